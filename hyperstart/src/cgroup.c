@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Control groups, version 2: one directory per container below the root. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "container.h"
+
+int cgroup_setup(void)
+{
+	static const char controllers[] = "+cpu +cpuset +io +memory +pids +hugetlb";
+	char have[256];
+	const char *c = controllers;
+
+	if (read_file(AT_FDCWD, CGROUP_ROOT "/cgroup.controllers", have, sizeof have) < 0)
+		return -1;
+	/* One by one: a kernel of the user's may lack some. */
+	while (*c) {
+		size_t n = strcspn(c, " ");
+		char one[32];
+
+		snprintf(one, sizeof one, "%.*s", (int)n, c);
+		write_file(CGROUP_ROOT "/cgroup.subtree_control", one, strlen(one));
+		c += n + (c[n] == ' ');
+	}
+	return 0;
+}
+
+static int write_limit(const struct container *c, const char *file, const char *value, struct error *err)
+{
+	cleanup_close int fd = openat(c->cgroup, file, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write_all(fd, value, strlen(value)) < 0)
+		return fail_sys(err, "cgroup: cannot set %s to %s", file, value);
+	return 0;
+}
+
+static int write_limits(const struct container *c, struct error *err)
+{
+	char value[64];
+
+	if (c->spec.memory_max) {
+		snprintf(value, sizeof value, "%llu", (unsigned long long)c->spec.memory_max);
+		if (write_limit(c, "memory.max", value, err) < 0)
+			return -1;
+	}
+	if (c->spec.cpu_max) {
+		snprintf(value, sizeof value, "%llu 100000", (unsigned long long)c->spec.cpu_max);
+		if (write_limit(c, "cpu.max", value, err) < 0)
+			return -1;
+	}
+	if (c->spec.pids_max) {
+		snprintf(value, sizeof value, "%llu", (unsigned long long)c->spec.pids_max);
+		if (write_limit(c, "pids.max", value, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int cgroup_create(struct container *c, struct error *err)
+{
+	cleanup_free char *path = xasprintf(CGROUP_ROOT "/%s", c->id);
+
+	if (mkdir(path, 0755) < 0 && errno != EEXIST)
+		return fail_sys(err, "cgroup %s", path);
+	c->cgroup = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (c->cgroup < 0)
+		return fail_sys(err, "cgroup %s", path);
+	return write_limits(c, err);
+}
+
+void cgroup_remove(struct container *c)
+{
+	cleanup_free char *path = xasprintf(CGROUP_ROOT "/%s", c->id);
+	struct timespec tick = {.tv_nsec = 1000000};
+
+	if (c->cgroup < 0)
+		return;
+	container_kill_all(c);
+	close_fd(&c->cgroup);
+	/* Killed tasks leave within a tick or two; a directory stays busy until then. */
+	for (int i = 0; i < 500 && rmdir(path) < 0 && errno == EBUSY; i++)
+		nanosleep(&tick, NULL);
+}
+
+uint64_t cgroup_number(const struct container *c, const char *file, const char *key)
+{
+	char buf[2048];
+	const char *p = buf;
+	size_t n = key ? strlen(key) : 0;
+
+	if (c->cgroup < 0 || read_file(c->cgroup, file, buf, sizeof buf) < 0)
+		return 0;
+	while (key && p && (strncmp(p, key, n) != 0 || p[n] != ' ')) {
+		p = strchr(p, '\n');
+		p = p ? p + 1 : NULL;
+	}
+	return p ? strtoull(key ? p + n + 1 : p, NULL, 10) : 0;
+}
+
+uint64_t container_oom_kills(const struct container *c) { return cgroup_number(c, "memory.events", "oom_kill"); }
+
+void container_kill_all(struct container *c)
+{
+	cleanup_close int fd = c->cgroup < 0 ? -1 : openat(c->cgroup, "cgroup.kill", O_WRONLY | O_CLOEXEC);
+
+	if (fd >= 0 && write(fd, "1", 1) < 0)
+		log_line("cgroup.kill of %s failed", c->id);
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "channel.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "loop.h"
+
+#define READ_CHUNK (64u << 10)
+/* virtio-serial takes at most 32 KiB a write; more in one buffer only delays. */
+#define TX_TARGET (64u << 10)
+/* A host that asks without reading is not served without end. */
+#define CONTROL_MAX (8u << 20)
+
+static struct source source = {.fd = -1};
+static const struct channel_user *user;
+static bool keep_open;     /* virtio-serial: reads 0 while the host is away */
+static bool connected;     /* the token was seen, frames may flow */
+static uint8_t token[HP_TOKEN_SIZE];
+static struct buffer rx;
+static struct buffer control; /* whole frames */
+static struct buffer tx;      /* what is being written */
+static size_t tx_done;
+
+static void disconnect(void)
+{
+	connected = false;
+	rx.len = control.len = tx.len = tx_done = 0;
+}
+
+static void accept_connection(void)
+{
+	disconnect();
+	connected = true;
+	buf_append(&control, token, sizeof token);
+	user->on_connect();
+}
+
+static void drop_rx(size_t n)
+{
+	memmove(rx.data, rx.data + n, rx.len - n);
+	rx.len -= n;
+}
+
+/* Looks for the token in the bytes read last (and 15 before them, as it may
+ * be cut). A token is random, so it is never met by accident. */
+static void find_token(size_t fresh)
+{
+	size_t from = fresh > HP_TOKEN_SIZE - 1 ? fresh - (HP_TOKEN_SIZE - 1) : 0;
+	uint8_t *hit = memmem(rx.data + from, rx.len - from, token, sizeof token);
+
+	if (hit) {
+		struct buffer rest = {0};
+		size_t after = (size_t)(hit - rx.data) + sizeof token;
+
+		buf_append(&rest, rx.data + after, rx.len - after);
+		accept_connection();
+		buf_append(&rx, rest.data, rest.len);
+		buf_free(&rest);
+	} else if (!connected && rx.len > HP_TOKEN_SIZE - 1) {
+		drop_rx(rx.len - (HP_TOKEN_SIZE - 1));
+	}
+}
+
+static void parse_frames(void)
+{
+	size_t done = 0;
+
+	while (connected && rx.len - done >= HP_FRAME_HEADER) {
+		const uint8_t *p = rx.data + done;
+		uint32_t size = le32(p);
+		struct frame f = {
+			.type = le16(p + 4),
+			.id = le32(p + 8),
+			.body = p + HP_FRAME_HEADER,
+			.len = size - HP_FRAME_HEADER,
+		};
+
+		if (size < HP_FRAME_HEADER || size > HP_FRAME_MAX) {
+			struct error err;
+
+			fail(&err, HP_E_MALFORMED, 0, "a frame of %u bytes; reconnect", size);
+			send_error(f.id, &err);
+			channel_flush(1000);
+			disconnect(); /* frame borders are lost until the next token */
+			return;
+		}
+		if (rx.len - done < size)
+			break;
+		user->on_frame(&f);
+		done += size;
+	}
+	if (connected && done)
+		drop_rx(done);
+}
+
+static void on_channel(struct source *s, uint32_t events)
+{
+	(void)events;
+	for (;;) {
+		uint8_t chunk[READ_CHUNK];
+		ssize_t n = read(s->fd, chunk, sizeof chunk);
+		size_t fresh = rx.len;
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n <= 0) {
+			disconnect();
+			if (!keep_open)
+				user->on_end();
+			return;
+		}
+		buf_append(&rx, chunk, (size_t)n);
+		find_token(fresh);
+		parse_frames();
+	}
+}
+
+void channel_open(int fd, bool keep_when_closed, const struct channel_user *u)
+{
+	user = u;
+	keep_open = keep_when_closed;
+	memcpy(token, HP_FIRST_TOKEN, sizeof token);
+	set_flags(fd, true);
+	source = (struct source){.fd = fd, .ready = on_channel};
+	/* Edge-triggered: while the host is away a virtio port is hung up, and
+	 * a level-triggered hang-up would spin. */
+	loop_add(&source, EPOLLIN | EPOLLOUT | EPOLLET);
+	on_channel(&source, 0);
+}
+
+void channel_set_next_token(const uint8_t t[HP_TOKEN_SIZE]) { memcpy(token, t, sizeof token); }
+
+struct buffer *channel_control(void)
+{
+	if (control.len > CONTROL_MAX)
+		disconnect();
+	return &control;
+}
+
+static void fill_tx(void)
+{
+	tx.len = tx_done = 0;
+	buf_append(&tx, control.data, control.len);
+	control.len = 0;
+	while (tx.len < TX_TARGET && user->next_data(&tx))
+		;
+}
+
+void channel_pump(void)
+{
+	while (connected) {
+		ssize_t n;
+
+		if (tx_done == tx.len)
+			fill_tx();
+		if (tx.len == 0)
+			return;
+		n = write(source.fd, tx.data + tx_done, tx.len - tx_done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n < 0) {
+			disconnect();
+			return;
+		}
+		tx_done += (size_t)n;
+	}
+}
+
+bool channel_flush(int timeout_ms)
+{
+	struct pollfd p = {.fd = source.fd, .events = POLLOUT};
+
+	for (;;) {
+		channel_pump();
+		if (!connected || (tx_done == tx.len && control.len == 0))
+			return true;
+		if (poll(&p, 1, timeout_ms) <= 0)
+			return false;
+	}
+}
+
+void send_reply(uint32_t id)
+{
+	struct buffer *b = channel_control();
+
+	frame_end(b, frame_begin(b, HP_REPLY, id));
+}
+
+void send_error(uint32_t id, const struct error *err)
+{
+	struct buffer *b = channel_control();
+	size_t start = frame_begin(b, HP_ERROR, id);
+
+	put_u64(b, HP_T_CODE, (uint64_t)err->code);
+	put_u64(b, HP_T_ERRNO, (uint64_t)err->errnum);
+	put_u64(b, HP_T_EXIT_STATUS, (uint64_t)err->exit_status);
+	put_text(b, HP_T_MESSAGE, err->message);
+	frame_end(b, start);
+}

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between fork and exec: everything that makes a process the container's. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "process.h"
+#include "user.h"
+
+#define LAST_CAP 40
+
+static _Noreturn void give_up(int status, const struct error *err)
+{
+	struct child_report report = {.err = *err};
+
+	if (send(status, &report, sizeof report, MSG_NOSIGNAL) < 0)
+		_exit(125);
+	_exit(report.err.exit_status ? report.err.exit_status : 126);
+}
+
+static int report_running(int status, int master)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	struct child_report report = {.pod_pid = (uint64_t)getpid()};
+	struct iovec v = {&report, sizeof report};
+	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
+
+	if (master >= 0) {
+		struct cmsghdr *c;
+
+		m.msg_control = &control;
+		m.msg_controllen = sizeof control;
+		c = CMSG_FIRSTHDR(&m);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &master, sizeof master);
+	}
+	return sendmsg(status, &m, MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+static int join(const struct container *c, struct error *err)
+{
+	cleanup_close int procs = openat(c->cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+
+	if (procs < 0 || write(procs, "0", 1) < 0)
+		return fail_sys(err, "joining the cgroup");
+	if (unshare(CLONE_NEWCGROUP) < 0 || setns(c->mount_ns, CLONE_NEWNS) < 0)
+		return fail_sys(err, "joining the container");
+	return 0;
+}
+
+/* A terminal of the container's own devpts; returns its master. */
+static int open_terminal(const struct process_spec *s, uid_t uid, struct error *err)
+{
+	struct winsize w = {.ws_row = (unsigned short)s->rows, .ws_col = (unsigned short)s->columns};
+	int master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC), zero = 0, slave;
+
+	if (master < 0 || ioctl(master, TIOCSPTLCK, &zero) < 0)
+		return fail_sys(err, "/dev/ptmx");
+	slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY);
+	if (slave < 0)
+		return fail_sys(err, "opening the terminal");
+	if (s->rows && ioctl(slave, TIOCSWINSZ, &w) < 0)
+		return fail_sys(err, "TIOCSWINSZ");
+	if (fchown(slave, uid, (gid_t)-1) < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
+		return fail_sys(err, "controlling terminal");
+	for (int fd = 0; fd < 3; fd++)
+		if (dup2(slave, fd) < 0)
+			return fail_sys(err, "dup2");
+	if (slave > 2)
+		close(slave);
+	return master;
+}
+
+static int attach_pipes(const struct child_fds *fds, uid_t uid, struct error *err)
+{
+	int in = fds->in >= 0 ? fds->in : open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (in < 0)
+		in = open("/dev/zero", O_RDWR | O_CLOEXEC);
+	if (dup2(in, 0) < 0 || dup2(fds->out, 1) < 0 || dup2(fds->err, 2) < 0)
+		return fail_sys(err, "standard streams");
+	/* Programs reopen /proc/self/fd/1 after they have dropped to the user. */
+	if (fchown(1, uid, (gid_t)-1) < 0 || fchown(2, uid, (gid_t)-1) < 0 ||
+	    (fds->in >= 0 && fchown(0, uid, (gid_t)-1) < 0))
+		return fail_sys(err, "owner of the standard streams");
+	return 0;
+}
+
+static int set_limits(const struct process_spec *s, struct error *err)
+{
+	for (size_t i = 0; i < s->rlimit_count; i++) {
+		const struct rlimit_spec *l = &s->rlimits[i];
+		struct rlimit r = {.rlim_cur = l->soft, .rlim_max = l->hard};
+
+		if (setrlimit((int)l->id, &r) < 0)
+			return fail_sys(err, "resource limit %d", (int)l->id);
+	}
+	return 0;
+}
+
+static int drop_bounding(uint64_t keep, struct error *err)
+{
+	for (int cap = 0; cap <= LAST_CAP; cap++)
+		if (!(keep >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EINVAL)
+			return fail_sys(err, "capability %d", cap);
+	return 0;
+}
+
+/* As runc does: root holds the set; another user has it in the bounding set only. */
+static int become(const struct process_spec *s, const struct identity *id, struct error *err)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	uint64_t held = id->uid == 0 ? s->caps : 0;
+	struct __user_cap_data_struct data[2] = {
+		{(uint32_t)held, (uint32_t)held, 0},
+		{(uint32_t)(held >> 32), (uint32_t)(held >> 32), 0},
+	};
+
+	if (s->has_caps && drop_bounding(s->caps, err) < 0)
+		return -1;
+	if (setgroups(id->group_count, id->groups) < 0 || setgid(id->gid) < 0 || setuid(id->uid) < 0)
+		return fail_sys(err, "becoming user %u", (unsigned)id->uid);
+	if (s->has_caps && syscall(SYS_capset, &head, data) < 0)
+		return fail_sys(err, "capset");
+	if (s->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return fail_sys(err, "no_new_privs");
+	return 0;
+}
+
+static int enter_directory(const struct process_spec *s, struct error *err)
+{
+	const char *cwd = s->cwd && *s->cwd ? s->cwd : "/";
+
+	err->exit_status = 126;
+	if (s->main && make_dirs(cwd, 0755) < 0 && errno != EROFS)
+		return fail(err, HP_E_EXEC, errno, "working directory %s", cwd);
+	if (chdir(cwd) < 0)
+		return fail(err, HP_E_EXEC, errno, "working directory %s", cwd);
+	return 0;
+}
+
+static const char *env_value(const struct strings *env, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (size_t i = 0; i < env->n; i++)
+		if (strncmp(env->v[i], name, n) == 0 && env->v[i][n] == '=')
+			return env->v[i] + n + 1;
+	return NULL;
+}
+
+/* execvpe() with the container's PATH, and 126/127 told apart as shells do. */
+static void exec_program(const struct process_spec *s, char **env, struct error *err)
+{
+	const char *name = s->args.v[0], *path = env_value(&s->env, "PATH");
+	int first = ENOENT;
+
+	if (strchr(name, '/')) {
+		execve(name, s->args.v, env);
+		first = errno;
+	}
+	for (const char *p = path; p && !strchr(name, '/');) {
+		size_t n = strcspn(p, ":");
+		cleanup_free char *file = xasprintf("%.*s/%s", (int)n, p, name);
+		struct stat st;
+
+		if (stat(file, &st) == 0 && S_ISREG(st.st_mode)) {
+			execve(file, s->args.v, env);
+			if (errno != ENOENT && first == ENOENT)
+				first = errno;
+			else if (errno == ENOENT)
+				first = ENOEXEC; /* the file is there: its interpreter is not */
+		}
+		p = p[n] ? p + n + 1 : NULL;
+	}
+	err->exit_status = first == ENOENT || first == ENOTDIR ? 127 : 126;
+	if (first == ENOENT && !strchr(name, '/'))
+		fail(err, HP_E_EXEC, 0, "exec: \"%s\": executable file not found in $PATH", name);
+	else
+		fail(err, HP_E_EXEC, first, "exec: \"%s\"", name);
+	err->errnum = first;
+}
+
+static _Noreturn void run_builtin(const struct process_spec *s, struct error *err, int status)
+{
+	if (s->builtin != HP_B_TAR_CREATE && s->builtin != HP_B_TAR_EXTRACT) {
+		fail(err, HP_E_MALFORMED, 0, "no builtin %llu", (unsigned long long)s->builtin);
+		give_up(status, err);
+	}
+	close(status);
+	_exit(s->builtin == HP_B_TAR_CREATE ? archive_create(s->args.v[0], 1) : archive_extract(s->args.v[0], 0));
+}
+
+static int prepare(const struct process_spec *s, const struct container *c, struct child_fds fds,
+		   struct identity *id, struct error *err)
+{
+	int master = -1;
+
+	/* hyperstart itself is never killed for memory; what it starts may be. */
+	write_file("/proc/self/oom_score_adj", "0", 1);
+	if (c && join(c, err) < 0)
+		return -1;
+	setsid();
+	if (identity_resolve(s->user, &s->groups, id, err) < 0)
+		return -1;
+	if (s->tty && (master = open_terminal(s, id->uid, err)) < 0)
+		return -1;
+	if (!s->tty && attach_pipes(&fds, id->uid, err) < 0)
+		return -1;
+	if (report_running(fds.status, master) < 0)
+		return fail_sys(err, "reporting");
+	if (master >= 0)
+		close(master);
+	return 0;
+}
+
+void child_main(const struct process_spec *s, const struct container *c, struct child_fds fds)
+{
+	struct error err = {0};
+	struct identity id;
+	struct strings env = s->env;
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	if (prepare(s, c, fds, &id, &err) < 0)
+		give_up(fds.status, &err);
+	if (s->builtin)
+		run_builtin(s, &err, fds.status);
+	if (set_limits(s, &err) < 0 || enter_directory(s, &err) < 0 || become(s, &id, &err) < 0)
+		give_up(fds.status, &err);
+	if (!env_value(&env, "HOME"))
+		strings_add(&env, xasprintf("HOME=%s", id.home));
+	err.code = 0;
+	exec_program(s, env.v ? env.v : (char *[]){NULL}, &err);
+	give_up(fds.status, &err);
+}

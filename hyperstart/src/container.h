@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Containers: a mount namespace, a control group, and the disks beneath. */
+#ifndef CONTAINER_H
+#define CONTAINER_H
+
+#include "channel.h"
+#include "loop.h"
+
+#define RUN_DIR "/run/hyper"
+#define CGROUP_ROOT "/sys/fs/cgroup"
+
+struct mount_spec {
+	char *type, *source, *target, *data;
+	uint64_t flags;
+};
+
+struct file_spec {
+	char *target;
+	uint8_t *content;
+	size_t len;
+	uint64_t mode;
+};
+
+struct pair {
+	char *name, *value;
+};
+
+struct container_spec {
+	char *image_disk, *image_fstype, *scratch_disk;
+	uint64_t readonly, memory_max, cpu_max, pids_max;
+	struct mount_spec *mounts;
+	size_t mount_count;
+	struct file_spec *files;
+	size_t file_count;
+	struct pair *sysctls;
+	size_t sysctl_count;
+	struct strings masked, readonly_paths;
+};
+
+struct container {
+	struct container *next;
+	char *id;
+	struct container_spec spec;
+	struct source builder; /* status of the process that builds the mounts */
+	pid_t builder_pid;
+	uint32_t request; /* answered when the builder is done */
+	int mount_ns, cgroup;
+	bool ready;
+};
+
+struct container *container_find(const char *id);
+struct container *container_first(void);
+int container_create(const struct frame *f, struct error *err);
+int container_delete(const struct frame *f, struct error *err);
+int container_freeze(const struct frame *f, struct error *err);
+void container_kill_all(struct container *c);
+uint64_t container_oom_kills(const struct container *c);
+/* Makes what was written safe: no process of a container may be left. */
+void container_sync_all(void);
+
+/* cgroup.c */
+int cgroup_setup(void);
+int cgroup_create(struct container *c, struct error *err);
+void cgroup_remove(struct container *c);
+uint64_t cgroup_number(const struct container *c, const char *file, const char *key);
+
+/* rootfs.c: runs in the builder, ends in the container's root */
+int rootfs_mount(const struct container *c, struct error *err);
+int rootfs_enter(const struct container *c, struct error *err);
+void rootfs_unmount(const struct container *c);
+void rootfs_freeze_scratch(const struct container *c);
+
+/* pod.c */
+int pod_setup(const struct frame *f, struct error *err);
+int pod_hello(struct cursor c, uint8_t token[HP_TOKEN_SIZE], bool *has_token, struct error *err);
+int parse_sysctl(const struct attr *a, struct pair *out, struct error *err);
+int apply_sysctl(const struct pair *p, struct error *err);
+
+/* stats.c */
+void stats_answer(uint32_t id);
+void process_list_answer(uint32_t id, const struct container *only);
+
+#endif

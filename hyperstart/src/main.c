@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hyperstart: PID 1 of a HyperContainer guest.
+ *
+ *   /init                   in a VM: mounts what it needs, serves the channel
+ *   hyperstart --fd N       on a host: serves descriptor N (tests)
+ *   hyperstart --version
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <linux/netlink.h>
+
+#include "process.h"
+
+#ifndef HYPERSTART_VERSION
+#define HYPERSTART_VERSION "dev"
+#endif
+#define PORT_NAME "sh.hyper.guest.0"
+#define PORT_TIMEOUT_MS 30000
+
+static bool in_vm;
+
+static uint64_t monotonic_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void hello(const struct frame *f, struct error *err)
+{
+	struct cursor c = {f->body, f->body + f->len};
+	uint8_t token[HP_TOKEN_SIZE];
+	bool has_token = false;
+	struct utsname u;
+	struct buffer *b;
+	size_t start;
+
+	if (pod_hello(c, token, &has_token, err) < 0) {
+		send_error(f->id, err);
+		return;
+	}
+	if (has_token)
+		channel_set_next_token(token);
+	uname(&u);
+	b = channel_control();
+	start = frame_begin(b, HP_REPLY, f->id);
+	put_u64(b, HP_T_VERSION, HP_VERSION);
+	put_text(b, HP_T_KERNEL, u.release);
+	put_text(b, HP_T_VALUE, HYPERSTART_VERSION);
+	put_u64(b, HP_T_UPTIME_MS, monotonic_ms());
+	process_put_all(b);
+	frame_end(b, start);
+}
+
+static void list_processes(const struct frame *f, struct error *err)
+{
+	struct cursor c = {f->body, f->body + f->len};
+	cleanup_free char *id = NULL;
+	struct container *only = NULL;
+	struct attr a;
+	int r;
+
+	while ((r = attr_next(&c, &a, err)) > 0)
+		if (a.tag == HP_T_CONTAINER && (r = attr_text(&a, &id, err)) < 0)
+			break;
+	if (r == 0 && id && !(only = container_find(id)))
+		r = fail(err, HP_E_NOT_FOUND, 0, "no container %s", id);
+	if (r < 0)
+		send_error(f->id, err);
+	else
+		process_list_answer(f->id, only);
+}
+
+static void reap(void)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		process_reaped(pid, status);
+}
+
+/* Everything ends, what was written is safe, and the host may end the VM. */
+static void shut_down(const struct frame *f)
+{
+	struct timespec tick = {.tv_nsec = 1000000};
+
+	for (struct container *c = container_first(); c; c = c->next)
+		container_kill_all(c);
+	for (int i = 0; i < 2000; i++) {
+		bool alive = false;
+
+		reap();
+		for (struct container *c = container_first(); c; c = c->next)
+			alive |= process_any_alive(c) || cgroup_number(c, "cgroup.events", "populated") != 0;
+		if (!alive)
+			break;
+		nanosleep(&tick, NULL);
+	}
+	container_sync_all();
+	send_reply(f->id);
+	if (!in_vm)
+		loop_stop();
+}
+
+static void on_frame(const struct frame *f)
+{
+	struct error err = {0};
+	int r = 0;
+
+	switch (f->type) {
+	case HP_HELLO: hello(f, &err); break;
+	case HP_POD_SETUP: r = pod_setup(f, &err); break;
+	case HP_CONTAINER_CREATE: r = container_create(f, &err); break;
+	case HP_CONTAINER_DELETE: r = container_delete(f, &err); break;
+	case HP_CONTAINER_FREEZE: r = container_freeze(f, &err); break;
+	case HP_PROCESS_START: r = process_start(f, &err); break;
+	case HP_PROCESS_SIGNAL: r = process_signal(f, &err); break;
+	case HP_PROCESS_RESIZE: r = process_resize(f, &err); break;
+	case HP_PROCESS_RELEASE: r = process_release(f, &err); break;
+	case HP_STATS: stats_answer(f->id); break;
+	case HP_PROCESS_LIST: list_processes(f, &err); break;
+	case HP_SHUTDOWN: shut_down(f); break;
+	case HP_DATA: r = process_data(f, &err); break;
+	case HP_WINDOW: r = process_window(f, &err); break;
+	default: r = fail(&err, HP_E_UNKNOWN, 0, "no request %u", f->type);
+	}
+	/* A stream frame may cross the end of its process: that is no error. */
+	if (r < 0 && !(f->type >= HP_DATA && err.code == HP_E_NOT_FOUND))
+		send_error(f->id, &err);
+}
+
+static void on_signal(struct source *s, uint32_t events)
+{
+	struct signalfd_siginfo info;
+
+	(void)events;
+	while (read(s->fd, &info, sizeof info) == sizeof info)
+		;
+	reap();
+}
+
+static void before_wait(void)
+{
+	process_windows();
+	channel_pump();
+}
+
+static void mount_all(void)
+{
+	static const struct {
+		const char *type, *target, *options;
+	} m[] = {{"proc", "/proc", NULL},
+		 {"sysfs", "/sys", NULL},
+		 {"devtmpfs", "/dev", NULL},
+		 {"cgroup2", CGROUP_ROOT, "nsdelegate"},
+		 {"tmpfs", "/run", "mode=0755"}};
+
+	/* pivot_root refuses to leave the initial ramfs: move to a tmpfs. */
+	mkdir("/root", 0700);
+	if (mount("tmpfs", "/root", "tmpfs", 0, "mode=0755") < 0 || chdir("/root") < 0 ||
+	    mount("/root", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+		log_line("root: %s", strerror(errno));
+	for (size_t i = 0; i < ARRAY_LEN(m); i++)
+		if (make_dirs(m[i].target, 0755) < 0 ||
+		    mount(m[i].type, m[i].target, m[i].type, 0, m[i].options) < 0)
+			log_line("mounting %s: %s", m[i].target, strerror(errno));
+	make_dirs(RUN_DIR, 0700);
+}
+
+/* The port's device, once the driver has announced it. */
+static int try_port(void)
+{
+	DIR *d = opendir("/sys/class/virtio-ports");
+	struct dirent *e;
+	int fd = -1;
+
+	while (d && fd < 0 && (e = readdir(d))) {
+		char path[300], name[64];
+
+		snprintf(path, sizeof path, "/sys/class/virtio-ports/%s/name", e->d_name);
+		if (e->d_name[0] == '.' || read_file(AT_FDCWD, path, name, sizeof name) < 0)
+			continue;
+		name[strcspn(name, "\n")] = 0;
+		snprintf(path, sizeof path, "/dev/%s", e->d_name);
+		if (strcmp(name, PORT_NAME) == 0)
+			fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	}
+	if (d)
+		closedir(d);
+	return fd;
+}
+
+static int wait_for_port(void)
+{
+	struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = 1};
+	cleanup_close int events = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
+	struct pollfd p = {.fd = events, .events = POLLIN};
+	char message[4096];
+	int fd;
+
+	if (events < 0 || bind(events, (struct sockaddr *)&address, sizeof address) < 0)
+		log_line("uevents: %s", strerror(errno));
+	while ((fd = try_port()) < 0) {
+		if (poll(&p, 1, PORT_TIMEOUT_MS) <= 0) {
+			log_line("no virtio port " PORT_NAME);
+			return -1;
+		}
+		if (recv(events, message, sizeof message, 0) < 0)
+			log_line("uevents: %s", strerror(errno));
+	}
+	return fd;
+}
+
+static int boot(void)
+{
+	struct rlimit files = {1048576, 1048576};
+	cleanup_close int console = -1;
+	struct error err;
+
+	mount_all();
+	console = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	for (int fd = 0; fd < 3 && console >= 0; fd++)
+		dup2(console, fd);
+	setrlimit(RLIMIT_NOFILE, &files);
+	write_file("/proc/self/oom_score_adj", "-1000", 5);
+	apply_sysctl(&(struct pair){"net.ipv4.ip_unprivileged_port_start", "0"}, &err);
+	apply_sysctl(&(struct pair){"net.ipv4.ping_group_range", "0 2147483647"}, &err);
+	cgroup_setup();
+	return wait_for_port();
+}
+
+static void start_signals(void)
+{
+	static struct source signals = {.ready = on_signal};
+	sigset_t all;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signals.fd = signalfd(-1, &all, SFD_NONBLOCK | SFD_CLOEXEC);
+	loop_add(&signals, EPOLLIN);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct channel_user user = {on_frame, process_rewind_all, process_next_data, loop_stop};
+	int fd = -1;
+
+	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+		printf("hyperstart %s, protocol %d\n", HYPERSTART_VERSION, HP_VERSION);
+		return 0;
+	}
+	if (argc == 3 && strcmp(argv[1], "--fd") == 0)
+		fd = atoi(argv[2]);
+	in_vm = fd < 0 && getpid() == 1;
+	if (!in_vm && fd < 0) {
+		fprintf(stderr, "usage: hyperstart --fd N | --version (PID 1 needs no arguments)\n");
+		return 2;
+	}
+	loop_init();
+	start_signals();
+	if (in_vm)
+		fd = boot();
+	if (fd < 0) {
+		reboot(RB_AUTOBOOT);
+		return 1;
+	}
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	channel_open(fd, in_vm, &user);
+	loop_run(before_wait);
+	channel_flush(1000);
+	return 0;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Interfaces, addresses and routes by rtnetlink. */
+#ifndef NET_H
+#define NET_H
+
+#include "util.h"
+
+struct interface {
+	char *name;
+	struct strings addresses; /* CIDR, IPv4 or IPv6 */
+	struct strings gateways;
+	uint64_t mtu;
+};
+
+int net_up(const struct interface *i, struct error *err);
+void interface_free(struct interface *i);
+
+#endif

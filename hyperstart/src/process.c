@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+static struct process *processes;
+static struct process *next_to_send; /* round robin over what has data */
+
+static struct process *process_find(uint32_t id)
+{
+	struct process *p = processes;
+
+	while (p && p->id != id)
+		p = p->next;
+	return p;
+}
+
+bool process_any_alive(const struct container *c)
+{
+	for (struct process *p = processes; p; p = p->next)
+		if (p->container == c && !p->exited)
+			return true;
+	return false;
+}
+
+static void process_free(struct process *p)
+{
+	struct process **at = &processes;
+
+	while (*at && *at != p)
+		at = &(*at)->next;
+	if (*at)
+		*at = p->next;
+	if (next_to_send == p)
+		next_to_send = NULL;
+	loop_remove(&p->status);
+	input_close(&p->in);
+	output_close(&p->out);
+	output_close(&p->err);
+	free(p);
+}
+
+/* One report, with the terminal's master as ancillary data where there is one. */
+static ssize_t receive_report(int fd, struct child_report *report, int *master)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec v = {report, sizeof *report};
+	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+	ssize_t n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+
+	if (c && c->cmsg_type == SCM_RIGHTS)
+		memcpy(master, CMSG_DATA(c), sizeof *master);
+	return n;
+}
+
+static void start_failed(struct process *p, const struct error *err)
+{
+	send_error(p->request, err);
+	loop_remove(&p->status);
+	/* It is reaped like any other child; nobody waits for its status. */
+	process_free(p);
+}
+
+static void on_status(struct source *s, uint32_t events)
+{
+	struct process *p = s->owner;
+	struct child_report report;
+	int master = -1;
+	ssize_t n = receive_report(s->fd, &report, &master);
+
+	(void)events;
+	if (n == sizeof report && report.err.code) {
+		start_failed(p, &report.err);
+	} else if (n == sizeof report) {
+		p->pod_pid = report.pod_pid;
+		if (master >= 0) {
+			output_open(&p->out, master);
+			input_open(&p->in, fcntl(master, F_DUPFD_CLOEXEC, 0), true);
+		}
+	} else { /* closed by exec: the program runs */
+		struct buffer *b = channel_control();
+		size_t start = frame_begin(b, HP_REPLY, p->request);
+
+		put_u64(b, HP_T_PID, p->pod_pid);
+		frame_end(b, start);
+		p->started = true;
+		loop_remove(s);
+	}
+}
+
+/* A pipe for the child to read (want_read) or to write; ours is the other end. */
+static int make_pipe(bool child_reads, int *ours, int *theirs)
+{
+	int fd[2];
+
+	if (pipe2(fd, O_CLOEXEC) < 0)
+		return -1;
+	*theirs = fd[child_reads ? 0 : 1];
+	*ours = fd[child_reads ? 1 : 0];
+	return 0;
+}
+
+struct ends {
+	int in, out, err, status;
+};
+
+static void close_ends(struct ends *e)
+{
+	close_fd(&e->in);
+	close_fd(&e->out);
+	close_fd(&e->err);
+	close_fd(&e->status);
+}
+
+static int make_ends(const struct process_spec *s, struct ends *ours, struct ends *theirs, struct error *err)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return fail_sys(err, "socketpair");
+	ours->status = pair[0];
+	theirs->status = pair[1];
+	if (s->tty)
+		return 0;
+	if ((s->want_stdin && make_pipe(true, &ours->in, &theirs->in) < 0) ||
+	    make_pipe(false, &ours->out, &theirs->out) < 0 || make_pipe(false, &ours->err, &theirs->err) < 0)
+		return fail_sys(err, "pipe");
+	return 0;
+}
+
+static int spawn(struct process *p, const struct process_spec *s, struct error *err)
+{
+	struct ends ours = {-1, -1, -1, -1}, theirs = {-1, -1, -1, -1};
+
+	if (make_ends(s, &ours, &theirs, err) < 0)
+		goto failed;
+	p->oom_before = p->container ? container_oom_kills(p->container) : 0;
+	p->pid = fork();
+	if (p->pid == 0)
+		child_main(s, p->container, (struct child_fds){theirs.status, theirs.in, theirs.out, theirs.err});
+	if (p->pid < 0) {
+		fail_sys(err, "fork");
+		goto failed;
+	}
+	close_ends(&theirs);
+	p->status = (struct source){.fd = ours.status, .ready = on_status, .owner = p};
+	loop_add(&p->status, EPOLLIN);
+	input_open(&p->in, ours.in, false);
+	if (!s->tty) {
+		output_open(&p->out, ours.out);
+		output_open(&p->err, ours.err);
+	}
+	return 0;
+failed:
+	close_ends(&ours);
+	close_ends(&theirs);
+	return -1;
+}
+
+int process_start(const struct frame *f, struct error *err)
+{
+	struct cursor cur = {f->body, f->body + f->len};
+	struct process_spec s = {0};
+	struct process *p = NULL;
+	struct container *c = NULL;
+	int r = process_spec_parse(cur, &s, err);
+
+	if (r == 0 && s.container && (!(c = container_find(s.container)) || !c->ready))
+		r = fail(err, HP_E_NOT_FOUND, 0, "no container %s", s.container);
+	if (r == 0 && process_find(f->id))
+		r = fail(err, HP_E_EXISTS, 0, "process %u exists", f->id);
+	if (r == 0) {
+		p = xcalloc(1, sizeof *p);
+		p->id = p->request = f->id;
+		p->container = c;
+		p->tty = s.tty != 0;
+		p->main = s.main != 0;
+		p->status.fd = p->in.source.fd = p->out.source.fd = p->err.source.fd = -1;
+		output_open(&p->out, -1);
+		output_open(&p->err, -1);
+		p->out.eof = false; /* of a terminal: opened when the child reports */
+		r = spawn(p, &s, err);
+		if (r < 0)
+			free(p);
+	}
+	if (r == 0) {
+		p->next = processes;
+		processes = p;
+	}
+	process_spec_free(&s);
+	return r;
+}
+
+static void put_exit(struct buffer *b, const struct process *p)
+{
+	if (WIFSIGNALED(p->wait_status))
+		put_u64(b, HP_T_SIGNAL, (uint64_t)WTERMSIG(p->wait_status));
+	else
+		put_u64(b, HP_T_CODE, (uint64_t)WEXITSTATUS(p->wait_status));
+	if (p->oom)
+		put_u64(b, HP_T_OOM, 1);
+}
+
+void process_reaped(pid_t pid, int wait_status)
+{
+	struct process *p = processes;
+	struct buffer *b;
+	size_t start;
+
+	while (p && (p->pid != pid || p->exited))
+		p = p->next;
+	if (!p)
+		return;
+	while (p->status.fd >= 0) { /* died at once: its report comes first */
+		bool failed = false;
+		struct process *self = p;
+
+		on_status(&p->status, 0);
+		for (p = processes; p && p != self; p = p->next)
+			;
+		failed = !p;
+		if (failed)
+			return;
+	}
+	p->exited = true;
+	p->wait_status = wait_status;
+	p->oom = p->container && WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL &&
+		 container_oom_kills(p->container) > p->oom_before;
+	if (p->main && p->container)
+		container_kill_all(p->container);
+	output_ended(&p->out);
+	output_ended(&p->err);
+	input_close(&p->in);
+	p->in.closed = true;
+	b = channel_control();
+	start = frame_begin(b, HP_EXITED, p->id);
+	put_exit(b, p);
+	frame_end(b, start);
+}
+
+static struct process *by_attr(const struct frame *f, uint64_t *signal, uint64_t *all, struct error *err)
+{
+	struct cursor cur = {f->body, f->body + f->len};
+	uint64_t id = 0;
+	struct process *p;
+	struct attr a;
+	int r;
+
+	while ((r = attr_next(&cur, &a, err)) > 0) {
+		r = a.tag == HP_T_ID ? attr_u64(&a, &id, err)
+		    : a.tag == HP_T_SIGNAL || a.tag == HP_T_ROWS ? attr_u64(&a, signal, err)
+		    : a.tag == HP_T_ALL || a.tag == HP_T_COLUMNS ? attr_u64(&a, all, err) : 0;
+		if (r < 0)
+			break;
+	}
+	if (r < 0)
+		return NULL;
+	p = id <= UINT32_MAX ? process_find((uint32_t)id) : NULL;
+	if (!p)
+		fail(err, HP_E_NOT_FOUND, 0, "no process %llu", (unsigned long long)id);
+	return p;
+}
+
+int process_signal(const struct frame *f, struct error *err)
+{
+	uint64_t signal = 0, all = 0;
+	struct process *p = by_attr(f, &signal, &all, err);
+
+	if (!p)
+		return -1;
+	if (p->exited)
+		return fail(err, HP_E_STATE, 0, "process %u has ended", p->id);
+	if (signal > (uint64_t)SIGRTMAX)
+		return fail(err, HP_E_MALFORMED, 0, "no signal %llu", (unsigned long long)signal);
+	if (all && p->container && signal == SIGKILL)
+		container_kill_all(p->container);
+	else if (kill(all ? -p->pid : p->pid, (int)signal) < 0)
+		return fail_sys(err, "kill");
+	send_reply(f->id);
+	return 0;
+}
+
+int process_resize(const struct frame *f, struct error *err)
+{
+	uint64_t rows = 0, columns = 0;
+	struct process *p = by_attr(f, &rows, &columns, err);
+	struct winsize w = {.ws_row = (unsigned short)rows, .ws_col = (unsigned short)columns};
+
+	if (!p)
+		return -1;
+	if (!p->tty)
+		return fail(err, HP_E_STATE, 0, "process %u has no terminal", p->id);
+	if (p->out.source.fd >= 0 && ioctl(p->out.source.fd, TIOCSWINSZ, &w) < 0)
+		return fail_sys(err, "TIOCSWINSZ");
+	send_reply(f->id);
+	return 0;
+}
+
+int process_release(const struct frame *f, struct error *err)
+{
+	uint64_t unused = 0;
+	struct process *p = by_attr(f, &unused, &unused, err);
+
+	if (!p)
+		return -1;
+	if (!p->exited)
+		return fail(err, HP_E_STATE, 0, "process %u runs", p->id);
+	process_free(p);
+	send_reply(f->id);
+	return 0;
+}
+
+static struct process *stream_target(const struct frame *f, struct error *err)
+{
+	struct process *p = process_find(f->id);
+
+	if (f->len < HP_STREAM_HEADER) {
+		fail(err, HP_E_MALFORMED, 0, "stream frame cut short");
+		return NULL;
+	}
+	if (!p)
+		fail(err, HP_E_NOT_FOUND, 0, "no process %u", f->id);
+	return p;
+}
+
+int process_data(const struct frame *f, struct error *err)
+{
+	struct process *p = stream_target(f, err);
+
+	if (!p)
+		return -1;
+	if (f->body[0] != 0)
+		return fail(err, HP_E_MALFORMED, 0, "data for stream %u", f->body[0]);
+	return input_data(&p->in, le64(f->body + 8), f->body + HP_STREAM_HEADER, f->len - HP_STREAM_HEADER,
+			  f->body[1] & HP_DATA_EOF, err);
+}
+
+int process_window(const struct frame *f, struct error *err)
+{
+	struct process *p = stream_target(f, err);
+
+	if (!p)
+		return -1;
+	if (f->len != HP_STREAM_HEADER + 8 || f->body[0] < 1 || f->body[0] > 2)
+		return fail(err, HP_E_MALFORMED, 0, "malformed window");
+	return output_window(f->body[0] == 1 ? &p->out : &p->err, le64(f->body + 8), le64(f->body + 16), err);
+}
+
+void process_put_all(struct buffer *b)
+{
+	for (struct process *p = processes; p; p = p->next) {
+		size_t start = nest_begin(b, HP_T_PROCESS);
+
+		put_u64(b, HP_T_ID, p->id);
+		put_u64(b, HP_T_PID, p->pod_pid);
+		put_u64(b, HP_T_STDIN_ACK, p->in.ring.end);
+		put_u64(b, HP_T_STDIN_EOF, p->in.eof || p->in.closed);
+		if (p->exited)
+			put_exit(b, p);
+		nest_end(b, start);
+	}
+}
+
+void process_rewind_all(void)
+{
+	for (struct process *p = processes; p; p = p->next) {
+		input_rewind(&p->in);
+		output_rewind(&p->out);
+		output_rewind(&p->err);
+	}
+}
+
+void process_windows(void)
+{
+	for (struct process *p = processes; p; p = p->next)
+		if (p->started && !p->exited)
+			input_window(&p->in, p->id, channel_control());
+}
+
+bool process_next_data(struct buffer *out)
+{
+	struct process *p = next_to_send ? next_to_send : processes;
+	struct process *first = p;
+
+	while (p) {
+		struct process *next = p->next ? p->next : processes;
+
+		if (output_frame(&p->out, p->id, 1, out) || output_frame(&p->err, p->id, 2, out)) {
+			next_to_send = next;
+			return true;
+		}
+		p = next == first ? NULL : next;
+	}
+	return false;
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Processes: start, streams, signals, exit; kept until the host releases them. */
+#ifndef PROCESS_H
+#define PROCESS_H
+
+#include "container.h"
+#include "stream.h"
+
+#define MAX_RLIMITS 16
+
+struct rlimit_spec {
+	uint64_t id, soft, hard;
+};
+
+struct process_spec {
+	char *container, *cwd, *user;
+	struct strings args, env, groups;
+	uint64_t tty, rows, columns, want_stdin, caps, no_new_privs, main, builtin;
+	bool has_caps;
+	struct rlimit_spec rlimits[MAX_RLIMITS];
+	size_t rlimit_count;
+};
+
+struct process {
+	struct process *next;
+	uint32_t id;
+	uint32_t request;      /* answered when the program runs or could not */
+	pid_t pid;             /* as hyperstart sees it */
+	uint64_t pod_pid;      /* as the pod sees it */
+	struct container *container; /* NULL: outside of all */
+	struct source status;  /* open until exec has happened */
+	struct input in;
+	struct output out, err;
+	bool tty, main, started, exited, oom;
+	int wait_status;
+	uint64_t oom_before;
+};
+
+/* What the forked child tells before exec: an error, or its pid with code 0. */
+struct child_report {
+	struct error err;
+	uint64_t pod_pid;
+};
+
+struct child_fds {
+	int status, in, out, err; /* in, out, err: -1 for a terminal */
+};
+
+int process_start(const struct frame *f, struct error *err);
+int process_signal(const struct frame *f, struct error *err);
+int process_resize(const struct frame *f, struct error *err);
+int process_release(const struct frame *f, struct error *err);
+int process_data(const struct frame *f, struct error *err);
+int process_window(const struct frame *f, struct error *err);
+bool process_any_alive(const struct container *c);
+void process_reaped(pid_t pid, int wait_status);
+void process_put_all(struct buffer *b); /* for the HELLO reply */
+void process_rewind_all(void);
+void process_windows(void);
+bool process_next_data(struct buffer *out);
+
+/* process_spec.c */
+int process_spec_parse(struct cursor cur, struct process_spec *s, struct error *err);
+void process_spec_free(struct process_spec *s);
+
+/* child.c: in the forked child, does not return */
+_Noreturn void child_main(const struct process_spec *s, const struct container *c, struct child_fds fds);
+
+/* archive.c: builtins, run in the container's mount namespace */
+int archive_create(const char *path, int out);
+int archive_extract(const char *dir, int in);
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "process.h"
+
+static int parse_rlimit(const struct attr *a, struct process_spec *s, struct error *err)
+{
+	struct cursor c = attr_nested(a);
+	struct rlimit_spec *l = &s->rlimits[s->rlimit_count];
+	struct attr b;
+	int r;
+
+	if (s->rlimit_count == MAX_RLIMITS)
+		return fail(err, HP_E_MALFORMED, 0, "more than %d resource limits", MAX_RLIMITS);
+	while ((r = attr_next(&c, &b, err)) > 0) {
+		switch (b.tag) {
+		case HP_T_ID: r = attr_u64(&b, &l->id, err); break;
+		case HP_T_SOFT: r = attr_u64(&b, &l->soft, err); break;
+		case HP_T_HARD: r = attr_u64(&b, &l->hard, err); break;
+		}
+		if (r < 0)
+			return -1;
+	}
+	s->rlimit_count++;
+	return r;
+}
+
+static int parse_attr(const struct attr *a, struct process_spec *s, struct error *err)
+{
+	switch (a->tag) {
+	case HP_T_CONTAINER: return attr_text(a, &s->container, err);
+	case HP_T_ARG: return attr_add_text(a, &s->args, err);
+	case HP_T_ENV: return attr_add_text(a, &s->env, err);
+	case HP_T_GROUP: return attr_add_text(a, &s->groups, err);
+	case HP_T_CWD: return attr_text(a, &s->cwd, err);
+	case HP_T_USER: return attr_text(a, &s->user, err);
+	case HP_T_TTY: return attr_u64(a, &s->tty, err);
+	case HP_T_ROWS: return attr_u64(a, &s->rows, err);
+	case HP_T_COLUMNS: return attr_u64(a, &s->columns, err);
+	case HP_T_STDIN: return attr_u64(a, &s->want_stdin, err);
+	case HP_T_NO_NEW_PRIVS: return attr_u64(a, &s->no_new_privs, err);
+	case HP_T_MAIN: return attr_u64(a, &s->main, err);
+	case HP_T_BUILTIN: return attr_u64(a, &s->builtin, err);
+	case HP_T_RLIMIT: return parse_rlimit(a, s, err);
+	case HP_T_CAPS: s->has_caps = true; return attr_u64(a, &s->caps, err);
+	}
+	return 0;
+}
+
+int process_spec_parse(struct cursor cur, struct process_spec *s, struct error *err)
+{
+	struct attr a;
+	int r;
+
+	while ((r = attr_next(&cur, &a, err)) > 0)
+		if (parse_attr(&a, s, err) < 0)
+			return -1;
+	if (r == 0 && s->args.n == 0)
+		return fail(err, HP_E_MALFORMED, 0, "a process needs at least one argument");
+	return r;
+}
+
+void process_spec_free(struct process_spec *s)
+{
+	free(s->container);
+	free(s->cwd);
+	free(s->user);
+	strings_free(&s->args);
+	strings_free(&s->env);
+	strings_free(&s->groups);
+}

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A container's root: read-only image disk below, scratch disk above, joined
+ * by overlayfs. rootfs_mount() mounts the disks where hyperstart sees them,
+ * so that it can make them clean at the end; rootfs_enter() then builds the
+ * container's view in a mount namespace of its own and pivots into it.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+#include "container.h"
+
+#define OPEN_TREE_CLONE_ 1
+#define MOVE_MOUNT_F_EMPTY_PATH_ 4
+
+static int copy_tree_fd(const char *path)
+{
+	return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE_ | O_CLOEXEC);
+}
+
+static int attach_tree(int fd, const char *target)
+{
+	return (int)syscall(SYS_move_mount, fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH_);
+}
+
+/* The block device whose virtio serial number is the given one. */
+static int find_disk(const char *serial, char *out, size_t size, struct error *err)
+{
+	DIR *d = opendir("/sys/block");
+	struct dirent *e;
+	bool found = false;
+
+	while (d && !found && (e = readdir(d))) {
+		char path[300], have[64];
+
+		snprintf(path, sizeof path, "/sys/block/%s/serial", e->d_name);
+		if (e->d_name[0] == '.' || read_file(AT_FDCWD, path, have, sizeof have) < 0)
+			continue;
+		have[strcspn(have, "\n")] = 0;
+		if (strcmp(have, serial) == 0) {
+			snprintf(out, size, "/dev/%s", e->d_name);
+			found = true;
+		}
+	}
+	if (d)
+		closedir(d);
+	return found ? 0 : fail(err, HP_E_NOT_FOUND, 0, "no disk with serial number %s", serial);
+}
+
+static int mount_disk(const char *serial, const char *target, const char *type, unsigned long flags,
+		      struct error *err)
+{
+	char device[300];
+
+	if (find_disk(serial, device, sizeof device, err) < 0)
+		return -1;
+	if (make_dirs(target, 0700) < 0 || mount(device, target, type, flags, NULL) < 0)
+		return fail_sys(err, "mounting the %s disk %s", type, serial);
+	return 0;
+}
+
+int rootfs_mount(const struct container *c, struct error *err)
+{
+	cleanup_free char *lower = xasprintf(RUN_DIR "/%s/lower", c->id);
+	cleanup_free char *scratch = xasprintf(RUN_DIR "/%s/scratch", c->id);
+	cleanup_free char *upper = xasprintf("%s/upper", scratch);
+	cleanup_free char *work = xasprintf("%s/work", scratch);
+	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->id);
+	/* metacopy stays off: an upper layer written by one image must not be
+	 * trusted to redirect into another. */
+	cleanup_free char *options = xasprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work);
+	struct stat st;
+
+	if (mount_disk(c->spec.image_disk, lower, c->spec.image_fstype, MS_RDONLY, err) < 0)
+		return -1;
+	if (c->spec.scratch_disk) {
+		if (mount_disk(c->spec.scratch_disk, scratch, "ext4", MS_NOATIME, err) < 0)
+			return -1;
+	} else if (make_dirs(scratch, 0700) < 0 || mount("tmpfs", scratch, "tmpfs", 0, "mode=0700") < 0) {
+		return fail_sys(err, "mounting the scratch tmpfs");
+	}
+	if (mkdir(upper, 0755) < 0 && errno != EEXIST)
+		return fail_sys(err, "%s", upper);
+	/* The root directory's owner and mode come from the image. */
+	if (stat(lower, &st) == 0 && (chown(upper, st.st_uid, st.st_gid) < 0 || chmod(upper, st.st_mode) < 0))
+		return fail_sys(err, "%s", upper);
+	if (make_dirs(work, 0700) < 0 || make_dirs(root, 0700) < 0)
+		return fail_sys(err, "%s", root);
+	if (mount("overlay", root, "overlay", 0, options) < 0)
+		return fail_sys(err, "mounting the overlay");
+	return 0;
+}
+
+void rootfs_unmount(const struct container *c)
+{
+	static const char *const part[] = {"root", "scratch", "lower"};
+
+	for (size_t i = 0; i < ARRAY_LEN(part); i++) {
+		cleanup_free char *path = xasprintf(RUN_DIR "/%s/%s", c->id, part[i]);
+
+		umount2(path, MNT_DETACH);
+	}
+}
+
+void rootfs_freeze_scratch(const struct container *c)
+{
+	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->id);
+	cleanup_free char *scratch = xasprintf(RUN_DIR "/%s/scratch", c->id);
+
+	if (mount(NULL, root, NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
+		log_line("%s: overlay still busy at shutdown", c->id);
+	if (c->spec.scratch_disk && mount(NULL, scratch, NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
+		log_line("%s: scratch disk still busy at shutdown", c->id);
+}
+
+static int make_devices(struct error *err)
+{
+	static const struct {
+		const char *path;
+		unsigned major, minor;
+	} node[] = {{"/dev/null", 1, 3}, {"/dev/zero", 1, 5},    {"/dev/full", 1, 7},
+		    {"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0}};
+	static const char *const link[][2] = {{"/proc/self/fd", "/dev/fd"},
+					      {"/proc/self/fd/0", "/dev/stdin"},
+					      {"/proc/self/fd/1", "/dev/stdout"},
+					      {"/proc/self/fd/2", "/dev/stderr"},
+					      {"/proc/kcore", "/dev/core"},
+					      {"pts/ptmx", "/dev/ptmx"}};
+
+	umask(0);
+	for (size_t i = 0; i < ARRAY_LEN(node); i++)
+		if (mknod(node[i].path, S_IFCHR | 0666, makedev(node[i].major, node[i].minor)) < 0)
+			return fail_sys(err, "%s", node[i].path);
+	umask(022);
+	for (size_t i = 0; i < ARRAY_LEN(link); i++)
+		if (symlink(link[i][0], link[i][1]) < 0)
+			return fail_sys(err, "%s", link[i][1]);
+	return 0;
+}
+
+static int mount_at(const struct mount_spec *m, struct error *err)
+{
+	struct stat st;
+
+	if (stat(m->target, &st) < 0 && make_dirs(m->target, 0755) < 0)
+		return fail_sys(err, "mount point %s", m->target);
+	if (mount(m->source ? m->source : m->type, m->target, m->type, m->flags, m->data) < 0)
+		return fail_sys(err, "mounting %s on %s", m->type, m->target);
+	return 0;
+}
+
+static int mount_standard(struct error *err)
+{
+	static const struct mount_spec standard[] = {
+		{"proc", "proc", "/proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
+		{"tmpfs", "tmpfs", "/dev", "mode=755,size=65536k", MS_NOSUID | MS_STRICTATIME},
+		{"devpts", "devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620,gid=5", MS_NOSUID | MS_NOEXEC},
+		{"sysfs", "sysfs", "/sys", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC},
+		{"mqueue", "mqueue", "/dev/mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
+		{"tmpfs", "shm", "/dev/shm", "mode=1777,size=65536k", MS_NOSUID | MS_NODEV | MS_NOEXEC},
+		{"cgroup2", "cgroup", "/sys/fs/cgroup", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(standard); i++)
+		if (mount_at(&standard[i], err) < 0)
+			return -1;
+	return make_devices(err);
+}
+
+/* Bind the prepared file over its target, which is resolved inside the container. */
+static int bind_file(int tree, const char *target, struct error *err)
+{
+	cleanup_close int fd = -1;
+
+	if (make_parents(target) < 0)
+		return fail_sys(err, "%s", target);
+	fd = open(target, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644);
+	if (fd < 0)
+		return fail_sys(err, "%s", target);
+	close_fd(&fd);
+	if (attach_tree(tree, target) < 0)
+		return fail_sys(err, "binding %s", target);
+	return 0;
+}
+
+static int prepare_files(const struct container *c, int *trees, struct error *err)
+{
+	for (size_t i = 0; i < c->spec.file_count; i++) {
+		const struct file_spec *f = &c->spec.files[i];
+		cleanup_free char *path = xasprintf(RUN_DIR "/%s/files/%zu", c->id, i);
+
+		if (make_parents(path) < 0 || write_file(path, f->content, f->len) < 0 ||
+		    chmod(path, (mode_t)f->mode) < 0)
+			return fail_sys(err, "%s", path);
+		trees[i] = copy_tree_fd(path);
+		if (trees[i] < 0)
+			return fail_sys(err, "copying the mount of %s", path);
+	}
+	return 0;
+}
+
+static void hide_path(const char *path, bool masked, struct error *err)
+{
+	struct stat st;
+
+	(void)err;
+	if (lstat(path, &st) < 0)
+		return;
+	if (!masked) {
+		if (mount(path, path, NULL, MS_BIND | MS_REC, NULL) == 0)
+			mount(NULL, path, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+			      NULL);
+	} else if (S_ISDIR(st.st_mode)) {
+		mount("tmpfs", path, "tmpfs", MS_RDONLY, "size=0");
+	} else {
+		mount("/dev/null", path, NULL, MS_BIND, NULL);
+	}
+}
+
+static int pivot(const char *root, struct error *err)
+{
+	if (chdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
+		return fail_sys(err, "pivot_root");
+	/* The old root now lies on top of the new one. */
+	if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+		return fail_sys(err, "leaving the old root");
+	return 0;
+}
+
+int rootfs_enter(const struct container *c, struct error *err)
+{
+	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->id);
+	cleanup_free int *trees = xcalloc(c->spec.file_count, sizeof *trees);
+
+	if (prepare_files(c, trees, err) < 0)
+		return -1;
+	if (unshare(CLONE_NEWNS | CLONE_NEWCGROUP) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return fail_sys(err, "mount namespace");
+	/* pivot_root wants a mount point that is not the overlay's first mount
+	 * in the parent; a bind onto itself makes one of our own. */
+	if (mount(root, root, NULL, MS_BIND, NULL) < 0)
+		return fail_sys(err, "%s", root);
+	if (pivot(root, err) < 0 || mount_standard(err) < 0)
+		return -1;
+	for (size_t i = 0; i < c->spec.mount_count; i++)
+		if (mount_at(&c->spec.mounts[i], err) < 0)
+			return -1;
+	for (size_t i = 0; i < c->spec.file_count; i++)
+		if (bind_file(trees[i], c->spec.files[i].target, err) < 0)
+			return -1;
+	for (size_t i = 0; i < c->spec.sysctl_count; i++)
+		if (apply_sysctl(&c->spec.sysctls[i], err) < 0)
+			return -1;
+	for (size_t i = 0; i < c->spec.readonly_paths.n; i++)
+		hide_path(c->spec.readonly_paths.v[i], false, err);
+	for (size_t i = 0; i < c->spec.masked.n; i++)
+		hide_path(c->spec.masked.v[i], true, err);
+	if (c->spec.readonly && mount(NULL, "/", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) < 0)
+		return fail_sys(err, "read-only root");
+	return 0;
+}

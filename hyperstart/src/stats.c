@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What `stats` and `top` show, read from control groups and /proc. */
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "container.h"
+
+static uint64_t meminfo(const char *buf, const char *key)
+{
+	const char *p = strstr(buf, key);
+
+	return p ? strtoull(p + strlen(key), NULL, 10) * 1024 : 0;
+}
+
+static void put_network(struct buffer *b)
+{
+	uint64_t rx = 0, tx = 0;
+	char buf[4096];
+	char *save = NULL;
+
+	if (read_file(AT_FDCWD, "/proc/net/dev", buf, sizeof buf) < 0)
+		return;
+	for (char *line = strtok_r(buf, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		char *colon = strchr(line, ':');
+		unsigned long long r, t;
+
+		if (!colon || strstr(line, "lo:"))
+			continue;
+		if (sscanf(colon + 1, "%llu %*u %*u %*u %*u %*u %*u %*u %llu", &r, &t) == 2) {
+			rx += r;
+			tx += t;
+		}
+	}
+	put_u64(b, HP_T_RX_BYTES, rx);
+	put_u64(b, HP_T_TX_BYTES, tx);
+}
+
+static uint64_t io_sum(const struct container *c, const char *key)
+{
+	char buf[2048];
+	uint64_t sum = 0;
+
+	if (read_file(c->cgroup, "io.stat", buf, sizeof buf) < 0)
+		return 0;
+	for (char *p = strstr(buf, key); p; p = strstr(p + 1, key))
+		sum += strtoull(p + strlen(key), NULL, 10);
+	return sum;
+}
+
+static void put_container(struct buffer *b, const struct container *c)
+{
+	size_t start = nest_begin(b, HP_T_STATS);
+	uint64_t used = cgroup_number(c, "memory.current", NULL);
+	uint64_t cache = cgroup_number(c, "memory.stat", "inactive_file");
+
+	put_text(b, HP_T_CONTAINER, c->id);
+	/* As Docker counts: the cache that could be dropped is not use. */
+	put_u64(b, HP_T_MEMORY, used > cache ? used - cache : 0);
+	put_u64(b, HP_T_CPU_USEC, cgroup_number(c, "cpu.stat", "usage_usec"));
+	put_u64(b, HP_T_PIDS, cgroup_number(c, "pids.current", NULL));
+	put_u64(b, HP_T_READ_BYTES, io_sum(c, "rbytes="));
+	put_u64(b, HP_T_WRITE_BYTES, io_sum(c, "wbytes="));
+	put_u64(b, HP_T_OOM, container_oom_kills(c));
+	nest_end(b, start);
+}
+
+void stats_answer(uint32_t id)
+{
+	struct buffer *b = channel_control();
+	size_t start = frame_begin(b, HP_REPLY, id);
+	char buf[4096];
+
+	if (read_file(AT_FDCWD, "/proc/meminfo", buf, sizeof buf) > 0) {
+		put_u64(b, HP_T_MEM_TOTAL, meminfo(buf, "MemTotal:"));
+		put_u64(b, HP_T_MEM_FREE, meminfo(buf, "MemAvailable:"));
+		put_u64(b, HP_T_KERNEL_USED, meminfo(buf, "Slab:") + meminfo(buf, "KernelStack:") + meminfo(buf, "PageTables:"));
+	}
+	put_network(b);
+	for (const struct container *c = container_first(); c; c = c->next)
+		if (c->ready)
+			put_container(b, c);
+	frame_end(b, start);
+}
+
+/* The pid that the pod sees: the last number of NSpid. */
+static uint64_t pod_pid(const char *status, const char *key)
+{
+	const char *p = strstr(status, key);
+	uint64_t last = 0;
+
+	if (!p)
+		return 0;
+	for (p += strlen(key); *p && *p != '\n';) {
+		char *end;
+		unsigned long long v = strtoull(p, &end, 10);
+
+		if (end == p)
+			break;
+		last = v;
+		p = end;
+	}
+	return last;
+}
+
+static uint64_t pod_pid_of(uint64_t pid)
+{
+	char path[64], status[2048];
+
+	snprintf(path, sizeof path, "/proc/%llu/status", (unsigned long long)pid);
+	return read_file(AT_FDCWD, path, status, sizeof status) < 0 ? 0 : pod_pid(status, "NSpid:");
+}
+
+static void put_process(struct buffer *b, uint64_t pid, const char *container)
+{
+	char path[64], status[2048], stat_line[1024], cmd[1024], name[64] = "";
+	unsigned long long utime = 0, stime = 0, start_ticks = 0;
+	const char *after;
+	size_t start;
+	int n;
+
+	snprintf(path, sizeof path, "/proc/%llu/status", (unsigned long long)pid);
+	if (read_file(AT_FDCWD, path, status, sizeof status) < 0)
+		return;
+	snprintf(path, sizeof path, "/proc/%llu/stat", (unsigned long long)pid);
+	if (read_file(AT_FDCWD, path, stat_line, sizeof stat_line) < 0)
+		return;
+	after = strrchr(stat_line, ')');
+	if (after)
+		sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d %*d %llu",
+		       &utime, &stime, &start_ticks);
+	snprintf(path, sizeof path, "/proc/%llu/cmdline", (unsigned long long)pid);
+	n = read_file(AT_FDCWD, path, cmd, sizeof cmd);
+	for (int i = 0; i < n - 1; i++)
+		if (!cmd[i])
+			cmd[i] = ' ';
+	if (n <= 0) {
+		sscanf(status, "Name: %63s", name);
+		snprintf(cmd, sizeof cmd, "[%s]", name);
+	}
+	start = nest_begin(b, HP_T_PROCESS);
+	put_u64(b, HP_T_PID, pod_pid(status, "NSpid:"));
+	put_u64(b, HP_T_PPID, pod_pid_of(pod_pid(status, "PPid:")));
+	put_u64(b, HP_T_UID, pod_pid(status, "Uid:"));
+	put_u64(b, HP_T_CPU_MS, (utime + stime) * 1000 / (uint64_t)sysconf(_SC_CLK_TCK));
+	put_u64(b, HP_T_START_MS, start_ticks * 1000 / (uint64_t)sysconf(_SC_CLK_TCK));
+	put_text(b, HP_T_CONTAINER, container);
+	put_text(b, HP_T_ARG, cmd);
+	nest_end(b, start);
+}
+
+void process_list_answer(uint32_t id, const struct container *only)
+{
+	struct buffer *b = channel_control();
+	size_t start = frame_begin(b, HP_REPLY, id);
+
+	for (const struct container *c = container_first(); c; c = c->next) {
+		char pids[16384];
+		char *save = NULL;
+
+		if ((only && c != only) || read_file(c->cgroup, "cgroup.procs", pids, sizeof pids) < 0)
+			continue;
+		for (char *p = strtok_r(pids, "\n", &save); p; p = strtok_r(NULL, "\n", &save))
+			put_process(b, strtoull(p, NULL, 10), c->id);
+	}
+	frame_end(b, start);
+}

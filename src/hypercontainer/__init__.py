@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HyperContainer: any container image, run as a virtual machine that feels like a container.
+
+A map of the package, lowest layer first (imports go downwards only):
+
+    errors, model          what things are called and how they fail
+    sys                    small system helpers: files, child processes
+    protocol               the guest's wire format, sans-I/O
+    images hypervisor guest network volumes state kernel
+                           one concern each, siblings that never import each other
+    engine                 pods and containers: the only layer that combines the above
+    api                    REST in front of the engine
+    client, hyperctl       the command line; talks REST only
+    hyperd                 the daemon: configuration, wiring, signals
+"""
+
+__version__ = "0.1.0"
+API_VERSION = "v1"

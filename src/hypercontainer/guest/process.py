@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process in the guest, as the host holds it: streams and exit status."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from ..protocol.constants import Type
+from ..protocol.messages import ExitStatus
+from ..protocol.streams import Data, Receiver, Sender, Window, encode_window
+
+
+class Sink(Protocol):
+    """Where output goes. The engine's log and its attached clients implement it."""
+
+    def write(self, stream: int, data: bytes) -> bool:
+        """Take the bytes; False when no more should come until `resume` is called."""
+
+    def end(self, stream: int) -> None:
+        """The stream has ended."""
+
+
+class Wire(Protocol):
+    """What a process needs of its session."""
+
+    def send_frame(self, type_: int, id_: int, body: bytes) -> None: ...
+
+
+class GuestProcessHandle:
+    """Started by `GuestSession.start`, or found again by `GuestSession.adopt`."""
+
+    def __init__(self, wire: Wire, id_: int, sink: Sink, offsets: tuple[int, int] = (0, 0)) -> None:
+        self.id = id_
+        self.pid = 0
+        self.stdin = Sender()
+        self.exited: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
+        # The session may end with nobody waiting for this process any more.
+        self.exited.add_done_callback(lambda f: f.cancelled() or f.exception())
+        self.drained = asyncio.Event()  # both outputs have ended
+        self._wire = wire
+        self._sink = sink
+        self._receivers = {1: Receiver(1, offsets[0]), 2: Receiver(2, offsets[1])}
+        self._held = {1: 0, 2: 0}  # bytes that the sink took but asked to slow down for
+        self._stdin_room = asyncio.Event()
+        self._stdin_room.set()
+
+    def open_windows(self) -> None:
+        """Grant the first credits of a connection."""
+        for receiver in self._receivers.values():
+            self._send_window(receiver.window())
+
+    def on_data(self, data: Data) -> None:
+        receiver = self._receivers.get(data.stream)
+        if receiver is None or receiver.eof:
+            return
+        fresh = receiver.data(data)
+        accepted = self._sink.write(data.stream, fresh) if fresh else True
+        if accepted and not self._held[data.stream]:
+            receiver.consumed(len(fresh))
+        else:
+            self._held[data.stream] += len(fresh)
+        if receiver.eof:
+            self._sink.end(data.stream)
+            if all(r.eof for r in self._receivers.values()):
+                self.drained.set()
+        self._send_window(receiver.window())
+
+    def resume(self) -> None:
+        """The sink has room again."""
+        for stream, count in self._held.items():
+            if count:
+                self._held[stream] = 0
+                self._receivers[stream].consumed(count)
+                self._send_window(self._receivers[stream].window())
+
+    def on_window(self, window: Window) -> None:
+        self.stdin.acknowledge(window)
+        self._push_stdin()
+
+    async def write_stdin(self, data: bytes) -> None:
+        """Queue input; returns when the guest has room for more."""
+        self.stdin.write(data)
+        self._push_stdin()
+        await self._stdin_room.wait()
+
+    def close_stdin(self) -> None:
+        self.stdin.write_eof()
+        self._push_stdin()
+
+    def set_exit(self, status: ExitStatus) -> None:
+        if not self.exited.done():
+            self.exited.set_result(status)
+        self._stdin_room.set()
+
+    def fail(self, error: Exception) -> None:
+        if not self.exited.done():
+            self.exited.set_exception(error)
+        self._stdin_room.set()
+        self.drained.set()
+
+    def _push_stdin(self) -> None:
+        for body in self.stdin.frames():
+            self._wire.send_frame(Type.DATA, self.id, body)
+        if self.stdin.unsent and not self.stdin.closed and not self.exited.done():
+            self._stdin_room.clear()
+        else:
+            self._stdin_room.set()
+
+    def _send_window(self, window: Window | None) -> None:
+        if window:
+            self._wire.send_frame(Type.WINDOW, self.id, encode_window(window))

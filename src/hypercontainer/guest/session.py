@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The conversation with one guest over one connection.
+
+    IDLE ──open()──► CONNECTING ──HELLO answered──► RUNNING ──► CLOSED
+
+`open` sends the token and HELLO. The session ends when the stream does, when
+the peer breaks the protocol, or by `close`; whatever waits then gets
+`Unavailable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from enum import Enum
+
+from ..errors import DeadlineExceeded, GuestError, InvalidState, StartFailed, Unavailable
+from ..protocol.constants import TOKEN_SIZE, GuestCode, Tag, Type
+from ..protocol.messages import (
+    ExitStatus,
+    GuestContainer,
+    GuestProcess,
+    GuestStats,
+    Hello,
+    Interface,
+    ListedProcess,
+    decode_process_list,
+)
+from ..protocol.streams import decode_data, decode_window
+from ..protocol.wire import Attrs, Frame, FrameReader, ProtocolError, decode_attrs, encode_attrs, encode_frame, number, text
+from .process import GuestProcessHandle, Sink
+
+REQUEST_TIMEOUT = 60.0  # seconds
+
+
+class State(Enum):
+    """Where a session is in its life."""
+
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    RUNNING = "running"
+    CLOSED = "closed"
+
+
+class GuestSession(asyncio.Protocol):
+    """One connection to hyperstart."""
+
+    def __init__(self, token: bytes) -> None:
+        self.state = State.IDLE
+        self.hello: Hello | None = None
+        self.next_token = os.urandom(TOKEN_SIZE)
+        self.closed = asyncio.Event()
+        self._token = token
+        self._reader = FrameReader(token)
+        self._transport: asyncio.Transport | None = None
+        self._requests: dict[int, asyncio.Future[Frame]] = {}
+        self._processes: dict[int, GuestProcessHandle] = {}
+        self._next_id = 0
+        self._why: Exception | None = None
+
+    @classmethod
+    async def open(cls, sock: socket.socket, token: bytes, *, timeout: float) -> GuestSession:
+        """Connect; `timeout` covers the guest's boot.
+
+        :raise Unavailable: when the stream ends first.
+        :raise DeadlineExceeded: when the guest does not answer in time.
+        """
+        loop = asyncio.get_running_loop()
+        _, session = await loop.create_connection(lambda: cls(token), sock=sock)
+        try:
+            await session._greet(timeout)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    async def _greet(self, timeout: float) -> None:
+        assert self._transport is not None
+        self._set_state(State.CONNECTING)
+        self._transport.write(self._token)
+        attrs: Attrs = [
+            (Tag.TOKEN, self.next_token),
+            (Tag.ENTROPY, os.urandom(64)),
+            (Tag.CLOCK, time.time_ns()),
+        ]
+        frame = await self._request(Type.HELLO, attrs, timeout)
+        self.hello = Hello.decode(frame.body)
+        # Ids never collide with those of an earlier connection.
+        self._next_id = max((p.id for p in self.hello.processes), default=self._next_id) + 1
+        self._set_state(State.RUNNING)
+
+    def _set_state(self, state: State) -> None:
+        self.state = state
+        if state is State.CLOSED:
+            self.closed.set()
+
+    # -- requests ---------------------------------------------------------------
+
+    async def request(self, type_: Type, attrs: Attrs, timeout: float = REQUEST_TIMEOUT) -> bytes:
+        """Send a request, return the reply's body.
+
+        :raise InvalidState: when the session does not run.
+        :raise GuestError: when the guest refuses.
+        """
+        if self.state is not State.RUNNING:
+            raise InvalidState("the guest is not connected")
+        return (await self._request(type_, attrs, timeout)).body
+
+    async def _request(self, type_: Type, attrs: Attrs, timeout: float, id_: int = 0) -> Frame:
+        id_ = id_ or self._new_id()
+        future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        self._requests[id_] = future
+        try:
+            self.send_frame(type_, id_, encode_attrs(attrs))
+            return await asyncio.wait_for(future, timeout)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the guest did not answer {type_.name} within {timeout:g} s") from None
+        finally:
+            self._requests.pop(id_, None)
+
+    def _new_id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    async def setup_pod(self, hostname: str, interfaces: list[Interface], sysctls: dict[str, str]) -> None:
+        attrs: Attrs = [(Tag.HOSTNAME, hostname)]
+        attrs += [(Tag.INTERFACE, i.attrs()) for i in interfaces]
+        attrs += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in sysctls.items()]
+        await self.request(Type.POD_SETUP, attrs)
+
+    async def create_container(self, container: GuestContainer) -> None:
+        await self.request(Type.CONTAINER_CREATE, container.attrs())
+
+    async def delete_container(self, id_: str) -> None:
+        await self.request(Type.CONTAINER_DELETE, [(Tag.ID, id_)])
+
+    async def freeze_container(self, id_: str, frozen: bool) -> None:
+        await self.request(Type.CONTAINER_FREEZE, [(Tag.ID, id_), (Tag.FREEZE, int(frozen))])
+
+    async def start(self, process: GuestProcess, sink: Sink) -> GuestProcessHandle:
+        """Start a process; its output goes to `sink` from the first byte.
+
+        :raise StartFailed: when the program cannot be executed.
+        """
+        if self.state is not State.RUNNING:
+            raise InvalidState("the guest is not connected")
+        handle = GuestProcessHandle(self, self._new_id(), sink)
+        self._processes[handle.id] = handle
+        try:
+            frame = await self._request(Type.PROCESS_START, process.attrs(), REQUEST_TIMEOUT, handle.id)
+        except BaseException:
+            self._processes.pop(handle.id, None)
+            raise
+        handle.pid = number(dict(decode_attrs(frame.body)).get(Tag.PID, bytes(8)))
+        handle.open_windows()
+        return handle
+
+    def adopt(self, id_: int, sink: Sink, offsets: tuple[int, int]) -> GuestProcessHandle | None:
+        """Take up a process of an earlier connection; None when the guest does not know it.
+
+        `offsets` say how many bytes of stdout and stderr are safe already.
+        """
+        known = next((p for p in self.hello.processes if p.id == id_), None) if self.hello else None
+        if known is None:
+            return None
+        handle = GuestProcessHandle(self, id_, sink, offsets)
+        handle.pid = known.pid
+        handle.stdin.rewind(known.stdin_have)
+        if known.stdin_eof:
+            handle.stdin.closed = True
+        self._processes[id_] = handle
+        if known.exit:
+            handle.set_exit(known.exit)
+        handle.open_windows()
+        return handle
+
+    async def signal(self, handle: GuestProcessHandle, signal: int, *, everyone: bool = False) -> None:
+        attrs: Attrs = [(Tag.ID, handle.id), (Tag.SIGNAL, signal), (Tag.ALL, int(everyone))]
+        await self.request(Type.PROCESS_SIGNAL, attrs)
+
+    async def resize(self, handle: GuestProcessHandle, rows: int, columns: int) -> None:
+        attrs: Attrs = [(Tag.ID, handle.id), (Tag.ROWS, rows), (Tag.COLUMNS, columns)]
+        await self.request(Type.PROCESS_RESIZE, attrs)
+
+    async def release(self, handle: GuestProcessHandle) -> None:
+        """Let the guest forget an ended process."""
+        self._processes.pop(handle.id, None)
+        await self.request(Type.PROCESS_RELEASE, [(Tag.ID, handle.id)])
+
+    async def stats(self) -> GuestStats:
+        return GuestStats.decode(await self.request(Type.STATS, []))
+
+    async def processes(self, container: str) -> list[ListedProcess]:
+        return decode_process_list(await self.request(Type.PROCESS_LIST, [(Tag.CONTAINER, container)]))
+
+    async def shut_down(self, timeout: float) -> None:
+        """End all processes and make the disks clean; the VM may then be killed."""
+        await self.request(Type.SHUTDOWN, [], timeout)
+
+    def close(self) -> None:
+        if self._transport:
+            self._transport.close()
+        self._end(Unavailable("the connection to the guest was closed"))
+
+    # -- the stream -------------------------------------------------------------
+
+    def send_frame(self, type_: int, id_: int, body: bytes) -> None:
+        if self._transport and not self._transport.is_closing():
+            self._transport.write(encode_frame(type_, id_, body))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc or Unavailable("the virtual machine closed its channel"))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._reader.feed(data):
+                self._dispatch(frame)
+        except ProtocolError as error:
+            self._end(error)
+            if self._transport:
+                self._transport.abort()
+
+    def _dispatch(self, frame: Frame) -> None:
+        if frame.type == Type.DATA:
+            if handle := self._processes.get(frame.id):
+                handle.on_data(decode_data(frame.body))
+        elif frame.type == Type.WINDOW:
+            if handle := self._processes.get(frame.id):
+                handle.on_window(decode_window(frame.body))
+        elif frame.type == Type.EXITED:
+            if handle := self._processes.get(frame.id):
+                handle.set_exit(ExitStatus.decode(dict(decode_attrs(frame.body))))
+        elif frame.type in (Type.REPLY, Type.ERROR):
+            future = self._requests.get(frame.id)
+            if future and not future.done():
+                if frame.type == Type.REPLY:
+                    future.set_result(frame)
+                else:
+                    future.set_exception(_error(frame.body))
+
+    def _end(self, why: Exception) -> None:
+        if self.state is State.CLOSED:
+            return
+        self._set_state(State.CLOSED)
+        self._why = why if isinstance(why, Unavailable) else Unavailable(f"the guest's channel failed: {why}")
+        for future in self._requests.values():
+            if not future.done():
+                future.set_exception(self._why)
+        for handle in self._processes.values():
+            handle.fail(self._why)
+
+
+def _error(body: bytes) -> GuestError | StartFailed:
+    attrs = dict(decode_attrs(body))
+    code, errno = number(attrs[Tag.CODE]), number(attrs[Tag.ERRNO])
+    message = text(attrs[Tag.MESSAGE])
+    if code == GuestCode.EXEC:
+        return StartFailed(message, exit_status=number(attrs[Tag.EXIT_STATUS]) or 126)
+    return GuestError(message, guest_code=code, errno=errno)

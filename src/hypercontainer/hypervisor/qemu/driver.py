@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launching QEMU and finding it again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...errors import Conflict, Unavailable
+from ...model.specs import PortMapping
+from ...sys import process
+from ..driver import Capabilities, MachineConfig
+from . import command
+from .machine import CHANNEL, CONSOLE, LOG, MONITOR, QemuMachine
+from .probe import Prober
+
+log = logging.getLogger(__name__)
+# Each QEMU of root's runs as a user of its own, so that one that was taken
+# over by its guest finds no other's process to touch.
+_UID_BASE = 0x70000000
+
+
+class QemuDriver:
+    """QEMU's microvm machine."""
+
+    name = "qemu"
+    capabilities = Capabilities(pause=True, user_network=True)
+
+    def __init__(self, *, binary: str, accelerator: str, cache: Path) -> None:
+        self._binary = binary
+        self._wanted = accelerator
+        self._prober = Prober(cache, self._launch)
+        self._version: str | None = None
+
+    def set_probe_machine(self, config: MachineConfig) -> None:
+        """The machine that a probe of KVM boots."""
+        self._prober.config = config
+
+    def version(self) -> str:
+        if self._version is None:
+            self._version = ""
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                out = subprocess.run([self._binary, "--version"], capture_output=True, text=True, timeout=10, check=True)
+                self._version = out.stdout.partition("version ")[2].split("\n")[0].split(" ")[0]
+        return self._version
+
+    async def accelerator(self) -> tuple[str, str]:
+        if self._wanted != "auto":
+            return self._wanted, "chosen in the configuration"
+        return await self._prober.choose(self.version())
+
+    async def launch(self, config: MachineConfig) -> QemuMachine:
+        accelerator, _ = await self.accelerator()
+        return await self._launch(config, accelerator)
+
+    async def _launch(self, config: MachineConfig, accelerator: str) -> QemuMachine:
+        binary = shutil.which(self._binary)
+        if not binary:
+            raise Unavailable(f"{self._binary} is not installed", hint="install the package qemu-system-x86")
+        for port in config.network.ports if config.network else ():
+            check_port_free(port)
+        config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            fds = _open_descriptors(config, stack)
+            args = command.command_line(binary, config, accelerator, fds)
+            log.debug("launching %s", process.command_line(args))
+            with open(config.directory / LOG, "wb") as output:
+                child = subprocess.Popen(
+                    args,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=_numbers(fds),
+                    start_new_session=True,  # it outlives the daemon
+                    **_identity(accelerator),
+                )
+        machine = QemuMachine(config.directory, child.pid, process.start_time(child.pid), accelerator)
+        # The machine reaps by pidfd; Popen must not warn about a child that it believes to run.
+        child.returncode = 0
+        return machine
+
+    def attach(self, directory: Path, pid: int, pid_started: int, accelerator: str) -> QemuMachine | None:
+        machine = QemuMachine(directory, pid, pid_started, accelerator)
+        return machine if machine.alive else None
+
+
+def _numbers(fds: command.Descriptors) -> list[int]:
+    return [fds.kernel, fds.initramfs, fds.channel, fds.monitor, fds.console, *fds.disks]
+
+
+def _identity(accelerator: str) -> dict[str, object]:
+    """Popen's arguments for a user without rights, when we may choose."""
+    if os.geteuid() != 0:
+        return {}
+    groups: list[int] = []
+    if accelerator == "kvm":
+        device = os.stat("/dev/kvm")
+        if device.st_mode & 0o066 == 0:
+            return {}  # only root may open it, and QEMU opens it by its path
+        groups = [device.st_gid]
+    uid = _UID_BASE + secrets.randbelow(1 << 24)
+    return {"user": uid, "group": uid, "extra_groups": groups}
+
+
+def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> command.Descriptors:
+    def opened(path: Path, flags: int) -> int:
+        try:
+            fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise Unavailable(f"{path} does not exist") from None
+        stack.callback(os.close, fd)
+        return fd
+
+    def listening(name: str) -> int:
+        path = config.directory / name
+        path.unlink(missing_ok=True)
+        sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+        sock.bind(str(path))
+        sock.listen(1)
+        return sock.fileno()
+
+    return command.Descriptors(
+        kernel=opened(config.kernel, os.O_RDONLY),
+        initramfs=opened(config.initramfs, os.O_RDONLY),
+        channel=listening(CHANNEL),
+        monitor=listening(MONITOR),
+        console=opened(config.directory / CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+        disks=tuple(opened(d.path, os.O_RDONLY if d.read_only else os.O_RDWR) for d in config.disks),
+    )
+
+
+@contextlib.contextmanager
+def _bound(port: PortMapping, number: int) -> Iterator[int]:
+    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as sock:
+        if port.protocol == "tcp":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((port.host_ip or "0.0.0.0", number))
+        yield sock.getsockname()[1]
+
+
+def check_port_free(port: PortMapping) -> int:
+    """The host port that would be published; one that is free when none was named.
+
+    :raise Conflict: when it is taken or the address is not this host's.
+    """
+    try:
+        with _bound(port, port.host_port) as number:
+            return number
+    except OSError as error:
+        where = f"{port.host_ip or '0.0.0.0'}:{port.host_port}/{port.protocol}"
+        raise Conflict(f"cannot publish {where}: {os.strerror(error.errno or 0)}",
+                       hint="choose another host port with -p") from error  # fmt: skip
+
+

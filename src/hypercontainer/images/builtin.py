@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded default image: busybox, made from this host's static busybox.
+
+It needs no registry, so that a first container runs on a machine without one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import platform
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+from ..errors import NotFound, Unavailable
+from .layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout
+
+BUSYBOX = "docker.io/library/busybox:latest"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_PASSWD = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nnobody:x:65534:65534:nobody:/home:/bin/false\n"
+_GROUP = "root:x:0:\ndaemon:x:1:\ntty:x:5:\nusers:x:100:\nnobody:x:65534:\n"
+
+
+def host_architecture() -> str:
+    """OCI's name of this machine's architecture."""
+    return _ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+def _find_busybox() -> Path:
+    for candidate in (shutil.which("busybox"), "/bin/busybox", "/usr/bin/busybox"):
+        if candidate and Path(candidate).exists():
+            return Path(candidate)
+    raise Unavailable("the built-in busybox image needs a static busybox on this host", hint="install the package busybox-static")
+
+
+def _layer(busybox: Path) -> bytes:
+    """The file tree as an uncompressed tar; the same bytes for the same busybox."""
+    done = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
+    applets = [a for a in done.stdout.split() if a != "busybox"]
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, mode in (("bin", 0o755), ("etc", 0o755), ("home", 0o755), ("root", 0o700), ("tmp", 0o1777),
+                           ("usr", 0o755), ("usr/sbin", 0o755), ("var", 0o755), ("var/spool", 0o755)):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.type, info.mode = tarfile.DIRTYPE, mode
+            tar.addfile(info)
+        for name, data, mode in (
+            ("bin/busybox", busybox.read_bytes(), 0o755),
+            ("etc/passwd", _PASSWD.encode(), 0o644),
+            ("etc/group", _GROUP.encode(), 0o644),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), mode
+            tar.addfile(info, io.BytesIO(data))
+        for applet in applets:
+            info = tarfile.TarInfo(f"bin/{applet}")
+            info.type, info.linkname = tarfile.LNKTYPE, "bin/busybox"
+            tar.addfile(info)
+    return out.getvalue()
+
+
+def add_busybox(layout: Layout) -> Descriptor:
+    """Put the image into the layout and return its manifest; idempotent."""
+    tar = _layer(_find_busybox())
+    blob = gzip.compress(tar, compresslevel=6, mtime=0)
+    layer = layout.add_blob(blob)
+    config = {
+        "created": "1970-01-01T00:00:00Z",
+        "architecture": host_architecture(),
+        "os": "linux",
+        "config": {
+            "Cmd": ["sh"],
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        },
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(tar).hexdigest()]},
+    }
+    config_blob = layout.add_blob(json.dumps(config, sort_keys=True).encode())
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": CONFIG, "digest": config_blob.digest, "size": config_blob.size},
+        "layers": [{"mediaType": f"{LAYER}+gzip", "digest": layer.digest, "size": layer.size}],
+    }
+    stored = layout.add_blob(json.dumps(manifest, sort_keys=True).encode())
+    return Descriptor(media_type=MANIFEST, digest=stored.digest, size=stored.size)
+
+
+def builtin(name: str, layout: Layout) -> tuple[str, Descriptor]:
+    """The full name and manifest of a built-in image.
+
+    :raise NotFound: when there is no such image.
+    """
+    if name not in ("busybox", "busybox:latest"):
+        raise NotFound(f"there is no built-in image {name!r}", hint="the built-in image is builtin:busybox")
+    return BUSYBOX, add_busybox(layout)

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An OCI image layout on disk: https://github.com/opencontainers/image-spec/blob/main/image-layout.md"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..errors import InvalidArgument, NotFound
+from ..sys.files import write_atomically
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+REF_NAME = "org.opencontainers.image.ref.name"
+_DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+
+class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """A reference to a blob, with its size in bytes."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: dict[str, str] = {}
+    platform: dict[str, Any] | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True, rename="camel"):
+    """An image manifest, OCI's or Docker's schema 2."""
+
+    config: Descriptor
+    layers: list[Descriptor]
+    media_type: str = MANIFEST
+
+
+class _RootFs(msgspec.Struct, frozen=True):
+    diff_ids: list[str]
+
+
+class ImageConfig(msgspec.Struct, frozen=True):
+    """An image's configuration blob."""
+
+    rootfs: _RootFs
+    architecture: str = ""
+    os: str = ""
+    created: str = ""
+    config: dict[str, Any] = {}
+
+
+class _Index(msgspec.Struct, frozen=True, rename="camel"):
+    manifests: list[Descriptor]
+    media_type: str = ""
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A manifest of the layout, decoded."""
+
+    digest: str  # of the manifest
+    manifest: Manifest
+    config: ImageConfig
+
+    @property
+    def id(self) -> str:
+        return self.manifest.config.digest
+
+    @property
+    def chain_id(self) -> str:
+        """The chain id of all layers: names the file tree that they make."""
+        return chain_id(self.config.rootfs.diff_ids)
+
+
+def chain_id(diff_ids: list[str]) -> str:
+    """https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid"""
+    chain = "sha256:" + hashlib.sha256(b"").hexdigest()
+    for index, diff in enumerate(diff_ids):
+        chain = diff if index == 0 else "sha256:" + hashlib.sha256(f"{chain} {diff}".encode()).hexdigest()
+    return chain
+
+
+def is_index(raw: bytes) -> bool:
+    """Whether a raw manifest is a list of manifests."""
+    try:
+        document = json.loads(raw)
+    except ValueError:
+        return False
+    return document.get("mediaType") in (INDEX, _DOCKER_LIST) or "manifests" in document
+
+
+def choose_platform(raw: bytes, os_: str, architecture: str, variant: str) -> Descriptor:
+    """The manifest for a platform.
+
+    :raise NotFound: when the index has none.
+    """
+    entries = msgspec.json.decode(raw, type=_Index).manifests
+    for entry in entries:
+        p = entry.platform or {}
+        if (p.get("os"), p.get("architecture")) == (os_, architecture) and variant in ("", p.get("variant", "")):
+            return entry
+    have = sorted({f"{(e.platform or {}).get('os')}/{(e.platform or {}).get('architecture')}" for e in entries})
+    raise NotFound(f"the image has no variant for {os_}/{architecture}", hint=f"it has {', '.join(have)}")
+
+
+class Layout:
+    """Blobs by digest, and an index whose entries carry the names."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = root / "blobs"
+
+    def create(self) -> None:
+        (self.blobs / "sha256").mkdir(parents=True, exist_ok=True)
+        if not (self.root / "oci-layout").exists():
+            write_atomically(self.root / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}', mode=0o644)
+        if not (self.root / "index.json").exists():
+            self._write_index([])
+
+    def blob(self, digest: str) -> Path:
+        algorithm, _, value = digest.partition(":")
+        if algorithm != "sha256" or len(value) != 64 or not value.isalnum():
+            raise InvalidArgument(f"unknown digest {digest!r}")
+        return self.blobs / algorithm / value
+
+    def read_blob(self, digest: str) -> bytes:
+        """A small blob, verified.
+
+        :raise NotFound: when it is missing or its content has changed.
+        """
+        try:
+            data = self.blob(digest).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"blob {digest} is missing", hint="pull the image again") from None
+        if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
+            self.blob(digest).unlink(missing_ok=True)
+            raise NotFound(f"blob {digest} is corrupt and was removed", hint="pull the image again")
+        return data
+
+    def add_blob(self, data: bytes) -> Descriptor:
+        """Store a blob; idempotent."""
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        if not self.blob(digest).exists():
+            write_atomically(self.blob(digest), data, mode=0o644)
+        return Descriptor(media_type="", digest=digest, size=len(data))
+
+    def load(self, digest: str) -> StoredImage:
+        """Decode a manifest and its configuration.
+
+        :raise NotFound: when a blob is missing.
+        :raise InvalidArgument: when it is no image.
+        """
+        try:
+            manifest = msgspec.json.decode(self.read_blob(digest), type=Manifest)
+            config = msgspec.json.decode(self.read_blob(manifest.config.digest), type=ImageConfig)
+        except msgspec.DecodeError as error:
+            raise InvalidArgument(f"{digest} is not an image that can be run: {error}") from error
+        if len(config.rootfs.diff_ids) != len(manifest.layers):
+            raise InvalidArgument(f"image {digest} names {len(config.rootfs.diff_ids)} layers but has {len(manifest.layers)}")
+        return StoredImage(digest, manifest, config)
+
+    def names(self) -> dict[str, Descriptor]:
+        """Name -> manifest; an image without a name has its digest as name."""
+        index = msgspec.json.decode((self.root / "index.json").read_bytes(), type=_Index)
+        return {d.annotations.get(REF_NAME, d.digest): d for d in index.manifests}
+
+    def set_name(self, name: str, manifest: Descriptor) -> None:
+        """Point a name (or, for an image without one, its digest) at a manifest; idempotent."""
+        names = self.names()
+        if name != manifest.digest:
+            names.pop(manifest.digest, None)
+        names[name] = manifest
+        self._write_names(names)
+
+    def remove_name(self, name: str) -> None:
+        names = self.names()
+        names.pop(name, None)
+        self._write_names(names)
+
+    def _write_names(self, names: dict[str, Descriptor]) -> None:
+        entries = []
+        for name, d in sorted(names.items()):
+            notes = {} if name == d.digest else {REF_NAME: name}
+            entries.append(Descriptor(media_type=d.media_type, digest=d.digest, size=d.size, annotations=notes))
+        self._write_index(entries)
+
+    def _write_index(self, entries: list[Descriptor]) -> None:
+        document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [msgspec.to_builtins(e) for e in entries]}
+        write_atomically(self.root / "index.json", json.dumps(document, indent=1).encode(), mode=0o644)
+
+    def collect_garbage(self, keep: set[str]) -> int:
+        """Remove blobs that no named image needs; bytes freed."""
+        for descriptor in self.names().values():
+            keep = keep | {descriptor.digest}
+            image = self.load(descriptor.digest)
+            keep |= {image.id} | {layer.digest for layer in image.manifest.layers}
+        freed = 0
+        for path in (self.blobs / "sha256").iterdir():
+            if f"sha256:{path.name}" not in keep:
+                freed += path.stat().st_size
+                path.unlink()
+        return freed

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""skopeo: transports, credentials, mirrors, signatures."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import HyperError, InvalidArgument, NoSpace, NotFound, Unauthorized, Unavailable
+from ..model.reference import Source, parse_reference
+from ..sys.process import child, run
+
+# skopeo has one exit status for everything: its words are all there is to
+# tell errors apart. Most specific first.
+_ERRORS: tuple[tuple[str, type[HyperError], str, str], ...] = (
+    (r"no space left on device|disk quota exceeded", NoSpace, "no space left on the image store's disk", "free some, for example by `hyperctl image-prune -a`"),
+    (r"manifest unknown|NAME_UNKNOWN|name unknown|repository name not known|unknown: Not Found|status code 404", NotFound, "no such image or tag", "check the name and the tag"),
+    (r"unauthorized|authentication required|requested access .* denied|status 401|status 403|invalid username/password", Unauthorized, "the registry refused the credentials", "log in with `hyperctl login REGISTRY`"),
+    (r"no such host|name resolution|server misbehaving", Unavailable, "no such registry: its name cannot be resolved", "check the host name and the network"),
+    (r"connection refused", Unavailable, "nothing answers at the registry's address", "check host and port"),
+    (r"gave HTTP response to HTTPS client", Unavailable, "the registry speaks plain HTTP", "add it to `insecure_registries` in hyperd's configuration"),
+    (r"certificate|x509", Unavailable, "the registry's certificate is not trusted", "install its CA, or add it to `insecure_registries`"),
+    (r"Digest did not match|digest mismatch|does not match expected|did not match the digest|Verifying", Unavailable, "what the registry sent does not match its digest", "try again; if it persists the registry is damaged"),
+    (r"no such file or directory", NotFound, "no such file", "check the path"),
+    (r"i/o timeout|context deadline exceeded|TLS handshake timeout|connection reset|EOF", Unavailable, "the connection to the registry broke", "try again"),
+    (r"invalid tar header|unexpected EOF|not a valid|loading index|manifest.json not found|unsupported|error parsing|invalid character", InvalidArgument, "not an image of this kind", "check what the file is"),
+)  # fmt: skip
+_LEVEL = re.compile(r'msg="(.*)"$')
+
+
+def error_from(stderr: str, what: str) -> HyperError:
+    """The error that skopeo's output stands for."""
+    lines = stderr.strip().splitlines() or ["no message"]
+    match = _LEVEL.search(lines[-1])
+    detail = match[1].replace('\\"', '"') if match else lines[-1]
+    for pattern, kind, message, hint in _ERRORS:
+        if re.search(pattern, stderr):
+            return kind(f"cannot pull {what}: {message}", hint=hint)
+    return Unavailable(f"cannot pull {what}: {detail}")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """`os/architecture[/variant]`."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to reach a source; `auth` is Docker's X-Registry-Auth, base64 of JSON."""
+
+    insecure: frozenset[str] = frozenset()
+    auth: str = ""
+
+    def tls_options(self, source: Source, prefix: str) -> list[str]:
+        if source.transport != "docker":
+            return []
+        host = parse_reference(source.location).host
+        # Docker's rule: a registry on this host needs no TLS.
+        local = re.match(r"(localhost|127\.[0-9.]+|\[::1\])(:|$)", host)
+        return [f"--{prefix}tls-verify=false"] if local or host in self.insecure else []
+
+    @contextlib.contextmanager
+    def authfile(self, source: Source) -> Iterator[list[str]]:
+        """`--authfile` with the caller's credentials, for as long as the block runs."""
+        if not self.auth or source.transport != "docker":
+            yield []
+            return
+        try:
+            given = json.loads(base64.urlsafe_b64decode(self.auth + "=" * (-len(self.auth) % 4)))
+            pair = f"{given['username']}:{given['password']}"
+        except (ValueError, KeyError, TypeError):
+            raise InvalidArgument("malformed registry credentials", hint="log in again with `hyperctl login`") from None
+        host = parse_reference(source.location).host
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as f:  # mode 0600
+            json.dump({"auths": {host: {"auth": base64.b64encode(pair.encode()).decode()}}}, f)
+            f.flush()
+            yield ["--authfile", f.name]
+
+
+def spelled(source: Source) -> str:
+    """The source as skopeo spells it."""
+    return f"{source.transport}://{source.location}" if source.transport == "docker" else f"{source.transport}:{source.location}"
+
+
+async def inspect_raw(source: Source, access: Access, what: str) -> bytes:
+    """The manifest or index, as it is.
+
+    :raise NotFound: no such image; and what else `error_from` knows.
+    """
+    with access.authfile(source) as auth:
+        done = await run("skopeo", "inspect", "--raw", *auth, *access.tls_options(source, ""), spelled(source))
+    if done.status:
+        raise error_from(done.stderr, what)
+    return done.stdout.encode()
+
+
+async def copy(
+    source: Source, access: Access, platform: Platform, layout: Path, blobs: Path, what: str, tick: Callable[[], None]
+) -> None:
+    """Copy into an OCI layout whose blobs are in a shared directory; `tick` is called as it goes."""
+    options = ["--override-os", platform.os, "--override-arch", platform.architecture]
+    options += ["--override-variant", platform.variant] if platform.variant else []
+    tls = access.tls_options(source, "src-")
+    with access.authfile(source) as auth:
+        auth = [a.replace("--authfile", "--src-authfile") for a in auth]
+        async with child(
+            "skopeo", *_global_options(), *options, "copy", "--quiet", *auth, *tls, "--dest-oci-accept-uncompressed-layers",
+            "--dest-shared-blob-dir", blobs, spelled(source), f"oci:{layout}:image",
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        ) as process:  # fmt: skip
+            output = asyncio.ensure_future(process.communicate())
+            while not (await asyncio.wait({output}, timeout=0.2))[0]:
+                tick()
+            stderr = (await output)[1].decode(errors="replace")
+    if process.returncode:
+        raise error_from(stderr, what)
+
+
+def _global_options() -> list[str]:
+    """Without a policy file skopeo refuses everything; Docker's default accepts."""
+    user = Path.home() / ".config/containers/policy.json"
+    return [] if user.exists() or Path("/etc/containers/policy.json").exists() else ["--insecure-policy"]

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Typed requests and replies of the guest protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .constants import Builtin, Tag
+from .wire import Attrs, decode_attrs, number, text
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network interface inside the pod; addresses are CIDR."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    mtu: int = 0
+
+    def attrs(self) -> Attrs:
+        out: Attrs = [(Tag.NAME, self.name)]
+        out += [(Tag.ADDRESS, a) for a in self.addresses]
+        out += [(Tag.GATEWAY, g) for g in self.gateways]
+        return out + ([(Tag.MTU, self.mtu)] if self.mtu else [])
+
+
+@dataclass(frozen=True)
+class GuestMount:
+    """A mount inside the container; `flags` are Linux's MS_*."""
+
+    type: str
+    target: str
+    source: str = ""
+    flags: int = 0
+    data: str = ""
+
+    def attrs(self) -> Attrs:
+        out: Attrs = [(Tag.FSTYPE, self.type), (Tag.TARGET, self.target), (Tag.FLAGS, self.flags)]
+        out += [(Tag.SOURCE, self.source)] if self.source else []
+        return out + ([(Tag.VALUE, self.data)] if self.data else [])
+
+
+@dataclass(frozen=True)
+class GuestFile:
+    """A file bound over a path of the container."""
+
+    target: str
+    content: bytes
+    mode: int = 0o644
+
+    def attrs(self) -> Attrs:
+        return [(Tag.TARGET, self.target), (Tag.CONTENT, self.content), (Tag.MODE, self.mode)]
+
+
+@dataclass(frozen=True)
+class GuestContainer:
+    """CONTAINER_CREATE; disks are named by their virtio serial numbers."""
+
+    id: str
+    image_disk: str
+    image_fstype: str
+    scratch_disk: str = ""
+    read_only: bool = False
+    mounts: tuple[GuestMount, ...] = ()
+    files: tuple[GuestFile, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    memory_max: int = 0  # bytes
+    cpu_max: int = 0  # microseconds per 100 ms
+    pids_max: int = 0
+
+    def attrs(self) -> Attrs:
+        out: Attrs = [
+            (Tag.ID, self.id),
+            (Tag.IMAGE_DISK, self.image_disk),
+            (Tag.FSTYPE, self.image_fstype),
+            (Tag.READONLY, int(self.read_only)),
+            (Tag.MEMORY_MAX, self.memory_max),
+            (Tag.CPU_MAX, self.cpu_max),
+            (Tag.PIDS_MAX, self.pids_max),
+        ]
+        out += [(Tag.SCRATCH_DISK, self.scratch_disk)] if self.scratch_disk else []
+        out += [(Tag.MOUNT, m.attrs()) for m in self.mounts]
+        out += [(Tag.FILE, f.attrs()) for f in self.files]
+        out += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in self.sysctls]
+        out += [(Tag.MASKED_PATH, p) for p in self.masked_paths]
+        return out + [(Tag.READONLY_PATH, p) for p in self.readonly_paths]
+
+
+@dataclass(frozen=True)
+class GuestProcess:
+    """PROCESS_START; without a container it runs beside hyperstart."""
+
+    args: tuple[str, ...]
+    container: str = ""
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: str = ""
+    groups: tuple[str, ...] = ()
+    tty: bool = False
+    rows: int = 0
+    columns: int = 0
+    stdin: bool = False
+    capabilities: int | None = None  # None: all
+    no_new_privs: bool = False
+    rlimits: tuple[tuple[int, int, int], ...] = ()  # number, soft, hard
+    main: bool = False
+    builtin: Builtin | None = None
+
+    def attrs(self) -> Attrs:
+        out: Attrs = [(Tag.ARG, a) for a in self.args]
+        out += [(Tag.ENV, e) for e in self.env]
+        out += [(Tag.GROUP, g) for g in self.groups]
+        out += [(Tag.CWD, self.cwd), (Tag.USER, self.user)]
+        out += [(Tag.CONTAINER, self.container)] if self.container else []
+        flags = {Tag.TTY: self.tty, Tag.STDIN: self.stdin, Tag.NO_NEW_PRIVS: self.no_new_privs, Tag.MAIN: self.main}
+        out += [(tag, 1) for tag, on in flags.items() if on]
+        if self.tty and self.rows:
+            out += [(Tag.ROWS, self.rows), (Tag.COLUMNS, self.columns)]
+        if self.capabilities is not None:
+            out.append((Tag.CAPS, self.capabilities))
+        if self.builtin:
+            out.append((Tag.BUILTIN, int(self.builtin)))
+        return out + [(Tag.RLIMIT, [(Tag.ID, i), (Tag.SOFT, s), (Tag.HARD, h)]) for i, s, h in self.rlimits]
+
+
+@dataclass(frozen=True)
+class ExitStatus:
+    """How a process ended: by an exit code, or by a signal."""
+
+    code: int = 0
+    signal: int = 0
+    oom: bool = False
+
+    @property
+    def shell_code(self) -> int:
+        """128 + n for signal n, as shells and Docker report it."""
+        return 128 + self.signal if self.signal else self.code
+
+    @classmethod
+    def decode(cls, attrs: dict[int, bytes]) -> ExitStatus:
+        return cls(
+            code=number(attrs.get(Tag.CODE, bytes(8))),
+            signal=number(attrs.get(Tag.SIGNAL, bytes(8))),
+            oom=Tag.OOM in attrs,
+        )
+
+
+@dataclass(frozen=True)
+class KnownProcess:
+    """A process that the guest remembers, in the reply to HELLO."""
+
+    id: int
+    pid: int
+    stdin_have: int
+    stdin_eof: bool
+    exit: ExitStatus | None
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The reply to HELLO."""
+
+    version: int
+    kernel: str
+    hyperstart: str
+    uptime_ms: int
+    processes: tuple[KnownProcess, ...] = ()
+
+    @classmethod
+    def decode(cls, body: bytes) -> Hello:
+        attrs: dict[int, bytes] = {}
+        processes = []
+        for tag, value in decode_attrs(body):
+            if tag == Tag.PROCESS:
+                p = dict(decode_attrs(value))
+                ended = Tag.CODE in p or Tag.SIGNAL in p
+                processes.append(
+                    KnownProcess(
+                        id=number(p[Tag.ID]),
+                        pid=number(p[Tag.PID]),
+                        stdin_have=number(p[Tag.STDIN_ACK]),
+                        stdin_eof=bool(number(p[Tag.STDIN_EOF])),
+                        exit=ExitStatus.decode(p) if ended else None,
+                    )
+                )
+            attrs[tag] = value
+        return cls(
+            version=number(attrs[Tag.VERSION]),
+            kernel=text(attrs[Tag.KERNEL]),
+            hyperstart=text(attrs[Tag.VALUE]),
+            uptime_ms=number(attrs[Tag.UPTIME_MS]),
+            processes=tuple(processes),
+        )
+
+
+@dataclass(frozen=True)
+class GuestStats:
+    """STATS: of the guest, and by container name."""
+
+    memory_total: int
+    memory_available: int
+    rx_bytes: int
+    tx_bytes: int
+    containers: dict[str, dict[Tag, int]] = field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, body: bytes) -> GuestStats:
+        attrs: dict[int, bytes] = {}
+        containers = {}
+        for tag, value in decode_attrs(body):
+            if tag == Tag.STATS:
+                inner = dict(decode_attrs(value))
+                name = text(inner.pop(Tag.CONTAINER))
+                containers[name] = {Tag(t): number(v) for t, v in inner.items() if t in Tag._value2member_map_}
+            attrs[tag] = value
+        zero = bytes(8)
+        return cls(
+            memory_total=number(attrs.get(Tag.MEM_TOTAL, zero)),
+            memory_available=number(attrs.get(Tag.MEM_FREE, zero)),
+            rx_bytes=number(attrs.get(Tag.RX_BYTES, zero)),
+            tx_bytes=number(attrs.get(Tag.TX_BYTES, zero)),
+            containers=containers,
+        )
+
+
+@dataclass(frozen=True)
+class ListedProcess:
+    """One process of PROCESS_LIST; pids as the pod sees them, times in ms."""
+
+    pid: int
+    ppid: int
+    uid: int
+    start_ms: int
+    cpu_ms: int
+    container: str
+    command: str
+
+
+def decode_process_list(body: bytes) -> list[ListedProcess]:
+    out = []
+    for tag, value in decode_attrs(body):
+        if tag != Tag.PROCESS:
+            continue
+        p = dict(decode_attrs(value))
+        out.append(
+            ListedProcess(
+                pid=number(p[Tag.PID]),
+                ppid=number(p[Tag.PPID]),
+                uid=number(p[Tag.UID]),
+                start_ms=number(p[Tag.START_MS]),
+                cpu_ms=number(p[Tag.CPU_MS]),
+                container=text(p[Tag.CONTAINER]),
+                command=text(p[Tag.ARG]),
+            )
+        )
+    return out

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import NoSpace
+
+
+@contextlib.contextmanager
+def no_space_as_error(path: Path) -> Iterator[None]:
+    """Turn ENOSPC and EDQUOT into `NoSpace` with the place's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise no_space(path) from error
+
+
+def no_space(path: Path) -> NoSpace:
+    return NoSpace(f"no space left on the disk of {path}", hint="free some, for example by `hyperctl image-prune -a`")
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Temporary file, fsync, rename.
+
+    :raise NoSpace: when the disk is full; nothing is left behind then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with no_space_as_error(path.parent):
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(fd, "wb") as f:
+                f.write(data)
+                f.flush()
+                os.fchmod(f.fileno(), mode)
+                os.fsync(f.fileno())
+            os.rename(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy only what holds data; a reflink where the file system can.
+
+    :raise NoSpace: when the disk is full; the target is removed then.
+    """
+    try:
+        with open(source, "rb") as src, open(target, "xb") as dst, no_space_as_error(target.parent):
+            size = os.fstat(src.fileno()).st_size
+            os.truncate(dst.fileno(), size)
+            at = 0
+            while at < size:
+                try:
+                    start = os.lseek(src.fileno(), at, os.SEEK_DATA)
+                except OSError as error:
+                    if error.errno == errno.ENXIO:
+                        break
+                    raise
+                end = os.lseek(src.fileno(), start, os.SEEK_HOLE)
+                at = start
+                while at < end:
+                    at += os.copy_file_range(src.fileno(), dst.fileno(), end - at, at, at)
+    except FileExistsError:
+        raise
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and all in it; nothing happens when it is not there."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def disk_usage(path: Path) -> int:
+    """Bytes that a file occupies, holes not counted."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Child processes that end with their caller."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shlex
+import signal
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import Unavailable
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Finished(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def die_with_parent() -> None:
+    """For `preexec_fn`: be killed when the daemon dies, however it dies."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def command_line(args: Sequence[str | Path]) -> str:
+    """As it could be pasted into a shell."""
+    return shlex.join(str(a) for a in args)
+
+
+@contextlib.asynccontextmanager
+async def child(*args: str | Path, **kwargs: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that does not outlive the block.
+
+    :raise Unavailable: when the program is not installed.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(*map(str, args), preexec_fn=die_with_parent, **kwargs)
+    except FileNotFoundError:
+        raise Unavailable(f"{args[0]} is not installed", hint=f"install the package that has {args[0]}") from None
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def run(*args: str | Path, stdin: bytes | None = None) -> Finished:
+    """Run to the end and take all output."""
+    pipe = asyncio.subprocess.PIPE
+    source = pipe if stdin is not None else asyncio.subprocess.DEVNULL
+    async with child(*args, stdin=source, stdout=pipe, stderr=pipe) as process:
+        out, err = await process.communicate(stdin)
+        assert process.returncode is not None
+        return Finished(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    fields = stat.rpartition(")")[2].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def kill(pid: int, started: int, sig: int = signal.SIGKILL) -> None:
+    """Signal a process, unless its number belongs to another by now."""
+    if pid > 0 and start_time(pid) == started:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sig)
