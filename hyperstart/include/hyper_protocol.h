@@ -182,7 +182,7 @@ enum hp_error {
 };
 
 enum hp_builtin {
-	HP_B_TAR_CREATE = 1,  /* ARG[0]: path; tar on stdout */
+	HP_B_TAR_CREATE = 1,  /* ARG[0]: path; a second ARG: follow a link; tar on stdout */
 	HP_B_TAR_EXTRACT = 2, /* ARG[0]: directory; tar on stdin */
 };
 

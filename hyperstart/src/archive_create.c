@@ -241,11 +241,12 @@ static int put_tree(struct writer *w, const char *path, const char *name, dev_t 
 	return r;
 }
 
-int archive_create(const char *path, int out)
+int archive_create(const char *path, bool follow, int out)
 {
 	static const char end[2 * TAR_BLOCK];
 	struct writer w = {.out = out};
-	cleanup_free char *clean = xstrndup(path, strlen(path));
+	cleanup_free char *target = follow ? realpath(path, NULL) : NULL;
+	cleanup_free char *clean = xstrndup(target ? target : path, strlen(target ? target : path));
 	size_t n = strlen(clean);
 	bool contents = n >= 2 && strcmp(clean + n - 2, "/.") == 0;
 	struct stat st;
@@ -255,8 +256,8 @@ int archive_create(const char *path, int out)
 		clean[n -= 2] = 0;
 	while (n > 1 && clean[n - 1] == '/')
 		clean[--n] = 0;
-	if (n == 0)
-		clean = xstrndup("/", 1);
+	if (n == 0) /* "/." */
+		clean[n++] = '/', clean[n] = 0;
 	base = strrchr(clean, '/') ? strrchr(clean, '/') + 1 : clean;
 	if (lstat(clean, &st) < 0) {
 		complain(clean);

@@ -204,7 +204,7 @@ static _Noreturn void run_builtin(const struct process_spec *s, struct error *er
 		give_up(status, err);
 	}
 	close(status);
-	_exit(s->builtin == HP_B_TAR_CREATE ? archive_create(s->args.v[0], 1) : archive_extract(s->args.v[0], 0));
+	_exit(s->builtin == HP_B_TAR_CREATE ? archive_create(s->args.v[0], s->args.n > 1, 1) : archive_extract(s->args.v[0], 0));
 }
 
 static int prepare(const struct process_spec *s, const struct container *c, struct child_fds fds,

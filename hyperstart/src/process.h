@@ -67,7 +67,7 @@ void process_spec_free(struct process_spec *s);
 _Noreturn void child_main(const struct process_spec *s, const struct container *c, struct child_fds fds);
 
 /* archive.c: builtins, run in the container's mount namespace */
-int archive_create(const char *path, int out);
+int archive_create(const char *path, bool follow, int out);
 int archive_extract(const char *dir, int in);
 
 #endif

@@ -14,8 +14,11 @@ from ..protocol.streams import Data, Receiver, Sender, Window, encode_window
 class Sink(Protocol):
     """Where output goes. The engine's log and its attached clients implement it."""
 
-    def write(self, stream: int, data: bytes) -> bool:
-        """Take the bytes; False when no more should come until `resume` is called."""
+    def write(self, stream: int, data: bytes) -> int:
+        """Take the bytes; how many of this stream's may be acknowledged now.
+
+        The rest is acknowledged later, through `GuestProcessHandle.acknowledge`.
+        """
 
     def end(self, stream: int) -> None:
         """The stream has ended."""
@@ -25,6 +28,8 @@ class Wire(Protocol):
     """What a process needs of its session."""
 
     def send_frame(self, type_: int, id_: int, body: bytes) -> None: ...
+
+    async def resize(self, handle: GuestProcessHandle, rows: int, columns: int) -> None: ...
 
 
 class GuestProcessHandle:
@@ -41,7 +46,6 @@ class GuestProcessHandle:
         self._wire = wire
         self._sink = sink
         self._receivers = {1: Receiver(1, offsets[0]), 2: Receiver(2, offsets[1])}
-        self._held = {1: 0, 2: 0}  # bytes that the sink took but asked to slow down for
         self._stdin_room = asyncio.Event()
         self._stdin_room.set()
 
@@ -55,24 +59,19 @@ class GuestProcessHandle:
         if receiver is None or receiver.eof:
             return
         fresh = receiver.data(data)
-        accepted = self._sink.write(data.stream, fresh) if fresh else True
-        if accepted and not self._held[data.stream]:
-            receiver.consumed(len(fresh))
-        else:
-            self._held[data.stream] += len(fresh)
+        if fresh:
+            receiver.consumed(self._sink.write(data.stream, fresh))
         if receiver.eof:
             self._sink.end(data.stream)
             if all(r.eof for r in self._receivers.values()):
                 self.drained.set()
         self._send_window(receiver.window())
 
-    def resume(self) -> None:
-        """The sink has room again."""
-        for stream, count in self._held.items():
-            if count:
-                self._held[stream] = 0
-                self._receivers[stream].consumed(count)
-                self._send_window(self._receivers[stream].window())
+    def acknowledge(self, stream: int, count: int) -> None:
+        """`count` bytes that the sink had held back are safe now."""
+        receiver = self._receivers[stream]
+        receiver.consumed(count)
+        self._send_window(receiver.window())
 
     def on_window(self, window: Window) -> None:
         self.stdin.acknowledge(window)
@@ -87,6 +86,10 @@ class GuestProcessHandle:
     def close_stdin(self) -> None:
         self.stdin.write_eof()
         self._push_stdin()
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """:raise GuestError: when the process has no terminal."""
+        await self._wire.resize(self, rows, columns)
 
     def set_exit(self, status: ExitStatus) -> None:
         if not self.exited.done():

@@ -101,6 +101,9 @@ class Driver(Protocol):
     def attach(self, directory: Path, pid: int, pid_started: int, accelerator: str) -> Machine | None:
         """The machine that an earlier daemon launched; None when it has ended."""
 
+    def sweep(self, parent: Path, keep: set[Path]) -> None:
+        """End the machines whose directories are below `parent` and not in `keep`."""
+
     async def accelerator(self) -> tuple[str, str]:
         """The accelerator in use and why."""
 

@@ -74,6 +74,9 @@ class FakeDriver:
     def attach(self, directory: Path, pid: int, pid_started: int, accelerator: str) -> None:
         return None
 
+    def sweep(self, parent: Path, keep: set[Path]) -> None:
+        pass
+
     async def accelerator(self) -> tuple[str, str]:
         return "none", "a fake driver has no accelerator"
 

@@ -151,7 +151,7 @@ class ImageStore:
             try:
                 return await self._pull_into(Path(staging), source, platform, access, progress)
             except BaseException:
-                self._collect()
+                self._collect(own_pulls=1)
                 raise
 
     async def _pull_into(
@@ -253,9 +253,9 @@ class ImageStore:
             deleted += [image.id] if image.id not in deleted else []
         return RemovedImage(untagged=untagged, deleted=deleted, freed=self._collect())
 
-    def _collect(self) -> int:
-        """Remove blobs and disks of no image; not while a pull is about to name some."""
-        if len(self._pulls) > 1:
+    def _collect(self, own_pulls: int = 0) -> int:
+        """Remove blobs and disks of no image; not while another pull is about to name some."""
+        if len(self._pulls) > own_pulls:
             return 0
         freed = self._layout.collect_garbage(set())
         kept = {self._disks.path(self._layout.load(d.digest).chain_id) for d in self._layout.names().values()}

@@ -120,6 +120,23 @@ class RemovedImage(Model):
     freed: int = 0  # bytes
 
 
+class ExitCode(Model):
+    """The end of a process, as shells report it."""
+
+    exit_code: int
+
+
+class PathStat(Model):
+    """A path in a container; `link_target` of a symbolic link."""
+
+    name: str
+    size: int  # bytes
+    mode: int
+    mtime: int  # seconds since the epoch
+    is_dir: bool
+    link_target: str
+
+
 class ExecInfo(Model):
     """A further process of a container."""
 

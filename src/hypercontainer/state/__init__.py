@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What survives the daemon: one SQLite database, one writer."""

@@ -16,9 +16,10 @@ from pathlib import Path
 from ...errors import Conflict, Unavailable
 from ...model.specs import PortMapping
 from ...sys import process
+from ...sys.files import remove_tree
 from ..driver import Capabilities, MachineConfig
 from . import command
-from .machine import CHANNEL, CONSOLE, LOG, MONITOR, QemuMachine
+from .machine import CHANNEL, CONSOLE, LOG, MONITOR, PIDFILE, QemuMachine
 from .probe import Prober
 
 log = logging.getLogger(__name__)
@@ -82,9 +83,19 @@ class QemuDriver:
                     **_identity(accelerator),
                 )
         machine = QemuMachine(config.directory, child.pid, process.start_time(child.pid), accelerator)
+        (config.directory / PIDFILE).write_text(f"{machine.pid} {machine.pid_started}")
         # The machine reaps by pidfd; Popen must not warn about a child that it believes to run.
         child.returncode = 0
         return machine
+
+    def sweep(self, parent: Path, keep: set[Path]) -> None:
+        for directory in parent.iterdir():
+            if directory in keep:
+                continue
+            with contextlib.suppress(OSError, ValueError):
+                pid, started = (directory / PIDFILE).read_text().split()
+                process.kill(int(pid), int(started))
+            remove_tree(directory)
 
     def attach(self, directory: Path, pid: int, pid_started: int, accelerator: str) -> QemuMachine | None:
         machine = QemuMachine(directory, pid, pid_started, accelerator)

@@ -14,7 +14,7 @@ from pathlib import Path
 from ...errors import Unavailable
 from ...sys import process
 
-CHANNEL, MONITOR, CONSOLE, LOG = "guest.sock", "qmp.sock", "console.log", "qemu.log"
+CHANNEL, MONITOR, CONSOLE, LOG, PIDFILE = "guest.sock", "qmp.sock", "console.log", "qemu.log", "pid"
 _TAIL = 2000  # bytes of the logs that are read for an error message
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\x20-\x7e]")
 

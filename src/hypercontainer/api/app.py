@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The aiohttp application."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from .. import API_VERSION
+from ..engine.engine import Engine
+from . import containers, images, system
+from .openapi import document
+from .router import bind, errors_to_json
+
+_BODY_MAX = 16 << 20  # bytes of a JSON body; archives are streamed and have no limit
+ROUTES = [*system.ROUTES, *containers.ROUTES, *images.ROUTES]
+
+
+def build(engine: Engine) -> web.Application:
+    """All routes below /v1, and the document that describes them."""
+    app = web.Application(middlewares=[errors_to_json], client_max_size=_BODY_MAX)
+    for route in ROUTES:
+        app.router.add_route(route.method, f"/{API_VERSION}{route.path}", bind(route, engine))
+    openapi = msgspec.json.encode(document(ROUTES))
+
+    async def serve_document(_: web.Request) -> web.Response:
+        return web.Response(body=openapi, content_type="application/json")
+
+    app.router.add_get(f"/{API_VERSION}/openapi.json", serve_document)
+    return app

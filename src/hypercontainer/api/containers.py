@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers and execs over REST."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from ..engine.streams import Hub
+from ..errors import HyperError, InvalidArgument, InvalidState
+from ..model.base import Model
+from ..model.specs import ContainerSpec, ExecSpec
+from ..model.status import Container, ContainerStats, ContainerStatus, ExecInfo, ExitCode, PathStat, ProcessInfo
+from .router import Context, Route, error_body
+from .upgrade import STDERR, STDOUT, UpgradedStream, WindowSize
+
+_ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
+
+
+class Started(Model):
+    """Whether the call changed anything."""
+
+    changed: bool
+
+
+async def create(c: Context) -> Container:
+    return await c.engine.containers.create(await c.body(ContainerSpec))
+
+
+async def list_(c: Context) -> list[Container]:
+    everything = c.flag("all")
+    return [x for x in c.engine.registry.containers() if everything or x.state.status in _ALIVE]
+
+
+async def inspect(c: Context) -> Container:
+    return c.engine.registry.container(c.id)
+
+
+async def start(c: Context) -> Started:
+    return Started(changed=await c.engine.containers.start(c.id))
+
+
+async def stop(c: Context) -> Started:
+    return Started(changed=await c.engine.containers.stop(c.id, c.number("timeout")))
+
+
+async def restart(c: Context) -> None:
+    await c.engine.containers.restart(c.id, c.number("timeout"))
+
+
+async def kill(c: Context) -> None:
+    await c.engine.containers.kill(c.id, c.text("signal", "KILL"))
+
+
+async def pause(c: Context) -> None:
+    await c.engine.containers.pause(c.id)
+
+
+async def unpause(c: Context) -> None:
+    await c.engine.containers.unpause(c.id)
+
+
+async def rename(c: Context) -> Container:
+    return c.engine.containers.rename(c.id, c.text("name"))
+
+
+async def remove(c: Context) -> Container:
+    return await c.engine.containers.remove(c.id, force=c.flag("force"))
+
+
+async def wait(c: Context) -> ExitCode:
+    return ExitCode(exit_code=await c.engine.containers.wait(c.id))
+
+
+async def top(c: Context) -> list[ProcessInfo]:
+    return await c.engine.monitor.top(c.id)
+
+
+async def stats(c: Context) -> ContainerStats:
+    return await c.engine.monitor.stats(c.id)
+
+
+async def logs(c: Context) -> web.StreamResponse:
+    container = c.engine.registry.container(c.id)
+    records = c.engine.logs(
+        container.id,
+        tail=c.number("tail"),
+        since=c.text("since"),
+        until=c.text("until"),
+        follow=c.flag("follow"),
+    )
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(c.request)
+    with contextlib.suppress(ConnectionError):
+        async for batch in records:
+            if batch:
+                await response.write(b"".join(msgspec.json.encode(r) + b"\n" for r in batch))
+        await response.write_eof()
+    return response
+
+
+# -- attach and exec --------------------------------------------------------------
+
+
+def _window(c: Context) -> tuple[int, int]:
+    return c.number("rows", 0) or 0, c.number("columns", 0) or 0
+
+
+async def _converse(
+    c: Context, hub: Hub, *, begin: Callable[[], Awaitable[Any]], finish: Callable[[], Awaitable[int]], close_stdin: bool
+) -> web.StreamResponse:
+    """Upgrade, start what is to be started, copy both ways, tell the exit code."""
+    stream = UpgradedStream(c.request)
+    reader = hub.attach()
+    response = await stream.open()
+    wanted = frozenset({STDOUT, STDERR} if not c.flag("noOutput") else ())
+    copy_in = asyncio.create_task(stream.copy_input(hub, close_stdin=close_stdin))
+    copy_out = asyncio.create_task(stream.copy_output(reader, wanted))
+    try:
+        try:
+            await begin()
+        except Exception as error:
+            await stream.send_status({"error": error_body(error)})
+            if not isinstance(error, HyperError):
+                raise
+            return response
+        await asyncio.wait({copy_in, copy_out}, return_when=asyncio.FIRST_COMPLETED)
+        if copy_out.done() and not copy_out.exception():
+            await stream.send_status(ExitCode(exit_code=await finish()))
+    finally:
+        reader.close()
+        for task in (copy_in, copy_out):
+            task.cancel()
+        await asyncio.gather(copy_in, copy_out, return_exceptions=True)
+    return response
+
+
+async def attach(c: Context) -> web.StreamResponse:
+    container = c.engine.registry.container(c.id)
+    life = c.engine.containers.life(container)
+    starts = c.flag("start")
+    if not starts and container.state.status not in _ALIVE:
+        raise InvalidState(f"container {container.name} is not running", hint=f"start it with `hyperctl start -a {container.name}`")
+
+    async def begin() -> None:
+        if starts:
+            await c.engine.containers.start(container.id, _window(c))
+
+    async def finish() -> int:
+        await life.stopped.wait()
+        return life.exit_code
+
+    close_stdin = container.spec.stdin and not container.spec.tty
+    return await _converse(c, life.hub, begin=begin, finish=finish, close_stdin=close_stdin)
+
+
+async def resize(c: Context) -> None:
+    container = c.engine.registry.container(c.id)
+    size = await c.body(WindowSize)
+    runtime = c.engine.containers.runtime(container)
+    await runtime.handles[container.id].resize(size.rows, size.columns)
+
+
+async def exec_create(c: Context) -> ExecInfo:
+    return c.engine.execs.create(c.id, await c.body(ExecSpec)).info()
+
+
+async def exec_start(c: Context) -> web.StreamResponse | None:
+    exec_ = c.engine.execs.get(c.id)
+    if exec_.spec.detach:
+        await c.engine.execs.start(exec_)
+        return None
+
+    async def begin() -> None:
+        await c.engine.execs.start(exec_, _window(c))
+
+    async def finish() -> int:
+        await exec_.ended.wait()
+        return exec_.exit_code or 0
+
+    return await _converse(c, exec_.hub, begin=begin, finish=finish, close_stdin=not exec_.spec.tty)
+
+
+async def exec_inspect(c: Context) -> ExecInfo:
+    return c.engine.execs.get(c.id).info()
+
+
+async def exec_signal(c: Context) -> None:
+    await c.engine.execs.signal(c.id, c.text("signal", "TERM"))
+
+
+# -- archives -----------------------------------------------------------------------
+
+
+async def archive_stat(c: Context) -> PathStat:
+    return await c.engine.archives.stat(c.id, c.text("path"))
+
+
+async def archive_read(c: Context) -> web.StreamResponse:
+    chunks = c.engine.archives.read(c.id, c.text("path"), follow=c.flag("follow"))
+    first = await anext(chunks, b"")  # errors of the path come before the answer begins
+    response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+    await response.prepare(c.request)
+    async with contextlib.aclosing(chunks):
+        await response.write(first)
+        async for chunk in chunks:
+            await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+async def archive_write(c: Context) -> None:
+    if not c.text("path"):
+        raise InvalidArgument("query parameter path is missing", hint="name a directory of the container")
+    await c.engine.archives.write(c.id, c.text("path"), c.request.content.iter_any())
+
+
+_ID = "/containers/{id}"
+_WINDOW_QUERY = {"rows": "height of the terminal", "columns": "width of the terminal"}
+_FRAMES = "application/vnd.hyper.frames"
+ROUTES = [
+    Route("POST", "/containers", create, "Create a container; its image must be in the store", body=ContainerSpec, result=Container, status=201),
+    Route("GET", "/containers", list_, "List containers, newest first", {"all": "also those that do not run"}, result=list[Container]),
+    Route("GET", _ID, inspect, "Inspect a container", result=Container),
+    Route("DELETE", _ID, remove, "Remove a container", {"force": "kill it first if it runs"}, result=Container),
+    Route("POST", f"{_ID}/start", start, "Start a container", result=Started),
+    Route("POST", f"{_ID}/stop", stop, "Signal, wait, kill", {"timeout": "seconds until SIGKILL"}, result=Started),
+    Route("POST", f"{_ID}/restart", restart, "Stop and start", {"timeout": "seconds until SIGKILL"}),
+    Route("POST", f"{_ID}/kill", kill, "Send a signal to the main process", {"signal": "name or number, KILL if none"}),
+    Route("POST", f"{_ID}/pause", pause, "Freeze all processes"),
+    Route("POST", f"{_ID}/unpause", unpause, "Thaw all processes"),
+    Route("POST", f"{_ID}/rename", rename, "Rename a container", {"name": "the new name"}, result=Container),
+    Route("POST", f"{_ID}/wait", wait, "Wait until the container has stopped", result=ExitCode),
+    Route("POST", f"{_ID}/attach", attach, "Attach to the main process", {"start": "start it too", "noOutput": "send no output", **_WINDOW_QUERY}, stream=_FRAMES),
+    Route("POST", f"{_ID}/resize", resize, "Resize the terminal", body=WindowSize),
+    Route("GET", f"{_ID}/logs", logs, "The log, a record per line", {"tail": "the last so many lines", "since": "RFC 3339", "until": "RFC 3339", "follow": "go on with what is added"}, stream="application/x-ndjson"),
+    Route("GET", f"{_ID}/top", top, "Processes", result=list[ProcessInfo]),
+    Route("GET", f"{_ID}/stats", stats, "Use of resources, now", result=ContainerStats),
+    Route("POST", f"{_ID}/exec", exec_create, "Create a further process", body=ExecSpec, result=ExecInfo, status=201),
+    Route("POST", "/execs/{id}/start", exec_start, "Start it, and attach unless detached", _WINDOW_QUERY, stream=_FRAMES),
+    Route("GET", "/execs/{id}", exec_inspect, "Inspect a further process", result=ExecInfo),
+    Route("POST", "/execs/{id}/kill", exec_signal, "Send it a signal", {"signal": "name or number, TERM if none"}),
+    Route("GET", f"{_ID}/archive/stat", archive_stat, "A path of the container", {"path": "absolute path"}, result=PathStat),
+    Route("GET", f"{_ID}/archive", archive_read, "A path of the container as a tar stream", {"path": "absolute path", "follow": "follow a symbolic link"}, stream="application/x-tar"),
+    Route("PUT", f"{_ID}/archive", archive_write, "Unpack a tar stream below a directory of the container", {"path": "absolute path"}),
+]  # fmt: skip

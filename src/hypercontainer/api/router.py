@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routes as data: the application serves them, the OpenAPI document describes them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from .. import errors
+from ..engine.engine import Engine
+from ..model.base import Model
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# The one place where errors become HTTP statuses.
+STATUS: dict[type[errors.HyperError], int] = {
+    errors.InvalidArgument: 400,
+    errors.Unauthorized: 401,
+    errors.PermissionDenied: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.InvalidState: 409,
+    errors.StartFailed: 422,
+    errors.GuestError: 500,
+    errors.InternalError: 500,
+    errors.Unsupported: 501,
+    errors.Unavailable: 503,
+    errors.DeadlineExceeded: 504,
+    errors.NoSpace: 507,
+}
+
+
+class ErrorBody(Model):
+    """Every answer of 4xx and 5xx."""
+
+    code: str
+    message: str
+    hint: str = ""
+    exit_status: int = 0
+
+
+def error_body(error: Exception) -> ErrorBody:
+    if isinstance(error, errors.HyperError):
+        status = error.exit_status if isinstance(error, errors.StartFailed) else 0
+        return ErrorBody(code=error.code, message=error.message, hint=error.hint or "", exit_status=status)
+    return ErrorBody(code="internal", message=f"internal error: {error!r}", hint="see hyperd's log")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a handler works with."""
+
+    engine: Engine
+    request: web.Request
+
+    @property
+    def id(self) -> str:
+        return self.request.match_info["id"]
+
+    def flag(self, name: str) -> bool:
+        return self.request.query.get(name, "").lower() in ("1", "true", "yes", "on")
+
+    def text(self, name: str, default: str = "") -> str:
+        return self.request.query.get(name, default)
+
+    def number(self, name: str, default: int | None = None) -> int | None:
+        """:raise InvalidArgument: when it is not a whole number of at least 0."""
+        raw = self.request.query.get(name)
+        if raw is None or raw == "":
+            return default
+        if not raw.isdecimal():
+            raise errors.InvalidArgument(f"query parameter {name}={raw!r} is not a whole number", hint="give 0 or more")
+        return int(raw)
+
+    async def body(self, type_: type[T]) -> T:
+        """:raise InvalidArgument: with the path of what is wrong."""
+        try:
+            return msgspec.json.decode(await self.request.read(), type=type_)
+        except msgspec.DecodeError as error:
+            raise errors.InvalidArgument(f"invalid request body: {error}") from error
+
+
+Handler = Callable[[Context], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation. A handler's result is sent as JSON, unless it is a response already."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    query: dict[str, str] = field(default_factory=dict)  # name -> meaning
+    body: Any = None
+    result: Any = None
+    status: int = 200
+    stream: str = ""  # media type, when the answer is no JSON document
+
+
+def bind(route: Route, engine: Engine) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        result = await route.handler(Context(engine, request))
+        if isinstance(result, web.StreamResponse):
+            return result
+        if result is None:
+            return web.Response(status=204 if route.result is None else route.status)
+        return web.Response(body=msgspec.json.encode(result), status=route.status, content_type="application/json")
+
+    return handle
+
+
+@web.middleware
+async def errors_to_json(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Known errors by the table; anything else is a 500 and is logged with its traceback."""
+    try:
+        response: web.StreamResponse = await handler(request)
+        return response
+    except errors.HyperError as error:
+        status = next((s for kind, s in STATUS.items() if isinstance(error, kind)), 500)
+        return web.Response(body=msgspec.json.encode(error_body(error)), status=status, content_type="application/json")
+    except web.HTTPException as error:
+        body = ErrorBody(code="not_found" if error.status == 404 else "http", message=f"{request.method} {request.path}: {error.reason}")
+        return web.Response(body=msgspec.json.encode(body), status=error.status, content_type="application/json")
+    except Exception as error:
+        log.exception("%s %s failed", request.method, request.path)
+        return web.Response(body=msgspec.json.encode(error_body(error)), status=500, content_type="application/json")

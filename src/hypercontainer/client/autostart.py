@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting hyperd when none runs on the default socket."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ..errors import Unavailable
+from .transport import Connection
+
+_TIMEOUT = 60.0  # seconds until a daemon must answer
+
+
+def connect_or_start(path: str) -> Connection:
+    """Connect; start a daemon when nobody listens.
+
+    :raise Unavailable: when it does not come up, with what it said.
+    """
+    try:
+        return Connection(path)
+    except Unavailable:
+        _start()
+    return Connection(path)
+
+
+def _log_file() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/log/hyper/hyperd.log")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "hyper/hyperd.log"
+
+
+def _start() -> None:
+    log = _log_file()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    begin = log.stat().st_size if log.exists() else 0
+    ours, theirs = os.pipe()
+    with open(log, "ab") as output, os.fdopen(ours, "rb") as ready:
+        command = [sys.executable, "-m", "hypercontainer.hyperd", "--ready-fd", str(theirs)]
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[theirs], start_new_session=True, cwd="/"
+        )
+        os.close(theirs)
+        if ready.read() != b"ready":
+            said = log.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
+            reason = said[-1].removeprefix("hyperd: ") if said else "no message"
+            raise Unavailable(f"hyperd could not be started: {reason}", hint=f"see {log}, and `hyperd --help`")

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cp: a container's files as tar streams, made and unpacked by hyperstart.
+
+The host never mounts what a guest has written. A container that does not run
+is booted without its program for the time of the copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import posixpath
+import tarfile
+from collections.abc import AsyncIterator
+
+from ..errors import GuestError, HyperError, InvalidArgument, NotFound
+from ..guest.process import GuestProcessHandle
+from ..guest.session import GuestSession
+from ..model.status import Container, ContainerStatus, PathStat
+from ..protocol.constants import Builtin
+from ..protocol.messages import GuestProcess
+from .containers import Containers
+from .provision import Provisioner
+from .registry import Registry
+from .streams import Hub, Reader
+
+_PATH_MISSING = 2  # exit status of the builtins
+_BLOCK = 512
+
+
+class _Job:
+    """A builtin that runs, with what it writes."""
+
+    def __init__(self, handle: GuestProcessHandle, reader: Reader) -> None:
+        self.handle = handle
+        self.stderr = b""
+        self._reader = reader
+
+    async def output(self) -> AsyncIterator[bytes]:
+        async for stream, data in self._reader:
+            if stream == 1:
+                yield data
+            else:
+                self.stderr += data
+
+    async def check(self, path: str) -> None:
+        status = await self.handle.exited
+        if status.code == _PATH_MISSING:
+            raise NotFound(f"no such path in the container: {path}")
+        if status.shell_code:
+            message = self.stderr.decode(errors="replace").strip().splitlines()
+            raise GuestError(f"copying {path} failed: {message[-1] if message else f'status {status.shell_code}'}")
+
+
+class Archives:
+    """Tar streams out of and into containers."""
+
+    def __init__(self, registry: Registry, containers: Containers, provisioner: Provisioner) -> None:
+        self._registry = registry
+        self._containers = containers
+        self._provisioner = provisioner
+
+    @contextlib.asynccontextmanager
+    async def _session(self, key: str) -> AsyncIterator[tuple[Container, GuestSession]]:
+        """The container's guest; booted for the purpose when it does not run."""
+        container = self._registry.container(key)
+        if container.state.status in (ContainerStatus.RUNNING, ContainerStatus.PAUSED):
+            yield container, self._containers.runtime(container).session
+            return
+        async with self._containers.life(container).lock:
+            runtime = await self._provisioner.boot(self._registry.pod(container.pod), [container])
+            try:
+                yield container, runtime.session
+            finally:
+                await runtime.stop(clean=True)
+
+    @contextlib.asynccontextmanager
+    async def _run(self, container: Container, session: GuestSession, builtin: Builtin, *args: str, stdin: bool) -> AsyncIterator[_Job]:
+        hub = Hub()
+        hub.begin()
+        reader = hub.attach()
+        process = GuestProcess(args=args, container=container.id[:12], builtin=builtin, stdin=stdin)
+        handle = await session.start(process, hub)
+        hub.attach_process(handle)
+        try:
+            yield _Job(handle, reader)
+        finally:
+            reader.close()
+            with contextlib.suppress(HyperError):
+                if not handle.exited.done():
+                    await session.signal(handle, 9)
+                await handle.exited
+                await session.release(handle)
+
+    async def stat(self, key: str, path: str) -> PathStat:
+        """:raise NotFound: when the path does not exist."""
+        async with self._session(key) as (container, session), self._run(
+            container, session, Builtin.TAR_CREATE, _absolute(path), stdin=False
+        ) as job:
+            head = b""
+            async for data in job.output():
+                head += data
+                if (found := _first_entry(head)) is not None:
+                    return _path_stat(found)
+            await job.check(path)
+            raise GuestError(f"copying {path} failed: an empty archive")
+
+    async def read(self, key: str, path: str, *, follow: bool) -> AsyncIterator[bytes]:
+        """The tar stream of a path; its first entry is the path itself."""
+        args = (_absolute(path), "follow") if follow else (_absolute(path),)
+        async with self._session(key) as (container, session), self._run(
+            container, session, Builtin.TAR_CREATE, *args, stdin=False
+        ) as job:
+            async for data in job.output():
+                yield data
+            await job.check(path)
+
+    async def write(self, key: str, path: str, chunks: AsyncIterator[bytes]) -> None:
+        """Unpack a tar stream below a directory of the container.
+
+        :raise NotFound: no such directory. :raise GuestError: when an entry cannot be made.
+        """
+        async with self._session(key) as (container, session), self._run(
+            container, session, Builtin.TAR_EXTRACT, _absolute(path), stdin=True
+        ) as job:
+            async for chunk in chunks:
+                await job.handle.write_stdin(chunk)
+            job.handle.close_stdin()
+            async for _ in job.output():
+                pass
+            await job.check(path)
+
+
+def _absolute(path: str) -> str:
+    if not path or "\0" in path:
+        raise InvalidArgument("an empty path in the container")
+    dot = path.endswith("/.") or path == "."
+    clean = posixpath.normpath("/" + path)
+    clean = "/" + clean.lstrip("/")
+    return clean.rstrip("/") + "/." if dot else clean
+
+
+def _first_entry(head: bytes) -> tarfile.TarInfo | None:
+    """The first real entry of a stream whose beginning this is; None when more is needed."""
+    if len(head) < _BLOCK:
+        return None
+    with contextlib.suppress(tarfile.TarError, EOFError):
+        with tarfile.open(fileobj=io.BytesIO(head), mode="r|", errors="surrogateescape") as tar:
+            return tar.next()
+    return None
+
+
+def _path_stat(info: tarfile.TarInfo) -> PathStat:
+    return PathStat(
+        name=info.name.rstrip("/").rpartition("/")[2] or ".",
+        size=info.size,
+        mode=info.mode,
+        mtime=int(info.mtime),
+        is_dir=info.isdir(),
+        link_target=info.linkname if info.issym() else "",
+    )

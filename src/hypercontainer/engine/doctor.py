@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this host has of what HyperContainer needs, each with a hint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from ..errors import HyperError
+from ..guest.initramfs import hyperstart_path, hyperstart_version
+from ..hypervisor.driver import Driver
+from ..kernel.locate import Kernel
+from ..model.status import Check
+from ..model.units import format_size
+from .paths import Paths
+
+_TOOLS = {"skopeo": "skopeo", "sqfstar": "squashfs-tools", "mkfs.ext4": "e2fsprogs"}
+_LOW_SPACE = 2 << 30  # bytes
+
+
+async def examine(driver: Driver, kernel: Kernel | None, paths: Paths) -> list[Check]:
+    """All checks, in the order in which a start would meet them."""
+    checks = [_hypervisor(driver)]
+    if checks[0].status == "ok":
+        checks.append(await _accelerator(driver))
+    checks += [_kernel(kernel), _guest(), _channel(), _network()]
+    checks += [_tool(tool, package) for tool, package in _TOOLS.items()]
+    checks.append(_space(paths.root))
+    return checks
+
+
+def _hypervisor(driver: Driver) -> Check:
+    version = driver.version()
+    if not version:
+        return Check(name="qemu", status="fail", found="not installed", hint="install the package qemu-system-x86")
+    old = tuple(int(p) for p in version.split(".")[:2] if p.isdecimal()) < (5, 2)
+    hint = "microvm with user-supplied descriptors needs QEMU 5.2 or newer" if old else ""
+    return Check(name="qemu", status="fail" if old else "ok", found=f"QEMU {version}", hint=hint)
+
+
+async def _accelerator(driver: Driver) -> Check:
+    name, reason = await driver.accelerator()
+    if name == "kvm":
+        return Check(name="accelerator", status="ok", found=f"kvm: {reason}")
+    hint = "guests run emulated and several times slower; use a host with hardware virtualization"
+    return Check(name="accelerator", status="warn", found=f"{name}: {reason}", hint=hint)
+
+
+def _kernel(kernel: Kernel | None) -> Check:
+    if kernel is None:
+        return Check(name="kernel", status="fail", found="none", hint="build it with `hyperctl kernel build`, or start hyperd with --kernel")
+    if not kernel.version:
+        return Check(name="kernel", status="warn", found=str(kernel.path), hint="a kernel of your own: it needs what hyperkernel/fragment.config lists")
+    return Check(name="kernel", status="ok", found=f"hyperkernel {kernel.version} ({kernel.config_hash[:12]}) at {kernel.path}")
+
+
+def _guest() -> Check:
+    try:
+        path = hyperstart_path()
+    except HyperError as error:
+        return Check(name="hyperstart", status="fail", found=error.message, hint=error.hint or "")
+    return Check(name="hyperstart", status="ok", found=f"{hyperstart_version(path)}, {format_size(path.stat().st_size)}")
+
+
+def _channel() -> Check:
+    vsock = Path("/dev/vhost-vsock").exists()
+    found = "virtio-serial" + ("; /dev/vhost-vsock is there too" if vsock else "; no /dev/vhost-vsock, and none is needed")
+    return Check(name="guest channel", status="ok", found=found)
+
+
+def _network() -> Check:
+    tun = os.access("/dev/net/tun", os.R_OK | os.W_OK)
+    found = "user-mode network (QEMU's slirp)" + ("; /dev/net/tun may be opened" if tun else "; no /dev/net/tun")
+    return Check(name="network", status="ok", found=found)
+
+
+def _tool(tool: str, package: str) -> Check:
+    path = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin")
+    if path:
+        return Check(name=tool, status="ok", found=path)
+    return Check(name=tool, status="fail", found="not installed", hint=f"install the package {package}")
+
+
+def _space(root: Path) -> Check:
+    free = shutil.disk_usage(root).free
+    found = f"{format_size(free)} free at {root}"
+    if free < _LOW_SPACE:
+        return Check(name="disk space", status="warn", found=found, hint="free some, for example by `hyperctl image-prune -a`")
+    return Check(name="disk space", status="ok", found=found)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine: the services, wired. The daemon builds one and the front ends use it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from .. import API_VERSION, __version__
+from ..guest.initramfs import hyperstart_path, hyperstart_version
+from ..hypervisor.driver import Driver
+from ..images.layout import StoredImage
+from ..images.progress import Progress
+from ..images.store import ImageStore
+from ..kernel.locate import Kernel
+from ..model.status import Check, ContainerStatus, Info, PodInfo, Version
+from ..state.database import Database
+from ..volumes.scratch import ScratchDisks
+from . import doctor
+from .archive import Archives
+from .containers import Containers
+from .events import Events
+from .execs import Execs
+from .logs import Follower, LogRecord, read
+from .monitor import Monitor
+from .paths import Paths
+from .provision import BootFiles, Provisioner
+from .registry import Registry
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the engine takes from the daemon's configuration."""
+
+    paths: Paths
+    scratch_size: int  # bytes
+    log_size: int  # bytes of one log file
+    log_files: int
+    boot_timeout: float  # seconds
+    insecure_registries: frozenset[str]
+
+
+class Engine:
+    """Everything a front end needs."""
+
+    def __init__(self, settings: Settings, driver: Driver, kernel: Kernel | None, boot: Callable[[], BootFiles]) -> None:
+        """`kernel` is None where there is none yet; `boot` raises then."""
+        paths = settings.paths
+        self.settings = settings
+        self.driver = driver
+        self.kernel = kernel
+        self.events = Events()
+        self._database = Database(paths.database)
+        self.registry = Registry(self._database)
+        self.images = ImageStore(paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use)
+        provisioner = Provisioner(paths, driver, self.images, boot)
+        self.containers = Containers(
+            paths=paths, registry=self.registry, images=self.images, provisioner=provisioner, driver=driver.name,
+            scratch=ScratchDisks(paths.cache, settings.scratch_size), events=self.events,
+            log_size=settings.log_size, log_files=settings.log_files,
+        )  # fmt: skip
+        self.execs = Execs(self.registry, self.containers, self.events)
+        self.archives = Archives(self.registry, self.containers, provisioner)
+        self.monitor = Monitor(self.registry, self.containers)
+
+    async def open(self) -> None:
+        """Take up where an earlier daemon left."""
+        self.images.open()
+        await self.containers.recover()
+        paths = self.settings.paths
+        keep = {paths.machine(p.id) for p in self.registry.pods() if p.vm}
+        self.driver.sweep(paths.run / "pods", keep)
+
+    async def close(self, *, keep_running: bool) -> None:
+        """End; containers are stopped unless they shall go on."""
+        await self.execs.release()
+        if keep_running:
+            await self.containers.release()
+        else:
+            await self.containers.shut_down()
+        self._database.close()
+
+    # -- what joins several services ------------------------------------------------
+
+    def pull(self, name: str, *, platform: str = "", auth: str = "") -> tuple[Progress, Awaitable[StoredImage]]:
+        progress, image = self.images.pull(name, platform=platform, auth=auth)
+
+        async def told() -> StoredImage:
+            pulled = await image
+            self.events.publish("image", "pull", pulled.id, name=name)
+            return pulled
+
+        return progress, told()
+
+    async def logs(
+        self, key: str, *, tail: int | None, since: str, until: str, follow: bool
+    ) -> AsyncIterator[list[LogRecord]]:
+        """A container's log; with `follow` also what is added until the container ends."""
+        container = self.registry.container(key)
+        path = self.settings.paths.log(container.id)
+        life = self.containers.life(container)
+        follower = Follower(path)  # no await until the past is read: nothing is lost or doubled
+        try:
+            yield read(path, tail=tail, since=since, until=until)
+            while follow:
+                changed, over = life.hub.changed, life.stopped.is_set()
+                if records := follower.read():
+                    yield records
+                if over:
+                    return
+                await changed.wait()
+        finally:
+            follower.close()
+
+    def pods(self) -> list[PodInfo]:
+        return [
+            PodInfo(
+                id=p.id, name=p.name, created_at=p.created_at, vcpus=p.vcpus, memory=p.memory,
+                status="running" if p.vm else "stopped", vm_pid=p.vm.pid if p.vm else 0,
+                containers=[c.name for c in self.registry.members(p.id)],
+            )
+            for p in self.registry.pods()
+        ]  # fmt: skip
+
+    def version(self) -> Version:
+        return Version(
+            version=__version__,
+            api_version=API_VERSION,
+            kernel=self.kernel.version if self.kernel else "",
+            hyperstart=hyperstart_version(hyperstart_path()),
+            qemu=self.driver.version(),
+            python=platform.python_version(),
+            os=platform.system().lower(),
+            arch=platform.machine(),
+        )
+
+    async def doctor(self) -> list[Check]:
+        return await doctor.examine(self.driver, self.kernel, self.settings.paths)
+
+    async def info(self) -> Info:
+        accelerator, reason = await self.driver.accelerator()
+        containers = self.registry.containers()
+        return Info(
+            version=__version__,
+            root=str(self.settings.paths.root),
+            rootless=os.geteuid() != 0,
+            pods=len(self.registry.pods()),
+            containers=len(containers),
+            running=sum(c.state.status is ContainerStatus.RUNNING for c in containers),
+            images=len(self.images.list()),
+            driver=f"{self.driver.name} {self.driver.version()}",
+            accelerator=accelerator,
+            accelerator_reason=reason,
+            kernel_version=self.kernel.version if self.kernel else "",
+            kernel_config_hash=self.kernel.config_hash if self.kernel else "",
+            kernel_path=str(self.kernel.path) if self.kernel else "",
+            cpus=os.cpu_count() or 1,
+            memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            network="user",
+        )

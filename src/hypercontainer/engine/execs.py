@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Further processes in running containers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+
+from ..errors import InvalidArgument, InvalidState, NotFound, StartFailed, Unavailable
+from ..guest.session import GuestSession
+from ..model import ids
+from ..model.signals import parse_signal
+from ..model.specs import ExecSpec
+from ..model.status import Container, ContainerStatus, ExecInfo
+from . import resolve
+from .containers import LOST_EXIT_CODE, Containers
+from .events import Events
+from .registry import Registry
+from .streams import Hub
+
+_KEPT = 200  # ended execs that can still be asked for their exit code
+
+
+@dataclass
+class Exec:
+    """One exec, from its creation until it is forgotten."""
+
+    id: str
+    container: Container
+    spec: ExecSpec
+    hub: Hub = field(default_factory=Hub)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    started: bool = False
+    exit_code: int | None = None
+    session: GuestSession | None = None
+
+    def info(self) -> ExecInfo:
+        running = self.started and not self.ended.is_set()
+        pid = self.hub.handle.pid if self.hub.handle else 0
+        return ExecInfo(
+            id=self.id, container=self.container.id, command=self.spec.command, running=running,
+            exit_code=self.exit_code, pid=pid,
+        )  # fmt: skip
+
+
+class Execs:
+    """Create, start and find execs; they end with the daemon."""
+
+    def __init__(self, registry: Registry, containers: Containers, events: Events) -> None:
+        self._registry = registry
+        self._containers = containers
+        self._events = events
+        self._execs: dict[str, Exec] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def create(self, key: str, spec: ExecSpec) -> Exec:
+        """:raise InvalidState: when the container does not run."""
+        container = self._registry.container(key)
+        if not spec.command:
+            raise InvalidArgument("no command specified", hint="give one after the container's name")
+        if container.state.status is ContainerStatus.PAUSED:
+            raise InvalidState(f"container {container.name} is paused", hint=f"use `hyperctl unpause {container.name}`")
+        self._containers.runtime(container)
+        exec_ = Exec(ids.new_id(), container, spec)
+        self._execs[exec_.id] = exec_
+        self._forget_old()
+        return exec_
+
+    def _forget_old(self) -> None:
+        ended = [e for e in self._execs.values() if e.ended.is_set()]
+        for exec_ in ended[: max(0, len(ended) - _KEPT)]:
+            del self._execs[exec_.id]
+
+    def get(self, id_: str) -> Exec:
+        """:raise NotFound: when there is none."""
+        try:
+            return self._execs[id_]
+        except KeyError:
+            raise NotFound(f"no such exec: {id_}") from None
+
+    async def start(self, exec_: Exec, size: tuple[int, int] = (0, 0)) -> None:
+        """:raise StartFailed: when the program cannot be executed."""
+        if exec_.started:
+            raise InvalidState("the exec was started already")
+        runtime = self._containers.runtime(self._registry.container(exec_.container.id))
+        exec_.started = True
+        exec_.session = runtime.session
+        exec_.hub.begin()
+        try:
+            handle = await runtime.session.start(resolve.exec_process(exec_.container, exec_.spec, size), exec_.hub)
+        except BaseException as error:
+            exec_.exit_code = error.exit_status if isinstance(error, StartFailed) else 126
+            exec_.hub.finish()
+            exec_.ended.set()
+            raise
+        exec_.hub.attach_process(handle)
+        task = asyncio.create_task(self._watch(exec_, runtime.session))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        command = " ".join(exec_.spec.command)
+        self._events.publish("container", "exec_start", exec_.container.id, exec_id=exec_.id, command=command)
+
+    async def _watch(self, exec_: Exec, session: GuestSession) -> None:
+        handle = exec_.hub.handle
+        assert handle is not None
+        try:
+            exec_.exit_code = (await handle.exited).shell_code
+            await handle.drained.wait()
+            with contextlib.suppress(Exception):
+                await session.release(handle)
+        except Unavailable:
+            exec_.exit_code = LOST_EXIT_CODE
+        exec_.hub.finish()
+        exec_.ended.set()
+        self._events.publish(
+            "container", "exec_die", exec_.container.id, exec_id=exec_.id, exit_code=str(exec_.exit_code)
+        )
+
+    async def resize(self, id_: str, rows: int, columns: int) -> None:
+        exec_ = self.get(id_)
+        if exec_.session and exec_.hub.handle:
+            await exec_.session.resize(exec_.hub.handle, rows, columns)
+
+    async def signal(self, id_: str, signal: str) -> None:
+        exec_ = self.get(id_)
+        number = parse_signal(signal)
+        if exec_.session and exec_.hub.handle:
+            await exec_.session.signal(exec_.hub.handle, number)
+
+    async def release(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the daemon keeps things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """`root` survives a reboot of the host, `run` does not."""
+
+    root: Path
+    run: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "state.db"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    def container(self, id_: str) -> Path:
+        return self.root / "containers" / id_
+
+    def scratch(self, id_: str) -> Path:
+        return self.container(id_) / "scratch.img"
+
+    def log(self, id_: str) -> Path:
+        return self.container(id_) / "container.log"
+
+    def machine(self, pod_id: str) -> Path:
+        """Short: a socket's path has 107 bytes."""
+        return self.run / "pods" / pod_id[:12]
+
+    def create(self) -> None:
+        for path in (self.root / "containers", self.cache, self.run / "pods"):
+            path.mkdir(parents=True, exist_ok=True, mode=0o711)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A request and an image's configuration become a process and a guest container."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from typing import Any
+
+from ..errors import InvalidArgument
+from ..model.signals import RLIMITS, UNLIMITED, capability_mask, parse_signal
+from ..model.specs import MEMORY_DEFAULT, MEMORY_MIN, MIB, ContainerSpec, ExecSpec, Ulimit
+from ..model.status import Container, Process
+from ..model.units import format_binary
+from ..protocol.messages import GuestContainer, GuestFile, GuestProcess
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What the guest's kernel and init take of the memory that a limit promises to the container.
+GUEST_OVERHEAD = 48 * MIB
+_HOSTNAME = re.compile(r"^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$")
+_SYSCTL = re.compile(r"^[a-z0-9_]+([./][a-zA-Z0-9_-]+)+$")
+# https://github.com/moby/moby/blob/master/oci/defaults.go
+_MASKED = ("/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+           "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap")  # fmt: skip
+_READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: int | None = None) -> None:
+    """Everything about a request that needs no image.
+
+    :raise InvalidArgument: with what is wrong and what would be right.
+    """
+    cpus = host_cpus or os.cpu_count() or 1
+    memory = host_memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    r = spec.resources
+    if r.memory and r.memory < MEMORY_MIN:
+        raise InvalidArgument(f"memory limit {format_binary(r.memory)} is too small", hint=f"give at least {format_binary(MEMORY_MIN)}")
+    if r.memory > memory:
+        raise InvalidArgument(f"memory limit {format_binary(r.memory)} is more than this host's {format_binary(memory)}",
+                              hint="give less")  # fmt: skip
+    if r.cpus > cpus:
+        raise InvalidArgument(f"{r.cpus:g} CPUs are more than this host's {cpus}", hint=f"give at most {cpus}")
+    if r.cpus and r.cpus < 0.01:
+        raise InvalidArgument(f"{r.cpus:g} CPUs are too few", hint="give at least 0.01")
+    if spec.hostname and (len(spec.hostname) > 63 or not _HOSTNAME.match(spec.hostname)):
+        raise InvalidArgument(f"invalid host name {spec.hostname!r}", hint="use letters, digits and '-', at most 63")
+    for entry in spec.env:
+        if entry.startswith("=") or "\0" in entry:
+            raise InvalidArgument(f"invalid environment variable {entry!r}", hint="write NAME=value")
+    for limit in spec.ulimits:
+        _check_ulimit(limit)
+    for name in spec.sysctls:
+        if not _SYSCTL.match(name):
+            raise InvalidArgument(f"invalid sysctl {name!r}", hint="write it as net.core.somaxconn=1024")
+    if spec.workdir and not spec.workdir.startswith("/"):
+        raise InvalidArgument(f"working directory {spec.workdir!r} is not absolute", hint="begin it with /")
+    capability_mask(spec.cap_add, spec.cap_drop)
+    if spec.stop_signal:
+        parse_signal(spec.stop_signal)
+
+
+def _check_ulimit(limit: Ulimit) -> None:
+    if limit.name not in RLIMITS:
+        raise InvalidArgument(f"unknown ulimit {limit.name!r}", hint=f"known are {', '.join(RLIMITS)}")
+    if limit.soft != -1 and limit.hard != -1 and limit.soft > limit.hard:
+        raise InvalidArgument(f"ulimit {limit.name}: soft limit {limit.soft} is above hard limit {limit.hard}")
+
+
+def process_of(spec: ContainerSpec, config: dict[str, Any], hostname: str) -> Process:
+    """Docker's rules of ENTRYPOINT, CMD, ENV, WORKDIR, USER and STOPSIGNAL.
+
+    :raise InvalidArgument: when neither request nor image names a command.
+    """
+    if spec.entrypoint is not None:
+        entrypoint = [a for a in spec.entrypoint if a] if spec.entrypoint == [""] else spec.entrypoint
+        command = spec.command or []
+    else:
+        entrypoint = config.get("Entrypoint") or []
+        command = spec.command or config.get("Cmd") or []
+    args = [*entrypoint, *command]
+    if not args:
+        raise InvalidArgument(f"no command specified, and image {spec.image} has none", hint="give one after the image's name")
+    env = {"PATH": DEFAULT_PATH.partition("=")[2], "HOSTNAME": hostname}
+    if spec.tty:
+        env["TERM"] = "xterm"
+    for entry in [*(config.get("Env") or []), *spec.env]:
+        name, _, value = entry.partition("=")
+        env[name] = value
+    return Process(
+        args=args,
+        env=[f"{k}={v}" for k, v in env.items()],
+        cwd=spec.workdir or config.get("WorkingDir") or "/",
+        user=spec.user or config.get("User") or "",
+        stop_signal=parse_signal(spec.stop_signal or config.get("StopSignal") or "TERM"),
+    )
+
+
+def machine_size(specs: list[ContainerSpec]) -> tuple[int, int]:
+    """Virtual CPUs and bytes of memory of a pod's machine.
+
+    A container with a limit gets all of it: the guest's own share comes on top.
+    """
+    vcpus = max(math.ceil(s.resources.cpus) for s in specs) or 1
+    memory = sum(s.resources.memory + GUEST_OVERHEAD if s.resources.memory else MEMORY_DEFAULT for s in specs)
+    return vcpus, -(-memory // MIB) * MIB
+
+
+def guest_container(container: Container, image_disk: str, fstype: str, scratch: str, files: tuple[GuestFile, ...]) -> GuestContainer:
+    spec = container.spec
+    return GuestContainer(
+        id=container.id[:12],
+        image_disk=image_disk,
+        image_fstype=fstype,
+        scratch_disk=scratch,
+        read_only=spec.read_only,
+        files=files,
+        sysctls=tuple(spec.sysctls.items()),
+        masked_paths=_MASKED,
+        readonly_paths=_READONLY,
+        memory_max=spec.resources.memory,
+        cpu_max=int(spec.resources.cpus * 100_000),
+        pids_max=spec.resources.pids,
+    )
+
+
+def main_process(container: Container, size: tuple[int, int]) -> GuestProcess:
+    """The container's main process; `size` is its terminal's rows and columns."""
+    spec, process = container.spec, container.process
+    return GuestProcess(
+        args=tuple(process.args),
+        container=container.id[:12],
+        env=tuple(process.env),
+        cwd=process.cwd,
+        user=process.user,
+        groups=tuple(spec.groups),
+        tty=spec.tty,
+        rows=size[0],
+        columns=size[1],
+        stdin=spec.stdin,
+        capabilities=capability_mask(spec.cap_add, spec.cap_drop),
+        no_new_privs=False,
+        rlimits=_rlimits(spec.ulimits),
+        main=True,
+    )
+
+
+def exec_process(container: Container, spec: ExecSpec, size: tuple[int, int]) -> GuestProcess:
+    """A further process, with the main one's environment."""
+    base = container.process
+    env = {e.partition("=")[0]: e.partition("=")[2] for e in [*base.env, *spec.env]}
+    if spec.tty:
+        env.setdefault("TERM", "xterm")
+    return GuestProcess(
+        args=tuple(spec.command),
+        container=container.id[:12],
+        env=tuple(f"{k}={v}" for k, v in env.items()),
+        cwd=spec.workdir or base.cwd,
+        user=spec.user or base.user,
+        groups=() if spec.user else tuple(container.spec.groups),
+        tty=spec.tty,
+        rows=size[0],
+        columns=size[1],
+        stdin=spec.stdin,
+        capabilities=None if spec.privileged else capability_mask(container.spec.cap_add, container.spec.cap_drop),
+        rlimits=_rlimits(container.spec.ulimits),
+    )
+
+
+def _rlimits(limits: list[Ulimit]) -> tuple[tuple[int, int, int], ...]:
+    def value(number: int) -> int:
+        return UNLIMITED if number == -1 else number
+
+    return tuple((RLIMITS[u.name], value(u.soft), value(u.hard)) for u in limits)

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""attach."""
+
+from __future__ import annotations
+
+import click
+
+from ..client.api import container_route
+from ..errors import InvalidState
+from ..model.status import Container, ContainerStatus
+from .context import client
+from .run import attach_to
+from .stream import Detached
+
+
+@click.command()
+@click.option("--no-stdin", is_flag=True, help="Do not send input.")
+@click.option("--sig-proxy/--no-sig-proxy", default=True, help="Forward signals to the process.")
+@click.argument("container")
+def attach(container: str, no_stdin: bool, sig_proxy: bool) -> int:
+    """Attach this terminal to a container's main process.
+
+    ctrl-p ctrl-q detaches again; the exit status is the process's.
+    """
+    c = client()
+    found = c.call(Container, "GET", container_route(container))
+    if found.state.status is ContainerStatus.PAUSED:
+        raise InvalidState(f"container {found.name} is paused", hint=f"use `hyperctl unpause {found.name}`")
+    try:
+        return attach_to(c, found, start=False, stdin=not no_stdin, proxy=sig_proxy)
+    except Detached:
+        return 0

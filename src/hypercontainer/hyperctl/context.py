@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every verb has."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import click
+
+from ..client.api import Client, default_socket
+from ..client.autostart import connect_or_start
+from ..errors import HyperError
+
+
+def client() -> Client:
+    """The daemon that was named; on the default socket one is started when none runs."""
+    import os
+
+    host = click.get_current_context().find_root().obj
+    if host or os.environ.get("HYPER_HOST"):
+        return Client((host or default_socket()).removeprefix("unix://"))
+    return Client(default_socket(), connect_or_start)
+
+
+def for_each(names: Sequence[str], action: Callable[[str], object]) -> int:
+    """Do something to each, print each name that it was done to; 1 when one failed."""
+    failed = 0
+    for name in names:
+        try:
+            action(name)
+        except HyperError as error:
+            print(f"hyperctl: {error}", file=sys.stderr)
+            failed = 1
+        else:
+            print(name)
+    return failed

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""exec."""
+
+from __future__ import annotations
+
+import signal
+
+import click
+
+from ..client.api import container_route
+from ..model.specs import ExecSpec
+from ..model.status import ExecInfo
+from .context import client
+from .options import environment
+from .stream import AttachedStream, Detached, require_terminal, window_size
+
+
+@click.command(name="exec", context_settings={"allow_interspersed_args": False})
+@click.option("-i", "--interactive", is_flag=True, help="Keep stdin open.")
+@click.option("-t", "--tty", is_flag=True, help="Give the process a terminal.")
+@click.option("-d", "--detach", is_flag=True, help="Run in the background.")
+@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set an environment variable.")
+@click.option("--env-file", multiple=True, type=click.Path(), help="Read environment variables from a file.")
+@click.option("-w", "--workdir", default="", help="Working directory.")
+@click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="User and group.")
+@click.option("--privileged", is_flag=True, help="With all capabilities.")
+@click.argument("container")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(
+    container: str, command: tuple[str, ...], interactive: bool, tty: bool, detach: bool, env: tuple[str, ...],
+    env_file: tuple[str, ...], workdir: str, user: str, privileged: bool,
+) -> int:  # fmt: skip
+    """Run a further command in a running container; the exit status is the command's."""
+    if tty and interactive and not detach:
+        require_terminal()
+    c = client()
+    spec = ExecSpec(
+        command=list(command), env=environment(env, env_file), workdir=workdir, user=user, tty=tty,
+        stdin=interactive, privileged=privileged, detach=detach,
+    )  # fmt: skip
+    info = c.call(ExecInfo, "POST", container_route(container, "/exec"), body=spec)
+    route = f"/execs/{info.id}"
+    if detach:
+        c.do("POST", f"{route}/start")
+        return 0
+    rows, columns = window_size() if tty else (0, 0)
+
+    def forward(number: int) -> None:
+        c.do("POST", f"{route}/kill", {"signal": signal.Signals(number).name})
+
+    with c.upgrade(f"{route}/start", {"rows": rows, "columns": columns}) as connection:
+        terminal = tty and interactive
+        try:
+            return AttachedStream(
+                connection, stdin=interactive, terminal=terminal, on_signal=None if terminal else forward
+            ).run()
+        except Detached:
+            return 0

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""logs."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from ..client.api import container_route
+from ..errors import InvalidArgument
+from ..model.units import parse_time
+from .context import client
+
+
+def _moment(text: str | None) -> str:
+    if not text:
+        return ""
+    from datetime import UTC
+
+    return parse_time(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is added.")
+@click.option("-n", "--tail", default="all", help="Only the last so many lines.")
+@click.option("--since", help="Only what came after: 2026-01-31T12:00:00Z, or 10m for ten minutes ago.")
+@click.option("--until", help="Only what came before.")
+@click.option("-t", "--timestamps", is_flag=True, help="With the time of each line.")
+@click.argument("container")
+def logs(container: str, follow: bool, tail: str, since: str | None, until: str | None, timestamps: bool) -> None:
+    """Show a container's output, past and present."""
+    if tail != "all" and not tail.isdecimal():
+        raise InvalidArgument(f"invalid number of lines {tail!r}", hint="give 0 or more, or all")
+    query = {"follow": follow, "tail": None if tail == "all" else tail, "since": _moment(since), "until": _moment(until)}
+    line_begins = {"stdout": True, "stderr": True}
+    for record in client().lines("GET", container_route(container, "/logs"), query):
+        text: str = record["log"]
+        if timestamps and line_begins[record["stream"]]:
+            text = f"{record['time']} {text}"
+        line_begins[record["stream"]] = text.endswith("\n")
+        data = text.encode("utf-8", "surrogateescape")
+        fd = 2 if record["stream"] == "stderr" else 1
+        while data:
+            data = data[os.write(fd, data) :]

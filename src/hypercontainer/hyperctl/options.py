@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flags that run and create share, and what they mean."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import InvalidArgument
+from ..model.signals import RLIMITS
+from ..model.specs import ContainerSpec, PortMapping, Resources, Ulimit
+from ..model.units import parse_size
+
+_OPTIONS = [
+    click.option("--name", default="", help="Name of the container."),
+    click.option("-i", "--interactive", is_flag=True, help="Keep stdin open."),
+    click.option("-t", "--tty", is_flag=True, help="Give the process a terminal."),
+    click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set an environment variable; without a value it is taken from here."),
+    click.option("--env-file", multiple=True, type=click.Path(), help="Read environment variables from a file."),
+    click.option("-w", "--workdir", default="", help="Working directory."),
+    click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="User and group, by name or number."),
+    click.option("--group-add", multiple=True, help="Join a further group."),
+    click.option("-h", "--hostname", default="", help="Host name."),
+    click.option("--entrypoint", default=None, help="Replace the image's ENTRYPOINT."),
+    click.option("--cpus", type=click.FloatRange(min=0), default=0.0, help="CPU time, in CPUs."),
+    click.option("-m", "--memory", default="", help="Memory limit, such as 512m."),
+    click.option("--pids-limit", type=int, default=0, help="Most processes at a time; -1 for no limit."),
+    click.option("--read-only", is_flag=True, help="Mount the root file system read-only."),
+    click.option("-l", "--label", multiple=True, metavar="NAME[=VALUE]", help="Set a label."),
+    click.option("--label-file", multiple=True, type=click.Path(), help="Read labels from a file."),
+    click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]", help="Set a resource limit."),
+    click.option("--sysctl", multiple=True, metavar="NAME=VALUE", help="Set a kernel parameter of the pod."),
+    click.option("--cap-add", multiple=True, help="Add a capability, or ALL."),
+    click.option("--cap-drop", multiple=True, help="Drop a capability, or ALL."),
+    click.option("--stop-signal", default="", help="Signal that asks the process to end [default: the image's, or TERM]."),
+    click.option("--stop-timeout", type=click.IntRange(min=0), default=10, help="Seconds between that signal and KILL."),
+    click.option("-p", "--publish", multiple=True, metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="Publish a port or a range."),
+    click.option("--network", type=click.Choice(["user", "none"]), default="user", help="Network of the pod."),
+    click.option("--pull", type=click.Choice(["missing", "always", "never"]), default="missing", help="When to pull the image."),
+    click.option("--platform", default="", help="Platform of the image, such as linux/amd64."),
+    click.option("--rm", is_flag=True, help="Remove the container when it ends."),
+    click.option("--cidfile", type=click.Path(), help="Write the container's id to a file."),
+    click.option("-q", "--quiet", is_flag=True, help="Show no progress of a pull."),
+]  # fmt: skip
+
+
+def container_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """All flags of a new container."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _read_lines(path: str, what: str) -> list[str]:
+    try:
+        text = Path(path).read_text()
+    except OSError as error:
+        raise InvalidArgument(f"cannot read {what} {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"{what} {path} is not UTF-8 text") from None
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def environment(env: tuple[str, ...], files: tuple[str, ...]) -> list[str]:
+    """Files first, then flags; a bare name takes its value from here, or is left out."""
+    entries = [line for f in files for line in _read_lines(f, "env file")] + list(env)
+    found = []
+    for entry in entries:
+        name, equals, _ = entry.partition("=")
+        if not name or any(c.isspace() for c in name):
+            raise InvalidArgument(f"invalid environment variable {entry!r}", hint="write NAME=value")
+        if equals:
+            found.append(entry)
+        elif name in os.environ:
+            found.append(f"{name}={os.environ[name]}")
+    return found
+
+
+def _pairs(values: tuple[str, ...], what: str, *, need_value: bool) -> dict[str, str]:
+    found = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        if not name or (need_value and not equals):
+            raise InvalidArgument(f"invalid {what} {value!r}", hint="write NAME=VALUE")
+        found[name] = rest
+    return found
+
+
+def parse_ulimit(text: str) -> Ulimit:
+    """`nofile=1024:2048`, `core=-1`."""
+    name, equals, limits = text.partition("=")
+    soft, _, hard = limits.partition(":")
+    try:
+        parsed = Ulimit(name=name, soft=int(soft), hard=int(hard or soft))
+    except ValueError:
+        equals = ""
+    if not equals or name not in RLIMITS:
+        hint = "write NAME=SOFT[:HARD], such as nofile=1024:2048" if name in RLIMITS else f"known are {', '.join(RLIMITS)}"
+        raise InvalidArgument(f"invalid ulimit {text!r}", hint=hint)
+    return parsed
+
+
+def parse_ports(publish: tuple[str, ...]) -> list[PortMapping]:
+    from ..model.ports import parse_publish
+
+    return [mapping for spec in publish for mapping in parse_publish(spec)]
+
+
+def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> ContainerSpec:
+    """The request that the flags make.
+
+    :raise InvalidArgument: naming the flag's value and what would be right.
+    """
+    labels = [line for f in o["label_file"] for line in _read_lines(f, "label file")] + list(o["label"])
+    resources = Resources(
+        cpus=o["cpus"], memory=parse_size(o["memory"]) if o["memory"] else 0, pids=max(0, o["pids_limit"])
+    )
+    return ContainerSpec(
+        image=image,
+        name=o["name"],
+        command=list(command) or None,
+        entrypoint=None if o["entrypoint"] is None else (shlex.split(o["entrypoint"]) if o["entrypoint"] else [""]),
+        env=environment(o["env"], o["env_file"]),
+        workdir=o["workdir"],
+        user=o["user"],
+        groups=list(o["group_add"]),
+        hostname=o["hostname"],
+        tty=o["tty"],
+        stdin=o["interactive"],
+        read_only=o["read_only"],
+        resources=resources,
+        labels=_pairs(tuple(labels), "label", need_value=False),
+        ulimits=[parse_ulimit(u) for u in o["ulimit"]],
+        sysctls=_pairs(o["sysctl"], "sysctl", need_value=True),
+        cap_add=list(o["cap_add"]),
+        cap_drop=list(o["cap_drop"]),
+        ports=parse_ports(o["publish"]),
+        network=o["network"],
+        stop_signal=o["stop_signal"],
+        stop_timeout=o["stop_timeout"],
+        auto_remove=o["rm"],
+        pull=o["pull"],
+        platform=o["platform"],
+    )

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An attached process: this terminal or these pipes on one side, frames on the other."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import termios
+import tty
+from collections.abc import Callable, Iterator
+
+from ..client.api import raise_known
+from ..client.transport import Connection
+from ..errors import HyperError, InvalidArgument, Unavailable
+
+STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)
+_HEADER = struct.Struct(">B3xI")
+_READ = 64 << 10
+_BACKLOG = 256 << 10  # bytes of input that may wait to be sent
+DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q
+_PROXIED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Detached(Exception):
+    """The user typed the detach keys."""
+
+
+def window_size() -> tuple[int, int]:
+    """Rows and columns of the terminal on stdout, (0, 0) when there is none."""
+    try:
+        size = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:
+        return 0, 0
+    return size.lines, size.columns
+
+
+def require_terminal() -> None:
+    """:raise InvalidArgument: when -it is used without a terminal."""
+    if not sys.stdin.isatty():
+        raise InvalidArgument("the input device is not a terminal", hint="leave -t out when piping input")
+
+
+@contextlib.contextmanager
+def raw_terminal(enabled: bool) -> Iterator[None]:
+    """Keys go to the process as they are typed."""
+    if not enabled or not sys.stdin.isatty():
+        yield
+        return
+    fd = sys.stdin.fileno()
+    saved = termios.tcgetattr(fd)
+    try:
+        tty.setraw(fd, termios.TCSANOW)
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, saved)
+
+
+class DetachFilter:
+    """Takes the detach keys out of what is typed."""
+
+    def __init__(self, keys: bytes = DETACH_KEYS) -> None:
+        self._keys = keys
+        self._matched = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """:raise Detached: when the keys are complete."""
+        out = bytearray()
+        for byte in data:
+            if byte == self._keys[self._matched]:
+                self._matched += 1
+                if self._matched == len(self._keys):
+                    raise Detached
+                continue
+            out += self._keys[: self._matched]
+            self._matched = 1 if byte == self._keys[0] else 0
+            if not self._matched:
+                out.append(byte)
+        return bytes(out)
+
+
+class AttachedStream:
+    """Copies until the process has ended."""
+
+    def __init__(self, connection: Connection, *, stdin: bool, terminal: bool, on_signal: Callable[[int], None] | None) -> None:
+        self._sock, early = connection.raw()
+        self._sock.setblocking(False)
+        self._in = bytearray(early)
+        self._out = bytearray()
+        self._stdin = stdin
+        self._terminal = terminal
+        self._filter = DetachFilter() if terminal else None
+        self._on_signal = on_signal
+        self._selector = selectors.PollSelector()  # epoll refuses regular files
+        self._status: int | None = None
+
+    def run(self) -> int:
+        """The exit code.
+
+        :raise Detached: by the detach keys.
+        :raise HyperError: when the process could not be started, or the daemon went away.
+        """
+        with raw_terminal(self._terminal), self._signals() as wake:
+            self._selector.register(self._sock, selectors.EVENT_READ, self._on_socket)
+            self._selector.register(wake, selectors.EVENT_READ, self._on_wake)
+            if self._stdin:
+                self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, self._on_stdin)
+            self._take_frames()
+            while self._status is None:
+                for key, events in self._selector.select():
+                    key.data(key.fileobj, events)
+        return self._status
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[socket.socket]:
+        """Signals wake the loop through a socket; in a terminal's raw mode keys are no signals."""
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        wanted = [signal.SIGWINCH] if self._terminal else list(_PROXIED) if self._on_signal else []
+        saved = {s: signal.signal(s, lambda *_: None) for s in wanted}
+        old = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        try:
+            yield ours
+        finally:
+            signal.set_wakeup_fd(old)
+            for number, handler in saved.items():
+                signal.signal(number, handler)
+            ours.close()
+            theirs.close()
+
+    def _on_wake(self, wake: socket.socket, _: int) -> None:
+        for number in wake.recv(64):
+            if number == signal.SIGWINCH:
+                rows, columns = window_size()
+                self._send(RESIZE, json.dumps({"rows": rows, "columns": columns}).encode())
+            elif self._on_signal and number in _PROXIED:
+                with contextlib.suppress(HyperError):  # it may just have ended
+                    self._on_signal(number)
+
+    def _on_stdin(self, fd: int, _: int) -> None:
+        try:
+            data = os.read(fd, _READ)
+        except OSError:
+            data = b""
+        if data and self._filter:
+            data = self._filter.feed(data)
+            if not data:
+                return
+        self._send(STDIN, data)
+        if not data or len(self._out) > _BACKLOG:
+            self._selector.unregister(fd)
+            self._stdin = bool(data)
+
+    def _send(self, kind: int, payload: bytes) -> None:
+        self._out += _HEADER.pack(kind, len(payload)) + payload
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._out:
+                del self._out[: self._sock.send(self._out)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._out.clear()  # the reading side reports it
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+        self._selector.modify(self._sock, wanted, self._on_socket)
+        fd = sys.stdin.fileno() if self._stdin else -1
+        if self._stdin and len(self._out) <= _BACKLOG and fd not in self._selector.get_map():
+            self._selector.register(fd, selectors.EVENT_READ, self._on_stdin)
+
+    def _on_socket(self, _: object, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._flush()
+        if not events & selectors.EVENT_READ:
+            return
+        try:
+            data = self._sock.recv(256 << 10)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            raise Unavailable("hyperd closed the connection", hint="see its log; the container may still run")
+        self._in += data
+        self._take_frames()
+
+    def _take_frames(self) -> None:
+        at, view = 0, memoryview(self._in)
+        try:
+            while len(view) - at >= _HEADER.size:
+                kind, length = _HEADER.unpack_from(view, at)
+                end = at + _HEADER.size + length
+                if len(view) < end:
+                    break
+                self._take(kind, view[at + _HEADER.size : end])
+                at = end
+        finally:
+            view.release()
+        del self._in[:at]
+
+    def _take(self, kind: int, payload: memoryview) -> None:
+        if kind in (STDOUT, STDERR):
+            with payload:
+                _write_all(kind, payload)
+            return
+        status = json.loads(bytes(payload))
+        payload.release()
+        if "error" in status:
+            raise_known(status["error"])
+        self._status = int(status["exitCode"])
+
+
+def _write_all(fd: int, data: memoryview) -> None:
+    done = 0
+    while done < len(data):
+        try:
+            done += os.write(fd, data[done:])
+        except BlockingIOError:
+            # Somebody made our terminal non-blocking: wait for it.
+            with selectors.PollSelector() as selector:
+                selector.register(fd, selectors.EVENT_WRITE)
+                selector.select()

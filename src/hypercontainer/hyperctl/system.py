@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""version, info, doctor, events."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+import click
+import msgspec
+
+from .. import API_VERSION, __version__
+from ..errors import HyperError
+from ..model.status import Check, Event, Info, Version
+from ..model.units import format_binary, parse_time
+from .context import client
+from .output import print_json, render
+
+_FORMAT = click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@_FORMAT
+def version(format_: str) -> int:
+    """Show the versions of all parts."""
+    mine = {"version": __version__, "apiVersion": API_VERSION, "python": platform.python_version()}
+    daemon: Version | None = None
+    error: HyperError | None = None
+    try:
+        daemon = client().call(Version, "GET", "/version")
+    except HyperError as caught:
+        error = caught
+    both = {"client": mine, "server": msgspec.to_builtins(daemon)}
+    if format_ == "json":
+        print_json(both)
+    elif format_:
+        print(render(format_, both))
+    else:
+        for title, part in (("Client", mine), ("Server", both["server"])):
+            if part:
+                print(f"{title}:")
+                for key, value in part.items():
+                    print(f"  {key + ':':<14}{value}")
+    if error:
+        print(f"hyperctl: {error}", file=sys.stderr)
+    return 1 if error else 0
+
+
+@click.command()
+@_FORMAT
+def info(format_: str) -> None:
+    """Show the daemon and its host."""
+    found = client().call(Info, "GET", "/info")
+    if format_ == "json":
+        print_json(found)
+        return
+    if format_:
+        print(render(format_, found))
+        return
+    lines = {
+        "Version": found.version,
+        "Containers": f"{found.containers} ({found.running} running)",
+        "Pods": found.pods,
+        "Images": found.images,
+        "Driver": found.driver,
+        "Accelerator": f"{found.accelerator} ({found.accelerator_reason})",
+        "Kernel version": found.kernel_version or "unknown: a kernel of your own",
+        "Kernel config hash": found.kernel_config_hash or "unknown",
+        "Kernel": found.kernel_path or "none",
+        "Network": found.network,
+        "CPUs": found.cpus,
+        "Memory": format_binary(found.memory),
+        "Root": found.root,
+        "Rootless": str(found.rootless).lower(),
+    }
+    for key, value in lines.items():
+        print(f"{key + ':':<20}{value}")
+
+
+@click.command()
+@click.option("--format", "format_", default="", metavar="json", help="How to print.")
+def doctor(format_: str) -> int:
+    """Check what this host has of what HyperContainer needs.
+
+    The exit status is 1 when something that is needed is missing.
+    """
+    checks = client().call(list[Check], "GET", "/doctor")
+    if format_ == "json":
+        print_json(checks)
+    else:
+        for check in checks:
+            # click drops colours where stdout is no terminal
+            click.echo(f"{click.style(f'{check.status:<5}', fg=_COLOURS[check.status])} {check.name}: {check.found}")
+            if check.hint:
+                click.echo(f"      {check.hint}")
+    return int(any(c.status == "fail" for c in checks))
+
+
+@click.command()
+@click.option("--since", help="Begin with the past: 2026-01-31T12:00:00Z, or 10m for ten minutes ago.")
+@click.option("--until", "past", is_flag=False, flag_value="now", default=None, help="End with the past (now).")
+@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those: type, event, container, image.")
+@click.option("--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
+def events(since: str | None, past: str | None, filters: tuple[str, ...], format_: str) -> None:
+    """Print what happens, as it happens."""
+    from datetime import UTC
+
+    begin = parse_time(since).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if since else ""
+    query = {"since": begin, "past": past is not None}
+    for raw in client().lines("GET", "/events", query):
+        event = msgspec.convert(raw, Event)
+        if not all(_matches(event, f) for f in filters):
+            continue
+        if format_ == "json":
+            print(msgspec.json.encode(event).decode(), flush=True)
+        elif format_:
+            print(render(format_, event), flush=True)
+        else:
+            notes = ", ".join(f"{k}={v}" for k, v in event.attributes.items())
+            print(f"{event.time} {event.type} {event.action} {event.id} ({notes})", flush=True)
+
+
+def _matches(event: Event, given: str) -> bool:
+    from ..errors import InvalidArgument
+
+    key, equals, value = given.partition("=")
+    tests = {
+        "type": event.type == value,
+        "event": event.action == value,
+        "container": value in (event.id, event.id[:12], event.attributes.get("name")),
+        "image": value in (event.id, event.attributes.get("image"), event.attributes.get("name")),
+    }
+    if not equals or key not in tests:
+        raise InvalidArgument(f"invalid filter {given!r}", hint=f"use one of {', '.join(tests)}, such as type=container")
+    return tests[key]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hyperd's configuration: a TOML file, then the command line."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ..errors import InvalidArgument
+from ..model.units import parse_size
+from ..volumes.scratch import DEFAULT_SIZE
+
+SYSTEM_FILE = Path("/etc/hyper/hyperd.toml")
+
+
+def default_root() -> Path:
+    """Where state is kept: the system's place, or the user's data directory."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/hyper")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "hyper"
+
+
+def default_run() -> Path:
+    """Where sockets are: /run/hyper, or the user's runtime directory."""
+    if os.geteuid() == 0:
+        return Path("/run/hyper")
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(base) / "hyper" if base else Path(f"/tmp/hyper-{os.getuid()}")
+
+
+class Config(msgspec.Struct, forbid_unknown_fields=True):
+    """All settings; sizes are written like 10m."""
+
+    root: str = ""
+    run: str = ""
+    socket: str = ""
+    kernel: str = ""
+    qemu: str = "qemu-system-x86_64"
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    boot_timeout: Annotated[float, Meta(gt=0)] = 60.0  # seconds
+    log_max_size: str = "10m"
+    log_max_files: Annotated[int, Meta(ge=1)] = 3
+    scratch_size: str = f"{DEFAULT_SIZE >> 30}g"
+    insecure_registries: list[str] = []
+    live_restore: bool = False  # leave containers running when hyperd ends
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @property
+    def root_path(self) -> Path:
+        return Path(self.root) if self.root else default_root()
+
+    @property
+    def run_path(self) -> Path:
+        return Path(self.run) if self.run else default_run()
+
+    @property
+    def socket_path(self) -> Path:
+        return Path(self.socket) if self.socket else self.run_path / "hyper.sock"
+
+    @property
+    def log_bytes(self) -> int:
+        return parse_size(self.log_max_size)
+
+    @property
+    def scratch_bytes(self) -> int:
+        return parse_size(self.scratch_size)
+
+
+def load(file: Path | None, overrides: dict[str, Any]) -> Config:
+    """Read the file (the system's when none is named and it exists) and apply the command line.
+
+    :raise InvalidArgument: with the file, the key and what is wrong.
+    """
+    settings: dict[str, Any] = {}
+    path = file or SYSTEM_FILE
+    if file or path.exists():
+        try:
+            settings = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise InvalidArgument(f"cannot read {path}: {error.strerror}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidArgument(f"{path} is not TOML: {error}") from error
+    settings |= {k: v for k, v in overrides.items() if v not in (None, ())}
+    try:
+        config = msgspec.convert(settings, Config)
+        _ = (config.log_bytes, config.scratch_bytes)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"invalid configuration: {error}", hint=f"see {path} and `hyperd --help`") from error
+    return config

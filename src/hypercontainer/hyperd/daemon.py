@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Building the daemon's objects and running them until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import grp
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from aiohttp import web
+
+from .. import __version__
+from ..api import app
+from ..engine.engine import Engine, Settings
+from ..engine.paths import Paths
+from ..engine.provision import BootFiles
+from ..errors import Conflict, HyperError, NotFound, PermissionDenied
+from ..guest import initramfs
+from ..hypervisor.driver import MachineConfig
+from ..hypervisor.qemu.driver import QemuDriver
+from ..kernel.locate import Kernel, locate
+from ..sys.files import no_space
+from .config import Config
+
+log = logging.getLogger(__name__)
+_PROBE_MEMORY = 128 << 20
+_GROUP = "hyper"  # its members may use root's daemon
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """:raise Conflict: when another hyperd works on this root."""
+    with open(path, "w") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"another hyperd uses {path.parent}", hint="stop it, or choose another --root") from None
+        yield
+
+
+def _make_directories(paths: Paths) -> None:
+    try:
+        paths.root.mkdir(parents=True, exist_ok=True)
+        paths.run.mkdir(parents=True, exist_ok=True)
+        paths.create()
+    except PermissionError as error:
+        raise PermissionDenied(f"cannot write to {error.filename}",
+                               hint="run hyperd as root, or choose another --root and --run") from error  # fmt: skip
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise no_space(paths.root) from error
+        raise
+
+
+def _listen(path: Path) -> socket.socket:
+    """The API's socket; a dead one of an earlier daemon is replaced.
+
+    :raise Conflict: when a daemon answers there.
+    """
+    sock = socket.socket(socket.AF_UNIX)
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+        probe.connect(str(path))
+        raise Conflict(f"another hyperd listens on {path}", hint="stop it, or choose another --socket")
+    path.unlink(missing_ok=True)
+    try:
+        sock.bind(str(path))
+    except OSError as error:
+        raise PermissionDenied(f"cannot listen on {path}: {error.strerror}") from error
+    os.chmod(path, 0o660)
+    if os.geteuid() == 0:
+        with contextlib.suppress(KeyError):
+            os.chown(path, 0, grp.getgrnam(_GROUP).gr_gid)
+    return sock
+
+
+def _find_kernel(config: Config) -> Kernel | None:
+    """None when there is none yet: the daemon runs all the same, `doctor` tells."""
+    try:
+        return locate(config.kernel)
+    except NotFound:
+        raise
+    except HyperError as error:
+        log.warning("%s", error)
+        return None
+
+
+def build_engine(config: Config) -> Engine:
+    """:raise PermissionDenied: when a directory cannot be made."""
+    paths = Paths(config.root_path, config.run_path)
+    kernel = _find_kernel(config)
+    driver = QemuDriver(binary=config.qemu, accelerator=config.accelerator, cache=paths.cache)
+
+    def boot() -> BootFiles:
+        found = kernel or locate(config.kernel)
+        return BootFiles(found.path, initramfs.cached(paths.cache), config.boot_timeout)
+
+    if kernel:
+        driver.set_probe_machine(
+            MachineConfig(
+                name="probe", directory=paths.machine("probe"), vcpus=1, memory=_PROBE_MEMORY,
+                kernel=kernel.path, initramfs=initramfs.cached(paths.cache),
+            )
+        )  # fmt: skip
+    settings = Settings(
+        paths=paths,
+        scratch_size=config.scratch_bytes,
+        log_size=config.log_bytes,
+        log_files=config.log_max_files,
+        boot_timeout=config.boot_timeout,
+        insecure_registries=frozenset(config.insecure_registries),
+    )
+    return Engine(settings, driver, kernel, boot)
+
+
+async def serve(config: Config, ready_fd: int | None) -> None:
+    """Run until SIGTERM or SIGINT (containers are stopped unless live_restore), or SIGHUP (they go on)."""
+    paths = Paths(config.root_path, config.run_path)
+    _make_directories(paths)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_locked(paths.root / "hyperd.lock"))
+        sock = stack.enter_context(_listen(config.socket_path))
+        stack.callback(config.socket_path.unlink, missing_ok=True)
+        engine = build_engine(config)
+        await engine.open()
+        runner = web.AppRunner(app.build(engine), handler_cancellation=True, access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        await web.SockSite(runner, sock).start()
+        log.info("hyperd %s listens on %s, root %s", __version__, config.socket_path, paths.root)
+        if ready_fd is not None:
+            os.write(ready_fd, b"ready")
+            os.close(ready_fd)
+        # KVM is tried now, so that the first container does not wait for it.
+        probe = asyncio.create_task(engine.driver.accelerator())
+        received = await _signal()
+        log.info("%s: ending", received.name)
+        probe.cancel()
+        await asyncio.gather(probe, return_exceptions=True)
+        await runner.cleanup()
+        await engine.close(keep_running=config.live_restore or received is signal.SIGHUP)
+
+
+async def _signal() -> signal.Signals:
+    loop = asyncio.get_running_loop()
+    received: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def take(sig: signal.Signals) -> None:
+        if not received.done():
+            received.set_result(sig)
+
+    for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(sig, take, sig)
+    return await received

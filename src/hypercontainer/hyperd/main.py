@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hyperd command."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import HyperError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="hyperd %(version)s")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Configuration file [default: /etc/hyper/hyperd.toml].")
+@click.option("--root", help="State: images, disks, database [default: /var/lib/hyper, or the user's data directory].")
+@click.option("--run", help="Sockets and logs of running VMs [default: /run/hyper, or the user's runtime directory].")
+@click.option("--socket", help="The API's socket [default: hyper.sock below --run].")
+@click.option("--kernel", help="A vmlinux to boot instead of hyperkernel.")
+@click.option("--qemu", help="QEMU's binary [default: qemu-system-x86_64].")
+@click.option("--accelerator", type=click.Choice(["auto", "kvm", "tcg"]), help="auto tries KVM by booting a guest [default: auto].")
+@click.option("--boot-timeout", type=float, help="Seconds that a guest may take to come up [default: 60].")
+@click.option("--insecure-registry", "insecure_registries", multiple=True, help="A registry without TLS, or with an unknown certificate; may be repeated.")
+@click.option("--live-restore", is_flag=True, default=None, help="Leave containers running when hyperd ends.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
+@click.option("--ready-fd", type=int, hidden=True, help="Write to this descriptor when the API answers.")
+def main(config_file: Path | None, ready_fd: int | None, **overrides: Any) -> None:
+    """The HyperContainer daemon: runs container images as virtual machines.
+
+    SIGTERM and SIGINT stop all containers first; SIGHUP leaves them running
+    for the next hyperd to take up.
+    """
+    # Imported here: --help and --version answer at once.
+    from .config import load
+    from .daemon import serve
+    from .logging import set_up
+
+    try:
+        overrides["insecure_registries"] = list(overrides["insecure_registries"]) or None
+        config = load(config_file, overrides)
+        set_up(config.log_level, config.log_format)
+        asyncio.run(serve(config, ready_fd))
+    except HyperError as error:
+        print(f"hyperd: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers and pods as JSON documents in SQLite.
+
+WAL with `synchronous=NORMAL`: a crash of the daemon loses nothing, a crash of
+the host at most the last moments, and no commit waits for the disk.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+
+from ..errors import NoSpace, Unavailable
+from ..model.status import Container, Pod
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
+CREATE TABLE pods (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
+"""
+
+
+class Database:
+    """Opened once, by the daemon."""
+
+    def __init__(self, path: Path) -> None:
+        """:raise Unavailable: when the file is from a newer version or damaged."""
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
+        except sqlite3.DatabaseError as error:
+            raise Unavailable(f"cannot open the state database {path}: {error}",
+                              hint="move it away to start with an empty state") from error  # fmt: skip
+        if version > _SCHEMA_VERSION:
+            raise Unavailable(f"{path} was written by a newer hyperd (schema {version})", hint="upgrade hyperd")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def containers(self) -> list[Container]:
+        return [msgspec.json.decode(row[0], type=Container) for row in self._db.execute("SELECT document FROM containers")]
+
+    def pods(self) -> list[Pod]:
+        return [msgspec.json.decode(row[0], type=Pod) for row in self._db.execute("SELECT document FROM pods")]
+
+    def put_container(self, container: Container) -> None:
+        """Insert or replace; idempotent.
+
+        :raise NoSpace: when the disk is full.
+        """
+        self._put("containers", container.id, container.name, msgspec.json.encode(container))
+
+    def put_pod(self, pod: Pod) -> None:
+        self._put("pods", pod.id, pod.name, msgspec.json.encode(pod))
+
+    def remove_container(self, id_: str) -> None:
+        self._db.execute("DELETE FROM containers WHERE id=?", (id_,))
+
+    def remove_pod(self, id_: str) -> None:
+        self._db.execute("DELETE FROM pods WHERE id=?", (id_,))
+
+    def _put(self, table: str, id_: str, name: str, document: bytes) -> None:
+        try:
+            self._db.execute(
+                f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT(id) DO UPDATE SET name=excluded.name, document=excluded.document",
+                (id_, name, document),
+            )
+        except sqlite3.OperationalError as error:
+            if "full" in str(error):
+                raise NoSpace("no space left on the disk of the state database", hint="free some and try again") from error
+            raise
