@@ -116,9 +116,12 @@ class ProgressLine:
 
 def make(tree: Path, *targets: str, progress: ProgressLine | None = None, log: Path) -> None:
     command = ["make", "-C", str(tree), f"-j{os.cpu_count() or 1}", *targets]
-    with open(log, "a") as out, subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **REPRODUCIBLE}
-    ) as process:
+    with (
+        open(log, "a") as out,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **REPRODUCIBLE}
+        ) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             out.write(line)

@@ -55,7 +55,9 @@ def compile_for(machine: str, output: Path) -> None:
         subprocess.run([*command, "-o", str(temporary), *map(str, sources())], check=True)
         temporary.rename(cached)
     output.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(cached, output)
+    temporary = output.with_suffix(".tmp")  # the old binary may be running
+    shutil.copy2(cached, temporary)
+    temporary.rename(output)
 
 
 def build_all() -> None:

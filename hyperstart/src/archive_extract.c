@@ -154,8 +154,10 @@ static int next_entry(int in, struct entry *e)
 		uint64_t size;
 
 		r = read_all(in, &h, sizeof h);
-		if (r <= 0 || h.name[0] == 0)
+		if (r <= 0)
 			return r;
+		if (h.name[0] == 0) /* a block of zeros: the end */
+			return 0;
 		if (memcmp(h.magic, "ustar", 5) != 0)
 			return malformed("not a tar header");
 		size = number(h.size, sizeof h.size);

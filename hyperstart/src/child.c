@@ -166,9 +166,10 @@ static const char *env_value(const struct strings *env, const char *name)
 }
 
 /* execvpe() with the container's PATH, and 126/127 told apart as shells do. */
-static void exec_program(const struct process_spec *s, char **env, struct error *err)
+static void exec_program(const struct process_spec *s, const struct strings *variables, struct error *err)
 {
-	const char *name = s->args.v[0], *path = env_value(&s->env, "PATH");
+	const char *name = s->args.v[0], *path = env_value(variables, "PATH");
+	char **env = variables->v;
 	int first = ENOENT;
 
 	if (strchr(name, '/')) {
@@ -203,7 +204,9 @@ static _Noreturn void run_builtin(const struct process_spec *s, struct error *er
 		fail(err, HP_E_MALFORMED, 0, "no builtin %llu", (unsigned long long)s->builtin);
 		give_up(status, err);
 	}
-	close(status);
+	/* Nothing is executed, so nothing is closed by itself: not even our own
+	 * end of the pipe that stdin reads. */
+	syscall(SYS_close_range, 3u, ~0u, 0u);
 	_exit(s->builtin == HP_B_TAR_CREATE ? archive_create(s->args.v[0], s->args.n > 1, 1) : archive_extract(s->args.v[0], 0));
 }
 
@@ -234,7 +237,7 @@ void child_main(const struct process_spec *s, const struct container *c, struct 
 {
 	struct error err = {0};
 	struct identity id;
-	struct strings env = s->env;
+	struct strings env = s->env; /* this copy owns the list from here on */
 	sigset_t none;
 
 	sigemptyset(&none);
@@ -247,8 +250,8 @@ void child_main(const struct process_spec *s, const struct container *c, struct 
 	if (set_limits(s, &err) < 0 || enter_directory(s, &err) < 0 || become(s, &id, &err) < 0)
 		give_up(fds.status, &err);
 	if (!env_value(&env, "HOME"))
-		strings_add(&env, xasprintf("HOME=%s", id.home));
+		strings_add(&env, xasprintf("HOME=%s", id.home)); /* so it is never empty */
 	err.code = 0;
-	exec_program(s, env.v ? env.v : (char *[]){NULL}, &err);
+	exec_program(s, &env, &err);
 	give_up(fds.status, &err);
 }

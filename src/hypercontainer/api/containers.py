@@ -22,7 +22,7 @@ from .upgrade import STDERR, STDOUT, UpgradedStream, WindowSize
 _ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
 
 
-class Started(Model):
+class Started(Model, frozen=True, kw_only=True):
     """Whether the call changed anything."""
 
     changed: bool

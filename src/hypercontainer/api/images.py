@@ -15,7 +15,7 @@ from ..model.status import Image, RemovedImage
 from .router import Context, Route, error_body
 
 
-class PullUpdate(Model):
+class PullUpdate(Model, frozen=True, kw_only=True):
     """One line of a pull's answer; the last has `image` or `error`."""
 
     id: str = ""
@@ -24,16 +24,14 @@ class PullUpdate(Model):
     total: int = 0
 
 
-class Tagged(Model):
+class Tagged(Model, frozen=True, kw_only=True):
     """The full new name."""
 
     name: str
 
 
 async def pull(c: Context) -> web.StreamResponse:
-    progress, image = c.engine.pull(
-        c.text("name"), platform=c.text("platform"), auth=c.request.headers.get("X-Registry-Auth", "")
-    )
+    progress, image = c.engine.pull(c.text("name"), platform=c.text("platform"), auth=c.request.headers.get("X-Registry-Auth", ""))
     task = asyncio.ensure_future(image)
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(c.request)
@@ -55,7 +53,7 @@ async def pull(c: Context) -> web.StreamResponse:
 
 
 async def list_(c: Context) -> list[Image]:
-    return c.engine.images.list()
+    return c.engine.images.describe_all()
 
 
 async def inspect(c: Context) -> Image:

@@ -36,7 +36,7 @@ STATUS: dict[type[errors.HyperError], int] = {
 }
 
 
-class ErrorBody(Model):
+class ErrorBody(Model, frozen=True, kw_only=True):
     """Every answer of 4xx and 5xx."""
 
     code: str

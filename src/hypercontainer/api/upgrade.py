@@ -28,7 +28,7 @@ _PAUSE_ABOVE = 256 << 10  # bytes of input that wait for the guest
 _FRAME_MAX = 1 << 20
 
 
-class WindowSize(Model):
+class WindowSize(Model, frozen=True, kw_only=True):
     """A terminal's size in characters."""
 
     rows: int
@@ -89,7 +89,7 @@ class UpgradedStream:
         assert isinstance(transport, asyncio.Transport)
         self._input = FrameInput(transport)
         await self._response.prepare(self._request)
-        self._request.protocol.set_parser(self._input)
+        self._request.protocol.set_parser(self._input)  # type: ignore[arg-type]
         return self._response
 
     async def send(self, kind: int, payload: bytes) -> None:

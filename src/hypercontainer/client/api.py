@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -14,7 +14,7 @@ from .. import API_VERSION, errors
 from .transport import Connection, Response
 
 T = TypeVar("T")
-Query = dict[str, str | int | bool | None]
+Query = Mapping[str, str | int | bool | None]
 
 
 def default_socket() -> str:

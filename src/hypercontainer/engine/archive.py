@@ -11,7 +11,7 @@ import contextlib
 import io
 import posixpath
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from ..errors import GuestError, HyperError, InvalidArgument, NotFound
 from ..guest.process import GuestProcessHandle
@@ -94,9 +94,10 @@ class Archives:
 
     async def stat(self, key: str, path: str) -> PathStat:
         """:raise NotFound: when the path does not exist."""
-        async with self._session(key) as (container, session), self._run(
-            container, session, Builtin.TAR_CREATE, _absolute(path), stdin=False
-        ) as job:
+        async with (
+            self._session(key) as (container, session),
+            self._run(container, session, Builtin.TAR_CREATE, _absolute(path), stdin=False) as job,
+        ):
             head = b""
             async for data in job.output():
                 head += data
@@ -105,12 +106,10 @@ class Archives:
             await job.check(path)
             raise GuestError(f"copying {path} failed: an empty archive")
 
-    async def read(self, key: str, path: str, *, follow: bool) -> AsyncIterator[bytes]:
+    async def read(self, key: str, path: str, *, follow: bool) -> AsyncGenerator[bytes, None]:
         """The tar stream of a path; its first entry is the path itself."""
         args = (_absolute(path), "follow") if follow else (_absolute(path),)
-        async with self._session(key) as (container, session), self._run(
-            container, session, Builtin.TAR_CREATE, *args, stdin=False
-        ) as job:
+        async with self._session(key) as (container, session), self._run(container, session, Builtin.TAR_CREATE, *args, stdin=False) as job:
             async for data in job.output():
                 yield data
             await job.check(path)
@@ -120,9 +119,10 @@ class Archives:
 
         :raise NotFound: no such directory. :raise GuestError: when an entry cannot be made.
         """
-        async with self._session(key) as (container, session), self._run(
-            container, session, Builtin.TAR_EXTRACT, _absolute(path), stdin=True
-        ) as job:
+        async with (
+            self._session(key) as (container, session),
+            self._run(container, session, Builtin.TAR_EXTRACT, _absolute(path), stdin=True) as job,
+        ):
             async for chunk in chunks:
                 await job.handle.write_stdin(chunk)
             job.handle.close_stdin()

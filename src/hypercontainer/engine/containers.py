@@ -272,9 +272,7 @@ class Containers:
             state = {"exit_code": LOST_EXIT_CODE, "oom_killed": False, "error": message}
         life.hub.finish()
         life.exit_code = state["exit_code"]
-        container = self._update(
-            container, status=ContainerStatus.EXITED, pid=0, finished_at=ids.now(), **state
-        )
+        container = self._update(container, status=ContainerStatus.EXITED, pid=0, finished_at=ids.now(), **state)
         life.runtime = None
         if state["oom_killed"]:
             self._tell("oom", container)

@@ -49,9 +49,16 @@ async def _accelerator(driver: Driver) -> Check:
 
 def _kernel(kernel: Kernel | None) -> Check:
     if kernel is None:
-        return Check(name="kernel", status="fail", found="none", hint="build it with `hyperctl kernel build`, or start hyperd with --kernel")
+        return Check(
+            name="kernel", status="fail", found="none", hint="build it with `hyperctl kernel build`, or start hyperd with --kernel"
+        )
     if not kernel.version:
-        return Check(name="kernel", status="warn", found=str(kernel.path), hint="a kernel of your own: it needs what hyperkernel/fragment.config lists")
+        return Check(
+            name="kernel",
+            status="warn",
+            found=str(kernel.path),
+            hint="a kernel of your own: it needs what hyperkernel/fragment.config lists",
+        )
     return Check(name="kernel", status="ok", found=f"hyperkernel {kernel.version} ({kernel.config_hash[:12]}) at {kernel.path}")
 
 

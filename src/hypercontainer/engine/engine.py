@@ -94,9 +94,7 @@ class Engine:
 
         return progress, told()
 
-    async def logs(
-        self, key: str, *, tail: int | None, since: str, until: str, follow: bool
-    ) -> AsyncIterator[list[LogRecord]]:
+    async def logs(self, key: str, *, tail: int | None, since: str, until: str, follow: bool) -> AsyncIterator[list[LogRecord]]:
         """A container's log; with `follow` also what is added until the container ends."""
         container = self.registry.container(key)
         path = self.settings.paths.log(container.id)
@@ -149,7 +147,7 @@ class Engine:
             pods=len(self.registry.pods()),
             containers=len(containers),
             running=sum(c.state.status is ContainerStatus.RUNNING for c in containers),
-            images=len(self.images.list()),
+            images=len(self.images.describe_all()),
             driver=f"{self.driver.name} {self.driver.version()}",
             accelerator=accelerator,
             accelerator_reason=reason,

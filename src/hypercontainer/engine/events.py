@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from ..model.ids import now
 from ..model.status import Event
@@ -34,7 +34,7 @@ class Events:
     def past(self, since: str = "") -> list[Event]:
         return [e for e in self._past if e.time >= since]
 
-    async def listen(self) -> AsyncIterator[Event]:
+    async def listen(self) -> AsyncGenerator[Event, None]:
         queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
         self._listeners.add(queue)
         try:

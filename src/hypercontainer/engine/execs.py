@@ -113,9 +113,7 @@ class Execs:
             exec_.exit_code = LOST_EXIT_CODE
         exec_.hub.finish()
         exec_.ended.set()
-        self._events.publish(
-            "container", "exec_die", exec_.container.id, exec_id=exec_.id, exit_code=str(exec_.exit_code)
-        )
+        self._events.publish("container", "exec_die", exec_.container.id, exec_id=exec_.id, exit_code=str(exec_.exit_code))
 
     async def resize(self, id_: str, rows: int, columns: int) -> None:
         exec_ = self.get(id_)

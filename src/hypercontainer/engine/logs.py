@@ -173,5 +173,3 @@ class Follower:
     def close(self) -> None:
         if self._file:
             self._file.close()
-
-

@@ -136,7 +136,11 @@ def _inside(member: tarfile.TarInfo, directory: str) -> tarfile.TarInfo:
         raise InvalidArgument(f"refusing to make the device {member.name} on this host")
     parts = Path(member.name).parts
     real = os.path.realpath(os.path.join(directory, os.path.dirname(member.name)))
-    if member.name.startswith("/") or ".." in parts or os.path.commonpath([real, os.path.realpath(directory)]) != os.path.realpath(directory):
+    if (
+        member.name.startswith("/")
+        or ".." in parts
+        or os.path.commonpath([real, os.path.realpath(directory)]) != os.path.realpath(directory)
+    ):
         raise InvalidArgument(f"refusing {member.name!r}: it would leave {directory}")
     if member.islnk() and (member.linkname.startswith("/") or ".." in Path(member.linkname).parts):
         raise InvalidArgument(f"refusing the hard link {member.name!r}: it would leave {directory}")
@@ -154,7 +158,9 @@ def _copy_in(c: Client, source: str, name: str, path: str, *, follow: bool, keep
     if not os.path.lexists(local):
         raise NotFound(f"no such file or directory: {source}")
     contents = source.endswith("/.")
-    directory, rename = _destination(c, name, path, source_is_dir=local.is_dir(), base="." if contents else Path(os.path.abspath(local)).name, contents=contents)
+    directory, rename = _destination(
+        c, name, path, source_is_dir=local.is_dir(), base="." if contents else Path(os.path.abspath(local)).name, contents=contents
+    )
     with tempfile.TemporaryFile() as spool:
         _pack(spool, local, rename, keep_owner=keep_owner)
         spool.seek(0)
@@ -191,5 +197,3 @@ def _pack(out: IO[bytes], local: Path, name: str, *, keep_owner: bool) -> None:
 
 def _send(c: Client, name: str, path: str, chunks: Iterator[bytes]) -> None:
     c.open("PUT", container_route(name, "/archive"), {"path": path}, body=chunks).read()
-
-

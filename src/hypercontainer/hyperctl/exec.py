@@ -51,8 +51,6 @@ def exec_(
     with c.upgrade(f"{route}/start", {"rows": rows, "columns": columns}) as connection:
         terminal = tty and interactive
         try:
-            return AttachedStream(
-                connection, stdin=interactive, terminal=terminal, on_signal=None if terminal else forward
-            ).run()
+            return AttachedStream(connection, stdin=interactive, terminal=terminal, on_signal=None if terminal else forward).run()
         except Detached:
             return 0

@@ -7,9 +7,9 @@ import sys
 
 import click
 
-from ..model.status import Container, ExitCode
 from ..client.api import container_route
 from ..errors import HyperError, NotFound
+from ..model.status import Container, ExitCode
 from .context import client, for_each
 from .run import attach_to
 from .stream import Detached
@@ -36,7 +36,9 @@ def start(containers: tuple[str, ...], attach: bool, interactive: bool) -> int:
 
 
 @click.command()
-@click.option("-t", "--time", "--timeout", "timeout", type=click.IntRange(min=0), help="Seconds until SIGKILL [default: the container's, 10].")
+@click.option(
+    "-t", "--time", "--timeout", "timeout", type=click.IntRange(min=0), help="Seconds until SIGKILL [default: the container's, 10]."
+)
 @_NAMES
 def stop(containers: tuple[str, ...], timeout: int | None) -> int:
     """Ask containers to end, and kill those that do not."""

@@ -74,7 +74,9 @@ def _containers(c: Client, *, everything: bool) -> list[Container]:
 @click.option("-a", "--all", "everything", is_flag=True, help="Also those that do not run.")
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
 @click.option("--no-trunc", is_flag=True, help="Whole ids and commands.")
-@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those: status, name, id, label, ancestor, exited.")
+@click.option(
+    "-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those: status, name, id, label, ancestor, exited."
+)
 @click.option("-n", "--last", type=int, default=0, help="The last so many, whatever their state.")
 @_FORMAT
 def ps(everything: bool, quiet: bool, no_trunc: bool, filters: tuple[str, ...], last: int, format_: str) -> None:

@@ -117,9 +117,7 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
     :raise InvalidArgument: naming the flag's value and what would be right.
     """
     labels = [line for f in o["label_file"] for line in _read_lines(f, "label file")] + list(o["label"])
-    resources = Resources(
-        cpus=o["cpus"], memory=parse_size(o["memory"]) if o["memory"] else 0, pids=max(0, o["pids_limit"])
-    )
+    resources = Resources(cpus=o["cpus"], memory=parse_size(o["memory"]) if o["memory"] else 0, pids=max(0, o["pids_limit"]))
     return ContainerSpec(
         image=image,
         name=o["name"],

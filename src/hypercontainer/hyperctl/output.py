@@ -86,7 +86,13 @@ class PullProgress:
             from rich.console import Console
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-            columns = [TextColumn("{task.fields[short]}"), TextColumn("{task.description:<17}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+            columns = [
+                TextColumn("{task.fields[short]}"),
+                TextColumn("{task.description:<17}"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+            ]
             self._bars = Progress(*columns, console=Console(stderr=True))
 
     def __enter__(self) -> PullProgress:

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from .. import API_VERSION, __version__
+from ..client.api import Query
 from ..errors import HyperError
 from ..model.status import Check, Event, Info, Version
 from ..model.units import format_binary, parse_time
@@ -107,7 +108,7 @@ def events(since: str | None, past: str | None, filters: tuple[str, ...], format
     from datetime import UTC
 
     begin = parse_time(since).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if since else ""
-    query = {"since": begin, "past": past is not None}
+    query: Query = {"since": begin, "past": past is not None}
     for raw in client().lines("GET", "/events", query):
         event = msgspec.convert(raw, Event)
         if not all(_matches(event, f) for f in filters):

@@ -24,7 +24,12 @@ from ..errors import HyperError
 @click.option("--qemu", help="QEMU's binary [default: qemu-system-x86_64].")
 @click.option("--accelerator", type=click.Choice(["auto", "kvm", "tcg"]), help="auto tries KVM by booting a guest [default: auto].")
 @click.option("--boot-timeout", type=float, help="Seconds that a guest may take to come up [default: 60].")
-@click.option("--insecure-registry", "insecure_registries", multiple=True, help="A registry without TLS, or with an unknown certificate; may be repeated.")
+@click.option(
+    "--insecure-registry",
+    "insecure_registries",
+    multiple=True,
+    help="A registry without TLS, or with an unknown certificate; may be repeated.",
+)
 @click.option("--live-restore", is_flag=True, default=None, help="Leave containers running when hyperd ends.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")

@@ -10,6 +10,7 @@ under emulation dearly.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import os
 import subprocess
@@ -18,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import zstandard
 from isal import igzip, isal_zlib
@@ -32,6 +33,7 @@ from .tree import Tree
 
 FSTYPE = "squashfs"
 _CHUNK = 1 << 20
+_CORRUPT: tuple[Any, ...] = (zlib.error, isal_zlib.error, zstandard.ZstdError, EOFError, gzip.BadGzipFile)
 Report = Callable[[str, int, int], None]  # layer digest, bytes done, bytes in all
 
 
@@ -41,7 +43,7 @@ def _uncompressed(source: IO[bytes]) -> Iterator[bytes]:
     source.seek(0)
     stream: IO[bytes] = source
     if magic[:2] == b"\x1f\x8b":
-        stream = igzip.GzipFile(fileobj=source, mode="rb")
+        stream = igzip.GzipFile(fileobj=source, mode="rb")  # type: ignore[no-untyped-call, assignment]
     elif magic == b"\x28\xb5\x2f\xfd":
         stream = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
     while chunk := stream.read(_CHUNK):
@@ -67,7 +69,7 @@ def spool_layer(path: Path, diff_id: str, directory: Path, report: Callable[[int
                 spool.write(chunk)
                 report(source.tell())
             spool.flush()
-    except (zlib.error, isal_zlib.error, zstandard.ZstdError, EOFError, igzip.BadGzipFile) as error:
+    except _CORRUPT as error:
         spool.close()
         path.unlink(missing_ok=True)
         raise NotFound(f"blob sha256:{path.name} is corrupt and was removed ({error})", hint="pull the image again") from error
@@ -93,9 +95,7 @@ def make_squashfs(tree: Tree, layers: list[IO[bytes]], target: Path) -> None:
             "-root-mode", f"{root.mode:o}", "-root-uid", str(root.uid), "-root-gid", str(root.gid),
             "-root-time", str(root.mtime), str(target)]  # fmt: skip
     try:
-        child = subprocess.Popen(
-            args, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=die_with_parent
-        )
+        child = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=die_with_parent)
     except FileNotFoundError:
         raise Unavailable("sqfstar is not installed", hint="install the package squashfs-tools") from None
     with child:

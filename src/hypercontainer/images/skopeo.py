@@ -105,9 +105,7 @@ async def inspect_raw(source: Source, access: Access, what: str) -> bytes:
     return done.stdout.encode()
 
 
-async def copy(
-    source: Source, access: Access, platform: Platform, layout: Path, blobs: Path, what: str, tick: Callable[[], None]
-) -> None:
+async def copy(source: Source, access: Access, platform: Platform, layout: Path, blobs: Path, what: str, tick: Callable[[], None]) -> None:
     """Copy into an OCI layout whose blobs are in a shared directory; `tick` is called as it goes."""
     options = ["--override-os", platform.os, "--override-arch", platform.architecture]
     options += ["--override-variant", platform.variant] if platform.variant else []

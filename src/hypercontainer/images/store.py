@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The image store: pull, find, tag, remove, prune.
 
-    images/oci-layout, index.json, blobs/   an OCI layout; names are in its index
-    images/disks/                           read-only disks by chain id
-    images/staging/                         pulls under way; emptied at start
+images/oci-layout, index.json, blobs/   an OCI layout; names are in its index
+images/disks/                           read-only disks by chain id
+images/staging/                         pulls under way; emptied at start
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from ..errors import Conflict, InvalidArgument, NotFound
 from ..model.ids import short
 from ..model.reference import Source, parse_reference, parse_source
@@ -23,7 +25,7 @@ from ..model.status import Image, RemovedImage
 from ..sys.files import disk_usage, remove_tree
 from . import builtin, skopeo
 from .disk import FSTYPE, DiskBuilder
-from .layout import REF_NAME, Descriptor, Layout, StoredImage, choose_platform, is_index
+from .layout import REF_NAME, Descriptor, Layout, Manifest, StoredImage, choose_platform, is_index
 from .progress import DownloadMeter, Progress
 from .skopeo import Access, Platform
 
@@ -104,7 +106,7 @@ class ImageStore:
         names = [k for k, d in self._layout.names().items() if d.digest == image.digest and k != d.digest]
         return self._describe(image, names)
 
-    def list(self) -> list[Image]:
+    def describe_all(self) -> list[Image]:
         by_digest: dict[str, list[str]] = {}
         for name, descriptor in self._layout.names().items():
             by_digest.setdefault(descriptor.digest, []).extend([name] if name != descriptor.digest else [])
@@ -140,7 +142,12 @@ class ImageStore:
             progress = Progress()
             task = asyncio.create_task(self._pull(source, wanted, Access(self._insecure, auth), progress))
             pull = self._pulls[key] = _Pull(task, progress)
-            task.add_done_callback(lambda _: (self._pulls.pop(key, None), progress.finish()))
+
+            def ended(_: object) -> None:
+                self._pulls.pop(key, None)
+                progress.finish()
+
+            task.add_done_callback(ended)
         return pull.progress, asyncio.shield(pull.task)
 
     async def _pull(self, source: Source, platform: Platform, access: Access, progress: Progress) -> StoredImage:
@@ -154,9 +161,7 @@ class ImageStore:
                 self._collect(own_pulls=1)
                 raise
 
-    async def _pull_into(
-        self, staging: Path, source: Source, platform: Platform, access: Access, progress: Progress
-    ) -> StoredImage:
+    async def _pull_into(self, staging: Path, source: Source, platform: Platform, access: Access, progress: Progress) -> StoredImage:
         what = parse_reference(source.location).familiar if source.transport == "docker" else skopeo.spelled(source)
         meter = DownloadMeter(self._layout, staging, progress)
         progress.update("", f"Pulling {what}")
@@ -170,12 +175,8 @@ class ImageStore:
         descriptor = Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
         return await self._finish(await asyncio.to_thread(_name_of, source), descriptor, progress)
 
-    async def _manifest(self, source: Source, platform: Platform, access: Access, what: str) -> tuple[Source, object]:
+    async def _manifest(self, source: Source, platform: Platform, access: Access, what: str) -> tuple[Source, Manifest]:
         """The platform's manifest, for its sizes; and the source pinned to its digest."""
-        import msgspec
-
-        from .layout import Manifest
-
         raw = await skopeo.inspect_raw(source, access, what)
         if is_index(raw):
             chosen = choose_platform(raw, platform.os, platform.architecture, platform.variant)
@@ -291,7 +292,7 @@ def _name_of(source: Source) -> str:
     if source.transport == "docker-archive":
         if not name:
             with tarfile.open(path) as tar, tar.extractfile("manifest.json") or open("/dev/null", "rb") as f:
-                name = ((json.load(f)[0].get("RepoTags") or [""]))[0]
+                name = (json.load(f)[0].get("RepoTags") or [""])[0]
         return parse_reference(name).full if name else ""
     if not name and source.transport == "oci":
         entries = json.loads((Path(path) / "index.json").read_bytes()).get("manifests", [])

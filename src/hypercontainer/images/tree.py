@@ -80,7 +80,7 @@ class Tree:
             with tarfile.open(fileobj=archive, mode="r:", errors="surrogateescape") as tar:
                 for info in tar:
                     self._add(layer, info)
-                    tar.members = []  # tarfile would keep them all
+                    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
         except tarfile.TarError as error:
             raise InvalidArgument(f"layer {layer} of the image is not a tar archive: {error}") from error
 
@@ -124,8 +124,9 @@ class Tree:
                 trail = trail[:-1] or [self.root]
                 node = trail[-1]
                 continue
-            assert node.children is not None
-            child = node.children.get(part)
+            siblings = node.children
+            assert siblings is not None
+            child = siblings.get(part)
             if child is not None and child.inode.type == b"2":
                 links += 1
                 if links > _MAX_SYMLINKS:
@@ -135,7 +136,8 @@ class Tree:
                 todo += [p for p in reversed(child.inode.link.split(b"/")) if p not in (b"", b".")]
                 continue
             if child is None or child.children is None:
-                child = node.children[part] = Node(Inode(b"5", 0o755), layer, {})
+                child = Node(Inode(b"5", 0o755), layer, {})
+                siblings[part] = child
             node = child
             trail.append(node)
         return node

@@ -6,15 +6,74 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 
-_LEFT = (
-    "brisk calm clever deft eager fair fleet gentle glad keen lucid merry neat nimble patient quiet "
-    "rapid ready serene sharp silent sincere solid spry steady sunny swift tidy vivid warm wise witty"
-).split()
-_RIGHT = (
-    "allen babbage boole church conway corbato dijkstra engelbart floyd goldberg hamilton hoare holberton "
-    "hopper jones kay kernighan knuth lamport liskov lovelace mccarthy naur perlis ritchie shannon thompson "
-    "torvalds turing wilkes wirth zuse"
-).split()
+_LEFT = [
+    "brisk",
+    "calm",
+    "clever",
+    "deft",
+    "eager",
+    "fair",
+    "fleet",
+    "gentle",
+    "glad",
+    "keen",
+    "lucid",
+    "merry",
+    "neat",
+    "nimble",
+    "patient",
+    "quiet",
+    "rapid",
+    "ready",
+    "serene",
+    "sharp",
+    "silent",
+    "sincere",
+    "solid",
+    "spry",
+    "steady",
+    "sunny",
+    "swift",
+    "tidy",
+    "vivid",
+    "warm",
+    "wise",
+    "witty",
+]
+_RIGHT = [
+    "allen",
+    "babbage",
+    "boole",
+    "church",
+    "conway",
+    "corbato",
+    "dijkstra",
+    "engelbart",
+    "floyd",
+    "goldberg",
+    "hamilton",
+    "hoare",
+    "holberton",
+    "hopper",
+    "jones",
+    "kay",
+    "kernighan",
+    "knuth",
+    "lamport",
+    "liskov",
+    "lovelace",
+    "mccarthy",
+    "naur",
+    "perlis",
+    "ritchie",
+    "shannon",
+    "thompson",
+    "torvalds",
+    "turing",
+    "wilkes",
+    "wirth",
+    "zuse",
+]
 
 
 def new_id() -> str:

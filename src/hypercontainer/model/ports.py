@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Literal
 
 from ..errors import InvalidArgument
 from .specs import PortMapping
@@ -44,5 +45,5 @@ def parse_publish(spec: str) -> list[PortMapping]:
     hosts = _range(host, spec) if host else [0] * len(containers)
     if len(hosts) != len(containers):
         raise InvalidArgument(f"the port ranges of {spec!r} differ in length", hint="give both the same number of ports")
-    protocol = match["proto"] or "tcp"
+    protocol: Literal["tcp", "udp"] = "udp" if match["proto"] == "udp" else "tcp"
     return [PortMapping(container_port=c, host_port=h, host_ip=ip, protocol=protocol) for h, c in zip(hosts, containers, strict=True)]

@@ -18,7 +18,7 @@ Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
 PullPolicy = Literal["missing", "always", "never"]
 
 
-class Ulimit(Model):
+class Ulimit(Model, frozen=True, kw_only=True):
     """A resource limit by its short name (`nofile`); -1 is unlimited."""
 
     name: str
@@ -26,7 +26,7 @@ class Ulimit(Model):
     hard: int
 
 
-class PortMapping(Model):
+class PortMapping(Model, frozen=True, kw_only=True):
     """A published port; `host_port` 0 lets the daemon choose."""
 
     container_port: Annotated[int, Meta(ge=1, le=65535)]
@@ -35,7 +35,7 @@ class PortMapping(Model):
     protocol: Literal["tcp", "udp"] = "tcp"
 
 
-class Resources(Model):
+class Resources(Model, frozen=True, kw_only=True):
     """Limits; 0 means the default."""
 
     cpus: Annotated[float, Meta(ge=0)] = 0.0
@@ -43,7 +43,7 @@ class Resources(Model):
     pids: Annotated[int, Meta(ge=0)] = 0
 
 
-class ContainerSpec(Model):
+class ContainerSpec(Model, frozen=True, kw_only=True):
     """A container to create; what is None or empty comes from the image."""
 
     image: str
@@ -73,7 +73,7 @@ class ContainerSpec(Model):
     platform: str = ""
 
 
-class ExecSpec(Model):
+class ExecSpec(Model, frozen=True, kw_only=True):
     """A further process in a running container."""
 
     command: list[str]

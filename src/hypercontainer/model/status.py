@@ -22,7 +22,7 @@ class ContainerStatus(StrEnum):
     REMOVING = "removing"
 
 
-class ContainerState(Model):
+class ContainerState(Model, frozen=True, kw_only=True):
     """The changing part of a container."""
 
     status: ContainerStatus = ContainerStatus.CREATED
@@ -34,7 +34,7 @@ class ContainerState(Model):
     finished_at: str = ""
 
 
-class Process(Model):
+class Process(Model, frozen=True, kw_only=True):
     """The main process as resolved from image and spec."""
 
     args: list[str]
@@ -44,7 +44,7 @@ class Process(Model):
     stop_signal: int
 
 
-class Container(Model):
+class Container(Model, frozen=True, kw_only=True):
     """A container as `inspect` shows it and the database keeps it."""
 
     id: str
@@ -61,7 +61,7 @@ class Container(Model):
     log_path: str = ""
 
 
-class Vm(Model):
+class Vm(Model, frozen=True, kw_only=True):
     """What is needed to find a pod's virtual machine again."""
 
     driver: str
@@ -73,7 +73,7 @@ class Vm(Model):
     processes: dict[str, int] = field(default_factory=dict)  # container -> process number
 
 
-class Pod(Model):
+class Pod(Model, frozen=True, kw_only=True):
     """One VM and its containers."""
 
     id: str
@@ -85,7 +85,7 @@ class Pod(Model):
     vm: Vm | None = None
 
 
-class PodInfo(Model):
+class PodInfo(Model, frozen=True, kw_only=True):
     """A pod as `list pod` shows it."""
 
     id: str
@@ -98,7 +98,7 @@ class PodInfo(Model):
     vm_pid: int
 
 
-class Image(Model):
+class Image(Model, frozen=True, kw_only=True):
     """An image of the store."""
 
     id: str  # digest of the configuration
@@ -112,7 +112,7 @@ class Image(Model):
     config: dict[str, Any]  # OCI image configuration's "config"
 
 
-class RemovedImage(Model):
+class RemovedImage(Model, frozen=True, kw_only=True):
     """What a removal did."""
 
     untagged: list[str] = field(default_factory=list)
@@ -120,13 +120,13 @@ class RemovedImage(Model):
     freed: int = 0  # bytes
 
 
-class ExitCode(Model):
+class ExitCode(Model, frozen=True, kw_only=True):
     """The end of a process, as shells report it."""
 
     exit_code: int
 
 
-class PathStat(Model):
+class PathStat(Model, frozen=True, kw_only=True):
     """A path in a container; `link_target` of a symbolic link."""
 
     name: str
@@ -137,7 +137,7 @@ class PathStat(Model):
     link_target: str
 
 
-class ExecInfo(Model):
+class ExecInfo(Model, frozen=True, kw_only=True):
     """A further process of a container."""
 
     id: str
@@ -148,7 +148,7 @@ class ExecInfo(Model):
     pid: int = 0
 
 
-class ProcessInfo(Model):
+class ProcessInfo(Model, frozen=True, kw_only=True):
     """One line of `top`."""
 
     pid: int
@@ -160,7 +160,7 @@ class ProcessInfo(Model):
     command: str
 
 
-class ContainerStats(Model):
+class ContainerStats(Model, frozen=True, kw_only=True):
     """A moment's use of resources; network counts are the pod's."""
 
     id: str
@@ -177,7 +177,7 @@ class ContainerStats(Model):
     tx_bytes: int
 
 
-class Event(Model):
+class Event(Model, frozen=True, kw_only=True):
     """Something that happened."""
 
     time: str
@@ -187,7 +187,7 @@ class Event(Model):
     attributes: dict[str, str] = field(default_factory=dict)
 
 
-class Version(Model):
+class Version(Model, frozen=True, kw_only=True):
     """The daemon's side of `version`."""
 
     version: str
@@ -200,7 +200,7 @@ class Version(Model):
     arch: str
 
 
-class Info(Model):
+class Info(Model, frozen=True, kw_only=True):
     """`info`."""
 
     version: str
@@ -221,7 +221,7 @@ class Info(Model):
     network: str
 
 
-class Check(Model):
+class Check(Model, frozen=True, kw_only=True):
     """One line of `doctor`."""
 
     name: str

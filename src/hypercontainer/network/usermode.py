@@ -17,7 +17,6 @@ from ..model.specs import PortMapping
 ADDRESS, GATEWAY, NAMESERVER = "10.0.2.15/24", "10.0.2.2", "10.0.2.3"
 
 
-
 def new_mac() -> str:
     """A random address in QEMU's range."""
     return "52:54:00:" + ":".join(f"{b:02x}" for b in secrets.token_bytes(3))
@@ -37,9 +36,7 @@ def free_port(mapping: PortMapping) -> PortMapping:
             number = sock.getsockname()[1]
     except OSError as error:
         raise Conflict(f"no free port on {mapping.host_ip or '0.0.0.0'}: {error.strerror}") from error
-    return PortMapping(
-        container_port=mapping.container_port, host_port=number, host_ip=mapping.host_ip, protocol=mapping.protocol
-    )
+    return PortMapping(container_port=mapping.container_port, host_port=number, host_ip=mapping.host_ip, protocol=mapping.protocol)
 
 
 def resolv_conf(host: Path = Path("/etc/resolv.conf")) -> bytes:

@@ -62,9 +62,7 @@ def network_options(network: UserNetwork | None) -> list[str]:
     """User-mode network (slirp) with its published ports."""
     if network is None:
         return []
-    forwards = "".join(
-        f",hostfwd={p.protocol}:{p.host_ip or '0.0.0.0'}:{p.host_port}-:{p.container_port}" for p in network.ports
-    )
+    forwards = "".join(f",hostfwd={p.protocol}:{p.host_ip or '0.0.0.0'}:{p.host_port}-:{p.container_port}" for p in network.ports)
     return ["-netdev", f"user,id=net0,ipv6=off{forwards}",
             "-device", f"virtio-net-device,netdev=net0,mac={network.mac}"]  # fmt: skip
 

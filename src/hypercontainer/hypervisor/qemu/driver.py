@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ...errors import Conflict, Unavailable
 from ...model.specs import PortMapping
@@ -106,7 +107,7 @@ def _numbers(fds: command.Descriptors) -> list[int]:
     return [fds.kernel, fds.initramfs, fds.channel, fds.monitor, fds.console, *fds.disks]
 
 
-def _identity(accelerator: str) -> dict[str, object]:
+def _identity(accelerator: str) -> dict[str, Any]:
     """Popen's arguments for a user without rights, when we may choose."""
     if os.geteuid() != 0:
         return {}
@@ -169,5 +170,3 @@ def check_port_free(port: PortMapping) -> int:
         where = f"{port.host_ip or '0.0.0.0'}:{port.host_port}/{port.protocol}"
         raise Conflict(f"cannot publish {where}: {os.strerror(error.errno or 0)}",
                        hint="choose another host port with -p") from error  # fmt: skip
-
-
