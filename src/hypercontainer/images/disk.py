@@ -28,7 +28,7 @@ from ..errors import InvalidArgument, NotFound, Unavailable
 from ..sys.files import no_space, no_space_as_error
 from ..sys.process import die_with_parent
 from .layout import Layout, StoredImage
-from .tarstream import Writer
+from .tarstream import BLOCK, Writer
 from .tree import Tree
 
 FSTYPE = "squashfs"
@@ -68,7 +68,9 @@ def spool_layer(path: Path, diff_id: str, directory: Path, report: Callable[[int
                 digest.update(chunk)
                 spool.write(chunk)
                 report(source.tell())
-            spool.flush()
+            # Some tools leave out the last padding and the end blocks; Go's
+            # readers do not mind, and the digest says that nothing is missing.
+            spool.truncate(spool.tell() + 3 * BLOCK - spool.tell() % BLOCK)
     except _CORRUPT as error:
         spool.close()
         path.unlink(missing_ok=True)

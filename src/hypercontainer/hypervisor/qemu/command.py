@@ -86,7 +86,7 @@ def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Desc
         "-add-fd", f"fd={fds.console},set=1000",
         "-chardev", "file,id=console,path=/dev/fdset/1000,append=on",
         "-serial", "chardev:console",
-        "-device", "virtio-serial-device",
+        "-device", "virtio-serial-device,max_ports=2",
         "-chardev", f"socket,id=guest,fd={fds.channel},server=on,wait=off",
         "-device", f"virtserialport,chardev=guest,name={GUEST_CHANNEL}",
         "-chardev", f"socket,id=monitor,fd={fds.monitor},server=on,wait=off",
