@@ -52,16 +52,16 @@
 #ifndef HYPER_PROTOCOL_H
 #define HYPER_PROTOCOL_H
 
-#define HP_VERSION 1
-#define HP_FIRST_TOKEN "\x89HYPERSTART\r\n\x1a\n\x01" /* 16 bytes */
-#define HP_TOKEN_SIZE 16
-#define HP_FRAME_HEADER 12
-#define HP_ATTR_HEADER 8
+#define HP_VERSION       1
+#define HP_FIRST_TOKEN   "\x89HYPERSTART\r\n\x1a\n\x01" /* 16 bytes */
+#define HP_TOKEN_SIZE    16
+#define HP_FRAME_HEADER  12
+#define HP_ATTR_HEADER   8
 #define HP_STREAM_HEADER 16
-#define HP_FRAME_MAX (1u << 20)
-#define HP_DATA_MAX (32u << 10)     /* payload of one DATA frame */
-#define HP_OUTPUT_RING (256u << 10) /* kept per stdout/stderr until acknowledged */
-#define HP_STDIN_RING (64u << 10)   /* the guest's window for stdin */
+#define HP_FRAME_MAX     (1u << 20)
+#define HP_DATA_MAX      (32u << 10)  /* payload of one DATA frame */
+#define HP_OUTPUT_RING   (256u << 10) /* kept per stdout/stderr until acknowledged */
+#define HP_STDIN_RING    (64u << 10)  /* the guest's window for stdin */
 
 enum hp_type {
 	/* requests, host to guest */
@@ -93,82 +93,82 @@ enum hp_flag {
 
 /* Tags. "n" number, "t" text, "b" bytes, "{" nested, "*" repeated. */
 enum hp_tag {
-	HP_T_VERSION = 1,      /* n  */
-	HP_T_TOKEN = 2,        /* b  token of the next connection */
-	HP_T_ENTROPY = 3,      /* b  mixed into and credited to the kernel's pool */
-	HP_T_CLOCK = 4,        /* n  ns since the epoch */
-	HP_T_PROCESS = 5,      /* {* HELLO reply: one per process not released */
-	HP_T_ID = 6,           /* n process number, or t container name */
-	HP_T_CODE = 7,         /* n  exit code; in ERROR an enum hp_error */
-	HP_T_SIGNAL = 8,       /* n  */
-	HP_T_OOM = 9,          /* n  1: the kernel killed for memory */
-	HP_T_STDIN_ACK = 10,   /* n  bytes of stdin that the guest has */
-	HP_T_STDIN_EOF = 11,   /* n  1: the guest has seen the end of stdin */
-	HP_T_PID = 12,         /* n  as seen inside the pod */
-	HP_T_MESSAGE = 13,     /* t  */
-	HP_T_ERRNO = 14,       /* n  Linux errno, 0 if none */
-	HP_T_KERNEL = 15,      /* t  uname -r */
-	HP_T_HOSTNAME = 16,    /* t  */
-	HP_T_INTERFACE = 17,   /* {* NAME ADDRESS* GATEWAY* MTU MAC */
-	HP_T_NAME = 18,        /* t  */
-	HP_T_ADDRESS = 19,     /* t* CIDR */
-	HP_T_GATEWAY = 20,     /* t* */
-	HP_T_MTU = 21,         /* n  */
-	HP_T_SYSCTL = 22,      /* {* NAME VALUE */
-	HP_T_VALUE = 23,       /* t  */
-	HP_T_CONTAINER = 24,   /* t  container name; absent: outside of all */
-	HP_T_IMAGE_DISK = 25,  /* t  serial number of the image's disk */
-	HP_T_FSTYPE = 26,      /* t  */
-	HP_T_SCRATCH_DISK = 27, /* t serial number; absent: upper layer on tmpfs */
-	HP_T_READONLY = 28,    /* n  */
-	HP_T_MOUNT = 29,       /* {* FSTYPE SOURCE TARGET FLAGS VALUE */
-	HP_T_SOURCE = 30,      /* t  */
-	HP_T_TARGET = 31,      /* t  */
-	HP_T_FLAGS = 32,       /* n  MS_* */
-	HP_T_FILE = 33,        /* {* TARGET CONTENT MODE */
-	HP_T_CONTENT = 34,     /* b  */
-	HP_T_MODE = 35,        /* n  */
-	HP_T_MASKED_PATH = 36, /* t* */
+	HP_T_VERSION = 1,        /* n  */
+	HP_T_TOKEN = 2,          /* b  token of the next connection */
+	HP_T_ENTROPY = 3,        /* b  mixed into and credited to the kernel's pool */
+	HP_T_CLOCK = 4,          /* n  ns since the epoch */
+	HP_T_PROCESS = 5,        /* {* HELLO reply: one per process not released */
+	HP_T_ID = 6,             /* n process number, or t container name */
+	HP_T_CODE = 7,           /* n  exit code; in ERROR an enum hp_error */
+	HP_T_SIGNAL = 8,         /* n  */
+	HP_T_OOM = 9,            /* n  1: the kernel killed for memory */
+	HP_T_STDIN_ACK = 10,     /* n  bytes of stdin that the guest has */
+	HP_T_STDIN_EOF = 11,     /* n  1: the guest has seen the end of stdin */
+	HP_T_PID = 12,           /* n  as seen inside the pod */
+	HP_T_MESSAGE = 13,       /* t  */
+	HP_T_ERRNO = 14,         /* n  Linux errno, 0 if none */
+	HP_T_KERNEL = 15,        /* t  uname -r */
+	HP_T_HOSTNAME = 16,      /* t  */
+	HP_T_INTERFACE = 17,     /* {* NAME ADDRESS* GATEWAY* MTU MAC */
+	HP_T_NAME = 18,          /* t  */
+	HP_T_ADDRESS = 19,       /* t* CIDR */
+	HP_T_GATEWAY = 20,       /* t* */
+	HP_T_MTU = 21,           /* n  */
+	HP_T_SYSCTL = 22,        /* {* NAME VALUE */
+	HP_T_VALUE = 23,         /* t  */
+	HP_T_CONTAINER = 24,     /* t  container name; absent: outside of all */
+	HP_T_IMAGE_DISK = 25,    /* t  serial number of the image's disk */
+	HP_T_FSTYPE = 26,        /* t  */
+	HP_T_SCRATCH_DISK = 27,  /* t serial number; absent: upper layer on tmpfs */
+	HP_T_READONLY = 28,      /* n  */
+	HP_T_MOUNT = 29,         /* {* FSTYPE SOURCE TARGET FLAGS VALUE */
+	HP_T_SOURCE = 30,        /* t  */
+	HP_T_TARGET = 31,        /* t  */
+	HP_T_FLAGS = 32,         /* n  MS_* */
+	HP_T_FILE = 33,          /* {* TARGET CONTENT MODE */
+	HP_T_CONTENT = 34,       /* b  */
+	HP_T_MODE = 35,          /* n  */
+	HP_T_MASKED_PATH = 36,   /* t* */
 	HP_T_READONLY_PATH = 37, /* t* */
-	HP_T_MEMORY_MAX = 38,  /* n  bytes */
-	HP_T_CPU_MAX = 39,     /* n  microseconds per 100 ms */
-	HP_T_PIDS_MAX = 40,    /* n  */
-	HP_T_ARG = 41,         /* t* */
-	HP_T_ENV = 42,         /* t* NAME=value */
-	HP_T_CWD = 43,         /* t  */
-	HP_T_USER = 44,        /* t  user[:group], names or numbers */
-	HP_T_GROUP = 45,       /* t* additional groups */
-	HP_T_TTY = 46,         /* n  */
-	HP_T_ROWS = 47,        /* n  */
-	HP_T_COLUMNS = 48,     /* n  */
-	HP_T_STDIN = 49,       /* n  1: keep stdin open */
-	HP_T_CAPS = 50,        /* n  bit mask of CAP_* */
-	HP_T_NO_NEW_PRIVS = 51, /* n */
-	HP_T_RLIMIT = 52,      /* {* ID SOFT HARD; ID is RLIMIT_* */
-	HP_T_SOFT = 53,        /* n  */
-	HP_T_HARD = 54,        /* n  */
-	HP_T_MAIN = 55,        /* n  1: when this ends, all of the container does */
-	HP_T_BUILTIN = 56,     /* n  enum hp_builtin instead of a program */
-	HP_T_ALL = 57,         /* n  1: signal every process of the container */
-	HP_T_TIMEOUT = 58,     /* n  ms */
-	HP_T_STATS = 59,       /* {* CONTAINER and the numbers below */
-	HP_T_MEMORY = 60,      /* n  bytes used */
-	HP_T_CPU_USEC = 61,    /* n  */
-	HP_T_PIDS = 62,        /* n  */
-	HP_T_READ_BYTES = 63,  /* n  */
-	HP_T_WRITE_BYTES = 64, /* n  */
-	HP_T_RX_BYTES = 65,    /* n  of the pod */
-	HP_T_TX_BYTES = 66,    /* n  of the pod */
-	HP_T_MEM_TOTAL = 67,   /* n  of the guest */
-	HP_T_MEM_FREE = 68,    /* n  of the guest: free and page cache */
-	HP_T_PPID = 69,        /* n  */
-	HP_T_UID = 70,         /* n  */
-	HP_T_START_MS = 71,    /* n  since the guest's boot */
-	HP_T_CPU_MS = 72,      /* n  */
-	HP_T_FREEZE = 73,      /* n  */
-	HP_T_EXIT_STATUS = 74, /* n  in ERROR of PROCESS_START: 126 or 127 */
-	HP_T_UPTIME_MS = 75,   /* n  */
-	HP_T_KERNEL_USED = 76, /* n  bytes that the kernel itself holds */
+	HP_T_MEMORY_MAX = 38,    /* n  bytes */
+	HP_T_CPU_MAX = 39,       /* n  microseconds per 100 ms */
+	HP_T_PIDS_MAX = 40,      /* n  */
+	HP_T_ARG = 41,           /* t* */
+	HP_T_ENV = 42,           /* t* NAME=value */
+	HP_T_CWD = 43,           /* t  */
+	HP_T_USER = 44,          /* t  user[:group], names or numbers */
+	HP_T_GROUP = 45,         /* t* additional groups */
+	HP_T_TTY = 46,           /* n  */
+	HP_T_ROWS = 47,          /* n  */
+	HP_T_COLUMNS = 48,       /* n  */
+	HP_T_STDIN = 49,         /* n  1: keep stdin open */
+	HP_T_CAPS = 50,          /* n  bit mask of CAP_* */
+	HP_T_NO_NEW_PRIVS = 51,  /* n */
+	HP_T_RLIMIT = 52,        /* {* ID SOFT HARD; ID is RLIMIT_* */
+	HP_T_SOFT = 53,          /* n  */
+	HP_T_HARD = 54,          /* n  */
+	HP_T_MAIN = 55,          /* n  1: when this ends, all of the container does */
+	HP_T_BUILTIN = 56,       /* n  enum hp_builtin instead of a program */
+	HP_T_ALL = 57,           /* n  1: signal every process of the container */
+	HP_T_TIMEOUT = 58,       /* n  ms */
+	HP_T_STATS = 59,         /* {* CONTAINER and the numbers below */
+	HP_T_MEMORY = 60,        /* n  bytes used */
+	HP_T_CPU_USEC = 61,      /* n  */
+	HP_T_PIDS = 62,          /* n  */
+	HP_T_READ_BYTES = 63,    /* n  */
+	HP_T_WRITE_BYTES = 64,   /* n  */
+	HP_T_RX_BYTES = 65,      /* n  of the pod */
+	HP_T_TX_BYTES = 66,      /* n  of the pod */
+	HP_T_MEM_TOTAL = 67,     /* n  of the guest */
+	HP_T_MEM_FREE = 68,      /* n  of the guest: free and page cache */
+	HP_T_PPID = 69,          /* n  */
+	HP_T_UID = 70,           /* n  */
+	HP_T_START_MS = 71,      /* n  since the guest's boot */
+	HP_T_CPU_MS = 72,        /* n  */
+	HP_T_FREEZE = 73,        /* n  */
+	HP_T_EXIT_STATUS = 74,   /* n  in ERROR of PROCESS_START: 126 or 127 */
+	HP_T_UPTIME_MS = 75,     /* n  */
+	HP_T_KERNEL_USED = 76,   /* n  bytes that the kernel itself holds */
 };
 
 enum hp_error {
@@ -177,8 +177,8 @@ enum hp_error {
 	HP_E_UNKNOWN = 3,   /* no such request */
 	HP_E_NOT_FOUND = 4, /* no such container or process */
 	HP_E_EXISTS = 5,
-	HP_E_STATE = 6,     /* not now */
-	HP_E_EXEC = 7,      /* the program could not be started, see EXIT_STATUS */
+	HP_E_STATE = 6, /* not now */
+	HP_E_EXEC = 7,  /* the program could not be started, see EXIT_STATUS */
 };
 
 enum hp_builtin {

@@ -15,7 +15,7 @@
 #include "process.h"
 #include "tar.h"
 
-#define META_MAX (1u << 20)
+#define META_MAX   (1u << 20)
 #define MAX_XATTRS 32
 
 struct xattr {

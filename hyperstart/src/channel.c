@@ -15,8 +15,8 @@
 
 static struct source source = {.fd = -1};
 static const struct channel_user *user;
-static bool keep_open;     /* virtio-serial: reads 0 while the host is away */
-static bool connected;     /* the token was seen, frames may flow */
+static bool keep_open; /* virtio-serial: reads 0 while the host is away */
+static bool connected; /* the token was seen, frames may flow */
 static uint8_t token[HP_TOKEN_SIZE];
 static struct buffer rx;
 static struct buffer control; /* whole frames */
@@ -71,10 +71,10 @@ static void parse_frames(void)
 		const uint8_t *p = rx.data + done;
 		uint32_t size = le32(p);
 		struct frame f = {
-			.type = le16(p + 4),
-			.id = le32(p + 8),
-			.body = p + HP_FRAME_HEADER,
-			.len = size - HP_FRAME_HEADER,
+		        .type = le16(p + 4),
+		        .id = le32(p + 8),
+		        .body = p + HP_FRAME_HEADER,
+		        .len = size - HP_FRAME_HEADER,
 		};
 
 		if (size < HP_FRAME_HEADER || size > HP_FRAME_MAX) {

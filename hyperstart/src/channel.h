@@ -14,9 +14,9 @@ struct frame {
 
 struct channel_user {
 	void (*on_frame)(const struct frame *frame);
-	void (*on_connect)(void);            /* a new connection: rewind the streams */
+	void (*on_connect)(void);              /* a new connection: rewind the streams */
 	bool (*next_data)(struct buffer *out); /* append one DATA frame, false if none */
-	void (*on_end)(void);                /* the descriptor itself is at its end */
+	void (*on_end)(void);                  /* the descriptor itself is at its end */
 };
 
 void channel_open(int fd, bool keep_when_closed, const struct channel_user *user);

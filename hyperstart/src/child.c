@@ -128,8 +128,8 @@ static int become(const struct process_spec *s, const struct identity *id, struc
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
 	uint64_t held = id->uid == 0 ? s->caps : 0;
 	struct __user_cap_data_struct data[2] = {
-		{(uint32_t)held, (uint32_t)held, 0},
-		{(uint32_t)(held >> 32), (uint32_t)(held >> 32), 0},
+	        {(uint32_t)held, (uint32_t)held, 0},
+	        {(uint32_t)(held >> 32), (uint32_t)(held >> 32), 0},
 	};
 
 	if (s->has_caps && drop_bounding(s->caps, err) < 0)
@@ -207,11 +207,12 @@ static _Noreturn void run_builtin(const struct process_spec *s, struct error *er
 	/* Nothing is executed, so nothing is closed by itself: not even our own
 	 * end of the pipe that stdin reads. */
 	syscall(SYS_close_range, 3u, ~0u, 0u);
-	_exit(s->builtin == HP_B_TAR_CREATE ? archive_create(s->args.v[0], s->args.n > 1, 1) : archive_extract(s->args.v[0], 0));
+	_exit(s->builtin == HP_B_TAR_CREATE ? archive_create(s->args.v[0], s->args.n > 1, 1)
+	                                    : archive_extract(s->args.v[0], 0));
 }
 
-static int prepare(const struct process_spec *s, const struct container *c, struct child_fds fds,
-		   struct identity *id, struct error *err)
+static int prepare(const struct process_spec *s, const struct container *c, struct child_fds fds, struct identity *id,
+                   struct error *err)
 {
 	int master = -1;
 

@@ -6,7 +6,7 @@
 #include "channel.h"
 #include "loop.h"
 
-#define RUN_DIR "/run/hyper"
+#define RUN_DIR     "/run/hyper"
 #define CGROUP_ROOT "/sys/fs/cgroup"
 
 struct mount_spec {

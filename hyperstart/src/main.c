@@ -30,7 +30,7 @@
 #ifndef HYPERSTART_VERSION
 #define HYPERSTART_VERSION "dev"
 #endif
-#define PORT_NAME "sh.hyper.guest.0"
+#define PORT_NAME       "sh.hyper.guest.0"
 #define PORT_TIMEOUT_MS 30000
 
 static bool in_vm;
@@ -168,10 +168,10 @@ static void mount_all(void)
 	static const struct {
 		const char *type, *target, *options;
 	} m[] = {{"proc", "/proc", NULL},
-		 {"sysfs", "/sys", NULL},
-		 {"devtmpfs", "/dev", NULL},
-		 {"cgroup2", CGROUP_ROOT, "nsdelegate"},
-		 {"tmpfs", "/run", "mode=0755"}};
+	         {"sysfs", "/sys", NULL},
+	         {"devtmpfs", "/dev", NULL},
+	         {"cgroup2", CGROUP_ROOT, "nsdelegate"},
+	         {"tmpfs", "/run", "mode=0755"}};
 
 	/* pivot_root refuses to leave the initial ramfs: move to a tmpfs. */
 	mkdir("/root", 0700);
@@ -179,8 +179,7 @@ static void mount_all(void)
 	    mount("/root", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
 		log_line("root: %s", strerror(errno));
 	for (size_t i = 0; i < ARRAY_LEN(m); i++)
-		if (make_dirs(m[i].target, 0755) < 0 ||
-		    mount(m[i].type, m[i].target, m[i].type, 0, m[i].options) < 0)
+		if (make_dirs(m[i].target, 0755) < 0 || mount(m[i].type, m[i].target, m[i].type, 0, m[i].options) < 0)
 			log_line("mounting %s: %s", m[i].target, strerror(errno));
 	make_dirs(RUN_DIR, 0700);
 }

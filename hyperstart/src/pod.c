@@ -66,8 +66,9 @@ int parse_sysctl(const struct attr *a, struct pair *out, struct error *err)
 	int r;
 
 	while ((r = attr_next(&c, &b, err)) > 0) {
-		r = b.tag == HP_T_NAME ? attr_text(&b, &out->name, err)
-		    : b.tag == HP_T_VALUE ? attr_text(&b, &out->value, err) : 0;
+		r = b.tag == HP_T_NAME    ? attr_text(&b, &out->name, err)
+		    : b.tag == HP_T_VALUE ? attr_text(&b, &out->value, err)
+		                          : 0;
 		if (r < 0)
 			return -1;
 	}

@@ -24,11 +24,11 @@ struct process_spec {
 struct process {
 	struct process *next;
 	uint32_t id;
-	uint32_t request;      /* answered when the program runs or could not */
-	pid_t pid;             /* as hyperstart sees it */
-	uint64_t pod_pid;      /* as the pod sees it */
+	uint32_t request;            /* answered when the program runs or could not */
+	pid_t pid;                   /* as hyperstart sees it */
+	uint64_t pod_pid;            /* as the pod sees it */
 	struct container *container; /* NULL: outside of all */
-	struct source status;  /* open until exec has happened */
+	struct source status;        /* open until exec has happened */
 	struct input in;
 	struct output out, err;
 	bool tty, main, started, exited, oom;
@@ -46,6 +46,8 @@ struct child_fds {
 	int status, in, out, err; /* in, out, err: -1 for a terminal */
 };
 
+struct process *process_find(uint32_t id);
+void process_free(struct process *p);
 int process_start(const struct frame *f, struct error *err);
 int process_signal(const struct frame *f, struct error *err);
 int process_resize(const struct frame *f, struct error *err);

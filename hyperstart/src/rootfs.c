@@ -18,7 +18,7 @@
 
 #include "container.h"
 
-#define OPEN_TREE_CLONE_ 1
+#define OPEN_TREE_CLONE_         1
 #define MOVE_MOUNT_F_EMPTY_PATH_ 4
 
 static int copy_tree_fd(const char *path)
@@ -55,8 +55,7 @@ static int find_disk(const char *serial, char *out, size_t size, struct error *e
 	return found ? 0 : fail(err, HP_E_NOT_FOUND, 0, "no disk with serial number %s", serial);
 }
 
-static int mount_disk(const char *serial, const char *target, const char *type, unsigned long flags,
-		      struct error *err)
+static int mount_disk(const char *serial, const char *target, const char *type, unsigned long flags, struct error *err)
 {
 	char device[300];
 
@@ -126,14 +125,11 @@ static int make_devices(struct error *err)
 	static const struct {
 		const char *path;
 		unsigned major, minor;
-	} node[] = {{"/dev/null", 1, 3}, {"/dev/zero", 1, 5},    {"/dev/full", 1, 7},
-		    {"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0}};
-	static const char *const link[][2] = {{"/proc/self/fd", "/dev/fd"},
-					      {"/proc/self/fd/0", "/dev/stdin"},
-					      {"/proc/self/fd/1", "/dev/stdout"},
-					      {"/proc/self/fd/2", "/dev/stderr"},
-					      {"/proc/kcore", "/dev/core"},
-					      {"pts/ptmx", "/dev/ptmx"}};
+	} node[] = {{"/dev/null", 1, 3},   {"/dev/zero", 1, 5},    {"/dev/full", 1, 7},
+	            {"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0}};
+	static const char *const link[][2] = {{"/proc/self/fd", "/dev/fd"},       {"/proc/self/fd/0", "/dev/stdin"},
+	                                      {"/proc/self/fd/1", "/dev/stdout"}, {"/proc/self/fd/2", "/dev/stderr"},
+	                                      {"/proc/kcore", "/dev/core"},       {"pts/ptmx", "/dev/ptmx"}};
 
 	umask(0);
 	for (size_t i = 0; i < ARRAY_LEN(node); i++)
@@ -160,13 +156,13 @@ static int mount_at(const struct mount_spec *m, struct error *err)
 static int mount_standard(struct error *err)
 {
 	static const struct mount_spec standard[] = {
-		{"proc", "proc", "/proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
-		{"tmpfs", "tmpfs", "/dev", "mode=755,size=65536k", MS_NOSUID | MS_STRICTATIME},
-		{"devpts", "devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620,gid=5", MS_NOSUID | MS_NOEXEC},
-		{"sysfs", "sysfs", "/sys", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC},
-		{"mqueue", "mqueue", "/dev/mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
-		{"tmpfs", "shm", "/dev/shm", "mode=1777,size=65536k", MS_NOSUID | MS_NODEV | MS_NOEXEC},
-		{"cgroup2", "cgroup", "/sys/fs/cgroup", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC},
+	        {"proc", "proc", "/proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
+	        {"tmpfs", "tmpfs", "/dev", "mode=755,size=65536k", MS_NOSUID | MS_STRICTATIME},
+	        {"devpts", "devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620,gid=5", MS_NOSUID | MS_NOEXEC},
+	        {"sysfs", "sysfs", "/sys", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC},
+	        {"mqueue", "mqueue", "/dev/mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
+	        {"tmpfs", "shm", "/dev/shm", "mode=1777,size=65536k", MS_NOSUID | MS_NODEV | MS_NOEXEC},
+	        {"cgroup2", "cgroup", "/sys/fs/cgroup", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(standard); i++)

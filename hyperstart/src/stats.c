@@ -77,7 +77,8 @@ void stats_answer(uint32_t id)
 	if (read_file(AT_FDCWD, "/proc/meminfo", buf, sizeof buf) > 0) {
 		put_u64(b, HP_T_MEM_TOTAL, meminfo(buf, "MemTotal:"));
 		put_u64(b, HP_T_MEM_FREE, meminfo(buf, "MemAvailable:"));
-		put_u64(b, HP_T_KERNEL_USED, meminfo(buf, "Slab:") + meminfo(buf, "KernelStack:") + meminfo(buf, "PageTables:"));
+		put_u64(b, HP_T_KERNEL_USED,
+		        meminfo(buf, "Slab:") + meminfo(buf, "KernelStack:") + meminfo(buf, "PageTables:"));
 	}
 	put_network(b);
 	for (const struct container *c = container_first(); c; c = c->next)

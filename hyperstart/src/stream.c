@@ -202,8 +202,7 @@ void input_open(struct input *in, int fd, bool is_tty)
 	loop_change(&in->source, 0);
 }
 
-int input_data(struct input *in, uint64_t offset, const uint8_t *data, size_t len, bool eof,
-	       struct error *err)
+int input_data(struct input *in, uint64_t offset, const uint8_t *data, size_t len, bool eof, struct error *err)
 {
 	uint64_t skip = in->ring.end - offset;
 	size_t at, first;

@@ -75,8 +75,7 @@ static int find_user(const char *want, struct identity *out, char **name, struct
 	if (f)
 		fclose(f);
 	if (!found && !numeric)
-		return fail(err, HP_E_EXEC, 0, "unable to find user %s: no matching entries in passwd file",
-			    want);
+		return fail(err, HP_E_EXEC, 0, "unable to find user %s: no matching entries in passwd file", want);
 	if (!found)
 		out->uid = number;
 	return 0;
@@ -91,8 +90,7 @@ static bool is_member(char *members, const char *name)
 }
 
 /* want: a group's name or number, or NULL to add the groups of member. */
-static int find_group(const char *want, const char *member, struct identity *out, gid_t *gid,
-		      struct error *err)
+static int find_group(const char *want, const char *member, struct identity *out, gid_t *gid, struct error *err)
 {
 	FILE *f = fopen("/etc/group", "re");
 	uint32_t number = 0;
@@ -119,13 +117,11 @@ static int find_group(const char *want, const char *member, struct identity *out
 	if (want && !found && numeric)
 		*gid = number;
 	if (want && !found && !numeric)
-		return fail(err, HP_E_EXEC, 0, "unable to find group %s: no matching entries in group file",
-			    want);
+		return fail(err, HP_E_EXEC, 0, "unable to find group %s: no matching entries in group file", want);
 	return 0;
 }
 
-int identity_resolve(const char *user, const struct strings *extra, struct identity *out,
-		     struct error *err)
+int identity_resolve(const char *user, const struct strings *extra, struct identity *out, struct error *err)
 {
 	cleanup_free char *spec = xstrndup(user ? user : "", user ? strlen(user) : 0);
 	cleanup_free char *name = xstrndup("", 0);

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define PRINTF_LIKE(fmt, first) __attribute__((format(printf, fmt, first)))
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+#define ARRAY_LEN(a)            (sizeof(a) / sizeof((a)[0]))
 
 struct error {
 	int code;        /* enum hp_error */
@@ -45,7 +45,7 @@ static inline void close_fd(int *fd)
 		close(*fd);
 	*fd = -1;
 }
-#define cleanup_free __attribute__((cleanup(free_ptr)))
+#define cleanup_free  __attribute__((cleanup(free_ptr)))
 #define cleanup_close __attribute__((cleanup(close_fd)))
 
 /* A NULL-terminated list of owned strings. */
@@ -58,10 +58,10 @@ void strings_free(struct strings *s);
 
 int read_file(int dirfd, const char *path, char *buf, size_t size); /* length or -1 */
 int write_file(const char *path, const void *data, size_t len);
-int make_dirs(const char *path, int mode);         /* mkdir -p */
-int make_parents(const char *path);                /* mkdir -p of the dirname */
+int make_dirs(const char *path, int mode); /* mkdir -p */
+int make_parents(const char *path);        /* mkdir -p of the dirname */
 int write_all(int fd, const void *data, size_t len);
-int read_all(int fd, void *data, size_t len);      /* 1 all, 0 end, -1 */
+int read_all(int fd, void *data, size_t len); /* 1 all, 0 end, -1 */
 int set_flags(int fd, bool nonblock);
 
 #endif

@@ -18,10 +18,7 @@ struct attr {
 
 /* 1: an attribute was read; 0: the end; -1: malformed. */
 int attr_next(struct cursor *c, struct attr *a, struct error *err);
-static inline struct cursor attr_nested(const struct attr *a)
-{
-	return (struct cursor){a->data, a->data + a->len};
-}
+static inline struct cursor attr_nested(const struct attr *a) { return (struct cursor){a->data, a->data + a->len}; }
 int attr_u64(const struct attr *a, uint64_t *out, struct error *err);
 int attr_text(const struct attr *a, char **out, struct error *err); /* frees what *out held */
 int attr_add_text(const struct attr *a, struct strings *out, struct error *err);

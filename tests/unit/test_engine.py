@@ -17,7 +17,14 @@ from hypercontainer.model.status import Container, Process
 from hypercontainer.network import usermode
 from hypercontainer.state.database import Database
 
-CONFIG = {"Entrypoint": ["/entry"], "Cmd": ["default"], "Env": ["A=image", "PATH=/image"], "WorkingDir": "/srv", "User": "app", "StopSignal": "SIGQUIT"}
+CONFIG = {
+    "Entrypoint": ["/entry"],
+    "Cmd": ["default"],
+    "Env": ["A=image", "PATH=/image"],
+    "WorkingDir": "/srv",
+    "User": "app",
+    "StopSignal": "SIGQUIT",
+}
 
 
 def spec(**how: object) -> ContainerSpec:

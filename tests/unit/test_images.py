@@ -110,7 +110,12 @@ def test_hard_link_across_layers_keeps_the_old_contents() -> None:
 
 def test_entries_below_a_symbolic_link_follow_it() -> None:
     link = ("lib", {"type": tarfile.SYMTYPE, "link": "usr/lib"})
-    assert names(merged(layer(directory("usr"), directory("usr/lib"), link), layer(file("lib/x")))) == ["lib", "usr", "usr/lib", "usr/lib/x"]
+    assert names(merged(layer(directory("usr"), directory("usr/lib"), link), layer(file("lib/x")))) == [
+        "lib",
+        "usr",
+        "usr/lib",
+        "usr/lib/x",
+    ]
 
 
 def test_symbolic_link_loops_are_refused() -> None:
@@ -248,7 +253,9 @@ def test_layers_of_any_compression(tmp_path: Path, compress: Callable[[bytes], b
         assert spool.read(len(data)) == data
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:2000] + b"\0" * 50 + b[2050:], lambda b: gzip.compress(b"other")])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b[:2000] + b"\0" * 50 + b[2050:], lambda b: gzip.compress(b"other")]
+)
 def test_corrupt_blob_is_refused_and_removed(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     data = os.urandom(100_000)
     with pytest.raises(NotFound, match="is corrupt and was removed"):

@@ -32,6 +32,7 @@ from ..sys.files import no_space_as_error, remove_tree
 from ..volumes.scratch import ScratchDisks
 from . import resolve
 from .events import Events
+from .life import Life
 from .logs import LogWriter
 from .paths import Paths
 from .provision import Provisioner, Runtime, record
@@ -42,20 +43,6 @@ log = logging.getLogger(__name__)
 LOST_EXIT_CODE = 255  # of a container whose VM died under it
 _DRAIN_TIMEOUT = 10.0  # seconds for the last output of a process that has ended
 _SIGKILL = 9
-
-
-class Life:
-    """What a container has in memory besides its record."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
-        self.lock = asyncio.Lock()
-        self.runtime: Runtime | None = None
-        self.stopped = asyncio.Event()  # not running; its exit code is in the record
-        self.stopped.set()
-        self.removed = asyncio.Event()
-        self.watch: asyncio.Task[None] | None = None
-        self.exit_code = 0  # kept here too: with auto_remove the record goes first
 
 
 class Containers:
@@ -374,35 +361,22 @@ class Containers:
 
     # -- the daemon's own life ------------------------------------------------------
 
-    async def recover(self) -> None:
-        """Take up the VMs that an earlier daemon left; settle the records of those that ended."""
-        for pod in self._registry.pods():
-            for container in self._registry.members(pod.id):
-                if container.state.status in (ContainerStatus.RUNNING, ContainerStatus.PAUSED):
-                    await self._recover(pod, container)
-                elif container.spec.auto_remove and container.state.status is ContainerStatus.EXITED:
-                    self._discard(container)
+    def take_up(self, container: Container, life: Life, runtime: Runtime, handle: GuestProcessHandle) -> None:
+        """Go on with a container whose VM an earlier daemon started."""
+        life.hub.attach_process(handle)
+        runtime.handles[container.id] = handle
+        self._registry.put_pod(record(self._registry.pod(container.pod), runtime, self._driver))
+        life.runtime = runtime
+        life.stopped.clear()
+        life.watch = self._own(self._watch(container, life, runtime, handle))
 
-    async def _recover(self, pod: Pod, container: Container) -> None:
-        life = self.life(container)
-        runtime = await self._provisioner.reattach(pod)
-        number = pod.vm.processes.get(container.id, 0) if pod.vm else 0
-        if runtime is not None:
-            handle = runtime.session.adopt(number, life.hub, life.hub.begin(resume=True))
-            if handle is not None:
-                life.hub.attach_process(handle)
-                runtime.handles[container.id] = handle
-                self._registry.put_pod(record(pod, runtime, self._driver))
-                life.runtime = runtime
-                life.stopped.clear()
-                life.watch = self._own(self._watch(container, life, runtime, handle))
-                return
-            await runtime.stop(clean=False)
-        self._registry.put_pod(msgspec.structs.replace(pod, vm=None))
+    def settle_lost(self, container: Container, message: str) -> None:
+        """Record the end of a container whose VM is gone."""
+        self._registry.put_pod(msgspec.structs.replace(self._registry.pod(container.pod), vm=None))
         container = self._update(
-            container, status=ContainerStatus.EXITED, pid=0, exit_code=LOST_EXIT_CODE, finished_at=ids.now(),
-            error="its virtual machine ended while hyperd was not running",
-        )  # fmt: skip
+            container, status=ContainerStatus.EXITED, pid=0, exit_code=LOST_EXIT_CODE, finished_at=ids.now(), error=message
+        )
+        self._tell("die", container, exit_code=str(LOST_EXIT_CODE))
         if container.spec.auto_remove:
             self._discard(container)
 

@@ -27,6 +27,7 @@ from .logs import Follower, LogRecord, read
 from .monitor import Monitor
 from .paths import Paths
 from .provision import BootFiles, Provisioner
+from .recover import recover
 from .registry import Registry
 
 
@@ -55,7 +56,7 @@ class Engine:
         self._database = Database(paths.database)
         self.registry = Registry(self._database)
         self.images = ImageStore(paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use)
-        provisioner = Provisioner(paths, driver, self.images, boot)
+        provisioner = self._provisioner = Provisioner(paths, driver, self.images, boot)
         self.containers = Containers(
             paths=paths, registry=self.registry, images=self.images, provisioner=provisioner, driver=driver.name,
             scratch=ScratchDisks(paths.cache, settings.scratch_size), events=self.events,
@@ -68,7 +69,7 @@ class Engine:
     async def open(self) -> None:
         """Take up where an earlier daemon left."""
         self.images.open()
-        await self.containers.recover()
+        await recover(self.registry, self.containers, self._provisioner)
         paths = self.settings.paths
         keep = {paths.machine(p.id) for p in self.registry.pods() if p.vm}
         self.driver.sweep(paths.run / "pods", keep)

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` do all their own set-up on Debian 12, as root.
+
+PYTEST = .venv/bin/pytest
+
+.PHONY: demo test setup unit guest vm e2e lint bench man clean
+
+demo: ## set everything up, run a first container, print a transcript
+	@scripts/setup demo
+	@scripts/demo
+
+test: ## the whole suite
+	@scripts/setup test
+	$(PYTEST)
+
+setup: ## only the set-up
+	@scripts/setup test
+
+unit guest vm e2e: ## one tier
+	@scripts/setup test
+	$(PYTEST) tests/$@
+
+lint: ## formatters, linters, types, layers
+	@scripts/setup test
+	$(PYTEST) tests/unit/test_style.py
+
+bench: ## print figures beside those of podman, as medians with ratios
+	@scripts/setup test
+	.venv/bin/python -m bench
+
+man: ## write the man pages anew from the command line's own help
+	.venv/bin/python scripts/make_man.py
+
+clean: ## remove what was built in this tree; caches stay
+	rm -rf .venv build dist src/hypercontainer/guest/bin

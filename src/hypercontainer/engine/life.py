@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a container has in memory besides its record."""
+
+from __future__ import annotations
+
+import asyncio
+
+from .provision import Runtime
+from .streams import Hub
+
+
+class Life:
+    """Its output, its lock, its VM while it runs, and what others wait for."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.lock = asyncio.Lock()
+        self.runtime: Runtime | None = None
+        self.stopped = asyncio.Event()  # not running; its exit code is in the record
+        self.stopped.set()
+        self.removed = asyncio.Event()
+        self.watch: asyncio.Task[None] | None = None
+        self.exit_code = 0  # kept here too: with auto_remove the record goes first

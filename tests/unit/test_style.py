@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of this code base, as tests: linters, types, layers, budgets."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODULE_LIMIT, FUNCTION_LIMIT = 400, 60  # lines; 250 and 30 are aimed at
+C_FUNCTION_LIMIT = 80
+
+
+def run(*args: str | Path, cwd: Path) -> None:
+    done = subprocess.run([str(a) for a in args], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def tool(name: str) -> Path:
+    return Path(sys.executable).parent / name
+
+
+def test_ruff(repository: Path) -> None:
+    run(tool("ruff"), "check", "src", "tests", "bench", "hyperstart", "hyperkernel", "scripts", cwd=repository)
+    run(tool("ruff"), "format", "--check", "src", "tests", "bench", "hyperstart", "hyperkernel", "scripts", cwd=repository)
+
+
+def test_mypy(repository: Path) -> None:
+    run(tool("mypy"), cwd=repository)
+
+
+def test_layers(repository: Path) -> None:
+    run(tool("lint-imports"), cwd=repository)
+
+
+def test_clang_format(repository: Path) -> None:
+    sources = [p for pattern in ("src/*.[ch]", "include/*.h", "tests/*.c") for p in (repository / "hyperstart").glob(pattern)]
+    run("clang-format", "--dry-run", "--Werror", *sources, cwd=repository / "hyperstart")
+
+
+def sources(repository: Path) -> list[Path]:
+    return sorted(p for d in ("src", "bench", "hyperkernel", "hyperstart") for p in (repository / d).rglob("*.py"))
+
+
+def test_budgets(repository: Path) -> None:
+    over = []
+    for path in sources(repository):
+        text = path.read_text()
+        if len(text.splitlines()) > MODULE_LIMIT:
+            over.append(f"{path}: {len(text.splitlines())} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > FUNCTION_LIMIT:
+                    over.append(f"{path}:{node.lineno} {node.name}: {length} lines")
+    assert over == []
+
+
+def test_c_budgets(repository: Path) -> None:
+    over = []
+    for path in (repository / "hyperstart/src").glob("*.c"):
+        lines = path.read_text().splitlines()
+        assert len(lines) <= MODULE_LIMIT, path
+        begin = 0
+        for number, line in enumerate(lines, 1):
+            if line == "{":
+                begin = number
+            elif line == "}" and begin and number - begin > C_FUNCTION_LIMIT:
+                over.append(f"{path.name}:{begin}")
+    assert over == []
+
+
+@pytest.mark.parametrize("pattern", ["**/*.py", "hyperstart/**/*.[ch]", "scripts/*", "Makefile"])
+def test_every_file_names_its_licence(repository: Path, pattern: str) -> None:
+    tracked = subprocess.run(["git", "ls-files", pattern], cwd=repository, capture_output=True, text=True, check=True).stdout.split()
+    missing = [f for f in tracked if "SPDX-License-Identifier: Apache-2.0" not in (repository / f).read_text()[:300]]
+    assert missing == []
+
+
+def test_every_module_says_what_it_is_for(repository: Path) -> None:
+    silent = [
+        str(p.relative_to(repository))
+        for p in (repository / "src").rglob("*.py")
+        if p.name not in ("__main__.py",) and ast.get_docstring(ast.parse(p.read_text())) is None
+    ]
+    assert silent == []
