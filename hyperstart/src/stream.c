@@ -90,7 +90,7 @@ void output_ended(struct output *o)
 void output_rewind(struct output *o)
 {
 	o->sent = o->limit = o->ring.start;
-	o->eof_sent = false;
+	o->eof_sent = o->asked = false;
 }
 
 int output_window(struct output *o, uint64_t ack, uint64_t limit, struct error *err)
@@ -102,6 +102,7 @@ int output_window(struct output *o, uint64_t ack, uint64_t limit, struct error *
 	if (o->sent < o->ring.start)
 		o->sent = o->ring.start;
 	o->limit = limit;
+	o->asked = true;
 	if (o->eof && o->ring.start == o->ring.end)
 		ring_give_up(&o->ring);
 	else if (o->source.fd >= 0 && o->source.events == 0) {
@@ -123,7 +124,9 @@ bool output_frame(struct output *o, uint32_t id, uint8_t stream, struct buffer *
 	if (len > HP_DATA_MAX)
 		len = HP_DATA_MAX;
 	last = o->eof && o->sent + len == o->ring.end;
-	if (len == 0 && (!last || o->eof_sent))
+	/* Not even the end is told before the host has asked: after a
+	 * reconnection it must take the process up first. */
+	if (!o->asked || (len == 0 && (!last || o->eof_sent)))
 		return false;
 	head[1] = last ? HP_DATA_EOF : 0;
 	store64(head + 8, o->sent);

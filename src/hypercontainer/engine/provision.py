@@ -18,7 +18,7 @@ import msgspec
 
 from ..errors import HyperError, Unavailable
 from ..guest.process import GuestProcessHandle
-from ..guest.session import GuestSession
+from ..guest.session import GuestSession, next_token
 from ..hypervisor.driver import Disk, Driver, Machine, MachineConfig, UserNetwork
 from ..images.store import ImageStore
 from ..model.status import Container, Pod, Vm
@@ -31,6 +31,7 @@ from .paths import Paths
 from .streams import Hub
 
 log = logging.getLogger(__name__)
+_RECONNECT = (0.5, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds that each attempt may take
 SHUTDOWN_TIMEOUT = 10.0  # seconds until a guest that does not sync is killed
 _LOOPBACK = Interface("lo", ("127.0.0.1/8", "::1/128"))
 
@@ -151,14 +152,29 @@ class Provisioner:
         if machine is None:
             remove_tree(directory)
             return None
-        try:
-            session = await GuestSession.open(machine.connect(), bytes.fromhex(vm.token), timeout=self._boot_files().timeout)
-        except HyperError as error:
-            log.warning("pod %s: its VM does not answer and is ended: %s", pod.name, error)
+        session = await _reconnect(machine, bytes.fromhex(vm.token))
+        if session is None:
+            log.warning("pod %s: its VM does not answer and is ended: %s", pod.name, machine.last_words())
             await machine.kill()
             remove_tree(directory)
             return None
         return Runtime(machine, session, directory)
+
+
+async def _reconnect(machine: Machine, token: bytes) -> GuestSession | None:
+    """A session with a guest that an earlier daemon left; None when it never answers.
+
+    A guest that was writing at the moment when its connection broke leaves
+    QEMU's port throttled for good (virtio-console.c, flush_buf); closing
+    another connection resets it. So the first attempts are short.
+    """
+    for patience in _RECONNECT:
+        for candidate in (token, next_token(token)):
+            try:
+                return await GuestSession.open(machine.connect(), candidate, timeout=patience)
+            except HyperError as error:
+                log.debug("reconnecting: %s", error)
+    return None
 
 
 def record(pod: Pod, runtime: Runtime, driver: str) -> Pod:

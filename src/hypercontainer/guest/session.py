@@ -11,13 +11,14 @@ the peer breaks the protocol, or by `close`; whatever waits then gets
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import socket
 import time
 from enum import Enum
 
 from ..errors import DeadlineExceeded, GuestError, InvalidState, StartFailed, Unavailable
-from ..protocol.constants import TOKEN_SIZE, GuestCode, Tag, Type
+from ..protocol.constants import FIRST_TOKEN, TOKEN_SIZE, GuestCode, Tag, Type
 from ..protocol.messages import (
     ExitStatus,
     GuestContainer,
@@ -35,6 +36,16 @@ from .process import GuestProcessHandle, Sink
 REQUEST_TIMEOUT = 60.0  # seconds
 
 
+def next_token(token: bytes) -> bytes:
+    """The token of the connection after one that `token` opened.
+
+    The first is random: containers know HP_FIRST_TOKEN. Each further one
+    follows from its predecessor, so that a host that does not know whether
+    its last HELLO arrived has just two tokens to try.
+    """
+    return os.urandom(TOKEN_SIZE) if token == FIRST_TOKEN else hashlib.sha256(token).digest()[:TOKEN_SIZE]
+
+
 class State(Enum):
     """Where a session is in its life."""
 
@@ -50,7 +61,7 @@ class GuestSession(asyncio.Protocol):
     def __init__(self, token: bytes) -> None:
         self.state = State.IDLE
         self.hello: Hello | None = None
-        self.next_token = os.urandom(TOKEN_SIZE)
+        self.next_token = next_token(token)
         self.closed = asyncio.Event()
         self._token = token
         self._reader = FrameReader(token)

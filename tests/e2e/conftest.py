@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The installed commands, a real registry, images made from Debian's packages."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.sys.process import start_time
+from tests.vm.conftest import machines
+
+from . import images
+
+BIN = Path(sys.executable).parent
+DEADLINE = 120.0  # seconds for any one command
+
+
+def wait_for(condition: Callable[[], bool], what: str, deadline: float = 60.0) -> None:
+    """Poll until it holds."""
+    end = time.monotonic() + deadline
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {deadline:g} s"
+        time.sleep(0.05)
+
+
+@dataclass
+class Daemon:
+    """A hyperd of a test's own."""
+
+    process: subprocess.Popen[bytes]
+    root: Path
+    run: Path
+
+    @property
+    def socket(self) -> Path:
+        return self.run / "hyper.sock"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "HYPER_HOST": str(self.socket), "PATH": f"{BIN}:{os.environ['PATH']}"}
+
+    def ctl(self, *args: str | Path, input: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run hyperctl; with `check` it must succeed."""
+        done = subprocess.run(
+            [BIN / "hyperctl", *map(str, args)], input=input, capture_output=True, env=self.environment, timeout=DEADLINE, check=False
+        )
+        text = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        assert not check or done.returncode == 0, f"{args}: {text.returncode}\n{text.stdout}\n{text.stderr}"
+        return text
+
+    def out(self, *args: str | Path) -> str:
+        return self.ctl(*args).stdout.strip()
+
+    def remove_all(self) -> None:
+        if ids := self.out("ps", "-aq").split():
+            self.ctl("rm", "-f", *ids)
+
+    def leftovers(self) -> dict[str, object]:
+        """What a failure might leave behind."""
+        return {
+            "containers": sorted(p.name for p in (self.root / "containers").iterdir()),
+            "pods": sorted(p.name for p in (self.run / "pods").iterdir()),
+            "machines": machines(self.run),
+            "staging": sorted(p.name for p in (self.root / "images/staging").iterdir()),
+            "half-made": sorted(p.name for p in (self.root / "images/disks").glob("*.tmp")),
+            "blobs": sorted(p.name for p in (self.root / "images/blobs/sha256").iterdir()),
+        }
+
+    def stop(self, sig: int = signal.SIGTERM) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+            self.process.wait(DEADLINE)
+
+
+Launch = Callable[..., AbstractContextManager[Daemon]]
+
+
+@contextlib.contextmanager
+def launched(root: Path, *options: str, run: Path | None = None) -> Iterator[Daemon]:
+    """A daemon; its containers end with it, and a test that leaves a VM behind fails."""
+    with tempfile.TemporaryDirectory(prefix="hye") as short:
+        directory = run or Path(short)
+        log = open(root.parent / f"{root.name}-hyperd.log", "ab")
+        with log:
+            process = subprocess.Popen([BIN / "hyperd", "--root", root, "--run", directory, *options], stdout=log, stderr=log)
+        daemon = Daemon(process, root, directory)
+        try:
+            wait_for(lambda: daemon.socket.exists() or process.poll() is not None, "hyperd's socket")
+            if process.poll() is None:
+                wait_for(lambda: daemon.ctl("version", check=False).returncode == 0, "hyperd's answer")
+            yield daemon
+        finally:
+            daemon.stop()
+            assert run is not None or machines(directory) == [], "a virtual machine outlived its daemon"
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon for the tests that need no other; it has the built-in image."""
+    with launched(tmp_path_factory.mktemp("shared") / "root") as daemon:
+        daemon.ctl("pull", "-q", "builtin:busybox")
+        yield daemon
+
+
+@pytest.fixture
+def hyper(shared: Daemon) -> Iterator[Daemon]:
+    """The shared daemon, clean afterwards."""
+    yield shared
+    shared.remove_all()
+    left = shared.leftovers()
+    assert (left["containers"], left["pods"], left["machines"], left["staging"], left["half-made"]) == ([], [], [], [], [])
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+@dataclass
+class Registry:
+    """docker-registry on loopback."""
+
+    address: str
+    storage: Path
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    directory = tmp_path_factory.mktemp("registry")
+    port = free_port()
+    storage = directory / "storage"
+    config = directory / "config.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {storage}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
+    )
+    with open(directory / "log", "wb") as log:
+        process = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    try:
+        wait_for(answers, "docker-registry")
+        yield Registry(f"localhost:{port}", storage)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def push(layout: Path, registry: Registry, name: str) -> str:
+    """Push an OCI layout's image `test`; its name in the registry."""
+    full = f"{registry.address}/{name}"
+    command = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout}:test", f"docker://{full}"]
+    subprocess.run(command, check=True, capture_output=True)
+    return full
+
+
+@pytest.fixture(scope="session")
+def nginx_layout() -> Path:
+    return images.nginx()
+
+
+@pytest.fixture(scope="session")
+def databases_layout() -> Path:
+    return images.databases()
+
+
+def alive(pid: int) -> bool:
+    return start_time(pid) != 0
