@@ -56,7 +56,9 @@ class Daemon:
         done = subprocess.run(
             [BIN / "hyperctl", *map(str, args)], input=input, capture_output=True, env=self.environment, timeout=DEADLINE, check=False
         )
-        text = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        text = subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        )
         assert not check or done.returncode == 0, f"{args}: {text.returncode}\n{text.stdout}\n{text.stderr}"
         return text
 

@@ -66,7 +66,18 @@ def nginx() -> Path:
         conf.write_text("daemon off;\nerror_log /dev/stderr;\n")
         _insert(layout, conf, "/etc/nginx/modules-enabled/99-foreground.conf")
         run("umoci", "insert", "--image", image, "--whiteout", "/etc/nginx/nginx.conf.none")
-        run("umoci", "config", "--image", image, "--config.cmd", "nginx", "--config.exposedports", "80/tcp", "--config.stopsignal", "SIGQUIT")
+        run(
+            "umoci",
+            "config",
+            "--image",
+            image,
+            "--config.cmd",
+            "nginx",
+            "--config.exposedports",
+            "80/tcp",
+            "--config.stopsignal",
+            "SIGQUIT",
+        )
 
     return cached("nginx", make)
 

@@ -42,7 +42,9 @@ def test_a_file_of_stdin_to_its_end(hyper: Daemon, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.write_bytes(os.urandom(5_000_000))
     with open(data, "rb") as f:
-        done = subprocess.run([BIN / "hyperctl", "run", "-i", "--rm", "busybox", "md5sum"], stdin=f, capture_output=True, env=hyper.environment, check=True)
+        done = subprocess.run(
+            [BIN / "hyperctl", "run", "-i", "--rm", "busybox", "md5sum"], stdin=f, capture_output=True, env=hyper.environment, check=True
+        )
     import hashlib
 
     assert done.stdout.split()[0].decode() == hashlib.md5(data.read_bytes()).hexdigest()
@@ -50,13 +52,26 @@ def test_a_file_of_stdin_to_its_end(hyper: Daemon, tmp_path: Path) -> None:
 
 def test_a_closed_stdout_ends_quietly(hyper: Daemon) -> None:
     done = subprocess.run(
-        f"{BIN}/hyperctl run --rm busybox yes | head -1", shell=True, capture_output=True, env=hyper.environment, timeout=DEADLINE, check=True
+        f"{BIN}/hyperctl run --rm busybox yes | head -1",
+        shell=True,
+        capture_output=True,
+        env=hyper.environment,
+        timeout=DEADLINE,
+        check=True,
     )
     assert done.stdout == b"y\n" and b"Traceback" not in done.stderr
 
 
 def test_signals_are_forwarded(hyper: Daemon) -> None:
-    command = [BIN / "hyperctl", "run", "--rm", "busybox", "sh", "-c", "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done"]
+    command = [
+        BIN / "hyperctl",
+        "run",
+        "--rm",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=hyper.environment)
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGINT)
@@ -66,7 +81,18 @@ def test_signals_are_forwarded(hyper: Daemon) -> None:
 
 
 def test_detached_life(hyper: Daemon) -> None:
-    id_ = hyper.out("run", "-d", "--name", "life", "-l", "a=b", "busybox", "sh", "-c", "echo out; echo err >&2; trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done")
+    id_ = hyper.out(
+        "run",
+        "-d",
+        "--name",
+        "life",
+        "-l",
+        "a=b",
+        "busybox",
+        "sh",
+        "-c",
+        "echo out; echo err >&2; trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done",
+    )
     assert re.fullmatch(r"[0-9a-f]{64}", id_)
     wait_for(lambda: "ready" in hyper.out("logs", "life"), "ready")
     assert hyper.ctl("logs", "life").stderr == "err\n"
@@ -186,7 +212,19 @@ class Terminal:
     def __init__(self, environment: dict[str, str]) -> None:
         self._name = f"hyper-{uuid.uuid4().hex[:8]}"
         self._socket = f"hyper-{os.getpid()}"
-        self._run("new-session", "-d", "-s", self._name, "-x", "80", "-y", "24", "env", *[f"{k}={environment[k]}" for k in ("HYPER_HOST", "PATH")], "sh")
+        self._run(
+            "new-session",
+            "-d",
+            "-s",
+            self._name,
+            "-x",
+            "80",
+            "-y",
+            "24",
+            "env",
+            *[f"{k}={environment[k]}" for k in ("HYPER_HOST", "PATH")],
+            "sh",
+        )
 
     def _run(self, *args: str) -> str:
         return subprocess.run(["tmux", "-L", self._socket, *args], capture_output=True, text=True, check=True).stdout
@@ -199,6 +237,12 @@ class Terminal:
 
     def shows(self, text: str) -> None:
         wait_for(lambda: text in self.screen(), f"{text!r} on the screen, which shows:\n{self.screen()}")
+
+    def is_raw(self) -> bool:
+        """Whether a program reads keys as they are typed."""
+        pane = self._run("display-message", "-p", "-t", self._name, "#{pane_tty}").strip()
+        modes = subprocess.run(["stty", "-F", pane, "-a"], capture_output=True, text=True, check=True).stdout
+        return "-icanon" in modes and "-opost" in modes
 
     def resize(self, columns: int, rows: int) -> None:
         self._run("resize-window", "-t", self._name, "-x", str(columns), "-y", str(rows))
@@ -230,11 +274,14 @@ def test_a_terminal(hyper: Daemon, terminal: Terminal) -> None:
     terminal.type("echo still here", "Enter")
     terminal.shows("\nstill here\n/ #")
     terminal.type("C-p", "C-q")
-    terminal.type("echo detached", "Enter")
-    terminal.shows("\ndetached")
+    terminal.shows("detached; the process goes on")
     assert hyper.out("ps", "--format", "{{.Names}}") == "tty"
-    terminal.type("hyperctl attach tty", "Enter", "Enter")
+    terminal.type("hyperctl attach tty", "Enter")
+    wait_for(terminal.is_raw, "the terminal in raw mode")
+    terminal.type("echo attached again", "Enter")
+    terminal.shows("\nattached again\n/ #")
     terminal.type("exit 6", "Enter")
+    wait_for(lambda: not terminal.is_raw(), "the end of the session")
     terminal.type("echo status=$?", "Enter")
     terminal.shows("status=6")
 

@@ -20,6 +20,7 @@ import msgspec
 from aiohttp import web
 
 from ..engine.streams import Hub, Reader
+from ..errors import HyperError
 from ..model.base import Model
 
 STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)
@@ -121,4 +122,5 @@ class UpgradedStream:
                 handle.close_stdin()
             elif kind == RESIZE:
                 size = msgspec.json.decode(payload, type=WindowSize)
-                await handle.resize(size.rows, size.columns)
+                with contextlib.suppress(HyperError):  # it may have ended, or have no terminal
+                    await handle.resize(size.rows, size.columns)

@@ -10,7 +10,6 @@ from ..errors import InvalidState
 from ..model.status import Container, ContainerStatus
 from .context import client
 from .run import attach_to
-from .stream import Detached
 
 
 @click.command()
@@ -26,7 +25,4 @@ def attach(container: str, no_stdin: bool, sig_proxy: bool) -> int:
     found = c.call(Container, "GET", container_route(container))
     if found.state.status is ContainerStatus.PAUSED:
         raise InvalidState(f"container {found.name} is paused", hint=f"use `hyperctl unpause {found.name}`")
-    try:
-        return attach_to(c, found, start=False, stdin=not no_stdin, proxy=sig_proxy)
-    except Detached:
-        return 0
+    return attach_to(c, found, start=False, stdin=not no_stdin, proxy=sig_proxy)

@@ -12,7 +12,7 @@ from ..model.specs import ExecSpec
 from ..model.status import ExecInfo
 from .context import client
 from .options import environment
-from .stream import AttachedStream, Detached, require_terminal, window_size
+from .stream import AttachedStream, require_terminal, window_size
 
 
 @click.command(name="exec", context_settings={"allow_interspersed_args": False})
@@ -50,7 +50,4 @@ def exec_(
 
     with c.upgrade(f"{route}/start", {"rows": rows, "columns": columns}) as connection:
         terminal = tty and interactive
-        try:
-            return AttachedStream(connection, stdin=interactive, terminal=terminal, on_signal=None if terminal else forward).run()
-        except Detached:
-            return 0
+        return AttachedStream(connection, stdin=interactive, terminal=terminal, on_signal=None if terminal else forward).run()

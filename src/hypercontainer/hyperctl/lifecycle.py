@@ -12,7 +12,6 @@ from ..errors import HyperError, NotFound
 from ..model.status import Container, ExitCode
 from .context import client, for_each
 from .run import attach_to
-from .stream import Detached
 
 _NAMES = click.argument("containers", nargs=-1, required=True)
 
@@ -29,10 +28,7 @@ def start(containers: tuple[str, ...], attach: bool, interactive: bool) -> int:
     if len(containers) > 1:
         raise click.UsageError("only one container can be attached to")
     found = c.call(Container, "GET", container_route(containers[0]))
-    try:
-        return attach_to(c, found, start=True, stdin=interactive)
-    except Detached:
-        return 0
+    return attach_to(c, found, start=True, stdin=interactive)
 
 
 @click.command()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -18,7 +17,7 @@ from ..model.status import Container
 from .context import client
 from .options import container_options, spec_from
 from .pulling import pull_image
-from .stream import AttachedStream, Detached, require_terminal, window_size
+from .stream import AttachedStream, require_terminal, window_size
 
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["--help"]}
 
@@ -95,9 +94,7 @@ def run(image: str, command: tuple[str, ...], detach: bool, sig_proxy: bool, **o
             raise
         print(container.id)
         return 0
-    with contextlib.suppress(Detached):
-        return attach_to(c, container, start=True, stdin=options["interactive"], proxy=sig_proxy)
-    return 0
+    return attach_to(c, container, start=True, stdin=options["interactive"], proxy=sig_proxy)
 
 
 @click.command(context_settings=_SETTINGS)

@@ -100,17 +100,25 @@ class AttachedStream:
         self._status: int | None = None
 
     def run(self) -> int:
-        """The exit code.
+        """The exit code; 0 when the user typed the detach keys.
 
-        :raise Detached: by the detach keys.
         :raise HyperError: when the process could not be started, or the daemon went away.
         """
+        try:
+            return self._run()
+        except Detached:
+            print("\ndetached; the process goes on", file=sys.stderr)
+            return 0
+
+    def _run(self) -> int:
         with raw_terminal(self._terminal), self._signals() as wake:
             self._selector.register(self._sock, selectors.EVENT_READ, self._on_socket)
             self._selector.register(wake, selectors.EVENT_READ, self._on_wake)
             if self._stdin:
                 self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, self._on_stdin)
             self._take_frames()
+            if self._terminal:  # it may have another size than the last one attached
+                self._tell_size()
             while self._status is None:
                 for key, events in self._selector.select():
                     key.data(key.fileobj, events)
@@ -137,11 +145,15 @@ class AttachedStream:
     def _on_wake(self, wake: socket.socket, _: int) -> None:
         for number in wake.recv(64):
             if number == signal.SIGWINCH:
-                rows, columns = window_size()
-                self._send(RESIZE, json.dumps({"rows": rows, "columns": columns}).encode())
+                self._tell_size()
             elif self._on_signal and number in _PROXIED:
                 with contextlib.suppress(HyperError):  # it may just have ended
                     self._on_signal(number)
+
+    def _tell_size(self) -> None:
+        rows, columns = window_size()
+        if rows:
+            self._send(RESIZE, json.dumps({"rows": rows, "columns": columns}).encode())
 
     def _on_stdin(self, fd: int, _: int) -> None:
         try:
