@@ -18,7 +18,7 @@ struct output {
 	struct ring ring; /* ring.start: acknowledged by the host */
 	uint64_t sent, limit;
 	bool drain_only; /* the process has ended: an empty pipe is the end */
-	bool asked; /* the host has sent a window over this connection */
+	bool asked;      /* the host has sent a window over this connection */
 	bool eof, eof_sent;
 };
 

@@ -18,7 +18,7 @@ import pytest
 
 from hypercontainer.errors import InvalidArgument, NotFound
 from hypercontainer.images.disk import make_squashfs, spool_layer
-from hypercontainer.images.layout import Layout, chain_id, choose_platform
+from hypercontainer.images.layout import Descriptor, Layout, chain_id, choose_platform
 from hypercontainer.images.tarstream import Writer, header, walk
 from hypercontainer.images.tree import Inode, Tree
 
@@ -290,3 +290,16 @@ def test_platforms_of_an_index() -> None:
     assert choose_platform(index, "linux", "arm64", "").digest == "d2"
     with pytest.raises(NotFound, match="no variant for linux/s390x"):
         choose_platform(index, "linux", "s390x", "")
+
+
+def test_an_image_that_loses_its_name_stays(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.create()
+    old, new = (Descriptor(media_type="m", digest="sha256:" + c * 64, size=1) for c in "ab")
+    layout.set_name("docker.io/library/x:latest", old)
+    layout.set_name("docker.io/library/x:latest", new)
+    assert {k: d.digest for k, d in layout.names().items()} == {"docker.io/library/x:latest": new.digest, old.digest: old.digest}
+    layout.set_name("docker.io/library/y:1", old)
+    assert old.digest not in layout.names()
+    layout.set_name(old.digest, old)  # it has a name already
+    assert set(layout.names()) == {"docker.io/library/x:latest", "docker.io/library/y:1"}

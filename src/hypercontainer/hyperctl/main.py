@@ -128,7 +128,7 @@ def cli(ctx: click.Context, host: str | None) -> None:
 
 
 def _verb(args: list[str]) -> str:
-    return next((a for a in args if not a.startswith("-")), "")
+    return next((a for a in args if a in VERBS), "")
 
 
 def exit_status(error: HyperError, verb: str) -> int:

@@ -170,11 +170,19 @@ class Layout:
         return {d.annotations.get(REF_NAME, d.digest): d for d in index.manifests}
 
     def set_name(self, name: str, manifest: Descriptor) -> None:
-        """Point a name (or, for an image without one, its digest) at a manifest; idempotent."""
+        """Point a name (or, for an image without one, its digest) at a manifest; idempotent.
+
+        An image that loses its last name this way stays, without a name.
+        """
         names = self.names()
+        if name == manifest.digest and any(d.digest == name for d in names.values()):
+            return
         if name != manifest.digest:
             names.pop(manifest.digest, None)
+        old = names.get(name)
         names[name] = manifest
+        if old and all(d.digest != old.digest for d in names.values()):
+            names[old.digest] = old
         self._write_names(names)
 
     def remove_name(self, name: str) -> None:

@@ -151,11 +151,11 @@ class ImageStore:
         return pull.progress, asyncio.shield(pull.task)
 
     async def _pull(self, source: Source, platform: Platform, access: Access, progress: Progress) -> StoredImage:
-        if source.transport == "builtin":
-            name, descriptor = await asyncio.to_thread(builtin.builtin, source.location, self._layout)
-            return await self._finish(name, descriptor, progress)
         with tempfile.TemporaryDirectory(dir=self._staging) as staging:
             try:
+                if source.transport == "builtin":
+                    name, descriptor = await asyncio.to_thread(builtin.builtin, source.location, self._layout)
+                    return await self._finish(name, descriptor, progress)
                 return await self._pull_into(Path(staging), source, platform, access, progress)
             except BaseException:
                 self._collect(own_pulls=1)
