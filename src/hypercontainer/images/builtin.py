@@ -59,6 +59,7 @@ def _layer(busybox: Path) -> bytes:
         for applet in applets:
             info = tarfile.TarInfo(f"bin/{applet}")
             info.type, info.linkname = tarfile.LNKTYPE, "bin/busybox"
+            info.mode = 0o755  # some unpackers set the mode of the inode by its links
             tar.addfile(info)
     return out.getvalue()
 
