@@ -60,9 +60,14 @@ def lost_options(wanted: list[str], config: str) -> list[str]:
     return lost
 
 
+def patches() -> list[Path]:
+    """Our changes to the source, in the order in which they are applied."""
+    return sorted((HERE / "patches").glob("*.patch"))
+
+
 def key(pin: dict[str, object], fragment: Path) -> str:
     """Names a build: the source's hash, the options and the way they are built."""
-    parts = [str(pin["sha256"]), *wanted_options(fragment), f"revision {REVISION}"]
+    parts = [str(pin["sha256"]), *wanted_options(fragment), *(p.read_text() for p in patches()), f"revision {REVISION}"]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
@@ -163,6 +168,10 @@ def build(pin: dict[str, object], fragment: Path, source: Path | None, target: P
         (work / "tree").mkdir()
         subprocess.run(["tar", "-xf", str(tarball), "-C", str(work / "tree"), "--strip-components=1"], check=True)
         tree = work / "tree"
+        for patch in patches():
+            print(f"hyperkernel: applying {patch.name}", flush=True)
+            with open(patch, "rb") as f:
+                subprocess.run(["patch", "-p1", "-s", "--fuzz=0"], cwd=tree, stdin=f, check=True)
         print("hyperkernel: configuring", flush=True)
         config = configure(tree, fragment, log)
         progress = ProgressLine(int(str(pin["steps"])))

@@ -6,6 +6,7 @@ Documentation/driver-api/early-userspace/buffer-format.rst of Linux has the form
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
 import subprocess
@@ -29,6 +30,7 @@ def hyperstart_path(machine: str | None = None) -> Path:
     return path
 
 
+@functools.cache
 def hyperstart_version(path: Path) -> str:
     """What the binary says of itself, "" when it cannot run here."""
     try:

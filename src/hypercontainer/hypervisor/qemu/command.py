@@ -33,7 +33,7 @@ def machine_options(accelerator: str) -> list[str]:
     """
     if accelerator == "kvm":
         return ["-machine", "microvm,acpi=off,rtc=on,isa-serial=on", "-accel", "kvm", "-cpu", "host"]
-    return ["-machine", "microvm,acpi=off,rtc=on,isa-serial=on", "-accel", "tcg", "-cpu", "qemu64"]
+    return ["-machine", "microvm,acpi=off,rtc=on,isa-serial=on", "-accel", "tcg,tb-size=32", "-cpu", "qemu64"]
 
 
 def kernel_command_line(config: MachineConfig, accelerator: str) -> str:
