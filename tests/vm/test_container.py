@@ -83,6 +83,11 @@ async def test_docker_capabilities(lab: Lab) -> None:
     assert await bits(user="nobody") == 0
 
 
+async def test_no_new_privileges(lab: Lab) -> None:
+    assert "NoNewPrivs:\t1" in (await lab.run("cat", "/proc/self/status", no_new_privileges=True)).out
+    assert "NoNewPrivs:\t0" in (await lab.run("cat", "/proc/self/status")).out
+
+
 async def test_users_and_groups(lab: Lab) -> None:
     assert (await lab.run("id", user="nobody")).out.startswith("uid=65534(nobody) gid=65534(nobody)")
     assert (await lab.run("id", user="1234:5678")).out.strip() == "uid=1234 gid=5678 groups=5678"

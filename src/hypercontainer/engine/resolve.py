@@ -139,7 +139,7 @@ def main_process(container: Container, size: tuple[int, int]) -> GuestProcess:
         columns=size[1],
         stdin=spec.stdin,
         capabilities=capability_mask(spec.cap_add, spec.cap_drop),
-        no_new_privs=False,
+        no_new_privs=spec.no_new_privileges,
         rlimits=_rlimits(spec.ulimits),
         main=True,
     )
@@ -162,6 +162,7 @@ def exec_process(container: Container, spec: ExecSpec, size: tuple[int, int]) ->
         rows=size[0],
         columns=size[1],
         stdin=spec.stdin,
+        no_new_privs=container.spec.no_new_privileges and not spec.privileged,
         capabilities=None if spec.privileged else capability_mask(container.spec.cap_add, container.spec.cap_drop),
         rlimits=_rlimits(container.spec.ulimits),
     )

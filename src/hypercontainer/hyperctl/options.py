@@ -37,6 +37,7 @@ _OPTIONS = [
     click.option("--sysctl", multiple=True, metavar="NAME=VALUE", help="Set a kernel parameter of the pod."),
     click.option("--cap-add", multiple=True, help="Add a capability, or ALL."),
     click.option("--cap-drop", multiple=True, help="Drop a capability, or ALL."),
+    click.option("--security-opt", multiple=True, metavar="no-new-privileges", help="Let no program gain privileges by set-user-ID."),
     click.option("--stop-signal", default="", help="Signal that asks the process to end [default: the image's, or TERM]."),
     click.option("--stop-timeout", type=click.IntRange(min=0), default=10, help="Seconds between that signal and KILL."),
     click.option("-p", "--publish", multiple=True, metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="Publish a port or a range."),
@@ -105,6 +106,13 @@ def parse_ulimit(text: str) -> Ulimit:
     return parsed
 
 
+def _no_new_privileges(options: tuple[str, ...]) -> bool:
+    for option in options:
+        if option not in ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true", "no-new-privileges:false"):
+            raise InvalidArgument(f"unknown security option {option!r}", hint="known is no-new-privileges")
+    return any(not o.endswith("false") for o in options)
+
+
 def parse_ports(publish: tuple[str, ...]) -> list[PortMapping]:
     from ..model.ports import parse_publish
 
@@ -137,6 +145,7 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         sysctls=_pairs(o["sysctl"], "sysctl", need_value=True),
         cap_add=list(o["cap_add"]),
         cap_drop=list(o["cap_drop"]),
+        no_new_privileges=_no_new_privileges(o["security_opt"]),
         ports=parse_ports(o["publish"]),
         network=o["network"],
         stop_signal=o["stop_signal"],

@@ -64,6 +64,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     sysctls: dict[str, str] = field(default_factory=dict)
     cap_add: list[str] = field(default_factory=list)
     cap_drop: list[str] = field(default_factory=list)
+    no_new_privileges: bool = False
     ports: list[PortMapping] = field(default_factory=list)
     network: Literal["user", "none"] = "user"
     stop_signal: str = ""

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documents agree with the program."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from hypercontainer.api.app import ROUTES
+from hypercontainer.api.openapi import document
+from hypercontainer.hyperctl.main import HELP, VERBS
+
+
+def test_man_pages_are_the_commands_help(repository: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "scripts/make_man.py", tmp_path], cwd=repository, check=True)
+    kept = {p.name: p.read_text() for p in (repository / "docs/man").glob("*.1")}
+    made = {p.name: p.read_text() for p in tmp_path.glob("*.1")}
+    assert kept == made, "run `make man`"
+
+
+def test_every_verb_has_a_summary_and_a_page(repository: Path) -> None:
+    assert set(VERBS) == set(HELP)
+    assert all((repository / f"docs/man/hyperctl-{verb}.1").exists() for verb in VERBS)
+
+
+def test_openapi_document_covers_every_route() -> None:
+    paths = document(ROUTES)["paths"]
+    for route in ROUTES:
+        operation = paths[f"/v1{route.path}"][route.method.lower()]
+        assert operation["summary"] and "default" in operation["responses"]
+    ids = [op["operationId"] for methods in paths.values() for op in methods.values()]
+    assert len(ids) == len(set(ids))
+
+
+def test_links_between_documents_lead_somewhere(repository: Path) -> None:
+    broken = []
+    for page in [repository / "README.md", *(repository / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            if not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert broken == []
