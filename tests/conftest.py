@@ -6,6 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A loaded machine is no failure.
+settings.register_profile("hyper", deadline=None)
+settings.load_profile("hyper")
 
 TIERS = ("unit", "guest", "vm", "e2e")
 REPOSITORY = Path(__file__).resolve().parents[1]

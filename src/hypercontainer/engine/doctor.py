@@ -83,7 +83,7 @@ def _network() -> Check:
 
 
 def _tool(tool: str, package: str) -> Check:
-    path = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin")
+    path = shutil.which(tool)
     if path:
         return Check(name=tool, status="ok", found=path)
     return Check(name=tool, status="fail", found="not installed", hint=f"install the package {package}")

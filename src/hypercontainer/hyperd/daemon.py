@@ -122,6 +122,8 @@ def build_engine(config: Config) -> Engine:
 
 async def serve(config: Config, ready_fd: int | None) -> None:
     """Run until SIGTERM or SIGINT (containers are stopped unless live_restore), or SIGHUP (they go on)."""
+    # mkfs.ext4 lies where a user's PATH often does not lead.
+    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     paths = Paths(config.root_path, config.run_path)
     _make_directories(paths)
     with contextlib.ExitStack() as stack:
