@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import stat
 import subprocess
 import urllib.request
@@ -184,6 +185,25 @@ def test_two_pulls_share_the_work(hyper: Daemon, registry: Registry, nginx_layou
     outs = [p.communicate(timeout=DEADLINE) for p in both]
     assert [p.returncode for p in both] == [0, 0]
     assert all("Digest: sha256:" in err for _, err in outs)
+
+
+def test_an_interrupted_pull_leaves_nothing(hyper: Daemon, registry: Registry, nginx_layout: Path) -> None:
+    name = push(nginx_layout, registry, "interrupted:test")
+    names = set(hyper.out("images", "-q").split())
+    for image in names:  # so that there is something to download
+        if "nginx" in hyper.out("inspect", "--type", "image", "-f", "{{json .Config}}", image):
+            hyper.ctl("rmi", "-f", image)
+    before = hyper.leftovers()
+    process = subprocess.Popen(["hyperctl", "pull", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=hyper.environment)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Waiting" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130
+    wait_for(lambda: hyper.leftovers() == before, "the end of what the pull left")
+    assert hyper.ctl("inspect", "--type", "image", name, check=False).returncode == 1
 
 
 def test_sources(hyper: Daemon, nginx_layout: Path, tmp_path: Path) -> None:

@@ -40,10 +40,13 @@ async def pull(c: Context) -> web.StreamResponse:
         with contextlib.suppress(ConnectionError):
             await response.write(msgspec.json.encode(document) + b"\n")
 
-    async for update in progress.listen():
-        await line(update)
     try:
+        async for update in progress.listen():
+            await line(update)
         pulled = await task
+    except asyncio.CancelledError:  # the client has gone
+        task.cancel()
+        raise
     except Exception as error:
         await line({"error": error_body(error)})
     else:

@@ -44,6 +44,7 @@ class ImageDisk:
 class _Pull:
     task: asyncio.Task[StoredImage]
     progress: Progress
+    waiting: int = 0
 
 
 class ImageStore:
@@ -148,20 +149,36 @@ class ImageStore:
                 progress.finish()
 
             task.add_done_callback(ended)
-        return pull.progress, asyncio.shield(pull.task)
+        return pull.progress, self._join(pull)
+
+    @staticmethod
+    async def _join(pull: _Pull) -> StoredImage:
+        """Wait for a pull; it ends with the last that waits for it."""
+        pull.waiting += 1
+        try:
+            return await asyncio.shield(pull.task)
+        finally:
+            pull.waiting -= 1
+            if not pull.waiting:
+                pull.task.cancel()
 
     async def _pull(self, source: Source, platform: Platform, access: Access, progress: Progress) -> StoredImage:
-        with tempfile.TemporaryDirectory(dir=self._staging) as staging:
+        try:
+            with tempfile.TemporaryDirectory(dir=self._staging) as staging:
+                name, descriptor = await self._fetch(Path(staging), source, platform, access, progress)
+            finish = asyncio.ensure_future(self._finish(name, descriptor, progress))
             try:
-                if source.transport == "builtin":
-                    name, descriptor = await asyncio.to_thread(builtin.builtin, source.location, self._layout)
-                    return await self._finish(name, descriptor, progress)
-                return await self._pull_into(Path(staging), source, platform, access, progress)
-            except BaseException:
-                self._collect(own_pulls=1)
-                raise
+                return await asyncio.shield(finish)
+            except asyncio.CancelledError:
+                return await finish  # all is there: the image is made rather than thrown away
+        except BaseException:
+            self._collect(own_pulls=1)
+            raise
 
-    async def _pull_into(self, staging: Path, source: Source, platform: Platform, access: Access, progress: Progress) -> StoredImage:
+    async def _fetch(self, staging: Path, source: Source, platform: Platform, access: Access, progress: Progress) -> tuple[str, Descriptor]:
+        """Bring all blobs into the layout; the image's name ("" for none) and manifest."""
+        if source.transport == "builtin":
+            return await asyncio.to_thread(builtin.builtin, source.location, self._layout)
         what = parse_reference(source.location).familiar if source.transport == "docker" else skopeo.spelled(source)
         meter = DownloadMeter(self._layout, staging, progress)
         progress.update("", f"Pulling {what}")
@@ -173,7 +190,7 @@ class ImageStore:
         meter.tick()
         found = next(iter(Layout(staging).names().values()))
         descriptor = Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
-        return await self._finish(await asyncio.to_thread(_name_of, source), descriptor, progress)
+        return await asyncio.to_thread(_name_of, source), descriptor
 
     async def _manifest(self, source: Source, platform: Platform, access: Access, what: str) -> tuple[Source, Manifest]:
         """The platform's manifest, for its sizes; and the source pinned to its digest."""
