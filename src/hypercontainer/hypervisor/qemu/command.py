@@ -38,7 +38,7 @@ def machine_options(accelerator: str) -> list[str]:
 
 def kernel_command_line(config: MachineConfig, accelerator: str) -> str:
     """Arguments of the guest's kernel; QEMU appends the virtio-mmio devices."""
-    arguments = ["console=ttyS0", "quiet", "loglevel=4", "reboot=t", "panic=-1", "no_timer_check"]
+    arguments = ["console=ttyS0", "quiet", "loglevel=4", "reboot=t", "panic=-1", "no_timer_check", "pci=off"]
     if accelerator == "tcg":
         # Calibration and CPU mitigations cost a third of the boot and protect
         # nothing in an emulated CPU.
