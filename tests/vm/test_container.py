@@ -127,7 +127,7 @@ async def test_memory_limit_kills_and_says_so(lab: Lab) -> None:
     assert state.oom_killed and state.exit_code == 137
 
 
-async def test_memory_of_the_machine_runs_out(lab: Lab) -> None:
+async def test_without_a_limit_the_machine_is_the_limit(lab: Lab) -> None:
     id_ = await lab.create("sh", "-c", "tail /dev/zero")
     await lab.engine.containers.start(id_)
     assert await asyncio.wait_for(lab.engine.containers.wait(id_), DEADLINE) == 137

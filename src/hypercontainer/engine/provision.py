@@ -91,7 +91,9 @@ class Provisioner:
             await session.setup_pod(pod.hostname, interfaces, {})
             for index, container in enumerate(containers):
                 files = _files(pod, container)
-                await session.create_container(resolve.guest_container(container, f"image{index}", "squashfs", f"scratch{index}", files))
+                await session.create_container(
+                    resolve.guest_container(container, pod.memory, f"image{index}", "squashfs", f"scratch{index}", files)
+                )
             undo.pop_all()
             return Runtime(machine, session, directory)
 

@@ -18,6 +18,9 @@ from ..protocol.messages import GuestContainer, GuestFile, GuestProcess
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What the guest's kernel and init take of the memory that a limit promises to the container.
 GUEST_OVERHEAD = 48 * MIB
+# What a container without a limit leaves to them. It is limited all the same: a
+# machine that runs out as a whole may thrash for minutes before it kills.
+GUEST_RESERVE = 40 * MIB
 _HOSTNAME = re.compile(r"^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$")
 _SYSCTL = re.compile(r"^[a-z0-9_]+([./][a-zA-Z0-9_-]+)+$")
 # https://github.com/moby/moby/blob/master/oci/defaults.go
@@ -106,7 +109,10 @@ def machine_size(specs: list[ContainerSpec]) -> tuple[int, int]:
     return vcpus, -(-memory // MIB) * MIB
 
 
-def guest_container(container: Container, image_disk: str, fstype: str, scratch: str, files: tuple[GuestFile, ...]) -> GuestContainer:
+def guest_container(
+    container: Container, machine_memory: int, image_disk: str, fstype: str, scratch: str, files: tuple[GuestFile, ...]
+) -> GuestContainer:
+    """`machine_memory` is the pod's, in bytes; disks are named by their serial numbers."""
     spec = container.spec
     return GuestContainer(
         id=container.id[:12],
@@ -118,7 +124,7 @@ def guest_container(container: Container, image_disk: str, fstype: str, scratch:
         sysctls=tuple(spec.sysctls.items()),
         masked_paths=_MASKED,
         readonly_paths=_READONLY,
-        memory_max=spec.resources.memory,
+        memory_max=spec.resources.memory or machine_memory - GUEST_RESERVE,
         cpu_max=int(spec.resources.cpus * 100_000),
         pids_max=spec.resources.pids,
     )
