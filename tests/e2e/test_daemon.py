@@ -61,15 +61,15 @@ def test_containers_outlive_the_daemon(tmp_path: Path, sig: signal.Signals) -> N
                 "busybox",
                 "sh",
                 "-c",
-                "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; exit 8",
+                "i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done; exit 8",
             )
-            wait_for(lambda: "line 50" in daemon.out("logs", "--tail", "200", "counter"), "output")
+            wait_for(lambda: "line 100\n" in daemon.out("logs", "counter"), "output")
             daemon.stop(sig)
             assert len(machines(Path(run))) == 1
         with launched(tmp_path / "root", run=Path(run)) as daemon:
             assert daemon.out("wait", "counter") == "8"
             lines = daemon.out("logs", "counter").splitlines()
-            assert lines == [f"line {n}" for n in range(3000)]
+            assert lines == [f"line {n}" for n in range(30000)]
             daemon.ctl("rm", "counter")
             wait_for(lambda: machines(Path(run)) == [], "the end of the VM")
 
