@@ -141,3 +141,26 @@ def test_published_ports(spec: str, ports: list[tuple[str, int, int, str]]) -> N
 def test_bad_published_ports(spec: str) -> None:
     with pytest.raises(InvalidArgument):
         parse_publish(spec)
+
+
+def test_templates() -> None:
+    from hypercontainer.hyperctl.output import render
+
+    value = {"name": "web", "state": {"exitCode": 7}, "labels": {"a": "{{b}}"}}
+    assert render("{{.Name}} {{ .State.ExitCode }}", value) == "web 7"
+    assert render("table {{.Name}}\\t{{json .Labels}}", value) == 'web\t{"a": "{{b}}"}'
+    with pytest.raises(InvalidArgument, match="no field 'Colour'"):
+        render("{{.Colour}}", value)
+    with pytest.raises(InvalidArgument, match="not understood"):
+        render("{{range .Labels}}", value)
+
+
+def test_detach_keys_are_taken_out_of_what_is_typed() -> None:
+    from hypercontainer.hyperctl.stream import Detached, DetachFilter
+
+    keys = DetachFilter()
+    assert keys.feed(b"ab\x10") == b"ab"  # ctrl-p waits for what follows
+    assert keys.feed(b"c") == b"\x10c"
+    assert keys.feed(b"\x10\x10d") == b"\x10\x10d"
+    with pytest.raises(Detached):
+        keys.feed(b"x\x10\x11y")

@@ -52,12 +52,10 @@ def render(template: str, value: object) -> str:
         plain = isinstance(found, str) and not match[1]
         return found if plain else json.dumps(found, ensure_ascii=False)
 
-    text = _FIELD.sub(replace, template.removeprefix("table "))
-    if "{{" in text and "{{" not in _FIELD.sub("", template) + "x":
-        return text
     if "{{" in _FIELD.sub("", template):
         raise InvalidArgument(f"template {template!r} is not understood", hint="use {{.Field}} and {{json .Field}}")
-    return text.replace("\\t", "\t").replace("\\n", "\n")
+    plain = template.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n")
+    return _FIELD.sub(replace, plain)
 
 
 def show(

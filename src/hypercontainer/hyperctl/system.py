@@ -100,18 +100,23 @@ def doctor(format_: str) -> int:
 
 @click.command()
 @click.option("--since", help="Begin with the past: 2026-01-31T12:00:00Z, or 10m for ten minutes ago.")
-@click.option("--until", "past", is_flag=False, flag_value="now", default=None, help="End with the past (now).")
+@click.option("--until", "past", is_flag=False, flag_value="now", default=None, help="End at this time; now when none is given.")
 @click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those: type, event, container, image.")
 @click.option("--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
 def events(since: str | None, past: str | None, filters: tuple[str, ...], format_: str) -> None:
     """Print what happens, as it happens."""
-    from datetime import UTC
+    from datetime import UTC, datetime
 
     begin = parse_time(since).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if since else ""
-    query: Query = {"since": begin, "past": past is not None}
+    end = ""
+    if past:
+        moment = datetime.now(UTC) if past == "now" else parse_time(past)
+        end = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # A past that begins nowhere begins with the first event that is kept.
+    query: Query = {"since": begin or ("0" if end else ""), "past": bool(end)}
     for raw in client().lines("GET", "/events", query):
         event = msgspec.convert(raw, Event)
-        if not all(_matches(event, f) for f in filters):
+        if (end and event.time > end) or not all(_matches(event, f) for f in filters):
             continue
         if format_ == "json":
             print(msgspec.json.encode(event).decode(), flush=True)
