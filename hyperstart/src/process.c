@@ -84,7 +84,7 @@ static void on_status(struct source *s, uint32_t events)
 		p->pod_pid = report.pod_pid;
 		if (master >= 0) {
 			output_open(&p->out, master);
-			input_open(&p->in, fcntl(master, F_DUPFD_CLOEXEC, 0), true);
+			input_open(&p->in, fcntl(master, F_DUPFD_CLOEXEC, 0));
 		}
 	} else { /* closed by exec: the program runs */
 		struct buffer *b = channel_control();
@@ -154,7 +154,7 @@ static int spawn(struct process *p, const struct process_spec *s, struct error *
 	close_ends(&theirs);
 	p->status = (struct source){.fd = ours.status, .ready = on_status, .owner = p};
 	loop_add(&p->status, EPOLLIN);
-	input_open(&p->in, ours.in, false);
+	input_open(&p->in, ours.in);
 	if (!s->tty) {
 		output_open(&p->out, ours.out);
 		output_open(&p->err, ours.err);

@@ -203,11 +203,11 @@ static int prepare_files(const struct container *c, int *trees, struct error *er
 	return 0;
 }
 
-static void hide_path(const char *path, bool masked, struct error *err)
+/* What a kernel does not have needs no hiding. */
+static void hide_path(const char *path, bool masked)
 {
 	struct stat st;
 
-	(void)err;
 	if (lstat(path, &st) < 0)
 		return;
 	if (!masked) {
@@ -256,9 +256,9 @@ int rootfs_enter(const struct container *c, struct error *err)
 		if (apply_sysctl(&c->spec.sysctls[i], err) < 0)
 			return -1;
 	for (size_t i = 0; i < c->spec.readonly_paths.n; i++)
-		hide_path(c->spec.readonly_paths.v[i], false, err);
+		hide_path(c->spec.readonly_paths.v[i], false);
 	for (size_t i = 0; i < c->spec.masked.n; i++)
-		hide_path(c->spec.masked.v[i], true, err);
+		hide_path(c->spec.masked.v[i], true);
 	if (c->spec.readonly && mount(NULL, "/", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) < 0)
 		return fail_sys(err, "read-only root");
 	return 0;

@@ -192,11 +192,10 @@ static void on_input(struct source *s, uint32_t events)
 	input_write(s->owner);
 }
 
-void input_open(struct input *in, int fd, bool is_tty)
+void input_open(struct input *in, int fd)
 {
 	*in = (struct input){.ring.size = HP_STDIN_RING, .closed = fd < 0};
 	in->source = (struct source){.fd = fd, .ready = on_input, .owner = in};
-	(void)is_tty;
 	if (fd < 0)
 		return;
 	set_flags(fd, true);

@@ -37,7 +37,7 @@ int output_window(struct output *o, uint64_t ack, uint64_t limit, struct error *
 bool output_frame(struct output *o, uint32_t id, uint8_t stream, struct buffer *out);
 void output_close(struct output *o);
 
-void input_open(struct input *in, int fd, bool is_tty);
+void input_open(struct input *in, int fd);
 int input_data(struct input *in, uint64_t offset, const uint8_t *data, size_t len, bool eof, struct error *err);
 void input_rewind(struct input *in);
 bool input_window(struct input *in, uint32_t id, struct buffer *out);

@@ -7,17 +7,17 @@ An image takes half a minute to make and is cached by the text of this file.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from hypercontainer.kernel.locate import cache_directory as kernel_cache
+
 
 def cache_directory() -> Path:
-    base = os.environ.get("HYPER_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hyper")
-    return Path(base) / "test-images" / hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    return kernel_cache().parent / "test-images" / hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 
 
 def run(*args: str | Path) -> None:

@@ -62,8 +62,8 @@ def test_network() -> None:
 
 def test_accelerators() -> None:
     assert "host" in command.machine_options("kvm") and "qemu64" in command.machine_options("tcg")
-    assert "mitigations=off" in command.kernel_command_line(CONFIG, "tcg")
-    assert "mitigations=off" not in command.kernel_command_line(CONFIG, "kvm")
+    assert "mitigations=off" in command.kernel_command_line("tcg")
+    assert "mitigations=off" not in command.kernel_command_line("kvm")
 
 
 def test_a_taken_port_is_refused() -> None:

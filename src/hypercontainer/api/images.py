@@ -15,15 +15,6 @@ from ..model.status import Image, RemovedImage
 from .router import Context, Route, error_body
 
 
-class PullUpdate(Model, frozen=True, kw_only=True):
-    """One line of a pull's answer; the last has `image` or `error`."""
-
-    id: str = ""
-    status: str = ""
-    current: int = 0
-    total: int = 0
-
-
 class Tagged(Model, frozen=True, kw_only=True):
     """The full new name."""
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Virtual machines: the driver contract (`driver`), QEMU (`qemu`), a double for tests (`fake`)."""
+"""Virtual machines: the driver contract (`driver`) and QEMU (`qemu`)."""

@@ -9,7 +9,7 @@ restarted. What a driver cannot do it declares in `Capabilities`, and raises
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -55,7 +55,6 @@ class MachineConfig:
     initramfs: Path
     disks: tuple[Disk, ...] = ()
     network: UserNetwork | None = None
-    kernel_arguments: tuple[str, ...] = field(default=())
 
 
 class Machine(Protocol):

@@ -36,14 +36,14 @@ def machine_options(accelerator: str) -> list[str]:
     return ["-machine", "microvm,acpi=off,rtc=on,isa-serial=on", "-accel", "tcg,tb-size=32", "-cpu", "qemu64"]
 
 
-def kernel_command_line(config: MachineConfig, accelerator: str) -> str:
+def kernel_command_line(accelerator: str) -> str:
     """Arguments of the guest's kernel; QEMU appends the virtio-mmio devices."""
     arguments = ["console=ttyS0", "quiet", "loglevel=4", "reboot=t", "panic=-1", "no_timer_check", "pci=off"]
     if accelerator == "tcg":
         # Calibration and CPU mitigations cost a third of the boot and protect
         # nothing in an emulated CPU.
         arguments += ["tsc=reliable", "lpj=10000000", "mitigations=off"]
-    return " ".join([*arguments, *config.kernel_arguments])
+    return " ".join(arguments)
 
 
 def disk_options(config: MachineConfig, descriptors: Descriptors) -> list[str]:
@@ -82,7 +82,7 @@ def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Desc
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         "-kernel", f"/proc/self/fd/{fds.kernel}",
         "-initrd", f"/proc/self/fd/{fds.initramfs}",
-        "-append", kernel_command_line(config, accelerator),
+        "-append", kernel_command_line(accelerator),
         "-add-fd", f"fd={fds.console},set=1000",
         "-chardev", "file,id=console,path=/dev/fdset/1000,append=on",
         "-serial", "chardev:console",
