@@ -80,6 +80,16 @@ def test_signals_are_forwarded(hyper: Daemon) -> None:
     process.stdout.close()
 
 
+def test_a_killed_machine_is_told(hyper: Daemon) -> None:
+    command = [BIN / "hyperctl", "run", "--rm", "busybox", "sh", "-c", "echo ready; sleep 1000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=hyper.environment)
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    os.kill(int(hyper.out("list", "vm", "--format", "{{.VmPid}}")), signal.SIGKILL)
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 255
+    assert err == b"hyperctl: the virtual machine ended unexpectedly\n"
+
+
 def test_detached_life(hyper: Daemon) -> None:
     id_ = hyper.out(
         "run",

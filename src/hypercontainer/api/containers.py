@@ -17,7 +17,7 @@ from ..model.base import Model
 from ..model.specs import ContainerSpec, ExecSpec
 from ..model.status import Container, ContainerStats, ContainerStatus, ExecInfo, ExitCode, PathStat, ProcessInfo
 from .router import Context, Route, error_body
-from .upgrade import STDERR, STDOUT, UpgradedStream, WindowSize
+from .upgrade import STDERR, STDOUT, Ended, UpgradedStream, WindowSize
 
 _ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
 
@@ -112,7 +112,7 @@ def _window(c: Context) -> tuple[int, int]:
 
 
 async def _converse(
-    c: Context, hub: Hub, *, begin: Callable[[], Awaitable[Any]], finish: Callable[[], Awaitable[int]], close_stdin: bool
+    c: Context, hub: Hub, *, begin: Callable[[], Awaitable[Any]], finish: Callable[[], Awaitable[Ended]], close_stdin: bool
 ) -> web.StreamResponse:
     """Upgrade, start what is to be started, copy both ways, tell the exit code."""
     stream = UpgradedStream(c.request)
@@ -131,7 +131,7 @@ async def _converse(
             return response
         await asyncio.wait({copy_in, copy_out}, return_when=asyncio.FIRST_COMPLETED)
         if copy_out.done() and not copy_out.exception():
-            await stream.send_status(ExitCode(exit_code=await finish()))
+            await stream.send_status(await finish())
     finally:
         reader.close()
         for task in (copy_in, copy_out):
@@ -151,9 +151,9 @@ async def attach(c: Context) -> web.StreamResponse:
         if starts:
             await c.engine.containers.start(container.id, _window(c))
 
-    async def finish() -> int:
+    async def finish() -> Ended:
         await life.stopped.wait()
-        return life.exit_code
+        return Ended(exit_code=life.exit_code, message=life.error)
 
     close_stdin = container.spec.stdin and not container.spec.tty
     return await _converse(c, life.hub, begin=begin, finish=finish, close_stdin=close_stdin)
@@ -179,9 +179,9 @@ async def exec_start(c: Context) -> web.StreamResponse | None:
     async def begin() -> None:
         await c.engine.execs.start(exec_, _window(c))
 
-    async def finish() -> int:
+    async def finish() -> Ended:
         await exec_.ended.wait()
-        return exec_.exit_code or 0
+        return Ended(exit_code=exec_.exit_code or 0)
 
     return await _converse(c, exec_.hub, begin=begin, finish=finish, close_stdin=not exec_.spec.tty)
 

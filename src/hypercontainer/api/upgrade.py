@@ -5,7 +5,7 @@ Both directions carry frames with Docker's 8-byte header:
 
     type:u8  0 0 0  length:u32 big-endian  payload
 
-    to the client   1 stdout, 2 stderr, 3 status (JSON: {"exitCode": n} or {"error": {...}}), last
+    to the client   1 stdout, 2 stderr, 3 status (JSON: {"exitCode": n, "message": "why"} or {"error": {...}}), last
     to the daemon   0 stdin (empty: end of input), 4 window size (JSON: {"rows": n, "columns": n})
 """
 
@@ -34,6 +34,13 @@ class WindowSize(Model, frozen=True, kw_only=True):
 
     rows: int
     columns: int
+
+
+class Ended(Model, frozen=True, kw_only=True):
+    """The last frame; `message` says why, when that was not the program."""
+
+    exit_code: int
+    message: str = ""
 
 
 class FrameInput:

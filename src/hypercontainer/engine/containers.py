@@ -255,10 +255,10 @@ class Containers:
         except Unavailable:
             await runtime.machine.wait()
             words = runtime.machine.last_words()
-            message = "its virtual machine ended unexpectedly" + (f": {words}" if words else "")
+            message = "the virtual machine ended unexpectedly" + (f": {words}" if words else "")
             state = {"exit_code": LOST_EXIT_CODE, "oom_killed": False, "error": message}
         life.hub.finish()
-        life.exit_code = state["exit_code"]
+        life.exit_code, life.error = state["exit_code"], state["error"]
         container = self._update(container, status=ContainerStatus.EXITED, pid=0, finished_at=ids.now(), **state)
         life.runtime = None
         if state["oom_killed"]:

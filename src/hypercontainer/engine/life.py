@@ -20,4 +20,5 @@ class Life:
         self.stopped.set()
         self.removed = asyncio.Event()
         self.watch: asyncio.Task[None] | None = None
+        self.error = ""  # why it ended, when that was not the program
         self.exit_code = 0  # kept here too: with auto_remove the record goes first

@@ -226,6 +226,8 @@ class AttachedStream:
         payload.release()
         if "error" in status:
             raise_known(status["error"])
+        if status.get("message"):
+            print(f"hyperctl: {status['message']}", file=sys.stderr)
         self._status = int(status["exitCode"])
 
 
