@@ -121,11 +121,11 @@ enum hp_tag {
 	HP_T_FSTYPE = 26,        /* t  */
 	HP_T_SCRATCH_DISK = 27,  /* t serial number; absent: upper layer on tmpfs */
 	HP_T_READONLY = 28,      /* n  */
-	HP_T_MOUNT = 29,         /* {* FSTYPE SOURCE TARGET FLAGS VALUE */
+	HP_T_MOUNT = 29,         /* {* FSTYPE SOURCE TARGET FLAGS VALUE; see below */
 	HP_T_SOURCE = 30,        /* t  */
 	HP_T_TARGET = 31,        /* t  */
 	HP_T_FLAGS = 32,         /* n  MS_* */
-	HP_T_FILE = 33,          /* {* TARGET CONTENT MODE */
+	HP_T_FILE = 33,          /* {* TARGET CONTENT MODE UID GID */
 	HP_T_CONTENT = 34,       /* b  */
 	HP_T_MODE = 35,          /* n  */
 	HP_T_MASKED_PATH = 36,   /* t* */
@@ -169,6 +169,8 @@ enum hp_tag {
 	HP_T_EXIT_STATUS = 74,   /* n  in ERROR of PROCESS_START: 126 or 127 */
 	HP_T_UPTIME_MS = 75,     /* n  */
 	HP_T_KERNEL_USED = 76,   /* n  bytes that the kernel itself holds */
+	HP_T_GID = 77,           /* n  */
+	HP_T_SHM_SIZE = 78,      /* n  bytes of the pod's /dev/shm */
 };
 
 enum hp_error {
@@ -184,6 +186,23 @@ enum hp_error {
 enum hp_builtin {
 	HP_B_TAR_CREATE = 1,  /* ARG[0]: path; a second ARG: follow a link; tar on stdout */
 	HP_B_TAR_EXTRACT = 2, /* ARG[0]: directory; tar on stdin */
+	/* The following run outside of containers. */
+	HP_B_MOUNT = 3,    /* ARG: volume's name, type ("auto" tries), source ("disk:SERIAL"), MS_* flags, options */
+	HP_B_UNMOUNT = 4,  /* ARG[0]: volume's name */
+	HP_B_DIFF = 5,     /* ARG[0]: container; "A|C|D path NUL" on stdout */
+	HP_B_EXPORT = 6,   /* ARG[0]: container; tar of its root on stdout */
+	HP_B_TCP = 7,      /* ARG: address, port, timeout in ms: exit status 0 when it connects */
+	HP_B_HTTP = 8,     /* ARG: address, port, timeout in ms, path, "Name: value"*: 0 for 200 to 399 */
+	HP_B_FIREWALL = 9, /* ARG*: addresses of lo; a batch of nfnetlink messages on stdin */
 };
+
+/*
+ * A MOUNT of type "volume" binds what HP_B_MOUNT has mounted: SOURCE is the
+ * volume's name, or a directory of it, VALUE a path below that, made when it
+ * is not there, which cannot lead out of it. One of type "scratch" binds a
+ * directory of the container's own scratch disk, of which VALUE is the path;
+ * it is no part of the container's root file system. FLAGS: MS_RDONLY, and
+ */
+#define HP_MOUNT_COPY_UP (1ull << 32) /* an empty volume gets what the image has there */
 
 #endif

@@ -200,15 +200,16 @@ static void exec_program(const struct process_spec *s, const struct strings *var
 
 static _Noreturn void run_builtin(const struct process_spec *s, struct error *err, int status)
 {
-	if (s->builtin != HP_B_TAR_CREATE && s->builtin != HP_B_TAR_EXTRACT) {
+	builtin_main *run = builtin_find(s->builtin);
+
+	if (!run) {
 		fail(err, HP_E_MALFORMED, 0, "no builtin %llu", (unsigned long long)s->builtin);
 		give_up(status, err);
 	}
 	/* Nothing is executed, so nothing is closed by itself: not even our own
 	 * end of the pipe that stdin reads. */
 	syscall(SYS_close_range, 3u, ~0u, 0u);
-	_exit(s->builtin == HP_B_TAR_CREATE ? archive_create(s->args.v[0], s->args.n > 1, 1)
-	                                    : archive_extract(s->args.v[0], 0));
+	_exit(run(&s->args));
 }
 
 static int prepare(const struct process_spec *s, const struct container *c, struct child_fds fds, struct identity *id,

@@ -61,6 +61,8 @@ static int parse_file(const struct attr *a, struct container_spec *s, struct err
 		switch (b.tag) {
 		case HP_T_TARGET: r = attr_text(&b, &f.target, err); break;
 		case HP_T_MODE: r = attr_u64(&b, &f.mode, err); break;
+		case HP_T_UID: r = attr_u64(&b, &f.uid, err); break;
+		case HP_T_GID: r = attr_u64(&b, &f.gid, err); break;
 		case HP_T_CONTENT:
 			free(f.content);
 			f.content = (uint8_t *)xstrndup(b.data, b.len);
@@ -305,5 +307,6 @@ void container_sync_all(void)
 	for (struct container *c = containers; c; c = c->next)
 		if (c->ready)
 			rootfs_freeze_scratch(c);
+	volumes_freeze();
 	sync();
 }

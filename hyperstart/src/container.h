@@ -8,6 +8,8 @@
 
 #define RUN_DIR     "/run/hyper"
 #define CGROUP_ROOT "/sys/fs/cgroup"
+#define VOLUME_DIR  RUN_DIR "/volumes"
+#define SHM_DIR     RUN_DIR "/shm"
 
 struct mount_spec {
 	char *type, *source, *target, *data;
@@ -18,7 +20,7 @@ struct file_spec {
 	char *target;
 	uint8_t *content;
 	size_t len;
-	uint64_t mode;
+	uint64_t mode, uid, gid;
 };
 
 struct pair {
@@ -75,6 +77,15 @@ int pod_setup(const struct frame *f, struct error *err);
 int pod_hello(struct cursor c, uint8_t token[HP_TOKEN_SIZE], bool *has_token, struct error *err);
 int parse_sysctl(const struct attr *a, struct pair *out, struct error *err);
 int apply_sysctl(const struct pair *p, struct error *err);
+
+pid_t pod_init_pid(void);
+
+/* volume.c */
+int find_disk(const char *serial, char *out, size_t size, struct error *err);
+int volume_open(const struct container *c, const struct mount_spec *m,
+                struct error *err); /* a copy of the mount, to be attached */
+int volume_attach(const struct mount_spec *m, int tree, struct error *err);
+void volumes_freeze(void);
 
 /* stats.c */
 void stats_answer(uint32_t id);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <time.h>
 
@@ -91,6 +92,18 @@ int apply_sysctl(const struct pair *p, struct error *err)
 	return 0;
 }
 
+/* The memory file system that the containers share as /dev/shm. */
+static int mount_shm(uint64_t size, struct error *err)
+{
+	char options[64];
+
+	snprintf(options, sizeof options, "mode=1777,size=%llu", (unsigned long long)size);
+	if (make_dirs(SHM_DIR, 0700) < 0 ||
+	    mount("shm", SHM_DIR, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options) < 0)
+		return fail_sys(err, "shared memory of %llu bytes", (unsigned long long)size);
+	return 0;
+}
+
 static int bring_up(const struct attr *a, struct error *err)
 {
 	struct interface i = {0};
@@ -116,12 +129,15 @@ static int bring_up(const struct attr *a, struct error *err)
 
 /* The pod's PID 1: the first process of a new PID namespace, which adopts and
  * reaps orphans and without which no other could be started there. */
+static pid_t pod_init;
+
+pid_t pod_init_pid(void) { return pod_init; }
+
 static int start_pod_init(struct error *err)
 {
-	static bool started;
 	pid_t pid;
 
-	if (started)
+	if (pod_init)
 		return 0;
 	if (unshare(CLONE_NEWPID) < 0)
 		return fail_sys(err, "PID namespace");
@@ -139,7 +155,7 @@ static int start_pod_init(struct error *err)
 		for (;;)
 			pause();
 	}
-	started = true;
+	pod_init = pid;
 	return 0;
 }
 
@@ -147,6 +163,7 @@ static int setup_attr(const struct attr *a, struct error *err)
 {
 	cleanup_free char *text = NULL;
 	struct pair sysctl = {0};
+	uint64_t size;
 	int r = 0;
 
 	switch (a->tag) {
@@ -156,6 +173,11 @@ static int setup_attr(const struct attr *a, struct error *err)
 			r = fail_sys(err, "host name");
 		break;
 	case HP_T_INTERFACE: r = bring_up(a, err); break;
+	case HP_T_SHM_SIZE:
+		r = attr_u64(a, &size, err);
+		if (r == 0)
+			r = mount_shm(size, err);
+		break;
 	case HP_T_SYSCTL:
 		r = parse_sysctl(a, &sysctl, err);
 		if (r == 0)

@@ -68,7 +68,13 @@ void process_spec_free(struct process_spec *s);
 /* child.c: in the forked child, does not return */
 _Noreturn void child_main(const struct process_spec *s, const struct container *c, struct child_fds fds);
 
-/* archive.c: builtins, run in the container's mount namespace */
+/* builtin.c: what runs in a child instead of a program; returns an exit status */
+typedef int builtin_main(const struct strings *args);
+builtin_main *builtin_find(uint64_t number);
+
+builtin_main volume_mount_main, volume_unmount_main, diff_main, tcp_main, http_main, firewall_main;
+
+/* archive_create.c, archive_extract.c */
 int archive_create(const char *path, bool follow, int out);
 int archive_extract(const char *dir, int in);
 

@@ -17,43 +17,7 @@
 #include <sys/sysmacros.h>
 
 #include "container.h"
-
-#define OPEN_TREE_CLONE_         1
-#define MOVE_MOUNT_F_EMPTY_PATH_ 4
-
-static int copy_tree_fd(const char *path)
-{
-	return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE_ | O_CLOEXEC);
-}
-
-static int attach_tree(int fd, const char *target)
-{
-	return (int)syscall(SYS_move_mount, fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH_);
-}
-
-/* The block device whose virtio serial number is the given one. */
-static int find_disk(const char *serial, char *out, size_t size, struct error *err)
-{
-	DIR *d = opendir("/sys/block");
-	struct dirent *e;
-	bool found = false;
-
-	while (d && !found && (e = readdir(d))) {
-		char path[300], have[64];
-
-		snprintf(path, sizeof path, "/sys/block/%s/serial", e->d_name);
-		if (e->d_name[0] == '.' || read_file(AT_FDCWD, path, have, sizeof have) < 0)
-			continue;
-		have[strcspn(have, "\n")] = 0;
-		if (strcmp(have, serial) == 0) {
-			snprintf(out, size, "/dev/%s", e->d_name);
-			found = true;
-		}
-	}
-	if (d)
-		closedir(d);
-	return found ? 0 : fail(err, HP_E_NOT_FOUND, 0, "no disk with serial number %s", serial);
-}
+#include "mounts.h"
 
 static int mount_disk(const char *serial, const char *target, const char *type, unsigned long flags, struct error *err)
 {
@@ -161,7 +125,6 @@ static int mount_standard(struct error *err)
 	        {"devpts", "devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620,gid=5", MS_NOSUID | MS_NOEXEC},
 	        {"sysfs", "sysfs", "/sys", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC},
 	        {"mqueue", "mqueue", "/dev/mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
-	        {"tmpfs", "shm", "/dev/shm", "mode=1777,size=65536k", MS_NOSUID | MS_NODEV | MS_NOEXEC},
 	        {"cgroup2", "cgroup", "/sys/fs/cgroup", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC},
 	};
 
@@ -194,9 +157,9 @@ static int prepare_files(const struct container *c, int *trees, struct error *er
 		cleanup_free char *path = xasprintf(RUN_DIR "/%s/files/%zu", c->id, i);
 
 		if (make_parents(path) < 0 || write_file(path, f->content, f->len) < 0 ||
-		    chmod(path, (mode_t)f->mode) < 0)
+		    chown(path, (uid_t)f->uid, (gid_t)f->gid) < 0 || chmod(path, (mode_t)f->mode) < 0)
 			return fail_sys(err, "%s", path);
-		trees[i] = copy_tree_fd(path);
+		trees[i] = copy_tree(AT_FDCWD, path);
 		if (trees[i] < 0)
 			return fail_sys(err, "copying the mount of %s", path);
 	}
@@ -231,12 +194,41 @@ static int pivot(const char *root, struct error *err)
 	return 0;
 }
 
+static bool is_volume(const struct mount_spec *m)
+{
+	return strcmp(m->type, "volume") == 0 || strcmp(m->type, "scratch") == 0;
+}
+
+/* Copies of the mounts that lie outside of the container's root, while they can be reached. */
+static int open_volumes(const struct container *c, int *trees, struct error *err)
+{
+	for (size_t i = 0; i < c->spec.mount_count; i++)
+		if (is_volume(&c->spec.mounts[i]) && (trees[i] = volume_open(c, &c->spec.mounts[i], err)) < 0)
+			return -1;
+	return 0;
+}
+
+static int mount_requested(const struct container *c, const int *trees, struct error *err)
+{
+	for (size_t i = 0; i < c->spec.mount_count; i++) {
+		const struct mount_spec *m = &c->spec.mounts[i];
+
+		if ((is_volume(m) ? volume_attach(m, trees[i], err) : mount_at(m, err)) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 int rootfs_enter(const struct container *c, struct error *err)
 {
 	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->id);
 	cleanup_free int *trees = xcalloc(c->spec.file_count, sizeof *trees);
+	cleanup_free int *volumes = xcalloc(c->spec.mount_count, sizeof *volumes);
+	cleanup_close int shm = copy_tree(AT_FDCWD, SHM_DIR);
 
-	if (prepare_files(c, trees, err) < 0)
+	if (shm < 0)
+		return fail_sys(err, SHM_DIR);
+	if (prepare_files(c, trees, err) < 0 || open_volumes(c, volumes, err) < 0)
 		return -1;
 	if (unshare(CLONE_NEWNS | CLONE_NEWCGROUP) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return fail_sys(err, "mount namespace");
@@ -246,9 +238,11 @@ int rootfs_enter(const struct container *c, struct error *err)
 		return fail_sys(err, "%s", root);
 	if (pivot(root, err) < 0 || mount_standard(err) < 0)
 		return -1;
-	for (size_t i = 0; i < c->spec.mount_count; i++)
-		if (mount_at(&c->spec.mounts[i], err) < 0)
-			return -1;
+	/* One for all containers of the pod, as their IPC namespace is. */
+	if (mkdir("/dev/shm", 0755) < 0 || attach_tree(shm, "/dev/shm") < 0)
+		return fail_sys(err, "/dev/shm");
+	if (mount_requested(c, volumes, err) < 0)
+		return -1;
 	for (size_t i = 0; i < c->spec.file_count; i++)
 		if (bind_file(trees[i], c->spec.files[i].target, err) < 0)
 			return -1;

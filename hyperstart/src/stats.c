@@ -158,6 +158,8 @@ void process_list_answer(uint32_t id, const struct container *only)
 	struct buffer *b = channel_control();
 	size_t start = frame_begin(b, HP_REPLY, id);
 
+	if (!only && pod_init_pid())
+		put_process(b, (uint64_t)pod_init_pid(), "");
 	for (const struct container *c = container_first(); c; c = c->next) {
 		char pids[16384];
 		char *save = NULL;

@@ -14,7 +14,7 @@ from hypercontainer.engine.streams import Hub
 from hypercontainer.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from hypercontainer.model.specs import ContainerSpec, Resources, Ulimit
 from hypercontainer.model.status import Container, Process
-from hypercontainer.network import usermode
+from hypercontainer.network import names, usermode
 from hypercontainer.state.database import Database
 
 CONFIG = {
@@ -235,9 +235,13 @@ def test_database_survives_and_refuses_what_it_does_not_know(tmp_path: Path) -> 
 def test_resolver_and_hosts(tmp_path: Path) -> None:
     conf = tmp_path / "resolv.conf"
     conf.write_text("nameserver 192.0.2.1\nsearch a.example\noptions ndots:2\n")
-    assert usermode.resolv_conf(conf) == b"nameserver 10.0.2.3\nsearch a.example\noptions ndots:2\n"
-    assert usermode.resolv_conf(tmp_path / "none") == b"nameserver 10.0.2.3\n"
-    assert b"10.0.2.15\tweb\n" in usermode.hosts_file("web", usermode.ADDRESS)
+    default = usermode.NAMESERVER
+    assert names.resolv_conf([], [], [], default, conf) == b"nameserver 10.0.2.3\nsearch a.example\noptions ndots:2\n"
+    assert names.resolv_conf([], [], [], default, tmp_path / "none") == b"nameserver 10.0.2.3\n"
+    given = names.resolv_conf(["192.0.2.9", "192.0.2.8"], ["b.example"], ["rotate"], default, conf)
+    assert given == b"nameserver 192.0.2.9\nnameserver 192.0.2.8\nsearch b.example\noptions rotate\n"
+    hosts = names.hosts_file("web", usermode.ADDRESS, ["db", "web"], [("192.0.2.1", ["far", "away"])])
+    assert b"10.0.2.15\tweb\n" in hosts and b"127.0.0.1\tdb\n" in hosts and b"192.0.2.1\tfar away\n" in hosts
 
 
 def test_records_are_docker_json_lines(tmp_path: Path) -> None:

@@ -6,22 +6,25 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hypercontainer.errors import Conflict, NotFound, Unavailable
+from hypercontainer.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from hypercontainer.guest import initramfs
-from hypercontainer.hypervisor.driver import Disk, MachineConfig, UserNetwork
-from hypercontainer.hypervisor.qemu import command
-from hypercontainer.hypervisor.qemu.driver import QemuDriver, check_port_free
+from hypercontainer.hypervisor.driver import Disk, MachineConfig, NineP, RbdDisk, TapNetwork, UserNetwork, VirtioFs
+from hypercontainer.hypervisor.qemu import command, devices
+from hypercontainer.hypervisor.qemu.driver import QemuDriver
+from hypercontainer.hypervisor.qemu.ports import check_port_free
 from hypercontainer.kernel.locate import locate
 from hypercontainer.model.specs import PortMapping
 
 CONFIG = MachineConfig(
     name="abcdef123456", directory=Path("/run/x"), vcpus=2, memory=128 << 20, kernel=Path("/k"), initramfs=Path("/i"),
     disks=(Disk("image0", Path("/img"), read_only=True), Disk("scratch0", Path("/scr"), read_only=False)),
-    network=UserNetwork("52:54:00:00:00:01", (PortMapping(container_port=80, host_port=8080), PortMapping(container_port=53, host_port=53, host_ip="127.0.0.1", protocol="udp"))),
+    networks=(UserNetwork("52:54:00:00:00:01", (PortMapping(container_port=80, host_port=8080), PortMapping(container_port=53, host_port=53, host_ip="127.0.0.1", protocol="udp"))),),
 )  # fmt: skip
 FDS = command.Descriptors(kernel=3, initramfs=4, channel=5, monitor=6, console=7, disks=(8, 9))
 
@@ -46,18 +49,73 @@ def test_nothing_is_opened_by_path() -> None:
     assert not any(path in line for path in ("/img", "/scr", "/run/x", "=/k", "=/i"))
 
 
+def blocks(options: list[str]) -> list[dict[str, Any]]:
+    return [json.loads(v) for k, v in pairs(options) if k == "-blockdev"]
+
+
 def test_disks() -> None:
-    options = pairs(command.disk_options(CONFIG, FDS))
-    assert ("-add-fd", "fd=8,set=0") in options and ("-add-fd", "fd=9,set=1") in options
-    blocks = [v for k, v in options if k == "-blockdev"]
-    assert "read-only=on" in blocks[0] and "read-only=off" in blocks[1]
-    assert ("-device", "virtio-blk-device,drive=disk1,serial=scratch0") in options
+    options = devices.disk_options(CONFIG, FDS.disks)
+    assert ("-add-fd", "fd=8,set=0") in pairs(options) and ("-add-fd", "fd=9,set=1") in pairs(options)
+    assert [b["read-only"] for b in blocks(options)] == [True, False]
+    assert ("-device", "virtio-blk-device,id=dev-scratch0,drive=disk-scratch0,serial=scratch0,write-cache=auto") in pairs(options)
+
+
+def test_disks_that_do_not_fit_are_luns() -> None:
+    many = replace(CONFIG, disks=tuple(Disk(f"d{i}", Path("/x"), read_only=False) for i in range(7)))
+    options = devices.disk_options(many, tuple(range(7)))
+    assert ("-device", "virtio-scsi-device,id=scsi") in pairs(options)
+    assert ("-device", "scsi-hd,bus=scsi.0,scsi-id=0,id=dev-d6,drive=disk-d6,serial=d6,write-cache=auto") in pairs(options)
+    assert devices.uses_scsi(replace(CONFIG, expandable=True)) and not devices.uses_scsi(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("mode", "cache", "write_cache"),
+    [("", None, "auto"), ("none", {"direct": True}, "auto"), ("off", {"direct": True}, "auto"), ("unsafe", {"no-flush": True}, "auto"),
+     ("writethrough", None, "off"), ("directsync", {"direct": True}, "off"), ("writeback", None, "auto")],
+)  # fmt: skip
+def test_cache_modes(mode: str, cache: dict[str, bool] | None, write_cache: str) -> None:
+    disk = Disk("d", Path("/x"), read_only=False, cache=mode)
+    assert devices.block_node(disk, "n", 0).get("cache") == cache
+    assert devices.disk_device(disk, "n", scsi=False)["write-cache"] == write_cache
+
+
+def test_an_image_cannot_name_another_file() -> None:
+    node = devices.block_node(Disk("d", Path("/x"), read_only=False, format="qcow2"), "n", 3)
+    assert node["driver"] == "qcow2" and node["backing"] is None and node["file"]["filename"] == "/dev/fdset/3"
+
+
+def test_a_disk_of_ceph() -> None:
+    disk = RbdDisk("r", "pool", "image", ("10.0.0.1:6789", "10.0.0.2:6789"), user="admin", keyring="c2VjcmV0")
+    options = devices.disk_options(replace(CONFIG, disks=(disk,)), ())
+    (node,) = blocks(options)
+    assert node["file"]["server"] == [{"host": "10.0.0.1", "port": "6789"}, {"host": "10.0.0.2", "port": "6789"}]
+    assert node["file"]["user"] == "admin" and node["file"]["key-secret"] == "disk-r-key"
+    assert ("-object", "secret,id=disk-r-key,data=c2VjcmV0,format=base64") in pairs(options)
 
 
 def test_network() -> None:
-    assert command.network_options(None) == []
-    netdev = command.network_options(CONFIG.network)[1]
+    assert devices.network_options(()) == []
+    netdev = devices.network_options(CONFIG.networks)[1]
     assert "hostfwd=tcp:0.0.0.0:8080-:80" in netdev and "hostfwd=udp:127.0.0.1:53-:53" in netdev
+    tap = devices.network_options((TapNetwork("52:54:00:00:00:02", 17),))
+    assert ("-netdev", "tap,id=net0,fd=17") in pairs(tap)
+
+
+def test_shared_directories() -> None:
+    served = replace(CONFIG, share=VirtioFs("share", 21))
+    line = command.command_line("qemu", served, "tcg", FDS)
+    assert "memory-backend=mem" in line[line.index("-machine") + 1]
+    assert ("-chardev", "socket,id=share,fd=21") in pairs(line) and ("-device", "vhost-user-fs-device,chardev=share,tag=share") in pairs(
+        line
+    )
+    plan9 = replace(CONFIG, share=NineP("share", Path("/tree"), (), "passthrough"))
+    assert "-fsdev" in command.command_line("qemu", plan9, "tcg", FDS)
+
+
+def test_too_many_cards_are_refused() -> None:
+    cards = tuple(TapNetwork("52:54:00:00:00:02", 17) for _ in range(8))
+    with pytest.raises(InvalidArgument, match="8 network interfaces do not fit"):
+        devices.check_places(replace(CONFIG, networks=cards))
 
 
 def test_accelerators() -> None:

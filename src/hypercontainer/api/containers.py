@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -15,11 +15,11 @@ from ..engine.streams import Hub
 from ..errors import HyperError, InvalidArgument, InvalidState
 from ..model.base import Model
 from ..model.specs import ContainerSpec, ExecSpec
-from ..model.status import Container, ContainerStats, ContainerStatus, ExecInfo, ExitCode, PathStat, ProcessInfo
+from ..model.status import Change, Container, ContainerStats, ContainerStatus, ExecInfo, ExitCode, PathStat, ProcessInfo
 from .router import Context, Route, error_body
 from .upgrade import STDERR, STDOUT, Ended, UpgradedStream, WindowSize
 
-_ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
+_ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING)
 
 
 class Started(Model, frozen=True, kw_only=True):
@@ -202,7 +202,18 @@ async def archive_stat(c: Context) -> PathStat:
 
 
 async def archive_read(c: Context) -> web.StreamResponse:
-    chunks = c.engine.archives.read(c.id, c.text("path"), follow=c.flag("follow"))
+    return await _send_tar(c, c.engine.archives.read(c.id, c.text("path"), follow=c.flag("follow")))
+
+
+async def export(c: Context) -> web.StreamResponse:
+    return await _send_tar(c, c.engine.archives.export(c.id))
+
+
+async def changes(c: Context) -> list[Change]:
+    return await c.engine.archives.changes(c.id)
+
+
+async def _send_tar(c: Context, chunks: AsyncGenerator[bytes, None]) -> web.StreamResponse:
     first = await anext(chunks, b"")  # errors of the path come before the answer begins
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
     await response.prepare(c.request)
@@ -245,6 +256,8 @@ ROUTES = [
     Route("POST", "/execs/{id}/start", exec_start, "Start it, and attach unless detached", _WINDOW_QUERY, stream=_FRAMES),
     Route("GET", "/execs/{id}", exec_inspect, "Inspect a further process", result=ExecInfo),
     Route("POST", "/execs/{id}/kill", exec_signal, "Send it a signal", {"signal": "name or number, TERM if none"}),
+    Route("GET", f"{_ID}/changes", changes, "What differs from the image", result=list[Change]),
+    Route("GET", f"{_ID}/export", export, "The whole root file system as a tar stream", stream="application/x-tar"),
     Route("GET", f"{_ID}/archive/stat", archive_stat, "A path of the container", {"path": "absolute path"}, result=PathStat),
     Route("GET", f"{_ID}/archive", archive_read, "A path of the container as a tar stream", {"path": "absolute path", "follow": "follow a symbolic link"}, stream="application/x-tar"),
     Route("PUT", f"{_ID}/archive", archive_write, "Unpack a tar stream below a directory of the container", {"path": "absolute path"}),

@@ -8,7 +8,7 @@ import contextlib
 import msgspec
 from aiohttp import web
 
-from ..model.status import Check, Info, PodInfo, Version
+from ..model.status import Check, Info, Version
 from .router import Context, Route
 
 
@@ -26,10 +26,6 @@ async def info(c: Context) -> Info:
 
 async def doctor(c: Context) -> list[Check]:
     return await c.engine.doctor()
-
-
-async def pods(c: Context) -> list[PodInfo]:
-    return c.engine.pods()
 
 
 async def events(c: Context) -> web.StreamResponse:
@@ -53,6 +49,5 @@ ROUTES = [
     Route("GET", "/version", version, "Versions of all parts", result=Version),
     Route("GET", "/info", info, "The daemon and its host", result=Info),
     Route("GET", "/doctor", doctor, "What this host has of what is needed", result=list[Check]),
-    Route("GET", "/pods", pods, "List pods, newest first", result=list[PodInfo]),
     Route("GET", "/events", events, "What happens, as it happens", {"since": "RFC 3339: begin with the past", "past": "end with the past"}, stream="application/x-ndjson"),
 ]  # fmt: skip

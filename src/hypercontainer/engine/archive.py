@@ -16,11 +16,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from ..errors import GuestError, HyperError, InvalidArgument, NotFound
 from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession
-from ..model.status import Container, ContainerStatus, PathStat
+from ..model import ids
+from ..model.status import Change, Container, ContainerStatus, PathStat
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
 from .containers import Containers
-from .provision import Provisioner
+from .machines import Machines
 from .registry import Registry
 from .streams import Hub, Reader
 
@@ -55,10 +56,10 @@ class _Job:
 class Archives:
     """Tar streams out of and into containers."""
 
-    def __init__(self, registry: Registry, containers: Containers, provisioner: Provisioner) -> None:
+    def __init__(self, registry: Registry, containers: Containers, machines: Machines) -> None:
         self._registry = registry
         self._containers = containers
-        self._provisioner = provisioner
+        self._machines = machines
 
     @contextlib.asynccontextmanager
     async def _session(self, key: str) -> AsyncIterator[tuple[Container, GuestSession]]:
@@ -68,18 +69,23 @@ class Archives:
             yield container, self._containers.runtime(container).session
             return
         async with self._containers.life(container).lock:
-            runtime = await self._provisioner.boot(self._registry.pod(container.pod), [container])
+            user = f"copy-{ids.new_id()}"
+            runtime = await self._machines.acquire(container.pod, user)
             try:
+                await self._machines.build(runtime, container)
                 yield container, runtime.session
             finally:
-                await runtime.stop(clean=True)
+                await self._machines.release(container.pod, runtime, user)
 
     @contextlib.asynccontextmanager
-    async def _run(self, container: Container, session: GuestSession, builtin: Builtin, *args: str, stdin: bool) -> AsyncIterator[_Job]:
+    async def _run(
+        self, container: Container | None, session: GuestSession, builtin: Builtin, *args: str, stdin: bool
+    ) -> AsyncIterator[_Job]:  # fmt: skip
+        """In a container; without one it runs beside hyperstart."""
         hub = Hub()
         hub.begin()
         reader = hub.attach()
-        process = GuestProcess(args=args, container=container.id[:12], builtin=builtin, stdin=stdin)
+        process = GuestProcess(args=args, container=container.id[:12] if container else "", builtin=builtin, stdin=stdin)
         handle = await session.start(process, hub)
         hub.attach_process(handle)
         try:
@@ -129,6 +135,27 @@ class Archives:
             async for _ in job.output():
                 pass
             await job.check(path)
+
+    async def export(self, key: str) -> AsyncGenerator[bytes, None]:
+        """The container's whole root as a tar stream, without what is mounted in it."""
+        async with (
+            self._session(key) as (container, session),
+            self._run(None, session, Builtin.EXPORT, container.id[:12], stdin=False) as job,
+        ):
+            async for data in job.output():
+                yield data
+            await job.check("/")
+
+    async def changes(self, key: str) -> list[Change]:
+        """What the container's root has that its image has not, and the reverse; by path."""
+        async with (
+            self._session(key) as (container, session),
+            self._run(None, session, Builtin.DIFF, container.id[:12], stdin=False) as job,
+        ):
+            found = b"".join([data async for data in job.output()])
+            await job.check("/")
+        lines = found.decode("utf-8", "surrogateescape").split("\0")
+        return sorted((Change(kind=line[0], path=line[2:]) for line in lines if line), key=lambda c: c.path)
 
 
 def _absolute(path: str) -> str:

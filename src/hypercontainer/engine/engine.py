@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from .. import API_VERSION, __version__
 from ..guest.initramfs import hyperstart_path, hyperstart_version
@@ -15,20 +16,29 @@ from ..images.layout import StoredImage
 from ..images.progress import Progress
 from ..images.store import ImageStore
 from ..kernel.locate import Kernel
-from ..model.status import Check, ContainerStatus, Info, PodInfo, Version
+from ..model.status import Check, ContainerStatus, Info, PodDetails, Version
+from ..podfile.convert import convert, files_to_fetch
+from ..podfile.document import Podfile
 from ..state.database import Database
+from ..volumes.disks import BlockVolumes
 from ..volumes.scratch import ScratchDisks
 from . import doctor
 from .archive import Archives
 from .containers import Containers
 from .events import Events
 from .execs import Execs
+from .fetch import fetch_all
 from .logs import Follower, LogRecord, read
+from .machines import Machines
 from .monitor import Monitor
 from .paths import Paths
+from .pods import Pods
 from .provision import BootFiles, Provisioner
 from .recover import recover
 from .registry import Registry
+from .secrets import Secrets
+from .services import Services
+from .volumes import Volumes
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,7 @@ class Settings:
     log_files: int
     boot_timeout: float  # seconds
     insecure_registries: frozenset[str]
+    virtiofs: bool = True  # off: QEMU serves directories itself, over 9p
 
 
 class Engine:
@@ -56,20 +67,30 @@ class Engine:
         self._database = Database(paths.database)
         self.registry = Registry(self._database)
         self.images = ImageStore(paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use)
-        provisioner = self._provisioner = Provisioner(paths, driver, self.images, boot)
+        secrets = Secrets(paths)
+        virtiofs = settings.virtiofs and driver.capabilities.virtiofs
+        provisioner = self._provisioner = Provisioner(paths, driver, self.images, secrets, boot, virtiofs=virtiofs)
+        machines = self._machines = Machines(self.registry, provisioner, self.events, driver.name)
+        blocks = BlockVolumes(paths.cache, settings.scratch_size)
+        self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
         self.containers = Containers(
-            paths=paths, registry=self.registry, images=self.images, provisioner=provisioner, driver=driver.name,
-            scratch=ScratchDisks(paths.cache, settings.scratch_size), events=self.events,
+            paths=paths, registry=self.registry, images=self.images, provisioner=provisioner, machines=machines,
+            scratch=ScratchDisks(paths.cache, settings.scratch_size), volumes=self.volumes, events=self.events,
             log_size=settings.log_size, log_files=settings.log_files,
         )  # fmt: skip
+        self.pods = Pods(
+            paths=paths, registry=self.registry, images=self.images, containers=self.containers, machines=machines,
+            volumes=self.volumes, secrets=secrets, events=self.events,
+        )  # fmt: skip
+        self.services = Services(self.registry, lambda pod: machines.runtime(pod.id))
         self.execs = Execs(self.registry, self.containers, self.events)
-        self.archives = Archives(self.registry, self.containers, provisioner)
-        self.monitor = Monitor(self.registry, self.containers)
+        self.archives = Archives(self.registry, self.containers, machines)
+        self.monitor = Monitor(self.registry, self.containers, machines)
 
     async def open(self) -> None:
         """Take up where an earlier daemon left."""
         self.images.open()
-        await recover(self.registry, self.containers, self._provisioner)
+        await recover(self.registry, self.containers, self._machines, self.pods, self._provisioner)
         paths = self.settings.paths
         keep = {paths.machine(p.id) for p in self.registry.pods() if p.vm}
         self.driver.sweep(paths.run / "pods", keep)
@@ -77,6 +98,7 @@ class Engine:
     async def close(self, *, keep_running: bool) -> None:
         """End; containers are stopped unless they shall go on."""
         await self.execs.release()
+        await self.pods.leave()
         if keep_running:
             await self.containers.release()
         else:
@@ -98,7 +120,7 @@ class Engine:
     async def logs(self, key: str, *, tail: int | None, since: str, until: str, follow: bool) -> AsyncIterator[list[LogRecord]]:
         """A container's log; with `follow` also what is added until the container ends."""
         container = self.registry.container(key)
-        path = self.settings.paths.log(container.id)
+        path = Path(container.log_path)
         life = self.containers.life(container)
         follower = Follower(path)  # no await until the past is read: nothing is lost or doubled
         try:
@@ -113,15 +135,14 @@ class Engine:
         finally:
             follower.close()
 
-    def pods(self) -> list[PodInfo]:
-        return [
-            PodInfo(
-                id=p.id, name=p.name, created_at=p.created_at, vcpus=p.vcpus, memory=p.memory,
-                status="running" if p.vm else "stopped", vm_pid=p.vm.pid if p.vm else 0,
-                containers=[c.name for c in self.registry.members(p.id)],
-            )
-            for p in self.registry.pods()
-        ]  # fmt: skip
+    async def create_pod(self, podfile: Podfile) -> PodDetails:
+        """A pod as a podfile describes it.
+
+        :raise InvalidArgument: with the field that is wrong; and what `Pods.create` raises.
+        """
+        fetched = await fetch_all([f.uri for f in files_to_fetch(podfile)])
+        pod = await self.pods.create(convert(podfile, fetched))
+        return self.pods.details(pod.id)
 
     def version(self) -> Version:
         return Version(

@@ -14,9 +14,10 @@ from ..model.signals import parse_signal
 from ..model.specs import ExecSpec
 from ..model.status import Container, ContainerStatus, ExecInfo
 from . import resolve
-from .containers import LOST_EXIT_CODE, Containers
+from .containers import Containers
 from .events import Events
 from .registry import Registry
+from .runs import LOST_EXIT_CODE
 from .streams import Hub
 
 _KEPT = 200  # ended execs that can still be asked for their exit code

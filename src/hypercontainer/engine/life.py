@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container has in memory besides its record."""
+"""What a container, and a pod, has in memory besides its record."""
 
 from __future__ import annotations
 
 import asyncio
 
-from .provision import Runtime
+from .runtime import Runtime
 from .streams import Hub
 
 
 class Life:
-    """Its output, its lock, its VM while it runs, and what others wait for."""
+    """A container's output, its lock, its VM while it runs, and what others wait for."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -20,5 +20,18 @@ class Life:
         self.stopped.set()
         self.removed = asyncio.Event()
         self.watch: asyncio.Task[None] | None = None
+        self.checks: list[asyncio.Task[None]] = []  # of its health
         self.error = ""  # why it ended, when that was not the program
         self.exit_code = 0  # kept here too: with auto_remove the record goes first
+        self.stop_requested = asyncio.Event()  # no restart, whatever the policy
+        self.restart_requested = False  # a restart, whatever the policy
+
+
+class PodLife:
+    """A pod's lock, which orders what changes its VM, and the VM."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.runtime: Runtime | None = None
+        self.watch: asyncio.Task[None] | None = None
+        self.starting: asyncio.Task[None] | None = None

@@ -3,32 +3,56 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 
+from ..errors import InvalidState
+from ..guest.session import GuestSession
 from ..model import ids
-from ..model.status import Container, ContainerStats, ContainerStatus, ProcessInfo
+from ..model.status import Container, ContainerStats, ContainerStatus, Pod, ProcessInfo
 from ..protocol.constants import Tag
+from ..protocol.messages import GuestStats, ListedProcess
 from .containers import Containers
+from .machines import Machines
 from .registry import Registry
+from .runtime import Runtime
 
 
 class Monitor:
     """Reads what runs; changes nothing."""
 
-    def __init__(self, registry: Registry, containers: Containers) -> None:
+    def __init__(self, registry: Registry, containers: Containers, machines: Machines) -> None:
         self._registry = registry
+        self._machines = machines
         self._containers = containers
 
     async def top(self, key: str) -> list[ProcessInfo]:
         """:raise InvalidState: when the container does not run."""
         container = self._registry.container(key)
         session = self._containers.runtime(container).session
-        listed = await session.processes(container.id[:12])
-        uptime = session.hello.uptime_ms if session.hello else 0
-        booted = datetime.fromisoformat(container.state.started_at or ids.now()) - timedelta(milliseconds=uptime)
+        return self._listed(session, await session.processes(container.id[:12]), [container])
+
+    async def pod_top(self, key: str) -> list[ProcessInfo]:
+        """All processes of the pod, its own first one included.
+
+        :raise InvalidState: when the pod does not run.
+        """
+        pod = self._registry.pod(key)
+        session = self._pod_runtime(pod).session
+        return self._listed(session, await session.processes(), self._registry.members(pod.id))
+
+    def _pod_runtime(self, pod: Pod) -> Runtime:
+        runtime = self._machines.runtime(pod.id)
+        if runtime is None:
+            raise InvalidState(f"pod {pod.name} is not running", hint=f"start it with `hyperctl pod start {pod.name}`")
+        return runtime
+
+    @staticmethod
+    def _listed(session: GuestSession, listed: list[ListedProcess], members: list[Container]) -> list[ProcessInfo]:
+        names = {c.id[:12]: c.name for c in members}
+        booted = session.opened_at - timedelta(milliseconds=session.hello.uptime_ms if session.hello else 0)
         return [
             ProcessInfo(
-                pid=p.pid, ppid=p.ppid, uid=p.uid, cpu_ms=p.cpu_ms, container=container.name, command=p.command,
+                pid=p.pid, ppid=p.ppid, uid=p.uid, cpu_ms=p.cpu_ms, container=names.get(p.container, ""), command=p.command,
                 started_at=(booted + timedelta(milliseconds=p.start_ms)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             )
             for p in listed
@@ -38,14 +62,25 @@ class Monitor:
         """:raise InvalidState: when the container does not run."""
         container = self._registry.container(key)
         guest = await self._containers.runtime(container).session.stats()
+        return self._of(container, guest)
+
+    async def pod_stats(self, key: str) -> list[ContainerStats]:
+        """Of each container that the guest has.
+
+        :raise InvalidState: when the pod does not run.
+        """
+        pod = self._registry.pod(key)
+        guest = await self._pod_runtime(pod).session.stats()
+        return [self._of(c, guest) for c in self._registry.members(pod.id) if c.id[:12] in guest.containers]
+
+    def _of(self, container: Container, guest: GuestStats) -> ContainerStats:
         numbers = guest.containers.get(container.id[:12], {})
-        pod = self._registry.pod(container.pod)
         return ContainerStats(
             id=container.id,
             name=container.name,
             read_at=ids.now(),
             cpu_usec=numbers.get(Tag.CPU_USEC, 0),
-            vcpus=pod.vcpus,
+            vcpus=self._registry.pod(container.pod).vcpus,
             memory=numbers.get(Tag.MEMORY, 0),
             memory_limit=container.spec.resources.memory or guest.memory_total,
             pids=numbers.get(Tag.PIDS, 0),

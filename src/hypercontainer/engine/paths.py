@@ -35,6 +35,24 @@ class Paths:
     def log(self, id_: str) -> Path:
         return self.container(id_) / "container.log"
 
+    @property
+    def volumes(self) -> Path:
+        return self.root / "volumes"
+
+    def volume(self, name: str) -> Path:
+        return self.volumes / name
+
+    def pod(self, id_: str) -> Path:
+        """What belongs to the pod rather than to one of its containers; may not exist."""
+        return self.root / "pods" / id_
+
+    def pod_volume(self, id_: str, name: str) -> Path:
+        return self.pod(id_) / "volumes" / f"{name}.img"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
     def machine(self, pod_id: str) -> Path:
         """Short: a socket's path has 107 bytes."""
         return self.run / "pods" / pod_id[:12]

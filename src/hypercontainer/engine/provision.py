@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a pod to its running VM, and back.
+"""From a pod to its running VM, and from containers to what the guest has of them.
 
 Every step that takes something registers its release on an exit stack; a
 failure unwinds it, success hands it to the runtime.
@@ -11,48 +11,31 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
 
 from ..errors import HyperError, Unavailable
 from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession, next_token
-from ..hypervisor.driver import Disk, Driver, Machine, MachineConfig, UserNetwork
+from ..hypervisor.driver import Driver, Machine
 from ..images.store import ImageStore
-from ..model.status import Container, Pod, Vm
-from ..network import usermode
-from ..protocol.constants import FIRST_TOKEN
-from ..protocol.messages import GuestFile, Interface
+from ..model.status import Container, ContainerStatus, Pod
+from ..protocol.constants import FIRST_TOKEN, Builtin
+from ..protocol.messages import GuestProcess
 from ..sys.files import remove_tree
 from . import resolve
+from .builtins import run_builtin, run_process
+from .guest_files import files_of, injected_archive
+from .guest_mounts import guest_mounts, mount_volume, unmount_volume
+from .machine_config import guest_interfaces, image_serial, machine_config, root_disks, scratch_serial, volume_disk, volume_serial
 from .paths import Paths
+from .runtime import Runtime
+from .secrets import Secrets
+from .services import firewall_batch
 from .streams import Hub
 
 log = logging.getLogger(__name__)
 _RECONNECT = (0.5, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds that each attempt may take
-SHUTDOWN_TIMEOUT = 10.0  # seconds until a guest that does not sync is killed
-_LOOPBACK = Interface("lo", ("127.0.0.1/8", "::1/128"))
-
-
-@dataclass
-class Runtime:
-    """A pod's running VM."""
-
-    machine: Machine
-    session: GuestSession
-    directory: Path
-    handles: dict[str, GuestProcessHandle] = field(default_factory=dict)
-
-    async def stop(self, *, clean: bool) -> None:
-        """End the VM and free what it held; `clean` makes what was written safe first. Idempotent."""
-        if clean:
-            with contextlib.suppress(HyperError):
-                await self.session.shut_down(SHUTDOWN_TIMEOUT)
-        self.session.close()
-        await self.machine.kill()
-        remove_tree(self.directory)
 
 
 @dataclass(frozen=True)
@@ -65,60 +48,41 @@ class BootFiles:
 
 
 class Provisioner:
-    """Boots pods."""
+    """Boots pods, builds containers in them."""
 
-    def __init__(self, paths: Paths, driver: Driver, images: ImageStore, boot: Callable[[], BootFiles]) -> None:
+    def __init__(
+        self, paths: Paths, driver: Driver, images: ImageStore, secrets: Secrets, boot: Callable[[], BootFiles], *, virtiofs: bool
+    ) -> None:  # fmt: skip
         self._paths = paths
         self._driver = driver
         self._images = images
+        self._secrets = secrets
         self._boot_files = boot
+        self._virtiofs = virtiofs
 
-    async def boot(self, pod: Pod, containers: list[Container]) -> Runtime:
-        """Boot the VM of a pod and build its containers; their processes are not started.
+    async def boot(self, pod: Pod, members: list[Container]) -> Runtime:
+        """Boot the VM of a pod with the disks of its members; the guest has no container yet.
 
         :raise Unavailable: when the guest does not come up; the message has its last words.
         """
         directory = self._paths.machine(pod.id)
+        files = self._boot_files()
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(remove_tree, directory)
-            machine = await self._driver.launch(await self._config(pod, containers, directory))
+            with contextlib.ExitStack() as handed_over:
+                config = await machine_config(
+                    pod, members, images=self._images, secrets=self._secrets, paths=self._paths, directory=directory, kernel=files.kernel,
+                    initramfs=files.initramfs, stack=handed_over, virtiofs=self._virtiofs,
+                )  # fmt: skip
+                machine = await self._driver.launch(config)
             undo.push_async_callback(machine.kill)
             session = await self._greet(machine)
             undo.callback(session.close)
-            interfaces = [_LOOPBACK]
-            if containers[0].spec.network == "user":
-                interfaces.append(Interface("eth0", (usermode.ADDRESS,), (usermode.GATEWAY,)))
-            await session.setup_pod(pod.hostname, interfaces, {})
-            for index, container in enumerate(containers):
-                files = _files(pod, container)
-                await session.create_container(
-                    resolve.guest_container(container, pod.memory, f"image{index}", "squashfs", f"scratch{index}", files)
-                )
+            await session.setup_pod(pod.hostname, guest_interfaces(pod), pod.spec.sysctls, pod.spec.shm_size)
+            if batch := firewall_batch(pod):
+                await run_builtin(session, Builtin.FIREWALL, stdin=batch, what="the pod's services")
             undo.pop_all()
-            return Runtime(machine, session, directory)
-
-    async def _config(self, pod: Pod, containers: list[Container], directory: Path) -> MachineConfig:
-        boot = self._boot_files()
-        disks: list[Disk] = []
-        for index, container in enumerate(containers):
-            image = await self._images.disk(self._images.find(container.image_id))
-            disks += [
-                Disk(f"image{index}", image.path, read_only=True),
-                Disk(f"scratch{index}", self._paths.scratch(container.id), read_only=False),
-            ]
-        network = None
-        if containers[0].spec.network == "user":
-            network = UserNetwork(usermode.new_mac(), tuple(p for c in containers for p in c.ports))
-        return MachineConfig(
-            name=pod.id[:12],
-            directory=directory,
-            vcpus=pod.vcpus,
-            memory=pod.memory,
-            kernel=boot.kernel,
-            initramfs=boot.initramfs,
-            disks=tuple(disks),
-            network=network,
-        )
+            return Runtime(machine, session, directory, disks={d.serial for d in config.disks})
 
     async def _greet(self, machine: Machine) -> GuestSession:
         try:
@@ -131,6 +95,65 @@ class Provisioner:
                 f"the virtual machine did not start: {words or error.message}",
                 hint="see `hyperctl doctor` for the kernel and the accelerator in use",
             ) from error
+
+    # -- containers ----------------------------------------------------------------
+
+    async def build(self, runtime: Runtime, pod: Pod, container: Container, names: list[str]) -> None:
+        """Let the guest have the container; its process is not started. Idempotent.
+
+        `names` are those of the pod's containers, for /etc/hosts.
+        """
+        if container.id in runtime.built:
+            return
+        for disk in await root_disks(container, self._images, self._paths):
+            if disk.serial not in runtime.disks:
+                await runtime.machine.add_disk(disk)
+                runtime.disks.add(disk.serial)
+        for name in dict.fromkeys(m.volume for m in container.mounts if m.volume):
+            await self._mount(runtime, pod, name)
+        mounts = guest_mounts(container, runtime.volumes)
+        files = files_of(pod, container, self._secrets, names)
+        guest = resolve.guest_container(container, pod.memory, image_serial(container), scratch_serial(container), mounts, files)
+        await runtime.session.create_container(guest)
+        runtime.built.add(container.id)
+        if container.state.status is ContainerStatus.CREATED and (archive := injected_archive(container)):
+            process = GuestProcess(args=("/",), container=container.id[:12], builtin=Builtin.TAR_EXTRACT, stdin=True)
+            done = await run_process(runtime.session, process, stdin=archive)
+            if done.status:
+                raise Unavailable(f"the files of container {container.name} could not be written: {done.errors}")
+
+    async def _mount(self, runtime: Runtime, pod: Pod, name: str) -> None:
+        if name in runtime.volumes:
+            return
+        volume = next(v for v in pod.volumes if v.name == name)
+        disk = volume_disk(pod, volume, self._secrets)
+        if disk and disk.serial not in runtime.disks:
+            await runtime.machine.add_disk(disk)
+            runtime.disks.add(disk.serial)
+        runtime.volumes[name] = await mount_volume(runtime, pod, volume, virtiofs=self._virtiofs)
+
+    async def drop(self, runtime: Runtime, pod: Pod, container: Container) -> None:
+        """Take an ended container out of the running guest, with the volumes that only it had."""
+        if container.id in runtime.built:
+            await runtime.session.delete_container(container.id[:12])
+            runtime.built.discard(container.id)
+            runtime.handles.pop(container.id, None)
+        for serial in (image_serial(container), scratch_serial(container)):
+            await self._unplug(runtime, serial)
+
+    async def drop_volume(self, runtime: Runtime, pod: Pod, name: str) -> None:
+        """Unmount a volume that no container of the guest uses any more."""
+        volume = next(v for v in pod.volumes if v.name == name)
+        if name in runtime.volumes:
+            await unmount_volume(runtime, volume)
+            del runtime.volumes[name]
+        await self._unplug(runtime, volume_serial(volume))
+
+    @staticmethod
+    async def _unplug(runtime: Runtime, serial: str) -> None:
+        if serial in runtime.disks:
+            await runtime.machine.remove_disk(serial)
+            runtime.disks.discard(serial)
 
     async def start_main(self, runtime: Runtime, container: Container, hub: Hub, size: tuple[int, int]) -> GuestProcessHandle:
         """:raise StartFailed: when the program cannot be executed."""
@@ -160,7 +183,7 @@ class Provisioner:
             await machine.kill()
             remove_tree(directory)
             return None
-        return Runtime(machine, session, directory)
+        return Runtime(machine, session, directory, disks=set(vm.disks), volumes=dict(vm.volumes), built=set(vm.built))
 
 
 async def _reconnect(machine: Machine, token: bytes) -> GuestSession | None:
@@ -177,27 +200,3 @@ async def _reconnect(machine: Machine, token: bytes) -> GuestSession | None:
             except HyperError as error:
                 log.debug("reconnecting: %s", error)
     return None
-
-
-def record(pod: Pod, runtime: Runtime, driver: str) -> Pod:
-    """The pod with what is needed to find its VM again."""
-    vm = Vm(
-        driver=driver,
-        pid=runtime.machine.pid,
-        pid_started=runtime.machine.pid_started,
-        directory=str(runtime.directory),
-        token=runtime.session.next_token.hex(),
-        accelerator=runtime.machine.accelerator,
-        processes={container: handle.id for container, handle in runtime.handles.items()},
-    )
-    return msgspec.structs.replace(pod, vm=vm)
-
-
-def _files(pod: Pod, container: Container) -> tuple[GuestFile, ...]:
-    networked = container.spec.network == "user"
-    address = usermode.ADDRESS if networked else None
-    return (
-        GuestFile("/etc/hostname", f"{pod.hostname}\n".encode()),
-        GuestFile("/etc/hosts", usermode.hosts_file(pod.hostname, address)),
-        GuestFile("/etc/resolv.conf", usermode.resolv_conf() if networked else b""),
-    )

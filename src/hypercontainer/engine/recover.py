@@ -8,33 +8,62 @@ status from the time between are delivered late, not lost.
 
 from __future__ import annotations
 
-from ..model.status import Container, ContainerStatus, Pod
-from .containers import Containers
+import asyncio
+
+import msgspec
+
+from ..model import ids
+from ..model.status import Container, ContainerStatus, Pod, PodStatus
+from .containers import ALIVE, Containers
+from .machines import Machines
+from .pods import Pods
 from .provision import Provisioner
 from .registry import Registry
+from .runtime import Runtime
 
-_ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
-
-
-async def recover(registry: Registry, containers: Containers, provisioner: Provisioner) -> None:
-    """Take up what runs; settle the records of what has ended."""
-    for pod in registry.pods():
-        for container in registry.members(pod.id):
-            if container.state.status in _ALIVE:
-                await _recover(pod, container, containers, provisioner)
-            elif container.spec.auto_remove and container.state.status is ContainerStatus.EXITED:
-                await containers.remove(container.id)
+_LOST = "its virtual machine ended while hyperd was not running"
 
 
-async def _recover(pod: Pod, container: Container, containers: Containers, provisioner: Provisioner) -> None:
+async def recover(registry: Registry, containers: Containers, machines: Machines, pods: Pods, provisioner: Provisioner) -> None:
+    """Take up what runs; settle the records of what has ended; go on with what was to be started."""
+    found = registry.pods()
+    runtimes = await asyncio.gather(*(provisioner.reattach(pod) for pod in found))
+    for pod, runtime in zip(found, runtimes, strict=True):
+        if runtime is not None:
+            machines.adopt(pod, runtime)
+        elif pod.vm or pod.status in (PodStatus.RUNNING, PodStatus.STARTING, PodStatus.STOPPING):
+            registry.put_pod(msgspec.structs.replace(pod, vm=None, status=PodStatus.EXITED, finished_at=ids.now()))
+        members = registry.members(pod.id)
+        for container in members:
+            await _recover(pod, container, runtime, containers)
+        if runtime is not None and pod.status is PodStatus.STARTING:
+            pods.go_on(pod.id)
+        elif runtime is not None:
+            await machines.release(pod.id, runtime, "recovery")
+        elif any(_starts_by_itself(c) for c in members):
+            pods.bring_back(pod.id, [c for c in members if _starts_by_itself(c)])
+
+
+def _starts_by_itself(container: Container) -> bool:
+    """As Docker's daemon does when it comes up."""
+    policy = container.spec.restart.name
+    was_up = container.state.status in ALIVE
+    return was_up and (policy == "always" or (policy == "unless-stopped" and not container.state.stopped_by_user))
+
+
+async def _recover(pod: Pod, container: Container, runtime: Runtime | None, containers: Containers) -> None:
+    if container.state.status not in ALIVE:
+        if container.spec.auto_remove and container.state.status is ContainerStatus.EXITED:
+            await containers.remove(container.id)
+        return
     life = containers.life(container)
-    runtime = await provisioner.reattach(pod)
     number = pod.vm.processes.get(container.id, 0) if pod.vm else 0
-    if runtime is not None:
-        handle = runtime.session.adopt(number, life.hub, life.hub.begin(resume=True))
-        if handle is not None:
-            containers.take_up(container, life, runtime, handle)
-            return
+    if runtime is None:
+        containers.settle_lost(container, _LOST)
+    elif container.state.status is ContainerStatus.RESTARTING:
+        containers.runs.take_up_waiting(container)
+    elif handle := runtime.session.adopt(number, life.hub, life.hub.begin(resume=True)):
+        containers.runs.take_up(container, life, runtime, handle)
+    else:
         life.hub.finish()
-        await runtime.stop(clean=False)
-    containers.settle_lost(container, "its virtual machine ended while hyperd was not running")
+        containers.settle_lost(container, _LOST)

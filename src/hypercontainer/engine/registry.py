@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 from ..errors import Conflict, InvalidArgument, NotFound
 from ..model.ids import new_name, short
-from ..model.status import Container, Pod
+from ..model.status import Container, Pod, Volume
 from ..state.database import Database
 
 _NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")
@@ -20,7 +21,9 @@ class Registry:
         self._db = database
         self._containers = {c.id: c for c in database.containers()}
         self._pods = {p.id: p for p in database.pods()}
+        self._volumes = {v.name: v for v in database.volumes()}
         self._reserved: set[str] = set()
+        self.changed = asyncio.Event()  # pulsed when a container's or a pod's record changes
 
     # -- names ------------------------------------------------------------------
 
@@ -79,6 +82,11 @@ class Registry:
     def put(self, container: Container) -> None:
         self._db.put_container(container)
         self._containers[container.id] = container
+        self._pulse()
+
+    def _pulse(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     def remove(self, id_: str) -> None:
         self._db.remove_container(id_)
@@ -107,12 +115,51 @@ class Registry:
         return found[0]
 
     def members(self, pod_id: str) -> list[Container]:
-        return [c for c in self._containers.values() if c.pod == pod_id]
+        """In the order of their creation."""
+        return sorted((c for c in self._containers.values() if c.pod == pod_id), key=lambda c: c.created_at)
+
+    def check_pod_name(self, name: str) -> None:
+        """:raise InvalidArgument: malformed. :raise Conflict: taken."""
+        if not _NAME.match(name):
+            raise InvalidArgument(f"invalid pod name {name!r}",
+                                  hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit")  # fmt: skip
+        if any(p.name == name for p in self._pods.values()):
+            raise Conflict(f"the name {name!r} is taken by another pod", hint=f"remove it with `hyperctl pod rm {name}`")
+
+    def has_pod(self, id_: str) -> bool:
+        return id_ in self._pods
 
     def put_pod(self, pod: Pod) -> None:
         self._db.put_pod(pod)
         self._pods[pod.id] = pod
+        self._pulse()
 
     def remove_pod(self, id_: str) -> None:
         self._db.remove_pod(id_)
         self._pods.pop(id_, None)
+
+    # -- volumes ----------------------------------------------------------------
+
+    def volumes(self) -> list[Volume]:
+        return sorted(self._volumes.values(), key=lambda v: v.name)
+
+    def find_volume(self, name: str) -> Volume | None:
+        return self._volumes.get(name)
+
+    def volume(self, name: str) -> Volume:
+        """:raise NotFound: when there is none."""
+        try:
+            return self._volumes[name]
+        except KeyError:
+            raise NotFound(f"no such volume: {name}", hint="see `hyperctl volume ls`") from None
+
+    def put_volume(self, volume: Volume) -> None:
+        self._db.put_volume(volume)
+        self._volumes[volume.name] = volume
+
+    def remove_volume(self, name: str) -> None:
+        self._db.remove_volume(name)
+        self._volumes.pop(name, None)
+
+    def volume_users(self, name: str) -> list[Pod]:
+        return [p for p in self._pods.values() if any(v.named == name for v in p.volumes)]

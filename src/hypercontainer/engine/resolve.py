@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import posixpath
 import re
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..model.signals import RLIMITS, UNLIMITED, capability_mask, parse_signal
 from ..model.specs import MEMORY_DEFAULT, MEMORY_MIN, MIB, ContainerSpec, ExecSpec, Ulimit
 from ..model.status import Container, Process
 from ..model.units import format_binary
-from ..protocol.messages import GuestContainer, GuestFile, GuestProcess
+from ..protocol.messages import GuestContainer, GuestFile, GuestMount, GuestProcess
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What the guest's kernel and init take of the memory that a limit promises to the container.
@@ -21,6 +22,8 @@ GUEST_OVERHEAD = 48 * MIB
 # What a container without a limit leaves to them. It is limited all the same: a
 # machine that runs out as a whole may thrash for minutes before it kills.
 GUEST_RESERVE = 40 * MIB
+# What a pod's machine has more for each further container without a limit.
+MEMORY_FURTHER = 64 * MIB
 _HOSTNAME = re.compile(r"^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$")
 _SYSCTL = re.compile(r"^[a-z0-9_]+([./][a-zA-Z0-9_-]+)+$")
 # https://github.com/moby/moby/blob/master/oci/defaults.go
@@ -46,8 +49,7 @@ def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: 
         raise InvalidArgument(f"{r.cpus:g} CPUs are more than this host's {cpus}", hint=f"give at most {cpus}")
     if r.cpus and r.cpus < 0.01:
         raise InvalidArgument(f"{r.cpus:g} CPUs are too few", hint="give at least 0.01")
-    if spec.hostname and (len(spec.hostname) > 63 or not _HOSTNAME.match(spec.hostname)):
-        raise InvalidArgument(f"invalid host name {spec.hostname!r}", hint="use letters, digits and '-', at most 63")
+    check_hostname(spec.hostname)
     for entry in spec.env:
         if entry.startswith("=") or "\0" in entry:
             raise InvalidArgument(f"invalid environment variable {entry!r}", hint="write NAME=value")
@@ -59,8 +61,34 @@ def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: 
     if spec.workdir and not spec.workdir.startswith("/"):
         raise InvalidArgument(f"working directory {spec.workdir!r} is not absolute", hint="begin it with /")
     capability_mask(spec.cap_add, spec.cap_drop)
+    _check_mounts(spec)
+    for check in (spec.health, spec.liveness):
+        if check and sum(x is not None for x in (check.command, check.http, check.tcp)) != 1:
+            raise InvalidArgument("a health check needs one of command, http and tcp", hint="give exactly one")
+    if spec.auto_remove and spec.restart.name != "no":
+        raise InvalidArgument("a container cannot both be removed and be restarted when it ends", hint="leave out --rm or --restart")
     if spec.stop_signal:
         parse_signal(spec.stop_signal)
+
+
+def check_hostname(name: str) -> None:
+    """:raise InvalidArgument: when it is malformed; "" is the daemon's choice."""
+    if name and (len(name) > 63 or not _HOSTNAME.match(name)):
+        raise InvalidArgument(f"invalid host name {name!r}", hint="use letters, digits and '-', at most 63")
+
+
+def _check_mounts(spec: ContainerSpec) -> None:
+    seen: set[str] = set()
+    for target in [*(m.target for m in spec.mounts), *(s.target for s in spec.secrets), *(f.target for f in spec.files)]:
+        clean = posixpath.normpath(target)
+        if not target.startswith("/") or clean == "/" or ".." in target.split("/"):
+            raise InvalidArgument(f"invalid path in the container {target!r}", hint="give an absolute path below /, without ..")
+        if clean in seen:
+            raise InvalidArgument(f"two mounts or files at {target}", hint="leave one out")
+        seen.add(clean)
+    for m in spec.mounts:
+        if m.sub_path.startswith("/") or ".." in m.sub_path.split("/"):
+            raise InvalidArgument(f"sub-path {m.sub_path!r} leaves its volume", hint="give a relative path without ..")
 
 
 def _check_ulimit(limit: Ulimit) -> None:
@@ -99,31 +127,49 @@ def process_of(spec: ContainerSpec, config: dict[str, Any], hostname: str) -> Pr
     )
 
 
-def machine_size(specs: list[ContainerSpec]) -> tuple[int, int]:
-    """Virtual CPUs and bytes of memory of a pod's machine.
+def machine_size(specs: list[ContainerSpec], *, vcpus: int = 0, memory: int = 0) -> tuple[int, int]:
+    """Virtual CPUs and bytes of memory of a pod's machine; 0 is what its containers need.
 
-    A container with a limit gets all of it: the guest's own share comes on top.
+    A container with a limit gets all of it: the guest's own share comes on
+    top. Those without share what one of them would get, and a little more.
     """
-    vcpus = max(math.ceil(s.resources.cpus) for s in specs) or 1
-    memory = sum(s.resources.memory + GUEST_OVERHEAD if s.resources.memory else MEMORY_DEFAULT for s in specs)
+    wanted = math.ceil(sum(s.resources.cpus for s in specs))
+    vcpus = vcpus or min(max(wanted, 1), os.cpu_count() or 1)
+    if not memory:
+        limited = [s.resources.memory for s in specs if s.resources.memory]
+        free = len(specs) - len(limited)
+        memory = sum(limited) + (MEMORY_DEFAULT + (free - 1) * MEMORY_FURTHER if free else GUEST_OVERHEAD)
+        if not specs:
+            memory = MEMORY_DEFAULT
     return vcpus, -(-memory // MIB) * MIB
 
 
+def check_host(vcpus: int, memory: int) -> None:
+    """:raise InvalidArgument: when this host has less."""
+    host_cpus, host_memory = os.cpu_count() or 1, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if memory > host_memory:
+        raise InvalidArgument(f"the pod's {format_binary(memory)} of memory are more than this host's {format_binary(host_memory)}",
+                              hint="give it and its containers less")  # fmt: skip
+    if vcpus > host_cpus:
+        raise InvalidArgument(f"the pod's {vcpus} CPUs are more than this host's {host_cpus}", hint=f"give at most {host_cpus}")
+
+
 def guest_container(
-    container: Container, machine_memory: int, image_disk: str, fstype: str, scratch: str, files: tuple[GuestFile, ...]
+    container: Container, machine_memory: int, image_disk: str, scratch: str, mounts: tuple[GuestMount, ...], files: tuple[GuestFile, ...]
 ) -> GuestContainer:
     """`machine_memory` is the pod's, in bytes; disks are named by their serial numbers."""
     spec = container.spec
     return GuestContainer(
         id=container.id[:12],
         image_disk=image_disk,
-        image_fstype=fstype,
+        image_fstype="squashfs",
         scratch_disk=scratch,
         read_only=spec.read_only,
+        mounts=mounts,
         files=files,
         sysctls=tuple(spec.sysctls.items()),
-        masked_paths=_MASKED,
-        readonly_paths=_READONLY,
+        masked_paths=() if spec.privileged else _MASKED,
+        readonly_paths=() if spec.privileged else _READONLY,
         memory_max=spec.resources.memory or machine_memory - GUEST_RESERVE,
         cpu_max=int(spec.resources.cpus * 100_000),
         pids_max=spec.resources.pids,
@@ -144,7 +190,7 @@ def main_process(container: Container, size: tuple[int, int]) -> GuestProcess:
         rows=size[0],
         columns=size[1],
         stdin=spec.stdin,
-        capabilities=capability_mask(spec.cap_add, spec.cap_drop),
+        capabilities=None if spec.privileged else capability_mask(spec.cap_add, spec.cap_drop),
         no_new_privs=spec.no_new_privileges,
         rlimits=_rlimits(spec.ulimits),
         main=True,
@@ -169,7 +215,9 @@ def exec_process(container: Container, spec: ExecSpec, size: tuple[int, int]) ->
         columns=size[1],
         stdin=spec.stdin,
         no_new_privs=container.spec.no_new_privileges and not spec.privileged,
-        capabilities=None if spec.privileged else capability_mask(container.spec.cap_add, container.spec.cap_drop),
+        capabilities=None
+        if spec.privileged or container.spec.privileged
+        else capability_mask(container.spec.cap_add, container.spec.cap_drop),
         rlimits=_rlimits(container.spec.ulimits),
     )
 

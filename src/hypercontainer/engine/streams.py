@@ -60,7 +60,7 @@ class Reader:
 class Hub:
     """The sink of one process; lives as long as its container or exec."""
 
-    def __init__(self, log: Callable[[], LogWriter] | None = None) -> None:
+    def __init__(self, log: Callable[[], LogWriter | None] | None = None) -> None:
         self.handle: GuestProcessHandle | None = None
         self.started = asyncio.Event()
         self.changed = asyncio.Event()  # pulsed at every write, for log followers
@@ -75,6 +75,7 @@ class Hub:
         offsets = (0, 0)
         if self._make_log:
             self._log = self._make_log()
+        if self._log:
             offsets = self._log.offsets() if resume else (0, 0)
             self._log.begin(offsets)
         self._held = {1: 0, 2: 0}

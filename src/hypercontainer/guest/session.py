@@ -15,6 +15,7 @@ import hashlib
 import os
 import socket
 import time
+from datetime import UTC, datetime
 from enum import Enum
 
 from ..errors import DeadlineExceeded, GuestError, InvalidState, StartFailed, Unavailable
@@ -61,6 +62,7 @@ class GuestSession(asyncio.Protocol):
     def __init__(self, token: bytes) -> None:
         self.state = State.IDLE
         self.hello: Hello | None = None
+        self.opened_at = datetime.now(UTC)  # when `hello` said how long the guest is up
         self.next_token = next_token(token)
         self.closed = asyncio.Event()
         self._token = token
@@ -100,6 +102,7 @@ class GuestSession(asyncio.Protocol):
         self.hello = Hello.decode(frame.body)
         # Ids never collide with those of an earlier connection.
         self._next_id = max((p.id for p in self.hello.processes), default=self._next_id) + 1
+        self.opened_at = datetime.now(UTC)
         self._set_state(State.RUNNING)
 
     def _set_state(self, state: State) -> None:
@@ -135,8 +138,8 @@ class GuestSession(asyncio.Protocol):
         self._next_id += 1
         return self._next_id
 
-    async def setup_pod(self, hostname: str, interfaces: list[Interface], sysctls: dict[str, str]) -> None:
-        attrs: Attrs = [(Tag.HOSTNAME, hostname)]
+    async def setup_pod(self, hostname: str, interfaces: list[Interface], sysctls: dict[str, str], shm_size: int) -> None:
+        attrs: Attrs = [(Tag.HOSTNAME, hostname), (Tag.SHM_SIZE, shm_size)]
         attrs += [(Tag.INTERFACE, i.attrs()) for i in interfaces]
         attrs += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in sysctls.items()]
         await self.request(Type.POD_SETUP, attrs)
@@ -203,8 +206,10 @@ class GuestSession(asyncio.Protocol):
     async def stats(self) -> GuestStats:
         return GuestStats.decode(await self.request(Type.STATS, []))
 
-    async def processes(self, container: str) -> list[ListedProcess]:
-        return decode_process_list(await self.request(Type.PROCESS_LIST, [(Tag.CONTAINER, container)]))
+    async def processes(self, container: str = "") -> list[ListedProcess]:
+        """Of one container, or of the whole pod."""
+        attrs: Attrs = [(Tag.CONTAINER, container)] if container else []
+        return decode_process_list(await self.request(Type.PROCESS_LIST, attrs))
 
     async def shut_down(self, timeout: float) -> None:
         """End all processes and make the disks clean; the VM may then be killed."""

@@ -24,15 +24,38 @@ class Capabilities:
 
     pause: bool
     user_network: bool
+    hot_plug: bool  # disks and published ports of a running machine
+    virtiofs: bool
 
 
 @dataclass(frozen=True)
 class Disk:
-    """A raw disk image; the guest finds it by its serial number (<= 20 bytes)."""
+    """A disk image; the guest finds it by its serial number (<= 20 bytes).
+
+    `format` is raw, qcow2 or vdi; `cache` one of QEMU's modes, "" for writeback.
+    """
 
     serial: str
     path: Path
     read_only: bool
+    format: str = "raw"
+    cache: str = ""
+
+
+@dataclass(frozen=True)
+class RbdDisk:
+    """A disk in a Ceph cluster: POOL/IMAGE by its monitors."""
+
+    serial: str
+    pool: str
+    image: str
+    monitors: tuple[str, ...]  # HOST:PORT
+    user: str = ""
+    keyring: str = ""  # the key itself, in base64
+    read_only: bool = False
+
+
+AnyDisk = Disk | RbdDisk
 
 
 @dataclass(frozen=True)
@@ -41,6 +64,36 @@ class UserNetwork:
 
     mac: str
     ports: tuple[PortMapping, ...] = ()
+
+
+@dataclass(frozen=True)
+class TapNetwork:
+    """A tap device, handed over as a descriptor that the caller closes."""
+
+    mac: str
+    fd: int
+
+
+@dataclass(frozen=True)
+class VirtioFs:
+    """A directory tree served by a virtiofs daemon; `socket` is connected to it."""
+
+    tag: str
+    socket: int
+
+
+@dataclass(frozen=True)
+class NineP:
+    """A directory tree that the hypervisor itself serves over 9p.
+
+    It needs the rights to read and write there: `launcher` is put before its
+    command line, and keeps root's rights over files where the daemon is root.
+    """
+
+    tag: str
+    path: Path
+    launcher: tuple[str, ...]
+    security_model: str
 
 
 @dataclass(frozen=True)
@@ -53,8 +106,10 @@ class MachineConfig:
     memory: int  # bytes
     kernel: Path
     initramfs: Path
-    disks: tuple[Disk, ...] = ()
-    network: UserNetwork | None = None
+    disks: tuple[AnyDisk, ...] = ()
+    networks: tuple[UserNetwork | TapNetwork, ...] = ()
+    share: VirtioFs | NineP | None = None
+    expandable: bool = False  # disks may be added later
 
 
 class Machine(Protocol):
@@ -79,6 +134,20 @@ class Machine(Protocol):
     async def pause(self) -> None: ...
 
     async def resume(self) -> None: ...
+
+    async def add_disk(self, disk: AnyDisk) -> None:
+        """:raise InvalidState: when the machine was not launched as expandable."""
+
+    async def remove_disk(self, serial: str) -> None:
+        """The guest must have unmounted it. Idempotent."""
+
+    async def add_port(self, port: PortMapping) -> None:
+        """Publish a port of the user-mode network.
+
+        :raise Conflict: when the host's port is taken.
+        """
+
+    async def remove_port(self, port: PortMapping) -> None: ...
 
     def last_words(self) -> str:
         """The end of what hypervisor and guest kernel wrote, for error messages."""

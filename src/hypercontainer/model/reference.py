@@ -99,3 +99,9 @@ def parse_source(text: str) -> Source:
                 return Source("docker", parse_reference(location).full)
             return Source(transport, location)
     return Source("docker", parse_reference(text).full)
+
+
+def short_name(image: str) -> str:
+    """`nginx` of `docker.io/library/nginx:1@sha256:...`: fit to be part of a container's name."""
+    last = image.partition("@")[0].rstrip("/").rpartition("/")[2].partition(":")[0]
+    return re.sub(r"[^a-zA-Z0-9_.-]", "-", last) or "image"

@@ -43,6 +43,99 @@ class Resources(Model, frozen=True, kw_only=True):
     pids: Annotated[int, Meta(ge=0)] = 0
 
 
+RestartName = Literal["no", "on-failure", "always", "unless-stopped"]
+Condition = Literal["started", "healthy", "completed"]
+
+
+class RestartPolicy(Model, frozen=True, kw_only=True):
+    """Whether an ended container is started again; 0 retries is no limit."""
+
+    name: RestartName = "no"
+    max_retries: Annotated[int, Meta(ge=0)] = 0
+
+
+class HttpCheck(Model, frozen=True, kw_only=True):
+    """GET from inside the pod; 200 to 399 is healthy."""
+
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    path: str = "/"
+    address: str = "127.0.0.1"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class TcpCheck(Model, frozen=True, kw_only=True):
+    """A connection from inside the pod."""
+
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    address: str = "127.0.0.1"
+
+
+class HealthCheck(Model, frozen=True, kw_only=True):
+    """How to learn whether a container is well; one of command, http and tcp. Times in seconds."""
+
+    command: list[str] | None = None
+    http: HttpCheck | None = None
+    tcp: TcpCheck | None = None
+    interval: Annotated[float, Meta(gt=0)] = 30.0
+    timeout: Annotated[float, Meta(gt=0)] = 30.0
+    retries: Annotated[int, Meta(ge=1)] = 3
+    start_period: Annotated[float, Meta(ge=0)] = 0.0
+    start_interval: Annotated[float, Meta(gt=0)] = 5.0
+
+
+class Dependency(Model, frozen=True, kw_only=True):
+    """Another container of the pod that must be so far before this one starts."""
+
+    container: str
+    condition: Condition = "started"
+
+
+class Mount(Model, frozen=True, kw_only=True):
+    """Something mounted in a container.
+
+    `source` is a volume's name, or a path of the host for a bind; empty is an
+    anonymous volume. A tmpfs has none.
+    """
+
+    target: str
+    type: Literal["volume", "bind", "tmpfs"] = "volume"
+    source: str = ""
+    read_only: bool = False
+    sub_path: str = ""
+    copy_up: bool = True  # an empty volume gets what the image has there
+    size: Annotated[int, Meta(ge=0)] = 0  # bytes, of a tmpfs
+    mode: Annotated[int, Meta(ge=0, le=0o7777)] = 0o1777  # of a tmpfs
+
+
+class InjectedFile(Model, frozen=True, kw_only=True):
+    """A file written into a container before its first start."""
+
+    target: str
+    content: bytes
+    mode: Annotated[int, Meta(ge=0, le=0o7777)] = 0o755
+    uid: Annotated[int, Meta(ge=0)] = 0
+    gid: Annotated[int, Meta(ge=0)] = 0
+
+
+class SecretMount(Model, frozen=True, kw_only=True):
+    """A secret of the pod as a file in memory."""
+
+    secret: str
+    target: str
+    mode: Annotated[int, Meta(ge=0, le=0o7777)] = 0o400
+    uid: Annotated[int, Meta(ge=0)] = 0
+    gid: Annotated[int, Meta(ge=0)] = 0
+
+
+class LogOptions(Model, frozen=True, kw_only=True):
+    """Where output goes; 0 is the daemon's default."""
+
+    driver: Literal["json-file", "none"] = "json-file"
+    max_size: Annotated[int, Meta(ge=0)] = 0  # bytes
+    max_files: Annotated[int, Meta(ge=0)] = 0
+    path: str = ""  # instead of the container's own directory
+
+
 class ContainerSpec(Model, frozen=True, kw_only=True):
     """A container to create; what is None or empty comes from the image."""
 
@@ -67,6 +160,22 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     no_new_privileges: bool = False
     ports: list[PortMapping] = field(default_factory=list)
     network: Literal["user", "none"] = "user"
+    pod: str = ""  # name or id of the pod to join; "" is a pod of its own
+    mounts: list[Mount] = field(default_factory=list)
+    files: list[InjectedFile] = field(default_factory=list)
+    secrets: list[SecretMount] = field(default_factory=list)
+    health: HealthCheck | None = None
+    no_health: bool = False  # not even the image's
+    liveness: HealthCheck | None = None  # one that fails restarts the container
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    depends_on: list[Dependency] = field(default_factory=list)
+    init: bool = False  # runs to its end before the pod's other containers start
+    privileged: bool = False
+    shm_size: Annotated[int, Meta(ge=0)] = 0  # bytes
+    cache: str = ""  # QEMU's cache mode of the root disks
+    log: LogOptions = field(default_factory=LogOptions)
+    aliases: list[str] = field(default_factory=list)  # further names in the pod's /etc/hosts
+    base: str = ""  # a stopped container whose files this one begins with
     stop_signal: str = ""
     stop_timeout: Annotated[int, Meta(ge=0)] = 10  # seconds
     auto_remove: bool = False

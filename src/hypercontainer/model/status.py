@@ -9,7 +9,8 @@ from typing import Any
 from msgspec import field
 
 from .base import Model
-from .specs import ContainerSpec, PortMapping
+from .pods import PodSpec
+from .specs import ContainerSpec, HealthCheck, Mount, PortMapping
 
 
 class ContainerStatus(StrEnum):
@@ -18,8 +19,26 @@ class ContainerStatus(StrEnum):
     CREATED = "created"
     RUNNING = "running"
     PAUSED = "paused"
+    RESTARTING = "restarting"  # waits until it is started again
     EXITED = "exited"
     REMOVING = "removing"
+
+
+class HealthRecord(Model, frozen=True, kw_only=True):
+    """One run of a health check."""
+
+    started_at: str
+    ended_at: str
+    exit_code: int
+    output: str
+
+
+class Health(Model, frozen=True, kw_only=True):
+    """What the health checks found."""
+
+    status: str = "starting"  # healthy, unhealthy
+    failing_streak: int = 0
+    log: list[HealthRecord] = field(default_factory=list)  # the last five
 
 
 class ContainerState(Model, frozen=True, kw_only=True):
@@ -32,6 +51,9 @@ class ContainerState(Model, frozen=True, kw_only=True):
     error: str = ""
     started_at: str = ""
     finished_at: str = ""
+    restart_count: int = 0
+    stopped_by_user: bool = False  # what `unless-stopped` looks at
+    health: Health | None = None
 
 
 class Process(Model, frozen=True, kw_only=True):
@@ -42,6 +64,13 @@ class Process(Model, frozen=True, kw_only=True):
     cwd: str
     user: str
     stop_signal: int
+
+
+class MountPoint(Model, frozen=True, kw_only=True):
+    """A mount as resolved: `volume` is the pod's volume that it takes, "" for a tmpfs."""
+
+    mount: Mount
+    volume: str
 
 
 class Container(Model, frozen=True, kw_only=True):
@@ -59,6 +88,8 @@ class Container(Model, frozen=True, kw_only=True):
     state: ContainerState = field(default_factory=ContainerState)
     ports: list[PortMapping] = field(default_factory=list)  # with the host ports in force
     log_path: str = ""
+    mounts: list[MountPoint] = field(default_factory=list)
+    health: HealthCheck | None = None  # the specification's, or the image's
 
 
 class Vm(Model, frozen=True, kw_only=True):
@@ -71,6 +102,43 @@ class Vm(Model, frozen=True, kw_only=True):
     token: str  # hex, opens the next connection to the guest
     accelerator: str = ""
     processes: dict[str, int] = field(default_factory=dict)  # container -> process number
+    built: list[str] = field(default_factory=list)  # containers that the guest has
+    disks: list[str] = field(default_factory=list)  # serial numbers of what is plugged in
+    volumes: dict[str, str] = field(default_factory=dict)  # mounted ones -> what the guest calls them
+
+
+class PodStatus(StrEnum):
+    """A pod's life."""
+
+    CREATED = "created"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    EXITED = "exited"
+    FAILED = "failed"  # an init container or a start failed
+
+
+class PodVolume(Model, frozen=True, kw_only=True):
+    """A volume of a pod as resolved; it is mounted once and bound into containers.
+
+    `kind` says what `source` is: a `directory` or file of this host, a `disk`
+    image, `nfs` SERVER:/PATH, `rbd` POOL/IMAGE, or nothing for `tmpfs`.
+    """
+
+    name: str
+    kind: str
+    source: str = ""
+    named: str = ""  # the managed volume behind it
+    anonymous: bool = False  # removed with the pod
+    declared: bool = False  # by the pod's specification, not by a container's mount
+    read_only: bool = False
+    format: str = "raw"
+    fstype: str = "auto"
+    cache: str = ""
+    size: int = 0  # bytes, of a tmpfs
+    options: dict[str, str] = field(default_factory=dict)
+    monitors: list[str] = field(default_factory=list)
 
 
 class Pod(Model, frozen=True, kw_only=True):
@@ -83,6 +151,15 @@ class Pod(Model, frozen=True, kw_only=True):
     vcpus: int
     memory: int  # bytes of guest memory
     vm: Vm | None = None
+    implicit: bool = False  # the pod of one container, which goes with it
+    spec: PodSpec = field(default_factory=PodSpec)
+    labels: dict[str, str] = field(default_factory=dict)
+    volumes: list[PodVolume] = field(default_factory=list)
+    ports: list[PortMapping] = field(default_factory=list)  # with the host ports in force
+    status: PodStatus = PodStatus.CREATED
+    error: str = ""
+    started_at: str = ""
+    finished_at: str = ""
 
 
 class PodInfo(Model, frozen=True, kw_only=True):
@@ -96,6 +173,45 @@ class PodInfo(Model, frozen=True, kw_only=True):
     vcpus: int
     memory: int
     vm_pid: int
+    labels: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+    ports: list[PortMapping] = field(default_factory=list)
+
+
+class PodDetails(Model, frozen=True, kw_only=True):
+    """A pod as `inspect` shows it."""
+
+    pod: Pod
+    containers: list[Container]
+
+
+class Volume(Model, frozen=True, kw_only=True):
+    """A named volume."""
+
+    name: str
+    created_at: str
+    driver: str  # block or directory
+    path: str  # of its disk image or directory
+    size: int = 0  # bytes that a block volume may grow to
+    fstype: str = ""
+    format: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+
+
+class VolumeInfo(Model, frozen=True, kw_only=True):
+    """A volume with who uses it."""
+
+    volume: Volume
+    used_by: list[str]  # names of pods
+    disk_usage: int  # bytes
+
+
+class Pruned(Model, frozen=True, kw_only=True):
+    """What a prune removed."""
+
+    removed: list[str] = field(default_factory=list)
+    freed: int = 0  # bytes
 
 
 class Image(Model, frozen=True, kw_only=True):
@@ -135,6 +251,13 @@ class PathStat(Model, frozen=True, kw_only=True):
     mtime: int  # seconds since the epoch
     is_dir: bool
     link_target: str
+
+
+class Change(Model, frozen=True, kw_only=True):
+    """One line of `diff`: A added, C changed, D deleted."""
+
+    kind: str
+    path: str
 
 
 class ExecInfo(Model, frozen=True, kw_only=True):

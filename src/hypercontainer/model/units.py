@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -40,6 +41,24 @@ def format_binary(count: float) -> str:
             return f"{count:.4g}{unit}"
         count /= 1024
     return f"{count:.4g}TiB"
+
+
+_SPAN = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?$")
+
+
+def parse_duration(text: str | float) -> float:
+    """Seconds from `1m30s`, `500ms`, `2h`, or a number of seconds.
+
+    :raise InvalidArgument: when it is none.
+    """
+    if isinstance(text, (int, float)):
+        return float(text)
+    with contextlib.suppress(ValueError):
+        return float(text)
+    match = _SPAN.match(text.strip())
+    if not match or not text.strip():
+        raise InvalidArgument(f"invalid duration {text!r}", hint="write it as 30s, 500ms or 1m30s")
+    return sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1, 0.001), strict=True))
 
 
 def parse_time(text: str) -> datetime:

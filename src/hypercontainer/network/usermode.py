@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-from pathlib import Path
 
 from ..errors import Conflict
 from ..model.specs import PortMapping
@@ -37,22 +36,3 @@ def free_port(mapping: PortMapping) -> PortMapping:
     except OSError as error:
         raise Conflict(f"no free port on {mapping.host_ip or '0.0.0.0'}: {error.strerror}") from error
     return PortMapping(container_port=mapping.container_port, host_port=number, host_ip=mapping.host_ip, protocol=mapping.protocol)
-
-
-def resolv_conf(host: Path = Path("/etc/resolv.conf")) -> bytes:
-    """slirp's name server, with the host's search domains and options."""
-    lines = [f"nameserver {NAMESERVER}"]
-    try:
-        text = host.read_text(errors="replace")
-    except OSError:
-        text = ""
-    lines += [line.strip() for line in text.splitlines() if line.startswith(("search ", "options ", "domain "))]
-    return ("\n".join(lines) + "\n").encode()
-
-
-def hosts_file(hostname: str, address: str | None) -> bytes:
-    """/etc/hosts as Docker writes it."""
-    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", "fe00::\tip6-localnet",
-             "ff00::\tip6-mcastprefix", "ff02::1\tip6-allnodes", "ff02::2\tip6-allrouters"]  # fmt: skip
-    lines.append(f"{(address or '127.0.1.1').partition('/')[0]}\t{hostname}")
-    return ("\n".join(lines) + "\n").encode()

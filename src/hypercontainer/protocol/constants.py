@@ -124,6 +124,8 @@ class Tag(IntEnum):
     EXIT_STATUS = 74
     UPTIME_MS = 75
     KERNEL_USED = 76
+    GID = 77
+    SHM_SIZE = 78
 
 
 class GuestCode(IntEnum):
@@ -143,3 +145,15 @@ class Builtin(IntEnum):
 
     TAR_CREATE = 1
     TAR_EXTRACT = 2
+    MOUNT = 3
+    UNMOUNT = 4
+    DIFF = 5
+    EXPORT = 6
+    TCP = 7
+    HTTP = 8
+    FIREWALL = 9
+
+
+MOUNT_VOLUME = "volume"  # type of a mount that binds what Builtin.MOUNT has mounted
+MOUNT_SCRATCH = "scratch"  # type of a mount that binds a directory of the scratch disk
+MOUNT_COPY_UP = 1 << 32  # an empty volume gets what the image has there

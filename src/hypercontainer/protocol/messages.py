@@ -27,7 +27,10 @@ class Interface:
 
 @dataclass(frozen=True)
 class GuestMount:
-    """A mount inside the container; `flags` are Linux's MS_*."""
+    """A mount inside the container; `flags` are Linux's MS_*.
+
+    Of type MOUNT_VOLUME it binds a volume: `source` is its name, `data` a path in it.
+    """
 
     type: str
     target: str
@@ -48,9 +51,12 @@ class GuestFile:
     target: str
     content: bytes
     mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
 
     def attrs(self) -> Attrs:
-        return [(Tag.TARGET, self.target), (Tag.CONTENT, self.content), (Tag.MODE, self.mode)]
+        out: Attrs = [(Tag.TARGET, self.target), (Tag.CONTENT, self.content), (Tag.MODE, self.mode)]
+        return [*out, (Tag.UID, self.uid), (Tag.GID, self.gid)] if self.uid or self.gid else out
 
 
 @dataclass(frozen=True)

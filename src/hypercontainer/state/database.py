@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers and pods as JSON documents in SQLite.
+"""Containers, pods and volumes as JSON documents in SQLite.
 
 WAL with `synchronous=NORMAL`: a crash of the daemon loses nothing, a crash of
 the host at most the last moments, and no commit waits for the disk.
@@ -13,12 +13,18 @@ from pathlib import Path
 import msgspec
 
 from ..errors import NoSpace, Unavailable
-from ..model.status import Container, Pod
+from ..model.status import Container, Pod, Volume
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
 CREATE TABLE pods (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
+CREATE TABLE volumes (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
+"""
+# Version 1 knew only pods of one container, which are implicit.
+_FROM_1 = """
+CREATE TABLE volumes (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
+UPDATE pods SET document = CAST(json_set(CAST(document AS TEXT), '$.implicit', json('true')) AS BLOB);
 """
 
 
@@ -34,6 +40,8 @@ class Database:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
                 self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
+            elif version == 1:
+                self._db.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
         except sqlite3.DatabaseError as error:
             raise Unavailable(f"cannot open the state database {path}: {error}",
                               hint="move it away to start with an empty state") from error  # fmt: skip
@@ -48,6 +56,15 @@ class Database:
 
     def pods(self) -> list[Pod]:
         return [msgspec.json.decode(row[0], type=Pod) for row in self._db.execute("SELECT document FROM pods")]
+
+    def volumes(self) -> list[Volume]:
+        return [msgspec.json.decode(row[0], type=Volume) for row in self._db.execute("SELECT document FROM volumes")]
+
+    def put_volume(self, volume: Volume) -> None:
+        self._put("volumes", volume.name, volume.name, msgspec.json.encode(volume))
+
+    def remove_volume(self, name: str) -> None:
+        self._db.execute("DELETE FROM volumes WHERE id=?", (name,))
 
     def put_container(self, container: Container) -> None:
         """Insert or replace; idempotent.

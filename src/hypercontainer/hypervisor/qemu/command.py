@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..driver import GUEST_CHANNEL, MachineConfig, UserNetwork
+from ..driver import GUEST_CHANNEL, MachineConfig, VirtioFs
+from . import devices
 
 MIB = 1 << 20
 
@@ -24,16 +25,18 @@ class Descriptors:
     monitor: int  # listening socket of QMP
     console: int
     disks: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()  # of taps and of the shared directory's daemon
 
 
-def machine_options(accelerator: str) -> list[str]:
+def machine_options(accelerator: str, *, shared_memory: bool = False) -> list[str]:
     """Machine type, CPU and accelerator.
 
     A named CPU boots faster than `max` under TCG: the kernel patches less.
     """
+    machine = "microvm,acpi=off,rtc=on,isa-serial=on" + (",memory-backend=mem" if shared_memory else "")
     if accelerator == "kvm":
-        return ["-machine", "microvm,acpi=off,rtc=on,isa-serial=on", "-accel", "kvm", "-cpu", "host"]
-    return ["-machine", "microvm,acpi=off,rtc=on,isa-serial=on", "-accel", "tcg,tb-size=32", "-cpu", "qemu64"]
+        return ["-machine", machine, "-accel", "kvm", "-cpu", "host"]
+    return ["-machine", machine, "-accel", "tcg,tb-size=32", "-cpu", "qemu64"]
 
 
 def kernel_command_line(accelerator: str) -> str:
@@ -48,33 +51,12 @@ def kernel_command_line(accelerator: str) -> str:
     return " ".join(arguments)
 
 
-def disk_options(config: MachineConfig, descriptors: Descriptors) -> list[str]:
-    """A virtio-blk device per disk, on the descriptor of the same place."""
-    options: list[str] = []
-    for index, (disk, fd) in enumerate(zip(config.disks, descriptors.disks, strict=True)):
-        node, read_only = f"disk{index}", "on" if disk.read_only else "off"
-        options += ["-add-fd", f"fd={fd},set={index}"]
-        options += ["-blockdev", f"driver=raw,node-name={node},read-only={read_only},discard=unmap,"
-                    f"file.driver=file,file.filename=/dev/fdset/{index},file.locking=off"]  # fmt: skip
-        options += ["-device", f"virtio-blk-device,drive={node},serial={disk.serial}"]
-    return options
-
-
-def network_options(network: UserNetwork | None) -> list[str]:
-    """User-mode network (slirp) with its published ports."""
-    if network is None:
-        return []
-    forwards = "".join(f",hostfwd={p.protocol}:{p.host_ip or '0.0.0.0'}:{p.host_port}-:{p.container_port}" for p in network.ports)
-    return ["-netdev", f"user,id=net0,ipv6=off{forwards}",
-            "-device", f"virtio-net-device,netdev=net0,mac={network.mac}"]  # fmt: skip
-
-
 def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Descriptors) -> list[str]:
     """The whole command line."""
     return [
         binary,
         "-name", f"hyper-{config.name},process=hyper-{config.name[:9]}",
-        *machine_options(accelerator),
+        *machine_options(accelerator, shared_memory=isinstance(config.share, VirtioFs)),
         "-smp", str(config.vcpus),
         "-m", f"{config.memory // MIB}M",
         "-nodefaults",
@@ -85,14 +67,15 @@ def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Desc
         "-kernel", f"/proc/self/fd/{fds.kernel}",
         "-initrd", f"/proc/self/fd/{fds.initramfs}",
         "-append", kernel_command_line(accelerator),
-        "-add-fd", f"fd={fds.console},set=1000",
-        "-chardev", "file,id=console,path=/dev/fdset/1000,append=on",
+        "-add-fd", f"fd={fds.console},set={devices.FDSET_CONSOLE}",
+        "-chardev", f"file,id=console,path=/dev/fdset/{devices.FDSET_CONSOLE},append=on",
         "-serial", "chardev:console",
         "-device", "virtio-serial-device,max_ports=2",
         "-chardev", f"socket,id=guest,fd={fds.channel},server=on,wait=off",
         "-device", f"virtserialport,chardev=guest,name={GUEST_CHANNEL}",
         "-chardev", f"socket,id=monitor,fd={fds.monitor},server=on,wait=off",
         "-mon", "chardev=monitor,mode=control",
-        *disk_options(config, fds),
-        *network_options(config.network),
+        *devices.share_options(config),
+        *devices.disk_options(config, fds.disks),
+        *devices.network_options(config.networks),
     ]  # fmt: skip

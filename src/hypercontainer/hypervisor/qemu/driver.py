@@ -10,17 +10,16 @@ import secrets
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import Conflict, Unavailable
-from ...model.specs import PortMapping
+from ...errors import Unavailable
 from ...sys import process
 from ...sys.files import remove_tree
-from ..driver import Capabilities, MachineConfig
-from . import command
+from ..driver import Capabilities, Disk, MachineConfig, NineP, TapNetwork, UserNetwork, VirtioFs
+from . import command, devices
 from .machine import CHANNEL, CONSOLE, LOG, MONITOR, PIDFILE, QemuMachine
+from .ports import check_port_free
 from .probe import Prober
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class QemuDriver:
     """QEMU's microvm machine."""
 
     name = "qemu"
-    capabilities = Capabilities(pause=True, user_network=True)
+    capabilities = Capabilities(pause=True, user_network=True, hot_plug=True, virtiofs=True)
 
     def __init__(self, *, binary: str, accelerator: str, cache: Path) -> None:
         self._binary = binary
@@ -66,12 +65,15 @@ class QemuDriver:
         binary = shutil.which(self._binary)
         if not binary:
             raise Unavailable(f"{self._binary} is not installed", hint="install the package qemu-system-x86")
-        for port in config.network.ports if config.network else ():
-            check_port_free(port)
+        devices.check_places(config)
+        for network in config.networks:
+            for port in network.ports if isinstance(network, UserNetwork) else ():
+                check_port_free(port)
         config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             fds = _open_descriptors(config, stack)
-            args = command.command_line(binary, config, accelerator, fds)
+            launcher = config.share.launcher if isinstance(config.share, NineP) else ()
+            args = [*launcher, *command.command_line(binary, config, accelerator, fds)]
             log.debug("launching %s", process.command_line(args))
             with open(config.directory / LOG, "wb") as output:
                 child = subprocess.Popen(
@@ -81,7 +83,7 @@ class QemuDriver:
                     stderr=output,
                     pass_fds=_numbers(fds),
                     start_new_session=True,  # it outlives the daemon
-                    **_identity(accelerator),
+                    **({} if launcher else _identity(accelerator)),
                 )
         machine = QemuMachine(config.directory, child.pid, process.start_time(child.pid), accelerator)
         (config.directory / PIDFILE).write_text(f"{machine.pid} {machine.pid_started}")
@@ -104,7 +106,7 @@ class QemuDriver:
 
 
 def _numbers(fds: command.Descriptors) -> list[int]:
-    return [fds.kernel, fds.initramfs, fds.channel, fds.monitor, fds.console, *fds.disks]
+    return [fds.kernel, fds.initramfs, fds.channel, fds.monitor, fds.console, *fds.disks, *fds.others]
 
 
 def _identity(accelerator: str) -> dict[str, Any]:
@@ -144,29 +146,7 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> com
         channel=listening(CHANNEL),
         monitor=listening(MONITOR),
         console=opened(config.directory / CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-        disks=tuple(opened(d.path, os.O_RDONLY if d.read_only else os.O_RDWR) for d in config.disks),
+        disks=tuple(opened(d.path, os.O_RDONLY if d.read_only else os.O_RDWR) for d in config.disks if isinstance(d, Disk)),
+        others=tuple([n.fd for n in config.networks if isinstance(n, TapNetwork)])
+        + ((config.share.socket,) if isinstance(config.share, VirtioFs) else ()),
     )
-
-
-@contextlib.contextmanager
-def _bound(port: PortMapping, number: int) -> Iterator[int]:
-    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
-    with socket.socket(socket.AF_INET, kind) as sock:
-        if port.protocol == "tcp":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((port.host_ip or "0.0.0.0", number))
-        yield sock.getsockname()[1]
-
-
-def check_port_free(port: PortMapping) -> int:
-    """The host port that would be published; one that is free when none was named.
-
-    :raise Conflict: when it is taken or the address is not this host's.
-    """
-    try:
-        with _bound(port, port.host_port) as number:
-            return number
-    except OSError as error:
-        where = f"{port.host_ip or '0.0.0.0'}:{port.host_port}/{port.protocol}"
-        raise Conflict(f"cannot publish {where}: {os.strerror(error.errno or 0)}",
-                       hint="choose another host port with -p") from error  # fmt: skip

@@ -12,7 +12,12 @@ import socket
 from pathlib import Path
 
 from ...errors import Unavailable
+from ...model.specs import PortMapping
 from ...sys import process
+from ..driver import AnyDisk
+from . import devices
+from .monitor import Monitor
+from .ports import check_port_free
 
 CHANNEL, MONITOR, CONSOLE, LOG, PIDFILE = "guest.sock", "qmp.sock", "console.log", "qemu.log", "pid"
 _TAIL = 2000  # bytes of the logs that are read for an error message
@@ -76,25 +81,35 @@ class QemuMachine:
         process.kill(self.pid, self.pid_started, signal.SIGKILL)
         await self.wait()
 
+    def _monitor(self) -> Monitor:
+        return Monitor(self._directory / MONITOR)
+
     async def pause(self) -> None:
-        await self._qmp("stop")
+        async with self._monitor() as monitor:
+            await monitor.execute("stop")
 
     async def resume(self) -> None:
-        await self._qmp("cont")
+        async with self._monitor() as monitor:
+            await monitor.execute("cont")
 
-    async def _qmp(self, command: str) -> None:
-        # Imported late: starting a machine does not need it.
-        from qemu.qmp import QMPClient, QMPError
+    async def add_disk(self, disk: AnyDisk) -> None:
+        async with self._monitor() as monitor:
+            await monitor.add_disk(disk)
 
-        client = QMPClient()
-        try:
-            await client.connect(str(self._directory / MONITOR))
-            await client.execute(command)
-        except (QMPError, OSError) as error:
-            raise Unavailable(f"QEMU did not take {command!r}: {error}") from error
-        finally:
-            with contextlib.suppress(QMPError):
-                await client.disconnect()
+    async def remove_disk(self, serial: str) -> None:
+        async with self._monitor() as monitor:
+            await monitor.remove_disk(serial)
+
+    async def add_port(self, port: PortMapping) -> None:
+        check_port_free(port)
+        rule = devices.forward(port.protocol, port.host_ip, port.host_port, port.container_port)
+        async with self._monitor() as monitor:
+            await monitor.human(f"hostfwd_add net0 {rule}")
+
+    async def remove_port(self, port: PortMapping) -> None:
+        rule = devices.forward(port.protocol, port.host_ip, port.host_port, port.container_port)
+        async with self._monitor() as monitor:
+            await monitor.human(f"hostfwd_remove net0 {rule.partition('-:')[0]}")
 
     def last_words(self) -> str:
         words = []

@@ -73,7 +73,7 @@ class Prober:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     async def _try(self, config: MachineConfig) -> tuple[str, str]:
-        config = replace(config, disks=(), network=None)
+        config = replace(config, disks=(), networks=())
         loop = asyncio.get_running_loop()
         try:
             machine = await self._launch(config, "kvm")

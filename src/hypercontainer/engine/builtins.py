@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What hyperstart does itself, run to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+from ..errors import GuestError, HyperError
+from ..guest.session import GuestSession
+from ..protocol.constants import Builtin
+from ..protocol.messages import GuestProcess
+from .streams import Hub
+
+_TIMEOUT = 120.0  # seconds
+_SIGKILL = 9
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a builtin ended."""
+
+    status: int
+    output: bytes
+    errors: str
+
+
+async def run_process(session: GuestSession, process: GuestProcess, *, stdin: bytes = b"", timeout: float = _TIMEOUT) -> Done:
+    """Run a short process of the guest and take all of its output.
+
+    :raise TimeoutError: when it does not end; it is killed.
+    """
+    hub = Hub()
+    hub.begin()
+    reader = hub.attach()
+    handle = await session.start(process, hub)
+    hub.attach_process(handle)
+    out = {1: b"", 2: b""}
+    try:
+        async with asyncio.timeout(timeout):
+            if process.stdin:
+                await handle.write_stdin(stdin)
+                handle.close_stdin()
+            async for stream, data in reader:
+                out[stream] += data
+            status = await handle.exited
+    finally:
+        reader.close()
+        with contextlib.suppress(HyperError):
+            if not handle.exited.done():
+                await session.signal(handle, _SIGKILL)
+            await handle.exited
+            await session.release(handle)
+    return Done(status.shell_code, out[1], out[2].decode(errors="replace").strip())
+
+
+async def run_builtin(session: GuestSession, builtin: Builtin, *args: str, stdin: bytes = b"", what: str = "") -> bytes:
+    """Its output.
+
+    :raise GuestError: when it fails; the message begins with `what`.
+    """
+    try:
+        done = await run_process(session, GuestProcess(args=args or ("-",), builtin=builtin, stdin=bool(stdin)), stdin=stdin)
+    except TimeoutError:
+        raise GuestError(f"{what or builtin.name}: no answer within {_TIMEOUT:g} s") from None
+    if done.status:
+        raise GuestError(f"{what or builtin.name}: {done.errors or f'status {done.status}'}")
+    return done.output

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that a container gets from outside its image."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+from ..model.status import Container, Pod
+from ..network import names as naming
+from ..network import usermode
+from ..protocol.messages import GuestFile
+from .machine_config import interface_specs
+from .secrets import Secrets
+
+
+def files_of(pod: Pod, container: Container, secrets: Secrets, names: list[str]) -> tuple[GuestFile, ...]:
+    """Files bound into the container: names of the network, and secrets, which stay in the guest's memory."""
+    supplied = {m.mount.target for m in container.mounts} | {f.target for f in container.spec.files}
+    made = [GuestFile(path, content) for path, content in _network_files(pod, names).items() if path not in supplied]
+    for s in container.spec.secrets:
+        made.append(GuestFile(s.target, secrets.get(pod.id, s.secret), s.mode, s.uid, s.gid))
+    if container.spec.read_only:  # there is no writing the others into the root
+        made += [GuestFile(f.target, f.content, f.mode, f.uid, f.gid) for f in container.spec.files]
+    return tuple(made)
+
+
+def _network_files(pod: Pod, names: list[str]) -> dict[str, bytes]:
+    cards = interface_specs(pod)
+    user = any(not card.bridge for card in cards)
+    address = usermode.ADDRESS if user else next((a for card in cards for a in card.addresses), "")
+    spec = pod.spec
+    local = [] if pod.implicit else names
+    return {
+        "/etc/hostname": f"{pod.hostname}\n".encode(),
+        "/etc/hosts": naming.hosts_file(pod.hostname, address, local, [(h.ip, h.names) for h in spec.hosts]),
+        "/etc/resolv.conf": naming.resolv_conf(spec.dns, spec.dns_search, spec.dns_options, usermode.NAMESERVER if user else "")
+        if cards
+        else b"",
+    }
+
+
+def injected_archive(container: Container) -> bytes:
+    """The files that belong into the container's own root, as a tar; b"" when there are none."""
+    files = [] if container.spec.read_only else container.spec.files
+    if not files:
+        return b""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for f in files:
+            info = tarfile.TarInfo(f.target.lstrip("/"))
+            info.size, info.mode, info.uid, info.gid = len(f.content), f.mode, f.uid, f.gid
+            tar.addfile(info, io.BytesIO(f.content))
+    return out.getvalue()

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes as the guest mounts them, and as its containers bind them."""
+
+from __future__ import annotations
+
+import re
+import socket
+from ipaddress import ip_address
+
+from ..errors import GuestError, InvalidState, Unavailable
+from ..model.status import Container, MountPoint, Pod, PodVolume
+from ..network import usermode
+from ..protocol.constants import MOUNT_COPY_UP, MOUNT_SCRATCH, MOUNT_VOLUME, Builtin
+from ..protocol.messages import GuestMount
+from ..volumes.share import TAG, find_virtiofsd
+from .builtins import run_builtin
+from .machine_config import volume_serial
+from .runtime import Runtime
+
+MS_RDONLY, MS_NOSUID, MS_NODEV = 1, 2, 4  # linux/mount.h
+_SHARE = "share"  # the guest's name of the tree of shared directories
+_9P_OPTIONS = "trans=virtio,version=9p2000.L,msize=262144,access=client,posixacl"
+
+
+async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiofs: bool) -> str:
+    """Mount it in the guest; what containers call it there.
+
+    :raise GuestError: when the guest cannot. :raise InvalidState: a directory for a machine that runs.
+    """
+    what = f"volume {volume.name}"
+    if volume.kind == "directory":
+        return await _mount_shared(runtime, pod, volume, virtiofs=virtiofs)
+    name = volume_serial(volume)
+    flags = str(MS_RDONLY if volume.read_only else 0)
+    if volume.kind == "tmpfs":
+        options = f"mode=1777,size={volume.size}" if volume.size else "mode=1777"
+        await run_builtin(runtime.session, Builtin.MOUNT, name, "tmpfs", "tmpfs", str(MS_NOSUID | MS_NODEV), options, what=what)
+    elif volume.kind == "nfs":
+        source, options = nfs_source(volume)
+        await run_builtin(runtime.session, Builtin.MOUNT, name, volume.fstype, source, flags, options, what=what)
+    else:
+        await run_builtin(runtime.session, Builtin.MOUNT, name, volume.fstype, f"disk:{name}", flags, "", what=what)
+    return name
+
+
+async def _mount_shared(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiofs: bool) -> str:
+    directories = [v.name for v in pod.volumes if v.kind == "directory"]
+    key = f"/{_SHARE}"  # no volume has a slash in its name
+    if key not in runtime.volumes:
+        kind = "virtiofs" if virtiofs and find_virtiofsd() else "9p"
+        options = "" if kind == "virtiofs" else _9P_OPTIONS
+        try:
+            await run_builtin(runtime.session, Builtin.MOUNT, _SHARE, kind, TAG, "0", options, what=f"volume {volume.name}")
+        except GuestError as error:
+            raise InvalidState(f"a directory of the host cannot be added to pod {pod.name} while it runs",
+                               hint="stop the pod first, or use a named volume") from error  # fmt: skip
+        runtime.volumes[key] = _SHARE
+    return f"{_SHARE}/{directories.index(volume.name)}"
+
+
+def nfs_source(volume: PodVolume) -> tuple[str, str]:
+    """Device and options of an NFS mount; the kernel wants the server as an address.
+
+    :raise Unavailable: when the name cannot be resolved.
+    """
+    server, _, path = volume.source.partition(":/")
+    try:
+        address = socket.getaddrinfo(server.strip("[]"), None, type=socket.SOCK_STREAM)[0][4][0]
+    except OSError as error:
+        raise Unavailable(f"volume {volume.name}: the NFS server {server!r} cannot be resolved", hint="check its name") from error
+    if ip_address(address).is_loopback:
+        address = usermode.GATEWAY  # this host, as the pod sees it
+    options = {"vers": "4.2" if volume.fstype == "nfs4" else "3", "addr": str(address), "proto": "tcp", **volume.options}
+    if volume.fstype == "nfs4":
+        options.setdefault("clientaddr", usermode.ADDRESS.partition("/")[0])
+    else:
+        options.setdefault("nolock", "")
+        options.setdefault("mountproto", "tcp")
+        options.setdefault("mountaddr", str(address))
+    return f"{address}:/{path}", ",".join(f"{k}={v}" if v else k for k, v in options.items())
+
+
+async def unmount_volume(runtime: Runtime, volume: PodVolume) -> None:
+    """Idempotent for what was never mounted; shared directories stay until the machine ends."""
+    if volume.kind != "directory":
+        await run_builtin(runtime.session, Builtin.UNMOUNT, volume_serial(volume), what=f"volume {volume.name}")
+
+
+def guest_mounts(container: Container, volumes: dict[str, str]) -> tuple[GuestMount, ...]:
+    """The container's mounts, outer ones first."""
+    points = sorted(container.mounts, key=lambda p: p.mount.target.rstrip("/").count("/"))
+    return tuple(_guest_mount(point, volumes) for point in points)
+
+
+def _guest_mount(point: MountPoint, volumes: dict[str, str]) -> GuestMount:
+    m = point.mount
+    read_only = MS_RDONLY if m.read_only else 0
+    if m.type == "tmpfs":
+        data = f"mode={m.mode:o}" + (f",size={m.size}" if m.size else "")
+        return GuestMount("tmpfs", m.target, "tmpfs", MS_NOSUID | MS_NODEV | read_only, data)
+    copy = MOUNT_COPY_UP if m.copy_up and m.type == "volume" and not m.read_only else 0
+    if not point.volume:
+        slug = re.sub(r"[^a-zA-Z0-9.-]", "_", m.target.strip("/")) or "root"
+        return GuestMount(MOUNT_SCRATCH, m.target, flags=copy | read_only, data=f"volumes/{slug}")
+    return GuestMount(MOUNT_VOLUME, m.target, volumes[point.volume], copy | read_only, m.sub_path)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Health checks: Docker's commands, and HTTP and TCP from inside the pod.
+
+starting ──ok──► healthy ◄──ok── unhealthy
+    └─ `retries` failures after the start period ─┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from ..errors import HyperError
+from ..model import ids
+from ..model.specs import ExecSpec, HealthCheck
+from ..model.status import Container, Health, HealthRecord
+from ..protocol.constants import Builtin
+from ..protocol.messages import GuestProcess
+from . import resolve
+from .builtins import run_process
+from .events import Events
+from .registry import Registry
+from .runtime import Runtime
+
+_KEPT = 5  # results in the record
+_OUTPUT_MAX = 4096  # characters of a check's output
+_NANOSECOND = 1e-9
+
+
+def of_image(config: dict[str, Any]) -> HealthCheck | None:
+    """The image's HEALTHCHECK (github.com/moby/docker-image-spec, `Healthcheck`)."""
+    raw = config.get("Healthcheck") or {}
+    test = raw.get("Test") or []
+    if not test or test[0] == "NONE":
+        return None
+    command = ["/bin/sh", "-c", test[1]] if test[0] == "CMD-SHELL" else test[1:]
+    default = HealthCheck(command=command)
+
+    def seconds(key: str, otherwise: float) -> float:
+        return raw.get(key, 0) * _NANOSECOND or otherwise
+
+    return HealthCheck(
+        command=command,
+        interval=seconds("Interval", default.interval),
+        timeout=seconds("Timeout", default.timeout),
+        start_period=seconds("StartPeriod", default.start_period),
+        start_interval=seconds("StartInterval", default.start_interval),
+        retries=raw.get("Retries") or default.retries,
+    )
+
+
+class HealthMonitor:
+    """Runs the checks of running containers."""
+
+    def __init__(self, registry: Registry, events: Events, replace: Callable[[Container], Awaitable[None]]) -> None:
+        """`replace` restarts a container that its liveness check found dead."""
+        self._registry = registry
+        self._events = events
+        self._replace = replace
+
+    def checks(self, container: Container, runtime: Runtime) -> list[Coroutine[Any, Any, None]]:
+        """One loop per check, each until it is cancelled."""
+        loops = []
+        if container.health:
+            loops.append(self._follow_health(container, runtime, container.health))
+        if container.spec.liveness:
+            loops.append(self._follow_liveness(container, runtime, container.spec.liveness))
+        return loops
+
+    async def _follow_health(self, container: Container, runtime: Runtime, check: HealthCheck) -> None:
+        began = asyncio.get_running_loop().time()
+        while True:
+            health = self._health(container)
+            in_start = asyncio.get_running_loop().time() - began < check.start_period and health.status == "starting"
+            await asyncio.sleep(check.start_interval if in_start else check.interval)
+            result = await _probe(container, runtime, check)
+            in_start = asyncio.get_running_loop().time() - began < check.start_period
+            self._record(container, check, result, forgiven=in_start)
+
+    async def _follow_liveness(self, container: Container, runtime: Runtime, check: HealthCheck) -> None:
+        await asyncio.sleep(check.start_period)
+        failures = 0
+        while True:
+            await asyncio.sleep(check.interval)
+            result = await _probe(container, runtime, check)
+            failures = failures + 1 if result.exit_code else 0
+            if failures >= check.retries:
+                self._events.publish("container", "liveness: failed", container.id, name=container.name, output=result.output)
+                await asyncio.shield(self._replace(container))
+                return
+
+    def _health(self, container: Container) -> Health:
+        return self._registry.container(container.id).state.health or Health()
+
+    def _record(self, container: Container, check: HealthCheck, result: HealthRecord, *, forgiven: bool) -> None:
+        before = self._health(container)
+        streak, status = before.failing_streak, before.status
+        if result.exit_code == 0:
+            streak, status = 0, "healthy"
+        elif not (forgiven and status == "starting"):
+            streak += 1
+            status = "unhealthy" if streak >= check.retries else status
+        health = Health(status=status, failing_streak=streak, log=[*before.log, result][-_KEPT:])
+        present = self._registry.container(container.id)
+        self._registry.put(msgspec.structs.replace(present, state=msgspec.structs.replace(present.state, health=health)))
+        if status != before.status:
+            self._events.publish("container", f"health_status: {status}", container.id, name=container.name)
+
+
+async def _probe(container: Container, runtime: Runtime, check: HealthCheck) -> HealthRecord:
+    began = ids.now()
+    try:
+        done = await run_process(runtime.session, _process(container, check), timeout=check.timeout)
+        code, output = done.status, done.output.decode(errors="replace") + done.errors
+    except TimeoutError:
+        code, output = -1, f"the check did not end within {check.timeout:g} s"
+    except HyperError as error:
+        code, output = -1, error.message
+    return HealthRecord(started_at=began, ended_at=ids.now(), exit_code=code, output=output[:_OUTPUT_MAX])
+
+
+def _process(container: Container, check: HealthCheck) -> GuestProcess:
+    if check.command is not None:
+        return resolve.exec_process(container, ExecSpec(command=check.command), (0, 0))
+    limit = str(int(check.timeout * 1000))
+    if check.tcp is not None:
+        return GuestProcess(args=(check.tcp.address, str(check.tcp.port), limit), builtin=Builtin.TCP)
+    assert check.http is not None
+    headers = tuple(f"{k}: {v}" for k, v in check.http.headers.items())
+    return GuestProcess(args=(check.http.address, str(check.http.port), limit, check.http.path, *headers), builtin=Builtin.HTTP)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pod's machine: its disks, network cards and shared directories."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+from ..errors import InvalidArgument
+from ..hypervisor.driver import AnyDisk, Disk, MachineConfig, NineP, RbdDisk, TapNetwork, UserNetwork, VirtioFs
+from ..images.store import ImageStore
+from ..model.pods import InterfaceSpec
+from ..model.status import Container, Pod, PodVolume
+from ..network import tap, usermode
+from ..protocol.messages import Interface
+from ..volumes import share
+from .paths import Paths
+from .secrets import KEYRING, Secrets
+
+_LOOPBACK = ("127.0.0.1/8", "::1/128")
+
+
+def image_serial(container: Container) -> str:
+    return f"i{container.id[:12]}"
+
+
+def scratch_serial(container: Container) -> str:
+    return f"s{container.id[:12]}"
+
+
+def volume_serial(volume: PodVolume) -> str:
+    """Names of volumes are longer than serial numbers may be."""
+    return f"v{hashlib.sha256(volume.name.encode()).hexdigest()[:12]}"
+
+
+async def root_disks(container: Container, images: ImageStore, paths: Paths) -> list[Disk]:
+    """The image's disk, and the container's own."""
+    image = await images.disk(images.find(container.image_id))
+    cache = container.spec.cache
+    return [
+        Disk(image_serial(container), image.path, read_only=True, cache=cache),
+        Disk(scratch_serial(container), paths.scratch(container.id), read_only=False, cache=cache),
+    ]
+
+
+def volume_disk(pod: Pod, volume: PodVolume, secrets: Secrets) -> AnyDisk | None:
+    """The disk behind a volume; None for those that are none."""
+    if volume.kind == "rbd":
+        cluster_pool, _, image = volume.source.rpartition("/")
+        options = volume.options
+        keyring = secrets.get(pod.id, KEYRING + volume.name).decode() if options.get("user") else ""
+        return RbdDisk(volume_serial(volume), cluster_pool or "rbd", image, tuple(volume.monitors), options.get("user", ""),
+                       keyring, volume.read_only)  # fmt: skip
+    if volume.kind == "disk":
+        return Disk(volume_serial(volume), Path(volume.source), volume.read_only, volume.format, volume.cache)
+    return None
+
+
+def shared_entries(pod: Pod) -> list[share.Entry]:
+    """The directories of the host, in the order of their names in the tree."""
+    return [share.Entry(Path(v.source), v.read_only) for v in pod.volumes if v.kind == "directory"]
+
+
+def share_of(pod: Pod, directory: Path, stack: contextlib.ExitStack, *, use_virtiofs: bool) -> VirtioFs | NineP | None:
+    """The pod's tree of shared directories; sockets are closed with the stack."""
+    entries = shared_entries(pod)
+    if not entries:
+        return None
+    share.check(entries)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root = os.geteuid() == 0
+    binary = share.find_virtiofsd() if use_virtiofs else None
+    if binary:
+        sock = stack.enter_context(share.start_virtiofsd(binary, directory, entries, root=root))
+        return VirtioFs(share.TAG, sock.fileno())
+    tree = directory / "share"
+    tree.mkdir(exist_ok=True)
+    return NineP(share.TAG, tree, tuple(share.nine_p_launcher(tree, entries, root=root)), "passthrough" if root else "none")
+
+
+# -- network ------------------------------------------------------------------------
+
+
+def interface_specs(pod: Pod) -> list[InterfaceSpec]:
+    """The cards that the pod asks for; one on the user-mode network when it names none."""
+    if pod.spec.interfaces:
+        return pod.spec.interfaces
+    return [InterfaceSpec()] if pod.spec.network == "user" else []
+
+
+def networks_of(pod: Pod, stack: contextlib.ExitStack) -> tuple[UserNetwork | TapNetwork, ...]:
+    """Cards for the driver; a tap's descriptor is closed with the stack."""
+    cards: list[UserNetwork | TapNetwork] = []
+    specs = interface_specs(pod)
+    if pod.ports and not any(not s.bridge for s in specs):
+        raise InvalidArgument("published ports need an interface without a bridge", hint="add an interface that names none")
+    for index, spec in enumerate(specs):
+        mac = spec.mac or usermode.new_mac()
+        if spec.bridge:
+            fd = tap.open_tap(spec.ifname or f"hy{pod.id[:9]}{index}", spec.bridge, spec.mtu)
+            stack.callback(os.close, fd)
+            cards.append(TapNetwork(mac, fd))
+        else:
+            first = not any(isinstance(c, UserNetwork) for c in cards)
+            cards.append(UserNetwork(mac, tuple(pod.ports) if first else ()))
+    return tuple(cards)
+
+
+def guest_interfaces(pod: Pod) -> list[Interface]:
+    """What the guest configures."""
+    service_addresses = tuple(f"{s.service_ip}/{128 if ':' in s.service_ip else 32}" for s in pod.spec.services)
+    found = [Interface("lo", (*_LOOPBACK, *service_addresses))]
+    for index, spec in enumerate(interface_specs(pod)):
+        if spec.bridge:
+            gateways = (spec.gateway,) if spec.gateway else ()
+            found.append(Interface(f"eth{index}", tuple(spec.addresses), gateways, spec.mtu))
+        else:
+            found.append(Interface(f"eth{index}", (usermode.ADDRESS,), (usermode.GATEWAY,), spec.mtu))
+    return found
+
+
+async def machine_config(
+    pod: Pod, members: list[Container], *, images: ImageStore, secrets: Secrets, paths: Paths, directory: Path,
+    kernel: Path, initramfs: Path, stack: contextlib.ExitStack, virtiofs: bool,
+) -> MachineConfig:  # fmt: skip
+    """Everything that the driver needs; what it opens is closed with the stack, after the launch."""
+    disks: list[AnyDisk] = [d for c in members for d in await root_disks(c, images, paths)]
+    disks += [d for v in pod.volumes if (d := volume_disk(pod, v, secrets))]
+    return MachineConfig(
+        name=pod.id[:12],
+        directory=directory,
+        vcpus=pod.vcpus,
+        memory=pod.memory,
+        kernel=kernel,
+        initramfs=initramfs,
+        disks=tuple(disks),
+        networks=networks_of(pod, stack),
+        share=share_of(pod, directory, stack, use_virtiofs=virtiofs),
+        expandable=not pod.implicit,
+    )

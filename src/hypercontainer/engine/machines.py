@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The VMs of pods: up when the first needs one, down when the last has ended.
+
+Whoever needs a pod's machine is a user of its `Runtime`: each running
+container, a start of the pod, a copy out of a stopped container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import msgspec
+
+from ..errors import Conflict, HyperError
+from ..model import ids
+from ..model.status import Container, Pod, PodStatus
+from ..network import usermode
+from .events import Events
+from .life import PodLife
+from .provision import Provisioner
+from .registry import Registry
+from .runtime import Runtime, record
+
+log = logging.getLogger(__name__)
+
+
+class Machines:
+    """Boots and ends them."""
+
+    def __init__(self, registry: Registry, provisioner: Provisioner, events: Events, driver: str) -> None:
+        self._registry = registry
+        self._provisioner = provisioner
+        self._events = events
+        self._driver = driver
+        self._lives: dict[str, PodLife] = {}
+
+    def life(self, pod_id: str) -> PodLife:
+        return self._lives.setdefault(pod_id, PodLife())
+
+    def runtime(self, pod_id: str) -> Runtime | None:
+        """The pod's VM while it runs."""
+        life = self._lives.get(pod_id)
+        return life.runtime if life and life.runtime and not life.runtime.dead else None
+
+    def update(self, pod_id: str, **changes: Any) -> Pod:
+        pod = msgspec.structs.replace(self._registry.pod(pod_id), **changes)
+        self._registry.put_pod(pod)
+        return pod
+
+    def save(self, pod_id: str, runtime: Runtime) -> None:
+        """Write down what is needed to find the VM again."""
+        self._registry.put_pod(record(self._registry.pod(pod_id), runtime, self._driver))
+
+    def _tell(self, action: str, pod: Pod) -> None:
+        if not pod.implicit:
+            self._events.publish("pod", action, pod.id, name=pod.name)
+
+    async def acquire(self, pod_id: str, user: str) -> Runtime:
+        """The running VM, booted when it is not; it goes on until `release`.
+
+        :raise Conflict: a port or a volume is taken. :raise Unavailable: it does not boot.
+        """
+        life = self.life(pod_id)
+        while True:
+            async with life.lock:
+                runtime = life.runtime
+                if runtime is None:
+                    runtime = await self._boot(pod_id, life)
+                elif runtime.dead and not runtime.users:
+                    await self._take_down(pod_id, life, runtime, clean=False)
+                    continue
+                if not runtime.dead:
+                    runtime.users.add(user)
+                    return runtime
+            await runtime.gone.wait()
+
+    async def _boot(self, pod_id: str, life: PodLife) -> Runtime:
+        pod = self._registry.pod(pod_id)
+        self._check_volumes(pod)
+        pod = self.update(pod_id, ports=[usermode.free_port(p) for p in pod.spec.ports])
+        members = self._registry.members(pod_id)
+        runtime = await self._provisioner.boot(pod, members)
+        life.runtime = runtime
+        self.save(pod_id, runtime)
+        for c in members if pod.implicit else []:
+            self._registry.put(msgspec.structs.replace(c, ports=pod.ports))
+        status = PodStatus.STARTING if pod.status is PodStatus.STARTING else PodStatus.RUNNING
+        pod = self.update(pod_id, status=status, error="", started_at=ids.now(), finished_at="")
+        life.watch = asyncio.create_task(self._watch(pod_id, life, runtime))
+        self._tell("start", pod)
+        return runtime
+
+    def _check_volumes(self, pod: Pod) -> None:
+        """A disk that is written serves one machine at a time."""
+        mine = {v.source for v in pod.volumes if v.kind == "disk" and not v.read_only}
+        for other in self._registry.pods():
+            if other.id == pod.id or other.vm is None:
+                continue
+            for v in other.volumes:
+                if v.kind == "disk" and v.source in mine:
+                    name = v.named or v.source
+                    raise Conflict(f"volume {name} is in use by the running pod {other.name}: a block volume serves one at a time",
+                                   hint="stop that pod, or share a volume made with --driver directory")  # fmt: skip
+
+    async def _watch(self, pod_id: str, life: PodLife, runtime: Runtime) -> None:
+        """Take down a machine that ends by itself while nothing runs in it."""
+        await runtime.session.closed.wait()
+        async with life.lock:
+            if life.runtime is runtime and not runtime.users:
+                await self._take_down(pod_id, life, runtime, clean=False, error="the virtual machine ended unexpectedly")
+
+    async def build(self, runtime: Runtime, container: Container) -> None:
+        """Let the guest have the container. Idempotent.
+
+        :raise GuestError: when the guest cannot mount its root or a volume.
+        """
+        if container.id in runtime.built:
+            return
+        async with self.life(container.pod).lock:
+            pod = self._registry.pod(container.pod)
+            names = [n for c in self._registry.members(pod.id) for n in (c.name, *c.spec.aliases)]
+            try:
+                await self._provisioner.build(runtime, pod, container, names)
+            finally:
+                if not runtime.dead:
+                    self.save(pod.id, runtime)
+
+    async def drop(self, container: Container, *, volumes: list[str]) -> None:
+        """Take a container that is removed out of the running guest, with volumes that go with it."""
+        runtime = self.runtime(container.pod)
+        if runtime is None:
+            return
+        async with self.life(container.pod).lock:
+            pod = self._registry.pod(container.pod)
+            with contextlib.suppress(HyperError):
+                await self._provisioner.drop(runtime, pod, container)
+                for name in volumes:
+                    await self._provisioner.drop_volume(runtime, pod, name)
+            if not runtime.dead:
+                self.save(pod.id, runtime)
+
+    async def release(self, pod_id: str, runtime: Runtime, user: str, *, clean: bool = True) -> None:
+        """The machine goes down when nobody uses it any more and the pod does not say otherwise."""
+        runtime.users.discard(user)
+        life = self.life(pod_id)
+        async with life.lock:
+            if runtime.users or life.runtime is not runtime:
+                return
+            pod = self._registry.pod(pod_id)
+            if runtime.dead or pod.implicit or pod.spec.exit_policy == "stop":
+                await self._take_down(pod_id, life, runtime, clean=clean)
+
+    async def down(self, pod_id: str, *, clean: bool = True) -> None:
+        """End the machine, whoever uses it. Idempotent."""
+        life = self.life(pod_id)
+        async with life.lock:
+            if life.runtime:
+                await self._take_down(pod_id, life, life.runtime, clean=clean)
+
+    async def _take_down(self, pod_id: str, life: PodLife, runtime: Runtime, *, clean: bool, error: str = "") -> None:
+        await runtime.stop(clean=clean)
+        life.runtime = None
+        if life.watch and life.watch is not asyncio.current_task():
+            life.watch.cancel()
+        if not self._registry.has_pod(pod_id):
+            return
+        pod = self._registry.pod(pod_id)
+        status = pod.status if pod.status in (PodStatus.FAILED, PodStatus.STARTING) else PodStatus.EXITED
+        pod = self.update(pod_id, vm=None, status=status, finished_at=ids.now(), error=error or pod.error)
+        self._tell("stop", pod)
+
+    def adopt(self, pod: Pod, runtime: Runtime) -> None:
+        """Go on with a VM that an earlier daemon started."""
+        life = self.life(pod.id)
+        life.runtime = runtime
+        self.save(pod.id, runtime)
+        life.watch = asyncio.create_task(self._watch(pod.id, life, runtime))
+
+    def forget(self, pod_id: str) -> None:
+        self._lives.pop(pod_id, None)
+
+    async def leave(self) -> None:
+        """Let the VMs run on without us."""
+        for life in self._lives.values():
+            if life.watch:
+                life.watch.cancel()
+            if life.runtime:
+                life.runtime.session.close()
+        await asyncio.gather(*(life.watch for life in self._lives.values() if life.watch), return_exceptions=True)

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From start to end of a container's main process, and again if its policy says so.
+
+One task per container follows it: it waits for the process, settles the
+record, starts it again after a while, and gives the machine back at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ..errors import HyperError, InvalidState, StartFailed, Unavailable
+from ..guest.process import GuestProcessHandle
+from ..model import ids
+from ..model.status import Container, ContainerStatus, Health
+from .events import Events
+from .health import HealthMonitor
+from .life import Life
+from .machines import Machines
+from .provision import Provisioner
+from .registry import Registry
+from .runtime import Runtime
+
+LOST_EXIT_CODE = 255  # of a container whose VM died under it
+_DRAIN_TIMEOUT = 10.0  # seconds for the last output of a process that has ended
+_KILL_TIMEOUT = 5.0  # seconds for a guest to obey
+_SIGKILL = 9
+_BACK_OFF = (0.1, 60.0)  # seconds: the first, and the longest wait before a restart
+_LONG_RUN = 10.0  # seconds after which the back-off begins anew
+
+
+@dataclass
+class _Run:
+    """The present run of a container."""
+
+    runtime: Runtime
+    handle: GuestProcessHandle
+    began: float
+    delay: float = 0.0  # before the next one, in seconds
+
+
+class Runs:
+    """Start, follow, stop."""
+
+    def __init__(
+        self, *, registry: Registry, machines: Machines, provisioner: Provisioner, events: Events,
+        life: Callable[[Container], Life], discard: Callable[[Container], None],
+    ) -> None:  # fmt: skip
+        self._registry = registry
+        self._machines = machines
+        self._provisioner = provisioner
+        self._events = events
+        self._life = life
+        self._discard = discard
+        self._health = HealthMonitor(registry, events, self._replace)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def update(self, container: Container, **state: Any) -> Container:
+        container = self._registry.container(container.id)
+        changed = msgspec.structs.replace(container, state=msgspec.structs.replace(container.state, **state))
+        self._registry.put(changed)
+        return changed
+
+    def tell(self, action: str, container: Container, **attributes: str) -> None:
+        self._events.publish("container", action, container.id, name=container.name, image=container.image, **attributes)
+
+    # -- start --------------------------------------------------------------------
+
+    async def start(self, key: str, size: tuple[int, int] = (0, 0)) -> bool:
+        """Start a container; False when it ran already.
+
+        :raise StartFailed: when its program cannot be executed; the container is exited then.
+        """
+        container = self._registry.container(key)
+        life = self._life(container)
+        async with life.lock:
+            container = self._registry.container(container.id)
+            if container.state.status in (ContainerStatus.RUNNING, ContainerStatus.RESTARTING):
+                return False
+            if container.state.status is ContainerStatus.PAUSED:
+                raise InvalidState(f"container {container.name} is paused", hint=f"use `hyperctl unpause {container.name}`")
+            life.stop_requested.clear()
+            try:
+                run = await self._launch(container, life, size)
+            except BaseException as error:
+                self._start_failed(container, life, error)
+                raise
+            self._running(container, life, run, stopped_by_user=False, restart_count=0)
+            life.watch = self._own(self._follow(container, life, run))
+        return True
+
+    async def _launch(self, container: Container, life: Life, size: tuple[int, int] = (0, 0)) -> _Run:
+        runtime = await self._machines.acquire(container.pod, container.id)
+        try:
+            await self._machines.build(runtime, container)
+            handle = await self._provisioner.start_main(runtime, container, life.hub, size)
+            self._machines.save(container.pod, runtime)
+        except BaseException:
+            clean = not self._registry.pod(container.pod).implicit
+            await self._machines.release(container.pod, runtime, container.id, clean=clean)
+            raise
+        return _Run(runtime, handle, asyncio.get_running_loop().time())
+
+    def _running(self, container: Container, life: Life, run: _Run, **state: Any) -> None:
+        checks = container.health is not None or container.spec.liveness is not None
+        container = self.update(
+            container, status=ContainerStatus.RUNNING, pid=run.handle.pid, started_at=ids.now(), finished_at="", exit_code=0,
+            error="", oom_killed=False, health=Health() if checks else None, **state,
+        )  # fmt: skip
+        self._begin(container, life, run)
+        self.tell("start", container)
+
+    def _begin(self, container: Container, life: Life, run: _Run) -> None:
+        life.runtime = run.runtime
+        life.restart_requested = False
+        life.stopped.clear()
+        life.checks = [self._own(work) for work in self._health.checks(container, run.runtime)]
+
+    def _start_failed(self, container: Container, life: Life, error: BaseException) -> None:
+        code = error.exit_status if isinstance(error, StartFailed) else 125
+        message = error.message if isinstance(error, HyperError) else str(error)
+        if self._registry.exists(container.id):
+            self.update(container, status=ContainerStatus.EXITED, exit_code=code, error=message, finished_at=ids.now())
+        life.hub.finish()
+        self.tell("die", container, exit_code=str(code))
+        if container.spec.auto_remove and self._registry.exists(container.id):
+            self._discard(container)
+
+    def take_up(self, container: Container, life: Life, runtime: Runtime, handle: GuestProcessHandle) -> None:
+        """Go on with a container whose VM an earlier daemon started."""
+        life.hub.attach_process(handle)
+        runtime.handles[container.id] = handle
+        runtime.users.add(container.id)
+        run = _Run(runtime, handle, asyncio.get_running_loop().time())
+        self._begin(container, life, run)
+        life.watch = self._own(self._follow(container, life, run))
+
+    def take_up_waiting(self, container: Container) -> None:
+        """Start one that was to be started again when the earlier daemon ended."""
+        self.update(container, status=ContainerStatus.EXITED)
+        self._own(self._start_quietly(container))
+
+    async def _start_quietly(self, container: Container) -> None:
+        with contextlib.suppress(HyperError):  # it is in the record
+            await self.start(container.id)
+
+    # -- following ------------------------------------------------------------------
+
+    async def _follow(self, container: Container, life: Life, run: _Run) -> None:
+        while True:
+            state = await self._outcome(run)
+            for check in life.checks:
+                check.cancel()
+            life.hub.finish()
+            life.exit_code, life.error = state["exit_code"], state["error"]
+            if not self._restarts(container, life, run, state["exit_code"]):
+                break
+            self._ended(container, ContainerStatus.RESTARTING, state)
+            life.stopped.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(life.stop_requested.wait(), run.delay)
+            if life.stop_requested.is_set():
+                break
+            try:
+                run = await self._again(container, life, run)
+            except HyperError as error:
+                code = error.exit_status if isinstance(error, StartFailed) else 125
+                life.exit_code, life.error = code, error.message
+                state = {"exit_code": code, "oom_killed": False, "error": error.message}
+                break
+        await self._finish(container, life, run, state)
+
+    async def _outcome(self, run: _Run) -> dict[str, Any]:
+        try:
+            status = await run.handle.exited
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(run.handle.drained.wait(), _DRAIN_TIMEOUT)
+            with contextlib.suppress(HyperError):
+                if not run.runtime.dead:
+                    await run.runtime.session.release(run.handle)
+            return {"exit_code": status.shell_code, "oom_killed": status.oom, "error": ""}
+        except Unavailable:
+            await run.runtime.machine.wait()
+            words = run.runtime.machine.last_words()
+            message = "the virtual machine ended unexpectedly" + (f": {words}" if words else "")
+            return {"exit_code": LOST_EXIT_CODE, "oom_killed": False, "error": message}
+
+    def _restarts(self, container: Container, life: Life, run: _Run, code: int) -> bool:
+        policy, count = container.spec.restart, self._registry.container(container.id).state.restart_count
+        wanted = policy.name in ("always", "unless-stopped") or (
+            policy.name == "on-failure" and code != 0 and (not policy.max_retries or count < policy.max_retries)
+        )
+        if life.stop_requested.is_set() or not (wanted or life.restart_requested):
+            return False
+        first, longest = _BACK_OFF
+        lasted = asyncio.get_running_loop().time() - run.began
+        run.delay = first if not run.delay or lasted > _LONG_RUN else min(run.delay * 2, longest)
+        return True
+
+    async def _again(self, container: Container, life: Life, run: _Run) -> _Run:
+        async with life.lock:
+            if run.runtime.dead:
+                await self._machines.release(container.pod, run.runtime, container.id)
+                new = await self._launch(container, life)
+            else:
+                handle = await self._provisioner.start_main(run.runtime, container, life.hub, (0, 0))
+                self._machines.save(container.pod, run.runtime)
+                new = _Run(run.runtime, handle, asyncio.get_running_loop().time())
+            new.delay = run.delay
+            count = self._registry.container(container.id).state.restart_count
+            self._running(container, life, new, restart_count=count + 1)
+        return new
+
+    def _ended(self, container: Container, status: ContainerStatus, state: dict[str, Any]) -> Container:
+        container = self.update(container, status=status, pid=0, finished_at=ids.now(), **state)
+        if state["oom_killed"]:
+            self.tell("oom", container)
+        self.tell("die", container, exit_code=str(state["exit_code"]))
+        return container
+
+    async def _finish(self, container: Container, life: Life, run: _Run, state: dict[str, Any]) -> None:
+        async with life.lock:
+            container = self._ended(container, ContainerStatus.EXITED, state)
+            life.runtime = None
+            # Who waits may have the exit code now; who starts again waits for the lock.
+            life.stopped.set()
+            remove = container.spec.auto_remove
+            clean = not (remove and self._registry.pod(container.pod).implicit)
+            await self._machines.release(container.pod, run.runtime, container.id, clean=clean)
+            if remove and self._registry.exists(container.id):
+                self._discard(self._registry.container(container.id))
+
+    async def _replace(self, container: Container) -> None:
+        """End a container that is not well; its task starts it again."""
+        life = self._life(container)
+        if life.runtime and not life.stop_requested.is_set():
+            life.restart_requested = True
+            await self._ask(container, life, container.spec.stop_timeout)
+
+    # -- stop -----------------------------------------------------------------------
+
+    async def stop(self, container: Container, timeout: int | None) -> bool:
+        """Signal, wait, kill; False when it did not run."""
+        life = self._life(container)
+        life.stop_requested.set()
+        if life.runtime is None:
+            await self.settled(life)
+            return False
+        if self._registry.exists(container.id):
+            self.update(container, stopped_by_user=True)
+        await self._ask(container, life, container.spec.stop_timeout if timeout is None else timeout)
+        await self.settled(life)
+        self.tell("stop", container)
+        return True
+
+    async def _ask(self, container: Container, life: Life, grace: float) -> None:
+        """The stop signal; SIGKILL when `grace` seconds have passed."""
+        runtime = life.runtime
+        if runtime is None or life.stopped.is_set():
+            return
+        with contextlib.suppress(HyperError):
+            await runtime.session.signal(runtime.handles[container.id], container.process.stop_signal)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(life.stopped.wait(), grace)
+        if not life.stopped.is_set():
+            await self.end(container)
+
+    async def end(self, container: Container) -> None:
+        """Kill all of a running container, and its VM if the guest does not obey."""
+        life = self._life(container)
+        runtime = life.runtime
+        if runtime is not None and not life.stopped.is_set():
+            with contextlib.suppress(HyperError):
+                await runtime.session.signal(runtime.handles[container.id], _SIGKILL, everyone=True)
+            try:
+                await asyncio.wait_for(life.stopped.wait(), _KILL_TIMEOUT)
+            except TimeoutError:
+                await runtime.machine.kill()
+                await life.stopped.wait()
+
+    @staticmethod
+    async def settled(life: Life) -> None:
+        """Until its machine has been given back: what follows finds its disks at rest."""
+        if life.watch and life.watch is not asyncio.current_task():
+            await asyncio.wait({life.watch})
+
+    async def leave(self) -> None:
+        """End this daemon's own tasks; what runs runs on."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pod's running VM, in memory and as the record that finds it again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from ..errors import HyperError
+from ..guest.process import GuestProcessHandle
+from ..guest.session import GuestSession, State
+from ..hypervisor.driver import Machine
+from ..model.status import Pod, Vm
+from ..sys.files import remove_tree
+
+SHUTDOWN_TIMEOUT = 10.0  # seconds until a guest that does not sync is killed
+
+
+@dataclass
+class Runtime:
+    """A pod's running VM."""
+
+    machine: Machine
+    session: GuestSession
+    directory: Path
+    handles: dict[str, GuestProcessHandle] = field(default_factory=dict)
+    disks: set[str] = field(default_factory=set)  # serial numbers
+    volumes: dict[str, str] = field(default_factory=dict)  # name -> what the guest calls it
+    built: set[str] = field(default_factory=set)  # containers that the guest has
+    users: set[str] = field(default_factory=set)  # who needs the machine to go on
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def dead(self) -> bool:
+        return self.session.state is State.CLOSED
+
+    async def stop(self, *, clean: bool) -> None:
+        """End the VM and free what it held; `clean` makes what was written safe first. Idempotent."""
+        if clean:
+            with contextlib.suppress(HyperError):
+                await self.session.shut_down(SHUTDOWN_TIMEOUT)
+        self.session.close()
+        await self.machine.kill()
+        remove_tree(self.directory)
+        self.gone.set()
+
+
+def record(pod: Pod, runtime: Runtime, driver: str) -> Pod:
+    """The pod with what is needed to find its VM again."""
+    vm = Vm(
+        driver=driver,
+        pid=runtime.machine.pid,
+        pid_started=runtime.machine.pid_started,
+        directory=str(runtime.directory),
+        token=runtime.session.next_token.hex(),
+        accelerator=runtime.machine.accelerator,
+        processes={container: handle.id for container, handle in runtime.handles.items()},
+        built=sorted(runtime.built),
+        disks=sorted(runtime.disks),
+        volumes=dict(runtime.volumes),
+    )
+    return msgspec.structs.replace(pod, vm=vm)

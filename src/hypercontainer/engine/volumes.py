@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named volumes, and what the mounts of containers refer to."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import Conflict, InvalidArgument, NotFound
+from ..model import ids
+from ..model.pods import VolumeRequest, VolumeSpec
+from ..model.specs import ContainerSpec, Mount
+from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInfo
+from ..sys.files import disk_usage, no_space_as_error, remove_tree
+from ..volumes.disks import BlockVolumes
+from .events import Events
+from .paths import Paths
+from .registry import Registry
+from .secrets import KEYRING, Secrets
+
+_NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")
+_IMAGES = ("raw", "qcow2", "vdi")
+
+
+class Volumes:
+    """Created, listed, removed; resolved for pods."""
+
+    def __init__(self, registry: Registry, paths: Paths, blocks: BlockVolumes, secrets: Secrets, events: Events) -> None:
+        self._registry = registry
+        self._paths = paths
+        self._blocks = blocks
+        self._secrets = secrets
+        self._events = events
+
+    # -- named ones -----------------------------------------------------------------
+
+    async def create(self, spec: VolumeSpec) -> Volume:
+        """One that exists already and is the same is returned, as Docker does.
+
+        :raise Conflict: when it exists and is another.
+        """
+        name = spec.name or ids.new_id()[:32]
+        _check_name(name)
+        if have := self._registry.find_volume(name):
+            if have.driver != spec.driver or (spec.size and have.size != spec.size):
+                raise Conflict(f"volume {name} exists and is different", hint="choose another name, or remove it first")
+            return have
+        directory = self._paths.volume(name)
+        size = spec.size or self._blocks.default_size
+        try:
+            with no_space_as_error(directory):
+                directory.mkdir(mode=0o711, parents=True)
+            if spec.driver == "block":
+                path = directory / "volume.img"
+                await self._blocks.create(path, size=size, fstype=spec.fstype, format_=spec.format)
+                volume = Volume(name=name, created_at=ids.now(), driver="block", path=str(path), size=size, fstype=spec.fstype,
+                                format=spec.format, labels=spec.labels)  # fmt: skip
+            else:
+                (directory / "_data").mkdir()
+                volume = Volume(name=name, created_at=ids.now(), driver="directory", path=str(directory / "_data"), labels=spec.labels)
+            self._registry.put_volume(volume)
+        except BaseException:
+            remove_tree(directory)
+            raise
+        self._events.publish("volume", "create", name, driver=spec.driver)
+        return volume
+
+    def info(self, volume: Volume) -> VolumeInfo:
+        users = [p.name for p in self._registry.volume_users(volume.name)]
+        return VolumeInfo(volume=volume, used_by=users, disk_usage=disk_usage(self._paths.volume(volume.name)))
+
+    def all(self) -> list[VolumeInfo]:
+        return [self.info(v) for v in self._registry.volumes()]
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """:raise NotFound: no such volume, unless `force`. :raise Conflict: a pod has it."""
+        volume = self._registry.find_volume(name) if force else self._registry.volume(name)
+        if volume is None:
+            return
+        users = [p.name for p in self._registry.volume_users(name)]
+        if users:
+            raise Conflict(f"volume {name} is in use by {', '.join(users)}", hint="remove what uses it first")
+        self._registry.remove_volume(name)
+        remove_tree(self._paths.volume(name))
+        self._events.publish("volume", "destroy", name)
+
+    def prune(self) -> Pruned:
+        """Remove those that no pod has."""
+        removed, freed = [], 0
+        for info in self.all():
+            if not info.used_by:
+                self.remove(info.volume.name)
+                removed.append(info.volume.name)
+                freed += info.disk_usage
+        return Pruned(removed=removed, freed=freed)
+
+    # -- of pods --------------------------------------------------------------------
+
+    async def of_pod(self, pod_id: str, requests: list[VolumeRequest]) -> list[PodVolume]:
+        """The volumes that a pod's specification names.
+
+        :raise NotFound: a source that is not there. :raise InvalidArgument: a malformed one.
+        """
+        found: dict[str, PodVolume] = {}
+        for request in requests:
+            _check_name(request.name)
+            if request.name in found:
+                raise InvalidArgument(f"two volumes are called {request.name!r}", hint="rename one")
+            found[request.name] = await self._of_request(pod_id, request)
+        return list(found.values())
+
+    async def _of_request(self, pod_id: str, r: VolumeRequest) -> PodVolume:
+        format_ = r.format or _guess(r)
+        common: dict[str, Any] = {"name": r.name, "declared": True, "read_only": r.read_only, "cache": r.cache}
+        if format_ == "tmpfs":
+            return PodVolume(kind="tmpfs", size=r.size, **common)
+        if format_ == "volume":
+            return self._named(await self._find_or_create(r.source, r.size), common)
+        if format_ == "nas":
+            if ":/" not in r.source:
+                raise InvalidArgument(f"volume {r.name}: invalid NFS source {r.source!r}", hint="write it as SERVER:/PATH")
+            return PodVolume(kind="nfs", source=r.source, fstype=r.fstype or "nfs4", options=r.options, **common)
+        if format_ == "rbd":
+            return self._rbd(pod_id, r, common)
+        if not r.source:
+            return await self._anonymous(pod_id, r, common)
+        return _on_host(r, format_, common)
+
+    def _rbd(self, pod_id: str, r: VolumeRequest, common: dict[str, Any]) -> PodVolume:
+        if not r.monitors or not r.source:
+            raise InvalidArgument(f"volume {r.name}: rbd needs a source POOL/IMAGE and monitors", hint="give both")
+        if key := r.options.get("keyring"):
+            self._secrets.put(pod_id, KEYRING + r.name, key.encode())
+        options = {k: v for k, v in r.options.items() if k != "keyring"}
+        return PodVolume(kind="rbd", source=r.source, fstype=r.fstype or "auto", monitors=r.monitors, options=options, **common)
+
+    async def _anonymous(self, pod_id: str, r: VolumeRequest, common: dict[str, Any]) -> PodVolume:
+        path = self._paths.pod_volume(pod_id, r.name)
+        with no_space_as_error(path):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fstype, format_ = r.fstype or "ext4", r.format if r.format in _IMAGES else "raw"
+        await self._blocks.create(path, size=r.size, fstype=fstype, format_=format_)
+        return PodVolume(kind="disk", source=str(path), fstype=fstype, format=format_, anonymous=True, **common)
+
+    async def _find_or_create(self, name: str, size: int = 0) -> Volume:
+        _check_name(name)
+        return self._registry.find_volume(name) or await self.create(VolumeSpec(name=name, size=size))
+
+    @staticmethod
+    def _named(volume: Volume, common: dict[str, Any]) -> PodVolume:
+        if volume.driver == "directory":
+            return PodVolume(kind="directory", source=volume.path, named=volume.name, **common)
+        return PodVolume(kind="disk", source=volume.path, named=volume.name, format=volume.format, fstype=volume.fstype, **common)
+
+    async def resolve(self, pod: Pod, spec: ContainerSpec, config: dict[str, Any]) -> tuple[list[PodVolume], list[MountPoint]]:
+        """The pod's volumes with what this container adds, and the container's mounts.
+
+        Paths that the image declares as volumes lie on the container's own disk.
+        """
+        volumes, points = list(pod.volumes), []
+        for mount in spec.mounts:
+            name = ""
+            if mount.type == "bind":
+                name = _add_bind(volumes, mount)
+            elif mount.type == "volume" and mount.source:
+                name = mount.source
+                if all(v.name != name for v in volumes):
+                    volumes.append(self._named(await self._find_or_create(name), {"name": name}))
+            points.append(MountPoint(mount=mount, volume=name))
+        taken = {m.target.rstrip("/") for m in spec.mounts}
+        for path in config.get("Volumes") or {}:
+            if path.rstrip("/") not in taken:
+                points.append(MountPoint(mount=Mount(target=path), volume=""))
+        return volumes, points
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.match(name):
+        raise InvalidArgument(f"invalid volume name {name!r}",
+                              hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit")  # fmt: skip
+
+
+def _guess(r: VolumeRequest) -> str:
+    if r.monitors:
+        return "rbd"
+    if r.fstype in ("nfs", "nfs4"):
+        return "nas"
+    if r.source and not r.source.startswith(("/", "file://")):
+        return "volume"
+    return "vfs" if os.path.isdir(r.source.removeprefix("file://")) else "" if not r.source else "raw"
+
+
+def _on_host(r: VolumeRequest, format_: str, common: dict[str, Any]) -> PodVolume:
+    path = Path(r.source.removeprefix("file://"))
+    if not path.is_absolute():
+        raise InvalidArgument(f"volume {r.name}: the source {r.source!r} is not absolute", hint="begin it with /")
+    if not path.exists():
+        raise NotFound(f"volume {r.name}: the source {path} does not exist", hint="create it, or correct the path")
+    if format_ == "vfs":
+        return PodVolume(kind="directory", source=str(path), **common)
+    if not path.is_file():
+        raise InvalidArgument(f"volume {r.name}: {path} is no disk image", hint="use the format vfs for a directory")
+    return PodVolume(kind="disk", source=str(path), format=format_ or "raw", fstype=r.fstype or "auto", **common)
+
+
+def _add_bind(volumes: list[PodVolume], mount: Mount) -> str:
+    """The name of the pod's volume for a path of the host; one per path and right to write."""
+    path = Path(mount.source)
+    if not path.is_absolute():
+        raise InvalidArgument(f"the path {mount.source!r} of this host is not absolute", hint="begin it with /")
+    if not path.exists():
+        raise NotFound(f"the path {path} does not exist on this host", hint="create it, or correct the path")
+    for v in volumes:
+        if v.kind == "directory" and v.source == str(path) and v.read_only == mount.read_only and not v.named:
+            return v.name
+    name = f"bind:{path}" + (":ro" if mount.read_only else "")
+    volumes.append(PodVolume(name=name, kind="directory", source=str(path), read_only=mount.read_only))
+    return name

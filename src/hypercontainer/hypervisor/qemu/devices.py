@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU's devices, as pure functions: option lists for the command line, arguments for QMP.
+
+virtio-mmio has eight places and takes nothing new while the machine runs. So
+disks are virtio-blk as long as they fit, and LUNs of one virtio-scsi else.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ...errors import InvalidArgument
+from ..driver import AnyDisk, Disk, MachineConfig, NineP, RbdDisk, TapNetwork, UserNetwork, VirtioFs
+
+PLACES = 8  # virtio-mmio transports of microvm without ACPI
+SCSI = "scsi"
+FDSET_DISKS = 0  # fdset numbers: disks count from here, the console has a far one
+FDSET_CONSOLE = 1000
+# https://www.qemu.org/docs/master/system/qemu-manpage.html, -drive cache=
+_CACHE: dict[str, dict[str, bool]] = {
+    "": {}, "writeback": {}, "writethrough": {}, "off": {"direct": True}, "none": {"direct": True},
+    "directsync": {"direct": True}, "unsafe": {"no-flush": True},
+}  # fmt: skip
+_WRITE_THROUGH = ("writethrough", "directsync")
+
+
+def uses_scsi(config: MachineConfig) -> bool:
+    """Whether the disks are LUNs."""
+    others = 1 + len(config.networks) + (config.share is not None)  # one for the serial channel
+    return config.expandable or others + len(config.disks) > PLACES
+
+
+def block_node(disk: AnyDisk, node: str, fdset: int) -> dict[str, Any]:
+    """Arguments of blockdev-add."""
+    if isinstance(disk, RbdDisk):
+        servers = [dict(zip(("host", "port"), m.rsplit(":", 1), strict=True)) for m in disk.monitors]
+        user = {"user": disk.user, "key-secret": f"{node}-key"} if disk.user else {}
+        return {"driver": "raw", "node-name": node, "read-only": disk.read_only,
+                "file": {"driver": "rbd", "pool": disk.pool, "image": disk.image, "server": servers, **user}}  # fmt: skip
+    cache = {"cache": _CACHE[disk.cache]} if _CACHE[disk.cache] else {}
+    file = {"driver": "file", "filename": f"/dev/fdset/{fdset}", "locking": "off", **cache}
+    # Whoever wrote the file must not make us open another one.
+    backing = {"backing": None} if disk.format == "qcow2" else {}
+    return {"driver": disk.format, "node-name": node, "read-only": disk.read_only, "discard": "unmap", "file": file, **cache, **backing}
+
+
+def disk_device(disk: AnyDisk, node: str, *, scsi: bool) -> dict[str, Any]:
+    """Arguments of device_add."""
+    driver = {"driver": "scsi-hd", "bus": f"{SCSI}.0", "scsi-id": 0} if scsi else {"driver": "virtio-blk-device"}
+    through = isinstance(disk, Disk) and disk.cache in _WRITE_THROUGH
+    return {**driver, "id": f"dev-{disk.serial}", "drive": node, "serial": disk.serial, "write-cache": "off" if through else "auto"}
+
+
+def _device_option(arguments: dict[str, Any]) -> str:
+    driver = arguments["driver"]
+    return ",".join([driver, *(f"{k}={v}" for k, v in arguments.items() if k != "driver")])
+
+
+def disk_options(config: MachineConfig, fds: tuple[int, ...]) -> list[str]:
+    """All disks of the command line; `fds` has one per file, in their order."""
+    options: list[str] = []
+    scsi = uses_scsi(config)
+    if scsi:
+        options += ["-device", f"virtio-scsi-device,id={SCSI}"]
+    numbers = iter(fds)
+    for index, disk in enumerate(config.disks):
+        node = f"disk-{disk.serial}"
+        if isinstance(disk, Disk):
+            options += ["-add-fd", f"fd={next(numbers)},set={FDSET_DISKS + index}"]
+        elif disk.keyring:
+            options += ["-object", f"secret,id={node}-key,data={disk.keyring},format=base64"]
+        options += ["-blockdev", json.dumps(block_node(disk, node, FDSET_DISKS + index))]
+        options += ["-device", _device_option(disk_device(disk, node, scsi=scsi))]
+    return options
+
+
+def network_options(networks: tuple[UserNetwork | TapNetwork, ...]) -> list[str]:
+    """A card per network: slirp with its published ports, or a tap."""
+    options: list[str] = []
+    # QEMU gives the last device the first place on the bus.
+    for index, network in reversed(list(enumerate(networks))):
+        if isinstance(network, UserNetwork):
+            forwards = "".join(f",hostfwd={forward(p.protocol, p.host_ip, p.host_port, p.container_port)}" for p in network.ports)
+            options += ["-netdev", f"user,id=net{index},ipv6=off{forwards}"]
+        else:
+            options += ["-netdev", f"tap,id=net{index},fd={network.fd}"]
+        options += ["-device", f"virtio-net-device,netdev=net{index},mac={network.mac}"]
+    return options
+
+
+def forward(protocol: str, host_ip: str, host_port: int, container_port: int) -> str:
+    """A rule of slirp's hostfwd."""
+    return f"{protocol}:{host_ip or '0.0.0.0'}:{host_port}-:{container_port}"
+
+
+def share_options(config: MachineConfig) -> list[str]:
+    """The directory tree of the host that the pod's volumes are taken from."""
+    share = config.share
+    if isinstance(share, NineP):
+        return ["-fsdev", f"local,id=share,path={share.path},security_model={share.security_model},multidevs=remap",
+                "-device", f"virtio-9p-device,fsdev=share,mount_tag={share.tag}"]  # fmt: skip
+    if isinstance(share, VirtioFs):
+        # The daemon reads the guest's memory, and speaks virtio 1 only.
+        return ["-object", f"memory-backend-memfd,id=mem,size={config.memory},share=on",
+                "-global", "virtio-mmio.force-legacy=false",
+                "-chardev", f"socket,id=share,fd={share.socket}",
+                "-device", f"vhost-user-fs-device,chardev=share,tag={share.tag}"]  # fmt: skip
+    return []
+
+
+def check_places(config: MachineConfig) -> None:
+    """:raise InvalidArgument: when there are more network cards than the machine has places."""
+    others = 1 + len(config.networks) + (config.share is not None)
+    if others + (1 if uses_scsi(config) else len(config.disks)) > PLACES:
+        raise InvalidArgument(f"{len(config.networks)} network interfaces do not fit into one machine",
+                              hint=f"give at most {PLACES - 3}")  # fmt: skip

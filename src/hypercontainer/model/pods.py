@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a caller asks of a pod as a whole."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, field
+
+from .base import Model
+from .specs import MIB, ContainerSpec, PortMapping
+
+SHM_DEFAULT = 64 * MIB
+ExitPolicy = Literal["stop", "continue"]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class ServiceBackend(Model, frozen=True, kw_only=True):
+    """One of the addresses behind a service."""
+
+    host_ip: str
+    host_port: Port
+
+
+class Service(Model, frozen=True, kw_only=True):
+    """An address inside the pod whose connections go to its hosts in turn."""
+
+    service_ip: str
+    service_port: Port
+    protocol: Literal["tcp", "udp"] = "tcp"
+    hosts: list[ServiceBackend] = field(default_factory=list)
+
+
+class InterfaceSpec(Model, frozen=True, kw_only=True):
+    """A network card: on a bridge of the host, or the user-mode network without one."""
+
+    bridge: str = ""
+    addresses: list[str] = field(default_factory=list)  # CIDR
+    gateway: str = ""
+    mac: str = ""
+    mtu: Annotated[int, Meta(ge=0, le=65535)] = 0
+    ifname: str = ""  # of the tap on the host
+
+
+class WhiteLists(Model, frozen=True, kw_only=True):
+    """Who may use the published ports, by CIDR; both empty is everyone.
+
+    Internal networks reach the containers' ports, external ones the hosts'.
+    """
+
+    internal_networks: list[str] = field(default_factory=list)
+    external_networks: list[str] = field(default_factory=list)
+
+
+class HostEntry(Model, frozen=True, kw_only=True):
+    """A line of /etc/hosts."""
+
+    ip: str
+    names: list[str]
+
+
+class VolumeRequest(Model, frozen=True, kw_only=True):
+    """A volume that the containers of a pod share.
+
+    Without a source it is made with the pod and goes with it. `format` is the
+    original's: raw, qcow2, vdi (disk images), vfs (a directory or file of the
+    host), nas (NFS), rbd (Ceph); and volume (a named one), tmpfs. Empty is a
+    guess from the source.
+    """
+
+    name: str
+    source: str = ""
+    format: Literal["", "raw", "qcow2", "vdi", "vfs", "nas", "rbd", "volume", "tmpfs"] = ""
+    fstype: str = ""
+    cache: Literal["", "off", "none", "directsync", "writeback", "unsafe", "writethrough"] = ""
+    read_only: bool = False
+    size: Annotated[int, Meta(ge=0)] = 0  # bytes
+    options: dict[str, str] = field(default_factory=dict)  # of NFS's mount; user and keyring of rbd
+    monitors: list[str] = field(default_factory=list)  # of rbd, HOST:PORT
+
+
+class VolumeSpec(Model, frozen=True, kw_only=True):
+    """A named volume to create; empty and 0 are the daemon's defaults."""
+
+    name: str = ""
+    driver: Literal["block", "directory"] = "block"
+    size: Annotated[int, Meta(ge=0)] = 0  # bytes
+    fstype: str = "ext4"
+    format: str = "raw"
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class PodSpec(Model, frozen=True, kw_only=True):
+    """The part of a pod that its containers share."""
+
+    network: Literal["user", "none"] = "user"
+    ports: list[PortMapping] = field(default_factory=list)
+    interfaces: list[InterfaceSpec] = field(default_factory=list)
+    services: list[Service] = field(default_factory=list)
+    white_lists: WhiteLists = field(default_factory=WhiteLists)
+    dns: list[str] = field(default_factory=list)
+    dns_options: list[str] = field(default_factory=list)
+    dns_search: list[str] = field(default_factory=list)
+    hosts: list[HostEntry] = field(default_factory=list)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    shm_size: Annotated[int, Meta(ge=0)] = SHM_DEFAULT  # bytes
+    exit_policy: ExitPolicy = "stop"  # when the last container has ended
+    secrets: list[str] = field(default_factory=list)  # names; the values are kept apart
+
+
+class PodPlan(Model, frozen=True, kw_only=True):
+    """A pod to create with all that is in it; 0 and "" are what its containers need, or the daemon chooses."""
+
+    name: str = ""
+    hostname: str = ""
+    vcpus: int = 0
+    memory: int = 0  # bytes
+    labels: dict[str, str] = field(default_factory=dict)
+    spec: PodSpec = field(default_factory=PodSpec)
+    volumes: list[VolumeRequest] = field(default_factory=list)
+    containers: list[ContainerSpec] = field(default_factory=list)  # init containers first
+    secrets: dict[str, bytes] = field(default_factory=dict)

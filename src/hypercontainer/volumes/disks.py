@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Block volumes: sparse disk images with an empty file system."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ..errors import HyperError, InvalidArgument, Unavailable
+from ..sys.files import no_space
+from ..sys.process import run
+from .scratch import ScratchDisks
+
+XFS_MIN = 300 << 20  # bytes; mkfs.xfs refuses less
+EXT4_MIN = 16 << 20
+FSTYPES = ("ext4", "xfs")
+FORMATS = ("raw", "qcow2")
+
+
+class BlockVolumes:
+    """Makes them; ext4 ones of the usual size are copies of one that is made once."""
+
+    def __init__(self, cache: Path, size: int) -> None:
+        self.default_size = size
+        self._cache = cache
+        self._templates: dict[int, ScratchDisks] = {}
+
+    async def create(self, path: Path, *, size: int = 0, fstype: str = "ext4", format_: str = "raw") -> None:
+        """A fresh volume at a path that does not exist.
+
+        :raise InvalidArgument: an unknown or too small kind. :raise NoSpace: the disk is full.
+        """
+        size = size or self.default_size
+        check(size, fstype, format_)
+        try:
+            await self._make(path, size, fstype)
+            if format_ == "qcow2":
+                raw = path.with_suffix(".raw")
+                path.rename(raw)
+                try:
+                    await _tool("qemu-img", "qemu-utils", "convert", "-f", "raw", "-O", "qcow2", raw, path)
+                finally:
+                    raw.unlink(missing_ok=True)
+        except (HyperError, OSError):
+            path.unlink(missing_ok=True)
+            raise
+
+    async def _make(self, path: Path, size: int, fstype: str) -> None:
+        if fstype == "ext4":
+            template = self._templates.setdefault(size, ScratchDisks(self._cache, size))
+            await template.create(path)
+            return
+        with open(path, "xb") as f:
+            f.truncate(size)
+        await _tool("mkfs.xfs", "xfsprogs", "-q", "-K", path)
+
+
+def check(size: int, fstype: str, format_: str) -> None:
+    """:raise InvalidArgument: with what would be right."""
+    if fstype not in FSTYPES:
+        raise InvalidArgument(f"unknown file system {fstype!r}", hint=f"use one of {', '.join(FSTYPES)}")
+    if format_ not in FORMATS:
+        raise InvalidArgument(f"unknown disk format {format_!r}", hint=f"use one of {', '.join(FORMATS)}")
+    least = XFS_MIN if fstype == "xfs" else EXT4_MIN
+    if size < least:
+        raise InvalidArgument(f"a volume of {size} bytes is too small for {fstype}", hint=f"give at least {least >> 20}m")
+
+
+async def _tool(program: str, package: str, *args: str | Path) -> None:
+    if not shutil.which(program):
+        raise Unavailable(f"{program} is not installed", hint=f"install the package {package}")
+    done = await run(program, *args)
+    if done.status:
+        if "No space left" in done.stderr:
+            raise no_space(Path(str(args[-1])))
+        raise Unavailable(f"{program} failed: {done.stderr.strip()}")

@@ -1,0 +1,28 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Binds directories and files of the host into one tree, then becomes a program
+# that serves it. Run in a mount namespace of its own, so that the tree is seen
+# by nobody else and goes when the program does.
+#
+#   share.sh TREE [ro|rw PATH]... -- PROGRAM ARGUMENT...
+#
+# The entries are called 0, 1, 2... in their order.
+set -eu
+tree=$1
+shift
+mount -t tmpfs -o mode=0755,size=1m share "$tree"
+entry=0
+while [ "$1" != -- ]; do
+    mode=$1 path=$2 target=$tree/$entry
+    shift 2
+    if [ -d "$path" ]; then mkdir "$target"; else : >"$target"; fi
+    mount --bind -- "$path" "$target"
+    if [ "$mode" = ro ]; then
+        # In a user namespace the host's own restrictions must be repeated.
+        mount -o remount,bind,ro -- "$target" 2>/dev/null || mount -o remount,bind,ro,nosuid,nodev -- "$target"
+    fi
+    entry=$((entry + 1))
+done
+shift
+mount -o remount,ro "$tree"
+exec "$@"
