@@ -50,7 +50,7 @@ class Lab:
             await life.hub.handle.write_stdin(stdin)
             life.hub.handle.close_stdin()
         out = await asyncio.wait_for(collect, DEADLINE)
-        await asyncio.wait_for(life.stopped.wait(), DEADLINE)
+        await asyncio.wait_for((life.removed if how.get("mounts") else life.stopped).wait(), DEADLINE)
         return Result(life.exit_code, out[1], out[2])
 
     async def sh(self, script: str, **how: object) -> Result:

@@ -153,6 +153,8 @@ async def attach(c: Context) -> web.StreamResponse:
 
     async def finish() -> Ended:
         await life.stopped.wait()
+        if container.spec.auto_remove and container.mounts:
+            await life.removed.wait()  # its volumes are free when the client returns
         return Ended(exit_code=life.exit_code, message=life.error)
 
     close_stdin = container.spec.stdin and not container.spec.tty

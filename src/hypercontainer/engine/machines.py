@@ -79,7 +79,7 @@ class Machines:
 
     async def _boot(self, pod_id: str, life: PodLife) -> Runtime:
         pod = self._registry.pod(pod_id)
-        self._check_volumes(pod)
+        await self._check_volumes(pod)
         pod = self.update(pod_id, ports=[usermode.free_port(p) for p in pod.spec.ports])
         members = self._registry.members(pod_id)
         runtime = await self._provisioner.boot(pod, members)
@@ -93,17 +93,20 @@ class Machines:
         self._tell("start", pod)
         return runtime
 
-    def _check_volumes(self, pod: Pod) -> None:
-        """A disk that is written serves one machine at a time."""
+    async def _check_volumes(self, pod: Pod) -> None:
+        """A disk that is written serves one machine at a time; one that is about to end is waited for."""
         mine = {v.source for v in pod.volumes if v.kind == "disk" and not v.read_only}
-        for other in self._registry.pods():
-            if other.id == pod.id or other.vm is None:
+        others = [p for p in self._registry.pods() if p.id != pod.id and p.vm] if mine else []
+        for other in others:
+            shared = next((v for v in other.volumes if v.kind == "disk" and v.source in mine), None)
+            runtime = self.life(other.id).runtime
+            if shared is None or runtime is None:
                 continue
-            for v in other.volumes:
-                if v.kind == "disk" and v.source in mine:
-                    name = v.named or v.source
-                    raise Conflict(f"volume {name} is in use by the running pod {other.name}: a block volume serves one at a time",
-                                   hint="stop that pod, or share a volume made with --driver directory")  # fmt: skip
+            if runtime.users:
+                name = shared.named or shared.source
+                raise Conflict(f"volume {name} is in use by the running pod {other.name}: a block volume serves one at a time",
+                               hint="stop that pod, or share a volume made with --driver directory")  # fmt: skip
+            await runtime.gone.wait()
 
     async def _watch(self, pod_id: str, life: PodLife, runtime: Runtime) -> None:
         """Take down a machine that ends by itself while nothing runs in it."""

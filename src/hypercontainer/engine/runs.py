@@ -237,7 +237,8 @@ class Runs:
             # Who waits may have the exit code now; who starts again waits for the lock.
             life.stopped.set()
             remove = container.spec.auto_remove
-            clean = not (remove and self._registry.pod(container.pod).implicit)
+            pod = self._registry.pod(container.pod)
+            clean = bool(pod.volumes) or not (remove and pod.implicit)
             await self._machines.release(container.pod, run.runtime, container.id, clean=clean)
             if remove and self._registry.exists(container.id):
                 self._discard(self._registry.container(container.id))

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ..errors import Conflict, InvalidArgument, NotFound
 from ..model import ids
 from ..model.pods import VolumeRequest, VolumeSpec
@@ -166,8 +168,11 @@ class Volumes:
                 name = _add_bind(volumes, mount)
             elif mount.type == "volume" and mount.source:
                 name = mount.source
-                if all(v.name != name for v in volumes):
+                found = next((v for v in volumes if v.name == name), None)
+                if found is None:
                     volumes.append(self._named(await self._find_or_create(name), {"name": name}))
+                elif found.kind == "directory" and not found.named:
+                    mount = msgspec.structs.replace(mount, copy_up=False)  # a directory of the host is as it is
             points.append(MountPoint(mount=mount, volume=name))
         taken = {m.target.rstrip("/") for m in spec.mounts}
         for path in config.get("Volumes") or {}:
