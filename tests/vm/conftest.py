@@ -137,3 +137,8 @@ def machines(run: Path) -> list[int]:
             if any(f.startswith(str(run)) for f in cwd_fds):
                 found.append(int(entry.name))
     return [p for p in found if process.start_time(p)]
+
+
+@pytest.fixture
+async def lab_image(lab: Lab) -> None:
+    """The built-in image in the shared root, for tests that run an engine in another process."""

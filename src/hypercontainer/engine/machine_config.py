@@ -90,7 +90,7 @@ def interface_specs(pod: Pod) -> list[InterfaceSpec]:
     return [InterfaceSpec()] if pod.spec.network == "user" else []
 
 
-def networks_of(pod: Pod, stack: contextlib.ExitStack) -> tuple[UserNetwork | TapNetwork, ...]:
+async def networks_of(pod: Pod, stack: contextlib.ExitStack) -> tuple[UserNetwork | TapNetwork, ...]:
     """Cards for the driver; a tap's descriptor is closed with the stack."""
     cards: list[UserNetwork | TapNetwork] = []
     specs = interface_specs(pod)
@@ -99,7 +99,7 @@ def networks_of(pod: Pod, stack: contextlib.ExitStack) -> tuple[UserNetwork | Ta
     for index, spec in enumerate(specs):
         mac = spec.mac or usermode.new_mac()
         if spec.bridge:
-            fd = tap.open_tap(spec.ifname or f"hy{pod.id[:9]}{index}", spec.bridge, spec.mtu)
+            fd = await tap.open_tap(spec.ifname or f"hy{pod.id[:9]}{index}", spec.bridge, spec.mtu)
             stack.callback(os.close, fd)
             cards.append(TapNetwork(mac, fd))
         else:
@@ -136,7 +136,7 @@ async def machine_config(
         kernel=kernel,
         initramfs=initramfs,
         disks=tuple(disks),
-        networks=networks_of(pod, stack),
+        networks=await networks_of(pod, stack),
         share=share_of(pod, directory, stack, use_virtiofs=virtiofs),
         expandable=not pod.implicit,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import struct
 
 from ..errors import Conflict, NotFound, PermissionDenied
@@ -15,7 +16,7 @@ _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _NAME_MAX = 15  # bytes of an interface's name
 
 
-def open_tap(name: str, bridge: str, mtu: int = 0) -> int:
+async def open_tap(name: str, bridge: str, mtu: int = 0) -> int:
     """A descriptor of a new tap on the bridge; the caller closes it.
 
     :raise NotFound: no such bridge. :raise Conflict: the name is taken.
@@ -28,7 +29,7 @@ def open_tap(name: str, bridge: str, mtu: int = 0) -> int:
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name[:_NAME_MAX].encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR))
-        _join(name[:_NAME_MAX], bridge, mtu)
+        await _join(name[:_NAME_MAX], bridge, mtu)
     except PermissionError as error:
         os.close(fd)
         raise PermissionDenied("a network card on a bridge needs the right to administer the network", hint="run hyperd as root") from error
@@ -38,10 +39,10 @@ def open_tap(name: str, bridge: str, mtu: int = 0) -> int:
     return fd
 
 
-def _join(name: str, bridge: str, mtu: int) -> None:
-    from pyroute2 import IPRoute  # a tenth of a second to import
+async def _join(name: str, bridge: str, mtu: int) -> None:
+    from pyroute2 import AsyncIPRoute  # a tenth of a second to import
 
-    with IPRoute() as route:
-        index = route.link_lookup(ifname=name)[0]
+    async with AsyncIPRoute() as route:
+        index, master = socket.if_nametoindex(name), socket.if_nametoindex(bridge)
         extra = {"mtu": mtu} if mtu else {}
-        route.link("set", index=index, master=route.link_lookup(ifname=bridge)[0], state="up", **extra)
+        await route.link("set", index=index, master=master, state="up", **extra)

@@ -78,8 +78,7 @@ def disk_options(config: MachineConfig, fds: tuple[int, ...]) -> list[str]:
 def network_options(networks: tuple[UserNetwork | TapNetwork, ...]) -> list[str]:
     """A card per network: slirp with its published ports, or a tap."""
     options: list[str] = []
-    # QEMU gives the last device the first place on the bus.
-    for index, network in reversed(list(enumerate(networks))):
+    for index, network in enumerate(networks):
         if isinstance(network, UserNetwork):
             forwards = "".join(f",hostfwd={forward(p.protocol, p.host_ip, p.host_port, p.container_port)}" for p in network.ports)
             options += ["-netdev", f"user,id=net{index},ipv6=off{forwards}"]
