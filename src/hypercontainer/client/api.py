@@ -90,3 +90,7 @@ class Client:
 
 def container_route(key: str, suffix: str = "") -> str:
     return f"/containers/{quote(key.removeprefix('/'), safe='')}{suffix}"
+
+
+def pod_route(key: str, suffix: str = "") -> str:
+    return f"/pods/{quote(key, safe='')}{suffix}"

@@ -303,7 +303,7 @@ class Pods:
         return [
             PodInfo(
                 id=p.id, name=p.name, created_at=p.created_at, vcpus=p.vcpus, memory=p.memory, status=p.status,
-                vm_pid=p.vm.pid if p.vm else 0, containers=[c.name for c in self._registry.members(p.id)], labels=p.labels,
+                vm_pid=p.vm.pid if p.vm else 0, containers=[c.name for c in self._registry.members(p.id)], labels=p.labels, implicit=p.implicit,
                 error=p.error, ports=p.ports,
             )
             for p in self._registry.pods()

@@ -4,27 +4,47 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
-from ..client.api import container_route
+from ..client.api import Client, container_route, pod_route
 from ..errors import HyperError, NotFound
 from ..model.status import Container, ExitCode
 from .context import client, for_each
 from .run import attach_to
 
 _NAMES = click.argument("containers", nargs=-1, required=True)
+_CONTAINER_ONLY = click.option("-c", "--container", "only", is_flag=True, help="The names are containers', not pods'.")
+
+
+def act(c: Client, name: str, action: str, query: dict[str, Any] | None = None, *, only: bool = False) -> None:
+    """POST to a container, or to the pod of that name when there is no such container."""
+    _either(c, name, "POST", action, query, only=only)
+
+
+def _either(c: Client, name: str, method: str, action: str, query: dict[str, Any] | None, *, only: bool) -> None:
+    try:
+        c.do(method, container_route(name, action), query)
+    except NotFound as error:
+        try:
+            if only:
+                raise error
+            c.do(method, pod_route(name, action), query)
+        except NotFound:
+            raise error from None
 
 
 @click.command()
 @click.option("-a", "--attach", is_flag=True, help="Attach to the output, forward signals, exit with its status.")
 @click.option("-i", "--interactive", is_flag=True, help="Send input too.")
+@_CONTAINER_ONLY
 @_NAMES
-def start(containers: tuple[str, ...], attach: bool, interactive: bool) -> int:
-    """Start containers that do not run."""
+def start(containers: tuple[str, ...], attach: bool, interactive: bool, only: bool) -> int:
+    """Start containers or pods that do not run."""
     c = client()
     if not (attach or interactive):
-        return for_each(containers, lambda name: c.do("POST", container_route(name, "/start")))
+        return for_each(containers, lambda name: act(c, name, "/start", only=only))
     if len(containers) > 1:
         raise click.UsageError("only one container can be attached to")
     found = c.call(Container, "GET", container_route(containers[0]))
@@ -35,11 +55,12 @@ def start(containers: tuple[str, ...], attach: bool, interactive: bool) -> int:
 @click.option(
     "-t", "--time", "--timeout", "timeout", type=click.IntRange(min=0), help="Seconds until SIGKILL [default: the container's, 10]."
 )
+@_CONTAINER_ONLY
 @_NAMES
-def stop(containers: tuple[str, ...], timeout: int | None) -> int:
-    """Ask containers to end, and kill those that do not."""
+def stop(containers: tuple[str, ...], timeout: int | None, only: bool) -> int:
+    """Ask containers or pods to end, and kill those that do not."""
     c = client()
-    return for_each(containers, lambda name: c.do("POST", container_route(name, "/stop"), {"timeout": timeout}))
+    return for_each(containers, lambda name: act(c, name, "/stop", {"timeout": timeout}, only=only))
 
 
 @click.command()
@@ -48,16 +69,18 @@ def stop(containers: tuple[str, ...], timeout: int | None) -> int:
 def restart(containers: tuple[str, ...], timeout: int | None) -> int:
     """Stop containers and start them again; what they wrote is kept."""
     c = client()
-    return for_each(containers, lambda name: c.do("POST", container_route(name, "/restart"), {"timeout": timeout}))
+    return for_each(containers, lambda name: act(c, name, "/restart", {"timeout": timeout}))
 
 
 @click.command()
 @click.option("-s", "--signal", default="KILL", help="Signal, by name or number [default: KILL].")
+@click.option("-p", "--pod", is_flag=True, help="The names are pods': signal all their containers.")
 @_NAMES
-def kill(containers: tuple[str, ...], signal: str) -> int:
+def kill(containers: tuple[str, ...], signal: str, pod: bool) -> int:
     """Send a signal to the main process of containers."""
     c = client()
-    return for_each(containers, lambda name: c.do("POST", container_route(name, "/kill"), {"signal": signal}))
+    route = pod_route if pod else container_route
+    return for_each(containers, lambda name: c.do("POST", route(name, "/kill"), {"signal": signal}))
 
 
 @click.command()
@@ -77,14 +100,16 @@ def wait(containers: tuple[str, ...]) -> int:
 
 @click.command()
 @click.option("-f", "--force", is_flag=True, help="Kill those that run; say nothing of those that are not there.")
+@_CONTAINER_ONLY
+@click.option("-v", "--volumes", is_flag=True, help="Accepted for Docker's sake: anonymous volumes always go with their container.")
 @_NAMES
-def rm(containers: tuple[str, ...], force: bool) -> int:
-    """Remove containers and what they wrote."""
+def rm(containers: tuple[str, ...], force: bool, only: bool, volumes: bool) -> int:
+    """Remove containers or pods, and what they wrote."""
     c = client()
 
     def remove(name: str) -> None:
         try:
-            c.do("DELETE", container_route(name), {"force": force})
+            _either(c, name, "DELETE", "", {"force": force}, only=only)
         except NotFound:
             if not force:
                 raise
@@ -103,14 +128,14 @@ def rename(container: str, new_name: str) -> None:
 @click.command()
 @_NAMES
 def pause(containers: tuple[str, ...]) -> int:
-    """Freeze all processes of containers."""
+    """Freeze all processes of containers, or the machines of pods."""
     c = client()
-    return for_each(containers, lambda name: c.do("POST", container_route(name, "/pause")))
+    return for_each(containers, lambda name: act(c, name, "/pause"))
 
 
 @click.command()
 @_NAMES
 def unpause(containers: tuple[str, ...]) -> int:
-    """Thaw all processes of containers."""
+    """Thaw all processes of containers, or the machines of pods."""
     c = client()
-    return for_each(containers, lambda name: c.do("POST", container_route(name, "/unpause")))
+    return for_each(containers, lambda name: act(c, name, "/unpause"))

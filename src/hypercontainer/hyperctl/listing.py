@@ -19,6 +19,7 @@ from ..model.units import format_age, format_binary, format_size
 from .context import client
 from .output import print_json, print_table, show
 
+STATS_HEAD = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"]
 _FORMAT = click.option("--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
 
 
@@ -26,7 +27,9 @@ def describe_state(c: Container) -> str:
     """`Up 5 minutes`, `Exited (0) 2 hours ago`, as Docker says."""
     s = c.state
     if s.status is ContainerStatus.RUNNING:
-        return f"Up {format_age(s.started_at)}"
+        return f"Up {format_age(s.started_at)}" + (f" ({s.health.status})" if s.health and c.health else "")
+    if s.status is ContainerStatus.RESTARTING:
+        return f"Restarting ({s.exit_code}) {format_age(s.finished_at)} ago"
     if s.status is ContainerStatus.PAUSED:
         return f"Up {format_age(s.started_at)} (Paused)"
     if s.status is ContainerStatus.EXITED:
@@ -101,20 +104,25 @@ def ps(everything: bool, quiet: bool, no_trunc: bool, filters: tuple[str, ...], 
 
 @click.command(name="list")
 @click.argument("item", type=click.Choice(["pod", "container", "vm"]), default="pod")
+@click.option("-p", "--pod", default="", help="Only this pod, or what is in it.")
+@click.option("-m", "--vm", default="", metavar="PID", help="Only what is in this virtual machine.")
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
 @_FORMAT
-def list_(item: str, quiet: bool, format_: str) -> None:
+def list_(item: str, pod: str, vm: str, quiet: bool, format_: str) -> None:
     """List pods, containers or virtual machines."""
     c = client()
+    every = [p for p in c.call(list[PodInfo], "GET", "/pods") if not vm or str(p.vm_pid) == vm]
+    every = [p for p in every if not pod or pod == p.name or p.id.startswith(pod)]
     if item == "container":
-        found = _containers(c, everything=True)
+        inside = {p.id for p in every}
+        found = [x for x in _containers(c, everything=True) if x.pod in inside]
         if quiet:
             print("\n".join(short(x.id) for x in found))
             return
         show(found, format_, ["CONTAINER ID", "NAME", "POD ID", "STATUS"],
              lambda x: [short(x.id), x.name, short(x.pod), x.state.status.value], _fields)  # fmt: skip
         return
-    pods = [p for p in c.call(list[PodInfo], "GET", "/pods") if item == "pod" or p.vm_pid]
+    pods = [p for p in every if item == "pod" or p.vm_pid]
     if quiet:
         for p in pods:
             print(short(p.id))
@@ -152,7 +160,7 @@ def _cpu_percent(now: ContainerStats, before: ContainerStats | None) -> float:
     return (now.cpu_usec - before.cpu_usec) / 10_000 / span if span > 0 else 0.0
 
 
-def _stats_row(s: ContainerStats, before: ContainerStats | None) -> list[str]:
+def stats_row(s: ContainerStats, before: ContainerStats | None) -> list[str]:
     percent = 100 * s.memory / s.memory_limit if s.memory_limit else 0.0
     return [
         short(s.id), s.name, f"{_cpu_percent(s, before):.2f}%", f"{format_binary(s.memory)} / {format_binary(s.memory_limit)}",
@@ -168,7 +176,6 @@ def _stats_row(s: ContainerStats, before: ContainerStats | None) -> list[str]:
 def stats(containers: tuple[str, ...], no_stream: bool, format_: str) -> None:
     """Show the use of resources, every second."""
     c = client()
-    head = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"]
 
     def sample() -> dict[str, ContainerStats]:
         names = containers or [x.id for x in _containers(c, everything=False)]
@@ -190,7 +197,7 @@ def stats(containers: tuple[str, ...], no_stream: bool, format_: str) -> None:
         else:
             if not no_stream and sys.stdout.isatty():
                 click.clear()
-            print_table(head, [_stats_row(s, before.get(k)) for k, s in now.items()])
+            print_table(STATS_HEAD, [stats_row(s, before.get(k)) for k, s in now.items()])
         if no_stream:
             return
         before = now

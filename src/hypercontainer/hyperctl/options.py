@@ -7,14 +7,14 @@ import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import click
 
 from ..errors import InvalidArgument
 from ..model.signals import RLIMITS
-from ..model.specs import ContainerSpec, PortMapping, Resources, Ulimit
-from ..model.units import parse_size
+from ..model.specs import ContainerSpec, HealthCheck, LogOptions, Mount, PortMapping, Resources, RestartName, RestartPolicy, Ulimit
+from ..model.units import parse_duration, parse_size
 
 _OPTIONS = [
     click.option("--name", default="", help="Name of the container."),
@@ -41,6 +41,22 @@ _OPTIONS = [
     click.option("--stop-signal", default="", help="Signal that asks the process to end [default: the image's, or TERM]."),
     click.option("--stop-timeout", type=click.IntRange(min=0), default=10, help="Seconds between that signal and KILL."),
     click.option("-p", "--publish", multiple=True, metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="Publish a port or a range."),
+    click.option("-v", "--volume", multiple=True, metavar="[SOURCE:]PATH[:ro]", help="Mount a path of this host, or a named volume."),
+    click.option("--mount", multiple=True, metavar="type=...,source=...,target=...", help="The same, in full."),
+    click.option("--tmpfs", multiple=True, metavar="PATH[:size=SIZE]", help="Mount a file system in memory."),
+    click.option("--shm-size", default="", help="Size of /dev/shm [default: 64m]."),
+    click.option("--restart", default="no", metavar="no|on-failure[:N]|always|unless-stopped", help="Start it again when it ends."),
+    click.option("--health-cmd", default="", help="Command that tells whether the container is well."),
+    click.option("--health-interval", default="30s", help="Time between checks."),
+    click.option("--health-timeout", default="30s", help="Longest time for one check."),
+    click.option("--health-retries", type=click.IntRange(min=1), default=3, help="Failures in a row that make it unhealthy."),
+    click.option("--health-start-period", default="0s", help="Time in which failures do not count."),
+    click.option("--health-start-interval", default="5s", help="Time between checks in the start period."),
+    click.option("--no-healthcheck", is_flag=True, help="Ignore the image's check."),
+    click.option("--privileged", is_flag=True, help="All capabilities, and no path hidden: of its own virtual machine."),
+    click.option("--log-driver", type=click.Choice(["json-file", "none"]), default="json-file", help="Where output is kept."),
+    click.option("--log-opt", multiple=True, metavar="NAME=VALUE", help="max-size and max-file of json-file."),
+    click.option("--pod", default="", metavar="POD", help="Join a pod instead of making one."),
     click.option("--network", type=click.Choice(["user", "none"]), default="user", help="Network of the pod."),
     click.option("--pull", type=click.Choice(["missing", "always", "never"]), default="missing", help="When to pull the image."),
     click.option("--platform", default="", help="Platform of the image, such as linux/amd64."),
@@ -119,6 +135,46 @@ def parse_ports(publish: tuple[str, ...]) -> list[PortMapping]:
     return [mapping for spec in publish for mapping in parse_publish(spec)]
 
 
+def mounts_from(o: dict[str, Any]) -> list[Mount]:
+    """Of -v, --mount and --tmpfs; a missing directory of -v is made, as Docker does."""
+    from ..model.mounts import parse_mount, parse_tmpfs, parse_volume
+
+    short = [parse_volume(v) for v in o["volume"]]
+    for mount in short:
+        if mount.type == "bind" and not os.path.lexists(mount.source):
+            try:
+                os.makedirs(mount.source, exist_ok=True)
+            except OSError as error:
+                raise InvalidArgument(f"cannot make the directory {mount.source}: {error.strerror}", hint="make it yourself") from error
+    return [*short, *(parse_mount(m) for m in o["mount"]), *(parse_tmpfs(t) for t in o["tmpfs"])]
+
+
+def parse_restart(text: str) -> RestartPolicy:
+    """`no`, `on-failure[:N]`, `always`, `unless-stopped`."""
+    name, colon, count = text.partition(":")
+    if name not in get_args(RestartName) or (colon and (name != "on-failure" or not count.isdecimal())):
+        raise InvalidArgument(f"invalid restart policy {text!r}", hint="use no, on-failure[:N], always or unless-stopped")
+    return RestartPolicy(name=cast(RestartName, name), max_retries=int(count or 0))
+
+
+def _health(o: dict[str, Any]) -> HealthCheck | None:
+    if not o["health_cmd"]:
+        return None
+    return HealthCheck(
+        command=["/bin/sh", "-c", o["health_cmd"]], interval=parse_duration(o["health_interval"]), timeout=parse_duration(o["health_timeout"]),
+        retries=o["health_retries"], start_period=parse_duration(o["health_start_period"]),
+        start_interval=parse_duration(o["health_start_interval"]),
+    )  # fmt: skip
+
+
+def _log(o: dict[str, Any]) -> LogOptions:
+    given = _pairs(o["log_opt"], "log option", need_value=True)
+    unknown = set(given) - {"max-size", "max-file"}
+    if unknown:
+        raise InvalidArgument(f"unknown log option {sorted(unknown)[0]!r}", hint="known are max-file, max-size")
+    return LogOptions(driver=o["log_driver"], max_size=parse_size(given.get("max-size", "0")), max_files=int(given.get("max-file", "0")))
+
+
 def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> ContainerSpec:
     """The request that the flags make.
 
@@ -152,5 +208,13 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         stop_timeout=o["stop_timeout"],
         auto_remove=o["rm"],
         pull=o["pull"],
+        pod=o["pod"],
+        mounts=mounts_from(o),
+        shm_size=parse_size(o["shm_size"]) if o["shm_size"] else 0,
+        restart=parse_restart(o["restart"]),
+        health=_health(o),
+        no_health=o["no_healthcheck"],
+        privileged=o["privileged"],
+        log=_log(o),
         platform=o["platform"],
     )

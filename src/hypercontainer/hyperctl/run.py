@@ -70,16 +70,27 @@ def attach_to(c: Client, container: Container, *, start: bool, stdin: bool, outp
 @click.command(context_settings=_SETTINGS)
 @container_options
 @click.option("-d", "--detach", is_flag=True, help="Run in the background, print the container's id.")
+@click.option("-a", "--attach", is_flag=True, help="With a podfile: follow the output until the pod ends.")
+@click.option("--podfile", default="", metavar="FILE", help="Run a pod; `-p FILE` without an image is the same.")
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Forward signals to the process.")
-@click.argument("image")
+@click.argument("image", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def run(image: str, command: tuple[str, ...], detach: bool, sig_proxy: bool, **options: Any) -> int:
+def run(image: str | None, command: tuple[str, ...], detach: bool, attach: bool, podfile: str, sig_proxy: bool, **options: Any) -> int:
     """Run a command in a new container, in a virtual machine of its own.
+
+    `hyperctl run -p FILE` runs a pod that a podfile, a Kubernetes Pod or (with
+    --pod NAME) a Docker compose file describes.
 
     The exit status is the command's; 128+n when signal n ended it; 125 when
     HyperContainer failed, 126 when the command cannot be executed, 127 when it
     is not there.
     """
+    if path := podfile_of(podfile, image, options["publish"]):
+        from .podrun import run_pod
+
+        return run_pod(path, name=options["pod"] or options["name"], attach=attach, remove=options["rm"], quiet=options["quiet"])
+    if not image:
+        raise click.UsageError("Missing argument 'IMAGE'.", click.get_current_context())
     if options["tty"] and options["interactive"] and not detach:
         require_terminal()
     _check_cidfile(options["cidfile"])
@@ -97,12 +108,30 @@ def run(image: str, command: tuple[str, ...], detach: bool, sig_proxy: bool, **o
     return attach_to(c, container, start=True, stdin=options["interactive"], proxy=sig_proxy)
 
 
+def podfile_of(given: str, image: str | None, publish: tuple[str, ...]) -> str:
+    """The podfile that is meant, "" for none: the original's -p, where it cannot be a port."""
+    if given or image or len(publish) != 1:
+        return given
+    return publish[0] if publish[0] == "-" or "." in os.path.basename(publish[0]) or os.path.exists(publish[0]) else ""
+
+
 @click.command(context_settings=_SETTINGS)
 @container_options
-@click.argument("image")
+@click.option("--podfile", default="", metavar="FILE", help="Create a pod; `-p FILE` without an image is the same.")
+@click.option("-c", "--container", "in_pod", is_flag=True, help="The first argument is the pod to join.")
+@click.argument("image", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def create(image: str, command: tuple[str, ...], **options: Any) -> None:
+def create(image: str | None, command: tuple[str, ...], podfile: str, in_pod: bool, **options: Any) -> None:
     """Create a container and print its id; `hyperctl start` runs it."""
+    if path := podfile_of(podfile, image, options["publish"]):
+        from .podrun import create_pod
+
+        print(create_pod(client(), path, name=options["pod"] or options["name"], quiet=options["quiet"]).pod.id)
+        return
+    if in_pod and image and command:
+        options["pod"], image, command = image, command[0], command[1:]
+    if not image:
+        raise click.UsageError("Missing argument 'IMAGE'.", click.get_current_context())
     _check_cidfile(options["cidfile"])
     container = create_container(client(), spec_from(image, command, options), quiet=options["quiet"])
     _write_cidfile(options["cidfile"], container.id)

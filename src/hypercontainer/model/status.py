@@ -173,6 +173,7 @@ class PodInfo(Model, frozen=True, kw_only=True):
     vcpus: int
     memory: int
     vm_pid: int
+    implicit: bool = False  # of one container of its own
     labels: dict[str, str] = field(default_factory=dict)
     error: str = ""
     ports: list[PortMapping] = field(default_factory=list)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""volume: named volumes."""
+
+from __future__ import annotations
+
+import sys
+from urllib.parse import quote
+
+import click
+
+from ..errors import InvalidArgument
+from ..model.pods import VolumeSpec
+from ..model.status import Pruned, Volume, VolumeInfo
+from ..model.units import format_age, format_size, parse_size
+from .context import client, for_each
+from .output import print_json, render, show
+
+
+@click.group()
+def volume() -> None:
+    """Named volumes, which outlive containers and pods."""
+
+
+def volume_route(name: str) -> str:
+    return f"/volumes/{quote(name, safe='')}"
+
+
+@volume.command()
+@click.argument("name", default="")
+@click.option("-d", "--driver", type=click.Choice(["block", "directory"]), default="block",
+              help="block: a disk image, fast, one pod at a time. directory: of this host, for several pods.")  # fmt: skip
+@click.option("-s", "--size", default="", help="What a block volume may grow to [default: 16g].")
+@click.option("--fstype", default="ext4", metavar="ext4|xfs", help="File system of a block volume.")
+@click.option("--image-format", "image_format", default="raw", metavar="raw|qcow2", help="Format of a block volume's image.")
+@click.option("-l", "--label", multiple=True, metavar="NAME=VALUE", help="Set a label.")
+@click.option("-o", "--opt", multiple=True, metavar="size|fstype|format=VALUE", help="The same, as Docker writes driver options.")
+def create(name: str, driver: str, size: str, fstype: str, image_format: str, label: tuple[str, ...], opt: tuple[str, ...]) -> None:
+    """Create a volume and print its name."""
+    options = {"size": size, "fstype": fstype, "format": image_format}
+    for entry in opt:
+        key, _, value = entry.partition("=")
+        if key not in options:
+            raise InvalidArgument(f"unknown volume option {entry!r}", hint="known are size, fstype, format")
+        options[key] = value
+    labels = dict(entry.partition("=")[::2] for entry in label)
+    spec = VolumeSpec(name=name, driver="directory" if driver == "directory" else "block", fstype=options["fstype"],
+                      size=parse_size(options["size"]) if options["size"] else 0, format=options["format"], labels=labels)  # fmt: skip
+    print(client().call(Volume, "POST", "/volumes", body=spec).name)
+
+
+@volume.command()
+@click.option("-q", "--quiet", is_flag=True, help="Only names.")
+@click.option("--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
+def ls(quiet: bool, format_: str) -> None:
+    """List volumes."""
+    found = client().call(list[VolumeInfo], "GET", "/volumes")
+    if quiet:
+        for v in found:
+            print(v.volume.name)
+        return
+
+    def row(v: VolumeInfo) -> list[str]:
+        size = format_size(v.volume.size) if v.volume.size else ""
+        return [
+            v.volume.name,
+            v.volume.driver,
+            size,
+            format_size(v.disk_usage),
+            f"{format_age(v.volume.created_at)} ago",
+            ",".join(v.used_by),
+        ]
+
+    show(found, format_, ["NAME", "DRIVER", "SIZE", "USED", "CREATED", "PODS"], row)
+
+
+@volume.command()
+@click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
+@click.argument("names", nargs=-1, required=True)
+def inspect(names: tuple[str, ...], format_: str) -> None:
+    """Show all about volumes, as JSON."""
+    c = client()
+    found = [c.call(VolumeInfo, "GET", volume_route(name)) for name in names]
+    if format_ and format_ != "json":
+        for item in found:
+            print(render(format_, item))
+    else:
+        print_json(found)
+
+
+@volume.command()
+@click.option("-f", "--force", is_flag=True, help="Say nothing of those that are not there.")
+@click.argument("names", nargs=-1, required=True)
+def rm(names: tuple[str, ...], force: bool) -> int:
+    """Remove volumes that no pod has, with what is in them."""
+    c = client()
+    return for_each(names, lambda name: c.do("DELETE", volume_route(name), {"force": force}))
+
+
+@volume.command()
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+def prune(force: bool) -> None:
+    """Remove all volumes that no pod has."""
+    if not force and sys.stdin.isatty():
+        click.confirm("This removes all volumes that no pod has, with what is in them. Go on?", abort=True)
+    done = client().call(Pruned, "POST", "/volumes/prune")
+    for name in done.removed:
+        print(name)
+    print(f"Total reclaimed space: {format_size(done.freed)}")

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mounts as people write them: Docker's -v, --mount and --tmpfs."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+
+from ..errors import InvalidArgument
+from .specs import Mount
+from .units import parse_size
+
+_FLAGS = {"ro", "rw", "nocopy", "z", "Z", "cached", "delegated", "consistent", "rprivate", "private", "rslave", "shared", "rshared"}
+
+
+def _is_path(source: str) -> bool:
+    return source.startswith(("/", "./", "../", "~")) or source in (".", "..")
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def parse_volume(text: str) -> Mount:
+    """`[SOURCE:]TARGET[:ro|rw]`: SOURCE is a path of this host or a volume's name.
+
+    :raise InvalidArgument: when it is malformed.
+    """
+    parts = text.split(":")
+    flags = parts.pop().split(",") if len(parts) > 1 and set(parts[-1].split(",")) <= _FLAGS else []
+    if len(parts) > 2 or not parts[-1].startswith("/"):
+        raise InvalidArgument(f"invalid volume {text!r}", hint="write [SOURCE:]/PATH[:ro]; SOURCE is a path or a volume's name")
+    source, target = (parts[0], parts[1]) if len(parts) == 2 else ("", parts[0])
+    if len(parts) == 2 and not source:
+        raise InvalidArgument(f"invalid volume {text!r}", hint="leave the colon out for an anonymous volume")
+    kind = "bind" if _is_path(source) else "volume"
+    return Mount(
+        target=posixpath.normpath(target), type="bind" if kind == "bind" else "volume", source=_absolute(source) if kind == "bind" else source,
+        read_only="ro" in flags, copy_up="nocopy" not in flags,
+    )  # fmt: skip
+
+
+def parse_mount(text: str) -> Mount:
+    """`type=volume|bind|tmpfs,source=...,target=...[,readonly]...`.
+
+    :raise InvalidArgument: an unknown key, or no target.
+    """
+    given: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        given[key.lower()] = value if equals else "true"
+    kind = given.pop("type", "volume")
+    source = given.pop("source", given.pop("src", ""))
+    target = given.pop("target", given.pop("destination", given.pop("dst", "")))
+    read_only = given.pop("readonly", given.pop("ro", "false")) in ("true", "1")
+    sub_path, size = given.pop("volume-subpath", ""), given.pop("tmpfs-size", "")
+    mode, no_copy = given.pop("tmpfs-mode", "1777"), given.pop("volume-nocopy", "false") in ("true", "1")
+    given.pop("bind-propagation", None)
+    if given or kind not in ("volume", "bind", "tmpfs") or not target:
+        wrong = f"unknown key {next(iter(given))!r}" if given else "no target" if not target else f"unknown type {kind!r}"
+        raise InvalidArgument(f"invalid mount {text!r}: {wrong}", hint="write type=volume|bind|tmpfs,source=NAME,target=/PATH[,readonly]")
+    try:
+        bits = int(mode, 8)
+    except ValueError:
+        raise InvalidArgument(f"invalid mode {mode!r} of a tmpfs", hint="write it in octal, such as 1777") from None
+    return Mount(
+        target=target, type="bind" if kind == "bind" else "tmpfs" if kind == "tmpfs" else "volume",
+        source=_absolute(source) if kind == "bind" else source, read_only=read_only, sub_path=sub_path, copy_up=not no_copy,
+        size=parse_size(size) if size else 0, mode=bits,
+    )  # fmt: skip
+
+
+def parse_tmpfs(text: str) -> Mount:
+    """`/PATH[:size=64m,mode=1777,ro]`."""
+    path, _, options = text.partition(":")
+    size, mode, read_only = 0, 0o1777, False
+    for option in filter(None, options.split(",")):
+        key, _, value = option.partition("=")
+        if key == "size":
+            size = parse_size(value)
+        elif key == "mode":
+            mode = int(value, 8)
+        elif key in ("ro", "rw"):
+            read_only = key == "ro"
+        elif key not in ("noexec", "nosuid", "nodev", "exec", "suid", "dev"):
+            raise InvalidArgument(f"unknown tmpfs option {option!r}", hint="known are size, mode, ro")
+    return Mount(target=path, type="tmpfs", size=size, mode=mode, read_only=read_only)
