@@ -75,6 +75,8 @@ class Daemon:
             "containers": sorted(p.name for p in (self.root / "containers").iterdir()),
             "pods": sorted(p.name for p in (self.run / "pods").iterdir()),
             "machines": machines(self.run),
+            "pod files": sorted(p.name for p in (self.root / "pods").iterdir()),
+            "volumes": sorted(p.name for p in (self.root / "volumes").iterdir()),
             "staging": sorted(p.name for p in (self.root / "images/staging").iterdir()),
             "half-made": sorted(p.name for p in (self.root / "images/disks").glob("*.tmp")),
             "blobs": sorted(p.name for p in (self.root / "images/blobs/sha256").iterdir()),

@@ -12,6 +12,7 @@ import io
 import posixpath
 import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import PurePosixPath
 
 from ..errors import GuestError, HyperError, InvalidArgument, NotFound
 from ..guest.process import GuestProcessHandle
@@ -155,7 +156,27 @@ class Archives:
             found = b"".join([data async for data in job.output()])
             await job.check("/")
         lines = found.decode("utf-8", "surrogateescape").split("\0")
-        return sorted((Change(kind=line[0], path=line[2:]) for line in lines if line), key=lambda c: c.path)
+        changes = sorted((Change(kind=line[0], path=line[2:]) for line in lines if line), key=lambda c: c.path)
+        return _without_mount_points(changes, container)
+
+
+_OURS = ("/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+
+
+def _without_mount_points(changes: list[Change], container: Container) -> list[Change]:
+    """What was made only to mount something there is no change of the container's."""
+    spec = container.spec
+    made = {*_OURS, *(m.mount.target for m in container.mounts), *(s.target for s in spec.secrets)}
+    kept = [c for c in changes if not (c.kind == "A" and c.path in made)]
+    parents = {str(p) for c in changes if c not in kept for p in PurePosixPath(c.path).parents}
+
+    def stays(change: Change) -> bool:
+        return change.path not in parents or any(c.path.startswith(change.path + "/") for c in kept)
+
+    # A parent of such a one stays only for the sake of something else in it.
+    while len(fewer := [c for c in kept if stays(c)]) < len(kept):
+        kept = fewer
+    return kept
 
 
 def _absolute(path: str) -> str:

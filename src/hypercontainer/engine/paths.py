@@ -58,5 +58,5 @@ class Paths:
         return self.run / "pods" / pod_id[:12]
 
     def create(self) -> None:
-        for path in (self.root / "containers", self.cache, self.run / "pods"):
+        for path in (self.root / "containers", self.root / "pods", self.volumes, self.cache, self.run / "pods"):
             path.mkdir(parents=True, exist_ok=True, mode=0o711)
