@@ -12,6 +12,8 @@ from hypercontainer.api.app import ROUTES
 from hypercontainer.api.openapi import document
 from hypercontainer.hyperctl.main import HELP, VERBS
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_man_pages_are_the_commands_help(repository: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "scripts/make_man.py", tmp_path], cwd=repository, check=True)
@@ -41,3 +43,31 @@ def test_links_between_documents_lead_somewhere(repository: Path) -> None:
             if not (page.parent / target).exists():
                 broken.append(f"{page.name}: {target}")
     assert broken == []
+
+
+def _podfile_table() -> dict[str, dict[str, str]]:
+    """docs/podfile.md: structure -> field -> test."""
+    found: dict[str, dict[str, str]] = {}
+    section = ""
+    for line in (ROOT / "docs/podfile.md").read_text().splitlines():
+        if line.startswith("## "):
+            section = line[3:]
+        elif match := re.match(r"\| `(\w+)` \|.*\| `([^`]+)` \|$", line):
+            found.setdefault(section, {})[match[1]] = match[2]
+    return found
+
+
+def test_every_field_of_the_podfile_has_a_test() -> None:
+    import msgspec
+
+    from hypercontainer.podfile import document
+
+    table = _podfile_table()
+    structures = {n: t for n, t in vars(document).items() if isinstance(t, type) and issubclass(t, document.Part) and t is not document.Part}
+    fields = {n: {f.encode_name for f in msgspec.structs.fields(t)} for n, t in structures.items()}
+    assert {n: set(rows) for n, rows in table.items()} == fields
+    for rows in table.values():
+        for field, test in rows.items():
+            path, _, function = test.partition("::")
+            source = (ROOT / path).read_text()
+            assert re.search(rf"^(async )?def {function}\(", source, re.MULTILINE), f"{field}: there is no {test}"

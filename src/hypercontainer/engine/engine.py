@@ -126,7 +126,7 @@ class Engine:
         try:
             yield read(path, tail=tail, since=since, until=until)
             while follow:
-                changed, over = life.hub.changed, life.stopped.is_set()
+                changed, over = life.hub.changed, life.stopped.is_set() and not self._starts_again(container.id)
                 if records := follower.read():
                     yield records
                 if over:
@@ -134,6 +134,9 @@ class Engine:
                 await changed.wait()
         finally:
             follower.close()
+
+    def _starts_again(self, id_: str) -> bool:
+        return self.registry.exists(id_) and self.registry.container(id_).state.status is ContainerStatus.RESTARTING
 
     async def create_pod(self, podfile: Podfile) -> PodDetails:
         """A pod as a podfile describes it.

@@ -236,6 +236,7 @@ class Runs:
             life.runtime = None
             # Who waits may have the exit code now; who starts again waits for the lock.
             life.stopped.set()
+            life.hub.pulse()
             remove = container.spec.auto_remove
             pod = self._registry.pod(container.pod)
             clean = bool(pod.volumes) or not (remove and pod.implicit)

@@ -101,7 +101,7 @@ class Hub:
         safe = self._log.write(stream, data) if self._log else len(data)
         for reader in self._readers:
             reader.put(stream, data)
-        self._pulse()
+        self.pulse()
         if self._congested():
             self._held[stream] += safe
             return 0
@@ -129,7 +129,7 @@ class Hub:
             reader.end()
         self.handle = None
         self.started.clear()
-        self._pulse()
+        self.pulse()
 
     def _congested(self) -> bool:
         return any(r.behind for r in self._readers)
@@ -141,6 +141,7 @@ class Hub:
                     self._held[stream] = 0
                     self.handle.acknowledge(stream, count)
 
-    def _pulse(self) -> None:
+    def pulse(self) -> None:
+        """Wake the followers of the log: there is more of it, or the container's state has changed."""
         self.changed.set()
         self.changed = asyncio.Event()
