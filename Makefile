@@ -27,6 +27,7 @@ lint: ## formatters, linters, types, layers
 bench: ## print figures beside those of podman, as medians with ratios
 	@scripts/setup test
 	.venv/bin/python -m bench
+	.venv/bin/python -m bench.pods
 
 man: ## write the man pages anew from the command line's own help
 	.venv/bin/python scripts/make_man.py

@@ -29,12 +29,14 @@ MEGABYTES = 100
 class Bench:
     """A daemon of its own, and podman with the same image."""
 
-    def __init__(self, directory: Path, runs: int) -> None:
+    def __init__(self, directory: Path, runs: int, *options: str) -> None:
+        """`options` are hyperd's."""
         self.runs = runs
+        self.directory = directory
         self.root = directory / "root"
         self.socket = directory / "run/hyper.sock"
         self.env = {**os.environ, "HYPER_HOST": str(self.socket)}
-        command = [str(BIN / "hyperd"), "--root", str(self.root), "--run", str(directory / "run"), "--log-level", "error"]
+        command = [str(BIN / "hyperd"), "--root", str(self.root), "--run", str(directory / "run"), "--log-level", "error", *options]
         self.daemon = subprocess.Popen(command)
         while not self.socket.exists():
             time.sleep(0.05)

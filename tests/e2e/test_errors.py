@@ -45,6 +45,16 @@ def make_layout(directory: Path, add: str | None) -> Path:
     return layout
 
 
+def bad_podfiles(directory: Path, **words: str) -> Path:
+    directory.mkdir()
+    for path in (Path(__file__).parents[1] / "podfiles-bad").iterdir():
+        text = path.read_text()
+        for word, value in words.items():
+            text = text.replace(word, value)
+        (directory / path.name).write_text(text)
+    return directory
+
+
 @pytest.fixture(scope="module")
 def broken(registry: Registry, nginx_layout: Path, tmp_path_factory: pytest.TempPathFactory, shared: Daemon) -> Iterator[dict[str, str]]:
     """What the table's words in capitals stand for."""
@@ -73,6 +83,7 @@ def broken(registry: Registry, nginx_layout: Path, tmp_path_factory: pytest.Temp
             "NEWROOT": str(tmp / "newroot"),
             "ROOT": str(shared.root),
             "RUN": str(tmp / "run"),
+            "PODS": str(bad_podfiles(tmp / "pods", REGISTRY=registry.address, TAKEN=str(taken.getsockname()[1]))),
         }
     shared.ctl("rmi", empty[:12])
 

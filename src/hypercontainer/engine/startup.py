@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from ..errors import HyperError, InvalidState, StartFailed
+from ..errors import HyperError, InvalidState
 from ..model.specs import Dependency
 from ..model.status import Container, ContainerStatus
 from .containers import ALIVE, Containers
@@ -44,7 +44,7 @@ class Startup:
         await self._settle(container)
         state = self._registry.container(container.id).state
         if state.exit_code:
-            raise StartFailed(f"init container {container.name} ended with status {state.exit_code}{self._last_words(container, state.error)}",
+            raise InvalidState(f"init container {container.name} ended with status {state.exit_code}{self._last_words(container, state.error)}",
                               hint=f"see `hyperctl logs {container.name}`")  # fmt: skip
 
     async def _settle(self, container: Container) -> None:

@@ -47,6 +47,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     log_max_files: Annotated[int, Meta(ge=1)] = 3
     scratch_size: str = f"{DEFAULT_SIZE >> 30}g"
     insecure_registries: list[str] = []
+    virtiofs: bool = True  # off: QEMU serves shared directories itself, over 9p
     live_restore: bool = False  # leave containers running when hyperd ends
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"

@@ -116,6 +116,7 @@ def build_engine(config: Config) -> Engine:
         log_files=config.log_max_files,
         boot_timeout=config.boot_timeout,
         insecure_registries=frozenset(config.insecure_registries),
+        virtiofs=config.virtiofs,
     )
     return Engine(settings, driver, kernel, boot)
 

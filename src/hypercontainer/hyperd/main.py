@@ -30,6 +30,7 @@ from ..errors import HyperError
     multiple=True,
     help="A registry without TLS, or with an unknown certificate; may be repeated.",
 )
+@click.option("--virtiofs/--no-virtiofs", default=None, help="Serve directories by virtiofsd where it is installed, or always over 9p.")
 @click.option("--live-restore", is_flag=True, default=None, help="Leave containers running when hyperd ends.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
