@@ -234,8 +234,9 @@ void process_reaped(pid_t pid, int wait_status)
 	p->exited = true;
 	p->wait_status = wait_status;
 	/* The main process may have ended because another of the container was killed. */
-	p->oom = p->container && container_oom_kills(p->container) > p->oom_before &&
-	         (p->main || (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL));
+	p->oom = p->container && wait_status != 0 &&
+	         (p->main || (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL)) &&
+	         container_oom_kills(p->container) > p->oom_before;
 	if (p->main && p->container)
 		container_kill_all(p->container);
 	output_ended(&p->out);

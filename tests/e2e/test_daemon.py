@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -135,9 +136,24 @@ def test_another_user_and_a_daemon_that_starts_itself() -> None:
 
             wait_for(answers, "httpd")
             ctl("rm", "-f", "web")
+            _share_files(ctl, Path(home))
             assert (Path(home) / ".local/share/hyper/state.db").exists()
         finally:
             _end_processes_of(UID)
+
+
+def _share_files(ctl: Callable[..., str], home: Path) -> None:
+    """A directory of the user's own: theirs are root's in the container, and the reverse; others' stay closed."""
+    shared = home / "shared"
+    shared.mkdir()
+    (shared / "mine").write_text("from the user")
+    os.chown(shared, UID, UID)
+    os.chown(shared / "mine", UID, UID)
+    script = "stat -c %u /s/mine; cat /s/mine; echo back > /s/made; touch /r/no 2>/dev/null || echo read-only"
+    assert ctl("run", "--rm", "-v", f"{shared}:/s", "-v", f"{shared}:/r:ro", "busybox", "sh", "-c", script) == "0\nfrom the userread-only"
+    made = (shared / "made").stat()
+    assert (made.st_uid, (shared / "made").read_text()) == (UID, "back\n")
+    assert ctl("run", "--rm", "-v", "kept:/v", "busybox", "sh", "-c", "echo x > /v/x; cat /v/x; chown 5 /v/x; stat -c %u /v/x") == "x\n5"
 
 
 def _end_processes_of(uid: int) -> None:

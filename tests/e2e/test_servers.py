@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ def fetch(url: str) -> bytes:
         with urllib.request.urlopen(url, timeout=5) as answer:
             body: bytes = answer.read()
             return body
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return b""
 
 

@@ -73,3 +73,12 @@ def test_every_field_of_the_podfile_has_a_test() -> None:
             path, _, function = test.partition("::")
             source = (ROOT / path).read_text()
             assert re.search(rf"^(async )?def {function}\(", source, re.MULTILINE), f"{field}: there is no {test}"
+
+
+def test_the_shipped_schema_is_the_podfiles() -> None:
+    import json
+
+    from hypercontainer.podfile.strict import schema
+
+    kept = json.loads((ROOT / "docs/podfile.schema.json").read_text())
+    assert kept == schema(), "run `hyperctl pod schema > docs/podfile.schema.json`"

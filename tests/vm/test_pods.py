@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hypercontainer.errors import HyperError
+from hypercontainer.errors import HyperError, InvalidState
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
 from hypercontainer.model.specs import ContainerSpec
@@ -56,7 +56,7 @@ class Pods:
 async def pods(lab: Lab) -> AsyncIterator[Pods]:
     made = Pods(lab)
     yield made
-    for pod in lab.engine.registry.pods():
+    for pod in lab.engine.registry.pods():  # a test may have put another engine in its place
         if not pod.implicit:
             await lab.engine.pods.remove(pod.id, force=True)
 
@@ -241,6 +241,20 @@ async def test_pause_stops_the_whole_machine(pods: Pods) -> None:
     assert pods.engine.registry.pod(id_).status is PodStatus.PAUSED
     await pods.engine.pods.unpause(id_)
     assert await pods.exec("a", "echo on") == "on"
+
+
+async def test_a_paused_pod_outlives_the_daemon(pods: Pods, config: Config) -> None:
+    id_ = await pods.run(containers=[{"name": "a", "command": SLEEP}])
+    await pods.engine.pods.pause(id_)
+    with pytest.raises(InvalidState, match="is paused: use `hyperctl pod unpause"):
+        await pods.engine.containers.stop("a")
+    await pods.engine.close(keep_running=True)
+    pods.lab.engine = pods.engine = build_engine(config)
+    await pods.engine.open()
+    assert pods.engine.registry.pod(id_).status is PodStatus.PAUSED
+    await pods.engine.pods.unpause(id_)
+    assert await pods.exec("a", "echo on") == "on"
+    await pods.engine.pods.pause(id_)  # a daemon that ends can stop it all the same
 
 
 async def test_eight_containers(pods: Pods) -> None:

@@ -24,7 +24,7 @@ from ..model import ids
 from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.signals import parse_signal
 from ..model.specs import ContainerSpec
-from ..model.status import Container, ContainerStatus, Pod
+from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..sys.files import copy_sparse, no_space_as_error, remove_tree
 from ..volumes.scratch import ScratchDisks
 from . import health, resolve, runs
@@ -79,10 +79,17 @@ class Containers:
 
     def runtime(self, container: Container) -> Runtime:
         """:raise InvalidState: when the container does not run."""
+        self._check_awake(container)
         runtime = self.life(container).runtime
         if runtime is None or container.state.status not in (ContainerStatus.RUNNING, ContainerStatus.PAUSED):
             raise InvalidState(f"container {container.name} is not running", hint=f"start it with `hyperctl start {container.name}`")
         return runtime
+
+    def _check_awake(self, container: Container) -> None:
+        """:raise InvalidState: when the pod's machine is paused: its guest would not answer."""
+        pod = self._registry.pod(container.pod)
+        if pod.status is PodStatus.PAUSED:
+            raise InvalidState(f"pod {pod.name} is paused", hint=f"use `hyperctl pod unpause {pod.name}`")
 
     # -- create and remove --------------------------------------------------------
 
@@ -169,6 +176,7 @@ class Containers:
         :raise Conflict: when it runs and `force` is off.
         """
         container = self._registry.container(key)
+        self._check_awake(container)
         life = self.life(container)
         if container.state.status in ALIVE:
             if not force:
@@ -237,6 +245,7 @@ class Containers:
     async def stop(self, key: str, timeout: int | None = None) -> bool:
         """Signal, wait, kill; False when it did not run. `timeout` in seconds."""
         container = self._registry.container(key)
+        self._check_awake(container)
         if container.state.status is ContainerStatus.PAUSED:
             await self.unpause(container.id)
         return await self.runs.stop(self._registry.container(container.id), timeout)

@@ -102,6 +102,7 @@ class Engine:
         if keep_running:
             await self.containers.release()
         else:
+            await self.pods.wake()
             await self.containers.shut_down()
         self._database.close()
 

@@ -309,6 +309,12 @@ class Pods:
             for p in self._registry.pods()
         ]  # fmt: skip
 
+    async def wake(self) -> None:
+        """Let paused machines go on, so that they can be stopped."""
+        for pod in self._registry.pods():
+            if pod.status is PodStatus.PAUSED:
+                await self.unpause(pod.id)
+
     async def leave(self) -> None:
         """End this daemon's own tasks."""
         for task in list(self._tasks):

@@ -19,7 +19,7 @@ from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession, next_token
 from ..hypervisor.driver import Driver, Machine
 from ..images.store import ImageStore
-from ..model.status import Container, ContainerStatus, Pod
+from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..protocol.constants import FIRST_TOKEN, Builtin
 from ..protocol.messages import GuestProcess
 from ..sys.files import remove_tree
@@ -177,7 +177,12 @@ class Provisioner:
         if machine is None:
             remove_tree(directory)
             return None
+        paused = pod.status is PodStatus.PAUSED
+        if paused:  # or it would not answer
+            await machine.resume()
         session = await _reconnect(machine, bytes.fromhex(vm.token))
+        if paused and session:
+            await machine.pause()
         if session is None:
             log.warning("pod %s: its VM does not answer and is ended: %s", pod.name, machine.last_words())
             await machine.kill()

@@ -187,9 +187,6 @@ class Runs:
             status = await run.handle.exited
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(run.handle.drained.wait(), _DRAIN_TIMEOUT)
-            with contextlib.suppress(HyperError):
-                if not run.runtime.dead:
-                    await run.runtime.session.release(run.handle)
             return {"exit_code": status.shell_code, "oom_killed": status.oom, "error": ""}
         except Unavailable:
             await run.runtime.machine.wait()
@@ -215,6 +212,7 @@ class Runs:
                 await self._machines.release(container.pod, run.runtime, container.id)
                 new = await self._launch(container, life)
             else:
+                await run.runtime.session.release(run.handle)
                 handle = await self._provisioner.start_main(run.runtime, container, life.hub, (0, 0))
                 self._machines.save(container.pod, run.runtime)
                 new = _Run(run.runtime, handle, asyncio.get_running_loop().time())

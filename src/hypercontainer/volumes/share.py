@@ -19,6 +19,7 @@ from ..errors import InvalidState, NotFound
 from ..sys.process import command_line
 
 TAG = "share"
+SERVER_LOG = "server.log"  # in the machine's directory
 _SCRIPT = Path(__file__).with_name("share.sh")
 # Debian 12 has it beside QEMU's other helpers; the Rust one of later releases is there too.
 _PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
@@ -80,15 +81,13 @@ def start_virtiofsd(binary: str, directory: Path, entries: list[Entry], *, root:
 
     :raise InvalidState: when it does not start, with its words.
     """
-    tree, path, log = directory / "share", directory / "virtiofs.sock", directory / "virtiofsd.log"
+    tree, path, log = directory / "share", directory / "virtiofs.sock", directory / SERVER_LOG
     tree.mkdir(exist_ok=True)
     with socket.socket(socket.AF_UNIX) as listener, open(log, "wb") as output:
         listener.bind(str(path))
         listener.listen(1)
         fd = listener.fileno()
         serve = [binary, f"--fd={fd}", "-o", f"source={tree},cache=auto,xattr,announce_submounts"]
-        if not root:
-            serve += ["-o", "sandbox=chroot"]  # it is in namespaces already
         args = [*launcher(tree, entries, root=root), *serve]
         child = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[fd], start_new_session=True)
     child.returncode = 0  # it ends with the machine, which may outlive us

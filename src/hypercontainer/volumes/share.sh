@@ -24,5 +24,5 @@ while [ "$1" != -- ]; do
     entry=$((entry + 1))
 done
 shift
-mount -o remount,ro "$tree"
+mount -o remount,bind,ro "$tree"
 exec "$@"

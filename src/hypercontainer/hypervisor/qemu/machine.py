@@ -20,6 +20,7 @@ from .monitor import Monitor
 from .ports import check_port_free
 
 CHANNEL, MONITOR, CONSOLE, LOG, PIDFILE = "guest.sock", "qmp.sock", "console.log", "qemu.log", "pid"
+SERVER_LOG = "server.log"  # of whoever serves shared directories
 _TAIL = 2000  # bytes of the logs that are read for an error message
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\x20-\x7e]")
 
@@ -113,7 +114,7 @@ class QemuMachine:
 
     def last_words(self) -> str:
         words = []
-        for name in (LOG, CONSOLE):
+        for name in (SERVER_LOG, LOG, CONSOLE) if not self.alive else (LOG, CONSOLE):
             with contextlib.suppress(OSError):
                 text = (self._directory / name).read_bytes()[-_TAIL:].decode(errors="replace")
                 lines = [line for line in _ANSI.sub("", text).splitlines() if line.strip()]
