@@ -60,7 +60,7 @@ class Containers:
         self._log_limits = (log_size, log_files)
         self._lives: dict[str, Life] = {}
         self.runs = Runs(
-            registry=registry, machines=machines, provisioner=provisioner, events=events, life=self.life, discard=self._discard
+            registry=registry, machines=machines, provisioner=provisioner, events=events, life=self.life, erase=self._erase
         )  # fmt: skip
 
     def life(self, container: Container) -> Life:
@@ -187,9 +187,14 @@ class Containers:
         async with life.lock:
             if not self._registry.exists(container.id):
                 return container
-            await self._machines.drop(container, volumes=self._own_volumes(container))
-            self._discard(self._registry.container(container.id))
+            await self._erase(self._registry.container(container.id))
         return container
+
+    async def _erase(self, container: Container) -> None:
+        """Take an ended container out of a machine that goes on, and forget it."""
+        await self._machines.drop(container, volumes=self._own_volumes(container))
+        if self._registry.exists(container.id):
+            self._discard(container)
 
     def _own_volumes(self, container: Container) -> list[str]:
         """The volumes that nothing else in the pod uses, and that its specification did not name."""

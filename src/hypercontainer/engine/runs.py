@@ -50,14 +50,14 @@ class Runs:
 
     def __init__(
         self, *, registry: Registry, machines: Machines, provisioner: Provisioner, events: Events,
-        life: Callable[[Container], Life], discard: Callable[[Container], None],
+        life: Callable[[Container], Life], erase: Callable[[Container], Coroutine[Any, Any, None]],
     ) -> None:  # fmt: skip
         self._registry = registry
         self._machines = machines
         self._provisioner = provisioner
         self._events = events
         self._life = life
-        self._discard = discard
+        self._erase = erase
         self._health = HealthMonitor(registry, events, self._replace)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -136,7 +136,7 @@ class Runs:
         life.hub.finish()
         self.tell("die", container, exit_code=str(code))
         if container.spec.auto_remove and self._registry.exists(container.id):
-            self._discard(container)
+            self._own(self._erase(container))
 
     def take_up(self, container: Container, life: Life, runtime: Runtime, handle: GuestProcessHandle) -> None:
         """Go on with a container whose VM an earlier daemon started."""
@@ -240,7 +240,7 @@ class Runs:
             clean = bool(pod.volumes) or not (remove and pod.implicit)
             await self._machines.release(container.pod, run.runtime, container.id, clean=clean)
             if remove and self._registry.exists(container.id):
-                self._discard(self._registry.container(container.id))
+                await self._erase(self._registry.container(container.id))
 
     async def _replace(self, container: Container) -> None:
         """End a container that is not well; its task starts it again."""
