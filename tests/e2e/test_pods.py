@@ -148,7 +148,7 @@ def test_adding_and_removing_containers(pods: Daemon) -> None:
     pods.ctl("run", "-d", "--pod", "grow", "--name", "third", "busybox", "sleep", "1000")
     pods.ctl("rm", "-f", "-c", "first")
     assert sorted(json.loads(pods.out("pod", "ls", "--format", "json"))[0]["containers"]) == ["second", "third"]
-    assert pods.out("pod", "exec", "grow", "hostname") == "grow"
+    assert pods.out("pod", "exec", "grow", "hostname") == pods.out("exec", "grow", "hostname") == "grow"
     pods.ctl("pause", "grow")
     assert pods.out("pod", "inspect", "-f", "{{.Pod.Status}}", "grow") == "paused"
     pods.ctl("unpause", "grow")
@@ -220,3 +220,29 @@ def test_restart_policy_on_the_command_line(pods: Daemon) -> None:
     pods.ctl("run", "-d", "--name", "again", "--restart", "on-failure:2", "busybox", "sh", "-c", "echo try; exit 7")
     wait_for(lambda: pods.out("inspect", "-f", "{{.State.Status}} {{.State.RestartCount}}", "again") == "exited 2", "two restarts")
     assert pods.out("logs", "again") == "try\ntry\ntry"
+
+
+def test_volumes_of_an_image(pods: Daemon, tmp_path: Path) -> None:
+    """VOLUME: filled from the image, outside of the root file system, kept over a restart."""
+    layout = tmp_path / "layout"
+    rootfs = tmp_path / "rootfs"
+    (rootfs / "data/deep").mkdir(parents=True)
+    (rootfs / "data/deep/file").write_text("from the image")
+    (rootfs / "data").chmod(0o750)
+    (rootfs / "bin").mkdir()
+    subprocess.run(["cp", "/bin/busybox", rootfs / "bin/sh"], check=True)
+    subprocess.run(["tar", "-C", rootfs, "-cf", tmp_path / "layer.tar", "."], check=True)
+    image = f"{layout}:test"
+    for command in (["init", "--layout", layout], ["new", "--image", image], ["raw", "add-layer", "--image", image, tmp_path / "layer.tar"],
+                    ["config", "--image", image, "--config.volume", "/data"]):  # fmt: skip
+        subprocess.run(["umoci", *command], check=True, capture_output=True)
+    id_ = pods.out("pull", "-q", f"oci:{image}")
+    script = "cat /data/deep/file; echo; stat -c %a /data; echo kept >> /data/log; cat /data/log"
+    pods.ctl("create", "--name", "voluminous", id_, "/bin/sh", "-c", script)
+    try:
+        assert pods.out("start", "-a", "voluminous").split("\n") == ["from the image", "750", "kept"]
+        assert pods.out("start", "-a", "voluminous").split("\n") == ["from the image", "750", "kept", "kept"]
+        assert not [line for line in pods.out("diff", "voluminous").splitlines() if "/data" in line]
+    finally:
+        pods.ctl("rm", "-f", "voluminous")
+        pods.ctl("rmi", id_)

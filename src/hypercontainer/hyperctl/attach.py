@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import click
 
-from ..client.api import container_route
 from ..errors import InvalidState
-from ..model.status import Container, ContainerStatus
+from ..model.status import ContainerStatus
 from .context import client
 from .run import attach_to
 
@@ -17,12 +16,13 @@ from .run import attach_to
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Forward signals to the process.")
 @click.argument("container")
 def attach(container: str, no_stdin: bool, sig_proxy: bool) -> int:
-    """Attach this terminal to a container's main process.
+    """Attach this terminal to the main process of a container, or of the first one of a pod.
 
     ctrl-p ctrl-q detaches again; the exit status is the process's.
     """
-    c = client()
-    found = c.call(Container, "GET", container_route(container))
+    from .podrun import container_of
+
+    found = container_of(c := client(), container)
     if found.state.status is ContainerStatus.PAUSED:
         raise InvalidState(f"container {found.name} is paused", hint=f"use `hyperctl unpause {found.name}`")
     return attach_to(c, found, start=False, stdin=not no_stdin, proxy=sig_proxy)

@@ -8,6 +8,7 @@ import signal
 import click
 
 from ..client.api import container_route
+from ..errors import NotFound
 from ..model.specs import ExecSpec
 from ..model.status import ExecInfo
 from .context import client
@@ -30,7 +31,7 @@ def exec_(
     container: str, command: tuple[str, ...], interactive: bool, tty: bool, detach: bool, env: tuple[str, ...],
     env_file: tuple[str, ...], workdir: str, user: str, privileged: bool,
 ) -> int:  # fmt: skip
-    """Run a further command in a running container; the exit status is the command's."""
+    """Run a further command in a running container, or the first one of a pod; the exit status is the command's."""
     if tty and interactive and not detach:
         require_terminal()
     c = client()
@@ -38,7 +39,12 @@ def exec_(
         command=list(command), env=environment(env, env_file), workdir=workdir, user=user, tty=tty,
         stdin=interactive, privileged=privileged, detach=detach,
     )  # fmt: skip
-    info = c.call(ExecInfo, "POST", container_route(container, "/exec"), body=spec)
+    try:
+        info = c.call(ExecInfo, "POST", container_route(container, "/exec"), body=spec)
+    except NotFound:
+        from .podrun import container_of
+
+        info = c.call(ExecInfo, "POST", container_route(container_of(c, container).id, "/exec"), body=spec)
     route = f"/execs/{info.id}"
     if detach:
         c.do("POST", f"{route}/start")

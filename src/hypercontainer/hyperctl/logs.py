@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 
 import click
 
 from ..client.api import container_route
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, NotFound
 from ..model.units import parse_time
 from .context import client
 
@@ -29,12 +30,21 @@ def _moment(text: str | None) -> str:
 @click.option("-t", "--timestamps", is_flag=True, help="With the time of each line.")
 @click.argument("container")
 def logs(container: str, follow: bool, tail: str, since: str | None, until: str | None, timestamps: bool) -> None:
-    """Show a container's output, past and present."""
+    """Show the output of a container, or of the first one of a pod, past and present."""
     if tail != "all" and not tail.isdecimal():
         raise InvalidArgument(f"invalid number of lines {tail!r}", hint="give 0 or more, or all")
     query = {"follow": follow, "tail": None if tail == "all" else tail, "since": _moment(since), "until": _moment(until)}
+    c = client()
+    try:
+        records = c.lines("GET", container_route(container, "/logs"), query)
+        first = next(records, None)
+    except NotFound:
+        from .podrun import container_of
+
+        records = c.lines("GET", container_route(container_of(c, container).id, "/logs"), query)
+        first = next(records, None)
     line_begins = {"stdout": True, "stderr": True}
-    for record in client().lines("GET", container_route(container, "/logs"), query):
+    for record in chain([first] if first else [], records):
         text: str = record["log"]
         if timestamps and line_begins[record["stream"]]:
             text = f"{record['time']} {text}"

@@ -17,7 +17,7 @@ from ..podfile.load import images, load
 from .context import client
 from .pulling import pull_image
 
-_ENDED = (ContainerStatus.EXITED, ContainerStatus.CREATED)
+_POLL = 0.3  # seconds between looks at a pod that starts
 
 
 def pull_missing(c: Client, names: list[str], *, quiet: bool) -> None:
@@ -52,7 +52,7 @@ def run_pod(path: str, *, name: str, attach: bool, remove: bool, quiet: bool) ->
     details = create_pod(c, path, name=name, quiet=quiet)
     pod = details.pod
     try:
-        c.do("POST", pod_route(pod.id, "/start"))
+        start_pod(c, pod.id)
     except BaseException:
         with contextlib.suppress(HyperError):
             c.do("DELETE", pod_route(pod.id), {"force": True})
@@ -66,6 +66,39 @@ def run_pod(path: str, *, name: str, attach: bool, remove: bool, quiet: bool) ->
     finally:
         if remove:
             c.do("DELETE", pod_route(pod.id), {"force": True})
+
+
+def start_pod(c: Client, key: str) -> None:
+    """Start; a terminal is told of each container as it comes up, as that may take a while.
+
+    :raise HyperError: why the pod did not start.
+    """
+    if not sys.stderr.isatty():
+        c.do("POST", pod_route(key, "/start"))
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    told: dict[str, str] = {}
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(c.do, "POST", pod_route(key, "/start"))
+        while True:
+            finished = starting.done()
+            with contextlib.suppress(HyperError):  # the start's own error says more
+                _tell_states(c.call(PodDetails, "GET", pod_route(key)).containers, told)
+            if finished:
+                break
+            with contextlib.suppress(TimeoutError):
+                starting.result(_POLL)
+    starting.result()
+
+
+def _tell_states(containers: list[Container], told: dict[str, str]) -> None:
+    width = max((len(m.name) for m in containers), default=0)
+    for m in containers:
+        state = str(m.state.status) + (f", {m.state.health.status}" if m.state.health and m.health else "")
+        if m.state.status is not ContainerStatus.CREATED and told.get(m.name) != state:
+            told[m.name] = state
+            print(f"{m.name:<{width}}  {state}", file=sys.stderr, flush=True)
 
 
 def worst_status(c: Client, details: PodDetails) -> int:
@@ -102,3 +135,33 @@ def whole_lines(records: Iterator[dict[str, str]]) -> Iterator[str]:
         *lines, rest[record["stream"]] = (rest[record["stream"]] + record["log"]).split("\n")
         yield from lines
     yield from filter(None, rest.values())
+
+
+def details(c: Client, key: str) -> PodDetails:
+    return c.call(PodDetails, "GET", pod_route(key))
+
+
+def member(c: Client, pod: str, name: str) -> Container:
+    """The container of that name, alias or id; the first one for "".
+
+    :raise NotFound: the pod has none such.
+    """
+    found = [m for m in details(c, pod).containers if not name or name in (m.name, m.spec.name, *m.spec.aliases) or m.id.startswith(name)]
+    plain = [m for m in found if not m.spec.init] or found
+    if not plain:
+        raise NotFound(f"pod {pod} has no container {name}" if name else f"pod {pod} has no container", hint="see `hyperctl pod inspect`")
+    return plain[0]
+
+
+def container_of(c: Client, name: str) -> Container:
+    """The container of that name, or the first one of the pod of that name, as the original did.
+
+    :raise NotFound: neither is there.
+    """
+    try:
+        return c.call(Container, "GET", container_route(name))
+    except NotFound as error:
+        try:
+            return member(c, name, "")
+        except NotFound:
+            raise error from None

@@ -10,15 +10,15 @@ from typing import Any
 
 import click
 
-from ..client.api import Client, pod_route
+from ..client.api import pod_route
 from ..errors import HyperError, InvalidArgument, NotFound
 from ..model.ids import short
-from ..model.status import Container, ContainerStats, PodDetails, PodInfo, ProcessInfo
+from ..model.status import ContainerStats, PodDetails, PodInfo, ProcessInfo
 from ..model.units import format_age, parse_size
 from .context import client, for_each
 from .exec import exec_
 from .output import print_json, print_table, render, show
-from .podrun import create_pod, follow, run_pod
+from .podrun import create_pod, details, follow, member, run_pod, start_pod
 
 _NAMES = click.argument("pods", nargs=-1, required=True)
 _POD = click.argument("pod")
@@ -32,10 +32,6 @@ _QUIET = click.option("-q", "--quiet", is_flag=True, help="Show no progress of a
 @click.group()
 def pod() -> None:
     """Several containers in one virtual machine."""
-
-
-def details(c: Client, key: str) -> PodDetails:
-    return c.call(PodDetails, "GET", pod_route(key))
 
 
 @pod.command()
@@ -91,7 +87,7 @@ def run(podfile: str, name: str, attach: bool, rm: bool, quiet: bool) -> int:
 def start(pods: tuple[str, ...], attach: bool) -> int:
     """Start pods; returns when their containers have been started."""
     c = client()
-    failed = for_each(pods, lambda name: c.do("POST", pod_route(name, "/start")))
+    failed = for_each(pods, lambda name: start_pod(c, name))
     if attach and not failed:
         follow(c, [m for name in pods for m in details(c, name).containers])
     return failed
@@ -246,18 +242,6 @@ def unpause(pods: tuple[str, ...]) -> int:
     """Let the machines of pods go on."""
     c = client()
     return for_each(pods, lambda name: c.do("POST", pod_route(name, "/unpause")))
-
-
-def member(c: Client, pod: str, name: str) -> Container:
-    """The container of that name, alias or id; the first one for "".
-
-    :raise NotFound: the pod has none such.
-    """
-    found = [m for m in details(c, pod).containers if not name or name in (m.name, m.spec.name, *m.spec.aliases) or m.id.startswith(name)]
-    plain = [m for m in found if not m.spec.init] or found
-    if not plain:
-        raise NotFound(f"pod {pod} has no container {name}" if name else f"pod {pod} has no container", hint="see `hyperctl pod inspect`")
-    return plain[0]
 
 
 @pod.command()
