@@ -13,7 +13,7 @@ import click
 from ..client.api import Client, container_route
 from ..errors import Conflict, HyperError, NotFound
 from ..model.specs import ContainerSpec
-from ..model.status import Container
+from ..model.status import Container, Image
 from .context import client
 from .options import container_options, spec_from
 from .pulling import pull_image
@@ -29,12 +29,21 @@ def create_container(c: Client, spec: ContainerSpec, *, quiet: bool) -> Containe
     try:
         return c.call(Container, "POST", "/containers", body=spec)
     except NotFound:
-        if spec.pull != "missing":
+        if spec.pull != "missing" or _has_image(c, spec.image):
             raise
     if not quiet:
         print(f"Unable to find image {spec.image!r} locally", file=sys.stderr)
     pull_image(c, spec.image, platform=spec.platform, quiet=quiet)
     return c.call(Container, "POST", "/containers", body=spec)
+
+
+def _has_image(c: Client, name: str) -> bool:
+    """Whether it was something else that is not there: a pod, a path, a network."""
+    try:
+        c.call(Image, "GET", "/images/inspect", {"name": name})
+    except NotFound:
+        return False
+    return True
 
 
 def _write_cidfile(path: str | None, id_: str) -> None:
