@@ -36,7 +36,18 @@ class Bench:
         self.root = directory / "root"
         self.socket = directory / "run/hyper.sock"
         self.env = {**os.environ, "HYPER_HOST": str(self.socket)}
-        command = [str(BIN / "hyperd"), "--root", str(self.root), "--run", str(directory / "run"), "--log-level", "error", *options]
+        command = [
+            str(BIN / "hyperd"),
+            "--root",
+            str(self.root),
+            "--run",
+            str(directory / "run"),
+            "--log-level",
+            "error",
+            "--network",
+            "user",
+            *options,
+        ]
         self.daemon = subprocess.Popen(command)
         while not self.socket.exists():
             time.sleep(0.05)

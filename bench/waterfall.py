@@ -59,7 +59,7 @@ async def measure() -> dict[str, list[float]]:
     for owner, attribute, name in STEPS:
         setattr(owner, attribute, timed(spans, name, getattr(owner, attribute)))
     with tempfile.TemporaryDirectory(prefix="hyw") as directory:
-        config = Config(root=f"{directory}/root", run=f"{directory}/run")
+        config = Config(root=f"{directory}/root", run=f"{directory}/run", network="user")
         for path in (config.root_path, config.run_path):
             Path(path).mkdir()
         Paths(config.root_path, config.run_path).create()

@@ -80,17 +80,19 @@ static int set_link(int fd, unsigned index, const struct interface *i, struct er
 	uint32_t mtu = (uint32_t)i->mtu;
 
 	m->ifi_index = (int)index;
-	m->ifi_flags = m->ifi_change = IFF_UP;
+	m->ifi_change = IFF_UP;
+	m->ifi_flags = i->down ? 0 : IFF_UP;
 	if (mtu)
 		request_attr(&r, IFLA_MTU, &mtu, sizeof mtu);
 	return request_send(fd, &r, i->name, err);
 }
 
-static int add_address(int fd, unsigned index, const char *text, struct error *err)
+static int change_address(int fd, unsigned index, const char *text, bool remove, struct error *err)
 {
 	struct request r;
 	struct address a;
-	struct ifaddrmsg *m = request_begin(&r, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof *m);
+	struct ifaddrmsg *m = remove ? request_begin(&r, RTM_DELADDR, 0, sizeof *m)
+	                             : request_begin(&r, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof *m);
 
 	if (parse_address(text, &a, err) < 0)
 		return -1;
@@ -124,6 +126,19 @@ static int add_default_route(int fd, unsigned index, const char *gateway, struct
 	return request_send(fd, &r, gateway, err);
 }
 
+int net_down(const struct interface *i, struct error *err)
+{
+	cleanup_close int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	unsigned index = i->name ? if_nametoindex(i->name) : 0;
+
+	if (fd < 0 || !index)
+		return fail(err, HP_E_NOT_FOUND, 0, "no interface %s", i->name ? i->name : "without name");
+	for (size_t n = 0; n < i->addresses.n; n++)
+		if (change_address(fd, index, i->addresses.v[n], true, err) < 0)
+			return -1;
+	return set_link(fd, index, i, err);
+}
+
 int net_up(const struct interface *i, struct error *err)
 {
 	cleanup_close int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
@@ -136,7 +151,7 @@ int net_up(const struct interface *i, struct error *err)
 	if (set_link(fd, index, i, err) < 0)
 		return -1;
 	for (size_t n = 0; n < i->addresses.n; n++)
-		if (add_address(fd, index, i->addresses.v[n], err) < 0)
+		if (change_address(fd, index, i->addresses.v[n], false, err) < 0)
 			return -1;
 	for (size_t n = 0; n < i->gateways.n; n++)
 		if (add_default_route(fd, index, i->gateways.v[n], err) < 0)

@@ -9,9 +9,10 @@ struct interface {
 	char *name;
 	struct strings addresses; /* CIDR, IPv4 or IPv6 */
 	struct strings gateways;
-	uint64_t mtu;
+	uint64_t mtu, down;
 };
 
+int net_down(const struct interface *i, struct error *err);
 int net_up(const struct interface *i, struct error *err);
 void interface_free(struct interface *i);
 

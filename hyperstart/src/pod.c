@@ -117,12 +117,13 @@ static int bring_up(const struct attr *a, struct error *err)
 		case HP_T_ADDRESS: r = attr_add_text(&b, &i.addresses, err); break;
 		case HP_T_GATEWAY: r = attr_add_text(&b, &i.gateways, err); break;
 		case HP_T_MTU: r = attr_u64(&b, &i.mtu, err); break;
+		case HP_T_DOWN: r = attr_u64(&b, &i.down, err); break;
 		}
 		if (r < 0)
 			break;
 	}
 	if (r == 0)
-		r = net_up(&i, err);
+		r = i.down ? net_down(&i, err) : net_up(&i, err);
 	interface_free(&i);
 	return r;
 }

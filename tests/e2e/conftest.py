@@ -92,13 +92,17 @@ Launch = Callable[..., AbstractContextManager[Daemon]]
 
 
 @contextlib.contextmanager
-def launched(root: Path, *options: str, run: Path | None = None) -> Iterator[Daemon]:
+def launched(root: Path, *options: str, run: Path | None = None, prefix: tuple[str, ...] = ()) -> Iterator[Daemon]:
     """A daemon; its containers end with it, and a test that leaves a VM behind fails."""
     with tempfile.TemporaryDirectory(prefix="hye") as short:
         directory = run or Path(short)
+        # Bridges are made in namespaces of a test's own only.
+        network = () if prefix else ("--network", "user")
         log = open(root.parent / f"{root.name}-hyperd.log", "ab")
         with log:
-            process = subprocess.Popen([BIN / "hyperd", "--root", root, "--run", directory, *options], stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [*prefix, BIN / "hyperd", "--root", root, "--run", directory, *network, *options], stdout=log, stderr=log
+            )
         daemon = Daemon(process, root, directory)
         try:
             wait_for(lambda: daemon.socket.exists() or process.poll() is not None, "hyperd's socket")

@@ -12,6 +12,7 @@ import pytest
 
 from hypercontainer.engine.plan import check_plan, levels
 from hypercontainer.errors import Conflict, HyperError, InvalidArgument
+from hypercontainer.model.network import Egress, NetworkRequest
 from hypercontainer.model.pods import PodPlan, VolumeRequest
 from hypercontainer.model.specs import ContainerSpec, Dependency, HealthCheck, HttpCheck, PortMapping, TcpCheck, Ulimit
 from hypercontainer.podfile import strict
@@ -43,7 +44,7 @@ def container(**fields: Any) -> ContainerSpec:
         ({"containers": [{"imgae": "x"}]}, "podfile: containers[0].imgae: unknown key: did you mean 'image'?"),
         ({"containers": [{"image": "x", "volumes": [{"path": "/x", "volme": "v"}]}]}, "containers[0].volumes[0].volme: unknown key: did you mean 'volume'?"),
         ({"containers": [{"image": "x", "healthCheck": {"http": {"prot": 1}}}]}, "containers[0].healthCheck.http.prot: unknown key: did you mean 'port'?"),
-        ({"zzz": 1}, "podfile: zzz: unknown key: known are containers, "),
+        ({"zzz": 1}, "podfile: zzz: unknown key: known are allow, containers, "),
         ({"containers": [{}]}, "podfile: containers[0]: object missing required field `image`"),
         ({"containers": [{"image": 3}]}, "podfile: containers[0].image: expected `str`, got `int`"),
         ({"resource": {"vcpu": "two"}}, "podfile: resource.vcpu: expected `int`, got `str`"),
@@ -82,7 +83,9 @@ def test_examples_obey_the_schema() -> None:
 def test_pod_fields() -> None:
     found = plan(
         id="p", hostname="h", labels={"a": "b"}, resource={"vcpu": 2, "memory": 300}, dns=["1.1.1.1"], dnsOptions=["rotate"], dnsSearch=["s"],
-        hosts=[{"ip": "10.0.0.1", "names": ["n"]}], network="none", shmSize="8m", sysctls={"kernel.msgmax": 9000}, exitPolicy="continue",
+        hosts=[{"ip": "10.0.0.1", "names": ["n"]}], network="none", shmSize="8m",
+        networks=[{"name": "n", "ip": "10.1.1.1", "ip6": "fd00::1", "mac": "0a:00:00:00:00:01", "aliases": ["x"]}], allow=["10.0.0.0/8:53"],
+        ingressRate="1m", egressRate=5000, sysctls={"kernel.msgmax": 9000}, exitPolicy="continue",
         portmappingWhiteLists={"internalNetworks": ["10.0.0.0/8"], "externalNetworks": ["11.0.0.0/8"]},
         portmappings=[{"hostPort": "8000-8001", "containerPort": "80-81", "protocol": "udp", "hostIP": "127.0.0.1"}, {"containerPort": 90}],
         interfaces=[{"bridge": "br0", "ip": "10.0.0.2/24", "gateway": "10.0.0.1", "mac": "52:54:00:00:00:01", "mtu": 1400, "ifname": "t0", "id": "x"}],
@@ -91,6 +94,8 @@ def test_pod_fields() -> None:
     assert (found.name, found.hostname, found.vcpus, found.memory, found.labels) == ("p", "h", 2, 300 << 20, {"a": "b"})
     s = found.spec
     assert (s.dns, s.dns_options, s.dns_search, s.network, s.shm_size) == (["1.1.1.1"], ["rotate"], ["s"], "none", 8 << 20)
+    assert s.networks == [NetworkRequest(name="n", ip="10.1.1.1", ip6="fd00::1", mac="0a:00:00:00:00:01", aliases=["x"])]
+    assert (s.allow, s.ingress_rate, s.egress_rate) == ([Egress(cidr="10.0.0.0/8", port=53)], 1_000_000, 5000)
     assert s.sysctls == {"kernel.msgmax": "9000"} and s.exit_policy == "continue" and s.hosts[0].names == ["n"]
     assert s.white_lists.internal_networks == ["10.0.0.0/8"] and s.white_lists.external_networks == ["11.0.0.0/8"]
     assert s.ports == [

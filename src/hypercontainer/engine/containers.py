@@ -32,6 +32,7 @@ from .events import Events
 from .life import Life
 from .logs import LogWriter
 from .machines import Machines
+from .networks import Networks
 from .paths import Paths
 from .provision import Provisioner
 from .registry import Registry
@@ -49,12 +50,13 @@ class Containers:
 
     def __init__(
         self, *, paths: Paths, registry: Registry, images: ImageStore, provisioner: Provisioner, scratch: ScratchDisks,
-        machines: Machines, volumes: Volumes, events: Events, log_size: int, log_files: int,
+        machines: Machines, networks: Networks, volumes: Volumes, events: Events, log_size: int, log_files: int,
     ) -> None:  # fmt: skip
         self._paths = paths
         self._registry = registry
         self._images = images
         self._machines = machines
+        self._networks = networks
         self._scratch = scratch
         self._volumes = volumes
         self._log_limits = (log_size, log_files)
@@ -128,13 +130,18 @@ class Containers:
         finally:
             self._registry.release(name)
 
-    @staticmethod
-    def _implicit_pod(spec: ContainerSpec, id_: str, name: str) -> Pod:
+    def _implicit_pod(self, spec: ContainerSpec, id_: str, name: str) -> Pod:
         vcpus, memory = resolve.machine_size([spec])
-        pod_spec = PodSpec(network=spec.network, ports=spec.ports, shm_size=spec.shm_size or SHM_DEFAULT)
+        pod_spec = PodSpec(
+            network=spec.network, networks=spec.networks, ports=spec.ports, shm_size=spec.shm_size or SHM_DEFAULT, allow=spec.allow,
+            ingress_rate=spec.ingress_rate, egress_rate=spec.egress_rate, dns=spec.dns, dns_search=spec.dns_search,
+            dns_options=spec.dns_options, hosts=spec.hosts,
+        )  # fmt: skip
+        pod_spec, attachments = self._networks.plan(id_, pod_spec, spec.aliases)
         hostname = spec.hostname or ids.short(id_)
         return Pod(
-            id=id_, name=name, created_at=ids.now(), hostname=hostname, vcpus=vcpus, memory=memory, implicit=True, spec=pod_spec
+            id=id_, name=name, created_at=ids.now(), hostname=hostname, vcpus=vcpus, memory=memory, implicit=True, spec=pod_spec,
+            attachments=attachments,
         )  # fmt: skip
 
     async def add(self, pod: Pod, spec: ContainerSpec, image: StoredImage, id_: str, name: str) -> Container:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import API_VERSION, __version__
@@ -16,7 +16,8 @@ from ..images.layout import StoredImage
 from ..images.progress import Progress
 from ..images.store import ImageStore
 from ..kernel.locate import Kernel
-from ..model.status import Check, ContainerStatus, Info, PodDetails, Version
+from ..model.network import NetworkRequest
+from ..model.status import Check, ContainerStatus, Info, Pod, PodDetails, Version
 from ..podfile.convert import convert, files_to_fetch
 from ..podfile.document import Podfile
 from ..state.database import Database
@@ -31,6 +32,7 @@ from .fetch import fetch_all
 from .logs import Follower, LogRecord, read
 from .machines import Machines
 from .monitor import Monitor
+from .networks import Networks, NetworkSettings
 from .paths import Paths
 from .pods import Pods
 from .provision import BootFiles, Provisioner
@@ -51,6 +53,7 @@ class Settings:
     log_files: int
     boot_timeout: float  # seconds
     insecure_registries: frozenset[str]
+    network: NetworkSettings = field(default_factory=NetworkSettings)
     virtiofs: bool = True  # off: QEMU serves directories itself, over 9p
 
 
@@ -68,19 +71,20 @@ class Engine:
         self.registry = Registry(self._database)
         self.images = ImageStore(paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use)
         secrets = Secrets(paths)
+        networks = self.networks = Networks(self.registry, settings.network, self.events)
         virtiofs = settings.virtiofs and driver.capabilities.virtiofs
-        provisioner = self._provisioner = Provisioner(paths, driver, self.images, secrets, boot, virtiofs=virtiofs)
-        machines = self._machines = Machines(self.registry, provisioner, self.events, driver.name)
+        provisioner = self._provisioner = Provisioner(paths, driver, self.images, secrets, networks, boot, virtiofs=virtiofs)
+        machines = self._machines = Machines(self.registry, provisioner, networks, self.events, driver.name)
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
         self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
         self.containers = Containers(
-            paths=paths, registry=self.registry, images=self.images, provisioner=provisioner, machines=machines,
+            paths=paths, registry=self.registry, images=self.images, provisioner=provisioner, machines=machines, networks=networks,
             scratch=ScratchDisks(paths.cache, settings.scratch_size), volumes=self.volumes, events=self.events,
             log_size=settings.log_size, log_files=settings.log_files,
         )  # fmt: skip
         self.pods = Pods(
             paths=paths, registry=self.registry, images=self.images, containers=self.containers, machines=machines,
-            volumes=self.volumes, secrets=secrets, events=self.events,
+            networks=networks, volumes=self.volumes, secrets=secrets, events=self.events,
         )  # fmt: skip
         self.services = Services(self.registry, lambda pod: machines.runtime(pod.id))
         self.execs = Execs(self.registry, self.containers, self.events)
@@ -90,7 +94,8 @@ class Engine:
     async def open(self) -> None:
         """Take up where an earlier daemon left."""
         self.images.open()
-        await recover(self.registry, self.containers, self._machines, self.pods, self._provisioner)
+        await self.networks.open()
+        await recover(self.registry, self.containers, self._machines, self.pods, self.networks, self._provisioner)
         paths = self.settings.paths
         keep = {paths.machine(p.id) for p in self.registry.pods() if p.vm}
         self.driver.sweep(paths.run / "pods", keep)
@@ -104,6 +109,7 @@ class Engine:
         else:
             await self.pods.wake()
             await self.containers.shut_down()
+        await self.networks.close()
         self._database.close()
 
     # -- what joins several services ------------------------------------------------
@@ -148,6 +154,14 @@ class Engine:
         pod = await self.pods.create(convert(podfile, fetched))
         return self.pods.details(pod.id)
 
+    async def connect(self, key: str, request: NetworkRequest) -> Pod:
+        """Bring a pod into a network."""
+        return await self.networks.connect(key, request, self._machines.runtime(self.registry.pod(key).id))
+
+    async def disconnect(self, key: str, network: str) -> Pod:
+        """Take a pod out of a network."""
+        return await self.networks.disconnect(key, network, self._machines.runtime(self.registry.pod(key).id))
+
     def version(self) -> Version:
         return Version(
             version=__version__,
@@ -182,5 +196,5 @@ class Engine:
             kernel_path=str(self.kernel.path) if self.kernel else "",
             cpus=os.cpu_count() or 1,
             memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-            network="user",
+            network=self.settings.network.default,
         )

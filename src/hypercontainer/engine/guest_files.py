@@ -11,13 +11,14 @@ from ..network import names as naming
 from ..network import usermode
 from ..protocol.messages import GuestFile
 from .machine_config import interface_specs
+from .networks import Networks
 from .secrets import Secrets
 
 
-def files_of(pod: Pod, container: Container, secrets: Secrets, names: list[str]) -> tuple[GuestFile, ...]:
+def files_of(pod: Pod, container: Container, secrets: Secrets, networks: Networks, names: list[str]) -> tuple[GuestFile, ...]:
     """Files bound into the container: names of the network, and secrets, which stay in the guest's memory."""
     supplied = {m.mount.target for m in container.mounts} | {f.target for f in container.spec.files}
-    made = [GuestFile(path, content) for path, content in _network_files(pod, names).items() if path not in supplied]
+    made = [GuestFile(path, content) for path, content in _network_files(pod, networks, names).items() if path not in supplied]
     for s in container.spec.secrets:
         made.append(GuestFile(s.target, secrets.get(pod.id, s.secret), s.mode, s.uid, s.gid))
     if container.spec.read_only:  # there is no writing the others into the root
@@ -25,16 +26,17 @@ def files_of(pod: Pod, container: Container, secrets: Secrets, names: list[str])
     return tuple(made)
 
 
-def _network_files(pod: Pod, names: list[str]) -> dict[str, bytes]:
-    cards = interface_specs(pod)
-    user = any(not card.bridge for card in cards)
+def _network_files(pod: Pod, networks: Networks, names: list[str]) -> dict[str, bytes]:
+    cards = interface_specs(pod, networks)
+    user = any(not (card.bridge or card.namespace) for card in cards)
     address = usermode.ADDRESS if user else next((a for card in cards for a in card.addresses), "")
     spec = pod.spec
+    servers = spec.dns or networks.name_servers(pod)
     local = [] if pod.implicit else names
     return {
         "/etc/hostname": f"{pod.hostname}\n".encode(),
         "/etc/hosts": naming.hosts_file(pod.hostname, address, local, [(h.ip, h.names) for h in spec.hosts]),
-        "/etc/resolv.conf": naming.resolv_conf(spec.dns, spec.dns_search, spec.dns_options, usermode.NAMESERVER if user else "")
+        "/etc/resolv.conf": naming.resolv_conf(servers, spec.dns_search, spec.dns_options, usermode.NAMESERVER if user else "")
         if cards
         else b"",
     }

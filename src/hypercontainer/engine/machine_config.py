@@ -13,9 +13,11 @@ from ..hypervisor.driver import AnyDisk, Disk, MachineConfig, NineP, RbdDisk, Ta
 from ..images.store import ImageStore
 from ..model.pods import InterfaceSpec
 from ..model.status import Container, Pod, PodVolume
-from ..network import tap, usermode
+from ..network import cni, links, tap, usermode
+from ..network.addresses import new_mac
 from ..protocol.messages import Interface
 from ..volumes import share
+from .networks import Networks, tap_name
 from .paths import Paths
 from .secrets import KEYRING, Secrets
 
@@ -83,38 +85,49 @@ def share_of(pod: Pod, directory: Path, stack: contextlib.ExitStack, *, use_virt
 # -- network ------------------------------------------------------------------------
 
 
-def interface_specs(pod: Pod) -> list[InterfaceSpec]:
-    """The cards that the pod asks for; one on the user-mode network when it names none."""
-    if pod.spec.interfaces:
-        return pod.spec.interfaces
-    return [InterfaceSpec()] if pod.spec.network == "user" else []
+def interface_specs(pod: Pod, networks: Networks) -> list[InterfaceSpec]:
+    """The cards of a pod: in networks of this host, as it lists them, or one on the user-mode network."""
+    cards = networks.cards(pod) + pod.spec.interfaces
+    return cards or ([InterfaceSpec()] if pod.spec.network == "user" else [])
 
 
-async def networks_of(pod: Pod, stack: contextlib.ExitStack) -> tuple[UserNetwork | TapNetwork, ...]:
+async def networks_of(pod: Pod, networks: Networks, stack: contextlib.ExitStack) -> tuple[UserNetwork | TapNetwork, ...]:
     """Cards for the driver; a tap's descriptor is closed with the stack."""
     cards: list[UserNetwork | TapNetwork] = []
-    specs = interface_specs(pod)
-    if pod.ports and not any(not s.bridge for s in specs):
+    specs = interface_specs(pod, networks)
+    if pod.ports and not pod.attachments and not pod.cni and not any(not s.bridge for s in specs):
         raise InvalidArgument("published ports need an interface without a bridge", hint="add an interface that names none")
     for index, spec in enumerate(specs):
         mac = spec.mac or usermode.new_mac()
-        if spec.bridge:
-            fd = await tap.open_tap(spec.ifname or f"hy{pod.id[:9]}{index}", spec.bridge, spec.mtu)
+        if spec.namespace:
+            fd = await cni.open_tap(spec.namespace)
             stack.callback(os.close, fd)
             cards.append(TapNetwork(mac, fd))
+        elif spec.bridge:
+            name = spec.ifname or tap_name(pod, index)
+            fd = await tap.open_tap(name, spec.bridge, spec.mtu)
+            stack.callback(os.close, fd)
+            if pod.spec.ingress_rate:
+                await links.limit(name, pod.spec.ingress_rate)
+            cards.append(TapNetwork(mac, fd, name))
         else:
             first = not any(isinstance(c, UserNetwork) for c in cards)
-            cards.append(UserNetwork(mac, tuple(pod.ports) if first else ()))
+            cards.append(UserNetwork(mac, tuple(pod.ports) if first and not pod.attachments else ()))
+    for index in range(len(specs), len(specs) + networks.spares(pod)):
+        name = tap_name(pod, index)
+        fd = tap.create_tap(name)
+        stack.callback(os.close, fd)
+        cards.append(TapNetwork(new_mac(), fd, name))
     return tuple(cards)
 
 
-def guest_interfaces(pod: Pod) -> list[Interface]:
+def guest_interfaces(pod: Pod, networks: Networks) -> list[Interface]:
     """What the guest configures."""
     service_addresses = tuple(f"{s.service_ip}/{128 if ':' in s.service_ip else 32}" for s in pod.spec.services)
     found = [Interface("lo", (*_LOOPBACK, *service_addresses))]
-    for index, spec in enumerate(interface_specs(pod)):
-        if spec.bridge:
-            gateways = (spec.gateway,) if spec.gateway else ()
+    for index, spec in enumerate(interface_specs(pod, networks)):
+        if spec.bridge or spec.namespace:
+            gateways = tuple(filter(None, (spec.gateway, spec.gateway6)))
             found.append(Interface(f"eth{index}", tuple(spec.addresses), gateways, spec.mtu))
         else:
             found.append(Interface(f"eth{index}", (usermode.ADDRESS,), (usermode.GATEWAY,), spec.mtu))
@@ -122,7 +135,7 @@ def guest_interfaces(pod: Pod) -> list[Interface]:
 
 
 async def machine_config(
-    pod: Pod, members: list[Container], *, images: ImageStore, secrets: Secrets, paths: Paths, directory: Path,
+    pod: Pod, members: list[Container], *, images: ImageStore, secrets: Secrets, networks: Networks, paths: Paths, directory: Path,
     kernel: Path, initramfs: Path, stack: contextlib.ExitStack, virtiofs: bool,
 ) -> MachineConfig:  # fmt: skip
     """Everything that the driver needs; what it opens is closed with the stack, after the launch."""
@@ -136,7 +149,7 @@ async def machine_config(
         kernel=kernel,
         initramfs=initramfs,
         disks=tuple(disks),
-        networks=await networks_of(pod, stack),
+        networks=await networks_of(pod, networks, stack),
         share=share_of(pod, directory, stack, use_virtiofs=virtiofs),
         expandable=not pod.implicit,
     )

@@ -17,9 +17,9 @@ import msgspec
 from ..errors import Conflict, HyperError
 from ..model import ids
 from ..model.status import Container, Pod, PodStatus
-from ..network import usermode
 from .events import Events
 from .life import PodLife
+from .networks import Networks
 from .provision import Provisioner
 from .registry import Registry
 from .runtime import Runtime, record
@@ -30,9 +30,10 @@ log = logging.getLogger(__name__)
 class Machines:
     """Boots and ends them."""
 
-    def __init__(self, registry: Registry, provisioner: Provisioner, events: Events, driver: str) -> None:
+    def __init__(self, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events, driver: str) -> None:
         self._registry = registry
         self._provisioner = provisioner
+        self._networks = networks
         self._events = events
         self._driver = driver
         self._lives: dict[str, PodLife] = {}
@@ -80,9 +81,15 @@ class Machines:
     async def _boot(self, pod_id: str, life: PodLife) -> Runtime:
         pod = self._registry.pod(pod_id)
         await self._check_volumes(pod)
-        pod = self.update(pod_id, ports=[usermode.free_port(p) for p in pod.spec.ports])
+        pod = self.update(pod_id, ports=self._networks.ports_in_force(pod))
         members = self._registry.members(pod_id)
-        runtime = await self._provisioner.boot(pod, members)
+        try:
+            await self._networks.bring_up(pod)
+            pod = self._registry.pod(pod_id)
+            runtime = await self._provisioner.boot(pod, members)
+        except BaseException:
+            await self._networks.take_down(pod_id)
+            raise
         life.runtime = runtime
         self.save(pod_id, runtime)
         for c in members if pod.implicit else []:
@@ -165,6 +172,7 @@ class Machines:
 
     async def _take_down(self, pod_id: str, life: PodLife, runtime: Runtime, *, clean: bool, error: str = "") -> None:
         await runtime.stop(clean=clean)
+        await self._networks.take_down(pod_id)
         life.runtime = None
         if life.watch and life.watch is not asyncio.current_task():
             life.watch.cancel()

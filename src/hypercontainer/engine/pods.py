@@ -30,6 +30,7 @@ from . import resolve
 from .containers import ALIVE, Containers
 from .events import Events
 from .machines import Machines
+from .networks import Networks
 from .paths import Paths
 from .plan import check_plan, levels
 from .registry import Registry
@@ -45,13 +46,14 @@ class Pods:
 
     def __init__(
         self, *, paths: Paths, registry: Registry, images: ImageStore, containers: Containers, machines: Machines,
-        volumes: Volumes, secrets: Secrets, events: Events,
+        networks: Networks, volumes: Volumes, secrets: Secrets, events: Events,
     ) -> None:  # fmt: skip
         self._paths = paths
         self._registry = registry
         self._images = images
         self._containers = containers
         self._machines = machines
+        self._networks = networks
         self._volumes = volumes
         self._secrets = secrets
         self._events = events
@@ -105,9 +107,11 @@ class Pods:
             self._secrets.put(id_, secret, value)
         volumes = await self._volumes.of_pod(id_, plan.volumes)
         hostname = plan.hostname or name[:63].rstrip("-._").replace("_", "-").lower()
+        aliases = [n for c in plan.containers for n in (c.name, *c.aliases) if n]
+        spec, attachments = self._networks.plan(id_, plan.spec, aliases)
         pod = Pod(
-            id=id_, name=name, created_at=ids.now(), hostname=hostname, vcpus=vcpus, memory=memory, spec=plan.spec,
-            labels=plan.labels, volumes=volumes,
+            id=id_, name=name, created_at=ids.now(), hostname=hostname, vcpus=vcpus, memory=memory, spec=spec,
+            labels=plan.labels, volumes=volumes, attachments=attachments,
         )  # fmt: skip
         self._registry.put_pod(pod)
         return pod
@@ -265,12 +269,14 @@ class Pods:
         pod = self._registry.pod(key)
         runtime = self._machines.runtime(pod.id)
         for port in ports:
+            self._networks.check_port(pod, port)
             resolved = usermode.free_port(port)
-            if runtime:
+            if runtime and not pod.attachments:
                 await runtime.machine.add_port(resolved)
             pod = self._registry.pod(pod.id)
             spec = msgspec.structs.replace(pod.spec, ports=[*pod.spec.ports, port])
             self._machines.update(pod.id, spec=spec, ports=[*pod.ports, resolved])
+        await self._networks.refresh()
         return self._registry.pod(pod.id).ports
 
     async def remove_ports(self, key: str, ports: list[PortMapping]) -> list[PortMapping]:
@@ -287,10 +293,11 @@ class Pods:
             if not matching:
                 raise InvalidState(f"pod {pod.name} does not publish {wanted.container_port}/{wanted.protocol}",
                                    hint=f"see `hyperctl ports ls {pod.name}`")  # fmt: skip
-            for port in matching if runtime else []:
+            for port in matching if runtime and not pod.attachments else []:
                 await runtime.machine.remove_port(port)  # type: ignore[union-attr]
             spec = msgspec.structs.replace(pod.spec, ports=[p for p in pod.spec.ports if not same(p)])
             pod = self._machines.update(pod.id, spec=spec, ports=[p for p in pod.ports if p not in matching])
+        await self._networks.refresh()
         return pod.ports
 
     # -- described --------------------------------------------------------------------

@@ -28,6 +28,7 @@ from .builtins import run_builtin, run_process
 from .guest_files import files_of, injected_archive
 from .guest_mounts import guest_mounts, mount_volume, unmount_volume
 from .machine_config import guest_interfaces, image_serial, machine_config, root_disks, scratch_serial, volume_disk, volume_serial
+from .networks import Networks
 from .paths import Paths
 from .runtime import Runtime
 from .secrets import Secrets
@@ -51,12 +52,14 @@ class Provisioner:
     """Boots pods, builds containers in them."""
 
     def __init__(
-        self, paths: Paths, driver: Driver, images: ImageStore, secrets: Secrets, boot: Callable[[], BootFiles], *, virtiofs: bool
+        self, paths: Paths, driver: Driver, images: ImageStore, secrets: Secrets, networks: Networks, boot: Callable[[], BootFiles], *,
+        virtiofs: bool,
     ) -> None:  # fmt: skip
         self._paths = paths
         self._driver = driver
         self._images = images
         self._secrets = secrets
+        self._networks = networks
         self._boot_files = boot
         self._virtiofs = virtiofs
 
@@ -71,18 +74,18 @@ class Provisioner:
             undo.callback(remove_tree, directory)
             with contextlib.ExitStack() as handed_over:
                 config = await machine_config(
-                    pod, members, images=self._images, secrets=self._secrets, paths=self._paths, directory=directory, kernel=files.kernel,
+                    pod, members, images=self._images, secrets=self._secrets, networks=self._networks, paths=self._paths, directory=directory, kernel=files.kernel,
                     initramfs=files.initramfs, stack=handed_over, virtiofs=self._virtiofs,
                 )  # fmt: skip
                 machine = await self._driver.launch(config)
             undo.push_async_callback(machine.kill)
             session = await self._greet(machine)
             undo.callback(session.close)
-            await session.setup_pod(pod.hostname, guest_interfaces(pod), pod.spec.sysctls, pod.spec.shm_size)
+            await session.setup_pod(pod.hostname, guest_interfaces(pod, self._networks), _sysctls(pod), pod.spec.shm_size)
             if batch := firewall_batch(pod):
                 await run_builtin(session, Builtin.FIREWALL, stdin=batch, what="the pod's services")
             undo.pop_all()
-            return Runtime(machine, session, directory, disks={d.serial for d in config.disks})
+            return Runtime(machine, session, directory, disks={d.serial for d in config.disks}, cards=dict(config.taps))
 
     async def _greet(self, machine: Machine) -> GuestSession:
         try:
@@ -112,7 +115,7 @@ class Provisioner:
         for name in dict.fromkeys(m.volume for m in container.mounts if m.volume):
             await self._mount(runtime, pod, name)
         mounts = guest_mounts(container, runtime.volumes)
-        files = files_of(pod, container, self._secrets, names)
+        files = files_of(pod, container, self._secrets, self._networks, names)
         guest = resolve.guest_container(container, pod.memory, image_serial(container), scratch_serial(container), mounts, files)
         await runtime.session.create_container(guest)
         runtime.built.add(container.id)
@@ -188,7 +191,14 @@ class Provisioner:
             await machine.kill()
             remove_tree(directory)
             return None
-        return Runtime(machine, session, directory, disks=set(vm.disks), volumes=dict(vm.volumes), built=set(vm.built))
+        return Runtime(
+            machine, session, directory, cards=dict(vm.cards), disks=set(vm.disks), volumes=dict(vm.volumes), built=set(vm.built)
+        )
+
+
+def _sysctls(pod: Pod) -> dict[str, str]:
+    """A pod's neighbours shall not tell it of routers."""
+    return {**({"net.ipv6.conf.all.accept_ra": "0", "net.ipv6.conf.default.accept_ra": "0"} if pod.attachments else {}), **pod.spec.sysctls}
 
 
 async def _reconnect(machine: Machine, token: bytes) -> GuestSession | None:

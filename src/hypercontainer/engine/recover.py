@@ -16,6 +16,7 @@ from ..model import ids
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from .containers import ALIVE, Containers
 from .machines import Machines
+from .networks import Networks
 from .pods import Pods
 from .provision import Provisioner
 from .registry import Registry
@@ -24,7 +25,9 @@ from .runtime import Runtime
 _LOST = "its virtual machine ended while hyperd was not running"
 
 
-async def recover(registry: Registry, containers: Containers, machines: Machines, pods: Pods, provisioner: Provisioner) -> None:
+async def recover(
+    registry: Registry, containers: Containers, machines: Machines, pods: Pods, networks: Networks, provisioner: Provisioner
+) -> None:
     """Take up what runs; settle the records of what has ended; go on with what was to be started."""
     found = registry.pods()
     runtimes = await asyncio.gather(*(provisioner.reattach(pod) for pod in found))
@@ -32,6 +35,8 @@ async def recover(registry: Registry, containers: Containers, machines: Machines
         if runtime is not None:
             machines.adopt(pod, runtime)
         elif pod.vm or pod.status in (PodStatus.RUNNING, PodStatus.STARTING, PodStatus.STOPPING):
+            await networks.take_down(pod.id)
+            pod = registry.pod(pod.id)
             registry.put_pod(msgspec.structs.replace(pod, vm=None, status=PodStatus.EXITED, finished_at=ids.now()))
         members = registry.members(pod.id)
         for container in members:

@@ -8,6 +8,7 @@ import re
 
 from ..errors import Conflict, InvalidArgument, NotFound
 from ..model.ids import new_name, short
+from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 from ..state.database import Database
 
@@ -22,6 +23,7 @@ class Registry:
         self._containers = {c.id: c for c in database.containers()}
         self._pods = {p.id: p for p in database.pods()}
         self._volumes = {v.name: v for v in database.volumes()}
+        self._networks = {n.id: n for n in database.networks()}
         self._reserved: set[str] = set()
         self.changed = asyncio.Event()  # pulsed when a container's or a pod's record changes
 
@@ -160,6 +162,41 @@ class Registry:
     def remove_volume(self, name: str) -> None:
         self._db.remove_volume(name)
         self._volumes.pop(name, None)
+
+    # -- networks ---------------------------------------------------------------
+
+    def networks(self) -> list[Network]:
+        return sorted(self._networks.values(), key=lambda n: n.name)
+
+    def network(self, key: str) -> Network:
+        """By name or id.
+
+        :raise NotFound: when there is none.
+        """
+        for network in self._networks.values():
+            if key == network.name or (len(key) >= 4 and network.id.startswith(key)):
+                return network
+        raise NotFound(f"no such network: {key}", hint="see `hyperctl network ls`")
+
+    def check_network_name(self, name: str) -> None:
+        """:raise InvalidArgument: malformed. :raise Conflict: taken."""
+        if not _NAME.match(name):
+            raise InvalidArgument(f"invalid network name {name!r}",
+                                  hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit")  # fmt: skip
+        if any(n.name == name for n in self._networks.values()):
+            raise Conflict(f"the name {name!r} is taken by another network", hint="choose another")
+
+    def put_network(self, network: Network) -> None:
+        self._db.put_network(network)
+        self._networks[network.id] = network
+
+    def remove_network(self, id_: str) -> None:
+        self._db.remove_network(id_)
+        self._networks.pop(id_, None)
+
+    def attached(self, name: str) -> list[Pod]:
+        """The pods of a network."""
+        return [p for p in self._pods.values() if any(a.network == name for a in p.attachments)]
 
     def volume_users(self, name: str) -> list[Pod]:
         return [p for p in self._pods.values() if any(v.named == name for v in p.volumes)]

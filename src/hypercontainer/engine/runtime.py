@@ -28,6 +28,7 @@ class Runtime:
     session: GuestSession
     directory: Path
     handles: dict[str, GuestProcessHandle] = field(default_factory=dict)
+    cards: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
     disks: set[str] = field(default_factory=set)  # serial numbers
     volumes: dict[str, str] = field(default_factory=dict)  # name -> what the guest calls it
     built: set[str] = field(default_factory=set)  # containers that the guest has
@@ -60,6 +61,7 @@ def record(pod: Pod, runtime: Runtime, driver: str) -> Pod:
         accelerator=runtime.machine.accelerator,
         processes={container: handle.id for container, handle in runtime.handles.items()},
         built=sorted(runtime.built),
+        cards=dict(runtime.cards),
         disks=sorted(runtime.disks),
         volumes=dict(runtime.volumes),
     )

@@ -144,6 +144,10 @@ class GuestSession(asyncio.Protocol):
         attrs += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in sysctls.items()]
         await self.request(Type.POD_SETUP, attrs)
 
+    async def set_interface(self, interface: Interface) -> None:
+        """Bring a card of a running pod up, or down."""
+        await self.request(Type.POD_SETUP, [(Tag.INTERFACE, interface.attrs())])
+
     async def create_container(self, container: GuestContainer) -> None:
         await self.request(Type.CONTAINER_CREATE, container.attrs())
 

@@ -57,7 +57,18 @@ _OPTIONS = [
     click.option("--log-driver", type=click.Choice(["json-file", "none"]), default="json-file", help="Where output is kept."),
     click.option("--log-opt", multiple=True, metavar="NAME=VALUE", help="max-size and max-file of json-file."),
     click.option("--pod", default="", metavar="POD", help="Join a pod instead of making one."),
-    click.option("--network", type=click.Choice(["user", "none"]), default="user", help="Network of the pod."),
+    click.option("--network", "--net", multiple=True, metavar="user|none|NAME|cni:NAME", help="Network of the pod; may be repeated."),
+    click.option("--network-alias", multiple=True, help="A further name in its network."),
+    click.option("--ip", default="", help="IPv4 address in its network."),
+    click.option("--ip6", default="", help="IPv6 address in its network."),
+    click.option("--mac-address", default="", help="MAC address of its card."),
+    click.option("--dns", multiple=True, help="Name server, instead of the network's."),
+    click.option("--dns-search", multiple=True, help="Search domain."),
+    click.option("--dns-option", multiple=True, help="Option of resolv.conf."),
+    click.option("--add-host", multiple=True, metavar="NAME:IP", help="A line of /etc/hosts."),
+    click.option("--allow", multiple=True, metavar="CIDR[:PORT]", help="The only destinations that it may reach."),
+    click.option("--ingress-rate", default="", metavar="RATE", help="Most that it may receive, such as 10m (bits per second)."),
+    click.option("--egress-rate", default="", metavar="RATE", help="Most that it may send."),
     click.option("--pull", type=click.Choice(["missing", "always", "never"]), default="missing", help="When to pull the image."),
     click.option("--platform", default="", help="Platform of the image, such as linux/amd64."),
     click.option("--rm", is_flag=True, help="Remove the container when it ends."),
@@ -180,6 +191,8 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
 
     :raise InvalidArgument: naming the flag's value and what would be right.
     """
+    from .netoptions import networking
+
     labels = [line for f in o["label_file"] for line in _read_lines(f, "label file")] + list(o["label"])
     resources = Resources(cpus=o["cpus"], memory=parse_size(o["memory"]) if o["memory"] else 0, pids=max(0, o["pids_limit"]))
     return ContainerSpec(
@@ -203,7 +216,7 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         cap_drop=list(o["cap_drop"]),
         no_new_privileges=_no_new_privileges(o["security_opt"]),
         ports=parse_ports(o["publish"]),
-        network=o["network"],
+        **networking(o),
         stop_signal=o["stop_signal"],
         stop_timeout=o["stop_timeout"],
         auto_remove=o["rm"],

@@ -43,7 +43,7 @@ def pod() -> None:
 @click.option("--cpus", type=click.IntRange(min=0), default=0, help="Virtual CPUs.")
 @click.option("-m", "--memory", default="", help="Memory of the machine, such as 512m.")
 @click.option("--shm-size", default="", help="Size of /dev/shm [default: 64m].")
-@click.option("--network", type=click.Choice(["user", "none"]), default="user", help="Network of the pod.")
+@click.option("--network", multiple=True, metavar="user|none|NAME|cni:NAME", help="Network of the pod; may be repeated.")
 @click.option(
     "--exit-policy", type=click.Choice(["stop", "continue"]), default="continue", help="What to do when the last container has ended."
 )
@@ -64,7 +64,8 @@ def _empty(name: str, o: dict[str, Any]) -> dict[str, Any]:
     ports = [{"hostPort": p.host_port or "", "containerPort": p.container_port, "protocol": p.protocol, "hostIP": p.host_ip}
              for p in parse_ports(o["publish"])]  # fmt: skip
     return {
-        "id": name, "hostname": o["hostname"], "labels": labels, "portmappings": ports, "network": o["network"],
+        "id": name, "hostname": o["hostname"], "labels": labels, "portmappings": ports,
+        "network": o["network"][0] if o["network"] else "", "networks": [{"name": n} for n in o["network"][1:]],
         "exitPolicy": o["exit_policy"], "shmSize": o["shm_size"] or 64,
         "resource": {"vcpu": o["cpus"], "memory": parse_size(o["memory"]) >> 20 if o["memory"] else 0},
     }  # fmt: skip

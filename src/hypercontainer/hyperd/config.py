@@ -47,6 +47,10 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     log_max_files: Annotated[int, Meta(ge=1)] = 3
     scratch_size: str = f"{DEFAULT_SIZE >> 30}g"
     insecure_registries: list[str] = []
+    network: str = ""  # of pods that name none: bridge, user, none; "" is bridge for root, where the host allows it
+    bridge: str = "hyper0"
+    bridge_subnet: str = "192.168.123.0/24"
+    bridge_subnet6: str = "fd7c:9a1e:6b0d::/64"
     virtiofs: bool = True  # off: QEMU serves shared directories itself, over 9p
     live_restore: bool = False  # leave containers running when hyperd ends
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -10,6 +10,7 @@ import fcntl
 import grp
 import logging
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from aiohttp import web
 from .. import __version__
 from ..api import app
 from ..engine.engine import Engine, Settings
+from ..engine.networks import NetworkSettings
 from ..engine.paths import Paths
 from ..engine.provision import BootFiles
 from ..errors import Conflict, HyperError, NotFound, PermissionDenied
@@ -117,8 +119,14 @@ def build_engine(config: Config) -> Engine:
         boot_timeout=config.boot_timeout,
         insecure_registries=frozenset(config.insecure_registries),
         virtiofs=config.virtiofs,
+        network=NetworkSettings(config.network or _default_network(), config.bridge, config.bridge_subnet, config.bridge_subnet6),
     )
     return Engine(settings, driver, kernel, boot)
+
+
+def _default_network() -> str:
+    """Root's pods are in a network of this host, where it can be made; a user's have the hypervisor's own."""
+    return "bridge" if os.geteuid() == 0 and shutil.which("nft") and os.access("/dev/net/tun", os.W_OK) else "user"
 
 
 async def serve(config: Config, ready_fd: int | None) -> None:

@@ -72,6 +72,7 @@ class TapNetwork:
 
     mac: str
     fd: int
+    name: str = ""  # of the interface on the host
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,11 @@ class MachineConfig:
     networks: tuple[UserNetwork | TapNetwork, ...] = ()
     share: VirtioFs | NineP | None = None
     expandable: bool = False  # disks may be added later
+
+    @property
+    def taps(self) -> list[tuple[str, str]]:
+        """Names and MAC addresses of the taps."""
+        return [(n.name, n.mac) for n in self.networks if isinstance(n, TapNetwork) and n.name]
 
 
 class Machine(Protocol):

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from .base import Model
-from .specs import MIB, ContainerSpec, PortMapping
+from .network import Egress, NetworkRequest, Rate
+from .specs import MIB, ContainerSpec, HostEntry, PortMapping
 
 SHM_DEFAULT = 64 * MIB
 ExitPolicy = Literal["stop", "continue"]
@@ -37,9 +38,11 @@ class InterfaceSpec(Model, frozen=True, kw_only=True):
     bridge: str = ""
     addresses: list[str] = field(default_factory=list)  # CIDR
     gateway: str = ""
+    gateway6: str = ""
     mac: str = ""
     mtu: Annotated[int, Meta(ge=0, le=65535)] = 0
     ifname: str = ""  # of the tap on the host
+    namespace: str = ""  # of the tap, with CNI
 
 
 class WhiteLists(Model, frozen=True, kw_only=True):
@@ -50,13 +53,6 @@ class WhiteLists(Model, frozen=True, kw_only=True):
 
     internal_networks: list[str] = field(default_factory=list)
     external_networks: list[str] = field(default_factory=list)
-
-
-class HostEntry(Model, frozen=True, kw_only=True):
-    """A line of /etc/hosts."""
-
-    ip: str
-    names: list[str]
 
 
 class VolumeRequest(Model, frozen=True, kw_only=True):
@@ -93,7 +89,11 @@ class VolumeSpec(Model, frozen=True, kw_only=True):
 class PodSpec(Model, frozen=True, kw_only=True):
     """The part of a pod that its containers share."""
 
-    network: Literal["user", "none"] = "user"
+    network: str = ""  # user, none, a network's name, cni:NAME; "" is the daemon's default
+    networks: list[NetworkRequest] = field(default_factory=list)
+    allow: list[Egress] = field(default_factory=list)
+    ingress_rate: Rate = 0  # bits per second to the pod
+    egress_rate: Rate = 0
     ports: list[PortMapping] = field(default_factory=list)
     interfaces: list[InterfaceSpec] = field(default_factory=list)
     services: list[Service] = field(default_factory=list)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from .base import Model
+from .network import Egress, NetworkRequest, Rate
 
 MIB = 1 << 20
 # Below this the guest's kernel and init leave a program nothing to run in.
@@ -136,6 +137,13 @@ class LogOptions(Model, frozen=True, kw_only=True):
     path: str = ""  # instead of the container's own directory
 
 
+class HostEntry(Model, frozen=True, kw_only=True):
+    """A line of /etc/hosts."""
+
+    ip: str
+    names: list[str]
+
+
 class ContainerSpec(Model, frozen=True, kw_only=True):
     """A container to create; what is None or empty comes from the image."""
 
@@ -159,7 +167,15 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     cap_drop: list[str] = field(default_factory=list)
     no_new_privileges: bool = False
     ports: list[PortMapping] = field(default_factory=list)
-    network: Literal["user", "none"] = "user"
+    network: str = ""  # user, none, a network's name, cni:NAME; "" is the daemon's default
+    networks: list[NetworkRequest] = field(default_factory=list)  # in full, or several
+    allow: list[Egress] = field(default_factory=list)  # empty: every destination
+    dns: list[str] = field(default_factory=list)
+    dns_search: list[str] = field(default_factory=list)
+    dns_options: list[str] = field(default_factory=list)
+    hosts: list[HostEntry] = field(default_factory=list)
+    ingress_rate: Rate = 0  # bits per second to the pod
+    egress_rate: Rate = 0
     pod: str = ""  # name or id of the pod to join; "" is a pod of its own
     mounts: list[Mount] = field(default_factory=list)
     files: list[InjectedFile] = field(default_factory=list)

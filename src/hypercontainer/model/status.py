@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import field
 
 from .base import Model
+from .network import Attachment, CniState
 from .pods import PodSpec
 from .specs import ContainerSpec, HealthCheck, Mount, PortMapping
 
@@ -103,6 +104,7 @@ class Vm(Model, frozen=True, kw_only=True):
     accelerator: str = ""
     processes: dict[str, int] = field(default_factory=dict)  # container -> process number
     built: list[str] = field(default_factory=list)  # containers that the guest has
+    cards: dict[str, str] = field(default_factory=dict)  # taps in networks -> MAC addresses, spare ones too
     disks: list[str] = field(default_factory=list)  # serial numbers of what is plugged in
     volumes: dict[str, str] = field(default_factory=dict)  # mounted ones -> what the guest calls them
 
@@ -156,6 +158,8 @@ class Pod(Model, frozen=True, kw_only=True):
     labels: dict[str, str] = field(default_factory=dict)
     volumes: list[PodVolume] = field(default_factory=list)
     ports: list[PortMapping] = field(default_factory=list)  # with the host ports in force
+    attachments: list[Attachment] = field(default_factory=list)  # to networks of this host
+    cni: CniState | None = None  # while it runs in a network of CNI's
     status: PodStatus = PodStatus.CREATED
     error: str = ""
     started_at: str = ""

@@ -26,10 +26,23 @@ async def open_tap(name: str, bridge: str, mtu: int = 0) -> int:
         raise NotFound(f"there is no bridge {bridge!r} on this host", hint="create it, or name another")
     if os.path.exists(f"/sys/class/net/{name}"):
         raise Conflict(f"the interface name {name!r} is taken on this host", hint="choose another ifname")
+    fd = create_tap(name)
+    try:
+        await join(name[:_NAME_MAX], bridge, mtu)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def create_tap(name: str) -> int:
+    """A new tap in this thread's network namespace.
+
+    :raise PermissionDenied: without CAP_NET_ADMIN.
+    """
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name[:_NAME_MAX].encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR))
-        await _join(name[:_NAME_MAX], bridge, mtu)
     except PermissionError as error:
         os.close(fd)
         raise PermissionDenied("a network card on a bridge needs the right to administer the network", hint="run hyperd as root") from error
@@ -39,10 +52,21 @@ async def open_tap(name: str, bridge: str, mtu: int = 0) -> int:
     return fd
 
 
-async def _join(name: str, bridge: str, mtu: int) -> None:
+async def leave(name: str) -> None:
+    """Take a tap out of its bridge."""
+    from pyroute2 import AsyncIPRoute
+
+    async with AsyncIPRoute() as route:
+        await route.link("set", index=socket.if_nametoindex(name), master=0, state="down")
+
+
+async def join(name: str, bridge: str, mtu: int) -> None:
+    """Bring a tap into a bridge."""
     from pyroute2 import AsyncIPRoute  # a tenth of a second to import
 
     async with AsyncIPRoute() as route:
         index, master = socket.if_nametoindex(name), socket.if_nametoindex(bridge)
         extra = {"mtu": mtu} if mtu else {}
         await route.link("set", index=index, master=master, state="up", **extra)
+        # With br_netfilter a published port that leads back to who asks is a frame back to its own card.
+        await route.brport("set", index=index, mode=1)

@@ -13,6 +13,8 @@ from typing import Any
 
 from ..errors import InvalidArgument
 from ..model import pods, specs
+from ..model.network import NetworkRequest
+from ..model.rates import parse_allow, parse_rate
 from ..model.reference import short_name
 from ..model.units import parse_duration, parse_size
 from . import document as d
@@ -97,9 +99,13 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
     ports = [p for m in podfile.portmappings for p in _ports(m.host_port, m.container_port, m.protocol, m.host_ip)]
     ports += [p for c in podfile.containers for m in c.ports for p in _ports(m.host_port, m.container_port, m.protocol, "")]
     spec = pods.PodSpec(
-        network=podfile.network, ports=ports, interfaces=[_interface(i) for i in podfile.interfaces],
+        network=podfile.network, networks=[
+            NetworkRequest(name=n.name, ip=n.ip, ip6=n.ip6, mac=n.mac, aliases=n.aliases) for n in podfile.networks
+        ],
+        allow=[parse_allow(a) for a in podfile.allow], ingress_rate=parse_rate(str(podfile.ingress_rate)),
+        egress_rate=parse_rate(str(podfile.egress_rate)), ports=ports, interfaces=[_interface(i) for i in podfile.interfaces],
         services=[_service(s) for s in podfile.services], dns=podfile.dns, dns_options=podfile.dns_options,
-        dns_search=podfile.dns_search, hosts=[pods.HostEntry(ip=h.ip, names=h.names) for h in podfile.hosts],
+        dns_search=podfile.dns_search, hosts=[specs.HostEntry(ip=h.ip, names=h.names) for h in podfile.hosts],
         white_lists=pods.WhiteLists(
             internal_networks=podfile.portmapping_white_lists.internal_networks,
             external_networks=podfile.portmapping_white_lists.external_networks,

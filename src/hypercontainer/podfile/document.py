@@ -293,6 +293,16 @@ class Host(Part, frozen=True, kw_only=True):
     names: list[str]
 
 
+class NetworkMount(Part, frozen=True, kw_only=True):
+    """A network of this host that the pod is in."""
+
+    name: str
+    ip: str = ""
+    ip6: str = ""
+    mac: str = ""
+    aliases: list[str] = field(default_factory=list)
+
+
 class Podfile(Part, frozen=True, kw_only=True):
     """One pod: a virtual machine and the containers in it."""
 
@@ -309,7 +319,11 @@ class Podfile(Part, frozen=True, kw_only=True):
     dns_options: list[str] = field(default_factory=list)
     dns_search: list[str] = field(default_factory=list)
     hosts: list[Host] = field(default_factory=list)
-    network: Literal["user", "none"] = "user"
+    network: str = ""
+    networks: list[NetworkMount] = field(default_factory=list)
+    allow: list[str] = field(default_factory=list)
+    ingress_rate: int | str = 0
+    egress_rate: int | str = 0
     init_containers: list[Container] = field(default_factory=list)
     containers: list[Container] = field(default_factory=list)
     files: list[File] = field(default_factory=list)

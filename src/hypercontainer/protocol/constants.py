@@ -126,6 +126,7 @@ class Tag(IntEnum):
     KERNEL_USED = 76
     GID = 77
     SHM_SIZE = 78
+    DOWN = 79
 
 
 class GuestCode(IntEnum):

@@ -17,9 +17,10 @@ class Interface:
     addresses: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
     mtu: int = 0
+    down: bool = False  # take it down, and the addresses away
 
     def attrs(self) -> Attrs:
-        out: Attrs = [(Tag.NAME, self.name)]
+        out: Attrs = [(Tag.NAME, self.name), *([(Tag.DOWN, 1)] if self.down else [])]
         out += [(Tag.ADDRESS, a) for a in self.addresses]
         out += [(Tag.GATEWAY, g) for g in self.gateways]
         return out + ([(Tag.MTU, self.mtu)] if self.mtu else [])

@@ -13,14 +13,17 @@ from pathlib import Path
 import msgspec
 
 from ..errors import NoSpace, Unavailable
+from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
 CREATE TABLE pods (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
 CREATE TABLE volumes (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
+CREATE TABLE networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
 """
+_FROM_2 = "CREATE TABLE networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);"
 # Version 1 knew only pods of one container, which are implicit.
 _FROM_1 = """
 CREATE TABLE volumes (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
@@ -40,8 +43,9 @@ class Database:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
                 self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
-            elif version == 1:
-                self._db.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
+            elif version < _SCHEMA_VERSION:
+                steps = (_FROM_1 if version == 1 else "") + _FROM_2
+                self._db.executescript(f"BEGIN; {steps} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
         except sqlite3.DatabaseError as error:
             raise Unavailable(f"cannot open the state database {path}: {error}",
                               hint="move it away to start with an empty state") from error  # fmt: skip
@@ -65,6 +69,15 @@ class Database:
 
     def remove_volume(self, name: str) -> None:
         self._db.execute("DELETE FROM volumes WHERE id=?", (name,))
+
+    def networks(self) -> list[Network]:
+        return [msgspec.json.decode(row[0], type=Network) for row in self._db.execute("SELECT document FROM networks")]
+
+    def put_network(self, network: Network) -> None:
+        self._put("networks", network.id, network.name, msgspec.json.encode(network))
+
+    def remove_network(self, id_: str) -> None:
+        self._db.execute("DELETE FROM networks WHERE id=?", (id_,))
 
     def put_container(self, container: Container) -> None:
         """Insert or replace; idempotent.

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host's side of networks: bridges, name servers, and one set of rules.
+
+The rules are made anew from what runs, and replaced as a whole; so nothing of
+a pod can stay behind, and what a crash left goes with the next change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from ..errors import Unavailable
+from ..model.network import Network
+from ..model.status import Pod
+from ..network import addresses, links
+from ..network.dns import NameServer
+from ..network.proxy import LOOPBACK, Relay
+from ..network.ruleset import Bridge, Card, Published, Ruleset
+from ..sys.process import run
+from .registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+class HostNetwork:
+    """What the running pods in networks need of the host."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._lock = asyncio.Lock()
+        self._up: set[str] = set()  # pods whose cards and ports are in the rules
+        self._applied = ""
+        self._servers: dict[str, NameServer] = {}
+        self._relays: dict[tuple[str, int], Relay] = {}
+
+    async def add(self, pod: Pod) -> None:
+        """Before the pod's machine; again when its attachments have changed."""
+        async with self._lock:
+            for a in pod.attachments:
+                await self._ensure(self._registry.network(a.network))
+            self._up.add(pod.id)
+            await self._apply()
+
+    async def drop(self, pod_id: str) -> None:
+        """After it. Idempotent."""
+        if pod_id in self._up:
+            async with self._lock:
+                self._up.discard(pod_id)
+                await self._apply()
+
+    async def refresh(self) -> None:
+        """After a change of a pod's ports or attachments."""
+        async with self._lock:
+            await self._apply()
+
+    async def remove(self, network: Network) -> None:
+        """Its bridge and name server; no pod is in it. Idempotent."""
+        async with self._lock:
+            self._close_server(network.name)
+            await self._apply()
+            await links.remove_bridge(network.bridge)
+
+    async def open(self) -> None:
+        """Keep what the running pods have; remove what belongs to none."""
+        self._up = {p.id for p in self._registry.pods() if p.vm and p.attachments}
+        known = {n.bridge for n in self._registry.networks()}
+        for bridge in links.bridges():
+            if bridge not in known:
+                await links.remove_bridge(bridge)
+        for name in {a.network for p in self._registry.pods() if p.id in self._up for a in p.attachments}:
+            await self._ensure(self._registry.network(name))
+        if known:
+            await self._apply(force=True)
+
+    async def close(self) -> None:
+        """Leave what running pods need; with none, leave nothing."""
+        for name in list(self._servers):
+            self._close_server(name)
+        for relay in self._relays.values():
+            relay.close()
+        self._relays.clear()
+        if not self._up and self._applied:
+            await self._apply()
+            for network in self._registry.networks():
+                await links.remove_bridge(network.bridge)
+
+    async def _ensure(self, network: Network) -> None:
+        await links.make_bridge(network)
+        if network.name in self._servers:
+            return
+        server = NameServer(
+            lambda name: self._lookup(network.name, name), lambda ip: self._reverse(network.name, ip), forward=not network.internal
+        )  # fmt: skip
+        try:
+            await server.open([network.gateway, *([network.gateway6] if network.gateway6 else [])])
+        except OSError as error:
+            server.close()
+            raise Unavailable(f"the name server of network {network.name} cannot listen: {error}",
+                              hint="another one may listen on all addresses") from error  # fmt: skip
+        self._servers[network.name] = server
+
+    def _close_server(self, name: str) -> None:
+        if server := self._servers.pop(name, None):
+            server.close()
+
+    def _lookup(self, network: str, name: str) -> list[str]:
+        found: list[str] = []
+        for pod in self._registry.attached(network):
+            if pod.id not in self._up:
+                continue
+            for a in pod.attachments:
+                if a.network == network and name in (pod.name.lower(), pod.hostname.lower(), *(x.lower() for x in a.aliases)):
+                    found += [x for x in (a.ip, a.ip6) if x]
+        return found
+
+    def _reverse(self, network: str, ip: str) -> str:
+        pods = self._registry.attached(network)
+        return next((p.name for p in pods for a in p.attachments if a.network == network and ip in (a.ip, a.ip6)), "")
+
+    def _ruleset(self) -> Ruleset:
+        running = [p for p in self._registry.pods() if p.id in self._up]
+        used = {a.network for p in running for a in p.attachments}
+        bridges = tuple(
+            Bridge(n.bridge, tuple(filter(None, (n.subnet, n.subnet6))), n.internal)
+            for n in self._registry.networks() if n.name in used or n.name in self._servers
+        )  # fmt: skip
+        cards = tuple(
+            Card(a.tap, a.mac, a.ip, a.ip6, addresses.link_local(a.mac), tuple(p.spec.allow), p.spec.egress_rate) for p in running for a in p.attachments
+        )  # fmt: skip
+        published = tuple(Published(port, p.attachments[0].ip, p.attachments[0].ip6) for p in running for port in p.ports)
+        return Ruleset(bridges, cards, published)
+
+    async def _apply(self, *, force: bool = False) -> None:
+        rules = self._ruleset()
+        text = rules.text()
+        if not force and (text == self._applied or (not self._applied and not rules.bridges)):
+            return
+        done = await run("nft", "-f", "-", stdin=text.encode())
+        if done.status:
+            raise Unavailable(
+                f"nftables refused the rules: {done.stderr.strip().splitlines()[:1]}", hint="is the package nftables installed?"
+            )
+        self._applied = text
+        await self._sync_relays()
+
+    async def _sync_relays(self) -> None:
+        """Published ports on ::1, which NAT cannot do."""
+        wanted = {
+            (p.port.protocol, p.port.host_port): (p.ip, p.port.container_port)
+            for p in self._ruleset().published if p.port.host_ip in ("", "::", LOOPBACK)
+        }  # fmt: skip
+        for key in [k for k in self._relays if k not in wanted]:
+            self._relays.pop(key).close()
+        for key, target in wanted.items():
+            if key not in self._relays:
+                relay = Relay(*key, target)
+                try:
+                    await relay.open()
+                except OSError as error:  # a host without IPv6, or a program of its own there
+                    log.info("port %d/%s is not published on ::1: %s", key[1], key[0], error)
+                    continue
+                self._relays[key] = relay

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of this host, and the pods in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv6Network, ip_network
+from typing import Any
+
+import msgspec
+
+from ..errors import Conflict, InvalidArgument, InvalidState, Unsupported
+from ..model import ids
+from ..model.network import DEFAULT_NETWORK, Attachment, Network, NetworkInfo, NetworkRequest, NetworkSpec
+from ..model.pods import InterfaceSpec, PodSpec
+from ..model.specs import PortMapping
+from ..model.status import Pod, Pruned
+from ..network import addresses, cni, links, tap
+from ..network.owner import port_owner
+from ..network.usermode import free_port
+from ..protocol.messages import Interface
+from .events import Events
+from .host_network import HostNetwork
+from .registry import Registry
+from .runtime import Runtime
+
+CNI = "cni:"  # before the name of a network that CNI plugins make
+_TAP = "ht"  # of our taps' names: this, ten digits of the pod's id, and a number
+_SPARES = 1
+_RESERVED = ("user", "none", "host", "default")
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The daemon's own network, and what a pod gets that names none."""
+
+    default: str = "user"
+    bridge: str = "hyper0"
+    subnet: str = "192.168.123.0/24"
+    subnet6: str = "fd7c:9a1e:6b0d::/64"
+
+
+class Networks:
+    """Create, list, remove; bring pods in and out."""
+
+    def __init__(self, registry: Registry, settings: NetworkSettings, events: Events) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._events = events
+        self._host = HostNetwork(registry)
+
+    # -- networks -------------------------------------------------------------------
+
+    async def create(self, spec: NetworkSpec) -> Network:
+        """:raise Conflict: the name or the subnet is taken. :raise InvalidArgument: malformed."""
+        if spec.name in _RESERVED or spec.name.startswith(CNI):
+            raise InvalidArgument(f"the network name {spec.name!r} has a meaning of its own", hint="choose another")
+        self._registry.check_network_name(spec.name)
+        prefix6 = IPv6Network(self._settings.subnet6).supernet(new_prefix=48)
+        others = [*self._registry.networks(), self._default_record()]
+        network = addresses.plan(spec, ids.new_id(), ids.now(), others, await links.routed_subnets(), prefix6)
+        self._registry.put_network(network)
+        self._events.publish("network", "create", network.id, name=network.name)
+        return network
+
+    def _default_record(self) -> Network:
+        s = self._settings
+        spec = NetworkSpec(name=DEFAULT_NETWORK, subnets=[s.subnet, *([s.subnet6] if s.subnet6 else [])])
+        made = addresses.plan(spec, "0" * 32, ids.now(), [], [], IPv6Network("fd00::/48"))
+        return msgspec.structs.replace(made, bridge=s.bridge)
+
+    def find(self, key: str) -> Network:
+        """The daemon's own is made when it is first asked for.
+
+        :raise NotFound: no such network.
+        """
+        if key == DEFAULT_NETWORK and not any(n.name == key for n in self._registry.networks()):
+            self._registry.put_network(self._default_record())
+        return self._registry.network(key)
+
+    def info(self, network: Network) -> NetworkInfo:
+        pods = {
+            p.name: [x for a in p.attachments if a.network == network.name for x in (a.ip, a.ip6) if x]
+            for p in self._registry.attached(network.name)
+        }
+        return NetworkInfo(network=network, pods=pods)
+
+    def all(self) -> list[NetworkInfo]:
+        return [self.info(n) for n in self._registry.networks()]
+
+    async def remove(self, key: str) -> Network:
+        """:raise Conflict: when pods are in it."""
+        network = self._registry.network(key)
+        users = [p.name for p in self._registry.attached(network.name)]
+        if users:
+            raise Conflict(f"network {network.name} is in use by {', '.join(users)}", hint="remove or disconnect them first")
+        self._registry.remove_network(network.id)
+        await self._host.remove(network)
+        self._events.publish("network", "destroy", network.id, name=network.name)
+        return network
+
+    async def prune(self) -> Pruned:
+        unused = [n for n in self._registry.networks() if not self._registry.attached(n.name)]
+        return Pruned(removed=[(await self.remove(n.id)).name for n in unused])
+
+    # -- pods -----------------------------------------------------------------------
+
+    def plan(self, pod_id: str, spec: PodSpec, aliases: list[str]) -> tuple[PodSpec, list[Attachment]]:
+        """The specification with its network named, and the pod's cards.
+
+        :raise NotFound: no such network. :raise Conflict: an address is taken.
+        """
+        mode = spec.network or ("" if spec.networks or spec.interfaces else self._settings.default)
+        requests = list(spec.networks)
+        if mode and mode not in ("user", "none") and not mode.startswith(CNI):
+            requests.insert(0, NetworkRequest(name=mode))
+        named = msgspec.structs.replace(spec, network=mode or requests[0].name if requests or mode else "none")
+        found: list[Attachment] = []
+        for request in requests:
+            found.append(self._attachment(pod_id, request, len(found), found, aliases))
+        return named, found
+
+    def _attachment(self, pod_id: str, request: NetworkRequest, index: int, mine: list[Attachment], aliases: list[str]) -> Attachment:
+        network = self.find(request.name)
+        if any(a.network == network.name for a in mine):
+            raise Conflict(f"the pod is in network {network.name} already", hint="name it once")
+        used = {
+            x
+            for p in self._registry.attached(network.name)
+            for a in p.attachments
+            if a.network == network.name
+            for x in (a.ip, a.ip6, a.mac)
+        }
+        if request.mac and (request.mac in used or not _is_mac(request.mac)):
+            raise InvalidArgument(f"invalid or taken MAC address {request.mac!r}", hint="write it as 0a:00:00:00:00:01, lower case")
+        ip, ip6 = addresses.allocate(network, used, request.ip, request.ip6)
+        return Attachment(network=network.name, interface=f"eth{index}", tap=f"{_TAP}{pod_id[:10]}{index}", mac=request.mac or addresses.new_mac(),
+                          ip=ip, ip6=ip6, aliases=[*request.aliases, *aliases])  # fmt: skip
+
+    def cards(self, pod: Pod) -> list[InterfaceSpec]:
+        """The pod's attachments as cards; the first network with a way out has the default route."""
+        if pod.cni:
+            four = next((g for g in pod.cni.gateways if ":" not in g), "")
+            six = next((g for g in pod.cni.gateways if ":" in g), "")
+            return [
+                InterfaceSpec(
+                    namespace=pod.cni.namespace, addresses=pod.cni.addresses, gateway=four, gateway6=six, mac=pod.cni.mac, mtu=pod.cni.mtu
+                )
+            ]
+        found: list[InterfaceSpec] = []
+        routed = False
+        for a in pod.attachments:
+            network = self._registry.network(a.network)
+            own = self._own_addresses(a)
+            gateway = "" if routed or network.internal else network.gateway
+            gateway6 = network.gateway6 if gateway and a.ip6 else ""
+            routed = routed or bool(gateway)
+            found.append(
+                InterfaceSpec(
+                    bridge=network.bridge, addresses=own, gateway=gateway, gateway6=gateway6, mac=a.mac, mtu=network.mtu, ifname=a.tap
+                )
+            )
+        return found
+
+    def name_servers(self, pod: Pod) -> list[str]:
+        return pod.cni.dns if pod.cni else [self._registry.network(a.network).gateway for a in pod.attachments]
+
+    def ports_in_force(self, pod: Pod) -> list[PortMapping]:
+        """The pod's published ports with the numbers that it gets.
+
+        :raise Conflict: naming who has one.
+        """
+        for port in pod.spec.ports:
+            self.check_port(pod, port)
+        return [free_port(p) for p in pod.spec.ports]
+
+    def check_port(self, pod: Pod, port: PortMapping) -> None:
+        """:raise Conflict: when another pod, or a process of this host, has it."""
+        if not port.host_port:
+            return
+        where = f"{port.host_ip or '0.0.0.0'}:{port.host_port}/{port.protocol}"
+        for other in self._registry.pods():
+            for p in other.ports if other.vm and other.id != pod.id else []:
+                same_place = p.host_ip == port.host_ip or not p.host_ip or not port.host_ip
+                if (p.host_port, p.protocol) == (port.host_port, port.protocol) and same_place:
+                    raise Conflict(
+                        f"cannot publish {where}: Address already in use by pod {other.name}", hint="choose another host port with -p"
+                    )
+        if pod.attachments and (owner := port_owner(port.host_port, port.protocol)):
+            raise Conflict(f"cannot publish {where}: Address already in use by {owner}", hint="choose another host port with -p")
+
+    async def bring_up(self, pod: Pod) -> None:
+        """Before the pod's machine: bridges, names, rules; or what CNI's plugins make."""
+        if pod.spec.network.startswith(CNI):
+            self._put(pod, cni=await cni.attach(pod.spec.network.removeprefix(CNI), pod.id, pod.ports))
+        if not pod.attachments:
+            return
+        await self._host.add(pod)
+
+    async def take_down(self, pod_id: str) -> None:
+        """After it. Idempotent."""
+        pod = self._registry.pod(pod_id) if self._registry.has_pod(pod_id) else None
+        if pod and pod.cni:
+            await cni.detach(pod.cni, pod.id, pod.ports)
+            self._put(pod, cni=None)
+        await self._host.drop(pod_id)
+
+    async def refresh(self) -> None:
+        """After a change of a running pod's ports."""
+        await self._host.refresh()
+
+    async def open(self) -> None:
+        await self._host.open()
+
+    async def close(self) -> None:
+        await self._host.close()
+
+    # -- while it runs ------------------------------------------------------------------
+
+    def spares(self, pod: Pod) -> int:
+        """Cards that a pod's machine gets for networks that it joins later: it takes none while it runs."""
+        return _SPARES if pod.attachments and not pod.implicit else 0
+
+    async def connect(self, key: str, request: NetworkRequest, runtime: Runtime | None) -> Pod:
+        """Bring a pod into a network, at once when it runs.
+
+        :raise Unsupported: when its machine has no spare card.
+        """
+        pod = self._registry.pod(key)
+        made = self._attachment(pod.id, request, len(pod.attachments), pod.attachments, [])
+        if runtime is None:
+            return self._put(pod, attachments=[*pod.attachments, made])
+        taken = {a.tap for a in pod.attachments}
+        spare = next((t for t in runtime.cards if t not in taken), None)
+        if spare is None:
+            raise Unsupported(f"{pod.name} is running, and its virtual machine has no spare network card", hint="stop it first")
+        if request.mac:
+            raise Unsupported(f"{pod.name} is running, and its spare card has an address", hint="stop it first, or leave the address out")
+        index = list(runtime.cards).index(spare)
+        made = msgspec.structs.replace(made, tap=spare, mac=runtime.cards[spare], interface=f"eth{index}")
+        network = self._registry.network(made.network)
+        pod = self._put(pod, attachments=[*pod.attachments, made])
+        await self.bring_up(pod)
+        await tap.join(spare, network.bridge, network.mtu)
+        await runtime.session.set_interface(Interface(made.interface, tuple(self._own_addresses(made)), (), network.mtu))
+        return pod
+
+    async def disconnect(self, key: str, name: str, runtime: Runtime | None) -> Pod:
+        """:raise InvalidState: when it is not in it."""
+        pod = self._registry.pod(key)
+        network = self._registry.network(name)
+        gone = next((a for a in pod.attachments if a.network == network.name), None)
+        if gone is None:
+            raise InvalidState(f"{pod.name} is not in network {network.name}", hint="see `hyperctl network inspect`")
+        left = [a for a in pod.attachments if a is not gone]
+        if runtime is None:
+            renumbered = [msgspec.structs.replace(a, interface=f"eth{i}", tap=tap_name(pod, i)) for i, a in enumerate(left)]
+            return self._put(pod, attachments=renumbered)
+        await runtime.session.set_interface(Interface(gone.interface, tuple(self._own_addresses(gone)), down=True))
+        await tap.leave(gone.tap)
+        pod = self._put(pod, attachments=left)
+        await self.refresh()
+        return pod
+
+    def _own_addresses(self, a: Attachment) -> list[str]:
+        network = self._registry.network(a.network)
+        own = [f"{a.ip}/{ip_network(network.subnet).prefixlen}"]
+        return own + ([f"{a.ip6}/{ip_network(network.subnet6).prefixlen}"] if a.ip6 else [])
+
+    def _put(self, pod: Pod, **changes: Any) -> Pod:
+        changed = msgspec.structs.replace(pod, **changes)
+        self._registry.put_pod(changed)
+        return changed
+
+
+def tap_name(pod: Pod, index: int) -> str:
+    return f"{_TAP}{pod.id[:10]}{index}"
+
+
+def _is_mac(text: str) -> bool:
+    parts = text.split(":")
+    try:
+        return len(parts) == 6 and all(len(p) == 2 for p in parts) and int(parts[0], 16) & 1 == 0 and text == text.lower()
+    except ValueError:
+        return False

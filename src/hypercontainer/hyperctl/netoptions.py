@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flags of run and create that say how a pod is connected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InvalidArgument
+from ..model.network import NetworkRequest
+from ..model.rates import parse_allow, parse_rate
+from ..model.specs import HostEntry
+
+
+def _host_entry(text: str) -> HostEntry:
+    name, colon, ip = text.partition(":")
+    if not name or not colon or not ip:
+        raise InvalidArgument(f"invalid host {text!r}", hint="write NAME:IP")
+    return HostEntry(ip=ip.strip("[]"), names=[name])
+
+
+def networking(o: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a specification that say how a pod is connected."""
+    names, own = list(o["network"]), {"ip": o["ip"], "ip6": o["ip6"], "mac": o["mac_address"], "aliases": list(o["network_alias"])}
+    plain = len(names) == 1 and (names[0] in ("user", "none") or names[0].startswith("cni:"))
+    if any(own.values()) and (plain or len(names) > 1):
+        raise InvalidArgument("addresses and aliases need one network", hint="name one with --network, and connect the others later")
+    if any(own.values()) and not names:
+        names = ["bridge"]
+    requests = [] if plain or not names else [NetworkRequest(name=n, **(own if len(names) == 1 else {})) for n in names]
+    return {
+        "network": names[0] if plain else "", "networks": requests, "dns": list(o["dns"]), "dns_search": list(o["dns_search"]),
+        "dns_options": list(o["dns_option"]), "hosts": [_host_entry(h) for h in o["add_host"]], "allow": [parse_allow(a) for a in o["allow"]],
+        "ingress_rate": parse_rate(o["ingress_rate"]), "egress_rate": parse_rate(o["egress_rate"]),
+    }  # fmt: skip

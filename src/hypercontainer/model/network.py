@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of pods: what is asked for, and what there is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, field
+
+from .base import Model
+
+DEFAULT_NETWORK = "bridge"  # the daemon's own, by Docker's name
+Rate = Annotated[int, Meta(ge=0)]  # bits per second, 0 is no limit
+
+
+class NetworkSpec(Model, frozen=True, kw_only=True):
+    """A network to create; what is empty the daemon chooses."""
+
+    name: str
+    subnets: list[str] = field(default_factory=list)  # one IPv4 and one IPv6 at most, CIDR
+    gateways: list[str] = field(default_factory=list)
+    ip_range: str = ""  # of the IPv4 subnet: where addresses are taken from
+    internal: bool = False  # no way out
+    ipv6: bool = False
+    mtu: Annotated[int, Meta(ge=0, le=65535)] = 0
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class Network(Model, frozen=True, kw_only=True):
+    """A network: a bridge of the host with a subnet."""
+
+    id: str
+    name: str
+    created_at: str
+    bridge: str
+    subnet: str
+    gateway: str
+    subnet6: str = ""
+    gateway6: str = ""
+    ip_range: str = ""
+    internal: bool = False
+    mtu: int = 1500
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class NetworkRequest(Model, frozen=True, kw_only=True):
+    """A network that a pod wants to be in; what is empty the daemon chooses."""
+
+    name: str
+    ip: str = ""
+    ip6: str = ""
+    mac: str = ""
+    aliases: list[str] = field(default_factory=list)
+
+
+class Egress(Model, frozen=True, kw_only=True):
+    """A destination that a pod may reach; port 0 is every port."""
+
+    cidr: str
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+
+
+class Attachment(Model, frozen=True, kw_only=True):
+    """A pod's card in a network."""
+
+    network: str
+    interface: str  # in the guest
+    tap: str  # on the host
+    mac: str
+    ip: str
+    ip6: str = ""
+    aliases: list[str] = field(default_factory=list)
+
+
+class CniState(Model, frozen=True, kw_only=True):
+    """What CNI plugins made for a pod that runs."""
+
+    network: str
+    namespace: str
+    mac: str
+    mtu: int = 0
+    addresses: list[str] = field(default_factory=list)  # CIDR
+    gateways: list[str] = field(default_factory=list)
+    dns: list[str] = field(default_factory=list)
+
+
+class NetworkInfo(Model, frozen=True, kw_only=True):
+    """A network with who is in it: names of pods and their addresses."""
+
+    network: Network
+    pods: dict[str, list[str]]

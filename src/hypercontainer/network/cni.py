@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods in networks that CNI plugins make (https://www.cni.dev/docs/spec/, versions 0.3.1 to 1.0.0).
+
+The plugins build what they would for a container: an interface in a network
+namespace. There a tap takes its place: everything that arrives at one is
+redirected to the other, and the guest has the interface's addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import NotFound, Unavailable
+from ..model.network import CniState
+from ..model.specs import PortMapping
+from ..sys.process import run
+from .tap import create_tap
+
+CONFIG = Path("/etc/cni/net.d")
+PLUGINS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+_NAMESPACES = Path("/run/netns")
+_INTERFACE, _TAP = "eth0", "tap0"
+_CLONE_NEWNET = 0x40000000
+
+
+def find_network(name: str, directory: Path = CONFIG) -> dict[str, Any]:
+    """The list of plugins of that name.
+
+    :raise NotFound: no configuration has it.
+    """
+    for path in sorted(directory.glob("*.conf*")):
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if found.get("name") == name:
+            single = {"cniVersion": found.get("cniVersion", "0.3.1"), "name": name, "plugins": [found]}
+            return found if "plugins" in found else single
+    raise NotFound(f"no CNI network {name!r} in {directory}", hint="see the names in its files")
+
+
+async def _call(
+    plugin: dict[str, Any], network: dict[str, Any], command: str, pod_id: str, netns: str, previous: Any, ports: list[PortMapping]
+) -> Any:
+    binary = shutil.which(plugin["type"], path=":".join(PLUGINS))
+    if not binary:
+        raise Unavailable(f"the CNI plugin {plugin['type']!r} is not installed", hint="install containernetworking-plugins")
+    config = {**plugin, "name": network["name"], "cniVersion": network.get("cniVersion", "0.3.1")}
+    if previous:
+        config["prevResult"] = previous
+    if (config.get("capabilities") or {}).get("portMappings"):
+        mappings = [
+            {"hostPort": p.host_port, "containerPort": p.container_port, "protocol": p.protocol, "hostIP": p.host_ip} for p in ports
+        ]
+        config["runtimeConfig"] = {"portMappings": mappings}
+    settings = {
+        "CNI_COMMAND": command,
+        "CNI_CONTAINERID": pod_id,
+        "CNI_NETNS": netns,
+        "CNI_IFNAME": _INTERFACE,
+        "CNI_PATH": ":".join(PLUGINS),
+    }
+    done = await run("env", *(f"{k}={v}" for k, v in settings.items()), binary, stdin=json.dumps(config).encode())
+    if done.status:
+        try:
+            message = json.loads(done.stdout)["msg"]
+        except (ValueError, KeyError):
+            message = (done.stderr or done.stdout).strip()
+        raise Unavailable(f"the CNI plugin {plugin['type']} failed: {message}", hint=f"check the network {network['name']!r}")
+    return json.loads(done.stdout) if done.stdout.strip() else previous
+
+
+async def _tool(*args: str) -> str:
+    done = await run(*args)
+    if done.status:
+        raise Unavailable(f"{' '.join(args)}: {done.stderr.strip()}", hint="is the package iproute2 installed?")
+    return done.stdout
+
+
+async def attach(name: str, pod_id: str, ports: list[PortMapping]) -> CniState:
+    """Make the namespace, run the plugins, join interface and tap.
+
+    :raise NotFound: no such network. :raise Unavailable: a plugin failed; nothing is left behind.
+    """
+    network = find_network(name)
+    namespace = f"hyc-{pod_id[:10]}"
+    await _tool("ip", "netns", "add", namespace)
+    try:
+        await _tool("ip", "-n", namespace, "link", "set", "lo", "up")
+        result: Any = None
+        for plugin in network["plugins"]:
+            result = await _call(plugin, network, "ADD", pod_id, str(_NAMESPACES / namespace), result, ports)
+        return await _state(name, namespace, result)
+    except BaseException:
+        await detach(CniState(network=name, namespace=namespace, mac=""), pod_id, ports)
+        raise
+
+
+async def _state(name: str, namespace: str, result: dict[str, Any]) -> CniState:
+    link = json.loads(await _tool("ip", "-n", namespace, "-json", "link", "show", _INTERFACE))[0]
+    addresses = [ip["address"] for ip in result.get("ips", [])]
+    gateways = [ip["gateway"] for ip in result.get("ips", []) if ip.get("gateway")]
+    # The guest has them now.
+    await _tool("ip", "-n", namespace, "addr", "flush", "dev", _INTERFACE)
+    servers = (result.get("dns") or {}).get("nameservers") or []
+    return CniState(
+        network=name, namespace=namespace, mac=link["address"], mtu=link["mtu"], addresses=addresses, gateways=gateways, dns=servers
+    )
+
+
+async def detach(state: CniState, pod_id: str, ports: list[PortMapping]) -> None:
+    """Undo `attach`. Idempotent; what a plugin complains of does not stop the others."""
+    path = str(_NAMESPACES / state.namespace)
+    try:
+        network = find_network(state.network)
+        for plugin in reversed(network["plugins"]):
+            try:
+                await _call(plugin, network, "DEL", pod_id, path, None, ports)
+            except Unavailable:
+                continue
+    except NotFound:
+        pass
+    await run("ip", "netns", "del", state.namespace)
+
+
+async def open_tap(namespace: str) -> int:
+    """A descriptor of a tap in the namespace, joined to its interface."""
+    fd = await asyncio.to_thread(_in_namespace, namespace, lambda: create_tap(_TAP))
+    try:
+        await _tool("ip", "-n", namespace, "link", "set", _TAP, "up")
+        for source, target in ((_INTERFACE, _TAP), (_TAP, _INTERFACE)):
+            await _tool("tc", "-n", namespace, "qdisc", "add", "dev", source, "ingress")
+            await _tool("tc", "-n", namespace, "filter", "add", "dev", source, "parent", "ffff:", "protocol", "all", "u32", "match", "u8", "0", "0",
+                        "action", "mirred", "egress", "redirect", "dev", target)  # fmt: skip
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _in_namespace(namespace: str, action: Callable[[], int]) -> int:
+    """Run something in a network namespace: this thread goes there, and back."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net") as home, open(_NAMESPACES / namespace) as there:
+        if libc.setns(there.fileno(), _CLONE_NEWNET):
+            raise Unavailable(f"the namespace {namespace} cannot be entered: {os.strerror(ctypes.get_errno())}")
+        try:
+            return action()
+        finally:
+            libc.setns(home.fileno(), _CLONE_NEWNET)

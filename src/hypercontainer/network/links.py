@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bridges of the host, and the rates of taps, by rtnetlink."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import PermissionDenied
+from ..model.network import Network
+from .addresses import AnyNetwork
+
+if TYPE_CHECKING:
+    from pyroute2 import AsyncIPRoute
+
+PREFIX = "hy-"  # of the bridges of user networks
+_NODAD = 0x02  # IFA_F_NODAD
+_BURST = 64 << 10  # bytes that may pass at once
+_LATENCY = 50_000  # microseconds that a packet may wait
+
+
+@contextlib.asynccontextmanager
+async def _route() -> AsyncIterator[AsyncIPRoute]:
+    """:raise PermissionDenied: without CAP_NET_ADMIN."""
+    from pyroute2 import AsyncIPRoute  # a tenth of a second to import
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        async with AsyncIPRoute() as route:
+            yield route
+    except NetlinkError as error:
+        if error.code == 1:
+            raise PermissionDenied(
+                "networks need the right to administer this host's", hint="run hyperd as root, or use --network user"
+            ) from error
+        raise
+
+
+def exists(name: str) -> bool:
+    return os.path.exists(f"/sys/class/net/{name}")
+
+
+def bridges() -> list[str]:
+    """Ours, of user networks."""
+    return [name for name in os.listdir("/sys/class/net") if name.startswith(PREFIX) and exists(f"{name}/bridge")]
+
+
+async def make_bridge(network: Network) -> None:
+    """The bridge with its addresses, up; idempotent."""
+    if exists(network.bridge):
+        return
+    async with _route() as route:
+        await route.link("add", ifname=network.bridge, kind="bridge", br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0)
+        index = socket.if_nametoindex(network.bridge)
+        # Before it is up: nobody shall tell the host's bridge of routers, and a
+        # published port of 127.0.0.1 leads through it.
+        _sysctl(f"net/ipv6/conf/{network.bridge}/accept_ra", "0")
+        _sysctl(f"net/ipv6/conf/{network.bridge}/accept_dad", "0")
+        _sysctl(f"net/ipv4/conf/{network.bridge}/route_localnet", "1")
+        for gateway, subnet in ((network.gateway, network.subnet), (network.gateway6, network.subnet6)):
+            if gateway:
+                address = ip_interface(f"{gateway}/{ip_network(subnet).prefixlen}")
+                # Without a card in it the bridge has no carrier, and would wait for one to look for duplicates.
+                flags = {"flags": _NODAD} if address.version == 6 else {}
+                await route.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)
+        await route.link("set", index=index, state="up", mtu=network.mtu)
+    _sysctl("net/ipv4/ip_forward", "1")
+    if network.subnet6:
+        _sysctl("net/ipv6/conf/all/forwarding", "1")
+
+
+def _sysctl(path: str, value: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+        Path("/proc/sys", path).write_text(value)
+
+
+async def remove_bridge(name: str) -> None:
+    """Idempotent."""
+    if exists(name):
+        async with _route() as route:
+            await route.link("del", index=socket.if_nametoindex(name))
+
+
+async def limit(tap: str, rate: int) -> None:
+    """What a tap hands to its guest, in bits per second; the other direction is the ruleset's."""
+    async with _route() as route:
+        await route.tc("add", "tbf", socket.if_nametoindex(tap), 0x10000, rate=rate // 8, burst=_BURST, latency=_LATENCY)
+
+
+async def routed_subnets() -> list[tuple[str, AnyNetwork]]:
+    """What this host routes already, by interface: a new subnet must not hide it."""
+    found: list[tuple[str, AnyNetwork]] = []
+    async with _route() as route:
+        async for link in await route.addr("dump"):
+            name, address = link.get("label") or f"interface {link['index']}", link.get("address")
+            if address and not address.startswith("fe80:") and not name.startswith((PREFIX, "lo")):
+                found.append((f"interface {name}", ip_network(f"{address}/{link['prefixlen']}", strict=False)))
+    return found
