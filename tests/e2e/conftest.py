@@ -97,7 +97,7 @@ def launched(root: Path, *options: str, run: Path | None = None, prefix: tuple[s
     with tempfile.TemporaryDirectory(prefix="hye") as short:
         directory = run or Path(short)
         # Bridges are made in namespaces of a test's own only.
-        network = () if prefix else ("--network", "user")
+        network = () if prefix else ("--network", "user", "--user-network", "slirp")
         log = open(root.parent / f"{root.name}-hyperd.log", "ab")
         with log:
             process = subprocess.Popen(

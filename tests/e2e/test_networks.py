@@ -426,6 +426,7 @@ async def main():
         spec = ContainerSpec(image="busybox", network="n", ports=[PortMapping(container_port=80, host_port=21000 + i)])
         pod = engine.registry.pod((await engine.containers.create(spec)).pod)
         pod = engine._machines.update(pod.id, ports=engine.networks.ports_in_force(pod))
+        await engine.networks.prepare(pod)
         await engine.networks.bring_up(pod)
         (card,) = engine.networks.cards(pod)
         fds.append(await tap.open_tap(card.ifname, card.bridge))
@@ -520,3 +521,42 @@ def test_a_podfile_in_networks(world: World, tmp_path: Path) -> None:
         and world.sh("shop-web", "ping -c 1 -W 1 203.0.113.2 >/dev/null && echo reached") == ""
     )
     assert "limit rate over 1000000 bytes/second" in world.rules()
+
+
+def test_passt_where_it_is_installed(tmp_path: Path) -> None:
+    """The user-mode network by passt: published ports, names, the same commands."""
+    with (
+        namespaces() as name,
+        launched(tmp_path / "root", "--network", "user", "--user-network", "passt", prefix=("ip", "netns", "exec", name)) as daemon,
+    ):
+        host = World(name, daemon)
+        daemon.ctl("pull", "-q", "builtin:busybox")
+        daemon.ctl("run", "-d", "--name", "web", "-p", "8080:80", "busybox", *SERVE)
+        wait_for(lambda: host.fetch("http://203.0.113.1:8080/") != "", "the page, published by passt")
+        assert "10.0.2.15" in host.sh("web", "ip addr show eth0") and "nameserver 10.0.2.3" in host.sh("web", "cat /etc/resolv.conf")
+        refused = daemon.ctl("ports", "add", "web", "-p", "8081:80", check=False)
+        assert refused.returncode == 1 and "passt publishes ports only when it starts" in refused.stderr
+        daemon.ctl("stop", "-t", "0", "web")
+        assert daemon.ctl("ports", "add", "web", "-p", "8081:80").stdout.count("80") >= 2
+        daemon.ctl("start", "web")
+        wait_for(lambda: host.fetch("http://203.0.113.1:8081/") != "", "the page at its second port")
+
+
+def test_a_large_download_blocks_nothing(world: World) -> None:
+    """A gigabyte comes in while other streams of the pod are answered."""
+    out = world.name.replace("host", "out")
+    code = (
+        "import socket\ns=socket.create_server(('', 7100))\nc=s.accept()[0]\nb=bytes(1<<20)\nfor _ in range(1024): c.sendall(b)\nc.close()"
+    )
+    sender = subprocess.Popen(["ip", "netns", "exec", out, sys.executable, "-c", code])
+    try:
+        world.daemon.ctl("run", "-d", "--name", "loads", "busybox", *SLEEP)
+        world.daemon.ctl("exec", "-d", "loads", "sh", "-c", "until nc 203.0.113.2 7100 > /dev/null; do :; done; cat /sys/class/net/eth0/statistics/rx_bytes > /got")
+        answered = 0
+        while not world.sh("loads", "cat /got 2>/dev/null").strip():
+            assert world.sh("loads", "echo here") == "here"
+            answered += 1
+        assert int(world.sh("loads", "cat /got")) > 1 << 30 and answered >= 1
+    finally:
+        sender.kill()
+        sender.wait()

@@ -14,12 +14,13 @@ import pytest
 
 from hypercontainer.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from hypercontainer.guest import initramfs
-from hypercontainer.hypervisor.driver import Disk, MachineConfig, NineP, RbdDisk, TapNetwork, UserNetwork, VirtioFs
+from hypercontainer.hypervisor.driver import Disk, MachineConfig, NineP, RbdDisk, StreamNetwork, TapNetwork, UserNetwork, VirtioFs
 from hypercontainer.hypervisor.qemu import command, devices
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
 from hypercontainer.hypervisor.qemu.ports import check_port_free
 from hypercontainer.kernel.locate import locate
 from hypercontainer.model.specs import PortMapping
+from hypercontainer.network import passt
 
 CONFIG = MachineConfig(
     name="abcdef123456", directory=Path("/run/x"), vcpus=2, memory=128 << 20, kernel=Path("/k"), initramfs=Path("/i"),
@@ -99,6 +100,20 @@ def test_network() -> None:
     assert "hostfwd=tcp:0.0.0.0:8080-:80" in netdev and "hostfwd=udp:127.0.0.1:53-:53" in netdev
     tap = devices.network_options((TapNetwork("52:54:00:00:00:02", 17),))
     assert ("-netdev", "tap,id=net0,fd=17") in pairs(tap)
+
+
+def test_passt() -> None:
+    line = passt.arguments(
+        "passt",
+        9,
+        (
+            PortMapping(container_port=80, host_port=8080),
+            PortMapping(container_port=53, host_port=5353, host_ip="127.0.0.1", protocol="udp"),
+        ),
+    )
+    assert ("-t", "8080:80") in pairs(line) and ("-u", "127.0.0.1/5353:53") in pairs(line) and ("--fd", "9") in pairs(line)
+    options = devices.network_options((StreamNetwork("52:54:00:00:00:02", 17),))
+    assert ("-netdev", "stream,id=net0,server=off,addr.type=fd,addr.str=17") in pairs(options)
 
 
 def test_shared_directories() -> None:

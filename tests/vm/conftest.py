@@ -97,7 +97,7 @@ def run_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def config(root: Path, run_dir: Path) -> Config:
-    return Config(root=str(root), run=str(run_dir), network="user")
+    return Config(root=str(root), run=str(run_dir), network="user", user_network="slirp")
 
 
 @pytest.fixture

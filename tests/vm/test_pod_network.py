@@ -199,7 +199,7 @@ from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
 
 async def main() -> None:
-    config = Config(root=sys.argv[1], run=sys.argv[2], network="user")
+    config = Config(root=sys.argv[1], run=sys.argv[2], network="user", user_network="slirp")
     Paths(config.root_path, config.run_path).create()
     engine = build_engine(config)
     await engine.open()

@@ -34,11 +34,15 @@ class HostNetwork:
         self._servers: dict[str, NameServer] = {}
         self._relays: dict[tuple[str, int], Relay] = {}
 
-    async def add(self, pod: Pod) -> None:
-        """Before the pod's machine; again when its attachments have changed."""
+    async def prepare(self, pod: Pod) -> None:
+        """The bridges of its networks, and their name servers. Idempotent."""
         async with self._lock:
             for a in pod.attachments:
                 await self._ensure(self._registry.network(a.network))
+
+    async def add(self, pod: Pod) -> None:
+        """The pod's names and rules; again when its attachments have changed."""
+        async with self._lock:
             self._up.add(pod.id)
             await self._apply()
 

@@ -9,11 +9,12 @@ import os
 from pathlib import Path
 
 from ..errors import InvalidArgument
-from ..hypervisor.driver import AnyDisk, Disk, MachineConfig, NineP, RbdDisk, TapNetwork, UserNetwork, VirtioFs
+from ..hypervisor.driver import AnyDisk, AnyNetwork, Disk, MachineConfig, NineP, RbdDisk, StreamNetwork, TapNetwork, UserNetwork, VirtioFs
 from ..images.store import ImageStore
 from ..model.pods import InterfaceSpec
+from ..model.specs import PortMapping
 from ..model.status import Container, Pod, PodVolume
-from ..network import cni, links, tap, usermode
+from ..network import cni, links, passt, tap, usermode
 from ..network.addresses import new_mac
 from ..protocol.messages import Interface
 from ..volumes import share
@@ -91,9 +92,9 @@ def interface_specs(pod: Pod, networks: Networks) -> list[InterfaceSpec]:
     return cards or ([InterfaceSpec()] if pod.spec.network == "user" else [])
 
 
-async def networks_of(pod: Pod, networks: Networks, stack: contextlib.ExitStack) -> tuple[UserNetwork | TapNetwork, ...]:
+async def networks_of(pod: Pod, networks: Networks, stack: contextlib.ExitStack) -> tuple[AnyNetwork, ...]:
     """Cards for the driver; a tap's descriptor is closed with the stack."""
-    cards: list[UserNetwork | TapNetwork] = []
+    cards: list[AnyNetwork] = []
     specs = interface_specs(pod, networks)
     if pod.ports and not pod.attachments and not pod.cni and not any(not s.bridge for s in specs):
         raise InvalidArgument("published ports need an interface without a bridge", hint="add an interface that names none")
@@ -111,14 +112,22 @@ async def networks_of(pod: Pod, networks: Networks, stack: contextlib.ExitStack)
                 await links.limit(name, pod.spec.ingress_rate)
             cards.append(TapNetwork(mac, fd, name))
         else:
-            first = not any(isinstance(c, UserNetwork) for c in cards)
-            cards.append(UserNetwork(mac, tuple(pod.ports) if first and not pod.attachments else ()))
+            first = not any(isinstance(c, (UserNetwork, StreamNetwork)) for c in cards)
+            ports = tuple(pod.ports) if first and not pod.attachments else ()
+            cards.append(_user_network(mac, ports, networks, stack))
     for index in range(len(specs), len(specs) + networks.spares(pod)):
         name = tap_name(pod, index)
         fd = tap.create_tap(name)
         stack.callback(os.close, fd)
         cards.append(TapNetwork(new_mac(), fd, name))
     return tuple(cards)
+
+
+def _user_network(mac: str, ports: tuple[PortMapping, ...], networks: Networks, stack: contextlib.ExitStack) -> AnyNetwork:
+    binary = passt.find_passt() if networks.uses_passt else None
+    if binary is None:
+        return UserNetwork(mac, ports)
+    return StreamNetwork(mac, stack.enter_context(passt.start(binary, ports)).fileno())
 
 
 def guest_interfaces(pod: Pod, networks: Networks) -> list[Interface]:

@@ -84,9 +84,7 @@ class Machines:
         pod = self.update(pod_id, ports=self._networks.ports_in_force(pod))
         members = self._registry.members(pod_id)
         try:
-            await self._networks.bring_up(pod)
-            pod = self._registry.pod(pod_id)
-            runtime = await self._provisioner.boot(pod, members)
+            runtime = await self._boot_in_network(pod_id, members)
         except BaseException:
             await self._networks.take_down(pod_id)
             raise
@@ -98,6 +96,24 @@ class Machines:
         pod = self.update(pod_id, status=status, error="", started_at=ids.now(), finished_at="")
         life.watch = asyncio.create_task(self._watch(pod_id, life, runtime))
         self._tell("start", pod)
+        return runtime
+
+    async def _boot_in_network(self, pod_id: str, members: list[Container]) -> Runtime:
+        await self._networks.prepare(self._registry.pod(pod_id))
+        pod = self._registry.pod(pod_id)
+        # The rules take as long as a part of the boot; no container runs before they are there.
+        rules = asyncio.create_task(self._networks.bring_up(pod))
+        try:
+            runtime = await self._provisioner.boot(pod, members)
+        except BaseException:
+            rules.cancel()
+            await asyncio.gather(rules, return_exceptions=True)
+            raise
+        try:
+            await rules
+        except BaseException:
+            await runtime.stop(clean=False)
+            raise
         return runtime
 
     async def _check_volumes(self, pod: Pod) -> None:

@@ -15,7 +15,7 @@ from ..model.network import DEFAULT_NETWORK, Attachment, Network, NetworkInfo, N
 from ..model.pods import InterfaceSpec, PodSpec
 from ..model.specs import PortMapping
 from ..model.status import Pod, Pruned
-from ..network import addresses, cni, links, tap
+from ..network import addresses, cni, links, passt, tap
 from ..network.owner import port_owner
 from ..network.usermode import free_port
 from ..protocol.messages import Interface
@@ -38,6 +38,7 @@ class NetworkSettings:
     bridge: str = "hyper0"
     subnet: str = "192.168.123.0/24"
     subnet6: str = "fd7c:9a1e:6b0d::/64"
+    user_network: str = "auto"  # passt where it is installed, or slirp
 
 
 class Networks:
@@ -48,6 +49,12 @@ class Networks:
         self._settings = settings
         self._events = events
         self._host = HostNetwork(registry)
+
+    @property
+    def uses_passt(self) -> bool:
+        """For pods of the user-mode network."""
+        wanted = self._settings.user_network
+        return wanted == "passt" or (wanted == "auto" and passt.find_passt() is not None)
 
     # -- networks -------------------------------------------------------------------
 
@@ -189,13 +196,16 @@ class Networks:
         if pod.attachments and (owner := port_owner(port.host_port, port.protocol)):
             raise Conflict(f"cannot publish {where}: Address already in use by {owner}", hint="choose another host port with -p")
 
-    async def bring_up(self, pod: Pod) -> None:
-        """Before the pod's machine: bridges, names, rules; or what CNI's plugins make."""
+    async def prepare(self, pod: Pod) -> None:
+        """Before the pod's machine: the bridges, or what CNI's plugins make."""
         if pod.spec.network.startswith(CNI):
             self._put(pod, cni=await cni.attach(pod.spec.network.removeprefix(CNI), pod.id, pod.ports))
-        if not pod.attachments:
-            return
-        await self._host.add(pod)
+        await self._host.prepare(pod)
+
+    async def bring_up(self, pod: Pod) -> None:
+        """Before its containers: names and rules."""
+        if pod.attachments:
+            await self._host.add(pod)
 
     async def take_down(self, pod_id: str) -> None:
         """After it. Idempotent."""
@@ -240,6 +250,7 @@ class Networks:
         made = msgspec.structs.replace(made, tap=spare, mac=runtime.cards[spare], interface=f"eth{index}")
         network = self._registry.network(made.network)
         pod = self._put(pod, attachments=[*pod.attachments, made])
+        await self._host.prepare(pod)
         await self.bring_up(pod)
         await tap.join(spare, network.bridge, network.mtu)
         await runtime.session.set_interface(Interface(made.interface, tuple(self._own_addresses(made)), (), network.mtu))

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import Conflict, HyperError, InvalidState
+from ..errors import Conflict, HyperError, InvalidState, Unsupported
 from ..images.store import ImageStore
 from ..model import ids
 from ..model.pods import PodPlan
@@ -268,6 +268,8 @@ class Pods:
         """
         pod = self._registry.pod(key)
         runtime = self._machines.runtime(pod.id)
+        if runtime:
+            self._check_ports_can_change(pod)
         for port in ports:
             self._networks.check_port(pod, port)
             resolved = usermode.free_port(port)
@@ -279,10 +281,18 @@ class Pods:
         await self._networks.refresh()
         return self._registry.pod(pod.id).ports
 
+    def _check_ports_can_change(self, pod: Pod) -> None:
+        if not pod.attachments and self._networks.uses_passt:
+            raise Unsupported(
+                f"{pod.name} runs, and passt publishes ports only when it starts", hint="stop it first, or set user_network to slirp"
+            )
+
     async def remove_ports(self, key: str, ports: list[PortMapping]) -> list[PortMapping]:
         """Those with the same protocol and container port, and host port if given."""
         pod = self._registry.pod(key)
         runtime = self._machines.runtime(pod.id)
+        if runtime:
+            self._check_ports_can_change(pod)
         for wanted in ports:
 
             def same(p: PortMapping, wanted: PortMapping = wanted) -> bool:

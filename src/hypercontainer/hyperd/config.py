@@ -51,6 +51,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     bridge: str = "hyper0"
     bridge_subnet: str = "192.168.123.0/24"
     bridge_subnet6: str = "fd7c:9a1e:6b0d::/64"
+    user_network: Literal["auto", "passt", "slirp"] = "auto"
     virtiofs: bool = True  # off: QEMU serves shared directories itself, over 9p
     live_restore: bool = False  # leave containers running when hyperd ends
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -119,7 +119,9 @@ def build_engine(config: Config) -> Engine:
         boot_timeout=config.boot_timeout,
         insecure_registries=frozenset(config.insecure_registries),
         virtiofs=config.virtiofs,
-        network=NetworkSettings(config.network or _default_network(), config.bridge, config.bridge_subnet, config.bridge_subnet6),
+        network=NetworkSettings(
+            config.network or _default_network(), config.bridge, config.bridge_subnet, config.bridge_subnet6, config.user_network
+        ),
     )
     return Engine(settings, driver, kernel, boot)
 

@@ -34,6 +34,11 @@ from ..errors import HyperError
 @click.option("--bridge", help="The daemon's own bridge [default: hyper0].")
 @click.option("--bridge-subnet", help="Its IPv4 subnet [default: 192.168.123.0/24].")
 @click.option("--bridge-subnet6", help="Its IPv6 subnet [default: fd7c:9a1e:6b0d::/64].")
+@click.option(
+    "--user-network",
+    type=click.Choice(["auto", "passt", "slirp"]),
+    help="The user-mode network: passt where it is installed, or QEMU's slirp.",
+)
 @click.option("--virtiofs/--no-virtiofs", default=None, help="Serve directories by virtiofsd where it is installed, or always over 9p.")
 @click.option("--live-restore", is_flag=True, default=None, help="Leave containers running when hyperd ends.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")

@@ -76,6 +76,17 @@ class TapNetwork:
 
 
 @dataclass(frozen=True)
+class StreamNetwork:
+    """A connected socket that carries frames, as passt's; the caller closes it."""
+
+    mac: str
+    fd: int
+
+
+AnyNetwork = UserNetwork | TapNetwork | StreamNetwork
+
+
+@dataclass(frozen=True)
 class VirtioFs:
     """A directory tree served by a virtiofs daemon; `socket` is connected to it."""
 
@@ -108,7 +119,7 @@ class MachineConfig:
     kernel: Path
     initramfs: Path
     disks: tuple[AnyDisk, ...] = ()
-    networks: tuple[UserNetwork | TapNetwork, ...] = ()
+    networks: tuple[AnyNetwork, ...] = ()
     share: VirtioFs | NineP | None = None
     expandable: bool = False  # disks may be added later
 

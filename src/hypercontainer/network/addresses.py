@@ -11,8 +11,8 @@ from ..errors import Conflict, InvalidArgument
 from ..model.network import Network, NetworkSpec
 
 AnyNetwork = IPv4Network | IPv6Network
-_POOL = IPv4Network("10.210.0.0/16")  # user networks get a /24 of it
-_POOL6_BITS = 16
+# User networks get a /24 of the first that this host does not route already.
+_POOLS = (IPv4Network("10.210.0.0/16"), IPv4Network("172.30.0.0/16"), IPv4Network("192.168.128.0/17"))
 _SEARCH_MAX = 1 << 16  # addresses that are looked at in one subnet
 
 
@@ -36,11 +36,11 @@ def free_subnets(networks: list[Network], routes: list[tuple[str, AnyNetwork]], 
     :raise Conflict: when there is none left.
     """
     taken = [*((n.name, ip_network(n.subnet)) for n in networks), *routes]
-    for index, candidate in enumerate(_POOL.subnets(new_prefix=24)):
+    for index, candidate in enumerate(c for pool in _POOLS for c in pool.subnets(new_prefix=24)):
         if not any(candidate.version == other.version and candidate.overlaps(other) for _, other in taken):
             six = IPv6Network((int(prefix6.network_address) + ((index + 1) << 64), 64))
             return candidate, six
-    raise Conflict(f"no /24 of {_POOL} is free", hint="give --subnet")
+    raise Conflict(f"no /24 of {', '.join(map(str, _POOLS))} is free", hint="give --subnet")
 
 
 def _gateway(subnet: AnyNetwork, wanted: str) -> str:
@@ -68,9 +68,10 @@ def plan(
     if len(given) != (four is not None) + (six is not None):
         raise InvalidArgument("more than one subnet of the same IP version", hint="give one of each at most")
     others = [*((f"network {n.name}", ip_network(s)) for n in networks for s in (n.subnet, n.subnet6) if s), *routes]
-    free4, free6 = free_subnets(networks, routes, prefix6)
-    four = four or free4
-    six = six or (free6 if spec.ipv6 else None)
+    if four is None or (six is None and spec.ipv6):
+        free4, free6 = free_subnets(networks, routes, prefix6)
+        four = four or free4
+        six = six or (free6 if spec.ipv6 else None)
     wanted: list[AnyNetwork] = [four, *([six] if six else [])]
     for subnet in wanted:
         _check_overlap(subnet, others)

@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from ...errors import InvalidArgument
-from ..driver import AnyDisk, Disk, MachineConfig, NineP, RbdDisk, TapNetwork, UserNetwork, VirtioFs
+from ..driver import AnyDisk, AnyNetwork, Disk, MachineConfig, NineP, RbdDisk, StreamNetwork, UserNetwork, VirtioFs
 
 PLACES = 8  # virtio-mmio transports of microvm without ACPI
 SCSI = "scsi"
@@ -75,13 +75,15 @@ def disk_options(config: MachineConfig, fds: tuple[int, ...]) -> list[str]:
     return options
 
 
-def network_options(networks: tuple[UserNetwork | TapNetwork, ...]) -> list[str]:
-    """A card per network: slirp with its published ports, or a tap."""
+def network_options(networks: tuple[AnyNetwork, ...]) -> list[str]:
+    """A card per network: slirp with its published ports, passt's stream, or a tap."""
     options: list[str] = []
     for index, network in enumerate(networks):
         if isinstance(network, UserNetwork):
             forwards = "".join(f",hostfwd={forward(p.protocol, p.host_ip, p.host_port, p.container_port)}" for p in network.ports)
             options += ["-netdev", f"user,id=net{index},ipv6=off{forwards}"]
+        elif isinstance(network, StreamNetwork):
+            options += ["-netdev", f"stream,id=net{index},server=off,addr.type=fd,addr.str={network.fd}"]
         else:
             options += ["-netdev", f"tap,id=net{index},fd={network.fd}"]
         options += ["-device", f"virtio-net-device,netdev=net{index},mac={network.mac}"]

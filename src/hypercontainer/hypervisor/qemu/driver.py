@@ -16,7 +16,7 @@ from typing import Any
 from ...errors import Unavailable
 from ...sys import process
 from ...sys.files import remove_tree
-from ..driver import Capabilities, Disk, MachineConfig, NineP, TapNetwork, UserNetwork, VirtioFs
+from ..driver import Capabilities, Disk, MachineConfig, NineP, UserNetwork, VirtioFs
 from . import command, devices
 from .machine import CHANNEL, CONSOLE, LOG, MONITOR, PIDFILE, QemuMachine
 from .ports import check_port_free
@@ -147,6 +147,6 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> com
         monitor=listening(MONITOR),
         console=opened(config.directory / CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
         disks=tuple(opened(d.path, os.O_RDONLY if d.read_only else os.O_RDWR) for d in config.disks if isinstance(d, Disk)),
-        others=tuple([n.fd for n in config.networks if isinstance(n, TapNetwork)])
+        others=tuple([n.fd for n in config.networks if not isinstance(n, UserNetwork)])
         + ((config.share.socket,) if isinstance(config.share, VirtioFs) else ()),
     )
