@@ -28,6 +28,7 @@ bench: ## print figures beside those of podman, as medians with ratios
 	@scripts/setup test
 	.venv/bin/python -m bench
 	.venv/bin/python -m bench.pods
+	.venv/bin/python -m bench.networks
 
 man: ## write the man pages anew from the command line's own help
 	.venv/bin/python scripts/make_man.py

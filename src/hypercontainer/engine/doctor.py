@@ -13,6 +13,7 @@ from ..hypervisor.driver import Driver
 from ..kernel.locate import Kernel
 from ..model.status import Check
 from ..model.units import format_size
+from ..network.passt import find_passt
 from .paths import Paths
 
 _TOOLS = {"skopeo": "skopeo", "sqfstar": "squashfs-tools", "mkfs.ext4": "e2fsprogs"}
@@ -77,9 +78,15 @@ def _channel() -> Check:
 
 
 def _network() -> Check:
-    tun = os.access("/dev/net/tun", os.R_OK | os.W_OK)
-    found = "user-mode network (QEMU's slirp)" + ("; /dev/net/tun may be opened" if tun else "; no /dev/net/tun")
-    return Check(name="network", status="ok", found=found)
+    user = "passt" if find_passt() else "QEMU's slirp"
+    found = f"user-mode network by {user}"
+    if os.geteuid() != 0:
+        return Check(name="network", status="ok", found=found)
+    if not shutil.which("nft"):
+        return Check(name="network", status="warn", found=f"{found}; no networks of this host", hint="install the package nftables")
+    if not os.access("/dev/net/tun", os.W_OK):
+        return Check(name="network", status="warn", found=f"{found}; no networks of this host", hint="load the kernel module tun")
+    return Check(name="network", status="ok", found=f"bridges of this host; {found}")
 
 
 def _tool(tool: str, package: str) -> Check:

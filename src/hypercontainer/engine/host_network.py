@@ -13,7 +13,7 @@ import logging
 from ..errors import Unavailable
 from ..model.network import Network
 from ..model.status import Pod
-from ..network import addresses, links
+from ..network import addresses, docker_user, links
 from ..network.dns import NameServer
 from ..network.proxy import LOOPBACK, Relay
 from ..network.ruleset import Bridge, Card, Published, Ruleset
@@ -31,6 +31,7 @@ class HostNetwork:
         self._lock = asyncio.Lock()
         self._up: set[str] = set()  # pods whose cards and ports are in the rules
         self._applied = ""
+        self._forwarded: list[str] = []  # bridges that Docker's firewall knows of
         self._servers: dict[str, NameServer] = {}
         self._relays: dict[tuple[str, int], Relay] = {}
 
@@ -146,6 +147,10 @@ class HostNetwork:
                 f"nftables refused the rules: {done.stderr.strip().splitlines()[:1]}", hint="is the package nftables installed?"
             )
         self._applied = text
+        bridges = [b.name for b in rules.bridges]
+        if force or bridges != self._forwarded:
+            self._forwarded = bridges
+            await docker_user.sync(bridges)
         await self._sync_relays()
 
     async def _sync_relays(self) -> None:
