@@ -56,9 +56,9 @@ class World:
 
 
 @contextlib.contextmanager
-def namespaces() -> Iterator[str]:
+def namespaces(tag: str = "") -> Iterator[str]:
     """A host, with a way to 203.0.113.2 and 2001:db8::2 outside."""
-    host, outside = f"hy-host-{os.getpid()}", f"hy-out-{os.getpid()}"
+    host, outside = f"hy-host{tag}-{os.getpid()}", f"hy-out{tag}-{os.getpid()}"
 
     def ip(where: str, words: str) -> None:
         subprocess.run(["ip", "-n", where, *words.split()], check=True)
@@ -528,7 +528,7 @@ def test_a_podfile_in_networks(world: World, tmp_path: Path) -> None:
 def test_passt_where_it_is_installed(tmp_path: Path) -> None:
     """The user-mode network by passt: published ports, names, the same commands."""
     with (
-        namespaces() as name,
+        namespaces("-passt") as name,
         launched(tmp_path / "root", "--network", "user", "--user-network", "passt", prefix=("ip", "netns", "exec", name)) as daemon,
     ):
         host = World(name, daemon)

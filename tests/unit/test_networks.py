@@ -97,7 +97,7 @@ def test_hardware_addresses() -> None:
 
 def server(*, forward: bool = False) -> NameServer:
     names = {"a": ["10.0.0.2", "fd00::2"], "both": ["10.0.0.2", "10.0.0.3"]}
-    return NameServer(lambda n: names.get(n, []), lambda ip: {"10.0.0.2": "a"}.get(ip, ""), forward=forward, servers=list)
+    return NameServer(lambda n, _: names.get(n, []), lambda ip: {"10.0.0.2": "a"}.get(ip, ""), forward=forward, servers=list)
 
 
 def asked(s: NameServer, name: str, kind: str) -> DNSRecord:

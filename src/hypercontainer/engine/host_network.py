@@ -95,7 +95,7 @@ class HostNetwork:
         if network.name in self._servers:
             return
         server = NameServer(
-            lambda name: self._lookup(network.name, name), lambda ip: self._reverse(network.name, ip), forward=not network.internal
+            lambda name, client: self._lookup(network.name, name, client), lambda ip: self._reverse(network.name, ip), forward=not network.internal
         )  # fmt: skip
         try:
             await server.open([network.gateway, *([network.gateway6] if network.gateway6 else [])])
@@ -109,14 +109,16 @@ class HostNetwork:
         if server := self._servers.pop(name, None):
             server.close()
 
-    def _lookup(self, network: str, name: str) -> list[str]:
+    def _lookup(self, network: str, name: str, client: str) -> list[str]:
+        """A pod in several networks finds the names of all, whichever of their servers it asks."""
+        mine = [p for p in self._registry.attached(network) if any(a.network == network and client in (a.ip, a.ip6) for a in p.attachments)]
+        networks = [network, *(a.network for p in mine for a in p.attachments if a.network != network)]
         found: list[str] = []
-        for pod in self._registry.attached(network):
-            if pod.id not in self._up:
-                continue
-            for a in pod.attachments:
-                if a.network == network and name in (pod.name.lower(), pod.hostname.lower(), *(x.lower() for x in a.aliases)):
-                    found += [x for x in (a.ip, a.ip6) if x]
+        for where in networks:
+            for pod in self._registry.attached(where):
+                for a in pod.attachments if pod.id in self._up else []:
+                    if a.network == where and name in (pod.name.lower(), pod.hostname.lower(), *(x.lower() for x in a.aliases)):
+                        found += [x for x in (a.ip, a.ip6) if x]
         return found
 
     def _reverse(self, network: str, ip: str) -> str:

@@ -33,6 +33,7 @@ from ..sys.files import no_space
 from .config import Config
 
 log = logging.getLogger(__name__)
+_CAP_NET_ADMIN = 12  # linux/capability.h
 _PROBE_MEMORY = 128 << 20
 _GROUP = "hyper"  # its members may use root's daemon
 
@@ -128,7 +129,15 @@ def build_engine(config: Config) -> Engine:
 
 def _default_network() -> str:
     """Root's pods are in a network of this host, where it can be made; a user's have the hypervisor's own."""
-    return "bridge" if os.geteuid() == 0 and shutil.which("nft") and os.access("/dev/net/tun", os.W_OK) else "user"
+    can = os.geteuid() == 0 and shutil.which("nft") and os.access("/dev/net/tun", os.W_OK) and _administers_network()
+    return "bridge" if can else "user"
+
+
+def _administers_network() -> bool:
+    """CAP_NET_ADMIN, which root in a container may lack (capabilities(7))."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> _CAP_NET_ADMIN & 1)
 
 
 async def serve(config: Config, ready_fd: int | None) -> None:

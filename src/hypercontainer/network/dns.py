@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dnslib import DNSRecord
 
 log = logging.getLogger(__name__)
-Lookup = Callable[[str], list[str]]  # a name without its last dot -> addresses; [] for a name that is not here
+Lookup = Callable[[str, str], list[str]]  # a name without its last dot, who asks -> addresses; [] for a name that is not here
 Reverse = Callable[[str], str]  # an address -> name, "" for one that is nobody's
 _TTL = 5  # seconds
 _TIMEOUT = 3.0  # seconds for a server of the host
@@ -62,7 +62,7 @@ class NameServer:
         for task in self._pending:
             task.cancel()
 
-    def answer(self, question: bytes) -> bytes | None:
+    def answer(self, question: bytes, client: str = "") -> bytes | None:
         """The answer, where we have it; None when another server must be asked.
 
         :raise ValueError: when it is no question.
@@ -83,7 +83,7 @@ class NameServer:
                 _add(reply, asked, "PTR", found)
                 return bytes(reply.pack())
             return None
-        addresses = self._lookup(name)
+        addresses = self._lookup(name, client)
         if addresses:
             self._turn += 1
             wanted = [a for a in addresses if kind in (("AAAA" if ":" in a else "A"), "ANY")]
@@ -96,10 +96,10 @@ class NameServer:
         reply.header.rcode = RCODE.NXDOMAIN
         return bytes(reply.pack())
 
-    async def resolve(self, question: bytes) -> bytes | None:
+    async def resolve(self, question: bytes, client: str = "") -> bytes | None:
         """Ours, or the host's servers' answer; SERVFAIL when there is none."""
         try:
-            own = self.answer(question)
+            own = self.answer(question, client)
         except ValueError:
             return None
         if own is not None:
@@ -109,12 +109,12 @@ class NameServer:
                 return await asyncio.wait_for(_ask(server, question), _TIMEOUT)
         return question[:2] + struct.pack(">H", 0x8182) + question[4:6] + bytes(6) + question[12:]
 
-    def datagram(self, question: bytes, reply: Callable[[bytes], None]) -> None:
+    def datagram(self, question: bytes, client: str, reply: Callable[[bytes], None]) -> None:
         if len(self._pending) >= _PENDING_MAX:
             return  # it will ask again
 
         async def run() -> None:
-            if answer := await self.resolve(question):
+            if answer := await self.resolve(question, client):
                 reply(answer)
 
         task = asyncio.get_running_loop().create_task(run())
@@ -125,7 +125,8 @@ class NameServer:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
             async with asyncio.timeout(_TIMEOUT * 2):
                 size = struct.unpack(">H", await reader.readexactly(2))[0]
-                if answer := await self.resolve(await reader.readexactly(size)):
+                client = str(writer.get_extra_info("peername")[0])
+                if answer := await self.resolve(await reader.readexactly(size), client):
                     writer.write(struct.pack(">H", len(answer)) + answer)
                     await writer.drain()
         writer.close()
@@ -142,7 +143,7 @@ class _Datagrams(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         transport = self._transport
         if len(data) <= _UDP_MAX:
-            self._server.datagram(data, lambda answer: transport.sendto(answer, addr))
+            self._server.datagram(data, addr[0], lambda answer: transport.sendto(answer, addr))
 
 
 def _add(reply: DNSRecord, asked: DNSRecord, kind: str, value: str) -> None:
