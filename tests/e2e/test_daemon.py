@@ -188,6 +188,7 @@ def test_the_wheel_is_whole(repository: Path, tmp_path: Path) -> None:
         "hypercontainer/kernel/hyperkernel/fragment.config",
         "hypercontainer/kernel/hyperkernel/pin.json",
         "hypercontainer/py.typed",
+        "hypercontainer/volumes/share.sh",
     ):
         assert name in names, name
     target = tmp_path / "installed"
