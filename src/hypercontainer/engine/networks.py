@@ -72,7 +72,7 @@ class Networks:
 
     def _default_record(self) -> Network:
         s = self._settings
-        spec = NetworkSpec(name=DEFAULT_NETWORK, subnets=[s.subnet, *([s.subnet6] if s.subnet6 else [])])
+        spec = NetworkSpec(name=DEFAULT_NETWORK, subnets=[s.subnet, *([s.subnet6] if s.subnet6 and links.has_ipv6() else [])])
         made = addresses.plan(spec, "0" * 32, ids.now(), [], [], IPv6Network("fd00::/48"))
         return msgspec.structs.replace(made, bridge=s.bridge)
 

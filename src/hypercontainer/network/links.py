@@ -11,7 +11,7 @@ from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import PermissionDenied
+from ..errors import PermissionDenied, Unavailable
 from ..model.network import Network
 from .addresses import AnyNetwork
 
@@ -38,7 +38,11 @@ async def _route() -> AsyncIterator[AsyncIPRoute]:
             raise PermissionDenied(
                 "networks need the right to administer this host's", hint="run hyperd as root, or use --network user"
             ) from error
-        raise
+        raise Unavailable(f"this host's network refused a change: {error}", hint="see `hyperctl doctor`") from error
+
+
+def has_ipv6() -> bool:
+    return os.path.exists("/proc/net/if_inet6")
 
 
 def exists(name: str) -> bool:
