@@ -589,3 +589,23 @@ def test_beside_docker(world: World) -> None:
         assert counters.sub("", world.rules()) == counters.sub("", before)
     finally:
         world.host("nft", "delete table ip filter")
+
+
+def test_udp_is_published_everywhere(world: World, app_layout: Path) -> None:
+    load(world.daemon, app_layout, "app")
+    world.daemon.ctl("network", "create", "--ipv6", "datagrams")
+    echo = "import socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\ns.bind(('::', 7777))\nwhile True:\n d, a = s.recvfrom(99); s.sendto(d[::-1], a)"
+    world.daemon.ctl("run", "-d", "--name", "echo", "--network", "datagrams", "-p", "7007:7777/udp", "app", "python3", "-c", echo)
+    ask = (
+        "import socket, sys\n"
+        "s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "s.settimeout(2)\ns.sendto(b'abc', (sys.argv[1], 7007))\nprint(s.recv(9).decode())"
+    )
+    for where in ("127.0.0.1", "::1", "203.0.113.1", "2001:db8::1"):
+        wait_for(lambda where=where: world.host(sys.executable, "-c", ask, where, check=False) == "cba", f"an echo from {where}")  # type: ignore[misc]
+    out = world.name.replace("host", "out")
+    done = subprocess.run(
+        ["ip", "netns", "exec", out, sys.executable, "-c", ask, "203.0.113.1"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "cba\n"
+    assert world.sh("echo", f'python3 -c "{ask.replace(chr(10), ";")}" 203.0.113.1') == "cba"  # and itself
