@@ -6,6 +6,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -188,6 +189,11 @@ def stats(containers: tuple[str, ...], no_stream: bool, format_: str) -> None:
                     raise
         return found
 
+    show_stats(sample, once=no_stream, format_=format_)
+
+
+def show_stats(sample: Callable[[], dict[str, ContainerStats]], *, once: bool, format_: str) -> None:
+    """Print samples, one a second."""
     before = sample()
     while True:
         time.sleep(1)  # CPU use is a difference
@@ -195,9 +201,9 @@ def stats(containers: tuple[str, ...], no_stream: bool, format_: str) -> None:
         if format_ == "json":
             print_json(list(now.values()))
         else:
-            if not no_stream and sys.stdout.isatty():
+            if not once and sys.stdout.isatty():
                 click.clear()
             print_table(STATS_HEAD, [stats_row(s, before.get(k)) for k, s in now.items()])
-        if no_stream:
+        if once:
             return
         before = now

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from typing import Any
 
 import click
@@ -207,26 +205,14 @@ def _tree(processes: list[ProcessInfo]) -> list[tuple[int, ProcessInfo]]:
 @click.option("--format", "format_", default="", metavar="table|json", help="How to print.")
 def stats(pod: str, no_stream: bool, format_: str) -> None:
     """Show the use of resources by each container, every second."""
-    from .listing import STATS_HEAD, stats_row
+    from .listing import show_stats
 
     c = client()
 
     def sample() -> dict[str, ContainerStats]:
         return {s.id: s for s in c.call(list[ContainerStats], "GET", pod_route(pod, "/stats"))}
 
-    before = sample()
-    while True:
-        time.sleep(1)  # CPU use is a difference
-        now = sample()
-        if format_ == "json":
-            print_json(list(now.values()))
-        else:
-            if not no_stream and sys.stdout.isatty():
-                click.clear()
-            print_table(STATS_HEAD, [stats_row(s, before.get(k)) for k, s in now.items()])
-        if no_stream:
-            return
-        before = now
+    show_stats(sample, once=no_stream, format_=format_)
 
 
 @pod.command()
