@@ -14,17 +14,18 @@ import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import PurePosixPath
 
-from ..errors import GuestError, HyperError, InvalidArgument, NotFound
+from ..errors import GuestError, InvalidArgument, NotFound
 from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession
 from ..model import ids
 from ..model.status import Change, Container, ContainerStatus, PathStat
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
+from .builtins import running
 from .containers import Containers
 from .machines import Machines
 from .registry import Registry
-from .streams import Hub, Reader
+from .streams import Reader
 
 _PATH_MISSING = 2  # exit status of the builtins
 _BLOCK = 512
@@ -83,21 +84,9 @@ class Archives:
         self, container: Container | None, session: GuestSession, builtin: Builtin, *args: str, stdin: bool
     ) -> AsyncIterator[_Job]:  # fmt: skip
         """In a container; without one it runs beside hyperstart."""
-        hub = Hub()
-        hub.begin()
-        reader = hub.attach()
         process = GuestProcess(args=args, container=container.id[:12] if container else "", builtin=builtin, stdin=stdin)
-        handle = await session.start(process, hub)
-        hub.attach_process(handle)
-        try:
+        async with running(session, process) as (handle, reader):
             yield _Job(handle, reader)
-        finally:
-            reader.close()
-            with contextlib.suppress(HyperError):
-                if not handle.exited.done():
-                    await session.signal(handle, 9)
-                await handle.exited
-                await session.release(handle)
 
     async def stat(self, key: str, path: str) -> PathStat:
         """:raise NotFound: when the path does not exist."""

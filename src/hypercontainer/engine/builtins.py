@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from ..errors import GuestError, HyperError
+from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
-from .streams import Hub
+from .streams import Hub, Reader
 
 _TIMEOUT = 120.0  # seconds
 _SIGKILL = 9
@@ -26,25 +28,16 @@ class Done:
     errors: str
 
 
-async def run_process(session: GuestSession, process: GuestProcess, *, stdin: bytes = b"", timeout: float = _TIMEOUT) -> Done:
-    """Run a short process of the guest and take all of its output.
-
-    :raise TimeoutError: when it does not end; it is killed.
-    """
+@contextlib.asynccontextmanager
+async def running(session: GuestSession, process: GuestProcess) -> AsyncIterator[tuple[GuestProcessHandle, Reader]]:
+    """A short process of the guest with its output; it is killed if it has not ended by then, and forgotten."""
     hub = Hub()
     hub.begin()
     reader = hub.attach()
     handle = await session.start(process, hub)
     hub.attach_process(handle)
-    out = {1: b"", 2: b""}
     try:
-        async with asyncio.timeout(timeout):
-            if process.stdin:
-                await handle.write_stdin(stdin)
-                handle.close_stdin()
-            async for stream, data in reader:
-                out[stream] += data
-            status = await handle.exited
+        yield handle, reader
     finally:
         reader.close()
         with contextlib.suppress(HyperError):
@@ -52,6 +45,21 @@ async def run_process(session: GuestSession, process: GuestProcess, *, stdin: by
                 await session.signal(handle, _SIGKILL)
             await handle.exited
             await session.release(handle)
+
+
+async def run_process(session: GuestSession, process: GuestProcess, *, stdin: bytes = b"", timeout: float = _TIMEOUT) -> Done:
+    """Run a short process of the guest and take all of its output.
+
+    :raise TimeoutError: when it does not end; it is killed.
+    """
+    out = {1: b"", 2: b""}
+    async with running(session, process) as (handle, reader), asyncio.timeout(timeout):
+        if process.stdin:
+            await handle.write_stdin(stdin)
+            handle.close_stdin()
+        async for stream, data in reader:
+            out[stream] += data
+        status = await handle.exited
     return Done(status.shell_code, out[1], out[2].decode(errors="replace").strip())
 
 

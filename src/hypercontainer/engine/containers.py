@@ -24,14 +24,14 @@ from ..model import ids
 from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.signals import parse_signal
 from ..model.specs import ContainerSpec
-from ..model.status import Container, ContainerStatus, Pod, PodStatus
+from ..model.status import Container, ContainerStatus, Pod
 from ..sys.files import copy_sparse, no_space_as_error, remove_tree
 from ..volumes.scratch import ScratchDisks
 from . import health, resolve, runs
 from .events import Events
 from .life import Life
 from .logs import LogWriter
-from .machines import Machines
+from .machines import Machines, check_awake
 from .networks import Networks
 from .paths import Paths
 from .provision import Provisioner
@@ -89,9 +89,7 @@ class Containers:
 
     def _check_awake(self, container: Container) -> None:
         """:raise InvalidState: when the pod's machine is paused: its guest would not answer."""
-        pod = self._registry.pod(container.pod)
-        if pod.status is PodStatus.PAUSED:
-            raise InvalidState(f"pod {pod.name} is paused", hint=f"use `hyperctl pod unpause {pod.name}`")
+        check_awake(self._registry.pod(container.pod))
 
     # -- create and remove --------------------------------------------------------
 
@@ -106,8 +104,8 @@ class Containers:
             return await self._join(spec, image)
         name = self._registry.reserve(spec.name)
         id_ = ids.new_id()
-        pod = self._implicit_pod(spec, id_, name)
         try:
+            pod = self._implicit_pod(spec, id_, name)
             self._registry.check_pod_name(name)
             self._registry.put_pod(pod)
             return await self.add(pod, spec, image, id_, name)

@@ -153,13 +153,13 @@ class HostNetwork:
         if force or bridges != self._forwarded:
             self._forwarded = bridges
             await docker_user.sync(bridges)
-        await self._sync_relays()
+        await self._sync_relays(rules.published)
 
-    async def _sync_relays(self) -> None:
+    async def _sync_relays(self, published: tuple[Published, ...]) -> None:
         """Published ports on ::1, which NAT cannot do."""
         wanted = {
             (p.port.protocol, p.port.host_port): (p.ip, p.port.container_port)
-            for p in self._ruleset().published if p.port.host_ip in ("", "::", LOOPBACK)
+            for p in published if p.port.host_ip in ("", "::", LOOPBACK)
         }  # fmt: skip
         for key in [k for k in self._relays if k not in wanted]:
             self._relays.pop(key).close()

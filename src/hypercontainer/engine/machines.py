@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import Conflict, HyperError
+from ..errors import Conflict, HyperError, InvalidState
 from ..model import ids
 from ..model.status import Container, Pod, PodStatus
 from .events import Events
@@ -217,3 +217,9 @@ class Machines:
             if life.runtime:
                 life.runtime.session.close()
         await asyncio.gather(*(life.watch for life in self._lives.values() if life.watch), return_exceptions=True)
+
+
+def check_awake(pod: Pod) -> None:
+    """:raise InvalidState: when the pod is paused: its guest would not answer."""
+    if pod.status is PodStatus.PAUSED:
+        raise InvalidState(f"pod {pod.name} is paused", hint=f"use `hyperctl pod unpause {pod.name}`")

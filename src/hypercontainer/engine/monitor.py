@@ -8,11 +8,11 @@ from datetime import UTC, timedelta
 from ..errors import InvalidState
 from ..guest.session import GuestSession
 from ..model import ids
-from ..model.status import Container, ContainerStats, ContainerStatus, Pod, PodStatus, ProcessInfo
+from ..model.status import Container, ContainerStats, ContainerStatus, Pod, ProcessInfo
 from ..protocol.constants import Tag
 from ..protocol.messages import GuestStats, ListedProcess
 from .containers import Containers
-from .machines import Machines
+from .machines import Machines, check_awake
 from .registry import Registry
 from .runtime import Runtime
 
@@ -42,8 +42,7 @@ class Monitor:
 
     def _pod_runtime(self, pod: Pod) -> Runtime:
         runtime = self._machines.runtime(pod.id)
-        if pod.status is PodStatus.PAUSED:
-            raise InvalidState(f"pod {pod.name} is paused", hint=f"use `hyperctl pod unpause {pod.name}`")
+        check_awake(pod)
         if runtime is None:
             raise InvalidState(f"pod {pod.name} is not running", hint=f"start it with `hyperctl pod start {pod.name}`")
         return runtime

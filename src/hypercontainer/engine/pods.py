@@ -29,7 +29,7 @@ from ..sys.files import remove_tree
 from . import resolve
 from .containers import ALIVE, Containers
 from .events import Events
-from .machines import Machines
+from .machines import Machines, check_awake
 from .networks import Networks
 from .paths import Paths
 from .plan import check_plan, levels
@@ -77,14 +77,12 @@ class Pods:
         check_plan(plan)
         images = [self._images.find(c.image) for c in plan.containers]
         name = plan.name
-        if name:
-            self._registry.check_pod_name(name)
+        self._registry.check_pod_name(name)
         reserved: list[str] = []
         id_ = ids.new_id()
         try:
             for c in plan.containers:
                 reserved.append(self._registry.reserve(c.name))
-            name = name or self._free_name(id_)
             pod = await self._make_record(plan, id_, name)
             for c, image, called in zip(plan.containers, images, reserved, strict=True):
                 await self._containers.add(pod, msgspec.structs.replace(c, name=called), image, ids.new_id(), called)
@@ -96,9 +94,6 @@ class Pods:
                 self._registry.release(called)
         self._tell("create", pod)
         return self._registry.pod(id_)
-
-    def _free_name(self, id_: str) -> str:
-        return f"pod-{id_[:10]}"
 
     async def _make_record(self, plan: PodPlan, id_: str, name: str) -> Pod:
         vcpus, memory = resolve.machine_size(plan.containers, vcpus=plan.vcpus, memory=plan.memory)
@@ -158,8 +153,7 @@ class Pods:
         """
         pod = self.explicit(key)
         life = self._machines.life(pod.id)
-        if pod.status is PodStatus.PAUSED:
-            raise InvalidState(f"pod {pod.name} is paused", hint=f"use `hyperctl pod unpause {pod.name}`")
+        check_awake(pod)
         if life.starting is None or life.starting.done():
             idle = [c for c in self._registry.members(pod.id) if c.state.status not in ALIVE and not c.spec.init]
             if pod.status is PodStatus.RUNNING and not idle:

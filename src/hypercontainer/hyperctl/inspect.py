@@ -11,7 +11,7 @@ from ..client.api import Client, container_route, pod_route
 from ..errors import HyperError, NotFound
 from ..model.status import Container, Image, PodDetails, VolumeInfo
 from .context import client
-from .output import print_json, render
+from .output import show_details
 from .volumes import volume_route
 
 
@@ -56,9 +56,5 @@ def inspect(names: tuple[str, ...], kind: str | None, format_: str) -> int:
         except HyperError as error:
             print(f"hyperctl: {error}", file=sys.stderr)
             failed = 1
-    if format_ and format_ != "json":
-        for item in found:
-            print(render(format_, item))
-    else:
-        print_json(found)
+    show_details(found, format_)
     return failed

@@ -13,7 +13,8 @@ from ..errors import HyperError
 from ..model.network import Network, NetworkInfo, NetworkRequest, NetworkSpec
 from ..model.status import Pruned
 from .context import client, for_each
-from .output import print_json, render, show
+from .options import pairs
+from .output import show, show_details
 
 
 @click.group()
@@ -39,7 +40,7 @@ def create(
     name: str, subnet: tuple[str, ...], gateway: tuple[str, ...], ip_range: str, internal: bool, ipv6: bool, mtu: int, driver: str, label: tuple[str, ...]
 ) -> None:  # fmt: skip
     """Create a network and print its id."""
-    labels = dict(entry.partition("=")[::2] for entry in label)
+    labels = pairs(label, "label", need_value=False)
     spec = NetworkSpec(
         name=name, subnets=list(subnet), gateways=list(gateway), ip_range=ip_range, internal=internal, ipv6=ipv6, mtu=mtu, labels=labels
     )
@@ -71,11 +72,7 @@ def inspect(names: tuple[str, ...], format_: str) -> None:
     """Show all about networks, as JSON."""
     c = client()
     found = [c.call(NetworkInfo, "GET", network_route(name)) for name in names]
-    if format_ and format_ != "json":
-        for item in found:
-            print(render(format_, item))
-    else:
-        print_json(found)
+    show_details(found, format_)
 
 
 @network.command()

@@ -109,7 +109,7 @@ def environment(env: tuple[str, ...], files: tuple[str, ...]) -> list[str]:
     return found
 
 
-def _pairs(values: tuple[str, ...], what: str, *, need_value: bool) -> dict[str, str]:
+def pairs(values: tuple[str, ...], what: str, *, need_value: bool) -> dict[str, str]:
     found = {}
     for value in values:
         name, equals, rest = value.partition("=")
@@ -179,7 +179,7 @@ def _health(o: dict[str, Any]) -> HealthCheck | None:
 
 
 def _log(o: dict[str, Any]) -> LogOptions:
-    given = _pairs(o["log_opt"], "log option", need_value=True)
+    given = pairs(o["log_opt"], "log option", need_value=True)
     unknown = set(given) - {"max-size", "max-file"}
     if unknown:
         raise InvalidArgument(f"unknown log option {sorted(unknown)[0]!r}", hint="known are max-file, max-size")
@@ -209,9 +209,9 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         stdin=o["interactive"],
         read_only=o["read_only"],
         resources=resources,
-        labels=_pairs(tuple(labels), "label", need_value=False),
+        labels=pairs(tuple(labels), "label", need_value=False),
         ulimits=[parse_ulimit(u) for u in o["ulimit"]],
-        sysctls=_pairs(o["sysctl"], "sysctl", need_value=True),
+        sysctls=pairs(o["sysctl"], "sysctl", need_value=True),
         cap_add=list(o["cap_add"]),
         cap_drop=list(o["cap_drop"]),
         no_new_privileges=_no_new_privileges(o["security_opt"]),

@@ -72,6 +72,15 @@ def show(
         print_table(head, [row(i) for i in items])
 
 
+def show_details(items: Sequence[Any], format_: str) -> None:
+    """Whole objects: as JSON, or each by a template."""
+    if format_ and format_ != "json":
+        for item in items:
+            print(render(format_, item))
+    else:
+        print_json(items)
+
+
 class PullProgress:
     """A bar per layer on a terminal; elsewhere a line for each change of state."""
 

@@ -15,7 +15,7 @@ from ..model.status import ContainerStats, PodDetails, PodInfo, ProcessInfo
 from ..model.units import format_age, parse_size
 from .context import client, for_each
 from .exec import exec_
-from .output import print_json, print_table, render, show
+from .output import print_json, print_table, show, show_details
 from .podrun import create_pod, details, follow, member, run_pod, start_pod
 
 _NAMES = click.argument("pods", nargs=-1, required=True)
@@ -56,9 +56,9 @@ def create(podfile: str | None, name: str, quiet: bool, **options: Any) -> None:
 
 
 def _empty(name: str, o: dict[str, Any]) -> dict[str, Any]:
-    from .options import parse_ports
+    from .options import pairs, parse_ports
 
-    labels = dict(label.partition("=")[::2] for label in o["label"])
+    labels = pairs(o["label"], "label", need_value=False)
     ports = [{"hostPort": p.host_port or "", "containerPort": p.container_port, "protocol": p.protocol, "hostIP": p.host_ip}
              for p in parse_ports(o["publish"])]  # fmt: skip
     return {
@@ -161,11 +161,7 @@ def inspect(pods: tuple[str, ...], format_: str) -> int:
     """Show all about pods, as JSON; never their secrets."""
     c = client()
     found = [details(c, name) for name in pods]
-    if format_ and format_ != "json":
-        for item in found:
-            print(render(format_, item))
-    else:
-        print_json(found)
+    show_details(found, format_)
     return 0
 
 
@@ -268,10 +264,9 @@ def labels(pod: str, labels: tuple[str, ...], override: bool) -> None:
     c = client()
     found = details(c, pod).pod.labels
     if labels:
-        for label in labels:
-            if not label.partition("=")[0]:
-                raise InvalidArgument(f"invalid label {label!r}", hint="write NAME=VALUE")
-        given = dict(label.partition("=")[::2] for label in labels)
+        from .options import pairs
+
+        given = pairs(labels, "label", need_value=False)
         found = c.call(dict[str, str], "POST", pod_route(pod, "/labels"), {"override": override}, body=given)
     for name, value in sorted(found.items()):
         print(f"{name}={value}")

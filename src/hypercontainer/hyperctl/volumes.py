@@ -13,7 +13,8 @@ from ..model.pods import VolumeSpec
 from ..model.status import Pruned, Volume, VolumeInfo
 from ..model.units import format_age, format_size, parse_size
 from .context import client, for_each
-from .output import print_json, render, show
+from .options import pairs
+from .output import show, show_details
 
 
 @click.group()
@@ -42,7 +43,7 @@ def create(name: str, driver: str, size: str, fstype: str, image_format: str, la
         if key not in options:
             raise InvalidArgument(f"unknown volume option {entry!r}", hint="known are size, fstype, format")
         options[key] = value
-    labels = dict(entry.partition("=")[::2] for entry in label)
+    labels = pairs(label, "label", need_value=False)
     spec = VolumeSpec(name=name, driver="directory" if driver == "directory" else "block", fstype=options["fstype"],
                       size=parse_size(options["size"]) if options["size"] else 0, format=options["format"], labels=labels)  # fmt: skip
     print(client().call(Volume, "POST", "/volumes", body=spec).name)
@@ -80,11 +81,7 @@ def inspect(names: tuple[str, ...], format_: str) -> None:
     """Show all about volumes, as JSON."""
     c = client()
     found = [c.call(VolumeInfo, "GET", volume_route(name)) for name in names]
-    if format_ and format_ != "json":
-        for item in found:
-            print(render(format_, item))
-    else:
-        print_json(found)
+    show_details(found, format_)
 
 
 @volume.command()

@@ -17,16 +17,17 @@ from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 
 _SCHEMA_VERSION = 3
-_SCHEMA = """
+_VOLUMES = "CREATE TABLE volumes (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);"
+_NETWORKS = "CREATE TABLE networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);"
+_SCHEMA = f"""
 CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
 CREATE TABLE pods (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
-CREATE TABLE volumes (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
-CREATE TABLE networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
+{_VOLUMES}
+{_NETWORKS}
 """
-_FROM_2 = "CREATE TABLE networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);"
 # Version 1 knew only pods of one container, which are implicit.
-_FROM_1 = """
-CREATE TABLE volumes (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
+_FROM_1 = f"""
+{_VOLUMES}
 UPDATE pods SET document = CAST(json_set(CAST(document AS TEXT), '$.implicit', json('true')) AS BLOB);
 """
 
@@ -44,7 +45,7 @@ class Database:
             if version == 0:
                 self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
             elif version < _SCHEMA_VERSION:
-                steps = (_FROM_1 if version == 1 else "") + _FROM_2
+                steps = (_FROM_1 if version == 1 else "") + _NETWORKS
                 self._db.executescript(f"BEGIN; {steps} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
         except sqlite3.DatabaseError as error:
             raise Unavailable(f"cannot open the state database {path}: {error}",
