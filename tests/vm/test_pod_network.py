@@ -17,7 +17,7 @@ import pytest
 
 from hypercontainer.errors import Conflict, HyperError, InvalidArgument, NotFound
 from hypercontainer.model.pods import Service, ServiceBackend
-from hypercontainer.model.specs import PortMapping
+from hypercontainer.model.specs import ContainerSpec, PortMapping
 
 from .conftest import DEADLINE
 from .test_pods import SLEEP, Pods, pods
@@ -244,6 +244,12 @@ async def test_bad_bridges(pods: Pods) -> None:
         await pods.engine.pods.start(id_)
     with pytest.raises(InvalidArgument, match="has no address"):
         await pods.create(containers=[], interfaces=[{"bridge": "none"}])
+
+
+async def test_a_refused_container_gives_its_name_back(pods: Pods) -> None:
+    with pytest.raises(NotFound, match="no such network: nosuch"):
+        await pods.engine.containers.create(ContainerSpec(image="busybox", name="again", network="nosuch"))
+    assert (await pods.engine.containers.create(ContainerSpec(image="busybox", name="again"))).name == "again"
 
 
 # -- NFS ------------------------------------------------------------------------------

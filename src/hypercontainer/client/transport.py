@@ -112,5 +112,7 @@ class Connection:
                 self._http.receive_data(self.sock.recv(_READ))
             except TimeoutError:
                 raise Unavailable("hyperd does not answer", hint="see its log, or restart it") from None
-            except (OSError, h11.RemoteProtocolError) as error:
+            except h11.RemoteProtocolError:
+                raise Unavailable("hyperd went away before it had answered", hint="see its log, and try again") from None
+            except OSError as error:
                 raise Unavailable(f"the connection to hyperd broke: {error}", hint="see its log") from None

@@ -108,10 +108,11 @@ class Provisioner:
         """
         if container.id in runtime.built:
             return
-        for disk in await root_disks(container, self._images, self._paths):
-            if disk.serial not in runtime.disks:
-                await runtime.machine.add_disk(disk)
-                runtime.disks.add(disk.serial)
+        if not {image_serial(container), scratch_serial(container)} <= runtime.disks:  # it joined after the boot
+            for disk in await root_disks(container, self._images, self._paths):
+                if disk.serial not in runtime.disks:
+                    await runtime.machine.add_disk(disk)
+                    runtime.disks.add(disk.serial)
         for name in dict.fromkeys(m.volume for m in container.mounts if m.volume):
             await self._mount(runtime, pod, name)
         mounts = guest_mounts(container, runtime.volumes)
