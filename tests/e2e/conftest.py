@@ -107,7 +107,8 @@ def launched(root: Path, *options: str, run: Path | None = None, prefix: tuple[s
         try:
             wait_for(lambda: daemon.socket.exists() or process.poll() is not None, "hyperd's socket")
             if process.poll() is None:
-                wait_for(lambda: daemon.ctl("version", check=False).returncode == 0, "hyperd's answer")
+                # It waits for the guest that tries KVM, which `leftovers` would list.
+                wait_for(lambda: daemon.ctl("info", check=False).returncode == 0, "hyperd's answer")
             yield daemon
         finally:
             daemon.stop()

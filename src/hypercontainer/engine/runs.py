@@ -95,7 +95,7 @@ class Runs:
             try:
                 run = await self._launch(container, life, size)
             except BaseException as error:
-                self._start_failed(container, life, error)
+                await self._start_failed(container, life, error)
                 raise
             self._running(container, life, run, stopped_by_user=False, restart_count=0)
             life.watch = self._own(self._follow(container, life, run))
@@ -128,7 +128,8 @@ class Runs:
         life.stopped.clear()
         life.checks = [self._own(work) for work in self._health.checks(container, run.runtime)]
 
-    def _start_failed(self, container: Container, life: Life, error: BaseException) -> None:
+    async def _start_failed(self, container: Container, life: Life, error: BaseException) -> None:
+        """Whoever hears of the failure finds the record settled, and removed if that was asked for."""
         code = error.exit_status if isinstance(error, StartFailed) else 125
         message = error.message if isinstance(error, HyperError) else str(error)
         if self._registry.exists(container.id):
@@ -136,7 +137,7 @@ class Runs:
         life.hub.finish()
         self.tell("die", container, exit_code=str(code))
         if container.spec.auto_remove and self._registry.exists(container.id):
-            self._own(self._erase(container))
+            await asyncio.shield(self._own(self._erase(container)))
 
     def take_up(self, container: Container, life: Life, runtime: Runtime, handle: GuestProcessHandle) -> None:
         """Go on with a container whose VM an earlier daemon started."""
