@@ -109,7 +109,7 @@ enum hp_tag {
 	HP_T_ERRNO = 14,         /* n  Linux errno, 0 if none */
 	HP_T_KERNEL = 15,        /* t  uname -r */
 	HP_T_HOSTNAME = 16,      /* t  */
-	HP_T_INTERFACE = 17,     /* {* NAME ADDRESS* GATEWAY* MTU DOWN */
+	HP_T_INTERFACE = 17,     /* {* NAME ADDRESS* GATEWAY* MTU DOWN MAC */
 	HP_T_NAME = 18,          /* t  */
 	HP_T_ADDRESS = 19,       /* t* CIDR */
 	HP_T_GATEWAY = 20,       /* t* */
@@ -172,6 +172,7 @@ enum hp_tag {
 	HP_T_GID = 77,           /* n  */
 	HP_T_SHM_SIZE = 78,      /* n  bytes of the pod's /dev/shm */
 	HP_T_DOWN = 79,          /* n  1: take the interface down, and its ADDRESSes away */
+	HP_T_MAC = 80,           /* b  6 bytes; the card's own if absent */
 };
 
 enum hp_error {

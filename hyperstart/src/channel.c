@@ -17,6 +17,7 @@ static struct source source = {.fd = -1};
 static const struct channel_user *user;
 static bool keep_open; /* virtio-serial: reads 0 while the host is away */
 static bool connected; /* the token was seen, frames may flow */
+static bool opened;    /* the kernel knows by now that the host is there */
 static uint8_t token[HP_TOKEN_SIZE];
 static struct buffer rx;
 static struct buffer control; /* whole frames */
@@ -25,7 +26,7 @@ static size_t tx_done;
 
 static void disconnect(void)
 {
-	connected = false;
+	connected = opened = false;
 	rx.len = control.len = tx.len = tx_done = 0;
 }
 
@@ -105,7 +106,13 @@ static void on_channel(struct source *s, uint32_t events)
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && errno == EAGAIN)
+		if (n < 0 && errno == EAGAIN) {
+			opened = true;
+			return;
+		}
+		/* What the host sends may overtake the word of its coming, and
+		 * the port reads as hung up until then. */
+		if (n == 0 && keep_open && connected && !opened)
 			return;
 		if (n <= 0) {
 			disconnect();
@@ -168,6 +175,7 @@ void channel_pump(void)
 			disconnect();
 			return;
 		}
+		opened = true;
 		tx_done += (size_t)n;
 	}
 }

@@ -276,6 +276,7 @@ int container_delete(const struct frame *f, struct error *err)
 {
 	uint64_t unused;
 	struct container *c = named(f, &unused, err);
+	cleanup_free char *image = NULL, *scratch = NULL;
 
 	if (!c)
 		return -1;
@@ -283,7 +284,11 @@ int container_delete(const struct frame *f, struct error *err)
 		return fail(err, HP_E_STATE, 0, "container %s has running processes", c->id);
 	container_kill_all(c);
 	rootfs_unmount(c);
+	image = xstrndup(c->spec.image_disk, strlen(c->spec.image_disk));
+	scratch = c->spec.scratch_disk ? xstrndup(c->spec.scratch_disk, strlen(c->spec.scratch_disk)) : NULL;
 	container_free(c);
+	if (disk_settle(image, err) < 0 || (scratch && disk_settle(scratch, err) < 0))
+		return -1;
 	send_reply(f->id);
 	return 0;
 }

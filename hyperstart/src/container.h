@@ -82,6 +82,7 @@ pid_t pod_init_pid(void);
 
 /* volume.c */
 int find_disk(const char *serial, char *out, size_t size, struct error *err);
+int disk_settle(const char *serial, struct error *err);
 int volume_open(const struct container *c, const struct mount_spec *m,
                 struct error *err); /* a copy of the mount, to be attached */
 int volume_attach(const struct mount_spec *m, int tree, struct error *err);

@@ -84,6 +84,8 @@ static int set_link(int fd, unsigned index, const struct interface *i, struct er
 	m->ifi_flags = i->down ? 0 : IFF_UP;
 	if (mtu)
 		request_attr(&r, IFLA_MTU, &mtu, sizeof mtu);
+	if (i->has_mac)
+		request_attr(&r, IFLA_ADDRESS, i->mac, sizeof i->mac);
 	return request_send(fd, &r, i->name, err);
 }
 

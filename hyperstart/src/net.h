@@ -10,6 +10,8 @@ struct interface {
 	struct strings addresses; /* CIDR, IPv4 or IPv6 */
 	struct strings gateways;
 	uint64_t mtu, down;
+	uint8_t mac[6];
+	bool has_mac;
 };
 
 int net_down(const struct interface *i, struct error *err);

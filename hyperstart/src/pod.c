@@ -92,15 +92,17 @@ int apply_sysctl(const struct pair *p, struct error *err)
 	return 0;
 }
 
-/* The memory file system that the containers share as /dev/shm. */
+/* The memory file system that the containers share as /dev/shm; its size may be said again. */
 static int mount_shm(uint64_t size, struct error *err)
 {
+	static bool mounted;
+	unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | (mounted ? MS_REMOUNT : 0);
 	char options[64];
 
 	snprintf(options, sizeof options, "mode=1777,size=%llu", (unsigned long long)size);
-	if (make_dirs(SHM_DIR, 0700) < 0 ||
-	    mount("shm", SHM_DIR, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options) < 0)
+	if (make_dirs(SHM_DIR, 0700) < 0 || mount("shm", SHM_DIR, "tmpfs", flags, options) < 0)
 		return fail_sys(err, "shared memory of %llu bytes", (unsigned long long)size);
+	mounted = true;
 	return 0;
 }
 
@@ -118,6 +120,14 @@ static int bring_up(const struct attr *a, struct error *err)
 		case HP_T_GATEWAY: r = attr_add_text(&b, &i.gateways, err); break;
 		case HP_T_MTU: r = attr_u64(&b, &i.mtu, err); break;
 		case HP_T_DOWN: r = attr_u64(&b, &i.down, err); break;
+		case HP_T_MAC:
+			if (b.len != sizeof i.mac) {
+				r = fail(err, HP_E_MALFORMED, 0, "a MAC address of %u bytes", b.len);
+				break;
+			}
+			memcpy(i.mac, b.data, sizeof i.mac);
+			i.has_mac = true;
+			break;
 		}
 		if (r < 0)
 			break;
@@ -164,10 +174,17 @@ static int setup_attr(const struct attr *a, struct error *err)
 {
 	cleanup_free char *text = NULL;
 	struct pair sysctl = {0};
-	uint64_t size;
+	uint64_t number;
 	int r = 0;
 
 	switch (a->tag) {
+	/* A clone has waited since HELLO, and shares its state of then with others. */
+	case HP_T_ENTROPY: r = add_entropy(a, err); break;
+	case HP_T_CLOCK:
+		r = attr_u64(a, &number, err);
+		if (r == 0)
+			r = set_clock(number, err);
+		break;
 	case HP_T_HOSTNAME:
 		r = attr_text(a, &text, err);
 		if (r == 0 && sethostname(text, strlen(text)) < 0)
@@ -175,9 +192,9 @@ static int setup_attr(const struct attr *a, struct error *err)
 		break;
 	case HP_T_INTERFACE: r = bring_up(a, err); break;
 	case HP_T_SHM_SIZE:
-		r = attr_u64(a, &size, err);
+		r = attr_u64(a, &number, err);
 		if (r == 0)
-			r = mount_shm(size, err);
+			r = mount_shm(number, err);
 		break;
 	case HP_T_SYSCTL:
 		r = parse_sysctl(a, &sysctl, err);

@@ -6,21 +6,25 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/netlink.h>
 #include <linux/openat2.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "container.h"
 #include "mounts.h"
 #include "process.h"
 
 #define DISK_TIMEOUT_MS 10000
+#define SETTLE_MS       5000
 #define DISK_PREFIX     "disk:"
 
 /* virtio-blk shows the serial number as a file, SCSI as vital product data page 0x80. */
@@ -76,6 +80,22 @@ int find_disk(const char *serial, char *out, size_t size, struct error *err)
 		if (recv(events, message, sizeof message, 0) < 0)
 			return fail_sys(err, "uevents");
 	}
+	return 0;
+}
+
+/* A lazy unmount ends when its last user has; what lies behind the device may change only then. */
+int disk_settle(const char *serial, struct error *err)
+{
+	struct timespec tick = {.tv_nsec = 1000000};
+	cleanup_close int fd = -1;
+	char device[300];
+
+	if (!look_for_disk(serial, device, sizeof device))
+		return 0;
+	for (int i = 0; i < SETTLE_MS && (fd = open(device, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && errno == EBUSY; i++)
+		nanosleep(&tick, NULL);
+	if (fd < 0 || ioctl(fd, BLKFLSBUF, 0) < 0)
+		return fail_sys(err, "letting go of disk %s", serial);
 	return 0;
 }
 

@@ -27,7 +27,7 @@ CONFIG = MachineConfig(
     disks=(Disk("image0", Path("/img"), read_only=True), Disk("scratch0", Path("/scr"), read_only=False)),
     networks=(UserNetwork("52:54:00:00:00:01", (PortMapping(container_port=80, host_port=8080), PortMapping(container_port=53, host_port=53, host_ip="127.0.0.1", protocol="udp"))),),
 )  # fmt: skip
-FDS = command.Descriptors(kernel=3, initramfs=4, channel=5, monitor=6, console=7, disks=(8, 9))
+FDS = command.Descriptors(boot=(3, 4), channel=5, monitor=6, console=7, disks=(8, 9))
 
 
 def pairs(line: list[str]) -> list[tuple[str, str]]:

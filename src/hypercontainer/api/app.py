@@ -8,12 +8,12 @@ from aiohttp import web
 
 from .. import API_VERSION
 from ..engine.engine import Engine
-from . import containers, images, networks, pods, system, volumes
+from . import containers, factory, images, networks, pods, system, volumes
 from .openapi import document
 from .router import bind, errors_to_json
 
 _BODY_MAX = 16 << 20  # bytes of a JSON body; archives are streamed and have no limit
-ROUTES = [*system.ROUTES, *containers.ROUTES, *pods.ROUTES, *volumes.ROUTES, *networks.ROUTES, *images.ROUTES]
+ROUTES = [*system.ROUTES, *containers.ROUTES, *pods.ROUTES, *volumes.ROUTES, *networks.ROUTES, *images.ROUTES, *factory.ROUTES]
 
 
 def build(engine: Engine) -> web.Application:

@@ -16,26 +16,31 @@ from ..images.layout import StoredImage
 from ..images.progress import Progress
 from ..images.store import ImageStore
 from ..kernel.locate import Kernel
+from ..model.factory import FactoryStatus, WarmRequest
 from ..model.network import NetworkRequest
+from ..model.specs import ContainerSpec, Resources
 from ..model.status import Check, ContainerStatus, Info, Pod, PodDetails, Version
 from ..podfile.convert import convert, files_to_fetch
 from ..podfile.document import Podfile
 from ..state.database import Database
 from ..volumes.disks import BlockVolumes
 from ..volumes.scratch import ScratchDisks
-from . import doctor
+from . import doctor, resolve
 from .archive import Archives
 from .containers import Containers
 from .events import Events
 from .execs import Execs
+from .factory.factory import Factory, FactorySettings
+from .factory.parts import Parts
+from .factory.shapes import Shape
 from .fetch import fetch_all
 from .logs import Follower, LogRecord, read
 from .machines import Machines
 from .monitor import Monitor
 from .networks import Networks, NetworkSettings
-from .paths import Paths
+from .paths import BootFiles, Paths
 from .pods import Pods
-from .provision import BootFiles, Provisioner
+from .provision import Provisioner
 from .recover import recover
 from .registry import Registry
 from .secrets import Secrets
@@ -55,6 +60,7 @@ class Settings:
     insecure_registries: frozenset[str]
     network: NetworkSettings = field(default_factory=NetworkSettings)
     virtiofs: bool = True  # off: QEMU serves directories itself, over 9p
+    factory: FactorySettings = field(default_factory=FactorySettings)
 
 
 class Engine:
@@ -73,13 +79,18 @@ class Engine:
         secrets = Secrets(paths)
         networks = self.networks = Networks(self.registry, settings.network, self.events)
         virtiofs = settings.virtiofs and driver.capabilities.virtiofs
-        provisioner = self._provisioner = Provisioner(paths, driver, self.images, secrets, networks, boot, virtiofs=virtiofs)
+        scratch = ScratchDisks(paths.cache, settings.scratch_size)
+        parts = Parts(paths.cache, scratch, settings.scratch_size)
+        self.factory = Factory(driver, paths, parts, boot, settings.factory, passt=lambda: networks.uses_passt)
+        provisioner = self._provisioner = Provisioner(
+            paths, driver, self.images, secrets, networks, boot, factory=self.factory, virtiofs=virtiofs
+        )  # fmt: skip
         machines = self._machines = Machines(self.registry, provisioner, networks, self.events, driver.name)
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
         self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
         self.containers = Containers(
             paths=paths, registry=self.registry, images=self.images, provisioner=provisioner, machines=machines, networks=networks,
-            scratch=ScratchDisks(paths.cache, settings.scratch_size), volumes=self.volumes, events=self.events,
+            scratch=scratch, volumes=self.volumes, events=self.events,
             log_size=settings.log_size, log_files=settings.log_files,
         )  # fmt: skip
         self.pods = Pods(
@@ -104,6 +115,7 @@ class Engine:
         """End; containers are stopped unless they shall go on."""
         await self.execs.release()
         await self.pods.leave()
+        await self.factory.close()
         if keep_running:
             await self.containers.release()
         else:
@@ -161,6 +173,19 @@ class Engine:
     async def disconnect(self, key: str, network: str) -> Pod:
         """Take a pod out of a network."""
         return await self.networks.disconnect(key, network, self._machines.runtime(self.registry.pod(key).id))
+
+    async def warm(self, request: WarmRequest) -> FactoryStatus:
+        """Have a template, and machines that wait, for containers that ask for so much.
+
+        :raise InvalidArgument: an unknown network. :raise InvalidState: the factory is off, or they do not fit.
+        """
+        spec = ContainerSpec(image="", resources=Resources(memory=request.memory, cpus=float(request.cpus)))
+        vcpus, memory = resolve.machine_size([spec])
+        network = request.network or self.settings.network.default
+        if network not in ("user", "none"):
+            self.networks.find("bridge" if network == "default" else network)
+        card = network if network == "none" else "tap" if network != "user" else "stream" if self.networks.uses_passt else "user"
+        return await self.factory.warm(Shape(vcpus, memory, card), request.count)
 
     def version(self) -> Version:
         return Version(

@@ -39,7 +39,7 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiof
         source, options = nfs_source(volume)
         await run_builtin(runtime.session, Builtin.MOUNT, name, volume.fstype, source, flags, options, what=what)
     else:
-        await run_builtin(runtime.session, Builtin.MOUNT, name, volume.fstype, f"disk:{name}", flags, "", what=what)
+        await run_builtin(runtime.session, Builtin.MOUNT, name, volume.fstype, f"disk:{runtime.name_of(name)}", flags, "", what=what)
     return name
 
 

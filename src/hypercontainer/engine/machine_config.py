@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InvalidArgument
@@ -18,6 +19,7 @@ from ..network import cni, links, passt, tap, usermode
 from ..network.addresses import new_mac
 from ..protocol.messages import Interface
 from ..volumes import share
+from .factory.clones import Card
 from .networks import Networks, tap_name
 from .paths import Paths
 from .secrets import KEYRING, Secrets
@@ -46,6 +48,12 @@ async def root_disks(container: Container, images: ImageStore, paths: Paths) -> 
         Disk(image_serial(container), image.path, read_only=True, cache=cache),
         Disk(scratch_serial(container), paths.scratch(container.id), read_only=False, cache=cache),
     ]
+
+
+async def pod_disks(pod: Pod, members: list[Container], images: ImageStore, secrets: Secrets, paths: Paths) -> list[AnyDisk]:
+    """All disks of a machine, those of the containers first."""
+    disks: list[AnyDisk] = [d for c in members for d in await root_disks(c, images, paths)]
+    return disks + [d for v in pod.volumes if (d := volume_disk(pod, v, secrets))]
 
 
 def volume_disk(pod: Pod, volume: PodVolume, secrets: Secrets) -> AnyDisk | None:
@@ -130,26 +138,46 @@ def _user_network(mac: str, ports: tuple[PortMapping, ...], networks: Networks, 
     return StreamNetwork(mac, stack.enter_context(passt.start(binary, ports)).fileno())
 
 
-def guest_interfaces(pod: Pod, networks: Networks) -> list[Interface]:
-    """What the guest configures."""
+async def plug_in(card: Card, pod: Pod, networks: Networks) -> tuple[str, dict[str, str]]:
+    """Bring the card of a machine that waited into the pod's network; its MAC address, and taps with theirs.
+
+    :raise Conflict: a published port is taken.
+    """
+    specs = interface_specs(pod, networks)
+    if not specs:
+        return "", {}
+    spec = specs[0]
+    mac = spec.mac or usermode.new_mac()
+    if card.tap:
+        name = spec.ifname or tap_name(pod, 0)
+        await tap.move(card.tap, name, spec.bridge, spec.mtu)
+        if pod.spec.ingress_rate:
+            await links.limit(name, pod.spec.ingress_rate)
+        return mac, {name: mac}
+    if card.peer and (binary := passt.find_passt()):
+        passt.serve(binary, tuple(pod.ports), card.peer)
+    return mac, {}
+
+
+def guest_interfaces(pod: Pod, networks: Networks, macs: Sequence[str] = ()) -> list[Interface]:
+    """What the guest configures; the cards of a clone get their addresses there."""
     service_addresses = tuple(f"{s.service_ip}/{128 if ':' in s.service_ip else 32}" for s in pod.spec.services)
     found = [Interface("lo", (*_LOOPBACK, *service_addresses))]
     for index, spec in enumerate(interface_specs(pod, networks)):
+        mac = macs[index] if index < len(macs) else ""
         if spec.bridge or spec.namespace:
             gateways = tuple(filter(None, (spec.gateway, spec.gateway6)))
-            found.append(Interface(f"eth{index}", tuple(spec.addresses), gateways, spec.mtu))
+            found.append(Interface(f"eth{index}", tuple(spec.addresses), gateways, spec.mtu, mac=mac))
         else:
-            found.append(Interface(f"eth{index}", (usermode.ADDRESS,), (usermode.GATEWAY,), spec.mtu))
+            found.append(Interface(f"eth{index}", (usermode.ADDRESS,), (usermode.GATEWAY,), spec.mtu, mac=mac))
     return found
 
 
 async def machine_config(
-    pod: Pod, members: list[Container], *, images: ImageStore, secrets: Secrets, networks: Networks, paths: Paths, directory: Path,
-    kernel: Path, initramfs: Path, stack: contextlib.ExitStack, virtiofs: bool,
+    pod: Pod, disks: list[AnyDisk], *, networks: Networks, directory: Path, kernel: Path, initramfs: Path, stack: contextlib.ExitStack,
+    virtiofs: bool,
 ) -> MachineConfig:  # fmt: skip
     """Everything that the driver needs; what it opens is closed with the stack, after the launch."""
-    disks: list[AnyDisk] = [d for c in members for d in await root_disks(c, images, paths)]
-    disks += [d for v in pod.volumes if (d := volume_disk(pod, v, secrets))]
     return MachineConfig(
         name=pod.id[:12],
         directory=directory,

@@ -8,6 +8,15 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class BootFiles:
+    """What every machine boots, and how long that may take, in seconds."""
+
+    kernel: Path
+    initramfs: Path
+    timeout: float
+
+
+@dataclass(frozen=True)
 class Paths:
     """`root` survives a reboot of the host, `run` does not."""
 

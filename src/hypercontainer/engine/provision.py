@@ -11,13 +11,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HyperError, Unavailable
 from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession, next_token
-from ..hypervisor.driver import Driver, Machine
+from ..hypervisor.driver import AnyDisk, Driver, Machine
 from ..images.store import ImageStore
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..protocol.constants import FIRST_TOKEN, Builtin
@@ -25,11 +24,25 @@ from ..protocol.messages import GuestProcess
 from ..sys.files import remove_tree
 from . import resolve
 from .builtins import run_builtin, run_process
+from .factory.clones import CLONE_TIMEOUT, Clone
+from .factory.factory import Factory
+from .factory.templates import Template
 from .guest_files import files_of, injected_archive
 from .guest_mounts import guest_mounts, mount_volume, unmount_volume
-from .machine_config import guest_interfaces, image_serial, machine_config, root_disks, scratch_serial, volume_disk, volume_serial
+from .machine_config import (
+    guest_interfaces,
+    image_serial,
+    interface_specs,
+    machine_config,
+    plug_in,
+    pod_disks,
+    root_disks,
+    scratch_serial,
+    volume_disk,
+    volume_serial,
+)
 from .networks import Networks
-from .paths import Paths
+from .paths import BootFiles, Paths
 from .runtime import Runtime
 from .secrets import Secrets
 from .services import firewall_batch
@@ -39,22 +52,14 @@ log = logging.getLogger(__name__)
 _RECONNECT = (0.5, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds that each attempt may take
 
 
-@dataclass(frozen=True)
-class BootFiles:
-    """What every machine boots, and how long that may take, in seconds."""
-
-    kernel: Path
-    initramfs: Path
-    timeout: float
-
-
 class Provisioner:
     """Boots pods, builds containers in them."""
 
     def __init__(
         self, paths: Paths, driver: Driver, images: ImageStore, secrets: Secrets, networks: Networks, boot: Callable[[], BootFiles], *,
-        virtiofs: bool,
+        factory: Factory, virtiofs: bool,
     ) -> None:  # fmt: skip
+        self._factory = factory
         self._paths = paths
         self._driver = driver
         self._images = images
@@ -64,32 +69,74 @@ class Provisioner:
         self._virtiofs = virtiofs
 
     async def boot(self, pod: Pod, members: list[Container]) -> Runtime:
-        """Boot the VM of a pod with the disks of its members; the guest has no container yet.
+        """The VM of a pod with the disks of its members, warm from the factory where it can; the guest has no container yet.
 
         :raise Unavailable: when the guest does not come up; the message has its last words.
         """
+        disks = await pod_disks(pod, members, self._images, self._secrets, self._paths)
+        shape = self._factory.shape_of(pod, members, disks, interface_specs(pod, self._networks))
+        with self._factory.foreground(shape):
+            if clone := self._factory.take(shape):
+                with contextlib.suppress(Unavailable):
+                    return await self._furnish(clone, pod, disks)
+            if shape and (template := self._factory.templates.get(shape)):
+                try:
+                    return await self._launch(pod, disks, template)
+                except Unavailable:
+                    self._factory.suspect(shape)
+            return await self._launch(pod, disks, None)
+
+    async def _launch(self, pod: Pod, disks: list[AnyDisk], template: Template | None) -> Runtime:
+        """A new machine: a clone of the template, or one that boots."""
         directory = self._paths.machine(pod.id)
         files = self._boot_files()
+        names: dict[str, str] = {}
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(remove_tree, directory)
             with contextlib.ExitStack() as handed_over:
                 config = await machine_config(
-                    pod, members, images=self._images, secrets=self._secrets, networks=self._networks, paths=self._paths, directory=directory, kernel=files.kernel,
+                    pod, disks, networks=self._networks, directory=directory, kernel=files.kernel,
                     initramfs=files.initramfs, stack=handed_over, virtiofs=self._virtiofs,
                 )  # fmt: skip
+                if template:
+                    config, names = self._factory.from_template(template, config)
                 machine = await self._driver.launch(config)
             undo.push_async_callback(machine.kill)
-            session = await self._greet(machine)
+            session = await self._greet(machine, template)
             undo.callback(session.close)
-            await session.setup_pod(pod.hostname, guest_interfaces(pod, self._networks), _sysctls(pod), pod.spec.shm_size)
-            if batch := firewall_batch(pod):
-                await run_builtin(session, Builtin.FIREWALL, stdin=batch, what="the pod's services")
+            await self._set_up(session, pod, [n.mac for n in config.networks] if template else [])
             undo.pop_all()
-            return Runtime(machine, session, directory, disks={d.serial for d in config.disks}, cards=dict(config.taps))
+            self._factory.started["clone" if template else "cold"] += 1
+            return Runtime(machine, session, directory, disks={d.serial for d in disks}, names=names, cards=dict(config.taps))
 
-    async def _greet(self, machine: Machine) -> GuestSession:
+    async def _furnish(self, clone: Clone, pod: Pod, disks: list[AnyDisk]) -> Runtime:
+        """A machine of the pool gets a pod's disks and network."""
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(clone.end)
+            placed, names = self._factory.place(disks)
+            mac, taps = await plug_in(clone.card, pod, self._networks)
+            ports = pod.ports if clone.shape.card == "user" else []
+            await clone.machine.furnish(placed, ports)
+            directory = self._paths.machine(pod.id)
+            remove_tree(directory)
+            clone.directory.rename(directory)
+            clone.directory = directory
+            clone.machine.move(directory)
+            await self._set_up(clone.session, pod, [mac] if mac else [])
+            undo.pop_all()
+        clone.card.close()
+        self._factory.started["pool"] += 1
+        return Runtime(clone.machine, clone.session, directory, disks={d.serial for d in disks}, names=names, cards=taps)
+
+    async def _set_up(self, session: GuestSession, pod: Pod, macs: list[str]) -> None:
+        await session.setup_pod(pod.hostname, guest_interfaces(pod, self._networks, macs), _sysctls(pod), pod.spec.shm_size)
+        if batch := firewall_batch(pod):
+            await run_builtin(session, Builtin.FIREWALL, stdin=batch, what="the pod's services")
+
+    async def _greet(self, machine: Machine, template: Template | None) -> GuestSession:
+        token, timeout = (template.token, CLONE_TIMEOUT) if template else (FIRST_TOKEN, self._boot_files().timeout)
         try:
-            return await GuestSession.open(machine.connect(), FIRST_TOKEN, timeout=self._boot_files().timeout)
+            return await GuestSession.open(machine.connect(), token, timeout=timeout, inherited=template is not None)
         except HyperError as error:
             with contextlib.suppress(TimeoutError):  # its last words come with its end
                 await asyncio.wait_for(machine.wait(), 0.5)
@@ -117,7 +164,8 @@ class Provisioner:
             await self._mount(runtime, pod, name)
         mounts = guest_mounts(container, runtime.volumes)
         files = files_of(pod, container, self._secrets, self._networks, names)
-        guest = resolve.guest_container(container, pod.memory, image_serial(container), scratch_serial(container), mounts, files)
+        image, scratch = runtime.name_of(image_serial(container)), runtime.name_of(scratch_serial(container))
+        guest = resolve.guest_container(container, pod.memory, image, scratch, mounts, files)
         await runtime.session.create_container(guest)
         runtime.built.add(container.id)
         if container.state.status is ContainerStatus.CREATED and (archive := injected_archive(container)):
@@ -193,8 +241,9 @@ class Provisioner:
             remove_tree(directory)
             return None
         return Runtime(
-            machine, session, directory, cards=dict(vm.cards), disks=set(vm.disks), volumes=dict(vm.volumes), built=set(vm.built)
-        )
+            machine, session, directory, cards=dict(vm.cards), disks=set(vm.disks), names=dict(vm.disk_names), volumes=dict(vm.volumes),
+            built=set(vm.built),
+        )  # fmt: skip
 
 
 def _sysctls(pod: Pod) -> dict[str, str]:

@@ -176,6 +176,12 @@ def guest_container(
     )
 
 
+def bare_container(id_: str, machine_memory: int, image_disk: str, scratch: str, files: tuple[GuestFile, ...]) -> GuestContainer:
+    """One that asks for nothing."""
+    return GuestContainer(id=id_, image_disk=image_disk, image_fstype="squashfs", scratch_disk=scratch, files=files, masked_paths=_MASKED,
+                          readonly_paths=_READONLY, memory_max=machine_memory - GUEST_RESERVE)  # fmt: skip
+
+
 def main_process(container: Container, size: tuple[int, int]) -> GuestProcess:
     """The container's main process; `size` is its terminal's rows and columns."""
     spec, process = container.spec, container.process

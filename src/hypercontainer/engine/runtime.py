@@ -30,10 +30,15 @@ class Runtime:
     handles: dict[str, GuestProcessHandle] = field(default_factory=dict)
     cards: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
     disks: set[str] = field(default_factory=set)  # serial numbers
+    names: dict[str, str] = field(default_factory=dict)  # of disks in a clone's slots: what the guest calls them
     volumes: dict[str, str] = field(default_factory=dict)  # name -> what the guest calls it
     built: set[str] = field(default_factory=set)  # containers that the guest has
     users: set[str] = field(default_factory=set)  # who needs the machine to go on
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def name_of(self, serial: str) -> str:
+        """The serial number by which the guest finds a disk."""
+        return self.names.get(serial, serial)
 
     @property
     def dead(self) -> bool:
@@ -63,6 +68,7 @@ def record(pod: Pod, runtime: Runtime, driver: str) -> Pod:
         built=sorted(runtime.built),
         cards=dict(runtime.cards),
         disks=sorted(runtime.disks),
+        disk_names=dict(runtime.names),
         volumes=dict(runtime.volumes),
     )
     return msgspec.structs.replace(pod, vm=vm)

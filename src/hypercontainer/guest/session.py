@@ -59,11 +59,11 @@ class State(Enum):
 class GuestSession(asyncio.Protocol):
     """One connection to hyperstart."""
 
-    def __init__(self, token: bytes) -> None:
+    def __init__(self, token: bytes, *, inherited: bool = False) -> None:
         self.state = State.IDLE
         self.hello: Hello | None = None
         self.opened_at = datetime.now(UTC)  # when `hello` said how long the guest is up
-        self.next_token = next_token(token)
+        self.next_token = next_token(FIRST_TOKEN if inherited else token)
         self.closed = asyncio.Event()
         self._token = token
         self._reader = FrameReader(token)
@@ -74,14 +74,14 @@ class GuestSession(asyncio.Protocol):
         self._why: Exception | None = None
 
     @classmethod
-    async def open(cls, sock: socket.socket, token: bytes, *, timeout: float) -> GuestSession:
-        """Connect; `timeout` covers the guest's boot.
+    async def open(cls, sock: socket.socket, token: bytes, *, timeout: float, inherited: bool = False) -> GuestSession:
+        """Connect; `timeout` covers the guest's boot. A token that is `inherited` opens other guests too.
 
         :raise Unavailable: when the stream ends first.
         :raise DeadlineExceeded: when the guest does not answer in time.
         """
         loop = asyncio.get_running_loop()
-        _, session = await loop.create_connection(lambda: cls(token), sock=sock)
+        _, session = await loop.create_connection(lambda: cls(token, inherited=inherited), sock=sock)
         try:
             await session._greet(timeout)
         except BaseException:
@@ -93,12 +93,7 @@ class GuestSession(asyncio.Protocol):
         assert self._transport is not None
         self._set_state(State.CONNECTING)
         self._transport.write(self._token)
-        attrs: Attrs = [
-            (Tag.TOKEN, self.next_token),
-            (Tag.ENTROPY, os.urandom(64)),
-            (Tag.CLOCK, time.time_ns()),
-        ]
-        frame = await self._request(Type.HELLO, attrs, timeout)
+        frame = await self._request(Type.HELLO, [(Tag.TOKEN, self.next_token), *_seed()], timeout)
         self.hello = Hello.decode(frame.body)
         # Ids never collide with those of an earlier connection.
         self._next_id = max((p.id for p in self.hello.processes), default=self._next_id) + 1
@@ -139,7 +134,8 @@ class GuestSession(asyncio.Protocol):
         return self._next_id
 
     async def setup_pod(self, hostname: str, interfaces: list[Interface], sysctls: dict[str, str], shm_size: int) -> None:
-        attrs: Attrs = [(Tag.HOSTNAME, hostname), (Tag.SHM_SIZE, shm_size)]
+        """May be said again, with other values; entropy and the time come with it each time."""
+        attrs: Attrs = [*_seed(), (Tag.HOSTNAME, hostname), (Tag.SHM_SIZE, shm_size)]
         attrs += [(Tag.INTERFACE, i.attrs()) for i in interfaces]
         attrs += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in sysctls.items()]
         await self.request(Type.POD_SETUP, attrs)
@@ -274,6 +270,11 @@ class GuestSession(asyncio.Protocol):
                 future.set_exception(self._why)
         for handle in self._processes.values():
             handle.fail(self._why)
+
+
+def _seed() -> Attrs:
+    """What makes a guest unlike any other, and its clock right."""
+    return [(Tag.ENTROPY, os.urandom(64)), (Tag.CLOCK, time.time_ns())]
 
 
 def _error(body: bytes) -> GuestError | StartFailed:

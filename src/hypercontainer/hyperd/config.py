@@ -53,6 +53,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     bridge_subnet6: str = "fd7c:9a1e:6b0d::/64"
     user_network: Literal["auto", "passt", "slirp"] = "auto"
     virtiofs: bool = True  # off: QEMU serves shared directories itself, over 9p
+    factory: bool = True  # off: every virtual machine boots
+    factory_memory: str = "512m"  # that templates may hold
+    pool_memory: str = "512m"  # that machines may hold which wait for a container; 0: none wait
     live_restore: bool = False  # leave containers running when hyperd ends
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
@@ -72,6 +75,14 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def log_bytes(self) -> int:
         return parse_size(self.log_max_size)
+
+    @property
+    def factory_bytes(self) -> int:
+        return parse_size(self.factory_memory)
+
+    @property
+    def pool_bytes(self) -> int:
+        return parse_size(self.pool_memory)
 
     @property
     def scratch_bytes(self) -> int:
@@ -95,7 +106,7 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
     settings |= {k: v for k, v in overrides.items() if v not in (None, ())}
     try:
         config = msgspec.convert(settings, Config)
-        _ = (config.log_bytes, config.scratch_bytes)
+        _ = (config.log_bytes, config.scratch_bytes, config.factory_bytes, config.pool_bytes)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid configuration: {error}", hint=f"see {path} and `hyperd --help`") from error
     return config

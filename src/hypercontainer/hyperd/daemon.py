@@ -21,9 +21,9 @@ from aiohttp import web
 from .. import __version__
 from ..api import app
 from ..engine.engine import Engine, Settings
+from ..engine.factory.factory import FactorySettings
 from ..engine.networks import NetworkSettings
-from ..engine.paths import Paths
-from ..engine.provision import BootFiles
+from ..engine.paths import BootFiles, Paths
 from ..errors import Conflict, HyperError, NotFound, PermissionDenied
 from ..guest import initramfs
 from ..hypervisor.driver import MachineConfig
@@ -120,6 +120,7 @@ def build_engine(config: Config) -> Engine:
         boot_timeout=config.boot_timeout,
         insecure_registries=frozenset(config.insecure_registries),
         virtiofs=config.virtiofs,
+        factory=FactorySettings(config.factory, config.factory_bytes, config.pool_bytes),
         network=NetworkSettings(
             config.network or _default_network(), config.bridge, config.bridge_subnet, config.bridge_subnet6, config.user_network
         ),

@@ -40,6 +40,9 @@ from ..errors import HyperError
     help="The user-mode network: passt where it is installed, or QEMU's slirp.",
 )
 @click.option("--virtiofs/--no-virtiofs", default=None, help="Serve directories by virtiofsd where it is installed, or always over 9p.")
+@click.option("--factory/--no-factory", default=None, help="Start virtual machines from templates, or boot each of them.")
+@click.option("--factory-memory", help="What templates may hold [default: 512m].")
+@click.option("--pool-memory", help="What machines may hold that wait for a container; 0: none wait [default: 512m].")
 @click.option("--live-restore", is_flag=True, default=None, help="Leave containers running when hyperd ends.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")

@@ -9,6 +9,7 @@ restarted. What a driver cannot do it declares in `Capabilities`, and raises
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +27,7 @@ class Capabilities:
     user_network: bool
     hot_plug: bool  # disks and published ports of a running machine
     virtiofs: bool
+    snapshots: bool  # machines can be saved, and started from what was saved
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,18 @@ class NineP:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """A machine at rest, as two open files: machines that start from it share its memory until they write.
+
+    It fits machines of the same shape: processors, memory, and devices in
+    their order, whatever lies behind them.
+    """
+
+    memory: int  # descriptor of the guest's memory; nobody may be able to write there
+    state: int  # descriptor of the devices' state
+
+
+@dataclass(frozen=True)
 class MachineConfig:
     """A machine to launch; `directory` is its own and holds its sockets and logs."""
 
@@ -122,6 +136,8 @@ class MachineConfig:
     networks: tuple[AnyNetwork, ...] = ()
     share: VirtioFs | NineP | None = None
     expandable: bool = False  # disks may be added later
+    memory_file: int | None = None  # descriptor of a file for the guest's memory, which `Machine.save` leaves there
+    snapshot: Snapshot | None = None  # start from it; the kernel is in it
 
     @property
     def taps(self) -> list[tuple[str, str]]:
@@ -151,6 +167,22 @@ class Machine(Protocol):
     async def pause(self) -> None: ...
 
     async def resume(self) -> None: ...
+
+    async def save(self, state: int) -> None:
+        """Stop the machine and write its devices' state to a descriptor; it may only be killed then.
+
+        :raise Unavailable: when that fails.
+        """
+
+    async def furnish(self, disks: Sequence[Disk], ports: Sequence[PortMapping]) -> None:
+        """Put other files of the same size behind the disks with these serial numbers, which nothing uses; publish ports.
+
+        :raise Unavailable: when that fails; the machine is of no use then.
+        :raise Conflict: when a host's port is taken.
+        """
+
+    def move(self, directory: Path) -> None:
+        """Its directory has another name now."""
 
     async def add_disk(self, disk: AnyDisk) -> None:
         """:raise InvalidState: when the machine was not launched as expandable."""
@@ -191,6 +223,9 @@ class Driver(Protocol):
 
     async def accelerator(self) -> tuple[str, str]:
         """The accelerator in use and why."""
+
+    async def fingerprint(self, config: MachineConfig) -> str:
+        """All that a machine of this configuration starts with, as one text: snapshots fit as long as it does not change."""
 
     def version(self) -> str:
         """The hypervisor's version, "" when it is not installed."""

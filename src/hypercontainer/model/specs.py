@@ -17,6 +17,7 @@ MEMORY_DEFAULT = 256 * MIB
 
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
 PullPolicy = Literal["missing", "always", "never"]
+Isolation = Literal["default", "fresh"]
 
 
 class Ulimit(Model, frozen=True, kw_only=True):
@@ -189,6 +190,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     privileged: bool = False
     shm_size: Annotated[int, Meta(ge=0)] = 0  # bytes
     cache: str = ""  # QEMU's cache mode of the root disks
+    isolation: Isolation = "default"  # fresh: a virtual machine that shares no memory with others from its start
     log: LogOptions = field(default_factory=LogOptions)
     aliases: list[str] = field(default_factory=list)  # further names in the pod's /etc/hosts
     base: str = ""  # a stopped container whose files this one begins with

@@ -106,6 +106,7 @@ class Vm(Model, frozen=True, kw_only=True):
     built: list[str] = field(default_factory=list)  # containers that the guest has
     cards: dict[str, str] = field(default_factory=dict)  # taps in networks -> MAC addresses, spare ones too
     disks: list[str] = field(default_factory=list)  # serial numbers of what is plugged in
+    disk_names: dict[str, str] = field(default_factory=dict)  # of a clone's: what the guest calls them
     volumes: dict[str, str] = field(default_factory=dict)  # mounted ones -> what the guest calls them
 
 

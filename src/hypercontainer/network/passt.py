@@ -43,12 +43,20 @@ def start(binary: str, ports: tuple[PortMapping, ...]) -> socket.socket:
     """
     ours, theirs = socket.socketpair()
     with theirs:
-        args = arguments(binary, theirs.fileno(), ports)
-        # It goes to the background when it is ready.
-        done = subprocess.run(args, pass_fds=[theirs.fileno()], capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+        try:
+            serve(binary, ports, theirs)
+        except BaseException:
+            ours.close()
+            raise
+    return ours
+
+
+def serve(binary: str, ports: tuple[PortMapping, ...], theirs: socket.socket) -> None:
+    """Start it on a socket whose far end the hypervisor has; as `start` raises."""
+    args = arguments(binary, theirs.fileno(), ports)
+    # It goes to the background when it is ready.
+    done = subprocess.run(args, pass_fds=[theirs.fileno()], capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     if done.returncode:
-        ours.close()
         words = (done.stderr or done.stdout).strip().splitlines()
         raise Conflict(f"passt could not be started: {words[-1] if words else command_line(args)}",
                        hint="choose another host port, or set user_network to slirp")  # fmt: skip
-    return ours

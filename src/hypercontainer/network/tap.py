@@ -52,6 +52,20 @@ def create_tap(name: str) -> int:
     return fd
 
 
+async def move(old: str, name: str, bridge: str, mtu: int) -> None:
+    """Give a tap that is down its name, and bring it into a bridge.
+
+    :raise Conflict: the name is taken.
+    """
+    from pyroute2 import AsyncIPRoute
+
+    if os.path.exists(f"/sys/class/net/{name}"):
+        raise Conflict(f"the interface name {name!r} is taken on this host", hint="choose another ifname")
+    async with AsyncIPRoute() as route:
+        await route.link("set", index=socket.if_nametoindex(old), ifname=name[:_NAME_MAX])
+    await join(name[:_NAME_MAX], bridge, mtu)
+
+
 async def leave(name: str) -> None:
     """Take a tap out of its bridge."""
     from pyroute2 import AsyncIPRoute

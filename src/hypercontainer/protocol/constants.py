@@ -127,6 +127,7 @@ class Tag(IntEnum):
     GID = 77
     SHM_SIZE = 78
     DOWN = 79
+    MAC = 80
 
 
 class GuestCode(IntEnum):

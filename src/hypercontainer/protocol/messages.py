@@ -18,11 +18,13 @@ class Interface:
     gateways: tuple[str, ...] = ()
     mtu: int = 0
     down: bool = False  # take it down, and the addresses away
+    mac: str = ""  # to be set; "" leaves the card's own
 
     def attrs(self) -> Attrs:
         out: Attrs = [(Tag.NAME, self.name), *([(Tag.DOWN, 1)] if self.down else [])]
         out += [(Tag.ADDRESS, a) for a in self.addresses]
         out += [(Tag.GATEWAY, g) for g in self.gateways]
+        out += [(Tag.MAC, bytes.fromhex(self.mac.replace(":", "")))] if self.mac else []
         return out + ([(Tag.MTU, self.mtu)] if self.mtu else [])
 
 

@@ -81,3 +81,9 @@ def kill(pid: int, started: int, sig: int = signal.SIGKILL) -> None:
     if pid > 0 and start_time(pid) == started:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, sig)
+
+
+def cpu_model() -> str:
+    """This host's processor with its features, as /proc/cpuinfo has them."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return "; ".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

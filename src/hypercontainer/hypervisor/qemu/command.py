@@ -19,21 +19,20 @@ MIB = 1 << 20
 class Descriptors:
     """Numbers of the descriptors that the QEMU process inherits."""
 
-    kernel: int
-    initramfs: int
+    boot: tuple[int, ...]  # the kernel and its initramfs; of a snapshot the memory and the state
     channel: int  # listening socket of the guest channel
     monitor: int  # listening socket of QMP
     console: int
     disks: tuple[int, ...] = ()
-    others: tuple[int, ...] = ()  # of taps and of the shared directory's daemon
+    others: tuple[int, ...] = ()  # of taps, of the shared directory's daemon, of a memory file
 
 
-def machine_options(accelerator: str, *, shared_memory: bool = False) -> list[str]:
+def machine_options(accelerator: str, *, memory_backend: bool = False) -> list[str]:
     """Machine type, CPU and accelerator.
 
     A named CPU boots faster than `max` under TCG: the kernel patches less.
     """
-    machine = "microvm,acpi=off,rtc=on,isa-serial=on" + (",memory-backend=mem" if shared_memory else "")
+    machine = "microvm,acpi=off,rtc=on,isa-serial=on" + (",memory-backend=mem" if memory_backend else "")
     if accelerator == "kvm":
         return ["-machine", machine, "-accel", "kvm", "-cpu", "host"]
     return ["-machine", machine, "-accel", "tcg,tb-size=32", "-cpu", "qemu64"]
@@ -51,12 +50,32 @@ def kernel_command_line(accelerator: str) -> str:
     return " ".join(arguments)
 
 
+def boot_options(config: MachineConfig, accelerator: str, fds: Descriptors) -> list[str]:
+    """A kernel that boots, or a machine that goes on."""
+    if config.snapshot:
+        return ["-incoming", "defer"]  # `Monitor.load` says what
+    kernel, initramfs = fds.boot
+    return ["-kernel", f"/proc/self/fd/{kernel}", "-initrd", f"/proc/self/fd/{initramfs}", "-append", kernel_command_line(accelerator)]
+
+
+def memory_options(config: MachineConfig, fds: Descriptors) -> list[str]:
+    """Memory in a file, which a template writes and its clones map privately."""
+    if config.snapshot:
+        path, share = f"/proc/self/fd/{fds.boot[0]}", "off"
+    elif config.memory_file is not None:
+        path, share = f"/proc/self/fd/{config.memory_file}", "on"
+    else:
+        return []
+    return ["-object", f"memory-backend-file,id=mem,size={config.memory},mem-path={path},share={share}"]
+
+
 def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Descriptors) -> list[str]:
     """The whole command line."""
+    memory = memory_options(config, fds)
     return [
         binary,
         "-name", f"hyper-{config.name},process=hyper-{config.name[:9]}",
-        *machine_options(accelerator, shared_memory=isinstance(config.share, VirtioFs)),
+        *machine_options(accelerator, memory_backend=isinstance(config.share, VirtioFs) or bool(memory)),
         "-smp", str(config.vcpus),
         "-m", f"{config.memory // MIB}M",
         "-nodefaults",
@@ -64,9 +83,8 @@ def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Desc
         "-nographic",
         "-no-reboot",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        "-kernel", f"/proc/self/fd/{fds.kernel}",
-        "-initrd", f"/proc/self/fd/{fds.initramfs}",
-        "-append", kernel_command_line(accelerator),
+        *memory,
+        *boot_options(config, accelerator, fds),
         "-add-fd", f"fd={fds.console},set={devices.FDSET_CONSOLE}",
         "-chardev", f"file,id=console,path=/dev/fdset/{devices.FDSET_CONSOLE},append=on",
         "-serial", "chardev:console",

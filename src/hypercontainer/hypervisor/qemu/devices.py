@@ -17,6 +17,7 @@ PLACES = 8  # virtio-mmio transports of microvm without ACPI
 SCSI = "scsi"
 FDSET_DISKS = 0  # fdset numbers: disks count from here, the console has a far one
 FDSET_CONSOLE = 1000
+FDSET_EXCHANGED = 2000  # disks that replace others count from here
 # https://www.qemu.org/docs/master/system/qemu-manpage.html, -drive cache=
 _CACHE: dict[str, dict[str, bool]] = {
     "": {}, "writeback": {}, "writethrough": {}, "off": {"direct": True}, "none": {"direct": True},

@@ -32,7 +32,7 @@ class QemuDriver:
     """QEMU's microvm machine."""
 
     name = "qemu"
-    capabilities = Capabilities(pause=True, user_network=True, hot_plug=True, virtiofs=True)
+    capabilities = Capabilities(pause=True, user_network=True, hot_plug=True, virtiofs=True, snapshots=True)
 
     def __init__(self, *, binary: str, accelerator: str, cache: Path) -> None:
         self._binary = binary
@@ -85,11 +85,20 @@ class QemuDriver:
                     start_new_session=True,  # it outlives the daemon
                     **({} if launcher else _identity(accelerator)),
                 )
+            state = fds.boot[1]
         machine = QemuMachine(config.directory, child.pid, process.start_time(child.pid), accelerator)
         (config.directory / PIDFILE).write_text(f"{machine.pid} {machine.pid_started}")
         # The machine reaps by pidfd; Popen must not warn about a child that it believes to run.
         child.returncode = 0
+        if config.snapshot:
+            await machine.load(state)
         return machine
+
+    async def fingerprint(self, config: MachineConfig) -> str:
+        accelerator, _ = await self.accelerator()
+        line = command.command_line(self._binary, config, accelerator, command.Descriptors((0, 0), 0, 0, 0))
+        # Under KVM the host's processor is the guest's.
+        return repr((self.version(), process.cpu_model() if accelerator == "kvm" else "", line))
 
     def sweep(self, parent: Path, keep: set[Path]) -> None:
         for directory in parent.iterdir():
@@ -106,7 +115,7 @@ class QemuDriver:
 
 
 def _numbers(fds: command.Descriptors) -> list[int]:
-    return [fds.kernel, fds.initramfs, fds.channel, fds.monitor, fds.console, *fds.disks, *fds.others]
+    return [*fds.boot, fds.channel, fds.monitor, fds.console, *fds.disks, *fds.others]
 
 
 def _identity(accelerator: str) -> dict[str, Any]:
@@ -140,13 +149,17 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> com
         sock.listen(1)
         return sock.fileno()
 
+    if config.snapshot:  # each machine reads the state from its begin
+        boot: tuple[int, ...] = (config.snapshot.memory, opened(Path(f"/proc/self/fd/{config.snapshot.state}"), os.O_RDONLY))
+    else:
+        boot = (opened(config.kernel, os.O_RDONLY), opened(config.initramfs, os.O_RDONLY))
     return command.Descriptors(
-        kernel=opened(config.kernel, os.O_RDONLY),
-        initramfs=opened(config.initramfs, os.O_RDONLY),
+        boot=boot,
         channel=listening(CHANNEL),
         monitor=listening(MONITOR),
         console=opened(config.directory / CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
         disks=tuple(opened(d.path, os.O_RDONLY if d.read_only else os.O_RDWR) for d in config.disks if isinstance(d, Disk)),
         others=tuple([n.fd for n in config.networks if not isinstance(n, UserNetwork)])
-        + ((config.share.socket,) if isinstance(config.share, VirtioFs) else ()),
+        + ((config.share.socket,) if isinstance(config.share, VirtioFs) else ())
+        + ((config.memory_file,) if config.memory_file is not None else ()),
     )

@@ -9,12 +9,13 @@ import os
 import re
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import Unavailable
 from ...model.specs import PortMapping
 from ...sys import process
-from ..driver import AnyDisk
+from ..driver import AnyDisk, Disk
 from . import devices
 from .monitor import Monitor
 from .ports import check_port_free
@@ -93,6 +94,26 @@ class QemuMachine:
         async with self._monitor() as monitor:
             await monitor.execute("cont")
 
+    async def load(self, state: int) -> None:
+        """Go on from a saved state; its number is the descriptor's in the hypervisor."""
+        async with self._monitor() as monitor:
+            await monitor.load(state)
+
+    async def save(self, state: int) -> None:
+        async with self._monitor() as monitor:
+            await monitor.save(state)
+
+    async def furnish(self, disks: Sequence[Disk], ports: Sequence[PortMapping]) -> None:
+        for port in ports:
+            check_port_free(port)
+        async with self._monitor() as monitor:
+            await monitor.exchange(disks)
+            for port in ports:
+                await monitor.human(f"hostfwd_add net0 {_forward(port)}")
+
+    def move(self, directory: Path) -> None:
+        self._directory = directory
+
     async def add_disk(self, disk: AnyDisk) -> None:
         async with self._monitor() as monitor:
             await monitor.add_disk(disk)
@@ -103,14 +124,12 @@ class QemuMachine:
 
     async def add_port(self, port: PortMapping) -> None:
         check_port_free(port)
-        rule = devices.forward(port.protocol, port.host_ip, port.host_port, port.container_port)
         async with self._monitor() as monitor:
-            await monitor.human(f"hostfwd_add net0 {rule}")
+            await monitor.human(f"hostfwd_add net0 {_forward(port)}")
 
     async def remove_port(self, port: PortMapping) -> None:
-        rule = devices.forward(port.protocol, port.host_ip, port.host_port, port.container_port)
         async with self._monitor() as monitor:
-            await monitor.human(f"hostfwd_remove net0 {rule.partition('-:')[0]}")
+            await monitor.human(f"hostfwd_remove net0 {_forward(port).partition('-:')[0]}")
 
     def last_words(self) -> str:
         words = []
@@ -120,3 +139,7 @@ class QemuMachine:
                 lines = [line for line in _ANSI.sub("", text).splitlines() if line.strip()]
                 words += lines[-4:]
         return "; ".join(words)
+
+
+def _forward(port: PortMapping) -> str:
+    return devices.forward(port.protocol, port.host_ip, port.host_port, port.container_port)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machines that go on from a template."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import HyperError, Unavailable
+from ...guest.session import GuestSession, State
+from ...hypervisor.driver import AnyNetwork, Disk, Driver, Machine, MachineConfig, StreamNetwork, TapNetwork, UserNetwork
+from ...model.pods import SHM_DEFAULT
+from ...model.signals import capability_mask
+from ...network import tap, usermode
+from ...protocol.messages import GuestFile, GuestProcess, Interface
+from ...sys.files import remove_tree
+from .. import resolve
+from ..builtins import run_process
+from .parts import PROGRAM
+from .shapes import IMAGE, SCRATCH, Shape
+
+CLONE_TIMEOUT = 10.0  # seconds until a clone must answer
+CARD_MAC = "52:54:00:00:00:01"  # of a template's card; a clone's is set in the guest
+_EXERCISE = "exercise"
+_LOOPBACK = Interface("lo", ("127.0.0.1/8", "::1/128"))
+
+
+@dataclass
+class Card:
+    """A network card that waits for its network."""
+
+    networks: tuple[AnyNetwork, ...] = ()
+    tap: str = ""  # the interface on the host
+    peer: socket.socket | None = None  # the far end of a stream
+    descriptors: list[int] = field(default_factory=list)  # for the launch only
+
+    @staticmethod
+    def kind(kind: str) -> tuple[AnyNetwork, ...]:
+        """What a command line of this kind has, without anything opened for it."""
+        networks: dict[str, tuple[AnyNetwork, ...]] = {
+            "none": (),
+            "user": (UserNetwork(CARD_MAC),),
+            "stream": (StreamNetwork(CARD_MAC, 0),),
+            "tap": (TapNetwork(CARD_MAC, 0),),
+        }
+        return networks[kind]
+
+    @classmethod
+    def make(cls, kind: str) -> Card:
+        """:raise PermissionDenied: a tap without CAP_NET_ADMIN."""
+        if kind in ("none", "user"):
+            return cls(cls.kind(kind))
+        if kind == "stream":
+            ours, theirs = socket.socketpair()
+            fd = theirs.detach()
+            return cls((StreamNetwork(CARD_MAC, fd),), peer=ours, descriptors=[fd])
+        name = f"hw{secrets.token_hex(6)}"
+        fd = tap.create_tap(name)
+        return cls((TapNetwork(CARD_MAC, fd, name),), tap=name, descriptors=[fd])
+
+    def launched(self) -> None:
+        """The hypervisor has its own descriptors by now."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+    def close(self) -> None:
+        self.launched()
+        if self.peer:
+            self.peer.close()
+
+
+@dataclass
+class Clone:
+    """A warm machine without a container."""
+
+    shape: Shape
+    machine: Machine
+    session: GuestSession
+    directory: Path
+    card: Card
+
+    @property
+    def fit(self) -> bool:
+        return self.session.state is State.RUNNING
+
+    async def end(self) -> None:
+        self.session.close()
+        self.card.close()
+        await self.machine.kill()
+        remove_tree(self.directory)
+
+
+async def launch(driver: Driver, shape: Shape, config: MachineConfig, card: Card, token: bytes, timeout: float) -> Clone:
+    """Start a machine of this shape, from the configuration's snapshot if it has one.
+
+    :raise Unavailable: when it does not come up; nothing is left behind.
+    """
+    async with contextlib.AsyncExitStack() as undo:
+        undo.callback(remove_tree, config.directory)
+        undo.callback(card.close)
+        machine = await driver.launch(config)
+        undo.push_async_callback(machine.kill)
+        card.launched()
+        try:
+            session = await GuestSession.open(machine.connect(), token, timeout=timeout, inherited=config.snapshot is not None)
+        except HyperError as error:
+            raise Unavailable(f"a machine of the factory did not start: {machine.last_words() or error.message}") from error
+        for disk in config.disks:
+            if isinstance(disk, Disk) and disk.path.parent == config.directory:  # it is open, and nobody else's
+                disk.path.unlink(missing_ok=True)
+        undo.pop_all()
+        return Clone(shape, machine, session, config.directory, card)
+
+
+async def exercise(session: GuestSession, shape: Shape) -> None:
+    """Run once what the start of a container runs, and leave no trace of it.
+
+    An emulated CPU has translated the code then; the kernel has its caches.
+    """
+    links = [_LOOPBACK]
+    if shape.card != "none":
+        links += [
+            Interface("eth0", (usermode.ADDRESS,), (usermode.GATEWAY,), mac=CARD_MAC),
+            Interface("eth0", (usermode.ADDRESS,), down=True),
+        ]
+    await session.setup_pod("factory", links, {}, SHM_DEFAULT)
+    files = tuple(GuestFile(path, b"\n") for path in ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf"))
+    await session.create_container(resolve.bare_container(_EXERCISE, shape.memory, IMAGE, SCRATCH, files))
+    process = GuestProcess(args=(PROGRAM, "--version"), container=_EXERCISE, capabilities=capability_mask([], []), main=True)
+    done = await run_process(session, process)
+    if done.status:
+        raise Unavailable(f"the factory's program ended with status {done.status}: {done.errors}")
+    await session.delete_container(_EXERCISE)

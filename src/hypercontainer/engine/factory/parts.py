@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The disks that a template boots with: an image with one program, an empty scratch disk, and blanks."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import tarfile
+from pathlib import Path
+
+from ...errors import Unavailable
+from ...guest.initramfs import hyperstart_path
+from ...hypervisor.driver import Disk
+from ...sys.process import run
+from ...volumes.scratch import ScratchDisks
+from .shapes import IMAGE, SCRATCH, VOLUMES
+
+PROGRAM = "/hyperstart"  # in the image
+
+
+class Parts:
+    """Makes them, all of one virtual size in bytes."""
+
+    def __init__(self, cache: Path, scratch: ScratchDisks, slot_size: int) -> None:
+        self.slot_size = slot_size
+        self._cache = cache
+        self._scratch = scratch
+        self._lock = asyncio.Lock()
+
+    async def disks(self, directory: Path) -> list[Disk]:
+        """A disk for every slot; those in the directory are the machine's own.
+
+        :raise Unavailable: when the tools for it are missing.
+        """
+        image = await self._image()
+        scratch, blank = directory / "scratch.img", directory / "blank.img"
+        await self._scratch.create(scratch)
+        self.blank(blank)
+        return [Disk(IMAGE, image, True), Disk(SCRATCH, scratch, False), *(Disk(v, blank, False) for v in VOLUMES)]
+
+    def blank(self, path: Path) -> None:
+        """What lies behind slots that nothing uses."""
+        with open(path, "xb") as f:
+            f.truncate(self.slot_size)
+
+    async def _image(self) -> Path:
+        program = hyperstart_path().read_bytes()
+        path = self._cache / f"exercise-{hashlib.sha256(program).hexdigest()[:16]}-{self.slot_size >> 20}m.sqfs"
+        async with self._lock:
+            if not path.exists():
+                await self._make_image(program, path)
+        return path
+
+    async def _make_image(self, program: bytes, path: Path) -> None:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            info = tarfile.TarInfo(PROGRAM.lstrip("/"))
+            info.size, info.mode = len(program), 0o755
+            tar.addfile(info, io.BytesIO(program))
+        temporary = path.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        done = await run("sqfstar", "-quiet", "-no-progress", "-noI", "-noD", "-noF", "-noX", temporary, stdin=out.getvalue())
+        if done.status:
+            raise Unavailable(f"sqfstar failed: {done.stderr.strip()}", hint="install the package squashfs-tools")
+        os.truncate(temporary, self.slot_size)
+        temporary.rename(path)

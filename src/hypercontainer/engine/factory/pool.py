@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clones that wait for a container.
+
+How many of a shape wait follows from what was asked for lately, within a
+budget of memory. They are made one at a time, while nobody waits for a start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+from ...errors import HyperError
+from .clones import Clone
+from .shapes import Shape
+
+log = logging.getLogger(__name__)
+_BURST = 5.0  # seconds: as many as were started in such a time may be started again
+_IDLE = 600.0  # seconds without a start, after which none wait
+_QUIET = 0.1  # seconds without a start, before one is made
+_RETRY = 30.0  # seconds after a failure
+_FIRST_COST = 48 << 20  # bytes, until one was measured
+
+
+def private_memory(pid: int) -> int:
+    """Bytes that only this process holds; 0 when it is gone or may not be looked at."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
+    return 0
+
+
+class Pool:
+    """Made, kept and given away."""
+
+    def __init__(self, budget: int, make: Callable[[Shape], Awaitable[Clone]]) -> None:
+        """`budget` is in bytes of memory that the waiting clones may hold; 0 for no pool."""
+        self.budget = budget
+        self._make = make
+        self._waiting: dict[Shape, deque[Clone]] = defaultdict(deque)
+        self._starts: dict[Shape, deque[float]] = defaultdict(deque)
+        self._least: dict[Shape, int] = {}  # by `warm`
+        self._cost = _FIRST_COST
+        self._busy = 0
+        self._last = 0.0  # end of the last start
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._endings: set[asyncio.Task[None]] = set()
+
+    # -- giving ---------------------------------------------------------------------------
+
+    def take(self, shape: Shape) -> Clone | None:
+        """One that waits; the caller owns it."""
+        waiting = self._waiting[shape]
+        while waiting:
+            clone = waiting.popleft()
+            if clone.fit:
+                return clone
+            self._bury(clone)
+        return None
+
+    @contextlib.contextmanager
+    def foreground(self, shape: Shape | None) -> Iterator[None]:
+        """Somebody waits for a start; clones are made after it."""
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+            self._last = time.monotonic()
+            if shape:
+                self._starts[shape].append(self._last)
+            self._wake()
+
+    async def quiet(self) -> None:
+        """Until nobody waits for a start any more."""
+        while self._busy or time.monotonic() - self._last < _QUIET:
+            await asyncio.sleep(_QUIET / 2)
+
+    # -- refilling ----------------------------------------------------------------------
+
+    def target(self, shape: Shape) -> int:
+        """How many shall wait."""
+        now = time.monotonic()
+        starts = self._starts[shape]
+        while starts and now - starts[0] > _IDLE:
+            starts.popleft()
+        recent = sum(now - t < _BURST for t in starts)
+        wanted = max(recent, 1 if starts else 0, self._least.get(shape, 0))
+        return min(wanted, self.budget // self._cost)
+
+    def counts(self) -> dict[Shape, tuple[int, int]]:
+        """Of each shape how many wait, and how many shall."""
+        shapes = {*self._waiting, *self._starts, *self._least}
+        return {s: (sum(c.fit for c in self._waiting[s]), self.target(s)) for s in shapes}
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that only the waiting ones hold."""
+        return sum(private_memory(c.machine.pid) for waiting in self._waiting.values() for c in waiting)
+
+    def _wake(self) -> None:
+        if self.budget and self._task is None:
+            self._task = asyncio.create_task(self._refill())
+        self._changed.set()
+
+    async def _refill(self) -> None:
+        while True:
+            self._changed.clear()
+            try:
+                pause = await self._step()
+            except (HyperError, OSError) as error:
+                log.warning("the pool is not refilled: %s", error)
+                pause = _RETRY
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), pause)
+
+    async def _step(self) -> float:
+        """Bring the pool one clone nearer to what it shall be; the seconds until the next step."""
+        await self.quiet()
+        total = sum(len(w) for w in self._waiting.values())
+        for shape in list(self.counts()):
+            waiting, target = self._waiting[shape], self.target(shape)
+            while len(waiting) > target:
+                self._bury(waiting.pop())
+            if len(waiting) < target and (total + 1) * self._cost <= self.budget:
+                await self.add(shape)
+                return 0.0
+        return _IDLE / 10
+
+    async def add(self, shape: Shape) -> None:
+        clone = await self._make(shape)
+        self._waiting[shape].append(clone)
+        self._cost = max(private_memory(clone.machine.pid), 1 << 20)
+
+    async def warm(self, shape: Shape, count: int) -> int:
+        """Let so many wait from now on; how many do."""
+        self._least[shape] = count
+        while len(self._waiting[shape]) < self.target(shape):
+            await self.add(shape)
+        self._wake()
+        return len(self._waiting[shape])
+
+    # -- ending ---------------------------------------------------------------------------
+
+    def _bury(self, clone: Clone) -> None:
+        task = asyncio.create_task(clone.end())
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def drain(self) -> int:
+        """End those that wait, and forget what was asked for; how many there were."""
+        self._starts.clear()
+        self._least.clear()
+        gone = [c for waiting in self._waiting.values() for c in waiting]
+        self._waiting.clear()
+        await asyncio.gather(*(c.end() for c in gone), return_exceptions=True)
+        return len(gone)
+
+    async def close(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.drain()
+        await asyncio.gather(*self._endings, return_exceptions=True)

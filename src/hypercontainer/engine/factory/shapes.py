@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What machines have in common that can come from one template.
+
+A template has its devices already: one for each disk that a container may
+have, all of one virtual size, and at most one network card. Only what lies
+behind them differs between clones, so the guest has nothing to scan.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ...hypervisor.driver import AnyDisk, Disk
+from ...model.pods import InterfaceSpec
+from ...model.status import Container, Pod
+
+IMAGE, SCRATCH = "image", "scratch"
+VOLUMES = ("volume0", "volume1", "volume2")
+SLOTS = (IMAGE, SCRATCH, *VOLUMES)
+FRESH = "fresh"  # of isolation: nothing shared with another machine
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A kind of machine; `card` is none, user, stream or tap."""
+
+    vcpus: int
+    memory: int  # bytes
+    card: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.vcpus}cpu-{self.memory // _MIB}m-{self.card}"
+
+
+def shape_of(
+    pod: Pod, members: Sequence[Container], disks: Sequence[AnyDisk], cards: Sequence[InterfaceSpec], slot_size: int, *, passt: bool
+) -> Shape | None:
+    """The shape of a pod's machine; None when it must be booted."""
+    if not pod.implicit or len(members) != 1 or members[0].spec.isolation == FRESH or pod.memory % _MIB:
+        return None
+    if len(cards) > 1 or pod.cni or any(v.kind == "directory" for v in pod.volumes):
+        return None
+    if len(disks) > len(SLOTS) or not all(_fits(d, i, slot_size) for i, d in enumerate(disks)):
+        return None
+    card = "none" if not cards else "tap" if cards[0].bridge else "stream" if passt else "user"
+    return Shape(pod.vcpus, pod.memory, card)
+
+
+def _fits(disk: AnyDisk, index: int, slot_size: int) -> bool:
+    """Whether a disk can lie behind a slot; the first is the image's, which may be made longer."""
+    if not isinstance(disk, Disk) or disk.format != "raw" or disk.cache:
+        return False
+    size = os.stat(disk.path).st_size
+    return size <= slot_size if index == 0 else size == slot_size and not disk.read_only
+
+
+def in_slots(disks: Sequence[AnyDisk], slot_size: int) -> tuple[list[Disk], dict[str, str]]:
+    """The disks with the slots' serial numbers, and what each is called then."""
+    placed: list[Disk] = []
+    for slot, disk in zip(SLOTS, disks, strict=False):
+        assert isinstance(disk, Disk)
+        placed.append(replace(disk, serial=slot))
+    image = placed[0].path
+    if os.stat(image).st_size < slot_size:
+        os.truncate(image, slot_size)  # a hole, which takes no space
+    return placed, {disk.serial: new.serial for disk, new in zip(disks, placed, strict=True)}
