@@ -19,6 +19,7 @@ from ...model.factory import FactoryStatus, PoolInfo, TemplateInfo
 from ...model.pods import InterfaceSpec
 from ...model.status import Container, Pod
 from ...protocol.constants import FIRST_TOKEN
+from ...sys import tasks
 from ..paths import BootFiles, Paths
 from .clones import CLONE_TIMEOUT, Card, Clone, exercise, launch
 from .parts import Parts
@@ -217,9 +218,7 @@ class Factory:
         return gone
 
     async def close(self) -> None:
-        for task in list(self._tasks.values()):
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await tasks.end(list(self._tasks.values()))
         await self.pool.close()
         self.templates.close()
 

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from ...errors import HyperError
+from ...sys import tasks
 from .clones import Clone
 from .shapes import Shape
 
@@ -163,8 +164,7 @@ class Pool:
         return len(gone)
 
     async def close(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        self.budget = 0  # what is about to be made is not kept
+        await tasks.end({self._task} if self._task else ())
         await self.drain()
         await asyncio.gather(*self._endings, return_exceptions=True)

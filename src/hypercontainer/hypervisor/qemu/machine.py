@@ -67,14 +67,16 @@ class QemuMachine:
 
         def ended() -> None:
             loop.remove_reader(fd)
+            reap()
+
+        def reap() -> None:
             os.close(fd)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)
             gone.set_result(None)
 
         if not self.alive:
-            os.close(fd)
-            gone.set_result(None)
+            reap()
         else:
             loop.add_reader(fd, ended)
         return gone
