@@ -10,7 +10,7 @@ import click
 from click_man.core import write_man_pages
 
 from hypercontainer import __version__
-from hypercontainer.hyperctl.main import cli
+from hypercontainer.hyperctl.cli import cli
 from hypercontainer.hyperd.main import main as hyperd
 
 DATE = "2026-11-21"  # of the release; a page changes only with its command

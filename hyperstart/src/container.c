@@ -153,17 +153,26 @@ static bool id_is_safe(const char *id)
 	return *id && strlen(id) <= 128;
 }
 
-/* The builder reports by one message: a struct error, code 0 when done. It
- * then waits, so that its namespace can be opened, until the socket closes. */
+/* The builder's one message: code 0 when done. It then waits, so that its
+ * namespace can be opened, until the socket closes. */
+struct built {
+	struct error err;
+	uint64_t begin_ns, mounted_ns;
+};
+
 static void on_builder(struct source *s, uint32_t events)
 {
 	struct container *c = s->owner;
-	struct error err = {.code = HP_E_SYSTEM, .message = "the builder died"};
+	struct built built = {.err = {.code = HP_E_SYSTEM, .message = "the builder died"}};
+	struct error err;
+	struct buffer *b;
+	size_t start;
 	char path[64];
 
 	(void)events;
-	if (recv(s->fd, &err, sizeof err, 0) != sizeof err)
-		err.code = HP_E_SYSTEM;
+	if (recv(s->fd, &built, sizeof built, 0) != sizeof built)
+		built.err.code = HP_E_SYSTEM;
+	err = built.err;
 	if (err.code == 0) {
 		snprintf(path, sizeof path, "/proc/%d/ns/mnt", (int)c->builder_pid);
 		c->mount_ns = open(path, O_RDONLY | O_CLOEXEC);
@@ -179,21 +188,30 @@ static void on_builder(struct source *s, uint32_t events)
 		return;
 	}
 	c->ready = true;
-	send_reply(c->request);
+	b = channel_control();
+	start = frame_begin(b, HP_REPLY, c->request);
+	put_span(b, "cgroup made, builder forked", c->asked_ns, built.begin_ns);
+	put_span(b, "disks mounted", built.begin_ns, built.mounted_ns);
+	put_span(b, "namespace, mounts, files", built.mounted_ns, now_ns());
+	frame_end(b, start);
 }
 
 static void builder_main(const struct container *c, int status)
 {
-	struct error err = {0};
+	struct built built = {.begin_ns = now_ns()};
 	cleanup_close int procs = openat(c->cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+	int r = 0;
 	char end;
 
 	/* Inside the cgroup, so that the cgroup namespace has its root there. */
 	if (procs < 0 || write(procs, "0", 1) < 0)
-		fail_sys(&err, "joining the cgroup");
-	else if (rootfs_mount(c, &err) == 0)
-		rootfs_enter(c, &err);
-	if (send(status, &err, sizeof err, MSG_NOSIGNAL) < 0)
+		r = fail_sys(&built.err, "joining the cgroup");
+	if (r == 0)
+		r = rootfs_mount(c, &built.err);
+	built.mounted_ns = now_ns();
+	if (r == 0)
+		rootfs_enter(c, &built.err);
+	if (send(status, &built, sizeof built, MSG_NOSIGNAL) < 0)
 		_exit(1);
 	_exit(recv(status, &end, 1, 0) < 0);
 }
@@ -228,6 +246,7 @@ int container_create(const struct frame *f, struct error *err)
 
 	c->mount_ns = c->cgroup = c->builder.fd = -1;
 	c->request = f->id;
+	c->asked_ns = now_ns();
 	c->id = xstrndup("", 0);
 	while ((r = attr_next(&cur, &a, err)) > 0)
 		if ((r = parse_attr(&a, &c->id, &c->spec, err)) < 0)

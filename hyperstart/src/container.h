@@ -46,6 +46,7 @@ struct container {
 	struct source builder; /* status of the process that builds the mounts */
 	pid_t builder_pid;
 	uint32_t request; /* answered when the builder is done */
+	uint64_t asked_ns;
 	int mount_ns, cgroup;
 	bool ready;
 };

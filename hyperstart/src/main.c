@@ -5,6 +5,7 @@
  *   /init                   in a VM: mounts what it needs, serves the channel
  *   hyperstart --fd N       on a host: serves descriptor N (tests)
  *   hyperstart --version
+ *   hyperstart --tsc-khz    on a host: the rate of its time stamp counter
  */
 #include <dirent.h>
 #include <errno.h>
@@ -170,7 +171,7 @@ static void mount_all(void)
 	} m[] = {{"proc", "/proc", NULL},
 	         {"sysfs", "/sys", NULL},
 	         {"devtmpfs", "/dev", NULL},
-	         {"cgroup2", CGROUP_ROOT, "nsdelegate"},
+	         {"cgroup2", CGROUP_ROOT, "nsdelegate,favordynmods"},
 	         {"tmpfs", "/run", "mode=0755"}};
 
 	/* pivot_root refuses to leave the initial ramfs: move to a tmpfs. */
@@ -258,6 +259,37 @@ static void start_signals(void)
 	loop_add(&signals, EPOLLIN);
 }
 
+#ifdef __x86_64__
+#define TSC_INTERVAL_NS 50000000
+
+static uint64_t time_stamp(uint64_t *ns)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC_RAW, &t);
+	*ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+	return __builtin_ia32_rdtsc();
+}
+
+/* An emulated processor counts as the host's does, but a guest cannot measure
+ * that well: its timer chip is emulated too. */
+static int print_tsc_khz(void)
+{
+	uint64_t begin_ns, end_ns, begin = time_stamp(&begin_ns), end;
+
+	nanosleep(&(struct timespec){.tv_nsec = TSC_INTERVAL_NS}, NULL);
+	end = time_stamp(&end_ns);
+	printf("%llu\n", (unsigned long long)((end - begin) * 1000000u / (end_ns - begin_ns)));
+	return 0;
+}
+#else
+static int print_tsc_khz(void)
+{
+	puts("0");
+	return 0;
+}
+#endif
+
 int main(int argc, char **argv)
 {
 	static const struct channel_user user = {on_frame, process_rewind_all, process_next_data, loop_stop};
@@ -267,11 +299,13 @@ int main(int argc, char **argv)
 		printf("hyperstart %s, protocol %d\n", HYPERSTART_VERSION, HP_VERSION);
 		return 0;
 	}
+	if (argc == 2 && strcmp(argv[1], "--tsc-khz") == 0)
+		return print_tsc_khz();
 	if (argc == 3 && strcmp(argv[1], "--fd") == 0)
 		fd = atoi(argv[2]);
 	in_vm = fd < 0 && getpid() == 1;
 	if (!in_vm && fd < 0) {
-		fprintf(stderr, "usage: hyperstart --fd N | --version (PID 1 needs no arguments)\n");
+		fprintf(stderr, "usage: hyperstart --fd N | --version | --tsc-khz (PID 1 needs no arguments)\n");
 		return 2;
 	}
 	loop_init();

@@ -82,6 +82,7 @@ static void on_status(struct source *s, uint32_t events)
 		start_failed(p, &report.err);
 	} else if (n == sizeof report) {
 		p->pod_pid = report.pod_pid;
+		p->ready_ns = now_ns();
 		if (master >= 0) {
 			output_open(&p->out, master);
 			input_open(&p->in, fcntl(master, F_DUPFD_CLOEXEC, 0));
@@ -90,7 +91,10 @@ static void on_status(struct source *s, uint32_t events)
 		struct buffer *b = channel_control();
 		size_t start = frame_begin(b, HP_REPLY, p->request);
 
+		p->started_ns = now_ns();
 		put_u64(b, HP_T_PID, p->pod_pid);
+		put_span(b, "forked and moved into the container", p->asked_ns, p->ready_ns);
+		put_span(b, "program executed", p->ready_ns, p->started_ns);
 		frame_end(b, start);
 		p->started = true;
 		loop_remove(s);
@@ -182,6 +186,7 @@ int process_start(const struct frame *f, struct error *err)
 		p = xcalloc(1, sizeof *p);
 		p->id = p->request = f->id;
 		p->container = c;
+		p->asked_ns = now_ns();
 		p->tty = s.tty != 0;
 		p->main = s.main != 0;
 		p->status.fd = p->in.source.fd = p->out.source.fd = p->err.source.fd = -1;
@@ -213,6 +218,7 @@ static void put_exit(struct buffer *b, const struct process *p)
 void process_reaped(pid_t pid, int wait_status)
 {
 	struct process *p = processes;
+	uint64_t ended = now_ns();
 	struct buffer *b;
 	size_t start;
 
@@ -246,6 +252,8 @@ void process_reaped(pid_t pid, int wait_status)
 	b = channel_control();
 	start = frame_begin(b, HP_EXITED, p->id);
 	put_exit(b, p);
+	put_span(b, "program runs", p->started_ns, ended);
+	put_span(b, "its end is settled", ended, now_ns());
 	frame_end(b, start);
 }
 

@@ -34,6 +34,7 @@ struct process {
 	bool tty, main, started, exited, oom;
 	int wait_status;
 	uint64_t oom_before;
+	uint64_t asked_ns, ready_ns, started_ns; /* of its request, before its exec, after it */
 };
 
 /* What the forked child tells before exec: an error, or its pid with code 0. */

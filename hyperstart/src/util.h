@@ -64,4 +64,6 @@ int write_all(int fd, const void *data, size_t len);
 int read_all(int fd, void *data, size_t len); /* 1 all, 0 end, -1 */
 int set_flags(int fd, bool nonblock);
 
+uint64_t now_ns(void); /* since the epoch */
+
 #endif

@@ -132,3 +132,13 @@ void put_text(struct buffer *b, uint16_t tag, const char *text)
 	buf_append(b, text, strlen(text));
 	nest_end(b, start);
 }
+
+void put_span(struct buffer *b, const char *name, uint64_t begin, uint64_t end)
+{
+	size_t start = nest_begin(b, HP_T_SPAN);
+
+	put_text(b, HP_T_NAME, name);
+	put_u64(b, HP_T_BEGIN, begin);
+	put_u64(b, HP_T_END, end);
+	nest_end(b, start);
+}

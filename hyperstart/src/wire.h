@@ -34,6 +34,7 @@ size_t frame_begin(struct buffer *b, uint16_t type, uint32_t id);
 void frame_end(struct buffer *b, size_t start);
 void put_u64(struct buffer *b, uint16_t tag, uint64_t value);
 void put_text(struct buffer *b, uint16_t tag, const char *text);
+void put_span(struct buffer *b, const char *name, uint64_t begin, uint64_t end);
 size_t nest_begin(struct buffer *b, uint16_t tag);
 void nest_end(struct buffer *b, size_t start);
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hypercontainer.api.app import ROUTES
 from hypercontainer.api.openapi import document
-from hypercontainer.hyperctl.main import HELP, VERBS
+from hypercontainer.hyperctl.cli import HELP, VERBS
 
 ROOT = Path(__file__).parents[2]
 

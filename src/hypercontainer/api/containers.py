@@ -11,12 +11,15 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from ..engine.execs import Exec
 from ..engine.streams import Hub
 from ..errors import HyperError, InvalidArgument, InvalidState
 from ..model.base import Model
 from ..model.specs import ContainerSpec, ExecSpec
 from ..model.status import Change, Container, ContainerStats, ContainerStatus, ExecInfo, ExitCode, PathStat, ProcessInfo
-from .router import Context, Route, error_body
+from ..model.trace import Span
+from ..sys import spans
+from .router import Context, Route, error_body, error_response
 from .upgrade import STDERR, STDOUT, Ended, UpgradedStream, WindowSize
 
 _ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING)
@@ -28,8 +31,31 @@ class Started(Model, frozen=True, kw_only=True):
     changed: bool
 
 
-async def create(c: Context) -> Container:
-    return await c.engine.containers.create(await c.body(ContainerSpec))
+_ID_HEADER = "Hyper-Id"
+
+
+async def create(c: Context) -> web.StreamResponse:
+    """Create; with `start` also start, and with an upgraded connection attach."""
+    with spans.recording(c.flag("trace")) as found:
+        return await _create(c, found)
+
+
+async def _create(c: Context, found: list[Span]) -> web.StreamResponse:
+    with spans.span("request read"):
+        spec = await c.body(ContainerSpec)
+    with spans.span("container created"):
+        container = await c.engine.containers.create(spec)
+    headers = {_ID_HEADER: container.id}
+    if c.flag("start") and c.upgrades:
+        return await _attach(c, container, starts=True, headers=headers, trace=found)
+    if c.flag("start"):
+        try:
+            await c.engine.containers.start(container.id, _window(c))
+        except HyperError as error:
+            return error_response(error, headers)
+        if c.engine.registry.exists(container.id):
+            container = c.engine.registry.container(container.id)
+    return web.Response(body=msgspec.json.encode(container), status=201, headers=headers, content_type="application/json")
 
 
 async def list_(c: Context) -> list[Container]:
@@ -112,10 +138,11 @@ def _window(c: Context) -> tuple[int, int]:
 
 
 async def _converse(
-    c: Context, hub: Hub, *, begin: Callable[[], Awaitable[Any]], finish: Callable[[], Awaitable[Ended]], close_stdin: bool
-) -> web.StreamResponse:
+    c: Context, hub: Hub, *, begin: Callable[[], Awaitable[Any]], finish: Callable[[], Awaitable[Ended]], close_stdin: bool,
+    headers: dict[str, str] | None = None,
+) -> web.StreamResponse:  # fmt: skip
     """Upgrade, start what is to be started, copy both ways, tell the exit code."""
-    stream = UpgradedStream(c.request)
+    stream = UpgradedStream(c.request, headers or {})
     reader = hub.attach()
     response = await stream.open()
     wanted = frozenset({STDOUT, STDERR} if not c.flag("noOutput") else ())
@@ -142,8 +169,13 @@ async def _converse(
 
 async def attach(c: Context) -> web.StreamResponse:
     container = c.engine.registry.container(c.id)
+    return await _attach(c, container, starts=c.flag("start"))
+
+
+async def _attach(
+    c: Context, container: Container, *, starts: bool, headers: dict[str, str] | None = None, trace: list[Span] | None = None
+) -> web.StreamResponse:
     life = c.engine.containers.life(container)
-    starts = c.flag("start")
     if not starts and container.state.status not in _ALIVE:
         raise InvalidState(f"container {container.name} is not running", hint=f"start it with `hyperctl start -a {container.name}`")
 
@@ -155,10 +187,10 @@ async def attach(c: Context) -> web.StreamResponse:
         await life.stopped.wait()
         if container.spec.auto_remove and container.mounts:
             await life.removed.wait()  # its volumes are free when the client returns
-        return Ended(exit_code=life.exit_code, message=life.error)
+        return Ended(exit_code=life.exit_code, message=life.error, trace=trace or [])
 
     close_stdin = container.spec.stdin and not container.spec.tty
-    return await _converse(c, life.hub, begin=begin, finish=finish, close_stdin=close_stdin)
+    return await _converse(c, life.hub, begin=begin, finish=finish, close_stdin=close_stdin, headers=headers)
 
 
 async def resize(c: Context) -> None:
@@ -168,8 +200,11 @@ async def resize(c: Context) -> None:
     await runtime.handles[container.id].resize(size.rows, size.columns)
 
 
-async def exec_create(c: Context) -> ExecInfo:
-    return c.engine.execs.create(c.id, await c.body(ExecSpec)).info()
+async def exec_create(c: Context) -> ExecInfo | web.StreamResponse:
+    exec_ = c.engine.execs.create(c.id, await c.body(ExecSpec))
+    if c.flag("start") and c.upgrades:
+        return await _attach_exec(c, exec_)
+    return exec_.info()
 
 
 async def exec_start(c: Context) -> web.StreamResponse | None:
@@ -177,6 +212,10 @@ async def exec_start(c: Context) -> web.StreamResponse | None:
     if exec_.spec.detach:
         await c.engine.execs.start(exec_)
         return None
+    return await _attach_exec(c, exec_)
+
+
+async def _attach_exec(c: Context, exec_: Exec) -> web.StreamResponse:
 
     async def begin() -> None:
         await c.engine.execs.start(exec_, _window(c))
@@ -185,7 +224,8 @@ async def exec_start(c: Context) -> web.StreamResponse | None:
         await exec_.ended.wait()
         return Ended(exit_code=exec_.exit_code or 0)
 
-    return await _converse(c, exec_.hub, begin=begin, finish=finish, close_stdin=not exec_.spec.tty)
+    headers = {_ID_HEADER: exec_.id}
+    return await _converse(c, exec_.hub, begin=begin, finish=finish, close_stdin=not exec_.spec.tty, headers=headers)
 
 
 async def exec_inspect(c: Context) -> ExecInfo:
@@ -237,7 +277,7 @@ _ID = "/containers/{id}"
 _WINDOW_QUERY = {"rows": "height of the terminal", "columns": "width of the terminal"}
 _FRAMES = "application/vnd.hyper.frames"
 ROUTES = [
-    Route("POST", "/containers", create, "Create a container; its image must be in the store", body=ContainerSpec, result=Container, status=201),
+    Route("POST", "/containers", create, "Create a container; its image must be in the store", {"start": "start it too, and attach if the connection is upgraded", **_WINDOW_QUERY}, body=ContainerSpec, result=Container, status=201),
     Route("GET", "/containers", list_, "List containers, newest first", {"all": "also those that do not run"}, result=list[Container]),
     Route("GET", _ID, inspect, "Inspect a container", result=Container),
     Route("DELETE", _ID, remove, "Remove a container", {"force": "kill it first if it runs"}, result=Container),
@@ -254,7 +294,7 @@ ROUTES = [
     Route("GET", f"{_ID}/logs", logs, "The log, a record per line", {"tail": "the last so many lines", "since": "RFC 3339", "until": "RFC 3339", "follow": "go on with what is added"}, stream="application/x-ndjson"),
     Route("GET", f"{_ID}/top", top, "Processes", result=list[ProcessInfo]),
     Route("GET", f"{_ID}/stats", stats, "Use of resources, now", result=ContainerStats),
-    Route("POST", f"{_ID}/exec", exec_create, "Create a further process", body=ExecSpec, result=ExecInfo, status=201),
+    Route("POST", f"{_ID}/exec", exec_create, "Create a further process", {"start": "start it too, and attach: the connection is upgraded", **_WINDOW_QUERY}, body=ExecSpec, result=ExecInfo, status=201),
     Route("POST", "/execs/{id}/start", exec_start, "Start it, and attach unless detached", _WINDOW_QUERY, stream=_FRAMES),
     Route("GET", "/execs/{id}", exec_inspect, "Inspect a further process", result=ExecInfo),
     Route("POST", "/execs/{id}/kill", exec_signal, "Send it a signal", {"signal": "name or number, TERM if none"}),

@@ -52,6 +52,12 @@ def error_body(error: Exception) -> ErrorBody:
     return ErrorBody(code="internal", message=f"internal error: {error!r}", hint="see hyperd's log")
 
 
+def error_response(error: errors.HyperError, headers: dict[str, str] | None = None) -> web.Response:
+    """The answer that tells of an error."""
+    status = next((s for kind, s in STATUS.items() if isinstance(error, kind)), 500)
+    return web.Response(body=msgspec.json.encode(error_body(error)), status=status, headers=headers, content_type="application/json")
+
+
 @dataclass(frozen=True)
 class Context:
     """What a handler works with."""
@@ -62,6 +68,11 @@ class Context:
     @property
     def id(self) -> str:
         return self.request.match_info["id"]
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether the client asks for a framed stream."""
+        return self.request.headers.get("Upgrade", "").lower() == "tcp"
 
     def flag(self, name: str) -> bool:
         return self.request.query.get(name, "").lower() in ("1", "true", "yes", "on")
@@ -123,8 +134,7 @@ async def errors_to_json(request: web.Request, handler: Any) -> web.StreamRespon
         response: web.StreamResponse = await handler(request)
         return response
     except errors.HyperError as error:
-        status = next((s for kind, s in STATUS.items() if isinstance(error, kind)), 500)
-        return web.Response(body=msgspec.json.encode(error_body(error)), status=status, content_type="application/json")
+        return error_response(error)
     except web.HTTPException as error:
         body = ErrorBody(code="not_found" if error.status == 404 else "http", message=f"{request.method} {request.path}: {error.reason}")
         return web.Response(body=msgspec.json.encode(body), status=error.status, content_type="application/json")

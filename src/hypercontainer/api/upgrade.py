@@ -22,6 +22,7 @@ from aiohttp import web
 from ..engine.streams import Hub, Reader
 from ..errors import HyperError
 from ..model.base import Model
+from ..model.trace import Span
 
 STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)
 HEADER = struct.Struct(">B3xI")
@@ -41,6 +42,7 @@ class Ended(Model, frozen=True, kw_only=True):
 
     exit_code: int
     message: str = ""
+    trace: list[Span] = msgspec.field(default_factory=list)
 
 
 class FrameInput:
@@ -87,9 +89,9 @@ class FrameInput:
 class UpgradedStream:
     """One attached client."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, headers: dict[str, str]) -> None:
         self._request = request
-        self._response = web.StreamResponse(status=101, headers={"Connection": "Upgrade", "Upgrade": "tcp"})
+        self._response = web.StreamResponse(status=101, headers={"Connection": "Upgrade", "Upgrade": "tcp", **headers})
         self._input: FrameInput | None = None
 
     async def open(self) -> web.StreamResponse:

@@ -2,5 +2,5 @@
 """A synchronous client of the REST API.
 
 The command line's start-up time is its main cost, so this imports little:
-h11 for HTTP/1.1, and no event loop.
+no HTTP library, and no event loop.
 """

@@ -3,47 +3,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import msgspec
 
-from .. import API_VERSION, errors
+from .. import errors
+from .base import raise_error, target
 from .transport import Connection, Response
 
 T = TypeVar("T")
 Query = Mapping[str, str | int | bool | None]
-
-
-def default_socket() -> str:
-    """HYPER_HOST, root's socket, or the user's."""
-    if host := os.environ.get("HYPER_HOST"):
-        return host.removeprefix("unix://")
-    if os.geteuid() == 0:
-        return "/run/hyper/hyper.sock"
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return f"{base}/hyper/hyper.sock" if base else f"/tmp/hyper-{os.getuid()}/hyper.sock"
-
-
-def raise_error(body: bytes, status: int) -> None:
-    """The error that an answer of 4xx or 5xx stands for."""
-    try:
-        known = msgspec.json.decode(body)
-        raise_known(known)
-    except msgspec.DecodeError:
-        raise errors.Unavailable(f"hyperd answered with status {status}: {body[:200].decode(errors='replace')}") from None
-
-
-def raise_known(known: dict[str, Any]) -> None:
-    kind = errors.by_code(known.get("code", ""))
-    message, hint = known.get("message", "unknown error"), known.get("hint") or None
-    if kind is errors.StartFailed:
-        raise errors.StartFailed(message, exit_status=known.get("exitStatus") or 126, hint=hint)
-    if kind is errors.GuestError:
-        raise errors.GuestError(message)
-    raise kind(message, hint=hint)
 
 
 class Client:
@@ -59,8 +30,7 @@ class Client:
     ) -> Response:  # fmt: skip
         """Send a request; errors are raised, the body is the caller's to read."""
         given = {k: (str(int(v)) if isinstance(v, bool) else str(v)) for k, v in (query or {}).items() if v not in (None, "", False)}
-        target = f"/{API_VERSION}{route}" + (f"?{urlencode(given)}" if given else "")
-        response = self._connect(self.path).request(method, target, headers or {}, body)
+        response = self._connect(self.path).request(method, target(route, given), headers or {}, body)
         if response.status >= 400:
             raise_error(response.read(), response.status)
         return response

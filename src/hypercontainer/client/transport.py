@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP/1.1 over a unix socket, by h11."""
+"""HTTP/1.1 over a unix socket, as much of it as our own daemon speaks (RFC 9112).
+
+Written here because a library's import takes longer than a container's start
+from the pool; see docs/adr/0004.
+"""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
-
-import h11
 
 from ..errors import PermissionDenied, Unavailable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
 _READ = 256 << 10
+_HEAD_MAX = 64 << 10  # bytes of an answer's head
+_SWITCHING = 101
 
 
 class Response:
@@ -23,14 +30,14 @@ class Response:
 
     def chunks(self) -> Iterator[bytes]:
         """:raise Unavailable: when the daemon goes away."""
-        while True:
-            event = self.connection.next_event()
-            if isinstance(event, h11.Data):
-                yield bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage):
-                return
-            else:
-                raise Unavailable("hyperd closed the connection", hint="see its log")
+        if self.headers.get("transfer-encoding", "").lower() == "chunked":
+            while size := int(self.connection.line().partition(b";")[0], 16):
+                yield from self.connection.exactly(size)
+                self.connection.line()
+            while self.connection.line():  # trailers
+                pass
+        elif self.status != 204:
+            yield from self.connection.exactly(int(self.headers.get("content-length", "0")))
 
     def read(self) -> bytes:
         with self.connection:
@@ -54,6 +61,7 @@ class Connection:
         """:raise Unavailable: nobody listens. :raise PermissionDenied: the socket is not ours to use."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(timeout)
+        self._buffer = b""
         try:
             self.sock.connect(path)
         except PermissionError:
@@ -63,7 +71,6 @@ class Connection:
             self.sock.close()
             raise Unavailable(f"cannot connect to hyperd at {path}: {error.strerror}",
                               hint="start it with `hyperd`, or name its socket with --host") from None  # fmt: skip
-        self._http = h11.Connection(h11.CLIENT)
 
     def __enter__(self) -> Connection:
         return self
@@ -72,47 +79,81 @@ class Connection:
         self.sock.close()
 
     def request(self, method: str, target: str, headers: dict[str, str], body: bytes | Iterable[bytes] = b"") -> Response:
-        """Send a request; a body of several pieces goes chunked."""
+        """Send a request, and read the answer's head."""
+        self.send(method, target, headers, body)
+        return self.response()
+
+    def send(self, method: str, target: str, headers: dict[str, str], body: bytes | Iterable[bytes] = b"") -> None:
+        """A body of several pieces goes chunked."""
         send = {"Host": "hyperd", **headers}
-        pieces: Iterable[bytes] = [body] if isinstance(body, bytes) else body
         if isinstance(body, bytes):
             send["Content-Length"] = str(len(body))
         else:
             send["Transfer-Encoding"] = "chunked"
+        head = "".join([f"{method} {target} HTTP/1.1\r\n", *(f"{k}: {v}\r\n" for k, v in send.items()), "\r\n"]).encode("ascii")
         try:
-            self._send(h11.Request(method=method, target=target, headers=list(send.items())))
-            for piece in pieces:
-                if piece:
-                    self._send(h11.Data(data=piece))
-            self._send(h11.EndOfMessage())
+            if isinstance(body, bytes):
+                self.sock.sendall(head + body)
+            else:
+                self.sock.sendall(head)
+                for piece in body:
+                    if piece:
+                        self.sock.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+                self.sock.sendall(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
             pass  # an answer may have come before the body was through
-        event = self.next_event()
-        while isinstance(event, h11.InformationalResponse) and event.status_code != 101:
-            event = self.next_event()
-        if not isinstance(event, (h11.Response, h11.InformationalResponse)):
-            raise Unavailable("hyperd closed the connection without an answer", hint="see its log")
-        return Response(self, event.status_code, {k.decode().lower(): v.decode() for k, v in event.headers})
+
+    def response(self) -> Response:
+        """:raise Unavailable: when there is none."""
+        status, found = self._head()
+        while 100 <= status < 200 and status != _SWITCHING:
+            status, found = self._head()
+        return Response(self, status, found)
 
     def raw(self) -> tuple[socket.socket, bytes]:
         """After a 101: the socket, and what was read beyond the answer."""
-        return self.sock, bytes(self._http.trailing_data[0])
+        return self.sock, self._buffer
 
-    def _send(self, event: h11.Event) -> None:
-        data = self._http.send(event)
-        if data:
-            self.sock.sendall(data)
+    def _head(self) -> tuple[int, dict[str, str]]:
+        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+            if len(self._buffer) > _HEAD_MAX:
+                raise Unavailable("hyperd's answer is not understood", hint="is it hyperd that listens there?")
+            if not self._fill():
+                raise Unavailable("hyperd closed the connection without an answer", hint="see its log")
+        first, *rest = self._buffer[:end].decode("latin-1").split("\r\n")
+        self._buffer = self._buffer[end + 4 :]
+        version, _, status = first.partition(" ")
+        if not version.startswith("HTTP/1.") or not status[:3].isdigit():
+            raise Unavailable("hyperd's answer is not understood", hint="is it hyperd that listens there?")
+        pairs = (line.partition(":") for line in rest)
+        return int(status[:3]), {name.strip().lower(): value.strip() for name, _, value in pairs}
 
-    def next_event(self) -> object:
-        while True:
-            try:
-                event = self._http.next_event()
-                if event is not h11.NEED_DATA:
-                    return event
-                self._http.receive_data(self.sock.recv(_READ))
-            except TimeoutError:
-                raise Unavailable("hyperd does not answer", hint="see its log, or restart it") from None
-            except h11.RemoteProtocolError:
-                raise Unavailable("hyperd went away before it had answered", hint="see its log, and try again") from None
-            except OSError as error:
-                raise Unavailable(f"the connection to hyperd broke: {error}", hint="see its log") from None
+    def _fill(self) -> bool:
+        try:
+            data = self.sock.recv(_READ)
+        except TimeoutError:
+            raise Unavailable("hyperd does not answer", hint="see its log, or restart it") from None
+        except OSError as error:
+            raise Unavailable(f"the connection to hyperd broke: {error}", hint="see its log") from None
+        self._buffer += data
+        return bool(data)
+
+    def _need(self) -> None:
+        if not self._fill():
+            raise Unavailable("hyperd went away before it had answered", hint="see its log, and try again")
+
+    def line(self) -> bytes:
+        """A line of the body's framing."""
+        while (end := self._buffer.find(b"\r\n")) < 0:
+            self._need()
+        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
+        return line
+
+    def exactly(self, size: int) -> Iterator[bytes]:
+        """So many bytes of the body, in pieces as they arrive."""
+        while size:
+            if not self._buffer:
+                self._need()
+            piece, self._buffer = self._buffer[:size], self._buffer[size:]
+            size -= len(piece)
+            yield piece

@@ -17,6 +17,7 @@ import msgspec
 from ..errors import Conflict, HyperError, InvalidState
 from ..model import ids
 from ..model.status import Container, Pod, PodStatus
+from ..sys.spans import span
 from .events import Events
 from .life import PodLife
 from .networks import Networks
@@ -99,7 +100,8 @@ class Machines:
         return runtime
 
     async def _boot_in_network(self, pod_id: str, members: list[Container]) -> Runtime:
-        await self._networks.prepare(self._registry.pod(pod_id))
+        with span("network prepared"):
+            await self._networks.prepare(self._registry.pod(pod_id))
         pod = self._registry.pod(pod_id)
         # The rules take as long as a part of the boot; no container runs before they are there.
         rules = asyncio.create_task(self._networks.bring_up(pod))
@@ -110,7 +112,8 @@ class Machines:
             await asyncio.gather(rules, return_exceptions=True)
             raise
         try:
-            await rules
+            with span("rules awaited"):
+                await rules
         except BaseException:
             await runtime.stop(clean=False)
             raise

@@ -22,6 +22,7 @@ from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..protocol.constants import FIRST_TOKEN, Builtin
 from ..protocol.messages import GuestProcess
 from ..sys.files import remove_tree
+from ..sys.spans import GUEST, HYPERVISOR, span
 from . import resolve
 from .builtins import run_builtin, run_process
 from .factory.clones import CLONE_TIMEOUT, Clone
@@ -73,7 +74,8 @@ class Provisioner:
 
         :raise Unavailable: when the guest does not come up; the message has its last words.
         """
-        disks = await pod_disks(pod, members, self._images, self._secrets, self._paths)
+        with span("disks found"):
+            disks = await pod_disks(pod, members, self._images, self._secrets, self._paths)
         shape = self._factory.shape_of(pod, members, disks, interface_specs(pod, self._networks))
         with self._factory.foreground(shape):
             if clone := self._factory.take(shape):
@@ -100,9 +102,11 @@ class Provisioner:
                 )  # fmt: skip
                 if template:
                     config, names = self._factory.from_template(template, config)
-                machine = await self._driver.launch(config)
+                with span("started from a template" if template else "started", HYPERVISOR):
+                    machine = await self._driver.launch(config)
             undo.push_async_callback(machine.kill)
-            session = await self._greet(machine, template)
+            with span("answers" if template else "boots", GUEST):
+                session = await self._greet(machine, template)
             undo.callback(session.close)
             await self._set_up(session, pod, [n.mac for n in config.networks] if template else [])
             undo.pop_all()
@@ -114,9 +118,11 @@ class Provisioner:
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(clone.end)
             placed, names = self._factory.place(disks)
-            mac, taps = await plug_in(clone.card, pod, self._networks)
+            with span("network card plugged in"):
+                mac, taps = await plug_in(clone.card, pod, self._networks)
             ports = pod.ports if clone.shape.card == "user" else []
-            await clone.machine.furnish(placed, ports)
+            with span("disks exchanged", HYPERVISOR):
+                await clone.machine.furnish(placed, ports)
             directory = self._paths.machine(pod.id)
             remove_tree(directory)
             clone.directory.rename(directory)
@@ -129,7 +135,8 @@ class Provisioner:
         return Runtime(clone.machine, clone.session, directory, disks={d.serial for d in disks}, names=names, cards=taps)
 
     async def _set_up(self, session: GuestSession, pod: Pod, macs: list[str]) -> None:
-        await session.setup_pod(pod.hostname, guest_interfaces(pod, self._networks, macs), _sysctls(pod), pod.spec.shm_size)
+        with span("name, clock, network", GUEST):
+            await session.setup_pod(pod.hostname, guest_interfaces(pod, self._networks, macs), _sysctls(pod), pod.spec.shm_size)
         if batch := firewall_batch(pod):
             await run_builtin(session, Builtin.FIREWALL, stdin=batch, what="the pod's services")
 
@@ -166,7 +173,8 @@ class Provisioner:
         files = files_of(pod, container, self._secrets, self._networks, names)
         image, scratch = runtime.name_of(image_serial(container)), runtime.name_of(scratch_serial(container))
         guest = resolve.guest_container(container, pod.memory, image, scratch, mounts, files)
-        await runtime.session.create_container(guest)
+        with span("root file system built", GUEST):
+            await runtime.session.create_container(guest)
         runtime.built.add(container.id)
         if container.state.status is ContainerStatus.CREATED and (archive := injected_archive(container)):
             process = GuestProcess(args=("/",), container=container.id[:12], builtin=Builtin.TAR_EXTRACT, stdin=True)
@@ -211,7 +219,8 @@ class Provisioner:
         """:raise StartFailed: when the program cannot be executed."""
         hub.begin()
         try:
-            handle = await runtime.session.start(resolve.main_process(container, size), hub)
+            with span("program started", GUEST):
+                handle = await runtime.session.start(resolve.main_process(container, size), hub)
         except BaseException:
             hub.finish()
             raise

@@ -17,8 +17,10 @@ import msgspec
 
 from ..errors import HyperError, InvalidState, StartFailed, Unavailable
 from ..guest.process import GuestProcessHandle
+from ..guest.session import tell_spans
 from ..model import ids
 from ..model.status import Container, ContainerStatus, Health
+from ..sys.spans import span
 from .events import Events
 from .health import HealthMonitor
 from .life import Life
@@ -161,7 +163,8 @@ class Runs:
 
     async def _follow(self, container: Container, life: Life, run: _Run) -> None:
         while True:
-            state = await self._outcome(run)
+            with span("program runs, until its end is known"):
+                state = await self._outcome(run)
             for check in life.checks:
                 check.cancel()
             life.hub.finish()
@@ -186,6 +189,7 @@ class Runs:
     async def _outcome(self, run: _Run) -> dict[str, Any]:
         try:
             status = await run.handle.exited
+            tell_spans(run.handle.last_message)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(run.handle.drained.wait(), _DRAIN_TIMEOUT)
             return {"exit_code": status.shell_code, "oom_killed": status.oom, "error": ""}
@@ -239,7 +243,8 @@ class Runs:
             remove = container.spec.auto_remove
             pod = self._registry.pod(container.pod)
             clean = bool(pod.volumes) or not (remove and pod.implicit)
-            await self._machines.release(container.pod, run.runtime, container.id, clean=clean)
+            with span("machine ended"):
+                await self._machines.release(container.pod, run.runtime, container.id, clean=clean)
             if remove and self._registry.exists(container.id):
                 await self._erase(self._registry.container(container.id))
 

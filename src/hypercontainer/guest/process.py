@@ -43,6 +43,7 @@ class GuestProcessHandle:
         # The session may end with nobody waiting for this process any more.
         self.exited.add_done_callback(lambda f: f.cancelled() or f.exception())
         self.drained = asyncio.Event()  # both outputs have ended
+        self.last_message = b""  # that told of the exit
         self._wire = wire
         self._sink = sink
         self._receivers = {1: Receiver(1, offsets[0]), 2: Receiver(2, offsets[1])}
@@ -91,7 +92,9 @@ class GuestProcessHandle:
         """:raise GuestError: when the process has no terminal."""
         await self._wire.resize(self, rows, columns)
 
-    def set_exit(self, status: ExitStatus) -> None:
+    def set_exit(self, status: ExitStatus, told: bytes = b"") -> None:
+        """`told` is the guest's message, with its spans."""
+        self.last_message = told
         if not self.exited.done():
             self.exited.set_result(status)
         self._stdin_room.set()

@@ -32,6 +32,7 @@ from ..protocol.messages import (
 )
 from ..protocol.streams import decode_data, decode_window
 from ..protocol.wire import Attrs, Frame, FrameReader, ProtocolError, decode_attrs, encode_attrs, encode_frame, number, text
+from ..sys import spans
 from .process import GuestProcessHandle, Sink
 
 REQUEST_TIMEOUT = 60.0  # seconds
@@ -115,7 +116,9 @@ class GuestSession(asyncio.Protocol):
         """
         if self.state is not State.RUNNING:
             raise InvalidState("the guest is not connected")
-        return (await self._request(type_, attrs, timeout)).body
+        body = (await self._request(type_, attrs, timeout)).body
+        tell_spans(body)
+        return body
 
     async def _request(self, type_: Type, attrs: Attrs, timeout: float, id_: int = 0) -> Frame:
         id_ = id_ or self._new_id()
@@ -167,6 +170,7 @@ class GuestSession(asyncio.Protocol):
         except BaseException:
             self._processes.pop(handle.id, None)
             raise
+        tell_spans(frame.body)
         handle.pid = number(dict(decode_attrs(frame.body)).get(Tag.PID, bytes(8)))
         handle.open_windows()
         return handle
@@ -251,7 +255,7 @@ class GuestSession(asyncio.Protocol):
                 handle.on_window(decode_window(frame.body))
         elif frame.type == Type.EXITED:
             if handle := self._processes.get(frame.id):
-                handle.set_exit(ExitStatus.decode(dict(decode_attrs(frame.body))))
+                handle.set_exit(ExitStatus.decode(dict(decode_attrs(frame.body))), frame.body)
         elif frame.type in (Type.REPLY, Type.ERROR):
             future = self._requests.get(frame.id)
             if future and not future.done():
@@ -270,6 +274,16 @@ class GuestSession(asyncio.Protocol):
                 future.set_exception(self._why)
         for handle in self._processes.values():
             handle.fail(self._why)
+
+
+def tell_spans(body: bytes) -> None:
+    """Record where the guest's time went, by its own clock, which a request may have set late by as long as that took."""
+    if not spans.wanted():
+        return
+    for tag, value in decode_attrs(body):
+        if tag == Tag.SPAN:
+            found = dict(decode_attrs(value))
+            spans.add(spans.GUEST, text(found[Tag.NAME]), number(found[Tag.BEGIN]), number(found[Tag.END]))
 
 
 def _seed() -> Attrs:

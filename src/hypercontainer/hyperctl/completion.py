@@ -14,7 +14,7 @@ def completion(shell: str) -> None:
 
     For bash: hyperctl completion bash > /etc/bash_completion.d/hyperctl
     """
-    from .main import cli
+    from .cli import cli
 
     kind = get_completion_class(shell)
     assert kind is not None

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from ..client.api import Client, default_socket
+from ..client.api import Client
 from ..client.autostart import connect_or_start
+from ..client.base import default_socket
 from ..errors import HyperError
 
 

@@ -10,7 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ..client.api import Client, raise_known
+from ..client.api import Client
+from ..client.base import raise_known
 from ..errors import HyperError, Unavailable
 from ..model.reference import parse_reference, parse_source
 from .output import PullProgress

@@ -13,11 +13,15 @@ import struct
 import sys
 import termios
 import tty
-from collections.abc import Callable, Iterator
 
-from ..client.api import raise_known
+from ..client.base import raise_known, target
 from ..client.transport import Connection
 from ..errors import HyperError, InvalidArgument, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)
 _HEADER = struct.Struct(">B3xI")
@@ -98,6 +102,7 @@ class AttachedStream:
         self._on_signal = on_signal
         self._selector = selectors.PollSelector()  # epoll refuses regular files
         self._status: int | None = None
+        self.trace: list[dict[str, Any]] = []  # spans of the daemon's, where they were asked for
 
     def run(self) -> int:
         """The exit code; 0 when the user typed the detach keys.
@@ -228,6 +233,7 @@ class AttachedStream:
             raise_known(status["error"])
         if status.get("message"):
             print(f"hyperctl: {status['message']}", file=sys.stderr)
+        self.trace = status.get("trace", [])
         self._status = int(status["exitCode"])
 
 
@@ -241,3 +247,14 @@ def _write_all(fd: int, data: memoryview) -> None:
             with selectors.PollSelector() as selector:
                 selector.register(fd, selectors.EVENT_WRITE)
                 selector.select()
+
+
+def attached(connection: Connection, path: str, route: str, *, stdin: bool, terminal: bool, proxy: bool = True) -> int:
+    """Copy until the process of `route` has ended; the exit code. Signals are forwarded, but for a terminal's, which sends keys."""
+
+    def forward(number: int) -> None:
+        with Connection(path) as other:
+            other.request("POST", target(f"{route}/kill", {"signal": signal.Signals(number).name}), {}).read()
+
+    on_signal = forward if proxy and not terminal else None
+    return AttachedStream(connection, stdin=stdin, terminal=terminal, on_signal=on_signal).run()

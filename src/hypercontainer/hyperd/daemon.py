@@ -99,7 +99,7 @@ def build_engine(config: Config) -> Engine:
     """:raise PermissionDenied: when a directory cannot be made."""
     paths = Paths(config.root_path, config.run_path)
     kernel = _find_kernel(config)
-    driver = QemuDriver(binary=config.qemu, accelerator=config.accelerator, cache=paths.cache)
+    driver = QemuDriver(binary=config.qemu, accelerator=config.accelerator, cache=paths.cache, tsc_khz=initramfs.tsc_khz)
 
     def boot() -> BootFiles:
         found = kernel or locate(config.kernel)
@@ -160,14 +160,21 @@ async def serve(config: Config, ready_fd: int | None) -> None:
         if ready_fd is not None:
             os.write(ready_fd, b"ready")
             os.close(ready_fd)
-        # KVM is tried now, so that the first container does not wait for it.
-        probe = asyncio.create_task(engine.driver.accelerator())
+        # So that the first container does not wait for it.
+        probe = asyncio.create_task(_look_at_host(engine))
         received = await _signal()
         log.info("%s: ending", received.name)
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
         await runner.cleanup()
         await engine.close(keep_running=config.live_restore or received is signal.SIGHUP)
+
+
+async def _look_at_host(engine: Engine) -> None:
+    """Try KVM, and measure what an emulated guest has to be told."""
+    accelerator, _ = await engine.driver.accelerator()
+    if accelerator == "tcg":
+        await asyncio.to_thread(initramfs.tsc_khz)
 
 
 async def _signal() -> signal.Signals:

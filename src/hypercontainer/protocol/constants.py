@@ -128,6 +128,9 @@ class Tag(IntEnum):
     SHM_SIZE = 78
     DOWN = 79
     MAC = 80
+    SPAN = 81
+    BEGIN = 82
+    END = 83
 
 
 class GuestCode(IntEnum):

@@ -38,8 +38,11 @@ def machine_options(accelerator: str, *, memory_backend: bool = False) -> list[s
     return ["-machine", machine, "-accel", "tcg,tb-size=32", "-cpu", "qemu64"]
 
 
-def kernel_command_line(accelerator: str) -> str:
-    """Arguments of the guest's kernel; QEMU appends the virtio-mmio devices."""
+def kernel_command_line(accelerator: str, tsc_khz: int = 0) -> str:
+    """Arguments of the guest's kernel; QEMU appends the virtio-mmio devices.
+
+    `tsc_khz` is the rate of the host's time stamp counter, 0 if it is not known.
+    """
     # Below the level of errors: a machine without PCI is one to the kernel, and
     # the last words of a guest shall be what ended it.
     arguments = ["console=ttyS0", "quiet", "loglevel=3", "reboot=t", "panic=-1", "no_timer_check"]
@@ -47,15 +50,18 @@ def kernel_command_line(accelerator: str) -> str:
         # Calibration and CPU mitigations cost a third of the boot and protect
         # nothing in an emulated CPU.
         arguments += ["tsc=reliable", "lpj=10000000", "mitigations=off"]
+        # An emulated timer chip is too unsteady to measure the counter with:
+        # a guest that fails has a clock of 10 ms, and no finer timers.
+        arguments += [f"tsc_early_khz={tsc_khz}"] if tsc_khz else []
     return " ".join(arguments)
 
 
-def boot_options(config: MachineConfig, accelerator: str, fds: Descriptors) -> list[str]:
+def boot_options(config: MachineConfig, accelerator: str, fds: Descriptors, tsc_khz: int) -> list[str]:
     """A kernel that boots, or a machine that goes on."""
     if config.snapshot:
         return ["-incoming", "defer"]  # `Monitor.load` says what
     kernel, initramfs = fds.boot
-    return ["-kernel", f"/proc/self/fd/{kernel}", "-initrd", f"/proc/self/fd/{initramfs}", "-append", kernel_command_line(accelerator)]
+    return ["-kernel", f"/proc/self/fd/{kernel}", "-initrd", f"/proc/self/fd/{initramfs}", "-append", kernel_command_line(accelerator, tsc_khz)]
 
 
 def memory_options(config: MachineConfig, fds: Descriptors) -> list[str]:
@@ -69,7 +75,7 @@ def memory_options(config: MachineConfig, fds: Descriptors) -> list[str]:
     return ["-object", f"memory-backend-file,id=mem,size={config.memory},mem-path={path},share={share}"]
 
 
-def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Descriptors) -> list[str]:
+def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Descriptors, tsc_khz: int = 0) -> list[str]:
     """The whole command line."""
     memory = memory_options(config, fds)
     return [
@@ -84,7 +90,7 @@ def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Desc
         "-no-reboot",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         *memory,
-        *boot_options(config, accelerator, fds),
+        *boot_options(config, accelerator, fds, tsc_khz),
         "-add-fd", f"fd={fds.console},set={devices.FDSET_CONSOLE}",
         "-chardev", f"file,id=console,path=/dev/fdset/{devices.FDSET_CONSOLE},append=on",
         "-serial", "chardev:console",

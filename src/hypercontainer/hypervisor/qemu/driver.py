@@ -10,6 +10,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ class QemuDriver:
     name = "qemu"
     capabilities = Capabilities(pause=True, user_network=True, hot_plug=True, virtiofs=True, snapshots=True)
 
-    def __init__(self, *, binary: str, accelerator: str, cache: Path) -> None:
+    def __init__(self, *, binary: str, accelerator: str, cache: Path, tsc_khz: Callable[[], int] = lambda: 0) -> None:
+        """`tsc_khz` gives the rate of the host's time stamp counter, for guests that are emulated; 0 if it is not known."""
+        self._tsc_khz = tsc_khz
         self._binary = binary
         self._wanted = accelerator
         self._prober = Prober(cache, self._launch)
@@ -73,7 +76,7 @@ class QemuDriver:
         with contextlib.ExitStack() as stack:
             fds = _open_descriptors(config, stack)
             launcher = config.share.launcher if isinstance(config.share, NineP) else ()
-            args = [*launcher, *command.command_line(binary, config, accelerator, fds)]
+            args = [*launcher, *command.command_line(binary, config, accelerator, fds, self._rate(accelerator))]
             log.debug("launching %s", process.command_line(args))
             with open(config.directory / LOG, "wb") as output:
                 child = subprocess.Popen(
@@ -91,8 +94,15 @@ class QemuDriver:
         # The machine reaps by pidfd; Popen must not warn about a child that it believes to run.
         child.returncode = 0
         if config.snapshot:
-            await machine.load(state)
+            try:
+                await machine.load(state)
+            except BaseException:
+                await machine.kill()
+                raise
         return machine
+
+    def _rate(self, accelerator: str) -> int:
+        return self._tsc_khz() if accelerator == "tcg" else 0
 
     async def fingerprint(self, config: MachineConfig) -> str:
         accelerator, _ = await self.accelerator()

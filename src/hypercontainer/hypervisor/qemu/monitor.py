@@ -1,25 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QMP: what is asked of a running QEMU. One connection per need; QEMU takes one at a time."""
+"""QMP: what is asked of a running QEMU. One connection per need; QEMU takes one at a time.
+
+https://www.qemu.org/docs/master/interop/qmp-spec.html. Lines of JSON on a unix
+socket: a greeting, `qmp_capabilities`, then commands, which QEMU takes in
+their order, with their answers and events between. Written here because a
+machine of the pool waits for it; see docs/adr/0005.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from ...errors import Conflict, InvalidState, Unavailable
 from ..driver import AnyDisk, Disk
 from .devices import FDSET_EXCHANGED, block_node, disk_device
 
-if TYPE_CHECKING:
-    from qemu.qmp import QMPClient
-
-_SAVE_TIMEOUT = 30.0  # seconds
+_READ = 64 << 10
+_ANSWER_TIMEOUT = 30.0  # seconds
+_SAVE_TIMEOUT = 30.0
 _LOAD_TIMEOUT = 10.0
-_UNPLUG_TIMEOUT = 10.0  # seconds for the guest to let a disk go
+_UNPLUG_TIMEOUT = 10.0  # for the guest to let a disk go
+
+
+class Command(NamedTuple):
+    """One command; a descriptor travels with it."""
+
+    name: str
+    arguments: dict[str, Any] | None = None
+    fd: int | None = None
 
 
 class Monitor:
@@ -27,35 +43,92 @@ class Monitor:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._client: QMPClient | None = None
+        self._sock = socket.socket(socket.AF_UNIX)
+        self._buffer = b""
+        self._events: list[dict[str, Any]] = []
 
     async def __aenter__(self) -> Monitor:
-        # Imported late: starting a machine does not need it.
-        from qemu.qmp import QMPClient, QMPError
-
-        self._client = QMPClient()
+        self._sock.setblocking(False)
         try:
-            await self._client.connect(str(self._path))
-        except (QMPError, OSError) as error:
+            await asyncio.get_running_loop().sock_connect(self._sock, str(self._path))
+        except OSError as error:
+            self._sock.close()
             raise Unavailable(f"QEMU's monitor cannot be reached: {error}") from error
+        try:
+            await self.execute("qmp_capabilities")
+        except BaseException:
+            self._sock.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        from qemu.qmp import QMPError
+        self._sock.close()
 
-        assert self._client is not None
-        with contextlib.suppress(QMPError):
-            await self._client.disconnect()
+    # -- the protocol -----------------------------------------------------------------
 
-    async def execute(self, command: str, arguments: dict[str, object] | None = None) -> Any:
-        """:raise Unavailable: when QEMU refuses, with its words."""
-        from qemu.qmp import QMPError
+    async def execute(self, name: str, arguments: dict[str, Any] | None = None, fd: int | None = None) -> Any:
+        """:raise Unavailable: when QEMU refuses, with its words, or does not answer."""
+        return (await self.execute_all([Command(name, arguments, fd)]))[0]
 
-        assert self._client is not None
+    async def execute_all(self, commands: Sequence[Command]) -> list[Any]:
+        """All at once, without a wait between them; `execute` says what is raised."""
         try:
-            return await self._client.execute(command, arguments)
-        except QMPError as error:
-            raise Unavailable(f"QEMU did not take {command!r}: {error}") from error
+            async with asyncio.timeout(_ANSWER_TIMEOUT):
+                for command in commands:
+                    await self._send(command)
+                answers = [await self._answer() for _ in commands]
+        except (OSError, TimeoutError) as error:
+            raise Unavailable(f"QEMU did not answer {commands[0].name!r}: {error or 'no time left'}") from error
+        for command, answer in zip(commands, answers, strict=True):
+            if "error" in answer:
+                raise Unavailable(f"QEMU did not take {command.name!r}: {answer['error'].get('desc', '')}")
+        return [answer["return"] for answer in answers]
+
+    async def _send(self, command: Command) -> None:
+        document: dict[str, Any] = {"execute": command.name}
+        if command.arguments is not None:
+            document["arguments"] = command.arguments
+        data = msgspec.json.encode(document) + b"\n"
+        if command.fd is not None:  # short, and the buffer is empty: it is taken at once
+            data = data[socket.send_fds(self._sock, [data], [command.fd]) :]
+        if data:
+            await asyncio.get_running_loop().sock_sendall(self._sock, data)
+
+    async def _answer(self) -> dict[str, Any]:
+        while True:
+            message = await self._message()
+            if "event" in message:
+                self._events.append(message)
+            elif "QMP" not in message:
+                return message
+
+    async def _message(self) -> dict[str, Any]:
+        while b"\n" not in self._buffer:
+            data = await asyncio.get_running_loop().sock_recv(self._sock, _READ)
+            if not data:
+                raise ConnectionError("it closed its monitor")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        message: dict[str, Any] = msgspec.json.decode(line)
+        return message
+
+    async def event(self, name: str, timeout: float) -> dict[str, Any]:
+        """The next one of this name since the connection began: its data.
+
+        :raise TimeoutError: none came in so many seconds. :raise Unavailable: QEMU has ended.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not any(e["event"] == name for e in self._events):
+                    self._events.append(await self._message())
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise Unavailable(f"QEMU ended while {name} was awaited: {error}") from error
+        found = next(e for e in self._events if e["event"] == name)
+        self._events.remove(found)
+        data: dict[str, Any] = found.get("data", {})
+        return data
 
     async def human(self, line: str) -> None:
         """A command that has no counterpart in QMP; any answer is a complaint.
@@ -66,16 +139,13 @@ class Monitor:
         if answer.strip() and "removed" not in answer:
             raise Conflict(f"QEMU refused {line!r}: {answer.strip()}")
 
+    # -- disks ------------------------------------------------------------------------
+
     async def add_disk(self, disk: AnyDisk) -> None:
-        assert self._client is not None
         node, fdset = f"disk-{disk.serial}", -1
         if isinstance(disk, Disk):
-            fd = os.open(disk.path, os.O_RDONLY if disk.read_only else os.O_RDWR | os.O_CLOEXEC)
-            try:
-                self._client.send_fd_scm(fd)
-                fdset = (await self.execute("add-fd"))["fdset-id"]
-            finally:
-                os.close(fd)
+            with _opened(disk) as fd:
+                fdset = (await self.execute("add-fd", fd=fd))["fdset-id"]
         elif disk.keyring:
             await self.execute("object-add", {"qom-type": "secret", "id": f"{node}-key", "data": disk.keyring, "format": "base64"})
         await self.execute("blockdev-add", block_node(disk, node, fdset))
@@ -86,85 +156,71 @@ class Monitor:
             raise InvalidState("this virtual machine takes no further disks while it runs", hint="stop the pod first") from error
 
     async def remove_disk(self, serial: str) -> None:
-        from qemu.qmp import EventListener
-
-        assert self._client is not None
         device, node = f"dev-{serial}", f"disk-{serial}"
         nodes = await self.execute("query-named-block-nodes", {"flat": True})
         if not any(n.get("node-name") == node for n in nodes):
             return
-        with self._client.listener("DEVICE_DELETED") as gone:
-            assert isinstance(gone, EventListener)
-            with contextlib.suppress(Unavailable):  # it may be gone already
-                await self.execute("device_del", {"id": device})
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(_deleted(gone, device), _UNPLUG_TIMEOUT)
+        with contextlib.suppress(Unavailable, TimeoutError):  # it may be gone already
+            await self.execute("device_del", {"id": device})
+            while (await self.event("DEVICE_DELETED", _UNPLUG_TIMEOUT)).get("device") != device:
+                pass
         await self.execute("blockdev-del", {"node-name": node})
 
-    async def load(self, state: int) -> None:
-        """Start from what `save` left."""
-        from qemu.qmp import EventListener
+    async def exchange(self, disks: Sequence[Disk]) -> None:
+        """Put other files behind disks, all in one go."""
+        commands: list[Command] = []
+        nodes: list[dict[str, Any]] = []
+        with contextlib.ExitStack() as stack:
+            for disk in disks:
+                fdset, name = FDSET_EXCHANGED + len(nodes), f"file-{disk.serial}"
+                node = block_node(disk, f"disk-{disk.serial}", fdset)
+                file = {**node["file"], "node-name": name, "read-only": disk.read_only}
+                commands += [Command("add-fd", {"fdset-id": fdset}, stack.enter_context(_opened(disk))), Command("blockdev-add", file)]
+                nodes.append({**node, "file": name})
+            await self.execute_all([*commands, Command("blockdev-reopen", {"options": nodes})])
 
-        assert self._client is not None
+    # -- snapshots ----------------------------------------------------------------------
+    # https://www.qemu.org/docs/master/devel/migration/main.html
+
+    async def load(self, state: int) -> None:
+        """Start from what `save` left; `state` is the descriptor's number in QEMU.
+
+        :raise Unavailable: when it does not come up.
+        """
         wanted = [{"capability": "x-ignore-shared", "state": True}]
-        # Before it runs, its serial port would lose what is sent.
-        with self._client.listener("RESUME") as running:
-            assert isinstance(running, EventListener)
-            await asyncio.gather(
-                self.execute("migrate-set-capabilities", {"capabilities": wanted}),
-                self.execute("migrate-incoming", {"uri": f"fd:{state}"}),
-            )
-            await asyncio.wait_for(running.get(), _LOAD_TIMEOUT)
+        await self.execute_all(
+            [Command("migrate-set-capabilities", {"capabilities": wanted}), Command("migrate-incoming", {"uri": f"fd:{state}"})]
+        )
+        try:
+            await self.event("RESUME", _LOAD_TIMEOUT)  # before it runs, its serial port would lose what is sent
+        except TimeoutError:
+            raise Unavailable("QEMU did not take the saved machine up") from None
 
     async def save(self, state: int) -> None:
         """Write the state of the devices; the memory is in a shared file and stays there.
 
         The machine is stopped by it. It must run before: a clone goes on in the same way.
-
-        https://www.qemu.org/docs/master/devel/migration/main.html
         """
-        from qemu.qmp import EventListener
-
-        assert self._client is not None
         wanted = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
-        await self.execute("migrate-set-capabilities", {"capabilities": wanted})
-        self._client.send_fd_scm(state)
-        await self.execute("getfd", {"fdname": "state"})
-        with self._client.listener("MIGRATION") as steps:
-            assert isinstance(steps, EventListener)
-            await self.execute("migrate", {"uri": "fd:state"})
-            status = await asyncio.wait_for(_migrated(steps), _SAVE_TIMEOUT)
+        await self.execute_all(
+            [
+                Command("migrate-set-capabilities", {"capabilities": wanted}),
+                Command("getfd", {"fdname": "state"}, state),
+                Command("migrate", {"uri": "fd:state"}),
+            ]
+        )
+        status = ""
+        with contextlib.suppress(TimeoutError):
+            while status not in ("completed", "failed", "cancelled"):
+                status = (await self.event("MIGRATION", _SAVE_TIMEOUT))["status"]
         if status != "completed":
             raise Unavailable(f"QEMU could not save the machine: the state of its migration is {status!r}")
 
-    async def exchange(self, disks: Sequence[Disk]) -> None:
-        """All commands at once: QEMU takes them in their order."""
-        assert self._client is not None
-        commands = []
-        nodes: list[dict[str, Any]] = []
-        for disk in disks:
-            fd = os.open(disk.path, (os.O_RDONLY if disk.read_only else os.O_RDWR) | os.O_CLOEXEC)
-            try:
-                self._client.send_fd_scm(fd)
-            finally:
-                os.close(fd)
-            fdset, name = FDSET_EXCHANGED + len(nodes), f"file-{disk.serial}"
-            node = block_node(disk, f"disk-{disk.serial}", fdset)
-            await self.execute("add-fd", {"fdset-id": fdset})  # QEMU keeps one descriptor at a time
-            commands.append(self.execute("blockdev-add", {**node["file"], "node-name": name, "read-only": disk.read_only}))
-            nodes.append({**node, "file": name})
-        commands.append(self.execute("blockdev-reopen", {"options": nodes}))
-        await asyncio.gather(*commands)
 
-
-async def _migrated(steps: Any) -> str:
-    async for step in steps:
-        if (status := step["data"]["status"]) in ("completed", "failed", "cancelled"):
-            return str(status)
-    return "unknown"
-
-
-async def _deleted(events: Any, device: str) -> None:
-    async for event in events:
-        if event["data"].get("device") == device:
-            return
+@contextlib.contextmanager
+def _opened(disk: Disk) -> Iterator[int]:
+    fd = os.open(disk.path, (os.O_RDONLY if disk.read_only else os.O_RDWR) | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every client needs, with as little to import as can be."""
+
+from __future__ import annotations
+
+import os
+
+from .. import API_VERSION, errors
+
+TYPE_CHECKING = False  # the one of `typing`, which takes 5 ms to import
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def default_socket() -> str:
+    """HYPER_HOST, root's socket, or the user's."""
+    if host := os.environ.get("HYPER_HOST"):
+        return host.removeprefix("unix://")
+    if os.geteuid() == 0:
+        return "/run/hyper/hyper.sock"
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{base}/hyper/hyper.sock" if base else f"/tmp/hyper-{os.getuid()}/hyper.sock"
+
+
+def raise_known(known: dict[str, Any]) -> None:
+    """The error that an answer's JSON describes."""
+    kind = errors.by_code(known.get("code", ""))
+    message, hint = known.get("message", "unknown error"), known.get("hint") or None
+    if kind is errors.StartFailed:
+        raise errors.StartFailed(message, exit_status=known.get("exitStatus") or 126, hint=hint)
+    if kind is errors.GuestError:
+        raise errors.GuestError(message)
+    raise kind(message, hint=hint)
+
+
+def raise_error(body: bytes, status: int) -> None:
+    """The error that an answer of 4xx or 5xx stands for."""
+    import json
+
+    try:
+        known = json.loads(body)
+    except ValueError:
+        known = None
+    if not isinstance(known, dict):
+        raise errors.Unavailable(f"hyperd answered with status {status}: {body[:200].decode(errors='replace')}")
+    raise_known(known)
+
+
+def target(route: str, query: dict[str, str]) -> str:
+    """A route of the API with its query."""
+    if not query:
+        return f"/{API_VERSION}{route}"
+    from urllib.parse import urlencode
+
+    return f"/{API_VERSION}{route}?{urlencode(query)}"

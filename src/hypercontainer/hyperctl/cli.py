@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hyperctl: the group of verbs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from .. import __version__
+
+# verb -> module and attribute; nothing is imported before it is used.
+VERBS = {
+    "attach": "attach:attach",
+    "completion": "completion:completion",
+    "cp": "cp:cp",
+    "create": "run:create",
+    "diff": "changes:diff",
+    "doctor": "system:doctor",
+    "events": "system:events",
+    "exec": "exec:exec_",
+    "export": "changes:export",
+    "factory": "factory:factory",
+    "image-prune": "images:image_prune",
+    "images": "images:images",
+    "info": "system:info",
+    "inspect": "inspect:inspect",
+    "kernel": "kernel:kernel",
+    "kill": "lifecycle:kill",
+    "list": "listing:list_",
+    "login": "login:login",
+    "logout": "login:logout",
+    "logs": "logs:logs",
+    "network": "networks:network",
+    "pause": "lifecycle:pause",
+    "pod": "pods:pod",
+    "ports": "ports:ports",
+    "ps": "listing:ps",
+    "pull": "images:pull",
+    "rename": "lifecycle:rename",
+    "restart": "lifecycle:restart",
+    "rm": "lifecycle:rm",
+    "rmi": "images:rmi",
+    "run": "run:run",
+    "service": "ports:service",
+    "start": "lifecycle:start",
+    "stats": "listing:stats",
+    "stop": "lifecycle:stop",
+    "tag": "images:tag",
+    "top": "listing:top",
+    "unpause": "lifecycle:unpause",
+    "version": "system:version",
+    "volume": "volumes:volume",
+    "wait": "lifecycle:wait",
+}
+# Summaries, so that the overview need not import every verb.
+HELP = {
+    "attach": "Attach to a container's main process",
+    "completion": "Print a completion script for your shell",
+    "cp": "Copy files between a container and this host",
+    "create": "Create a container, do not start it",
+    "diff": "Show what a container changed in its image's files",
+    "doctor": "Check what this host has of what is needed",
+    "events": "Print what happens, as it happens",
+    "export": "Write a container's root file system as a tar archive",
+    "exec": "Run a further command in a running container",
+    "factory": "Virtual machines that are started ahead of time",
+    "image-prune": "Remove images that nothing needs",
+    "images": "List images",
+    "info": "Show the daemon and its host",
+    "inspect": "Show all about containers, pods, volumes or images",
+    "kernel": "Build the guest kernel",
+    "kill": "Send a signal to containers",
+    "list": "List pods, containers or VMs",
+    "login": "Log in to a registry",
+    "logout": "Forget a registry's credentials",
+    "logs": "Show a container's output",
+    "network": "Networks that pods share",
+    "pause": "Freeze all processes of containers",
+    "pod": "Several containers in one virtual machine",
+    "ports": "List or change published ports",
+    "ps": "List containers",
+    "pull": "Pull an image",
+    "rename": "Rename a container",
+    "restart": "Stop and start containers",
+    "rm": "Remove containers",
+    "rmi": "Remove images",
+    "run": "Run a command in a new container",
+    "service": "List or change the services of a pod",
+    "start": "Start containers or pods",
+    "stats": "Show the use of resources",
+    "stop": "Stop containers",
+    "tag": "Give an image a further name",
+    "top": "Show the processes of a container",
+    "unpause": "Thaw all processes of containers",
+    "version": "Show the versions of all parts",
+    "volume": "Named volumes, which outlive containers and pods",
+    "wait": "Wait until containers stop, print their exit codes",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, attribute = VERBS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(f".{module}", __package__), attribute)
+        command.name = cmd_name
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; see `{ctx.command_path} --help`"
+            raise click.UsageError(f"unknown command {args[0]!r}{hint}", ctx) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(HELP.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="hyperctl %(version)s")
+@click.option("-H", "--host", metavar="SOCKET", help="hyperd's socket [default: $HYPER_HOST, or the system's or user's own].")
+@click.pass_context
+def cli(ctx: click.Context, host: str | None) -> None:
+    """Run container images as virtual machines that feel like containers."""
+    ctx.obj = host
+
+
+def _verb(args: list[str]) -> str:
+    return next((a for a in args if a in VERBS), "")
+
+
+def run(args: list[str]) -> int:
+    """The exit status.
+
+    :raise HyperError: for the entry point to print.
+    """
+    try:
+        result = cli.main(args, prog_name="hyperctl", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return 2
+    except click.ClickException as error:
+        usage = f"\nsee `{error.ctx.command_path} --help`" if isinstance(error, click.UsageError) and error.ctx else ""
+        print(f"hyperctl: {error.format_message().rstrip('.')}{usage}", file=sys.stderr)
+        return 125 if _verb(args) == "run" else 2
+    except click.Abort:
+        return 130
