@@ -38,22 +38,22 @@ static int write_limit(const struct container *c, const char *file, const char *
 	return 0;
 }
 
-static int write_limits(const struct container *c, struct error *err)
+int cgroup_limit(const struct container *c, const struct container_spec *limits, struct error *err)
 {
 	char value[64];
 
-	if (c->spec.memory_max) {
-		snprintf(value, sizeof value, "%llu", (unsigned long long)c->spec.memory_max);
+	if (limits->memory_max) {
+		snprintf(value, sizeof value, "%llu", (unsigned long long)limits->memory_max);
 		if (write_limit(c, "memory.max", value, err) < 0)
 			return -1;
 	}
-	if (c->spec.cpu_max) {
-		snprintf(value, sizeof value, "%llu 100000", (unsigned long long)c->spec.cpu_max);
+	if (limits->cpu_max) {
+		snprintf(value, sizeof value, "%llu 100000", (unsigned long long)limits->cpu_max);
 		if (write_limit(c, "cpu.max", value, err) < 0)
 			return -1;
 	}
-	if (c->spec.pids_max) {
-		snprintf(value, sizeof value, "%llu", (unsigned long long)c->spec.pids_max);
+	if (limits->pids_max) {
+		snprintf(value, sizeof value, "%llu", (unsigned long long)limits->pids_max);
 		if (write_limit(c, "pids.max", value, err) < 0)
 			return -1;
 	}
@@ -62,19 +62,19 @@ static int write_limits(const struct container *c, struct error *err)
 
 int cgroup_create(struct container *c, struct error *err)
 {
-	cleanup_free char *path = xasprintf(CGROUP_ROOT "/%s", c->id);
+	cleanup_free char *path = xasprintf(CGROUP_ROOT "/%s", c->place);
 
 	if (mkdir(path, 0755) < 0 && errno != EEXIST)
 		return fail_sys(err, "cgroup %s", path);
 	c->cgroup = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (c->cgroup < 0)
 		return fail_sys(err, "cgroup %s", path);
-	return write_limits(c, err);
+	return cgroup_limit(c, &c->spec, err);
 }
 
 void cgroup_remove(struct container *c)
 {
-	cleanup_free char *path = xasprintf(CGROUP_ROOT "/%s", c->id);
+	cleanup_free char *path = xasprintf(CGROUP_ROOT "/%s", c->place);
 	struct timespec tick = {.tv_nsec = 1000000};
 
 	if (c->cgroup < 0)

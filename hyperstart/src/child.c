@@ -253,6 +253,8 @@ void child_main(const struct process_spec *s, const struct container *c, struct 
 		give_up(fds.status, &err);
 	if (!env_value(&env, "HOME"))
 		strings_add(&env, xasprintf("HOME=%s", id.home)); /* so it is never empty */
+	if (s->rehearsal && rehearsal_begin(&err) < 0)
+		give_up(fds.status, &err);
 	err.code = 0;
 	exec_program(s, &env, &err);
 	give_up(fds.status, &err);

@@ -79,10 +79,13 @@ static int parse_file(const struct attr *a, struct container_spec *s, struct err
 	return r;
 }
 
-static int parse_attr(const struct attr *a, char **id, struct container_spec *s, struct error *err)
+static int parse_attr(const struct attr *a, struct container *c, char **prepared, struct error *err)
 {
+	struct container_spec *s = &c->spec;
+
 	switch (a->tag) {
-	case HP_T_ID: return attr_text(a, id, err);
+	case HP_T_ID: return attr_text(a, &c->id, err);
+	case HP_T_PREPARED: return attr_text(a, prepared, err);
 	case HP_T_IMAGE_DISK: return attr_text(a, &s->image_disk, err);
 	case HP_T_FSTYPE: return attr_text(a, &s->image_fstype, err);
 	case HP_T_SCRATCH_DISK: return attr_text(a, &s->scratch_disk, err);
@@ -141,6 +144,7 @@ static void container_free(struct container *c)
 	cgroup_remove(c);
 	spec_free(&c->spec);
 	free(c->id);
+	free(c->place);
 	free(c);
 }
 
@@ -237,10 +241,33 @@ static int start_builder(struct container *c, struct error *err)
 	return 0;
 }
 
+/* A container that was built ahead takes the new one's id, files and limits. */
+static int adopt(struct container *c, const char *prepared, struct error *err)
+{
+	struct container *from = container_find(prepared);
+
+	if (!from || !from->ready)
+		return fail(err, HP_E_NOT_FOUND, 0, "no container %s", prepared);
+	if (from->spec.file_count != c->spec.file_count)
+		return fail(err, HP_E_MALFORMED, 0, "container %s has other files", prepared);
+	for (size_t i = 0; i < c->spec.file_count; i++) {
+		if (strcmp(from->spec.files[i].target, c->spec.files[i].target) != 0)
+			return fail(err, HP_E_MALFORMED, 0, "container %s has other files", prepared);
+		if (rootfs_file(from, i, &c->spec.files[i], err) < 0)
+			return -1;
+	}
+	if (cgroup_limit(from, &c->spec, err) < 0)
+		return -1;
+	free(from->id);
+	from->id = xstrndup(c->id, strlen(c->id));
+	return 0;
+}
+
 int container_create(const struct frame *f, struct error *err)
 {
 	struct container *c = xcalloc(1, sizeof *c);
 	struct cursor cur = {f->body, f->body + f->len};
+	cleanup_free char *prepared = NULL;
 	struct attr a;
 	int r;
 
@@ -249,12 +276,20 @@ int container_create(const struct frame *f, struct error *err)
 	c->asked_ns = now_ns();
 	c->id = xstrndup("", 0);
 	while ((r = attr_next(&cur, &a, err)) > 0)
-		if ((r = parse_attr(&a, &c->id, &c->spec, err)) < 0)
+		if ((r = parse_attr(&a, c, &prepared, err)) < 0)
 			break;
+	c->place = xstrndup(c->id, strlen(c->id));
 	if (r == 0 && (!id_is_safe(c->id) || !c->spec.image_disk || !c->spec.image_fstype))
 		r = fail(err, HP_E_MALFORMED, 0, "a container needs an id and an image disk");
 	if (r == 0 && container_find(c->id))
 		r = fail(err, HP_E_EXISTS, 0, "container %s exists", c->id);
+	if (r == 0 && prepared) {
+		r = adopt(c, prepared, err);
+		if (r == 0)
+			send_reply(f->id);
+		container_free(c);
+		return r;
+	}
 	if (r == 0)
 		r = cgroup_create(c, err);
 	if (r == 0)

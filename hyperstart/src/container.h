@@ -42,6 +42,7 @@ struct container_spec {
 struct container {
 	struct container *next;
 	char *id;
+	char *place; /* directory below RUN_DIR and the cgroup root: its first id */
 	struct container_spec spec;
 	struct source builder; /* status of the process that builds the mounts */
 	pid_t builder_pid;
@@ -64,6 +65,7 @@ void container_sync_all(void);
 /* cgroup.c */
 int cgroup_setup(void);
 int cgroup_create(struct container *c, struct error *err);
+int cgroup_limit(const struct container *c, const struct container_spec *limits, struct error *err);
 void cgroup_remove(struct container *c);
 uint64_t cgroup_number(const struct container *c, const char *file, const char *key);
 
@@ -71,6 +73,7 @@ uint64_t cgroup_number(const struct container *c, const char *file, const char *
 int rootfs_mount(const struct container *c, struct error *err);
 int rootfs_enter(const struct container *c, struct error *err);
 void rootfs_unmount(const struct container *c);
+int rootfs_file(const struct container *c, size_t i, const struct file_spec *f, struct error *err);
 void rootfs_freeze_scratch(const struct container *c);
 
 /* pod.c */

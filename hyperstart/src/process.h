@@ -15,7 +15,7 @@ struct rlimit_spec {
 struct process_spec {
 	char *container, *cwd, *user;
 	struct strings args, env, groups;
-	uint64_t tty, rows, columns, want_stdin, caps, no_new_privs, main, builtin;
+	uint64_t tty, rows, columns, want_stdin, caps, no_new_privs, main, builtin, rehearsal;
 	bool has_caps;
 	struct rlimit_spec rlimits[MAX_RLIMITS];
 	size_t rlimit_count;
@@ -68,6 +68,9 @@ void process_spec_free(struct process_spec *s);
 
 /* child.c: in the forked child, does not return */
 _Noreturn void child_main(const struct process_spec *s, const struct container *c, struct child_fds fds);
+
+/* rehearsal.c */
+int rehearsal_begin(struct error *err);
 
 /* builtin.c: what runs in a child instead of a program; returns an exit status */
 typedef int builtin_main(const struct strings *args);

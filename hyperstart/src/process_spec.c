@@ -38,6 +38,7 @@ static int parse_attr(const struct attr *a, struct process_spec *s, struct error
 	case HP_T_STDIN: return attr_u64(a, &s->want_stdin, err);
 	case HP_T_NO_NEW_PRIVS: return attr_u64(a, &s->no_new_privs, err);
 	case HP_T_MAIN: return attr_u64(a, &s->main, err);
+	case HP_T_REHEARSAL: return attr_u64(a, &s->rehearsal, err);
 	case HP_T_BUILTIN: return attr_u64(a, &s->builtin, err);
 	case HP_T_RLIMIT: return parse_rlimit(a, s, err);
 	case HP_T_CAPS: s->has_caps = true; return attr_u64(a, &s->caps, err);

@@ -32,11 +32,11 @@ static int mount_disk(const char *serial, const char *target, const char *type, 
 
 int rootfs_mount(const struct container *c, struct error *err)
 {
-	cleanup_free char *lower = xasprintf(RUN_DIR "/%s/lower", c->id);
-	cleanup_free char *scratch = xasprintf(RUN_DIR "/%s/scratch", c->id);
+	cleanup_free char *lower = xasprintf(RUN_DIR "/%s/lower", c->place);
+	cleanup_free char *scratch = xasprintf(RUN_DIR "/%s/scratch", c->place);
 	cleanup_free char *upper = xasprintf("%s/upper", scratch);
 	cleanup_free char *work = xasprintf("%s/work", scratch);
-	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->id);
+	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->place);
 	/* metacopy stays off: an upper layer written by one image must not be
 	 * trusted to redirect into another. */
 	cleanup_free char *options = xasprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work);
@@ -67,7 +67,7 @@ void rootfs_unmount(const struct container *c)
 	static const char *const part[] = {"root", "scratch", "lower"};
 
 	for (size_t i = 0; i < ARRAY_LEN(part); i++) {
-		cleanup_free char *path = xasprintf(RUN_DIR "/%s/%s", c->id, part[i]);
+		cleanup_free char *path = xasprintf(RUN_DIR "/%s/%s", c->place, part[i]);
 
 		umount2(path, MNT_DETACH);
 	}
@@ -75,13 +75,13 @@ void rootfs_unmount(const struct container *c)
 
 void rootfs_freeze_scratch(const struct container *c)
 {
-	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->id);
-	cleanup_free char *scratch = xasprintf(RUN_DIR "/%s/scratch", c->id);
+	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->place);
+	cleanup_free char *scratch = xasprintf(RUN_DIR "/%s/scratch", c->place);
 
 	if (mount(NULL, root, NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
-		log_line("%s: overlay still busy at shutdown", c->id);
+		log_line("%s: overlay still busy at shutdown", c->place);
 	if (c->spec.scratch_disk && mount(NULL, scratch, NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
-		log_line("%s: scratch disk still busy at shutdown", c->id);
+		log_line("%s: scratch disk still busy at shutdown", c->place);
 }
 
 static int make_devices(struct error *err)
@@ -150,15 +150,24 @@ static int bind_file(int tree, const char *target, struct error *err)
 	return 0;
 }
 
+/* What is bound over the container's i-th file; it may be written anew. */
+int rootfs_file(const struct container *c, size_t i, const struct file_spec *f, struct error *err)
+{
+	cleanup_free char *path = xasprintf(RUN_DIR "/%s/files/%zu", c->place, i);
+
+	if (make_parents(path) < 0 || write_file(path, f->content, f->len) < 0 ||
+	    chown(path, (uid_t)f->uid, (gid_t)f->gid) < 0 || chmod(path, (mode_t)f->mode) < 0)
+		return fail_sys(err, "%s", path);
+	return 0;
+}
+
 static int prepare_files(const struct container *c, int *trees, struct error *err)
 {
 	for (size_t i = 0; i < c->spec.file_count; i++) {
-		const struct file_spec *f = &c->spec.files[i];
-		cleanup_free char *path = xasprintf(RUN_DIR "/%s/files/%zu", c->id, i);
+		cleanup_free char *path = xasprintf(RUN_DIR "/%s/files/%zu", c->place, i);
 
-		if (make_parents(path) < 0 || write_file(path, f->content, f->len) < 0 ||
-		    chown(path, (uid_t)f->uid, (gid_t)f->gid) < 0 || chmod(path, (mode_t)f->mode) < 0)
-			return fail_sys(err, "%s", path);
+		if (rootfs_file(c, i, &c->spec.files[i], err) < 0)
+			return -1;
 		trees[i] = copy_tree(AT_FDCWD, path);
 		if (trees[i] < 0)
 			return fail_sys(err, "copying the mount of %s", path);
@@ -221,7 +230,7 @@ static int mount_requested(const struct container *c, const int *trees, struct e
 
 int rootfs_enter(const struct container *c, struct error *err)
 {
-	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->id);
+	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->place);
 	cleanup_free int *trees = xcalloc(c->spec.file_count, sizeof *trees);
 	cleanup_free int *volumes = xcalloc(c->spec.mount_count, sizeof *volumes);
 	cleanup_close int shm = copy_tree(AT_FDCWD, SHM_DIR);

@@ -224,7 +224,7 @@ static int open_sub_path(int root, const char *path)
 int volume_open(const struct container *c, const struct mount_spec *m, struct error *err)
 {
 	bool private = strcmp(m->type, "scratch") == 0;
-	cleanup_free char *path = private ? xasprintf(RUN_DIR "/%s/scratch", c->id)
+	cleanup_free char *path = private ? xasprintf(RUN_DIR "/%s/scratch", c->place)
 	                                  : xasprintf(VOLUME_DIR "/%s", m->source ? m->source : "");
 	cleanup_close int root = open(path, O_PATH | O_CLOEXEC);
 	cleanup_close int sub = -1;

@@ -10,6 +10,7 @@ from ..model.status import Container, Pod
 from ..network import names as naming
 from ..network import usermode
 from ..protocol.messages import GuestFile
+from . import resolve
 from .machine_config import interface_specs
 from .networks import Networks
 from .secrets import Secrets
@@ -33,13 +34,13 @@ def _network_files(pod: Pod, networks: Networks, names: list[str]) -> dict[str, 
     spec = pod.spec
     servers = spec.dns or networks.name_servers(pod)
     local = [] if pod.implicit else names
-    return {
-        "/etc/hostname": f"{pod.hostname}\n".encode(),
-        "/etc/hosts": naming.hosts_file(pod.hostname, address, local, [(h.ip, h.names) for h in spec.hosts]),
-        "/etc/resolv.conf": naming.resolv_conf(servers, spec.dns_search, spec.dns_options, usermode.NAMESERVER if user else "")
-        if cards
-        else b"",
-    }
+    own = usermode.NAMESERVER if user else ""
+    contents = (
+        f"{pod.hostname}\n".encode(),
+        naming.hosts_file(pod.hostname, address, local, [(h.ip, h.names) for h in spec.hosts]),
+        naming.resolv_conf(servers, spec.dns_search, spec.dns_options, own) if cards else b"",
+    )
+    return dict(zip(resolve.OWN_FILES, contents, strict=True))
 
 
 def injected_archive(container: Container) -> bytes:

@@ -59,6 +59,11 @@ class Paths:
         return self.pod(id_) / "volumes" / f"{name}.img"
 
     @property
+    def waiting(self) -> Path:
+        """Disks of containers that wait in the pool; beside the containers' own, so that they can become one."""
+        return self.root / "waiting"
+
+    @property
     def keys(self) -> Path:
         return self.root / "keys"
 
@@ -67,5 +72,5 @@ class Paths:
         return self.run / "pods" / pod_id[:12]
 
     def create(self) -> None:
-        for path in (self.root / "containers", self.root / "pods", self.volumes, self.cache, self.run / "pods"):
+        for path in (self.root / "containers", self.root / "pods", self.volumes, self.cache, self.waiting, self.run / "pods"):
             path.mkdir(parents=True, exist_ok=True, mode=0o711)

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import HyperError, Unavailable
 from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession, next_token
-from ..hypervisor.driver import AnyDisk, Driver, Machine
+from ..hypervisor.driver import AnyDisk, Disk, Driver, Machine
 from ..images.store import ImageStore
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..protocol.constants import FIRST_TOKEN, Builtin
@@ -25,8 +25,10 @@ from ..sys.files import remove_tree
 from ..sys.spans import GUEST, HYPERVISOR, span
 from . import resolve
 from .builtins import run_builtin, run_process
-from .factory.clones import CLONE_TIMEOUT, Clone
+from .factory.clones import CLONE_TIMEOUT, PREPARED, Clone
 from .factory.factory import Factory
+from .factory.pool import Image, Kind
+from .factory.shapes import is_plain
 from .factory.templates import Template
 from .guest_files import files_of, injected_archive
 from .guest_mounts import guest_mounts, mount_volume, unmount_volume
@@ -77,16 +79,21 @@ class Provisioner:
         with span("disks found"):
             disks = await pod_disks(pod, members, self._images, self._secrets, self._paths)
         shape = self._factory.shape_of(pod, members, disks, interface_specs(pod, self._networks))
-        with self._factory.foreground(shape):
-            if clone := self._factory.take(shape):
+        kind = Kind(shape, self._image_of(members[0], disks[0])) if shape else None
+        with self._factory.foreground(kind):
+            if clone := self._factory.take(kind):
                 with contextlib.suppress(Unavailable):
-                    return await self._furnish(clone, pod, disks)
+                    return await self._furnish(clone, pod, members[0], disks)
             if shape and (template := self._factory.templates.get(shape)):
                 try:
                     return await self._launch(pod, disks, template)
                 except Unavailable:
                     self._factory.suspect(shape)
             return await self._launch(pod, disks, None)
+
+    def _image_of(self, container: Container, disk: AnyDisk) -> Image:
+        assert isinstance(disk, Disk)
+        return Image(disk.path, resolve.rehearsal_of(self._images.find(container.image_id).config.config))
 
     async def _launch(self, pod: Pod, disks: list[AnyDisk], template: Template | None) -> Runtime:
         """A new machine: a clone of the template, or one that boots."""
@@ -113,7 +120,7 @@ class Provisioner:
             self._factory.started["clone" if template else "cold"] += 1
             return Runtime(machine, session, directory, disks={d.serial for d in disks}, names=names, cards=dict(config.taps))
 
-    async def _furnish(self, clone: Clone, pod: Pod, disks: list[AnyDisk]) -> Runtime:
+    async def _furnish(self, clone: Clone, pod: Pod, container: Container, disks: list[AnyDisk]) -> Runtime:
         """A machine of the pool gets a pod's disks and network."""
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(clone.end)
@@ -121,7 +128,13 @@ class Provisioner:
             with span("network card plugged in"):
                 mac, taps = await plug_in(clone.card, pod, self._networks)
             ports = pod.ports if clone.shape.card == "user" else []
-            with span("disks exchanged", HYPERVISOR):
+            prepared = clone.scratch is not None and clone.image == placed[0].path and is_plain(container)
+            if prepared and clone.scratch:
+                clone.scratch.replace(placed[1].path)  # what the container was created with was empty, as this is
+                placed = []
+            else:
+                await clone.clear()
+            with span("disks exchanged, ports published", HYPERVISOR):
                 await clone.machine.furnish(placed, ports)
             directory = self._paths.machine(pod.id)
             remove_tree(directory)
@@ -130,9 +143,12 @@ class Provisioner:
             clone.machine.move(directory)
             await self._set_up(clone.session, pod, [mac] if mac else [])
             undo.pop_all()
-        clone.card.close()
+        clone.release()
         self._factory.started["pool"] += 1
-        return Runtime(clone.machine, clone.session, directory, disks={d.serial for d in disks}, names=names, cards=taps)
+        return Runtime(
+            clone.machine, clone.session, directory, disks={d.serial for d in disks}, names=names, cards=taps,
+            prepared=PREPARED if prepared else "",
+        )  # fmt: skip
 
     async def _set_up(self, session: GuestSession, pod: Pod, macs: list[str]) -> None:
         with span("name, clock, network", GUEST):
@@ -172,10 +188,11 @@ class Provisioner:
         mounts = guest_mounts(container, runtime.volumes)
         files = files_of(pod, container, self._secrets, self._networks, names)
         image, scratch = runtime.name_of(image_serial(container)), runtime.name_of(scratch_serial(container))
-        guest = resolve.guest_container(container, pod.memory, image, scratch, mounts, files)
+        guest = resolve.guest_container(container, pod.memory, image, scratch, mounts, files, runtime.prepared)
         with span("root file system built", GUEST):
             await runtime.session.create_container(guest)
         runtime.built.add(container.id)
+        runtime.prepared = ""
         if container.state.status is ContainerStatus.CREATED and (archive := injected_archive(container)):
             process = GuestProcess(args=("/",), container=container.id[:12], builtin=Builtin.TAR_EXTRACT, stdin=True)
             done = await run_process(runtime.session, process, stdin=archive)

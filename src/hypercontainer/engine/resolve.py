@@ -127,6 +127,16 @@ def process_of(spec: ContainerSpec, config: dict[str, Any], hostname: str) -> Pr
     )
 
 
+def rehearsal_of(config: dict[str, Any]) -> GuestProcess | None:
+    """The program that an image names, for a rehearsal; nothing of any container's own goes into it."""
+    try:
+        process = process_of(ContainerSpec(image=""), config, "factory")
+    except InvalidArgument:
+        return None
+    return GuestProcess(args=tuple(process.args), env=tuple(process.env), cwd=process.cwd, user=process.user,
+                        capabilities=capability_mask([], []), rehearsal=True)  # fmt: skip
+
+
 def machine_size(specs: list[ContainerSpec], *, vcpus: int = 0, memory: int = 0) -> tuple[int, int]:
     """Virtual CPUs and bytes of memory of a pod's machine; 0 is what its containers need.
 
@@ -154,10 +164,14 @@ def check_host(vcpus: int, memory: int) -> None:
         raise InvalidArgument(f"the pod's {vcpus} CPUs are more than this host's {host_cpus}", hint=f"give at most {host_cpus}")
 
 
+OWN_FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")  # that every container gets
+
+
 def guest_container(
-    container: Container, machine_memory: int, image_disk: str, scratch: str, mounts: tuple[GuestMount, ...], files: tuple[GuestFile, ...]
-) -> GuestContainer:
-    """`machine_memory` is the pod's, in bytes; disks are named by their serial numbers."""
+    container: Container, machine_memory: int, image_disk: str, scratch: str, mounts: tuple[GuestMount, ...],
+    files: tuple[GuestFile, ...], prepared: str = "",
+) -> GuestContainer:  # fmt: skip
+    """`machine_memory` is the pod's, in bytes; disks are named by their serial numbers; `prepared` by `factory.clones`."""
     spec = container.spec
     return GuestContainer(
         id=container.id[:12],
@@ -173,6 +187,7 @@ def guest_container(
         memory_max=spec.resources.memory or machine_memory - GUEST_RESERVE,
         cpu_max=int(spec.resources.cpus * 100_000),
         pids_max=spec.resources.pids,
+        prepared=prepared,
     )
 
 

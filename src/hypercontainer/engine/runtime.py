@@ -28,6 +28,7 @@ class Runtime:
     session: GuestSession
     directory: Path
     handles: dict[str, GuestProcessHandle] = field(default_factory=dict)
+    prepared: str = ""  # a container that the guest has already, for the first one that is built
     cards: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
     disks: set[str] = field(default_factory=set)  # serial numbers
     names: dict[str, str] = field(default_factory=dict)  # of disks in a clone's slots: what the guest calls them

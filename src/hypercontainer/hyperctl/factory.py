@@ -31,7 +31,9 @@ def _show(found: FactoryStatus) -> None:
         )
     print(f"Waiting: {sum(p.waiting for p in found.pool)}, {format_binary(found.pool_memory)} of {format_binary(found.pool_limit)}")
     if found.pool:
-        print_table(["SHAPE", "WAITING", "TARGET"], [[p.shape, str(p.waiting), str(p.target)] for p in found.pool])
+        print_table(
+            ["SHAPE", "IMAGE", "WAITING", "TARGET"], [[p.shape, p.image or "any", str(p.waiting), str(p.target)] for p in found.pool]
+        )
     print("Started: " + ", ".join(f"{count} {kind}" for kind, count in found.started.items()))
 
 

@@ -44,4 +44,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing more can be said there
         status = 141
-    sys.exit(status)
+    # Nothing is left to be tidied up, and the interpreter takes its time for that.
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)

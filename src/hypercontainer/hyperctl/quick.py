@@ -150,15 +150,28 @@ def exec_body(args: list[str]) -> tuple[str, dict[str, Any], dict[str, list[str]
     return words[0], body, found
 
 
-def _send(path: str, route: str, query: dict[str, str], body: dict[str, Any], *, upgrade: bool) -> Connection:
-    import json
+def _json(value: object) -> str:
+    """`json` imports regular expressions; the writer's half of it is this short."""
+    from _json import encode_basestring_ascii
 
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_json(k)}:{_json(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_json, value)) + "]"
+    return str(value)
+
+
+def _send(path: str, route: str, query: dict[str, str], body: dict[str, Any], *, upgrade: bool) -> Connection:
     try:
         connection = Connection(path)
     except Unavailable:  # a daemon may have to be started
         raise _Unknown from None
     headers = {"Content-Type": "application/json"} | ({"Connection": "Upgrade", "Upgrade": "tcp"} if upgrade else {})
-    connection.send("POST", target(route, query), headers, json.dumps(body).encode())
+    connection.send("POST", target(route, query), headers, _json(body).encode())
     return connection
 
 

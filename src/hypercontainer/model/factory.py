@@ -21,9 +21,10 @@ class TemplateInfo(Model, frozen=True, kw_only=True):
 
 
 class PoolInfo(Model, frozen=True, kw_only=True):
-    """Machines that wait for a container."""
+    """Machines that wait for a container; those of an image have one of it ready."""
 
     shape: str
+    image: str = ""  # the begin of its disk's name
     waiting: int
     target: int
 

@@ -131,6 +131,8 @@ class Tag(IntEnum):
     SPAN = 81
     BEGIN = 82
     END = 83
+    PREPARED = 84
+    REHEARSAL = 85
 
 
 class GuestCode(IntEnum):

@@ -79,6 +79,7 @@ class GuestContainer:
     memory_max: int = 0  # bytes
     cpu_max: int = 0  # microseconds per 100 ms
     pids_max: int = 0
+    prepared: str = ""  # the container that it is made of
 
     def attrs(self) -> Attrs:
         out: Attrs = [
@@ -91,6 +92,7 @@ class GuestContainer:
             (Tag.PIDS_MAX, self.pids_max),
         ]
         out += [(Tag.SCRATCH_DISK, self.scratch_disk)] if self.scratch_disk else []
+        out += [(Tag.PREPARED, self.prepared)] if self.prepared else []
         out += [(Tag.MOUNT, m.attrs()) for m in self.mounts]
         out += [(Tag.FILE, f.attrs()) for f in self.files]
         out += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in self.sysctls]
@@ -117,6 +119,7 @@ class GuestProcess:
     rlimits: tuple[tuple[int, int, int], ...] = ()  # number, soft, hard
     main: bool = False
     builtin: Builtin | None = None
+    rehearsal: bool = False  # it is killed at its first system call with an effect
 
     def attrs(self) -> Attrs:
         out: Attrs = [(Tag.ARG, a) for a in self.args]
@@ -124,7 +127,13 @@ class GuestProcess:
         out += [(Tag.GROUP, g) for g in self.groups]
         out += [(Tag.CWD, self.cwd), (Tag.USER, self.user)]
         out += [(Tag.CONTAINER, self.container)] if self.container else []
-        flags = {Tag.TTY: self.tty, Tag.STDIN: self.stdin, Tag.NO_NEW_PRIVS: self.no_new_privs, Tag.MAIN: self.main}
+        flags = {
+            Tag.TTY: self.tty,
+            Tag.STDIN: self.stdin,
+            Tag.NO_NEW_PRIVS: self.no_new_privs,
+            Tag.MAIN: self.main,
+            Tag.REHEARSAL: self.rehearsal,
+        }
         out += [(tag, 1) for tag, on in flags.items() if on]
         if self.tty and self.rows:
             out += [(Tag.ROWS, self.rows), (Tag.COLUMNS, self.columns)]

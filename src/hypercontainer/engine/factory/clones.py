@@ -7,16 +7,16 @@ import contextlib
 import os
 import secrets
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...errors import HyperError, Unavailable
+from ...errors import GuestError, HyperError, StartFailed, Unavailable
 from ...guest.session import GuestSession, State
 from ...hypervisor.driver import AnyNetwork, Disk, Driver, Machine, MachineConfig, StreamNetwork, TapNetwork, UserNetwork
 from ...model.pods import SHM_DEFAULT
 from ...model.signals import capability_mask
 from ...network import tap, usermode
-from ...protocol.messages import GuestFile, GuestProcess, Interface
+from ...protocol.messages import GuestContainer, GuestFile, GuestProcess, Interface
 from ...sys.files import remove_tree
 from .. import resolve
 from ..builtins import run_process
@@ -26,6 +26,8 @@ from .shapes import IMAGE, SCRATCH, Shape
 CLONE_TIMEOUT = 10.0  # seconds until a clone must answer
 CARD_MAC = "52:54:00:00:00:01"  # of a template's card; a clone's is set in the guest
 _EXERCISE = "exercise"
+_REHEARSAL = 1.0  # seconds
+PREPARED = "prepared"  # the container that waits in a machine
 _LOOPBACK = Interface("lo", ("127.0.0.1/8", "::1/128"))
 
 
@@ -82,16 +84,48 @@ class Clone:
     session: GuestSession
     directory: Path
     card: Card
+    image: Path | None = None  # of the container that it has ready
+    scratch: Path | None = None  # that container's disk, which goes with it
 
     @property
     def fit(self) -> bool:
         return self.session.state is State.RUNNING
 
+    def release(self) -> None:
+        """It is a pod's from now on; what is left of its waiting goes."""
+        self.card.close()
+        if self.scratch:
+            self.scratch.unlink(missing_ok=True)
+
     async def end(self) -> None:
         self.session.close()
-        self.card.close()
         await self.machine.kill()
         remove_tree(self.directory)
+        self.release()
+
+    async def prepare(self, image: Path, scratch: Path, program: GuestProcess | None) -> None:
+        """Build a container of this image ahead, which asks for nothing: one that does not either may have it.
+
+        The image's program is rehearsed in it: it runs up to the first system call that would have an effect.
+        """
+        self.image, self.scratch = image, scratch
+        await self.machine.furnish([Disk(IMAGE, image, True), Disk(SCRATCH, scratch, False)], [])
+        await self.session.create_container(bare(PREPARED, self.shape))
+        if program:  # however it ends; it may not be there
+            with contextlib.suppress(StartFailed, GuestError, TimeoutError):
+                await run_process(self.session, replace(program, container=PREPARED), timeout=_REHEARSAL)
+
+    async def clear(self) -> None:
+        """Take the container away again: another is wanted."""
+        if self.image:
+            await self.session.delete_container(PREPARED)
+            self.image = None
+
+
+def bare(id_: str, shape: Shape) -> GuestContainer:
+    """A container that asks for nothing."""
+    files = tuple(GuestFile(path, b"\n") for path in resolve.OWN_FILES)
+    return resolve.bare_container(id_, shape.memory, IMAGE, SCRATCH, files)
 
 
 async def launch(driver: Driver, shape: Shape, config: MachineConfig, card: Card, token: bytes, timeout: float) -> Clone:
@@ -128,8 +162,7 @@ async def exercise(session: GuestSession, shape: Shape) -> None:
             Interface("eth0", (usermode.ADDRESS,), down=True),
         ]
     await session.setup_pod("factory", links, {}, SHM_DEFAULT)
-    files = tuple(GuestFile(path, b"\n") for path in ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf"))
-    await session.create_container(resolve.bare_container(_EXERCISE, shape.memory, IMAGE, SCRATCH, files))
+    await session.create_container(bare(_EXERCISE, shape))
     process = GuestProcess(args=(PROGRAM, "--version"), container=_EXERCISE, capabilities=capability_mask([], []), main=True)
     done = await run_process(session, process)
     if done.status:

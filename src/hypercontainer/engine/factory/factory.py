@@ -23,7 +23,7 @@ from ...sys import tasks
 from ..paths import BootFiles, Paths
 from .clones import CLONE_TIMEOUT, Card, Clone, exercise, launch
 from .parts import Parts
-from .pool import Pool
+from .pool import Kind, Pool
 from .shapes import SLOTS, Shape, in_slots, shape_of
 from .templates import Template, Templates, memory_files, seal
 
@@ -63,6 +63,8 @@ class Factory:
         self.templates = Templates(paths.cache / "templates", settings.templates, self._key, self._make_template)
         self.pool = Pool(settings.pool if self.enabled else 0, self._make_clone)
         self.started = {"pool": 0, "clone": 0, "cold": 0}
+        for left in paths.waiting.glob("*"):
+            left.unlink(missing_ok=True)
         self._failed: dict[Shape, float] = {}
         self._tasks: dict[Shape, asyncio.Task[None]] = {}
 
@@ -73,10 +75,11 @@ class Factory:
         return shape_of(pod, members, disks, cards, self._parts.slot_size, passt=self._passt())
 
     @contextlib.contextmanager
-    def foreground(self, shape: Shape | None) -> Iterator[None]:
+    def foreground(self, kind: Kind | None) -> Iterator[None]:
         """While somebody waits for a start; what is missing for the next one is made after it."""
-        with self.pool.foreground(shape):
+        with self.pool.foreground(kind):
             yield
+        shape = kind.shape if kind else None
         if shape and not self.templates.get(shape) and shape not in self._tasks:
             self._tasks[shape] = task = asyncio.create_task(self._prepare(shape))
             task.add_done_callback(lambda _: self._tasks.pop(shape, None))
@@ -93,9 +96,9 @@ class Factory:
 
     # -- clones -----------------------------------------------------------------------------
 
-    def take(self, shape: Shape | None) -> Clone | None:
-        """A warm machine, which is the caller's from now on."""
-        return self.pool.take(shape) if shape else None
+    def take(self, kind: Kind | None) -> Clone | None:
+        """A warm machine, which is the caller's from now on; at best one that has a container of the image."""
+        return self.pool.take(kind) if kind else None
 
     def place(self, disks: Sequence[AnyDisk]) -> tuple[list[Disk], dict[str, str]]:
         """Disks as a clone has them, and what the guest calls each."""
@@ -111,13 +114,18 @@ class Factory:
         template.clones += 1
         return replace(config, disks=tuple(disks), snapshot=template.snapshot), names
 
-    async def _make_clone(self, shape: Shape) -> Clone:
+    async def _make_clone(self, kind: Kind) -> Clone:
+        shape = kind.shape
         template = await self.templates.ensure(shape)
         directory = self._paths.machine(f"pool-{secrets.token_hex(4)}")
         clone = await self._launch(shape, directory, template)
         template.clones += 1
         try:
             await exercise(clone.session, shape)
+            if kind.image:
+                scratch = self._paths.waiting / f"{secrets.token_hex(8)}.img"
+                await self._parts.scratch(scratch)
+                await clone.prepare(kind.image.path, scratch, kind.image.program)
         except BaseException:
             await clone.end()
             raise
@@ -186,7 +194,11 @@ class Factory:
                 TemplateInfo(shape=t.shape.name, key=t.key[:12], made_at=t.made_at, memory=t.memory, clones=t.clones)
                 for t in self.templates.all()
             ],
-            pool=[PoolInfo(shape=s.name, waiting=waiting, target=target) for s, (waiting, target) in counts.items() if waiting or target],
+            pool=[
+                PoolInfo(shape=k.shape.name, image=k.image.path.stem[:12] if k.image else "", waiting=waiting, target=target)
+                for k, (waiting, target) in counts.items()
+                if waiting or target
+            ],
             template_limit=self.templates.limit,
             pool_limit=self.pool.budget,
             pool_memory=self.pool.memory,
@@ -202,7 +214,7 @@ class Factory:
             raise InvalidState("the factory is off", hint="start hyperd with --factory")
         await self.templates.ensure(shape)
         if count:
-            waiting = await self.pool.warm(shape, count)
+            waiting = await self.pool.warm(Kind(shape, None), count)
             if waiting < count:
                 raise InvalidState(
                     f"only {waiting} machines fit into the pool's memory", hint="raise pool_memory in hyperd's configuration"

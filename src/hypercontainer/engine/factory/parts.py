@@ -40,6 +40,10 @@ class Parts:
         self.blank(blank)
         return [Disk(IMAGE, image, True), Disk(SCRATCH, scratch, False), *(Disk(v, blank, False) for v in VOLUMES)]
 
+    async def scratch(self, path: Path) -> None:
+        """An empty scratch disk."""
+        await self._scratch.create(path)
+
     def blank(self, path: Path) -> None:
         """What lies behind slots that nothing uses."""
         with open(path, "xb") as f:

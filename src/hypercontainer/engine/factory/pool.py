@@ -13,9 +13,12 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ...errors import HyperError
+from ...protocol.messages import GuestProcess
 from ...sys import tasks
 from .clones import Clone
 from .shapes import Shape
@@ -36,16 +39,31 @@ def private_memory(pid: int) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class Image:
+    """What a container is built of ahead, and the program that is rehearsed in it."""
+
+    path: Path
+    program: GuestProcess | None = field(default=None, compare=False)
+
+
+class Kind(NamedTuple):
+    """What waits: a machine of a shape, with a container of an image ready, or without one."""
+
+    shape: Shape
+    image: Image | None
+
+
 class Pool:
     """Made, kept and given away."""
 
-    def __init__(self, budget: int, make: Callable[[Shape], Awaitable[Clone]]) -> None:
+    def __init__(self, budget: int, make: Callable[[Kind], Awaitable[Clone]]) -> None:
         """`budget` is in bytes of memory that the waiting clones may hold; 0 for no pool."""
         self.budget = budget
         self._make = make
-        self._waiting: dict[Shape, deque[Clone]] = defaultdict(deque)
-        self._starts: dict[Shape, deque[float]] = defaultdict(deque)
-        self._least: dict[Shape, int] = {}  # by `warm`
+        self._waiting: dict[Kind, deque[Clone]] = defaultdict(deque)
+        self._starts: dict[Kind, deque[float]] = defaultdict(deque)
+        self._least: dict[Kind, int] = {}  # by `warm`
         self._cost = _FIRST_COST
         self._busy = 0
         self._last = 0.0  # end of the last start
@@ -55,18 +73,20 @@ class Pool:
 
     # -- giving ---------------------------------------------------------------------------
 
-    def take(self, shape: Shape) -> Clone | None:
-        """One that waits; the caller owns it."""
-        waiting = self._waiting[shape]
-        while waiting:
-            clone = waiting.popleft()
-            if clone.fit:
-                return clone
-            self._bury(clone)
+    def take(self, kind: Kind) -> Clone | None:
+        """One that waits, at best with the image's container; the caller owns it."""
+        others = [k for k in self._waiting if k.shape == kind.shape and k != kind]
+        for candidate in (kind, *sorted(others, key=lambda k: k.image is not None)):
+            waiting = self._waiting[candidate]
+            while waiting:
+                clone = waiting.popleft()
+                if clone.fit:
+                    return clone
+                self._bury(clone)
         return None
 
     @contextlib.contextmanager
-    def foreground(self, shape: Shape | None) -> Iterator[None]:
+    def foreground(self, kind: Kind | None) -> Iterator[None]:
         """Somebody waits for a start; clones are made after it."""
         self._busy += 1
         try:
@@ -74,8 +94,8 @@ class Pool:
         finally:
             self._busy -= 1
             self._last = time.monotonic()
-            if shape:
-                self._starts[shape].append(self._last)
+            if kind:
+                self._starts[kind].append(self._last)
             self._wake()
 
     async def quiet(self) -> None:
@@ -85,20 +105,26 @@ class Pool:
 
     # -- refilling ----------------------------------------------------------------------
 
-    def target(self, shape: Shape) -> int:
-        """How many shall wait."""
-        now = time.monotonic()
-        starts = self._starts[shape]
+    def _wanted(self, kind: Kind, now: float) -> int:
+        starts = self._starts[kind]
         while starts and now - starts[0] > _IDLE:
             starts.popleft()
         recent = sum(now - t < _BURST for t in starts)
-        wanted = max(recent, 1 if starts else 0, self._least.get(shape, 0))
-        return min(wanted, self.budget // self._cost)
+        return max(recent, 1 if starts else 0, self._least.get(kind, 0))
 
-    def counts(self) -> dict[Shape, tuple[int, int]]:
-        """Of each shape how many wait, and how many shall."""
-        shapes = {*self._waiting, *self._starts, *self._least}
-        return {s: (sum(c.fit for c in self._waiting[s]), self.target(s)) for s in shapes}
+    def targets(self) -> dict[Kind, int]:
+        """How many of each shall wait; what was asked for last comes first within the budget."""
+        now, room = time.monotonic(), self.budget // self._cost
+        found: dict[Kind, int] = {}
+        kinds = {*self._waiting, *self._starts, *self._least}
+        for kind in sorted(kinds, key=lambda k: self._starts[k][-1] if self._starts[k] else 0.0, reverse=True):
+            found[kind] = min(self._wanted(kind, now), room)
+            room -= found[kind]
+        return found
+
+    def counts(self) -> dict[Kind, tuple[int, int]]:
+        """Of each kind how many wait, and how many shall."""
+        return {k: (sum(c.fit for c in self._waiting[k]), target) for k, target in self.targets().items()}
 
     @property
     def memory(self) -> int:
@@ -111,7 +137,7 @@ class Pool:
         self._changed.set()
 
     async def _refill(self) -> None:
-        while True:
+        while self.budget:
             self._changed.clear()
             try:
                 pause = await self._step()
@@ -124,28 +150,28 @@ class Pool:
     async def _step(self) -> float:
         """Bring the pool one clone nearer to what it shall be; the seconds until the next step."""
         await self.quiet()
-        total = sum(len(w) for w in self._waiting.values())
-        for shape in list(self.counts()):
-            waiting, target = self._waiting[shape], self.target(shape)
-            while len(waiting) > target:
-                self._bury(waiting.pop())
-            if len(waiting) < target and (total + 1) * self._cost <= self.budget:
-                await self.add(shape)
+        targets = self.targets()
+        for kind, target in targets.items():
+            while len(self._waiting[kind]) > target:
+                self._bury(self._waiting[kind].pop())
+        for kind, target in targets.items():
+            if len(self._waiting[kind]) < target:
+                await self.add(kind)
                 return 0.0
         return _IDLE / 10
 
-    async def add(self, shape: Shape) -> None:
-        clone = await self._make(shape)
-        self._waiting[shape].append(clone)
+    async def add(self, kind: Kind) -> None:
+        clone = await self._make(kind)
+        self._waiting[kind].append(clone)
         self._cost = max(private_memory(clone.machine.pid), 1 << 20)
 
-    async def warm(self, shape: Shape, count: int) -> int:
+    async def warm(self, kind: Kind, count: int) -> int:
         """Let so many wait from now on; how many do."""
-        self._least[shape] = count
-        while len(self._waiting[shape]) < self.target(shape):
-            await self.add(shape)
+        self._least[kind] = count
+        while len(self._waiting[kind]) < self.targets()[kind]:
+            await self.add(kind)
         self._wake()
-        return len(self._waiting[shape])
+        return len(self._waiting[kind])
 
     # -- ending ---------------------------------------------------------------------------
 

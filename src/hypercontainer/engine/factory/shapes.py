@@ -68,3 +68,9 @@ def in_slots(disks: Sequence[AnyDisk], slot_size: int) -> tuple[list[Disk], dict
     if os.stat(image).st_size < slot_size:
         os.truncate(image, slot_size)  # a hole, which takes no space
     return placed, {disk.serial: new.serial for disk, new in zip(disks, placed, strict=True)}
+
+
+def is_plain(container: Container) -> bool:
+    """Whether a container that was built ahead fits: this one asks for nothing but its image, and limits."""
+    spec = container.spec
+    return not (container.mounts or spec.privileged or spec.read_only or spec.sysctls or spec.secrets or spec.files or spec.base)

@@ -108,6 +108,8 @@ class QemuMachine:
     async def furnish(self, disks: Sequence[Disk], ports: Sequence[PortMapping]) -> None:
         for port in ports:
             check_port_free(port)
+        if not disks and not ports:
+            return
         async with self._monitor() as monitor:
             await monitor.exchange(disks)
             for port in ports:

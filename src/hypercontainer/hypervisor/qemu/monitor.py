@@ -177,7 +177,8 @@ class Monitor:
                 file = {**node["file"], "node-name": name, "read-only": disk.read_only}
                 commands += [Command("add-fd", {"fdset-id": fdset}, stack.enter_context(_opened(disk))), Command("blockdev-add", file)]
                 nodes.append({**node, "file": name})
-            await self.execute_all([*commands, Command("blockdev-reopen", {"options": nodes})])
+            if nodes:
+                await self.execute_all([*commands, Command("blockdev-reopen", {"options": nodes})])
 
     # -- snapshots ----------------------------------------------------------------------
     # https://www.qemu.org/docs/master/devel/migration/main.html
