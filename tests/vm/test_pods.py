@@ -160,7 +160,7 @@ async def test_init_containers_and_order(pods: Pods) -> None:
             {"name": "last", "dependsOn": [{"container": "healthy", "condition": "healthy"}, {"container": "job", "condition": "completed"}],
              "command": ["sh", "-c", "cat /v/order; sleep 1000"], "volumes": [{"volume": "v", "path": "/v"}]},
             {"name": "healthy", "command": ["sh", "-c", "sleep 0.3; echo h >> /v/order; touch /ok; exec sleep 1000"],
-             "healthCheck": {"shell": "test -e /ok", "interval": "100ms"}, "volumes": [{"volume": "v", "path": "/v"}]},
+             "healthCheck": {"shell": "test -e /ok", "interval": "100ms", "retries": 100}, "volumes": [{"volume": "v", "path": "/v"}]},
             {"name": "job", "command": ["sh", "-c", "sleep 0.1; echo j >> /v/order"], "volumes": [{"volume": "v", "path": "/v"}]},
         ],
         volumes=[{"name": "v"}],

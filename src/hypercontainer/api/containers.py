@@ -169,7 +169,8 @@ async def _converse(
 
 async def attach(c: Context) -> web.StreamResponse:
     container = c.engine.registry.container(c.id)
-    return await _attach(c, container, starts=c.flag("start"))
+    with spans.recording(c.flag("trace")) as found:
+        return await _attach(c, container, starts=c.flag("start"), trace=found)
 
 
 async def _attach(
@@ -277,7 +278,7 @@ _ID = "/containers/{id}"
 _WINDOW_QUERY = {"rows": "height of the terminal", "columns": "width of the terminal"}
 _FRAMES = "application/vnd.hyper.frames"
 ROUTES = [
-    Route("POST", "/containers", create, "Create a container; its image must be in the store", {"start": "start it too, and attach if the connection is upgraded", **_WINDOW_QUERY}, body=ContainerSpec, result=Container, status=201),
+    Route("POST", "/containers", create, "Create a container; its image must be in the store", {"start": "start it too, and attach if the connection is upgraded", "trace": "tell where the time went", **_WINDOW_QUERY}, body=ContainerSpec, result=Container, status=201),
     Route("GET", "/containers", list_, "List containers, newest first", {"all": "also those that do not run"}, result=list[Container]),
     Route("GET", _ID, inspect, "Inspect a container", result=Container),
     Route("DELETE", _ID, remove, "Remove a container", {"force": "kill it first if it runs"}, result=Container),
@@ -289,7 +290,7 @@ ROUTES = [
     Route("POST", f"{_ID}/unpause", unpause, "Thaw all processes"),
     Route("POST", f"{_ID}/rename", rename, "Rename a container", {"name": "the new name"}, result=Container),
     Route("POST", f"{_ID}/wait", wait, "Wait until the container has stopped", result=ExitCode),
-    Route("POST", f"{_ID}/attach", attach, "Attach to the main process", {"start": "start it too", "noOutput": "send no output", **_WINDOW_QUERY}, stream=_FRAMES),
+    Route("POST", f"{_ID}/attach", attach, "Attach to the main process", {"start": "start it too", "noOutput": "send no output", "trace": "tell where the time went", **_WINDOW_QUERY}, stream=_FRAMES),
     Route("POST", f"{_ID}/resize", resize, "Resize the terminal", body=WindowSize),
     Route("GET", f"{_ID}/logs", logs, "The log, a record per line", {"tail": "the last so many lines", "since": "RFC 3339", "until": "RFC 3339", "follow": "go on with what is added"}, stream="application/x-ndjson"),
     Route("GET", f"{_ID}/top", top, "Processes", result=list[ProcessInfo]),

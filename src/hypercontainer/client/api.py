@@ -50,9 +50,10 @@ class Client:
             if line:
                 yield msgspec.json.decode(line)
 
-    def upgrade(self, route: str, query: Query) -> Connection:
+    def upgrade(self, route: str, query: Query, body: Any = None) -> Connection:
         """A connection that carries frames; see `api.upgrade`."""
-        response = self.open("POST", route, query, headers={"Connection": "Upgrade", "Upgrade": "tcp"})
+        raw = b"" if body is None else msgspec.json.encode(body)
+        response = self.open("POST", route, query, body=raw, headers={"Connection": "Upgrade", "Upgrade": "tcp"})
         if response.status != 101:
             raise errors.Unavailable(f"hyperd did not upgrade the connection (status {response.status})")
         return response.connection

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import HyperError, Unavailable
+from ..errors import GuestError, HyperError, Unavailable
 from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession, next_token
 from ..hypervisor.driver import AnyDisk, Disk, Driver, Machine
@@ -82,8 +82,10 @@ class Provisioner:
         kind = Kind(shape, self._image_of(members[0], disks[0])) if shape else None
         with self._factory.foreground(kind):
             if clone := self._factory.take(kind):
-                with contextlib.suppress(Unavailable):
+                try:
                     return await self._furnish(clone, pod, members[0], disks)
+                except (Unavailable, GuestError) as error:
+                    log.warning("a machine of the pool was of no use: %s", error)
             if shape and (template := self._factory.templates.get(shape)):
                 try:
                     return await self._launch(pod, disks, template)

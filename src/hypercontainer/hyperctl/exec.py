@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import click
 
 from ..client.api import container_route
@@ -13,7 +11,7 @@ from ..model.specs import ExecSpec
 from ..model.status import ExecInfo
 from .context import client
 from .options import environment
-from .stream import AttachedStream, require_terminal, window_size
+from .stream import require_terminal, stream_of, window_size
 
 
 @click.command(name="exec", context_settings={"allow_interspersed_args": False})
@@ -50,10 +48,5 @@ def exec_(
         c.do("POST", f"{route}/start")
         return 0
     rows, columns = window_size() if tty else (0, 0)
-
-    def forward(number: int) -> None:
-        c.do("POST", f"{route}/kill", {"signal": signal.Signals(number).name})
-
     with c.upgrade(f"{route}/start", {"rows": rows, "columns": columns}) as connection:
-        terminal = tty and interactive
-        return AttachedStream(connection, stdin=interactive, terminal=terminal, on_signal=None if terminal else forward).run()
+        return stream_of(connection, c.path, route, stdin=interactive, terminal=tty and interactive).run()

@@ -223,11 +223,12 @@ def _exec(path: str, args: list[str]) -> int:
 def _attach(path: str, route: str, objects: str, body: dict[str, Any], found: dict[str, list[str]]) -> int:
     query = {"start": "1", **_window(found)}
     with _send(path, route, query, body, upgrade=True) as connection:
-        from .stream import attached  # takes as long as a start
+        from .stream import stream_of  # takes as long as a start
 
         response = _answer(connection)
         terminal = "tty" in found and "interactive" in found
-        return attached(connection, path, f"{objects}/{response.headers['hyper-id']}", stdin="interactive" in found, terminal=terminal)
+        route = f"{objects}/{response.headers['hyper-id']}"
+        return stream_of(connection, path, route, stdin="interactive" in found, terminal=terminal).run()
 
 
 def _version(path: str, args: list[str]) -> int:

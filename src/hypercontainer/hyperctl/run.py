@@ -4,20 +4,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
+import time
 from typing import Any
 
 import click
 
 from ..client.api import Client, container_route
-from ..errors import Conflict, HyperError, NotFound
+from ..errors import Conflict, HyperError, InvalidArgument, NotFound
 from ..model.specs import ContainerSpec
 from ..model.status import Container, Image
 from .context import client
 from .options import container_options, spec_from
 from .pulling import pull_image
-from .stream import AttachedStream, require_terminal, window_size
+from .stream import require_terminal, stream_of, window_size
 
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["--help"]}
 
@@ -57,23 +57,23 @@ def _check_cidfile(path: str | None) -> None:
         raise Conflict(f"the file {path} exists", hint="remove it: it names another container")
 
 
-def attach_to(c: Client, container: Container, *, start: bool, stdin: bool, output: bool = True, proxy: bool = True) -> int:
-    """Attach, and start if asked; the exit code."""
+def attach_to(
+    c: Client, container: Container, *, start: bool, stdin: bool, output: bool = True, proxy: bool = True, trace: str = ""
+) -> int:
+    """Attach, and start if asked; the exit code. `trace` names a file for where the time went."""
     rows, columns = window_size() if container.spec.tty else (0, 0)
-    query = {"start": start, "rows": rows, "columns": columns, "noOutput": not output}
-    connection = c.upgrade(container_route(container.id, "/attach"), query)
+    query = {"start": start, "rows": rows, "columns": columns, "noOutput": not output, "trace": bool(trace)}
+    sent = time.time_ns()
+    with c.upgrade(container_route(container.id, "/attach"), query) as connection:
+        terminal = container.spec.tty and stdin
+        route = container_route(container.id)
+        stream = stream_of(connection, c.path, route, stdin=stdin and container.spec.stdin, terminal=terminal, proxy=proxy)
+        status = stream.run()
+    if trace:
+        from .trace import write
 
-    def forward(number: int) -> None:
-        c.do("POST", container_route(container.id, "/kill"), {"signal": signal.Signals(number).name})
-
-    # A terminal sends ctrl-c as a key; without one the signal is forwarded.
-    with connection:
-        return AttachedStream(
-            connection,
-            stdin=stdin and container.spec.stdin,
-            terminal=container.spec.tty and stdin,
-            on_signal=forward if proxy and not (container.spec.tty and stdin) else None,
-        ).run()
+        write(trace, sent, stream.trace)
+    return status
 
 
 @click.command(context_settings=_SETTINGS)
@@ -82,9 +82,14 @@ def attach_to(c: Client, container: Container, *, start: bool, stdin: bool, outp
 @click.option("-a", "--attach", is_flag=True, help="With a podfile: follow the output until the pod ends.")
 @click.option("--podfile", default="", metavar="FILE", help="Run a pod; `-p FILE` without an image is the same.")
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Forward signals to the process.")
+@click.option(
+    "--trace", default="", metavar="FILE", help="Write where the time went: .svg for a picture, .json for Perfetto, - for a table."
+)
 @click.argument("image", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def run(image: str | None, command: tuple[str, ...], detach: bool, attach: bool, podfile: str, sig_proxy: bool, **options: Any) -> int:
+def run(
+    image: str | None, command: tuple[str, ...], detach: bool, attach: bool, podfile: str, sig_proxy: bool, trace: str, **options: Any
+) -> int:
     """Run a command in a new container, in a virtual machine of its own.
 
     `hyperctl run -p FILE` runs a pod that a podfile, a Kubernetes Pod or (with
@@ -102,6 +107,8 @@ def run(image: str | None, command: tuple[str, ...], detach: bool, attach: bool,
         raise click.UsageError("Missing argument 'IMAGE'.", click.get_current_context())
     if options["tty"] and options["interactive"] and not detach:
         require_terminal()
+    if trace and detach:
+        raise InvalidArgument("a run in the background is not traced", hint="leave -d out")
     _check_cidfile(options["cidfile"])
     c = client()
     container = create_container(c, spec_from(image, command, options), quiet=options["quiet"])
@@ -114,7 +121,7 @@ def run(image: str | None, command: tuple[str, ...], detach: bool, attach: bool,
             raise
         print(container.id)
         return 0
-    return attach_to(c, container, start=True, stdin=options["interactive"], proxy=sig_proxy)
+    return attach_to(c, container, start=True, stdin=options["interactive"], proxy=sig_proxy, trace=trace)
 
 
 def podfile_of(given: str, image: str | None, publish: tuple[str, ...]) -> str:

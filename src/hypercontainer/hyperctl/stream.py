@@ -249,12 +249,12 @@ def _write_all(fd: int, data: memoryview) -> None:
                 selector.select()
 
 
-def attached(connection: Connection, path: str, route: str, *, stdin: bool, terminal: bool, proxy: bool = True) -> int:
-    """Copy until the process of `route` has ended; the exit code. Signals are forwarded, but for a terminal's, which sends keys."""
+def stream_of(connection: Connection, path: str, route: str, *, stdin: bool, terminal: bool, proxy: bool = True) -> AttachedStream:
+    """An attached process, whose `route` signals are sent to, but for a terminal's, which sends keys."""
 
     def forward(number: int) -> None:
         with Connection(path) as other:
             other.request("POST", target(f"{route}/kill", {"signal": signal.Signals(number).name}), {}).read()
 
     on_signal = forward if proxy and not terminal else None
-    return AttachedStream(connection, stdin=stdin, terminal=terminal, on_signal=on_signal).run()
+    return AttachedStream(connection, stdin=stdin, terminal=terminal, on_signal=on_signal)

@@ -66,14 +66,17 @@ async def run(*args: str | Path, stdin: bytes | None = None) -> Finished:
         return Finished(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
-def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 when there is none."""
+def start_time(pid: int, *, dead: bool = False) -> int:
+    """When a process started, in clock ticks since boot; 0 when there is none, or, unless `dead` ones count, it has ended.
+
+    One whose first thread has ended looks dead, though others may still have its files open.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
     fields = stat.rpartition(")")[2].split()
-    return 0 if fields[0] in "ZX" else int(fields[19])
+    return 0 if fields[0] in "ZX" and not dead else int(fields[19])
 
 
 def kill(pid: int, started: int, sig: int = signal.SIGKILL) -> None:

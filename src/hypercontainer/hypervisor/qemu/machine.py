@@ -34,6 +34,7 @@ class QemuMachine:
         self.pid_started = pid_started
         self.accelerator = accelerator
         self._directory = directory
+        self._nodes: dict[str, str] = {}  # serial number of a disk -> node of the file behind it, where that was exchanged
         self._gone: asyncio.Future[None] | None = None
 
     @property
@@ -67,16 +68,14 @@ class QemuMachine:
 
         def ended() -> None:
             loop.remove_reader(fd)
-            reap()
-
-        def reap() -> None:
             os.close(fd)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)
             gone.set_result(None)
 
-        if not self.alive:
-            reap()
+        if process.start_time(self.pid, dead=True) != self.pid_started:  # it is another one's number by now
+            os.close(fd)
+            gone.set_result(None)
         else:
             loop.add_reader(fd, ended)
         return gone
@@ -111,7 +110,7 @@ class QemuMachine:
         if not disks and not ports:
             return
         async with self._monitor() as monitor:
-            await monitor.exchange(disks)
+            await monitor.exchange(disks, self._nodes)
             for port in ports:
                 await monitor.human(f"hostfwd_add net0 {_forward(port)}")
 

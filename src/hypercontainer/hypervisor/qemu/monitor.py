@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -166,19 +167,26 @@ class Monitor:
                 pass
         await self.execute("blockdev-del", {"node-name": node})
 
-    async def exchange(self, disks: Sequence[Disk]) -> None:
-        """Put other files behind disks, all in one go."""
+    async def exchange(self, disks: Sequence[Disk], old: dict[str, str]) -> None:
+        """Put other files behind disks, all in one go.
+
+        `old` knows the nodes of earlier files by the disks' serial numbers, and is brought up to date.
+        """
         commands: list[Command] = []
         nodes: list[dict[str, Any]] = []
+        names: dict[str, str] = {}
         with contextlib.ExitStack() as stack:
             for disk in disks:
-                fdset, name = FDSET_EXCHANGED + len(nodes), f"file-{disk.serial}"
+                fdset = FDSET_EXCHANGED + secrets.randbelow(1 << 30)  # one that was in use may still be
+                name = names[disk.serial] = f"file-{fdset}"
                 node = block_node(disk, f"disk-{disk.serial}", fdset)
                 file = {**node["file"], "node-name": name, "read-only": disk.read_only}
                 commands += [Command("add-fd", {"fdset-id": fdset}, stack.enter_context(_opened(disk))), Command("blockdev-add", file)]
                 nodes.append({**node, "file": name})
             if nodes:
-                await self.execute_all([*commands, Command("blockdev-reopen", {"options": nodes})])
+                gone = [Command("blockdev-del", {"node-name": old.pop(serial)}) for serial in names if serial in old]
+                await self.execute_all([*commands, Command("blockdev-reopen", {"options": nodes}), *gone])
+                old.update(names)
 
     # -- snapshots ----------------------------------------------------------------------
     # https://www.qemu.org/docs/master/devel/migration/main.html
