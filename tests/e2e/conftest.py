@@ -73,7 +73,7 @@ class Daemon:
         """What a failure might leave behind."""
         return {
             "containers": sorted(p.name for p in (self.root / "containers").iterdir()),
-            "pods": sorted(p.name for p in (self.run / "pods").iterdir()),
+            "pods": sorted(p.name for p in (self.run / "pods").iterdir() if not p.name.startswith(("pool-", "make-"))),
             "machines": machines(self.run),
             "pod files": sorted(p.name for p in (self.root / "pods").iterdir()),
             "volumes": sorted(p.name for p in (self.root / "volumes").iterdir()),
@@ -112,7 +112,7 @@ def launched(root: Path, *options: str, run: Path | None = None, prefix: tuple[s
             yield daemon
         finally:
             daemon.stop()
-            assert run is not None or machines(directory) == [], "a virtual machine outlived its daemon"
+            assert run is not None or machines(directory, factory=True) == [], "a virtual machine outlived its daemon"
 
 
 @pytest.fixture(scope="session")

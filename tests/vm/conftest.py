@@ -124,8 +124,9 @@ async def lab(config: Config) -> AsyncIterator[Lab]:
     assert machines(paths.run) == []
 
 
-def machines(run: Path) -> list[int]:
-    """QEMU processes whose sockets are below `run`."""
+def machines(run: Path, *, factory: bool = False) -> list[int]:
+    """QEMU processes whose files are below `run`; those of the factory, which no container has, only if asked for."""
+    waiting = () if factory else (str(run / "pods/pool-"), str(run / "pods/make-"))
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -134,7 +135,7 @@ def machines(run: Path) -> list[int]:
                 cwd_fds = [str(p.readlink()) for p in (entry / "fd").iterdir()] if b"hyper-" in line and b"qemu" in line else []
             except OSError:
                 continue
-            if any(f.startswith(str(run)) for f in cwd_fds):
+            if any(f.startswith(str(run)) for f in cwd_fds) and not any(f.startswith(w) for f in cwd_fds for w in waiting):
                 found.append(int(entry.name))
     return [p for p in found if process.start_time(p)]
 

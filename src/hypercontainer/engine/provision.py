@@ -27,8 +27,7 @@ from . import resolve
 from .builtins import run_builtin, run_process
 from .factory.clones import CLONE_TIMEOUT, PREPARED, Clone
 from .factory.factory import Factory
-from .factory.pool import Image, Kind
-from .factory.shapes import is_plain
+from .factory.shapes import Image, Kind, is_plain
 from .factory.templates import Template
 from .guest_files import files_of, injected_archive
 from .guest_mounts import guest_mounts, mount_volume, unmount_volume
@@ -79,18 +78,19 @@ class Provisioner:
         with span("disks found"):
             disks = await pod_disks(pod, members, self._images, self._secrets, self._paths)
         shape = self._factory.shape_of(pod, members, disks, interface_specs(pod, self._networks))
-        kind = Kind(shape, self._image_of(members[0], disks[0])) if shape else None
+        plain = shape is not None and is_plain(members[0])
+        kind = Kind(shape, self._image_of(members[0], disks[0]) if plain else None) if shape else None
         with self._factory.foreground(kind):
             if clone := self._factory.take(kind):
                 try:
-                    return await self._furnish(clone, pod, members[0], disks)
+                    return await self._furnish(clone, pod, disks)
                 except (Unavailable, GuestError) as error:
                     log.warning("a machine of the pool was of no use: %s", error)
-            if shape and (template := self._factory.templates.get(shape)):
+            if template := self._factory.template(kind):
                 try:
                     return await self._launch(pod, disks, template)
                 except Unavailable:
-                    self._factory.suspect(shape)
+                    self._factory.suspect(template.kind)
             return await self._launch(pod, disks, None)
 
     def _image_of(self, container: Container, disk: AnyDisk) -> Image:
@@ -120,9 +120,12 @@ class Provisioner:
             await self._set_up(session, pod, [n.mac for n in config.networks] if template else [])
             undo.pop_all()
             self._factory.started["clone" if template else "cold"] += 1
-            return Runtime(machine, session, directory, disks={d.serial for d in disks}, names=names, cards=dict(config.taps))
+            return Runtime(
+                machine, session, directory, disks={d.serial for d in disks}, names=names, cards=dict(config.taps),
+                prepared=PREPARED if template and template.scratch else "",
+            )  # fmt: skip
 
-    async def _furnish(self, clone: Clone, pod: Pod, container: Container, disks: list[AnyDisk]) -> Runtime:
+    async def _furnish(self, clone: Clone, pod: Pod, disks: list[AnyDisk]) -> Runtime:
         """A machine of the pool gets a pod's disks and network."""
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(clone.end)
@@ -130,12 +133,10 @@ class Provisioner:
             with span("network card plugged in"):
                 mac, taps = await plug_in(clone.card, pod, self._networks)
             ports = pod.ports if clone.shape.card == "user" else []
-            prepared = clone.scratch is not None and clone.image == placed[0].path and is_plain(container)
-            if prepared and clone.scratch:
-                clone.scratch.replace(placed[1].path)  # what the container was created with was empty, as this is
+            prepared = clone.scratch is not None
+            if clone.scratch:  # the container that is ready goes on with its disk, which is as empty
+                clone.scratch.replace(placed[1].path)
                 placed = []
-            else:
-                await clone.clear()
             with span("disks exchanged, ports published", HYPERVISOR):
                 await clone.machine.furnish(placed, ports)
             directory = self._paths.machine(pod.id)

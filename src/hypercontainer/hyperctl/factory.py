@@ -26,8 +26,8 @@ def _show(found: FactoryStatus) -> None:
     print(f"Templates: {len(found.templates)}, {format_binary(used)} of {format_binary(found.template_limit)}")
     if found.templates:
         print_table(
-            ["SHAPE", "KEY", "MADE AT", "MEMORY", "CLONES"],
-            [[t.shape, t.key, t.made_at, format_binary(t.memory), str(t.clones)] for t in found.templates],
+            ["SHAPE", "IMAGE", "KEY", "MADE AT", "MEMORY", "CLONES"],
+            [[t.shape, t.image or "any", t.key, t.made_at, format_binary(t.memory), str(t.clones)] for t in found.templates],
         )
     print(f"Waiting: {sum(p.waiting for p in found.pool)}, {format_binary(found.pool_memory)} of {format_binary(found.pool_limit)}")
     if found.pool:

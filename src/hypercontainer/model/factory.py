@@ -14,6 +14,7 @@ class TemplateInfo(Model, frozen=True, kw_only=True):
     """A machine that was saved, from which others start."""
 
     shape: str
+    image: str = ""  # of the container that it has ready: the begin of its disk's name
     key: str
     made_at: str
     memory: int

@@ -84,8 +84,7 @@ class Clone:
     session: GuestSession
     directory: Path
     card: Card
-    image: Path | None = None  # of the container that it has ready
-    scratch: Path | None = None  # that container's disk, which goes with it
+    scratch: Path | None = None  # the disk of the container that it has ready, which goes with it
 
     @property
     def fit(self) -> bool:
@@ -102,24 +101,6 @@ class Clone:
         await self.machine.kill()
         remove_tree(self.directory)
         self.release()
-
-    async def prepare(self, image: Path, scratch: Path, program: GuestProcess | None) -> None:
-        """Build a container of this image ahead, which asks for nothing: one that does not either may have it.
-
-        The image's program is rehearsed in it: it runs up to the first system call that would have an effect.
-        """
-        self.image, self.scratch = image, scratch
-        await self.machine.furnish([Disk(IMAGE, image, True), Disk(SCRATCH, scratch, False)], [])
-        await self.session.create_container(bare(PREPARED, self.shape))
-        if program:  # however it ends; it may not be there
-            with contextlib.suppress(StartFailed, GuestError, TimeoutError):
-                await run_process(self.session, replace(program, container=PREPARED), timeout=_REHEARSAL)
-
-    async def clear(self) -> None:
-        """Take the container away again: another is wanted."""
-        if self.image:
-            await self.session.delete_container(PREPARED)
-            self.image = None
 
 
 def bare(id_: str, shape: Shape) -> GuestContainer:
@@ -150,11 +131,8 @@ async def launch(driver: Driver, shape: Shape, config: MachineConfig, card: Card
         return Clone(shape, machine, session, config.directory, card)
 
 
-async def exercise(session: GuestSession, shape: Shape) -> None:
-    """Run once what the start of a container runs, and leave no trace of it.
-
-    An emulated CPU has translated the code then; the kernel has its caches.
-    """
+async def introduce(session: GuestSession, shape: Shape) -> None:
+    """What a pod is told at its start, once without consequence."""
     links = [_LOOPBACK]
     if shape.card != "none":
         links += [
@@ -162,9 +140,24 @@ async def exercise(session: GuestSession, shape: Shape) -> None:
             Interface("eth0", (usermode.ADDRESS,), down=True),
         ]
     await session.setup_pod("factory", links, {}, SHM_DEFAULT)
+
+
+async def exercise(session: GuestSession, shape: Shape) -> None:
+    """Run once what the start of a container runs, and leave no trace of it.
+
+    An emulated CPU has translated the code then; the kernel has its caches.
+    """
+    await introduce(session, shape)
     await session.create_container(bare(_EXERCISE, shape))
     process = GuestProcess(args=(PROGRAM, "--version"), container=_EXERCISE, capabilities=capability_mask([], []), main=True)
     done = await run_process(session, process)
     if done.status:
         raise Unavailable(f"the factory's program ended with status {done.status}: {done.errors}")
     await session.delete_container(_EXERCISE)
+
+
+async def rehearse(session: GuestSession, program: GuestProcess | None) -> None:
+    """Begin the image's program in the container that is ready; it is killed at the first system call with an effect."""
+    if program:  # however it ends; it may not be there
+        with contextlib.suppress(StartFailed, GuestError, TimeoutError):
+            await run_process(session, replace(program, container=PREPARED), timeout=_REHEARSAL)

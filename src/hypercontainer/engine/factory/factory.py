@@ -14,17 +14,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import HyperError, InvalidState
+from ...guest.session import GuestSession
 from ...hypervisor.driver import AnyDisk, Disk, Driver, MachineConfig
 from ...model.factory import FactoryStatus, PoolInfo, TemplateInfo
 from ...model.pods import InterfaceSpec
 from ...model.status import Container, Pod
 from ...protocol.constants import FIRST_TOKEN
 from ...sys import tasks
+from ...sys.files import copy_sparse
 from ..paths import BootFiles, Paths
-from .clones import CLONE_TIMEOUT, Card, Clone, exercise, launch
+from .clones import CLONE_TIMEOUT, PREPARED, Card, Clone, bare, exercise, introduce, launch, rehearse
 from .parts import Parts
-from .pool import Kind, Pool
-from .shapes import SLOTS, Shape, in_slots, shape_of
+from .pool import Pool
+from .shapes import IMAGE, SCRATCH, SLOTS, Kind, Shape, in_slots, shape_of
 from .templates import Template, Templates, memory_files, seal
 
 log = logging.getLogger(__name__)
@@ -65,8 +67,8 @@ class Factory:
         self.started = {"pool": 0, "clone": 0, "cold": 0}
         for left in paths.waiting.glob("*"):
             left.unlink(missing_ok=True)
-        self._failed: dict[Shape, float] = {}
-        self._tasks: dict[Shape, asyncio.Task[None]] = {}
+        self._failed: dict[Kind, float] = {}
+        self._tasks: dict[Kind, asyncio.Task[None]] = {}
 
     def shape_of(self, pod: Pod, members: Sequence[Container], disks: Sequence[AnyDisk], cards: Sequence[InterfaceSpec]) -> Shape | None:
         """None: this machine must be booted."""
@@ -79,20 +81,19 @@ class Factory:
         """While somebody waits for a start; what is missing for the next one is made after it."""
         with self.pool.foreground(kind):
             yield
-        shape = kind.shape if kind else None
-        if shape and not self.templates.get(shape) and shape not in self._tasks:
-            self._tasks[shape] = task = asyncio.create_task(self._prepare(shape))
-            task.add_done_callback(lambda _: self._tasks.pop(shape, None))
+        if kind and not self.templates.get(kind) and kind not in self._tasks:
+            self._tasks[kind] = task = asyncio.create_task(self._prepare(kind))
+            task.add_done_callback(lambda _: self._tasks.pop(kind, None))
 
-    async def _prepare(self, shape: Shape) -> None:
-        if time.monotonic() - self._failed.get(shape, -_RETRY) < _RETRY:
+    async def _prepare(self, kind: Kind) -> None:
+        if time.monotonic() - self._failed.get(kind, -_RETRY) < _RETRY:
             return
         await self.pool.quiet()
         try:
-            await self.templates.ensure(shape)
+            await self.templates.ensure(kind)
         except (HyperError, OSError) as error:
-            self._failed[shape] = time.monotonic()
-            log.warning("no template %s: machines of this shape are booted: %s", shape.name, error)
+            self._failed[kind] = time.monotonic()
+            log.warning("no template %s: machines like it are booted: %s", kind.name, error)
 
     # -- clones -----------------------------------------------------------------------------
 
@@ -104,9 +105,16 @@ class Factory:
         """Disks as a clone has them, and what the guest calls each."""
         return in_slots(disks, self._parts.slot_size)
 
+    def template(self, kind: Kind | None) -> Template | None:
+        """What a machine can start from, at best with the image's container."""
+        return (self.templates.get(kind) or self.templates.get(kind.generic)) if kind else None
+
     def from_template(self, template: Template, config: MachineConfig) -> tuple[MachineConfig, dict[str, str]]:
         """The configuration of a clone that has its disks from the start, and what the guest calls them."""
         disks, names = self.place(config.disks)
+        if template.scratch:  # the container that is ready goes on with its disk
+            disks[1].path.unlink()
+            copy_sparse(template.scratch, disks[1].path)
         config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         blank = config.directory / "blank.img"
         self._parts.blank(blank)
@@ -115,56 +123,70 @@ class Factory:
         return replace(config, disks=tuple(disks), snapshot=template.snapshot), names
 
     async def _make_clone(self, kind: Kind) -> Clone:
-        shape = kind.shape
-        template = await self.templates.ensure(shape)
+        template = await self.templates.ensure(kind)
         directory = self._paths.machine(f"pool-{secrets.token_hex(4)}")
-        clone = await self._launch(shape, directory, template)
-        template.clones += 1
+        scratch = None
+        if template.scratch:
+            scratch = self._paths.waiting / f"{secrets.token_hex(8)}.img"
+            copy_sparse(template.scratch, scratch)
         try:
-            await exercise(clone.session, shape)
+            clone = await self._launch(kind, directory, scratch, template)
+        except BaseException:
+            if scratch:
+                scratch.unlink(missing_ok=True)
+            raise
+        template.clones += 1
+        clone.scratch = scratch
+        try:
             if kind.image:
-                scratch = self._paths.waiting / f"{secrets.token_hex(8)}.img"
-                await self._parts.scratch(scratch)
-                await clone.prepare(kind.image.path, scratch, kind.image.program)
+                await introduce(clone.session, kind.shape)
+                await rehearse(clone.session, kind.image.program)
+            else:
+                await exercise(clone.session, kind.shape)
         except BaseException:
             await clone.end()
             raise
         return clone
 
-    async def _launch(self, shape: Shape, directory: Path, template: Template | None, memory_file: int | None = None) -> Clone:
+    async def _launch(
+        self, kind: Kind, directory: Path, scratch: Path | None, template: Template | None, memory_file: int | None = None
+    ) -> Clone:
+        """A machine of the factory's own; `scratch` is the disk of the container that is ready in it."""
         files = self._boot_files()
+        shape = kind.shape
         directory.mkdir(mode=0o700, parents=True)
         card = Card.make(shape.card)
+        disks = await self._parts.disks(directory)
+        if kind.image and scratch:
+            disks[:2] = [Disk(IMAGE, kind.image.path, True), Disk(SCRATCH, scratch, False)]
         config = MachineConfig(
             name=directory.name, directory=directory, vcpus=shape.vcpus, memory=shape.memory, kernel=files.kernel, initramfs=files.initramfs,
-            disks=tuple(await self._parts.disks(directory)), networks=card.networks, memory_file=memory_file,
-            snapshot=template.snapshot if template else None,
+            disks=tuple(disks), networks=card.networks, memory_file=memory_file, snapshot=template.snapshot if template else None,
         )  # fmt: skip
         token, timeout = (template.token, CLONE_TIMEOUT) if template else (FIRST_TOKEN, files.timeout)
         return await launch(self._driver, shape, config, card, token, timeout)
 
     # -- templates ----------------------------------------------------------------------------
 
-    async def _key(self, shape: Shape) -> str:
-        files = self._boot_files()
+    async def _key(self, kind: Kind) -> str:
+        files, shape = self._boot_files(), kind.shape
         config = MachineConfig("", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=Card.kind(shape.card))
-        parts = (
-            await asyncio.to_thread(_digest, files.kernel),
-            files.initramfs.name,
-            await self._driver.fingerprint(config),
-            shape.name,
-            self._parts.slot_size,
-            SLOTS,
-        )
+        kernel = await asyncio.to_thread(_digest, files.kernel)
+        fingerprint = await self._driver.fingerprint(config)
+        parts = (kernel, files.initramfs.name, fingerprint, kind.name, kind.image and kind.image.program, self._parts.slot_size, SLOTS)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    async def _make_template(self, shape: Shape, key: str) -> Template:
-        snapshot = memory_files(shape.memory)
+    async def _make_template(self, kind: Kind, key: str, scratch: Path) -> Template:
+        """Boot a machine, let it do what comes before a start, and save it; `scratch` is where an image's container has its disk."""
+        snapshot = memory_files(kind.shape.memory)
         clone = None
         try:
+            if kind.image:
+                scratch.unlink(missing_ok=True)
+                await self._parts.scratch(scratch)
             directory = self._paths.machine(f"make-{secrets.token_hex(4)}")
-            clone = await self._launch(shape, directory, None, snapshot.memory)
-            await exercise(clone.session, shape)
+            clone = await self._launch(kind, directory, scratch if kind.image else None, None, snapshot.memory)
+            await self._get_ready(kind, clone.session)
             token = clone.session.next_token
             clone.session.close()
             await asyncio.sleep(_SETTLE)
@@ -175,14 +197,22 @@ class Factory:
         except BaseException:
             if clone:
                 await clone.end()
-            Template(shape, key, snapshot, b"").close()
+            Template(kind, key, snapshot, b"").close()
             raise
-        return Template(shape, key, snapshot, token)
+        return Template(kind, key, snapshot, token, scratch if kind.image else None)
 
-    def suspect(self, shape: Shape) -> None:
+    async def _get_ready(self, kind: Kind, session: GuestSession) -> None:
+        if kind.image is None:
+            await exercise(session, kind.shape)
+            return
+        await introduce(session, kind.shape)
+        await session.create_container(bare(PREPARED, kind.shape))
+        await rehearse(session, kind.image.program)
+
+    def suspect(self, kind: Kind) -> None:
         """A clone did not come up: what it came from is made again."""
-        log.warning("a clone of %s did not start: its template is made again", shape.name)
-        self.templates.discard(shape)
+        log.warning("a clone of %s did not start: its template is made again", kind.name)
+        self.templates.discard(kind)
 
     # -- what users ask -----------------------------------------------------------------------
 
@@ -191,11 +221,13 @@ class Factory:
         return FactoryStatus(
             enabled=self.enabled,
             templates=[
-                TemplateInfo(shape=t.shape.name, key=t.key[:12], made_at=t.made_at, memory=t.memory, clones=t.clones)
+                TemplateInfo(
+                    shape=t.kind.shape.name, image=_shown(t.kind), key=t.key[:12], made_at=t.made_at, memory=t.memory, clones=t.clones
+                )
                 for t in self.templates.all()
             ],
             pool=[
-                PoolInfo(shape=k.shape.name, image=k.image.path.stem[:12] if k.image else "", waiting=waiting, target=target)
+                PoolInfo(shape=k.shape.name, image=_shown(k), waiting=waiting, target=target)
                 for k, (waiting, target) in counts.items()
                 if waiting or target
             ],
@@ -212,9 +244,9 @@ class Factory:
         """
         if not self.enabled:
             raise InvalidState("the factory is off", hint="start hyperd with --factory")
-        await self.templates.ensure(shape)
+        await self.templates.ensure(Kind(shape))
         if count:
-            waiting = await self.pool.warm(Kind(shape, None), count)
+            waiting = await self.pool.warm(Kind(shape), count)
             if waiting < count:
                 raise InvalidState(
                     f"only {waiting} machines fit into the pool's memory", hint="raise pool_memory in hyperd's configuration"
@@ -226,13 +258,17 @@ class Factory:
         gone = await self.pool.drain()
         if templates:
             for template in self.templates.all():
-                self.templates.discard(template.shape)
+                self.templates.discard(template.kind)
         return gone
 
     async def close(self) -> None:
         await tasks.end(list(self._tasks.values()))
         await self.pool.close()
         self.templates.close()
+
+
+def _shown(kind: Kind) -> str:
+    return kind.image.path.stem[:12] if kind.image else ""
 
 
 def _digest(path: Path) -> str:

@@ -13,15 +13,12 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from ...errors import HyperError
-from ...protocol.messages import GuestProcess
 from ...sys import tasks
 from .clones import Clone
-from .shapes import Shape
+from .shapes import Kind
 
 log = logging.getLogger(__name__)
 _BURST = 5.0  # seconds: as many as were started in such a time may be started again
@@ -37,21 +34,6 @@ def private_memory(pid: int) -> int:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
     return 0
-
-
-@dataclass(frozen=True)
-class Image:
-    """What a container is built of ahead, and the program that is rehearsed in it."""
-
-    path: Path
-    program: GuestProcess | None = field(default=None, compare=False)
-
-
-class Kind(NamedTuple):
-    """What waits: a machine of a shape, with a container of an image ready, or without one."""
-
-    shape: Shape
-    image: Image | None
 
 
 class Pool:
@@ -75,8 +57,7 @@ class Pool:
 
     def take(self, kind: Kind) -> Clone | None:
         """One that waits, at best with the image's container; the caller owns it."""
-        others = [k for k in self._waiting if k.shape == kind.shape and k != kind]
-        for candidate in (kind, *sorted(others, key=lambda k: k.image is not None)):
+        for candidate in dict.fromkeys((kind, kind.generic)):
             waiting = self._waiting[candidate]
             while waiting:
                 clone = waiting.popleft()

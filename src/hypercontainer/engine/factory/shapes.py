@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
 
 from ...hypervisor.driver import AnyDisk, Disk
 from ...model.pods import InterfaceSpec
 from ...model.status import Container, Pod
+from ...protocol.messages import GuestProcess
 
 IMAGE, SCRATCH = "image", "scratch"
 VOLUMES = ("volume0", "volume1", "volume2")
@@ -34,6 +37,29 @@ class Shape:
     @property
     def name(self) -> str:
         return f"{self.vcpus}cpu-{self.memory // _MIB}m-{self.card}"
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a container is built of ahead, and the program that is rehearsed in it."""
+
+    path: Path
+    program: GuestProcess | None = field(default=None, compare=False)
+
+
+class Kind(NamedTuple):
+    """What templates and clones there are: of a shape, with a container of an image ready, or without one."""
+
+    shape: Shape
+    image: Image | None = None
+
+    @property
+    def generic(self) -> Kind:
+        return Kind(self.shape)
+
+    @property
+    def name(self) -> str:
+        return self.shape.name + (f"-{self.image.path.stem[:16]}" if self.image else "")
 
 
 def shape_of(

@@ -25,7 +25,7 @@ from ...errors import HyperError
 from ...hypervisor.driver import Snapshot
 from ...model import ids
 from ...sys.files import write_atomically
-from .shapes import Shape
+from .shapes import Kind
 
 log = logging.getLogger(__name__)
 # https://man7.org/linux/man-pages/man2/fcntl_linux.2.html; Python 3.11 does not name them
@@ -40,10 +40,11 @@ _ZEROS = bytes(_PAGE)
 class Template:
     """A machine at rest."""
 
-    shape: Shape
+    kind: Kind
     key: str  # hash of all that went into it
     snapshot: Snapshot
     token: bytes  # opens the first connection to each clone
+    scratch: Path | None = None  # what a container that is ready has for a scratch disk: each clone gets a copy
     made_at: str = field(default_factory=ids.now)
     clones: int = 0  # started from it
 
@@ -91,74 +92,75 @@ class Templates:
     """Makes, keeps and finds them."""
 
     def __init__(
-        self, directory: Path, limit: int, key: Callable[[Shape], Awaitable[str]], make: Callable[[Shape, str], Awaitable[Template]]
+        self, directory: Path, limit: int, key: Callable[[Kind], Awaitable[str]], make: Callable[[Kind, str, Path], Awaitable[Template]]
     ) -> None:
         """`limit` is in bytes, of all that are in memory."""
         self.limit = limit
         self._directory = directory
         self._key = key
         self._make = make
-        self._known: dict[Shape, Template] = {}
+        self._known: dict[Kind, Template] = {}
         self._lock = asyncio.Lock()
 
     def all(self) -> list[Template]:
         return list(self._known.values())
 
-    def get(self, shape: Shape) -> Template | None:
+    def get(self, kind: Kind) -> Template | None:
         """The one in memory; it counts as used."""
-        template = self._known.pop(shape, None)
+        template = self._known.pop(kind, None)
         if template:
-            self._known[shape] = template
+            self._known[kind] = template
         return template
 
-    async def ensure(self, shape: Shape) -> Template:
+    async def ensure(self, kind: Kind) -> Template:
         """From memory, the cache, or made now.
 
         :raise HyperError: when it cannot be made.
         """
         async with self._lock:
-            key = await self._key(shape)
-            template = self.get(shape)
+            key = await self._key(kind)
+            template = self.get(kind)
             if template and template.key == key:
                 return template
-            template = await asyncio.to_thread(self._load, shape, key)
+            template = await asyncio.to_thread(self._load, kind, key)
             if template is None:
-                template = await self._make(shape, key)
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                template = await self._make(kind, key, self._files(kind)["scratch"])
                 await asyncio.to_thread(self._store, template)
-            self.drop(shape)
-            self._known[shape] = template
-            self._trim(keep=shape)
+            self.drop(kind)
+            self._known[kind] = template
+            self._trim(keep=kind)
             return template
 
-    def drop(self, shape: Shape) -> None:
+    def drop(self, kind: Kind) -> None:
         """Forget one; its clones go on."""
-        template = self._known.pop(shape, None)
+        template = self._known.pop(kind, None)
         if template:
             template.close()
 
-    def discard(self, shape: Shape) -> None:
+    def discard(self, kind: Kind) -> None:
         """Forget one that is of no use, and its copy."""
-        self.drop(shape)
-        for path in self._files(shape).values():
+        self.drop(kind)
+        for path in self._files(kind).values():
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        for shape in list(self._known):
-            self.drop(shape)
+        for kind in list(self._known):
+            self.drop(kind)
 
-    def _trim(self, keep: Shape) -> None:
+    def _trim(self, keep: Kind) -> None:
         """The least recently used go, until the rest is within the limit."""
-        for shape in list(self._known):
-            if shape != keep and sum(t.memory for t in self._known.values()) > self.limit:
-                self.drop(shape)
+        for kind in list(self._known):
+            if kind != keep and sum(t.memory for t in self._known.values()) > self.limit:
+                self.drop(kind)
 
     # -- the cache ----------------------------------------------------------------------
 
-    def _files(self, shape: Shape) -> dict[str, Path]:
-        return {kind: self._directory / f"{shape.name}.{kind}" for kind in ("memory", "state", "json")}
+    def _files(self, kind: Kind) -> dict[str, Path]:
+        return {part: self._directory / f"{kind.name}.{part}" for part in ("memory", "state", "scratch", "json")}
 
-    def _load(self, shape: Shape, key: str) -> Template | None:
-        files = self._files(shape)
+    def _load(self, kind: Kind, key: str) -> Template | None:
+        files = self._files(kind)
         try:
             copy = msgspec.json.decode(files["json"].read_bytes(), type=Copy)
         except (OSError, msgspec.DecodeError):
@@ -168,33 +170,49 @@ class Templates:
         snapshot = memory_files(copy.size)
         try:
             found = {"memory": _transfer(files["memory"], snapshot.memory), "state": _transfer(files["state"], snapshot.state)}
+            if kind.image:
+                found["scratch"] = _digest(files["scratch"])
             if found != copy.digests:
                 raise OSError("it is not what was written")
             for fd in (snapshot.memory, snapshot.state):
                 fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
         except OSError as error:
-            log.warning("the template %s is made again: %s", shape.name, error)
+            log.warning("the template %s is made again: %s", kind.name, error)
             os.close(snapshot.memory)
             os.close(snapshot.state)
             return None
-        return Template(shape, key, snapshot, bytes.fromhex(copy.token), copy.made_at)
+        return Template(kind, key, snapshot, bytes.fromhex(copy.token), files["scratch"] if kind.image else None, copy.made_at)
 
     def _store(self, template: Template) -> None:
         """Best effort: without a copy the next daemon makes it again."""
-        files = self._files(template.shape)
+        files = self._files(template.kind)
         snapshot = template.snapshot
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             files["json"].unlink(missing_ok=True)
             digests = {"memory": _save(snapshot.memory, files["memory"]), "state": _save(snapshot.state, files["state"])}
+            if template.scratch:
+                digests["scratch"] = _digest(template.scratch)
             size = os.fstat(snapshot.memory).st_size
             copy = Copy(template.key, template.token.hex(), template.made_at, size, digests)
             write_atomically(files["json"], msgspec.json.encode(copy))
         except (OSError, HyperError) as error:
-            log.warning("the template %s is not kept: %s", template.shape.name, error)
-            for path in files.values():
+            log.warning("the template %s is not kept: %s", template.kind.name, error)
+            for part in ("memory", "state", "json"):
                 with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
+                    files[part].unlink(missing_ok=True)
+        self._trim_copies()
+
+    def _trim_copies(self) -> None:
+        """The oldest copies go, until the rest is within the limit too."""
+        found = sorted(self._directory.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+        used = {f"{kind.name}.json" for kind in self._known}
+        total = 0
+        for path in found:
+            parts = [path.with_suffix(f".{part}") for part in ("memory", "state", "scratch", "json")]
+            total += sum(p.stat().st_blocks * 512 for p in parts if p.exists())
+            if total > self.limit and path.name not in used and path != found[0]:
+                for part in parts:
+                    part.unlink(missing_ok=True)
 
 
 def _pages(fd: int) -> Iterator[tuple[int, memoryview]]:
@@ -215,14 +233,20 @@ def _pages(fd: int) -> Iterator[tuple[int, memoryview]]:
             at += len(data)
 
 
-def _copy(source: int, target: int) -> str:
-    """Copy what is not zero; the digest of it, with its places."""
+def _copy(source: int, target: int | None) -> str:
+    """Copy what is not zero, if there is a target; the digest of it, with its places."""
     digest = hashlib.sha256()
     for at, page in _pages(source):
         digest.update(at.to_bytes(8, "little"))
         digest.update(page)
-        os.pwrite(target, page, at)
+        if target is not None:
+            os.pwrite(target, page, at)
     return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as f:
+        return _copy(f.fileno(), None)
 
 
 def _transfer(path: Path, target: int) -> str:
