@@ -7,182 +7,180 @@ The peers are run alternately on one machine; what counts is the ratio.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
+import contextlib
+import statistics
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hypercontainer.hyperctl.output import print_table
 
-from .measure import Figure, alternating, median_of, run
+from . import charts
+from .measure import HEAD, Figure, alternating, median_of, run, seconds
+from .peers import BUSYBOX, NGINX, Hyper, Podman, daemon, first_answer, namespace
+from .scale import AT_A_TIME, Scale
 
-BIN = Path(sys.executable).parent
-# Where hard limits are low, runc cannot set podman's default ones.
-PODMAN_RUN = ["podman", "--runtime", "runc", "run", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--network", "none"]
-IMAGE = "localhost/busybox:bench"
-MEGABYTES = 100
+MEGABYTES = 200
+PORT = 8090
 
 
 class Bench:
-    """A daemon of its own, and podman with the same image."""
+    """The figures, one method for each group."""
 
-    def __init__(self, directory: Path, runs: int, *options: str) -> None:
-        """`options` are hyperd's."""
-        self.runs = runs
-        self.directory = directory
-        self.root = directory / "root"
-        self.socket = directory / "run/hyper.sock"
-        self.env = {**os.environ, "HYPER_HOST": str(self.socket)}
-        command = [
-            str(BIN / "hyperd"),
-            "--root",
-            str(self.root),
-            "--run",
-            str(directory / "run"),
-            "--log-level",
-            "error",
-            "--network",
-            "user",
-            *options,
-        ]
-        self.daemon = subprocess.Popen(command)
-        while not self.socket.exists():
-            time.sleep(0.05)
-        self.ctl("pull", "-q", "builtin:busybox")
-        self.ctl("info")  # waits for the accelerator's probe
-        source = f"oci:{self.root}/images:docker.io/library/busybox:latest"
-        run(["skopeo", "--insecure-policy", "copy", "-q", source, f"containers-storage:{IMAGE}"])
+    def __init__(self, directory: Path, space: str, runs: int, pictures: Path | None) -> None:
+        self.directory, self.space, self.runs, self.charts = directory, space, runs, pictures
+        self.podman = Podman(space)
 
-    def ctl(self, *args: str) -> subprocess.CompletedProcess[bytes]:
-        return run([str(BIN / "hyperctl"), *args], self.env)
+    def start(self, name: str, *options: str) -> contextlib.AbstractContextManager[Hyper]:
+        return daemon(self.directory / name, self.space, *options)
 
-    def close(self) -> None:
-        self.daemon.terminate()
-        self.daemon.wait()
+    def starts(self) -> list[Figure]:
+        """`run --rm busybox true` on the daemon's default network; podman has none, which is faster for it."""
+        words = ("run", "--rm", "busybox", "true")
+        peer = lambda: self.podman.run("--rm", "--network", "none", BUSYBOX, "true")  # noqa: E731
+        figures = []
+        with self.start("pool") as hyper:
+            source = f"{hyper.root}/images:docker.io/library/busybox:latest"
+            self.podman.load(source, BUSYBOX)
+            hyper.ctl(*words)
+            ours, theirs = alternating(lambda: hyper.ctl(*words), peer, self.runs, before=hyper.pool_ready)
+            figures.append(Figure("run --rm busybox true, pool", ours, "s", theirs, 0.6))
+            none = ("run", "--rm", "--network", "none", "busybox", "true")
+            hyper.ctl(*none)
+            ours, theirs = alternating(lambda: hyper.ctl(*none), peer, self.runs, before=hyper.pool_ready)
+            figures.append(Figure("the same with --network none, pool", ours, "s", theirs, 0.6))
+        with self.start("clone", "--pool-memory", "0") as hyper:
+            hyper.ctl(*words)
+            hyper.templates_ready()
+            ours, theirs = alternating(lambda: hyper.ctl(*words), peer, self.runs)
+            figures.append(Figure("run --rm busybox true, clone", ours, "s", theirs, 1.1))
+            cold = ("run", "--rm", "--isolation", "fresh", "busybox", "true")
+            figures.append(Figure("run --rm busybox true, cold", median_of(lambda: hyper.ctl(*cold), self.runs), "s", None, 0.8))
+            figures.append(Figure("version", median_of(lambda: hyper.ctl("version"), self.runs), "s", None, 0.08))
+        return figures
 
-    # -- figures ------------------------------------------------------------------------
-
-    def cold_run(self) -> Figure:
-        ours, theirs = alternating(
-            lambda: self.ctl("run", "--rm", "busybox", "true"), lambda: run([*PODMAN_RUN, "--rm", IMAGE, "true"]), self.runs
-        )
-        return Figure("cold run --rm busybox true", ours, "s", theirs, "1.2 s")
-
-    def version(self) -> Figure:
-        return Figure("version", median_of(lambda: self.ctl("version"), self.runs), "s", None, "0.12 s")
-
-    def exec_true(self) -> Figure:
-        self.ctl("run", "-d", "--name", "bench-exec", "busybox", "sleep", "100000")
-        run([*PODMAN_RUN, "-d", "--name", "hyper-bench-exec", IMAGE, "sleep", "100000"])
-        try:
-            ours, theirs = alternating(
-                lambda: self.ctl("exec", "bench-exec", "true"), lambda: run(["podman", "exec", "hyper-bench-exec", "true"]), self.runs
-            )
-        finally:
-            self.ctl("rm", "-f", "bench-exec")
-            run(["podman", "rm", "-f", "-t", "0", "hyper-bench-exec"])
-        return Figure("exec true in a running container", ours, "s", theirs)
-
-    def throughput(self) -> Figure:
-        """Text of 100-byte lines, from the program to a pipe of the host."""
-        prepare = f"yes {'x' * 99} | head -c {10 << 20} > /dev/shm/text; "
-        copy = "cat /dev/shm/text; " * (MEGABYTES // 10)
-        mine = ["run", "--rm", "busybox", "sh", "-c"]
-        peer = [*PODMAN_RUN, "--rm", IMAGE, "sh", "-c"]
-        ours = median_of(lambda: self.ctl(*mine, prepare + copy), 3) - median_of(lambda: self.ctl(*mine, prepare), 3)
-        theirs = median_of(lambda: run([*peer, prepare + copy]), 3) - median_of(lambda: run([*peer, prepare]), 3)
-        return Figure(f"stdout of {MEGABYTES} MB", MEGABYTES / ours, "MB/s", MEGABYTES / theirs)
-
-    def memory(self) -> list[Figure]:
-        self.ctl("run", "-d", "--name", "bench-idle", "busybox", "sleep", "100000")
-        try:
-            lines = self.ctl("exec", "bench-idle", "cat", "/proc/meminfo").stdout.decode().splitlines()
-            info = {k: int(v.split()[0]) for k, v in (line.split(":") for line in lines)}
-            used = info["MemTotal"] - info["MemFree"] - info["Buffers"] - info["Cached"]
-            pods = json.loads(self.ctl("list", "vm", "--format", "json").stdout)
-            rollup = Path(f"/proc/{pods[0]['vmPid']}/smaps_rollup").read_text()
-            pss = next(int(x.split()[1]) for x in rollup.splitlines() if x.startswith("Pss:"))
-        finally:
-            self.ctl("rm", "-f", "bench-idle")
-        return [
-            Figure("guest memory used at idle (of 256 MB)", used / 1024, "MB", None, "16 MB"),
-            Figure("PSS of the VM's host processes", pss / 1024, "MB"),
-        ]
-
-    def pull(self) -> Figure:
+    def with_network(self) -> list[Figure]:
+        """A network of the host, a published port and a named volume, on both sides; nginx to its first answer."""
         from tests.e2e.images import nginx
 
-        with tempfile.TemporaryDirectory() as store, Registry(Path(store)) as address:
-            name = f"{address}/nginx:bench"
-            target = ["--dest-tls-verify=false", f"oci:{nginx()}:test", f"docker://{name}"]
-            run(["skopeo", "--insecure-policy", "copy", "-q", *target])
-            times: dict[str, list[float]] = {"ours": [], "theirs": []}
-            for _ in range(min(self.runs, 3)):
-                for who, remove, pull in (
-                    ("ours", lambda: self.ctl("rmi", name), lambda: self.ctl("pull", "-q", name)),
-                    ("theirs", lambda: run(["podman", "rmi", name]), lambda: run(["podman", "pull", "-q", "--tls-verify=false", name])),
+        figures = []
+        options = ("--rm", "-p", f"{PORT}:80", "-v", "bench:/data")
+        with self.start("network") as hyper:
+            words = ("run", *options, "busybox", "true")
+            hyper.ctl(*words)
+            try:
+                ours, theirs = alternating(
+                    lambda: hyper.ctl(*words), lambda: self.podman.run(*options, BUSYBOX, "true"), self.runs, before=hyper.pool_ready
+                )
+            finally:
+                self.podman("volume", "rm", "-f", "bench")
+            figures.append(Figure("run with network, port and volume, pool", ours, "s", theirs, 1.0))
+            layout = f"{nginx()}:test"
+            self.podman.load(layout, NGINX)
+            image = hyper.ctl("pull", "-q", f"oci:{layout}").stdout.decode().strip()
+            served = first_answer(self.space, PORT)
+            mine, peers = [], []
+            for index in range(self.runs + 1):
+                hyper.pool_ready()
+                times = []
+                for begin, remove in (
+                    (
+                        lambda: hyper.ctl("run", "-d", "--name", "bench-web", "-p", f"{PORT}:80", image),
+                        lambda: hyper.ctl("rm", "-f", "bench-web"),
+                    ),
+                    (
+                        lambda: self.podman.run("-d", "--name", "bench-web", "-p", f"{PORT}:80", NGINX),
+                        lambda: self.podman("rm", "-f", "-t", "0", "bench-web"),
+                    ),
                 ):
-                    begin = time.perf_counter()
-                    pull()
-                    times[who].append(time.perf_counter() - begin)
+                    times.append(seconds(lambda: (begin(), run(served))))  # noqa: B023
                     remove()
-        middle = {who: sorted(t)[len(t) // 2] for who, t in times.items()}
-        return Figure("pull and convert nginx (5 layers, 170 MB)", middle["ours"], "s", middle["theirs"], "ratio 1.5")
+                if index:
+                    mine.append(times[0])
+                    peers.append(times[1])
+            figures.append(
+                Figure("nginx from run -d -p to its first 200, pool", statistics.median(mine), "s", statistics.median(peers), 1.2)
+            )
+        return figures
 
+    def inside(self) -> list[Figure]:
+        """exec, and output."""
+        with self.start("inside") as hyper:
+            hyper.ctl("run", "-d", "--name", "bench-exec", "busybox", "sleep", "100000")
+            self.podman.run("-d", "--name", "hyper-bench-exec", "--network", "none", BUSYBOX, "sleep", "100000")
+            try:
+                hyper.pool_ready()
+                ours, theirs = alternating(
+                    lambda: hyper.ctl("exec", "bench-exec", "true"), lambda: self.podman("exec", "hyper-bench-exec", "true"), self.runs
+                )
+            finally:
+                hyper.ctl("rm", "-f", "bench-exec")
+                self.podman("rm", "-f", "-t", "0", "hyper-bench-exec")
+            return [Figure("exec true in a running container", ours, "s", theirs, 1.0), self._throughput(hyper)]
 
-class Registry:
-    """docker-registry on a free port of loopback."""
+    def _throughput(self, hyper: Hyper) -> Figure:
+        """Text of 100-byte lines, from the program to a pipe of the host; what runs without output is taken off."""
+        prepare = f"yes {'x' * 99} | head -c {10 << 20} > /dev/shm/text; "
+        copy = "cat /dev/shm/text; " * (MEGABYTES // 10)
+        runs = max(3, self.runs // 3)
 
-    def __init__(self, directory: Path) -> None:
-        import socket
+        def rate(run_it: Callable[[str], object]) -> float:
+            taken = median_of(lambda: run_it(prepare + copy), runs) - median_of(lambda: run_it(prepare), runs)
+            return MEGABYTES * (1 << 20) / 1e6 / taken
 
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        self.address = f"localhost:{port}"
-        config = directory / "config.yml"
-        config.write_text(
-            f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/store}}}}\n"
-            f"http: {{addr: '127.0.0.1:{port}'}}\n"
-        )
-        self._process = subprocess.Popen(["docker-registry", "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        ours = rate(lambda script: hyper.ctl("run", "--rm", "busybox", "sh", "-c", script))
+        theirs = rate(lambda script: self.podman.run("--rm", "--network", "none", BUSYBOX, "sh", "-c", script))
+        print(f"stdout: podman {theirs:.0f} MB/s", file=sys.stderr)
+        return Figure(f"stdout of {MEGABYTES} MB (podman: {theirs:.0f} MB/s)", ours, "MB/s", None, 150, at_least=True)
 
-    def __enter__(self) -> str:
-        import socket
+    def pull(self) -> list[Figure]:
+        from tests.e2e.images import nginx
 
-        host, port = self.address.split(":")
-        for _ in range(100):
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", int(port))) == 0:
-                    return f"{host}:{port}"
-            time.sleep(0.05)
-        raise RuntimeError("docker-registry does not answer")
+        from .registry import Registry
 
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
+        with self.start("pull") as hyper, tempfile.TemporaryDirectory() as store, Registry(Path(store), self.space) as address:
+            name = f"{address}/nginx:bench"
+            inside = ["nsenter", f"--net=/run/netns/{self.space}"]
+            run(
+                [*inside, "skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", f"oci:{nginx()}:test", f"docker://{name}"]
+            )
+            times: dict[str, list[float]] = {"ours": [], "theirs": []}
+            for _ in range(min(self.runs, 5)):
+                times["ours"].append(seconds(lambda: hyper.ctl("pull", "-q", name)))
+                hyper.ctl("rmi", name)
+                times["theirs"].append(seconds(lambda: self.podman("pull", "-q", "--tls-verify=false", name)))
+                self.podman("rmi", name)
+            ours, theirs = (statistics.median(times[who]) for who in ("ours", "theirs"))
+        return [Figure("pull and convert nginx (5 layers, 170 MB)", ours, "s", theirs, 1.5)]
+
+    def many(self) -> list[Figure]:
+        scale = Scale(self.directory, self.space)
+        figures = scale.measure()
+        if self.charts:
+            charts.curve(scale.curve, self.charts / "hundred-pods.png", AT_A_TIME)
+        return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Figures beside podman's, as medians with ratios.")
-    parser.add_argument("--runs", type=int, default=7, help="runs of each short command")
+    parser.add_argument("--runs", type=int, default=15, help="runs of each short command")
+    parser.add_argument("--only", nargs="*", default=[], help="groups: starts with_network inside pull many")
+    parser.add_argument("--charts", type=Path, help="a directory for pictures")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="hyb") as directory:
-        bench = Bench(Path(directory), args.runs)
-        figures: list[Figure] = []
-        try:
-            for step in (bench.version, bench.cold_run, bench.exec_true, bench.throughput, bench.memory, bench.pull):
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="hyb") as directory, namespace() as space:
+        bench = Bench(Path(directory), space, args.runs, args.charts)
+        for step in (bench.starts, bench.with_network, bench.inside, bench.pull, bench.many):
+            if not args.only or step.__name__ in args.only:
                 print(f"measuring {step.__name__} ...", file=sys.stderr, flush=True)
-                result = step()
-                figures += result if isinstance(result, list) else [result]
-            info = json.loads(bench.ctl("info", "--format", "json").stdout)
-        finally:
-            bench.close()
+                figures += step()
+        with bench.start("info") as hyper:
+            info = hyper.json("info")
     print(f"accelerator {info['accelerator']}, {info['driver']}, kernel {info['kernelVersion']}, medians of {args.runs} runs\n")
-    print_table(["FIGURE", "HYPERCONTAINER", "PODMAN+RUNC", "RATIO", "GOAL"], [f.row() for f in figures])
+    print_table(HEAD, [f.row() for f in figures])
+    if args.charts:
+        charts.figures(figures, args.charts / "figures.png")
 
 
 if __name__ == "__main__":

@@ -9,23 +9,42 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+Action = Callable[[], object]
+
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table; `goal` says what the ratio or the value should not pass."""
+    """One line of the table.
+
+    A goal is a bound of the ratio to the peer where there is one, else of the
+    value; `at_least` turns it round.
+    """
 
     name: str
     value: float
     unit: str
     peer: float | None = None
-    goal: str = ""
+    goal: float | None = None
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        if self.goal is None:
+            return None
+        measured = self.value / self.peer if self.peer else self.value
+        return measured >= self.goal if self.at_least else measured <= self.goal
 
     def row(self) -> list[str]:
         def shown(number: float | None) -> str:
             return "" if number is None else f"{number:.3f} {self.unit}" if self.unit == "s" else f"{number:.1f} {self.unit}"
 
         ratio = f"{self.value / self.peer:.2f}" if self.peer else ""
-        return [self.name, shown(self.value), shown(self.peer), ratio, self.goal]
+        sign = ">=" if self.at_least else "<="
+        goal = "" if self.goal is None else f"{sign} {self.goal:g} x" if self.peer else f"{sign} {self.goal:g} {self.unit}"
+        return [self.name, shown(self.value), shown(self.peer), ratio, goal, {None: "", True: "met", False: "missed"}[self.met]]
+
+
+HEAD = ["FIGURE", "HYPERCONTAINER", "PODMAN+RUNC", "RATIO", "GOAL", ""]
 
 
 def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -36,26 +55,38 @@ def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> subproc
     return done
 
 
-def median_of(action: Callable[[], object], runs: int, before: Callable[[], object] | None = None) -> float:
+def seconds(action: Action) -> float:
+    """Wall time of one call."""
+    begin = time.perf_counter()
+    action()
+    return time.perf_counter() - begin
+
+
+def median_of(action: Action, runs: int, before: Action | None = None) -> float:
     """Median wall time of `runs` calls after one that is not counted."""
     times = []
     for index in range(runs + 1):
         if before:
             before()
-        begin = time.perf_counter()
-        action()
+        taken = seconds(action)
         if index:
-            times.append(time.perf_counter() - begin)
+            times.append(taken)
     return statistics.median(times)
 
 
-def alternating(ours: Callable[[], object], theirs: Callable[[], object], runs: int) -> tuple[float, float]:
-    """Both medians, measured in turns, so that a noisy machine hits both."""
+def alternating(
+    ours: Action, theirs: Action, runs: int, *, before: Action | None = None, after: Action | None = None
+) -> tuple[float, float]:
+    """Both medians, measured in turns, so that a noisy machine hits both; `before` and `after` surround ours, unmeasured."""
     mine, peers = [], []
     for index in range(runs + 1):
-        for action, times in ((ours, mine), (theirs, peers)):
-            begin = time.perf_counter()
-            action()
-            if index:
-                times.append(time.perf_counter() - begin)
+        if before:
+            before()
+        taken = seconds(ours)
+        if after:
+            after()
+        their = seconds(theirs)
+        if index:
+            mine.append(taken)
+            peers.append(their)
     return statistics.median(mine), statistics.median(peers)

@@ -20,8 +20,8 @@ from typing import Any
 
 from hypercontainer.hyperctl.output import print_table
 
-from .__main__ import Bench
-from .measure import Figure, median_of, run
+from .measure import HEAD, Figure, median_of, run
+from .peers import Hyper, namespace
 
 _SIZE_MB = 64
 _SECONDS = 4  # of each fio job
@@ -34,8 +34,13 @@ _SMALL_FILES = (
 )
 
 
-class Pods(Bench):
+class Pods(Hyper):
     """Pods of busybox, and one with fio."""
+
+    def __init__(self, directory: Path, space: str, runs: int, *options: str) -> None:
+        super().__init__(directory, space, "--network", "user", *options)
+        self.directory = directory
+        self.runs = runs
 
     def start_times(self) -> list[Figure]:
         figures = []
@@ -105,12 +110,12 @@ def _fio_image(bench: Pods) -> str:
     return next(i["id"] for i in found if not any("busybox" in n for n in i.get("names", [])))
 
 
-def files_table(runs: int) -> list[list[str]]:
+def files_table(space: str, runs: int) -> list[list[str]]:
     """A row per place: rates, with the ratio to the host's."""
     rates: dict[str, dict[str, float]] = {}
     for virtiofs in (True, False):
         with tempfile.TemporaryDirectory(prefix="hyb") as directory:
-            bench = Pods(Path(directory), runs, *([] if virtiofs else ["--no-virtiofs"]))
+            bench = Pods(Path(directory), space, runs, *([] if virtiofs else ["--no-virtiofs"]))
             try:
                 host = Path(directory) / "host"
                 host.mkdir()
@@ -140,16 +145,17 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=7, help="runs of each short command")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="hyb") as directory:
-        bench = Pods(Path(directory), args.runs)
-        try:
-            figures = bench.start_times()
-        finally:
-            bench.close()
-    print_table(["FIGURE", "HYPERCONTAINER", "PODMAN+RUNC", "RATIO", "GOAL"], [f.row() for f in figures])
-    print()
-    head = ["FILE SYSTEM", "4k random read", "4k random write", "1m read", "1m write", "2000 small files"]
-    print_table(head, files_table(args.runs))
+    with namespace() as space:
+        with tempfile.TemporaryDirectory(prefix="hyb") as directory:
+            bench = Pods(Path(directory), space, args.runs)
+            try:
+                figures = bench.start_times()
+            finally:
+                bench.close()
+        print_table(HEAD, [f.row() for f in figures])
+        print()
+        head = ["FILE SYSTEM", "4k random read", "4k random write", "1m read", "1m write", "2000 small files"]
+        print_table(head, files_table(space, args.runs))
     print("\nMB/s, and seconds for the small files; in brackets the rate relative to the host's own file system")
 
 

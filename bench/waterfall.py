@@ -1,81 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of a cold run goes inside hyperd: `python -m bench.waterfall`."""
+"""Where the time of one `run` goes: `python -m bench.waterfall [--charts DIRECTORY]`.
+
+Of several runs with `hyperctl run --trace`, the one of median length is shown,
+for a machine of the pool, a clone and one that boots.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import statistics
+import argparse
+import json
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from hypercontainer.engine.engine import Engine
-from hypercontainer.engine.paths import Paths
-from hypercontainer.guest.session import GuestSession
 from hypercontainer.hyperctl.output import print_table
-from hypercontainer.hyperd.config import Config
-from hypercontainer.hyperd.daemon import build_engine
-from hypercontainer.hypervisor.qemu.driver import QemuDriver
-from hypercontainer.model.specs import ContainerSpec
+
+from . import charts
+from .peers import Hyper, daemon, namespace
 
 RUNS = 9
-STEPS = (
-    (QemuDriver, "launch", "QEMU started"),
-    (GuestSession, "_greet", "boot until the guest answers"),
-    (GuestSession, "setup_pod", "network, PID namespace"),
-    (GuestSession, "create_container", "disks and overlay mounted"),
-    (GuestSession, "start", "fork and exec"),
-)
 
 
-def timed(spans: dict[str, list[float]], name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        begin = time.perf_counter()
-        try:
-            return await call(*args, **kwargs)
-        finally:
-            spans.setdefault(name, []).append(time.perf_counter() - begin)
-
-    return wrapper
+def _spans(path: Path) -> list[dict[str, Any]]:
+    events = json.loads(path.read_text())["traceEvents"]
+    lanes = {e["tid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
+    return [{**e, "lane": lanes[e["tid"]]} for e in events if e["ph"] == "X"]
 
 
-async def one_run(engine: Engine, spans: dict[str, list[float]]) -> None:
-    begin = time.perf_counter()
-    container = await engine.containers.create(ContainerSpec(image="busybox", command=["true"], auto_remove=True))
-    life = engine.containers.life(container)
-    spans.setdefault("records and scratch disk", []).append(time.perf_counter() - begin)
-    await engine.containers.start(container.id)
-    started = time.perf_counter()
-    await life.stopped.wait()
-    spans.setdefault("the program, until its exit is known", []).append(time.perf_counter() - started)
-    await life.removed.wait()
-    spans.setdefault("all of it", []).append(time.perf_counter() - begin)
+def _length(spans: list[dict[str, Any]]) -> float:
+    return float(max(s["ts"] + s["dur"] for s in spans) - min(s["ts"] for s in spans))
 
 
-async def measure() -> dict[str, list[float]]:
-    spans: dict[str, list[float]] = {}
-    for owner, attribute, name in STEPS:
-        setattr(owner, attribute, timed(spans, name, getattr(owner, attribute)))
-    with tempfile.TemporaryDirectory(prefix="hyw") as directory:
-        config = Config(root=f"{directory}/root", run=f"{directory}/run", network="user")
-        for path in (config.root_path, config.run_path):
-            Path(path).mkdir()
-        Paths(config.root_path, config.run_path).create()
-        engine = build_engine(config)
-        await engine.open()
-        await engine.pull("builtin:busybox")[1]
-        await engine.info()  # the probe of KVM is not part of a run
-        for _ in range(RUNS + 1):
-            await one_run(engine, spans)
-        await engine.close(keep_running=False)
-    return spans
+def median_run(hyper: Hyper, directory: Path, *options: str, pool: bool) -> list[dict[str, Any]]:
+    path = directory / "trace.json"
+    found = []
+    for _ in range(RUNS):
+        if pool:
+            hyper.pool_ready()
+        hyper.ctl("run", "--rm", "--trace", str(path), *options, "busybox", "true")
+        found.append(_spans(path))
+    return sorted(found, key=_length)[RUNS // 2]
 
 
 def main() -> None:
-    spans = asyncio.run(measure())
-    print_table(["STEP", "MEDIAN"], [[name, f"{1000 * statistics.median(times[-RUNS:]):.0f} ms"] for name, times in spans.items()])
+    parser = argparse.ArgumentParser(prog="python -m bench.waterfall", description="Where the time of one run goes.")
+    parser.add_argument("--charts", type=Path, help="a directory for pictures")
+    args = parser.parse_args()
+    found: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory(prefix="hyb") as name, namespace() as space:
+        directory = Path(name)
+        with daemon(directory / "pool", space) as hyper:
+            hyper.ctl("run", "--rm", "busybox", "true")
+            found["pool"] = median_run(hyper, directory, pool=True)
+        with daemon(directory / "clone", space, "--pool-memory", "0") as hyper:
+            hyper.ctl("run", "--rm", "busybox", "true")
+            hyper.templates_ready()
+            found["clone"] = median_run(hyper, directory, pool=False)
+            found["cold"] = median_run(hyper, directory, "--isolation", "fresh", pool=False)
+    for kind, spans in found.items():
+        print(f"\n{kind}: {_length(spans) / 1e3:.0f} ms")
+        zero = min(s["ts"] for s in spans)
+        rows = [
+            [f"{(s['ts'] - zero) / 1e3:.1f}", f"{s['dur'] / 1e3:.1f}", s["lane"], s["name"]] for s in sorted(spans, key=lambda s: s["ts"])
+        ]
+        print_table(["BEGIN", "MS", "WHO", "WHAT"], rows)
+        if args.charts:
+            charts.waterfall(spans, f"hyperctl run --rm busybox true, {kind}", args.charts / f"run-{kind}.png")
 
 
 if __name__ == "__main__":

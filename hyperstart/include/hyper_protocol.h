@@ -176,9 +176,8 @@ enum hp_tag {
 	HP_T_SPAN = 81,          /* {* NAME BEGIN END: where the time of a request went */
 	HP_T_BEGIN = 82,         /* n  ns since the epoch, by the guest's clock */
 	HP_T_END = 83,           /* n  */
-	HP_T_REHEARSAL = 85,     /* n  1: kill the program at its first system call with an effect */
-	HP_T_PREPARED =
-	        84, /* t  CONTAINER_CREATE: make it of this one, which differs in ID, FILEs' contents and limits */
+	HP_T_PREPARED = 84,      /* t  CONTAINER_CREATE: of this one, with other ID, FILEs, limits */
+	HP_T_REHEARSAL = 85,     /* n  1: kill it at its first system call with an effect */
 };
 
 enum hp_error {

@@ -98,7 +98,7 @@ def test_postgres_keeps_its_data(hyper: Daemon, databases: str) -> None:
 # Printed by a container and by this host alike: type, mode, owner, target, size,
 # path; then contents; then file capabilities.
 _SURVEY = r"""
-skip='-path ./proc -o -path ./sys -o -path ./dev -o -path ./run -o -path ./etc/hosts -o -path ./etc/hostname -o -path ./etc/resolv.conf'
+skip='-path ./proc -o -path ./sys -o -path ./dev -o -path ./run -o -path ./etc/hosts -o -path ./etc/hostname -o -path ./etc/resolv.conf -o -path ./etc/machine-id'
 find . -xdev \( $skip \) -prune -o \( -type d -printf '%y|%m|%U:%G|%p\n' \) -o -printf '%y|%m|%U:%G|%n|%l|%s|%p\n' | LC_ALL=C sort
 find . -xdev \( $skip \) -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum
 find . -xdev -type f -perm -u+x -path '*bin*' -print0 | LC_ALL=C sort -z | xargs -0 getcap -n

@@ -21,6 +21,7 @@ from ..model import ids
 from ..model.status import Change, Container, ContainerStatus, PathStat
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
+from . import resolve
 from .builtins import running
 from .containers import Containers
 from .machines import Machines
@@ -149,7 +150,7 @@ class Archives:
         return _without_mount_points(changes, container)
 
 
-_OURS = ("/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+_OURS = ("/dev", "/proc", "/sys", *resolve.OWN_FILES)
 
 
 def _without_mount_points(changes: list[Change], container: Container) -> list[Change]:

@@ -39,6 +39,7 @@ def _network_files(pod: Pod, networks: Networks, names: list[str]) -> dict[str, 
         f"{pod.hostname}\n".encode(),
         naming.hosts_file(pod.hostname, address, local, [(h.ip, h.names) for h in spec.hosts]),
         naming.resolv_conf(servers, spec.dns_search, spec.dns_options, own) if cards else b"",
+        f"{pod.id[:32]}\n".encode(),  # machine-id(5): a virtual machine is one, whatever its image says
     )
     return dict(zip(resolve.OWN_FILES, contents, strict=True))
 

@@ -91,8 +91,8 @@ class Machines:
             raise
         life.runtime = runtime
         self.save(pod_id, runtime)
-        for c in members if pod.implicit else []:
-            self._registry.put(msgspec.structs.replace(c, ports=pod.ports))
+        for c in members:
+            self._registry.put(msgspec.structs.replace(c, used=True, ports=pod.ports if pod.implicit else c.ports))
         status = PodStatus.STARTING if pod.status is PodStatus.STARTING else PodStatus.RUNNING
         pod = self.update(pod_id, status=status, error="", started_at=ids.now(), finished_at="")
         life.watch = asyncio.create_task(self._watch(pod_id, life, runtime))

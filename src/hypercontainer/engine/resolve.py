@@ -164,7 +164,7 @@ def check_host(vcpus: int, memory: int) -> None:
         raise InvalidArgument(f"the pod's {vcpus} CPUs are more than this host's {host_cpus}", hint=f"give at most {host_cpus}")
 
 
-OWN_FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")  # that every container gets
+OWN_FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/machine-id")  # that every container gets
 
 
 def guest_container(

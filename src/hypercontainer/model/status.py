@@ -91,6 +91,7 @@ class Container(Model, frozen=True, kw_only=True):
     log_path: str = ""
     mounts: list[MountPoint] = field(default_factory=list)
     health: HealthCheck | None = None  # the specification's, or the image's
+    used: bool = False  # its disk has been in a machine
 
 
 class Vm(Model, frozen=True, kw_only=True):

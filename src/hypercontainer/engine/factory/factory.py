@@ -257,8 +257,7 @@ class Factory:
         """End the clones that wait, and forget the templates if asked; how many ended."""
         gone = await self.pool.drain()
         if templates:
-            for template in self.templates.all():
-                self.templates.discard(template.kind)
+            self.templates.clear()
         return gone
 
     async def close(self) -> None:

@@ -58,7 +58,7 @@ class Pool:
     def take(self, kind: Kind) -> Clone | None:
         """One that waits, at best with the image's container; the caller owns it."""
         for candidate in dict.fromkeys((kind, kind.generic)):
-            waiting = self._waiting[candidate]
+            waiting = self._waiting.get(candidate)
             while waiting:
                 clone = waiting.popleft()
                 if clone.fit:
@@ -87,7 +87,7 @@ class Pool:
     # -- refilling ----------------------------------------------------------------------
 
     def _wanted(self, kind: Kind, now: float) -> int:
-        starts = self._starts[kind]
+        starts = self._starts.get(kind, deque())
         while starts and now - starts[0] > _IDLE:
             starts.popleft()
         recent = sum(now - t < _BURST for t in starts)
@@ -97,15 +97,21 @@ class Pool:
         """How many of each shall wait; what was asked for last comes first within the budget."""
         now, room = time.monotonic(), self.budget // self._cost
         found: dict[Kind, int] = {}
+        for known in (self._waiting, self._starts):
+            for kind in [k for k, some in known.items() if not some]:
+                del known[kind]
         kinds = {*self._waiting, *self._starts, *self._least}
-        for kind in sorted(kinds, key=lambda k: self._starts[k][-1] if self._starts[k] else 0.0, reverse=True):
+        for kind in sorted(kinds, key=self._last_start, reverse=True):
             found[kind] = min(self._wanted(kind, now), room)
             room -= found[kind]
         return found
 
+    def _last_start(self, kind: Kind) -> float:
+        return self._starts[kind][-1] if self._starts.get(kind) else 0.0
+
     def counts(self) -> dict[Kind, tuple[int, int]]:
         """Of each kind how many wait, and how many shall."""
-        return {k: (sum(c.fit for c in self._waiting[k]), target) for k, target in self.targets().items()}
+        return {k: (sum(c.fit for c in self._waiting.get(k, ())), target) for k, target in self.targets().items()}
 
     @property
     def memory(self) -> int:

@@ -97,6 +97,8 @@ def in_slots(disks: Sequence[AnyDisk], slot_size: int) -> tuple[list[Disk], dict
 
 
 def is_plain(container: Container) -> bool:
-    """Whether a container that was built ahead fits: this one asks for nothing but its image, and limits."""
+    """Whether a container that was built ahead fits: this one asks for nothing but its image and limits, and its disk is empty."""
     spec = container.spec
-    return not (container.mounts or spec.privileged or spec.read_only or spec.sysctls or spec.secrets or spec.files or spec.base)
+    return not (
+        container.used or container.mounts or spec.privileged or spec.read_only or spec.sysctls or spec.secrets or spec.files or spec.base
+    )

@@ -144,6 +144,12 @@ class Templates:
         for path in self._files(kind).values():
             path.unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """Forget all, with all copies."""
+        self.close()
+        for path in self._directory.glob("*"):
+            path.unlink(missing_ok=True)
+
     def close(self) -> None:
         for kind in list(self._known):
             self.drop(kind)

@@ -111,4 +111,5 @@ def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Desc
         *devices.share_options(config),
         *devices.disk_options(config, fds.disks),
         *devices.network_options(config.networks),
+        *devices.balloon_options(config),
     ]  # fmt: skip

@@ -111,6 +111,17 @@ def share_options(config: MachineConfig) -> list[str]:
     return []
 
 
+def balloon_options(config: MachineConfig) -> list[str]:
+    """A balloon through which the guest reports free pages, which go back to the host; where there is a place for it.
+
+    Not where memory lies in a file that others map: QEMU gives a page back by punching a hole into that file.
+    """
+    taken = 1 + len(config.networks) + (config.share is not None) + (1 if uses_scsi(config) else len(config.disks))
+    if config.snapshot or config.memory_file is not None or taken >= PLACES:
+        return []
+    return ["-device", "virtio-balloon-device,free-page-reporting=on"]
+
+
 def check_places(config: MachineConfig) -> None:
     """:raise InvalidArgument: when there are more network cards than the machine has places."""
     others = 1 + len(config.networks) + (config.share is not None)

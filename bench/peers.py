@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both sides of the comparison, in a network namespace of their own: a daemon, and podman with runc."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .measure import run
+
+BIN = Path(sys.executable).parent
+BUSYBOX = "localhost/busybox:bench"
+NGINX = "localhost/nginx:bench"
+_PATIENCE = 60.0  # seconds
+# Where hard limits are low, runc cannot set podman's default ones.
+_LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+
+
+@contextlib.contextmanager
+def namespace() -> Iterator[str]:
+    """A network namespace with loopback; bridges and rules end with it."""
+    name = f"hyb-{os.getpid()}"
+    run(["ip", "netns", "add", name])
+    try:
+        run(["ip", "-n", name, "link", "set", "lo", "up"])
+        yield name
+    finally:
+        run(["ip", "netns", "del", name])
+
+
+class Podman:
+    """podman with runc."""
+
+    def __init__(self, namespace: str) -> None:
+        # Not `ip netns exec`: it hides the control groups.
+        self._prefix = ["nsenter", f"--net=/run/netns/{namespace}", "podman"]
+
+    def __call__(self, *args: str) -> subprocess.CompletedProcess[bytes]:
+        return run([*self._prefix, *args])
+
+    def command(self, *args: str) -> list[str]:
+        """The command line of `podman run`."""
+        return [*self._prefix, "--runtime", "runc", "run", *_LIMITS, *args]
+
+    def run(self, *args: str) -> subprocess.CompletedProcess[bytes]:
+        return run(self.command(*args))
+
+    def load(self, layout: str, name: str) -> None:
+        run(["skopeo", "--insecure-policy", "copy", "-q", f"oci:{layout}", f"containers-storage:{name}"])
+
+
+class Hyper:
+    """A daemon with its own root, in the namespace."""
+
+    def __init__(self, directory: Path, namespace: str, *options: str) -> None:
+        """`options` are hyperd's."""
+        self.root = directory / "root"
+        self.socket = directory / "run/hyper.sock"
+        self.env = {**os.environ, "HYPER_HOST": str(self.socket)}
+        command = [BIN / "hyperd", "--root", self.root, "--run", directory / "run", "--log-level", "error", *options]
+        self._command = [str(c) for c in ["ip", "netns", "exec", namespace, *command]]
+        self.process = self.launch()
+        self.until(self.socket.exists, "the daemon's socket")
+        self.ctl("pull", "-q", "builtin:busybox")
+        self.ctl("info")  # waits until KVM was tried
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """A daemon on this root; one at a time."""
+        return subprocess.Popen(self._command)
+
+    def command(self, *args: str) -> list[str]:
+        return [str(BIN / "hyperctl"), *args]
+
+    def ctl(self, *args: str) -> subprocess.CompletedProcess[bytes]:
+        return run(self.command(*args), self.env)
+
+    def json(self, *args: str) -> Any:
+        return json.loads(self.ctl(*args, "--format", "json").stdout)
+
+    @staticmethod
+    def until(condition: Any, what: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{what} did not come within {_PATIENCE:g} s")
+            time.sleep(0.02)
+
+    def templates_ready(self, count: int = 1) -> None:
+        """Until so many templates were made."""
+        self.until(lambda: len(self.json("factory", "status")["templates"]) >= count, "a template")
+
+    def pool_ready(self) -> None:
+        """Until as many machines wait as shall, and nothing else goes on."""
+        self.until(lambda: (p := self.json("factory", "status")["pool"]) and all(k["waiting"] >= k["target"] for k in p), "the pool")
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def daemon(directory: Path, namespace: str, *options: str) -> Iterator[Hyper]:
+    directory.mkdir()
+    hyper = Hyper(directory, namespace, *options)
+    try:
+        yield hyper
+    finally:
+        hyper.close()
+
+
+def first_answer(namespace: str, port: int) -> list[str]:
+    """A command that ends when 127.0.0.1:port has answered with 200."""
+    script = (
+        "import http.client,sys,time\n"
+        "while True:\n"
+        "    try:\n"
+        f"        c = http.client.HTTPConnection('127.0.0.1', {port}, timeout=5); c.request('GET', '/')\n"
+        "        if c.getresponse().status == 200: sys.exit()\n"
+        "    except OSError: time.sleep(0.005)\n"
+    )
+    return ["nsenter", f"--net=/run/netns/{namespace}", sys.executable, "-I", "-S", "-c", script]
+
+
+def memory(pid: int, *fields: str) -> int:
+    """Kilobytes of a process: the sum of these fields of smaps_rollup."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(tuple(f"{f}:" for f in fields)))
+
+
+def machines(hyper: Hyper) -> list[int]:
+    """Process ids of the running pods' machines."""
+    return [p["vmPid"] for p in hyper.json("list", "vm") if p["vmPid"]]
