@@ -25,6 +25,9 @@ from .shapes import IMAGE, SCRATCH, Shape
 
 CLONE_TIMEOUT = 10.0  # seconds until a clone must answer
 CARD_MAC = "52:54:00:00:00:01"  # of a template's card; a clone's is set in the guest
+# Not a pod's own: a guest that has just been loaded announces its addresses, and
+# QEMU's network would believe that this card has them.
+_ADDRESS = "10.0.2.250/24"
 _EXERCISE = "exercise"
 _REHEARSAL = 1.0  # seconds
 PREPARED = "prepared"  # the container that waits in a machine
@@ -136,8 +139,8 @@ async def introduce(session: GuestSession, shape: Shape) -> None:
     links = [_LOOPBACK]
     if shape.card != "none":
         links += [
-            Interface("eth0", (usermode.ADDRESS,), (usermode.GATEWAY,), mac=CARD_MAC),
-            Interface("eth0", (usermode.ADDRESS,), down=True),
+            Interface("eth0", (_ADDRESS,), (usermode.GATEWAY,), mac=CARD_MAC),
+            Interface("eth0", (_ADDRESS,), down=True),
         ]
     await session.setup_pod("factory", links, {}, SHM_DEFAULT)
 
