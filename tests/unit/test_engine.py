@@ -6,7 +6,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hypercontainer.engine import logs, resolve
 from hypercontainer.engine.registry import Registry
@@ -250,3 +253,19 @@ def test_records_are_docker_json_lines(tmp_path: Path) -> None:
     record = json.loads(log.path.read_bytes())
     assert record["log"] == 'quote " and €\n' and record["stream"] == "stderr" and record["time"].endswith("Z")
     log.close()
+
+
+@given(
+    st.lists(
+        st.text(alphabet=st.characters(exclude_characters="\n", exclude_categories=("Cs",)))
+        | st.sampled_from(["\\n", "\\", '"', "a\\\\n", '{"log":'])
+    )
+)
+def test_log_records_of_many_lines_at_once(lines: list[str]) -> None:
+    """One encoding for all, cut in the right places: a backslash of the text's own is none of ours."""
+    from hypercontainer.engine.logs import _records_of
+
+    tail = b',"stream":"stdout","time":"t"}\n'
+    lines = [*lines, "last"]
+    expected = [msgspec.json.encode({"log": f"{line}\n", "stream": "stdout", "time": "t"}) for line in lines]
+    assert _records_of("".join(f"{line}\n" for line in lines), tail) == b"".join(e + b"\n" for e in expected)

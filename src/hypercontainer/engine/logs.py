@@ -21,6 +21,7 @@ from ..model.ids import now
 
 _NAMES = {1: "stdout", 2: "stderr"}
 _OFFSETS = struct.Struct("<QQ")
+_HEAD = b'{"log":'
 _LINE_MAX = 16 << 10  # a longer line is split, as Docker does
 _encode = msgspec.json.Encoder().encode
 
@@ -77,13 +78,10 @@ class LogWriter:
 
     def _append(self, stream: int, data: bytes) -> None:
         tail = f',"stream":"{_NAMES[stream]}","time":"{now()}"}}\n'.encode()
-        lines = data.decode("utf-8", "replace").split("\n")
-        last = lines.pop()
-        parts = []
-        for line in lines:
-            parts += [b'{"log":', _encode(line + "\n"), tail]
+        lines, newline, last = data.decode("utf-8", "replace").rpartition("\n")
+        parts = [_records_of(lines + newline, tail)] if newline else []
         for at in range(0, len(last), _LINE_MAX):
-            parts += [b'{"log":', _encode(last[at : at + _LINE_MAX]), tail]
+            parts += [_HEAD, _encode(last[at : at + _LINE_MAX]), tail]
         record = b"".join(parts)
         if self._size and self._size + len(record) > self._max_size:
             self._rotate()
@@ -108,6 +106,19 @@ class LogWriter:
     def close(self) -> None:
         os.close(self._fd)
         os.close(self._offset_fd)
+
+
+def _records_of(text: str, tail: bytes) -> bytes:
+    """A record for each line of a text that ends with one.
+
+    All lines are encoded at once, and cut where a line's end was encoded:
+    a loop in Python would be what a program that prints much waits for.
+    """
+    encoded = _encode(text)
+    if b"\\\\" in encoded:  # a backslash of the text's own: what looks like a line's end may be none
+        return b"".join(_HEAD + _encode(line + "\n") + tail for line in text.split("\n")[:-1])
+    end = b'\\n"' + tail
+    return _HEAD + encoded[:-3].replace(b"\\n", end + _HEAD + b'"') + end
 
 
 def rotated(path: Path, max_files: int = 100) -> list[Path]:
