@@ -174,7 +174,9 @@ def main() -> None:
         for step in (bench.starts, bench.with_network, bench.inside, bench.pull, bench.many):
             if not args.only or step.__name__ in args.only:
                 print(f"measuring {step.__name__} ...", file=sys.stderr, flush=True)
-                figures += step()
+                figures += (found := step())
+                for figure in found:
+                    print("  " + "  ".join(filter(None, figure.row())), file=sys.stderr, flush=True)
         with bench.start("info") as hyper:
             info = hyper.json("info")
     print(f"accelerator {info['accelerator']}, {info['driver']}, kernel {info['kernelVersion']}, medians of {args.runs} runs\n")

@@ -67,7 +67,7 @@ class Hyper:
         command = [BIN / "hyperd", "--root", self.root, "--run", directory / "run", "--log-level", "error", *options]
         self._command = [str(c) for c in ["ip", "netns", "exec", namespace, *command]]
         self.process = self.launch()
-        self.until(self.socket.exists, "the daemon's socket")
+        self.until(self.answers, "the daemon's answer")
         self.ctl("pull", "-q", "builtin:busybox")
         self.ctl("info")  # waits until KVM was tried
 
@@ -83,6 +83,9 @@ class Hyper:
 
     def json(self, *args: str) -> Any:
         return json.loads(self.ctl(*args, "--format", "json").stdout)
+
+    def answers(self) -> bool:
+        return subprocess.run(self.command("version"), env=self.env, capture_output=True, check=False).returncode == 0
 
     @staticmethod
     def until(condition: Any, what: str) -> None:

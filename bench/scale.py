@@ -32,7 +32,8 @@ class Scale:
             figures = self._memory(hyper)
             self._start(hyper, MEMORY_AT, PODS)
             figures += self._hundred(hyper)
-            figures.append(self._restart(hyper))
+            figures.append(self._restart(hyper, signal.SIGHUP, f"hyperd's start with {PODS} pods that run", None))
+            figures.append(self._restart(hyper, signal.SIGTERM, f"hyperd's start with {PODS} pods in its database", 0.5))
         return figures
 
     def _start(self, hyper: Hyper, first: int, last: int) -> None:
@@ -79,14 +80,13 @@ class Scale:
             Figure(f"hyperd's resident memory with {running} pods", memory(hyper.process.pid, "Rss") / _MB, "MB", None, 120),
         ]
 
-    def _restart(self, hyper: Hyper) -> Figure:
-        """hyperd with all of them in its database, until it answers."""
-        hyper.process.send_signal(signal.SIGHUP)
+    def _restart(self, hyper: Hyper, how: signal.Signals, name: str, goal: float | None) -> Figure:
+        """hyperd until it answers, after it was ended: SIGHUP leaves pods running, SIGTERM stops them."""
+        hyper.process.send_signal(how)
         hyper.process.wait()
 
         def again() -> None:
             hyper.process = hyper.launch()
-            hyper.until(hyper.socket.exists, "the daemon's socket")
-            hyper.ctl("version")
+            hyper.until(hyper.answers, "the daemon's answer")
 
-        return Figure(f"hyperd's start with {PODS} pods that run", seconds(again), "s", None, 0.5)
+        return Figure(name, seconds(again), "s", None, goal)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..client.api import Client, container_route
-from ..errors import Conflict, HyperError, InvalidArgument, NotFound
+from ..errors import Conflict, HyperError, NotFound
 from ..model.specs import ContainerSpec
 from ..model.status import Container, Image
 from .context import client
@@ -107,8 +107,10 @@ def run(
         raise click.UsageError("Missing argument 'IMAGE'.", click.get_current_context())
     if options["tty"] and options["interactive"] and not detach:
         require_terminal()
-    if trace and detach:
-        raise InvalidArgument("a run in the background is not traced", hint="leave -d out")
+    if trace:
+        from .trace import check
+
+        check(trace, detach=detach)
     _check_cidfile(options["cidfile"])
     c = client()
     container = create_container(c, spec_from(image, command, options), quiet=options["quiet"])

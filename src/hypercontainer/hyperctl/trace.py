@@ -27,10 +27,18 @@ def _began() -> int:
     return time.time_ns() - (since_boot - int(stat[19]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK"))
 
 
+def check(path: str, *, detach: bool) -> None:
+    """:raise InvalidArgument: when nothing could be written after the run."""
+    if detach:
+        raise InvalidArgument("a run in the background is not traced", hint="leave -d out")
+    if path != "-" and Path(path).suffix not in _FORMATS:
+        raise InvalidArgument(f"unknown kind of trace {path!r}", hint="name a file that ends in .svg or .json, or - for a table")
+
+
 def write(path: str, sent: int, found: list[dict[str, Any]]) -> None:
     """Write the daemon's spans and our own; `sent` is when we asked it, in nanoseconds since the epoch.
 
-    :raise InvalidArgument: another suffix. :raise Unavailable: the file cannot be written.
+    :raise Unavailable: the file cannot be written.
     """
     own = [
         {"lane": "hyperctl", "name": "Python, flags, image looked up", "begin": _began(), "end": sent},
@@ -40,12 +48,8 @@ def write(path: str, sent: int, found: list[dict[str, Any]]) -> None:
     if path == "-":
         print(table(spans), file=sys.stderr)
         return
-    formats = {".svg": picture, ".json": chrome}
-    kind = Path(path).suffix
-    if kind not in formats:
-        raise InvalidArgument(f"unknown kind of trace {path!r}", hint="name a file that ends in .svg or .json, or - for a table")
     try:
-        Path(path).write_text(formats[kind](spans))
+        Path(path).write_text(_FORMATS[Path(path).suffix](spans))
     except OSError as error:
         raise Unavailable(f"cannot write {path}: {error.strerror}") from error
 
@@ -92,3 +96,6 @@ def picture(spans: list[dict[str, Any]]) -> str:
         out.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_BAR}" fill="{_LANES[s["lane"]]}"/>')
         out.append(f'<text x="{x + width + 4:.1f}" y="{y + 11}" fill="#555">{(s["end"] - s["begin"]) / 1e6:.1f} ms</text>')
     return "\n".join([*out, "</svg>", ""])
+
+
+_FORMATS = {".svg": picture, ".json": chrome}

@@ -244,13 +244,12 @@ class Factory:
         """
         if not self.enabled:
             raise InvalidState("the factory is off", hint="start hyperd with --factory")
+        if count > self.pool.room:
+            raise InvalidState(
+                f"only {self.pool.room} machines fit into the pool's memory", hint="raise pool_memory in hyperd's configuration"
+            )
         await self.templates.ensure(Kind(shape))
-        if count:
-            waiting = await self.pool.warm(Kind(shape), count)
-            if waiting < count:
-                raise InvalidState(
-                    f"only {waiting} machines fit into the pool's memory", hint="raise pool_memory in hyperd's configuration"
-                )
+        await self.pool.warm(Kind(shape), count)
         return self.status()
 
     async def drain(self, *, templates: bool) -> int:

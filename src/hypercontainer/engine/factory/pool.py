@@ -53,6 +53,11 @@ class Pool:
         self._task: asyncio.Task[None] | None = None
         self._endings: set[asyncio.Task[None]] = set()
 
+    @property
+    def room(self) -> int:
+        """How many may wait at a time."""
+        return self.budget // self._cost
+
     # -- giving ---------------------------------------------------------------------------
 
     def take(self, kind: Kind) -> Clone | None:
@@ -95,7 +100,7 @@ class Pool:
 
     def targets(self) -> dict[Kind, int]:
         """How many of each shall wait; what was asked for last comes first within the budget."""
-        now, room = time.monotonic(), self.budget // self._cost
+        now, room = time.monotonic(), self.room
         found: dict[Kind, int] = {}
         for known in (self._waiting, self._starts):
             for kind in [k for k, some in known.items() if not some]:
