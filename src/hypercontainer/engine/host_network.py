@@ -43,15 +43,15 @@ class HostNetwork:
 
     async def add(self, pod: Pod) -> None:
         """The pod's names and rules; again when its attachments have changed."""
+        self._up.add(pod.id)  # before the lock: one change of the rules serves all who wait for it
         async with self._lock:
-            self._up.add(pod.id)
             await self._apply()
 
     async def drop(self, pod_id: str) -> None:
         """After it. Idempotent."""
         if pod_id in self._up:
+            self._up.discard(pod_id)
             async with self._lock:
-                self._up.discard(pod_id)
                 await self._apply()
 
     async def refresh(self) -> None:
