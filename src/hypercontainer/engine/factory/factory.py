@@ -256,7 +256,7 @@ class Factory:
         """End the clones that wait, and forget the templates if asked; how many ended."""
         gone = await self.pool.drain()
         if templates:
-            self.templates.clear()
+            await self.templates.clear()
         return gone
 
     async def close(self) -> None:

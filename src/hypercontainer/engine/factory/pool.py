@@ -51,6 +51,8 @@ class Pool:
         self._last = 0.0  # end of the last start
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._making = asyncio.Lock()
+        self._drained = 0  # so many times
         self._endings: set[asyncio.Task[None]] = set()
 
     @property
@@ -153,14 +155,19 @@ class Pool:
         return _IDLE / 10
 
     async def add(self, kind: Kind) -> None:
-        clone = await self._make(kind)
-        self._waiting[kind].append(clone)
+        async with self._making:
+            drained = self._drained
+            clone = await self._make(kind)
+            if drained != self._drained:
+                await clone.end()
+                return
+            self._waiting[kind].append(clone)
         self._cost = max(private_memory(clone.machine.pid), 1 << 20)
 
     async def warm(self, kind: Kind, count: int) -> int:
         """Let so many wait from now on; how many do."""
         self._least[kind] = count
-        while len(self._waiting[kind]) < self.targets()[kind]:
+        while len(self._waiting[kind]) < self.targets().get(kind, 0):
             await self.add(kind)
         self._wake()
         return len(self._waiting[kind])
@@ -173,9 +180,12 @@ class Pool:
         task.add_done_callback(self._endings.discard)
 
     async def drain(self) -> int:
-        """End those that wait, and forget what was asked for; how many there were."""
+        """End those that wait, one that is being made too, and forget what was asked for; how many waited."""
+        self._drained += 1
         self._starts.clear()
         self._least.clear()
+        async with self._making:
+            pass
         gone = [c for waiting in self._waiting.values() for c in waiting]
         self._waiting.clear()
         await asyncio.gather(*(c.end() for c in gone), return_exceptions=True)

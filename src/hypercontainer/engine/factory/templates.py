@@ -108,6 +108,9 @@ class Templates:
     def get(self, kind: Kind) -> Template | None:
         """The one in memory; it counts as used."""
         template = self._known.pop(kind, None)
+        if template and template.scratch and not template.scratch.exists():  # somebody tidied the cache up
+            template.close()
+            return None
         if template:
             self._known[kind] = template
         return template
@@ -144,11 +147,12 @@ class Templates:
         for path in self._files(kind).values():
             path.unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Forget all, with all copies."""
-        self.close()
-        for path in self._directory.glob("*"):
-            path.unlink(missing_ok=True)
+    async def clear(self) -> None:
+        """Forget all, with all copies; one that is being made first comes to its end."""
+        async with self._lock:
+            self.close()
+            for path in self._directory.glob("*"):
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         for kind in list(self._known):
