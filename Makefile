@@ -26,7 +26,9 @@ lint: ## formatters, linters, types, layers
 
 bench: ## print figures beside those of podman, as medians with ratios
 	@scripts/setup test
-	.venv/bin/python -m bench
+	.venv/bin/python -c 'import matplotlib' 2>/dev/null || .venv/bin/pip install --quiet --disable-pip-version-check 'matplotlib>=3.7'
+	.venv/bin/python -m bench --charts docs/img
+	.venv/bin/python -m bench.waterfall --charts docs/img
 	.venv/bin/python -m bench.pods
 	.venv/bin/python -m bench.networks
 
