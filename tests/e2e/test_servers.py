@@ -195,7 +195,10 @@ def test_an_interrupted_pull_leaves_nothing(hyper: Daemon, registry: Registry, n
         if "nginx" in hyper.out("inspect", "--type", "image", "-f", "{{json .Config}}", image):
             hyper.ctl("rmi", "-f", image)
     before = hyper.leftovers()
-    process = subprocess.Popen(["hyperctl", "pull", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=hyper.environment)
+    process = subprocess.Popen(
+        ["hyperctl", "pull", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=hyper.environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background has it ignored
+    )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
         if "Waiting" in line:
