@@ -139,6 +139,8 @@ class Bench:
 
         from .registry import Registry
 
+        with contextlib.suppress(RuntimeError):  # layers that are there already would not be pulled
+            self.podman("rmi", "-f", NGINX)
         with self.start("pull") as hyper, tempfile.TemporaryDirectory() as store, Registry(Path(store), self.space) as address:
             name = f"{address}/nginx:bench"
             inside = ["nsenter", f"--net=/run/netns/{self.space}"]

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A rehearsal: a program of a container's image begins, and is killed at the
- * first system call that could change anything or reach anybody. What it has
- * read is in the page cache then, and an emulated processor has translated
- * what it ran.
+ * A rehearsal: a program of a container's image begins, in a world where every
+ * file is read-only, there is no network, and output goes nowhere. It is killed
+ * at the first system call of another kind that could change anything or reach
+ * anybody. What it has read is in the page cache then, and an emulated processor
+ * has translated what it ran.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -31,7 +32,18 @@
 #define LET_OPEN(name, at)                                                                                             \
 	WHEN(SYS_##name, 0, 4), LOAD(args[at]),                                                                        \
 	        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_ACCMODE | O_CREAT | O_TRUNC, 0, 1),                             \
-	        ANSWER(SECCOMP_RET_KILL_PROCESS), ANSWER(SECCOMP_RET_ALLOW)
+	        ANSWER(SECCOMP_RET_ERRNO | EROFS), ANSWER(SECCOMP_RET_ALLOW)
+
+/* Nothing of it shall be seen, and nothing stay open but this. */
+static int silence(struct error *err)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int fd = 0; fd < 3; fd++)
+		if (null < 0 || dup2(null, fd) < 0)
+			return fail_sys(err, "/dev/null");
+	return 0;
+}
 
 int rehearsal_begin(struct error *err)
 {
@@ -42,6 +54,8 @@ int rehearsal_begin(struct error *err)
 	        LOAD(nr),
 	        LET(execve),
 	        LET(read),
+	        LET(write), /* what is open is read-only, or /dev/null */
+	        LET(writev),
 	        LET(pread64),
 	        LET(readv),
 	        LET(close),
@@ -86,6 +100,11 @@ int rehearsal_begin(struct error *err)
 	        LET(exit_group),
 	        LET(exit),
 	        LET_OPEN(openat, 2),
+	        REFUSE(mkdirat, EROFS),
+	        REFUSE(unlinkat, EROFS),
+	        REFUSE(fchmodat, EROFS),
+	        REFUSE(fchownat, EROFS),
+	        REFUSE(socket, EAFNOSUPPORT),
 	        REFUSE(ioctl, ENOTTY),
 	        REFUSE(prlimit64, EPERM),
 #ifdef __x86_64__
@@ -95,12 +114,18 @@ int rehearsal_begin(struct error *err)
 	        LET(access),
 	        LET(readlink),
 	        LET(getrlimit),
+	        REFUSE(mkdir, EROFS),
+	        REFUSE(unlink, EROFS),
+	        REFUSE(chmod, EROFS),
+	        REFUSE(chown, EROFS),
 	        LET_OPEN(open, 1),
 #endif
 	        ANSWER(SECCOMP_RET_KILL_PROCESS),
 	};
 	struct sock_fprog program = {sizeof rules / sizeof *rules, rules};
 
+	if (silence(err) < 0)
+		return -1;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
 		return fail_sys(err, "seccomp");
 	return 0;

@@ -179,18 +179,19 @@ async def test_a_stopped_container_starts_again_with_its_files(lab: Lab) -> None
 async def test_a_rehearsal_changes_nothing(lab: Lab) -> None:
     """The image's program runs up to its first effect only; what it printed or wrote nobody sees."""
     await ready(lab, "pool")
-    process = {"rehearsal": True}
     id_ = await lab.create("sleep", "1000")
     await lab.engine.containers.start(id_)
     runtime = lab.engine.containers.runtime(lab.engine.registry.container(id_))
     from hypercontainer.engine.builtins import run_process
     from hypercontainer.protocol.messages import GuestProcess
 
-    for command in (("touch", "/made"), ("sh", "-c", "echo x > /made"), ("mkdir", "/made"), ("rm", "-r", "/etc"), ("kill", "-9", "1"),
-                    ("ping", "-c1", "127.0.0.1"), ("echo", "loud"), ("chmod", "000", "/bin"), ("sh", "-c", "busybox touch /made")):  # fmt: skip
-        path = ("PATH=/bin:/usr/sbin",)
-        done = await run_process(runtime.session, GuestProcess(args=command, container=id_[:12], env=path, **process))  # type: ignore[arg-type]
-        assert (done.status, done.output) == (128 + 31, b""), command  # SIGSYS
+    refused = (("touch", "/made"), ("mkdir", "/made"), ("rm", "-r", "/etc"), ("chmod", "000", "/bin"), ("ping", "-c1", "127.0.0.1"))
+    killed = (("kill", "-9", "1"), ("sh", "-c", "busybox touch /made; busybox true"), ("mv", "/etc", "/made"), ("ln", "-s", "a", "/made"))
+    for command in (*refused, *killed, ("echo", "loud"), ("sh", "-c", "echo x > /made")):
+        process = GuestProcess(args=command, container=id_[:12], env=("PATH=/bin:/usr/sbin",), rehearsal=True)
+        done = await run_process(runtime.session, process)
+        assert done.output == b"" and done.errors == "", command
+        assert done.status == 128 + 31 or command not in killed, command  # SIGSYS
     assert (await lab.exec(id_, "ls", "-d", "/made", "/etc/passwd", "/bin/sh")).out == "/bin/sh\n/etc/passwd\n"
 
 

@@ -138,25 +138,26 @@ def _user_network(mac: str, ports: tuple[PortMapping, ...], networks: Networks, 
     return StreamNetwork(mac, stack.enter_context(passt.start(binary, ports)).fileno())
 
 
-async def plug_in(card: Card, pod: Pod, networks: Networks) -> tuple[str, dict[str, str]]:
-    """Bring the card of a machine that waited into the pod's network; its MAC address, and taps with theirs.
+def card_address(pod: Pod, networks: Networks) -> str:
+    """The MAC address that the card of a machine that waited gets; "" without one."""
+    specs = interface_specs(pod, networks)
+    return (specs[0].mac or usermode.new_mac()) if specs else ""
+
+
+async def plug_in(card: Card, pod: Pod, networks: Networks) -> None:
+    """Bring the card of a machine that waited into the pod's network.
 
     :raise Conflict: a published port is taken.
     """
     specs = interface_specs(pod, networks)
-    if not specs:
-        return "", {}
-    spec = specs[0]
-    mac = spec.mac or usermode.new_mac()
     if card.tap:
+        spec = specs[0]
         name = spec.ifname or tap_name(pod, 0)
         await tap.move(card.tap, name, spec.bridge, spec.mtu)
         if pod.spec.ingress_rate:
             await links.limit(name, pod.spec.ingress_rate)
-        return mac, {name: mac}
-    if card.peer and (binary := passt.find_passt()):
+    elif card.peer and (binary := passt.find_passt()):
         passt.serve(binary, tuple(pod.ports), card.peer)
-    return mac, {}
 
 
 def guest_interfaces(pod: Pod, networks: Networks, macs: Sequence[str] = ()) -> list[Interface]:

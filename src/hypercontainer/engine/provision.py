@@ -21,6 +21,7 @@ from ..images.store import ImageStore
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..protocol.constants import FIRST_TOKEN, Builtin
 from ..protocol.messages import GuestProcess
+from ..sys import tasks
 from ..sys.files import remove_tree
 from ..sys.spans import GUEST, HYPERVISOR, span
 from . import resolve
@@ -32,6 +33,7 @@ from .factory.templates import Template
 from .guest_files import files_of, injected_archive
 from .guest_mounts import guest_mounts, mount_volume, unmount_volume
 from .machine_config import (
+    card_address,
     guest_interfaces,
     image_serial,
     interface_specs,
@@ -43,7 +45,7 @@ from .machine_config import (
     volume_disk,
     volume_serial,
 )
-from .networks import Networks
+from .networks import Networks, tap_name
 from .paths import BootFiles, Paths
 from .runtime import Runtime
 from .secrets import Secrets
@@ -130,21 +132,23 @@ class Provisioner:
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(clone.end)
             placed, names = self._factory.place(disks)
-            with span("network card plugged in"):
-                mac, taps = await plug_in(clone.card, pod, self._networks)
-            ports = pod.ports if clone.shape.card == "user" else []
+            mac = card_address(pod, self._networks)
             prepared = clone.scratch is not None
             if clone.scratch:  # the container that is ready goes on with its disk, which is as empty
                 clone.scratch.replace(placed[1].path)
                 placed = []
-            with span("disks exchanged, ports published", HYPERVISOR):
-                await clone.machine.furnish(placed, ports)
             directory = self._paths.machine(pod.id)
             remove_tree(directory)
             clone.directory.rename(directory)
             clone.directory = directory
             clone.machine.move(directory)
+            plug = asyncio.create_task(self._plug_in(clone, pod))  # the host's part and the guest's know nothing of each other
+            undo.push_async_callback(tasks.end, (plug,))
+            with span("disks exchanged, ports published", HYPERVISOR):
+                await clone.machine.furnish(placed, pod.ports if clone.shape.card == "user" else [])
             await self._set_up(clone.session, pod, [mac] if mac else [])
+            await plug
+            taps = {tap_name(pod, 0): mac} if clone.card.tap else {}
             undo.pop_all()
         clone.release()
         self._factory.started["pool"] += 1
@@ -152,6 +156,10 @@ class Provisioner:
             clone.machine, clone.session, directory, disks={d.serial for d in disks}, names=names, cards=taps,
             prepared=PREPARED if prepared else "",
         )  # fmt: skip
+
+    async def _plug_in(self, clone: Clone, pod: Pod) -> None:
+        with span("network card plugged in"):
+            await plug_in(clone.card, pod, self._networks)
 
     async def _set_up(self, session: GuestSession, pod: Pod, macs: list[str]) -> None:
         with span("name, clock, network", GUEST):
