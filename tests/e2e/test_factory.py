@@ -72,7 +72,7 @@ def test_traces(factory: Daemon, tmp_path: Path) -> None:
     factory.ctl("run", "--rm", "--trace", tmp_path / "run.json", "busybox", "true")
     events = json.loads((tmp_path / "run.json").read_text())["traceEvents"]
     spans = {e["name"]: e for e in events if e["ph"] == "X"}
-    begin, runs = spans["Python, flags, image looked up"], spans["program runs"]
+    begin, runs = spans["Python, flags read"], spans["program runs"]
     assert begin["ts"] <= runs["ts"] + 5000 and all(e["dur"] > -5000 for e in spans.values())  # the guest's clock: to some ms
     factory.ctl("run", "--rm", "--trace", tmp_path / "run.svg", "busybox", "true")
     drawn = ET.parse(tmp_path / "run.svg").getroot()

@@ -189,6 +189,17 @@ async def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     maker.templates.close()
 
 
+async def test_the_files_stay_open_while_a_machine_starts(tmp_path: Path) -> None:
+    """A number of a closed descriptor may be another file's by then."""
+    maker = Maker(tmp_path)
+    template = await maker.templates.ensure(KIND)
+    with template.in_use():
+        maker.templates.discard(KIND)
+        assert os.pread(template.snapshot.state, 5, 0) == b"state"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(template.snapshot.state)
+
+
 async def test_discarded_for_good(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     await maker.templates.ensure(KIND)

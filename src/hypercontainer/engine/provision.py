@@ -90,7 +90,8 @@ class Provisioner:
                     log.warning("a machine of the pool was of no use: %s", error)
             if template := self._factory.template(kind):
                 try:
-                    return await self._launch(pod, disks, template)
+                    with template.in_use():
+                        return await self._launch(pod, disks, template)
                 except Unavailable:
                     self._factory.suspect(template.kind)
             return await self._launch(pod, disks, None)

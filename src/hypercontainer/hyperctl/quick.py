@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from ..client.base import default_socket, raise_error, target
 from ..client.transport import Connection, Response
@@ -198,7 +199,7 @@ def _window(found: dict[str, list[str]]) -> dict[str, str]:
 
 def _run(path: str, args: list[str]) -> int:
     body, found = run_body(args)
-    if "trace" in found:
+    if "trace" in found and ("detach" in found or not found["trace"][-1].endswith((".svg", ".json", "-"))):
         raise _Unknown
     if "detach" in found:
         response = _send(path, "/containers", {"start": "1"}, body, upgrade=False).response()
@@ -221,14 +222,21 @@ def _exec(path: str, args: list[str]) -> int:
 
 
 def _attach(path: str, route: str, objects: str, body: dict[str, Any], found: dict[str, list[str]]) -> int:
-    query = {"start": "1", **_window(found)}
+    query = {"start": "1", **({"trace": "1"} if "trace" in found else {}), **_window(found)}
+    sent = time.time_ns()
     with _send(path, route, query, body, upgrade=True) as connection:
         from .stream import stream_of  # takes as long as a start
 
         response = _answer(connection)
         terminal = "tty" in found and "interactive" in found
         route = f"{objects}/{response.headers['hyper-id']}"
-        return stream_of(connection, path, route, stdin="interactive" in found, terminal=terminal).run()
+        stream = stream_of(connection, path, route, stdin="interactive" in found, terminal=terminal)
+        status = stream.run()
+    if "trace" in found:
+        from .trace import write
+
+        write(found["trace"][-1], sent, stream.trace)
+    return status
 
 
 def _version(path: str, args: list[str]) -> int:

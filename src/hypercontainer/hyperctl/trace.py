@@ -41,7 +41,7 @@ def write(path: str, sent: int, found: list[dict[str, Any]]) -> None:
     :raise Unavailable: the file cannot be written.
     """
     own = [
-        {"lane": "hyperctl", "name": "Python, flags, image looked up", "begin": _began(), "end": sent},
+        {"lane": "hyperctl", "name": "Python, flags read", "begin": _began(), "end": sent},
         {"lane": "hyperctl", "name": "answer awaited, output copied", "begin": sent, "end": time.time_ns()},
     ]
     spans = sorted([*own, *found], key=lambda s: (s["begin"], -s["end"]))

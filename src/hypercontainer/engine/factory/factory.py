@@ -113,8 +113,9 @@ class Factory:
         """The configuration of a clone that has its disks from the start, and what the guest calls them."""
         disks, names = self.place(config.disks)
         if template.scratch:  # the container that is ready goes on with its disk
-            disks[1].path.unlink()
-            copy_sparse(template.scratch, disks[1].path)
+            new = disks[1].path.with_suffix(".new")
+            copy_sparse(template.scratch, new)
+            new.replace(disks[1].path)
         config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         blank = config.directory / "blank.img"
         self._parts.blank(blank)
@@ -130,7 +131,8 @@ class Factory:
             scratch = self._paths.waiting / f"{secrets.token_hex(8)}.img"
             copy_sparse(template.scratch, scratch)
         try:
-            clone = await self._launch(kind, directory, scratch, template)
+            with template.in_use():
+                clone = await self._launch(kind, directory, scratch, template)
         except BaseException:
             if scratch:
                 scratch.unlink(missing_ok=True)

@@ -47,15 +47,31 @@ class Template:
     scratch: Path | None = None  # what a container that is ready has for a scratch disk: each clone gets a copy
     made_at: str = field(default_factory=ids.now)
     clones: int = 0  # started from it
+    _users: int = 0
+    _closing: bool = False
 
     @property
     def memory(self) -> int:
         """Bytes that its files occupy."""
         return sum(os.fstat(fd).st_blocks * 512 for fd in (self.snapshot.memory, self.snapshot.state))
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While a machine is started from it, its files stay open."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._closing:
+                self.close()
+
     def close(self) -> None:
-        for fd in (self.snapshot.memory, self.snapshot.state):
-            os.close(fd)
+        """Once."""
+        self._closing = True
+        if not self._users:
+            for fd in (self.snapshot.memory, self.snapshot.state):
+                os.close(fd)
 
 
 class Copy(msgspec.Struct):
