@@ -244,3 +244,19 @@ async def test_machines_that_wait_end_with_the_daemon(config: Config, lab: Lab) 
     assert await lab.engine.factory.drain(templates=True) >= 1
     assert machines(config.run_path, factory=True) == []
     assert list((config.root_path / "waiting").iterdir()) == [] and list((config.root_path / "cache/templates").iterdir()) == []
+
+
+async def test_a_machine_that_cannot_be_made_leaves_nothing(config: Config, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hypercontainer.engine.factory import factory as module
+    from hypercontainer.errors import PermissionDenied
+
+    await template_of_busybox(lab)
+    await lab.engine.factory.drain(templates=False)
+
+    def refused(kind: str) -> None:
+        raise PermissionDenied("no card today")
+
+    monkeypatch.setattr(module.Card, "make", refused)
+    with pytest.raises(PermissionDenied):
+        await lab.engine.factory.pool.warm(lab.engine.factory.templates.all()[0].kind, 1)
+    assert list((config.run_path / "pods").iterdir()) == [] and list((config.root_path / "waiting").iterdir()) == []

@@ -21,12 +21,12 @@ from ...model.pods import InterfaceSpec
 from ...model.status import Container, Pod
 from ...protocol.constants import FIRST_TOKEN
 from ...sys import tasks
-from ...sys.files import copy_sparse
+from ...sys.files import copy_sparse, remove_tree
 from ..paths import BootFiles, Paths
 from .clones import CLONE_TIMEOUT, PREPARED, Card, Clone, bare, exercise, introduce, launch, rehearse
 from .parts import Parts
 from .pool import Pool
-from .shapes import IMAGE, SCRATCH, SLOTS, Kind, Shape, in_slots, shape_of
+from .shapes import SLOTS, Kind, Shape, in_slots, shape_of
 from .templates import Template, Templates, memory_files, seal
 
 log = logging.getLogger(__name__)
@@ -154,13 +154,13 @@ class Factory:
         self, kind: Kind, directory: Path, scratch: Path | None, template: Template | None, memory_file: int | None = None
     ) -> Clone:
         """A machine of the factory's own; `scratch` is the disk of the container that is ready in it."""
-        files = self._boot_files()
-        shape = kind.shape
-        directory.mkdir(mode=0o700, parents=True)
-        card = Card.make(shape.card)
-        disks = await self._parts.disks(directory)
-        if kind.image and scratch:
-            disks[:2] = [Disk(IMAGE, kind.image.path, True), Disk(SCRATCH, scratch, False)]
+        files, shape = self._boot_files(), kind.shape
+        with contextlib.ExitStack() as undo:
+            undo.callback(remove_tree, directory)
+            directory.mkdir(mode=0o700, parents=True)
+            disks = await self._parts.disks(directory, kind.image.path if kind.image else None, scratch)
+            card = Card.make(shape.card)
+            undo.pop_all()  # `launch` takes both over
         config = MachineConfig(
             name=directory.name, directory=directory, vcpus=shape.vcpus, memory=shape.memory, kernel=files.kernel, initramfs=files.initramfs,
             disks=tuple(disks), networks=card.networks, memory_file=memory_file, snapshot=template.snapshot if template else None,

@@ -29,14 +29,17 @@ class Parts:
         self._scratch = scratch
         self._lock = asyncio.Lock()
 
-    async def disks(self, directory: Path) -> list[Disk]:
-        """A disk for every slot; those in the directory are the machine's own.
+    async def disks(self, directory: Path, image: Path | None = None, scratch: Path | None = None) -> list[Disk]:
+        """A disk for every slot: the image and its container's scratch disk, or those that a machine is exercised with.
+
+        What lies in the directory is the machine's own.
 
         :raise Unavailable: when the tools for it are missing.
         """
-        image = await self._image()
-        scratch, blank = directory / "scratch.img", directory / "blank.img"
-        await self._scratch.create(scratch)
+        if image is None or scratch is None:
+            image, scratch = await self._image(), directory / "scratch.img"
+            await self.scratch(scratch)
+        blank = directory / "blank.img"
         self.blank(blank)
         return [Disk(IMAGE, image, True), Disk(SCRATCH, scratch, False), *(Disk(v, blank, False) for v in VOLUMES)]
 
