@@ -15,6 +15,7 @@ from ..errors import InvalidArgument
 from ..model.signals import RLIMITS
 from ..model.specs import ContainerSpec, HealthCheck, LogOptions, Mount, PortMapping, Resources, RestartName, RestartPolicy, Ulimit
 from ..model.units import parse_duration, parse_size
+from .environment import resolve
 
 _OPTIONS = [
     click.option("--name", default="", help="Name of the container."),
@@ -98,17 +99,7 @@ def _read_lines(path: str, what: str) -> list[str]:
 
 def environment(env: tuple[str, ...], files: tuple[str, ...]) -> list[str]:
     """Files first, then flags; a bare name takes its value from here, or is left out."""
-    entries = [line for f in files for line in _read_lines(f, "env file")] + list(env)
-    found = []
-    for entry in entries:
-        name, equals, _ = entry.partition("=")
-        if not name or any(c.isspace() for c in name):
-            raise InvalidArgument(f"invalid environment variable {entry!r}", hint="write NAME=value")
-        if equals:
-            found.append(entry)
-        elif name in os.environ:
-            found.append(f"{name}={os.environ[name]}")
-    return found
+    return resolve([line for f in files for line in _read_lines(f, "env file")] + list(env))
 
 
 def pairs(values: tuple[str, ...], what: str, *, need_value: bool) -> dict[str, str]:

@@ -10,13 +10,13 @@ has happened. `tests/unit/test_quick.py` compares both ways.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
 from ..client.base import default_socket, raise_error, target
 from ..client.transport import Connection, Response
-from ..errors import Unavailable
+from ..errors import InvalidArgument, Unavailable
+from .environment import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,16 +82,10 @@ def scan(args: list[str], flags: dict[str, str], values: dict[str, str]) -> tupl
 
 
 def _environment(entries: list[str]) -> list[str]:
-    found = []
-    for entry in entries:
-        name, equals, _ = entry.partition("=")
-        if not name or any(c.isspace() for c in name):
-            raise _Unknown
-        if equals:
-            found.append(entry)
-        elif name in os.environ:
-            found.append(f"{name}={os.environ[name]}")
-    return found
+    try:
+        return resolve(entries)
+    except InvalidArgument:
+        raise _Unknown from None
 
 
 def _port(text: str) -> dict[str, Any]:
