@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from hypercontainer.engine.paths import Paths
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
+from hypercontainer.model.factory import WarmRequest
 from hypercontainer.model.specs import Mount, PortMapping, Resources
 
 from .conftest import DEADLINE, Lab
@@ -260,3 +265,22 @@ async def test_a_machine_that_cannot_be_made_leaves_nothing(config: Config, lab:
     with pytest.raises(PermissionDenied):
         await lab.engine.factory.pool.warm(lab.engine.factory.templates.all()[0].kind, 1)
     assert list((config.run_path / "pods").iterdir()) == [] and list((config.root_path / "waiting").iterdir()) == []
+
+
+async def test_state_and_sockets_on_different_file_systems(lab: Lab, config: Config) -> None:
+    """As /var/lib and /run are: what a machine of the factory begins with is copied from one to the other."""
+    await lab.engine.close(keep_running=False)
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="hv") as run:
+        assert os.stat(run).st_dev != os.stat(config.root).st_dev
+        other = build_engine(msgspec.structs.replace(config, run=run))
+        Paths(config.root_path, Path(run)).create()
+        await other.open()
+        try:
+            status = await other.warm(WarmRequest())
+            assert [p.waiting for p in status.pool] == [1]
+            lab.engine = other
+            assert (await lab.run("echo", "ok")).out == "ok\n" and started(lab)["pool"] == 1
+        finally:
+            await other.close(keep_running=False)
+    lab.engine = build_engine(config)
+    await lab.engine.open()

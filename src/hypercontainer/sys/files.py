@@ -13,6 +13,8 @@ from pathlib import Path
 
 from ..errors import NoSpace
 
+_CHUNK = 1 << 20  # bytes that are copied at a time where the kernel does not do it
+
 
 @contextlib.contextmanager
 def no_space_as_error(path: Path) -> Iterator[None]:
@@ -49,6 +51,16 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             raise
 
 
+def _copy_range(source: int, target: int, count: int, at: int) -> int:
+    """Copy at most so many bytes to the same place; how many it were. The kernel does it within a file system only."""
+    try:
+        return os.copy_file_range(source, target, count, at, at)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    return os.pwrite(target, os.pread(source, min(count, _CHUNK), at), at)
+
+
 def copy_sparse(source: Path, target: Path) -> None:
     """Copy only what holds data; a reflink where the file system can.
 
@@ -69,7 +81,7 @@ def copy_sparse(source: Path, target: Path) -> None:
                 end = os.lseek(src.fileno(), start, os.SEEK_HOLE)
                 at = start
                 while at < end:
-                    at += os.copy_file_range(src.fileno(), dst.fileno(), end - at, at, at)
+                    at += _copy_range(src.fileno(), dst.fileno(), end - at, at)
     except FileExistsError:
         raise
     except BaseException:
