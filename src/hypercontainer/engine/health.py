@@ -17,6 +17,7 @@ from ..errors import HyperError
 from ..model import ids
 from ..model.specs import ExecSpec, HealthCheck
 from ..model.status import Container, Health, HealthRecord
+from ..model.units import SECONDS_MAX
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
 from . import resolve
@@ -28,19 +29,24 @@ from .runtime import Runtime
 _KEPT = 5  # results in the record
 _OUTPUT_MAX = 4096  # characters of a check's output
 _NANOSECOND = 1e-9
+_RETRIES_MAX = 1 << 31
 
 
 def of_image(config: dict[str, Any]) -> HealthCheck | None:
     """The image's HEALTHCHECK (github.com/moby/docker-image-spec, `Healthcheck`)."""
     raw = config.get("Healthcheck") or {}
-    test = raw.get("Test") or []
-    if not test or test[0] == "NONE":
+    test = raw.get("Test") if isinstance(raw, dict) else None
+    if not isinstance(test, list) or len(test) < 2 or not all(isinstance(t, str) for t in test):  # NONE among them
         return None
     command = ["/bin/sh", "-c", test[1]] if test[0] == "CMD-SHELL" else test[1:]
     default = HealthCheck(command=command)
 
+    retries = raw.get("Retries")
+
     def seconds(key: str, otherwise: float) -> float:
-        return raw.get(key, 0) * _NANOSECOND or otherwise
+        value = raw.get(key)
+        given = value * _NANOSECOND if isinstance(value, (int, float)) else 0
+        return given if 0 < given <= SECONDS_MAX else otherwise
 
     return HealthCheck(
         command=command,
@@ -48,7 +54,7 @@ def of_image(config: dict[str, Any]) -> HealthCheck | None:
         timeout=seconds("Timeout", default.timeout),
         start_period=seconds("StartPeriod", default.start_period),
         start_interval=seconds("StartInterval", default.start_interval),
-        retries=raw.get("Retries") or default.retries,
+        retries=retries if isinstance(retries, int) and 0 < retries <= _RETRIES_MAX else default.retries,
     )
 
 

@@ -7,6 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from ipaddress import ip_address, ip_interface
 
 from ..errors import Conflict, InvalidArgument
+from ..model.base import encode
 from ..model.pods import PodPlan, PodSpec
 from ..model.specs import MEMORY_MIN, ContainerSpec
 from ..model.status import Container
@@ -20,6 +21,7 @@ def check_plan(plan: PodPlan) -> None:
 
     :raise InvalidArgument: with what is wrong. :raise Conflict: a name given twice.
     """
+    encode(plan)
     names = [c.name for c in plan.containers if c.name]
     if len(set(names)) != len(names):
         twice = next(n for n in names if names.count(n) > 1)

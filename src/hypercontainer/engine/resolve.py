@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from ..errors import InvalidArgument
+from ..model.base import encode
 from ..model.signals import RLIMITS, UNLIMITED, capability_mask, parse_signal
 from ..model.specs import MEMORY_DEFAULT, MEMORY_MIN, MIB, ContainerSpec, ExecSpec, Ulimit
 from ..model.status import Container, Process
@@ -37,6 +38,7 @@ def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: 
 
     :raise InvalidArgument: with what is wrong and what would be right.
     """
+    encode(spec)
     cpus = host_cpus or os.cpu_count() or 1
     memory = host_memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     r = spec.resources

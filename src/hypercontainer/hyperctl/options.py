@@ -14,7 +14,7 @@ import click
 from ..errors import InvalidArgument
 from ..model.signals import RLIMITS
 from ..model.specs import ContainerSpec, HealthCheck, LogOptions, Mount, PortMapping, Resources, RestartName, RestartPolicy, Ulimit
-from ..model.units import parse_duration, parse_size
+from ..model.units import parse_count, parse_duration, parse_size
 from .environment import resolve
 
 _OPTIONS = [
@@ -176,7 +176,11 @@ def _log(o: dict[str, Any]) -> LogOptions:
     unknown = set(given) - {"max-size", "max-file"}
     if unknown:
         raise InvalidArgument(f"unknown log option {sorted(unknown)[0]!r}", hint="known are max-file, max-size")
-    return LogOptions(driver=o["log_driver"], max_size=parse_size(given.get("max-size", "0")), max_files=int(given.get("max-file", "0")))
+    return LogOptions(
+        driver=o["log_driver"],
+        max_size=parse_size(given.get("max-size", "0")),
+        max_files=parse_count(given.get("max-file", "0"), "max-file"),
+    )
 
 
 def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> ContainerSpec:

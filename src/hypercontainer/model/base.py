@@ -3,8 +3,40 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
+
+from ..errors import InvalidArgument
 
 
 class Model(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """Immutable, strict about unknown keys, camelCase in JSON."""
+
+
+M = TypeVar("M", bound=msgspec.Struct)
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """JSON that can be read back as what it is.
+
+    A structure built in Python is not looked at by msgspec: a value that its
+    type forbids would be written, and refused when it is read.
+
+    :raise InvalidArgument: naming the field.
+    """
+    try:
+        document = msgspec.json.encode(value)
+        msgspec.json.decode(document, type=type(value))
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(explain(error)) from error
+    except (UnicodeEncodeError, OverflowError, RecursionError) as error:
+        raise InvalidArgument(f"a {type(value).__name__} cannot be written as JSON: {error}") from error
+    return document
+
+
+def explain(error: msgspec.ValidationError) -> str:
+    """`spec.retries: expected int >= 1`, of msgspec's message."""
+    message, _, path = str(error).partition(" - at ")
+    where = path.strip("`").removeprefix("$").removeprefix(".") or "the document"
+    return f"{where}: {message[:1].lower()}{message[1:]}"

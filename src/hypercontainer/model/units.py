@@ -6,9 +6,13 @@ from __future__ import annotations
 import contextlib
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from ..errors import InvalidArgument
 
+SIZE_MAX = (1 << 63) - 1  # bytes; what the kernel's file sizes go up to
+SECONDS_MAX = 10 * 365 * 86400
+_DIGITS = 40  # more are no number that anybody wrote
 _SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*([bkmgtBKMGT]?)(?:i?[bB])?$")
 _SHIFT = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _DURATION = re.compile(r"^(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?$")
@@ -22,7 +26,20 @@ def parse_size(text: str) -> int:
     match = _SIZE.match(text.strip())
     if not match:
         raise InvalidArgument(f"invalid size {text!r}", hint="write a number and b, k, m or g, such as 256m")
-    return int(float(match[1]) * (1 << _SHIFT[match[2].lower()]))
+    size = int(Decimal(match[1]) * (1 << _SHIFT[match[2].lower()])) if len(text) <= _DIGITS else SIZE_MAX + 1
+    if size > SIZE_MAX:
+        raise InvalidArgument(f"invalid size {text[:_DIGITS]!r}: it is too large", hint="give less than 8 EiB")
+    return size
+
+
+def parse_count(text: str, what: str) -> int:
+    """A whole number of at least 0.
+
+    :raise InvalidArgument: naming `what` it is.
+    """
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise InvalidArgument(f"invalid {what} {text[:_DIGITS]!r}", hint="give a whole number of at least 0")
+    return int(text)
 
 
 def format_size(count: float) -> str:
@@ -43,7 +60,10 @@ def format_binary(count: float) -> str:
     return f"{count:.4g}TiB"
 
 
-_SPAN = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?$")
+_SPAN = re.compile(
+    r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?(?:(\d+(?:\.\d+)?)[uµ]s)?(?:(\d+)ns)?$",
+    re.ASCII,
+)
 
 
 def parse_duration(text: str | float) -> float:
@@ -51,14 +71,15 @@ def parse_duration(text: str | float) -> float:
 
     :raise InvalidArgument: when it is none.
     """
-    if isinstance(text, (int, float)):
-        return float(text)
-    with contextlib.suppress(ValueError):
-        return float(text)
-    match = _SPAN.match(text.strip())
-    if not match or not text.strip():
-        raise InvalidArgument(f"invalid duration {text!r}", hint="write it as 30s, 500ms or 1m30s")
-    return sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1, 0.001), strict=True))
+    seconds = -1.0
+    match = _SPAN.match(text.strip()) if isinstance(text, str) and len(text) <= _DIGITS else None
+    with contextlib.suppress(ValueError, OverflowError):
+        seconds = float(text)
+    if match and text.strip():  # type: ignore[union-attr]
+        seconds = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1, 0.001, 1e-6, 1e-9), strict=True))
+    if not 0 <= seconds <= SECONDS_MAX:  # nor what is no number
+        raise InvalidArgument(f"invalid duration {str(text)[:_DIGITS]!r}", hint="write it as 30s, 500ms or 1m30s, of at most ten years")
+    return seconds
 
 
 def parse_time(text: str) -> datetime:

@@ -16,20 +16,26 @@ from ..model import pods, specs
 from ..model.network import NetworkRequest
 from ..model.rates import parse_allow, parse_rate
 from ..model.reference import short_name
-from ..model.units import parse_duration, parse_size
+from ..model.units import parse_count, parse_duration, parse_size
 from . import document as d
 
 _RESTART: dict[str, specs.RestartName] = {
     "never": "no", "onFailure": "on-failure", "always": "always", "unlessStopped": "unless-stopped",
 }  # fmt: skip
+_ID_MAX = (1 << 32) - 2  # of users and groups; chown(2)
 _RANDOM_LETTERS = 10  # of a generated pod name, as the original's
 
 
 def size(value: d.Size) -> int:
     """Bytes; a plain number is MB."""
     if isinstance(value, int):
-        return value * specs.MIB
+        return parse_size(f"{value}m")
     return parse_size(f"{value}m" if value.strip().isdecimal() else value)
+
+
+def _legacy_size(value: int | str) -> int:
+    """The original took what is below 0 as its default."""
+    return 0 if isinstance(value, int) and value < 0 else size(value)
 
 
 def mode(value: str | int) -> int:
@@ -45,7 +51,7 @@ def owner(value: str | int) -> int:
     """A user or group of a file, which is not looked up anywhere."""
     if str(value) in ("root", ""):
         return 0
-    if not str(value).isdecimal():
+    if not re.fullmatch("[0-9]{1,10}", str(value)) or int(value) > _ID_MAX:
         raise InvalidArgument(f"podfile: invalid owner {value!r} of a file", hint="give a number, or root")
     return int(value)
 
@@ -114,7 +120,7 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
         exit_policy=podfile.exit_policy, secrets=[s.name for s in podfile.secrets],
     )  # fmt: skip
     return pods.PodPlan(
-        name=name, hostname=podfile.hostname, vcpus=max(podfile.resource.vcpu, 0), memory=max(size(podfile.resource.memory), 0),
+        name=name, hostname=podfile.hostname, vcpus=max(podfile.resource.vcpu, 0), memory=_legacy_size(podfile.resource.memory),
         labels=podfile.labels, spec=spec, volumes=list(volumes.values()), containers=containers,
         secrets={s.name: _secret(s) for s in podfile.secrets},
     )  # fmt: skip
@@ -213,7 +219,7 @@ def _log(log: d.Log, path: str) -> specs.LogOptions:
         raise InvalidArgument(f"podfile: unknown log option {sorted(unknown)[0]!r}", hint="known are max-file, max-size")
     return specs.LogOptions(
         driver=log.type or "json-file", path=path,
-        max_size=parse_size(log.config.get("max-size", "0")), max_files=int(log.config.get("max-file", "0")),
+        max_size=parse_size(log.config.get("max-size", "0")), max_files=parse_count(log.config.get("max-file", "0"), "max-file"),
     )  # fmt: skip
 
 

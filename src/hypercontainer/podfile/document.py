@@ -12,8 +12,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, field
 
-Size = int | str  # MB, or a text such as 512m
-Duration = int | float | str  # seconds, or a text such as 1m30s
+Count = Annotated[int, Meta(ge=0)]
+Size = Count | str  # MB, or a text such as 512m
+Duration = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)] | str  # seconds, or a text such as 1m30s
+Period = Annotated[int, Meta(gt=0)] | Annotated[float, Meta(gt=0)] | str  # a Duration above 0
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Perm = Annotated[int, Meta(ge=0, le=0o7777)] | str  # octal text, or a number as it is
 PortNumber = int | str  # a number, or a range 8000-8010
 Restart = Literal["never", "onFailure", "always", "unlessStopped"]
 Protocol = Literal["tcp", "udp"]
@@ -29,7 +33,7 @@ class Resource(Part, frozen=True, kw_only=True):
     """The size of the pod's machine; 0 is what its containers need."""
 
     vcpu: int = 0
-    memory: Size = 0
+    memory: int | str = 0
 
 
 class Log(Part, frozen=True, kw_only=True):
@@ -101,7 +105,7 @@ class FileMount(Part, frozen=True, kw_only=True):
 
     path: str
     filename: str = ""
-    perm: str | int = "0755"
+    perm: Perm = "0755"
     user: str | int = 0
     group: str | int = 0
     detail: File | None = None
@@ -140,7 +144,7 @@ class Interface(Part, frozen=True, kw_only=True):
     ip: str = ""
     ifname: str = ""
     mac: str = ""
-    mtu: int = 0
+    mtu: Annotated[int, Meta(ge=0, le=65535)] = 0
     gateway: str = ""
 
 
@@ -148,14 +152,14 @@ class ServiceHost(Part, frozen=True, kw_only=True):
     """One of the addresses behind a service."""
 
     host_ip: str = field(name="hostIP")
-    host_port: int
+    host_port: Port
 
 
 class Service(Part, frozen=True, kw_only=True):
     """An address inside the pod whose connections go to its hosts in turn."""
 
     service_ip: str = field(name="serviceIP")
-    service_port: int
+    service_port: Port
     protocol: Protocol = "tcp"
     hosts: list[ServiceHost] = field(default_factory=list)
 
@@ -171,7 +175,7 @@ class Ulimit(Part, frozen=True, kw_only=True):
 class HttpCheck(Part, frozen=True, kw_only=True):
     """GET from inside the pod."""
 
-    port: int
+    port: Port
     path: str = "/"
     address: str = "127.0.0.1"
     headers: dict[str, str] = field(default_factory=dict)
@@ -180,7 +184,7 @@ class HttpCheck(Part, frozen=True, kw_only=True):
 class TcpCheck(Part, frozen=True, kw_only=True):
     """A connection from inside the pod."""
 
-    port: int
+    port: Port
     address: str = "127.0.0.1"
 
 
@@ -191,11 +195,11 @@ class HealthCheck(Part, frozen=True, kw_only=True):
     shell: str = ""
     http: HttpCheck | None = None
     tcp: TcpCheck | None = None
-    interval: Duration = 30
-    timeout: Duration = 30
-    retries: int = 3
+    interval: Period = 30
+    timeout: Period = 30
+    retries: Annotated[int, Meta(ge=1)] = 3
     start_period: Duration = 0
-    start_interval: Duration = 5
+    start_interval: Period = 5
 
 
 class Dependency(Part, frozen=True, kw_only=True):
@@ -208,9 +212,9 @@ class Dependency(Part, frozen=True, kw_only=True):
 class Limits(Part, frozen=True, kw_only=True):
     """What a container may use; 0 is no limit of its own."""
 
-    cpus: float = 0
+    cpus: Annotated[float, Meta(ge=0)] = 0
     memory: Size = 0
-    pids: int = 0
+    pids: Count = 0
 
 
 class SecretMount(Part, frozen=True, kw_only=True):
@@ -218,7 +222,7 @@ class SecretMount(Part, frozen=True, kw_only=True):
 
     secret: str
     path: str = ""
-    perm: str | int = "0400"
+    perm: Perm = "0400"
     user: str | int = 0
     group: str | int = 0
 
@@ -228,7 +232,7 @@ class Tmpfs(Part, frozen=True, kw_only=True):
 
     path: str
     size: Size = 0
-    perm: str | int = "1777"
+    perm: Perm = "1777"
     read_only: bool = False
 
 
@@ -262,7 +266,7 @@ class Container(Part, frozen=True, kw_only=True):
     read_only: bool = False
     cache: Cache = ""
     restart_policy: Restart | None = None
-    max_retries: int = 0
+    max_retries: Count = 0
     sysctl: dict[str, str | int] = field(default_factory=dict)
     depends_on: list[Dependency] = field(default_factory=list)
     health_check: HealthCheck | None = None

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..errors import InvalidArgument
+from ..model.base import explain
 from .document import Podfile
 
 T = TypeVar("T")
@@ -22,8 +23,9 @@ def decode(raw: Any, type_: type[T] = Podfile) -> T:  # type: ignore[assignment]
     try:
         return msgspec.convert(_spelt(raw, msgspec.inspect.type_info(type_), "$"), type_)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at ")
-        raise InvalidArgument(f"podfile: {_where(path.strip('`'))}: {message[:1].lower()}{message[1:]}") from error
+        raise InvalidArgument(f"podfile: {explain(error)}") from error
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"podfile: {error.object!r} is no text", hint="write it in UTF-8") from error
 
 
 def _where(path: str) -> str:

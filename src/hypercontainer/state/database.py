@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import NoSpace, Unavailable
+from ..model.base import Model, encode
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 
@@ -66,7 +67,7 @@ class Database:
         return [msgspec.json.decode(row[0], type=Volume) for row in self._db.execute("SELECT document FROM volumes")]
 
     def put_volume(self, volume: Volume) -> None:
-        self._put("volumes", volume.name, volume.name, msgspec.json.encode(volume))
+        self._put("volumes", volume.name, volume.name, volume)
 
     def remove_volume(self, name: str) -> None:
         self._db.execute("DELETE FROM volumes WHERE id=?", (name,))
@@ -75,7 +76,7 @@ class Database:
         return [msgspec.json.decode(row[0], type=Network) for row in self._db.execute("SELECT document FROM networks")]
 
     def put_network(self, network: Network) -> None:
-        self._put("networks", network.id, network.name, msgspec.json.encode(network))
+        self._put("networks", network.id, network.name, network)
 
     def remove_network(self, id_: str) -> None:
         self._db.execute("DELETE FROM networks WHERE id=?", (id_,))
@@ -83,12 +84,12 @@ class Database:
     def put_container(self, container: Container) -> None:
         """Insert or replace; idempotent.
 
-        :raise NoSpace: when the disk is full.
+        :raise NoSpace: when the disk is full. :raise InvalidArgument: a value that could not be read back, by its field.
         """
-        self._put("containers", container.id, container.name, msgspec.json.encode(container))
+        self._put("containers", container.id, container.name, container)
 
     def put_pod(self, pod: Pod) -> None:
-        self._put("pods", pod.id, pod.name, msgspec.json.encode(pod))
+        self._put("pods", pod.id, pod.name, pod)
 
     def remove_container(self, id_: str) -> None:
         self._db.execute("DELETE FROM containers WHERE id=?", (id_,))
@@ -96,7 +97,8 @@ class Database:
     def remove_pod(self, id_: str) -> None:
         self._db.execute("DELETE FROM pods WHERE id=?", (id_,))
 
-    def _put(self, table: str, id_: str, name: str, document: bytes) -> None:
+    def _put(self, table: str, id_: str, name: str, record: Model) -> None:
+        document = encode(record)  # nothing is stored that cannot be read again
         try:
             self._db.execute(
                 f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT(id) DO UPDATE SET name=excluded.name, document=excluded.document",
