@@ -3,8 +3,9 @@
 
     {"log":"hello\\n","stream":"stdout","time":"2026-01-31T12:00:00.000000Z"}
 
-Beside it, `offsets` holds how many bytes of stdout and stderr are in the log:
-a daemon that comes back knows what to ask of the guest.
+Beside it, `offsets` holds how many bytes of stdout and stderr are in the log,
+and how long the log was then: a daemon that comes back knows what to ask of
+the guest, and cuts off what one wrote that was killed before it said so.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..model.ids import now
 
 _NAMES = {1: "stdout", 2: "stderr"}
 _OFFSETS = struct.Struct("<QQ")
+_PLACE = struct.Struct("<QQ")  # the log's inode and length, behind the offsets
 _HEAD = b'{"log":'
 _LINE_MAX = 16 << 10  # a longer line is split, as Docker does
 _encode = msgspec.json.Encoder().encode
@@ -49,13 +51,33 @@ class LogWriter:
 
     def offsets(self) -> tuple[int, int]:
         """Bytes of stdout and stderr that the log has, as an earlier daemon left them."""
-        raw = os.pread(self._offset_fd, _OFFSETS.size, 0)
-        return _OFFSETS.unpack(raw) if len(raw) == _OFFSETS.size else (0, 0)
+        raw = os.pread(self._offset_fd, _OFFSETS.size + _PLACE.size, 0)
+        if len(raw) < _OFFSETS.size:
+            return (0, 0)
+        if len(raw) == _OFFSETS.size + _PLACE.size:
+            self._cut(*_PLACE.unpack_from(raw, _OFFSETS.size))
+        return _OFFSETS.unpack_from(raw)
+
+    def _cut(self, inode: int, size: int) -> None:
+        """Take away what is in the log and not in the offsets: the guest still has it."""
+        before = self.path.with_name(f"{self.path.name}.1")
+        if os.fstat(self._fd).st_ino != inode:
+            if not before.exists() or before.stat().st_ino != inode:
+                return  # somebody else's doing
+            size = 0  # this file was begun, and its first record not accounted for
+        if size < self._size:
+            os.ftruncate(self._fd, size)
+            self._size = size
 
     def begin(self, offsets: tuple[int, int]) -> None:
         """A process begins ((0, 0)), or goes on."""
         self._offsets = list(offsets)
-        os.pwrite(self._offset_fd, _OFFSETS.pack(*offsets), 0)
+        self._account()
+
+    def _account(self) -> None:
+        """One small write: it is there as a whole or not at all when the daemon is killed."""
+        place = _PLACE.pack(os.fstat(self._fd).st_ino, self._size)
+        os.pwrite(self._offset_fd, _OFFSETS.pack(*self._offsets) + place, 0)
 
     def write(self, stream: int, data: bytes) -> int:
         """Log whole lines; how many bytes of the stream became safe."""
@@ -90,7 +112,7 @@ class LogWriter:
             view = view[os.write(self._fd, view) :]
         self._size += len(record)
         self._offsets[stream - 1] += len(data)
-        os.pwrite(self._offset_fd, _OFFSETS.pack(*self._offsets), 0)
+        self._account()
 
     def _rotate(self) -> None:
         files = rotated(self.path, self._max_files)
