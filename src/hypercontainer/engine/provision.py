@@ -227,6 +227,7 @@ class Provisioner:
             await runtime.session.delete_container(container.id[:12])
             runtime.built.discard(container.id)
             runtime.handles.pop(container.id, None)
+            runtime.processes.pop(container.id, None)
         for serial in (image_serial(container), scratch_serial(container)):
             await self._unplug(runtime, serial)
 
@@ -255,6 +256,7 @@ class Provisioner:
             raise
         hub.attach_process(handle)
         runtime.handles[container.id] = handle
+        runtime.processes[container.id] = handle.id
         return handle
 
     async def reattach(self, pod: Pod) -> Runtime | None:
@@ -280,7 +282,7 @@ class Provisioner:
             return None
         return Runtime(
             machine, session, directory, cards=dict(vm.cards), disks=set(vm.disks), names=dict(vm.disk_names), volumes=dict(vm.volumes),
-            built=set(vm.built),
+            built=set(vm.built), processes=dict(vm.processes),
         )  # fmt: skip
 
 

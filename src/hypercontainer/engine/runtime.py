@@ -28,6 +28,9 @@ class Runtime:
     session: GuestSession
     directory: Path
     handles: dict[str, GuestProcessHandle] = field(default_factory=dict)
+    processes: dict[str, int] = field(
+        default_factory=dict
+    )  # container -> number of its main process, which an earlier daemon may have started
     prepared: str = ""  # a container that the guest has already, for the first one that is built
     cards: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
     disks: set[str] = field(default_factory=set)  # serial numbers
@@ -65,7 +68,7 @@ def record(pod: Pod, runtime: Runtime, driver: str) -> Pod:
         directory=str(runtime.directory),
         token=runtime.session.next_token.hex(),
         accelerator=runtime.machine.accelerator,
-        processes={container: handle.id for container, handle in runtime.handles.items()},
+        processes=dict(runtime.processes),
         built=sorted(runtime.built),
         cards=dict(runtime.cards),
         disks=sorted(runtime.disks),
