@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import sys
 import tarfile
 import tempfile
@@ -14,9 +15,10 @@ from typing import IO
 import click
 
 from ..client.api import Client, container_route
-from ..errors import Conflict, InvalidArgument, NotFound
+from ..errors import Conflict, InvalidArgument, NotFound, Unavailable
 from ..model.status import PathStat
 from .context import client
+from .extract import BoundedHeader, Extractor, Parts, plain
 
 _CHUNK = 256 << 10
 
@@ -72,12 +74,14 @@ class _Stream:
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._buffer = b""
+        self.empty = True
 
     def read(self, size: int) -> bytes:
         while len(self._buffer) < size:
             piece = next(self._chunks, b"")
             if not piece:
                 break
+            self.empty = False
             self._buffer += piece
         out, self._buffer = self._buffer[:size], self._buffer[size:]
         return out
@@ -93,58 +97,68 @@ def _copy_out(c: Client, name: str, path: str, target: str, *, follow: bool, kee
                 sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
             return
-        with tarfile.open(fileobj=_Stream(response.chunks()), mode="r|", errors="surrogateescape") as tar:  # type: ignore[call-overload]
-            _unpack(tar, path, Path(target), target.endswith("/"), keep_owner=keep_owner)
+        _unpack(_Stream(response.chunks()), path, Path(target), target.endswith("/"), keep_owner=keep_owner)
 
 
-def _unpack(tar: tarfile.TarFile, path: str, target: Path, must_be_dir: bool, *, keep_owner: bool) -> None:
-    """Into `target` when it is a directory, else as `target`; nothing leaves it."""
-    first = tar.next()
-    if first is None:
-        raise NotFound(f"no such path in the container: {path}")
-    contents = path.endswith("/.") or path in ("/", ".")
-    base = first.name.rstrip("/")
+def _unpack(stream: _Stream, path: str, target: Path, must_be_dir: bool, *, keep_owner: bool) -> None:
+    """Into `target` when it is a directory, else as `target`.
+
+    Members are what was asked for, or below it; under which name it goes is for the user to say, not for the archive.
+    """
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape", tarinfo=BoundedHeader) as tar:  # type: ignore[call-overload]
+            member: tarfile.TarInfo | None = tar.next()
+            if member is None:
+                raise NotFound(f"no such path in the container: {path}")
+            base = plain(member.name)
+            directory, name = _place(path, target, must_be_dir, is_dir=member.isdir())
+            root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the user's own path: its links count
+            try:
+                with Extractor(root, keep_owner=keep_owner) as extractor:
+                    while member is not None:
+                        if parts := _renamed(member.name, base, name):
+                            linked = _renamed(member.linkname, base, name) if member.islnk() else ()
+                            extractor.extract(member, parts, tar.extractfile(member) if member.isreg() else None, linked)
+                        tar.members.clear()  # or it keeps them all
+                        member = tar.next()
+            finally:
+                os.close(root)
+    except tarfile.TarError as error:
+        raise (
+            NotFound(f"no such path in the container: {path}")
+            if stream.empty
+            else Unavailable(f"the archive of {path} is not understood: {error}", hint="try again")
+        ) from error
+
+
+def _place(path: str, target: Path, must_be_dir: bool, *, is_dir: bool) -> tuple[Path, Parts]:
+    """Directory of this host to unpack in, and the first member's name there, () for the contents of a directory."""
+    clean = posixpath.normpath("/" + path)
+    contents = path.endswith("/.") or path == "." or clean in ("/", "//")
+    if contents and not is_dir:
+        raise InvalidArgument(f"{path} is no directory in the container", hint="leave the /. out")
     if target.is_dir():
-        directory, rename = target, None if contents else base
-    elif target.exists() and first.isdir():
+        return target, () if contents else plain(posixpath.basename(clean))
+    if target.exists() and is_dir:
         raise Conflict(f"cannot copy a directory over the file {target}")
-    elif must_be_dir and not first.isdir():
+    if target.exists() and not target.is_file():
+        raise InvalidArgument(f"{target} is a device", hint="name a file or a directory")
+    if must_be_dir and not is_dir:
         raise NotFound(f"no such directory: {target}", hint="create it first")
-    elif not target.parent.is_dir():
+    if not target.parent.is_dir():
         raise NotFound(f"no such directory: {target.parent}", hint="create it first")
-    else:
-        directory, rename = target.parent, target.name
-        if contents:
-            target.mkdir()
-            directory, rename = target, None
-    member: tarfile.TarInfo | None = first
-    while member is not None:
-        rest = member.name.rstrip("/").removeprefix(base).lstrip("/")
-        name = "/".join(filter(None, [rename or "", rest])) or "."
-        if not (contents and name == "."):
-            linkname = member.linkname
-            if member.islnk():
-                linkname = "/".join(filter(None, [rename or "", linkname.removeprefix(base).lstrip("/")]))
-            owner = {} if keep_owner else {"uid": os.getuid(), "gid": os.getgid(), "uname": "", "gname": ""}
-            tar.extract(member.replace(name=name, linkname=linkname, deep=False, **owner), directory, filter=_inside)  # type: ignore[arg-type]
-        member = tar.next()
+    if contents:
+        target.mkdir()
+        return target, ()
+    return target.parent, (os.fsencode(target.name),)
 
 
-def _inside(member: tarfile.TarInfo, directory: str) -> tarfile.TarInfo:
-    """Refuse what a hostile archive would write elsewhere; keep modes and dangling links."""
-    if member.isdev():
-        raise InvalidArgument(f"refusing to make the device {member.name} on this host")
-    parts = Path(member.name).parts
-    real = os.path.realpath(os.path.join(directory, os.path.dirname(member.name)))
-    if (
-        member.name.startswith("/")
-        or ".." in parts
-        or os.path.commonpath([real, os.path.realpath(directory)]) != os.path.realpath(directory)
-    ):
-        raise InvalidArgument(f"refusing {member.name!r}: it would leave {directory}")
-    if member.islnk() and (member.linkname.startswith("/") or ".." in Path(member.linkname).parts):
-        raise InvalidArgument(f"refusing the hard link {member.name!r}: it would leave {directory}")
-    return member
+def _renamed(name: str, base: Parts, new: Parts) -> Parts:
+    """:raise InvalidArgument: it is neither the member that was asked for nor below it."""
+    parts = plain(name)
+    if parts[: len(base)] != base:
+        raise InvalidArgument(f"refusing {name[:200]!r}: it is not below the path that was asked for")
+    return new + parts[len(base) :]
 
 
 # -- into a container ---------------------------------------------------------------
@@ -159,7 +173,7 @@ def _copy_in(c: Client, source: str, name: str, path: str, *, follow: bool, keep
         raise NotFound(f"no such file or directory: {source}")
     contents = source.endswith("/.")
     directory, rename = _destination(
-        c, name, path, source_is_dir=local.is_dir(), base="." if contents else Path(os.path.abspath(local)).name, contents=contents
+        c, name, path, source_is_dir=local.is_dir(), base="." if contents else Path(os.path.abspath(local)).name or ".", contents=contents
     )
     with tempfile.TemporaryFile() as spool:
         _pack(spool, local, rename, keep_owner=keep_owner)
