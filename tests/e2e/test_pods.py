@@ -29,7 +29,7 @@ def pods(hyper: Daemon) -> Iterator[Daemon]:
     yield hyper
     for name in hyper.out("pod", "ls", "-q").split():
         hyper.ctl("pod", "rm", "-f", name)
-    hyper.ctl("volume", "prune", "-f")
+    hyper.ctl("volume", "prune", "-af")
     assert list((hyper.root / "pods").iterdir()) == []
 
 

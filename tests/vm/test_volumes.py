@@ -75,10 +75,10 @@ async def test_named_volumes_keep_their_data(pods: Pods, lab: Lab) -> None:
         await pods.engine.pods.start(other)
         assert await pods.exec("c", "cat /x/file") == "precious"
         await pods.engine.pods.remove(other, force=True)
-        info = lab.engine.volumes.info(lab.engine.registry.volume("keep"))
+        info = await lab.engine.volumes.info(lab.engine.registry.volume("keep"))
         assert info.used_by == [] and 0 < info.disk_usage < 64 << 20
     finally:
-        assert "keep" in lab.engine.volumes.prune().removed
+        assert "keep" in (await lab.engine.volumes.prune(everything=True)).removed
     assert not lab.engine.settings.paths.volume("keep").exists()
 
 

@@ -13,11 +13,11 @@ async def create(c: Context) -> Volume:
 
 
 async def list_(c: Context) -> list[VolumeInfo]:
-    return c.engine.volumes.all()
+    return await c.engine.volumes.all()
 
 
 async def inspect(c: Context) -> VolumeInfo:
-    return c.engine.volumes.info(c.engine.registry.volume(c.id))
+    return await c.engine.volumes.info(c.engine.registry.volume(c.id))
 
 
 async def remove(c: Context) -> None:
@@ -25,13 +25,13 @@ async def remove(c: Context) -> None:
 
 
 async def prune(c: Context) -> Pruned:
-    return c.engine.volumes.prune()
+    return await c.engine.volumes.prune(everything=c.flag("all"))
 
 
 ROUTES = [
     Route("POST", "/volumes", create, "Create a named volume", body=VolumeSpec, result=Volume, status=201),
     Route("GET", "/volumes", list_, "List volumes", result=list[VolumeInfo]),
-    Route("POST", "/volumes/prune", prune, "Remove volumes that no pod has", result=Pruned),
+    Route("POST", "/volumes/prune", prune, "Remove volumes that no pod has", {"all": "those with a name, too"}, result=Pruned),
     Route("GET", "/volumes/{id}", inspect, "Inspect a volume", result=VolumeInfo),
     Route("DELETE", "/volumes/{id}", remove, "Remove a volume", {"force": "it need not exist"}),
 ]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -18,7 +20,7 @@ from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInf
 from ..sys.files import disk_usage, no_space_as_error, remove_tree
 from ..volumes.disks import BlockVolumes
 from .events import Events
-from .paths import Paths
+from .paths import VOLUME_DATA, Paths
 from .registry import Registry
 from .secrets import KEYRING, Secrets
 
@@ -53,15 +55,18 @@ class Volumes:
         size = spec.size or self._blocks.default_size
         try:
             with no_space_as_error(directory):
-                directory.mkdir(mode=0o711, parents=True)
+                directory.mkdir(mode=0o700, parents=True)
             if spec.driver == "block":
                 path = directory / "volume.img"
                 await self._blocks.create(path, size=size, fstype=spec.fstype, format_=spec.format)
                 volume = Volume(name=name, created_at=ids.now(), driver="block", path=str(path), size=size, fstype=spec.fstype,
-                                format=spec.format, labels=spec.labels)  # fmt: skip
+                                format=spec.format, labels=spec.labels, anonymous=not spec.name)  # fmt: skip
             else:
-                (directory / "_data").mkdir()
-                volume = Volume(name=name, created_at=ids.now(), driver="directory", path=str(directory / "_data"), labels=spec.labels)
+                data = directory / VOLUME_DATA
+                data.mkdir()
+                data.chmod(0o755)  # for all users of the guest; on the host nobody gets past the directory above
+                volume = Volume(name=name, created_at=ids.now(), driver="directory", path=str(data), labels=spec.labels,
+                                anonymous=not spec.name)  # fmt: skip
             self._registry.put_volume(volume)
         except BaseException:
             remove_tree(directory)
@@ -69,12 +74,13 @@ class Volumes:
         self._events.publish("volume", "create", name, driver=spec.driver)
         return volume
 
-    def info(self, volume: Volume) -> VolumeInfo:
+    async def info(self, volume: Volume) -> VolumeInfo:
+        used = await asyncio.to_thread(disk_usage, Path(volume.path))  # a directory is walked
         users = [p.name for p in self._registry.volume_users(volume.name)]
-        return VolumeInfo(volume=volume, used_by=users, disk_usage=disk_usage(self._paths.volume(volume.name)))
+        return VolumeInfo(volume=volume, used_by=users, disk_usage=used)
 
-    def all(self) -> list[VolumeInfo]:
-        return [self.info(v) for v in self._registry.volumes()]
+    async def all(self) -> list[VolumeInfo]:
+        return [await self.info(v) for v in self._registry.volumes()]
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """:raise NotFound: no such volume, unless `force`. :raise Conflict: a pod has it."""
@@ -88,14 +94,15 @@ class Volumes:
         remove_tree(self._paths.volume(name))
         self._events.publish("volume", "destroy", name)
 
-    def prune(self) -> Pruned:
-        """Remove those that no pod has."""
+    async def prune(self, *, everything: bool = False) -> Pruned:
+        """Remove those that no pod has and nobody gave a name; with `everything` those with a name, too."""
         removed, freed = [], 0
-        for info in self.all():
-            if not info.used_by:
-                self.remove(info.volume.name)
-                removed.append(info.volume.name)
-                freed += info.disk_usage
+        for info in await self.all():
+            if everything or info.volume.anonymous:
+                with contextlib.suppress(Conflict, NotFound):  # it has come into use, or is gone
+                    self.remove(info.volume.name)
+                    removed.append(info.volume.name)
+                    freed += info.disk_usage
         return Pruned(removed=removed, freed=freed)
 
     # -- of pods --------------------------------------------------------------------

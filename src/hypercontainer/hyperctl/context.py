@@ -11,7 +11,7 @@ import click
 from ..client.api import Client
 from ..client.autostart import connect_or_start
 from ..client.base import default_socket
-from ..errors import HyperError
+from ..errors import HyperError, InvalidArgument
 
 
 def client() -> Client:
@@ -22,6 +22,16 @@ def client() -> Client:
     if host or os.environ.get("HYPER_HOST"):
         return Client((host or default_socket()).removeprefix("unix://"))
     return Client(default_socket(), connect_or_start)
+
+
+def confirm(what: str) -> None:
+    """Ask before something is lost.
+
+    :raise InvalidArgument: when nobody can be asked. :raise click.Abort: the user does not want it.
+    """
+    if not sys.stdin.isatty():
+        raise InvalidArgument(f"this removes {what}, and there is no terminal to ask on", hint="give -f if that is meant")
+    click.confirm(f"This removes {what}. Go on?", abort=True)
 
 
 def for_each(names: Sequence[str], action: Callable[[str], object]) -> int:

@@ -12,7 +12,7 @@ from ..model.ids import short
 from ..model.reference import parse_reference
 from ..model.status import Image, RemovedImage
 from ..model.units import format_age, format_size
-from .context import client
+from .context import client, confirm
 from .output import show
 from .pulling import pull_image
 
@@ -112,7 +112,7 @@ def image_prune(everything: bool, force: bool) -> None:
     """Remove images that nothing needs."""
     what = "all images that no container uses" if everything else "all images without a name"
     if not force:
-        click.confirm(f"This removes {what}. Go on?", abort=True)
+        confirm(what)
     removed = client().call(RemovedImage, "POST", "/images/prune", {"all": everything})
     _report(removed)
     print(f"Total reclaimed space: {format_size(removed.freed)}")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from urllib.parse import quote
 
 import click
@@ -12,7 +11,7 @@ from ..client.api import pod_route
 from ..errors import HyperError
 from ..model.network import Network, NetworkInfo, NetworkRequest, NetworkSpec
 from ..model.status import Pruned
-from .context import client, for_each
+from .context import client, confirm, for_each
 from .options import pairs
 from .output import show, show_details
 
@@ -87,8 +86,8 @@ def rm(names: tuple[str, ...]) -> int:
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 def prune(force: bool) -> None:
     """Remove all networks that no pod is in."""
-    if not force and sys.stdin.isatty():
-        click.confirm("This removes all networks that no pod is in. Go on?", abort=True)
+    if not force:
+        confirm("all networks that no pod is in")
     for name in client().call(Pruned, "POST", "/networks/prune").removed:
         print(name)
 

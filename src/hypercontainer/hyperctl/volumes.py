@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from urllib.parse import quote
 
 import click
@@ -12,7 +11,7 @@ from ..errors import InvalidArgument
 from ..model.pods import VolumeSpec
 from ..model.status import Pruned, Volume, VolumeInfo
 from ..model.units import format_age, format_size, parse_size
-from .context import client, for_each
+from .context import client, confirm, for_each
 from .options import pairs
 from .output import show, show_details
 
@@ -94,12 +93,13 @@ def rm(names: tuple[str, ...], force: bool) -> int:
 
 
 @volume.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="Those with a name, too.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
-def prune(force: bool) -> None:
-    """Remove all volumes that no pod has."""
-    if not force and sys.stdin.isatty():
-        click.confirm("This removes all volumes that no pod has, with what is in them. Go on?", abort=True)
-    done = client().call(Pruned, "POST", "/volumes/prune")
+def prune(everything: bool, force: bool) -> None:
+    """Remove volumes that were made without a name and that no pod has."""
+    if not force:
+        confirm(f"all volumes {'' if everything else 'without a name of yours '}that no pod has, with what is in them")
+    done = client().call(Pruned, "POST", "/volumes/prune", {"all": everything})
     for name in done.removed:
         print(name)
     print(f"Total reclaimed space: {format_size(done.freed)}")

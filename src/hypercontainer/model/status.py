@@ -204,6 +204,7 @@ class Volume(Model, frozen=True, kw_only=True):
     format: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
+    anonymous: bool = False  # nobody gave it its name
 
 
 class VolumeInfo(Model, frozen=True, kw_only=True):
