@@ -13,13 +13,20 @@ if TYPE_CHECKING:
 
 
 def default_socket() -> str:
-    """HYPER_HOST, root's socket, or the user's."""
+    """HYPER_HOST, root's socket, or the user's.
+
+    :raise PermissionDenied: when another user made the directory in /tmp that the user's would be in.
+    """
     if host := os.environ.get("HYPER_HOST"):
         return host.removeprefix("unix://")
     if os.geteuid() == 0:
         return "/run/hyper/hyper.sock"
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return f"{base}/hyper/hyper.sock" if base else f"/tmp/hyper-{os.getuid()}/hyper.sock"
+    if base := os.environ.get("XDG_RUNTIME_DIR"):
+        return f"{base}/hyper/hyper.sock"
+    from ..sys.private import require_private
+
+    require_private(directory := f"/tmp/hyper-{os.getuid()}")
+    return f"{directory}/hyper.sock"
 
 
 def raise_known(known: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.signals import parse_signal
 from ..model.specs import ContainerSpec
 from ..model.status import Container, ContainerStatus, Pod
+from ..sys import tasks
 from ..sys.files import copy_sparse, no_space_as_error, remove_tree
 from ..volumes.scratch import ScratchDisks
 from . import health, resolve, runs
@@ -173,7 +174,7 @@ class Containers:
         base = self._registry.container(spec.base)
         if base.state.status in ALIVE:
             raise InvalidState(f"container {base.name} is running", hint="stop it before its files are taken")
-        copy_sparse(self._paths.scratch(base.id), self._paths.scratch(id_))
+        await tasks.in_thread(lambda: copy_sparse(self._paths.scratch(base.id), self._paths.scratch(id_)))
 
     async def remove(self, key: str, *, force: bool = False) -> Container:
         """Remove a container, its files, and its pod if that was its own.

@@ -3,8 +3,18 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..sys.private import close_to_others
+
+SOCKET = "hyper.sock"  # the API's; below `run` unless the configuration says otherwise
+VOLUME_DATA = "_data"  # of a directory volume; users of the guest own what is in it, and its mode
+# What names begin with that we make.
+_OF_ROOT = ("state.db", "hyperd.lock", "images", "containers", "pods", "volumes", "keys", "cache", "waiting")
+_OF_RUN = ("pods", SOCKET)
 
 
 @dataclass(frozen=True)
@@ -72,5 +82,14 @@ class Paths:
         return self.run / "pods" / pod_id[:12]
 
     def create(self) -> None:
+        """Make the directories. Nobody but the daemon's user gets to what is below them; trees of earlier versions are mended."""
+        for top, ours in ((self.root, _OF_ROOT), (self.run, _OF_RUN)):
+            top.mkdir(parents=True, exist_ok=True, mode=0o700)
+            names = os.listdir(top)
+            if all(name.startswith(ours) for name in names):  # it may be one where other things are, too
+                top.chmod(stat.S_IMODE(top.stat().st_mode) & 0o700)
+            for name in names:
+                if name.startswith(ours) and name != SOCKET:
+                    close_to_others(str(top / name), skip=VOLUME_DATA)
         for path in (self.root / "containers", self.root / "pods", self.volumes, self.cache, self.waiting, self.run / "pods"):
-            path.mkdir(parents=True, exist_ok=True, mode=0o711)
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)

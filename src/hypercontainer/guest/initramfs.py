@@ -69,5 +69,5 @@ def cached(directory: Path) -> Path:
     init = hyperstart_path().read_bytes()
     path = directory / f"initramfs-{hashlib.sha256(init).hexdigest()[:16]}.cpio"
     if not path.exists():
-        write_atomically(path, build(init), mode=0o644)
+        write_atomically(path, build(init))
     return path

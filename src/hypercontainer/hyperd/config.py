@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from ..errors import InvalidArgument
 from ..model.units import parse_size
+from ..sys.private import require_private
 from ..volumes.scratch import DEFAULT_SIZE
 
 SYSTEM_FILE = Path("/etc/hyper/hyperd.toml")
@@ -26,11 +27,17 @@ def default_root() -> Path:
 
 
 def default_run() -> Path:
-    """Where sockets are: /run/hyper, or the user's runtime directory."""
+    """Where sockets are: /run/hyper, or the user's runtime directory.
+
+    :raise PermissionDenied: without one, when somebody else made what we would use in /tmp.
+    """
     if os.geteuid() == 0:
         return Path("/run/hyper")
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(base) / "hyper" if base else Path(f"/tmp/hyper-{os.getuid()}")
+    if base := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(base) / "hyper"
+    path = Path(f"/tmp/hyper-{os.getuid()}")
+    require_private(str(path))
+    return path
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True):

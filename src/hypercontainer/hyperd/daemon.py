@@ -30,11 +30,12 @@ from ..hypervisor.driver import MachineConfig
 from ..hypervisor.qemu.driver import QemuDriver
 from ..kernel.locate import Kernel, locate
 from ..sys.files import no_space
-from .config import Config
+from .config import Config, default_run
 
 log = logging.getLogger(__name__)
 _CAP_NET_ADMIN = 12  # linux/capability.h
 _PROBE_MEMORY = 128 << 20
+_BACKLOG = 4096  # connections that may wait for us; the kernel caps it by net.core.somaxconn
 _GROUP = "hyper"  # its members may use root's daemon
 
 
@@ -50,9 +51,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _make_directories(paths: Paths) -> None:
+    os.umask(0o077)  # for all that we and our helpers make from here on
     try:
-        paths.root.mkdir(parents=True, exist_ok=True)
-        paths.run.mkdir(parents=True, exist_ok=True)
         paths.create()
     except PermissionError as error:
         raise PermissionDenied(f"cannot write to {error.filename}",
@@ -63,7 +63,7 @@ def _make_directories(paths: Paths) -> None:
         raise
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, run: Path) -> socket.socket:
     """The API's socket; a dead one of an earlier daemon is replaced.
 
     :raise Conflict: when a daemon answers there.
@@ -80,7 +80,11 @@ def _listen(path: Path) -> socket.socket:
     os.chmod(path, 0o660)
     if os.geteuid() == 0:
         with contextlib.suppress(KeyError):
-            os.chown(path, 0, grp.getgrnam(_GROUP).gr_gid)
+            group = grp.getgrnam(_GROUP).gr_gid
+            os.chown(path, 0, group)
+            if path.parent == run and not run.stat().st_mode & 0o001:  # the way to it, and no more
+                os.chown(run, -1, group)
+                run.chmod(0o710)
     return sock
 
 
@@ -147,15 +151,17 @@ async def serve(config: Config, ready_fd: int | None) -> None:
     os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     paths = Paths(config.root_path, config.run_path)
     _make_directories(paths)
+    if not config.run:
+        default_run()  # checked again, now that it is there
     with contextlib.ExitStack() as stack:
         stack.enter_context(_locked(paths.root / "hyperd.lock"))
-        sock = stack.enter_context(_listen(config.socket_path))
+        sock = stack.enter_context(_listen(config.socket_path, paths.run))
         stack.callback(config.socket_path.unlink, missing_ok=True)
         engine = build_engine(config)
         await engine.open()
         runner = web.AppRunner(app.build(engine), handler_cancellation=True, access_log=None, shutdown_timeout=1)
         await runner.setup()
-        await web.SockSite(runner, sock).start()
+        await web.SockSite(runner, sock, backlog=_BACKLOG).start()
         log.info("hyperd %s listens on %s, root %s", __version__, config.socket_path, paths.root)
         if ready_fd is not None:
             os.write(ready_fd, b"ready")

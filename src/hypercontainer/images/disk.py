@@ -168,7 +168,7 @@ class DiskBuilder:
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             make_squashfs(tree, layers, temporary)
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, 0o600)
             os.rename(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -118,7 +118,7 @@ class Layout:
     def create(self) -> None:
         (self.blobs / "sha256").mkdir(parents=True, exist_ok=True)
         if not (self.root / "oci-layout").exists():
-            write_atomically(self.root / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}', mode=0o644)
+            write_atomically(self.root / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         if not (self.root / "index.json").exists():
             self._write_index([])
 
@@ -146,7 +146,7 @@ class Layout:
         """Store a blob; idempotent."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         if not self.blob(digest).exists():
-            write_atomically(self.blob(digest), data, mode=0o644)
+            write_atomically(self.blob(digest), data)
         return Descriptor(media_type="", digest=digest, size=len(data))
 
     def load(self, digest: str) -> StoredImage:
@@ -199,7 +199,7 @@ class Layout:
 
     def _write_index(self, entries: list[Descriptor]) -> None:
         document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [msgspec.to_builtins(e) for e in entries]}
-        write_atomically(self.root / "index.json", json.dumps(document, indent=1).encode(), mode=0o644)
+        write_atomically(self.root / "index.json", json.dumps(document, indent=1).encode())
 
     def collect_garbage(self, keep: set[str]) -> int:
         """Remove blobs that no named image needs; bytes freed."""

@@ -7,6 +7,7 @@ the host at most the last moments, and no commit waits for the disk.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         """:raise Unavailable: when the file is from a newer version or damaged."""
         try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files get the mode of this one
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")

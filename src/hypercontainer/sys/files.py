@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from ..errors import NoSpace
 
@@ -31,19 +34,18 @@ def no_space(path: Path) -> NoSpace:
     return NoSpace(f"no space left on the disk of {path}", hint="free some, for example by `hyperctl image-prune -a`")
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Temporary file, fsync, rename.
+def write_atomically(path: Path, data: bytes) -> None:
+    """Temporary file, which is its owner's only, fsync, rename.
 
     :raise NoSpace: when the disk is full; nothing is left behind then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with no_space_as_error(path.parent):
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(fd, "wb") as f:
                 f.write(data)
                 f.flush()
-                os.fchmod(f.fileno(), mode)
                 os.fsync(f.fileno())
             os.rename(name, path)
         except BaseException:
@@ -61,13 +63,17 @@ def _copy_range(source: int, target: int, count: int, at: int) -> int:
     return os.pwrite(target, os.pread(source, min(count, _CHUNK), at), at)
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def copy_sparse(source: Path, target: Path) -> None:
     """Copy only what holds data; a reflink where the file system can.
 
     :raise NoSpace: when the disk is full; the target is removed then.
     """
     try:
-        with open(source, "rb") as src, open(target, "xb") as dst, no_space_as_error(target.parent):
+        with open(source, "rb") as src, open(target, "xb", opener=_private) as dst, no_space_as_error(target.parent):
             size = os.fstat(src.fileno()).st_size
             os.truncate(dst.fileno(), size)
             at = 0
@@ -89,14 +95,33 @@ def copy_sparse(source: Path, target: Path) -> None:
         raise
 
 
+def sealed_copy(fd: int) -> IO[bytes]:
+    """A file's content in memory, which whoever gets the descriptor can open again, and nobody can change."""
+    made = os.fdopen(os.memfd_create("copy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "r+b")
+    at = 0
+    while sent := os.sendfile(made.fileno(), fd, at, _CHUNK):
+        at += sent
+    fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return made
+
+
 def remove_tree(path: Path) -> None:
     """Remove a directory and all in it; nothing happens when it is not there."""
     shutil.rmtree(path, ignore_errors=True)
 
 
 def disk_usage(path: Path) -> int:
-    """Bytes that a file occupies, holes not counted."""
-    try:
-        return path.stat().st_blocks * 512
-    except FileNotFoundError:
-        return 0
+    """Bytes that a file, or a directory with all in it, occupies; holes are not counted, hard links once."""
+    seen: set[tuple[int, int]] = set()
+    total, left = 0, [str(path)]
+    while left:
+        name = left.pop()
+        with contextlib.suppress(OSError):  # it may have gone in the meantime
+            about = os.lstat(name)
+            if (about.st_dev, about.st_ino) not in seen:
+                total += about.st_blocks * 512
+                if about.st_nlink > 1:
+                    seen.add((about.st_dev, about.st_ino))
+                if stat.S_ISDIR(about.st_mode):
+                    left += [entry.path for entry in os.scandir(name)]
+    return total

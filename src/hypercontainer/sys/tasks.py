@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ending tasks."""
+"""Ending tasks; work that blocks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _AGAIN = 1.0  # seconds
 
 
@@ -21,3 +22,15 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=_AGAIN)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Its result. A thread cannot be cancelled: whoever is, waits for its end all the same, and can tidy up after it."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # seen
+        raise

@@ -9,14 +9,15 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ...errors import Unavailable
 from ...sys import process
-from ...sys.files import remove_tree
+from ...sys.files import remove_tree, sealed_copy
 from ..driver import Capabilities, Disk, MachineConfig, NineP, UserNetwork, VirtioFs
 from . import command, devices
 from .machine import CHANNEL, CONSOLE, LOG, MONITOR, PIDFILE, QemuMachine
@@ -142,6 +143,20 @@ def _identity(accelerator: str) -> dict[str, Any]:
     return {"user": uid, "group": uid, "extra_groups": groups}
 
 
+_copies: dict[tuple[int, ...], IO[bytes]] = {}  # one for all machines: a daemon boots few kernels
+
+
+def _for_all(fd: int) -> int:
+    """A descriptor that a user without rights can open again, as QEMU does with what it boots: of the file, or of a copy in memory."""
+    about = os.fstat(fd)
+    if about.st_mode & stat.S_IROTH or os.geteuid() != 0:
+        return fd
+    key = (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size)
+    if key not in _copies:
+        _copies[key] = sealed_copy(fd)
+    return _copies[key].fileno()
+
+
 def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> command.Descriptors:
     def opened(path: Path, flags: int) -> int:
         try:
@@ -162,7 +177,7 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> com
     if config.snapshot:  # each machine reads the state from its begin
         boot: tuple[int, ...] = (config.snapshot.memory, opened(Path(f"/proc/self/fd/{config.snapshot.state}"), os.O_RDONLY))
     else:
-        boot = (opened(config.kernel, os.O_RDONLY), opened(config.initramfs, os.O_RDONLY))
+        boot = (_for_all(opened(config.kernel, os.O_RDONLY)), _for_all(opened(config.initramfs, os.O_RDONLY)))
     return command.Descriptors(
         boot=boot,
         channel=listening(CHANNEL),
