@@ -224,7 +224,7 @@ def test_bad_values(podfile: dict[str, Any], says: str) -> None:
         ({"dns": ["not-an-ip"]}, "invalid IP address 'not-an-ip'"),
         ({"services": [{"serviceIP": "x", "servicePort": 1}]}, "invalid address 'x' of a service"),
         ({"portmappingWhiteLists": {"internalNetworks": ["10/99"]}}, "invalid network '10/99'"),
-        ({"interfaces": [{"bridge": "b", "ip": "1"}, {"gateway": "1.1.1.1"}, {"gateway": "1.1.1.2"}]}, "more than one interface has a gateway"),
+        ({"interfaces": [{"bridge": "b", "ip": "10.0.0.2/24"}, {"gateway": "1.1.1.1"}, {"gateway": "1.1.1.2"}]}, "more than one interface has a gateway"),
         ({"interfaces": [{"bridge": "b", "ip": "nonsense"}]}, "invalid address 'nonsense' of an interface"),
         ({"containers": [{"image": "i", "healthCheck": {}}]}, "a health check needs one of command, http and tcp"),
         ({"containers": [{"image": "i", "volumes": [{"path": "relative", "volume": "v"}]}]}, "invalid path in the container 'relative'"),

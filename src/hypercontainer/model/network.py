@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
+from .addresses import check_cidr, check_ip, check_link, check_mac, check_word
 from .base import Model
 
 DEFAULT_NETWORK = "bridge"  # the daemon's own, by Docker's name
@@ -24,6 +25,13 @@ class NetworkSpec(Model, frozen=True, kw_only=True):
     ipv6: bool = False
     mtu: Annotated[int, Meta(ge=0, le=65535)] = 0
     labels: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming it."""
+        for subnet in (*self.subnets, *filter(None, [self.ip_range])):
+            check_cidr(subnet, "subnet")
+        for gateway in self.gateways:
+            check_ip(gateway, "gateway")
 
 
 class Network(Model, frozen=True, kw_only=True):
@@ -52,12 +60,27 @@ class NetworkRequest(Model, frozen=True, kw_only=True):
     mac: str = ""
     aliases: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming it."""
+        if self.ip:
+            check_ip(self.ip, version=4)
+        if self.ip6:
+            check_ip(self.ip6, version=6)
+        if self.mac:
+            check_mac(self.mac)
+        for alias in self.aliases:
+            check_word(alias, "alias")
+
 
 class Egress(Model, frozen=True, kw_only=True):
     """A destination that a pod may reach; port 0 is every port."""
 
     cidr: str
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
+
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming it."""
+        check_cidr(self.cidr, "destination")
 
 
 class Attachment(Model, frozen=True, kw_only=True):
@@ -70,6 +93,14 @@ class Attachment(Model, frozen=True, kw_only=True):
     ip: str
     ip6: str = ""
     aliases: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming it."""
+        check_link(self.tap)
+        check_mac(self.mac)
+        check_ip(self.ip, version=4)
+        if self.ip6:
+            check_ip(self.ip6, version=6)
 
 
 class CniState(Model, frozen=True, kw_only=True):

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from .addresses import check_cidr, check_ip, check_link, check_mac
 from .base import Model
 from .network import Egress, NetworkRequest, Rate
-from .specs import MIB, ContainerSpec, HostEntry, PortMapping
+from .specs import MIB, ContainerSpec, HostEntry, PortMapping, check_resolver
 
 SHM_DEFAULT = 64 * MIB
 ExitPolicy = Literal["stop", "continue"]
@@ -22,6 +23,10 @@ class ServiceBackend(Model, frozen=True, kw_only=True):
     host_ip: str
     host_port: Port
 
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming it."""
+        check_ip(self.host_ip, "address", of=" of a service")
+
 
 class Service(Model, frozen=True, kw_only=True):
     """An address inside the pod whose connections go to its hosts in turn."""
@@ -30,6 +35,10 @@ class Service(Model, frozen=True, kw_only=True):
     service_port: Port
     protocol: Literal["tcp", "udp"] = "tcp"
     hosts: list[ServiceBackend] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming it."""
+        check_ip(self.service_ip, "address", of=" of a service")
 
 
 class InterfaceSpec(Model, frozen=True, kw_only=True):
@@ -44,6 +53,18 @@ class InterfaceSpec(Model, frozen=True, kw_only=True):
     ifname: str = ""  # of the tap on the host
     namespace: str = ""  # of the tap, with CNI
 
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming it."""
+        for name, what in ((self.bridge, "bridge"), (self.ifname, "interface name"), (self.namespace, "network namespace")):
+            if name:
+                check_link(name, what)
+        for address in self.addresses:
+            check_cidr(address, "address", of=" of an interface")
+        for gateway in filter(None, (self.gateway, self.gateway6)):
+            check_ip(gateway, "gateway")
+        if self.mac:
+            check_mac(self.mac)
+
 
 class WhiteLists(Model, frozen=True, kw_only=True):
     """Who may use the published ports, by CIDR; both empty is everyone.
@@ -53,6 +74,11 @@ class WhiteLists(Model, frozen=True, kw_only=True):
 
     internal_networks: list[str] = field(default_factory=list)
     external_networks: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming it."""
+        for network in self.internal_networks + self.external_networks:
+            check_cidr(network)
 
 
 class VolumeRequest(Model, frozen=True, kw_only=True):
@@ -106,6 +132,10 @@ class PodSpec(Model, frozen=True, kw_only=True):
     shm_size: Annotated[int, Meta(ge=0)] = SHM_DEFAULT  # bytes
     exit_policy: ExitPolicy = "stop"  # when the last container has ended
     secrets: list[str] = field(default_factory=list)  # names; the values are kept apart
+
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming it."""
+        check_resolver(self.dns, self.dns_search, self.dns_options)
 
 
 class PodPlan(Model, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from .addresses import check_ip, check_word
 from .base import Model
 from .network import Egress, NetworkRequest, Rate
 
@@ -35,6 +36,11 @@ class PortMapping(Model, frozen=True, kw_only=True):
     host_port: Annotated[int, Meta(ge=0, le=65535)] = 0
     host_ip: str = ""
     protocol: Literal["tcp", "udp"] = "tcp"
+
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming it."""
+        if self.host_ip:
+            check_ip(self.host_ip, "host address")
 
 
 class Resources(Model, frozen=True, kw_only=True):
@@ -144,6 +150,23 @@ class HostEntry(Model, frozen=True, kw_only=True):
     ip: str
     names: list[str]
 
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming it."""
+        check_ip(self.ip)
+        for name in self.names:
+            check_word(name, "host name")
+
+
+def check_resolver(servers: list[str], search: list[str], options: list[str]) -> None:
+    """What goes into resolv.conf(5).
+
+    :raise InvalidAddress: naming it.
+    """
+    for server in servers:
+        check_ip(server)
+    for word in (*search, *options):
+        check_word(word, "word of resolv.conf")
+
 
 class ContainerSpec(Model, frozen=True, kw_only=True):
     """A container to create; what is None or empty comes from the image."""
@@ -199,6 +222,10 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     auto_remove: bool = False
     pull: PullPolicy = "missing"
     platform: str = ""
+
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming it."""
+        check_resolver(self.dns, self.dns_search, self.dns_options)
 
 
 class ExecSpec(Model, frozen=True, kw_only=True):
