@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host's side of networks: bridges, name servers, and one set of rules.
 
-The rules are made anew from what runs, and replaced as a whole; so nothing of
-a pod can stay behind, and what a crash left goes with the next change.
+What the rules shall be is made anew from what runs. At the daemon's start, when
+networks come and go, and when a change was refused, the kernel gets the whole;
+so what a crash left goes. Else it gets the difference to what it has.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ import logging
 from ..errors import Unavailable
 from ..model.network import Network
 from ..model.status import Pod
-from ..network import addresses, docker_user, links
+from ..network import addresses, docker_user, links, nftables
 from ..network.dns import NameServer
 from ..network.proxy import LOOPBACK, Relay
 from ..network.ruleset import Bridge, Card, Published, Ruleset
-from ..sys.process import run
 from .registry import Registry
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class HostNetwork:
         self._registry = registry
         self._lock = asyncio.Lock()
         self._up: set[str] = set()  # pods whose cards and ports are in the rules
-        self._applied = ""
+        self._applied: Ruleset | None = Ruleset()  # what the kernel has; None while that is not known
         self._forwarded: list[str] = []  # bridges that Docker's firewall knows of
         self._servers: dict[str, NameServer] = {}
         self._relays: dict[tuple[str, int], Relay] = {}
@@ -85,7 +85,7 @@ class HostNetwork:
         for relay in self._relays.values():
             relay.close()
         self._relays.clear()
-        if not self._up and self._applied:
+        if not self._up and self._applied != Ruleset():
             await self._apply()
             for network in self._registry.networks():
                 await links.remove_bridge(network.bridge)
@@ -129,7 +129,7 @@ class HostNetwork:
         running = [p for p in self._registry.pods() if p.id in self._up]
         used = {a.network for p in running for a in p.attachments}
         bridges = tuple(
-            Bridge(n.bridge, tuple(filter(None, (n.subnet, n.subnet6))), n.internal)
+            Bridge(n.bridge, tuple(filter(None, (n.subnet, n.subnet6))), n.internal, tuple(filter(None, (n.gateway, n.gateway6))))
             for n in self._registry.networks() if n.name in used or n.name in self._servers
         )  # fmt: skip
         cards = tuple(
@@ -139,21 +139,27 @@ class HostNetwork:
         return Ruleset(bridges, cards, published)
 
     async def _apply(self, *, force: bool = False) -> None:
-        rules = self._ruleset()
-        text = rules.text()
-        if not force and (text == self._applied or (not self._applied and not rules.bridges)):
+        """:raise Unavailable: when the kernel takes not even the whole."""
+        rules, before = self._ruleset(), self._applied
+        if not force and rules == before:
             return
-        done = await run("nft", "-f", "-", stdin=text.encode())
-        if done.status:
-            raise Unavailable(
-                f"nftables refused the rules: {done.stderr.strip().splitlines()[:1]}", hint="is the package nftables installed?"
-            )
-        self._applied = text
+        self._applied = None  # should this be cancelled
+        await self._tell_kernel(rules, None if force else before)
+        self._applied = rules
         bridges = [b.name for b in rules.bridges]
         if force or bridges != self._forwarded:
             self._forwarded = bridges
             await docker_user.sync(bridges)
         await self._sync_relays(rules.published)
+
+    async def _tell_kernel(self, rules: Ruleset, before: Ruleset | None) -> None:
+        if before is not None:
+            try:
+                await nftables.apply(rules.change(before))
+                return
+            except Unavailable as error:  # somebody has flushed them, maybe
+                log.info("the rules are replaced as a whole: %s", error.message)
+        await nftables.apply(rules.text())
 
     async def _sync_relays(self, published: tuple[Published, ...]) -> None:
         """Published ports on ::1, which NAT cannot do."""

@@ -25,7 +25,10 @@ Reverse = Callable[[str], str]  # an address -> name, "" for one that is nobody'
 _TTL = 5  # seconds
 _TIMEOUT = 3.0  # seconds for a server of the host
 _PENDING_MAX = 200  # questions of one network that may wait for the host's servers
+_PENDING_OF_ONE = 50  # of one address
 _UDP_MAX = 4096
+_STREAM_TIMEOUT = 5.0  # seconds from a connection to its end
+_STREAMS_MAX, _STREAMS_OF_ONE = 128, 8  # connections of a network, and of one address
 
 
 def host_servers(path: Path = Path("/etc/resolv.conf")) -> list[str]:
@@ -44,7 +47,8 @@ class NameServer:
         self._forward = forward
         self._servers = servers
         self._turn = 0
-        self._pending: set[asyncio.Task[None]] = set()
+        self._pending: dict[asyncio.Task[None], str] = {}  # with who asks
+        self._streams: dict[asyncio.StreamWriter, str] = {}  # the oldest first
         self._closing: list[Callable[[], None]] = []
 
     async def open(self, addresses: list[str]) -> None:
@@ -53,7 +57,7 @@ class NameServer:
         for address in addresses:
             transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(address, 53))
             self._closing.append(transport.close)
-            server = await asyncio.start_server(self._stream, address, 53)
+            server = await asyncio.start_server(self._stream, address, 53, limit=1 << 17)
             self._closing.append(server.close)
 
     def close(self) -> None:
@@ -61,6 +65,8 @@ class NameServer:
             close()
         for task in self._pending:
             task.cancel()
+        for writer in self._streams:
+            writer.transport.abort()
 
     def answer(self, question: bytes, client: str = "") -> bytes | None:
         """The answer, where we have it; None when another server must be asked.
@@ -110,7 +116,8 @@ class NameServer:
         return question[:2] + struct.pack(">H", 0x8182) + question[4:6] + bytes(6) + question[12:]
 
     def datagram(self, question: bytes, client: str, reply: Callable[[bytes], None]) -> None:
-        if len(self._pending) >= _PENDING_MAX:
+        asking = list(self._pending.values())
+        if len(asking) >= _PENDING_MAX or asking.count(client) >= _PENDING_OF_ONE:
             return  # it will ask again
 
         async def run() -> None:
@@ -118,18 +125,29 @@ class NameServer:
                 reply(answer)
 
         task = asyncio.get_running_loop().create_task(run())
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+        self._pending[task] = client
+        task.add_done_callback(self._pending.pop)
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
-            async with asyncio.timeout(_TIMEOUT * 2):
-                size = struct.unpack(">H", await reader.readexactly(2))[0]
-                client = str(writer.get_extra_info("peername")[0])
-                if answer := await self.resolve(await reader.readexactly(size), client):
-                    writer.write(struct.pack(">H", len(answer)) + answer)
-                    await writer.drain()
-        writer.close()
+        """One question. The oldest connection goes where there are too many, so that who holds them keeps nobody out."""
+        client = str((writer.get_extra_info("peername") or ("",))[0])
+        mine = [w for w, who in self._streams.items() if who == client]
+        if len(mine) >= _STREAMS_OF_ONE or len(self._streams) >= _STREAMS_MAX:
+            oldest = mine[0] if len(mine) >= _STREAMS_OF_ONE else next(iter(self._streams))
+            del self._streams[oldest]
+            oldest.transport.abort()
+        self._streams[writer] = client
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+                async with asyncio.timeout(_STREAM_TIMEOUT):
+                    size = struct.unpack(">H", await reader.readexactly(2))[0]
+                    if answer := await self.resolve(await reader.readexactly(size), client):
+                        writer.write(struct.pack(">H", len(answer)) + answer)
+                        await writer.drain()
+            writer.close()
+        finally:
+            self._streams.pop(writer, None)
+            asyncio.get_running_loop().call_later(_STREAM_TIMEOUT, writer.transport.abort)  # its answer is not read
 
 
 class _Datagrams(asyncio.DatagramProtocol):

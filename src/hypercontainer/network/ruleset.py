@@ -1,23 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's nftables, as one text for `nft -f`: two tables of our own, replaced as a whole.
+"""The host's nftables in nft's language: two tables of our own.
 
     inet hyper    published ports, the way out, and what may reach what
     bridge hyper  a card speaks with its own addresses only
 
-Rules of others are never read or changed. Replacing leaves connections alone:
-the kernel tracks those elsewhere.
+The rules depend on the networks only. What belongs to a pod are elements of
+their sets and maps, and short chains that those lead to; so a pod comes and
+goes by a few elements, however many there are. The whole replaces both tables
+in one transaction. Rules of others are never read or changed. Connections
+stay: the kernel tracks those elsewhere.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_network
 
+from ..model.addresses import canonical, check_link, check_mac, ip_version
 from ..model.network import Egress
 from ..model.specs import PortMapping
 
 _BURST = 128 << 10  # bytes that a card with a rate may send at once
-_DNS_RATE = "500/second burst 1000 packets"  # queries that one pod may ask
+_DNS_RATE = "500/second burst 100 packets"  # questions of one card, by UDP or TCP
+_INET, _BRIDGE = "inet hyper", "bridge hyper"
+# What no frame of a card may be sent to: this host's loopback, and addresses that mean
+# something on one link only, where clouds answer with their machines' credentials.
+_NOT_FROM_CARDS_4 = "127.0.0.0/8, 169.254.0.0/16, 0.0.0.0/8"
+_NOT_FROM_CARDS_6 = "::1, ::ffff:0:0/96, fd00:ec2::254"
 
 
 @dataclass(frozen=True)
@@ -35,11 +46,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Bridge:
-    """A network's bridge and subnets."""
+    """A network's bridge, subnets, and this host's addresses in them."""
 
     name: str
     subnets: tuple[str, ...] = ()
     internal: bool = False
+    gateways: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,38 @@ class Published:
     ip6: str = ""
 
 
+@dataclass
+class _Contents:
+    """What pods have: rules of chains by table and name; values of elements by table, set and key."""
+
+    chains: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    elements: dict[tuple[str, str, str], str] = field(default_factory=dict)
+
+    def additions(self, known: _Contents | None = None) -> list[str]:
+        """Commands for what `known` has not: chains before what leads to them."""
+        chains = {k: rules for k, rules in self.chains.items() if not known or known.chains.get(k) != rules}
+        lines = [f"add chain {table} {name}" for table, name in chains]
+        lines += [f"add rule {table} {name} {rule}" for (table, name), rules in chains.items() for rule in rules]
+        new = (k for k, value in self.elements.items() if not known or known.elements.get(k) != value)
+        return lines + _element_lines("add", new, self.elements)
+
+    def removals(self, following: _Contents) -> list[str]:
+        """Commands that take away what `following` does not have, or has otherwise."""
+        old = (k for k, value in self.elements.items() if following.elements.get(k) != value)
+        chains = [k for k, rules in self.chains.items() if following.chains.get(k) != rules]
+        lines = _element_lines("delete", old, {})
+        return lines + [f"{verb} chain {table} {name}" for table, name in chains for verb in ("flush", "delete")]
+
+
+def _element_lines(verb: str, keys: Iterable[tuple[str, str, str]], values: dict[tuple[str, str, str], str]) -> list[str]:
+    """One command for each set."""
+    by_set: dict[str, list[str]] = {}
+    for table, name, key in keys:
+        value = values.get((table, name, key), "")
+        by_set.setdefault(f"{table} {name}", []).append(f"{key} : {value}" if value else key)
+    return [f"{verb} element {where} {{ {', '.join(elements)} }}" for where, elements in by_set.items()]
+
+
 @dataclass(frozen=True)
 class Ruleset:
     """All that the rules are made from."""
@@ -60,32 +104,116 @@ class Ruleset:
     published: tuple[Published, ...] = ()
 
     def text(self) -> str:
-        """Both tables; without bridges, their removal."""
-        drop = "table inet hyper\ndelete table inet hyper\ntable bridge hyper\ndelete table bridge hyper\n"
-        return drop + (self._inet() + self._bridge() if self.bridges else "")
+        """Both tables, instead of those that there are; without bridges, their removal."""
+        drop = [f"table {table}\ndelete table {table}" for table in (_INET, _BRIDGE)]
+        made = [_inet(self.bridges), _BRIDGE_TABLE, *self._contents.additions()] if self.bridges else []
+        return "\n".join(drop + made) + "\n"
 
-    # -- inet -----------------------------------------------------------------------
+    def change(self, before: Ruleset) -> str:
+        """What makes these rules of those; all of them where the networks differ."""
+        if self.bridges != before.bridges or not self.bridges:
+            return self.text()
+        lines = before._contents.removals(self._contents) + self._contents.additions(before._contents)
+        return "\n".join(lines) + "\n" if lines else ""
 
-    def _inet(self) -> str:
-        names = ", ".join(f'"{b.name}"' for b in self.bridges)
-        within = "\n".join(f'    iifname "{b.name}" oifname "{b.name}" accept' for b in self.bridges)
-        internal = "\n".join(f'    iifname "{b.name}" drop\n    oifname "{b.name}" drop' for b in self.bridges if b.internal)
-        # By subnet, not by the interface it came from: with br_netfilter, frames between
-        # two cards of a bridge pass here too, and have none.
-        masquerade = "\n".join(
-            f"    {'ip6' if ':' in s else 'ip'} saddr {s} {what} masquerade"
-            for b in self.bridges for s in b.subnets for what in (f'oifname "{b.name}" ct status dnat', f"oifname != {{ {names} }}")
-        )  # fmt: skip
-        egress = "\n".join(line for c in self.cards if c.allow for line in _egress(c))
-        return f"""
-table inet hyper {{
-{self._maps()}
-  set dns_flood {{
-    type ipv4_addr; flags dynamic; size 65535; timeout 10s
+    @functools.cached_property
+    def _contents(self) -> _Contents:
+        found = _Contents()
+        for item in (*self.cards, *self.published):
+            part = _of_card(item) if isinstance(item, Card) else _of_port(item)
+            found.chains.update(part.chains)
+            found.elements.update(part.elements)
+        return found
+
+
+# -- of pods --------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_card(card: Card) -> _Contents:
+    check_link(card.tap)
+    check_mac(card.mac)
+    tap, four = f'"{card.tap}"', canonical(card.ip)
+    sixes = [canonical(a) for a in (card.ip6, card.link_local) if a]
+    made = _Contents(elements={(_BRIDGE, "cards", tap): "", (_BRIDGE, "macs", f"{tap} . {card.mac}"): "",
+                               (_BRIDGE, "fours", f"{tap} . {four}"): ""})  # fmt: skip
+    for six in sixes:
+        made.elements[_BRIDGE, "sixes", f"{tap} . {six}"] = ""
+        # Neighbour advertisements name the address that they are for: 16 bytes from byte 8.
+        made.elements[_BRIDGE, "targets", f"{tap} . 0x{int(ip_network(six).network_address):032x}"] = ""
+    if card.rate:
+        chain = f"rate_{card.tap}"
+        made.chains[_BRIDGE, chain] = (f"limit rate over {max(1, card.rate // 8)} bytes/second burst {_BURST} bytes drop",)
+        made.elements[_BRIDGE, "rates", tap] = f"jump {chain}"
+    if card.allow:
+        chain = f"egress_{card.tap}"
+        made.chains[_INET, chain] = (*map(_egress, card.allow), "drop")
+        made.elements[_INET, "egress_four", four] = f"goto {chain}"
+        if card.ip6:
+            made.elements[_INET, "egress_six", canonical(card.ip6)] = f"goto {chain}"
+    return made
+
+
+def _egress(rule: Egress) -> str:
+    """A destination that a card may reach."""
+    net = ip_network(rule.cidr, strict=False)
+    guard = f" meta l4proto {{ tcp, udp }} th dport {int(rule.port)}" if rule.port else ""
+    return f"{'ip' if net.version == 4 else 'ip6'} daddr {net}{guard} accept"
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_port(p: Published) -> _Contents:
+    """A port of one address, or of all of both IP versions."""
+    host, key = p.port.host_ip, f"{p.port.protocol} . {int(p.port.host_port)}"
+    made = _Contents()
+    for version, name, address in ((4, "four", p.ip), (6, "six", p.ip6)):
+        if not address or (host and ip_version(host) != version):
+            continue
+        value = f"{canonical(address)} . {int(p.port.container_port)}"
+        if host in ("", "0.0.0.0", "::"):
+            made.elements[_INET, f"any_{name}", key] = value
+        else:
+            made.elements[_INET, f"addr_{name}", f"{canonical(host)} . {key}"] = value
+    return made
+
+
+# -- of networks ----------------------------------------------------------------------
+
+
+def _quoted(bridge: Bridge) -> str:
+    check_link(bridge.name)
+    return f'"{bridge.name}"'
+
+
+def _family(address: str) -> str:
+    return "ip6" if ":" in address else "ip"
+
+
+_SETS = """
+  map any_four { type inet_proto . inet_service : ipv4_addr . inet_service; }
+  map any_six { type inet_proto . inet_service : ipv6_addr . inet_service; }
+  map addr_four { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+  map addr_six { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
+  map egress_four { type ipv4_addr : verdict; }
+  map egress_six { type ipv6_addr : verdict; }
+  set dns_flood { type ether_addr; flags dynamic; size 65535; timeout 10s; }"""
+
+
+def _inet(bridges: tuple[Bridge, ...]) -> str:
+    names = ", ".join(map(_quoted, bridges))
+    return f"""
+table {_INET} {{{_SETS}
+  chain early {{
+    type filter hook prerouting priority -300; policy accept
+    iifname "lo" accept
+    ip daddr 127.0.0.0/8 drop
+    ip saddr 127.0.0.0/8 drop
+    iifname {{ {names} }} ip daddr {{ {_NOT_FROM_CARDS_4} }} drop
+    iifname {{ {names} }} ip6 daddr {{ {_NOT_FROM_CARDS_6} }} drop
   }}
   chain publish {{
     meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @addr_four
-    meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @any_four
+    meta nfproto ipv4 ip daddr != 169.254.0.0/16 fib daddr type local dnat ip to meta l4proto . th dport map @any_four
     meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @addr_six
     meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @any_six
   }}
@@ -98,13 +226,61 @@ table inet hyper {{
     ip6 daddr ::1 accept
     meta l4proto {{ tcp, udp }} jump publish
   }}
-  chain postrouting {{
+{_postrouting(bridges, names)}
+{_input(bridges, names)}
+{_forward(bridges, names)}
+}}
+"""
+
+
+def _postrouting(bridges: tuple[Bridge, ...], names: str) -> str:
+    # By subnet, not by the interface it came from: with br_netfilter, frames between
+    # two cards of a bridge pass here too, and have none.
+    masquerade = "\n".join(
+        f"    {_family(s)} saddr {ip_network(s)} {what} masquerade"
+        for b in bridges for s in b.subnets for what in (f"oifname {_quoted(b)} ct status dnat", f"oifname != {{ {names} }}")
+    )  # fmt: skip
+    return f"""  chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept
     oifname {{ {names} }} ct status dnat fib saddr type local masquerade
 {masquerade}
+  }}"""
+
+
+def _input(bridges: tuple[Bridge, ...], names: str) -> str:
+    """Pods reach nothing of the host's own but their name server, which nobody else reaches but the host."""
+    servers = [(b, canonical(g)) for b in bridges for g in b.gateways]
+    strangers = "\n".join(
+        f'    iifname != {{ "lo", {_quoted(b)} }} {_family(g)} daddr {g} meta l4proto {{ tcp, udp }} th dport 53 drop' for b, g in servers
+    )
+    own = "\n".join(f"    iifname {_quoted(b)} {_family(g)} daddr {g} goto question" for b, g in servers)
+    # Before what is established: a socket that asks again and again is one connection. The
+    # server answers one question of a TCP connection, so each new one counts.
+    return f"""  chain question {{
+    meta l4proto tcp ct state established accept
+    update @dns_flood {{ ether saddr limit rate over {_DNS_RATE} }} drop
+    accept
   }}
-{_input(names)}
-  chain forward {{
+  chain questions {{
+{own}
+    drop
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept
+{strangers}
+    iifname != {{ {names} }} accept
+    ct direction original meta l4proto {{ tcp, udp }} th dport 53 goto questions
+    ct state established,related accept
+    ip protocol icmp accept
+    meta l4proto ipv6-icmp accept
+    drop
+  }}"""
+
+
+def _forward(bridges: tuple[Bridge, ...], names: str) -> str:
+    within = "\n".join(f"    iifname {n} oifname {n} accept" for n in map(_quoted, bridges))
+    internal = "\n".join(f"    iifname {_quoted(b)} drop\n    oifname {_quoted(b)} drop" for b in bridges if b.internal)
+    return f"""  chain forward {{
     type filter hook forward priority filter; policy accept
     iifname != {{ {names} }} oifname != {{ {names} }} accept
     ct state established,related accept
@@ -112,102 +288,47 @@ table inet hyper {{
     ct status dnat accept
 {internal}
     iifname {{ {names} }} oifname {{ {names} }} drop
-{egress}
+    ip saddr vmap @egress_four
+    ip6 saddr vmap @egress_six
     iifname {{ {names} }} accept
     drop
+  }}"""
+
+
+_BRIDGE_TABLE = f"""
+table {_BRIDGE} {{
+  set cards {{ type ifname; }}
+  set macs {{ type ifname . ether_addr; }}
+  set fours {{ type ifname . ipv4_addr; }}
+  set sixes {{ type ifname . ipv6_addr; }}
+  set targets {{ typeof iifname . @th,64,128; }}
+  map rates {{ type ifname : verdict; }}
+  chain from_arp {{
+    iifname . arp saddr ether != @macs drop
+    iifname . arp saddr ip != @fours drop
+    accept
+  }}
+  chain from_four {{
+    iifname . ip saddr != @fours drop
+    udp sport 67 drop
+    accept
+  }}
+  chain from_six {{
+    icmpv6 type {{ nd-router-advert, nd-redirect, nd-router-solicit }} drop
+    udp sport 547 drop
+    ip6 saddr != :: iifname . ip6 saddr != @sixes drop
+    icmpv6 type nd-neighbor-advert iifname . @th,64,128 != @targets drop
+    accept
+  }}
+  chain guard {{
+    iifname vmap @rates
+    iifname . ether saddr != @macs drop
+    ether type vmap {{ arp : goto from_arp, ip : goto from_four, ip6 : goto from_six }}
+    drop
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority -300; policy accept
+    iifname @cards goto guard
   }}
 }}
 """
-
-    def _maps(self) -> str:
-        def element(key: str, p: Published, address: str) -> str:
-            return f"{key}{p.port.protocol} . {p.port.host_port} : {address} . {p.port.container_port}"
-
-        def of(p: Published) -> str:
-            return p.port.host_ip
-
-        found = {
-            "any_four": [element("", p, p.ip) for p in self.published if not of(p) or of(p) == "0.0.0.0"],
-            "any_six": [element("", p, p.ip6) for p in self.published if p.ip6 and (not of(p) or of(p) == "::")],
-            "addr_four": [element(f"{of(p)} . ", p, p.ip) for p in self.published if of(p) and ":" not in of(p) and of(p) != "0.0.0.0"],
-            "addr_six": [element(f"{of(p)} . ", p, p.ip6) for p in self.published if ":" in of(p) and of(p) != "::" and p.ip6],
-        }
-        types = {
-            "any_four": "inet_proto . inet_service : ipv4_addr . inet_service",
-            "any_six": "inet_proto . inet_service : ipv6_addr . inet_service",
-            "addr_four": "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
-            "addr_six": "ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service",
-        }
-        return "\n".join(
-            f"  map {name} {{\n    type {types[name]}\n" + (f"    elements = {{ {', '.join(elements)} }}\n" if elements else "") + "  }"
-            for name, elements in found.items()
-        )
-
-    # -- bridge ---------------------------------------------------------------------
-
-    def _bridge(self) -> str:
-        jumps = ", ".join(f'"{c.tap}" : jump card_{i}' for i, c in enumerate(self.cards))
-        chains = "\n".join(_guard(i, c) for i, c in enumerate(self.cards))
-        verdicts = f"    iifname vmap {{ {jumps} }}\n" if jumps else ""
-        return f"""
-table bridge hyper {{
-{chains}
-  chain prerouting {{
-    type filter hook prerouting priority -300; policy accept
-{verdicts}  }}
-}}
-"""
-
-
-def _input(names: str) -> str:
-    """Pods reach nothing of the host's own but its name server."""
-    return f"""  chain input {{
-    type filter hook input priority filter; policy accept
-    iifname != {{ {names} }} accept
-    ct state established,related accept
-    ip protocol icmp accept
-    meta l4proto ipv6-icmp accept
-    udp dport 53 add @dns_flood {{ ip saddr limit rate over {_DNS_RATE} }} drop
-    udp dport 53 accept
-    tcp dport 53 accept
-    drop
-  }}"""
-
-
-def _egress(card: Card) -> list[str]:
-    """The destinations that a card may reach, then nothing."""
-    lines = []
-    for rule in card.allow:
-        version = ip_network(rule.cidr, strict=False).version
-        family, source = ("ip", card.ip) if version == 4 else ("ip6", card.ip6)
-        port = f" th dport {rule.port}" if rule.port else ""
-        guard = " meta l4proto { tcp, udp }" if rule.port else ""
-        if source:
-            lines.append(f"    {family} saddr {source} {family} daddr {rule.cidr}{guard}{port} accept")
-    lines.append(f"    ip saddr {card.ip} drop")
-    return lines + ([f"    ip6 saddr {card.ip6} drop"] if card.ip6 else [])
-
-
-def _guard(index: int, c: Card) -> str:
-    six = ", ".join(filter(None, [c.ip6, c.link_local]))
-    # Neighbour advertisements name the address that they are for: 16 bytes from byte 8.
-    mine = "\n".join(
-        f"    ether type ip6 icmpv6 type nd-neighbor-advert @th,64,128 0x{int(ip_address(a)):032x} accept" for a in six.split(", ")
-    )
-    rate = f"    limit rate over {c.rate // 8} bytes/second burst {_BURST} bytes drop\n" if c.rate else ""
-    return f"""  chain card_{index} {{
-{rate}    ether saddr != {c.mac} drop
-    ether type arp arp saddr ether != {c.mac} drop
-    ether type arp arp saddr ip != {c.ip} drop
-    ether type arp accept
-    ether type ip ip saddr != {c.ip} drop
-    ether type ip udp sport 67 drop
-    ether type ip accept
-    ether type ip6 icmpv6 type {{ nd-router-advert, nd-redirect, nd-router-solicit }} drop
-    ether type ip6 udp sport 547 drop
-    ether type ip6 ip6 saddr != {{ {six}, :: }} drop
-{mine}
-    ether type ip6 icmpv6 type nd-neighbor-advert drop
-    ether type ip6 accept
-    drop
-  }}"""
