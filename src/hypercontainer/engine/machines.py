@@ -82,15 +82,16 @@ class Machines:
     async def _boot(self, pod_id: str, life: PodLife) -> Runtime:
         pod = self._registry.pod(pod_id)
         await self._check_volumes(pod)
-        pod = self.update(pod_id, ports=self._networks.ports_in_force(pod))
         members = self._registry.members(pod_id)
         try:
+            pod = self.update(pod_id, ports=self._networks.ports.claim(pod, pod.spec.ports))
             runtime = await self._boot_in_network(pod_id, members)
         except BaseException:
             await self._networks.take_down(pod_id)
             raise
         life.runtime = runtime
         self.save(pod_id, runtime)
+        self._networks.ports.release(pod_id)  # from here on the record tells
         for c in members:
             self._registry.put(msgspec.structs.replace(c, used=True, ports=pod.ports if pod.implicit else c.ports))
         status = PodStatus.STARTING if pod.status is PodStatus.STARTING else PodStatus.RUNNING

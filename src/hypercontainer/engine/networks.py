@@ -13,14 +13,12 @@ from ..errors import Conflict, InvalidArgument, InvalidState, Unsupported
 from ..model import ids
 from ..model.network import DEFAULT_NETWORK, Attachment, Network, NetworkInfo, NetworkRequest, NetworkSpec
 from ..model.pods import InterfaceSpec, PodSpec
-from ..model.specs import PortMapping
 from ..model.status import Pod, Pruned
 from ..network import addresses, cni, links, passt, tap
-from ..network.owner import port_owner
-from ..network.usermode import free_port
 from ..protocol.messages import Interface
 from .events import Events
 from .host_network import HostNetwork
+from .host_ports import HostPorts
 from .registry import Registry
 from .runtime import Runtime
 
@@ -49,6 +47,7 @@ class Networks:
         self._settings = settings
         self._events = events
         self._host = HostNetwork(registry)
+        self.ports = HostPorts(registry)
 
     @property
     def uses_passt(self) -> bool:
@@ -138,8 +137,8 @@ class Networks:
             if a.network == network.name
             for x in (a.ip, a.ip6, a.mac)
         }
-        if request.mac and (request.mac in used or not _is_mac(request.mac)):
-            raise InvalidArgument(f"invalid or taken MAC address {request.mac!r}", hint="write it as 0a:00:00:00:00:01, lower case")
+        if request.mac and request.mac in used:
+            raise Conflict(f"MAC address {request.mac} of network {network.name} is taken", hint="choose another")
         ip, ip6 = addresses.allocate(network, used, request.ip, request.ip6)
         return Attachment(network=network.name, interface=f"eth{index}", tap=f"{_TAP}{pod_id[:10]}{index}", mac=request.mac or addresses.new_mac(),
                           ip=ip, ip6=ip6, aliases=[*request.aliases, *aliases])  # fmt: skip
@@ -172,30 +171,6 @@ class Networks:
     def name_servers(self, pod: Pod) -> list[str]:
         return pod.cni.dns if pod.cni else [self._registry.network(a.network).gateway for a in pod.attachments]
 
-    def ports_in_force(self, pod: Pod) -> list[PortMapping]:
-        """The pod's published ports with the numbers that it gets.
-
-        :raise Conflict: naming who has one.
-        """
-        for port in pod.spec.ports:
-            self.check_port(pod, port)
-        return [free_port(p) for p in pod.spec.ports]
-
-    def check_port(self, pod: Pod, port: PortMapping) -> None:
-        """:raise Conflict: when another pod, or a process of this host, has it."""
-        if not port.host_port:
-            return
-        where = f"{port.host_ip or '0.0.0.0'}:{port.host_port}/{port.protocol}"
-        for other in self._registry.pods():
-            for p in other.ports if other.vm and other.id != pod.id else []:
-                same_place = p.host_ip == port.host_ip or not p.host_ip or not port.host_ip
-                if (p.host_port, p.protocol) == (port.host_port, port.protocol) and same_place:
-                    raise Conflict(
-                        f"cannot publish {where}: Address already in use by pod {other.name}", hint="choose another host port with -p"
-                    )
-        if pod.attachments and (owner := port_owner(port.host_port, port.protocol)):
-            raise Conflict(f"cannot publish {where}: Address already in use by {owner}", hint="choose another host port with -p")
-
     async def prepare(self, pod: Pod) -> None:
         """Before the pod's machine: the bridges, or what CNI's plugins make."""
         if pod.spec.network.startswith(CNI):
@@ -209,6 +184,7 @@ class Networks:
 
     async def take_down(self, pod_id: str) -> None:
         """After it. Idempotent."""
+        self.ports.release(pod_id)
         pod = self._registry.pod(pod_id) if self._registry.has_pod(pod_id) else None
         if pod and pod.cni:
             await cni.detach(pod.cni, pod.id, pod.ports)
@@ -286,11 +262,3 @@ class Networks:
 
 def tap_name(pod: Pod, index: int) -> str:
     return f"{_TAP}{pod.id[:10]}{index}"
-
-
-def _is_mac(text: str) -> bool:
-    parts = text.split(":")
-    try:
-        return len(parts) == 6 and all(len(p) == 2 for p in parts) and int(parts[0], 16) & 1 == 0 and text == text.lower()
-    except ValueError:
-        return False

@@ -24,7 +24,6 @@ from ..model import ids
 from ..model.pods import PodPlan
 from ..model.specs import PortMapping
 from ..model.status import Container, ContainerStatus, Pod, PodDetails, PodInfo, PodStatus
-from ..network import usermode
 from ..sys.files import remove_tree
 from . import resolve
 from .containers import ALIVE, Containers
@@ -264,14 +263,16 @@ class Pods:
         runtime = self._machines.runtime(pod.id)
         if runtime:
             self._check_ports_can_change(pod)
-        for port in ports:
-            self._networks.check_port(pod, port)
-            resolved = usermode.free_port(port)
-            if runtime and not pod.attachments:
-                await runtime.machine.add_port(resolved)
-            pod = self._registry.pod(pod.id)
-            spec = msgspec.structs.replace(pod.spec, ports=[*pod.spec.ports, port])
-            self._machines.update(pod.id, spec=spec, ports=[*pod.ports, resolved])
+        claimed = self._networks.ports.claim(pod, ports)
+        try:
+            for port, resolved in zip(ports, claimed, strict=True):
+                if runtime and not pod.attachments:
+                    await runtime.machine.add_port(resolved)
+                pod = self._registry.pod(pod.id)
+                spec = msgspec.structs.replace(pod.spec, ports=[*pod.spec.ports, port])
+                self._machines.update(pod.id, spec=spec, ports=[*pod.ports, resolved])
+        finally:  # from here on the record tells, of a pod that runs
+            self._networks.ports.release(pod.id, claimed)
         await self._networks.refresh()
         return self._registry.pod(pod.id).ports
 

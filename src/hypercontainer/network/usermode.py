@@ -21,18 +21,18 @@ def new_mac() -> str:
     return "52:54:00:" + ":".join(f"{b:02x}" for b in secrets.token_bytes(3))
 
 
-def free_port(mapping: PortMapping) -> PortMapping:
-    """The mapping with a host port that is free, when it named none.
+def free_port(mapping: PortMapping) -> int:
+    """A port of the host's address that no socket has.
 
     :raise Conflict: when there is none.
     """
-    if mapping.host_port:
-        return mapping
     kind = socket.SOCK_STREAM if mapping.protocol == "tcp" else socket.SOCK_DGRAM
+    family = socket.AF_INET6 if ":" in mapping.host_ip else socket.AF_INET
     try:
-        with socket.socket(socket.AF_INET, kind) as sock:
+        with socket.socket(family, kind) as sock:
             sock.bind((mapping.host_ip or "0.0.0.0", 0))
-            number = sock.getsockname()[1]
+            number: int = sock.getsockname()[1]
+            return number
     except OSError as error:
-        raise Conflict(f"no free port on {mapping.host_ip or '0.0.0.0'}: {error.strerror}") from error
-    return PortMapping(container_port=mapping.container_port, host_port=number, host_ip=mapping.host_ip, protocol=mapping.protocol)
+        raise Conflict(f"no free port on {mapping.host_ip or '0.0.0.0'}: {error.strerror}",
+                       hint="publish on an address of this host") from error  # fmt: skip
