@@ -55,11 +55,10 @@ class Pods(Hyper):
 
     # -- files ----------------------------------------------------------------------
 
-    def places(self, image: str, virtiofs: bool) -> dict[str, str]:
+    def places(self, image: str) -> dict[str, str]:
         """A pod with a volume of each kind; container paths by the kind's name."""
         shared = self.directory / "shared"
         shared.mkdir(exist_ok=True)
-        kind = "virtiofs" if virtiofs else "9p"
         podfile = {
             "id": "files", "resource": {"vcpu": 1, "memory": 512},
             "containers": [{"name": "files-fio", "image": image, "command": ["sleep", "100000"], "volumes": [
@@ -69,7 +68,7 @@ class Pods(Hyper):
         path = self.directory / "files.json"
         path.write_text(json.dumps(podfile))
         self.ctl("run", "-p", str(path))
-        return {kind: "/shared", **({"root disk": "/root-disk", "named volume": "/named"} if virtiofs else {})}
+        return {"virtiofs": "/shared", "root disk": "/root-disk", "named volume": "/named"}
 
     def in_guest(self, path: str) -> dict[str, float]:
         self.ctl("exec", "files-fio", "mkdir", "-p", path)
@@ -113,19 +112,18 @@ def _fio_image(bench: Pods) -> str:
 def files_table(space: str, runs: int) -> list[list[str]]:
     """A row per place: rates, with the ratio to the host's."""
     rates: dict[str, dict[str, float]] = {}
-    for virtiofs in (True, False):
-        with tempfile.TemporaryDirectory(prefix="hyb") as directory:
-            bench = Pods(Path(directory), space, runs, *([] if virtiofs else ["--no-virtiofs"]))
-            try:
-                host = Path(directory) / "host"
-                host.mkdir()
-                rates.setdefault("host", bench.on_host(host))
-                for name, path in bench.places(_fio_image(bench), virtiofs).items():
-                    print(f"measuring files on {name} ...", file=sys.stderr, flush=True)
-                    rates[name] = bench.in_guest(path)
-                bench.ctl("pod", "rm", "-f", "files")
-            finally:
-                bench.close()
+    with tempfile.TemporaryDirectory(prefix="hyb") as directory:
+        bench = Pods(Path(directory), space, runs)
+        try:
+            host = Path(directory) / "host"
+            host.mkdir()
+            rates["host"] = bench.on_host(host)
+            for name, path in bench.places(_fio_image(bench)).items():
+                print(f"measuring files on {name} ...", file=sys.stderr, flush=True)
+                rates[name] = bench.in_guest(path)
+            bench.ctl("pod", "rm", "-f", "files")
+        finally:
+            bench.close()
     columns = [*_JOBS, "small files"]
     rows = []
     for name, found in rates.items():

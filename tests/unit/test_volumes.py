@@ -154,7 +154,5 @@ def test_launchers(tmp_path: Path) -> None:
     line = share.launcher(tmp_path, entries, root=True)
     assert line[:2] == ["unshare", "--mount"] and line[-6:] == [str(tmp_path), "rw", "/a", "ro", "/b", "--"]
     assert "--user" in share.launcher(tmp_path, entries, root=False)
-    confined = share.nine_p_launcher(tmp_path, entries, root=True)
-    assert "setpriv" in confined and any("-all,+chown" in word for word in confined)
     with pytest.raises(NotFound, match="the volume's source /none/such does not exist"):
         share.check([share.Entry(Path("/none/such"), False)])

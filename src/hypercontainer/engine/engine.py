@@ -59,7 +59,7 @@ class Settings:
     boot_timeout: float  # seconds
     insecure_registries: frozenset[str]
     network: NetworkSettings = field(default_factory=NetworkSettings)
-    virtiofs: bool = True  # off: QEMU serves directories itself, over 9p
+    virtiofs: bool = True  # off: no directories of the host; for daemons of users: QEMU serves them, over 9p
     factory: FactorySettings = field(default_factory=FactorySettings)
 
 

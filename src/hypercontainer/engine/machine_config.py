@@ -82,13 +82,13 @@ def share_of(pod: Pod, directory: Path, stack: contextlib.ExitStack, *, use_virt
     share.check(entries)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     root = os.geteuid() == 0
-    binary = share.find_virtiofsd() if use_virtiofs else None
-    if binary:
+    if root or (use_virtiofs and share.find_virtiofsd()):
+        binary = share.require_virtiofsd(allowed=use_virtiofs)
         sock = stack.enter_context(share.start_virtiofsd(binary, directory, entries, root=root))
         return VirtioFs(share.TAG, sock.fileno())
     tree = directory / "share"
     tree.mkdir(exist_ok=True)
-    return NineP(share.TAG, tree, tuple(share.nine_p_launcher(tree, entries, root=root)), "passthrough" if root else "none")
+    return NineP(share.TAG, tree, tuple(share.launcher(tree, entries, root=False)), "none")
 
 
 # -- network ------------------------------------------------------------------------

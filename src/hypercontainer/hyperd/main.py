@@ -39,7 +39,7 @@ from ..errors import HyperError
     type=click.Choice(["auto", "passt", "slirp"]),
     help="The user-mode network: passt where it is installed, or QEMU's slirp.",
 )
-@click.option("--virtiofs/--no-virtiofs", default=None, help="Serve directories by virtiofsd where it is installed, or always over 9p.")
+@click.option("--virtiofs/--no-virtiofs", default=None, help="Serve directories of this host by virtiofsd, or none.")
 @click.option("--factory/--no-factory", default=None, help="Start virtual machines from templates, or boot each of them.")
 @click.option("--factory-memory", help="What templates may hold [default: 512m].")
 @click.option("--pool-memory", help="What machines may hold that wait for a container; 0: none wait [default: 512m].")

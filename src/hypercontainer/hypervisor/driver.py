@@ -100,8 +100,8 @@ class VirtioFs:
 class NineP:
     """A directory tree that the hypervisor itself serves over 9p.
 
-    It needs the rights to read and write there: `launcher` is put before its
-    command line, and keeps root's rights over files where the daemon is root.
+    It needs the rights to read and write there, so this is for daemons without
+    root's: `launcher` is put before its command line.
     """
 
     tag: str

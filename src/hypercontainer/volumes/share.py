@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Directories of the host for a pod: one tree per pod, served by virtiofsd, else by QEMU over 9p.
+"""Directories of the host for a pod: one tree per pod, served by virtiofsd.
 
 The tree exists in a mount namespace of the server's own: nothing is mounted on
-the host, and what is read-only is so before the server sees it.
+the host, and what is read-only is so before the server sees it. virtiofsd makes
+it its root. QEMU could serve it over 9p, but would need root's rights over
+files for that, with the whole host in view: it does so only for daemons that
+have no such rights.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InvalidState, NotFound
+from ..errors import InvalidState, NotFound, Unsupported
 from ..sys.process import command_line
 
 TAG = "share"
@@ -23,8 +26,6 @@ SERVER_LOG = "server.log"  # in the machine's directory
 _SCRIPT = Path(__file__).with_name("share.sh")
 # Debian 12 has it beside QEMU's other helpers; the Rust one of later releases is there too.
 _PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
-# What serving files for users of the guest takes; all else is dropped.
-_CAPABILITIES = "chown,dac_override,fowner,fsetid,setgid,setuid,setfcap,mknod"
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,17 @@ def launcher(tree: Path, entries: list[Entry], *, root: bool) -> list[str]:
     return [*_namespaces(root=root), "/bin/sh", str(_SCRIPT), str(tree), *pairs, "--"]
 
 
-def nine_p_launcher(tree: Path, entries: list[Entry], *, root: bool) -> list[str]:
-    """The same for QEMU, which keeps only root's rights over files."""
-    drop = [f"--bounding-set=-all,{','.join(f'+{c}' for c in _CAPABILITIES.split(','))}", "--no-new-privs"]
-    return [*launcher(tree, entries, root=root), *(["setpriv", *drop] if root else [])]
+def require_virtiofsd(*, allowed: bool) -> str:
+    """The daemon's path.
+
+    :raise Unsupported: it is not installed, or the configuration does not allow it.
+    """
+    if not allowed:
+        raise Unsupported("directories of the host are switched off (virtiofs = false)", hint="use a volume of the driver block")
+    if binary := find_virtiofsd():
+        return binary
+    raise Unsupported("directories of the host need virtiofsd, which is not installed",
+                      hint="install the package virtiofsd (Debian 12: qemu-system-common), or use a volume of the driver block")  # fmt: skip
 
 
 def start_virtiofsd(binary: str, directory: Path, entries: list[Entry], *, root: bool) -> socket.socket:
@@ -87,7 +95,7 @@ def start_virtiofsd(binary: str, directory: Path, entries: list[Entry], *, root:
         listener.bind(str(path))
         listener.listen(1)
         fd = listener.fileno()
-        serve = [binary, f"--fd={fd}", "-o", f"source={tree},cache=auto,xattr,announce_submounts"]
+        serve = [binary, f"--fd={fd}", "-o", f"source={tree},cache=auto,xattr,announce_submounts,modcaps=-mknod"]
         args = [*launcher(tree, entries, root=root), *serve]
         child = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[fd], start_new_session=True)
     child.returncode = 0  # it ends with the machine, which may outlive us

@@ -17,10 +17,8 @@ while [ "$1" != -- ]; do
     shift 2
     if [ -d "$path" ]; then mkdir "$target"; else : >"$target"; fi
     mount --bind -- "$path" "$target"
-    if [ "$mode" = ro ]; then
-        # In a user namespace the host's own restrictions must be repeated.
-        mount -o remount,bind,ro -- "$target" 2>/dev/null || mount -o remount,bind,ro,nosuid,nodev -- "$target"
-    fi
+    # In a user namespace the host's own restrictions may forbid it; there a file gives nobody rights.
+    mount -o "remount,bind,$mode,nosuid,nodev" -- "$target" || [ "$mode" = rw ]
     entry=$((entry + 1))
 done
 shift

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who serves directories of the host sees nothing but them, and what a container leaves there gives nobody rights."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.errors import Unsupported
+from hypercontainer.model.pods import VolumeSpec
+from hypercontainer.model.specs import Mount
+from hypercontainer.volumes import share
+
+from .conftest import Lab, machines
+
+
+def servers(run: Path) -> list[int]:
+    """Processes that serve the machines below `run`: their logs lie there."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            try:
+                files = [os.readlink(p) for p in (process / "fd").iterdir()]
+            except OSError:
+                continue
+            if any(f.startswith(str(run)) and f.endswith(share.SERVER_LOG) for f in files):
+                found.append(int(process.name))
+    return found
+
+
+def status(pid: int, key: str) -> str:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split(":")[1].strip() for line in lines if line.startswith(f"{key}:"))
+
+
+async def test_servers_see_the_tree_only(lab: Lab, tmp_path: Path, run_dir: Path) -> None:
+    (tmp_path / "inside").write_text("")
+    id_ = await lab.create("sleep", "1000", mounts=[Mount(target="/d", type="bind", source=str(tmp_path))])
+    await lab.engine.containers.start(id_)
+    (qemu,) = machines(run_dir)
+    for key in ("Uid", "Gid"):
+        assert "0" not in status(qemu, key).split()
+    assert int(status(qemu, "CapPrm"), 16) == int(status(qemu, "CapBnd"), 16) & int(status(qemu, "CapPrm"), 16) == 0
+    working = [p for p in servers(run_dir) if os.listdir(f"/proc/{p}/root") == ["0"]]
+    assert working, "nobody serves the tree as its root"
+    for pid in working:
+        assert os.listdir(f"/proc/{pid}/root/0") == ["inside"]
+        assert not os.path.exists(f"/proc/{pid}/root/etc/shadow") and not os.path.exists(f"/proc/{pid}/root/0/../../etc/shadow")
+        assert int(status(pid, "CapEff"), 16) >> 27 & 1 == 0  # CAP_MKNOD
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["not installed", "switched off"])
+async def test_without_virtiofsd_they_are_refused(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool) -> None:
+    """QEMU would need root's rights to serve them itself."""
+    if missing:
+        monkeypatch.setattr(share, "find_virtiofsd", lambda: None)
+    else:
+        lab.engine._provisioner._virtiofs = False
+    id_ = await lab.create("true", mounts=[Mount(target="/d", type="bind", source=str(tmp_path))])
+    with pytest.raises(Unsupported, match="install the package virtiofsd" if missing else "switched off"):
+        await lab.engine.containers.start(id_)
+
+
+async def test_what_containers_leave_in_directory_volumes(lab: Lab, run_dir: Path) -> None:
+    await lab.engine.volumes.create(VolumeSpec(name="tree", driver="directory"))
+    try:
+        script = "cp /bin/busybox /d/su; chmod 6755 /d/su; mknod /d/null c 1 3; mkfifo /d/fifo; ls /d | tr '\\n' ' '"
+        done = await lab.sh(script, mounts=[Mount(target="/d", source="tree")], privileged=True)
+        assert done.out == "fifo su " and "not permitted" in done.err
+        top = lab.engine.settings.paths.volume("tree")
+        assert stat.S_IMODE(top.stat().st_mode) == 0o700
+        assert not any(stat.S_ISCHR(p.lstat().st_mode) or stat.S_ISBLK(p.lstat().st_mode) for p in top.rglob("*"))
+    finally:
+        lab.engine.volumes.remove("tree")
