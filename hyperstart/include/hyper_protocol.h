@@ -178,6 +178,8 @@ enum hp_tag {
 	HP_T_END = 83,           /* n  */
 	HP_T_PREPARED = 84,      /* t  CONTAINER_CREATE: of this one, with other ID, FILEs, limits */
 	HP_T_REHEARSAL = 85,     /* n  1: kill it at its first system call with an effect */
+	HP_T_DEVICES = 86,       /* n  1: the container may open any device, not just those of Docker's list */
+	HP_T_SECCOMP = 87,       /* n  enum hp_seccomp; absent: unconfined */
 };
 
 enum hp_error {
@@ -188,6 +190,11 @@ enum hp_error {
 	HP_E_EXISTS = 5,
 	HP_E_STATE = 6, /* not now */
 	HP_E_EXEC = 7,  /* the program could not be started, see EXIT_STATUS */
+};
+
+enum hp_seccomp {
+	HP_SECCOMP_UNCONFINED = 0,
+	HP_SECCOMP_DEFAULT = 1, /* Docker's default profile, by the process's CAPS */
 };
 
 enum hp_builtin {

@@ -100,6 +100,19 @@ static void pax_xattrs(struct buffer *b, const char *path)
 	}
 }
 
+/* The header has whole seconds since 1970. */
+static void pax_mtime(struct buffer *b, const struct timespec *t)
+{
+	bool negative = t->tv_sec < 0;
+	long long seconds = negative && t->tv_nsec ? -(t->tv_sec + 1) : negative ? -t->tv_sec : t->tv_sec;
+	long fraction = negative && t->tv_nsec ? 1000000000 - t->tv_nsec : t->tv_nsec;
+	char text[64];
+	int n = snprintf(text, sizeof text, "%s%lld.%09ld", negative ? "-" : "", seconds, fraction);
+
+	if (negative || t->tv_nsec)
+		pax_add(b, "mtime", text, (size_t)n);
+}
+
 static int put_pax(struct writer *w, struct buffer *b)
 {
 	struct tar_header h = {.type = 'x', .name = "./PaxHeaders/x"};
@@ -116,12 +129,18 @@ static int put_pax(struct writer *w, struct buffer *b)
 
 static int put_content(struct writer *w, const char *path, uint64_t size)
 {
-	cleanup_close int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	/* By now it may be something else, which an open could wait for. */
+	cleanup_close int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	static char chunk[COPY_CHUNK];
 	uint64_t left = size;
+	struct stat st;
 
-	if (fd < 0)
+	if (fd < 0 || fstat(fd, &st) < 0)
 		return complain(path);
+	if (!S_ISREG(st.st_mode)) {
+		errno = ESTALE;
+		return complain(path);
+	}
 	while (left) {
 		size_t want = left < sizeof chunk ? (size_t)left : sizeof chunk;
 		ssize_t n = read(fd, chunk, want);
@@ -186,6 +205,7 @@ static int put_entry(struct writer *w, const char *path, const char *name, const
 		pax_add(&pax, "path", name, strlen(name));
 	if (link && strlen(link) >= sizeof h.link)
 		pax_add(&pax, "linkpath", link, strlen(link));
+	pax_mtime(&pax, &st->st_mtim);
 	if (h.type != '1')
 		pax_xattrs(&pax, path);
 	if (put_pax(w, &pax) < 0)
@@ -197,7 +217,7 @@ static int put_entry(struct writer *w, const char *path, const char *name, const
 	put_number(h.uid, sizeof h.uid, st->st_uid);
 	put_number(h.gid, sizeof h.gid, st->st_gid);
 	put_number(h.size, sizeof h.size, size);
-	put_number(h.mtime, sizeof h.mtime, (uint64_t)st->st_mtime);
+	put_number(h.mtime, sizeof h.mtime, st->st_mtime < 0 ? 0 : (uint64_t)st->st_mtime);
 	put_number(h.major, sizeof h.major, major(st->st_rdev));
 	put_number(h.minor, sizeof h.minor, minor(st->st_rdev));
 	if (put_header(w, &h) < 0)

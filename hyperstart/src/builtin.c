@@ -15,12 +15,11 @@ static int tar_create_main(const struct strings *args) { return archive_create(a
 
 static int tar_extract_main(const struct strings *args) { return archive_extract(args->v[0], 0); }
 
-/* The overlay as hyperstart sees it has none of the container's own mounts. */
+/* Its root is the overlay as hyperstart sees it, which has none of the container's own mounts. */
 static int export_main(const struct strings *args)
 {
-	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root/.", args->v[0]);
-
-	return archive_create(root, false, 1);
+	(void)args;
+	return archive_create("/.", false, 1);
 }
 
 /* -- diff ---------------------------------------------------------------------- */
@@ -67,28 +66,29 @@ static int diff_directory(const char *upper, const char *lower, const char *name
 	return r;
 }
 
-int diff_main(const struct strings *args)
+/* Its root is the directory that holds the container's layers. */
+static int diff_main(const struct strings *args)
 {
-	cleanup_free char *upper = xasprintf(RUN_DIR "/%s/scratch/upper", args->v[0]);
-	cleanup_free char *lower = xasprintf(RUN_DIR "/%s/lower", args->v[0]);
-	int r = diff_directory(upper, lower, "", false);
+	int r = diff_directory("/scratch/upper", "/lower", "", false);
 
+	(void)args;
 	return fflush(stdout) == 0 ? r : 1;
 }
 
-builtin_main *builtin_find(uint64_t number)
+const struct builtin *builtin_find(uint64_t number)
 {
-	static builtin_main *const table[] = {
-	        [HP_B_TAR_CREATE] = tar_create_main,
-	        [HP_B_TAR_EXTRACT] = tar_extract_main,
-	        [HP_B_MOUNT] = volume_mount_main,
-	        [HP_B_UNMOUNT] = volume_unmount_main,
-	        [HP_B_DIFF] = diff_main,
-	        [HP_B_EXPORT] = export_main,
-	        [HP_B_TCP] = tcp_main,
-	        [HP_B_HTTP] = http_main,
-	        [HP_B_FIREWALL] = firewall_main,
+	static const struct builtin table[] = {
+	        [HP_B_TAR_CREATE] = {tar_create_main, ARCHIVE_READ_CAPS, NULL, false},
+	        [HP_B_TAR_EXTRACT] = {tar_extract_main, ARCHIVE_WRITE_CAPS, NULL, false},
+	        [HP_B_MOUNT] = {volume_mount_main, 0, NULL, true},
+	        [HP_B_UNMOUNT] = {volume_unmount_main, 0, NULL, true},
+	        [HP_B_DIFF] = {diff_main, ARCHIVE_READ_CAPS | 1ull << CAP_SYS_ADMIN /* for trusted.overlay.* */, ".",
+	                       false},
+	        [HP_B_EXPORT] = {export_main, ARCHIVE_READ_CAPS, "root", false},
+	        [HP_B_TCP] = {tcp_main, 0, NULL, false},
+	        [HP_B_HTTP] = {http_main, 0, NULL, false},
+	        [HP_B_FIREWALL] = {firewall_main, 1ull << CAP_NET_ADMIN, NULL, false},
 	};
 
-	return number < ARRAY_LEN(table) ? table[number] : NULL;
+	return number < ARRAY_LEN(table) && table[number].main ? &table[number] : NULL;
 }

@@ -2,21 +2,36 @@
 /* Control groups, version 2: one directory per container below the root. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "container.h"
 
+/* Holds what hyperstart itself runs in containers: a paused container's own group is frozen. */
+static int make_tools(struct error *err)
+{
+	cleanup_close int fd = -1;
+
+	if (mkdir(CGROUP_TOOLS, 0755) < 0 && errno != EEXIST)
+		return fail_sys(err, CGROUP_TOOLS);
+	fd = open(CGROUP_TOOLS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? fail_sys(err, CGROUP_TOOLS) : devices_limit(fd, err);
+}
+
 int cgroup_setup(void)
 {
+	struct error err;
+
 	static const char controllers[] = "+cpu +cpuset +io +memory +pids +hugetlb";
 	char have[256];
 	const char *c = controllers;
 
 	if (read_file(AT_FDCWD, CGROUP_ROOT "/cgroup.controllers", have, sizeof have) < 0)
 		return -1;
+	if (make_tools(&err) < 0)
+		log_line("%s", err.message);
 	/* One by one: a kernel of the user's may lack some. */
 	while (*c) {
 		size_t n = strcspn(c, " ");
@@ -72,18 +87,39 @@ int cgroup_create(struct container *c, struct error *err)
 	return cgroup_limit(c, &c->spec, err);
 }
 
-void cgroup_remove(struct container *c)
+static bool is_populated(int events)
 {
-	cleanup_free char *path = xasprintf(CGROUP_ROOT "/%s", c->place);
-	struct timespec tick = {.tv_nsec = 1000000};
+	char text[256];
+	ssize_t n = pread(events, text, sizeof text - 1, 0);
 
-	if (c->cgroup < 0)
-		return;
-	container_kill_all(c);
-	close_fd(&c->cgroup);
-	/* Killed tasks leave within a tick or two; a directory stays busy until then. */
-	for (int i = 0; i < 500 && rmdir(path) < 0 && errno == EBUSY; i++)
-		nanosleep(&tick, NULL);
+	if (n < 0)
+		return false; /* the group is gone */
+	text[n] = 0;
+	return strstr(text, "populated 1") != NULL;
+}
+
+bool cgroup_wait_empty(const char *place, int timeout_ms)
+{
+	cleanup_free char *path = xasprintf(CGROUP_ROOT "/%s/cgroup.events", place);
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct pollfd p = {.fd = fd, .events = POLLPRI};
+	uint64_t end = monotonic_ms() + (uint64_t)timeout_ms, now;
+
+	while (fd >= 0 && is_populated(fd)) {
+		now = monotonic_ms();
+		if (now >= end)
+			return false;
+		poll(&p, 1, (int)(end - now));
+	}
+	return true;
+}
+
+void cgroup_remove(const char *place)
+{
+	cleanup_free char *path = xasprintf(CGROUP_ROOT "/%s", place);
+
+	if (rmdir(path) < 0 && errno != ENOENT)
+		log_line("%s: %s", path, strerror(errno));
 }
 
 uint64_t cgroup_number(const struct container *c, const char *file, const char *key)

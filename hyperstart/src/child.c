@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 
 #include "process.h"
+#include "seccomp.h"
 #include "user.h"
 
 #define LAST_CAP 40
@@ -53,13 +54,15 @@ static int report_running(int status, int master)
 	return sendmsg(status, &m, MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
-static int join(const struct container *c, struct error *err)
+/* What hyperstart runs itself works in a paused container, too. */
+static int join(const struct container *c, bool builtin, struct error *err)
 {
-	cleanup_close int procs = openat(c->cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+	cleanup_close int procs = builtin ? open(CGROUP_TOOLS "/cgroup.procs", O_WRONLY | O_CLOEXEC)
+	                                  : openat(c->cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC);
 
 	if (procs < 0 || write(procs, "0", 1) < 0)
 		return fail_sys(err, "joining the cgroup");
-	if (unshare(CLONE_NEWCGROUP) < 0 || setns(c->mount_ns, CLONE_NEWNS) < 0)
+	if ((!builtin && unshare(CLONE_NEWCGROUP) < 0) || setns(c->mount_ns, CLONE_NEWNS) < 0)
 		return fail_sys(err, "joining the container");
 	return 0;
 }
@@ -122,22 +125,39 @@ static int drop_bounding(uint64_t keep, struct error *err)
 	return 0;
 }
 
+static int hold(uint64_t caps, struct error *err)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2] = {
+	        {(uint32_t)caps, (uint32_t)caps, 0},
+	        {(uint32_t)(caps >> 32), (uint32_t)(caps >> 32), 0},
+	};
+
+	return syscall(SYS_capset, &head, data) < 0 ? fail_sys(err, "capset") : 0;
+}
+
+int child_confine(uint64_t caps, struct error *err)
+{
+	/* Tests run hyperstart as a user who has none. */
+	if (geteuid() == 0 && (drop_bounding(caps, err) < 0 || hold(caps, err) < 0))
+		return -1;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return fail_sys(err, "no_new_privs");
+	return seccomp_confine(caps, err);
+}
+
 /* As runc does: root holds the set; another user has it in the bounding set only. */
 static int become(const struct process_spec *s, const struct identity *id, struct error *err)
 {
-	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-	uint64_t held = id->uid == 0 ? s->caps : 0;
-	struct __user_cap_data_struct data[2] = {
-	        {(uint32_t)held, (uint32_t)held, 0},
-	        {(uint32_t)(held >> 32), (uint32_t)(held >> 32), 0},
-	};
-
+	/* First, while it may be set without no_new_privs: the profile allows all that follows. */
+	if (s->seccomp && seccomp_confine(s->has_caps ? s->caps : ~0ull, err) < 0)
+		return -1;
 	if (s->has_caps && drop_bounding(s->caps, err) < 0)
 		return -1;
 	if (setgroups(id->group_count, id->groups) < 0 || setgid(id->gid) < 0 || setuid(id->uid) < 0)
 		return fail_sys(err, "becoming user %u", (unsigned)id->uid);
-	if (s->has_caps && syscall(SYS_capset, &head, data) < 0)
-		return fail_sys(err, "capset");
+	if (s->has_caps && hold(id->uid == 0 ? s->caps : 0, err) < 0)
+		return -1;
 	if (s->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return fail_sys(err, "no_new_privs");
 	return 0;
@@ -198,18 +218,36 @@ static void exec_program(const struct process_spec *s, const struct strings *var
 	err->errnum = first;
 }
 
+/* A container's files as its links are meant: none of them leads to another's. */
+static int enter_place(const char *id, const char *dir, struct error *err)
+{
+	const struct container *c = container_find(id);
+	cleanup_free char *path = c ? xasprintf(RUN_DIR "/%s/%s", c->place, dir) : NULL;
+
+	if (!c || !c->ready)
+		return fail(err, HP_E_NOT_FOUND, 0, "no container %s", id);
+	if (chroot(path) < 0 || chdir("/") < 0)
+		return fail_sys(err, "entering the files of container %s", id);
+	return 0;
+}
+
 static _Noreturn void run_builtin(const struct process_spec *s, struct error *err, int status)
 {
-	builtin_main *run = builtin_find(s->builtin);
+	const struct builtin *b = builtin_find(s->builtin);
 
-	if (!run) {
+	err->exit_status = 126;
+	if (!b) {
 		fail(err, HP_E_MALFORMED, 0, "no builtin %llu", (unsigned long long)s->builtin);
 		give_up(status, err);
 	}
+	/* What containers wrote, sent or answered is read with no more rights than that takes. */
+	if ((b->root_dir && enter_place(s->args.v[0], b->root_dir, err) < 0) ||
+	    (!b->unconfined && child_confine(b->caps, err) < 0))
+		give_up(status, err);
 	/* Nothing is executed, so nothing is closed by itself: not even our own
 	 * end of the pipe that stdin reads. */
 	syscall(SYS_close_range, 3u, ~0u, 0u);
-	_exit(run(&s->args));
+	_exit(b->main(&s->args));
 }
 
 static int prepare(const struct process_spec *s, const struct container *c, struct child_fds fds, struct identity *id,
@@ -219,10 +257,12 @@ static int prepare(const struct process_spec *s, const struct container *c, stru
 
 	/* hyperstart itself is never killed for memory; what it starts may be. */
 	write_file("/proc/self/oom_score_adj", "0", 1);
-	if (c && join(c, err) < 0)
+	if (c && join(c, s->builtin != 0, err) < 0)
 		return -1;
 	setsid();
-	if (identity_resolve(s->user, &s->groups, id, err) < 0)
+	if (s->builtin)
+		*id = (struct identity){.uid = 0};
+	else if (identity_resolve(s->user, &s->groups, id, err) < 0)
 		return -1;
 	if (s->tty && (master = open_terminal(s, id->uid, err)) < 0)
 		return -1;

@@ -7,8 +7,6 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 
 #include "process.h"
 
@@ -90,6 +88,7 @@ static int parse_attr(const struct attr *a, struct container *c, char **prepared
 	case HP_T_FSTYPE: return attr_text(a, &s->image_fstype, err);
 	case HP_T_SCRATCH_DISK: return attr_text(a, &s->scratch_disk, err);
 	case HP_T_READONLY: return attr_u64(a, &s->readonly, err);
+	case HP_T_DEVICES: return attr_u64(a, &s->devices, err);
 	case HP_T_MEMORY_MAX: return attr_u64(a, &s->memory_max, err);
 	case HP_T_CPU_MAX: return attr_u64(a, &s->cpu_max, err);
 	case HP_T_PIDS_MAX: return attr_u64(a, &s->pids_max, err);
@@ -131,7 +130,7 @@ static void spec_free(struct container_spec *s)
 	strings_free(&s->readonly_paths);
 }
 
-static void container_free(struct container *c)
+static void unlink_container(struct container *c)
 {
 	struct container **at = &containers;
 
@@ -139,16 +138,20 @@ static void container_free(struct container *c)
 		at = &(*at)->next;
 	if (*at)
 		*at = c->next;
-	loop_remove(&c->builder);
+}
+
+void container_free(struct container *c)
+{
+	unlink_container(c);
 	close_fd(&c->mount_ns);
-	cgroup_remove(c);
+	close_fd(&c->cgroup);
 	spec_free(&c->spec);
 	free(c->id);
 	free(c->place);
 	free(c);
 }
 
-/* An id becomes a directory's name below RUN_DIR and the cgroup root. */
+/* It reaches no path, but messages. */
 static bool id_is_safe(const char *id)
 {
 	for (const char *p = id; *p; p++)
@@ -157,88 +160,53 @@ static bool id_is_safe(const char *id)
 	return *id && strlen(id) <= 128;
 }
 
-/* The builder's one message: code 0 when done. It then waits, so that its
- * namespace can be opened, until the socket closes. */
-struct built {
-	struct error err;
-	uint64_t begin_ns, mounted_ns;
-};
-
-static void on_builder(struct source *s, uint32_t events)
+static void build(void *arg, struct task_report *report)
 {
-	struct container *c = s->owner;
-	struct built built = {.err = {.code = HP_E_SYSTEM, .message = "the builder died"}};
-	struct error err;
+	const struct container *c = arg;
+	cleanup_free char *procs = xasprintf(CGROUP_ROOT "/%s/cgroup.procs", c->place);
+
+	report->mark_ns[0] = now_ns();
+	/* Inside the cgroup, so that the cgroup namespace has its root there. */
+	if (write_file(procs, "0", 1) < 0) {
+		fail_sys(&report->err, "joining the cgroup");
+		return;
+	}
+	if (rootfs_mount(c, &report->err) < 0)
+		return;
+	report->mark_ns[1] = now_ns();
+	rootfs_enter(c, &report->err);
+}
+
+static void on_built(void *arg, pid_t pid, const struct task_report *report)
+{
+	struct container *c = arg;
+	struct error err = report->err;
 	struct buffer *b;
 	size_t start;
 	char path[64];
 
-	(void)events;
-	if (recv(s->fd, &built, sizeof built, 0) != sizeof built)
-		built.err.code = HP_E_SYSTEM;
-	err = built.err;
 	if (err.code == 0) {
-		snprintf(path, sizeof path, "/proc/%d/ns/mnt", (int)c->builder_pid);
+		snprintf(path, sizeof path, "/proc/%d/ns/mnt", (int)pid);
 		c->mount_ns = open(path, O_RDONLY | O_CLOEXEC);
 		if (c->mount_ns < 0)
 			fail_sys(&err, "%s", path);
 	}
-	loop_remove(s);
+	/* Not before: the builder has opened the disks. */
+	if (err.code == 0 && !c->spec.devices)
+		devices_limit(c->cgroup, &err);
 	if (err.code) {
-		send_error(c->request, &err);
-		waitpid(c->builder_pid, NULL, 0);
-		rootfs_unmount(c);
-		container_free(c);
+		c->failure = err;
+		unlink_container(c);
+		container_remove(c);
 		return;
 	}
 	c->ready = true;
 	b = channel_control();
 	start = frame_begin(b, HP_REPLY, c->request);
-	put_span(b, "cgroup made, builder forked", c->asked_ns, built.begin_ns);
-	put_span(b, "disks mounted", built.begin_ns, built.mounted_ns);
-	put_span(b, "namespace, mounts, files", built.mounted_ns, now_ns());
+	put_span(b, "cgroup made, builder forked", c->asked_ns, report->mark_ns[0]);
+	put_span(b, "disks mounted", report->mark_ns[0], report->mark_ns[1]);
+	put_span(b, "namespace, mounts, files", report->mark_ns[1], now_ns());
 	frame_end(b, start);
-}
-
-static void builder_main(const struct container *c, int status)
-{
-	struct built built = {.begin_ns = now_ns()};
-	cleanup_close int procs = openat(c->cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC);
-	int r = 0;
-	char end;
-
-	/* Inside the cgroup, so that the cgroup namespace has its root there. */
-	if (procs < 0 || write(procs, "0", 1) < 0)
-		r = fail_sys(&built.err, "joining the cgroup");
-	if (r == 0)
-		r = rootfs_mount(c, &built.err);
-	built.mounted_ns = now_ns();
-	if (r == 0)
-		rootfs_enter(c, &built.err);
-	if (send(status, &built, sizeof built, MSG_NOSIGNAL) < 0)
-		_exit(1);
-	_exit(recv(status, &end, 1, 0) < 0);
-}
-
-static int start_builder(struct container *c, struct error *err)
-{
-	int pair[2];
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return fail_sys(err, "socketpair");
-	c->builder_pid = fork();
-	if (c->builder_pid == 0) {
-		close(pair[0]); /* or it would never see the other end close */
-		builder_main(c, pair[1]);
-	}
-	close(pair[1]);
-	c->builder = (struct source){.fd = pair[0], .ready = on_builder, .owner = c};
-	if (c->builder_pid < 0) {
-		close_fd(&c->builder.fd);
-		return fail_sys(err, "fork");
-	}
-	loop_add(&c->builder, EPOLLIN);
-	return 0;
 }
 
 /* A container that was built ahead takes the new one's id, files and limits. */
@@ -248,6 +216,8 @@ static int adopt(struct container *c, const char *prepared, struct error *err)
 
 	if (!from || !from->ready)
 		return fail(err, HP_E_NOT_FOUND, 0, "no container %s", prepared);
+	if (!from->spec.devices != !c->spec.devices)
+		return fail(err, HP_E_MALFORMED, 0, "container %s has other devices", prepared);
 	if (from->spec.file_count != c->spec.file_count)
 		return fail(err, HP_E_MALFORMED, 0, "container %s has other files", prepared);
 	for (size_t i = 0; i < c->spec.file_count; i++) {
@@ -268,17 +238,18 @@ int container_create(const struct frame *f, struct error *err)
 	struct container *c = xcalloc(1, sizeof *c);
 	struct cursor cur = {f->body, f->body + f->len};
 	cleanup_free char *prepared = NULL;
+	static unsigned created;
 	struct attr a;
 	int r;
 
-	c->mount_ns = c->cgroup = c->builder.fd = -1;
+	c->mount_ns = c->cgroup = -1;
 	c->request = f->id;
 	c->asked_ns = now_ns();
 	c->id = xstrndup("", 0);
 	while ((r = attr_next(&cur, &a, err)) > 0)
 		if ((r = parse_attr(&a, c, &prepared, err)) < 0)
 			break;
-	c->place = xstrndup(c->id, strlen(c->id));
+	c->place = xasprintf("c%u", ++created);
 	if (r == 0 && (!id_is_safe(c->id) || !c->spec.image_disk || !c->spec.image_fstype))
 		r = fail(err, HP_E_MALFORMED, 0, "a container needs an id and an image disk");
 	if (r == 0 && container_find(c->id))
@@ -293,8 +264,10 @@ int container_create(const struct frame *f, struct error *err)
 	if (r == 0)
 		r = cgroup_create(c, err);
 	if (r == 0)
-		r = start_builder(c, err);
+		r = task_start(build, on_built, c, err);
 	if (r < 0) {
+		if (c->cgroup >= 0)
+			cgroup_remove(c->place);
 		container_free(c);
 		return -1;
 	}
@@ -330,20 +303,14 @@ int container_delete(const struct frame *f, struct error *err)
 {
 	uint64_t unused;
 	struct container *c = named(f, &unused, err);
-	cleanup_free char *image = NULL, *scratch = NULL;
 
 	if (!c)
 		return -1;
 	if (process_any_alive(c))
 		return fail(err, HP_E_STATE, 0, "container %s has running processes", c->id);
-	container_kill_all(c);
-	rootfs_unmount(c);
-	image = xstrndup(c->spec.image_disk, strlen(c->spec.image_disk));
-	scratch = c->spec.scratch_disk ? xstrndup(c->spec.scratch_disk, strlen(c->spec.scratch_disk)) : NULL;
-	container_free(c);
-	if (disk_settle(image, err) < 0 || (scratch && disk_settle(scratch, err) < 0))
-		return -1;
-	send_reply(f->id);
+	c->request = f->id;
+	unlink_container(c); /* another of this id may be made from now on */
+	container_remove(c);
 	return 0;
 }
 
@@ -357,15 +324,7 @@ int container_freeze(const struct frame *f, struct error *err)
 		return -1;
 	if (fd < 0 || write(fd, freeze ? "1" : "0", 1) < 0)
 		return fail_sys(err, "cgroup.freeze");
+	c->frozen = freeze != 0;
 	send_reply(f->id);
 	return 0;
-}
-
-void container_sync_all(void)
-{
-	for (struct container *c = containers; c; c = c->next)
-		if (c->ready)
-			rootfs_freeze_scratch(c);
-	volumes_freeze();
-	sync();
 }

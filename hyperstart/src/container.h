@@ -5,11 +5,13 @@
 
 #include "channel.h"
 #include "loop.h"
+#include "task.h"
 
-#define RUN_DIR     "/run/hyper"
-#define CGROUP_ROOT "/sys/fs/cgroup"
-#define VOLUME_DIR  RUN_DIR "/volumes"
-#define SHM_DIR     RUN_DIR "/shm"
+#define RUN_DIR      "/run/hyper"
+#define CGROUP_ROOT  "/sys/fs/cgroup"
+#define CGROUP_TOOLS CGROUP_ROOT "/tools"
+#define VOLUME_DIR   RUN_DIR "/volumes"
+#define SHM_DIR      RUN_DIR "/shm"
 
 struct mount_spec {
 	char *type, *source, *target, *data;
@@ -29,7 +31,7 @@ struct pair {
 
 struct container_spec {
 	char *image_disk, *image_fstype, *scratch_disk;
-	uint64_t readonly, memory_max, cpu_max, pids_max;
+	uint64_t readonly, devices, memory_max, cpu_max, pids_max;
 	struct mount_spec *mounts;
 	size_t mount_count;
 	struct file_spec *files;
@@ -42,14 +44,13 @@ struct container_spec {
 struct container {
 	struct container *next;
 	char *id;
-	char *place; /* directory below RUN_DIR and the cgroup root: its first id */
+	char *place; /* directory below RUN_DIR and the cgroup root; its id may change, this does not */
 	struct container_spec spec;
-	struct source builder; /* status of the process that builds the mounts */
-	pid_t builder_pid;
-	uint32_t request; /* answered when the builder is done */
+	uint32_t request; /* answered when it is built, or removed */
 	uint64_t asked_ns;
 	int mount_ns, cgroup;
-	bool ready;
+	bool ready, frozen;
+	struct error failure; /* why it could not be built */
 };
 
 struct container *container_find(const char *id);
@@ -59,15 +60,23 @@ int container_delete(const struct frame *f, struct error *err);
 int container_freeze(const struct frame *f, struct error *err);
 void container_kill_all(struct container *c);
 uint64_t container_oom_kills(const struct container *c);
-/* Makes what was written safe: no process of a container may be left. */
-void container_sync_all(void);
+void container_free(struct container *c);
+
+/* removal.c: what may have to wait for a container's processes and disks, in children */
+void container_remove(struct container *c);
+int containers_settle(task_done *done, struct error *err);
 
 /* cgroup.c */
 int cgroup_setup(void);
 int cgroup_create(struct container *c, struct error *err);
 int cgroup_limit(const struct container *c, const struct container_spec *limits, struct error *err);
-void cgroup_remove(struct container *c);
+/* Waits until nothing runs in it: never in PID 1. False: it did not come to that. */
+bool cgroup_wait_empty(const char *place, int timeout_ms);
+void cgroup_remove(const char *place);
 uint64_t cgroup_number(const struct container *c, const char *file, const char *key);
+
+/* device.c */
+int devices_limit(int cgroup, struct error *err);
 
 /* rootfs.c: runs in the builder, ends in the container's root */
 int rootfs_mount(const struct container *c, struct error *err);

@@ -36,14 +36,6 @@
 
 static bool in_vm;
 
-static uint64_t monotonic_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static void hello(const struct frame *f, struct error *err)
 {
 	struct cursor c = {f->body, f->body + f->len};
@@ -89,6 +81,30 @@ static void list_processes(const struct frame *f, struct error *err)
 		process_list_answer(f->id, only);
 }
 
+static enum {
+	RUNNING,
+	ENDING,
+	SETTLED,
+	ENDED
+} life; /* SETTLED: all is written, the ends of processes are to be told */
+static uint32_t shutdown_request;
+
+static bool any_alive(void)
+{
+	for (struct container *c = container_first(); c; c = c->next)
+		if (process_any_alive(c))
+			return true;
+	return false;
+}
+
+static void end(void)
+{
+	life = ENDED;
+	send_reply(shutdown_request);
+	if (!in_vm)
+		loop_stop();
+}
+
 static void reap(void)
 {
 	int status;
@@ -96,29 +112,45 @@ static void reap(void)
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		process_reaped(pid, status);
+	if (life == SETTLED && !any_alive())
+		end();
+}
+
+static void on_settled(void *arg, pid_t pid, const struct task_report *report)
+{
+	(void)arg;
+	(void)pid;
+	life = SETTLED;
+	if (report->err.code) { /* the host shall not wait for what does not end */
+		log_line("%s", report->err.message);
+		end();
+	} else {
+		reap();
+	}
 }
 
 /* Everything ends, what was written is safe, and the host may end the VM. */
-static void shut_down(const struct frame *f)
+static int shut_down(const struct frame *f, struct error *err)
 {
-	struct timespec tick = {.tv_nsec = 1000000};
-
+	shutdown_request = f->id; /* another connection may ask again */
+	if (life == ENDED)
+		send_reply(f->id);
+	if (life != RUNNING)
+		return 0;
 	for (struct container *c = container_first(); c; c = c->next)
 		container_kill_all(c);
-	for (int i = 0; i < 2000; i++) {
-		bool alive = false;
+	if (containers_settle(on_settled, err) < 0)
+		return -1;
+	life = ENDING;
+	return 0;
+}
 
-		reap();
-		for (struct container *c = container_first(); c; c = c->next)
-			alive |= process_any_alive(c) || cgroup_number(c, "cgroup.events", "populated") != 0;
-		if (!alive)
-			break;
-		nanosleep(&tick, NULL);
-	}
-	container_sync_all();
-	send_reply(f->id);
-	if (!in_vm)
-		loop_stop();
+/* A machine that ends begins nothing. */
+static int start_something(const struct frame *f, struct error *err)
+{
+	if (life != RUNNING)
+		return fail(err, HP_E_STATE, 0, "the machine is being shut down");
+	return f->type == HP_CONTAINER_CREATE ? container_create(f, err) : process_start(f, err);
 }
 
 static void on_frame(const struct frame *f)
@@ -129,16 +161,16 @@ static void on_frame(const struct frame *f)
 	switch (f->type) {
 	case HP_HELLO: hello(f, &err); break;
 	case HP_POD_SETUP: r = pod_setup(f, &err); break;
-	case HP_CONTAINER_CREATE: r = container_create(f, &err); break;
+	case HP_CONTAINER_CREATE:
+	case HP_PROCESS_START: r = start_something(f, &err); break;
 	case HP_CONTAINER_DELETE: r = container_delete(f, &err); break;
 	case HP_CONTAINER_FREEZE: r = container_freeze(f, &err); break;
-	case HP_PROCESS_START: r = process_start(f, &err); break;
 	case HP_PROCESS_SIGNAL: r = process_signal(f, &err); break;
 	case HP_PROCESS_RESIZE: r = process_resize(f, &err); break;
 	case HP_PROCESS_RELEASE: r = process_release(f, &err); break;
 	case HP_STATS: stats_answer(f->id); break;
 	case HP_PROCESS_LIST: list_processes(f, &err); break;
-	case HP_SHUTDOWN: shut_down(f); break;
+	case HP_SHUTDOWN: r = shut_down(f, &err); break;
 	case HP_DATA: r = process_data(f, &err); break;
 	case HP_WINDOW: r = process_window(f, &err); break;
 	default: r = fail(&err, HP_E_UNKNOWN, 0, "no request %u", f->type);

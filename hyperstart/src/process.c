@@ -184,6 +184,8 @@ int process_start(const struct frame *f, struct error *err)
 
 	if (r == 0 && s.container && (!(c = container_find(s.container)) || !c->ready))
 		r = fail(err, HP_E_NOT_FOUND, 0, "no container %s", s.container);
+	if (r == 0 && c && c->frozen && !s.builtin) /* it would freeze too, on its way */
+		r = fail(err, HP_E_STATE, 0, "container %s is paused", s.container);
 	if (r == 0 && process_find(f->id))
 		r = fail(err, HP_E_EXISTS, 0, "process %u exists", f->id);
 	if (r == 0) {

@@ -3,6 +3,8 @@
 #ifndef PROCESS_H
 #define PROCESS_H
 
+#include <linux/capability.h>
+
 #include "container.h"
 #include "stream.h"
 
@@ -15,7 +17,7 @@ struct rlimit_spec {
 struct process_spec {
 	char *container, *cwd, *user;
 	struct strings args, env, groups;
-	uint64_t tty, rows, columns, want_stdin, caps, no_new_privs, main, builtin, rehearsal;
+	uint64_t tty, rows, columns, want_stdin, caps, no_new_privs, main, builtin, rehearsal, seccomp;
 	bool has_caps;
 	struct rlimit_spec rlimits[MAX_RLIMITS];
 	size_t rlimit_count;
@@ -72,14 +74,28 @@ _Noreturn void child_main(const struct process_spec *s, const struct container *
 /* rehearsal.c */
 int rehearsal_begin(struct error *err);
 
+/* Gives up all but these CAP_* bits and the calls that Docker's profile grants with them, for good. */
+int child_confine(uint64_t caps, struct error *err);
+
 /* builtin.c: what runs in a child instead of a program; returns an exit status */
 typedef int builtin_main(const struct strings *args);
-builtin_main *builtin_find(uint64_t number);
+struct builtin {
+	builtin_main *main;
+	uint64_t caps; /* that it needs */
+	const char
+	        *root_dir; /* below the directory of the container that ARG[0] names: its root; NULL: none of its own */
+	bool unconfined;
+};
+const struct builtin *builtin_find(uint64_t number);
 
-builtin_main volume_mount_main, volume_unmount_main, diff_main, tcp_main, http_main, firewall_main;
+builtin_main volume_mount_main, volume_unmount_main, tcp_main, http_main, firewall_main;
 
 /* archive_create.c, archive_extract.c */
 int archive_create(const char *path, bool follow, int out);
 int archive_extract(const char *dir, int in);
+#define ARCHIVE_READ_CAPS (1ull << CAP_DAC_READ_SEARCH)
+#define ARCHIVE_WRITE_CAPS                                                                                             \
+	(1ull << CAP_CHOWN | 1ull << CAP_DAC_OVERRIDE | 1ull << CAP_FOWNER | 1ull << CAP_FSETID | 1ull << CAP_MKNOD |  \
+	 1ull << CAP_SETFCAP)
 
 #endif

@@ -39,6 +39,7 @@ static int parse_attr(const struct attr *a, struct process_spec *s, struct error
 	case HP_T_NO_NEW_PRIVS: return attr_u64(a, &s->no_new_privs, err);
 	case HP_T_MAIN: return attr_u64(a, &s->main, err);
 	case HP_T_REHEARSAL: return attr_u64(a, &s->rehearsal, err);
+	case HP_T_SECCOMP: return attr_u64(a, &s->seccomp, err);
 	case HP_T_BUILTIN: return attr_u64(a, &s->builtin, err);
 	case HP_T_RLIMIT: return parse_rlimit(a, s, err);
 	case HP_T_CAPS: s->has_caps = true; return attr_u64(a, &s->caps, err);
@@ -54,6 +55,8 @@ int process_spec_parse(struct cursor cur, struct process_spec *s, struct error *
 	while ((r = attr_next(&cur, &a, err)) > 0)
 		if (parse_attr(&a, s, err) < 0)
 			return -1;
+	if (r == 0 && s->seccomp > HP_SECCOMP_DEFAULT)
+		return fail(err, HP_E_MALFORMED, 0, "no seccomp profile %llu", (unsigned long long)s->seccomp);
 	if (r == 0 && s->args.n == 0)
 		return fail(err, HP_E_MALFORMED, 0, "a process needs at least one argument");
 	return r;

@@ -38,9 +38,10 @@ int rootfs_mount(const struct container *c, struct error *err)
 	cleanup_free char *upper = xasprintf("%s/upper", scratch);
 	cleanup_free char *work = xasprintf("%s/work", scratch);
 	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->place);
-	/* metacopy stays off: an upper layer written by one image must not be
+	/* xino: one device number for all files, or `du -x` and `find -xdev` would pass most of them over.
+	 * metacopy stays off: an upper layer written by one image must not be
 	 * trusted to redirect into another. */
-	cleanup_free char *options = xasprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work);
+	cleanup_free char *options = xasprintf("xino=auto,lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work);
 	struct stat st;
 
 	if (mount_disk(c->spec.image_disk, lower, c->spec.image_fstype, MS_RDONLY, NULL, err) < 0)
@@ -129,10 +130,15 @@ static int mount_standard(struct error *err)
 	        {"mqueue", "mqueue", "/dev/mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
 	        {"cgroup2", "cgroup", "/sys/fs/cgroup", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC},
 	};
+	struct stat st;
 
-	for (size_t i = 0; i < ARRAY_LEN(standard); i++)
+	for (size_t i = 0; i < ARRAY_LEN(standard); i++) {
+		/* Through a link of the image they would lie where nothing masks their paths. */
+		if (lstat(standard[i].target, &st) == 0 && !S_ISDIR(st.st_mode))
+			return fail(err, HP_E_SYSTEM, 0, "%s of the image is no directory", standard[i].target);
 		if (mount_at(&standard[i], err) < 0)
 			return -1;
+	}
 	return make_devices(err);
 }
 

@@ -3,6 +3,12 @@
 #ifndef TAR_H
 #define TAR_H
 
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "wire.h"
+
 #include <stdint.h>
 
 #define TAR_BLOCK 512
@@ -12,5 +18,29 @@ struct tar_header {
 	char type, link[100], magic[8], uname[32], gname[32], major[8], minor[8], prefix[155], pad[12];
 };
 _Static_assert(sizeof(struct tar_header) == TAR_BLOCK, "a tar header is one block");
+
+#define MAX_XATTRS 32
+
+struct tar_xattr {
+	char *name;
+	struct buffer value;
+};
+
+struct tar_entry {
+	char *path, *link;
+	uint64_t size, mode, uid, gid, major, minor;
+	struct timespec mtime;
+	char type; /* as in the header; '0' for a file of an old archive */
+	struct tar_xattr xattrs[MAX_XATTRS];
+	size_t xattr_count;
+	bool has_size, has_uid, has_gid, has_mtime;
+};
+
+/* tar_read.c: touches nothing but the stream; what is wrong is said on stderr */
+int tar_next(int in, struct tar_entry *e); /* 1: an entry, its content follows; 0: the end; -1: error */
+int tar_skip(int in, uint64_t len);
+int tar_malformed(const char *what); /* -1 */
+uint64_t tar_padding(uint64_t size);
+void tar_reset(struct tar_entry *e);
 
 #endif

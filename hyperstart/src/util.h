@@ -65,5 +65,6 @@ int read_all(int fd, void *data, size_t len); /* 1 all, 0 end, -1 */
 int set_flags(int fd, bool nonblock);
 
 uint64_t now_ns(void); /* since the epoch */
+uint64_t monotonic_ms(void);
 
 #endif

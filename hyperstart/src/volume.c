@@ -259,23 +259,30 @@ static bool is_empty(const char *path)
 /* What the image has at the mount point goes into an empty volume, owner and mode included. */
 static int copy_up(int from, const char *target, struct error *err)
 {
-	int pipe_fds[2], status = 0, r;
-	pid_t pid;
+	int pipe_fds[2], status[2] = {1, 1};
+	pid_t pid[2];
 
 	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
 		return fail_sys(err, "pipe");
-	pid = fork();
-	if (pid == 0) {
-		close(pipe_fds[0]);
+	for (int writes = 0; writes < 2; writes++) {
+		pid[writes] = fork();
+		if (pid[writes] != 0)
+			continue;
+		close(pipe_fds[!writes]);
+		if (child_confine(writes ? ARCHIVE_READ_CAPS : ARCHIVE_WRITE_CAPS, err) < 0)
+			_exit(1);
 		/* What the volume now hides is reached by its descriptor only. */
-		_exit(fchdir(from) < 0 || archive_create(".", false, pipe_fds[1]));
+		_exit(writes ? fchdir(from) < 0 || archive_create(".", false, pipe_fds[1])
+		             : archive_extract(target, pipe_fds[0]));
 	}
-	close(pipe_fds[1]);
-	r = pid < 0 ? -1 : archive_extract(target, pipe_fds[0]);
 	close(pipe_fds[0]);
-	if (pid > 0)
-		waitpid(pid, &status, 0);
-	return r || status ? fail(err, HP_E_SYSTEM, 0, "filling the volume of %s from the image failed", target) : 0;
+	close(pipe_fds[1]);
+	for (int i = 0; i < 2; i++)
+		if (pid[i] > 0)
+			waitpid(pid[i], &status[i], 0);
+	return status[0] || status[1]
+	               ? fail(err, HP_E_SYSTEM, 0, "filling the volume of %s from the image failed", target)
+	               : 0;
 }
 
 static int make_mount_point(int tree, const char *target)

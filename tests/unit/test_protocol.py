@@ -32,6 +32,7 @@ def test_numbers_are_the_headers(repository: Path) -> None:
         ("hp_tag", "HP_T_", constants.Tag),
         ("hp_error", "HP_E_", constants.GuestCode),
         ("hp_builtin", "HP_B_", constants.Builtin),
+        ("hp_seccomp", "HP_SECCOMP_", constants.Seccomp),
     ):
         body = re.search(rf"enum {kind} \{{(.*?)\n\}};", header, re.S)
         assert body

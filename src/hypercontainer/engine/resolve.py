@@ -15,6 +15,7 @@ from ..model.signals import RLIMITS, UNLIMITED, capability_mask, parse_signal
 from ..model.specs import MEMORY_DEFAULT, MEMORY_MIN, MIB, ContainerSpec, ExecSpec, Ulimit
 from ..model.status import Container, Process
 from ..model.units import format_binary
+from ..protocol.constants import Seccomp
 from ..protocol.messages import GuestContainer, GuestFile, GuestMount, GuestProcess
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -136,7 +137,7 @@ def rehearsal_of(config: dict[str, Any]) -> GuestProcess | None:
     except InvalidArgument:
         return None
     return GuestProcess(args=tuple(process.args), env=tuple(process.env), cwd=process.cwd, user=process.user,
-                        capabilities=capability_mask([], []), rehearsal=True)  # fmt: skip
+                        capabilities=capability_mask([], []), seccomp=Seccomp.DEFAULT, rehearsal=True)  # fmt: skip
 
 
 def machine_size(specs: list[ContainerSpec], *, vcpus: int = 0, memory: int = 0) -> tuple[int, int]:
@@ -190,6 +191,7 @@ def guest_container(
         cpu_max=int(spec.resources.cpus * 100_000),
         pids_max=spec.resources.pids,
         prepared=prepared,
+        devices=spec.privileged,
     )
 
 
@@ -215,6 +217,7 @@ def main_process(container: Container, size: tuple[int, int]) -> GuestProcess:
         stdin=spec.stdin,
         capabilities=None if spec.privileged else capability_mask(spec.cap_add, spec.cap_drop),
         no_new_privs=spec.no_new_privileges,
+        seccomp=_seccomp(spec, privileged=spec.privileged),
         rlimits=_rlimits(spec.ulimits),
         main=True,
     )
@@ -241,8 +244,13 @@ def exec_process(container: Container, spec: ExecSpec, size: tuple[int, int]) ->
         capabilities=None
         if spec.privileged or container.spec.privileged
         else capability_mask(container.spec.cap_add, container.spec.cap_drop),
+        seccomp=_seccomp(container.spec, privileged=spec.privileged or container.spec.privileged),
         rlimits=_rlimits(container.spec.ulimits),
     )
+
+
+def _seccomp(spec: ContainerSpec, *, privileged: bool) -> Seccomp:
+    return Seccomp.UNCONFINED if privileged or spec.seccomp == "unconfined" else Seccomp.DEFAULT
 
 
 def _rlimits(limits: list[Ulimit]) -> tuple[tuple[int, int, int], ...]:

@@ -38,7 +38,7 @@ _OPTIONS = [
     click.option("--sysctl", multiple=True, metavar="NAME=VALUE", help="Set a kernel parameter of the pod."),
     click.option("--cap-add", multiple=True, help="Add a capability, or ALL."),
     click.option("--cap-drop", multiple=True, help="Drop a capability, or ALL."),
-    click.option("--security-opt", multiple=True, metavar="no-new-privileges", help="Let no program gain privileges by set-user-ID."),
+    click.option("--security-opt", multiple=True, metavar="OPTION", help="no-new-privileges: let no program gain privileges by set-user-ID; seccomp=unconfined: filter no system call."),
     click.option("--stop-signal", default="", help="Signal that asks the process to end [default: the image's, or TERM]."),
     click.option("--stop-timeout", type=click.IntRange(min=0), default=10, help="Seconds between that signal and KILL."),
     click.option("-p", "--publish", multiple=True, metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="Publish a port or a range."),
@@ -126,11 +126,25 @@ def parse_ulimit(text: str) -> Ulimit:
     return parsed
 
 
-def _no_new_privileges(options: tuple[str, ...]) -> bool:
+_SECURITY: dict[str, dict[str, Any]] = {
+    "no-new-privileges": {"no_new_privileges": True},
+    "no-new-privileges:true": {"no_new_privileges": True},
+    "no-new-privileges=true": {"no_new_privileges": True},
+    "no-new-privileges:false": {"no_new_privileges": False},
+    "seccomp=unconfined": {"seccomp": "unconfined"},
+    "seccomp=builtin": {"seccomp": "default"},
+}
+
+
+def _security(options: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a ContainerSpec that --security-opt sets; a later one counts."""
+    out: dict[str, Any] = {}
     for option in options:
-        if option not in ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true", "no-new-privileges:false"):
-            raise InvalidArgument(f"unknown security option {option!r}", hint="known is no-new-privileges")
-    return any(not o.endswith("false") for o in options)
+        if option not in _SECURITY:
+            hint = "known are no-new-privileges, seccomp=unconfined and seccomp=builtin"
+            raise InvalidArgument(f"unknown security option {option!r}", hint=hint)
+        out |= _SECURITY[option]
+    return out
 
 
 def parse_ports(publish: tuple[str, ...]) -> list[PortMapping]:
@@ -211,7 +225,7 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         sysctls=pairs(o["sysctl"], "sysctl", need_value=True),
         cap_add=list(o["cap_add"]),
         cap_drop=list(o["cap_drop"]),
-        no_new_privileges=_no_new_privileges(o["security_opt"]),
+        **_security(o["security_opt"]),
         ports=parse_ports(o["publish"]),
         **networking(o),
         stop_signal=o["stop_signal"],

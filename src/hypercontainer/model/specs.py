@@ -19,6 +19,7 @@ MEMORY_DEFAULT = 256 * MIB
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
 PullPolicy = Literal["missing", "always", "never"]
 Isolation = Literal["default", "fresh"]
+SeccompProfile = Literal["default", "unconfined"]
 
 
 class Ulimit(Model, frozen=True, kw_only=True):
@@ -190,6 +191,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     cap_add: list[str] = field(default_factory=list)
     cap_drop: list[str] = field(default_factory=list)
     no_new_privileges: bool = False
+    seccomp: SeccompProfile = "default"  # Docker's default profile; a privileged container has none
     ports: list[PortMapping] = field(default_factory=list)
     network: str = ""  # user, none, a network's name, cni:NAME; "" is the daemon's default
     networks: list[NetworkRequest] = field(default_factory=list)  # in full, or several

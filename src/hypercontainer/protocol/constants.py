@@ -133,6 +133,8 @@ class Tag(IntEnum):
     END = 83
     PREPARED = 84
     REHEARSAL = 85
+    DEVICES = 86
+    SECCOMP = 87
 
 
 class GuestCode(IntEnum):
@@ -145,6 +147,13 @@ class GuestCode(IntEnum):
     EXISTS = 5
     STATE = 6
     EXEC = 7
+
+
+class Seccomp(IntEnum):
+    """What filters a process's system calls."""
+
+    UNCONFINED = 0
+    DEFAULT = 1
 
 
 class Builtin(IntEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .constants import Builtin, Tag
+from .constants import Builtin, Seccomp, Tag
 from .wire import Attrs, decode_attrs, number, text
 
 
@@ -80,6 +80,7 @@ class GuestContainer:
     cpu_max: int = 0  # microseconds per 100 ms
     pids_max: int = 0
     prepared: str = ""  # the container that it is made of
+    devices: bool = False  # it may open any device
 
     def attrs(self) -> Attrs:
         out: Attrs = [
@@ -93,6 +94,7 @@ class GuestContainer:
         ]
         out += [(Tag.SCRATCH_DISK, self.scratch_disk)] if self.scratch_disk else []
         out += [(Tag.PREPARED, self.prepared)] if self.prepared else []
+        out += [(Tag.DEVICES, 1)] if self.devices else []
         out += [(Tag.MOUNT, m.attrs()) for m in self.mounts]
         out += [(Tag.FILE, f.attrs()) for f in self.files]
         out += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in self.sysctls]
@@ -119,6 +121,7 @@ class GuestProcess:
     rlimits: tuple[tuple[int, int, int], ...] = ()  # number, soft, hard
     main: bool = False
     builtin: Builtin | None = None
+    seccomp: Seccomp = Seccomp.UNCONFINED
     rehearsal: bool = False  # it is killed at its first system call with an effect
 
     def attrs(self) -> Attrs:
@@ -139,6 +142,8 @@ class GuestProcess:
             out += [(Tag.ROWS, self.rows), (Tag.COLUMNS, self.columns)]
         if self.capabilities is not None:
             out.append((Tag.CAPS, self.capabilities))
+        if self.seccomp:
+            out.append((Tag.SECCOMP, int(self.seccomp)))
         if self.builtin:
             out.append((Tag.BUILTIN, int(self.builtin)))
         return out + [(Tag.RLIMIT, [(Tag.ID, i), (Tag.SOFT, s), (Tag.HARD, h)]) for i, s, h in self.rlimits]

@@ -16,6 +16,7 @@ from ...hypervisor.driver import AnyNetwork, Disk, Driver, Machine, MachineConfi
 from ...model.pods import SHM_DEFAULT
 from ...model.signals import capability_mask
 from ...network import tap, usermode
+from ...protocol.constants import Seccomp
 from ...protocol.messages import GuestContainer, GuestFile, GuestProcess, Interface
 from ...sys.files import remove_tree
 from .. import resolve
@@ -152,7 +153,9 @@ async def exercise(session: GuestSession, shape: Shape) -> None:
     """
     await introduce(session, shape)
     await session.create_container(bare(_EXERCISE, shape))
-    process = GuestProcess(args=(PROGRAM, "--version"), container=_EXERCISE, capabilities=capability_mask([], []), main=True)
+    process = GuestProcess(
+        args=(PROGRAM, "--version"), container=_EXERCISE, capabilities=capability_mask([], []), seccomp=Seccomp.DEFAULT, main=True
+    )
     done = await run_process(session, process)
     if done.status:
         raise Unavailable(f"the factory's program ended with status {done.status}: {done.errors}")

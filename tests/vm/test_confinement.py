@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a container may do to the kernel that it shares with its pod: devices, system calls, archives."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.engine.engine import Engine
+from hypercontainer.errors import HyperError
+from hypercontainer.model.specs import InjectedFile
+from hypercontainer.podfile import strict
+
+from .conftest import DEADLINE, Lab
+from .test_factory import fresh_ones, ready, started  # noqa: F401 - a fixture
+
+SLEEP = ("sleep", "1000")
+
+
+async def running(lab: Lab, *command: str, **how: object) -> str:
+    id_ = await lab.create(*(command or SLEEP), **how)
+    await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
+    return id_
+
+
+async def exported(engine: Engine, id_: str) -> set[str]:
+    data = b"".join([chunk async for chunk in engine.archives.export(id_)])
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {m.name for m in tar}
+
+
+async def test_diff_and_export_of_a_machine_of_the_factory(fresh_ones: str, lab: Lab) -> None:  # noqa: F811
+    """A container that was built ahead has another id than its directory."""
+    await ready(lab, fresh_ones)
+    id_ = await running(lab)
+    assert started(lab)[fresh_ones] >= 1
+    assert (await lab.exec(id_, "sh", "-c", "echo new > /etc/new; rm /etc/passwd")).code == 0
+    changes = {(c.kind, c.path) for c in await lab.engine.archives.changes(id_)}
+    assert {("A", "/etc/new"), ("D", "/etc/passwd")} <= changes
+    names = await exported(lab.engine, id_)
+    assert "./etc/new" in names and "./etc/passwd" not in names and "./bin/busybox" in names
+
+
+# -- devices -------------------------------------------------------------------------
+
+
+async def test_no_disk_and_no_console_can_be_opened(lab: Lab) -> None:
+    """A node may be made anywhere (archives hold some); it opens nothing."""
+    result = await lab.sh(
+        "for d in $(awk 'NR>2 {print $1\":\"$2}' /proc/partitions); do disks=\"$disks b:$d\"; done; test -n \"$disks\" || exit 9;"
+        "for n in $disks c:1:1 c:1:11 c:4:64 c:5:1 c:229:0 c:10:237; do for dir in / /dev /dev/shm /tmp; do"
+        "  IFS=:; set -- $n; unset IFS; mknod $dir/x $1 $2 $3 || echo unmade $n;"
+        "  (dd if=$dir/x of=/dev/null bs=1 count=1 && echo read $n in $dir) 2>/dev/null;"
+        "  (: > $dir/x) 2>/dev/null && echo wrote $n in $dir; rm $dir/x; done; done;"
+        "for n in 1:3 1:5 1:7 1:9 5:0; do mknod /tmp/y c ${n%:*} ${n#*:}; (: < /tmp/y) 2>&1 | grep -v 'No such device or address'; rm /tmp/y; done;"
+        "echo x > /dev/null; head -c 1 /dev/urandom | wc -c",
+    )  # fmt: skip
+    assert (result.code, result.out, result.err) == (0, "1\n", "")
+
+
+async def test_a_clone_limits_devices_too(fresh_ones: str, lab: Lab) -> None:  # noqa: F811
+    await ready(lab, fresh_ones)
+    before = started(lab)[fresh_ones]
+    result = await lab.sh("mknod /tmp/k c 1 11 && (: > /tmp/k)")
+    assert started(lab)[fresh_ones] == before + 1
+    assert "Operation not permitted" in result.err
+
+
+async def test_a_privileged_container_opens_disks(lab: Lab) -> None:
+    result = await lab.sh(
+        "set -- $(awk 'NR==3 {print $1, $2}' /proc/partitions); mknod /tmp/x b $1 $2; head -c 4 /tmp/x | wc -c", privileged=True
+    )
+    assert result.out.strip() == "4", result.err
+
+
+# -- system calls ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """calls.c for 64 and for 32 bits."""
+    out = {}
+    for machine in ("x86_64", "x86"):
+        path = tmp_path_factory.mktemp("calls") / machine
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-musl", "-static", "-Os", "-D_GNU_SOURCE"]
+        subprocess.run([*command, "-o", path, Path(__file__).parent / "calls.c"], check=True)
+        out[machine] = path.read_bytes()
+    return out
+
+
+NEWUSER = 0x10000000
+FAMILY_ALG, FAMILY_VSOCK = 38, 40
+REFUSED = {  # number, arguments -> errno
+    "x86_64": {
+        "165,0,0,0": errno.EPERM,  # mount
+        f"272,{NEWUSER}": errno.EPERM,  # unshare
+        f"56,{NEWUSER}": errno.EPERM,  # clone
+        "435,0,0": errno.ENOSYS,  # clone3: libraries then use clone
+        "250,0": errno.EPERM,  # keyctl
+        "425,1,0": errno.EPERM,  # io_uring_setup
+        "323,0": errno.EPERM,  # userfaultfd
+        "321,0": errno.EPERM,  # bpf
+        "246,0": errno.EPERM,  # kexec_load
+        "135,0x40000": errno.EPERM,  # personality
+        f"41,{FAMILY_ALG},5": errno.EPERM,
+        f"41,{FAMILY_VSOCK},1": errno.EPERM,
+        "480,0": errno.ENOSYS,  # of no kernel that the profile knows
+        f"{0x40000000 + 39}": errno.ENOSYS,  # getpid by x32
+    },
+    "x86": {"21,0,0,0": errno.EPERM, f"310,{NEWUSER}": errno.EPERM, "435,0,0": errno.ENOSYS, "288,0": errno.EPERM, "480,0": errno.ENOSYS},
+}
+GRANTED = {
+    "x86_64": {"39": 0, "135,0xffffffff": 0, "41,2,1": 0, "158,0x1003,0": errno.EFAULT, "452,0,0": errno.ENOSYS},
+    "x86": {"20": 0, "136,0xffffffff": 0, "359,2,1": 0, "102,1,0": errno.EFAULT},
+}
+
+
+def probe(content: bytes) -> list[InjectedFile]:
+    return [InjectedFile(target="/calls", content=content)]
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "x86"])
+async def test_dockers_seccomp_profile(lab: Lab, calls: dict[str, bytes], machine: str) -> None:
+    expected = REFUSED[machine] | GRANTED[machine]
+    result = await lab.run("/calls", *expected, files=probe(calls[machine]))
+    assert dict(zip(expected, map(int, result.out.split()), strict=True)) == expected, result.err
+
+
+async def test_the_profile_follows_capabilities(lab: Lab, calls: dict[str, bytes]) -> None:
+    asked = ("165,0,0,0", "435,0,0", "250,0", "161,0")  # mount, clone3, keyctl, chroot
+    found = {}
+    for name, how in {
+        "root": {}, "admin": {"cap_add": ["SYS_ADMIN"]}, "less": {"cap_drop": ["SYS_CHROOT"]}, "unconfined": {"seccomp": "unconfined"},
+        "privileged": {"privileged": True},
+    }.items():  # fmt: skip
+        found[name] = (await lab.run("/calls", *asked, files=probe(calls["x86_64"]), **how)).out.split()
+    perm, sys_, fault, inval = (str(e) for e in (errno.EPERM, errno.ENOSYS, errno.EFAULT, errno.EINVAL))
+    assert found["root"] == [perm, sys_, perm, fault]
+    assert found["admin"][0] == fault and found["admin"][1:] == [inval, perm, fault]
+    assert found["less"] == [perm, sys_, perm, perm]
+    assert found["unconfined"] == found["privileged"] or found["unconfined"][1:] == found["privileged"][1:]
+    assert found["unconfined"][2] != perm
+
+
+async def test_main_process_and_exec_are_filtered(lab: Lab) -> None:
+    async def mode(*, exec_: bool = False, **how: object) -> str:
+        show = ("grep", "Seccomp:", "/proc/self/status")
+        if not exec_:
+            return (await lab.run(*show, **how)).out.split()[1]
+        id_ = await running(lab)
+        return (await lab.exec(id_, *show, **how)).out.split()[1]
+
+    assert [await mode(), await mode(exec_=True), await mode(user="1000")] == ["2", "2", "2"]
+    assert [await mode(privileged=True), await mode(exec_=True, privileged=True), await mode(seccomp="unconfined")] == ["0", "0", "0"]
+
+
+# -- pauses, and trouble in a neighbour ------------------------------------------------------
+
+
+async def test_files_are_copied_while_paused(lab: Lab) -> None:
+    id_ = await running(lab)
+    await lab.engine.containers.pause(id_)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo("put")
+        member.size, member.mtime = 4, 1_000_000_000
+        tar.addfile(member, io.BytesIO(b"late"))
+
+    async def data():  # type: ignore[no-untyped-def]
+        yield archive.getvalue()
+
+    async with asyncio.timeout(DEADLINE / 2):
+        await lab.engine.archives.write(id_, "/tmp", data())
+        got = b"".join([chunk async for chunk in lab.engine.archives.read(id_, "/tmp/put", follow=False)])
+    with tarfile.open(fileobj=io.BytesIO(got)) as tar:
+        assert tar.extractfile("put").read() == b"late"  # type: ignore[union-attr]
+    session = lab.engine.containers.runtime(lab.engine.registry.container(id_)).session
+    await lab.engine.containers.unpause(id_)
+    await session.freeze_container(id_[:12], True)  # by itself, behind the engine's back
+    with pytest.raises(HyperError, match="paused"):
+        async with asyncio.timeout(DEADLINE / 2):
+            await lab.exec(id_, "true")
+    await session.freeze_container(id_[:12], False)
+    assert (await lab.exec(id_, "cat", "/tmp/put")).out == "late"
+
+
+async def test_a_neighbour_is_answered_while_a_container_is_removed(lab: Lab) -> None:
+    """Something holds the removed one's disk: the guest waits for that, its other containers do not."""
+    pod = strict.decode({"id": "p", "exitPolicy": "continue", "containers": [
+        {"name": "gone", "image": "busybox", "command": ["sleep", "1000"]},
+        {"name": "other", "image": "busybox", "command": ["sleep", "1000"], "privileged": True},
+    ]})  # fmt: skip
+    made = await lab.engine.create_pod(pod)
+    await asyncio.wait_for(lab.engine.pods.start(made.pod.id), DEADLINE)
+    try:
+        gone = lab.engine.registry.container("gone")
+        session = lab.engine.containers.runtime(gone).session
+        pid = next(p.pid for p in await session.processes(gone.id[:12]))
+        holder = await lab.exec("other", "sh", "-c", f"(cd /proc/{pid}/root/etc && exec sleep 1000) >/dev/null 2>&1 & echo $!")
+        await lab.engine.containers.kill("gone", "KILL")
+        await asyncio.wait_for(lab.engine.containers.life(gone).stopped.wait(), DEADLINE)
+        deletion = asyncio.ensure_future(session.delete_container(gone.id[:12]))
+        answered = asyncio.ensure_future(lab.exec("other", "echo", "here"))
+        done, _ = await asyncio.wait({deletion, answered}, timeout=DEADLINE, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {answered} and answered.result().out == "here\n"
+        assert (await lab.exec("other", "kill", "-9", holder.out.strip())).code == 0
+        await asyncio.wait_for(deletion, DEADLINE)
+    finally:
+        await lab.engine.pods.remove(made.pod.id, force=True)
