@@ -13,6 +13,7 @@ from .. import API_VERSION, __version__
 from ..guest.initramfs import hyperstart_path, hyperstart_version
 from ..hypervisor.driver import Driver
 from ..images.layout import StoredImage
+from ..images.limits import Limits
 from ..images.progress import Progress
 from ..images.store import ImageStore
 from ..kernel.locate import Kernel
@@ -58,6 +59,7 @@ class Settings:
     log_files: int
     boot_timeout: float  # seconds
     insecure_registries: frozenset[str]
+    images: Limits = field(default_factory=Limits)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     virtiofs: bool = True  # off: no directories of the host; for daemons of users: QEMU serves them, over 9p
     factory: FactorySettings = field(default_factory=FactorySettings)
@@ -75,7 +77,9 @@ class Engine:
         self.events = Events()
         self._database = Database(paths.database)
         self.registry = Registry(self._database)
-        self.images = ImageStore(paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use)
+        self.images = ImageStore(
+            paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images
+        )  # fmt: skip
         secrets = Secrets(paths)
         networks = self.networks = Networks(self.registry, settings.network, self.events)
         virtiofs = settings.virtiofs and driver.capabilities.virtiofs
@@ -212,7 +216,7 @@ class Engine:
             pods=len(self.registry.pods()),
             containers=len(containers),
             running=sum(c.state.status is ContainerStatus.RUNNING for c in containers),
-            images=len(self.images.describe_all()),
+            images=self.images.count(),
             driver=f"{self.driver.name} {self.driver.version()}",
             accelerator=accelerator,
             accelerator_reason=reason,

@@ -12,10 +12,12 @@ import msgspec
 from msgspec import Meta
 
 from ..errors import InvalidArgument
+from ..images.limits import Limits
 from ..model.units import parse_size
 from ..sys.private import require_private
 from ..volumes.scratch import DEFAULT_SIZE
 
+_LAYERS_MAX = 900  # each is an open file while an image is converted
 SYSTEM_FILE = Path("/etc/hyper/hyperd.toml")
 
 
@@ -54,6 +56,12 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     log_max_files: Annotated[int, Meta(ge=1)] = 3
     scratch_size: str = f"{DEFAULT_SIZE >> 30}g"
     insecure_registries: list[str] = []
+    image_size: str = f"{Limits.size >> 30}g"  # of an image's files, and of its uncompressed layers
+    image_files: Annotated[int, Meta(ge=1)] = Limits.files
+    image_layers: Annotated[int, Meta(ge=1, le=_LAYERS_MAX)] = Limits.layers
+    image_ratio: Annotated[int, Meta(ge=1)] = Limits.ratio  # uncompressed bytes for a compressed one
+    image_memory: str = f"{Limits.memory >> 20}m"  # of each process that converts it
+    image_time: Annotated[float, Meta(gt=0)] = Limits.time  # seconds that this may take
     network: str = ""  # of pods that name none: bridge, user, none; "" is bridge for root, where the host allows it
     bridge: str = "hyper0"
     bridge_subnet: str = "192.168.123.0/24"
@@ -82,6 +90,13 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def log_bytes(self) -> int:
         return parse_size(self.log_max_size)
+
+    @property
+    def image_limits(self) -> Limits:
+        return Limits(
+            size=parse_size(self.image_size), files=self.image_files, ratio=self.image_ratio, layers=self.image_layers,
+            memory=parse_size(self.image_memory), time=self.image_time,
+        )  # fmt: skip
 
     @property
     def factory_bytes(self) -> int:
@@ -113,7 +128,7 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
     settings |= {k: v for k, v in overrides.items() if v not in (None, ())}
     try:
         config = msgspec.convert(settings, Config)
-        _ = (config.log_bytes, config.scratch_bytes, config.factory_bytes, config.pool_bytes)
+        _ = (config.log_bytes, config.scratch_bytes, config.factory_bytes, config.pool_bytes, config.image_limits)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid configuration: {error}", hint=f"see {path} and `hyperd --help`") from error
     return config

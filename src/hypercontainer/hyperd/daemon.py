@@ -123,6 +123,7 @@ def build_engine(config: Config) -> Engine:
         log_files=config.log_max_files,
         boot_timeout=config.boot_timeout,
         insecure_registries=frozenset(config.insecure_registries),
+        images=config.image_limits,
         virtiofs=config.virtiofs,
         factory=FactorySettings(config.factory, config.factory_bytes, config.pool_bytes),
         network=NetworkSettings(

@@ -1,11 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images: from a registry or an archive to a read-only disk.
 
+In the daemon:
+
 skopeo     moves images into the store's OCI layout
 layout     the layout on disk: blobs, index, manifests
+builtin    the busybox image that needs no registry
+pull       one pull for all who ask for the same image
+disk       image disks, each made once, cached by chain id
+conversion starts the process that makes them
+store      list, tag, remove, prune
+
+In a process without rights, as what it reads is a stranger's:
+
+worker     its beginning and its words
+archive    compression, names in archives
+guard      what is too much, seen as it comes by
 tree       layers merged into one file tree, with whiteouts applied
 tarstream  that tree as one tar stream
-disk       the stream as a squashfs image, cached by chain id
-builtin    the busybox image that needs no registry
-store      pull, list, tag, remove, prune
+convert    the stream as a squashfs image
+
+limits is what both know.
 """

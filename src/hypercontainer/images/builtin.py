@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tarfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import NotFound, Unavailable
@@ -66,11 +67,12 @@ def _layer(busybox: Path) -> bytes:
 
 def add_busybox(layout: Layout) -> Descriptor:
     """Put the image into the layout and return its manifest; idempotent."""
-    tar = _layer(_find_busybox())
+    busybox = _find_busybox()
+    tar = _layer(busybox)
     blob = gzip.compress(tar, compresslevel=6, mtime=0)
     layer = layout.add_blob(blob)
     config = {
-        "created": "1970-01-01T00:00:00Z",
+        "created": datetime.fromtimestamp(busybox.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "architecture": host_architecture(),
         "os": "linux",
         "config": {
@@ -90,11 +92,13 @@ def add_busybox(layout: Layout) -> Descriptor:
     return Descriptor(media_type=MANIFEST, digest=stored.digest, size=stored.size)
 
 
-def builtin(name: str, layout: Layout) -> tuple[str, Descriptor]:
+def builtin(name: str, layout: Layout, architecture: str) -> tuple[str, Descriptor]:
     """The full name and manifest of a built-in image.
 
-    :raise NotFound: when there is no such image.
+    :raise NotFound: when there is no such image, or not for that architecture.
     """
     if name not in ("busybox", "busybox:latest"):
         raise NotFound(f"there is no built-in image {name!r}", hint="the built-in image is builtin:busybox")
+    if architecture != host_architecture():
+        raise NotFound(f"the built-in image is for linux/{host_architecture()}, not for linux/{architecture}", hint="leave --platform out")
     return BUSYBOX, add_busybox(layout)

@@ -3,22 +3,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
+import os
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ..errors import InvalidArgument, NotFound
+from ..errors import HyperError, InvalidArgument, NotFound
+from ..model.units import format_binary
 from ..sys.files import write_atomically
+from .limits import DOCUMENT_MAX
+
+log = logging.getLogger(__name__)
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 REF_NAME = "org.opencontainers.image.ref.name"
+PRIVATE_DIRECTORY = 0o700
+ID_NOTE = "org.hypercontainer.image.id"  # annotation of the index: the digest of the configuration
+_KEPT, _KEPT_SIZE = 1024, 64 << 10  # decoded images in memory, each of at most so many bytes
 _DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 
@@ -89,9 +100,9 @@ def is_index(raw: bytes) -> bool:
     """Whether a raw manifest is a list of manifests."""
     try:
         document = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
-    return document.get("mediaType") in (INDEX, _DOCKER_LIST) or "manifests" in document
+    return isinstance(document, dict) and (document.get("mediaType") in (INDEX, _DOCKER_LIST) or "manifests" in document)
 
 
 def choose_platform(raw: bytes, os_: str, architecture: str, variant: str) -> Descriptor:
@@ -99,7 +110,10 @@ def choose_platform(raw: bytes, os_: str, architecture: str, variant: str) -> De
 
     :raise NotFound: when the index has none.
     """
-    entries = msgspec.json.decode(raw, type=_Index).manifests
+    try:
+        entries = msgspec.json.decode(raw, type=_Index).manifests
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidArgument(f"the index of the image cannot be read: {error}") from error
     for entry in entries:
         p = entry.platform or {}
         if (p.get("os"), p.get("architecture")) == (os_, architecture) and variant in ("", p.get("variant", "")):
@@ -109,18 +123,38 @@ def choose_platform(raw: bytes, os_: str, architecture: str, variant: str) -> De
 
 
 class Layout:
-    """Blobs by digest, and an index whose entries carry the names."""
+    """Blobs by digest, and an index whose entries carry the names. Nobody else writes to it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.blobs = root / "blobs"
+        self._names: tuple[tuple[int, ...], dict[str, Descriptor]] = ((), {})  # of which state of the file
+        self._loaded: OrderedDict[str, StoredImage] = OrderedDict()
 
     def create(self) -> None:
-        (self.blobs / "sha256").mkdir(parents=True, exist_ok=True)
+        """Make what is missing; nothing of it is for others to read."""
+        for directory in (self.root, self.blobs, self.blobs / "sha256"):
+            directory.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIRECTORY)
+            directory.chmod(PRIVATE_DIRECTORY)
         if not (self.root / "oci-layout").exists():
             write_atomically(self.root / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        if not (self.root / "index.json").exists():
+        try:
+            self.names()
+        except FileNotFoundError:
             self._write_index([])
+        except msgspec.DecodeError as error:
+            aside = self.root / "index.json.damaged"
+            log.error("the index of the images is damaged, and kept as %s; pull the images again: %s", aside, error)
+            os.replace(self.root / "index.json", aside)
+            self._write_index([])
+        self.make_private()
+
+    def make_private(self) -> None:
+        """Take rights from others that an earlier version or skopeo gave them."""
+        for directory in (self.root, self.blobs / "sha256"):
+            for entry in os.scandir(directory):
+                if entry.is_file(follow_symlinks=False) and entry.stat().st_mode & 0o077:
+                    os.chmod(entry.path, 0o600)
 
     def blob(self, digest: str) -> Path:
         algorithm, _, value = digest.partition(":")
@@ -132,11 +166,15 @@ class Layout:
         """A small blob, verified.
 
         :raise NotFound: when it is missing or its content has changed.
+        :raise InvalidArgument: when it is not small.
         """
         try:
-            data = self.blob(digest).read_bytes()
+            with open(self.blob(digest), "rb") as f:
+                data = f.read(DOCUMENT_MAX + 1)
         except FileNotFoundError:
             raise NotFound(f"blob {digest} is missing", hint="pull the image again") from None
+        if len(data) > DOCUMENT_MAX:
+            raise InvalidArgument(f"blob {digest} is larger than {format_binary(DOCUMENT_MAX)}, too large for a description of an image")
         if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
             self.blob(digest).unlink(missing_ok=True)
             raise NotFound(f"blob {digest} is corrupt and was removed", hint="pull the image again")
@@ -150,31 +188,57 @@ class Layout:
         return Descriptor(media_type="", digest=digest, size=len(data))
 
     def load(self, digest: str) -> StoredImage:
-        """Decode a manifest and its configuration.
+        """Decode a manifest and its configuration; the usual ones are kept in memory.
 
         :raise NotFound: when a blob is missing.
         :raise InvalidArgument: when it is no image.
         """
+        if image := self._loaded.get(digest):
+            self._loaded.move_to_end(digest)
+            return image
+        raw = self.read_blob(digest)
         try:
-            manifest = msgspec.json.decode(self.read_blob(digest), type=Manifest)
-            config = msgspec.json.decode(self.read_blob(manifest.config.digest), type=ImageConfig)
-        except msgspec.DecodeError as error:
+            manifest = msgspec.json.decode(raw, type=Manifest)
+            raw_config = self.read_blob(manifest.config.digest)
+            config = msgspec.json.decode(raw_config, type=ImageConfig)
+        except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidArgument(f"{digest} is not an image that can be run: {error}") from error
         if len(config.rootfs.diff_ids) != len(manifest.layers):
             raise InvalidArgument(f"image {digest} names {len(config.rootfs.diff_ids)} layers but has {len(manifest.layers)}")
-        return StoredImage(digest, manifest, config)
+        image = StoredImage(digest, manifest, config)
+        if len(raw) + len(raw_config) <= _KEPT_SIZE:
+            self._loaded[digest] = image
+            if len(self._loaded) > _KEPT:
+                self._loaded.popitem(last=False)
+        return image
 
     def names(self) -> dict[str, Descriptor]:
         """Name -> manifest; an image without a name has its digest as name."""
-        index = msgspec.json.decode((self.root / "index.json").read_bytes(), type=_Index)
-        return {d.annotations.get(REF_NAME, d.digest): d for d in index.manifests}
+        path = self.root / "index.json"
+        found = path.stat()
+        state = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if self._names[0] != state:
+            index = msgspec.json.decode(path.read_bytes(), type=_Index)
+            self._names = (state, {d.annotations.get(REF_NAME, d.digest): d for d in index.manifests})
+        return dict(self._names[1])
 
-    def set_name(self, name: str, manifest: Descriptor) -> None:
+    def id_of(self, manifest: Descriptor) -> str:
+        """The id of a named image, from the index; its digest when that does not have it and the image is damaged."""
+        if id_ := manifest.annotations.get(ID_NOTE):
+            return id_
+        try:
+            return self.load(manifest.digest).id
+        except HyperError:
+            return manifest.digest
+
+    def set_name(self, name: str, manifest: Descriptor, id_: str = "") -> None:
         """Point a name (or, for an image without one, its digest) at a manifest; idempotent.
 
         An image that loses its last name this way stays, without a name.
         """
         names = self.names()
+        if id_:
+            manifest = msgspec.structs.replace(manifest, annotations={ID_NOTE: id_})
         if name == manifest.digest and any(d.digest == name for d in names.values()):
             return
         if name != manifest.digest:
@@ -193,7 +257,8 @@ class Layout:
     def _write_names(self, names: dict[str, Descriptor]) -> None:
         entries = []
         for name, d in sorted(names.items()):
-            notes = {} if name == d.digest else {REF_NAME: name}
+            notes = {ID_NOTE: d.annotations[ID_NOTE]} if ID_NOTE in d.annotations else {}
+            notes |= {} if name == d.digest else {REF_NAME: name}
             entries.append(Descriptor(media_type=d.media_type, digest=d.digest, size=d.size, annotations=notes))
         self._write_index(entries)
 
@@ -201,15 +266,23 @@ class Layout:
         document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [msgspec.to_builtins(e) for e in entries]}
         write_atomically(self.root / "index.json", json.dumps(document, indent=1).encode())
 
-    def collect_garbage(self, keep: set[str]) -> int:
-        """Remove blobs that no named image needs; bytes freed."""
+    def needed(self) -> set[str]:
+        """Digests of all blobs of named images, as far as damaged ones tell."""
+        keep: set[str] = set()
         for descriptor in self.names().values():
-            keep = keep | {descriptor.digest}
-            image = self.load(descriptor.digest)
-            keep |= {image.id} | {layer.digest for layer in image.manifest.layers}
-        freed = 0
+            keep.add(descriptor.digest)
+            with contextlib.suppress(HyperError, msgspec.DecodeError):
+                manifest = msgspec.json.decode(self.read_blob(descriptor.digest), type=Manifest)
+                keep |= {manifest.config.digest} | {layer.digest for layer in manifest.layers}
+        return keep
+
+    def collect_garbage(self) -> int:
+        """Remove blobs that no named image needs; bytes freed."""
+        freed, keep = 0, self.needed()
         for path in (self.blobs / "sha256").iterdir():
             if f"sha256:{path.name}" not in keep:
                 freed += path.stat().st_size
                 path.unlink()
+        for digest in [d for d in self._loaded if d not in keep]:
+            del self._loaded[digest]
         return freed

@@ -7,7 +7,9 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +17,16 @@ from pathlib import Path
 
 from ..errors import HyperError, InvalidArgument, NoSpace, NotFound, Unauthorized, Unavailable
 from ..model.reference import Source, parse_reference
-from ..sys.process import child, run
+from ..sys.process import child
+from .limits import DOCUMENT_MAX
 
 # skopeo has one exit status for everything: its words are all there is to
 # tell errors apart. Most specific first.
 _ERRORS: tuple[tuple[str, type[HyperError], str, str], ...] = (
     (r"no space left on device|disk quota exceeded", NoSpace, "no space left on the image store's disk", "free some, for example by `hyperctl image-prune -a`"),
+    (r"read-only file system", Unavailable, "the image store's file system is read-only", "mount it writable"),
+    (r"exceeded maximum allowed size", InvalidArgument, "its manifest or configuration is larger than 4 MiB", "check what it is"),
+    (r"file too large", InvalidArgument, "it has a layer of more than image_size", "raise image_size in hyperd's configuration if you trust it"),
     (r"manifest unknown|NAME_UNKNOWN|name unknown|repository name not known|unknown: Not Found|status code 404", NotFound, "no such image or tag", "check the name and the tag"),
     (r"unauthorized|authentication required|requested access .* denied|status 401|status 403|invalid username/password", Unauthorized, "the registry refused the credentials", "log in with `hyperctl login REGISTRY`"),
     (r"no such host|name resolution|server misbehaving", Unavailable, "no such registry: its name cannot be resolved", "check the host name and the network"),
@@ -32,6 +38,7 @@ _ERRORS: tuple[tuple[str, type[HyperError], str, str], ...] = (
     (r"i/o timeout|context deadline exceeded|TLS handshake timeout|connection reset|EOF", Unavailable, "the connection to the registry broke", "try again"),
     (r"invalid tar header|unexpected EOF|not a valid|loading index|manifest.json not found|unsupported|error parsing|invalid character", InvalidArgument, "not an image of this kind", "check what the file is"),
 )  # fmt: skip
+_WORDS_MAX = 1 << 16  # bytes of its messages
 _LEVEL = re.compile(r'msg="(.*)"$')
 
 
@@ -98,24 +105,40 @@ async def inspect_raw(source: Source, access: Access, what: str) -> bytes:
 
     :raise NotFound: no such image; and what else `error_from` knows.
     """
-    with access.authfile(source) as auth:
-        done = await run("skopeo", "inspect", "--raw", *auth, *access.tls_options(source, ""), spelled(source))
-    if done.status:
-        raise error_from(done.stderr, what)
-    return done.stdout.encode()
+    pipe = asyncio.subprocess.PIPE
+    with access.authfile(source) as auth, tempfile.TemporaryFile() as words:
+        command = ["skopeo", "inspect", "--raw", *auth, *access.tls_options(source, ""), spelled(source)]
+        async with child(*command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=words) as process:
+            assert process.stdout is not None
+            raw = b""
+            while len(raw) <= DOCUMENT_MAX and (more := await process.stdout.read(DOCUMENT_MAX)):
+                raw += more
+            if len(raw) > DOCUMENT_MAX:
+                raise InvalidArgument(f"image {what} is refused: its manifest is larger than {DOCUMENT_MAX >> 20} MiB")
+            status = await process.wait()
+        words.seek(0)
+        stderr = words.read(_WORDS_MAX).decode(errors="replace")
+    if status:
+        raise error_from(stderr, what)
+    return raw
 
 
-async def copy(source: Source, access: Access, platform: Platform, layout: Path, blobs: Path, what: str, tick: Callable[[], None]) -> None:
-    """Copy into an OCI layout whose blobs are in a shared directory; `tick` is called as it goes."""
+async def copy(
+    source: Source, access: Access, platform: Platform, layout: Path, blobs: Path, what: str, tick: Callable[[], None], size: int
+) -> None:  # fmt: skip
+    """Copy into an OCI layout whose blobs are in a shared directory; `tick` is called as it goes. No file may have more than `size` bytes."""
+    if not shutil.which("skopeo"):
+        raise Unavailable("skopeo is not installed", hint="install the package that has skopeo")
     options = ["--override-os", platform.os, "--override-arch", platform.architecture]
     options += ["--override-variant", platform.variant] if platform.variant else []
     tls = access.tls_options(source, "src-")
     with access.authfile(source) as auth:
         auth = [a.replace("--authfile", "--src-authfile") for a in auth]
         async with child(
-            "skopeo", *_global_options(), *options, "copy", "--quiet", *auth, *tls, "--dest-oci-accept-uncompressed-layers",
+            "prlimit", f"--fsize={size}", "skopeo", *_global_options(), *options, "copy", "--quiet", *auth, *tls, "--dest-oci-accept-uncompressed-layers",
             "--dest-shared-blob-dir", blobs, spelled(source), f"oci:{layout}:image",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"TMPDIR": str(layout)},  # it unpacks archives there
         ) as process:  # fmt: skip
             output = asyncio.ensure_future(process.communicate())
             while not (await asyncio.wait({output}, timeout=0.2))[0]:

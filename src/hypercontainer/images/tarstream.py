@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
+from ..errors import InvalidArgument
+from .limits import PATH_MAX
 from .tree import Inode, Node, Tree
 
 BLOCK = 512
 _ZEROS = bytes(1 << 20)
 _FLUSH = 1 << 20  # bytes gathered before a write
+_XATTRS = (b"user.", b"trusted.", b"security.")  # what squashfs can hold
 _SENDFILE_FROM = 128 << 10  # smaller contents are cheaper to copy through the buffer
 
 
@@ -63,7 +66,8 @@ def header(name: bytes, inode: Inode, link_to: bytes | None = None) -> bytes:
         records += _pax_record(b"size", b"%d" % size)
     if link_to is None:
         for key, value in sorted(inode.xattrs.items()):
-            records += _pax_record(b"SCHILY.xattr." + key, value)
+            if key.startswith(_XATTRS):
+                records += _pax_record(b"SCHILY.xattr." + key, value)
     out = b""
     if records:
         out = _block(b"./PaxHeaders/x", b"x", len(records), Inode(b"x", 0o644)) + records + bytes(-len(records) % BLOCK)
@@ -71,10 +75,15 @@ def header(name: bytes, inode: Inode, link_to: bytes | None = None) -> bytes:
 
 
 def walk(tree: Tree) -> Iterator[tuple[bytes, Node]]:
-    """All names but the root's, parents before children, sorted."""
+    """All names but the root's, parents before children, sorted.
+
+    :raise InvalidArgument: when one is longer than Linux can open; symbolic links can lead that deep.
+    """
     stack = [(b".", tree.root)]
     while stack:
         path, node = stack.pop()
+        if len(path) > PATH_MAX:
+            raise InvalidArgument(f"has a path of more than {PATH_MAX} bytes")
         if path != b".":
             yield path, node
         for name in sorted(node.children or (), reverse=True):
@@ -85,7 +94,8 @@ def walk(tree: Tree) -> Iterator[tuple[bytes, Node]]:
 class Writer:
     """Writes a tree's stream to a descriptor, contents copied by the kernel."""
 
-    def __init__(self, out: int, layers: Sequence[int]) -> None:
+    def __init__(self, out: int, layers: Sequence[tuple[int, int]]) -> None:
+        """`layers` are descriptors, and where in their files the layers begin."""
         self._out = out
         self._layers = layers
         self._buffer = bytearray()
@@ -109,18 +119,24 @@ class Writer:
         at = 0
         for offset, where, size in inode.pieces:
             self._zeros(offset - at)
-            self._copy(self._layers[inode.layer], where, size)
+            fd, begin = self._layers[inode.layer]
+            self._copy(fd, begin + where, size)
             at = offset + size
         self._zeros(inode.size - at)
         self._buffer += bytes(-inode.size % BLOCK)
 
     def _copy(self, fd: int, where: int, size: int) -> None:
         if size < _SENDFILE_FROM:
-            self._buffer += os.pread(fd, size, where)
+            data = os.pread(fd, size, where)
+            if len(data) < size:
+                raise InvalidArgument("ends within a file")
+            self._buffer += data
             return
         self._flush()
         while size:
             done = os.sendfile(self._out, fd, where, size)
+            if not done:
+                raise InvalidArgument("ends within a file")
             where += done
             size -= done
 

@@ -234,6 +234,7 @@ class Image(Model, frozen=True, kw_only=True):
     os: str
     layers: list[str]  # diff ids, lowest first
     config: dict[str, Any]  # OCI image configuration's "config"
+    damaged: str = ""  # why it cannot be run; it can be removed, or pulled again
 
 
 class RemovedImage(Model, frozen=True, kw_only=True):

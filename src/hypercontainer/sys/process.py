@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import shlex
 import signal
@@ -14,9 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import Unavailable
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
+from .confine import die_with_parent as die_with_parent
 
 
 class Finished(NamedTuple):
@@ -25,11 +22,6 @@ class Finished(NamedTuple):
     status: int
     stdout: str
     stderr: str
-
-
-def die_with_parent() -> None:
-    """For `preexec_fn`: be killed when the daemon dies, however it dies."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def command_line(args: Sequence[str | Path]) -> str:

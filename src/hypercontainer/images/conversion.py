@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting the process that converts images (`worker`), and believing only so much of what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import secrets
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..errors import DeadlineExceeded, HyperError, InternalError, InvalidArgument, NotFound, by_code
+from ..model.ids import short
+from ..sys.files import no_space, no_space_as_error
+from ..sys.process import child
+from .archive import is_compressed
+from .convert import Layer
+from .layout import StoredImage
+from .limits import Limits, beyond
+from .worker import Job
+
+_UID_BASE = 0x72000000  # one of 2^24 at random: conversions are strangers to each other
+_LINE_MAX = 1 << 16  # bytes
+_THREADS_MAX = 4
+_PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME")  # of the environment
+Report = Callable[[int, int], None]  # index of a layer, bytes done
+
+
+class _Message(msgspec.Struct):
+    layer: int = -1
+    done: int = -1
+    names: list[str] | None = None
+    error: str = ""
+    message: str = ""
+    hint: str | None = None
+
+
+async def convert(image: StoredImage, what: str, blobs: Sequence[Path], target: Path, limits: Limits, report: Report) -> None:
+    """Make the image disk `target` of compressed layers.
+
+    A process without rights does it; it ends when this is cancelled. `what` is the image's name for messages.
+
+    :raise NotFound: a blob is missing or corrupt; a corrupt one is removed.
+    :raise InvalidArgument: the image is refused. :raise NoSpace: the disk is full. :raise DeadlineExceeded: it took too long.
+    """
+    uid = _UID_BASE + secrets.randbelow(1 << 24)
+    with contextlib.ExitStack() as stack, no_space_as_error(target.parent):
+        opened = [_open_blob(stack, blob) for blob in blobs]
+        threads = min(os.cpu_count() or 1, _THREADS_MAX, max(1, len(blobs)))
+        spools = [stack.enter_context(tempfile.TemporaryFile(dir=target.parent)).fileno() for _ in range(threads)]
+        out = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, out)
+        if os.geteuid() == 0:
+            os.fchown(out, uid, uid)
+        layers = [Layer(fd, diff) for fd, diff in zip(opened, image.config.rootfs.diff_ids, strict=True)]
+        job = Job(uid, limits, target=out, layers=layers, spools=spools)
+
+        def hear(message: _Message) -> None:
+            if 0 <= message.layer < len(blobs) and message.done >= 0:
+                report(message.layer, message.done)
+
+        if failed := await _run(job, [*opened, *spools, out], hear):
+            raise _error(failed, what, blobs, target.parent)
+        if os.geteuid() == 0:
+            os.fchown(out, 0, 0)
+
+
+async def archive_names(path: Path, what: str, unpacked: Path, limits: Limits) -> tuple[list[str], bool]:
+    """The names in an archive of images; and whether it was compressed, and is now in the file `unpacked`.
+
+    :raise NotFound: there is no such file. :raise InvalidArgument: it is no archive. :raise NoSpace: the disk is full.
+    """
+    uid, names = _UID_BASE + secrets.randbelow(1 << 24), list[str]()
+    with contextlib.ExitStack() as stack, no_space_as_error(unpacked.parent):
+        try:
+            source = stack.enter_context(open(path, "rb", buffering=0))
+            begin = os.pread(source.fileno(), 6, 0)
+        except OSError as error:
+            why = "no such file" if error.errno == errno.ENOENT else str(error.strerror)
+            raise NotFound(f"cannot pull {what}: {why}", hint="check the path") from error
+        fds = [source.fileno()]
+        if compressed := is_compressed(begin):
+            fds += [stack.enter_context(open(unpacked, "x+b")).fileno()]
+        job = Job(uid, limits, archive=fds[0], target=fds[1] if compressed else -1)
+
+        def hear(message: _Message) -> None:
+            names.extend(message.names or [])
+
+        if failed := await _run(job, fds, hear):
+            raise _error(failed, what, [], unpacked.parent)
+    return names, compressed
+
+
+def _open_blob(stack: contextlib.ExitStack, path: Path) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFound(f"blob sha256:{path.name} is missing", hint="pull the image again") from None
+    stack.callback(os.close, fd)
+    return fd
+
+
+async def _run(job: Job, fds: Sequence[int], hear: Callable[[_Message], None]) -> _Message | None:
+    """Have a job done; what went wrong, None when nothing did."""
+    limits = job.limits
+    environment = {k: v for k in _PASSED_ON if (v := os.environ.get(k))}
+    environment |= {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}  # each arena takes 64 MiB of address space
+    failed: _Message | None = None
+    words = b""
+    try:
+        async with asyncio.timeout(limits.time), child(
+            sys.executable, "-P", "-m", "hypercontainer.images.worker", cwd="/", env=environment, pass_fds=fds, limit=_LINE_MAX,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        ) as process:  # fmt: skip
+            assert process.stdin is not None and process.stdout is not None
+            with contextlib.suppress(ConnectionError):
+                process.stdin.write(msgspec.json.encode(job))
+                await process.stdin.drain()
+            process.stdin.close()
+            async for line in process.stdout:
+                message = _parse(line)
+                if message is None:
+                    words = line[-200:]
+                elif message.error:
+                    failed = message
+                else:
+                    hear(message)
+            status = await process.wait()
+    except TimeoutError:
+        return _Message(error=DeadlineExceeded.code, **_said(beyond(f"takes longer than {limits.time:g} s to be converted", "time")))
+    except ValueError:  # a line without an end
+        return _Message(error=InvalidArgument.code, message="cannot be converted: its conversion went astray")
+    if failed or not status:
+        return failed
+    if status == -signal.SIGXCPU:
+        return _Message(error=DeadlineExceeded.code, **_said(beyond(f"takes more than {limits.time:g} s of CPU time", "time")))
+    return _Message(error="internal", message=f"cannot be converted: {words.decode(errors='replace').strip() or f'status {status}'}")
+
+
+def _said(error: HyperError) -> dict[str, Any]:
+    return {"message": error.message, "hint": error.hint}
+
+
+def _parse(line: bytes) -> _Message | None:
+    try:
+        return msgspec.json.decode(line, type=_Message)
+    except msgspec.DecodeError:
+        return None
+
+
+def _error(found: _Message, what: str, blobs: Sequence[Path], directory: Path) -> HyperError:
+    """The error that a message of the process stands for."""
+    kind = by_code(found.error)
+    index = found.layer if 0 <= found.layer < len(blobs) else -1
+    if found.error == "no_space":
+        return no_space(directory)
+    if kind is NotFound and index >= 0:
+        blobs[index].unlink(missing_ok=True)
+        return NotFound(f"layer {index + 1} of image {what}, blob sha256:{blobs[index].name}, {found.message} and was removed",
+                        hint="pull the image again")  # fmt: skip
+    if found.error == InternalError.code:
+        return InternalError(f"image {what} {found.message}")
+    if kind not in (InvalidArgument, DeadlineExceeded):
+        return kind(found.message, hint=found.hint)
+    layer = f"layer {index + 1} (sha256:{short(blobs[index].name)}) " if index >= 0 else "it "
+    return kind(f"image {what} is refused: {layer}{found.message}", hint=found.hint)

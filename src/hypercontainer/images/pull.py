@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pulls: one for all who ask for the same image at once; what fails leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ..errors import HyperError, InvalidArgument, NotFound
+from ..model.reference import Source, parse_reference, parse_source
+from . import builtin, skopeo
+from .archive import REF_NAME
+from .conversion import archive_names
+from .disk import DiskBuilder
+from .faults import storage_faults
+from .layout import Descriptor, Layout, Manifest, StoredImage, choose_platform, is_index
+from .limits import DOCUMENT_MAX, Limits, beyond
+from .progress import DownloadMeter, Progress
+from .skopeo import Access, Platform
+
+log = logging.getLogger(__name__)
+_ARCHIVES = ("docker-archive", "oci-archive")
+
+
+@dataclass
+class _Pull:
+    task: asyncio.Task[StoredImage]
+    progress: Progress
+    waiting: int = 0
+
+
+class Puller:
+    """Brings images into a layout, and makes their disks."""
+
+    def __init__(
+        self, layout: Layout, staging: Path, disks: DiskBuilder, limits: Limits, insecure: frozenset[str], collect: Callable[[], object]
+    ) -> None:
+        """`collect` removes blobs of no image."""
+        self._layout = layout
+        self._staging = staging
+        self._disks = disks
+        self._limits = limits
+        self._insecure = insecure
+        self._collect = collect
+        self._pulls: dict[tuple[str, str], _Pull] = {}
+        self._under_way = 0
+        self._left_over = False  # a failed pull left blobs that nobody has collected
+
+    @property
+    def busy(self) -> bool:
+        """Whether blobs may be there that an image is about to need."""
+        return self._under_way > 0
+
+    def pull(self, text: str, *, platform: str, auth: str) -> tuple[Progress, Awaitable[StoredImage]]:
+        """Begin a pull, or join one of the same image; the awaitable gives the image.
+
+        :raise InvalidArgument: when the reference or the platform is malformed.
+        """
+        source = parse_source(text)
+        wanted = parse_platform(platform)
+        key = (skopeo.spelled(source), f"{wanted} {auth}")
+        pull = self._pulls.get(key)
+        if pull is None or pull.task.cancelling():
+            progress = Progress()
+            task = asyncio.create_task(self._pull(source, wanted, Access(self._insecure, auth), progress))
+            pull = self._pulls[key] = _Pull(task, progress)
+
+            def ended(task: asyncio.Task[StoredImage]) -> None:
+                if (known := self._pulls.get(key)) and known.task is task:
+                    del self._pulls[key]
+                if not task.cancelled():
+                    task.exception()  # told to those who waited
+                progress.finish()
+
+            task.add_done_callback(ended)
+        return pull.progress, self._join(pull)
+
+    @staticmethod
+    async def _join(pull: _Pull) -> StoredImage:
+        """Wait for a pull; it ends with the last that waits for it."""
+        pull.waiting += 1
+        try:
+            return await asyncio.shield(pull.task)
+        finally:
+            pull.waiting -= 1
+            if not pull.waiting:
+                pull.task.cancel()
+
+    async def _pull(self, source: Source, platform: Platform, access: Access, progress: Progress) -> StoredImage:
+        self._under_way += 1
+        what = parse_reference(source.location).familiar if source.transport == "docker" else skopeo.spelled(source)
+        try:
+            with storage_faults(self._layout.root):
+                for again in (False, True):
+                    with tempfile.TemporaryDirectory(dir=self._staging, ignore_cleanup_errors=True) as staging:
+                        name, descriptor = await self._fetch(Path(staging), source, platform, access, progress, what)
+                    try:
+                        return await self._finish(name, descriptor, progress, what)
+                    except NotFound:  # a blob was there already, but damaged; it is gone now
+                        if again:
+                            raise
+            raise AssertionError("unreachable")
+        except BaseException:
+            self._left_over = True
+            raise
+        finally:
+            self._under_way -= 1
+            if self._left_over and not self._under_way:
+                self._clean_up()
+
+    def _clean_up(self) -> None:
+        try:
+            with storage_faults(self._layout.root):
+                self._collect()
+            self._left_over = False
+        except HyperError as error:
+            log.warning("what a failed pull left cannot be removed yet: %s", error)
+
+    async def _fetch(
+        self, staging: Path, source: Source, platform: Platform, access: Access, progress: Progress, what: str
+    ) -> tuple[str, Descriptor]:
+        """Bring all blobs into the layout; the image's name ("" for none) and manifest."""
+        if source.transport == "builtin":
+            return await asyncio.to_thread(builtin.builtin, source.location, self._layout, platform.architecture)
+        meter = DownloadMeter(self._layout, staging, progress)
+        progress.update("", f"Pulling {what}")
+        pinned, name = source, ""
+        if source.transport == "docker":
+            pinned, manifest = await self._manifest(source, platform, access, what)
+            meter.expect(manifest)
+        if source.transport in _ARCHIVES:
+            pinned, name = await self._archive(source, staging / "archive.tar", what)
+        elif source.transport == "oci":
+            await self._manifest(source, platform, access, what)
+        await skopeo.copy(pinned, access, platform, staging, self._layout.blobs, what, meter.tick, self._limits.size)
+        meter.tick()
+        await asyncio.to_thread(self._layout.make_private)
+        found = next(iter(Layout(staging).names().values()))
+        descriptor = Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
+        return name or name_of(source), descriptor
+
+    async def _archive(self, source: Source, unpacked: Path, what: str) -> tuple[Source, str]:
+        """What skopeo shall read, and the image's name."""
+        path, _, name = source.location.partition(":")
+        names, compressed = await archive_names(Path(path), what, unpacked, self._limits)
+        if compressed:
+            source = Source(source.transport, f"{unpacked}:{name}" if name else str(unpacked))
+        if name or source.transport != "docker-archive":
+            return source, name_of(Source(source.transport, f"{path}:{name}"))
+        return source, _full_name(names[0]) if names else ""
+
+    async def _manifest(self, source: Source, platform: Platform, access: Access, what: str) -> tuple[Source, Manifest]:
+        """The platform's manifest, for its sizes; and the source pinned to its digest."""
+        raw = await skopeo.inspect_raw(source, access, what)
+        if is_index(raw):
+            chosen = choose_platform(raw, platform.os, platform.architecture, platform.variant)
+            if source.transport == "docker":
+                reference = parse_reference(source.location)._replace(tag="", digest=chosen.digest)
+                source = Source("docker", reference.full)
+                raw = await skopeo.inspect_raw(source, access, what)
+            else:
+                raw = await asyncio.to_thread(_read_small, Layout(Path(source.location.partition(":")[0])).blob(chosen.digest))
+        try:
+            manifest = msgspec.json.decode(raw, type=Manifest)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise InvalidArgument(f"cannot pull {what}: its manifest is not an image's: {error}") from error
+        self._check(manifest, what)
+        return source, manifest
+
+    def _check(self, manifest: Manifest, what: str) -> None:
+        """:raise InvalidArgument: when it is beyond a limit already."""
+        try:
+            if len(manifest.layers) > self._limits.layers:
+                raise beyond(f"its {len(manifest.layers)} layers are more than {self._limits.layers}", "layers")
+            if manifest.config.size > DOCUMENT_MAX:
+                raise InvalidArgument(f"its configuration has {manifest.config.size} bytes, more than {DOCUMENT_MAX}")
+            if sum(layer.size for layer in manifest.layers) > self._limits.size:
+                raise beyond(f"its layers have more than {self._limits.size} bytes", "size")
+        except InvalidArgument as error:
+            raise InvalidArgument(f"image {what} is refused: {error.message}", hint=error.hint) from None
+
+    async def _finish(self, name: str, descriptor: Descriptor, progress: Progress, what: str) -> StoredImage:
+        image = await asyncio.to_thread(self._layout.load, descriptor.digest)
+        self._check(image.manifest, what)
+        progress.update("", "Converting")
+        await self._disks.ensure(image, what, lambda layer, done, total: progress.update(layer, "Extracting", done, total))
+        for layer in image.manifest.layers:
+            progress.update(layer.digest, "Pull complete", layer.size, layer.size)
+        self._layout.set_name(name or descriptor.digest, descriptor, image.id)
+        progress.update("", f"Digest: {descriptor.digest}")
+        return image
+
+
+def parse_platform(text: str) -> Platform:
+    """:raise InvalidArgument: when it is not os/architecture[/variant]."""
+    if not text:
+        return Platform("linux", builtin.host_architecture())
+    parts = text.split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise InvalidArgument(f"invalid platform {text!r}", hint="write it as linux/amd64")
+    if parts[0] != "linux":
+        raise InvalidArgument(f"platform {text!r} cannot run here", hint="only Linux images run on a Linux kernel")
+    return Platform(*parts)
+
+
+def _read_small(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as f:
+            return f.read(DOCUMENT_MAX)
+    except FileNotFoundError:
+        raise NotFound(f"blob sha256:{path.name} is missing", hint="check the directory") from None
+
+
+def _full_name(name: str) -> str:
+    """The name in full; "" when it is none."""
+    try:
+        return parse_reference(name).full if name else ""
+    except InvalidArgument:
+        return ""
+
+
+def name_of(source: Source) -> str:
+    """The name that a pulled image gets by where it comes from; "" for none.
+
+    :raise InvalidArgument: when a name was given that is none.
+    """
+    if source.transport in ("docker", "docker-daemon"):
+        return parse_reference(source.location).full
+    path, _, name = source.location.partition(":")
+    if source.transport == "docker-archive":
+        return parse_reference(name).full if name else ""
+    if not name and source.transport == "oci":
+        try:
+            entries = json.loads(_read_small(Path(path) / "index.json")).get("manifests", [])
+            name = str(entries[0].get("annotations", {}).get(REF_NAME, "")) if entries else ""
+        except (ValueError, LookupError, AttributeError, RecursionError):
+            return ""
+    return _full_name(name)

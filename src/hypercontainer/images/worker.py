@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that looks into images: `python -m hypercontainer.images.worker`, started by `conversion`.
+
+It takes a job as JSON from stdin, gives up its rights, and writes one JSON
+object per line: {"layer", "done"} as it goes, {"names"}, or {"error", ...} at
+the end of what failed. All it can write to are the descriptors that it was given.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import HyperError
+from ..model.units import format_binary
+from ..sys.confine import Confinement, confine
+from . import archive
+from .convert import Layer, LayerError, convert
+from .limits import Budget, Limits, beyond
+
+_INTERVAL = 0.1  # seconds between two reports of one layer
+_DESCRIPTORS = 64  # over those that it is given
+_THREADS = 256
+_NAMES = 100
+
+
+@dataclass(frozen=True)
+class Job:
+    """Layers to convert; else an archive to unpack into `target` where there is one, and to look for names in."""
+
+    uid: int
+    limits: Limits
+    target: int = -1  # numbers are descriptors
+    layers: Sequence[Layer] = ()
+    spools: Sequence[int] = ()
+    archive: int = -1
+
+
+class Reporter:
+    """Tells the parent, each layer a few times a second."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told: dict[int, float] = {}
+
+    def __call__(self, layer: int, done: int) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if now < self._told.get(layer, 0.0) + _INTERVAL:
+                return
+            self._told[layer] = now
+        say({"layer": layer, "done": done})
+
+
+def say(message: dict[str, Any]) -> None:
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+def failure(error: BaseException, limits: Limits) -> dict[str, Any]:
+    """What the parent is told of an error."""
+    told: dict[str, Any] = {}
+    if isinstance(error, LayerError):
+        told["layer"], error = error.layer, error.cause
+    if isinstance(error, MemoryError) or "start new thread" in str(error):  # a RuntimeError, for want of memory for its stack
+        error = beyond(f"needs more than {format_binary(limits.memory)} of memory to be converted", "memory")
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        error = beyond(f"is larger than {format_binary(limits.size)}", "size")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return told | {"error": "no_space", "message": "", "hint": None}
+    if isinstance(error, HyperError):
+        return told | {"error": error.code, "message": error.message[:500], "hint": error.hint}
+    return told | {"error": "internal", "message": f"cannot be converted: {type(error).__name__}: {error}"[:500], "hint": None}
+
+
+def confinement(job: Job) -> Confinement:
+    highest = max(2, job.target, job.archive, *job.spools, *(layer.blob for layer in job.layers))
+    cpu = int(job.limits.time) * (os.cpu_count() or 1) + 1
+    spare = 64 << 20  # the image disk is a little larger than what is in it
+    return Confinement(job.uid, job.limits.memory, job.limits.size + spare, cpu, highest + _DESCRIPTORS, _THREADS)
+
+
+def do(job: Job) -> None:
+    sources = [layer.blob for layer in job.layers] if job.archive < 0 else [job.archive]
+    budget = Budget(job.limits, sum(os.fstat(fd).st_size for fd in sources))
+    if job.archive < 0:
+        convert(job.layers, job.spools, job.target, budget, Reporter())
+        return
+    if job.target >= 0:
+        archive.unpack(job.archive, job.target, budget)
+    say({"names": archive.names(job.archive if job.target < 0 else job.target)[:_NAMES]})
+
+
+def main() -> int:
+    given = json.load(sys.stdin)
+    job = Job(**given | {"limits": Limits(**given["limits"]), "layers": [Layer(**layer) for layer in given["layers"]]})
+    try:
+        confine(confinement(job))
+        do(job)
+    except Exception as error:
+        say(failure(error, job.limits))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
