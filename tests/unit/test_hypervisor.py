@@ -87,11 +87,11 @@ def test_an_image_cannot_name_another_file() -> None:
 
 def test_a_disk_of_ceph() -> None:
     disk = RbdDisk("r", "pool", "image", ("10.0.0.1:6789", "10.0.0.2:6789"), user="admin", keyring="c2VjcmV0")
-    options = devices.disk_options(replace(CONFIG, disks=(disk,)), ())
+    options = devices.disk_options(replace(CONFIG, disks=(disk,)), (7,))
     (node,) = blocks(options)
     assert node["file"]["server"] == [{"host": "10.0.0.1", "port": "6789"}, {"host": "10.0.0.2", "port": "6789"}]
     assert node["file"]["user"] == "admin" and node["file"]["key-secret"] == "disk-r-key"
-    assert ("-object", "secret,id=disk-r-key,data=c2VjcmV0,format=base64") in pairs(options)
+    assert ("-object", "secret,id=disk-r-key,file=/proc/self/fd/7,format=base64") in pairs(options)
 
 
 def test_network() -> None:

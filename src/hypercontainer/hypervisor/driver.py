@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -53,7 +53,7 @@ class RbdDisk:
     image: str
     monitors: tuple[str, ...]  # HOST:PORT
     user: str = ""
-    keyring: str = ""  # the key itself, in base64
+    keyring: str = field(default="", repr=False)  # the key itself, in base64
     read_only: bool = False
 
 

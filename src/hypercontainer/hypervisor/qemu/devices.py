@@ -59,7 +59,7 @@ def _device_option(arguments: dict[str, Any]) -> str:
 
 
 def disk_options(config: MachineConfig, fds: tuple[int, ...]) -> list[str]:
-    """All disks of the command line; `fds` has one per file, in their order."""
+    """All disks of the command line; `fds` has one per file, or per key of a cluster, in their order."""
     options: list[str] = []
     scsi = uses_scsi(config)
     if scsi:
@@ -70,7 +70,7 @@ def disk_options(config: MachineConfig, fds: tuple[int, ...]) -> list[str]:
         if isinstance(disk, Disk):
             options += ["-add-fd", f"fd={next(numbers)},set={FDSET_DISKS + index}"]
         elif disk.keyring:
-            options += ["-object", f"secret,id={node}-key,data={disk.keyring},format=base64"]
+            options += ["-object", f"secret,id={node}-key,file=/proc/self/fd/{next(numbers)},format=base64"]
         options += ["-blockdev", json.dumps(block_node(disk, node, FDSET_DISKS + index))]
         options += ["-device", _device_option(disk_device(disk, node, scsi=scsi))]
     return options

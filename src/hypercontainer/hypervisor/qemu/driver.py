@@ -166,6 +166,12 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> com
         stack.callback(os.close, fd)
         return fd
 
+    def in_memory(text: str) -> int:
+        fd = os.memfd_create("key", os.MFD_CLOEXEC)  # the command line is for all to read
+        stack.callback(os.close, fd)
+        os.write(fd, text.encode())
+        return fd
+
     def listening(name: str) -> int:
         path = config.directory / name
         path.unlink(missing_ok=True)
@@ -183,7 +189,11 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> com
         channel=listening(CHANNEL),
         monitor=listening(MONITOR),
         console=opened(config.directory / CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-        disks=tuple(opened(d.path, os.O_RDONLY if d.read_only else os.O_RDWR) for d in config.disks if isinstance(d, Disk)),
+        disks=tuple(
+            opened(d.path, os.O_RDONLY if d.read_only else os.O_RDWR) if isinstance(d, Disk) else in_memory(d.keyring)
+            for d in config.disks
+            if isinstance(d, Disk) or d.keyring
+        ),
         others=tuple([n.fd for n in config.networks if not isinstance(n, UserNetwork)])
         + ((config.share.socket,) if isinstance(config.share, VirtioFs) else ())
         + ((config.memory_file,) if config.memory_file is not None else ()),
