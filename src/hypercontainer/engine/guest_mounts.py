@@ -39,7 +39,9 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiof
         source, options = nfs_source(volume)
         await run_builtin(runtime.session, Builtin.MOUNT, name, volume.fstype, source, flags, options, what=what)
     else:
-        await run_builtin(runtime.session, Builtin.MOUNT, name, volume.fstype, f"disk:{runtime.name_of(name)}", flags, "", what=what)
+        # What is deleted in a disk of ours leaves the host's, too; one of the user's may be laid out on purpose.
+        options = "discard" if volume.named or volume.anonymous else ""
+        await run_builtin(runtime.session, Builtin.MOUNT, name, volume.fstype, f"disk:{runtime.name_of(name)}", flags, options, what=what)
     return name
 
 

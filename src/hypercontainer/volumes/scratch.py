@@ -22,7 +22,7 @@ class ScratchDisks:
 
     def __init__(self, cache: Path, size: int = DEFAULT_SIZE) -> None:
         self._size = size
-        self._template = cache / f"empty-{size >> 20}m.ext4"
+        self._template = cache / f"blank-{size}.ext4"
         self._lock = asyncio.Lock()
 
     async def create(self, path: Path) -> None:
@@ -49,6 +49,10 @@ class ScratchDisks:
                 if "No space left" in done.stderr:
                     raise no_space(temporary)
                 raise Unavailable(f"mkfs.ext4 failed: {done.stderr.strip()}")
+            # Programs that want an empty directory stumble over it; e2fsck makes it anew when it needs it.
+            done = await run("debugfs", "-w", "-R", "rmdir /lost+found", temporary)
+            if done.status:
+                raise Unavailable(f"debugfs failed: {done.stderr.strip()}")
             temporary.rename(self._template)
         finally:
             temporary.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ def block_node(disk: AnyDisk, node: str, fdset: int) -> dict[str, Any]:
         return {"driver": "raw", "node-name": node, "read-only": disk.read_only,
                 "file": {"driver": "rbd", "pool": disk.pool, "image": disk.image, "server": servers, **user}}  # fmt: skip
     cache = {"cache": _CACHE[disk.cache]} if _CACHE[disk.cache] else {}
-    file = {"driver": "file", "filename": f"/dev/fdset/{fdset}", "locking": "off", **cache}
+    file = {"driver": "file", "filename": f"/dev/fdset/{fdset}", "locking": "off", "discard": "unmap", **cache}
     # Whoever wrote the file must not make us open another one.
     backing = {"backing": None} if disk.format == "qcow2" else {}
     return {"driver": disk.format, "node-name": node, "read-only": disk.read_only, "discard": "unmap", "file": file, **cache, **backing}
