@@ -81,6 +81,7 @@ enum hp_type {
 	HP_REPLY = 64,
 	HP_ERROR = 65,
 	HP_EXITED = 66, /* id: process; CODE or SIGNAL, OOM */
+	HP_OOM = 67,    /* id: 0; CONTAINER, of which the kernel killed OOM processes for memory */
 	/* both ways */
 	HP_DATA = 128,
 	HP_WINDOW = 129,

@@ -139,6 +139,48 @@ uint64_t cgroup_number(const struct container *c, const char *file, const char *
 
 uint64_t container_oom_kills(const struct container *c) { return cgroup_number(c, "memory.events", "oom_kill"); }
 
+void cgroup_tell_oom(struct container *c)
+{
+	uint64_t kills = container_oom_kills(c);
+	struct buffer *b;
+	size_t start;
+
+	if (kills <= c->oom_told)
+		return;
+	b = channel_control();
+	start = frame_begin(b, HP_OOM, 0);
+	put_text(b, HP_T_CONTAINER, c->id);
+	put_u64(b, HP_T_OOM, kills - c->oom_told);
+	frame_end(b, start);
+	c->oom_told = kills;
+}
+
+static void on_memory_event(struct source *s, uint32_t events)
+{
+	char text[512];
+
+	(void)events;
+	/* Reading by the watched descriptor is what ends the notice. */
+	if (pread(s->fd, text, sizeof text, 0) < 0) {
+		loop_remove(s);
+		return;
+	}
+	cgroup_tell_oom(s->owner);
+}
+
+void cgroup_watch(struct container *c)
+{
+	char text[512];
+	int fd = openat(c->cgroup, "memory.events", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0) /* a kernel without the memory controller */
+		return;
+	if (pread(fd, text, sizeof text, 0) < 0)
+		log_line("memory.events: %s", strerror(errno));
+	c->memory_events = (struct source){.fd = fd, .ready = on_memory_event, .owner = c};
+	loop_add(&c->memory_events, EPOLLPRI);
+}
+
 void container_kill_all(struct container *c)
 {
 	cleanup_close int fd = c->cgroup < 0 ? -1 : openat(c->cgroup, "cgroup.kill", O_WRONLY | O_CLOEXEC);

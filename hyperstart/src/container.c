@@ -143,6 +143,7 @@ static void unlink_container(struct container *c)
 void container_free(struct container *c)
 {
 	unlink_container(c);
+	loop_remove(&c->memory_events);
 	close_fd(&c->mount_ns);
 	close_fd(&c->cgroup);
 	spec_free(&c->spec);
@@ -200,6 +201,7 @@ static void on_built(void *arg, pid_t pid, const struct task_report *report)
 		container_remove(c);
 		return;
 	}
+	cgroup_watch(c);
 	c->ready = true;
 	b = channel_control();
 	start = frame_begin(b, HP_REPLY, c->request);
@@ -242,7 +244,7 @@ int container_create(const struct frame *f, struct error *err)
 	struct attr a;
 	int r;
 
-	c->mount_ns = c->cgroup = -1;
+	c->mount_ns = c->cgroup = c->memory_events.fd = -1;
 	c->request = f->id;
 	c->asked_ns = now_ns();
 	c->id = xstrndup("", 0);

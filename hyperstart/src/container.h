@@ -48,6 +48,8 @@ struct container {
 	struct container_spec spec;
 	uint32_t request; /* answered when it is built, or removed */
 	uint64_t asked_ns;
+	struct source memory_events;
+	uint64_t oom_told; /* kills for memory that the host knows of */
 	int mount_ns, cgroup;
 	bool ready, frozen;
 	struct error failure; /* why it could not be built */
@@ -67,6 +69,8 @@ void container_remove(struct container *c);
 int containers_settle(task_done *done, struct error *err);
 
 /* cgroup.c */
+void cgroup_watch(struct container *c);    /* tells the host of kills for memory */
+void cgroup_tell_oom(struct container *c); /* those that it has not been told of */
 int cgroup_setup(void);
 int cgroup_create(struct container *c, struct error *err);
 int cgroup_limit(const struct container *c, const struct container_spec *limits, struct error *err);

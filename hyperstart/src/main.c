@@ -273,6 +273,7 @@ static int boot(void)
 		dup2(console, fd);
 	setrlimit(RLIMIT_NOFILE, &files);
 	write_file("/proc/self/oom_score_adj", "-1000", 5);
+	apply_sysctl(&(struct pair){"kernel.pid_max", "4194304"}, &err); /* memory is what limits them */
 	apply_sysctl(&(struct pair){"net.ipv4.ip_unprivileged_port_start", "0"}, &err);
 	apply_sysctl(&(struct pair){"net.ipv4.ping_group_range", "0 2147483647"}, &err);
 	cgroup_setup();

@@ -249,6 +249,8 @@ void process_reaped(pid_t pid, int wait_status)
 	p->oom = p->container && wait_status != 0 &&
 	         (p->main || (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL)) &&
 	         container_oom_kills(p->container) > p->oom_before;
+	if (p->container)
+		cgroup_tell_oom(p->container); /* before its end, if that is why */
 	if (p->main && p->container)
 		container_kill_all(p->container);
 	output_ended(&p->out);

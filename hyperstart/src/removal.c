@@ -62,6 +62,7 @@ void container_remove(struct container *c)
 	struct error err;
 
 	container_kill_all(c);
+	loop_remove(&c->memory_events);
 	/* The last reference to its mounts: only then do they go. */
 	close_fd(&c->mount_ns);
 	if (task_start(take_down, on_taken_down, c, &err) < 0) {

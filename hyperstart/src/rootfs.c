@@ -41,7 +41,7 @@ int rootfs_mount(const struct container *c, struct error *err)
 	/* xino: one device number for all files, or `du -x` and `find -xdev` would pass most of them over.
 	 * metacopy stays off: an upper layer written by one image must not be
 	 * trusted to redirect into another. */
-	cleanup_free char *options = xasprintf("xino=auto,lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work);
+	cleanup_free char *options = xasprintf("xino=on,lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work);
 	struct stat st;
 
 	if (mount_disk(c->spec.image_disk, lower, c->spec.image_fstype, MS_RDONLY, NULL, err) < 0)

@@ -15,7 +15,9 @@ import pytest
 
 from hypercontainer.engine.engine import Engine
 from hypercontainer.errors import HyperError
-from hypercontainer.model.specs import InjectedFile
+from hypercontainer.model.mounts import parse_tmpfs
+from hypercontainer.model.specs import InjectedFile, Resources
+from hypercontainer.model.status import ContainerStatus
 from hypercontainer.podfile import strict
 
 from .conftest import DEADLINE, Lab
@@ -78,6 +80,20 @@ async def test_a_privileged_container_opens_disks(lab: Lab) -> None:
         "set -- $(awk 'NR==3 {print $1, $2}' /proc/partitions); mknod /tmp/x b $1 $2; head -c 4 /tmp/x | wc -c", privileged=True
     )
     assert result.out.strip() == "4", result.err
+
+
+@pytest.mark.parametrize(("option", "code"), [("/t", 126), ("/t:exec,size=4m", 0)])
+async def test_flags_of_a_tmpfs(lab: Lab, option: str, code: int) -> None:
+    """As Docker's: nothing in it is executed unless that is asked for."""
+    result = await lab.sh("cp /bin/busybox /t/true; /t/true", mounts=[parse_tmpfs(option)])
+    assert result.code == code, result.err
+
+
+async def test_one_file_system_is_one_device(lab: Lab) -> None:
+    """`du -x`, `find -xdev` and `tar --one-file-system` go by st_dev."""
+    result = await lab.sh("stat -c %d / /bin /bin/busybox /etc/passwd | sort -u | wc -l; du -sx /bin | cut -f1")
+    one, size = map(int, result.out.split())
+    assert one == 1 and size > 500
 
 
 # -- system calls ----------------------------------------------------------------------
@@ -214,3 +230,21 @@ async def test_a_neighbour_is_answered_while_a_container_is_removed(lab: Lab) ->
         await asyncio.wait_for(deletion, DEADLINE)
     finally:
         await lab.engine.pods.remove(made.pod.id, force=True)
+
+
+async def test_a_child_killed_for_memory_is_an_event(lab: Lab) -> None:
+    """As Docker's: the container goes on, and `events` says that the kernel killed in it; once for each."""
+    id_ = await running(lab, resources=Resources(memory=32 << 20))
+    events = lab.engine.events.listen()
+    begun = asyncio.ensure_future(anext(events))
+    assert (await lab.exec(id_, "sh", "-c", "tail /dev/zero")).code == 137
+    event = await asyncio.wait_for(begun, DEADLINE)
+    while event.action != "oom":
+        event = await asyncio.wait_for(anext(events), DEADLINE)
+    assert event.id == id_
+    await events.aclose()
+    assert lab.engine.registry.container(id_).state.status is ContainerStatus.RUNNING
+    dies = await lab.create("sh", "-c", "tail /dev/zero", resources=Resources(memory=32 << 20))
+    await lab.engine.containers.start(dies)
+    await asyncio.wait_for(lab.engine.containers.wait(dies), DEADLINE)
+    assert [(e.action, e.id) for e in lab.engine.events.past() if e.action == "oom"] == [("oom", id_), ("oom", dies)]

@@ -17,7 +17,7 @@ from .builtins import run_builtin
 from .machine_config import volume_serial
 from .runtime import Runtime
 
-MS_RDONLY, MS_NOSUID, MS_NODEV = 1, 2, 4  # linux/mount.h
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8  # linux/mount.h
 _SHARE = "share"  # the guest's name of the tree of shared directories
 _9P_OPTIONS = "trans=virtio,version=9p2000.L,msize=262144,access=client,posixacl"
 
@@ -99,7 +99,8 @@ def _guest_mount(point: MountPoint, volumes: dict[str, str]) -> GuestMount:
     read_only = MS_RDONLY if m.read_only else 0
     if m.type == "tmpfs":
         data = f"mode={m.mode:o}" + (f",size={m.size}" if m.size else "")
-        return GuestMount("tmpfs", m.target, "tmpfs", MS_NOSUID | MS_NODEV | read_only, data)
+        flags = MS_NOSUID | MS_NODEV | (0 if m.exec else MS_NOEXEC) | read_only
+        return GuestMount("tmpfs", m.target, "tmpfs", flags, data)
     copy = MOUNT_COPY_UP if m.copy_up and m.type == "volume" and not m.read_only else 0
     if not point.volume:
         slug = re.sub(r"[^a-zA-Z0-9.-]", "_", m.target.strip("/")) or "root"

@@ -128,6 +128,7 @@ class Runs:
         life.runtime = run.runtime
         life.restart_requested = False
         life.stopped.clear()
+        run.runtime.session.on_oom[container.id[:12]] = lambda: self.tell("oom", container)
         life.checks = [self._own(work) for work in self._health.checks(container, run.runtime)]
 
     async def _start_failed(self, container: Container, life: Life, error: BaseException) -> None:
@@ -228,8 +229,6 @@ class Runs:
 
     def _ended(self, container: Container, status: ContainerStatus, state: dict[str, Any]) -> Container:
         container = self.update(container, status=status, pid=0, finished_at=ids.now(), **state)
-        if state["oom_killed"]:
-            self.tell("oom", container)
         self.tell("die", container, exit_code=str(state["exit_code"]))
         return container
 

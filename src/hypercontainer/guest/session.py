@@ -15,6 +15,7 @@ import hashlib
 import os
 import socket
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
 
@@ -66,6 +67,7 @@ class GuestSession(asyncio.Protocol):
         self.opened_at = datetime.now(UTC)  # when `hello` said how long the guest is up
         self.next_token = next_token(FIRST_TOKEN if inherited else token)
         self.closed = asyncio.Event()
+        self.on_oom: dict[str, Callable[[], None]] = {}  # by container: the kernel killed one of its processes for memory
         self._token = token
         self._reader = FrameReader(token)
         self._transport: asyncio.Transport | None = None
@@ -256,6 +258,9 @@ class GuestSession(asyncio.Protocol):
         elif frame.type == Type.EXITED:
             if handle := self._processes.get(frame.id):
                 handle.set_exit(ExitStatus.decode(dict(decode_attrs(frame.body))), frame.body)
+        elif frame.type == Type.OOM:
+            if heard := self.on_oom.get(text(dict(decode_attrs(frame.body)).get(Tag.CONTAINER, b""))):
+                heard()
         elif frame.type in (Type.REPLY, Type.ERROR):
             future = self._requests.get(frame.id)
             if future and not future.done():

@@ -71,9 +71,9 @@ def parse_mount(text: str) -> Mount:
 
 
 def parse_tmpfs(text: str) -> Mount:
-    """`/PATH[:size=64m,mode=1777,ro]`."""
+    """`/PATH[:size=64m,mode=1777,ro,exec]`; noexec, nosuid and nodev unless said otherwise, as Docker's."""
     path, _, options = text.partition(":")
-    size, mode, read_only = 0, 0o1777, False
+    size, mode, read_only, executable = 0, 0o1777, False, False
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
         if key == "size":
@@ -82,6 +82,8 @@ def parse_tmpfs(text: str) -> Mount:
             mode = int(value, 8)
         elif key in ("ro", "rw"):
             read_only = key == "ro"
-        elif key not in ("noexec", "nosuid", "nodev", "exec", "suid", "dev"):
-            raise InvalidArgument(f"unknown tmpfs option {option!r}", hint="known are size, mode, ro")
-    return Mount(target=path, type="tmpfs", size=size, mode=mode, read_only=read_only)
+        elif key in ("exec", "noexec"):
+            executable = key == "exec"
+        elif key not in ("nosuid", "nodev", "suid", "dev"):
+            raise InvalidArgument(f"unknown tmpfs option {option!r}", hint="known are size, mode, ro, exec")
+    return Mount(target=path, type="tmpfs", size=size, mode=mode, read_only=read_only, exec=executable)

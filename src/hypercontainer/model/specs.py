@@ -114,6 +114,7 @@ class Mount(Model, frozen=True, kw_only=True):
     copy_up: bool = True  # an empty volume gets what the image has there
     size: Annotated[int, Meta(ge=0)] = 0  # bytes, of a tmpfs
     mode: Annotated[int, Meta(ge=0, le=0o7777)] = 0o1777  # of a tmpfs
+    exec: bool = False  # of a tmpfs: what lies in it may be executed
 
 
 class InjectedFile(Model, frozen=True, kw_only=True):

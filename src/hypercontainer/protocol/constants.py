@@ -41,6 +41,7 @@ class Type(IntEnum):
     REPLY = 64
     ERROR = 65
     EXITED = 66
+    OOM = 67
     DATA = 128
     WINDOW = 129
 
