@@ -282,6 +282,8 @@ void child_main(const struct process_spec *s, const struct container *c, struct 
 	struct strings env = s->env; /* this copy owns the list from here on */
 	sigset_t none;
 
+	/* A copy of what PID 1 knows of all containers: nobody whom it meets shall read it. An exec ends that. */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);

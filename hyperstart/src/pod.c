@@ -159,6 +159,7 @@ static int start_pod_init(struct error *err)
 		struct sigaction ignore = {.sa_handler = SIG_IGN, .sa_flags = SA_NOCLDWAIT};
 
 		prctl(PR_SET_NAME, "pod-init");
+		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* as in child.c */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		sigaction(SIGCHLD, &ignore, NULL);
 		for (int fd = 3; fd < 64; fd++)

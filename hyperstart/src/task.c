@@ -2,6 +2,7 @@
 #include "task.h"
 
 #include <errno.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -23,6 +24,7 @@ static _Noreturn void child(int fd, task_work *work, void *arg)
 	struct task_report report = {.err.code = 0};
 	char end;
 
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* as in child.c */
 	if (fd != OWN_END)
 		dup2(fd, OWN_END);
 	syscall(SYS_close_range, OWN_END + 1u, ~0u, 0u);

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from hypercontainer.engine.builtins import running as builtin_running
 from hypercontainer.engine.engine import Engine
 from hypercontainer.errors import HyperError
 from hypercontainer.model.mounts import parse_tmpfs
 from hypercontainer.model.specs import InjectedFile, Resources
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.podfile import strict
+from hypercontainer.protocol.constants import Builtin
+from hypercontainer.protocol.messages import GuestProcess
 
 from .conftest import DEADLINE, Lab
 from .test_factory import fresh_ones, ready, started  # noqa: F401 - a fixture
@@ -248,3 +251,17 @@ async def test_a_child_killed_for_memory_is_an_event(lab: Lab) -> None:
     await lab.engine.containers.start(dies)
     await asyncio.wait_for(lab.engine.containers.wait(dies), DEADLINE)
     assert [(e.action, e.id) for e in lab.engine.events.past() if e.action == "oom"] == [("oom", id_), ("oom", dies)]
+
+
+async def test_no_container_looks_into_hyperstarts_own_processes(lab: Lab) -> None:
+    """A process of `cp` is a copy of PID 1, with what that knows of all containers, and has few capabilities."""
+    id_ = await running(lab)
+    session = lab.engine.containers.runtime(lab.engine.registry.container(id_)).session
+    process = GuestProcess(args=("/tmp",), container=id_[:12], builtin=Builtin.TAR_EXTRACT, stdin=True)
+    async with builtin_running(session, process) as (handle, _):
+        look = f"cat /proc/{handle.pid}/comm; for f in maps environ mem auxv; do head -c 1 /proc/{handle.pid}/$f; done; readlink /proc/{handle.pid}/fd/0"
+        result = await lab.exec(id_, "sh", "-c", look)
+        handle.close_stdin()
+        await asyncio.wait_for(handle.exited, DEADLINE)
+    assert len(result.out.split()) == 1, "it is seen, but not what is in it"
+    assert result.err.count("Permission denied") == 4, result.err
