@@ -108,11 +108,7 @@ class Containers:
         try:
             pod = self._implicit_pod(spec, id_, name)
             self._registry.check_pod_name(name)
-            self._registry.put_pod(pod)
             return await self.add(pod, spec, image, id_, name)
-        except BaseException:
-            self._registry.remove_pod(id_)
-            raise
         finally:
             self._registry.release(name)
 
@@ -144,9 +140,10 @@ class Containers:
         )  # fmt: skip
 
     async def add(self, pod: Pod, spec: ContainerSpec, image: StoredImage, id_: str, name: str) -> Container:
-        """A container's record and files in a pod; nothing is left behind when it fails."""
+        """A container's files, and then its record, with the pod's if that is its own; nothing is left behind when it fails, or in a crash."""
         directory = self._paths.container(id_)
-        before = self._registry.pod(pod.id)
+        before = pod if pod.implicit else self._registry.pod(pod.id)
+        self._registry.begin(id_)
         try:
             config = image.config.config
             volumes, mounts = await self._volumes.resolve(before, spec, config)
@@ -159,10 +156,13 @@ class Containers:
             with no_space_as_error(directory):
                 directory.mkdir(mode=0o700, parents=True)
             await self._make_scratch(spec, id_)
-            self._registry.put_pod(msgspec.structs.replace(self._registry.pod(pod.id), volumes=volumes))
-            self._registry.put(container)
+            before = pod if pod.implicit else self._registry.pod(pod.id)
+            if added := [v for v in volumes if v.name not in {x.name for x in before.volumes}]:
+                before = msgspec.structs.replace(before, volumes=[*before.volumes, *added])
+            self._registry.create(before, container, done=id_)
         except BaseException:
             remove_tree(directory)
+            self._registry.finish(id_)
             raise
         self.runs.tell("create", container)
         return container
@@ -214,20 +214,24 @@ class Containers:
     def _discard(self, container: Container) -> None:
         pod = self._registry.pod(container.pod)
         gone = set(self._own_volumes(container))
-        self._registry.remove(container.id)
+        self._registry.erase(container, *([pod] if pod.implicit else []), files=container.id)
         if pod.implicit:
-            self._registry.remove_pod(pod.id)
             self._machines.forget(pod.id)
-            remove_tree(self._paths.pod(pod.id))
         elif gone:
             self._registry.put_pod(msgspec.structs.replace(pod, volumes=[v for v in pod.volumes if v.name not in gone]))
-        remove_tree(self._paths.container(container.id))
+        self.remove_files(container.id)
         life = self._lives.pop(container.id, None)
         if life:
             life.hub.finish()
             life.removed.set()
             life.stopped.set()
         self.runs.tell("destroy", container)
+
+    def remove_files(self, id_: str) -> None:
+        """Of a container, or of a pod, that has no record any more."""
+        for directory in (self._paths.container(id_), self._paths.pod(id_)):
+            remove_tree(directory)
+        self._registry.finish(id_)
 
     def rename(self, key: str, new: str) -> Container:
         """:raise Conflict: the name is taken. :raise InvalidArgument: malformed."""

@@ -75,8 +75,7 @@ class Engine:
         self.driver = driver
         self.kernel = kernel
         self.events = Events()
-        self._database = Database(paths.database)
-        self.registry = Registry(self._database)
+        self.registry = Registry(Database(paths.database))
         self.images = ImageStore(
             paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images
         )  # fmt: skip
@@ -126,7 +125,7 @@ class Engine:
             await self.pods.wake()
             await self.containers.shut_down()
         await self.networks.close()
-        self._database.close()
+        self.registry.journal.close()
 
     # -- what joins several services ------------------------------------------------
 

@@ -24,7 +24,6 @@ from ..model import ids
 from ..model.pods import PodPlan
 from ..model.specs import PortMapping
 from ..model.status import Container, ContainerStatus, Pod, PodDetails, PodInfo, PodStatus
-from ..sys.files import remove_tree
 from . import resolve
 from .containers import ALIVE, Containers
 from .events import Events
@@ -79,12 +78,14 @@ class Pods:
         self._registry.check_pod_name(name)
         reserved: list[str] = []
         id_ = ids.new_id()
+        self._registry.begin(id_)
         try:
             for c in plan.containers:
                 reserved.append(self._registry.reserve(c.name))
             pod = await self._make_record(plan, id_, name)
             for c, image, called in zip(plan.containers, images, reserved, strict=True):
                 await self._containers.add(pod, msgspec.structs.replace(c, name=called), image, ids.new_id(), called)
+            self._registry.create(done=id_)
         except BaseException:
             await self._forget(id_)
             raise
@@ -107,16 +108,25 @@ class Pods:
             id=id_, name=name, created_at=ids.now(), hostname=hostname, vcpus=vcpus, memory=memory, spec=spec,
             labels=plan.labels, volumes=volumes, attachments=attachments,
         )  # fmt: skip
-        self._registry.put_pod(pod)
+        self._registry.create(pod)
         return pod
 
     async def _forget(self, id_: str) -> None:
         for container in self._registry.members(id_):
             with contextlib.suppress(HyperError):
                 await self._containers.remove(container.id, force=True)
-        self._registry.remove_pod(id_)
+        self._registry.erase(*([self._registry.pod(id_)] if self._registry.has_pod(id_) else []), files=id_)
         self._machines.forget(id_)
-        remove_tree(self._paths.pod(id_))
+        self._containers.remove_files(id_)
+
+    async def undo(self, id_: str) -> None:
+        """End what a daemon had begun to make, or to remove, when it was killed."""
+        if self._registry.exists(id_):
+            await self._containers.remove(id_, force=True)
+        if self._registry.has_pod(id_):
+            await self._machines.down(id_, clean=False)
+            await self._forget(id_)
+        self._containers.remove_files(id_)
 
     def explicit(self, key: str) -> Pod:
         """:raise InvalidState: when it is a container's own."""

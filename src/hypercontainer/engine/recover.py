@@ -9,9 +9,11 @@ status from the time between are delivered late, not lost.
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass
 
-import msgspec
-
+from ..errors import HyperError
 from ..model import ids
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from .containers import ALIVE, Containers
@@ -22,31 +24,76 @@ from .provision import Provisioner
 from .registry import Registry
 from .runtime import Runtime
 
+log = logging.getLogger(__name__)
 _LOST = "its virtual machine ended while hyperd was not running"
 
 
 async def recover(
     registry: Registry, containers: Containers, machines: Machines, pods: Pods, networks: Networks, provisioner: Provisioner
 ) -> None:
-    """Take up what runs; settle the records of what has ended; go on with what was to be started."""
-    found = registry.pods()
-    runtimes = await asyncio.gather(*(provisioner.reattach(pod) for pod in found))
-    for pod, runtime in zip(found, runtimes, strict=True):
+    """Take up what runs; settle the records of what has ended; end what was half made; go on with what was to be started.
+
+    What goes wrong with one pod is that pod's trouble.
+    """
+    unread = {aside.pod for aside in registry.set_aside}
+    found = [p for p in registry.pods() if p.id not in unread]
+    parts = Recovery(registry, containers, machines, pods, networks, provisioner)
+    await asyncio.gather(*(guarded(f"pod {p.name} is not recovered", parts.pod(p)) for p in found))
+    for id_ in registry.unfinished:
+        await guarded(f"what was half made as {id_} is not ended", pods.undo(id_))
+    for pod in registry.pods():
+        if pod.implicit and pod.id not in unread and not registry.members(pod.id):  # of a daemon that wrote its record first
+            await guarded(f"pod {pod.name} is not removed", pods.undo(pod.id))
+
+
+async def guarded(what: str, work: Awaitable[None]) -> None:
+    try:
+        await work
+    except Exception as error:
+        log.error("%s: %s", what, error, exc_info=not isinstance(error, HyperError))
+
+
+@dataclass
+class Recovery:
+    """Of one pod after the other."""
+
+    registry: Registry
+    containers: Containers
+    machines: Machines
+    pods: Pods
+    networks: Networks
+    provisioner: Provisioner
+
+    async def pod(self, pod: Pod) -> None:
+        """Take it up, or settle its record. One that cannot be taken up has ended."""
+        try:
+            runtime = await self.provisioner.reattach(pod)
+        except Exception as error:
+            log.error(
+                "pod %s: its virtual machine cannot be taken up and is ended: %s",
+                pod.name,
+                error,
+                exc_info=not isinstance(error, HyperError),
+            )
+            runtime = None
         if runtime is not None:
-            machines.adopt(pod, runtime)
-        elif pod.vm or pod.status in (PodStatus.RUNNING, PodStatus.STARTING, PodStatus.STOPPING):
-            await networks.take_down(pod.id)
-            pod = registry.pod(pod.id)
-            registry.put_pod(msgspec.structs.replace(pod, vm=None, status=PodStatus.EXITED, finished_at=ids.now()))
-        members = registry.members(pod.id)
+            self.machines.adopt(pod, runtime)
+        elif pod.vm or pod.status in (PodStatus.RUNNING, PodStatus.STARTING, PodStatus.STOPPING, PodStatus.PAUSED):
+            self.machines.update(pod.id, vm=None, status=PodStatus.EXITED, finished_at=ids.now())
+            await guarded(f"the network of pod {pod.name} is not taken down", self.networks.take_down(pod.id))
+        members = self.registry.members(pod.id)
         for container in members:
-            await _recover(pod, container, runtime, containers)
+            await guarded(f"container {container.name} is not recovered", _recover(pod, container, runtime, self.containers))
+        await self._go_on(pod, runtime, members)
+
+    async def _go_on(self, pod: Pod, runtime: Runtime | None, members: list[Container]) -> None:
         if runtime is not None and pod.status is PodStatus.STARTING:
-            pods.go_on(pod.id)
+            self.pods.go_on(pod.id)
         elif runtime is not None:
-            await machines.release(pod.id, runtime, "recovery")
+            self.machines.save(pod.id, runtime)
+            await self.machines.release(pod.id, runtime, "recovery")
         elif any(_starts_by_itself(c) for c in members):
-            pods.bring_back(pod.id, [c for c in members if _starts_by_itself(c)])
+            self.pods.bring_back(pod.id, [c for c in members if _starts_by_itself(c)])
 
 
 def _starts_by_itself(container: Container) -> bool:

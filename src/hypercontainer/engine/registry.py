@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What exists: containers and pods, in memory, written through to the database."""
+"""What exists: containers and pods, in memory first, and in the database as soon as it can be written.
+
+What creates a record is written first: on a full disk it is refused.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from ..errors import Conflict, InvalidArgument, NotFound
 from ..model.ids import new_name, short
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
+from ..state import database as rows
 from ..state.database import Database
+from ..state.journal import Journal
 
 _NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")
 
@@ -19,11 +24,13 @@ class Registry:
     """The only holder of Container and Pod records."""
 
     def __init__(self, database: Database) -> None:
-        self._db = database
+        self.journal = Journal(database)
         self._containers = {c.id: c for c in database.containers()}
         self._pods = {p.id: p for p in database.pods()}
         self._volumes = {v.name: v for v in database.volumes()}
         self._networks = {n.id: n for n in database.networks()}
+        self.unfinished = database.unfinished()  # ids of what an earlier daemon had begun to make or to remove
+        self.set_aside = database.set_aside()  # records that cannot be read
         self._reserved: set[str] = set()
         self.changed = asyncio.Event()  # pulsed when a container's or a pod's record changes
 
@@ -75,24 +82,63 @@ class Registry:
         if len(found) > 1:
             raise InvalidArgument(f"container id {key!r} is ambiguous", hint="give more digits")
         if not found:
-            raise NotFound(f"no such container: {key}", hint="see `hyperctl ps -a`")
+            raise NotFound(f"no such container: {key}", hint=self._why_not("containers", wanted) or "see `hyperctl ps -a`")
         return found[0]
+
+    def _why_not(self, kind: str, key: str) -> str:
+        unread = next((s for s in self.set_aside if s.kind == kind and key and (key == s.name or s.id.startswith(key))), None)
+        return f"its record cannot be read ({unread.why}) and was set aside" if unread else ""
 
     def exists(self, id_: str) -> bool:
         return id_ in self._containers
 
     def put(self, container: Container) -> None:
-        self._db.put_container(container)
+        """:raise InvalidArgument: a value that could not be read back."""
+        change = rows.put(container)
         self._containers[container.id] = container
+        self.journal.write(change)
         self._pulse()
+
+    # -- making and removing ----------------------------------------------------
+
+    def begin(self, id_: str) -> None:
+        """Files of this id are made from now on: a crash before `create` with `done` removes them again.
+
+        :raise NoSpace: when the disk is full.
+        """
+        self.journal.write_now(rows.begun(id_))
+
+    def create(self, *records: Container | Pod, done: str = "") -> None:
+        """All of them, or none; `done` is the id that was begun, and has all its files now.
+
+        :raise NoSpace: when the disk is full. :raise InvalidArgument: a value that could not be read back.
+        """
+        self.journal.write_now(*map(rows.put, records), *([rows.finished(done)] if done else []))
+        for record in records:
+            if isinstance(record, Pod):
+                self._pods[record.id] = record
+            else:
+                self._containers[record.id] = record
+        self._pulse()
+
+    def erase(self, *records: Container | Pod, files: str = "") -> None:
+        """Together; the files of the id `files` are removed next, by the next daemon if this one does not come to it."""
+        for record in records:
+            (self._pods if isinstance(record, Pod) else self._containers).pop(record.id, None)
+        self.journal.write(*([rows.begun(files)] if files else []), *map(rows.remove, records))
+        self._pulse()
+
+    def finish(self, id_: str) -> None:
+        """Nothing is left of what was begun, or was removed."""
+        self.journal.later(rows.finished(id_))
 
     def _pulse(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
 
     def remove(self, id_: str) -> None:
-        self._db.remove_container(id_)
-        self._containers.pop(id_, None)
+        if container := self._containers.get(id_):
+            self.erase(container)
 
     def in_use(self) -> dict[str, list[str]]:
         """Image id -> names of the containers made from it."""
@@ -113,7 +159,7 @@ class Registry:
                 return pod
         found = [p for i, p in self._pods.items() if key and i.startswith(key)]
         if len(found) != 1:
-            raise NotFound(f"no such pod: {key}", hint="see `hyperctl list pod`")
+            raise NotFound(f"no such pod: {key}", hint=self._why_not("pods", key) or "see `hyperctl list pod`")
         return found[0]
 
     def members(self, pod_id: str) -> list[Container]:
@@ -132,13 +178,14 @@ class Registry:
         return id_ in self._pods
 
     def put_pod(self, pod: Pod) -> None:
-        self._db.put_pod(pod)
+        change = rows.put(pod)
         self._pods[pod.id] = pod
+        self.journal.write(change)
         self._pulse()
 
     def remove_pod(self, id_: str) -> None:
-        self._db.remove_pod(id_)
-        self._pods.pop(id_, None)
+        if pod := self._pods.get(id_):
+            self.erase(pod)
 
     # -- volumes ----------------------------------------------------------------
 
@@ -156,12 +203,13 @@ class Registry:
             raise NotFound(f"no such volume: {name}", hint="see `hyperctl volume ls`") from None
 
     def put_volume(self, volume: Volume) -> None:
-        self._db.put_volume(volume)
+        """:raise NoSpace: when the disk is full."""
+        self.journal.write_now(rows.put(volume))
         self._volumes[volume.name] = volume
 
     def remove_volume(self, name: str) -> None:
-        self._db.remove_volume(name)
-        self._volumes.pop(name, None)
+        if volume := self._volumes.pop(name, None):
+            self.journal.write(rows.remove(volume))
 
     # -- networks ---------------------------------------------------------------
 
@@ -187,12 +235,13 @@ class Registry:
             raise Conflict(f"the name {name!r} is taken by another network", hint="choose another")
 
     def put_network(self, network: Network) -> None:
-        self._db.put_network(network)
+        """:raise NoSpace: when the disk is full."""
+        self.journal.write_now(rows.put(network))
         self._networks[network.id] = network
 
     def remove_network(self, id_: str) -> None:
-        self._db.remove_network(id_)
-        self._networks.pop(id_, None)
+        if network := self._networks.pop(id_, None):
+            self.journal.write(rows.remove(network))
 
     def attached(self, name: str) -> list[Pod]:
         """The pods of a network."""

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers, pods and volumes as JSON documents in SQLite.
+"""Containers, pods, volumes and networks as JSON documents in SQLite.
 
 WAL with `synchronous=NORMAL`: a crash of the daemon loses nothing, a crash of
 the host at most the last moments, and no commit waits for the disk.
+
+Beside the records stand the ids of what is being made or removed
+(`unfinished`): what a crash leaves of them is ended by the next daemon. A
+record that cannot be read is kept in `set_aside`, and stops nothing else.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -18,20 +25,71 @@ from ..model.base import Model, encode
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 
-_SCHEMA_VERSION = 3
+log = logging.getLogger(__name__)
+_SCHEMA_VERSION = 4
+_BUSY = 1.0  # seconds to wait for another program that looks into the file
 _VOLUMES = "CREATE TABLE volumes (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);"
 _NETWORKS = "CREATE TABLE networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);"
+_ASIDE = """
+CREATE TABLE unfinished (id TEXT PRIMARY KEY);
+CREATE TABLE set_aside (kind TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, document BLOB, why TEXT NOT NULL, PRIMARY KEY (kind, id));
+"""
 _SCHEMA = f"""
 CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
 CREATE TABLE pods (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
 {_VOLUMES}
 {_NETWORKS}
+{_ASIDE}
 """
 # Version 1 knew only pods of one container, which are implicit.
 _FROM_1 = f"""
 {_VOLUMES}
 UPDATE pods SET document = CAST(json_set(CAST(document AS TEXT), '$.implicit', json('true')) AS BLOB);
 """
+_STEPS = {1: _FROM_1 + _NETWORKS + _ASIDE, 2: _NETWORKS + _ASIDE, 3: _ASIDE}
+R = TypeVar("R", Container, Pod, Volume, Network)
+
+
+class Change(NamedTuple):
+    """One row that is put, or removed when there is no document."""
+
+    table: str
+    id: str
+    name: str = ""
+    document: bytes | None = None
+
+
+class SetAside(NamedTuple):
+    """A record that could not be read; `pod` is the id of its pod, if that much is known."""
+
+    kind: str  # the table
+    id: str
+    name: str
+    why: str
+    pod: str
+
+
+def put(record: Container | Pod | Volume | Network) -> Change:
+    """:raise InvalidArgument: a value that could not be read back, by its field."""
+    document = encode(record)  # nothing is stored that cannot be read again
+    return Change(_table(record), record.name if isinstance(record, Volume) else record.id, record.name, document)
+
+
+def remove(record: Container | Pod | Volume | Network) -> Change:
+    return Change(_table(record), record.name if isinstance(record, Volume) else record.id)
+
+
+def begun(id_: str) -> Change:
+    """What has this id is being made, or removed."""
+    return Change("unfinished", id_, document=b"")
+
+
+def finished(id_: str) -> Change:
+    return Change("unfinished", id_)
+
+
+def _table(record: Model) -> str:
+    return f"{type(record).__name__.lower()}s"
 
 
 class Database:
@@ -39,74 +97,149 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         """:raise Unavailable: when the file is from a newer version or damaged."""
+        self.path = path
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files get the mode of this one
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
-            elif version < _SCHEMA_VERSION:
-                steps = (_FROM_1 if version == 1 else "") + _NETWORKS
-                self._db.executescript(f"BEGIN; {steps} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY)
+            version = self._open()
         except sqlite3.DatabaseError as error:
-            raise Unavailable(f"cannot open the state database {path}: {error}",
-                              hint="move it away to start with an empty state") from error  # fmt: skip
+            raise _damaged(path, str(error)) from error
         if version > _SCHEMA_VERSION:
             raise Unavailable(f"{path} was written by a newer hyperd (schema {version})", hint="upgrade hyperd")
+
+    def _open(self) -> int:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise _damaged(self.path, found.splitlines()[-1])
+        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        steps = _SCHEMA if version == 0 else _STEPS.get(version)
+        if steps:
+            self._db.executescript(f"BEGIN; {steps} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
+        return version
 
     def close(self) -> None:
         self._db.close()
 
+    # -- reading --------------------------------------------------------------------
+
     def containers(self) -> list[Container]:
-        return [msgspec.json.decode(row[0], type=Container) for row in self._db.execute("SELECT document FROM containers")]
+        return self._read(Container)
 
     def pods(self) -> list[Pod]:
-        return [msgspec.json.decode(row[0], type=Pod) for row in self._db.execute("SELECT document FROM pods")]
+        return self._read(Pod)
 
     def volumes(self) -> list[Volume]:
-        return [msgspec.json.decode(row[0], type=Volume) for row in self._db.execute("SELECT document FROM volumes")]
-
-    def put_volume(self, volume: Volume) -> None:
-        self._put("volumes", volume.name, volume.name, volume)
-
-    def remove_volume(self, name: str) -> None:
-        self._db.execute("DELETE FROM volumes WHERE id=?", (name,))
+        return self._read(Volume)
 
     def networks(self) -> list[Network]:
-        return [msgspec.json.decode(row[0], type=Network) for row in self._db.execute("SELECT document FROM networks")]
+        return self._read(Network)
 
-    def put_network(self, network: Network) -> None:
-        self._put("networks", network.id, network.name, network)
+    def unfinished(self) -> list[str]:
+        """Ids of what was being made or removed when the daemon ended."""
+        return [row[0] for row in self._db.execute("SELECT id FROM unfinished")]
 
-    def remove_network(self, id_: str) -> None:
-        self._db.execute("DELETE FROM networks WHERE id=?", (id_,))
+    def set_aside(self) -> list[SetAside]:
+        rows = self._db.execute("SELECT kind, id, name, why, document FROM set_aside")
+        return [SetAside(kind, id_, name, why, _pod_of(kind, id_, document)) for kind, id_, name, why, document in rows]
+
+    def _read(self, type_: type[R]) -> list[R]:
+        """Those that can be read; the others are set aside, with those of an earlier time that can be read by now put back."""
+        table = f"{type_.__name__.lower()}s"
+        self._put_back(table, type_)
+        found: list[R] = []
+        for id_, name, document in self._db.execute(f"SELECT id, name, document FROM {table}").fetchall():
+            try:
+                found.append(msgspec.json.decode(document, type=type_))
+            except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
+                log.error("the record of %s %s (%s) cannot be read and is set aside: %s", table[:-1], name, id_, error)
+                self._move(table, id_, name, document, str(error))
+        return found
+
+    def _move(self, table: str, id_: str, name: str, document: object, why: str) -> None:
+        try:
+            with self._transaction():
+                self._db.execute("INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)", (table, id_, name, document, why))
+                self._db.execute(f"DELETE FROM {table} WHERE id=?", (id_,))
+        except sqlite3.Error as error:  # it stays where it is, and is passed over again by the next daemon
+            log.error("it stays in its place: %s", error)
+
+    def _put_back(self, table: str, type_: type[R]) -> None:
+        for id_, name, document in self._db.execute("SELECT id, name, document FROM set_aside WHERE kind=?", (table,)).fetchall():
+            try:
+                msgspec.json.decode(document, type=type_)
+                with self._transaction():
+                    self._db.execute(f"INSERT INTO {table} VALUES (?, ?, ?)", (id_, name, document))
+                    self._db.execute("DELETE FROM set_aside WHERE kind=? AND id=?", (table, id_))
+            except (msgspec.DecodeError, UnicodeDecodeError, TypeError, sqlite3.Error):
+                continue
+
+    # -- writing --------------------------------------------------------------------
+
+    def commit(self, changes: Iterable[Change]) -> None:
+        """All of them, or none.
+
+        :raise NoSpace: when the disk is full. :raise Unavailable: when the file cannot be written for another reason.
+        """
+        try:
+            with self._transaction():
+                for change in changes:
+                    self._apply(change)
+        except sqlite3.OperationalError as error:
+            if "full" in str(error):
+                raise NoSpace("no space left on the disk of the state database", hint="free some and try again") from error
+            raise Unavailable(f"the state database {self.path} cannot be written: {error}", hint="see hyperd's log") from error
+        except sqlite3.Error as error:
+            raise Unavailable(f"the state database {self.path} cannot be written: {error}", hint="see hyperd's log") from error
+
+    def _transaction(self) -> sqlite3.Connection:
+        self._db.execute("BEGIN IMMEDIATE")
+        return self._db  # as a context it commits, or rolls back
+
+    def _apply(self, change: Change) -> None:
+        if change.document is None:
+            self._db.execute(f"DELETE FROM {change.table} WHERE id=?", (change.id,))
+        elif change.table == "unfinished":
+            self._db.execute("INSERT OR IGNORE INTO unfinished VALUES (?)", (change.id,))
+        else:
+            self._db.execute(
+                f"INSERT INTO {change.table} VALUES (?, ?, ?) ON CONFLICT(id) DO UPDATE SET name=excluded.name, document=excluded.document",
+                (change.id, change.name, change.document),
+            )
 
     def put_container(self, container: Container) -> None:
         """Insert or replace; idempotent.
 
         :raise NoSpace: when the disk is full. :raise InvalidArgument: a value that could not be read back, by its field.
         """
-        self._put("containers", container.id, container.name, container)
+        self.commit([put(container)])
 
     def put_pod(self, pod: Pod) -> None:
-        self._put("pods", pod.id, pod.name, pod)
+        self.commit([put(pod)])
 
     def remove_container(self, id_: str) -> None:
-        self._db.execute("DELETE FROM containers WHERE id=?", (id_,))
+        self.commit([Change("containers", id_)])
 
-    def remove_pod(self, id_: str) -> None:
-        self._db.execute("DELETE FROM pods WHERE id=?", (id_,))
+    def forget_aside(self, kind: str, id_: str) -> None:
+        """Give a record up that could not be read."""
+        with self._transaction():
+            self._db.execute("DELETE FROM set_aside WHERE kind=? AND id=?", (kind, id_))
 
-    def _put(self, table: str, id_: str, name: str, record: Model) -> None:
-        document = encode(record)  # nothing is stored that cannot be read again
-        try:
-            self._db.execute(
-                f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT(id) DO UPDATE SET name=excluded.name, document=excluded.document",
-                (id_, name, document),
-            )
-        except sqlite3.OperationalError as error:
-            if "full" in str(error):
-                raise NoSpace("no space left on the disk of the state database", hint="free some and try again") from error
-            raise
+
+def _damaged(path: Path, why: str) -> Unavailable:
+    return Unavailable(
+        f"cannot open the state database {path}: {why}",
+        hint="restore it from a backup, or move it away to start with an empty state; containers' files stay where they are",
+    )
+
+
+def _pod_of(kind: str, id_: str, document: Any) -> str:
+    """The pod of a record that could not be read as a whole."""
+    if kind == "pods":
+        return id_
+    try:
+        found = msgspec.json.decode(document)
+        return str(found.get("pod", id_))
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, AttributeError):
+        return id_  # as that of a container of its own
