@@ -7,7 +7,6 @@ import asyncio
 import dataclasses
 import hashlib
 import io
-import json
 import os
 import re
 import subprocess
@@ -21,82 +20,30 @@ import zstandard
 from isal import igzip
 
 from hypercontainer.errors import DeadlineExceeded, InvalidArgument
-from hypercontainer.images.layout import CONFIG, INDEX, LAYER, MANIFEST
 from hypercontainer.images.limits import Limits
 from hypercontainer.images.store import ImageStore
 
-SECONDS, MEMORY = 5.0, 256 << 20
-Blob = tuple[str, int, str]  # digest, size, digest of the contents
+from .layouts import END, Maker, header
+
+SECONDS, MEMORY = 5.0, 256 << 20  # of CPU time, as the machine may have other things to do; bytes of any one process
 
 PULL = """
-import asyncio, pathlib, resource, sys, time
+import asyncio, pathlib, resource, sys
 from hypercontainer.errors import HyperError
 from hypercontainer.images.store import ImageStore
 async def main():
     store = ImageStore(pathlib.Path(sys.argv[2]))
     store.open()
-    begun = time.monotonic()
     try:
         _, image = store.pull(sys.argv[1])
         await image
         print("pulled")
     except HyperError as error:
         print(error.code, str(error))
-    most = max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(time.monotonic() - begun, most * 1024)
+    used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(sum(u.ru_utime + u.ru_stime for u in used), max(u.ru_maxrss for u in used) * 1024)
 asyncio.run(main())
 """
-
-
-class Maker:
-    """Makes an OCI layout of any blobs."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / "blobs/sha256").mkdir(parents=True)
-        (root / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-
-    def add(self, data: bytes) -> tuple[str, int]:
-        digest = hashlib.sha256(data).hexdigest()
-        (self.root / "blobs/sha256" / digest).write_bytes(data)
-        return f"sha256:{digest}", len(data)
-
-    def layer(self, tar: Iterator[bytes], pack: str = "gzip") -> Blob:
-        """A layer of a stream, packed; nothing of it is kept in memory."""
-        path, digest = self.root / "new", hashlib.sha256()
-        with open(path, "wb") as raw:
-            out = igzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1) if pack == "gzip" else zstandard.ZstdCompressor(1).stream_writer(raw, closefd=False)  # type: ignore[no-untyped-call] # fmt: skip
-            for chunk in tar:
-                digest.update(chunk)
-                out.write(chunk)
-            out.close()
-        packed = hashlib.sha256(path.read_bytes()).hexdigest()
-        size = path.stat().st_size
-        path.rename(self.root / "blobs/sha256" / packed)
-        return f"sha256:{packed}", size, f"sha256:{digest.hexdigest()}"
-
-    def image(self, *layers: Blob, config_size: int | None = None, pack: str = "gzip") -> str:
-        config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [b[2] for b in layers]}}
-        digest, size = self.add(json.dumps(config).encode())
-        manifest = {
-            "schemaVersion": 2, "mediaType": MANIFEST,
-            "config": {"mediaType": CONFIG, "digest": digest, "size": config_size or size},
-            "layers": [{"mediaType": f"{LAYER}+{pack}", "digest": b[0], "size": b[1]} for b in layers],
-        }  # fmt: skip
-        digest, size = self.add(json.dumps(manifest).encode())
-        entry = {"mediaType": MANIFEST, "digest": digest, "size": size, "annotations": {"org.opencontainers.image.ref.name": "bomb"}}
-        (self.root / "index.json").write_text(json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}))
-        return f"oci:{self.root}:bomb"
-
-
-def header(name: str, type_: bytes = b"0", size: int = 0, **pax: str) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.type, info.size = type_, size
-    info.pax_headers = {k.replace("__", "."): v for k, v in pax.items()}
-    return info.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT)
-
-
-END = bytes(1024)
 
 
 def zeros(size: int) -> Iterator[bytes]:
@@ -171,8 +118,8 @@ BOMBS: dict[str, tuple[Callable[[Maker], str], str]] = {
     "50000-deep": (single(header("/".join(["a"] * 50_000), mtime="1.5")), "of more than 4096 bytes"),
     "50000-deep-by-links": (of(deep_by_links), "directories more than 2048 deep"),
     "a-million-entries": (of(lambda: many(1_000_000)), "image_files"),
-    "gzip": (of(lambda: file_of_zeros(4 << 30)), "image_ratio"),
-    "zstd": (of(lambda: file_of_zeros(4 << 30), "zstd"), "image_ratio"),
+    "gzip": (of(lambda: file_of_zeros(1 << 30)), "image_ratio"),
+    "zstd": (of(lambda: file_of_zeros(1 << 30), "zstd"), "image_ratio"),
     "zstd-window": (wide_window, "window of more than 128MiB"),
     "1000-layers": (many_layers(1000), "image_layers"),
     "100000-layers": (many_layers(100_000), "4 MiB"),
@@ -200,15 +147,15 @@ def test_a_bomb_is_refused(bomb: str, tmp_path: Path) -> None:
 
 
 def test_many_opaque_markers_cost_little(tmp_path: Path) -> None:
-    """20,000 markers over 20,000 files: each used to look at all."""
+    """8,000 markers over 8,000 files: each used to look at all."""
     make = Maker(tmp_path / "layout")
-    lower = make.layer(iter([header("d", b"5"), *(header(f"d/{n}") for n in range(20_000)), END]))
-    upper = make.layer(iter([*(header(f"d/new{n}") + header("d/.wh..wh..opq") for n in range(20_000)), END]))
+    lower = make.layer(iter([header("d", b"5"), *(header(f"d/{n}") for n in range(8_000)), END]))
+    upper = make.layer(iter([*(header(f"d/new{n}") + header("d/.wh..wh..opq") for n in range(8_000)), END]))
     source = make.image(lower, upper)
     done = subprocess.run([sys.executable, "-c", PULL, source, tmp_path / "images"], capture_output=True, text=True, timeout=60, check=True)
     said, measured = done.stdout.splitlines()
     assert said == "pulled"
-    assert float(measured.split()[0]) < 2 * SECONDS
+    assert float(measured.split()[0]) < SECONDS
 
 
 # -- the process that converts ------------------------------------------------------------
@@ -226,15 +173,18 @@ def workers() -> list[int]:
     return found
 
 
+@pytest.fixture(scope="module")
+def zeros_source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    make = Maker(tmp_path_factory.mktemp("zeros") / "layout")
+    return make.image(make.layer(file_of_zeros(4 << 30)))
+
+
 class Slow:
     """A store that is converting four gigabytes of zeros, as it was told to trust them."""
 
-    def __init__(self, tmp_path: Path, **limits: float) -> None:
-        self.images = tmp_path / "images"
-        source = Maker(tmp_path / "layout").root
-        make = object.__new__(Maker)
-        make.root = source
-        self.source = make.image(make.layer(file_of_zeros(4 << 30)))
+    def __init__(self, images: Path, source: str, **limits: float) -> None:
+        self.images = images
+        self.source = source
         self.store = ImageStore(self.images, limits=dataclasses.replace(Limits(), ratio=100_000, **limits))  # type: ignore[arg-type]
         self.store.open()
 
@@ -246,14 +196,14 @@ class Slow:
             async for update in progress.listen():
                 if update["status"] == "Extracting" and update["current"]:
                     break
-        return task  # type: ignore[return-value]
+        return task
 
     def leftovers(self) -> list[str]:
         return [p.name for d in ("blobs/sha256", "disks", "staging") for p in (self.images / d).iterdir()]
 
 
-async def test_a_cancelled_pull_ends_its_conversion(tmp_path: Path) -> None:
-    slow = Slow(tmp_path)
+async def test_a_cancelled_pull_ends_its_conversion(tmp_path: Path, zeros_source: str) -> None:
+    slow = Slow(tmp_path / "images", zeros_source)
     task = await slow.converting()
     assert len(workers()) == 1
     task.cancel()
@@ -264,8 +214,8 @@ async def test_a_cancelled_pull_ends_its_conversion(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_conversion_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    slow = Slow(tmp_path, time=0.5)
+async def test_a_conversion_that_takes_too_long_is_ended(tmp_path: Path, zeros_source: str) -> None:
+    slow = Slow(tmp_path / "images", zeros_source, time=0.5)
     _, image = slow.store.pull(slow.source)
     with pytest.raises(DeadlineExceeded, match=r"image oci:.* is refused: it takes .* 0.5 s .*image_time"):
         await image
@@ -281,8 +231,8 @@ async def test_memory_is_limited(tmp_path: Path) -> None:
         await store.pull(source)[1]
 
 
-async def test_the_conversion_has_no_rights(tmp_path: Path) -> None:
-    task = await Slow(tmp_path).converting()
+async def test_the_conversion_has_no_rights(tmp_path: Path, zeros_source: str) -> None:
+    task = await Slow(tmp_path / "images", zeros_source).converting()
     try:
         (pid,) = workers()
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)

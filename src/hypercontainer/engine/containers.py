@@ -100,7 +100,7 @@ class Containers:
         :raise NotFound: no such image or pod. :raise Conflict: the name is taken.
         """
         resolve.validate(spec)
-        image = self._images.find(spec.image)
+        image = self._images.find(spec.image, platform=spec.platform)
         if spec.pod:
             return await self._join(spec, image)
         name = self._registry.reserve(spec.name)

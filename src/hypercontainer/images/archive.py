@@ -74,6 +74,7 @@ def names(source: int) -> list[str]:
     :raise InvalidArgument: when it is not such an archive.
     """
     with os.fdopen(os.dup(source), "rb") as file:
+        file.seek(0)  # the offset is shared with whoever wrote it
         try:
             documents = _documents(file)
             if "manifest.json" in documents:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -249,10 +250,9 @@ class Layout:
             names[old.digest] = old
         self._write_names(names)
 
-    def remove_name(self, name: str) -> None:
-        names = self.names()
-        names.pop(name, None)
-        self._write_names(names)
+    def remove_names(self, gone: Collection[str]) -> None:
+        if gone:
+            self._write_names({name: d for name, d in self.names().items() if name not in gone})
 
     def _write_names(self, names: dict[str, Descriptor]) -> None:
         entries = []

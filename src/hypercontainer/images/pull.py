@@ -152,7 +152,7 @@ class Puller:
         names, compressed = await archive_names(Path(path), what, unpacked, self._limits)
         if compressed:
             source = Source(source.transport, f"{unpacked}:{name}" if name else str(unpacked))
-        if name or source.transport != "docker-archive":
+        if name:
             return source, name_of(Source(source.transport, f"{path}:{name}"))
         return source, _full_name(names[0]) if names else ""
 

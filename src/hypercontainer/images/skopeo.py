@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import HyperError, InvalidArgument, NoSpace, NotFound, Unauthorized, Unavailable
 from ..model.reference import Source, parse_reference
@@ -53,8 +54,7 @@ def error_from(stderr: str, what: str) -> HyperError:
     return Unavailable(f"cannot pull {what}: {detail}")
 
 
-@dataclass(frozen=True)
-class Platform:
+class Platform(NamedTuple):
     """`os/architecture[/variant]`."""
 
     os: str

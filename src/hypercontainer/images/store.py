@@ -9,7 +9,7 @@ images/staging/                         pulls under way; emptied at start
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from .faults import storage_faults
 from .layout import ID_NOTE, PRIVATE_DIRECTORY, Descriptor, Layout, StoredImage
 from .limits import Limits
 from .progress import Progress
-from .pull import Puller
+from .pull import Puller, parse_platform
 
 InUse = Callable[[], dict[str, list[str]]]  # image id -> names of the containers that use it
 
@@ -66,12 +66,19 @@ class ImageStore:
 
     # -- finding ----------------------------------------------------------------
 
-    def find(self, name: str) -> StoredImage:
+    def find(self, name: str, *, platform: str = "") -> StoredImage:
         """An image by name, id or unique id prefix.
 
-        :raise NotFound: when there is none.
+        :raise NotFound: when there is none, or not for the platform.
         """
-        return self._layout.load(self._resolve(name)[1].digest)
+        image = self._layout.load(self._resolve(name)[1].digest)
+        have = image.config
+        if platform and have.architecture and (have.os, have.architecture) != (wanted := parse_platform(platform))[:2]:
+            raise NotFound(
+                f"image {name} is for {have.os}/{have.architecture}, not for {wanted.os}/{wanted.architecture}",
+                hint=f"pull it with `hyperctl pull --platform {platform} {name}`, or leave --platform out",
+            )
+        return image
 
     def _resolve(self, name: str) -> tuple[str, Descriptor]:
         names = self._layout.names()
@@ -180,25 +187,22 @@ class ImageStore:
         if users and len(goes) == len(siblings):
             raise Conflict(f"image {name} is in use by container {', '.join(users)}", hint="remove the container first with `hyperctl rm`")
         with storage_faults(self._layout.root):
-            for sibling in goes:
-                self._remove_name(sibling)
+            self._remove_names(goes)
             untagged = [_familiar(k) for k in goes if not k.startswith("sha256:")]
             if len(goes) < len(siblings):
                 return RemovedImage(untagged=untagged)
             return RemovedImage(untagged=untagged, deleted=[id_], freed=self._collect())
 
-    def _remove_name(self, name: str) -> None:
-        """Also on a full disk: the image's disk makes room, as it can be made again."""
+    def _remove_names(self, names: Collection[str]) -> None:
+        """Also on a full disk: the disks of the images make room, as they can be made again."""
         try:
-            self._layout.remove_name(name)
+            self._layout.remove_names(names)
         except NoSpace:
-            others = {k: d for k, d in self._layout.names().items() if k != name}
-            descriptor = self._layout.names()[name]
-            with contextlib.suppress(HyperError):
-                mine = self._disks.path(self._layout.load(descriptor.digest).chain_id)
-                if mine not in self._disks_of(others.values()):
-                    mine.unlink(missing_ok=True)
-            self._layout.remove_name(name)
+            known = self._layout.names()
+            stay = self._disks_of(d for k, d in known.items() if k not in names)
+            for disk in self._disks_of(d for k, d in known.items() if k in names) - stay:
+                disk.unlink(missing_ok=True)
+            self._layout.remove_names(names)
 
     @staticmethod
     def _is_id(name: str, key: str) -> bool:
@@ -210,16 +214,17 @@ class ImageStore:
     def prune(self, *, everything: bool) -> RemovedImage:
         """Remove images without a name, or with `everything` all that no container uses."""
         used = self._in_use()
-        untagged, deleted = [], []
+        goes, deleted = [], dict[str, None]()
         with storage_faults(self._layout.root):
             for name, descriptor in self._layout.names().items():
                 id_ = self._layout.id_of(descriptor)
                 if id_ in used or not (everything or name == descriptor.digest):
                     continue
-                self._remove_name(name)
-                untagged += [_familiar(name)] if name != descriptor.digest else []
-                deleted += [id_] if id_ not in deleted else []
-            return RemovedImage(untagged=untagged, deleted=deleted, freed=self._collect())
+                goes.append(name)
+                deleted[id_] = None
+            self._remove_names(goes)
+            untagged = [_familiar(k) for k in goes if not k.startswith("sha256:")]
+            return RemovedImage(untagged=untagged, deleted=list(deleted), freed=self._collect())
 
     def _collect(self) -> int:
         """Remove blobs and disks of no image; not while a pull is about to name some."""
