@@ -37,7 +37,7 @@ def export(container: str, output: str | None) -> None:
     response = client().open("GET", container_route(container, "/export"))
     with response.connection:
         try:
-            out = open(output, "wb") if output else sys.stdout.buffer
+            out = open(output, "wb") if output else open(1, "wb", closefd=False)
         except OSError as error:
             raise HyperError(f"cannot write {output}: {error.strerror}") from error
         with out:

@@ -12,6 +12,7 @@ import sys
 
 from ..errors import HyperError, StartFailed
 from .quick import quick, split
+from .standard import complain, finish, prepare, stdout_fails
 
 
 def exit_status(error: HyperError, verb: str) -> int:
@@ -30,21 +31,42 @@ def _status(args: list[str]) -> int:
     return status
 
 
+def _explained(error: Exception) -> str:
+    """One sentence for what no command has dealt with."""
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object[:200]!s} is not UTF-8: containers' names, arguments and paths must be"
+    if isinstance(error, UnicodeDecodeError):
+        return "a file that was read is not UTF-8: convert it"
+    if isinstance(error, OSError):
+        names = (os.fsdecode(n) for n in (error.filename, error.filename2) if isinstance(n, (str, bytes)))
+        return f"{' and '.join(names) or 'stdin, stdout or a connection'}: {error.strerror or error}"
+    return f"{type(error).__name__}: {error}: this is a defect of hyperctl; HYPER_TRACEBACK=1 shows where"
+
+
+def _guarded(args: list[str]) -> int:
+    stdout = sys.stdout
+    try:
+        return _status(args)
+    except HyperError as error:
+        complain(str(error))
+        return exit_status(error, split(args)[1])
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 141
+    except SystemExit as error:  # click's: it wraps stdout when nobody reads that any more, and answers a shell's completion
+        return 141 if sys.stdout is not stdout else int(error.code or 0)
+    except Exception as error:
+        if os.environ.get("HYPER_TRACEBACK"):
+            raise
+        if not (isinstance(error, OSError) and stdout_fails()):
+            complain(_explained(error))
+        return 125 if split(args)[1] == "run" else 1
+
+
 def main() -> None:
     """The only place that prints errors and exits."""
-    args = sys.argv[1:]
-    try:
-        status = _status(args)
-        sys.stdout.flush()
-    except HyperError as error:
-        print(f"hyperctl: {error}", file=sys.stderr)
-        status = exit_status(error, split(args)[1])
-    except KeyboardInterrupt:
-        status = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing more can be said there
-        status = 141
+    prepare()
+    status = finish(_guarded(sys.argv[1:]))
     # Nothing is left to be tidied up, and the interpreter takes its time for that.
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
     os._exit(status)

@@ -150,6 +150,7 @@ def _json(value: object) -> str:
     from _json import encode_basestring_ascii
 
     if isinstance(value, str):
+        value.encode()  # what is no text is refused here; the escapes below would hide it
         return encode_basestring_ascii(value)
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 
 from ..errors import InvalidArgument
 from .specs import Mount
@@ -59,15 +60,17 @@ def parse_mount(text: str) -> Mount:
     if given or kind not in ("volume", "bind", "tmpfs") or not target:
         wrong = f"unknown key {next(iter(given))!r}" if given else "no target" if not target else f"unknown type {kind!r}"
         raise InvalidArgument(f"invalid mount {text!r}: {wrong}", hint="write type=volume|bind|tmpfs,source=NAME,target=/PATH[,readonly]")
-    try:
-        bits = int(mode, 8)
-    except ValueError:
-        raise InvalidArgument(f"invalid mode {mode!r} of a tmpfs", hint="write it in octal, such as 1777") from None
     return Mount(
         target=target, type="bind" if kind == "bind" else "tmpfs" if kind == "tmpfs" else "volume",
         source=_absolute(source) if kind == "bind" else source, read_only=read_only, sub_path=sub_path, copy_up=not no_copy,
-        size=parse_size(size) if size else 0, mode=bits,
+        size=parse_size(size) if size else 0, mode=_mode(mode),
     )  # fmt: skip
+
+
+def _mode(text: str) -> int:
+    if not re.fullmatch("[0-7]{1,4}", text):
+        raise InvalidArgument(f"invalid mode {text!r} of a tmpfs", hint="write it in octal, such as 1777")
+    return int(text, 8)
 
 
 def parse_tmpfs(text: str) -> Mount:
@@ -79,7 +82,7 @@ def parse_tmpfs(text: str) -> Mount:
         if key == "size":
             size = parse_size(value)
         elif key == "mode":
-            mode = int(value, 8)
+            mode = _mode(value)
         elif key in ("ro", "rw"):
             read_only = key == "ro"
         elif key in ("exec", "noexec"):
