@@ -141,11 +141,11 @@ def test_the_host_kernel_takes_what_we_encode() -> None:
 # -- NFS and shared directories ----------------------------------------------------------
 
 
-def test_nfs_sources() -> None:
+async def test_nfs_sources() -> None:
     four = PodVolume(name="n", kind="nfs", source="192.0.2.1:/a/b", fstype="nfs4", options={"port": "99"})
-    assert nfs_source(four) == ("192.0.2.1:/a/b", "vers=4.2,addr=192.0.2.1,proto=tcp,port=99,clientaddr=10.0.2.15")
+    assert await nfs_source(four) == ("192.0.2.1:/a/b", "vers=4.2,addr=192.0.2.1,proto=tcp,port=99,clientaddr=10.0.2.15")
     three = PodVolume(name="n", kind="nfs", source="127.0.0.1:/a", fstype="nfs")
-    source, options = nfs_source(three)
+    source, options = await nfs_source(three)
     assert source == "10.0.2.2:/a" and "vers=3" in options and "nolock" in options and "mountaddr=10.0.2.2" in options
 
 

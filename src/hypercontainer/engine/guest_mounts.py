@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from ipaddress import ip_address
@@ -18,6 +19,7 @@ from .machine_config import volume_serial
 from .runtime import Runtime
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8  # linux/mount.h
+_RESOLVE_TIMEOUT = 10.0  # seconds, for a name server
 _SHARE = "share"  # the guest's name of the tree of shared directories
 _9P_OPTIONS = "trans=virtio,version=9p2000.L,msize=262144,access=client,posixacl"
 
@@ -36,7 +38,7 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiof
         options = f"mode=1777,size={volume.size}" if volume.size else "mode=1777"
         await run_builtin(runtime.session, Builtin.MOUNT, name, "tmpfs", "tmpfs", str(MS_NOSUID | MS_NODEV), options, what=what)
     elif volume.kind == "nfs":
-        source, options = nfs_source(volume)
+        source, options = await nfs_source(volume)
         await run_builtin(runtime.session, Builtin.MOUNT, name, volume.fstype, source, flags, options, what=what)
     else:
         # What is deleted in a disk of ours leaves the host's, too; one of the user's may be laid out on purpose.
@@ -60,15 +62,17 @@ async def _mount_shared(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtio
     return f"{_SHARE}/{directories.index(volume.name)}"
 
 
-def nfs_source(volume: PodVolume) -> tuple[str, str]:
+async def nfs_source(volume: PodVolume) -> tuple[str, str]:
     """Device and options of an NFS mount; the kernel wants the server as an address.
 
     :raise Unavailable: when the name cannot be resolved.
     """
     server, _, path = volume.source.partition(":/")
     try:
-        address = socket.getaddrinfo(server.strip("[]"), None, type=socket.SOCK_STREAM)[0][4][0]
-    except OSError as error:
+        async with asyncio.timeout(_RESOLVE_TIMEOUT):
+            found = await asyncio.get_running_loop().getaddrinfo(server.strip("[]"), None, type=socket.SOCK_STREAM)
+        address = found[0][4][0]
+    except OSError as error:  # a timeout is one
         raise Unavailable(f"volume {volume.name}: the NFS server {server!r} cannot be resolved", hint="check its name") from error
     if ip_address(address).is_loopback:
         address = usermode.GATEWAY  # this host, as the pod sees it

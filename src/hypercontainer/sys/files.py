@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ..errors import NoSpace
+from ..errors import InvalidArgument, NoSpace
 
 _CHUNK = 1 << 20  # bytes that are copied at a time where the kernel does not do it
 
@@ -93,6 +93,21 @@ def copy_sparse(source: Path, target: Path) -> None:
     except BaseException:
         target.unlink(missing_ok=True)
         raise
+
+
+def make_sparse(path: Path, size: int) -> None:
+    """A file of one hole.
+
+    :raise InvalidArgument: the file system takes none of this size. :raise NoSpace: when the disk is full.
+    """
+    with open(path, "xb", opener=_private) as f, no_space_as_error(path.parent):
+        try:
+            f.truncate(size)
+        except OSError as error:
+            path.unlink()
+            if error.errno not in (errno.EFBIG, errno.EINVAL):
+                raise
+            raise InvalidArgument(f"the file system of {path.parent} takes no file of {size} bytes", hint="give less") from error
 
 
 def sealed_copy(fd: int) -> IO[bytes]:

@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 
 from ..errors import HyperError, InvalidArgument, Unavailable
-from ..sys.files import no_space
+from ..sys.files import make_sparse, no_space
 from ..sys.process import run
 from .scratch import ScratchDisks
 
 XFS_MIN = 300 << 20  # bytes; mkfs.xfs refuses less
 EXT4_MIN = 16 << 20
+SIZE_MAX = 16 << 40  # bytes; what ext4 on the host takes for a file
 FSTYPES = ("ext4", "xfs")
 FORMATS = ("raw", "qcow2")
 
@@ -50,8 +51,7 @@ class BlockVolumes:
             template = self._templates.setdefault(size, ScratchDisks(self._cache, size))
             await template.create(path)
             return
-        with open(path, "xb") as f:
-            f.truncate(size)
+        make_sparse(path, size)
         await _tool("mkfs.xfs", "xfsprogs", "-q", "-K", path)
 
 
@@ -64,6 +64,8 @@ def check(size: int, fstype: str, format_: str) -> None:
     least = XFS_MIN if fstype == "xfs" else EXT4_MIN
     if size < least:
         raise InvalidArgument(f"a volume of {size} bytes is too small for {fstype}", hint=f"give at least {least >> 20}m")
+    if size > SIZE_MAX:
+        raise InvalidArgument(f"a volume of {size} bytes is too large", hint=f"give at most {SIZE_MAX >> 40}t")
 
 
 async def _tool(program: str, package: str, *args: str | Path) -> None:

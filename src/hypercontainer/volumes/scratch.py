@@ -11,7 +11,7 @@ import asyncio
 from pathlib import Path
 
 from ..errors import Unavailable
-from ..sys.files import copy_sparse, no_space
+from ..sys.files import copy_sparse, make_sparse, no_space
 from ..sys.process import run
 
 DEFAULT_SIZE = 16 << 30  # bytes, virtual
@@ -38,9 +38,8 @@ class ScratchDisks:
     async def _make_template(self) -> None:
         temporary = self._template.with_suffix(".tmp")
         temporary.unlink(missing_ok=True)
-        self._template.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as f:
-            f.truncate(self._size)
+        self._template.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_sparse(temporary, self._size)
         try:
             # A small journal and late tables keep the file, and so each copy, small.
             done = await run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
