@@ -18,8 +18,8 @@ from hypercontainer.model.specs import ContainerSpec, Dependency, HealthCheck, H
 from hypercontainer.podfile import strict
 from hypercontainer.podfile.convert import convert, files_to_fetch
 from hypercontainer.podfile.document import Podfile
+from hypercontainer.podfile.downward import quantity
 from hypercontainer.podfile.generate import generate
-from hypercontainer.podfile.kubernetes import quantity
 from hypercontainer.podfile.load import load
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -264,9 +264,9 @@ def test_kubernetes() -> None:
     assert (server.name, server.aliases, server.stop_timeout) == ("kube-server", ["server"], 1)
     assert {e.env: e.value for e in server.envs} == {"GREETING": "good morning", "POD": "kube"}
     assert server.health_check and server.health_check.http and server.liveness_check and server.liveness_check.tcp
-    assert (server.limits.cpus, server.limits.memory) == (0.5, 64)
+    assert (server.limits.cpus, server.limits.memory) == (0.5, f"{64 << 20}b")
     assert (sidecar.user.name, sidecar.read_only, sidecar.no_new_privileges) == (65534, True, True)
-    assert sidecar.secrets[0].path == "/token/value" and podfile.secrets[0].content == "s3cret-token"
+    assert sidecar.secrets[0].path == "/token/value" and convert(podfile, {}).secrets == {"token.value": b"s3cret-token"}
     assert check_plan(convert(podfile, {})) is None
 
 
@@ -296,8 +296,8 @@ def test_compose(monkeypatch: pytest.MonkeyPatch) -> None:
         ("{", "is no JSON or YAML in line"),
         ("[]", "holds no podfile"),
         ("a: 1\n---\nb: 2", "has 2 documents and none is a Kubernetes Pod"),
-        ("kind: Pod\nspec: {volumes: [{name: v, csi: {}}]}", "volume 'v': csi has no counterpart here"),
-        ("kind: Pod\nspec: {volumes: [{name: v, configMap: {name: c}}]}", "the file has no ConfigMap 'c'"),
+        ("kind: Pod\nspec: {containers: [], volumes: [{name: v, csi: {}}]}", "volume 'v': csi has no counterpart here"),
+        ("kind: Pod\nspec: {containers: [], volumes: [{name: v, configMap: {name: c}}]}", "the file has no ConfigMap 'c'"),
         ("secrets: [{name: s}]", "needs one of content, file and env"),
         ("secrets: [{name: s, env: NOSUCHVAR}]", "the variable NOSUCHVAR is not set"),
         ("secrets: [{name: s, file: nosuch}]", "cannot read nosuch"),

@@ -22,6 +22,8 @@ from hypercontainer.model.pods import PodPlan, PodSpec
 from hypercontainer.model.status import Container, Pod, Process
 from hypercontainer.podfile import strict
 from hypercontainer.podfile.convert import convert, files_to_fetch
+from hypercontainer.podfile.kubernetes import from_manifests
+from hypercontainer.podfile.load import Loaded
 from hypercontainer.state.database import Database
 
 
@@ -175,6 +177,15 @@ def holds(make: Callable[[], PodPlan], path: Path) -> None:
     accepted(plan, path)
 
 
+def translated(loaded: Loaded) -> PodPlan:
+    """As the client sends it, and the daemon takes it."""
+    try:
+        sent = msgspec.json.encode(msgspec.to_builtins(loaded.podfile))
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(str(error)) from error
+    return plan_of(msgspec.json.decode(sent))
+
+
 FUZZ = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")),
     derandomize="FUZZ_EXAMPLES" not in os.environ,
@@ -195,6 +206,40 @@ def test_podfiles(tmp_path: Path, data: st.DataObject) -> None:
         return plan
 
     holds(make, tmp_path / "state.db")
+
+
+MANIFEST: list[dict[str, Any]] = [
+    {"kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}, "binaryData": {"b": "aGk="}},
+    {"kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "aGk="}, "stringData": {"l": "x"}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}, "annotations": {"x": "y"}}, "spec": {
+        "restartPolicy": "Always", "hostname": "h", "terminationGracePeriodSeconds": 1, "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["n"]}],
+        "dnsConfig": {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "1"}]},
+        "securityContext": {"runAsUser": 1, "fsGroup": 2, "supplementalGroups": [3], "sysctls": [{"name": "kernel.msgmax", "value": "1"}]},
+        "volumes": [{"name": "e", "emptyDir": {"sizeLimit": "64Mi"}}, {"name": "h", "hostPath": {"path": "/"}},
+                    {"name": "n", "nfs": {"server": "s", "path": "/p"}}, {"name": "k", "persistentVolumeClaim": {"claimName": "c"}},
+                    {"name": "c", "configMap": {"name": "c", "items": [{"key": "a", "path": "A", "mode": 420}]}}, {"name": "s", "secret": {"secretName": "s"}},
+                    {"name": "p", "projected": {"defaultMode": 420, "sources": [{"downwardAPI": {"items": [
+                        {"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}}],
+        "initContainers": [{"name": "i", "image": "i"}],
+        "containers": [{
+            "name": "web", "image": "i", "command": ["c"], "args": ["a"], "workingDir": "/w", "tty": False,
+            "env": [{"name": "A", "value": "$(B)"}, {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "a"}}},
+                    {"name": "C", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}}],
+            "envFrom": [{"prefix": "P", "secretRef": {"name": "s"}}], "ports": [{"name": "http", "containerPort": 80, "hostPort": 8080, "protocol": "TCP"}],
+            "volumeMounts": [{"name": "e", "mountPath": "/e", "subPath": "x"}, {"name": "c", "mountPath": "/c"}, {"name": "s", "mountPath": "/s"}],
+            "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}}, "securityContext": {"runAsUser": 5, "capabilities": {"add": ["NET_ADMIN"]}},
+            "readinessProbe": {"httpGet": {"port": "http", "httpHeaders": [{"name": "a", "value": "b"}]}, "periodSeconds": 1, "failureThreshold": 2},
+            "livenessProbe": {"tcpSocket": {"port": 80}, "initialDelaySeconds": 1}, "startupProbe": {"exec": {"command": ["x"]}, "timeoutSeconds": 1},
+        }],
+    }},
+]  # fmt: skip
+
+
+@FUZZ
+@given(st.data())
+def test_kubernetes_pods(tmp_path: Path, data: st.DataObject) -> None:
+    documents = damaged(MANIFEST, data.draw(st.sampled_from([p for p in places(MANIFEST) if len(p) > 1])), data.draw(ODD))
+    holds(lambda: translated(from_manifests(documents)), tmp_path / "state.db")
 
 
 SPEC: dict[str, Any] = {

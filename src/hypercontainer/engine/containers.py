@@ -28,7 +28,7 @@ from ..model.status import Container, ContainerStatus, Pod
 from ..sys import tasks
 from ..sys.files import copy_sparse, no_space_as_error, remove_tree
 from ..volumes.scratch import ScratchDisks
-from . import health, resolve, runs
+from . import environment, health, resolve, runs
 from .events import Events
 from .life import Life
 from .logs import LogWriter
@@ -149,7 +149,7 @@ class Containers:
             volumes, mounts = await self._volumes.resolve(before, spec, config)
             container = Container(
                 id=id_, name=name, pod=pod.id, created_at=ids.now(), image=spec.image, image_id=image.id, hostname=pod.hostname,
-                process=resolve.process_of(spec, config, pod.hostname), spec=spec, mounts=mounts,
+                process=resolve.process_of(environment.resolved(spec, environment.addresses(pod, self._networks)), config, pod.hostname), spec=spec, mounts=mounts,
                 log_path=spec.log.path or str(self._paths.log(id_)),
                 health=None if spec.no_health else spec.health or health.of_image(config),
             )  # fmt: skip

@@ -35,7 +35,8 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiof
     name = volume_serial(volume)
     flags = str(MS_RDONLY if volume.read_only else 0)
     if volume.kind == "tmpfs":
-        options = f"mode=1777,size={volume.size}" if volume.size else "mode=1777"
+        given = {"mode": "1777", **volume.options, **({"size": str(volume.size)} if volume.size else {})}
+        options = ",".join(f"{k}={v}" for k, v in given.items())
         await run_builtin(runtime.session, Builtin.MOUNT, name, "tmpfs", "tmpfs", str(MS_NOSUID | MS_NODEV), options, what=what)
     elif volume.kind == "nfs":
         source, options = await nfs_source(volume)

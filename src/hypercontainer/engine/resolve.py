@@ -17,6 +17,7 @@ from ..model.status import Container, Process
 from ..model.units import format_binary
 from ..protocol.constants import Seccomp
 from ..protocol.messages import GuestContainer, GuestFile, GuestMount, GuestProcess
+from .environment import user_of
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What the guest's kernel and init take of the memory that a limit promises to the container.
@@ -125,7 +126,7 @@ def process_of(spec: ContainerSpec, config: dict[str, Any], hostname: str) -> Pr
         args=args,
         env=[f"{k}={v}" for k, v in env.items()],
         cwd=spec.workdir or config.get("WorkingDir") or "/",
-        user=spec.user or config.get("User") or "",
+        user=user_of(spec, config.get("User") or ""),
         stop_signal=parse_signal(spec.stop_signal or config.get("StopSignal") or "TERM"),
     )
 

@@ -18,7 +18,7 @@ from ..model.pods import VolumeRequest, VolumeSpec
 from ..model.specs import ContainerSpec, Mount
 from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInfo
 from ..sys.files import disk_usage, no_space_as_error, remove_tree
-from ..volumes.disks import BlockVolumes
+from ..volumes.disks import BlockVolumes, set_root
 from .events import Events
 from .paths import VOLUME_DATA, Paths
 from .registry import Registry
@@ -124,7 +124,8 @@ class Volumes:
         format_ = r.format or _guess(r)
         common: dict[str, Any] = {"name": r.name, "declared": True, "read_only": r.read_only, "cache": r.cache}
         if format_ == "tmpfs":
-            return PodVolume(kind="tmpfs", size=r.size, **common)
+            options = {} if r.mode is None else {"mode": f"{r.mode:o}", "gid": str(r.gid)}
+            return PodVolume(kind="tmpfs", size=r.size, options=options, **common)
         if format_ == "volume":
             return self._named(await self._find_or_create(r.source, r.size), common)
         if format_ == "nas":
@@ -151,6 +152,8 @@ class Volumes:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fstype, format_ = r.fstype or "ext4", r.format if r.format in _IMAGES else "raw"
         await self._blocks.create(path, size=r.size, fstype=fstype, format_=format_)
+        if r.mode is not None:
+            await set_root(path, fstype, format_, mode=r.mode, gid=r.gid)
         return PodVolume(kind="disk", source=str(path), fstype=fstype, format=format_, anonymous=True, **common)
 
     async def _find_or_create(self, name: str, size: int = 0) -> Volume:

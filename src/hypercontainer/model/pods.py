@@ -97,6 +97,8 @@ class VolumeRequest(Model, frozen=True, kw_only=True):
     cache: Literal["", "off", "none", "directsync", "writeback", "unsafe", "writethrough"] = ""
     read_only: bool = False
     size: Annotated[int, Meta(ge=0)] = 0  # bytes
+    mode: Annotated[int, Meta(ge=0, le=0o7777)] | None = None  # of the root of one that is made, with its group
+    gid: Annotated[int, Meta(ge=0, le=(1 << 32) - 2)] = 0
     options: dict[str, str] = field(default_factory=dict)  # of NFS's mount; user and keyring of rbd
     monitors: list[str] = field(default_factory=list)  # of rbd, HOST:PORT
 

@@ -18,6 +18,7 @@ MEMORY_DEFAULT = 256 * MIB
 
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
 PullPolicy = Literal["missing", "always", "never"]
+EnvField = Literal["podIP", "hostIP"]
 Isolation = Literal["default", "fresh"]
 SeccompProfile = Literal["default", "unconfined"]
 
@@ -178,8 +179,11 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     command: list[str] | None = None
     entrypoint: list[str] | None = None
     env: list[str] = field(default_factory=list)
+    env_fields: dict[str, EnvField] = field(default_factory=dict)  # variables of `env` whose value the daemon fills in
+    expand: bool = False  # $(NAME) in env, command and entrypoint, as Kubernetes
     workdir: str = ""
     user: str = ""
+    non_root: bool = False  # refuse to run as root
     groups: list[str] = field(default_factory=list)
     hostname: str = ""
     tty: bool = False

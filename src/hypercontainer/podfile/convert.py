@@ -78,12 +78,14 @@ class _Files:
         if f is None:
             raise InvalidArgument(f"podfile: there is no file {mount.filename!r}", hint="define it below `files`")
         data = self._fetched[f.uri] if f.uri else f.content.encode()
-        if f.encoding != "base64":
-            return data
-        try:
-            return base64.b64decode(data, validate=False)
-        except binascii.Error as error:
-            raise InvalidArgument(f"podfile: file {f.name!r} is not base64: {error}", hint="use the encoding raw") from error
+        return _decoded(data, f"file {f.name!r}") if f.encoding == "base64" else data
+
+
+def _decoded(data: bytes, what: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=False)
+    except binascii.Error as error:
+        raise InvalidArgument(f"podfile: {what} is not base64: {error}", hint="use the encoding raw") from error
 
 
 def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
@@ -130,7 +132,7 @@ def _secret(s: d.Secret) -> bytes:
     if s.file or s.env:
         raise InvalidArgument(f"podfile: secret {s.name!r}: only a command line can read a file or an environment",
                               hint="send its content")  # fmt: skip
-    return s.content.encode()
+    return _decoded(s.content.encode(), f"secret {s.name!r}") if s.encoding == "base64" else s.content.encode()
 
 
 def _volume(v: d.Volume) -> pods.VolumeRequest:
@@ -138,7 +140,7 @@ def _volume(v: d.Volume) -> pods.VolumeRequest:
     options |= {k: x for k, x in (("user", v.option.user), ("keyring", v.option.keyring)) if x}
     return pods.VolumeRequest(
         name=v.name, source=v.source, format=v.format, fstype=v.fstype, cache=v.cache, read_only=v.read_only, size=size(v.size),
-        options=options, monitors=v.option.monitors,
+        options=options, monitors=v.option.monitors, mode=None if v.perm == "" else mode(v.perm), gid=owner(v.group),
     )  # fmt: skip
 
 
@@ -189,12 +191,12 @@ def _container(podfile: d.Podfile, c: d.Container, pod: str, index: int, files: 
     return specs.ContainerSpec(
         image=c.image, name=c.name or f"{pod}-{short_name(c.image)}-{index}", base=c.id, pod=pod, init=init,
         command=c.command, entrypoint=c.entrypoint, workdir=c.workdir, env=[f"{e.env}={_plain(e.value)}" for e in c.envs],
-        user=_user(c.user), groups=[str(g) for g in c.user.additional_groups], tty=c.tty or podfile.tty, stdin=c.stdin or c.tty,
+        env_fields={e.env: e.field for e in c.envs if e.field}, expand=c.expand, non_root=c.non_root, user=_user(c.user), groups=[str(g) for g in c.user.additional_groups], tty=c.tty or podfile.tty, stdin=c.stdin or c.tty,
         read_only=c.read_only, labels=c.labels, cache=c.cache, aliases=c.aliases,
         resources=specs.Resources(cpus=c.limits.cpus, memory=size(c.limits.memory), pids=c.limits.pids),
         ulimits=[specs.Ulimit(name=u.name.lower(), hard=u.hard, soft=u.hard if u.soft is None else u.soft) for u in c.ulimits],
         sysctls={k: str(v) for k, v in c.sysctl.items()}, cap_add=c.capabilities.add, cap_drop=c.capabilities.drop,
-        privileged=c.privileged, no_new_privileges=c.no_new_privileges,
+        privileged=c.privileged, no_new_privileges=c.no_new_privileges, seccomp=c.seccomp,
         stop_signal=c.stop_signal, stop_timeout=int(parse_duration(c.stop_timeout)),
         restart=specs.RestartPolicy(name=restart, max_retries=c.max_retries),
         depends_on=[specs.Dependency(container=x.container, condition=x.condition) for x in c.depends_on],
@@ -210,7 +212,7 @@ def _plain(value: Any) -> str:
 
 def _user(u: d.User) -> str:
     user = str(u.name)
-    return f"{user or '0'}:{u.group}" if str(u.group) else user
+    return f"{user}:{u.group}" if str(u.group) else user
 
 
 def _log(log: d.Log, path: str) -> specs.LogOptions:

@@ -44,10 +44,11 @@ class Log(Part, frozen=True, kw_only=True):
 
 
 class Env(Part, frozen=True, kw_only=True):
-    """An environment variable."""
+    """An environment variable; `field` has the daemon fill in the value."""
 
     env: str
     value: str | int | float | bool = ""
+    field: Literal["", "podIP", "hostIP"] = ""
 
 
 class User(Part, frozen=True, kw_only=True):
@@ -78,6 +79,8 @@ class Volume(Part, frozen=True, kw_only=True):
     size: Size = 0
     read_only: bool = False
     mount_options: dict[str, str | int] = field(default_factory=dict)
+    perm: Perm = ""
+    group: str | int = 0
 
 
 class VolumeMount(Part, frozen=True, kw_only=True):
@@ -255,6 +258,8 @@ class Container(Part, frozen=True, kw_only=True):
     envs: list[Env] = field(default_factory=list)
     tty: bool = False
     user: User = field(default_factory=User)
+    non_root: bool = False
+    expand: bool = False
     volumes: list[VolumeMount] = field(default_factory=list)
     files: list[FileMount] = field(default_factory=list)
     ports: list[ContainerPort] = field(default_factory=list)
@@ -277,6 +282,7 @@ class Container(Part, frozen=True, kw_only=True):
     capabilities: Capabilities = field(default_factory=Capabilities)
     privileged: bool = False
     no_new_privileges: bool = False
+    seccomp: Literal["default", "unconfined"] = "default"
     stdin: bool = False
     aliases: list[str] = field(default_factory=list)
 
@@ -285,6 +291,7 @@ class Secret(Part, frozen=True, kw_only=True):
     """A secret: its content, or the file or environment variable of the caller that has it."""
 
     name: str
+    encoding: Literal["", "raw", "base64"] = ""
     content: str = ""
     file: str = ""
     env: str = ""

@@ -1,50 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 """`kind: Pod` as a podfile, with the ConfigMaps and Secrets of the same file.
 
-Fields of https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/.
-What has no meaning in one pod on one host is named, not dropped in silence.
+What has no meaning in one pod on one host is named, not dropped in silence;
+what would make the pod less safe than its author asked for is refused.
 """
 
 from __future__ import annotations
 
 import base64
-import re
 from typing import Any
 
+import msgspec
+
 from ..errors import InvalidArgument
-from ..model.units import parse_size
+from . import manifest as m
 from . import strict
+from .downward import Downward, quantity, text
 from .load import Loaded
+from .projection import Volumes, content_of
 
 Raw = dict[str, Any]
-_MIB = 1 << 20
 # Of no consequence here; they are not worth a line each.
-_SILENT_SPEC = {"nodeName", "schedulerName", "serviceAccountName", "serviceAccount", "enableServiceLinks", "preemptionPolicy",
-                "priority", "tolerations", "automountServiceAccountToken"}  # fmt: skip
-_SILENT_CONTAINER = {"imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy"}
-_DECIMAL = {"m": 1e-3, "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_SILENT_SPEC = {"node_name", "scheduler_name", "service_account_name", "service_account", "enable_service_links", "preemption_policy", "priority",
+                "tolerations", "automount_service_account_token", "priority_class_name", "host_users"}  # fmt: skip
+_SILENT_CONTAINER = {"image_pull_policy", "termination_message_path", "termination_message_policy", "stdin_once", "resize_policy"}
+_RESTART = {"Always": "always", "OnFailure": "onFailure", "Never": "never"}
 
 
 def from_manifests(documents: list[Raw]) -> Loaded:
-    """:raise InvalidArgument: more than one Pod, or what a Pod cannot have."""
-    pods = [d for d in documents if d.get("kind") == "Pod"]
+    """:raise InvalidArgument: none or more than one Pod, or what a Pod cannot have."""
+    everything: list[Raw] = []
+    for d in documents:
+        items = d.get("items") if d.get("kind") == "List" else [d]
+        if not isinstance(items, list) or not all(isinstance(i, dict) for i in items):
+            raise InvalidArgument("the items of a List are no objects", hint="correct them")
+        everything += items
+    pods = [d for d in everything if d.get("kind") == "Pod"]
+    if not pods:
+        kind = next((str(d["kind"]) for d in everything if d.get("kind") not in (None, "ConfigMap", "Secret")), "ConfigMap")
+        hint = "write the Pod that its template describes as kind: Pod" if _has_template(everything) else "add a kind: Pod"
+        raise InvalidArgument(f"the file has a {kind} and no Pod, and only a cluster makes Pods of it", hint=hint)
     if len(pods) != 1:
         raise InvalidArgument(f"the file has {len(pods)} Pods", hint="keep one per file")
-    return _Translation(pods[0], [d for d in documents if d is not pods[0]]).result()
+    return _Translation(pods[0], [d for d in everything if d is not pods[0]]).result()
 
 
-def quantity(value: Any) -> float:
-    """`500m`, `128Mi`, `1G` as a number (Kubernetes' resource.Quantity).
+def _has_template(documents: list[Raw]) -> bool:
+    return any(isinstance(d.get("spec"), dict) and ("template" in d["spec"] or "jobTemplate" in d["spec"]) for d in documents)
 
-    :raise InvalidArgument: when it is none.
-    """
-    text = str(value)
-    if re.fullmatch(r"[0-9.]+[KMGT]i", text):
-        return float(parse_size(text[:-1]))
-    match = re.fullmatch(r"([0-9.]+)([mkMGT]?)", text)
-    if not match:
-        raise InvalidArgument(f"invalid quantity {text!r}", hint="write it as 500m, 128Mi or 1")
-    return float(match[1]) * _DECIMAL[match[2]]
+
+def _given(part: msgspec.Struct, known: set[str]) -> list[str]:
+    """The keys that say something and are not known."""
+    return [
+        f.encode_name for f in msgspec.structs.fields(part) if f.name not in known and getattr(part, f.name) not in (f.default, None, "")
+    ]
 
 
 class _Translation:
@@ -52,195 +61,220 @@ class _Translation:
 
     def __init__(self, pod: Raw, others: list[Raw]) -> None:
         self.unmapped: list[str] = []
-        self.meta: Raw = pod.get("metadata") or {}
-        self.spec: Raw = dict(pod.get("spec") or {})
-        self.name = self.meta.get("name") or "pod"
-        self.config_maps = {d["metadata"]["name"]: self._data(d) for d in others if d.get("kind") == "ConfigMap"}
-        self.secrets = {d["metadata"]["name"]: self._data(d) for d in others if d.get("kind") == "Secret"}
+        self.pod = strict.decode(pod, m.Pod, "Pod")
+        self.name = self.pod.metadata.name or "pod"
+        data = [strict.decode(d, m.Data, str(d["kind"])) for d in others if d.get("kind") in ("ConfigMap", "Secret")]
+        self.config_maps = {d.metadata.name: content_of(d) for d in data if d.kind == "ConfigMap"}
+        self.secrets = {d.metadata.name: content_of(d) for d in data if d.kind == "Secret"}
         self.unmapped += [f"kind {d.get('kind')}" for d in others if d.get("kind") not in ("ConfigMap", "Secret")]
-        self.volumes: list[Raw] = []
-        self.files: dict[str, str] = {}  # name -> base64
-        self.pod_secrets: dict[str, str] = {}
-        self.projected: dict[str, tuple[str, dict[str, str]]] = {}  # volume -> (files or secrets, path -> name)
-
-    @staticmethod
-    def _data(document: Raw) -> dict[str, bytes]:
-        plain = {k: str(v).encode() for k, v in {**(document.get("data") or {}), **(document.get("stringData") or {})}.items()}
-        if document.get("kind") == "Secret":
-            plain |= {k: base64.b64decode(v) for k, v in (document.get("data") or {}).items()}
-        return plain | {k: base64.b64decode(v) for k, v in (document.get("binaryData") or {}).items()}
+        self.downward = Downward(self.name, self.pod)
+        self.context = self.pod.spec.security_context
+        self.volumes = Volumes(config_maps=self.config_maps, secrets=self.secrets, downward=self.downward, fs_group=self.context.fs_group,
+                               tell=self.unmapped.append)  # fmt: skip
+        self.ports: list[Raw] = []
 
     def result(self) -> Loaded:
-        spec = self.spec
-        for volume in self._take("volumes", []):
-            self._volume(volume)
-        ports: list[Raw] = []
-        init = [self._container(c, ports, init=True) for c in self._take("initContainers", [])]
-        containers = [self._container(c, ports) for c in self._take("containers", [])]
-        restart = {"Always": "always", "OnFailure": "onFailure", "Never": "never"}[self._take("restartPolicy", "Always")]
-        dns = self._take("dnsConfig", {}) or {}
-        sysctls = {s["name"]: str(s["value"]) for s in (self._take("securityContext", {}) or {}).get("sysctls", [])}
+        spec = self.pod.spec
+        for volume in spec.volumes:
+            self.volumes.add(volume)
+        self._pod_security()
+        sidecars = [c for c in spec.init_containers if c.restart_policy == "Always"]
+        init = [self._container(c) for c in spec.init_containers if c.restart_policy != "Always"]
+        beside = [self._container(c) | {"restartPolicy": "always"} for c in sidecars]
+        containers = beside + [
+            self._container(c) | ({"dependsOn": [{"container": s.name} for s in sidecars]} if sidecars else {}) for c in spec.containers
+        ]
+        if spec.termination_grace_period_seconds is not None:
+            for out in [*init, *containers]:
+                out["stopTimeout"] = spec.termination_grace_period_seconds
+        dns = spec.dns_config
         podfile: Raw = {
-            "id": self.name, "hostname": self._take("hostname", ""), "labels": self.meta.get("labels") or {},
-            "restartPolicy": restart, "initContainers": init, "containers": containers, "volumes": self.volumes,
-            "files": [{"name": n, "encoding": "base64", "content": c} for n, c in self.files.items()],
-            "secrets": [{"name": n, "content": c} for n, c in self.pod_secrets.items()], "portmappings": ports,
-            "dns": dns.get("nameservers") or [], "dnsSearch": dns.get("searches") or [],
-            "dnsOptions": [o["name"] + (f":{o['value']}" if o.get("value") else "") for o in dns.get("options") or []],
-            "hosts": [{"ip": a["ip"], "names": a["hostnames"]} for a in self._take("hostAliases", [])], "sysctls": sysctls,
+            "id": self.name, "hostname": spec.hostname, "labels": {k: text(v) for k, v in self.pod.metadata.labels.items()},
+            "restartPolicy": _RESTART[spec.restart_policy], "initContainers": init, "containers": containers, "volumes": self.volumes.declared,
+            "files": [_encoded(n, c) for n, c in self.volumes.files.items()],
+            "secrets": [_encoded(n, c) for n, c in self.volumes.pod_secrets.items()], "portmappings": self.ports,
+            "dns": dns.nameservers, "dnsSearch": dns.searches,
+            "dnsOptions": [o.name + (f":{text(o.value)}" if o.value not in (None, "") else "") for o in dns.options],
+            "hosts": [{"ip": a.ip, "names": a.hostnames} for a in spec.host_aliases],
+            "sysctls": {s.name: text(s.value) for s in self.context.sysctls},
         }  # fmt: skip
-        grace = self._take("terminationGracePeriodSeconds", None)
-        if grace is not None:
-            for c in [*init, *containers]:
-                c["stopTimeout"] = grace
-        self.unmapped += [f"spec.{k}" for k in spec if k not in _SILENT_SPEC]
-        return Loaded(strict.decode(podfile), self.unmapped)
+        known = {"containers", "init_containers", "volumes", "restart_policy", "hostname", "dns_config", "host_aliases", "security_context",
+                 "termination_grace_period_seconds", *_SILENT_SPEC}  # fmt: skip
+        self.unmapped += [f"spec.{k}" for k in _given(spec, known)]
+        return Loaded(strict.decode(podfile, what="Pod"), self.unmapped)
 
-    def _take(self, key: str, default: Any) -> Any:
-        value = self.spec.pop(key, default)
-        return default if value is None else value
+    # -- security -------------------------------------------------------------------
 
-    # -- volumes ------------------------------------------------------------------
+    def _refuse(self, what: str, given: Any) -> None:
+        """:raise InvalidArgument: when it is given: the pod would be less safe than asked for."""
+        if given is not None:
+            raise InvalidArgument(
+                f"Pod: {what} cannot be enforced here, so this Pod does not run", hint="leave it out if the virtual machine is enough"
+            )
 
-    def _volume(self, v: Raw) -> None:
-        name = v["name"]
-        if (empty := v.get("emptyDir", ...)) is not ...:
-            empty = empty or {}
-            size = int(quantity(empty["sizeLimit"]) // _MIB) if empty.get("sizeLimit") else 0
-            self.volumes.append({"name": name, "size": size, **({"format": "tmpfs"} if empty.get("medium") == "Memory" else {})})
-        elif host := v.get("hostPath"):
-            self.volumes.append({"name": name, "format": "vfs", "source": host["path"]})
-        elif nfs := v.get("nfs"):
-            source = f"{nfs['server']}:{nfs['path']}"
-            self.volumes.append({"name": name, "format": "nas", "source": source, "readOnly": nfs.get("readOnly", False)})
-        elif claim := v.get("persistentVolumeClaim"):
-            self.volumes.append({"name": name, "format": "volume", "source": claim["claimName"]})
-        elif config := v.get("configMap"):
-            self.projected[name] = ("files", self._project(config, config["name"], self.config_maps, "ConfigMap"))
-        elif secret := v.get("secret"):
-            self.projected[name] = ("secrets", self._project(secret, secret["secretName"], self.secrets, "Secret"))
-        else:
-            kind = next((k for k in v if k != "name"), "?")
-            raise InvalidArgument(f"volume {name!r}: {kind} has no counterpart here", hint="use emptyDir, hostPath, nfs or a claim")
+    def _profile(self, what: str, profile: m.Profile | None) -> None:
+        if profile is not None and profile.type == "Localhost":
+            self._refuse(f"{what} of this host", profile)
+        if profile is not None and profile.type == "RuntimeDefault" and "app" in what:
+            self.unmapped.append(what)
 
-    def _project(self, source: Raw, name: str, known: dict[str, dict[str, bytes]], kind: str) -> dict[str, str]:
-        if name not in known:
-            raise InvalidArgument(f"the file has no {kind} {name!r}", hint="put it into the same file, after a line ---")
-        items = source.get("items") or [{"key": k, "path": k} for k in known[name]]
-        out = {}
-        for item in items:
-            content, called = known[name][item["key"]], f"{name}.{item['key']}"
-            if kind == "Secret":
-                self.pod_secrets[called] = content.decode()
-            else:
-                self.files[called] = base64.b64encode(content).decode()
-            out[item["path"]] = called
-        return out
+    def _pod_security(self) -> None:
+        c, where = self.context, "spec.securityContext"
+        self._refuse(f"{where}.seLinuxOptions", c.se_linux_options)
+        self._refuse(f"{where}.windowsOptions", c.windows_options)
+        self._profile(f"{where}.seccompProfile", c.seccomp_profile)
+        self._profile(f"{where}.appArmorProfile", c.app_armor_profile)
+        if c.supplemental_groups_policy == "Strict":
+            self._refuse(f"{where}.supplementalGroupsPolicy", c.supplemental_groups_policy)
+
+    def _security(self, c: m.SecurityContext, out: Raw, where: str) -> None:
+        self._refuse(f"{where}.seLinuxOptions", c.se_linux_options)
+        self._refuse(f"{where}.windowsOptions", c.windows_options)
+        self._profile(f"{where}.seccompProfile", c.seccomp_profile)
+        self._profile(f"{where}.appArmorProfile", c.app_armor_profile)
+        user = self.context.run_as_user if c.run_as_user is None else c.run_as_user
+        group = self.context.run_as_group if c.run_as_group is None else c.run_as_group
+        groups = [*self.context.supplemental_groups, *([] if self.context.fs_group is None else [self.context.fs_group])]
+        out["user"] = {"name": "" if user is None else user, "group": "" if group is None else group, "additionalGroups": groups}
+        out["nonRoot"] = bool(self.context.run_as_non_root if c.run_as_non_root is None else c.run_as_non_root)
+        # Kubernetes' names of capabilities may have the prefix.
+        out["capabilities"] = {"add": c.capabilities.add, "drop": c.capabilities.drop}
+        out["readOnly"], out["privileged"] = c.read_only_root_filesystem, c.privileged
+        profile = c.seccomp_profile or self.context.seccomp_profile
+        out["seccomp"] = "unconfined" if profile and profile.type == "Unconfined" else "default"
+        out["noNewPrivileges"] = c.allow_privilege_escalation is False
+        if c.proc_mount != "Default":
+            self.unmapped.append(f"{where}.procMount")
 
     # -- containers -----------------------------------------------------------------
 
-    def _container(self, raw: Raw, ports: list[Raw], *, init: bool = False) -> Raw:
-        c = dict(raw)
-        where = f"containers[{c.get('name')}]"
-        out: Raw = {"name": f"{self.name}-{c['name']}", "aliases": [c.pop("name")], "image": c.pop("image")}
-        for theirs, ours in (("command", "entrypoint"), ("args", "command"), ("workingDir", "workdir"), ("tty", "tty"), ("stdin", "stdin")):
-            if c.get(theirs) is not None:
-                out[ours] = c.pop(theirs)
-        out["envs"] = [e for raw_env in c.pop("env", None) or [] if (e := self._env(raw_env, where))]
-        for source in c.pop("envFrom", None) or []:
-            out["envs"] += self._env_from(source)
-        out["volumes"], out["files"], out["secrets"] = [], [], []
-        for mount in c.pop("volumeMounts", None) or []:
-            self._mount(mount, out)
-        for port in c.pop("ports", None) or []:
-            if port.get("hostPort"):
-                ports.append({"hostPort": port["hostPort"], "containerPort": port["containerPort"],
-                              "protocol": port.get("protocol", "TCP").lower(), "hostIP": port.get("hostIP", "")})  # fmt: skip
-        limits = (c.pop("resources", None) or {}).get("limits") or {}
-        out["limits"] = {"cpus": quantity(limits.get("cpu", 0)), "memory": int(quantity(limits.get("memory", 0)) // _MIB)}
+    def _container(self, c: m.Container) -> Raw:
+        where = f"containers[{c.name}]"
+        out: Raw = {
+            "name": f"{self.name}-{c.name}", "aliases": [c.name], "image": c.image, "entrypoint": c.command, "command": c.args,
+            "workdir": c.working_dir, "tty": c.tty, "stdin": c.stdin, "expand": True, "envs": self._environment(c, where),
+            "volumes": [], "files": [], "secrets": [],
+        }  # fmt: skip
+        for mount in c.volume_mounts:
+            if mount.sub_path_expr:
+                raise InvalidArgument(f"Pod: {where}: subPathExpr has no counterpart here", hint="write the path as subPath")
+            self.volumes.mount(mount, out, where)
+        for port in c.ports:
+            if port.host_port:
+                self.ports.append({"hostPort": port.host_port, "containerPort": port.container_port, "protocol": port.protocol.lower(),
+                                   "hostIP": port.host_ip})  # fmt: skip
+        limits = c.resources.limits
+        out["limits"] = {"cpus": quantity(limits.get("cpu", 0)), "memory": f"{int(quantity(limits.get('memory', 0)))}b"}
+        self.unmapped += [f"{where}.resources.limits.{k}" for k in limits if k not in ("cpu", "memory")]
         self._probes(c, out, where)
-        self._security(c.pop("securityContext", None) or {}, out, where)
-        if c.get("restartPolicy") == "Always" and init:
-            self.unmapped.append(f"{where}.restartPolicy")
-            c.pop("restartPolicy")
-        self.unmapped += [f"{where}.{k}" for k in c if k not in _SILENT_CONTAINER]
+        self._security(c.security_context, out, f"{where}.securityContext")
+        self._lifetime(c, where)
         return out
 
-    def _env(self, env: Raw, where: str) -> Raw | None:
-        if "valueFrom" not in env:
-            return {"env": env["name"], "value": env.get("value", "")}
-        source = env["valueFrom"]
-        for key, known in (("configMapKeyRef", self.config_maps), ("secretKeyRef", self.secrets)):
-            if ref := source.get(key):
-                try:
-                    return {"env": env["name"], "value": known[ref["name"]][ref["key"]].decode()}
-                except KeyError:
-                    raise InvalidArgument(f"{where}: {key} {ref['name']}/{ref['key']} is not in the file", hint="add it") from None
-        fields = {"metadata.name": self.name, "status.podIP": "127.0.0.1", "status.hostIP": "10.0.2.2"}
-        path = (source.get("fieldRef") or {}).get("fieldPath", "")
-        if path in fields:
-            return {"env": env["name"], "value": fields[path]}
-        self.unmapped.append(f"{where}.env[{env['name']}].valueFrom")
+    def _lifetime(self, c: m.Container, where: str) -> None:
+        known = {"name", "image", "command", "args", "working_dir", "env", "env_from", "volume_mounts", "ports", "resources", "readiness_probe",
+                 "liveness_probe", "startup_probe", "security_context", "tty", "stdin", *_SILENT_CONTAINER}  # fmt: skip
+        known |= {"restart_policy"} if c.restart_policy in ("", "Always") else set()
+        self.unmapped += [f"{where}.{k}" for k in _given(c, known)]
+
+    def _environment(self, c: m.Container, where: str) -> list[Raw]:
+        found: dict[str, Raw] = {}
+        for source in c.env_from:
+            for key, ref, known in (("ConfigMap", source.config_map_ref, self.config_maps), ("Secret", source.secret_ref, self.secrets)):
+                if ref is None:
+                    continue
+                if ref.name not in known and not ref.optional:
+                    raise InvalidArgument(
+                        f"{where}: the file has no {key} {ref.name!r}", hint="put it into the same file, after a line ---"
+                    )
+                for k, v in known.get(ref.name, {}).items():
+                    found[source.prefix + k] = {"env": source.prefix + k, "value": _readable(v, f"{where}: {key} {ref.name}/{k}")}
+        for env in c.env:
+            entry = self._env(env, c, where)
+            if entry is not None:
+                found.pop(env.name, None)
+                found[env.name] = {"env": env.name, **entry}
+        return list(found.values())
+
+    def _env(self, env: m.Env, c: m.Container, where: str) -> Raw | None:
+        """None for an optional one that is not there."""
+        source = env.value_from
+        if source is None:
+            return {"value": text(env.value)}
+        for key, ref, known in (
+            ("configMapKeyRef", source.config_map_key_ref, self.config_maps),
+            ("secretKeyRef", source.secret_key_ref, self.secrets),
+        ):
+            if ref is None:
+                continue
+            if ref.key not in known.get(ref.name, {}):
+                if ref.optional:
+                    return None
+                raise InvalidArgument(f"{where}: {key} {ref.name}/{ref.key} is not in the file", hint="add it")
+            return {"value": _readable(known[ref.name][ref.key], f"{where}: {key} {ref.name}/{ref.key}")}
+        if source.field_ref:
+            path = source.field_ref.field_path
+            if path in ("status.podIP", "status.podIPs"):
+                return {"field": "podIP"}
+            if path in ("status.hostIP", "status.hostIPs"):
+                return {"field": "hostIP"}
+            return {"value": self.downward.field(path)}
+        if source.resource_field_ref:
+            return {"value": self.downward.resource(source.resource_field_ref, c)}
+        self.unmapped.append(f"{where}.env[{env.name}].valueFrom")
         return None
 
-    def _env_from(self, source: Raw) -> list[Raw]:
-        prefix = source.get("prefix", "")
-        for key, known in (("configMapRef", self.config_maps), ("secretRef", self.secrets)):
-            if ref := source.get(key):
-                return [{"env": prefix + k, "value": v.decode()} for k, v in known.get(ref["name"], {}).items()]
-        return []
+    # -- probes ---------------------------------------------------------------------
 
-    def _mount(self, mount: Raw, out: Raw) -> None:
-        name, path = mount["name"], mount["mountPath"]
-        if name not in self.projected:
-            out["volumes"].append({"volume": name, "path": path, "readOnly": mount.get("readOnly", False),
-                                   "subPath": mount.get("subPath", ""), "noCopy": True})  # fmt: skip
-            return
-        kind, entries = self.projected[name]
-        for relative, called in entries.items():
-            if mount.get("subPath") and mount["subPath"] != relative:
-                continue
-            target = path if mount.get("subPath") else f"{path.rstrip('/')}/{relative}"
-            if kind == "files":
-                out["files"].append({"path": target, "filename": called, "perm": "0644"})
-            else:
-                out["secrets"].append({"secret": called, "path": target, "perm": "0444"})
+    def _probes(self, c: m.Container, out: Raw, where: str) -> None:
+        startup = c.startup_probe
+        delay = startup.failure_threshold * startup.period_seconds if startup else 0
+        if probe := c.readiness_probe or startup:
+            out["healthCheck"] = self._probe(probe, delay, c, where)
+        if c.liveness_probe:
+            out["livenessCheck"] = self._probe(c.liveness_probe, delay, c, where)
 
-    def _probes(self, c: Raw, out: Raw, where: str) -> None:
-        startup = c.pop("startupProbe", None)
-        delay = startup.get("failureThreshold", 3) * startup.get("periodSeconds", 10) if startup else 0
-        readiness, liveness = c.pop("readinessProbe", None), c.pop("livenessProbe", None)
-        if readiness or startup:
-            out["healthCheck"] = self._probe(readiness or startup, delay, where)
-        if liveness:
-            out["livenessCheck"] = self._probe(liveness, delay, where)
-
-    def _probe(self, probe: Raw, delay: int, where: str) -> Raw:
+    def _probe(self, probe: m.Probe, delay: int, c: m.Container, where: str) -> Raw:
         check: Raw = {
-            "interval": probe.get("periodSeconds", 10), "timeout": probe.get("timeoutSeconds", 1), "retries": probe.get("failureThreshold", 3),
-            "startPeriod": probe.get("initialDelaySeconds", 0) + delay, "startInterval": probe.get("periodSeconds", 10),
+            "interval": probe.period_seconds, "timeout": probe.timeout_seconds, "retries": probe.failure_threshold,
+            "startPeriod": probe.initial_delay_seconds + delay, "startInterval": probe.period_seconds,
         }  # fmt: skip
-        if http := probe.get("httpGet"):
-            if http.get("scheme", "HTTP") != "HTTP":
-                self.unmapped.append(f"{where}: a probe's scheme {http['scheme']}")
-            headers = {h["name"]: h["value"] for h in http.get("httpHeaders") or []}
-            check["http"] = {"port": http["port"], "path": http.get("path", "/"), "headers": headers}
-        elif tcp := probe.get("tcpSocket"):
-            check["tcp"] = {"port": tcp["port"]}
-        elif run := probe.get("exec"):
-            check["command"] = run["command"]
+        if probe.success_threshold > 1:
+            self.unmapped.append(f"{where}: a probe's successThreshold")
+        http, tcp = probe.http_get, probe.tcp_socket
+        if http and http.scheme == "HTTPS":
+            self.unmapped.append(f"{where}: a probe's scheme HTTPS, whose port is only connected to,")
+            tcp, http = m.TcpSocket(port=http.port, host=http.host), None
+        if http:
+            address = {"address": http.host} if http.host else {}
+            headers = {h.name: h.value for h in http.http_headers}
+            check["http"] = {"port": _port(http.port, c, where), "path": http.path, "headers": headers, **address}
+        elif tcp:
+            check["tcp"] = {"port": _port(tcp.port, c, where), **({"address": tcp.host} if tcp.host else {})}
+        elif probe.exec:
+            check["command"] = probe.exec.command
         else:
             raise InvalidArgument(f"{where}: a probe needs httpGet, tcpSocket or exec", hint="grpc has no counterpart here")
         return check
 
-    def _security(self, context: Raw, out: Raw, where: str) -> None:
-        context = dict(context)
-        user, group = context.pop("runAsUser", ""), context.pop("runAsGroup", "")
-        if user != "" or group != "":
-            out["user"] = {"name": user, "group": group}
-        capabilities = context.pop("capabilities", None) or {}
-        out["capabilities"] = {"add": capabilities.get("add") or [], "drop": capabilities.get("drop") or []}
-        out["readOnly"] = context.pop("readOnlyRootFilesystem", False)
-        out["privileged"] = context.pop("privileged", False)
-        out["noNewPrivileges"] = context.pop("allowPrivilegeEscalation", True) is False
-        self.unmapped += [f"{where}.securityContext.{k}" for k in context if k != "runAsNonRoot"]
+
+def _port(port: int | str, c: m.Container, where: str) -> int:
+    """By its number, or by the name that the container gives it."""
+    if isinstance(port, int):
+        return port
+    found = next((p.container_port for p in c.ports if p.name == port), None)
+    if found is None:
+        named = ", ".join(p.name for p in c.ports if p.name)
+        raise InvalidArgument(f"{where}: a probe's port {port!r} is the name of none", hint=f"its ports are {named or 'without names'}")
+    return found
+
+
+def _readable(value: bytes, what: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"{what} is no text, as a variable must be", hint="mount it as a file") from None
+
+
+def _encoded(name: str, content: bytes) -> Raw:
+    return {"name": name, "encoding": "base64", "content": base64.b64encode(content).decode()}

@@ -32,7 +32,7 @@ def load(path: str, *, name: str = "") -> Loaded:
     documents = _documents(path)
     base = Path(path).resolve().parent if path != "-" else Path.cwd()
     kinds = {d.get("kind") for d in documents}
-    if "Pod" in kinds:
+    if any(isinstance(k, str) for k in kinds):
         from .kubernetes import from_manifests
 
         loaded = from_manifests(documents)
@@ -75,9 +75,11 @@ def _documents(path: str) -> list[dict[str, Any]]:
 
 def _with_content(secret: Secret, base: Path) -> Secret:
     """The value, from the file or the environment of whoever runs this."""
-    if sum(bool(x) for x in (secret.content, secret.file, secret.env)) != 1:
+    if sum(bool(x) for x in (secret.content, secret.file, secret.env)) != 1 and not (
+        secret.encoding and not secret.file and not secret.env
+    ):
         raise InvalidArgument(f"podfile: secret {secret.name!r} needs one of content, file and env", hint="give exactly one")
-    if secret.content:
+    if secret.content or secret.encoding:
         return secret
     if secret.env:
         if secret.env not in os.environ:

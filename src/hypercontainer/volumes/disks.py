@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from pathlib import Path
 
 from ..errors import HyperError, InvalidArgument, Unavailable
@@ -68,7 +69,21 @@ def check(size: int, fstype: str, format_: str) -> None:
         raise InvalidArgument(f"a volume of {size} bytes is too large", hint=f"give at most {SIZE_MAX >> 40}t")
 
 
-async def _tool(program: str, package: str, *args: str | Path) -> None:
+async def set_root(path: Path, fstype: str, format_: str, *, mode: int, gid: int) -> None:
+    """Give the root directory of a fresh volume its permission bits and its group.
+
+    :raise InvalidArgument: of a kind whose root cannot be set from outside.
+    """
+    if (fstype, format_) != ("ext4", "raw"):
+        raise InvalidArgument(f"the permissions of a {fstype} volume in a {format_} image cannot be set", hint="use ext4 in a raw image")
+    for request in (f"mode 0{stat.S_IFDIR | mode:o}", f"gid {gid}"):
+        said = await _tool("debugfs", "e2fsprogs", "-w", "-R", f"set_inode_field <2> {request}", path)
+        if "set_inode_field:" in said:  # its status is 0 all the same
+            raise Unavailable(f"debugfs failed: {said}")
+
+
+async def _tool(program: str, package: str, *args: str | Path) -> str:
+    """What it wrote to stderr."""
     if not shutil.which(program):
         raise Unavailable(f"{program} is not installed", hint=f"install the package {package}")
     done = await run(program, *args)
@@ -76,3 +91,4 @@ async def _tool(program: str, package: str, *args: str | Path) -> None:
         if "No space left" in done.stderr:
             raise no_space(Path(str(args[-1])))
         raise Unavailable(f"{program} failed: {done.stderr.strip()}")
+    return done.stderr
