@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.layouts import END, Maker
+
 from .conftest import DEADLINE, Daemon, Registry, launched, push
 
 TABLE = Path(__file__).parents[2] / "docs/errors.md"
@@ -70,6 +72,8 @@ def broken(registry: Registry, nginx_layout: Path, tmp_path_factory: pytest.Temp
     (tmp / "garbage").write_bytes(b"not an archive" * 1000)
     (tmp / "config.toml").write_text("rooot = '/x'\n")
     empty = shared.out("pull", "-q", f"oci:{make_layout(tmp / 'empty', 'file')}:test").removeprefix("sha256:")
+    bomb = Maker(tmp / "bomb")
+    bomb.image(*[bomb.layer([END])] * 300)
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
@@ -77,6 +81,7 @@ def broken(registry: Registry, nginx_layout: Path, tmp_path_factory: pytest.Temp
             "REGISTRY": registry.address,
             "GARBAGE": str(tmp / "garbage"),
             "ESCAPING": str(make_layout(tmp / "escaping", "../escape")),
+            "BOMB": str(bomb.root),
             "TAKEN": str(taken.getsockname()[1]),
             "EMPTY": empty[:12],
             "BADCONFIG": str(tmp / "config.toml"),

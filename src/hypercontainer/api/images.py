@@ -41,7 +41,7 @@ async def pull(c: Context) -> web.StreamResponse:
     except Exception as error:
         await line({"error": error_body(error)})
     else:
-        await line({"image": pulled.id, "digest": pulled.digest})
+        await line({"image": pulled.id, "digest": pulled.digest, "name": progress.name})
     await response.write_eof()
     return response
 

@@ -32,6 +32,10 @@ def pull(image: str, platform: str, quiet: bool) -> None:
     print(id_ if quiet else image)
 
 
+def _age(image: Image) -> str:
+    return "damaged" if image.damaged else f"{format_age(image.created)} ago" if image.created else "N/A"
+
+
 def _rows(image: Image) -> list[tuple[str, str]]:
     """Repository and tag of each name."""
     rows = []
@@ -60,17 +64,21 @@ def images(name: str, quiet: bool, everything: bool, no_trunc: bool, digests: bo
         for id_ in dict.fromkeys(id_of(i) for _, _, i in entries):
             print(id_)
         return
+    for i in found:
+        if i.damaged:
+            what = ", ".join(parse_reference(n).familiar for n in i.names) or short(i.id)
+            print(f"hyperctl: image {what} is damaged: {i.damaged}: pull it again, or remove it with `hyperctl rmi`", file=sys.stderr)
     head = ["REPOSITORY", "TAG", *(["DIGEST"] if digests else []), "IMAGE ID", "CREATED", "SIZE"]
 
     def row(entry: tuple[str, str, Image]) -> list[str]:
         repo, tag, i = entry
-        age = f"{format_age(i.created)} ago" if i.created else "N/A"
+        age = _age(i)
         return [repo, tag, *([i.digest] if digests else []), id_of(i), age, format_size(i.size)]
 
     def fields(entry: tuple[str, str, Image]) -> dict[str, object]:
         repo, tag, i = entry
         return {"repository": repo, "tag": tag, "digest": i.digest, "id": id_of(i), "createdAt": i.created,
-                "createdSince": f"{format_age(i.created)} ago", "size": format_size(i.size), "bytes": i.size}  # fmt: skip
+                "createdSince": _age(i), "size": format_size(i.size), "bytes": i.size}  # fmt: skip
 
     show(entries, format_, head, row, fields)
 

@@ -15,6 +15,7 @@ import click
 from ..client.api import Client, container_route
 from ..errors import HyperError, InvalidArgument
 from ..model.ids import short
+from ..model.reference import parse_reference
 from ..model.status import Container, ContainerStats, ContainerStatus, PodInfo, ProcessInfo
 from ..model.units import format_age, format_binary, format_size
 from .context import client
@@ -51,6 +52,18 @@ def _fields(c: Container) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _is_image(c: Container, image: str) -> bool:
+    """By name, whichever way it is spelled, or by the beginning of the id."""
+    prefix = image.removeprefix("sha256:")
+    if image in (c.image, c.image_id) or (len(prefix) >= 3 and c.image_id.removeprefix("sha256:").startswith(prefix)):
+        return True
+    try:
+        wanted, own = (parse_reference(i.removeprefix("builtin:").removeprefix("docker://")).full for i in (image, c.image))
+    except InvalidArgument:
+        return False
+    return wanted == own
+
+
 def _matches(c: Container, filters: tuple[str, ...]) -> bool:
     for given in filters:
         key, equals, value = given.partition("=")
@@ -59,7 +72,7 @@ def _matches(c: Container, filters: tuple[str, ...]) -> bool:
             "status": c.state.status.value == value,
             "name": value in c.name,
             "id": c.id.startswith(value),
-            "ancestor": value in (c.image, c.image_id),
+            "ancestor": _is_image(c, value),
             "label": label in c.spec.labels and ("=" not in value or c.spec.labels[label] == wanted),
             "exited": c.state.status is ContainerStatus.EXITED and str(c.state.exit_code) == value,
         }

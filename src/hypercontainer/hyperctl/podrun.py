@@ -12,12 +12,23 @@ import msgspec
 from ..client.api import Client, container_route, pod_route
 from ..errors import HyperError, NotFound
 from ..model.status import Container, ContainerStatus, Image, PodDetails
+from ..podfile.document import Container as PodContainer
 from ..podfile.document import Podfile
 from ..podfile.load import images, load
 from .context import client
-from .pulling import pull_image
+from .pulling import is_place, pull_image, take_image
 
 _POLL = 0.3  # seconds between looks at a pod that starts
+
+
+def take_images(c: Client, podfile: Podfile, *, quiet: bool) -> Podfile:
+    """The podfile with names for images in archives and other such places, which are taken from there."""
+    taken = {name: take_image(c, name, quiet=quiet) for name in images(podfile) if is_place(name)}
+
+    def named(containers: list[PodContainer]) -> list[PodContainer]:
+        return [msgspec.structs.replace(m, image=taken.get(m.image, m.image)) for m in containers]
+
+    return msgspec.structs.replace(podfile, init_containers=named(podfile.init_containers), containers=named(podfile.containers))
 
 
 def pull_missing(c: Client, names: list[str], *, quiet: bool) -> None:
@@ -42,8 +53,9 @@ def create_pod(c: Client, path: str, *, name: str, quiet: bool) -> PodDetails:
     loaded = load(path, name=name)
     for what in loaded.unmapped:
         print(f"hyperctl: {path}: {what} has no counterpart here and is ignored", file=sys.stderr)
-    pull_missing(c, images(loaded.podfile), quiet=quiet)
-    return send(c, loaded.podfile)
+    podfile = take_images(c, loaded.podfile, quiet=quiet)
+    pull_missing(c, images(podfile), quiet=quiet)
+    return send(c, podfile)
 
 
 def run_pod(path: str, *, name: str, attach: bool, remove: bool, quiet: bool) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from ..client.api import Client
 from ..client.base import raise_known
 from ..errors import HyperError, Unavailable
-from ..model.reference import parse_reference, parse_source
+from ..model.reference import PLACES, parse_reference, parse_source
 from .output import PullProgress
 
 _HUB_KEY = "https://index.docker.io/v1/"
@@ -78,19 +78,39 @@ def absolute(source: str) -> str:
     return source
 
 
+def is_place(image: str) -> bool:
+    """Whether it is an archive or another place to take an image from, rather than a name."""
+    return image.partition(":")[0] in PLACES and ":" in image
+
+
+def take_image(client: Client, source: str, *, platform: str = "", quiet: bool = False) -> str:
+    """Take an image from an archive or another such place; its name, or its id when it has none.
+
+    :raise HyperError: what the daemon says went wrong.
+    """
+    pulled = _pull(client, source, platform, quiet)
+    return str(pulled.get("name") or pulled["image"])
+
+
 def pull_image(client: Client, source: str, *, platform: str = "", quiet: bool = False) -> str:
     """Pull; the image's id.
 
     :raise HyperError: what the daemon says went wrong.
     """
+    return str(_pull(client, source, platform, quiet)["image"])
+
+
+def _pull(client: Client, source: str, platform: str, quiet: bool) -> dict[str, Any]:
+    """The daemon's last word."""
     query = {"name": absolute(source), "platform": platform}
-    image = ""
+    pulled: dict[str, Any] = {}
     with PullProgress(quiet) as progress:
         for update in client.lines("POST", "/images/pull", query, headers=auth_header(source)):
             if "error" in update:
                 raise_known(update["error"])
-            image = update.get("image", image)
+            if "image" in update:
+                pulled = update
             progress.update(update)
-    if not image:
+    if not pulled:
         raise Unavailable("hyperd closed the connection during the pull", hint="see its log, and try again")
-    return image
+    return pulled

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import click
+import msgspec
 
 from ..client.api import Client, container_route
 from ..errors import Conflict, HyperError, NotFound
@@ -16,7 +17,7 @@ from ..model.specs import ContainerSpec
 from ..model.status import Container, Image
 from .context import client
 from .options import container_options, spec_from
-from .pulling import pull_image
+from .pulling import is_place, pull_image, take_image
 from .stream import require_terminal, stream_of, window_size
 
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["--help"]}
@@ -24,6 +25,8 @@ _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, 
 
 def create_container(c: Client, spec: ContainerSpec, *, quiet: bool) -> Container:
     """Create; pull the image as the policy says."""
+    if is_place(spec.image) and spec.pull != "never":
+        spec = msgspec.structs.replace(spec, image=take_image(c, spec.image, platform=spec.platform, quiet=quiet), pull="never")
     if spec.pull == "always":
         pull_image(c, spec.image, platform=spec.platform, quiet=quiet)
     try:

@@ -17,6 +17,7 @@ class Progress:
     """Fans updates of one pull out to all that wait for it; late comers get the last state first."""
 
     def __init__(self) -> None:
+        self.name = ""  # that the image got, once it is there; "" for none
         self._state: dict[str, Update] = {}
         self._listeners: set[asyncio.Queue[Update | None]] = set()
         self._loop = asyncio.get_running_loop()

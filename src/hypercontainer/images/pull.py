@@ -194,6 +194,7 @@ class Puller:
         for layer in image.manifest.layers:
             progress.update(layer.digest, "Pull complete", layer.size, layer.size)
         self._layout.set_name(name or descriptor.digest, descriptor, image.id)
+        progress.name = name
         progress.update("", f"Digest: {descriptor.digest}")
         return image
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..errors import InvalidArgument
 
 TRANSPORTS = ("docker", "docker-archive", "oci", "oci-archive", "docker-daemon", "builtin")
+PLACES = ("docker-archive", "oci", "oci-archive", "docker-daemon")  # where an image is taken from anew each time
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"^{_COMPONENT}(?:/{_COMPONENT})*$")
 _HOST = re.compile(r"^(?:\[[0-9a-fA-F:]+\]|[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?)(?::[0-9]+)?$")
