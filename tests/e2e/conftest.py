@@ -20,6 +20,7 @@ import pytest
 
 from hypercontainer.sys.process import start_time
 from tests.vm.conftest import machines
+from tests.world import World
 
 from . import images
 
@@ -64,6 +65,10 @@ class Daemon:
 
     def out(self, *args: str | Path) -> str:
         return self.ctl(*args).stdout.strip()
+
+    @property
+    def world(self) -> World:
+        return World(self.root, self.run, daemon=self.process.pid)
 
     def remove_all(self) -> None:
         if ids := self.out("ps", "-aq").split():
@@ -110,9 +115,11 @@ def launched(root: Path, *options: str, run: Path | None = None, prefix: tuple[s
                 # It waits for the guest that tries KVM, which `leftovers` would list.
                 wait_for(lambda: daemon.ctl("info", check=False).returncode == 0, "hyperd's answer")
             yield daemon
+            if process.poll() is None:
+                daemon.world.check()
         finally:
             daemon.stop()
-            assert run is not None or machines(directory, factory=True) == [], "a virtual machine outlived its daemon"
+            assert run is not None or daemon.world.nothing() == []
 
 
 @pytest.fixture(scope="session")
@@ -128,8 +135,9 @@ def hyper(shared: Daemon) -> Iterator[Daemon]:
     """The shared daemon, clean afterwards."""
     yield shared
     shared.remove_all()
+    shared.world.check()
     left = shared.leftovers()
-    assert (left["containers"], left["pods"], left["machines"], left["staging"], left["half-made"]) == ([], [], [], [], [])
+    assert (left["containers"], left["pods"], left["machines"]) == ([], [], [])
 
 
 def free_port() -> int:

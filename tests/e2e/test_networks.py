@@ -105,6 +105,7 @@ def world(shared_world: World) -> Iterator[World]:
     assert "hyper0" not in shared_world.host("ip", "-br", "link")
     # The kernel takes a tap away a moment after the process that held it.
     wait_for(lambda: "ht" not in shared_world.host("ip", "-br", "link"), "the end of all taps")
+    daemon.world.check()
 
 
 def test_three_pods_on_two_networks(world: World) -> None:

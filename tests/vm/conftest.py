@@ -16,6 +16,7 @@ from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
 from hypercontainer.model.specs import ContainerSpec, ExecSpec
 from hypercontainer.sys import process
+from tests.world import World
 
 DEADLINE = 60.0  # seconds for anything that a VM does
 
@@ -118,10 +119,11 @@ async def lab(config: Config) -> AsyncIterator[Lab]:
     lab_engine = made.engine  # a test may have put another in its place
     for container in lab_engine.registry.containers():
         await lab_engine.containers.remove(container.id, force=True)
+    await asyncio.to_thread(World(paths.root, paths.run).check)
     await lab_engine.close(keep_running=False)
     assert list((paths.run / "pods").iterdir()) == []
     assert list((paths.root / "containers").iterdir()) == []
-    assert machines(paths.run) == []
+    assert World(paths.root, paths.run).nothing() == []
 
 
 def machines(run: Path, *, factory: bool = False) -> list[int]:
