@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import bz2
 import errno
 import gzip
 import hashlib
+import http.server
 import io
+import json
 import lzma
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,8 +23,8 @@ import pytest
 import zstandard
 
 from hypercontainer.errors import InvalidArgument, NoSpace, NotFound, Unavailable
-from hypercontainer.images import builtin
-from hypercontainer.images.layout import Layout, StoredImage
+from hypercontainer.images import builtin, skopeo
+from hypercontainer.images.layout import MANIFEST, Layout, StoredImage
 from hypercontainer.images.store import ImageStore
 
 from .layouts import END, Maker, header
@@ -329,4 +333,80 @@ async def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
     store = opened(tmp_path / "images")
     with pytest.raises(InvalidArgument, match="is not an image of this kind|is damaged"):
         await pull(store, f"docker-archive:{tmp_path}/file")
+    assert contents(tmp_path / "images") == []
+
+
+# -- what does not come, what is lost -----------------------------------------------------------
+
+
+async def test_lost_access_control_lists_are_told(tmp_path: Path) -> None:
+    """Squashfs has none."""
+    make = Maker(tmp_path / "layout")
+    acl = {"SCHILY.xattr.system.posix_acl_access": "\x02\0\0\0", "SCHILY.xattr.user.kept": "yes"}
+    source = make.image(
+        make.layer([header("plain"), header("listed", **acl), header("starred", **{"SCHILY.acl.access": "user::rw-"}), END])
+    )
+    store = opened(tmp_path / "images")
+    progress, image = store.pull(source)
+    pulling = asyncio.ensure_future(image)
+    told = [update["status"] async for update in progress.listen()]
+    assert "Left out: the access control lists of 2 entries, which an image disk cannot hold" in told
+    disk = (await store.disk(await pulling)).path
+    subprocess.run(["unsquashfs", "-q", "-n", "-d", tmp_path / "out", disk], check=True, capture_output=True)
+    if os.geteuid() == 0:
+        assert os.listxattr(tmp_path / "out/listed") == ["user.kept"]
+
+
+class Stalling(http.server.BaseHTTPRequestHandler):
+    """A registry that sends half of each layer, and then nothing."""
+
+    blobs: Path
+    manifest: bytes
+    over: threading.Event
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def answer(self, *, body: bool) -> None:
+        kind, data = "application/octet-stream", b""
+        if "/manifests/" in self.path:
+            kind, data = MANIFEST, self.manifest
+        elif "/blobs/" in self.path:
+            data = (self.blobs / self.path.rpartition("sha256:")[2]).read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
+        self.end_headers()
+        if body and len(data) > 100_000:
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            self.over.wait(60)
+        elif body:
+            self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+async def test_a_registry_that_stops_sending_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    incompressible(tmp_path / "layout", 1)
+    index = json.loads((tmp_path / "layout/index.json").read_bytes())
+    Stalling.blobs = tmp_path / "layout/blobs/sha256"
+    Stalling.manifest = (Stalling.blobs / index["manifests"][0]["digest"].removeprefix("sha256:")).read_bytes()
+    Stalling.over = threading.Event()
+    monkeypatch.setattr(skopeo, "STALLED", 2.0)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stalling) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            store = opened(tmp_path / "images")
+            async with asyncio.timeout(60):
+                with pytest.raises(Unavailable, match=r"cannot pull localhost:\d+/stalls:1: nothing has come for 2 s"):
+                    await pull(store, f"localhost:{server.server_port}/stalls:1")
+        finally:
+            Stalling.over.set()
+            server.shutdown()
     assert contents(tmp_path / "images") == []

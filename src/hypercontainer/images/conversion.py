@@ -34,17 +34,18 @@ _PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME")  # of the environment
 Report = Callable[[int, int], None]  # index of a layer, bytes done
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, rename="camel"):
     layer: int = -1
     done: int = -1
     names: list[str] | None = None
+    without_acl: int = 0
     error: str = ""
     message: str = ""
     hint: str | None = None
 
 
-async def convert(image: StoredImage, what: str, blobs: Sequence[Path], target: Path, limits: Limits, report: Report) -> None:
-    """Make the image disk `target` of compressed layers.
+async def convert(image: StoredImage, what: str, blobs: Sequence[Path], target: Path, limits: Limits, report: Report) -> int:
+    """Make the image disk `target` of compressed layers; how many entries lost their access control lists.
 
     A process without rights does it; it ends when this is cancelled. `what` is the image's name for messages.
 
@@ -63,7 +64,11 @@ async def convert(image: StoredImage, what: str, blobs: Sequence[Path], target: 
         layers = [Layer(fd, diff) for fd, diff in zip(opened, image.config.rootfs.diff_ids, strict=True)]
         job = Job(uid, limits, target=out, layers=layers, spools=spools)
 
+        without_acl = 0
+
         def hear(message: _Message) -> None:
+            nonlocal without_acl
+            without_acl = message.without_acl
             if 0 <= message.layer < len(blobs) and message.done >= 0:
                 report(message.layer, message.done)
 
@@ -71,6 +76,7 @@ async def convert(image: StoredImage, what: str, blobs: Sequence[Path], target: 
             raise _error(failed, what, blobs, target.parent)
         if os.geteuid() == 0:
             os.fchown(out, 0, 0)
+        return without_acl
 
 
 async def archive_names(path: Path, what: str, unpacked: Path, limits: Limits) -> tuple[list[str], bool]:

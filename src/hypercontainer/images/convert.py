@@ -188,8 +188,10 @@ def make_squashfs(tree: Tree, layers: Sequence[Spooled], target: int) -> None:
 
 def convert(
     layers: Sequence[Layer], spools: Sequence[int], target: int, budget: Budget, report: Callable[[int, int], None]
-) -> None:  # fmt: skip
-    """Make the image disk of some layers in the file `target`; `report` is told of a layer's bytes.
+) -> int:  # fmt: skip
+    """Make the image disk of some layers in the file `target`; how many entries lost their access control lists.
+
+    `report` is told of a layer's bytes.
 
     :raise LayerError: with what is wrong with which layer.
     :raise HyperError: what is wrong with all of it.
@@ -202,3 +204,4 @@ def convert(
         except _FAILURES as error:
             raise LayerError(index, error) from error
     make_squashfs(tree, spooled, target)
+    return tree.without_acl

@@ -14,7 +14,7 @@ from .layout import Layout, StoredImage
 from .limits import Limits
 
 FSTYPE = "squashfs"
-Report = Callable[[str, int, int], None]  # layer digest, bytes done, bytes in all
+Report = Callable[[str, str, int, int], None]  # layer's digest or "", what is done, bytes done, bytes in all
 
 
 @dataclass
@@ -68,9 +68,11 @@ class DiskBuilder:
         blobs = [self._layout.blob(layer.digest) for layer in layers]
         temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
         try:
-            await convert(
-                image, what, blobs, temporary, self._limits, lambda i, done: report(layers[i].digest, done, layers[i].size)
+            without_acl = await convert(
+                image, what, blobs, temporary, self._limits, lambda i, done: report(layers[i].digest, "Extracting", done, layers[i].size)
             )  # fmt: skip
+            if without_acl:
+                report("", f"Left out: the access control lists of {without_acl} entries, which an image disk cannot hold", 0, 0)
             os.rename(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

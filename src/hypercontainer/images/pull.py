@@ -190,7 +190,7 @@ class Puller:
         image = await asyncio.to_thread(self._layout.load, descriptor.digest)
         self._check(image.manifest, what)
         progress.update("", "Converting")
-        await self._disks.ensure(image, what, lambda layer, done, total: progress.update(layer, "Extracting", done, total))
+        await self._disks.ensure(image, what, progress.update)
         for layer in image.manifest.layers:
             progress.update(layer.digest, "Pull complete", layer.size, layer.size)
         self._layout.set_name(name or descriptor.digest, descriptor, image.id)

@@ -11,10 +11,11 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import HyperError, InvalidArgument, NoSpace, NotFound, Unauthorized, Unavailable
 from ..model.reference import Source, parse_reference
@@ -39,6 +40,7 @@ _ERRORS: tuple[tuple[str, type[HyperError], str, str], ...] = (
     (r"i/o timeout|context deadline exceeded|TLS handshake timeout|connection reset|EOF", Unavailable, "the connection to the registry broke", "try again"),
     (r"invalid tar header|unexpected EOF|not a valid|loading index|manifest.json not found|unsupported|error parsing|invalid character", InvalidArgument, "not an image of this kind", "check what the file is"),
 )  # fmt: skip
+STALLED = 180.0  # seconds after which a registry that sends nothing is given up
 _WORDS_MAX = 1 << 16  # bytes of its messages
 _LEVEL = re.compile(r'msg="(.*)"$')
 
@@ -107,7 +109,16 @@ async def inspect_raw(source: Source, access: Access, what: str) -> bytes:
     """
     pipe = asyncio.subprocess.PIPE
     with access.authfile(source) as auth, tempfile.TemporaryFile() as words:
-        command = ["skopeo", "inspect", "--raw", *auth, *access.tls_options(source, ""), spelled(source)]
+        command = [
+            "skopeo",
+            "--command-timeout",
+            f"{STALLED:g}s",
+            "inspect",
+            "--raw",
+            *auth,
+            *access.tls_options(source, ""),
+            spelled(source),
+        ]
         async with child(*command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=words) as process:
             assert process.stdout is not None
             raw = b""
@@ -126,7 +137,10 @@ async def inspect_raw(source: Source, access: Access, what: str) -> bytes:
 async def copy(
     source: Source, access: Access, platform: Platform, layout: Path, blobs: Path, what: str, tick: Callable[[], None], size: int
 ) -> None:  # fmt: skip
-    """Copy into an OCI layout whose blobs are in a shared directory; `tick` is called as it goes. No file may have more than `size` bytes."""
+    """Copy into an OCI layout whose blobs are in a shared directory; `tick` is called as it goes. No file may have more than `size` bytes.
+
+    :raise Unavailable: nothing comes any more; and what else `error_from` knows.
+    """
     if not shutil.which("skopeo"):
         raise Unavailable("skopeo is not installed", hint="install the package that has skopeo")
     options = ["--override-os", platform.os, "--override-arch", platform.architecture]
@@ -141,11 +155,31 @@ async def copy(
             env=os.environ | {"TMPDIR": str(layout)},  # it unpacks archives there
         ) as process:  # fmt: skip
             output = asyncio.ensure_future(process.communicate())
-            while not (await asyncio.wait({output}, timeout=0.2))[0]:
-                tick()
+            try:
+                await _watch(output, layout, blobs, what, tick)
+            finally:
+                output.cancel()
             stderr = (await output)[1].decode(errors="replace")
     if process.returncode:
         raise error_from(stderr, what)
+
+
+async def _watch(output: asyncio.Future[Any], layout: Path, blobs: Path, what: str, tick: Callable[[], None]) -> None:
+    """Wait for the end; :raise Unavailable: when nothing has come for too long."""
+    came, since = (0, 0), time.monotonic()
+    while not (await asyncio.wait({output}, timeout=0.2))[0]:
+        tick()
+        written = 0
+        for path in layout.rglob("*"):
+            with contextlib.suppress(OSError):  # finished, and moved, in the meantime
+                written += path.lstat().st_size
+        now = (written, (blobs / "sha256").stat().st_mtime_ns)
+        if now != came:
+            came, since = now, time.monotonic()
+        elif time.monotonic() - since > STALLED:
+            raise Unavailable(
+                f"cannot pull {what}: nothing has come for {STALLED:g} s", hint="check the network and the registry, and try again"
+            )
 
 
 def _global_options() -> list[str]:

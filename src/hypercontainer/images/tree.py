@@ -26,6 +26,7 @@ from .limits import DEPTH_MAX, PATH_MAX, Budget, Limits
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 _XATTR = "SCHILY.xattr."
+_ACLS = ("SCHILY.acl.", "SCHILY.xattr.system.posix_acl_")  # of star and GNU tar; of Go's and umoci's
 _MAX_SYMLINKS = 40
 _NAME_MAX = 255  # bytes of one name
 _XATTR_MAX = 64 << 10  # bytes of one value, as in Linux
@@ -94,6 +95,7 @@ class Tree:
     def __init__(self, budget: Budget | None = None) -> None:
         self.root = Node(Inode(b"5", 0o755), -1, {})
         self._budget = budget or Budget(Limits(), 0)
+        self.without_acl = 0  # entries that lose their access control lists, which squashfs cannot hold
 
     def apply(self, layer: int, archive: IO[bytes], length: int | None = None) -> None:
         """Apply one uncompressed layer, `length` bytes long.
@@ -123,6 +125,7 @@ class Tree:
         path = _components(_raw(info.name), "an entry")
         inode = None if info.islnk() else _inode(info, layer, end)
         self._budget.file(inode.size if inode else 0)
+        self.without_acl += any(key.startswith(_ACLS) for key in info.pax_headers)
         if not path:
             if inode and info.isdir():
                 self.root.inode = inode

@@ -2,8 +2,8 @@
 """The process that looks into images: `python -m hypercontainer.images.worker`, started by `conversion`.
 
 It takes a job as JSON from stdin, gives up its rights, and writes one JSON
-object per line: {"layer", "done"} as it goes, {"names"}, or {"error", ...} at
-the end of what failed. All it can write to are the descriptors that it was given.
+object per line: {"layer", "done"} as it goes, {"withoutAcl"} or {"names"} as its
+result, or {"error", ...} at the end of what failed. All it can write to are the descriptors that it was given.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def do(job: Job) -> None:
     sources = [layer.blob for layer in job.layers] if job.archive < 0 else [job.archive]
     budget = Budget(job.limits, sum(os.fstat(fd).st_size for fd in sources))
     if job.archive < 0:
-        convert(job.layers, job.spools, job.target, budget, Reporter())
+        say({"withoutAcl": convert(job.layers, job.spools, job.target, budget, Reporter())})
         return
     if job.target >= 0:
         archive.unpack(job.archive, job.target, budget)
