@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What hyperkernel is built with, as a container meets it."""
+
+from __future__ import annotations
+
+import errno
+
+from .conftest import Lab
+from .test_confinement import calls, probe  # noqa: F401 - a fixture
+
+HARDENING = ("STACKPROTECTOR", "HARDENED_USERCOPY", "SLAB_FREELIST_RANDOM", "SLAB_FREELIST_HARDENED")
+
+
+async def test_a_file_of_the_image_can_be_given_an_acl(lab: Lab, calls: dict[str, bytes]) -> None:  # noqa: F811
+    """The image's layer holds none; what cannot be there is absent, and setting one copies the file up."""
+    result = await lab.run("/calls", "/etc/passwd", files=probe(calls["x86_64"]))
+    assert result.out.split() == [str(errno.ENODATA), "0", "0"]
+
+
+async def test_processes_are_limited_by_memory_alone(lab: Lab) -> None:
+    assert int((await lab.run("cat", "/proc/sys/kernel/pid_max")).out) > 32768
+
+
+async def test_the_kernel_is_hardened(lab: Lab) -> None:
+    """docs/adr/0003 says what of it and why."""
+    result = await lab.run("zcat", "/proc/config.gz")
+    options = set(result.out.splitlines())
+    assert {f"CONFIG_{o}=y" for o in HARDENING} <= options
