@@ -31,6 +31,7 @@ class Started(Model, frozen=True, kw_only=True):
     changed: bool
 
 
+_REMOVAL = 10.0  # seconds that a client waits for the end of what it runs
 _ID_HEADER = "Hyper-Id"
 
 
@@ -44,7 +45,7 @@ async def _create(c: Context, found: list[Span]) -> web.StreamResponse:
     with spans.span("request read"):
         spec = await c.body(ContainerSpec)
     with spans.span("container created"):
-        container = await c.engine.containers.create(spec)
+        container = await c.engine.containers.create(spec, starting=c.flag("start"))
     headers = {_ID_HEADER: container.id}
     if c.flag("start") and c.upgrades:
         return await _attach(c, container, starts=True, headers=headers, trace=found)
@@ -186,8 +187,9 @@ async def _attach(
 
     async def finish() -> Ended:
         await life.stopped.wait()
-        if container.spec.auto_remove and container.mounts:
-            await life.removed.wait()  # its volumes are free when the client returns
+        if container.spec.auto_remove:  # its name, ports and volumes are free when the client returns
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(life.removed.wait(), _REMOVAL)
         return Ended(exit_code=life.exit_code, message=life.error, trace=trace or [])
 
     close_stdin = container.spec.stdin and not container.spec.tty

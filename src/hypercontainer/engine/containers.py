@@ -24,13 +24,13 @@ from ..model import ids
 from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.signals import parse_signal
 from ..model.specs import ContainerSpec
-from ..model.status import Container, ContainerStatus, Pod
+from ..model.status import Container, ContainerState, ContainerStatus, Pod
 from ..sys import tasks
 from ..sys.files import copy_sparse, no_space_as_error, remove_tree
 from ..volumes.scratch import ScratchDisks
-from . import environment, health, resolve, runs
+from . import environment, health, resolve
 from .events import Events
-from .life import Life
+from .life import LOST_EXIT_CODE, Life
 from .logs import LogWriter
 from .machines import Machines, check_awake
 from .networks import Networks
@@ -63,7 +63,7 @@ class Containers:
         self._log_limits = (log_size, log_files)
         self._lives: dict[str, Life] = {}
         self.runs = Runs(
-            registry=registry, machines=machines, provisioner=provisioner, events=events, life=self.life, erase=self._erase
+            registry=registry, machines=machines, provisioner=provisioner, events=events, life=self.life, erase=self._erase, withdraw=self._withdraw,
         )  # fmt: skip
 
     def life(self, container: Container) -> Life:
@@ -94,25 +94,27 @@ class Containers:
 
     # -- create and remove --------------------------------------------------------
 
-    async def create(self, spec: ContainerSpec) -> Container:
+    async def create(self, spec: ContainerSpec, *, starting: bool = False) -> Container:
         """Create a container, in the pod that it names or in one of its own; the image must be in the store.
+
+        When it is `starting`, a start follows at once: a crash until that has ended leaves nothing of a container with `auto_remove`.
 
         :raise NotFound: no such image or pod. :raise Conflict: the name is taken.
         """
         resolve.validate(spec)
         image = self._images.find(spec.image, platform=spec.platform)
         if spec.pod:
-            return await self._join(spec, image)
+            return await self._join(spec, image, starting)
         name = self._registry.reserve(spec.name)
         id_ = ids.new_id()
         try:
             pod = self._implicit_pod(spec, id_, name)
             self._registry.check_pod_name(name)
-            return await self.add(pod, spec, image, id_, name)
+            return await self.add(pod, spec, image, id_, name, starting=starting)
         finally:
             self._registry.release(name)
 
-    async def _join(self, spec: ContainerSpec, image: StoredImage) -> Container:
+    async def _join(self, spec: ContainerSpec, image: StoredImage, starting: bool) -> Container:
         pod = self._registry.pod(spec.pod)
         if pod.implicit:
             raise InvalidState(f"{pod.name} is a container of its own, no pod", hint="make one with `hyperctl pod create`")
@@ -121,7 +123,7 @@ class Containers:
                                   hint=f"use `hyperctl ports add {pod.name}`")  # fmt: skip
         name = self._registry.reserve(spec.name)
         try:
-            return await self.add(pod, spec, image, ids.new_id(), name)
+            return await self.add(pod, spec, image, ids.new_id(), name, starting=starting)
         finally:
             self._registry.release(name)
 
@@ -139,7 +141,7 @@ class Containers:
             attachments=attachments,
         )  # fmt: skip
 
-    async def add(self, pod: Pod, spec: ContainerSpec, image: StoredImage, id_: str, name: str) -> Container:
+    async def add(self, pod: Pod, spec: ContainerSpec, image: StoredImage, id_: str, name: str, *, starting: bool = False) -> Container:
         """A container's files, and then its record, with the pod's if that is its own; nothing is left behind when it fails, or in a crash."""
         directory = self._paths.container(id_)
         before = pod if pod.implicit else self._registry.pod(pod.id)
@@ -149,6 +151,7 @@ class Containers:
             volumes, mounts = await self._volumes.resolve(before, spec, config)
             container = Container(
                 id=id_, name=name, pod=pod.id, created_at=ids.now(), image=spec.image, image_id=image.id, hostname=pod.hostname,
+                state=ContainerState(starting=starting),
                 process=resolve.process_of(environment.resolved(spec, environment.addresses(pod, self._networks)), config, pod.hostname), spec=spec, mounts=mounts,
                 log_path=spec.log.path or str(self._paths.log(id_)),
                 health=None if spec.no_health else spec.health or health.of_image(config),
@@ -182,25 +185,49 @@ class Containers:
         :raise Conflict: when it runs and `force` is off.
         """
         container = self._registry.container(key)
-        self._check_awake(container)
         life = self.life(container)
-        if container.state.status in ALIVE:
-            if not force:
-                raise Conflict(f"container {container.name} is {container.state.status}", hint="stop it first, or use --force")
-            life.stop_requested.set()
-            await self.runs.end(container)
-            await self.runs.settled(life)
-        async with life.lock:
-            if not self._registry.exists(container.id):
-                return container
-            await self._erase(self._registry.container(container.id))
+        while self._registry.exists(container.id):
+            container = self._registry.container(container.id)
+            self._check_awake(container)
+            starting = life.starting is not None
+            if (starting or container.state.status in ALIVE) and not force:
+                status = "starting" if starting else container.state.status
+                raise Conflict(f"container {container.name} is {status}", hint="stop it first, or use --force")
+            if starting or container.state.status in ALIVE:
+                life.stop_requested.set()
+                await self.runs.give_up_start(container)
+                await self.runs.end(container)
+                await self.runs.settled(life)
+                self._settle_unfollowed(container.id, life)
+            async with life.lock:  # another start may have been before us
+                if self._registry.exists(container.id) and self._registry.container(container.id).state.status not in ALIVE:
+                    await self._erase(self._registry.container(container.id))
         return container
 
+    def _settle_unfollowed(self, id_: str, life: Life) -> None:
+        """A record that says that it runs, with nobody who follows it."""
+        if self._registry.exists(id_) and life.starting is None and (life.watch is None or life.watch.done()):
+            container = self._registry.container(id_)
+            if container.state.status in ALIVE:
+                self.settle_lost(container, "nobody followed it")
+
     async def _erase(self, container: Container) -> None:
-        """Take an ended container out of a machine that goes on, and forget it."""
-        await self._machines.drop(container, volumes=self._own_volumes(container))
+        """Take an ended container out of a machine that goes on, and forget it; a machine of its own ends, whoever copies from it."""
+        pod = self._registry.pod(container.pod) if self._registry.has_pod(container.pod) else None
+        if pod is None or pod.implicit:
+            await self._machines.down(container.pod, clean=False)
+        else:
+            await self._machines.drop(container, volumes=self._own_volumes(container))
         if self._registry.exists(container.id):
-            self._discard(container)
+            self._discard(self._registry.container(container.id))
+        elif pod is None:  # it was withdrawn before
+            self._machines.forget(container.pod)
+            self.remove_files(container.id)
+
+    def _withdraw(self, container: Container) -> None:
+        """Forget a container and the pod of its own, whose machine is about to end; `_erase` removes what is left."""
+        self._registry.erase(container, self._registry.pod(container.pod), files=container.id)
+        self._farewell(container)
 
     def _own_volumes(self, container: Container) -> list[str]:
         """The volumes that nothing else in the pod uses, and that its specification did not name."""
@@ -220,6 +247,9 @@ class Containers:
         elif gone:
             self._registry.put_pod(msgspec.structs.replace(pod, volumes=[v for v in pod.volumes if v.name not in gone]))
         self.remove_files(container.id)
+        self._farewell(container)
+
+    def _farewell(self, container: Container) -> None:
         life = self._lives.pop(container.id, None)
         if life:
             life.hub.finish()
@@ -275,6 +305,8 @@ class Containers:
         """:raise InvalidState: when it does not run."""
         container = self._registry.container(key)
         number = parse_signal(signal)
+        if number in (_SIGKILL, container.process.stop_signal) and await self.runs.give_up_start(container):
+            return
         runtime = self.runtime(container)
         if number in (_SIGKILL, container.process.stop_signal):
             self.life(container).stop_requested.set()  # as Docker: who kills does not want it back
@@ -292,28 +324,44 @@ class Containers:
 
     async def pause(self, key: str) -> None:
         container = self._registry.container(key)
-        runtime = self.runtime(container)
+        self._check_not_paused(container)
+        self.runtime(container)
+        async with self.life(container).lock:  # it may have ended until it is ours
+            container = self._registry.container(container.id)
+            self._check_not_paused(container)
+            await self.runtime(container).session.freeze_container(container.id[:12], True)
+            self.runs.tell("pause", self.runs.update(container, status=ContainerStatus.PAUSED))
+
+    def _check_not_paused(self, container: Container) -> None:
         if container.state.status is ContainerStatus.PAUSED:
+            self._check_awake(container)
             raise InvalidState(f"container {container.name} is paused already")
-        await runtime.session.freeze_container(container.id[:12], True)
-        self.runs.tell("pause", self.runs.update(container, status=ContainerStatus.PAUSED))
 
     async def unpause(self, key: str) -> None:
         container = self._registry.container(key)
-        runtime = self.runtime(container)
-        if container.state.status is not ContainerStatus.PAUSED:
-            raise InvalidState(f"container {container.name} is not paused")
-        await runtime.session.freeze_container(container.id[:12], False)
-        self.runs.tell("unpause", self.runs.update(container, status=ContainerStatus.RUNNING))
+        self.runtime(container)
+        async with self.life(container).lock:
+            container = self._registry.container(container.id)
+            runtime = self.runtime(container)
+            if container.state.status is not ContainerStatus.PAUSED:
+                raise InvalidState(f"container {container.name} is not paused")
+            await runtime.session.freeze_container(container.id[:12], False)
+            self.runs.tell("unpause", self.runs.update(container, status=ContainerStatus.RUNNING))
 
     # -- the daemon's own life ------------------------------------------------------
 
     def settle_lost(self, container: Container, message: str) -> None:
         """Record the end of a container whose VM is gone."""
         container = self.runs.update(
-            container, status=ContainerStatus.EXITED, pid=0, exit_code=runs.LOST_EXIT_CODE, finished_at=ids.now(), error=message
+            container,
+            status=ContainerStatus.EXITED,
+            starting=False,
+            pid=0,
+            exit_code=LOST_EXIT_CODE,
+            finished_at=ids.now(),
+            error=message,
         )
-        self.runs.tell("die", container, exit_code=str(runs.LOST_EXIT_CODE))
+        self.runs.tell("die", container, exit_code=str(LOST_EXIT_CODE))
         if container.spec.auto_remove:
             self._discard(container)
 

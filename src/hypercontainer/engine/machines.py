@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import Conflict, HyperError, InvalidState
+from ..errors import Conflict, HyperError, InvalidState, Unavailable
 from ..model import ids
 from ..model.status import Container, Pod, PodStatus
 from ..sys.spans import span
@@ -26,6 +26,7 @@ from .registry import Registry
 from .runtime import Runtime, record
 
 log = logging.getLogger(__name__)
+_GONE_TIMEOUT = 30.0  # seconds for the end of a machine that others still give back
 
 
 class Machines:
@@ -77,7 +78,13 @@ class Machines:
                 if not runtime.dead:
                     runtime.users.add(user)
                     return runtime
-            await runtime.gone.wait()
+            await self._gone(runtime, f"the earlier virtual machine of pod {self._registry.pod(pod_id).name} has not ended")
+
+    async def _gone(self, runtime: Runtime, otherwise: str) -> None:
+        try:
+            await asyncio.wait_for(runtime.gone.wait(), _GONE_TIMEOUT)
+        except TimeoutError:
+            raise Unavailable(otherwise, hint="try again, or restart hyperd") from None
 
     async def _boot(self, pod_id: str, life: PodLife) -> Runtime:
         pod = self._registry.pod(pod_id)
@@ -90,13 +97,22 @@ class Machines:
             await self._networks.take_down(pod_id)
             raise
         life.runtime = runtime
+        life.watch = asyncio.create_task(self._watch(pod_id, life, runtime))
+        try:
+            return self._booted(pod_id, runtime, members)
+        except BaseException:
+            await self._take_down(pod_id, life, runtime, clean=False)
+            raise
+
+    def _booted(self, pod_id: str, runtime: Runtime, members: list[Container]) -> Runtime:
+        """Record it; pod and containers may have been changed meanwhile, or removed."""
         self.save(pod_id, runtime)
         self._networks.ports.release(pod_id)  # from here on the record tells
-        for c in members:
+        pod = self._registry.pod(pod_id)
+        for c in [self._registry.container(c.id) for c in members if self._registry.exists(c.id)]:
             self._registry.put(msgspec.structs.replace(c, used=True, ports=pod.ports if pod.implicit else c.ports))
         status = PodStatus.STARTING if pod.status is PodStatus.STARTING else PodStatus.RUNNING
         pod = self.update(pod_id, status=status, error="", started_at=ids.now(), finished_at="")
-        life.watch = asyncio.create_task(self._watch(pod_id, life, runtime))
         self._tell("start", pod)
         return runtime
 
@@ -133,7 +149,7 @@ class Machines:
                 name = shared.named or shared.source
                 raise Conflict(f"volume {name} is in use by the running pod {other.name}: a block volume serves one at a time",
                                hint="stop that pod, or share a volume made with --driver directory")  # fmt: skip
-            await runtime.gone.wait()
+            await self._gone(runtime, f"the virtual machine of pod {other.name}, which has the same volume, does not end")
 
     async def _watch(self, pod_id: str, life: PodLife, runtime: Runtime) -> None:
         """Take down a machine that ends by itself while nothing runs in it."""
@@ -179,8 +195,8 @@ class Machines:
         async with life.lock:
             if runtime.users or life.runtime is not runtime:
                 return
-            pod = self._registry.pod(pod_id)
-            if runtime.dead or pod.implicit or pod.spec.exit_policy == "stop":
+            pod = self._registry.pod(pod_id) if self._registry.has_pod(pod_id) else None
+            if pod is None or runtime.dead or pod.implicit or pod.spec.exit_policy == "stop":
                 await self._take_down(pod_id, life, runtime, clean=clean)
 
     async def down(self, pod_id: str, *, clean: bool = True) -> None:

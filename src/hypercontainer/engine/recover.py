@@ -83,8 +83,17 @@ class Recovery:
             await guarded(f"the network of pod {pod.name} is not taken down", self.networks.take_down(pod.id))
         members = self.registry.members(pod.id)
         for container in members:
-            await guarded(f"container {container.name} is not recovered", _recover(pod, container, runtime, self.containers))
+            await self._member(pod, container, runtime)
         await self._go_on(pod, runtime, members)
+
+    async def _member(self, pod: Pod, container: Container, runtime: Runtime | None) -> None:
+        try:
+            await _recover(pod, container, runtime, self.containers)
+        except Exception as error:
+            log.error("container %s cannot be taken up: %s", container.name, error, exc_info=not isinstance(error, HyperError))
+            if runtime is not None:
+                runtime.users.discard(container.id)
+            self.containers.settle_lost(container, f"hyperd could not take it up again: {error}")
 
     async def _go_on(self, pod: Pod, runtime: Runtime | None, members: list[Container]) -> None:
         if runtime is not None and pod.status is PodStatus.STARTING:
@@ -99,14 +108,16 @@ class Recovery:
 def _starts_by_itself(container: Container) -> bool:
     """As Docker's daemon does when it comes up."""
     policy = container.spec.restart.name
-    was_up = container.state.status in ALIVE
+    was_up = container.state.status in ALIVE or container.state.starting
     return was_up and (policy == "always" or (policy == "unless-stopped" and not container.state.stopped_by_user))
 
 
 async def _recover(pod: Pod, container: Container, runtime: Runtime | None, containers: Containers) -> None:
     if container.state.status not in ALIVE:
-        if container.spec.auto_remove and container.state.status is ContainerStatus.EXITED:
+        if container.spec.auto_remove and (container.state.starting or container.state.status is ContainerStatus.EXITED):
             await containers.remove(container.id)
+        elif container.state.starting and pod.status is not PodStatus.STARTING:
+            containers.settle_lost(container, "hyperd ended while it was started")
         return
     life = containers.life(container)
     number = pod.vm.processes.get(container.id, 0) if pod.vm else 0

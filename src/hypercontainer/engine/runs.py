@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -20,31 +20,24 @@ from ..guest.process import GuestProcessHandle
 from ..guest.session import tell_spans
 from ..model import ids
 from ..model.status import Container, ContainerStatus, Health
+from ..sys import tasks
 from ..sys.spans import span
 from .events import Events
 from .health import HealthMonitor
-from .life import Life
+from .life import LOST_EXIT_CODE, Following, Life, Run, lost
 from .machines import Machines
 from .provision import Provisioner
 from .registry import Registry
 from .runtime import Runtime
 
-LOST_EXIT_CODE = 255  # of a container whose VM died under it
+log = logging.getLogger(__name__)
 _DRAIN_TIMEOUT = 10.0  # seconds for the last output of a process that has ended
 _KILL_TIMEOUT = 5.0  # seconds for a guest to obey
+_END_TIMEOUT = 2.0  # seconds for the end of a machine whose connection has ended, before it is killed
+_LEAVE_TIMEOUT = 5.0  # seconds for machines that end already when the daemon does
 _SIGKILL = 9
 _BACK_OFF = (0.1, 60.0)  # seconds: the first, and the longest wait before a restart
 _LONG_RUN = 10.0  # seconds after which the back-off begins anew
-
-
-@dataclass
-class _Run:
-    """The present run of a container."""
-
-    runtime: Runtime
-    handle: GuestProcessHandle
-    began: float
-    delay: float = 0.0  # before the next one, in seconds
 
 
 class Runs:
@@ -52,7 +45,7 @@ class Runs:
 
     def __init__(
         self, *, registry: Registry, machines: Machines, provisioner: Provisioner, events: Events,
-        life: Callable[[Container], Life], erase: Callable[[Container], Coroutine[Any, Any, None]],
+        life: Callable[[Container], Life], erase: Callable[[Container], Coroutine[Any, Any, None]], withdraw: Callable[[Container], None],
     ) -> None:  # fmt: skip
         self._registry = registry
         self._machines = machines
@@ -60,8 +53,10 @@ class Runs:
         self._events = events
         self._life = life
         self._erase = erase
+        self._withdraw = withdraw
         self._health = HealthMonitor(registry, events, self._replace)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._ending: set[asyncio.Task[Any]] = set()  # those that give a machine back
 
     def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -94,16 +89,41 @@ class Runs:
             if container.state.status is ContainerStatus.PAUSED:
                 raise InvalidState(f"container {container.name} is paused", hint=f"use `hyperctl unpause {container.name}`")
             life.stop_requested.clear()
+            life.starting = self._own(self._start(container, life, size))
             try:
-                run = await self._launch(container, life, size)
-            except BaseException as error:
-                await self._start_failed(container, life, error)
-                raise
-            self._running(container, life, run, stopped_by_user=False, restart_count=0)
-            life.watch = self._own(self._follow(container, life, run))
+                await life.starting  # who gives up waiting ends it
+            except asyncio.CancelledError:
+                if not life.stop_requested.is_set():
+                    raise
+                raise InvalidState(f"container {container.name} was stopped or removed before it had started",
+                                   hint="see `hyperctl events`") from None  # fmt: skip
+            finally:
+                life.starting = None
         return True
 
-    async def _launch(self, container: Container, life: Life, size: tuple[int, int] = (0, 0)) -> _Run:
+    async def _start(self, container: Container, life: Life, size: tuple[int, int]) -> None:
+        try:
+            if not container.state.starting:
+                container = self.update(container, starting=True)
+            run = await self._launch(container, life, size)
+        except BaseException as error:
+            await self._start_failed(container, life, error)
+            raise
+        try:
+            self._running(container, life, run, stopped_by_user=False, restart_count=0)
+        finally:  # whatever becomes of the record: what runs has an owner
+            life.watch = self._own(self._follow(container, life, run))
+
+    async def give_up_start(self, container: Container) -> bool:
+        """End a start that has not come to its end; False when there is none."""
+        life = self._life(container)
+        if life.starting is None or life.starting.done():
+            return False
+        life.stop_requested.set()
+        await tasks.end([life.starting])
+        return True
+
+    async def _launch(self, container: Container, life: Life, size: tuple[int, int] = (0, 0)) -> Run:
         runtime = await self._machines.acquire(container.pod, container.id)
         try:
             await self._machines.build(runtime, container)
@@ -113,18 +133,18 @@ class Runs:
             clean = not self._registry.pod(container.pod).implicit
             await self._machines.release(container.pod, runtime, container.id, clean=clean)
             raise
-        return _Run(runtime, handle, asyncio.get_running_loop().time())
+        return Run(runtime, handle, asyncio.get_running_loop().time())
 
-    def _running(self, container: Container, life: Life, run: _Run, **state: Any) -> None:
+    def _running(self, container: Container, life: Life, run: Run, **state: Any) -> None:
         checks = container.health is not None or container.spec.liveness is not None
         container = self.update(
-            container, status=ContainerStatus.RUNNING, pid=run.handle.pid, started_at=ids.now(), finished_at="", exit_code=0,
+            container, status=ContainerStatus.RUNNING, starting=False, pid=run.handle.pid, started_at=ids.now(), finished_at="", exit_code=0,
             error="", oom_killed=False, health=Health() if checks else None, **state,
         )  # fmt: skip
         self._begin(container, life, run)
         self.tell("start", container)
 
-    def _begin(self, container: Container, life: Life, run: _Run) -> None:
+    def _begin(self, container: Container, life: Life, run: Run) -> None:
         life.runtime = run.runtime
         life.restart_requested = False
         life.stopped.clear()
@@ -134,9 +154,9 @@ class Runs:
     async def _start_failed(self, container: Container, life: Life, error: BaseException) -> None:
         """Whoever hears of the failure finds the record settled, and removed if that was asked for."""
         code = error.exit_status if isinstance(error, StartFailed) else 125
-        message = error.message if isinstance(error, HyperError) else str(error)
+        message = error.message if isinstance(error, HyperError) else str(error) or "the start was given up"
         if self._registry.exists(container.id):
-            self.update(container, status=ContainerStatus.EXITED, exit_code=code, error=message, finished_at=ids.now())
+            self.update(container, status=ContainerStatus.EXITED, starting=False, exit_code=code, error=message, finished_at=ids.now())
         life.hub.finish()
         self.tell("die", container, exit_code=str(code))
         if container.spec.auto_remove and self._registry.exists(container.id):
@@ -147,7 +167,7 @@ class Runs:
         life.hub.attach_process(handle)
         runtime.handles[container.id] = handle
         runtime.users.add(container.id)
-        run = _Run(runtime, handle, asyncio.get_running_loop().time())
+        run = Run(runtime, handle, asyncio.get_running_loop().time())
         self._begin(container, life, run)
         life.watch = self._own(self._follow(container, life, run))
 
@@ -162,10 +182,32 @@ class Runs:
 
     # -- following ------------------------------------------------------------------
 
-    async def _follow(self, container: Container, life: Life, run: _Run) -> None:
+    async def _follow(self, container: Container, life: Life, run: Run) -> None:
+        """Whatever happens, the machine is given back at the end, and all who wait for the container hear of it."""
+        following = Following(run)
+        try:
+            await self._until_end(container, life, following)
+        except asyncio.CancelledError:
+            raise  # the daemon leaves; what runs runs on
+        except Exception as error:
+            log.exception("container %s cannot be followed any longer, and is ended", container.name)
+            life.exit_code, life.error = LOST_EXIT_CODE, f"hyperd failed to follow the container: {error}"
+            following.state = lost(life.error)
+            with contextlib.suppress(Exception):
+                await following.run.runtime.session.signal(following.run.handle, _SIGKILL, everyone=True)
+        task = asyncio.current_task()
+        assert task is not None
+        self._ending.add(task)
+        try:
+            await self._finish(container, life, following.run, following.state)
+        finally:
+            self._ending.discard(task)
+
+    async def _until_end(self, container: Container, life: Life, following: Following) -> None:
         while True:
+            run = following.run
             with span("program runs, until its end is known"):
-                state = await self._outcome(run)
+                state = following.state = await self._outcome(run)
             for check in life.checks:
                 check.cancel()
             life.hub.finish()
@@ -179,15 +221,17 @@ class Runs:
             if life.stop_requested.is_set():
                 break
             try:
-                run = await self._again(container, life, run)
+                again = await self._again(container, life, run)
             except HyperError as error:
                 code = error.exit_status if isinstance(error, StartFailed) else 125
                 life.exit_code, life.error = code, error.message
-                state = {"exit_code": code, "oom_killed": False, "error": error.message}
+                following.state = {"exit_code": code, "oom_killed": False, "error": error.message}
                 break
-        await self._finish(container, life, run, state)
+            if again is None:
+                break
+            following.run = again
 
-    async def _outcome(self, run: _Run) -> dict[str, Any]:
+    async def _outcome(self, run: Run) -> dict[str, Any]:
         try:
             status = await run.handle.exited
             tell_spans(run.handle.last_message)
@@ -195,12 +239,13 @@ class Runs:
                 await asyncio.wait_for(run.handle.drained.wait(), _DRAIN_TIMEOUT)
             return {"exit_code": status.shell_code, "oom_killed": status.oom, "error": ""}
         except Unavailable:
-            await run.runtime.machine.wait()
+            with contextlib.suppress(TimeoutError):  # its last words come with its end
+                await asyncio.wait_for(run.runtime.machine.wait(), _END_TIMEOUT)
             words = run.runtime.machine.last_words()
-            message = "the virtual machine ended unexpectedly" + (f": {words}" if words else "")
-            return {"exit_code": LOST_EXIT_CODE, "oom_killed": False, "error": message}
+            await run.runtime.machine.kill()  # without a connection it is of no use
+            return lost("the virtual machine ended unexpectedly" + (f": {words}" if words else ""))
 
-    def _restarts(self, container: Container, life: Life, run: _Run, code: int) -> bool:
+    def _restarts(self, container: Container, life: Life, run: Run, code: int) -> bool:
         policy, count = container.spec.restart, self._registry.container(container.id).state.restart_count
         wanted = policy.name in ("always", "unless-stopped") or (
             policy.name == "on-failure" and code != 0 and (not policy.max_retries or count < policy.max_retries)
@@ -212,8 +257,11 @@ class Runs:
         run.delay = first if not run.delay or lasted > _LONG_RUN else min(run.delay * 2, longest)
         return True
 
-    async def _again(self, container: Container, life: Life, run: _Run) -> _Run:
+    async def _again(self, container: Container, life: Life, run: Run) -> Run | None:
+        """None when it is not wanted any more by the time it could be."""
         async with life.lock:
+            if life.stop_requested.is_set():
+                return None
             if run.runtime.dead:
                 await self._machines.release(container.pod, run.runtime, container.id)
                 new = await self._launch(container, life)
@@ -221,7 +269,7 @@ class Runs:
                 await run.runtime.session.release(run.handle)
                 handle = await self._provisioner.start_main(run.runtime, container, life.hub, (0, 0))
                 self._machines.save(container.pod, run.runtime)
-                new = _Run(run.runtime, handle, asyncio.get_running_loop().time())
+                new = Run(run.runtime, handle, asyncio.get_running_loop().time())
             new.delay = run.delay
             count = self._registry.container(container.id).state.restart_count
             self._running(container, life, new, restart_count=count + 1)
@@ -232,20 +280,40 @@ class Runs:
         self.tell("die", container, exit_code=str(state["exit_code"]))
         return container
 
-    async def _finish(self, container: Container, life: Life, run: _Run, state: dict[str, Any]) -> None:
+    async def _finish(self, container: Container, life: Life, run: Run, state: dict[str, Any]) -> None:
         async with life.lock:
-            container = self._ended(container, ContainerStatus.EXITED, state)
+            try:
+                container = self._ended(container, ContainerStatus.EXITED, state)
+            except Exception:  # who waits shall hear of the end all the same
+                log.exception("the end of container %s is not recorded", container.name)
             life.runtime = None
+            remove = container.spec.auto_remove
+            pod = self._registry.pod(container.pod)
+            if remove and pod.implicit and not (pod.volumes or pod.ports or pod.cni):
+                # Nothing of it is anybody else's: its name is free when the exit code is known, and its machine ends after that.
+                self._own(run.runtime.machine.kill())
+                await asyncio.sleep(0)  # it does nothing more from here on
+                self._withdraw(container)
             # Who waits may have the exit code now; who starts again waits for the lock.
             life.stopped.set()
             life.hub.pulse()
-            remove = container.spec.auto_remove
-            pod = self._registry.pod(container.pod)
             clean = bool(pod.volumes) or not (remove and pod.implicit)
             with span("machine ended"):
                 await self._machines.release(container.pod, run.runtime, container.id, clean=clean)
-            if remove and self._registry.exists(container.id):
-                await self._erase(self._registry.container(container.id))
+            if remove:
+                await self._erase(container)
+            elif not run.runtime.dead:
+                await self._forget_process(container, run)
+
+    async def _forget_process(self, container: Container, run: Run) -> None:
+        """The machine goes on without it: the guest need not keep its end any longer, once that is in the record."""
+        if self._registry.journal.pending or run.runtime.handles.get(container.id) is not run.handle:
+            return
+        del run.runtime.handles[container.id]
+        run.runtime.processes.pop(container.id, None)
+        with contextlib.suppress(HyperError):
+            await run.runtime.session.release(run.handle)
+        self._machines.save(container.pod, run.runtime)
 
     async def _replace(self, container: Container) -> None:
         """End a container that is not well; its task starts it again."""
@@ -260,6 +328,8 @@ class Runs:
         """Signal, wait, kill; False when it did not run."""
         life = self._life(container)
         life.stop_requested.set()
+        if await self.give_up_start(container):
+            return True
         if life.runtime is None:
             await self.settled(life)
             return False
@@ -302,7 +372,9 @@ class Runs:
             await asyncio.wait({life.watch})
 
     async def leave(self) -> None:
-        """End this daemon's own tasks; what runs runs on."""
+        """End this daemon's own tasks; what runs runs on, and what is about to end ends first."""
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=_LEAVE_TIMEOUT)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -46,6 +46,7 @@ class ContainerState(Model, frozen=True, kw_only=True):
     """The changing part of a container."""
 
     status: ContainerStatus = ContainerStatus.CREATED
+    starting: bool = False  # a start has begun, and has not come to its end
     pid: int = 0  # inside the pod
     exit_code: int = 0
     oom_killed: bool = False
