@@ -20,8 +20,8 @@ def test_options() -> None:
         "seccomp": "default",
         "no_new_privileges": False,
     }
-    with pytest.raises(InvalidArgument, match="apparmor"):
-        _security(("apparmor=unconfined",))
+    with pytest.raises(InvalidArgument, match="AppArmor"):
+        _security(("apparmor=mine",))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from ..images.layout import StoredImage
 from ..images.store import ImageStore
 from ..model import ids
 from ..model.pods import SHM_DEFAULT, PodSpec
+from ..model.ports import published
 from ..model.signals import parse_signal
 from ..model.specs import ContainerSpec
 from ..model.status import Container, ContainerState, ContainerStatus, Pod
@@ -103,6 +104,7 @@ class Containers:
         """
         resolve.validate(spec)
         image = self._images.find(spec.image, platform=spec.platform)
+        spec = msgspec.structs.replace(spec, ports=published(spec, image.config.config.get("ExposedPorts") or {}))
         if spec.pod:
             return await self._join(spec, image, starting)
         name = self._registry.reserve(spec.name)

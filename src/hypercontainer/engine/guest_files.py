@@ -6,11 +6,13 @@ from __future__ import annotations
 import io
 import tarfile
 
+from ..errors import InvalidArgument
+from ..model.specs import HOST_GATEWAY
 from ..model.status import Container, Pod
 from ..network import names as naming
 from ..network import usermode
 from ..protocol.messages import GuestFile
-from . import resolve
+from . import environment, resolve
 from .machine_config import interface_specs
 from .networks import Networks
 from .secrets import Secrets
@@ -37,7 +39,7 @@ def _network_files(pod: Pod, networks: Networks, names: list[str]) -> dict[str, 
     own = usermode.NAMESERVER if user else ""
     contents = (
         f"{pod.hostname}\n".encode(),
-        naming.hosts_file(pod.hostname, address, local, [(h.ip, h.names) for h in spec.hosts]),
+        naming.hosts_file(pod.hostname, address, local, _hosts(pod, networks)),
         naming.resolv_conf(servers, spec.dns_search, spec.dns_options, own) if cards else b"",
         f"{pod.id[:32]}\n".encode(),  # machine-id(5): a virtual machine is one, whatever its image says
     )
@@ -56,3 +58,19 @@ def injected_archive(container: Container) -> bytes:
             info.size, info.mode, info.uid, info.gid = len(f.content), f.mode, f.uid, f.gid
             tar.addfile(info, io.BytesIO(f.content))
     return out.getvalue()
+
+
+def _hosts(pod: Pod, networks: Networks) -> list[tuple[str, list[str]]]:
+    """Lines of /etc/hosts; this host by the address that the pod reaches it at.
+
+    :raise InvalidArgument: when the pod's network does not lead to it.
+    """
+    found = []
+    for host in pod.spec.hosts:
+        ip = environment.addresses(pod, networks).get("hostIP", "") if host.ip == HOST_GATEWAY else host.ip
+        if not ip:
+            raise InvalidArgument(
+                f"{host.names[0]}:{HOST_GATEWAY}: the network of pod {pod.name} does not lead to this host", hint="use another network"
+            )
+        found.append((ip, host.names))
+    return found

@@ -9,6 +9,7 @@ import sys
 import click
 
 from .. import __version__
+from .names import complete_names
 
 # verb -> module and attribute; nothing is imported before it is used.
 VERBS = {
@@ -112,6 +113,7 @@ class LazyGroup(click.Group):
         module, attribute = VERBS[cmd_name].split(":")
         command: click.Command = getattr(importlib.import_module(f".{module}", __package__), attribute)
         command.name = cmd_name
+        complete_names(command)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:

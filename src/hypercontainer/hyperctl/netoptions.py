@@ -12,15 +12,20 @@ from ..model.specs import HostEntry
 
 
 def _host_entry(text: str) -> HostEntry:
-    name, colon, ip = text.partition(":")
-    if not name or not colon or not ip:
-        raise InvalidArgument(f"invalid host {text!r}", hint="write NAME:IP")
+    name, equals, ip = text.partition("=")  # Docker's newer way, where an IPv6 address needs no brackets
+    if not equals:
+        name, equals, ip = text.partition(":")
+    if not name or not equals or not ip:
+        raise InvalidArgument(f"invalid host {text!r}", hint="write NAME:IP, or NAME:host-gateway for this host")
     return HostEntry(ip=ip.strip("[]"), names=[name])
 
 
 def networking(o: dict[str, Any]) -> dict[str, Any]:
     """The fields of a specification that say how a pod is connected."""
-    names, own = list(o["network"]), {"ip": o["ip"], "ip6": o["ip6"], "mac": o["mac_address"], "aliases": list(o["network_alias"])}
+    names, own = (
+        ["bridge" if n == "default" else n for n in o["network"]],
+        {"ip": o["ip"], "ip6": o["ip6"], "mac": o["mac_address"], "aliases": list(o["network_alias"])},
+    )
     plain = len(names) == 1 and (names[0] in ("user", "none") or names[0].startswith("cni:"))
     if any(own.values()) and (plain or len(names) > 1):
         raise InvalidArgument("addresses and aliases need one network", hint="name one with --network, and connect the others later")

@@ -12,9 +12,11 @@ from typing import Any, cast, get_args
 import click
 
 from ..errors import InvalidArgument
+from ..model.ports import parse_exposed
 from ..model.signals import RLIMITS
 from ..model.specs import ContainerSpec, HealthCheck, LogOptions, Mount, PortMapping, Resources, RestartName, RestartPolicy, Ulimit
 from ..model.units import parse_count, parse_duration, parse_size
+from . import dockerflags
 from .environment import resolve
 
 _OPTIONS = [
@@ -82,7 +84,7 @@ _OPTIONS = [
 
 def container_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """All flags of a new container."""
-    for option in reversed(_OPTIONS):
+    for option in reversed([*_OPTIONS, *dockerflags.OPTIONS]):
         command = option(command)
     return command
 
@@ -140,10 +142,7 @@ def _security(options: tuple[str, ...]) -> dict[str, Any]:
     """The fields of a ContainerSpec that --security-opt sets; a later one counts."""
     out: dict[str, Any] = {}
     for option in options:
-        if option not in _SECURITY:
-            hint = "known are no-new-privileges, seccomp=unconfined and seccomp=builtin"
-            raise InvalidArgument(f"unknown security option {option!r}", hint=hint)
-        out |= _SECURITY[option]
+        out |= _SECURITY[option] if option in _SECURITY else dockerflags.security(option)
     return out
 
 
@@ -204,8 +203,9 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
     """
     from .netoptions import networking
 
+    dockerflags.check(o)
     labels = [line for f in o["label_file"] for line in _read_lines(f, "label file")] + list(o["label"])
-    resources = Resources(cpus=o["cpus"], memory=parse_size(o["memory"]) if o["memory"] else 0, pids=max(0, o["pids_limit"]))
+    resources = Resources(cpus=dockerflags.cpus(o), memory=parse_size(o["memory"]) if o["memory"] else 0, pids=max(0, o["pids_limit"]))
     return ContainerSpec(
         image=image,
         name=o["name"],
@@ -227,6 +227,8 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         cap_drop=list(o["cap_drop"]),
         **_security(o["security_opt"]),
         ports=parse_ports(o["publish"]),
+        expose=[name for text in o["expose"] for name in parse_exposed(text)],
+        publish_all=o["publish_all"],
         **networking(o),
         stop_signal=o["stop_signal"],
         stop_timeout=o["stop_timeout"],

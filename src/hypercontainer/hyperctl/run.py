@@ -12,13 +12,14 @@ import click
 import msgspec
 
 from ..client.api import Client, container_route
-from ..errors import Conflict, HyperError, NotFound
+from ..errors import Conflict, HyperError, InvalidArgument, NotFound
 from ..model.specs import ContainerSpec
 from ..model.status import Container, Image
 from .context import client
+from .dockerflags import DockerCommand, complete, detach_keys
 from .options import container_options, spec_from
 from .pulling import is_place, pull_image, take_image
-from .stream import require_terminal, stream_of, window_size
+from .stream import DETACH_KEYS, STDERR, STDOUT, require_terminal, stream_of, window_size
 
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["--help"]}
 
@@ -61,8 +62,9 @@ def _check_cidfile(path: str | None) -> None:
 
 
 def attach_to(
-    c: Client, container: Container, *, start: bool, stdin: bool, output: bool = True, proxy: bool = True, trace: str = ""
-) -> int:
+    c: Client, container: Container, *, start: bool, stdin: bool, output: bool = True, proxy: bool = True, trace: str = "",
+    keys: bytes = DETACH_KEYS, shown: tuple[int, ...] = (STDOUT, STDERR),
+) -> int:  # fmt: skip
     """Attach, and start if asked; the exit code. `trace` names a file for where the time went."""
     rows, columns = window_size() if container.spec.tty else (0, 0)
     query = {"start": start, "rows": rows, "columns": columns, "noOutput": not output, "trace": bool(trace)}
@@ -70,7 +72,9 @@ def attach_to(
     with c.upgrade(container_route(container.id, "/attach"), query) as connection:
         terminal = container.spec.tty and stdin
         route = container_route(container.id)
-        stream = stream_of(connection, c.path, route, stdin=stdin and container.spec.stdin, terminal=terminal, proxy=proxy)
+        stream = stream_of(
+            connection, c.path, route, stdin=stdin and container.spec.stdin, terminal=terminal, proxy=proxy, keys=keys, shown=shown
+        )
         status = stream.run()
     if trace:
         from .trace import write
@@ -79,8 +83,10 @@ def attach_to(
     return status
 
 
-@click.command(context_settings=_SETTINGS)
+@click.command(cls=DockerCommand, context_settings=_SETTINGS)
 @container_options
+@click.option("-c", "short_shares", default="", hidden=True)
+@click.option("--attach-stream", multiple=True, type=click.Choice(["stdin", "stdout", "stderr"]), hidden=True)
 @click.option("-d", "--detach", is_flag=True, help="Run in the background, print the container's id.")
 @click.option("-a", "--attach", is_flag=True, help="With a podfile: follow the output until the pod ends.")
 @click.option("--podfile", default="", metavar="FILE", help="Run a pod; `-p FILE` without an image is the same.")
@@ -91,8 +97,9 @@ def attach_to(
 @click.argument("image", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
-    image: str | None, command: tuple[str, ...], detach: bool, attach: bool, podfile: str, sig_proxy: bool, trace: str, **options: Any
-) -> int:
+    image: str | None, command: tuple[str, ...], detach: bool, attach: bool, podfile: str, sig_proxy: bool, trace: str, short_shares: str,
+    attach_stream: tuple[str, ...], **options: Any,
+) -> int:  # fmt: skip
     """Run a command in a new container, in a virtual machine of its own.
 
     `hyperctl run -p FILE` runs a pod that a podfile, a Kubernetes Pod or (with
@@ -108,6 +115,12 @@ def run(
         return run_pod(path, name=options["pod"] or options["name"], attach=attach, remove=options["rm"], quiet=options["quiet"])
     if not image:
         raise click.UsageError("Missing argument 'IMAGE'.", click.get_current_context())
+    options["cpu_shares"] = options["cpu_shares"] or short_shares
+    options["interactive"] = options["interactive"] or "stdin" in attach_stream
+    if attach_stream and detach:
+        raise InvalidArgument("-a attaches, and -d does not", hint="leave one of them out")
+    shown = tuple(n for n, name in ((STDOUT, "stdout"), (STDERR, "stderr")) if not attach_stream or name in attach_stream)
+    keys = detach_keys(options["detach_keys"]) if options["detach_keys"] else DETACH_KEYS
     if options["tty"] and options["interactive"] and not detach:
         require_terminal()
     if trace:
@@ -116,7 +129,8 @@ def run(
         check(trace, detach=detach)
     _check_cidfile(options["cidfile"])
     c = client()
-    container = create_container(c, spec_from(image, command, options), quiet=options["quiet"])
+    spec = complete(spec_from(image, command, options), options, c.call)
+    container = create_container(c, spec, quiet=options["quiet"])
     _write_cidfile(options["cidfile"], container.id)
     if detach:
         try:
@@ -126,7 +140,7 @@ def run(
             raise
         print(container.id)
         return 0
-    return attach_to(c, container, start=True, stdin=options["interactive"], proxy=sig_proxy, trace=trace)
+    return attach_to(c, container, start=True, stdin=options["interactive"], proxy=sig_proxy, trace=trace, keys=keys, shown=shown)
 
 
 def podfile_of(given: str, image: str | None, publish: tuple[str, ...]) -> str:
@@ -136,7 +150,7 @@ def podfile_of(given: str, image: str | None, publish: tuple[str, ...]) -> str:
     return publish[0] if publish[0] == "-" or "." in os.path.basename(publish[0]) or os.path.exists(publish[0]) else ""
 
 
-@click.command(context_settings=_SETTINGS)
+@click.command(cls=DockerCommand, context_settings=_SETTINGS)
 @container_options
 @click.option("--podfile", default="", metavar="FILE", help="Create a pod; `-p FILE` without an image is the same.")
 @click.option("-c", "--container", "in_pod", is_flag=True, help="The first argument is the pod to join.")
@@ -154,6 +168,7 @@ def create(image: str | None, command: tuple[str, ...], podfile: str, in_pod: bo
     if not image:
         raise click.UsageError("Missing argument 'IMAGE'.", click.get_current_context())
     _check_cidfile(options["cidfile"])
-    container = create_container(client(), spec_from(image, command, options), quiet=options["quiet"])
+    c = client()
+    container = create_container(c, complete(spec_from(image, command, options), options, c.call), quiet=options["quiet"])
     _write_cidfile(options["cidfile"], container.id)
     print(container.id)

@@ -91,14 +91,18 @@ class DetachFilter:
 class AttachedStream:
     """Copies until the process has ended."""
 
-    def __init__(self, connection: Connection, *, stdin: bool, terminal: bool, on_signal: Callable[[int], None] | None) -> None:
+    def __init__(
+        self, connection: Connection, *, stdin: bool, terminal: bool, on_signal: Callable[[int], None] | None, keys: bytes = DETACH_KEYS,
+        shown: tuple[int, ...] = (STDOUT, STDERR),
+    ) -> None:  # fmt: skip
         self._sock, early = connection.raw()
         self._sock.setblocking(False)
         self._in = bytearray(early)
         self._out = bytearray()
         self._stdin = stdin
         self._terminal = terminal
-        self._filter = DetachFilter() if terminal else None
+        self._filter = DetachFilter(keys) if terminal else None
+        self._shown = shown
         self._on_signal = on_signal
         self._selector = selectors.PollSelector()  # epoll refuses regular files
         self._status: int | None = None
@@ -225,7 +229,8 @@ class AttachedStream:
     def _take(self, kind: int, payload: memoryview) -> None:
         if kind in (STDOUT, STDERR):
             with payload:
-                _write_all(kind, payload)
+                if kind in self._shown:
+                    _write_all(kind, payload)
             return
         status = json.loads(bytes(payload))
         payload.release()
@@ -249,12 +254,18 @@ def _write_all(fd: int, data: memoryview) -> None:
                 selector.select()
 
 
-def stream_of(connection: Connection, path: str, route: str, *, stdin: bool, terminal: bool, proxy: bool = True) -> AttachedStream:
-    """An attached process, whose `route` signals are sent to, but for a terminal's, which sends keys."""
+def stream_of(
+    connection: Connection, path: str, route: str, *, stdin: bool, terminal: bool, proxy: bool = True, keys: bytes = DETACH_KEYS,
+    shown: tuple[int, ...] = (STDOUT, STDERR),
+) -> AttachedStream:  # fmt: skip
+    """An attached process, whose `route` signals are sent to, but for a terminal's, which sends keys.
+
+    `keys` detach a terminal; of the two outputs only those in `shown` are written.
+    """
 
     def forward(number: int) -> None:
         with Connection(path) as other:
             other.request("POST", target(f"{route}/kill", {"signal": signal.Signals(number).name}), {}).read()
 
     on_signal = forward if proxy and not terminal else None
-    return AttachedStream(connection, stdin=stdin, terminal=terminal, on_signal=on_signal)
+    return AttachedStream(connection, stdin=stdin, terminal=terminal, on_signal=on_signal, keys=keys, shown=shown)

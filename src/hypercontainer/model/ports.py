@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 from ..errors import InvalidArgument
-from .specs import PortMapping
+from .specs import ContainerSpec, PortMapping
 
-_PORT = re.compile(r"^(?:(?P<ip>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<host>[0-9-]*):)?(?P<container>[0-9-]+)(?:/(?P<proto>[a-z]+))?$")
+_PORT = re.compile(r"^(?:(?P<ip>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<host>[0-9-]*):)?(?P<container>[0-9-]+)(?:/(?P<proto>[a-zA-Z]+))?$", re.ASCII)
 
 
 def _range(text: str, spec: str) -> list[int]:
@@ -34,16 +35,45 @@ def parse_publish(spec: str) -> list[PortMapping]:
         ip, host = "", match["ip"]  # one colon: it parts host and container port
     elif match:
         ip, host = (match["ip"] or "").strip("[]"), match["host"] or ""
-    if not match or match["proto"] not in (None, "tcp", "udp"):
+    proto = (match["proto"] or "tcp").lower() if match else ""
+    if match is None or proto not in ("tcp", "udp"):
         raise InvalidArgument(f"invalid published port {spec!r}", hint="write [IP:][HOST:]CONTAINER[/tcp|udp], such as 8080:80")
     if ip:
         try:
             ipaddress.IPv4Address(ip)
         except ValueError:
-            raise InvalidArgument(f"invalid address {ip!r} in {spec!r}", hint="give an IPv4 address of this host") from None
+            six = ":" in ip
+            raise InvalidArgument(f"invalid address {ip!r} in {spec!r}" + (": ports are published on IPv4 addresses" if six else ""),
+                                  hint="give an IPv4 address of this host") from None  # fmt: skip
     containers = _range(match["container"], spec)
-    hosts = _range(host, spec) if host else [0] * len(containers)
+    hosts = _range(host, spec) if host.strip("0") else [0] * len(containers)
     if len(hosts) != len(containers):
         raise InvalidArgument(f"the port ranges of {spec!r} differ in length", hint="give both the same number of ports")
-    protocol: Literal["tcp", "udp"] = "udp" if match["proto"] == "udp" else "tcp"
+    protocol: Literal["tcp", "udp"] = "udp" if proto == "udp" else "tcp"
     return [PortMapping(container_port=c, host_port=h, host_ip=ip, protocol=protocol) for h, c in zip(hosts, containers, strict=True)]
+
+
+def parse_exposed(text: str) -> list[str]:
+    """`80`, `8000-8010/udp` as `80/tcp` and the like, one for each port.
+
+    :raise InvalidArgument: when it is malformed.
+    """
+    ports, _, proto = text.partition("/")
+    proto = proto.lower() or "tcp"
+    if proto not in ("tcp", "udp") or not re.fullmatch("[0-9]{1,5}(-[0-9]{1,5})?", ports):
+        raise InvalidArgument(f"invalid port {text[:40]!r} to expose", hint="write PORT[-PORT][/tcp|udp], such as 80 or 8000-8010/udp")
+    return [f"{port}/{proto}" for port in _range(ports, text)]
+
+
+def published(spec: ContainerSpec, exposed_by_image: Iterable[str]) -> list[PortMapping]:
+    """The ports of a request; with `publish_all` what is exposed too, each on a port that the daemon chooses.
+
+    :raise InvalidArgument: an image's port that is none.
+    """
+    if not spec.publish_all:
+        return spec.ports
+    taken = {(p.container_port, p.protocol) for p in spec.ports}
+    names = dict.fromkeys(name for text in [*exposed_by_image, *spec.expose] for name in parse_exposed(text))
+    parted = [(int(name.partition("/")[0]), name.endswith("udp")) for name in names]
+    further = [PortMapping(container_port=number, protocol="udp" if udp else "tcp") for number, udp in parted]
+    return [*spec.ports, *(p for p in further if (p.container_port, p.protocol) not in taken)]

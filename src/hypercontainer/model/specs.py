@@ -147,15 +147,19 @@ class LogOptions(Model, frozen=True, kw_only=True):
     path: str = ""  # instead of the container's own directory
 
 
+HOST_GATEWAY = "host-gateway"  # in place of an address: this host, as the pod sees it
+
+
 class HostEntry(Model, frozen=True, kw_only=True):
-    """A line of /etc/hosts."""
+    """A line of /etc/hosts; `ip` may be HOST_GATEWAY in a request."""
 
     ip: str
     names: list[str]
 
     def __post_init__(self) -> None:
         """:raise InvalidAddress: naming it."""
-        check_ip(self.ip)
+        if self.ip != HOST_GATEWAY:
+            check_ip(self.ip)
         for name in self.names:
             check_word(name, "host name")
 
@@ -198,6 +202,8 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     no_new_privileges: bool = False
     seccomp: SeccompProfile = "default"  # Docker's default profile; a privileged container has none
     ports: list[PortMapping] = field(default_factory=list)
+    expose: list[str] = field(default_factory=list)  # PORT/PROTOCOL, beside the image's
+    publish_all: bool = False  # what is exposed, on free ports
     network: str = ""  # user, none, a network's name, cni:NAME; "" is the daemon's default
     networks: list[NetworkRequest] = field(default_factory=list)  # in full, or several
     allow: list[Egress] = field(default_factory=list)  # empty: every destination

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Docker's flags of run and create that mean something else for a virtual machine, or nothing: each works or says what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..errors import InvalidArgument
+from ..model.specs import ContainerSpec, HostEntry, Mount
+from ..model.units import parse_size
+
+_PERIOD = 100_000  # microseconds; Docker's default of --cpu-period
+_JOIN = "containers share that in one pod: `hyperctl pod create -n NAME`, then give both --pod NAME"
+
+OPTIONS = [
+    click.option("--init", is_flag=True, help="Nothing to add: the machine's first process is an init, which reaps."),
+    click.option("-P", "--publish-all", is_flag=True, help="Publish every port that the image or --expose names, on free ports of this host."),
+    click.option("--expose", multiple=True, metavar="PORT[/PROTOCOL]", help="Name a port or a range for -P."),
+    click.option("--volumes-from", multiple=True, metavar="CONTAINER[:ro]", help="Mount what another container mounts."),
+    click.option("--link", multiple=True, metavar="CONTAINER[:ALIAS]", help="Have another container's address in /etc/hosts."),
+    click.option("--memory-swap", default="", help="The same as --memory: a virtual machine does not swap."),
+    click.option("--memory-reservation", default="", help="At most --memory; the machine's memory is its own anyway."),
+    click.option("--cpu-quota", type=int, default=0, help="Microseconds of CPU time in each --cpu-period."),
+    click.option("--cpu-period", type=int, default=0, help="Microseconds [default: 100000]."),
+    click.option("--detach-keys", default="", metavar="KEYS", help="Keys that detach a terminal [default: ctrl-p,ctrl-q]."),
+    *(click.option(name, *more, default=default, hidden=True, multiple=default is None) for name, more, default in (
+        ("--device", (), None), ("--gpus", (), ""), ("--cpu-shares", (), ""), ("--cpuset-cpus", (), ""), ("--oom-score-adj", (), ""),
+        ("--ipc", (), ""), ("--pid", (), ""), ("--userns", (), ""), ("--uts", (), ""))),
+]  # fmt: skip
+# What the hidden ones say; where a value is that of every virtual machine, it is taken.
+_INSTEAD: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "device": ((), "a device of this host cannot be brought into a virtual machine", "use a volume for data; the rest is not possible"),
+    "gpus": (
+        ("0",),
+        "a GPU of this host cannot be brought into a virtual machine",
+        "leave --gpus out, or run it with a container engine of the host",
+    ),
+    "cpu_shares": (("0", "1024"), "CPU shares weigh containers of one kernel, and each virtual machine has its own", "use --cpus"),
+    "cpuset_cpus": ((), "a virtual machine is not tied to CPUs of this host", "use --cpus to limit it"),
+    "oom_score_adj": (
+        ("0",),
+        "the score of one process against the host's is not of a virtual machine, whose kernel ends only its own",
+        "use -m",
+    ),
+    "ipc": (("", "private", "shareable"), "a virtual machine has its own IPC", _JOIN),
+    "pid": (("", "private"), "a virtual machine has its own processes", _JOIN),
+    "userns": (("", "host"), "users of a virtual machine are its own already", "leave --userns out"),
+    "uts": (("", "private"), "a virtual machine has its own host name", "set it with --hostname"),
+}
+
+
+def check(o: dict[str, Any]) -> None:
+    """:raise InvalidArgument: a flag that asks for what a virtual machine cannot have; with what to do instead."""
+    for name, (fine, why, instead) in _INSTEAD.items():
+        for value in o[name] if isinstance(o[name], tuple) else (o[name],):
+            if value and value not in fine:
+                raise InvalidArgument(f"--{name.replace('_', '-')} {value}: {why}", hint=instead)
+    for network in o["network"]:
+        if network == "host":
+            raise InvalidArgument("--network host: a virtual machine has a network of its own",
+                                  hint="publish ports with -p; it reaches this host by --add-host NAME:host-gateway")  # fmt: skip
+        if network.startswith("container:"):
+            raise InvalidArgument(f"--network {network}: a virtual machine has a network of its own", hint=_JOIN)
+    _check_memory(o)
+
+
+def _check_memory(o: dict[str, Any]) -> None:
+    memory = parse_size(o["memory"]) if o["memory"] else 0
+    if o["memory_swap"] not in ("", "-1", "0") and parse_size(o["memory_swap"]) != memory:
+        raise InvalidArgument(
+            f"--memory-swap {o['memory_swap']}: a virtual machine does not swap", hint="give the same as --memory, or leave it out"
+        )
+    if o["memory_reservation"] and memory and parse_size(o["memory_reservation"]) > memory:
+        raise InvalidArgument(
+            f"--memory-reservation {o['memory_reservation']} is more than --memory {o['memory']}", hint="give at most that"
+        )
+
+
+def cpus(o: dict[str, Any]) -> float:
+    """--cpus, or what --cpu-quota and --cpu-period come to.
+
+    :raise InvalidArgument: both, or a period that is none.
+    """
+    if not o["cpu_quota"] and not o["cpu_period"]:
+        return float(o["cpus"])
+    if o["cpus"]:
+        raise InvalidArgument("--cpus and --cpu-quota say the same", hint="give one of them")
+    period = o["cpu_period"] or _PERIOD
+    if not 1000 <= period <= 1_000_000 or not (o["cpu_quota"] >= 1000 or o["cpu_quota"] in (0, -1)):
+        raise InvalidArgument(
+            f"invalid CPU quota {o['cpu_quota']} in a period of {period} µs",
+            hint="give a period of 1000 to 1000000, a quota of at least 1000",
+        )
+    return float(max(o["cpu_quota"], 0) / period)
+
+
+def security(option: str) -> dict[str, Any]:
+    """What of --security-opt is neither seccomp nor no-new-privileges.
+
+    :raise InvalidArgument: what a virtual machine does not have.
+    """
+    if option in ("apparmor=unconfined", "label=disable", "label:disable", "apparmor:unconfined"):
+        return {}  # there is none in the guest
+    kind, _, value = option.replace(":", "=", 1).partition("=")
+    if kind == "seccomp" and value:
+        raise InvalidArgument(
+            f"--security-opt {option}: a profile of one's own is not loaded into the guest", hint="use seccomp=builtin or unconfined"
+        )
+    if kind in ("apparmor", "label"):
+        raise InvalidArgument(f"--security-opt {option}: the guest's kernel has no {'AppArmor' if kind == 'apparmor' else 'SELinux'}",
+                              hint="leave it out: the virtual machine is the wall")  # fmt: skip
+    raise InvalidArgument(f"unknown security option {option!r}", hint="known are no-new-privileges, seccomp=unconfined and seccomp=builtin")
+
+
+# -- what needs the daemon -----------------------------------------------------------------
+
+
+def complete(spec: ContainerSpec, o: dict[str, Any], call: Callable[..., Any]) -> ContainerSpec:
+    """The specification with what other containers have; `call` is a client's.
+
+    :raise NotFound: no such container. :raise InvalidArgument: what it has cannot be shared.
+    """
+    import msgspec
+
+    if not o["volumes_from"] and not o["link"]:
+        return spec
+    mounts, hosts = list(spec.mounts), list(spec.hosts)
+    for text in o["volumes_from"]:
+        taken = {m.target for m in mounts}
+        mounts += [m for m in _mounts_of(text, call) if m.target not in taken]
+    hosts += [_linked(text, call) for text in o["link"]]
+    return msgspec.structs.replace(spec, mounts=mounts, hosts=hosts)
+
+
+def _mounts_of(text: str, call: Callable[..., Any]) -> list[Mount]:
+    import msgspec
+
+    from ..client.api import container_route
+    from ..model.status import Container
+
+    name, _, mode = text.partition(":")
+    if mode not in ("", "ro", "rw"):
+        raise InvalidArgument(f"invalid --volumes-from {text!r}", hint="write CONTAINER[:ro]")
+    found = []
+    for point in call(Container, "GET", container_route(name)).mounts:
+        if point.mount.type == "tmpfs":
+            continue
+        if not point.volume:
+            raise InvalidArgument(f"--volumes-from {name}: the volume at {point.mount.target} lies on that container's own disk",
+                                  hint=f"give it a name there, with -v NAME:{point.mount.target}")  # fmt: skip
+        found.append(msgspec.structs.replace(point.mount, read_only=point.mount.read_only or mode == "ro"))
+    return found
+
+
+def _linked(text: str, call: Callable[..., Any]) -> HostEntry:
+    from ..client.api import container_route, pod_route
+    from ..model.status import Container, PodDetails
+
+    name, _, alias = text.partition(":")
+    container = call(Container, "GET", container_route(name))
+    attachments = call(PodDetails, "GET", pod_route(container.pod)).pod.attachments
+    if not attachments:
+        raise InvalidArgument(
+            f"--link {text}: {container.name} is in no network of this host",
+            hint="run both with --network NAME, where they find each other",
+        )
+    return HostEntry(ip=attachments[0].ip, names=list(dict.fromkeys(filter(None, [alias, container.name]))))
+
+
+def detach_keys(text: str) -> bytes:
+    """`ctrl-p,ctrl-q` as what a terminal sends.
+
+    :raise InvalidArgument: what is no key.
+    """
+    out = b""
+    for key in text.split(","):
+        name = key.removeprefix("ctrl-")
+        if len(key) == 1 and key.isascii():
+            out += key.encode()
+        elif key != name and len(name) == 1 and ((name.isascii() and name.isalpha()) or name in "@[\\]^_"):
+            out += bytes([ord(name.upper()) & 0x1F])
+        else:
+            raise InvalidArgument(f"invalid detach keys {text!r}", hint="write them as ctrl-p,ctrl-q or a,b")
+    return out
+
+
+# -- Docker's ways of writing flags -----------------------------------------------------------
+
+_TRUE, _FALSE = ("true", "1", "t", "T", "TRUE", "True"), ("false", "0", "f", "F", "FALSE", "False")
+_STREAMS = ("stdin", "stdout", "stderr")
+
+
+class DockerCommand(click.Command):
+    """A command whose flags may be written as Docker's: --rm=true, -d=false, -v=A:B, -a stdout."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._normal(list(args)))
+
+    def _normal(self, args: list[str]) -> list[str]:
+        options = {name: o for o in self.params if isinstance(o, click.Option) for name in [*o.opts, *o.secondary_opts]}
+        out: list[str] = []
+        while args and args[0].startswith("-") and args[0] not in ("-", "--"):
+            word = args.pop(0)
+            name, equals, value = word.partition("=")
+            option = options.get(name if equals else word)
+            short = options.get(word[:2]) if not word.startswith("--") else None
+            if name in ("-a", "--attach") and (value.lower() in _STREAMS or (not equals and args and args[0].lower() in _STREAMS)):
+                out += ["--attach-stream", (value or args.pop(0)).lower()]
+            elif option and equals and option.is_flag:
+                out += self._flag(name, option, value)
+            elif option and equals and not name.startswith("--"):
+                out += [name, value]
+            else:
+                out.append(word)
+                option = option or (short if short and not short.is_flag and len(word) == 2 else None) or self._last_of(word, options)
+                if option and not option.is_flag and not equals and args:
+                    out.append(args.pop(0))
+        return out + args
+
+    @staticmethod
+    def _last_of(word: str, options: dict[str, click.Option]) -> click.Option | None:
+        """Of letters in one word, such as -itv: the option that takes the next word, if the last is one."""
+        if word.startswith("--"):
+            return None
+        letters = [options.get(f"-{c}") for c in word[1:]]
+        if any(o is None or not o.is_flag for o in letters[:-1]):
+            return None  # unknown, or the rest of the word is a value
+        return letters[-1] if letters else None
+
+    def _flag(self, name: str, option: click.Option, value: str) -> list[str]:
+        if value in _TRUE:
+            return [name]
+        if value in _FALSE:
+            return option.secondary_opts[:1]
+        raise InvalidArgument(f"invalid value {value!r} of {name}", hint="write true or false")

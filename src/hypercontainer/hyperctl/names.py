@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names that a shell completes: what the daemon has of the kind that an argument takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+_ROUTES = {"container": "/containers?all=1", "pod": "/pods", "volume": "/volumes", "network": "/networks", "image": "/images"}
+# Names of arguments -> the kinds that they take.
+_KINDS = {"container": ("container",), "containers": ("container",), "pod": ("pod",), "pods": ("pod",), "volume": ("volume",),
+          "network": ("network",), "image": ("image",), "images": ("image",)}  # fmt: skip
+# Of groups whose argument is a plain NAME.
+_GROUPS = {"volume": "volume", "network": "network"}
+_ANY = {"inspect": ("container", "pod", "volume", "image"), "start": ("container", "pod"), "stop": ("container", "pod"), "rmi": ("image",)}
+
+
+def _names_of(kind: str, item: dict[str, Any]) -> list[str]:
+    if kind == "image":
+        return [str(n) for n in item.get("names") or [str(item.get("id", "")).removeprefix("sha256:")[:12]]]
+    inner = item.get(kind) if isinstance(item.get(kind), dict) else item  # VolumeInfo and NetworkInfo wrap theirs
+    return [str(inner["name"])] if inner and "name" in inner else []
+
+
+def known_names(kinds: tuple[str, ...]) -> list[str]:
+    """What there is; nothing when the daemon cannot be asked."""
+    from ..errors import HyperError
+    from .context import client
+
+    found: list[str] = []
+    for kind in kinds:
+        route, _, query = _ROUTES[kind].partition("?")
+        try:
+            items = client().call(list[dict[str, Any]], "GET", route, {"all": True} if query else None)
+        except (HyperError, OSError):
+            continue
+        found += [n for item in items for n in _names_of(kind, item)]
+    return list(dict.fromkeys(found))
+
+
+def complete_names(command: click.Command, group: str = "") -> None:
+    """Let the arguments of a command, and of those below it, complete."""
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            complete_names(inner, command.name or "")
+        return
+    for argument in command.params if command.name != "create" else []:
+        if not isinstance(argument, click.Argument) or argument._custom_shell_complete is not None:
+            continue
+        kinds = _ANY.get(command.name or "") if not group else None
+        kinds = (
+            kinds
+            or _KINDS.get(argument.name or "")
+            or ((_GROUPS[group],) if group in _GROUPS and argument.name in ("name", "names") else None)
+        )
+        if kinds:
+            argument._custom_shell_complete = _completer(kinds)
+
+
+def _completer(kinds: tuple[str, ...]) -> Any:
+    def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(n) for n in known_names(kinds) if n.startswith(incomplete)]
+
+    return complete
