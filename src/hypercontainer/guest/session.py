@@ -11,6 +11,7 @@ the peer breaks the protocol, or by `close`; whatever waits then gets
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import socket
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
+from typing import TypeVar
 
 from ..errors import DeadlineExceeded, GuestError, InvalidState, StartFailed, Unavailable
 from ..protocol.constants import FIRST_TOKEN, TOKEN_SIZE, GuestCode, Tag, Type
@@ -32,11 +34,27 @@ from ..protocol.messages import (
     decode_process_list,
 )
 from ..protocol.streams import decode_data, decode_window
-from ..protocol.wire import Attrs, Frame, FrameReader, ProtocolError, decode_attrs, encode_attrs, encode_frame, number, text
+from ..protocol.wire import (
+    Attrs,
+    Frame,
+    FrameReader,
+    ProtocolError,
+    bounded,
+    decode_attrs,
+    encode_attrs,
+    encode_frame,
+    number,
+    required,
+    text,
+)
 from ..sys import spans
 from .process import GuestProcessHandle, Sink
 
 REQUEST_TIMEOUT = 60.0  # seconds
+_ID_MAX = 2**32 - 1
+_UNREAD_MAX = 16 << 20  # bytes that may wait for a guest; one that keeps to its credits never comes near
+
+T = TypeVar("T")
 
 
 def next_token(token: bytes) -> bytes:
@@ -74,6 +92,7 @@ class GuestSession(asyncio.Protocol):
         self._requests: dict[int, asyncio.Future[Frame]] = {}
         self._processes: dict[int, GuestProcessHandle] = {}
         self._next_id = 0
+        self._earlier: frozenset[int] = frozenset()  # processes' numbers of earlier connections
         self._why: Exception | None = None
 
     @classmethod
@@ -98,8 +117,7 @@ class GuestSession(asyncio.Protocol):
         self._transport.write(self._token)
         frame = await self._request(Type.HELLO, [(Tag.TOKEN, self.next_token), *_seed()], timeout)
         self.hello = Hello.decode(frame.body)
-        # Ids never collide with those of an earlier connection.
-        self._next_id = max((p.id for p in self.hello.processes), default=self._next_id) + 1
+        self._earlier = frozenset(p.id for p in self.hello.processes)
         self.opened_at = datetime.now(UTC)
         self._set_state(State.RUNNING)
 
@@ -135,8 +153,11 @@ class GuestSession(asyncio.Protocol):
             self._requests.pop(id_, None)
 
     def _new_id(self) -> int:
-        self._next_id += 1
-        return self._next_id
+        """One that nothing has, of this connection or an earlier one; a guest that names 2^32 - 1 takes none away."""
+        while True:
+            self._next_id = self._next_id % _ID_MAX + 1
+            if not any(self._next_id in taken for taken in (self._earlier, self._requests, self._processes)):
+                return self._next_id
 
     async def setup_pod(self, hostname: str, interfaces: list[Interface], sysctls: dict[str, str], shm_size: int) -> None:
         """May be said again, with other values; entropy and the time come with it each time."""
@@ -173,7 +194,7 @@ class GuestSession(asyncio.Protocol):
             self._processes.pop(handle.id, None)
             raise
         tell_spans(frame.body)
-        handle.pid = number(dict(decode_attrs(frame.body)).get(Tag.PID, bytes(8)))
+        handle.pid = self._decoded(_pid, frame.body)
         handle.open_windows()
         return handle
 
@@ -210,12 +231,12 @@ class GuestSession(asyncio.Protocol):
         await self.request(Type.PROCESS_RELEASE, [(Tag.ID, handle.id)])
 
     async def stats(self) -> GuestStats:
-        return GuestStats.decode(await self.request(Type.STATS, []))
+        return self._decoded(GuestStats.decode, await self.request(Type.STATS, []))
 
     async def processes(self, container: str = "") -> list[ListedProcess]:
         """Of one container, or of the whole pod."""
         attrs: Attrs = [(Tag.CONTAINER, container)] if container else []
-        return decode_process_list(await self.request(Type.PROCESS_LIST, attrs))
+        return self._decoded(decode_process_list, await self.request(Type.PROCESS_LIST, attrs))
 
     async def shut_down(self, timeout: float) -> None:
         """End all processes and make the disks clean; the VM may then be killed."""
@@ -231,6 +252,21 @@ class GuestSession(asyncio.Protocol):
     def send_frame(self, type_: int, id_: int, body: bytes) -> None:
         if self._transport and not self._transport.is_closing():
             self._transport.write(encode_frame(type_, id_, body))
+            if self._transport.get_write_buffer_size() > _UNREAD_MAX:
+                self._break(ProtocolError("the guest asks and does not read"))
+
+    def _decoded(self, decode: Callable[[bytes], T], body: bytes) -> T:
+        """:raise Unavailable: when a reply is malformed; the connection has ended then."""
+        try:
+            return decode(body)
+        except ProtocolError as error:
+            self._break(error)
+            raise Unavailable(f"the guest's channel failed: {error}") from error
+
+    def _break(self, error: ProtocolError) -> None:
+        self._end(error)
+        if self._transport:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -244,9 +280,7 @@ class GuestSession(asyncio.Protocol):
             for frame in self._reader.feed(data):
                 self._dispatch(frame)
         except ProtocolError as error:
-            self._end(error)
-            if self._transport:
-                self._transport.abort()
+            self._break(error)
 
     def _dispatch(self, frame: Frame) -> None:
         if frame.type == Type.DATA:
@@ -282,13 +316,22 @@ class GuestSession(asyncio.Protocol):
 
 
 def tell_spans(body: bytes) -> None:
-    """Record where the guest's time went, by its own clock, which a request may have set late by as long as that took."""
+    """Record where the guest's time went, by its own clock, which a request may have set late by as long as that took.
+
+    A malformed span is none: whatever it is told with stands for itself.
+    """
     if not spans.wanted():
         return
-    for tag, value in decode_attrs(body):
-        if tag == Tag.SPAN:
-            found = dict(decode_attrs(value))
-            spans.add(spans.GUEST, text(found[Tag.NAME]), number(found[Tag.BEGIN]), number(found[Tag.END]))
+    with contextlib.suppress(ProtocolError):
+        for tag, value in decode_attrs(body):
+            if tag == Tag.SPAN:
+                found = dict(decode_attrs(value))
+                begin, end = number(required(found, Tag.BEGIN)), number(required(found, Tag.END))
+                spans.add(spans.GUEST, text(required(found, Tag.NAME)), begin, end)
+
+
+def _pid(body: bytes) -> int:
+    return bounded(dict(decode_attrs(body)).get(Tag.PID, bytes(8)), _ID_MAX)
 
 
 def _seed() -> Attrs:
@@ -298,8 +341,8 @@ def _seed() -> Attrs:
 
 def _error(body: bytes) -> GuestError | StartFailed:
     attrs = dict(decode_attrs(body))
-    code, errno = number(attrs[Tag.CODE]), number(attrs[Tag.ERRNO])
-    message = text(attrs[Tag.MESSAGE])
+    code, errno = number(required(attrs, Tag.CODE)), number(required(attrs, Tag.ERRNO))
+    message = text(required(attrs, Tag.MESSAGE))
     if code == GuestCode.EXEC:
-        return StartFailed(message, exit_status=number(attrs[Tag.EXIT_STATUS]) or 126)
+        return StartFailed(message, exit_status=bounded(required(attrs, Tag.EXIT_STATUS), 255) or 126)
     return GuestError(message, guest_code=code, errno=errno)

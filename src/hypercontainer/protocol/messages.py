@@ -6,7 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .constants import Builtin, Seccomp, Tag
-from .wire import Attrs, decode_attrs, number, text
+from .wire import Attrs, bounded, decode_attrs, number, required, text
+
+_ID_MAX = 2**32 - 1  # a frame's id has 32 bits
+_OFFSET_MAX = 2**62  # of a stream: what may still be added to it fits into 64 bits
+_MS_MAX = 2**45  # a thousand years: added to a date it is one
 
 
 @dataclass(frozen=True)
@@ -164,9 +168,10 @@ class ExitStatus:
 
     @classmethod
     def decode(cls, attrs: dict[int, bytes]) -> ExitStatus:
+        """:raise ProtocolError: when it is no status that wait(2) gives."""
         return cls(
-            code=number(attrs.get(Tag.CODE, bytes(8))),
-            signal=number(attrs.get(Tag.SIGNAL, bytes(8))),
+            code=bounded(attrs.get(Tag.CODE, bytes(8)), 255),
+            signal=bounded(attrs.get(Tag.SIGNAL, bytes(8)), 127),
             oom=Tag.OOM in attrs,
         )
 
@@ -202,19 +207,19 @@ class Hello:
                 ended = Tag.CODE in p or Tag.SIGNAL in p
                 processes.append(
                     KnownProcess(
-                        id=number(p[Tag.ID]),
-                        pid=number(p[Tag.PID]),
-                        stdin_have=number(p[Tag.STDIN_ACK]),
-                        stdin_eof=bool(number(p[Tag.STDIN_EOF])),
+                        id=bounded(required(p, Tag.ID), _ID_MAX),
+                        pid=bounded(required(p, Tag.PID), _ID_MAX),
+                        stdin_have=bounded(required(p, Tag.STDIN_ACK), _OFFSET_MAX),
+                        stdin_eof=bool(number(required(p, Tag.STDIN_EOF))),
                         exit=ExitStatus.decode(p) if ended else None,
                     )
                 )
             attrs[tag] = value
         return cls(
-            version=number(attrs[Tag.VERSION]),
-            kernel=text(attrs[Tag.KERNEL]),
-            hyperstart=text(attrs[Tag.VALUE]),
-            uptime_ms=number(attrs[Tag.UPTIME_MS]),
+            version=number(required(attrs, Tag.VERSION)),
+            kernel=text(required(attrs, Tag.KERNEL)),
+            hyperstart=text(required(attrs, Tag.VALUE)),
+            uptime_ms=bounded(required(attrs, Tag.UPTIME_MS), _MS_MAX),
             processes=tuple(processes),
         )
 
@@ -236,7 +241,8 @@ class GuestStats:
         for tag, value in decode_attrs(body):
             if tag == Tag.STATS:
                 inner = dict(decode_attrs(value))
-                name = text(inner.pop(Tag.CONTAINER))
+                name = text(required(inner, Tag.CONTAINER))
+                del inner[Tag.CONTAINER]
                 containers[name] = {Tag(t): number(v) for t, v in inner.items() if t in Tag._value2member_map_}
             attrs[tag] = value
         zero = bytes(8)
@@ -263,6 +269,7 @@ class ListedProcess:
 
 
 def decode_process_list(body: bytes) -> list[ListedProcess]:
+    """:raise ProtocolError: when an entry is malformed."""
     out = []
     for tag, value in decode_attrs(body):
         if tag != Tag.PROCESS:
@@ -270,13 +277,13 @@ def decode_process_list(body: bytes) -> list[ListedProcess]:
         p = dict(decode_attrs(value))
         out.append(
             ListedProcess(
-                pid=number(p[Tag.PID]),
-                ppid=number(p[Tag.PPID]),
-                uid=number(p[Tag.UID]),
-                start_ms=number(p[Tag.START_MS]),
-                cpu_ms=number(p[Tag.CPU_MS]),
-                container=text(p[Tag.CONTAINER]),
-                command=text(p[Tag.ARG]),
+                pid=number(required(p, Tag.PID)),
+                ppid=number(required(p, Tag.PPID)),
+                uid=number(required(p, Tag.UID)),
+                start_ms=bounded(required(p, Tag.START_MS), _MS_MAX),
+                cpu_ms=number(required(p, Tag.CPU_MS)),
+                container=text(required(p, Tag.CONTAINER)),
+                command=text(required(p, Tag.ARG)),
             )
         )
     return out

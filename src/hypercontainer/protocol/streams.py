@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from .constants import DATA_EOF, DATA_MAX, OUTPUT_RING, STREAM_HEADER, WINDOW_CLOSED
+from .constants import DATA_EOF, DATA_MAX, OUTPUT_RING, STDIN_RING, STREAM_HEADER, WINDOW_CLOSED
 from .wire import ProtocolError
 
 _DATA = struct.Struct("<BBHIQ")
@@ -79,8 +79,10 @@ class Receiver:
     def data(self, data: Data) -> bytes:
         """The bytes that are new.
 
-        :raise ProtocolError: when bytes between are missing.
+        :raise ProtocolError: when bytes between are missing, or are more than the peer had credit for.
         """
+        if data.offset + len(data.payload) > self.acknowledged + self._window:
+            raise ProtocolError(f"stream {self.stream} passes its credit at {self.acknowledged + self._window}")
         if data.offset > self.received:
             raise ProtocolError(f"stream {self.stream} has a gap at {self.received}")
         fresh = data.payload[self.received - data.offset :]
@@ -135,9 +137,11 @@ class Sender:
         self._eof = True
 
     def acknowledge(self, window: Window) -> None:
-        """:raise ProtocolError: when it acknowledges what was never sent."""
-        if window.ack > self._base + len(self._kept) and not window.closed:
+        """:raise ProtocolError: when it acknowledges what was never sent, or grants more than a guest keeps."""
+        if window.ack > self._sent and not window.closed:
             raise ProtocolError("stdin acknowledged beyond its end")
+        if window.limit > window.ack + STDIN_RING and not window.closed:
+            raise ProtocolError("stdin has more credit than a guest has room")
         if window.closed:
             self.closed = True
             self._kept.clear()

@@ -71,6 +71,25 @@ def decode_attrs(data: bytes | memoryview) -> Iterator[tuple[int, bytes]]:
         at += length
 
 
+def required(attrs: dict[int, bytes], tag: int) -> bytes:
+    """:raise ProtocolError: when there is no such attribute."""
+    try:
+        return attrs[tag]
+    except KeyError:
+        raise ProtocolError(f"attribute {tag} is missing") from None
+
+
+def bounded(data: bytes, most: int) -> int:
+    """A number that is at most `most`.
+
+    :raise ProtocolError: when it is not.
+    """
+    value = number(data)
+    if value > most:
+        raise ProtocolError(f"the number {value} is out of range")
+    return value
+
+
 def number(data: bytes) -> int:
     """:raise ProtocolError: when it is not 8 bytes."""
     if len(data) != _U64.size:
@@ -80,7 +99,8 @@ def number(data: bytes) -> int:
 
 
 def text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
+    """For people: what is no UTF-8 becomes U+FFFD, as in Docker's answers; a surrogate could not be sent on as JSON."""
+    return data.decode("utf-8", "replace")
 
 
 def encode_frame(type_: int, id_: int, body: bytes = b"") -> bytes:
