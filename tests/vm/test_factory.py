@@ -150,7 +150,7 @@ async def test_limits_names_and_volumes_of_a_machine_that_waited(lab: Lab) -> No
         assert (await lab.sh("cat /data/file; echo kept > /data/file", mounts=mounts)).out == expected
         await until(lambda: all(n == target for n, target in lab.engine.factory.pool.counts().values()), "the pool")
     assert started(lab)["pool"] >= 2
-    lab.engine.volumes.remove("factory-volume")
+    await lab.engine.volumes.remove("factory-volume")
 
 
 async def test_a_published_port_of_a_machine_that_waited(lab: Lab) -> None:

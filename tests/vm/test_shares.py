@@ -74,4 +74,4 @@ async def test_what_containers_leave_in_directory_volumes(lab: Lab, run_dir: Pat
         assert stat.S_IMODE(top.stat().st_mode) == 0o700
         assert not any(stat.S_ISCHR(p.lstat().st_mode) or stat.S_ISBLK(p.lstat().st_mode) for p in top.rglob("*"))
     finally:
-        lab.engine.volumes.remove("tree")
+        await lab.engine.volumes.remove("tree")

@@ -29,7 +29,7 @@ async def test_new_volumes_are_empty(lab: Lab, fstype: str, image: str) -> None:
         (size,) = done.out.split()
         assert 300 << 10 < int(size) <= 400 << 10
     finally:
-        lab.engine.volumes.remove("new")
+        await lab.engine.volumes.remove("new")
 
 
 @pytest.mark.parametrize("volume", [{"name": "v"}, {"name": "v", "format": "qcow2"}], ids=["raw", "qcow2"])
@@ -53,4 +53,4 @@ async def test_deleted_files_leave_the_host(lab: Lab) -> None:
             await asyncio.sleep(0.1)
     finally:
         await lab.engine.containers.remove(id_, force=True)
-        lab.engine.volumes.remove("shrinks")
+        await lab.engine.volumes.remove("shrinks")

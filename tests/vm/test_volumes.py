@@ -64,7 +64,7 @@ async def test_named_volumes_keep_their_data(pods: Pods, lab: Lab) -> None:
         id_ = await pods.run(**two({"name": "v", "source": "keep"}, {"volume": "v", "path": "/data"}))
         await pods.exec("a", "echo precious > /data/file")
         with pytest.raises(Conflict, match="volume keep is in use by p"):
-            lab.engine.volumes.remove("keep")
+            await lab.engine.volumes.remove("keep")
         other = await pods.create(id="q", containers=[{"name": "c", "command": SLEEP, "volumes": [{"volume": "keep", "path": "/x"}]}])
         with pytest.raises(Conflict, match="volume keep is in use by the running pod p: a block volume serves one at a time"):
             await pods.engine.pods.start(other)
@@ -176,7 +176,7 @@ async def test_a_directory_cannot_join_a_running_pod(pods: Pods, tmp_path: Path)
     assert await pods.exec("late", "echo x > /d/x; cat /d/x") == "x"
     await pods.engine.containers.remove("late", force=True)
     await pods.engine.pods.remove(id_, force=True)
-    pods.engine.volumes.remove("fresh")
+    await pods.engine.volumes.remove("fresh")
 
 
 async def test_injected_files(pods: Pods, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ async def test_a_volume_on_the_command_line(lab: Lab, tmp_path: Path) -> None:
     first = await lab.sh("echo kept > /n/x", mounts=[Mount(target="/n", source="named")])
     second = await lab.sh("cat /n/x", mounts=[Mount(target="/n", source="named")])
     assert (first.code, second.out) == (0, "kept\n")
-    lab.engine.volumes.remove("named")
+    await lab.engine.volumes.remove("named")
 
 
 async def test_taking_over_the_files_of_a_container(pods: Pods, lab: Lab) -> None:

@@ -21,7 +21,7 @@ async def inspect(c: Context) -> VolumeInfo:
 
 
 async def remove(c: Context) -> None:
-    c.engine.volumes.remove(c.id, force=c.flag("force"))
+    await c.engine.volumes.remove(c.id, force=c.flag("force"))
 
 
 async def prune(c: Context) -> Pruned:

@@ -17,6 +17,7 @@ from ..model import ids
 from ..model.pods import VolumeRequest, VolumeSpec
 from ..model.specs import ContainerSpec, Mount
 from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInfo
+from ..sys import tasks
 from ..sys.files import disk_usage, no_space_as_error, remove_tree
 from ..volumes.disks import BlockVolumes, set_root
 from .events import Events
@@ -25,6 +26,7 @@ from .registry import Registry
 from .secrets import KEYRING, Secrets
 
 _NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")
+_NEW, _GONE = ".new-", ".gone-"  # what is being made or removed is called; no volume's name begins with a dot
 _IMAGES = ("raw", "qcow2", "vdi")
 
 
@@ -37,6 +39,10 @@ class Volumes:
         self._blocks = blocks
         self._secrets = secrets
         self._events = events
+        self._creating = asyncio.Lock()
+        for name in (_NEW, _GONE):  # an earlier daemon died meanwhile
+            for left in paths.volumes.glob(f"{name}*"):
+                remove_tree(left)
 
     # -- named ones -----------------------------------------------------------------
 
@@ -47,31 +53,39 @@ class Volumes:
         """
         name = spec.name or ids.new_id()[:32]
         _check_name(name)
-        if have := self._registry.find_volume(name):
-            if have.driver != spec.driver or (spec.size and have.size != spec.size):
-                raise Conflict(f"volume {name} exists and is different", hint="choose another name, or remove it first")
-            return have
-        directory = self._paths.volume(name)
-        size = spec.size or self._blocks.default_size
+        async with self._creating:
+            if have := self._registry.find_volume(name):
+                if have.driver != spec.driver or (spec.size and have.size != spec.size):
+                    raise Conflict(f"volume {name} exists and is different", hint="choose another name, or remove it first")
+                return have
+            volume = await self._make(name, spec)
+        self._events.publish("volume", "create", name, driver=spec.driver)
+        return volume
+
+    async def _make(self, name: str, spec: VolumeSpec) -> Volume:
+        """Under another name first: what has a volume's name is whole, and nothing that is there is touched."""
+        directory, new = self._paths.volume(name), self._paths.volumes / f"{_NEW}{ids.new_id()[:12]}"
+        if directory.exists():
+            raise Conflict(f"there is something at {directory} that no record tells of", hint="move it away, or choose another name")
         try:
             with no_space_as_error(directory):
-                directory.mkdir(mode=0o700, parents=True)
+                new.mkdir(mode=0o700, parents=True)
             if spec.driver == "block":
-                path = directory / "volume.img"
-                await self._blocks.create(path, size=size, fstype=spec.fstype, format_=spec.format)
-                volume = Volume(name=name, created_at=ids.now(), driver="block", path=str(path), size=size, fstype=spec.fstype,
+                size, file = spec.size or self._blocks.default_size, "volume.img"
+                await self._blocks.create(new / file, size=size, fstype=spec.fstype, format_=spec.format)
+                volume = Volume(name=name, created_at=ids.now(), driver="block", path=str(directory / file), size=size, fstype=spec.fstype,
                                 format=spec.format, labels=spec.labels, anonymous=not spec.name)  # fmt: skip
             else:
-                data = directory / VOLUME_DATA
-                data.mkdir()
-                data.chmod(0o755)  # for all users of the guest; on the host nobody gets past the directory above
-                volume = Volume(name=name, created_at=ids.now(), driver="directory", path=str(data), labels=spec.labels,
-                                anonymous=not spec.name)  # fmt: skip
+                (new / VOLUME_DATA).mkdir()
+                (new / VOLUME_DATA).chmod(0o755)  # for all users of the guest; on the host nobody gets past the directory above
+                volume = Volume(name=name, created_at=ids.now(), driver="directory", path=str(directory / VOLUME_DATA),
+                                labels=spec.labels, anonymous=not spec.name)  # fmt: skip
+            new.rename(directory)
+            new = directory
             self._registry.put_volume(volume)
         except BaseException:
-            remove_tree(directory)
+            remove_tree(new)
             raise
-        self._events.publish("volume", "create", name, driver=spec.driver)
         return volume
 
     async def info(self, volume: Volume) -> VolumeInfo:
@@ -82,7 +96,7 @@ class Volumes:
     async def all(self) -> list[VolumeInfo]:
         return [await self.info(v) for v in self._registry.volumes()]
 
-    def remove(self, name: str, *, force: bool = False) -> None:
+    async def remove(self, name: str, *, force: bool = False) -> None:
         """:raise NotFound: no such volume, unless `force`. :raise Conflict: a pod has it."""
         volume = self._registry.find_volume(name) if force else self._registry.volume(name)
         if volume is None:
@@ -90,8 +104,11 @@ class Volumes:
         users = [p.name for p in self._registry.volume_users(name)]
         if users:
             raise Conflict(f"volume {name} is in use by {', '.join(users)}", hint="remove what uses it first")
+        gone = self._paths.volumes / f"{_GONE}{ids.new_id()[:12]}"  # its name is free at once, and a crash leaves no half of it
+        with contextlib.suppress(FileNotFoundError):
+            self._paths.volume(name).rename(gone)
         self._registry.remove_volume(name)
-        remove_tree(self._paths.volume(name))
+        await tasks.in_thread(lambda: remove_tree(gone))
         self._events.publish("volume", "destroy", name)
 
     async def prune(self, *, everything: bool = False) -> Pruned:
@@ -100,7 +117,7 @@ class Volumes:
         for info in await self.all():
             if everything or info.volume.anonymous:
                 with contextlib.suppress(Conflict, NotFound):  # it has come into use, or is gone
-                    self.remove(info.volume.name)
+                    await self.remove(info.volume.name)
                     removed.append(info.volume.name)
                     freed += info.disk_usage
         return Pruned(removed=removed, freed=freed)
