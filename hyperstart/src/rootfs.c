@@ -53,8 +53,11 @@ int rootfs_mount(const struct container *c, struct error *err)
 	} else if (make_dirs(scratch, 0700) < 0 || mount("tmpfs", scratch, "tmpfs", 0, "mode=0700") < 0) {
 		return fail_sys(err, "mounting the scratch tmpfs");
 	}
-	if (mkdir(upper, 0755) < 0 && errno != EEXIST)
+	/* A disk that was written to as such may hold a link to elsewhere by that name. */
+	if ((mkdir(upper, 0755) < 0 && errno != EEXIST) || lstat(upper, &st) < 0)
 		return fail_sys(err, "%s", upper);
+	if (!S_ISDIR(st.st_mode))
+		return fail(err, HP_E_SYSTEM, 0, "the scratch disk of container %s is damaged", c->id);
 	/* The root directory's owner and mode come from the image. */
 	if (stat(lower, &st) == 0 && (chown(upper, st.st_uid, st.st_gid) < 0 || chmod(upper, st.st_mode) < 0))
 		return fail_sys(err, "%s", upper);
@@ -149,7 +152,7 @@ static int bind_file(int tree, const char *target, struct error *err)
 
 	if (make_parents(target) < 0)
 		return fail_sys(err, "%s", target);
-	fd = open(target, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644);
+	fd = open(target, O_RDONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0644);
 	if (fd < 0)
 		return fail_sys(err, "%s", target);
 	close_fd(&fd);

@@ -298,7 +298,7 @@ static int make_mount_point(int tree, const char *target)
 		return make_dirs(target, 0755);
 	if (make_parents(target) < 0)
 		return -1;
-	fd = open(target, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644);
+	fd = open(target, O_RDONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0644);
 	return fd < 0 ? -1 : 0;
 }
 

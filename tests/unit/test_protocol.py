@@ -176,13 +176,13 @@ def golden_messages() -> dict[str, bytes]:
     """The frames in tests/golden/, which the C decoder reads too."""
     process = GuestProcess(
         args=("/bin/sh", "-c", "exit 7"), container="c1", env=("PATH=/bin", "LANG=é"), cwd="/srv", user="app:web", groups=("adm", "27"),
-        tty=True, rows=24, columns=80, stdin=True, capabilities=0xA80425FB, no_new_privs=True, rlimits=((7, 1024, 2**64 - 1),), main=True,
+        tty=True, rows=24, columns=80, stdin=True, capabilities=0xA80425FB, no_new_privs=True, rlimits=((7, 1024, 2**64 - 1),), main=True, seccomp=constants.Seccomp.DEFAULT,
     )  # fmt: skip
     container = GuestContainer(
         id="c1", image_disk="image0", image_fstype="squashfs", scratch_disk="scratch0", read_only=True,
         mounts=(GuestMount("tmpfs", "/tmp", flags=6, data="size=1m"),), files=(GuestFile("/etc/hosts", b"127.0.0.1 x\n"),),
         sysctls=(("net.core.somaxconn", "99"),), masked_paths=("/proc/kcore",), readonly_paths=("/proc/sys",),
-        memory_max=64 << 20, cpu_max=50_000, pids_max=99,
+        memory_max=64 << 20, cpu_max=50_000, pids_max=99, devices=True,
     )  # fmt: skip
     interface = Interface("eth0", ("10.0.2.15/24", "fd00::2/64"), ("10.0.2.2",), 1400)
     return {
@@ -193,6 +193,7 @@ def golden_messages() -> dict[str, bytes]:
         "data": encode_frame(Type.DATA, 4, encode_data(Data(0, 1 << 40, b"input\0\xff", eof=True))),
         "window": encode_frame(Type.WINDOW, 4, encode_window(Window(1, 5, 262149, closed=False))),
         "exited": encode_frame(Type.EXITED, 4, encode_attrs([(Tag.SIGNAL, 9), (Tag.OOM, 1)])),
+        "oom": encode_frame(Type.OOM, 0, encode_attrs([(Tag.CONTAINER, "c1"), (Tag.OOM, 2)])),
     }
 
 

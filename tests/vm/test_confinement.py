@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from hypercontainer.engine.builtins import run_process
 from hypercontainer.engine.builtins import running as builtin_running
 from hypercontainer.engine.engine import Engine
+from hypercontainer.engine.machine_config import image_serial
 from hypercontainer.errors import HyperError
 from hypercontainer.model.mounts import parse_tmpfs
-from hypercontainer.model.specs import InjectedFile, Resources
+from hypercontainer.model.specs import InjectedFile, Mount, Resources
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.podfile import strict
-from hypercontainer.protocol.constants import Builtin
-from hypercontainer.protocol.messages import GuestProcess
+from hypercontainer.protocol.constants import MOUNT_VOLUME, Builtin
+from hypercontainer.protocol.messages import GuestContainer, GuestFile, GuestMount, GuestProcess
 
 from .conftest import DEADLINE, Lab
 from .test_factory import fresh_ones, ready, started  # noqa: F401 - a fixture
@@ -265,3 +267,19 @@ async def test_no_container_looks_into_hyperstarts_own_processes(lab: Lab) -> No
         await asyncio.wait_for(handle.exited, DEADLINE)
     assert len(result.out.split()) == 1, "it is seen, but not what is in it"
     assert result.err.count("Permission denied") == 4, result.err
+
+
+async def test_a_pipe_in_a_shared_volume_holds_nobody_up(lab: Lab) -> None:
+    """A file of a new container is bound over what a neighbour left there, which need not be a file."""
+    first = await running(lab, mounts=[Mount(target="/v", source="shared")])
+    assert (await lab.exec(first, "mkfifo", "/v/file")).code == 0
+    container = lab.engine.registry.container(first)
+    runtime = lab.engine.containers.runtime(container)
+    second = GuestContainer(
+        id="second", image_disk=runtime.name_of(image_serial(container)), image_fstype="squashfs", files=(GuestFile("/v/file", b"mine"),),
+        mounts=(GuestMount(MOUNT_VOLUME, "/v", next(iter(runtime.volumes.values()))),),
+    )  # fmt: skip
+    async with asyncio.timeout(DEADLINE / 2):
+        await runtime.session.create_container(second)
+        done = await run_process(runtime.session, GuestProcess(args=("/bin/cat", "/v/file"), container="second"))
+    assert done.output == b"mine", done.errors
