@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,11 +25,13 @@ from ..model.status import Check, ContainerStatus, Info, Pod, PodDetails, Versio
 from ..podfile.convert import convert, files_to_fetch
 from ..podfile.document import Podfile
 from ..state.database import Database
+from ..sys import tasks
 from ..volumes.disks import BlockVolumes
 from ..volumes.scratch import ScratchDisks
 from . import doctor, resolve
 from .archive import Archives
 from .containers import Containers
+from .disk_watch import DiskWatch
 from .events import Events
 from .execs import Execs
 from .factory.factory import Factory, FactorySettings
@@ -104,6 +107,8 @@ class Engine:
         self.execs = Execs(self.registry, self.containers, self.events)
         self.archives = Archives(self.registry, self.containers, machines)
         self.monitor = Monitor(self.registry, self.containers, machines)
+        self._disk_watch = DiskWatch(paths.root, machines.running, self.events)
+        self._watching: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Take up where an earlier daemon left."""
@@ -113,6 +118,7 @@ class Engine:
         paths = self.settings.paths
         keep = {paths.machine(p.id) for p in self.registry.pods() if p.vm}
         self.driver.sweep(paths.run / "pods", keep)
+        self._watching = asyncio.create_task(self._disk_watch.run())
 
     async def close(self, *, keep_running: bool) -> None:
         """End; containers are stopped unless they shall go on."""
@@ -124,6 +130,7 @@ class Engine:
         else:
             await self.pods.wake()
             await self.containers.shut_down()
+        await tasks.end([self._watching] if self._watching else [])
         await self.networks.close()
         self.registry.journal.close()
 

@@ -48,6 +48,11 @@ class Machines:
         life = self._lives.get(pod_id)
         return life.runtime if life and life.runtime and not life.runtime.dead else None
 
+    def running(self) -> list[tuple[Pod, Runtime]]:
+        """The pods that have a VM, whether it answers or not."""
+        found = [(id_, life.runtime) for id_, life in self._lives.items() if life.runtime]
+        return [(self._registry.pod(id_), runtime) for id_, runtime in found if self._registry.has_pod(id_)]
+
     def update(self, pod_id: str, **changes: Any) -> Pod:
         pod = msgspec.structs.replace(self._registry.pod(pod_id), **changes)
         self._registry.put_pod(pod)

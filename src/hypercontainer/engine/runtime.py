@@ -38,6 +38,7 @@ class Runtime:
     volumes: dict[str, str] = field(default_factory=dict)  # name -> what the guest calls it
     built: set[str] = field(default_factory=set)  # containers that the guest has
     users: set[str] = field(default_factory=set)  # who needs the machine to go on
+    stalled: bool = False  # it stands still until the host's disk has space
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def name_of(self, serial: str) -> str:

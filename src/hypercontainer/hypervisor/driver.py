@@ -168,6 +168,9 @@ class Machine(Protocol):
 
     async def resume(self) -> None: ...
 
+    async def stalled(self) -> bool:
+        """Whether the hypervisor stopped the machine because a disk could not take what was written; `resume` tries again."""
+
     async def save(self, state: int) -> None:
         """Stop the machine and write its devices' state to a descriptor; it may only be killed then.
 

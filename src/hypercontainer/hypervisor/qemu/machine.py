@@ -95,6 +95,12 @@ class QemuMachine:
         async with self._monitor() as monitor:
             await monitor.execute("cont")
 
+    async def stalled(self) -> bool:
+        # https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html, RunState
+        async with self._monitor() as monitor:
+            status: str = (await monitor.execute("query-status"))["status"]
+        return status == "io-error"
+
     async def load(self, state: int) -> None:
         """Go on from a saved state; its number is the descriptor's in the hypervisor."""
         async with self._monitor() as monitor:
