@@ -12,6 +12,7 @@ from ..errors import Unavailable
 from ..sys.files import no_space
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM)
 _KNOWN = {
     errno.EROFS: ("its file system is read-only", "mount it writable"),
     errno.EACCES: ("permission denied", "let hyperd's user write to it"),
@@ -32,7 +33,8 @@ def storage_faults(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise no_space(root) from error
-        if error.errno not in _KNOWN:
+        elsewhere = error.filename is None or not str(error.filename).startswith(str(root))
+        if error.errno not in _KNOWN or (error.errno in _DENIED and elsewhere):
             raise
         why, hint = _KNOWN[error.errno]
         raise Unavailable(f"the image store {root} cannot be written: {why}", hint=hint) from error
