@@ -23,7 +23,6 @@ FORMATS = {
     "pax": ["--format=posix", "--sparse", "--sparse-version=1.0"],
     "pax-sparse-0.0": ["--format=posix", "--sparse", "--sparse-version=0.0"],
     "pax-sparse-0.1": ["--format=posix", "--sparse", "--sparse-version=0.1"],
-    "v7": ["--format=v7", "--exclude=n*"],
 }
 FIELDS = [0, 100, 108, 124, 125, 135, 156, 257, 345, 386, 482, 483]  # offsets in a header where something depends on one byte
 BYTES = b"\0\x30\x37\x80\xffLKxgS"

@@ -15,6 +15,7 @@ import json
 import lzma
 import os
 import subprocess
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -200,6 +201,23 @@ async def test_a_finished_disk_belongs_to_the_daemon(tmp_path: Path) -> None:
     store = opened(tmp_path / "images")
     disk = (await store.disk(await pull(store, small(tmp_path / "a", "file")))).path
     assert (disk.stat().st_uid, disk.stat().st_gid, disk.stat().st_mode & 0o777) == (0, 0, 0o600)
+
+
+@pytest.mark.parametrize("files", [0, 1, 700])  # the root directory's inode is the last: at other places in its block
+@pytest.mark.parametrize(("uid", "gid"), [(None, None), (0, 0), (0, 7), (7, 0), (1000, 1000), (8, 9)])
+async def test_the_root_directory_has_its_owner(tmp_path: Path, uid: int | None, gid: int | None, files: int) -> None:
+    """Not the user of the conversion."""
+    make = Maker(tmp_path / "layout")
+    root = tarfile.TarInfo("./")
+    root.type, root.mode, root.uid, root.gid = tarfile.DIRTYPE, 0o751, uid or 0, gid or 0
+    entries = [root.tobuf()] if uid is not None else []
+    source = make.image(make.layer([*entries, *(header(f"file{n}") for n in range(files)), END]))
+    store = opened(tmp_path / "images")
+    disk = (await store.disk(await pull(store, source))).path
+    listing = subprocess.run(["unsquashfs", "-lln", disk], capture_output=True, text=True, check=True).stdout
+    lines = [line.split() for line in listing.splitlines() if "squashfs-root" in line]
+    assert lines[0][:2] == ["drwxr-x--x" if entries else "drwxr-xr-x", f"{uid or 0}/{gid or 0}"]
+    assert len(lines) == files + 1 and all(line[1] == "0/0" for line in lines[1:])
 
 
 # -- disks that refuse ------------------------------------------------------------------------

@@ -230,7 +230,7 @@ def test_squashfs_equals_the_tree(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.write_bytes(archive.getvalue())  # type: ignore[attr-defined]
     target = tmp_path / "out.sqfs"
-    with open(spool, "rb") as f, open(target, "wb") as out:
+    with open(spool, "rb") as f, open(target, "w+b") as out:
         make_squashfs(merged(archive), [Spooled(f.fileno(), 0, spool.stat().st_size)], out.fileno())
     listing = subprocess.run(["unsquashfs", "-lln", target], capture_output=True, text=True, check=True).stdout
     assert "squashfs-root/a/f" in listing and "squashfs-root/a/l" in listing
@@ -245,7 +245,7 @@ def _convert(tmp_path: Path, blob: bytes, diff: bytes) -> Path:
     path, target = tmp_path / "blob", tmp_path / "disk"
     path.write_bytes(blob)
     layers = [Layer(0, "sha256:" + hashlib.sha256(diff).hexdigest())]
-    with open(path, "rb") as source, open(target, "wb") as out, tempfile.TemporaryFile() as spool:
+    with open(path, "rb") as source, open(target, "w+b") as out, tempfile.TemporaryFile() as spool:
         layers = [dataclasses.replace(layers[0], blob=source.fileno())]
         convert(layers, [spool.fileno()], out.fileno(), Budget(Limits(), len(blob)), lambda *_: None)
     return target

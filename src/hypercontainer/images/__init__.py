@@ -19,6 +19,7 @@ guard      what is too much, seen as it comes by
 tree       layers merged into one file tree, with whiteouts applied
 tarstream  that tree as one tar stream
 convert    the stream as a squashfs image
+squashfs   what sqfstar gets wrong in it
 
 limits is what both know.
 """

@@ -60,7 +60,7 @@ async def convert(image: StoredImage, what: str, blobs: Sequence[Path], target: 
         out = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, out)
         if os.geteuid() == 0:
-            os.fchown(out, uid, uid)
+            os.fchown(out, uid, -1)
         layers = [Layer(fd, diff) for fd, diff in zip(opened, image.config.rootfs.diff_ids, strict=True)]
         job = Job(uid, limits, target=out, layers=layers, spools=spools)
 

@@ -24,6 +24,7 @@ from ..sys.confine import die_with_parent
 from .archive import CORRUPT, uncompressed
 from .guard import Guard
 from .limits import Budget
+from .squashfs import set_root_owner
 from .tarstream import BLOCK, Writer
 from .tree import Tree
 
@@ -184,6 +185,7 @@ def make_squashfs(tree: Tree, layers: Sequence[Spooled], target: int) -> None:
         if "Out of memory" in message:
             raise MemoryError
         raise InvalidArgument(f"cannot be converted: {message[-200:] or f'sqfstar failed with status {child.returncode}'}")
+    set_root_owner(target, root.uid, root.gid)
 
 
 def convert(

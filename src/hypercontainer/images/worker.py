@@ -29,6 +29,7 @@ _INTERVAL = 0.1  # seconds between two reports of one layer
 _DESCRIPTORS = 64  # over those that it is given
 _THREADS = 256
 _NAMES = 100
+_GID = 1 << 24  # over the uid: the owner of the root directory is told from its group (see `squashfs`)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def confinement(job: Job) -> Confinement:
     highest = max(2, job.target, job.archive, *job.spools, *(layer.blob for layer in job.layers))
     cpu = int(job.limits.time) * (os.cpu_count() or 1) + 1
     spare = 64 << 20  # the image disk is a little larger than what is in it
-    return Confinement(job.uid, job.limits.memory, job.limits.size + spare, cpu, highest + _DESCRIPTORS, _THREADS)
+    return Confinement(job.uid, job.uid + _GID, job.limits.memory, job.limits.size + spare, cpu, highest + _DESCRIPTORS, _THREADS)
 
 
 def do(job: Job) -> None:

@@ -20,7 +20,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Confinement:
     """What a process keeps; sizes in bytes."""
 
-    uid: int  # also the gid; used by root only
+    uid: int  # used by root only
+    gid: int
     memory: int  # of address space, over what it has already
     file_size: int
     cpu: int  # seconds, of all its threads together
@@ -45,7 +46,7 @@ def confine(what: Confinement) -> None:
     _libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC | (0 if root else _CLONE_NEWUSER))
     if root:
         os.setgroups([])
-        os.setresgid(what.uid, what.uid, what.uid)
+        os.setresgid(what.gid, what.gid, what.gid)
         os.setresuid(what.uid, what.uid, what.uid)
         _limit(resource.RLIMIT_NPROC, what.threads)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
