@@ -21,6 +21,7 @@ from hypercontainer.model import specs
 from hypercontainer.model.pods import PodPlan, PodSpec
 from hypercontainer.model.status import Container, Pod, Process
 from hypercontainer.podfile import strict
+from hypercontainer.podfile.compose import from_compose
 from hypercontainer.podfile.convert import convert, files_to_fetch
 from hypercontainer.podfile.kubernetes import from_manifests
 from hypercontainer.podfile.load import Loaded
@@ -240,6 +241,31 @@ MANIFEST: list[dict[str, Any]] = [
 def test_kubernetes_pods(tmp_path: Path, data: st.DataObject) -> None:
     documents = damaged(MANIFEST, data.draw(st.sampled_from([p for p in places(MANIFEST) if len(p) > 1])), data.draw(ODD))
     holds(lambda: translated(from_manifests(documents)), tmp_path / "state.db")
+
+
+COMPOSE: dict[str, Any] = {
+    "name": "p", "networks": {"n": {"internal": False}}, "volumes": {"v": {"name": "w"}}, "configs": {"c": {"content": "x"}},
+    "secrets": {"s": {"content": "y"}},
+    "services": {"db": {"image": "i"}, "web": {
+        "image": "i", "command": "a b", "entrypoint": ["e"], "environment": {"A": "$B", "C": 1}, "labels": ["a=b"], "ports": ["80:80", {"target": 81, "published": "82"}],
+        "volumes": ["v:/v", {"type": "tmpfs", "target": "/m", "tmpfs": {"size": 5, "mode": 493}}], "tmpfs": ["/t:size=1m,mode=700"],
+        "configs": ["c", {"source": "c", "target": "/x", "mode": 292, "uid": "1"}], "secrets": ["s"], "networks": {"n": {"aliases": ["a"]}, "default": None},
+        "depends_on": {"db": {"condition": "service_started"}}, "links": ["db:d"], "restart": "on-failure:2", "user": "1:2", "group_add": [1],
+        "healthcheck": {"test": ["CMD", "x"], "interval": "1s", "timeout": "1s", "retries": 1, "start_period": "1s"}, "stop_grace_period": "1m",
+        "deploy": {"resources": {"limits": {"cpus": "0.5", "memory": "64m", "pids": 5}}, "replicas": 1}, "logging": {"driver": "json-file", "options": {"max-size": "1m"}},
+        "cap_add": ["NET_ADMIN"], "security_opt": ["no-new-privileges"], "sysctls": {"kernel.msgmax": 1}, "ulimits": {"nofile": {"soft": 1, "hard": 2}},
+        "shm_size": "1m", "extra_hosts": ["a:10.0.0.1"], "dns": ["1.1.1.1"], "mem_limit": 67108864, "cpus": 0.5, "pids_limit": 5, "profiles": [],
+    }},
+}  # fmt: skip
+
+
+@FUZZ
+@given(st.data())
+def test_compose_files(tmp_path: Path, data: st.DataObject) -> None:
+    document = damaged(COMPOSE, data.draw(st.sampled_from(places(COMPOSE))), data.draw(ODD))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("hypercontainer.podfile.compose.os.makedirs", lambda *_, **__: None)  # wherever it may point
+        holds(lambda: translated(from_compose(document, tmp_path, "p")), tmp_path / "state.db")
 
 
 SPEC: dict[str, Any] = {

@@ -1,197 +1,283 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Docker compose file as one pod: its services become containers that share a machine.
 
-Fields of https://github.com/compose-spec/compose-spec. Services find each
-other by name, on the pod's loopback. What has no counterpart is named.
+Services find each other by name, on the pod's loopback. What has no
+counterpart is named; what would make a service less safe than its file asks
+for is refused.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ..errors import InvalidArgument
+from ..model.mounts import parse_tmpfs
 from ..model.ports import parse_publish
+from . import composefile as f
 from . import strict
+from .composenet import Isolation
 from .load import Loaded
+from .variables import interpolate, read_file
 
 Raw = dict[str, Any]
-_VARIABLE = re.compile(r"\$(?:\$|(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<op>:?[-?+])(?P<word>[^}]*))?\})")
-_SILENT_TOP = {"version", "name", "networks", "x-"}
-_SILENT = {"container_name", "networks", "expose", "pull_policy", "platform", "scale", "profiles"}
+_SILENT = {"extension", "expose", "init", "pull_policy", "attach", "annotations", "build", "profiles"}
 _CONDITIONS = {"service_started": "started", "service_healthy": "healthy", "service_completed_successfully": "completed"}
 _RESTART = {"no": "never", "always": "always", "on-failure": "onFailure", "unless-stopped": "unlessStopped"}
+_DEPLOY_RESTART = {"none": "never", "on-failure": "onFailure", "any": "always"}
+_SECURITY: dict[str, Raw] = {
+    "no-new-privileges": {"noNewPrivileges": True}, "no-new-privileges=true": {"noNewPrivileges": True}, "no-new-privileges=false": {},
+    "seccomp=unconfined": {"seccomp": "unconfined"}, "seccomp=builtin": {}, "apparmor=unconfined": {}, "label=disable": {},
+}  # fmt: skip
 
 
 def from_compose(document: Raw, base: Path, name: str) -> Loaded:
-    """`base` is the file's directory, `name` the pod's."""
-    return _Translation(_interpolate(document), base, name).result()
+    """`base` is the file's directory, `name` the pod's; without one it is the file's own.
 
-
-def _interpolate(value: Any) -> Any:
-    """`$NAME`, `${NAME:-default}` and the like, from the environment."""
-    if isinstance(value, dict):
-        return {k: _interpolate(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_interpolate(v) for v in value]
-    return _VARIABLE.sub(_replace, value) if isinstance(value, str) else value
-
-
-def _replace(match: re.Match[str]) -> str:
-    name, op, word = match["plain"] or match["name"], match["op"] or "", match["word"] or ""
-    if name is None:
-        return "$"
-    value = os.environ.get(name)
-    present = bool(value) if op.startswith(":") else value is not None
-    if op.endswith("-") and not present:
-        return word
-    if op.endswith("?") and not present:
-        raise InvalidArgument(f"the variable {name} is not set: {word}", hint="set it in the environment")
-    if op.endswith("+"):
-        return word if present else ""
-    return value or ""
+    :raise InvalidArgument: with the path of what is wrong, or what cannot be kept apart in one pod.
+    """
+    variables: dict[str, str] = read_file(base / ".env", os.environ) if (base / ".env").is_file() else {}
+    variables |= os.environ
+    compose = strict.decode(interpolate(document, variables), f.Compose, "compose file")
+    name = name or compose.name or variables.get("COMPOSE_PROJECT_NAME", "")
+    if not name:
+        raise InvalidArgument("a compose file becomes one pod", hint="name that pod with --pod NAME, or by the file's name:")
+    return _Translation(compose, base, name, variables).result()
 
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _command(value: Any) -> list[str] | None:
-    return shlex.split(value) if isinstance(value, str) else value
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _mapping(value: Any) -> dict[str, str]:
-    """`{a: b}` or `[a=b]`; a bare name takes its value from the environment."""
-    if isinstance(value, dict):
-        return {k: os.environ.get(k, "") if v is None else str(v).lower() if isinstance(v, bool) else str(v) for k, v in value.items()}
-    pairs = (str(v).partition("=") for v in value or [])
-    return {k: rest if equals else os.environ.get(k, "") for k, equals, rest in pairs}
+def _size(value: int | str) -> str | int:
+    """A number is bytes here, and MB in a podfile."""
+    return f"{value}b" if isinstance(value, int) else value
+
+
+def _integer(text: str, what: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 9:
+        raise InvalidArgument(f"compose file: invalid {what} {text!r}", hint="give a whole number")
+    return int(text)
 
 
 class _Translation:
     """One compose file."""
 
-    def __init__(self, document: Raw, base: Path, name: str) -> None:
-        self.document = document
+    def __init__(self, compose: f.Compose, base: Path, name: str, variables: Mapping[str, str]) -> None:
+        self.compose = compose
         self.base = base
         self.name = name
-        self.unmapped = [
-            k for k in document if k not in {"services", "volumes", "secrets", "configs", *_SILENT_TOP} and not k.startswith("x-")
-        ]
+        self.variables = variables
+        self.unmapped = [k for k in ("include", "models") if getattr(compose, k) is not None]
         self.volumes: dict[str, Raw] = {}
-        self.files: list[Raw] = []
         self.ports: list[Raw] = []
+        self.pod: Raw = {"dns": [], "dnsSearch": [], "dnsOptions": [], "hosts": []}
+        self.services = self._enabled()
+
+    def _enabled(self) -> dict[str, f.Service]:
+        """Without those of profiles that nobody asked for."""
+        wanted = set(filter(None, self.variables.get("COMPOSE_PROFILES", "").split(",")))
+        everything = self.compose.services
+        return {k: s for k, s in everything.items() if not s.profiles or wanted & set(s.profiles) or "*" in wanted}
 
     def result(self) -> Loaded:
-        for key, volume in (self.document.get("volumes") or {}).items():
-            volume = volume or {}
-            external = volume.get("name") or (key if volume.get("external") else f"{self.name}_{key}")
-            self.volumes[key] = {"name": key, "format": "volume", "source": external}
-        for key, config in (self.document.get("configs") or {}).items():
-            self.files.append(self._file(key, config))
-        containers = [self._service(key, dict(s or {})) for key, s in self.document["services"].items()]
+        c = self.compose
+        for key, volume in c.volumes.items():
+            volume = volume or f.Volume()
+            self.volumes[key] = {
+                "name": key,
+                "format": "volume",
+                "source": volume.name or (key if volume.external else f"{self.name}_{key}"),
+            }
+            self.unmapped += [f"volumes.{key}.driver_opts"] if volume.driver_opts else []
+        isolation = Isolation(c, self.services)
+        files = [self._source(k, s, "config") for k, s in c.configs.items()]
+        secrets = [self._source(k, s, "secret") for k, s in c.secrets.items()]
+        containers = [self._service(key, s) for key, s in self.services.items()]
+        self._links(containers)
+        self.unmapped += isolation.told
+        if isolation.network == "none" and self.ports:
+            self.unmapped.append("ports of services in internal networks")
+            self.ports = []
+        shm = max([s.shm_size for s in self.services.values() if s.shm_size], key=_bytes, default=0)
         podfile: Raw = {
-            "id": self.name, "containers": containers, "volumes": list(self.volumes.values()), "portmappings": self.ports,
-            "files": self.files, "secrets": [self._secret(k, s) for k, s in (self.document.get("secrets") or {}).items()],
+            "id": self.name, "containers": containers, "volumes": list(self.volumes.values()), "portmappings": self.ports, "files": files,
+            "secrets": secrets, "network": isolation.network, "networks": [{"name": n} for n in isolation.joined], **self.pod,
+            **({"shmSize": _size(shm)} if shm else {}),
         }  # fmt: skip
-        return Loaded(strict.decode(podfile), self.unmapped)
+        return Loaded(strict.decode(podfile, what="compose file"), list(dict.fromkeys(self.unmapped)))
 
-    def _file(self, key: str, config: Raw) -> Raw:
-        if "file" in config:
-            return {"name": key, "uri": f"file://{(self.base / config['file']).resolve()}"}
-        return {"name": key, "content": config.get("content") or os.environ.get(config.get("environment", ""), "")}
+    def _source(self, key: str, s: f.Source, kind: str) -> Raw:
+        if s.external:
+            raise InvalidArgument(
+                f"the {kind} {key!r} is external, and there is none outside of files here", hint="give its file, environment or content"
+            )
+        if s.file:
+            path = str((self.base / s.file).resolve())
+            return {"name": key, "uri": f"file://{path}"} if kind == "config" else {"name": key, "file": path}
+        if kind == "config" or s.content is not None:
+            return {"name": key, "content": self.variables.get(s.environment, "") if s.content is None else s.content}
+        return {"name": key, "env": s.environment}
 
-    def _secret(self, key: str, secret: Raw) -> Raw:
-        if "file" in secret:
-            return {"name": key, "file": str((self.base / secret["file"]).resolve())}
-        return {"name": key, "env": secret.get("environment", "")}
+    # -- services ---------------------------------------------------------------------
 
-    def _service(self, key: str, s: Raw) -> Raw:
-        if "image" not in s:
+    def _service(self, key: str, s: f.Service) -> Raw:
+        if not s.image:
             raise InvalidArgument(f"service {key}: it has no image", hint="build it first, and name the image")
-        environment: dict[str, str] = {}
-        for path in _list(s.pop("env_file", None)):
-            environment |= _env_file(self.base / (path["path"] if isinstance(path, dict) else path))
-        environment |= _mapping(s.pop("environment", None))
+        where = f"services.{key}"
         out: Raw = {
-            "name": f"{self.name}-{key}", "aliases": list(dict.fromkeys([key, *filter(None, [s.get("container_name"), s.pop("hostname", None)])])),
-            "image": s.pop("image"), "envs": [{"env": k, "value": v} for k, v in environment.items()],
-            "command": _command(s.pop("command", None)), "entrypoint": _command(s.pop("entrypoint", None)),
-            "labels": _mapping(s.pop("labels", None)), "volumes": [], "tmpfs": [], "files": [], "secrets": [],
+            "name": s.container_name or f"{self.name}-{key}", "aliases": self._aliases(key, s), "image": s.image,
+            "envs": [{"env": k, "value": v} for k, v in self._environment(s).items()], "command": _command(s.command),
+            "entrypoint": _command(s.entrypoint), "labels": self._mapping(s.labels), "workdir": s.working_dir, "tty": s.tty, "stdin": s.stdin_open,
+            "readOnly": s.read_only, "privileged": s.privileged, "stopSignal": s.stop_signal, "stopTimeout": s.stop_grace_period,
+            "volumes": [], "tmpfs": [], "files": [], "secrets": [], "capabilities": {"add": s.cap_add, "drop": s.cap_drop},
+            "sysctl": self._mapping(s.sysctls),
         }  # fmt: skip
-        for theirs, ours in (("working_dir", "workdir"), ("tty", "tty"), ("stdin_open", "stdin"), ("read_only", "readOnly"),
-                             ("privileged", "privileged"), ("stop_signal", "stopSignal"), ("stop_grace_period", "stopTimeout")):  # fmt: skip
-            if theirs in s:
-                out[ours] = s.pop(theirs)
-        if user := str(s.pop("user", "")):
-            out["user"] = {"name": user.partition(":")[0], "group": user.partition(":")[2]}
-        self._network(s)
-        self._storage(key, s, out)
-        self._life(s, out)
-        self._limits(s, out)
-        self.unmapped += [f"services.{key}.{k}" for k in s if k not in _SILENT and not k.startswith("x-")]
+        user, _, group = str(s.user).partition(":")
+        out["user"] = {"name": user, "group": group, "additionalGroups": s.group_add}
+        self._publish(s)
+        self._resolver(s)
+        self._storage(s, out)
+        self._life(s, out, where)
+        self._limits(s, out, where)
+        for option in s.security_opt:
+            if option.replace(":", "=", 1) not in _SECURITY:
+                raise InvalidArgument(f"{where}: the security option {option!r} cannot be enforced here, so this file does not run",
+                                      hint="leave it out if the virtual machine is enough")  # fmt: skip
+            out |= _SECURITY[option.replace(":", "=", 1)]
+        self.unmapped += [
+            f"{where}.{n.name}" for n in msgspec.structs.fields(f.Service) if n.type is Any and n.name not in _SILENT and getattr(s, n.name)
+        ]
         return out
 
-    def _network(self, s: Raw) -> None:
-        for port in s.pop("ports", None) or []:
-            if isinstance(port, dict):
-                self.ports.append({"hostPort": str(port.get("published", "")), "containerPort": str(port["target"]),
-                                   "protocol": port.get("protocol", "tcp"), "hostIP": port.get("host_ip", "")})  # fmt: skip
+    def _aliases(self, key: str, s: f.Service) -> list[str]:
+        networks = s.networks.values() if isinstance(s.networks, dict) else []
+        return list(dict.fromkeys([key, *filter(None, [s.container_name, s.hostname]), *(a for n in networks if n for a in n.aliases)]))
+
+    def _links(self, containers: list[Raw]) -> None:
+        by_key = dict(zip(self.services, containers, strict=True))
+        for key, s in self.services.items():
+            for link in s.links:
+                other, _, alias = link.partition(":")
+                if other not in by_key:
+                    raise InvalidArgument(f"services.{key}: it links to {other!r}, which is not there", hint="correct the name")
+                if alias and alias not in by_key[other]["aliases"]:
+                    by_key[other]["aliases"].append(alias)
+
+    def _mapping(self, value: f.Pairs) -> dict[str, str]:
+        """`{a: b}` or `[a=b]`; a bare name takes its value from the environment."""
+        if isinstance(value, dict):
+            return {k: self.variables.get(k, "") if v is None else _text(v) for k, v in value.items()}
+        pairs = (v.partition("=") for v in value or [])
+        return {k: rest if equals else self.variables.get(k, "") for k, equals, rest in pairs}
+
+    def _environment(self, s: f.Service) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for entry in _list(s.env_file):
+            one = f.EnvFile(path=entry) if isinstance(entry, str) else entry
+            path = self.base / one.path
+            if one.required or path.exists():
+                found |= read_file(path, self.variables, raw=one.format == "raw")
+        return found | self._mapping(s.environment)
+
+    def _publish(self, s: f.Service) -> None:
+        for port in s.ports:
+            if isinstance(port, f.Port):
+                self.ports.append({"hostPort": str(port.published or ""), "containerPort": str(port.target), "protocol": port.protocol,
+                                   "hostIP": port.host_ip})  # fmt: skip
                 continue
             for p in parse_publish(str(port)):
                 self.ports.append(
                     {"hostPort": p.host_port or "", "containerPort": p.container_port, "protocol": p.protocol, "hostIP": p.host_ip}
                 )
 
-    def _storage(self, key: str, s: Raw, out: Raw) -> None:
-        for mount in s.pop("volumes", None) or []:
-            self._mount(mount if isinstance(mount, dict) else _short_mount(mount), out)
-        for path in _list(s.pop("tmpfs", None)):
-            out["tmpfs"].append({"path": path.partition(":")[0]})
-        for kind, fallback in (("configs", "/{}"), ("secrets", "/run/secrets/{}")):
-            for use in s.pop(kind, None) or []:
-                use = {"source": use} if isinstance(use, str) else use
-                target = use.get("target") or fallback.format(use["source"])
-                path = target if target.startswith("/") else fallback.format(target)
-                common = {"path": path, "user": use.get("uid", 0), "group": use.get("gid", 0)}
-                if kind == "configs":
-                    out["files"].append({"filename": use["source"], "perm": use.get("mode", "0444"), **common})
-                else:
-                    out["secrets"].append({"secret": use["source"], "perm": use.get("mode", "0444"), **common})
+    def _resolver(self, s: f.Service) -> None:
+        """What the containers of a pod share of it."""
+        for theirs, ours in ((s.dns, "dns"), (s.dns_search, "dnsSearch"), (s.dns_opt, "dnsOptions")):
+            self.pod[ours] += [v for v in _list(theirs) if v not in self.pod[ours]]
+        entries = s.extra_hosts or []
+        pairs: list[tuple[str, str]] = []
+        if isinstance(entries, dict):
+            pairs = [(name, ip) for name, ips in entries.items() for ip in _list(ips)]
+        else:
+            pairs = [
+                (e.partition("=")[0], e.partition("=")[2]) if "=" in e else (e.partition(":")[0], e.partition(":")[2]) for e in entries
+            ]
+        for name, ip in pairs:
+            host = {"ip": ip.strip("[]"), "names": [name]}
+            if host not in self.pod["hosts"]:
+                self.pod["hosts"].append(host)
 
-    def _mount(self, m: Raw, out: Raw) -> None:
-        source, target = str(m.get("source") or ""), m["target"]
-        if m.get("type") == "tmpfs":
-            out["tmpfs"].append({"path": target})
+    # -- storage ------------------------------------------------------------------------
+
+    def _storage(self, s: f.Service, out: Raw) -> None:
+        for mount in s.volumes:
+            self._mount(mount if isinstance(mount, f.Mount) else _short_mount(mount), out)
+        for text in _list(s.tmpfs):
+            t = parse_tmpfs(text)
+            out["tmpfs"].append({"path": t.target, "size": f"{t.size}b", "perm": f"{t.mode:04o}", "readOnly": t.read_only})
+        for uses, fallback, kind, key in ((s.configs, "/{}", "files", "filename"), (s.secrets, "/run/secrets/{}", "secrets", "secret")):
+            for use in uses:
+                use = f.Use(source=use) if isinstance(use, str) else use
+                target = use.target or fallback.format(use.source)
+                path = target if target.startswith("/") else fallback.format(target)
+                mode = "0444" if use.mode is None else use.mode
+                out[kind].append({key: use.source, "path": path, "perm": mode, "user": use.uid, "group": use.gid})
+
+    def _mount(self, m: f.Mount, out: Raw) -> None:
+        source = m.source
+        if m.type == "tmpfs":
+            out["tmpfs"].append({"path": m.target, "size": _size(m.tmpfs.size), "perm": m.tmpfs.mode, "readOnly": m.read_only})
             return
-        if m.get("type") == "bind" or source.startswith((".", "/", "~")):
-            path = (self.base / Path(source).expanduser()).resolve()
+        if m.type == "bind" or source.startswith((".", "/", "~")):
+            path = _bind_source(self.base, source, make=m.bind.create_host_path)
             source = f"bind{len(self.volumes)}"
-            self.volumes[source] = {"name": source, "format": "vfs", "source": str(path), "readOnly": bool(m.get("read_only"))}
+            self.volumes[source] = {"name": source, "format": "vfs", "source": str(path), "readOnly": m.read_only}
         elif not source:
             source = f"anonymous{len(self.volumes)}"
             self.volumes[source] = {"name": source}
         elif source not in self.volumes:
             raise InvalidArgument(f"the volume {source!r} is not defined", hint="define it below `volumes`")
-        out["volumes"].append({"volume": source, "path": target, "readOnly": bool(m.get("read_only")),
-                               "subPath": (m.get("volume") or {}).get("subpath", "")})  # fmt: skip
+        out["volumes"].append(
+            {"volume": source, "path": m.target, "readOnly": m.read_only, "subPath": m.volume.subpath, "noCopy": m.volume.nocopy}
+        )
 
-    def _life(self, s: Raw, out: Raw) -> None:
-        depends = s.pop("depends_on", None) or {}
-        entries = depends.items() if isinstance(depends, dict) else ((d, {}) for d in depends)
-        out["dependsOn"] = [{"container": d, "condition": _CONDITIONS[(o or {}).get("condition", "service_started")]} for d, o in entries]
-        restart, _, count = str(s.pop("restart", "no")).partition(":")
-        out["restartPolicy"] = _RESTART["no" if restart == "False" else restart]
-        out["maxRetries"] = int(count or 0)
-        check = s.pop("healthcheck", None) or {}
-        test = check.get("test")
-        if not test or check.get("disable") or test == ["NONE"]:
+    # -- life and limits ------------------------------------------------------------------
+
+    def _life(self, s: f.Service, out: Raw, where: str) -> None:
+        depends = s.depends_on or {}
+        entries = depends if isinstance(depends, dict) else {d: f.Depends() for d in depends}
+        for other, how in entries.items():
+            if other in self.services:
+                out.setdefault("dependsOn", []).append({"container": other, "condition": _CONDITIONS[how.condition]})
+            elif how.required:
+                why = "belongs to a profile that is off" if other in self.compose.services else "is not there"
+                raise InvalidArgument(
+                    f"{where}: it depends on {other!r}, which {why}", hint="set COMPOSE_PROFILES, or leave the dependency out"
+                )
+        restart, _, count = str(s.restart or "no").partition(":")
+        if restart not in _RESTART:
+            raise InvalidArgument(f"{where}.restart: invalid value {restart!r}", hint=f"use one of {', '.join(_RESTART)}")
+        out["restartPolicy"], out["maxRetries"] = _RESTART[restart], _integer(count or "0", "number of retries")
+        if policy := s.deploy.restart_policy:
+            out["restartPolicy"], out["maxRetries"] = _DEPLOY_RESTART[policy.condition], policy.max_attempts
+        check = s.healthcheck
+        test = ["CMD-SHELL", check.test] if isinstance(check.test, str) else check.test
+        if not test or check.disable or test[0] == "NONE":
             return
-        if isinstance(test, str):
-            test = ["CMD-SHELL", test]
+        if test[0] not in ("CMD", "CMD-SHELL") or len(test) < 2:
+            raise InvalidArgument(
+                f"{where}.healthcheck.test: it begins with {test[0]!r}", hint="begin it with CMD or CMD-SHELL, and give a command"
+            )
         out["healthCheck"] = {"shell": test[1]} if test[0] == "CMD-SHELL" else {"command": test[1:]}
         keys = {
             "interval": "interval",
@@ -200,31 +286,62 @@ class _Translation:
             "start_period": "startPeriod",
             "start_interval": "startInterval",
         }
-        out["healthCheck"] |= {ours: check[theirs] for theirs, ours in keys.items() if theirs in check}
+        out["healthCheck"] |= {ours: getattr(check, theirs) for theirs, ours in keys.items() if getattr(check, theirs) is not None}
 
-    def _limits(self, s: Raw, out: Raw) -> None:
-        limits = ((s.pop("deploy", None) or {}).get("resources") or {}).get("limits") or {}
-        memory, cpus = s.pop("mem_limit", None) or limits.get("memory", 0), s.pop("cpus", None) or limits.get("cpus", 0)
-        size = memory // (1 << 20) if isinstance(memory, int) else memory
-        out["limits"] = {"memory": size, "cpus": float(cpus), "pids": s.pop("pids_limit", None) or limits.get("pids", 0)}
-        out["capabilities"] = {"add": s.pop("cap_add", None) or [], "drop": s.pop("cap_drop", None) or []}
-        out["sysctl"] = _mapping(s.pop("sysctls", None))
-        for limit, value in (s.pop("ulimits", None) or {}).items():
-            both = value if isinstance(value, dict) else {"soft": value, "hard": value}
-            out.setdefault("ulimits", []).append({"name": limit, "soft": both["soft"], "hard": both["hard"]})
+    def _limits(self, s: f.Service, out: Raw, where: str) -> None:
+        limits = s.deploy.resources.limits
+        pids = s.pids_limit if s.pids_limit is not None else limits.pids or 0
+        out["limits"] = {
+            "memory": _size(s.mem_limit or limits.memory or 0), "cpus": _number(s.cpus or limits.cpus or 0, f"{where}.cpus"),
+            "pids": 0 if pids == -1 else pids,
+        }  # fmt: skip
+        both = {k: (v, v) if isinstance(v, int) else (v.soft, v.hard) for k, v in s.ulimits.items()}
+        out["ulimits"] = [{"name": k, "soft": soft, "hard": hard} for k, (soft, hard) in both.items()]
+        if s.logging.driver in ("", "json-file", "none"):
+            out["log"] = {"type": s.logging.driver, "config": {k: _text(v) for k, v in s.logging.options.items()}}
+        else:
+            self.unmapped.append(f"{where}.logging.driver {s.logging.driver}")
+        if str(s.deploy.replicas) != "1":
+            self.unmapped.append(f"{where}.deploy.replicas")
 
 
-def _short_mount(text: str) -> Raw:
+def _bytes(size: int | str) -> int:
+    from ..model.units import parse_size
+
+    return parse_size(size) if isinstance(size, str) else size
+
+
+def _number(value: Any, what: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise InvalidArgument(f"compose file: {what}: {value!r} is no number", hint="write it as 0.5") from None
+
+
+def _command(value: f.Words) -> list[str] | None:
+    try:
+        return shlex.split(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise InvalidArgument(
+            f"compose file: the command {value!r} cannot be split into words: {error}", hint="write it as a list"
+        ) from error
+
+
+def _short_mount(text: str) -> f.Mount:
     source, _, rest = text.partition(":")
     target, _, mode = rest.partition(":")
     if not target:
-        return {"source": "", "target": source}
-    return {"source": source, "target": target, "read_only": "ro" in mode.split(",")}
+        return f.Mount(target=source)
+    flags = mode.split(",")
+    return f.Mount(source=source, target=target, read_only="ro" in flags, volume=f.VolumeOptions(nocopy="nocopy" in flags))
 
 
-def _env_file(path: Path) -> dict[str, str]:
+def _bind_source(base: Path, source: str, *, make: bool, makedirs: Callable[..., None] | None = None) -> Path:
+    """The path; a directory that is not there is made, as Docker does."""
     try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise InvalidArgument(f"cannot read the env file {path}: {error.strerror}", hint="check the path") from error
-    return _mapping([line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")])
+        path = (base / Path(source).expanduser()).resolve()
+        if make and not os.path.lexists(path):
+            (makedirs or os.makedirs)(path, exist_ok=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InvalidArgument(f"cannot mount {source[:200]!r}: {error}", hint="correct the path, or make it yourself") from error
+    return path

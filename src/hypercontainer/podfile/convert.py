@@ -200,7 +200,7 @@ def _container(podfile: d.Podfile, c: d.Container, pod: str, index: int, files: 
         stop_signal=c.stop_signal, stop_timeout=int(parse_duration(c.stop_timeout)),
         restart=specs.RestartPolicy(name=restart, max_retries=c.max_retries),
         depends_on=[specs.Dependency(container=x.container, condition=x.condition) for x in c.depends_on],
-        health=_health(c.health_check), liveness=_health(c.liveness_check), log=_log(podfile.log, c.log_path),
+        health=_health(c.health_check), liveness=_health(c.liveness_check), log=_log(c.log or podfile.log, c.log_path),
         mounts=[_mount(m) for m in c.volumes] + [_tmpfs(t) for t in c.tmpfs],
         files=[_file(m, files) for m in c.files], secrets=[_secret_mount(s) for s in c.secrets],
     )  # fmt: skip

@@ -268,6 +268,7 @@ class Container(Part, frozen=True, kw_only=True):
     ulimits: list[Ulimit] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
     log_path: str = ""
+    log: Log | None = None
     read_only: bool = False
     cache: Cache = ""
     restart_policy: Restart | None = None

@@ -36,11 +36,9 @@ def load(path: str, *, name: str = "") -> Loaded:
         from .kubernetes import from_manifests
 
         loaded = from_manifests(documents)
-    elif len(documents) == 1 and isinstance(documents[0].get("services"), dict):
+    elif len(documents) == 1 and ("services" in documents[0] and not isinstance(documents[0]["services"], list)):
         from .compose import from_compose
 
-        if not name:
-            raise InvalidArgument(f"{path} is a compose file, which becomes one pod", hint="name that pod with --pod NAME")
         loaded = from_compose(documents[0], base, name)
     elif len(documents) == 1:
         loaded = Loaded(strict.decode(documents[0]))
