@@ -4,12 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sqlite3
 
+import pytest
+
+from hypercontainer.engine.provision import Provisioner
+from hypercontainer.engine.runtime import Runtime
+from hypercontainer.errors import Unavailable
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
-from hypercontainer.model.status import ContainerStatus
+from hypercontainer.model.specs import ContainerSpec
+from hypercontainer.model.status import ContainerStatus, Pod
 
-from .conftest import DEADLINE, Lab
+from .conftest import DEADLINE, Lab, machines
 
 
 async def test_a_container_outlives_several_daemons(lab: Lab, config: Config) -> None:
@@ -27,3 +35,135 @@ async def test_a_container_outlives_several_daemons(lab: Lab, config: Config) ->
     assert await asyncio.wait_for(lab.engine.containers.wait(id_), DEADLINE) == 7
     lines = [r.log async for b in lab.engine.logs(id_, tail=None, since="", until="", follow=False) for r in b]
     assert lines == [*(f"{n}\n" for n in range(1, len(lines))), "end\n"]
+
+
+async def test_a_machine_that_nothing_knows_but_itself_is_ended(lab: Lab, config: Config) -> None:
+    """As one whose daemon was killed while it launched it: without a record, a pid file, even a directory."""
+    id_ = await lab.create("sleep", "1000")
+    await lab.engine.containers.start(id_)
+    await lab.engine.close(keep_running=True)
+    assert len(machines(config.run_path)) == 1
+    next_ = build_engine(config)
+    pod, container = next_.registry.pod(id_), next_.registry.container(id_)
+    next_.registry.erase(container, pod, files=id_)
+    shutil.rmtree(config.run_path / "pods" / id_[:12])
+    next_.registry.journal.close()
+    lab.engine = build_engine(config)
+    await lab.engine.open()
+    async with asyncio.timeout(DEADLINE):
+        while machines(config.run_path):
+            await asyncio.sleep(0.05)
+    assert not (config.root_path / "containers" / id_).exists()  # its removal had begun
+
+
+async def test_one_pod_that_cannot_be_taken_up_harms_no_other(lab: Lab, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = await lab.create("sleep", "1000"), await lab.create("sleep", "1000")
+    for id_ in (good, bad):
+        await lab.engine.containers.start(id_)
+    await lab.engine.close(keep_running=True)
+    reattach = Provisioner.reattach
+
+    async def hostile(self: Provisioner, pod: Pod) -> Runtime | None:
+        if pod.id == bad:
+            raise KeyError("VERSION")
+        return await reattach(self, pod)
+
+    monkeypatch.setattr(Provisioner, "reattach", hostile)
+    lab.engine = build_engine(config)
+    await lab.engine.open()
+    states = [lab.engine.registry.container(i).state for i in (good, bad)]
+    assert [s.status for s in states] == [ContainerStatus.RUNNING, ContainerStatus.EXITED]
+    assert (await lab.exec(good, "true")).code == 0
+    assert len(machines(config.run_path)) == 1
+
+
+async def test_a_run_that_was_starting_leaves_nothing(lab: Lab, config: Config) -> None:
+    """Its daemon was killed between its creation and the start of its program."""
+    spec = ContainerSpec(image="busybox", command=["true"], auto_remove=True)
+    gone = (await lab.engine.containers.create(spec, starting=True)).id
+    kept = (await lab.engine.containers.create(ContainerSpec(image="busybox", command=["true"]), starting=True)).id
+    waits = (await lab.engine.containers.create(spec)).id
+    half = "f" * 64
+    lab.engine.registry.begin(half)
+    (config.root_path / "containers" / half).mkdir()
+    (config.root_path / "pods" / half).mkdir()
+    await lab.engine.close(keep_running=True)
+    lab.engine = build_engine(config)
+    await lab.engine.open()
+    registry = lab.engine.registry
+    assert not registry.exists(gone) and not registry.has_pod(gone) and not (config.root_path / "containers" / gone).exists()
+    assert (
+        registry.container(kept).state.status is ContainerStatus.EXITED and "while it was started" in registry.container(kept).state.error
+    )
+    assert registry.container(waits).state.status is ContainerStatus.CREATED
+    assert not (config.root_path / "containers" / half).exists() and not (config.root_path / "pods" / half).exists()
+
+
+async def test_a_lost_database_while_machines_run_is_told(lab: Lab, config: Config) -> None:
+    id_ = await lab.create("sleep", "1000")
+    await lab.engine.containers.start(id_)
+    await lab.engine.close(keep_running=True)
+    path = config.root_path / "state.db"
+    saved = path.read_bytes()
+    (pid,) = machines(config.run_path)
+    for damage, words in (
+        (lambda: path.write_bytes(b""), "is empty, and virtual machines run that only it knows"),
+        (path.unlink, "is missing, and virtual machines run that only it knows"),
+        (lambda: path.write_bytes(b"x" * 8192), "cannot open the state database"),
+    ):
+        damage()
+        with pytest.raises(Unavailable, match=words) as error:
+            build_engine(config)
+        assert "restore it from a backup" in str(error.value)
+        assert words.startswith("cannot") or f"end them with `kill {pid}`" in str(error.value)
+        assert machines(config.run_path) == [pid]
+    path.write_bytes(saved)
+    lab.engine = build_engine(config)
+    await lab.engine.open()
+    assert lab.engine.registry.container(id_).state.status is ContainerStatus.RUNNING
+
+
+async def test_an_empty_database_beside_containers_files_is_told(lab: Lab, config: Config) -> None:
+    id_ = await lab.create("true")
+    await lab.engine.close(keep_running=True)
+    path = config.root_path / "state.db"
+    saved = path.read_bytes()
+    path.write_bytes(b"")
+    with pytest.raises(Unavailable, match="is empty, and 1 containers and pods have files") as error:
+        build_engine(config)
+    assert "remove it to start with an empty state" in str(error.value)
+    path.unlink()  # as it says
+    engine = build_engine(config)
+    await engine.open()
+    assert (config.root_path / "containers" / id_).is_dir()
+    checks = await engine.doctor()
+    assert any(c.name == "files" and id_ in c.found for c in checks)
+    await engine.close(keep_running=False)
+    path.write_bytes(saved)
+    lab.engine = build_engine(config)
+    await lab.engine.open()
+    assert lab.engine.registry.exists(id_)
+
+
+async def test_a_record_that_cannot_be_read_stops_nothing_and_its_machine_goes_on(lab: Lab, config: Config) -> None:
+    good, bad = await lab.create("sleep", "1000", name="good"), await lab.create("sleep", "1000", name="bad")
+    await lab.engine.containers.start(bad)
+    await lab.engine.close(keep_running=True)
+    (pid,) = machines(config.run_path)
+    with sqlite3.connect(config.root_path / "state.db") as db:
+        (document,) = db.execute("SELECT document FROM containers WHERE id=?", (bad,)).fetchone()
+        db.execute(
+            "UPDATE containers SET document=? WHERE id=?", (document.replace(b'"interval"', b'"x"').replace(b'"pid":', b'"pit":'), bad)
+        )
+    db.close()
+    engine = build_engine(config)
+    await engine.open()
+    assert [c.id for c in engine.registry.containers()] == [good] and machines(config.run_path) == [pid]
+    assert any(c.name == "state" and "bad" in c.found and c.status == "fail" for c in await engine.doctor())
+    await engine.close(keep_running=True)
+    with sqlite3.connect(config.root_path / "state.db") as db:
+        db.execute("UPDATE set_aside SET document=?", (document,))
+    db.close()
+    lab.engine = build_engine(config)
+    await lab.engine.open()
+    assert lab.engine.registry.container(bad).state.status is ContainerStatus.RUNNING and machines(config.run_path) == [pid]

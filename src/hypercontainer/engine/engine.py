@@ -28,7 +28,7 @@ from ..state.database import Database
 from ..sys import tasks
 from ..volumes.disks import BlockVolumes
 from ..volumes.scratch import ScratchDisks
-from . import doctor, resolve
+from . import doctor, leftovers, resolve
 from .archive import Archives
 from .containers import Containers
 from .disk_watch import DiskWatch
@@ -78,6 +78,7 @@ class Engine:
         self.driver = driver
         self.kernel = kernel
         self.events = Events()
+        leftovers.check_database(paths, driver)
         self.registry = Registry(Database(paths.database))
         self.images = ImageStore(
             paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images
@@ -114,10 +115,9 @@ class Engine:
         """Take up where an earlier daemon left."""
         self.images.open()
         await self.networks.open()
+        leftovers.end_machines(self.settings.paths, self.driver, self.registry)
         await recover(self.registry, self.containers, self._machines, self.pods, self.networks, self._provisioner)
-        paths = self.settings.paths
-        keep = {paths.machine(p.id) for p in self.registry.pods() if p.vm}
-        self.driver.sweep(paths.run / "pods", keep)
+        leftovers.name_files(self.settings.paths, self.registry)
         self._watching = asyncio.create_task(self._disk_watch.run())
 
     async def close(self, *, keep_running: bool) -> None:
@@ -210,7 +210,7 @@ class Engine:
         )
 
     async def doctor(self) -> list[Check]:
-        return await doctor.examine(self.driver, self.kernel, self.settings.paths)
+        return [*await doctor.examine(self.driver, self.kernel, self.settings.paths), *leftovers.checks(self.settings.paths, self.registry)]
 
     async def info(self) -> Info:
         accelerator, reason = await self.driver.accelerator()

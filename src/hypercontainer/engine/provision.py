@@ -259,6 +259,12 @@ class Provisioner:
         runtime.processes[container.id] = handle.id
         return handle
 
+    async def abandon(self, pod: Pod) -> None:
+        """End a VM that an earlier daemon left, without a word with its guest."""
+        if pod.vm and (machine := self._driver.attach(Path(pod.vm.directory), pod.vm.pid, pod.vm.pid_started, pod.vm.accelerator)):
+            await machine.kill()
+            remove_tree(Path(pod.vm.directory))
+
     async def reattach(self, pod: Pod) -> Runtime | None:
         """The running VM that an earlier daemon left; None when it has ended or does not answer."""
         vm = pod.vm

@@ -76,6 +76,7 @@ class Recovery:
                 exc_info=not isinstance(error, HyperError),
             )
             runtime = None
+            await guarded(f"the virtual machine of pod {pod.name} does not end", self.provisioner.abandon(pod))
         if runtime is not None:
             self.machines.adopt(pod, runtime)
         elif pod.vm or pod.status in (PodStatus.RUNNING, PodStatus.STARTING, PodStatus.STOPPING, PodStatus.PAUSED):

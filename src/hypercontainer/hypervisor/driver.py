@@ -221,6 +221,9 @@ class Driver(Protocol):
     def attach(self, directory: Path, pid: int, pid_started: int, accelerator: str) -> Machine | None:
         """The machine that an earlier daemon launched; None when it has ended."""
 
+    def running(self, parent: Path) -> dict[int, Path]:
+        """The processes of all machines launched with a directory below `parent`, by this daemon or one before it."""
+
     def sweep(self, parent: Path, keep: set[Path]) -> None:
         """End the machines whose directories are below `parent` and not in `keep`."""
 

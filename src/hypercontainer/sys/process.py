@@ -8,7 +8,7 @@ import contextlib
 import os
 import shlex
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +76,20 @@ def kill(pid: int, started: int, sig: int = signal.SIGKILL) -> None:
     if pid > 0 and start_time(pid) == started:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, sig)
+
+
+def with_variable(name: str) -> Iterator[tuple[int, str]]:
+    """Living processes that were started with an environment variable, and its value; of this user, or of all for root."""
+    wanted = f"{name}=".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                variables = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:  # it has ended, or is another's
+                continue
+            for variable in variables:
+                if variable.startswith(wanted):
+                    yield int(entry.name), os.fsdecode(variable.removeprefix(wanted))
 
 
 def cpu_model() -> str:

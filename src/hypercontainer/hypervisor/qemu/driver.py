@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 # Each QEMU of root's runs as a user of its own, so that one that was taken
 # over by its guest finds no other's process to touch.
 _UID_BASE = 0x70000000
+_MARK = "HYPER_MACHINE"  # in the environment of each QEMU: the directory with which it was launched
 
 
 class QemuDriver:
@@ -87,6 +88,8 @@ class QemuDriver:
                     stderr=output,
                     pass_fds=_numbers(fds),
                     start_new_session=True,  # it outlives the daemon
+                    # By this it is found from its first instant on, whatever becomes of us.
+                    env={**os.environ, _MARK: str(config.directory)},
                     **({} if launcher else _identity(accelerator)),
                 )
             state = fds.boot[1]
@@ -111,18 +114,31 @@ class QemuDriver:
         # Under KVM the host's processor is the guest's.
         return repr((self.version(), process.cpu_model() if accelerator == "kvm" else "", line))
 
+    def running(self, parent: Path) -> dict[int, Path]:
+        return {pid: Path(d) for pid, d in process.with_variable(_MARK) if Path(d).parent == parent}
+
     def sweep(self, parent: Path, keep: set[Path]) -> None:
+        kept = {pid for directory in keep for pid, _ in _written(directory)}
+        for pid in self.running(parent):  # one whose daemon was killed may have no directory, or not that of its launch
+            if pid not in kept:
+                process.kill(pid, process.start_time(pid))
         for directory in parent.iterdir():
-            if directory in keep:
-                continue
-            with contextlib.suppress(OSError, ValueError):
-                pid, started = (directory / PIDFILE).read_text().split()
-                process.kill(int(pid), int(started))
-            remove_tree(directory)
+            if directory not in keep:
+                for pid, started in _written(directory):
+                    process.kill(pid, started)
+                remove_tree(directory)
 
     def attach(self, directory: Path, pid: int, pid_started: int, accelerator: str) -> QemuMachine | None:
         machine = QemuMachine(directory, pid, pid_started, accelerator)
         return machine if machine.alive else None
+
+
+def _written(directory: Path) -> list[tuple[int, int]]:
+    """The process of a machine's directory, and when it started."""
+    with contextlib.suppress(OSError, ValueError):
+        pid, started = (directory / PIDFILE).read_text().split()
+        return [(int(pid), int(started))]
+    return []
 
 
 def _numbers(fds: command.Descriptors) -> list[int]:
