@@ -3,7 +3,7 @@
 
 PYTEST = .venv/bin/pytest
 
-.PHONY: demo test setup unit guest vm e2e lint bench man clean
+.PHONY: demo test setup unit guest vm e2e lint storms bench man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -19,6 +19,10 @@ setup: ## only the set-up
 unit guest vm e2e: ## one tier
 	@scripts/setup test
 	$(PYTEST) tests/$@
+
+storms: ## 200 kills of hyperd in the midst of verbs, with a check of all that it owns after each; ten minutes and more
+	@scripts/setup test
+	HYPER_TEST_STORM=200 $(PYTEST) -o timeout=3600 tests/e2e/test_storms.py
 
 lint: ## formatters, linters, types, layers
 	@scripts/setup test

@@ -87,3 +87,8 @@ def test_every_module_says_what_it_is_for(repository: Path) -> None:
         if p.name not in ("__main__.py",) and ast.get_docstring(ast.parse(p.read_text())) is None
     ]
     assert silent == []
+
+
+def test_no_conflict_was_left(repository: Path) -> None:
+    found = subprocess.run(["git", "grep", "-lE", "^(<{7}|>{7}) "], cwd=repository, capture_output=True, text=True, check=False)
+    assert found.stdout == ""
