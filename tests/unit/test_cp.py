@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socketserver
@@ -44,7 +45,8 @@ class Guest:
                 body = guest.answer if b"/archive?" in first and first.startswith(b"GET") else b"{}"
                 if b"/archive/stat" in first:
                     body = b'{"name":"t","size":0,"mode":493,"mtime":0,"isDir":true,"linkTarget":""}'
-                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                with contextlib.suppress(BrokenPipeError):  # it has read enough
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
         return socketserver.ThreadingUnixStreamServer(str(path), Handler)
 
@@ -108,6 +110,7 @@ def attacks(v: str, base: str) -> dict[str, list[tuple[tarfile.TarInfo, bytes]]]
         "hard link to a symlink": [d, link(f"{base}/x", f"{v}/file"), hard(f"{base}/y", f"{base}/x"), entry(f"{base}/y", EVIL)],
         "hard link to outside": [d, hard(f"{base}/y", f"{v}/file"), entry(f"{base}/y", EVIL)],
         "hard link upwards": [d, hard(f"{base}/y", f"{base}/../../victim/file"), entry(f"{base}/y", EVIL)],
+        "hard link to the top": [d, hard(f"{base}/y", base), entry(f"{base}/y", EVIL)],
         "hard link beside": [d, hard(f"{base}/y", "beside"), entry(f"{base}/y", EVIL)],
         "a chain of symlinks": [d, link(f"{base}/a", "b"), link(f"{base}/b", v), entry(f"{base}/a/new", EVIL)],
         "absolute name": [d, entry(f"{v}/new", EVIL)],

@@ -63,6 +63,10 @@ def _shown(raw: bytes) -> str:
     return repr(raw.decode("utf-8", "backslashreplace"))
 
 
+def _path(parts: Parts) -> str:
+    return _shown(b"/".join(parts))
+
+
 class Extractor:
     """Makes members below `root`, a directory's descriptor, which stays the caller's."""
 
@@ -94,23 +98,25 @@ class Extractor:
         :raise InvalidArgument: what a hostile archive would do. :raise Conflict: something else is there.
         :raise HyperError: when the host says no.
         """
-        shown = _shown(b"/".join(parts))
+        shown = _path(parts)
         if member.isdev():
             raise InvalidArgument(f"refusing to make the device {shown} on this host")
         try:
             self._settle_directories(parts)
             parent, name = self._directory(parts[:-1]), parts[-1]
             if member.isdir():
-                self._make_directory(parent, name, parts, member)
+                self._make_directory(parent, parts, member)
             elif member.issym():
-                self._place(parent, name, lambda t: os.symlink(member.linkname.encode("utf-8", "surrogateescape"), t, dir_fd=parent))
+                self._place(parent, parts, lambda t: os.symlink(member.linkname.encode("utf-8", "surrogateescape"), t, dir_fd=parent))
                 with contextlib.suppress(OSError, OverflowError):
                     os.utime(name, ns=_times(member), dir_fd=parent, follow_symlinks=False)
-            elif member.islnk():
+            elif member.islnk() and linked:
                 with self._opened(linked[:-1]) as source:
-                    self._place(parent, name, lambda t: os.link(linked[-1], t, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False))
+                    self._place(
+                        parent, parts, lambda t: os.link(linked[-1], t, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+                    )
             elif member.isreg() and not member.issparse() and content:
-                self._place(parent, name, lambda t: self._write(parent, t, member, content))
+                self._place(parent, parts, lambda t: self._write(parent, t, member, content))
             else:
                 raise InvalidArgument(f"refusing {shown}: it is of an unknown kind")
         except tarfile.TarError as error:
@@ -161,16 +167,17 @@ class Extractor:
 
     # -- what -------------------------------------------------------------------------
 
-    def _place(self, parent: int, name: bytes, make: Callable[[bytes], None]) -> None:
+    def _place(self, parent: int, parts: Parts, make: Callable[[bytes], None]) -> None:
         """Make something under another name and put it in place of a file or link.
 
         :raise Conflict: a directory or a device is there.
         """
+        name = parts[-1]
         with contextlib.suppress(FileNotFoundError):
             there = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
             if not stat.S_ISREG(there) and not stat.S_ISLNK(there):
                 kind = "a directory" if stat.S_ISDIR(there) else "a device"
-                raise Conflict(f"cannot put a file in the place of {_shown(name)}, {kind} of this host", hint="remove it first")
+                raise Conflict(f"cannot put a file in the place of {_path(parts)}, {kind} of this host", hint="remove it first")
         temporary = b".hyperctl-" + secrets.token_hex(8).encode()
         try:
             make(temporary)
@@ -187,14 +194,15 @@ class Extractor:
                 raise tarfile.ReadError("the stream ended early")
             self._settle(out.fileno(), member)
 
-    def _make_directory(self, parent: int, name: bytes, parts: Parts, member: tarfile.TarInfo) -> None:
+    def _make_directory(self, parent: int, parts: Parts, member: tarfile.TarInfo) -> None:
         """One that exists keeps its mode and owner: it is the user's."""
+        name = parts[-1]
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             there = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
             if not stat.S_ISDIR(there):
-                raise Conflict(f"cannot put a directory in the place of the file or link {_shown(name)}", hint="remove it first") from None
+                raise Conflict(f"cannot put a directory in the place of the file or link {_path(parts)}", hint="remove it first") from None
         else:
             self._open.append((parts, member))
 
