@@ -111,6 +111,7 @@ def test_passt() -> None:
             PortMapping(container_port=53, host_port=5353, host_ip="127.0.0.1", protocol="udp"),
         ),
     )
+    assert "--no-map-gw" in line and "--no-map-gw" not in passt.arguments("passt", 9, (), host_loopback=True)
     assert ("-t", "8080:80") in pairs(line) and ("-u", "127.0.0.1/5353:53") in pairs(line) and ("--fd", "9") in pairs(line)
     options = devices.network_options((StreamNetwork("52:54:00:00:00:02", 17),))
     assert ("-netdev", "stream,id=net0,server=off,addr.type=fd,addr.str=17") in pairs(options)

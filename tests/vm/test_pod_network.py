@@ -81,6 +81,7 @@ async def test_services_over_udp(pods: Pods) -> None:
     port = transport.get_extra_info("sockname")[1]
     try:
         await pods.run(
+            network="user:host-loopback",
             services=[{"serviceIP": "10.254.0.30", "servicePort": 53, "protocol": "udp", "hosts": [{"hostIP": "10.0.2.2", "hostPort": port}]}],
             containers=[{"name": "a", "command": SLEEP}],
         )  # fmt: skip
@@ -289,7 +290,12 @@ async def test_nfs(pods: Pods, nfs: tuple[int, Path]) -> None:
     port, export = nfs
     (export / "file").write_text("over nfs")
     volume = {"name": "n", "format": "nas", "source": "localhost:/export", "mountOptions": {"port": port}}
-    id_ = await pods.run(containers=[{"name": "a", "command": SLEEP, "volumes": [{"volume": "n", "path": "/n"}]}], volumes=[volume])
+    mounting = {"containers": [{"name": "a", "command": SLEEP, "volumes": [{"volume": "n", "path": "/n"}]}]}
+    walled = await pods.create(**mounting, volumes=[volume])
+    with pytest.raises(HyperError, match="its NFS server is on this host's loopback, which the pod does not reach"):
+        await pods.engine.pods.start(walled)
+    await pods.engine.pods.remove(walled, force=True)
+    id_ = await pods.run(network="user:host-loopback", **mounting, volumes=[volume])
     assert await pods.exec("a", "cat /n/file; echo back > /n/new; awk '$2 == \"/n\" {print $3}' /proc/mounts") == "over nfsnfs4"
     assert (export / "new").read_text() == "back\n"
     await pods.engine.pods.remove(id_, force=True)

@@ -80,6 +80,9 @@ def _channel() -> Check:
 def _network() -> Check:
     user = "passt" if find_passt() else "QEMU's slirp"
     found = f"user-mode network by {user}"
+    if os.geteuid() != 0 and not find_passt():
+        return Check(name="network", status="warn", found=f"{found}, by which pods reach what listens on this host's loopback",
+                     hint="install passt, or use --network none for code that must not")  # fmt: skip
     if os.geteuid() != 0:
         return Check(name="network", status="ok", found=found)
     if not shutil.which("nft"):

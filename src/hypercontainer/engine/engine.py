@@ -19,7 +19,7 @@ from ..images.progress import Progress
 from ..images.store import ImageStore
 from ..kernel.locate import Kernel
 from ..model.factory import FactoryStatus, WarmRequest
-from ..model.network import NetworkRequest
+from ..model.network import USER_MODES, NetworkRequest
 from ..model.specs import ContainerSpec, Resources
 from ..model.status import Check, ContainerStatus, Info, Pod, PodDetails, Version
 from ..podfile.convert import convert, files_to_fetch
@@ -84,7 +84,7 @@ class Engine:
             paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images
         )  # fmt: skip
         secrets = Secrets(paths)
-        networks = self.networks = Networks(self.registry, settings.network, self.events)
+        networks = self.networks = Networks(self.registry, settings.network, self.events, settings.paths.run)
         virtiofs = settings.virtiofs and driver.capabilities.virtiofs
         scratch = ScratchDisks(paths.cache, settings.scratch_size)
         parts = Parts(paths.cache, scratch, settings.scratch_size)
@@ -192,9 +192,9 @@ class Engine:
         spec = ContainerSpec(image="", resources=Resources(memory=request.memory, cpus=float(request.cpus)))
         vcpus, memory = resolve.machine_size([spec])
         network = request.network or self.settings.network.default
-        if network not in ("user", "none"):
+        if network not in (*USER_MODES, "none"):
             self.networks.find("bridge" if network == "default" else network)
-        card = network if network == "none" else "tap" if network != "user" else "stream" if self.networks.uses_passt else "user"
+        card = network if network == "none" else "tap" if network not in USER_MODES else "stream" if self.networks.uses_passt else "user"
         return await self.factory.warm(Shape(vcpus, memory, card), request.count)
 
     def version(self) -> Version:

@@ -9,6 +9,7 @@ import socket
 from ipaddress import ip_address
 
 from ..errors import GuestError, InvalidState, Unavailable
+from ..model.network import USER_MODE_OPEN
 from ..model.status import Container, MountPoint, Pod, PodVolume
 from ..network import usermode
 from ..protocol.constants import MOUNT_COPY_UP, MOUNT_SCRATCH, MOUNT_VOLUME, Builtin
@@ -40,6 +41,9 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiof
         await run_builtin(runtime.session, Builtin.MOUNT, name, "tmpfs", "tmpfs", str(MS_NOSUID | MS_NODEV), options, what=what)
     elif volume.kind == "nfs":
         source, options = await nfs_source(volume)
+        if source.startswith(f"{usermode.GATEWAY}:") and pod.spec.network != USER_MODE_OPEN:
+            raise Unavailable(f"{what}: its NFS server is on this host's loopback, which the pod does not reach",
+                              hint=f"use an address of its network, or --network {USER_MODE_OPEN}")  # fmt: skip
         await run_builtin(runtime.session, Builtin.MOUNT, name, volume.fstype, source, flags, options, what=what)
     else:
         # What is deleted in a disk of ours leaves the host's, too; one of the user's may be laid out on purpose.

@@ -9,12 +9,15 @@ so what a crash left goes. Else it gets the difference to what it has.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+from pathlib import Path
 
-from ..errors import Unavailable
-from ..model.network import Network
+from ..errors import HyperError, Unavailable
+from ..model.network import USER_MODE, USER_MODE_OPEN, Network
 from ..model.status import Pod
-from ..network import addresses, docker_user, links, nftables
+from ..network import addresses, docker_user, fence, links, nftables
 from ..network.dns import NameServer
 from ..network.proxy import LOOPBACK, Relay
 from ..network.ruleset import Bridge, Card, Published, Ruleset
@@ -26,8 +29,10 @@ log = logging.getLogger(__name__)
 class HostNetwork:
     """What the running pods in networks need of the host."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, run: Path) -> None:
         self._registry = registry
+        self._fence = fence.table(run)
+        self._fenced: set[str] = set()  # pods whose processes are kept from this host's loopback
         self._lock = asyncio.Lock()
         self._up: set[str] = set()  # pods whose cards and ports are in the rules
         self._applied: Ruleset | None = Ruleset()  # what the kernel has; None while that is not known
@@ -40,6 +45,8 @@ class HostNetwork:
         async with self._lock:
             for a in pod.attachments:
                 await self._ensure(self._registry.network(a.network))
+            if os.geteuid() == 0 and _in_user_mode(pod):
+                await self._raise_fence(pod)
 
     async def add(self, pod: Pod) -> None:
         """The pod's names and rules; again when its attachments have changed."""
@@ -53,6 +60,9 @@ class HostNetwork:
             self._up.discard(pod_id)
             async with self._lock:
                 await self._apply()
+        if pod_id in self._fenced:
+            async with self._lock:
+                await self._lower_fence(pod_id)
 
     async def refresh(self) -> None:
         """After a change of a pod's ports or attachments."""
@@ -70,13 +80,43 @@ class HostNetwork:
         """Keep what the running pods have; remove what belongs to none."""
         self._up = {p.id for p in self._registry.pods() if p.vm and p.attachments}
         known = {n.bridge for n in self._registry.networks()}
-        for bridge in links.bridges():
-            if bridge not in known:
+        for bridge in await self._bridges():
+            if bridge.startswith(links.PREFIX) and bridge not in known:
                 await links.remove_bridge(bridge)
         for name in {a.network for p in self._registry.pods() if p.id in self._up for a in p.attachments}:
             await self._ensure(self._registry.network(name))
         if known:
             await self._apply(force=True)
+        await self._open_fence()
+
+    async def _open_fence(self) -> None:
+        """As the running pods need it; what a daemon before this one left goes."""
+        if os.geteuid() == 0:
+            self._fenced = {p.id for p in self._registry.pods() if p.vm and _in_user_mode(p)}
+            with contextlib.suppress(Unavailable):
+                await nftables.apply(fence.raised(self._fence) if self._fenced else fence.lowered(self._fence))
+
+    async def _raise_fence(self, pod: Pod) -> None:
+        if not self._fenced:
+            try:
+                await nftables.apply(fence.raised(self._fence))
+            except Unavailable as error:
+                log.warning("%s can reach what listens on this host's loopback: %s", pod.name, error)
+                return
+        self._fenced.add(pod.id)
+
+    async def _lower_fence(self, pod_id: str) -> None:
+        self._fenced.discard(pod_id)
+        if not self._fenced:
+            with contextlib.suppress(Unavailable):  # somebody has flushed it
+                await nftables.apply(fence.lowered(self._fence))
+
+    async def _bridges(self) -> list[str]:
+        try:
+            return await links.bridges()
+        except HyperError as error:  # a host that lets us not even look
+            log.info("the bridges of this host cannot be listed: %s", error)
+            return []
 
     async def close(self) -> None:
         """Leave what running pods need; with none, leave nothing."""
@@ -178,3 +218,9 @@ class HostNetwork:
                     log.info("port %d/%s is not published on ::1: %s", key[1], key[0], error)
                     continue
                 self._relays[key] = relay
+
+
+def _in_user_mode(pod: Pod) -> bool:
+    """With a card in it, and not asking for this host's loopback."""
+    cards = pod.spec.network == USER_MODE or any(not (i.bridge or i.namespace) for i in pod.spec.interfaces)
+    return cards and pod.spec.network != USER_MODE_OPEN

@@ -7,6 +7,9 @@ only when its machine runs: of two starts at once, one gets the port.
 
 from __future__ import annotations
 
+import errno
+import os
+
 import msgspec
 
 from ..errors import Conflict
@@ -14,7 +17,7 @@ from ..model.addresses import canonical, ip_version
 from ..model.specs import PortMapping
 from ..model.status import Pod
 from ..network.owner import port_owner
-from ..network.usermode import free_port
+from ..network.usermode import bindable
 from .registry import Registry
 
 _TRIES = 20  # ports that the kernel calls free
@@ -45,7 +48,7 @@ class HostPorts:
         claimed: list[PortMapping] = []
         try:
             for port in ports:
-                claimed.append(self._take(pod, port))
+                claimed.append(self._take(port))
                 self._claims.setdefault(pod.id, []).append(claimed[-1])
         except BaseException:
             self.release(pod.id, claimed)
@@ -58,14 +61,18 @@ class HostPorts:
         if left:
             self._claims[pod_id] = left
 
-    def _take(self, pod: Pod, port: PortMapping) -> PortMapping:
-        if port.host_port:
-            if owner := self._user(port) or (port_owner(port.host_port, port.protocol) if pod.attachments else ""):
-                where = f"{_host(port)}:{port.host_port}/{port.protocol}"
+    def _take(self, port: PortMapping) -> PortMapping:
+        """:raise Conflict: naming who has it."""
+        where = f"{_host(port)}:{port.host_port}/{port.protocol}"
+        for _ in range(1 if port.host_port else _TRIES):
+            if port.host_port and (owner := self._user(port)):
                 raise Conflict(f"cannot publish {where}: Address already in use by {owner}", hint=_HINT)
-            return port
-        for _ in range(_TRIES):
-            found = msgspec.structs.replace(port, host_port=free_port(port))
+            try:
+                found = msgspec.structs.replace(port, host_port=bindable(port))
+            except OSError as error:
+                owner = port_owner(port.host_port, port.protocol) if error.errno == errno.EADDRINUSE else ""
+                reason = os.strerror(error.errno or 0) + (f" by {owner}" if owner else "")
+                raise Conflict(f"cannot publish {where}: {reason}", hint=_HINT) from error
             if not self._user(found):  # the kernel knows nothing of ports that only rules lead to pods
                 return found
         raise Conflict(f"no free port on {_host(port)} for {port.container_port}/{port.protocol}", hint=_HINT)

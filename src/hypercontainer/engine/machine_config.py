@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import InvalidArgument
 from ..hypervisor.driver import AnyDisk, AnyNetwork, Disk, MachineConfig, NineP, RbdDisk, StreamNetwork, TapNetwork, UserNetwork, VirtioFs
 from ..images.store import ImageStore
+from ..model.network import USER_MODE_OPEN, USER_MODES
 from ..model.pods import InterfaceSpec
 from ..model.specs import PortMapping
 from ..model.status import Container, Pod, PodVolume
@@ -97,7 +98,7 @@ def share_of(pod: Pod, directory: Path, stack: contextlib.ExitStack, *, use_virt
 def interface_specs(pod: Pod, networks: Networks) -> list[InterfaceSpec]:
     """The cards of a pod: in networks of this host, as it lists them, or one on the user-mode network."""
     cards = networks.cards(pod) + pod.spec.interfaces
-    return cards or ([InterfaceSpec()] if pod.spec.network == "user" else [])
+    return cards or ([InterfaceSpec()] if pod.spec.network in USER_MODES else [])
 
 
 async def networks_of(pod: Pod, networks: Networks, stack: contextlib.ExitStack) -> tuple[AnyNetwork, ...]:
@@ -122,7 +123,7 @@ async def networks_of(pod: Pod, networks: Networks, stack: contextlib.ExitStack)
         else:
             first = not any(isinstance(c, (UserNetwork, StreamNetwork)) for c in cards)
             ports = tuple(pod.ports) if first and not pod.attachments else ()
-            cards.append(_user_network(mac, ports, networks, stack))
+            cards.append(await _user_network(mac, ports, networks, stack, host_loopback=pod.spec.network == USER_MODE_OPEN))
     for index in range(len(specs), len(specs) + networks.spares(pod)):
         name = tap_name(pod, index)
         fd = tap.create_tap(name)
@@ -131,11 +132,12 @@ async def networks_of(pod: Pod, networks: Networks, stack: contextlib.ExitStack)
     return tuple(cards)
 
 
-def _user_network(mac: str, ports: tuple[PortMapping, ...], networks: Networks, stack: contextlib.ExitStack) -> AnyNetwork:
-    binary = passt.find_passt() if networks.uses_passt else None
-    if binary is None:
-        return UserNetwork(mac, ports)
-    return StreamNetwork(mac, stack.enter_context(passt.start(binary, ports)).fileno())
+async def _user_network(
+    mac: str, ports: tuple[PortMapping, ...], networks: Networks, stack: contextlib.ExitStack, *, host_loopback: bool
+) -> AnyNetwork:  # fmt: skip
+    if not networks.uses_passt:
+        return UserNetwork(mac, ports, host_loopback)
+    return StreamNetwork(mac, stack.enter_context(await passt.start(ports, host_loopback=host_loopback)).fileno())
 
 
 def card_address(pod: Pod, networks: Networks) -> str:
@@ -156,8 +158,8 @@ async def plug_in(card: Card, pod: Pod, networks: Networks) -> None:
         await tap.move(card.tap, name, spec.bridge, spec.mtu)
         if pod.spec.ingress_rate:
             await links.limit(name, pod.spec.ingress_rate)
-    elif card.peer and (binary := passt.find_passt()):
-        passt.serve(binary, tuple(pod.ports), card.peer)
+    elif card.peer:
+        await passt.serve(tuple(pod.ports), card.peer, host_loopback=pod.spec.network == USER_MODE_OPEN)
 
 
 def guest_interfaces(pod: Pod, networks: Networks, macs: Sequence[str] = ()) -> list[Interface]:

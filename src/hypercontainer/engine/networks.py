@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv6Network, ip_network
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ..errors import Conflict, InvalidArgument, InvalidState, Unsupported
 from ..model import ids
-from ..model.network import DEFAULT_NETWORK, Attachment, Network, NetworkInfo, NetworkRequest, NetworkSpec
+from ..model.network import DEFAULT_NETWORK, USER_MODES, Attachment, Network, NetworkInfo, NetworkRequest, NetworkSpec
 from ..model.pods import InterfaceSpec, PodSpec
 from ..model.status import Pod, Pruned
 from ..network import addresses, cni, links, passt, tap
@@ -25,7 +26,7 @@ from .runtime import Runtime
 CNI = "cni:"  # before the name of a network that CNI plugins make
 _TAP = "ht"  # of our taps' names: this, ten digits of the pod's id, and a number
 _SPARES = 1
-_RESERVED = ("user", "none", "host", "default")
+_RESERVED = (*USER_MODES, "none", "host", "default")
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,18 @@ class NetworkSettings:
 class Networks:
     """Create, list, remove; bring pods in and out."""
 
-    def __init__(self, registry: Registry, settings: NetworkSettings, events: Events) -> None:
+    def __init__(self, registry: Registry, settings: NetworkSettings, events: Events, run: Path) -> None:
         self._registry = registry
         self._settings = settings
         self._events = events
-        self._host = HostNetwork(registry)
+        self._host = HostNetwork(registry, run)
         self.ports = HostPorts(registry)
 
     @property
     def uses_passt(self) -> bool:
-        """For pods of the user-mode network."""
+        """For pods of the user-mode network; without an interface it would not start, and slirp does."""
         wanted = self._settings.user_network
-        return wanted == "passt" or (wanted == "auto" and passt.find_passt() is not None)
+        return wanted == "passt" or (wanted == "auto" and passt.find_passt() is not None and links.way_out() != "")
 
     # -- networks -------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class Networks:
         """
         mode = spec.network or ("" if spec.networks or spec.interfaces else self._settings.default)
         requests = list(spec.networks)
-        if mode and mode not in ("user", "none") and not mode.startswith(CNI):
+        if mode and mode not in (*USER_MODES, "none") and not mode.startswith(CNI):
             requests.insert(0, NetworkRequest(name=mode))
         named = msgspec.structs.replace(spec, network=mode or requests[0].name if requests or mode else "none")
         found: list[Attachment] = []

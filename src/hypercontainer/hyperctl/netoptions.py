@@ -26,7 +26,7 @@ def networking(o: dict[str, Any]) -> dict[str, Any]:
         ["bridge" if n == "default" else n for n in o["network"]],
         {"ip": o["ip"], "ip6": o["ip6"], "mac": o["mac_address"], "aliases": list(o["network_alias"])},
     )
-    plain = len(names) == 1 and (names[0] in ("user", "none") or names[0].startswith("cni:"))
+    plain = len(names) == 1 and (names[0] == "none" or names[0].partition(":")[0] in ("user", "cni"))
     if any(own.values()) and (plain or len(names) > 1):
         raise InvalidArgument("addresses and aliases need one network", hint="name one with --network, and connect the others later")
     if any(own.values()) and not names:

@@ -62,7 +62,7 @@ _OPTIONS = [
     click.option("--log-driver", type=click.Choice(["json-file", "none"]), default="json-file", help="Where output is kept."),
     click.option("--log-opt", multiple=True, metavar="NAME=VALUE", help="max-size and max-file of json-file."),
     click.option("--pod", default="", metavar="POD", help="Join a pod instead of making one."),
-    click.option("--network", "--net", multiple=True, metavar="user|none|NAME|cni:NAME", help="Network of the pod; may be repeated."),
+    click.option("--network", "--net", multiple=True, metavar="user[:host-loopback]|none|NAME|cni:NAME", help="Network of the pod; may be repeated."),
     click.option("--network-alias", multiple=True, help="A further name in its network."),
     click.option("--ip", default="", help="IPv4 address in its network."),
     click.option("--ip6", default="", help="IPv6 address in its network."),

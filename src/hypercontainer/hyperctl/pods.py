@@ -41,7 +41,7 @@ def pod() -> None:
 @click.option("--cpus", type=click.IntRange(min=0), default=0, help="Virtual CPUs.")
 @click.option("-m", "--memory", default="", help="Memory of the machine, such as 512m.")
 @click.option("--shm-size", default="", help="Size of /dev/shm [default: 64m].")
-@click.option("--network", multiple=True, metavar="user|none|NAME|cni:NAME", help="Network of the pod; may be repeated.")
+@click.option("--network", multiple=True, metavar="user[:host-loopback]|none|NAME|cni:NAME", help="Network of the pod; may be repeated.")
 @click.option(
     "--exit-policy", type=click.Choice(["stop", "continue"]), default="continue", help="What to do when the last container has ended."
 )

@@ -108,7 +108,7 @@ def _volume(text: str) -> dict[str, Any]:
 def _network(names: list[str]) -> dict[str, Any]:
     if len(names) > 1:
         raise _Unknown
-    if not names or names[0] in ("user", "none") or names[0].startswith("cni:"):
+    if not names or names[0] == "none" or names[0].partition(":")[0] in ("user", "cni"):
         return {"network": names[0]} if names else {}
     return {"networks": [{"name": names[0]}]}
 

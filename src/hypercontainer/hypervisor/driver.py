@@ -66,6 +66,7 @@ class UserNetwork:
 
     mac: str
     ports: tuple[PortMapping, ...] = ()
+    host_loopback: bool = False  # it may reach what listens on the host's loopback
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PREFIX = "hy-"  # of the bridges of user networks
 _NODAD = 0x02  # IFA_F_NODAD
+_UP, _REJECT = 0x1, 0x200  # RTF_UP, RTF_REJECT
 _BURST = 64 << 10  # bytes that may pass at once
 _LATENCY = 50_000  # microseconds that a packet may wait
 
@@ -46,12 +47,41 @@ def has_ipv6() -> bool:
 
 
 def exists(name: str) -> bool:
-    return os.path.exists(f"/sys/class/net/{name}")
+    """In this process's network namespace, whatever is mounted at /sys."""
+    try:
+        return socket.if_nametoindex(name) > 0
+    except OSError:
+        return False
 
 
-def bridges() -> list[str]:
-    """Ours, of user networks."""
-    return [name for name in os.listdir("/sys/class/net") if name.startswith(PREFIX) and exists(f"{name}/bridge")]
+async def bridges() -> list[str]:
+    """All of this network namespace."""
+    async with _route() as route:
+        return [link.get("ifname") async for link in await route.link("dump") if link.get(("linkinfo", "kind")) == "bridge"]
+
+
+async def is_bridge(name: str) -> bool:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    async with _route() as route:
+        try:
+            return any(link.get(("linkinfo", "kind")) == "bridge" for link in await route.link("get", ifname=name))
+        except NetlinkError:
+            return False
+
+
+def way_out() -> str:
+    """The interface of the default IPv4 route, else of any route; "" where there is none (proc(5), /proc/net/route)."""
+    found = ""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+            name, destination, _, flags, *_, mask = line.split()[:8]
+            if not int(flags, 16) & _UP or int(flags, 16) & _REJECT:
+                continue
+            if int(destination, 16) == int(mask, 16) == 0:
+                return name
+            found = found or name
+    return found
 
 
 async def make_bridge(network: Network) -> None:

@@ -6,16 +6,21 @@ It is a process beside each machine, and ends with its socket.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 import socket
 import subprocess
 
-from ..errors import Conflict
+from ..errors import Conflict, Unavailable
 from ..model.specs import PortMapping
-from ..sys.process import command_line
+from ..sys.process import child, command_line
+from ..sys.users import pick
+from .links import way_out
 from .usermode import ADDRESS, GATEWAY, NAMESERVER
 
 _TIMEOUT = 10  # seconds until it must run
+_PORT_TAKEN = ("bind", "port", "address already in use")  # of its complaints about one
 
 
 def find_passt() -> str | None:
@@ -28,35 +33,55 @@ def _spec(port: PortMapping) -> str:
     return f"{place}{port.host_port}:{port.container_port}"
 
 
-def arguments(binary: str, fd: int, ports: tuple[PortMapping, ...]) -> list[str]:
-    """The command line; the guest's addresses are those of QEMU's own network."""
+def arguments(
+    binary: str, fd: int, ports: tuple[PortMapping, ...], interface: str = "", user: int = 0, *, host_loopback: bool = False
+) -> list[str]:  # fmt: skip
+    """The command line; the guest's addresses are those of QEMU's own network.
+
+    `interface` is one of the host's to take as its own, where no default route says which.
+    """
     address, _, prefix = ADDRESS.partition("/")
     forwards = [word for p in ports for word in ("-t" if p.protocol == "tcp" else "-u", _spec(p))]
+    walls = [] if host_loopback else ["--no-map-gw"]
+    template = ["--interface", interface] if interface else []
+    identity = ["--runas", f"{user}:{user}"] if user else []
     return [binary, "--quiet", "--fd", str(fd), "--ipv4-only", "--address", address, "--netmask", prefix, "--gateway", GATEWAY,
-            "--dns-forward", NAMESERVER, "--no-dhcp", "--mtu", "1500", *forwards]  # fmt: skip
+            "--dns-forward", NAMESERVER, "--no-dhcp", "--mtu", "1500", *template, *identity, *walls, *forwards]  # fmt: skip
 
 
-def start(binary: str, ports: tuple[PortMapping, ...]) -> socket.socket:
-    """Start it; the socket for the hypervisor.
-
-    :raise Conflict: when it does not run, with its words: a port is taken, or the host has no network.
-    """
+async def start(ports: tuple[PortMapping, ...], *, host_loopback: bool) -> socket.socket:
+    """Start it; the socket for the hypervisor. It raises as `serve` does."""
     ours, theirs = socket.socketpair()
     with theirs:
         try:
-            serve(binary, ports, theirs)
+            await serve(ports, theirs, host_loopback=host_loopback)
         except BaseException:
             ours.close()
             raise
     return ours
 
 
-def serve(binary: str, ports: tuple[PortMapping, ...], theirs: socket.socket) -> None:
-    """Start it on a socket whose far end the hypervisor has; as `start` raises."""
-    args = arguments(binary, theirs.fileno(), ports)
+async def serve(ports: tuple[PortMapping, ...], theirs: socket.socket, *, host_loopback: bool) -> None:
+    """Start it on a socket whose far end the hypervisor has.
+
+    :raise Conflict: when a port is taken. :raise Unavailable: when it does not run, with its words.
+    """
+    binary = find_passt()
+    if not binary:
+        raise Unavailable("passt is not installed", hint="install the package passt, or set user_network to slirp")
+    user = 0 if os.geteuid() else pick(fenced=not host_loopback)
+    args = arguments(binary, theirs.fileno(), ports, way_out(), user, host_loopback=host_loopback)
     # It goes to the background when it is ready.
-    done = subprocess.run(args, pass_fds=[theirs.fileno()], capture_output=True, text=True, timeout=_TIMEOUT, check=False)
-    if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()
-        raise Conflict(f"passt could not be started: {words[-1] if words else command_line(args)}",
-                       hint="choose another host port, or set user_network to slirp")  # fmt: skip
+    async with child(
+        *args, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), _TIMEOUT)
+        except TimeoutError:
+            raise Unavailable(f"passt did not start within {_TIMEOUT} s", hint="try again, or set user_network to slirp") from None
+    if process.returncode:
+        lines = (err or out).decode(errors="replace").strip().splitlines()
+        words = next((x for x in reversed(lines) if not x.startswith("Failed to send")), command_line(args))  # its log's trouble
+        if any(known in words.lower() for known in _PORT_TAKEN):
+            raise Conflict(f"passt cannot publish the ports: {words}", hint="choose another host port with -p")
+        raise Unavailable(f"passt could not be started: {words}", hint="set user_network to slirp, or use --network none")

@@ -9,6 +9,7 @@ import socket
 import struct
 
 from ..errors import Conflict, NotFound, PermissionDenied
+from . import links
 
 # https://www.kernel.org/doc/html/latest/networking/tuntap.html
 _TUNSETIFF = 0x400454CA
@@ -22,9 +23,9 @@ async def open_tap(name: str, bridge: str, mtu: int = 0) -> int:
     :raise NotFound: no such bridge. :raise Conflict: the name is taken.
     :raise PermissionDenied: without CAP_NET_ADMIN.
     """
-    if not os.path.exists(f"/sys/class/net/{bridge}/bridge"):
+    if not await links.is_bridge(bridge):
         raise NotFound(f"there is no bridge {bridge!r} on this host", hint="create it, or name another")
-    if os.path.exists(f"/sys/class/net/{name}"):
+    if links.exists(name):
         raise Conflict(f"the interface name {name!r} is taken on this host", hint="choose another ifname")
     fd = create_tap(name)
     try:
@@ -59,7 +60,7 @@ async def move(old: str, name: str, bridge: str, mtu: int) -> None:
     """
     from pyroute2 import AsyncIPRoute
 
-    if os.path.exists(f"/sys/class/net/{name}"):
+    if links.exists(name):
         raise Conflict(f"the interface name {name!r} is taken on this host", hint="choose another ifname")
     async with AsyncIPRoute() as route:
         await route.link("set", index=socket.if_nametoindex(old), ifname=name[:_NAME_MAX])

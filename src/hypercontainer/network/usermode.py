@@ -10,7 +10,6 @@ from __future__ import annotations
 import secrets
 import socket
 
-from ..errors import Conflict
 from ..model.specs import PortMapping
 
 ADDRESS, GATEWAY, NAMESERVER = "10.0.2.15/24", "10.0.2.2", "10.0.2.3"
@@ -21,18 +20,16 @@ def new_mac() -> str:
     return "52:54:00:" + ":".join(f"{b:02x}" for b in secrets.token_bytes(3))
 
 
-def free_port(mapping: PortMapping) -> int:
-    """A port of the host's address that no socket has.
+def bindable(mapping: PortMapping) -> int:
+    """The mapping's host port, or one that no socket has when it is 0.
 
-    :raise Conflict: when there is none.
+    :raise OSError: when a program of this host has it, or the address is not this host's.
     """
     kind = socket.SOCK_STREAM if mapping.protocol == "tcp" else socket.SOCK_DGRAM
     family = socket.AF_INET6 if ":" in mapping.host_ip else socket.AF_INET
-    try:
-        with socket.socket(family, kind) as sock:
-            sock.bind((mapping.host_ip or "0.0.0.0", 0))
-            number: int = sock.getsockname()[1]
-            return number
-    except OSError as error:
-        raise Conflict(f"no free port on {mapping.host_ip or '0.0.0.0'}: {error.strerror}",
-                       hint="publish on an address of this host") from error  # fmt: skip
+    with socket.socket(family, kind) as sock:
+        if mapping.protocol == "tcp":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((mapping.host_ip or "0.0.0.0", mapping.host_port))
+        number: int = sock.getsockname()[1]
+        return number

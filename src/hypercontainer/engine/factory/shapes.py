@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...hypervisor.driver import AnyDisk, Disk
+from ...model.network import USER_MODE_OPEN
 from ...model.pods import InterfaceSpec
 from ...model.status import Container, Pod
 from ...protocol.messages import GuestProcess
@@ -68,6 +69,8 @@ def shape_of(
     """The shape of a pod's machine; None when it must be booted."""
     if not pod.implicit or len(members) != 1 or members[0].spec.isolation == FRESH or pod.memory % _MIB:
         return None
+    if pod.spec.network == USER_MODE_OPEN and not passt:
+        return None  # the hypervisor is another user then
     if len(cards) > 1 or pod.cni or any(v.kind == "directory" for v in pod.volumes):
         return None
     if len(disks) > len(SLOTS) or not all(_fits(d, i, slot_size) for i, d in enumerate(disks)):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import shutil
 import socket
 import stat
@@ -16,9 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...errors import Unavailable
-from ...sys import process
+from ...sys import process, users
 from ...sys.files import remove_tree, sealed_copy
-from ..driver import Capabilities, Disk, MachineConfig, NineP, UserNetwork, VirtioFs
+from ..driver import AnyNetwork, Capabilities, Disk, MachineConfig, NineP, UserNetwork, VirtioFs
 from . import command, devices
 from .machine import CHANNEL, CONSOLE, LOG, MONITOR, PIDFILE, QemuMachine
 from .ports import check_port_free
@@ -27,7 +26,6 @@ from .probe import Prober
 log = logging.getLogger(__name__)
 # Each QEMU of root's runs as a user of its own, so that one that was taken
 # over by its guest finds no other's process to touch.
-_UID_BASE = 0x70000000
 _MARK = "HYPER_MACHINE"  # in the environment of each QEMU: the directory with which it was launched
 
 
@@ -90,7 +88,7 @@ class QemuDriver:
                     start_new_session=True,  # it outlives the daemon
                     # By this it is found from its first instant on, whatever becomes of us.
                     env={**os.environ, _MARK: str(config.directory)},
-                    **({} if launcher else _identity(accelerator)),
+                    **({} if launcher else _identity(accelerator, config.networks)),
                 )
             state = fds.boot[1]
         machine = QemuMachine(config.directory, child.pid, process.start_time(child.pid), accelerator)
@@ -145,7 +143,7 @@ def _numbers(fds: command.Descriptors) -> list[int]:
     return [*fds.boot, fds.channel, fds.monitor, fds.console, *fds.disks, *fds.others]
 
 
-def _identity(accelerator: str) -> dict[str, Any]:
+def _identity(accelerator: str, networks: tuple[AnyNetwork, ...]) -> dict[str, Any]:
     """Popen's arguments for a user without rights, when we may choose."""
     if os.geteuid() != 0:
         return {}
@@ -155,7 +153,7 @@ def _identity(accelerator: str) -> dict[str, Any]:
         if device.st_mode & 0o066 == 0:
             return {}  # only root may open it, and QEMU opens it by its path
         groups = [device.st_gid]
-    uid = _UID_BASE + secrets.randbelow(1 << 24)
+    uid = users.pick(fenced=not any(isinstance(n, UserNetwork) and n.host_loopback for n in networks))
     return {"user": uid, "group": uid, "extra_groups": groups}
 
 
