@@ -309,3 +309,42 @@ def test_a_flushed_firewall_is_mended_by_the_next_start(walls: Walls) -> None:
     walls.daemon.ctl("run", "--rm", "--network", "one", "busybox", "true")
     wait_for(lambda: walls.fetch("http://127.0.0.1:8080/") == "b", "the published port")
     assert walls.probe(walls.pod, 53, 8080, 8081, 9000) == ""
+
+
+def test_ipv6_addresses_and_free_ports_are_published(walls: Walls) -> None:
+    ctl = walls.daemon.ctl
+    ctl(
+        "run",
+        "-d",
+        "--name",
+        "six",
+        "--network",
+        "one",
+        "-p",
+        "[2001:db8::1]:8090:80",
+        "-p",
+        "[::1]:8091:80",
+        "-p",
+        "0:80/TCP",
+        "busybox",
+        *SERVE,
+    )
+    name = walls.sh("six", "hostname")
+    wait_for(lambda: walls.fetch("http://[2001:db8::1]:8090/") == name, "the port of one IPv6 address")
+    assert walls.fetch("http://[::1]:8091/") == name and walls.fetch("http://203.0.113.1:8090/") == ""
+    free = next(line for line in walls.daemon.out("ports", "ls", "six").splitlines() if line.startswith("0.0.0.0:"))
+    number = free.split()[0].rpartition(":")[2]
+    assert walls.fetch(f"http://127.0.0.1:{number}/") == name
+    ctl("rm", "-f", "six")
+    refused = ctl("run", "--rm", "--network", "two", "-p", "[2001:db8::1]:8090:80", "busybox", "true", check=False)
+    assert refused.returncode == 125 and "network two has no IPv6" in refused.stderr
+
+
+def test_the_host_has_a_name_on_request(walls: Walls) -> None:
+    hosts = ("--add-host", "host.docker.internal:host-gateway", "--add-host", "far=192.0.2.1")
+    read = ("busybox", "cat", "/etc/hosts")
+    lines = walls.daemon.out("run", "--rm", "--network", "one", *hosts, *read)
+    assert f"{walls.gateway}\thost.docker.internal" in lines and "192.0.2.1\tfar" in lines
+    assert "10.0.2.2\thost.docker.internal" in walls.daemon.out("run", "--rm", "--network", "user:host-loopback", *hosts, *read)
+    refused = walls.daemon.ctl("run", "--rm", "--network", "user", *hosts, *read, check=False)
+    assert refused.returncode == 125 and "use --network user:host-loopback" in refused.stderr

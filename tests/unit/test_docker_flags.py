@@ -89,7 +89,7 @@ REFUSED = [
     (["--security-opt", "label=type:t"], "the guest's kernel has no SELinux"),
     (["--security-opt", "seccomp=/p.json"], "a profile of one's own is not loaded into the guest: use seccomp=builtin or unconfined"),
     (["--security-opt", "odd"], "unknown security option 'odd'"),
-    (["-p", "[::1]:8080:80"], "ports are published on IPv4 addresses: give an IPv4 address of this host"),
+    (["-p", "[::1%lo]:8080:80"], "give an address of this host, IPv6 in [ ]"),
     (["--expose", "80-70"], "invalid port"),
     (["--expose", "x"], "write PORT[-PORT][/tcp|udp]"),
     (["--add-host", "h"], "NAME:host-gateway for this host"),

@@ -130,6 +130,8 @@ def _ports(spec: str) -> list[tuple[str, int, int, str]]:
         ("53:53/udp", [("", 53, 53, "udp")]),
         ("127.0.0.1:8080:80", [("127.0.0.1", 8080, 80, "tcp")]),
         ("127.0.0.1::80", [("127.0.0.1", 0, 80, "tcp")]),
+        ("[::1]:8080:80/Udp", [("::1", 8080, 80, "udp")]),
+        ("[fd00::1]::80", [("fd00::1", 0, 80, "tcp")]),
         ("8000-8002:80-82", [("", 8000, 80, "tcp"), ("", 8001, 81, "tcp"), ("", 8002, 82, "tcp")]),
     ],
 )
@@ -137,7 +139,9 @@ def test_published_ports(spec: str, ports: list[tuple[str, int, int, str]]) -> N
     assert _ports(spec) == ports
 
 
-@pytest.mark.parametrize("spec", ["", "x", "70000:80", "80:70000", "1-3:1-2", "80/sctp", "[::1]:1:80", "1.2.3:80:80", "5-3:5-3", "a:b:c:d"])
+@pytest.mark.parametrize(
+    "spec", ["", "x", "70000:80", "80:70000", "1-3:1-2", "80/sctp", "[::1%lo]:1:1", "[]:1:1:1", "1.2.3:80:80", "5-3:5-3", "a:b:c:d"]
+)
 def test_bad_published_ports(spec: str) -> None:
     with pytest.raises(InvalidArgument):
         parse_publish(spec)

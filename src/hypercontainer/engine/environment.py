@@ -8,6 +8,7 @@ import re
 import msgspec
 
 from ..errors import InvalidArgument
+from ..model.network import USER_MODES
 from ..model.specs import ContainerSpec
 from ..model.status import Pod
 from ..network import usermode
@@ -24,7 +25,7 @@ def addresses(pod: Pod, networks: Networks) -> dict[str, str]:
         own = next((a for c in cards for a in c.addresses if ":" not in a), cards[0].addresses[0])
         gateway = next((c.gateway for c in cards if c.gateway), "")
         return {"podIP": own.partition("/")[0], **({"hostIP": gateway} if gateway else {})}
-    if pod.spec.network == "user" or any(not i.bridge for i in pod.spec.interfaces):
+    if pod.spec.network in USER_MODES or any(not i.bridge for i in pod.spec.interfaces):
         return {"podIP": usermode.ADDRESS.partition("/")[0], "hostIP": usermode.GATEWAY}
     return {"podIP": "127.0.0.1"} if pod.spec.network == "none" else {}
 

@@ -12,14 +12,25 @@ import msgspec
 
 from ..errors import Conflict, InvalidArgument, InvalidState, Unsupported
 from ..model import ids
-from ..model.network import DEFAULT_NETWORK, USER_MODES, Attachment, Network, NetworkInfo, NetworkRequest, NetworkSpec
+from ..model.network import (
+    DEFAULT_NETWORK,
+    USER_MODE,
+    USER_MODE_OPEN,
+    USER_MODES,
+    Attachment,
+    Network,
+    NetworkInfo,
+    NetworkRequest,
+    NetworkSpec,
+)
 from ..model.pods import InterfaceSpec, PodSpec
+from ..model.specs import HOST_GATEWAY
 from ..model.status import Pod, Pruned
 from ..network import addresses, cni, links, passt, tap
 from ..protocol.messages import Interface
 from .events import Events
 from .host_network import HostNetwork
-from .host_ports import HostPorts
+from .host_ports import HostPorts, check_addresses
 from .registry import Registry
 from .runtime import Runtime
 
@@ -125,6 +136,10 @@ class Networks:
         found: list[Attachment] = []
         for request in requests:
             found.append(self._attachment(pod_id, request, len(found), found, aliases))
+        check_addresses(spec.ports, found)
+        if any(h.ip == HOST_GATEWAY for h in spec.hosts) and not (found or spec.interfaces) and named.network in (USER_MODE, "none"):
+            raise InvalidArgument(f"{HOST_GATEWAY}: the pod does not reach this host by its network {named.network!r}",
+                                  hint=f"use --network {USER_MODE_OPEN}, or a network of this host")  # fmt: skip
         return named, found
 
     def _attachment(self, pod_id: str, request: NetworkRequest, index: int, mine: list[Attachment], aliases: list[str]) -> Attachment:

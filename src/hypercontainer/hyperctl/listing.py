@@ -16,6 +16,7 @@ from ..client.api import Client, container_route
 from ..errors import HyperError, InvalidArgument
 from ..model.ids import short
 from ..model.reference import parse_reference
+from ..model.specs import PortMapping
 from ..model.status import Container, ContainerStats, ContainerStatus, PodInfo, ProcessInfo
 from ..model.units import format_age, format_binary, format_size
 from .context import client
@@ -40,7 +41,25 @@ def describe_state(c: Container) -> str:
 
 
 def describe_ports(c: Container) -> str:
-    return ", ".join(f"{p.host_ip or '0.0.0.0'}:{p.host_port}->{p.container_port}/{p.protocol}" for p in c.ports)
+    """Docker's PORTS; ports that follow each other on both sides are one range."""
+    runs: list[list[PortMapping]] = []
+    for p in sorted(c.ports, key=lambda p: (p.host_ip, p.protocol, p.host_port)):
+        if runs and _follows(runs[-1][-1], p):
+            runs[-1].append(p)
+        else:
+            runs.append([p])
+    return ", ".join(_describe_run(run) for run in runs)
+
+
+def _follows(a: PortMapping, b: PortMapping) -> bool:
+    return (b.host_ip, b.protocol, b.host_port, b.container_port) == (a.host_ip, a.protocol, a.host_port + 1, a.container_port + 1)
+
+
+def _describe_run(run: list[PortMapping]) -> str:
+    first, last = run[0], run[-1]
+    host = f"[{first.host_ip}]" if ":" in first.host_ip else first.host_ip or "0.0.0.0"
+    ends = [str(a) if a == b else f"{a}-{b}" for a, b in ((first.host_port, last.host_port), (first.container_port, last.container_port))]
+    return f"{host}:{ends[0]}->{ends[1]}/{first.protocol}"
 
 
 def _fields(c: Container) -> dict[str, Any]:

@@ -70,7 +70,7 @@ _OPTIONS = [
     click.option("--dns", multiple=True, help="Name server, instead of the network's."),
     click.option("--dns-search", multiple=True, help="Search domain."),
     click.option("--dns-option", multiple=True, help="Option of resolv.conf."),
-    click.option("--add-host", multiple=True, metavar="NAME:IP", help="A line of /etc/hosts."),
+    click.option("--add-host", multiple=True, metavar="NAME:IP", help="A line of /etc/hosts; `host-gateway` is this host."),
     click.option("--allow", multiple=True, metavar="CIDR[:PORT]", help="The only destinations that it may reach."),
     click.option("--ingress-rate", default="", metavar="RATE", help="Most that it may receive, such as 10m (bits per second)."),
     click.option("--egress-rate", default="", metavar="RATE", help="Most that it may send."),

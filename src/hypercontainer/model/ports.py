@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Literal
 
 from ..errors import InvalidArgument
+from .addresses import ip_version
 from .specs import ContainerSpec, PortMapping
 
 _PORT = re.compile(r"^(?:(?P<ip>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<host>[0-9-]*):)?(?P<container>[0-9-]+)(?:/(?P<proto>[a-zA-Z]+))?$", re.ASCII)
@@ -26,7 +26,7 @@ def _range(text: str, spec: str) -> list[int]:
 
 
 def parse_publish(spec: str) -> list[PortMapping]:
-    """Docker's `[[IP:][HOST]:]CONTAINER[/PROTOCOL]`; HOST and CONTAINER may be ranges.
+    """Docker's `[[IP:][HOST]:]CONTAINER[/PROTOCOL]`; IPv6 in [ ], HOST and CONTAINER may be ranges, HOST 0 is a free port.
 
     :raise InvalidArgument: when it is malformed.
     """
@@ -38,13 +38,8 @@ def parse_publish(spec: str) -> list[PortMapping]:
     proto = (match["proto"] or "tcp").lower() if match else ""
     if match is None or proto not in ("tcp", "udp"):
         raise InvalidArgument(f"invalid published port {spec!r}", hint="write [IP:][HOST:]CONTAINER[/tcp|udp], such as 8080:80")
-    if ip:
-        try:
-            ipaddress.IPv4Address(ip)
-        except ValueError:
-            six = ":" in ip
-            raise InvalidArgument(f"invalid address {ip!r} in {spec!r}" + (": ports are published on IPv4 addresses" if six else ""),
-                                  hint="give an IPv4 address of this host") from None  # fmt: skip
+    if ip and not ip_version(ip):
+        raise InvalidArgument(f"invalid address {ip!r} in {spec!r}", hint="give an address of this host, IPv6 in [ ]")
     containers = _range(match["container"], spec)
     hosts = _range(host, spec) if host.strip("0") else [0] * len(containers)
     if len(hosts) != len(containers):
