@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -25,7 +27,7 @@ async def fetch_all(uris: list[str]) -> dict[str, bytes]:
 async def _fetch(uri: str) -> bytes:
     parts = urlsplit(uri)
     if parts.scheme == "file":
-        return _read(Path(unquote(parts.path)), uri)
+        return await asyncio.to_thread(_read, Path(unquote(parts.path)), uri)
     if parts.scheme not in ("http", "https"):
         raise InvalidArgument(f"unknown scheme of the file {uri!r}", hint="use http, https or file")
     try:
@@ -42,7 +44,10 @@ async def _fetch(uri: str) -> bytes:
 
 def _read(path: Path, uri: str) -> bytes:
     try:
-        with open(path, "rb") as f:
+        # A FIFO would let us wait for its writer, a device may never end.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as f:
+            if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):
+                raise InvalidArgument(f"{uri} is no regular file", hint="check the path")
             return _checked(f.read(SIZE_MAX + 1), uri)
     except OSError as error:
         raise NotFound(f"{uri} cannot be read: {error.strerror}", hint="check the path") from error
