@@ -77,7 +77,7 @@ def _components(name: bytes, what: str) -> list[bytes]:
     parts = [p for p in name.split(b"/") if p not in (b"", b".")]
     if b".." in parts or b"\0" in name:
         raise InvalidArgument(f"has {what} {_shown(name)} that would leave the root")
-    if len(name) > PATH_MAX or any(len(p) > _NAME_MAX for p in parts):
+    if len(name) > _NAME_MAX and (len(name) > PATH_MAX or max(map(len, parts), default=0) > _NAME_MAX):
         limit = f"{PATH_MAX} bytes, or has a part of more than {_NAME_MAX}"
         raise InvalidArgument(f"has {what} {_shown(name)} of more than {limit}")
     return parts
@@ -125,7 +125,8 @@ class Tree:
         path = _components(_raw(info.name), "an entry")
         inode = None if info.islnk() else _inode(info, layer, end)
         self._budget.file(inode.size if inode else 0)
-        self.without_acl += any(key.startswith(_ACLS) for key in info.pax_headers)
+        if info.pax_headers and any(key.startswith(_ACLS) for key in info.pax_headers):
+            self.without_acl += 1
         if not path:
             if inode and info.isdir():
                 self.root.inode = inode
@@ -213,9 +214,9 @@ def _inode(info: tarfile.TarInfo, layer: int, end: int) -> Inode:
         raise InvalidArgument(f"has an entry {_shown(info.name)} that has an impossible owner")
     mtime = int(min(max(0, info.mtime), _TIME_MAX)) if info.mtime == info.mtime else 0  # not a number: 0
     inode = Inode(kind, info.mode & 0o7777, info.uid, info.gid, mtime, layer=layer)
-    xattrs = {_raw(k.removeprefix(_XATTR)): _raw(v) for k, v in info.pax_headers.items() if k.startswith(_XATTR)}
-    if xattrs:
-        if max(map(len, xattrs.values())) > _XATTR_MAX:
+    if info.pax_headers:
+        xattrs = {_raw(k.removeprefix(_XATTR)): _raw(v) for k, v in info.pax_headers.items() if k.startswith(_XATTR)}
+        if any(len(value) > _XATTR_MAX for value in xattrs.values()):
             raise InvalidArgument(f"has an entry {_shown(info.name)} that has an attribute of more than {format_binary(_XATTR_MAX)}")
         inode.xattrs = xattrs
     if kind == b"2":
