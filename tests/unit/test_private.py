@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
-from hypercontainer.client import base
+from hypercontainer.client import autostart, base
 from hypercontainer.engine.paths import Paths
-from hypercontainer.errors import PermissionDenied
+from hypercontainer.errors import PermissionDenied, Unavailable
 from hypercontainer.hyperd import config
 from hypercontainer.state.database import Database
 from hypercontainer.sys.files import copy_sparse, write_atomically
@@ -127,3 +128,15 @@ def test_a_squatted_runtime_directory(monkeypatch: pytest.MonkeyPatch, tmp_path:
             path.rmdir()
         elif os.path.lexists(path):
             path.unlink()
+
+
+def test_the_log_of_a_daemon_that_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It may name arguments and addresses of containers."""
+    log = tmp_path / "logs/hyperd.log"
+    monkeypatch.setattr(autostart, "_log_file", lambda: log)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="hyperd could not be started"):
+            autostart._start()
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600 and stat.S_IMODE(log.parent.stat().st_mode) == 0o700
+        log.chmod(0o644)  # as earlier versions left it
