@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import NoReturn
 
 from ..errors import HyperError, InvalidState
 from ..model.specs import Dependency
@@ -14,6 +15,7 @@ from .logs import read
 from .plan import find
 from .registry import Registry
 
+_CRASHES = 5  # ends of a container that others wait for to be healthy, until nobody waits any more
 _LINES = 5  # of a failed container's log in the error message
 
 
@@ -69,8 +71,17 @@ class Startup:
 
     async def _await(self, container: Container, dependency: Dependency) -> None:
         other = find(self._registry.members(container.pod), dependency.container)
-        while not self._fulfilled(container, self._registry.container(other.id), dependency):
-            await self._registry.changed.wait()
+        ends: set[str] = set()
+        while True:
+            changed = self._registry.changed
+            present = self._registry.container(other.id)
+            if self._fulfilled(container, present, dependency):
+                return
+            if present.state.status is ContainerStatus.RESTARTING:
+                ends.add(present.state.finished_at)
+            if dependency.condition == "healthy" and len(ends) >= _CRASHES:
+                self._give_up(container, present, dependency, f"it ended {len(ends)} times, at last with status {present.state.exit_code}")
+            await changed.wait()
 
     def _fulfilled(self, container: Container, other: Container, dependency: Dependency) -> bool:
         """:raise InvalidState: when it never will be."""
@@ -95,9 +106,14 @@ class Startup:
             elif health == "unhealthy":
                 why = f"it is unhealthy: {state.health.log[-1].output.strip() if state.health and state.health.log else ''}"
         if why:
-            raise InvalidState(f"container {container.name} waits for {other.name} to be {condition}, but {why}{self._last_words(other, '')}",
-                               hint=f"see `hyperctl logs {other.name}`")  # fmt: skip
+            self._give_up(container, other, dependency, why)
         return False
+
+    def _give_up(self, container: Container, other: Container, dependency: Dependency, why: str) -> NoReturn:
+        raise InvalidState(
+            f"container {container.name} waits for {other.name} to be {dependency.condition}, but {why}{self._last_words(other, '')}",
+            hint=f"see `hyperctl logs {other.name}`",
+        )
 
     def _last_words(self, container: Container, error: str) -> str:
         lines = [r.log.strip() for r in read(Path(container.log_path), tail=_LINES)]

@@ -4,21 +4,37 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
+import msgspec
 
 from ..client.api import Client, container_route, pod_route
 from ..errors import HyperError, NotFound
-from ..model.status import Container, Image, PodDetails, VolumeInfo
+from ..model.status import Container, Image, Pod, PodDetails, VolumeInfo
 from .context import client
 from .output import show_details
 from .volumes import volume_route
 
 
+def with_network(container: Container, pod: Pod) -> dict[str, Any]:
+    """A container with what its pod's network gave it, by Docker's names."""
+    networks = {
+        a.network: {"ipAddress": a.ip, "globalIPv6Address": a.ip6, "macAddress": a.mac, "aliases": a.aliases} for a in pod.attachments
+    }
+    first = next(iter(networks.values()), {"ipAddress": "", "globalIPv6Address": "", "macAddress": ""})
+    ports: dict[str, list[dict[str, str]]] = {}
+    for p in pod.ports or container.ports:
+        ports.setdefault(f"{p.container_port}/{p.protocol}", []).append({"hostIp": p.host_ip or "0.0.0.0", "hostPort": str(p.host_port)})
+    settings = {key: first[key] for key in ("ipAddress", "globalIPv6Address", "macAddress")} | {"ports": ports, "networks": networks}
+    return {**msgspec.to_builtins(container), "networkSettings": settings}
+
+
 def _find(c: Client, name: str, kind: str) -> object:
     if kind in ("", "container"):
         try:
-            return c.call(Container, "GET", container_route(name))
+            container = c.call(Container, "GET", container_route(name))
+            return with_network(container, c.call(PodDetails, "GET", pod_route(container.pod)).pod)
         except NotFound:
             if kind:
                 raise

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import time
@@ -11,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import click
+import msgspec
 
 from ..client.api import Client, container_route
 from ..errors import HyperError, InvalidArgument
@@ -41,9 +43,13 @@ def describe_state(c: Container) -> str:
 
 
 def describe_ports(c: Container) -> str:
+    return describe_mappings(c.ports)
+
+
+def describe_mappings(ports: list[PortMapping]) -> str:
     """Docker's PORTS; ports that follow each other on both sides are one range."""
     runs: list[list[PortMapping]] = []
-    for p in sorted(c.ports, key=lambda p: (p.host_ip, p.protocol, p.host_port)):
+    for p in sorted(ports, key=lambda p: (p.host_ip, p.protocol, p.host_port)):
         if runs and _follows(runs[-1][-1], p):
             runs[-1].append(p)
         else:
@@ -83,13 +89,26 @@ def _is_image(c: Container, image: str) -> bool:
     return wanted == own
 
 
+def _has_name(c: Container, pattern: str, given: str) -> bool:
+    """By a regular expression, where Docker's names begin with a slash.
+
+    :raise InvalidArgument: when it is none.
+    """
+    try:
+        return bool(re.search(pattern, c.name) or re.search(pattern, f"/{c.name}"))
+    except re.error as error:
+        raise InvalidArgument(
+            f"invalid filter {given!r}: {error}", hint="write a name or a regular expression, such as name=^web"
+        ) from None
+
+
 def _matches(c: Container, filters: tuple[str, ...]) -> bool:
     for given in filters:
         key, equals, value = given.partition("=")
         label, _, wanted = value.partition("=")
         tests = {
             "status": c.state.status.value == value,
-            "name": value in c.name,
+            "name": key == "name" and _has_name(c, value, given),
             "id": c.id.startswith(value),
             "ancestor": _is_image(c, value),
             "label": label in c.spec.labels and ("=" not in value or c.spec.labels[label] == wanted),
@@ -106,6 +125,14 @@ def _containers(c: Client, *, everything: bool) -> list[Container]:
     return c.call(list[Container], "GET", "/containers", {"all": everything})
 
 
+def _with_ports(c: Client, found: list[Container]) -> list[Container]:
+    """Those in a pod with the ports that their pod publishes."""
+    if all(x.ports or x.pod == x.id for x in found):
+        return found
+    ports = {p.id: p.ports for p in c.call(list[PodInfo], "GET", "/pods") if not p.implicit}
+    return [x if x.ports else msgspec.structs.replace(x, ports=ports.get(x.pod, [])) for x in found]
+
+
 @click.command()
 @click.option("-a", "--all", "everything", is_flag=True, help="Also those that do not run.")
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
@@ -118,11 +145,13 @@ def _containers(c: Client, *, everything: bool) -> list[Container]:
 def ps(everything: bool, quiet: bool, no_trunc: bool, filters: tuple[str, ...], last: int, format_: str) -> None:
     """List containers."""
     everything = everything or last > 0 or any(f.startswith(("status=", "exited=")) for f in filters)
-    found = [c for c in _containers(client(), everything=everything) if _matches(c, filters)]
+    c = client()
+    found = [x for x in _containers(c, everything=everything) if _matches(x, filters)]
     found = found[:last] if last > 0 else found
+    found = found if quiet else _with_ports(c, found)
     if quiet:
-        for c in found:
-            print(c.id if no_trunc else short(c.id))
+        for x in found:
+            print(x.id if no_trunc else short(x.id))
         return
 
     def row(c: Container) -> list[str]:

@@ -67,8 +67,13 @@ def render(template: str, value: object) -> str:
 
     if "{{" in _FIELD.sub("", template):
         raise InvalidArgument(f"template {template!r} is not understood", hint="use {{.Field}} and {{json .Field}}")
-    plain = template.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n")
-    return _FIELD.sub(replace, plain)
+    return _FIELD.sub(replace, template.replace("\\t", "\t").replace("\\n", "\n"))
+
+
+def _heads(template: str) -> list[str]:
+    """The columns' heads, by the last part of each field's name."""
+    cells = template.replace("\\t", "\t").split("\t")
+    return [_FIELD.sub(lambda m: m[2].rpartition(".")[2].upper(), cell) for cell in cells]
 
 
 def show(
@@ -78,6 +83,11 @@ def show(
     view = fields or (lambda item: item)
     if format_ == "json":
         print_json([view(i) for i in items])
+    elif format_.startswith("table "):
+        template = format_.removeprefix("table ")
+        heads = _heads(template)
+        rows = [render(template, view(i)).split("\t") for i in items]
+        print_table(heads, [(r + [""] * len(heads))[: len(heads)] for r in rows])
     elif format_ and format_ != "table":
         for item in items:
             print(render(format_, view(item)))

@@ -65,9 +65,13 @@ def run_pod(path: str, *, name: str, attach: bool, remove: bool, quiet: bool) ->
     pod = details.pod
     try:
         start_pod(c, pod.id)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(HyperError):
             c.do("DELETE", pod_route(pod.id), {"force": True})
+        if isinstance(error, HyperError) and "hyperctl logs" in (error.hint or ""):  # they went with the pod
+            error.hint = (
+                f"the pod was removed again; `hyperctl pod create {path}` and `hyperctl pod start {pod.name}` keep it with its logs"
+            )
         raise
     if not attach:
         print(pod.id)
@@ -91,7 +95,8 @@ def start_pod(c: Client, key: str) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     told: dict[str, str] = {}
-    with ThreadPoolExecutor(1) as pool:
+    pool = ThreadPoolExecutor(1)
+    try:
         starting = pool.submit(c.do, "POST", pod_route(key, "/start"))
         while True:
             finished = starting.done()
@@ -101,6 +106,8 @@ def start_pod(c: Client, key: str) -> None:
                 break
             with contextlib.suppress(TimeoutError):
                 starting.result(_POLL)
+    finally:
+        pool.shutdown(wait=False)  # an interrupt does not wait for the start
     starting.result()
 
 

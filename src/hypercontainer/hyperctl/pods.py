@@ -15,6 +15,7 @@ from ..model.status import ContainerStats, PodDetails, PodInfo, ProcessInfo
 from ..model.units import format_age, parse_size
 from .context import client, for_each
 from .exec import exec_
+from .listing import describe_mappings
 from .output import print_json, print_table, show, show_details
 from .podrun import create_pod, details, follow, member, run_pod, start_pod
 
@@ -147,8 +148,8 @@ def list_(quiet: bool, format_: str) -> None:
         for p in found:
             print(short(p.id))
         return
-    show(found, format_, ["POD ID", "NAME", "STATUS", "CREATED", "CONTAINERS"],
-         lambda p: [short(p.id), p.name, p.status, f"{format_age(p.created_at)} ago", ",".join(p.containers)])  # fmt: skip
+    show(found, format_, ["POD ID", "NAME", "STATUS", "CREATED", "CONTAINERS", "PORTS"],
+         lambda p: [short(p.id), p.name, p.status, f"{format_age(p.created_at)} ago", ",".join(p.containers), describe_mappings(p.ports)])  # fmt: skip
 
 
 pod.add_command(list_, "ls")

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Docker's further flags, and pods that cannot come up, on virtual machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .conftest import Daemon
+from .test_pods import pods
+
+__all__ = ["pods"]
+
+
+def test_flags_on_a_machine(hyper: Daemon) -> None:
+    script = "cat /etc/hosts; echo oops >&2; echo pid $$"
+    done = hyper.ctl(
+        "run", "--rm=true", "--init", "-a", "stdout", "--add-host", "here:host-gateway", "--userns=host", "busybox", "sh", "-c", script
+    )
+    (line,) = [line for line in done.stdout.splitlines() if line.split()[1:] == ["here"]]
+    assert line.split()[0].count(".") == 3 and "oops" not in done.stderr and "oops" not in done.stdout
+    assert hyper.ctl("run", "--rm", "-a=stderr", "busybox", "sh", "-c", "echo out; echo oops >&2").stdout == ""
+
+
+def test_published_by_name_filtered_and_inspected(hyper: Daemon) -> None:
+    hyper.ctl("run", "-d", "--name", "u1", "-P", "--expose", "8000-8001", "busybox", "sleep", "100")
+    hyper.ctl("run", "-d", "--name", "u11", "busybox", "sleep", "100")
+    try:
+        assert hyper.out("ps", "-q", "--no-trunc", "-f", "name=^/u1$") == json.loads(hyper.out("inspect", "u1"))[0]["id"]
+        table = hyper.out("ps", "-f", "name=^u1$", "--format", "table {{.Names}}\\t{{.Ports}}").splitlines()
+        assert table[0].split() == ["NAMES", "PORTS"] and table[1].split()[0] == "u1" and "->8000" in table[1] and "8001/tcp" in table[1]
+        linked = hyper.ctl("run", "--rm", "--link", "u1:db", "busybox", "cat", "/etc/hosts", check=False)
+        address = hyper.out("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "u1")
+        if address:  # in a network of this host
+            assert [address, "db", "u1"] in [line.split() for line in linked.stdout.splitlines()]
+        else:
+            assert "is in no network of this host" in linked.stderr
+    finally:
+        hyper.ctl("rm", "-f", "u1", "u11")
+
+
+def test_a_crash_loop_that_others_wait_for_ends_the_start(pods: Daemon, tmp_path: Path) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text("""
+id: looping
+containers:
+  - {name: db, image: busybox, command: [sh, -c, 'echo cannot start; exit 7'], restartPolicy: always, healthCheck: {shell: 'true', interval: 1}}
+  - {name: web, image: busybox, command: [sleep, '100'], dependsOn: [{container: db, condition: healthy}]}
+""")
+    done = pods.ctl("run", "-p", path, "-a", check=False)
+    assert done.returncode == 125, done.stderr
+    assert (
+        "container web waits for db to be healthy, but it ended 5 times, at last with status 7" in done.stderr
+        and "cannot start" in done.stderr
+    )
+    assert "hyperctl logs" not in done.stderr and "the pod was removed again" in done.stderr
+    assert "looping" not in pods.out("pod", "ls")
+
+
+def test_internal_services_stay_inside(pods: Daemon, tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text("""
+name: inside
+networks: {back: {internal: true}}
+services:
+  db: {image: busybox, networks: [back], container_name: the-db, command: sh -c 'ip -o addr | grep -v " lo " | wc -l; ip route | wc -l'}
+""")
+    done = pods.ctl("run", "-p", path, "-a", "--rm")
+    assert [line.split(" | ")[1] for line in done.stdout.splitlines()] == ["0", "0"] and done.stdout.startswith("the-db")
