@@ -67,3 +67,11 @@ def test_inspect_shows_addresses() -> None:
     assert (settings["ipAddress"], settings["macAddress"]) == ("172.20.0.9", "0a:00:00:00:00:01")
     assert settings["networks"]["bridge"]["ipAddress"] == "172.20.0.9" and settings["networks"]["bridge"]["globalIPv6Address"] == "fd00::9"
     assert settings["ports"] == {"80/tcp": [{"hostIp": "0.0.0.0", "hostPort": "8080"}]} and found["name"] == "u1"
+
+
+def test_where_to_look_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    from hypercontainer.hyperctl.cli import run
+
+    for args in (["zzzzzz"], ["run", "--zzzzzz"]):
+        assert run(args) in (2, 125)
+        assert capsys.readouterr().err.count("--help`") == 1, args

@@ -159,8 +159,10 @@ def run(args: list[str]) -> int:
         print(error.format_message(), file=sys.stderr)
         return 2
     except click.ClickException as error:
-        usage = f"\nsee `{error.ctx.command_path} --help`" if isinstance(error, click.UsageError) and error.ctx else ""
-        print(f"hyperctl: {error.format_message().rstrip('.')}{usage}", file=sys.stderr)
+        message = error.format_message().rstrip(".")
+        says_so = "--help`" in message  # where to look is in it already
+        usage = f"\nsee `{error.ctx.command_path} --help`" if isinstance(error, click.UsageError) and error.ctx and not says_so else ""
+        print(f"hyperctl: {message}{usage}", file=sys.stderr)
         return 125 if _verb(args) == "run" else 2
     except click.Abort:
         return 130

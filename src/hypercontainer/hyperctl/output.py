@@ -67,7 +67,7 @@ def render(template: str, value: object) -> str:
 
     if "{{" in _FIELD.sub("", template):
         raise InvalidArgument(f"template {template!r} is not understood", hint="use {{.Field}} and {{json .Field}}")
-    return _FIELD.sub(replace, template.replace("\\t", "\t").replace("\\n", "\n"))
+    return _FIELD.sub(replace, template.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n"))
 
 
 def _heads(template: str) -> list[str]:
