@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -13,10 +14,12 @@ from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
+from ..sys import deadlines, tasks
 from .streams import Hub, Reader
 
 _TIMEOUT = 120.0  # seconds
-_SIGKILL = 9
+_OUTPUT_MAX = 16 << 20  # bytes
+_FAREWELL = 2.0  # seconds for the end of a process that is killed
 
 
 @dataclass(frozen=True)
@@ -36,19 +39,37 @@ async def running(session: GuestSession, process: GuestProcess) -> AsyncIterator
     reader = hub.attach()
     handle = await session.start(process, hub)
     hub.attach_process(handle)
+    guard = asyncio.create_task(_guard(session, handle, hub))
     try:
         yield handle, reader
     finally:
+        await tasks.end([guard])
         reader.close()
-        with contextlib.suppress(HyperError):
-            if not handle.exited.done():
-                await session.signal(handle, _SIGKILL)
-            await handle.exited
-            await session.release(handle)
+        try:
+            async with asyncio.timeout(_FAREWELL):
+                if not handle.exited.done():
+                    await session.signal(handle, signal.SIGKILL)
+                await handle.exited
+                await session.release(handle)
+        except (HyperError, TimeoutError):
+            session.disown(handle.id)
 
 
-async def run_process(session: GuestSession, process: GuestProcess, *, stdin: bytes = b"", timeout: float = _TIMEOUT) -> Done:
-    """Run a short process of the guest and take all of its output.
+async def _guard(session: GuestSession, handle: GuestProcessHandle, hub: Hub) -> None:
+    """A guest that stands still is no reason to wait for ever: whoever waits for the process hears of it."""
+    try:
+        while True:
+            await asyncio.sleep(deadlines.SILENCE)
+            await session.stats()
+    except HyperError as error:
+        handle.fail(error)
+        hub.finish()
+
+
+async def run_process(
+    session: GuestSession, process: GuestProcess, *, stdin: bytes = b"", timeout: float = _TIMEOUT, keep: int = _OUTPUT_MAX
+) -> Done:  # fmt: skip
+    """Run a short process of the guest; of each output the first `keep` bytes are kept.
 
     :raise TimeoutError: when it does not end; it is killed.
     """
@@ -58,7 +79,7 @@ async def run_process(session: GuestSession, process: GuestProcess, *, stdin: by
             await handle.write_stdin(stdin)
             handle.close_stdin()
         async for stream, data in reader:
-            out[stream] += data
+            out[stream] += data[: keep - len(out[stream])]
         status = await handle.exited
     return Done(status.shell_code, out[1], out[2].decode(errors="replace").strip())
 

@@ -312,7 +312,10 @@ class Containers:
         runtime = self.runtime(container)
         if number in (_SIGKILL, container.process.stop_signal):
             self.life(container).stop_requested.set()  # as Docker: who kills does not want it back
-        await runtime.session.signal(runtime.handles[container.id], number, everyone=number == _SIGKILL)
+        if number == _SIGKILL:  # whatever its guest does
+            await self.runs.end(container)
+        else:
+            await runtime.session.signal(runtime.handles[container.id], number)
         self.runs.tell("kill", container, signal=str(number))
 
     async def wait(self, key: str) -> int:
@@ -372,8 +375,7 @@ class Containers:
         running = [c for c in self._registry.containers() if self.life(c).runtime]
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*(self.stop(c.id) for c in running), return_exceptions=True)
-        for pod in self._registry.pods():
-            await self._machines.down(pod.id)
+        await asyncio.gather(*(self._machines.down(p.id) for p in self._registry.pods()), return_exceptions=True)
         await self.release()
 
     async def release(self) -> None:

@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field
 
-from ..errors import InvalidArgument, InvalidState, NotFound, StartFailed, Unavailable
+from ..errors import HyperError, InvalidArgument, InvalidState, NotFound, StartFailed
+from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession
 from ..model import ids
 from ..model.signals import parse_signal
@@ -35,10 +36,11 @@ class Exec:
     started: bool = False
     exit_code: int | None = None
     session: GuestSession | None = None
+    handle: GuestProcessHandle | None = None  # of its process, once that has started
 
     def info(self) -> ExecInfo:
         running = self.started and not self.ended.is_set()
-        pid = self.hub.handle.pid if self.hub.handle else 0
+        pid = self.handle.pid if self.handle else 0
         return ExecInfo(
             id=self.id, container=self.container.id, command=self.spec.command, running=running,
             exit_code=self.exit_code, pid=pid,
@@ -89,43 +91,43 @@ class Execs:
         exec_.session = runtime.session
         exec_.hub.begin()
         try:
-            handle = await runtime.session.start(resolve.exec_process(exec_.container, exec_.spec, size), exec_.hub)
+            handle = exec_.handle = await runtime.session.start(resolve.exec_process(exec_.container, exec_.spec, size), exec_.hub)
         except BaseException as error:
             exec_.exit_code = error.exit_status if isinstance(error, StartFailed) else 126
             exec_.hub.finish()
             exec_.ended.set()
             raise
         exec_.hub.attach_process(handle)
-        task = asyncio.create_task(self._watch(exec_, runtime.session))
+        task = asyncio.create_task(self._watch(exec_, handle, runtime.session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         command = " ".join(exec_.spec.command)
         self._events.publish("container", "exec_start", exec_.container.id, exec_id=exec_.id, command=command)
 
-    async def _watch(self, exec_: Exec, session: GuestSession) -> None:
-        handle = exec_.hub.handle
-        assert handle is not None
+    async def _watch(self, exec_: Exec, handle: GuestProcessHandle, session: GuestSession) -> None:
+        """To its end. The hub may be through with its output, and with the handle, before this begins."""
         try:
             exec_.exit_code = (await handle.exited).shell_code
             await handle.drained.wait()
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(HyperError):
                 await session.release(handle)
-        except Unavailable:
+        except HyperError:
             exec_.exit_code = LOST_EXIT_CODE
-        exec_.hub.finish()
-        exec_.ended.set()
+        finally:
+            exec_.hub.finish()
+            exec_.ended.set()
         self._events.publish("container", "exec_die", exec_.container.id, exec_id=exec_.id, exit_code=str(exec_.exit_code))
 
     async def resize(self, id_: str, rows: int, columns: int) -> None:
         exec_ = self.get(id_)
-        if exec_.session and exec_.hub.handle:
-            await exec_.session.resize(exec_.hub.handle, rows, columns)
+        if exec_.session and exec_.handle and not exec_.ended.is_set():
+            await exec_.session.resize(exec_.handle, rows, columns)
 
     async def signal(self, id_: str, signal: str) -> None:
         exec_ = self.get(id_)
         number = parse_signal(signal)
-        if exec_.session and exec_.hub.handle:
-            await exec_.session.signal(exec_.hub.handle, number)
+        if exec_.session and exec_.handle and not exec_.ended.is_set():
+            await exec_.session.signal(exec_.handle, number)
 
     async def release(self) -> None:
         for task in list(self._tasks):

@@ -16,7 +16,7 @@ import msgspec
 from ..errors import HyperError
 from ..model import ids
 from ..model.specs import ExecSpec, HealthCheck
-from ..model.status import Container, Health, HealthRecord
+from ..model.status import Container, ContainerStatus, Health, HealthRecord, PodStatus
 from ..model.units import SECONDS_MAX
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
@@ -27,7 +27,7 @@ from .registry import Registry
 from .runtime import Runtime
 
 _KEPT = 5  # results in the record
-_OUTPUT_MAX = 4096  # characters of a check's output
+_OUTPUT_MAX = 4096  # bytes of a check's output, as Docker keeps
 _NANOSECOND = 1e-9
 _RETRIES_MAX = 1 << 31
 
@@ -82,7 +82,9 @@ class HealthMonitor:
             health = self._health(container)
             in_start = asyncio.get_running_loop().time() - began < check.start_period and health.status == "starting"
             await asyncio.sleep(check.start_interval if in_start else check.interval)
-            result = await _probe(container, runtime, check)
+            result = await self._probe(container, runtime, check)
+            if result is None:
+                continue
             in_start = asyncio.get_running_loop().time() - began < check.start_period
             self._record(container, check, result, forgiven=in_start)
 
@@ -91,12 +93,25 @@ class HealthMonitor:
         failures = 0
         while True:
             await asyncio.sleep(check.interval)
-            result = await _probe(container, runtime, check)
+            result = await self._probe(container, runtime, check)
+            if result is None:
+                continue
             failures = failures + 1 if result.exit_code else 0
             if failures >= check.retries:
                 self._events.publish("container", "liveness: failed", container.id, name=container.name, output=result.output)
                 await asyncio.shield(self._replace(container))
                 return
+
+    async def _probe(self, container: Container, runtime: Runtime, check: HealthCheck) -> HealthRecord | None:
+        """None: it, or its pod, is paused, which says nothing of its health."""
+        if self._paused(container):
+            return None
+        result = await _probe(container, runtime, check)
+        return None if self._paused(container) else result
+
+    def _paused(self, container: Container) -> bool:
+        present = self._registry.container(container.id)
+        return present.state.status is ContainerStatus.PAUSED or self._registry.pod(present.pod).status is PodStatus.PAUSED
 
     def _health(self, container: Container) -> Health:
         return self._registry.container(container.id).state.health or Health()
@@ -119,7 +134,7 @@ class HealthMonitor:
 async def _probe(container: Container, runtime: Runtime, check: HealthCheck) -> HealthRecord:
     began = ids.now()
     try:
-        done = await run_process(runtime.session, _process(container, check), timeout=check.timeout)
+        done = await run_process(runtime.session, _process(container, check), timeout=check.timeout, keep=_OUTPUT_MAX)
         code, output = done.status, done.output.decode(errors="replace") + done.errors
     except TimeoutError:
         code, output = -1, f"the check did not end within {check.timeout:g} s"

@@ -306,8 +306,13 @@ async def _reconnect(machine: Machine, token: bytes) -> GuestSession | None:
     """
     for patience in _RECONNECT:
         for candidate in (token, next_token(token)):
+            until = asyncio.get_running_loop().time() + patience
             try:
                 return await GuestSession.open(machine.connect(), candidate, timeout=patience)
             except HyperError as error:
                 log.debug("reconnecting: %s", error)
+            with contextlib.suppress(TimeoutError):  # it may have refused at once, and take some time to come to itself
+                async with asyncio.timeout_at(until):
+                    await machine.wait()
+                    return None
     return None

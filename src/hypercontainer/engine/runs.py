@@ -20,7 +20,7 @@ from ..guest.process import GuestProcessHandle
 from ..guest.session import tell_spans
 from ..model import ids
 from ..model.status import Container, ContainerStatus, Health
-from ..sys import tasks
+from ..sys import deadlines, tasks
 from ..sys.spans import span
 from .events import Events
 from .health import HealthMonitor
@@ -32,7 +32,6 @@ from .runtime import Runtime
 
 log = logging.getLogger(__name__)
 _DRAIN_TIMEOUT = 10.0  # seconds for the last output of a process that has ended
-_KILL_TIMEOUT = 5.0  # seconds for a guest to obey
 _END_TIMEOUT = 2.0  # seconds for the end of a machine whose connection has ended, before it is killed
 _LEAVE_TIMEOUT = 5.0  # seconds for machines that end already when the daemon does
 _SIGKILL = 9
@@ -345,10 +344,11 @@ class Runs:
         runtime = life.runtime
         if runtime is None or life.stopped.is_set():
             return
-        with contextlib.suppress(HyperError):
-            await runtime.session.signal(runtime.handles[container.id], container.process.stop_signal)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(life.stopped.wait(), grace)
+            async with asyncio.timeout(grace):  # a guest that does not answer has it, too
+                with contextlib.suppress(HyperError):
+                    await runtime.session.signal(runtime.handles[container.id], container.process.stop_signal)
+                await life.stopped.wait()
         if not life.stopped.is_set():
             await self.end(container)
 
@@ -357,12 +357,15 @@ class Runs:
         life = self._life(container)
         runtime = life.runtime
         if runtime is not None and not life.stopped.is_set():
-            with contextlib.suppress(HyperError):
-                await runtime.session.signal(runtime.handles[container.id], _SIGKILL, everyone=True)
             try:
-                await asyncio.wait_for(life.stopped.wait(), _KILL_TIMEOUT)
+                async with asyncio.timeout(deadlines.KILL):
+                    with contextlib.suppress(HyperError):
+                        await runtime.session.signal(runtime.handles[container.id], _SIGKILL, everyone=True)
+                    await life.stopped.wait()
             except TimeoutError:
+                log.warning("container %s: its guest does not end it within %g s: its machine is killed", container.name, deadlines.KILL)
                 await runtime.machine.kill()
+                runtime.session.close()  # what waits for the guest hears of it, even if the kernel keeps the process
                 await life.stopped.wait()
 
     @staticmethod

@@ -15,9 +15,9 @@ from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession, State
 from ..hypervisor.driver import Machine
 from ..model.status import Pod, Vm
+from ..sys import deadlines
 from ..sys.files import remove_tree
 
-SHUTDOWN_TIMEOUT = 10.0  # seconds until a guest that does not sync is killed
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Runtime:
         """End the VM and free what it held; `clean` makes what was written safe first. Idempotent."""
         if clean:
             with contextlib.suppress(HyperError):
-                await self.session.shut_down(SHUTDOWN_TIMEOUT)
+                await self.session.shut_down(deadlines.SHUTDOWN)
         self.session.close()
         await self.machine.kill()
         remove_tree(self.directory)

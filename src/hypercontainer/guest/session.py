@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -47,10 +48,9 @@ from ..protocol.wire import (
     required,
     text,
 )
-from ..sys import spans
+from ..sys import deadlines, spans
 from .process import GuestProcessHandle, Sink
 
-REQUEST_TIMEOUT = 60.0  # seconds
 _ID_MAX = 2**32 - 1
 _UNREAD_MAX = 16 << 20  # bytes that may wait for a guest; one that keeps to its credits never comes near
 
@@ -128,7 +128,7 @@ class GuestSession(asyncio.Protocol):
 
     # -- requests ---------------------------------------------------------------
 
-    async def request(self, type_: Type, attrs: Attrs, timeout: float = REQUEST_TIMEOUT) -> bytes:
+    async def request(self, type_: Type, attrs: Attrs, timeout: float = deadlines.ANSWER) -> bytes:
         """Send a request, return the reply's body.
 
         :raise InvalidState: when the session does not run.
@@ -148,7 +148,8 @@ class GuestSession(asyncio.Protocol):
             self.send_frame(type_, id_, encode_attrs(attrs))
             return await asyncio.wait_for(future, timeout)
         except TimeoutError:
-            raise DeadlineExceeded(f"the guest did not answer {type_.name} within {timeout:g} s") from None
+            raise DeadlineExceeded(f"the guest did not answer {type_.name} within {timeout:g} s",
+                                   hint="wait, or end it with `hyperctl kill -s KILL` or `rm -f`") from None  # fmt: skip
         finally:
             self._requests.pop(id_, None)
 
@@ -164,17 +165,17 @@ class GuestSession(asyncio.Protocol):
         attrs: Attrs = [*_seed(), (Tag.HOSTNAME, hostname), (Tag.SHM_SIZE, shm_size)]
         attrs += [(Tag.INTERFACE, i.attrs()) for i in interfaces]
         attrs += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in sysctls.items()]
-        await self.request(Type.POD_SETUP, attrs)
+        await self.request(Type.POD_SETUP, attrs, deadlines.WORK)
 
     async def set_interface(self, interface: Interface) -> None:
         """Bring a card of a running pod up, or down."""
         await self.request(Type.POD_SETUP, [(Tag.INTERFACE, interface.attrs())])
 
     async def create_container(self, container: GuestContainer) -> None:
-        await self.request(Type.CONTAINER_CREATE, container.attrs())
+        await self.request(Type.CONTAINER_CREATE, container.attrs(), deadlines.WORK)
 
     async def delete_container(self, id_: str) -> None:
-        await self.request(Type.CONTAINER_DELETE, [(Tag.ID, id_)])
+        await self.request(Type.CONTAINER_DELETE, [(Tag.ID, id_)], deadlines.WORK)
 
     async def freeze_container(self, id_: str, frozen: bool) -> None:
         await self.request(Type.CONTAINER_FREEZE, [(Tag.ID, id_), (Tag.FREEZE, int(frozen))])
@@ -189,7 +190,11 @@ class GuestSession(asyncio.Protocol):
         handle = GuestProcessHandle(self, self._new_id(), sink)
         self._processes[handle.id] = handle
         try:
-            frame = await self._request(Type.PROCESS_START, process.attrs(), REQUEST_TIMEOUT, handle.id)
+            limit = deadlines.WORK if process.main else deadlines.ANSWER
+            frame = await self._request(Type.PROCESS_START, process.attrs(), limit, handle.id)
+        except (asyncio.CancelledError, DeadlineExceeded):
+            self.disown(handle.id)
+            raise
         except BaseException:
             self._processes.pop(handle.id, None)
             raise
@@ -224,6 +229,24 @@ class GuestSession(asyncio.Protocol):
     async def resize(self, handle: GuestProcessHandle, rows: int, columns: int) -> None:
         attrs: Attrs = [(Tag.ID, handle.id), (Tag.ROWS, rows), (Tag.COLUMNS, columns)]
         await self.request(Type.PROCESS_RESIZE, attrs)
+
+    def disown(self, id_: int) -> None:
+        """End a process that nobody waits for any more, and let the guest forget it; one that it has yet to start, too.
+
+        Requests are taken in their order, so this comes after the one that starts it.
+        """
+        if self.state is not State.RUNNING:
+            self._processes.pop(id_, None)
+            return
+        orphan = GuestProcessHandle(self, id_, _Nothing())
+        orphan.exited.add_done_callback(lambda f: f.cancelled() or f.exception() or self._forget(id_))
+        self._processes[id_] = orphan
+        self.send_frame(Type.PROCESS_SIGNAL, self._new_id(), encode_attrs([(Tag.ID, id_), (Tag.SIGNAL, signal.SIGKILL), (Tag.ALL, 0)]))
+        orphan.open_windows()
+
+    def _forget(self, id_: int) -> None:
+        self._processes.pop(id_, None)
+        self.send_frame(Type.PROCESS_RELEASE, self._new_id(), encode_attrs([(Tag.ID, id_)]))
 
     async def release(self, handle: GuestProcessHandle) -> None:
         """Let the guest forget an ended process."""
@@ -313,6 +336,16 @@ class GuestSession(asyncio.Protocol):
                 future.set_exception(self._why)
         for handle in self._processes.values():
             handle.fail(self._why)
+
+
+class _Nothing:
+    """Takes the output of a process that nobody wants."""
+
+    def write(self, stream: int, data: bytes) -> int:
+        return len(data)
+
+    def end(self, stream: int) -> None:
+        pass
 
 
 def tell_spans(body: bytes) -> None:

@@ -58,17 +58,24 @@ async def run(*args: str | Path, stdin: bytes | None = None) -> Finished:
         return Finished(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
-def start_time(pid: int, *, dead: bool = False) -> int:
-    """When a process started, in clock ticks since boot; 0 when there is none, or, unless `dead` ones count, it has ended.
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 when there is none, or all of its threads have ended.
 
-    One whose first thread has ended looks dead, though others may still have its files open.
+    The first thread of one that goes on may be a zombie: the others have its files and its memory.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
     fields = stat.rpartition(")")[2].split()
-    return 0 if fields[0] in "ZX" and not dead else int(fields[19])
+    return 0 if fields[0] in "ZX" and not _has_threads(pid) else int(fields[19])
+
+
+def _has_threads(pid: int) -> bool:
+    """Besides its first one. The field of `stat` that counts them is of no use: of a zombie it is 1 or 0."""
+    with contextlib.suppress(OSError):
+        return any(name != str(pid) for name in os.listdir(f"/proc/{pid}/task"))
+    return False
 
 
 def kill(pid: int, started: int, sig: int = signal.SIGKILL) -> None:

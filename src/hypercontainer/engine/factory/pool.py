@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 _BURST = 5.0  # seconds: as many as were started in such a time may be started again
 _IDLE = 600.0  # seconds without a start, after which none wait
 _QUIET = 0.1  # seconds without a start, before one is made
+_PATIENCE = 1.0  # seconds, after which one is made all the same
 _RETRY = 30.0  # seconds after a failure
 _FIRST_COST = 48 << 20  # bytes, until one was measured
 
@@ -87,8 +88,9 @@ class Pool:
             self._wake()
 
     async def quiet(self) -> None:
-        """Until nobody waits for a start any more."""
-        while self._busy or time.monotonic() - self._last < _QUIET:
+        """Until nobody waits for a start any more; not for ever: starts that follow each other closely need clones most of all."""
+        end = time.monotonic() + _PATIENCE
+        while (self._busy or time.monotonic() - self._last < _QUIET) and time.monotonic() < end:
             await asyncio.sleep(_QUIET / 2)
 
     # -- refilling ----------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -14,12 +15,13 @@ from pathlib import Path
 
 from ...errors import Unavailable
 from ...model.specs import PortMapping
-from ...sys import process
+from ...sys import deadlines, process
 from ..driver import AnyDisk, Disk
 from . import devices
 from .monitor import Monitor
 from .ports import check_port_free
 
+log = logging.getLogger(__name__)
 CHANNEL, MONITOR, CONSOLE, LOG, PIDFILE = "guest.sock", "qmp.sock", "console.log", "qemu.log", "pid"
 SERVER_LOG = "server.log"  # of whoever serves shared directories
 _TAIL = 2000  # bytes of the logs that are read for an error message
@@ -43,9 +45,12 @@ class QemuMachine:
 
     def connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
         try:
             sock.connect(str(self._directory / CHANNEL))
-            sock.setblocking(False)
+        except BlockingIOError as error:  # its backlog is full, and it takes nothing from there
+            sock.close()
+            raise Unavailable("the virtual machine does not take connections") from error
         except OSError as error:
             sock.close()
             raise Unavailable(f"cannot reach the guest: {error.strerror}") from error
@@ -73,7 +78,7 @@ class QemuMachine:
                 os.waitpid(self.pid, os.WNOHANG)
             gone.set_result(None)
 
-        if process.start_time(self.pid, dead=True) != self.pid_started:  # it is another one's number by now
+        if process.start_time(self.pid) != self.pid_started:  # it has ended, or the number is another one's by now
             os.close(fd)
             gone.set_result(None)
         else:
@@ -82,18 +87,26 @@ class QemuMachine:
 
     async def kill(self) -> None:
         process.kill(self.pid, self.pid_started, signal.SIGKILL)
-        await self.wait()
+        try:
+            await asyncio.wait_for(self.wait(), deadlines.DEATH)
+        except TimeoutError:
+            log.error("process %d, a virtual machine, was killed and has not ended: the kernel keeps it, perhaps for a disk", self.pid)
 
     def _monitor(self) -> Monitor:
         return Monitor(self._directory / MONITOR)
 
     async def pause(self) -> None:
-        async with self._monitor() as monitor:
-            await monitor.execute("stop")
+        await self._order("stop")
 
     async def resume(self) -> None:
-        async with self._monitor() as monitor:
-            await monitor.execute("cont")
+        await self._order("cont")
+
+    async def _order(self, command: str) -> None:
+        try:
+            async with asyncio.timeout(deadlines.MONITOR), self._monitor() as monitor:
+                await monitor.execute(command)
+        except TimeoutError:
+            raise Unavailable(f"QEMU did not answer {command!r} within {deadlines.MONITOR:g} s", hint="`hyperctl kill -s KILL` and `rm -f` end it") from None
 
     async def stalled(self) -> bool:
         # https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html, RunState
@@ -144,10 +157,17 @@ class QemuMachine:
         words = []
         for name in (SERVER_LOG, LOG, CONSOLE) if not self.alive else (LOG, CONSOLE):
             with contextlib.suppress(OSError):
-                text = (self._directory / name).read_bytes()[-_TAIL:].decode(errors="replace")
+                text = _tail(self._directory / name).decode(errors="replace")
                 lines = [line for line in _ANSI.sub("", text).splitlines() if line.strip()]
                 words += lines[-4:]
         return "; ".join(words)
+
+
+def _tail(path: Path) -> bytes:
+    """The guest decides how long its console's log is."""
+    with open(path, "rb") as f:
+        f.seek(max(0, os.fstat(f.fileno()).st_size - _TAIL))
+        return f.read(_TAIL)
 
 
 def _forward(port: PortMapping) -> str:

@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...errors import Conflict, InvalidState, Unavailable
+from ...sys import deadlines
 from ..driver import AnyDisk, Disk
 from .devices import FDSET_EXCHANGED, block_node, disk_device
 
 _READ = 64 << 10
-_ANSWER_TIMEOUT = 30.0  # seconds
-_SAVE_TIMEOUT = 30.0
+_BACKLOG_PAUSE = 0.05
+_SAVE_TIMEOUT = 30.0  # seconds, as the others
 _LOAD_TIMEOUT = 10.0
 _UNPLUG_TIMEOUT = 10.0  # for the guest to let a disk go
 
@@ -51,8 +52,8 @@ class Monitor:
     async def __aenter__(self) -> Monitor:
         self._sock.setblocking(False)
         try:
-            await asyncio.get_running_loop().sock_connect(self._sock, str(self._path))
-        except OSError as error:
+            await self._connect()
+        except (OSError, TimeoutError) as error:
             self._sock.close()
             raise Unavailable(f"QEMU's monitor cannot be reached: {error}") from error
         try:
@@ -61,6 +62,15 @@ class Monitor:
             self._sock.close()
             raise
         return self
+
+    async def _connect(self) -> None:
+        """A full backlog says "later" on a unix socket, which an event loop takes for "in progress"."""
+        async with asyncio.timeout(deadlines.MONITOR):
+            while True:
+                try:
+                    return self._sock.connect(str(self._path))
+                except BlockingIOError:
+                    await asyncio.sleep(_BACKLOG_PAUSE)
 
     async def __aexit__(self, *_: object) -> None:
         self._sock.close()
@@ -74,7 +84,7 @@ class Monitor:
     async def execute_all(self, commands: Sequence[Command]) -> list[Any]:
         """All at once, without a wait between them; `execute` says what is raised."""
         try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT):
+            async with asyncio.timeout(deadlines.MONITOR):
                 for command in commands:
                     await self._send(command)
                 answers = [await self._answer() for _ in commands]

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Virtual machines that stand still: every verb ends within its deadline, and so do the daemon's start and end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Daemon, alive, launched, wait_for
+
+MARGIN = 3.0  # seconds that a loaded host may add
+
+
+@pytest.fixture(scope="module")
+def hyper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with launched(tmp_path_factory.mktemp("wedged") / "root") as daemon:
+        daemon.ctl("pull", "-q", "builtin:busybox")
+        yield daemon
+        daemon.remove_all()
+
+
+@pytest.fixture
+def wedged(hyper: Daemon) -> Iterator[Callable[[], tuple[str, int]]]:
+    """Containers whose QEMU is stopped: name and process."""
+    made: list[tuple[str, int]] = []
+
+    def make() -> tuple[str, int]:
+        name = f"w{len(made)}-{time.monotonic_ns()}"
+        hyper.ctl("run", "-d", "--name", name, "busybox", "sleep", "1000")
+        pid = machine_of(hyper, name)
+        os.kill(pid, signal.SIGSTOP)
+        made.append((name, pid))
+        return name, pid
+
+    yield make
+    hyper.ctl("rm", "-f", *(name for name, _ in made), check=False)
+
+
+def machine_of(hyper: Daemon, name: str) -> int:
+    id_ = hyper.out("inspect", "-f", "{{.id}}", name)
+    for found in (hyper.run / "pods").glob("*/pid"):
+        if found.parent.name in id_ or id_.startswith(found.parent.name):
+            return int(found.read_text().split()[0])
+    raise AssertionError(f"no machine of {name} ({id_}): {list((hyper.run / 'pods').iterdir())}")
+
+
+def timed(hyper: Daemon, *args: str | Path, within: float) -> subprocess.CompletedProcess[str]:
+    began = time.monotonic()
+    done = hyper.ctl(*args, check=False)
+    took = time.monotonic() - began
+    assert took < within + MARGIN, f"{args} took {took:.1f} s\n{done.stderr}"
+    return done
+
+
+def test_questions_fail_with_a_sentence(hyper: Daemon, wedged: Callable[[], tuple[str, int]], tmp_path: Path) -> None:
+    name, pid = wedged()
+    for args in (("top", name), ("stats", "--no-stream", name), ("exec", name, "true"), ("cp", f"{name}:/etc/hosts", tmp_path), ("pause", name)):
+        done = timed(hyper, *args, within=10)
+        assert done.returncode != 0 and "did not answer" in done.stderr, f"{args}: {done}"
+        assert "Traceback" not in done.stderr
+    for args in (("ps",), ("inspect", name), ("logs", name), ("version",)):
+        assert timed(hyper, *args, within=0.5).returncode == 0
+    os.kill(pid, signal.SIGCONT)  # nothing was broken by it
+    assert hyper.out("exec", name, "echo", "awake") == "awake"
+    assert "sleep" in hyper.out("top", name)
+
+
+@pytest.mark.parametrize(
+    ("args", "within"), [(("kill", "-s", "KILL"), 5), (("rm", "-f"), 5), (("stop", "-t", "3"), 8)], ids=["kill", "rm", "stop"]
+)
+def test_ended(hyper: Daemon, wedged: Callable[[], tuple[str, int]], args: tuple[str, ...], within: float) -> None:
+    name, pid = wedged()
+    assert timed(hyper, *args, name, within=within).returncode == 0
+    assert not alive(pid)
+
+
+def test_restarted(hyper: Daemon, wedged: Callable[[], tuple[str, int]]) -> None:
+    name, pid = wedged()
+    assert timed(hyper, "restart", "-t", "1", name, within=10).returncode == 0
+    assert not alive(pid) and hyper.out("exec", name, "echo", "again") == "again"
+
+
+def test_daemon_starts_and_ends(tmp_path: Path) -> None:
+    with launched(tmp_path / "root") as first:
+        first.ctl("pull", "-q", "builtin:busybox")
+        for name in ("well", "stopped", "killed"):
+            first.ctl("run", "-d", "--name", name, "busybox", "sleep", "1000")
+        first.ctl("run", "-d", "--name", "woken", "busybox", "sh", "-c", "sleep 1000")
+        pids = {n: machine_of(first, n) for n in ("well", "stopped", "killed", "woken")}
+        first.process.kill()
+        first.process.wait(10)
+        for name in ("stopped", "killed", "woken"):
+            os.kill(pids[name], signal.SIGSTOP)
+        began = time.monotonic()
+        with launched(first.root, run=first.run) as second:
+            assert time.monotonic() - began < 5 + MARGIN
+            assert second.out("exec", "well", "echo", "yes") == "yes"
+            assert timed(second, "kill", "-s", "KILL", "killed", within=5).returncode == 0
+            assert not alive(pids["killed"])
+            os.kill(pids["woken"], signal.SIGCONT)
+            wait_for(lambda: second.ctl("exec", "woken", "true", check=False).returncode == 0, "the one that was woken")
+            os.kill(pids["woken"], signal.SIGSTOP)
+            began = time.monotonic()
+            second.process.send_signal(signal.SIGTERM)
+            second.process.wait(60)
+            assert time.monotonic() - began < 10 + 10 + MARGIN
+            assert not any(map(alive, pids.values()))
+
+
+def test_second_signal_ends_at_once(tmp_path: Path) -> None:
+    with launched(tmp_path / "root") as daemon:
+        daemon.ctl("pull", "-q", "builtin:busybox")
+        daemon.ctl("run", "-d", "--stop-timeout", "100", "--name", "deaf", "busybox", "sh", "-c", "trap '' TERM; sleep 1000")
+        pid = machine_of(daemon, "deaf")
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: daemon.ctl("version", check=False).returncode != 0, "the end's beginning")
+        began = time.monotonic()
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.process.wait(30)
+        assert time.monotonic() - began < 3
+        wait_for(lambda: not alive(pid), "the machine's end", 5)
