@@ -60,7 +60,13 @@ def timed(hyper: Daemon, *args: str | Path, within: float) -> subprocess.Complet
 
 def test_questions_fail_with_a_sentence(hyper: Daemon, wedged: Callable[[], tuple[str, int]], tmp_path: Path) -> None:
     name, pid = wedged()
-    for args in (("top", name), ("stats", "--no-stream", name), ("exec", name, "true"), ("cp", f"{name}:/etc/hosts", tmp_path), ("pause", name)):
+    for args in (
+        ("top", name),
+        ("stats", "--no-stream", name),
+        ("exec", name, "true"),
+        ("cp", f"{name}:/etc/hosts", tmp_path),
+        ("pause", name),
+    ):
         done = timed(hyper, *args, within=10)
         assert done.returncode != 0 and "did not answer" in done.stderr, f"{args}: {done}"
         assert "Traceback" not in done.stderr

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import Conflict, InvalidArgument, InvalidState
+from ..errors import Conflict, DeadlineExceeded, InvalidArgument, InvalidState, Unavailable
 from ..images.layout import StoredImage
 from ..images.store import ImageStore
 from ..model import ids
@@ -85,6 +85,9 @@ class Containers:
         """:raise InvalidState: when the container does not run."""
         self._check_awake(container)
         runtime = self.life(container).runtime
+        if runtime is None and self._machines.is_late(container.pod):
+            raise Unavailable(f"the virtual machine of container {container.name} has not answered since hyperd was started",
+                              hint="wait, or end it with `hyperctl kill -s KILL` or `rm -f`")  # fmt: skip
         if runtime is None or container.state.status not in (ContainerStatus.RUNNING, ContainerStatus.PAUSED):
             raise InvalidState(f"container {container.name} is not running", hint=f"start it with `hyperctl start {container.name}`")
         return runtime
@@ -197,6 +200,7 @@ class Containers:
                 raise Conflict(f"container {container.name} is {status}", hint="stop it first, or use --force")
             if starting or container.state.status in ALIVE:
                 life.stop_requested.set()
+                await self._machines.give_up(container.pod)
                 await self.runs.give_up_start(container)
                 await self.runs.end(container)
                 await self.runs.settled(life)
@@ -293,8 +297,12 @@ class Containers:
         """Signal, wait, kill; False when it did not run. `timeout` in seconds."""
         container = self._registry.container(key)
         self._check_awake(container)
+        if self._machines.is_late(container.pod):
+            self.life(container).stop_requested.set()
+            return await self._machines.give_up(container.pod)
         if container.state.status is ContainerStatus.PAUSED:
-            await self.unpause(container.id)
+            with contextlib.suppress(DeadlineExceeded):  # it ends all the same
+                await self.unpause(container.id)
         return await self.runs.stop(self._registry.container(container.id), timeout)
 
     async def restart(self, key: str, timeout: int | None = None) -> None:
@@ -308,6 +316,10 @@ class Containers:
         container = self._registry.container(key)
         number = parse_signal(signal)
         if number in (_SIGKILL, container.process.stop_signal) and await self.runs.give_up_start(container):
+            return
+        if number == _SIGKILL and self._machines.is_late(container.pod):
+            self.life(container).stop_requested.set()
+            await self._machines.give_up(container.pod)
             return
         runtime = self.runtime(container)
         if number in (_SIGKILL, container.process.stop_signal):

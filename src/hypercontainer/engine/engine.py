@@ -30,7 +30,7 @@ from ..volumes.disks import BlockVolumes
 from ..volumes.scratch import ScratchDisks
 from . import doctor, leftovers, resolve
 from .archive import Archives
-from .containers import Containers
+from .containers import ALIVE, Containers
 from .disk_watch import DiskWatch
 from .events import Events
 from .execs import Execs
@@ -133,6 +133,14 @@ class Engine:
         await tasks.end([self._watching] if self._watching else [])
         await self.networks.close()
         self.registry.journal.close()
+
+    def longest_grace(self) -> float:
+        """Seconds that what runs may take to end."""
+        return max((c.spec.stop_timeout for c in self.registry.containers() if c.state.status in ALIVE), default=0)
+
+    def abandon(self) -> None:
+        """End all machines at once, without a word to anybody; the next daemon settles their records."""
+        self.driver.sweep(self.settings.paths.run / "pods", set())
 
     # -- what joins several services ------------------------------------------------
 

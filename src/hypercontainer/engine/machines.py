@@ -17,6 +17,7 @@ import msgspec
 from ..errors import Conflict, HyperError, InvalidState, Unavailable
 from ..model import ids
 from ..model.status import Container, Pod, PodStatus
+from ..sys import deadlines, tasks
 from ..sys.spans import span
 from .events import Events
 from .life import PodLife
@@ -39,6 +40,7 @@ class Machines:
         self._events = events
         self._driver = driver
         self._lives: dict[str, PodLife] = {}
+        self._late: dict[str, asyncio.Task[None]] = {}  # pods whose machines do not answer since the daemon's start
 
     def life(self, pod_id: str) -> PodLife:
         return self._lives.setdefault(pod_id, PodLife())
@@ -72,6 +74,8 @@ class Machines:
         :raise Conflict: a port or a volume is taken. :raise Unavailable: it does not boot.
         """
         life = self.life(pod_id)
+        if (late := self._late.get(pod_id)) and late is not asyncio.current_task():
+            await asyncio.wait({late})
         while True:
             async with life.lock:
                 runtime = life.runtime
@@ -206,6 +210,7 @@ class Machines:
 
     async def down(self, pod_id: str, *, clean: bool = True) -> None:
         """End the machine, whoever uses it. Idempotent."""
+        await self.give_up(pod_id)
         life = self.life(pod_id)
         async with life.lock:
             if life.runtime:
@@ -231,11 +236,32 @@ class Machines:
         self.save(pod.id, runtime)
         life.watch = asyncio.create_task(self._watch(pod.id, life, runtime))
 
+    # -- machines that do not answer when the daemon starts -----------------------------
+
+    def expect(self, pod_id: str, task: asyncio.Task[None]) -> None:
+        """The daemon goes on, while this task waits for a pod's machine further."""
+        self._late[pod_id] = task
+        task.add_done_callback(lambda _: self._late.pop(pod_id, None))
+
+    def is_late(self, pod_id: str) -> bool:
+        return pod_id in self._late
+
+    async def give_up(self, pod_id: str) -> bool:
+        """End a machine that is waited for; its records are settled then. False when there is none."""
+        task = self._late.get(pod_id)
+        if task is None or task is asyncio.current_task():
+            return False
+        if machine := self._provisioner.left_behind(self._registry.pod(pod_id)):
+            await machine.kill()
+        await asyncio.wait({task}, timeout=deadlines.DEATH)
+        return True
+
     def forget(self, pod_id: str) -> None:
         self._lives.pop(pod_id, None)
 
     async def leave(self) -> None:
         """Let the VMs run on without us."""
+        await tasks.end(list(self._late.values()))
         for life in self._lives.values():
             if life.watch:
                 life.watch.cancel()

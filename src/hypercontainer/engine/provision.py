@@ -53,6 +53,7 @@ from .services import firewall_batch
 from .streams import Hub
 
 log = logging.getLogger(__name__)
+_STALE = 2  # connections that a backlog of one holds
 _RECONNECT = (0.5, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds that each attempt may take
 
 
@@ -271,25 +272,43 @@ class Provisioner:
         if vm is None:
             return None
         directory = Path(vm.directory)
-        machine = self._driver.attach(directory, vm.pid, vm.pid_started, vm.accelerator)
+        machine = self.left_behind(pod)
         if machine is None:
             remove_tree(directory)
             return None
-        paused = pod.status is PodStatus.PAUSED
-        if paused:  # or it would not answer
-            await machine.resume()
-        session = await _reconnect(machine, bytes.fromhex(vm.token))
-        if paused and session:
-            await machine.pause()
+        session = await self._wake(machine, bytes.fromhex(vm.token), paused=pod.status is PodStatus.PAUSED)
         if session is None:
             log.warning("pod %s: its VM does not answer and is ended: %s", pod.name, machine.last_words())
             await machine.kill()
             remove_tree(directory)
             return None
+        session.disown_all(keep=set(vm.processes.values()))  # execs, and what else was the earlier daemon's
         return Runtime(
             machine, session, directory, cards=dict(vm.cards), disks=set(vm.disks), names=dict(vm.disk_names), volumes=dict(vm.volumes),
             built=set(vm.built), processes=dict(vm.processes),
         )  # fmt: skip
+
+    def left_behind(self, pod: Pod) -> Machine | None:
+        """The machine that an earlier daemon left to this pod, whatever it does."""
+        vm = pod.vm
+        return self._driver.attach(Path(vm.directory), vm.pid, vm.pid_started, vm.accelerator) if vm else None
+
+    @staticmethod
+    async def _wake(machine: Machine, token: bytes, *, paused: bool) -> GuestSession | None:
+        """Its session; None when it does not answer."""
+        session = None
+        try:
+            if paused:  # or it would not answer
+                await machine.resume()
+            session = await _reconnect(machine, token)
+            if paused and session:
+                await machine.pause()
+        except HyperError as error:
+            log.warning("a virtual machine does not wake up: %s", error)
+            if session:
+                session.close()
+            return None
+        return session
 
 
 def _sysctls(pod: Pod) -> dict[str, str]:
@@ -303,16 +322,26 @@ async def _reconnect(machine: Machine, token: bytes) -> GuestSession | None:
     A guest that was writing at the moment when its connection broke leaves
     QEMU's port throttled for good (virtio-console.c, flush_buf); closing
     another connection resets it. So the first attempts are short.
+
+    A hypervisor that stood still takes up, when it goes on, the connections
+    that were given up in the meantime, as many as its backlog holds (two): each
+    of them may have moved the guest to the next token.
     """
-    for patience in _RECONNECT:
-        for candidate in (token, next_token(token)):
-            until = asyncio.get_running_loop().time() + patience
+    chain = [token]
+    for _ in range(_STALE + 1):
+        chain.append(next_token(chain[-1]))
+    for attempt, patience in enumerate(_RECONNECT):
+        for candidate in chain if attempt > 1 else chain[:2]:
             try:
-                return await GuestSession.open(machine.connect(), candidate, timeout=patience)
+                sock = machine.connect()
             except HyperError as error:
                 log.debug("reconnecting: %s", error)
-            with contextlib.suppress(TimeoutError):  # it may have refused at once, and take some time to come to itself
-                async with asyncio.timeout_at(until):
-                    await machine.wait()
+                with contextlib.suppress(TimeoutError):  # it stands still, or it is gone
+                    await asyncio.wait_for(machine.wait(), patience)
                     return None
+                continue
+            try:
+                return await GuestSession.open(sock, candidate, timeout=patience)
+            except HyperError as error:
+                log.debug("reconnecting: %s", error)
     return None

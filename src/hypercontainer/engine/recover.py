@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ..errors import HyperError
 from ..model import ids
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
+from ..sys import deadlines
 from .containers import ALIVE, Containers
 from .machines import Machines
 from .networks import Networks
@@ -38,7 +39,13 @@ async def recover(
     unread = {aside.pod for aside in registry.set_aside}
     found = [p for p in registry.pods() if p.id not in unread]
     parts = Recovery(registry, containers, machines, pods, networks, provisioner)
-    await asyncio.gather(*(guarded(f"pod {p.name} is not recovered", parts.pod(p)) for p in found))
+    work = {p.id: asyncio.create_task(guarded(f"pod {p.name} is not recovered", parts.pod(p))) for p in found}
+    if work:
+        await asyncio.wait(work.values(), timeout=deadlines.RECOVER)
+    for pod in found:
+        if not work[pod.id].done():
+            log.warning("pod %s: its virtual machine does not answer yet", pod.name)
+            machines.expect(pod.id, work[pod.id])
     for id_ in registry.unfinished:
         await guarded(f"what was half made as {id_} is not ended", pods.undo(id_))
     for pod in registry.pods():
@@ -102,8 +109,8 @@ class Recovery:
         elif runtime is not None:
             self.machines.save(pod.id, runtime)
             await self.machines.release(pod.id, runtime, "recovery")
-        elif any(_starts_by_itself(c) for c in members):
-            self.pods.bring_back(pod.id, [c for c in members if _starts_by_itself(c)])
+        elif back := [c for c in members if _starts_by_itself(c) and not self.containers.life(c).stop_requested.is_set()]:
+            self.pods.bring_back(pod.id, back)
 
 
 def _starts_by_itself(container: Container) -> bool:

@@ -19,7 +19,6 @@ from ..sys import deadlines
 from ..sys.files import remove_tree
 
 
-
 @dataclass
 class Runtime:
     """A pod's running VM."""

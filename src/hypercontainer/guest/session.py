@@ -178,7 +178,12 @@ class GuestSession(asyncio.Protocol):
         await self.request(Type.CONTAINER_DELETE, [(Tag.ID, id_)], deadlines.WORK)
 
     async def freeze_container(self, id_: str, frozen: bool) -> None:
-        await self.request(Type.CONTAINER_FREEZE, [(Tag.ID, id_), (Tag.FREEZE, int(frozen))])
+        try:
+            await self.request(Type.CONTAINER_FREEZE, [(Tag.ID, id_), (Tag.FREEZE, int(frozen))])
+        except (asyncio.CancelledError, DeadlineExceeded):  # when it gets to it, nobody wants it any more
+            if self.state is State.RUNNING:
+                self.send_frame(Type.CONTAINER_FREEZE, self._new_id(), encode_attrs([(Tag.ID, id_), (Tag.FREEZE, int(not frozen))]))
+            raise
 
     async def start(self, process: GuestProcess, sink: Sink) -> GuestProcessHandle:
         """Start a process; its output goes to `sink` from the first byte.
@@ -239,10 +244,16 @@ class GuestSession(asyncio.Protocol):
             self._processes.pop(id_, None)
             return
         orphan = GuestProcessHandle(self, id_, _Nothing())
-        orphan.exited.add_done_callback(lambda f: f.cancelled() or f.exception() or self._forget(id_))
+        orphan.exited.add_done_callback(lambda f: None if f.cancelled() or f.exception() else self._forget(id_))
         self._processes[id_] = orphan
         self.send_frame(Type.PROCESS_SIGNAL, self._new_id(), encode_attrs([(Tag.ID, id_), (Tag.SIGNAL, signal.SIGKILL), (Tag.ALL, 0)]))
         orphan.open_windows()
+
+    def disown_all(self, keep: set[int]) -> None:
+        """All processes of earlier connections but those to keep."""
+        for known in self.hello.processes if self.hello else ():
+            if known.id not in keep:
+                (self._forget if known.exit else self.disown)(known.id)
 
     def _forget(self, id_: int) -> None:
         self._processes.pop(id_, None)

@@ -29,6 +29,7 @@ from ..guest import initramfs
 from ..hypervisor.driver import MachineConfig
 from ..hypervisor.qemu.driver import QemuDriver
 from ..kernel.locate import Kernel, locate
+from ..sys import deadlines
 from ..sys.files import no_space
 from .config import Config, default_run
 
@@ -169,12 +170,37 @@ async def serve(config: Config, ready_fd: int | None) -> None:
             os.close(ready_fd)
         # So that the first container does not wait for it.
         probe = asyncio.create_task(_look_at_host(engine))
-        received = await _signal()
+        signals = _signals()
+        received = await signals.get()
         log.info("%s: ending", received.name)
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
+        keep_running = config.live_restore or received is signal.SIGHUP
+        if not await _end(runner, engine, signals, keep_running=keep_running):
+            config.socket_path.unlink(missing_ok=True)
+            if not keep_running:
+                engine.abandon()
+            logging.shutdown()
+            os._exit(1)  # whatever holds a thread
+
+
+async def _end(runner: web.AppRunner, engine: Engine, signals: asyncio.Queue[signal.Signals], *, keep_running: bool) -> bool:
+    """False when it took too long, or another signal came."""
+
+    async def close() -> None:
         await runner.cleanup()
-        await engine.close(keep_running=config.live_restore or received is signal.SIGHUP)
+        await engine.close(keep_running=keep_running)
+
+    limit = deadlines.STOP + (0 if keep_running else engine.longest_grace())
+    ending, again = asyncio.create_task(close()), asyncio.create_task(signals.get())
+    await asyncio.wait({ending, again}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+    if ending.done():
+        again.cancel()
+        await ending
+        return True
+    why = f"{again.result().name} again" if again.done() else f"it has not ended within {limit:g} s"
+    log.warning("%s: ending at once%s", why, "" if keep_running else ", with all virtual machines")
+    return False
 
 
 async def _look_at_host(engine: Engine) -> None:
@@ -184,14 +210,9 @@ async def _look_at_host(engine: Engine) -> None:
         await asyncio.to_thread(initramfs.tsc_khz)
 
 
-async def _signal() -> signal.Signals:
-    loop = asyncio.get_running_loop()
-    received: asyncio.Future[signal.Signals] = loop.create_future()
-
-    def take(sig: signal.Signals) -> None:
-        if not received.done():
-            received.set_result(sig)
-
+def _signals() -> asyncio.Queue[signal.Signals]:
+    """Those that end us, as they come."""
+    received: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(sig, take, sig)
-    return await received
+        asyncio.get_running_loop().add_signal_handler(sig, received.put_nowait, sig)
+    return received

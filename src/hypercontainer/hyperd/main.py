@@ -51,7 +51,7 @@ def main(config_file: Path | None, ready_fd: int | None, **overrides: Any) -> No
     """The HyperContainer daemon: runs container images as virtual machines.
 
     SIGTERM and SIGINT stop all containers first; SIGHUP leaves them running
-    for the next hyperd to take up.
+    for the next hyperd to take up. A second signal ends it at once.
     """
     # Imported here: --help and --version answer at once.
     from .config import load

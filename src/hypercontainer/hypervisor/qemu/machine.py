@@ -106,7 +106,9 @@ class QemuMachine:
             async with asyncio.timeout(deadlines.MONITOR), self._monitor() as monitor:
                 await monitor.execute(command)
         except TimeoutError:
-            raise Unavailable(f"QEMU did not answer {command!r} within {deadlines.MONITOR:g} s", hint="`hyperctl kill -s KILL` and `rm -f` end it") from None
+            raise Unavailable(
+                f"QEMU did not answer {command!r} within {deadlines.MONITOR:g} s", hint="`hyperctl kill -s KILL` and `rm -f` end it"
+            ) from None
 
     async def stalled(self) -> bool:
         # https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html, RunState

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes of others: whether they live, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.hypervisor.qemu.machine import CONSOLE, QemuMachine
+from hypercontainer.sys import process
+
+# Its first thread ends; another one goes on, and says so when it sees that.
+_LEADERLESS = """
+import ctypes, threading, time
+def stay():
+    while open("/proc/self/stat").read().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    print("leaderless", flush=True)
+    time.sleep(1000)
+threading.Thread(target=stay, daemon=True).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.fixture
+def leaderless() -> Iterator[subprocess.Popen[str]]:
+    child = subprocess.Popen([sys.executable, "-c", _LEADERLESS], stdout=subprocess.PIPE, text=True)
+    assert child.stdout and child.stdout.readline() == "leaderless\n"
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait(10)
+        child.stdout.close()
+
+
+def test_without_a_first_thread_it_lives(leaderless: subprocess.Popen[str]) -> None:
+    assert process.start_time(leaderless.pid) != 0
+
+
+async def test_without_a_first_thread_it_is_killed(leaderless: subprocess.Popen[str], tmp_path: Path) -> None:
+    machine = QemuMachine(tmp_path, leaderless.pid, process.start_time(leaderless.pid), "tcg")
+    assert machine.alive
+    await asyncio.wait_for(machine.kill(), 5)
+    assert not machine.alive
+    leaderless.returncode = -9  # the machine has reaped it
+
+
+def test_ended_but_not_reaped_it_is_gone() -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert process.start_time(child.pid) == 0
+    child.wait()
+
+
+def test_last_words_of_a_long_console(tmp_path: Path) -> None:
+    with open(tmp_path / CONSOLE, "wb") as f:
+        f.truncate(1 << 40)  # sparse
+        f.seek(0, os.SEEK_END)
+        f.write(b"\nKernel panic\n")
+    assert "Kernel panic" in QemuMachine(tmp_path, 0, 1, "tcg").last_words()
