@@ -19,6 +19,7 @@ from ...sys import process, users
 from ...sys.files import remove_tree, sealed_copy
 from ..driver import AnyNetwork, Capabilities, Disk, MachineConfig, NineP, UserNetwork, VirtioFs
 from . import command, devices
+from .formats import check_image
 from .machine import CHANNEL, CONSOLE, LOG, MONITOR, PIDFILE, QemuMachine
 from .ports import check_port_free
 from .probe import Prober
@@ -180,6 +181,11 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> com
         stack.callback(os.close, fd)
         return fd
 
+    def disk(of: Disk) -> int:
+        fd = opened(of.path, os.O_RDONLY if of.read_only else os.O_RDWR)
+        check_image(fd, of.format, of.path)
+        return fd
+
     def in_memory(text: str) -> int:
         fd = os.memfd_create("key", os.MFD_CLOEXEC)  # the command line is for all to read
         stack.callback(os.close, fd)
@@ -203,11 +209,7 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> com
         channel=listening(CHANNEL),
         monitor=listening(MONITOR),
         console=opened(config.directory / CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-        disks=tuple(
-            opened(d.path, os.O_RDONLY if d.read_only else os.O_RDWR) if isinstance(d, Disk) else in_memory(d.keyring)
-            for d in config.disks
-            if isinstance(d, Disk) or d.keyring
-        ),
+        disks=tuple(disk(d) if isinstance(d, Disk) else in_memory(d.keyring) for d in config.disks if isinstance(d, Disk) or d.keyring),
         others=tuple([n.fd for n in config.networks if not isinstance(n, UserNetwork)])
         + ((config.share.socket,) if isinstance(config.share, VirtioFs) else ())
         + ((config.memory_file,) if config.memory_file is not None else ()),

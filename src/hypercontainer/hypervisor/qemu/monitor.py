@@ -24,6 +24,7 @@ from ...errors import Conflict, InvalidState, Unavailable
 from ...sys import deadlines
 from ..driver import AnyDisk, Disk
 from .devices import FDSET_EXCHANGED, block_node, disk_device
+from .formats import check_image
 
 _READ = 64 << 10
 _BACKLOG_PAUSE = 0.05
@@ -240,6 +241,7 @@ class Monitor:
 def _opened(disk: Disk) -> Iterator[int]:
     fd = os.open(disk.path, (os.O_RDONLY if disk.read_only else os.O_RDWR) | os.O_CLOEXEC)
     try:
+        check_image(fd, disk.format, disk.path)
         yield fd
     finally:
         os.close(fd)
