@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pool is filled though starts never pause; a paused container's health is not looked at; a check's output is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hypercontainer.engine import builtins, health
+from hypercontainer.engine.events import Events
+from hypercontainer.engine.factory.pool import Pool
+from hypercontainer.engine.factory.shapes import Kind, Shape
+from hypercontainer.guest.process import GuestProcessHandle
+from hypercontainer.model.specs import HealthCheck
+from hypercontainer.model.status import ContainerStatus, HealthRecord, PodStatus
+from hypercontainer.protocol.messages import ExitStatus, GuestProcess
+
+
+async def test_starts_that_follow_closely_do_not_starve_the_pool() -> None:
+    made = asyncio.Event()
+
+    async def make(kind: Kind) -> Any:
+        made.set()
+        await asyncio.Event().wait()
+
+    pool, kind = Pool(1 << 30, make), Kind(Shape(1, 64 << 20, "none"))
+
+    async def start_again_and_again() -> None:
+        while True:
+            with pool.foreground(kind):
+                await asyncio.sleep(0.02)
+
+    starts = asyncio.create_task(start_again_and_again())
+    try:
+        await asyncio.wait_for(made.wait(), 10)
+    finally:
+        starts.cancel()
+        await asyncio.gather(starts, return_exceptions=True)
+        await pool.close()
+
+
+class Paused:
+    """A registry of one container, and its pod."""
+
+    def __init__(self, container: ContainerStatus, pod: PodStatus) -> None:
+        self._container = SimpleNamespace(id="c", pod="p", name="c", state=SimpleNamespace(status=container, health=None))
+        self._pod = SimpleNamespace(id="p", status=pod)
+
+    def container(self, key: str) -> Any:
+        return self._container
+
+    def pod(self, key: str) -> Any:
+        return self._pod
+
+
+@pytest.mark.parametrize(
+    ("container", "pod", "probed"),
+    [
+        (ContainerStatus.RUNNING, PodStatus.RUNNING, True),
+        (ContainerStatus.PAUSED, PodStatus.RUNNING, False),
+        (ContainerStatus.RUNNING, PodStatus.PAUSED, False),
+    ],
+)
+async def test_what_is_paused_is_not_probed(
+    container: ContainerStatus, pod: PodStatus, probed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes = 0
+
+    async def fails(*_: object) -> HealthRecord:
+        nonlocal probes
+        probes += 1
+        return HealthRecord(started_at="", ended_at="", exit_code=1, output="")
+
+    replaced = asyncio.Event()
+
+    async def replace(_: object) -> None:
+        replaced.set()
+
+    monkeypatch.setattr(health, "_probe", fails)
+    registry: Any = Paused(container, pod)
+    monitor = health.HealthMonitor(registry, Events(), replace)
+    check = HealthCheck(command=["false"], interval=0.001, start_period=0, retries=2)
+    one = registry.container("c")
+    one.health, one.spec = None, SimpleNamespace(liveness=check)
+    (loop,) = monitor.checks(one, SimpleNamespace())  # type: ignore[arg-type]
+    task = asyncio.create_task(loop)
+    try:
+        if probed:
+            await asyncio.wait_for(replaced.wait(), 5)
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+        assert (probes > 0, replaced.is_set()) == (probed, probed)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class Chatty:
+    """A session whose process prints a lot."""
+
+    def send_frame(self, type_: int, id_: int, body: bytes) -> None: ...
+
+    async def resize(self, handle: GuestProcessHandle, rows: int, columns: int) -> None: ...
+
+    async def release(self, handle: GuestProcessHandle) -> None: ...
+
+    async def start(self, process: GuestProcess, hub: Any) -> GuestProcessHandle:
+        handle = GuestProcessHandle(self, 1, hub)
+        for _ in range(100):
+            hub.write(1, b"x" * 1000)
+        for stream in (1, 2):
+            hub.end(stream)
+        handle.set_exit(ExitStatus(code=0, signal=0, oom=False))
+        return handle
+
+
+async def test_of_a_checks_output_the_beginning_is_kept() -> None:
+    session: Any = Chatty()
+    done = await builtins.run_process(session, GuestProcess(args=("x",)), keep=4096)
+    assert done.output == b"x" * 4096
