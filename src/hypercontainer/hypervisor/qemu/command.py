@@ -89,7 +89,7 @@ def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Desc
     memory = memory_options(config, fds)
     return [
         binary,
-        "-name", f"hyper-{config.name},process=hyper-{config.name[:9]}",
+        "-name", f"hyper-{devices.escaped(config.name)},process=hyper-{devices.escaped(config.name[:9])}",
         *machine_options(accelerator, memory_backend=isinstance(config.share, VirtioFs) or bool(memory)),
         "-smp", str(config.vcpus),
         "-m", f"{config.memory // MIB}M",

@@ -53,9 +53,14 @@ def disk_device(disk: AnyDisk, node: str, *, scsi: bool) -> dict[str, Any]:
     return {**driver, "id": f"dev-{disk.serial}", "drive": node, "serial": disk.serial, "write-cache": "off" if through else "auto"}
 
 
+def escaped(value: object) -> str:
+    """A value in one of QEMU's option strings: a comma would begin the next option, so it is doubled."""
+    return str(value).replace(",", ",,")
+
+
 def _device_option(arguments: dict[str, Any]) -> str:
     driver = arguments["driver"]
-    return ",".join([driver, *(f"{k}={v}" for k, v in arguments.items() if k != "driver")])
+    return ",".join([driver, *(f"{k}={escaped(v)}" for k, v in arguments.items() if k != "driver")])
 
 
 def disk_options(config: MachineConfig, fds: tuple[int, ...]) -> list[str]:
@@ -81,13 +86,13 @@ def network_options(networks: tuple[AnyNetwork, ...]) -> list[str]:
     options: list[str] = []
     for index, network in enumerate(networks):
         if isinstance(network, UserNetwork):
-            forwards = "".join(f",hostfwd={forward(p.protocol, p.host_ip, p.host_port, p.container_port)}" for p in network.ports)
+            forwards = "".join(f",hostfwd={escaped(forward(p.protocol, p.host_ip, p.host_port, p.container_port))}" for p in network.ports)
             options += ["-netdev", f"user,id=net{index},ipv6=off{forwards}"]
         elif isinstance(network, StreamNetwork):
             options += ["-netdev", f"stream,id=net{index},server=off,addr.type=fd,addr.str={network.fd}"]
         else:
             options += ["-netdev", f"tap,id=net{index},fd={network.fd}"]
-        options += ["-device", f"virtio-net-device,netdev=net{index},mac={network.mac}"]
+        options += ["-device", f"virtio-net-device,netdev=net{index},mac={escaped(network.mac)}"]
     return options
 
 
@@ -100,14 +105,14 @@ def share_options(config: MachineConfig) -> list[str]:
     """The directory tree of the host that the pod's volumes are taken from."""
     share = config.share
     if isinstance(share, NineP):
-        return ["-fsdev", f"local,id=share,path={share.path},security_model={share.security_model},multidevs=remap",
-                "-device", f"virtio-9p-device,fsdev=share,mount_tag={share.tag}"]  # fmt: skip
+        return ["-fsdev", f"local,id=share,path={escaped(share.path)},security_model={share.security_model},multidevs=remap",
+                "-device", f"virtio-9p-device,fsdev=share,mount_tag={escaped(share.tag)}"]  # fmt: skip
     if isinstance(share, VirtioFs):
         # The daemon reads the guest's memory, and speaks virtio 1 only.
         return ["-object", f"memory-backend-memfd,id=mem,size={config.memory},share=on",
                 "-global", "virtio-mmio.force-legacy=false",
                 "-chardev", f"socket,id=share,fd={share.socket}",
-                "-device", f"vhost-user-fs-device,chardev=share,tag={share.tag}"]  # fmt: skip
+                "-device", f"vhost-user-fs-device,chardev=share,tag={escaped(share.tag)}"]  # fmt: skip
     return []
 
 
