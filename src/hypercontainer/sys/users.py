@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 
 _COUNT = 1 << 24
@@ -12,5 +14,17 @@ OPEN = range(FENCED.stop, FENCED.stop + _COUNT)
 
 
 def pick(*, fenced: bool = True) -> int:
-    """One of them, which probably nobody has."""
-    return secrets.choice(FENCED if fenced else OPEN)
+    """One of them as which no process of this host runs; a process must be started as it before another is asked for."""
+    taken = _in_use()
+    while (uid := secrets.choice(FENCED if fenced else OPEN)) in taken:
+        pass
+    return uid
+
+
+def _in_use() -> set[int]:
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with contextlib.suppress(OSError):  # it may have ended
+                found.add(os.stat(f"/proc/{name}").st_uid)
+    return found

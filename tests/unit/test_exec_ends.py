@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An exec whose output ends in the moment of its start has an end; its user number is nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hypercontainer.engine import execs, resolve
+from hypercontainer.engine.events import Events
+from hypercontainer.guest.process import GuestProcessHandle
+from hypercontainer.model.specs import ExecSpec
+from hypercontainer.model.status import ContainerStatus
+from hypercontainer.protocol.messages import ExitStatus, GuestProcess
+from hypercontainer.sys import users
+
+
+class Session:
+    """Knows one process."""
+
+    def send_frame(self, type_: int, id_: int, body: bytes) -> None: ...
+
+    async def resize(self, handle: GuestProcessHandle, rows: int, columns: int) -> None: ...
+
+    async def release(self, handle: GuestProcessHandle) -> None: ...
+
+    async def start(self, process: GuestProcess, hub: Any) -> GuestProcessHandle:
+        return GuestProcessHandle(self, 1, hub)
+
+
+async def test_output_that_ends_before_it_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "exec_process", lambda *_: GuestProcess(args=("x",)))
+    container = SimpleNamespace(id="c", name="c", state=SimpleNamespace(status=ContainerStatus.RUNNING))
+    registry: Any = SimpleNamespace(container=lambda _: container)
+    containers: Any = SimpleNamespace(runtime=lambda _: SimpleNamespace(session=Session()))
+    service = execs.Execs(registry, containers, Events())
+    exec_ = service.create("c", ExecSpec(command=["x"]))
+    await service.start(exec_)  # nothing is waited for: the task that watches it has not begun
+    handle = exec_.hub.handle
+    assert handle is not None
+    exec_.hub.end(1)
+    exec_.hub.end(2)
+    handle.drained.set()
+    handle.set_exit(ExitStatus(code=3))
+    await asyncio.wait_for(exec_.ended.wait(), 5)
+    assert exec_.exit_code == 3 and not exec_.info().running
+
+
+def test_no_two_processes_have_one_user_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "FENCED", range(100, 103))
+    monkeypatch.setattr(users, "_in_use", lambda: {100, 102})
+    assert {users.pick() for _ in range(20)} == {101}
