@@ -47,6 +47,13 @@ def make_layout(directory: Path, add: str | None) -> Path:
     return layout
 
 
+def emptied(root: Path) -> Path:
+    """A root whose database lost all that it held."""
+    (root / "containers" / ("0" * 64)).mkdir(parents=True)
+    (root / "state.db").touch()
+    return root
+
+
 def bad_podfiles(directory: Path, **words: str) -> Path:
     directory.mkdir()
     for path in (Path(__file__).parents[1] / "podfiles-bad").iterdir():
@@ -86,6 +93,7 @@ def broken(registry: Registry, nginx_layout: Path, tmp_path_factory: pytest.Temp
             "EMPTY": empty[:12],
             "BADCONFIG": str(tmp / "config.toml"),
             "NEWROOT": str(tmp / "newroot"),
+            "EMPTIED": str(emptied(tmp / "emptied")),
             "ROOT": str(shared.root),
             "RUN": str(tmp / "run"),
             "PODS": str(bad_podfiles(tmp / "pods", REGISTRY=registry.address, TAKEN=str(taken.getsockname()[1]))),

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.vm.conftest import machines
 
-from .conftest import Daemon, launched, wait_for
+from .conftest import BIN, DEADLINE, Daemon, launched, wait_for
 
 KILLS = int(os.environ.get("HYPER_TEST_KILLS", "10"))
 
@@ -45,3 +47,36 @@ def test_output_is_whole_over_kills_in_a_row(tmp_path: Path, sig: signal.Signals
             assert len(lines) > seen and lines == [f"line {n}" for n in range(len(lines))]
             daemon.ctl("rm", "counter")
             wait_for(lambda: machines(Path(run)) == [], "the end of the VM")
+
+
+def _busy(daemon: Daemon, n: int) -> list[subprocess.Popen[bytes]]:
+    """Clients that start, run and remove at once."""
+    work = (
+        ("run", "--rm", "busybox", "true"), ("run", "-d", "--name", f"stays{n}", "busybox", "sleep", "1000"),
+        ("run", "--rm", "--network", "none", "busybox", "sleep", "1000"), ("rm", "-f", f"stays{n - 1}"),
+        ("run", "--rm", "-m", "64m", "busybox", "true"),
+    )  # fmt: skip
+    null = subprocess.DEVNULL
+    return [subprocess.Popen([BIN / "hyperctl", *w], env=daemon.environment, stdin=null, stdout=null, stderr=null) for w in work]
+
+
+def test_kills_at_any_instant_leave_nothing_without_an_owner(tmp_path: Path) -> None:
+    """Machines that were about to start, wait in the pool or end; records and files that were half made, or half removed."""
+    with tempfile.TemporaryDirectory(prefix="hye") as run:
+        for n in range(KILLS):
+            with launched(tmp_path / "root", run=Path(run)) as daemon:
+                if n == 0:
+                    daemon.ctl("pull", "-q", "builtin:busybox")
+                clients = _busy(daemon, n)
+                deadline = time.monotonic() + 0.1 * (n % 15)  # another instant each time
+                wait_for(lambda: time.monotonic() > deadline, "the instant")  # noqa: B023
+                daemon.stop(signal.SIGKILL)
+                for client in clients:
+                    client.wait(DEADLINE)
+        with launched(tmp_path / "root", run=Path(run)) as daemon:
+            daemon.world.check()
+            listed = daemon.out("ps", "-a", "--format", "{{.Names}} {{.Status}}").splitlines()
+            assert listed and not [line for line in listed if "Created" in line], listed  # each was to be started
+            daemon.remove_all()
+            daemon.world.check()
+        assert machines(Path(run), factory=True) == []

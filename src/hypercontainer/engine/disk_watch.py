@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from ..errors import HyperError
@@ -32,9 +32,14 @@ class DiskWatch:
     """Looks at the space, and wakes who slept for want of it."""
 
     def __init__(
-        self, root: Path, running: Running, events: Events, *, free: Callable[[Path], int] | None = None, interval: float = _INTERVAL
-    ) -> None:
-        """`running` are the pods that have a machine; `free` tells bytes of a path's file system; `interval` is in seconds."""
+        self, root: Path, running: Running, events: Events, *, free: Callable[[Path], int] | None = None, interval: float = _INTERVAL,
+        drain: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:  # fmt: skip
+        """`running` are the pods that have a machine; `free` tells bytes of a path's file system; `interval` is in seconds.
+
+        `drain` ends machines that wait for a pod: on a full disk they stand still too, and take space.
+        """
+        self._drain = drain
         self._free = free or free_bytes
         self._root = root
         self._running = running
@@ -53,6 +58,8 @@ class DiskWatch:
 
     async def look(self) -> None:
         """Once; no failure of one machine keeps it from the others."""
+        if self._drain and self._free(self._root) < LOW:
+            await self._drain()
         pods = list(self._running())
         suspects = {p.id for p, _ in pods} if self._suspects is None else self._suspects
         low = {p.id for p, _ in pods if any(self._free(place) < LOW for place in self._places(p))}

@@ -108,7 +108,7 @@ class Engine:
         self.execs = Execs(self.registry, self.containers, self.events)
         self.archives = Archives(self.registry, self.containers, machines)
         self.monitor = Monitor(self.registry, self.containers, machines)
-        self._disk_watch = DiskWatch(paths.root, machines.running, self.events)
+        self._disk_watch = DiskWatch(paths.root, machines.running, self.events, drain=self.factory.pool.drain)
         self._watching: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
