@@ -90,3 +90,20 @@ def test_a_host_without_a_default_route(tmp_path: Path, interface: bool) -> None
             daemon.remove_all()
     finally:
         subprocess.run(["ip", "netns", "del", host], check=True)
+
+
+def test_links_are_those_of_the_daemons_namespace(tmp_path: Path) -> None:
+    """A daemon that shares its mounts, and so /sys, with another network namespace has its own bridges and taps."""
+    with (
+        namespaces("-sys") as host,
+        launched(tmp_path / "root", "--network", "bridge", prefix=("nsenter", f"--net=/run/netns/{host}")) as daemon,
+    ):
+        daemon.ctl("pull", "-q", "builtin:busybox")
+        world = World(host, daemon)
+        daemon.ctl("network", "create", "n")
+        daemon.ctl("run", "-d", "--name", "one", "--network", "n", "busybox", *SERVE)
+        daemon.ctl("run", "-d", "--name", "two", "--network", "n", "--isolation", "fresh", "busybox", *SERVE)
+        assert " 0% packet loss" in world.sh("one", "ping -c 1 -W 5 two")
+        daemon.remove_all()
+        daemon.ctl("network", "rm", "n")
+        assert "hy-" not in subprocess.run(["ip", "-n", host, "-br", "link"], capture_output=True, text=True, check=True).stdout
