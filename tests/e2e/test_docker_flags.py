@@ -15,7 +15,19 @@ __all__ = ["pods"]
 def test_flags_on_a_machine(hyper: Daemon) -> None:
     script = "cat /etc/hosts; echo oops >&2; echo pid $$"
     done = hyper.ctl(
-        "run", "--rm=true", "--init", "-a", "stdout", "--add-host", "here:host-gateway", "--userns=host", "busybox", "sh", "-c", script
+        "run",
+        "--rm=true",
+        "--init",
+        "-a",
+        "stdout",
+        "--network",
+        "user:host-loopback",
+        "--add-host",
+        "here:host-gateway",
+        "busybox",
+        "sh",
+        "-c",
+        script,
     )
     (line,) = [line for line in done.stdout.splitlines() if line.split()[1:] == ["here"]]
     assert line.split()[0].count(".") == 3 and "oops" not in done.stderr and "oops" not in done.stdout
