@@ -65,6 +65,17 @@ async def test_what_happened_on_a_full_disk_is_known_at_once_and_written_later(t
     again.close()
 
 
+def test_what_is_refused_is_no_trouble_afterwards(tmp_path: Path) -> None:
+    registry = Registry(Database(tmp_path / "state.db"))
+    limit = fill(registry)
+    with pytest.raises(NoSpace):
+        registry.create(msgspec.structs.replace(container("b", "new"), hostname=LONG))
+    assert registry.journal.trouble == "" and registry.journal.pending == 0
+    registry.journal.database._db.execute(f"PRAGMA max_page_count={limit}")
+    registry.create(msgspec.structs.replace(container("b", "new"), hostname=LONG))
+    registry.journal.close()
+
+
 async def test_names_that_change_hands_while_the_disk_is_full(tmp_path: Path) -> None:
     registry = Registry(Database(tmp_path / "state.db"))
     registry.create(container("a", "one"))

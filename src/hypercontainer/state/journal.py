@@ -50,7 +50,8 @@ class Journal:
         try:
             self.database.commit([*self._pending, *changes])
         except HyperError as error:
-            self._failed(error)
+            if self._pending:
+                self._failed(error)
             raise
         self._written()
 
@@ -77,7 +78,7 @@ class Journal:
         if not self.trouble:
             log.error("records are kept in memory only until the database can be written: %s", error)
         self.trouble = str(error)
-        if self._timer is None and self._pending:
+        if self._timer is None:
             try:
                 self._timer = asyncio.get_running_loop().call_later(_RETRY, self._again)
             except RuntimeError:  # without a loop there is nobody to wait; `close` tries once more
