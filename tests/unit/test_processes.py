@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hypercontainer.hypervisor.qemu.machine import CONSOLE, QemuMachine
+from hypercontainer.hypervisor.qemu.machine import CONSOLE_FILE, QemuMachine
 from hypercontainer.sys import process
 
 # Its first thread ends; another one goes on, and says so when it sees that.
@@ -60,7 +60,7 @@ def test_ended_but_not_reaped_it_is_gone() -> None:
 
 
 def test_last_words_of_a_long_console(tmp_path: Path) -> None:
-    with open(tmp_path / CONSOLE, "wb") as f:
+    with open(tmp_path / CONSOLE_FILE, "wb") as f:
         f.truncate(1 << 40)  # sparse
         f.seek(0, os.SEEK_END)
         f.write(b"\nKernel panic\n")

@@ -267,6 +267,7 @@ class Machines:
                 life.watch.cancel()
             if life.runtime:
                 life.runtime.session.close()
+                life.runtime.machine.detach()
         await asyncio.gather(*(life.watch for life in self._lives.values() if life.watch), return_exceptions=True)
 
 

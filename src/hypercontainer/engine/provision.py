@@ -297,6 +297,7 @@ class Provisioner:
     async def _wake(machine: Machine, token: bytes, *, paused: bool) -> GuestSession | None:
         """Its session; None when it does not answer."""
         session = None
+        machine.listen()
         try:
             if paused:  # or it would not answer
                 await machine.resume()
@@ -308,6 +309,9 @@ class Provisioner:
             if session:
                 session.close()
             return None
+        except asyncio.CancelledError:
+            machine.detach()
+            raise
         return session
 
 

@@ -165,6 +165,12 @@ class Machine(Protocol):
     async def kill(self) -> None:
         """End the machine at once and free what it held; idempotent."""
 
+    def listen(self) -> None:
+        """Keep the end of what the guest writes to its console from here on, for `last_words`; one that was launched does."""
+
+    def detach(self) -> None:
+        """Let it go on without us; another daemon attaches to it. Idempotent."""
+
     async def pause(self) -> None: ...
 
     async def resume(self) -> None: ...

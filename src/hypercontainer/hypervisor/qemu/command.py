@@ -22,7 +22,7 @@ class Descriptors:
     boot: tuple[int, ...]  # the kernel and its initramfs; of a snapshot the memory and the state
     channel: int  # listening socket of the guest channel
     monitor: int  # listening socket of QMP
-    console: int
+    console: int  # listening socket of the serial port
     disks: tuple[int, ...] = ()
     others: tuple[int, ...] = ()  # of taps, of the shared directory's daemon, of a memory file
 
@@ -100,8 +100,7 @@ def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Desc
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         *memory,
         *boot_options(config, accelerator, fds, tsc_khz),
-        "-add-fd", f"fd={fds.console},set={devices.FDSET_CONSOLE}",
-        "-chardev", f"file,id=console,path=/dev/fdset/{devices.FDSET_CONSOLE},append=on",
+        "-chardev", f"socket,id=console,fd={fds.console},server=on,wait=off",
         "-serial", "chardev:console",
         "-device", "virtio-serial-device,max_ports=2",
         "-chardev", f"socket,id=guest,fd={fds.channel},server=on,wait=off",

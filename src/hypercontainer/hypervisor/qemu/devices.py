@@ -15,8 +15,7 @@ from ..driver import AnyDisk, AnyNetwork, Disk, MachineConfig, NineP, RbdDisk, S
 
 PLACES = 8  # virtio-mmio transports of microvm without ACPI
 SCSI = "scsi"
-FDSET_DISKS = 0  # fdset numbers: disks count from here, the console has a far one
-FDSET_CONSOLE = 1000
+FDSET_DISKS = 0  # fdset numbers: disks count from here
 FDSET_EXCHANGED = 2000  # disks that replace others count from here
 # https://www.qemu.org/docs/master/system/qemu-manpage.html, -drive cache=
 _CACHE: dict[str, dict[str, bool]] = {

@@ -93,6 +93,7 @@ class QemuDriver:
                 )
             state = fds.boot[1]
         machine = QemuMachine(config.directory, child.pid, process.start_time(child.pid), accelerator)
+        machine.listen()
         (config.directory / PIDFILE).write_text(f"{machine.pid} {machine.pid_started}")
         # The machine reaps by pidfd; Popen must not warn about a child that it believes to run.
         child.returncode = 0
@@ -208,7 +209,7 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> com
         boot=boot,
         channel=listening(CHANNEL),
         monitor=listening(MONITOR),
-        console=opened(config.directory / CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+        console=listening(CONSOLE),
         disks=tuple(disk(d) if isinstance(d, Disk) else in_memory(d.keyring) for d in config.disks if isinstance(d, Disk) or d.keyring),
         others=tuple([n.fd for n in config.networks if not isinstance(n, UserNetwork)])
         + ((config.share.socket,) if isinstance(config.share, VirtioFs) else ())

@@ -18,11 +18,13 @@ from ...model.specs import PortMapping
 from ...sys import deadlines, process
 from ..driver import AnyDisk, Disk
 from . import devices
+from .console import Console
 from .monitor import Monitor
 from .ports import check_port_free
 
 log = logging.getLogger(__name__)
-CHANNEL, MONITOR, CONSOLE, LOG, PIDFILE = "guest.sock", "qmp.sock", "console.log", "qemu.log", "pid"
+CHANNEL, MONITOR, CONSOLE, LOG, PIDFILE = "guest.sock", "qmp.sock", "console.sock", "qemu.log", "pid"
+CONSOLE_FILE = "console.log"  # of machines that an earlier version launched, which stored all of it
 SERVER_LOG = "server.log"  # of whoever serves shared directories
 _TAIL = 2000  # bytes of the logs that are read for an error message
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\x20-\x7e]")
@@ -37,6 +39,7 @@ class QemuMachine:
         self.accelerator = accelerator
         self._directory = directory
         self._nodes: dict[str, str] = {}  # serial number of a disk -> node of the file behind it, where that was exchanged
+        self._console = Console()
         self._gone: asyncio.Future[None] | None = None
 
     @property
@@ -87,10 +90,18 @@ class QemuMachine:
 
     async def kill(self) -> None:
         process.kill(self.pid, self.pid_started, signal.SIGKILL)
+        self._console.tail()
+        self._console.close()
         try:
             await asyncio.wait_for(self.wait(), deadlines.DEATH)
         except TimeoutError:
             log.error("process %d, a virtual machine, was killed and has not ended: the kernel keeps it, perhaps for a disk", self.pid)
+
+    def listen(self) -> None:
+        self._console.open(self._directory / CONSOLE)
+
+    def detach(self) -> None:
+        self._console.close()
 
     def _monitor(self) -> Monitor:
         return Monitor(self._directory / MONITOR)
@@ -156,12 +167,13 @@ class QemuMachine:
             await monitor.human(f"hostfwd_remove net0 {_forward(port).partition('-:')[0]}")
 
     def last_words(self) -> str:
-        words = []
-        for name in (SERVER_LOG, LOG, CONSOLE) if not self.alive else (LOG, CONSOLE):
+        texts = []
+        for name in (SERVER_LOG, LOG, CONSOLE_FILE) if not self.alive else (LOG, CONSOLE_FILE):
             with contextlib.suppress(OSError):
-                text = _tail(self._directory / name).decode(errors="replace")
-                lines = [line for line in _ANSI.sub("", text).splitlines() if line.strip()]
-                words += lines[-4:]
+                texts.append(_tail(self._directory / name))
+        words = []
+        for text in (*texts, self._console.tail()[-_TAIL:]):
+            words += [line for line in _ANSI.sub("", text.decode(errors="replace")).splitlines() if line.strip()][-4:]
         return "; ".join(words)
 
 
