@@ -181,6 +181,8 @@ enum hp_tag {
 	HP_T_REHEARSAL = 85,     /* n  1: kill it at its first system call with an effect */
 	HP_T_DEVICES = 86,       /* n  1: the container may open any device, not just those of Docker's list */
 	HP_T_SECCOMP = 87,       /* n  enum hp_seccomp; absent: unconfined */
+	HP_T_STDOUT_BEGIN = 88,  /* n  HELLO: offset of the first byte that is kept */
+	HP_T_STDERR_BEGIN = 89,  /* n */
 };
 
 enum hp_error {

@@ -274,6 +274,8 @@ void process_put_all(struct buffer *b)
 		put_u64(b, HP_T_PID, p->pod_pid);
 		put_u64(b, HP_T_STDIN_ACK, p->in.ring.end);
 		put_u64(b, HP_T_STDIN_EOF, p->in.eof || p->in.closed);
+		put_u64(b, HP_T_STDOUT_BEGIN, p->out.ring.start);
+		put_u64(b, HP_T_STDERR_BEGIN, p->err.ring.start);
 		if (p->exited)
 			put_exit(b, p);
 		nest_end(b, start);

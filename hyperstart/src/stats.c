@@ -115,7 +115,8 @@ static uint64_t pod_pid_of(uint64_t pid)
 	return read_file(AT_FDCWD, path, status, sizeof status) < 0 ? 0 : pod_pid(status, "NSpid:");
 }
 
-static void put_process(struct buffer *b, uint64_t pid, const char *container)
+/* The arguments are cut after `most` bytes. */
+static void put_process(struct buffer *b, uint64_t pid, const char *container, size_t most)
 {
 	char path[64], status[2048], stat_line[1024], cmd[1024], name[64] = "";
 	unsigned long long utime = 0, stime = 0, start_ticks = 0;
@@ -142,6 +143,8 @@ static void put_process(struct buffer *b, uint64_t pid, const char *container)
 		sscanf(status, "Name: %63s", name);
 		snprintf(cmd, sizeof cmd, "[%s]", name);
 	}
+	if (most < sizeof cmd)
+		cmd[most] = 0;
 	start = nest_begin(b, HP_T_PROCESS);
 	put_u64(b, HP_T_PID, pod_pid(status, "NSpid:"));
 	put_u64(b, HP_T_PPID, pod_pid_of(pod_pid(status, "PPid:")));
@@ -153,21 +156,46 @@ static void put_process(struct buffer *b, uint64_t pid, const char *container)
 	nest_end(b, start);
 }
 
+/* Bytes of a listed process besides its arguments. */
+#define PROCESS_SIZE 160
+
+static char *pids_of(const struct container *c)
+{
+	static char pids[64 << 10];
+
+	return read_file(c->cgroup, "cgroup.procs", pids, sizeof pids) < 0 ? NULL : pids;
+}
+
+/* How long arguments may be so that all processes fit into one frame. */
+static size_t argument_size(const struct container *only)
+{
+	size_t n = 2;
+
+	for (const struct container *c = container_first(); c; c = c->next) {
+		const char *p = only && c != only ? NULL : pids_of(c);
+
+		for (; p && *p; p++)
+			n += *p == '\n';
+	}
+	n = (HP_FRAME_MAX - HP_FRAME_HEADER) / n;
+	return n > PROCESS_SIZE ? n - PROCESS_SIZE : 0;
+}
+
 void process_list_answer(uint32_t id, const struct container *only)
 {
 	struct buffer *b = channel_control();
 	size_t start = frame_begin(b, HP_REPLY, id);
+	size_t most = argument_size(only);
 
 	if (!only && pod_init_pid())
-		put_process(b, (uint64_t)pod_init_pid(), "");
+		put_process(b, (uint64_t)pod_init_pid(), "", most);
 	for (const struct container *c = container_first(); c; c = c->next) {
-		char pids[16384];
-		char *save = NULL;
+		char *pids = only && c != only ? NULL : pids_of(c), *save = NULL;
 
-		if ((only && c != only) || read_file(c->cgroup, "cgroup.procs", pids, sizeof pids) < 0)
-			continue;
-		for (char *p = strtok_r(pids, "\n", &save); p; p = strtok_r(NULL, "\n", &save))
-			put_process(b, strtoull(p, NULL, 10), c->id);
+		for (char *p = pids ? strtok_r(pids, "\n", &save) : NULL; p; p = strtok_r(NULL, "\n", &save))
+			/* Processes that began since they were counted. */
+			if (b->len - start < HP_FRAME_MAX - PROCESS_SIZE - most)
+				put_process(b, strtoull(p, NULL, 10), c->id, most);
 	}
 	frame_end(b, start);
 }

@@ -33,6 +33,7 @@ class Sink:
         self.data = {1: bytearray(), 2: bytearray()}
         self.ended: set[int] = set()
         self.accept = True
+        self.missing = {1: 0, 2: 0}
 
     def write(self, stream: int, data: bytes) -> int:
         self.data[stream] += data
@@ -40,6 +41,11 @@ class Sink:
 
     def end(self, stream: int) -> None:
         self.ended.add(stream)
+
+    def exited(self) -> None: ...
+
+    def lost(self, stream: int, count: int) -> None:
+        self.missing[stream] += count
 
 
 class Guest:

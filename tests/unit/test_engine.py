@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypercontainer.engine import logs, resolve
+from hypercontainer.engine.log_read import LogReader
 from hypercontainer.engine.registry import Registry
 from hypercontainer.engine.streams import Hub
 from hypercontainer.errors import Conflict, InvalidArgument, NotFound, Unavailable
@@ -135,11 +136,12 @@ def test_rotation_keeps_the_newest(tmp_path: Path) -> None:
 def test_follower_crosses_rotations(tmp_path: Path) -> None:
     log = writer(tmp_path, max_size=500, max_files=3)
     log.write(1, b"before\n")
-    follower = logs.Follower(log.path)
+    follower = LogReader(log.path, at_end=True)
     seen = []
     for n in range(30):
         log.write(1, b"line %d\n" % n)
-        seen += [r.log for r in follower.read()]
+        while (records := follower.read()) is not None or follower.turn():
+            seen += [r.log for r in records or []]
     assert seen == [f"line {n}\n" for n in range(30)]
     follower.close()
     log.close()

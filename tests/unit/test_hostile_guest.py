@@ -42,8 +42,11 @@ class Nothing:
         self.size += len(data)
         return 0
 
-    def end(self, stream: int) -> None:
-        pass
+    def end(self, stream: int) -> None: ...
+
+    def exited(self) -> None: ...
+
+    def lost(self, stream: int, count: int) -> None: ...
 
 
 class Guest:
@@ -187,6 +190,30 @@ async def test_a_guest_that_asks_and_never_reads_is_left() -> None:
             handle.stdin.write(bytes(STDIN_RING))
             session.data_received(encode_frame(Type.WINDOW, 3, encode_window(Window(0, at, at + STDIN_RING, closed=False))))
         assert session.closed.is_set()
+
+
+async def test_what_comes_with_the_hello_is_not_lost() -> None:
+    """Credit for stdin, and the exit, of a process that the host has not adopted yet: both come once."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    guest = Guest(ours)
+    opening = loop.create_task(GuestSession.open(theirs, TOKEN, timeout=5))
+    asked = await guest.frame(Type.HELLO)
+    hello = encode_frame(Type.REPLY, asked.id, encode_attrs([*HELLO, (Tag.PROCESS, KNOWN)]))
+    window = encode_frame(Type.WINDOW, 3, encode_window(Window(0, 10, 10 + STDIN_RING, closed=False)))
+    ended = encode_frame(Type.EXITED, 3, encode_attrs([(Tag.CODE, 5)]))
+    await guest.say(TOKEN + hello + window)
+    session = await opening
+    session.data_received(ended)
+    handle = session.adopt(3, Nothing(), (0, 0))
+    assert handle is not None
+    assert (await asyncio.wait_for(handle.exited, 5)).code == 5
+    await asyncio.wait_for(handle.write_stdin(b"input"), 5)
+    assert decode_data((await asyncio.wait_for(guest.frame(Type.DATA), 5)).body).payload == b"input"
+    session.close()
+    ours.close()
 
 
 def test_credit_for_input_is_what_a_guest_has_room_for() -> None:

@@ -114,19 +114,17 @@ async def stats(c: Context) -> ContainerStats:
 
 async def logs(c: Context) -> web.StreamResponse:
     container = c.engine.registry.container(c.id)
-    records = c.engine.logs(
-        container.id,
-        tail=c.number("tail"),
-        since=c.text("since"),
-        until=c.text("until"),
-        follow=c.flag("follow"),
-    )
+    found = c.engine.logs(
+        container.id, tail=c.number("tail"), since=c.text("since"), until=c.text("until"), follow=c.flag("follow")
+    )  # fmt: skip
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(c.request)
+    encode = msgspec.json.Encoder().encode
     with contextlib.suppress(ConnectionError):
-        async for batch in records:
-            if batch:
-                await response.write(b"".join(msgspec.json.encode(r) + b"\n" for r in batch))
+        async with contextlib.aclosing(found) as records:  # a reader that leaves lets go of the files
+            async for batch in records:
+                if batch:  # one at a time: the next is read when this one is on its way
+                    await response.write(b"".join(encode(r) + b"\n" for r in batch))
         await response.write_eof()
     return response
 
@@ -159,7 +157,11 @@ async def _converse(
             return response
         await asyncio.wait({copy_in, copy_out}, return_when=asyncio.FIRST_COMPLETED)
         if copy_out.done() and not copy_out.exception():
-            await stream.send_status(await finish())
+            ended = await finish()
+            if reader.lost:
+                why = f"{reader.lost} bytes of output are not shown: they were not read in time; `hyperctl logs` has them if there is a log"
+                ended = msgspec.structs.replace(ended, message="; ".join(filter(None, (ended.message, why))))
+            await stream.send_status(ended)
     finally:
         reader.close()
         for task in (copy_in, copy_out):

@@ -32,7 +32,7 @@ from ..volumes.scratch import ScratchDisks
 from . import environment, health, resolve
 from .events import Events
 from .life import LOST_EXIT_CODE, Life
-from .logs import LogWriter
+from .logs import KeepNothing, Log, LogWriter
 from .machines import Machines, check_awake
 from .networks import Networks
 from .paths import Paths
@@ -74,10 +74,10 @@ class Containers:
             life = self._lives[container.id] = Life(Hub(lambda: self._log(container)))
         return life
 
-    def _log(self, container: Container) -> LogWriter | None:
+    def _log(self, container: Container) -> Log:
         options = container.spec.log
         if options.driver == "none":
-            return None
+            return KeepNothing(self._paths.container(container.id) / "offsets")
         size, files = self._log_limits
         return LogWriter(Path(container.log_path), max_size=options.max_size or size, max_files=options.max_files or files)
 
@@ -258,7 +258,7 @@ class Containers:
     def _farewell(self, container: Container) -> None:
         life = self._lives.pop(container.id, None)
         if life:
-            life.hub.finish()
+            life.hub.discard()
             life.removed.set()
             life.stopped.set()
         self.runs.tell("destroy", container)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from .factory.factory import Factory, FactorySettings
 from .factory.parts import Parts
 from .factory.shapes import Shape
 from .fetch import fetch_all
-from .logs import Follower, LogRecord, read
+from .log_read import LogReader, LogRecord
 from .machines import Machines
 from .monitor import Monitor
 from .networks import Networks, NetworkSettings
@@ -154,23 +154,27 @@ class Engine:
 
         return progress, told()
 
-    async def logs(self, key: str, *, tail: int | None, since: str, until: str, follow: bool) -> AsyncIterator[list[LogRecord]]:
+    async def logs(self, key: str, *, tail: int | None, since: str, until: str, follow: bool) -> AsyncGenerator[list[LogRecord], None]:
         """A container's log; with `follow` also what is added until the container ends."""
         container = self.registry.container(key)
-        path = Path(container.log_path)
         life = self.containers.life(container)
-        follower = Follower(path)  # no await until the past is read: nothing is lost or doubled
+        reader = LogReader(Path(container.log_path), since=since, until=until, at_end=tail == 0)
         try:
-            yield read(path, tail=tail, since=since, until=until)
-            while follow:
+            if tail:
+                await tasks.in_thread(lambda: reader.seek(tail))
+            while True:
                 changed, over = life.hub.changed, life.stopped.is_set() and not self._starts_again(container.id)
-                if records := follower.read():
+                while (records := await tasks.in_thread(reader.read)) is not None:
                     yield records
+                if not follow:
+                    return
+                if reader.turn():
+                    continue
                 if over:
                     return
                 await changed.wait()
         finally:
-            follower.close()
+            reader.close()
 
     def _starts_again(self, id_: str) -> bool:
         return self.registry.exists(id_) and self.registry.container(id_).state.status is ContainerStatus.RESTARTING

@@ -108,7 +108,7 @@ class Execs:
         """To its end. The hub may be through with its output, and with the handle, before this begins."""
         try:
             exec_.exit_code = (await handle.exited).shell_code
-            await handle.drained.wait()
+            await handle.drain()
             with contextlib.suppress(HyperError):
                 await session.release(handle)
         except HyperError:

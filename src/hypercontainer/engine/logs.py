@@ -6,19 +6,24 @@
 Beside it, `offsets` holds how many bytes of stdout and stderr are in the log,
 and how long the log was then: a daemon that comes back knows what to ask of
 the guest, and cuts off what one wrote that was killed before it said so.
+
+What cannot be written, because the disk is full, is kept: it does not count
+as safe, so the guest keeps it too and sends no more than a log may hold back.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import msgspec
 
 from ..model.ids import now
+from .log_read import LogRecord, read, rotated
+
+__all__ = ["KeepNothing", "Log", "LogRecord", "LogWriter", "read", "rotated"]
 
 _NAMES = {1: "stdout", 2: "stderr"}
 _OFFSETS = struct.Struct("<QQ")
@@ -28,26 +33,49 @@ _LINE_MAX = 16 << 10  # a longer line is split, as Docker does
 _encode = msgspec.json.Encoder().encode
 
 
-class LogRecord(msgspec.Struct, frozen=True):
-    """One line."""
+class Log(Protocol):
+    """What takes a process's output and says what of it is safe."""
 
-    log: str
-    stream: str
-    time: str
+    error: OSError | None  # why the last attempt to write failed
+
+    def offsets(self) -> tuple[int, int]: ...
+    def begin(self, offsets: tuple[int, int]) -> None: ...
+    def write(self, stream: int, data: bytes) -> int: ...
+    def flush(self, stream: int) -> int: ...
+    def lost(self, stream: int, count: int, why: str) -> None: ...
+    def close(self) -> None: ...
+
+    @property
+    def pending(self) -> int: ...
+
+
+def _offsets_path(log: Path) -> Path:
+    """Each log of a directory has its own."""
+    return log.with_name("offsets" if log.name == "container.log" else f"{log.name}.offsets")
 
 
 class LogWriter:
-    """Appends; rotates when the file is full."""
+    """Appends; rotates when the file is full. Nothing raises for want of space but the constructor and `begin`."""
 
     def __init__(self, path: Path, *, max_size: int, max_files: int) -> None:
         self.path = path
+        self.error: OSError | None = None
         self._max_size = max_size
         self._max_files = max_files
         self._pending = {1: b"", 2: b""}
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._fd = _append_to(path)
         self._size = os.fstat(self._fd).st_size
-        self._offset_fd = os.open(path.with_name("offsets"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            self._offset_fd = os.open(_offsets_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError:
+            os.close(self._fd)
+            raise
         self._offsets = [0, 0]
+
+    @property
+    def pending(self) -> int:
+        """Bytes that are not in the log yet."""
+        return sum(map(len, self._pending.values()))
 
     def offsets(self) -> tuple[int, int]:
         """Bytes of stdout and stderr that the log has, as an earlier daemon left them."""
@@ -81,53 +109,131 @@ class LogWriter:
 
     def write(self, stream: int, data: bytes) -> int:
         """Log whole lines; how many bytes of the stream became safe."""
-        held = self._pending[stream]
-        data = held + data
+        data = self._pending[stream] + data
         cut = data.rfind(b"\n") + 1
         while len(data) - cut >= _LINE_MAX:
             cut += _LINE_MAX
-        self._pending[stream] = data[cut:]
-        if cut:
-            self._append(stream, data[:cut])
-        return cut
+        done = cut if self._append(stream, data[:cut]) else 0
+        self._pending[stream] = data[done:]
+        return done
 
     def flush(self, stream: int) -> int:
-        """Log the unfinished last line."""
-        rest, self._pending[stream] = self._pending[stream], b""
-        if rest:
-            self._append(stream, rest)
+        """Log all, the unfinished last line too; how many bytes of the stream became safe."""
+        rest = self._pending[stream]
+        if not self._append(stream, rest):
+            return 0
+        self._pending[stream] = b""
         return len(rest)
 
-    def _append(self, stream: int, data: bytes) -> None:
-        tail = f',"stream":"{_NAMES[stream]}","time":"{now()}"}}\n'.encode()
-        lines, newline, last = data.decode("utf-8", "replace").rpartition("\n")
-        parts = [_records_of(lines + newline, tail)] if newline else []
-        for at in range(0, len(last), _LINE_MAX):
-            parts += [_HEAD, _encode(last[at : at + _LINE_MAX]), tail]
-        record = b"".join(parts)
+    def lost(self, stream: int, count: int, why: str) -> None:
+        """Say in the log that `count` bytes of a stream are not in it; they count as if they were."""
+        self._append(stream, f"[hyperd: {count} bytes of {_NAMES[stream]} are missing here: {why}]\n".encode(), count)
+
+    def _append(self, stream: int, data: bytes, count: int | None = None) -> bool:
+        """Write all of it, with its account, or nothing; `count` is what it counts as, its length if None."""
+        if not data:
+            return True
+        before = (self._fd, self._size, list(self._offsets))
+        try:
+            self._put(_record(stream, data))
+            self._offsets[stream - 1] += len(data) if count is None else count
+            self._account()
+        except OSError as error:
+            self.error = error
+            fd, self._size, self._offsets = before
+            if fd == self._fd:
+                _truncate(fd, self._size)
+            else:  # it was rotated before; the new file has nothing of it
+                self._size = 0
+                _truncate(self._fd, 0)
+            return False
+        self.error = None
+        return True
+
+    def _put(self, record: bytes) -> None:
         if self._size and self._size + len(record) > self._max_size:
             self._rotate()
         view = memoryview(record)
         while view:
             view = view[os.write(self._fd, view) :]
         self._size += len(record)
-        self._offsets[stream - 1] += len(data)
-        self._account()
 
     def _rotate(self) -> None:
-        files = rotated(self.path, self._max_files)
-        for older, newer in zip(files, files[1:], strict=False):
-            if newer.exists():
-                newer.replace(older)
+        """The new file is made first: where there is no space for it, all stays as it is."""
+        fresh = self.path.with_name(f"{self.path.name}.new")
+        fd = _append_to(fresh)
+        try:
+            files = rotated(self.path, self._max_files)
+            for older, newer in zip(files, files[1:], strict=False):
+                if newer.exists():
+                    newer.replace(older)
+            fresh.replace(self.path)
+        except OSError:
+            os.close(fd)
+            raise
         os.close(self._fd)
-        if self._max_files == 1:
-            self.path.unlink()
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self._size = 0
+        self._fd, self._size = fd, 0
+
+    def close(self) -> None:
+        """:raise nothing: descriptors of files have nothing left to say."""
+        os.close(self._fd)
+        os.close(self._offset_fd)
+
+
+class KeepNothing:
+    """For `--log-driver none`: all is safe at once, and counted, so that the next daemon knows where the output stands."""
+
+    def __init__(self, path: Path) -> None:
+        self.error: OSError | None = None
+        self.pending = 0
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._offsets = [0, 0]
+
+    def offsets(self) -> tuple[int, int]:
+        raw = os.pread(self._fd, _OFFSETS.size, 0)
+        return _OFFSETS.unpack(raw) if len(raw) == _OFFSETS.size else (0, 0)
+
+    def begin(self, offsets: tuple[int, int]) -> None:
+        self._offsets = list(offsets)
+        os.pwrite(self._fd, _OFFSETS.pack(*offsets), 0)
+
+    def write(self, stream: int, data: bytes) -> int:
+        self._offsets[stream - 1] += len(data)
+        try:
+            os.pwrite(self._fd, _OFFSETS.pack(*self._offsets), 0)
+        except OSError as error:  # the guest says where its output begins
+            self.error = error
+        return len(data)
+
+    def flush(self, stream: int) -> int:
+        return 0
+
+    def lost(self, stream: int, count: int, why: str) -> None:
+        self._offsets[stream - 1] += count
 
     def close(self) -> None:
         os.close(self._fd)
-        os.close(self._offset_fd)
+
+
+def _append_to(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+
+
+def _truncate(fd: int, size: int) -> None:
+    try:
+        os.ftruncate(fd, size)
+    except OSError:  # a torn line stays; readers skip it
+        os.lseek(fd, 0, os.SEEK_END)
+
+
+def _record(stream: int, data: bytes) -> bytes:
+    """A record for each line, and for each _LINE_MAX of an unfinished one."""
+    tail = f',"stream":"{_NAMES[stream]}","time":"{now()}"}}\n'.encode()
+    lines, newline, last = data.decode("utf-8", "replace").rpartition("\n")
+    parts = [_records_of(lines + newline, tail)] if newline else []
+    for at in range(0, len(last), _LINE_MAX):
+        parts += [_HEAD, _encode(last[at : at + _LINE_MAX]), tail]
+    return b"".join(parts)
 
 
 def _records_of(text: str, tail: bytes) -> bytes:
@@ -141,68 +247,3 @@ def _records_of(text: str, tail: bytes) -> bytes:
         return b"".join(_HEAD + _encode(line + "\n") + tail for line in text.split("\n")[:-1])
     end = b'\\n"' + tail
     return _HEAD + encoded[:-3].replace(b"\\n", end + _HEAD + b'"') + end
-
-
-def rotated(path: Path, max_files: int = 100) -> list[Path]:
-    """The log's files, oldest first; some may not exist."""
-    return [path.with_name(f"{path.name}.{n}") for n in range(max_files - 1, 0, -1)] + [path]
-
-
-def read(path: Path, *, tail: int | None = None, since: str = "", until: str = "") -> list[LogRecord]:
-    """Records of all rotated files, oldest first; the last `tail` of them."""
-    records = [r for f in rotated(path) if f.exists() for r in _records(f) if r.time >= since and (not until or r.time <= until)]
-    return records if tail is None else records[len(records) - tail :] if tail else []
-
-
-def _records(path: Path) -> Iterator[LogRecord]:
-    with open(path, "rb") as f:
-        yield from _decode(f)
-
-
-def _decode(f: BinaryIO) -> Iterator[LogRecord]:
-    decoder = msgspec.json.Decoder(LogRecord)
-    for line in f:
-        try:
-            yield decoder.decode(line)
-        except msgspec.DecodeError:
-            continue  # a line torn by a crash
-
-
-class Follower:
-    """New records of a log since its creation, across rotations."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO | None = None
-        self._rest = b""
-        if path.exists():
-            self._file = open(path, "rb")
-            self._file.seek(0, os.SEEK_END)
-
-    def read(self) -> list[LogRecord]:
-        """What was added since the last call."""
-        found: list[LogRecord] = []
-        while True:
-            if self._file is None:
-                if not self._path.exists():
-                    return found
-                self._file = open(self._path, "rb")
-            data = self._rest + self._file.read()
-            whole, _, self._rest = data.rpartition(b"\n")
-            decoder = msgspec.json.Decoder(LogRecord)
-            found += [decoder.decode(line) for line in whole.splitlines() if line]
-            if not self._rotated():
-                return found
-            self._file.close()
-            self._file = None
-
-    def _rotated(self) -> bool:
-        assert self._file is not None
-        try:
-            return os.fstat(self._file.fileno()).st_ino != self._path.stat().st_ino
-        except FileNotFoundError:
-            return False
-
-    def close(self) -> None:
-        if self._file:
-            self._file.close()

@@ -31,7 +31,6 @@ from .registry import Registry
 from .runtime import Runtime
 
 log = logging.getLogger(__name__)
-_DRAIN_TIMEOUT = 10.0  # seconds for the last output of a process that has ended
 _END_TIMEOUT = 2.0  # seconds for the end of a machine whose connection has ended, before it is killed
 _LEAVE_TIMEOUT = 5.0  # seconds for machines that end already when the daemon does
 _SIGKILL = 9
@@ -234,9 +233,8 @@ class Runs:
         try:
             status = await run.handle.exited
             tell_spans(run.handle.last_message)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(run.handle.drained.wait(), _DRAIN_TIMEOUT)
-            return {"exit_code": status.shell_code, "oom_killed": status.oom, "error": ""}
+            error = "" if await run.handle.drain() else "the end of its output did not come and is missing"
+            return {"exit_code": status.shell_code, "oom_killed": status.oom, "error": error}
         except Unavailable:
             with contextlib.suppress(TimeoutError):  # its last words come with its end
                 await asyncio.wait_for(run.runtime.machine.wait(), _END_TIMEOUT)

@@ -1,28 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process's output: into its log, and to everyone attached.
 
-Output is acknowledged to the guest when it is in the log and no attached
-reader is far behind; so a slow reader slows the process, and no memory grows.
+While a process runs, its output is acknowledged to the guest when it is in
+the log and no attached reader is far behind; so a slow reader slows the
+process, as a slow terminal does, and no memory grows. Once it has ended
+nobody is slowed any more: the log takes all that is left, and a reader as
+much as may wait for it; it is told how much it has missed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
+from ..errors import NoSpace
 from ..guest.process import GuestProcessHandle
-from .logs import LogWriter
+from .logs import Log
 
-_READER_LIMIT = 1 << 20  # bytes that may wait for one reader
+log = logging.getLogger(__name__)
+_READER_LIMIT = 1 << 20  # bytes that may wait for one reader before the process is slowed
+_LATE_LIMIT = 4 << 20  # bytes that may wait for one when the process has ended: what a guest can still hold, and more
+_CHUNK = 64 << 10  # bytes to which small pieces are joined
+_CHUNKS = 1024  # pieces that keep their order among the streams
+_RETRY = 1.0  # seconds between attempts to write to a full disk
+_RETRIES = 600  # attempts after the end of the process
 
 
 class Reader:
     """One attached client's view of the output."""
 
     def __init__(self, hub: Hub) -> None:
+        self.lost = 0  # bytes that came after the end and found no room
         self._hub = hub
-        self._chunks: deque[tuple[int, bytes]] = deque()
+        self._chunks: deque[tuple[int, bytearray]] = deque()
+        self._last: dict[int, bytearray] = {}  # of each stream, while it waits
         self._size = 0
         self._wake = asyncio.Event()
         self._ended = False
@@ -32,7 +45,16 @@ class Reader:
         return self._size > _READER_LIMIT
 
     def put(self, stream: int, data: bytes) -> None:
-        self._chunks.append((stream, data))
+        if self._hub.over and self._size + len(data) > _LATE_LIMIT:
+            self.lost += len(data)
+            return
+        last = self._last.get(stream)
+        newest = bool(self._chunks) and self._chunks[-1][1] is last
+        if last is not None and ((newest and len(last) < _CHUNK) or len(self._chunks) > _CHUNKS):
+            last += data  # a guest that sends byte by byte costs no more than another
+        else:
+            self._last[stream] = bytearray(data)
+            self._chunks.append((stream, self._last[stream]))
         self._size += len(data)
         self._wake.set()
 
@@ -45,7 +67,9 @@ class Reader:
         while True:
             while self._chunks:
                 stream, data = self._chunks.popleft()
-                yield stream, data
+                if self._last.get(stream) is data:
+                    del self._last[stream]
+                yield stream, bytes(data)
                 self._size -= len(data)
                 self._hub.caught_up()
             if self._ended:
@@ -60,26 +84,37 @@ class Reader:
 class Hub:
     """The sink of one process; lives as long as its container or exec."""
 
-    def __init__(self, log: Callable[[], LogWriter | None] | None = None) -> None:
+    def __init__(self, log: Callable[[], Log | None] | None = None) -> None:
         self.handle: GuestProcessHandle | None = None
         self.started = asyncio.Event()
         self.changed = asyncio.Event()  # pulsed at every write, for log followers
+        self.over = False  # the process has ended: nobody slows it any more
         self._make_log = log
-        self._log: LogWriter | None = None
+        self._log: Log | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._retries = 0  # since the process's end
         self._readers: set[Reader] = set()
         self._held = {1: 0, 2: 0}
         self._open: set[int] = set()
 
     def begin(self, *, resume: bool = False) -> tuple[int, int]:
-        """Before a process starts or is found again; the offsets to go on from."""
+        """Before a process starts or is found again; the offsets to go on from.
+
+        :raise NoSpace: when the log cannot be opened.
+        """
+        self._close_log()
         offsets = (0, 0)
-        if self._make_log:
-            self._log = self._make_log()
-        if self._log:
-            offsets = self._log.offsets() if resume else (0, 0)
-            self._log.begin(offsets)
+        try:
+            self._log = self._make_log() if self._make_log else None
+            if self._log:
+                offsets = self._log.offsets() if resume else (0, 0)
+                self._log.begin(offsets)
+        except OSError as error:
+            self._close_log()
+            raise NoSpace(f"the log cannot be written: {error.strerror or error}", hint="make room, or choose another log") from error
         self._held = {1: 0, 2: 0}
         self._open = {1, 2}
+        self.over = False
         return offsets
 
     def attach_process(self, handle: GuestProcessHandle) -> None:
@@ -98,7 +133,7 @@ class Hub:
     # -- Sink -------------------------------------------------------------------
 
     def write(self, stream: int, data: bytes) -> int:
-        safe = self._log.write(stream, data) if self._log else len(data)
+        safe = self._logged(stream, data) if self._log else len(data)
         for reader in self._readers:
             reader.put(stream, data)
         self.pulse()
@@ -106,6 +141,16 @@ class Hub:
             self._held[stream] += safe
             return 0
         return safe
+
+    def lost(self, stream: int, count: int) -> None:
+        """The guest no longer has `count` bytes, and the log does not have them."""
+        if self._log:
+            self._log.lost(stream, count, "the guest was told that they are safe")
+
+    def exited(self) -> None:
+        """What the guest still holds of the output may come now, whoever reads."""
+        self.over = True
+        self.caught_up()
 
     def end(self, stream: int) -> None:
         if self._log:
@@ -116,23 +161,75 @@ class Hub:
         if not self._open:
             self.finish()
 
-    # ---------------------------------------------------------------------------
+    # -- a log that cannot be written ---------------------------------------------
 
-    def finish(self) -> None:
-        """No more output comes: readers end, the log is closed. Idempotent."""
+    def _logged(self, stream: int, data: bytes) -> int:
+        assert self._log is not None
+        safe = self._log.write(stream, data)
+        if self._log.error:
+            self._try_later()
+        return safe
+
+    def _try_later(self) -> None:
+        if self._retry is None and self._log and self._log.error:
+            log.debug("a log cannot be written, and is tried again: %s", self._log.error)
+            self._retry = asyncio.get_running_loop().call_later(_RETRY, self._again)
+
+    def _again(self) -> None:
+        self._retry = None
+        if self._log is None:
+            return
+        ended = not self._open
+        for stream in (1, 2):
+            safe = self._log.flush(stream) if ended else self._log.write(stream, b"")
+            if safe and self.handle:
+                self.handle.acknowledge(stream, safe)
+        self.pulse()
+        self._retries += ended
+        if self._log.error and self._retries < _RETRIES:
+            self._try_later()
+        elif ended:
+            self._close_log()
+
+    def _close_log(self) -> None:
+        """What cannot be written by now is given up."""
+        if self._retry:
+            self._retry.cancel()
+            self._retry = None
         if self._log:
             for stream in (1, 2):
                 self._log.flush(stream)
+            if self._log.pending:
+                log.warning("the last %d bytes of an output are not in its log: %s", self._log.pending, self._log.error)
             self._log.close()
             self._log = None
+
+    # ---------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """No more output comes: readers end, the log is closed when all is in it. Idempotent."""
+        self._open.clear()
+        if self._log:
+            for stream in (1, 2):
+                self._log.flush(stream)
+            if self._log.error:
+                self._retries = 0
+                self._try_later()
+            else:
+                self._close_log()
         for reader in self._readers:
             reader.end()
         self.handle = None
         self.started.clear()
         self.pulse()
 
+    def discard(self) -> None:
+        """Its container is gone: there is no log to be written any more."""
+        self.finish()
+        self._close_log()
+
     def _congested(self) -> bool:
-        return any(r.behind for r in self._readers)
+        return not self.over and any(r.behind for r in self._readers)
 
     def caught_up(self) -> None:
         if not self._congested() and self.handle:

@@ -10,6 +10,9 @@ from ..protocol.constants import Type
 from ..protocol.messages import ExitStatus
 from ..protocol.streams import Data, Receiver, Sender, Window, encode_window
 
+DRAIN_PATIENCE = 10.0  # seconds without a byte of the last output of a process that has ended
+DRAIN_LONGEST = 60.0  # seconds for all of it
+
 
 class Sink(Protocol):
     """Where output goes. The engine's log and its attached clients implement it."""
@@ -22,6 +25,12 @@ class Sink(Protocol):
 
     def end(self, stream: int) -> None:
         """The stream has ended."""
+
+    def exited(self) -> None:
+        """The process has ended; what is left of its output comes, and shall not wait for anybody."""
+
+    def lost(self, stream: int, count: int) -> None:
+        """`count` bytes that an earlier connection did not bring are not in the guest any more."""
 
 
 class Wire(Protocol):
@@ -97,7 +106,21 @@ class GuestProcessHandle:
         self.last_message = told
         if not self.exited.done():
             self.exited.set_result(status)
+        self._sink.exited()
         self._stdin_room.set()
+
+    async def drain(self) -> bool:
+        """After the end: until all output has come; False when nothing more came for some seconds, or it never ended."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + DRAIN_LONGEST
+        while not self.drained.is_set():
+            received = sum(r.received for r in self._receivers.values())
+            try:
+                await asyncio.wait_for(self.drained.wait(), DRAIN_PATIENCE)
+            except TimeoutError:
+                if loop.time() > deadline or received == sum(r.received for r in self._receivers.values()):
+                    break
+        return all(r.eof for r in self._receivers.values())
 
     def fail(self, error: Exception) -> None:
         if not self.exited.done():

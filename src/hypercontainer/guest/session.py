@@ -54,6 +54,8 @@ from .process import GuestProcessHandle, Sink
 _ID_MAX = 2**32 - 1
 _UNREAD_MAX = 16 << 20  # bytes that may wait for a guest; one that keeps to its credits never comes near
 
+_EARLY_SIZE, _EARLY_MAX = 1 << 10, 4096  # bytes of a frame, frames: a guest has no more processes
+
 T = TypeVar("T")
 
 
@@ -93,6 +95,7 @@ class GuestSession(asyncio.Protocol):
         self._processes: dict[int, GuestProcessHandle] = {}
         self._next_id = 0
         self._earlier: frozenset[int] = frozenset()  # processes' numbers of earlier connections
+        self._early: dict[tuple[int, int], Frame] = {}  # by type and process: what came before `adopt` did
         self._why: Exception | None = None
 
     @classmethod
@@ -211,12 +214,17 @@ class GuestSession(asyncio.Protocol):
     def adopt(self, id_: int, sink: Sink, offsets: tuple[int, int]) -> GuestProcessHandle | None:
         """Take up a process of an earlier connection; None when the guest does not know it.
 
-        `offsets` say how many bytes of stdout and stderr are safe already.
+        `offsets` say how many bytes of stdout and stderr are safe already. Where
+        the guest keeps less than what follows them, its word holds, and the sink is told.
         """
         known = next((p for p in self.hello.processes if p.id == id_), None) if self.hello else None
         if known is None:
             return None
-        handle = GuestProcessHandle(self, id_, sink, offsets)
+        begins = tuple(max(have, begin) for have, begin in zip(offsets, known.output_begins, strict=True))
+        handle = GuestProcessHandle(self, id_, sink, (begins[0], begins[1]))
+        for stream, have, begin in zip((1, 2), offsets, begins, strict=True):
+            if begin > have:
+                sink.lost(stream, begin - have)
         handle.pid = known.pid
         handle.stdin.rewind(known.stdin_have)
         if known.stdin_eof:
@@ -224,6 +232,12 @@ class GuestSession(asyncio.Protocol):
         self._processes[id_] = handle
         if known.exit:
             handle.set_exit(known.exit)
+        for type_ in (Type.WINDOW, Type.EXITED):  # the guest said so right after HELLO
+            if early := self._early.pop((type_, id_), None):
+                try:
+                    self._dispatch(early)
+                except ProtocolError as error:
+                    self._break(error)
         handle.open_windows()
         return handle
 
@@ -316,6 +330,11 @@ class GuestSession(asyncio.Protocol):
         except ProtocolError as error:
             self._break(error)
 
+    def _keep_early(self, frame: Frame) -> None:
+        """Of a process that is not adopted yet, if it may be: a few small frames."""
+        if (self.hello is None or frame.id in self._earlier) and len(frame.body) <= _EARLY_SIZE and len(self._early) < _EARLY_MAX:
+            self._early[frame.type, frame.id] = frame
+
     def _dispatch(self, frame: Frame) -> None:
         if frame.type == Type.DATA:
             if handle := self._processes.get(frame.id):
@@ -323,8 +342,12 @@ class GuestSession(asyncio.Protocol):
         elif frame.type == Type.WINDOW:
             if handle := self._processes.get(frame.id):
                 handle.on_window(decode_window(frame.body))
+            else:
+                self._keep_early(frame)
         elif frame.type == Type.EXITED:
-            if handle := self._processes.get(frame.id):
+            if not (handle := self._processes.get(frame.id)):
+                self._keep_early(frame)
+            else:
                 handle.set_exit(ExitStatus.decode(dict(decode_attrs(frame.body))), frame.body)
         elif frame.type == Type.OOM:
             if heard := self.on_oom.get(text(dict(decode_attrs(frame.body)).get(Tag.CONTAINER, b""))):

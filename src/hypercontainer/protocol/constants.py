@@ -136,6 +136,8 @@ class Tag(IntEnum):
     REHEARSAL = 85
     DEVICES = 86
     SECCOMP = 87
+    STDOUT_BEGIN = 88
+    STDERR_BEGIN = 89
 
 
 class GuestCode(IntEnum):

@@ -184,6 +184,7 @@ class KnownProcess:
     pid: int
     stdin_have: int
     stdin_eof: bool
+    output_begins: tuple[int, int]  # offsets of the first bytes of stdout and stderr that the guest still has
     exit: ExitStatus | None
 
 
@@ -211,6 +212,10 @@ class Hello:
                         pid=bounded(required(p, Tag.PID), _ID_MAX),
                         stdin_have=bounded(required(p, Tag.STDIN_ACK), _OFFSET_MAX),
                         stdin_eof=bool(number(required(p, Tag.STDIN_EOF))),
+                        output_begins=(
+                            bounded(p.get(Tag.STDOUT_BEGIN, bytes(8)), _OFFSET_MAX),
+                            bounded(p.get(Tag.STDERR_BEGIN, bytes(8)), _OFFSET_MAX),
+                        ),
                         exit=ExitStatus.decode(p) if ended else None,
                     )
                 )
