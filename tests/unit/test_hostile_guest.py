@@ -16,7 +16,7 @@ from hypercontainer.errors import HyperError, Unavailable
 from hypercontainer.guest.session import GuestSession
 from hypercontainer.protocol.constants import OUTPUT_RING, STDIN_RING, TOKEN_SIZE, Tag, Type
 from hypercontainer.protocol.messages import ExitStatus, GuestProcess, GuestStats, Hello, decode_process_list
-from hypercontainer.protocol.streams import Data, Receiver, Sender, Window, encode_data, encode_window
+from hypercontainer.protocol.streams import Data, Receiver, Sender, Window, decode_data, encode_data, encode_window
 from hypercontainer.protocol.wire import Attrs, Frame, FrameReader, ProtocolError, decode_attrs, encode_attrs, encode_frame
 
 TOKEN = b"0123456789abcdef"

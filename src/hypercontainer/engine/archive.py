@@ -21,6 +21,7 @@ from ..model import ids
 from ..model.status import Change, Container, ContainerStatus, PathStat
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
+from ..sys import tasks
 from . import resolve
 from .builtins import running
 from .containers import Containers
@@ -30,6 +31,9 @@ from .streams import Reader
 
 _PATH_MISSING = 2  # exit status of the builtins
 _BLOCK = 512
+_CHANGES_MAX = 64 << 20  # bytes of a list of changes
+_ERRORS_MAX = 64 << 10  # bytes of a builtin's last words
+_HEAD_MAX = 1 << 20  # bytes in which a tar stream's first entry ends: names and attributes are limited by Linux
 
 
 class _Job:
@@ -45,7 +49,7 @@ class _Job:
             if stream == 1:
                 yield data
             else:
-                self.stderr += data
+                self.stderr = (self.stderr + data)[-_ERRORS_MAX:]
 
     async def check(self, path: str) -> None:
         status = await self.handle.exited
@@ -100,6 +104,8 @@ class Archives:
                 head += data
                 if (found := _first_entry(head)) is not None:
                     return _path_stat(found)
+                if len(head) > _HEAD_MAX:
+                    break
             await job.check(path)
             raise GuestError(f"copying {path} failed: an empty archive")
 
@@ -143,30 +149,43 @@ class Archives:
             self._session(key) as (container, session),
             self._run(None, session, Builtin.DIFF, container.id[:12], stdin=False) as job,
         ):
-            found = b"".join([data async for data in job.output()])
+            found = bytearray()
+            async for data in job.output():
+                found += data
+                if len(found) > _CHANGES_MAX:
+                    raise GuestError(f"container {container.name} has changed too much to be listed: use `hyperctl export`")
             await job.check("/")
-        lines = found.decode("utf-8", "surrogateescape").split("\0")
-        changes = sorted((Change(kind=line[0], path=line[2:]) for line in lines if line), key=lambda c: c.path)
-        return _without_mount_points(changes, container)
+        return await tasks.in_thread(lambda: _listed(bytes(found), container))
 
 
 _OURS = ("/dev", "/proc", "/sys", *resolve.OWN_FILES)
+
+
+def _listed(found: bytes, container: Container) -> list[Change]:
+    """By path. Names that are no UTF-8 are shown as in Docker's answers, with U+FFFD."""
+    lines = found.decode("utf-8", "replace").split("\0")
+    changes = sorted((Change(kind=line[0], path=line[2:]) for line in lines if line), key=lambda c: c.path)
+    return _without_mount_points(changes, container)
 
 
 def _without_mount_points(changes: list[Change], container: Container) -> list[Change]:
     """What was made only to mount something there is no change of the container's."""
     spec = container.spec
     made = {*_OURS, *(m.mount.target for m in container.mounts), *(s.target for s in spec.secrets)}
-    kept = [c for c in changes if not (c.kind == "A" and c.path in made)]
-    parents = {str(p) for c in changes if c not in kept for p in PurePosixPath(c.path).parents}
-
-    def stays(change: Change) -> bool:
-        return change.path not in parents or any(c.path.startswith(change.path + "/") for c in kept)
-
-    # A parent of such a one stays only for the sake of something else in it.
-    while len(fewer := [c for c in kept if stays(c)]) < len(kept):
-        kept = fewer
-    return kept
+    ours = [c for c in changes if c.kind == "A" and c.path in made]
+    parents = {str(p) for c in ours for p in PurePosixPath(c.path).parents}
+    needed: set[str] = set()  # parents that hold something of the container's
+    kept = []
+    for change in reversed(changes):  # what lies in a directory comes before it
+        path = change.path
+        if (change.kind == "A" and path in made) or (path in parents and path not in needed):
+            continue
+        kept.append(change)
+        end = path.find("/", 1)
+        while end > 0 and path[:end] in parents:
+            needed.add(path[:end])
+            end = path.find("/", end + 1)
+    return kept[::-1]
 
 
 def _absolute(path: str) -> str:

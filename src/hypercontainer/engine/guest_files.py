@@ -17,6 +17,8 @@ from .machine_config import interface_specs
 from .networks import Networks
 from .secrets import Secrets
 
+FILES_MAX = 900 << 10  # bytes; a message to a guest has 1 MiB, for their names and all else too
+
 
 def files_of(pod: Pod, container: Container, secrets: Secrets, networks: Networks, names: list[str]) -> tuple[GuestFile, ...]:
     """Files bound into the container: names of the network, and secrets, which stay in the guest's memory."""
@@ -24,9 +26,20 @@ def files_of(pod: Pod, container: Container, secrets: Secrets, networks: Network
     made = [GuestFile(path, content) for path, content in _network_files(pod, networks, names).items() if path not in supplied]
     for s in container.spec.secrets:
         made.append(GuestFile(s.target, secrets.get(pod.id, s.secret), s.mode, s.uid, s.gid))
+    check_size(container, sum(len(f.content) for f in made))
     if container.spec.read_only:  # there is no writing the others into the root
         made += [GuestFile(f.target, f.content, f.mode, f.uid, f.gid) for f in container.spec.files]
+        check_size(container, sum(len(f.content) for f in made))
     return tuple(made)
+
+
+def check_size(container: Container, size: int) -> None:
+    """:raise InvalidArgument: when what a container gets at its start is more than one message to a guest holds."""
+    if size > FILES_MAX:
+        raise InvalidArgument(
+            f"the secrets and files of container {container.name} have {size} bytes in all, and {FILES_MAX} is the most",
+            hint="keep large ones in a volume",
+        )
 
 
 def _network_files(pod: Pod, networks: Networks, names: list[str]) -> dict[str, bytes]:

@@ -22,8 +22,8 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TypeVar
 
-from ..errors import DeadlineExceeded, GuestError, InvalidState, StartFailed, Unavailable
-from ..protocol.constants import FIRST_TOKEN, TOKEN_SIZE, GuestCode, Tag, Type
+from ..errors import DeadlineExceeded, GuestError, InvalidArgument, InvalidState, StartFailed, Unavailable
+from ..protocol.constants import FIRST_TOKEN, FRAME_HEADER, FRAME_MAX, TOKEN_SIZE, GuestCode, Tag, Type
 from ..protocol.messages import (
     ExitStatus,
     GuestContainer,
@@ -145,10 +145,16 @@ class GuestSession(asyncio.Protocol):
 
     async def _request(self, type_: Type, attrs: Attrs, timeout: float, id_: int = 0) -> Frame:
         id_ = id_ or self._new_id()
+        body = encode_attrs(attrs)
+        if len(body) > FRAME_MAX - FRAME_HEADER:
+            raise InvalidArgument(
+                f"{type_.name} would take a message of {len(body)} bytes, and a guest reads no more than {FRAME_MAX}",
+                hint="use fewer or shorter arguments, variables, files and mounts",
+            )
         future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._requests[id_] = future
         try:
-            self.send_frame(type_, id_, encode_attrs(attrs))
+            self.send_frame(type_, id_, body)
             return await asyncio.wait_for(future, timeout)
         except TimeoutError:
             raise DeadlineExceeded(f"the guest did not answer {type_.name} within {timeout:g} s",
