@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Output through the installed commands, with readers that leave or stand still."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+from pathlib import Path
+
+from .conftest import BIN, DEADLINE, Daemon, wait_for
+
+
+def _resident(pid: int) -> int:
+    """KiB."""
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1])
+
+
+def _head(hyper: Daemon, *args: str) -> tuple[int, bytes]:
+    """A command whose reader takes one line and leaves: its status and complaints."""
+    process = subprocess.Popen([BIN / "hyperctl", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=hyper.environment)
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == b"y\n"
+    process.stdout.close()
+    status = process.wait(DEADLINE)
+    complaints = process.stderr.read()
+    process.stderr.close()
+    return status, complaints
+
+
+def test_a_reader_that_leaves_ends_the_command_and_not_the_container(hyper: Daemon) -> None:
+    """As in Docker (moby#38769), but quietly, with the status of SIGPIPE; `--rm` waits for the container's own end."""
+    assert _head(hyper, "run", "--rm", "--name", "yes", "busybox", "yes") == (141, b"")
+    assert hyper.out("ps", "--format", "{{.Names}}") == "yes"
+    assert _head(hyper, "logs", "-f", "yes") == (141, b"")
+    assert _head(hyper, "exec", "yes", "yes") == (141, b"")
+    assert _head(hyper, "logs", "--tail", "1000", "yes")[1] == b""
+    hyper.ctl("stop", "-t", "0", "yes")
+    wait_for(lambda: hyper.out("ps", "-aq") == "", "--rm")
+
+
+def test_readers_of_a_log_that_stand_still_cost_little(hyper: Daemon) -> None:
+    script = "i=0; while [ $i -lt 12 ]; do head -c 1500000 /dev/zero | tr '\\0' x | sed 's/x\\{99\\}/&\\n/g'; i=$((i+1)); done; sleep 1000"
+    hyper.ctl("run", "-d", "--name", "big", "--log-opt", "max-size=100m", "busybox", "sh", "-c", script)
+    log = Path(json.loads(hyper.out("inspect", "big"))[0]["logPath"])
+    wait_for(lambda: log.stat().st_size > 25_000_000, "25 MB of log", DEADLINE)
+    before = _resident(hyper.process.pid)
+    stalled = []
+    try:
+        for _ in range(10):
+            sock = socket.socket(socket.AF_UNIX)
+            stalled.append(sock)
+            sock.settimeout(DEADLINE)
+            sock.connect(str(hyper.socket))
+            sock.sendall(b"GET /v1/containers/big/logs?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert sock.recv(100).startswith(b"HTTP/1.1 200")
+        assert hyper.out("logs", "--tail", "1", "big") != ""
+        assert _resident(hyper.process.pid) - before < 60_000  # KiB; it was 1.5 GB
+    finally:
+        for sock in stalled:
+            sock.close()
+
+
+def test_arguments_and_names_that_are_no_text(hyper: Daemon) -> None:
+    script = "touch /tmp/a$(printf '\\377')b; exec sleep 1000$(printf '\\377') & sh -c 'sleep 1000' $(printf 'x\\377y'); wait"
+    hyper.ctl("run", "-d", "--name", "bytes", "busybox", "sh", "-c", script)
+    wait_for(lambda: "x\ufffdy" in hyper.out("top", "bytes"), "the argument")
+    assert "A /tmp/a\ufffdb" in hyper.out("diff", "bytes")
+
+
+def test_secrets_of_more_than_a_guest_takes_at_once(hyper: Daemon, tmp_path: Path) -> None:
+    big = "x" * 490_000
+    pod = {
+        "id": "fat", "secrets": [{"name": n, "content": big} for n in ("a", "b", "c")],
+        "containers": [{"name": "main", "image": "busybox", "command": ["true"], "secrets": [{"secret": n} for n in ("a", "b", "c")]}],
+    }  # fmt: skip
+    path = tmp_path / "fat.json"
+    path.write_text(json.dumps(pod))
+    done = hyper.ctl("run", "-p", path, check=False)
+    try:
+        assert done.returncode == 125 and "the most: keep large ones in a volume" in done.stderr, done.stderr
+        assert "defect" not in done.stderr and "internal" not in done.stderr
+    finally:
+        for id_ in hyper.out("pod", "ls", "-q").split():
+            hyper.ctl("pod", "rm", "-f", id_)
