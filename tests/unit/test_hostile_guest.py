@@ -216,6 +216,20 @@ async def test_what_comes_with_the_hello_is_not_lost() -> None:
     ours.close()
 
 
+async def test_output_that_is_under_way_does_not_end_the_session_when_its_process_is_given_up() -> None:
+    async with conversation() as (session, guest):
+        starting = asyncio.create_task(session.start(GuestProcess(("x",)), Nothing()))
+        asked = await guest.frame(Type.PROCESS_START)
+        await guest.say(encode_frame(Type.REPLY, asked.id, encode_attrs([(Tag.PID, 1)])))
+        handle = await asyncio.wait_for(starting, 5)
+        session.data_received(encode_frame(Type.DATA, asked.id, encode_data(Data(1, 0, b"some", eof=False))))
+        session.disown(handle.id, handle.offsets)
+        session.data_received(encode_frame(Type.DATA, asked.id, encode_data(Data(1, 4, b"more", eof=True))))
+        assert not session.closed.is_set()
+        session.data_received(encode_frame(Type.EXITED, asked.id, encode_attrs([(Tag.SIGNAL, 9)])))
+        assert (await asyncio.wait_for(guest.frame(Type.PROCESS_RELEASE), 5)).body == encode_attrs([(Tag.ID, handle.id)])
+
+
 def test_credit_for_input_is_what_a_guest_has_room_for() -> None:
     with pytest.raises(ProtocolError, match="more credit"):
         Sender().acknowledge(Window(0, 0, 2**62, closed=False))

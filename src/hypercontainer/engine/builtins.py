@@ -52,7 +52,7 @@ async def running(session: GuestSession, process: GuestProcess) -> AsyncIterator
                 await handle.exited
                 await session.release(handle)
         except (HyperError, TimeoutError):
-            session.disown(handle.id)
+            session.disown(handle.id, handle.offsets)
 
 
 async def _guard(session: GuestSession, handle: GuestProcessHandle, hub: Hub) -> None:

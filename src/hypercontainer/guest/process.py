@@ -59,6 +59,11 @@ class GuestProcessHandle:
         self._stdin_room = asyncio.Event()
         self._stdin_room.set()
 
+    @property
+    def offsets(self) -> tuple[int, int]:
+        """Bytes of stdout and stderr that have come."""
+        return self._receivers[1].received, self._receivers[2].received
+
     def open_windows(self) -> None:
         """Grant the first credits of a connection."""
         for receiver in self._receivers.values():

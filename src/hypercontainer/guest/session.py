@@ -238,12 +238,7 @@ class GuestSession(asyncio.Protocol):
         self._processes[id_] = handle
         if known.exit:
             handle.set_exit(known.exit)
-        for type_ in (Type.WINDOW, Type.EXITED):  # the guest said so right after HELLO
-            if early := self._early.pop((type_, id_), None):
-                try:
-                    self._dispatch(early)
-                except ProtocolError as error:
-                    self._break(error)
+        self._take_early(id_)
         handle.open_windows()
         return handle
 
@@ -255,25 +250,31 @@ class GuestSession(asyncio.Protocol):
         attrs: Attrs = [(Tag.ID, handle.id), (Tag.ROWS, rows), (Tag.COLUMNS, columns)]
         await self.request(Type.PROCESS_RESIZE, attrs)
 
-    def disown(self, id_: int) -> None:
+    def disown(self, id_: int, offsets: tuple[int, int] = (0, 0)) -> None:
         """End a process that nobody waits for any more, and let the guest forget it; one that it has yet to start, too.
 
-        Requests are taken in their order, so this comes after the one that starts it.
+        Requests are taken in their order, so this comes after the one that starts it. `offsets` say how much of stdout and
+        stderr has come: what is under way goes on from there.
         """
         if self.state is not State.RUNNING:
             self._processes.pop(id_, None)
             return
-        orphan = GuestProcessHandle(self, id_, _Nothing())
+        orphan = GuestProcessHandle(self, id_, _Nothing(), offsets)
         orphan.exited.add_done_callback(lambda f: None if f.cancelled() or f.exception() else self._forget(id_))
         self._processes[id_] = orphan
         self.send_frame(Type.PROCESS_SIGNAL, self._new_id(), encode_attrs([(Tag.ID, id_), (Tag.SIGNAL, signal.SIGKILL), (Tag.ALL, 0)]))
+        self._take_early(id_)
         orphan.open_windows()
 
     def disown_all(self, keep: set[int]) -> None:
         """All processes of earlier connections but those to keep."""
         for known in self.hello.processes if self.hello else ():
-            if known.id not in keep:
-                (self._forget if known.exit else self.disown)(known.id)
+            if known.id in keep:
+                continue
+            if known.exit:
+                self._forget(known.id)
+            else:
+                self.disown(known.id, known.output_begins)
 
     def _forget(self, id_: int) -> None:
         self._processes.pop(id_, None)
@@ -336,6 +337,15 @@ class GuestSession(asyncio.Protocol):
         except ProtocolError as error:
             self._break(error)
 
+    def _take_early(self, id_: int) -> None:
+        """What the guest said right after HELLO."""
+        for type_ in (Type.WINDOW, Type.EXITED):
+            if early := self._early.pop((type_, id_), None):
+                try:
+                    self._dispatch(early)
+                except ProtocolError as error:
+                    self._break(error)
+
     def _keep_early(self, frame: Frame) -> None:
         """Of a process that is not adopted yet, if it may be: a few small frames."""
         if (self.hello is None or frame.id in self._earlier) and len(frame.body) <= _EARLY_SIZE and len(self._early) < _EARLY_MAX:
@@ -383,6 +393,10 @@ class _Nothing:
 
     def write(self, stream: int, data: bytes) -> int:
         return len(data)
+
+    def exited(self) -> None: ...
+
+    def lost(self, stream: int, count: int) -> None: ...
 
     def end(self, stream: int) -> None:
         pass
