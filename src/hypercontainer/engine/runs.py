@@ -17,7 +17,7 @@ import msgspec
 
 from ..errors import HyperError, InvalidState, StartFailed, Unavailable
 from ..guest.process import GuestProcessHandle
-from ..guest.session import tell_spans
+from ..guest.replies import tell_spans
 from ..model import ids
 from ..model.status import Container, ContainerStatus, Health
 from ..sys import deadlines, tasks

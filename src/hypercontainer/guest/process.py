@@ -144,3 +144,17 @@ class GuestProcessHandle:
     def _send_window(self, window: Window | None) -> None:
         if window:
             self._wire.send_frame(Type.WINDOW, self.id, encode_window(window))
+
+
+class Nothing:
+    """Takes the output of a process that nobody wants."""
+
+    def write(self, stream: int, data: bytes) -> int:
+        return len(data)
+
+    def exited(self) -> None: ...
+
+    def lost(self, stream: int, count: int) -> None: ...
+
+    def end(self, stream: int) -> None:
+        pass

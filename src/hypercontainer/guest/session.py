@@ -11,19 +11,17 @@ the peer breaks the protocol, or by `close`; whatever waits then gets
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TypeVar
 
-from ..errors import DeadlineExceeded, GuestError, InvalidArgument, InvalidState, StartFailed, Unavailable
-from ..protocol.constants import FIRST_TOKEN, FRAME_HEADER, FRAME_MAX, TOKEN_SIZE, GuestCode, Tag, Type
+from ..errors import DeadlineExceeded, InvalidArgument, InvalidState, Unavailable
+from ..protocol.constants import FIRST_TOKEN, FRAME_HEADER, FRAME_MAX, TOKEN_SIZE, Tag, Type
 from ..protocol.messages import (
     ExitStatus,
     GuestContainer,
@@ -40,16 +38,14 @@ from ..protocol.wire import (
     Frame,
     FrameReader,
     ProtocolError,
-    bounded,
     decode_attrs,
     encode_attrs,
     encode_frame,
-    number,
-    required,
     text,
 )
-from ..sys import deadlines, spans
-from .process import GuestProcessHandle, Sink
+from ..sys import deadlines
+from .process import GuestProcessHandle, Nothing, Sink
+from .replies import error_of, pid_of, seed, tell_spans
 
 _ID_MAX = 2**32 - 1
 _UNREAD_MAX = 16 << 20  # bytes that may wait for a guest; one that keeps to its credits never comes near
@@ -118,7 +114,7 @@ class GuestSession(asyncio.Protocol):
         assert self._transport is not None
         self._set_state(State.CONNECTING)
         self._transport.write(self._token)
-        frame = await self._request(Type.HELLO, [(Tag.TOKEN, self.next_token), *_seed()], timeout)
+        frame = await self._request(Type.HELLO, [(Tag.TOKEN, self.next_token), *seed()], timeout)
         self.hello = Hello.decode(frame.body)
         self._earlier = frozenset(p.id for p in self.hello.processes)
         self.opened_at = datetime.now(UTC)
@@ -171,7 +167,7 @@ class GuestSession(asyncio.Protocol):
 
     async def setup_pod(self, hostname: str, interfaces: list[Interface], sysctls: dict[str, str], shm_size: int) -> None:
         """May be said again, with other values; entropy and the time come with it each time."""
-        attrs: Attrs = [*_seed(), (Tag.HOSTNAME, hostname), (Tag.SHM_SIZE, shm_size)]
+        attrs: Attrs = [*seed(), (Tag.HOSTNAME, hostname), (Tag.SHM_SIZE, shm_size)]
         attrs += [(Tag.INTERFACE, i.attrs()) for i in interfaces]
         attrs += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in sysctls.items()]
         await self.request(Type.POD_SETUP, attrs, deadlines.WORK)
@@ -213,7 +209,7 @@ class GuestSession(asyncio.Protocol):
             self._processes.pop(handle.id, None)
             raise
         tell_spans(frame.body)
-        handle.pid = self._decoded(_pid, frame.body)
+        handle.pid = self._decoded(pid_of, frame.body)
         handle.open_windows()
         return handle
 
@@ -259,7 +255,7 @@ class GuestSession(asyncio.Protocol):
         if self.state is not State.RUNNING:
             self._processes.pop(id_, None)
             return
-        orphan = GuestProcessHandle(self, id_, _Nothing(), offsets)
+        orphan = GuestProcessHandle(self, id_, Nothing(), offsets)
         orphan.exited.add_done_callback(lambda f: None if f.cancelled() or f.exception() else self._forget(id_))
         self._processes[id_] = orphan
         self.send_frame(Type.PROCESS_SIGNAL, self._new_id(), encode_attrs([(Tag.ID, id_), (Tag.SIGNAL, signal.SIGKILL), (Tag.ALL, 0)]))
@@ -374,7 +370,7 @@ class GuestSession(asyncio.Protocol):
                 if frame.type == Type.REPLY:
                     future.set_result(frame)
                 else:
-                    future.set_exception(_error(frame.body))
+                    future.set_exception(error_of(frame.body))
 
     def _end(self, why: Exception) -> None:
         if self.state is State.CLOSED:
@@ -386,50 +382,3 @@ class GuestSession(asyncio.Protocol):
                 future.set_exception(self._why)
         for handle in self._processes.values():
             handle.fail(self._why)
-
-
-class _Nothing:
-    """Takes the output of a process that nobody wants."""
-
-    def write(self, stream: int, data: bytes) -> int:
-        return len(data)
-
-    def exited(self) -> None: ...
-
-    def lost(self, stream: int, count: int) -> None: ...
-
-    def end(self, stream: int) -> None:
-        pass
-
-
-def tell_spans(body: bytes) -> None:
-    """Record where the guest's time went, by its own clock, which a request may have set late by as long as that took.
-
-    A malformed span is none: whatever it is told with stands for itself.
-    """
-    if not spans.wanted():
-        return
-    with contextlib.suppress(ProtocolError):
-        for tag, value in decode_attrs(body):
-            if tag == Tag.SPAN:
-                found = dict(decode_attrs(value))
-                begin, end = number(required(found, Tag.BEGIN)), number(required(found, Tag.END))
-                spans.add(spans.GUEST, text(required(found, Tag.NAME)), begin, end)
-
-
-def _pid(body: bytes) -> int:
-    return bounded(dict(decode_attrs(body)).get(Tag.PID, bytes(8)), _ID_MAX)
-
-
-def _seed() -> Attrs:
-    """What makes a guest unlike any other, and its clock right."""
-    return [(Tag.ENTROPY, os.urandom(64)), (Tag.CLOCK, time.time_ns())]
-
-
-def _error(body: bytes) -> GuestError | StartFailed:
-    attrs = dict(decode_attrs(body))
-    code, errno = number(required(attrs, Tag.CODE)), number(required(attrs, Tag.ERRNO))
-    message = text(required(attrs, Tag.MESSAGE))
-    if code == GuestCode.EXEC:
-        return StartFailed(message, exit_status=bounded(required(attrs, Tag.EXIT_STATUS), 255) or 126)
-    return GuestError(message, guest_code=code, errno=errno)
