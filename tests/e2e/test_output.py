@@ -65,7 +65,7 @@ def test_readers_of_a_log_that_stand_still_cost_little(hyper: Daemon) -> None:
 
 
 def test_arguments_and_names_that_are_no_text(hyper: Daemon) -> None:
-    script = "touch /tmp/a$(printf '\\377')b; exec sleep 1000$(printf '\\377') & sh -c 'sleep 1000' $(printf 'x\\377y'); wait"
+    script = "touch /tmp/a$(printf '\\377')b; sh -c 'sleep 1000; :' $(printf 'x\\377y'); :"
     hyper.ctl("run", "-d", "--name", "bytes", "busybox", "sh", "-c", script)
     wait_for(lambda: "x\ufffdy" in hyper.out("top", "bytes"), "the argument")
     assert "A /tmp/a\ufffdb" in hyper.out("diff", "bytes")
