@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypercontainer.model.network import Attachment
 from hypercontainer.model.pods import PodSpec
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.model.status import Pod, Vm
+from hypercontainer.network.owner import port_owner
 from hypercontainer.state.database import Database
 
 
@@ -97,3 +99,10 @@ def test_a_port_of_another_program(tmp_path: Path) -> None:
         )
         with pytest.raises(Conflict, match=rf"0\.0\.0\.0:{number}/tcp: Address already in use by .*\(pid "):
             HostPorts(registry).claim(attached, [port(number)])
+
+
+def test_a_descriptor_that_is_gone_hides_no_owner() -> None:
+    """Listing our own descriptors needs one, which is closed when they are looked at: here a lower one than the socket's."""
+    with open("/dev/null") as lower, socket.create_server(("127.0.0.1", 0)) as taken:
+        lower.close()
+        assert port_owner(taken.getsockname()[1], "tcp").endswith(f"(pid {os.getpid()})")

@@ -202,6 +202,17 @@ async def test_a_reader_of_a_process_that_ended_is_told_what_it_missed() -> None
     assert got <= 4 << 20 and got + reader.lost == 8 << 20
 
 
+async def test_a_reader_of_one_run_does_not_hold_the_next_back() -> None:
+    run = Run()
+    reader = run.hub.attach()
+    while run.print(LINE):
+        pass
+    run.end()
+    run.hub.begin()
+    assert run.hub.write(1, LINE) == len(LINE)
+    assert not any([b"next" in data async for _, data in reader])
+
+
 async def test_output_in_single_bytes_costs_no_more_memory_than_bytes() -> None:
     run = Run()
     run.hub.attach()

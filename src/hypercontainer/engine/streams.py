@@ -219,6 +219,7 @@ class Hub:
                 self._close_log()
         for reader in self._readers:
             reader.end()
+        self._readers.clear()  # the next run is none of theirs, and does not wait for them
         self.handle = None
         self.started.clear()
         self.pulse()

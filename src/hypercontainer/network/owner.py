@@ -24,6 +24,14 @@ def port_owner(port: int, protocol: str) -> str:
         if not process.name.isdecimal():
             continue
         with contextlib.suppress(OSError):
-            if any(str(fd.readlink()) in inodes for fd in (process / "fd").iterdir()):
+            if any(_target(fd) in inodes for fd in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
     return ""
+
+
+def _target(fd: Path) -> str:
+    """What a descriptor is; "" when it was closed meanwhile, as the one that listed our own is."""
+    try:
+        return str(fd.readlink())
+    except OSError:
+        return ""
