@@ -24,7 +24,7 @@ class Life:
         self.stopped = asyncio.Event()  # not running; its exit code is in the record
         self.stopped.set()
         self.removed = asyncio.Event()
-        self.starting: asyncio.Task[None] | None = None  # until it runs, or its start has failed
+        self.starting: asyncio.Task[Any] | None = None  # until it runs, or its start has failed
         self.watch: asyncio.Task[None] | None = None
         self.checks: list[asyncio.Task[None]] = []  # of its health
         self.error = ""  # why it ended, when that was not the program

@@ -56,7 +56,7 @@ class Runs:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ending: set[asyncio.Task[Any]] = set()  # those that give a machine back
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _own(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -113,13 +113,14 @@ class Runs:
             life.watch = self._own(self._follow(container, life, run))
 
     async def give_up_start(self, container: Container) -> bool:
-        """End a start that has not come to its end; False when there is none."""
+        """End a start that has not come to its end, its policy's too; False when there is none, or it was faster."""
         life = self._life(container)
-        if life.starting is None or life.starting.done():
+        starting = life.starting
+        if starting is None or starting.done():
             return False
         life.stop_requested.set()
-        await tasks.end([life.starting])
-        return True
+        await tasks.end([starting])
+        return starting.cancelled() or starting.exception() is not None
 
     async def _launch(self, container: Container, life: Life, size: tuple[int, int] = (0, 0)) -> Run:
         runtime = await self._machines.acquire(container.pod, container.id)
@@ -255,21 +256,33 @@ class Runs:
         return True
 
     async def _again(self, container: Container, life: Life, run: Run) -> Run | None:
-        """None when it is not wanted any more by the time it could be."""
+        """None when it is not wanted any more; `give_up_start` ends it, as it does a first start."""
         async with life.lock:
             if life.stop_requested.is_set():
                 return None
-            if run.runtime.dead:
-                await self._machines.release(container.pod, run.runtime, container.id)
-                new = await self._launch(container, life)
-            else:
-                await run.runtime.session.release(run.handle)
-                handle = await self._provisioner.start_main(run.runtime, container, life.hub, (0, 0))
-                self._machines.save(container.pod, run.runtime)
-                new = Run(run.runtime, handle, asyncio.get_running_loop().time())
-            new.delay = run.delay
-            count = self._registry.container(container.id).state.restart_count
-            self._running(container, life, new, restart_count=count + 1)
+            work = life.starting = self._own(self._start_again(container, life, run))
+            try:
+                new: Run = await work
+            except asyncio.CancelledError:
+                if not life.stop_requested.is_set():
+                    raise
+                return None
+            finally:
+                life.starting = None
+        return new
+
+    async def _start_again(self, container: Container, life: Life, run: Run) -> Run:
+        if run.runtime.dead:
+            await self._machines.release(container.pod, run.runtime, container.id)
+            new = await self._launch(container, life)
+        else:
+            await run.runtime.session.release(run.handle)
+            handle = await self._provisioner.start_main(run.runtime, container, life.hub, (0, 0))
+            self._machines.save(container.pod, run.runtime)
+            new = Run(run.runtime, handle, asyncio.get_running_loop().time())
+        new.delay = run.delay
+        count = self._registry.container(container.id).state.restart_count
+        self._running(container, life, new, restart_count=count + 1)
         return new
 
     def _ended(self, container: Container, status: ContainerStatus, state: dict[str, Any]) -> Container:
@@ -326,6 +339,7 @@ class Runs:
         life = self._life(container)
         life.stop_requested.set()
         if await self.give_up_start(container):
+            await self.settled(life)
             return True
         if life.runtime is None:
             await self.settled(life)
