@@ -209,7 +209,8 @@ class Pods:
         pod = self.explicit(key)
         life = self._machines.life(pod.id)
         if pod.status is PodStatus.PAUSED:
-            await self.unpause(pod.id)
+            with contextlib.suppress(HyperError):  # it ends all the same
+                await self.unpause(pod.id)
         if life.starting and not life.starting.done():
             life.starting.cancel()
             await asyncio.wait({life.starting})
@@ -332,10 +333,9 @@ class Pods:
         ]  # fmt: skip
 
     async def wake(self) -> None:
-        """Let paused machines go on, so that they can be stopped."""
-        for pod in self._registry.pods():
-            if pod.status is PodStatus.PAUSED:
-                await self.unpause(pod.id)
+        """Let paused machines go on, so that they can be stopped; one that does not is ended without."""
+        paused = [p.id for p in self._registry.pods() if p.status is PodStatus.PAUSED]
+        await asyncio.gather(*(self.unpause(id_) for id_ in paused), return_exceptions=True)
 
     async def leave(self) -> None:
         """End this daemon's own tasks."""
