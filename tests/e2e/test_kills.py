@@ -30,7 +30,7 @@ def test_output_is_whole_over_kills_in_a_row(tmp_path: Path, sig: signal.Signals
     with tempfile.TemporaryDirectory(prefix="hye") as run:
         with launched(tmp_path / "root", *options, run=Path(run)) as daemon:
             daemon.ctl("pull", "-q", "builtin:busybox")
-            daemon.ctl("run", "-d", "--name", "counter", "busybox", "sh", "-c", script)
+            daemon.ctl("run", "-d", "--name", "counter", "--log-opt", "max-size=1g", "busybox", "sh", "-c", script)
             wait_for(lambda: _count(daemon, "counter") > 0, "output")
             daemon.stop(sig)
         seen = 0
