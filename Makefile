@@ -20,9 +20,9 @@ unit guest vm e2e: ## one tier
 	@scripts/setup test
 	$(PYTEST) tests/$@
 
-storms: ## 200 kills of hyperd in the midst of verbs, with a check of all that it owns after each; ten minutes and more
+storms: ## 200 kills of hyperd in the midst of verbs, with a check of all that it owns after each, 200 races; a quarter of an hour
 	@scripts/setup test
-	HYPER_TEST_STORM=200 $(PYTEST) -o timeout=3600 tests/e2e/test_storms.py
+	HYPER_TEST_STORM=200 HYPER_TEST_RACES=200 $(PYTEST) -o timeout=3600 tests/e2e/test_storms.py tests/vm/test_races.py
 
 lint: ## formatters, linters, types, layers
 	@scripts/setup test
