@@ -65,3 +65,12 @@ def test_last_words_of_a_long_console(tmp_path: Path) -> None:
         f.seek(0, os.SEEK_END)
         f.write(b"\nKernel panic\n")
     assert "Kernel panic" in QemuMachine(tmp_path, 0, 1, "tcg").last_words()
+
+
+async def test_a_child_whose_output_nobody_reads_any_more_ends() -> None:
+    """A reader that has seen enough leaves while the pipe is full: asyncio reads on no more, and sees no end of it."""
+    with pytest.raises(LookupError):
+        async with asyncio.timeout(20), process.child("yes", stdout=asyncio.subprocess.PIPE) as child:
+            while child._transport.get_pipe_transport(1).is_reading():  # type: ignore[attr-defined]
+                await asyncio.sleep(0)
+            raise LookupError("enough")

@@ -45,6 +45,8 @@ async def child(*args: str | Path, **kwargs: Any) -> AsyncIterator[asyncio.subpr
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+            # Of what is not read to its end, asyncio may have stopped reading: it would never see that end, nor tell of the process's.
+            process._transport.close()  # type: ignore[attr-defined]
             await process.wait()
 
 
