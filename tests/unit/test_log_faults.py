@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from hypercontainer.guest.process import GuestProcessHandle
 from hypercontainer.protocol.constants import OUTPUT_RING, Type
 from hypercontainer.protocol.messages import ExitStatus
 from hypercontainer.protocol.streams import Data, decode_window
+from tests.small_disk import small_disk
 
 LINE = b"x" * 1023 + b"\n"
 
@@ -26,15 +26,8 @@ LINE = b"x" * 1023 + b"\n"
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
-    if os.geteuid():
-        pytest.skip("mounting needs root")
-    place = tmp_path / "small"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=True)
-    try:
+    with small_disk(tmp_path / "small", 1) as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
 
 
 class Wire:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
 from hypercontainer.model.specs import LogOptions, Resources
+from tests.small_disk import small_disk
 
 from .conftest import DEADLINE, Lab
 
@@ -31,15 +30,8 @@ async def _until(condition: Callable[[], object]) -> None:
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB."""
-    if os.geteuid():
-        pytest.skip("mounting needs root")
-    place = tmp_path / "small"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], check=True)
-    try:
+    with small_disk(tmp_path / "small", 8) as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
 
 
 async def test_the_log_is_whole_when_a_reader_stands_still(lab: Lab) -> None:
