@@ -36,7 +36,7 @@ def test_sigterm_stops_containers_cleanly(tmp_path: Path) -> None:
             "busybox",
             "sh",
             "-c",
-            "echo kept > /root/file; trap 'exit 4' TERM; echo ready; while :; do sleep 0.1; done",
+            "[ -e /root/file ] || echo kept > /root/file; trap 'exit 4' TERM; echo ready; while :; do sleep 0.1; done",
         )
         wait_for(lambda: "ready" in daemon.out("logs", "box"), "ready")
         daemon.stop(signal.SIGTERM)

@@ -255,3 +255,14 @@ async def test_names_that_are_no_text_can_be_sent_on() -> None:
 
     raw = encode_attrs([(Tag.PROCESS, [(t, 1) for t in (Tag.PID, Tag.PPID, Tag.UID, Tag.START_MS, Tag.CPU_MS)] + [(Tag.CONTAINER, "c"), (Tag.ARG, b"a\xff")])])  # fmt: skip
     assert msgspec.json.encode(decode_process_list(raw)[0].command) == '"a\ufffd"'.encode()
+
+
+async def test_a_limit_that_comes_together_with_the_answer_still_holds() -> None:
+    """As in `stop -t 0`, which waits for the answer to its signal and then for the end, for no time in all."""
+    async with conversation() as (session, guest):
+        asking = asyncio.create_task(session.stats())
+        asked = await guest.frame(Type.STATS)
+        asking.cancel()  # both come before it runs again
+        session.data_received(encode_frame(Type.REPLY, asked.id, encode_attrs([])))
+        with pytest.raises(asyncio.CancelledError):
+            await asking

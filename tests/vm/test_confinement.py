@@ -224,7 +224,7 @@ async def test_a_neighbour_is_answered_while_a_container_is_removed(lab: Lab) ->
         gone = lab.engine.registry.container("gone")
         session = lab.engine.containers.runtime(gone).session
         pid = next(p.pid for p in await session.processes(gone.id[:12]))
-        holder = await lab.exec("other", "sh", "-c", f"(cd /proc/{pid}/root/etc && exec sleep 1000) >/dev/null 2>&1 & echo $!")
+        holder = await lab.exec("other", "sh", "-c", f"cd /proc/{pid}/root/etc && {{ sleep 1000 >/dev/null 2>&1 & echo $!; }}")
         await lab.engine.containers.kill("gone", "KILL")
         await asyncio.wait_for(lab.engine.containers.life(gone).stopped.wait(), DEADLINE)
         deletion = asyncio.ensure_future(session.delete_container(gone.id[:12]))

@@ -18,7 +18,7 @@ from ..model.base import Model
 from ..model.specs import ContainerSpec, ExecSpec
 from ..model.status import Change, Container, ContainerStats, ContainerStatus, ExecInfo, ExitCode, PathStat, ProcessInfo
 from ..model.trace import Span
-from ..sys import spans
+from ..sys import spans, tasks
 from .router import Context, Route, error_body, error_response
 from .upgrade import STDERR, STDOUT, Ended, UpgradedStream, WindowSize
 
@@ -191,7 +191,7 @@ async def _attach(
         await life.stopped.wait()
         if container.spec.auto_remove:  # its name, ports and volumes are free when the client returns
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(life.removed.wait(), _REMOVAL)
+                await tasks.within(life.removed.wait(), _REMOVAL)
         return Ended(exit_code=life.exit_code, message=life.error, trace=trace or [])
 
     close_stdin = container.spec.stdin and not container.spec.tty

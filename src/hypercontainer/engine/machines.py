@@ -91,7 +91,7 @@ class Machines:
 
     async def _gone(self, runtime: Runtime, otherwise: str) -> None:
         try:
-            await asyncio.wait_for(runtime.gone.wait(), _GONE_TIMEOUT)
+            await tasks.within(runtime.gone.wait(), _GONE_TIMEOUT)
         except TimeoutError:
             raise Unavailable(otherwise, hint="try again, or restart hyperd") from None
 

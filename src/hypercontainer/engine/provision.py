@@ -175,7 +175,7 @@ class Provisioner:
             return await GuestSession.open(machine.connect(), token, timeout=timeout, inherited=template is not None)
         except HyperError as error:
             with contextlib.suppress(TimeoutError):  # its last words come with its end
-                await asyncio.wait_for(machine.wait(), 0.5)
+                await tasks.within(machine.wait(), 0.5)
             words = machine.last_words()
             raise Unavailable(
                 f"the virtual machine did not start: {words or error.message}",
@@ -341,7 +341,7 @@ async def _reconnect(machine: Machine, token: bytes) -> GuestSession | None:
             except HyperError as error:
                 log.debug("reconnecting: %s", error)
                 with contextlib.suppress(TimeoutError):  # it stands still, or it is gone
-                    await asyncio.wait_for(machine.wait(), patience)
+                    await tasks.within(machine.wait(), patience)
                     return None
                 continue
             try:

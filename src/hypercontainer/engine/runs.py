@@ -216,7 +216,7 @@ class Runs:
             self._ended(container, ContainerStatus.RESTARTING, state)
             life.stopped.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(life.stop_requested.wait(), run.delay)
+                await tasks.within(life.stop_requested.wait(), run.delay)
             if life.stop_requested.is_set():
                 break
             try:
@@ -238,7 +238,7 @@ class Runs:
             return {"exit_code": status.shell_code, "oom_killed": status.oom, "error": error}
         except Unavailable:
             with contextlib.suppress(TimeoutError):  # its last words come with its end
-                await asyncio.wait_for(run.runtime.machine.wait(), _END_TIMEOUT)
+                await tasks.within(run.runtime.machine.wait(), _END_TIMEOUT)
             words = run.runtime.machine.last_words()
             await run.runtime.machine.kill()  # without a connection it is of no use
             return lost("the virtual machine ended unexpectedly" + (f": {words}" if words else ""))

@@ -9,6 +9,7 @@ from typing import Protocol
 from ..protocol.constants import Type
 from ..protocol.messages import ExitStatus
 from ..protocol.streams import Data, Receiver, Sender, Window, encode_window
+from ..sys import tasks
 
 DRAIN_PATIENCE = 10.0  # seconds without a byte of the last output of a process that has ended
 DRAIN_LONGEST = 60.0  # seconds for all of it
@@ -121,7 +122,7 @@ class GuestProcessHandle:
         while not self.drained.is_set():
             received = sum(r.received for r in self._receivers.values())
             try:
-                await asyncio.wait_for(self.drained.wait(), DRAIN_PATIENCE)
+                await tasks.within(self.drained.wait(), DRAIN_PATIENCE)
             except TimeoutError:
                 if loop.time() > deadline or received == sum(r.received for r in self._receivers.values()):
                     break

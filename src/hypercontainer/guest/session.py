@@ -43,7 +43,7 @@ from ..protocol.wire import (
     encode_frame,
     text,
 )
-from ..sys import deadlines
+from ..sys import deadlines, tasks
 from .process import GuestProcessHandle, Nothing, Sink
 from .replies import error_of, pid_of, seed, tell_spans
 
@@ -151,7 +151,7 @@ class GuestSession(asyncio.Protocol):
         self._requests[id_] = future
         try:
             self.send_frame(type_, id_, body)
-            return await asyncio.wait_for(future, timeout)
+            return await tasks.within(future, timeout)
         except TimeoutError:
             raise DeadlineExceeded(f"the guest did not answer {type_.name} within {timeout:g} s",
                                    hint="wait, or end it with `hyperctl kill -s KILL` or `rm -f`") from None  # fmt: skip

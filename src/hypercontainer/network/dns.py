@@ -16,6 +16,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..sys import tasks
+
 if TYPE_CHECKING:
     from dnslib import DNSRecord
 
@@ -112,7 +114,7 @@ class NameServer:
             return own
         for server in self._servers() if self._forward else []:
             with contextlib.suppress(OSError, TimeoutError):
-                return await asyncio.wait_for(_ask(server, question), _TIMEOUT)
+                return await tasks.within(_ask(server, question), _TIMEOUT)
         return question[:2] + struct.pack(">H", 0x8182) + question[4:6] + bytes(6) + question[12:]
 
     def datagram(self, question: bytes, client: str, reply: Callable[[bytes], None]) -> None:

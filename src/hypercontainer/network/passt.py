@@ -6,7 +6,6 @@ It is a process beside each machine, and ends with its socket.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import socket
@@ -14,6 +13,7 @@ import subprocess
 
 from ..errors import Conflict, Unavailable
 from ..model.specs import PortMapping
+from ..sys import tasks
 from ..sys.process import child, command_line
 from ..sys.users import pick
 from .links import way_out
@@ -76,7 +76,7 @@ async def serve(ports: tuple[PortMapping, ...], theirs: socket.socket, *, host_l
         *args, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         try:
-            out, err = await asyncio.wait_for(process.communicate(), _TIMEOUT)
+            out, err = await tasks.within(process.communicate(), _TIMEOUT)
         except TimeoutError:
             raise Unavailable(f"passt did not start within {_TIMEOUT} s", hint="try again, or set user_network to slirp") from None
     if process.returncode:

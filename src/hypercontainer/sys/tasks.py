@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ending tasks; work that blocks."""
+"""Waiting with a limit; ending tasks; work that blocks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 _AGAIN = 1.0  # seconds
 
 
-async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel them, and wait until they have ended.
+async def within(awaited: Awaitable[T], timeout: float) -> T:
+    """The result, if it comes within `timeout` seconds.
 
-    One cancellation may get lost: `asyncio.wait_for` of Python 3.11 swallows
-    the one that comes together with its result (https://github.com/python/cpython/issues/86296).
+    `asyncio.wait_for` of Python 3.11 swallows a cancellation that comes together with the result
+    (https://github.com/python/cpython/issues/86296), and whoever has cancelled waits for ever: the linter refuses it.
+
+    :raise TimeoutError: it does not; what was awaited is cancelled.
     """
+    async with asyncio.timeout(timeout):
+        return await awaited
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel them, and wait until they have ended; what swallows a cancellation, as some libraries do, gets another."""
     left = set(tasks)
     while left:
         for task in left:

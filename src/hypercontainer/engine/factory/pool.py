@@ -141,7 +141,7 @@ class Pool:
                 log.warning("the pool is not refilled: %s", error)
                 pause = _RETRY
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), pause)
+                await tasks.within(self._changed.wait(), pause)
 
     async def _step(self) -> float:
         """Bring the pool one clone nearer to what it shall be; the seconds until the next step."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...errors import Unavailable
 from ...model.specs import PortMapping
-from ...sys import deadlines, process
+from ...sys import deadlines, process, tasks
 from ..driver import AnyDisk, Disk
 from . import devices
 from .console import Console
@@ -93,7 +93,7 @@ class QemuMachine:
         self._console.tail()
         self._console.close()
         try:
-            await asyncio.wait_for(self.wait(), deadlines.DEATH)
+            await tasks.within(self.wait(), deadlines.DEATH)
         except TimeoutError:
             log.error("process %d, a virtual machine, was killed and has not ended: the kernel keeps it, perhaps for a disk", self.pid)
 

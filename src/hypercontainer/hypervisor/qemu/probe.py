@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ...errors import HyperError
 from ...protocol.constants import FIRST_TOKEN
+from ...sys import tasks
 from ...sys.files import remove_tree, write_atomically
 from ..driver import MachineConfig
 from .machine import QemuMachine
@@ -83,7 +84,7 @@ class Prober:
             sock = machine.connect()
             with sock:
                 await loop.sock_sendall(sock, FIRST_TOKEN)
-                answer = await asyncio.wait_for(loop.sock_recv(sock, len(FIRST_TOKEN)), PROBE_TIMEOUT)
+                answer = await tasks.within(loop.sock_recv(sock, len(FIRST_TOKEN)), PROBE_TIMEOUT)
             if answer == FIRST_TOKEN:
                 return "kvm", "a probe guest booted with KVM"
             return "tcg", f"a probe guest with KVM ended early: {machine.last_words() or 'no message'}"
