@@ -56,7 +56,9 @@ class Bench:
             ours, theirs = alternating(lambda: hyper.ctl(*words), peer, self.runs)
             figures.append(Figure("run --rm busybox true, clone", ours, "s", theirs, 1.1))
             cold = ("run", "--rm", "--isolation", "fresh", "busybox", "true")
-            figures.append(Figure("run --rm busybox true, cold", median_of(lambda: hyper.ctl(*cold), self.runs), "s", None, 0.8))
+            figures.append(
+                Figure("run --rm busybox true, cold", median_of(lambda: hyper.ctl(*cold), self.runs), "s", None, 0.8)
+            )
             figures.append(Figure("version", median_of(lambda: hyper.ctl("version"), self.runs), "s", None, 0.08))
         return figures
 
@@ -71,7 +73,10 @@ class Bench:
             hyper.ctl(*words)
             try:
                 ours, theirs = alternating(
-                    lambda: hyper.ctl(*words), lambda: self.podman.run(*options, BUSYBOX, "true"), self.runs, before=hyper.pool_ready
+                    lambda: hyper.ctl(*words),
+                    lambda: self.podman.run(*options, BUSYBOX, "true"),
+                    self.runs,
+                    before=hyper.pool_ready,
                 )
             finally:
                 self.podman("volume", "rm", "-f", "bench")
@@ -100,7 +105,13 @@ class Bench:
                     mine.append(times[0])
                     peers.append(times[1])
             figures.append(
-                Figure("nginx from run -d -p to its first 200, pool", statistics.median(mine), "s", statistics.median(peers), 1.2)
+                Figure(
+                    "nginx from run -d -p to its first 200, pool",
+                    statistics.median(mine),
+                    "s",
+                    statistics.median(peers),
+                    1.2,
+                )
             )
         return figures
 
@@ -112,7 +123,9 @@ class Bench:
             try:
                 hyper.pool_ready()
                 ours, theirs = alternating(
-                    lambda: hyper.ctl("exec", "bench-exec", "true"), lambda: self.podman("exec", "hyper-bench-exec", "true"), self.runs
+                    lambda: hyper.ctl("exec", "bench-exec", "true"),
+                    lambda: self.podman("exec", "hyper-bench-exec", "true"),
+                    self.runs,
                 )
             finally:
                 hyper.ctl("rm", "-f", "bench-exec")
@@ -141,11 +154,24 @@ class Bench:
 
         with contextlib.suppress(RuntimeError):  # layers that are there already would not be pulled
             self.podman("rmi", "-f", NGINX)
-        with self.start("pull") as hyper, tempfile.TemporaryDirectory() as store, Registry(Path(store), self.space) as address:
+        with (
+            self.start("pull") as hyper,
+            tempfile.TemporaryDirectory() as store,
+            Registry(Path(store), self.space) as address,
+        ):
             name = f"{address}/nginx:bench"
             inside = ["nsenter", f"--net=/run/netns/{self.space}"]
             run(
-                [*inside, "skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", f"oci:{nginx()}:test", f"docker://{name}"]
+                [
+                    *inside,
+                    "skopeo",
+                    "--insecure-policy",
+                    "copy",
+                    "-q",
+                    "--dest-tls-verify=false",
+                    f"oci:{nginx()}:test",
+                    f"docker://{name}",
+                ]
             )
             times: dict[str, list[float]] = {"ours": [], "theirs": []}
             for _ in range(min(self.runs, 5)):
@@ -165,7 +191,9 @@ class Bench:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Figures beside podman's, as medians with ratios.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Figures beside podman's, as medians with ratios."
+    )
     parser.add_argument("--runs", type=int, default=15, help="runs of each short command")
     parser.add_argument("--only", nargs="*", default=[], help="groups: starts with_network inside pull many")
     parser.add_argument("--charts", type=Path, help="a directory for pictures")
@@ -181,7 +209,9 @@ def main() -> None:
                     print("  " + "  ".join(filter(None, figure.row())), file=sys.stderr, flush=True)
         with bench.start("info") as hyper:
             info = hyper.json("info")
-    print(f"accelerator {info['accelerator']}, {info['driver']}, kernel {info['kernelVersion']}, medians of {args.runs} runs\n")
+    print(
+        f"accelerator {info['accelerator']}, {info['driver']}, kernel {info['kernelVersion']}, medians of {args.runs} runs\n"
+    )
     print_table(HEAD, [f.row() for f in figures])
     if args.charts:
         charts.figures(figures, args.charts / "figures.png")

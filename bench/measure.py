@@ -36,12 +36,27 @@ class Figure:
 
     def row(self) -> list[str]:
         def shown(number: float | None) -> str:
-            return "" if number is None else f"{number:.3f} {self.unit}" if self.unit == "s" else f"{number:.1f} {self.unit}"
+            return (
+                ""
+                if number is None
+                else f"{number:.3f} {self.unit}"
+                if self.unit == "s"
+                else f"{number:.1f} {self.unit}"
+            )
 
         ratio = f"{self.value / self.peer:.2f}" if self.peer else ""
         sign = ">=" if self.at_least else "<="
-        goal = "" if self.goal is None else f"{sign} {self.goal:g} x" if self.peer else f"{sign} {self.goal:g} {self.unit}"
-        return [self.name, shown(self.value), shown(self.peer), ratio, goal, {None: "", True: "met", False: "missed"}[self.met]]
+        goal = (
+            "" if self.goal is None else f"{sign} {self.goal:g} x" if self.peer else f"{sign} {self.goal:g} {self.unit}"
+        )
+        return [
+            self.name,
+            shown(self.value),
+            shown(self.peer),
+            ratio,
+            goal,
+            {None: "", True: "met", False: "missed"}[self.met],
+        ]
 
 
 HEAD = ["FIGURE", "HYPERCONTAINER", "PODMAN+RUNC", "RATIO", "GOAL", ""]

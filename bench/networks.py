@@ -120,7 +120,9 @@ def measure() -> dict[str, float]:
                 found["pod to outside"] = _rate(bench.ctl("exec", "two", *_client("198.18.0.2")))
                 found["pod to outside, user-mode network"] = _rate(bench.ctl("exec", "user", *_client("198.18.0.2")))
                 found["outside to pod"] = _rate(bench.ctl("exec", "two", *_client("198.18.0.2", "-R")))
-                found["outside to pod, user-mode network"] = _rate(bench.ctl("exec", "user", *_client("198.18.0.2", "-R")))
+                found["outside to pod, user-mode network"] = _rate(
+                    bench.ctl("exec", "user", *_client("198.18.0.2", "-R"))
+                )
             bench.ctl("rm", "-f", "one", "two", "user")
         finally:
             bench.close()

@@ -101,7 +101,10 @@ class Hyper:
 
     def pool_ready(self) -> None:
         """Until as many machines wait as shall, and nothing else goes on."""
-        self.until(lambda: (p := self.json("factory", "status")["pool"]) and all(k["waiting"] >= k["target"] for k in p), "the pool")
+        self.until(
+            lambda: (p := self.json("factory", "status")["pool"]) and all(k["waiting"] >= k["target"] for k in p),
+            "the pool",
+        )
 
     def close(self) -> None:
         self.process.terminate()

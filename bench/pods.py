@@ -45,10 +45,16 @@ class Pods(Hyper):
     def start_times(self) -> list[Figure]:
         figures = []
         for count in (1, 3, 8):
-            containers = [{"name": f"bench-{i}", "image": "busybox", "command": ["sleep", "100000"]} for i in range(count)]
+            containers = [
+                {"name": f"bench-{i}", "image": "busybox", "command": ["sleep", "100000"]} for i in range(count)
+            ]
             podfile = self.directory / f"pod{count}.json"
             podfile.write_text(json.dumps({"id": "bench", "containers": containers}))
-            begin = median_of(lambda: self.ctl("run", "-p", str(podfile)), self.runs, before=lambda: self.ctl("pod", "rm", "-f", "bench"))  # noqa: B023
+            begin = median_of(
+                lambda path=str(podfile): self.ctl("run", "-p", path),  # type: ignore[misc]
+                self.runs,
+                before=lambda: self.ctl("pod", "rm", "-f", "bench"),
+            )
             self.ctl("pod", "rm", "-f", "bench")
             figures.append(Figure(f"run -p of {count} container{'s' if count > 1 else ''}", begin, "s"))
         return figures
@@ -89,8 +95,20 @@ class Pods(Hyper):
 
 def _fio(job: str, directory: str) -> list[str]:
     block = "4k" if job.startswith("rand") else "1m"
-    return ["fio", f"--name={job}", f"--rw={job}", f"--bs={block}", f"--size={_SIZE_MB}m", f"--directory={directory}", "--filename=fio.tmp",
-            "--ioengine=psync", f"--runtime={_SECONDS}", "--time_based", "--output-format=json", "--end_fsync=1"]  # fmt: skip
+    return [
+        "fio",
+        f"--name={job}",
+        f"--rw={job}",
+        f"--bs={block}",
+        f"--size={_SIZE_MB}m",
+        f"--directory={directory}",
+        "--filename=fio.tmp",
+        "--ioengine=psync",
+        f"--runtime={_SECONDS}",
+        "--time_based",
+        "--output-format=json",
+        "--end_fsync=1",
+    ]
 
 
 def _rate(output: bytes, job: str) -> float:

@@ -33,7 +33,9 @@ class Scale:
             self._start(hyper, MEMORY_AT, PODS)
             figures += self._hundred(hyper)
             figures.append(self._restart(hyper, signal.SIGHUP, f"hyperd's start with {PODS} pods that run", None))
-            figures.append(self._restart(hyper, signal.SIGTERM, f"hyperd's start with {PODS} pods in its database", 0.5))
+            figures.append(
+                self._restart(hyper, signal.SIGTERM, f"hyperd's start with {PODS} pods in its database", 0.5)
+            )
         return figures
 
     def _start(self, hyper: Hyper, first: int, last: int) -> None:
@@ -75,9 +77,13 @@ class Scale:
     def _hundred(self, hyper: Hyper) -> list[Figure]:
         running = len(machines(hyper))
         return [
-            Figure(f"pods that run, of {PODS} started {AT_A_TIME} at a time", running, "pods", None, PODS, at_least=True),
+            Figure(
+                f"pods that run, of {PODS} started {AT_A_TIME} at a time", running, "pods", None, PODS, at_least=True
+            ),
             Figure("pods started per second", PODS / self.curve[-1], "/s"),
-            Figure(f"hyperd's resident memory with {running} pods", memory(hyper.process.pid, "Rss") / _MB, "MB", None, 120),
+            Figure(
+                f"hyperd's resident memory with {running} pods", memory(hyper.process.pid, "Rss") / _MB, "MB", None, 120
+            ),
         ]
 
     def _restart(self, hyper: Hyper, how: signal.Signals, name: str, goal: float | None) -> Figure:

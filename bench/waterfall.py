@@ -61,7 +61,8 @@ def main() -> None:
         print(f"\n{kind}: {_length(spans) / 1e3:.0f} ms")
         zero = min(s["ts"] for s in spans)
         rows = [
-            [f"{(s['ts'] - zero) / 1e3:.1f}", f"{s['dur'] / 1e3:.1f}", s["lane"], s["name"]] for s in sorted(spans, key=lambda s: s["ts"])
+            [f"{(s['ts'] - zero) / 1e3:.1f}", f"{s['dur'] / 1e3:.1f}", s["lane"], s["name"]]
+            for s in sorted(spans, key=lambda s: s["ts"])
         ]
         print_table(["BEGIN", "MS", "WHO", "WHAT"], rows)
         if args.charts:

@@ -35,7 +35,9 @@ class BuildError(Exception):
 
 
 def cache_directory() -> Path:
-    base = os.environ.get("HYPER_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hyper")
+    base = os.environ.get("HYPER_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hyper"
+    )
     return Path(base) / "kernel"
 
 
@@ -77,7 +79,10 @@ def verified_source(pin: dict[str, object], source: Path | None) -> Path:
     if not path.exists() and source is None:
         package = f"{pin['package']}={pin['version']}"
         print(f"hyperkernel: installing {package}", flush=True)
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]):
+        for command in (
+            ["apt-get", "update", "-qq"],
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package],
+        ):
             if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
                 raise BuildError(
                     f"`{' '.join(command)}` failed: the pinned source may have been superseded in Debian; "
@@ -184,7 +189,11 @@ def build(pin: dict[str, object], fragment: Path, source: Path | None, target: P
         if not has_pvh_note(out / "vmlinux"):
             raise BuildError("the kernel has no PVH note: CONFIG_PVH did not take effect")
         (out / "config").write_text(config)
-        about = {"version": release, "config_hash": hashlib.sha256(config.encode()).hexdigest(), "source": str(pin["version"])}
+        about = {
+            "version": release,
+            "config_hash": hashlib.sha256(config.encode()).hexdigest(),
+            "source": str(pin["version"]),
+        }
         (out / "kernel.json").write_text(json.dumps(about, indent=1) + "\n")
         shutil.rmtree(target, ignore_errors=True)
         os.rename(out, target)

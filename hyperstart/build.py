@@ -31,7 +31,9 @@ def sources() -> list[Path]:
 
 
 def cache_directory() -> Path:
-    base = os.environ.get("HYPER_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hyper")
+    base = os.environ.get("HYPER_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hyper"
+    )
     return Path(base) / "hyperstart"
 
 
@@ -51,7 +53,17 @@ def compile_for(machine: str, output: Path) -> None:
         cached.parent.mkdir(parents=True, exist_ok=True)
         temporary = cached.with_suffix(".tmp")
         define = f'-DHYPERSTART_VERSION="{version()}"'
-        command = [sys.executable, "-m", "ziglang", "cc", "-target", TARGETS[machine], *FLAGS, define, f"-I{HERE / 'include'}"]
+        command = [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "cc",
+            "-target",
+            TARGETS[machine],
+            *FLAGS,
+            define,
+            f"-I{HERE / 'include'}",
+        ]
         subprocess.run([*command, "-o", str(temporary), *map(str, sources())], check=True)
         temporary.rename(cached)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -80,7 +80,9 @@ class World:
 
     def nothing(self) -> list[str]:
         """A sentence for each thing that is left when the daemon is gone and everything was stopped."""
-        return [f"{p} outlived its daemon" for p in self._processes()] + [f"{d} is left" for d in _entries(self.run / "pods") if d.is_dir()]
+        return [f"{p} outlived its daemon" for p in self._processes()] + [
+            f"{d} is left" for d in _entries(self.run / "pods") if d.is_dir()
+        ]
 
     # -- what there is -------------------------------------------------------------------------
 
@@ -191,7 +193,10 @@ class World:
 
     def _links(self, records: Records, processes: list[Process]) -> Iterator[str]:
         held = set().union(*(p.taps for p in processes))
-        links = {x["ifname"]: x.get("linkinfo", {}).get("info_kind", "") for x in json.loads(self._host("ip", "-j", "-d", "link"))}
+        links = {
+            x["ifname"]: x.get("linkinfo", {}).get("info_kind", "")
+            for x in json.loads(self._host("ip", "-j", "-d", "link"))
+        }
         for name, kind in links.items():
             if kind == "tun" and name not in held:
                 yield f"tap {name} is held by no machine"

@@ -52,10 +52,17 @@ class Daemon:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "HYPER_HOST": str(self.socket), "PATH": f"{BIN}:{os.environ['PATH']}"}
 
-    def ctl(self, *args: str | Path, input: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def ctl(
+        self, *args: str | Path, input: bytes | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """Run hyperctl; with `check` it must succeed."""
         done = subprocess.run(
-            [BIN / "hyperctl", *map(str, args)], input=input, capture_output=True, env=self.environment, timeout=DEADLINE, check=False
+            [BIN / "hyperctl", *map(str, args)],
+            input=input,
+            capture_output=True,
+            env=self.environment,
+            timeout=DEADLINE,
+            check=False,
         )
         text = subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
@@ -106,7 +113,9 @@ def launched(root: Path, *options: str, run: Path | None = None, prefix: tuple[s
         log = open(root.parent / f"{root.name}-hyperd.log", "ab")
         with log:
             process = subprocess.Popen(
-                [*prefix, BIN / "hyperd", "--root", root, "--run", directory, *network, *options], stdout=log, stderr=log
+                [*prefix, BIN / "hyperd", "--root", root, "--run", directory, *network, *options],
+                stdout=log,
+                stderr=log,
             )
         daemon = Daemon(process, root, directory)
         try:
@@ -183,7 +192,15 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 def push(layout: Path, registry: Registry, name: str) -> str:
     """Push an OCI layout's image `test`; its name in the registry."""
     full = f"{registry.address}/{name}"
-    command = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout}:test", f"docker://{full}"]
+    command = [
+        "skopeo",
+        "--insecure-policy",
+        "copy",
+        "-q",
+        "--dest-tls-verify=false",
+        f"oci:{layout}:test",
+        f"docker://{full}",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return full
 

@@ -76,7 +76,9 @@ def test_a_life_over_rest(api: Api) -> None:
     assert api.call("DELETE", "/containers/rest")[0] == 200
 
 
-@pytest.mark.parametrize("route", ["/version", "/info", "/doctor", "/images", "/pods", "/containers?all=1", "/images/inspect?name=busybox"])
+@pytest.mark.parametrize(
+    "route", ["/version", "/info", "/doctor", "/images", "/pods", "/containers?all=1", "/images/inspect?name=busybox"]
+)
 def test_answers_are_as_described(api: Api, route: str) -> None:
     assert api.call("GET", route)[0] == 200
 
@@ -85,8 +87,22 @@ def test_answers_are_as_described(api: Api, route: str) -> None:
     ("method", "route", "body", "status", "code", "words"),
     [
         ("GET", "/containers/none", None, 404, "not_found", "no such container"),
-        ("POST", "/containers", {"image": "busybox", "colour": "red"}, 400, "invalid_argument", "unknown field `colour`"),
-        ("POST", "/containers", {"image": "busybox", "resources": {"memory": "much"}}, 400, "invalid_argument", r"\$.resources.memory"),
+        (
+            "POST",
+            "/containers",
+            {"image": "busybox", "colour": "red"},
+            400,
+            "invalid_argument",
+            "unknown field `colour`",
+        ),
+        (
+            "POST",
+            "/containers",
+            {"image": "busybox", "resources": {"memory": "much"}},
+            400,
+            "invalid_argument",
+            r"\$.resources.memory",
+        ),
         ("POST", "/containers", {"image": "none:1"}, 404, "not_found", "no such image"),
         ("POST", "/containers", ["not", "an", "object"], 400, "invalid_argument", "invalid request body"),
         ("GET", "/containers/none/logs?tail=x", None, 404, "not_found", "no such container"),

@@ -43,7 +43,11 @@ def test_a_file_of_stdin_to_its_end(hyper: Daemon, tmp_path: Path) -> None:
     data.write_bytes(os.urandom(5_000_000))
     with open(data, "rb") as f:
         done = subprocess.run(
-            [BIN / "hyperctl", "run", "-i", "--rm", "busybox", "md5sum"], stdin=f, capture_output=True, env=hyper.environment, check=True
+            [BIN / "hyperctl", "run", "-i", "--rm", "busybox", "md5sum"],
+            stdin=f,
+            capture_output=True,
+            env=hyper.environment,
+            check=True,
         )
     import hashlib
 
@@ -107,7 +111,9 @@ def test_detached_life(hyper: Daemon) -> None:
     wait_for(lambda: "ready" in hyper.out("logs", "life"), "ready")
     wait_for(lambda: hyper.ctl("logs", "life").stderr == "err\n", "stderr")  # streams are not ordered among each other
     assert hyper.out("logs", "--tail", "2", "life").endswith("ready")
-    assert len(hyper.ctl("logs", "--tail", "1", "life").stdout + hyper.ctl("logs", "--tail", "1", "life").stderr) <= len("ready\n")
+    assert len(
+        hyper.ctl("logs", "--tail", "1", "life").stdout + hyper.ctl("logs", "--tail", "1", "life").stderr
+    ) <= len("ready\n")
     assert re.search(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ready$", hyper.out("logs", "-t", "life"), re.M)
     assert hyper.out("logs", "--since", "1h", "--until", "30m", "life") == ""
     (row,) = json.loads(hyper.out("ps", "--format", "json", "-f", "label=a=b"))
@@ -140,7 +146,9 @@ def test_exec(hyper: Daemon) -> None:
     assert hyper.ctl("exec", "-i", "box", "cat", input=b"in").stdout == "in"
     assert hyper.out("exec", "-u", "nobody", "box", "id", "-u") == "65534"
     hyper.ctl("exec", "-d", "box", "touch", "/tmp/made")
-    wait_for(lambda: hyper.ctl("exec", "box", "test", "-e", "/tmp/made", check=False).returncode == 0, "the detached exec")
+    wait_for(
+        lambda: hyper.ctl("exec", "box", "test", "-e", "/tmp/made", check=False).returncode == 0, "the detached exec"
+    )
 
 
 def test_copies(hyper: Daemon, tmp_path: Path) -> None:
@@ -165,7 +173,9 @@ def test_copies(hyper: Daemon, tmp_path: Path) -> None:
         out = tmp_path / f"one{started}"
         hyper.ctl("cp", "-L", f"files:{into}/link", out)
         assert out.read_bytes() == (tree / "sub/file").read_bytes()
-    raw = subprocess.run([BIN / "hyperctl", "cp", "files:/etc/passwd", "-"], capture_output=True, env=hyper.environment, check=True).stdout
+    raw = subprocess.run(
+        [BIN / "hyperctl", "cp", "files:/etc/passwd", "-"], capture_output=True, env=hyper.environment, check=True
+    ).stdout
     import io
 
     with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
@@ -180,7 +190,9 @@ def test_environment_labels_and_files(hyper: Daemon, tmp_path: Path) -> None:
     env = tmp_path / "env"
     env.write_text("# a comment\nX=from file\nHOME_GROWN=1\n")
     cid = tmp_path / "cid"
-    out = hyper.out("run", "--rm", "--env-file", env, "-e", "X=flag", "--cidfile", cid, "busybox", "sh", "-c", "echo $X $HOME_GROWN")
+    out = hyper.out(
+        "run", "--rm", "--env-file", env, "-e", "X=flag", "--cidfile", cid, "busybox", "sh", "-c", "echo $X $HOME_GROWN"
+    )
     assert out == "flag 1" and re.fullmatch(r"[0-9a-f]{64}", cid.read_text())
 
 
@@ -213,7 +225,9 @@ def test_info_version_doctor_help_completion(hyper: Daemon) -> None:
 
 def test_events(hyper: Daemon) -> None:
     hyper.ctl("run", "--rm", "--name", "eventful", "busybox", "true")
-    lines = hyper.out("events", "--since", "1m", "--until", "-f", "container=eventful", "--format", "{{.Action}}").split()
+    lines = hyper.out(
+        "events", "--since", "1m", "--until", "-f", "container=eventful", "--format", "{{.Action}}"
+    ).split()
     assert lines == ["create", "start", "die", "destroy"]
 
 

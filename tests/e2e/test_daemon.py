@@ -107,7 +107,13 @@ def test_another_user_and_a_daemon_that_starts_itself() -> None:
 
         def ctl(*args: str) -> str:
             done = subprocess.run(
-                [*become, "hyperctl", *args], env=env, capture_output=True, text=True, timeout=DEADLINE, check=False, cwd="/"
+                [*become, "hyperctl", *args],
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=DEADLINE,
+                check=False,
+                cwd="/",
             )
             assert done.returncode == 0, done.stderr
             return done.stdout.strip()
@@ -131,7 +137,9 @@ def test_another_user_and_a_daemon_that_starts_itself() -> None:
             port = ctl("ps", "--format", "{{.Ports}}").split(":")[1].split("-")[0]
 
             def answers() -> bool:
-                done = subprocess.run(["curl", "-s", f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=False)
+                done = subprocess.run(
+                    ["curl", "-s", f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=False
+                )
                 return done.stdout == "rootless\n"
 
             wait_for(answers, "httpd")
@@ -150,10 +158,25 @@ def _share_files(ctl: Callable[..., str], home: Path) -> None:
     os.chown(shared, UID, UID)
     os.chown(shared / "mine", UID, UID)
     script = "stat -c %u /s/mine; cat /s/mine; echo back > /s/made; touch /r/no 2>/dev/null || echo read-only"
-    assert ctl("run", "--rm", "-v", f"{shared}:/s", "-v", f"{shared}:/r:ro", "busybox", "sh", "-c", script) == "0\nfrom the userread-only"
+    assert (
+        ctl("run", "--rm", "-v", f"{shared}:/s", "-v", f"{shared}:/r:ro", "busybox", "sh", "-c", script)
+        == "0\nfrom the userread-only"
+    )
     made = (shared / "made").stat()
     assert (made.st_uid, (shared / "made").read_text()) == (UID, "back\n")
-    assert ctl("run", "--rm", "-v", "kept:/v", "busybox", "sh", "-c", "echo x > /v/x; cat /v/x; chown 5 /v/x; stat -c %u /v/x") == "x\n5"
+    assert (
+        ctl(
+            "run",
+            "--rm",
+            "-v",
+            "kept:/v",
+            "busybox",
+            "sh",
+            "-c",
+            "echo x > /v/x; cat /v/x; chown 5 /v/x; stat -c %u /v/x",
+        )
+        == "x\n5"
+    )
 
 
 def _end_processes_of(uid: int) -> None:
@@ -177,7 +200,18 @@ def _end_processes_of(uid: int) -> None:
 
 def test_the_wheel_is_whole(repository: Path, tmp_path: Path) -> None:
     """`pip install .` alone: both commands, hyperstart for both machines, the kernel's build files."""
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, repository]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path,
+        repository,
+    ]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -193,13 +227,22 @@ def test_the_wheel_is_whole(repository: Path, tmp_path: Path) -> None:
         assert name in names, name
     target = tmp_path / "installed"
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel], check=True, capture_output=True
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel],
+        check=True,
+        capture_output=True,
     )
     env = {**os.environ, "PYTHONPATH": str(target)}
     for program in ("hyperctl", "hyperd"):
-        done = subprocess.run([target / "bin" / program, "--version"], env=env, capture_output=True, text=True, check=True, cwd=tmp_path)
+        done = subprocess.run(
+            [target / "bin" / program, "--version"], env=env, capture_output=True, text=True, check=True, cwd=tmp_path
+        )
         assert done.stdout.startswith(program)
     key = subprocess.run(
-        [target / "bin/hyperctl", "kernel", "build", "--print-key"], env=env, capture_output=True, text=True, check=True, cwd=tmp_path
+        [target / "bin/hyperctl", "kernel", "build", "--print-key"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
     )
     assert len(key.stdout.strip()) == 24

@@ -38,9 +38,16 @@ def test_published_by_name_filtered_and_inspected(hyper: Daemon) -> None:
     hyper.ctl("run", "-d", "--name", "u1", "-P", "--expose", "8000-8001", "busybox", "sleep", "100")
     hyper.ctl("run", "-d", "--name", "u11", "busybox", "sleep", "100")
     try:
-        assert hyper.out("ps", "-q", "--no-trunc", "-f", "name=^/u1$") == json.loads(hyper.out("inspect", "u1"))[0]["id"]
+        assert (
+            hyper.out("ps", "-q", "--no-trunc", "-f", "name=^/u1$") == json.loads(hyper.out("inspect", "u1"))[0]["id"]
+        )
         table = hyper.out("ps", "-f", "name=^u1$", "--format", "table {{.Names}}\\t{{.Ports}}").splitlines()
-        assert table[0].split() == ["NAMES", "PORTS"] and table[1].split()[0] == "u1" and "->8000" in table[1] and "8001/tcp" in table[1]
+        assert (
+            table[0].split() == ["NAMES", "PORTS"]
+            and table[1].split()[0] == "u1"
+            and "->8000" in table[1]
+            and "8001/tcp" in table[1]
+        )
         linked = hyper.ctl("run", "--rm", "--link", "u1:db", "busybox", "cat", "/etc/hosts", check=False)
         address = hyper.out("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "u1")
         if address:  # in a network of this host
@@ -78,4 +85,6 @@ services:
   db: {image: busybox, networks: [back], container_name: the-db, command: sh -c 'ip -o addr | grep -v " lo " | wc -l; ip route | wc -l'}
 """)
     done = pods.ctl("run", "-p", path, "-a", "--rm")
-    assert [line.split(" | ")[1] for line in done.stdout.splitlines()] == ["0", "0"] and done.stdout.startswith("the-db")
+    assert [line.split(" | ")[1] for line in done.stdout.splitlines()] == ["0", "0"] and done.stdout.startswith(
+        "the-db"
+    )

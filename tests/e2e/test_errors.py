@@ -65,7 +65,9 @@ def bad_podfiles(directory: Path, **words: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def broken(registry: Registry, nginx_layout: Path, tmp_path_factory: pytest.TempPathFactory, shared: Daemon) -> Iterator[dict[str, str]]:
+def broken(
+    registry: Registry, nginx_layout: Path, tmp_path_factory: pytest.TempPathFactory, shared: Daemon
+) -> Iterator[dict[str, str]]:
     """What the table's words in capitals stand for."""
     tmp = tmp_path_factory.mktemp("broken")
     push(nginx_layout, registry, "nginx:test")
@@ -144,7 +146,14 @@ def bad_kernel(tmp: Path) -> Iterator[Daemon]:
 
 @pytest.mark.parametrize(("case", "command", "says", "status"), rows(), ids=[r[0] for r in rows()])
 def test_row(
-    hyper: Daemon, broken: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path, case: str, command: str, says: str, status: int
+    hyper: Daemon,
+    broken: dict[str, str],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    case: str,
+    command: str,
+    says: str,
+    status: int,
 ) -> None:
     words = dict(broken)
     with contextlib.ExitStack() as stack:

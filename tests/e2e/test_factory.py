@@ -30,7 +30,9 @@ def status(daemon: Daemon) -> dict[str, object]:
 
 def test_warm_status_run_drain(factory: Daemon) -> None:
     shown = factory.out("factory", "warm", "-n", "2").splitlines()
-    assert shown[0].startswith("Templates: ") and any(line.split()[:4] == ["1cpu-256m-user", "any", "2", "2"] for line in shown)
+    assert shown[0].startswith("Templates: ") and any(
+        line.split()[:4] == ["1cpu-256m-user", "any", "2", "2"] for line in shown
+    )
     waiting = machines(factory.run, factory=True)
     assert len(waiting) == 2
     before = status(factory)["started"]["pool"]  # type: ignore[index]
@@ -49,7 +51,9 @@ def test_the_second_run_is_not_a_boot(factory: Daemon) -> None:
     factory.ctl("run", "--rm", "busybox", "true")
     factory.ctl("run", "--rm", "--isolation=fresh", "busybox", "true")
     after: dict[str, int] = status(factory)["started"]  # type: ignore[assignment]
-    assert after["cold"] == before["cold"] + 1 and after["pool"] + after["clone"] == before["pool"] + before["clone"] + 1
+    assert (
+        after["cold"] == before["cold"] + 1 and after["pool"] + after["clone"] == before["pool"] + before["clone"] + 1
+    )
     factory.ctl("factory", "drain", "--templates")
 
 
@@ -68,12 +72,16 @@ def test_traces(factory: Daemon, tmp_path: Path) -> None:
     assert done.stdout == "hi\n"
     lines = [line.split(None, 3) for line in done.stderr.splitlines()]
     lanes = {line[2] for line in lines[1:]}
-    assert lanes == {"hyperctl", "hyperd", "qemu", "guest"} and {"program runs", "disks found"} <= {line[3] for line in lines}
+    assert lanes == {"hyperctl", "hyperd", "qemu", "guest"} and {"program runs", "disks found"} <= {
+        line[3] for line in lines
+    }
     factory.ctl("run", "--rm", "--trace", tmp_path / "run.json", "busybox", "true")
     events = json.loads((tmp_path / "run.json").read_text())["traceEvents"]
     spans = {e["name"]: e for e in events if e["ph"] == "X"}
     begin, runs = spans["Python, flags read"], spans["program runs"]
-    assert begin["ts"] <= runs["ts"] + 5000 and all(e["dur"] > -5000 for e in spans.values())  # the guest's clock: to some ms
+    assert begin["ts"] <= runs["ts"] + 5000 and all(
+        e["dur"] > -5000 for e in spans.values()
+    )  # the guest's clock: to some ms
     factory.ctl("run", "--rm", "--trace", tmp_path / "run.svg", "busybox", "true")
     drawn = ET.parse(tmp_path / "run.svg").getroot()
     texts = [t.text for t in drawn.iter("{http://www.w3.org/2000/svg}text")]
@@ -92,7 +100,9 @@ def test_the_quick_way_and_the_commands_answer_alike(factory: Daemon) -> None:
         quick = factory.ctl("run", "--rm", "busybox", *command, check=False)
         slow = factory.ctl("run", "--rm", "--log-opt", "max-file=1", "busybox", *command, check=False)
         assert (quick.returncode, quick.stdout, quick.stderr) == (slow.returncode, slow.stdout, slow.stderr)
-    failed = [factory.ctl("run", "-d", *more, "busybox", "nosuch", check=False) for more in ([], ["--log-opt", "max-file=1"])]
+    failed = [
+        factory.ctl("run", "-d", *more, "busybox", "nosuch", check=False) for more in ([], ["--log-opt", "max-file=1"])
+    ]
     for done in failed:
         assert done.returncode == 127 and len(done.stdout.strip()) == 64  # it is there, to be looked at
         factory.ctl("rm", done.stdout.strip())

@@ -41,7 +41,9 @@ def test_links_that_an_earlier_copy_left(hyper: Daemon, tmp_path: Path) -> None:
 def test_a_reader_of_export_that_has_gone(hyper: Daemon) -> None:
     hyper.ctl("create", "--name", "whole", "busybox", "true")
     for verb in (["export", "whole"], ["cp", "whole:/bin", "-"]):
-        process = subprocess.Popen([BIN / "hyperctl", *verb], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=hyper.environment)
+        process = subprocess.Popen(
+            [BIN / "hyperctl", *verb], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=hyper.environment
+        )
         assert process.stdout and process.stderr and process.stdout.read(100)
         process.stdout.close()
         said = process.stderr.read()

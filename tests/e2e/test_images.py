@@ -30,9 +30,12 @@ def archives(shared: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "place", ["docker-archive:docker-archive.tar", "docker-archive:docker-archive.tar.gz", "oci-archive:oci-archive.tar"]
+    "place",
+    ["docker-archive:docker-archive.tar", "docker-archive:docker-archive.tar.gz", "oci-archive:oci-archive.tar"],
 )
-def test_run_takes_an_image_from_an_archive(hyper: Daemon, archives: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_takes_an_image_from_an_archive(
+    hyper: Daemon, archives: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(archives)  # the daemon works elsewhere
     assert hyper.out("run", "--rm", "-q", place, "echo", "from an archive") == "from an archive"
     hyper.ctl("create", "--name", "of-archive", place, "true")
@@ -41,7 +44,11 @@ def test_run_takes_an_image_from_an_archive(hyper: Daemon, archives: Path, place
 
 def test_a_podfile_takes_an_image_from_an_archive(hyper: Daemon, archives: Path, tmp_path: Path) -> None:
     podfile = tmp_path / "pod.json"
-    container = {"name": "c", "image": f"oci-archive:{archives}/oci-archive.tar", "command": ["echo", "pod of an archive"]}
+    container = {
+        "name": "c",
+        "image": f"oci-archive:{archives}/oci-archive.tar",
+        "command": ["echo", "pod of an archive"],
+    }
     podfile.write_text(json.dumps({"id": "of-archive", "containers": [container]}))
     assert "pod of an archive" in hyper.out("run", "-a", "--rm", "-p", podfile)
 
@@ -49,8 +56,16 @@ def test_a_podfile_takes_an_image_from_an_archive(hyper: Daemon, archives: Path,
 def test_ancestors_however_they_are_spelled(hyper: Daemon) -> None:
     id_ = hyper.out("create", "busybox", "true")
     image = json.loads(hyper.out("inspect", "--type", "image", "busybox"))[0]["id"]
-    for name in ("busybox", "busybox:latest", "docker.io/library/busybox", "docker.io/library/busybox:latest", "builtin:busybox",
-                 image, image[:19], image[7:19]):  # fmt: skip
+    for name in (
+        "busybox",
+        "busybox:latest",
+        "docker.io/library/busybox",
+        "docker.io/library/busybox:latest",
+        "builtin:busybox",
+        image,
+        image[:19],
+        image[7:19],
+    ):
         assert hyper.out("ps", "-aq", "--no-trunc", "-f", f"ancestor={name}") == id_, name
     for name in ("busybox:other", "example.com/busybox", "BUSY", "sha256:0000"):
         assert hyper.out("ps", "-aq", "-f", f"ancestor={name}") == "", name

@@ -41,7 +41,9 @@ def test_output_is_whole_over_kills_in_a_row(tmp_path: Path, sig: signal.Signals
                 seen = _count(daemon, "counter")
                 daemon.stop(sig)
         with launched(tmp_path / "root", *options, run=Path(run)) as daemon:
-            daemon.ctl("exec", "counter", "touch", "/go", check=False)  # it may be killed with the container, which ends by it
+            daemon.ctl(
+                "exec", "counter", "touch", "/go", check=False
+            )  # it may be killed with the container, which ends by it
             assert daemon.out("wait", "counter") == "8"
             lines = daemon.out("logs", "counter").splitlines()
             assert len(lines) > seen and lines == [f"line {n}" for n in range(len(lines))]
@@ -57,7 +59,10 @@ def _busy(daemon: Daemon, n: int) -> list[subprocess.Popen[bytes]]:
         ("run", "--rm", "-m", "64m", "busybox", "true"),
     )  # fmt: skip
     null = subprocess.DEVNULL
-    return [subprocess.Popen([BIN / "hyperctl", *w], env=daemon.environment, stdin=null, stdout=null, stderr=null) for w in work]
+    return [
+        subprocess.Popen([BIN / "hyperctl", *w], env=daemon.environment, stdin=null, stdout=null, stderr=null)
+        for w in work
+    ]
 
 
 def test_kills_at_any_instant_leave_nothing_without_an_owner(tmp_path: Path) -> None:

@@ -66,7 +66,9 @@ def test_a_pod_that_would_run_as_root_does_not(pods: Daemon, tmp_path: Path) -> 
 
 def test_a_bad_number_stops_nothing_else(pods: Daemon, tmp_path: Path) -> None:
     path = tmp_path / "pod.yaml"
-    path.write_text("{id: bad, containers: [{image: busybox, command: ['true'], healthCheck: {shell: 'true', interval: 0s}}]}")
+    path.write_text(
+        "{id: bad, containers: [{image: busybox, command: ['true'], healthCheck: {shell: 'true', interval: 0s}}]}"
+    )
     done = pods.ctl("pod", "create", path, check=False)
     assert done.returncode and "health.interval: expected `float` > 0.0" in done.stderr
     assert "bad" not in pods.out("ps", "-a")

@@ -98,11 +98,15 @@ def _pod(host: str, bridge: str, address: str, gateway: str) -> Iterator[str]:
     name = f"hy-pod-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
-        subprocess.run(["ip", "-n", host, "link", "add", "p0", "type", "veth", "peer", "name", "eth0", "netns", name], check=True)
+        subprocess.run(
+            ["ip", "-n", host, "link", "add", "p0", "type", "veth", "peer", "name", "eth0", "netns", name], check=True
+        )
         for where, words in (
-            (host, f"link set p0 master {bridge} up"), (name, f"addr add {address}/24 dev eth0"), (name, "link set eth0 up"),
+            (host, f"link set p0 master {bridge} up"),
+            (name, f"addr add {address}/24 dev eth0"),
+            (name, "link set eth0 up"),
             (name, f"route add default via {gateway}"),
-        ):  # fmt: skip
+        ):
             subprocess.run(["ip", "-n", where, *words.split()], check=True)
         yield name
     finally:
@@ -120,7 +124,20 @@ def walls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walls]:
         daemon.ctl("network", "create", "two")
         daemon.ctl("run", "-d", "--name", "a", "--network", "one", "busybox", *SLEEP)
         daemon.ctl(
-            "run", "-d", "--name", "b", "--hostname", "b", "--network", "two", "-p", "127.0.0.1:8080:80", "-p", "8081:80", "busybox", *SERVE
+            "run",
+            "-d",
+            "--name",
+            "b",
+            "--hostname",
+            "b",
+            "--network",
+            "two",
+            "-p",
+            "127.0.0.1:8080:80",
+            "-p",
+            "8081:80",
+            "busybox",
+            *SERVE,
         )
         one = json.loads(daemon.out("network", "inspect", "one"))[0]["network"]
         address = one["gateway"].removesuffix(".1") + ".200"
@@ -131,7 +148,9 @@ def walls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walls]:
         _as_any_host_may(pod, "eth0", one["gateway"])
         _as_any_host_may(neighbour, "down0", "203.0.113.1")
         script = textwrap.dedent(_SERVER.format(addresses=ADDRESSES))
-        server = stack.enter_context(subprocess.Popen(["ip", "netns", "exec", host, sys.executable, "-c", script], stdout=subprocess.PIPE))
+        server = stack.enter_context(
+            subprocess.Popen(["ip", "netns", "exec", host, sys.executable, "-c", script], stdout=subprocess.PIPE)
+        )
         stack.callback(server.kill)
         assert server.stdout and server.stdout.readline() == b"ready\n"
         yield Walls(host, daemon, pod, neighbour, one["gateway"], one["gateway6"])
@@ -179,7 +198,11 @@ def test_ports_of_the_ipv6_loopback_do_not_answer(walls: Walls) -> None:
         except TimeoutError: pass
     """
     for namespace, device, where in ((walls.pod, "eth0", "one"), (walls.neighbour, "down0", "up0")):
-        bridge = json.loads(walls.daemon.out("network", "inspect", "one"))[0]["network"]["bridge"] if where == "one" else where
+        bridge = (
+            json.loads(walls.daemon.out("network", "inspect", "one"))[0]["network"]["bridge"]
+            if where == "one"
+            else where
+        )
         mac = walls.host("cat", f"/sys/class/net/{bridge}/address").replace(":", "")
         assert python(namespace, script.format(device=device, mac=mac, source="2001:db8::2")) == ""
 
@@ -195,7 +218,9 @@ def test_a_networks_name_server_answers_its_pods_and_the_host_only(walls: Walls)
     subprocess.run(["ip", "-n", walls.neighbour, "route", "add", walls.gateway, "via", "203.0.113.1"], check=True)
     ask = ["dig", "+short", "+time=1", "+tries=1", f"@{walls.gateway}", "-q", "a"]
     for extra in ([], ["+tcp"]):
-        done = subprocess.run(["ip", "netns", "exec", walls.neighbour, *ask, *extra], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["ip", "netns", "exec", walls.neighbour, *ask, *extra], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 9, done.stdout  # no answer
     assert walls.sh("b", f"nslookup -timeout=2 a {walls.gateway} >/dev/null && echo answered") == ""
 
@@ -205,10 +230,16 @@ def test_a_host_address_is_no_rule_of_the_firewall(walls: Walls) -> None:
     evil = "127.0.0.1 } } chain stolen { type filter hook input priority 0; "
     rules = walls.rules()
     for address in (evil, "fe80::1%0 } chain stolen {", "nowhere", "1.2.3"):
-        body = {"image": "busybox", "network": "one", "ports": [{"containerPort": 80, "hostPort": 1, "hostIp": address}]}
+        body = {
+            "image": "busybox",
+            "network": "one",
+            "ports": [{"containerPort": 80, "hostPort": 1, "hostIp": address}],
+        }
         response = Connection(str(walls.daemon.socket)).request("POST", "/v1/containers", {}, json.dumps(body).encode())
         assert response.status == 400 and b"invalid host address" in response.read()
-    made = walls.daemon.ctl("network", "create", "--subnet", "fd01::/64", "--gateway", "fd01::1%0 } chain stolen {", "evil", check=False)
+    made = walls.daemon.ctl(
+        "network", "create", "--subnet", "fd01::/64", "--gateway", "fd01::1%0 } chain stolen {", "evil", check=False
+    )
     assert made.returncode and "invalid gateway" in made.stderr
     assert "stolen" not in walls.rules() and len(walls.rules()) == len(rules)
 
@@ -252,7 +283,9 @@ _STREAMS = """
 def test_a_flood_of_questions_is_cut_off(walls: Walls, version: int) -> None:
     server = walls.gateway if version == 4 else walls.gateway6
     if version == 6:
-        subprocess.run(["ip", "-n", walls.pod, "addr", "add", f"{walls.gateway6}ff/64", "dev", "eth0", "nodad"], check=True)
+        subprocess.run(
+            ["ip", "-n", walls.pod, "addr", "add", f"{walls.gateway6}ff/64", "dev", "eth0", "nodad"], check=True
+        )
     sent, answered = map(int, python(walls.pod, _FLOOD.format(server=server)).split())
     assert sent > 3000  # on two busy CPUs, too
     assert 10 < answered <= 2 * 500 + 100 + 100
@@ -291,9 +324,24 @@ def test_idle_connections_are_few_and_closed(walls: Walls) -> None:
 
 def test_one_of_two_starts_at_once_gets_a_port(walls: Walls) -> None:
     """The other is told who has it."""
-    command = [BIN / "hyperctl", "run", "-d", "--label", "race=1", "--network", "one", "-p", "8099:80", "busybox", *SLEEP]
+    command = [
+        BIN / "hyperctl",
+        "run",
+        "-d",
+        "--label",
+        "race=1",
+        "--network",
+        "one",
+        "-p",
+        "8099:80",
+        "busybox",
+        *SLEEP,
+    ]
     environment = walls.daemon.environment
-    started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    started = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
     done = [(p.communicate(timeout=DEADLINE), p.returncode) for p in started]
     winners = [out.strip() for (out, _), status in done if status == 0]
     errors = [err for (_, err), status in done if status]
@@ -345,6 +393,8 @@ def test_the_host_has_a_name_on_request(walls: Walls) -> None:
     read = ("busybox", "cat", "/etc/hosts")
     lines = walls.daemon.out("run", "--rm", "--network", "one", *hosts, *read)
     assert f"{walls.gateway}\thost.docker.internal" in lines and "192.0.2.1\tfar" in lines
-    assert "10.0.2.2\thost.docker.internal" in walls.daemon.out("run", "--rm", "--network", "user:host-loopback", *hosts, *read)
+    assert "10.0.2.2\thost.docker.internal" in walls.daemon.out(
+        "run", "--rm", "--network", "user:host-loopback", *hosts, *read
+    )
     refused = walls.daemon.ctl("run", "--rm", "--network", "user", *hosts, *read, check=False)
     assert refused.returncode == 125 and "use --network user:host-loopback" in refused.stderr

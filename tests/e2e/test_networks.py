@@ -35,7 +35,12 @@ class World:
     def host(self, *command: str, check: bool = True, input: str | None = None) -> str:
         """Run something on the host; its output."""
         done = subprocess.run(
-            ["ip", "netns", "exec", self.name, *command], input=input, capture_output=True, text=True, timeout=DEADLINE, check=False
+            ["ip", "netns", "exec", self.name, *command],
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
         )
         assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout.strip()
@@ -67,8 +72,14 @@ def namespaces(tag: str = "") -> Iterator[str]:
         subprocess.run(["ip", "netns", "add", name], check=True)
         ip(name, "link set lo up")
     try:
-        subprocess.run(["ip", "-n", host, "link", "add", "up0", "type", "veth", "peer", "name", "down0", "netns", outside], check=True)
-        for where, device, four, six in ((host, "up0", "203.0.113.1", "2001:db8::1"), (outside, "down0", "203.0.113.2", "2001:db8::2")):
+        subprocess.run(
+            ["ip", "-n", host, "link", "add", "up0", "type", "veth", "peer", "name", "down0", "netns", outside],
+            check=True,
+        )
+        for where, device, four, six in (
+            (host, "up0", "203.0.113.1", "2001:db8::1"),
+            (outside, "down0", "203.0.113.2", "2001:db8::2"),
+        ):
             ip(where, f"addr add {four}/24 dev {device}")
             ip(where, f"addr add {six}/64 dev {device} nodad")
             ip(where, f"link set {device} up")
@@ -86,13 +97,20 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         with launched(root, "--network", "bridge", prefix=("ip", "netns", "exec", name)) as daemon:
             daemon.ctl("pull", "-q", "builtin:busybox")
             yield World(name, daemon)
-        assert subprocess.run(["ip", "-n", name, "-br", "link"], capture_output=True, text=True, check=True).stdout.count("\n") == 2
+        assert (
+            subprocess.run(["ip", "-n", name, "-br", "link"], capture_output=True, text=True, check=True).stdout.count(
+                "\n"
+            )
+            == 2
+        )
 
 
 @pytest.fixture
 def world(shared_world: World) -> Iterator[World]:
     """Clean afterwards: the rules are as they were."""
-    shared_world.host("nft", "add table inet others; add chain inet others kept; add rule inet others kept counter accept")
+    shared_world.host(
+        "nft", "add table inet others; add chain inet others kept; add rule inet others kept counter accept"
+    )
     before = shared_world.rules()
     yield shared_world
     daemon = shared_world.daemon
@@ -130,12 +148,16 @@ def test_three_pods_on_two_networks(world: World) -> None:
     )
     gateway = json.loads(world.daemon.out("network", "inspect", "one"))[0]["network"]["gateway"]
     assert (
-        world.host("dig", "+short", f"@{gateway}", "b") == b4 and world.host("dig", "+short", f"@{gateway}", "-q", "a", "-t", "AAAA") == a6
+        world.host("dig", "+short", f"@{gateway}", "b") == b4
+        and world.host("dig", "+short", f"@{gateway}", "-q", "a", "-t", "AAAA") == a6
     )
     assert world.host("dig", "+short", "+tcp", f"@{gateway}", "-x", a4) == "a."
     # Between networks: neither names nor addresses.
     assert "NXDOMAIN" in world.sh("c", "nslookup a")
-    assert world.sh("c", f"timeout 2 wget -q -O - http://{a4}/; timeout 2 ping -c 1 -W 1 {a4} >/dev/null && echo reached") == ""
+    assert (
+        world.sh("c", f"timeout 2 wget -q -O - http://{a4}/; timeout 2 ping -c 1 -W 1 {a4} >/dev/null && echo reached")
+        == ""
+    )
     assert world.sh("a", f"timeout 2 wget -q -O - http://{c4}/") == ""
     # Published: from the host by every address, from outside, from pods of other networks, and from itself.
     for where in ("127.0.0.1", "[::1]", "203.0.113.1", gateway, "[2001:db8::1]"):
@@ -159,7 +181,12 @@ def test_three_pods_on_two_networks(world: World) -> None:
     )
     try:
         wait_for(lambda: "listing" in world.fetch("http://127.0.0.1:9999/"), "the host's own server")
-        assert world.sh("b", f"timeout 2 wget -q -O - http://{gateway}:9999/; timeout 2 wget -q -O - http://203.0.113.1:9999/") == ""
+        assert (
+            world.sh(
+                "b", f"timeout 2 wget -q -O - http://{gateway}:9999/; timeout 2 wget -q -O - http://203.0.113.1:9999/"
+            )
+            == ""
+        )
     finally:
         server.kill()
         server.wait()
@@ -210,7 +237,17 @@ def test_internal_networks_and_egress_policy(world: World) -> None:
 def test_addresses_aliases_and_several_cards(world: World) -> None:
     ctl = world.daemon.ctl
     ctl(
-        "network", "create", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.254", "--ip-range", "10.77.0.64/26", "--mtu", "1400", "fixed"
+        "network",
+        "create",
+        "--subnet",
+        "10.77.0.0/24",
+        "--gateway",
+        "10.77.0.254",
+        "--ip-range",
+        "10.77.0.64/26",
+        "--mtu",
+        "1400",
+        "fixed",
     )
     ctl("network", "create", "other")
     ctl(
@@ -250,7 +287,9 @@ def test_addresses_aliases_and_several_cards(world: World) -> None:
     assert card.split("\n")[:2] == ["0a:00:00:00:00:09", "1400"] and "default via 10.77.0.254" in card
     assert " 0% packet loss" in world.sh("y", "ping -c 1 -W 5 db")
     assert world.sh("y", "ls /sys/class/net").split() == ["eth0", "eth1", "lo"]
-    assert "search example.org" in world.sh("y", "cat /etc/resolv.conf") and "192.0.2.1\tfar" in world.sh("y", "cat /etc/hosts")
+    assert "search example.org" in world.sh("y", "cat /etc/resolv.conf") and "192.0.2.1\tfar" in world.sh(
+        "y", "cat /etc/hosts"
+    )
     taken = ctl("run", "--rm", "--network", "fixed", "--ip", "10.77.0.9", "busybox", "true", check=False)
     assert taken.returncode == 125 and "address 10.77.0.9 of network fixed is taken" in taken.stderr
     busy = ctl("network", "rm", "fixed", check=False)
@@ -295,7 +334,10 @@ def test_rates(world: World) -> None:
 
 def test_networks_outlive_the_daemon(world: World, tmp_path: Path) -> None:
     """After a crash pods still reach each other and the outside, and the next daemon cleans up what belongs to none."""
-    with namespaces_again() as name, launched(tmp_path / "root", "--network", "bridge", prefix=("ip", "netns", "exec", name)) as daemon:
+    with (
+        namespaces_again() as name,
+        launched(tmp_path / "root", "--network", "bridge", prefix=("ip", "netns", "exec", name)) as daemon,
+    ):
         second = World(name, daemon)
         daemon.ctl("pull", "-q", "builtin:busybox")
         daemon.ctl("run", "-d", "--name", "a", "-p", "8080:80", "busybox", *SERVE)
@@ -304,7 +346,9 @@ def test_networks_outlive_the_daemon(world: World, tmp_path: Path) -> None:
         daemon.stop(signal.SIGKILL)
         assert second.fetch("http://127.0.0.1:8080/") and second.rules() == before
         second.host("ip", "link", "add", "hy-0123456789", "type", "bridge")
-        with launched(tmp_path / "root", "--network", "bridge", run=daemon.run, prefix=("ip", "netns", "exec", name)) as again:
+        with launched(
+            tmp_path / "root", "--network", "bridge", run=daemon.run, prefix=("ip", "netns", "exec", name)
+        ) as again:
             third = World(name, again)
             assert third.rules() == before and "hy-0123456789" not in third.host("ip", "-br", "link")
             assert third.fetch("http://127.0.0.1:8080/") and third.fetch("http://[::1]:8080/")
@@ -387,7 +431,9 @@ def test_a_hostile_guest(world: World, app_layout: Path) -> None:
     watch = [network["gateway"], mac]
     ctl("exec", "-d", "victim", "sh", "-c", 'exec python3 -c "$0" eth0 $1 $2 > /seen', _SNIFF, *watch)
     on_host = subprocess.Popen(
-        ["ip", "netns", "exec", world.name, sys.executable, "-c", _SNIFF, network["bridge"], *watch], stdout=subprocess.PIPE, text=True
+        ["ip", "netns", "exec", world.name, sys.executable, "-c", _SNIFF, network["bridge"], *watch],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         wait_for(lambda: "listening" in world.sh("victim", "cat /seen"), "the victim's ear")
@@ -453,8 +499,14 @@ asyncio.run(main())
 
 def test_fifty_pods_leave_nothing(tmp_path: Path, repository: Path) -> None:
     with namespaces_again() as name:
-        done = subprocess.run(["ip", "netns", "exec", name, sys.executable, "-c", _FIFTY, tmp_path / "root", tmp_path / "run"],
-                              capture_output=True, text=True, timeout=DEADLINE, check=False, cwd=repository)  # fmt: skip
+        done = subprocess.run(
+            ["ip", "netns", "exec", name, sys.executable, "-c", _FIFTY, tmp_path / "root", tmp_path / "run"],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+            cwd=repository,
+        )
         assert done.stdout.split("\n")[:2] == ["50 50", "0 0 0"], done.stderr
 
 
@@ -464,12 +516,24 @@ def test_cni(world: World, tmp_path: Path) -> None:
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "99-hyper-test.conflist"
-    plugin = {"type": "bridge", "bridge": "cni-test", "isGateway": True, "ipMasq": False,
-              "ipam": {"type": "host-local", "subnet": "10.99.0.0/24", "dataDir": str(tmp_path), "routes": [{"dst": "0.0.0.0/0"}]}}  # fmt: skip
+    plugin = {
+        "type": "bridge",
+        "bridge": "cni-test",
+        "isGateway": True,
+        "ipMasq": False,
+        "ipam": {
+            "type": "host-local",
+            "subnet": "10.99.0.0/24",
+            "dataDir": str(tmp_path),
+            "routes": [{"dst": "0.0.0.0/0"}],
+        },
+    }
     config.write_text(json.dumps({"cniVersion": "0.4.0", "name": "hyper-test", "plugins": [plugin]}))
     try:
         world.daemon.ctl("run", "-d", "--name", "plugged", "--network", "cni:hyper-test", "busybox", *SERVE)
-        assert "10.99.0.2/24" in world.sh("plugged", "ip addr show eth0") and "default via 10.99.0.1" in world.sh("plugged", "ip route")
+        assert "10.99.0.2/24" in world.sh("plugged", "ip addr show eth0") and "default via 10.99.0.1" in world.sh(
+            "plugged", "ip route"
+        )
         wait_for(lambda: world.fetch("http://10.99.0.2/") != "", "the pod's page over the plugin's bridge")
         assert " 0% packet loss" in world.sh("plugged", "ping -c 1 -W 5 10.99.0.1")
         world.daemon.ctl("rm", "-f", "plugged")
@@ -510,16 +574,24 @@ def test_a_podfile_in_networks(world: World, tmp_path: Path) -> None:
     world.daemon.ctl("network", "create", "--subnet", "10.88.0.0/24", "front")
     world.daemon.ctl("network", "create", "back")
     podfile = {
-        "id": "shop", "network": "back", "networks": [{"name": "front", "ip": "10.88.0.7", "mac": "0a:00:00:00:00:07", "aliases": ["till"]}],
-        "allow": ["10.0.0.0/8"], "ingressRate": "9m", "egressRate": "8m", "portmappings": [{"hostPort": 8084, "containerPort": 80}],
+        "id": "shop",
+        "network": "back",
+        "networks": [{"name": "front", "ip": "10.88.0.7", "mac": "0a:00:00:00:00:07", "aliases": ["till"]}],
+        "allow": ["10.0.0.0/8"],
+        "ingressRate": "9m",
+        "egressRate": "8m",
+        "portmappings": [{"hostPort": 8084, "containerPort": 80}],
         "containers": [{"name": "shop-web", "image": "busybox", "command": list(SERVE), "aliases": ["web"]}],
-    }  # fmt: skip
+    }
     path = tmp_path / "pod.json"
     path.write_text(json.dumps(podfile))
     world.daemon.ctl("run", "-p", path)
     world.daemon.ctl("run", "-d", "--name", "asks", "--network", "front", "busybox", *SLEEP)
     for name in ("till", "web", "shop"):
-        wait_for(lambda name=name: world.sh("asks", f"timeout 5 wget -q -O - http://{name}/") == "shop", f"an answer of {name}")  # type: ignore[misc]
+        wait_for(
+            lambda name=name: world.sh("asks", f"timeout 5 wget -q -O - http://{name}/") == "shop",
+            f"an answer of {name}",
+        )  # type: ignore[misc]
     assert world.sh("shop-web", "cat /sys/class/net/eth1/address") == "0a:00:00:00:00:07"
     assert (
         world.fetch("http://127.0.0.1:8084/") == "shop"
@@ -532,13 +604,17 @@ def test_passt_where_it_is_installed(tmp_path: Path) -> None:
     """The user-mode network by passt: published ports, names, the same commands."""
     with (
         namespaces("-passt") as name,
-        launched(tmp_path / "root", "--network", "user", "--user-network", "passt", prefix=("ip", "netns", "exec", name)) as daemon,
+        launched(
+            tmp_path / "root", "--network", "user", "--user-network", "passt", prefix=("ip", "netns", "exec", name)
+        ) as daemon,
     ):
         host = World(name, daemon)
         daemon.ctl("pull", "-q", "builtin:busybox")
         daemon.ctl("run", "-d", "--name", "web", "-p", "8080:80", "busybox", *SERVE)
         wait_for(lambda: host.fetch("http://203.0.113.1:8080/") != "", "the page, published by passt")
-        assert "10.0.2.15" in host.sh("web", "ip addr show eth0") and "nameserver 10.0.2.3" in host.sh("web", "cat /etc/resolv.conf")
+        assert "10.0.2.15" in host.sh("web", "ip addr show eth0") and "nameserver 10.0.2.3" in host.sh(
+            "web", "cat /etc/resolv.conf"
+        )
         refused = daemon.ctl("ports", "add", "web", "-p", "8081:80", check=False)
         assert refused.returncode == 1 and "passt publishes ports only when it starts" in refused.stderr
         daemon.ctl("stop", "-t", "0", "web")
@@ -550,9 +626,7 @@ def test_passt_where_it_is_installed(tmp_path: Path) -> None:
 def test_a_large_download_blocks_nothing(world: World) -> None:
     """A gigabyte comes in while other streams of the pod are answered."""
     out = world.name.replace("host", "out")
-    code = (
-        "import socket\ns=socket.create_server(('', 7100))\nc=s.accept()[0]\nb=bytes(1<<20)\nfor _ in range(1024): c.sendall(b)\nc.close()"
-    )
+    code = "import socket\ns=socket.create_server(('', 7100))\nc=s.accept()[0]\nb=bytes(1<<20)\nfor _ in range(1024): c.sendall(b)\nc.close()"
     sender = subprocess.Popen(["ip", "netns", "exec", out, sys.executable, "-c", code])
     try:
         world.daemon.ctl("run", "-d", "--name", "loads", "busybox", *SLEEP)
@@ -576,8 +650,10 @@ def test_a_large_download_blocks_nothing(world: World) -> None:
 
 def test_beside_docker(world: World) -> None:
     """Docker's firewall drops what it does not know; ours asks in the chain that it leaves to others, and takes that back."""
-    chains = "add table ip filter; add chain ip filter DOCKER-USER; add rule ip filter DOCKER-USER counter return; " \
-             "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; add rule ip filter FORWARD jump DOCKER-USER"  # fmt: skip
+    chains = (
+        "add table ip filter; add chain ip filter DOCKER-USER; add rule ip filter DOCKER-USER counter return; "
+        "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; add rule ip filter FORWARD jump DOCKER-USER"
+    )
     world.host("nft", chains)
     before = world.rules()
     try:
@@ -596,17 +672,25 @@ def test_udp_is_published_everywhere(world: World, app_layout: Path) -> None:
     load(world.daemon, app_layout, "app")
     world.daemon.ctl("network", "create", "--ipv6", "datagrams")
     echo = "import socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\ns.bind(('::', 7777))\nwhile True:\n d, a = s.recvfrom(99); s.sendto(d[::-1], a)"
-    world.daemon.ctl("run", "-d", "--name", "echo", "--network", "datagrams", "-p", "7007:7777/udp", "app", "python3", "-c", echo)
+    world.daemon.ctl(
+        "run", "-d", "--name", "echo", "--network", "datagrams", "-p", "7007:7777/udp", "app", "python3", "-c", echo
+    )
     ask = (
         "import socket, sys\n"
         "s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)\n"
         "s.settimeout(2)\ns.sendto(b'abc', (sys.argv[1], 7007))\nprint(s.recv(9).decode())"
     )
     for where in ("127.0.0.1", "::1", "203.0.113.1", "2001:db8::1"):
-        wait_for(lambda where=where: world.host(sys.executable, "-c", ask, where, check=False) == "cba", f"an echo from {where}")  # type: ignore[misc]
+        wait_for(
+            lambda where=where: world.host(sys.executable, "-c", ask, where, check=False) == "cba",
+            f"an echo from {where}",
+        )  # type: ignore[misc]
     out = world.name.replace("host", "out")
     done = subprocess.run(
-        ["ip", "netns", "exec", out, sys.executable, "-c", ask, "203.0.113.1"], capture_output=True, text=True, check=False
+        ["ip", "netns", "exec", out, sys.executable, "-c", ask, "203.0.113.1"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout == "cba\n"
     assert world.sh("echo", f'python3 -c "{ask.replace(chr(10), ";")}" 203.0.113.1') == "cba"  # and itself

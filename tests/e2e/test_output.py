@@ -21,7 +21,9 @@ def _resident(pid: int) -> int:
 
 def _head(hyper: Daemon, *args: str) -> tuple[int, bytes]:
     """A command whose reader takes one line and leaves: its status and complaints."""
-    process = subprocess.Popen([BIN / "hyperctl", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=hyper.environment)
+    process = subprocess.Popen(
+        [BIN / "hyperctl", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=hyper.environment
+    )
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline() == b"y\n"
     process.stdout.close()
@@ -76,9 +78,17 @@ def test_arguments_and_names_that_are_no_text(hyper: Daemon) -> None:
 def test_secrets_of_more_than_a_guest_takes_at_once(hyper: Daemon, tmp_path: Path) -> None:
     big = "x" * 490_000
     pod = {
-        "id": "fat", "secrets": [{"name": n, "content": big} for n in ("a", "b", "c")],
-        "containers": [{"name": "main", "image": "busybox", "command": ["true"], "secrets": [{"secret": n} for n in ("a", "b", "c")]}],
-    }  # fmt: skip
+        "id": "fat",
+        "secrets": [{"name": n, "content": big} for n in ("a", "b", "c")],
+        "containers": [
+            {
+                "name": "main",
+                "image": "busybox",
+                "command": ["true"],
+                "secrets": [{"secret": n} for n in ("a", "b", "c")],
+            }
+        ],
+    }
     path = tmp_path / "fat.json"
     path.write_text(json.dumps(pod))
     done = hyper.ctl("run", "-p", path, check=False)

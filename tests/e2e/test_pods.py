@@ -58,7 +58,10 @@ def test_the_readme_pod(pods: Daemon, nginx_layout: Path, tmp_path: Path) -> Non
     (tmp_path / "web.yaml").write_text(text)
     pods.ctl("run", "-p", tmp_path / "web.yaml")
     wait_for(lambda: fetch(f"http://localhost:{port}/").startswith(b"The time is "), "the page that the helper writes")
-    wait_for(lambda: "GET / HTTP" in pods.out("pod", "logs", "-c", "web-shipper", "web"), "nginx's log in the shipper's output")
+    wait_for(
+        lambda: "GET / HTTP" in pods.out("pod", "logs", "-c", "web-shipper", "web"),
+        "nginx's log in the shipper's output",
+    )
     tree = pods.out("pod", "top", "web").splitlines()
     assert [row for row in tree if "nginx: master" in row and "web-nginx" in row]
     assert [row for row in tree if "nginx: worker" in row] and [row for row in tree if "tail -F" in row]
@@ -72,7 +75,9 @@ def test_the_readme_pod(pods: Daemon, nginx_layout: Path, tmp_path: Path) -> Non
     assert pods.out("pod", "inspect", "-f", "{{.Pod.Status}}", "web") == "exited"
 
 
-def test_a_stack_keeps_its_data(pods: Daemon, databases_layout: Path, app_layout: Path, nginx_layout: Path, tmp_path: Path) -> None:
+def test_a_stack_keeps_its_data(
+    pods: Daemon, databases_layout: Path, app_layout: Path, nginx_layout: Path, tmp_path: Path
+) -> None:
     for layout, name in ((databases_layout, "databases"), (app_layout, "app"), (nginx_layout, "nginx")):
         load(pods, layout, name)
     port = free_port()
@@ -80,7 +85,9 @@ def test_a_stack_keeps_its_data(pods: Daemon, databases_layout: Path, app_layout
 
     def run() -> None:
         env = {**pods.environment, "DB_PASSWORD": "from-the-environment"}
-        subprocess.run([BIN / "hyperctl", "run", "-p", podfile], env=env, check=True, timeout=DEADLINE, capture_output=True)
+        subprocess.run(
+            [BIN / "hyperctl", "run", "-p", podfile], env=env, check=True, timeout=DEADLINE, capture_output=True
+        )
 
     def visit() -> bytes:
         answer = b""
@@ -117,7 +124,10 @@ def test_a_kubernetes_pod(pods: Daemon, tmp_path: Path) -> None:
         pods.out("exec", "kube-server", "sh", "-c", "echo $GREETING in $POD; cat /sys/fs/cgroup/memory.max")
         == "good morning in kube\n67108864"
     )
-    wait_for(lambda: "s3cret-token" in pods.out("pod", "logs", "-c", "sidecar", "kube"), "the secret in the side car's output")
+    wait_for(
+        lambda: "s3cret-token" in pods.out("pod", "logs", "-c", "sidecar", "kube"),
+        "the secret in the side car's output",
+    )
     assert pods.out("exec", "kube-sidecar", "id", "-u") == "65534"
     wait_for(lambda: "(healthy)" in pods.out("ps", "-f", "name=kube-server"), "a healthy server")
     assert "s3cret" not in pods.out("pod", "inspect", "kube")
@@ -130,20 +140,35 @@ def test_a_compose_file(pods: Daemon, tmp_path: Path) -> None:
     refused = pods.ctl("run", "-p", path, check=False)
     assert refused.returncode == 125 and "name that pod with --pod NAME" in refused.stderr
     env = {**pods.environment, "SHOP_NAME": "Our shop", "SHOP_KEY": "k-e-y"}
-    subprocess.run([BIN / "hyperctl", "run", "-p", path, "--pod", "shop"], env=env, check=True, timeout=DEADLINE, capture_output=True)
-    wait_for(lambda: "Our shop is open" in pods.out("pod", "logs", "-c", "front", "shop"), "an answer from the other service, by its name")
-    assert pods.out("exec", "shop-front", "sh", "-c", "echo $MODE; cat /banner /run/secrets/key") == "production\nwelcome\nk-e-y"
+    subprocess.run(
+        [BIN / "hyperctl", "run", "-p", path, "--pod", "shop"],
+        env=env,
+        check=True,
+        timeout=DEADLINE,
+        capture_output=True,
+    )
+    wait_for(
+        lambda: "Our shop is open" in pods.out("pod", "logs", "-c", "front", "shop"),
+        "an answer from the other service, by its name",
+    )
+    assert (
+        pods.out("exec", "shop-front", "sh", "-c", "echo $MODE; cat /banner /run/secrets/key")
+        == "production\nwelcome\nk-e-y"
+    )
     assert "shop_goods" in pods.out("volume", "ls", "-q")
 
 
 def test_adding_and_removing_containers(pods: Daemon) -> None:
     pods.ctl("pod", "create", "--name", "grow")
     pods.ctl("pod", "start", "grow")
-    pods.ctl("create", "--pod", "grow", "--name", "first", "busybox", "sh", "-c", "echo on > /dev/shm/first; exec sleep 1000")
+    pods.ctl(
+        "create", "--pod", "grow", "--name", "first", "busybox", "sh", "-c", "echo on > /dev/shm/first; exec sleep 1000"
+    )
     pods.ctl("create", "-c", "--name", "second", "grow", "busybox", "sleep", "1000")
     pods.ctl("start", "-c", "first", "second")
     wait_for(
-        lambda: pods.ctl("pod", "exec", "-c", "second", "grow", "cat", "/dev/shm/first", check=False).stdout == "on\n", "the other's file"
+        lambda: pods.ctl("pod", "exec", "-c", "second", "grow", "cat", "/dev/shm/first", check=False).stdout == "on\n",
+        "the other's file",
     )
     pods.ctl("run", "-d", "--pod", "grow", "--name", "third", "busybox", "sleep", "1000")
     pods.ctl("rm", "-f", "-c", "first")
@@ -164,9 +189,13 @@ def test_ports_services_and_generate(pods: Daemon, tmp_path: Path) -> None:
     podfile = tmp_path / "made.yaml"
     pods.ctl("pod", "generate", "-n", "made", "-p", f"{first}:8000", "-o", podfile, "busybox", "busybox")
     text = podfile.read_text().replace(
-        "  image: busybox\n", "  image: busybox\n  command: [sh, -c, 'echo hi > /index.html; httpd -f -p 8000 -h /']\n", 1
+        "  image: busybox\n",
+        "  image: busybox\n  command: [sh, -c, 'echo hi > /index.html; httpd -f -p 8000 -h /']\n",
+        1,
     )
-    podfile.write_text(text.replace("made-busybox-1\n  image: busybox\n", "made-other\n  image: busybox\n  command: [sleep, '1000']\n"))
+    podfile.write_text(
+        text.replace("made-busybox-1\n  image: busybox\n", "made-other\n  image: busybox\n  command: [sleep, '1000']\n")
+    )
     pods.ctl("pod", "run", podfile)
     wait_for(lambda: fetch(f"http://localhost:{first}/") == b"hi\n", "the generated pod's answer")
     assert f"0.0.0.0:{second}" in pods.out("ports", "add", "made", "-p", f"{second}:8000")
@@ -183,7 +212,8 @@ def test_ports_services_and_generate(pods: Daemon, tmp_path: Path) -> None:
 def test_attach_follows_until_the_end(pods: Daemon, tmp_path: Path) -> None:
     podfile = tmp_path / "short.json"
     containers = [
-        {"name": n, "image": "busybox", "command": ["sh", "-c", f"echo from {n}; exit {code}"]} for n, code in (("a", 0), ("bb", 3))
+        {"name": n, "image": "busybox", "command": ["sh", "-c", f"echo from {n}; exit {code}"]}
+        for n, code in (("a", 0), ("bb", 3))
     ]
     podfile.write_text(json.dumps({"id": "short", "containers": containers}))
     done = pods.ctl("run", "-p", podfile, "-a", "--rm", check=False)
@@ -212,13 +242,18 @@ def test_diff_and_export(pods: Daemon, tmp_path: Path) -> None:
     pods.ctl("run", "--name", "changed", "busybox", "sh", "-c", "echo new > /new; rm /etc/passwd")
     assert pods.out("diff", "changed").splitlines() == ["C /etc", "D /etc/passwd", "A /new"]
     pods.ctl("export", "-o", tmp_path / "root.tar", "changed")
-    names = subprocess.run(["tar", "tf", tmp_path / "root.tar"], capture_output=True, text=True, check=True).stdout.split()
+    names = subprocess.run(
+        ["tar", "tf", tmp_path / "root.tar"], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert "./new" in names and "./etc/passwd" not in names
 
 
 def test_restart_policy_on_the_command_line(pods: Daemon) -> None:
     pods.ctl("run", "-d", "--name", "again", "--restart", "on-failure:2", "busybox", "sh", "-c", "echo try; exit 7")
-    wait_for(lambda: pods.out("inspect", "-f", "{{.State.Status}} {{.State.RestartCount}}", "again") == "exited 2", "two restarts")
+    wait_for(
+        lambda: pods.out("inspect", "-f", "{{.State.Status}} {{.State.RestartCount}}", "again") == "exited 2",
+        "two restarts",
+    )
     assert pods.out("logs", "again") == "try\ntry\ntry"
 
 
@@ -233,8 +268,12 @@ def test_volumes_of_an_image(pods: Daemon, tmp_path: Path) -> None:
     subprocess.run(["cp", "/bin/busybox", rootfs / "bin/sh"], check=True)
     subprocess.run(["tar", "-C", rootfs, "-cf", tmp_path / "layer.tar", "."], check=True)
     image = f"{layout}:test"
-    for command in (["init", "--layout", layout], ["new", "--image", image], ["raw", "add-layer", "--image", image, tmp_path / "layer.tar"],
-                    ["config", "--image", image, "--config.volume", "/data"]):  # fmt: skip
+    for command in (
+        ["init", "--layout", layout],
+        ["new", "--image", image],
+        ["raw", "add-layer", "--image", image, tmp_path / "layer.tar"],
+        ["config", "--image", image, "--config.volume", "/data"],
+    ):
         subprocess.run(["umoci", *command], check=True, capture_output=True)
     id_ = pods.out("pull", "-q", f"oci:{image}")
     script = "cat /data/deep/file; echo; stat -c %a /data; echo kept >> /data/log; cat /data/log"

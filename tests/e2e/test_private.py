@@ -21,8 +21,26 @@ def test_nothing_is_open_to_others(hyper: Daemon, tmp_path: Path) -> None:
     hyper.ctl("volume", "create", "-d", "directory", "tree")
     hyper.ctl("volume", "create", "--image-format", "qcow2", "cow")
     (tmp_path / "shared").mkdir()
-    hyper.ctl("run", "-d", "--name", "used", "-e", "TOKEN=secret", "-v", "closed:/a", "-v", "tree:/b", "-v", "cow:/c",
-              "-v", f"{tmp_path}/shared:/d", "busybox", "sh", "-c", "echo said; umask 0; touch /b/open; sleep 1000")  # fmt: skip
+    hyper.ctl(
+        "run",
+        "-d",
+        "--name",
+        "used",
+        "-e",
+        "TOKEN=secret",
+        "-v",
+        "closed:/a",
+        "-v",
+        "tree:/b",
+        "-v",
+        "cow:/c",
+        "-v",
+        f"{tmp_path}/shared:/d",
+        "busybox",
+        "sh",
+        "-c",
+        "echo said; umask 0; touch /b/open; sleep 1000",
+    )
     hyper.ctl("exec", "used", "true")
     assert open_to_others(hyper.root) + open_to_others(hyper.run) == []
     # A user without rights inside gets to a directory volume, whatever hyperd's umask.
@@ -71,7 +89,9 @@ def test_used_is_what_a_volume_holds(hyper: Daemon) -> None:
     for driver in ("block", "directory"):
         hyper.ctl("volume", "create", "-d", driver, "full")
         before = used(hyper, "full")
-        hyper.ctl("run", "--rm", "-v", "full:/d", "busybox", "sh", "-c", "dd if=/dev/urandom of=/d/x bs=1M count=5; sync")
+        hyper.ctl(
+            "run", "--rm", "-v", "full:/d", "busybox", "sh", "-c", "dd if=/dev/urandom of=/d/x bs=1M count=5; sync"
+        )
         assert 5 << 20 <= used(hyper, "full") - before < 7 << 20
         hyper.ctl("volume", "rm", "full")
 

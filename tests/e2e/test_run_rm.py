@@ -23,7 +23,16 @@ def test_one_port_many_times(hyper: Daemon) -> None:
 def test_one_volume_many_times(hyper: Daemon) -> None:
     for n in range(3):
         hyper.ctl(
-            "run", "--rm", "--name", "one", "-v", "counted:/v", "busybox", "sh", "-c", f"test -e /v/{n - 1} -o {n} = 0 && touch /v/{n}"
+            "run",
+            "--rm",
+            "--name",
+            "one",
+            "-v",
+            "counted:/v",
+            "busybox",
+            "sh",
+            "-c",
+            f"test -e /v/{n - 1} -o {n} = 0 && touch /v/{n}",
         )
     hyper.ctl("volume", "rm", "counted")
 

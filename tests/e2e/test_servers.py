@@ -62,7 +62,20 @@ def test_a_free_port_is_chosen(hyper: Daemon, nginx: str) -> None:
 
 def test_redis_under_load(hyper: Daemon, databases: str) -> None:
     port = free_port()
-    hyper.ctl("run", "-d", "--name", "redis", "-p", f"{port}:6379", databases, "redis-server", "--protected-mode", "no", "--save", "")
+    hyper.ctl(
+        "run",
+        "-d",
+        "--name",
+        "redis",
+        "-p",
+        f"{port}:6379",
+        databases,
+        "redis-server",
+        "--protected-mode",
+        "no",
+        "--save",
+        "",
+    )
 
     def ping() -> bool:
         done = subprocess.run(["redis-cli", "-p", str(port), "ping"], capture_output=True, text=True, check=False)
@@ -180,7 +193,9 @@ def _busybox_layer(tmp_path: Path) -> Path:
 def test_two_pulls_share_the_work(hyper: Daemon, registry: Registry, nginx_layout: Path) -> None:
     name = push(nginx_layout, registry, "shared:test")
     both = [
-        subprocess.Popen(["hyperctl", "pull", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=hyper.environment)
+        subprocess.Popen(
+            ["hyperctl", "pull", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=hyper.environment
+        )
         for _ in range(2)
     ]
     outs = [p.communicate(timeout=DEADLINE) for p in both]
@@ -216,10 +231,16 @@ def test_sources(hyper: Daemon, nginx_layout: Path, tmp_path: Path) -> None:
     copy = ["skopeo", "--insecure-policy", "copy", "-q", f"oci:{nginx_layout}:test"]
     subprocess.run([*copy, f"oci-archive:{archive}:arch:v1"], check=True, capture_output=True)
     subprocess.run([*copy, f"docker-archive:{docker}:example.com/from/docker:v2"], check=True, capture_output=True)
-    ids = [hyper.out("pull", "-q", s) for s in (f"oci:{nginx_layout}:test", f"oci-archive:{archive}:arch:v1", f"docker-archive:{docker}")]
+    ids = [
+        hyper.out("pull", "-q", s)
+        for s in (f"oci:{nginx_layout}:test", f"oci-archive:{archive}:arch:v1", f"docker-archive:{docker}")
+    ]
     assert all(i.startswith("sha256:") for i in ids)
     assert "example.com/from/docker" in hyper.out("images")
-    layers = {tuple(re.findall(r"sha256:\w+", hyper.out("inspect", "-f", "{{json .Layers}}", i.removeprefix("sha256:")))) for i in ids}
+    layers = {
+        tuple(re.findall(r"sha256:\w+", hyper.out("inspect", "-f", "{{json .Layers}}", i.removeprefix("sha256:"))))
+        for i in ids
+    }
     assert len(layers) == 1
 
 
@@ -234,13 +255,24 @@ def test_credentials(hyper: Daemon, nginx_layout: Path, tmp_path: Path, monkeypa
         f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/store}}}}\n"
         f"http: {{addr: '127.0.0.1:{port}'}}\nauth: {{htpasswd: {{realm: test, path: {tmp_path}/htpasswd}}}}\n"
     )
-    process = subprocess.Popen(["docker-registry", "serve", tmp_path / "config.yml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        ["docker-registry", "serve", tmp_path / "config.yml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         name = f"localhost:{port}/secret:1"
-        target = ["--dest-creds", "user:secret", "--dest-tls-verify=false", f"oci:{nginx_layout}:test", f"docker://{name}"]
+        target = [
+            "--dest-creds",
+            "user:secret",
+            "--dest-tls-verify=false",
+            f"oci:{nginx_layout}:test",
+            f"docker://{name}",
+        ]
         wait_for(
             lambda: (
-                subprocess.run(["skopeo", "--insecure-policy", "copy", "-q", *target], capture_output=True, check=False).returncode == 0
+                subprocess.run(
+                    ["skopeo", "--insecure-policy", "copy", "-q", *target], capture_output=True, check=False
+                ).returncode
+                == 0
             ),
             "the registry",
         )

@@ -28,7 +28,9 @@ _PLACES = ("10.0.2.2", "127.0.0.1", "127.0.0.53", "169.254.169.254")
 def reached(world: World, network: str) -> list[str]:
     """The places of which a server of the host answers."""
     ask = "; ".join(f"(echo x | timeout 5 nc -w 2 {place} 9000 | grep -q answer && echo {place})" for place in _PLACES)
-    done = world.daemon.ctl("run", "--rm", "--privileged", "--network", network, "busybox", "sh", "-c", f"{_BY_THE_CARD} {ask}; true")
+    done = world.daemon.ctl(
+        "run", "--rm", "--privileged", "--network", network, "busybox", "sh", "-c", f"{_BY_THE_CARD} {ask}; true"
+    )
     return done.stdout.split()
 
 
@@ -66,7 +68,10 @@ def test_what_a_pod_publishes_is_reached_by_the_loopback(world: World) -> None:
     for url in ("http://127.0.0.1:8080/", "http://127.0.0.1:8081/", "http://203.0.113.1:8081/"):
         wait_for(lambda url=url: world.fetch(url) == name, url)  # type: ignore[misc]
     taken = world.daemon.ctl("run", "--rm", "-p", "8081:80", "busybox", "true", check=False)
-    assert taken.returncode == 125 and "0.0.0.0:8081/tcp: Address already in use by pod web: choose another host port" in taken.stderr
+    assert (
+        taken.returncode == 125
+        and "0.0.0.0:8081/tcp: Address already in use by pod web: choose another host port" in taken.stderr
+    )
     foreign = world.daemon.ctl("run", "--rm", "-p", "9000:80", "busybox", "true", check=False)
     assert foreign.returncode == 125 and "0.0.0.0:9000" in foreign.stderr and "ddress already in use" in foreign.stderr
     world.daemon.ctl("rm", "-f", "web")
@@ -107,4 +112,7 @@ def test_links_are_those_of_the_daemons_namespace(tmp_path: Path) -> None:
         assert " 0% packet loss" in world.sh("one", "ping -c 1 -W 5 two")
         daemon.remove_all()
         daemon.ctl("network", "rm", "n")
-        assert "hy-" not in subprocess.run(["ip", "-n", host, "-br", "link"], capture_output=True, text=True, check=True).stdout
+        assert (
+            "hy-"
+            not in subprocess.run(["ip", "-n", host, "-br", "link"], capture_output=True, text=True, check=True).stdout
+        )

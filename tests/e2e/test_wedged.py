@@ -78,7 +78,9 @@ def test_questions_fail_with_a_sentence(hyper: Daemon, wedged: Callable[[], tupl
 
 
 @pytest.mark.parametrize(
-    ("args", "within"), [(("kill", "-s", "KILL"), 5), (("rm", "-f"), 5), (("stop", "-t", "3"), 8)], ids=["kill", "rm", "stop"]
+    ("args", "within"),
+    [(("kill", "-s", "KILL"), 5), (("rm", "-f"), 5), (("stop", "-t", "3"), 8)],
+    ids=["kill", "rm", "stop"],
 )
 def test_ended(hyper: Daemon, wedged: Callable[[], tuple[str, int]], args: tuple[str, ...], within: float) -> None:
     name, pid = wedged()
@@ -122,7 +124,9 @@ def test_daemon_starts_and_ends(tmp_path: Path) -> None:
 def test_second_signal_ends_at_once(tmp_path: Path) -> None:
     with launched(tmp_path / "root") as daemon:
         daemon.ctl("pull", "-q", "builtin:busybox")
-        daemon.ctl("run", "-d", "--stop-timeout", "100", "--name", "deaf", "busybox", "sh", "-c", "trap '' TERM; sleep 1000")
+        daemon.ctl(
+            "run", "-d", "--stop-timeout", "100", "--name", "deaf", "busybox", "sh", "-c", "trap '' TERM; sleep 1000"
+        )
         pid = machine_of(daemon, "deaf")
         daemon.process.send_signal(signal.SIGTERM)
         wait_for(lambda: daemon.ctl("version", check=False).returncode != 0, "the end's beginning")

@@ -85,7 +85,9 @@ def start(binary: Path) -> Callable[[], AbstractAsyncContextManager[Guest]]:
         ours.setblocking(False)
         fd = theirs.fileno()
         env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1"}
-        process = await asyncio.create_subprocess_exec(binary, "--fd", str(fd), pass_fds=[fd], env=env, stderr=asyncio.subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(
+            binary, "--fd", str(fd), pass_fds=[fd], env=env, stderr=asyncio.subprocess.PIPE
+        )
         theirs.close()
         try:
             yield Guest(process, ours)

@@ -39,7 +39,12 @@ def pax(records: bytes) -> bytes:
     header = tarfile.TarInfo("./PaxHeaders/x")
     header.type, header.size = tarfile.XHDTYPE, len(records)
     member = tarfile.TarInfo("file").tobuf(tarfile.USTAR_FORMAT)
-    return header.tobuf(tarfile.USTAR_FORMAT) + records.ljust(-len(records) % BLOCK + len(records), b"\0") + member + bytes(2 * BLOCK)
+    return (
+        header.tobuf(tarfile.USTAR_FORMAT)
+        + records.ljust(-len(records) % BLOCK + len(records), b"\0")
+        + member
+        + bytes(2 * BLOCK)
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +70,12 @@ async def test_malformed_pax_records(start: Start, tmp_path: Path, records: byte
 
 
 async def test_times_are_kept_to_the_nanosecond(start: Start, tmp_path: Path) -> None:
-    times = {"now": 1_700_000_000_123_456_789, "old": -86_400_000_000_000, "older": -1_500_000_000, "whole": 5_000_000_000}
+    times = {
+        "now": 1_700_000_000_123_456_789,
+        "old": -86_400_000_000_000,
+        "older": -1_500_000_000,
+        "whole": 5_000_000_000,
+    }
     source, target = tmp_path / "tree", tmp_path / "target"
     source.mkdir()
     target.mkdir()
@@ -78,7 +88,9 @@ async def test_times_are_kept_to_the_nanosecond(start: Start, tmp_path: Path) ->
         assert status.code == 0, made.data[2]
         session.close()
     with tarfile.open(fileobj=io.BytesIO(made.data[1])) as tar:
-        assert {m.name: m.mtime for m in tar if m.isfile()} == {f"tree/{k}": pytest.approx(v / 1e9, abs=1e-6) for k, v in times.items()}
+        assert {m.name: m.mtime for m in tar if m.isfile()} == {
+            f"tree/{k}": pytest.approx(v / 1e9, abs=1e-6) for k, v in times.items()
+        }
     assert await extract(start, target, bytes(made.data[1])) == (0, "")
     assert {p.name: p.stat().st_mtime_ns for p in (target / "tree").iterdir()} == times
 
@@ -98,6 +110,9 @@ def test_damaged_archives_never_leave_their_bounds(tmp_path: Path, repository: P
                 member.pax_headers = {"SCHILY.xattr.user.x": "v", "comment": "c"}
                 tar.addfile(member, io.BytesIO(b"xyz"))
     done = subprocess.run(
-        [program, "20000", "7", tmp_path / "pax.tar", tmp_path / "gnu.tar"], capture_output=True, timeout=120, check=False
+        [program, "20000", "7", tmp_path / "pax.tar", tmp_path / "gnu.tar"],
+        capture_output=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, "the first access out of bounds ends it; run it by hand with stderr kept"

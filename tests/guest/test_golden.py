@@ -22,7 +22,19 @@ def decoder(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     tree = repository / "hyperstart"
     sources = [tree / "tests/golden.c", tree / "src/wire.c", tree / "src/util.c"]
     subprocess.run(
-        ["gcc", "-D_GNU_SOURCE", "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{tree / 'include'}", "-o", out, *sources], check=True
+        [
+            "gcc",
+            "-D_GNU_SOURCE",
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            f"-I{tree / 'include'}",
+            "-o",
+            out,
+            *sources,
+        ],
+        check=True,
     )
     return out
 

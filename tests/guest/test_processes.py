@@ -142,7 +142,9 @@ async def test_terminal(start: Start) -> None:
     async with start() as guest:
         session = await guest.session()
         sink = Sink()
-        handle = await session.start(shell("stty size; read x; echo got-$x; stty size", tty=True, rows=33, columns=77, stdin=True), sink)
+        handle = await session.start(
+            shell("stty size; read x; echo got-$x; stty size", tty=True, rows=33, columns=77, stdin=True), sink
+        )
         await session.resize(handle, 40, 90)
         await handle.write_stdin(b"line\r")
         assert (await asyncio.wait_for(handle.exited, 20)).code == 0

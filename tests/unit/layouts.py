@@ -35,7 +35,11 @@ class Maker:
         """A layer of a stream, packed; nothing of it is kept in memory."""
         path, digest = self.root / "new", hashlib.sha256()
         with open(path, "wb") as raw:
-            out = igzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1) if pack == "gzip" else zstandard.ZstdCompressor(1).stream_writer(raw, closefd=False)  # type: ignore[no-untyped-call] # fmt: skip
+            out = (
+                igzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1)
+                if pack == "gzip"
+                else zstandard.ZstdCompressor(1).stream_writer(raw, closefd=False)
+            )  # type: ignore[no-untyped-call]
             for chunk in tar:
                 digest.update(chunk)
                 out.write(chunk)
@@ -45,7 +49,9 @@ class Maker:
         path.rename(self.root / "blobs/sha256" / packed)
         return f"sha256:{packed}", size, f"sha256:{digest.hexdigest()}"
 
-    def image(self, *layers: Blob, config_size: int | None = None, pack: str = "gzip", created: str = "2026-01-01T00:00:00Z") -> str:
+    def image(
+        self, *layers: Blob, config_size: int | None = None, pack: str = "gzip", created: str = "2026-01-01T00:00:00Z"
+    ) -> str:
         config = {
             "created": created,
             "architecture": "amd64",
@@ -60,8 +66,15 @@ class Maker:
             "layers": [{"mediaType": f"{LAYER}+{pack}", "digest": b[0], "size": b[1]} for b in layers],
         }  # fmt: skip
         digest, size = self.add(json.dumps(manifest).encode())
-        entry = {"mediaType": MANIFEST, "digest": digest, "size": size, "annotations": {"org.opencontainers.image.ref.name": "bomb"}}
-        (self.root / "index.json").write_text(json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}))
+        entry = {
+            "mediaType": MANIFEST,
+            "digest": digest,
+            "size": size,
+            "annotations": {"org.opencontainers.image.ref.name": "bomb"},
+        }
+        (self.root / "index.json").write_text(
+            json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
+        )
         return f"oci:{self.root}:bomb"
 
 

@@ -21,8 +21,16 @@ from hypercontainer.network.ruleset import Bridge, Card, Published, Ruleset
 EVIL = (
     "127.0.0.1 }\n}\ntable inet stolen { chain c { type filter hook input priority 0",
     "fe80::1%0 } ; flush ruleset #",  # Python's ipaddress takes any scope
-    "fe80::1%eth0", "10.0.0.1\nnameserver 6.6.6.6", "10.0.0.1,hostfwd=tcp::1-:1", "010.0.0.1", "1", "١.1.1.1", "\0", "x" * 100_000, " 10.0.0.1",
-)  # fmt: skip
+    "fe80::1%eth0",
+    "10.0.0.1\nnameserver 6.6.6.6",
+    "10.0.0.1,hostfwd=tcp::1-:1",
+    "010.0.0.1",
+    "1",
+    "١.1.1.1",
+    "\0",
+    "x" * 100_000,
+    " 10.0.0.1",
+)
 FIELDS: tuple[tuple[type[msgspec.Struct], Any], ...] = (
     (PortMapping, lambda v: {"containerPort": 80, "hostIp": v}),
     (ContainerSpec, lambda v: {"image": "i", "ports": [{"containerPort": 80, "hostIp": v}]}),
@@ -68,7 +76,9 @@ def test_what_is_no_address_is_refused(type_: type[msgspec.Struct], document: An
 
 def test_the_field_is_named() -> None:
     body = {"image": "i", "ports": [{"containerPort": 1}, {"containerPort": 80, "hostIp": "x"}]}
-    with pytest.raises(msgspec.ValidationError, match=r"invalid host address 'x': give an IPv4 or IPv6 address - at `\$\.ports\[1\]`"):
+    with pytest.raises(
+        msgspec.ValidationError, match=r"invalid host address 'x': give an IPv4 or IPv6 address - at `\$\.ports\[1\]`"
+    ):
         msgspec.json.decode(msgspec.json.encode(body), type=ContainerSpec)
     with pytest.raises(InvalidArgument):  # and what Python code makes
         PortMapping(container_port=1, host_ip="x")
@@ -85,7 +95,12 @@ def test_what_passes_is_one_word_of_a_rule(text: str) -> None:
 
 
 def test_addresses_have_one_spelling() -> None:
-    assert (canonical("FD00:0::1"), canonical("10.0.0.1"), ip_version("::"), ip_version("")) == ("fd00::1", "10.0.0.1", 6, 0)
+    assert (canonical("FD00:0::1"), canonical("10.0.0.1"), ip_version("::"), ip_version("")) == (
+        "fd00::1",
+        "10.0.0.1",
+        6,
+        0,
+    )
     for bad in ("10.0.0.0/33", "fd00::/129", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/8/8", "10.0.0.0/255.0.0.0"):
         with pytest.raises(InvalidArgument):
             check_cidr(bad)
@@ -95,11 +110,14 @@ def test_rules_are_made_of_addresses_only() -> None:
     """The last wall: whoever makes a card or a port of something else gets no text."""
     evil = EVIL[0]
     for rules in (
-        Ruleset((Bridge(evil),)), Ruleset((Bridge("b", (evil,)),)), Ruleset((Bridge("b", gateways=(evil,)),)),
-        Ruleset((Bridge("b"),), (Card(evil, "0a:00:00:00:00:01", "10.0.0.1"),)), Ruleset((Bridge("b"),), (Card("t", evil, "10.0.0.1"),)),
+        Ruleset((Bridge(evil),)),
+        Ruleset((Bridge("b", (evil,)),)),
+        Ruleset((Bridge("b", gateways=(evil,)),)),
+        Ruleset((Bridge("b"),), (Card(evil, "0a:00:00:00:00:01", "10.0.0.1"),)),
+        Ruleset((Bridge("b"),), (Card("t", evil, "10.0.0.1"),)),
         Ruleset((Bridge("b"),), (Card("t", "0a:00:00:00:00:01", evil),)),
         Ruleset((Bridge("b"),), (Card("t", "0a:00:00:00:00:01", "10.0.0.1", EVIL[1]),)),
         Ruleset((Bridge("b"),), (), (Published(PortMapping(container_port=1, host_port=1), evil),)),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError):
             rules.text()

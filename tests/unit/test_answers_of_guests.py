@@ -21,7 +21,15 @@ def _container() -> Container:
     process = Process(args=["x"], env=[], cwd="/", user="", stop_signal=15)
     spec = ContainerSpec(image="x")
     return Container(
-        id="a" * 64, name="box", pod="a" * 64, created_at="2026", image="x", image_id="sha256:1", hostname="h", process=process, spec=spec
+        id="a" * 64,
+        name="box",
+        pod="a" * 64,
+        created_at="2026",
+        image="x",
+        image_id="sha256:1",
+        hostname="h",
+        process=process,
+        spec=spec,
     )
 
 
@@ -37,7 +45,12 @@ def test_what_was_made_for_mounts_is_no_change() -> None:
 
 
 def test_many_changes_take_no_longer_each_than_few() -> None:
-    lines = ["A /etc/hosts", "C /etc", *(f"A /srv/d{n // 100}/f{n}" for n in range(200_000)), *(f"A /srv/d{n}" for n in range(2000))]
+    lines = [
+        "A /etc/hosts",
+        "C /etc",
+        *(f"A /srv/d{n // 100}/f{n}" for n in range(200_000)),
+        *(f"A /srv/d{n}" for n in range(2000)),
+    ]
     began = time.process_time()
     assert len(_changes(*lines)) == 202_000
     assert time.process_time() - began < 10  # seconds; it took hours
@@ -50,7 +63,9 @@ def test_names_that_are_no_text_are_shown() -> None:
 
 def test_secrets_beyond_what_a_guest_takes_are_named_with_the_limit() -> None:
     guest_files.check_size(_container(), guest_files.FILES_MAX)
-    with pytest.raises(InvalidArgument, match="secrets and files of container box have 2000000 bytes in all, and 921600 is the most"):
+    with pytest.raises(
+        InvalidArgument, match="secrets and files of container box have 2000000 bytes in all, and 921600 is the most"
+    ):
         guest_files.check_size(_container(), 2_000_000)
 
 

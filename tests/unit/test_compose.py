@@ -45,17 +45,27 @@ def test_internal_services_do_not_reach_the_outside() -> None:
     networks = {"inside": {"internal": True}, "outside": {}}
     for closed in ({"networks": ["inside"]}, {"network_mode": "none"}):
         with pytest.raises(
-            InvalidArgument, match="'db' is in internal networks only, and 'web' is not: in one pod 'db' would reach the outside"
+            InvalidArgument,
+            match="'db' is in internal networks only, and 'web' is not: in one pod 'db' would reach the outside",
         ):
             loaded({"web": {"networks": ["inside", "outside"]}, "db": closed}, networks=networks)
-    found = loaded({"web": {"networks": ["inside"], "ports": ["80:80"]}, "db": {"networks": {"inside": None}}}, networks=networks)
-    assert (found.podfile.network, found.podfile.portmappings, found.unmapped) == ("none", [], ["ports of services in internal networks"])
+    found = loaded(
+        {"web": {"networks": ["inside"], "ports": ["80:80"]}, "db": {"networks": {"inside": None}}}, networks=networks
+    )
+    assert (found.podfile.network, found.podfile.portmappings, found.unmapped) == (
+        "none",
+        [],
+        ["ports of services in internal networks"],
+    )
 
 
 def test_walls_between_services_are_named() -> None:
     found = loaded({"web": {"networks": ["a"]}, "db": {"networks": ["b"]}}, networks={"a": None, "b": {}})
     assert found.unmapped == ["networks: the wall between the services web and db, which share the pod's network,"]
-    assert loaded({"web": {"networks": ["a"]}, "db": {"networks": ["a", "b"]}}, networks={"a": None, "b": {}}).unmapped == []
+    assert (
+        loaded({"web": {"networks": ["a"]}, "db": {"networks": ["a", "b"]}}, networks={"a": None, "b": {}}).unmapped
+        == []
+    )
 
 
 def test_external_networks_are_joined() -> None:
@@ -106,16 +116,20 @@ def test_variables_of_the_projects_file(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOST", "from-here")
     monkeypatch.delenv("TAG", raising=False)
     services = {"web": {"image": "i:${TAG}", "environment": {"HOST": "${HOST}"}}, "tool": {"profiles": ["debug"]}}
-    found = from_compose({"services": {"tool": {"image": "i", **services.pop("tool")}, **services}}, tmp_path, "p").podfile
-    assert {c.name: c.image for c in found.containers} == {"p-tool": "i", "p-web": "i:1.2"} and found.containers[1].envs[
-        0
-    ].value == "from-here"
+    found = from_compose(
+        {"services": {"tool": {"image": "i", **services.pop("tool")}, **services}}, tmp_path, "p"
+    ).podfile
+    assert {c.name: c.image for c in found.containers} == {"p-tool": "i", "p-web": "i:1.2"} and found.containers[
+        1
+    ].envs[0].value == "from-here"
 
 
 def test_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
     services = {"web": {"depends_on": {"tool": {"required": False}}}, "tool": {"profiles": ["debug"]}}
     assert [c.name for c in plan(services).containers] == ["p-web"]
-    with pytest.raises(InvalidArgument, match="it depends on 'tool', which belongs to a profile that is off: set COMPOSE_PROFILES"):
+    with pytest.raises(
+        InvalidArgument, match="it depends on 'tool', which belongs to a profile that is off: set COMPOSE_PROFILES"
+    ):
         plan({"web": {"depends_on": ["tool"]}, "tool": {"profiles": ["debug"]}})
     monkeypatch.setenv("COMPOSE_PROFILES", "other,debug")
     assert [c.name for c in plan(services).containers] == ["p-web", "p-tool"]
@@ -164,19 +178,37 @@ two"
 
 
 def test_names_of_containers() -> None:
-    made = plan({
-        "web": {"container_name": "front", "hostname": "www", "networks": {"default": {"aliases": ["shop"]}}, "links": ["db:database"]}, "db": {},
-    })  # fmt: skip
+    made = plan(
+        {
+            "web": {
+                "container_name": "front",
+                "hostname": "www",
+                "networks": {"default": {"aliases": ["shop"]}},
+                "links": ["db:database"],
+            },
+            "db": {},
+        }
+    )
     front, db = made.containers
     assert (front.name, front.aliases) == ("front", ["web", "front", "www", "shop"])
     assert (db.name, db.aliases) == ("p-db", ["db", "database"])
 
 
 def test_storage(tmp_path: Path) -> None:
-    made = plan({"web": {
-        "tmpfs": ["/t:size=64m,mode=700", "/u"],
-        "volumes": ["data:/d:ro,nocopy", {"type": "tmpfs", "target": "/m", "tmpfs": {"size": 1048576, "mode": 0o755}}, "./made:/b"],
-    }}, tmp_path, volumes={"data": None})  # fmt: skip
+    made = plan(
+        {
+            "web": {
+                "tmpfs": ["/t:size=64m,mode=700", "/u"],
+                "volumes": [
+                    "data:/d:ro,nocopy",
+                    {"type": "tmpfs", "target": "/m", "tmpfs": {"size": 1048576, "mode": 0o755}},
+                    "./made:/b",
+                ],
+            }
+        },
+        tmp_path,
+        volumes={"data": None},
+    )
     mounts = {m.target: m for m in made.containers[0].mounts}
     assert (mounts["/t"].size, mounts["/t"].mode, mounts["/u"].size) == (64 << 20, 0o700, 0)
     assert (mounts["/m"].size, mounts["/m"].mode, mounts["/m"].type) == (1 << 20, 0o755, "tmpfs")
@@ -184,8 +216,12 @@ def test_storage(tmp_path: Path) -> None:
 
 
 def test_the_pods_share() -> None:
-    made = plan({"web": {"shm_size": "128m", "extra_hosts": ["a:10.0.0.1", "b=fd00::1", "c:host-gateway"], "dns": "1.1.1.1"},
-                 "db": {"shm_size": 1 << 20, "extra_hosts": {"a": "10.0.0.1"}}})  # fmt: skip
+    made = plan(
+        {
+            "web": {"shm_size": "128m", "extra_hosts": ["a:10.0.0.1", "b=fd00::1", "c:host-gateway"], "dns": "1.1.1.1"},
+            "db": {"shm_size": 1 << 20, "extra_hosts": {"a": "10.0.0.1"}},
+        }
+    )
     assert made.spec.shm_size == 128 << 20 and made.spec.dns == ["1.1.1.1"]
     assert made.spec.hosts == [
         HostEntry(ip="10.0.0.1", names=["a"]),
@@ -195,10 +231,23 @@ def test_the_pods_share() -> None:
 
 
 def test_security_logging_limits() -> None:
-    c = web(security_opt=["no-new-privileges:true", "seccomp:unconfined"], logging={"driver": "json-file", "options": {"max-size": "1m", "max-file": 3}},
-            mem_limit="64m", cpus="0.5", pids_limit=-1, group_add=["audio"], ulimits={"nofile": 9})  # fmt: skip
+    c = web(
+        security_opt=["no-new-privileges:true", "seccomp:unconfined"],
+        logging={"driver": "json-file", "options": {"max-size": "1m", "max-file": 3}},
+        mem_limit="64m",
+        cpus="0.5",
+        pids_limit=-1,
+        group_add=["audio"],
+        ulimits={"nofile": 9},
+    )
     assert (c.no_new_privileges, c.seccomp, c.log.max_size, c.log.max_files) == (True, "unconfined", 1 << 20, 3)
-    assert (c.resources.memory, c.resources.cpus, c.resources.pids, c.groups, c.ulimits[0].hard) == (64 << 20, 0.5, 0, ["audio"], 9)
+    assert (c.resources.memory, c.resources.cpus, c.resources.pids, c.groups, c.ulimits[0].hard) == (
+        64 << 20,
+        0.5,
+        0,
+        ["audio"],
+        9,
+    )
     assert web(logging={"driver": "none"}).log.driver == "none"
     deploy = {
         "resources": {"limits": {"memory": 67108864, "cpus": "0.25", "pids": 5}},
@@ -216,9 +265,20 @@ def test_security_logging_limits() -> None:
 
 def test_what_is_not_honoured_is_named() -> None:
     found = loaded(
-        {"web": {"devices": ["/dev/x"], "ipc": "host", "logging": {"driver": "syslog"}, "deploy": {"replicas": 3}, "x-mine": 1}},
+        {
+            "web": {
+                "devices": ["/dev/x"],
+                "ipc": "host",
+                "logging": {"driver": "syslog"},
+                "deploy": {"replicas": 3},
+                "x-mine": 1,
+            }
+        },
         **{"x-a": 1},
     )
     assert sorted(found.unmapped) == [
-        "services.web.deploy.replicas", "services.web.devices", "services.web.ipc", "services.web.logging.driver syslog",
-    ]  # fmt: skip
+        "services.web.deploy.replicas",
+        "services.web.devices",
+        "services.web.ipc",
+        "services.web.logging.driver syslog",
+    ]

@@ -106,8 +106,18 @@ def attacks(v: str, base: str) -> dict[str, list[tuple[tarfile.TarInfo, bytes]]]
         "directory over a symlink": [d, link(f"{base}/x", v), directory(f"{base}/x/"), entry(f"{base}/x/new", EVIL)],
         "directory over a symlink to change its mode": [d, link(f"{base}/x", v), directory(f"{base}/x/", 0o777)],
         "directory, then symlink": [d, directory(f"{base}/x/"), link(f"{base}/x", v), entry(f"{base}/x/new", EVIL)],
-        "hard link through a symlink": [d, link(f"{base}/x", v), hard(f"{base}/y", f"{base}/x/file"), entry(f"{base}/y", EVIL)],
-        "hard link to a symlink": [d, link(f"{base}/x", f"{v}/file"), hard(f"{base}/y", f"{base}/x"), entry(f"{base}/y", EVIL)],
+        "hard link through a symlink": [
+            d,
+            link(f"{base}/x", v),
+            hard(f"{base}/y", f"{base}/x/file"),
+            entry(f"{base}/y", EVIL),
+        ],
+        "hard link to a symlink": [
+            d,
+            link(f"{base}/x", f"{v}/file"),
+            hard(f"{base}/y", f"{base}/x"),
+            entry(f"{base}/y", EVIL),
+        ],
         "hard link to outside": [d, hard(f"{base}/y", f"{v}/file"), entry(f"{base}/y", EVIL)],
         "hard link upwards": [d, hard(f"{base}/y", f"{base}/../../victim/file"), entry(f"{base}/y", EVIL)],
         "hard link to the top": [d, hard(f"{base}/y", base), entry(f"{base}/y", EVIL)],
@@ -136,7 +146,9 @@ def world(root: Path) -> dict[str, tuple[int, int, int, bytes]]:
     found = {}
     for path in [root, *root.rglob("*")]:
         s = path.lstat()
-        content = os.readlink(path).encode() if path.is_symlink() else path.read_bytes() if stat.S_ISREG(s.st_mode) else b""
+        content = (
+            os.readlink(path).encode() if path.is_symlink() else path.read_bytes() if stat.S_ISREG(s.st_mode) else b""
+        )
         found[str(path)] = (s.st_mode, s.st_mtime_ns, s.st_nlink, content)
     return found
 
@@ -150,7 +162,9 @@ def victim(root: Path) -> Path:
     return root / "victim"
 
 
-@pytest.mark.parametrize("how", ["into a directory", "a second time", "to a new name", "its contents", "its root", "keeping owners"])
+@pytest.mark.parametrize(
+    "how", ["into a directory", "a second time", "to a new name", "its contents", "its root", "keeping owners"]
+)
 @pytest.mark.parametrize("attack", attacks("", "").keys())
 def test_nothing_is_written_elsewhere(guest: Guest, tmp_path: Path, attack: str, how: str) -> None:
     outside = victim(tmp_path / "outside")
@@ -233,7 +247,11 @@ def test_a_tree_is_copied_whole(guest: Guest, tmp_path: Path) -> None:
     assert (d / "locked/f").read_bytes() == b"inside" and stat.S_IMODE((d / "locked/f").stat().st_mode) == 0o400
     assert stat.S_IMODE((d / "locked").stat().st_mode) == 0o555 and (d / "locked/f").stat().st_mtime == 1234567890
     assert os.readlink(d / "dangling") == "/nowhere" and (d / "same").samefile(d / "locked/f")
-    assert (d / name / name).read_bytes() == b"long" and (d / "twice").read_bytes() == b"2" and (d / "dots").read_bytes() == b"dots"
+    assert (
+        (d / name / name).read_bytes() == b"long"
+        and (d / "twice").read_bytes() == b"2"
+        and (d / "dots").read_bytes() == b"dots"
+    )
     assert b"a\xffb" in os.listdir(os.fsencode(d))
     run(["cp", "box:/srv/d/.", str(tmp_path / "elsewhere")])
     assert (tmp_path / "elsewhere/locked/f").read_bytes() == b"inside"

@@ -60,7 +60,13 @@ def config(directory: Path, *disks: Disk) -> MachineConfig:
     for name in ("kernel", "initramfs"):
         (directory / name).write_bytes(b"none")
     return MachineConfig(
-        name="x", directory=directory, vcpus=1, memory=64 << 20, kernel=directory / "kernel", initramfs=directory / "initramfs", disks=disks
+        name="x",
+        directory=directory,
+        vcpus=1,
+        memory=64 << 20,
+        kernel=directory / "kernel",
+        initramfs=directory / "initramfs",
+        disks=disks,
     )
 
 
@@ -86,9 +92,13 @@ async def test_refused_when_plugged_in(tmp_path: Path, kind: str) -> None:
     await monitor.__aexit__()
 
 
-@pytest.mark.parametrize(("format_", "options"), [("qcow2", ()), ("qcow2", ("-o", "compat=0.10")), ("vdi", ()), ("raw", ())])
+@pytest.mark.parametrize(
+    ("format_", "options"), [("qcow2", ()), ("qcow2", ("-o", "compat=0.10")), ("vdi", ()), ("raw", ())]
+)
 async def test_taken(tmp_path: Path, format_: str, options: tuple[str, ...]) -> None:
     disk = Disk("v", image(tmp_path / "disk", *options, format=format_), read_only=False, format=format_)
-    machine = await QemuDriver(binary="true", accelerator="tcg", cache=tmp_path).launch(replace(config(tmp_path), disks=(disk,)))
+    machine = await QemuDriver(binary="true", accelerator="tcg", cache=tmp_path).launch(
+        replace(config(tmp_path), disks=(disk,))
+    )
     await machine.kill()
     assert not os.path.exists(f"/proc/{machine.pid}/exe")

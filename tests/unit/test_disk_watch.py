@@ -42,7 +42,9 @@ class Host:
 
     def pod(self, id_: str, machine: Machine, *volumes: PodVolume) -> Runtime:
         runtime = cast(Any, SimpleNamespace(machine=machine, stalled=False))
-        self.pods.append((Pod(id=id_, name=id_, created_at="", hostname="", vcpus=1, memory=1, volumes=list(volumes)), runtime))
+        self.pods.append(
+            (Pod(id=id_, name=id_, created_at="", hostname="", vcpus=1, memory=1, volumes=list(volumes)), runtime)
+        )
         return cast(Runtime, runtime)
 
 

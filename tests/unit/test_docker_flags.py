@@ -36,7 +36,11 @@ WORKS: list[tuple[list[str], Callable[[ContainerSpec], object], object]] = [
     (["--security-opt", "no-new-privileges"], lambda s: s.no_new_privileges, True),
     (["--security-opt=seccomp=unconfined"], lambda s: s.seccomp, "unconfined"),
     (["--security-opt", "apparmor=unconfined", "--security-opt", "label=disable"], lambda s: s.seccomp, "default"),
-    (["-P", "--expose", "80", "--expose", "8000-8001/udp"], lambda s: (s.publish_all, s.expose), (True, ["80/tcp", "8000/udp", "8001/udp"])),
+    (
+        ["-P", "--expose", "80", "--expose", "8000-8001/udp"],
+        lambda s: (s.publish_all, s.expose),
+        (True, ["80/tcp", "8000/udp", "8001/udp"]),
+    ),
     (["-m", "64m", "--memory-swap", "64m", "--memory-reservation", "32m"], lambda s: s.resources.memory, 64 << 20),
     (["--memory-swap", "-1"], lambda s: s.resources.memory, 0),
     (["--cpu-quota", "50000"], lambda s: s.resources.cpus, 0.5),
@@ -57,7 +61,7 @@ WORKS: list[tuple[list[str], Callable[[ContainerSpec], object], object]] = [
     (["-p", "53:53/UDP"], lambda s: s.ports, [PortMapping(container_port=53, host_port=53, protocol="udp")]),
     (["--detach-keys", "ctrl-x,x"], lambda s: s.image, "busybox"),
     (["-a", "stdout", "-a=STDERR", "--attach", "stdin"], lambda s: s.image, "busybox"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("args", "look", "found"), WORKS, ids=[" ".join(a) for a, _, _ in WORKS])
@@ -87,14 +91,17 @@ REFUSED = [
     (["--uts", "host"], "set it with --hostname"),
     (["--security-opt", "apparmor=mine"], "the guest's kernel has no AppArmor"),
     (["--security-opt", "label=type:t"], "the guest's kernel has no SELinux"),
-    (["--security-opt", "seccomp=/p.json"], "a profile of one's own is not loaded into the guest: use seccomp=builtin or unconfined"),
+    (
+        ["--security-opt", "seccomp=/p.json"],
+        "a profile of one's own is not loaded into the guest: use seccomp=builtin or unconfined",
+    ),
     (["--security-opt", "odd"], "unknown security option 'odd'"),
     (["-p", "[::1%lo]:8080:80"], "give an address of this host, IPv6 in [ ]"),
     (["--expose", "80-70"], "invalid port"),
     (["--expose", "x"], "write PORT[-PORT][/tcp|udp]"),
     (["--add-host", "h"], "NAME:host-gateway for this host"),
     (["--rm=maybe"], "invalid value 'maybe' of --rm: write true or false"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("args", "says"), REFUSED, ids=[" ".join(a) for a, _ in REFUSED])
@@ -106,28 +113,50 @@ def test_refused_in_a_sentence(args: list[str], says: str) -> None:
 
 def test_streams_to_attach_are_no_image() -> None:
     o = parsed("-a", "stdout", "-a=stdin", "busybox", "-a", "stderr")
-    assert (o["image"], o["command"], o["attach_stream"], o["attach"]) == ("busybox", ("-a", "stderr"), ("stdout", "stdin"), False)
+    assert (o["image"], o["command"], o["attach_stream"], o["attach"]) == (
+        "busybox",
+        ("-a", "stderr"),
+        ("stdout", "stdin"),
+        False,
+    )
     assert parsed("-a", "-p", "pod.yaml")["attach"] is True
 
 
 def test_detach_keys() -> None:
-    assert dockerflags.detach_keys("ctrl-p,ctrl-q") == b"\x10\x11" and dockerflags.detach_keys("a,ctrl-@,ctrl-[") == b"a\x00\x1b"
+    assert (
+        dockerflags.detach_keys("ctrl-p,ctrl-q") == b"\x10\x11"
+        and dockerflags.detach_keys("a,ctrl-@,ctrl-[") == b"a\x00\x1b"
+    )
     with pytest.raises(InvalidArgument, match="invalid detach keys 'ctrl-,'"):
         dockerflags.detach_keys("ctrl-,")
 
 
 def test_published_ports_of_the_image() -> None:
-    asked = ContainerSpec(image="i", publish_all=True, expose=["53/udp"], ports=[PortMapping(container_port=80, host_port=8080)])
+    asked = ContainerSpec(
+        image="i", publish_all=True, expose=["53/udp"], ports=[PortMapping(container_port=80, host_port=8080)]
+    )
     assert published(asked, {"80/tcp": {}, "443": {}}) == [
-        PortMapping(container_port=80, host_port=8080), PortMapping(container_port=443), PortMapping(container_port=53, protocol="udp"),
-    ]  # fmt: skip
+        PortMapping(container_port=80, host_port=8080),
+        PortMapping(container_port=443),
+        PortMapping(container_port=53, protocol="udp"),
+    ]
     assert published(ContainerSpec(image="i", expose=["53/udp"]), {"80/tcp": {}}) == []
 
 
 def other(*mounts: MountPoint) -> Container:
     process = Process(args=["x"], env=[], cwd="/", user="", stop_signal=15)
-    return Container(id="o" * 64, name="other", pod="p", created_at="", image="i", image_id="i", hostname="h", process=process,
-                     spec=ContainerSpec(image="i"), mounts=list(mounts))  # fmt: skip
+    return Container(
+        id="o" * 64,
+        name="other",
+        pod="p",
+        created_at="",
+        image="i",
+        image_id="i",
+        hostname="h",
+        process=process,
+        spec=ContainerSpec(image="i"),
+        mounts=list(mounts),
+    )
 
 
 def completed(container: Container, pod: Pod, *args: str) -> ContainerSpec:
@@ -148,7 +177,9 @@ def test_volumes_from_and_link() -> None:
     assert found.hosts == [HostEntry(ip="172.20.0.9", names=["db", "other"])]
     own = completed(container, pod, "--volumes-from", "other", "-v", "mine:/data")
     assert [(m.source, m.target) for m in own.mounts] == [("mine", "/data")]
-    with pytest.raises(InvalidArgument, match="lies on that container's own disk: give it a name there, with -v NAME:/anon"):
+    with pytest.raises(
+        InvalidArgument, match="lies on that container's own disk: give it a name there, with -v NAME:/anon"
+    ):
         completed(other(MountPoint(mount=Mount(target="/anon"), volume="")), pod, "--volumes-from", "other")
     with pytest.raises(InvalidArgument, match="is in no network of this host"):
         completed(container, Pod(id="p", name="p", created_at="", hostname="h", vcpus=1, memory=1), "--link", "other")
@@ -159,7 +190,13 @@ def test_names_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from hypercontainer.hyperctl.cli import cli
 
-    there = {"container": ["web-1", "db"], "pod": ["pod-a"], "volume": ["vol-a"], "network": ["net-a"], "image": ["busybox"]}
+    there = {
+        "container": ["web-1", "db"],
+        "pod": ["pod-a"],
+        "volume": ["vol-a"],
+        "network": ["net-a"],
+        "image": ["busybox"],
+    }
     monkeypatch.setattr("hypercontainer.hyperctl.names.known_names", lambda kinds: [n for k in kinds for n in there[k]])
     shell = ShellComplete(cli, {}, "hyperctl", "_HYPERCTL_COMPLETE")
 
@@ -168,5 +205,9 @@ def test_names_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert offered("stop") >= {"web-1", "db", "pod-a"} and offered("exec", incomplete="w") == {"web-1"}
     assert offered("pod", "rm") == {"pod-a"} and offered("volume", "rm") == {"vol-a"} and offered("rmi") == {"busybox"}
-    assert offered("network", "inspect") == {"net-a"} and "busybox" in offered("run") and offered("volume", "create") == set()
+    assert (
+        offered("network", "inspect") == {"net-a"}
+        and "busybox" in offered("run")
+        and offered("volume", "create") == set()
+    )
     complete_names(run)  # again changes nothing

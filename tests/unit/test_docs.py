@@ -64,7 +64,9 @@ def test_every_field_of_the_podfile_has_a_test() -> None:
 
     table = _podfile_table()
     structures = {
-        n: t for n, t in vars(document).items() if isinstance(t, type) and issubclass(t, document.Part) and t is not document.Part
+        n: t
+        for n, t in vars(document).items()
+        if isinstance(t, type) and issubclass(t, document.Part) and t is not document.Part
     }
     fields = {n: {f.encode_name for f in msgspec.structs.fields(t)} for n, t in structures.items()}
     assert {n: set(rows) for n, rows in table.items()} == fields

@@ -87,7 +87,10 @@ def test_refused_requests(bad: ContainerSpec, words: str) -> None:
 
 def test_machine_sizes() -> None:
     assert resolve.machine_size([spec()]) == (1, resolve.MEMORY_DEFAULT)
-    assert resolve.machine_size([spec(resources=Resources(cpus=1.5, memory=64 << 20))]) == (2, (64 << 20) + resolve.GUEST_OVERHEAD)
+    assert resolve.machine_size([spec(resources=Resources(cpus=1.5, memory=64 << 20))]) == (
+        2,
+        (64 << 20) + resolve.GUEST_OVERHEAD,
+    )
 
 
 # -- logs -------------------------------------------------------------------------------
@@ -104,7 +107,11 @@ def test_whole_lines_are_logged_and_counted(tmp_path: Path) -> None:
     assert log.write(1, b"one\ntw") == 4
     assert log.write(2, b"err\n") == 4
     assert log.write(1, b"o\n") == 4
-    assert [(r.stream, r.log) for r in logs.read(log.path)] == [("stdout", "one\n"), ("stderr", "err\n"), ("stdout", "two\n")]
+    assert [(r.stream, r.log) for r in logs.read(log.path)] == [
+        ("stdout", "one\n"),
+        ("stderr", "err\n"),
+        ("stdout", "two\n"),
+    ]
     assert log.offsets() == (8, 4)
     assert log.write(1, b"rest") == 0 and log.flush(1) == 4
     assert logs.read(log.path)[-1].log == "rest"
@@ -192,7 +199,15 @@ async def test_readers_end_with_the_output() -> None:
 def container(id_: str, name: str) -> Container:
     process = Process(args=["x"], env=[], cwd="/", user="", stop_signal=15)
     return Container(
-        id=id_, name=name, pod=id_, created_at="2026", image="x", image_id="sha256:1", hostname="h", process=process, spec=spec()
+        id=id_,
+        name=name,
+        pod=id_,
+        created_at="2026",
+        image="x",
+        image_id="sha256:1",
+        hostname="h",
+        process=process,
+        spec=spec(),
     )
 
 

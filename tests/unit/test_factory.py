@@ -27,15 +27,36 @@ SHAPE = Shape(1, 256 << 20, "user")
 
 def a_pod(**changes: object) -> Pod:
     return Pod(
-        **({"id": "p" * 64, "name": "p", "created_at": "", "hostname": "h", "vcpus": 1, "memory": 256 << 20, "implicit": True} | changes)
+        **(
+            {
+                "id": "p" * 64,
+                "name": "p",
+                "created_at": "",
+                "hostname": "h",
+                "vcpus": 1,
+                "memory": 256 << 20,
+                "implicit": True,
+            }
+            | changes
+        )
     )  # type: ignore[arg-type]
 
 
 def a_container(**spec: object) -> Container:
     process = Process(args=["true"], env=[], cwd="/", user="", stop_signal=15)
     mounts = [MountPoint(mount=Mount(target="/x"), volume="v")] if spec.pop("mounted", False) else []
-    return Container(id="c" * 64, name="c", pod="p" * 64, created_at="", image="busybox", image_id="i", hostname="h", process=process,
-                     spec=ContainerSpec(image="busybox", **spec), mounts=mounts)  # type: ignore[arg-type]  # fmt: skip
+    return Container(
+        id="c" * 64,
+        name="c",
+        pod="p" * 64,
+        created_at="",
+        image="busybox",
+        image_id="i",
+        hostname="h",
+        process=process,
+        spec=ContainerSpec(image="busybox", **spec),
+        mounts=mounts,
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -53,8 +74,12 @@ def disks(tmp_path: Path) -> list[Disk]:
 
 
 def test_a_plain_container_has_a_shape(disks: list[Disk]) -> None:
-    for cards, passt, card in (([], False, "none"), ([InterfaceSpec()], False, "user"), ([InterfaceSpec()], True, "stream"),
-                               ([InterfaceSpec(bridge="b")], True, "tap")):  # fmt: skip
+    for cards, passt, card in (
+        ([], False, "none"),
+        ([InterfaceSpec()], False, "user"),
+        ([InterfaceSpec()], True, "stream"),
+        ([InterfaceSpec(bridge="b")], True, "tap"),
+    ):
         assert shape_of(a_pod(), [a_container()], disks, cards, SLOT, passt=passt) == Shape(1, 256 << 20, card)
 
 
@@ -68,8 +93,12 @@ def test_a_plain_container_has_a_shape(disks: list[Disk]) -> None:
         ({"memory": 1000}, {}, 1),
     ],
 )
-def test_what_must_be_booted(disks: list[Disk], pod: dict[str, object], container: dict[str, object], cards: int) -> None:
-    assert shape_of(a_pod(**pod), [a_container(**container)], disks, [InterfaceSpec()] * cards, SLOT, passt=False) is None
+def test_what_must_be_booted(
+    disks: list[Disk], pod: dict[str, object], container: dict[str, object], cards: int
+) -> None:
+    assert (
+        shape_of(a_pod(**pod), [a_container(**container)], disks, [InterfaceSpec()] * cards, SLOT, passt=False) is None
+    )
 
 
 def test_disks_that_fit_no_slot(disks: list[Disk]) -> None:
@@ -135,7 +164,10 @@ async def test_a_template_is_made_once_and_kept(tmp_path: Path) -> None:
     again = await (other := Maker(tmp_path)).templates.ensure(KIND)  # the next daemon
     assert other.made == [] and again.token == first.token and again.made_at == first.made_at
     expected = b"memory of " + KIND.name.encode()
-    assert os.pread(again.snapshot.memory, len(expected), 5 << 12) == expected and os.pread(again.snapshot.state, 5, 0) == b"state"
+    assert (
+        os.pread(again.snapshot.memory, len(expected), 5 << 12) == expected
+        and os.pread(again.snapshot.state, 5, 0) == b"state"
+    )
     assert again.scratch and again.scratch.read_bytes() == b"scratch"
     other.templates.close()
 
@@ -333,6 +365,11 @@ def test_the_status_travels() -> None:
     from hypercontainer.model.factory import FactoryStatus, PoolInfo
 
     status = FactoryStatus(
-        enabled=True, templates=[], pool=[PoolInfo(shape="s", waiting=1, target=2)], template_limit=1, pool_limit=2, pool_memory=3
+        enabled=True,
+        templates=[],
+        pool=[PoolInfo(shape="s", waiting=1, target=2)],
+        template_limit=1,
+        pool_limit=2,
+        pool_memory=3,
     )
     assert msgspec.json.decode(msgspec.json.encode(status), type=FactoryStatus) == status

@@ -67,7 +67,11 @@ def test_the_second_start_at_once_is_refused(tmp_path: Path) -> None:
 def test_a_running_pod_keeps_its_ports(tmp_path: Path) -> None:
     """By its record: this daemon may not have started it."""
     registry, (first, second) = pods(tmp_path, "first", "second")
-    registry.put_pod(msgspec.structs.replace(first, ports=[port(8080)], vm=Vm(driver="qemu", pid=1, pid_started=1, directory="", token="")))
+    registry.put_pod(
+        msgspec.structs.replace(
+            first, ports=[port(8080)], vm=Vm(driver="qemu", pid=1, pid_started=1, directory="", token="")
+        )
+    )
     with pytest.raises(Conflict, match="by pod first"):
         HostPorts(registry).claim(second, [port(8080)])
     registry.put_pod(msgspec.structs.replace(first, ports=[port(8080)]))
@@ -95,7 +99,8 @@ def test_a_port_of_another_program(tmp_path: Path) -> None:
         number = taken.getsockname()[1]
         registry, (pod,) = pods(tmp_path, "pod")
         attached = msgspec.structs.replace(
-            pod, attachments=[Attachment(network="n", interface="eth0", tap="ht0", mac="0a:00:00:00:00:01", ip="10.0.0.2")]
+            pod,
+            attachments=[Attachment(network="n", interface="eth0", tap="ht0", mac="0a:00:00:00:00:01", ip="10.0.0.2")],
         )
         with pytest.raises(Conflict, match=rf"0\.0\.0\.0:{number}/tcp: Address already in use by .*\(pid "):
             HostPorts(registry).claim(attached, [port(number)])

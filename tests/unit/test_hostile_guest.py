@@ -17,7 +17,15 @@ from hypercontainer.guest.session import GuestSession
 from hypercontainer.protocol.constants import OUTPUT_RING, STDIN_RING, TOKEN_SIZE, Tag, Type
 from hypercontainer.protocol.messages import ExitStatus, GuestProcess, GuestStats, Hello, decode_process_list
 from hypercontainer.protocol.streams import Data, Receiver, Sender, Window, decode_data, encode_data, encode_window
-from hypercontainer.protocol.wire import Attrs, Frame, FrameReader, ProtocolError, decode_attrs, encode_attrs, encode_frame
+from hypercontainer.protocol.wire import (
+    Attrs,
+    Frame,
+    FrameReader,
+    ProtocolError,
+    decode_attrs,
+    encode_attrs,
+    encode_frame,
+)
 
 TOKEN = b"0123456789abcdef"
 HELLO: Attrs = [(Tag.VERSION, 1), (Tag.KERNEL, "6.1"), (Tag.VALUE, "0.1"), (Tag.UPTIME_MS, 5)]
@@ -29,7 +37,9 @@ _values = st.recursive(
     lambda inner: st.lists(st.tuples(st.sampled_from(list(Tag)), inner), max_size=8),
     max_leaves=20,
 )
-_bodies = st.lists(st.tuples(st.sampled_from(list(Tag)), _values), max_size=8).map(encode_attrs) | st.binary(max_size=100)
+_bodies = st.lists(st.tuples(st.sampled_from(list(Tag)), _values), max_size=8).map(encode_attrs) | st.binary(
+    max_size=100
+)
 
 
 class Nothing:
@@ -188,7 +198,9 @@ async def test_a_guest_that_asks_and_never_reads_is_left() -> None:
             if session.closed.is_set():
                 break
             handle.stdin.write(bytes(STDIN_RING))
-            session.data_received(encode_frame(Type.WINDOW, 3, encode_window(Window(0, at, at + STDIN_RING, closed=False))))
+            session.data_received(
+                encode_frame(Type.WINDOW, 3, encode_window(Window(0, at, at + STDIN_RING, closed=False)))
+            )
         assert session.closed.is_set()
 
 
@@ -227,7 +239,9 @@ async def test_output_that_is_under_way_does_not_end_the_session_when_its_proces
         session.data_received(encode_frame(Type.DATA, asked.id, encode_data(Data(1, 4, b"more", eof=True))))
         assert not session.closed.is_set()
         session.data_received(encode_frame(Type.EXITED, asked.id, encode_attrs([(Tag.SIGNAL, 9)])))
-        assert (await asyncio.wait_for(guest.frame(Type.PROCESS_RELEASE), 5)).body == encode_attrs([(Tag.ID, handle.id)])
+        assert (await asyncio.wait_for(guest.frame(Type.PROCESS_RELEASE), 5)).body == encode_attrs(
+            [(Tag.ID, handle.id)]
+        )
 
 
 def test_credit_for_input_is_what_a_guest_has_room_for() -> None:
@@ -253,7 +267,15 @@ async def test_names_that_are_no_text_can_be_sent_on() -> None:
     """msgspec refuses surrogates: `top` of such a process was an internal error."""
     import msgspec
 
-    raw = encode_attrs([(Tag.PROCESS, [(t, 1) for t in (Tag.PID, Tag.PPID, Tag.UID, Tag.START_MS, Tag.CPU_MS)] + [(Tag.CONTAINER, "c"), (Tag.ARG, b"a\xff")])])  # fmt: skip
+    raw = encode_attrs(
+        [
+            (
+                Tag.PROCESS,
+                [(t, 1) for t in (Tag.PID, Tag.PPID, Tag.UID, Tag.START_MS, Tag.CPU_MS)]
+                + [(Tag.CONTAINER, "c"), (Tag.ARG, b"a\xff")],
+            )
+        ]
+    )
     assert msgspec.json.encode(decode_process_list(raw)[0].command) == '"a\ufffd"'.encode()
 
 

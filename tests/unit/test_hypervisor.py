@@ -14,7 +14,16 @@ import pytest
 
 from hypercontainer.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from hypercontainer.guest import initramfs
-from hypercontainer.hypervisor.driver import Disk, MachineConfig, NineP, RbdDisk, StreamNetwork, TapNetwork, UserNetwork, VirtioFs
+from hypercontainer.hypervisor.driver import (
+    Disk,
+    MachineConfig,
+    NineP,
+    RbdDisk,
+    StreamNetwork,
+    TapNetwork,
+    UserNetwork,
+    VirtioFs,
+)
 from hypercontainer.hypervisor.qemu import command, devices
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
 from hypercontainer.hypervisor.qemu.ports import check_port_free
@@ -23,10 +32,23 @@ from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import passt
 
 CONFIG = MachineConfig(
-    name="abcdef123456", directory=Path("/run/x"), vcpus=2, memory=128 << 20, kernel=Path("/k"), initramfs=Path("/i"),
+    name="abcdef123456",
+    directory=Path("/run/x"),
+    vcpus=2,
+    memory=128 << 20,
+    kernel=Path("/k"),
+    initramfs=Path("/i"),
     disks=(Disk("image0", Path("/img"), read_only=True), Disk("scratch0", Path("/scr"), read_only=False)),
-    networks=(UserNetwork("52:54:00:00:00:01", (PortMapping(container_port=80, host_port=8080), PortMapping(container_port=53, host_port=53, host_ip="127.0.0.1", protocol="udp"))),),
-)  # fmt: skip
+    networks=(
+        UserNetwork(
+            "52:54:00:00:00:01",
+            (
+                PortMapping(container_port=80, host_port=8080),
+                PortMapping(container_port=53, host_port=53, host_ip="127.0.0.1", protocol="udp"),
+            ),
+        ),
+    ),
+)
 FDS = command.Descriptors(boot=(3, 4), channel=5, monitor=6, console=7, disks=(8, 9))
 
 
@@ -58,14 +80,19 @@ def test_disks() -> None:
     options = devices.disk_options(CONFIG, FDS.disks)
     assert ("-add-fd", "fd=8,set=0") in pairs(options) and ("-add-fd", "fd=9,set=1") in pairs(options)
     assert [b["read-only"] for b in blocks(options)] == [True, False]
-    assert ("-device", "virtio-blk-device,id=dev-scratch0,drive=disk-scratch0,serial=scratch0,write-cache=auto") in pairs(options)
+    assert (
+        "-device",
+        "virtio-blk-device,id=dev-scratch0,drive=disk-scratch0,serial=scratch0,write-cache=auto",
+    ) in pairs(options)
 
 
 def test_disks_that_do_not_fit_are_luns() -> None:
     many = replace(CONFIG, disks=tuple(Disk(f"d{i}", Path("/x"), read_only=False) for i in range(7)))
     options = devices.disk_options(many, tuple(range(7)))
     assert ("-device", "virtio-scsi-device,id=scsi") in pairs(options)
-    assert ("-device", "scsi-hd,bus=scsi.0,scsi-id=0,id=dev-d6,drive=disk-d6,serial=d6,write-cache=auto") in pairs(options)
+    assert ("-device", "scsi-hd,bus=scsi.0,scsi-id=0,id=dev-d6,drive=disk-d6,serial=d6,write-cache=auto") in pairs(
+        options
+    )
     assert devices.uses_scsi(replace(CONFIG, expandable=True)) and not devices.uses_scsi(CONFIG)
 
 
@@ -112,7 +139,9 @@ def test_passt() -> None:
         ),
     )
     assert "--no-map-gw" in line and "--no-map-gw" not in passt.arguments("passt", 9, (), host_loopback=True)
-    assert ("-t", "8080:80") in pairs(line) and ("-u", "127.0.0.1/5353:53") in pairs(line) and ("--fd", "9") in pairs(line)
+    assert (
+        ("-t", "8080:80") in pairs(line) and ("-u", "127.0.0.1/5353:53") in pairs(line) and ("--fd", "9") in pairs(line)
+    )
     options = devices.network_options((StreamNetwork("52:54:00:00:00:02", 17),))
     assert ("-netdev", "stream,id=net0,server=off,addr.type=fd,addr.str=17") in pairs(options)
 
@@ -121,9 +150,10 @@ def test_shared_directories() -> None:
     served = replace(CONFIG, share=VirtioFs("share", 21))
     line = command.command_line("qemu", served, "tcg", FDS)
     assert "memory-backend=mem" in line[line.index("-machine") + 1]
-    assert ("-chardev", "socket,id=share,fd=21") in pairs(line) and ("-device", "vhost-user-fs-device,chardev=share,tag=share") in pairs(
-        line
-    )
+    assert ("-chardev", "socket,id=share,fd=21") in pairs(line) and (
+        "-device",
+        "vhost-user-fs-device,chardev=share,tag=share",
+    ) in pairs(line)
     plan9 = replace(CONFIG, share=NineP("share", Path("/tree"), (), "passthrough"))
     assert "-fsdev" in command.command_line("qemu", plan9, "tcg", FDS)
 

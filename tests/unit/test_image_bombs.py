@@ -115,8 +115,14 @@ def many_layers(count: int) -> Callable[[Maker], str]:
 
 
 BOMBS: dict[str, tuple[Callable[[Maker], str], str]] = {
-    "sparse-past-the-end": (single(header("x", GNU__sparse__map="0,300000", GNU__sparse__size="300000")), "contents that are not there"),
-    "sparse-32-tib": (single(header("x", size=512, GNU__sparse__map="0,512", GNU__sparse__size=str(32 << 40)) + bytes(512)), "image_size"),
+    "sparse-past-the-end": (
+        single(header("x", GNU__sparse__map="0,300000", GNU__sparse__size="300000")),
+        "contents that are not there",
+    ),
+    "sparse-32-tib": (
+        single(header("x", size=512, GNU__sparse__map="0,512", GNU__sparse__size=str(32 << 40)) + bytes(512)),
+        "image_size",
+    ),
     "name-of-1-gib": (of(long_name), "names or attributes of 1GiB"),
     "50000-deep": (single(header("/".join(["a"] * 50_000), mtime="1.5")), "of more than 4096 bytes"),
     "50000-deep-by-links": (of(deep_by_links), "directories more than 2048 deep"),
@@ -126,9 +132,12 @@ BOMBS: dict[str, tuple[Callable[[Maker], str], str]] = {
     "zstd-window": (wide_window, "window of more than 128MiB"),
     "1000-layers": (many_layers(1000), "image_layers"),
     "100000-layers": (many_layers(100_000), "4 MiB"),
-    "config-of-1-gb": (lambda make: make.image(make.layer(iter([END])), config_size=1 << 30), "configuration has 1073741824 bytes"),
+    "config-of-1-gb": (
+        lambda make: make.image(make.layer(iter([END])), config_size=1 << 30),
+        "configuration has 1073741824 bytes",
+    ),
     "archive": (archive, "image_ratio"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
@@ -136,8 +145,12 @@ def test_a_bomb_is_refused(bomb: str, tmp_path: Path) -> None:
     make, why = BOMBS[bomb]
     source = make(Maker(tmp_path / "layout"))
     done = subprocess.run(
-        [sys.executable, "-c", PULL, source, tmp_path / "images"], capture_output=True, text=True, timeout=60, check=False
-    )  # fmt: skip
+        [sys.executable, "-c", PULL, source, tmp_path / "images"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     said, measured = done.stdout.splitlines()
     seconds, memory = map(float, measured.split())
@@ -155,7 +168,13 @@ def test_many_opaque_markers_cost_little(tmp_path: Path) -> None:
     lower = make.layer(iter([header("d", b"5"), *(header(f"d/{n}") for n in range(8_000)), END]))
     upper = make.layer(iter([*(header(f"d/new{n}") + header("d/.wh..wh..opq") for n in range(8_000)), END]))
     source = make.image(lower, upper)
-    done = subprocess.run([sys.executable, "-c", PULL, source, tmp_path / "images"], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PULL, source, tmp_path / "images"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     said, measured = done.stdout.splitlines()
     assert said == "pulled"
     assert float(measured.split()[0]) < SECONDS
@@ -238,14 +257,18 @@ async def test_the_conversion_has_no_rights(tmp_path: Path, zeros_source: str) -
     task = await Slow(tmp_path / "images", zeros_source).converting()
     try:
         (pid,) = workers()
-        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+        status = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+        )
         limits = {line[:25].strip(): line[26:].split() for line in Path(f"/proc/{pid}/limits").read_text().splitlines()}
         assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
         assert status["NoNewPrivs"] == "1"
         for name in ("Max address space", "Max cpu time", "Max file size", "Max open files"):
             assert limits[name][0] != "unlimited", name
         if os.geteuid() == 0:
-            assert "0" not in status["Uid"].split() and "0" not in status["Gid"].split() and not status["Groups"].split()
+            assert (
+                "0" not in status["Uid"].split() and "0" not in status["Gid"].split() and not status["Groups"].split()
+            )
             assert limits["Max processes"][0] != "unlimited"
             assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
         opened = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
@@ -263,5 +286,11 @@ def test_a_sparse_file_is_no_bomb(tmp_path: Path) -> None:
     tar = subprocess.run(["tar", "-C", tmp_path, "--sparse", "-c", "sparse"], capture_output=True, check=True).stdout
     make = Maker(tmp_path / "layout")
     source = make.image(make.layer(io.BytesIO(tar)))
-    done = subprocess.run([sys.executable, "-c", PULL, source, tmp_path / "images"], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PULL, source, tmp_path / "images"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert done.stdout.startswith("pulled"), done.stdout

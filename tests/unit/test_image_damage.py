@@ -24,7 +24,20 @@ FORMATS = {
     "pax-sparse-0.0": ["--format=posix", "--sparse", "--sparse-version=0.0"],
     "pax-sparse-0.1": ["--format=posix", "--sparse", "--sparse-version=0.1"],
 }
-FIELDS = [0, 100, 108, 124, 125, 135, 156, 257, 345, 386, 482, 483]  # offsets in a header where something depends on one byte
+FIELDS = [
+    0,
+    100,
+    108,
+    124,
+    125,
+    135,
+    156,
+    257,
+    345,
+    386,
+    482,
+    483,
+]  # offsets in a header where something depends on one byte
 BYTES = b"\0\x30\x37\x80\xffLKxgS"
 SIZES = [b"\x80" + b"\xff" * 11, b"\xff" * 12, b"77777777777\0", b"00000000000\0", b"-1".ljust(12, b"\0")]
 

@@ -63,7 +63,10 @@ def damage(store_root: Path, digest: str) -> None:
 async def test_a_damaged_blob_hurts_its_image_only(tmp_path: Path, part: str) -> None:
     root = tmp_path / "images"
     store = opened(root)
-    whole, hurt = await pull(store, small(tmp_path / "a", "whole"), "whole:1"), await pull(store, small(tmp_path / "b", "hurt"), "hurt:1")
+    whole, hurt = (
+        await pull(store, small(tmp_path / "a", "whole"), "whole:1"),
+        await pull(store, small(tmp_path / "b", "hurt"), "hurt:1"),
+    )
     damage(root, hurt.digest if part == "manifest" else hurt.id)
 
     store = opened(root)  # as after the daemon's restart
@@ -151,7 +154,8 @@ async def pull_manifest_only(store: ImageStore, n: int) -> None:
     layout = Layout(store._layout.root)  # the directory is the contract: an OCI layout
     config = layout.add_blob(b'{"rootfs": {"type": "layers", "diff_ids": []}, "n": "%d"}' % n)
     manifest = layout.add_blob(
-        b'{"schemaVersion": 2, "config": {"mediaType": "", "digest": "%s", "size": 1}, "layers": []}' % config.digest.encode()
+        b'{"schemaVersion": 2, "config": {"mediaType": "", "digest": "%s", "size": 1}, "layers": []}'
+        % config.digest.encode()
     )
     layout.set_name(f"docker.io/library/n{n}:latest", manifest)
 
@@ -283,7 +287,9 @@ async def test_a_read_only_disk_is_named(small_disk: Path, tmp_path: Path) -> No
     await pull(store, small(tmp_path / "a", "file"), "file:1")
     before = sorted(contents(root))
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    refused = pytest.raises(Unavailable, match="image store .* cannot be written: its file system is read-only: mount it writable")
+    refused = pytest.raises(
+        Unavailable, match="image store .* cannot be written: its file system is read-only: mount it writable"
+    )
     with refused:
         await pull(store, small(tmp_path / "b", "other"))
     with refused:
@@ -307,7 +313,9 @@ async def test_the_built_in_image_has_an_age_and_one_platform(tmp_path: Path) ->
     await pull(store, "builtin:busybox")
     assert store.describe("busybox").created > "2000"
     other = "arm64" if builtin.host_architecture() != "arm64" else "amd64"
-    with pytest.raises(NotFound, match=f"the built-in image is for linux/{builtin.host_architecture()}, not for linux/{other}"):
+    with pytest.raises(
+        NotFound, match=f"the built-in image is for linux/{builtin.host_architecture()}, not for linux/{other}"
+    ):
         await pull(store, "builtin:busybox", platform=f"linux/{other}")
 
 
@@ -316,13 +324,19 @@ async def test_an_image_of_another_platform_is_not_taken_for_the_wanted_one(tmp_
     await pull(store, "builtin:busybox")
     other = "arm64" if builtin.host_architecture() != "arm64" else "amd64"
     assert store.find("busybox", platform=f"linux/{builtin.host_architecture()}")
-    with pytest.raises(NotFound, match=f"image busybox is for linux/{builtin.host_architecture()}, not for linux/{other}"):
+    with pytest.raises(
+        NotFound, match=f"image busybox is for linux/{builtin.host_architecture()}, not for linux/{other}"
+    ):
         store.find("busybox", platform=f"linux/{other}")
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "plain": bytes, "gzip": gzip.compress, "xz": lzma.compress, "bzip2": bz2.compress, "zstd": zstandard.ZstdCompressor().compress,
-}  # fmt: skip
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+}
 
 
 @pytest.mark.parametrize("pack", PACKERS)
@@ -362,7 +376,9 @@ async def test_lost_access_control_lists_are_told(tmp_path: Path) -> None:
     make = Maker(tmp_path / "layout")
     acl = {"SCHILY.xattr.system.posix_acl_access": "\x02\0\0\0", "SCHILY.xattr.user.kept": "yes"}
     source = make.image(
-        make.layer([header("plain"), header("listed", **acl), header("starred", **{"SCHILY.acl.access": "user::rw-"}), END])
+        make.layer(
+            [header("plain"), header("listed", **acl), header("starred", **{"SCHILY.acl.access": "user::rw-"}), END]
+        )
     )
     store = opened(tmp_path / "images")
     progress, image = store.pull(source)

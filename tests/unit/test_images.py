@@ -209,7 +209,9 @@ def test_sparse_files_are_filled_with_zeros(tmp_path: Path) -> None:
     with open(inside / "sparse", "wb") as f:
         f.seek(5_000_000)
         f.write(b"end")
-    raw = io.BytesIO(subprocess.run(["tar", "-C", inside, "--sparse", "-c", "sparse"], capture_output=True, check=True).stdout)
+    raw = io.BytesIO(
+        subprocess.run(["tar", "-C", inside, "--sparse", "-c", "sparse"], capture_output=True, check=True).stdout
+    )
     assert len(raw.getvalue()) < 100_000
     tree = merged(io.BytesIO(raw.getvalue()))
     with tarfile.open(fileobj=io.BytesIO(stream(tree, [raw], tmp_path))) as tar:
@@ -266,7 +268,8 @@ def test_layers_of_any_compression(tmp_path: Path, compress: Callable[[bytes], b
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[: len(b) // 2], lambda b: b[:2000] + b"\0" * 50 + b[2050:], lambda b: gzip.compress(b"other")]
+    "damage",
+    [lambda b: b[: len(b) // 2], lambda b: b[:2000] + b"\0" * 50 + b[2050:], lambda b: gzip.compress(b"other")],
 )
 def test_corrupt_blob_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     data = os.urandom(100_000)
@@ -310,7 +313,10 @@ def test_an_image_that_loses_its_name_stays(tmp_path: Path) -> None:
     old, new = (Descriptor(media_type="m", digest="sha256:" + c * 64, size=1) for c in "ab")
     layout.set_name("docker.io/library/x:latest", old)
     layout.set_name("docker.io/library/x:latest", new)
-    assert {k: d.digest for k, d in layout.names().items()} == {"docker.io/library/x:latest": new.digest, old.digest: old.digest}
+    assert {k: d.digest for k, d in layout.names().items()} == {
+        "docker.io/library/x:latest": new.digest,
+        old.digest: old.digest,
+    }
     layout.set_name("docker.io/library/y:1", old)
     assert old.digest not in layout.names()
     layout.set_name(old.digest, old)  # it has a name already

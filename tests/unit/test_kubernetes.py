@@ -22,7 +22,9 @@ ADDRESSES = {"podIP": "172.20.0.5", "hostIP": "172.20.0.1"}
 
 def loaded(spec: dict[str, Any], *others: dict[str, Any], **metadata: Any) -> Loaded:
     spec.setdefault("containers", [{"name": "web", "image": "i"}])
-    return from_manifests([{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", **metadata}, "spec": spec}, *others])
+    return from_manifests(
+        [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", **metadata}, "spec": spec}, *others]
+    )
 
 
 def plan(spec: dict[str, Any], *others: dict[str, Any], **metadata: Any) -> PodPlan:
@@ -32,7 +34,9 @@ def plan(spec: dict[str, Any], *others: dict[str, Any], **metadata: Any) -> PodP
 
 
 def web(spec: dict[str, Any], container: dict[str, Any], *others: dict[str, Any], **metadata: Any) -> ContainerSpec:
-    return plan({**spec, "containers": [{"name": "web", "image": "i", **container}]}, *others, **metadata).containers[-1]
+    return plan({**spec, "containers": [{"name": "web", "image": "i", **container}]}, *others, **metadata).containers[
+        -1
+    ]
 
 
 def config(name: str, **data: str) -> dict[str, Any]:
@@ -47,10 +51,18 @@ def secret(name: str, **data: str) -> dict[str, Any]:
 
 
 def test_the_pods_security_context_is_its_containers() -> None:
-    context = {"runAsUser": 1000, "runAsGroup": 3000, "fsGroup": 2000, "supplementalGroups": [4000], "runAsNonRoot": True}
+    context = {
+        "runAsUser": 1000,
+        "runAsGroup": 3000,
+        "fsGroup": 2000,
+        "supplementalGroups": [4000],
+        "runAsNonRoot": True,
+    }
     c = web({"securityContext": context}, {})
     assert (c.user, c.groups, c.non_root) == ("1000:3000", ["4000", "2000"], True)
-    own = web({"securityContext": context}, {"securityContext": {"runAsUser": 5, "runAsGroup": 6, "runAsNonRoot": False}})
+    own = web(
+        {"securityContext": context}, {"securityContext": {"runAsUser": 5, "runAsGroup": 6, "runAsNonRoot": False}}
+    )
     assert (own.user, own.non_root) == ("5:6", False)
 
 
@@ -87,14 +99,27 @@ def test_one_that_is_not_root_runs_and_a_group_alone_keeps_the_images_user() -> 
 )
 def test_security_that_cannot_be_enforced_refuses_to_run(where: str, context: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match="cannot be enforced here, so this Pod does not run"):
-        web({"securityContext": context} if where == "pod" else {}, {"securityContext": context} if where == "container" else {})
+        web(
+            {"securityContext": context} if where == "pod" else {},
+            {"securityContext": context} if where == "container" else {},
+        )
 
 
 def test_seccomp_and_capabilities() -> None:
-    context = {"seccompProfile": {"type": "RuntimeDefault"}, "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
-               "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}  # fmt: skip
+    context = {
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+    }
     c = web({}, {"securityContext": context})
-    assert (c.seccomp, c.cap_drop, c.cap_add, c.no_new_privileges, c.read_only) == ("default", ["ALL"], ["NET_BIND_SERVICE"], True, True)
+    assert (c.seccomp, c.cap_drop, c.cap_add, c.no_new_privileges, c.read_only) == (
+        "default",
+        ["ALL"],
+        ["NET_BIND_SERVICE"],
+        True,
+        True,
+    )
     assert web({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}, {}).seccomp == "unconfined"
     assert loaded({"securityContext": context | {"capabilities": None}} if False else {}).unmapped == []
 
@@ -102,23 +127,46 @@ def test_seccomp_and_capabilities() -> None:
 def test_modes_of_volumes_and_files() -> None:
     spec = {
         "volumes": [
-            {"name": "scratch", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
-            {"name": "config", "configMap": {"name": "c", "defaultMode": 0o400, "items": [{"key": "a", "path": "A", "mode": 0o755}, {"key": "b", "path": "B"}]}},
+            {"name": "scratch", "emptyDir": {}},
+            {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+            {
+                "name": "config",
+                "configMap": {
+                    "name": "c",
+                    "defaultMode": 0o400,
+                    "items": [{"key": "a", "path": "A", "mode": 0o755}, {"key": "b", "path": "B"}],
+                },
+            },
             {"name": "key", "secret": {"secretName": "s"}},
         ],
-    }  # fmt: skip
+    }
     mounts = [{"name": n, "mountPath": f"/{n}"} for n in ("scratch", "memory", "config", "key")]
     made = plan(
-        {**spec, "containers": [{"name": "w", "image": "i", "volumeMounts": mounts}]}, config("c", a="1", b="2"), secret("s", k="3")
+        {**spec, "containers": [{"name": "w", "image": "i", "volumeMounts": mounts}]},
+        config("c", a="1", b="2"),
+        secret("s", k="3"),
     )
-    assert [(v.format, v.mode, v.gid, v.size) for v in made.volumes] == [("", 0o777, 0, 0), ("tmpfs", 0o777, 0, 64 << 20)]
+    assert [(v.format, v.mode, v.gid, v.size) for v in made.volumes] == [
+        ("", 0o777, 0, 0),
+        ("tmpfs", 0o777, 0, 64 << 20),
+    ]
     (c,) = made.containers
     assert {f.target: (f.mode, f.content) for f in c.files} == {"/config/A": (0o755, b"1"), "/config/B": (0o400, b"2")}
     assert [(x.target, x.mode, x.gid) for x in c.secrets] == [("/key/k", 0o644, 0)]
-    grouped = plan({**spec, "securityContext": {"fsGroup": 2000}, "containers": [{"name": "w", "image": "i", "volumeMounts": mounts}]},
-                   config("c", a="1", b="2"), secret("s", k="3"))  # fmt: skip
+    grouped = plan(
+        {
+            **spec,
+            "securityContext": {"fsGroup": 2000},
+            "containers": [{"name": "w", "image": "i", "volumeMounts": mounts}],
+        },
+        config("c", a="1", b="2"),
+        secret("s", k="3"),
+    )
     assert {(v.mode, v.gid) for v in grouped.volumes} == {(0o2777, 2000)}
-    assert {(f.target, f.mode, f.gid) for f in grouped.containers[0].files} == {("/config/A", 0o755, 2000), ("/config/B", 0o440, 2000)}
+    assert {(f.target, f.mode, f.gid) for f in grouped.containers[0].files} == {
+        ("/config/A", 0o755, 2000),
+        ("/config/B", 0o440, 2000),
+    }
     assert grouped.containers[0].secrets[0].gid == 2000
 
 
@@ -132,7 +180,9 @@ def resolved(c: ContainerSpec) -> tuple[list[str], list[str] | None, list[str] |
 
 def test_variables_are_replaced_in_variables_commands_and_arguments() -> None:
     env = [{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)$(C)-$$(A)"}, {"name": "C", "value": "3"}]
-    found = resolved(web({}, {"env": env, "command": ["run", "--b=$(B)"], "args": ["$(C)", "$(NOSUCH)", "$$(C)", "$HOME"]}))
+    found = resolved(
+        web({}, {"env": env, "command": ["run", "--b=$(B)"], "args": ["$(C)", "$(NOSUCH)", "$$(C)", "$HOME"]})
+    )
     assert found == (["A=1", "B=1$(C)-$(A)", "C=3"], ["run", "--b=1$(C)-$(A)"], ["3", "$(NOSUCH)", "$(C)", "$HOME"])
 
 
@@ -143,13 +193,32 @@ def test_fields_and_resources() -> None:
     def amount(name: str, resource: str, divisor: str = "1") -> dict[str, Any]:
         return {"name": name, "valueFrom": {"resourceFieldRef": {"resource": resource, "divisor": divisor}}}
 
-    env = [field("IP", "status.podIP"), field("HOST", "status.hostIP"), field("NS", "metadata.namespace"), field("APP", "metadata.labels['app']"),
-           field("NOTE", "metadata.annotations['x/y']"), field("SA", "spec.serviceAccountName"), amount("CPU", "limits.cpu"),
-           amount("MEM", "limits.memory", "1Mi"), amount("REQ", "requests.cpu", "1m"), {"name": "URL", "value": "http://$(IP)/"}]  # fmt: skip
+    env = [
+        field("IP", "status.podIP"),
+        field("HOST", "status.hostIP"),
+        field("NS", "metadata.namespace"),
+        field("APP", "metadata.labels['app']"),
+        field("NOTE", "metadata.annotations['x/y']"),
+        field("SA", "spec.serviceAccountName"),
+        amount("CPU", "limits.cpu"),
+        amount("MEM", "limits.memory", "1Mi"),
+        amount("REQ", "requests.cpu", "1m"),
+        {"name": "URL", "value": "http://$(IP)/"},
+    ]
     resources = {"limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}}
     found = resolved(web({}, {"env": env, "resources": resources}, labels={"app": "shop"}, annotations={"x/y": "z"}))[0]
-    assert found == ["IP=172.20.0.5", "HOST=172.20.0.1", "NS=default", "APP=shop", "NOTE=z", "SA=default", "CPU=1", "MEM=64", "REQ=250",
-                     "URL=http://172.20.0.5/"]  # fmt: skip
+    assert found == [
+        "IP=172.20.0.5",
+        "HOST=172.20.0.1",
+        "NS=default",
+        "APP=shop",
+        "NOTE=z",
+        "SA=default",
+        "CPU=1",
+        "MEM=64",
+        "REQ=250",
+        "URL=http://172.20.0.5/",
+    ]
     with pytest.raises(InvalidArgument, match="asks for the pod's podIP, which its network does not tell"):
         environment.resolved(web({}, {"env": [field("IP", "status.podIP")]}), {})
 
@@ -157,8 +226,18 @@ def test_fields_and_resources() -> None:
 def test_configuration_in_variables() -> None:
     env = [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "a"}}},
            {"name": "N", "valueFrom": {"secretKeyRef": {"name": "nosuch", "key": "x", "optional": True}}}]  # fmt: skip
-    c = web({}, {"envFrom": [{"prefix": "P_", "secretRef": {"name": "s"}}, {"configMapRef": {"name": "none", "optional": True}}], "env": env},
-            config("c", a="1"), secret("s", k="v"))  # fmt: skip
+    c = web(
+        {},
+        {
+            "envFrom": [
+                {"prefix": "P_", "secretRef": {"name": "s"}},
+                {"configMapRef": {"name": "none", "optional": True}},
+            ],
+            "env": env,
+        },
+        config("c", a="1"),
+        secret("s", k="v"),
+    )
     assert c.env == ["P_k=v", "A=1"]
     for bad in (
         {"envFrom": [{"secretRef": {"name": "none"}}]},
@@ -173,29 +252,65 @@ def test_configuration_in_variables() -> None:
 
 def test_named_ports_of_probes() -> None:
     ports = [{"name": "http", "containerPort": 8080}]
-    c = web({}, {"ports": ports, "readinessProbe": {"httpGet": {"port": "http"}}, "livenessProbe": {"tcpSocket": {"port": "http"}}})
-    assert c.health and c.health.http and c.health.http.port == 8080 and c.liveness and c.liveness.tcp and c.liveness.tcp.port == 8080
+    c = web(
+        {},
+        {
+            "ports": ports,
+            "readinessProbe": {"httpGet": {"port": "http"}},
+            "livenessProbe": {"tcpSocket": {"port": "http"}},
+        },
+    )
+    assert (
+        c.health
+        and c.health.http
+        and c.health.http.port == 8080
+        and c.liveness
+        and c.liveness.tcp
+        and c.liveness.tcp.port == 8080
+    )
     with pytest.raises(InvalidArgument, match="a probe's port 'web' is the name of none: its ports are http"):
         web({}, {"ports": ports, "readinessProbe": {"httpGet": {"port": "web"}}})
 
 
 def test_projected_and_downward_volumes() -> None:
-    about = {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
-                       {"path": "cpu", "resourceFieldRef": {"containerName": "web", "resource": "limits.cpu", "divisor": "1m"}}]}  # fmt: skip
-    sources = [{"configMap": {"name": "c"}}, {"secret": {"name": "s", "items": [{"key": "k", "path": "deep/K"}]}}, {"downwardAPI": about},
-               {"configMap": {"name": "none", "optional": True}}, {"serviceAccountToken": {"path": "token"}}]  # fmt: skip
+    about = {
+        "items": [
+            {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+            {"path": "cpu", "resourceFieldRef": {"containerName": "web", "resource": "limits.cpu", "divisor": "1m"}},
+        ]
+    }
+    sources = [
+        {"configMap": {"name": "c"}},
+        {"secret": {"name": "s", "items": [{"key": "k", "path": "deep/K"}]}},
+        {"downwardAPI": about},
+        {"configMap": {"name": "none", "optional": True}},
+        {"serviceAccountToken": {"path": "token"}},
+    ]
     spec = {
-        "volumes": [{"name": "all", "projected": {"defaultMode": 0o440, "sources": sources}}, {"name": "about", "downwardAPI": about}],
-        "containers": [{
-            "name": "web", "image": "i", "resources": {"limits": {"cpu": 1}},
-            "volumeMounts": [{"name": "all", "mountPath": "/all"}, {"name": "about", "mountPath": "/cpu", "subPath": "cpu"}],
-        }],
-    }  # fmt: skip
+        "volumes": [
+            {"name": "all", "projected": {"defaultMode": 0o440, "sources": sources}},
+            {"name": "about", "downwardAPI": about},
+        ],
+        "containers": [
+            {
+                "name": "web",
+                "image": "i",
+                "resources": {"limits": {"cpu": 1}},
+                "volumeMounts": [
+                    {"name": "all", "mountPath": "/all"},
+                    {"name": "about", "mountPath": "/cpu", "subPath": "cpu"},
+                ],
+            }
+        ],
+    }
     found = loaded(dict(spec), config("c", a="1"), secret("s", k="2"), labels={"a": "b", "c": 'say "d"'})
     (c,) = convert(found.podfile, {}).containers
     assert {f.target: (f.content, f.mode) for f in c.files} == {
-        "/all/a": (b"1", 0o440), "/all/labels": (b'a="b"\nc="say \\"d\\""', 0o440), "/all/cpu": (b"1000", 0o440), "/cpu": (b"1000", 0o644),
-    }  # fmt: skip
+        "/all/a": (b"1", 0o440),
+        "/all/labels": (b'a="b"\nc="say \\"d\\""', 0o440),
+        "/all/cpu": (b"1000", 0o440),
+        "/cpu": (b"1000", 0o644),
+    }
     assert [(s.target, s.mode) for s in c.secrets] == [("/all/deep/K", 0o440)]
     assert found.unmapped == ["volume all: serviceAccountToken, which only a cluster has,"]
 
@@ -216,7 +331,9 @@ def test_a_directory_that_is_not_there_is_made(tmp_path: Path) -> None:
 
 
 def test_sidecars_start_before_the_others_and_go_on() -> None:
-    spec = {"initContainers": [{"name": "log", "image": "i", "restartPolicy": "Always"}, {"name": "prepare", "image": "i"}]}
+    spec = {
+        "initContainers": [{"name": "log", "image": "i", "restartPolicy": "Always"}, {"name": "prepare", "image": "i"}]
+    }
     prepare, log, server = plan(spec).containers
     assert (prepare.init, log.init, log.restart.name) == (True, False, "always")
     assert [d.container for d in server.depends_on] == ["log"]
@@ -250,11 +367,28 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str, says: str) -> None:
 
 def test_what_is_not_honoured_is_named() -> None:
     spec = {
-        "hostNetwork": True, "activeDeadlineSeconds": 5, "imagePullSecrets": [{"name": "x"}], "schedulerName": "x", "affinity": {},
-        "containers": [{"name": "a", "image": "i", "lifecycle": {"preStop": {}}, "imagePullPolicy": "Always", "resources": {"limits": {"gpu": 1}},
-                        "readinessProbe": {"httpGet": {"port": 443, "scheme": "HTTPS"}}}],
-    }  # fmt: skip
+        "hostNetwork": True,
+        "activeDeadlineSeconds": 5,
+        "imagePullSecrets": [{"name": "x"}],
+        "schedulerName": "x",
+        "affinity": {},
+        "containers": [
+            {
+                "name": "a",
+                "image": "i",
+                "lifecycle": {"preStop": {}},
+                "imagePullPolicy": "Always",
+                "resources": {"limits": {"gpu": 1}},
+                "readinessProbe": {"httpGet": {"port": 443, "scheme": "HTTPS"}},
+            }
+        ],
+    }
     assert loaded(spec).unmapped == [
-        "containers[a].resources.limits.gpu", "containers[a]: a probe's scheme HTTPS, whose port is only connected to,", "containers[a].lifecycle",
-        "spec.hostNetwork", "spec.activeDeadlineSeconds", "spec.affinity", "spec.imagePullSecrets",
-    ]  # fmt: skip
+        "containers[a].resources.limits.gpu",
+        "containers[a]: a probe's scheme HTTPS, whose port is only connected to,",
+        "containers[a].lifecycle",
+        "spec.hostNetwork",
+        "spec.activeDeadlineSeconds",
+        "spec.affinity",
+        "spec.imagePullSecrets",
+    ]

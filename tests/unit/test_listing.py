@@ -17,8 +17,18 @@ from hypercontainer.model.status import Container, Pod, Process
 
 def container(name: str = "u1", image: str = "busybox", ports: list[PortMapping] | None = None) -> Container:
     process = Process(args=["x"], env=[], cwd="/", user="", stop_signal=15)
-    return Container(id="a" * 64, name=name, pod="p" * 64, created_at="2026-01-01T00:00:00Z", image=image, image_id="sha256:" + "b" * 64,
-                     hostname="h", process=process, spec=ContainerSpec(image=image), ports=ports or [])  # fmt: skip
+    return Container(
+        id="a" * 64,
+        name=name,
+        pod="p" * 64,
+        created_at="2026-01-01T00:00:00Z",
+        image=image,
+        image_id="sha256:" + "b" * 64,
+        hostname="h",
+        process=process,
+        spec=ContainerSpec(image=image),
+        ports=ports or [],
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,7 +52,14 @@ def test_ranges_of_ports_are_one_word() -> None:
     def port(container_port: int, host_port: int, protocol: Any = "tcp", ip: str = "") -> PortMapping:
         return PortMapping(container_port=container_port, host_port=host_port, protocol=protocol, host_ip=ip)
 
-    ports = [port(81, 8001), port(80, 8000), port(82, 8002), port(82, 9000), port(53, 53, "udp"), port(83, 8003, ip="127.0.0.1")]
+    ports = [
+        port(81, 8001),
+        port(80, 8000),
+        port(82, 8002),
+        port(82, 9000),
+        port(53, 53, "udp"),
+        port(83, 8003, ip="127.0.0.1"),
+    ]
     assert listing.describe_mappings(ports) == (
         "0.0.0.0:8000-8002->80-82/tcp, 0.0.0.0:9000->82/tcp, 0.0.0.0:53->53/udp, 127.0.0.1:8003->83/tcp"
     )
@@ -59,13 +76,24 @@ def test_a_table_of_a_template_has_a_head(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_inspect_shows_addresses() -> None:
-    card = Attachment(network="bridge", interface="eth0", tap="t", mac="0a:00:00:00:00:01", ip="172.20.0.9", ip6="fd00::9", aliases=["x"])
+    card = Attachment(
+        network="bridge",
+        interface="eth0",
+        tap="t",
+        mac="0a:00:00:00:00:01",
+        ip="172.20.0.9",
+        ip6="fd00::9",
+        aliases=["x"],
+    )
     ports = [PortMapping(container_port=80, host_port=8080)]
     pod = Pod(id="p" * 64, name="p", created_at="", hostname="h", vcpus=1, memory=1, attachments=[card], ports=ports)
     found = inspect.with_network(container(), pod)
     settings = found["networkSettings"]
     assert (settings["ipAddress"], settings["macAddress"]) == ("172.20.0.9", "0a:00:00:00:00:01")
-    assert settings["networks"]["bridge"]["ipAddress"] == "172.20.0.9" and settings["networks"]["bridge"]["globalIPv6Address"] == "fd00::9"
+    assert (
+        settings["networks"]["bridge"]["ipAddress"] == "172.20.0.9"
+        and settings["networks"]["bridge"]["globalIPv6Address"] == "fd00::9"
+    )
     assert settings["ports"] == {"80/tcp": [{"hostIp": "0.0.0.0", "hostPort": "8080"}]} and found["name"] == "u1"
 
 

@@ -78,7 +78,9 @@ async def _until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_full_disk_holds_the_output_back_until_there_is_space(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_holds_the_output_back_until_there_is_space(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(streams, "_RETRY", 0.02)
     ballast = small / "ballast"
     ballast.write_bytes(bytes(900 << 10))
@@ -95,7 +97,9 @@ async def test_a_full_disk_holds_the_output_back_until_there_is_space(small: Pat
     assert got == list(range(n + 1))
 
 
-async def test_a_log_that_is_full_at_the_end_is_finished_when_there_is_space(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_that_is_full_at_the_end_is_finished_when_there_is_space(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(streams, "_RETRY", 0.02)
     run = Run(lambda: _log(small / "container.log"))
     run.print(b"first\n")
@@ -252,7 +256,9 @@ def test_any_tail_across_files_and_blocks(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_tail_of_lines_between_two_times(tmp_path: Path) -> None:
     path = tmp_path / "container.log"
-    path.write_text("".join(f'{{"log":"{n}\\n","stream":"stdout","time":"2026-01-01T00:00:{n:02}Z"}}\n' for n in range(60)))
+    path.write_text(
+        "".join(f'{{"log":"{n}\\n","stream":"stdout","time":"2026-01-01T00:00:{n:02}Z"}}\n' for n in range(60))
+    )
     found = logs.read(path, tail=3, since="2026-01-01T00:00:10Z", until="2026-01-01T00:00:20Z")
     assert [r.log for r in found] == ["18\n", "19\n", "20\n"]
     assert len(logs.read(path, tail=100, since="2026-01-01T00:00:50Z")) == 10

@@ -20,7 +20,9 @@ def _writer(path: Path, max_size: int = 1 << 20) -> logs.LogWriter:
 
 
 @pytest.mark.parametrize("max_size", [1 << 20, 100])
-def test_what_the_guest_sends_again_is_not_doubled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_size: int) -> None:
+def test_what_the_guest_sends_again_is_not_doubled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_size: int
+) -> None:
     """With 100 bytes the record that is lost is the first of a new file."""
     path = tmp_path / "container.log"
     first = _writer(path, max_size)

@@ -36,7 +36,9 @@ def test_references(text: str, full: str, familiar: str) -> None:
     assert parse_reference(text).familiar == familiar
 
 
-@pytest.mark.parametrize("text", ["", "UPPER", "a//b", "x:", "x:bad tag", "x@sha256:12", "-x", "a/", "x@md5:1", "host.com/"])
+@pytest.mark.parametrize(
+    "text", ["", "UPPER", "a//b", "x:", "x:bad tag", "x@sha256:12", "-x", "a/", "x@md5:1", "host.com/"]
+)
 def test_bad_references(text: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid image reference"):
         parse_reference(text)
@@ -59,7 +61,8 @@ def test_sources(text: str, source: Source) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("64m", 64 << 20), ("1.5G", 3 << 29), ("1048576", 1 << 20), ("10k", 10240), ("2gb", 2 << 30), ("1MiB", 1 << 20)]
+    ("text", "size"),
+    [("64m", 64 << 20), ("1.5G", 3 << 29), ("1048576", 1 << 20), ("10k", 10240), ("2gb", 2 << 30), ("1MiB", 1 << 20)],
 )
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
@@ -93,7 +96,9 @@ def test_times() -> None:
         parse_time("yesterday")
 
 
-@pytest.mark.parametrize(("text", "number"), [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)])
+@pytest.mark.parametrize(
+    ("text", "number"), [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)]
+)
 def test_signals(text: str, number: int) -> None:
     assert parse_signal(text) == number
 
@@ -111,7 +116,9 @@ def _names(mask: int) -> set[str]:
 def test_capabilities() -> None:
     assert _names(capability_mask([], [])) == set(DEFAULT_CAPABILITIES)
     assert capability_mask([], []) == 0xA80425FB  # what Docker gives
-    assert _names(capability_mask(["NET_ADMIN"], ["cap_chown"])) == set(DEFAULT_CAPABILITIES) - {"CHOWN"} | {"NET_ADMIN"}
+    assert _names(capability_mask(["NET_ADMIN"], ["cap_chown"])) == set(DEFAULT_CAPABILITIES) - {"CHOWN"} | {
+        "NET_ADMIN"
+    }
     assert _names(capability_mask(["ALL"], [])) == set(CAPABILITIES)
     assert _names(capability_mask(["KILL"], ["ALL"])) == {"KILL"}
     with pytest.raises(InvalidArgument, match="unknown capability"):
@@ -140,7 +147,20 @@ def test_published_ports(spec: str, ports: list[tuple[str, int, int, str]]) -> N
 
 
 @pytest.mark.parametrize(
-    "spec", ["", "x", "70000:80", "80:70000", "1-3:1-2", "80/sctp", "[::1%lo]:1:1", "[]:1:1:1", "1.2.3:80:80", "5-3:5-3", "a:b:c:d"]
+    "spec",
+    [
+        "",
+        "x",
+        "70000:80",
+        "80:70000",
+        "1-3:1-2",
+        "80/sctp",
+        "[::1%lo]:1:1",
+        "[]:1:1:1",
+        "1.2.3:80:80",
+        "5-3:5-3",
+        "a:b:c:d",
+    ],
 )
 def test_bad_published_ports(spec: str) -> None:
     with pytest.raises(InvalidArgument):

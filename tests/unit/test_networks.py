@@ -39,7 +39,12 @@ def test_a_plan_has_free_subnets() -> None:
         "fd00:1:2:1::1",
     )
     second = addresses.plan(
-        NetworkSpec(name="m"), "b" * 32, "", [first], [("interface x", addresses.parse_subnet("10.210.1.0/24"))], PREFIX6
+        NetworkSpec(name="m"),
+        "b" * 32,
+        "",
+        [first],
+        [("interface x", addresses.parse_subnet("10.210.1.0/24"))],
+        PREFIX6,
     )
     assert (second.subnet, second.subnet6, second.bridge) == ("10.210.2.0/24", "", "hy-bbbbbbbbbb")
     assert len(second.bridge) <= 15
@@ -62,8 +67,13 @@ def test_bad_networks(fields: dict[str, object], says: str) -> None:
 
 
 def test_overlaps_are_refused() -> None:
-    for others, routes in (([network(subnets=["10.0.0.0/16"])], []), ([], [("interface eth0", addresses.parse_subnet("10.0.0.0/8"))])):
-        with pytest.raises(Conflict, match=r"subnet 10\.0\.3\.0/24 overlaps with 10\.0\.0\.0/(16|8) of (network n|interface eth0)"):
+    for others, routes in (
+        ([network(subnets=["10.0.0.0/16"])], []),
+        ([], [("interface eth0", addresses.parse_subnet("10.0.0.0/8"))]),
+    ):
+        with pytest.raises(
+            Conflict, match=r"subnet 10\.0\.3\.0/24 overlaps with 10\.0\.0\.0/(16|8) of (network n|interface eth0)"
+        ):
             addresses.plan(NetworkSpec(name="m", subnets=["10.0.3.0/24"]), "c" * 32, "", others, routes, PREFIX6)  # type: ignore[arg-type]
 
 
@@ -83,7 +93,9 @@ def test_addresses_are_given_once() -> None:
             addresses.allocate(n, set(), wrong, "")
     with pytest.raises(InvalidArgument, match="has no IPv6"):
         addresses.allocate(network(), set(), "", "fd00::1")
-    assert addresses.allocate(network(subnets=["10.0.0.0/24"], ip_range="10.0.0.128/25"), set(), "", "")[0] == "10.0.0.128"
+    assert (
+        addresses.allocate(network(subnets=["10.0.0.0/24"], ip_range="10.0.0.128/25"), set(), "", "")[0] == "10.0.0.128"
+    )
 
 
 def test_hardware_addresses() -> None:
@@ -97,7 +109,9 @@ def test_hardware_addresses() -> None:
 
 def server(*, forward: bool = False) -> NameServer:
     names = {"a": ["10.0.0.2", "fd00::2"], "both": ["10.0.0.2", "10.0.0.3"]}
-    return NameServer(lambda n, _: names.get(n, []), lambda ip: {"10.0.0.2": "a"}.get(ip, ""), forward=forward, servers=list)
+    return NameServer(
+        lambda n, _: names.get(n, []), lambda ip: {"10.0.0.2": "a"}.get(ip, ""), forward=forward, servers=list
+    )
 
 
 def asked(s: NameServer, name: str, kind: str) -> DNSRecord:
@@ -151,11 +165,17 @@ CARDS = (
     Card("ht2", "0a:00:00:00:00:02", "10.0.0.3", "", "fe80::2"),
 )
 RULES = Ruleset(
-    (Bridge("hyper0", ("10.0.0.0/24", "fd00::/64"), gateways=("10.0.0.1", "fd00::1")), Bridge("hy-a", ("10.1.0.0/24",), internal=True)), CARDS,
-    (Published(PortMapping(container_port=80, host_port=8080), "10.0.0.2", "fd00::2"),
-     Published(PortMapping(container_port=53, host_port=5353, protocol="udp", host_ip="127.0.0.1"), "10.0.0.3"),
-     Published(PortMapping(container_port=1, host_port=2, host_ip="::1"), "10.0.0.2", "fd00::2")),
-)  # fmt: skip
+    (
+        Bridge("hyper0", ("10.0.0.0/24", "fd00::/64"), gateways=("10.0.0.1", "fd00::1")),
+        Bridge("hy-a", ("10.1.0.0/24",), internal=True),
+    ),
+    CARDS,
+    (
+        Published(PortMapping(container_port=80, host_port=8080), "10.0.0.2", "fd00::2"),
+        Published(PortMapping(container_port=53, host_port=5353, protocol="udp", host_ip="127.0.0.1"), "10.0.0.3"),
+        Published(PortMapping(container_port=1, host_port=2, host_ip="::1"), "10.0.0.2", "fd00::2"),
+    ),
+)
 
 
 def test_the_kernel_takes_the_rules_twice() -> None:
@@ -171,8 +191,14 @@ def test_the_kernel_takes_the_rules_twice() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for words in ("tcp . 8080 : 10.0.0.2 . 80", "tcp . 8080 : fd00::2 . 80", "127.0.0.1 . udp . 5353 : 10.0.0.3 . 53",
-                  "limit rate over 1000000 bytes/second", "10.0.0.2 : goto egress_ht1", '"ht2" . 10.0.0.3'):  # fmt: skip
+    for words in (
+        "tcp . 8080 : 10.0.0.2 . 80",
+        "tcp . 8080 : fd00::2 . 80",
+        "127.0.0.1 . udp . 5353 : 10.0.0.3 . 53",
+        "limit rate over 1000000 bytes/second",
+        "10.0.0.2 : goto egress_ht1",
+        '"ht2" . 10.0.0.3',
+    ):
         assert words in done.stdout, words
 
 
@@ -186,21 +212,29 @@ def test_who_has_a_port() -> None:
     assert port_owner(1, "tcp") == ""
 
 
-@pytest.mark.parametrize(("text", "rate"), [("", 0), ("10m", 10_000_000), ("1.5g", 1_500_000_000), ("800kbit", 800_000), ("9", 9)])
+@pytest.mark.parametrize(
+    ("text", "rate"), [("", 0), ("10m", 10_000_000), ("1.5g", 1_500_000_000), ("800kbit", 800_000), ("9", 9)]
+)
 def test_rates(text: str, rate: int) -> None:
     assert parse_rate(text) == rate
 
 
 @pytest.mark.parametrize(
     ("text", "cidr", "port"),
-    [("10.0.0.0/8", "10.0.0.0/8", 0), ("10.0.0.1:443", "10.0.0.1/32", 443), ("[fd00::/8]:53", "fd00::/8", 53), ("fd00::/8", "fd00::/8", 0)],
+    [
+        ("10.0.0.0/8", "10.0.0.0/8", 0),
+        ("10.0.0.1:443", "10.0.0.1/32", 443),
+        ("[fd00::/8]:53", "fd00::/8", 53),
+        ("fd00::/8", "fd00::/8", 0),
+    ],
 )
 def test_destinations(text: str, cidr: str, port: int) -> None:
     assert parse_allow(text) == Egress(cidr=cidr, port=port)
 
 
 @pytest.mark.parametrize(
-    ("parse", "text"), [(parse_rate, "fast"), (parse_rate, "10x"), (parse_allow, "nowhere"), (parse_allow, "10.0.0.0/99")]
+    ("parse", "text"),
+    [(parse_rate, "fast"), (parse_rate, "10x"), (parse_allow, "nowhere"), (parse_allow, "10.0.0.0/99")],
 )
 def test_bad_rates_and_destinations(parse: Callable[[str], object], text: str) -> None:
     with pytest.raises(HyperError, match="invalid (rate|destination)"):

@@ -16,7 +16,10 @@ class Machines:
     """Of two paused pods; that of the first stands still."""
 
     def __init__(self) -> None:
-        self.pods = {n: Pod(id=n, name=n, created_at="", hostname=n, vcpus=1, memory=1, status=PodStatus.PAUSED) for n in ("still", "well")}
+        self.pods = {
+            n: Pod(id=n, name=n, created_at="", hostname=n, vcpus=1, memory=1, status=PodStatus.PAUSED)
+            for n in ("still", "well")
+        }
         self.runtimes: dict[str, Any] = {n: SimpleNamespace(machine=self._machine(n)) for n in self.pods}
         self.ended: list[str] = []
 
@@ -43,12 +46,21 @@ class Machines:
 
 
 def pods_of(machines: Any) -> Pods:
-    registry: Any = SimpleNamespace(pod=machines.pods.__getitem__, pods=lambda: list(machines.pods.values()), members=lambda _: [])
+    registry: Any = SimpleNamespace(
+        pod=machines.pods.__getitem__, pods=lambda: list(machines.pods.values()), members=lambda _: []
+    )
     unused: Any = SimpleNamespace()
     return Pods(
-        paths=unused, registry=registry, images=unused, containers=unused, machines=machines, networks=unused, volumes=unused,
-        secrets=unused, events=Events(),
-    )  # fmt: skip
+        paths=unused,
+        registry=registry,
+        images=unused,
+        containers=unused,
+        machines=machines,
+        networks=unused,
+        volumes=unused,
+        secrets=unused,
+        events=Events(),
+    )
 
 
 async def test_the_daemon_ends_though_one_does_not_wake_up() -> None:

@@ -60,8 +60,15 @@ def test_what_is_wrong_is_said(podfile: dict[str, Any], says: str) -> None:
 
 
 def test_the_case_of_keys_does_not_matter() -> None:
-    spelt = strict.decode({"ID": "p", "restartpolicy": "always", "containers": [{"image": "i", "readonly": True, "StopSignal": "INT"}]})
-    assert (spelt.id, spelt.restart_policy, spelt.containers[0].read_only, spelt.containers[0].stop_signal) == ("p", "always", True, "INT")
+    spelt = strict.decode(
+        {"ID": "p", "restartpolicy": "always", "containers": [{"image": "i", "readonly": True, "StopSignal": "INT"}]}
+    )
+    assert (spelt.id, spelt.restart_policy, spelt.containers[0].read_only, spelt.containers[0].stop_signal) == (
+        "p",
+        "always",
+        True,
+        "INT",
+    )
     assert strict.decode({"containers": None, "labels": None}) == Podfile()  # a key of YAML with nothing below it
 
 
@@ -82,19 +89,52 @@ def test_examples_obey_the_schema() -> None:
 
 def test_pod_fields() -> None:
     found = plan(
-        id="p", hostname="h", labels={"a": "b"}, resource={"vcpu": 2, "memory": 300}, dns=["1.1.1.1"], dnsOptions=["rotate"], dnsSearch=["s"],
-        hosts=[{"ip": "10.0.0.1", "names": ["n"]}], network="none", shmSize="8m",
-        networks=[{"name": "n", "ip": "10.1.1.1", "ip6": "fd00::1", "mac": "0a:00:00:00:00:01", "aliases": ["x"]}], allow=["10.0.0.0/8:53"],
-        ingressRate="1m", egressRate=5000, sysctls={"kernel.msgmax": 9000}, exitPolicy="continue",
+        id="p",
+        hostname="h",
+        labels={"a": "b"},
+        resource={"vcpu": 2, "memory": 300},
+        dns=["1.1.1.1"],
+        dnsOptions=["rotate"],
+        dnsSearch=["s"],
+        hosts=[{"ip": "10.0.0.1", "names": ["n"]}],
+        network="none",
+        shmSize="8m",
+        networks=[{"name": "n", "ip": "10.1.1.1", "ip6": "fd00::1", "mac": "0a:00:00:00:00:01", "aliases": ["x"]}],
+        allow=["10.0.0.0/8:53"],
+        ingressRate="1m",
+        egressRate=5000,
+        sysctls={"kernel.msgmax": 9000},
+        exitPolicy="continue",
         portmappingWhiteLists={"internalNetworks": ["10.0.0.0/8"], "externalNetworks": ["11.0.0.0/8"]},
-        portmappings=[{"hostPort": "8000-8001", "containerPort": "80-81", "protocol": "udp", "hostIP": "127.0.0.1"}, {"containerPort": 90}],
-        interfaces=[{"bridge": "br0", "ip": "10.0.0.2/24", "gateway": "10.0.0.1", "mac": "52:54:00:00:00:01", "mtu": 1400, "ifname": "t0", "id": "x"}],
+        portmappings=[
+            {"hostPort": "8000-8001", "containerPort": "80-81", "protocol": "udp", "hostIP": "127.0.0.1"},
+            {"containerPort": 90},
+        ],
+        interfaces=[
+            {
+                "bridge": "br0",
+                "ip": "10.0.0.2/24",
+                "gateway": "10.0.0.1",
+                "mac": "52:54:00:00:00:01",
+                "mtu": 1400,
+                "ifname": "t0",
+                "id": "x",
+            }
+        ],
         secrets=[{"name": "s", "content": "value"}],
-    )  # fmt: skip
+    )
     assert (found.name, found.hostname, found.vcpus, found.memory, found.labels) == ("p", "h", 2, 300 << 20, {"a": "b"})
     s = found.spec
-    assert (s.dns, s.dns_options, s.dns_search, s.network, s.shm_size) == (["1.1.1.1"], ["rotate"], ["s"], "none", 8 << 20)
-    assert s.networks == [NetworkRequest(name="n", ip="10.1.1.1", ip6="fd00::1", mac="0a:00:00:00:00:01", aliases=["x"])]
+    assert (s.dns, s.dns_options, s.dns_search, s.network, s.shm_size) == (
+        ["1.1.1.1"],
+        ["rotate"],
+        ["s"],
+        "none",
+        8 << 20,
+    )
+    assert s.networks == [
+        NetworkRequest(name="n", ip="10.1.1.1", ip6="fd00::1", mac="0a:00:00:00:00:01", aliases=["x"])
+    ]
     assert (s.allow, s.ingress_rate, s.egress_rate) == ([Egress(cidr="10.0.0.0/8", port=53)], 1_000_000, 5000)
     assert s.sysctls == {"kernel.msgmax": "9000"} and s.exit_policy == "continue" and s.hosts[0].names == ["n"]
     assert s.white_lists.internal_networks == ["10.0.0.0/8"] and s.white_lists.external_networks == ["11.0.0.0/8"]
@@ -104,28 +144,66 @@ def test_pod_fields() -> None:
         PortMapping(container_port=90),
     ]
     (card,) = s.interfaces
-    assert (card.bridge, card.addresses, card.gateway, card.mtu, card.ifname) == ("br0", ["10.0.0.2/24"], "10.0.0.1", 1400, "t0")
+    assert (card.bridge, card.addresses, card.gateway, card.mtu, card.ifname) == (
+        "br0",
+        ["10.0.0.2/24"],
+        "10.0.0.1",
+        1400,
+        "t0",
+    )
     assert (s.secrets, found.secrets) == (["s"], {"s": b"value"})
 
 
 def test_container_fields() -> None:
     c = container(
-        name="n", workdir="/w", command=["c"], entrypoint=["e"], envs=[{"env": "A", "value": 1}, {"env": "B", "value": True}], tty=True,
-        user={"name": "u", "group": 5, "additionalGroups": [1, "two"]}, stopSignal="INT", stopTimeout="1m", labels={"l": "v"}, readOnly=True,
-        ulimits=[{"Name": "NOFILE", "Hard": 9, "Soft": 8}, {"name": "core", "hard": 0}], cache="none", restartPolicy="onFailure", maxRetries=4,
-        sysctl={"a.b": 1}, limits={"cpus": 0.5, "memory": "64m", "pids": 7}, privileged=True, noNewPrivileges=True, stdin=True, aliases=["x"],
-        capabilities={"add": ["NET_ADMIN"], "drop": ["CHOWN"]}, logPath="/l", tmpfs=[{"path": "/t", "size": 2, "perm": "0700", "readOnly": True}],
+        name="n",
+        workdir="/w",
+        command=["c"],
+        entrypoint=["e"],
+        envs=[{"env": "A", "value": 1}, {"env": "B", "value": True}],
+        tty=True,
+        user={"name": "u", "group": 5, "additionalGroups": [1, "two"]},
+        stopSignal="INT",
+        stopTimeout="1m",
+        labels={"l": "v"},
+        readOnly=True,
+        ulimits=[{"Name": "NOFILE", "Hard": 9, "Soft": 8}, {"name": "core", "hard": 0}],
+        cache="none",
+        restartPolicy="onFailure",
+        maxRetries=4,
+        sysctl={"a.b": 1},
+        limits={"cpus": 0.5, "memory": "64m", "pids": 7},
+        privileged=True,
+        noNewPrivileges=True,
+        stdin=True,
+        aliases=["x"],
+        capabilities={"add": ["NET_ADMIN"], "drop": ["CHOWN"]},
+        logPath="/l",
+        tmpfs=[{"path": "/t", "size": 2, "perm": "0700", "readOnly": True}],
         volumes=[{"path": "/v", "volume": "vol", "readOnly": True, "subPath": "s", "noCopy": True}],
-    )  # fmt: skip
+    )
     assert (c.name, c.workdir, c.command, c.entrypoint, c.env) == ("n", "/w", ["c"], ["e"], ["A=1", "B=true"])
-    assert (c.user, c.groups, c.tty, c.stdin, c.stop_signal, c.stop_timeout) == ("u:5", ["1", "two"], True, True, "INT", 60)
+    assert (c.user, c.groups, c.tty, c.stdin, c.stop_signal, c.stop_timeout) == (
+        "u:5",
+        ["1", "two"],
+        True,
+        True,
+        "INT",
+        60,
+    )
     assert c.ulimits == [Ulimit(name="nofile", soft=8, hard=9), Ulimit(name="core", soft=0, hard=0)]
     assert (c.labels, c.read_only, c.cache, c.sysctls, c.aliases) == ({"l": "v"}, True, "none", {"a.b": "1"}, ["x"])
     assert (c.restart.name, c.restart.max_retries, c.log.path) == ("on-failure", 4, "/l")
     assert (c.resources.cpus, c.resources.memory, c.resources.pids) == (0.5, 64 << 20, 7)
     assert (c.privileged, c.no_new_privileges, c.cap_add, c.cap_drop) == (True, True, ["NET_ADMIN"], ["CHOWN"])
     volume, tmpfs = c.mounts
-    assert (volume.target, volume.source, volume.read_only, volume.sub_path, volume.copy_up) == ("/v", "vol", True, "s", False)
+    assert (volume.target, volume.source, volume.read_only, volume.sub_path, volume.copy_up) == (
+        "/v",
+        "vol",
+        True,
+        "s",
+        False,
+    )
     assert (tmpfs.type, tmpfs.target, tmpfs.size, tmpfs.mode, tmpfs.read_only) == ("tmpfs", "/t", 2 << 20, 0o700, True)
 
 
@@ -133,7 +211,9 @@ def test_health_fields() -> None:
     times = {"interval": "2s", "timeout": 3, "retries": 4, "startPeriod": "1m", "startInterval": "500ms"}
     http = {"http": {"port": 80, "path": "/p", "address": "10.0.0.1", "headers": {"H": "v"}}, **times}
     c = container(
-        healthCheck=http, livenessCheck={"tcp": {"port": 1, "address": "::1"}}, dependsOn=[{"container": "x", "condition": "healthy"}]
+        healthCheck=http,
+        livenessCheck={"tcp": {"port": 1, "address": "::1"}},
+        dependsOn=[{"container": "x", "condition": "healthy"}],
     )
     assert c.health == HealthCheck(
         http=HttpCheck(port=80, path="/p", address="10.0.0.1", headers={"H": "v"}),
@@ -148,14 +228,29 @@ def test_health_fields() -> None:
 def test_volume_fields() -> None:
     found = plan(
         volumes=[
-            {"name": "v", "source": "/s", "format": "qcow2", "fstype": "xfs", "cache": "none", "size": "1g", "readOnly": True},
-            {"name": "r", "source": "pool/image", "format": "rbd", "option": {"user": "u", "keyring": "k", "monitors": ["m:1"]}},
+            {
+                "name": "v",
+                "source": "/s",
+                "format": "qcow2",
+                "fstype": "xfs",
+                "cache": "none",
+                "size": "1g",
+                "readOnly": True,
+            },
+            {
+                "name": "r",
+                "source": "pool/image",
+                "format": "rbd",
+                "option": {"user": "u", "keyring": "k", "monitors": ["m:1"]},
+            },
             {"name": "n", "source": "h:/p", "format": "nas", "mountOptions": {"port": 99, "soft": ""}},
         ],
         containers=[{"image": "i", "volumes": [{"path": "/d", "detail": {"name": "inline", "format": "tmpfs"}}]}],
-    )  # fmt: skip
+    )
     v, r, n, inline = found.volumes
-    assert v == VolumeRequest(name="v", source="/s", format="qcow2", fstype="xfs", cache="none", size=1 << 30, read_only=True)
+    assert v == VolumeRequest(
+        name="v", source="/s", format="qcow2", fstype="xfs", cache="none", size=1 << 30, read_only=True
+    )
     assert (r.options, r.monitors, n.options) == ({"user": "u", "keyring": "k"}, ["m:1"], {"port": "99", "soft": ""})
     assert (inline.name, inline.format, found.containers[0].mounts[0].source) == ("inline", "tmpfs", "inline")
 
@@ -165,24 +260,39 @@ def test_names_inheritance_and_defaults() -> None:
                  containers=[{"image": "reg/x/nginx:1"}, {"image": "i", "restartPolicy": "never"}])  # fmt: skip
     first, second, third = found.containers
     assert [c.name for c in found.containers] == ["p-i-0", "p-nginx-1", "p-i-2"]
-    assert (first.init, first.restart.name, second.restart.name, third.restart.name) == (True, "on-failure", "always", "no")
+    assert (first.init, first.restart.name, second.restart.name, third.restart.name) == (
+        True,
+        "on-failure",
+        "always",
+        "no",
+    )
     assert all(c.tty and c.log.driver == "none" for c in found.containers)
     assert plan(containers=[]).name.startswith("pod-") and len(plan().name) == len("pod-") + 10
 
 
 def test_legacy_ports_are_the_pods() -> None:
-    found = plan(containers=[{"image": "i", "ports": [{"containerPort": 80, "hostPort": 8080, "servicePort": 1, "protocol": "udp"}]}])
+    found = plan(
+        containers=[
+            {"image": "i", "ports": [{"containerPort": 80, "hostPort": 8080, "servicePort": 1, "protocol": "udp"}]}
+        ]
+    )
     assert found.spec.ports == [PortMapping(container_port=80, host_port=8080, protocol="udp")]
 
 
 def test_files() -> None:
     raw = {
         "files": [{"name": "f", "uri": "http://x/f"}, {"name": "b", "encoding": "base64", "content": "aGk="}],
-        "containers": [{"image": "i", "files": [
-            {"path": "/a/", "filename": "f", "perm": "0640", "user": "root", "group": "7"}, {"path": "/b", "filename": "b", "perm": 420},
-            {"path": "/c", "detail": {"name": "d", "uri": "file:///x"}},
-        ]}],
-    }  # fmt: skip
+        "containers": [
+            {
+                "image": "i",
+                "files": [
+                    {"path": "/a/", "filename": "f", "perm": "0640", "user": "root", "group": "7"},
+                    {"path": "/b", "filename": "b", "perm": 420},
+                    {"path": "/c", "detail": {"name": "d", "uri": "file:///x"}},
+                ],
+            }
+        ],
+    }
     assert [f.uri for f in files_to_fetch(strict.decode(raw))] == ["http://x/f", "file:///x"]
     a, b, c = plan({"http://x/f": b"1", "file:///x": b"2"}, **raw).containers[0].files
     assert (a.target, a.content, a.mode, a.uid, a.gid) == ("/a/f", b"1", 0o640, 0, 7)
@@ -245,7 +355,17 @@ def test_levels_follow_dependencies() -> None:
     def made(name: str, *needs: str) -> Container:
         spec = ContainerSpec(image="i", name=name, depends_on=[Dependency(container=n) for n in needs])
         process = Process(args=["x"], env=[], cwd="/", user="", stop_signal=15)
-        return Container(id=name, name=name, pod="p", created_at="", image="i", image_id="i", hostname="h", process=process, spec=spec)
+        return Container(
+            id=name,
+            name=name,
+            pod="p",
+            created_at="",
+            image="i",
+            image_id="i",
+            hostname="h",
+            process=process,
+            spec=spec,
+        )
 
     order = levels([made("web", "app"), made("app", "db", "cache"), made("db"), made("cache")])
     assert [sorted(c.name for c in level) for level in order] == [["cache", "db"], ["app"], ["web"]]
@@ -266,7 +386,9 @@ def test_kubernetes() -> None:
     assert server.health_check and server.health_check.http and server.liveness_check and server.liveness_check.tcp
     assert (server.limits.cpus, server.limits.memory) == (0.5, f"{64 << 20}b")
     assert (sidecar.user.name, sidecar.read_only, sidecar.no_new_privileges) == (65534, True, True)
-    assert sidecar.secrets[0].path == "/token/value" and convert(podfile, {}).secrets == {"token.value": b"s3cret-token"}
+    assert sidecar.secrets[0].path == "/token/value" and convert(podfile, {}).secrets == {
+        "token.value": b"s3cret-token"
+    }
     assert check_plan(convert(podfile, {})) is None
 
 
@@ -326,7 +448,9 @@ def test_what_is_generated_can_be_read(tmp_path: Path) -> None:
         path = tmp_path / f"made{as_json}"
         path.write_text(text)
         podfile = load(str(path)).podfile
-        assert [c.name for c in podfile.containers] == ["made-nginx", "made-nginx-1"] and podfile.portmappings[0].host_port == 8080
+        assert [c.name for c in podfile.containers] == ["made-nginx", "made-nginx-1"] and podfile.portmappings[
+            0
+        ].host_port == 8080
         assert not as_json or json.loads(text)["id"] == "made"
 
 

@@ -30,13 +30,32 @@ from hypercontainer.state.database import Database
 
 def records(plan: PodPlan) -> tuple[Pod, list[Container]]:
     """What the daemon stores of a plan."""
-    pod = Pod(id="p", name=plan.name, created_at="", hostname=plan.hostname, vcpus=1, memory=1, spec=plan.spec, labels=plan.labels)
+    pod = Pod(
+        id="p",
+        name=plan.name,
+        created_at="",
+        hostname=plan.hostname,
+        vcpus=1,
+        memory=1,
+        spec=plan.spec,
+        labels=plan.labels,
+    )
     process = Process(args=["x"], env=[], cwd="/", user="", stop_signal=15)
     members = [
-        Container(id=f"c{i}", name=f"c{i}", pod="p", created_at="", image=s.image, image_id="", hostname="h", process=process, spec=s,
-                  health=s.health)
+        Container(
+            id=f"c{i}",
+            name=f"c{i}",
+            pod="p",
+            created_at="",
+            image=s.image,
+            image_id="",
+            hostname="h",
+            process=process,
+            spec=s,
+            health=s.health,
+        )
         for i, s in enumerate(plan.containers)
-    ]  # fmt: skip
+    ]
     return pod, members
 
 
@@ -120,42 +139,138 @@ def test_what_cannot_be_read_back_is_never_stored(tmp_path: Path) -> None:
 def test_an_image_with_a_bad_check_gets_the_defaults() -> None:
     from hypercontainer.engine.health import of_image
 
-    raw = {"Test": ["CMD", "x"], "Interval": -1, "Timeout": -5, "StartPeriod": -1, "StartInterval": "soon", "Retries": -3}
+    raw = {
+        "Test": ["CMD", "x"],
+        "Interval": -1,
+        "Timeout": -5,
+        "StartPeriod": -1,
+        "StartInterval": "soon",
+        "Retries": -3,
+    }
     assert of_image({"Healthcheck": raw}) == specs.HealthCheck(command=["x"])
-    assert of_image({"Healthcheck": {"Test": "not a list"}}) is None and of_image({"Healthcheck": {"Test": ["CMD"]}}) is None
+    assert (
+        of_image({"Healthcheck": {"Test": "not a list"}}) is None
+        and of_image({"Healthcheck": {"Test": ["CMD"]}}) is None
+    )
 
 
 # -- whatever a file holds ----------------------------------------------------------------
 
 PODFILE: dict[str, Any] = {
-    "id": "p", "hostname": "h", "restartPolicy": "onFailure", "labels": {"a": "b"}, "resource": {"vcpu": 1, "memory": 300},
-    "log": {"type": "json-file", "config": {"max-size": "1m", "max-file": "2"}}, "dns": ["1.1.1.1"], "hosts": [{"ip": "10.0.0.1", "names": ["n"]}],
-    "networks": [{"name": "n", "ip": "10.0.0.2"}], "allow": ["10.0.0.0/8:53"], "ingressRate": "1m", "sysctls": {"kernel.msgmax": 1}, "shmSize": 8,
+    "id": "p",
+    "hostname": "h",
+    "restartPolicy": "onFailure",
+    "labels": {"a": "b"},
+    "resource": {"vcpu": 1, "memory": 300},
+    "log": {"type": "json-file", "config": {"max-size": "1m", "max-file": "2"}},
+    "dns": ["1.1.1.1"],
+    "hosts": [{"ip": "10.0.0.1", "names": ["n"]}],
+    "networks": [{"name": "n", "ip": "10.0.0.2"}],
+    "allow": ["10.0.0.0/8:53"],
+    "ingressRate": "1m",
+    "sysctls": {"kernel.msgmax": 1},
+    "shmSize": 8,
     "initContainers": [{"image": "i", "name": "first"}],
-    "containers": [{
-        "image": "i", "name": "web", "command": ["c"], "envs": [{"env": "A", "value": 1}], "user": {"name": 1, "group": "g", "additionalGroups": [1]},
-        "volumes": [{"path": "/v", "volume": "v", "subPath": "s"}], "files": [{"path": "/f", "filename": "f", "perm": "0644", "user": 1, "group": 2}],
-        "ports": [{"containerPort": 1, "hostPort": 2}], "stopTimeout": "5s", "ulimits": [{"name": "nofile", "hard": 2, "soft": 1}], "maxRetries": 1,
-        "healthCheck": {"http": {"port": 80, "headers": {"a": "b"}}, "interval": 1, "timeout": "1s", "retries": 1, "startPeriod": 1},
-        "livenessCheck": {"tcp": {"port": 1}}, "limits": {"cpus": 0.5, "memory": "64m", "pids": 5}, "secrets": [{"secret": "s", "perm": "0400"}],
-        "tmpfs": [{"path": "/t", "size": 1, "perm": "1777"}], "capabilities": {"add": ["NET_ADMIN"]}, "dependsOn": [{"container": "first"}],
-    }],
-    "files": [{"name": "f", "encoding": "base64", "content": "aGk="}], "volumes": [{"name": "v", "size": 5, "mountOptions": {"port": 1}}],
-    "secrets": [{"name": "s", "content": "c"}], "interfaces": [{"ip": "10.0.0.2/24", "mtu": 1400, "gateway": "10.0.0.1"}],
+    "containers": [
+        {
+            "image": "i",
+            "name": "web",
+            "command": ["c"],
+            "envs": [{"env": "A", "value": 1}],
+            "user": {"name": 1, "group": "g", "additionalGroups": [1]},
+            "volumes": [{"path": "/v", "volume": "v", "subPath": "s"}],
+            "files": [{"path": "/f", "filename": "f", "perm": "0644", "user": 1, "group": 2}],
+            "ports": [{"containerPort": 1, "hostPort": 2}],
+            "stopTimeout": "5s",
+            "ulimits": [{"name": "nofile", "hard": 2, "soft": 1}],
+            "maxRetries": 1,
+            "healthCheck": {
+                "http": {"port": 80, "headers": {"a": "b"}},
+                "interval": 1,
+                "timeout": "1s",
+                "retries": 1,
+                "startPeriod": 1,
+            },
+            "livenessCheck": {"tcp": {"port": 1}},
+            "limits": {"cpus": 0.5, "memory": "64m", "pids": 5},
+            "secrets": [{"secret": "s", "perm": "0400"}],
+            "tmpfs": [{"path": "/t", "size": 1, "perm": "1777"}],
+            "capabilities": {"add": ["NET_ADMIN"]},
+            "dependsOn": [{"container": "first"}],
+        }
+    ],
+    "files": [{"name": "f", "encoding": "base64", "content": "aGk="}],
+    "volumes": [{"name": "v", "size": 5, "mountOptions": {"port": 1}}],
+    "secrets": [{"name": "s", "content": "c"}],
+    "interfaces": [{"ip": "10.0.0.2/24", "mtu": 1400, "gateway": "10.0.0.1"}],
     "services": [{"serviceIP": "10.0.0.9", "servicePort": 1, "hosts": [{"hostIP": "10.0.0.8", "hostPort": 2}]}],
     "portmappings": [{"containerPort": "80-81", "hostPort": "8000-8001", "hostIP": "127.0.0.1"}],
-}  # fmt: skip
+}
 ODD = st.one_of(
-    st.sampled_from([0, -1, 1, 65536, 70000, 2**31, 2**63, 2**64, 10**30, -(2**63) - 1, 0.0, -0.5, 1e300, float("inf"), float("nan"), "", "0", "0s", "-1",
-                     "1e400", "-5s", "nan", "inf", "99999999999999t", "\0", "a\0b", "٣", "²", "1\n", None, True, [], {}, [None], {"x": None}, ["x"], "80-79",
-                     "1-65535", "$(X)", "../..", "/", "é", "\ud800", {"name": None}, [[]], [{}], "CMD"]),
-    st.integers(), st.floats(), st.text(max_size=8), st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            0,
+            -1,
+            1,
+            65536,
+            70000,
+            2**31,
+            2**63,
+            2**64,
+            10**30,
+            -(2**63) - 1,
+            0.0,
+            -0.5,
+            1e300,
+            float("inf"),
+            float("nan"),
+            "",
+            "0",
+            "0s",
+            "-1",
+            "1e400",
+            "-5s",
+            "nan",
+            "inf",
+            "99999999999999t",
+            "\0",
+            "a\0b",
+            "٣",
+            "²",
+            "1\n",
+            None,
+            True,
+            [],
+            {},
+            [None],
+            {"x": None},
+            ["x"],
+            "80-79",
+            "1-65535",
+            "$(X)",
+            "../..",
+            "/",
+            "é",
+            "\ud800",
+            {"name": None},
+            [[]],
+            [{}],
+            "CMD",
+        ]
+    ),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
 
 
 def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every value of a document, by its path."""
-    inner = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    inner = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
     return [p for key, value in inner for p in [(*path, key), *places(value, (*path, key))]]
 
 
@@ -212,51 +327,134 @@ def test_podfiles(tmp_path: Path, data: st.DataObject) -> None:
 MANIFEST: list[dict[str, Any]] = [
     {"kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}, "binaryData": {"b": "aGk="}},
     {"kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "aGk="}, "stringData": {"l": "x"}},
-    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}, "annotations": {"x": "y"}}, "spec": {
-        "restartPolicy": "Always", "hostname": "h", "terminationGracePeriodSeconds": 1, "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["n"]}],
-        "dnsConfig": {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "1"}]},
-        "securityContext": {"runAsUser": 1, "fsGroup": 2, "supplementalGroups": [3], "sysctls": [{"name": "kernel.msgmax", "value": "1"}]},
-        "volumes": [{"name": "e", "emptyDir": {"sizeLimit": "64Mi"}}, {"name": "h", "hostPath": {"path": "/"}},
-                    {"name": "n", "nfs": {"server": "s", "path": "/p"}}, {"name": "k", "persistentVolumeClaim": {"claimName": "c"}},
-                    {"name": "c", "configMap": {"name": "c", "items": [{"key": "a", "path": "A", "mode": 420}]}}, {"name": "s", "secret": {"secretName": "s"}},
-                    {"name": "p", "projected": {"defaultMode": 420, "sources": [{"downwardAPI": {"items": [
-                        {"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}}],
-        "initContainers": [{"name": "i", "image": "i"}],
-        "containers": [{
-            "name": "web", "image": "i", "command": ["c"], "args": ["a"], "workingDir": "/w", "tty": False,
-            "env": [{"name": "A", "value": "$(B)"}, {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "a"}}},
-                    {"name": "C", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}}],
-            "envFrom": [{"prefix": "P", "secretRef": {"name": "s"}}], "ports": [{"name": "http", "containerPort": 80, "hostPort": 8080, "protocol": "TCP"}],
-            "volumeMounts": [{"name": "e", "mountPath": "/e", "subPath": "x"}, {"name": "c", "mountPath": "/c"}, {"name": "s", "mountPath": "/s"}],
-            "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}}, "securityContext": {"runAsUser": 5, "capabilities": {"add": ["NET_ADMIN"]}},
-            "readinessProbe": {"httpGet": {"port": "http", "httpHeaders": [{"name": "a", "value": "b"}]}, "periodSeconds": 1, "failureThreshold": 2},
-            "livenessProbe": {"tcpSocket": {"port": 80}, "initialDelaySeconds": 1}, "startupProbe": {"exec": {"command": ["x"]}, "timeoutSeconds": 1},
-        }],
-    }},
-]  # fmt: skip
+    {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "labels": {"a": "b"}, "annotations": {"x": "y"}},
+        "spec": {
+            "restartPolicy": "Always",
+            "hostname": "h",
+            "terminationGracePeriodSeconds": 1,
+            "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["n"]}],
+            "dnsConfig": {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "1"}]},
+            "securityContext": {
+                "runAsUser": 1,
+                "fsGroup": 2,
+                "supplementalGroups": [3],
+                "sysctls": [{"name": "kernel.msgmax", "value": "1"}],
+            },
+            "volumes": [
+                {"name": "e", "emptyDir": {"sizeLimit": "64Mi"}},
+                {"name": "h", "hostPath": {"path": "/"}},
+                {"name": "n", "nfs": {"server": "s", "path": "/p"}},
+                {"name": "k", "persistentVolumeClaim": {"claimName": "c"}},
+                {"name": "c", "configMap": {"name": "c", "items": [{"key": "a", "path": "A", "mode": 420}]}},
+                {"name": "s", "secret": {"secretName": "s"}},
+                {
+                    "name": "p",
+                    "projected": {
+                        "defaultMode": 420,
+                        "sources": [
+                            {"downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}
+                        ],
+                    },
+                },
+            ],
+            "initContainers": [{"name": "i", "image": "i"}],
+            "containers": [
+                {
+                    "name": "web",
+                    "image": "i",
+                    "command": ["c"],
+                    "args": ["a"],
+                    "workingDir": "/w",
+                    "tty": False,
+                    "env": [
+                        {"name": "A", "value": "$(B)"},
+                        {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "a"}}},
+                        {"name": "C", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
+                    ],
+                    "envFrom": [{"prefix": "P", "secretRef": {"name": "s"}}],
+                    "ports": [{"name": "http", "containerPort": 80, "hostPort": 8080, "protocol": "TCP"}],
+                    "volumeMounts": [
+                        {"name": "e", "mountPath": "/e", "subPath": "x"},
+                        {"name": "c", "mountPath": "/c"},
+                        {"name": "s", "mountPath": "/s"},
+                    ],
+                    "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}},
+                    "securityContext": {"runAsUser": 5, "capabilities": {"add": ["NET_ADMIN"]}},
+                    "readinessProbe": {
+                        "httpGet": {"port": "http", "httpHeaders": [{"name": "a", "value": "b"}]},
+                        "periodSeconds": 1,
+                        "failureThreshold": 2,
+                    },
+                    "livenessProbe": {"tcpSocket": {"port": 80}, "initialDelaySeconds": 1},
+                    "startupProbe": {"exec": {"command": ["x"]}, "timeoutSeconds": 1},
+                }
+            ],
+        },
+    },
+]
 
 
 @FUZZ
 @given(st.data())
 def test_kubernetes_pods(tmp_path: Path, data: st.DataObject) -> None:
-    documents = damaged(MANIFEST, data.draw(st.sampled_from([p for p in places(MANIFEST) if len(p) > 1])), data.draw(ODD))
+    documents = damaged(
+        MANIFEST, data.draw(st.sampled_from([p for p in places(MANIFEST) if len(p) > 1])), data.draw(ODD)
+    )
     holds(lambda: translated(from_manifests(documents)), tmp_path / "state.db")
 
 
 COMPOSE: dict[str, Any] = {
-    "name": "p", "networks": {"n": {"internal": False}}, "volumes": {"v": {"name": "w"}}, "configs": {"c": {"content": "x"}},
+    "name": "p",
+    "networks": {"n": {"internal": False}},
+    "volumes": {"v": {"name": "w"}},
+    "configs": {"c": {"content": "x"}},
     "secrets": {"s": {"content": "y"}},
-    "services": {"db": {"image": "i"}, "web": {
-        "image": "i", "command": "a b", "entrypoint": ["e"], "environment": {"A": "$B", "C": 1}, "labels": ["a=b"], "ports": ["80:80", {"target": 81, "published": "82"}],
-        "volumes": ["v:/v", {"type": "tmpfs", "target": "/m", "tmpfs": {"size": 5, "mode": 493}}], "tmpfs": ["/t:size=1m,mode=700"],
-        "configs": ["c", {"source": "c", "target": "/x", "mode": 292, "uid": "1"}], "secrets": ["s"], "networks": {"n": {"aliases": ["a"]}, "default": None},
-        "depends_on": {"db": {"condition": "service_started"}}, "links": ["db:d"], "restart": "on-failure:2", "user": "1:2", "group_add": [1],
-        "healthcheck": {"test": ["CMD", "x"], "interval": "1s", "timeout": "1s", "retries": 1, "start_period": "1s"}, "stop_grace_period": "1m",
-        "deploy": {"resources": {"limits": {"cpus": "0.5", "memory": "64m", "pids": 5}}, "replicas": 1}, "logging": {"driver": "json-file", "options": {"max-size": "1m"}},
-        "cap_add": ["NET_ADMIN"], "security_opt": ["no-new-privileges"], "sysctls": {"kernel.msgmax": 1}, "ulimits": {"nofile": {"soft": 1, "hard": 2}},
-        "shm_size": "1m", "extra_hosts": ["a:10.0.0.1"], "dns": ["1.1.1.1"], "mem_limit": 67108864, "cpus": 0.5, "pids_limit": 5, "profiles": [],
-    }},
-}  # fmt: skip
+    "services": {
+        "db": {"image": "i"},
+        "web": {
+            "image": "i",
+            "command": "a b",
+            "entrypoint": ["e"],
+            "environment": {"A": "$B", "C": 1},
+            "labels": ["a=b"],
+            "ports": ["80:80", {"target": 81, "published": "82"}],
+            "volumes": ["v:/v", {"type": "tmpfs", "target": "/m", "tmpfs": {"size": 5, "mode": 493}}],
+            "tmpfs": ["/t:size=1m,mode=700"],
+            "configs": ["c", {"source": "c", "target": "/x", "mode": 292, "uid": "1"}],
+            "secrets": ["s"],
+            "networks": {"n": {"aliases": ["a"]}, "default": None},
+            "depends_on": {"db": {"condition": "service_started"}},
+            "links": ["db:d"],
+            "restart": "on-failure:2",
+            "user": "1:2",
+            "group_add": [1],
+            "healthcheck": {
+                "test": ["CMD", "x"],
+                "interval": "1s",
+                "timeout": "1s",
+                "retries": 1,
+                "start_period": "1s",
+            },
+            "stop_grace_period": "1m",
+            "deploy": {"resources": {"limits": {"cpus": "0.5", "memory": "64m", "pids": 5}}, "replicas": 1},
+            "logging": {"driver": "json-file", "options": {"max-size": "1m"}},
+            "cap_add": ["NET_ADMIN"],
+            "security_opt": ["no-new-privileges"],
+            "sysctls": {"kernel.msgmax": 1},
+            "ulimits": {"nofile": {"soft": 1, "hard": 2}},
+            "shm_size": "1m",
+            "extra_hosts": ["a:10.0.0.1"],
+            "dns": ["1.1.1.1"],
+            "mem_limit": 67108864,
+            "cpus": 0.5,
+            "pids_limit": 5,
+            "profiles": [],
+        },
+    },
+}
 
 
 @FUZZ
@@ -269,12 +467,23 @@ def test_compose_files(tmp_path: Path, data: st.DataObject) -> None:
 
 
 SPEC: dict[str, Any] = {
-    "image": "i", "name": "n", "env": ["A=b"], "resources": {"cpus": 0.5, "memory": 1 << 26, "pids": 5}, "ulimits": [{"name": "nofile", "soft": 1, "hard": 2}],
-    "ports": [{"containerPort": 80, "hostPort": 8080}], "networks": [{"name": "n"}], "allow": [{"cidr": "10.0.0.0/8", "port": 53}], "ingressRate": 5,
-    "mounts": [{"target": "/t", "type": "tmpfs", "size": 5, "mode": 511}], "files": [{"target": "/f", "content": "aGk=", "mode": 420}],
-    "health": {"tcp": {"port": 80}, "interval": 1, "retries": 1}, "restart": {"name": "on-failure", "maxRetries": 1}, "stopTimeout": 1, "shmSize": 1,
+    "image": "i",
+    "name": "n",
+    "env": ["A=b"],
+    "resources": {"cpus": 0.5, "memory": 1 << 26, "pids": 5},
+    "ulimits": [{"name": "nofile", "soft": 1, "hard": 2}],
+    "ports": [{"containerPort": 80, "hostPort": 8080}],
+    "networks": [{"name": "n"}],
+    "allow": [{"cidr": "10.0.0.0/8", "port": 53}],
+    "ingressRate": 5,
+    "mounts": [{"target": "/t", "type": "tmpfs", "size": 5, "mode": 511}],
+    "files": [{"target": "/f", "content": "aGk=", "mode": 420}],
+    "health": {"tcp": {"port": 80}, "interval": 1, "retries": 1},
+    "restart": {"name": "on-failure", "maxRetries": 1},
+    "stopTimeout": 1,
+    "shmSize": 1,
     "log": {"maxSize": 1, "maxFiles": 2},
-}  # fmt: skip
+}
 
 
 @FUZZ
@@ -287,7 +496,11 @@ def test_requests(tmp_path: Path, data: st.DataObject) -> None:
     def make() -> PodPlan:
         try:
             spec = msgspec.json.decode(msgspec.json.encode(body), type=specs.ContainerSpec)
-        except (msgspec.MsgspecError, UnicodeEncodeError, OverflowError) as error:  # the API's answer to a body that is none
+        except (
+            msgspec.MsgspecError,
+            UnicodeEncodeError,
+            OverflowError,
+        ) as error:  # the API's answer to a body that is none
             raise InvalidArgument(str(error)) from error
         resolve.validate(spec)
         return PodPlan(name="p", containers=[spec])

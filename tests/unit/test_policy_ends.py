@@ -58,7 +58,9 @@ class Guest:
 
     def save(self, pod: str, runtime: Guest) -> None: ...
 
-    async def start_main(self, runtime: Guest, container: Container, hub: Hub, size: tuple[int, int]) -> GuestProcessHandle:
+    async def start_main(
+        self, runtime: Guest, container: Container, hub: Hub, size: tuple[int, int]
+    ) -> GuestProcessHandle:
         self.count += 1
         if self.count == 2:
             self.again.set()
@@ -74,12 +76,30 @@ async def test_stop_while_the_policy_starts_it_again(tmp_path: Path, answers: bo
     spec = ContainerSpec(image="x", restart=RestartPolicy(name="always"))
     process = Process(args=["x"], env=[], cwd="/", user="", stop_signal=15)
     container = Container(
-        id="c" * 64, name="c", pod="c" * 64, created_at="", image="x", image_id="x", hostname="c", process=process, spec=spec
+        id="c" * 64,
+        name="c",
+        pod="c" * 64,
+        created_at="",
+        image="x",
+        image_id="x",
+        hostname="c",
+        process=process,
+        spec=spec,
     )
-    registry.create(Pod(id="c" * 64, name="c", created_at="", hostname="c", vcpus=1, memory=1, implicit=True), container)
+    registry.create(
+        Pod(id="c" * 64, name="c", created_at="", hostname="c", vcpus=1, memory=1, implicit=True), container
+    )
     unused: Any = SimpleNamespace()
     made: Any = guest
-    runs = Runs(registry=registry, machines=made, provisioner=made, events=Events(), life=lambda _: life, erase=unused, withdraw=unused)
+    runs = Runs(
+        registry=registry,
+        machines=made,
+        provisioner=made,
+        events=Events(),
+        life=lambda _: life,
+        erase=unused,
+        withdraw=unused,
+    )
     try:
         await runs.start(container.id)
         guest.end(guest.alive[0], 1)

@@ -64,7 +64,12 @@ def test_old_trees_are_mended(paths: Paths, tmp_path: Path) -> None:
     data = paths.volume("v") / "_data"
     for path in (data, paths.volume("w"), paths.images / "blobs/sha256", paths.run / "pods/p"):
         path.mkdir(parents=True)
-    files = [paths.database, paths.volume("w") / "volume.img", paths.images / "blobs/sha256/x", paths.run / "pods/p/console.log"]
+    files = [
+        paths.database,
+        paths.volume("w") / "volume.img",
+        paths.images / "blobs/sha256/x",
+        paths.run / "pods/p/console.log",
+    ]
     for file in files:
         file.write_text("secret")
         file.chmod(0o644)

@@ -13,9 +13,35 @@ from hypothesis import strategies as st
 
 from hypercontainer.protocol import constants
 from hypercontainer.protocol.constants import FIRST_TOKEN, Tag, Type
-from hypercontainer.protocol.messages import ExitStatus, GuestContainer, GuestFile, GuestMount, GuestProcess, GuestStats, Hello, Interface
-from hypercontainer.protocol.streams import Data, Receiver, Sender, Window, decode_data, decode_window, encode_data, encode_window
-from hypercontainer.protocol.wire import FrameReader, ProtocolError, decode_attrs, encode_attrs, encode_frame, number, text
+from hypercontainer.protocol.messages import (
+    ExitStatus,
+    GuestContainer,
+    GuestFile,
+    GuestMount,
+    GuestProcess,
+    GuestStats,
+    Hello,
+    Interface,
+)
+from hypercontainer.protocol.streams import (
+    Data,
+    Receiver,
+    Sender,
+    Window,
+    decode_data,
+    decode_window,
+    encode_data,
+    encode_window,
+)
+from hypercontainer.protocol.wire import (
+    FrameReader,
+    ProtocolError,
+    decode_attrs,
+    encode_attrs,
+    encode_frame,
+    number,
+    text,
+)
 
 values = st.recursive(
     st.integers(0, 2**64 - 1) | st.binary(max_size=200) | st.text(max_size=50),
@@ -101,7 +127,9 @@ def test_too_large_a_body_is_not_sent() -> None:
 
 
 @given(st.binary(max_size=3000), st.lists(st.tuples(st.integers(0, 900), st.booleans()), max_size=30))
-def test_stdin_arrives_whole_whatever_the_credits_and_reconnections(payload: bytes, steps: list[tuple[int, bool]]) -> None:
+def test_stdin_arrives_whole_whatever_the_credits_and_reconnections(
+    payload: bytes, steps: list[tuple[int, bool]]
+) -> None:
     sender, received, consumed, ended = Sender(), bytearray(), 0, False
     sender.write(payload)
     sender.write_eof()
@@ -175,19 +203,46 @@ def test_stream_bodies_round_trip(stream: int, offset: int, payload: bytes, flag
 def golden_messages() -> dict[str, bytes]:
     """The frames in tests/golden/, which the C decoder reads too."""
     process = GuestProcess(
-        args=("/bin/sh", "-c", "exit 7"), container="c1", env=("PATH=/bin", "LANG=é"), cwd="/srv", user="app:web", groups=("adm", "27"),
-        tty=True, rows=24, columns=80, stdin=True, capabilities=0xA80425FB, no_new_privs=True, rlimits=((7, 1024, 2**64 - 1),), main=True, seccomp=constants.Seccomp.DEFAULT,
-    )  # fmt: skip
+        args=("/bin/sh", "-c", "exit 7"),
+        container="c1",
+        env=("PATH=/bin", "LANG=é"),
+        cwd="/srv",
+        user="app:web",
+        groups=("adm", "27"),
+        tty=True,
+        rows=24,
+        columns=80,
+        stdin=True,
+        capabilities=0xA80425FB,
+        no_new_privs=True,
+        rlimits=((7, 1024, 2**64 - 1),),
+        main=True,
+        seccomp=constants.Seccomp.DEFAULT,
+    )
     container = GuestContainer(
-        id="c1", image_disk="image0", image_fstype="squashfs", scratch_disk="scratch0", read_only=True,
-        mounts=(GuestMount("tmpfs", "/tmp", flags=6, data="size=1m"),), files=(GuestFile("/etc/hosts", b"127.0.0.1 x\n"),),
-        sysctls=(("net.core.somaxconn", "99"),), masked_paths=("/proc/kcore",), readonly_paths=("/proc/sys",),
-        memory_max=64 << 20, cpu_max=50_000, pids_max=99, devices=True,
-    )  # fmt: skip
+        id="c1",
+        image_disk="image0",
+        image_fstype="squashfs",
+        scratch_disk="scratch0",
+        read_only=True,
+        mounts=(GuestMount("tmpfs", "/tmp", flags=6, data="size=1m"),),
+        files=(GuestFile("/etc/hosts", b"127.0.0.1 x\n"),),
+        sysctls=(("net.core.somaxconn", "99"),),
+        masked_paths=("/proc/kcore",),
+        readonly_paths=("/proc/sys",),
+        memory_max=64 << 20,
+        cpu_max=50_000,
+        pids_max=99,
+        devices=True,
+    )
     interface = Interface("eth0", ("10.0.2.15/24", "fd00::2/64"), ("10.0.2.2",), 1400)
     return {
-        "hello": encode_frame(Type.HELLO, 1, encode_attrs([(Tag.TOKEN, bytes(range(16))), (Tag.CLOCK, 1_700_000_000_000_000_000)])),
-        "pod_setup": encode_frame(Type.POD_SETUP, 2, encode_attrs([(Tag.HOSTNAME, "pod"), (Tag.INTERFACE, interface.attrs())])),
+        "hello": encode_frame(
+            Type.HELLO, 1, encode_attrs([(Tag.TOKEN, bytes(range(16))), (Tag.CLOCK, 1_700_000_000_000_000_000)])
+        ),
+        "pod_setup": encode_frame(
+            Type.POD_SETUP, 2, encode_attrs([(Tag.HOSTNAME, "pod"), (Tag.INTERFACE, interface.attrs())])
+        ),
         "container_create": encode_frame(Type.CONTAINER_CREATE, 3, encode_attrs(container.attrs())),
         "process_start": encode_frame(Type.PROCESS_START, 4, encode_attrs(process.attrs())),
         "data": encode_frame(Type.DATA, 4, encode_data(Data(0, 1 << 40, b"input\0\xff", eof=True))),
@@ -208,7 +263,14 @@ def test_golden_frames(repository: Path, name: str) -> None:
 def test_hello_reply() -> None:
     ended = [(Tag.ID, 3), (Tag.PID, 2), (Tag.STDIN_ACK, 10), (Tag.STDIN_EOF, 1), (Tag.SIGNAL, 9), (Tag.OOM, 1)]
     body = encode_attrs(
-        [(Tag.VERSION, 1), (Tag.KERNEL, "6.1"), (Tag.VALUE, "0.1"), (Tag.UPTIME_MS, 5), (Tag.PROCESS, ended), (999, b"from the future")]  # type: ignore[list-item]
+        [
+            (Tag.VERSION, 1),
+            (Tag.KERNEL, "6.1"),
+            (Tag.VALUE, "0.1"),
+            (Tag.UPTIME_MS, 5),
+            (Tag.PROCESS, ended),
+            (999, b"from the future"),
+        ]  # type: ignore[list-item]
     )
     hello = Hello.decode(body)
     assert (hello.version, hello.kernel, hello.hyperstart, hello.uptime_ms) == (1, "6.1", "0.1", 5)
@@ -217,5 +279,7 @@ def test_hello_reply() -> None:
 
 
 def test_stats_skip_unknown_tags() -> None:
-    stats = GuestStats.decode(encode_attrs([(Tag.MEM_TOTAL, 100), (Tag.STATS, [(Tag.CONTAINER, "c"), (Tag.MEMORY, 7), (60000, 1)])]))
+    stats = GuestStats.decode(
+        encode_attrs([(Tag.MEM_TOTAL, 100), (Tag.STATS, [(Tag.CONTAINER, "c"), (Tag.MEMORY, 7), (60000, 1)])])
+    )
     assert stats.memory_total == 100 and stats.containers == {"c": {Tag.MEMORY: 7}}

@@ -79,7 +79,11 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 
 async def test_answers_come_with_events_between(server: Server) -> None:
-    server.answer = lambda c: [{"event": "STOP"}, {"return": {"status": c["arguments"]["n"]}}, {"event": "RESUME", "data": {"a": 1}}]
+    server.answer = lambda c: [
+        {"event": "STOP"},
+        {"return": {"status": c["arguments"]["n"]}},
+        {"event": "RESUME", "data": {"a": 1}},
+    ]
     async with Monitor(server.path) as monitor:
         found = await monitor.execute_all([Command("query", {"n": n}) for n in range(3)])
         assert [f["status"] for f in found] == [0, 1, 2]
@@ -113,7 +117,12 @@ async def test_disks_are_exchanged_with_their_descriptors(server: Server, tmp_pa
         await monitor.exchange(disks[1:], old)
     assert server.contents == [b"image", b"scratch", b"scratch"]
     names = [c["execute"] for c in server.got[1:]]
-    assert names == ["add-fd", "blockdev-add"] * 2 + ["blockdev-reopen"] + ["add-fd", "blockdev-add", "blockdev-reopen", "blockdev-del"]
+    assert names == ["add-fd", "blockdev-add"] * 2 + ["blockdev-reopen"] + [
+        "add-fd",
+        "blockdev-add",
+        "blockdev-reopen",
+        "blockdev-del",
+    ]
     nodes = server.got[5]["arguments"]["options"]
     assert [(n["node-name"], n["file"], n["read-only"]) for n in nodes] == [
         ("disk-image", first["image"], True), ("disk-scratch", first["scratch"], False)]  # fmt: skip
@@ -130,7 +139,11 @@ async def test_a_machine_that_is_not_taken_up(server: Server, monkeypatch: pytes
 
 
 async def test_a_machine_that_cannot_be_saved(server: Server, tmp_path: Path) -> None:
-    failed = [{"return": {}}, {"event": "MIGRATION", "data": {"status": "active"}}, {"event": "MIGRATION", "data": {"status": "failed"}}]
+    failed = [
+        {"return": {}},
+        {"event": "MIGRATION", "data": {"status": "active"}},
+        {"event": "MIGRATION", "data": {"status": "failed"}},
+    ]
     server.answer = lambda c: failed if c["execute"] == "migrate" else [{"return": {}}]
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     (tmp_path / "state").write_bytes(b"here")

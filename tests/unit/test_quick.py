@@ -37,11 +37,31 @@ RUNS = [
     "busybox --rm -d",
 ]
 LEFT_TO_CLICK = [
-    "", "--rm", "--nosuch busybox", "--rm=true busybox", "-p 80 nginx", "-p 127.0.0.1:80:80 nginx", "-p 80:80/udp nginx", "-p 70000:80 nginx",
-    "-p 1-2:1-2 nginx", "-v /host:/data busybox", "-v data:/data:ro busybox", "-v data:data busybox", "-v data:/a/../b busybox",
-    "-v data:/a/ busybox", "-v /data busybox", "-e =x busybox", "-e 'A B=1' busybox", "--env-file f busybox", "--network a --network b busybox",
-    "--isolation odd busybox", "-m 64m busybox", "-xrm busybox", "--entrypoint sh busybox", "-w",
-]  # fmt: skip
+    "",
+    "--rm",
+    "--nosuch busybox",
+    "--rm=true busybox",
+    "-p 80 nginx",
+    "-p 127.0.0.1:80:80 nginx",
+    "-p 80:80/udp nginx",
+    "-p 70000:80 nginx",
+    "-p 1-2:1-2 nginx",
+    "-v /host:/data busybox",
+    "-v data:/data:ro busybox",
+    "-v data:data busybox",
+    "-v data:/a/../b busybox",
+    "-v data:/a/ busybox",
+    "-v /data busybox",
+    "-e =x busybox",
+    "-e 'A B=1' busybox",
+    "--env-file f busybox",
+    "--network a --network b busybox",
+    "--isolation odd busybox",
+    "-m 64m busybox",
+    "-xrm busybox",
+    "--entrypoint sh busybox",
+    "-w",
+]
 
 
 def by_click(line: str) -> ContainerSpec:
@@ -63,14 +83,22 @@ def test_what_it_does_not_know_is_left_to_click(line: str) -> None:
         quick.run_body(shlex.split(line))
 
 
-@pytest.mark.parametrize("line", ["web true", "-it web sh", "-e A=1 -w /tmp -u root --privileged web sh -c 'exit 3'", "-i web cat -v"])
+@pytest.mark.parametrize(
+    "line", ["web true", "-it web sh", "-e A=1 -w /tmp -u root --privileged web sh -c 'exit 3'", "-i web cat -v"]
+)
 def test_exec_is_the_same_both_ways(line: str) -> None:
     name, body, _ = quick.exec_body(shlex.split(line))
     p = exec_.make_context("exec", shlex.split(line)).params
     spec = ExecSpec(
-        command=list(p["command"]), env=environment(p["env"], p["env_file"]), workdir=p["workdir"], user=p["user"], tty=p["tty"],
-        stdin=p["interactive"], privileged=p["privileged"], detach=p["detach"],
-    )  # fmt: skip
+        command=list(p["command"]),
+        env=environment(p["env"], p["env_file"]),
+        workdir=p["workdir"],
+        user=p["user"],
+        tty=p["tty"],
+        stdin=p["interactive"],
+        privileged=p["privileged"],
+        detach=p["detach"],
+    )
     assert (name, msgspec.json.decode(quick._json(body), type=ExecSpec)) == (p["container"], spec)
 
 

@@ -25,7 +25,9 @@ print(json.dumps({"argv": sys.argv, "environment": dict(os.environ), "files": fi
 """
 
 
-async def test_keys_are_not_arguments(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_are_not_arguments(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir("/")
     binary = Path("/tmp", f"{tmp_path.parent.name}-{tmp_path.name}-qemu")  # a path that the user may reach
     binary.write_text(QEMU)

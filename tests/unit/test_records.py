@@ -21,7 +21,15 @@ from hypercontainer.state.database import Database
 def container(id_: str, name: str, status: ContainerStatus = ContainerStatus.CREATED) -> Container:
     process = Process(args=["x"], env=[], cwd="/", user="", stop_signal=15)
     made = Container(
-        id=id_, name=name, pod=id_, created_at="2026", image="x", image_id="i", hostname="h", process=process, spec=ContainerSpec(image="x")
+        id=id_,
+        name=name,
+        pod=id_,
+        created_at="2026",
+        image="x",
+        image_id="i",
+        hostname="h",
+        process=process,
+        spec=ContainerSpec(image="x"),
     )
     return msgspec.structs.replace(made, state=msgspec.structs.replace(made.state, status=status))
 
@@ -43,7 +51,9 @@ def fill(registry: Registry) -> int:
 LONG = "x" * 100_000  # so that it needs further pages
 
 
-async def test_what_happened_on_a_full_disk_is_known_at_once_and_written_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_happened_on_a_full_disk_is_known_at_once_and_written_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     registry = Registry(Database(tmp_path / "state.db"))
     registry.create(pod("a", "web"), container("a", "web", ContainerStatus.RUNNING))
     limit = fill(registry)
@@ -59,7 +69,9 @@ async def test_what_happened_on_a_full_disk_is_known_at_once_and_written_later(t
         while registry.journal.trouble:
             await asyncio.sleep(0.05)
     registry.journal.close()
-    assert [r.message for r in caplog.records if r.levelno >= logging.WARNING][-1] == "the database can be written again"
+    assert [r.message for r in caplog.records if r.levelno >= logging.WARNING][
+        -1
+    ] == "the database can be written again"
     again = Database(tmp_path / "state.db")
     assert [(c.id, c.state.error) for c in again.containers()] == [("a", LONG)]
     again.close()

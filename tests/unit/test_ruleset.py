@@ -34,7 +34,9 @@ def pods(numbers: set[int]) -> Ruleset:
         mac = f"0a:00:00:00:{n >> 8:02x}:{n & 255:02x}"
         ip, ip6 = f"10.0.{n >> 8}.{n & 255}", f"fd00::{n:x}"
         allow = (Egress(cidr=f"10.{n & 255}.0.0/16", port=80), Egress(cidr="fd09::/16")) if n % 3 == 0 else ()
-        cards.append(Card(f"ht{n:010d}0", mac, ip, ip6, addresses.link_local(mac), allow, 8_000_000 if n % 4 == 0 else 0))
+        cards.append(
+            Card(f"ht{n:010d}0", mac, ip, ip6, addresses.link_local(mac), allow, 8_000_000 if n % 4 == 0 else 0)
+        )
         if n % 2:
             ports.append(Published(PortMapping(container_port=80, host_port=8000 + n), ip, ip6))
             ports.append(Published(PortMapping(container_port=80, host_port=100 + n % 4, host_ip="127.0.0.1"), ip, ip6))
@@ -59,7 +61,9 @@ def kernel(*texts: str) -> str:
 
 def sorted_words(listing: str) -> list[str]:
     """Sets and chains are listed in the order in which they were made."""
-    return sorted(word.strip(" ,") for line in listing.replace("elements = {", "\n").splitlines() for word in line.split(","))
+    return sorted(
+        word.strip(" ,") for line in listing.replace("elements = {", "\n").splitlines() for word in line.split(",")
+    )
 
 
 @needs_root

@@ -15,7 +15,10 @@ from hypercontainer.protocol.constants import Seccomp
 
 def test_options() -> None:
     assert _security(()) == {}
-    assert _security(("no-new-privileges", "seccomp=unconfined")) == {"no_new_privileges": True, "seccomp": "unconfined"}
+    assert _security(("no-new-privileges", "seccomp=unconfined")) == {
+        "no_new_privileges": True,
+        "seccomp": "unconfined",
+    }
     assert _security(("seccomp=unconfined", "seccomp=builtin", "no-new-privileges:false")) == {
         "seccomp": "default",
         "no_new_privileges": False,
@@ -33,10 +36,17 @@ def test_options() -> None:
         ({"seccomp": "unconfined"}, False, Seccomp.UNCONFINED, Seccomp.UNCONFINED, False),
     ],
 )
-def test_what_the_guest_is_told(how: dict[str, object], exec_privileged: bool, main: Seccomp, further: Seccomp, devices: bool) -> None:
+def test_what_the_guest_is_told(
+    how: dict[str, object], exec_privileged: bool, main: Seccomp, further: Seccomp, devices: bool
+) -> None:
     spec = ContainerSpec(image="x", **how)  # type: ignore[arg-type]
     process = Process(args=["true"], env=[], cwd="/", user="", stop_signal=15)
-    container = Container(id="c" * 64, name="c", pod="p", created_at="", image="x", image_id="i", hostname="c", process=process, spec=spec)
+    container = Container(
+        id="c" * 64, name="c", pod="p", created_at="", image="x", image_id="i", hostname="c", process=process, spec=spec
+    )
     assert resolve.main_process(container, (0, 0)).seccomp is main
-    assert resolve.exec_process(container, ExecSpec(command=["true"], privileged=exec_privileged), (0, 0)).seccomp is further
+    assert (
+        resolve.exec_process(container, ExecSpec(command=["true"], privileged=exec_privileged), (0, 0)).seccomp
+        is further
+    )
     assert resolve.guest_container(container, 1 << 30, "i", "s", (), ()).devices is devices

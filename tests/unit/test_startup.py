@@ -20,8 +20,19 @@ from hypercontainer.state.database import Database
 
 def made(name: str, **fields: Any) -> Container:
     process = Process(args=["x"], env=[], cwd="/", user="", stop_signal=15)
-    return Container(id=name, name=name, pod="p", created_at=name, image="i", image_id="i", hostname="h", process=process,
-                     spec=ContainerSpec(image="i", name=name), log_path="/nonexistent", **fields)  # fmt: skip
+    return Container(
+        id=name,
+        name=name,
+        pod="p",
+        created_at=name,
+        image="i",
+        image_id="i",
+        hostname="h",
+        process=process,
+        spec=ContainerSpec(image="i", name=name),
+        log_path="/nonexistent",
+        **fields,
+    )
 
 
 async def crash(registry: Registry, times: int) -> None:
@@ -37,7 +48,9 @@ async def crash(registry: Registry, times: int) -> None:
 
 def waiting(registry: Registry, condition: Condition) -> asyncio.Task[None]:
     startup = Startup(registry, cast(Any, None))
-    return asyncio.create_task(startup._await(registry.container("web"), Dependency(container="db", condition=condition)))
+    return asyncio.create_task(
+        startup._await(registry.container("web"), Dependency(container="db", condition=condition))
+    )
 
 
 @pytest.fixture
@@ -59,7 +72,9 @@ async def test_nobody_waits_for_ever_for_one_that_crashes(registry: Registry) ->
         state = ContainerState(status=ContainerStatus.RESTARTING, exit_code=7, finished_at=f"1:{n}")
         registry.put(msgspec.structs.replace(registry.container("db"), state=state))
         await asyncio.sleep(0)
-    with pytest.raises(InvalidState, match="container web waits for db to be healthy, but it ended 5 times, at last with status 7"):
+    with pytest.raises(
+        InvalidState, match="container web waits for db to be healthy, but it ended 5 times, at last with status 7"
+    ):
         await asyncio.wait_for(task, 5)
 
 

@@ -46,7 +46,9 @@ class Paused:
     """A registry of one container, and its pod."""
 
     def __init__(self, container: ContainerStatus, pod: PodStatus) -> None:
-        self._container = SimpleNamespace(id="c", pod="p", name="c", state=SimpleNamespace(status=container, health=None))
+        self._container = SimpleNamespace(
+            id="c", pod="p", name="c", state=SimpleNamespace(status=container, health=None)
+        )
         self._pod = SimpleNamespace(id="p", status=pod)
 
     def container(self, key: str) -> Any:

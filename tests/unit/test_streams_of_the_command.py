@@ -17,7 +17,9 @@ __all__ = ["guest"]
 ODD = "a\udcffb"  # an argument that is not UTF-8, as Python has it
 
 
-def ctl(*args: str, shell: str = "", host: str = "/nonexistent/hyper.sock", **environment: str) -> subprocess.CompletedProcess[bytes]:
+def ctl(
+    *args: str, shell: str = "", host: str = "/nonexistent/hyper.sock", **environment: str
+) -> subprocess.CompletedProcess[bytes]:
     """Run hyperctl; `shell` is a redirection."""
     command = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, "-m", "hypercontainer.hyperctl", *args]
     return subprocess.run(
@@ -41,8 +43,11 @@ def test_stdout_that_takes_nothing(verb: list[str]) -> None:
 def test_a_reader_that_has_gone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     ours = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    process = subprocess.Popen([sys.executable, "-m", "hypercontainer.hyperctl", "run", "--help"], stdout=open(tmp_path / "pipe", "wb"),
-                               stderr=subprocess.PIPE)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hypercontainer.hyperctl", "run", "--help"],
+        stdout=open(tmp_path / "pipe", "wb"),
+        stderr=subprocess.PIPE,
+    )
     os.close(ours)
     assert process.communicate(timeout=60)[1] == b"" and process.returncode == 141
 
@@ -89,7 +94,9 @@ def test_files_that_are_no_text(tmp_path: Path, guest: Guest) -> None:
 
 
 def test_files_that_cannot_be_written(guest: Guest, tmp_path: Path) -> None:
-    one_sentence(ctl("export", "x", "-o", str(tmp_path / "none/file"), host=os.environ["HYPER_HOST"]), 1, b"No such file")
+    one_sentence(
+        ctl("export", "x", "-o", str(tmp_path / "none/file"), host=os.environ["HYPER_HOST"]), 1, b"No such file"
+    )
     one_sentence(ctl("export", "x", shell=">/dev/full", host=os.environ["HYPER_HOST"]), 1, b"No space left")
 
 

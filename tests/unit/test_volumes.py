@@ -49,9 +49,15 @@ def test_bad_short_volumes(text: str) -> None:
 
 
 def test_long_mounts() -> None:
-    assert parse_mount("type=bind,source=/a,target=/b,readonly") == Mount(target="/b", source="/a", type="bind", read_only=True)
-    assert parse_mount("src=n,dst=/b,volume-subpath=s,volume-nocopy") == Mount(target="/b", source="n", sub_path="s", copy_up=False)
-    assert parse_mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700") == Mount(target="/t", type="tmpfs", size=1 << 20, mode=0o700)
+    assert parse_mount("type=bind,source=/a,target=/b,readonly") == Mount(
+        target="/b", source="/a", type="bind", read_only=True
+    )
+    assert parse_mount("src=n,dst=/b,volume-subpath=s,volume-nocopy") == Mount(
+        target="/b", source="n", sub_path="s", copy_up=False
+    )
+    assert parse_mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700") == Mount(
+        target="/t", type="tmpfs", size=1 << 20, mode=0o700
+    )
     for text, says in (
         ("target=/x,nosuch=1", "unknown key 'nosuch'"),
         ("type=bind", "no target"),
@@ -62,12 +68,16 @@ def test_long_mounts() -> None:
 
 
 def test_tmpfs() -> None:
-    assert parse_tmpfs("/t:size=2m,mode=755,ro,noexec") == Mount(target="/t", type="tmpfs", size=2 << 20, mode=0o755, read_only=True)
+    assert parse_tmpfs("/t:size=2m,mode=755,ro,noexec") == Mount(
+        target="/t", type="tmpfs", size=2 << 20, mode=0o755, read_only=True
+    )
     with pytest.raises(InvalidArgument, match="unknown tmpfs option"):
         parse_tmpfs("/t:nosuch")
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("1m30s", 90), ("500ms", 0.5), ("2h", 7200), (7, 7), ("1.5", 1.5)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("1m30s", 90), ("500ms", 0.5), ("2h", 7200), (7, 7), ("1.5", 1.5)]
+)
 def test_durations(text: str | float, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
@@ -107,12 +117,26 @@ def test_a_ruleset_is_one_transaction() -> None:
 def test_the_host_kernel_takes_what_we_encode() -> None:
     """`nft` reads the rules back, in a network namespace of the test's own."""
     services = [
-        Service(service_ip="10.254.0.1", service_port=80, hosts=[ServiceBackend(host_ip="127.0.0.1", host_port=p) for p in (1, 2)]),
-        Service(service_ip="fd00::1", service_port=53, protocol="udp", hosts=[ServiceBackend(host_ip="::1", host_port=5)]),
+        Service(
+            service_ip="10.254.0.1",
+            service_port=80,
+            hosts=[ServiceBackend(host_ip="127.0.0.1", host_port=p) for p in (1, 2)],
+        ),
+        Service(
+            service_ip="fd00::1", service_port=53, protocol="udp", hosts=[ServiceBackend(host_ip="::1", host_port=5)]
+        ),
     ]
     lists = WhiteLists(internal_networks=["10.0.0.0/8"], external_networks=["192.168.0.0/16"])
-    pod = Pod(id="p", name="p", created_at="", hostname="p", vcpus=1, memory=1, ports=[PortMapping(container_port=80, host_port=8080)],
-              spec=PodSpec(services=services, white_lists=lists))  # fmt: skip
+    pod = Pod(
+        id="p",
+        name="p",
+        created_at="",
+        hostname="p",
+        vcpus=1,
+        memory=1,
+        ports=[PortMapping(container_port=80, host_port=8080)],
+        spec=PodSpec(services=services, white_lists=lists),
+    )
     if os.geteuid() != 0 or subprocess.run(["which", "nft"], capture_output=True, check=False).returncode:
         assert firewall_batch(pod)
         return
@@ -130,7 +154,9 @@ def test_the_host_kernel_takes_what_we_encode() -> None:
     )
     import sys
 
-    done = subprocess.run(["unshare", "--net", sys.executable, "-c", program], input=firewall_batch(pod), capture_output=True, check=False)
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", program], input=firewall_batch(pod), capture_output=True, check=False
+    )
     listed = done.stdout.decode()
     assert done.returncode == 0, done.stderr.decode()
     assert "numgen inc mod 2 0 dnat ip to 127.0.0.1:1" in listed and "dnat ip to 127.0.0.1:2" in listed
@@ -143,7 +169,10 @@ def test_the_host_kernel_takes_what_we_encode() -> None:
 
 async def test_nfs_sources() -> None:
     four = PodVolume(name="n", kind="nfs", source="192.0.2.1:/a/b", fstype="nfs4", options={"port": "99"})
-    assert await nfs_source(four) == ("192.0.2.1:/a/b", "vers=4.2,addr=192.0.2.1,proto=tcp,port=99,clientaddr=10.0.2.15")
+    assert await nfs_source(four) == (
+        "192.0.2.1:/a/b",
+        "vers=4.2,addr=192.0.2.1,proto=tcp,port=99,clientaddr=10.0.2.15",
+    )
     three = PodVolume(name="n", kind="nfs", source="127.0.0.1:/a", fstype="nfs")
     source, options = await nfs_source(three)
     assert source == "10.0.2.2:/a" and "vers=3" in options and "nolock" in options and "mountaddr=10.0.2.2" in options

@@ -134,10 +134,16 @@ def machines(run: Path, *, factory: bool = False) -> list[int]:
         if entry.name.isdecimal():
             try:
                 line = (entry / "cmdline").read_bytes()
-                cwd_fds = [str(p.readlink()) for p in (entry / "fd").iterdir()] if b"hyper-" in line and b"qemu" in line else []
+                cwd_fds = (
+                    [str(p.readlink()) for p in (entry / "fd").iterdir()]
+                    if b"hyper-" in line and b"qemu" in line
+                    else []
+                )
             except OSError:
                 continue
-            if any(f.startswith(str(run)) for f in cwd_fds) and not any(f.startswith(w) for f in cwd_fds for w in waiting):
+            if any(f.startswith(str(run)) for f in cwd_fds) and not any(
+                f.startswith(w) for f in cwd_fds for w in waiting
+            ):
                 found.append(int(entry.name))
     return [p for p in found if process.start_time(p)]
 

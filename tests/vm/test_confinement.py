@@ -61,14 +61,14 @@ async def test_diff_and_export_of_a_machine_of_the_factory(fresh_ones: str, lab:
 async def test_no_disk_and_no_console_can_be_opened(lab: Lab) -> None:
     """A node may be made anywhere (archives hold some); it opens nothing."""
     result = await lab.sh(
-        "for d in $(awk 'NR>2 {print $1\":\"$2}' /proc/partitions); do disks=\"$disks b:$d\"; done; test -n \"$disks\" || exit 9;"
+        'for d in $(awk \'NR>2 {print $1":"$2}\' /proc/partitions); do disks="$disks b:$d"; done; test -n "$disks" || exit 9;'
         "for n in $disks c:1:1 c:1:11 c:4:64 c:5:1 c:229:0 c:10:237; do for dir in / /dev /dev/shm /tmp; do"
         "  IFS=:; set -- $n; unset IFS; mknod $dir/x $1 $2 $3 || echo unmade $n;"
         "  (dd if=$dir/x of=/dev/null bs=1 count=1 && echo read $n in $dir) 2>/dev/null;"
         "  (: > $dir/x) 2>/dev/null && echo wrote $n in $dir; rm $dir/x; done; done;"
         "for n in 1:3 1:5 1:7 1:9 5:0; do mknod /tmp/y c ${n%:*} ${n#*:}; (: < /tmp/y) 2>&1 | grep -v 'No such device or address'; rm /tmp/y; done;"
         "echo x > /dev/null; head -c 1 /dev/urandom | wc -c",
-    )  # fmt: skip
+    )
     assert (result.code, result.out, result.err) == (0, "1\n", "")
 
 
@@ -82,7 +82,8 @@ async def test_a_clone_limits_devices_too(fresh_ones: str, lab: Lab) -> None:  #
 
 async def test_a_privileged_container_opens_disks(lab: Lab) -> None:
     result = await lab.sh(
-        "set -- $(awk 'NR==3 {print $1, $2}' /proc/partitions); mknod /tmp/x b $1 $2; head -c 4 /tmp/x | wc -c", privileged=True
+        "set -- $(awk 'NR==3 {print $1, $2}' /proc/partitions); mknod /tmp/x b $1 $2; head -c 4 /tmp/x | wc -c",
+        privileged=True,
     )
     assert result.out.strip() == "4", result.err
 
@@ -110,7 +111,17 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = {}
     for machine in ("x86_64", "x86"):
         path = tmp_path_factory.mktemp("calls") / machine
-        command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-musl", "-static", "-Os", "-D_GNU_SOURCE"]
+        command = [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "cc",
+            "-target",
+            f"{machine}-linux-musl",
+            "-static",
+            "-Os",
+            "-D_GNU_SOURCE",
+        ]
         subprocess.run([*command, "-o", path, Path(__file__).parent / "calls.c"], check=True)
         out[machine] = path.read_bytes()
     return out
@@ -135,7 +146,13 @@ REFUSED = {  # number, arguments -> errno
         "480,0": errno.ENOSYS,  # of no kernel that the profile knows
         f"{0x40000000 + 39}": errno.ENOSYS,  # getpid by x32
     },
-    "x86": {"21,0,0,0": errno.EPERM, f"310,{NEWUSER}": errno.EPERM, "435,0,0": errno.ENOSYS, "288,0": errno.EPERM, "480,0": errno.ENOSYS},
+    "x86": {
+        "21,0,0,0": errno.EPERM,
+        f"310,{NEWUSER}": errno.EPERM,
+        "435,0,0": errno.ENOSYS,
+        "288,0": errno.EPERM,
+        "480,0": errno.ENOSYS,
+    },
 }
 GRANTED = {
     "x86_64": {"39": 0, "135,0xffffffff": 0, "41,2,1": 0, "158,0x1003,0": errno.EFAULT, "452,0,0": errno.ENOSYS},
@@ -158,9 +175,12 @@ async def test_the_profile_follows_capabilities(lab: Lab, calls: dict[str, bytes
     asked = ("165,0,0,0", "435,0,0", "250,0", "161,0")  # mount, clone3, keyctl, chroot
     found = {}
     for name, how in {
-        "root": {}, "admin": {"cap_add": ["SYS_ADMIN"]}, "less": {"cap_drop": ["SYS_CHROOT"]}, "unconfined": {"seccomp": "unconfined"},
+        "root": {},
+        "admin": {"cap_add": ["SYS_ADMIN"]},
+        "less": {"cap_drop": ["SYS_CHROOT"]},
+        "unconfined": {"seccomp": "unconfined"},
         "privileged": {"privileged": True},
-    }.items():  # fmt: skip
+    }.items():
         found[name] = (await lab.run("/calls", *asked, files=probe(calls["x86_64"]), **how)).out.split()
     perm, sys_, fault, inval = (str(e) for e in (errno.EPERM, errno.ENOSYS, errno.EFAULT, errno.EINVAL))
     assert found["root"] == [perm, sys_, perm, fault]
@@ -179,7 +199,11 @@ async def test_main_process_and_exec_are_filtered(lab: Lab) -> None:
         return (await lab.exec(id_, *show, **how)).out.split()[1]
 
     assert [await mode(), await mode(exec_=True), await mode(user="1000")] == ["2", "2", "2"]
-    assert [await mode(privileged=True), await mode(exec_=True, privileged=True), await mode(seccomp="unconfined")] == ["0", "0", "0"]
+    assert [await mode(privileged=True), await mode(exec_=True, privileged=True), await mode(seccomp="unconfined")] == [
+        "0",
+        "0",
+        "0",
+    ]
 
 
 # -- pauses, and trouble in a neighbour ------------------------------------------------------
@@ -224,7 +248,9 @@ async def test_a_neighbour_is_answered_while_a_container_is_removed(lab: Lab) ->
         gone = lab.engine.registry.container("gone")
         session = lab.engine.containers.runtime(gone).session
         pid = next(p.pid for p in await session.processes(gone.id[:12]))
-        holder = await lab.exec("other", "sh", "-c", f"cd /proc/{pid}/root/etc && {{ sleep 1000 >/dev/null 2>&1 & echo $!; }}")
+        holder = await lab.exec(
+            "other", "sh", "-c", f"cd /proc/{pid}/root/etc && {{ sleep 1000 >/dev/null 2>&1 & echo $!; }}"
+        )
         await lab.engine.containers.kill("gone", "KILL")
         await asyncio.wait_for(lab.engine.containers.life(gone).stopped.wait(), DEADLINE)
         deletion = asyncio.ensure_future(session.delete_container(gone.id[:12]))
@@ -276,9 +302,12 @@ async def test_a_pipe_in_a_shared_volume_holds_nobody_up(lab: Lab) -> None:
     container = lab.engine.registry.container(first)
     runtime = lab.engine.containers.runtime(container)
     second = GuestContainer(
-        id="second", image_disk=runtime.name_of(image_serial(container)), image_fstype="squashfs", files=(GuestFile("/v/file", b"mine"),),
+        id="second",
+        image_disk=runtime.name_of(image_serial(container)),
+        image_fstype="squashfs",
+        files=(GuestFile("/v/file", b"mine"),),
         mounts=(GuestMount(MOUNT_VOLUME, "/v", next(iter(runtime.volumes.values()))),),
-    )  # fmt: skip
+    )
     async with asyncio.timeout(DEADLINE / 2):
         await runtime.session.create_container(second)
         done = await run_process(runtime.session, GuestProcess(args=("/bin/cat", "/v/file"), container="second"))

@@ -65,9 +65,14 @@ async def test_devices_and_mounts(lab: Lab) -> None:
 
 
 async def test_masked_and_read_only_paths(lab: Lab) -> None:
-    result = await lab.sh("cat /proc/kcore | wc -c; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/printk; echo 1 > /sys/power/state")
+    result = await lab.sh(
+        "cat /proc/kcore | wc -c; ls /sys/firmware | wc -l; echo 1 > /proc/sys/kernel/printk; echo 1 > /sys/power/state"
+    )
     assert result.out.split() == ["0", "0"]
-    assert result.err.count("Read-only file system") + result.err.count("nonexistent") + result.err.count("Permission") >= 1
+    assert (
+        result.err.count("Read-only file system") + result.err.count("nonexistent") + result.err.count("Permission")
+        >= 1
+    )
     assert "/proc/sys/kernel/printk: Read-only" in result.err
 
 
@@ -99,13 +104,18 @@ async def test_users_and_groups(lab: Lab) -> None:
 
 async def test_environment_directory_and_names(lab: Lab) -> None:
     result = await lab.sh(
-        "pwd; hostname; echo $A $HOME; cat /etc/hostname; grep -c myhost /etc/hosts", workdir="/made/new", hostname="myhost", env=["A=b c"]
+        "pwd; hostname; echo $A $HOME; cat /etc/hostname; grep -c myhost /etc/hosts",
+        workdir="/made/new",
+        hostname="myhost",
+        env=["A=b c"],
     )
     assert result.out == "/made/new\nmyhost\nb c /root\nmyhost\n1\n"
 
 
 async def test_read_only_root(lab: Lab) -> None:
-    result = await lab.sh("touch /x || echo refused; touch /dev/shm/ok && echo ok; cat /etc/hostname | wc -l", read_only=True)
+    result = await lab.sh(
+        "touch /x || echo refused; touch /dev/shm/ok && echo ok; cat /etc/hostname | wc -l", read_only=True
+    )
     assert result.out == "refused\nok\n1\n"
 
 
@@ -136,7 +146,8 @@ async def test_without_a_limit_the_machine_is_the_limit(lab: Lab) -> None:
 
 async def test_limits_are_in_the_control_group(lab: Lab) -> None:
     result = await lab.sh(
-        "cd /sys/fs/cgroup; cat memory.max cpu.max pids.max; nproc", resources=Resources(memory=64 << 20, cpus=1.5, pids=50)
+        "cd /sys/fs/cgroup; cat memory.max cpu.max pids.max; nproc",
+        resources=Resources(memory=64 << 20, cpus=1.5, pids=50),
     )
     assert result.out.split() == [str(64 << 20), "150000", "100000", "50", "2"]
 
@@ -207,9 +218,27 @@ async def test_a_killed_machine_is_noticed(lab: Lab) -> None:
 
 async def test_kernel_features_that_containers_expect(lab: Lab) -> None:
     """What hyperkernel promises, asked of the running kernel."""
-    result = await lab.sh("zcat /proc/config.gz; cat /proc/filesystems; ls /proc/self/ns; cat /sys/fs/cgroup/cgroup.controllers")
-    for option in ("USER_NS", "TIME_NS", "IO_URING", "INOTIFY_USER", "POSIX_MQUEUE", "BPF_SYSCALL", "SECCOMP_FILTER", "VETH", "TUN",
-                   "BRIDGE", "NF_TABLES", "NFT_NAT", "VSOCKETS", "VIRTIO_PCI", "VIRTIO_FS", "IPV6"):  # fmt: skip
+    result = await lab.sh(
+        "zcat /proc/config.gz; cat /proc/filesystems; ls /proc/self/ns; cat /sys/fs/cgroup/cgroup.controllers"
+    )
+    for option in (
+        "USER_NS",
+        "TIME_NS",
+        "IO_URING",
+        "INOTIFY_USER",
+        "POSIX_MQUEUE",
+        "BPF_SYSCALL",
+        "SECCOMP_FILTER",
+        "VETH",
+        "TUN",
+        "BRIDGE",
+        "NF_TABLES",
+        "NFT_NAT",
+        "VSOCKETS",
+        "VIRTIO_PCI",
+        "VIRTIO_FS",
+        "IPV6",
+    ):
         assert f"CONFIG_{option}=y" in result.out, option
     for name in ("overlay", "ext4", "squashfs", "erofs", "9p", "virtiofs", "fuse"):
         assert re.search(rf"\b{name}$", result.out, re.M), name

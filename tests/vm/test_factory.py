@@ -190,8 +190,19 @@ async def test_a_rehearsal_changes_nothing(lab: Lab) -> None:
     from hypercontainer.engine.builtins import run_process
     from hypercontainer.protocol.messages import GuestProcess
 
-    refused = (("touch", "/made"), ("mkdir", "/made"), ("rm", "-r", "/etc"), ("chmod", "000", "/bin"), ("ping", "-c1", "127.0.0.1"))
-    killed = (("kill", "-9", "1"), ("sh", "-c", "busybox touch /made; busybox true"), ("mv", "/etc", "/made"), ("ln", "-s", "a", "/made"))
+    refused = (
+        ("touch", "/made"),
+        ("mkdir", "/made"),
+        ("rm", "-r", "/etc"),
+        ("chmod", "000", "/bin"),
+        ("ping", "-c1", "127.0.0.1"),
+    )
+    killed = (
+        ("kill", "-9", "1"),
+        ("sh", "-c", "busybox touch /made; busybox true"),
+        ("mv", "/etc", "/made"),
+        ("ln", "-s", "a", "/made"),
+    )
     for command in (*refused, *killed, ("echo", "loud"), ("sh", "-c", "echo x > /made")):
         process = GuestProcess(args=command, container=id_[:12], env=("PATH=/bin:/usr/sbin",), rehearsal=True)
         done = await run_process(runtime.session, process)
@@ -230,7 +241,9 @@ async def test_a_damaged_template_is_made_again(no_pool: None, config: Config, l
     assert (await lab.run("echo", "ok")).out == "ok\n" and started(lab)["clone"] == 1
 
 
-async def test_a_template_that_does_not_start_is_replaced_by_a_boot(no_pool: None, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_template_that_does_not_start_is_replaced_by_a_boot(
+    no_pool: None, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from hypercontainer.engine import provision
 
     await template_of_busybox(lab)
@@ -248,10 +261,15 @@ async def test_machines_that_wait_end_with_the_daemon(config: Config, lab: Lab) 
     assert machines(config.run_path, factory=True) != []
     assert await lab.engine.factory.drain(templates=True) >= 1
     assert machines(config.run_path, factory=True) == []
-    assert list((config.root_path / "waiting").iterdir()) == [] and list((config.root_path / "cache/templates").iterdir()) == []
+    assert (
+        list((config.root_path / "waiting").iterdir()) == []
+        and list((config.root_path / "cache/templates").iterdir()) == []
+    )
 
 
-async def test_a_machine_that_cannot_be_made_leaves_nothing(config: Config, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_machine_that_cannot_be_made_leaves_nothing(
+    config: Config, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from hypercontainer.engine.factory import factory as module
     from hypercontainer.errors import PermissionDenied
 

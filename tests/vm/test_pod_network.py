@@ -41,15 +41,25 @@ async def test_services_take_turns(pods: Pods) -> None:
     hosts = [{"hostIP": "127.0.0.1", "hostPort": p} for p in (9001, 9002, 9003)]
     id_ = await pods.run(
         services=[{"serviceIP": "10.254.0.24", "servicePort": 80, "hosts": hosts}],
-        containers=[server("one", 9001), server("two", 9002), server("three", 9003),
-                    {"name": "client", "command": SLEEP, "dependsOn": [{"container": n, "condition": "healthy"} for n in ("one", "two", "three")]}],
-    )  # fmt: skip
+        containers=[
+            server("one", 9001),
+            server("two", 9002),
+            server("three", 9003),
+            {
+                "name": "client",
+                "command": SLEEP,
+                "dependsOn": [{"container": n, "condition": "healthy"} for n in ("one", "two", "three")],
+            },
+        ],
+    )
     services = pods.engine.services
     answers = await ask(pods, "client", "10.254.0.24", 80, 9)
     assert {answers.count(n) for n in ("one", "two", "three")} <= {2, 3, 4} and len(set(answers)) == 3
     with pytest.raises(Conflict, match="exists already"):
         await services.add(id_, services.of(id_))
-    late = Service(service_ip="10.254.0.25", service_port=81, hosts=[ServiceBackend(host_ip="127.0.0.1", host_port=9002)])
+    late = Service(
+        service_ip="10.254.0.25", service_port=81, hosts=[ServiceBackend(host_ip="127.0.0.1", host_port=9002)]
+    )
     await services.add(id_, [late])
     assert set(await ask(pods, "client", "10.254.0.25", 81, 2)) == {"two"}
     await services.remove(id_, "10.254.0.24", 80, "tcp")
@@ -58,7 +68,9 @@ async def test_services_take_turns(pods: Pods) -> None:
         await services.remove(id_, "10.254.0.24", 80, "tcp")
     assert set(await ask(pods, "client", "10.254.0.25", 81, 2)) == {"two"}
     with pytest.raises(InvalidArgument, match="different IP versions"):
-        await services.replace(id_, [Service(service_ip="::1", service_port=1, hosts=[ServiceBackend(host_ip="10.0.0.1", host_port=1)])])
+        await services.replace(
+            id_, [Service(service_ip="::1", service_port=1, hosts=[ServiceBackend(host_ip="10.0.0.1", host_port=1)])]
+        )
 
 
 class NoSuchName(asyncio.DatagramProtocol):
@@ -77,14 +89,23 @@ class NoSuchName(asyncio.DatagramProtocol):
 
 
 async def test_services_over_udp(pods: Pods) -> None:
-    transport, names = await asyncio.get_running_loop().create_datagram_endpoint(NoSuchName, local_addr=("127.0.0.1", 0))
+    transport, names = await asyncio.get_running_loop().create_datagram_endpoint(
+        NoSuchName, local_addr=("127.0.0.1", 0)
+    )
     port = transport.get_extra_info("sockname")[1]
     try:
         await pods.run(
             network="user:host-loopback",
-            services=[{"serviceIP": "10.254.0.30", "servicePort": 53, "protocol": "udp", "hosts": [{"hostIP": "10.0.2.2", "hostPort": port}]}],
+            services=[
+                {
+                    "serviceIP": "10.254.0.30",
+                    "servicePort": 53,
+                    "protocol": "udp",
+                    "hosts": [{"hostIP": "10.0.2.2", "hostPort": port}],
+                }
+            ],
             containers=[{"name": "a", "command": SLEEP}],
-        )  # fmt: skip
+        )
         found = await pods.lab.exec("a", "nslookup", "some-name.example.", "10.254.0.30")
         assert "NXDOMAIN" in found.out + found.err and any(b"some-name" in q for q in names.asked)
     finally:
@@ -129,7 +150,9 @@ async def answers(port: int, text: bytes) -> None:
 
 async def test_ports_are_added_and_removed_at_run_time(pods: Pods) -> None:
     first, second = free_port(), free_port()
-    id_ = await pods.run(portmappings=[{"hostPort": str(first), "containerPort": "9001"}], containers=[server("a", 9001)])
+    id_ = await pods.run(
+        portmappings=[{"hostPort": str(first), "containerPort": "9001"}], containers=[server("a", 9001)]
+    )
     await answers(first, b"a\n")
     added = PortMapping(container_port=9001, host_port=second)
     assert await pods.engine.pods.add_ports(id_, [added]) == [PortMapping(container_port=9001, host_port=first), added]
@@ -147,7 +170,9 @@ async def test_a_taken_port_stops_the_start(pods: Pods) -> None:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        id_ = await pods.create(portmappings=[{"hostPort": port, "containerPort": 80}], containers=[{"name": "a", "command": SLEEP}])
+        id_ = await pods.create(
+            portmappings=[{"hostPort": port, "containerPort": 80}], containers=[{"name": "a", "command": SLEEP}]
+        )
         with pytest.raises(Conflict, match=f"cannot publish 0.0.0.0:{port}/tcp: Address already in use"):
             await pods.engine.pods.start(id_)
 
@@ -157,8 +182,10 @@ async def test_a_taken_port_stops_the_start(pods: Pods) -> None:
 async def test_white_lists(pods: Pods, kind: str, network: str, reached: bool) -> None:
     port = free_port()
     await pods.run(
-        portmappings=[{"hostPort": port, "containerPort": 9001}], portmappingWhiteLists={kind: [network]}, containers=[server("a", 9001)]
-    )  # fmt: skip
+        portmappings=[{"hostPort": port, "containerPort": 9001}],
+        portmappingWhiteLists={kind: [network]},
+        containers=[server("a", 9001)],
+    )
     if reached:
         await answers(port, b"a\n")
     else:
@@ -168,9 +195,13 @@ async def test_white_lists(pods: Pods, kind: str, network: str, reached: bool) -
 
 async def test_names(pods: Pods) -> None:
     await pods.run(
-        hostname="web.example", dns=["192.0.2.53"], dnsSearch=["a.example"], dnsOptions=["ndots:3"],
-        hosts=[{"ip": "192.0.2.7", "names": ["far", "away"]}], containers=[{"name": "a", "command": SLEEP, "aliases": ["short"]}],
-    )  # fmt: skip
+        hostname="web.example",
+        dns=["192.0.2.53"],
+        dnsSearch=["a.example"],
+        dnsOptions=["ndots:3"],
+        hosts=[{"ip": "192.0.2.7", "names": ["far", "away"]}],
+        containers=[{"name": "a", "command": SLEEP, "aliases": ["short"]}],
+    )
     assert await pods.exec("a", "hostname; cat /etc/hostname") == "web.example\nweb.example"
     assert await pods.exec("a", "cat /etc/resolv.conf") == "nameserver 192.0.2.53\nsearch a.example\noptions ndots:3"
     hosts = await pods.exec("a", "cat /etc/hosts")
@@ -183,7 +214,12 @@ def namespace() -> Iterator[str]:
     name = "hyper-test"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
-        for command in ("link set lo up", "link add br-test type bridge", "addr add 192.168.77.1/24 dev br-test", "link set br-test up"):
+        for command in (
+            "link set lo up",
+            "link add br-test type bridge",
+            "addr add 192.168.77.1/24 dev br-test",
+            "link set br-test up",
+        ):
             subprocess.run(["ip", "-n", name, *command.split()], check=True)
         yield name
     finally:
@@ -236,11 +272,15 @@ def test_network_cards_on_bridges(root: Path, run_dir: Path, repository: Path, l
             ["ip", "netns", "exec", name, sys.executable, "-c", _BRIDGED, root, run_dir],
             capture_output=True, text=True, timeout=60, check=False, cwd=repository,
         )  # fmt: skip
-    assert done.stdout.split() == ["52:54:00:aa:bb:cc", "1400", "52:54:00:00:11:22", "pong", "br-test", "False"], done.stderr
+    assert done.stdout.split() == ["52:54:00:aa:bb:cc", "1400", "52:54:00:00:11:22", "pong", "br-test", "False"], (
+        done.stderr
+    )
 
 
 async def test_bad_bridges(pods: Pods) -> None:
-    id_ = await pods.create(containers=[{"name": "a", "command": SLEEP}], interfaces=[{"bridge": "none", "ip": "10.0.0.2/24"}])
+    id_ = await pods.create(
+        containers=[{"name": "a", "command": SLEEP}], interfaces=[{"bridge": "none", "ip": "10.0.0.2/24"}]
+    )
     with pytest.raises(NotFound, match="there is no bridge 'none'"):
         await pods.engine.pods.start(id_)
     with pytest.raises(InvalidArgument, match="has no address"):
@@ -296,10 +336,15 @@ async def test_nfs(pods: Pods, nfs: tuple[int, Path]) -> None:
         await pods.engine.pods.start(walled)
     await pods.engine.pods.remove(walled, force=True)
     id_ = await pods.run(network="user:host-loopback", **mounting, volumes=[volume])
-    assert await pods.exec("a", "cat /n/file; echo back > /n/new; awk '$2 == \"/n\" {print $3}' /proc/mounts") == "over nfsnfs4"
+    assert (
+        await pods.exec("a", "cat /n/file; echo back > /n/new; awk '$2 == \"/n\" {print $3}' /proc/mounts")
+        == "over nfsnfs4"
+    )
     assert (export / "new").read_text() == "back\n"
     await pods.engine.pods.remove(id_, force=True)
     unresolved = {**volume, "source": "no-such-host.invalid:/export"}
-    id_ = await pods.create(containers=[{"name": "a", "command": SLEEP, "volumes": [{"volume": "n", "path": "/n"}]}], volumes=[unresolved])
+    id_ = await pods.create(
+        containers=[{"name": "a", "command": SLEEP, "volumes": [{"volume": "n", "path": "/n"}]}], volumes=[unresolved]
+    )
     with pytest.raises(HyperError, match="the NFS server 'no-such-host.invalid' cannot be resolved"):
         await pods.engine.pods.start(id_)

@@ -80,13 +80,19 @@ async def test_ipc_signals_and_loopback(pods: Pods) -> None:
         shmSize="8m",
         containers=[
             {"name": "a", "command": SLEEP},
-            {"name": "b", "command": ["sh", "-c", "trap 'echo got-usr1; exit 3' USR1; echo ready; while :; do sleep 0.1; done"]},
+            {
+                "name": "b",
+                "command": ["sh", "-c", "trap 'echo got-usr1; exit 3' USR1; echo ready; while :; do sleep 0.1; done"],
+            },
         ],
     )
     await pods.lab.printed("b", "ready")
     assert await pods.exec("a", "df -k /dev/shm | awk 'END {print $2}'") == "8192"
     await pods.exec("a", "nc -l -p 7000 -e echo hello-from-a >/dev/null 2>&1 &")
-    assert await pods.exec("b", "for i in 1 2 3 4 5 6 7 8 9; do nc -w 5 a 7000 && break; sleep 0.1; done") == "hello-from-a"
+    assert (
+        await pods.exec("b", "for i in 1 2 3 4 5 6 7 8 9; do nc -w 5 a 7000 && break; sleep 0.1; done")
+        == "hello-from-a"
+    )
     await pods.exec("a", "kill -USR1 $(ps | awk '/got-usr[1]/ {print $1; exit}')")
     await pods.until("b", ContainerStatus.EXITED)
     assert pods.engine.registry.container("b").state.exit_code == 3
@@ -94,9 +100,13 @@ async def test_ipc_signals_and_loopback(pods: Pods) -> None:
 
 
 async def test_the_pod_ends_with_its_last_container(pods: Pods) -> None:
-    id_ = await pods.run(containers=[{"name": "a", "command": ["sh", "-c", "exit 4"]}, {"name": "b", "command": ["sleep", "1"]}])
+    id_ = await pods.run(
+        containers=[{"name": "a", "command": ["sh", "-c", "exit 4"]}, {"name": "b", "command": ["sleep", "1"]}]
+    )
     await pods.until("b", ContainerStatus.EXITED)
-    await asyncio.wait_for(pods.engine.containers.runs.settled(pods.engine.containers.life(pods.engine.registry.container("b"))), DEADLINE)
+    await asyncio.wait_for(
+        pods.engine.containers.runs.settled(pods.engine.containers.life(pods.engine.registry.container("b"))), DEADLINE
+    )
     pod = pods.engine.registry.pod(id_)
     assert (pod.status, pod.vm) == (PodStatus.EXITED, None)
     assert pods.engine.registry.container("a").state.exit_code == 4
@@ -129,16 +139,29 @@ async def test_restart_policies(pods: Pods) -> None:
     count = "n=$(cat /n 2>/dev/null || echo 0); echo $((n + 1)) > /n; "
     await pods.run(
         containers=[
-            {"name": "fails-twice", "restartPolicy": "onFailure", "command": ["sh", "-c", count + "[ $n -ge 2 ] && exec sleep 1000; exit 1"]},
+            {
+                "name": "fails-twice",
+                "restartPolicy": "onFailure",
+                "command": ["sh", "-c", count + "[ $n -ge 2 ] && exec sleep 1000; exit 1"],
+            },
             {"name": "gives-up", "restartPolicy": "onFailure", "maxRetries": 2, "command": ["sh", "-c", "exit 9"]},
             {"name": "never", "command": ["sh", "-c", "exit 1"]},
-            {"name": "always", "restartPolicy": "always", "command": ["sh", "-c", count + "[ $n -ge 1 ] && exec sleep 1000; exit 0"]},
+            {
+                "name": "always",
+                "restartPolicy": "always",
+                "command": ["sh", "-c", count + "[ $n -ge 1 ] && exec sleep 1000; exit 0"],
+            },
         ]
-    )  # fmt: skip
+    )
     registry = pods.engine.registry
 
     async def settled() -> None:
-        while [registry.container(n).state.restart_count for n in ("fails-twice", "gives-up", "never", "always")] != [2, 2, 0, 1]:
+        while [registry.container(n).state.restart_count for n in ("fails-twice", "gives-up", "never", "always")] != [
+            2,
+            2,
+            0,
+            1,
+        ]:
             await registry.changed.wait()
 
     await asyncio.wait_for(settled(), DEADLINE)
@@ -157,14 +180,29 @@ async def test_init_containers_and_order(pods: Pods) -> None:
             {"name": "i2", "command": ["sh", "-c", "echo 2 >> /v/order"], "volumes": [{"volume": "v", "path": "/v"}]},
         ],
         containers=[
-            {"name": "last", "dependsOn": [{"container": "healthy", "condition": "healthy"}, {"container": "job", "condition": "completed"}],
-             "command": ["sh", "-c", "cat /v/order; sleep 1000"], "volumes": [{"volume": "v", "path": "/v"}]},
-            {"name": "healthy", "command": ["sh", "-c", "sleep 0.3; echo h >> /v/order; touch /ok; exec sleep 1000"],
-             "healthCheck": {"shell": "test -e /ok", "interval": "100ms", "retries": 100}, "volumes": [{"volume": "v", "path": "/v"}]},
-            {"name": "job", "command": ["sh", "-c", "sleep 0.1; echo j >> /v/order"], "volumes": [{"volume": "v", "path": "/v"}]},
+            {
+                "name": "last",
+                "dependsOn": [
+                    {"container": "healthy", "condition": "healthy"},
+                    {"container": "job", "condition": "completed"},
+                ],
+                "command": ["sh", "-c", "cat /v/order; sleep 1000"],
+                "volumes": [{"volume": "v", "path": "/v"}],
+            },
+            {
+                "name": "healthy",
+                "command": ["sh", "-c", "sleep 0.3; echo h >> /v/order; touch /ok; exec sleep 1000"],
+                "healthCheck": {"shell": "test -e /ok", "interval": "100ms", "retries": 100},
+                "volumes": [{"volume": "v", "path": "/v"}],
+            },
+            {
+                "name": "job",
+                "command": ["sh", "-c", "sleep 0.1; echo j >> /v/order"],
+                "volumes": [{"volume": "v", "path": "/v"}],
+            },
         ],
         volumes=[{"name": "v"}],
-    )  # fmt: skip
+    )
     await pods.lab.printed("last", "h")
     order = (await pods.exec("last", "cat /v/order")).split()
     assert order[:2] == ["1", "2"] and sorted(order[2:]) == ["h", "j"]
@@ -172,8 +210,9 @@ async def test_init_containers_and_order(pods: Pods) -> None:
 
 async def test_a_failed_init_container_stops_the_pod(pods: Pods) -> None:
     id_ = await pods.create(
-        initContainers=[{"name": "migrate", "command": ["sh", "-c", "echo no database >&2; exit 5"]}], containers=[{"name": "web", "command": SLEEP}]
-    )  # fmt: skip
+        initContainers=[{"name": "migrate", "command": ["sh", "-c", "echo no database >&2; exit 5"]}],
+        containers=[{"name": "web", "command": SLEEP}],
+    )
     with pytest.raises(HyperError, match="init container migrate ended with status 5: no database"):
         await pods.engine.pods.start(id_)
     pod = pods.engine.registry.pod(id_)
@@ -196,14 +235,26 @@ async def test_health_by_tcp_http_and_liveness(pods: Pods) -> None:
     serve = "mkdir -p /www; echo fine > /www/ok; httpd -p 8000 -h /www; sleep 1000"
     await pods.run(
         containers=[
-            {"name": "web", "command": ["sh", "-c", serve], "healthCheck": {"http": {"port": 8000, "path": "/ok"}, "interval": 0.1}},
-            {"name": "wrong", "command": SLEEP, "healthCheck": {"http": {"port": 8000, "path": "/gone"}, "interval": 0.1, "retries": 2}},
+            {
+                "name": "web",
+                "command": ["sh", "-c", serve],
+                "healthCheck": {"http": {"port": 8000, "path": "/ok"}, "interval": 0.1},
+            },
+            {
+                "name": "wrong",
+                "command": SLEEP,
+                "healthCheck": {"http": {"port": 8000, "path": "/gone"}, "interval": 0.1, "retries": 2},
+            },
             {"name": "port", "command": SLEEP, "healthCheck": {"tcp": {"port": 8000}, "interval": 0.1}},
             {"name": "closed", "command": SLEEP, "healthCheck": {"tcp": {"port": 8001}, "interval": 0.1, "retries": 1}},
-            {"name": "stuck", "command": ["sh", "-c", "[ -e /was ] && exec sleep 1000; touch /was; exec sleep 999"],
-             "livenessCheck": {"shell": "! ps | grep -q 'sleep 99[9]'", "interval": 0.2, "retries": 2}, "stopTimeout": 0},
+            {
+                "name": "stuck",
+                "command": ["sh", "-c", "[ -e /was ] && exec sleep 1000; touch /was; exec sleep 999"],
+                "livenessCheck": {"shell": "! ps | grep -q 'sleep 99[9]'", "interval": 0.2, "retries": 2},
+                "stopTimeout": 0,
+            },
         ]
-    )  # fmt: skip
+    )
     registry = pods.engine.registry
 
     def status(name: str) -> str:
@@ -211,7 +262,12 @@ async def test_health_by_tcp_http_and_liveness(pods: Pods) -> None:
         return health.status if health else ""
 
     async def settled() -> None:
-        while [status(n) for n in ("web", "wrong", "port", "closed")] != ["healthy", "unhealthy", "healthy", "unhealthy"]:
+        while [status(n) for n in ("web", "wrong", "port", "closed")] != [
+            "healthy",
+            "unhealthy",
+            "healthy",
+            "unhealthy",
+        ]:
             await registry.changed.wait()
         while registry.container("stuck").state.restart_count != 1:
             await registry.changed.wait()
@@ -265,9 +321,12 @@ async def test_eight_containers(pods: Pods) -> None:
 
 async def test_a_daemon_takes_up_a_pod(pods: Pods, config: Config) -> None:
     id_ = await pods.run(
-        containers=[{"name": "a", "command": ["sh", "-c", "while :; do echo tick; sleep 0.2; done"]}, {"name": "b", "command": SLEEP}],
+        containers=[
+            {"name": "a", "command": ["sh", "-c", "while :; do echo tick; sleep 0.2; done"]},
+            {"name": "b", "command": SLEEP},
+        ],
         volumes=[{"name": "v"}],
-    )  # fmt: skip
+    )
     await pods.lab.engine.close(keep_running=True)
     engine = build_engine(config)
     pods.lab.engine = pods.engine = engine

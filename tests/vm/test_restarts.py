@@ -56,7 +56,9 @@ async def test_a_machine_that_nothing_knows_but_itself_is_ended(lab: Lab, config
     assert not (config.root_path / "containers" / id_).exists()  # its removal had begun
 
 
-async def test_one_pod_that_cannot_be_taken_up_harms_no_other(lab: Lab, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_pod_that_cannot_be_taken_up_harms_no_other(
+    lab: Lab, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good, bad = await lab.create("sleep", "1000"), await lab.create("sleep", "1000")
     for id_ in (good, bad):
         await lab.engine.containers.start(id_)
@@ -91,9 +93,14 @@ async def test_a_run_that_was_starting_leaves_nothing(lab: Lab, config: Config) 
     lab.engine = build_engine(config)
     await lab.engine.open()
     registry = lab.engine.registry
-    assert not registry.exists(gone) and not registry.has_pod(gone) and not (config.root_path / "containers" / gone).exists()
     assert (
-        registry.container(kept).state.status is ContainerStatus.EXITED and "while it was started" in registry.container(kept).state.error
+        not registry.exists(gone)
+        and not registry.has_pod(gone)
+        and not (config.root_path / "containers" / gone).exists()
+    )
+    assert (
+        registry.container(kept).state.status is ContainerStatus.EXITED
+        and "while it was started" in registry.container(kept).state.error
     )
     assert registry.container(waits).state.status is ContainerStatus.CREATED
     assert not (config.root_path / "containers" / half).exists() and not (config.root_path / "pods" / half).exists()
@@ -153,7 +160,8 @@ async def test_a_record_that_cannot_be_read_stops_nothing_and_its_machine_goes_o
     with sqlite3.connect(config.root_path / "state.db") as db:
         (document,) = db.execute("SELECT document FROM containers WHERE id=?", (bad,)).fetchone()
         db.execute(
-            "UPDATE containers SET document=? WHERE id=?", (document.replace(b'"interval"', b'"x"').replace(b'"pid":', b'"pit":'), bad)
+            "UPDATE containers SET document=? WHERE id=?",
+            (document.replace(b'"interval"', b'"x"').replace(b'"pid":', b'"pit":'), bad),
         )
     db.close()
     engine = build_engine(config)
@@ -166,4 +174,6 @@ async def test_a_record_that_cannot_be_read_stops_nothing_and_its_machine_goes_o
     db.close()
     lab.engine = build_engine(config)
     await lab.engine.open()
-    assert lab.engine.registry.container(bad).state.status is ContainerStatus.RUNNING and machines(config.run_path) == [pid]
+    assert lab.engine.registry.container(bad).state.status is ContainerStatus.RUNNING and machines(config.run_path) == [
+        pid
+    ]

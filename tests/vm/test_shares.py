@@ -48,12 +48,16 @@ async def test_servers_see_the_tree_only(lab: Lab, tmp_path: Path, run_dir: Path
     assert working, "nobody serves the tree as its root"
     for pid in working:
         assert os.listdir(f"/proc/{pid}/root/0") == ["inside"]
-        assert not os.path.exists(f"/proc/{pid}/root/etc/shadow") and not os.path.exists(f"/proc/{pid}/root/0/../../etc/shadow")
+        assert not os.path.exists(f"/proc/{pid}/root/etc/shadow") and not os.path.exists(
+            f"/proc/{pid}/root/0/../../etc/shadow"
+        )
         assert int(status(pid, "CapEff"), 16) >> 27 & 1 == 0  # CAP_MKNOD
 
 
 @pytest.mark.parametrize("missing", [True, False], ids=["not installed", "switched off"])
-async def test_without_virtiofsd_they_are_refused(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool) -> None:
+async def test_without_virtiofsd_they_are_refused(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool
+) -> None:
     """QEMU would need root's rights to serve them itself."""
     if missing:
         monkeypatch.setattr(share, "find_virtiofsd", lambda: None)

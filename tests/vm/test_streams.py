@@ -18,7 +18,9 @@ from .conftest import DEADLINE, Lab
 
 
 async def _lines(lab: Lab, id_: str, tail: int | None = None) -> list[str]:
-    return [r.log for b in [b async for b in lab.engine.logs(id_, tail=tail, since="", until="", follow=False)] for r in b]
+    return [
+        r.log for b in [b async for b in lab.engine.logs(id_, tail=tail, since="", until="", follow=False)] for r in b
+    ]
 
 
 async def _until(condition: Callable[[], object]) -> None:
@@ -36,7 +38,9 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 async def test_the_log_is_whole_when_a_reader_stands_still(lab: Lab) -> None:
     """It slows the program while that runs; the rest, here about 120 KB in the pipe, goes into the log when the program has ended."""
-    id_ = await lab.create("sh", "-c", "head -c 1170000 /dev/zero | tr '\\0' x; seq 1 40000; exit 3", log=LogOptions(max_size=1 << 30))
+    id_ = await lab.create(
+        "sh", "-c", "head -c 1170000 /dev/zero | tr '\\0' x; seq 1 40000; exit 3", log=LogOptions(max_size=1 << 30)
+    )
     life = lab.engine.containers.life(lab.engine.registry.container(id_))
     reader = life.hub.attach()
     await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
@@ -85,7 +89,9 @@ async def test_no_log_and_another_daemon(lab: Lab, config: Config) -> None:
 
 
 async def test_top_of_many_processes_with_long_arguments(lab: Lab) -> None:
-    script = "long=$(printf '%01000d' 1000); i=0; while [ $i -lt 1000 ]; do sleep $long & i=$((i+1)); done; echo ready; wait"
+    script = (
+        "long=$(printf '%01000d' 1000); i=0; while [ $i -lt 1000 ]; do sleep $long & i=$((i+1)); done; echo ready; wait"
+    )
     id_ = await lab.create("sh", "-c", script, resources=Resources(memory=768 << 20))
     await lab.engine.containers.start(id_)
     await lab.printed(id_, "ready")

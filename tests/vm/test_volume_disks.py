@@ -23,9 +23,13 @@ __all__ = ["pods"]
 @pytest.mark.parametrize("image", ["raw", "qcow2"])
 async def test_new_volumes_are_empty(lab: Lab, fstype: str, image: str) -> None:
     """initdb and its like refuse a directory in which something is."""
-    volume = await lab.engine.volumes.create(VolumeSpec(name="new", fstype=fstype, format=image, size=(400 << 20) + 4096))
+    volume = await lab.engine.volumes.create(
+        VolumeSpec(name="new", fstype=fstype, format=image, size=(400 << 20) + 4096)
+    )
     try:
-        done = await lab.sh("ls -A /d; df -k /d | awk 'END {print $2}'", mounts=[Mount(target="/d", source=volume.name)])
+        done = await lab.sh(
+            "ls -A /d; df -k /d | awk 'END {print $2}'", mounts=[Mount(target="/d", source=volume.name)]
+        )
         (size,) = done.out.split()
         assert 300 << 10 < int(size) <= 400 << 10
     finally:
@@ -34,7 +38,9 @@ async def test_new_volumes_are_empty(lab: Lab, fstype: str, image: str) -> None:
 
 @pytest.mark.parametrize("volume", [{"name": "v"}, {"name": "v", "format": "qcow2"}], ids=["raw", "qcow2"])
 async def test_a_pods_own_volumes_are_empty(pods: Pods, volume: dict[str, Any]) -> None:
-    await pods.run(containers=[{"name": "a", "command": SLEEP, "volumes": [{"volume": "v", "path": "/data"}]}], volumes=[volume])
+    await pods.run(
+        containers=[{"name": "a", "command": SLEEP, "volumes": [{"volume": "v", "path": "/data"}]}], volumes=[volume]
+    )
     assert await pods.exec("a", "ls -A /data") == ""
 
 

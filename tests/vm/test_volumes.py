@@ -65,8 +65,12 @@ async def test_named_volumes_keep_their_data(pods: Pods, lab: Lab) -> None:
         await pods.exec("a", "echo precious > /data/file")
         with pytest.raises(Conflict, match="volume keep is in use by p"):
             await lab.engine.volumes.remove("keep")
-        other = await pods.create(id="q", containers=[{"name": "c", "command": SLEEP, "volumes": [{"volume": "keep", "path": "/x"}]}])
-        with pytest.raises(Conflict, match="volume keep is in use by the running pod p: a block volume serves one at a time"):
+        other = await pods.create(
+            id="q", containers=[{"name": "c", "command": SLEEP, "volumes": [{"volume": "keep", "path": "/x"}]}]
+        )
+        with pytest.raises(
+            Conflict, match="volume keep is in use by the running pod p: a block volume serves one at a time"
+        ):
             await pods.engine.pods.start(other)
         await pods.engine.pods.stop(id_, 0)
         await pods.engine.pods.start(id_)
@@ -89,20 +93,28 @@ async def test_directories_of_the_host(pods: Pods, tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir()
     await pods.run(
         containers=[
-            {"name": "a", "command": SLEEP, "volumes": [
-                {"path": "/data", "volume": "d"}, {"path": "/etc/single", "volume": "s"}, {"path": "/ro", "volume": "r"},
-                {"path": "/half", "volume": "d", "readOnly": True},
-            ]},
+            {
+                "name": "a",
+                "command": SLEEP,
+                "volumes": [
+                    {"path": "/data", "volume": "d"},
+                    {"path": "/etc/single", "volume": "s"},
+                    {"path": "/ro", "volume": "r"},
+                    {"path": "/half", "volume": "d", "readOnly": True},
+                ],
+            },
         ],
         volumes=[
             {"name": "d", "format": "vfs", "source": str(tmp_path / "dir")},
             {"name": "s", "format": "vfs", "source": str(tmp_path / "single")},
             {"name": "r", "format": "vfs", "source": str(tmp_path / "locked"), "readOnly": True},
         ],
-    )  # fmt: skip
+    )
     assert await pods.exec("a", "awk '$2 == \"/data\" {print $3}' /proc/mounts") == "virtiofs"
     assert await pods.exec("a", "cat /data/file /half/file /etc/single") == "hellohelloone file"
-    await pods.exec("a", "echo written > /data/new; chown 1234:567 /data/new; chmod 600 /data/new; ln -s new /data/link")
+    await pods.exec(
+        "a", "echo written > /data/new; chown 1234:567 /data/new; chmod 600 /data/new; ln -s new /data/link"
+    )
     made = (tmp_path / "dir/new").stat()
     assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (1234, 567, 0o600)
     assert (tmp_path / "dir/link").readlink() == Path("new")
@@ -144,23 +156,38 @@ async def test_disk_images_of_the_user(pods: Pods, tmp_path: Path) -> None:
     subprocess.run(["mkfs.ext4", "-q", "-d", tmp_path / "content", raw, "20M"], check=True)
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, qcow2], check=True)
     await pods.run(
-        containers=[{"name": "a", "command": SLEEP, "volumes": [{"path": "/raw", "volume": "r"}, {"path": "/cow", "volume": "q"}]}],
-        volumes=[{"name": "r", "source": str(raw), "format": "raw"}, {"name": "q", "source": str(qcow2), "format": "qcow2", "cache": "none"}],
-    )  # fmt: skip
+        containers=[
+            {
+                "name": "a",
+                "command": SLEEP,
+                "volumes": [{"path": "/raw", "volume": "r"}, {"path": "/cow", "volume": "q"}],
+            }
+        ],
+        volumes=[
+            {"name": "r", "source": str(raw), "format": "raw"},
+            {"name": "q", "source": str(qcow2), "format": "qcow2", "cache": "none"},
+        ],
+    )
     assert await pods.exec("a", "cat /raw/hello /cow/hello; echo more > /cow/more") == "from the hostfrom the host"
 
 
 async def test_bad_sources(pods: Pods, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="volume v: the source /none/such does not exist"):
-        await pods.create(**two({"name": "v", "source": "/none/such", "format": "vfs"}, {"volume": "v", "path": "/data"}))
+        await pods.create(
+            **two({"name": "v", "source": "/none/such", "format": "vfs"}, {"volume": "v", "path": "/data"})
+        )
     garbage = tmp_path / "garbage"
     garbage.write_bytes(os.urandom(1 << 20))
-    id_ = await pods.create(**two({"name": "v", "source": str(garbage), "format": "raw"}, {"volume": "v", "path": "/data"}))
+    id_ = await pods.create(
+        **two({"name": "v", "source": str(garbage), "format": "raw"}, {"volume": "v", "path": "/data"})
+    )
     with pytest.raises(HyperError, match="container [ab]: volume v: mounting it as ext4 or xfs failed"):
         await pods.engine.pods.start(id_)
     await pods.engine.pods.remove(id_, force=True)
     with pytest.raises(InvalidArgument, match="write it as SERVER:/PATH"):
-        await pods.create(**{**two({"name": "v", "source": "nowhere", "format": "nas"}, {"volume": "v", "path": "/d"}), "id": "x"})
+        await pods.create(
+            **{**two({"name": "v", "source": "nowhere", "format": "nas"}, {"volume": "v", "path": "/d"}), "id": "x"}
+        )
 
 
 async def test_a_directory_cannot_join_a_running_pod(pods: Pods, tmp_path: Path) -> None:
@@ -171,7 +198,9 @@ async def test_a_directory_cannot_join_a_running_pod(pods: Pods, tmp_path: Path)
         await pods.engine.containers.start("late")
     await pods.engine.containers.remove("late")
     mounts = [Mount(target="/d", source="fresh")]
-    await pods.engine.containers.create(ContainerSpec(image="busybox", name="late", pod=id_, mounts=mounts, command=SLEEP))
+    await pods.engine.containers.create(
+        ContainerSpec(image="busybox", name="late", pod=id_, mounts=mounts, command=SLEEP)
+    )
     await pods.engine.containers.start("late")
     assert await pods.exec("late", "echo x > /d/x; cat /d/x") == "x"
     await pods.engine.containers.remove("late", force=True)
@@ -234,20 +263,33 @@ async def test_read_only_roots(pods: Pods) -> None:
 
 
 async def test_diff_and_export(pods: Pods, tmp_path: Path) -> None:
-    await pods.run(containers=[{"name": "a", "command": SLEEP, "volumes": [{"volume": "v", "path": "/v"}]}], volumes=[{"name": "v"}])
-    await pods.exec("a", "echo x > /new; rm /etc/passwd; mkdir /d; echo y > /d/y; echo z >> /etc/group; echo secret > /v/f")
+    await pods.run(
+        containers=[{"name": "a", "command": SLEEP, "volumes": [{"volume": "v", "path": "/v"}]}],
+        volumes=[{"name": "v"}],
+    )
+    await pods.exec(
+        "a", "echo x > /new; rm /etc/passwd; mkdir /d; echo y > /d/y; echo z >> /etc/group; echo secret > /v/f"
+    )
     changes = {c.path: c.kind for c in await pods.engine.archives.changes("a")}
     assert changes["/new"] == changes["/d"] == changes["/d/y"] == "A"
     assert changes["/etc/passwd"] == "D" and changes["/etc/group"] == changes["/etc"] == "C"
     assert "/v/f" not in changes
     tar = b"".join([chunk async for chunk in pods.engine.archives.export("a")])
     names = subprocess.run(["tar", "t"], input=tar, capture_output=True, check=True).stdout.decode().split()
-    assert "./new" in names and "./d/y" in names and "./v/f" not in names and not any(n.startswith("./proc/1") for n in names)
+    assert (
+        "./new" in names
+        and "./d/y" in names
+        and "./v/f" not in names
+        and not any(n.startswith("./proc/1") for n in names)
+    )
 
 
 async def test_a_volume_on_the_command_line(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("shared")
-    mounts = [Mount(target="/d", type="bind", source=str(tmp_path), read_only=True), Mount(target="/t", type="tmpfs", size=1 << 20)]
+    mounts = [
+        Mount(target="/d", type="bind", source=str(tmp_path), read_only=True),
+        Mount(target="/t", type="tmpfs", size=1 << 20),
+    ]
     result = await lab.sh("cat /d/f; touch /d/x || echo refused; echo ok > /t/x", mounts=mounts)
     assert result.out == "sharedrefused\n"
     first = await lab.sh("echo kept > /n/x", mounts=[Mount(target="/n", source="named")])

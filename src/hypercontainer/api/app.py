@@ -13,7 +13,15 @@ from .openapi import document
 from .router import bind, errors_to_json
 
 _BODY_MAX = 16 << 20  # bytes of a JSON body; archives are streamed and have no limit
-ROUTES = [*system.ROUTES, *containers.ROUTES, *pods.ROUTES, *volumes.ROUTES, *networks.ROUTES, *images.ROUTES, *factory.ROUTES]
+ROUTES = [
+    *system.ROUTES,
+    *containers.ROUTES,
+    *pods.ROUTES,
+    *volumes.ROUTES,
+    *networks.ROUTES,
+    *images.ROUTES,
+    *factory.ROUTES,
+]
 
 
 def build(engine: Engine) -> web.Application:

@@ -56,7 +56,9 @@ async def _create(c: Context, found: list[Span]) -> web.StreamResponse:
             return error_response(error, headers)
         if c.engine.registry.exists(container.id):
             container = c.engine.registry.container(container.id)
-    return web.Response(body=msgspec.json.encode(container), status=201, headers=headers, content_type="application/json")
+    return web.Response(
+        body=msgspec.json.encode(container), status=201, headers=headers, content_type="application/json"
+    )
 
 
 async def list_(c: Context) -> list[Container]:
@@ -137,9 +139,14 @@ def _window(c: Context) -> tuple[int, int]:
 
 
 async def _converse(
-    c: Context, hub: Hub, *, begin: Callable[[], Awaitable[Any]], finish: Callable[[], Awaitable[Ended]], close_stdin: bool,
+    c: Context,
+    hub: Hub,
+    *,
+    begin: Callable[[], Awaitable[Any]],
+    finish: Callable[[], Awaitable[Ended]],
+    close_stdin: bool,
     headers: dict[str, str] | None = None,
-) -> web.StreamResponse:  # fmt: skip
+) -> web.StreamResponse:
     """Upgrade, start what is to be started, copy both ways, tell the exit code."""
     stream = UpgradedStream(c.request, headers or {})
     reader = hub.attach()
@@ -177,11 +184,18 @@ async def attach(c: Context) -> web.StreamResponse:
 
 
 async def _attach(
-    c: Context, container: Container, *, starts: bool, headers: dict[str, str] | None = None, trace: list[Span] | None = None
+    c: Context,
+    container: Container,
+    *,
+    starts: bool,
+    headers: dict[str, str] | None = None,
+    trace: list[Span] | None = None,
 ) -> web.StreamResponse:
     life = c.engine.containers.life(container)
     if not starts and container.state.status not in _ALIVE:
-        raise InvalidState(f"container {container.name} is not running", hint=f"start it with `hyperctl start -a {container.name}`")
+        raise InvalidState(
+            f"container {container.name} is not running", hint=f"start it with `hyperctl start -a {container.name}`"
+        )
 
     async def begin() -> None:
         if starts:
@@ -282,8 +296,28 @@ _ID = "/containers/{id}"
 _WINDOW_QUERY = {"rows": "height of the terminal", "columns": "width of the terminal"}
 _FRAMES = "application/vnd.hyper.frames"
 ROUTES = [
-    Route("POST", "/containers", create, "Create a container; its image must be in the store", {"start": "start it too, and attach if the connection is upgraded", "trace": "tell where the time went", **_WINDOW_QUERY}, body=ContainerSpec, result=Container, status=201),
-    Route("GET", "/containers", list_, "List containers, newest first", {"all": "also those that do not run"}, result=list[Container]),
+    Route(
+        "POST",
+        "/containers",
+        create,
+        "Create a container; its image must be in the store",
+        {
+            "start": "start it too, and attach if the connection is upgraded",
+            "trace": "tell where the time went",
+            **_WINDOW_QUERY,
+        },
+        body=ContainerSpec,
+        result=Container,
+        status=201,
+    ),
+    Route(
+        "GET",
+        "/containers",
+        list_,
+        "List containers, newest first",
+        {"all": "also those that do not run"},
+        result=list[Container],
+    ),
     Route("GET", _ID, inspect, "Inspect a container", result=Container),
     Route("DELETE", _ID, remove, "Remove a container", {"force": "kill it first if it runs"}, result=Container),
     Route("POST", f"{_ID}/start", start, "Start a container", result=Started),
@@ -294,18 +328,68 @@ ROUTES = [
     Route("POST", f"{_ID}/unpause", unpause, "Thaw all processes"),
     Route("POST", f"{_ID}/rename", rename, "Rename a container", {"name": "the new name"}, result=Container),
     Route("POST", f"{_ID}/wait", wait, "Wait until the container has stopped", result=ExitCode),
-    Route("POST", f"{_ID}/attach", attach, "Attach to the main process", {"start": "start it too", "noOutput": "send no output", "trace": "tell where the time went", **_WINDOW_QUERY}, stream=_FRAMES),
+    Route(
+        "POST",
+        f"{_ID}/attach",
+        attach,
+        "Attach to the main process",
+        {"start": "start it too", "noOutput": "send no output", "trace": "tell where the time went", **_WINDOW_QUERY},
+        stream=_FRAMES,
+    ),
     Route("POST", f"{_ID}/resize", resize, "Resize the terminal", body=WindowSize),
-    Route("GET", f"{_ID}/logs", logs, "The log, a record per line", {"tail": "the last so many lines", "since": "RFC 3339", "until": "RFC 3339", "follow": "go on with what is added"}, stream="application/x-ndjson"),
+    Route(
+        "GET",
+        f"{_ID}/logs",
+        logs,
+        "The log, a record per line",
+        {
+            "tail": "the last so many lines",
+            "since": "RFC 3339",
+            "until": "RFC 3339",
+            "follow": "go on with what is added",
+        },
+        stream="application/x-ndjson",
+    ),
     Route("GET", f"{_ID}/top", top, "Processes", result=list[ProcessInfo]),
     Route("GET", f"{_ID}/stats", stats, "Use of resources, now", result=ContainerStats),
-    Route("POST", f"{_ID}/exec", exec_create, "Create a further process", {"start": "start it too, and attach: the connection is upgraded", **_WINDOW_QUERY}, body=ExecSpec, result=ExecInfo, status=201),
-    Route("POST", "/execs/{id}/start", exec_start, "Start it, and attach unless detached", _WINDOW_QUERY, stream=_FRAMES),
+    Route(
+        "POST",
+        f"{_ID}/exec",
+        exec_create,
+        "Create a further process",
+        {"start": "start it too, and attach: the connection is upgraded", **_WINDOW_QUERY},
+        body=ExecSpec,
+        result=ExecInfo,
+        status=201,
+    ),
+    Route(
+        "POST", "/execs/{id}/start", exec_start, "Start it, and attach unless detached", _WINDOW_QUERY, stream=_FRAMES
+    ),
     Route("GET", "/execs/{id}", exec_inspect, "Inspect a further process", result=ExecInfo),
     Route("POST", "/execs/{id}/kill", exec_signal, "Send it a signal", {"signal": "name or number, TERM if none"}),
     Route("GET", f"{_ID}/changes", changes, "What differs from the image", result=list[Change]),
     Route("GET", f"{_ID}/export", export, "The whole root file system as a tar stream", stream="application/x-tar"),
-    Route("GET", f"{_ID}/archive/stat", archive_stat, "A path of the container", {"path": "absolute path"}, result=PathStat),
-    Route("GET", f"{_ID}/archive", archive_read, "A path of the container as a tar stream", {"path": "absolute path", "follow": "follow a symbolic link"}, stream="application/x-tar"),
-    Route("PUT", f"{_ID}/archive", archive_write, "Unpack a tar stream below a directory of the container", {"path": "absolute path"}),
-]  # fmt: skip
+    Route(
+        "GET",
+        f"{_ID}/archive/stat",
+        archive_stat,
+        "A path of the container",
+        {"path": "absolute path"},
+        result=PathStat,
+    ),
+    Route(
+        "GET",
+        f"{_ID}/archive",
+        archive_read,
+        "A path of the container as a tar stream",
+        {"path": "absolute path", "follow": "follow a symbolic link"},
+        stream="application/x-tar",
+    ),
+    Route(
+        "PUT",
+        f"{_ID}/archive",
+        archive_write,
+        "Unpack a tar stream below a directory of the container",
+        {"path": "absolute path"},
+    ),
+]

@@ -21,6 +21,15 @@ async def drain(c: Context) -> Drained:
 
 ROUTES = [
     Route("GET", "/factory", status, "Templates, and machines that wait", result=FactoryStatus),
-    Route("POST", "/factory/warm", warm, "Make a template, and let machines wait", body=WarmRequest, result=FactoryStatus),
-    Route("POST", "/factory/drain", drain, "End the machines that wait", {"templates": "forget the templates too"}, result=Drained),
+    Route(
+        "POST", "/factory/warm", warm, "Make a template, and let machines wait", body=WarmRequest, result=FactoryStatus
+    ),
+    Route(
+        "POST",
+        "/factory/drain",
+        drain,
+        "End the machines that wait",
+        {"templates": "forget the templates too"},
+        result=Drained,
+    ),
 ]

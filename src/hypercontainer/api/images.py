@@ -22,7 +22,9 @@ class Tagged(Model, frozen=True, kw_only=True):
 
 
 async def pull(c: Context) -> web.StreamResponse:
-    progress, image = c.engine.pull(c.text("name"), platform=c.text("platform"), auth=c.request.headers.get("X-Registry-Auth", ""))
+    progress, image = c.engine.pull(
+        c.text("name"), platform=c.text("platform"), auth=c.request.headers.get("X-Registry-Auth", "")
+    )
     task = asyncio.ensure_future(image)
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(c.request)
@@ -72,10 +74,39 @@ async def prune(c: Context) -> RemovedImage:
 
 
 ROUTES = [
-    Route("POST", "/images/pull", pull, "Pull an image; the answer tells its progress line by line", {"name": "reference, or transport:location", "platform": "os/architecture[/variant]"}, stream="application/x-ndjson"),
+    Route(
+        "POST",
+        "/images/pull",
+        pull,
+        "Pull an image; the answer tells its progress line by line",
+        {"name": "reference, or transport:location", "platform": "os/architecture[/variant]"},
+        stream="application/x-ndjson",
+    ),
     Route("GET", "/images", list_, "List images, newest first", result=list[Image]),
     Route("GET", "/images/inspect", inspect, "Inspect an image", {"name": "name or id"}, result=Image),
-    Route("POST", "/images/tag", tag, "Give an image a further name", {"name": "name or id", "new": "the further name"}, result=Tagged, status=201),
-    Route("DELETE", "/images", remove, "Remove a name, and with the last one the image", {"name": "name or id", "force": "remove all names"}, result=RemovedImage),
-    Route("POST", "/images/prune", prune, "Remove images without a name", {"all": "also those that no container uses"}, result=RemovedImage),
-]  # fmt: skip
+    Route(
+        "POST",
+        "/images/tag",
+        tag,
+        "Give an image a further name",
+        {"name": "name or id", "new": "the further name"},
+        result=Tagged,
+        status=201,
+    ),
+    Route(
+        "DELETE",
+        "/images",
+        remove,
+        "Remove a name, and with the last one the image",
+        {"name": "name or id", "force": "remove all names"},
+        result=RemovedImage,
+    ),
+    Route(
+        "POST",
+        "/images/prune",
+        prune,
+        "Remove images without a name",
+        {"all": "also those that no container uses"},
+        result=RemovedImage,
+    ),
+]

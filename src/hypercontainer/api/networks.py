@@ -46,5 +46,7 @@ ROUTES = [
     Route("GET", "/networks/{id}", inspect, "Inspect a network", result=NetworkInfo),
     Route("DELETE", "/networks/{id}", remove, "Remove a network", result=Network),
     Route("POST", "/pods/{id}/networks", connect, "Bring a pod into a network", body=NetworkRequest, result=Pod),
-    Route("DELETE", "/pods/{id}/networks", disconnect, "Take a pod out of a network", {"network": "which one"}, result=Pod),
+    Route(
+        "DELETE", "/pods/{id}/networks", disconnect, "Take a pod out of a network", {"network": "which one"}, result=Pod
+    ),
 ]

@@ -26,7 +26,11 @@ def document(routes: list[Route]) -> dict[str, Any]:
         operation[route.method.lower()] = _operation(route, schema_of)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "HyperContainer", "version": __version__, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
+        "info": {
+            "title": "HyperContainer",
+            "version": __version__,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
         "paths": paths,
         "components": {"schemas": components},
     }
@@ -34,9 +38,12 @@ def document(routes: list[Route]) -> dict[str, Any]:
 
 def _operation(route: Route, schema_of: dict[int, dict[str, Any]]) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
-        {"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in _PARAMETER.findall(route.path)
+        {"name": n, "in": "path", "required": True, "schema": {"type": "string"}}
+        for n in _PARAMETER.findall(route.path)
     ]
-    parameters += [{"name": n, "in": "query", "description": d, "schema": {"type": "string"}} for n, d in route.query.items()]
+    parameters += [
+        {"name": n, "in": "query", "description": d, "schema": {"type": "string"}} for n, d in route.query.items()
+    ]
     success: dict[str, Any] = {"description": "done"}
     status = str(route.status)
     if route.stream == "application/vnd.hyper.frames":
@@ -47,7 +54,10 @@ def _operation(route: Route, schema_of: dict[int, dict[str, Any]]) -> dict[str, 
         success["content"] = {"application/json": {"schema": schema_of[id(route.result)]}}
     else:
         status = "204"
-    error = {"description": "what failed, and what to do", "content": {"application/json": {"schema": schema_of[id(ErrorBody)]}}}
+    error = {
+        "description": "what failed, and what to do",
+        "content": {"application/json": {"schema": schema_of[id(ErrorBody)]}},
+    }
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": f"{route.method.lower()}{re.sub(r'[^a-zA-Z]+', '_', route.path)}",
@@ -55,5 +65,8 @@ def _operation(route: Route, schema_of: dict[int, dict[str, Any]]) -> dict[str, 
         "responses": {status: success, "default": error},
     }
     if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema_of[id(route.body)]}}}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema_of[id(route.body)]}},
+        }
     return operation

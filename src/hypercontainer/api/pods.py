@@ -109,7 +109,15 @@ async def schema(c: Context) -> dict[str, Any]:
 
 _ID = "/pods/{id}"
 ROUTES = [
-    Route("POST", "/pods", create, "Create a pod from a podfile; its images must be in the store", body=Podfile, result=PodDetails, status=201),
+    Route(
+        "POST",
+        "/pods",
+        create,
+        "Create a pod from a podfile; its images must be in the store",
+        body=Podfile,
+        result=PodDetails,
+        status=201,
+    ),
     Route("GET", "/pods", list_, "List pods, newest first", result=list[PodInfo]),
     Route("GET", _ID, inspect, "Inspect a pod", result=PodDetails),
     Route("DELETE", _ID, remove, "Remove a pod with its containers", {"force": "stop it first if it runs"}, result=Pod),
@@ -119,15 +127,37 @@ ROUTES = [
     Route("POST", f"{_ID}/kill", kill, "Signal all running containers", {"signal": "name or number, KILL if none"}),
     Route("POST", f"{_ID}/pause", pause, "Stop the whole machine"),
     Route("POST", f"{_ID}/unpause", unpause, "Let the machine go on"),
-    Route("POST", f"{_ID}/labels", labels, "Add labels", {"override": "change those that exist"}, body=dict[str, str], result=dict[str, str]),
+    Route(
+        "POST",
+        f"{_ID}/labels",
+        labels,
+        "Add labels",
+        {"override": "change those that exist"},
+        body=dict[str, str],
+        result=dict[str, str],
+    ),
     Route("GET", f"{_ID}/top", top, "Processes of all containers", result=list[ProcessInfo]),
     Route("GET", f"{_ID}/stats", stats, "Use of resources by each container, now", result=list[ContainerStats]),
     Route("GET", f"{_ID}/ports", ports, "Published ports", result=list[PortMapping]),
     Route("POST", f"{_ID}/ports", ports_add, "Publish further ports", body=list[PortMapping], result=list[PortMapping]),
-    Route("DELETE", f"{_ID}/ports", ports_delete, "Publish ports no more", body=list[PortMapping], result=list[PortMapping]),
+    Route(
+        "DELETE",
+        f"{_ID}/ports",
+        ports_delete,
+        "Publish ports no more",
+        body=list[PortMapping],
+        result=list[PortMapping],
+    ),
     Route("GET", f"{_ID}/services", services, "Services", result=list[Service]),
     Route("POST", f"{_ID}/services", services_add, "Add services", body=list[Service], result=list[Service]),
     Route("PUT", f"{_ID}/services", services_replace, "Replace all services", body=list[Service], result=list[Service]),
-    Route("DELETE", f"{_ID}/services", services_remove, "Remove a service", {"address": "its IP", "port": "its port", "protocol": "tcp or udp"}, result=list[Service]),
+    Route(
+        "DELETE",
+        f"{_ID}/services",
+        services_remove,
+        "Remove a service",
+        {"address": "its IP", "port": "its port", "protocol": "tcp or udp"},
+        result=list[Service],
+    ),
     Route("GET", "/podfile/schema", schema, "The podfile as JSON Schema", result=dict[str, Any]),
-]  # fmt: skip
+]

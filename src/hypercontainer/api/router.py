@@ -55,7 +55,9 @@ def error_body(error: Exception) -> ErrorBody:
 def error_response(error: errors.HyperError, headers: dict[str, str] | None = None) -> web.Response:
     """The answer that tells of an error."""
     status = next((s for kind, s in STATUS.items() if isinstance(error, kind)), 500)
-    return web.Response(body=msgspec.json.encode(error_body(error)), status=status, headers=headers, content_type="application/json")
+    return web.Response(
+        body=msgspec.json.encode(error_body(error)), status=status, headers=headers, content_type="application/json"
+    )
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,10 @@ async def errors_to_json(request: web.Request, handler: Any) -> web.StreamRespon
     except errors.HyperError as error:
         return error_response(error)
     except web.HTTPException as error:
-        body = ErrorBody(code="not_found" if error.status == 404 else "http", message=f"{request.method} {request.path}: {error.reason}")
+        body = ErrorBody(
+            code="not_found" if error.status == 404 else "http",
+            message=f"{request.method} {request.path}: {error.reason}",
+        )
         return web.Response(body=msgspec.json.encode(body), status=error.status, content_type="application/json")
     except Exception as error:
         log.exception("%s %s failed", request.method, request.path)

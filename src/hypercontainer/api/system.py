@@ -49,5 +49,12 @@ ROUTES = [
     Route("GET", "/version", version, "Versions of all parts", result=Version),
     Route("GET", "/info", info, "The daemon and its host", result=Info),
     Route("GET", "/doctor", doctor, "What this host has of what is needed", result=list[Check]),
-    Route("GET", "/events", events, "What happens, as it happens", {"since": "RFC 3339: begin with the past", "past": "end with the past"}, stream="application/x-ndjson"),
-]  # fmt: skip
+    Route(
+        "GET",
+        "/events",
+        events,
+        "What happens, as it happens",
+        {"since": "RFC 3339: begin with the past", "past": "end with the past"},
+        stream="application/x-ndjson",
+    ),
+]

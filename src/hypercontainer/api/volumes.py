@@ -31,7 +31,14 @@ async def prune(c: Context) -> Pruned:
 ROUTES = [
     Route("POST", "/volumes", create, "Create a named volume", body=VolumeSpec, result=Volume, status=201),
     Route("GET", "/volumes", list_, "List volumes", result=list[VolumeInfo]),
-    Route("POST", "/volumes/prune", prune, "Remove volumes that no pod has", {"all": "those with a name, too"}, result=Pruned),
+    Route(
+        "POST",
+        "/volumes/prune",
+        prune,
+        "Remove volumes that no pod has",
+        {"all": "those with a name, too"},
+        result=Pruned,
+    ),
     Route("GET", "/volumes/{id}", inspect, "Inspect a volume", result=VolumeInfo),
     Route("DELETE", "/volumes/{id}", remove, "Remove a volume", {"force": "it need not exist"}),
 ]

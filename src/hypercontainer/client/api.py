@@ -29,7 +29,11 @@ class Client:
         headers: dict[str, str] | None = None,
     ) -> Response:  # fmt: skip
         """Send a request; errors are raised, the body is the caller's to read."""
-        given = {k: (str(int(v)) if isinstance(v, bool) else str(v)) for k, v in (query or {}).items() if v not in (None, "", False)}
+        given = {
+            k: (str(int(v)) if isinstance(v, bool) else str(v))
+            for k, v in (query or {}).items()
+            if v not in (None, "", False)
+        }
         response = self._connect(self.path).request(method, target(route, given), headers or {}, body)
         if response.status >= 400:
             raise_error(response.read(), response.status)
@@ -44,7 +48,9 @@ class Client:
         """A call whose answer does not matter."""
         self.open(method, route, query, body=b"" if body is None else msgspec.json.encode(body)).read()
 
-    def lines(self, method: str, route: str, query: Query | None = None, headers: dict[str, str] | None = None) -> Iterator[Any]:
+    def lines(
+        self, method: str, route: str, query: Query | None = None, headers: dict[str, str] | None = None
+    ) -> Iterator[Any]:
         """An answer of one JSON document per line."""
         for line in self.open(method, route, query, headers=headers).lines():
             if line:

@@ -37,11 +37,20 @@ def _start() -> None:
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     begin = log.stat().st_size if log.exists() else 0
     ours, theirs = os.pipe()
-    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab") as output, os.fdopen(ours, "rb") as ready:
+    with (
+        open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab") as output,
+        os.fdopen(ours, "rb") as ready,
+    ):
         os.fchmod(output.fileno(), 0o600)  # one of an earlier version may be open to all
         command = [sys.executable, "-m", "hypercontainer.hyperd", "--ready-fd", str(theirs)]
         subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[theirs], start_new_session=True, cwd="/"
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[theirs],
+            start_new_session=True,
+            cwd="/",
         )
         os.close(theirs)
         if ready.read() != b"ready":

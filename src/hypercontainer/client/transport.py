@@ -79,7 +79,9 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.sock.close()
 
-    def request(self, method: str, target: str, headers: dict[str, str], body: bytes | Iterable[bytes] = b"") -> Response:
+    def request(
+        self, method: str, target: str, headers: dict[str, str], body: bytes | Iterable[bytes] = b""
+    ) -> Response:
         """Send a request, and read the answer's head."""
         self.send(method, target, headers, body)
         return self.response()
@@ -91,7 +93,9 @@ class Connection:
             send["Content-Length"] = str(len(body))
         else:
             send["Transfer-Encoding"] = "chunked"
-        head = "".join([f"{method} {target} HTTP/1.1\r\n", *(f"{k}: {v}\r\n" for k, v in send.items()), "\r\n"]).encode("ascii")
+        head = "".join([f"{method} {target} HTTP/1.1\r\n", *(f"{k}: {v}\r\n" for k, v in send.items()), "\r\n"]).encode(
+            "ascii"
+        )
         try:
             if isinstance(body, bytes):
                 self.sock.sendall(head + body)

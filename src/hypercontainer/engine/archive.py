@@ -89,7 +89,9 @@ class Archives:
         self, container: Container | None, session: GuestSession, builtin: Builtin, *args: str, stdin: bool
     ) -> AsyncIterator[_Job]:  # fmt: skip
         """In a container; without one it runs beside hyperstart."""
-        process = GuestProcess(args=args, container=container.id[:12] if container else "", builtin=builtin, stdin=stdin)
+        process = GuestProcess(
+            args=args, container=container.id[:12] if container else "", builtin=builtin, stdin=stdin
+        )
         async with running(session, process) as (handle, reader):
             yield _Job(handle, reader)
 
@@ -112,7 +114,10 @@ class Archives:
     async def read(self, key: str, path: str, *, follow: bool) -> AsyncGenerator[bytes, None]:
         """The tar stream of a path; its first entry is the path itself."""
         args = (_absolute(path), "follow") if follow else (_absolute(path),)
-        async with self._session(key) as (container, session), self._run(container, session, Builtin.TAR_CREATE, *args, stdin=False) as job:
+        async with (
+            self._session(key) as (container, session),
+            self._run(container, session, Builtin.TAR_CREATE, *args, stdin=False) as job,
+        ):
             async for data in job.output():
                 yield data
             await job.check(path)
@@ -153,7 +158,9 @@ class Archives:
             async for data in job.output():
                 found += data
                 if len(found) > _CHANGES_MAX:
-                    raise GuestError(f"container {container.name} has changed too much to be listed: use `hyperctl export`")
+                    raise GuestError(
+                        f"container {container.name} has changed too much to be listed: use `hyperctl export`"
+                    )
             await job.check("/")
         return await tasks.in_thread(lambda: _listed(bytes(found), container))
 

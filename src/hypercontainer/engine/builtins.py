@@ -67,8 +67,13 @@ async def _guard(session: GuestSession, handle: GuestProcessHandle, hub: Hub) ->
 
 
 async def run_process(
-    session: GuestSession, process: GuestProcess, *, stdin: bytes = b"", timeout: float = _TIMEOUT, keep: int = _OUTPUT_MAX
-) -> Done:  # fmt: skip
+    session: GuestSession,
+    process: GuestProcess,
+    *,
+    stdin: bytes = b"",
+    timeout: float = _TIMEOUT,
+    keep: int = _OUTPUT_MAX,
+) -> Done:
     """Run a short process of the guest; of each output the first `keep` bytes are kept.
 
     :raise TimeoutError: when it does not end; it is killed.
@@ -90,7 +95,9 @@ async def run_builtin(session: GuestSession, builtin: Builtin, *args: str, stdin
     :raise GuestError: when it fails; the message begins with `what`.
     """
     try:
-        done = await run_process(session, GuestProcess(args=args or ("-",), builtin=builtin, stdin=bool(stdin)), stdin=stdin)
+        done = await run_process(
+            session, GuestProcess(args=args or ("-",), builtin=builtin, stdin=bool(stdin)), stdin=stdin
+        )
     except TimeoutError:
         raise GuestError(f"{what or builtin.name}: no answer within {_TIMEOUT:g} s") from None
     if done.status:

@@ -64,8 +64,14 @@ class Containers:
         self._log_limits = (log_size, log_files)
         self._lives: dict[str, Life] = {}
         self.runs = Runs(
-            registry=registry, machines=machines, provisioner=provisioner, events=events, life=self.life, erase=self._erase, withdraw=self._withdraw,
-        )  # fmt: skip
+            registry=registry,
+            machines=machines,
+            provisioner=provisioner,
+            events=events,
+            life=self.life,
+            erase=self._erase,
+            withdraw=self._withdraw,
+        )
 
     def life(self, container: Container) -> Life:
         """The container's life, begun at the first need."""
@@ -79,17 +85,23 @@ class Containers:
         if options.driver == "none":
             return KeepNothing(self._paths.container(container.id) / "offsets")
         size, files = self._log_limits
-        return LogWriter(Path(container.log_path), max_size=options.max_size or size, max_files=options.max_files or files)
+        return LogWriter(
+            Path(container.log_path), max_size=options.max_size or size, max_files=options.max_files or files
+        )
 
     def runtime(self, container: Container) -> Runtime:
         """:raise InvalidState: when the container does not run."""
         self._check_awake(container)
         runtime = self.life(container).runtime
         if runtime is None and self._machines.is_late(container.pod):
-            raise Unavailable(f"the virtual machine of container {container.name} has not answered since hyperd was started",
-                              hint="wait, or end it with `hyperctl kill -s KILL` or `rm -f`")  # fmt: skip
+            raise Unavailable(
+                f"the virtual machine of container {container.name} has not answered since hyperd was started",
+                hint="wait, or end it with `hyperctl kill -s KILL` or `rm -f`",
+            )
         if runtime is None or container.state.status not in (ContainerStatus.RUNNING, ContainerStatus.PAUSED):
-            raise InvalidState(f"container {container.name} is not running", hint=f"start it with `hyperctl start {container.name}`")
+            raise InvalidState(
+                f"container {container.name} is not running", hint=f"start it with `hyperctl start {container.name}`"
+            )
         return runtime
 
     def _check_awake(self, container: Container) -> None:
@@ -122,7 +134,9 @@ class Containers:
     async def _join(self, spec: ContainerSpec, image: StoredImage, starting: bool) -> Container:
         pod = self._registry.pod(spec.pod)
         if pod.implicit:
-            raise InvalidState(f"{pod.name} is a container of its own, no pod", hint="make one with `hyperctl pod create`")
+            raise InvalidState(
+                f"{pod.name} is a container of its own, no pod", hint="make one with `hyperctl pod create`"
+            )
         if spec.ports:
             raise InvalidArgument("ports are published by the pod, not by a container in it",
                                   hint=f"use `hyperctl ports add {pod.name}`")  # fmt: skip
@@ -135,18 +149,35 @@ class Containers:
     def _implicit_pod(self, spec: ContainerSpec, id_: str, name: str) -> Pod:
         vcpus, memory = resolve.machine_size([spec])
         pod_spec = PodSpec(
-            network=spec.network, networks=spec.networks, ports=spec.ports, shm_size=spec.shm_size or SHM_DEFAULT, allow=spec.allow,
-            ingress_rate=spec.ingress_rate, egress_rate=spec.egress_rate, dns=spec.dns, dns_search=spec.dns_search,
-            dns_options=spec.dns_options, hosts=spec.hosts,
-        )  # fmt: skip
+            network=spec.network,
+            networks=spec.networks,
+            ports=spec.ports,
+            shm_size=spec.shm_size or SHM_DEFAULT,
+            allow=spec.allow,
+            ingress_rate=spec.ingress_rate,
+            egress_rate=spec.egress_rate,
+            dns=spec.dns,
+            dns_search=spec.dns_search,
+            dns_options=spec.dns_options,
+            hosts=spec.hosts,
+        )
         pod_spec, attachments = self._networks.plan(id_, pod_spec, spec.aliases)
         hostname = spec.hostname or ids.short(id_)
         return Pod(
-            id=id_, name=name, created_at=ids.now(), hostname=hostname, vcpus=vcpus, memory=memory, implicit=True, spec=pod_spec,
+            id=id_,
+            name=name,
+            created_at=ids.now(),
+            hostname=hostname,
+            vcpus=vcpus,
+            memory=memory,
+            implicit=True,
+            spec=pod_spec,
             attachments=attachments,
-        )  # fmt: skip
+        )
 
-    async def add(self, pod: Pod, spec: ContainerSpec, image: StoredImage, id_: str, name: str, *, starting: bool = False) -> Container:
+    async def add(
+        self, pod: Pod, spec: ContainerSpec, image: StoredImage, id_: str, name: str, *, starting: bool = False
+    ) -> Container:
         """A container's files, and then its record, with the pod's if that is its own; nothing is left behind when it fails, or in a crash."""
         directory = self._paths.container(id_)
         before = pod if pod.implicit else self._registry.pod(pod.id)
@@ -155,12 +186,22 @@ class Containers:
             config = image.config.config
             volumes, mounts = await self._volumes.resolve(before, spec, config)
             container = Container(
-                id=id_, name=name, pod=pod.id, created_at=ids.now(), image=spec.image, image_id=image.id, hostname=pod.hostname,
+                id=id_,
+                name=name,
+                pod=pod.id,
+                created_at=ids.now(),
+                image=spec.image,
+                image_id=image.id,
+                hostname=pod.hostname,
                 state=ContainerState(starting=starting),
-                process=resolve.process_of(environment.resolved(spec, environment.addresses(pod, self._networks)), config, pod.hostname), spec=spec, mounts=mounts,
+                process=resolve.process_of(
+                    environment.resolved(spec, environment.addresses(pod, self._networks)), config, pod.hostname
+                ),
+                spec=spec,
+                mounts=mounts,
                 log_path=spec.log.path or str(self._paths.log(id_)),
                 health=None if spec.no_health else spec.health or health.of_image(config),
-            )  # fmt: skip
+            )
             with no_space_as_error(directory):
                 directory.mkdir(mode=0o700, parents=True)
             await self._make_scratch(spec, id_)
@@ -206,7 +247,10 @@ class Containers:
                 await self.runs.settled(life)
                 self._settle_unfollowed(container.id, life)
             async with life.lock:  # another start may have been before us
-                if self._registry.exists(container.id) and self._registry.container(container.id).state.status not in ALIVE:
+                if (
+                    self._registry.exists(container.id)
+                    and self._registry.container(container.id).state.status not in ALIVE
+                ):
                     await self._erase(self._registry.container(container.id))
         return container
 

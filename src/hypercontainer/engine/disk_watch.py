@@ -32,9 +32,15 @@ class DiskWatch:
     """Looks at the space, and wakes who slept for want of it."""
 
     def __init__(
-        self, root: Path, running: Running, events: Events, *, free: Callable[[Path], int] | None = None, interval: float = _INTERVAL,
+        self,
+        root: Path,
+        running: Running,
+        events: Events,
+        *,
+        free: Callable[[Path], int] | None = None,
+        interval: float = _INTERVAL,
         drain: Callable[[], Awaitable[object]] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`running` are the pods that have a machine; `free` tells bytes of a path's file system; `interval` is in seconds.
 
         `drain` ends machines that wait for a pod: on a full disk they stand still too, and take space.

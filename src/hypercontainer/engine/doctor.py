@@ -51,7 +51,10 @@ async def _accelerator(driver: Driver) -> Check:
 def _kernel(kernel: Kernel | None) -> Check:
     if kernel is None:
         return Check(
-            name="kernel", status="fail", found="none", hint="build it with `hyperctl kernel build`, or start hyperd with --kernel"
+            name="kernel",
+            status="fail",
+            found="none",
+            hint="build it with `hyperctl kernel build`, or start hyperd with --kernel",
         )
     if not kernel.version:
         return Check(
@@ -60,7 +63,9 @@ def _kernel(kernel: Kernel | None) -> Check:
             found=str(kernel.path),
             hint="a kernel of your own: it needs what hyperkernel/fragment.config lists",
         )
-    return Check(name="kernel", status="ok", found=f"hyperkernel {kernel.version} ({kernel.config_hash[:12]}) at {kernel.path}")
+    return Check(
+        name="kernel", status="ok", found=f"hyperkernel {kernel.version} ({kernel.config_hash[:12]}) at {kernel.path}"
+    )
 
 
 def _guest() -> Check:
@@ -68,12 +73,16 @@ def _guest() -> Check:
         path = hyperstart_path()
     except HyperError as error:
         return Check(name="hyperstart", status="fail", found=error.message, hint=error.hint or "")
-    return Check(name="hyperstart", status="ok", found=f"{hyperstart_version(path)}, {format_size(path.stat().st_size)}")
+    return Check(
+        name="hyperstart", status="ok", found=f"{hyperstart_version(path)}, {format_size(path.stat().st_size)}"
+    )
 
 
 def _channel() -> Check:
     vsock = Path("/dev/vhost-vsock").exists()
-    found = "virtio-serial" + ("; /dev/vhost-vsock is there too" if vsock else "; no /dev/vhost-vsock, and none is needed")
+    found = "virtio-serial" + (
+        "; /dev/vhost-vsock is there too" if vsock else "; no /dev/vhost-vsock, and none is needed"
+    )
     return Check(name="guest channel", status="ok", found=found)
 
 
@@ -81,14 +90,25 @@ def _network() -> Check:
     user = "passt" if find_passt() else "QEMU's slirp"
     found = f"user-mode network by {user}"
     if os.geteuid() != 0 and not find_passt():
-        return Check(name="network", status="warn", found=f"{found}, by which pods reach what listens on this host's loopback",
-                     hint="install passt, or use --network none for code that must not")  # fmt: skip
+        return Check(
+            name="network",
+            status="warn",
+            found=f"{found}, by which pods reach what listens on this host's loopback",
+            hint="install passt, or use --network none for code that must not",
+        )
     if os.geteuid() != 0:
         return Check(name="network", status="ok", found=found)
     if not shutil.which("nft"):
-        return Check(name="network", status="warn", found=f"{found}; no networks of this host", hint="install the package nftables")
+        return Check(
+            name="network",
+            status="warn",
+            found=f"{found}; no networks of this host",
+            hint="install the package nftables",
+        )
     if not os.access("/dev/net/tun", os.W_OK):
-        return Check(name="network", status="warn", found=f"{found}; no networks of this host", hint="load the kernel module tun")
+        return Check(
+            name="network", status="warn", found=f"{found}; no networks of this host", hint="load the kernel module tun"
+        )
     return Check(name="network", status="ok", found=f"bridges of this host; {found}")
 
 
@@ -103,5 +123,7 @@ def _space(root: Path) -> Check:
     free = shutil.disk_usage(root).free
     found = f"{format_size(free)} free at {root}"
     if free < _LOW_SPACE:
-        return Check(name="disk space", status="warn", found=found, hint="free some, for example by `hyperctl image-prune -a`")
+        return Check(
+            name="disk space", status="warn", found=found, hint="free some, for example by `hyperctl image-prune -a`"
+        )
     return Check(name="disk space", status="ok", found=found)

@@ -71,7 +71,9 @@ class Settings:
 class Engine:
     """Everything a front end needs."""
 
-    def __init__(self, settings: Settings, driver: Driver, kernel: Kernel | None, boot: Callable[[], BootFiles]) -> None:
+    def __init__(
+        self, settings: Settings, driver: Driver, kernel: Kernel | None, boot: Callable[[], BootFiles]
+    ) -> None:
         """`kernel` is None where there is none yet; `boot` raises then."""
         paths = settings.paths
         self.settings = settings
@@ -96,10 +98,18 @@ class Engine:
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
         self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
         self.containers = Containers(
-            paths=paths, registry=self.registry, images=self.images, provisioner=provisioner, machines=machines, networks=networks,
-            scratch=scratch, volumes=self.volumes, events=self.events,
-            log_size=settings.log_size, log_files=settings.log_files,
-        )  # fmt: skip
+            paths=paths,
+            registry=self.registry,
+            images=self.images,
+            provisioner=provisioner,
+            machines=machines,
+            networks=networks,
+            scratch=scratch,
+            volumes=self.volumes,
+            events=self.events,
+            log_size=settings.log_size,
+            log_files=settings.log_files,
+        )
         self.pods = Pods(
             paths=paths, registry=self.registry, images=self.images, containers=self.containers, machines=machines,
             networks=networks, volumes=self.volumes, secrets=secrets, events=self.events,
@@ -154,7 +164,9 @@ class Engine:
 
         return progress, told()
 
-    async def logs(self, key: str, *, tail: int | None, since: str, until: str, follow: bool) -> AsyncGenerator[list[LogRecord], None]:
+    async def logs(
+        self, key: str, *, tail: int | None, since: str, until: str, follow: bool
+    ) -> AsyncGenerator[list[LogRecord], None]:
         """A container's log; with `follow` also what is added until the container ends."""
         container = self.registry.container(key)
         life = self.containers.life(container)
@@ -206,7 +218,15 @@ class Engine:
         network = request.network or self.settings.network.default
         if network not in (*USER_MODES, "none"):
             self.networks.find("bridge" if network == "default" else network)
-        card = network if network == "none" else "tap" if network not in USER_MODES else "stream" if self.networks.uses_passt else "user"
+        card = (
+            network
+            if network == "none"
+            else "tap"
+            if network not in USER_MODES
+            else "stream"
+            if self.networks.uses_passt
+            else "user"
+        )
         return await self.factory.warm(Shape(vcpus, memory, card), request.count)
 
     def version(self) -> Version:
@@ -222,7 +242,10 @@ class Engine:
         )
 
     async def doctor(self) -> list[Check]:
-        return [*await doctor.examine(self.driver, self.kernel, self.settings.paths), *leftovers.checks(self.settings.paths, self.registry)]
+        return [
+            *await doctor.examine(self.driver, self.kernel, self.settings.paths),
+            *leftovers.checks(self.settings.paths, self.registry),
+        ]
 
     async def info(self) -> Info:
         accelerator, reason = await self.driver.accelerator()

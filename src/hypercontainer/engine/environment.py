@@ -42,13 +42,19 @@ def resolved(spec: ContainerSpec, known: dict[str, str]) -> ContainerSpec:
         name, _, value = entry.partition("=")
         if name in spec.env_fields:
             if spec.env_fields[name] not in known:
-                raise InvalidArgument(f"the variable {name} asks for the pod's {spec.env_fields[name]}, which its network does not tell before it runs",
-                                      hint="leave it out, or use another network")  # fmt: skip
+                raise InvalidArgument(
+                    f"the variable {name} asks for the pod's {spec.env_fields[name]}, which its network does not tell before it runs",
+                    hint="leave it out, or use another network",
+                )
             value = known[spec.env_fields[name]]
         env[name] = expand(value, env) if spec.expand else value
     if not spec.expand:
         return msgspec.structs.replace(spec, env=[f"{k}={v}" for k, v in env.items()])
-    words = {k: [expand(word, env) for word in v] for k, v in (("command", spec.command), ("entrypoint", spec.entrypoint)) if v is not None}
+    words = {
+        k: [expand(word, env) for word in v]
+        for k, v in (("command", spec.command), ("entrypoint", spec.entrypoint))
+        if v is not None
+    }
     return msgspec.structs.replace(spec, env=[f"{k}={v}" for k, v in env.items()], **words)
 
 
@@ -68,8 +74,13 @@ def user_of(spec: ContainerSpec, image_user: str) -> str:
     if spec.non_root:
         name = user.partition(":")[0]
         if name in ("", "root") or (name.isdecimal() and int(name) == 0):
-            raise InvalidArgument(f"container {spec.name or spec.image} must not run as root, and would", hint="give it a user (runAsUser)")
+            raise InvalidArgument(
+                f"container {spec.name or spec.image} must not run as root, and would",
+                hint="give it a user (runAsUser)",
+            )
         if not name.isdecimal():
-            raise InvalidArgument(f"container {spec.name or spec.image} must not run as root, and the image names its user {name!r} without a number",
-                                  hint="give it a user by its number (runAsUser)")  # fmt: skip
+            raise InvalidArgument(
+                f"container {spec.name or spec.image} must not run as root, and the image names its user {name!r} without a number",
+                hint="give it a user by its number (runAsUser)",
+            )
     return user

@@ -91,7 +91,9 @@ class Execs:
         exec_.session = runtime.session
         exec_.hub.begin()
         try:
-            handle = exec_.handle = await runtime.session.start(resolve.exec_process(exec_.container, exec_.spec, size), exec_.hub)
+            handle = exec_.handle = await runtime.session.start(
+                resolve.exec_process(exec_.container, exec_.spec, size), exec_.hub
+            )
         except BaseException as error:
             exec_.exit_code = error.exit_status if isinstance(error, StartFailed) else 126
             exec_.hub.finish()
@@ -116,7 +118,9 @@ class Execs:
         finally:
             exec_.hub.finish()
             exec_.ended.set()
-        self._events.publish("container", "exec_die", exec_.container.id, exec_id=exec_.id, exit_code=str(exec_.exit_code))
+        self._events.publish(
+            "container", "exec_die", exec_.container.id, exec_id=exec_.id, exit_code=str(exec_.exit_code)
+        )
 
     async def resize(self, id_: str, rows: int, columns: int) -> None:
         exec_ = self.get(id_)

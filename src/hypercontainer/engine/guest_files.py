@@ -20,10 +20,16 @@ from .secrets import Secrets
 FILES_MAX = 900 << 10  # bytes; a message to a guest has 1 MiB, for their names and all else too
 
 
-def files_of(pod: Pod, container: Container, secrets: Secrets, networks: Networks, names: list[str]) -> tuple[GuestFile, ...]:
+def files_of(
+    pod: Pod, container: Container, secrets: Secrets, networks: Networks, names: list[str]
+) -> tuple[GuestFile, ...]:
     """Files bound into the container: names of the network, and secrets, which stay in the guest's memory."""
     supplied = {m.mount.target for m in container.mounts} | {f.target for f in container.spec.files}
-    made = [GuestFile(path, content) for path, content in _network_files(pod, networks, names).items() if path not in supplied]
+    made = [
+        GuestFile(path, content)
+        for path, content in _network_files(pod, networks, names).items()
+        if path not in supplied
+    ]
     for s in container.spec.secrets:
         made.append(GuestFile(s.target, secrets.get(pod.id, s.secret), s.mode, s.uid, s.gid))
     check_size(container, sum(len(f.content) for f in made))
@@ -83,7 +89,8 @@ def _hosts(pod: Pod, networks: Networks) -> list[tuple[str, list[str]]]:
         ip = environment.addresses(pod, networks).get("hostIP", "") if host.ip == HOST_GATEWAY else host.ip
         if not ip:
             raise InvalidArgument(
-                f"{host.names[0]}:{HOST_GATEWAY}: the network of pod {pod.name} does not lead to this host", hint="use another network"
+                f"{host.names[0]}:{HOST_GATEWAY}: the network of pod {pod.name} does not lead to this host",
+                hint="use another network",
             )
         found.append((ip, host.names))
     return found

@@ -38,7 +38,9 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiof
     if volume.kind == "tmpfs":
         given = {"mode": "1777", **volume.options, **({"size": str(volume.size)} if volume.size else {})}
         options = ",".join(f"{k}={v}" for k, v in given.items())
-        await run_builtin(runtime.session, Builtin.MOUNT, name, "tmpfs", "tmpfs", str(MS_NOSUID | MS_NODEV), options, what=what)
+        await run_builtin(
+            runtime.session, Builtin.MOUNT, name, "tmpfs", "tmpfs", str(MS_NOSUID | MS_NODEV), options, what=what
+        )
     elif volume.kind == "nfs":
         source, options = await nfs_source(volume)
         if source.startswith(f"{usermode.GATEWAY}:") and pod.spec.network != USER_MODE_OPEN:
@@ -48,7 +50,16 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiof
     else:
         # What is deleted in a disk of ours leaves the host's, too; one of the user's may be laid out on purpose.
         options = "discard" if volume.named or volume.anonymous else ""
-        await run_builtin(runtime.session, Builtin.MOUNT, name, volume.fstype, f"disk:{runtime.name_of(name)}", flags, options, what=what)
+        await run_builtin(
+            runtime.session,
+            Builtin.MOUNT,
+            name,
+            volume.fstype,
+            f"disk:{runtime.name_of(name)}",
+            flags,
+            options,
+            what=what,
+        )
     return name
 
 
@@ -59,7 +70,9 @@ async def _mount_shared(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtio
         kind = "virtiofs" if virtiofs and find_virtiofsd() else "9p"
         options = "" if kind == "virtiofs" else _9P_OPTIONS
         try:
-            await run_builtin(runtime.session, Builtin.MOUNT, _SHARE, kind, TAG, "0", options, what=f"volume {volume.name}")
+            await run_builtin(
+                runtime.session, Builtin.MOUNT, _SHARE, kind, TAG, "0", options, what=f"volume {volume.name}"
+            )
         except GuestError as error:
             raise InvalidState(f"a directory of the host cannot be added to pod {pod.name} while it runs",
                                hint="stop the pod first, or use a named volume") from error  # fmt: skip
@@ -78,10 +91,17 @@ async def nfs_source(volume: PodVolume) -> tuple[str, str]:
             found = await asyncio.get_running_loop().getaddrinfo(server.strip("[]"), None, type=socket.SOCK_STREAM)
         address = found[0][4][0]
     except OSError as error:  # a timeout is one
-        raise Unavailable(f"volume {volume.name}: the NFS server {server!r} cannot be resolved", hint="check its name") from error
+        raise Unavailable(
+            f"volume {volume.name}: the NFS server {server!r} cannot be resolved", hint="check its name"
+        ) from error
     if ip_address(address).is_loopback:
         address = usermode.GATEWAY  # this host, as the pod sees it
-    options = {"vers": "4.2" if volume.fstype == "nfs4" else "3", "addr": str(address), "proto": "tcp", **volume.options}
+    options = {
+        "vers": "4.2" if volume.fstype == "nfs4" else "3",
+        "addr": str(address),
+        "proto": "tcp",
+        **volume.options,
+    }
     if volume.fstype == "nfs4":
         options.setdefault("clientaddr", usermode.ADDRESS.partition("/")[0])
     else:

@@ -98,7 +98,9 @@ class HealthMonitor:
                 continue
             failures = failures + 1 if result.exit_code else 0
             if failures >= check.retries:
-                self._events.publish("container", "liveness: failed", container.id, name=container.name, output=result.output)
+                self._events.publish(
+                    "container", "liveness: failed", container.id, name=container.name, output=result.output
+                )
                 await asyncio.shield(self._replace(container))
                 return
 
@@ -111,7 +113,9 @@ class HealthMonitor:
 
     def _paused(self, container: Container) -> bool:
         present = self._registry.container(container.id)
-        return present.state.status is ContainerStatus.PAUSED or self._registry.pod(present.pod).status is PodStatus.PAUSED
+        return (
+            present.state.status is ContainerStatus.PAUSED or self._registry.pod(present.pod).status is PodStatus.PAUSED
+        )
 
     def _health(self, container: Container) -> Health:
         return self._registry.container(container.id).state.health or Health()
@@ -126,7 +130,9 @@ class HealthMonitor:
             status = "unhealthy" if streak >= check.retries else status
         health = Health(status=status, failing_streak=streak, log=[*before.log, result][-_KEPT:])
         present = self._registry.container(container.id)
-        self._registry.put(msgspec.structs.replace(present, state=msgspec.structs.replace(present.state, health=health)))
+        self._registry.put(
+            msgspec.structs.replace(present, state=msgspec.structs.replace(present.state, health=health))
+        )
         if status != before.status:
             self._events.publish("container", f"health_status: {status}", container.id, name=container.name)
 
@@ -151,4 +157,6 @@ def _process(container: Container, check: HealthCheck) -> GuestProcess:
         return GuestProcess(args=(check.tcp.address, str(check.tcp.port), limit), builtin=Builtin.TCP)
     assert check.http is not None
     headers = tuple(f"{k}: {v}" for k, v in check.http.headers.items())
-    return GuestProcess(args=(check.http.address, str(check.http.port), limit, check.http.path, *headers), builtin=Builtin.HTTP)
+    return GuestProcess(
+        args=(check.http.address, str(check.http.port), limit, check.http.path, *headers), builtin=Builtin.HTTP
+    )

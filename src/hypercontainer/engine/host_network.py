@@ -135,8 +135,10 @@ class HostNetwork:
         if network.name in self._servers:
             return
         server = NameServer(
-            lambda name, client: self._lookup(network.name, name, client), lambda ip: self._reverse(network.name, ip), forward=not network.internal
-        )  # fmt: skip
+            lambda name, client: self._lookup(network.name, name, client),
+            lambda ip: self._reverse(network.name, ip),
+            forward=not network.internal,
+        )
         try:
             await server.open([network.gateway, *([network.gateway6] if network.gateway6 else [])])
         except OSError as error:
@@ -151,13 +153,21 @@ class HostNetwork:
 
     def _lookup(self, network: str, name: str, client: str) -> list[str]:
         """A pod in several networks finds the names of all, whichever of their servers it asks."""
-        mine = [p for p in self._registry.attached(network) if any(a.network == network and client in (a.ip, a.ip6) for a in p.attachments)]
+        mine = [
+            p
+            for p in self._registry.attached(network)
+            if any(a.network == network and client in (a.ip, a.ip6) for a in p.attachments)
+        ]
         networks = [network, *(a.network for p in mine for a in p.attachments if a.network != network)]
         found: list[str] = []
         for where in networks:
             for pod in self._registry.attached(where):
                 for a in pod.attachments if pod.id in self._up else []:
-                    if a.network == where and name in (pod.name.lower(), pod.hostname.lower(), *(x.lower() for x in a.aliases)):
+                    if a.network == where and name in (
+                        pod.name.lower(),
+                        pod.hostname.lower(),
+                        *(x.lower() for x in a.aliases),
+                    ):
                         found += [x for x in (a.ip, a.ip6) if x]
         return found
 
@@ -169,13 +179,23 @@ class HostNetwork:
         running = [p for p in self._registry.pods() if p.id in self._up]
         used = {a.network for p in running for a in p.attachments}
         bridges = tuple(
-            Bridge(n.bridge, tuple(filter(None, (n.subnet, n.subnet6))), n.internal, tuple(filter(None, (n.gateway, n.gateway6))))
-            for n in self._registry.networks() if n.name in used or n.name in self._servers
-        )  # fmt: skip
+            Bridge(
+                n.bridge,
+                tuple(filter(None, (n.subnet, n.subnet6))),
+                n.internal,
+                tuple(filter(None, (n.gateway, n.gateway6))),
+            )
+            for n in self._registry.networks()
+            if n.name in used or n.name in self._servers
+        )
         cards = tuple(
-            Card(a.tap, a.mac, a.ip, a.ip6, addresses.link_local(a.mac), tuple(p.spec.allow), p.spec.egress_rate) for p in running for a in p.attachments
-        )  # fmt: skip
-        published = tuple(Published(port, p.attachments[0].ip, p.attachments[0].ip6) for p in running for port in p.ports)
+            Card(a.tap, a.mac, a.ip, a.ip6, addresses.link_local(a.mac), tuple(p.spec.allow), p.spec.egress_rate)
+            for p in running
+            for a in p.attachments
+        )
+        published = tuple(
+            Published(port, p.attachments[0].ip, p.attachments[0].ip6) for p in running for port in p.ports
+        )
         return Ruleset(bridges, cards, published)
 
     async def _apply(self, *, force: bool = False) -> None:

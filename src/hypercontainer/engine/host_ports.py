@@ -41,11 +41,15 @@ def check_addresses(ports: list[PortMapping], attachments: list[Attachment]) -> 
         if ":" not in port.host_ip:
             continue
         if not attachments:
-            raise InvalidArgument(f"port {port.container_port} cannot be published on [{port.host_ip}] by the pod's network",
-                                  hint="publish on an IPv4 address, or use a network of this host")  # fmt: skip
+            raise InvalidArgument(
+                f"port {port.container_port} cannot be published on [{port.host_ip}] by the pod's network",
+                hint="publish on an IPv4 address, or use a network of this host",
+            )
         if port.host_ip not in ("::", LOOPBACK) and not attachments[0].ip6:
-            raise InvalidArgument(f"port {port.container_port} cannot be published on [{port.host_ip}]: network {attachments[0].network} has no IPv6",
-                                  hint="publish on an IPv4 address, or create the network with --ipv6")  # fmt: skip
+            raise InvalidArgument(
+                f"port {port.container_port} cannot be published on [{port.host_ip}]: network {attachments[0].network} has no IPv6",
+                hint="publish on an IPv4 address, or create the network with --ipv6",
+            )
 
 
 class HostPorts:

@@ -46,7 +46,9 @@ def check_database(paths: Paths, driver: Driver) -> None:
 
 def end_machines(paths: Paths, driver: Driver, registry: Registry) -> None:
     """Those that no record knows; machines of records that cannot be read go on."""
-    keep = {paths.machine(p.id) for p in registry.pods() if p.vm} | {paths.machine(aside.pod) for aside in registry.set_aside}
+    keep = {paths.machine(p.id) for p in registry.pods() if p.vm} | {
+        paths.machine(aside.pod) for aside in registry.set_aside
+    }
     driver.sweep(paths.run / "pods", keep)
 
 
@@ -75,14 +77,18 @@ def checks(paths: Paths, registry: Registry) -> list[Check]:
         named = ", ".join(strays[:_NAMED]) + (", ..." if len(strays) > _NAMED else "")
         found.append(
             Check(
-                name="files", status="warn", found=f"{len(strays)} directories below {paths.root} belong to no record: {named}",
+                name="files",
+                status="warn",
+                found=f"{len(strays)} directories below {paths.root} belong to no record: {named}",
                 hint="remove them if you do not need them",
             )
-        )  # fmt: skip
+        )
     return found or [Check(name="state", status="ok", found="all records can be read and written")]
 
 
 def _directories(paths: Paths) -> list[str]:
     """Of containers and pods, relative to the root."""
     places = [paths.root / "containers", paths.root / "pods"]
-    return sorted(str(d.relative_to(paths.root)) for place in places if place.is_dir() for d in place.iterdir() if d.is_dir())
+    return sorted(
+        str(d.relative_to(paths.root)) for place in places if place.is_dir() for d in place.iterdir() if d.is_dir()
+    )

@@ -17,7 +17,9 @@ from typing import BinaryIO
 import msgspec
 
 _BLOCK = 128 << 10  # bytes
-_RECORD_MAX = 4 << 20  # bytes: what a guest has credit for, and every byte of it escaped; what is longer is no log of ours
+_RECORD_MAX = (
+    4 << 20
+)  # bytes: what a guest has credit for, and every byte of it escaped; what is longer is no log of ours
 
 
 class LogRecord(msgspec.Struct, frozen=True):

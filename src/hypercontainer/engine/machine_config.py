@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InvalidArgument
-from ..hypervisor.driver import AnyDisk, AnyNetwork, Disk, MachineConfig, NineP, RbdDisk, StreamNetwork, TapNetwork, UserNetwork, VirtioFs
+from ..hypervisor.driver import (
+    AnyDisk,
+    AnyNetwork,
+    Disk,
+    MachineConfig,
+    NineP,
+    RbdDisk,
+    StreamNetwork,
+    TapNetwork,
+    UserNetwork,
+    VirtioFs,
+)
 from ..images.store import ImageStore
 from ..model.network import USER_MODE_OPEN, USER_MODES
 from ..model.pods import InterfaceSpec
@@ -51,7 +62,9 @@ async def root_disks(container: Container, images: ImageStore, paths: Paths) -> 
     ]
 
 
-async def pod_disks(pod: Pod, members: list[Container], images: ImageStore, secrets: Secrets, paths: Paths) -> list[AnyDisk]:
+async def pod_disks(
+    pod: Pod, members: list[Container], images: ImageStore, secrets: Secrets, paths: Paths
+) -> list[AnyDisk]:
     """All disks of a machine, those of the containers first."""
     disks: list[AnyDisk] = [d for c in members for d in await root_disks(c, images, paths)]
     return disks + [d for v in pod.volumes if (d := volume_disk(pod, v, secrets))]
@@ -63,8 +76,15 @@ def volume_disk(pod: Pod, volume: PodVolume, secrets: Secrets) -> AnyDisk | None
         cluster_pool, _, image = volume.source.rpartition("/")
         options = volume.options
         keyring = secrets.get(pod.id, KEYRING + volume.name).decode() if options.get("user") else ""
-        return RbdDisk(volume_serial(volume), cluster_pool or "rbd", image, tuple(volume.monitors), options.get("user", ""),
-                       keyring, volume.read_only)  # fmt: skip
+        return RbdDisk(
+            volume_serial(volume),
+            cluster_pool or "rbd",
+            image,
+            tuple(volume.monitors),
+            options.get("user", ""),
+            keyring,
+            volume.read_only,
+        )
     if volume.kind == "disk":
         return Disk(volume_serial(volume), Path(volume.source), volume.read_only, volume.format, volume.cache)
     return None
@@ -106,7 +126,9 @@ async def networks_of(pod: Pod, networks: Networks, stack: contextlib.ExitStack)
     cards: list[AnyNetwork] = []
     specs = interface_specs(pod, networks)
     if pod.ports and not pod.attachments and not pod.cni and not any(not s.bridge for s in specs):
-        raise InvalidArgument("published ports need an interface without a bridge", hint="add an interface that names none")
+        raise InvalidArgument(
+            "published ports need an interface without a bridge", hint="add an interface that names none"
+        )
     for index, spec in enumerate(specs):
         mac = spec.mac or usermode.new_mac()
         if spec.namespace:
@@ -123,7 +145,9 @@ async def networks_of(pod: Pod, networks: Networks, stack: contextlib.ExitStack)
         else:
             first = not any(isinstance(c, (UserNetwork, StreamNetwork)) for c in cards)
             ports = tuple(pod.ports) if first and not pod.attachments else ()
-            cards.append(await _user_network(mac, ports, networks, stack, host_loopback=pod.spec.network == USER_MODE_OPEN))
+            cards.append(
+                await _user_network(mac, ports, networks, stack, host_loopback=pod.spec.network == USER_MODE_OPEN)
+            )
     for index in range(len(specs), len(specs) + networks.spares(pod)):
         name = tap_name(pod, index)
         fd = tap.create_tap(name)
@@ -177,9 +201,16 @@ def guest_interfaces(pod: Pod, networks: Networks, macs: Sequence[str] = ()) -> 
 
 
 async def machine_config(
-    pod: Pod, disks: list[AnyDisk], *, networks: Networks, directory: Path, kernel: Path, initramfs: Path, stack: contextlib.ExitStack,
+    pod: Pod,
+    disks: list[AnyDisk],
+    *,
+    networks: Networks,
+    directory: Path,
+    kernel: Path,
+    initramfs: Path,
+    stack: contextlib.ExitStack,
     virtiofs: bool,
-) -> MachineConfig:  # fmt: skip
+) -> MachineConfig:
     """Everything that the driver needs; what it opens is closed with the stack, after the launch."""
     return MachineConfig(
         name=pod.id[:12],

@@ -33,7 +33,9 @@ _GONE_TIMEOUT = 30.0  # seconds for the end of a machine that others still give 
 class Machines:
     """Boots and ends them."""
 
-    def __init__(self, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events, driver: str) -> None:
+    def __init__(
+        self, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events, driver: str
+    ) -> None:
         self._registry = registry
         self._provisioner = provisioner
         self._networks = networks
@@ -87,7 +89,9 @@ class Machines:
                 if not runtime.dead:
                     runtime.users.add(user)
                     return runtime
-            await self._gone(runtime, f"the earlier virtual machine of pod {self._registry.pod(pod_id).name} has not ended")
+            await self._gone(
+                runtime, f"the earlier virtual machine of pod {self._registry.pod(pod_id).name} has not ended"
+            )
 
     async def _gone(self, runtime: Runtime, otherwise: str) -> None:
         try:
@@ -156,16 +160,22 @@ class Machines:
                 continue
             if runtime.users:
                 name = shared.named or shared.source
-                raise Conflict(f"volume {name} is in use by the running pod {other.name}: a block volume serves one at a time",
-                               hint="stop that pod, or share a volume made with --driver directory")  # fmt: skip
-            await self._gone(runtime, f"the virtual machine of pod {other.name}, which has the same volume, does not end")
+                raise Conflict(
+                    f"volume {name} is in use by the running pod {other.name}: a block volume serves one at a time",
+                    hint="stop that pod, or share a volume made with --driver directory",
+                )
+            await self._gone(
+                runtime, f"the virtual machine of pod {other.name}, which has the same volume, does not end"
+            )
 
     async def _watch(self, pod_id: str, life: PodLife, runtime: Runtime) -> None:
         """Take down a machine that ends by itself while nothing runs in it."""
         await runtime.session.closed.wait()
         async with life.lock:
             if life.runtime is runtime and not runtime.users:
-                await self._take_down(pod_id, life, runtime, clean=False, error="the virtual machine ended unexpectedly")
+                await self._take_down(
+                    pod_id, life, runtime, clean=False, error="the virtual machine ended unexpectedly"
+                )
 
     async def build(self, runtime: Runtime, container: Container) -> None:
         """Let the guest have the container. Idempotent.

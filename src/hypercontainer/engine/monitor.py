@@ -53,11 +53,16 @@ class Monitor:
         booted = session.opened_at - timedelta(milliseconds=session.hello.uptime_ms if session.hello else 0)
         return [
             ProcessInfo(
-                pid=p.pid, ppid=p.ppid, uid=p.uid, cpu_ms=p.cpu_ms, container=names.get(p.container, ""), command=p.command,
+                pid=p.pid,
+                ppid=p.ppid,
+                uid=p.uid,
+                cpu_ms=p.cpu_ms,
+                container=names.get(p.container, ""),
+                command=p.command,
                 started_at=(booted + timedelta(milliseconds=p.start_ms)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             )
             for p in listed
-        ]  # fmt: skip
+        ]
 
     async def stats(self, key: str) -> ContainerStats:
         """:raise InvalidState: when the container does not run."""

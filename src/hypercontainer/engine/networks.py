@@ -83,7 +83,9 @@ class Networks:
 
     def _default_record(self) -> Network:
         s = self._settings
-        spec = NetworkSpec(name=DEFAULT_NETWORK, subnets=[s.subnet, *([s.subnet6] if s.subnet6 and links.has_ipv6() else [])])
+        spec = NetworkSpec(
+            name=DEFAULT_NETWORK, subnets=[s.subnet, *([s.subnet6] if s.subnet6 and links.has_ipv6() else [])]
+        )
         made = addresses.plan(spec, "0" * 32, ids.now(), [], [], IPv6Network("fd00::/48"))
         return msgspec.structs.replace(made, bridge=s.bridge)
 
@@ -111,7 +113,9 @@ class Networks:
         network = self._registry.network(key)
         users = [p.name for p in self._registry.attached(network.name)]
         if users:
-            raise Conflict(f"network {network.name} is in use by {', '.join(users)}", hint="remove or disconnect them first")
+            raise Conflict(
+                f"network {network.name} is in use by {', '.join(users)}", hint="remove or disconnect them first"
+            )
         self._registry.remove_network(network.id)
         await self._host.remove(network)
         self._events.publish("network", "destroy", network.id, name=network.name)
@@ -137,12 +141,18 @@ class Networks:
         for request in requests:
             found.append(self._attachment(pod_id, request, len(found), found, aliases))
         check_addresses(spec.ports, found)
-        if any(h.ip == HOST_GATEWAY for h in spec.hosts) and not (found or spec.interfaces) and named.network in (USER_MODE, "none"):
+        if (
+            any(h.ip == HOST_GATEWAY for h in spec.hosts)
+            and not (found or spec.interfaces)
+            and named.network in (USER_MODE, "none")
+        ):
             raise InvalidArgument(f"{HOST_GATEWAY}: the pod does not reach this host by its network {named.network!r}",
                                   hint=f"use --network {USER_MODE_OPEN}, or a network of this host")  # fmt: skip
         return named, found
 
-    def _attachment(self, pod_id: str, request: NetworkRequest, index: int, mine: list[Attachment], aliases: list[str]) -> Attachment:
+    def _attachment(
+        self, pod_id: str, request: NetworkRequest, index: int, mine: list[Attachment], aliases: list[str]
+    ) -> Attachment:
         network = self.find(request.name)
         if any(a.network == network.name for a in mine):
             raise Conflict(f"the pod is in network {network.name} already", hint="name it once")
@@ -156,8 +166,15 @@ class Networks:
         if request.mac and request.mac in used:
             raise Conflict(f"MAC address {request.mac} of network {network.name} is taken", hint="choose another")
         ip, ip6 = addresses.allocate(network, used, request.ip, request.ip6)
-        return Attachment(network=network.name, interface=f"eth{index}", tap=f"{_TAP}{pod_id[:10]}{index}", mac=request.mac or addresses.new_mac(),
-                          ip=ip, ip6=ip6, aliases=[*request.aliases, *aliases])  # fmt: skip
+        return Attachment(
+            network=network.name,
+            interface=f"eth{index}",
+            tap=f"{_TAP}{pod_id[:10]}{index}",
+            mac=request.mac or addresses.new_mac(),
+            ip=ip,
+            ip6=ip6,
+            aliases=[*request.aliases, *aliases],
+        )
 
     def cards(self, pod: Pod) -> list[InterfaceSpec]:
         """The pod's attachments as cards; the first network with a way out has the default route."""
@@ -166,7 +183,12 @@ class Networks:
             six = next((g for g in pod.cni.gateways if ":" in g), "")
             return [
                 InterfaceSpec(
-                    namespace=pod.cni.namespace, addresses=pod.cni.addresses, gateway=four, gateway6=six, mac=pod.cni.mac, mtu=pod.cni.mtu
+                    namespace=pod.cni.namespace,
+                    addresses=pod.cni.addresses,
+                    gateway=four,
+                    gateway6=six,
+                    mac=pod.cni.mac,
+                    mtu=pod.cni.mtu,
                 )
             ]
         found: list[InterfaceSpec] = []
@@ -179,7 +201,13 @@ class Networks:
             routed = routed or bool(gateway)
             found.append(
                 InterfaceSpec(
-                    bridge=network.bridge, addresses=own, gateway=gateway, gateway6=gateway6, mac=a.mac, mtu=network.mtu, ifname=a.tap
+                    bridge=network.bridge,
+                    addresses=own,
+                    gateway=gateway,
+                    gateway6=gateway6,
+                    mac=a.mac,
+                    mtu=network.mtu,
+                    ifname=a.tap,
                 )
             )
         return found
@@ -235,9 +263,14 @@ class Networks:
         taken = {a.tap for a in pod.attachments}
         spare = next((t for t in runtime.cards if t not in taken), None)
         if spare is None:
-            raise Unsupported(f"{pod.name} is running, and its virtual machine has no spare network card", hint="stop it first")
+            raise Unsupported(
+                f"{pod.name} is running, and its virtual machine has no spare network card", hint="stop it first"
+            )
         if request.mac:
-            raise Unsupported(f"{pod.name} is running, and its spare card has an address", hint="stop it first, or leave the address out")
+            raise Unsupported(
+                f"{pod.name} is running, and its spare card has an address",
+                hint="stop it first, or leave the address out",
+            )
         index = list(runtime.cards).index(spare)
         made = msgspec.structs.replace(made, tap=spare, mac=runtime.cards[spare], interface=f"eth{index}")
         network = self._registry.network(made.network)
@@ -245,7 +278,9 @@ class Networks:
         await self._host.prepare(pod)
         await self.bring_up(pod)
         await tap.join(spare, network.bridge, network.mtu)
-        await runtime.session.set_interface(Interface(made.interface, tuple(self._own_addresses(made)), (), network.mtu))
+        await runtime.session.set_interface(
+            Interface(made.interface, tuple(self._own_addresses(made)), (), network.mtu)
+        )
         return pod
 
     async def disconnect(self, key: str, name: str, runtime: Runtime | None) -> Pod:
@@ -257,7 +292,9 @@ class Networks:
             raise InvalidState(f"{pod.name} is not in network {network.name}", hint="see `hyperctl network inspect`")
         left = [a for a in pod.attachments if a is not gone]
         if runtime is None:
-            renumbered = [msgspec.structs.replace(a, interface=f"eth{i}", tap=tap_name(pod, i)) for i, a in enumerate(left)]
+            renumbered = [
+                msgspec.structs.replace(a, interface=f"eth{i}", tap=tap_name(pod, i)) for i, a in enumerate(left)
+            ]
             return self._put(pod, attachments=renumbered)
         await runtime.session.set_interface(Interface(gone.interface, tuple(self._own_addresses(gone)), down=True))
         await tap.leave(gone.tap)

@@ -91,5 +91,12 @@ class Paths:
             for name in names:
                 if name.startswith(ours) and name != SOCKET:
                     close_to_others(str(top / name), skip=VOLUME_DATA)
-        for path in (self.root / "containers", self.root / "pods", self.volumes, self.cache, self.waiting, self.run / "pods"):
+        for path in (
+            self.root / "containers",
+            self.root / "pods",
+            self.volumes,
+            self.cache,
+            self.waiting,
+            self.run / "pods",
+        ):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)

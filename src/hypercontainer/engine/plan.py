@@ -29,7 +29,9 @@ def check_plan(plan: PodPlan) -> None:
         resolve.validate(c)
         for s in c.secrets:
             if s.secret not in plan.secrets:
-                raise InvalidArgument(f"container {c.name or c.image}: there is no secret {s.secret!r}", hint="define it below `secrets`")
+                raise InvalidArgument(
+                    f"container {c.name or c.image}: there is no secret {s.secret!r}", hint="define it below `secrets`"
+                )
     for name, value in plan.secrets.items():
         if len(value) > SIZE_MAX:
             raise InvalidArgument(f"secret {name!r} is larger than {SIZE_MAX >> 10} KiB", hint="use a volume for it")
@@ -46,7 +48,9 @@ def _check_network(spec: PodSpec) -> None:
         raise InvalidArgument("more than one interface has a gateway", hint="give one at most")
     for i in spec.interfaces:
         if i.bridge and not i.addresses:
-            raise InvalidArgument(f"the interface on bridge {i.bridge} has no address", hint="give `ip` as 192.168.1.2/24")
+            raise InvalidArgument(
+                f"the interface on bridge {i.bridge} has no address", hint="give `ip` as 192.168.1.2/24"
+            )
 
 
 def _check_order(containers: list[ContainerSpec]) -> None:
@@ -55,14 +59,18 @@ def _check_order(containers: list[ContainerSpec]) -> None:
     for c in containers:
         for d in c.depends_on:
             if d.container not in known:
-                raise InvalidArgument(f"container {c.name}: it depends on {d.container!r}, which the pod does not have",
-                                      hint=f"the pod has {', '.join(sorted(n for n in known if n)) or 'no named container'}")  # fmt: skip
+                raise InvalidArgument(
+                    f"container {c.name}: it depends on {d.container!r}, which the pod does not have",
+                    hint=f"the pod has {', '.join(sorted(n for n in known if n)) or 'no named container'}",
+                )
         graph[c.name] = {_called(containers, d.container) for d in c.depends_on}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         circle = " -> ".join(error.args[1])
-        raise InvalidArgument(f"the containers depend on each other in a circle: {circle}", hint="leave one dependency out") from None
+        raise InvalidArgument(
+            f"the containers depend on each other in a circle: {circle}", hint="leave one dependency out"
+        ) from None
 
 
 def _called(containers: list[ContainerSpec], name: str) -> str:

@@ -290,7 +290,8 @@ class Pods:
     def _check_ports_can_change(self, pod: Pod) -> None:
         if not pod.attachments and self._networks.uses_passt:
             raise Unsupported(
-                f"{pod.name} runs, and passt publishes ports only when it starts", hint="stop it first, or set user_network to slirp"
+                f"{pod.name} runs, and passt publishes ports only when it starts",
+                hint="stop it first, or set user_network to slirp",
             )
 
     async def remove_ports(self, key: str, ports: list[PortMapping]) -> list[PortMapping]:
@@ -325,12 +326,21 @@ class Pods:
     def all(self) -> list[PodInfo]:
         return [
             PodInfo(
-                id=p.id, name=p.name, created_at=p.created_at, vcpus=p.vcpus, memory=p.memory, status=p.status,
-                vm_pid=p.vm.pid if p.vm else 0, containers=[c.name for c in self._registry.members(p.id)], labels=p.labels, implicit=p.implicit,
-                error=p.error, ports=p.ports,
+                id=p.id,
+                name=p.name,
+                created_at=p.created_at,
+                vcpus=p.vcpus,
+                memory=p.memory,
+                status=p.status,
+                vm_pid=p.vm.pid if p.vm else 0,
+                containers=[c.name for c in self._registry.members(p.id)],
+                labels=p.labels,
+                implicit=p.implicit,
+                error=p.error,
+                ports=p.ports,
             )
             for p in self._registry.pods()
-        ]  # fmt: skip
+        ]
 
     async def wake(self) -> None:
         """Let paused machines go on, so that they can be stopped; one that does not is ended without."""

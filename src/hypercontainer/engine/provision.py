@@ -61,9 +61,17 @@ class Provisioner:
     """Boots pods, builds containers in them."""
 
     def __init__(
-        self, paths: Paths, driver: Driver, images: ImageStore, secrets: Secrets, networks: Networks, boot: Callable[[], BootFiles], *,
-        factory: Factory, virtiofs: bool,
-    ) -> None:  # fmt: skip
+        self,
+        paths: Paths,
+        driver: Driver,
+        images: ImageStore,
+        secrets: Secrets,
+        networks: Networks,
+        boot: Callable[[], BootFiles],
+        *,
+        factory: Factory,
+        virtiofs: bool,
+    ) -> None:
         self._factory = factory
         self._paths = paths
         self._driver = driver
@@ -144,7 +152,9 @@ class Provisioner:
             clone.directory.rename(directory)
             clone.directory = directory
             clone.machine.move(directory)
-            plug = asyncio.create_task(self._plug_in(clone, pod))  # the host's part and the guest's know nothing of each other
+            plug = asyncio.create_task(
+                self._plug_in(clone, pod)
+            )  # the host's part and the guest's know nothing of each other
             undo.push_async_callback(tasks.end, (plug,))
             with span("disks exchanged, ports published", HYPERVISOR):
                 await clone.machine.furnish(placed, pod.ports if clone.shape.card == "user" else [])
@@ -165,7 +175,9 @@ class Provisioner:
 
     async def _set_up(self, session: GuestSession, pod: Pod, macs: list[str]) -> None:
         with span("name, clock, network", GUEST):
-            await session.setup_pod(pod.hostname, guest_interfaces(pod, self._networks, macs), _sysctls(pod), pod.spec.shm_size)
+            await session.setup_pod(
+                pod.hostname, guest_interfaces(pod, self._networks, macs), _sysctls(pod), pod.spec.shm_size
+            )
         if batch := firewall_batch(pod):
             await run_builtin(session, Builtin.FIREWALL, stdin=batch, what="the pod's services")
 
@@ -246,7 +258,9 @@ class Provisioner:
             await runtime.machine.remove_disk(serial)
             runtime.disks.discard(serial)
 
-    async def start_main(self, runtime: Runtime, container: Container, hub: Hub, size: tuple[int, int]) -> GuestProcessHandle:
+    async def start_main(
+        self, runtime: Runtime, container: Container, hub: Hub, size: tuple[int, int]
+    ) -> GuestProcessHandle:
         """:raise StartFailed: when the program cannot be executed."""
         hub.begin()
         try:
@@ -262,7 +276,9 @@ class Provisioner:
 
     async def abandon(self, pod: Pod) -> None:
         """End a VM that an earlier daemon left, without a word with its guest."""
-        if pod.vm and (machine := self._driver.attach(Path(pod.vm.directory), pod.vm.pid, pod.vm.pid_started, pod.vm.accelerator)):
+        if pod.vm and (
+            machine := self._driver.attach(Path(pod.vm.directory), pod.vm.pid, pod.vm.pid_started, pod.vm.accelerator)
+        ):
             await machine.kill()
             remove_tree(Path(pod.vm.directory))
 
@@ -284,9 +300,16 @@ class Provisioner:
             return None
         session.disown_all(keep=set(vm.processes.values()))  # execs, and what else was the earlier daemon's
         return Runtime(
-            machine, session, directory, cards=dict(vm.cards), disks=set(vm.disks), names=dict(vm.disk_names), volumes=dict(vm.volumes),
-            built=set(vm.built), processes=dict(vm.processes),
-        )  # fmt: skip
+            machine,
+            session,
+            directory,
+            cards=dict(vm.cards),
+            disks=set(vm.disks),
+            names=dict(vm.disk_names),
+            volumes=dict(vm.volumes),
+            built=set(vm.built),
+            processes=dict(vm.processes),
+        )
 
     def left_behind(self, pod: Pod) -> Machine | None:
         """The machine that an earlier daemon left to this pod, whatever it does."""
@@ -317,7 +340,10 @@ class Provisioner:
 
 def _sysctls(pod: Pod) -> dict[str, str]:
     """A pod's neighbours shall not tell it of routers."""
-    return {**({"net.ipv6.conf.all.accept_ra": "0", "net.ipv6.conf.default.accept_ra": "0"} if pod.attachments else {}), **pod.spec.sysctls}
+    return {
+        **({"net.ipv6.conf.all.accept_ra": "0", "net.ipv6.conf.default.accept_ra": "0"} if pod.attachments else {}),
+        **pod.spec.sysctls,
+    }
 
 
 async def _reconnect(machine: Machine, token: bytes) -> GuestSession | None:

@@ -30,7 +30,12 @@ _LOST = "its virtual machine ended while hyperd was not running"
 
 
 async def recover(
-    registry: Registry, containers: Containers, machines: Machines, pods: Pods, networks: Networks, provisioner: Provisioner
+    registry: Registry,
+    containers: Containers,
+    machines: Machines,
+    pods: Pods,
+    networks: Networks,
+    provisioner: Provisioner,
 ) -> None:
     """Take up what runs; settle the records of what has ended; end what was half made; go on with what was to be started.
 
@@ -49,7 +54,9 @@ async def recover(
     for id_ in registry.unfinished:
         await guarded(f"what was half made as {id_} is not ended", pods.undo(id_))
     for pod in registry.pods():
-        if pod.implicit and pod.id not in unread and not registry.members(pod.id):  # of a daemon that wrote its record first
+        if (
+            pod.implicit and pod.id not in unread and not registry.members(pod.id)
+        ):  # of a daemon that wrote its record first
             await guarded(f"pod {pod.name} is not removed", pods.undo(pod.id))
 
 
@@ -98,7 +105,9 @@ class Recovery:
         try:
             await _recover(pod, container, runtime, self.containers)
         except Exception as error:
-            log.error("container %s cannot be taken up: %s", container.name, error, exc_info=not isinstance(error, HyperError))
+            log.error(
+                "container %s cannot be taken up: %s", container.name, error, exc_info=not isinstance(error, HyperError)
+            )
             if runtime is not None:
                 runtime.users.discard(container.id)
             self.containers.settle_lost(container, f"hyperd could not take it up again: {error}")
@@ -109,7 +118,9 @@ class Recovery:
         elif runtime is not None:
             self.machines.save(pod.id, runtime)
             await self.machines.release(pod.id, runtime, "recovery")
-        elif back := [c for c in members if _starts_by_itself(c) and not self.containers.life(c).stop_requested.is_set()]:
+        elif back := [
+            c for c in members if _starts_by_itself(c) and not self.containers.life(c).stop_requested.is_set()
+        ]:
             self.pods.bring_back(pod.id, back)
 
 
@@ -122,7 +133,9 @@ def _starts_by_itself(container: Container) -> bool:
 
 async def _recover(pod: Pod, container: Container, runtime: Runtime | None, containers: Containers) -> None:
     if container.state.status not in ALIVE:
-        if container.spec.auto_remove and (container.state.starting or container.state.status is ContainerStatus.EXITED):
+        if container.spec.auto_remove and (
+            container.state.starting or container.state.status is ContainerStatus.EXITED
+        ):
             await containers.remove(container.id)
         elif container.state.starting and pod.status is not PodStatus.STARTING:
             containers.settle_lost(container, "hyperd ended while it was started")

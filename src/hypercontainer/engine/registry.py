@@ -39,11 +39,15 @@ class Registry:
     def check_name(self, name: str) -> None:
         """:raise InvalidArgument: malformed. :raise Conflict: taken."""
         if not _NAME.match(name):
-            raise InvalidArgument(f"invalid container name {name!r}",
-                                  hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit")  # fmt: skip
+            raise InvalidArgument(
+                f"invalid container name {name!r}",
+                hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit",
+            )
         owner = next((c for c in self._containers.values() if c.name == name), None)
         if owner:
-            raise Conflict(f"the name {name!r} is taken by container {short(owner.id)}", hint="remove or rename that container")
+            raise Conflict(
+                f"the name {name!r} is taken by container {short(owner.id)}", hint="remove or rename that container"
+            )
         if name in self._reserved:
             raise Conflict(f"the name {name!r} is about to be taken by another container", hint="choose another")
 
@@ -82,11 +86,15 @@ class Registry:
         if len(found) > 1:
             raise InvalidArgument(f"container id {key!r} is ambiguous", hint="give more digits")
         if not found:
-            raise NotFound(f"no such container: {key}", hint=self._why_not("containers", wanted) or "see `hyperctl ps -a`")
+            raise NotFound(
+                f"no such container: {key}", hint=self._why_not("containers", wanted) or "see `hyperctl ps -a`"
+            )
         return found[0]
 
     def _why_not(self, kind: str, key: str) -> str:
-        unread = next((s for s in self.set_aside if s.kind == kind and key and (key == s.name or s.id.startswith(key))), None)
+        unread = next(
+            (s for s in self.set_aside if s.kind == kind and key and (key == s.name or s.id.startswith(key))), None
+        )
         return f"its record cannot be read ({unread.why}) and was set aside" if unread else ""
 
     def exists(self, id_: str) -> bool:
@@ -169,10 +177,14 @@ class Registry:
     def check_pod_name(self, name: str) -> None:
         """:raise InvalidArgument: malformed. :raise Conflict: taken."""
         if not _NAME.match(name):
-            raise InvalidArgument(f"invalid pod name {name!r}",
-                                  hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit")  # fmt: skip
+            raise InvalidArgument(
+                f"invalid pod name {name!r}",
+                hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit",
+            )
         if any(p.name == name for p in self._pods.values()):
-            raise Conflict(f"the name {name!r} is taken by another pod", hint=f"remove it with `hyperctl pod rm {name}`")
+            raise Conflict(
+                f"the name {name!r} is taken by another pod", hint=f"remove it with `hyperctl pod rm {name}`"
+            )
 
     def has_pod(self, id_: str) -> bool:
         return id_ in self._pods
@@ -229,8 +241,10 @@ class Registry:
     def check_network_name(self, name: str) -> None:
         """:raise InvalidArgument: malformed. :raise Conflict: taken."""
         if not _NAME.match(name):
-            raise InvalidArgument(f"invalid network name {name!r}",
-                                  hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit")  # fmt: skip
+            raise InvalidArgument(
+                f"invalid network name {name!r}",
+                hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit",
+            )
         if any(n.name == name for n in self._networks.values()):
             raise Conflict(f"the name {name!r} is taken by another network", hint="choose another")
 

@@ -30,8 +30,19 @@ MEMORY_FURTHER = 64 * MIB
 _HOSTNAME = re.compile(r"^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$")
 _SYSCTL = re.compile(r"^[a-z0-9_]+([./][a-zA-Z0-9_-]+)+$")
 # https://github.com/moby/moby/blob/master/oci/defaults.go
-_MASKED = ("/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-           "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap")  # fmt: skip
+_MASKED = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
 _READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
@@ -45,10 +56,13 @@ def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: 
     memory = host_memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     r = spec.resources
     if r.memory and r.memory < MEMORY_MIN:
-        raise InvalidArgument(f"memory limit {format_binary(r.memory)} is too small", hint=f"give at least {format_binary(MEMORY_MIN)}")
+        raise InvalidArgument(
+            f"memory limit {format_binary(r.memory)} is too small", hint=f"give at least {format_binary(MEMORY_MIN)}"
+        )
     if r.memory > memory:
-        raise InvalidArgument(f"memory limit {format_binary(r.memory)} is more than this host's {format_binary(memory)}",
-                              hint="give less")  # fmt: skip
+        raise InvalidArgument(
+            f"memory limit {format_binary(r.memory)} is more than this host's {format_binary(memory)}", hint="give less"
+        )
     if r.cpus > cpus:
         raise InvalidArgument(f"{r.cpus:g} CPUs are more than this host's {cpus}", hint=f"give at most {cpus}")
     if r.cpus and r.cpus < 0.01:
@@ -70,7 +84,9 @@ def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: 
         if check and sum(x is not None for x in (check.command, check.http, check.tcp)) != 1:
             raise InvalidArgument("a health check needs one of command, http and tcp", hint="give exactly one")
     if spec.auto_remove and spec.restart.name != "no":
-        raise InvalidArgument("a container cannot both be removed and be restarted when it ends", hint="leave out --rm or --restart")
+        raise InvalidArgument(
+            "a container cannot both be removed and be restarted when it ends", hint="leave out --rm or --restart"
+        )
     if spec.stop_signal:
         parse_signal(spec.stop_signal)
 
@@ -83,10 +99,16 @@ def check_hostname(name: str) -> None:
 
 def _check_mounts(spec: ContainerSpec) -> None:
     seen: set[str] = set()
-    for target in [*(m.target for m in spec.mounts), *(s.target for s in spec.secrets), *(f.target for f in spec.files)]:
+    for target in [
+        *(m.target for m in spec.mounts),
+        *(s.target for s in spec.secrets),
+        *(f.target for f in spec.files),
+    ]:
         clean = posixpath.normpath(target)
         if not target.startswith("/") or clean == "/" or ".." in target.split("/"):
-            raise InvalidArgument(f"invalid path in the container {target!r}", hint="give an absolute path below /, without ..")
+            raise InvalidArgument(
+                f"invalid path in the container {target!r}", hint="give an absolute path below /, without .."
+            )
         if clean in seen:
             raise InvalidArgument(f"two mounts or files at {target}", hint="leave one out")
         seen.add(clean)
@@ -115,7 +137,9 @@ def process_of(spec: ContainerSpec, config: dict[str, Any], hostname: str) -> Pr
         command = spec.command or config.get("Cmd") or []
     args = [*entrypoint, *command]
     if not args:
-        raise InvalidArgument(f"no command specified, and image {spec.image} has none", hint="give one after the image's name")
+        raise InvalidArgument(
+            f"no command specified, and image {spec.image} has none", hint="give one after the image's name"
+        )
     env = {"PATH": DEFAULT_PATH.partition("=")[2], "HOSTNAME": hostname}
     if spec.tty:
         env["TERM"] = "xterm"
@@ -162,10 +186,14 @@ def check_host(vcpus: int, memory: int) -> None:
     """:raise InvalidArgument: when this host has less."""
     host_cpus, host_memory = os.cpu_count() or 1, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if memory > host_memory:
-        raise InvalidArgument(f"the pod's {format_binary(memory)} of memory are more than this host's {format_binary(host_memory)}",
-                              hint="give it and its containers less")  # fmt: skip
+        raise InvalidArgument(
+            f"the pod's {format_binary(memory)} of memory are more than this host's {format_binary(host_memory)}",
+            hint="give it and its containers less",
+        )
     if vcpus > host_cpus:
-        raise InvalidArgument(f"the pod's {vcpus} CPUs are more than this host's {host_cpus}", hint=f"give at most {host_cpus}")
+        raise InvalidArgument(
+            f"the pod's {vcpus} CPUs are more than this host's {host_cpus}", hint=f"give at most {host_cpus}"
+        )
 
 
 OWN_FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/machine-id")  # that every container gets
@@ -196,10 +224,20 @@ def guest_container(
     )
 
 
-def bare_container(id_: str, machine_memory: int, image_disk: str, scratch: str, files: tuple[GuestFile, ...]) -> GuestContainer:
+def bare_container(
+    id_: str, machine_memory: int, image_disk: str, scratch: str, files: tuple[GuestFile, ...]
+) -> GuestContainer:
     """One that asks for nothing."""
-    return GuestContainer(id=id_, image_disk=image_disk, image_fstype="squashfs", scratch_disk=scratch, files=files, masked_paths=_MASKED,
-                          readonly_paths=_READONLY, memory_max=machine_memory - GUEST_RESERVE)  # fmt: skip
+    return GuestContainer(
+        id=id_,
+        image_disk=image_disk,
+        image_fstype="squashfs",
+        scratch_disk=scratch,
+        files=files,
+        masked_paths=_MASKED,
+        readonly_paths=_READONLY,
+        memory_max=machine_memory - GUEST_RESERVE,
+    )
 
 
 def main_process(container: Container, size: tuple[int, int]) -> GuestProcess:

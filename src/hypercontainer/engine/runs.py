@@ -42,9 +42,16 @@ class Runs:
     """Start, follow, stop."""
 
     def __init__(
-        self, *, registry: Registry, machines: Machines, provisioner: Provisioner, events: Events,
-        life: Callable[[Container], Life], erase: Callable[[Container], Coroutine[Any, Any, None]], withdraw: Callable[[Container], None],
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        registry: Registry,
+        machines: Machines,
+        provisioner: Provisioner,
+        events: Events,
+        life: Callable[[Container], Life],
+        erase: Callable[[Container], Coroutine[Any, Any, None]],
+        withdraw: Callable[[Container], None],
+    ) -> None:
         self._registry = registry
         self._machines = machines
         self._provisioner = provisioner
@@ -69,7 +76,9 @@ class Runs:
         return changed
 
     def tell(self, action: str, container: Container, **attributes: str) -> None:
-        self._events.publish("container", action, container.id, name=container.name, image=container.image, **attributes)
+        self._events.publish(
+            "container", action, container.id, name=container.name, image=container.image, **attributes
+        )
 
     # -- start --------------------------------------------------------------------
 
@@ -85,7 +94,9 @@ class Runs:
             if container.state.status in (ContainerStatus.RUNNING, ContainerStatus.RESTARTING):
                 return False
             if container.state.status is ContainerStatus.PAUSED:
-                raise InvalidState(f"container {container.name} is paused", hint=f"use `hyperctl unpause {container.name}`")
+                raise InvalidState(
+                    f"container {container.name} is paused", hint=f"use `hyperctl unpause {container.name}`"
+                )
             life.stop_requested.clear()
             life.starting = self._own(self._start(container, life, size))
             try:
@@ -137,9 +148,18 @@ class Runs:
     def _running(self, container: Container, life: Life, run: Run, **state: Any) -> None:
         checks = container.health is not None or container.spec.liveness is not None
         container = self.update(
-            container, status=ContainerStatus.RUNNING, starting=False, pid=run.handle.pid, started_at=ids.now(), finished_at="", exit_code=0,
-            error="", oom_killed=False, health=Health() if checks else None, **state,
-        )  # fmt: skip
+            container,
+            status=ContainerStatus.RUNNING,
+            starting=False,
+            pid=run.handle.pid,
+            started_at=ids.now(),
+            finished_at="",
+            exit_code=0,
+            error="",
+            oom_killed=False,
+            health=Health() if checks else None,
+            **state,
+        )
         self._begin(container, life, run)
         self.tell("start", container)
 
@@ -155,7 +175,14 @@ class Runs:
         code = error.exit_status if isinstance(error, StartFailed) else 125
         message = error.message if isinstance(error, HyperError) else str(error) or "the start was given up"
         if self._registry.exists(container.id):
-            self.update(container, status=ContainerStatus.EXITED, starting=False, exit_code=code, error=message, finished_at=ids.now())
+            self.update(
+                container,
+                status=ContainerStatus.EXITED,
+                starting=False,
+                exit_code=code,
+                error=message,
+                finished_at=ids.now(),
+            )
         life.hub.finish()
         self.tell("die", container, exit_code=str(code))
         if container.spec.auto_remove and self._registry.exists(container.id):
@@ -375,7 +402,11 @@ class Runs:
                         await runtime.session.signal(runtime.handles[container.id], _SIGKILL, everyone=True)
                     await life.stopped.wait()
             except TimeoutError:
-                log.warning("container %s: its guest does not end it within %g s: its machine is killed", container.name, deadlines.KILL)
+                log.warning(
+                    "container %s: its guest does not end it within %g s: its machine is killed",
+                    container.name,
+                    deadlines.KILL,
+                )
                 await runtime.machine.kill()
                 runtime.session.close()  # what waits for the guest hears of it, even if the kernel keeps the process
                 await life.stopped.wait()

@@ -33,9 +33,13 @@ def check_services(services: list[Service]) -> None:
     for s in services:
         for host in s.hosts:
             if ip_version(host.host_ip) != ip_version(s.service_ip):
-                raise InvalidArgument(f"service {s.service_ip} and its host {host.host_ip} are of different IP versions")
+                raise InvalidArgument(
+                    f"service {s.service_ip} and its host {host.host_ip} are of different IP versions"
+                )
         if _key(s) in seen:
-            raise Conflict(f"service {s.service_ip}:{s.service_port}/{s.protocol} is defined twice", hint="put all hosts into one")
+            raise Conflict(
+                f"service {s.service_ip}:{s.service_port}/{s.protocol} is defined twice", hint="put all hosts into one"
+            )
         seen.add(_key(s))
 
 
@@ -46,7 +50,11 @@ def _key(s: Service) -> tuple[str, int, str]:
 def _service_rules(services: list[Service]) -> list[bytes]:
     rules = []
     for s in services:
-        head = nft.in_network("destination", s.service_ip) + nft.protocol_is(_PROTOCOLS[s.protocol]) + nft.port_is(s.service_port)
+        head = (
+            nft.in_network("destination", s.service_ip)
+            + nft.protocol_is(_PROTOCOLS[s.protocol])
+            + nft.port_is(s.service_port)
+        )
         for left in range(len(s.hosts), 0, -1):
             host = s.hosts[len(s.hosts) - left]
             rules.append(head + nft.every_nth(left) + nft.dnat(ip_address(host.host_ip), host.host_port))
@@ -64,16 +72,22 @@ def _white_list_chains(pod: Pod) -> list[nft.Chain]:
     for port in pod.ports:
         protocol = nft.protocol_is(_PROTOCOLS[port.protocol])
         guard.rules += [
-            nft.in_network("source", n) + protocol + nft.port_is(port.container_port) + nft.accept() for n in internal + external
+            nft.in_network("source", n) + protocol + nft.port_is(port.container_port) + nft.accept()
+            for n in internal + external
         ]
     return [guard]
 
 
 def _redirects(pod: Pod) -> list[bytes]:
     return [
-        nft.in_network("source", n) + nft.protocol_is(_PROTOCOLS[p.protocol]) + nft.port_is(p.host_port) + nft.redirect(p.container_port)
-        for n in pod.spec.white_lists.external_networks for p in pod.ports if p.host_port and p.host_port != p.container_port
-    ]  # fmt: skip
+        nft.in_network("source", n)
+        + nft.protocol_is(_PROTOCOLS[p.protocol])
+        + nft.port_is(p.host_port)
+        + nft.redirect(p.container_port)
+        for n in pod.spec.white_lists.external_networks
+        for p in pod.ports
+        if p.host_port and p.host_port != p.container_port
+    ]
 
 
 def firewall_batch(pod: Pod) -> bytes:
@@ -117,7 +131,9 @@ class Services:
         have = self.of(key)
         for s in services:
             if any(_key(s) == _key(h) for h in have):
-                raise Conflict(f"service {s.service_ip}:{s.service_port}/{s.protocol} exists already", hint="replace or remove it")
+                raise Conflict(
+                    f"service {s.service_ip}:{s.service_port}/{s.protocol} exists already", hint="replace or remove it"
+                )
         return await self.replace(key, [*have, *services])
 
     async def remove(self, key: str, address: str, port: int, protocol: str) -> list[Service]:

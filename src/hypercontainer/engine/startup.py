@@ -46,8 +46,10 @@ class Startup:
         await self._settle(container)
         state = self._registry.container(container.id).state
         if state.exit_code:
-            raise InvalidState(f"init container {container.name} ended with status {state.exit_code}{self._last_words(container, state.error)}",
-                              hint=f"see `hyperctl logs {container.name}`")  # fmt: skip
+            raise InvalidState(
+                f"init container {container.name} ended with status {state.exit_code}{self._last_words(container, state.error)}",
+                hint=f"see `hyperctl logs {container.name}`",
+            )
 
     async def _settle(self, container: Container) -> None:
         """Until it has ended and is not started again."""
@@ -80,7 +82,12 @@ class Startup:
             if present.state.status is ContainerStatus.RESTARTING:
                 ends.add(present.state.finished_at)
             if dependency.condition == "healthy" and len(ends) >= _CRASHES:
-                self._give_up(container, present, dependency, f"it ended {len(ends)} times, at last with status {present.state.exit_code}")
+                self._give_up(
+                    container,
+                    present,
+                    dependency,
+                    f"it ended {len(ends)} times, at last with status {present.state.exit_code}",
+                )
             await changed.wait()
 
     def _fulfilled(self, container: Container, other: Container, dependency: Dependency) -> bool:

@@ -111,7 +111,9 @@ class Hub:
                 self._log.begin(offsets)
         except OSError as error:
             self._close_log()
-            raise NoSpace(f"the log cannot be written: {error.strerror or error}", hint="make room, or choose another log") from error
+            raise NoSpace(
+                f"the log cannot be written: {error.strerror or error}", hint="make room, or choose another log"
+            ) from error
         self._held = {1: 0, 2: 0}
         self._open = {1, 2}
         self.over = False

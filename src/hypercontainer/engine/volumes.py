@@ -33,7 +33,9 @@ _IMAGES = ("raw", "qcow2", "vdi")
 class Volumes:
     """Created, listed, removed; resolved for pods."""
 
-    def __init__(self, registry: Registry, paths: Paths, blocks: BlockVolumes, secrets: Secrets, events: Events) -> None:
+    def __init__(
+        self, registry: Registry, paths: Paths, blocks: BlockVolumes, secrets: Secrets, events: Events
+    ) -> None:
         self._registry = registry
         self._paths = paths
         self._blocks = blocks
@@ -56,7 +58,9 @@ class Volumes:
         async with self._creating:
             if have := self._registry.find_volume(name):
                 if have.driver != spec.driver or (spec.size and have.size != spec.size):
-                    raise Conflict(f"volume {name} exists and is different", hint="choose another name, or remove it first")
+                    raise Conflict(
+                        f"volume {name} exists and is different", hint="choose another name, or remove it first"
+                    )
                 return have
             volume = await self._make(name, spec)
         self._events.publish("volume", "create", name, driver=spec.driver)
@@ -66,18 +70,32 @@ class Volumes:
         """Under another name first: what has a volume's name is whole, and nothing that is there is touched."""
         directory, new = self._paths.volume(name), self._paths.volumes / f"{_NEW}{ids.new_id()[:12]}"
         if directory.exists():
-            raise Conflict(f"there is something at {directory} that no record tells of", hint="move it away, or choose another name")
+            raise Conflict(
+                f"there is something at {directory} that no record tells of",
+                hint="move it away, or choose another name",
+            )
         try:
             with no_space_as_error(directory):
                 new.mkdir(mode=0o700, parents=True)
             if spec.driver == "block":
                 size, file = spec.size or self._blocks.default_size, "volume.img"
                 await self._blocks.create(new / file, size=size, fstype=spec.fstype, format_=spec.format)
-                volume = Volume(name=name, created_at=ids.now(), driver="block", path=str(directory / file), size=size, fstype=spec.fstype,
-                                format=spec.format, labels=spec.labels, anonymous=not spec.name)  # fmt: skip
+                volume = Volume(
+                    name=name,
+                    created_at=ids.now(),
+                    driver="block",
+                    path=str(directory / file),
+                    size=size,
+                    fstype=spec.fstype,
+                    format=spec.format,
+                    labels=spec.labels,
+                    anonymous=not spec.name,
+                )
             else:
                 (new / VOLUME_DATA).mkdir()
-                (new / VOLUME_DATA).chmod(0o755)  # for all users of the guest; on the host nobody gets past the directory above
+                (new / VOLUME_DATA).chmod(
+                    0o755
+                )  # for all users of the guest; on the host nobody gets past the directory above
                 volume = Volume(name=name, created_at=ids.now(), driver="directory", path=str(directory / VOLUME_DATA),
                                 labels=spec.labels, anonymous=not spec.name)  # fmt: skip
             new.rename(directory)
@@ -104,7 +122,9 @@ class Volumes:
         users = [p.name for p in self._registry.volume_users(name)]
         if users:
             raise Conflict(f"volume {name} is in use by {', '.join(users)}", hint="remove what uses it first")
-        gone = self._paths.volumes / f"{_GONE}{ids.new_id()[:12]}"  # its name is free at once, and a crash leaves no half of it
+        gone = (
+            self._paths.volumes / f"{_GONE}{ids.new_id()[:12]}"
+        )  # its name is free at once, and a crash leaves no half of it
         with contextlib.suppress(FileNotFoundError):
             self._paths.volume(name).rename(gone)
         self._registry.remove_volume(name)
@@ -147,7 +167,9 @@ class Volumes:
             return self._named(await self._find_or_create(r.source, r.size), common)
         if format_ == "nas":
             if ":/" not in r.source:
-                raise InvalidArgument(f"volume {r.name}: invalid NFS source {r.source!r}", hint="write it as SERVER:/PATH")
+                raise InvalidArgument(
+                    f"volume {r.name}: invalid NFS source {r.source!r}", hint="write it as SERVER:/PATH"
+                )
             return PodVolume(kind="nfs", source=r.source, fstype=r.fstype or "nfs4", options=r.options, **common)
         if format_ == "rbd":
             return self._rbd(pod_id, r, common)
@@ -161,7 +183,9 @@ class Volumes:
         if key := r.options.get("keyring"):
             self._secrets.put(pod_id, KEYRING + r.name, key.encode())
         options = {k: v for k, v in r.options.items() if k != "keyring"}
-        return PodVolume(kind="rbd", source=r.source, fstype=r.fstype or "auto", monitors=r.monitors, options=options, **common)
+        return PodVolume(
+            kind="rbd", source=r.source, fstype=r.fstype or "auto", monitors=r.monitors, options=options, **common
+        )
 
     async def _anonymous(self, pod_id: str, r: VolumeRequest, common: dict[str, Any]) -> PodVolume:
         path = self._paths.pod_volume(pod_id, r.name)
@@ -181,9 +205,13 @@ class Volumes:
     def _named(volume: Volume, common: dict[str, Any]) -> PodVolume:
         if volume.driver == "directory":
             return PodVolume(kind="directory", source=volume.path, named=volume.name, **common)
-        return PodVolume(kind="disk", source=volume.path, named=volume.name, format=volume.format, fstype=volume.fstype, **common)
+        return PodVolume(
+            kind="disk", source=volume.path, named=volume.name, format=volume.format, fstype=volume.fstype, **common
+        )
 
-    async def resolve(self, pod: Pod, spec: ContainerSpec, config: dict[str, Any]) -> tuple[list[PodVolume], list[MountPoint]]:
+    async def resolve(
+        self, pod: Pod, spec: ContainerSpec, config: dict[str, Any]
+    ) -> tuple[list[PodVolume], list[MountPoint]]:
         """The pod's volumes with what this container adds, and the container's mounts.
 
         Paths that the image declares as volumes lie on the container's own disk.
@@ -210,8 +238,10 @@ class Volumes:
 
 def _check_name(name: str) -> None:
     if not _NAME.match(name):
-        raise InvalidArgument(f"invalid volume name {name!r}",
-                              hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit")  # fmt: skip
+        raise InvalidArgument(
+            f"invalid volume name {name!r}",
+            hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit",
+        )
 
 
 def _guess(r: VolumeRequest) -> str:

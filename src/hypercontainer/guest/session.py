@@ -83,7 +83,9 @@ class GuestSession(asyncio.Protocol):
         self.opened_at = datetime.now(UTC)  # when `hello` said how long the guest is up
         self.next_token = next_token(FIRST_TOKEN if inherited else token)
         self.closed = asyncio.Event()
-        self.on_oom: dict[str, Callable[[], None]] = {}  # by container: the kernel killed one of its processes for memory
+        self.on_oom: dict[
+            str, Callable[[], None]
+        ] = {}  # by container: the kernel killed one of its processes for memory
         self._token = token
         self._reader = FrameReader(token)
         self._transport: asyncio.Transport | None = None
@@ -153,8 +155,10 @@ class GuestSession(asyncio.Protocol):
             self.send_frame(type_, id_, body)
             return await tasks.within(future, timeout)
         except TimeoutError:
-            raise DeadlineExceeded(f"the guest did not answer {type_.name} within {timeout:g} s",
-                                   hint="wait, or end it with `hyperctl kill -s KILL` or `rm -f`") from None  # fmt: skip
+            raise DeadlineExceeded(
+                f"the guest did not answer {type_.name} within {timeout:g} s",
+                hint="wait, or end it with `hyperctl kill -s KILL` or `rm -f`",
+            ) from None
         finally:
             self._requests.pop(id_, None)
 
@@ -165,7 +169,9 @@ class GuestSession(asyncio.Protocol):
             if not any(self._next_id in taken for taken in (self._earlier, self._requests, self._processes)):
                 return self._next_id
 
-    async def setup_pod(self, hostname: str, interfaces: list[Interface], sysctls: dict[str, str], shm_size: int) -> None:
+    async def setup_pod(
+        self, hostname: str, interfaces: list[Interface], sysctls: dict[str, str], shm_size: int
+    ) -> None:
         """May be said again, with other values; entropy and the time come with it each time."""
         attrs: Attrs = [*seed(), (Tag.HOSTNAME, hostname), (Tag.SHM_SIZE, shm_size)]
         attrs += [(Tag.INTERFACE, i.attrs()) for i in interfaces]
@@ -187,7 +193,9 @@ class GuestSession(asyncio.Protocol):
             await self.request(Type.CONTAINER_FREEZE, [(Tag.ID, id_), (Tag.FREEZE, int(frozen))])
         except (asyncio.CancelledError, DeadlineExceeded):  # when it gets to it, nobody wants it any more
             if self.state is State.RUNNING:
-                self.send_frame(Type.CONTAINER_FREEZE, self._new_id(), encode_attrs([(Tag.ID, id_), (Tag.FREEZE, int(not frozen))]))
+                self.send_frame(
+                    Type.CONTAINER_FREEZE, self._new_id(), encode_attrs([(Tag.ID, id_), (Tag.FREEZE, int(not frozen))])
+                )
             raise
 
     async def start(self, process: GuestProcess, sink: Sink) -> GuestProcessHandle:
@@ -258,7 +266,11 @@ class GuestSession(asyncio.Protocol):
         orphan = GuestProcessHandle(self, id_, Nothing(), offsets)
         orphan.exited.add_done_callback(lambda f: None if f.cancelled() or f.exception() else self._forget(id_))
         self._processes[id_] = orphan
-        self.send_frame(Type.PROCESS_SIGNAL, self._new_id(), encode_attrs([(Tag.ID, id_), (Tag.SIGNAL, signal.SIGKILL), (Tag.ALL, 0)]))
+        self.send_frame(
+            Type.PROCESS_SIGNAL,
+            self._new_id(),
+            encode_attrs([(Tag.ID, id_), (Tag.SIGNAL, signal.SIGKILL), (Tag.ALL, 0)]),
+        )
         self._take_early(id_)
         orphan.open_windows()
 
@@ -344,7 +356,11 @@ class GuestSession(asyncio.Protocol):
 
     def _keep_early(self, frame: Frame) -> None:
         """Of a process that is not adopted yet, if it may be: a few small frames."""
-        if (self.hello is None or frame.id in self._earlier) and len(frame.body) <= _EARLY_SIZE and len(self._early) < _EARLY_MAX:
+        if (
+            (self.hello is None or frame.id in self._earlier)
+            and len(frame.body) <= _EARLY_SIZE
+            and len(self._early) < _EARLY_MAX
+        ):
             self._early[frame.type, frame.id] = frame
 
     def _dispatch(self, frame: Frame) -> None:

@@ -116,7 +116,9 @@ class LazyGroup(click.Group):
         complete_names(command)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -136,7 +138,9 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, message="hyperctl %(version)s")
-@click.option("-H", "--host", metavar="SOCKET", help="hyperd's socket [default: $HYPER_HOST, or the system's or user's own].")
+@click.option(
+    "-H", "--host", metavar="SOCKET", help="hyperd's socket [default: $HYPER_HOST, or the system's or user's own]."
+)
 @click.pass_context
 def cli(ctx: click.Context, host: str | None) -> None:
     """Run container images as virtual machines that feel like containers."""
@@ -161,7 +165,11 @@ def run(args: list[str]) -> int:
     except click.ClickException as error:
         message = error.format_message().rstrip(".")
         says_so = "--help`" in message  # where to look is in it already
-        usage = f"\nsee `{error.ctx.command_path} --help`" if isinstance(error, click.UsageError) and error.ctx and not says_so else ""
+        usage = (
+            f"\nsee `{error.ctx.command_path} --help`"
+            if isinstance(error, click.UsageError) and error.ctx and not says_so
+            else ""
+        )
         print(f"hyperctl: {message}{usage}", file=sys.stderr)
         return 125 if _verb(args) == "run" else 2
     except click.Abort:

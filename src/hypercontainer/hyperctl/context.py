@@ -30,7 +30,9 @@ def confirm(what: str) -> None:
     :raise InvalidArgument: when nobody can be asked. :raise click.Abort: the user does not want it.
     """
     if not sys.stdin.isatty():
-        raise InvalidArgument(f"this removes {what}, and there is no terminal to ask on", hint="give -f if that is meant")
+        raise InvalidArgument(
+            f"this removes {what}, and there is no terminal to ask on", hint="give -f if that is meant"
+        )
     click.confirm(f"This removes {what}. Go on?", abort=True)
 
 

@@ -55,7 +55,9 @@ def cp(source: str, target: str, archive: bool, follow_link: bool, quiet: bool) 
     from_name, from_path = _split(source)
     to_name, to_path = _split(target)
     if bool(from_name) == bool(to_name):
-        raise InvalidArgument("copying needs one container and one path of this host", hint="write CONTAINER:PATH on one side")
+        raise InvalidArgument(
+            "copying needs one container and one path of this host", hint="write CONTAINER:PATH on one side"
+        )
     c = client()
     if from_name:
         _copy_out(c, from_name, from_path, to_path, follow=follow_link, keep_owner=archive)
@@ -106,19 +108,25 @@ def _unpack(stream: _Stream, path: str, target: Path, must_be_dir: bool, *, keep
     Members are what was asked for, or below it; under which name it goes is for the user to say, not for the archive.
     """
     try:
-        with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape", tarinfo=BoundedHeader) as tar:  # type: ignore[call-overload]
+        with tarfile.open(
+            fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape", tarinfo=BoundedHeader
+        ) as tar:  # type: ignore[call-overload]
             member: tarfile.TarInfo | None = tar.next()
             if member is None:
                 raise NotFound(f"no such path in the container: {path}")
             base = plain(member.name)
             directory, name = _place(path, target, must_be_dir, is_dir=member.isdir())
-            root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the user's own path: its links count
+            root = os.open(
+                directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            )  # the user's own path: its links count
             try:
                 with Extractor(root, keep_owner=keep_owner) as extractor:
                     while member is not None:
                         if parts := _renamed(member.name, base, name):
                             linked = _renamed(member.linkname, base, name) if member.islnk() else ()
-                            extractor.extract(member, parts, tar.extractfile(member) if member.isreg() else None, linked)
+                            extractor.extract(
+                                member, parts, tar.extractfile(member) if member.isreg() else None, linked
+                            )
                         tar.members.clear()  # or it keeps them all
                         member = tar.next()
             finally:
@@ -173,7 +181,12 @@ def _copy_in(c: Client, source: str, name: str, path: str, *, follow: bool, keep
         raise NotFound(f"no such file or directory: {source}")
     contents = source.endswith("/.")
     directory, rename = _destination(
-        c, name, path, source_is_dir=local.is_dir(), base="." if contents else Path(os.path.abspath(local)).name or ".", contents=contents
+        c,
+        name,
+        path,
+        source_is_dir=local.is_dir(),
+        base="." if contents else Path(os.path.abspath(local)).name or ".",
+        contents=contents,
     )
     with tempfile.TemporaryFile() as spool:
         _pack(spool, local, rename, keep_owner=keep_owner)

@@ -17,28 +17,58 @@ _JOIN = "containers share that in one pod: `hyperctl pod create -n NAME`, then g
 
 OPTIONS = [
     click.option("--init", is_flag=True, help="Nothing to add: the machine's first process is an init, which reaps."),
-    click.option("-P", "--publish-all", is_flag=True, help="Publish every port that the image or --expose names, on free ports of this host."),
+    click.option(
+        "-P",
+        "--publish-all",
+        is_flag=True,
+        help="Publish every port that the image or --expose names, on free ports of this host.",
+    ),
     click.option("--expose", multiple=True, metavar="PORT[/PROTOCOL]", help="Name a port or a range for -P."),
-    click.option("--volumes-from", multiple=True, metavar="CONTAINER[:ro]", help="Mount what another container mounts."),
-    click.option("--link", multiple=True, metavar="CONTAINER[:ALIAS]", help="Have another container's address in /etc/hosts."),
+    click.option(
+        "--volumes-from", multiple=True, metavar="CONTAINER[:ro]", help="Mount what another container mounts."
+    ),
+    click.option(
+        "--link", multiple=True, metavar="CONTAINER[:ALIAS]", help="Have another container's address in /etc/hosts."
+    ),
     click.option("--memory-swap", default="", help="The same as --memory: a virtual machine does not swap."),
     click.option("--memory-reservation", default="", help="At most --memory; the machine's memory is its own anyway."),
     click.option("--cpu-quota", type=int, default=0, help="Microseconds of CPU time in each --cpu-period."),
     click.option("--cpu-period", type=int, default=0, help="Microseconds [default: 100000]."),
-    click.option("--detach-keys", default="", metavar="KEYS", help="Keys that detach a terminal [default: ctrl-p,ctrl-q]."),
-    *(click.option(name, *more, default=default, hidden=True, multiple=default is None) for name, more, default in (
-        ("--device", (), None), ("--gpus", (), ""), ("--cpu-shares", (), ""), ("--cpuset-cpus", (), ""), ("--oom-score-adj", (), ""),
-        ("--ipc", (), ""), ("--pid", (), ""), ("--userns", (), ""), ("--uts", (), ""))),
-]  # fmt: skip
+    click.option(
+        "--detach-keys", default="", metavar="KEYS", help="Keys that detach a terminal [default: ctrl-p,ctrl-q]."
+    ),
+    *(
+        click.option(name, *more, default=default, hidden=True, multiple=default is None)
+        for name, more, default in (
+            ("--device", (), None),
+            ("--gpus", (), ""),
+            ("--cpu-shares", (), ""),
+            ("--cpuset-cpus", (), ""),
+            ("--oom-score-adj", (), ""),
+            ("--ipc", (), ""),
+            ("--pid", (), ""),
+            ("--userns", (), ""),
+            ("--uts", (), ""),
+        )
+    ),
+]
 # What the hidden ones say; where a value is that of every virtual machine, it is taken.
 _INSTEAD: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "device": ((), "a device of this host cannot be brought into a virtual machine", "use a volume for data; the rest is not possible"),
+    "device": (
+        (),
+        "a device of this host cannot be brought into a virtual machine",
+        "use a volume for data; the rest is not possible",
+    ),
     "gpus": (
         ("0",),
         "a GPU of this host cannot be brought into a virtual machine",
         "leave --gpus out, or run it with a container engine of the host",
     ),
-    "cpu_shares": (("0", "1024"), "CPU shares weigh containers of one kernel, and each virtual machine has its own", "use --cpus"),
+    "cpu_shares": (
+        ("0", "1024"),
+        "CPU shares weigh containers of one kernel, and each virtual machine has its own",
+        "use --cpus",
+    ),
     "cpuset_cpus": ((), "a virtual machine is not tied to CPUs of this host", "use --cpus to limit it"),
     "oom_score_adj": (
         ("0",),
@@ -60,8 +90,10 @@ def check(o: dict[str, Any]) -> None:
                 raise InvalidArgument(f"--{name.replace('_', '-')} {value}: {why}", hint=instead)
     for network in o["network"]:
         if network == "host":
-            raise InvalidArgument("--network host: a virtual machine has a network of its own",
-                                  hint="publish ports with -p; it reaches this host by --add-host NAME:host-gateway")  # fmt: skip
+            raise InvalidArgument(
+                "--network host: a virtual machine has a network of its own",
+                hint="publish ports with -p; it reaches this host by --add-host NAME:host-gateway",
+            )
         if network.startswith("container:"):
             raise InvalidArgument(f"--network {network}: a virtual machine has a network of its own", hint=_JOIN)
     _check_memory(o)
@@ -71,11 +103,13 @@ def _check_memory(o: dict[str, Any]) -> None:
     memory = parse_size(o["memory"]) if o["memory"] else 0
     if o["memory_swap"] not in ("", "-1", "0") and parse_size(o["memory_swap"]) != memory:
         raise InvalidArgument(
-            f"--memory-swap {o['memory_swap']}: a virtual machine does not swap", hint="give the same as --memory, or leave it out"
+            f"--memory-swap {o['memory_swap']}: a virtual machine does not swap",
+            hint="give the same as --memory, or leave it out",
         )
     if o["memory_reservation"] and memory and parse_size(o["memory_reservation"]) > memory:
         raise InvalidArgument(
-            f"--memory-reservation {o['memory_reservation']} is more than --memory {o['memory']}", hint="give at most that"
+            f"--memory-reservation {o['memory_reservation']} is more than --memory {o['memory']}",
+            hint="give at most that",
         )
 
 
@@ -107,12 +141,18 @@ def security(option: str) -> dict[str, Any]:
     kind, _, value = option.replace(":", "=", 1).partition("=")
     if kind == "seccomp" and value:
         raise InvalidArgument(
-            f"--security-opt {option}: a profile of one's own is not loaded into the guest", hint="use seccomp=builtin or unconfined"
+            f"--security-opt {option}: a profile of one's own is not loaded into the guest",
+            hint="use seccomp=builtin or unconfined",
         )
     if kind in ("apparmor", "label"):
-        raise InvalidArgument(f"--security-opt {option}: the guest's kernel has no {'AppArmor' if kind == 'apparmor' else 'SELinux'}",
-                              hint="leave it out: the virtual machine is the wall")  # fmt: skip
-    raise InvalidArgument(f"unknown security option {option!r}", hint="known are no-new-privileges, seccomp=unconfined and seccomp=builtin")
+        raise InvalidArgument(
+            f"--security-opt {option}: the guest's kernel has no {'AppArmor' if kind == 'apparmor' else 'SELinux'}",
+            hint="leave it out: the virtual machine is the wall",
+        )
+    raise InvalidArgument(
+        f"unknown security option {option!r}",
+        hint="known are no-new-privileges, seccomp=unconfined and seccomp=builtin",
+    )
 
 
 # -- what needs the daemon -----------------------------------------------------------------
@@ -149,8 +189,10 @@ def _mounts_of(text: str, call: Callable[..., Any]) -> list[Mount]:
         if point.mount.type == "tmpfs":
             continue
         if not point.volume:
-            raise InvalidArgument(f"--volumes-from {name}: the volume at {point.mount.target} lies on that container's own disk",
-                                  hint=f"give it a name there, with -v NAME:{point.mount.target}")  # fmt: skip
+            raise InvalidArgument(
+                f"--volumes-from {name}: the volume at {point.mount.target} lies on that container's own disk",
+                hint=f"give it a name there, with -v NAME:{point.mount.target}",
+            )
         found.append(msgspec.structs.replace(point.mount, read_only=point.mount.read_only or mode == "ro"))
     return found
 
@@ -207,7 +249,9 @@ class DockerCommand(click.Command):
             name, equals, value = word.partition("=")
             option = options.get(name if equals else word)
             short = options.get(word[:2]) if not word.startswith("--") else None
-            if name in ("-a", "--attach") and (value.lower() in _STREAMS or (not equals and args and args[0].lower() in _STREAMS)):
+            if name in ("-a", "--attach") and (
+                value.lower() in _STREAMS or (not equals and args and args[0].lower() in _STREAMS)
+            ):
                 out += ["--attach-stream", (value or args.pop(0)).lower()]
             elif option and equals and option.is_flag:
                 out += self._flag(name, option, value)
@@ -215,7 +259,11 @@ class DockerCommand(click.Command):
                 out += [name, value]
             else:
                 out.append(word)
-                option = option or (short if short and not short.is_flag and len(word) == 2 else None) or self._last_of(word, options)
+                option = (
+                    option
+                    or (short if short and not short.is_flag and len(word) == 2 else None)
+                    or self._last_of(word, options)
+                )
                 if option and not option.is_flag and not equals and args:
                     out.append(args.pop(0))
         return out + args

@@ -30,7 +30,13 @@ _HEADER_MAX = 1 << 20  # bytes of a long name or of pax records, which tarfile t
 _NAME_MAX = 4096  # bytes of a member's whole name: PATH_MAX
 _CHUNK = 256 << 10
 _ID_MAX = (1 << 32) - 2  # the highest is "no change" to chown(2)
-_EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_EXTENSIONS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -41,7 +47,9 @@ class BoundedHeader(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> BoundedHeader:
         found = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
         if found.type in _EXTENSIONS and not 0 <= found.size <= _HEADER_MAX:
-            raise InvalidArgument(f"the archive has a header of {found.size} bytes", hint="the container may be hostile")
+            raise InvalidArgument(
+                f"the archive has a header of {found.size} bytes", hint="the container may be hostile"
+            )
         return found
 
 
@@ -82,7 +90,9 @@ class Extractor:
     def __enter__(self) -> Extractor:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 self._settle_directories(())
@@ -107,13 +117,19 @@ class Extractor:
             if member.isdir():
                 self._make_directory(parent, parts, member)
             elif member.issym():
-                self._place(parent, parts, lambda t: os.symlink(member.linkname.encode("utf-8", "surrogateescape"), t, dir_fd=parent))
+                self._place(
+                    parent,
+                    parts,
+                    lambda t: os.symlink(member.linkname.encode("utf-8", "surrogateescape"), t, dir_fd=parent),
+                )
                 with contextlib.suppress(OSError, OverflowError):
                     os.utime(name, ns=_times(member), dir_fd=parent, follow_symlinks=False)
             elif member.islnk() and linked:
                 with self._opened(linked[:-1]) as source:
                     self._place(
-                        parent, parts, lambda t: os.link(linked[-1], t, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+                        parent,
+                        parts,
+                        lambda t: os.link(linked[-1], t, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False),
                     )
             elif member.isreg() and not member.issparse() and content:
                 self._place(parent, parts, lambda t: self._write(parent, t, member, content))
@@ -122,7 +138,9 @@ class Extractor:
         except tarfile.TarError as error:
             raise HyperError(f"the copy broke off in {shown}: {error}", hint="try again") from error
         except NotADirectoryError as error:
-            raise InvalidArgument(f"refusing {shown}: it leads through something that is no directory; links are not followed") from error
+            raise InvalidArgument(
+                f"refusing {shown}: it leads through something that is no directory; links are not followed"
+            ) from error
         except OSError as error:
             raise HyperError(f"cannot write {shown}: {error.strerror}") from error
 
@@ -177,7 +195,9 @@ class Extractor:
             there = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
             if not stat.S_ISREG(there) and not stat.S_ISLNK(there):
                 kind = "a directory" if stat.S_ISDIR(there) else "a device"
-                raise Conflict(f"cannot put a file in the place of {_path(parts)}, {kind} of this host", hint="remove it first")
+                raise Conflict(
+                    f"cannot put a file in the place of {_path(parts)}, {kind} of this host", hint="remove it first"
+                )
         temporary = b".hyperctl-" + secrets.token_hex(8).encode()
         try:
             make(temporary)
@@ -202,7 +222,9 @@ class Extractor:
         except FileExistsError:
             there = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
             if not stat.S_ISDIR(there):
-                raise Conflict(f"cannot put a directory in the place of the file or link {_path(parts)}", hint="remove it first") from None
+                raise Conflict(
+                    f"cannot put a directory in the place of the file or link {_path(parts)}", hint="remove it first"
+                ) from None
         else:
             self._open.append((parts, member))
 

@@ -27,12 +27,18 @@ def _show(found: FactoryStatus) -> None:
     if found.templates:
         print_table(
             ["SHAPE", "IMAGE", "KEY", "MADE AT", "MEMORY", "CLONES"],
-            [[t.shape, t.image or "any", t.key, t.made_at, format_binary(t.memory), str(t.clones)] for t in found.templates],
+            [
+                [t.shape, t.image or "any", t.key, t.made_at, format_binary(t.memory), str(t.clones)]
+                for t in found.templates
+            ],
         )
-    print(f"Waiting: {sum(p.waiting for p in found.pool)}, {format_binary(found.pool_memory)} of {format_binary(found.pool_limit)}")
+    print(
+        f"Waiting: {sum(p.waiting for p in found.pool)}, {format_binary(found.pool_memory)} of {format_binary(found.pool_limit)}"
+    )
     if found.pool:
         print_table(
-            ["SHAPE", "IMAGE", "WAITING", "TARGET"], [[p.shape, p.image or "any", str(p.waiting), str(p.target)] for p in found.pool]
+            ["SHAPE", "IMAGE", "WAITING", "TARGET"],
+            [[p.shape, p.image or "any", str(p.waiting), str(p.target)] for p in found.pool],
         )
     print("Started: " + ", ".join(f"{count} {kind}" for kind, count in found.started.items()))
 
@@ -56,7 +62,13 @@ def status(format_: str) -> None:
 @click.option("--cpus", type=click.IntRange(1, 64), default=None, help="CPUs of the machines [default: 1].")
 @click.option("-m", "--memory", default="", help="Memory limit of the containers that shall run in them.")
 @click.option("--network", default="", metavar="user|none|NAME", help="Their network [default: the daemon's].")
-@click.option("-n", "--count", type=click.IntRange(0, 1000), default=1, help="How many shall wait; 0 makes the template only [default: 1].")
+@click.option(
+    "-n",
+    "--count",
+    type=click.IntRange(0, 1000),
+    default=1,
+    help="How many shall wait; 0 makes the template only [default: 1].",
+)
 def warm(cpus: int | None, memory: str, network: str, count: int) -> None:
     """Make a template now, and let machines wait from now on."""
     request = WarmRequest(cpus=cpus or 0, memory=parse_size(memory) if memory else 0, network=network, count=count)

@@ -67,7 +67,10 @@ def images(name: str, quiet: bool, everything: bool, no_trunc: bool, digests: bo
     for i in found:
         if i.damaged:
             what = ", ".join(parse_reference(n).familiar for n in i.names) or short(i.id)
-            print(f"hyperctl: image {what} is damaged: {i.damaged}: pull it again, or remove it with `hyperctl rmi`", file=sys.stderr)
+            print(
+                f"hyperctl: image {what} is damaged: {i.damaged}: pull it again, or remove it with `hyperctl rmi`",
+                file=sys.stderr,
+            )
     head = ["REPOSITORY", "TAG", *(["DIGEST"] if digests else []), "IMAGE ID", "CREATED", "SIZE"]
 
     def row(entry: tuple[str, str, Image]) -> list[str]:

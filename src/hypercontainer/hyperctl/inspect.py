@@ -20,13 +20,19 @@ from .volumes import volume_route
 def with_network(container: Container, pod: Pod) -> dict[str, Any]:
     """A container with what its pod's network gave it, by Docker's names."""
     networks = {
-        a.network: {"ipAddress": a.ip, "globalIPv6Address": a.ip6, "macAddress": a.mac, "aliases": a.aliases} for a in pod.attachments
+        a.network: {"ipAddress": a.ip, "globalIPv6Address": a.ip6, "macAddress": a.mac, "aliases": a.aliases}
+        for a in pod.attachments
     }
     first = next(iter(networks.values()), {"ipAddress": "", "globalIPv6Address": "", "macAddress": ""})
     ports: dict[str, list[dict[str, str]]] = {}
     for p in pod.ports or container.ports:
-        ports.setdefault(f"{p.container_port}/{p.protocol}", []).append({"hostIp": p.host_ip or "0.0.0.0", "hostPort": str(p.host_port)})
-    settings = {key: first[key] for key in ("ipAddress", "globalIPv6Address", "macAddress")} | {"ports": ports, "networks": networks}
+        ports.setdefault(f"{p.container_port}/{p.protocol}", []).append(
+            {"hostIp": p.host_ip or "0.0.0.0", "hostPort": str(p.host_port)}
+        )
+    settings = {key: first[key] for key in ("ipAddress", "globalIPv6Address", "macAddress")} | {
+        "ports": ports,
+        "networks": networks,
+    }
     return {**msgspec.to_builtins(container), "networkSettings": settings}
 
 
@@ -55,11 +61,19 @@ def _find(c: Client, name: str, kind: str) -> object:
     except HyperError:
         if kind:
             raise
-        raise NotFound(f"no such container, pod, volume or image: {name}", hint="see `hyperctl ps -a` and `hyperctl images`") from None
+        raise NotFound(
+            f"no such container, pod, volume or image: {name}", hint="see `hyperctl ps -a` and `hyperctl images`"
+        ) from None
 
 
 @click.command()
-@click.option("--type", "kind", type=click.Choice(["container", "pod", "volume", "image"]), default=None, help="Look for this kind only.")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["container", "pod", "volume", "image"]),
+    default=None,
+    help="Look for this kind only.",
+)
 @click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
 @click.argument("names", nargs=-1, required=True)
 def inspect(names: tuple[str, ...], kind: str | None, format_: str) -> int:

@@ -53,7 +53,12 @@ def start(containers: tuple[str, ...], attach: bool, interactive: bool, only: bo
 
 @click.command()
 @click.option(
-    "-t", "--time", "--timeout", "timeout", type=click.IntRange(min=0), help="Seconds until SIGKILL [default: the container's, 10]."
+    "-t",
+    "--time",
+    "--timeout",
+    "timeout",
+    type=click.IntRange(min=0),
+    help="Seconds until SIGKILL [default: the container's, 10].",
 )
 @_CONTAINER_ONLY
 @_NAMES
@@ -101,7 +106,12 @@ def wait(containers: tuple[str, ...]) -> int:
 @click.command()
 @click.option("-f", "--force", is_flag=True, help="Kill those that run; say nothing of those that are not there.")
 @_CONTAINER_ONLY
-@click.option("-v", "--volumes", is_flag=True, help="Accepted for Docker's sake: anonymous volumes always go with their container.")
+@click.option(
+    "-v",
+    "--volumes",
+    is_flag=True,
+    help="Accepted for Docker's sake: anonymous volumes always go with their container.",
+)
 @_NAMES
 def rm(containers: tuple[str, ...], force: bool, only: bool, volumes: bool) -> int:
     """Remove containers or pods, and what they wrote."""

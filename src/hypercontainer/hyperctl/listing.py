@@ -58,13 +58,21 @@ def describe_mappings(ports: list[PortMapping]) -> str:
 
 
 def _follows(a: PortMapping, b: PortMapping) -> bool:
-    return (b.host_ip, b.protocol, b.host_port, b.container_port) == (a.host_ip, a.protocol, a.host_port + 1, a.container_port + 1)
+    return (b.host_ip, b.protocol, b.host_port, b.container_port) == (
+        a.host_ip,
+        a.protocol,
+        a.host_port + 1,
+        a.container_port + 1,
+    )
 
 
 def _describe_run(run: list[PortMapping]) -> str:
     first, last = run[0], run[-1]
     host = f"[{first.host_ip}]" if ":" in first.host_ip else first.host_ip or "0.0.0.0"
-    ends = [str(a) if a == b else f"{a}-{b}" for a, b in ((first.host_port, last.host_port), (first.container_port, last.container_port))]
+    ends = [
+        str(a) if a == b else f"{a}-{b}"
+        for a, b in ((first.host_port, last.host_port), (first.container_port, last.container_port))
+    ]
     return f"{host}:{ends[0]}->{ends[1]}/{first.protocol}"
 
 
@@ -83,7 +91,9 @@ def _is_image(c: Container, image: str) -> bool:
     if image in (c.image, c.image_id) or (len(prefix) >= 3 and c.image_id.removeprefix("sha256:").startswith(prefix)):
         return True
     try:
-        wanted, own = (parse_reference(i.removeprefix("builtin:").removeprefix("docker://")).full for i in (image, c.image))
+        wanted, own = (
+            parse_reference(i.removeprefix("builtin:").removeprefix("docker://")).full for i in (image, c.image)
+        )
     except InvalidArgument:
         return False
     return wanted == own
@@ -115,7 +125,9 @@ def _matches(c: Container, filters: tuple[str, ...]) -> bool:
             "exited": c.state.status is ContainerStatus.EXITED and str(c.state.exit_code) == value,
         }
         if not equals or key not in tests:
-            raise InvalidArgument(f"invalid filter {given!r}", hint=f"use one of {', '.join(tests)}, such as status=running")
+            raise InvalidArgument(
+                f"invalid filter {given!r}", hint=f"use one of {', '.join(tests)}, such as status=running"
+            )
         if not tests[key]:
             return False
     return True
@@ -138,7 +150,12 @@ def _with_ports(c: Client, found: list[Container]) -> list[Container]:
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
 @click.option("--no-trunc", is_flag=True, help="Whole ids and commands.")
 @click.option(
-    "-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those: status, name, id, label, ancestor, exited."
+    "-f",
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only those: status, name, id, label, ancestor, exited.",
 )
 @click.option("-n", "--last", type=int, default=0, help="The last so many, whatever their state.")
 @_FORMAT
@@ -159,7 +176,15 @@ def ps(everything: bool, quiet: bool, no_trunc: bool, filters: tuple[str, ...], 
         if not no_trunc and len(command) > 20:
             command = command[:19] + "…"
         id_ = c.id if no_trunc else short(c.id)
-        return [id_, c.image, f'"{command}"', f"{format_age(c.created_at)} ago", describe_state(c), describe_ports(c), c.name]
+        return [
+            id_,
+            c.image,
+            f'"{command}"',
+            f"{format_age(c.created_at)} ago",
+            describe_state(c),
+            describe_ports(c),
+            c.name,
+        ]
 
     show(found, format_, ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"], row, _fields)
 
@@ -225,10 +250,15 @@ def _cpu_percent(now: ContainerStats, before: ContainerStats | None) -> float:
 def stats_row(s: ContainerStats, before: ContainerStats | None) -> list[str]:
     percent = 100 * s.memory / s.memory_limit if s.memory_limit else 0.0
     return [
-        short(s.id), s.name, f"{_cpu_percent(s, before):.2f}%", f"{format_binary(s.memory)} / {format_binary(s.memory_limit)}",
-        f"{percent:.2f}%", f"{format_size(s.rx_bytes)} / {format_size(s.tx_bytes)}",
-        f"{format_size(s.read_bytes)} / {format_size(s.write_bytes)}", str(s.pids),
-    ]  # fmt: skip
+        short(s.id),
+        s.name,
+        f"{_cpu_percent(s, before):.2f}%",
+        f"{format_binary(s.memory)} / {format_binary(s.memory_limit)}",
+        f"{percent:.2f}%",
+        f"{format_size(s.rx_bytes)} / {format_size(s.tx_bytes)}",
+        f"{format_size(s.read_bytes)} / {format_size(s.write_bytes)}",
+        str(s.pids),
+    ]
 
 
 @click.command()

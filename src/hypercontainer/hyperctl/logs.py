@@ -33,7 +33,12 @@ def logs(container: str, follow: bool, tail: str, since: str | None, until: str 
     """Show the output of a container, or of the first one of a pod, past and present."""
     if tail != "all" and not tail.isdecimal():
         raise InvalidArgument(f"invalid number of lines {tail!r}", hint="give 0 or more, or all")
-    query = {"follow": follow, "tail": None if tail == "all" else tail, "since": _moment(since), "until": _moment(until)}
+    query = {
+        "follow": follow,
+        "tail": None if tail == "all" else tail,
+        "since": _moment(since),
+        "until": _moment(until),
+    }
     c = client()
     try:
         records = c.lines("GET", container_route(container, "/logs"), query)

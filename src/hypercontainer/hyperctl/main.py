@@ -54,7 +54,9 @@ def _guarded(args: list[str]) -> int:
         return 130
     except BrokenPipeError:
         return 141
-    except SystemExit as error:  # click's: it wraps stdout when nobody reads that any more, and answers a shell's completion
+    except (
+        SystemExit
+    ) as error:  # click's: it wraps stdout when nobody reads that any more, and answers a shell's completion
         return 141 if sys.stdout is not stdout else int(error.code or 0)
     except Exception as error:
         if os.environ.get("HYPER_TRACEBACK"):

@@ -8,13 +8,32 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-_ROUTES = {"container": "/containers?all=1", "pod": "/pods", "volume": "/volumes", "network": "/networks", "image": "/images"}
+_ROUTES = {
+    "container": "/containers?all=1",
+    "pod": "/pods",
+    "volume": "/volumes",
+    "network": "/networks",
+    "image": "/images",
+}
 # Names of arguments -> the kinds that they take.
-_KINDS = {"container": ("container",), "containers": ("container",), "pod": ("pod",), "pods": ("pod",), "volume": ("volume",),
-          "network": ("network",), "image": ("image",), "images": ("image",)}  # fmt: skip
+_KINDS = {
+    "container": ("container",),
+    "containers": ("container",),
+    "pod": ("pod",),
+    "pods": ("pod",),
+    "volume": ("volume",),
+    "network": ("network",),
+    "image": ("image",),
+    "images": ("image",),
+}
 # Of groups whose argument is a plain NAME.
 _GROUPS = {"volume": "volume", "network": "network"}
-_ANY = {"inspect": ("container", "pod", "volume", "image"), "start": ("container", "pod"), "stop": ("container", "pod"), "rmi": ("image",)}
+_ANY = {
+    "inspect": ("container", "pod", "volume", "image"),
+    "start": ("container", "pod"),
+    "stop": ("container", "pod"),
+    "rmi": ("image",),
+}
 
 
 def _names_of(kind: str, item: dict[str, Any]) -> list[str]:

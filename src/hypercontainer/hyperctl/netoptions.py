@@ -28,12 +28,20 @@ def networking(o: dict[str, Any]) -> dict[str, Any]:
     )
     plain = len(names) == 1 and (names[0] == "none" or names[0].partition(":")[0] in ("user", "cni"))
     if any(own.values()) and (plain or len(names) > 1):
-        raise InvalidArgument("addresses and aliases need one network", hint="name one with --network, and connect the others later")
+        raise InvalidArgument(
+            "addresses and aliases need one network", hint="name one with --network, and connect the others later"
+        )
     if any(own.values()) and not names:
         names = ["bridge"]
     requests = [] if plain or not names else [NetworkRequest(name=n, **(own if len(names) == 1 else {})) for n in names]
     return {
-        "network": names[0] if plain else "", "networks": requests, "dns": list(o["dns"]), "dns_search": list(o["dns_search"]),
-        "dns_options": list(o["dns_option"]), "hosts": [_host_entry(h) for h in o["add_host"]], "allow": [parse_allow(a) for a in o["allow"]],
-        "ingress_rate": parse_rate(o["ingress_rate"]), "egress_rate": parse_rate(o["egress_rate"]),
-    }  # fmt: skip
+        "network": names[0] if plain else "",
+        "networks": requests,
+        "dns": list(o["dns"]),
+        "dns_search": list(o["dns_search"]),
+        "dns_options": list(o["dns_option"]),
+        "hosts": [_host_entry(h) for h in o["add_host"]],
+        "allow": [parse_allow(a) for a in o["allow"]],
+        "ingress_rate": parse_rate(o["ingress_rate"]),
+        "egress_rate": parse_rate(o["egress_rate"]),
+    }

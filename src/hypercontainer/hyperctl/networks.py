@@ -36,12 +36,27 @@ def network_route(name: str) -> str:
 @click.option("-d", "--driver", type=click.Choice(["bridge"]), default="bridge", help="Accepted for Docker's sake.")
 @click.option("--label", multiple=True, metavar="NAME=VALUE", help="Set a label.")
 def create(
-    name: str, subnet: tuple[str, ...], gateway: tuple[str, ...], ip_range: str, internal: bool, ipv6: bool, mtu: int, driver: str, label: tuple[str, ...]
-) -> None:  # fmt: skip
+    name: str,
+    subnet: tuple[str, ...],
+    gateway: tuple[str, ...],
+    ip_range: str,
+    internal: bool,
+    ipv6: bool,
+    mtu: int,
+    driver: str,
+    label: tuple[str, ...],
+) -> None:
     """Create a network and print its id."""
     labels = pairs(label, "label", need_value=False)
     spec = NetworkSpec(
-        name=name, subnets=list(subnet), gateways=list(gateway), ip_range=ip_range, internal=internal, ipv6=ipv6, mtu=mtu, labels=labels
+        name=name,
+        subnets=list(subnet),
+        gateways=list(gateway),
+        ip_range=ip_range,
+        internal=internal,
+        ipv6=ipv6,
+        mtu=mtu,
+        labels=labels,
     )
     print(client().call(Network, "POST", "/networks", body=spec).id)
 
@@ -59,7 +74,14 @@ def ls(quiet: bool, format_: str) -> None:
 
     def row(n: NetworkInfo) -> list[str]:
         subnets = ", ".join(filter(None, (n.network.subnet, n.network.subnet6)))
-        return [n.network.id[:12], n.network.name, n.network.bridge, subnets, "internal" if n.network.internal else "", ",".join(n.pods)]
+        return [
+            n.network.id[:12],
+            n.network.name,
+            n.network.bridge,
+            subnets,
+            "internal" if n.network.internal else "",
+            ",".join(n.pods),
+        ]
 
     show(found, format_, ["NETWORK ID", "NAME", "BRIDGE", "SUBNETS", "", "PODS"], row)
 
@@ -101,7 +123,11 @@ def prune(force: bool) -> None:
 @click.option("--alias", multiple=True, help="A further name in the network.")
 def connect(name: str, pod: str, ip: str, ip6: str, mac_address: str, alias: tuple[str, ...]) -> None:
     """Bring a pod or container into a network."""
-    client().do("POST", pod_route(pod, "/networks"), body=NetworkRequest(name=name, ip=ip, ip6=ip6, mac=mac_address, aliases=list(alias)))
+    client().do(
+        "POST",
+        pod_route(pod, "/networks"),
+        body=NetworkRequest(name=name, ip=ip, ip6=ip6, mac=mac_address, aliases=list(alias)),
+    )
 
 
 @network.command()

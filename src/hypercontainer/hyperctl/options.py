@@ -14,7 +14,17 @@ import click
 from ..errors import InvalidArgument
 from ..model.ports import parse_exposed
 from ..model.signals import RLIMITS
-from ..model.specs import ContainerSpec, HealthCheck, LogOptions, Mount, PortMapping, Resources, RestartName, RestartPolicy, Ulimit
+from ..model.specs import (
+    ContainerSpec,
+    HealthCheck,
+    LogOptions,
+    Mount,
+    PortMapping,
+    Resources,
+    RestartName,
+    RestartPolicy,
+    Ulimit,
+)
 from ..model.units import parse_count, parse_duration, parse_size
 from . import dockerflags
 from .environment import resolve
@@ -23,7 +33,13 @@ _OPTIONS = [
     click.option("--name", default="", help="Name of the container."),
     click.option("-i", "--interactive", is_flag=True, help="Keep stdin open."),
     click.option("-t", "--tty", is_flag=True, help="Give the process a terminal."),
-    click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set an environment variable; without a value it is taken from here."),
+    click.option(
+        "-e",
+        "--env",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Set an environment variable; without a value it is taken from here.",
+    ),
     click.option("--env-file", multiple=True, type=click.Path(), help="Read environment variables from a file."),
     click.option("-w", "--workdir", default="", help="Working directory."),
     click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="User and group, by name or number."),
@@ -40,29 +56,67 @@ _OPTIONS = [
     click.option("--sysctl", multiple=True, metavar="NAME=VALUE", help="Set a kernel parameter of the pod."),
     click.option("--cap-add", multiple=True, help="Add a capability, or ALL."),
     click.option("--cap-drop", multiple=True, help="Drop a capability, or ALL."),
-    click.option("--security-opt", multiple=True, metavar="OPTION", help="no-new-privileges: let no program gain privileges by set-user-ID; seccomp=unconfined: filter no system call."),
-    click.option("--stop-signal", default="", help="Signal that asks the process to end [default: the image's, or TERM]."),
-    click.option("--stop-timeout", type=click.IntRange(min=0), default=10, help="Seconds between that signal and KILL."),
-    click.option("-p", "--publish", multiple=True, metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="Publish a port or a range."),
-    click.option("-v", "--volume", multiple=True, metavar="[SOURCE:]PATH[:ro]", help="Mount a path of this host, or a named volume."),
+    click.option(
+        "--security-opt",
+        multiple=True,
+        metavar="OPTION",
+        help="no-new-privileges: let no program gain privileges by set-user-ID; seccomp=unconfined: filter no system call.",
+    ),
+    click.option(
+        "--stop-signal", default="", help="Signal that asks the process to end [default: the image's, or TERM]."
+    ),
+    click.option(
+        "--stop-timeout", type=click.IntRange(min=0), default=10, help="Seconds between that signal and KILL."
+    ),
+    click.option(
+        "-p", "--publish", multiple=True, metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="Publish a port or a range."
+    ),
+    click.option(
+        "-v",
+        "--volume",
+        multiple=True,
+        metavar="[SOURCE:]PATH[:ro]",
+        help="Mount a path of this host, or a named volume.",
+    ),
     click.option("--mount", multiple=True, metavar="type=...,source=...,target=...", help="The same, in full."),
     click.option("--tmpfs", multiple=True, metavar="PATH[:size=SIZE]", help="Mount a file system in memory."),
     click.option("--shm-size", default="", help="Size of /dev/shm [default: 64m]."),
-    click.option("--restart", default="no", metavar="no|on-failure[:N]|always|unless-stopped", help="Start it again when it ends."),
+    click.option(
+        "--restart",
+        default="no",
+        metavar="no|on-failure[:N]|always|unless-stopped",
+        help="Start it again when it ends.",
+    ),
     click.option("--health-cmd", default="", help="Command that tells whether the container is well."),
     click.option("--health-interval", default="30s", help="Time between checks."),
     click.option("--health-timeout", default="30s", help="Longest time for one check."),
-    click.option("--health-retries", type=click.IntRange(min=1), default=3, help="Failures in a row that make it unhealthy."),
+    click.option(
+        "--health-retries", type=click.IntRange(min=1), default=3, help="Failures in a row that make it unhealthy."
+    ),
     click.option("--health-start-period", default="0s", help="Time in which failures do not count."),
     click.option("--health-start-interval", default="5s", help="Time between checks in the start period."),
     click.option("--no-healthcheck", is_flag=True, help="Ignore the image's check."),
-    click.option("--privileged", is_flag=True, help="All capabilities, and no path hidden: of its own virtual machine."),
-    click.option("--isolation", type=click.Choice(["default", "fresh"]), default="default",
-                 help="fresh: boot a virtual machine that shares nothing with others, instead of starting from a template."),
-    click.option("--log-driver", type=click.Choice(["json-file", "none"]), default="json-file", help="Where output is kept."),
+    click.option(
+        "--privileged", is_flag=True, help="All capabilities, and no path hidden: of its own virtual machine."
+    ),
+    click.option(
+        "--isolation",
+        type=click.Choice(["default", "fresh"]),
+        default="default",
+        help="fresh: boot a virtual machine that shares nothing with others, instead of starting from a template.",
+    ),
+    click.option(
+        "--log-driver", type=click.Choice(["json-file", "none"]), default="json-file", help="Where output is kept."
+    ),
     click.option("--log-opt", multiple=True, metavar="NAME=VALUE", help="max-size and max-file of json-file."),
     click.option("--pod", default="", metavar="POD", help="Join a pod instead of making one."),
-    click.option("--network", "--net", multiple=True, metavar="user[:host-loopback]|none|NAME|cni:NAME", help="Network of the pod; may be repeated."),
+    click.option(
+        "--network",
+        "--net",
+        multiple=True,
+        metavar="user[:host-loopback]|none|NAME|cni:NAME",
+        help="Network of the pod; may be repeated.",
+    ),
     click.option("--network-alias", multiple=True, help="A further name in its network."),
     click.option("--ip", default="", help="IPv4 address in its network."),
     click.option("--ip6", default="", help="IPv6 address in its network."),
@@ -70,16 +124,22 @@ _OPTIONS = [
     click.option("--dns", multiple=True, help="Name server, instead of the network's."),
     click.option("--dns-search", multiple=True, help="Search domain."),
     click.option("--dns-option", multiple=True, help="Option of resolv.conf."),
-    click.option("--add-host", multiple=True, metavar="NAME:IP", help="A line of /etc/hosts; `host-gateway` is this host."),
+    click.option(
+        "--add-host", multiple=True, metavar="NAME:IP", help="A line of /etc/hosts; `host-gateway` is this host."
+    ),
     click.option("--allow", multiple=True, metavar="CIDR[:PORT]", help="The only destinations that it may reach."),
-    click.option("--ingress-rate", default="", metavar="RATE", help="Most that it may receive, such as 10m (bits per second)."),
+    click.option(
+        "--ingress-rate", default="", metavar="RATE", help="Most that it may receive, such as 10m (bits per second)."
+    ),
     click.option("--egress-rate", default="", metavar="RATE", help="Most that it may send."),
-    click.option("--pull", type=click.Choice(["missing", "always", "never"]), default="missing", help="When to pull the image."),
+    click.option(
+        "--pull", type=click.Choice(["missing", "always", "never"]), default="missing", help="When to pull the image."
+    ),
     click.option("--platform", default="", help="Platform of the image, such as linux/amd64."),
     click.option("--rm", is_flag=True, help="Remove the container when it ends."),
     click.option("--cidfile", type=click.Path(), help="Write the container's id to a file."),
     click.option("-q", "--quiet", is_flag=True, help="Show no progress of a pull."),
-]  # fmt: skip
+]
 
 
 def container_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,7 +183,9 @@ def parse_ulimit(text: str) -> Ulimit:
     except ValueError:
         equals = ""
     if not equals or name not in RLIMITS:
-        hint = "write NAME=SOFT[:HARD], such as nofile=1024:2048" if name in RLIMITS else f"known are {', '.join(RLIMITS)}"
+        hint = (
+            "write NAME=SOFT[:HARD], such as nofile=1024:2048" if name in RLIMITS else f"known are {', '.join(RLIMITS)}"
+        )
         raise InvalidArgument(f"invalid ulimit {text!r}", hint=hint)
     return parsed
 
@@ -162,7 +224,9 @@ def mounts_from(o: dict[str, Any]) -> list[Mount]:
             try:
                 os.makedirs(mount.source, exist_ok=True)
             except OSError as error:
-                raise InvalidArgument(f"cannot make the directory {mount.source}: {error.strerror}", hint="make it yourself") from error
+                raise InvalidArgument(
+                    f"cannot make the directory {mount.source}: {error.strerror}", hint="make it yourself"
+                ) from error
     return [*short, *(parse_mount(m) for m in o["mount"]), *(parse_tmpfs(t) for t in o["tmpfs"])]
 
 
@@ -170,7 +234,9 @@ def parse_restart(text: str) -> RestartPolicy:
     """`no`, `on-failure[:N]`, `always`, `unless-stopped`."""
     name, colon, count = text.partition(":")
     if name not in get_args(RestartName) or (colon and (name != "on-failure" or not count.isdecimal())):
-        raise InvalidArgument(f"invalid restart policy {text!r}", hint="use no, on-failure[:N], always or unless-stopped")
+        raise InvalidArgument(
+            f"invalid restart policy {text!r}", hint="use no, on-failure[:N], always or unless-stopped"
+        )
     return RestartPolicy(name=cast(RestartName, name), max_retries=int(count or 0))
 
 
@@ -178,10 +244,13 @@ def _health(o: dict[str, Any]) -> HealthCheck | None:
     if not o["health_cmd"]:
         return None
     return HealthCheck(
-        command=["/bin/sh", "-c", o["health_cmd"]], interval=parse_duration(o["health_interval"]), timeout=parse_duration(o["health_timeout"]),
-        retries=o["health_retries"], start_period=parse_duration(o["health_start_period"]),
+        command=["/bin/sh", "-c", o["health_cmd"]],
+        interval=parse_duration(o["health_interval"]),
+        timeout=parse_duration(o["health_timeout"]),
+        retries=o["health_retries"],
+        start_period=parse_duration(o["health_start_period"]),
         start_interval=parse_duration(o["health_start_interval"]),
-    )  # fmt: skip
+    )
 
 
 def _log(o: dict[str, Any]) -> LogOptions:
@@ -205,7 +274,9 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
 
     dockerflags.check(o)
     labels = [line for f in o["label_file"] for line in _read_lines(f, "label file")] + list(o["label"])
-    resources = Resources(cpus=dockerflags.cpus(o), memory=parse_size(o["memory"]) if o["memory"] else 0, pids=max(0, o["pids_limit"]))
+    resources = Resources(
+        cpus=dockerflags.cpus(o), memory=parse_size(o["memory"]) if o["memory"] else 0, pids=max(0, o["pids_limit"])
+    )
     return ContainerSpec(
         image=image,
         name=o["name"],

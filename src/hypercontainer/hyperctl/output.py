@@ -77,8 +77,12 @@ def _heads(template: str) -> list[str]:
 
 
 def show(
-    items: Sequence[Any], format_: str, head: Sequence[str], row: Callable[[Any], Sequence[str]], fields: Callable[[Any], object] | None = None
-) -> None:  # fmt: skip
+    items: Sequence[Any],
+    format_: str,
+    head: Sequence[str],
+    row: Callable[[Any], Sequence[str]],
+    fields: Callable[[Any], object] | None = None,
+) -> None:
     """A list as a table, as JSON, or by a template; `fields` gives a template's and JSON's view."""
     view = fields or (lambda item: item)
     if format_ == "json":
@@ -142,7 +146,9 @@ class PullProgress:
         if self._bars and id_:
             if id_ not in self._tasks:
                 self._tasks[id_] = self._bars.add_task(status, total=update["total"] or None, short=short)
-            self._bars.update(self._tasks[id_], description=status, completed=update["current"], total=update["total"] or None)
+            self._bars.update(
+                self._tasks[id_], description=status, completed=update["current"], total=update["total"] or None
+            )
         elif self._last.get(id_) != status:
             self._last[id_] = status
             line = f"{short}: {status}" if short else status

@@ -28,7 +28,9 @@ def take_images(c: Client, podfile: Podfile, *, quiet: bool) -> Podfile:
     def named(containers: list[PodContainer]) -> list[PodContainer]:
         return [msgspec.structs.replace(m, image=taken.get(m.image, m.image)) for m in containers]
 
-    return msgspec.structs.replace(podfile, init_containers=named(podfile.init_containers), containers=named(podfile.containers))
+    return msgspec.structs.replace(
+        podfile, init_containers=named(podfile.init_containers), containers=named(podfile.containers)
+    )
 
 
 def pull_missing(c: Client, names: list[str], *, quiet: bool) -> None:
@@ -69,9 +71,7 @@ def run_pod(path: str, *, name: str, attach: bool, remove: bool, quiet: bool) ->
         with contextlib.suppress(HyperError):
             c.do("DELETE", pod_route(pod.id), {"force": True})
         if isinstance(error, HyperError) and "hyperctl logs" in (error.hint or ""):  # they went with the pod
-            error.hint = (
-                f"the pod was removed again; `hyperctl pod create {path}` and `hyperctl pod start {pod.name}` keep it with its logs"
-            )
+            error.hint = f"the pod was removed again; `hyperctl pod create {path}` and `hyperctl pod start {pod.name}` keep it with its logs"
         raise
     if not attach:
         print(pod.id)
@@ -165,10 +165,17 @@ def member(c: Client, pod: str, name: str) -> Container:
 
     :raise NotFound: the pod has none such.
     """
-    found = [m for m in details(c, pod).containers if not name or name in (m.name, m.spec.name, *m.spec.aliases) or m.id.startswith(name)]
+    found = [
+        m
+        for m in details(c, pod).containers
+        if not name or name in (m.name, m.spec.name, *m.spec.aliases) or m.id.startswith(name)
+    ]
     plain = [m for m in found if not m.spec.init] or found
     if not plain:
-        raise NotFound(f"pod {pod} has no container {name}" if name else f"pod {pod} has no container", hint="see `hyperctl pod inspect`")
+        raise NotFound(
+            f"pod {pod} has no container {name}" if name else f"pod {pod} has no container",
+            hint="see `hyperctl pod inspect`",
+        )
     return plain[0]
 
 

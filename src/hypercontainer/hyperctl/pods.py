@@ -23,7 +23,12 @@ _NAMES = click.argument("pods", nargs=-1, required=True)
 _POD = click.argument("pod")
 _FORMAT = click.option("--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
 _TIME = click.option(
-    "-t", "--time", "--timeout", "timeout", type=click.IntRange(min=0), help="Seconds until SIGKILL [default: each container's]."
+    "-t",
+    "--time",
+    "--timeout",
+    "timeout",
+    type=click.IntRange(min=0),
+    help="Seconds until SIGKILL [default: each container's].",
 )
 _QUIET = click.option("-q", "--quiet", is_flag=True, help="Show no progress of a pull.")
 
@@ -38,13 +43,23 @@ def pod() -> None:
 @click.option("-n", "--name", default="", help="Name of the pod.")
 @click.option("-h", "--hostname", default="", help="Host name [default: the pod's name].")
 @click.option("-l", "--label", multiple=True, metavar="NAME=VALUE", help="Set a label.")
-@click.option("-p", "--publish", multiple=True, metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="Publish a port or a range.")
+@click.option(
+    "-p", "--publish", multiple=True, metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="Publish a port or a range."
+)
 @click.option("--cpus", type=click.IntRange(min=0), default=0, help="Virtual CPUs.")
 @click.option("-m", "--memory", default="", help="Memory of the machine, such as 512m.")
 @click.option("--shm-size", default="", help="Size of /dev/shm [default: 64m].")
-@click.option("--network", multiple=True, metavar="user[:host-loopback]|none|NAME|cni:NAME", help="Network of the pod; may be repeated.")
 @click.option(
-    "--exit-policy", type=click.Choice(["stop", "continue"]), default="continue", help="What to do when the last container has ended."
+    "--network",
+    multiple=True,
+    metavar="user[:host-loopback]|none|NAME|cni:NAME",
+    help="Network of the pod; may be repeated.",
+)
+@click.option(
+    "--exit-policy",
+    type=click.Choice(["stop", "continue"]),
+    default="continue",
+    help="What to do when the last container has ended.",
 )
 @_QUIET
 def create(podfile: str | None, name: str, quiet: bool, **options: Any) -> None:
@@ -60,8 +75,10 @@ def _empty(name: str, o: dict[str, Any]) -> dict[str, Any]:
     from .options import pairs, parse_ports
 
     labels = pairs(o["label"], "label", need_value=False)
-    ports = [{"hostPort": p.host_port or "", "containerPort": p.container_port, "protocol": p.protocol, "hostIP": p.host_ip}
-             for p in parse_ports(o["publish"])]  # fmt: skip
+    ports = [
+        {"hostPort": p.host_port or "", "containerPort": p.container_port, "protocol": p.protocol, "hostIP": p.host_ip}
+        for p in parse_ports(o["publish"])
+    ]
     return {
         "id": name, "hostname": o["hostname"], "labels": labels, "portmappings": ports,
         "network": o["network"][0] if o["network"] else "", "networks": [{"name": n} for n in o["network"][1:]],
@@ -148,8 +165,19 @@ def list_(quiet: bool, format_: str) -> None:
         for p in found:
             print(short(p.id))
         return
-    show(found, format_, ["POD ID", "NAME", "STATUS", "CREATED", "CONTAINERS", "PORTS"],
-         lambda p: [short(p.id), p.name, p.status, f"{format_age(p.created_at)} ago", ",".join(p.containers), describe_mappings(p.ports)])  # fmt: skip
+    show(
+        found,
+        format_,
+        ["POD ID", "NAME", "STATUS", "CREATED", "CONTAINERS", "PORTS"],
+        lambda p: [
+            short(p.id),
+            p.name,
+            p.status,
+            f"{format_age(p.created_at)} ago",
+            ",".join(p.containers),
+            describe_mappings(p.ports),
+        ],
+    )
 
 
 pod.add_command(list_, "ls")
@@ -175,9 +203,13 @@ def top(pod: str, format_: str) -> None:
     if format_ == "json":
         print_json(found)
         return
-    print_table(["PID", "PPID", "USER", "TIME", "CONTAINER", "COMMAND"],
-                [[str(p.pid), str(p.ppid), str(p.uid), f"{p.cpu_ms / 1000:.2f}", p.container, f"{'  ' * depth}{p.command}"]
-                 for depth, p in _tree(found)])  # fmt: skip
+    print_table(
+        ["PID", "PPID", "USER", "TIME", "CONTAINER", "COMMAND"],
+        [
+            [str(p.pid), str(p.ppid), str(p.uid), f"{p.cpu_ms / 1000:.2f}", p.container, f"{'  ' * depth}{p.command}"]
+            for depth, p in _tree(found)
+        ],
+    )
 
 
 def _tree(processes: list[ProcessInfo]) -> list[tuple[int, ProcessInfo]]:
@@ -249,7 +281,9 @@ def logs(pod: str, follow_: bool, tail: str, container: str) -> None:
 @_POD
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
-def exec_in(ctx: click.Context, pod: str, command: tuple[str, ...], container: str, interactive: bool, tty: bool) -> int:
+def exec_in(
+    ctx: click.Context, pod: str, command: tuple[str, ...], container: str, interactive: bool, tty: bool
+) -> int:
     """Run a further command in a container of a pod; the exit status is the command's."""
     found = member(client(), pod, container)
     result = ctx.invoke(exec_, container=found.id, command=command, interactive=interactive, tty=tty)
@@ -276,7 +310,9 @@ def labels(pod: str, labels: tuple[str, ...], override: bool) -> None:
 @pod.command()
 @click.argument("images", nargs=-1, required=True)
 @click.option("-n", "--name", default="mypod", help="Name of the pod.")
-@click.option("-p", "--publish", multiple=True, metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="Publish a port or a range.")
+@click.option(
+    "-p", "--publish", multiple=True, metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="Publish a port or a range."
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of YAML.")
 @click.option("-o", "--output", type=click.Path(), help="Write to a file.")
 def generate(images: tuple[str, ...], name: str, publish: tuple[str, ...], as_json: bool, output: str | None) -> None:
@@ -284,7 +320,10 @@ def generate(images: tuple[str, ...], name: str, publish: tuple[str, ...], as_js
     from ..podfile.generate import generate as made
     from .options import parse_ports
 
-    ports = [{"hostPort": p.host_port or "", "containerPort": p.container_port, "protocol": p.protocol} for p in parse_ports(publish)]
+    ports = [
+        {"hostPort": p.host_port or "", "containerPort": p.container_port, "protocol": p.protocol}
+        for p in parse_ports(publish)
+    ]
     text = made(list(images), name=name, publish=ports, as_json=as_json)
     if not output:
         print(text, end="")

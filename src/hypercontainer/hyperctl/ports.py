@@ -17,7 +17,12 @@ from .output import show
 
 _FORMAT = click.option("--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
 _PUBLISH = click.option(
-    "-p", "--publish", multiple=True, required=True, metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="A port or a range."
+    "-p",
+    "--publish",
+    multiple=True,
+    required=True,
+    metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]",
+    help="A port or a range.",
 )
 _ADDRESS = re.compile(r"^(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]+)):(?P<port>\d+)(?:/(?P<protocol>tcp|udp))?$")
 
@@ -78,8 +83,16 @@ def _service(address: str, hosts: tuple[str, ...]) -> Service:
 
 
 def _show_services(found: list[Service], format_: str) -> None:
-    show(found, format_, ["SERVICE", "PROTOCOL", "HOSTS"],
-         lambda s: [f"{s.service_ip}:{s.service_port}", s.protocol, ", ".join(f"{h.host_ip}:{h.host_port}" for h in s.hosts)])  # fmt: skip
+    show(
+        found,
+        format_,
+        ["SERVICE", "PROTOCOL", "HOSTS"],
+        lambda s: [
+            f"{s.service_ip}:{s.service_port}",
+            s.protocol,
+            ", ".join(f"{h.host_ip}:{h.host_port}" for h in s.hosts),
+        ],
+    )
 
 
 @service.command(name="ls")
@@ -96,7 +109,9 @@ def service_ls(pod: str, format_: str) -> None:
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST:PORT...")
 def service_add(pod: str, address: str, hosts: tuple[str, ...]) -> None:
     """Add a service; connections to it go to its hosts in turn."""
-    _show_services(client().call(list[Service], "POST", pod_route(pod, "/services"), body=[_service(address, hosts)]), "")
+    _show_services(
+        client().call(list[Service], "POST", pod_route(pod, "/services"), body=[_service(address, hosts)]), ""
+    )
 
 
 @service.command(name="update")
@@ -107,7 +122,11 @@ def service_update(pod: str, address: str, hosts: tuple[str, ...]) -> None:
     """Give a service other hosts."""
     c, new = client(), _service(address, hosts)
     key = (new.service_ip, new.service_port, new.protocol)
-    others = [s for s in c.call(list[Service], "GET", pod_route(pod, "/services")) if (s.service_ip, s.service_port, s.protocol) != key]
+    others = [
+        s
+        for s in c.call(list[Service], "GET", pod_route(pod, "/services"))
+        if (s.service_ip, s.service_port, s.protocol) != key
+    ]
     _show_services(c.call(list[Service], "PUT", pod_route(pod, "/services"), body=[*others, new]), "")
 
 

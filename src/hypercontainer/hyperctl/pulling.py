@@ -44,7 +44,9 @@ def credentials(host: str) -> tuple[str, str] | None:
     helper = config.get("credHelpers", {}).get(key) or config.get("credsStore")
     if helper:
         try:
-            done = subprocess.run([f"docker-credential-{helper}", "get"], input=key, capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [f"docker-credential-{helper}", "get"], input=key, capture_output=True, text=True, check=True
+            )
             found = json.loads(done.stdout)
             return found["Username"], found["Secret"]
         except (OSError, subprocess.CalledProcessError, ValueError, KeyError):

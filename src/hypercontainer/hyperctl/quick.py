@@ -23,14 +23,37 @@ if TYPE_CHECKING:
     from typing import Any
 
 _RUN = {
-    "--rm": "rm", "-d": "detach", "--detach": "detach", "-i": "interactive", "--interactive": "interactive", "-t": "tty", "--tty": "tty",
-    "--privileged": "privileged", "--read-only": "read_only", "-q": "quiet", "--quiet": "quiet",
-}  # fmt: skip
+    "--rm": "rm",
+    "-d": "detach",
+    "--detach": "detach",
+    "-i": "interactive",
+    "--interactive": "interactive",
+    "-t": "tty",
+    "--tty": "tty",
+    "--privileged": "privileged",
+    "--read-only": "read_only",
+    "-q": "quiet",
+    "--quiet": "quiet",
+}
 _RUN_VALUES = {
-    "--name": "name", "-e": "env", "--env": "env", "-w": "workdir", "--workdir": "workdir", "-u": "user", "--user": "user",
-    "-h": "hostname", "--hostname": "hostname", "-p": "publish", "--publish": "publish", "-v": "volume", "--volume": "volume",
-    "--network": "network", "--net": "network", "--isolation": "isolation", "--trace": "trace",
-}  # fmt: skip
+    "--name": "name",
+    "-e": "env",
+    "--env": "env",
+    "-w": "workdir",
+    "--workdir": "workdir",
+    "-u": "user",
+    "--user": "user",
+    "-h": "hostname",
+    "--hostname": "hostname",
+    "-p": "publish",
+    "--publish": "publish",
+    "-v": "volume",
+    "--volume": "volume",
+    "--network": "network",
+    "--net": "network",
+    "--isolation": "isolation",
+    "--trace": "trace",
+}
 _EXEC = {k: v for k, v in _RUN.items() if v in ("detach", "interactive", "tty", "privileged")}
 _EXEC_VALUES = {k: v for k, v in _RUN_VALUES.items() if v in ("env", "workdir", "user")}
 
@@ -100,7 +123,14 @@ def _port(text: str) -> dict[str, Any]:
 def _volume(text: str) -> dict[str, Any]:
     """A named volume; the rest needs more thought."""
     name, _, path = text.partition(":")
-    if not name[:1].isalnum() or ":" in path or not path.startswith("/") or "//" in path or "/." in path or path.endswith("/"):
+    if (
+        not name[:1].isalnum()
+        or ":" in path
+        or not path.startswith("/")
+        or "//" in path
+        or "/." in path
+        or path.endswith("/")
+    ):
         raise _Unknown
     return {"target": path, "source": name}
 
@@ -122,7 +152,13 @@ def run_body(args: list[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
         raise _Unknown
     body: dict[str, Any] = {"image": words[0], **_network(found.get("network", []))}
     body |= {name: found[name][-1] for name in ("name", "workdir", "user", "hostname", "isolation") if name in found}
-    same = {"tty": "tty", "interactive": "stdin", "privileged": "privileged", "read_only": "readOnly", "rm": "autoRemove"}
+    same = {
+        "tty": "tty",
+        "interactive": "stdin",
+        "privileged": "privileged",
+        "read_only": "readOnly",
+        "rm": "autoRemove",
+    }
     body |= {field: True for flag, field in same.items() if flag in found}
     if words[1:]:
         body["command"] = words[1:]
@@ -140,8 +176,14 @@ def exec_body(args: list[str]) -> tuple[str, dict[str, Any], dict[str, list[str]
     found, words = scan(args, _EXEC, _EXEC_VALUES)
     if len(words) < 2 or "detach" in found:
         raise _Unknown
-    body: dict[str, Any] = {"command": words[1:]} | {name: found[name][-1] for name in ("workdir", "user") if name in found}
-    body |= {field: True for flag, field in {"tty": "tty", "interactive": "stdin", "privileged": "privileged"}.items() if flag in found}
+    body: dict[str, Any] = {"command": words[1:]} | {
+        name: found[name][-1] for name in ("workdir", "user") if name in found
+    }
+    body |= {
+        field: True
+        for flag, field in {"tty": "tty", "interactive": "stdin", "privileged": "privileged"}.items()
+        if flag in found
+    }
     if "env" in found:
         body["env"] = _environment(found["env"])
     return words[0], body, found

@@ -27,7 +27,9 @@ _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, 
 def create_container(c: Client, spec: ContainerSpec, *, quiet: bool) -> Container:
     """Create; pull the image as the policy says."""
     if is_place(spec.image) and spec.pull != "never":
-        spec = msgspec.structs.replace(spec, image=take_image(c, spec.image, platform=spec.platform, quiet=quiet), pull="never")
+        spec = msgspec.structs.replace(
+            spec, image=take_image(c, spec.image, platform=spec.platform, quiet=quiet), pull="never"
+        )
     if spec.pull == "always":
         pull_image(c, spec.image, platform=spec.platform, quiet=quiet)
     try:
@@ -62,9 +64,17 @@ def _check_cidfile(path: str | None) -> None:
 
 
 def attach_to(
-    c: Client, container: Container, *, start: bool, stdin: bool, output: bool = True, proxy: bool = True, trace: str = "",
-    keys: bytes = DETACH_KEYS, shown: tuple[int, ...] = (STDOUT, STDERR),
-) -> int:  # fmt: skip
+    c: Client,
+    container: Container,
+    *,
+    start: bool,
+    stdin: bool,
+    output: bool = True,
+    proxy: bool = True,
+    trace: str = "",
+    keys: bytes = DETACH_KEYS,
+    shown: tuple[int, ...] = (STDOUT, STDERR),
+) -> int:
     """Attach, and start if asked; the exit code. `trace` names a file for where the time went."""
     rows, columns = window_size() if container.spec.tty else (0, 0)
     query = {"start": start, "rows": rows, "columns": columns, "noOutput": not output, "trace": bool(trace)}
@@ -73,7 +83,14 @@ def attach_to(
         terminal = container.spec.tty and stdin
         route = container_route(container.id)
         stream = stream_of(
-            connection, c.path, route, stdin=stdin and container.spec.stdin, terminal=terminal, proxy=proxy, keys=keys, shown=shown
+            connection,
+            c.path,
+            route,
+            stdin=stdin and container.spec.stdin,
+            terminal=terminal,
+            proxy=proxy,
+            keys=keys,
+            shown=shown,
         )
         status = stream.run()
     if trace:
@@ -92,14 +109,25 @@ def attach_to(
 @click.option("--podfile", default="", metavar="FILE", help="Run a pod; `-p FILE` without an image is the same.")
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Forward signals to the process.")
 @click.option(
-    "--trace", default="", metavar="FILE", help="Write where the time went: .svg for a picture, .json for Perfetto, - for a table."
+    "--trace",
+    default="",
+    metavar="FILE",
+    help="Write where the time went: .svg for a picture, .json for Perfetto, - for a table.",
 )
 @click.argument("image", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
-    image: str | None, command: tuple[str, ...], detach: bool, attach: bool, podfile: str, sig_proxy: bool, trace: str, short_shares: str,
-    attach_stream: tuple[str, ...], **options: Any,
-) -> int:  # fmt: skip
+    image: str | None,
+    command: tuple[str, ...],
+    detach: bool,
+    attach: bool,
+    podfile: str,
+    sig_proxy: bool,
+    trace: str,
+    short_shares: str,
+    attach_stream: tuple[str, ...],
+    **options: Any,
+) -> int:
     """Run a command in a new container, in a virtual machine of its own.
 
     `hyperctl run -p FILE` runs a pod that a podfile, a Kubernetes Pod or (with
@@ -112,14 +140,18 @@ def run(
     if path := podfile_of(podfile, image, options["publish"]):
         from .podrun import run_pod
 
-        return run_pod(path, name=options["pod"] or options["name"], attach=attach, remove=options["rm"], quiet=options["quiet"])
+        return run_pod(
+            path, name=options["pod"] or options["name"], attach=attach, remove=options["rm"], quiet=options["quiet"]
+        )
     if not image:
         raise click.UsageError("Missing argument 'IMAGE'.", click.get_current_context())
     options["cpu_shares"] = options["cpu_shares"] or short_shares
     options["interactive"] = options["interactive"] or "stdin" in attach_stream
     if attach_stream and detach:
         raise InvalidArgument("-a attaches, and -d does not", hint="leave one of them out")
-    shown = tuple(n for n, name in ((STDOUT, "stdout"), (STDERR, "stderr")) if not attach_stream or name in attach_stream)
+    shown = tuple(
+        n for n, name in ((STDOUT, "stdout"), (STDERR, "stderr")) if not attach_stream or name in attach_stream
+    )
     keys = detach_keys(options["detach_keys"]) if options["detach_keys"] else DETACH_KEYS
     if options["tty"] and options["interactive"] and not detach:
         require_terminal()
@@ -140,7 +172,9 @@ def run(
             raise
         print(container.id)
         return 0
-    return attach_to(c, container, start=True, stdin=options["interactive"], proxy=sig_proxy, trace=trace, keys=keys, shown=shown)
+    return attach_to(
+        c, container, start=True, stdin=options["interactive"], proxy=sig_proxy, trace=trace, keys=keys, shown=shown
+    )
 
 
 def podfile_of(given: str, image: str | None, publish: tuple[str, ...]) -> str:
@@ -169,6 +203,8 @@ def create(image: str | None, command: tuple[str, ...], podfile: str, in_pod: bo
         raise click.UsageError("Missing argument 'IMAGE'.", click.get_current_context())
     _check_cidfile(options["cidfile"])
     c = client()
-    container = create_container(c, complete(spec_from(image, command, options), options, c.call), quiet=options["quiet"])
+    container = create_container(
+        c, complete(spec_from(image, command, options), options, c.call), quiet=options["quiet"]
+    )
     _write_cidfile(options["cidfile"], container.id)
     print(container.id)

@@ -92,9 +92,15 @@ class AttachedStream:
     """Copies until the process has ended."""
 
     def __init__(
-        self, connection: Connection, *, stdin: bool, terminal: bool, on_signal: Callable[[int], None] | None, keys: bytes = DETACH_KEYS,
+        self,
+        connection: Connection,
+        *,
+        stdin: bool,
+        terminal: bool,
+        on_signal: Callable[[int], None] | None,
+        keys: bytes = DETACH_KEYS,
         shown: tuple[int, ...] = (STDOUT, STDERR),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._sock, early = connection.raw()
         self._sock.setblocking(False)
         self._in = bytearray(early)
@@ -255,9 +261,16 @@ def _write_all(fd: int, data: memoryview) -> None:
 
 
 def stream_of(
-    connection: Connection, path: str, route: str, *, stdin: bool, terminal: bool, proxy: bool = True, keys: bytes = DETACH_KEYS,
+    connection: Connection,
+    path: str,
+    route: str,
+    *,
+    stdin: bool,
+    terminal: bool,
+    proxy: bool = True,
+    keys: bytes = DETACH_KEYS,
     shown: tuple[int, ...] = (STDOUT, STDERR),
-) -> AttachedStream:  # fmt: skip
+) -> AttachedStream:
     """An attached process, whose `route` signals are sent to, but for a terminal's, which sends keys.
 
     `keys` detach a terminal; of the two outputs only those in `shown` are written.

@@ -100,8 +100,12 @@ def doctor(format_: str) -> int:
 
 @click.command()
 @click.option("--since", help="Begin with the past: 2026-01-31T12:00:00Z, or 10m for ten minutes ago.")
-@click.option("--until", "past", is_flag=False, flag_value="now", default=None, help="End at this time; now when none is given.")
-@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those: type, event, container, image.")
+@click.option(
+    "--until", "past", is_flag=False, flag_value="now", default=None, help="End at this time; now when none is given."
+)
+@click.option(
+    "-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those: type, event, container, image."
+)
 @click.option("--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
 def events(since: str | None, past: str | None, filters: tuple[str, ...], format_: str) -> None:
     """Print what happens, as it happens."""
@@ -138,5 +142,7 @@ def _matches(event: Event, given: str) -> bool:
         "image": value in (event.id, event.attributes.get("image"), event.attributes.get("name")),
     }
     if not equals or key not in tests:
-        raise InvalidArgument(f"invalid filter {given!r}", hint=f"use one of {', '.join(tests)}, such as type=container")
+        raise InvalidArgument(
+            f"invalid filter {given!r}", hint=f"use one of {', '.join(tests)}, such as type=container"
+        )
     return tests[key]

@@ -32,7 +32,9 @@ def check(path: str, *, detach: bool) -> None:
     if detach:
         raise InvalidArgument("a run in the background is not traced", hint="leave -d out")
     if path != "-" and Path(path).suffix not in _FORMATS:
-        raise InvalidArgument(f"unknown kind of trace {path!r}", hint="name a file that ends in .svg or .json, or - for a table")
+        raise InvalidArgument(
+            f"unknown kind of trace {path!r}", hint="name a file that ends in .svg or .json, or - for a table"
+        )
 
 
 def write(path: str, sent: int, found: list[dict[str, Any]]) -> None:
@@ -59,7 +61,9 @@ def table(spans: list[dict[str, Any]]) -> str:
     zero = spans[0]["begin"]
     lines = [f"{'BEGIN':>8} {'MS':>8}  {'WHO':<9} WHAT"]
     for s in spans:
-        lines.append(f"{(s['begin'] - zero) / 1e6:8.1f} {(s['end'] - s['begin']) / 1e6:8.1f}  {s['lane']:<9} {s['name']}")
+        lines.append(
+            f"{(s['begin'] - zero) / 1e6:8.1f} {(s['end'] - s['begin']) / 1e6:8.1f}  {s['lane']:<9} {s['name']}"
+        )
     return "\n".join(lines)
 
 
@@ -88,13 +92,17 @@ def picture(spans: list[dict[str, Any]]) -> str:
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
     ]
     for i, (lane, colour) in enumerate(_LANES.items()):
-        out.append(f'<rect x="{10 + 100 * i}" y="5" width="10" height="10" fill="{colour}"/><text x="{25 + 100 * i}" y="14">{lane}</text>')
+        out.append(
+            f'<rect x="{10 + 100 * i}" y="5" width="10" height="10" fill="{colour}"/><text x="{25 + 100 * i}" y="14">{lane}</text>'
+        )
     for row, s in enumerate(spans, start=1):
         x, y = _LEFT + (s["begin"] - zero) * scale, _ROW * row + 6
         width = max((s["end"] - s["begin"]) * scale, 1)
         out.append(f'<text x="{_LEFT - 8}" y="{y + 11}" text-anchor="end">{escape(s["name"])}</text>')
         out.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_BAR}" fill="{_LANES[s["lane"]]}"/>')
-        out.append(f'<text x="{x + width + 4:.1f}" y="{y + 11}" fill="#555">{(s["end"] - s["begin"]) / 1e6:.1f} ms</text>')
+        out.append(
+            f'<text x="{x + width + 4:.1f}" y="{y + 11}" fill="#555">{(s["end"] - s["begin"]) / 1e6:.1f} ms</text>'
+        )
     return "\n".join([*out, "</svg>", ""])
 
 

@@ -31,10 +31,16 @@ def volume_route(name: str) -> str:
               help="block: a disk image, fast, one pod at a time. directory: of this host, for several pods.")  # fmt: skip
 @click.option("-s", "--size", default="", help="What a block volume may grow to [default: 16g].")
 @click.option("--fstype", default="ext4", metavar="ext4|xfs", help="File system of a block volume.")
-@click.option("--image-format", "image_format", default="raw", metavar="raw|qcow2", help="Format of a block volume's image.")
+@click.option(
+    "--image-format", "image_format", default="raw", metavar="raw|qcow2", help="Format of a block volume's image."
+)
 @click.option("-l", "--label", multiple=True, metavar="NAME=VALUE", help="Set a label.")
-@click.option("-o", "--opt", multiple=True, metavar="size|fstype|format=VALUE", help="The same, as Docker writes driver options.")
-def create(name: str, driver: str, size: str, fstype: str, image_format: str, label: tuple[str, ...], opt: tuple[str, ...]) -> None:
+@click.option(
+    "-o", "--opt", multiple=True, metavar="size|fstype|format=VALUE", help="The same, as Docker writes driver options."
+)
+def create(
+    name: str, driver: str, size: str, fstype: str, image_format: str, label: tuple[str, ...], opt: tuple[str, ...]
+) -> None:
     """Create a volume and print its name."""
     options = {"size": size, "fstype": fstype, "format": image_format}
     for entry in opt:
@@ -43,8 +49,14 @@ def create(name: str, driver: str, size: str, fstype: str, image_format: str, la
             raise InvalidArgument(f"unknown volume option {entry!r}", hint="known are size, fstype, format")
         options[key] = value
     labels = pairs(label, "label", need_value=False)
-    spec = VolumeSpec(name=name, driver="directory" if driver == "directory" else "block", fstype=options["fstype"],
-                      size=parse_size(options["size"]) if options["size"] else 0, format=options["format"], labels=labels)  # fmt: skip
+    spec = VolumeSpec(
+        name=name,
+        driver="directory" if driver == "directory" else "block",
+        fstype=options["fstype"],
+        size=parse_size(options["size"]) if options["size"] else 0,
+        format=options["format"],
+        labels=labels,
+    )
     print(client().call(Volume, "POST", "/volumes", body=spec).name)
 
 

@@ -104,7 +104,9 @@ def build_engine(config: Config) -> Engine:
     """:raise PermissionDenied: when a directory cannot be made."""
     paths = Paths(config.root_path, config.run_path)
     kernel = _find_kernel(config)
-    driver = QemuDriver(binary=config.qemu, accelerator=config.accelerator, cache=paths.cache, tsc_khz=initramfs.tsc_khz)
+    driver = QemuDriver(
+        binary=config.qemu, accelerator=config.accelerator, cache=paths.cache, tsc_khz=initramfs.tsc_khz
+    )
 
     def boot() -> BootFiles:
         found = kernel or locate(config.kernel)
@@ -128,7 +130,11 @@ def build_engine(config: Config) -> Engine:
         virtiofs=config.virtiofs,
         factory=FactorySettings(config.factory, config.factory_bytes, config.pool_bytes),
         network=NetworkSettings(
-            config.network or _default_network(), config.bridge, config.bridge_subnet, config.bridge_subnet6, config.user_network
+            config.network or _default_network(),
+            config.bridge,
+            config.bridge_subnet,
+            config.bridge_subnet6,
+            config.user_network,
         ),
     )
     return Engine(settings, driver, kernel, boot)
@@ -184,7 +190,9 @@ async def serve(config: Config, ready_fd: int | None) -> None:
             os._exit(1)  # whatever holds a thread
 
 
-async def _end(runner: web.AppRunner, engine: Engine, signals: asyncio.Queue[signal.Signals], *, keep_running: bool) -> bool:
+async def _end(
+    runner: web.AppRunner, engine: Engine, signals: asyncio.Queue[signal.Signals], *, keep_running: bool
+) -> bool:
     """False when it took too long, or another signal came."""
 
     async def close() -> None:

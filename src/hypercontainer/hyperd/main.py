@@ -16,13 +16,22 @@ from ..errors import HyperError
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="hyperd %(version)s")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Configuration file [default: /etc/hyper/hyperd.toml].")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="Configuration file [default: /etc/hyper/hyperd.toml].",
+)
 @click.option("--root", help="State: images, disks, database [default: /var/lib/hyper, or the user's data directory].")
 @click.option("--run", help="Sockets and logs of running VMs [default: /run/hyper, or the user's runtime directory].")
 @click.option("--socket", help="The API's socket [default: hyper.sock below --run].")
 @click.option("--kernel", help="A vmlinux to boot instead of hyperkernel.")
 @click.option("--qemu", help="QEMU's binary [default: qemu-system-x86_64].")
-@click.option("--accelerator", type=click.Choice(["auto", "kvm", "tcg"]), help="auto tries KVM by booting a guest [default: auto].")
+@click.option(
+    "--accelerator",
+    type=click.Choice(["auto", "kvm", "tcg"]),
+    help="auto tries KVM by booting a guest [default: auto].",
+)
 @click.option("--boot-timeout", type=float, help="Seconds that a guest may take to come up [default: 60].")
 @click.option(
     "--insecure-registry",
@@ -30,7 +39,9 @@ from ..errors import HyperError
     multiple=True,
     help="A registry without TLS, or with an unknown certificate; may be repeated.",
 )
-@click.option("--network", help="Network of pods that name none: bridge, user or none [default: bridge for root, user else].")
+@click.option(
+    "--network", help="Network of pods that name none: bridge, user or none [default: bridge for root, user else]."
+)
 @click.option("--bridge", help="The daemon's own bridge [default: hyper0].")
 @click.option("--bridge-subnet", help="Its IPv4 subnet [default: 192.168.123.0/24].")
 @click.option("--bridge-subnet6", help="Its IPv6 subnet [default: fd7c:9a1e:6b0d::/64].")
@@ -40,7 +51,9 @@ from ..errors import HyperError
     help="The user-mode network: passt where it is installed, or QEMU's slirp.",
 )
 @click.option("--virtiofs/--no-virtiofs", default=None, help="Serve directories of this host by virtiofsd, or none.")
-@click.option("--factory/--no-factory", default=None, help="Start virtual machines from templates, or boot each of them.")
+@click.option(
+    "--factory/--no-factory", default=None, help="Start virtual machines from templates, or boot each of them."
+)
 @click.option("--factory-memory", help="What templates may hold [default: 512m].")
 @click.option("--pool-memory", help="What machines may hold that wait for a container; 0: none wait [default: 512m].")
 @click.option("--live-restore", is_flag=True, default=None, help="Leave containers running when hyperd ends.")

@@ -25,7 +25,14 @@ REF_NAME = "org.opencontainers.image.ref.name"
 _CHUNK = 1 << 20
 _ENTRIES_MAX = 10_000
 _ZSTD_WINDOW = 128 << 20  # bytes; what zstd itself takes unless told otherwise
-CORRUPT: tuple[Any, ...] = (zlib.error, isal_zlib.error, zstandard.ZstdError, lzma.LZMAError, EOFError, gzip.BadGzipFile)
+CORRUPT: tuple[Any, ...] = (
+    zlib.error,
+    isal_zlib.error,
+    zstandard.ZstdError,
+    lzma.LZMAError,
+    EOFError,
+    gzip.BadGzipFile,
+)
 
 
 def uncompressed(source: IO[bytes]) -> Iterator[bytes]:

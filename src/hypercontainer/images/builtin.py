@@ -35,7 +35,9 @@ def _find_busybox() -> Path:
     for candidate in (shutil.which("busybox"), "/bin/busybox", "/usr/bin/busybox"):
         if candidate and Path(candidate).exists():
             return Path(candidate)
-    raise Unavailable("the built-in busybox image needs a static busybox on this host", hint="install the package busybox-static")
+    raise Unavailable(
+        "the built-in busybox image needs a static busybox on this host", hint="install the package busybox-static"
+    )
 
 
 def _layer(busybox: Path) -> bytes:
@@ -100,5 +102,8 @@ def builtin(name: str, layout: Layout, architecture: str) -> tuple[str, Descript
     if name not in ("busybox", "busybox:latest"):
         raise NotFound(f"there is no built-in image {name!r}", hint="the built-in image is builtin:busybox")
     if architecture != host_architecture():
-        raise NotFound(f"the built-in image is for linux/{host_architecture()}, not for linux/{architecture}", hint="leave --platform out")
+        raise NotFound(
+            f"the built-in image is for linux/{host_architecture()}, not for linux/{architecture}",
+            hint="leave --platform out",
+        )
     return BUSYBOX, add_busybox(layout)

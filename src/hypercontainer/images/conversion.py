@@ -44,7 +44,9 @@ class _Message(msgspec.Struct, rename="camel"):
     hint: str | None = None
 
 
-async def convert(image: StoredImage, what: str, blobs: Sequence[Path], target: Path, limits: Limits, report: Report) -> int:
+async def convert(
+    image: StoredImage, what: str, blobs: Sequence[Path], target: Path, limits: Limits, report: Report
+) -> int:
     """Make the image disk `target` of compressed layers; how many entries lost their access control lists.
 
     A process without rights does it; it ends when this is cancelled. `what` is the image's name for messages.
@@ -122,10 +124,22 @@ async def _run(job: Job, fds: Sequence[int], hear: Callable[[_Message], None]) -
     failed: _Message | None = None
     words = b""
     try:
-        async with asyncio.timeout(limits.time), child(
-            sys.executable, "-P", "-m", "hypercontainer.images.worker", cwd="/", env=environment, pass_fds=fds, limit=_LINE_MAX,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        ) as process:  # fmt: skip
+        async with (
+            asyncio.timeout(limits.time),
+            child(
+                sys.executable,
+                "-P",
+                "-m",
+                "hypercontainer.images.worker",
+                cwd="/",
+                env=environment,
+                pass_fds=fds,
+                limit=_LINE_MAX,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            ) as process,
+        ):
             assert process.stdin is not None and process.stdout is not None
             with contextlib.suppress(ConnectionError):
                 process.stdin.write(msgspec.json.encode(job))
@@ -141,14 +155,20 @@ async def _run(job: Job, fds: Sequence[int], hear: Callable[[_Message], None]) -
                     hear(message)
             status = await process.wait()
     except TimeoutError:
-        return _Message(error=DeadlineExceeded.code, **_said(beyond(f"takes longer than {limits.time:g} s to be converted", "time")))
+        return _Message(
+            error=DeadlineExceeded.code, **_said(beyond(f"takes longer than {limits.time:g} s to be converted", "time"))
+        )
     except ValueError:  # a line without an end
         return _Message(error=InvalidArgument.code, message="cannot be converted: its conversion went astray")
     if failed or not status:
         return failed
     if status == -signal.SIGXCPU:
-        return _Message(error=DeadlineExceeded.code, **_said(beyond(f"takes more than {limits.time:g} s of CPU time", "time")))
-    return _Message(error="internal", message=f"cannot be converted: {words.decode(errors='replace').strip() or f'status {status}'}")
+        return _Message(
+            error=DeadlineExceeded.code, **_said(beyond(f"takes more than {limits.time:g} s of CPU time", "time"))
+        )
+    return _Message(
+        error="internal", message=f"cannot be converted: {words.decode(errors='replace').strip() or f'status {status}'}"
+    )
 
 
 def _said(error: HyperError) -> dict[str, Any]:
@@ -170,8 +190,10 @@ def _error(found: _Message, what: str, blobs: Sequence[Path], directory: Path) -
         return no_space(directory)
     if kind is NotFound and index >= 0:
         blobs[index].unlink(missing_ok=True)
-        return NotFound(f"layer {index + 1} of image {what}, blob sha256:{blobs[index].name}, {found.message} and was removed",
-                        hint="pull the image again")  # fmt: skip
+        return NotFound(
+            f"layer {index + 1} of image {what}, blob sha256:{blobs[index].name}, {found.message} and was removed",
+            hint="pull the image again",
+        )
     if found.error == InternalError.code:
         return InternalError(f"image {what} {found.message}")
     if kind not in (InvalidArgument, DeadlineExceeded):

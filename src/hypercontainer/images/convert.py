@@ -117,7 +117,9 @@ def spool_layer(layer: Layer, spool: int, budget: Budget, report: Callable[[int]
     return Spooled(spool, begin, size)
 
 
-def _spool_all(layers: Sequence[Layer], spools: Sequence[int], budget: Budget, report: Callable[[int, int], None]) -> list[Spooled]:
+def _spool_all(
+    layers: Sequence[Layer], spools: Sequence[int], budget: Budget, report: Callable[[int, int], None]
+) -> list[Spooled]:
     """As many at once as there are spools; the first that fails ends all."""
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for spool in spools:
@@ -157,15 +159,41 @@ def make_squashfs(tree: Tree, layers: Sequence[Spooled], target: int) -> None:
     :raise Unavailable: when sqfstar is missing.
     """
     root = tree.root.inode
-    args = ["sqfstar", "-quiet", "-no-progress", "-noI", "-noD", "-noF", "-noX", "-no-duplicates", "-exit-on-error", "-force",
-            "-mem", _SQFSTAR_MEMORY, "-processors", str(min(4, os.cpu_count() or 1)),
-            "-root-mode", f"{root.mode:o}", "-root-uid", str(root.uid), "-root-gid", str(root.gid),
-            "-root-time", str(root.mtime), f"/proc/self/fd/{target}"]  # fmt: skip
+    args = [
+        "sqfstar",
+        "-quiet",
+        "-no-progress",
+        "-noI",
+        "-noD",
+        "-noF",
+        "-noX",
+        "-no-duplicates",
+        "-exit-on-error",
+        "-force",
+        "-mem",
+        _SQFSTAR_MEMORY,
+        "-processors",
+        str(min(4, os.cpu_count() or 1)),
+        "-root-mode",
+        f"{root.mode:o}",
+        "-root-uid",
+        str(root.uid),
+        "-root-gid",
+        str(root.gid),
+        "-root-time",
+        str(root.mtime),
+        f"/proc/self/fd/{target}",
+    ]
     try:
         words = os.memfd_create("sqfstar")  # not a pipe, which nobody would empty
         child = subprocess.Popen(
-            args, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words, pass_fds=(target,), preexec_fn=die_with_parent
-        )  # fmt: skip
+            args,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=words,
+            pass_fds=(target,),
+            preexec_fn=die_with_parent,
+        )
     except FileNotFoundError:
         raise Unavailable("sqfstar is not installed", hint="install the package squashfs-tools") from None
     with child:
@@ -184,7 +212,9 @@ def make_squashfs(tree: Tree, layers: Sequence[Spooled], target: int) -> None:
             raise OSError(errno.ENOSPC, message)
         if "Out of memory" in message:
             raise MemoryError
-        raise InvalidArgument(f"cannot be converted: {message[-200:] or f'sqfstar failed with status {child.returncode}'}")
+        raise InvalidArgument(
+            f"cannot be converted: {message[-200:] or f'sqfstar failed with status {child.returncode}'}"
+        )
     set_root_owner(target, root.uid, root.gid)
 
 

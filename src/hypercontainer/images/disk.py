@@ -69,10 +69,20 @@ class DiskBuilder:
         temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
         try:
             without_acl = await convert(
-                image, what, blobs, temporary, self._limits, lambda i, done: report(layers[i].digest, "Extracting", done, layers[i].size)
-            )  # fmt: skip
+                image,
+                what,
+                blobs,
+                temporary,
+                self._limits,
+                lambda i, done: report(layers[i].digest, "Extracting", done, layers[i].size),
+            )
             if without_acl:
-                report("", f"Left out: the access control lists of {without_acl} entries, which an image disk cannot hold", 0, 0)
+                report(
+                    "",
+                    f"Left out: the access control lists of {without_acl} entries, which an image disk cannot hold",
+                    0,
+                    0,
+                )
             os.rename(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -50,7 +50,9 @@ class Guard:
                     raise header_too_large(size)
                 if at + _BLOCK + size > len(data):
                     break  # once all of it is there
-                if data.find(b" size=", at + _BLOCK, at + _BLOCK + size) >= 0:  # the next header's own size does not count
+                if (
+                    data.find(b" size=", at + _BLOCK, at + _BLOCK + size) >= 0
+                ):  # the next header's own size does not count
                     self._lost = True
                     break
             else:
@@ -77,7 +79,9 @@ class Guard:
 
 
 def header_too_large(size: int) -> InvalidArgument:
-    return InvalidArgument(f"has an entry with names or attributes of {format_binary(size)}, more than {format_binary(HEADER_MAX)}")
+    return InvalidArgument(
+        f"has an entry with names or attributes of {format_binary(size)}, more than {format_binary(HEADER_MAX)}"
+    )
 
 
 class Bounded:

@@ -103,7 +103,9 @@ def is_index(raw: bytes) -> bool:
         document = json.loads(raw)
     except (ValueError, RecursionError):
         return False
-    return isinstance(document, dict) and (document.get("mediaType") in (INDEX, _DOCKER_LIST) or "manifests" in document)
+    return isinstance(document, dict) and (
+        document.get("mediaType") in (INDEX, _DOCKER_LIST) or "manifests" in document
+    )
 
 
 def choose_platform(raw: bytes, os_: str, architecture: str, variant: str) -> Descriptor:
@@ -175,7 +177,9 @@ class Layout:
         except FileNotFoundError:
             raise NotFound(f"blob {digest} is missing", hint="pull the image again") from None
         if len(data) > DOCUMENT_MAX:
-            raise InvalidArgument(f"blob {digest} is larger than {format_binary(DOCUMENT_MAX)}, too large for a description of an image")
+            raise InvalidArgument(
+                f"blob {digest} is larger than {format_binary(DOCUMENT_MAX)}, too large for a description of an image"
+            )
         if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
             self.blob(digest).unlink(missing_ok=True)
             raise NotFound(f"blob {digest} is corrupt and was removed", hint="pull the image again")
@@ -205,7 +209,9 @@ class Layout:
         except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidArgument(f"{digest} is not an image that can be run: {error}") from error
         if len(config.rootfs.diff_ids) != len(manifest.layers):
-            raise InvalidArgument(f"image {digest} names {len(config.rootfs.diff_ids)} layers but has {len(manifest.layers)}")
+            raise InvalidArgument(
+                f"image {digest} names {len(config.rootfs.diff_ids)} layers but has {len(manifest.layers)}"
+            )
         image = StoredImage(digest, manifest, config)
         if len(raw) + len(raw_config) <= _KEPT_SIZE:
             self._loaded[digest] = image

@@ -40,7 +40,13 @@ class Puller:
     """Brings images into a layout, and makes their disks."""
 
     def __init__(
-        self, layout: Layout, staging: Path, disks: DiskBuilder, limits: Limits, insecure: frozenset[str], collect: Callable[[], object]
+        self,
+        layout: Layout,
+        staging: Path,
+        disks: DiskBuilder,
+        limits: Limits,
+        insecure: frozenset[str],
+        collect: Callable[[], object],
     ) -> None:
         """`collect` removes blobs of no image."""
         self._layout = layout
@@ -166,7 +172,9 @@ class Puller:
                 source = Source("docker", reference.full)
                 raw = await skopeo.inspect_raw(source, access, what)
             else:
-                raw = await asyncio.to_thread(_read_small, Layout(Path(source.location.partition(":")[0])).blob(chosen.digest))
+                raw = await asyncio.to_thread(
+                    _read_small, Layout(Path(source.location.partition(":")[0])).blob(chosen.digest)
+                )
         try:
             manifest = msgspec.json.decode(raw, type=Manifest)
         except (msgspec.DecodeError, RecursionError) as error:

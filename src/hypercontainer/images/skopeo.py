@@ -25,21 +25,76 @@ from .limits import DOCUMENT_MAX
 # skopeo has one exit status for everything: its words are all there is to
 # tell errors apart. Most specific first.
 _ERRORS: tuple[tuple[str, type[HyperError], str, str], ...] = (
-    (r"no space left on device|disk quota exceeded", NoSpace, "no space left on the image store's disk", "free some, for example by `hyperctl image-prune -a`"),
+    (
+        r"no space left on device|disk quota exceeded",
+        NoSpace,
+        "no space left on the image store's disk",
+        "free some, for example by `hyperctl image-prune -a`",
+    ),
     (r"read-only file system", Unavailable, "the image store's file system is read-only", "mount it writable"),
-    (r"exceeded maximum allowed size", InvalidArgument, "its manifest or configuration is larger than 4 MiB", "check what it is"),
-    (r"file too large", InvalidArgument, "it has a layer of more than image_size", "raise image_size in hyperd's configuration if you trust it"),
-    (r"manifest unknown|NAME_UNKNOWN|name unknown|repository name not known|unknown: Not Found|status code 404", NotFound, "no such image or tag", "check the name and the tag"),
-    (r"unauthorized|authentication required|requested access .* denied|status 401|status 403|invalid username/password", Unauthorized, "the registry refused the credentials", "log in with `hyperctl login REGISTRY`"),
-    (r"no such host|name resolution|server misbehaving", Unavailable, "no such registry: its name cannot be resolved", "check the host name and the network"),
+    (
+        r"exceeded maximum allowed size",
+        InvalidArgument,
+        "its manifest or configuration is larger than 4 MiB",
+        "check what it is",
+    ),
+    (
+        r"file too large",
+        InvalidArgument,
+        "it has a layer of more than image_size",
+        "raise image_size in hyperd's configuration if you trust it",
+    ),
+    (
+        r"manifest unknown|NAME_UNKNOWN|name unknown|repository name not known|unknown: Not Found|status code 404",
+        NotFound,
+        "no such image or tag",
+        "check the name and the tag",
+    ),
+    (
+        r"unauthorized|authentication required|requested access .* denied|status 401|status 403|invalid username/password",
+        Unauthorized,
+        "the registry refused the credentials",
+        "log in with `hyperctl login REGISTRY`",
+    ),
+    (
+        r"no such host|name resolution|server misbehaving",
+        Unavailable,
+        "no such registry: its name cannot be resolved",
+        "check the host name and the network",
+    ),
     (r"connection refused", Unavailable, "nothing answers at the registry's address", "check host and port"),
-    (r"gave HTTP response to HTTPS client", Unavailable, "the registry speaks plain HTTP", "add it to `insecure_registries` in hyperd's configuration"),
-    (r"certificate|x509", Unavailable, "the registry's certificate is not trusted", "install its CA, or add it to `insecure_registries`"),
-    (r"Digest did not match|digest mismatch|does not match expected|did not match the digest|Verifying", Unavailable, "what the registry sent does not match its digest", "try again; if it persists the registry is damaged"),
+    (
+        r"gave HTTP response to HTTPS client",
+        Unavailable,
+        "the registry speaks plain HTTP",
+        "add it to `insecure_registries` in hyperd's configuration",
+    ),
+    (
+        r"certificate|x509",
+        Unavailable,
+        "the registry's certificate is not trusted",
+        "install its CA, or add it to `insecure_registries`",
+    ),
+    (
+        r"Digest did not match|digest mismatch|does not match expected|did not match the digest|Verifying",
+        Unavailable,
+        "what the registry sent does not match its digest",
+        "try again; if it persists the registry is damaged",
+    ),
     (r"no such file or directory", NotFound, "no such file", "check the path"),
-    (r"i/o timeout|context deadline exceeded|TLS handshake timeout|connection reset|EOF", Unavailable, "the connection to the registry broke", "try again"),
-    (r"invalid tar header|unexpected EOF|not a valid|loading index|manifest.json not found|unsupported|error parsing|invalid character", InvalidArgument, "not an image of this kind", "check what the file is"),
-)  # fmt: skip
+    (
+        r"i/o timeout|context deadline exceeded|TLS handshake timeout|connection reset|EOF",
+        Unavailable,
+        "the connection to the registry broke",
+        "try again",
+    ),
+    (
+        r"invalid tar header|unexpected EOF|not a valid|loading index|manifest.json not found|unsupported|error parsing|invalid character",
+        InvalidArgument,
+        "not an image of this kind",
+        "check what the file is",
+    ),
+)
 STALLED = 180.0  # seconds after which a registry that sends nothing is given up
 _WORDS_MAX = 1 << 16  # bytes of its messages
 _LEVEL = re.compile(r'msg="(.*)"$')
@@ -99,7 +154,11 @@ class Access:
 
 def spelled(source: Source) -> str:
     """The source as skopeo spells it."""
-    return f"{source.transport}://{source.location}" if source.transport == "docker" else f"{source.transport}:{source.location}"
+    return (
+        f"{source.transport}://{source.location}"
+        if source.transport == "docker"
+        else f"{source.transport}:{source.location}"
+    )
 
 
 async def inspect_raw(source: Source, access: Access, what: str) -> bytes:
@@ -135,8 +194,15 @@ async def inspect_raw(source: Source, access: Access, what: str) -> bytes:
 
 
 async def copy(
-    source: Source, access: Access, platform: Platform, layout: Path, blobs: Path, what: str, tick: Callable[[], None], size: int
-) -> None:  # fmt: skip
+    source: Source,
+    access: Access,
+    platform: Platform,
+    layout: Path,
+    blobs: Path,
+    what: str,
+    tick: Callable[[], None],
+    size: int,
+) -> None:
     """Copy into an OCI layout whose blobs are in a shared directory; `tick` is called as it goes. No file may have more than `size` bytes.
 
     :raise Unavailable: nothing comes any more; and what else `error_from` knows.
@@ -149,11 +215,25 @@ async def copy(
     with access.authfile(source) as auth:
         auth = [a.replace("--authfile", "--src-authfile") for a in auth]
         async with child(
-            "prlimit", f"--fsize={size}", "skopeo", *_global_options(), *options, "copy", "--quiet", *auth, *tls, "--dest-oci-accept-uncompressed-layers",
-            "--dest-shared-blob-dir", blobs, spelled(source), f"oci:{layout}:image",
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            "prlimit",
+            f"--fsize={size}",
+            "skopeo",
+            *_global_options(),
+            *options,
+            "copy",
+            "--quiet",
+            *auth,
+            *tls,
+            "--dest-oci-accept-uncompressed-layers",
+            "--dest-shared-blob-dir",
+            blobs,
+            spelled(source),
+            f"oci:{layout}:image",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
             env=os.environ | {"TMPDIR": str(layout)},  # it unpacks archives there
-        ) as process:  # fmt: skip
+        ) as process:
             output = asyncio.ensure_future(process.communicate())
             try:
                 await _watch(output, layout, blobs, what, tick)
@@ -178,7 +258,8 @@ async def _watch(output: asyncio.Future[Any], layout: Path, blobs: Path, what: s
             came, since = now, time.monotonic()
         elif time.monotonic() - since > STALLED:
             raise Unavailable(
-                f"cannot pull {what}: nothing has come for {STALLED:g} s", hint="check the network and the registry, and try again"
+                f"cannot pull {what}: nothing has come for {STALLED:g} s",
+                hint="check the network and the registry, and try again",
             )
 
 

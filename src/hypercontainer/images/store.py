@@ -102,7 +102,9 @@ class ImageStore:
         raise NotFound(f"no such image: {name}", hint=f"pull it with `hyperctl pull {name}`")
 
     def _is_called(self, descriptor: Descriptor, prefix: str) -> bool:
-        return any(d.removeprefix("sha256:").startswith(prefix) for d in (descriptor.digest, self._layout.id_of(descriptor)))
+        return any(
+            d.removeprefix("sha256:").startswith(prefix) for d in (descriptor.digest, self._layout.id_of(descriptor))
+        )
 
     def count(self) -> int:
         """How many images there are, damaged ones too."""
@@ -111,7 +113,9 @@ class ImageStore:
     def describe(self, name: str) -> Image:
         """:raise NotFound: when there is none, or a blob of it is missing."""
         image = self.find(name)
-        return self._describe(image, [k for k, d in self._layout.names().items() if self._layout.id_of(d) == image.id and k != d.digest])
+        return self._describe(
+            image, [k for k, d in self._layout.names().items() if self._layout.id_of(d) == image.id and k != d.digest]
+        )
 
     def describe_all(self) -> list[Image]:
         """All images; one that is damaged says so, and has nothing but its names."""
@@ -185,7 +189,10 @@ class ImageStore:
         goes = siblings if by_id else [key]
         users = self._in_use().get(id_, [])
         if users and len(goes) == len(siblings):
-            raise Conflict(f"image {name} is in use by container {', '.join(users)}", hint="remove the container first with `hyperctl rm`")
+            raise Conflict(
+                f"image {name} is in use by container {', '.join(users)}",
+                hint="remove the container first with `hyperctl rm`",
+            )
         with storage_faults(self._layout.root):
             self._remove_names(goes)
             untagged = [_familiar(k) for k in goes if not k.startswith("sha256:")]
@@ -247,8 +254,17 @@ class ImageStore:
 
 def _damaged(id_: str, digest: str, names: list[str], error: HyperError) -> Image:
     return Image(
-        id=id_, names=sorted(names), digest=digest, created="", size=0, architecture="", os="", layers=[], config={}, damaged=error.message
-    )  # fmt: skip
+        id=id_,
+        names=sorted(names),
+        digest=digest,
+        created="",
+        size=0,
+        architecture="",
+        os="",
+        layers=[],
+        config={},
+        damaged=error.message,
+    )
 
 
 def _familiar(name: str) -> str:

@@ -142,7 +142,9 @@ class Tree:
             if inode is None:
                 target = self._find(_components(_raw(info.linkname), "a hard link"))
                 if target is None or target.children is not None:
-                    raise InvalidArgument(f"has an entry {_shown(info.name)} that is a hard link to nothing ({_shown(info.linkname)})")
+                    raise InvalidArgument(
+                        f"has an entry {_shown(info.name)} that is a hard link to nothing ({_shown(info.linkname)})"
+                    )
                 inode = target.inode
             self._place(parent.children, name, inode, layer)
             _mark(trail, layer)
@@ -217,12 +219,16 @@ def _inode(info: tarfile.TarInfo, layer: int, end: int) -> Inode:
     if info.pax_headers:
         xattrs = {_raw(k.removeprefix(_XATTR)): _raw(v) for k, v in info.pax_headers.items() if k.startswith(_XATTR)}
         if any(len(value) > _XATTR_MAX for value in xattrs.values()):
-            raise InvalidArgument(f"has an entry {_shown(info.name)} that has an attribute of more than {format_binary(_XATTR_MAX)}")
+            raise InvalidArgument(
+                f"has an entry {_shown(info.name)} that has an attribute of more than {format_binary(_XATTR_MAX)}"
+            )
         inode.xattrs = xattrs
     if kind == b"2":
         inode.link = _raw(info.linkname)
         if len(inode.link) >= PATH_MAX:
-            raise InvalidArgument(f"has an entry {_shown(info.name)} that points to a path of more than {PATH_MAX} bytes")
+            raise InvalidArgument(
+                f"has an entry {_shown(info.name)} that points to a path of more than {PATH_MAX} bytes"
+            )
     elif kind in b"34":
         inode.device = (info.devmajor, info.devminor)
         if not (0 <= info.devmajor < 1 << 12 and 0 <= info.devminor < 1 << 20):

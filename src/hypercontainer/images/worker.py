@@ -69,7 +69,9 @@ def failure(error: BaseException, limits: Limits) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if isinstance(error, LayerError):
         told["layer"], error = error.layer, error.cause
-    if isinstance(error, MemoryError) or "start new thread" in str(error):  # a RuntimeError, for want of memory for its stack
+    if isinstance(error, MemoryError) or "start new thread" in str(
+        error
+    ):  # a RuntimeError, for want of memory for its stack
         error = beyond(f"needs more than {format_binary(limits.memory)} of memory to be converted", "memory")
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         error = beyond(f"is larger than {format_binary(limits.size)}", "size")
@@ -77,14 +79,20 @@ def failure(error: BaseException, limits: Limits) -> dict[str, Any]:
         return told | {"error": "no_space", "message": "", "hint": None}
     if isinstance(error, HyperError):
         return told | {"error": error.code, "message": error.message[:500], "hint": error.hint}
-    return told | {"error": "internal", "message": f"cannot be converted: {type(error).__name__}: {error}"[:500], "hint": None}
+    return told | {
+        "error": "internal",
+        "message": f"cannot be converted: {type(error).__name__}: {error}"[:500],
+        "hint": None,
+    }
 
 
 def confinement(job: Job) -> Confinement:
     highest = max(2, job.target, job.archive, *job.spools, *(layer.blob for layer in job.layers))
     cpu = int(job.limits.time) * (os.cpu_count() or 1) + 1
     spare = 64 << 20  # the image disk is a little larger than what is in it
-    return Confinement(job.uid, job.uid + _GID, job.limits.memory, job.limits.size + spare, cpu, highest + _DESCRIPTORS, _THREADS)
+    return Confinement(
+        job.uid, job.uid + _GID, job.limits.memory, job.limits.size + spare, cpu, highest + _DESCRIPTORS, _THREADS
+    )
 
 
 def do(job: Job) -> None:

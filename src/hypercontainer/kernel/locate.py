@@ -28,7 +28,9 @@ class Kernel:
 
 def cache_directory() -> Path:
     """Where builds of this user are kept."""
-    base = os.environ.get("HYPER_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hyper")
+    base = os.environ.get("HYPER_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hyper"
+    )
     return Path(base) / "kernel"
 
 
@@ -53,8 +55,12 @@ def locate(wanted: str = "") -> Kernel:
             raise NotFound(f"kernel {wanted} does not exist", hint="give the path of a vmlinux")
         return _described(path.parent) if path.name == "vmlinux" and _described(path.parent) else Kernel(path)  # type: ignore[return-value]
     builds = cache_directory()
-    found = sorted(builds.glob("*/kernel.json"), key=lambda p: p.stat().st_mtime, reverse=True) if builds.is_dir() else []
+    found = (
+        sorted(builds.glob("*/kernel.json"), key=lambda p: p.stat().st_mtime, reverse=True) if builds.is_dir() else []
+    )
     for directory in [p.parent for p in found] + [SYSTEM]:
         if kernel := _described(directory):
             return kernel
-    raise Unavailable("there is no guest kernel", hint="build hyperkernel with `hyperctl kernel build`, or pass --kernel to hyperd")
+    raise Unavailable(
+        "there is no guest kernel", hint="build hyperkernel with `hyperctl kernel build`, or pass --kernel to hyperd"
+    )

@@ -67,7 +67,9 @@ def check_cidr(text: str, what: str = "network", of: str = "") -> None:
 def check_mac(text: str) -> None:
     """:raise InvalidAddress: when it is no address of one card."""
     if not _MAC.fullmatch(text) or int(text[:2], 16) & 1:
-        raise InvalidAddress(f"invalid MAC address {text!r}", hint="write it as 0a:00:00:00:00:01, lower case, of a single card")
+        raise InvalidAddress(
+            f"invalid MAC address {text!r}", hint="write it as 0a:00:00:00:00:01, lower case, of a single card"
+        )
 
 
 def check_link(text: str, what: str = "interface name") -> None:

@@ -11,7 +11,21 @@ from ..errors import InvalidArgument
 from .specs import Mount
 from .units import parse_size
 
-_FLAGS = {"ro", "rw", "nocopy", "z", "Z", "cached", "delegated", "consistent", "rprivate", "private", "rslave", "shared", "rshared"}
+_FLAGS = {
+    "ro",
+    "rw",
+    "nocopy",
+    "z",
+    "Z",
+    "cached",
+    "delegated",
+    "consistent",
+    "rprivate",
+    "private",
+    "rslave",
+    "shared",
+    "rshared",
+}
 
 
 def _is_path(source: str) -> bool:
@@ -30,15 +44,20 @@ def parse_volume(text: str) -> Mount:
     parts = text.split(":")
     flags = parts.pop().split(",") if len(parts) > 1 and set(parts[-1].split(",")) <= _FLAGS else []
     if len(parts) > 2 or not parts[-1].startswith("/"):
-        raise InvalidArgument(f"invalid volume {text!r}", hint="write [SOURCE:]/PATH[:ro]; SOURCE is a path or a volume's name")
+        raise InvalidArgument(
+            f"invalid volume {text!r}", hint="write [SOURCE:]/PATH[:ro]; SOURCE is a path or a volume's name"
+        )
     source, target = (parts[0], parts[1]) if len(parts) == 2 else ("", parts[0])
     if len(parts) == 2 and not source:
         raise InvalidArgument(f"invalid volume {text!r}", hint="leave the colon out for an anonymous volume")
     kind = "bind" if _is_path(source) else "volume"
     return Mount(
-        target=posixpath.normpath(target), type="bind" if kind == "bind" else "volume", source=_absolute(source) if kind == "bind" else source,
-        read_only="ro" in flags, copy_up="nocopy" not in flags,
-    )  # fmt: skip
+        target=posixpath.normpath(target),
+        type="bind" if kind == "bind" else "volume",
+        source=_absolute(source) if kind == "bind" else source,
+        read_only="ro" in flags,
+        copy_up="nocopy" not in flags,
+    )
 
 
 def parse_mount(text: str) -> Mount:
@@ -58,13 +77,22 @@ def parse_mount(text: str) -> Mount:
     mode, no_copy = given.pop("tmpfs-mode", "1777"), given.pop("volume-nocopy", "false") in ("true", "1")
     given.pop("bind-propagation", None)
     if given or kind not in ("volume", "bind", "tmpfs") or not target:
-        wrong = f"unknown key {next(iter(given))!r}" if given else "no target" if not target else f"unknown type {kind!r}"
-        raise InvalidArgument(f"invalid mount {text!r}: {wrong}", hint="write type=volume|bind|tmpfs,source=NAME,target=/PATH[,readonly]")
+        wrong = (
+            f"unknown key {next(iter(given))!r}" if given else "no target" if not target else f"unknown type {kind!r}"
+        )
+        raise InvalidArgument(
+            f"invalid mount {text!r}: {wrong}", hint="write type=volume|bind|tmpfs,source=NAME,target=/PATH[,readonly]"
+        )
     return Mount(
-        target=target, type="bind" if kind == "bind" else "tmpfs" if kind == "tmpfs" else "volume",
-        source=_absolute(source) if kind == "bind" else source, read_only=read_only, sub_path=sub_path, copy_up=not no_copy,
-        size=parse_size(size) if size else 0, mode=_mode(mode),
-    )  # fmt: skip
+        target=target,
+        type="bind" if kind == "bind" else "tmpfs" if kind == "tmpfs" else "volume",
+        source=_absolute(source) if kind == "bind" else source,
+        read_only=read_only,
+        sub_path=sub_path,
+        copy_up=not no_copy,
+        size=parse_size(size) if size else 0,
+        mode=_mode(mode),
+    )
 
 
 def _mode(text: str) -> int:

@@ -11,7 +11,10 @@ from .addresses import check_cidr, check_ip, check_link, check_mac, check_word
 from .base import Model
 
 DEFAULT_NETWORK = "bridge"  # the daemon's own, by Docker's name
-USER_MODE, USER_MODE_OPEN = "user", "user:host-loopback"  # the latter reaches services on the host's loopback, as its gateway
+USER_MODE, USER_MODE_OPEN = (
+    "user",
+    "user:host-loopback",
+)  # the latter reaches services on the host's loopback, as its gateway
 USER_MODES = (USER_MODE, USER_MODE_OPEN)
 Rate = Annotated[int, Meta(ge=0)]  # bits per second, 0 is no limit
 

@@ -55,7 +55,11 @@ class InterfaceSpec(Model, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """:raise InvalidAddress: naming it."""
-        for name, what in ((self.bridge, "bridge"), (self.ifname, "interface name"), (self.namespace, "network namespace")):
+        for name, what in (
+            (self.bridge, "bridge"),
+            (self.ifname, "interface name"),
+            (self.namespace, "network namespace"),
+        ):
             if name:
                 check_link(name, what)
         for address in self.addresses:

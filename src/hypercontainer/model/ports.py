@@ -11,7 +11,10 @@ from ..errors import InvalidArgument
 from .addresses import ip_version
 from .specs import ContainerSpec, PortMapping
 
-_PORT = re.compile(r"^(?:(?P<ip>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<host>[0-9-]*):)?(?P<container>[0-9-]+)(?:/(?P<proto>[a-zA-Z]+))?$", re.ASCII)
+_PORT = re.compile(
+    r"^(?:(?P<ip>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<host>[0-9-]*):)?(?P<container>[0-9-]+)(?:/(?P<proto>[a-zA-Z]+))?$",
+    re.ASCII,
+)
 
 
 def _range(text: str, spec: str) -> list[int]:
@@ -37,15 +40,22 @@ def parse_publish(spec: str) -> list[PortMapping]:
         ip, host = (match["ip"] or "").strip("[]"), match["host"] or ""
     proto = (match["proto"] or "tcp").lower() if match else ""
     if match is None or proto not in ("tcp", "udp"):
-        raise InvalidArgument(f"invalid published port {spec!r}", hint="write [IP:][HOST:]CONTAINER[/tcp|udp], such as 8080:80")
+        raise InvalidArgument(
+            f"invalid published port {spec!r}", hint="write [IP:][HOST:]CONTAINER[/tcp|udp], such as 8080:80"
+        )
     if ip and not ip_version(ip):
         raise InvalidArgument(f"invalid address {ip!r} in {spec!r}", hint="give an address of this host, IPv6 in [ ]")
     containers = _range(match["container"], spec)
     hosts = _range(host, spec) if host.strip("0") else [0] * len(containers)
     if len(hosts) != len(containers):
-        raise InvalidArgument(f"the port ranges of {spec!r} differ in length", hint="give both the same number of ports")
+        raise InvalidArgument(
+            f"the port ranges of {spec!r} differ in length", hint="give both the same number of ports"
+        )
     protocol: Literal["tcp", "udp"] = "udp" if proto == "udp" else "tcp"
-    return [PortMapping(container_port=c, host_port=h, host_ip=ip, protocol=protocol) for h, c in zip(hosts, containers, strict=True)]
+    return [
+        PortMapping(container_port=c, host_port=h, host_ip=ip, protocol=protocol)
+        for h, c in zip(hosts, containers, strict=True)
+    ]
 
 
 def parse_exposed(text: str) -> list[str]:
@@ -56,7 +66,9 @@ def parse_exposed(text: str) -> list[str]:
     ports, _, proto = text.partition("/")
     proto = proto.lower() or "tcp"
     if proto not in ("tcp", "udp") or not re.fullmatch("[0-9]{1,5}(-[0-9]{1,5})?", ports):
-        raise InvalidArgument(f"invalid port {text[:40]!r} to expose", hint="write PORT[-PORT][/tcp|udp], such as 80 or 8000-8010/udp")
+        raise InvalidArgument(
+            f"invalid port {text[:40]!r} to expose", hint="write PORT[-PORT][/tcp|udp], such as 80 or 8000-8010/udp"
+        )
     return [f"{port}/{proto}" for port in _range(ports, text)]
 
 

@@ -20,9 +20,14 @@ def parse_rate(text: str) -> int:
 
 def parse_allow(text: str) -> Egress:
     """`10.0.0.0/8`, `10.0.0.1:443`, `[fd00::/8]:53`."""
-    match = re.fullmatch(r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]+)|(?P<bare>[0-9a-fA-F:]+:[0-9a-fA-F:/]*))(?::(?P<port>[0-9]+))?", text)
+    match = re.fullmatch(
+        r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]+)|(?P<bare>[0-9a-fA-F:]+:[0-9a-fA-F:/]*))(?::(?P<port>[0-9]+))?",
+        text,
+    )
     try:
-        cidr = str(ipaddress.ip_network((match["six"] or match["four"] or match["bare"]) if match else "", strict=False))
+        cidr = str(
+            ipaddress.ip_network((match["six"] or match["four"] or match["bare"]) if match else "", strict=False)
+        )
     except ValueError:
         raise InvalidArgument(f"invalid destination {text!r}", hint="write CIDR[:PORT]; IPv6 in [ ]") from None
     return Egress(cidr=cidr, port=int(match["port"] or 0) if match else 0)

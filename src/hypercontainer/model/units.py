@@ -76,9 +76,13 @@ def parse_duration(text: str | float) -> float:
     with contextlib.suppress(ValueError, OverflowError):
         seconds = float(text)
     if match and text.strip():  # type: ignore[union-attr]
-        seconds = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1, 0.001, 1e-6, 1e-9), strict=True))
+        seconds = sum(
+            float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1, 0.001, 1e-6, 1e-9), strict=True)
+        )
     if not 0 <= seconds <= SECONDS_MAX:  # nor what is no number
-        raise InvalidArgument(f"invalid duration {str(text)[:_DIGITS]!r}", hint="write it as 30s, 500ms or 1m30s, of at most ten years")
+        raise InvalidArgument(
+            f"invalid duration {str(text)[:_DIGITS]!r}", hint="write it as 30s, 500ms or 1m30s, of at most ten years"
+        )
     return seconds
 
 
@@ -96,7 +100,9 @@ def parse_time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidArgument(f"invalid time {text!r}", hint="write 2026-01-31T12:00:00Z, 10m or epoch seconds") from None
+        raise InvalidArgument(
+            f"invalid time {text!r}", hint="write 2026-01-31T12:00:00Z, 10m or epoch seconds"
+        ) from None
     return moment if moment.tzinfo else moment.astimezone()
 
 

@@ -30,7 +30,9 @@ def _check_overlap(wanted: AnyNetwork, others: Iterable[tuple[str, AnyNetwork]])
             raise Conflict(f"subnet {wanted} overlaps with {other} of {name}", hint="choose another")
 
 
-def free_subnets(networks: list[Network], routes: list[tuple[str, AnyNetwork]], prefix6: IPv6Network) -> tuple[IPv4Network, IPv6Network]:
+def free_subnets(
+    networks: list[Network], routes: list[tuple[str, AnyNetwork]], prefix6: IPv6Network
+) -> tuple[IPv4Network, IPv6Network]:
     """A /24 and a /64 that nothing on this host uses.
 
     :raise Conflict: when there is none left.
@@ -56,8 +58,13 @@ def _gateway(subnet: AnyNetwork, wanted: str) -> str:
 
 
 def plan(
-    spec: NetworkSpec, id_: str, created_at: str, networks: list[Network], routes: list[tuple[str, AnyNetwork]], prefix6: IPv6Network
-) -> Network:  # fmt: skip
+    spec: NetworkSpec,
+    id_: str,
+    created_at: str,
+    networks: list[Network],
+    routes: list[tuple[str, AnyNetwork]],
+    prefix6: IPv6Network,
+) -> Network:
     """The network that a request makes.
 
     :raise InvalidArgument: malformed. :raise Conflict: the subnet is in use on this host.
@@ -81,10 +88,19 @@ def plan(
         raise InvalidArgument(f"address range {spec.ip_range} is not in subnet {four}", hint="give a part of it")
     gateways = {(6 if ":" in g else 4): g for g in spec.gateways}
     return Network(
-        id=id_, name=spec.name, created_at=created_at, bridge=f"hy-{id_[:10]}", subnet=str(four), gateway=_gateway(four, gateways.get(4, "")),
-        subnet6=str(six) if six else "", gateway6=_gateway(six, gateways.get(6, "")) if six else "", ip_range=spec.ip_range,
-        internal=spec.internal, mtu=spec.mtu or 1500, labels=spec.labels,
-    )  # fmt: skip
+        id=id_,
+        name=spec.name,
+        created_at=created_at,
+        bridge=f"hy-{id_[:10]}",
+        subnet=str(four),
+        gateway=_gateway(four, gateways.get(4, "")),
+        subnet6=str(six) if six else "",
+        gateway6=_gateway(six, gateways.get(6, "")) if six else "",
+        ip_range=spec.ip_range,
+        internal=spec.internal,
+        mtu=spec.mtu or 1500,
+        labels=spec.labels,
+    )
 
 
 def allocate(network: Network, used: set[str], wanted: str, wanted6: str) -> tuple[str, str]:
@@ -107,7 +123,9 @@ def _take(network: Network, subnet: AnyNetwork, ip_range: str, used: set[str], w
         except ValueError:
             raise InvalidArgument(f"invalid address {wanted!r}", hint="give an IP address") from None
         if address not in subnet or address in (subnet.network_address, subnet.broadcast_address):
-            raise InvalidArgument(f"address {wanted} is not in subnet {subnet} of network {network.name}", hint="give one that is")
+            raise InvalidArgument(
+                f"address {wanted} is not in subnet {subnet} of network {network.name}", hint="give one that is"
+            )
         if str(address) in used:
             raise Conflict(f"address {wanted} of network {network.name} is taken", hint="choose another")
         return str(address)

@@ -47,17 +47,26 @@ def find_network(name: str, directory: Path = CONFIG) -> dict[str, Any]:
 
 
 async def _call(
-    plugin: dict[str, Any], network: dict[str, Any], command: str, pod_id: str, netns: str, previous: Any, ports: list[PortMapping]
+    plugin: dict[str, Any],
+    network: dict[str, Any],
+    command: str,
+    pod_id: str,
+    netns: str,
+    previous: Any,
+    ports: list[PortMapping],
 ) -> Any:
     binary = shutil.which(plugin["type"], path=":".join(PLUGINS))
     if not binary:
-        raise Unavailable(f"the CNI plugin {plugin['type']!r} is not installed", hint="install containernetworking-plugins")
+        raise Unavailable(
+            f"the CNI plugin {plugin['type']!r} is not installed", hint="install containernetworking-plugins"
+        )
     config = {**plugin, "name": network["name"], "cniVersion": network.get("cniVersion", "0.3.1")}
     if previous:
         config["prevResult"] = previous
     if (config.get("capabilities") or {}).get("portMappings"):
         mappings = [
-            {"hostPort": p.host_port, "containerPort": p.container_port, "protocol": p.protocol, "hostIP": p.host_ip} for p in ports
+            {"hostPort": p.host_port, "containerPort": p.container_port, "protocol": p.protocol, "hostIP": p.host_ip}
+            for p in ports
         ]
         config["runtimeConfig"] = {"portMappings": mappings}
     settings = {
@@ -73,7 +82,9 @@ async def _call(
             message = json.loads(done.stdout)["msg"]
         except (ValueError, KeyError):
             message = (done.stderr or done.stdout).strip()
-        raise Unavailable(f"the CNI plugin {plugin['type']} failed: {message}", hint=f"check the network {network['name']!r}")
+        raise Unavailable(
+            f"the CNI plugin {plugin['type']} failed: {message}", hint=f"check the network {network['name']!r}"
+        )
     return json.loads(done.stdout) if done.stdout.strip() else previous
 
 
@@ -111,7 +122,13 @@ async def _state(name: str, namespace: str, result: dict[str, Any]) -> CniState:
     await _tool("ip", "-n", namespace, "addr", "flush", "dev", _INTERFACE)
     servers = (result.get("dns") or {}).get("nameservers") or []
     return CniState(
-        network=name, namespace=namespace, mac=link["address"], mtu=link["mtu"], addresses=addresses, gateways=gateways, dns=servers
+        network=name,
+        namespace=namespace,
+        mac=link["address"],
+        mtu=link["mtu"],
+        addresses=addresses,
+        gateways=gateways,
+        dns=servers,
     )
 
 
@@ -137,8 +154,30 @@ async def open_tap(namespace: str) -> int:
         await _tool("ip", "-n", namespace, "link", "set", _TAP, "up")
         for source, target in ((_INTERFACE, _TAP), (_TAP, _INTERFACE)):
             await _tool("tc", "-n", namespace, "qdisc", "add", "dev", source, "ingress")
-            await _tool("tc", "-n", namespace, "filter", "add", "dev", source, "parent", "ffff:", "protocol", "all", "u32", "match", "u8", "0", "0",
-                        "action", "mirred", "egress", "redirect", "dev", target)  # fmt: skip
+            await _tool(
+                "tc",
+                "-n",
+                namespace,
+                "filter",
+                "add",
+                "dev",
+                source,
+                "parent",
+                "ffff:",
+                "protocol",
+                "all",
+                "u32",
+                "match",
+                "u8",
+                "0",
+                "0",
+                "action",
+                "mirred",
+                "egress",
+                "redirect",
+                "dev",
+                target,
+            )
     except BaseException:
         os.close(fd)
         raise

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from dnslib import DNSRecord
 
 log = logging.getLogger(__name__)
-Lookup = Callable[[str, str], list[str]]  # a name without its last dot, who asks -> addresses; [] for a name that is not here
+Lookup = Callable[
+    [str, str], list[str]
+]  # a name without its last dot, who asks -> addresses; [] for a name that is not here
 Reverse = Callable[[str], str]  # an address -> name, "" for one that is nobody's
 _TTL = 5  # seconds
 _TIMEOUT = 3.0  # seconds for a server of the host
@@ -43,7 +45,9 @@ def host_servers(path: Path = Path("/etc/resolv.conf")) -> list[str]:
 class NameServer:
     """Serves one network."""
 
-    def __init__(self, lookup: Lookup, reverse: Reverse, *, forward: bool, servers: Callable[[], list[str]] = host_servers) -> None:
+    def __init__(
+        self, lookup: Lookup, reverse: Reverse, *, forward: bool, servers: Callable[[], list[str]] = host_servers
+    ) -> None:
         self._lookup = lookup
         self._reverse = reverse
         self._forward = forward

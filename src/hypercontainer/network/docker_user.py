@@ -32,6 +32,10 @@ async def sync(bridges: list[str]) -> None:
             continue
         chain = f"rule {family} filter DOCKER-USER"
         lines = [f"delete {chain} handle {r['handle']}" for r in present if r.get("comment") == _COMMENT]
-        lines += [f'insert {chain} {side} "{b}" accept comment "{_COMMENT}"' for b in bridges for side in ("iifname", "oifname")]
+        lines += [
+            f'insert {chain} {side} "{b}" accept comment "{_COMMENT}"'
+            for b in bridges
+            for side in ("iifname", "oifname")
+        ]
         if lines:
             await run("nft", "-f", "-", stdin="\n".join(lines).encode())

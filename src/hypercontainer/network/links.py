@@ -57,7 +57,9 @@ def exists(name: str) -> bool:
 async def bridges() -> list[str]:
     """All of this network namespace."""
     async with _route() as route:
-        return [link.get("ifname") async for link in await route.link("dump") if link.get(("linkinfo", "kind")) == "bridge"]
+        return [
+            link.get("ifname") async for link in await route.link("dump") if link.get(("linkinfo", "kind")) == "bridge"
+        ]
 
 
 async def is_bridge(name: str) -> bool:
@@ -89,7 +91,9 @@ async def make_bridge(network: Network) -> None:
     if exists(network.bridge):
         return
     async with _route() as route:
-        await route.link("add", ifname=network.bridge, kind="bridge", br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0)
+        await route.link(
+            "add", ifname=network.bridge, kind="bridge", br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0
+        )
         index = socket.if_nametoindex(network.bridge)
         # Before it is up: nobody shall tell the host's bridge of routers, and a
         # published port of 127.0.0.1 leads through it.
@@ -101,7 +105,9 @@ async def make_bridge(network: Network) -> None:
                 address = ip_interface(f"{gateway}/{ip_network(subnet).prefixlen}")
                 # Without a card in it the bridge has no carrier, and would wait for one to look for duplicates.
                 flags = {"flags": _NODAD} if address.version == 6 else {}
-                await route.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)
+                await route.addr(
+                    "add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags
+                )
         await route.link("set", index=index, state="up", mtu=network.mtu)
     _sysctl("net/ipv4/ip_forward", "1")
     if network.subnet6:
@@ -123,7 +129,9 @@ async def remove_bridge(name: str) -> None:
 async def limit(tap: str, rate: int) -> None:
     """What a tap hands to its guest, in bits per second; the other direction is the ruleset's."""
     async with _route() as route:
-        await route.tc("add", "tbf", socket.if_nametoindex(tap), 0x10000, rate=rate // 8, burst=_BURST, latency=_LATENCY)
+        await route.tc(
+            "add", "tbf", socket.if_nametoindex(tap), 0x10000, rate=rate // 8, burst=_BURST, latency=_LATENCY
+        )
 
 
 async def routed_subnets() -> list[tuple[str, AnyNetwork]]:

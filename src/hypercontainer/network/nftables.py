@@ -66,4 +66,7 @@ async def apply(text: str) -> None:
         refused = (done.stderr.strip() or "no reason given") if done.status else ""
     if refused:
         first = refused.splitlines()[0]
-        raise Unavailable(f"nftables refused the rules: {first}", hint="may hyperd change them, and is the package nftables installed?")
+        raise Unavailable(
+            f"nftables refused the rules: {first}",
+            hint="may hyperd change them, and is the package nftables installed?",
+        )

@@ -34,8 +34,14 @@ def _spec(port: PortMapping) -> str:
 
 
 def arguments(
-    binary: str, fd: int, ports: tuple[PortMapping, ...], interface: str = "", user: int = 0, *, host_loopback: bool = False
-) -> list[str]:  # fmt: skip
+    binary: str,
+    fd: int,
+    ports: tuple[PortMapping, ...],
+    interface: str = "",
+    user: int = 0,
+    *,
+    host_loopback: bool = False,
+) -> list[str]:
     """The command line; the guest's addresses are those of QEMU's own network.
 
     `interface` is one of the host's to take as its own, where no default route says which.
@@ -45,8 +51,28 @@ def arguments(
     walls = [] if host_loopback else ["--no-map-gw"]
     template = ["--interface", interface] if interface else []
     identity = ["--runas", f"{user}:{user}"] if user else []
-    return [binary, "--quiet", "--fd", str(fd), "--ipv4-only", "--address", address, "--netmask", prefix, "--gateway", GATEWAY,
-            "--dns-forward", NAMESERVER, "--no-dhcp", "--mtu", "1500", *template, *identity, *walls, *forwards]  # fmt: skip
+    return [
+        binary,
+        "--quiet",
+        "--fd",
+        str(fd),
+        "--ipv4-only",
+        "--address",
+        address,
+        "--netmask",
+        prefix,
+        "--gateway",
+        GATEWAY,
+        "--dns-forward",
+        NAMESERVER,
+        "--no-dhcp",
+        "--mtu",
+        "1500",
+        *template,
+        *identity,
+        *walls,
+        *forwards,
+    ]
 
 
 async def start(ports: tuple[PortMapping, ...], *, host_loopback: bool) -> socket.socket:
@@ -78,10 +104,16 @@ async def serve(ports: tuple[PortMapping, ...], theirs: socket.socket, *, host_l
         try:
             out, err = await tasks.within(process.communicate(), _TIMEOUT)
         except TimeoutError:
-            raise Unavailable(f"passt did not start within {_TIMEOUT} s", hint="try again, or set user_network to slirp") from None
+            raise Unavailable(
+                f"passt did not start within {_TIMEOUT} s", hint="try again, or set user_network to slirp"
+            ) from None
     if process.returncode:
         lines = (err or out).decode(errors="replace").strip().splitlines()
-        words = next((x for x in reversed(lines) if not x.startswith("Failed to send")), command_line(args))  # its log's trouble
+        words = next(
+            (x for x in reversed(lines) if not x.startswith("Failed to send")), command_line(args)
+        )  # its log's trouble
         if any(known in words.lower() for known in _PORT_TAKEN):
             raise Conflict(f"passt cannot publish the ports: {words}", hint="choose another host port with -p")
-        raise Unavailable(f"passt could not be started: {words}", hint="set user_network to slirp, or use --network none")
+        raise Unavailable(
+            f"passt could not be started: {words}", hint="set user_network to slirp, or use --network none"
+        )

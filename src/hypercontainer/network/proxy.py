@@ -85,7 +85,9 @@ class _UdpRelay(asyncio.DatagramProtocol):
     async def _begin(self, data: bytes, addr: Any) -> None:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
-            transport, _ = await loop.create_datagram_endpoint(lambda: _Back(self._transport, addr), remote_addr=self._target)
+            transport, _ = await loop.create_datagram_endpoint(
+                lambda: _Back(self._transport, addr), remote_addr=self._target
+            )
             self._clients[addr] = transport
             transport.sendto(data)
             loop.call_later(_IDLE, self._forget, addr)

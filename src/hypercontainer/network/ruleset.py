@@ -86,7 +86,9 @@ class _Contents:
         return lines + [f"{verb} chain {table} {name}" for table, name in chains for verb in ("flush", "delete")]
 
 
-def _element_lines(verb: str, keys: Iterable[tuple[str, str, str]], values: dict[tuple[str, str, str], str]) -> list[str]:
+def _element_lines(
+    verb: str, keys: Iterable[tuple[str, str, str]], values: dict[tuple[str, str, str], str]
+) -> list[str]:
     """One command for each set."""
     by_set: dict[str, list[str]] = {}
     for table, name, key in keys:
@@ -143,7 +145,9 @@ def _of_card(card: Card) -> _Contents:
         made.elements[_BRIDGE, "targets", f"{tap} . 0x{int(ip_network(six).network_address):032x}"] = ""
     if card.rate:
         chain = f"rate_{card.tap}"
-        made.chains[_BRIDGE, chain] = (f"limit rate over {max(1, card.rate // 8)} bytes/second burst {_BURST} bytes drop",)
+        made.chains[_BRIDGE, chain] = (
+            f"limit rate over {max(1, card.rate // 8)} bytes/second burst {_BURST} bytes drop",
+        )
         made.elements[_BRIDGE, "rates", tap] = f"jump {chain}"
     if card.allow:
         chain = f"egress_{card.tap}"
@@ -238,8 +242,10 @@ def _postrouting(bridges: tuple[Bridge, ...], names: str) -> str:
     # two cards of a bridge pass here too, and have none.
     masquerade = "\n".join(
         f"    {_family(s)} saddr {ip_network(s)} {what} masquerade"
-        for b in bridges for s in b.subnets for what in (f"oifname {_quoted(b)} ct status dnat", f"oifname != {{ {names} }}")
-    )  # fmt: skip
+        for b in bridges
+        for s in b.subnets
+        for what in (f"oifname {_quoted(b)} ct status dnat", f"oifname != {{ {names} }}")
+    )
     return f"""  chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept
     oifname {{ {names} }} ct status dnat fib saddr type local masquerade
@@ -251,7 +257,8 @@ def _input(bridges: tuple[Bridge, ...], names: str) -> str:
     """Pods reach nothing of the host's own but their name server, which nobody else reaches but the host."""
     servers = [(b, canonical(g)) for b in bridges for g in b.gateways]
     strangers = "\n".join(
-        f'    iifname != {{ "lo", {_quoted(b)} }} {_family(g)} daddr {g} meta l4proto {{ tcp, udp }} th dport 53 drop' for b, g in servers
+        f'    iifname != {{ "lo", {_quoted(b)} }} {_family(g)} daddr {g} meta l4proto {{ tcp, udp }} th dport 53 drop'
+        for b, g in servers
     )
     own = "\n".join(f"    iifname {_quoted(b)} {_family(g)} daddr {g} goto question" for b, g in servers)
     # Before what is established: a socket that asks again and again is one connection. The

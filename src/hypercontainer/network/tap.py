@@ -43,10 +43,14 @@ def create_tap(name: str) -> int:
     """
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name[:_NAME_MAX].encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR))
+        fcntl.ioctl(
+            fd, _TUNSETIFF, struct.pack("16sH22x", name[:_NAME_MAX].encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
+        )
     except PermissionError as error:
         os.close(fd)
-        raise PermissionDenied("a network card on a bridge needs the right to administer the network", hint="run hyperd as root") from error
+        raise PermissionDenied(
+            "a network card on a bridge needs the right to administer the network", hint="run hyperd as root"
+        ) from error
     except BaseException:
         os.close(fd)
         raise

@@ -27,13 +27,22 @@ from .variables import interpolate, read_file
 
 Raw = dict[str, Any]
 _SILENT = {"extension", "expose", "init", "pull_policy", "attach", "annotations", "build", "profiles"}
-_CONDITIONS = {"service_started": "started", "service_healthy": "healthy", "service_completed_successfully": "completed"}
+_CONDITIONS = {
+    "service_started": "started",
+    "service_healthy": "healthy",
+    "service_completed_successfully": "completed",
+}
 _RESTART = {"no": "never", "always": "always", "on-failure": "onFailure", "unless-stopped": "unlessStopped"}
 _DEPLOY_RESTART = {"none": "never", "on-failure": "onFailure", "any": "always"}
 _SECURITY: dict[str, Raw] = {
-    "no-new-privileges": {"noNewPrivileges": True}, "no-new-privileges=true": {"noNewPrivileges": True}, "no-new-privileges=false": {},
-    "seccomp=unconfined": {"seccomp": "unconfined"}, "seccomp=builtin": {}, "apparmor=unconfined": {}, "label=disable": {},
-}  # fmt: skip
+    "no-new-privileges": {"noNewPrivileges": True},
+    "no-new-privileges=true": {"noNewPrivileges": True},
+    "no-new-privileges=false": {},
+    "seccomp=unconfined": {"seccomp": "unconfined"},
+    "seccomp=builtin": {},
+    "apparmor=unconfined": {},
+    "label=disable": {},
+}
 
 
 def from_compose(document: Raw, base: Path, name: str) -> Loaded:
@@ -46,7 +55,9 @@ def from_compose(document: Raw, base: Path, name: str) -> Loaded:
     compose = strict.decode(interpolate(document, variables), f.Compose, "compose file")
     name = name or compose.name or variables.get("COMPOSE_PROJECT_NAME", "")
     if not name:
-        raise InvalidArgument("a compose file becomes one pod", hint="name that pod with --pod NAME, or by the file's name:")
+        raise InvalidArgument(
+            "a compose file becomes one pod", hint="name that pod with --pod NAME, or by the file's name:"
+        )
     return _Translation(compose, base, name, variables).result()
 
 
@@ -110,16 +121,24 @@ class _Translation:
             self.ports = []
         shm = max([s.shm_size for s in self.services.values() if s.shm_size], key=_bytes, default=0)
         podfile: Raw = {
-            "id": self.name, "containers": containers, "volumes": list(self.volumes.values()), "portmappings": self.ports, "files": files,
-            "secrets": secrets, "network": isolation.network, "networks": [{"name": n} for n in isolation.joined], **self.pod,
+            "id": self.name,
+            "containers": containers,
+            "volumes": list(self.volumes.values()),
+            "portmappings": self.ports,
+            "files": files,
+            "secrets": secrets,
+            "network": isolation.network,
+            "networks": [{"name": n} for n in isolation.joined],
+            **self.pod,
             **({"shmSize": _size(shm)} if shm else {}),
-        }  # fmt: skip
+        }
         return Loaded(strict.decode(podfile, what="compose file"), list(dict.fromkeys(self.unmapped)))
 
     def _source(self, key: str, s: f.Source, kind: str) -> Raw:
         if s.external:
             raise InvalidArgument(
-                f"the {kind} {key!r} is external, and there is none outside of files here", hint="give its file, environment or content"
+                f"the {kind} {key!r} is external, and there is none outside of files here",
+                hint="give its file, environment or content",
             )
         if s.file:
             path = str((self.base / s.file).resolve())
@@ -135,13 +154,27 @@ class _Translation:
             raise InvalidArgument(f"service {key}: it has no image", hint="build it first, and name the image")
         where = f"services.{key}"
         out: Raw = {
-            "name": s.container_name or f"{self.name}-{key}", "aliases": self._aliases(key, s), "image": s.image,
-            "envs": [{"env": k, "value": v} for k, v in self._environment(s).items()], "command": _command(s.command),
-            "entrypoint": _command(s.entrypoint), "labels": self._mapping(s.labels), "workdir": s.working_dir, "tty": s.tty, "stdin": s.stdin_open,
-            "readOnly": s.read_only, "privileged": s.privileged, "stopSignal": s.stop_signal, "stopTimeout": s.stop_grace_period,
-            "volumes": [], "tmpfs": [], "files": [], "secrets": [], "capabilities": {"add": s.cap_add, "drop": s.cap_drop},
+            "name": s.container_name or f"{self.name}-{key}",
+            "aliases": self._aliases(key, s),
+            "image": s.image,
+            "envs": [{"env": k, "value": v} for k, v in self._environment(s).items()],
+            "command": _command(s.command),
+            "entrypoint": _command(s.entrypoint),
+            "labels": self._mapping(s.labels),
+            "workdir": s.working_dir,
+            "tty": s.tty,
+            "stdin": s.stdin_open,
+            "readOnly": s.read_only,
+            "privileged": s.privileged,
+            "stopSignal": s.stop_signal,
+            "stopTimeout": s.stop_grace_period,
+            "volumes": [],
+            "tmpfs": [],
+            "files": [],
+            "secrets": [],
+            "capabilities": {"add": s.cap_add, "drop": s.cap_drop},
             "sysctl": self._mapping(s.sysctls),
-        }  # fmt: skip
+        }
         user, _, group = str(s.user).partition(":")
         out["user"] = {"name": user, "group": group, "additionalGroups": s.group_add}
         self._publish(s)
@@ -151,17 +184,25 @@ class _Translation:
         self._limits(s, out, where)
         for option in s.security_opt:
             if option.replace(":", "=", 1) not in _SECURITY:
-                raise InvalidArgument(f"{where}: the security option {option!r} cannot be enforced here, so this file does not run",
-                                      hint="leave it out if the virtual machine is enough")  # fmt: skip
+                raise InvalidArgument(
+                    f"{where}: the security option {option!r} cannot be enforced here, so this file does not run",
+                    hint="leave it out if the virtual machine is enough",
+                )
             out |= _SECURITY[option.replace(":", "=", 1)]
         self.unmapped += [
-            f"{where}.{n.name}" for n in msgspec.structs.fields(f.Service) if n.type is Any and n.name not in _SILENT and getattr(s, n.name)
+            f"{where}.{n.name}"
+            for n in msgspec.structs.fields(f.Service)
+            if n.type is Any and n.name not in _SILENT and getattr(s, n.name)
         ]
         return out
 
     def _aliases(self, key: str, s: f.Service) -> list[str]:
         networks = s.networks.values() if isinstance(s.networks, dict) else []
-        return list(dict.fromkeys([key, *filter(None, [s.container_name, s.hostname]), *(a for n in networks if n for a in n.aliases)]))
+        return list(
+            dict.fromkeys(
+                [key, *filter(None, [s.container_name, s.hostname]), *(a for n in networks if n for a in n.aliases)]
+            )
+        )
 
     def _links(self, containers: list[Raw]) -> None:
         by_key = dict(zip(self.services, containers, strict=True))
@@ -169,7 +210,9 @@ class _Translation:
             for link in s.links:
                 other, _, alias = link.partition(":")
                 if other not in by_key:
-                    raise InvalidArgument(f"services.{key}: it links to {other!r}, which is not there", hint="correct the name")
+                    raise InvalidArgument(
+                        f"services.{key}: it links to {other!r}, which is not there", hint="correct the name"
+                    )
                 if alias and alias not in by_key[other]["aliases"]:
                     by_key[other]["aliases"].append(alias)
 
@@ -192,12 +235,23 @@ class _Translation:
     def _publish(self, s: f.Service) -> None:
         for port in s.ports:
             if isinstance(port, f.Port):
-                self.ports.append({"hostPort": str(port.published or ""), "containerPort": str(port.target), "protocol": port.protocol,
-                                   "hostIP": port.host_ip})  # fmt: skip
+                self.ports.append(
+                    {
+                        "hostPort": str(port.published or ""),
+                        "containerPort": str(port.target),
+                        "protocol": port.protocol,
+                        "hostIP": port.host_ip,
+                    }
+                )
                 continue
             for p in parse_publish(str(port)):
                 self.ports.append(
-                    {"hostPort": p.host_port or "", "containerPort": p.container_port, "protocol": p.protocol, "hostIP": p.host_ip}
+                    {
+                        "hostPort": p.host_port or "",
+                        "containerPort": p.container_port,
+                        "protocol": p.protocol,
+                        "hostIP": p.host_ip,
+                    }
                 )
 
     def _resolver(self, s: f.Service) -> None:
@@ -210,7 +264,8 @@ class _Translation:
             pairs = [(name, ip) for name, ips in entries.items() for ip in _list(ips)]
         else:
             pairs = [
-                (e.partition("=")[0], e.partition("=")[2]) if "=" in e else (e.partition(":")[0], e.partition(":")[2]) for e in entries
+                (e.partition("=")[0], e.partition("=")[2]) if "=" in e else (e.partition(":")[0], e.partition(":")[2])
+                for e in entries
             ]
         for name, ip in pairs:
             host = {"ip": ip.strip("[]"), "names": [name]}
@@ -224,8 +279,13 @@ class _Translation:
             self._mount(mount if isinstance(mount, f.Mount) else _short_mount(mount), out)
         for text in _list(s.tmpfs):
             t = parse_tmpfs(text)
-            out["tmpfs"].append({"path": t.target, "size": f"{t.size}b", "perm": f"{t.mode:04o}", "readOnly": t.read_only})
-        for uses, fallback, kind, key in ((s.configs, "/{}", "files", "filename"), (s.secrets, "/run/secrets/{}", "secrets", "secret")):
+            out["tmpfs"].append(
+                {"path": t.target, "size": f"{t.size}b", "perm": f"{t.mode:04o}", "readOnly": t.read_only}
+            )
+        for uses, fallback, kind, key in (
+            (s.configs, "/{}", "files", "filename"),
+            (s.secrets, "/run/secrets/{}", "secrets", "secret"),
+        ):
             for use in uses:
                 use = f.Use(source=use) if isinstance(use, str) else use
                 target = use.target or fallback.format(use.source)
@@ -236,7 +296,9 @@ class _Translation:
     def _mount(self, m: f.Mount, out: Raw) -> None:
         source = m.source
         if m.type == "tmpfs":
-            out["tmpfs"].append({"path": m.target, "size": _size(m.tmpfs.size), "perm": m.tmpfs.mode, "readOnly": m.read_only})
+            out["tmpfs"].append(
+                {"path": m.target, "size": _size(m.tmpfs.size), "perm": m.tmpfs.mode, "readOnly": m.read_only}
+            )
             return
         if m.type == "bind" or source.startswith((".", "/", "~")):
             path = _bind_source(self.base, source, make=m.bind.create_host_path)
@@ -248,7 +310,13 @@ class _Translation:
         elif source not in self.volumes:
             raise InvalidArgument(f"the volume {source!r} is not defined", hint="define it below `volumes`")
         out["volumes"].append(
-            {"volume": source, "path": m.target, "readOnly": m.read_only, "subPath": m.volume.subpath, "noCopy": m.volume.nocopy}
+            {
+                "volume": source,
+                "path": m.target,
+                "readOnly": m.read_only,
+                "subPath": m.volume.subpath,
+                "noCopy": m.volume.nocopy,
+            }
         )
 
     # -- life and limits ------------------------------------------------------------------
@@ -262,11 +330,14 @@ class _Translation:
             elif how.required:
                 why = "belongs to a profile that is off" if other in self.compose.services else "is not there"
                 raise InvalidArgument(
-                    f"{where}: it depends on {other!r}, which {why}", hint="set COMPOSE_PROFILES, or leave the dependency out"
+                    f"{where}: it depends on {other!r}, which {why}",
+                    hint="set COMPOSE_PROFILES, or leave the dependency out",
                 )
         restart, _, count = str(s.restart or "no").partition(":")
         if restart not in _RESTART:
-            raise InvalidArgument(f"{where}.restart: invalid value {restart!r}", hint=f"use one of {', '.join(_RESTART)}")
+            raise InvalidArgument(
+                f"{where}.restart: invalid value {restart!r}", hint=f"use one of {', '.join(_RESTART)}"
+            )
         out["restartPolicy"], out["maxRetries"] = _RESTART[restart], _integer(count or "0", "number of retries")
         if policy := s.deploy.restart_policy:
             out["restartPolicy"], out["maxRetries"] = _DEPLOY_RESTART[policy.condition], policy.max_attempts
@@ -276,7 +347,8 @@ class _Translation:
             return
         if test[0] not in ("CMD", "CMD-SHELL") or len(test) < 2:
             raise InvalidArgument(
-                f"{where}.healthcheck.test: it begins with {test[0]!r}", hint="begin it with CMD or CMD-SHELL, and give a command"
+                f"{where}.healthcheck.test: it begins with {test[0]!r}",
+                hint="begin it with CMD or CMD-SHELL, and give a command",
             )
         out["healthCheck"] = {"shell": test[1]} if test[0] == "CMD-SHELL" else {"command": test[1:]}
         keys = {
@@ -286,15 +358,18 @@ class _Translation:
             "start_period": "startPeriod",
             "start_interval": "startInterval",
         }
-        out["healthCheck"] |= {ours: getattr(check, theirs) for theirs, ours in keys.items() if getattr(check, theirs) is not None}
+        out["healthCheck"] |= {
+            ours: getattr(check, theirs) for theirs, ours in keys.items() if getattr(check, theirs) is not None
+        }
 
     def _limits(self, s: f.Service, out: Raw, where: str) -> None:
         limits = s.deploy.resources.limits
         pids = s.pids_limit if s.pids_limit is not None else limits.pids or 0
         out["limits"] = {
-            "memory": _size(s.mem_limit or limits.memory or 0), "cpus": _number(s.cpus or limits.cpus or 0, f"{where}.cpus"),
+            "memory": _size(s.mem_limit or limits.memory or 0),
+            "cpus": _number(s.cpus or limits.cpus or 0, f"{where}.cpus"),
             "pids": 0 if pids == -1 else pids,
-        }  # fmt: skip
+        }
         both = {k: (v, v) if isinstance(v, int) else (v.soft, v.hard) for k, v in s.ulimits.items()}
         out["ulimits"] = [{"name": k, "soft": soft, "hard": hard} for k, (soft, hard) in both.items()]
         if s.logging.driver in ("", "json-file", "none"):
@@ -333,7 +408,9 @@ def _short_mount(text: str) -> f.Mount:
     if not target:
         return f.Mount(target=source)
     flags = mode.split(",")
-    return f.Mount(source=source, target=target, read_only="ro" in flags, volume=f.VolumeOptions(nocopy="nocopy" in flags))
+    return f.Mount(
+        source=source, target=target, read_only="ro" in flags, volume=f.VolumeOptions(nocopy="nocopy" in flags)
+    )
 
 
 def _bind_source(base: Path, source: str, *, make: bool, makedirs: Callable[..., None] | None = None) -> Path:
@@ -343,5 +420,7 @@ def _bind_source(base: Path, source: str, *, make: bool, makedirs: Callable[...,
         if make and not os.path.lexists(path):
             (makedirs or os.makedirs)(path, exist_ok=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InvalidArgument(f"cannot mount {source[:200]!r}: {error}", hint="correct the path, or make it yourself") from error
+        raise InvalidArgument(
+            f"cannot mount {source[:200]!r}: {error}", hint="correct the path, or make it yourself"
+        ) from error
     return path

@@ -29,23 +29,40 @@ class Isolation:
             self.network = "none"
         # Docker would look for an external network by its name.
         self.joined = (
-            [] if closed else [n.name or k for k, n in self._networks.items() if n.external and any(k in nets for nets in within.values())]
+            []
+            if closed
+            else [
+                n.name or k
+                for k, n in self._networks.items()
+                if n.external and any(k in nets for nets in within.values())
+            ]
         )
         apart = next(((a, b) for a, b in combinations(within, 2) if not within[a] & within[b]), None)
         if apart and not closed:
-            self.told.append(f"networks: the wall between the services {apart[0]} and {apart[1]}, which share the pod's network,")
-        self.told += [f"networks.{k}.{field}" for k, n in self._networks.items() for field in ("driver_opts", "ipam") if getattr(n, field)]
+            self.told.append(
+                f"networks: the wall between the services {apart[0]} and {apart[1]}, which share the pod's network,"
+            )
+        self.told += [
+            f"networks.{k}.{field}"
+            for k, n in self._networks.items()
+            for field in ("driver_opts", "ipam")
+            if getattr(n, field)
+        ]
 
     def _of(self, key: str, s: f.Service) -> set[str]:
         if s.network_mode == "none":
             return set()
         if s.network_mode == "host" or s.network_mode.startswith("container:"):
-            raise InvalidArgument(f"services.{key}.network_mode: a virtual machine has a network of its own and cannot have {s.network_mode!r}",
-                                  hint="leave it out, and publish ports")  # fmt: skip
+            raise InvalidArgument(
+                f"services.{key}.network_mode: a virtual machine has a network of its own and cannot have {s.network_mode!r}",
+                hint="leave it out, and publish ports",
+            )
         if s.network_mode:  # service:NAME, bridge: the pod's is that already
             return {"default"}
         names = set(s.networks or ["default"])
         unknown = sorted(names - set(self._networks) - {"default"})
         if unknown:
-            raise InvalidArgument(f"services.{key}: the network {unknown[0]!r} is not defined", hint="define it below `networks`")
+            raise InvalidArgument(
+                f"services.{key}: the network {unknown[0]!r} is not defined", hint="define it below `networks`"
+            )
         return names

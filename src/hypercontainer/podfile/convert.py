@@ -105,27 +105,44 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
                 volumes[m.detail.name] = _volume(m.detail)
         containers.append(_container(podfile, c, name, index, files, init=index < len(podfile.init_containers)))
     ports = [p for m in podfile.portmappings for p in _ports(m.host_port, m.container_port, m.protocol, m.host_ip)]
-    ports += [p for c in podfile.containers for m in c.ports for p in _ports(m.host_port, m.container_port, m.protocol, "")]
+    ports += [
+        p for c in podfile.containers for m in c.ports for p in _ports(m.host_port, m.container_port, m.protocol, "")
+    ]
     spec = pods.PodSpec(
-        network=podfile.network, networks=[
+        network=podfile.network,
+        networks=[
             NetworkRequest(name=n.name, ip=n.ip, ip6=n.ip6, mac=n.mac, aliases=n.aliases) for n in podfile.networks
         ],
-        allow=[parse_allow(a) for a in podfile.allow], ingress_rate=parse_rate(str(podfile.ingress_rate)),
-        egress_rate=parse_rate(str(podfile.egress_rate)), ports=ports, interfaces=[_interface(i) for i in podfile.interfaces],
-        services=[_service(s) for s in podfile.services], dns=podfile.dns, dns_options=podfile.dns_options,
-        dns_search=podfile.dns_search, hosts=[specs.HostEntry(ip=h.ip, names=h.names) for h in podfile.hosts],
+        allow=[parse_allow(a) for a in podfile.allow],
+        ingress_rate=parse_rate(str(podfile.ingress_rate)),
+        egress_rate=parse_rate(str(podfile.egress_rate)),
+        ports=ports,
+        interfaces=[_interface(i) for i in podfile.interfaces],
+        services=[_service(s) for s in podfile.services],
+        dns=podfile.dns,
+        dns_options=podfile.dns_options,
+        dns_search=podfile.dns_search,
+        hosts=[specs.HostEntry(ip=h.ip, names=h.names) for h in podfile.hosts],
         white_lists=pods.WhiteLists(
             internal_networks=podfile.portmapping_white_lists.internal_networks,
             external_networks=podfile.portmapping_white_lists.external_networks,
         ),
-        sysctls={k: str(v) for k, v in podfile.sysctls.items()}, shm_size=size(podfile.shm_size) or pods.SHM_DEFAULT,
-        exit_policy=podfile.exit_policy, secrets=[s.name for s in podfile.secrets],
-    )  # fmt: skip
+        sysctls={k: str(v) for k, v in podfile.sysctls.items()},
+        shm_size=size(podfile.shm_size) or pods.SHM_DEFAULT,
+        exit_policy=podfile.exit_policy,
+        secrets=[s.name for s in podfile.secrets],
+    )
     return pods.PodPlan(
-        name=name, hostname=podfile.hostname, vcpus=max(podfile.resource.vcpu, 0), memory=_legacy_size(podfile.resource.memory),
-        labels=podfile.labels, spec=spec, volumes=list(volumes.values()), containers=containers,
+        name=name,
+        hostname=podfile.hostname,
+        vcpus=max(podfile.resource.vcpu, 0),
+        memory=_legacy_size(podfile.resource.memory),
+        labels=podfile.labels,
+        spec=spec,
+        volumes=list(volumes.values()),
+        containers=containers,
         secrets={s.name: _secret(s) for s in podfile.secrets},
-    )  # fmt: skip
+    )
 
 
 def _secret(s: d.Secret) -> bytes:
@@ -139,9 +156,18 @@ def _volume(v: d.Volume) -> pods.VolumeRequest:
     options = {k: str(x) for k, x in v.mount_options.items()}
     options |= {k: x for k, x in (("user", v.option.user), ("keyring", v.option.keyring)) if x}
     return pods.VolumeRequest(
-        name=v.name, source=v.source, format=v.format, fstype=v.fstype, cache=v.cache, read_only=v.read_only, size=size(v.size),
-        options=options, monitors=v.option.monitors, mode=None if v.perm == "" else mode(v.perm), gid=owner(v.group),
-    )  # fmt: skip
+        name=v.name,
+        source=v.source,
+        format=v.format,
+        fstype=v.fstype,
+        cache=v.cache,
+        read_only=v.read_only,
+        size=size(v.size),
+        options=options,
+        monitors=v.option.monitors,
+        mode=None if v.perm == "" else mode(v.perm),
+        gid=owner(v.group),
+    )
 
 
 def _interface(i: d.Interface) -> pods.InterfaceSpec:
@@ -171,39 +197,71 @@ def _ports(host: d.PortNumber, container: d.PortNumber, protocol: d.Protocol, ad
     outside = _range(host) if host else [0] * len(inside)
     if len(outside) != len(inside):
         raise InvalidArgument(
-            f"podfile: the port ranges {host} and {container} differ in length", hint="give both the same number of ports"
+            f"podfile: the port ranges {host} and {container} differ in length",
+            hint="give both the same number of ports",
         )
     return [
-        specs.PortMapping(container_port=c, host_port=h, protocol=protocol, host_ip=address) for h, c in zip(outside, inside, strict=True)
+        specs.PortMapping(container_port=c, host_port=h, protocol=protocol, host_ip=address)
+        for h, c in zip(outside, inside, strict=True)
     ]
 
 
 # -- containers -----------------------------------------------------------------------------
 
 
-def _container(podfile: d.Podfile, c: d.Container, pod: str, index: int, files: _Files, *, init: bool) -> specs.ContainerSpec:
+def _container(
+    podfile: d.Podfile, c: d.Container, pod: str, index: int, files: _Files, *, init: bool
+) -> specs.ContainerSpec:
     restart = _RESTART[c.restart_policy or podfile.restart_policy]
     if init and restart in ("always", "unless-stopped"):
         restart = "on-failure"  # it is done when it has succeeded
     names = [e.env for e in c.envs]
     if len(set(names)) != len(names):
-        raise InvalidArgument(f"podfile: container {c.name or c.image}: an environment variable is given twice", hint="leave one out")
+        raise InvalidArgument(
+            f"podfile: container {c.name or c.image}: an environment variable is given twice", hint="leave one out"
+        )
     return specs.ContainerSpec(
-        image=c.image, name=c.name or f"{pod}-{short_name(c.image)}-{index}", base=c.id, pod=pod, init=init,
-        command=c.command, entrypoint=c.entrypoint, workdir=c.workdir, env=[f"{e.env}={_plain(e.value)}" for e in c.envs],
-        env_fields={e.env: e.field for e in c.envs if e.field}, expand=c.expand, non_root=c.non_root, user=_user(c.user), groups=[str(g) for g in c.user.additional_groups], tty=c.tty or podfile.tty, stdin=c.stdin or c.tty,
-        read_only=c.read_only, labels=c.labels, cache=c.cache, aliases=c.aliases,
+        image=c.image,
+        name=c.name or f"{pod}-{short_name(c.image)}-{index}",
+        base=c.id,
+        pod=pod,
+        init=init,
+        command=c.command,
+        entrypoint=c.entrypoint,
+        workdir=c.workdir,
+        env=[f"{e.env}={_plain(e.value)}" for e in c.envs],
+        env_fields={e.env: e.field for e in c.envs if e.field},
+        expand=c.expand,
+        non_root=c.non_root,
+        user=_user(c.user),
+        groups=[str(g) for g in c.user.additional_groups],
+        tty=c.tty or podfile.tty,
+        stdin=c.stdin or c.tty,
+        read_only=c.read_only,
+        labels=c.labels,
+        cache=c.cache,
+        aliases=c.aliases,
         resources=specs.Resources(cpus=c.limits.cpus, memory=size(c.limits.memory), pids=c.limits.pids),
-        ulimits=[specs.Ulimit(name=u.name.lower(), hard=u.hard, soft=u.hard if u.soft is None else u.soft) for u in c.ulimits],
-        sysctls={k: str(v) for k, v in c.sysctl.items()}, cap_add=c.capabilities.add, cap_drop=c.capabilities.drop,
-        privileged=c.privileged, no_new_privileges=c.no_new_privileges, seccomp=c.seccomp,
-        stop_signal=c.stop_signal, stop_timeout=int(parse_duration(c.stop_timeout)),
+        ulimits=[
+            specs.Ulimit(name=u.name.lower(), hard=u.hard, soft=u.hard if u.soft is None else u.soft) for u in c.ulimits
+        ],
+        sysctls={k: str(v) for k, v in c.sysctl.items()},
+        cap_add=c.capabilities.add,
+        cap_drop=c.capabilities.drop,
+        privileged=c.privileged,
+        no_new_privileges=c.no_new_privileges,
+        seccomp=c.seccomp,
+        stop_signal=c.stop_signal,
+        stop_timeout=int(parse_duration(c.stop_timeout)),
         restart=specs.RestartPolicy(name=restart, max_retries=c.max_retries),
         depends_on=[specs.Dependency(container=x.container, condition=x.condition) for x in c.depends_on],
-        health=_health(c.health_check), liveness=_health(c.liveness_check), log=_log(c.log or podfile.log, c.log_path),
+        health=_health(c.health_check),
+        liveness=_health(c.liveness_check),
+        log=_log(c.log or podfile.log, c.log_path),
         mounts=[_mount(m) for m in c.volumes] + [_tmpfs(t) for t in c.tmpfs],
-        files=[_file(m, files) for m in c.files], secrets=[_secret_mount(s) for s in c.secrets],
-    )  # fmt: skip
+        files=[_file(m, files) for m in c.files],
+        secrets=[_secret_mount(s) for s in c.secrets],
+    )
 
 
 def _plain(value: Any) -> str:
@@ -218,18 +276,26 @@ def _user(u: d.User) -> str:
 def _log(log: d.Log, path: str) -> specs.LogOptions:
     unknown = set(log.config) - {"max-size", "max-file"}
     if unknown:
-        raise InvalidArgument(f"podfile: unknown log option {sorted(unknown)[0]!r}", hint="known are max-file, max-size")
+        raise InvalidArgument(
+            f"podfile: unknown log option {sorted(unknown)[0]!r}", hint="known are max-file, max-size"
+        )
     return specs.LogOptions(
-        driver=log.type or "json-file", path=path,
-        max_size=parse_size(log.config.get("max-size", "0")), max_files=parse_count(log.config.get("max-file", "0"), "max-file"),
-    )  # fmt: skip
+        driver=log.type or "json-file",
+        path=path,
+        max_size=parse_size(log.config.get("max-size", "0")),
+        max_files=parse_count(log.config.get("max-file", "0"), "max-file"),
+    )
 
 
 def _health(h: d.HealthCheck | None) -> specs.HealthCheck | None:
     if h is None:
         return None
     command = ["/bin/sh", "-c", h.shell] if h.shell else h.command
-    http = specs.HttpCheck(port=h.http.port, path=h.http.path, address=h.http.address, headers=h.http.headers) if h.http else None
+    http = (
+        specs.HttpCheck(port=h.http.port, path=h.http.path, address=h.http.address, headers=h.http.headers)
+        if h.http
+        else None
+    )
     tcp = specs.TcpCheck(port=h.tcp.port, address=h.tcp.address) if h.tcp else None
     return specs.HealthCheck(
         command=command, http=http, tcp=tcp, interval=parse_duration(h.interval), timeout=parse_duration(h.timeout),
@@ -249,7 +315,9 @@ def _tmpfs(t: d.Tmpfs) -> specs.Mount:
 def _file(m: d.FileMount, files: _Files) -> specs.InjectedFile:
     name = m.filename or (m.detail.name if m.detail else "")
     path = posixpath.join(m.path, name) if m.path.endswith("/") else m.path
-    return specs.InjectedFile(target=path, content=files.content(m), mode=mode(m.perm), uid=owner(m.user), gid=owner(m.group))
+    return specs.InjectedFile(
+        target=path, content=files.content(m), mode=mode(m.perm), uid=owner(m.user), gid=owner(m.group)
+    )
 
 
 def _secret_mount(s: d.SecretMount) -> specs.SecretMount:

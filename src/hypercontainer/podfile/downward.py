@@ -46,10 +46,12 @@ class Downward:
     def __init__(self, name: str, pod: m.Pod) -> None:
         self._pod = pod
         self._fields = {
-            "metadata.name": name, "metadata.namespace": pod.metadata.namespace or "default", "metadata.uid": pod.metadata.uid or str(uuid.uuid4()),
+            "metadata.name": name,
+            "metadata.namespace": pod.metadata.namespace or "default",
+            "metadata.uid": pod.metadata.uid or str(uuid.uuid4()),
             "spec.nodeName": pod.spec.node_name or socket.gethostname(),
             "spec.serviceAccountName": pod.spec.service_account_name or pod.spec.service_account or "default",
-        }  # fmt: skip
+        }
 
     def field(self, path: str) -> str:
         """:raise InvalidArgument: an unknown one."""
@@ -61,7 +63,8 @@ class Downward:
             return "\n".join(f"{k}={json.dumps(text(v), ensure_ascii=False)}" for k, v in sorted(values.items()))
         if path not in self._fields:
             raise InvalidArgument(
-                f"the field {path!r} has no counterpart here", hint=f"known are {', '.join([*self._fields, 'status.podIP'])}"
+                f"the field {path!r} has no counterpart here",
+                hint=f"known are {', '.join([*self._fields, 'status.podIP'])}",
             )
         return self._fields[path]
 
@@ -75,13 +78,15 @@ class Downward:
             container = next((c for c in everyone if c.name == ref.container_name), None)
         if container is None:
             raise InvalidArgument(
-                f"there is no container {ref.container_name!r}, whose {ref.resource} is asked for", hint="correct containerName"
+                f"there is no container {ref.container_name!r}, whose {ref.resource} is asked for",
+                hint="correct containerName",
             )
         host = {"cpu": os.cpu_count() or 1, "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
         kind, _, name = ref.resource.partition(".")
         if kind not in ("limits", "requests") or name not in host:
             raise InvalidArgument(
-                f"the resource {ref.resource!r} has no counterpart here", hint="ask for the limits or requests of cpu or memory"
+                f"the resource {ref.resource!r} has no counterpart here",
+                hint="ask for the limits or requests of cpu or memory",
             )
         limits, requests = container.resources.limits, container.resources.requests
         given = limits.get(name, host[name]) if kind == "limits" else requests.get(name, limits.get(name, 0))

@@ -21,9 +21,26 @@ from .projection import Volumes, content_of
 
 Raw = dict[str, Any]
 # Of no consequence here; they are not worth a line each.
-_SILENT_SPEC = {"node_name", "scheduler_name", "service_account_name", "service_account", "enable_service_links", "preemption_policy", "priority",
-                "tolerations", "automount_service_account_token", "priority_class_name", "host_users"}  # fmt: skip
-_SILENT_CONTAINER = {"image_pull_policy", "termination_message_path", "termination_message_policy", "stdin_once", "resize_policy"}
+_SILENT_SPEC = {
+    "node_name",
+    "scheduler_name",
+    "service_account_name",
+    "service_account",
+    "enable_service_links",
+    "preemption_policy",
+    "priority",
+    "tolerations",
+    "automount_service_account_token",
+    "priority_class_name",
+    "host_users",
+}
+_SILENT_CONTAINER = {
+    "image_pull_policy",
+    "termination_message_path",
+    "termination_message_policy",
+    "stdin_once",
+    "resize_policy",
+}
 _RESTART = {"Always": "always", "OnFailure": "onFailure", "Never": "never"}
 
 
@@ -37,8 +54,12 @@ def from_manifests(documents: list[Raw]) -> Loaded:
         everything += items
     pods = [d for d in everything if d.get("kind") == "Pod"]
     if not pods:
-        kind = next((str(d["kind"]) for d in everything if d.get("kind") not in (None, "ConfigMap", "Secret")), "ConfigMap")
-        hint = "write the Pod that its template describes as kind: Pod" if _has_template(everything) else "add a kind: Pod"
+        kind = next(
+            (str(d["kind"]) for d in everything if d.get("kind") not in (None, "ConfigMap", "Secret")), "ConfigMap"
+        )
+        hint = (
+            "write the Pod that its template describes as kind: Pod" if _has_template(everything) else "add a kind: Pod"
+        )
         raise InvalidArgument(f"the file has a {kind} and no Pod, and only a cluster makes Pods of it", hint=hint)
     if len(pods) != 1:
         raise InvalidArgument(f"the file has {len(pods)} Pods", hint="keep one per file")
@@ -46,13 +67,17 @@ def from_manifests(documents: list[Raw]) -> Loaded:
 
 
 def _has_template(documents: list[Raw]) -> bool:
-    return any(isinstance(d.get("spec"), dict) and ("template" in d["spec"] or "jobTemplate" in d["spec"]) for d in documents)
+    return any(
+        isinstance(d.get("spec"), dict) and ("template" in d["spec"] or "jobTemplate" in d["spec"]) for d in documents
+    )
 
 
 def _given(part: msgspec.Struct, known: set[str]) -> list[str]:
     """The keys that say something and are not known."""
     return [
-        f.encode_name for f in msgspec.structs.fields(part) if f.name not in known and getattr(part, f.name) not in (f.default, None, "")
+        f.encode_name
+        for f in msgspec.structs.fields(part)
+        if f.name not in known and getattr(part, f.name) not in (f.default, None, "")
     ]
 
 
@@ -69,8 +94,13 @@ class _Translation:
         self.unmapped += [f"kind {d.get('kind')}" for d in others if d.get("kind") not in ("ConfigMap", "Secret")]
         self.downward = Downward(self.name, self.pod)
         self.context = self.pod.spec.security_context
-        self.volumes = Volumes(config_maps=self.config_maps, secrets=self.secrets, downward=self.downward, fs_group=self.context.fs_group,
-                               tell=self.unmapped.append)  # fmt: skip
+        self.volumes = Volumes(
+            config_maps=self.config_maps,
+            secrets=self.secrets,
+            downward=self.downward,
+            fs_group=self.context.fs_group,
+            tell=self.unmapped.append,
+        )
         self.ports: list[Raw] = []
 
     def result(self) -> Loaded:
@@ -82,24 +112,42 @@ class _Translation:
         init = [self._container(c) for c in spec.init_containers if c.restart_policy != "Always"]
         beside = [self._container(c) | {"restartPolicy": "always"} for c in sidecars]
         containers = beside + [
-            self._container(c) | ({"dependsOn": [{"container": s.name} for s in sidecars]} if sidecars else {}) for c in spec.containers
+            self._container(c) | ({"dependsOn": [{"container": s.name} for s in sidecars]} if sidecars else {})
+            for c in spec.containers
         ]
         if spec.termination_grace_period_seconds is not None:
             for out in [*init, *containers]:
                 out["stopTimeout"] = spec.termination_grace_period_seconds
         dns = spec.dns_config
         podfile: Raw = {
-            "id": self.name, "hostname": spec.hostname, "labels": {k: text(v) for k, v in self.pod.metadata.labels.items()},
-            "restartPolicy": _RESTART[spec.restart_policy], "initContainers": init, "containers": containers, "volumes": self.volumes.declared,
+            "id": self.name,
+            "hostname": spec.hostname,
+            "labels": {k: text(v) for k, v in self.pod.metadata.labels.items()},
+            "restartPolicy": _RESTART[spec.restart_policy],
+            "initContainers": init,
+            "containers": containers,
+            "volumes": self.volumes.declared,
             "files": [_encoded(n, c) for n, c in self.volumes.files.items()],
-            "secrets": [_encoded(n, c) for n, c in self.volumes.pod_secrets.items()], "portmappings": self.ports,
-            "dns": dns.nameservers, "dnsSearch": dns.searches,
+            "secrets": [_encoded(n, c) for n, c in self.volumes.pod_secrets.items()],
+            "portmappings": self.ports,
+            "dns": dns.nameservers,
+            "dnsSearch": dns.searches,
             "dnsOptions": [o.name + (f":{text(o.value)}" if o.value not in (None, "") else "") for o in dns.options],
             "hosts": [{"ip": a.ip, "names": a.hostnames} for a in spec.host_aliases],
             "sysctls": {s.name: text(s.value) for s in self.context.sysctls},
-        }  # fmt: skip
-        known = {"containers", "init_containers", "volumes", "restart_policy", "hostname", "dns_config", "host_aliases", "security_context",
-                 "termination_grace_period_seconds", *_SILENT_SPEC}  # fmt: skip
+        }
+        known = {
+            "containers",
+            "init_containers",
+            "volumes",
+            "restart_policy",
+            "hostname",
+            "dns_config",
+            "host_aliases",
+            "security_context",
+            "termination_grace_period_seconds",
+            *_SILENT_SPEC,
+        }
         self.unmapped += [f"spec.{k}" for k in _given(spec, known)]
         return Loaded(strict.decode(podfile, what="Pod"), self.unmapped)
 
@@ -109,7 +157,8 @@ class _Translation:
         """:raise InvalidArgument: when it is given: the pod would be less safe than asked for."""
         if given is not None:
             raise InvalidArgument(
-                f"Pod: {what} cannot be enforced here, so this Pod does not run", hint="leave it out if the virtual machine is enough"
+                f"Pod: {what} cannot be enforced here, so this Pod does not run",
+                hint="leave it out if the virtual machine is enough",
             )
 
     def _profile(self, what: str, profile: m.Profile | None) -> None:
@@ -134,8 +183,15 @@ class _Translation:
         self._profile(f"{where}.appArmorProfile", c.app_armor_profile)
         user = self.context.run_as_user if c.run_as_user is None else c.run_as_user
         group = self.context.run_as_group if c.run_as_group is None else c.run_as_group
-        groups = [*self.context.supplemental_groups, *([] if self.context.fs_group is None else [self.context.fs_group])]
-        out["user"] = {"name": "" if user is None else user, "group": "" if group is None else group, "additionalGroups": groups}
+        groups = [
+            *self.context.supplemental_groups,
+            *([] if self.context.fs_group is None else [self.context.fs_group]),
+        ]
+        out["user"] = {
+            "name": "" if user is None else user,
+            "group": "" if group is None else group,
+            "additionalGroups": groups,
+        }
         out["nonRoot"] = bool(self.context.run_as_non_root if c.run_as_non_root is None else c.run_as_non_root)
         # Kubernetes' names of capabilities may have the prefix.
         out["capabilities"] = {"add": c.capabilities.add, "drop": c.capabilities.drop}
@@ -151,18 +207,36 @@ class _Translation:
     def _container(self, c: m.Container) -> Raw:
         where = f"containers[{c.name}]"
         out: Raw = {
-            "name": f"{self.name}-{c.name}", "aliases": [c.name], "image": c.image, "entrypoint": c.command, "command": c.args,
-            "workdir": c.working_dir, "tty": c.tty, "stdin": c.stdin, "expand": True, "envs": self._environment(c, where),
-            "volumes": [], "files": [], "secrets": [],
-        }  # fmt: skip
+            "name": f"{self.name}-{c.name}",
+            "aliases": [c.name],
+            "image": c.image,
+            "entrypoint": c.command,
+            "command": c.args,
+            "workdir": c.working_dir,
+            "tty": c.tty,
+            "stdin": c.stdin,
+            "expand": True,
+            "envs": self._environment(c, where),
+            "volumes": [],
+            "files": [],
+            "secrets": [],
+        }
         for mount in c.volume_mounts:
             if mount.sub_path_expr:
-                raise InvalidArgument(f"Pod: {where}: subPathExpr has no counterpart here", hint="write the path as subPath")
+                raise InvalidArgument(
+                    f"Pod: {where}: subPathExpr has no counterpart here", hint="write the path as subPath"
+                )
             self.volumes.mount(mount, out, where)
         for port in c.ports:
             if port.host_port:
-                self.ports.append({"hostPort": port.host_port, "containerPort": port.container_port, "protocol": port.protocol.lower(),
-                                   "hostIP": port.host_ip})  # fmt: skip
+                self.ports.append(
+                    {
+                        "hostPort": port.host_port,
+                        "containerPort": port.container_port,
+                        "protocol": port.protocol.lower(),
+                        "hostIP": port.host_ip,
+                    }
+                )
         limits = c.resources.limits
         out["limits"] = {"cpus": quantity(limits.get("cpu", 0)), "memory": f"{int(quantity(limits.get('memory', 0)))}b"}
         self.unmapped += [f"{where}.resources.limits.{k}" for k in limits if k not in ("cpu", "memory")]
@@ -172,23 +246,47 @@ class _Translation:
         return out
 
     def _lifetime(self, c: m.Container, where: str) -> None:
-        known = {"name", "image", "command", "args", "working_dir", "env", "env_from", "volume_mounts", "ports", "resources", "readiness_probe",
-                 "liveness_probe", "startup_probe", "security_context", "tty", "stdin", *_SILENT_CONTAINER}  # fmt: skip
+        known = {
+            "name",
+            "image",
+            "command",
+            "args",
+            "working_dir",
+            "env",
+            "env_from",
+            "volume_mounts",
+            "ports",
+            "resources",
+            "readiness_probe",
+            "liveness_probe",
+            "startup_probe",
+            "security_context",
+            "tty",
+            "stdin",
+            *_SILENT_CONTAINER,
+        }
         known |= {"restart_policy"} if c.restart_policy in ("", "Always") else set()
         self.unmapped += [f"{where}.{k}" for k in _given(c, known)]
 
     def _environment(self, c: m.Container, where: str) -> list[Raw]:
         found: dict[str, Raw] = {}
         for source in c.env_from:
-            for key, ref, known in (("ConfigMap", source.config_map_ref, self.config_maps), ("Secret", source.secret_ref, self.secrets)):
+            for key, ref, known in (
+                ("ConfigMap", source.config_map_ref, self.config_maps),
+                ("Secret", source.secret_ref, self.secrets),
+            ):
                 if ref is None:
                     continue
                 if ref.name not in known and not ref.optional:
                     raise InvalidArgument(
-                        f"{where}: the file has no {key} {ref.name!r}", hint="put it into the same file, after a line ---"
+                        f"{where}: the file has no {key} {ref.name!r}",
+                        hint="put it into the same file, after a line ---",
                     )
                 for k, v in known.get(ref.name, {}).items():
-                    found[source.prefix + k] = {"env": source.prefix + k, "value": _readable(v, f"{where}: {key} {ref.name}/{k}")}
+                    found[source.prefix + k] = {
+                        "env": source.prefix + k,
+                        "value": _readable(v, f"{where}: {key} {ref.name}/{k}"),
+                    }
         for env in c.env:
             entry = self._env(env, c, where)
             if entry is not None:
@@ -254,7 +352,9 @@ class _Translation:
         elif probe.exec:
             check["command"] = probe.exec.command
         else:
-            raise InvalidArgument(f"{where}: a probe needs httpGet, tcpSocket or exec", hint="grpc has no counterpart here")
+            raise InvalidArgument(
+                f"{where}: a probe needs httpGet, tcpSocket or exec", hint="grpc has no counterpart here"
+            )
         return check
 
 
@@ -265,7 +365,9 @@ def _port(port: int | str, c: m.Container, where: str) -> int:
     found = next((p.container_port for p in c.ports if p.name == port), None)
     if found is None:
         named = ", ".join(p.name for p in c.ports if p.name)
-        raise InvalidArgument(f"{where}: a probe's port {port!r} is the name of none", hint=f"its ports are {named or 'without names'}")
+        raise InvalidArgument(
+            f"{where}: a probe's port {port!r} is the name of none", hint=f"its ports are {named or 'without names'}"
+        )
     return found
 
 

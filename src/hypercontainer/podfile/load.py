@@ -43,7 +43,9 @@ def load(path: str, *, name: str = "") -> Loaded:
     elif len(documents) == 1:
         loaded = Loaded(strict.decode(documents[0]))
     else:
-        raise InvalidArgument(f"{path} has {len(documents)} documents and none is a Kubernetes Pod", hint="keep one podfile per file")
+        raise InvalidArgument(
+            f"{path} has {len(documents)} documents and none is a Kubernetes Pod", hint="keep one podfile per file"
+        )
     podfile = loaded.podfile
     if name:
         podfile = msgspec.structs.replace(podfile, id=name)
@@ -65,7 +67,9 @@ def _documents(path: str) -> list[dict[str, Any]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise InvalidArgument(f"{path} is no JSON or YAML{where}: {getattr(error, 'problem', error)}", hint="correct it") from error
+        raise InvalidArgument(
+            f"{path} is no JSON or YAML{where}: {getattr(error, 'problem', error)}", hint="correct it"
+        ) from error
     if not found or not all(isinstance(d, dict) for d in found):
         raise InvalidArgument(f"{path} holds no podfile", hint="see docs/podfile.md, or `hyperctl pod generate`")
     return found
@@ -76,17 +80,23 @@ def _with_content(secret: Secret, base: Path) -> Secret:
     if sum(bool(x) for x in (secret.content, secret.file, secret.env)) != 1 and not (
         secret.encoding and not secret.file and not secret.env
     ):
-        raise InvalidArgument(f"podfile: secret {secret.name!r} needs one of content, file and env", hint="give exactly one")
+        raise InvalidArgument(
+            f"podfile: secret {secret.name!r} needs one of content, file and env", hint="give exactly one"
+        )
     if secret.content or secret.encoding:
         return secret
     if secret.env:
         if secret.env not in os.environ:
-            raise InvalidArgument(f"podfile: secret {secret.name!r}: the variable {secret.env} is not set", hint="set it")
+            raise InvalidArgument(
+                f"podfile: secret {secret.name!r}: the variable {secret.env} is not set", hint="set it"
+            )
         return Secret(name=secret.name, content=os.environ[secret.env])
     try:
         return Secret(name=secret.name, content=(base / secret.file).read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"podfile: secret {secret.name!r}: cannot read {secret.file}: {error}", hint="check the path") from error
+        raise InvalidArgument(
+            f"podfile: secret {secret.name!r}: cannot read {secret.file}: {error}", hint="check the path"
+        ) from error
 
 
 def images(podfile: Podfile) -> list[str]:

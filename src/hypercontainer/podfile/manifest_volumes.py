@@ -102,7 +102,9 @@ class HostPath(Part, frozen=True, kw_only=True):
     """A path of this host."""
 
     path: str
-    type: Literal["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"] = ""
+    type: Literal[
+        "", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"
+    ] = ""
 
 
 class Nfs(Part, frozen=True, kw_only=True):

@@ -80,10 +80,14 @@ class Volumes:
             _check_host_path(v.name, v.host_path)
             self.declared.append({"name": v.name, "format": "vfs", "source": v.host_path.path})
         elif v.nfs is not None:
-            self.declared.append({"name": v.name, "format": "nas", "source": f"{v.nfs.server}:{v.nfs.path}", "readOnly": v.nfs.read_only})
+            self.declared.append(
+                {"name": v.name, "format": "nas", "source": f"{v.nfs.server}:{v.nfs.path}", "readOnly": v.nfs.read_only}
+            )
         elif v.persistent_volume_claim is not None:
             claim = v.persistent_volume_claim
-            self.declared.append({"name": v.name, "format": "volume", "source": claim.claim_name, "readOnly": claim.read_only})
+            self.declared.append(
+                {"name": v.name, "format": "volume", "source": claim.claim_name, "readOnly": claim.read_only}
+            )
             if self.fs_group is not None:
                 self.tell(f"volume {v.name}: fsGroup for a claim, whose files keep their groups")
         else:
@@ -96,7 +100,9 @@ class Volumes:
         how = {"perm": "0777"} if self.fs_group is None else {"perm": "2777", "group": self.fs_group}
         if empty.medium not in ("", "Memory"):
             self.tell(f"volume {name}: the medium {empty.medium}")
-        self.declared.append({"name": name, "size": size, **how, **({"format": "tmpfs"} if empty.medium == "Memory" else {})})
+        self.declared.append(
+            {"name": name, "size": size, **how, **({"format": "tmpfs"} if empty.medium == "Memory" else {})}
+        )
 
     def _project(self, v: mv.Volume) -> None:
         places: dict[str, Placed] = {}
@@ -105,7 +111,12 @@ class Volumes:
             for source in v.projected.sources:
                 self._source(v.name, source, v.projected.default_mode, places)
         elif v.config_map or v.secret or v.downward_api is not None:
-            self._source(v.name, mv.Projection(config_map=v.config_map, secret=v.secret, downward_api=v.downward_api), None, places)
+            self._source(
+                v.name,
+                mv.Projection(config_map=v.config_map, secret=v.secret, downward_api=v.downward_api),
+                None,
+                places,
+            )
         else:
             kind = next(m_.encode_name for m_ in _fields(v))
             raise InvalidArgument(f"volume {v.name!r}: {kind} has no counterpart here", hint=f"use {_KNOWN}")
@@ -121,8 +132,11 @@ class Volumes:
                 called = f"{name}.{item.path}"
                 self.files[called] = content.encode()
                 places[item.path] = Placed(called, False, self._bits(item.mode, p.downward_api.default_mode, default))
-        for kind, given in (("serviceAccountToken", p.service_account_token), ("clusterTrustBundle", p.cluster_trust_bundle),
-                            ("podCertificate", p.pod_certificate)):  # fmt: skip
+        for kind, given in (
+            ("serviceAccountToken", p.service_account_token),
+            ("clusterTrustBundle", p.cluster_trust_bundle),
+            ("podCertificate", p.pod_certificate),
+        ):
             if given is not None:
                 self.tell(f"volume {name}: {kind}, which only a cluster has,")
 
@@ -134,18 +148,28 @@ class Volumes:
         raise InvalidArgument(f"volume {name!r}: {item.path} needs fieldRef or resourceFieldRef", hint="give one")
 
     def _keys(
-        self, kind: str, known: dict[str, dict[str, bytes]], name: str, source: mv.ConfigMapSource | mv.SecretSource, default: Any,
+        self,
+        kind: str,
+        known: dict[str, dict[str, bytes]],
+        name: str,
+        source: mv.ConfigMapSource | mv.SecretSource,
+        default: Any,
         places: dict[str, Placed],
-    ) -> None:  # fmt: skip
+    ) -> None:
         if name not in known and not source.optional:
-            raise InvalidArgument(f"the file has no {kind} {name!r}", hint="put it into the same file, after a line ---")
+            raise InvalidArgument(
+                f"the file has no {kind} {name!r}", hint="put it into the same file, after a line ---"
+            )
         content = known.get(name, {})
         items = [mv.KeyToPath(key=k, path=k) for k in content] if source.items is None else source.items
         for item in items:
             if item.key not in content:
                 if source.optional:
                     continue
-                raise InvalidArgument(f"the {kind} {name!r} has no key {item.key!r}", hint=f"it has {', '.join(sorted(content)) or 'none'}")
+                raise InvalidArgument(
+                    f"the {kind} {name!r} has no key {item.key!r}",
+                    hint=f"it has {', '.join(sorted(content)) or 'none'}",
+                )
             called = f"{name}.{item.key}"
             (self.pod_secrets if kind == "Secret" else self.files)[called] = content[item.key]
             places[item.path] = Placed(called, kind == "Secret", self._bits(item.mode, source.default_mode, default))
@@ -160,7 +184,13 @@ class Volumes:
             if not any(v["name"] == mount.name for v in self.declared):
                 raise InvalidArgument(f"{where}: there is no volume {mount.name!r}", hint="define it below `volumes`")
             out["volumes"].append(
-                {"volume": mount.name, "path": mount.mount_path, "readOnly": mount.read_only, "subPath": mount.sub_path, "noCopy": True}
+                {
+                    "volume": mount.name,
+                    "path": mount.mount_path,
+                    "readOnly": mount.read_only,
+                    "subPath": mount.sub_path,
+                    "noCopy": True,
+                }
             )
             return
         for relative, placed in self.projected[mount.name].items():
@@ -186,7 +216,8 @@ def _check_host_path(name: str, host: mv.HostPath) -> None:
     path = Path(host.path)
     if host.type in ("Socket", "CharDevice", "BlockDevice"):
         raise InvalidArgument(
-            f"volume {name!r}: a {host.type} of this host cannot be brought into a virtual machine", hint="use a file or directory"
+            f"volume {name!r}: a {host.type} of this host cannot be brought into a virtual machine",
+            hint="use a file or directory",
         )
     if "\0" in host.path:
         raise InvalidArgument(f"volume {name!r}: invalid path {host.path!r}", hint="correct it")
@@ -195,8 +226,17 @@ def _check_host_path(name: str, host: mv.HostPath) -> None:
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
         elif host.type == "FileOrCreate" and not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
-        fits = {"Directory": path.is_dir, "DirectoryOrCreate": path.is_dir, "File": path.is_file, "FileOrCreate": path.is_file}
+        fits = {
+            "Directory": path.is_dir,
+            "DirectoryOrCreate": path.is_dir,
+            "File": path.is_file,
+            "FileOrCreate": path.is_file,
+        }
         if not fits.get(host.type, lambda: True)():
-            raise InvalidArgument(f"volume {name!r}: {path} is not there as a {host.type}", hint="create it, or correct the type")
+            raise InvalidArgument(
+                f"volume {name!r}: {path} is not there as a {host.type}", hint="create it, or correct the type"
+            )
     except OSError as error:
-        raise InvalidArgument(f"volume {name!r}: cannot make {path}: {error.strerror}", hint="make it yourself") from error
+        raise InvalidArgument(
+            f"volume {name!r}: cannot make {path}: {error.strerror}", hint="make it yourself"
+        ) from error

@@ -69,7 +69,9 @@ class _Spelling:
                     continue  # an extension of the file's author
                 raise InvalidArgument(f"{self._what}: {at}: unknown key", hint=self._hint(str(key), fields))
             if known.encode_name in out:
-                raise InvalidArgument(f"{self._what}: {at}: the key is given twice", hint="keys differ by more than case")
+                raise InvalidArgument(
+                    f"{self._what}: {at}: the key is given twice", hint="keys differ by more than case"
+                )
             if inner is None and not known.required and not _takes_null(known.type):
                 continue  # as if it were not there
             out[known.encode_name] = self.of(inner, known.type, f"{path}.{known.encode_name}")
@@ -79,7 +81,11 @@ class _Spelling:
     def _hint(key: str, fields: dict[str, inspect.Field]) -> str:
         names = [f.encode_name for f in fields.values() if f.encode_name != "x-"]
         close = difflib.get_close_matches(key, names, n=1) or difflib.get_close_matches(key.lower(), fields, n=1)
-        return f"did you mean {fields[close[0].lower()].encode_name!r}?" if close else f"known are {', '.join(sorted(names))}"
+        return (
+            f"did you mean {fields[close[0].lower()].encode_name!r}?"
+            if close
+            else f"known are {', '.join(sorted(names))}"
+        )
 
 
 def _takes_null(info: inspect.Type) -> bool:
@@ -91,4 +97,8 @@ def _takes_null(info: inspect.Type) -> bool:
 def schema() -> dict[str, Any]:
     """The podfile as JSON Schema 2020-12, for editors."""
     found = msgspec.json.schema(Podfile)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://hypercontainer.dev/podfile.schema.json", **found}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "https://hypercontainer.dev/podfile.schema.json",
+        **found,
+    }

@@ -51,7 +51,9 @@ def expand(text: str, variables: Mapping[str, str], depth: int = 0) -> str:
 def _closing(text: str, at: int) -> int:
     level = 0
     for index in range(at, len(text)):
-        level += {"{": 1, "}": -1}.get(text[index], 0) if text[index] == "}" or text[index - 1 : index + 1] == "${" else 0
+        level += (
+            {"{": 1, "}": -1}.get(text[index], 0) if text[index] == "}" or text[index - 1 : index + 1] == "${" else 0
+        )
         if level == 0:
             return index
     raise InvalidArgument(f"a ${{ without its }} in {text[:60]!r}", hint="close it, or write $$ for a dollar sign")
@@ -61,7 +63,9 @@ def _braced(inner: str, variables: Mapping[str, str], depth: int) -> str:
     match = _NAME.match(inner)
     operator = _OPERATOR.match(inner, match.end()) if match else None
     if match is None or depth > _DEPTH or (operator is None and match.end() != len(inner)):
-        raise InvalidArgument(f"invalid variable ${{{inner[:60]}}}", hint="write ${NAME}, ${NAME:-default} or ${NAME:?message}")
+        raise InvalidArgument(
+            f"invalid variable ${{{inner[:60]}}}", hint="write ${NAME}, ${NAME:-default} or ${NAME:?message}"
+        )
     name, value = match[0], variables.get(match[0])
     if operator is None:
         return value or ""

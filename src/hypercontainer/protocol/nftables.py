@@ -26,7 +26,12 @@ _META_IIFNAME, _META_NFPROTO, _META_L4PROTO = 6, 15, 16
 _CT_STATE, _CT_STATUS = 0, 2
 _FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6
 # Offsets of source and destination in the network header.
-_ADDRESS_AT = {("source", 4): (12, 4), ("destination", 4): (16, 4), ("source", 6): (8, 16), ("destination", 6): (24, 16)}
+_ADDRESS_AT = {
+    ("source", 4): (12, 4),
+    ("destination", 4): (16, 4),
+    ("source", 6): (8, 16),
+    ("destination", 6): (24, 16),
+}
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -75,7 +80,12 @@ def _payload(base: int, offset: int, size: int, register: int = 1) -> bytes:
 def _masked(mask: bytes, register: int = 1) -> bytes:
     zero = bytes(len(mask))
     return _expression(
-        "bitwise", _u32(1, register), _u32(2, register), _u32(3, len(mask)), _nest(4, _attr(1, mask)), _nest(5, _attr(1, zero))
+        "bitwise",
+        _u32(1, register),
+        _u32(2, register),
+        _u32(3, len(mask)),
+        _nest(4, _attr(1, mask)),
+        _nest(5, _attr(1, zero)),
     )
 
 
@@ -173,7 +183,11 @@ def replace_table(table: str, chains: list[Chain]) -> bytes:
         parts.append(nft(_NEWTABLE, _CREATE, name))
     for chain in chains:
         hook = _nest(4, _u32(1, HOOKS[chain.name]), _u32(2, chain.priority))
-        parts.append(nft(_NEWCHAIN, _CREATE, name + _text(3, chain.name) + hook + _u32(5, chain.policy) + _text(7, chain.kind)))
-        parts += [nft(_NEWRULE, _CREATE | _APPEND, name + _text(2, chain.name) + _nest(4, rule)) for rule in chain.rules]
+        parts.append(
+            nft(_NEWCHAIN, _CREATE, name + _text(3, chain.name) + hook + _u32(5, chain.policy) + _text(7, chain.kind))
+        )
+        parts += [
+            nft(_NEWRULE, _CREATE | _APPEND, name + _text(2, chain.name) + _nest(4, rule)) for rule in chain.rules
+        ]
     parts.append(_message(_BATCH_END, 0, 0, b"", _SUBSYS))
     return b"".join(parts)

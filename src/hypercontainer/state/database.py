@@ -99,7 +99,9 @@ class Database:
         """:raise Unavailable: when the file is from a newer version or damaged."""
         self.path = path
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files get the mode of this one
+            os.close(
+                os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            )  # SQLite's other files get the mode of this one
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY)
             version = self._open()
         except sqlite3.DatabaseError as error:
@@ -160,13 +162,17 @@ class Database:
     def _move(self, table: str, id_: str, name: str, document: object, why: str) -> None:
         try:
             with self._transaction():
-                self._db.execute("INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)", (table, id_, name, document, why))
+                self._db.execute(
+                    "INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)", (table, id_, name, document, why)
+                )
                 self._db.execute(f"DELETE FROM {table} WHERE id=?", (id_,))
         except sqlite3.Error as error:  # it stays where it is, and is passed over again by the next daemon
             log.error("it stays in its place: %s", error)
 
     def _put_back(self, table: str, type_: type[R]) -> None:
-        for id_, name, document in self._db.execute("SELECT id, name, document FROM set_aside WHERE kind=?", (table,)).fetchall():
+        for id_, name, document in self._db.execute(
+            "SELECT id, name, document FROM set_aside WHERE kind=?", (table,)
+        ).fetchall():
             try:
                 msgspec.json.decode(document, type=type_)
                 with self._transaction():
@@ -188,10 +194,16 @@ class Database:
                     self._apply(change)
         except sqlite3.OperationalError as error:
             if "full" in str(error):
-                raise NoSpace("no space left on the disk of the state database", hint="free some and try again") from error
-            raise Unavailable(f"the state database {self.path} cannot be written: {error}", hint="see hyperd's log") from error
+                raise NoSpace(
+                    "no space left on the disk of the state database", hint="free some and try again"
+                ) from error
+            raise Unavailable(
+                f"the state database {self.path} cannot be written: {error}", hint="see hyperd's log"
+            ) from error
         except sqlite3.Error as error:
-            raise Unavailable(f"the state database {self.path} cannot be written: {error}", hint="see hyperd's log") from error
+            raise Unavailable(
+                f"the state database {self.path} cannot be written: {error}", hint="see hyperd's log"
+            ) from error
 
     def _transaction(self) -> sqlite3.Connection:
         self._db.execute("BEGIN IMMEDIATE")

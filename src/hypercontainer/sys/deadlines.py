@@ -13,7 +13,9 @@ ANSWER = 8.0  # a guest's, to a short question: the verb fails and says so; the 
 WORK = 60.0  # a guest's, to what may wait for disks or networks (mounts, set-up, the program of a container): the start fails
 SHUTDOWN = 10.0  # for a guest that lives to make its disks clean: the machine is killed
 KILL = 4.0  # for a guest to end a container that is killed: its machine is killed
-DEATH = 5.0  # for a process that has had SIGKILL: it is logged, and what it had is freed; the kernel ends it when it can
+DEATH = (
+    5.0  # for a process that has had SIGKILL: it is logged, and what it had is freed; the kernel ends it when it can
+)
 MONITOR = 8.0  # the hypervisor's, to one verb at its monitor: the verb fails and says so
 SILENCE = 10.0  # without a byte of a copy, until the guest is asked whether it lives
 RECOVER = 3.0  # at the daemon's start, until it answers, though a machine of the daemon before it does not: that one is waited for further

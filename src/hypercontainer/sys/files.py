@@ -107,7 +107,9 @@ def make_sparse(path: Path, size: int) -> None:
             path.unlink()
             if error.errno not in (errno.EFBIG, errno.EINVAL):
                 raise
-            raise InvalidArgument(f"the file system of {path.parent} takes no file of {size} bytes", hint="give less") from error
+            raise InvalidArgument(
+                f"the file system of {path.parent} takes no file of {size} bytes", hint="give less"
+            ) from error
 
 
 def sealed_copy(fd: int) -> IO[bytes]:
@@ -116,7 +118,9 @@ def sealed_copy(fd: int) -> IO[bytes]:
     at = 0
     while sent := os.sendfile(made.fileno(), fd, at, _CHUNK):
         at += sent
-    fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    fcntl.fcntl(
+        made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    )
     return made
 
 

@@ -64,7 +64,9 @@ def check(size: int, fstype: str, format_: str) -> None:
         raise InvalidArgument(f"unknown disk format {format_!r}", hint=f"use one of {', '.join(FORMATS)}")
     least = XFS_MIN if fstype == "xfs" else EXT4_MIN
     if size < least:
-        raise InvalidArgument(f"a volume of {size} bytes is too small for {fstype}", hint=f"give at least {least >> 20}m")
+        raise InvalidArgument(
+            f"a volume of {size} bytes is too small for {fstype}", hint=f"give at least {least >> 20}m"
+        )
     if size > SIZE_MAX:
         raise InvalidArgument(f"a volume of {size} bytes is too large", hint=f"give at most {SIZE_MAX >> 40}t")
 
@@ -75,7 +77,9 @@ async def set_root(path: Path, fstype: str, format_: str, *, mode: int, gid: int
     :raise InvalidArgument: of a kind whose root cannot be set from outside.
     """
     if (fstype, format_) != ("ext4", "raw"):
-        raise InvalidArgument(f"the permissions of a {fstype} volume in a {format_} image cannot be set", hint="use ext4 in a raw image")
+        raise InvalidArgument(
+            f"the permissions of a {fstype} volume in a {format_} image cannot be set", hint="use ext4 in a raw image"
+        )
     for request in (f"mode 0{stat.S_IFDIR | mode:o}", f"gid {gid}"):
         said = await _tool("debugfs", "e2fsprogs", "-w", "-R", f"set_inode_field <2> {request}", path)
         if "set_inode_field:" in said:  # its status is 0 all the same

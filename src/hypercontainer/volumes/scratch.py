@@ -42,8 +42,20 @@ class ScratchDisks:
         make_sparse(temporary, self._size)
         try:
             # A small journal and late tables keep the file, and so each copy, small.
-            done = await run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
-                             "-O", "^resize_inode", "-J", "size=8", temporary)  # fmt: skip
+            done = await run(
+                "mkfs.ext4",
+                "-q",
+                "-F",
+                "-m",
+                "0",
+                "-E",
+                "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+                "-O",
+                "^resize_inode",
+                "-J",
+                "size=8",
+                temporary,
+            )
             if done.status:
                 if "No space left" in done.stderr:
                     raise no_space(temporary)

@@ -77,11 +77,15 @@ def require_virtiofsd(*, allowed: bool) -> str:
     :raise Unsupported: it is not installed, or the configuration does not allow it.
     """
     if not allowed:
-        raise Unsupported("directories of the host are switched off (virtiofs = false)", hint="use a volume of the driver block")
+        raise Unsupported(
+            "directories of the host are switched off (virtiofs = false)", hint="use a volume of the driver block"
+        )
     if binary := find_virtiofsd():
         return binary
-    raise Unsupported("directories of the host need virtiofsd, which is not installed",
-                      hint="install the package virtiofsd (Debian 12: qemu-system-common), or use a volume of the driver block")  # fmt: skip
+    raise Unsupported(
+        "directories of the host need virtiofsd, which is not installed",
+        hint="install the package virtiofsd (Debian 12: qemu-system-common), or use a volume of the driver block",
+    )
 
 
 def start_virtiofsd(binary: str, directory: Path, entries: list[Entry], *, root: bool) -> socket.socket:
@@ -97,12 +101,16 @@ def start_virtiofsd(binary: str, directory: Path, entries: list[Entry], *, root:
         fd = listener.fileno()
         serve = [binary, f"--fd={fd}", "-o", f"source={tree},cache=auto,xattr,announce_submounts,modcaps=-mknod"]
         args = [*launcher(tree, entries, root=root), *serve]
-        child = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[fd], start_new_session=True)
+        child = subprocess.Popen(
+            args, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[fd], start_new_session=True
+        )
     child.returncode = 0  # it ends with the machine, which may outlive us
     ours = socket.socket(socket.AF_UNIX)
     try:
         ours.connect(str(path))
     except OSError as error:
         ours.close()
-        raise InvalidState(f"virtiofsd could not be started: {log.read_text(errors='replace').strip() or command_line(args)}") from error
+        raise InvalidState(
+            f"virtiofsd could not be started: {log.read_text(errors='replace').strip() or command_line(args)}"
+        ) from error
     return ours

@@ -12,7 +12,16 @@ from pathlib import Path
 
 from ...errors import GuestError, HyperError, StartFailed, Unavailable
 from ...guest.session import GuestSession, State
-from ...hypervisor.driver import AnyNetwork, Disk, Driver, Machine, MachineConfig, StreamNetwork, TapNetwork, UserNetwork
+from ...hypervisor.driver import (
+    AnyNetwork,
+    Disk,
+    Driver,
+    Machine,
+    MachineConfig,
+    StreamNetwork,
+    TapNetwork,
+    UserNetwork,
+)
 from ...model.pods import SHM_DEFAULT
 from ...model.signals import capability_mask
 from ...network import tap, usermode
@@ -113,7 +122,9 @@ def bare(id_: str, shape: Shape) -> GuestContainer:
     return resolve.bare_container(id_, shape.memory, IMAGE, SCRATCH, files)
 
 
-async def launch(driver: Driver, shape: Shape, config: MachineConfig, card: Card, token: bytes, timeout: float) -> Clone:
+async def launch(
+    driver: Driver, shape: Shape, config: MachineConfig, card: Card, token: bytes, timeout: float
+) -> Clone:
     """Start a machine of this shape, from the configuration's snapshot if it has one.
 
     :raise Unavailable: when it does not come up; nothing is left behind.
@@ -125,9 +136,13 @@ async def launch(driver: Driver, shape: Shape, config: MachineConfig, card: Card
         undo.push_async_callback(machine.kill)
         card.launched()
         try:
-            session = await GuestSession.open(machine.connect(), token, timeout=timeout, inherited=config.snapshot is not None)
+            session = await GuestSession.open(
+                machine.connect(), token, timeout=timeout, inherited=config.snapshot is not None
+            )
         except HyperError as error:
-            raise Unavailable(f"a machine of the factory did not start: {machine.last_words() or error.message}") from error
+            raise Unavailable(
+                f"a machine of the factory did not start: {machine.last_words() or error.message}"
+            ) from error
         for disk in config.disks:
             if isinstance(disk, Disk) and disk.path.parent == config.directory:  # it is open, and nobody else's
                 disk.path.unlink(missing_ok=True)
@@ -154,7 +169,11 @@ async def exercise(session: GuestSession, shape: Shape) -> None:
     await introduce(session, shape)
     await session.create_container(bare(_EXERCISE, shape))
     process = GuestProcess(
-        args=(PROGRAM, "--version"), container=_EXERCISE, capabilities=capability_mask([], []), seccomp=Seccomp.DEFAULT, main=True
+        args=(PROGRAM, "--version"),
+        container=_EXERCISE,
+        capabilities=capability_mask([], []),
+        seccomp=Seccomp.DEFAULT,
+        main=True,
     )
     done = await run_process(session, process)
     if done.status:

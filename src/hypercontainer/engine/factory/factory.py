@@ -70,7 +70,9 @@ class Factory:
         self._failed: dict[Kind, float] = {}
         self._tasks: dict[Kind, asyncio.Task[None]] = {}
 
-    def shape_of(self, pod: Pod, members: Sequence[Container], disks: Sequence[AnyDisk], cards: Sequence[InterfaceSpec]) -> Shape | None:
+    def shape_of(
+        self, pod: Pod, members: Sequence[Container], disks: Sequence[AnyDisk], cards: Sequence[InterfaceSpec]
+    ) -> Shape | None:
         """None: this machine must be booted."""
         if not self.enabled:
             return None
@@ -151,7 +153,12 @@ class Factory:
         return clone
 
     async def _launch(
-        self, kind: Kind, directory: Path, scratch: Path | None, template: Template | None, memory_file: int | None = None
+        self,
+        kind: Kind,
+        directory: Path,
+        scratch: Path | None,
+        template: Template | None,
+        memory_file: int | None = None,
     ) -> Clone:
         """A machine of the factory's own; `scratch` is the disk of the container that is ready in it."""
         files, shape = self._boot_files(), kind.shape
@@ -162,9 +169,17 @@ class Factory:
             card = Card.make(shape.card)
             undo.pop_all()  # `launch` takes both over
         config = MachineConfig(
-            name=directory.name, directory=directory, vcpus=shape.vcpus, memory=shape.memory, kernel=files.kernel, initramfs=files.initramfs,
-            disks=tuple(disks), networks=card.networks, memory_file=memory_file, snapshot=template.snapshot if template else None,
-        )  # fmt: skip
+            name=directory.name,
+            directory=directory,
+            vcpus=shape.vcpus,
+            memory=shape.memory,
+            kernel=files.kernel,
+            initramfs=files.initramfs,
+            disks=tuple(disks),
+            networks=card.networks,
+            memory_file=memory_file,
+            snapshot=template.snapshot if template else None,
+        )
         token, timeout = (template.token, CLONE_TIMEOUT) if template else (FIRST_TOKEN, files.timeout)
         return await launch(self._driver, shape, config, card, token, timeout)
 
@@ -172,10 +187,20 @@ class Factory:
 
     async def _key(self, kind: Kind) -> str:
         files, shape = self._boot_files(), kind.shape
-        config = MachineConfig("", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=Card.kind(shape.card))
+        config = MachineConfig(
+            "", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=Card.kind(shape.card)
+        )
         kernel = await asyncio.to_thread(_digest, files.kernel)
         fingerprint = await self._driver.fingerprint(config)
-        parts = (kernel, files.initramfs.name, fingerprint, kind.name, kind.image and kind.image.program, self._parts.slot_size, SLOTS)
+        parts = (
+            kernel,
+            files.initramfs.name,
+            fingerprint,
+            kind.name,
+            kind.image and kind.image.program,
+            self._parts.slot_size,
+            SLOTS,
+        )
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     async def _make_template(self, kind: Kind, key: str, scratch: Path) -> Template:
@@ -224,7 +249,12 @@ class Factory:
             enabled=self.enabled,
             templates=[
                 TemplateInfo(
-                    shape=t.kind.shape.name, image=_shown(t.kind), key=t.key[:12], made_at=t.made_at, memory=t.memory, clones=t.clones
+                    shape=t.kind.shape.name,
+                    image=_shown(t.kind),
+                    key=t.key[:12],
+                    made_at=t.made_at,
+                    memory=t.memory,
+                    clones=t.clones,
                 )
                 for t in self.templates.all()
             ],
@@ -248,7 +278,8 @@ class Factory:
             raise InvalidState("the factory is off", hint="start hyperd with --factory")
         if count > self.pool.room:
             raise InvalidState(
-                f"only {self.pool.room} machines fit into the pool's memory", hint="raise pool_memory in hyperd's configuration"
+                f"only {self.pool.room} machines fit into the pool's memory",
+                hint="raise pool_memory in hyperd's configuration",
             )
         await self.templates.ensure(Kind(shape))
         await self.pool.warm(Kind(shape), count)

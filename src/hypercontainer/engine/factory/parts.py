@@ -68,7 +68,9 @@ class Parts:
             tar.addfile(info, io.BytesIO(program))
         temporary = path.with_suffix(".tmp")
         temporary.unlink(missing_ok=True)
-        done = await run("sqfstar", "-quiet", "-no-progress", "-noI", "-noD", "-noF", "-noX", temporary, stdin=out.getvalue())
+        done = await run(
+            "sqfstar", "-quiet", "-no-progress", "-noI", "-noD", "-noF", "-noX", temporary, stdin=out.getvalue()
+        )
         if done.status:
             raise Unavailable(f"sqfstar failed: {done.stderr.strip()}", hint="install the package squashfs-tools")
         os.truncate(temporary, self.slot_size)

@@ -64,7 +64,13 @@ class Kind(NamedTuple):
 
 
 def shape_of(
-    pod: Pod, members: Sequence[Container], disks: Sequence[AnyDisk], cards: Sequence[InterfaceSpec], slot_size: int, *, passt: bool
+    pod: Pod,
+    members: Sequence[Container],
+    disks: Sequence[AnyDisk],
+    cards: Sequence[InterfaceSpec],
+    slot_size: int,
+    *,
+    passt: bool,
 ) -> Shape | None:
     """The shape of a pod's machine; None when it must be booted."""
     if not pod.implicit or len(members) != 1 or members[0].spec.isolation == FRESH or pod.memory % _MIB:
@@ -103,5 +109,12 @@ def is_plain(container: Container) -> bool:
     """Whether a container that was built ahead fits: this one asks for nothing but its image and limits, and its disk is empty."""
     spec = container.spec
     return not (
-        container.used or container.mounts or spec.privileged or spec.read_only or spec.sysctls or spec.secrets or spec.files or spec.base
+        container.used
+        or container.mounts
+        or spec.privileged
+        or spec.read_only
+        or spec.sysctls
+        or spec.secrets
+        or spec.files
+        or spec.base
     )

@@ -108,7 +108,11 @@ class Templates:
     """Makes, keeps and finds them."""
 
     def __init__(
-        self, directory: Path, limit: int, key: Callable[[Kind], Awaitable[str]], make: Callable[[Kind, str, Path], Awaitable[Template]]
+        self,
+        directory: Path,
+        limit: int,
+        key: Callable[[Kind], Awaitable[str]],
+        make: Callable[[Kind, str, Path], Awaitable[Template]],
     ) -> None:
         """`limit` is in bytes, of all that are in memory."""
         self.limit = limit
@@ -195,7 +199,10 @@ class Templates:
             return None
         snapshot = memory_files(copy.size)
         try:
-            found = {"memory": _transfer(files["memory"], snapshot.memory), "state": _transfer(files["state"], snapshot.state)}
+            found = {
+                "memory": _transfer(files["memory"], snapshot.memory),
+                "state": _transfer(files["state"], snapshot.state),
+            }
             if kind.image:
                 found["scratch"] = _digest(files["scratch"])
             if found != copy.digests:
@@ -207,7 +214,9 @@ class Templates:
             os.close(snapshot.memory)
             os.close(snapshot.state)
             return None
-        return Template(kind, key, snapshot, bytes.fromhex(copy.token), files["scratch"] if kind.image else None, copy.made_at)
+        return Template(
+            kind, key, snapshot, bytes.fromhex(copy.token), files["scratch"] if kind.image else None, copy.made_at
+        )
 
     def _store(self, template: Template) -> None:
         """Best effort: without a copy the next daemon makes it again."""
@@ -215,7 +224,10 @@ class Templates:
         snapshot = template.snapshot
         try:
             files["json"].unlink(missing_ok=True)
-            digests = {"memory": _save(snapshot.memory, files["memory"]), "state": _save(snapshot.state, files["state"])}
+            digests = {
+                "memory": _save(snapshot.memory, files["memory"]),
+                "state": _save(snapshot.state, files["state"]),
+            }
             if template.scratch:
                 digests["scratch"] = _digest(template.scratch)
             size = os.fstat(snapshot.memory).st_size

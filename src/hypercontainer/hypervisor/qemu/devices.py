@@ -36,20 +36,38 @@ def block_node(disk: AnyDisk, node: str, fdset: int) -> dict[str, Any]:
     if isinstance(disk, RbdDisk):
         servers = [dict(zip(("host", "port"), m.rsplit(":", 1), strict=True)) for m in disk.monitors]
         user = {"user": disk.user, "key-secret": f"{node}-key"} if disk.user else {}
-        return {"driver": "raw", "node-name": node, "read-only": disk.read_only,
-                "file": {"driver": "rbd", "pool": disk.pool, "image": disk.image, "server": servers, **user}}  # fmt: skip
+        return {
+            "driver": "raw",
+            "node-name": node,
+            "read-only": disk.read_only,
+            "file": {"driver": "rbd", "pool": disk.pool, "image": disk.image, "server": servers, **user},
+        }
     cache = {"cache": _CACHE[disk.cache]} if _CACHE[disk.cache] else {}
     file = {"driver": "file", "filename": f"/dev/fdset/{fdset}", "locking": "off", "discard": "unmap", **cache}
     # Whoever wrote the file must not make us open another one.
     backing = {"backing": None} if disk.format == "qcow2" else {}
-    return {"driver": disk.format, "node-name": node, "read-only": disk.read_only, "discard": "unmap", "file": file, **cache, **backing}
+    return {
+        "driver": disk.format,
+        "node-name": node,
+        "read-only": disk.read_only,
+        "discard": "unmap",
+        "file": file,
+        **cache,
+        **backing,
+    }
 
 
 def disk_device(disk: AnyDisk, node: str, *, scsi: bool) -> dict[str, Any]:
     """Arguments of device_add."""
     driver = {"driver": "scsi-hd", "bus": f"{SCSI}.0", "scsi-id": 0} if scsi else {"driver": "virtio-blk-device"}
     through = isinstance(disk, Disk) and disk.cache in _WRITE_THROUGH
-    return {**driver, "id": f"dev-{disk.serial}", "drive": node, "serial": disk.serial, "write-cache": "off" if through else "auto"}
+    return {
+        **driver,
+        "id": f"dev-{disk.serial}",
+        "drive": node,
+        "serial": disk.serial,
+        "write-cache": "off" if through else "auto",
+    }
 
 
 def escaped(value: object) -> str:
@@ -85,7 +103,10 @@ def network_options(networks: tuple[AnyNetwork, ...]) -> list[str]:
     options: list[str] = []
     for index, network in enumerate(networks):
         if isinstance(network, UserNetwork):
-            forwards = "".join(f",hostfwd={escaped(forward(p.protocol, p.host_ip, p.host_port, p.container_port))}" for p in network.ports)
+            forwards = "".join(
+                f",hostfwd={escaped(forward(p.protocol, p.host_ip, p.host_port, p.container_port))}"
+                for p in network.ports
+            )
             options += ["-netdev", f"user,id=net{index},ipv6=off{forwards}"]
         elif isinstance(network, StreamNetwork):
             options += ["-netdev", f"stream,id=net{index},server=off,addr.type=fd,addr.str={network.fd}"]
@@ -104,8 +125,12 @@ def share_options(config: MachineConfig) -> list[str]:
     """The directory tree of the host that the pod's volumes are taken from."""
     share = config.share
     if isinstance(share, NineP):
-        return ["-fsdev", f"local,id=share,path={escaped(share.path)},security_model={share.security_model},multidevs=remap",
-                "-device", f"virtio-9p-device,fsdev=share,mount_tag={escaped(share.tag)}"]  # fmt: skip
+        return [
+            "-fsdev",
+            f"local,id=share,path={escaped(share.path)},security_model={share.security_model},multidevs=remap",
+            "-device",
+            f"virtio-9p-device,fsdev=share,mount_tag={escaped(share.tag)}",
+        ]
     if isinstance(share, VirtioFs):
         # The daemon reads the guest's memory, and speaks virtio 1 only.
         return ["-object", f"memory-backend-memfd,id=mem,size={config.memory},share=on",

@@ -52,7 +52,9 @@ class QemuDriver:
         if self._version is None:
             self._version = ""
             with contextlib.suppress(OSError, subprocess.SubprocessError):
-                out = subprocess.run([self._binary, "--version"], capture_output=True, text=True, timeout=10, check=True)
+                out = subprocess.run(
+                    [self._binary, "--version"], capture_output=True, text=True, timeout=10, check=True
+                )
                 self._version = out.stdout.partition("version ")[2].split("\n")[0].split(" ")[0]
         return self._version
 
@@ -202,7 +204,10 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> com
         return sock.fileno()
 
     if config.snapshot:  # each machine reads the state from its begin
-        boot: tuple[int, ...] = (config.snapshot.memory, opened(Path(f"/proc/self/fd/{config.snapshot.state}"), os.O_RDONLY))
+        boot: tuple[int, ...] = (
+            config.snapshot.memory,
+            opened(Path(f"/proc/self/fd/{config.snapshot.state}"), os.O_RDONLY),
+        )
     else:
         boot = (_for_all(opened(config.kernel, os.O_RDONLY)), _for_all(opened(config.initramfs, os.O_RDONLY)))
     return command.Descriptors(
@@ -210,7 +215,11 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> com
         channel=listening(CHANNEL),
         monitor=listening(MONITOR),
         console=listening(CONSOLE),
-        disks=tuple(disk(d) if isinstance(d, Disk) else in_memory(d.keyring) for d in config.disks if isinstance(d, Disk) or d.keyring),
+        disks=tuple(
+            disk(d) if isinstance(d, Disk) else in_memory(d.keyring)
+            for d in config.disks
+            if isinstance(d, Disk) or d.keyring
+        ),
         others=tuple([n.fd for n in config.networks if not isinstance(n, UserNetwork)])
         + ((config.share.socket,) if isinstance(config.share, VirtioFs) else ())
         + ((config.memory_file,) if config.memory_file is not None else ()),

@@ -38,7 +38,9 @@ class QemuMachine:
         self.pid_started = pid_started
         self.accelerator = accelerator
         self._directory = directory
-        self._nodes: dict[str, str] = {}  # serial number of a disk -> node of the file behind it, where that was exchanged
+        self._nodes: dict[
+            str, str
+        ] = {}  # serial number of a disk -> node of the file behind it, where that was exchanged
         self._console = Console()
         self._gone: asyncio.Future[None] | None = None
 
@@ -95,7 +97,10 @@ class QemuMachine:
         try:
             await tasks.within(self.wait(), deadlines.DEATH)
         except TimeoutError:
-            log.error("process %d, a virtual machine, was killed and has not ended: the kernel keeps it, perhaps for a disk", self.pid)
+            log.error(
+                "process %d, a virtual machine, was killed and has not ended: the kernel keeps it, perhaps for a disk",
+                self.pid,
+            )
 
     def listen(self) -> None:
         self._console.open(self._directory / CONSOLE)
@@ -118,7 +123,8 @@ class QemuMachine:
                 await monitor.execute(command)
         except TimeoutError:
             raise Unavailable(
-                f"QEMU did not answer {command!r} within {deadlines.MONITOR:g} s", hint="`hyperctl kill -s KILL` and `rm -f` end it"
+                f"QEMU did not answer {command!r} within {deadlines.MONITOR:g} s",
+                hint="`hyperctl kill -s KILL` and `rm -f` end it",
             ) from None
 
     async def stalled(self) -> bool:

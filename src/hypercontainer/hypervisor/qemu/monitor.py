@@ -159,13 +159,17 @@ class Monitor:
             with _opened(disk) as fd:
                 fdset = (await self.execute("add-fd", fd=fd))["fdset-id"]
         elif disk.keyring:
-            await self.execute("object-add", {"qom-type": "secret", "id": f"{node}-key", "data": disk.keyring, "format": "base64"})
+            await self.execute(
+                "object-add", {"qom-type": "secret", "id": f"{node}-key", "data": disk.keyring, "format": "base64"}
+            )
         await self.execute("blockdev-add", block_node(disk, node, fdset))
         try:
             await self.execute("device_add", disk_device(disk, node, scsi=True))
         except Unavailable as error:
             await self.execute("blockdev-del", {"node-name": node})
-            raise InvalidState("this virtual machine takes no further disks while it runs", hint="stop the pod first") from error
+            raise InvalidState(
+                "this virtual machine takes no further disks while it runs", hint="stop the pod first"
+            ) from error
 
     async def remove_disk(self, serial: str) -> None:
         device, node = f"dev-{serial}", f"disk-{serial}"
@@ -192,7 +196,10 @@ class Monitor:
                 name = names[disk.serial] = f"file-{fdset}"
                 node = block_node(disk, f"disk-{disk.serial}", fdset)
                 file = {**node["file"], "node-name": name, "read-only": disk.read_only}
-                commands += [Command("add-fd", {"fdset-id": fdset}, stack.enter_context(_opened(disk))), Command("blockdev-add", file)]
+                commands += [
+                    Command("add-fd", {"fdset-id": fdset}, stack.enter_context(_opened(disk))),
+                    Command("blockdev-add", file),
+                ]
                 nodes.append({**node, "file": name})
             if nodes:
                 gone = [Command("blockdev-del", {"node-name": old.pop(serial)}) for serial in names if serial in old]
@@ -209,7 +216,10 @@ class Monitor:
         """
         wanted = [{"capability": "x-ignore-shared", "state": True}]
         await self.execute_all(
-            [Command("migrate-set-capabilities", {"capabilities": wanted}), Command("migrate-incoming", {"uri": f"fd:{state}"})]
+            [
+                Command("migrate-set-capabilities", {"capabilities": wanted}),
+                Command("migrate-incoming", {"uri": f"fd:{state}"}),
+            ]
         )
         try:
             await self.event("RESUME", _LOAD_TIMEOUT)  # before it runs, its serial port would lose what is sent
