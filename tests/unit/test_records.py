@@ -165,14 +165,3 @@ def test_a_damaged_page_is_told(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot open the state database") as error:
         Database(path)
     assert "restore it from a backup, or move it away" in str(error.value)
-
-
-def test_an_older_database_is_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / "state.db"
-    Database(path).close()
-    with sqlite3.connect(path) as db:
-        db.executescript("DROP TABLE unfinished; DROP TABLE set_aside; PRAGMA user_version=3;")
-    db.close()
-    database = Database(path)
-    assert database.unfinished() == [] and database.set_aside() == []
-    database.close()

@@ -13,7 +13,7 @@ from ..errors import Conflict, InvalidArgument, NotFound
 from ..model.ids import new_name, short
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
-from ..state import database as rows
+from ..state import changes as rows
 from ..state.database import Database
 from ..state.journal import Journal
 

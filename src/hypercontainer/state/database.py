@@ -21,42 +21,14 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from ..errors import NoSpace, Unavailable
-from ..model.base import Model, encode
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
+from .changes import Change, put, table
+from .migrations import migrate, refuse_newer
 
 log = logging.getLogger(__name__)
-_SCHEMA_VERSION = 4
 _BUSY = 1.0  # seconds to wait for another program that looks into the file
-_VOLUMES = "CREATE TABLE volumes (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);"
-_NETWORKS = "CREATE TABLE networks (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);"
-_ASIDE = """
-CREATE TABLE unfinished (id TEXT PRIMARY KEY);
-CREATE TABLE set_aside (kind TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, document BLOB, why TEXT NOT NULL, PRIMARY KEY (kind, id));
-"""
-_SCHEMA = f"""
-CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
-CREATE TABLE pods (id TEXT PRIMARY KEY, name TEXT UNIQUE NOT NULL, document BLOB NOT NULL);
-{_VOLUMES}
-{_NETWORKS}
-{_ASIDE}
-"""
-# Version 1 knew only pods of one container, which are implicit.
-_FROM_1 = f"""
-{_VOLUMES}
-UPDATE pods SET document = CAST(json_set(CAST(document AS TEXT), '$.implicit', json('true')) AS BLOB);
-"""
-_STEPS = {1: _FROM_1 + _NETWORKS + _ASIDE, 2: _NETWORKS + _ASIDE, 3: _ASIDE}
 R = TypeVar("R", Container, Pod, Volume, Network)
-
-
-class Change(NamedTuple):
-    """One row that is put, or removed when there is no document."""
-
-    table: str
-    id: str
-    name: str = ""
-    document: bytes | None = None
 
 
 class SetAside(NamedTuple):
@@ -69,57 +41,36 @@ class SetAside(NamedTuple):
     pod: str
 
 
-def put(record: Container | Pod | Volume | Network) -> Change:
-    """:raise InvalidArgument: a value that could not be read back, by its field."""
-    document = encode(record)  # nothing is stored that cannot be read again
-    return Change(_table(record), record.name if isinstance(record, Volume) else record.id, record.name, document)
-
-
-def remove(record: Container | Pod | Volume | Network) -> Change:
-    return Change(_table(record), record.name if isinstance(record, Volume) else record.id)
-
-
-def begun(id_: str) -> Change:
-    """What has this id is being made, or removed."""
-    return Change("unfinished", id_, document=b"")
-
-
-def finished(id_: str) -> Change:
-    return Change("unfinished", id_)
-
-
-def _table(record: Model) -> str:
-    return f"{type(record).__name__.lower()}s"
-
-
 class Database:
     """Opened once, by the daemon."""
 
     def __init__(self, path: Path) -> None:
-        """:raise Unavailable: when the file is from a newer version or damaged."""
+        """:raise Unavailable: when the file is from a newer version, cannot be brought to ours, or is damaged."""
         self.path = path
         try:
             os.close(
                 os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             )  # SQLite's other files get the mode of this one
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY)
-            version = self._open()
         except sqlite3.DatabaseError as error:
             raise _damaged(path, str(error)) from error
-        if version > _SCHEMA_VERSION:
-            raise Unavailable(f"{path} was written by a newer hyperd (schema {version})", hint="upgrade hyperd")
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise _damaged(path, str(error)) from error
+        except BaseException:
+            self._db.close()
+            raise
 
-    def _open(self) -> int:
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
+    def _open(self) -> None:
         found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise _damaged(self.path, found.splitlines()[-1])
-        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
-        steps = _SCHEMA if version == 0 else _STEPS.get(version)
-        if steps:
-            self._db.executescript(f"BEGIN; {steps} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
-        return version
+        refuse_newer(self._db, self.path)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        migrate(self._db, self.path)
 
     def close(self) -> None:
         self._db.close()
@@ -148,36 +99,36 @@ class Database:
 
     def _read(self, type_: type[R]) -> list[R]:
         """Those that can be read; the others are set aside, with those of an earlier time that can be read by now put back."""
-        table = f"{type_.__name__.lower()}s"
-        self._put_back(table, type_)
+        kind = table(type_)
+        self._put_back(kind, type_)
         found: list[R] = []
-        for id_, name, document in self._db.execute(f"SELECT id, name, document FROM {table}").fetchall():
+        for id_, name, document in self._db.execute(f"SELECT id, name, document FROM {kind}").fetchall():
             try:
                 found.append(msgspec.json.decode(document, type=type_))
             except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
-                log.error("the record of %s %s (%s) cannot be read and is set aside: %s", table[:-1], name, id_, error)
-                self._move(table, id_, name, document, str(error))
+                log.error("the record of %s %s (%s) cannot be read and is set aside: %s", kind[:-1], name, id_, error)
+                self._move(kind, id_, name, document, str(error))
         return found
 
-    def _move(self, table: str, id_: str, name: str, document: object, why: str) -> None:
+    def _move(self, kind: str, id_: str, name: str, document: object, why: str) -> None:
         try:
             with self._transaction():
                 self._db.execute(
-                    "INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)", (table, id_, name, document, why)
+                    "INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)", (kind, id_, name, document, why)
                 )
-                self._db.execute(f"DELETE FROM {table} WHERE id=?", (id_,))
+                self._db.execute(f"DELETE FROM {kind} WHERE id=?", (id_,))
         except sqlite3.Error as error:  # it stays where it is, and is passed over again by the next daemon
             log.error("it stays in its place: %s", error)
 
-    def _put_back(self, table: str, type_: type[R]) -> None:
+    def _put_back(self, kind: str, type_: type[R]) -> None:
         for id_, name, document in self._db.execute(
-            "SELECT id, name, document FROM set_aside WHERE kind=?", (table,)
+            "SELECT id, name, document FROM set_aside WHERE kind=?", (kind,)
         ).fetchall():
             try:
                 msgspec.json.decode(document, type=type_)
                 with self._transaction():
-                    self._db.execute(f"INSERT INTO {table} VALUES (?, ?, ?)", (id_, name, document))
-                    self._db.execute("DELETE FROM set_aside WHERE kind=? AND id=?", (table, id_))
+                    self._db.execute(f"INSERT INTO {kind} VALUES (?, ?, ?)", (id_, name, document))
+                    self._db.execute("DELETE FROM set_aside WHERE kind=? AND id=?", (kind, id_))
             except (msgspec.DecodeError, UnicodeDecodeError, TypeError, sqlite3.Error):
                 continue
 

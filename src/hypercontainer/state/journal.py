@@ -12,7 +12,8 @@ import asyncio
 import logging
 
 from ..errors import HyperError
-from .database import Change, Database
+from .changes import Change
+from .database import Database
 
 log = logging.getLogger(__name__)
 _RETRY = 1.0  # seconds between attempts while the database cannot be written

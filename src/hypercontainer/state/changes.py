@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written to the database: records that come, change and go."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..model.base import Model, encode
+from ..model.network import Network
+from ..model.status import Container, Pod, Volume
+
+Record = Container | Pod | Volume | Network
+
+
+class Change(NamedTuple):
+    """One row that is put, or removed when there is no document."""
+
+    table: str
+    id: str
+    name: str = ""
+    document: bytes | None = None
+
+
+def put(record: Record) -> Change:
+    """:raise InvalidArgument: a value that could not be read back, by its field."""
+    return Change(table(type(record)), key(record), record.name, encode(record))
+
+
+def remove(record: Record) -> Change:
+    return Change(table(type(record)), key(record))
+
+
+def begun(id_: str) -> Change:
+    """What has this id is being made, or removed."""
+    return Change("unfinished", id_, document=b"")
+
+
+def finished(id_: str) -> Change:
+    return Change("unfinished", id_)
+
+
+def key(record: Record) -> str:
+    """A volume has no id but its name."""
+    return record.name if isinstance(record, Volume) else record.id
+
+
+def table(type_: type[Model]) -> str:
+    return f"{type_.__name__.lower()}s"
