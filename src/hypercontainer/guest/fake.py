@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest in this process that speaks the real protocol, with programs written in Python.
+
+It is what hyperstart is to the engine's tests: connections with tokens, requests,
+streams with credit, processes that outlive a connection. It has no disks and no
+network; what it is told of them it keeps, for a test to look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Callable, Mapping
+
+from ..protocol.constants import FIRST_TOKEN, VERSION, Builtin, GuestCode, Tag, Type
+from ..protocol.streams import decode_data, decode_window
+from ..protocol.wire import (
+    Attrs,
+    Frame,
+    encode_attrs,
+    text,
+)
+from .fake_process import FakeContainer, FakeProcess, Program
+from .fake_programs import PROGRAMS, run_builtin
+from .fake_wire import RequestAttrs, Wire
+
+_NO_SUCH = 127  # exit status of a program that is not there
+
+
+class Refused(Exception):
+    """An answer of ERROR."""
+
+    def __init__(self, code: GuestCode, message: str, *, number: int = 0, status: int = 0) -> None:
+        super().__init__(message)
+        self.attrs: Attrs = [(Tag.CODE, int(code)), (Tag.ERRNO, number), (Tag.MESSAGE, message)]
+        self.attrs += [(Tag.EXIT_STATUS, status)] if status else []
+
+
+class FakeGuest:
+    """One guest, from its boot until `power_off`."""
+
+    def __init__(self, programs: Mapping[str, Program] | None = None) -> None:
+        self.programs = {**PROGRAMS, **(programs or {})}
+        self.containers: dict[str, FakeContainer] = {}
+        self.processes: dict[int, FakeProcess] = {}
+        self.volumes: dict[str, str] = {}  # mounted: name -> source
+        self.hostname = ""
+        self.interfaces: dict[str, tuple[str, ...]] = {}  # addresses by name
+        self.silent: set[int] = set()  # types of requests that it does not answer; HELLO is one
+        self.refused: dict[int, Refused] = {}  # by type of request
+        self.asked: list[int] = []  # types of all requests that came
+        self.shut_down = False
+        self._token = FIRST_TOKEN
+        self._pid = 1
+        self._wire: Wire | None = None
+        self._paused = False
+        self._began = asyncio.get_running_loop().time()
+
+    # -- the machine's side -----------------------------------------------------------
+
+    def connect(self, sock: socket.socket, closed: Callable[[], None]) -> None:
+        """Take a connection, instead of an earlier one; `closed` is called when the host has ended it."""
+        self.disconnect()
+        self._wire = Wire(self, sock, self._token, closed, paused=self._paused)
+
+    def disconnect(self) -> None:
+        if self._wire:
+            self._wire.close()
+            self._wire = None
+
+    def pause(self) -> None:
+        """Nothing is read or written; time goes on, as it does for a machine that catches up."""
+        self._paused = True
+        if self._wire:
+            self._wire.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        if self._wire:
+            self._wire.resume()
+
+    def power_off(self) -> None:
+        """Idempotent."""
+        for process in self.processes.values():
+            process.vanish()
+        self.disconnect()
+
+    # -- for its processes --------------------------------------------------------------
+
+    def send(self, type_: int, id_: int, body: bytes) -> None:
+        if self._wire:
+            self._wire.send(type_, id_, body)
+
+    def frozen(self, container: str) -> asyncio.Event | None:
+        found = self.containers.get(container)
+        return found.frozen if found else None
+
+    def ended(self, process: FakeProcess) -> None:
+        """With a container's main process all of it ends."""
+        for other in list(self.processes.values()) if process.main else ():
+            if other.container == process.container:
+                other.signal(signal.SIGKILL)
+
+    def alive(self, container: str = "") -> list[FakeProcess]:
+        """Its living processes; of all containers for ""."""
+        return [p for p in self.processes.values() if not p.exit and container in ("", p.container)]
+
+    # -- requests -------------------------------------------------------------------------
+
+    def on_frame(self, frame: Frame) -> None:
+        if frame.type in (Type.DATA, Type.WINDOW):
+            if process := self.processes.get(frame.id):
+                self._on_stream(process, frame)
+            return
+        self.asked.append(frame.type)
+        if frame.type in self.silent:
+            return
+        try:
+            if refusal := self.refused.get(frame.type):
+                raise refusal
+            self._HANDLERS[frame.type](self, frame, RequestAttrs(frame.body))
+        except Refused as refusal:
+            self.send(Type.ERROR, frame.id, encode_attrs(refusal.attrs))
+
+    def _on_stream(self, process: FakeProcess, frame: Frame) -> None:
+        if frame.type == Type.DATA:
+            process.stdin.take(decode_data(frame.body))
+            process.tell_window()
+        else:
+            window = decode_window(frame.body)
+            process.outputs[window.stream].grant(window)
+            process.push()
+
+    def _reply(self, frame: Frame, attrs: Attrs | None = None) -> None:
+        self.send(Type.REPLY, frame.id, encode_attrs(attrs or []))
+
+    def _hello(self, frame: Frame, attrs: RequestAttrs) -> None:
+        self._token = attrs.raw(Tag.TOKEN)
+        uptime = int((asyncio.get_running_loop().time() - self._began) * 1000)
+        answer: Attrs = [(Tag.VERSION, VERSION), (Tag.KERNEL, "6.1-fake"), (Tag.VALUE, "fake"), (Tag.UPTIME_MS, uptime)]
+        for process in self.processes.values():
+            process.stdin.rewind()
+            for output in process.outputs.values():
+                output.rewind()
+            answer.append((Tag.PROCESS, process.known()))
+        self._reply(frame, answer)
+        for process in self.processes.values():
+            process.tell_window()
+
+    def _pod_setup(self, frame: Frame, attrs: RequestAttrs) -> None:
+        self.hostname = attrs.text(Tag.HOSTNAME) or self.hostname
+        for body in attrs.all(Tag.INTERFACE):
+            interface = RequestAttrs(body)
+            name = interface.text(Tag.NAME)
+            if interface.number(Tag.DOWN):
+                self.interfaces.pop(name, None)
+            else:
+                self.interfaces[name] = tuple(text(a) for a in interface.all(Tag.ADDRESS))
+        self._reply(frame)
+
+    def _create(self, frame: Frame, attrs: RequestAttrs) -> None:
+        self._check_running()
+        id_ = attrs.text(Tag.ID)
+        if id_ in self.containers:
+            raise Refused(GuestCode.EXISTS, f"container {id_} exists", number=errno.EEXIST)
+        files = {text(f.raw(Tag.TARGET)): f.raw(Tag.CONTENT) for f in map(RequestAttrs, attrs.all(Tag.FILE))}
+        if prepared := attrs.text(Tag.PREPARED):
+            made = self._container(prepared)
+            del self.containers[prepared]
+            self.containers[id_] = FakeContainer(id_, made.image_disk, made.scratch_disk, files)
+        else:
+            disks = attrs.text(Tag.IMAGE_DISK), attrs.text(Tag.SCRATCH_DISK)
+            self.containers[id_] = FakeContainer(id_, *disks, files)
+        self._reply(frame)
+
+    def _delete(self, frame: Frame, attrs: RequestAttrs) -> None:
+        container = self._container(attrs.text(Tag.ID))
+        for process in self.alive(container.id):
+            process.signal(signal.SIGKILL)
+        del self.containers[container.id]
+        self._reply(frame)
+
+    def _freeze(self, frame: Frame, attrs: RequestAttrs) -> None:
+        container = self._container(attrs.text(Tag.ID))
+        if attrs.number(Tag.FREEZE):
+            container.frozen = container.frozen or asyncio.Event()
+        elif container.frozen:
+            event, container.frozen = container.frozen, None
+            event.set()
+            for process in self.alive(container.id):
+                process.go_on()
+        self._reply(frame)
+
+    def _start(self, frame: Frame, attrs: RequestAttrs) -> None:
+        self._check_running()
+        container = attrs.text(Tag.CONTAINER)
+        if container:
+            self._container(container)
+        if frame.id in self.processes:
+            raise Refused(GuestCode.EXISTS, f"process {frame.id} exists", number=errno.EEXIST)
+        args = tuple(text(a) for a in attrs.all(Tag.ARG))
+        self._pid += 1
+        process = FakeProcess(self, frame.id, self._pid, args, container)
+        process.env = dict(text(e).partition("=")[::2] for e in attrs.all(Tag.ENV))
+        process.main, process.tty = bool(attrs.number(Tag.MAIN)), bool(attrs.number(Tag.TTY))
+        process.size = attrs.number(Tag.ROWS), attrs.number(Tag.COLUMNS)
+        if attrs.number(Tag.STDIN):
+            process.stdin.eof = process.stdin.closed = False
+        program = self._program(attrs, args, container)
+        self.processes[frame.id] = process
+        self._reply(frame, [(Tag.PID, process.pid)])
+        process.tell_window()
+        process.begin(program)
+
+    def _program(self, attrs: RequestAttrs, args: tuple[str, ...], container: str) -> Program:
+        if kind := attrs.number(Tag.BUILTIN):
+            return lambda p: run_builtin(self.volumes, self.containers.get(container), Builtin(kind), p)
+        if not args or args[0] not in self.programs:
+            raise Refused(
+                GuestCode.EXEC, f'exec: "{args[0] if args else ""}": executable file not found in $PATH',
+                number=errno.ENOENT, status=_NO_SUCH,
+            )  # fmt: skip
+        return self.programs[args[0]]
+
+    def _signal(self, frame: Frame, attrs: RequestAttrs) -> None:
+        process = self._process(attrs.number(Tag.ID))
+        found = self.alive(process.container) if attrs.number(Tag.ALL) else [process]
+        for one in found:
+            one.signal(attrs.number(Tag.SIGNAL))
+        self._reply(frame)
+
+    def _resize(self, frame: Frame, attrs: RequestAttrs) -> None:
+        process = self._process(attrs.number(Tag.ID))
+        if not process.tty:
+            raise Refused(GuestCode.STATE, "the process has no terminal", number=errno.ENOTTY)
+        process.size = attrs.number(Tag.ROWS), attrs.number(Tag.COLUMNS)
+        self._reply(frame)
+
+    def _release(self, frame: Frame, attrs: RequestAttrs) -> None:
+        process = self._process(attrs.number(Tag.ID))
+        if not process.exit:
+            raise Refused(GuestCode.STATE, f"process {process.id} runs")
+        del self.processes[process.id]
+        self._reply(frame)
+
+    def _stats(self, frame: Frame, attrs: RequestAttrs) -> None:
+        answer: Attrs = [(Tag.MEM_TOTAL, 256 << 20), (Tag.MEM_FREE, 200 << 20), (Tag.RX_BYTES, 0), (Tag.TX_BYTES, 0)]
+        for c in self.containers.values():
+            inner: Attrs = [(Tag.CONTAINER, c.id), (Tag.MEMORY, 1 << 20), (Tag.CPU_USEC, 1000)]
+            answer.append((Tag.STATS, [*inner, (Tag.PIDS, len(self.alive(c.id)))]))
+        self._reply(frame, answer)
+
+    def _list(self, frame: Frame, attrs: RequestAttrs) -> None:
+        wanted = attrs.text(Tag.CONTAINER)
+        if wanted:
+            self._container(wanted)
+        answer: Attrs = []
+        for p in self.alive(wanted):
+            one: Attrs = [(Tag.PID, p.pid), (Tag.PPID, 1), (Tag.UID, 0), (Tag.START_MS, 0), (Tag.CPU_MS, 0)]
+            answer.append((Tag.PROCESS, [*one, (Tag.CONTAINER, p.container), (Tag.ARG, " ".join(p.args))]))
+        self._reply(frame, answer)
+
+    def _shutdown(self, frame: Frame, attrs: RequestAttrs) -> None:
+        self.shut_down = True
+        for process in self.alive():
+            process.signal(signal.SIGKILL)
+        self._reply(frame)
+
+    def _check_running(self) -> None:
+        if self.shut_down:
+            raise Refused(GuestCode.STATE, "the machine is being shut down")
+
+    def _container(self, id_: str) -> FakeContainer:
+        if id_ not in self.containers:
+            raise Refused(GuestCode.NOT_FOUND, f"no container {id_}", number=errno.ENOENT)
+        return self.containers[id_]
+
+    def _process(self, id_: int) -> FakeProcess:
+        if id_ not in self.processes:
+            raise Refused(GuestCode.NOT_FOUND, f"no process {id_}", number=errno.ESRCH)
+        return self.processes[id_]
+
+    _HANDLERS: Mapping[int, Callable[[FakeGuest, Frame, RequestAttrs], None]] = {
+        Type.HELLO: _hello, Type.POD_SETUP: _pod_setup, Type.CONTAINER_CREATE: _create, Type.CONTAINER_DELETE: _delete,
+        Type.CONTAINER_FREEZE: _freeze, Type.PROCESS_START: _start, Type.PROCESS_SIGNAL: _signal,
+        Type.PROCESS_RESIZE: _resize, Type.PROCESS_RELEASE: _release, Type.STATS: _stats, Type.PROCESS_LIST: _list,
+        Type.SHUTDOWN: _shutdown,
+    }  # fmt: skip

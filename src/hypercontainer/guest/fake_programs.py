@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs in a fake guest: programs by their names, and what hyperstart does itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import signal
+import tarfile
+
+from ..protocol.constants import Builtin
+from ..protocol.messages import ExitStatus
+from .fake_process import FakeContainer, FakeProcess, Program
+
+
+async def _echo(p: FakeProcess) -> int:
+    await p.write(" ".join(p.args[1:]).encode() + b"\n")
+    return 0
+
+
+async def _cat(p: FakeProcess) -> int:
+    while data := await p.read():
+        await p.write(data)
+    return 0
+
+
+async def _sleep(p: FakeProcess) -> int:
+    await asyncio.sleep(float(p.args[1]))
+    return 0
+
+
+async def _after(p: FakeProcess) -> int:
+    """after SECONDS CODE"""
+    await asyncio.sleep(float(p.args[1]))
+    return int(p.args[2])
+
+
+async def _ignore_term(p: FakeProcess) -> int:
+    p.ignored |= {signal.SIGTERM, signal.SIGINT}
+    await asyncio.get_running_loop().create_future()
+    return 0
+
+
+async def _graceful(p: FakeProcess) -> int:
+    """graceful SECONDS: ends so long after SIGTERM, with status 0"""
+    await p.until(signal.SIGTERM)
+    await asyncio.sleep(float(p.args[1]))
+    return 0
+
+
+async def _flood(p: FakeProcess) -> int:
+    """flood BYTES"""
+    left = int(p.args[1])
+    while left > 0:
+        await p.write(b"x" * min(left, 1023) + b"\n")
+        left -= 1024
+    return 0
+
+
+async def _oom(p: FakeProcess) -> int:
+    p.end(ExitStatus(signal=signal.SIGKILL, oom=True))
+    return 0
+
+
+async def _exit(p: FakeProcess) -> int:
+    return int(p.args[1]) if len(p.args) > 1 else 0
+
+
+async def _false(p: FakeProcess) -> int:
+    return 1
+
+
+async def _env(p: FakeProcess) -> int:
+    await p.write("".join(f"{k}={v}\n" for k, v in p.env.items()).encode())
+    return 0
+
+
+async def _drain(p: FakeProcess) -> int:
+    """Reads its input and says nothing."""
+    while await p.read():
+        pass
+    return 0
+
+
+PROGRAMS: dict[str, Program] = {
+    "true": _exit, "false": _false, "exit": _exit, "echo": _echo, "cat": _cat, "sh": _cat, "sleep": _sleep,
+    "after": _after, "ignore-term": _ignore_term, "graceful": _graceful, "flood": _flood, "oom": _oom, "env": _env,
+    "drain": _drain,
+}  # fmt: skip
+
+
+async def run_builtin(
+    volumes: dict[str, str], container: FakeContainer | None, kind: Builtin, process: FakeProcess
+) -> int:
+    """What hyperstart does itself, with the files that a container was given in place of a file system."""
+    if kind is Builtin.MOUNT:
+        volumes[process.args[0]] = process.args[2]
+    elif kind is Builtin.UNMOUNT:
+        volumes.pop(process.args[0], None)
+    elif kind is Builtin.TAR_EXTRACT and container:
+        data = b""
+        while more := await process.read():
+            data += more
+        with contextlib.suppress(tarfile.ReadError), tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for member in archive:
+                if source := archive.extractfile(member):
+                    container.files[f"{process.args[0].rstrip('/')}/{member.name}"] = source.read()
+    elif kind in (Builtin.TAR_CREATE, Builtin.EXPORT):
+        await process.write(_archived(container, process.args[0] if kind is Builtin.TAR_CREATE else "/"))
+    elif kind is Builtin.FIREWALL:
+        while await process.read():
+            pass
+    return 0
+
+
+def _archived(container: FakeContainer | None, path: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in container.files.items() if container else ():
+            if name == path or name.startswith(path.rstrip("/") + "/"):
+                info = tarfile.TarInfo(name.rpartition("/")[2])
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host on which daemons come and go: real engines and files, machines and a kernel that are objects.
+
+    with stage(template) as s:          # a virtual clock, an empty host
+        s.play(scenario(s))
+
+`Stage.check` is the account of everything that there is; it knows what people can see, and nothing of the
+engine's classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypercontainer.engine.engine import Engine, Settings
+from hypercontainer.engine.factory.factory import FactorySettings
+from hypercontainer.engine.networks import NetworkSettings
+from hypercontainer.engine.paths import BootFiles, Paths
+from hypercontainer.errors import HyperError
+from hypercontainer.guest.fake import FakeGuest
+from hypercontainer.hypervisor.driver import MachineConfig
+from hypercontainer.hypervisor.fake import FakeDriver, FakeHost, Hardware
+from hypercontainer.images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout
+from hypercontainer.model.specs import ContainerSpec
+from hypercontainer.model.status import ContainerStatus
+from hypercontainer.network.fake import FakeKernel
+from tests.world import World
+
+from .clock import OWNER, VirtualLoop
+from .faults import factory_of_tasks
+
+T = TypeVar("T")
+SCRATCH = 16 << 20  # bytes
+LIMIT = 300.0  # virtual seconds in which every verb returns
+SETTLE = 120.0  # virtual seconds in which whatever is under way comes to its end
+IMAGE = "docker.io/library/box:latest"
+ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
+
+
+def make_template(root: Path) -> None:
+    """A root directory with one image, and an empty scratch disk, both of which nobody reads."""
+    paths = Paths(root, root / "run")
+    paths.create()
+    layout = Layout(paths.images)
+    layout.create()
+    layer = layout.add_blob(b"layer")
+    diff = "sha256:" + hashlib.sha256(b"tar").hexdigest()
+    config = layout.add_blob(
+        json.dumps(
+            {
+                "architecture": "amd64",
+                "os": "linux",
+                "config": {"Cmd": ["sleep", "100000"], "Env": ["PATH=/bin"]},
+                "rootfs": {"type": "layers", "diff_ids": [diff]},
+            }
+        ).encode()
+    )
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": CONFIG, "digest": config.digest, "size": config.size},
+        "layers": [{"mediaType": f"{LAYER}+gzip", "digest": layer.digest, "size": layer.size}],
+    }
+    stored = layout.add_blob(json.dumps(manifest).encode())
+    layout.set_name(IMAGE, Descriptor(media_type=MANIFEST, digest=stored.digest, size=stored.size), "")
+    image = layout.load(stored.digest)
+    disk = paths.images / "disks" / f"{image.chain_id.removeprefix('sha256:')}.sqfs"
+    disk.parent.mkdir(exist_ok=True)
+    disk.write_bytes(b"squashfs")
+    (paths.cache / f"blank-{SCRATCH}.ext4").write_bytes(b"ext4")
+    shutil.rmtree(paths.run)
+
+
+@dataclass(eq=False)
+class Daemon:
+    """One hyperd: its engine, and the context in which all of its code runs."""
+
+    engine: Engine
+    killed: bool = False
+    context: Context = field(default_factory=copy_context)
+
+    def call(self, work: Coroutine[Any, Any, T], *, context: Context | None = None) -> asyncio.Task[T]:
+        """As a request to the daemon."""
+        return asyncio.get_running_loop().create_task(work, context=context or self.context.copy())
+
+
+class Stage:
+    """One host."""
+
+    def __init__(self, root: Path, *, network: str = "user", **settings: Any) -> None:
+        self.paths = Paths(root, root / "run")
+        self.paths.create()
+        self.guests: dict[int, FakeGuest] = {}
+        self.host = FakeHost(self._guest)
+        self.kernel = FakeKernel()
+        self.failures: list[str] = []  # of tasks that nobody asked, and of the loop
+        self.daemon: Daemon | None = None
+        self._network, self._settings = network, settings
+
+    def _guest(self, config: MachineConfig) -> FakeGuest:
+        return FakeGuest()
+
+    def guest(self, machine: Hardware) -> FakeGuest:
+        assert isinstance(machine.guest, FakeGuest)
+        return machine.guest
+
+    def machine(self, key: str) -> Hardware:
+        """Of a container or a pod that runs."""
+        registry = self.engine.registry
+        pod = registry.pod(registry.container(key).pod if any(c.name == key for c in registry.containers()) else key)
+        return next(m for m in self.host.machines.values() if m.directory.name == pod.id[:12])
+
+    # -- daemons ------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        assert self.daemon
+        return self.daemon.engine
+
+    def prepare(self) -> Daemon:
+        """A daemon that has yet to open its engine."""
+        settings = Settings(
+            paths=self.paths,
+            scratch_size=SCRATCH,
+            log_size=1 << 20,
+            log_files=2,
+            boot_timeout=30.0,
+            insecure_registries=frozenset(),
+            network=NetworkSettings(default=self._network, user_network="slirp"),
+            virtiofs=False,
+            factory=FactorySettings(enabled=False),
+        )
+        boot = BootFiles(self.paths.root / "kernel", self.paths.root / "initramfs", 30.0)
+        daemon = Daemon.__new__(Daemon)
+        context = Context()
+        context.run(OWNER.set, daemon)
+        daemon.killed, daemon.context = False, context
+        daemon.engine = context.run(lambda: Engine(settings, FakeDriver(self.host), None, lambda: boot))
+        self.daemon = daemon
+        return daemon
+
+    async def open(self) -> Daemon:
+        daemon = self.prepare()
+        await self.call(self.engine.open())
+        return daemon
+
+    def kill(self) -> None:
+        """The daemon, as by SIGKILL."""
+        assert self.daemon
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.kill(self.daemon)
+        self.daemon = None
+
+    async def close(self, *, keep_running: bool = False) -> None:
+        """The daemon ends in good order."""
+        if self.daemon:
+            await self.call(self.engine.close(keep_running=keep_running))
+            daemon, self.daemon = self.daemon, None
+            left = [t for t in asyncio.all_tasks() if getattr(t, "owner", None) is daemon]
+            assert not left, f"tasks outlive their daemon: {left}"
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """A verb: it returns in time, whatever happens.
+
+        :raise AssertionError: it does not.
+        """
+        assert self.daemon
+        task = self.daemon.call(work)
+        await asyncio.wait({task}, timeout=LIMIT)
+        assert task.done(), f"{task.get_coro()} has not returned within {LIMIT:g} s"
+        return task.result()
+
+    # -- verbs --------------------------------------------------------------------------
+
+    async def create(self, name: str, *command: str, **spec: Any) -> str:
+        wanted = ContainerSpec(image=IMAGE, name=name, command=list(command) or None, **spec)
+        return (await self.call(self.engine.containers.create(wanted))).id
+
+    async def run(self, name: str, *command: str, **spec: Any) -> str:
+        id_ = await self.create(name, *command, **spec)
+        await self.call(self.engine.containers.start(id_))
+        return id_
+
+    def status(self, key: str) -> str:
+        return str(self.engine.registry.container(key).state.status)
+
+    # -- the account ----------------------------------------------------------------------
+
+    def unowned(self) -> list[str]:
+        """A sentence for each thing without an owner, and each record without its thing."""
+        found = list(self.failures)
+        world = World(self.paths.root, self.paths.run)
+        records = world.records()
+        found += [w for w in world._records_alone(records) if "record of a machine" not in w]
+        found += world._directories(records)
+        machines = {m.directory.name: m for m in self.host.machines.values()}
+        for name, machine in machines.items():
+            if name not in records.running or records.running[name]["vm"]["pid"] != machine.pid:
+                found.append(f"machine {machine.pid} in {name} belongs to no pod")
+        for name, pod in records.running.items():
+            if name not in machines:
+                found.append(f"pod {pod['name']} has the record of a machine that has ended")
+        found += self._of_containers(records, machines)
+        found += self._of_network(records)
+        if self.daemon and (trouble := self.engine.registry.journal.trouble):
+            found.append(f"records are not written: {trouble}")
+        if self.daemon and (left := self.engine.registry._reserved):
+            found.append(f"names are reserved: {left}")
+        return found
+
+    def _of_containers(self, records: Any, machines: dict[str, Hardware]) -> Iterator[str]:
+        mains: dict[str, set[str]] = {}
+        for name, machine in machines.items():
+            mains[name] = {p.container for p in self.guest(machine).alive() if p.main}
+        for id_, record in records.containers.items():
+            state = record.get("state", {})
+            status, name = state.get("status", "created"), record["name"]
+            runs = id_[:12] in mains.get(record["pod"][:12], set())
+            if runs != (status in ALIVE):
+                yield f"container {name} is {status}, and its program {'runs' if runs else 'does not run'}"
+            if state.get("starting"):
+                yield f"container {name} is starting for ever"
+        known = {id_[:12] for id_ in records.containers}
+        for name, containers in mains.items():
+            for stray in containers - known:
+                yield f"a program of container {stray} runs in {name} without a record"
+
+    def _of_network(self, records: Any) -> Iterator[str]:
+        mine = {a["tap"] for p in records.running.values() for a in p.get("attachments", [])}
+        spare = {t for p in records.running.values() for t in p["vm"].get("cards", {})}
+        present = set(self.kernel.present())
+        for tap in present - mine - spare:
+            yield f"tap {tap} belongs to no pod that runs"
+        for tap in mine - present:
+            yield f"a pod has the record of tap {tap}, which is not there"
+        named = self.kernel.named()
+        for tap in named - mine:
+            yield f"rules name {tap}, a tap of no pod that runs"
+        for tap in mine - named:
+            yield f"tap {tap} has no guarding rules"
+        bridges = {n["bridge"] for n in records.networks.values()}
+        for bridge in set(self.kernel.bridges) - bridges:
+            yield f"bridge {bridge} belongs to no network"
+        ports = {p["hostPort"] for pod in records.running.values() for p in pod.get("ports", [])}
+        for port in self.host.ports():
+            if port.host_port not in ports:
+                yield f"port {port.host_port} is published for nobody"
+
+    async def check(self) -> None:
+        """When everything has come to its end.
+
+        :raise AssertionError: naming all that has no owner.
+        """
+        await asyncio.sleep(SETTLE)
+        found = self.unowned()
+        assert not found, "without an owner:\n  " + "\n  ".join(found)
+
+    async def clear(self) -> None:
+        """Remove everything by the verbs that there are, and see that nothing is left.
+
+        :raise AssertionError: something is, or a name is not free.
+        """
+        for pod in [p for p in self.engine.registry.pods() if not p.implicit]:
+            await self.call(self.engine.pods.remove(pod.id, force=True))
+        for container in self.engine.registry.containers():
+            with contextlib.suppress(HyperError):  # with its pod
+                await self.call(self.engine.containers.remove(container.id, force=True))
+        await self.check()
+        left = [f"container {c.name}" for c in self.engine.registry.containers()]
+        left += [f"pod {p.name}" for p in self.engine.registry.pods()]
+        left += [f"machine {m.pid}" for m in self.host.machines.values()]
+        left += [f"tap {t}" for t in self.kernel.present()]
+        left += [str(p) for d in ("containers", "pods") for p in (self.paths.root / d).iterdir()]
+        left += [str(p) for p in (self.paths.run / "pods").iterdir()]
+        assert not left, f"left behind: {', '.join(left)}"
+
+
+_numbers = itertools.count()
+
+
+@contextlib.contextmanager
+def stage(template: Path, **settings: Any) -> Iterator[Stage]:
+    """An empty host, for one `play`."""
+    base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="hyper-engine-", dir=base) as place:
+        root = Path(place) / "r"
+        shutil.copytree(template, root, symlinks=True)
+        made = Stage(root, **settings)
+        with made.kernel.installed():
+            try:
+                yield made
+            finally:
+                made.kernel.close()
+
+
+def play(here: Stage, scenario: Callable[[Stage], Awaitable[T]]) -> T:
+    """Run a scenario on a clock of its own, and see that it leaves no task, and no failure that nobody heard of."""
+    loop = VirtualLoop()
+    loop.set_task_factory(factory_of_tasks)
+    loop.set_exception_handler(lambda _, context: here.failures.append(_told(context)))
+    asyncio.set_event_loop(loop)
+    try:
+        result = loop.run_until_complete(_act(here, scenario))
+        gc.collect(1)
+        loop.run_until_complete(asyncio.sleep(0))
+        assert not here.failures, "nobody heard of:\n  " + "\n  ".join(here.failures)
+        return result
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+async def _act(here: Stage, scenario: Callable[[Stage], Awaitable[T]]) -> T:
+    try:
+        return await scenario(here)
+    finally:
+        for machine in list(here.host.machines.values()):
+            machine.die()
+
+
+def _told(context: dict[str, Any]) -> str:
+    error = context.get("exception")
+    return f"{context.get('message')}: {error!r}"
