@@ -14,6 +14,7 @@ from aiohttp import web
 from .. import errors
 from ..engine.engine import Engine
 from ..model.base import Model
+from ..model.moments import read_moment
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -90,6 +91,13 @@ class Context:
         if not raw.isdecimal():
             raise errors.InvalidArgument(f"query parameter {name}={raw!r} is not a whole number", hint="give 0 or more")
         return int(raw)
+
+    def moment(self, name: str) -> int | None:
+        """Nanoseconds since the epoch; None when it is not given.
+
+        :raise InvalidArgument: when it is no time.
+        """
+        return read_moment(raw) if (raw := self.text(name)) else None
 
     async def body(self, type_: type[T]) -> T:
         """:raise InvalidArgument: with the path of what is wrong."""

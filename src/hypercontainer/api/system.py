@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import msgspec
 from aiohttp import web
@@ -29,17 +30,17 @@ async def doctor(c: Context) -> list[Check]:
 
 
 async def events(c: Context) -> web.StreamResponse:
+    since, until = c.moment("since"), c.moment("until")
+    if (after := c.moment("after")) is not None:
+        since = max(after + 1, since or 0)
+    if c.flag("past"):
+        since, until = since or 0, min(time.time_ns(), until) if until is not None else time.time_ns()
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(c.request)
-    listener = c.engine.events.listen()
     with contextlib.suppress(ConnectionError):
-        if since := c.text("since"):
-            for event in c.engine.events.past(since):
+        async with contextlib.aclosing(c.engine.events.follow(since, until)) as found:
+            async for event in found:
                 await response.write(msgspec.json.encode(event) + b"\n")
-        if not c.flag("past"):
-            async with contextlib.aclosing(listener):
-                async for event in listener:
-                    await response.write(msgspec.json.encode(event) + b"\n")
         await response.write_eof()
     return response
 
@@ -54,7 +55,12 @@ ROUTES = [
         "/events",
         events,
         "What happens, as it happens",
-        {"since": "RFC 3339: begin with the past", "past": "end with the past"},
+        {
+            "since": "begin with what happened then: RFC 3339 or seconds since the epoch, with up to nine decimals",
+            "after": "begin with what happened after the event of this time",
+            "until": "end at this time",
+            "past": "end with the past",
+        },
         stream="application/x-ndjson",
     ),
 ]

@@ -25,6 +25,7 @@ from ..model.status import Check, ContainerStatus, Info, Pod, PodDetails, Versio
 from ..podfile.convert import convert, files_to_fetch
 from ..podfile.document import Podfile
 from ..state.database import Database
+from ..state.journal import EventLimits
 from ..sys import tasks
 from ..volumes.disks import BlockVolumes
 from ..volumes.scratch import ScratchDisks
@@ -66,6 +67,7 @@ class Settings:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     virtiofs: bool = True  # off: no directories of the host; for daemons of users: QEMU serves them, over 9p
     factory: FactorySettings = field(default_factory=FactorySettings)
+    events: EventLimits = field(default_factory=EventLimits)
 
 
 class Engine:
@@ -79,9 +81,10 @@ class Engine:
         self.settings = settings
         self.driver = driver
         self.kernel = kernel
-        self.events = Events()
         leftovers.check_database(paths, driver)
         self.registry = Registry(Database(paths.database))
+        self.registry.journal.limits = settings.events
+        self.events = Events(self.registry.journal)
         self.images = ImageStore(
             paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images
         )  # fmt: skip

@@ -1,16 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened, for `events`: the last thousand, and a live stream."""
+"""What happened, for `events`: a live stream, and a past that outlives the daemon.
+
+Each event has a time of its own, later than any before it, whatever the clock
+does; so the last one that a client saw says where to go on. The last thousand
+are in memory, all that are kept in the database; a full disk costs the past of
+before, and no more.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 
-from ..model.ids import now
+import msgspec
+
+from ..model.moments import SECOND, write_moment
 from ..model.status import Event
+from ..state.database import Happened
+from ..state.journal import Journal
+from ..sys import tasks
 
 _KEPT = 1000
+_PAGE = 500  # events that are read from the database at a time
 # A listener that does not read is cut off rather than fed without end.
 _QUEUE = 10_000
 
@@ -18,27 +31,74 @@ _QUEUE = 10_000
 class Events:
     """Everyone may publish, everyone may listen."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal | None = None) -> None:
+        """Without a journal there is no past but the memory's."""
+        self._journal = journal
         self._past: deque[Event] = deque(maxlen=_KEPT)
         self._listeners: set[asyncio.Queue[Event]] = set()
+        self._last = journal.database.last_event() if journal else 0
 
     def publish(self, type_: str, action: str, id_: str, **attributes: str) -> None:
-        event = Event(time=now(), type=type_, action=action, id=id_, attributes=attributes)
+        self._last = max(time.time_ns(), self._last + 1)
+        event = Event(
+            time=write_moment(self._last), time_nano=self._last, type=type_, action=action, id=id_,
+            attributes=attributes,
+        )  # fmt: skip
         self._past.append(event)
+        if self._journal:
+            self._journal.event(Happened(event.time_nano, msgspec.json.encode(event)))
         for queue in list(self._listeners):
             try:
                 queue.put_nowait(event)
             except asyncio.QueueFull:
                 self._listeners.discard(queue)
 
-    def past(self, since: str = "") -> list[Event]:
-        return [e for e in self._past if e.time >= since]
+    def past(self, since: int = 0, until: int | None = None) -> Iterator[Event]:
+        """What is kept with `since` <= time <= `until` (now when it is None), in order; times in nanoseconds."""
+        end = (self._last if until is None else min(until, self._last)) + 1
+        recent = [e for e in self._past if since <= e.time_nano < end]
+        begun = self._past[0].time_nano if self._past else end
+        yield from self._written(since, min(begun, end))
+        yield from recent
 
-    async def listen(self) -> AsyncGenerator[Event, None]:
+    def _written(self, first: int, end: int) -> Iterator[Event]:
+        """By pages, so that a long past is not in memory as a whole."""
+        if self._journal:
+            self._journal.flush_events()
+            self._journal.forget_old_events()
+        while self._journal and (rows := self._journal.database.events(first, end, _PAGE)):
+            for row in rows:
+                yield msgspec.json.decode(row.document, type=Event)
+            first = rows[-1].time + 1
+
+    async def follow(self, since: int | None = None, until: int | None = None) -> AsyncGenerator[Event, None]:
+        """The past from `since` on, if it is given, and what happens then, until `until`; none is left out or comes twice.
+
+        It ends early when its reader is thousands of events behind.
+        """
         queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
-        self._listeners.add(queue)
+        self._listeners.add(queue)  # from this moment on; what was before it is the past
         try:
+            if since is not None:
+                for event in self.past(since, until):
+                    yield event
             while queue in self._listeners or not queue.empty():
-                yield await queue.get()
+                try:
+                    event = await self._next(queue, until)
+                except TimeoutError:
+                    return
+                if until is not None and event.time_nano > until:
+                    return
+                if since is None or event.time_nano >= since:
+                    yield event
         finally:
             self._listeners.discard(queue)
+
+    @staticmethod
+    async def _next(queue: asyncio.Queue[Event], until: int | None) -> Event:
+        """:raise TimeoutError: none came until then."""
+        if not queue.empty():
+            return queue.get_nowait()
+        if until is None:
+            return await queue.get()
+        return await tasks.within(queue.get(), max(0.0, (until - time.time_ns()) / SECOND))

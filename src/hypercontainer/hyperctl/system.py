@@ -11,13 +11,15 @@ import msgspec
 
 from .. import API_VERSION, __version__
 from ..client.api import Query
-from ..errors import HyperError
+from ..errors import HyperError, InvalidArgument
+from ..model.moments import read_moment, write_moment
 from ..model.status import Check, Event, Info, Version
-from ..model.units import format_binary, parse_time
+from ..model.units import format_binary
 from .context import client
 from .output import print_json, render
 
 _FORMAT = click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
+_FILTERS = ("type", "event", "container", "image", "network", "pod", "volume")
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -99,28 +101,28 @@ def doctor(format_: str) -> int:
 
 
 @click.command()
-@click.option("--since", help="Begin with the past: 2026-01-31T12:00:00Z, or 10m for ten minutes ago.")
+@click.option("--since", help="Begin with the past: 2026-01-31T12:00:00Z, epoch seconds, or 10m for ten minutes ago.")
+@click.option("--after", help="Begin after the event of this time: where an earlier call ended.")
+@click.option("--until", is_flag=False, flag_value="0s", help="End at this time; now when none is given.")
 @click.option(
-    "--until", "past", is_flag=False, flag_value="now", default=None, help="End at this time; now when none is given."
-)
-@click.option(
-    "-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those: type, event, container, image."
-)
+    "-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE",
+    help="Only those: type, event, container, image, network, pod, volume. Of one key any will do.",
+)  # fmt: skip
 @click.option("--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
-def events(since: str | None, past: str | None, filters: tuple[str, ...], format_: str) -> None:
-    """Print what happens, as it happens."""
-    from datetime import UTC, datetime
+def events(since: str | None, after: str | None, until: str | None, filters: tuple[str, ...], format_: str) -> None:
+    """Print what happens, as it happens, and what has happened.
 
-    begin = parse_time(since).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if since else ""
-    end = ""
-    if past:
-        moment = datetime.now(UTC) if past == "now" else parse_time(past)
-        end = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    Events outlive the daemon. No two have the same time: with --after and the
+    time of the last one that you saw, none is missed and none comes twice.
+    """
+    tests = _filters(filters)
     # A past that begins nowhere begins with the first event that is kept.
-    query: Query = {"since": begin or ("0" if end else ""), "past": bool(end)}
+    begin = since or ("0" if until and not after else None)
+    query: Query = {name: write_moment(read_moment(text)) if text else "" for name, text in
+                    (("since", begin), ("after", after), ("until", until))}  # fmt: skip
     for raw in client().lines("GET", "/events", query):
         event = msgspec.convert(raw, Event)
-        if (end and event.time > end) or not all(_matches(event, f) for f in filters):
+        if not all(any(_matches(event, key, value) for value in values) for key, values in tests.items()):
             continue
         if format_ == "json":
             print(msgspec.json.encode(event).decode(), flush=True)
@@ -131,18 +133,26 @@ def events(since: str | None, past: str | None, filters: tuple[str, ...], format
             print(f"{event.time} {event.type} {event.action} {event.id} ({notes})", flush=True)
 
 
-def _matches(event: Event, given: str) -> bool:
-    from ..errors import InvalidArgument
+def _filters(given: tuple[str, ...]) -> dict[str, list[str]]:
+    """:raise InvalidArgument: for one that is none."""
+    found: dict[str, list[str]] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or key not in _FILTERS:
+            raise InvalidArgument(
+                f"invalid filter {text!r}", hint=f"use one of {', '.join(_FILTERS)}, such as type=container"
+            )
+        found.setdefault(key, []).append(value)
+    return found
 
-    key, equals, value = given.partition("=")
-    tests = {
-        "type": event.type == value,
-        "event": event.action == value,
-        "container": value in (event.id, event.id[:12], event.attributes.get("name")),
-        "image": value in (event.id, event.attributes.get("image"), event.attributes.get("name")),
-    }
-    if not equals or key not in tests:
-        raise InvalidArgument(
-            f"invalid filter {given!r}", hint=f"use one of {', '.join(tests)}, such as type=container"
-        )
-    return tests[key]
+
+def _matches(event: Event, key: str, value: str) -> bool:
+    name = event.attributes.get("name")
+    match key:
+        case "type":
+            return event.type == value
+        case "event":  # health_status has its outcome behind a colon
+            return value in (event.action, event.action.partition(":")[0])
+        case "image":
+            return value in (event.id, event.attributes.get("image"), name)
+    return event.type == key and value in (event.id, event.id[:12], name)

@@ -13,10 +13,12 @@ from msgspec import Meta
 
 from ..errors import InvalidArgument
 from ..images.limits import Limits
-from ..model.units import parse_size
+from ..model.units import parse_duration, parse_size
+from ..state.journal import EventLimits
 from ..sys.private import require_private
 from ..volumes.scratch import DEFAULT_SIZE
 
+_EVENTS_MAX = 1_000_000  # about 300 MB
 _LAYERS_MAX = 900  # each is an open file while an image is converted
 SYSTEM_FILE = Path("/etc/hyper/hyperd.toml")
 
@@ -71,6 +73,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     factory: bool = True  # off: every virtual machine boots
     factory_memory: str = "512m"  # that templates may hold
     pool_memory: str = "512m"  # that machines may hold which wait for a container; 0: none wait
+    events_max_count: Annotated[int, Meta(ge=1, le=_EVENTS_MAX)] = EventLimits().count  # that are kept for `events`
+    events_max_age: str = f"{EventLimits().age / 3600:g}h"
     live_restore: bool = False  # leave containers running when hyperd ends
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
@@ -107,6 +111,10 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
         return parse_size(self.pool_memory)
 
     @property
+    def event_limits(self) -> EventLimits:
+        return EventLimits(self.events_max_count, parse_duration(self.events_max_age))
+
+    @property
     def scratch_bytes(self) -> int:
         return parse_size(self.scratch_size)
 
@@ -128,7 +136,14 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
     settings |= {k: v for k, v in overrides.items() if v not in (None, ())}
     try:
         config = msgspec.convert(settings, Config)
-        _ = (config.log_bytes, config.scratch_bytes, config.factory_bytes, config.pool_bytes, config.image_limits)
+        _ = (
+            config.event_limits,
+            config.log_bytes,
+            config.scratch_bytes,
+            config.factory_bytes,
+            config.pool_bytes,
+            config.image_limits,
+        )
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid configuration: {error}", hint=f"see {path} and `hyperd --help`") from error
     return config

@@ -129,6 +129,7 @@ def build_engine(config: Config) -> Engine:
         images=config.image_limits,
         virtiofs=config.virtiofs,
         factory=FactorySettings(config.factory, config.factory_bytes, config.pool_bytes),
+        events=config.event_limits,
         network=NetworkSettings(
             config.network or _default_network(),
             config.bridge,

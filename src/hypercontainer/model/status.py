@@ -311,10 +311,11 @@ class ContainerStats(Model, frozen=True, kw_only=True):
 
 
 class Event(Model, frozen=True, kw_only=True):
-    """Something that happened."""
+    """Something that happened. No two have the same time, so that it says also which of them one has seen."""
 
-    time: str
-    type: str  # container, image, pod
+    time: str  # with nanoseconds
+    time_nano: int  # the same, since the epoch
+    type: str  # container, image, network, pod, volume
     action: str
     id: str
     attributes: dict[str, str] = field(default_factory=dict)

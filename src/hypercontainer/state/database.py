@@ -41,6 +41,13 @@ class SetAside(NamedTuple):
     pod: str
 
 
+class Happened(NamedTuple):
+    """An event: its time in nanoseconds since the epoch, which no other has, and its JSON."""
+
+    time: int
+    document: bytes
+
+
 class Database:
     """Opened once, by the daemon."""
 
@@ -93,6 +100,18 @@ class Database:
         """Ids of what was being made or removed when the daemon ended."""
         return [row[0] for row in self._db.execute("SELECT id FROM unfinished")]
 
+    def events(self, first: int, end: int, limit: int) -> list[Happened]:
+        """The oldest with `first` <= time < `end`, `limit` at most, in their order."""
+        rows = self._db.execute(
+            "SELECT time, document FROM events WHERE time >= ? AND time < ? ORDER BY time LIMIT ?", (first, end, limit)
+        )
+        return [Happened(*row) for row in rows]
+
+    def last_event(self) -> int:
+        """The time of the last one; 0 when there is none."""
+        found: int | None = self._db.execute("SELECT max(time) FROM events").fetchone()[0]
+        return found or 0
+
     def set_aside(self) -> list[SetAside]:
         rows = self._db.execute("SELECT kind, id, name, why, document FROM set_aside")
         return [SetAside(kind, id_, name, why, _pod_of(kind, id_, document)) for kind, id_, name, why, document in rows]
@@ -134,7 +153,7 @@ class Database:
 
     # -- writing --------------------------------------------------------------------
 
-    def commit(self, changes: Iterable[Change]) -> None:
+    def commit(self, changes: Iterable[Change], events: Iterable[Happened] = ()) -> None:
         """All of them, or none.
 
         :raise NoSpace: when the disk is full. :raise Unavailable: when the file cannot be written for another reason.
@@ -143,6 +162,7 @@ class Database:
             with self._transaction():
                 for change in changes:
                     self._apply(change)
+                self._db.executemany("INSERT OR IGNORE INTO events VALUES (?, ?)", events)
         except sqlite3.OperationalError as error:
             if "full" in str(error):
                 raise NoSpace(
@@ -183,6 +203,15 @@ class Database:
 
     def remove_container(self, id_: str) -> None:
         self.commit([Change("containers", id_)])
+
+    def forget_events(self, count: int, before: int) -> None:
+        """All but the last `count`, and those before a time. On a full disk they stay."""
+        oldest = self._db.execute("SELECT time FROM events ORDER BY time DESC LIMIT 1 OFFSET ?", (count,)).fetchone()
+        try:
+            with self._transaction():
+                self._db.execute("DELETE FROM events WHERE time <= ?", (max(before - 1, oldest[0] if oldest else 0),))
+        except sqlite3.Error as error:
+            log.warning("old events cannot be forgotten: %s", error)
 
     def forget_aside(self, kind: str, id_: str) -> None:
         """Give a record up that could not be read."""

@@ -1,22 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes of records on their way to the database.
+"""Changes of records, and events, on their way to the database.
 
 What has happened is in memory first, and written as soon as that can be: a
 full disk delays it, and never stops whoever tells it. What is still to be
 decided, such as the creation of a container, is written first, or refused.
+
+Events go with the next change of a record, or by themselves a moment later,
+so that none costs a start a transaction of its own. Where there is no space
+for both, events give way: records are never lost for them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import deque
+from dataclasses import dataclass
 
 from ..errors import HyperError
 from .changes import Change
-from .database import Database
+from .database import Database, Happened
 
 log = logging.getLogger(__name__)
 _RETRY = 1.0  # seconds between attempts while the database cannot be written
+_GATHER = 0.1  # seconds that an event may wait for others
+_WAITING = 1000  # events that may wait for space; the older ones are lost then
+_TIDY = 500  # events that are written between two looks for old ones
+
+
+@dataclass(frozen=True)
+class EventLimits:
+    """What is kept of events: so many at most, and none older than so many seconds."""
+
+    count: int = 10_000
+    age: float = 30 * 86400.0
 
 
 class Journal:
@@ -25,8 +43,13 @@ class Journal:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.trouble = ""  # why records are not written at present
+        self.limits = EventLimits()
         self._pending: list[Change] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._events: deque[Happened] = deque(maxlen=_WAITING)
+        self._gathering: asyncio.TimerHandle | None = None
+        self._events_lost = 0
+        self._untidied = _TIDY  # events written since the last look for old ones
 
     @property
     def pending(self) -> int:
@@ -49,12 +72,27 @@ class Journal:
         :raise NoSpace: when the disk is full. :raise Unavailable: when the database cannot be written for another reason.
         """
         try:
-            self.database.commit([*self._pending, *changes])
+            self._commit([*self._pending, *changes])
         except HyperError as error:
             if self._pending:
                 self._failed(error)
             raise
         self._written()
+
+    def _commit(self, changes: list[Change]) -> None:
+        """With the events that wait, or without them.
+
+        :raise NoSpace: when the disk is full. :raise Unavailable: when the database cannot be written for another reason.
+        """
+        if self._events:
+            try:
+                self.database.commit(changes, list(self._events))
+            except HyperError:
+                if not changes:
+                    raise
+            else:
+                return self._events_written()
+        self.database.commit(changes)
 
     def _add(self, change: Change) -> None:
         """A later state of a record replaces an earlier one; the order of names that change hands is kept."""
@@ -69,7 +107,7 @@ class Journal:
 
     def _flush(self) -> None:
         try:
-            self.database.commit(self._pending)
+            self._commit(self._pending)
         except HyperError as error:
             self._failed(error)
         else:
@@ -95,14 +133,62 @@ class Journal:
             log.warning("the database can be written again")
             self.trouble = ""
 
+    # -- events ---------------------------------------------------------------------
+
+    def event(self, event: Happened) -> None:
+        """Written in a moment; lost when the disk is full for long."""
+        if len(self._events) == _WAITING:
+            self._events_lost += 1
+        self._events.append(event)
+        self._gather(_GATHER)
+
+    def flush_events(self) -> None:
+        """Those that wait, if that can be."""
+        if not self._events:
+            return
+        try:
+            self._commit([])
+        except HyperError as error:
+            log.debug("%d events wait: %s", len(self._events), error)
+
+    def _gather(self, seconds: float) -> None:
+        if self._gathering is None:
+            try:
+                self._gathering = asyncio.get_running_loop().call_later(seconds, self._gathered)
+            except RuntimeError:  # without a loop `close` writes them
+                return
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self.flush_events()
+        if self._events:
+            self._gather(_RETRY)
+
+    def _events_written(self) -> None:
+        self._untidied += len(self._events)
+        self._events.clear()
+        if self._events_lost:
+            log.warning("%d events were lost while the database could not be written", self._events_lost)
+            self._events_lost = 0
+        if self._untidied >= _TIDY:
+            self._untidied = 0
+            self.forget_old_events()
+
+    def forget_old_events(self) -> None:
+        """Those beyond the limits."""
+        self.database.forget_events(self.limits.count, time.time_ns() - int(self.limits.age * 1e9))
+
     def close(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        if self._pending:
+        for timer in (self._timer, self._gathering):
+            if timer:
+                timer.cancel()
+        self._timer = None
+        if self._pending or self._events:
             self._flush()
         if self._timer:
             self._timer.cancel()
         if self._pending:
             log.error("%d changes of records are lost: %s", len(self._pending), self.trouble)
+        if self._events:
+            log.error("%d events are lost", len(self._events))
         self.database.close()

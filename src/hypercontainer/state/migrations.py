@@ -51,6 +51,7 @@ STEPS = (
             " why TEXT NOT NULL, PRIMARY KEY (kind, id))",
         ),
     ),
+    Step(5, ("CREATE TABLE events (time INTEGER PRIMARY KEY, document BLOB NOT NULL)",)),  # nanoseconds, no two alike
 )
 SCHEMA = STEPS[-1].version
 
