@@ -148,7 +148,8 @@ class World:
             if pod.get("implicit") and id_ not in members:
                 yield f"pod {pod['name']} was a container's own, which is gone"
         for short, pod in records.running.items():
-            if not _alive(pod["vm"]["pid"], pod["vm"]["pidStarted"]):
+            known = pod["vm"].get("handle") or pod["vm"]
+            if not _alive(known["pid"], known["pidStarted"]):
                 yield f"pod {pod['name']} has the record of a machine that has ended"
             if not (self.run / "pods" / short).is_dir():
                 yield f"pod {pod['name']} runs without its directory"

@@ -183,7 +183,7 @@ def test_a_taken_port_is_refused() -> None:
 
 async def test_missing_qemu(tmp_path: Path) -> None:
     driver = QemuDriver(binary="no-such-qemu", accelerator="tcg", cache=tmp_path)
-    assert driver.version() == ""
+    assert driver.version == ""
     with pytest.raises(Unavailable, match="no-such-qemu is not installed"):
         await driver.launch(CONFIG)
 

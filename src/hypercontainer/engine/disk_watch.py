@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from ..errors import HyperError
+from ..hypervisor.facets import DiskStall
 from ..model.status import Pod
 from .events import Events
 from .runtime import Runtime
@@ -76,7 +77,7 @@ class DiskWatch:
                     await self._attend(pod, runtime, low=pod.id in low)
 
     async def _attend(self, pod: Pod, runtime: Runtime, *, low: bool) -> None:
-        if not await runtime.machine.stalled():
+        if not isinstance(runtime.machine, DiskStall) or not await runtime.machine.stalled():
             runtime.stalled = False
         elif low:
             if not runtime.stalled:

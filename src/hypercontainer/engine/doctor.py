@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import HyperError
 from ..guest.initramfs import hyperstart_path, hyperstart_version
-from ..hypervisor.driver import Driver
+from ..hypervisor.driver import Driver, Probe
 from ..kernel.locate import Kernel
 from ..model.status import Check
 from ..model.units import format_size
@@ -22,30 +22,27 @@ _LOW_SPACE = 2 << 30  # bytes
 
 async def examine(driver: Driver, kernel: Kernel | None, paths: Paths) -> list[Check]:
     """All checks, in the order in which a start would meet them."""
-    checks = [_hypervisor(driver)]
-    if checks[0].status == "ok":
-        checks.append(await _accelerator(driver))
+    probe = await driver.probe()
+    checks = [_hypervisor(driver, probe)]
+    if not probe.trouble:
+        checks.append(_accelerator(probe))
     checks += [_kernel(kernel), _guest(), _channel(), _network()]
     checks += [_tool(tool, package) for tool, package in _TOOLS.items()]
     checks.append(_space(paths.root))
     return checks
 
 
-def _hypervisor(driver: Driver) -> Check:
-    version = driver.version()
-    if not version:
-        return Check(name="qemu", status="fail", found="not installed", hint="install the package qemu-system-x86")
-    old = tuple(int(p) for p in version.split(".")[:2] if p.isdecimal()) < (5, 2)
-    hint = "microvm with user-supplied descriptors needs QEMU 5.2 or newer" if old else ""
-    return Check(name="qemu", status="fail" if old else "ok", found=f"QEMU {version}", hint=hint)
+def _hypervisor(driver: Driver, probe: Probe) -> Check:
+    if probe.trouble:
+        return Check(name=driver.name, status="fail", found=probe.trouble, hint=probe.hint)
+    return Check(name=driver.name, status="ok", found=f"{driver.name} {driver.version}")
 
 
-async def _accelerator(driver: Driver) -> Check:
-    name, reason = await driver.accelerator()
-    if name == "kvm":
-        return Check(name="accelerator", status="ok", found=f"kvm: {reason}")
+def _accelerator(probe: Probe) -> Check:
+    if probe.accelerator != "tcg":
+        return Check(name="accelerator", status="ok", found=f"{probe.accelerator}: {probe.reason}")
     hint = "guests run emulated and several times slower; use a host with hardware virtualization"
-    return Check(name="accelerator", status="warn", found=f"{name}: {reason}", hint=hint)
+    return Check(name="accelerator", status="warn", found=f"{probe.accelerator}: {probe.reason}", hint=hint)
 
 
 def _kernel(kernel: Kernel | None) -> Check:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import API_VERSION, __version__
 from ..guest.initramfs import hyperstart_path, hyperstart_version
-from ..hypervisor.driver import Driver
+from ..hypervisor.driver import Driver, VirtioFs
 from ..images.layout import StoredImage
 from ..images.limits import Limits
 from ..images.progress import Progress
@@ -90,14 +90,14 @@ class Engine:
         )  # fmt: skip
         secrets = Secrets(paths)
         networks = self.networks = Networks(self.registry, settings.network, self.events, settings.paths.run)
-        virtiofs = settings.virtiofs and driver.capabilities.virtiofs
+        virtiofs = settings.virtiofs and VirtioFs in driver.takes
         scratch = ScratchDisks(paths.cache, settings.scratch_size)
         parts = Parts(paths.cache, scratch, settings.scratch_size)
         self.factory = Factory(driver, paths, parts, boot, settings.factory, passt=lambda: networks.uses_passt)
         provisioner = self._provisioner = Provisioner(
             paths, driver, self.images, secrets, networks, boot, factory=self.factory, virtiofs=virtiofs
         )  # fmt: skip
-        machines = self._machines = Machines(self.registry, provisioner, networks, self.events, driver.name)
+        machines = self._machines = Machines(self.registry, provisioner, networks, self.events)
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
         self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
         self.containers = Containers(
@@ -128,7 +128,7 @@ class Engine:
         """Take up where an earlier daemon left."""
         self.images.open()
         await self.networks.open()
-        leftovers.end_machines(self.settings.paths, self.driver, self.registry)
+        await leftovers.end_unknown(self.settings.paths, self.driver, self.registry)
         await recover(self.registry, self.containers, self._machines, self.pods, self.networks, self._provisioner)
         leftovers.name_files(self.settings.paths, self.registry)
         self._watching = asyncio.create_task(self._disk_watch.run())
@@ -151,9 +151,9 @@ class Engine:
         """Seconds that what runs may take to end."""
         return max((c.spec.stop_timeout for c in self.registry.containers() if c.state.status in ALIVE), default=0)
 
-    def abandon(self) -> None:
+    async def abandon(self) -> None:
         """End all machines at once, without a word to anybody; the next daemon settles their records."""
-        self.driver.sweep(self.settings.paths.run / "pods", set())
+        await leftovers.end_machines(self.settings.paths, self.driver, set())
 
     # -- what joins several services ------------------------------------------------
 
@@ -238,7 +238,7 @@ class Engine:
             api_version=API_VERSION,
             kernel=self.kernel.version if self.kernel else "",
             hyperstart=hyperstart_version(hyperstart_path()),
-            qemu=self.driver.version(),
+            qemu=self.driver.version,
             python=platform.python_version(),
             os=platform.system().lower(),
             arch=platform.machine(),
@@ -251,7 +251,7 @@ class Engine:
         ]
 
     async def info(self) -> Info:
-        accelerator, reason = await self.driver.accelerator()
+        probe = await self.driver.probe()
         containers = self.registry.containers()
         return Info(
             version=__version__,
@@ -261,9 +261,9 @@ class Engine:
             containers=len(containers),
             running=sum(c.state.status is ContainerStatus.RUNNING for c in containers),
             images=self.images.count(),
-            driver=f"{self.driver.name} {self.driver.version()}",
-            accelerator=accelerator,
-            accelerator_reason=reason,
+            driver=f"{self.driver.name} {self.driver.version}",
+            accelerator=probe.accelerator,
+            accelerator_reason=probe.reason,
             kernel_version=self.kernel.version if self.kernel else "",
             kernel_config_hash=self.kernel.config_hash if self.kernel else "",
             kernel_path=str(self.kernel.path) if self.kernel else "",

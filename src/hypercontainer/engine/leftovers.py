@@ -8,11 +8,15 @@ of somebody's work after the database was lost: it is named, and left alone.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from pathlib import Path
 
 from ..errors import Unavailable
-from ..hypervisor.driver import Driver
+from ..hypervisor.driver import Driver, Machine
+from ..hypervisor.facets import Strays
 from ..model.status import Check
+from ..sys.files import remove_tree
 from .paths import Paths
 from .registry import Registry
 
@@ -29,7 +33,7 @@ def check_database(paths: Paths, driver: Driver) -> None:
     if path.exists() and path.stat().st_size:
         return
     lost = "empty" if path.exists() else "missing"
-    machines = sorted(driver.running(paths.run / "pods"))
+    machines = sorted(m.pid for m in strays(driver, paths, set()))
     files = [] if lost == "missing" else _directories(paths)  # who moved it away was told that they stay
     if machines:
         numbers = " ".join(map(str, machines))
@@ -44,12 +48,25 @@ def check_database(paths: Paths, driver: Driver) -> None:
         )
 
 
-def end_machines(paths: Paths, driver: Driver, registry: Registry) -> None:
+def strays(driver: Driver, paths: Paths, keep: set[Path]) -> list[Machine]:
+    """Machines whose directory is not one of these."""
+    return driver.strays(paths.run / "pods", keep) if isinstance(driver, Strays) else []
+
+
+async def end_machines(paths: Paths, driver: Driver, keep: set[Path]) -> None:
+    """All but those with these directories; what else has a directory there is removed."""
+    await asyncio.gather(*(m.kill() for m in strays(driver, paths, keep)))
+    for directory in (paths.run / "pods").iterdir():
+        if directory not in keep:
+            remove_tree(directory)
+
+
+async def end_unknown(paths: Paths, driver: Driver, registry: Registry) -> None:
     """Those that no record knows; machines of records that cannot be read go on."""
     keep = {paths.machine(p.id) for p in registry.pods() if p.vm} | {
         paths.machine(aside.pod) for aside in registry.set_aside
     }
-    driver.sweep(paths.run / "pods", keep)
+    await end_machines(paths, driver, keep)
 
 
 def name_files(paths: Paths, registry: Registry) -> None:

@@ -33,14 +33,11 @@ _GONE_TIMEOUT = 30.0  # seconds for the end of a machine that others still give 
 class Machines:
     """Boots and ends them."""
 
-    def __init__(
-        self, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events, driver: str
-    ) -> None:
+    def __init__(self, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events) -> None:
         self._registry = registry
         self._provisioner = provisioner
         self._networks = networks
         self._events = events
-        self._driver = driver
         self._lives: dict[str, PodLife] = {}
         self._late: dict[str, asyncio.Task[None]] = {}  # pods whose machines do not answer since the daemon's start
 
@@ -64,7 +61,7 @@ class Machines:
 
     def save(self, pod_id: str, runtime: Runtime) -> None:
         """Write down what is needed to find the VM again."""
-        self._registry.put_pod(record(self._registry.pod(pod_id), runtime, self._driver))
+        self._registry.put_pod(record(self._registry.pod(pod_id), runtime))
 
     def _tell(self, action: str, pod: Pod) -> None:
         if not pod.implicit:
@@ -261,7 +258,7 @@ class Machines:
         task = self._late.get(pod_id)
         if task is None or task is asyncio.current_task():
             return False
-        if machine := self._provisioner.left_behind(self._registry.pod(pod_id)):
+        if machine := await self._provisioner.left_behind(self._registry.pod(pod_id)):
             await machine.kill()
         await asyncio.wait({task}, timeout=deadlines.DEATH)
         return True

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from ..errors import Conflict, HyperError, InvalidState, Unsupported
+from ..hypervisor.facets import Pause, PortForwarding, require
 from ..images.store import ImageStore
 from ..model import ids
 from ..model.pods import PodPlan
@@ -32,6 +33,7 @@ from .networks import Networks
 from .paths import Paths
 from .plan import check_plan, levels
 from .registry import Registry
+from .runtime import Runtime
 from .secrets import Secrets
 from .startup import Startup
 from .volumes import Volumes
@@ -244,7 +246,7 @@ class Pods:
         runtime = self._machines.runtime(pod.id)
         if runtime is None or pod.status is not PodStatus.RUNNING:
             raise InvalidState(f"pod {pod.name} is {pod.status}, not running")
-        await runtime.machine.pause()
+        await require(runtime.machine, Pause).pause()
         self._tell("pause", self._machines.update(pod.id, status=PodStatus.PAUSED))
 
     async def unpause(self, key: str) -> None:
@@ -252,7 +254,7 @@ class Pods:
         runtime = self._machines.runtime(pod.id)
         if runtime is None or pod.status is not PodStatus.PAUSED:
             raise InvalidState(f"pod {pod.name} is not paused")
-        await runtime.machine.resume()
+        await require(runtime.machine, Pause).resume()
         self._tell("unpause", self._machines.update(pod.id, status=PodStatus.RUNNING))
 
     # -- what can be changed ----------------------------------------------------------
@@ -273,12 +275,12 @@ class Pods:
         pod = self._registry.pod(key)
         runtime = self._machines.runtime(pod.id)
         if runtime:
-            self._check_ports_can_change(pod)
+            self._check_ports_can_change(pod, runtime)
         claimed = self._networks.ports.claim(pod, ports)
         try:
             for port, resolved in zip(ports, claimed, strict=True):
                 if runtime and not pod.attachments:
-                    await runtime.machine.add_port(resolved)
+                    await require(runtime.machine, PortForwarding).add_port(resolved)
                 pod = self._registry.pod(pod.id)
                 spec = msgspec.structs.replace(pod.spec, ports=[*pod.spec.ports, port])
                 self._machines.update(pod.id, spec=spec, ports=[*pod.ports, resolved])
@@ -287,7 +289,9 @@ class Pods:
         await self._networks.refresh()
         return self._registry.pod(pod.id).ports
 
-    def _check_ports_can_change(self, pod: Pod) -> None:
+    def _check_ports_can_change(self, pod: Pod, runtime: Runtime) -> None:
+        if not pod.attachments:
+            require(runtime.machine, PortForwarding)
         if not pod.attachments and self._networks.uses_passt:
             raise Unsupported(
                 f"{pod.name} runs, and passt publishes ports only when it starts",
@@ -299,7 +303,7 @@ class Pods:
         pod = self._registry.pod(key)
         runtime = self._machines.runtime(pod.id)
         if runtime:
-            self._check_ports_can_change(pod)
+            self._check_ports_can_change(pod, runtime)
         for wanted in ports:
 
             def same(p: PortMapping, wanted: PortMapping = wanted) -> bool:
@@ -311,7 +315,7 @@ class Pods:
                 raise InvalidState(f"pod {pod.name} does not publish {wanted.container_port}/{wanted.protocol}",
                                    hint=f"see `hyperctl ports ls {pod.name}`")  # fmt: skip
             for port in matching if runtime and not pod.attachments else []:
-                await runtime.machine.remove_port(port)  # type: ignore[union-attr]
+                await require(runtime.machine, PortForwarding).remove_port(port)  # type: ignore[union-attr]
             spec = msgspec.structs.replace(pod.spec, ports=[p for p in pod.spec.ports if not same(p)])
             pod = self._machines.update(pod.id, spec=spec, ports=[p for p in pod.ports if p not in matching])
         await self._networks.refresh()

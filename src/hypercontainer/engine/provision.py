@@ -17,6 +17,7 @@ from ..errors import GuestError, HyperError, Unavailable
 from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession, next_token
 from ..hypervisor.driver import AnyDisk, Disk, Driver, Machine
+from ..hypervisor.facets import DiskHotplug, Pause, Reconfigure, require
 from ..images.store import ImageStore
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..protocol.constants import FIRST_TOKEN, Builtin
@@ -47,7 +48,7 @@ from .machine_config import (
 )
 from .networks import Networks, tap_name
 from .paths import BootFiles, Paths
-from .runtime import Runtime
+from .runtime import Runtime, handle_of
 from .secrets import Secrets
 from .services import firewall_batch
 from .streams import Hub
@@ -133,7 +134,8 @@ class Provisioner:
             undo.pop_all()
             self._factory.started["clone" if template else "cold"] += 1
             return Runtime(
-                machine, session, directory, disks={d.serial for d in disks}, names=names, cards=dict(config.taps),
+                machine, session, directory, disks={d.serial for d in disks}, names={**machine.names, **names},
+                cards=dict(config.taps),
                 prepared=PREPARED if template and template.scratch else "",
             )  # fmt: skip
 
@@ -151,13 +153,13 @@ class Provisioner:
             remove_tree(directory)
             clone.directory.rename(directory)
             clone.directory = directory
-            clone.machine.move(directory)
             plug = asyncio.create_task(
                 self._plug_in(clone, pod)
             )  # the host's part and the guest's know nothing of each other
             undo.push_async_callback(tasks.end, (plug,))
             with span("disks exchanged, ports published", HYPERVISOR):
-                await clone.machine.furnish(placed, pod.ports if clone.shape.card == "user" else [])
+                ports = pod.ports if clone.shape.card == "user" else []
+                await require(clone.machine, Reconfigure).reconfigure(directory, placed, ports)
             await self._set_up(clone.session, pod, [mac] if mac else [])
             await plug
             taps = {tap_name(pod, 0): mac} if clone.card.tap else {}
@@ -206,7 +208,7 @@ class Provisioner:
         if not {image_serial(container), scratch_serial(container)} <= runtime.disks:  # it joined after the boot
             for disk in await root_disks(container, self._images, self._paths):
                 if disk.serial not in runtime.disks:
-                    await runtime.machine.add_disk(disk)
+                    await require(runtime.machine, DiskHotplug).add_disk(disk)
                     runtime.disks.add(disk.serial)
         for name in dict.fromkeys(m.volume for m in container.mounts if m.volume):
             await self._mount(runtime, pod, name)
@@ -230,7 +232,7 @@ class Provisioner:
         volume = next(v for v in pod.volumes if v.name == name)
         disk = volume_disk(pod, volume, self._secrets)
         if disk and disk.serial not in runtime.disks:
-            await runtime.machine.add_disk(disk)
+            await require(runtime.machine, DiskHotplug).add_disk(disk)
             runtime.disks.add(disk.serial)
         runtime.volumes[name] = await mount_volume(runtime, pod, volume, virtiofs=self._virtiofs)
 
@@ -254,7 +256,7 @@ class Provisioner:
 
     @staticmethod
     async def _unplug(runtime: Runtime, serial: str) -> None:
-        if serial in runtime.disks:
+        if serial in runtime.disks and isinstance(runtime.machine, DiskHotplug):  # else it stays until the machine ends
             await runtime.machine.remove_disk(serial)
             runtime.disks.discard(serial)
 
@@ -276,9 +278,7 @@ class Provisioner:
 
     async def abandon(self, pod: Pod) -> None:
         """End a VM that an earlier daemon left, without a word with its guest."""
-        if pod.vm and (
-            machine := self._driver.attach(Path(pod.vm.directory), pod.vm.pid, pod.vm.pid_started, pod.vm.accelerator)
-        ):
+        if pod.vm and (machine := await self.left_behind(pod)):
             await machine.kill()
             remove_tree(Path(pod.vm.directory))
 
@@ -288,7 +288,7 @@ class Provisioner:
         if vm is None:
             return None
         directory = Path(vm.directory)
-        machine = self.left_behind(pod)
+        machine = await self.left_behind(pod)
         if machine is None:
             remove_tree(directory)
             return None
@@ -311,22 +311,20 @@ class Provisioner:
             processes=dict(vm.processes),
         )
 
-    def left_behind(self, pod: Pod) -> Machine | None:
+    async def left_behind(self, pod: Pod) -> Machine | None:
         """The machine that an earlier daemon left to this pod, whatever it does."""
-        vm = pod.vm
-        return self._driver.attach(Path(vm.directory), vm.pid, vm.pid_started, vm.accelerator) if vm else None
+        return await self._driver.reattach(handle_of(pod.vm)) if pod.vm else None
 
     @staticmethod
     async def _wake(machine: Machine, token: bytes, *, paused: bool) -> GuestSession | None:
         """Its session; None when it does not answer."""
         session = None
-        machine.listen()
         try:
             if paused:  # or it would not answer
-                await machine.resume()
+                await require(machine, Pause).resume()
             session = await _reconnect(machine, token)
             if paused and session:
-                await machine.pause()
+                await require(machine, Pause).pause()
         except HyperError as error:
             log.warning("a virtual machine does not wake up: %s", error)
             if session:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -33,7 +34,9 @@ class Runtime:
     prepared: str = ""  # a container that the guest has already, for the first one that is built
     cards: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
     disks: set[str] = field(default_factory=set)  # serial numbers
-    names: dict[str, str] = field(default_factory=dict)  # of disks in a clone's slots: what the guest calls them
+    names: dict[str, str] = field(
+        default_factory=dict
+    )  # disks that the guest finds by something else than their serial number
     volumes: dict[str, str] = field(default_factory=dict)  # name -> what the guest calls it
     built: set[str] = field(default_factory=set)  # containers that the guest has
     users: set[str] = field(default_factory=set)  # who needs the machine to go on
@@ -59,12 +62,22 @@ class Runtime:
         self.gone.set()
 
 
-def record(pod: Pod, runtime: Runtime, driver: str) -> Pod:
+def handle_of(vm: Vm) -> dict[str, Any]:
+    """What the driver finds the machine by; an earlier hyperd, which had one driver, wrote its parts down."""
+    return vm.handle or {
+        "directory": vm.directory,
+        "pid": vm.pid,
+        "pidStarted": vm.pid_started,
+        "accelerator": vm.accelerator,
+    }
+
+
+def record(pod: Pod, runtime: Runtime) -> Pod:
     """The pod with what is needed to find its VM again."""
     vm = Vm(
-        driver=driver,
+        driver=runtime.machine.driver,
         pid=runtime.machine.pid,
-        pid_started=runtime.machine.pid_started,
+        handle=runtime.machine.handle,
         directory=str(runtime.directory),
         token=runtime.session.next_token.hex(),
         accelerator=runtime.machine.accelerator,

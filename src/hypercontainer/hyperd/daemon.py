@@ -186,7 +186,7 @@ async def serve(config: Config, ready_fd: int | None) -> None:
         if not await _end(runner, engine, signals, keep_running=keep_running):
             config.socket_path.unlink(missing_ok=True)
             if not keep_running:
-                engine.abandon()
+                await engine.abandon()
             logging.shutdown()
             os._exit(1)  # whatever holds a thread
 
@@ -214,8 +214,8 @@ async def _end(
 
 async def _look_at_host(engine: Engine) -> None:
     """Try KVM, and measure what an emulated guest has to be told."""
-    accelerator, _ = await engine.driver.accelerator()
-    if accelerator == "tcg":
+    probe = await engine.driver.probe()
+    if probe.accelerator == "tcg":
         await asyncio.to_thread(initramfs.tsc_khz)
 
 

@@ -1,33 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine asks of a hypervisor.
+"""What the engine asks of a hypervisor: eight methods that every driver has, and the values that they take.
 
 A driver launches machines and finds them again after the daemon was
-restarted. What a driver cannot do it declares in `Capabilities`, and raises
-`Unsupported` when asked all the same.
+restarted. Which kinds of disks, networks and shared directories its machines
+can have it says in `Driver.takes`; what only some drivers can do with a
+machine that runs are protocols of their own, in `facets`.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from ..errors import Unsupported
 from ..model.specs import PortMapping
-
-GUEST_CHANNEL = "sh.hyper.guest.0"
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a driver can do beyond launching."""
-
-    pause: bool
-    user_network: bool
-    hot_plug: bool  # disks and published ports of a running machine
-    virtiofs: bool
-    snapshots: bool  # machines can be saved, and started from what was saved
 
 
 @dataclass(frozen=True)
@@ -146,17 +135,32 @@ class MachineConfig:
         return [(n.name, n.mac) for n in self.networks if isinstance(n, TapNetwork) and n.name]
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What a driver found on this host."""
+
+    accelerator: str  # how processors of guests run: kvm, tcg
+    reason: str  # why so
+    trouble: str = ""  # why it can launch nothing here; "" when it can
+    hint: str = ""  # what to do about it
+
+
 class Machine(Protocol):
     """A running machine."""
 
-    pid: int
-    pid_started: int
-    accelerator: str
+    driver: str  # name of the driver that launched it
+    accelerator: str  # how its processors run, for people
+    pid: int  # the process of this host that runs it, for people and for accounts of memory; 0 when there is none
+    names: Mapping[str, str]  # serial numbers of disks -> what the guest finds each by, where that is something else
+
+    @property
+    def handle(self) -> dict[str, Any]:
+        """What `Driver.reattach` finds it by, also in another process; it goes into JSON, and only the driver reads it."""
 
     def connect(self) -> socket.socket:
-        """A new connection to the guest channel.
+        """A new connection to the guest agent's channel, a byte stream; it does not block.
 
-        :raise Unavailable: when the machine is gone.
+        :raise Unavailable: when the machine is gone, or takes no connections.
         """
 
     async def wait(self) -> None:
@@ -165,48 +169,8 @@ class Machine(Protocol):
     async def kill(self) -> None:
         """End the machine at once and free what it held; idempotent."""
 
-    def listen(self) -> None:
-        """Keep the end of what the guest writes to its console from here on, for `last_words`; one that was launched does."""
-
     def detach(self) -> None:
         """Let it go on without us; another daemon attaches to it. Idempotent."""
-
-    async def pause(self) -> None: ...
-
-    async def resume(self) -> None: ...
-
-    async def stalled(self) -> bool:
-        """Whether the hypervisor stopped the machine because a disk could not take what was written; `resume` tries again."""
-
-    async def save(self, state: int) -> None:
-        """Stop the machine and write its devices' state to a descriptor; it may only be killed then.
-
-        :raise Unavailable: when that fails.
-        """
-
-    async def furnish(self, disks: Sequence[Disk], ports: Sequence[PortMapping]) -> None:
-        """Put other files of the same size behind the disks with these serial numbers, which nothing uses; publish ports.
-
-        :raise Unavailable: when that fails; the machine is of no use then.
-        :raise Conflict: when a host's port is taken.
-        """
-
-    def move(self, directory: Path) -> None:
-        """Its directory has another name now."""
-
-    async def add_disk(self, disk: AnyDisk) -> None:
-        """:raise InvalidState: when the machine was not launched as expandable."""
-
-    async def remove_disk(self, serial: str) -> None:
-        """The guest must have unmounted it. Idempotent."""
-
-    async def add_port(self, port: PortMapping) -> None:
-        """Publish a port of the user-mode network.
-
-        :raise Conflict: when the host's port is taken.
-        """
-
-    async def remove_port(self, port: PortMapping) -> None: ...
 
     def last_words(self) -> str:
         """The end of what hypervisor and guest kernel wrote, for error messages."""
@@ -216,29 +180,47 @@ class Driver(Protocol):
     """A hypervisor."""
 
     name: str
-    capabilities: Capabilities
+    takes: frozenset[type]  # classes of what a `MachineConfig` may have: Disk, RbdDisk, UserNetwork, ..., Snapshot
+
+    @property
+    def version(self) -> str:
+        """The hypervisor's version, "" when it is not installed."""
+
+    async def probe(self) -> Probe:
+        """What it finds on this host; the first time may take seconds."""
 
     async def launch(self, config: MachineConfig) -> Machine:
         """Start a machine; returns as soon as its channel can be connected.
 
         :raise Unavailable: when the hypervisor is not installed.
         :raise Conflict: when a published port is taken.
+        :raise Unsupported: when the configuration has what this driver does not take; nothing was taken then.
         """
 
-    def attach(self, directory: Path, pid: int, pid_started: int, accelerator: str) -> Machine | None:
+    async def reattach(self, handle: Mapping[str, Any]) -> Machine | None:
         """The machine that an earlier daemon launched; None when it has ended."""
 
-    def running(self, parent: Path) -> dict[int, Path]:
-        """The processes of all machines launched with a directory below `parent`, by this daemon or one before it."""
 
-    def sweep(self, parent: Path, keep: set[Path]) -> None:
-        """End the machines whose directories are below `parent` and not in `keep`."""
+def check_takes(driver: Driver, config: MachineConfig) -> None:
+    """:raise Unsupported: when a machine of this driver cannot have what the configuration asks for."""
+    parts = (*config.disks, *config.networks, config.share, config.snapshot)
+    for part in parts:
+        if part is not None and type(part) not in driver.takes:
+            raise unsupported(driver.name, KINDS[type(part)])
 
-    async def accelerator(self) -> tuple[str, str]:
-        """The accelerator in use and why."""
 
-    async def fingerprint(self, config: MachineConfig) -> str:
-        """All that a machine of this configuration starts with, as one text: snapshots fit as long as it does not change."""
+def unsupported(driver: str, what: str) -> Unsupported:
+    """The error for what a driver cannot do."""
+    return Unsupported(f"the driver {driver!r} does not support {what}")
 
-    def version(self) -> str:
-        """The hypervisor's version, "" when it is not installed."""
+
+KINDS: dict[type, str] = {
+    Disk: "disks from files",
+    RbdDisk: "disks of a Ceph cluster",
+    UserNetwork: "a user-mode network of its own",
+    TapNetwork: "networks of this host",
+    StreamNetwork: "the user-mode network by passt",
+    VirtioFs: "directories of the host over virtiofs",
+    NineP: "directories of the host over 9p",
+    Snapshot: "machines from a template",
+}

@@ -98,11 +98,12 @@ class Container(Model, frozen=True, kw_only=True):
 class Vm(Model, frozen=True, kw_only=True):
     """What is needed to find a pod's virtual machine again."""
 
-    driver: str
-    pid: int
-    pid_started: int  # clock ticks since the host's boot: a pid alone may be reused
+    driver: str  # that launched it
+    pid: int  # its process on this host, for people
     directory: str
     token: str  # hex, opens the next connection to the guest
+    handle: dict[str, Any] = field(default_factory=dict)  # only the driver reads it; {}: written by hyperd before 0.2
+    pid_started: int = 0  # of such a record
     accelerator: str = ""
     processes: dict[str, int] = field(default_factory=dict)  # container -> process number
     built: list[str] = field(default_factory=list)  # containers that the guest has

@@ -16,6 +16,7 @@ from pathlib import Path
 from ...errors import HyperError, InvalidState
 from ...guest.session import GuestSession
 from ...hypervisor.driver import AnyDisk, Disk, Driver, MachineConfig
+from ...hypervisor.facets import Save, Snapshots, require
 from ...model.factory import FactoryStatus, PoolInfo, TemplateInfo
 from ...model.pods import InterfaceSpec
 from ...model.status import Container, Pod
@@ -61,7 +62,7 @@ class Factory:
         self._parts = parts
         self._boot_files = boot
         self._passt = passt
-        self.enabled = settings.enabled and driver.capabilities.snapshots
+        self.enabled = settings.enabled and isinstance(driver, Snapshots)
         self.templates = Templates(paths.cache / "templates", settings.templates, self._key, self._make_template)
         self.pool = Pool(settings.pool if self.enabled else 0, self._make_clone)
         self.started = {"pool": 0, "clone": 0, "cold": 0}
@@ -191,7 +192,7 @@ class Factory:
             "", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=Card.kind(shape.card)
         )
         kernel = await asyncio.to_thread(_digest, files.kernel)
-        fingerprint = await self._driver.fingerprint(config)
+        fingerprint = await require(self._driver, Snapshots).fingerprint(config)
         parts = (
             kernel,
             files.initramfs.name,
@@ -217,7 +218,7 @@ class Factory:
             token = clone.session.next_token
             clone.session.close()
             await asyncio.sleep(_SETTLE)
-            await clone.machine.save(snapshot.state)
+            await require(clone.machine, Save).save(snapshot.state)
             await clone.end()
             clone = None
             await seal(snapshot)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..driver import GUEST_CHANNEL, MachineConfig, VirtioFs
+from ..driver import MachineConfig, VirtioFs
 from . import devices
 
 MIB = 1 << 20
+GUEST_CHANNEL = "sh.hyper.guest.0"  # the port's name, by which hyperstart finds it
 
 
 @dataclass(frozen=True)

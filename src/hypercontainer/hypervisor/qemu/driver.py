@@ -10,14 +10,25 @@ import shutil
 import socket
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from ...errors import Unavailable
 from ...sys import process, users
-from ...sys.files import remove_tree, sealed_copy
-from ..driver import AnyNetwork, Capabilities, Disk, MachineConfig, NineP, UserNetwork, VirtioFs
+from ...sys.files import sealed_copy
+from ..driver import (
+    KINDS,
+    AnyNetwork,
+    Disk,
+    Machine,
+    MachineConfig,
+    NineP,
+    Probe,
+    UserNetwork,
+    VirtioFs,
+    check_takes,
+)
 from . import command, devices
 from .formats import check_image
 from .machine import CHANNEL, CONSOLE, LOG, MONITOR, PIDFILE, QemuMachine
@@ -27,6 +38,7 @@ from .probe import Prober
 log = logging.getLogger(__name__)
 # Each QEMU of root's runs as a user of its own, so that one that was taken
 # over by its guest finds no other's process to touch.
+_OLDEST = (5, 2)  # version of QEMU
 _MARK = "HYPER_MACHINE"  # in the environment of each QEMU: the directory with which it was launched
 
 
@@ -34,7 +46,7 @@ class QemuDriver:
     """QEMU's microvm machine."""
 
     name = "qemu"
-    capabilities = Capabilities(pause=True, user_network=True, hot_plug=True, virtiofs=True, snapshots=True)
+    takes = frozenset(KINDS)
 
     def __init__(self, *, binary: str, accelerator: str, cache: Path, tsc_khz: Callable[[], int] = lambda: 0) -> None:
         """`tsc_khz` gives the rate of the host's time stamp counter, for guests that are emulated; 0 if it is not known."""
@@ -48,6 +60,7 @@ class QemuDriver:
         """The machine that a probe of KVM boots."""
         self._prober.config = config
 
+    @property
     def version(self) -> str:
         if self._version is None:
             self._version = ""
@@ -58,12 +71,24 @@ class QemuDriver:
                 self._version = out.stdout.partition("version ")[2].split("\n")[0].split(" ")[0]
         return self._version
 
+    async def probe(self) -> Probe:
+        if not self.version:
+            hint = "install the package qemu-system-x86"
+            return Probe(self._wanted, f"{self._binary} is not installed", "not installed", hint)
+        accelerator, reason = await self.accelerator()
+        if tuple(int(p) for p in self.version.split(".")[:2] if p.isdecimal()) < _OLDEST:
+            hint = "microvm with descriptors that it is handed needs QEMU 5.2 or newer"
+            return Probe(accelerator, reason, f"QEMU {self.version}", hint)
+        return Probe(accelerator, reason)
+
     async def accelerator(self) -> tuple[str, str]:
+        """The accelerator in use and why."""
         if self._wanted != "auto":
             return self._wanted, "chosen in the configuration"
-        return await self._prober.choose(self.version())
+        return await self._prober.choose(self.version)
 
     async def launch(self, config: MachineConfig) -> QemuMachine:
+        check_takes(self, config)
         accelerator, _ = await self.accelerator()
         return await self._launch(config, accelerator)
 
@@ -114,25 +139,28 @@ class QemuDriver:
         accelerator, _ = await self.accelerator()
         line = command.command_line(self._binary, config, accelerator, command.Descriptors((0, 0), 0, 0, 0))
         # Under KVM the host's processor is the guest's.
-        return repr((self.version(), process.cpu_model() if accelerator == "kvm" else "", line))
+        return repr((self.version, process.cpu_model() if accelerator == "kvm" else "", line))
 
-    def running(self, parent: Path) -> dict[int, Path]:
-        return {pid: Path(d) for pid, d in process.with_variable(_MARK) if Path(d).parent == parent}
+    async def reattach(self, handle: Mapping[str, Any]) -> QemuMachine | None:
+        machine = QemuMachine.of(handle)
+        if not machine.alive:
+            return None
+        machine.listen()
+        return machine
 
-    def sweep(self, parent: Path, keep: set[Path]) -> None:
-        kept = {pid for directory in keep for pid, _ in _written(directory)}
-        for pid in self.running(parent):  # one whose daemon was killed may have no directory, or not that of its launch
-            if pid not in kept:
-                process.kill(pid, process.start_time(pid))
-        for directory in parent.iterdir():
-            if directory not in keep:
-                for pid, started in _written(directory):
-                    process.kill(pid, started)
-                remove_tree(directory)
-
-    def attach(self, directory: Path, pid: int, pid_started: int, accelerator: str) -> QemuMachine | None:
-        machine = QemuMachine(directory, pid, pid_started, accelerator)
-        return machine if machine.alive else None
+    def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
+        """By their environment: one whose daemon was killed may have no directory, or not that of its launch."""
+        marked = {pid: Path(d) for pid, d in process.with_variable(_MARK) if Path(d).parent == parent}
+        found = {}
+        for directory in parent.iterdir() if parent.is_dir() else ():
+            for pid, started in _written(directory):
+                if directory in keep:
+                    marked.pop(pid, None)
+                else:
+                    found[pid] = QemuMachine(directory, pid, started, "")
+        for pid, directory in marked.items():
+            found[pid] = QemuMachine(directory, pid, process.start_time(pid), "")
+        return [m for m in found.values() if m.alive]
 
 
 def _written(directory: Path) -> list[tuple[int, int]]:

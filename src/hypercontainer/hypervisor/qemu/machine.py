@@ -10,8 +10,9 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...errors import Unavailable
 from ...model.specs import PortMapping
@@ -33,6 +34,9 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\x20-\x7e]")
 class QemuMachine:
     """Known by its process and its directory; both outlive the daemon."""
 
+    driver = "qemu"
+    names: Mapping[str, str] = {}  # the guest finds disks by their serial numbers
+
     def __init__(self, directory: Path, pid: int, pid_started: int, accelerator: str) -> None:
         self.pid = pid
         self.pid_started = pid_started
@@ -43,6 +47,20 @@ class QemuMachine:
         ] = {}  # serial number of a disk -> node of the file behind it, where that was exchanged
         self._console = Console()
         self._gone: asyncio.Future[None] | None = None
+
+    @classmethod
+    def of(cls, handle: Mapping[str, Any]) -> QemuMachine:
+        """The machine that a handle names, which may have ended."""
+        return cls(Path(handle["directory"]), handle["pid"], handle["pidStarted"], handle.get("accelerator", ""))
+
+    @property
+    def handle(self) -> dict[str, Any]:
+        return {
+            "directory": str(self._directory),
+            "pid": self.pid,
+            "pidStarted": self.pid_started,  # clock ticks since the host's boot: a pid alone may be reused
+            "accelerator": self.accelerator,
+        }
 
     @property
     def alive(self) -> bool:
@@ -103,6 +121,7 @@ class QemuMachine:
             )
 
     def listen(self) -> None:
+        """Keep the end of what the guest writes to its console from here on, for `last_words`."""
         self._console.open(self._directory / CONSOLE)
 
     def detach(self) -> None:
@@ -142,7 +161,8 @@ class QemuMachine:
         async with self._monitor() as monitor:
             await monitor.save(state)
 
-    async def furnish(self, disks: Sequence[Disk], ports: Sequence[PortMapping]) -> None:
+    async def reconfigure(self, directory: Path, disks: Sequence[Disk], ports: Sequence[PortMapping]) -> None:
+        self._directory = directory
         for port in ports:
             check_port_free(port)
         if not disks and not ports:
@@ -151,9 +171,6 @@ class QemuMachine:
             await monitor.exchange(disks, self._nodes)
             for port in ports:
                 await monitor.human(f"hostfwd_add net0 {_forward(port)}")
-
-    def move(self, directory: Path) -> None:
-        self._directory = directory
 
     async def add_disk(self, disk: AnyDisk) -> None:
         async with self._monitor() as monitor:

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only some drivers, or their machines, can do: each a protocol of its own.
+
+`require` finds one, or raises `Unsupported` before anything was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
+
+from ..model.specs import PortMapping
+from .driver import AnyDisk, Disk, Driver, Machine, MachineConfig, unsupported
+
+F = TypeVar("F")
+
+
+# -- of a machine --------------------------------------------------------------------
+
+
+@runtime_checkable
+class Pause(Protocol):
+    """A machine stands still, and goes on."""
+
+    async def pause(self) -> None:
+        """:raise Unavailable: when the hypervisor does not answer in time."""
+
+    async def resume(self) -> None:
+        """:raise Unavailable: when the hypervisor does not answer in time."""
+
+
+@runtime_checkable
+class DiskStall(Protocol):
+    """A machine stands still by itself while a disk of the host is full."""
+
+    async def stalled(self) -> bool:
+        """Whether the hypervisor stopped the machine because a disk could not take what was written."""
+
+    async def resume(self) -> None:
+        """Try again what could not be written, and go on."""
+
+
+@runtime_checkable
+class DiskHotplug(Protocol):
+    """Disks are added to a machine that runs, and taken out of it."""
+
+    async def add_disk(self, disk: AnyDisk) -> None:
+        """:raise InvalidState: when the machine was not launched as expandable."""
+
+    async def remove_disk(self, serial: str) -> None:
+        """The guest must have unmounted it. Idempotent."""
+
+
+@runtime_checkable
+class PortForwarding(Protocol):
+    """Ports of a machine that runs are published, by the driver's own user-mode network."""
+
+    async def add_port(self, port: PortMapping) -> None:
+        """:raise Conflict: when the host's port is taken."""
+
+    async def remove_port(self, port: PortMapping) -> None: ...
+
+
+@runtime_checkable
+class Save(Protocol):
+    """A machine is saved, for others to start from."""
+
+    async def save(self, state: int) -> None:
+        """Stop the machine and write its devices' state to a descriptor; it may only be killed then.
+
+        :raise Unavailable: when that fails.
+        """
+
+
+@runtime_checkable
+class Reconfigure(Protocol):
+    """A machine that waits becomes a pod's."""
+
+    async def reconfigure(self, directory: Path, disks: Sequence[Disk], ports: Sequence[PortMapping]) -> None:
+        """Its directory has another name now; put other files of the same size behind the disks with these serial
+        numbers, which nothing uses; publish ports.
+
+        :raise Unavailable: when that fails; the machine is of no use then.
+        :raise Conflict: when a host's port is taken.
+        """
+
+
+# -- of a driver -----------------------------------------------------------------------
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """Machines start from what was saved: the driver takes a `Snapshot`, and its machines have `Save` and `Reconfigure`."""
+
+    async def fingerprint(self, config: MachineConfig) -> str:
+        """All that a machine of this configuration starts with, as one text: snapshots fit as long as it does not change."""
+
+
+@runtime_checkable
+class Strays(Protocol):
+    """Machines that no record knows are found."""
+
+    def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
+        """Machines with a directory below `parent` that is not in `keep`, launched by this daemon or one before it."""
+
+
+_NAMES: dict[type, str] = {
+    Pause: "pausing a virtual machine",
+    DiskHotplug: "adding disks to a virtual machine that runs",
+    PortForwarding: "publishing ports of a virtual machine that runs",
+    Save: "saving virtual machines",
+    Reconfigure: "virtual machines that wait for a pod",
+    Snapshots: "virtual machines from a template",
+}
+
+
+def require(thing: Driver | Machine, facet: type[F]) -> F:
+    """The same thing, as one that has this facet.
+
+    :raise Unsupported: when it has not.
+    """
+    if isinstance(thing, facet):
+        return thing
+    driver = getattr(thing, "driver", "") or getattr(thing, "name", "")
+    raise unsupported(driver, _NAMES.get(facet, facet.__name__))
