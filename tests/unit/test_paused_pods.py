@@ -29,7 +29,7 @@ class Machines:
             if name == "still":
                 raise Unavailable("QEMU did not answer 'cont'")
 
-        return SimpleNamespace(resume=resume)
+        return SimpleNamespace(pause=resume, resume=resume)
 
     def life(self, id_: str) -> Any:
         return SimpleNamespace(starting=None, runtime=self.runtimes[id_])

@@ -12,18 +12,30 @@ import itertools
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import Conflict, InvalidState, Unavailable
 from ..model.specs import PortMapping
-from ..sys.files import remove_tree
-from .driver import AnyDisk, Capabilities, Disk, MachineConfig, UserNetwork, VirtioFs
+from .driver import (
+    KINDS,
+    AnyDisk,
+    Disk,
+    Machine,
+    MachineConfig,
+    NineP,
+    Probe,
+    Snapshot,
+    UserNetwork,
+    VirtioFs,
+    check_takes,
+)
 
 _BACKLOG = 2  # connections that wait for the one in use to end
 _FIRST_PID = 1 << 23  # beyond what Linux gives to a process
+TAKES = frozenset(KINDS) - {VirtioFs, NineP, Snapshot}
 LAUNCH, DEATH = 0.05, 0.01  # seconds that both take
 
 
@@ -142,9 +154,16 @@ class Hardware:
 class FakeMachine:
     """A daemon's hold on a machine."""
 
+    driver, accelerator = "fake", "fake"
+    names: Mapping[str, str] = {}
+
     def __init__(self, hardware: Hardware) -> None:
         self.hardware = hardware
-        self.pid, self.pid_started, self.accelerator = hardware.pid, hardware.started, "fake"
+        self.pid = hardware.pid
+
+    @property
+    def handle(self) -> dict[str, Any]:
+        return {"pid": self.pid, "pidStarted": self.hardware.started}
 
     def connect(self) -> socket.socket:
         return self.hardware.connect()
@@ -155,8 +174,6 @@ class FakeMachine:
     async def kill(self) -> None:
         self.hardware.die()
         await asyncio.sleep(DEATH)
-
-    def listen(self) -> None: ...
 
     def detach(self) -> None: ...
 
@@ -174,17 +191,12 @@ class FakeMachine:
         await self._order()
         return self.hardware.stalled
 
-    async def save(self, state: int) -> None:
-        raise Unavailable("a fake machine cannot be saved")
-
-    async def furnish(self, disks: Sequence[Disk], ports: Sequence[PortMapping]) -> None:
+    async def reconfigure(self, directory: Path, disks: Sequence[Disk], ports: Sequence[PortMapping]) -> None:
+        self.hardware.directory = directory
         await self._order()
         for port in ports:
             self._publish(port)
         self.hardware.disks.update({d.serial: d for d in disks})
-
-    def move(self, directory: Path) -> None:
-        self.hardware.directory = directory
 
     async def add_disk(self, disk: AnyDisk) -> None:
         await self._order()
@@ -223,13 +235,17 @@ class FakeDriver:
     """One daemon's driver for the machines of a host."""
 
     name = "fake"
-    capabilities = Capabilities(pause=True, user_network=True, hot_plug=True, virtiofs=False, snapshots=False)
+    version = "1"
 
-    def __init__(self, host: FakeHost, *, capabilities: Capabilities | None = None) -> None:
+    def __init__(self, host: FakeHost, *, takes: frozenset[type] = TAKES) -> None:
         self.host = host
-        self.capabilities = capabilities or self.capabilities
+        self.takes = takes
+
+    async def probe(self) -> Probe:
+        return Probe("fake", "it is no machine at all")
 
     async def launch(self, config: MachineConfig) -> FakeMachine:
+        check_takes(self, config)
         for disk in config.disks:
             _check(disk)
         config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -244,29 +260,13 @@ class FakeDriver:
             raise
         return machine
 
-    def attach(self, directory: Path, pid: int, pid_started: int, accelerator: str) -> FakeMachine | None:
-        found = self.host.machines.get(pid)
-        return FakeMachine(found) if found and found.started == pid_started else None
+    async def reattach(self, handle: Mapping[str, Any]) -> FakeMachine | None:
+        found = self.host.machines.get(handle["pid"])
+        return FakeMachine(found) if found and found.started == handle["pidStarted"] else None
 
-    def running(self, parent: Path) -> dict[int, Path]:
-        return {pid: m.directory for pid, m in self.host.machines.items() if m.directory.parent == parent}
-
-    def sweep(self, parent: Path, keep: set[Path]) -> None:
-        for machine in list(self.host.machines.values()):
-            if machine.directory.parent == parent and machine.directory not in keep:
-                machine.die()
-        for directory in parent.iterdir():
-            if directory not in keep:
-                remove_tree(directory)
-
-    async def accelerator(self) -> tuple[str, str]:
-        return "fake", "it is no machine at all"
-
-    async def fingerprint(self, config: MachineConfig) -> str:
-        return repr((config.vcpus, config.memory))
-
-    def version(self) -> str:
-        return "1"
+    def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
+        found = [m for m in self.host.machines.values() if m.directory.parent == parent and m.directory not in keep]
+        return [FakeMachine(m) for m in found]
 
 
 def _check(disk: AnyDisk) -> None:
