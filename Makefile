@@ -3,7 +3,7 @@
 
 PYTEST = .venv/bin/pytest
 
-.PHONY: demo test setup unit engine guest vm e2e lint storms bench man clean
+.PHONY: demo test setup unit engine contract guest vm e2e lint storms bench man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -16,7 +16,7 @@ test: ## the whole suite
 setup: ## only the set-up
 	@scripts/setup test
 
-unit engine guest vm e2e: ## one tier
+unit engine contract guest vm e2e: ## one tier
 	@scripts/setup test
 	$(PYTEST) tests/$@
 

@@ -12,7 +12,7 @@ from hypothesis import settings
 settings.register_profile("hyper", deadline=None)
 settings.load_profile("hyper")
 
-TIERS = ("unit", "engine", "guest", "vm", "e2e")
+TIERS = ("unit", "engine", "contract", "guest", "vm", "e2e")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

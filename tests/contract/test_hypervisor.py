@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every driver does: the core's eight methods, and each facet where it has it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.errors import Conflict, DeadlineExceeded, Unavailable, Unsupported
+from hypercontainer.hypervisor.driver import (
+    KINDS,
+    Disk,
+    Driver,
+    Machine,
+    NineP,
+    RbdDisk,
+    Snapshot,
+    StreamNetwork,
+    TapNetwork,
+    UserNetwork,
+    VirtioFs,
+)
+from hypercontainer.hypervisor.facets import (
+    DiskHotplug,
+    DiskStall,
+    Pause,
+    PortForwarding,
+    Reconfigure,
+    Save,
+    Snapshots,
+    Strays,
+    require,
+)
+
+from .conftest import DEADLINE, MAC, MEMORY, Host, free_port, greet, user_network
+
+_PATIENCE = 0.5  # seconds in which a guest that stands still does not answer
+SAMPLES = {
+    "disks": (
+        Disk("d", Path("/nothing"), read_only=True),
+        RbdDisk("r", "pool", "image", ("127.0.0.1:1",)),
+    ),
+    "networks": (UserNetwork(MAC), TapNetwork(MAC, 0), StreamNetwork(MAC, 0)),
+    "share": (VirtioFs("share", 0), NineP("share", Path("/"), (), "none")),
+    "snapshot": (Snapshot(0, 0),),
+}
+
+
+# -- the core ------------------------------------------------------------------------
+
+
+def methods(protocol: type) -> list[str]:
+    return [n for n, m in vars(protocol).items() if callable(m) and not n.startswith("_")]
+
+
+def test_the_core_is_small() -> None:
+    assert len(methods(Driver) + methods(Machine)) <= 8
+
+
+async def test_it_says_what_it_found(host: Host) -> None:
+    found = await host.driver().probe()
+    assert found.accelerator and found.reason and not found.trouble
+    assert host.driver().version
+
+
+async def test_a_guest_answers_over_a_byte_stream(host: Host) -> None:
+    machine = await host.launch()
+    assert (machine.driver, machine.pid > 0) == (host.driver().name, True)
+    session = await greet(machine)
+    assert session.hello is not None
+    assert (await session.stats()).memory_total >= 0
+    session.close()
+
+
+async def test_one_connection_follows_another(host: Host) -> None:
+    machine = await host.launch()
+    session = await greet(machine)
+    for _ in range(2):
+        token = session.next_token
+        session.close()
+        session = await greet(machine, token)
+    session.close()
+
+
+async def test_killed_twice(host: Host) -> None:
+    machine = await host.launch()
+    waiting = asyncio.create_task(machine.wait())
+    session = await greet(machine)
+    assert not waiting.done()
+    await asyncio.gather(machine.kill(), machine.kill())
+    await asyncio.wait_for(waiting, DEADLINE)
+    await asyncio.wait_for(session.closed.wait(), DEADLINE)
+    session.close()
+    await machine.kill()
+    await asyncio.wait_for(machine.wait(), DEADLINE)
+    with pytest.raises(Unavailable):
+        machine.connect()
+
+
+async def test_the_next_daemon_finds_it(host: Host) -> None:
+    machine = await host.launch()
+    session = await greet(machine)
+    record = json.dumps({"handle": machine.handle, "token": session.next_token.hex()})
+    session.close()
+    machine.detach()
+    machine.detach()
+    known = json.loads(record)
+    again = await host.driver().reattach(known["handle"])
+    assert again is not None
+    assert (again.driver, again.pid, again.accelerator) == (machine.driver, machine.pid, machine.accelerator)
+    assert again.handle == machine.handle
+    session = await greet(again, bytes.fromhex(known["token"]))
+    session.close()
+    await again.kill()
+    await asyncio.wait_for(machine.wait(), DEADLINE)
+
+
+async def test_the_next_daemon_does_not_find_what_has_ended(host: Host) -> None:
+    machine = await host.launch()
+    handle = json.loads(json.dumps(machine.handle))
+    machine.detach()
+    await machine.kill()
+    assert await host.driver().reattach(handle) is None
+
+
+async def test_one_machine_is_not_another(host: Host) -> None:
+    first, second = await host.launch("a"), await host.launch("b")
+    assert first.handle != second.handle
+    await first.kill()
+    found = await host.driver().reattach(second.handle)
+    assert found is not None and found.pid == second.pid
+    session = await greet(found)
+    session.close()
+    found.detach()
+
+
+async def test_its_last_words(host: Host) -> None:
+    machine = await host.broken()
+    await asyncio.wait_for(machine.wait(), DEADLINE)
+    assert host.words in machine.last_words()
+    await machine.kill()
+    assert host.words in machine.last_words()
+
+
+async def test_what_it_does_not_take_is_refused_first(host: Host) -> None:
+    driver = host.driver()
+    refused = [(p, s) for p, samples in SAMPLES.items() for s in samples if type(s) not in driver.takes]
+    for part, sample in refused:
+        config = host.config(**{part: sample if part in ("share", "snapshot") else (sample,)})
+        with pytest.raises(Unsupported, match=f"'{driver.name}' does not support {KINDS[type(sample)]}"):
+            await driver.launch(config)
+        assert not config.directory.exists()
+
+
+# -- facets: it has one, or says that it has not ------------------------------------------
+
+
+def has(thing: Driver | Machine, facet: type) -> bool:
+    """Else it is refused by name."""
+    if isinstance(thing, facet):
+        assert require(thing, facet) is thing
+        return True
+    with pytest.raises(Unsupported, match=thing.driver if hasattr(thing, "driver") else thing.name):
+        require(thing, facet)
+    return False
+
+
+async def test_pause(host: Host) -> None:
+    machine = await host.launch()
+    if not has(machine, Pause):
+        return
+    assert isinstance(machine, Pause)
+    session = await greet(machine)
+    await machine.pause()
+    asked = asyncio.create_task(session.stats())
+    assert not (await asyncio.wait({asked}, timeout=_PATIENCE))[0]
+    if isinstance(machine, DiskStall):
+        assert not await machine.stalled()
+    await machine.resume()
+    await asyncio.wait_for(asked, DEADLINE)
+    session.close()
+
+
+async def test_disks_while_it_runs(host: Host) -> None:
+    machine = await host.launch(expandable=True)
+    if not has(machine, DiskHotplug):
+        return
+    assert isinstance(machine, DiskHotplug)
+    session = await greet(machine)
+    await machine.add_disk(host.disk("late"))
+    await machine.remove_disk("late")
+    await machine.remove_disk("late")
+    await machine.add_disk(host.disk("late"))
+    session.close()
+
+
+async def test_ports_while_it_runs(host: Host) -> None:
+    takes = UserNetwork in host.driver().takes
+    machine = await host.launch(networks=user_network() if takes else ())
+    if not has(machine, PortForwarding):
+        return
+    assert isinstance(machine, PortForwarding) and takes
+    port = free_port()
+    await machine.add_port(port)
+    with pytest.raises(Conflict):
+        await machine.add_port(port)
+    with pytest.raises(Conflict):
+        await host.launch("b", networks=user_network(port))
+    await machine.remove_port(port)
+    await machine.add_port(port)
+
+
+async def test_a_machine_that_waited(host: Host) -> None:
+    takes = UserNetwork in host.driver().takes
+    disks = (host.disk("scratch"),) if takes else ()
+    machine = await host.launch("pool", disks=disks, networks=user_network() if takes else ())
+    if not has(machine, Reconfigure):
+        return
+    assert isinstance(machine, Reconfigure)
+    session = await greet(machine)
+    other = host.parent / "pod"
+    (host.parent / "pool").rename(other)
+    port = free_port()
+    (host.place / "mine").write_bytes(bytes(1 << 20))
+    mine = type(disks[0])("scratch", host.place / "mine", read_only=False)
+    await machine.reconfigure(other, [mine], [port])
+    token = session.next_token
+    session.close()
+    with pytest.raises(Conflict):
+        await host.launch("b", networks=user_network(port))
+    again = await host.driver().reattach(json.loads(json.dumps(machine.handle)))
+    assert again is not None
+    (await greet(again, token)).close()
+    again.detach()
+
+
+async def test_a_template(host: Host) -> None:
+    driver = host.driver()
+    if not has(driver, Snapshots):
+        assert Snapshot not in driver.takes
+        return
+    assert isinstance(driver, Snapshots) and Snapshot in driver.takes
+    assert await driver.fingerprint(host.config()) != await driver.fingerprint(host.config(memory=2 * MEMORY))
+    memory, state = os.memfd_create("memory"), os.memfd_create("state")
+    try:
+        os.ftruncate(memory, MEMORY)
+        machine = await host.launch("make", memory_file=memory)
+        assert isinstance(machine, Save)
+        await machine.save(state)  # before anybody has spoken with its guest: its clones go on with their boot
+        await machine.kill()
+        for name in ("c1", "c2"):
+            clone = await host.launch(name, snapshot=Snapshot(memory, state))
+            (await greet(clone, inherited=True)).close()
+    finally:
+        os.close(memory)
+        os.close(state)
+
+
+async def test_machines_of_no_record(host: Host) -> None:
+    driver = host.driver()
+    if not has(driver, Strays):
+        return
+    assert isinstance(driver, Strays)
+    one, two = await host.launch("one"), await host.launch("two")
+    await host.launch("three")
+    one.detach()
+    found = driver.strays(host.parent, {host.parent / "two", host.parent / "three"})
+    assert [m.pid for m in found] == [one.pid]
+    assert len(driver.strays(host.parent, set())) == 3
+    assert driver.strays(host.place, set()) == []
+    await found[0].kill()
+    await asyncio.wait_for(one.wait(), DEADLINE)
+    assert {m.pid for m in driver.strays(host.parent, set())} == {m.pid for m in host.launched} - {one.pid}
+    assert await driver.reattach(two.handle) is not None  # type: ignore[attr-defined]
+
+
+async def test_a_guest_that_stands_still_is_no_dead_one(host: Host) -> None:
+    machine = await host.launch()
+    if not isinstance(machine, Pause):
+        return
+    (await greet(machine)).close()
+    await machine.pause()
+    again = await host.driver().reattach(machine.handle)
+    assert again is not None
+    with pytest.raises((DeadlineExceeded, Unavailable)):
+        await greet(again, timeout=_PATIENCE)
+    await again.kill()
