@@ -20,12 +20,18 @@ import pytest
 from hypercontainer.errors import HyperError
 from hypercontainer.hyperctl.cli import run
 
+ID = b"0123456789abcdef" * 4  # of what a request makes
+
 
 class Guest:
-    """A daemon of one answer: a tar stream; what is sent to it is kept."""
+    """A daemon of one answer: a tar stream; what is sent to it is kept.
+
+    `answers` holds further ones, by how the request begins.
+    """
 
     def __init__(self) -> None:
         self.answer = b""
+        self.answers: dict[bytes, bytes] = {}
         self.got: list[bytes] = []
 
     def serve(self, path: Path) -> socketserver.UnixStreamServer:
@@ -45,8 +51,10 @@ class Guest:
                 body = guest.answer if b"/archive?" in first and first.startswith(b"GET") else b"{}"
                 if b"/archive/stat" in first:
                     body = b'{"name":"t","size":0,"mode":493,"mtime":0,"isDir":true,"linkTarget":""}'
+                body = next((b for begin, b in guest.answers.items() if first.startswith(begin)), body)
+                head = b"HTTP/1.1 200 OK\r\nHyper-Id: %s\r\nContent-Length: %d\r\n\r\n" % (ID, len(body))
                 with contextlib.suppress(BrokenPipeError):  # it has read enough
-                    self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                    self.wfile.write(head + body)
 
         return socketserver.ThreadingUnixStreamServer(str(path), Handler)
 

@@ -12,6 +12,7 @@ from ..errors import HyperError, InvalidArgument
 from ..model.status import Change
 from .context import client
 from .output import print_json
+from .standard import naming, write_all
 
 
 @click.command()
@@ -36,10 +37,14 @@ def export(container: str, output: str | None) -> None:
         raise InvalidArgument("refusing to write a tar stream to a terminal", hint="use -o, or redirect stdout")
     response = client().open("GET", container_route(container, "/export"))
     with response.connection:
+        if not output:
+            for chunk in response.chunks():
+                write_all(1, memoryview(chunk))
+            return
         try:
-            out = open(output, "wb") if output else open(1, "wb", closefd=False)
+            out = open(output, "wb")
         except OSError as error:
             raise HyperError(f"cannot write {output}: {error.strerror}") from error
-        with out:
+        with naming(output), out:
             for chunk in response.chunks():
                 out.write(chunk)

@@ -19,6 +19,7 @@ from ..errors import Conflict, InvalidArgument, NotFound, Unavailable
 from ..model.status import PathStat
 from .context import client
 from .extract import BoundedHeader, Extractor, Parts, plain
+from .standard import naming, write_all
 
 _CHUNK = 256 << 10
 
@@ -96,10 +97,10 @@ def _copy_out(c: Client, name: str, path: str, target: str, *, follow: bool, kee
             if sys.stdout.isatty():
                 raise InvalidArgument("refusing to write a tar stream to a terminal", hint="redirect stdout")
             for chunk in response.chunks():
-                sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+                write_all(1, memoryview(chunk))
             return
-        _unpack(_Stream(response.chunks()), path, Path(target), target.endswith("/"), keep_owner=keep_owner)
+        with naming(target):
+            _unpack(_Stream(response.chunks()), path, Path(target), target.endswith("/"), keep_owner=keep_owner)
 
 
 def _unpack(stream: _Stream, path: str, target: Path, must_be_dir: bool, *, keep_owner: bool) -> None:

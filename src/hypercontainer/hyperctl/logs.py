@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import chain
 
 import click
@@ -12,6 +11,7 @@ from ..client.api import container_route
 from ..errors import InvalidArgument, NotFound
 from ..model.units import parse_time
 from .context import client
+from .standard import write_all
 
 
 def _moment(text: str | None) -> str:
@@ -56,5 +56,4 @@ def logs(container: str, follow: bool, tail: str, since: str | None, until: str 
         line_begins[record["stream"]] = text.endswith("\n")
         data = text.encode("utf-8", "surrogateescape")
         fd = 2 if record["stream"] == "stderr" else 1
-        while data:
-            data = data[os.write(fd, data) :]
+        write_all(fd, memoryview(data))

@@ -12,7 +12,7 @@ import sys
 
 from ..errors import HyperError, StartFailed
 from .quick import quick, split
-from .standard import complain, finish, prepare, stdout_fails
+from .standard import complain, finish, prepare, stdout_fails, trouble
 
 
 def exit_status(error: HyperError, verb: str) -> int:
@@ -39,7 +39,8 @@ def _explained(error: Exception) -> str:
         return "a file that was read is not UTF-8: convert it"
     if isinstance(error, OSError):
         names = (os.fsdecode(n) for n in (error.filename, error.filename2) if isinstance(n, (str, bytes)))
-        return f"{' and '.join(names) or 'stdin, stdout or a connection'}: {error.strerror or error}"
+        where = " and ".join(names)
+        return trouble(error) or (f"{where}: " if where else "") + (error.strerror or str(error))
     return f"{type(error).__name__}: {error}: this is a defect of hyperctl; HYPER_TRACEBACK=1 shows where"
 
 

@@ -14,6 +14,7 @@ from ..model.status import Pruned
 from .context import client, confirm, for_each
 from .options import pairs
 from .output import show, show_details
+from .standard import print_made
 
 
 @click.group()
@@ -58,7 +59,7 @@ def create(
         mtu=mtu,
         labels=labels,
     )
-    print(client().call(Network, "POST", "/networks", body=spec).id)
+    print_made(client().call(Network, "POST", "/networks", body=spec).id, "the network")
 
 
 @network.command()

@@ -17,6 +17,7 @@ from ..podfile.document import Podfile
 from ..podfile.load import images, load
 from .context import client
 from .pulling import is_place, pull_image, take_image
+from .standard import print_made
 
 _POLL = 0.3  # seconds between looks at a pod that starts
 
@@ -74,7 +75,7 @@ def run_pod(path: str, *, name: str, attach: bool, remove: bool, quiet: bool) ->
             error.hint = f"the pod was removed again; `hyperctl pod create {path}` and `hyperctl pod start {pod.name}` keep it with its logs"
         raise
     if not attach:
-        print(pod.id)
+        print_made(pod.id, "the pod")
         return 0
     try:
         follow(c, details.containers)

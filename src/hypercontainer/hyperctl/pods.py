@@ -18,6 +18,7 @@ from .exec import exec_
 from .listing import describe_mappings
 from .output import print_json, print_table, show, show_details
 from .podrun import create_pod, details, follow, member, run_pod, start_pod
+from .standard import print_made
 
 _NAMES = click.argument("pods", nargs=-1, required=True)
 _POD = click.argument("pod")
@@ -66,9 +67,9 @@ def create(podfile: str | None, name: str, quiet: bool, **options: Any) -> None:
     """Create a pod from a podfile, or an empty one, and print its id."""
     c = client()
     if podfile:
-        print(create_pod(c, podfile, name=name, quiet=quiet).pod.id)
+        print_made(create_pod(c, podfile, name=name, quiet=quiet).pod.id, "the pod")
         return
-    print(c.call(PodDetails, "POST", "/pods", body=_empty(name, options)).pod.id)
+    print_made(c.call(PodDetails, "POST", "/pods", body=_empty(name, options)).pod.id, "the pod")
 
 
 def _empty(name: str, o: dict[str, Any]) -> dict[str, Any]:

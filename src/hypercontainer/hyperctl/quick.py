@@ -17,6 +17,7 @@ from ..client.base import default_socket, raise_error, target
 from ..client.transport import Connection, Response
 from ..errors import InvalidArgument, Unavailable
 from .environment import resolve
+from .standard import print_made
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def _run(path: str, args: list[str]) -> int:
     if "detach" in found:
         response = _send(path, "/containers", {"start": "1"}, body, upgrade=False).response()
         if id_ := response.headers.get("hyper-id"):  # there is one, even if it could not be started
-            print(id_)
+            print_made(id_, "the container")
         elif response.status == 404:
             raise _Unknown
         answer = response.read()

@@ -19,6 +19,7 @@ from .context import client
 from .dockerflags import DockerCommand, complete, detach_keys
 from .options import container_options, spec_from
 from .pulling import is_place, pull_image, take_image
+from .standard import complain, naming, print_made
 from .stream import DETACH_KEYS, STDERR, STDOUT, require_terminal, stream_of, window_size
 
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["--help"]}
@@ -54,8 +55,12 @@ def _has_image(c: Client, name: str) -> bool:
 
 def _write_cidfile(path: str | None, id_: str) -> None:
     if path:
-        with open(path, "x") as f:
-            f.write(id_)
+        try:
+            with naming(path), open(path, "x") as f:
+                f.write(id_)
+        except OSError:
+            complain(f"the container was made all the same: {id_}")
+            raise
 
 
 def _check_cidfile(path: str | None) -> None:
@@ -168,9 +173,9 @@ def run(
         try:
             c.do("POST", container_route(container.id, "/start"))
         except HyperError:
-            print(container.id)
+            print_made(container.id, "the container")
             raise
-        print(container.id)
+        print_made(container.id, "the container")
         return 0
     return attach_to(
         c, container, start=True, stdin=options["interactive"], proxy=sig_proxy, trace=trace, keys=keys, shown=shown
@@ -195,7 +200,8 @@ def create(image: str | None, command: tuple[str, ...], podfile: str, in_pod: bo
     if path := podfile_of(podfile, image, options["publish"]):
         from .podrun import create_pod
 
-        print(create_pod(client(), path, name=options["pod"] or options["name"], quiet=options["quiet"]).pod.id)
+        made = create_pod(client(), path, name=options["pod"] or options["name"], quiet=options["quiet"])
+        print_made(made.pod.id, "the pod")
         return
     if in_pod and image and command:
         options["pod"], image, command = image, command[0], command[1:]
@@ -207,4 +213,4 @@ def create(image: str | None, command: tuple[str, ...], podfile: str, in_pod: bo
         c, complete(spec_from(image, command, options), options, c.call), quiet=options["quiet"]
     )
     _write_cidfile(options["cidfile"], container.id)
-    print(container.id)
+    print_made(container.id, "the container")

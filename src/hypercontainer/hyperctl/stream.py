@@ -17,6 +17,7 @@ import tty
 from ..client.base import raise_known, target
 from ..client.transport import Connection
 from ..errors import HyperError, InvalidArgument, Unavailable
+from .standard import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class AttachedStream:
         if kind in (STDOUT, STDERR):
             with payload:
                 if kind in self._shown:
-                    _write_all(kind, payload)
+                    write_all(kind, payload)
             return
         status = json.loads(bytes(payload))
         payload.release()
@@ -246,18 +247,6 @@ class AttachedStream:
             print(f"hyperctl: {status['message']}", file=sys.stderr)
         self.trace = status.get("trace", [])
         self._status = int(status["exitCode"])
-
-
-def _write_all(fd: int, data: memoryview) -> None:
-    done = 0
-    while done < len(data):
-        try:
-            done += os.write(fd, data[done:])
-        except BlockingIOError:
-            # Somebody made our terminal non-blocking: wait for it.
-            with selectors.PollSelector() as selector:
-                selector.register(fd, selectors.EVENT_WRITE)
-                selector.select()
 
 
 def stream_of(

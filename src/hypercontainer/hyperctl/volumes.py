@@ -14,6 +14,7 @@ from ..model.units import format_age, format_size, parse_size
 from .context import client, confirm, for_each
 from .options import pairs
 from .output import show, show_details
+from .standard import print_made
 
 
 @click.group()
@@ -57,7 +58,7 @@ def create(
         format=options["format"],
         labels=labels,
     )
-    print(client().call(Volume, "POST", "/volumes", body=spec).name)
+    print_made(client().call(Volume, "POST", "/volumes", body=spec).name, "the volume")
 
 
 @volume.command()
