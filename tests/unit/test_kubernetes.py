@@ -342,18 +342,18 @@ def test_sidecars_start_before_the_others_and_go_on() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("kind: Pod\nspec: {containers: [{name: a}]}", "Pod: spec.containers[0]: object missing required field `image`"),
+        ("kind: Pod\nspec: {containers: [{name: a}]}", "Pod: spec.containers[0]: 'image' is missing"),
         ("kind: Pod\nspec: {containers: [{name: a, image: i, comand: [x]}]}", "Pod: spec.containers[0].comand: unknown key: did you mean 'command'?"),
         ("kind: Pod\nspec: {containers: [], securityContex: {}}", "did you mean 'securityContext'?"),
         ("kind: Deployment\nspec: {template: {spec: {}}}", "the file has a Deployment and no Pod, and only a cluster makes Pods of it: write the Pod that"),
         ("kind: CronJob\nspec: {jobTemplate: {}}", "the file has a CronJob and no Pod"),
         ("kind: Service\nspec: {}", "the file has a Service and no Pod, and only a cluster makes Pods of it: add a kind: Pod"),
         ("kind: Pod\nspec: {containers: [{name: a, image: i, livenessProbe: {exec: {command: [x]}, periodSeconds: -1}}]}",
-         "Pod: spec.containers[0].livenessProbe.periodSeconds: expected `int` >= 1"),
-        ("kind: Pod\nspec: {containers: [{name: a, image: i, livenessProbe: {tcpSocket: {port: 0}}}]}", "livenessProbe.tcpSocket.port: expected `int` >= 1"),
+         "Pod: spec.containers[0].livenessProbe.periodSeconds: must be a whole number of at least 1, not"),
+        ("kind: Pod\nspec: {containers: [{name: a, image: i, livenessProbe: {tcpSocket: {port: 0}}}]}", "livenessProbe.tcpSocket.port: must be a whole number of at least 1, not"),
         ("kind: Pod\nspec: {containers: [{name: a, image: i, volumeMounts: [{name: v, mountPath: /v}]}]}", "there is no volume 'v'"),
         ("kind: Pod\nspec: {containers: [{name: a, image: i, resources: {limits: {memory: lots}}}]}", "invalid quantity 'lots'"),
-        ("kind: Pod\nspec: {containers: [], restartPolicy: Sometimes}", "spec.restartPolicy: invalid enum value 'Sometimes'"),
+        ("kind: Pod\nspec: {containers: [], restartPolicy: Sometimes}", "spec.restartPolicy: 'Sometimes' is none of Always, Never, OnFailure"),
         ("kind: Pod\nspec: {containers: [], volumes: [{name: v, secret: {secretName: s}}]}\n---\nkind: Secret\nmetadata: {name: s}\ndata: {k: '*'}", "k is not base64"),
     ],
 )  # fmt: skip

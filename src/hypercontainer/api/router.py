@@ -15,6 +15,7 @@ from .. import errors
 from ..engine.engine import Engine
 from ..model.base import Model
 from ..model.moments import read_moment
+from ..model.sentences import explain
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -101,10 +102,14 @@ class Context:
 
     async def body(self, type_: type[T]) -> T:
         """:raise InvalidArgument: with the path of what is wrong."""
+        sent = await self.request.read()
         try:
-            return msgspec.json.decode(await self.request.read(), type=type_)
+            return msgspec.json.decode(sent, type=type_)
+        except msgspec.ValidationError as error:
+            why = explain(error, msgspec.json.decode(sent), type_)
+            raise errors.InvalidArgument(f"invalid request body: {why}") from error
         except msgspec.DecodeError as error:
-            raise errors.InvalidArgument(f"invalid request body: {error}") from error
+            raise errors.InvalidArgument(f"invalid request body: {explain(error)}") from error
 
 
 Handler = Callable[[Context], Awaitable[Any]]

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from ..errors import InvalidArgument
 from ..images.limits import Limits
+from ..model.sentences import explain
 from ..model.units import parse_duration, parse_size
 from ..state.journal import EventLimits
 from ..sys.private import require_private
@@ -145,5 +146,7 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
             config.image_limits,
         )
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"invalid configuration: {error}", hint=f"see {path} and `hyperd --help`") from error
+        raise InvalidArgument(
+            f"invalid configuration: {explain(error, settings, Config)}", hint=f"see {path} and `hyperd --help`"
+        ) from error
     return config

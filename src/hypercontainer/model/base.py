@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from ..errors import InvalidArgument
+from .sentences import explain
 
 
 class Model(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -29,14 +30,7 @@ def encode(value: msgspec.Struct) -> bytes:
         document = msgspec.json.encode(value)
         msgspec.json.decode(document, type=type(value))
     except msgspec.ValidationError as error:
-        raise InvalidArgument(explain(error)) from error
+        raise InvalidArgument(explain(error, msgspec.json.decode(document), type(value))) from error
     except (UnicodeEncodeError, OverflowError, RecursionError) as error:
         raise InvalidArgument(f"a {type(value).__name__} cannot be written as JSON: {error}") from error
     return document
-
-
-def explain(error: msgspec.ValidationError) -> str:
-    """`spec.retries: expected int >= 1`, of msgspec's message."""
-    message, _, path = str(error).partition(" - at ")
-    where = path.strip("`").removeprefix("$").removeprefix(".") or "the document"
-    return f"{where}: {message[:1].lower()}{message[1:]}"

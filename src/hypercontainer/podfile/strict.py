@@ -10,7 +10,7 @@ import msgspec
 from msgspec import inspect
 
 from ..errors import InvalidArgument
-from ..model.base import explain
+from ..model.sentences import explain
 from .document import Podfile
 
 T = TypeVar("T")
@@ -21,10 +21,12 @@ def decode(raw: Any, type_: type[T] = Podfile, what: str = "podfile") -> T:  # t
 
     :raise InvalidArgument: with the path of what is wrong.
     """
+    spelt = raw
     try:
-        return msgspec.convert(_Spelling(what).of(raw, inspect.type_info(type_), "$"), type_)
+        spelt = _Spelling(what).of(raw, inspect.type_info(type_), "$")
+        return msgspec.convert(spelt, type_)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"{what}: {explain(error)}") from error
+        raise InvalidArgument(f"{what}: {explain(error, spelt, type_)}") from error
     except UnicodeEncodeError as error:
         raise InvalidArgument(f"{what}: {error.object!r} is no text", hint="write it in UTF-8") from error
 
