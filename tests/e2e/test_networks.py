@@ -476,7 +476,7 @@ async def main():
     for i in range(50):
         spec = ContainerSpec(image="busybox", network="n", ports=[PortMapping(container_port=80, host_port=21000 + i)])
         pod = engine.registry.pod((await engine.containers.create(spec)).pod)
-        pod = engine._machines.update(pod.id, ports=engine.networks.ports.claim(pod, pod.spec.ports))
+        pod = engine._sandboxes.update(pod.id, ports=engine.networks.ports.claim(pod, pod.spec.ports))
         await engine.networks.prepare(pod)
         await engine.networks.bring_up(pod)
         (card,) = engine.networks.cards(pod)

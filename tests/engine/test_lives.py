@@ -199,7 +199,7 @@ def test_the_next_daemon_goes_on_with_what_runs(act: Any, how: str) -> None:
         await s.open()
         assert s.status("a") == "running"
         assert await s.call(s.engine.containers.wait("b")) == 9
-        handle = s.engine.containers.life(s.engine.registry.container("a")).hub.handle
+        handle = s.engine.containers.supervisor(s.engine.registry.container("a")).hub.handle
         assert handle
         await s.call(handle.write_stdin(b"after all\n"))
         handle.close_stdin()

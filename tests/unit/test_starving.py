@@ -78,16 +78,13 @@ async def test_what_is_paused_is_not_probed(
 
     replaced = asyncio.Event()
 
-    async def replace(_: object) -> None:
-        replaced.set()
-
     monkeypatch.setattr(health, "_probe", fails)
     registry: Any = Paused(container, pod)
-    monitor = health.HealthMonitor(registry, Events(), replace)
+    monitor = health.HealthMonitor(registry, Events())
     check = HealthCheck(command=["false"], interval=0.001, start_period=0, retries=2)
     one = registry.container("c")
     one.health, one.spec = None, SimpleNamespace(liveness=check)
-    (loop,) = monitor.checks(one, SimpleNamespace())  # type: ignore[arg-type]
+    (loop,) = monitor.checks(one, SimpleNamespace(), replaced.set)  # type: ignore[arg-type]
     task = asyncio.create_task(loop)
     try:
         if probed:

@@ -43,7 +43,7 @@ class Lab:
     async def run(self, *command: str, stdin: bytes | None = None, **how: object) -> Result:
         """Create, start, wait; the container is removed by its own end."""
         id_ = await self.create(*command, stdin=stdin is not None, **{"auto_remove": True, **how})
-        life = self.engine.containers.life(self.engine.registry.container(id_))
+        life = self.engine.containers.supervisor(self.engine.registry.container(id_))
         reader = life.hub.attach()
         collect = asyncio.ensure_future(_collect(reader))
         await asyncio.wait_for(self.engine.containers.start(id_), DEADLINE)

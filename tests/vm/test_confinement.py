@@ -252,7 +252,7 @@ async def test_a_neighbour_is_answered_while_a_container_is_removed(lab: Lab) ->
             "other", "sh", "-c", f"cd /proc/{pid}/root/etc && {{ sleep 1000 >/dev/null 2>&1 & echo $!; }}"
         )
         await lab.engine.containers.kill("gone", "KILL")
-        await asyncio.wait_for(lab.engine.containers.life(gone).stopped.wait(), DEADLINE)
+        await asyncio.wait_for(lab.engine.containers.supervisor(gone).stopped.wait(), DEADLINE)
         deletion = asyncio.ensure_future(session.delete_container(gone.id[:12]))
         answered = asyncio.ensure_future(lab.exec("other", "echo", "here"))
         done, _ = await asyncio.wait({deletion, answered}, timeout=DEADLINE, return_when=asyncio.FIRST_COMPLETED)

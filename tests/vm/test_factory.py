@@ -176,7 +176,8 @@ async def test_a_stopped_container_starts_again_with_its_files(lab: Lab) -> None
     for _ in range(3):
         await ready(lab, "pool")
         await lab.engine.containers.start(id_)
-        await asyncio.wait_for(lab.engine.containers.life(lab.engine.registry.container(id_)).watch, DEADLINE)  # type: ignore[arg-type]
+        owner = lab.engine.containers.supervisor(lab.engine.registry.container(id_))
+        await asyncio.wait_for(owner.at_rest.wait(), DEADLINE)
     records = [r.log async for b in lab.engine.logs(id_, tail=None, since="", until="", follow=False) for r in b]
     assert records.count("run\n") == 3
 

@@ -104,9 +104,8 @@ async def test_the_pod_ends_with_its_last_container(pods: Pods) -> None:
         containers=[{"name": "a", "command": ["sh", "-c", "exit 4"]}, {"name": "b", "command": ["sleep", "1"]}]
     )
     await pods.until("b", ContainerStatus.EXITED)
-    await asyncio.wait_for(
-        pods.engine.containers.runs.settled(pods.engine.containers.life(pods.engine.registry.container("b"))), DEADLINE
-    )
+    owner = pods.engine.containers.supervisor(pods.engine.registry.container("b"))
+    await asyncio.wait_for(owner.at_rest.wait(), DEADLINE)
     pod = pods.engine.registry.pod(id_)
     assert (pod.status, pod.vm) == (PodStatus.EXITED, None)
     assert pods.engine.registry.container("a").state.exit_code == 4
@@ -122,7 +121,7 @@ async def test_a_pod_may_outlive_its_containers(pods: Pods) -> None:
     await pods.engine.containers.start("late")
     await pods.lab.printed("late", "here")
     await pods.engine.containers.remove("late", force=True)
-    runtime = pods.engine._machines.runtime(id_)
+    runtime = pods.engine._sandboxes.runtime(id_)
     assert runtime is not None and not any(added.id[:12] in disk for disk in runtime.disks)
     await pods.engine.containers.start("a")
     assert await pods.engine.pods.stop(id_)

@@ -37,7 +37,7 @@ async def test_a_container_ends_while_its_policy_starts_it_again(
     monkeypatch.setattr(Provisioner, "start_main", held)
     id_ = await lab.create("sh", "-c", _ONCE, restart=RestartPolicy(name="always"))
     containers = lab.engine.containers
-    life = containers.life(lab.engine.registry.container(id_))
+    life = containers.supervisor(lab.engine.registry.container(id_))
     await containers.start(id_)
     await asyncio.wait_for(again.wait(), DEADLINE)
     ending = asyncio.create_task(containers.stop(id_, 1) if verb == "stop" else _remove(lab, id_))

@@ -78,7 +78,7 @@ async def test_a_start_whose_caller_gives_up(lab: Lab) -> None:
 async def test_the_name_is_free_when_the_end_is_known(lab: Lab) -> None:
     for _ in range(10):
         id_ = await lab.create("true", name="one", auto_remove=True)
-        life = lab.engine.containers.life(lab.engine.registry.container(id_))
+        life = lab.engine.containers.supervisor(lab.engine.registry.container(id_))
         await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
         await asyncio.wait_for(life.stopped.wait(), DEADLINE)
         assert life.removed.is_set() and life.exit_code == 0
@@ -95,8 +95,7 @@ async def test_the_guest_forgets_processes_that_have_ended(lab: Lab) -> None:
     ends = lab.engine.registry.container("ends")
     for _ in range(3):
         await asyncio.wait_for(lab.engine.containers.wait(ends.id), DEADLINE)
-        async with lab.engine.containers.life(ends).lock:  # until its end has been settled
-            pass
+        await asyncio.wait_for(lab.engine.containers.supervisor(ends).at_rest.wait(), DEADLINE)
         async with asyncio.timeout(DEADLINE):
             while ends.id in lab.engine.registry.pod(pod.id).vm.processes:  # type: ignore[union-attr]
                 await asyncio.sleep(0.01)

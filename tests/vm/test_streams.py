@@ -41,7 +41,7 @@ async def test_the_log_is_whole_when_a_reader_stands_still(lab: Lab) -> None:
     id_ = await lab.create(
         "sh", "-c", "head -c 1170000 /dev/zero | tr '\\0' x; seq 1 40000; exit 3", log=LogOptions(max_size=1 << 30)
     )
-    life = lab.engine.containers.life(lab.engine.registry.container(id_))
+    life = lab.engine.containers.supervisor(lab.engine.registry.container(id_))
     reader = life.hub.attach()
     await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
     await asyncio.wait_for(life.stopped.wait(), DEADLINE)
@@ -59,7 +59,7 @@ async def test_a_full_disk_below_the_log_ends_nothing(lab: Lab, small: Path) -> 
     log = LogOptions(path=str(small / "box.log"), max_size=1 << 30)
     script = f"seq 1 20000 | sed s/$/{'x' * 60}/; echo done"  # more than the buffers between the program and its log
     id_ = await lab.create("sh", "-c", script, log=log)
-    life = lab.engine.containers.life(lab.engine.registry.container(id_))
+    life = lab.engine.containers.supervisor(lab.engine.registry.container(id_))
     await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
     await _until(lambda: (small / "box.log").stat().st_size > (300 << 10))
     assert (await lab.exec(id_, "echo", "alive")).out == "alive\n"

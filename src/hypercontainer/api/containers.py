@@ -191,7 +191,7 @@ async def _attach(
     headers: dict[str, str] | None = None,
     trace: list[Span] | None = None,
 ) -> web.StreamResponse:
-    life = c.engine.containers.life(container)
+    owner = c.engine.containers.supervisor(container)
     if not starts and container.state.status not in _ALIVE:
         raise InvalidState(
             f"container {container.name} is not running", hint=f"start it with `hyperctl start -a {container.name}`"
@@ -202,14 +202,14 @@ async def _attach(
             await c.engine.containers.start(container.id, _window(c))
 
     async def finish() -> Ended:
-        await life.stopped.wait()
+        await owner.stopped.wait()
         if container.spec.auto_remove:  # its name, ports and volumes are free when the client returns
             with contextlib.suppress(TimeoutError):
-                await tasks.within(life.removed.wait(), _REMOVAL)
-        return Ended(exit_code=life.exit_code, message=life.error, trace=trace or [])
+                await tasks.within(owner.removed.wait(), _REMOVAL)
+        return Ended(exit_code=owner.exit_code, message=owner.error, trace=trace or [])
 
     close_stdin = container.spec.stdin and not container.spec.tty
-    return await _converse(c, life.hub, begin=begin, finish=finish, close_stdin=close_stdin, headers=headers)
+    return await _converse(c, owner.hub, begin=begin, finish=finish, close_stdin=close_stdin, headers=headers)
 
 
 async def resize(c: Context) -> None:

@@ -17,7 +17,6 @@ from pathlib import PurePosixPath
 from ..errors import GuestError, InvalidArgument, NotFound
 from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession
-from ..model import ids
 from ..model.status import Change, Container, ContainerStatus, PathStat
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
@@ -25,7 +24,6 @@ from ..sys import tasks
 from . import resolve
 from .builtins import running
 from .containers import Containers
-from .machines import Machines
 from .registry import Registry
 from .streams import Reader
 
@@ -63,10 +61,9 @@ class _Job:
 class Archives:
     """Tar streams out of and into containers."""
 
-    def __init__(self, registry: Registry, containers: Containers, machines: Machines) -> None:
+    def __init__(self, registry: Registry, containers: Containers) -> None:
         self._registry = registry
         self._containers = containers
-        self._machines = machines
 
     @contextlib.asynccontextmanager
     async def _session(self, key: str) -> AsyncIterator[tuple[Container, GuestSession]]:
@@ -75,14 +72,8 @@ class Archives:
         if container.state.status in (ContainerStatus.RUNNING, ContainerStatus.PAUSED):
             yield container, self._containers.runtime(container).session
             return
-        async with self._containers.life(container).lock:
-            user = f"copy-{ids.new_id()}"
-            runtime = await self._machines.acquire(container.pod, user)
-            try:
-                await self._machines.build(runtime, container)
-                yield container, runtime.session
-            finally:
-                await self._machines.release(container.pod, runtime, user)
+        async with self._containers.lent(container) as runtime:
+            yield container, runtime.session
 
     @contextlib.asynccontextmanager
     async def _run(

@@ -31,7 +31,9 @@ from ..volumes.disks import BlockVolumes
 from ..volumes.scratch import ScratchDisks
 from . import doctor, leftovers, resolve
 from .archive import Archives
-from .containers import ALIVE, Containers
+from .container_verbs import ALIVE
+from .containers import Containers
+from .creation import Creation
 from .disk_watch import DiskWatch
 from .events import Events
 from .execs import Execs
@@ -40,14 +42,15 @@ from .factory.parts import Parts
 from .factory.shapes import Shape
 from .fetch import fetch_all
 from .log_read import LogReader, LogRecord
-from .machines import Machines
 from .monitor import Monitor
 from .networks import Networks, NetworkSettings
 from .paths import BootFiles, Paths
+from .pod_creation import PodCreation
 from .pods import Pods
 from .provision import Provisioner
 from .recover import recover
 from .registry import Registry
+from .sandboxes import Sandboxes
 from .secrets import Secrets
 from .services import Services
 from .volumes import Volumes
@@ -97,45 +100,37 @@ class Engine:
         provisioner = self._provisioner = Provisioner(
             paths, driver, self.images, secrets, networks, boot, factory=self.factory, virtiofs=virtiofs
         )  # fmt: skip
-        machines = self._machines = Machines(self.registry, provisioner, networks, self.events)
+        sandboxes = self._sandboxes = Sandboxes(self.registry, provisioner, networks, self.events)
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
         self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
-        self.containers = Containers(
-            paths=paths,
-            registry=self.registry,
-            images=self.images,
-            provisioner=provisioner,
-            machines=machines,
-            networks=networks,
-            scratch=scratch,
-            volumes=self.volumes,
-            events=self.events,
-            log_size=settings.log_size,
-            log_files=settings.log_files,
-        )
-        self.pods = Pods(
-            paths=paths, registry=self.registry, images=self.images, containers=self.containers, machines=machines,
-            networks=networks, volumes=self.volumes, secrets=secrets, events=self.events,
-        )  # fmt: skip
-        self.services = Services(self.registry, lambda pod: machines.runtime(pod.id))
+        creation = Creation(paths, self.registry, self.images, networks, self.volumes, scratch)
+        limits = (settings.log_size, settings.log_files)
+        self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, limits)
+        pod_creation = PodCreation(self.registry, self.images, self.containers, networks, self.volumes, secrets)
+        self.pods = Pods(self.registry, sandboxes, self.containers, networks, pod_creation, self.events)
+        self.services = Services(self.registry, lambda pod: sandboxes.runtime(pod.id))
         self.execs = Execs(self.registry, self.containers, self.events)
-        self.archives = Archives(self.registry, self.containers, machines)
-        self.monitor = Monitor(self.registry, self.containers, machines)
-        self._disk_watch = DiskWatch(paths.root, machines.running, self.events, drain=self.factory.pool.drain)
+        self.archives = Archives(self.registry, self.containers)
+        self.monitor = Monitor(self.registry, self.containers, sandboxes)
+        self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
+        self._late: set[asyncio.Task[None]] = set()  # recovery of machines that have not answered yet
         self._watching: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Take up where an earlier daemon left."""
+        """Go on where an earlier daemon left."""
         self.images.open()
         await self.networks.open()
         await leftovers.end_unknown(self.settings.paths, self.driver, self.registry)
-        await recover(self.registry, self.containers, self._machines, self.pods, self.networks, self._provisioner)
+        self._late = await recover(
+            self.registry, self.containers, self._sandboxes, self.pods, self.networks, self._provisioner
+        )
         leftovers.name_files(self.settings.paths, self.registry)
         self._watching = asyncio.create_task(self._disk_watch.run())
 
     async def close(self, *, keep_running: bool) -> None:
         """End; containers are stopped unless they shall go on."""
         await self.execs.release()
+        await tasks.end(self._late)
         await self.pods.leave()
         await self.factory.close()
         if keep_running:
@@ -172,13 +167,13 @@ class Engine:
     ) -> AsyncGenerator[list[LogRecord], None]:
         """A container's log; with `follow` also what is added until the container ends."""
         container = self.registry.container(key)
-        life = self.containers.life(container)
+        owner = self.containers.supervisor(container)
         reader = LogReader(Path(container.log_path), since=since, until=until, at_end=tail == 0)
         try:
             if tail:
                 await tasks.in_thread(lambda: reader.seek(tail))
             while True:
-                changed, over = life.hub.changed, life.stopped.is_set() and not self._starts_again(container.id)
+                changed, over = owner.hub.changed, owner.stopped.is_set() and not self._starts_again(container.id)
                 while (records := await tasks.in_thread(reader.read)) is not None:
                     yield records
                 if not follow:
@@ -205,11 +200,11 @@ class Engine:
 
     async def connect(self, key: str, request: NetworkRequest) -> Pod:
         """Bring a pod into a network."""
-        return await self.networks.connect(key, request, self._machines.runtime(self.registry.pod(key).id))
+        return await self.networks.connect(key, request, self._sandboxes.runtime(self.registry.pod(key).id))
 
     async def disconnect(self, key: str, network: str) -> Pod:
         """Take a pod out of a network."""
-        return await self.networks.disconnect(key, network, self._machines.runtime(self.registry.pod(key).id))
+        return await self.networks.disconnect(key, network, self._sandboxes.runtime(self.registry.pod(key).id))
 
     async def warm(self, request: WarmRequest) -> FactoryStatus:
         """Have a template, and machines that wait, for containers that ask for so much.

@@ -17,8 +17,8 @@ from ..model.status import Container, ContainerStatus, ExecInfo
 from . import resolve
 from .containers import Containers
 from .events import Events
-from .life import LOST_EXIT_CODE
 from .registry import Registry
+from .run import LOST_EXIT_CODE
 from .streams import Hub
 
 _KEPT = 200  # ended execs that can still be asked for their exit code

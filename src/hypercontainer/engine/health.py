@@ -8,7 +8,7 @@ starting ──ok──► healthy ◄──ok── unhealthy
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -61,19 +61,19 @@ def of_image(config: dict[str, Any]) -> HealthCheck | None:
 class HealthMonitor:
     """Runs the checks of running containers."""
 
-    def __init__(self, registry: Registry, events: Events, replace: Callable[[Container], Awaitable[None]]) -> None:
-        """`replace` restarts a container that its liveness check found dead."""
+    def __init__(self, registry: Registry, events: Events) -> None:
         self._registry = registry
         self._events = events
-        self._replace = replace
 
-    def checks(self, container: Container, runtime: Runtime) -> list[Coroutine[Any, Any, None]]:
-        """One loop per check, each until it is cancelled."""
+    def checks(
+        self, container: Container, runtime: Runtime, replace: Callable[[], None]
+    ) -> list[Coroutine[Any, Any, None]]:
+        """One loop per check, each until it is cancelled; `replace` restarts a container that its liveness check found dead."""
         loops = []
         if container.health:
             loops.append(self._follow_health(container, runtime, container.health))
         if container.spec.liveness:
-            loops.append(self._follow_liveness(container, runtime, container.spec.liveness))
+            loops.append(self._follow_liveness(container, runtime, container.spec.liveness, replace))
         return loops
 
     async def _follow_health(self, container: Container, runtime: Runtime, check: HealthCheck) -> None:
@@ -88,7 +88,9 @@ class HealthMonitor:
             in_start = asyncio.get_running_loop().time() - began < check.start_period
             self._record(container, check, result, forgiven=in_start)
 
-    async def _follow_liveness(self, container: Container, runtime: Runtime, check: HealthCheck) -> None:
+    async def _follow_liveness(
+        self, container: Container, runtime: Runtime, check: HealthCheck, replace: Callable[[], None]
+    ) -> None:
         await asyncio.sleep(check.start_period)
         failures = 0
         while True:
@@ -101,7 +103,7 @@ class HealthMonitor:
                 self._events.publish(
                     "container", "liveness: failed", container.id, name=container.name, output=result.output
                 )
-                await asyncio.shield(self._replace(container))
+                replace()
                 return
 
     async def _probe(self, container: Container, runtime: Runtime, check: HealthCheck) -> HealthRecord | None:

@@ -12,17 +12,17 @@ from ..model.status import Container, ContainerStats, ContainerStatus, Pod, Proc
 from ..protocol.constants import Tag
 from ..protocol.messages import GuestStats, ListedProcess
 from .containers import Containers
-from .machines import Machines, check_awake
 from .registry import Registry
 from .runtime import Runtime
+from .sandboxes import Sandboxes, check_awake
 
 
 class Monitor:
     """Reads what runs; changes nothing."""
 
-    def __init__(self, registry: Registry, containers: Containers, machines: Machines) -> None:
+    def __init__(self, registry: Registry, containers: Containers, sandboxes: Sandboxes) -> None:
         self._registry = registry
-        self._machines = machines
+        self._sandboxes = sandboxes
         self._containers = containers
 
     async def top(self, key: str) -> list[ProcessInfo]:
@@ -41,7 +41,7 @@ class Monitor:
         return self._listed(session, await session.processes(), self._registry.members(pod.id))
 
     def _pod_runtime(self, pod: Pod) -> Runtime:
-        runtime = self._machines.runtime(pod.id)
+        runtime = self._sandboxes.runtime(pod.id)
         check_awake(pod)
         if runtime is None:
             raise InvalidState(f"pod {pod.name} is not running", hint=f"start it with `hyperctl pod start {pod.name}`")

@@ -1,71 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods: several containers in one VM.
-
-    created ──start──► starting ──► running ◄──pause──► paused
-       ▲                  │ a start failed │ stop, or the last container ended
-       └── start ── failed ◄┘              └──► exited ── start ──► ...
-
-A start runs the init containers one after the other, then the rest in the
-order of what they depend on.
-"""
+"""Pods, several containers in one VM: what their users can ask for. Each is owned by a supervisor (`pod.py`)."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Coroutine
-from typing import Any
 
 import msgspec
 
-from ..errors import Conflict, HyperError, InvalidState, Unsupported
-from ..hypervisor.facets import Pause, PortForwarding, require
-from ..images.store import ImageStore
-from ..model import ids
+from ..errors import Conflict, InvalidState, Unsupported
+from ..hypervisor.facets import PortForwarding, require
 from ..model.pods import PodPlan
 from ..model.specs import PortMapping
-from ..model.status import Container, ContainerStatus, Pod, PodDetails, PodInfo, PodStatus
-from . import resolve
-from .containers import ALIVE, Containers
+from ..model.status import ContainerStatus, Pod, PodDetails, PodInfo, PodStatus
+from . import pod as verbs
+from .containers import Containers
 from .events import Events
-from .machines import Machines, check_awake
 from .networks import Networks
-from .paths import Paths
-from .plan import check_plan, levels
+from .pod import PodSupervisor, forget
+from .pod_creation import PodCreation
 from .registry import Registry
 from .runtime import Runtime
-from .secrets import Secrets
-from .startup import Startup
-from .volumes import Volumes
-
-_UP = (PodStatus.STARTING, PodStatus.RUNNING, PodStatus.PAUSED, PodStatus.STOPPING)
+from .sandboxes import Sandboxes
 
 
 class Pods:
     """Create, start, stop, pause, remove, describe."""
 
     def __init__(
-        self, *, paths: Paths, registry: Registry, images: ImageStore, containers: Containers, machines: Machines,
-        networks: Networks, volumes: Volumes, secrets: Secrets, events: Events,
+        self, registry: Registry, sandboxes: Sandboxes, containers: Containers, networks: Networks, creation: PodCreation,
+        events: Events,
     ) -> None:  # fmt: skip
-        self._paths = paths
         self._registry = registry
-        self._images = images
+        self._sandboxes = sandboxes
         self._containers = containers
-        self._machines = machines
         self._networks = networks
-        self._volumes = volumes
-        self._secrets = secrets
+        self._creation = creation
         self._events = events
-        self._startup = Startup(registry, containers)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._supervisors: dict[str, PodSupervisor] = {}
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda t: t.cancelled() or t.exception())  # it is in the record
-        return task
+    def supervisor(self, pod: Pod) -> PodSupervisor:
+        """Who owns the pod, begun at the first need."""
+        found = self._supervisors.get(pod.id)
+        if found is None:
+            found = self._supervisors[pod.id] = PodSupervisor(pod, self._registry, self._sandboxes, self._containers)
+        return found
 
     # -- create and remove ----------------------------------------------------------
 
@@ -74,61 +52,18 @@ class Pods:
 
         :raise NotFound: an image or a volume's source. :raise Conflict: a name is taken.
         """
-        check_plan(plan)
-        images = [self._images.find(c.image) for c in plan.containers]
-        name = plan.name
-        self._registry.check_pod_name(name)
-        reserved: list[str] = []
-        id_ = ids.new_id()
-        self._registry.begin(id_)
-        try:
-            for c in plan.containers:
-                reserved.append(self._registry.reserve(c.name))
-            pod = await self._make_record(plan, id_, name)
-            for c, image, called in zip(plan.containers, images, reserved, strict=True):
-                await self._containers.add(pod, msgspec.structs.replace(c, name=called), image, ids.new_id(), called)
-            self._registry.create(done=id_)
-        except BaseException:
-            await self._forget(id_)
-            raise
-        finally:
-            for called in reserved:
-                self._registry.release(called)
+        pod = await self._creation.create(plan)
         self._tell("create", pod)
-        return self._registry.pod(id_)
-
-    async def _make_record(self, plan: PodPlan, id_: str, name: str) -> Pod:
-        vcpus, memory = resolve.machine_size(plan.containers, vcpus=plan.vcpus, memory=plan.memory)
-        resolve.check_host(vcpus, memory)
-        for secret, value in plan.secrets.items():
-            self._secrets.put(id_, secret, value)
-        volumes = await self._volumes.of_pod(id_, plan.volumes)
-        hostname = plan.hostname or name[:63].rstrip("-._").replace("_", "-").lower()
-        aliases = [n for c in plan.containers for n in (c.name, *c.aliases) if n]
-        spec, attachments = self._networks.plan(id_, plan.spec, aliases)
-        pod = Pod(
-            id=id_, name=name, created_at=ids.now(), hostname=hostname, vcpus=vcpus, memory=memory, spec=spec,
-            labels=plan.labels, volumes=volumes, attachments=attachments,
-        )  # fmt: skip
-        self._registry.create(pod)
         return pod
-
-    async def _forget(self, id_: str) -> None:
-        for container in self._registry.members(id_):
-            with contextlib.suppress(HyperError):
-                await self._containers.remove(container.id, force=True)
-        self._registry.erase(*([self._registry.pod(id_)] if self._registry.has_pod(id_) else []), files=id_)
-        self._machines.forget(id_)
-        self._containers.remove_files(id_)
 
     async def undo(self, id_: str) -> None:
         """End what a daemon had begun to make, or to remove, when it was killed."""
         if self._registry.exists(id_):
             await self._containers.remove(id_, force=True)
         if self._registry.has_pod(id_):
-            await self._machines.down(id_, clean=False)
-            await self._forget(id_)
-        self._containers.remove_files(id_)
+            await self._sandboxes.down(id_, clean=False)
+            await forget(id_, self._registry, self._sandboxes, self._containers)
+        self._containers.files.remove(id_)
 
     def explicit(self, key: str) -> Pod:
         """:raise InvalidState: when it is a container's own."""
@@ -143,13 +78,11 @@ class Pods:
         :raise Conflict: when it runs and `force` is off.
         """
         pod = self.explicit(key)
-        if pod.status in _UP:
-            if not force:
-                raise Conflict(f"pod {pod.name} is {pod.status}", hint="stop it first, or use --force")
-            await self.stop(pod.id, 0)
-        await self._machines.down(pod.id)
-        await self._forget(pod.id)
-        self._tell("destroy", pod)
+        found = self.supervisor(pod)
+        await found.ask(verbs.Remove(force))
+        if self._supervisors.pop(pod.id, None):
+            found.retire()
+            self._tell("destroy", pod)
         return pod
 
     def _tell(self, action: str, pod: Pod) -> None:
@@ -162,74 +95,15 @@ class Pods:
 
         :raise HyperError: why one could not be; the pod is stopped again then, and `failed`.
         """
-        pod = self.explicit(key)
-        life = self._machines.life(pod.id)
-        check_awake(pod)
-        if life.starting is None or life.starting.done():
-            idle = [c for c in self._registry.members(pod.id) if c.state.status not in ALIVE and not c.spec.init]
-            if pod.status is PodStatus.RUNNING and not idle:
-                return False
-            life.starting = self._own(self._start(pod.id))
-        await asyncio.shield(life.starting)
-        return True
+        return bool(await self.supervisor(self.explicit(key)).ask(verbs.Start()))
 
-    def go_on(self, pod_id: str) -> None:
-        """With a start that an earlier daemon had begun."""
-        self._machines.life(pod_id).starting = self._own(self._start(pod_id))
-
-    def bring_back(self, pod_id: str, containers: list[Container]) -> None:
-        """Start what runs by its own policy, after the host came up."""
-
-        async def bring() -> None:
-            for container in containers:
-                with contextlib.suppress(HyperError):
-                    await self._containers.start(container.id)
-
-        self._own(bring())
-
-    async def _start(self, pod_id: str) -> None:
-        self._machines.update(pod_id, status=PodStatus.STARTING, error="")
-        user = "start"
-        runtime = None
-        try:
-            runtime = await self._machines.acquire(pod_id, user)
-            await self._startup.run(pod_id)
-            self._machines.update(pod_id, status=PodStatus.RUNNING)
-        except BaseException as error:
-            message = error.message if isinstance(error, HyperError) else "the start was interrupted"
-            if self._registry.has_pod(pod_id) and not isinstance(error, asyncio.CancelledError):
-                await self._stop_members(pod_id, 0)
-                self._machines.update(pod_id, status=PodStatus.FAILED, error=message)
-                await self._machines.down(pod_id)
-            raise
-        finally:
-            if runtime:
-                await self._machines.release(pod_id, runtime, user)
+    def resume(self, pod: Pod) -> None:
+        """Go on with a start that an earlier daemon had begun."""
+        self.supervisor(pod).post(verbs.Resume())
 
     async def stop(self, key: str, timeout: int | None = None) -> bool:
         """Those that depend on others first; False when it did not run. `timeout` in seconds."""
-        pod = self.explicit(key)
-        life = self._machines.life(pod.id)
-        if pod.status is PodStatus.PAUSED:
-            with contextlib.suppress(HyperError):  # it ends all the same
-                await self.unpause(pod.id)
-        if life.starting and not life.starting.done():
-            life.starting.cancel()
-            await asyncio.wait({life.starting})
-        if life.runtime is None and not any(c.state.status in ALIVE for c in self._registry.members(pod.id)):
-            if self._registry.pod(pod.id).status is PodStatus.STARTING:
-                self._machines.update(pod.id, status=PodStatus.EXITED)
-            return False
-        self._machines.update(pod.id, status=PodStatus.STOPPING)
-        await self._stop_members(pod.id, timeout)
-        await self._machines.down(pod.id)
-        if self._registry.pod(pod.id).status is PodStatus.STOPPING:  # it had no machine any more
-            self._machines.update(pod.id, status=PodStatus.EXITED, finished_at=ids.now())
-        return True
-
-    async def _stop_members(self, pod_id: str, timeout: int | None) -> None:
-        for level in reversed(levels(self._registry.members(pod_id))):
-            await asyncio.gather(*(self._containers.stop(c.id, timeout) for c in level), return_exceptions=True)
+        return bool(await self.supervisor(self.explicit(key)).ask(verbs.Stop(timeout)))
 
     async def kill(self, key: str, signal: str) -> None:
         """Signal every running container."""
@@ -242,20 +116,10 @@ class Pods:
 
     async def pause(self, key: str) -> None:
         """Stop the whole machine."""
-        pod = self.explicit(key)
-        runtime = self._machines.runtime(pod.id)
-        if runtime is None or pod.status is not PodStatus.RUNNING:
-            raise InvalidState(f"pod {pod.name} is {pod.status}, not running")
-        await require(runtime.machine, Pause).pause()
-        self._tell("pause", self._machines.update(pod.id, status=PodStatus.PAUSED))
+        await self._sandboxes.pause(self.explicit(key).id)
 
     async def unpause(self, key: str) -> None:
-        pod = self.explicit(key)
-        runtime = self._machines.runtime(pod.id)
-        if runtime is None or pod.status is not PodStatus.PAUSED:
-            raise InvalidState(f"pod {pod.name} is not paused")
-        await require(runtime.machine, Pause).resume()
-        self._tell("unpause", self._machines.update(pod.id, status=PodStatus.RUNNING))
+        await self._sandboxes.unpause(self.explicit(key).id)
 
     # -- what can be changed ----------------------------------------------------------
 
@@ -265,7 +129,7 @@ class Pods:
         taken = sorted(set(labels) & set(pod.labels))
         if taken and not override:
             raise Conflict(f"pod {pod.name} has the label {taken[0]!r} already", hint="use --override to change it")
-        return self._machines.update(pod.id, labels={**pod.labels, **labels}).labels
+        return self._sandboxes.update(pod.id, labels={**pod.labels, **labels}).labels
 
     async def add_ports(self, key: str, ports: list[PortMapping]) -> list[PortMapping]:
         """Publish further ports, of a running pod at once.
@@ -273,7 +137,7 @@ class Pods:
         :raise Conflict: when one is taken.
         """
         pod = self._registry.pod(key)
-        runtime = self._machines.runtime(pod.id)
+        runtime = self._sandboxes.runtime(pod.id)
         if runtime:
             self._check_ports_can_change(pod, runtime)
         claimed = self._networks.ports.claim(pod, ports)
@@ -283,7 +147,7 @@ class Pods:
                     await require(runtime.machine, PortForwarding).add_port(resolved)
                 pod = self._registry.pod(pod.id)
                 spec = msgspec.structs.replace(pod.spec, ports=[*pod.spec.ports, port])
-                self._machines.update(pod.id, spec=spec, ports=[*pod.ports, resolved])
+                self._sandboxes.update(pod.id, spec=spec, ports=[*pod.ports, resolved])
         finally:  # from here on the record tells, of a pod that runs
             self._networks.ports.release(pod.id, claimed)
         await self._networks.refresh()
@@ -301,7 +165,7 @@ class Pods:
     async def remove_ports(self, key: str, ports: list[PortMapping]) -> list[PortMapping]:
         """Those with the same protocol and container port, and host port if given."""
         pod = self._registry.pod(key)
-        runtime = self._machines.runtime(pod.id)
+        runtime = self._sandboxes.runtime(pod.id)
         if runtime:
             self._check_ports_can_change(pod, runtime)
         for wanted in ports:
@@ -317,7 +181,7 @@ class Pods:
             for port in matching if runtime and not pod.attachments else []:
                 await require(runtime.machine, PortForwarding).remove_port(port)  # type: ignore[union-attr]
             spec = msgspec.structs.replace(pod.spec, ports=[p for p in pod.spec.ports if not same(p)])
-            pod = self._machines.update(pod.id, spec=spec, ports=[p for p in pod.ports if p not in matching])
+            pod = self._sandboxes.update(pod.id, spec=spec, ports=[p for p in pod.ports if p not in matching])
         await self._networks.refresh()
         return pod.ports
 
@@ -353,6 +217,4 @@ class Pods:
 
     async def leave(self) -> None:
         """End this daemon's own tasks."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(s.leave() for s in self._supervisors.values()))

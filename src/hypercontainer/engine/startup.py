@@ -10,7 +10,8 @@ from typing import NoReturn
 from ..errors import HyperError, InvalidState
 from ..model.specs import Dependency
 from ..model.status import Container, ContainerStatus
-from .containers import ALIVE, Containers
+from .container_verbs import ALIVE
+from .containers import Containers
 from .logs import read
 from .plan import find
 from .registry import Registry

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 
 from ..model.trace import Span
 
@@ -24,6 +24,13 @@ def recording(wanted: bool) -> Iterator[list[Span]]:
     finally:
         with contextlib.suppress(ValueError):  # a generator may be closed in another context
             _recorded.reset(token)
+
+
+def unrecorded() -> Context:
+    """This context, in which nobody asks: for tasks that outlive the request they were begun in."""
+    context = copy_context()
+    context.run(_recorded.set, None)
+    return context
 
 
 def wanted() -> bool:

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container's runs: start, what follows its process, another start by its policy, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from ..errors import HyperError, InvalidState, StartFailed, Unavailable
+from ..model import ids
+from ..model.status import Container, ContainerStatus, Health
+from .container_state import ContainerState, Present
+from .container_verbs import (
+    Replace,
+    Start,
+    State,
+)  # fmt: skip
+from .run import Outcome, Run, back_off, end_process, lost, outcome, wants_restart
+from .supervisor import Job, failure
+
+log = logging.getLogger(__name__)
+
+
+class ContainerRuns(ContainerState):
+    """From the start of a container to the moment when its machine has been given back."""
+
+    # -- start ------------------------------------------------------------------------
+
+    def _start(self, message: Start) -> None:
+        self.stop_requested.clear()
+        self._now = Present(starts=[message])
+        self._set_state(State.STARTING, starting=True)
+        self._now.launch = self.do(self._launch(message.size), self._launched, message.context)
+
+    async def _launch(self, size: tuple[int, int]) -> Run:
+        container = self.container
+        runtime = await self._sandboxes.acquire(container.pod, container.id)
+        try:
+            await self._sandboxes.build(container)
+            handle = await self._sandboxes.start_main(container, runtime, self.hub, size)
+        except BaseException:
+            clean = not self._registry.pod(container.pod).implicit
+            await self._sandboxes.release(container.pod, container.id, clean=clean)
+            raise
+        return Run(runtime, handle, asyncio.get_running_loop().time())
+
+    def _launched(self, job: Job) -> None:
+        if error := failure(job):
+            self._start_failed(error)
+            return
+        self._running(job.result(), stopped_by_user=False, restart_count=0)
+        for number, message in enumerate(self._now.starts):
+            message.answer(number == 0)
+        self._now.starts.clear()
+
+    def _running(self, run: Run, **record: Any) -> None:
+        self._now.run, self._now.launch, self._now.hasten = run, None, asyncio.Event()
+        container = self.container
+        checks = container.health is not None or container.spec.liveness is not None
+        self._begin(container, run)
+        container = self._set_state(
+            State.RUNNING, status=ContainerStatus.RUNNING, starting=False, pid=run.handle.pid, finished_at="",
+            started_at=ids.now(), exit_code=0, error="", oom_killed=False, health=Health() if checks else None,
+            **record,
+        )  # fmt: skip
+        self.publish("start", container)
+        if self.stop_requested.is_set():  # it came too late to keep it from running
+            self._end(0 if self._now.kills else container.spec.stop_timeout)
+
+    def _begin(self, container: Container, run: Run) -> None:
+        self.runtime = run.runtime
+        self._replaced = False
+        self.stopped.clear()
+        self.at_rest.clear()
+        run.runtime.session.on_oom[container.id[:12]] = lambda: self.publish("oom", container)
+        self._now.checks = [
+            self.do(work, self._check_ended) for work in self._health.checks(container, run.runtime, self._replace_me)
+        ]
+        self.do(outcome(run), self._process_ended)
+
+    def _replace_me(self) -> None:
+        self.post(Replace())
+
+    def _check_ended(self, job: Job) -> None:
+        error = failure(job)
+        if error and not isinstance(error, asyncio.CancelledError):
+            log.error("%s: a check of its health failed", self.name, exc_info=error)
+
+    def _start_failed(self, error: BaseException) -> None:
+        """Whoever hears of the failure finds the record settled, and removed if that was asked for."""
+        code = error.exit_status if isinstance(error, StartFailed) else 125
+        if isinstance(error, asyncio.CancelledError):
+            self._now.error = InvalidState(
+                f"container {self.container.name} was stopped or removed before it had started",
+                hint="see `hyperctl events`",
+            )
+            why = "the start was given up"
+        else:
+            self._now.error, why = error, error.message if isinstance(error, HyperError) else str(error)
+        self._settle({"exit_code": code, "oom_killed": False, "error": why})
+
+    def _join_start(self, message: Start) -> None:
+        self._now.starts.append(message)
+
+    def _runs_already(self, message: Start) -> None:
+        message.answer(False)
+
+    def _start_paused(self, message: Start) -> None:
+        name = self.container.name
+        raise InvalidState(f"container {name} is paused", hint=f"use `hyperctl unpause {name}`")
+
+    def _give_up_launch(self) -> None:
+        if self._now.launch:
+            self.end([self._now.launch])
+
+    # -- the end of its process -------------------------------------------------------
+
+    def _process_ended(self, job: Job) -> None:
+        error = failure(job)
+        if error is not None:
+            log.error("%s cannot be followed any longer, and is ended", self.name, exc_info=error)
+        self._now.outcome = lost(f"hyperd failed to follow the container: {error}") if error else job.result()
+        assert self._now.run is not None
+        if error:
+            self.do(self._now.run.kill(), lambda _: None)
+        self._end_jobs()
+        self.hub.finish()
+        if not self._restarts(self._now.run):
+            self._settle(self._now.outcome)
+            return
+        container = self._set_state(
+            State.RESTARTING, status=ContainerStatus.RESTARTING, pid=0, finished_at=ids.now(), **self._now.outcome
+        )
+        self._told(self._now.outcome)
+        self.publish("die", container, exit_code=str(self.exit_code))
+        self.stopped.set()
+        self._now.launch = self.do(self._start_again(self._now.run), self._started_again)
+
+    def _end_jobs(self) -> None:
+        """Checks and freezing, which are of a process that runs."""
+        for job in (*self._now.checks, self._now.freeze):
+            if job:
+                job.cancel()
+        self._now.checks = []
+
+    def _told(self, outcome: Outcome) -> None:
+        self.exit_code, self.error = outcome["exit_code"], outcome["error"]
+
+    def _restarts(self, run: Run) -> bool:
+        if self.stop_requested.is_set():
+            return False
+        container = self.container
+        if not (self._replaced or wants_restart(container, self._now.outcome["exit_code"])):
+            return False
+        run.delay = back_off(run)
+        return True
+
+    async def _start_again(self, run: Run) -> Run:
+        await asyncio.sleep(run.delay)
+        container = self.container
+        if run.runtime.dead:
+            await self._sandboxes.release(container.pod, container.id)
+            self._now.run = None
+            new = await self._launch((0, 0))
+        else:
+            await run.runtime.session.release(run.handle)
+            handle = await self._sandboxes.start_main(container, run.runtime, self.hub, (0, 0))
+            new = Run(run.runtime, handle, asyncio.get_running_loop().time())
+        new.delay = run.delay
+        return new
+
+    def _started_again(self, job: Job) -> None:
+        if not (error := failure(job)):
+            self._running(job.result(), restart_count=self.container.state.restart_count + 1)
+            return
+        if isinstance(error, HyperError):
+            code = error.exit_status if isinstance(error, StartFailed) else 125
+            self._now.outcome = {"exit_code": code, "oom_killed": False, "error": error.message}
+        elif not isinstance(error, asyncio.CancelledError):
+            log.error("%s cannot be started again", self.name, exc_info=error)
+            self._now.outcome = lost(f"hyperd failed to start it again: {error}")
+        self._settle(self._now.outcome)
+
+    # -- settling ---------------------------------------------------------------------
+
+    def _settle(self, state: Outcome) -> None:
+        """Record the end, let all hear of it who wait, and give the machine back."""
+        run, self._now.launch = self._now.run, None
+        self._told(state)
+        self.hub.finish()
+        container = self._set_state(
+            State.ENDING, status=ContainerStatus.EXITED, starting=False, pid=0, finished_at=ids.now(), **state
+        )
+        self.publish("die", container, exit_code=str(state["exit_code"]))
+        self.runtime = None
+        withdrawn = bool(run) and container.spec.auto_remove and self._files.is_alone(container)
+        work = self._give_back(container, run)
+        if withdrawn:
+            # Nothing of it is anybody else's: its name is free when the exit code is known, and its machine ends after that.
+            assert run is not None
+            self.do(run.runtime.machine.kill(), lambda _: None)
+            self._files.withdraw(container)
+            self._farewell()
+        self.stopped.set()
+        self.hub.pulse()
+        for kill in self._now.kills:
+            kill.answer()
+        self.do(work, self._given_back)
+
+    async def _give_back(self, container: Container, run: Run | None) -> None:
+        remove = container.spec.auto_remove
+        pod = self._registry.pod(container.pod) if self._registry.has_pod(container.pod) else None
+        if run is not None:
+            clean = pod is not None and (bool(pod.volumes) or not (remove and pod.implicit))
+            await self._sandboxes.release(container.pod, container.id, clean=clean)
+        if remove:
+            await self._files.erase(container)
+        elif run is not None and not run.runtime.dead:
+            await self._sandboxes.forget_process(container, run.runtime, run.handle)
+
+    def _given_back(self, job: Job) -> None:
+        if error := failure(job):
+            log.error("%s: what it had is not all given back", self.name, exc_info=error)
+        gone = not self._registry.exists(self.id)
+        now, self._now = self._now, Present()
+        self.move(State.GONE if gone else State.EXITED)
+        self.at_rest.set()
+        for stop in now.stops:
+            stop.answer(True)
+        for start in now.starts:
+            start.refuse(now.error or Unavailable(f"{self.name} has ended"))
+        if gone:
+            self._farewell()
+
+    # -- ending it ---------------------------------------------------------------------
+
+    def _end(self, grace: float) -> None:
+        """Its signal, and SIGKILL after `grace` seconds; `_process_ended` hears of what comes of it."""
+        paused = self.state is State.PAUSED
+        self._set_state(State.STOPPING)
+        if self._now.freeze:
+            self._now.freeze.cancel()
+        assert self._now.run is not None
+        if grace <= 0:
+            self._now.hasten.set()
+        work = end_process(self.container, self._now.run, grace, self.stopped, self._now.hasten, paused=paused)
+        self.do(work, self._end_tried, None)
+
+    def _end_tried(self, job: Job) -> None:
+        error = failure(job)
+        if error and not isinstance(error, asyncio.CancelledError) and self._now.run:
+            log.error("%s does not end, and its machine is killed", self.name, exc_info=error)
+            self.do(self._now.run.kill(), lambda _: None)

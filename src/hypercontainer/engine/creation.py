@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making containers: their files first, and then their records, or nothing of both."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..errors import InvalidArgument, InvalidState
+from ..images.layout import StoredImage
+from ..images.store import ImageStore
+from ..model import ids
+from ..model.pods import SHM_DEFAULT, PodSpec
+from ..model.ports import published
+from ..model.specs import ContainerSpec
+from ..model.status import Container, ContainerState, Pod
+from ..sys import tasks
+from ..sys.files import copy_sparse, no_space_as_error, remove_tree
+from ..volumes.scratch import ScratchDisks
+from . import environment, health, resolve
+from .container_verbs import ALIVE
+from .networks import Networks
+from .paths import Paths
+from .registry import Registry
+from .volumes import Volumes
+
+
+class Creation:
+    """Makes containers of images and specifications."""
+
+    def __init__(
+        self, paths: Paths, registry: Registry, images: ImageStore, networks: Networks, volumes: Volumes,
+        scratch: ScratchDisks,
+    ) -> None:  # fmt: skip
+        self._paths = paths
+        self._registry = registry
+        self._images = images
+        self._networks = networks
+        self._volumes = volumes
+        self._scratch = scratch
+
+    async def create(self, spec: ContainerSpec, *, starting: bool = False) -> Container:
+        """Create a container, in the pod that it names or in one of its own; the image must be in the store.
+
+        When it is `starting`, a start follows at once: a crash until that has ended leaves nothing of a container with `auto_remove`.
+
+        :raise NotFound: no such image or pod. :raise Conflict: the name is taken.
+        """
+        resolve.validate(spec)
+        image = self._images.find(spec.image, platform=spec.platform)
+        spec = msgspec.structs.replace(spec, ports=published(spec, image.config.config.get("ExposedPorts") or {}))
+        if spec.pod:
+            return await self._join(spec, image, starting)
+        name = self._registry.reserve(spec.name)
+        id_ = ids.new_id()
+        try:
+            pod = self._implicit_pod(spec, id_, name)
+            self._registry.check_pod_name(name)
+            return await self.add(pod, spec, image, id_, name, starting=starting)
+        finally:
+            self._registry.release(name)
+
+    async def _join(self, spec: ContainerSpec, image: StoredImage, starting: bool) -> Container:
+        pod = self._registry.pod(spec.pod)
+        if pod.implicit:
+            raise InvalidState(
+                f"{pod.name} is a container of its own, no pod", hint="make one with `hyperctl pod create`"
+            )
+        if spec.ports:
+            raise InvalidArgument("ports are published by the pod, not by a container in it",
+                                  hint=f"use `hyperctl ports add {pod.name}`")  # fmt: skip
+        name = self._registry.reserve(spec.name)
+        try:
+            return await self.add(pod, spec, image, ids.new_id(), name, starting=starting)
+        finally:
+            self._registry.release(name)
+
+    def _implicit_pod(self, spec: ContainerSpec, id_: str, name: str) -> Pod:
+        vcpus, memory = resolve.machine_size([spec])
+        pod_spec = PodSpec(
+            network=spec.network,
+            networks=spec.networks,
+            ports=spec.ports,
+            shm_size=spec.shm_size or SHM_DEFAULT,
+            allow=spec.allow,
+            ingress_rate=spec.ingress_rate,
+            egress_rate=spec.egress_rate,
+            dns=spec.dns,
+            dns_search=spec.dns_search,
+            dns_options=spec.dns_options,
+            hosts=spec.hosts,
+        )
+        pod_spec, attachments = self._networks.plan(id_, pod_spec, spec.aliases)
+        hostname = spec.hostname or ids.short(id_)
+        return Pod(
+            id=id_,
+            name=name,
+            created_at=ids.now(),
+            hostname=hostname,
+            vcpus=vcpus,
+            memory=memory,
+            implicit=True,
+            spec=pod_spec,
+            attachments=attachments,
+        )
+
+    async def add(
+        self, pod: Pod, spec: ContainerSpec, image: StoredImage, id_: str, name: str, *, starting: bool = False
+    ) -> Container:
+        """A container's files, and then its record, with the pod's if that is its own; nothing is left behind when it fails, or in a crash."""
+        directory = self._paths.container(id_)
+        before = pod if pod.implicit else self._registry.pod(pod.id)
+        self._registry.begin(id_)
+        try:
+            config = image.config.config
+            volumes, mounts = await self._volumes.resolve(before, spec, config)
+            container = Container(
+                id=id_,
+                name=name,
+                pod=pod.id,
+                created_at=ids.now(),
+                image=spec.image,
+                image_id=image.id,
+                hostname=pod.hostname,
+                state=ContainerState(starting=starting),
+                process=resolve.process_of(
+                    environment.resolved(spec, environment.addresses(pod, self._networks)), config, pod.hostname
+                ),
+                spec=spec,
+                mounts=mounts,
+                log_path=spec.log.path or str(self._paths.log(id_)),
+                health=None if spec.no_health else spec.health or health.of_image(config),
+            )
+            with no_space_as_error(directory):
+                directory.mkdir(mode=0o700, parents=True)
+            await self._make_scratch(spec, id_)
+            before = pod if pod.implicit else self._registry.pod(pod.id)
+            if added := [v for v in volumes if v.name not in {x.name for x in before.volumes}]:
+                before = msgspec.structs.replace(before, volumes=[*before.volumes, *added])
+            self._registry.create(before, container, done=id_)
+        except BaseException:
+            remove_tree(directory)
+            self._registry.finish(id_)
+            raise
+        return container
+
+    async def _make_scratch(self, spec: ContainerSpec, id_: str) -> None:
+        if not spec.base:
+            await self._scratch.create(self._paths.scratch(id_))
+            return
+        base = self._registry.container(spec.base)
+        if base.state.status in ALIVE:
+            raise InvalidState(f"container {base.name} is running", hint="stop it before its files are taken")
+        await tasks.in_thread(lambda: copy_sparse(self._paths.scratch(base.id), self._paths.scratch(id_)))

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making pods: all of their containers, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+
+from ..errors import HyperError
+from ..images.store import ImageStore
+from ..model import ids
+from ..model.pods import PodPlan
+from ..model.status import Pod
+from . import resolve
+from .containers import Containers
+from .networks import Networks
+from .plan import check_plan
+from .registry import Registry
+from .secrets import Secrets
+from .volumes import Volumes
+
+
+class PodCreation:
+    """Makes pods of plans."""
+
+    def __init__(
+        self, registry: Registry, images: ImageStore, containers: Containers, networks: Networks, volumes: Volumes,
+        secrets: Secrets,
+    ) -> None:  # fmt: skip
+        self._registry = registry
+        self._images = images
+        self._containers = containers
+        self._networks = networks
+        self._volumes = volumes
+        self._secrets = secrets
+
+    async def create(self, plan: PodPlan) -> Pod:
+        """A pod and all of its containers, or nothing.
+
+        :raise NotFound: an image or a volume's source. :raise Conflict: a name is taken.
+        """
+        check_plan(plan)
+        images = [self._images.find(c.image) for c in plan.containers]
+        name = plan.name
+        self._registry.check_pod_name(name)
+        reserved: list[str] = []
+        id_ = ids.new_id()
+        self._registry.begin(id_)
+        try:
+            for c in plan.containers:
+                reserved.append(self._registry.reserve(c.name))
+            pod = await self._make_record(plan, id_, name)
+            for c, image, called in zip(plan.containers, images, reserved, strict=True):
+                await self._containers.add(pod, msgspec.structs.replace(c, name=called), image, ids.new_id(), called)
+            self._registry.create(done=id_)
+        except BaseException:
+            await self._undo(id_)
+            raise
+        finally:
+            for called in reserved:
+                self._registry.release(called)
+        return self._registry.pod(pod.id)
+
+    async def _make_record(self, plan: PodPlan, id_: str, name: str) -> Pod:
+        vcpus, memory = resolve.machine_size(plan.containers, vcpus=plan.vcpus, memory=plan.memory)
+        resolve.check_host(vcpus, memory)
+        for secret, value in plan.secrets.items():
+            self._secrets.put(id_, secret, value)
+        volumes = await self._volumes.of_pod(id_, plan.volumes)
+        hostname = plan.hostname or name[:63].rstrip("-._").replace("_", "-").lower()
+        aliases = [n for c in plan.containers for n in (c.name, *c.aliases) if n]
+        spec, attachments = self._networks.plan(id_, plan.spec, aliases)
+        pod = Pod(
+            id=id_, name=name, created_at=ids.now(), hostname=hostname, vcpus=vcpus, memory=memory, spec=spec,
+            labels=plan.labels, volumes=volumes, attachments=attachments,
+        )  # fmt: skip
+        self._registry.create(pod)
+        return pod
+
+    async def _undo(self, id_: str) -> None:
+        for container in self._registry.members(id_):
+            with contextlib.suppress(HyperError):
+                await self._containers.remove(container.id, force=True)
+        self._registry.erase(*([self._registry.pod(id_)] if self._registry.has_pod(id_) else []), files=id_)
+        self._containers.files.remove(id_)

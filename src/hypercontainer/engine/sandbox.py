@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sandbox's supervisor: one task that owns a pod's VM.
+
+Whoever needs the machine is a user of it: each running container, a start of the pod, a copy
+out of a stopped container. It is up when the first asks for it, and down when the last has left, unless the
+pod says that it goes on without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from ..errors import InvalidState, Unavailable
+from ..hypervisor import facets
+from ..hypervisor.facets import require
+from ..model import ids
+from ..model.status import Container, Pod, PodStatus
+from ..sys import tasks
+from ..sys.spans import span
+from .events import Events
+from .networks import Networks
+from .provision import Provisioner
+from .registry import Registry
+from .runtime import Runtime, record
+from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, State, Unpause, Work
+from .supervisor import Handler, Job, Message, Supervisor, failure
+
+log = logging.getLogger(__name__)
+_GONE_TIMEOUT = 30.0  # seconds for the end of a machine that others still give back
+
+
+class Sandbox(Supervisor[State]):
+    """One pod's VM."""
+
+    def __init__(
+        self, pod: Pod, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events,
+        check: Callable[[Pod], Coroutine[Any, Any, None]],
+    ) -> None:  # fmt: skip
+        """`check` raises when the pod's machine may not be booted now."""
+        super().__init__(f"the machine of pod {pod.name}", State.DOWN)
+        self.id = pod.id
+        self._registry = registry
+        self._provisioner = provisioner
+        self._networks = networks
+        self._events = events
+        self._check = check
+        self.runtime: Runtime | None = None  # from its boot until it has ended
+        self._boot: Job | None = None
+        self._watch: Job | None = None
+        self._work: Job | None = None
+        self._working: Work | None = None
+        self._works: deque[Work] = deque()
+        self._acquires: list[Acquire] = []
+        self._downs: list[Message] = []  # to be answered when it is down
+
+    def expect(self) -> None:
+        """An earlier daemon left a machine, which is asked whether it lives."""
+        self.state = State.REATTACHING
+
+    def save(self) -> None:
+        """Write down what is needed to find the VM again."""
+        if self.runtime and self._registry.has_pod(self.id):
+            self._registry.put_pod(record(self._registry.pod(self.id), self.runtime))
+
+    def _update(self, **changes: Any) -> Pod | None:
+        if not self._registry.has_pod(self.id):
+            return None
+        pod = msgspec.structs.replace(self._registry.pod(self.id), **changes)
+        self._registry.put_pod(pod)
+        return pod
+
+    def _publish(self, action: str, pod: Pod | None) -> None:
+        if pod is not None and not pod.implicit:
+            self._events.publish("pod", action, pod.id, name=pod.name)
+
+    # -- boot -------------------------------------------------------------------------
+
+    def _begin(self, message: Acquire) -> None:
+        self._acquires = [message]
+        self.move(State.BOOTING)
+        self._boot = self.do(self._bring_up(), self._booted, message.context)
+
+    def _join(self, message: Acquire) -> None:
+        self._acquires.append(message)
+
+    async def _bring_up(self) -> Runtime:
+        pod = self._registry.pod(self.id)
+        await self._check(pod)
+        members = self._registry.members(self.id)
+        try:
+            self._registry.put_pod(
+                msgspec.structs.replace(
+                    self._registry.pod(self.id), ports=self._networks.ports.claim(pod, pod.spec.ports)
+                )
+            )
+            return await self._boot_in_network(members)
+        except BaseException:
+            await self._networks.take_down(self.id)
+            raise
+
+    async def _boot_in_network(self, members: list[Container]) -> Runtime:
+        with span("network prepared"):
+            await self._networks.prepare(self._registry.pod(self.id))
+        pod = self._registry.pod(self.id)
+        # The rules take as long as a part of the boot; no container runs before they are there.
+        rules = asyncio.create_task(self._networks.bring_up(pod))
+        try:
+            runtime = await self._provisioner.boot(pod, members)
+        except BaseException:
+            await tasks.end([rules])
+            raise
+        try:
+            with span("rules awaited"):
+                await rules
+        except BaseException:
+            await runtime.stop(clean=False)
+            raise
+        return runtime
+
+    def _booted(self, job: Job) -> None:
+        self._boot = None
+        acquires, self._acquires = self._acquires, []
+        if error := failure(job):
+            self.move(State.DOWN)
+            for message in acquires:
+                message.refuse(error)
+            self._answer_downs()
+            return
+        self._own(job.result())
+        try:
+            self._record_boot()
+        except Exception as wrong:
+            log.exception("%s is not recorded, and is ended", self.name)
+            for message in acquires:
+                message.refuse(wrong)
+            acquires = []
+        for message in acquires:
+            self._grant(message)
+        if self._downs or self._is_idle():
+            self._end(clean=False)
+
+    def _own(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.move(State.UP)
+        self._watch = self.do(_closed(runtime), self._channel_closed)
+
+    def _record_boot(self) -> None:
+        """Pod and containers may have been changed meanwhile, or removed."""
+        self.save()
+        self._networks.ports.release(self.id)  # from here on the record tells
+        pod = self._registry.pod(self.id)
+        for c in self._registry.members(self.id):
+            self._registry.put(msgspec.structs.replace(c, used=True, ports=pod.ports if pod.implicit else c.ports))
+        status = PodStatus.STARTING if pod.status is PodStatus.STARTING else PodStatus.RUNNING
+        self._publish("start", self._update(status=status, error="", started_at=ids.now(), finished_at=""))
+
+    def _grant(self, message: Acquire) -> None:
+        assert self.runtime is not None
+        if not message.abandoned:
+            self.runtime.users.add(message.user)
+        message.answer(self.runtime)
+
+    def _acquire(self, message: Acquire) -> None:
+        assert self.runtime is not None
+        if not self.runtime.dead:
+            self._grant(message)
+            return
+        if not self.runtime.users:
+            self._end(clean=False)
+        self._await_end(message)
+
+    def _await_end(self, message: Acquire) -> None:
+        """A machine that ends is waited for, not for ever; then another is booted."""
+        self.defer(message)
+        error = Unavailable(f"{self.name} before has not ended", hint="try again, or restart hyperd")
+        asyncio.get_running_loop().call_later(_GONE_TIMEOUT, message.refuse, error)
+
+    def abandon(self, message: Message) -> None:
+        if isinstance(message, Acquire):
+            if message in self._acquires:
+                if self._boot and all(m.abandoned for m in self._acquires):
+                    self.end([self._boot])
+                return
+            if self.runtime:  # it was granted, and nobody knows
+                self.runtime.users.discard(message.user)
+                if self.state is State.UP and self._is_idle():
+                    self._end(clean=True)
+        elif isinstance(message, Work) and not message.reply.done():
+            if message is self._working and self._work:
+                self.end([self._work])
+                return
+            if message in self._works:
+                self._works.remove(message)
+        message.reply.cancel()
+
+    # -- work in the guest ---------------------------------------------------------------
+
+    def _queue(self, message: Work) -> None:
+        self._works.append(message)
+        self._next_work()
+
+    def _next_work(self) -> None:
+        if self._work is None and self._works and self.state is State.UP:
+            assert self.runtime is not None
+            self._working = message = self._works.popleft()
+            self._work = self.do(message.work(self.runtime), lambda job: self._worked(job, message), message.context)
+
+    def _worked(self, job: Job, message: Work) -> None:
+        self._work = self._working = None
+        if self.runtime and not self.runtime.dead:
+            self.save()
+        if error := failure(job):
+            message.refuse(error)
+        else:
+            message.answer(job.result())
+        self._next_work()
+
+    def _no_work(self, message: Message) -> None:
+        raise Unavailable(f"{self.name} is {self.state}", hint="try again")
+
+    def _asleep(self, message: Message) -> None:
+        name = self._registry.pod(self.id).name
+        raise InvalidState(f"pod {name} is paused", hint=f"use `hyperctl pod unpause {name}`")
+
+    # -- down -----------------------------------------------------------------------------
+
+    def _is_idle(self) -> bool:
+        """Whether nobody needs it, and its pod does not say that it goes on without."""
+        if self.runtime is None or self.runtime.users:
+            return False
+        pod = self._registry.pod(self.id) if self._registry.has_pod(self.id) else None
+        return pod is None or self.runtime.dead or pod.implicit or pod.spec.exit_policy == "stop"
+
+    def _release(self, message: Release) -> None:
+        assert self.runtime is not None
+        self.runtime.users.discard(message.user)
+        if not self._is_idle():
+            message.answer()
+            return
+        self._downs.append(message)
+        self._end(clean=message.clean)
+
+    def _released_late(self, message: Release) -> None:
+        if self.runtime:
+            self.runtime.users.discard(message.user)
+        self._downs.append(message)
+
+    def _down(self, message: Down) -> None:
+        self._downs.append(message)
+        self._end(clean=message.clean)
+
+    def _down_booting(self, message: Down) -> None:
+        self._downs.append(message)
+        if self._boot:
+            self.end([self._boot])
+
+    def _down_sooner(self, message: Down) -> None:
+        self._downs.append(message)
+        if not message.clean and self.runtime:
+            self.do(self.runtime.machine.kill(), lambda _: None)
+
+    def _channel_closed(self, job: Job) -> None:
+        """It ended by itself; who uses it hears of it by itself."""
+        if self.state in (State.UP, State.PAUSED) and self.runtime and self.runtime.dead and not self.runtime.users:
+            self._end(clean=False, error="the virtual machine ended unexpectedly")
+
+    def _end(self, *, clean: bool, error: str = "") -> None:
+        assert self.runtime is not None
+        self.move(State.ENDING)
+        for job in (self._watch, self._work):
+            if job:
+                job.cancel()
+        while self._works:
+            self._works.popleft().refuse(Unavailable(f"{self.name} ends"))
+        self.do(self._take_down(self.runtime, clean), lambda job: self._ended(job, error))
+
+    async def _take_down(self, runtime: Runtime, clean: bool) -> None:
+        try:
+            await runtime.stop(clean=clean)
+        finally:
+            await self._networks.take_down(self.id)
+
+    def _ended(self, job: Job, error: str) -> None:
+        if wrong := failure(job):
+            log.error("%s: what it had is not all given back", self.name, exc_info=wrong)
+        self.runtime = None
+        self.move(State.DOWN)
+        if self._registry.has_pod(self.id):
+            pod = self._registry.pod(self.id)
+            status = pod.status if pod.status in (PodStatus.FAILED, PodStatus.STARTING) else PodStatus.EXITED
+            changed = self._update(vm=None, status=status, finished_at=ids.now(), error=error or pod.error)
+            self._publish("stop", changed)
+        self._answer_downs()
+
+    def _answer_downs(self) -> None:
+        downs, self._downs = self._downs, []
+        for message in downs:
+            message.answer(True)
+
+    def _no_machine(self, message: Message) -> None:
+        message.answer(False)
+
+    # -- pause ------------------------------------------------------------------------------
+
+    def _pause(self, message: Message) -> None:
+        assert self.runtime is not None
+        pauses = isinstance(message, Pause)
+        machine = require(self.runtime.machine, facets.Pause)
+        work = machine.pause() if pauses else machine.resume()
+        self.do(work, lambda job: self._paused(job, message, pauses), message.context)
+
+    def _paused(self, job: Job, message: Message, paused: bool) -> None:
+        if error := failure(job):
+            message.refuse(error)
+            return
+        if self.state not in (State.UP, State.PAUSED):
+            self._not_up(message)
+        pod = self._update(status=PodStatus.PAUSED if paused else PodStatus.RUNNING)
+        if self.state is not (State.PAUSED if paused else State.UP):
+            self.move(State.PAUSED if paused else State.UP)
+        self._publish("pause" if paused else "unpause", pod)
+        message.answer(pod)
+        self._next_work()
+
+    def _not_up(self, message: Message) -> None:
+        pod = self._registry.pod(self.id)
+        raise InvalidState(f"pod {pod.name} is {pod.status}, not running")
+
+    def _not_paused(self, message: Message) -> None:
+        raise InvalidState(f"pod {self._registry.pod(self.id).name} is not paused")
+
+    # -- what an earlier daemon left -------------------------------------------------------------
+
+    def _reattached(self, message: Reattached) -> None:
+        if message.runtime is None:
+            self.move(State.DOWN)
+        else:
+            self._own(message.runtime)
+            self.save()
+            if self._registry.pod(self.id).status is PodStatus.PAUSED:
+                self.move(State.PAUSED)
+        self._answer_downs()
+        message.answer()
+
+    def _give_up(self, message: Message) -> None:
+        self._downs.append(message)
+        self.do(self._kill_left_behind(), lambda _: None)
+
+    async def _kill_left_behind(self) -> None:
+        if machine := await self._provisioner.left_behind(self._registry.pod(self.id)):
+            await machine.kill()
+
+    def _give_up_and_end(self, message: Message) -> None:
+        self._give_up(GiveUp())
+        self.defer(message)
+
+
+S = Sandbox
+_LATER = S.defer
+Sandbox.TRANSITIONS = {
+    State.REATTACHING: frozenset({State.UP, State.DOWN}),
+    State.DOWN: frozenset({State.BOOTING}),
+    State.BOOTING: frozenset({State.UP, State.DOWN}),
+    State.UP: frozenset({State.PAUSED, State.ENDING}),
+    State.PAUSED: frozenset({State.UP, State.ENDING}),
+    State.ENDING: frozenset({State.DOWN}),
+}
+# For each verb, what each state does with it, in the order of `State`.
+_ROWS: dict[type[Message], tuple[Handler, ...]] = {
+    #           REATTACHING         DOWN           BOOTING         UP             PAUSED         ENDING
+    Acquire: (_LATER, S._begin, S._join, S._acquire, S._acquire, S._await_end),
+    Release: (_LATER, S._no_machine, _LATER, S._release, S._release, S._released_late),
+    Work: (_LATER, S._no_work, S._no_work, S._queue, S._asleep, S._no_work),
+    Down: (S._give_up_and_end, S._no_machine, S._down_booting, S._down, S._down, S._down_sooner),
+    GiveUp: (S._give_up, S._no_machine, S._no_machine, S._no_machine, S._no_machine, S._no_machine),
+    Pause: (S._not_up, S._not_up, S._not_up, S._pause, S._not_up, S._not_up),
+    Unpause: (S._not_paused, S._not_paused, S._not_paused, S._not_paused, S._pause, S._not_paused),
+    Reattached: (S._reattached, S._no_machine, S._no_machine, S._no_machine, S._no_machine, S._no_machine),
+}
+Sandbox.HANDLERS = {verb: dict(zip(State, row, strict=True)) for verb, row in _ROWS.items()}
+
+
+async def _closed(runtime: Runtime) -> None:
+    await runtime.session.closed.wait()

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sandbox's states, and what can be asked of who owns it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from .runtime import Runtime
+from .supervisor import Message
+
+
+class State(StrEnum):
+    """What the VM does."""
+
+    REATTACHING = "reattaching"  # an earlier daemon left it, and it has not answered yet
+    DOWN = "down"
+    BOOTING = "booting"
+    UP = "up"
+    PAUSED = "paused"
+    ENDING = "ending"
+
+
+@dataclass(eq=False)
+class Acquire(Message):
+    """Use the machine, booted when it is not up; answered with its `Runtime`."""
+
+    user: str
+
+
+@dataclass(eq=False)
+class Release(Message):
+    """Use it no longer; answered when it is down, if that was the last user. `clean` makes what was written safe first."""
+
+    user: str
+    clean: bool = True
+
+
+@dataclass(eq=False)
+class Work(Message):
+    """Something with the running guest, one after the other: a container is built, or taken out."""
+
+    work: Callable[[Runtime], Coroutine[Any, Any, None]]
+
+
+@dataclass(eq=False)
+class Down(Message):
+    """End the machine, whoever uses it; answered when it has ended."""
+
+    clean: bool = True
+
+
+@dataclass(eq=False)
+class GiveUp(Message):
+    """End a machine that has not answered since the daemon's start; answered when it is settled: whether there was one."""
+
+
+@dataclass(eq=False)
+class Pause(Message):
+    """Stop its CPUs."""
+
+
+@dataclass(eq=False)
+class Unpause(Message):
+    """Let them go on."""
+
+
+@dataclass(eq=False)
+class Reattached(Message):
+    """The machine that an earlier daemon left answers, or is gone (None)."""
+
+    runtime: Runtime | None

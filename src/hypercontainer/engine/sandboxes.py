@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sandboxes of all pods: what containers, pods and copies ask of their VMs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import msgspec
+
+from ..errors import Conflict, HyperError, InvalidState, Unavailable
+from ..guest.process import GuestProcessHandle
+from ..model.status import Container, Pod, PodStatus
+from ..sys import deadlines, tasks
+from .events import Events
+from .networks import Networks
+from .provision import Provisioner
+from .registry import Registry
+from .runtime import Runtime
+from .sandbox import Sandbox
+from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, State, Unpause, Work
+from .streams import Hub
+
+_GONE_TIMEOUT = 30.0  # seconds for the end of a machine that others still give back
+
+
+class Sandboxes:
+    """Finds a pod's sandbox, and asks it."""
+
+    def __init__(self, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events) -> None:
+        self._registry = registry
+        self._provisioner = provisioner
+        self._networks = networks
+        self._events = events
+        self._sandboxes: dict[str, Sandbox] = {}
+
+    def sandbox(self, pod_id: str) -> Sandbox:
+        """The supervisor of a pod's VM, begun at the first need."""
+        found = self._sandboxes.get(pod_id)
+        if found is None:
+            found = self._sandboxes[pod_id] = Sandbox(
+                self._registry.pod(pod_id), self._registry, self._provisioner, self._networks, self._events,
+                self._check_volumes,
+            )  # fmt: skip
+        return found
+
+    def runtime(self, pod_id: str) -> Runtime | None:
+        """The pod's VM while it runs."""
+        found = self._sandboxes.get(pod_id)
+        return found.runtime if found and found.runtime and not found.runtime.dead else None
+
+    def running(self) -> list[tuple[Pod, Runtime]]:
+        """The pods that have a VM, whether it answers or not."""
+        found = [(id_, s.runtime) for id_, s in self._sandboxes.items() if s.runtime]
+        return [(self._registry.pod(id_), runtime) for id_, runtime in found if self._registry.has_pod(id_)]
+
+    def has_machine(self, pod_id: str) -> bool:
+        """Whether a VM is there, is made, or ends."""
+        found = self._sandboxes.get(pod_id)
+        return found is not None and found.state is not State.DOWN
+
+    def is_late(self, pod_id: str) -> bool:
+        """Whether it has not answered since the daemon's start."""
+        found = self._sandboxes.get(pod_id)
+        return found is not None and found.state is State.REATTACHING
+
+    def update(self, pod_id: str, **changes: Any) -> Pod:
+        pod = msgspec.structs.replace(self._registry.pod(pod_id), **changes)
+        self._registry.put_pod(pod)
+        return pod
+
+    # -- its life ---------------------------------------------------------------------
+
+    async def acquire(self, pod_id: str, user: str) -> Runtime:
+        """The running VM, booted when it is not; it goes on until `release`.
+
+        :raise Conflict: a port or a volume is taken. :raise Unavailable: it does not boot.
+        """
+        runtime: Runtime = await self.sandbox(pod_id).ask(Acquire(user))
+        return runtime
+
+    async def release(self, pod_id: str, user: str, *, clean: bool = True) -> None:
+        """It goes down when nobody uses it any more and the pod does not say otherwise; that is waited for."""
+        if found := self._sandboxes.get(pod_id):
+            await found.ask(Release(user, clean))
+
+    async def down(self, pod_id: str, *, clean: bool = True) -> None:
+        """End the machine, whoever uses it. Idempotent."""
+        if found := self._sandboxes.get(pod_id):
+            await found.ask(Down(clean))
+
+    async def pause(self, pod_id: str) -> None:
+        await self.sandbox(pod_id).ask(Pause())
+
+    async def unpause(self, pod_id: str) -> None:
+        await self.sandbox(pod_id).ask(Unpause())
+
+    def give_up(self, pod_id: str) -> asyncio.Future[Any] | None:
+        """End a machine that has not answered since the daemon's start; its records are settled when this is done."""
+        found = self._sandboxes.get(pod_id)
+        if found is None or found.state is not State.REATTACHING:
+            return None
+        message = GiveUp()
+        found.post(message)
+        return message.reply
+
+    def forget(self, pod_id: str) -> None:
+        """Of a pod that is removed, when its machine is down."""
+        found = self._sandboxes.pop(pod_id, None)
+        if found is not None:
+            found.retire()
+
+    def expect(self, pod_id: str) -> None:
+        """An earlier daemon left a machine, which is asked whether it lives."""
+        self.sandbox(pod_id).expect()
+
+    async def reattached(self, pod_id: str, runtime: Runtime | None) -> None:
+        await self.sandbox(pod_id).ask(Reattached(runtime))
+
+    async def leave(self) -> None:
+        """Let the VMs run on without us."""
+        for found in list(self._sandboxes.values()):
+            await found.leave()
+            if found.runtime:
+                found.runtime.session.close()
+                found.runtime.machine.detach()
+
+    # -- what is in it ----------------------------------------------------------------
+
+    async def build(self, container: Container) -> None:
+        """Let the guest have the container. Idempotent.
+
+        :raise GuestError: when the guest cannot mount its root or a volume.
+        """
+
+        async def work(runtime: Runtime) -> None:
+            if container.id not in runtime.built:
+                pod = self._registry.pod(container.pod)
+                names = [n for c in self._registry.members(pod.id) for n in (c.name, *c.spec.aliases)]
+                await self._provisioner.build(runtime, pod, container, names)
+
+        runtime = self.runtime(container.pod)
+        if runtime is None or container.id not in runtime.built:
+            await self.sandbox(container.pod).ask(Work(work))
+
+    async def drop(self, container: Container, *, volumes: list[str]) -> None:
+        """Take a container that is removed out of the running guest, with volumes that go with it."""
+
+        async def work(runtime: Runtime) -> None:
+            pod = self._registry.pod(container.pod)
+            with contextlib.suppress(HyperError):
+                await self._provisioner.drop(runtime, pod, container)
+                for name in volumes:
+                    await self._provisioner.drop_volume(runtime, pod, name)
+
+        if self.runtime(container.pod) is not None:
+            with contextlib.suppress(Unavailable):  # it ends, or is down
+                await self.sandbox(container.pod).ask(Work(work))
+
+    async def start_main(
+        self, container: Container, runtime: Runtime, hub: Hub, size: tuple[int, int]
+    ) -> GuestProcessHandle:
+        """:raise StartFailed: when the program cannot be executed."""
+        handle = await self._provisioner.start_main(runtime, container, hub, size)
+        self.sandbox(container.pod).save()
+        return handle
+
+    async def forget_process(self, container: Container, runtime: Runtime, handle: GuestProcessHandle) -> None:
+        """The machine goes on without it: the guest need not keep its end any longer, once that is in the record."""
+        if self._registry.journal.pending or runtime.handles.get(container.id) is not handle:
+            return
+        del runtime.handles[container.id]
+        runtime.processes.pop(container.id, None)
+        with contextlib.suppress(HyperError):
+            await runtime.session.release(handle)
+        self.sandbox(container.pod).save()
+
+    async def _check_volumes(self, pod: Pod) -> None:
+        """A disk that is written serves one machine at a time; one that is about to end is waited for."""
+        mine = {v.source for v in pod.volumes if v.kind == "disk" and not v.read_only}
+        others = [p for p in self._registry.pods() if p.id != pod.id and p.vm] if mine else []
+        for other in others:
+            shared = next((v for v in other.volumes if v.kind == "disk" and v.source in mine), None)
+            runtime = self._sandboxes[other.id].runtime if other.id in self._sandboxes else None
+            if shared is None or runtime is None:
+                continue
+            if runtime.users:
+                name = shared.named or shared.source
+                raise Conflict(
+                    f"volume {name} is in use by the running pod {other.name}: a block volume serves one at a time",
+                    hint="stop that pod, or share a volume made with --driver directory",
+                )
+            try:
+                await tasks.within(runtime.gone.wait(), _GONE_TIMEOUT)
+            except TimeoutError:
+                raise Unavailable(
+                    f"the virtual machine of pod {other.name}, which has the same volume, does not end",
+                    hint="try again, or restart hyperd",
+                ) from None
+
+
+def check_awake(pod: Pod) -> None:
+    """:raise InvalidState: when the pod is paused: its guest would not answer."""
+    if pod.status is PodStatus.PAUSED:
+        raise InvalidState(f"pod {pod.name} is paused", hint=f"use `hyperctl pod unpause {pod.name}`")
+
+
+async def settled(reply: asyncio.Future[Any] | None) -> bool:
+    """Whether there was something to wait for; not for ever: a process may be kept by the kernel."""
+    if reply is None:
+        return False
+    await asyncio.wait({reply}, timeout=deadlines.DEATH)
+    return True

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An end that is asked for comes, whatever the guest, the policy or a pause does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from hypercontainer.model.specs import RestartPolicy
+
+from .stage import Stage
+from .test_lives import act, plan
+
+__all__ = ["act"]
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["guest answers", "guest stands still"])
+def test_stop_while_the_policy_starts_it_again(act: Any, answers: bool) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "after", "1", "3", restart=RestartPolicy(name="always"))
+        await asyncio.sleep(1.05)  # in the back-off
+        assert s.status("a") == "restarting"
+        if not answers:
+            s.machine("a").wedge()
+            await asyncio.sleep(1)  # in the start
+        began = asyncio.get_running_loop().time()
+        assert await s.call(s.engine.containers.stop("a", 1))
+        assert asyncio.get_running_loop().time() - began < 6 + (10 if not answers else 0)
+        assert s.status("a") == "exited"
+
+    act(scenario)
+
+
+@pytest.mark.parametrize("verb", ["stop", "kill", "remove"])
+@pytest.mark.parametrize("how", ["running", "stopping", "paused"])
+def test_a_guest_that_stands_still_is_ended_in_time(act: Any, verb: str, how: str) -> None:
+    async def scenario(s: Stage) -> None:
+        id_ = await s.run("a", "ignore-term")
+        verbs = s.engine.containers
+        if how == "paused":
+            await s.call(verbs.pause("a"))
+        s.machine("a").wedge()
+        before = asyncio.ensure_future(s.call(verbs.stop("a", 1000))) if how == "stopping" else None
+        await asyncio.sleep(0.1)
+        began = asyncio.get_running_loop().time()
+        if verb == "stop":
+            await s.call(verbs.stop("a", 3))
+        elif verb == "kill":
+            await s.call(verbs.kill("a", "KILL"))
+        else:
+            await s.call(verbs.remove("a", force=True))
+        assert asyncio.get_running_loop().time() - began < 5 + (3.5 if verb == "stop" else 0)
+        assert not s.engine.registry.exists(id_) if verb == "remove" else s.status("a") == "exited"
+        if before:
+            assert await before
+
+    act(scenario)
+
+
+def test_a_paused_pod_that_does_not_wake_up_is_stopped(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan("a", "b")))
+        await s.call(s.engine.pods.start("pod"))
+        await s.call(s.engine.pods.pause("pod"))
+        s.machine("a").wedge()
+        assert await s.call(s.engine.pods.stop("pod", 1))
+        assert {s.status("a"), s.status("b")} == {"exited"} and not s.host.machines
+
+    act(scenario)
+
+
+def test_the_daemon_ends_though_a_paused_pod_does_not_wake_up(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan("a", "b")))
+        await s.call(s.engine.pods.start("pod"))
+        await s.run("well")
+        await s.call(s.engine.pods.pause("pod"))
+        s.machine("a").wedge()
+        await s.close()
+        assert not s.host.machines
+        await s.open()
+        assert s.status("well") == "exited"
+
+    act(scenario)
