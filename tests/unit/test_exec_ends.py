@@ -15,7 +15,6 @@ from hypercontainer.guest.process import GuestProcessHandle
 from hypercontainer.model.specs import ExecSpec
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.protocol.messages import ExitStatus, GuestProcess
-from hypercontainer.sys import users
 
 
 class Session:
@@ -47,9 +46,3 @@ async def test_output_that_ends_before_it_is_watched(monkeypatch: pytest.MonkeyP
     handle.set_exit(ExitStatus(code=3))
     await asyncio.wait_for(exec_.ended.wait(), 5)
     assert exec_.exit_code == 3 and not exec_.info().running
-
-
-def test_no_two_processes_have_one_user_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(users, "FENCED", range(100, 103))
-    monkeypatch.setattr(users, "_in_use", lambda: {100, 102})
-    assert {users.pick() for _ in range(20)} == {101}

@@ -15,7 +15,7 @@ import pytest
 from hypercontainer.errors import Conflict, HyperError, Unavailable
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import passt
-from hypercontainer.sys.users import FENCED, OPEN
+from hypercontainer.sys.users import ranges
 
 PORTS = (PortMapping(container_port=80, host_port=8080),)
 Pretend = Callable[[str], Path]
@@ -63,7 +63,7 @@ async def test_nobody_waits_for_it(pretend: Pretend, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs it as somebody else")
-@pytest.mark.parametrize(("host_loopback", "users"), [(False, FENCED), (True, OPEN)])
+@pytest.mark.parametrize(("host_loopback", "users"), [(False, ranges().fenced), (True, ranges().open)])
 async def test_who_it_runs_as(pretend: Pretend, host_loopback: bool, users: range) -> None:
     """By its user the firewall tells whether it may connect to the host's loopback."""
     told = pretend("exit 0")

@@ -16,6 +16,7 @@ from ..images.limits import Limits
 from ..model.sentences import explain
 from ..model.units import parse_duration, parse_size
 from ..state.journal import EventLimits
+from ..sys import users
 from ..sys.private import require_private
 from ..volumes.scratch import DEFAULT_SIZE
 
@@ -70,6 +71,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     bridge_subnet: str = "192.168.123.0/24"
     bridge_subnet6: str = "fd7c:9a1e:6b0d::/64"
     user_network: Literal["auto", "passt", "slirp"] = "auto"
+    users: str = (
+        f"{users.FIRST}-{users.LAST}"  # as which root's daemon runs what serves a machine, or looks into an image
+    )
     virtiofs: bool = True  # off: no directories of the host; for daemons of users: QEMU serves them, over 9p
     factory: bool = True  # off: every virtual machine boots
     factory_memory: str = "512m"  # that templates may hold
@@ -102,6 +106,10 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
             size=parse_size(self.image_size), files=self.image_files, ratio=self.image_ratio, layers=self.image_layers,
             memory=parse_size(self.image_memory), time=self.image_time,
         )  # fmt: skip
+
+    @property
+    def user_numbers(self) -> tuple[int, int]:
+        return users.parse(self.users)
 
     @property
     def factory_bytes(self) -> int:
@@ -144,6 +152,7 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
             config.factory_bytes,
             config.pool_bytes,
             config.image_limits,
+            config.user_numbers,
         )
     except msgspec.ValidationError as error:
         raise InvalidArgument(

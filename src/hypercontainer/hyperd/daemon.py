@@ -29,7 +29,7 @@ from ..guest import initramfs
 from ..hypervisor.driver import MachineConfig
 from ..hypervisor.qemu.driver import QemuDriver
 from ..kernel.locate import Kernel, locate
-from ..sys import deadlines
+from ..sys import deadlines, users
 from ..sys.files import no_space
 from .config import Config, default_run
 
@@ -101,7 +101,9 @@ def _find_kernel(config: Config) -> Kernel | None:
 
 
 def build_engine(config: Config) -> Engine:
-    """:raise PermissionDenied: when a directory cannot be made."""
+    """:raise PermissionDenied: when a directory cannot be made. :raise Conflict: accounts have the users that are configured."""
+    if os.geteuid() == 0:
+        users.use(*config.user_numbers)
     paths = Paths(config.root_path, config.run_path)
     kernel = _find_kernel(config)
     driver = QemuDriver(

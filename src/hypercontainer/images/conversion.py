@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import secrets
 import signal
 import sys
 import tempfile
@@ -21,13 +20,13 @@ from ..errors import DeadlineExceeded, HyperError, InternalError, InvalidArgumen
 from ..model.ids import short
 from ..sys.files import no_space, no_space_as_error
 from ..sys.process import child
+from ..sys.users import pick_for_conversion
 from .archive import is_compressed
 from .convert import Layer
 from .layout import StoredImage
 from .limits import Limits, beyond
 from .worker import Job
 
-_UID_BASE = 0x72000000  # one of 2^24 at random: conversions are strangers to each other
 _LINE_MAX = 1 << 16  # bytes
 _THREADS_MAX = 4
 _PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME")  # of the environment
@@ -54,7 +53,7 @@ async def convert(
     :raise NotFound: a blob is missing or corrupt; a corrupt one is removed.
     :raise InvalidArgument: the image is refused. :raise NoSpace: the disk is full. :raise DeadlineExceeded: it took too long.
     """
-    uid = _UID_BASE + secrets.randbelow(1 << 24)
+    uid, gid = pick_for_conversion()  # conversions are strangers to each other
     with contextlib.ExitStack() as stack, no_space_as_error(target.parent):
         opened = [_open_blob(stack, blob) for blob in blobs]
         threads = min(os.cpu_count() or 1, _THREADS_MAX, max(1, len(blobs)))
@@ -64,7 +63,7 @@ async def convert(
         if os.geteuid() == 0:
             os.fchown(out, uid, -1)
         layers = [Layer(fd, diff) for fd, diff in zip(opened, image.config.rootfs.diff_ids, strict=True)]
-        job = Job(uid, limits, target=out, layers=layers, spools=spools)
+        job = Job(uid, gid, limits, target=out, layers=layers, spools=spools)
 
         without_acl = 0
 
@@ -86,7 +85,7 @@ async def archive_names(path: Path, what: str, unpacked: Path, limits: Limits) -
 
     :raise NotFound: there is no such file. :raise InvalidArgument: it is no archive. :raise NoSpace: the disk is full.
     """
-    uid, names = _UID_BASE + secrets.randbelow(1 << 24), list[str]()
+    (uid, gid), names = pick_for_conversion(), list[str]()
     with contextlib.ExitStack() as stack, no_space_as_error(unpacked.parent):
         try:
             source = stack.enter_context(open(path, "rb", buffering=0))
@@ -97,7 +96,7 @@ async def archive_names(path: Path, what: str, unpacked: Path, limits: Limits) -
         fds = [source.fileno()]
         if compressed := is_compressed(begin):
             fds += [stack.enter_context(open(unpacked, "x+b")).fileno()]
-        job = Job(uid, limits, archive=fds[0], target=fds[1] if compressed else -1)
+        job = Job(uid, gid, limits, archive=fds[0], target=fds[1] if compressed else -1)
 
         def hear(message: _Message) -> None:
             names.extend(message.names or [])

@@ -29,7 +29,6 @@ _INTERVAL = 0.1  # seconds between two reports of one layer
 _DESCRIPTORS = 64  # over those that it is given
 _THREADS = 256
 _NAMES = 100
-_GID = 1 << 24  # over the uid: the owner of the root directory is told from its group (see `squashfs`)
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Job:
     """Layers to convert; else an archive to unpack into `target` where there is one, and to look for names in."""
 
     uid: int
+    gid: int
     limits: Limits
     target: int = -1  # numbers are descriptors
     layers: Sequence[Layer] = ()
@@ -91,7 +91,7 @@ def confinement(job: Job) -> Confinement:
     cpu = int(job.limits.time) * (os.cpu_count() or 1) + 1
     spare = 64 << 20  # the image disk is a little larger than what is in it
     return Confinement(
-        job.uid, job.uid + _GID, job.limits.memory, job.limits.size + spare, cpu, highest + _DESCRIPTORS, _THREADS
+        job.uid, job.gid, job.limits.memory, job.limits.size + spare, cpu, highest + _DESCRIPTORS, _THREADS
     )
 
 

@@ -12,7 +12,7 @@ import hashlib
 from pathlib import Path
 
 from ..model.addresses import ip_version
-from ..sys.users import FENCED
+from ..sys import users
 from .dns import host_servers
 
 
@@ -23,6 +23,7 @@ def table(run: Path) -> str:
 
 def raised(name: str) -> str:
     """In nft's language; before NAT, by which a published port of 127.0.0.1 would be somewhere else."""
+    fenced = users.ranges().fenced
     servers = [s for s in host_servers() if ip_version(s) == 4]
     ask = f"    ip daddr {{ {', '.join(servers)} }} meta l4proto {{ tcp, udp }} th dport 53 accept\n" if servers else ""
     return f"""table {name}
@@ -30,7 +31,7 @@ delete table {name}
 table {name} {{
   chain output {{
     type filter hook output priority -150; policy accept
-    meta skuid != {FENCED.start}-{FENCED.stop - 1} accept
+    meta skuid != {fenced.start}-{fenced.stop - 1} accept
     ct direction reply accept
 {ask}    ip daddr {{ 127.0.0.0/8, 169.254.0.0/16 }} reject
     ip6 daddr ::1 reject
