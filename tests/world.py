@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SETTLE = 20.0  # seconds in which what has ended may still be going
+QUIET_TIMEOUT = 20.0  # seconds in which what has ended may still be going
 FACTORY = ("pool-", "make-")  # directories of machines that wait, or from which a template is made
 _TAP = re.compile(r'"(ht[0-9a-f]{11,13})"')
 
@@ -59,7 +59,7 @@ class World:
         self.root, self.run = root.resolve(), run.resolve()
         self._daemon = daemon
 
-    def check(self, *, deadline: float = SETTLE) -> None:
+    def check(self, *, deadline: float = QUIET_TIMEOUT) -> None:
         """Nothing is without an owner; what is ending may take until the deadline, in seconds."""
         end = time.monotonic() + deadline
         while found := self.unowned():

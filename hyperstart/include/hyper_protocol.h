@@ -173,7 +173,7 @@ enum hp_tag {
 	HP_T_GID = 77,           /* n  */
 	HP_T_SHM_SIZE = 78,      /* n  bytes of the pod's /dev/shm */
 	HP_T_DOWN = 79,          /* n  1: take the interface down, and its ADDRESSes away */
-	HP_T_MAC = 80,           /* b  6 bytes; the card's own if absent */
+	HP_T_MAC = 80,           /* b  6 bytes; the NIC's own if absent */
 	HP_T_SPAN = 81,          /* {* NAME BEGIN END: where the time of a request went */
 	HP_T_BEGIN = 82,         /* n  ns since the epoch, by the guest's clock */
 	HP_T_END = 83,           /* n  */

@@ -24,7 +24,7 @@ static int export_main(const struct strings *args)
 
 /* -- diff ---------------------------------------------------------------------- */
 
-static void tell(char kind, const char *path) { printf("%c %s%c", kind, path, 0); }
+static void print_change(char kind, const char *path) { printf("%c %s%c", kind, path, 0); }
 
 static bool is_opaque(const char *path)
 {
@@ -55,10 +55,10 @@ static int diff_directory(const char *upper, const char *lower, const char *name
 			continue;
 		existed = !hidden && lstat(low, &old) == 0;
 		if (S_ISCHR(st.st_mode) && st.st_rdev == makedev(0, 0)) {
-			tell('D', path);
+			print_change('D', path);
 			continue;
 		}
-		tell(existed ? 'C' : 'A', path);
+		print_change(existed ? 'C' : 'A', path);
 		if (S_ISDIR(st.st_mode))
 			r = diff_directory(up, low, path, !existed || is_opaque(up));
 	}

@@ -139,20 +139,20 @@ uint64_t cgroup_number(const struct container *c, const char *file, const char *
 
 uint64_t container_oom_kills(const struct container *c) { return cgroup_number(c, "memory.events", "oom_kill"); }
 
-void cgroup_tell_oom(struct container *c)
+void cgroup_report_oom(struct container *c)
 {
 	uint64_t kills = container_oom_kills(c);
 	struct buffer *b;
 	size_t start;
 
-	if (kills <= c->oom_told)
+	if (kills <= c->oom_reported)
 		return;
 	b = channel_control();
 	start = frame_begin(b, HP_OOM, 0);
 	put_text(b, HP_T_CONTAINER, c->id);
-	put_u64(b, HP_T_OOM, kills - c->oom_told);
+	put_u64(b, HP_T_OOM, kills - c->oom_reported);
 	frame_end(b, start);
-	c->oom_told = kills;
+	c->oom_reported = kills;
 }
 
 static void on_memory_event(struct source *s, uint32_t events)
@@ -165,7 +165,7 @@ static void on_memory_event(struct source *s, uint32_t events)
 		loop_remove(s);
 		return;
 	}
-	cgroup_tell_oom(s->owner);
+	cgroup_report_oom(s->owner);
 }
 
 void cgroup_watch(struct container *c)

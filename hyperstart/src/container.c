@@ -212,7 +212,7 @@ static void on_built(void *arg, pid_t pid, const struct task_report *report)
 }
 
 /* A container that was built ahead takes the new one's id, files and limits. */
-static int adopt(struct container *c, const char *prepared, struct error *err)
+static int reuse_prepared(struct container *c, const char *prepared, struct error *err)
 {
 	struct container *from = container_find(prepared);
 
@@ -257,7 +257,7 @@ int container_create(const struct frame *f, struct error *err)
 	if (r == 0 && container_find(c->id))
 		r = fail(err, HP_E_EXISTS, 0, "container %s exists", c->id);
 	if (r == 0 && prepared) {
-		r = adopt(c, prepared, err);
+		r = reuse_prepared(c, prepared, err);
 		if (r == 0)
 			send_reply(f->id);
 		container_free(c);

@@ -49,7 +49,7 @@ struct container {
 	uint32_t request; /* answered when it is built, or removed */
 	uint64_t asked_ns;
 	struct source memory_events;
-	uint64_t oom_told; /* kills for memory that the host knows of */
+	uint64_t oom_reported; /* kills for memory that the host knows of */
 	int mount_ns, cgroup;
 	bool ready, frozen;
 	struct error failure; /* why it could not be built */
@@ -66,11 +66,11 @@ void container_free(struct container *c);
 
 /* removal.c: what may have to wait for a container's processes and disks, in children */
 void container_remove(struct container *c);
-int containers_settle(task_done *done, struct error *err);
+int containers_quiesce(task_done *done, struct error *err);
 
 /* cgroup.c */
-void cgroup_watch(struct container *c);    /* tells the host of kills for memory */
-void cgroup_tell_oom(struct container *c); /* those that it has not been told of */
+void cgroup_watch(struct container *c);      /* tells the host of kills for memory */
+void cgroup_report_oom(struct container *c); /* those that it has not been told of */
 int cgroup_setup(void);
 int cgroup_create(struct container *c, struct error *err);
 int cgroup_limit(const struct container *c, const struct container_spec *limits, struct error *err);
@@ -99,7 +99,7 @@ pid_t pod_init_pid(void);
 
 /* volume.c */
 int find_disk(const char *serial, char *out, size_t size, struct error *err);
-int disk_settle(const char *serial, struct error *err);
+int disk_quiesce(const char *serial, struct error *err);
 int volume_open(const struct container *c, const struct mount_spec *m,
                 struct error *err); /* a copy of the mount, to be attached */
 int volume_attach(const struct mount_spec *m, int tree, struct error *err);

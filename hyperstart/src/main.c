@@ -84,9 +84,9 @@ static void list_processes(const struct frame *f, struct error *err)
 static enum {
 	RUNNING,
 	ENDING,
-	SETTLED,
+	QUIESCED,
 	ENDED
-} life; /* SETTLED: all is written, the ends of processes are to be told */
+} life; /* QUIESCED: all is written, the ends of processes are to be told */
 static uint32_t shutdown_request;
 
 static bool any_alive(void)
@@ -112,15 +112,15 @@ static void reap(void)
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		process_reaped(pid, status);
-	if (life == SETTLED && !any_alive())
+	if (life == QUIESCED && !any_alive())
 		end();
 }
 
-static void on_settled(void *arg, pid_t pid, const struct task_report *report)
+static void on_quiesced(void *arg, pid_t pid, const struct task_report *report)
 {
 	(void)arg;
 	(void)pid;
-	life = SETTLED;
+	life = QUIESCED;
 	if (report->err.code) { /* the host shall not wait for what does not end */
 		log_line("%s", report->err.message);
 		end();
@@ -139,7 +139,7 @@ static int shut_down(const struct frame *f, struct error *err)
 		return 0;
 	for (struct container *c = container_first(); c; c = c->next)
 		container_kill_all(c);
-	if (containers_settle(on_settled, err) < 0)
+	if (containers_quiesce(on_quiesced, err) < 0)
 		return -1;
 	life = ENDING;
 	return 0;

@@ -250,7 +250,7 @@ void process_reaped(pid_t pid, int wait_status)
 	         (p->main || (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL)) &&
 	         container_oom_kills(p->container) > p->oom_before;
 	if (p->container)
-		cgroup_tell_oom(p->container); /* before its end, if that is why */
+		cgroup_report_oom(p->container); /* before its end, if that is why */
 	if (p->main && p->container)
 		container_kill_all(p->container);
 	output_ended(&p->out);

@@ -28,7 +28,7 @@ static void remove_files(const struct container *c)
 	}
 }
 
-static void take_down(void *arg, struct task_report *report)
+static void tear_down(void *arg, struct task_report *report)
 {
 	const struct container *c = arg;
 
@@ -39,11 +39,11 @@ static void take_down(void *arg, struct task_report *report)
 	cgroup_remove(c->place);
 	rootfs_unmount(c);
 	remove_files(c);
-	if (disk_settle(c->spec.image_disk, &report->err) == 0 && c->spec.scratch_disk)
-		disk_settle(c->spec.scratch_disk, &report->err);
+	if (disk_quiesce(c->spec.image_disk, &report->err) == 0 && c->spec.scratch_disk)
+		disk_quiesce(c->spec.scratch_disk, &report->err);
 }
 
-static void on_taken_down(void *arg, pid_t pid, const struct task_report *report)
+static void on_torn_down(void *arg, pid_t pid, const struct task_report *report)
 {
 	struct container *c = arg;
 
@@ -65,14 +65,14 @@ void container_remove(struct container *c)
 	loop_remove(&c->memory_events);
 	/* The last reference to its mounts: only then do they go. */
 	close_fd(&c->mount_ns);
-	if (task_start(take_down, on_taken_down, c, &err) < 0) {
+	if (task_start(tear_down, on_torn_down, c, &err) < 0) {
 		send_error(c->request, &err);
 		container_free(c);
 	}
 }
 
 /* What was written is safe when no process is left that could write. */
-static void settle(void *arg, struct task_report *report)
+static void quiesce(void *arg, struct task_report *report)
 {
 	uint64_t end = monotonic_ms() + STOP_MS;
 
@@ -90,4 +90,4 @@ static void settle(void *arg, struct task_report *report)
 	sync();
 }
 
-int containers_settle(task_done *done, struct error *err) { return task_start(settle, done, NULL, err); }
+int containers_quiesce(task_done *done, struct error *err) { return task_start(quiesce, done, NULL, err); }

@@ -24,7 +24,7 @@
 #include "process.h"
 
 #define DISK_TIMEOUT_MS 10000
-#define SETTLE_MS       5000
+#define QUIESCE_MS      5000
 #define DISK_PREFIX     "disk:"
 
 /* virtio-blk shows the serial number as a file, SCSI as vital product data page 0x80. */
@@ -84,7 +84,7 @@ int find_disk(const char *serial, char *out, size_t size, struct error *err)
 }
 
 /* A lazy unmount ends when its last user has; what lies behind the device may change only then. */
-int disk_settle(const char *serial, struct error *err)
+int disk_quiesce(const char *serial, struct error *err)
 {
 	struct timespec tick = {.tv_nsec = 1000000};
 	cleanup_close int fd = -1;
@@ -92,7 +92,7 @@ int disk_settle(const char *serial, struct error *err)
 
 	if (!look_for_disk(serial, device, sizeof device))
 		return 0;
-	for (int i = 0; i < SETTLE_MS && (fd = open(device, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && errno == EBUSY; i++)
+	for (int i = 0; i < QUIESCE_MS && (fd = open(device, O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && errno == EBUSY; i++)
 		nanosleep(&tick, NULL);
 	if (fd < 0 || ioctl(fd, BLKFLSBUF, 0) < 0)
 		return fail_sys(err, "letting go of disk %s", serial);

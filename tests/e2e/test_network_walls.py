@@ -94,7 +94,7 @@ def _as_any_host_may(namespace: str, device: str, gateway: str) -> None:
 
 @contextlib.contextmanager
 def _pod(host: str, bridge: str, address: str, gateway: str) -> Iterator[str]:
-    """A namespace with a card on the bridge."""
+    """A namespace with a NIC on the bridge."""
     name = f"hy-pod-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:

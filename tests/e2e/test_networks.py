@@ -234,7 +234,7 @@ def test_internal_networks_and_egress_policy(world: World) -> None:
         server.wait()
 
 
-def test_addresses_aliases_and_several_cards(world: World) -> None:
+def test_addresses_aliases_and_several_nics(world: World) -> None:
     ctl = world.daemon.ctl
     ctl(
         "network",
@@ -283,8 +283,8 @@ def test_addresses_aliases_and_several_cards(world: World) -> None:
         *SLEEP,
     )
     assert world.addresses("fixed", "x") == ["10.77.0.9"] and world.addresses("fixed", "y") == ["10.77.0.64"]
-    card = world.sh("x", "cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu; ip route | head -1")
-    assert card.split("\n")[:2] == ["0a:00:00:00:00:09", "1400"] and "default via 10.77.0.254" in card
+    nic = world.sh("x", "cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu; ip route | head -1")
+    assert nic.split("\n")[:2] == ["0a:00:00:00:00:09", "1400"] and "default via 10.77.0.254" in nic
     assert " 0% packet loss" in world.sh("y", "ping -c 1 -W 5 db")
     assert world.sh("y", "ls /sys/class/net").split() == ["eth0", "eth1", "lo"]
     assert "search example.org" in world.sh("y", "cat /etc/resolv.conf") and "192.0.2.1\tfar" in world.sh(
@@ -389,7 +389,7 @@ M = b"EVIL-MARK"
 frames = [
     all_ + m + b"\\x08\\x06" + arp(m, gateway),                     # I am the gateway
     all_ + m + b"\\x08\\x06" + arp(other, own),                     # with another's hardware address
-    all_ + other + b"\\x08\\x00" + v4(own, victim, udp(1, 9, M)),    # from another card
+    all_ + other + b"\\x08\\x00" + v4(own, victim, udp(1, 9, M)),    # from another NIC
     all_ + m + b"\\x08\\x00" + v4("198.51.100.9", victim, udp(1, 9, M)),  # from another address
     all_ + m + b"\\x08\\x00" + v4(own, "255.255.255.255", udp(67, 68, M)),  # a DHCP server
     all_ + m + b"\\x86\\xdd" + v6("fe80::1", "ff02::1", struct.pack(">BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + M),  # a router
@@ -479,12 +479,12 @@ async def main():
         pod = engine._sandboxes.update(pod.id, ports=engine.networks.ports.claim(pod, pod.spec.ports))
         await engine.networks.prepare(pod)
         await engine.networks.bring_up(pod)
-        (card,) = engine.networks.cards(pod)
-        fds.append(await tap.open_tap(card.ifname, card.bridge))
+        (nic,) = engine.networks.nics(pod)
+        fds.append(await tap.open_tap(nic.ifname, nic.bridge))
     addresses = {a.ip for p in engine.registry.pods() for a in p.attachments}
     print(len(addresses), links())
     for pod in engine.registry.pods():
-        await engine.networks.take_down(pod.id)
+        await engine.networks.release(pod.id)
     for fd in fds:
         os.close(fd)
     for c in engine.registry.containers():
@@ -565,7 +565,7 @@ def test_a_running_pod_joins_and_leaves_networks(world: World) -> None:
     ctl("network", "connect", "away", "mover")
     assert " 0% packet loss" in world.sh("m", "ping -c 1 -W 5 " + world.addresses("away", "far")[0])
     third = ctl("network", "connect", "bridge", "mover", check=False)
-    assert third.returncode == 1 and "its virtual machine has no spare network card: stop it first" in third.stderr
+    assert third.returncode == 1 and "its virtual machine has no spare network interface: stop it first" in third.stderr
     ctl("pod", "rm", "-f", "mover")
     ctl("network", "rm", "bridge")
 

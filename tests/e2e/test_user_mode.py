@@ -15,8 +15,8 @@ import pytest
 from .conftest import launched, wait_for
 from .test_networks import SERVE, World, namespaces
 
-# A guest may send what it likes: here a packet for 127.0.0.1 by its card.
-_BY_THE_CARD = """
+# A guest may send what it likes: here a packet for 127.0.0.1 by its NIC.
+_BY_THE_NIC = """
     ip addr del 127.0.0.1/8 dev lo
     echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
     ip route add 127.0.0.0/8 via 10.0.2.2
@@ -29,7 +29,7 @@ def reached(world: World, network: str) -> list[str]:
     """The places of which a server of the host answers."""
     ask = "; ".join(f"(echo x | timeout 5 nc -w 2 {place} 9000 | grep -q answer && echo {place})" for place in _PLACES)
     done = world.daemon.ctl(
-        "run", "--rm", "--privileged", "--network", network, "busybox", "sh", "-c", f"{_BY_THE_CARD} {ask}; true"
+        "run", "--rm", "--privileged", "--network", network, "busybox", "sh", "-c", f"{_BY_THE_NIC} {ask}; true"
     )
     return done.stdout.split()
 

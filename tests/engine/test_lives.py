@@ -92,7 +92,7 @@ def test_exec_in_a_running_container(act: Any) -> None:
     async def scenario(s: Stage) -> None:
         await s.run("a")
         exec_ = s.engine.execs.create("a", ExecSpec(command=["cat"], stdin=True))
-        reader = exec_.hub.attach()
+        reader = exec_.fan_out.attach()
         await s.call(s.engine.execs.start(exec_))
         assert exec_.handle
         await s.call(exec_.handle.write_stdin(b"x" * 300_000))
@@ -199,7 +199,7 @@ def test_the_next_daemon_goes_on_with_what_runs(act: Any, how: str) -> None:
         await s.open()
         assert s.status("a") == "running"
         assert await s.call(s.engine.containers.wait("b")) == 9
-        handle = s.engine.containers.supervisor(s.engine.registry.container("a")).hub.handle
+        handle = s.engine.containers.supervisor(s.engine.registry.container("a")).fan_out.handle
         assert handle
         await s.call(handle.write_stdin(b"after all\n"))
         handle.close_stdin()

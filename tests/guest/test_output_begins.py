@@ -37,7 +37,7 @@ async def _asked_from_zero(guest: Guest, process: GuestProcess, go: Path) -> Non
     token = first.next_token
     first.close()
     second, sink = await guest.session(token), Sink()
-    again = second.adopt(handle.id, sink, (0, 0))
+    again = second.reattach(handle.id, sink, (0, 0))
     assert again is not None
     assert sink.missing[1] > 300_000
     go.touch()

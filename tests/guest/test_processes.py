@@ -173,13 +173,13 @@ async def test_nothing_is_lost_with_a_connection(start: Start) -> None:
         known = {p.id: p for p in second.hello.processes}
         assert known[id_].exit == ExitStatus(code=9)
         again = Sink()
-        adopted = second.adopt(id_, again, (0, 0))
-        assert adopted is not None
-        await asyncio.wait_for(adopted.drained.wait(), 20)
+        reattached = second.reattach(id_, again, (0, 0))
+        assert reattached is not None
+        await asyncio.wait_for(reattached.drained.wait(), 20)
         assert bytes(again.data[1]) == b"".join(b"%d\n" % n for n in range(1, 20001))
         assert bytes(again.data[2]) == b"end\n"
-        await second.release(adopted)
-        assert second.adopt(12345, Sink(), (0, 0)) is None
+        await second.release(reattached)
+        assert second.reattach(12345, Sink(), (0, 0)) is None
         second.close()
 
 
@@ -198,11 +198,11 @@ async def test_resume_in_the_middle(start: Start) -> None:
         first.close()
         second = await guest.session(first.next_token)
         again = Sink()
-        adopted = second.adopt(handle.id, again, (len(expected), 0))
-        assert adopted is not None
-        await second.signal(adopted, signal.SIGKILL)
-        assert (await asyncio.wait_for(adopted.exited, 20)).signal == signal.SIGKILL
-        await asyncio.wait_for(adopted.drained.wait(), 20)
+        reattached = second.reattach(handle.id, again, (len(expected), 0))
+        assert reattached is not None
+        await second.signal(reattached, signal.SIGKILL)
+        assert (await asyncio.wait_for(reattached.exited, 20)).signal == signal.SIGKILL
+        await asyncio.wait_for(reattached.drained.wait(), 20)
         assert again.data[1] == b""
         second.close()
 

@@ -15,7 +15,7 @@ from hypercontainer.model.addresses import canonical, check_cidr, check_ip, chec
 from hypercontainer.model.network import Attachment, Egress, NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import InterfaceSpec, PodSpec, Service, WhiteLists
 from hypercontainer.model.specs import ContainerSpec, HostEntry, PortMapping
-from hypercontainer.network.ruleset import Bridge, Card, Published, Ruleset
+from hypercontainer.network.ruleset import Bridge, Nic, Published, Ruleset
 
 # Each would be more than an address in a rule, in a file or on a command line.
 EVIL = (
@@ -107,16 +107,16 @@ def test_addresses_have_one_spelling() -> None:
 
 
 def test_rules_are_made_of_addresses_only() -> None:
-    """The last wall: whoever makes a card or a port of something else gets no text."""
+    """The last wall: whoever makes a NIC or a port of something else gets no text."""
     evil = EVIL[0]
     for rules in (
         Ruleset((Bridge(evil),)),
         Ruleset((Bridge("b", (evil,)),)),
         Ruleset((Bridge("b", gateways=(evil,)),)),
-        Ruleset((Bridge("b"),), (Card(evil, "0a:00:00:00:00:01", "10.0.0.1"),)),
-        Ruleset((Bridge("b"),), (Card("t", evil, "10.0.0.1"),)),
-        Ruleset((Bridge("b"),), (Card("t", "0a:00:00:00:00:01", evil),)),
-        Ruleset((Bridge("b"),), (Card("t", "0a:00:00:00:00:01", "10.0.0.1", EVIL[1]),)),
+        Ruleset((Bridge("b"),), (Nic(evil, "0a:00:00:00:00:01", "10.0.0.1"),)),
+        Ruleset((Bridge("b"),), (Nic("t", evil, "10.0.0.1"),)),
+        Ruleset((Bridge("b"),), (Nic("t", "0a:00:00:00:00:01", evil),)),
+        Ruleset((Bridge("b"),), (Nic("t", "0a:00:00:00:00:01", "10.0.0.1", EVIL[1]),)),
         Ruleset((Bridge("b"),), (), (Published(PortMapping(container_port=1, host_port=1), evil),)),
     ):
         with pytest.raises(ValueError):

@@ -168,8 +168,8 @@ def completed(container: Container, pod: Pod, *args: str) -> ContainerSpec:
 
 
 def test_volumes_from_and_link() -> None:
-    card = Attachment(network="bridge", interface="eth0", tap="t", mac="0a:00:00:00:00:01", ip="172.20.0.9")
-    pod = Pod(id="p", name="p", created_at="", hostname="h", vcpus=1, memory=1, attachments=[card])
+    nic = Attachment(network="bridge", interface="eth0", tap="t", mac="0a:00:00:00:00:01", ip="172.20.0.9")
+    pod = Pod(id="p", name="p", created_at="", hostname="h", vcpus=1, memory=1, attachments=[nic])
     data, memory = Mount(target="/data", source="data"), Mount(target="/t", type="tmpfs")
     container = other(MountPoint(mount=data, volume="data"), MountPoint(mount=memory, volume=""))
     found = completed(container, pod, "--volumes-from", "other:ro", "--link", "other:db")

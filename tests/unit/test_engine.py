@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypercontainer.engine import logs, resolve
 from hypercontainer.engine.log_read import LogReader
 from hypercontainer.engine.registry import Registry
-from hypercontainer.engine.streams import Hub
+from hypercontainer.engine.streams import FanOut
 from hypercontainer.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from hypercontainer.model.specs import ContainerSpec, Resources, Ulimit
 from hypercontainer.model.status import Container, Process
@@ -173,23 +173,23 @@ def test_offsets_survive_the_daemon(tmp_path: Path) -> None:
 
 
 async def test_slow_reader_holds_acknowledgements_back() -> None:
-    hub = Hub()
-    hub.begin()
-    reader = hub.attach()
-    assert hub.write(1, bytes(1 << 20)) == 1 << 20
-    assert hub.write(1, b"more") == 0
+    fan_out = FanOut()
+    fan_out.begin()
+    reader = fan_out.attach()
+    assert fan_out.write(1, bytes(1 << 20)) == 1 << 20
+    assert fan_out.write(1, b"more") == 0
     reader.close()
-    assert hub.write(1, b"free again") == len(b"free again")
+    assert fan_out.write(1, b"free again") == len(b"free again")
 
 
 async def test_readers_end_with_the_output() -> None:
-    hub = Hub()
-    hub.begin()
-    reader = hub.attach()
-    hub.write(1, b"out")
-    hub.write(2, b"err")
-    hub.end(1)
-    hub.end(2)
+    fan_out = FanOut()
+    fan_out.begin()
+    reader = fan_out.attach()
+    fan_out.write(1, b"out")
+    fan_out.write(2, b"err")
+    fan_out.end(1)
+    fan_out.end(2)
     assert [item async for item in reader] == [(1, b"out"), (2, b"err")]
 
 

@@ -26,8 +26,8 @@ class Session:
 
     async def release(self, handle: GuestProcessHandle) -> None: ...
 
-    async def start(self, process: GuestProcess, hub: Any) -> GuestProcessHandle:
-        return GuestProcessHandle(self, 1, hub)
+    async def start(self, process: GuestProcess, fan_out: Any) -> GuestProcessHandle:
+        return GuestProcessHandle(self, 1, fan_out)
 
 
 async def test_output_that_ends_before_it_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,10 +38,10 @@ async def test_output_that_ends_before_it_is_watched(monkeypatch: pytest.MonkeyP
     service = execs.Execs(registry, containers, Events())
     exec_ = service.create("c", ExecSpec(command=["x"]))
     await service.start(exec_)  # nothing is waited for: the task that watches it has not begun
-    handle = exec_.hub.handle
+    handle = exec_.fan_out.handle
     assert handle is not None
-    exec_.hub.end(1)
-    exec_.hub.end(2)
+    exec_.fan_out.end(1)
+    exec_.fan_out.end(2)
     handle.drained.set()
     handle.set_exit(ExitStatus(code=3))
     await asyncio.wait_for(exec_.ended.wait(), 5)

@@ -74,17 +74,17 @@ def disks(tmp_path: Path) -> list[Disk]:
 
 
 def test_a_plain_container_has_a_shape(disks: list[Disk]) -> None:
-    for cards, passt, card in (
+    for nics, passt, nic in (
         ([], False, "none"),
         ([InterfaceSpec()], False, "user"),
         ([InterfaceSpec()], True, "stream"),
         ([InterfaceSpec(bridge="b")], True, "tap"),
     ):
-        assert shape_of(a_pod(), [a_container()], disks, cards, SLOT, passt=passt) == Shape(1, 256 << 20, card)
+        assert shape_of(a_pod(), [a_container()], disks, nics, SLOT, passt=passt) == Shape(1, 256 << 20, nic)
 
 
 @pytest.mark.parametrize(
-    ("pod", "container", "cards"),
+    ("pod", "container", "nics"),
     [
         ({"implicit": False}, {}, 1),
         ({}, {"isolation": "fresh"}, 1),
@@ -94,10 +94,10 @@ def test_a_plain_container_has_a_shape(disks: list[Disk]) -> None:
     ],
 )
 def test_what_must_be_booted(
-    disks: list[Disk], pod: dict[str, object], container: dict[str, object], cards: int
+    disks: list[Disk], pod: dict[str, object], container: dict[str, object], nics: int
 ) -> None:
     assert (
-        shape_of(a_pod(**pod), [a_container(**container)], disks, [InterfaceSpec()] * cards, SLOT, passt=False) is None
+        shape_of(a_pod(**pod), [a_container(**container)], disks, [InterfaceSpec()] * nics, SLOT, passt=False) is None
     )
 
 
@@ -278,7 +278,7 @@ class World:
         with self.pool.foreground(kind):
             return self.pool.take(kind)  # type: ignore[return-value]
 
-    async def settled(self) -> None:
+    async def idle(self) -> None:
         async with asyncio.timeout(5):
             while any(waiting != target for waiting, target in self.pool.counts().values()) or not self.pool.counts():
                 await asyncio.sleep(0.001)
@@ -287,10 +287,10 @@ class World:
 async def test_what_was_started_once_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     w = World(monkeypatch, 100 << 20)
     assert w.start(KIND) is None
-    await w.settled()
+    await w.idle()
     clone = w.start(KIND)
     assert clone is w.made[0] and clone.kind == KIND
-    await w.settled()  # two starts in a short time: two wait
+    await w.idle()  # two starts in a short time: two wait
     assert w.pool.counts()[KIND] == (2, 2)
     assert await w.pool.drain() == 2 and all(c.ended for c in w.made[1:]) and not clone.ended
     assert w.pool.counts() == {}
@@ -320,7 +320,7 @@ async def test_the_budget_is_kept_and_the_last_comes_first(monkeypatch: pytest.M
         w.start(old)
     for _ in range(2):
         w.start(KIND)
-    await w.settled()
+    await w.idle()
     assert w.pool.counts() == {KIND: (2, 2), old: (1, 1)}
     assert await w.pool.warm(KIND, 100) == 3
     await w.pool.close()
@@ -356,7 +356,7 @@ async def test_a_failure_is_tried_again_later(monkeypatch: pytest.MonkeyPatch) -
 
     w.pool._make = make  # type: ignore[assignment]
     w.start(KIND)
-    await w.settled()
+    await w.idle()
     assert len(w.made) == 1
     await w.pool.close()
 

@@ -132,7 +132,7 @@ def test_decoders_raise_protocol_errors_only(decode: Callable[[bytes], object], 
 def test_no_frame_raises_anything_into_the_loop(frames: list[tuple[int, int, bytes]]) -> None:
     async def feed() -> None:
         async with conversation([*HELLO, (Tag.PROCESS, KNOWN)]) as (session, _):
-            handle = session.adopt(3, Nothing(), (0, 0))
+            handle = session.reattach(3, Nothing(), (0, 0))
             assert handle is not None
             handle.stdin.write(b"x" * 100)
             for frame in frames:
@@ -192,7 +192,7 @@ async def test_output_beyond_the_credit_ends_the_session() -> None:
 
 async def test_a_guest_that_asks_and_never_reads_is_left() -> None:
     async with conversation([*HELLO, (Tag.PROCESS, KNOWN)]) as (session, _):
-        handle = session.adopt(3, Nothing(), (0, 0))
+        handle = session.reattach(3, Nothing(), (0, 0))
         assert handle is not None
         for at in range(10, 64 << 20, STDIN_RING):  # it says that it has what it never took off the channel
             if session.closed.is_set():
@@ -219,7 +219,7 @@ async def test_what_comes_with_the_hello_is_not_lost() -> None:
     await guest.say(TOKEN + hello + window)
     session = await opening
     session.data_received(ended)
-    handle = session.adopt(3, Nothing(), (0, 0))
+    handle = session.reattach(3, Nothing(), (0, 0))
     assert handle is not None
     assert (await asyncio.wait_for(handle.exited, 5)).code == 5
     await asyncio.wait_for(handle.write_stdin(b"input"), 5)
@@ -235,7 +235,7 @@ async def test_output_that_is_under_way_does_not_end_the_session_when_its_proces
         await guest.say(encode_frame(Type.REPLY, asked.id, encode_attrs([(Tag.PID, 1)])))
         handle = await asyncio.wait_for(starting, 5)
         session.data_received(encode_frame(Type.DATA, asked.id, encode_data(Data(1, 0, b"some", eof=False))))
-        session.disown(handle.id, handle.offsets)
+        session.kill_orphan(handle.id, handle.offsets)
         session.data_received(encode_frame(Type.DATA, asked.id, encode_data(Data(1, 4, b"more", eof=True))))
         assert not session.closed.is_set()
         session.data_received(encode_frame(Type.EXITED, asked.id, encode_attrs([(Tag.SIGNAL, 9)])))

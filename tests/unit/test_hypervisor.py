@@ -158,10 +158,10 @@ def test_shared_directories() -> None:
     assert "-fsdev" in command.command_line("qemu", plan9, "tcg", FDS)
 
 
-def test_too_many_cards_are_refused() -> None:
-    cards = tuple(TapNetwork("52:54:00:00:00:02", 17) for _ in range(8))
+def test_too_many_nics_are_refused() -> None:
+    nics = tuple(TapNetwork("52:54:00:00:00:02", 17) for _ in range(8))
     with pytest.raises(InvalidArgument, match="8 network interfaces do not fit"):
-        devices.check_places(replace(CONFIG, networks=cards))
+        devices.check_places(replace(CONFIG, networks=nics))
 
 
 def test_accelerators() -> None:

@@ -76,7 +76,7 @@ def test_a_table_of_a_template_has_a_head(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_inspect_shows_addresses() -> None:
-    card = Attachment(
+    nic = Attachment(
         network="bridge",
         interface="eth0",
         tap="t",
@@ -86,7 +86,7 @@ def test_inspect_shows_addresses() -> None:
         aliases=["x"],
     )
     ports = [PortMapping(container_port=80, host_port=8080)]
-    pod = Pod(id="p" * 64, name="p", created_at="", hostname="h", vcpus=1, memory=1, attachments=[card], ports=ports)
+    pod = Pod(id="p" * 64, name="p", created_at="", hostname="h", vcpus=1, memory=1, attachments=[nic], ports=ports)
     found = inspect.with_network(container(), pod)
     settings = found["networkSettings"]
     assert (settings["ipAddress"], settings["macAddress"]) == ("172.20.0.9", "0a:00:00:00:00:01")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hypercontainer.engine import log_read, logs, streams
-from hypercontainer.engine.streams import Hub
+from hypercontainer.engine.streams import FanOut
 from hypercontainer.errors import NoSpace
 from hypercontainer.guest.process import GuestProcessHandle
 from hypercontainer.protocol.constants import OUTPUT_RING, Type
@@ -48,10 +48,10 @@ class Run:
     """A process with its output."""
 
     def __init__(self, log: Callable[[], logs.Log] | None = None) -> None:
-        self.hub, self.wire, self.sent = Hub(log), Wire(), 0
-        self.hub.begin()
-        self.handle = GuestProcessHandle(self.wire, 1, self.hub)
-        self.hub.attach_process(self.handle)
+        self.fan_out, self.wire, self.sent = FanOut(log), Wire(), 0
+        self.fan_out.begin()
+        self.handle = GuestProcessHandle(self.wire, 1, self.fan_out)
+        self.fan_out.attach_process(self.handle)
         self.handle.open_windows()
 
     def print(self, text: bytes) -> bool:
@@ -112,16 +112,16 @@ async def test_a_log_that_is_full_at_the_end_is_finished_when_there_is_space(
         n += 1
     run.print(b"no end")
     run.end()
-    run.hub.finish()
+    run.fan_out.finish()
     ballast.unlink()
     await _until(lambda: logs.read(small / "container.log")[-1].log == "no end")
     assert len(logs.read(small / "container.log")) == n + 2
-    run.hub.discard()
+    run.fan_out.discard()
 
 
 async def test_a_log_that_cannot_be_opened_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(NoSpace, match="the log cannot be written"):
-        Hub(lambda: _log(tmp_path / "none" / "container.log")).begin()
+        FanOut(lambda: _log(tmp_path / "none" / "container.log")).begin()
 
 
 def test_a_rotation_without_space_keeps_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_no_log_counts_all_the_same(tmp_path: Path) -> None:
 
 async def test_a_paused_reader_holds_the_log_back_only_while_the_process_runs(tmp_path: Path) -> None:
     run = Run(lambda: _log(tmp_path / "container.log"))
-    reader, n = run.hub.attach(), 0
+    reader, n = run.fan_out.attach(), 0
     while run.print(LINE):
         n += 1
         assert n < 10_000, "nothing was held back"
@@ -190,7 +190,7 @@ async def test_a_paused_reader_holds_the_log_back_only_while_the_process_runs(tm
 
 async def test_a_reader_of_a_process_that_ended_is_told_what_it_missed() -> None:
     run = Run()
-    reader = run.hub.attach()
+    reader = run.fan_out.attach()
     run.handle.set_exit(ExitStatus())
     for _ in range(8 << 10):
         assert run.print(LINE)
@@ -201,22 +201,22 @@ async def test_a_reader_of_a_process_that_ended_is_told_what_it_missed() -> None
 
 async def test_a_reader_of_one_run_does_not_hold_the_next_back() -> None:
     run = Run()
-    reader = run.hub.attach()
+    reader = run.fan_out.attach()
     while run.print(LINE):
         pass
     run.end()
-    run.hub.begin()
-    assert run.hub.write(1, LINE) == len(LINE)
+    run.fan_out.begin()
+    assert run.fan_out.write(1, LINE) == len(LINE)
     assert not any([b"next" in data async for _, data in reader])
 
 
 async def test_output_in_single_bytes_costs_no_more_memory_than_bytes() -> None:
     run = Run()
-    run.hub.attach()
+    run.fan_out.attach()
     tracemalloc.start()
     try:
         for n in range(300_000):
-            run.hub.write(1 + n % 2, b"x")
+            run.fan_out.write(1 + n % 2, b"x")
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()

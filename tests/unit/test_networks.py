@@ -20,7 +20,7 @@ from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import addresses
 from hypercontainer.network.dns import NameServer, _address_of
 from hypercontainer.network.owner import port_owner
-from hypercontainer.network.ruleset import Bridge, Card, Published, Ruleset
+from hypercontainer.network.ruleset import Bridge, Nic, Published, Ruleset
 
 PREFIX6 = IPv6Network("fd00:1:2::/48")
 
@@ -152,8 +152,8 @@ def test_reverse_names() -> None:
 
 # -- rules -------------------------------------------------------------------------------
 
-CARDS = (
-    Card(
+NICS = (
+    Nic(
         "ht1",
         "0a:00:00:00:00:01",
         "10.0.0.2",
@@ -162,14 +162,14 @@ CARDS = (
         (Egress(cidr="10.9.0.0/16", port=80), Egress(cidr="fd09::/16")),
         8_000_000,
     ),
-    Card("ht2", "0a:00:00:00:00:02", "10.0.0.3", "", "fe80::2"),
+    Nic("ht2", "0a:00:00:00:00:02", "10.0.0.3", "", "fe80::2"),
 )
 RULES = Ruleset(
     (
         Bridge("hyper0", ("10.0.0.0/24", "fd00::/64"), gateways=("10.0.0.1", "fd00::1")),
         Bridge("hy-a", ("10.1.0.0/24",), internal=True),
     ),
-    CARDS,
+    NICS,
     (
         Published(PortMapping(container_port=80, host_port=8080), "10.0.0.2", "fd00::2"),
         Published(PortMapping(container_port=53, host_port=5353, protocol="udp", host_ip="127.0.0.1"), "10.0.0.3"),

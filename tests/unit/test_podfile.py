@@ -143,8 +143,8 @@ def test_pod_fields() -> None:
         PortMapping(container_port=81, host_port=8001, protocol="udp", host_ip="127.0.0.1"),
         PortMapping(container_port=90),
     ]
-    (card,) = s.interfaces
-    assert (card.bridge, card.addresses, card.gateway, card.mtu, card.ifname) == (
+    (nic,) = s.interfaces
+    assert (nic.bridge, nic.addresses, nic.gateway, nic.mtu, nic.ifname) == (
         "br0",
         ["10.0.0.2/24"],
         "10.0.0.1",

@@ -14,7 +14,7 @@ import pytest
 from hypercontainer.engine.registry import Registry
 from hypercontainer.errors import NoSpace, NotFound, Unavailable
 from hypercontainer.model.specs import ContainerSpec
-from hypercontainer.model.status import Container, ContainerStatus, Pod, Process
+from hypercontainer.model.status import Container, ContainerStatus, Pod, Process, Vm
 from hypercontainer.state.database import Database
 
 
@@ -165,3 +165,11 @@ def test_a_damaged_page_is_told(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot open the state database") as error:
         Database(path)
     assert "restore it from a backup, or move it away" in str(error.value)
+
+
+def test_a_machine_in_a_record_of_an_earlier_version_keeps_its_interfaces() -> None:
+    """The field had another name then, and has it in records still."""
+    old = b'{"driver":"qemu","pid":1,"pidStarted":2,"directory":"d","token":"t","NICs":{"ht0":"0a:00:00:00:00:01"}}'
+    vm = msgspec.json.decode(old, type=Vm)
+    assert vm.nics == {"ht0": "0a:00:00:00:00:01"}
+    assert b'"NICs":{"ht0":' in msgspec.json.encode(vm)

@@ -18,7 +18,7 @@ from hypercontainer.errors import Unavailable
 from hypercontainer.model.network import Egress
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import addresses, nftables
-from hypercontainer.network.ruleset import Bridge, Card, Published, Ruleset
+from hypercontainer.network.ruleset import Bridge, Nic, Published, Ruleset
 
 BRIDGES = (
     Bridge("hyper0", ("10.0.0.0/16", "fd00::/64"), gateways=("10.0.0.1", "fd00::1")),
@@ -28,19 +28,17 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), re
 
 
 def pods(numbers: set[int]) -> Ruleset:
-    """One card each, some with lists, rates and ports."""
-    cards, ports = [], []
+    """One NIC each, some with lists, rates and ports."""
+    nics, ports = [], []
     for n in sorted(numbers):
         mac = f"0a:00:00:00:{n >> 8:02x}:{n & 255:02x}"
         ip, ip6 = f"10.0.{n >> 8}.{n & 255}", f"fd00::{n:x}"
         allow = (Egress(cidr=f"10.{n & 255}.0.0/16", port=80), Egress(cidr="fd09::/16")) if n % 3 == 0 else ()
-        cards.append(
-            Card(f"ht{n:010d}0", mac, ip, ip6, addresses.link_local(mac), allow, 8_000_000 if n % 4 == 0 else 0)
-        )
+        nics.append(Nic(f"ht{n:010d}0", mac, ip, ip6, addresses.link_local(mac), allow, 8_000_000 if n % 4 == 0 else 0))
         if n % 2:
             ports.append(Published(PortMapping(container_port=80, host_port=8000 + n), ip, ip6))
             ports.append(Published(PortMapping(container_port=80, host_port=100 + n % 4, host_ip="127.0.0.1"), ip, ip6))
-    return Ruleset(BRIDGES, tuple(cards), tuple(ports))
+    return Ruleset(BRIDGES, tuple(nics), tuple(ports))
 
 
 def kernel(*texts: str) -> str:

@@ -106,12 +106,12 @@ class Chatty:
 
     async def release(self, handle: GuestProcessHandle) -> None: ...
 
-    async def start(self, process: GuestProcess, hub: Any) -> GuestProcessHandle:
-        handle = GuestProcessHandle(self, 1, hub)
+    async def start(self, process: GuestProcess, fan_out: Any) -> GuestProcessHandle:
+        handle = GuestProcessHandle(self, 1, fan_out)
         for _ in range(100):
-            hub.write(1, b"x" * 1000)
+            fan_out.write(1, b"x" * 1000)
         for stream in (1, 2):
-            hub.end(stream)
+            fan_out.end(stream)
         handle.set_exit(ExitStatus(code=0, signal=0, oom=False))
         return handle
 

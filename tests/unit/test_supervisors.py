@@ -82,7 +82,7 @@ class Porter(Supervisor[Door]):
     def shut_already(self, message: Shut) -> None:
         raise InvalidState("the door is shut")
 
-    def abandon(self, message: Message) -> None:
+    def drop_request(self, message: Message) -> None:
         self.end([self.job])
 
 
@@ -100,7 +100,7 @@ async def porter() -> Any:
         async with asyncio.timeout(5):
             yield door
     finally:
-        await door.leave()
+        await door.detach()
 
 
 async def test_what_is_deferred_is_taken_in_the_next_state() -> None:
@@ -155,6 +155,6 @@ async def test_a_supervisor_that_dies_is_followed_by_another() -> None:
 
 async def test_nothing_is_asked_of_one_that_has_left() -> None:
     async with porter() as door:
-        await door.leave()
+        await door.detach()
         with pytest.raises(Unavailable, match="hyperd ends"):
             await door.ask(Shut())

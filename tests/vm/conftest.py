@@ -44,12 +44,12 @@ class Lab:
         """Create, start, wait; the container is removed by its own end."""
         id_ = await self.create(*command, stdin=stdin is not None, **{"auto_remove": True, **how})
         life = self.engine.containers.supervisor(self.engine.registry.container(id_))
-        reader = life.hub.attach()
+        reader = life.fan_out.attach()
         collect = asyncio.ensure_future(_collect(reader))
         await asyncio.wait_for(self.engine.containers.start(id_), DEADLINE)
-        if stdin is not None and life.hub.handle:
-            await life.hub.handle.write_stdin(stdin)
-            life.hub.handle.close_stdin()
+        if stdin is not None and life.fan_out.handle:
+            await life.fan_out.handle.write_stdin(stdin)
+            life.fan_out.handle.close_stdin()
         out = await asyncio.wait_for(collect, DEADLINE)
         await asyncio.wait_for((life.removed if how.get("mounts") else life.stopped).wait(), DEADLINE)
         return Result(life.exit_code, out[1], out[2])
@@ -70,7 +70,7 @@ class Lab:
 
     async def exec(self, id_: str, *command: str, **how: object) -> Result:
         exec_ = self.engine.execs.create(id_, ExecSpec(command=list(command), **how))  # type: ignore[arg-type]
-        collect = asyncio.ensure_future(_collect(exec_.hub.attach()))
+        collect = asyncio.ensure_future(_collect(exec_.fan_out.attach()))
         await self.engine.execs.start(exec_)
         out = await asyncio.wait_for(collect, DEADLINE)
         await asyncio.wait_for(exec_.ended.wait(), DEADLINE)

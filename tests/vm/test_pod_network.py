@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Services, white lists, ports, names and network cards of pods, and volumes over NFS."""
+"""Services, white lists, ports, names and network interfaces of pods, and volumes over NFS."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ asyncio.run(main())
 """
 
 
-def test_network_cards_on_bridges(root: Path, run_dir: Path, repository: Path, lab_image: None) -> None:
+def test_network_interfaces_on_bridges(root: Path, run_dir: Path, repository: Path, lab_image: None) -> None:
 
     with namespace() as name:
         done = subprocess.run(

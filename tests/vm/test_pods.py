@@ -154,7 +154,7 @@ async def test_restart_policies(pods: Pods) -> None:
     )
     registry = pods.engine.registry
 
-    async def settled() -> None:
+    async def all_ended() -> None:
         while [registry.container(n).state.restart_count for n in ("fails-twice", "gives-up", "never", "always")] != [
             2,
             2,
@@ -163,7 +163,7 @@ async def test_restart_policies(pods: Pods) -> None:
         ]:
             await registry.changed.wait()
 
-    await asyncio.wait_for(settled(), DEADLINE)
+    await asyncio.wait_for(all_ended(), DEADLINE)
     await pods.until("fails-twice", ContainerStatus.RUNNING)
     await pods.until("always", ContainerStatus.RUNNING)
     await pods.until("gives-up", ContainerStatus.EXITED)
@@ -260,7 +260,7 @@ async def test_health_by_tcp_http_and_liveness(pods: Pods) -> None:
         health = registry.container(name).state.health
         return health.status if health else ""
 
-    async def settled() -> None:
+    async def all_ended() -> None:
         while [status(n) for n in ("web", "wrong", "port", "closed")] != [
             "healthy",
             "unhealthy",
@@ -271,7 +271,7 @@ async def test_health_by_tcp_http_and_liveness(pods: Pods) -> None:
         while registry.container("stuck").state.restart_count != 1:
             await registry.changed.wait()
 
-    await asyncio.wait_for(settled(), DEADLINE)
+    await asyncio.wait_for(all_ended(), DEADLINE)
     health = registry.container("wrong").state.health
     assert health is not None and "404" in health.log[-1].output and len(health.log) <= 5
 

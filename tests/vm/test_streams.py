@@ -42,7 +42,7 @@ async def test_the_log_is_whole_when_a_reader_stands_still(lab: Lab) -> None:
         "sh", "-c", "head -c 1170000 /dev/zero | tr '\\0' x; seq 1 40000; exit 3", log=LogOptions(max_size=1 << 30)
     )
     life = lab.engine.containers.supervisor(lab.engine.registry.container(id_))
-    reader = life.hub.attach()
+    reader = life.fan_out.attach()
     await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
     await asyncio.wait_for(life.stopped.wait(), DEADLINE)
     assert life.exit_code == 3 and life.error == ""

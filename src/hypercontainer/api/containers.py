@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from ..engine.execs import Exec
-from ..engine.streams import Hub
+from ..engine.streams import FanOut
 from ..errors import HyperError, InvalidArgument, InvalidState
 from ..model.base import Model
 from ..model.specs import ContainerSpec, ExecSpec
@@ -140,7 +140,7 @@ def _window(c: Context) -> tuple[int, int]:
 
 async def _converse(
     c: Context,
-    hub: Hub,
+    fan_out: FanOut,
     *,
     begin: Callable[[], Awaitable[Any]],
     finish: Callable[[], Awaitable[Ended]],
@@ -149,10 +149,10 @@ async def _converse(
 ) -> web.StreamResponse:
     """Upgrade, start what is to be started, copy both ways, tell the exit code."""
     stream = UpgradedStream(c.request, headers or {})
-    reader = hub.attach()
+    reader = fan_out.attach()
     response = await stream.open()
     wanted = frozenset({STDOUT, STDERR} if not c.flag("noOutput") else ())
-    copy_in = asyncio.create_task(stream.copy_input(hub, close_stdin=close_stdin))
+    copy_in = asyncio.create_task(stream.copy_input(fan_out, close_stdin=close_stdin))
     copy_out = asyncio.create_task(stream.copy_output(reader, wanted))
     try:
         try:
@@ -209,7 +209,7 @@ async def _attach(
         return Ended(exit_code=owner.exit_code, message=owner.error, trace=trace or [])
 
     close_stdin = container.spec.stdin and not container.spec.tty
-    return await _converse(c, owner.hub, begin=begin, finish=finish, close_stdin=close_stdin, headers=headers)
+    return await _converse(c, owner.fan_out, begin=begin, finish=finish, close_stdin=close_stdin, headers=headers)
 
 
 async def resize(c: Context) -> None:
@@ -244,7 +244,9 @@ async def _attach_exec(c: Context, exec_: Exec) -> web.StreamResponse:
         return Ended(exit_code=exec_.exit_code or 0)
 
     headers = {_ID_HEADER: exec_.id}
-    return await _converse(c, exec_.hub, begin=begin, finish=finish, close_stdin=not exec_.spec.tty, headers=headers)
+    return await _converse(
+        c, exec_.fan_out, begin=begin, finish=finish, close_stdin=not exec_.spec.tty, headers=headers
+    )
 
 
 async def exec_inspect(c: Context) -> ExecInfo:

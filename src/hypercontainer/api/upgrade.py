@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from aiohttp import web
 
-from ..engine.streams import Hub, Reader
+from ..engine.streams import FanOut, Reader
 from ..errors import HyperError
 from ..model.base import Model
 from ..model.trace import Span
@@ -117,12 +117,12 @@ class UpgradedStream:
             if stream in wanted:
                 await self.send(stream, data)
 
-    async def copy_input(self, hub: Hub, *, close_stdin: bool) -> None:
+    async def copy_input(self, fan_out: FanOut, *, close_stdin: bool) -> None:
         """Until the client leaves. Input for a process that has not started waits for it."""
         assert self._input is not None
         async for kind, payload in self._input.frames():
-            await hub.started.wait()
-            handle = hub.handle
+            await fan_out.started.wait()
+            handle = fan_out.handle
             if handle is None:
                 continue
             if kind == STDIN and payload:

@@ -15,11 +15,11 @@ from ..guest.session import GuestSession
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
 from ..sys import deadlines, tasks
-from .streams import Hub, Reader
+from .streams import FanOut, Reader
 
 _TIMEOUT = 120.0  # seconds
 _OUTPUT_MAX = 16 << 20  # bytes
-_FAREWELL = 2.0  # seconds for the end of a process that is killed
+_KILL_TIMEOUT = 2.0  # seconds for the end of a process that is killed
 
 
 @dataclass(frozen=True)
@@ -34,28 +34,28 @@ class Done:
 @contextlib.asynccontextmanager
 async def running(session: GuestSession, process: GuestProcess) -> AsyncIterator[tuple[GuestProcessHandle, Reader]]:
     """A short process of the guest with its output; it is killed if it has not ended by then, and forgotten."""
-    hub = Hub()
-    hub.begin()
-    reader = hub.attach()
-    handle = await session.start(process, hub)
-    hub.attach_process(handle)
-    guard = asyncio.create_task(_guard(session, handle, hub))
+    fan_out = FanOut()
+    fan_out.begin()
+    reader = fan_out.attach()
+    handle = await session.start(process, fan_out)
+    fan_out.attach_process(handle)
+    guard = asyncio.create_task(_guard(session, handle, fan_out))
     try:
         yield handle, reader
     finally:
         await tasks.end([guard])
         reader.close()
         try:
-            async with asyncio.timeout(_FAREWELL):
+            async with asyncio.timeout(_KILL_TIMEOUT):
                 if not handle.exited.done():
                     await session.signal(handle, signal.SIGKILL)
                 await handle.exited
                 await session.release(handle)
         except (HyperError, TimeoutError):
-            session.disown(handle.id, handle.offsets)
+            session.kill_orphan(handle.id, handle.offsets)
 
 
-async def _guard(session: GuestSession, handle: GuestProcessHandle, hub: Hub) -> None:
+async def _guard(session: GuestSession, handle: GuestProcessHandle, fan_out: FanOut) -> None:
     """A guest that stands still is no reason to wait for ever: whoever waits for the process hears of it."""
     try:
         while True:
@@ -63,7 +63,7 @@ async def _guard(session: GuestSession, handle: GuestProcessHandle, hub: Hub) ->
             await session.stats()
     except HyperError as error:
         handle.fail(error)
-        hub.finish()
+        fan_out.finish()
 
 
 async def run_process(

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 class ContainerSupervisor(ContainerRuns):
     """One container. What others wait for: `stopped`, `removed`, and its output."""
 
-    def abandon(self, message: Message) -> None:
+    def drop_request(self, message: Message) -> None:
         """A start that nobody waits for any more is given up."""
         if isinstance(message, Borrow):
             self._return(Return(message))
@@ -200,7 +200,7 @@ class ContainerSupervisor(ContainerRuns):
             message.refuse(error or Unavailable(f"{self.name} was not removed"))
             return
         self.move(State.GONE)
-        self._farewell()
+        self._on_removed()
         message.answer()
 
     def _remove_running(self, message: Remove) -> None:
@@ -243,7 +243,7 @@ class ContainerSupervisor(ContainerRuns):
     # -- what an earlier daemon left --------------------------------------------------------
 
     def _reattach(self, message: Reattach) -> None:
-        self.hub.attach_process(message.handle)
+        self.fan_out.attach_process(message.handle)
         run = Run(message.runtime, message.handle, asyncio.get_running_loop().time())
         self._now.run = run
         paused = self.container.state.status is ContainerStatus.PAUSED
@@ -262,7 +262,7 @@ class ContainerSupervisor(ContainerRuns):
             self._give_up_launch()
 
     def _lose(self, message: Lose) -> None:
-        self._settle(lost(message.why))
+        self._record_end(lost(message.why))
         message.answer()
 
 

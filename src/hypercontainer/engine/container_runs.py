@@ -38,7 +38,7 @@ class ContainerRuns(ContainerState):
         runtime = await self._sandboxes.acquire(container.pod, container.id)
         try:
             await self._sandboxes.build(container)
-            handle = await self._sandboxes.start_main(container, runtime, self.hub, size)
+            handle = await self._sandboxes.start_main(container, runtime, self.fan_out, size)
         except BaseException:
             clean = not self._registry.pod(container.pod).implicit
             await self._sandboxes.release(container.pod, container.id, clean=clean)
@@ -98,7 +98,7 @@ class ContainerRuns(ContainerState):
             why = "the start was given up"
         else:
             self._now.error, why = error, error.message if isinstance(error, HyperError) else str(error)
-        self._settle({"exit_code": code, "oom_killed": False, "error": why})
+        self._record_end({"exit_code": code, "oom_killed": False, "error": why})
 
     def _join_start(self, message: Start) -> None:
         self._now.starts.append(message)
@@ -125,9 +125,9 @@ class ContainerRuns(ContainerState):
         if error:
             self.do(self._now.run.kill(), lambda _: None)
         self._end_jobs()
-        self.hub.finish()
+        self.fan_out.finish()
         if not self._restarts(self._now.run):
-            self._settle(self._now.outcome)
+            self._record_end(self._now.outcome)
             return
         container = self._set_state(
             State.RESTARTING, status=ContainerStatus.RESTARTING, pid=0, finished_at=ids.now(), **self._now.outcome
@@ -165,7 +165,7 @@ class ContainerRuns(ContainerState):
             new = await self._launch((0, 0))
         else:
             await run.runtime.session.release(run.handle)
-            handle = await self._sandboxes.start_main(container, run.runtime, self.hub, (0, 0))
+            handle = await self._sandboxes.start_main(container, run.runtime, self.fan_out, (0, 0))
             new = Run(run.runtime, handle, asyncio.get_running_loop().time())
         new.delay = run.delay
         return new
@@ -180,15 +180,15 @@ class ContainerRuns(ContainerState):
         elif not isinstance(error, asyncio.CancelledError):
             log.error("%s cannot be started again", self.name, exc_info=error)
             self._now.outcome = lost(f"hyperd failed to start it again: {error}")
-        self._settle(self._now.outcome)
+        self._record_end(self._now.outcome)
 
     # -- settling ---------------------------------------------------------------------
 
-    def _settle(self, state: Outcome) -> None:
+    def _record_end(self, state: Outcome) -> None:
         """Record the end, let all hear of it who wait, and give the machine back."""
         run, self._now.launch = self._now.run, None
         self._told(state)
-        self.hub.finish()
+        self.fan_out.finish()
         container = self._set_state(
             State.ENDING, status=ContainerStatus.EXITED, starting=False, pid=0, finished_at=ids.now(), **state
         )
@@ -200,10 +200,10 @@ class ContainerRuns(ContainerState):
             # Nothing of it is anybody else's: its name is free when the exit code is known, and its machine ends after that.
             assert run is not None
             self.do(run.runtime.machine.kill(), lambda _: None)
-            self._files.withdraw(container)
-            self._farewell()
+            self._files.delete_record(container)
+            self._on_removed()
         self.stopped.set()
-        self.hub.pulse()
+        self.fan_out.pulse()
         for kill in self._now.kills:
             kill.answer()
         self.do(work, self._given_back)
@@ -231,7 +231,7 @@ class ContainerRuns(ContainerState):
         for start in now.starts:
             start.refuse(now.error or Unavailable(f"{self.name} has ended"))
         if gone:
-            self._farewell()
+            self._on_removed()
 
     # -- ending it ---------------------------------------------------------------------
 

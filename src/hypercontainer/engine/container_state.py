@@ -66,7 +66,7 @@ class ContainerState(Supervisor[State]):
         self._now = Present()
         self._borrower: Borrow | None = None
         self._lent_from = State.EXITED
-        self.hub = files.hub(container)
+        self.fan_out = files.fan_out(container)
         self.runtime: Runtime | None = None  # while it runs
         self.stopped = asyncio.Event()  # not running; its exit code is in the record
         if self.state is not State.REATTACHING:
@@ -111,11 +111,11 @@ class ContainerState(Supervisor[State]):
             return container
         return changed
 
-    def _farewell(self) -> None:
+    def _on_removed(self) -> None:
         if self.removed.is_set():
             return
         self._files.forget(self.id)
-        self.hub.discard()
+        self.fan_out.discard()
         self.removed.set()
         self.stopped.set()
         self.publish("destroy", self._last)

@@ -30,7 +30,7 @@ from .registry import Registry
 from .runtime import Runtime
 from .sandboxes import Sandboxes, check_awake
 
-_LEAVE_TIMEOUT = 5.0  # seconds for machines that end already when the daemon does
+_CLOSE_TIMEOUT = 5.0  # seconds for machines that end already when the daemon does
 
 
 class Containers:
@@ -196,9 +196,9 @@ class Containers:
     async def reattach(self, container: Container, runtime: Runtime, number: int) -> bool:
         """Go on with the process of this number, which an earlier daemon started; False when the guest does not know it."""
         found = self.supervisor(container)
-        handle = runtime.session.adopt(number, found.hub, found.hub.begin(resume=True))
+        handle = runtime.session.reattach(number, found.fan_out, found.fan_out.begin(resume=True))
         if handle is None:
-            found.hub.finish()
+            found.fan_out.finish()
             return False
         runtime.handles[container.id] = handle
         await found.ask(verbs.Reattach(runtime, handle))
@@ -231,8 +231,8 @@ class Containers:
         """Leave what runs running, end this daemon's own tasks; what is about to end ends first."""
         ending = [asyncio.create_task(s.at_rest.wait()) for s in self._supervisors.values() if s.state is State.ENDING]
         if ending:
-            _, late = await asyncio.wait(ending, timeout=_LEAVE_TIMEOUT)
+            _, late = await asyncio.wait(ending, timeout=_CLOSE_TIMEOUT)
             for task in late:
                 task.cancel()
-        await asyncio.gather(*(s.leave() for s in list(self._supervisors.values())), return_exceptions=True)
-        await self._sandboxes.leave()
+        await asyncio.gather(*(s.detach() for s in list(self._supervisors.values())), return_exceptions=True)
+        await self._sandboxes.detach()

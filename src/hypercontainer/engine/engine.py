@@ -131,7 +131,7 @@ class Engine:
         """End; containers are stopped unless they shall go on."""
         await self.execs.release()
         await tasks.end(self._late)
-        await self.pods.leave()
+        await self.pods.detach()
         await self.factory.close()
         if keep_running:
             await self.containers.release()
@@ -146,7 +146,7 @@ class Engine:
         """Seconds that what runs may take to end."""
         return max((c.spec.stop_timeout for c in self.registry.containers() if c.state.status in ALIVE), default=0)
 
-    async def abandon(self) -> None:
+    async def kill_machines(self) -> None:
         """End all machines at once, without a word to anybody; the next daemon settles their records."""
         await leftovers.end_machines(self.settings.paths, self.driver, set())
 
@@ -173,7 +173,7 @@ class Engine:
             if tail:
                 await tasks.in_thread(lambda: reader.seek(tail))
             while True:
-                changed, over = owner.hub.changed, owner.stopped.is_set() and not self._starts_again(container.id)
+                changed, over = owner.fan_out.changed, owner.stopped.is_set() and not self._starts_again(container.id)
                 while (records := await tasks.in_thread(reader.read)) is not None:
                     yield records
                 if not follow:
@@ -216,7 +216,7 @@ class Engine:
         network = request.network or self.settings.network.default
         if network not in (*USER_MODES, "none"):
             self.networks.find("bridge" if network == "default" else network)
-        card = (
+        nic = (
             network
             if network == "none"
             else "tap"
@@ -225,7 +225,7 @@ class Engine:
             if self.networks.uses_passt
             else "user"
         )
-        return await self.factory.warm(Shape(vcpus, memory, card), request.count)
+        return await self.factory.warm(Shape(vcpus, memory, nic), request.count)
 
     def version(self) -> Version:
         return Version(

@@ -20,10 +20,10 @@ _REFERENCE = re.compile(r"\$(?:\$|\(([A-Za-z_.-][A-Za-z0-9_.-]*)\))")
 
 def addresses(pod: Pod, networks: Networks) -> dict[str, str]:
     """The values of `EnvField`: the pod's own address, and the host's as the pod sees it; none where they are not known yet."""
-    cards = [c for c in [*networks.cards(pod), *pod.spec.interfaces] if c.addresses]
-    if cards:
-        own = next((a for c in cards for a in c.addresses if ":" not in a), cards[0].addresses[0])
-        gateway = next((c.gateway for c in cards if c.gateway), "")
+    nics = [c for c in [*networks.nics(pod), *pod.spec.interfaces] if c.addresses]
+    if nics:
+        own = next((a for c in nics for a in c.addresses if ":" not in a), nics[0].addresses[0])
+        gateway = next((c.gateway for c in nics if c.gateway), "")
         return {"podIP": own.partition("/")[0], **({"hostIP": gateway} if gateway else {})}
     if pod.spec.network in USER_MODES or any(not i.bridge for i in pod.spec.interfaces):
         return {"podIP": usermode.ADDRESS.partition("/")[0], "hostIP": usermode.GATEWAY}

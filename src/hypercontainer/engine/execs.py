@@ -19,7 +19,7 @@ from .containers import Containers
 from .events import Events
 from .registry import Registry
 from .run import LOST_EXIT_CODE
-from .streams import Hub
+from .streams import FanOut
 
 _KEPT = 200  # ended execs that can still be asked for their exit code
 
@@ -31,7 +31,7 @@ class Exec:
     id: str
     container: Container
     spec: ExecSpec
-    hub: Hub = field(default_factory=Hub)
+    fan_out: FanOut = field(default_factory=FanOut)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     started: bool = False
     exit_code: int | None = None
@@ -89,17 +89,17 @@ class Execs:
         runtime = self._containers.runtime(self._registry.container(exec_.container.id))
         exec_.started = True
         exec_.session = runtime.session
-        exec_.hub.begin()
+        exec_.fan_out.begin()
         try:
             handle = exec_.handle = await runtime.session.start(
-                resolve.exec_process(exec_.container, exec_.spec, size), exec_.hub
+                resolve.exec_process(exec_.container, exec_.spec, size), exec_.fan_out
             )
         except BaseException as error:
             exec_.exit_code = error.exit_status if isinstance(error, StartFailed) else 126
-            exec_.hub.finish()
+            exec_.fan_out.finish()
             exec_.ended.set()
             raise
-        exec_.hub.attach_process(handle)
+        exec_.fan_out.attach_process(handle)
         task = asyncio.create_task(self._watch(exec_, handle, runtime.session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -107,7 +107,7 @@ class Execs:
         self._events.publish("container", "exec_start", exec_.container.id, exec_id=exec_.id, command=command)
 
     async def _watch(self, exec_: Exec, handle: GuestProcessHandle, session: GuestSession) -> None:
-        """To its end. The hub may be through with its output, and with the handle, before this begins."""
+        """To its end. The fan-out may be through with its output, and with the handle, before this begins."""
         try:
             exec_.exit_code = (await handle.exited).shell_code
             await handle.drain()
@@ -116,7 +116,7 @@ class Execs:
         except HyperError:
             exec_.exit_code = LOST_EXIT_CODE
         finally:
-            exec_.hub.finish()
+            exec_.fan_out.finish()
             exec_.ended.set()
         self._events.publish(
             "container", "exec_die", exec_.container.id, exec_id=exec_.id, exit_code=str(exec_.exit_code)

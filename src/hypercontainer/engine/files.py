@@ -14,7 +14,7 @@ from .logs import KeepNothing, Log, LogWriter
 from .paths import Paths
 from .registry import Registry
 from .sandboxes import Sandboxes
-from .streams import Hub
+from .streams import FanOut
 
 
 class ContainerFiles:
@@ -31,9 +31,9 @@ class ContainerFiles:
         self._log_limits = log_limits
         self.forget = forget
 
-    def hub(self, container: Container) -> Hub:
+    def fan_out(self, container: Container) -> FanOut:
         """Its output, which goes to its log."""
-        return Hub(lambda: self._log(container))
+        return FanOut(lambda: self._log(container))
 
     def _log(self, container: Container) -> Log:
         options = container.spec.log
@@ -49,7 +49,7 @@ class ContainerFiles:
         pod = self._registry.pod(container.pod)
         return pod.implicit and not (pod.volumes or pod.ports or pod.cni)
 
-    def withdraw(self, container: Container) -> None:
+    def delete_record(self, container: Container) -> None:
         """Forget it and the pod of its own, whose machine is about to end; `erase` removes what is left."""
         self._registry.erase(container, self._registry.pod(container.pod), files=container.id)
 

@@ -49,9 +49,9 @@ def check_size(container: Container, size: int) -> None:
 
 
 def _network_files(pod: Pod, networks: Networks, names: list[str]) -> dict[str, bytes]:
-    cards = interface_specs(pod, networks)
-    user = any(not (card.bridge or card.namespace) for card in cards)
-    address = usermode.ADDRESS if user else next((a for card in cards for a in card.addresses), "")
+    nics = interface_specs(pod, networks)
+    user = any(not (nic.bridge or nic.namespace) for nic in nics)
+    address = usermode.ADDRESS if user else next((a for nic in nics for a in nic.addresses), "")
     spec = pod.spec
     servers = spec.dns or networks.name_servers(pod)
     local = [] if pod.implicit else names
@@ -59,7 +59,7 @@ def _network_files(pod: Pod, networks: Networks, names: list[str]) -> dict[str, 
     contents = (
         f"{pod.hostname}\n".encode(),
         naming.hosts_file(pod.hostname, address, local, _hosts(pod, networks)),
-        naming.resolv_conf(servers, spec.dns_search, spec.dns_options, own) if cards else b"",
+        naming.resolv_conf(servers, spec.dns_search, spec.dns_options, own) if nics else b"",
         f"{pod.id[:32]}\n".encode(),  # machine-id(5): a virtual machine is one, whatever its image says
     )
     return dict(zip(resolve.OWN_FILES, contents, strict=True))

@@ -20,7 +20,7 @@ from ..model.status import Pod
 from ..network import addresses, docker_user, fence, links, nftables
 from ..network.dns import NameServer
 from ..network.proxy import LOOPBACK, Relay
-from ..network.ruleset import Bridge, Card, Published, Ruleset
+from ..network.ruleset import Bridge, Nic, Published, Ruleset
 from .registry import Registry
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class HostNetwork:
         self._fence = fence.table(run)
         self._fenced: set[str] = set()  # pods whose processes are kept from this host's loopback
         self._lock = asyncio.Lock()
-        self._up: set[str] = set()  # pods whose cards and ports are in the rules
+        self._up: set[str] = set()  # pods whose NICs and ports are in the rules
         self._applied: Ruleset | None = Ruleset()  # what the kernel has; None while that is not known
         self._forwarded: list[str] = []  # bridges that Docker's firewall knows of
         self._servers: dict[str, NameServer] = {}
@@ -188,15 +188,15 @@ class HostNetwork:
             for n in self._registry.networks()
             if n.name in used or n.name in self._servers
         )
-        cards = tuple(
-            Card(a.tap, a.mac, a.ip, a.ip6, addresses.link_local(a.mac), tuple(p.spec.allow), p.spec.egress_rate)
+        nics = tuple(
+            Nic(a.tap, a.mac, a.ip, a.ip6, addresses.link_local(a.mac), tuple(p.spec.allow), p.spec.egress_rate)
             for p in running
             for a in p.attachments
         )
         published = tuple(
             Published(port, p.attachments[0].ip, p.attachments[0].ip6) for p in running for port in p.ports
         )
-        return Ruleset(bridges, cards, published)
+        return Ruleset(bridges, nics, published)
 
     async def _apply(self, *, force: bool = False) -> None:
         """:raise Unavailable: when the kernel takes not even the whole."""
@@ -204,7 +204,7 @@ class HostNetwork:
         if not force and rules == before:
             return
         self._applied = None  # should this be cancelled
-        await self._tell_kernel(rules, None if force else before)
+        await self._load_rules(rules, None if force else before)
         self._applied = rules
         bridges = [b.name for b in rules.bridges]
         if force or bridges != self._forwarded:
@@ -212,7 +212,7 @@ class HostNetwork:
             await docker_user.sync(bridges)
         await self._sync_relays(rules.published)
 
-    async def _tell_kernel(self, rules: Ruleset, before: Ruleset | None) -> None:
+    async def _load_rules(self, rules: Ruleset, before: Ruleset | None) -> None:
         if before is not None:
             try:
                 await nftables.apply(rules.change(before))
@@ -241,6 +241,6 @@ class HostNetwork:
 
 
 def _in_user_mode(pod: Pod) -> bool:
-    """With a card in it, and not asking for this host's loopback."""
-    cards = pod.spec.network == USER_MODE or any(not (i.bridge or i.namespace) for i in pod.spec.interfaces)
-    return cards and pod.spec.network != USER_MODE_OPEN
+    """With a NIC in it, and not asking for this host's loopback."""
+    nics = pod.spec.network == USER_MODE or any(not (i.bridge or i.namespace) for i in pod.spec.interfaces)
+    return nics and pod.spec.network != USER_MODE_OPEN

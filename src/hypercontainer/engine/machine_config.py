@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pod's machine: its disks, network cards and shared directories."""
+"""A pod's machine: its disks, network interfaces and shared directories."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ..network import cni, links, passt, tap, usermode
 from ..network.addresses import new_mac
 from ..protocol.messages import Interface
 from ..volumes import share
-from .factory.clones import Card
+from .factory.clones import Nic
 from .networks import Networks, tap_name
 from .paths import Paths
 from .secrets import KEYRING, Secrets
@@ -116,14 +116,14 @@ def share_of(pod: Pod, directory: Path, stack: contextlib.ExitStack, *, use_virt
 
 
 def interface_specs(pod: Pod, networks: Networks) -> list[InterfaceSpec]:
-    """The cards of a pod: in networks of this host, as it lists them, or one on the user-mode network."""
-    cards = networks.cards(pod) + pod.spec.interfaces
-    return cards or ([InterfaceSpec()] if pod.spec.network in USER_MODES else [])
+    """The NICs of a pod: in networks of this host, as it lists them, or one on the user-mode network."""
+    nics = networks.nics(pod) + pod.spec.interfaces
+    return nics or ([InterfaceSpec()] if pod.spec.network in USER_MODES else [])
 
 
 async def networks_of(pod: Pod, networks: Networks, stack: contextlib.ExitStack) -> tuple[AnyNetwork, ...]:
-    """Cards for the driver; a tap's descriptor is closed with the stack."""
-    cards: list[AnyNetwork] = []
+    """NICs for the driver; a tap's descriptor is closed with the stack."""
+    nics: list[AnyNetwork] = []
     specs = interface_specs(pod, networks)
     if pod.ports and not pod.attachments and not pod.cni and not any(not s.bridge for s in specs):
         raise InvalidArgument(
@@ -134,26 +134,26 @@ async def networks_of(pod: Pod, networks: Networks, stack: contextlib.ExitStack)
         if spec.namespace:
             fd = await cni.open_tap(spec.namespace)
             stack.callback(os.close, fd)
-            cards.append(TapNetwork(mac, fd))
+            nics.append(TapNetwork(mac, fd))
         elif spec.bridge:
             name = spec.ifname or tap_name(pod, index)
             fd = await tap.open_tap(name, spec.bridge, spec.mtu)
             stack.callback(os.close, fd)
             if pod.spec.ingress_rate:
                 await links.limit(name, pod.spec.ingress_rate)
-            cards.append(TapNetwork(mac, fd, name))
+            nics.append(TapNetwork(mac, fd, name))
         else:
-            first = not any(isinstance(c, (UserNetwork, StreamNetwork)) for c in cards)
+            first = not any(isinstance(c, (UserNetwork, StreamNetwork)) for c in nics)
             ports = tuple(pod.ports) if first and not pod.attachments else ()
-            cards.append(
+            nics.append(
                 await _user_network(mac, ports, networks, stack, host_loopback=pod.spec.network == USER_MODE_OPEN)
             )
     for index in range(len(specs), len(specs) + networks.spares(pod)):
         name = tap_name(pod, index)
         fd = tap.create_tap(name)
         stack.callback(os.close, fd)
-        cards.append(TapNetwork(new_mac(), fd, name))
-    return tuple(cards)
+        nics.append(TapNetwork(new_mac(), fd, name))
+    return tuple(nics)
 
 
 async def _user_network(
@@ -164,30 +164,30 @@ async def _user_network(
     return StreamNetwork(mac, stack.enter_context(await passt.start(ports, host_loopback=host_loopback)).fileno())
 
 
-def card_address(pod: Pod, networks: Networks) -> str:
-    """The MAC address that the card of a machine that waited gets; "" without one."""
+def nic_address(pod: Pod, networks: Networks) -> str:
+    """The MAC address that the NIC of a machine that waited gets; "" without one."""
     specs = interface_specs(pod, networks)
     return (specs[0].mac or usermode.new_mac()) if specs else ""
 
 
-async def plug_in(card: Card, pod: Pod, networks: Networks) -> None:
-    """Bring the card of a machine that waited into the pod's network.
+async def plug_in(nic: Nic, pod: Pod, networks: Networks) -> None:
+    """Bring the NIC of a machine that waited into the pod's network.
 
     :raise Conflict: a published port is taken.
     """
     specs = interface_specs(pod, networks)
-    if card.tap:
+    if nic.tap:
         spec = specs[0]
         name = spec.ifname or tap_name(pod, 0)
-        await tap.move(card.tap, name, spec.bridge, spec.mtu)
+        await tap.move(nic.tap, name, spec.bridge, spec.mtu)
         if pod.spec.ingress_rate:
             await links.limit(name, pod.spec.ingress_rate)
-    elif card.peer:
-        await passt.serve(tuple(pod.ports), card.peer, host_loopback=pod.spec.network == USER_MODE_OPEN)
+    elif nic.peer:
+        await passt.serve(tuple(pod.ports), nic.peer, host_loopback=pod.spec.network == USER_MODE_OPEN)
 
 
 def guest_interfaces(pod: Pod, networks: Networks, macs: Sequence[str] = ()) -> list[Interface]:
-    """What the guest configures; the cards of a clone get their addresses there."""
+    """What the guest configures; the NICs of a clone get their addresses there."""
     service_addresses = tuple(f"{s.service_ip}/{128 if ':' in s.service_ip else 32}" for s in pod.spec.services)
     found = [Interface("lo", (*_LOOPBACK, *service_addresses))]
     for index, spec in enumerate(interface_specs(pod, networks)):

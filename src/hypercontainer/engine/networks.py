@@ -128,7 +128,7 @@ class Networks:
     # -- pods -----------------------------------------------------------------------
 
     def plan(self, pod_id: str, spec: PodSpec, aliases: list[str]) -> tuple[PodSpec, list[Attachment]]:
-        """The specification with its network named, and the pod's cards.
+        """The specification with its network named, and the pod's NICs.
 
         :raise NotFound: no such network. :raise Conflict: an address is taken.
         """
@@ -176,8 +176,8 @@ class Networks:
             aliases=[*request.aliases, *aliases],
         )
 
-    def cards(self, pod: Pod) -> list[InterfaceSpec]:
-        """The pod's attachments as cards; the first network with a way out has the default route."""
+    def nics(self, pod: Pod) -> list[InterfaceSpec]:
+        """The pod's attachments as NICs; the first network with a way out has the default route."""
         if pod.cni:
             four = next((g for g in pod.cni.gateways if ":" not in g), "")
             six = next((g for g in pod.cni.gateways if ":" in g), "")
@@ -226,7 +226,7 @@ class Networks:
         if pod.attachments:
             await self._host.add(pod)
 
-    async def take_down(self, pod_id: str) -> None:
+    async def release(self, pod_id: str) -> None:
         """After it. Idempotent."""
         self.ports.release(pod_id)
         pod = self._registry.pod(pod_id) if self._registry.has_pod(pod_id) else None
@@ -248,31 +248,31 @@ class Networks:
     # -- while it runs ------------------------------------------------------------------
 
     def spares(self, pod: Pod) -> int:
-        """Cards that a pod's machine gets for networks that it joins later: it takes none while it runs."""
+        """NICs that a pod's machine gets for networks that it joins later: it takes none while it runs."""
         return _SPARES if pod.attachments and not pod.implicit else 0
 
     async def connect(self, key: str, request: NetworkRequest, runtime: Runtime | None) -> Pod:
         """Bring a pod into a network, at once when it runs.
 
-        :raise Unsupported: when its machine has no spare card.
+        :raise Unsupported: when its machine has no spare NIC.
         """
         pod = self._registry.pod(key)
         made = self._attachment(pod.id, request, len(pod.attachments), pod.attachments, [])
         if runtime is None:
             return self._put(pod, attachments=[*pod.attachments, made])
         taken = {a.tap for a in pod.attachments}
-        spare = next((t for t in runtime.cards if t not in taken), None)
+        spare = next((t for t in runtime.nics if t not in taken), None)
         if spare is None:
             raise Unsupported(
-                f"{pod.name} is running, and its virtual machine has no spare network card", hint="stop it first"
+                f"{pod.name} is running, and its virtual machine has no spare network interface", hint="stop it first"
             )
         if request.mac:
             raise Unsupported(
-                f"{pod.name} is running, and its spare card has an address",
+                f"{pod.name} is running, and its spare NIC has an address",
                 hint="stop it first, or leave the address out",
             )
-        index = list(runtime.cards).index(spare)
-        made = msgspec.structs.replace(made, tap=spare, mac=runtime.cards[spare], interface=f"eth{index}")
+        index = list(runtime.nics).index(spare)
+        made = msgspec.structs.replace(made, tap=spare, mac=runtime.nics[spare], interface=f"eth{index}")
         network = self._registry.network(made.network)
         pod = self._put(pod, attachments=[*pod.attachments, made])
         await self._host.prepare(pod)

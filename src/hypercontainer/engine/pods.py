@@ -53,7 +53,7 @@ class Pods:
         :raise NotFound: an image or a volume's source. :raise Conflict: a name is taken.
         """
         pod = await self._creation.create(plan)
-        self._tell("create", pod)
+        self._publish("create", pod)
         return pod
 
     async def undo(self, id_: str) -> None:
@@ -82,10 +82,10 @@ class Pods:
         await found.ask(verbs.Remove(force))
         if self._supervisors.pop(pod.id, None):
             found.retire()
-            self._tell("destroy", pod)
+            self._publish("destroy", pod)
         return pod
 
-    def _tell(self, action: str, pod: Pod) -> None:
+    def _publish(self, action: str, pod: Pod) -> None:
         self._events.publish("pod", action, pod.id, name=pod.name)
 
     # -- start and stop -------------------------------------------------------------
@@ -215,6 +215,6 @@ class Pods:
         paused = [p.id for p in self._registry.pods() if p.status is PodStatus.PAUSED]
         await asyncio.gather(*(self.unpause(id_) for id_ in paused), return_exceptions=True)
 
-    async def leave(self) -> None:
+    async def detach(self) -> None:
         """End this daemon's own tasks."""
-        await asyncio.gather(*(s.leave() for s in self._supervisors.values()))
+        await asyncio.gather(*(s.detach() for s in self._supervisors.values()))

@@ -34,11 +34,11 @@ from .factory.templates import Template
 from .guest_files import files_of, injected_archive
 from .guest_mounts import guest_mounts, mount_volume, unmount_volume
 from .machine_config import (
-    card_address,
     guest_interfaces,
     image_serial,
     interface_specs,
     machine_config,
+    nic_address,
     plug_in,
     pod_disks,
     root_disks,
@@ -51,7 +51,7 @@ from .paths import BootFiles, Paths
 from .runtime import Runtime, handle_of
 from .secrets import Secrets
 from .services import firewall_batch
-from .streams import Hub
+from .streams import FanOut
 
 log = logging.getLogger(__name__)
 _STALE = 2  # connections that a backlog of one holds
@@ -95,7 +95,7 @@ class Provisioner:
         with self._factory.foreground(kind):
             if clone := self._factory.take(kind):
                 try:
-                    return await self._furnish(clone, pod, disks)
+                    return await self._reconfigure(clone, pod, disks)
                 except (Unavailable, GuestError) as error:
                     log.warning("a machine of the pool was of no use: %s", error)
             if template := self._factory.template(kind):
@@ -135,16 +135,16 @@ class Provisioner:
             self._factory.started["clone" if template else "cold"] += 1
             return Runtime(
                 machine, session, directory, disks={d.serial for d in disks}, names={**machine.names, **names},
-                cards=dict(config.taps),
+                nics=dict(config.taps),
                 prepared=PREPARED if template and template.scratch else "",
             )  # fmt: skip
 
-    async def _furnish(self, clone: Clone, pod: Pod, disks: list[AnyDisk]) -> Runtime:
+    async def _reconfigure(self, clone: Clone, pod: Pod, disks: list[AnyDisk]) -> Runtime:
         """A machine of the pool gets a pod's disks and network."""
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(clone.end)
             placed, names = self._factory.place(disks)
-            mac = card_address(pod, self._networks)
+            mac = nic_address(pod, self._networks)
             prepared = clone.scratch is not None
             if clone.scratch:  # the container that is ready goes on with its disk, which is as empty
                 clone.scratch.replace(placed[1].path)
@@ -158,22 +158,22 @@ class Provisioner:
             )  # the host's part and the guest's know nothing of each other
             undo.push_async_callback(tasks.end, (plug,))
             with span("disks exchanged, ports published", HYPERVISOR):
-                ports = pod.ports if clone.shape.card == "user" else []
+                ports = pod.ports if clone.shape.nic == "user" else []
                 await require(clone.machine, Reconfigure).reconfigure(directory, placed, ports)
             await self._set_up(clone.session, pod, [mac] if mac else [])
             await plug
-            taps = {tap_name(pod, 0): mac} if clone.card.tap else {}
+            taps = {tap_name(pod, 0): mac} if clone.nic.tap else {}
             undo.pop_all()
         clone.release()
         self._factory.started["pool"] += 1
         return Runtime(
-            clone.machine, clone.session, directory, disks={d.serial for d in disks}, names=names, cards=taps,
+            clone.machine, clone.session, directory, disks={d.serial for d in disks}, names=names, nics=taps,
             prepared=PREPARED if prepared else "",
         )  # fmt: skip
 
     async def _plug_in(self, clone: Clone, pod: Pod) -> None:
-        with span("network card plugged in"):
-            await plug_in(clone.card, pod, self._networks)
+        with span("network interface plugged in"):
+            await plug_in(clone.nic, pod, self._networks)
 
     async def _set_up(self, session: GuestSession, pod: Pod, macs: list[str]) -> None:
         with span("name, clock, network", GUEST):
@@ -261,22 +261,22 @@ class Provisioner:
             runtime.disks.discard(serial)
 
     async def start_main(
-        self, runtime: Runtime, container: Container, hub: Hub, size: tuple[int, int]
+        self, runtime: Runtime, container: Container, fan_out: FanOut, size: tuple[int, int]
     ) -> GuestProcessHandle:
         """:raise StartFailed: when the program cannot be executed."""
-        hub.begin()
+        fan_out.begin()
         try:
             with span("program started", GUEST):
-                handle = await runtime.session.start(resolve.main_process(container, size), hub)
+                handle = await runtime.session.start(resolve.main_process(container, size), fan_out)
         except BaseException:
-            hub.finish()
+            fan_out.finish()
             raise
-        hub.attach_process(handle)
+        fan_out.attach_process(handle)
         runtime.handles[container.id] = handle
         runtime.processes[container.id] = handle.id
         return handle
 
-    async def abandon(self, pod: Pod) -> None:
+    async def kill_machine(self, pod: Pod) -> None:
         """End a VM that an earlier daemon left, without a word with its guest."""
         if pod.vm and (machine := await self.left_behind(pod)):
             await machine.kill()
@@ -298,12 +298,12 @@ class Provisioner:
             await machine.kill()
             remove_tree(directory)
             return None
-        session.disown_all(keep=set(vm.processes.values()))  # execs, and what else was the earlier daemon's
+        session.kill_orphans(keep=set(vm.processes.values()))  # execs, and what else was the earlier daemon's
         return Runtime(
             machine,
             session,
             directory,
-            cards=dict(vm.cards),
+            nics=dict(vm.nics),
             disks=set(vm.disks),
             names=dict(vm.disk_names),
             volumes=dict(vm.volumes),

@@ -84,7 +84,7 @@ class Recovery:
             runtime.users.add(_USER)  # until all members have been looked at
         elif pod.vm or pod.status in (PodStatus.RUNNING, PodStatus.STARTING, PodStatus.STOPPING, PodStatus.PAUSED):
             self.sandboxes.update(pod.id, vm=None, status=PodStatus.EXITED, finished_at=ids.now())
-            await guarded(f"the network of pod {pod.name} is not taken down", self.networks.take_down(pod.id))
+            await guarded(f"the network of pod {pod.name} is not taken down", self.networks.release(pod.id))
         await self.sandboxes.reattached(pod.id, runtime)
         members = self.registry.members(pod.id)
         wanted = [c for c in members if _starts_by_itself(c)]
@@ -103,7 +103,7 @@ class Recovery:
                 error,
                 exc_info=unexpected,
             )
-            await guarded(f"the virtual machine of pod {pod.name} does not end", self.provisioner.abandon(pod))
+            await guarded(f"the virtual machine of pod {pod.name} does not end", self.provisioner.kill_machine(pod))
             return None
 
     async def _member(self, pod: Pod, container: Container, runtime: Runtime | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import HyperError, Unavailable
 from ..guest.process import GuestProcessHandle
-from ..guest.replies import tell_spans
+from ..guest.replies import record_spans
 from ..model.status import Container
 from ..sys import deadlines, tasks
 from ..sys.spans import span
@@ -53,7 +53,7 @@ async def outcome(run: Run) -> Outcome:
     with span("program runs, until its end is known"):
         try:
             status = await run.handle.exited
-            tell_spans(run.handle.last_message)
+            record_spans(run.handle.last_message)
             error = "" if await run.handle.drain() else "the end of its output did not come and is missing"
             return {"exit_code": status.shell_code, "oom_killed": status.oom, "error": error}
         except Unavailable:

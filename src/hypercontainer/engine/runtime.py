@@ -32,7 +32,7 @@ class Runtime:
         default_factory=dict
     )  # container -> number of its main process, which an earlier daemon may have started
     prepared: str = ""  # a container that the guest has already, for the first one that is built
-    cards: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
+    nics: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
     disks: set[str] = field(default_factory=set)  # serial numbers
     names: dict[str, str] = field(
         default_factory=dict
@@ -83,7 +83,7 @@ def record(pod: Pod, runtime: Runtime) -> Pod:
         accelerator=runtime.machine.accelerator,
         processes=dict(runtime.processes),
         built=sorted(runtime.built),
-        cards=dict(runtime.cards),
+        nics=dict(runtime.nics),
         disks=sorted(runtime.disks),
         disk_names=dict(runtime.names),
         volumes=dict(runtime.volumes),

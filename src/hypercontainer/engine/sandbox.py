@@ -101,7 +101,7 @@ class Sandbox(Supervisor[State]):
             )
             return await self._boot_in_network(members)
         except BaseException:
-            await self._networks.take_down(self.id)
+            await self._networks.release(self.id)
             raise
 
     async def _boot_in_network(self, members: list[Container]) -> Runtime:
@@ -181,7 +181,7 @@ class Sandbox(Supervisor[State]):
         error = Unavailable(f"{self.name} before has not ended", hint="try again, or restart hyperd")
         asyncio.get_running_loop().call_later(_GONE_TIMEOUT, message.refuse, error)
 
-    def abandon(self, message: Message) -> None:
+    def drop_request(self, message: Message) -> None:
         if isinstance(message, Acquire):
             if message in self._acquires:
                 if self._boot and all(m.abandoned for m in self._acquires):
@@ -278,13 +278,13 @@ class Sandbox(Supervisor[State]):
                 job.cancel()
         while self._works:
             self._works.popleft().refuse(Unavailable(f"{self.name} ends"))
-        self.do(self._take_down(self.runtime, clean), lambda job: self._ended(job, error))
+        self.do(self._tear_down(self.runtime, clean), lambda job: self._ended(job, error))
 
-    async def _take_down(self, runtime: Runtime, clean: bool) -> None:
+    async def _tear_down(self, runtime: Runtime, clean: bool) -> None:
         try:
             await runtime.stop(clean=clean)
         finally:
-            await self._networks.take_down(self.id)
+            await self._networks.release(self.id)
 
     def _ended(self, job: Job, error: str) -> None:
         if wrong := failure(job):

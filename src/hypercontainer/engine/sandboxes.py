@@ -20,7 +20,7 @@ from .registry import Registry
 from .runtime import Runtime
 from .sandbox import Sandbox
 from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, State, Unpause, Work
-from .streams import Hub
+from .streams import FanOut
 
 _GONE_TIMEOUT = 30.0  # seconds for the end of a machine that others still give back
 
@@ -118,10 +118,10 @@ class Sandboxes:
     async def reattached(self, pod_id: str, runtime: Runtime | None) -> None:
         await self.sandbox(pod_id).ask(Reattached(runtime))
 
-    async def leave(self) -> None:
+    async def detach(self) -> None:
         """Let the VMs run on without us."""
         for found in list(self._sandboxes.values()):
-            await found.leave()
+            await found.detach()
             if found.runtime:
                 found.runtime.session.close()
                 found.runtime.machine.detach()
@@ -159,10 +159,10 @@ class Sandboxes:
                 await self.sandbox(container.pod).ask(Work(work))
 
     async def start_main(
-        self, container: Container, runtime: Runtime, hub: Hub, size: tuple[int, int]
+        self, container: Container, runtime: Runtime, fan_out: FanOut, size: tuple[int, int]
     ) -> GuestProcessHandle:
         """:raise StartFailed: when the program cannot be executed."""
-        handle = await self._provisioner.start_main(runtime, container, hub, size)
+        handle = await self._provisioner.start_main(runtime, container, fan_out, size)
         self.sandbox(container.pod).save()
         return handle
 
@@ -206,7 +206,7 @@ def check_awake(pod: Pod) -> None:
         raise InvalidState(f"pod {pod.name} is paused", hint=f"use `hyperctl pod unpause {pod.name}`")
 
 
-async def settled(reply: asyncio.Future[Any] | None) -> bool:
+async def answered(reply: asyncio.Future[Any] | None) -> bool:
     """Whether there was something to wait for; not for ever: a process may be kept by the kernel."""
     if reply is None:
         return False

@@ -44,7 +44,7 @@ class Startup:
 
     async def _run_to_end(self, container: Container) -> None:
         await self._start(container)
-        await self._settle(container)
+        await self._wait_ended(container)
         state = self._registry.container(container.id).state
         if state.exit_code:
             raise InvalidState(
@@ -52,7 +52,7 @@ class Startup:
                 hint=f"see `hyperctl logs {container.name}`",
             )
 
-    async def _settle(self, container: Container) -> None:
+    async def _wait_ended(self, container: Container) -> None:
         """Until it has ended and is not started again."""
         while True:
             changed = self._registry.changed

@@ -31,9 +31,9 @@ _RETRIES = 600  # attempts after the end of the process
 class Reader:
     """One attached client's view of the output."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, fan_out: FanOut) -> None:
         self.lost = 0  # bytes that came after the end and found no room
-        self._hub = hub
+        self._fan_out = fan_out
         self._chunks: deque[tuple[int, bytearray]] = deque()
         self._last: dict[int, bytearray] = {}  # of each stream, while it waits
         self._size = 0
@@ -45,7 +45,7 @@ class Reader:
         return self._size > _READER_LIMIT
 
     def put(self, stream: int, data: bytes) -> None:
-        if self._hub.over and self._size + len(data) > _LATE_LIMIT:
+        if self._fan_out.over and self._size + len(data) > _LATE_LIMIT:
             self.lost += len(data)
             return
         last = self._last.get(stream)
@@ -71,17 +71,17 @@ class Reader:
                     del self._last[stream]
                 yield stream, bytes(data)
                 self._size -= len(data)
-                self._hub.caught_up()
+                self._fan_out.caught_up()
             if self._ended:
                 return
             self._wake.clear()
             await self._wake.wait()
 
     def close(self) -> None:
-        self._hub.detach(self)
+        self._fan_out.detach(self)
 
 
-class Hub:
+class FanOut:
     """The sink of one process; lives as long as its container or exec."""
 
     def __init__(self, log: Callable[[], Log | None] | None = None) -> None:

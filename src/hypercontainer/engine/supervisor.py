@@ -119,7 +119,7 @@ class Supervisor(Generic[S]):
                 await asyncio.wait([message.reply])
             raise
 
-    async def leave(self) -> None:
+    async def detach(self) -> None:
         """End its tasks; what it owns goes on without it."""
         self._left = True
         await tasks.end([t for t in (self._task, *self._jobs) if t])
@@ -164,7 +164,7 @@ class Supervisor(Generic[S]):
         """Take what was deferred now, though the state is the same."""
         self._again = True
 
-    def abandon(self, message: Message) -> None:
+    def drop_request(self, message: Message) -> None:
         """Take a verb back whose answer nobody awaits, or whose answer nobody got; here: what was taken goes on."""
         message.reply.cancel()
 
@@ -195,7 +195,7 @@ class Supervisor(Generic[S]):
                     self._deferred.remove(message.message)
                     message.message.reply.cancel()
                 else:
-                    self.abandon(message.message)
+                    self.drop_request(message.message)
             elif type(message) is Message:  # only to be woken
                 return
             elif not message.reply.done():

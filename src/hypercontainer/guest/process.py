@@ -43,7 +43,7 @@ class Wire(Protocol):
 
 
 class GuestProcessHandle:
-    """Started by `GuestSession.start`, or found again by `GuestSession.adopt`."""
+    """Started by `GuestSession.start`, or found again by `GuestSession.reattach`."""
 
     def __init__(self, wire: Wire, id_: int, sink: Sink, offsets: tuple[int, int] = (0, 0)) -> None:
         self.id = id_

@@ -15,7 +15,7 @@ from ..sys import spans
 _ID_MAX = 2**32 - 1
 
 
-def tell_spans(body: bytes) -> None:
+def record_spans(body: bytes) -> None:
     """Record where the guest's time went, by its own clock, which a request may have set late by as long as that took.
 
     A malformed span is none: whatever it is told with stands for itself.

@@ -45,7 +45,7 @@ from ..protocol.wire import (
 )
 from ..sys import deadlines, tasks
 from .process import GuestProcessHandle, Nothing, Sink
-from .replies import error_of, pid_of, seed, tell_spans
+from .replies import error_of, pid_of, record_spans, seed
 
 _ID_MAX = 2**32 - 1
 _UNREAD_MAX = 16 << 20  # bytes that may wait for a guest; one that keeps to its credits never comes near
@@ -93,7 +93,7 @@ class GuestSession(asyncio.Protocol):
         self._processes: dict[int, GuestProcessHandle] = {}
         self._next_id = 0
         self._earlier: frozenset[int] = frozenset()  # processes' numbers of earlier connections
-        self._early: dict[tuple[int, int], Frame] = {}  # by type and process: what came before `adopt` did
+        self._early: dict[tuple[int, int], Frame] = {}  # by type and process: what came before `reattach` did
         self._why: Exception | None = None
 
     @classmethod
@@ -138,7 +138,7 @@ class GuestSession(asyncio.Protocol):
         if self.state is not State.RUNNING:
             raise InvalidState("the guest is not connected")
         body = (await self._request(type_, attrs, timeout)).body
-        tell_spans(body)
+        record_spans(body)
         return body
 
     async def _request(self, type_: Type, attrs: Attrs, timeout: float, id_: int = 0) -> Frame:
@@ -179,7 +179,7 @@ class GuestSession(asyncio.Protocol):
         await self.request(Type.POD_SETUP, attrs, deadlines.WORK)
 
     async def set_interface(self, interface: Interface) -> None:
-        """Bring a card of a running pod up, or down."""
+        """Bring a NIC of a running pod up, or down."""
         await self.request(Type.POD_SETUP, [(Tag.INTERFACE, interface.attrs())])
 
     async def create_container(self, container: GuestContainer) -> None:
@@ -211,17 +211,17 @@ class GuestSession(asyncio.Protocol):
             limit = deadlines.WORK if process.main else deadlines.ANSWER
             frame = await self._request(Type.PROCESS_START, process.attrs(), limit, handle.id)
         except (asyncio.CancelledError, DeadlineExceeded):
-            self.disown(handle.id)
+            self.kill_orphan(handle.id)
             raise
         except BaseException:
             self._processes.pop(handle.id, None)
             raise
-        tell_spans(frame.body)
+        record_spans(frame.body)
         handle.pid = self._decoded(pid_of, frame.body)
         handle.open_windows()
         return handle
 
-    def adopt(self, id_: int, sink: Sink, offsets: tuple[int, int]) -> GuestProcessHandle | None:
+    def reattach(self, id_: int, sink: Sink, offsets: tuple[int, int]) -> GuestProcessHandle | None:
         """Take up a process of an earlier connection; None when the guest does not know it.
 
         `offsets` say how many bytes of stdout and stderr are safe already. Where
@@ -254,7 +254,7 @@ class GuestSession(asyncio.Protocol):
         attrs: Attrs = [(Tag.ID, handle.id), (Tag.ROWS, rows), (Tag.COLUMNS, columns)]
         await self.request(Type.PROCESS_RESIZE, attrs)
 
-    def disown(self, id_: int, offsets: tuple[int, int] = (0, 0)) -> None:
+    def kill_orphan(self, id_: int, offsets: tuple[int, int] = (0, 0)) -> None:
         """End a process that nobody waits for any more, and let the guest forget it; one that it has yet to start, too.
 
         Requests are taken in their order, so this comes after the one that starts it. `offsets` say how much of stdout and
@@ -274,7 +274,7 @@ class GuestSession(asyncio.Protocol):
         self._take_early(id_)
         orphan.open_windows()
 
-    def disown_all(self, keep: set[int]) -> None:
+    def kill_orphans(self, keep: set[int]) -> None:
         """All processes of earlier connections but those to keep."""
         for known in self.hello.processes if self.hello else ():
             if known.id in keep:
@@ -282,7 +282,7 @@ class GuestSession(asyncio.Protocol):
             if known.exit:
                 self._forget(known.id)
             else:
-                self.disown(known.id, known.output_begins)
+                self.kill_orphan(known.id, known.output_begins)
 
     def _forget(self, id_: int) -> None:
         self._processes.pop(id_, None)

@@ -95,10 +95,10 @@ class Extractor:
     ) -> None:
         try:
             if kind is None:
-                self._settle_directories(())
+                self._finish_directories(())
             else:
                 with contextlib.suppress(OSError):
-                    self._settle_directories(())
+                    self._finish_directories(())
         finally:
             self._forget_parent()
 
@@ -112,7 +112,7 @@ class Extractor:
         if member.isdev():
             raise InvalidArgument(f"refusing to make the device {shown} on this host")
         try:
-            self._settle_directories(parts)
+            self._finish_directories(parts)
             parent, name = self._directory(parts[:-1]), parts[-1]
             if member.isdir():
                 self._make_directory(parent, parts, member)
@@ -212,7 +212,7 @@ class Extractor:
             shutil.copyfileobj(content, out, _CHUNK)
             if os.fstat(out.fileno()).st_size != member.size:
                 raise tarfile.ReadError("the stream ended early")
-            self._settle(out.fileno(), member)
+            self._set_metadata(out.fileno(), member)
 
     def _make_directory(self, parent: int, parts: Parts, member: tarfile.TarInfo) -> None:
         """One that exists keeps its mode and owner: it is the user's."""
@@ -228,14 +228,14 @@ class Extractor:
         else:
             self._open.append((parts, member))
 
-    def _settle_directories(self, parts: Parts) -> None:
+    def _finish_directories(self, parts: Parts) -> None:
         """Directories that were made and are left behind get their modes, inner ones first."""
         while self._open and self._open[-1][0] != parts[: len(self._open[-1][0])]:
             made, member = self._open.pop()
             with self._opened(made) as fd:
-                self._settle(fd, member)
+                self._set_metadata(fd, member)
 
-    def _settle(self, fd: int, member: tarfile.TarInfo) -> None:
+    def _set_metadata(self, fd: int, member: tarfile.TarInfo) -> None:
         """Owner, mode and time: of the member, but what gives rights to a program's caller."""
         if self._keep_owner:
             if not (0 <= member.uid <= _ID_MAX and 0 <= member.gid <= _ID_MAX):

@@ -120,7 +120,7 @@ def prune(force: bool) -> None:
 @click.argument("pod")
 @click.option("--ip", default="", help="IPv4 address in the network.")
 @click.option("--ip6", default="", help="IPv6 address in the network.")
-@click.option("--mac-address", default="", help="MAC address of the card.")
+@click.option("--mac-address", default="", help="MAC address of the NIC.")
 @click.option("--alias", multiple=True, help="A further name in the network.")
 def connect(name: str, pod: str, ip: str, ip6: str, mac_address: str, alias: tuple[str, ...]) -> None:
     """Bring a pod or container into a network."""

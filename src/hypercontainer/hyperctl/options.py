@@ -120,7 +120,7 @@ _OPTIONS = [
     click.option("--network-alias", multiple=True, help="A further name in its network."),
     click.option("--ip", default="", help="IPv4 address in its network."),
     click.option("--ip6", default="", help="IPv6 address in its network."),
-    click.option("--mac-address", default="", help="MAC address of its card."),
+    click.option("--mac-address", default="", help="MAC address of its NIC."),
     click.option("--dns", multiple=True, help="Name server, instead of the network's."),
     click.option("--dns-search", multiple=True, help="Search domain."),
     click.option("--dns-option", multiple=True, help="Option of resolv.conf."),

@@ -102,7 +102,7 @@ def start_pod(c: Client, key: str) -> None:
         while True:
             finished = starting.done()
             with contextlib.suppress(HyperError):  # the start's own error says more
-                _tell_states(c.call(PodDetails, "GET", pod_route(key)).containers, told)
+                _print_states(c.call(PodDetails, "GET", pod_route(key)).containers, told)
             if finished:
                 break
             with contextlib.suppress(TimeoutError):
@@ -112,7 +112,7 @@ def start_pod(c: Client, key: str) -> None:
     starting.result()
 
 
-def _tell_states(containers: list[Container], told: dict[str, str]) -> None:
+def _print_states(containers: list[Container], told: dict[str, str]) -> None:
     width = max((len(m.name) for m in containers), default=0)
     for m in containers:
         state = str(m.state.status) + (f", {m.state.health.status}" if m.state.health and m.health else "")

@@ -134,7 +134,7 @@ class AttachedStream:
                 self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, self._on_stdin)
             self._take_frames()
             if self._terminal:  # it may have another size than the last one attached
-                self._tell_size()
+                self._send_size()
             while self._status is None:
                 for key, events in self._selector.select():
                     key.data(key.fileobj, events)
@@ -161,12 +161,12 @@ class AttachedStream:
     def _on_wake(self, wake: socket.socket, _: int) -> None:
         for number in wake.recv(64):
             if number == signal.SIGWINCH:
-                self._tell_size()
+                self._send_size()
             elif self._on_signal and number in _PROXIED:
                 with contextlib.suppress(HyperError):  # it may just have ended
                     self._on_signal(number)
 
-    def _tell_size(self) -> None:
+    def _send_size(self) -> None:
         rows, columns = window_size()
         if rows:
             self._send(RESIZE, json.dumps({"rows": rows, "columns": columns}).encode())

@@ -188,7 +188,7 @@ async def serve(config: Config, ready_fd: int | None) -> None:
         if not await _end(runner, engine, signals, keep_running=keep_running):
             config.socket_path.unlink(missing_ok=True)
             if not keep_running:
-                await engine.abandon()
+                await engine.kill_machines()
             logging.shutdown()
             os._exit(1)  # whatever holds a thread
 

@@ -49,14 +49,14 @@ class Reporter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told: dict[int, float] = {}
+        self._reported: dict[int, float] = {}
 
     def __call__(self, layer: int, done: int) -> None:
         now = time.monotonic()
         with self._lock:
-            if now < self._told.get(layer, 0.0) + _INTERVAL:
+            if now < self._reported.get(layer, 0.0) + _INTERVAL:
                 return
-            self._told[layer] = now
+            self._reported[layer] = now
         say({"layer": layer, "done": done})
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a text is what its field calls it: an address, a subnet, a card's or an interface's name.
+"""Whether a text is what its field calls it: an address, a subnet, a NIC's or an interface's name.
 
 They end in rules of the host's firewall, on command lines and in files of the
 guest; so nothing else gets into a record. A scope (`fe80::1%eth0`), which
@@ -65,10 +65,10 @@ def check_cidr(text: str, what: str = "network", of: str = "") -> None:
 
 
 def check_mac(text: str) -> None:
-    """:raise InvalidAddress: when it is no address of one card."""
+    """:raise InvalidAddress: when it is no address of one NIC."""
     if not _MAC.fullmatch(text) or int(text[:2], 16) & 1:
         raise InvalidAddress(
-            f"invalid MAC address {text!r}", hint="write it as 0a:00:00:00:00:01, lower case, of a single card"
+            f"invalid MAC address {text!r}", hint="write it as 0a:00:00:00:00:01, lower case, of a single NIC"
         )
 
 

@@ -89,7 +89,7 @@ class Egress(Model, frozen=True, kw_only=True):
 
 
 class Attachment(Model, frozen=True, kw_only=True):
-    """A pod's card in a network."""
+    """A pod's NIC in a network."""
 
     network: str
     interface: str  # in the guest

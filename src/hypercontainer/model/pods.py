@@ -42,7 +42,7 @@ class Service(Model, frozen=True, kw_only=True):
 
 
 class InterfaceSpec(Model, frozen=True, kw_only=True):
-    """A network card: on a bridge of the host, or the user-mode network without one."""
+    """A network interface: on a bridge of the host, or the user-mode network without one."""
 
     bridge: str = ""
     addresses: list[str] = field(default_factory=list)  # CIDR

@@ -144,7 +144,7 @@ def new_mac() -> str:
 
 
 def link_local(mac: str) -> str:
-    """The IPv6 address that a card gives itself: EUI-64 of RFC 4291, appendix A."""
+    """The IPv6 address that a NIC gives itself: EUI-64 of RFC 4291, appendix A."""
     m = bytes.fromhex(mac.replace(":", ""))
     host = bytes([m[0] ^ 2, m[1], m[2], 0xFF, 0xFE, m[3], m[4], m[5]])
     return str(ip_address(bytes.fromhex("fe80000000000000") + host))

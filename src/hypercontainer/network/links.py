@@ -103,7 +103,7 @@ async def make_bridge(network: Network) -> None:
         for gateway, subnet in ((network.gateway, network.subnet), (network.gateway6, network.subnet6)):
             if gateway:
                 address = ip_interface(f"{gateway}/{ip_network(subnet).prefixlen}")
-                # Without a card in it the bridge has no carrier, and would wait for one to look for duplicates.
+                # Without a NIC in it the bridge has no carrier, and would wait for one to look for duplicates.
                 flags = {"flags": _NODAD} if address.version == 6 else {}
                 await route.addr(
                     "add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags

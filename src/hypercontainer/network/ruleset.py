@@ -2,7 +2,7 @@
 """The host's nftables in nft's language: two tables of our own.
 
     inet hyper    published ports, the way out, and what may reach what
-    bridge hyper  a card speaks with its own addresses only
+    bridge hyper  a NIC speaks with its own addresses only
 
 The rules depend on the networks only. What belongs to a pod are elements of
 their sets and maps, and short chains that those lead to; so a pod comes and
@@ -22,17 +22,17 @@ from ..model.addresses import canonical, check_link, check_mac, ip_version
 from ..model.network import Egress
 from ..model.specs import PortMapping
 
-_BURST = 128 << 10  # bytes that a card with a rate may send at once
-_DNS_RATE = "500/second burst 100 packets"  # questions of one card, by UDP or TCP
+_BURST = 128 << 10  # bytes that a NIC with a rate may send at once
+_DNS_RATE = "500/second burst 100 packets"  # questions of one NIC, by UDP or TCP
 _INET, _BRIDGE = "inet hyper", "bridge hyper"
-# What no frame of a card may be sent to: this host's loopback, and addresses that mean
+# What no frame of a NIC may be sent to: this host's loopback, and addresses that mean
 # something on one link only, where clouds answer with their machines' credentials.
-_NOT_FROM_CARDS_4 = "127.0.0.0/8, 169.254.0.0/16, 0.0.0.0/8"
-_NOT_FROM_CARDS_6 = "::1, ::ffff:0:0/96, fd00:ec2::254"
+_NOT_FROM_NICS_4 = "127.0.0.0/8, 169.254.0.0/16, 0.0.0.0/8"
+_NOT_FROM_NICS_6 = "::1, ::ffff:0:0/96, fd00:ec2::254"
 
 
 @dataclass(frozen=True)
-class Card:
+class Nic:
     """A pod's tap, with the only addresses that it may use."""
 
     tap: str
@@ -102,7 +102,7 @@ class Ruleset:
     """All that the rules are made from."""
 
     bridges: tuple[Bridge, ...] = ()
-    cards: tuple[Card, ...] = ()
+    nics: tuple[Nic, ...] = ()
     published: tuple[Published, ...] = ()
 
     def text(self) -> str:
@@ -121,8 +121,8 @@ class Ruleset:
     @functools.cached_property
     def _contents(self) -> _Contents:
         found = _Contents()
-        for item in (*self.cards, *self.published):
-            part = _of_card(item) if isinstance(item, Card) else _of_port(item)
+        for item in (*self.nics, *self.published):
+            part = _of_nic(item) if isinstance(item, Nic) else _of_port(item)
             found.chains.update(part.chains)
             found.elements.update(part.elements)
         return found
@@ -132,34 +132,34 @@ class Ruleset:
 
 
 @functools.lru_cache(maxsize=4096)
-def _of_card(card: Card) -> _Contents:
-    check_link(card.tap)
-    check_mac(card.mac)
-    tap, four = f'"{card.tap}"', canonical(card.ip)
-    sixes = [canonical(a) for a in (card.ip6, card.link_local) if a]
-    made = _Contents(elements={(_BRIDGE, "cards", tap): "", (_BRIDGE, "macs", f"{tap} . {card.mac}"): "",
+def _of_nic(nic: Nic) -> _Contents:
+    check_link(nic.tap)
+    check_mac(nic.mac)
+    tap, four = f'"{nic.tap}"', canonical(nic.ip)
+    sixes = [canonical(a) for a in (nic.ip6, nic.link_local) if a]
+    made = _Contents(elements={(_BRIDGE, "nics", tap): "", (_BRIDGE, "macs", f"{tap} . {nic.mac}"): "",
                                (_BRIDGE, "fours", f"{tap} . {four}"): ""})  # fmt: skip
     for six in sixes:
         made.elements[_BRIDGE, "sixes", f"{tap} . {six}"] = ""
         # Neighbour advertisements name the address that they are for: 16 bytes from byte 8.
         made.elements[_BRIDGE, "targets", f"{tap} . 0x{int(ip_network(six).network_address):032x}"] = ""
-    if card.rate:
-        chain = f"rate_{card.tap}"
+    if nic.rate:
+        chain = f"rate_{nic.tap}"
         made.chains[_BRIDGE, chain] = (
-            f"limit rate over {max(1, card.rate // 8)} bytes/second burst {_BURST} bytes drop",
+            f"limit rate over {max(1, nic.rate // 8)} bytes/second burst {_BURST} bytes drop",
         )
         made.elements[_BRIDGE, "rates", tap] = f"jump {chain}"
-    if card.allow:
-        chain = f"egress_{card.tap}"
-        made.chains[_INET, chain] = (*map(_egress, card.allow), "drop")
+    if nic.allow:
+        chain = f"egress_{nic.tap}"
+        made.chains[_INET, chain] = (*map(_egress, nic.allow), "drop")
         made.elements[_INET, "egress_four", four] = f"goto {chain}"
-        if card.ip6:
-            made.elements[_INET, "egress_six", canonical(card.ip6)] = f"goto {chain}"
+        if nic.ip6:
+            made.elements[_INET, "egress_six", canonical(nic.ip6)] = f"goto {chain}"
     return made
 
 
 def _egress(rule: Egress) -> str:
-    """A destination that a card may reach."""
+    """A destination that a NIC may reach."""
     net = ip_network(rule.cidr, strict=False)
     guard = f" meta l4proto {{ tcp, udp }} th dport {int(rule.port)}" if rule.port else ""
     return f"{'ip' if net.version == 4 else 'ip6'} daddr {net}{guard} accept"
@@ -212,8 +212,8 @@ table {_INET} {{{_SETS}
     iifname "lo" accept
     ip daddr 127.0.0.0/8 drop
     ip saddr 127.0.0.0/8 drop
-    iifname {{ {names} }} ip daddr {{ {_NOT_FROM_CARDS_4} }} drop
-    iifname {{ {names} }} ip6 daddr {{ {_NOT_FROM_CARDS_6} }} drop
+    iifname {{ {names} }} ip daddr {{ {_NOT_FROM_NICS_4} }} drop
+    iifname {{ {names} }} ip6 daddr {{ {_NOT_FROM_NICS_6} }} drop
   }}
   chain publish {{
     meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @addr_four
@@ -239,7 +239,7 @@ table {_INET} {{{_SETS}
 
 def _postrouting(bridges: tuple[Bridge, ...], names: str) -> str:
     # By subnet, not by the interface it came from: with br_netfilter, frames between
-    # two cards of a bridge pass here too, and have none.
+    # two NICs of a bridge pass here too, and have none.
     masquerade = "\n".join(
         f"    {_family(s)} saddr {ip_network(s)} {what} masquerade"
         for b in bridges
@@ -304,7 +304,7 @@ def _forward(bridges: tuple[Bridge, ...], names: str) -> str:
 
 _BRIDGE_TABLE = f"""
 table {_BRIDGE} {{
-  set cards {{ type ifname; }}
+  set nics {{ type ifname; }}
   set macs {{ type ifname . ether_addr; }}
   set fours {{ type ifname . ipv4_addr; }}
   set sixes {{ type ifname . ipv6_addr; }}
@@ -335,7 +335,7 @@ table {_BRIDGE} {{
   }}
   chain prerouting {{
     type filter hook prerouting priority -300; policy accept
-    iifname @cards goto guard
+    iifname @nics goto guard
   }}
 }}
 """

@@ -49,7 +49,7 @@ def create_tap(name: str) -> int:
     except PermissionError as error:
         os.close(fd)
         raise PermissionDenied(
-            "a network card on a bridge needs the right to administer the network", hint="run hyperd as root"
+            "a network interface on a bridge needs the right to administer the network", hint="run hyperd as root"
         ) from error
     except BaseException:
         os.close(fd)
@@ -87,5 +87,5 @@ async def join(name: str, bridge: str, mtu: int) -> None:
         index, master = socket.if_nametoindex(name), socket.if_nametoindex(bridge)
         extra = {"mtu": mtu} if mtu else {}
         await route.link("set", index=index, master=master, state="up", **extra)
-        # With br_netfilter a published port that leads back to who asks is a frame back to its own card.
+        # With br_netfilter a published port that leads back to who asks is a frame back to its own NIC.
         await route.brport("set", index=index, mode=1)

@@ -140,7 +140,7 @@ class WhiteLists(Part, frozen=True, kw_only=True):
 
 
 class Interface(Part, frozen=True, kw_only=True):
-    """A network card: on a bridge of the host, or the user-mode network without one."""
+    """A network interface: on a bridge of the host, or the user-mode network without one."""
 
     id: str = ""
     bridge: str = ""

@@ -99,7 +99,7 @@ class _Translation:
             secrets=self.secrets,
             downward=self.downward,
             fs_group=self.context.fs_group,
-            tell=self.unmapped.append,
+            report=self.unmapped.append,
         )
         self.ports: list[Raw] = []
 

@@ -61,7 +61,7 @@ class Volumes:
     secrets: dict[str, dict[str, bytes]]
     downward: Downward
     fs_group: int | None
-    tell: Callable[[str], None]  # what is not honoured
+    report: Callable[[str], None]  # what is not honoured
     declared: list[Raw] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     pod_secrets: dict[str, bytes] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Volumes:
                 {"name": v.name, "format": "volume", "source": claim.claim_name, "readOnly": claim.read_only}
             )
             if self.fs_group is not None:
-                self.tell(f"volume {v.name}: fsGroup for a claim, whose files keep their groups")
+                self.report(f"volume {v.name}: fsGroup for a claim, whose files keep their groups")
         else:
             self._project(v)
 
@@ -99,7 +99,7 @@ class Volumes:
         # https://kubernetes.io/docs/concepts/storage/volumes/#emptydir: everybody may write into it.
         how = {"perm": "0777"} if self.fs_group is None else {"perm": "2777", "group": self.fs_group}
         if empty.medium not in ("", "Memory"):
-            self.tell(f"volume {name}: the medium {empty.medium}")
+            self.report(f"volume {name}: the medium {empty.medium}")
         self.declared.append(
             {"name": name, "size": size, **how, **({"format": "tmpfs"} if empty.medium == "Memory" else {})}
         )
@@ -138,7 +138,7 @@ class Volumes:
             ("podCertificate", p.pod_certificate),
         ):
             if given is not None:
-                self.tell(f"volume {name}: {kind}, which only a cluster has,")
+                self.report(f"volume {name}: {kind}, which only a cluster has,")
 
     def _about(self, name: str, item: mv.DownwardItem) -> str:
         if item.field_ref:

@@ -22,7 +22,7 @@ class Interface:
     gateways: tuple[str, ...] = ()
     mtu: int = 0
     down: bool = False  # take it down, and the addresses away
-    mac: str = ""  # to be set; "" leaves the card's own
+    mac: str = ""  # to be set; "" leaves the NIC's own
 
     def attrs(self) -> Attrs:
         out: Attrs = [(Tag.NAME, self.name), *([(Tag.DOWN, 1)] if self.down else [])]

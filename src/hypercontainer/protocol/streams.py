@@ -74,7 +74,7 @@ class Receiver:
         self.received = self.acknowledged = offset
         self.eof = False
         self._window = window
-        self._told = 0
+        self._announced = 0
 
     def data(self, data: Data) -> bytes:
         """The bytes that are new.
@@ -96,14 +96,14 @@ class Receiver:
     def rewind(self) -> None:
         self.received = self.acknowledged
         self.eof = False
-        self._told = 0
+        self._announced = 0
 
     def window(self) -> Window | None:
         """What to tell the sender, when there is enough to tell."""
         limit = self.acknowledged + self._window
-        if self._told and limit - self._told < self._window // 4:
+        if self._announced and limit - self._announced < self._window // 4:
             return None
-        self._told = limit
+        self._announced = limit
         return Window(self.stream, self.acknowledged, limit, closed=False)
 
 

@@ -34,9 +34,9 @@ from .parts import PROGRAM
 from .shapes import IMAGE, SCRATCH, Shape
 
 CLONE_TIMEOUT = 10.0  # seconds until a clone must answer
-CARD_MAC = "52:54:00:00:00:01"  # of a template's card; a clone's is set in the guest
+NIC_MAC = "52:54:00:00:00:01"  # of a template's NIC; a clone's is set in the guest
 # Not a pod's own: a guest that has just been loaded announces its addresses, and
-# QEMU's network would believe that this card has them.
+# QEMU's network would believe that this NIC has them.
 _ADDRESS = "10.0.2.250/24"
 _EXERCISE = "exercise"
 _REHEARSAL = 1.0  # seconds
@@ -45,8 +45,8 @@ _LOOPBACK = Interface("lo", ("127.0.0.1/8", "::1/128"))
 
 
 @dataclass
-class Card:
-    """A network card that waits for its network."""
+class Nic:
+    """A network interface that waits for its network."""
 
     networks: tuple[AnyNetwork, ...] = ()
     tap: str = ""  # the interface on the host
@@ -58,24 +58,24 @@ class Card:
         """What a command line of this kind has, without anything opened for it."""
         networks: dict[str, tuple[AnyNetwork, ...]] = {
             "none": (),
-            "user": (UserNetwork(CARD_MAC),),
-            "stream": (StreamNetwork(CARD_MAC, 0),),
-            "tap": (TapNetwork(CARD_MAC, 0),),
+            "user": (UserNetwork(NIC_MAC),),
+            "stream": (StreamNetwork(NIC_MAC, 0),),
+            "tap": (TapNetwork(NIC_MAC, 0),),
         }
         return networks[kind]
 
     @classmethod
-    def make(cls, kind: str) -> Card:
+    def make(cls, kind: str) -> Nic:
         """:raise PermissionDenied: a tap without CAP_NET_ADMIN."""
         if kind in ("none", "user"):
             return cls(cls.kind(kind))
         if kind == "stream":
             ours, theirs = socket.socketpair()
             fd = theirs.detach()
-            return cls((StreamNetwork(CARD_MAC, fd),), peer=ours, descriptors=[fd])
+            return cls((StreamNetwork(NIC_MAC, fd),), peer=ours, descriptors=[fd])
         name = f"hw{secrets.token_hex(6)}"
         fd = tap.create_tap(name)
-        return cls((TapNetwork(CARD_MAC, fd, name),), tap=name, descriptors=[fd])
+        return cls((TapNetwork(NIC_MAC, fd, name),), tap=name, descriptors=[fd])
 
     def launched(self) -> None:
         """The hypervisor has its own descriptors by now."""
@@ -96,7 +96,7 @@ class Clone:
     machine: Machine
     session: GuestSession
     directory: Path
-    card: Card
+    nic: Nic
     scratch: Path | None = None  # the disk of the container that it has ready, which goes with it
 
     @property
@@ -105,7 +105,7 @@ class Clone:
 
     def release(self) -> None:
         """It is a pod's from now on; what is left of its waiting goes."""
-        self.card.close()
+        self.nic.close()
         if self.scratch:
             self.scratch.unlink(missing_ok=True)
 
@@ -122,19 +122,17 @@ def bare(id_: str, shape: Shape) -> GuestContainer:
     return resolve.bare_container(id_, shape.memory, IMAGE, SCRATCH, files)
 
 
-async def launch(
-    driver: Driver, shape: Shape, config: MachineConfig, card: Card, token: bytes, timeout: float
-) -> Clone:
+async def launch(driver: Driver, shape: Shape, config: MachineConfig, nic: Nic, token: bytes, timeout: float) -> Clone:
     """Start a machine of this shape, from the configuration's snapshot if it has one.
 
     :raise Unavailable: when it does not come up; nothing is left behind.
     """
     async with contextlib.AsyncExitStack() as undo:
         undo.callback(remove_tree, config.directory)
-        undo.callback(card.close)
+        undo.callback(nic.close)
         machine = await driver.launch(config)
         undo.push_async_callback(machine.kill)
-        card.launched()
+        nic.launched()
         try:
             session = await GuestSession.open(
                 machine.connect(), token, timeout=timeout, inherited=config.snapshot is not None
@@ -147,15 +145,15 @@ async def launch(
             if isinstance(disk, Disk) and disk.path.parent == config.directory:  # it is open, and nobody else's
                 disk.path.unlink(missing_ok=True)
         undo.pop_all()
-        return Clone(shape, machine, session, config.directory, card)
+        return Clone(shape, machine, session, config.directory, nic)
 
 
 async def introduce(session: GuestSession, shape: Shape) -> None:
     """What a pod is told at its start, once without consequence."""
     links = [_LOOPBACK]
-    if shape.card != "none":
+    if shape.nic != "none":
         links += [
-            Interface("eth0", (_ADDRESS,), (usermode.GATEWAY,), mac=CARD_MAC),
+            Interface("eth0", (_ADDRESS,), (usermode.GATEWAY,), mac=NIC_MAC),
             Interface("eth0", (_ADDRESS,), down=True),
         ]
     await session.setup_pod("factory", links, {}, SHM_DEFAULT)

@@ -24,14 +24,14 @@ from ...protocol.constants import FIRST_TOKEN
 from ...sys import tasks
 from ...sys.files import copy_sparse, remove_tree
 from ..paths import BootFiles, Paths
-from .clones import CLONE_TIMEOUT, PREPARED, Card, Clone, bare, exercise, introduce, launch, rehearse
+from .clones import CLONE_TIMEOUT, PREPARED, Clone, Nic, bare, exercise, introduce, launch, rehearse
 from .parts import Parts
 from .pool import Pool
 from .shapes import SLOTS, Kind, Shape, in_slots, shape_of
 from .templates import Template, Templates, memory_files, seal
 
 log = logging.getLogger(__name__)
-_SETTLE = 0.2  # seconds until a guest has seen that its host went away
+_DISCONNECT_DELAY = 0.2  # seconds until a guest has seen that its host went away
 _RETRY = 60.0  # seconds after a template could not be made
 
 
@@ -72,12 +72,12 @@ class Factory:
         self._tasks: dict[Kind, asyncio.Task[None]] = {}
 
     def shape_of(
-        self, pod: Pod, members: Sequence[Container], disks: Sequence[AnyDisk], cards: Sequence[InterfaceSpec]
+        self, pod: Pod, members: Sequence[Container], disks: Sequence[AnyDisk], nics: Sequence[InterfaceSpec]
     ) -> Shape | None:
         """None: this machine must be booted."""
         if not self.enabled:
             return None
-        return shape_of(pod, members, disks, cards, self._parts.slot_size, passt=self._passt())
+        return shape_of(pod, members, disks, nics, self._parts.slot_size, passt=self._passt())
 
     @contextlib.contextmanager
     def foreground(self, kind: Kind | None) -> Iterator[None]:
@@ -167,7 +167,7 @@ class Factory:
             undo.callback(remove_tree, directory)
             directory.mkdir(mode=0o700, parents=True)
             disks = await self._parts.disks(directory, kind.image.path if kind.image else None, scratch)
-            card = Card.make(shape.card)
+            nic = Nic.make(shape.nic)
             undo.pop_all()  # `launch` takes both over
         config = MachineConfig(
             name=directory.name,
@@ -177,19 +177,19 @@ class Factory:
             kernel=files.kernel,
             initramfs=files.initramfs,
             disks=tuple(disks),
-            networks=card.networks,
+            networks=nic.networks,
             memory_file=memory_file,
             snapshot=template.snapshot if template else None,
         )
         token, timeout = (template.token, CLONE_TIMEOUT) if template else (FIRST_TOKEN, files.timeout)
-        return await launch(self._driver, shape, config, card, token, timeout)
+        return await launch(self._driver, shape, config, nic, token, timeout)
 
     # -- templates ----------------------------------------------------------------------------
 
     async def _key(self, kind: Kind) -> str:
         files, shape = self._boot_files(), kind.shape
         config = MachineConfig(
-            "", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=Card.kind(shape.card)
+            "", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=Nic.kind(shape.nic)
         )
         kernel = await asyncio.to_thread(_digest, files.kernel)
         fingerprint = await require(self._driver, Snapshots).fingerprint(config)
@@ -217,7 +217,7 @@ class Factory:
             await self._get_ready(kind, clone.session)
             token = clone.session.next_token
             clone.session.close()
-            await asyncio.sleep(_SETTLE)
+            await asyncio.sleep(_DISCONNECT_DELAY)
             await require(clone.machine, Save).save(snapshot.state)
             await clone.end()
             clone = None

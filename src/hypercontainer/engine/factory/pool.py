@@ -71,7 +71,7 @@ class Pool:
                 clone = waiting.popleft()
                 if clone.fit:
                     return clone
-                self._bury(clone)
+                self._destroy(clone)
         return None
 
     @contextlib.contextmanager
@@ -149,7 +149,7 @@ class Pool:
         targets = self.targets()
         for kind, target in targets.items():
             while len(self._waiting[kind]) > target:
-                self._bury(self._waiting[kind].pop())
+                self._destroy(self._waiting[kind].pop())
         for kind, target in targets.items():
             if len(self._waiting[kind]) < target:
                 await self.add(kind)
@@ -176,7 +176,7 @@ class Pool:
 
     # -- ending ---------------------------------------------------------------------------
 
-    def _bury(self, clone: Clone) -> None:
+    def _destroy(self, clone: Clone) -> None:
         task = asyncio.create_task(clone.end())
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)

@@ -2,7 +2,7 @@
 """What machines have in common that can come from one template.
 
 A template has its devices already: one for each disk that a container may
-have, all of one virtual size, and at most one network card. Only what lies
+have, all of one virtual size, and at most one network interface. Only what lies
 behind them differs between clones, so the guest has nothing to scan.
 """
 
@@ -29,15 +29,15 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of machine; `card` is none, user, stream or tap."""
+    """A kind of machine; `nic` is none, user, stream or tap."""
 
     vcpus: int
     memory: int  # bytes
-    card: str
+    nic: str
 
     @property
     def name(self) -> str:
-        return f"{self.vcpus}cpu-{self.memory // _MIB}m-{self.card}"
+        return f"{self.vcpus}cpu-{self.memory // _MIB}m-{self.nic}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def shape_of(
     pod: Pod,
     members: Sequence[Container],
     disks: Sequence[AnyDisk],
-    cards: Sequence[InterfaceSpec],
+    nics: Sequence[InterfaceSpec],
     slot_size: int,
     *,
     passt: bool,
@@ -77,12 +77,12 @@ def shape_of(
         return None
     if pod.spec.network == USER_MODE_OPEN and not passt:
         return None  # the hypervisor is another user then
-    if len(cards) > 1 or pod.cni or any(v.kind == "directory" for v in pod.volumes):
+    if len(nics) > 1 or pod.cni or any(v.kind == "directory" for v in pod.volumes):
         return None
     if len(disks) > len(SLOTS) or not all(_fits(d, i, slot_size) for i, d in enumerate(disks)):
         return None
-    card = "none" if not cards else "tap" if cards[0].bridge else "stream" if passt else "user"
-    return Shape(pod.vcpus, pod.memory, card)
+    nic = "none" if not nics else "tap" if nics[0].bridge else "stream" if passt else "user"
+    return Shape(pod.vcpus, pod.memory, nic)
 
 
 def _fits(disk: AnyDisk, index: int, slot_size: int) -> bool:

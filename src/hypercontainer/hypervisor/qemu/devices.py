@@ -99,7 +99,7 @@ def disk_options(config: MachineConfig, fds: tuple[int, ...]) -> list[str]:
 
 
 def network_options(networks: tuple[AnyNetwork, ...]) -> list[str]:
-    """A card per network: slirp with its published ports, passt's stream, or a tap."""
+    """A NIC per network: slirp with its published ports, passt's stream, or a tap."""
     options: list[str] = []
     for index, network in enumerate(networks):
         if isinstance(network, UserNetwork):
@@ -152,7 +152,7 @@ def balloon_options(config: MachineConfig) -> list[str]:
 
 
 def check_places(config: MachineConfig) -> None:
-    """:raise InvalidArgument: when there are more network cards than the machine has places."""
+    """:raise InvalidArgument: when there are more network interfaces than the machine has places."""
     others = 1 + len(config.networks) + (config.share is not None)
     if others + (1 if uses_scsi(config) else len(config.disks)) > PLACES:
         raise InvalidArgument(f"{len(config.networks)} network interfaces do not fit into one machine",
