@@ -10,7 +10,7 @@ from .. import API_VERSION
 from ..engine.engine import Engine
 from . import containers, factory, images, networks, pods, system, volumes
 from .openapi import document
-from .router import bind, errors_to_json
+from .router import bind, errors_to_json, identified
 
 _BODY_MAX = 16 << 20  # bytes of a JSON body; archives are streamed and have no limit
 ROUTES = [
@@ -26,7 +26,7 @@ ROUTES = [
 
 def build(engine: Engine) -> web.Application:
     """All routes below /v1, and the document that describes them."""
-    app = web.Application(middlewares=[errors_to_json], client_max_size=_BODY_MAX)
+    app = web.Application(middlewares=[identified, errors_to_json], client_max_size=_BODY_MAX)
     for route in ROUTES:
         app.router.add_route(route.method, f"/{API_VERSION}{route.path}", bind(route, engine))
     openapi = msgspec.json.encode(document(ROUTES))

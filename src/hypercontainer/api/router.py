@@ -13,9 +13,12 @@ from aiohttp import web
 
 from .. import errors
 from ..engine.engine import Engine
+from ..engine.principal import asked_by
 from ..model.base import Model
 from ..model.moments import read_moment
+from ..model.principal import Principal
 from ..model.sentences import explain
+from ..sys.peer import peer_uid
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -140,6 +143,23 @@ def bind(route: Route, engine: Engine) -> Callable[[web.Request], Awaitable[web.
         return web.Response(body=msgspec.json.encode(result), status=route.status, content_type="application/json")
 
     return handle
+
+
+def principal_of(request: web.Request) -> Principal:
+    """The user of this host at the other end of the connection."""
+    sock = request.transport.get_extra_info("socket") if request.transport else None
+    uid = peer_uid(sock) if sock else None
+    return Principal("unknown" if uid is None else f"uid:{uid}")
+
+
+@web.middleware
+async def identified(request: web.Request, handler: Any) -> web.StreamResponse:
+    """The engine knows who asks, and so does the log."""
+    who = principal_of(request)
+    with asked_by(who):
+        log.debug("%s asks for %s %s", who.name, request.method, request.path)
+        response: web.StreamResponse = await handler(request)
+        return response
 
 
 @web.middleware

@@ -20,6 +20,7 @@ from . import environment, health, resolve
 from .container_verbs import ALIVE
 from .networks import Networks
 from .paths import Paths
+from .principal import owned
 from .registry import Registry
 from .volumes import Volumes
 
@@ -101,6 +102,7 @@ class Creation:
             implicit=True,
             spec=pod_spec,
             attachments=attachments,
+            **owned(),
         )
 
     async def add(
@@ -129,6 +131,7 @@ class Creation:
                 mounts=mounts,
                 log_path=spec.log.path or str(self._paths.log(id_)),
                 health=None if spec.no_health else spec.health or health.of_image(config),
+                **owned(),
             )
             with no_space_as_error(directory):
                 directory.mkdir(mode=0o700, parents=True)

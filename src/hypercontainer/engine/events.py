@@ -21,11 +21,14 @@ from ..model.status import Event
 from ..state.database import Happened
 from ..state.journal import Journal
 from ..sys import tasks
+from .principal import asking
 
 _KEPT = 1000
 _PAGE = 500  # events that are read from the database at a time
 # A listener that does not read is cut off rather than fed without end.
 _QUEUE = 10_000
+# What comes about while a client waits, and is not what it asked for.
+_BY_THEMSELVES = ("die", "oom", "exec_die", "disk_full", "health_status")
 
 
 class Events:
@@ -42,7 +45,7 @@ class Events:
         self._last = max(time.time_ns(), self._last + 1)
         event = Event(
             time=write_moment(self._last), time_nano=self._last, type=type_, action=action, id=id_,
-            attributes=attributes,
+            attributes=attributes, principal="" if action.startswith(_BY_THEMSELVES) else asking().name,
         )  # fmt: skip
         self._past.append(event)
         if self._journal:

@@ -31,6 +31,7 @@ from ..protocol.messages import Interface
 from .events import Events
 from .host_network import HostNetwork
 from .host_ports import HostPorts, check_addresses
+from .principal import owned
 from .registry import Registry
 from .runtime import Runtime
 
@@ -77,6 +78,7 @@ class Networks:
         prefix6 = IPv6Network(self._settings.subnet6).supernet(new_prefix=48)
         others = [*self._registry.networks(), self._default_record()]
         network = addresses.plan(spec, ids.new_id(), ids.now(), others, await links.routed_subnets(), prefix6)
+        network = msgspec.structs.replace(network, **owned())
         self._registry.put_network(network)
         self._events.publish("network", "create", network.id, name=network.name)
         return network

@@ -16,6 +16,7 @@ from . import resolve
 from .containers import Containers
 from .networks import Networks
 from .plan import check_plan
+from .principal import owned
 from .registry import Registry
 from .secrets import Secrets
 from .volumes import Volumes
@@ -73,7 +74,7 @@ class PodCreation:
         spec, attachments = self._networks.plan(id_, plan.spec, aliases)
         pod = Pod(
             id=id_, name=name, created_at=ids.now(), hostname=hostname, vcpus=vcpus, memory=memory, spec=spec,
-            labels=plan.labels, volumes=volumes, attachments=attachments,
+            labels=plan.labels, volumes=volumes, attachments=attachments, **owned(),
         )  # fmt: skip
         self._registry.create(pod)
         return pod

@@ -7,17 +7,17 @@ What creates a record is written first: on a full disk it is refused.
 from __future__ import annotations
 
 import asyncio
-import re
 
 from ..errors import Conflict, InvalidArgument, NotFound
 from ..model.ids import new_name, short
-from ..model.network import Network
+from ..model.network import DEFAULT_NETWORK, Network
+from ..model.principal import Tenant
 from ..model.status import Container, Pod, Volume
 from ..state import changes as rows
 from ..state.database import Database
 from ..state.journal import Journal
-
-_NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")
+from . import naming
+from .principal import current
 
 
 class Registry:
@@ -27,28 +27,23 @@ class Registry:
         self.journal = Journal(database)
         self._containers = {c.id: c for c in database.containers()}
         self._pods = {p.id: p for p in database.pods()}
-        self._volumes = {v.name: v for v in database.volumes()}
+        self._volumes = {rows.key(v): v for v in database.volumes()}
         self._networks = {n.id: n for n in database.networks()}
         self.unfinished = database.unfinished()  # ids of what an earlier daemon had begun to make or to remove
         self.set_aside = database.set_aside()  # records that cannot be read
-        self._reserved: set[str] = set()
+        self._reserved: set[tuple[Tenant, str]] = set()
         self.changed = asyncio.Event()  # pulsed when a container's or a pod's record changes
 
     # -- names ------------------------------------------------------------------
 
     def check_name(self, name: str) -> None:
         """:raise InvalidArgument: malformed. :raise Conflict: taken."""
-        if not _NAME.match(name):
-            raise InvalidArgument(
-                f"invalid container name {name!r}",
-                hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit",
-            )
-        owner = next((c for c in self._containers.values() if c.name == name), None)
-        if owner:
+        naming.check("container", name)
+        if holder := naming.find(self._containers.values(), name):
             raise Conflict(
-                f"the name {name!r} is taken by container {short(owner.id)}", hint="remove or rename that container"
+                f"the name {name!r} is taken by container {short(holder.id)}", hint="remove or rename that container"
             )
-        if name in self._reserved:
+        if (current().tenant, name) in self._reserved:
             raise Conflict(f"the name {name!r} is about to be taken by another container", hint="choose another")
 
     def reserve(self, name: str) -> str:
@@ -57,13 +52,15 @@ class Registry:
             self.check_name(name)
         while not name:
             candidate = new_name()
-            if candidate not in self._reserved and not any(c.name == candidate for c in self._containers.values()):
+            if (current().tenant, candidate) not in self._reserved and not naming.find(
+                self._containers.values(), candidate
+            ):
                 name = candidate
-        self._reserved.add(name)
+        self._reserved.add((current().tenant, name))
         return name
 
     def release(self, name: str) -> None:
-        self._reserved.discard(name)
+        self._reserved.discard((current().tenant, name))
 
     # -- containers -------------------------------------------------------------
 
@@ -72,17 +69,16 @@ class Registry:
         return sorted(self._containers.values(), key=lambda c: c.created_at, reverse=True)
 
     def container(self, key: str) -> Container:
-        """By name, id or unique prefix of an id.
+        """By id, or by a name or a unique prefix of an id of the tenant that asks.
 
         :raise NotFound: none. :raise InvalidArgument: ambiguous.
         """
         wanted = key.removeprefix("/")
         if wanted in self._containers:
             return self._containers[wanted]
-        for container in self._containers.values():
-            if container.name == wanted:
-                return container
-        found = [c for i, c in self._containers.items() if wanted and i.startswith(wanted)]
+        if container := naming.find(self._containers.values(), wanted):
+            return container
+        found = [c for c in naming.mine(self._containers.values()) if wanted and c.id.startswith(wanted)]
         if len(found) > 1:
             raise InvalidArgument(f"container id {key!r} is ambiguous", hint="give more digits")
         if not found:
@@ -162,10 +158,9 @@ class Registry:
 
     def pod(self, key: str) -> Pod:
         """:raise NotFound: when there is none of that id or name."""
-        for pod in self._pods.values():
-            if key in (pod.id, pod.name):
-                return pod
-        found = [p for i, p in self._pods.items() if key and i.startswith(key)]
+        if pod := self._pods.get(key) or naming.find(self._pods.values(), key):
+            return pod
+        found = [p for p in naming.mine(self._pods.values()) if key and p.id.startswith(key)]
         if len(found) != 1:
             raise NotFound(f"no such pod: {key}", hint=self._why_not("pods", key) or "see `hyperctl list pod`")
         return found[0]
@@ -176,12 +171,8 @@ class Registry:
 
     def check_pod_name(self, name: str) -> None:
         """:raise InvalidArgument: malformed. :raise Conflict: taken."""
-        if not _NAME.match(name):
-            raise InvalidArgument(
-                f"invalid pod name {name!r}",
-                hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit",
-            )
-        if any(p.name == name for p in self._pods.values()):
+        naming.check("pod", name)
+        if naming.find(self._pods.values(), name):
             raise Conflict(
                 f"the name {name!r} is taken by another pod", hint=f"remove it with `hyperctl pod rm {name}`"
             )
@@ -205,22 +196,22 @@ class Registry:
         return sorted(self._volumes.values(), key=lambda v: v.name)
 
     def find_volume(self, name: str) -> Volume | None:
-        return self._volumes.get(name)
+        """That of the tenant that asks."""
+        return self._volumes.get(rows.volume_key(name, current().tenant))
 
     def volume(self, name: str) -> Volume:
         """:raise NotFound: when there is none."""
-        try:
-            return self._volumes[name]
-        except KeyError:
-            raise NotFound(f"no such volume: {name}", hint="see `hyperctl volume ls`") from None
+        if volume := self.find_volume(name):
+            return volume
+        raise NotFound(f"no such volume: {name}", hint="see `hyperctl volume ls`")
 
     def put_volume(self, volume: Volume) -> None:
         """:raise NoSpace: when the disk is full."""
         self.journal.write_now(rows.put(volume))
-        self._volumes[volume.name] = volume
+        self._volumes[rows.key(volume)] = volume
 
     def remove_volume(self, name: str) -> None:
-        if volume := self._volumes.pop(name, None):
+        if volume := self._volumes.pop(rows.volume_key(name, current().tenant), None):
             self.journal.write(rows.remove(volume))
 
     # -- networks ---------------------------------------------------------------
@@ -229,23 +220,22 @@ class Registry:
         return sorted(self._networks.values(), key=lambda n: n.name)
 
     def network(self, key: str) -> Network:
-        """By name or id.
+        """By name or id; the daemon's own is everybody's.
 
         :raise NotFound: when there is none.
         """
-        for network in self._networks.values():
+        for network in naming.mine(self._networks.values()):
             if key == network.name or (len(key) >= 4 and network.id.startswith(key)):
+                return network
+        for network in self._networks.values():
+            if key == network.name == DEFAULT_NETWORK:
                 return network
         raise NotFound(f"no such network: {key}", hint="see `hyperctl network ls`")
 
     def check_network_name(self, name: str) -> None:
         """:raise InvalidArgument: malformed. :raise Conflict: taken."""
-        if not _NAME.match(name):
-            raise InvalidArgument(
-                f"invalid network name {name!r}",
-                hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit",
-            )
-        if any(n.name == name for n in self._networks.values()):
+        naming.check("network", name)
+        if naming.find(self._networks.values(), name):
             raise Conflict(f"the name {name!r} is taken by another network", hint="choose another")
 
     def put_network(self, network: Network) -> None:
@@ -262,4 +252,5 @@ class Registry:
         return [p for p in self._pods.values() if any(a.network == name for a in p.attachments)]
 
     def volume_users(self, name: str) -> list[Pod]:
-        return [p for p in self._pods.values() if any(v.named == name for v in p.volumes)]
+        """The pods of the tenant that asks which have its volume of this name."""
+        return [p for p in naming.mine(self._pods.values()) if any(v.named == name for v in p.volumes)]

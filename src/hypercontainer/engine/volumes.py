@@ -22,6 +22,7 @@ from ..sys.files import disk_usage, no_space_as_error, remove_tree
 from ..volumes.disks import BlockVolumes, set_root
 from .events import Events
 from .paths import VOLUME_DATA, Paths
+from .principal import owned
 from .registry import Registry
 from .secrets import KEYRING, Secrets
 
@@ -90,6 +91,7 @@ class Volumes:
                     format=spec.format,
                     labels=spec.labels,
                     anonymous=not spec.name,
+                    **owned(),
                 )
             else:
                 (new / VOLUME_DATA).mkdir()
@@ -97,7 +99,7 @@ class Volumes:
                     0o755
                 )  # for all users of the guest; on the host nobody gets past the directory above
                 volume = Volume(name=name, created_at=ids.now(), driver="directory", path=str(directory / VOLUME_DATA),
-                                labels=spec.labels, anonymous=not spec.name)  # fmt: skip
+                                labels=spec.labels, anonymous=not spec.name, **owned())  # fmt: skip
             new.rename(directory)
             new = directory
             self._registry.put_volume(volume)

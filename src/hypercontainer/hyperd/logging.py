@@ -8,6 +8,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from ..engine.principal import asking
+
 
 class JsonFormatter(logging.Formatter):
     """One object per line."""
@@ -19,6 +21,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name.removeprefix("hypercontainer."),
             "message": record.getMessage(),
         }
+        if who := asking().name:
+            entry["principal"] = who
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, field
+from msgspec import UNSET, Meta, field
 
 from .addresses import check_cidr, check_ip, check_link, check_mac, check_word
 from .base import Model
+from .principal import Tenant
 
 DEFAULT_NETWORK = "bridge"  # the daemon's own, by Docker's name
 USER_MODE, USER_MODE_OPEN = (
@@ -54,6 +55,8 @@ class Network(Model, frozen=True, kw_only=True):
     internal: bool = False
     mtu: int = 1500
     labels: dict[str, str] = field(default_factory=dict)
+    owner: str = ""  # the principal that made it; "" is the daemon, or before owners were recorded
+    tenant: Tenant = UNSET
 
 
 class NetworkRequest(Model, frozen=True, kw_only=True):

@@ -6,11 +6,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from msgspec import field
+from msgspec import UNSET, field
 
 from .base import Model
 from .network import Attachment, CniState
 from .pods import PodSpec
+from .principal import Tenant
 from .specs import ContainerSpec, HealthCheck, Mount, PortMapping
 
 
@@ -93,6 +94,8 @@ class Container(Model, frozen=True, kw_only=True):
     mounts: list[MountPoint] = field(default_factory=list)
     health: HealthCheck | None = None  # the specification's, or the image's
     used: bool = False  # its disk has been in a machine
+    owner: str = ""  # the principal that made it; "" is the daemon, or before owners were recorded
+    tenant: Tenant = UNSET
 
 
 class Vm(Model, frozen=True, kw_only=True):
@@ -169,6 +172,8 @@ class Pod(Model, frozen=True, kw_only=True):
     error: str = ""
     started_at: str = ""
     finished_at: str = ""
+    owner: str = ""  # the principal that made it; "" is the daemon, or before owners were recorded
+    tenant: Tenant = UNSET
 
 
 class PodInfo(Model, frozen=True, kw_only=True):
@@ -208,6 +213,8 @@ class Volume(Model, frozen=True, kw_only=True):
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     anonymous: bool = False  # nobody gave it its name
+    owner: str = ""  # the principal that made it; "" is the daemon, or before owners were recorded
+    tenant: Tenant = UNSET
 
 
 class VolumeInfo(Model, frozen=True, kw_only=True):
@@ -321,6 +328,7 @@ class Event(Model, frozen=True, kw_only=True):
     action: str
     id: str
     attributes: dict[str, str] = field(default_factory=dict)
+    principal: str = ""  # who asked for it; "" when it came about by itself
 
 
 class Version(Model, frozen=True, kw_only=True):

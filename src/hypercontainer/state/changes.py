@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..model.base import Model, encode
 from ..model.network import Network
+from ..model.principal import Tenant
 from ..model.status import Container, Pod, Volume
 
 Record = Container | Pod | Volume | Network
@@ -19,11 +20,15 @@ class Change(NamedTuple):
     id: str
     name: str = ""
     document: bytes | None = None
+    owner: str = ""
+    tenant: str = ""  # "" is the only one
 
 
 def put(record: Record) -> Change:
     """:raise InvalidArgument: a value that could not be read back, by its field."""
-    return Change(table(type(record)), key(record), record.name, encode(record))
+    return Change(
+        table(type(record)), key(record), record.name, encode(record), record.owner, record.tenant or ""
+    )  # fmt: skip
 
 
 def remove(record: Record) -> Change:
@@ -40,8 +45,13 @@ def finished(id_: str) -> Change:
 
 
 def key(record: Record) -> str:
-    """A volume has no id but its name."""
-    return record.name if isinstance(record, Volume) else record.id
+    """What it has as its id."""
+    return volume_key(record.name, record.tenant) if isinstance(record, Volume) else record.id
+
+
+def volume_key(name: str, tenant: Tenant) -> str:
+    """A volume has no id but its name, and its tenant's where there is more than one; no name has a colon."""
+    return f"{tenant}:{name}" if tenant else name
 
 
 def table(type_: type[Model]) -> str:

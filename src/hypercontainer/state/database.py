@@ -144,9 +144,9 @@ class Database:
             "SELECT id, name, document FROM set_aside WHERE kind=?", (kind,)
         ).fetchall():
             try:
-                msgspec.json.decode(document, type=type_)
+                change = put(msgspec.json.decode(document, type=type_))
                 with self._transaction():
-                    self._db.execute(f"INSERT INTO {kind} VALUES (?, ?, ?)", (id_, name, document))
+                    self._insert(change._replace(id=id_, name=name))
                     self._db.execute("DELETE FROM set_aside WHERE kind=? AND id=?", (kind, id_))
             except (msgspec.DecodeError, UnicodeDecodeError, TypeError, sqlite3.Error):
                 continue
@@ -186,10 +186,13 @@ class Database:
         elif change.table == "unfinished":
             self._db.execute("INSERT OR IGNORE INTO unfinished VALUES (?)", (change.id,))
         else:
-            self._db.execute(
-                f"INSERT INTO {change.table} VALUES (?, ?, ?) ON CONFLICT(id) DO UPDATE SET name=excluded.name, document=excluded.document",
-                (change.id, change.name, change.document),
-            )
+            self._insert(change, "ON CONFLICT (id) DO UPDATE SET name=excluded.name, document=excluded.document")
+
+    def _insert(self, change: Change, otherwise: str = "") -> None:
+        self._db.execute(
+            f"INSERT INTO {change.table} (id, tenant, name, owner, document) VALUES (?, ?, ?, ?, ?) {otherwise}",
+            (change.id, change.tenant, change.name, change.owner, change.document),
+        )
 
     def put_container(self, container: Container) -> None:
         """Insert or replace; idempotent.

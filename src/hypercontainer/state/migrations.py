@@ -27,6 +27,17 @@ class Step(NamedTuple):
     statements: tuple[str, ...]
 
 
+def _with_owner(table: str) -> tuple[str, ...]:
+    """Names that were unique are so within a tenant; SQLite has no other way to change that."""
+    return (
+        f"ALTER TABLE {table} RENAME TO old_{table}",
+        f"CREATE TABLE {table} (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL,"
+        " document BLOB NOT NULL, UNIQUE (tenant, name))",
+        f"INSERT INTO {table} SELECT id, '', name, '', document FROM old_{table}",
+        f"DROP TABLE old_{table}",
+    )
+
+
 STEPS = (
     Step(
         1,
@@ -52,6 +63,7 @@ STEPS = (
         ),
     ),
     Step(5, ("CREATE TABLE events (time INTEGER PRIMARY KEY, document BLOB NOT NULL)",)),  # nanoseconds, no two alike
+    Step(6, tuple(s for table in ("containers", "pods", "volumes", "networks") for s in _with_owner(table))),
 )
 SCHEMA = STEPS[-1].version
 

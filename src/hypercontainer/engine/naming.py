@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be a name, and whose it is: names are unique within a tenant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+from ..errors import InvalidArgument
+from ..model.principal import Tenant
+from .principal import current
+
+_NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")
+
+
+class Named(Protocol):
+    """A record of something that has a name."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tenant(self) -> Tenant: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+def check(kind: str, name: str) -> None:
+    """:raise InvalidArgument: it is malformed."""
+    if not _NAME.match(name):
+        raise InvalidArgument(
+            f"invalid {kind} name {name!r}",
+            hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit",
+        )
+
+
+def mine(records: Iterable[N]) -> Iterable[N]:
+    """Those of the tenant that asks."""
+    tenant = current().tenant
+    return (r for r in records if r.tenant == tenant)
+
+
+def find(records: Iterable[N], name: str) -> N | None:
+    """The one of this name, of the tenant that asks."""
+    return next((r for r in mine(records) if r.name == name), None)

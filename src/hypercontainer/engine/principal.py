@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose request the running code works for.
+
+A front end says who asks, once for each request; what is created takes its
+owner from here and has it in its record. Why it is no parameter of every
+call: ADR 7.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TypedDict
+
+from ..model.principal import DAEMON, Principal, Tenant
+
+
+@dataclass
+class _Request:
+    principal: Principal
+    answered: bool = False
+
+
+class Ownership(TypedDict):
+    """What a record says of its owner."""
+
+    owner: str
+    tenant: Tenant
+
+
+_request: ContextVar[_Request | None] = ContextVar("request", default=None)
+
+
+@contextlib.contextmanager
+def asked_by(principal: Principal) -> Iterator[None]:
+    """What is done in here, and by tasks that are made in here, is the principal's."""
+    request = _Request(principal)
+    token = _request.set(request)
+    try:
+        yield
+    finally:
+        request.answered = True
+        _request.reset(token)
+
+
+def current() -> Principal:
+    """Whose work this is, also after the request was answered; the daemon where nobody asked."""
+    request = _request.get()
+    return request.principal if request else DAEMON
+
+
+def asking() -> Principal:
+    """Who waits for this work; the daemon after the request was answered, and where nobody asked."""
+    request = _request.get()
+    return request.principal if request and not request.answered else DAEMON
+
+
+def owned() -> Ownership:
+    """For the record of what is created."""
+    who = current()
+    return Ownership(owner=who.name, tenant=who.tenant)
