@@ -45,6 +45,11 @@ def asked_by(principal: Principal) -> Iterator[None]:
         _request.reset(token)
 
 
+def forget() -> None:
+    """From here on nobody asks: for tasks of the daemon's own that are begun in a request."""
+    _request.set(None)
+
+
 def current() -> Principal:
     """Whose work this is, also after the request was answered; the daemon where nobody asked."""
     request = _request.get()

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from ..errors import HyperError, InternalError, Unavailable
 from ..sys import spans, tasks
+from . import principal
 
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=StrEnum)
@@ -34,7 +35,7 @@ class Message:
     def __post_init__(self) -> None:
         self.reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.reply.add_done_callback(lambda f: f.cancelled() or f.exception())  # whoever asked may be gone
-        self.context = contextvars.copy_context()  # of who asks: spans are told to it
+        self.context = contextvars.copy_context()  # of who asks: spans are told to it, events are said to be its
         self.abandoned = False  # nobody awaits the reply
 
     def answer(self, value: Any = None) -> None:
@@ -78,6 +79,7 @@ class Supervisor(Generic[S]):
         self.name = name
         self.state: S = state
         self._context = spans.unrecorded()
+        self._context.run(principal.forget)
         self._mailbox: asyncio.Queue[Message] = asyncio.Queue()
         self._deferred: deque[Message] = deque()  # until the state is another one
         self._task: asyncio.Task[None] | None = None
@@ -134,19 +136,22 @@ class Supervisor(Generic[S]):
 
     def do(self, work: Work, then: Callable[[Job], None], context: contextvars.Context | None = None) -> Job:
         """Begin a job; `then` is called with its task when it has ended, as a message is taken."""
-        job = asyncio.create_task(work, context=context or self._context)
+        within = context or self._context
+        job = asyncio.create_task(work, context=within)
         self._jobs.add(job)
-        job.add_done_callback(lambda _: self._report(job, then))
+        job.add_done_callback(lambda _: self._report(job, then, within))
         return job
 
     def end(self, jobs: Iterable[Job | None]) -> None:
         """Cancel jobs; they report their ends as ever. One that swallows it is cancelled again."""
         self.do(tasks.end([j for j in jobs if j]), _nothing)
 
-    def _report(self, job: Job, then: Callable[[Job], None]) -> None:
+    def _report(self, job: Job, then: Callable[[Job], None], context: contextvars.Context) -> None:
         self._jobs.discard(job)
         if self._task is not None and not self._task.done():
-            self._mailbox.put_nowait(Finished(job, then))
+            finished = Finished(job, then)
+            finished.context = context
+            self._mailbox.put_nowait(finished)
         elif not job.cancelled():
             job.exception()  # nobody is there to hear of it
 
@@ -188,7 +193,7 @@ class Supervisor(Generic[S]):
         """An error in a handler is the answer to its message; it never ends the supervisor."""
         try:
             if isinstance(message, Finished):
-                message.then(message.job)
+                self._run(message, message.then, message.job)
             elif isinstance(message, Abandoned):
                 message.message.abandoned = True
                 if message.message in self._deferred:
@@ -199,12 +204,19 @@ class Supervisor(Generic[S]):
             elif type(message) is Message:  # only to be woken
                 return
             elif not message.reply.done():
-                self.HANDLERS[type(message)][self.state](self, message)
+                self._run(message, self.HANDLERS[type(message)][self.state], self, message)
         except HyperError as error:
             message.refuse(error)
         except Exception as error:
             log.exception("%s: %s in state %s", self.name, type(message).__name__, self.state)
             message.refuse(error)
+
+    def _run(self, message: Message, work: Callable[..., None], *arguments: Any) -> None:
+        """In the context of whoever said it; our own is entered already."""
+        if message.context is self._context:
+            work(*arguments)
+        else:
+            message.context.run(work, *arguments)
 
 
 def _nothing(_: Job) -> None: ...
