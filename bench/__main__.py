@@ -210,7 +210,8 @@ def main() -> None:
         with bench.start("info") as hyper:
             info = hyper.json("info")
     print(
-        f"accelerator {info['accelerator']}, {info['driver']}, kernel {info['kernelVersion']}, medians of {args.runs} runs\n"
+        f"accelerator {info['accelerator']}, {info['driver']}, kernel {info['kernelVersion']}, "
+        f"medians of {args.runs} runs\n"
     )
     print_table(HEAD, [f.row() for f in figures])
     if args.charts:

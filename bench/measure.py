@@ -36,19 +36,15 @@ class Figure:
 
     def row(self) -> list[str]:
         def shown(number: float | None) -> str:
-            return (
-                ""
-                if number is None
-                else f"{number:.3f} {self.unit}"
-                if self.unit == "s"
-                else f"{number:.1f} {self.unit}"
-            )
+            if number is None:
+                return ""
+            return f"{number:.3f} {self.unit}" if self.unit == "s" else f"{number:.1f} {self.unit}"
 
         ratio = f"{self.value / self.peer:.2f}" if self.peer else ""
         sign = ">=" if self.at_least else "<="
-        goal = (
-            "" if self.goal is None else f"{sign} {self.goal:g} x" if self.peer else f"{sign} {self.goal:g} {self.unit}"
-        )
+        goal = ""
+        if self.goal is not None:
+            goal = f"{sign} {self.goal:g} " + ("x" if self.peer else self.unit)
         return [
             self.name,
             shown(self.value),
@@ -92,7 +88,7 @@ def median_of(action: Action, runs: int, before: Action | None = None) -> float:
 def alternating(
     ours: Action, theirs: Action, runs: int, *, before: Action | None = None, after: Action | None = None
 ) -> tuple[float, float]:
-    """Both medians, measured in turns, so that a noisy machine hits both; `before` and `after` surround ours, unmeasured."""
+    """Both medians, measured in turns: a noisy machine hits both. `before` and `after` surround ours, unmeasured."""
     mine, peers = [], []
     for index in range(runs + 1):
         if before:

@@ -55,7 +55,7 @@ class World:
     """One daemon's state, `root`, and its run-time files, `run`."""
 
     def __init__(self, root: Path, run: Path, *, daemon: int = 0) -> None:
-        """`daemon` is hyperd's process, whose network namespace is looked at; 0 for a test that is the daemon itself."""
+        """`daemon` is hyperd's process, whose network namespace is looked at; 0: the test is the daemon itself."""
         self.root, self.run = root.resolve(), run.resolve()
         self._daemon = daemon
 

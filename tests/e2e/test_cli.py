@@ -25,7 +25,10 @@ def test_uname_exit_code_and_stdin(hyper: Daemon) -> None:
 
 def test_hundred_megabytes_of_anything(hyper: Daemon) -> None:
     """Binary-clean, whole, and through a pipe."""
-    script = "i=0; while [ $i -lt 25 ]; do head -c 4194304 /dev/urandom > /tmp/x; sha256sum < /tmp/x >&2; cat /tmp/x; i=$((i+1)); done"
+    script = (
+        "i=0; while [ $i -lt 25 ]; do "
+        "head -c 4194304 /dev/urandom > /tmp/x; sha256sum < /tmp/x >&2; cat /tmp/x; i=$((i+1)); done"
+    )
     process = subprocess.Popen(
         [BIN / "hyperctl", "run", "--rm", "busybox", "sh", "-c", script],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=hyper.environment,

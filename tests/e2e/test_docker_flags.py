@@ -63,7 +63,11 @@ def test_a_crash_loop_that_others_wait_for_ends_the_start(pods: Daemon, tmp_path
     path.write_text("""
 id: looping
 containers:
-  - {name: db, image: busybox, command: [sh, -c, 'echo cannot start; exit 7'], restartPolicy: always, healthCheck: {shell: 'true', interval: 1}}
+  - name: db
+    image: busybox
+    command: [sh, -c, 'echo cannot start; exit 7']
+    restartPolicy: always
+    healthCheck: {shell: 'true', interval: 1}
   - {name: web, image: busybox, command: [sleep, '100'], dependsOn: [{container: db, condition: healthy}]}
 """)
     done = pods.ctl("run", "-p", path, "-a", check=False)
@@ -82,7 +86,11 @@ def test_internal_services_stay_inside(pods: Daemon, tmp_path: Path) -> None:
 name: inside
 networks: {back: {internal: true}}
 services:
-  db: {image: busybox, networks: [back], container_name: the-db, command: sh -c 'ip -o addr | grep -v " lo " | wc -l; ip route | wc -l'}
+  db:
+    image: busybox
+    networks: [back]
+    container_name: the-db
+    command: sh -c 'ip -o addr | grep -v " lo " | wc -l; ip route | wc -l'
 """)
     done = pods.ctl("run", "-p", path, "-a", "--rm")
     assert [line.split(" | ")[1] for line in done.stdout.splitlines()] == ["0", "0"] and done.stdout.startswith(

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The disk of hyperd's state is full, then it has space again: every verb answers, and nothing is lost but what could not be written."""
+"""The disk of hyperd's state is full, then it has space again.
+
+Every verb answers, and nothing is lost but what could not be written.
+"""
 
 from __future__ import annotations
 

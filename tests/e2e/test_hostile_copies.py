@@ -10,9 +10,16 @@ from pathlib import Path
 
 from .conftest import BIN, DEADLINE, Daemon
 
-# `results` changes between the copies: what was a link is then a file of the same name, and a file in a linked directory.
-FIRST = "mkdir -p /srv/results && cd /srv/results && ln -s {victim}/file f && ln -s {victim} d && ln f same && cp /bin/busybox su && chmod 6755 su"
-SECOND = "cd /srv/results && rm f d && echo evil > f && mkdir d && echo evil > d/file && mkdir /srv/.ssh && echo evil > /srv/.ssh/authorized_keys"
+# `results` changes between the copies: what was a link is then a file of the same name, and a file in a
+# linked directory.
+FIRST = (
+    "mkdir -p /srv/results && cd /srv/results && ln -s {victim}/file f && ln -s {victim} d && ln f same "
+    "&& cp /bin/busybox su && chmod 6755 su"
+)
+SECOND = (
+    "cd /srv/results && rm f d && echo evil > f && mkdir d && echo evil > d/file "
+    "&& mkdir /srv/.ssh && echo evil > /srv/.ssh/authorized_keys"
+)
 
 
 def test_links_that_an_earlier_copy_left(hyper: Daemon, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def _busy(daemon: Daemon, n: int) -> list[subprocess.Popen[bytes]]:
 
 
 def test_kills_at_any_instant_leave_nothing_without_an_owner(tmp_path: Path) -> None:
-    """Machines that were about to start, wait in the pool or end; records and files that were half made, or half removed."""
+    """Machines that were about to start, wait in the pool or end; records and files half made, or half removed."""
     with tempfile.TemporaryDirectory(prefix="hye") as run:
         for n in range(KILLS):
             with launched(tmp_path / "root", run=Path(run)) as daemon:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must not be reached: real packets from a hostile pod, from a neighbour of the host's network, and from a container."""
+"""What must not be reached: real packets from a hostile pod, a neighbour of the host's network, and a container."""
 
 from __future__ import annotations
 

@@ -219,7 +219,10 @@ def test_internal_networks_and_egress_policy(world: World) -> None:
     ctl("run", "-d", "--name", "strict", "--network", "open", "--allow", "203.0.113.2:7001", "busybox", *SLEEP)
     reach = "timeout 3 sh -c 'echo x | nc -w 2 203.0.113.2 {}' && echo reached"
     out = world.name.replace("host", "out")
-    code = "import socket,sys\ns=[socket.create_server(('', p)) for p in (7001, 7002)]\nimport select\nwhile True:\n [x.accept()[0].close() for x in select.select(s,[],[])[0]]"
+    code = (
+        "import socket,sys\ns=[socket.create_server(('', p)) for p in (7001, 7002)]\nimport select\n"
+        "while True:\n [x.accept()[0].close() for x in select.select(s,[],[])[0]]"
+    )
     server = subprocess.Popen(["ip", "netns", "exec", out, sys.executable, "-c", code])
     try:
         wait_for(lambda: world.sh("strict", reach.format(7001)) == "reached", "the destination that is allowed")
@@ -384,16 +387,19 @@ def v6(src, dst, payload):
     pseudo = six(src) + six(dst) + struct.pack(">II", len(payload), 58)
     c = checksum(pseudo + payload); payload = payload[:2] + struct.pack(">H", c) + payload[4:]
     return struct.pack(">IHBB", 6 << 28, len(payload), 58, 255) + six(src) + six(dst) + payload
-def arp(src_mac, src_ip, op=2): return struct.pack(">HHBBH6s4s6s4s", 1, 0x800, 6, 4, op, src_mac, ip(src_ip), all_, ip(victim))
+def arp(src_mac, src_ip, op=2):
+    return struct.pack(">HHBBH6s4s6s4s", 1, 0x800, 6, 4, op, src_mac, ip(src_ip), all_, ip(victim))
 M = b"EVIL-MARK"
+router = struct.pack(">BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + M
+neighbour = struct.pack(">BBHI16s", 136, 0, 0, 0x60000000, six(victim6)) + M
 frames = [
     all_ + m + b"\\x08\\x06" + arp(m, gateway),                     # I am the gateway
     all_ + m + b"\\x08\\x06" + arp(other, own),                     # with another's hardware address
     all_ + other + b"\\x08\\x00" + v4(own, victim, udp(1, 9, M)),    # from another NIC
     all_ + m + b"\\x08\\x00" + v4("198.51.100.9", victim, udp(1, 9, M)),  # from another address
     all_ + m + b"\\x08\\x00" + v4(own, "255.255.255.255", udp(67, 68, M)),  # a DHCP server
-    all_ + m + b"\\x86\\xdd" + v6("fe80::1", "ff02::1", struct.pack(">BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + M),  # a router
-    all_ + m + b"\\x86\\xdd" + v6(own6, "ff02::1", struct.pack(">BBHI16s", 136, 0, 0, 0x60000000, six(victim6)) + M),  # I am the victim
+    all_ + m + b"\\x86\\xdd" + v6("fe80::1", "ff02::1", router),
+    all_ + m + b"\\x86\\xdd" + v6(own6, "ff02::1", neighbour),  # I am the victim
     all_ + m + b"\\x81\\x00\\x00\\x05\\x08\\x00" + v4(own, victim, udp(1, 9, M)),  # in a VLAN
 ]
 for _ in range(5):
@@ -411,7 +417,8 @@ print("listening", flush=True)
 bad = bytes.fromhex("0a6666666666")
 while True:
     f = s.recv(2000)
-    gateway_arp = f[12:14] == b"\\x08\\x06" and f[28:32] == socket.inet_aton(sys.argv[2]) and f[6:12] == bytes.fromhex(sys.argv[3].replace(":", ""))
+    gateway, mac = socket.inet_aton(sys.argv[2]), bytes.fromhex(sys.argv[3].replace(":", ""))
+    gateway_arp = f[12:14] == b"\\x08\\x06" and f[28:32] == gateway and f[6:12] == mac
     if b"EVIL-MARK" in f or bad in f or gateway_arp:
         print("caught", f.hex(), flush=True)
 """
@@ -490,7 +497,8 @@ async def main():
     for c in engine.registry.containers():
         await engine.containers.remove(c.id)
     await engine.networks.remove("n")
-    print(links(), len(subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True).stdout), len(engine.registry.networks()))
+    rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True).stdout
+    print(links(), len(rules), len(engine.registry.networks()))
     await engine.close(keep_running=False)
 
 asyncio.run(main())
@@ -626,7 +634,10 @@ def test_passt_where_it_is_installed(tmp_path: Path) -> None:
 def test_a_large_download_blocks_nothing(world: World) -> None:
     """A gigabyte comes in while other streams of the pod are answered."""
     out = world.name.replace("host", "out")
-    code = "import socket\ns=socket.create_server(('', 7100))\nc=s.accept()[0]\nb=bytes(1<<20)\nfor _ in range(1024): c.sendall(b)\nc.close()"
+    code = (
+        "import socket\ns=socket.create_server(('', 7100))\nc=s.accept()[0]\nb=bytes(1<<20)\n"
+        "for _ in range(1024): c.sendall(b)\nc.close()"
+    )
     sender = subprocess.Popen(["ip", "netns", "exec", out, sys.executable, "-c", code])
     try:
         world.daemon.ctl("run", "-d", "--name", "loads", "busybox", *SLEEP)
@@ -649,10 +660,11 @@ def test_a_large_download_blocks_nothing(world: World) -> None:
 
 
 def test_beside_docker(world: World) -> None:
-    """Docker's firewall drops what it does not know; ours asks in the chain that it leaves to others, and takes that back."""
+    """Docker's firewall drops what it does not know; ours asks in the chain that is for others, and takes it back."""
     chains = (
         "add table ip filter; add chain ip filter DOCKER-USER; add rule ip filter DOCKER-USER counter return; "
-        "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; add rule ip filter FORWARD jump DOCKER-USER"
+        "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; "
+        "add rule ip filter FORWARD jump DOCKER-USER"
     )
     world.host("nft", chains)
     before = world.rules()
@@ -671,7 +683,10 @@ def test_beside_docker(world: World) -> None:
 def test_udp_is_published_everywhere(world: World, app_layout: Path) -> None:
     load(world.daemon, app_layout, "app")
     world.daemon.ctl("network", "create", "--ipv6", "datagrams")
-    echo = "import socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\ns.bind(('::', 7777))\nwhile True:\n d, a = s.recvfrom(99); s.sendto(d[::-1], a)"
+    echo = (
+        "import socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\ns.bind(('::', 7777))\n"
+        "while True:\n d, a = s.recvfrom(99); s.sendto(d[::-1], a)"
+    )
     world.daemon.ctl(
         "run", "-d", "--name", "echo", "--network", "datagrams", "-p", "7007:7777/udp", "app", "python3", "-c", echo
     )

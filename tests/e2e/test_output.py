@@ -45,7 +45,10 @@ def test_a_reader_that_leaves_ends_the_command_and_not_the_container(hyper: Daem
 
 
 def test_readers_of_a_log_that_stand_still_cost_little(hyper: Daemon) -> None:
-    script = "i=0; while [ $i -lt 12 ]; do head -c 1500000 /dev/zero | tr '\\0' x | sed 's/x\\{99\\}/&\\n/g'; i=$((i+1)); done; sleep 1000"
+    script = (
+        "i=0; while [ $i -lt 12 ]; do head -c 1500000 /dev/zero | tr '\\0' x | sed 's/x\\{99\\}/&\\n/g'; "
+        "i=$((i+1)); done; sleep 1000"
+    )
     hyper.ctl("run", "-d", "--name", "big", "--log-opt", "max-size=100m", "busybox", "sh", "-c", script)
     log = Path(json.loads(hyper.out("inspect", "big"))[0]["logPath"])
     wait_for(lambda: log.stat().st_size > 25_000_000, "25 MB of log", DEADLINE)

@@ -111,8 +111,10 @@ def test_postgres_keeps_its_data(hyper: Daemon, databases: str) -> None:
 # Printed by a container and by this host alike: type, mode, owner, target, size,
 # path; then contents; then file capabilities.
 _SURVEY = r"""
-skip='-path ./proc -o -path ./sys -o -path ./dev -o -path ./run -o -path ./etc/hosts -o -path ./etc/hostname -o -path ./etc/resolv.conf -o -path ./etc/machine-id'
-find . -xdev \( $skip \) -prune -o \( -type d -printf '%y|%m|%U:%G|%p\n' \) -o -printf '%y|%m|%U:%G|%n|%l|%s|%p\n' | LC_ALL=C sort
+skip='-path ./proc -o -path ./sys -o -path ./dev -o -path ./run'
+for f in hosts hostname resolv.conf machine-id; do skip="$skip -o -path ./etc/$f"; done
+find . -xdev \( $skip \) -prune -o \( -type d -printf '%y|%m|%U:%G|%p\n' \) \
+  -o -printf '%y|%m|%U:%G|%n|%l|%s|%p\n' | LC_ALL=C sort
 find . -xdev \( $skip \) -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum
 find . -xdev -type f -perm -u+x -path '*bin*' -print0 | LC_ALL=C sort -z | xargs -0 getcap -n
 """
@@ -161,7 +163,8 @@ def test_extended_attributes_and_odd_names(hyper: Daemon, tmp_path: Path) -> Non
         subprocess.run(command, check=True, capture_output=True)
     id_ = hyper.ctl("pull", "-q", f"oci:{layout}:test").stdout.strip()
     script = (
-        "cd /; /busybox stat -c '%h %s' plain sparse; /busybox find . -name 'odd*' | /busybox od -c | /busybox grep -c '377 376'; "
+        "cd /; /busybox stat -c '%h %s' plain sparse; "
+        "/busybox find . -name 'odd*' | /busybox od -c | /busybox grep -c '377 376'; "
         "/busybox test -p fifo; echo $?; /busybox cat nnn*"
     )
     out = hyper.out("run", "--rm", "--entrypoint", "/busybox", id_.removeprefix("sha256:")[:12], "sh", "-c", script)

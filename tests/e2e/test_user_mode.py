@@ -44,7 +44,10 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         daemon.ctl("pull", "-q", "builtin:busybox")
         subprocess.run(["ip", "-n", host, "addr", "add", "169.254.169.254/32", "dev", "lo"], check=True)
         # It reads first: closing with something unread resets the connection, and the answer may be lost.
-        code = "import socket\ns = socket.create_server(('', 9000))\nwhile True:\n c = s.accept()[0]; c.settimeout(5); c.recv(9); c.send(b'answer\\n'); c.close()"
+        code = (
+            "import socket\ns = socket.create_server(('', 9000))\nwhile True:\n"
+            " c = s.accept()[0]; c.settimeout(5); c.recv(9); c.send(b'answer\\n'); c.close()"
+        )
         server = stack.enter_context(subprocess.Popen(["ip", "netns", "exec", host, sys.executable, "-c", code]))
         stack.callback(server.kill)
         found = World(host, daemon)

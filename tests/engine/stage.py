@@ -44,7 +44,7 @@ from .faults import factory_of_tasks
 T = TypeVar("T")
 SCRATCH = 16 << 20  # bytes
 LIMIT = 300.0  # virtual seconds in which every verb returns
-SETTLE = 120.0  # virtual seconds in which whatever is under way comes to its end
+QUIET_TIME = 120.0  # virtual seconds in which whatever is under way comes to its end
 IMAGE = "docker.io/library/box:latest"
 ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
 
@@ -264,7 +264,7 @@ class Stage:
 
         :raise AssertionError: naming all that has no owner.
         """
-        await asyncio.sleep(SETTLE)
+        await asyncio.sleep(QUIET_TIME)
         found = self.unowned()
         assert not found, "without an owner:\n  " + "\n  ".join(found)
 

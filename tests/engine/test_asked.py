@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whoever asks is the owner of what is made, and is named by the events of what was asked for, whoever does the work."""
+"""Whoever asks is the owner of what is made, and is named by the events of it, whoever does the work."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Start = Callable[[], AbstractAsyncContextManager[Guest]]
 
 
 async def test_the_guest_says_where_its_output_begins(start: Start, tmp_path: Path) -> None:
-    """600 KB are safe, more than a window; the next host asks from 0, and gets what follows instead of nothing at all."""
+    """600 KB are safe, more than a window; the next host asks from 0, and gets what follows instead of nothing."""
     script = f"head -c 600000 /dev/zero; echo err >&2; until test -e {tmp_path}/go; do sleep 0.05; done; echo after"
     process = GuestProcess(args=("/bin/sh", "-c", script), env=("PATH=/usr/bin:/bin",))
     async with start() as guest:

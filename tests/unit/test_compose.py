@@ -78,9 +78,12 @@ def test_external_networks_are_joined() -> None:
     [
         ({"network_mode": "host"}, "services.web.network_mode: a virtual machine has a network of its own"),
         ({"networks": ["none"]}, "services.web: the network 'none' is not defined"),
-        ({"security_opt": ["apparmor:mine"]}, "the security option 'apparmor:mine' cannot be enforced here, so this file does not run"),
+        ({"security_opt": ["apparmor:mine"]}, "'apparmor:mine' cannot be enforced here, so this file does not run"),
         ({"imagee": "x"}, "compose file: services.web.imagee: unknown key: did you mean 'image'?"),
-        ({"healthcheck": {"test": "x", "interal": "1s"}}, "services.web.healthcheck.interal: unknown key: did you mean 'interval'?"),
+        (
+            {"healthcheck": {"test": "x", "interal": "1s"}},
+            "services.web.healthcheck.interal: unknown key: did you mean 'interval'?",
+        ),
         ({"healthcheck": {"test": "x", "interval": "0s"}}, "interval"),
         ({"healthcheck": {"test": ["x"]}}, "begin it with CMD or CMD-SHELL"),
         ({"restart": "sometimes"}, "services.web.restart: invalid value 'sometimes': use one of"),
@@ -138,7 +141,8 @@ def test_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("$A-${A}", "1-1"), ("$$A", "$A"), ("${N:-x${A}}", "x1"), ("${N:-${M:-deep}}", "deep"), ("${E-x}", ""), ("${E:-x}", "x"), ("${A:+yes}", "yes"),
+        ("$A-${A}", "1-1"), ("$$A", "$A"), ("${N:-x${A}}", "x1"), ("${N:-${M:-deep}}", "deep"),
+        ("${E-x}", ""), ("${E:-x}", "x"), ("${A:+yes}", "yes"),
         ("${N+yes}", ""), ("${A?}", "1"),
     ],
 )  # fmt: skip

@@ -154,9 +154,11 @@ def world(root: Path) -> dict[str, tuple[int, int, int, bytes]]:
     found = {}
     for path in [root, *root.rglob("*")]:
         s = path.lstat()
-        content = (
-            os.readlink(path).encode() if path.is_symlink() else path.read_bytes() if stat.S_ISREG(s.st_mode) else b""
-        )
+        content = b""
+        if path.is_symlink():
+            content = os.readlink(path).encode()
+        elif stat.S_ISREG(s.st_mode):
+            content = path.read_bytes()
         found[str(path)] = (s.st_mode, s.st_mtime_ns, s.st_nlink, content)
     return found
 

@@ -97,7 +97,8 @@ def test_machine_sizes() -> None:
 
 
 def writer(tmp_path: Path, **limits: int) -> logs.LogWriter:
-    made = logs.LogWriter(tmp_path / "container.log", **{"max_size": 1 << 20, "max_files": 3, **limits})  # type: ignore[arg-type]
+    options = {"max_size": 1 << 20, "max_files": 3, **limits}
+    made = logs.LogWriter(tmp_path / "container.log", **options)  # type: ignore[arg-type]
     made.begin((0, 0))
     return made
 

@@ -31,7 +31,8 @@ def port(number: int, ip: str = "", protocol: str = "tcp") -> PortMapping:
         (port(80), port(80), True), (port(80), port(81), False), (port(80), port(80, protocol="udp"), False),
         (port(80), port(80, "127.0.0.1"), True), (port(80, "0.0.0.0"), port(80, "127.0.0.1"), True),
         (port(80, "127.0.0.1"), port(80, "127.0.0.2"), False), (port(80, "::"), port(80, "0.0.0.0"), False),
-        (port(80, "::"), port(80, "::1"), True), (port(80, "fd00::1"), port(80, "fd00:0::1"), True), (port(80, "::"), port(80), True),
+        (port(80, "::"), port(80, "::1"), True), (port(80, "fd00::1"), port(80, "fd00:0::1"), True),
+        (port(80, "::"), port(80), True),
     ],
 )  # fmt: skip
 def test_what_is_the_same_port(first: PortMapping, second: PortMapping, same: bool) -> None:
@@ -107,7 +108,7 @@ def test_a_port_of_another_program(tmp_path: Path) -> None:
 
 
 def test_a_descriptor_that_is_gone_hides_no_owner() -> None:
-    """Listing our own descriptors needs one, which is closed when they are looked at: here a lower one than the socket's."""
+    """Listing our own descriptors needs one, closed when they are looked at: here a lower one than the socket's."""
     with open("/dev/null") as lower, socket.create_server(("127.0.0.1", 0)) as taken:
         lower.close()
         assert port_owner(taken.getsockname()[1], "tcp").endswith(f"(pid {os.getpid()})")

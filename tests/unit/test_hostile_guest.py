@@ -117,14 +117,17 @@ def test_decoders_raise_protocol_errors_only(decode: Callable[[bytes], object], 
         decode(body)
 
 
+_windows = st.builds(lambda *w: encode_window(Window(*w)), st.integers(0, 3), _numbers, _numbers, st.booleans())
+_data = st.builds(lambda *d: encode_data(Data(*d)), st.integers(0, 3), _numbers, st.binary(max_size=9), st.booleans())
+
+
 @settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
             st.sampled_from([Type.REPLY, Type.ERROR, Type.EXITED, Type.DATA, Type.WINDOW, Type.OOM]),
             st.integers(0, 3),
-            _bodies | st.builds(lambda *w: encode_window(Window(*w)), st.integers(0, 3), _numbers, _numbers, st.booleans())
-            | st.builds(lambda *d: encode_data(Data(*d)), st.integers(0, 3), _numbers, st.binary(max_size=9), st.booleans()),
+            _bodies | _windows | _data,
         ),
         max_size=12,
     )

@@ -98,7 +98,8 @@ def test_disks_that_do_not_fit_are_luns() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "cache", "write_cache"),
-    [("", None, "auto"), ("none", {"direct": True}, "auto"), ("off", {"direct": True}, "auto"), ("unsafe", {"no-flush": True}, "auto"),
+    [("", None, "auto"), ("none", {"direct": True}, "auto"), ("off", {"direct": True}, "auto"),
+     ("unsafe", {"no-flush": True}, "auto"),
      ("writethrough", None, "off"), ("directsync", {"direct": True}, "off"), ("writeback", None, "auto")],
 )  # fmt: skip
 def test_cache_modes(mode: str, cache: dict[str, bool] | None, write_cache: str) -> None:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that stand for more than they are: refused soon, by little memory, with one sentence; and in whose hands they are until then."""
+"""Images that stand for more than they are: refused soon, by little memory, with one sentence.
+
+And in whose hands they are until then.
+"""
 
 from __future__ import annotations
 
@@ -207,7 +210,8 @@ class Slow:
     def __init__(self, images: Path, source: str, **limits: float) -> None:
         self.images = images
         self.source = source
-        self.store = ImageStore(self.images, limits=dataclasses.replace(Limits(), ratio=100_000, **limits))  # type: ignore[arg-type]
+        strict = dataclasses.replace(Limits(), ratio=100_000, **limits)  # type: ignore[arg-type]
+        self.store = ImageStore(self.images, limits=strict)
         self.store.open()
 
     async def converting(self) -> asyncio.Task[object]:

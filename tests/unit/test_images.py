@@ -301,7 +301,8 @@ def test_layout_finds_changed_blobs_and_collects_garbage(tmp_path: Path) -> None
 def test_platforms_of_an_index() -> None:
     index = b"""{"schemaVersion": 2, "manifests": [
       {"mediaType": "m", "digest": "d1", "size": 1, "platform": {"os": "linux", "architecture": "amd64"}},
-      {"mediaType": "m", "digest": "d2", "size": 1, "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}}]}"""
+      {"mediaType": "m", "digest": "d2", "size": 1,
+       "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}}]}"""
     assert choose_platform(index, "linux", "arm64", "").digest == "d2"
     with pytest.raises(NotFound, match="no variant for linux/s390x"):
         choose_platform(index, "linux", "s390x", "")

@@ -34,8 +34,10 @@ def container(name: str = "u1", image: str = "busybox", ports: list[PortMapping]
 @pytest.mark.parametrize(
     ("given", "matches"),
     [
-        ("name=^/u1$", True), ("name=^u1$", True), ("name=u", True), ("name=^/u$", False), ("name=1$", True), ("name=^1", False),
-        ("ancestor=busybox", True), ("ancestor=busybox:latest", True), ("ancestor=docker.io/library/busybox", True), ("ancestor=busybox:1", False),
+        ("name=^/u1$", True), ("name=^u1$", True), ("name=u", True), ("name=^/u$", False), ("name=1$", True),
+        ("name=^1", False),
+        ("ancestor=busybox", True), ("ancestor=busybox:latest", True),
+        ("ancestor=docker.io/library/busybox", True), ("ancestor=busybox:1", False),
         ("ancestor=" + "b" * 12, True), ("ancestor=sha256:" + "b" * 64, True), ("ancestor=Not A Name", False),
     ],
 )  # fmt: skip

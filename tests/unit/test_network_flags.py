@@ -38,7 +38,8 @@ def test_ports_in_a_column(published: list[str], column: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "ip", "name"),
-    [("a:10.0.0.1", "10.0.0.1", "a"), ("a=10.0.0.1", "10.0.0.1", "a"), ("a:fd00::1", "fd00::1", "a"), ("a=[fd00::1]", "fd00::1", "a"),
+    [("a:10.0.0.1", "10.0.0.1", "a"), ("a=10.0.0.1", "10.0.0.1", "a"),
+     ("a:fd00::1", "fd00::1", "a"), ("a=[fd00::1]", "fd00::1", "a"),
      ("host.docker.internal:host-gateway", "host-gateway", "host.docker.internal")],
 )  # fmt: skip
 def test_lines_of_hosts(text: str, ip: str, name: str) -> None:

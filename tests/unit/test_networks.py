@@ -74,7 +74,8 @@ def test_overlaps_are_refused() -> None:
         with pytest.raises(
             Conflict, match=r"subnet 10\.0\.3\.0/24 overlaps with 10\.0\.0\.0/(16|8) of (network n|interface eth0)"
         ):
-            addresses.plan(NetworkSpec(name="m", subnets=["10.0.3.0/24"]), "c" * 32, "", others, routes, PREFIX6)  # type: ignore[arg-type]
+            spec = NetworkSpec(name="m", subnets=["10.0.3.0/24"])
+            addresses.plan(spec, "c" * 32, "", others, routes, PREFIX6)  # type: ignore[arg-type]
 
 
 def test_addresses_are_given_once() -> None:

@@ -19,7 +19,7 @@ from hypercontainer.sys.files import copy_sparse, write_atomically
 
 
 def open_to_others(top: Path) -> list[str]:
-    """What has a bit for group or others; a directory volume's content is the containers' business, but nobody gets to it."""
+    """What has a bit for group or others; a directory volume's content is its containers', but nobody gets to it."""
     found = []
     for directory, directories, files in os.walk(top):
         for name in [*directories, *files]:

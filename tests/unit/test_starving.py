@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pool is filled though starts never pause; a paused container's health is not looked at; a check's output is bounded."""
+"""The pool is filled though starts never pause; a paused container has no health checks; their output is bounded."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hyperctl with standard streams that are full, closed or narrow, and with arguments that are no text: one sentence, never a traceback."""
+"""hyperctl with standard streams that are full, closed or narrow, and with arguments that are no text.
+
+There is one sentence, never a traceback.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,8 @@ def test_streams_that_are_closed() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    [["run", "-e", f"A={ODD}", "x", "true"], ["run", "x", ODD], ["exec", "x", ODD], ["volume", "create", ODD], ["stop", ODD], ["cp", f"x:/{ODD}", "-"]],
+    [["run", "-e", f"A={ODD}", "x", "true"], ["run", "x", ODD], ["exec", "x", ODD], ["volume", "create", ODD],
+     ["stop", ODD], ["cp", f"x:/{ODD}", "-"]],
     ids=lambda v: v[0],
 )  # fmt: skip
 def test_arguments_that_are_no_text(guest: Guest, verb: list[str]) -> None:
@@ -119,8 +123,8 @@ def answered(guest: Guest) -> str:
     """A daemon that makes and lists what the tests below ask for; its address."""
     process = Process(args=["x"], env=[], cwd="/", user="", stop_signal=15)
     container = Container(
-        id=ID.decode(), name="c", pod="p", created_at="2026-01-01T00:00:00Z", image="x", image_id="sha256:1", hostname="c",
-        process=process, spec=ContainerSpec(image="x"),
+        id=ID.decode(), name="c", pod="p", created_at="2026-01-01T00:00:00Z", image="x", image_id="sha256:1",
+        hostname="c", process=process, spec=ContainerSpec(image="x"),
     )  # fmt: skip
     pod = Pod(id=ID.decode(), name="p", created_at="2026-01-01T00:00:00Z", hostname="p", vcpus=1, memory=1)
     details = PodDetails(pod=pod, containers=[])
@@ -130,7 +134,8 @@ def answered(guest: Guest) -> str:
     )
     line = b'{"log":"%s\\n","stream":"stdout","time":"2026-01-31T12:00:00.000000Z"}\n' % (b"x" * 1000)
     for request, answer in {
-        "POST /v1/containers": container, "POST /v1/pods": details, "POST /v1/volumes": volume, "POST /v1/networks": network,
+        "POST /v1/containers": container, "POST /v1/pods": details, "POST /v1/volumes": volume,
+        "POST /v1/networks": network,
     }.items():  # fmt: skip
         guest.answers[request.encode()] = msgspec.json.encode(answer)
     guest.answers[b"GET /v1/volumes"] = b"[]"

@@ -12,6 +12,7 @@ import pytest
 
 MODULE_LIMIT, FUNCTION_LIMIT = 450, 70  # lines; 250 and 30 are aimed at
 C_FUNCTION_LIMIT = 80
+LINE_LIMIT = 120  # columns
 
 
 def run(*args: str | Path, cwd: Path) -> None:
@@ -70,6 +71,31 @@ def test_budgets(repository: Path) -> None:
                 if length > FUNCTION_LIMIT:
                     over.append(f"{path}:{node.lineno} {node.name}: {length} lines")
     assert over == []
+
+
+def test_no_line_is_longer_than_the_screen(repository: Path) -> None:
+    """120 columns; ruff looks at Python, and lets a line be that is one long word."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "*.py", "hyperstart/*.[ch]"], cwd=repository, capture_output=True, text=True, check=True
+    ).stdout.split()
+    long = [
+        f"{file}:{number}"
+        for file in tracked
+        for number, line in enumerate((repository / file).read_text().splitlines(), 1)
+        if len(line.expandtabs(8 if file.endswith((".c", ".h")) else 4)) > LINE_LIMIT
+    ]
+    assert long == []
+
+
+def test_no_condition_within_a_condition(repository: Path) -> None:
+    """`a if b else c if d else e` is for readers who enjoy puzzles."""
+    nested = [
+        f"{path}:{node.lineno}"
+        for path in [*sources(repository), *sorted((repository / "tests").rglob("*.py"))]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.IfExp) and any(isinstance(n, ast.IfExp) for n in ast.walk(node) if n is not node)
+    ]
+    assert nested == []
 
 
 def test_c_budgets(repository: Path) -> None:

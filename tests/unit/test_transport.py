@@ -13,7 +13,10 @@ import pytest
 from hypercontainer.client.transport import Connection
 from hypercontainer.errors import Unavailable
 
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1;x=y\r\n\n\r\n7\r\nworld\nx\r\n0\r\nTrailer: 1\r\n\r\n"
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"5\r\nhello\r\n1;x=y\r\n\n\r\n7\r\nworld\nx\r\n0\r\nTrailer: 1\r\n\r\n"
+)
 PLAIN = b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nX-Odd:  a : b \r\n\r\nnope"
 
 

@@ -51,8 +51,10 @@ def test_no_two_processes_have_one_user_number(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "no range"), ("5", "no range"), ("-5", "no range"), ("a-b", "no range"), ("1-2-3", "no range"), ("٣-٤", "no range"),
-        ("200000-204094", "4096 numbers at least"), ("200000-100000", "4096 numbers at least"), ("4294960000-4294967295", "none above"),
+        ("", "no range"), ("5", "no range"), ("-5", "no range"), ("a-b", "no range"), ("1-2-3", "no range"),
+        ("٣-٤", "no range"),
+        ("200000-204094", "4096 numbers at least"), ("200000-100000", "4096 numbers at least"),
+        ("4294960000-4294967295", "none above"),
         ("0-100000", "below 1000"), ("999-9999", "below 1000"), ("60000-70000", "65534"),
     ],
 )  # fmt: skip

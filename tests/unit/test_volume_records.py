@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A volume's data is lost by nothing but its removal: not by a second `create`, not by a lost record, not by a crash in between."""
+"""A volume's data is lost by nothing but its removal: not by a second `create`, a lost record, a crash in between."""
 
 from __future__ import annotations
 

@@ -61,12 +61,14 @@ async def test_diff_and_export_of_a_machine_of_the_factory(fresh_ones: str, lab:
 async def test_no_disk_and_no_console_can_be_opened(lab: Lab) -> None:
     """A node may be made anywhere (archives hold some); it opens nothing."""
     result = await lab.sh(
-        'for d in $(awk \'NR>2 {print $1":"$2}\' /proc/partitions); do disks="$disks b:$d"; done; test -n "$disks" || exit 9;'
+        'for d in $(awk \'NR>2 {print $1":"$2}\' /proc/partitions); do disks="$disks b:$d"; done;'
+        'test -n "$disks" || exit 9;'
         "for n in $disks c:1:1 c:1:11 c:4:64 c:5:1 c:229:0 c:10:237; do for dir in / /dev /dev/shm /tmp; do"
         "  IFS=:; set -- $n; unset IFS; mknod $dir/x $1 $2 $3 || echo unmade $n;"
         "  (dd if=$dir/x of=/dev/null bs=1 count=1 && echo read $n in $dir) 2>/dev/null;"
         "  (: > $dir/x) 2>/dev/null && echo wrote $n in $dir; rm $dir/x; done; done;"
-        "for n in 1:3 1:5 1:7 1:9 5:0; do mknod /tmp/y c ${n%:*} ${n#*:}; (: < /tmp/y) 2>&1 | grep -v 'No such device or address'; rm /tmp/y; done;"
+        "for n in 1:3 1:5 1:7 1:9 5:0; do mknod /tmp/y c ${n%:*} ${n#*:};"
+        "  (: < /tmp/y) 2>&1 | grep -v 'No such device or address'; rm /tmp/y; done;"
         "echo x > /dev/null; head -c 1 /dev/urandom | wc -c",
     )
     assert (result.code, result.out, result.err) == (0, "1\n", "")
@@ -287,7 +289,10 @@ async def test_no_container_looks_into_hyperstarts_own_processes(lab: Lab) -> No
     session = lab.engine.containers.runtime(lab.engine.registry.container(id_)).session
     process = GuestProcess(args=("/tmp",), container=id_[:12], builtin=Builtin.TAR_EXTRACT, stdin=True)
     async with builtin_running(session, process) as (handle, _):
-        look = f"cat /proc/{handle.pid}/comm; for f in maps environ mem auxv; do head -c 1 /proc/{handle.pid}/$f; done; readlink /proc/{handle.pid}/fd/0"
+        look = (
+            f"cat /proc/{handle.pid}/comm; for f in maps environ mem auxv; do head -c 1 /proc/{handle.pid}/$f; done; "
+            f"readlink /proc/{handle.pid}/fd/0"
+        )
         result = await lab.exec(id_, "sh", "-c", look)
         handle.close_stdin()
         await asyncio.wait_for(handle.exited, DEADLINE)

@@ -33,7 +33,10 @@ def server(name: str, port: int) -> dict[str, object]:
 
 async def ask(pods: Pods, container: str, address: str, port: int, times: int) -> list[str]:
     """What a service answers, one connection after the other."""
-    script = f'n=0; while [ $n -lt {times} ]; do r=$(nc -w 5 {address} {port} </dev/null); [ -n "$r" ] && echo $r && n=$((n + 1)); done'
+    script = (
+        f"n=0; while [ $n -lt {times} ]; do r=$(nc -w 5 {address} {port} </dev/null); "
+        '[ -n "$r" ] && echo $r && n=$((n + 1)); done'
+    )
     return (await pods.exec(container, script)).split()
 
 
@@ -245,11 +248,15 @@ async def main() -> None:
         id_ = await pods.run(
             containers=[{"name": "a", "command": SLEEP}],
             interfaces=[
-                {"bridge": "br-test", "ip": "192.168.77.9/24", "gateway": "192.168.77.1", "mac": "52:54:00:aa:bb:cc", "mtu": 1400, "ifname": "tap-test"},
+                {
+                    "bridge": "br-test", "ip": "192.168.77.9/24", "gateway": "192.168.77.1",
+                    "mac": "52:54:00:aa:bb:cc", "mtu": 1400, "ifname": "tap-test",
+                },
                 {"mac": "52:54:00:00:11:22"},
             ],
         )
-        print(await pods.exec("a", "cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu /sys/class/net/eth1/address; ping -c 1 -W 5 192.168.77.1 >/dev/null && echo pong"))
+        look = "cd /sys/class/net; cat eth0/address eth0/mtu eth1/address"
+        print(await pods.exec("a", f"{look}; ping -c 1 -W 5 192.168.77.1 >/dev/null && echo pong"))
         print(Path("/sys/class/net/tap-test/master").resolve().name)
         await pods.engine.pods.remove(id_, force=True)
         deadline = time.monotonic() + 10
@@ -304,7 +311,9 @@ def nfs(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     export.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "nfs-test", export], check=True)
     config.write_text(f"""
-        NFS_CORE_PARAM {{ NFS_Port = {port}; Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; Bind_addr = 127.0.0.1; }}
+        NFS_CORE_PARAM {{
+            NFS_Port = {port}; Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; Bind_addr = 127.0.0.1;
+        }}
         NFSv4 {{ Grace_Period = 1; Graceless = true; RecoveryRoot = "{tmp_path}/recovery"; }}
         EXPORT {{ Export_Id = 1; Path = "{export}"; Pseudo = "/export"; Access_Type = RW; Squash = None; SecType = sys;
                   FSAL {{ Name = VFS; }} }}

@@ -37,7 +37,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_the_log_is_whole_when_a_reader_stands_still(lab: Lab) -> None:
-    """It slows the program while that runs; the rest, here about 120 KB in the pipe, goes into the log when the program has ended."""
+    """It slows the program while that runs; the rest, about 120 KB in the pipe, goes into the log after its end."""
     id_ = await lab.create(
         "sh", "-c", "head -c 1170000 /dev/zero | tr '\\0' x; seq 1 40000; exit 3", log=LogOptions(max_size=1 << 30)
     )
@@ -77,7 +77,10 @@ async def test_a_full_disk_below_the_log_ends_nothing(lab: Lab, small: Path) -> 
 
 
 async def test_no_log_and_another_daemon(lab: Lab, config: Config) -> None:
-    script = "head -c 700000 /dev/zero; touch /said; while ! test -e /go; do sleep 0.05; done; head -c 700000 /dev/zero; exit 4"
+    script = (
+        "head -c 700000 /dev/zero; touch /said; while ! test -e /go; do sleep 0.05; done; "
+        "head -c 700000 /dev/zero; exit 4"
+    )
     id_ = await lab.create("sh", "-c", script, log=LogOptions(driver="none"))
     await lab.engine.containers.start(id_)
     await lab.exec(id_, "sh", "-c", "while ! test -e /said; do sleep 0.05; done")

@@ -47,7 +47,8 @@ def written(path: Path) -> bytes:
 
 @pytest.mark.parametrize(
     "volume",
-    [{"name": "v"}, {"name": "v", "fstype": "xfs", "size": "400m"}, {"name": "v", "format": "qcow2"}, {"name": "v", "format": "tmpfs", "size": "4m"}],
+    [{"name": "v"}, {"name": "v", "fstype": "xfs", "size": "400m"}, {"name": "v", "format": "qcow2"},
+     {"name": "v", "format": "tmpfs", "size": "4m"}],
     ids=["ext4", "xfs", "qcow2", "tmpfs"],
 )  # fmt: skip
 async def test_shared_between_containers(pods: Pods, volume: dict[str, Any]) -> None:

@@ -166,7 +166,10 @@ async def _converse(
         if copy_out.done() and not copy_out.exception():
             ended = await finish()
             if reader.lost:
-                why = f"{reader.lost} bytes of output are not shown: they were not read in time; `hyperctl logs` has them if there is a log"
+                why = (
+                    f"{reader.lost} bytes of output are not shown: they were not read in time; "
+                    "`hyperctl logs` has them if there is a log"
+                )
                 ended = msgspec.structs.replace(ended, message="; ".join(filter(None, (ended.message, why))))
             await stream.send_status(ended)
     finally:

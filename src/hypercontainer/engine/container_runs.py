@@ -194,10 +194,10 @@ class ContainerRuns(ContainerState):
         )
         self.publish("die", container, exit_code=str(state["exit_code"]))
         self.runtime = None
-        withdrawn = bool(run) and container.spec.auto_remove and self._files.is_alone(container)
+        record_goes_first = bool(run) and container.spec.auto_remove and self._files.is_alone(container)
         work = self._give_back(container, run)
-        if withdrawn:
-            # Nothing of it is anybody else's: its name is free when the exit code is known, and its machine ends after that.
+        if record_goes_first:
+            # Nothing of it is anybody else's: its name is free when the exit code is known, its machine ends then.
             assert run is not None
             self.do(run.runtime.machine.kill(), lambda _: None)
             self._files.delete_record(container)

@@ -40,7 +40,10 @@ class Start(Message):
 
 @dataclass(eq=False)
 class Stop(Message):
-    """Its stop signal, and SIGKILL after `timeout` seconds (its own when None); answered when its machine is given back: whether it ran."""
+    """Its stop signal, and SIGKILL after `timeout` seconds (its own when None).
+
+    Answered when its machine is given back: whether it ran.
+    """
 
     timeout: int | None = None
 

@@ -194,7 +194,7 @@ class Containers:
     # -- the daemon's own life ------------------------------------------------------
 
     async def reattach(self, container: Container, runtime: Runtime, number: int) -> bool:
-        """Go on with the process of this number, which an earlier daemon started; False when the guest does not know it."""
+        """Go on with the process of this number, which an earlier daemon started; False when the guest has none."""
         found = self.supervisor(container)
         handle = runtime.session.reattach(number, found.fan_out, found.fan_out.begin(resume=True))
         if handle is None:

@@ -42,7 +42,8 @@ class Creation:
     async def create(self, spec: ContainerSpec, *, starting: bool = False) -> Container:
         """Create a container, in the pod that it names or in one of its own; the image must be in the store.
 
-        When it is `starting`, a start follows at once: a crash until that has ended leaves nothing of a container with `auto_remove`.
+        When it is `starting`, a start follows at once: a crash until that has ended leaves nothing of a container
+        with `auto_remove`.
 
         :raise NotFound: no such image or pod. :raise Conflict: the name is taken.
         """
@@ -108,7 +109,10 @@ class Creation:
     async def add(
         self, pod: Pod, spec: ContainerSpec, image: StoredImage, id_: str, name: str, *, starting: bool = False
     ) -> Container:
-        """A container's files, and then its record, with the pod's if that is its own; nothing is left behind when it fails, or in a crash."""
+        """A container's files, and then its record, with the pod's if that is its own.
+
+        Nothing is left behind when it fails, or in a crash.
+        """
         directory = self._paths.container(id_)
         before = pod if pod.implicit else self._registry.pod(pod.id)
         self._registry.begin(id_)

@@ -42,7 +42,7 @@ class DiskWatch:
         interval: float = _INTERVAL,
         drain: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """`running` are the pods that have a machine; `free` tells bytes of a path's file system; `interval` is in seconds.
+        """`running` are the pods that have a machine; `free` gives a file system's free bytes; `interval` is seconds.
 
         `drain` ends machines that wait for a pod: on a full disk they stand still too, and take space.
         """

@@ -39,7 +39,7 @@ from .events import Events
 from .execs import Execs
 from .factory.factory import Factory, FactorySettings
 from .factory.parts import Parts
-from .factory.shapes import Shape
+from .factory.shapes import Shape, nic_kind
 from .fetch import fetch_all
 from .log_read import LogReader, LogRecord
 from .monitor import Monitor
@@ -216,15 +216,7 @@ class Engine:
         network = request.network or self.settings.network.default
         if network not in (*USER_MODES, "none"):
             self.networks.find("bridge" if network == "default" else network)
-        nic = (
-            network
-            if network == "none"
-            else "tap"
-            if network not in USER_MODES
-            else "stream"
-            if self.networks.uses_passt
-            else "user"
-        )
+        nic = nic_kind(tap=network not in USER_MODES, passt=self.networks.uses_passt) if network != "none" else "none"
         return await self.factory.warm(Shape(vcpus, memory, nic), request.count)
 
     def version(self) -> Version:

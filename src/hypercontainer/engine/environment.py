@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a container's process is known only where its pod is: addresses in its environment, `$(NAME)`, who it runs as."""
+"""What of a container's process is known only when its pod runs: addresses, `$(NAME)`, the user it runs as."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REFERENCE = re.compile(r"\$(?:\$|\(([A-Za-z_.-][A-Za-z0-9_.-]*)\))")
 
 
 def addresses(pod: Pod, networks: Networks) -> dict[str, str]:
-    """The values of `EnvField`: the pod's own address, and the host's as the pod sees it; none where they are not known yet."""
+    """The values of `EnvField` that are known: the pod's own address, and the host's as the pod sees it."""
     nics = [c for c in [*networks.nics(pod), *pod.spec.interfaces] if c.addresses]
     if nics:
         own = next((a for c in nics for a in c.addresses if ":" not in a), nics[0].addresses[0])
@@ -43,7 +43,8 @@ def resolved(spec: ContainerSpec, known: dict[str, str]) -> ContainerSpec:
         if name in spec.env_fields:
             if spec.env_fields[name] not in known:
                 raise InvalidArgument(
-                    f"the variable {name} asks for the pod's {spec.env_fields[name]}, which its network does not tell before it runs",
+                    f"the variable {name} asks for the pod's {spec.env_fields[name]}, "
+                    "which its network does not tell before it runs",
                     hint="leave it out, or use another network",
                 )
             value = known[spec.env_fields[name]]
@@ -80,7 +81,8 @@ def user_of(spec: ContainerSpec, image_user: str) -> str:
             )
         if not name.isdecimal():
             raise InvalidArgument(
-                f"container {spec.name or spec.image} must not run as root, and the image names its user {name!r} without a number",
+                f"container {spec.name or spec.image} must not run as root, "
+                f"and the image names its user {name!r} without a number",
                 hint="give it a user by its number (runAsUser)",
             )
     return user

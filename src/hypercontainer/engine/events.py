@@ -75,7 +75,7 @@ class Events:
             first = rows[-1].time + 1
 
     async def follow(self, since: int | None = None, until: int | None = None) -> AsyncGenerator[Event, None]:
-        """The past from `since` on, if it is given, and what happens then, until `until`; none is left out or comes twice.
+        """The past from `since` on, if it is given, and what happens then, until `until`; each comes exactly once.
 
         It ends early when its reader is thousands of events behind.
         """

@@ -18,7 +18,11 @@ _TIMEOUT = aiohttp.ClientTimeout(total=60)
 
 
 async def fetch_all(uris: list[str]) -> dict[str, bytes]:
-    """:raise NotFound: nothing there. :raise Unavailable: no answer. :raise InvalidArgument: another scheme, or too large."""
+    """Its bytes.
+
+    :raise NotFound: nothing there. :raise Unavailable: no answer.
+    :raise InvalidArgument: another scheme, or too large.
+    """
     wanted = list(dict.fromkeys(uris))
     found = await asyncio.gather(*(_fetch(uri) for uri in wanted))
     return dict(zip(wanted, found, strict=True))

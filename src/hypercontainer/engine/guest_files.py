@@ -43,7 +43,8 @@ def check_size(container: Container, size: int) -> None:
     """:raise InvalidArgument: when what a container gets at its start is more than one message to a guest holds."""
     if size > FILES_MAX:
         raise InvalidArgument(
-            f"the secrets and files of container {container.name} have {size} bytes in all, and {FILES_MAX} is the most",
+            f"the secrets and files of container {container.name} have {size} bytes in all, "
+            f"and {FILES_MAX} is the most",
             hint="keep large ones in a volume",
         )
 

@@ -68,7 +68,7 @@ class HealthMonitor:
     def checks(
         self, container: Container, runtime: Runtime, replace: Callable[[], None]
     ) -> list[Coroutine[Any, Any, None]]:
-        """One loop per check, each until it is cancelled; `replace` restarts a container that its liveness check found dead."""
+        """One loop per check, until cancelled; `replace` restarts a container that its liveness check found dead."""
         loops = []
         if container.health:
             loops.append(self._follow_health(container, runtime, container.health))

@@ -47,7 +47,8 @@ def check_addresses(ports: list[PortMapping], attachments: list[Attachment]) -> 
             )
         if port.host_ip not in ("::", LOOPBACK) and not attachments[0].ip6:
             raise InvalidArgument(
-                f"port {port.container_port} cannot be published on [{port.host_ip}]: network {attachments[0].network} has no IPv6",
+                f"port {port.container_port} cannot be published on [{port.host_ip}]: "
+                f"network {attachments[0].network} has no IPv6",
                 hint="publish on an IPv4 address, or create the network with --ipv6",
             )
 

@@ -181,7 +181,7 @@ class LogWriter:
 
 
 class KeepNothing:
-    """For `--log-driver none`: all is safe at once, and counted, so that the next daemon knows where the output stands."""
+    """For `--log-driver none`: all counts as written at once, so that the next daemon knows where the output stands."""
 
     def __init__(self, path: Path) -> None:
         self.error: OSError | None = None

@@ -82,7 +82,7 @@ class Paths:
         return self.run / "pods" / pod_id[:12]
 
     def create(self) -> None:
-        """Make the directories. Nobody but the daemon's user gets to what is below them; trees of earlier versions are mended."""
+        """Make the directories, for the daemon's user only; those of earlier versions get these rights too."""
         for top, ours in ((self.root, _OF_ROOT), (self.run, _OF_RUN)):
             top.mkdir(parents=True, exist_ok=True, mode=0o700)
             names = os.listdir(top)

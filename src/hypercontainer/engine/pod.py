@@ -5,8 +5,8 @@
        ▲                  │ a start failed │ stop, or the last container ended
        └── start ── failed ◄┘              └──► exited ── start ──► ...
 
-A start runs the init containers one after the other, then the rest in the order of what they depend on. The record's status
-says what a pod is; `State` what is being done with it.
+A start runs the init containers one after the other, then the rest in the order of what they depend on.
+The record's status says what a pod is; `State` what is being done with it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Resume(Message):
 
 @dataclass(eq=False)
 class Stop(Message):
-    """Each container has `timeout` seconds, its own grace when None; answered when the machine is down: whether it ran."""
+    """Each container has `timeout` seconds (its own when None); answered when the machine is down: whether it ran."""
 
     timeout: int | None = None
 

@@ -27,9 +27,14 @@ class Pods:
     """Create, start, stop, pause, remove, describe."""
 
     def __init__(
-        self, registry: Registry, sandboxes: Sandboxes, containers: Containers, networks: Networks, creation: PodCreation,
+        self,
+        registry: Registry,
+        sandboxes: Sandboxes,
+        containers: Containers,
+        networks: Networks,
+        creation: PodCreation,
         events: Events,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._registry = registry
         self._sandboxes = sandboxes
         self._containers = containers

@@ -83,15 +83,16 @@ class Provisioner:
         self._virtiofs = virtiofs
 
     async def boot(self, pod: Pod, members: list[Container]) -> Runtime:
-        """The VM of a pod with the disks of its members, warm from the factory where it can; the guest has no container yet.
+        """The VM of a pod with its members' disks, a warm one where it can; the guest has no container yet.
 
         :raise Unavailable: when the guest does not come up; the message has its last words.
         """
         with span("disks found"):
             disks = await pod_disks(pod, members, self._images, self._secrets, self._paths)
         shape = self._factory.shape_of(pod, members, disks, interface_specs(pod, self._networks))
-        plain = shape is not None and is_plain(members[0])
-        kind = Kind(shape, self._image_of(members[0], disks[0]) if plain else None) if shape else None
+        kind = Kind(shape) if shape else None
+        if shape and is_plain(members[0]):
+            kind = Kind(shape, self._image_of(members[0], disks[0]))
         with self._factory.foreground(kind):
             if clone := self._factory.take(kind):
                 try:

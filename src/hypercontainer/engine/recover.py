@@ -35,9 +35,11 @@ async def recover(
     registry: Registry, containers: Containers, sandboxes: Sandboxes, pods: Pods, networks: Networks,
     provisioner: Provisioner,
 ) -> set[asyncio.Task[None]]:  # fmt: skip
-    """Reattach what runs; settle the records of what has ended; end what was half made; go on with what was to be started.
+    """Reattach what runs, record what has ended, remove what was half made, start what was to be started.
 
-    What goes wrong with one pod is that pod's trouble. Gives the tasks that wait further, for machines that do not answer.
+    What goes wrong with one pod is that pod's trouble.
+
+    :return: the tasks that go on waiting, for machines that do not answer.
     """
     unread = {aside.pod for aside in registry.set_aside}
     found = [p for p in registry.pods() if p.id not in unread]

@@ -126,7 +126,7 @@ class Registry:
         self._pulse()
 
     def erase(self, *records: Container | Pod, files: str = "") -> None:
-        """Together; the files of the id `files` are removed next, by the next daemon if this one does not come to it."""
+        """Together. The files of the id `files` are removed next, by the next daemon if this one cannot."""
         for record in records:
             (self._pods if isinstance(record, Pod) else self._containers).pop(record.id, None)
         self.journal.write(*([rows.begun(files)] if files else []), *map(rows.remove, records))

@@ -203,7 +203,7 @@ def guest_container(
     container: Container, machine_memory: int, image_disk: str, scratch: str, mounts: tuple[GuestMount, ...],
     files: tuple[GuestFile, ...], prepared: str = "",
 ) -> GuestContainer:  # fmt: skip
-    """`machine_memory` is the pod's, in bytes; disks are named by their serial numbers; `prepared` by `factory.clones`."""
+    """`machine_memory` is the pod's, in bytes; disks are serial numbers; `prepared` is one of `factory.clones`."""
     spec = container.spec
     return GuestContainer(
         id=container.id[:12],

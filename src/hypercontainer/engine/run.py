@@ -39,7 +39,7 @@ class Run:
         await self.runtime.session.signal(self.handle, number, everyone=everyone)
 
     async def kill(self) -> None:
-        """Its machine, whatever the guest does; what waits for the guest hears of it, even if the kernel keeps the process."""
+        """Its machine, whatever the guest does; what waits for the guest hears of it, though the process may remain."""
         await self.runtime.machine.kill()
         self.runtime.session.close()
 
@@ -67,7 +67,7 @@ async def outcome(run: Run) -> Outcome:
 async def end_process(
     container: Container, run: Run, grace: float, stopped: asyncio.Event, hasten: asyncio.Event, *, paused: bool
 ) -> None:
-    """Its stop signal; SIGKILL when `grace` seconds have passed or `hasten` is set; its machine's end if the guest does not obey."""
+    """Its stop signal; SIGKILL after `grace` seconds or when `hasten` is set; at last its machine is killed."""
     asking = asyncio.ensure_future(_ask_to_end(container, run, paused))
     try:
         with contextlib.suppress(TimeoutError):

@@ -32,7 +32,7 @@ class Acquire(Message):
 
 @dataclass(eq=False)
 class Release(Message):
-    """Use it no longer; answered when it is down, if that was the last user. `clean` makes what was written safe first."""
+    """Use it no longer; answered when it is down, if that was the last user. `clean` syncs its disks first."""
 
     user: str
     clean: bool = True
@@ -54,7 +54,7 @@ class Down(Message):
 
 @dataclass(eq=False)
 class GiveUp(Message):
-    """End a machine that has not answered since the daemon's start; answered when it is settled: whether there was one."""
+    """End a machine that has not answered since the daemon's start; answered when it has: whether there was one."""
 
 
 @dataclass(eq=False)

@@ -48,7 +48,8 @@ class Startup:
         state = self._registry.container(container.id).state
         if state.exit_code:
             raise InvalidState(
-                f"init container {container.name} ended with status {state.exit_code}{self._last_words(container, state.error)}",
+                f"init container {container.name} ended with status {state.exit_code}"
+                + self._last_words(container, state.error),
                 hint=f"see `hyperctl logs {container.name}`",
             )
 
@@ -112,14 +113,16 @@ class Startup:
             elif ended:
                 why = f"it ended with status {state.exit_code}"
             elif health == "unhealthy":
-                why = f"it is unhealthy: {state.health.log[-1].output.strip() if state.health and state.health.log else ''}"
+                last = state.health.log[-1].output.strip() if state.health and state.health.log else ""
+                why = f"it is unhealthy: {last}"
         if why:
             self._give_up(container, other, dependency, why)
         return False
 
     def _give_up(self, container: Container, other: Container, dependency: Dependency, why: str) -> NoReturn:
         raise InvalidState(
-            f"container {container.name} waits for {other.name} to be {dependency.condition}, but {why}{self._last_words(other, '')}",
+            f"container {container.name} waits for {other.name} to be {dependency.condition}, but {why}"
+            + self._last_words(other, ""),
             hint=f"see `hyperctl logs {other.name}`",
         )
 

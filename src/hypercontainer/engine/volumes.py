@@ -253,7 +253,9 @@ def _guess(r: VolumeRequest) -> str:
         return "nas"
     if r.source and not r.source.startswith(("/", "file://")):
         return "volume"
-    return "vfs" if os.path.isdir(r.source.removeprefix("file://")) else "" if not r.source else "raw"
+    if not r.source:
+        return ""
+    return "vfs" if os.path.isdir(r.source.removeprefix("file://")) else "raw"
 
 
 def _on_host(r: VolumeRequest, format_: str, common: dict[str, Any]) -> PodVolume:

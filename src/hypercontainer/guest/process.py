@@ -116,7 +116,7 @@ class GuestProcessHandle:
         self._stdin_room.set()
 
     async def drain(self) -> bool:
-        """After the end: until all output has come; False when nothing more came for some seconds, or it never ended."""
+        """After the end, until all output has come; False when none came for some seconds, or it never ended."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + DRAIN_LONGEST
         while not self.drained.is_set():

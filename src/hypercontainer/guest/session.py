@@ -257,8 +257,8 @@ class GuestSession(asyncio.Protocol):
     def kill_orphan(self, id_: int, offsets: tuple[int, int] = (0, 0)) -> None:
         """End a process that nobody waits for any more, and let the guest forget it; one that it has yet to start, too.
 
-        Requests are taken in their order, so this comes after the one that starts it. `offsets` say how much of stdout and
-        stderr has come: what is under way goes on from there.
+        Requests are taken in their order, so this comes after the one that starts it. `offsets` say how much
+        of stdout and stderr has come: what is under way goes on from there.
         """
         if self.state is not State.RUNNING:
             self._processes.pop(id_, None)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docker's flags of run and create that mean something else for a virtual machine, or nothing: each works or says what to do instead."""
+"""Docker's flags of run and create that mean something else for a virtual machine, or nothing.
+
+Each works, or says what to do instead.
+"""
 
 from __future__ import annotations
 

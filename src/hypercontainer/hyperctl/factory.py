@@ -33,7 +33,8 @@ def _show(found: FactoryStatus) -> None:
             ],
         )
     print(
-        f"Waiting: {sum(p.waiting for p in found.pool)}, {format_binary(found.pool_memory)} of {format_binary(found.pool_limit)}"
+        f"Waiting: {sum(p.waiting for p in found.pool)}, "
+        f"{format_binary(found.pool_memory)} of {format_binary(found.pool_limit)}"
     )
     if found.pool:
         print_table(

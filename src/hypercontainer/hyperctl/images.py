@@ -33,7 +33,9 @@ def pull(image: str, platform: str, quiet: bool) -> None:
 
 
 def _age(image: Image) -> str:
-    return "damaged" if image.damaged else f"{format_age(image.created)} ago" if image.created else "N/A"
+    if image.damaged:
+        return "damaged"
+    return f"{format_age(image.created)} ago" if image.created else "N/A"
 
 
 def _rows(image: Image) -> list[tuple[str, str]]:

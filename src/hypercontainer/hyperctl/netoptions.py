@@ -33,7 +33,8 @@ def networking(o: dict[str, Any]) -> dict[str, Any]:
         )
     if any(own.values()) and not names:
         names = ["bridge"]
-    requests = [] if plain or not names else [NetworkRequest(name=n, **(own if len(names) == 1 else {})) for n in names]
+    given = own if len(names) == 1 else {}
+    requests = [] if plain else [NetworkRequest(name=n, **given) for n in names]
     return {
         "network": names[0] if plain else "",
         "networks": requests,

@@ -60,7 +60,8 @@ _OPTIONS = [
         "--security-opt",
         multiple=True,
         metavar="OPTION",
-        help="no-new-privileges: let no program gain privileges by set-user-ID; seccomp=unconfined: filter no system call.",
+        help="no-new-privileges: let no program gain privileges by set-user-ID; "
+        "seccomp=unconfined: filter no system call.",
     ),
     click.option(
         "--stop-signal", default="", help="Signal that asks the process to end [default: the image's, or TERM]."
@@ -281,7 +282,7 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         image=image,
         name=o["name"],
         command=list(command) or None,
-        entrypoint=None if o["entrypoint"] is None else (shlex.split(o["entrypoint"]) if o["entrypoint"] else [""]),
+        entrypoint=None if o["entrypoint"] is None else shlex.split(o["entrypoint"]) or [""],
         env=environment(o["env"], o["env_file"]),
         workdir=o["workdir"],
         user=o["user"],

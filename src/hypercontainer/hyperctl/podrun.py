@@ -72,7 +72,10 @@ def run_pod(path: str, *, name: str, attach: bool, remove: bool, quiet: bool) ->
         with contextlib.suppress(HyperError):
             c.do("DELETE", pod_route(pod.id), {"force": True})
         if isinstance(error, HyperError) and "hyperctl logs" in (error.hint or ""):  # they went with the pod
-            error.hint = f"the pod was removed again; `hyperctl pod create {path}` and `hyperctl pod start {pod.name}` keep it with its logs"
+            error.hint = (
+                f"the pod was removed again; `hyperctl pod create {path}` and `hyperctl pod start {pod.name}` "
+                "keep it with its logs"
+            )
         raise
     if not attach:
         print_made(pod.id, "the pod")

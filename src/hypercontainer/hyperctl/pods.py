@@ -220,7 +220,7 @@ def _tree(processes: list[ProcessInfo]) -> list[tuple[int, ProcessInfo]]:
 
     def add(parent: int, depth: int) -> None:
         for p in sorted(processes, key=lambda p: p.pid):
-            above = 0 if p.pid == 1 else p.ppid if p.ppid in pids else 1
+            above = p.ppid if p.ppid in pids or p.pid == 1 else 1
             if above == parent:
                 out.append((depth, p))
                 add(p.pid, depth + 1)

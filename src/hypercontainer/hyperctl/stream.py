@@ -146,7 +146,9 @@ class AttachedStream:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
-        wanted = [signal.SIGWINCH] if self._terminal else list(_PROXIED) if self._on_signal else []
+        wanted = list(_PROXIED) if self._on_signal else []
+        if self._terminal:
+            wanted = [signal.SIGWINCH]
         saved = {s: signal.signal(s, lambda *_: None) for s in wanted}
         old = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         try:

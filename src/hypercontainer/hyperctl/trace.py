@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the time of a `run` went: a picture, Chrome's trace format, or a table.
 
-https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU has the format, which https://ui.perfetto.dev shows.
+https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU has the format,
+which https://ui.perfetto.dev shows.
 """
 
 from __future__ import annotations
@@ -88,12 +89,14 @@ def picture(spans: list[dict[str, Any]]) -> str:
     scale = (_WIDTH - _LEFT - 80) / max(end - zero, 1)
     height = _ROW * (len(spans) + 2)
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
+        'font-family="sans-serif" font-size="12">',
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
     ]
     for i, (lane, colour) in enumerate(_LANES.items()):
         out.append(
-            f'<rect x="{10 + 100 * i}" y="5" width="10" height="10" fill="{colour}"/><text x="{25 + 100 * i}" y="14">{lane}</text>'
+            f'<rect x="{10 + 100 * i}" y="5" width="10" height="10" fill="{colour}"/>'
+            f'<text x="{25 + 100 * i}" y="14">{lane}</text>'
         )
     for row, s in enumerate(spans, start=1):
         x, y = _LEFT + (s["begin"] - zero) * scale, _ROW * row + 6

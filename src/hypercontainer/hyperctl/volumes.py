@@ -28,8 +28,13 @@ def volume_route(name: str) -> str:
 
 @volume.command()
 @click.argument("name", default="")
-@click.option("-d", "--driver", type=click.Choice(["block", "directory"]), default="block",
-              help="block: a disk image, fast, one pod at a time. directory: of this host, for several pods.")  # fmt: skip
+@click.option(
+    "-d",
+    "--driver",
+    type=click.Choice(["block", "directory"]),
+    default="block",
+    help="block: a disk image, fast, one pod at a time. directory: of this host, for several pods.",
+)
 @click.option("-s", "--size", default="", help="What a block volume may grow to [default: 16g].")
 @click.option("--fstype", default="ext4", metavar="ext4|xfs", help="File system of a block volume.")
 @click.option(

@@ -101,7 +101,7 @@ def _find_kernel(config: Config) -> Kernel | None:
 
 
 def build_engine(config: Config) -> Engine:
-    """:raise PermissionDenied: when a directory cannot be made. :raise Conflict: accounts have the users that are configured."""
+    """:raise PermissionDenied: a directory cannot be made. :raise Conflict: accounts have the configured users."""
     if os.geteuid() == 0:
         users.use(*config.user_numbers)
     paths = Paths(config.root_path, config.run_path)

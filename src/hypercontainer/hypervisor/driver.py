@@ -155,7 +155,7 @@ class Machine(Protocol):
 
     @property
     def handle(self) -> dict[str, Any]:
-        """What `Driver.reattach` finds it by, also in another process; it goes into JSON, and only the driver reads it."""
+        """What `Driver.reattach` finds it by, in another process too; it goes into JSON, only the driver reads it."""
 
     def connect(self) -> socket.socket:
         """A new connection to the guest agent's channel, a byte stream; it does not block.

@@ -91,10 +91,10 @@ class Reconfigure(Protocol):
 
 @runtime_checkable
 class Snapshots(Protocol):
-    """Machines start from what was saved: the driver takes a `Snapshot`, and its machines have `Save` and `Reconfigure`."""
+    """Machines start from what was saved: the driver takes a `Snapshot`; machines have `Save` and `Reconfigure`."""
 
     async def fingerprint(self, config: MachineConfig) -> str:
-        """All that a machine of this configuration starts with, as one text: snapshots fit as long as it does not change."""
+        """All that a machine of this configuration starts with, as text: snapshots fit until it changes."""
 
 
 @runtime_checkable

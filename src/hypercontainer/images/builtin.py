@@ -22,7 +22,11 @@ from .layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout
 
 BUSYBOX = "docker.io/library/busybox:latest"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_PASSWD = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nnobody:x:65534:65534:nobody:/home:/bin/false\n"
+_PASSWD = """\
+root:x:0:0:root:/root:/bin/sh
+daemon:x:1:1:daemon:/usr/sbin:/bin/false
+nobody:x:65534:65534:nobody:/home:/bin/false
+"""
 _GROUP = "root:x:0:\ndaemon:x:1:\ntty:x:5:\nusers:x:100:\nnobody:x:65534:\n"
 
 

@@ -51,7 +51,8 @@ async def convert(
     A process without rights does it; it ends when this is cancelled. `what` is the image's name for messages.
 
     :raise NotFound: a blob is missing or corrupt; a corrupt one is removed.
-    :raise InvalidArgument: the image is refused. :raise NoSpace: the disk is full. :raise DeadlineExceeded: it took too long.
+    :raise InvalidArgument: the image is refused. :raise NoSpace: the disk is full.
+    :raise DeadlineExceeded: it took too long.
     """
     uid, gid = pick_for_conversion()  # conversions are strangers to each other
     with contextlib.ExitStack() as stack, no_space_as_error(target.parent):

@@ -38,7 +38,9 @@ class DiskBuilder:
     async def ensure(self, image: StoredImage, what: str, report: Report) -> Path:
         """The disk of an image, made when it is not there; idempotent, safe to call at once.
 
-        The conversion ends with the last that waits for it. `what` is the image's name for messages; and what `convert` raises.
+        The conversion ends with the last that waits for it. `what` is the image's name for messages.
+
+        :raise HyperError: what `convert` raises.
         """
         path = self.path(image.chain_id)
         if path.exists():

@@ -51,7 +51,7 @@ _ERRORS: tuple[tuple[str, type[HyperError], str, str], ...] = (
         "check the name and the tag",
     ),
     (
-        r"unauthorized|authentication required|requested access .* denied|status 401|status 403|invalid username/password",
+        r"unauthorized|authentication required|requested access .* denied|status 40[13]|invalid username/password",
         Unauthorized,
         "the registry refused the credentials",
         "log in with `hyperctl login REGISTRY`",
@@ -89,7 +89,8 @@ _ERRORS: tuple[tuple[str, type[HyperError], str, str], ...] = (
         "try again",
     ),
     (
-        r"invalid tar header|unexpected EOF|not a valid|loading index|manifest.json not found|unsupported|error parsing|invalid character",
+        r"invalid tar header|unexpected EOF|not a valid|loading index|manifest.json not found"
+        r"|unsupported|error parsing|invalid character",
         InvalidArgument,
         "not an image of this kind",
         "check what the file is",
@@ -203,7 +204,9 @@ async def copy(
     tick: Callable[[], None],
     size: int,
 ) -> None:
-    """Copy into an OCI layout whose blobs are in a shared directory; `tick` is called as it goes. No file may have more than `size` bytes.
+    """Copy into an OCI layout whose blobs are in a shared directory; `tick` is called as it goes.
+
+    No file may have more than `size` bytes.
 
     :raise Unavailable: nothing comes any more; and what else `error_from` knows.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The owner of a squashfs image's root directory, which sqfstar makes its own user whatever -root-uid says (seen in 4.5.1).
+"""The owner of a squashfs image's root directory, which sqfstar 4.5.1 makes its own user whatever -root-uid says.
 
 The layout is in the kernel's fs/squashfs/squashfs_fs.h. All of our metadata is uncompressed (-noI).
 """

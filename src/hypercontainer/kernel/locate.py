@@ -53,7 +53,7 @@ def locate(wanted: str = "") -> Kernel:
         path = Path(wanted)
         if not path.is_file():
             raise NotFound(f"kernel {wanted} does not exist", hint="give the path of a vmlinux")
-        return _described(path.parent) if path.name == "vmlinux" and _described(path.parent) else Kernel(path)  # type: ignore[return-value]
+        return (_described(path.parent) if path.name == "vmlinux" else None) or Kernel(path)
     builds = cache_directory()
     found = (
         sorted(builds.glob("*/kernel.json"), key=lambda p: p.stat().st_mtime, reverse=True) if builds.is_dir() else []

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from typing import Literal
 
 from ..errors import InvalidArgument
 from .specs import Mount
@@ -26,6 +27,8 @@ _FLAGS = {
     "shared",
     "rshared",
 }
+
+_TYPES: dict[str, Literal["volume", "bind", "tmpfs"]] = {"volume": "volume", "bind": "bind", "tmpfs": "tmpfs"}
 
 
 def _is_path(source: str) -> bool:
@@ -76,16 +79,16 @@ def parse_mount(text: str) -> Mount:
     sub_path, size = given.pop("volume-subpath", ""), given.pop("tmpfs-size", "")
     mode, no_copy = given.pop("tmpfs-mode", "1777"), given.pop("volume-nocopy", "false") in ("true", "1")
     given.pop("bind-propagation", None)
-    if given or kind not in ("volume", "bind", "tmpfs") or not target:
-        wrong = (
-            f"unknown key {next(iter(given))!r}" if given else "no target" if not target else f"unknown type {kind!r}"
-        )
+    if given or kind not in _TYPES or not target:
+        wrong = f"unknown type {kind!r}" if target else "no target"
+        if given:
+            wrong = f"unknown key {next(iter(given))!r}"
         raise InvalidArgument(
             f"invalid mount {text!r}: {wrong}", hint="write type=volume|bind|tmpfs,source=NAME,target=/PATH[,readonly]"
         )
     return Mount(
         target=target,
-        type="bind" if kind == "bind" else "tmpfs" if kind == "tmpfs" else "volume",
+        type=_TYPES[kind],
         source=_absolute(source) if kind == "bind" else source,
         read_only=read_only,
         sub_path=sub_path,

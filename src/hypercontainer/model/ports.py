@@ -29,7 +29,9 @@ def _range(text: str, spec: str) -> list[int]:
 
 
 def parse_publish(spec: str) -> list[PortMapping]:
-    """Docker's `[[IP:][HOST]:]CONTAINER[/PROTOCOL]`; IPv6 in [ ], HOST and CONTAINER may be ranges, HOST 0 is a free port.
+    """Docker's `[[IP:][HOST]:]CONTAINER[/PROTOCOL]`.
+
+    IPv6 is in [ ], HOST and CONTAINER may be ranges, HOST 0 is a free port.
 
     :raise InvalidArgument: when it is malformed.
     """

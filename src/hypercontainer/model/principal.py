@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec import UNSET, UnsetType
 
-# A tenant's name. The one tenant of a daemon that has no other is UNSET: then no document and no answer tells of tenants.
+# A tenant's name. The only tenant of a daemon is UNSET: then no document and no answer tells of tenants.
 Tenant = str | UnsetType
 
 

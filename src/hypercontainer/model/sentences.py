@@ -16,8 +16,10 @@ _SHOWN_MAX = 60  # characters of a value
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _KINDS = {
     "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
-    "object": "a mapping", "null": "nothing", "bytes": "bytes in base64", "datetime": "a date and time", "date": "a date",
-    "time": "a time of day", "timedelta": "a duration", "duration": "a duration", "uuid": "a UUID", "decimal": "a number",
+    "object": "a mapping", "null": "nothing", "bytes": "bytes in base64", "datetime": "a date and time",
+    "date": "a date",
+    "time": "a time of day", "timedelta": "a duration", "duration": "a duration", "uuid": "a UUID",
+    "decimal": "a number",
 }  # fmt: skip
 _BOUNDS = {">=": "of at least", ">": "above", "<=": "of at most", "<": "below"}
 _UNITS = {"str": "characters", "bytes": "bytes", "array": "entries", "object": "entries"}
@@ -37,8 +39,8 @@ def _length(kind: str, bound: str, count: str) -> str:
     return f"must have {at} {count} {_ONE[units] if count == '1' else units}"
 
 
-# Message -> sentence, and whether the value belongs to it; all kinds of msgspec 0.18 and later (`ms_raise_validation_error`
-# and its callers in _core.c). More special ones are first.
+# Message -> sentence, and whether the value belongs to it; all kinds of msgspec 0.18 and later
+# (`ms_raise_validation_error` and its callers in _core.c). More special ones are first.
 _TABLE: list[tuple[re.Pattern[str], Callable[..., str], bool]] = [
     (re.compile(pattern), sentence, shown)
     for pattern, sentence, shown in (
@@ -46,20 +48,26 @@ _TABLE: list[tuple[re.Pattern[str], Callable[..., str], bool]] = [
         (rf"Expected {_TYPE} of at least length (\d+)(?:, got \d+)?", lambda t, n: _length(t, ">=", n), True),
         (rf"Expected {_TYPE} of at most length (\d+)(?:, got \d+)?", lambda t, n: _length(t, "<=", n), True),
         (rf"Expected {_TYPE} of length (\d+)(?:, got \d+)?", lambda t, n: _length(t, "", n), True),
-        (rf"Expected {_TYPE} of length (\d+) to (\d+)(?:, got \d+)?", lambda t, a, b: f"must have {a} to {b} {_UNITS.get(t, 'entries')}", True),
+        (rf"Expected {_TYPE} of length (\d+) to (\d+)(?:, got \d+)?",
+         lambda t, a, b: f"must have {a} to {b} {_UNITS.get(t, 'entries')}", True),
         (rf"Expected {_TYPE} matching regex '(.*)'", lambda _, r: f"must have the form {r}", True),
-        (rf"Expected {_TYPE} that's a multiple of {_NUMBER}", lambda t, n: f"must be {_kinds(t)}, a multiple of {n}", True),
-        (rf"Expected {_TYPE} (>=|<=|>|<) {_NUMBER}", lambda t, b, n: f"must be {_kinds(t)} {_BOUNDS[b]} {n.removesuffix('.0')}", True),
-        (rf"Expected {_TYPE} with (a|no) timezone component", lambda t, a: f"must be {_kinds(t)} with {a} time zone", True),
+        (rf"Expected {_TYPE} that's a multiple of {_NUMBER}",
+         lambda t, n: f"must be {_kinds(t)}, a multiple of {n}", True),
+        (rf"Expected {_TYPE} (>=|<=|>|<) {_NUMBER}",
+         lambda t, b, n: f"must be {_kinds(t)} {_BOUNDS[b]} {n.removesuffix('.0')}", True),
+        (rf"Expected {_TYPE} with (a|no) timezone component",
+         lambda t, a: f"must be {_kinds(t)} with {a} time zone", True),
         (rf"Expected {_TYPE}, got `?([^`]+)`?", lambda t, got: f"must be {_kinds(t)}", True),
         (rf"Expected {_TYPE}", lambda t: f"must be {_kinds(t)}", True),
         (r"Object contains unknown field `(.*)`", lambda name: f"unknown key {name!r}", False),
         (r"Object missing required field `(.*)`", lambda name: f"{name!r} is missing", False),
         (r"Invalid enum value (.*)", lambda value: f"{value} is not one of the values that it may have", False),
         (r"Invalid value (.*)", lambda value: f"{value} is not one of the values that it may have", False),
-        (r"(?:Integer value|Number|Timestamp is|Duration is)(?: is)? out of range ?", lambda: "is too large or too small", True),
+        (r"(?:Integer value|Number|Timestamp is|Duration is)(?: is)? out of range ?",
+         lambda: "is too large or too small", True),
         (r"Invalid base64 encoded string", lambda: "must be base64", True),
-        (r"Invalid RFC3339 encoded (datetime|date|time)", lambda t: f"must be {_KINDS[t]} as in 2026-01-31T12:00:00Z", True),
+        (r"Invalid RFC3339 encoded (datetime|date|time)",
+         lambda t: f"must be {_KINDS[t]} as in 2026-01-31T12:00:00Z", True),
         (r"Invalid (UUID)(?: bytes)?", lambda _: "must be a UUID", True),
         (r"Invalid ISO8601 duration", lambda: "must be a duration as in PT1H30M", True),
         (r"Invalid decimal string", lambda: "must be a number", True),
@@ -107,7 +115,9 @@ def _but(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
         text = str(value)
-    return ", not " + ("nothing" if value is None else text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "…")
+    if value is None:
+        text = "nothing"
+    return ", not " + (text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "…")
 
 
 def _steps(path: str) -> list[str]:

@@ -135,7 +135,7 @@ class NameServer:
         task.add_done_callback(self._pending.pop)
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One question. The oldest connection goes where there are too many, so that who holds them keeps nobody out."""
+        """One question. Of too many connections the oldest goes, so that who holds them keeps nobody out."""
         client = str((writer.get_extra_info("peername") or ("",))[0])
         mine = [w for w, who in self._streams.items() if who == client]
         if len(mine) >= _STREAMS_OF_ONE or len(self._streams) >= _STREAMS_MAX:

@@ -13,7 +13,7 @@ class Isolation:
     """What the file keeps apart: kept where one network can, refused where that would open a service to the outside."""
 
     def __init__(self, compose: f.Compose, services: dict[str, f.Service]) -> None:
-        """:raise InvalidArgument: some services must not reach the outside and others must, or a network that is not there."""
+        """:raise InvalidArgument: some services must not reach the outside and others must, or a network is missing."""
         self._networks = {k: n or f.Network() for k, n in compose.networks.items()}
         self.told: list[str] = []
         self.network = ""
@@ -22,7 +22,8 @@ class Isolation:
         if closed and len(closed) < len(within):
             others = [k for k in within if k not in closed]
             raise InvalidArgument(
-                f"the service {closed[0]!r} is in internal networks only, and {others[0]!r} is not: in one pod {closed[0]!r} would reach the outside",
+                f"the service {closed[0]!r} is in internal networks only, and {others[0]!r} is not: "
+                f"in one pod {closed[0]!r} would reach the outside",
                 hint="run them as containers, with `hyperctl network create --internal NAME` and run --network NAME",
             )
         if closed:
@@ -54,7 +55,8 @@ class Isolation:
             return set()
         if s.network_mode == "host" or s.network_mode.startswith("container:"):
             raise InvalidArgument(
-                f"services.{key}.network_mode: a virtual machine has a network of its own and cannot have {s.network_mode!r}",
+                f"services.{key}.network_mode: a virtual machine has a network of its own "
+                f"and cannot have {s.network_mode!r}",
                 hint="leave it out, and publish ports",
             )
         if s.network_mode:  # service:NAME, bridge: the pod's is that already

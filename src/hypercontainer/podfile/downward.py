@@ -29,7 +29,9 @@ def quantity(value: Any) -> float:
     :raise InvalidArgument: when it is none, or too large.
     """
     match = _QUANTITY.fullmatch(str(value))
-    number = float(match[1]) * (_SCALE[match[2]] if match[2] else 10.0 ** int(match[3] or 0)) if match else -1.0
+    number = -1.0
+    if match:
+        number = float(match[1]) * (_SCALE[match[2]] if match[2] else 10.0 ** int(match[3] or 0))
     if not 0 <= number < SIZE_MAX:
         raise InvalidArgument(f"invalid quantity {str(value)[:40]!r}", hint="write it as 500m, 128Mi or 1")
     return number
@@ -37,7 +39,9 @@ def quantity(value: Any) -> float:
 
 def text(value: m.Scalar) -> str:
     """A value of YAML as what Kubernetes makes of it: text."""
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Downward:

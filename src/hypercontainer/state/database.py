@@ -117,7 +117,7 @@ class Database:
         return [SetAside(kind, id_, name, why, _pod_of(kind, id_, document)) for kind, id_, name, why, document in rows]
 
     def _read(self, type_: type[R]) -> list[R]:
-        """Those that can be read; the others are set aside, with those of an earlier time that can be read by now put back."""
+        """Those that can be read, with earlier unreadable ones that now can be; the others are set aside."""
         kind = table(type_)
         self._put_back(kind, type_)
         found: list[R] = []
@@ -197,7 +197,8 @@ class Database:
     def put_container(self, container: Container) -> None:
         """Insert or replace; idempotent.
 
-        :raise NoSpace: when the disk is full. :raise InvalidArgument: a value that could not be read back, by its field.
+        :raise NoSpace: when the disk is full.
+        :raise InvalidArgument: a value that could not be read back, by its field.
         """
         self.commit([put(container)])
 
@@ -225,7 +226,8 @@ class Database:
 def _damaged(path: Path, why: str) -> Unavailable:
     return Unavailable(
         f"cannot open the state database {path}: {why}",
-        hint="restore it from a backup, or move it away to start with an empty state; containers' files stay where they are",
+        hint="restore it from a backup, or move it away to start with an empty state; "
+        "containers' files stay where they are",
     )
 
 

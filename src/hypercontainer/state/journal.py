@@ -69,7 +69,8 @@ class Journal:
     def write_now(self, *changes: Change) -> None:
         """All of them, after what waits, or none.
 
-        :raise NoSpace: when the disk is full. :raise Unavailable: when the database cannot be written for another reason.
+        :raise NoSpace: when the disk is full.
+        :raise Unavailable: when the database cannot be written for another reason.
         """
         try:
             self._commit([*self._pending, *changes])
@@ -82,7 +83,8 @@ class Journal:
     def _commit(self, changes: list[Change]) -> None:
         """With the events that wait, or without them.
 
-        :raise NoSpace: when the disk is full. :raise Unavailable: when the database cannot be written for another reason.
+        :raise NoSpace: when the disk is full.
+        :raise Unavailable: when the database cannot be written for another reason.
         """
         if self._events:
             try:

@@ -69,7 +69,11 @@ SCHEMA = STEPS[-1].version
 
 
 def refuse_newer(db: sqlite3.Connection, path: Path) -> None:
-    """:raise Unavailable: the file is of a schema that this hyperd does not know. :raise sqlite3.DatabaseError: it is no database."""
+    """Its schema's number.
+
+    :raise Unavailable: the file is of a schema that this hyperd does not know.
+    :raise sqlite3.DatabaseError: it is no database.
+    """
     if (version := _version(db)) > SCHEMA:
         raise Unavailable(
             f"{path} was written by a newer hyperd (schema {version}, and this one knows {SCHEMA})",

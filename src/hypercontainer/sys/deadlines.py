@@ -10,7 +10,9 @@ and `rm -f` have ended the machine in 5 s, `stop` in its grace and 5 s more; `ex
 from __future__ import annotations
 
 ANSWER = 8.0  # a guest's, to a short question: the verb fails and says so; the machine is left as it is
-WORK = 60.0  # a guest's, to what may wait for disks or networks (mounts, set-up, the program of a container): the start fails
+WORK = (
+    60.0  # a guest's, to what may wait for disks or networks (mounts, set-up, a container's program): the start fails
+)
 SHUTDOWN = 10.0  # for a guest that lives to make its disks clean: the machine is killed
 KILL = 4.0  # for a guest to end a container that is killed: its machine is killed
 DEATH = (
@@ -18,5 +20,7 @@ DEATH = (
 )
 MONITOR = 8.0  # the hypervisor's, to one verb at its monitor: the verb fails and says so
 SILENCE = 10.0  # without a byte of a copy, until the guest is asked whether it lives
-RECOVER = 3.0  # at the daemon's start, until it answers, though a machine of the daemon before it does not: that one is waited for further
+RECOVER = (
+    3.0  # at the daemon's start, until it answers though a machine of the last daemon does not, which has more time
+)
 STOP = 10.0  # more than the longest grace of a container, for the daemon's end: what is left of machines is killed

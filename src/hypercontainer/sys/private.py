@@ -22,18 +22,15 @@ def require_private(path: str) -> None:
         return
     if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
         return
-    kind = (
-        "is no directory"
-        if not stat.S_ISDIR(found.st_mode)
-        else "is another user's"
-        if found.st_uid != os.geteuid()
-        else "is open to others"
-    )
+    if not stat.S_ISDIR(found.st_mode):
+        kind = "is no directory"
+    else:
+        kind = "is another user's" if found.st_uid != os.geteuid() else "is open to others"
     raise PermissionDenied(f"{path} {kind}, and is not used", hint="remove it, or set XDG_RUNTIME_DIR")
 
 
 def close_to_others(path: str, *, skip: str = "") -> None:
-    """Take the rights of group and others from what is there and below, but for entries called `skip`; links are left alone."""
+    """Take group's and others' rights from a tree, but for entries called `skip`; links are left alone."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:  # somebody removed it in the meantime

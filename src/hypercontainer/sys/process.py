@@ -45,7 +45,8 @@ async def child(*args: str | Path, **kwargs: Any) -> AsyncIterator[asyncio.subpr
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            # Of what is not read to its end, asyncio may have stopped reading: it would never see that end, nor tell of the process's.
+            # asyncio may have stopped reading what is not read to its end: it would never see that end,
+            # nor report the process's.
             process._transport.close()  # type: ignore[attr-defined]
             await process.wait()
 
@@ -88,7 +89,7 @@ def kill(pid: int, started: int, sig: int = signal.SIGKILL) -> None:
 
 
 def with_variable(name: str) -> Iterator[tuple[int, str]]:
-    """Living processes that were started with an environment variable, and its value; of this user, or of all for root."""
+    """Living processes started with an environment variable, and its value; of this user, or of all for root."""
     wanted = f"{name}=".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():

@@ -33,7 +33,7 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Its result. A thread cannot be cancelled: whoever is, waits for its end all the same, and can tidy up after it."""
+    """Its result. A thread cannot be cancelled: whoever is cancelled waits for its end first, and can tidy up."""
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)

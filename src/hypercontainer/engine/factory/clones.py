@@ -180,7 +180,7 @@ async def exercise(session: GuestSession, shape: Shape) -> None:
 
 
 async def rehearse(session: GuestSession, program: GuestProcess | None) -> None:
-    """Begin the image's program in the container that is ready; it is killed at the first system call with an effect."""
+    """Begin the image's program in the container that is ready, to kill it at the first system call with an effect."""
     if program:  # however it ends; it may not be there
         with contextlib.suppress(StartFailed, GuestError, TimeoutError):
             await run_process(session, replace(program, container=PREPARED), timeout=_REHEARSAL)

@@ -205,7 +205,10 @@ class Factory:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     async def _make_template(self, kind: Kind, key: str, scratch: Path) -> Template:
-        """Boot a machine, let it do what comes before a start, and save it; `scratch` is where an image's container has its disk."""
+        """Boot a machine, let it do what comes before a start, and save it.
+
+        `scratch` is where an image's container has its disk.
+        """
         snapshot = memory_files(kind.shape.memory)
         clone = None
         try:

@@ -88,7 +88,7 @@ class Pool:
             self._wake()
 
     async def quiet(self) -> None:
-        """Until nobody waits for a start any more; not for ever: starts that follow each other closely need clones most of all."""
+        """Until nobody waits for a start, but not for ever: starts in quick succession need clones most of all."""
         end = time.monotonic() + _PATIENCE
         while (self._busy or time.monotonic() - self._last < _QUIET) and time.monotonic() < end:
             await asyncio.sleep(_QUIET / 2)

@@ -63,6 +63,13 @@ class Kind(NamedTuple):
         return self.shape.name + (f"-{self.image.path.stem[:16]}" if self.image else "")
 
 
+def nic_kind(*, tap: bool, passt: bool) -> str:
+    """How a machine's NIC reaches its network: by a tap in a bridge, by a stream to passt, or by slirp (`user`)."""
+    if tap:
+        return "tap"
+    return "stream" if passt else "user"
+
+
 def shape_of(
     pod: Pod,
     members: Sequence[Container],
@@ -81,7 +88,7 @@ def shape_of(
         return None
     if len(disks) > len(SLOTS) or not all(_fits(d, i, slot_size) for i, d in enumerate(disks)):
         return None
-    nic = "none" if not nics else "tap" if nics[0].bridge else "stream" if passt else "user"
+    nic = nic_kind(tap=bool(nics[0].bridge), passt=passt) if nics else "none"
     return Shape(pod.vcpus, pod.memory, nic)
 
 
@@ -106,7 +113,7 @@ def in_slots(disks: Sequence[AnyDisk], slot_size: int) -> tuple[list[Disk], dict
 
 
 def is_plain(container: Container) -> bool:
-    """Whether a container that was built ahead fits: this one asks for nothing but its image and limits, and its disk is empty."""
+    """Whether one built ahead fits: this container asks for its image and limits only, and its disk is empty."""
     spec = container.spec
     return not (
         container.used

@@ -49,7 +49,7 @@ class QemuDriver:
     takes = frozenset(KINDS)
 
     def __init__(self, *, binary: str, accelerator: str, cache: Path, tsc_khz: Callable[[], int] = lambda: 0) -> None:
-        """`tsc_khz` gives the rate of the host's time stamp counter, for guests that are emulated; 0 if it is not known."""
+        """`tsc_khz` gives the rate of the host's time stamp counter, for emulated guests; 0 if it is not known."""
         self._tsc_khz = tsc_khz
         self._binary = binary
         self._wanted = accelerator
@@ -193,7 +193,10 @@ _copies: dict[tuple[int, ...], IO[bytes]] = {}  # one for all machines: a daemon
 
 
 def _for_all(fd: int) -> int:
-    """A descriptor that a user without rights can open again, as QEMU does with what it boots: of the file, or of a copy in memory."""
+    """A descriptor that a user without rights can open again, as QEMU does with what it boots.
+
+    It is the file's, or one of a copy in memory.
+    """
     about = os.fstat(fd)
     if about.st_mode & stat.S_IROTH or os.geteuid() != 0:
         return fd
