@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 
-from .conftest import Daemon, launched
+from .conftest import BIN, Daemon, launched
 
 
 def events(daemon: Daemon, *options: str) -> list[dict[str, object]]:
@@ -38,3 +39,30 @@ def test_events_outlive_the_daemon(tmp_path: Path) -> None:
         ]
         refused = daemon.ctl("events", "--since", "yesterday", check=False)
         assert refused.returncode == 1 and "invalid time 'yesterday'" in refused.stderr
+
+
+def test_a_damaged_database_is_told_and_recovered(tmp_path: Path) -> None:
+    root, path = tmp_path / "root", tmp_path / "root/state.db"
+    with launched(root, "--no-factory") as daemon:
+        daemon.ctl("volume", "create", "--driver", "directory", "kept")
+        owner = json.loads(daemon.out("volume", "inspect", "kept"))
+        assert "uid:0" in json.dumps(owner) and "tenant" not in json.dumps(owner)
+    broken = bytearray(path.read_bytes())
+    broken[32:40] = (3).to_bytes(4, "big") + (9).to_bytes(4, "big")  # the list of free pages: a page that is in use
+    path.write_bytes(broken)
+    refused = subprocess.run(
+        [BIN / "hyperd", "--root", root, "--run", tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode == 1
+    said = refused.stderr.splitlines()[-1]
+    assert said.startswith(f"hyperd: cannot open the state database {path}: ")
+    assert "start `hyperd --recover` to bring back what can be read and what runs" in said
+    with launched(root, "--no-factory", "--recover") as daemon:
+        assert daemon.out("volume", "ls", "-q") == "kept"
+        assert [e["action"] for e in events(daemon, "--until")] == ["create"]
+    (aside,) = root.glob("state.db.damaged-*")
+    assert aside.read_bytes() == broken and str(aside) in (tmp_path / "root-hyperd.log").read_text()

@@ -240,7 +240,7 @@ class Stage:
 
     def _of_network(self, records: Any) -> Iterator[str]:
         mine = {a["tap"] for p in records.running.values() for a in p.get("attachments", [])}
-        spare = {t for p in records.running.values() for t in p["vm"].get("NICs", {})}
+        spare = {t for p in records.running.values() for t in p["vm"].get("cards", {})}
         present = set(self.kernel.present())
         for tap in present - mine - spare:
             yield f"tap {tap} belongs to no pod that runs"

@@ -164,12 +164,12 @@ def test_a_damaged_page_is_told(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(Unavailable, match="cannot open the state database") as error:
         Database(path)
-    assert "restore it from a backup, or move it away" in str(error.value)
+    assert "start `hyperd --recover`" in str(error.value) and "restore it from a backup" in str(error.value)
 
 
 def test_a_machine_in_a_record_of_an_earlier_version_keeps_its_interfaces() -> None:
     """The field had another name then, and has it in records still."""
-    old = b'{"driver":"qemu","pid":1,"pidStarted":2,"directory":"d","token":"t","NICs":{"ht0":"0a:00:00:00:00:01"}}'
+    old = b'{"driver":"qemu","pid":1,"pidStarted":2,"directory":"d","token":"t","cards":{"ht0":"0a:00:00:00:00:01"}}'
     vm = msgspec.json.decode(old, type=Vm)
     assert vm.nics == {"ht0": "0a:00:00:00:00:01"}
-    assert b'"NICs":{"ht0":' in msgspec.json.encode(vm)
+    assert b'"cards":{"ht0":' in msgspec.json.encode(vm)

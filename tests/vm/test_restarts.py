@@ -111,7 +111,6 @@ async def test_a_lost_database_while_machines_run_is_told(lab: Lab, config: Conf
     await lab.engine.containers.start(id_)
     await lab.engine.close(keep_running=True)
     path = config.root_path / "state.db"
-    saved = path.read_bytes()
     (pid,) = machines(config.run_path)
     for damage, words in (
         (lambda: path.write_bytes(b""), "is empty, and virtual machines run that only it knows"),
@@ -121,13 +120,17 @@ async def test_a_lost_database_while_machines_run_is_told(lab: Lab, config: Conf
         damage()
         with pytest.raises(Unavailable, match=words) as error:
             build_engine(config)
-        assert "restore it from a backup" in str(error.value)
+        assert "`hyperd --recover`" in str(error.value) and "restore it from a backup" in str(error.value)
         assert words.startswith("cannot") or f"end them with `kill {pid}`" in str(error.value)
         assert machines(config.run_path) == [pid]
-    path.write_bytes(saved)
-    lab.engine = build_engine(config)
+    lab.engine = build_engine(config, recover=True)  # as each of them says
     await lab.engine.open()
     assert lab.engine.registry.container(id_).state.status is ContainerStatus.RUNNING
+    assert machines(config.run_path) == [pid]
+    assert (await lab.exec(id_, "echo", "still here")).out == "still here\n"
+    (aside,) = config.root_path.glob("state.db.damaged-*")
+    assert aside.read_bytes() == b"x" * 8192
+    aside.unlink()
 
 
 async def test_an_empty_database_beside_containers_files_is_told(lab: Lab, config: Config) -> None:

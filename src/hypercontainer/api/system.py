@@ -29,6 +29,10 @@ async def doctor(c: Context) -> list[Check]:
     return await c.engine.doctor()
 
 
+async def forget(c: Context) -> None:
+    await c.engine.forget(c.id)
+
+
 async def events(c: Context) -> web.StreamResponse:
     since, until = c.moment("since"), c.moment("until")
     if (after := c.moment("after")) is not None:
@@ -50,6 +54,7 @@ ROUTES = [
     Route("GET", "/version", version, "Versions of all parts", result=Version),
     Route("GET", "/info", info, "The daemon and its host", result=Info),
     Route("GET", "/doctor", doctor, "What this host has of what is needed", result=list[Check]),
+    Route("DELETE", "/set-aside/{id}", forget, "Give up a record that cannot be read, and its virtual machine"),
     Route(
         "GET",
         "/events",

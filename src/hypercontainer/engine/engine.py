@@ -24,7 +24,6 @@ from ..model.specs import ContainerSpec, Resources
 from ..model.status import Check, ContainerStatus, Info, Pod, PodDetails, Version
 from ..podfile.convert import convert, files_to_fetch
 from ..podfile.document import Podfile
-from ..state.database import Database
 from ..state.journal import EventLimits
 from ..sys import tasks
 from ..volumes.disks import BlockVolumes
@@ -34,6 +33,7 @@ from .archive import Archives
 from .container_verbs import ALIVE
 from .containers import Containers
 from .creation import Creation
+from .descriptions import Descriptions
 from .disk_watch import DiskWatch
 from .events import Events
 from .execs import Execs
@@ -84,8 +84,8 @@ class Engine:
         self.settings = settings
         self.driver = driver
         self.kernel = kernel
-        leftovers.check_database(paths, driver)
-        self.registry = Registry(Database(paths.database))
+        self.registry = Registry(leftovers.open_database(paths, driver))
+        self._descriptions = Descriptions(self.registry)
         self.registry.journal.limits = settings.events
         self.events = Events(self.registry.journal)
         self.images = ImageStore(
@@ -140,6 +140,7 @@ class Engine:
             await self.containers.shut_down()
         await tasks.end([self._watching] if self._watching else [])
         await self.networks.close()
+        self._descriptions.close()
         self.registry.journal.close()
 
     def longest_grace(self) -> float:
@@ -236,6 +237,13 @@ class Engine:
             *await doctor.examine(self.driver, self.kernel, self.settings.paths),
             *leftovers.checks(self.settings.paths, self.registry),
         ]
+
+    async def forget(self, key: str) -> None:
+        """Give up a record that cannot be read, and its machine.
+
+        :raise NotFound: when none of that name or id was set aside.
+        """
+        await leftovers.forget(self.settings.paths, self.driver, self.registry, key)
 
     async def info(self) -> Info:
         probe = await self.driver.probe()

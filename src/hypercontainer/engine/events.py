@@ -10,6 +10,7 @@ before, and no more.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
@@ -23,6 +24,7 @@ from ..state.journal import Journal
 from ..sys import tasks
 from .principal import asking
 
+log = logging.getLogger(__name__)
 _KEPT = 1000
 _PAGE = 500  # events that are read from the database at a time
 # A listener that does not read is cut off rather than fed without end.
@@ -71,7 +73,10 @@ class Events:
             self._journal.forget_old_events()
         while self._journal and (rows := self._journal.database.events(first, end, _PAGE)):
             for row in rows:
-                yield msgspec.json.decode(row.document, type=Event)
+                try:
+                    yield msgspec.json.decode(row.document, type=Event)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    log.warning("an event of the past cannot be read: %s", error)
             first = rows[-1].time + 1
 
     async def follow(self, since: int | None = None, until: int | None = None) -> AsyncGenerator[Event, None]:

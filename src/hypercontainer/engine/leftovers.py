@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Container
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import Unavailable
+from ..errors import InvalidArgument, NotFound, Unavailable
 from ..hypervisor.driver import Driver, Machine
 from ..hypervisor.facets import Strays
 from ..model.status import Check
+from ..state.database import DamagedDatabase, Database
 from ..sys.files import remove_tree
 from .paths import Paths
 from .registry import Registry
@@ -24,11 +27,22 @@ log = logging.getLogger(__name__)
 _NAMED = 5  # directories in a message
 
 
-def check_database(paths: Paths, driver: Driver) -> None:
-    """Before it is opened, which would make a new one.
+def open_database(paths: Paths, driver: Driver) -> Database:
+    """A new one only where nothing is that only a lost one knows.
 
-    :raise Unavailable: when it is lost, and something is there that only it knows.
+    :raise Unavailable: when it is lost, or cannot be read.
     """
+    _check_not_lost(paths, driver)
+    try:
+        return Database(paths.database)
+    except DamagedDatabase as error:
+        if machines := sorted(m.pid for m in strays(driver, paths, set())):
+            error.message += f"; its virtual machines go on (processes {' '.join(map(str, machines))})"
+        raise
+
+
+def _check_not_lost(paths: Paths, driver: Driver) -> None:
+    """:raise Unavailable: when it is lost, and something is there that only it knows."""
     path = paths.database
     if path.exists() and path.stat().st_size:
         return
@@ -39,16 +53,18 @@ def check_database(paths: Paths, driver: Driver) -> None:
         numbers = " ".join(map(str, machines))
         raise Unavailable(
             f"the state database {path} is {lost}, and virtual machines run that only it knows (processes {numbers})",
-            hint=f"restore it from a backup; or give them up: end them with `kill {numbers}` and remove the file",
+            hint="start `hyperd --recover` to find them again, or restore it from a backup; "
+            f"or give them up: end them with `kill {numbers}` and remove the file",
         )
     if files:
         raise Unavailable(
             f"the state database {path} is empty, and {len(files)} containers and pods have files below {paths.root}",
-            hint="restore it from a backup, or remove it to start with an empty state; the files stay where they are",
+            hint="start `hyperd --recover`, or restore it from a backup, or remove it to start with an empty state; "
+            "the files stay where they are",
         )
 
 
-def strays(driver: Driver, paths: Paths, keep: set[Path]) -> list[Machine]:
+def strays(driver: Driver, paths: Paths, keep: Container[Path]) -> list[Machine]:
     """Machines whose directory is not one of these."""
     return driver.strays(paths.run / "pods", keep) if isinstance(driver, Strays) else []
 
@@ -69,6 +85,45 @@ async def end_unknown(paths: Paths, driver: Driver, registry: Registry) -> None:
     await end_machines(paths, driver, keep)
 
 
+async def forget(paths: Paths, driver: Driver, registry: Registry, key: str) -> None:
+    """Give a record up that could not be read, by its name or the begin of its id, with its machine; its files stay.
+
+    :raise NotFound: when none was set aside. :raise InvalidArgument: when it may be one of several.
+    """
+    exact = [a for a in registry.set_aside if key in (a.id, a.name)]
+    found = exact or [a for a in registry.set_aside if key and a.id.startswith(key)]
+    if not found:
+        raise NotFound(f"no record of {key!r} was set aside", hint="see `hyperctl doctor`")
+    if len({a.id for a in found}) > 1:
+        raise InvalidArgument(f"{key!r} may be one of several", hint="give the id that `hyperctl doctor` shows")
+    for aside in found:
+        registry.forget_aside(aside)
+        others = any(a.pod == aside.pod for a in registry.set_aside)
+        if not others and not registry.has_pod(aside.pod):
+            await end_machine(paths, driver, paths.machine(aside.pod))
+
+
+async def end_machine(paths: Paths, driver: Driver, directory: Path) -> None:
+    """That of a directory, which is removed; nothing happens when none runs there."""
+    await asyncio.gather(*(m.kill() for m in strays(driver, paths, AllBut(directory))))
+    remove_tree(directory)
+
+
+def runs_in(paths: Paths, driver: Driver, directory: Path) -> bool:
+    """Whether a machine has this directory."""
+    return bool(strays(driver, paths, AllBut(directory)))
+
+
+@dataclass(frozen=True)
+class AllBut:
+    """Every directory but one."""
+
+    one: Path
+
+    def __contains__(self, directory: object) -> bool:
+        return directory != self.one
+
+
 def name_files(paths: Paths, registry: Registry) -> None:
     for check in checks(paths, registry):
         if check.status != "ok":
@@ -87,7 +142,8 @@ def checks(paths: Paths, registry: Registry) -> list[Check]:
         )  # fmt: skip
     for aside in registry.set_aside:
         what = f"the record of {aside.kind[:-1]} {aside.name} ({aside.id[:12]}) cannot be read and was set aside"
-        found.append(Check(name="state", status="fail", found=what, hint=aside.why))
+        hint = f"{aside.why}; `hyperctl doctor --forget {aside.name}` gives it up, and ends its virtual machine"
+        found.append(Check(name="state", status="fail", found=what, hint=hint))
     known = {c.id for c in registry.containers()} | {p.id for p in registry.pods()} | {a.id for a in registry.set_aside}
     known |= {a.pod for a in registry.set_aside} | set(registry.unfinished)
     if strays := [d for d in _directories(paths) if d.rpartition("/")[2] not in known]:

@@ -15,6 +15,7 @@ VOLUME_DATA = "_data"  # of a directory volume; users of the guest own what is i
 # What names begin with that we make.
 _OF_ROOT = ("state.db", "hyperd.lock", "images", "containers", "pods", "volumes", "keys", "cache", "waiting")
 _OF_RUN = ("pods", SOCKET)
+MACHINES_OF_OURS = ("pool-", "make-", "probe")  # what names of machines' directories begin with that are no pod's
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ What creates a record is written first: on a full disk it is refused.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from ..errors import Conflict, InvalidArgument, NotFound
 from ..model.ids import new_name, short
@@ -14,7 +15,7 @@ from ..model.network import DEFAULT_NETWORK, Network
 from ..model.principal import Tenant
 from ..model.status import Container, Pod, Volume
 from ..state import changes as rows
-from ..state.database import Database
+from ..state.database import Database, SetAside
 from ..state.journal import Journal
 from . import naming
 from .principal import current
@@ -32,6 +33,7 @@ class Registry:
         self.unfinished = database.unfinished()  # ids of what an earlier daemon had begun to make or to remove
         self.set_aside = database.set_aside()  # records that cannot be read
         self._reserved: set[tuple[Tenant, str]] = set()
+        self.on_change: Callable[[str], None] = lambda pod_id: None  # called when a pod's or a member's record changes
         self.changed = asyncio.Event()  # pulsed when a container's or a pod's record changes
 
     # -- names ------------------------------------------------------------------
@@ -93,6 +95,11 @@ class Registry:
         )
         return f"its record cannot be read ({unread.why}) and was set aside" if unread else ""
 
+    def forget_aside(self, aside: SetAside) -> None:
+        """:raise NoSpace: when the disk is full."""
+        self.journal.database.forget_aside(aside.kind, aside.id)
+        self.set_aside.remove(aside)
+
     def exists(self, id_: str) -> bool:
         return id_ in self._containers
 
@@ -101,7 +108,7 @@ class Registry:
         change = rows.put(container)
         self._containers[container.id] = container
         self.journal.write(change)
-        self._pulse()
+        self._pulse(container)
 
     # -- making and removing ----------------------------------------------------
 
@@ -123,20 +130,22 @@ class Registry:
                 self._pods[record.id] = record
             else:
                 self._containers[record.id] = record
-        self._pulse()
+        self._pulse(*records)
 
     def erase(self, *records: Container | Pod, files: str = "") -> None:
         """Together. The files of the id `files` are removed next, by the next daemon if this one cannot."""
         for record in records:
             (self._pods if isinstance(record, Pod) else self._containers).pop(record.id, None)
         self.journal.write(*([rows.begun(files)] if files else []), *map(rows.remove, records))
-        self._pulse()
+        self._pulse(*records)
 
     def finish(self, id_: str) -> None:
         """Nothing is left of what was begun, or was removed."""
         self.journal.later(rows.finished(id_))
 
-    def _pulse(self) -> None:
+    def _pulse(self, *records: Container | Pod) -> None:
+        for record in records:
+            self.on_change(record.id if isinstance(record, Pod) else record.pod)
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -184,7 +193,7 @@ class Registry:
         change = rows.put(pod)
         self._pods[pod.id] = pod
         self.journal.write(change)
-        self._pulse()
+        self._pulse(pod)
 
     def remove_pod(self, id_: str) -> None:
         if pod := self._pods.get(id_):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from urllib.parse import quote
 
 import click
 import msgspec
@@ -83,11 +84,17 @@ def info(format_: str) -> None:
 
 @click.command()
 @click.option("--format", "format_", default="", metavar="json", help="How to print.")
-def doctor(format_: str) -> int:
+@click.option(
+    "--forget", metavar="NAME", help="Give up a record that cannot be read, and end its virtual machine; files stay."
+)
+def doctor(format_: str, forget: str | None) -> int:
     """Check what this host has of what HyperContainer needs.
 
     The exit status is 1 when something that is needed is missing.
     """
+    if forget:
+        client().do("DELETE", f"/set-aside/{quote(forget, safe='')}")
+        return 0
     checks = client().call(list[Check], "GET", "/doctor")
     if format_ == "json":
         print_json(checks)

@@ -14,16 +14,19 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
 from .. import __version__
 from ..api import app
+from ..engine import leftovers
 from ..engine.engine import Engine, Settings
 from ..engine.factory.factory import FactorySettings
 from ..engine.networks import NetworkSettings
 from ..engine.paths import BootFiles, Paths
+from ..engine.restore import restore
 from ..errors import Conflict, HyperError, NotFound, PermissionDenied
 from ..guest import initramfs
 from ..hypervisor.driver import MachineConfig
@@ -100,8 +103,13 @@ def _find_kernel(config: Config) -> Kernel | None:
         return None
 
 
-def build_engine(config: Config) -> Engine:
-    """:raise PermissionDenied: a directory cannot be made. :raise Conflict: accounts have the configured users."""
+def build_engine(config: Config, *, recover: bool = False) -> Engine:
+    """With `recover` a database that is damaged or lost is made anew first.
+
+    :raise PermissionDenied: when a directory cannot be made.
+    :raise Conflict: accounts have the users that are configured.
+    :raise Unavailable: when the database cannot be read.
+    """
     if os.geteuid() == 0:
         users.use(*config.user_numbers)
     paths = Paths(config.root_path, config.run_path)
@@ -121,6 +129,8 @@ def build_engine(config: Config) -> Engine:
                 kernel=kernel.path, initramfs=initramfs.cached(paths.cache),
             )
         )  # fmt: skip
+    if recover:
+        restore(paths, partial(leftovers.runs_in, paths, driver))
     settings = Settings(
         paths=paths,
         scratch_size=config.scratch_bytes,
@@ -156,7 +166,7 @@ def _administers_network() -> bool:
     return bool(int(effective, 16) >> _CAP_NET_ADMIN & 1)
 
 
-async def serve(config: Config, ready_fd: int | None) -> None:
+async def serve(config: Config, ready_fd: int | None, *, recover: bool = False) -> None:
     """Run until SIGTERM or SIGINT (containers are stopped unless live_restore), or SIGHUP (they go on)."""
     # mkfs.ext4 lies where a user's PATH often does not lead.
     os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
@@ -168,7 +178,7 @@ async def serve(config: Config, ready_fd: int | None) -> None:
         stack.enter_context(_locked(paths.root / "hyperd.lock"))
         sock = stack.enter_context(_listen(config.socket_path, paths.run))
         stack.callback(config.socket_path.unlink, missing_ok=True)
-        engine = build_engine(config)
+        engine = build_engine(config, recover=recover)
         await engine.open()
         runner = web.AppRunner(app.build(engine), handler_cancellation=True, access_log=None, shutdown_timeout=1)
         await runner.setup()

@@ -57,10 +57,15 @@ from ..errors import HyperError
 @click.option("--factory-memory", help="What templates may hold [default: 512m].")
 @click.option("--pool-memory", help="What machines may hold that wait for a container; 0: none wait [default: 512m].")
 @click.option("--live-restore", is_flag=True, default=None, help="Leave containers running when hyperd ends.")
+@click.option(
+    "--recover",
+    is_flag=True,
+    help="Make the state anew from what can be read of a damaged database, and from what runs; then serve.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 @click.option("--ready-fd", type=int, hidden=True, help="Write to this descriptor when the API answers.")
-def main(config_file: Path | None, ready_fd: int | None, **overrides: Any) -> None:
+def main(config_file: Path | None, ready_fd: int | None, recover: bool, **overrides: Any) -> None:
     """The HyperContainer daemon: runs container images as virtual machines.
 
     SIGTERM and SIGINT stop all containers first; SIGHUP leaves them running
@@ -75,7 +80,7 @@ def main(config_file: Path | None, ready_fd: int | None, **overrides: Any) -> No
         overrides["insecure_registries"] = list(overrides["insecure_registries"]) or None
         config = load(config_file, overrides)
         set_up(config.log_level, config.log_format)
-        asyncio.run(serve(config, ready_fd))
+        asyncio.run(serve(config, ready_fd, recover=recover))
     except HyperError as error:
         print(f"hyperd: {error}", file=sys.stderr)
         sys.exit(1)

@@ -111,7 +111,7 @@ class Vm(Model, frozen=True, kw_only=True):
     processes: dict[str, int] = field(default_factory=dict)  # container -> process number
     built: list[str] = field(default_factory=list)  # containers that the guest has
     # Taps in networks -> MAC addresses, spare ones too; records of earlier versions have this name for it.
-    nics: dict[str, str] = field(default_factory=dict, name="NICs")
+    nics: dict[str, str] = field(default_factory=dict, name="cards")
     disks: list[str] = field(default_factory=list)  # serial numbers of what is plugged in
     disk_names: dict[str, str] = field(default_factory=dict)  # of a clone's: what the guest calls them
     volumes: dict[str, str] = field(default_factory=dict)  # mounted ones -> what the guest calls them

@@ -11,10 +11,11 @@ record that cannot be read is kept in `set_aside`, and stops nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +30,18 @@ from .migrations import migrate, refuse_newer
 log = logging.getLogger(__name__)
 _BUSY = 1.0  # seconds to wait for another program that looks into the file
 R = TypeVar("R", Container, Pod, Volume, Network)
+
+
+class DamagedDatabase(Unavailable):
+    """The file is there, and is no database that can be read."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"cannot open the state database {path}: {why}",
+            hint="start `hyperd --recover` to bring back what can be read and what runs, or restore it from a backup; "
+            "containers' files stay where they are",
+        )
+        self.why = why
 
 
 class SetAside(NamedTuple):
@@ -158,11 +171,20 @@ class Database:
 
         :raise NoSpace: when the disk is full. :raise Unavailable: when the file cannot be written for another reason.
         """
+        with self._writing():
+            for change in changes:
+                self._apply(change)
+            self._db.executemany("INSERT OR IGNORE INTO events VALUES (?, ?)", events)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A transaction.
+
+        :raise NoSpace: when the disk is full. :raise Unavailable: when the file cannot be written for another reason.
+        """
         try:
             with self._transaction():
-                for change in changes:
-                    self._apply(change)
-                self._db.executemany("INSERT OR IGNORE INTO events VALUES (?, ?)", events)
+                yield
         except sqlite3.OperationalError as error:
             if "full" in str(error):
                 raise NoSpace(
@@ -217,18 +239,24 @@ class Database:
         except sqlite3.Error as error:
             log.warning("old events cannot be forgotten: %s", error)
 
+    def set_record_aside(self, kind: str, id_: str, name: str, document: object, why: str) -> None:
+        """One that cannot be read, or of which no more than this is known."""
+        with self._writing():
+            self._db.execute(
+                "INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)", (kind, id_, name, document, why)
+            )
+
     def forget_aside(self, kind: str, id_: str) -> None:
-        """Give a record up that could not be read."""
-        with self._transaction():
+        """Give a record up that could not be read.
+
+        :raise NoSpace: when the disk is full. :raise Unavailable: when the file cannot be written for another reason.
+        """
+        with self._writing():
             self._db.execute("DELETE FROM set_aside WHERE kind=? AND id=?", (kind, id_))
 
 
-def _damaged(path: Path, why: str) -> Unavailable:
-    return Unavailable(
-        f"cannot open the state database {path}: {why}",
-        hint="restore it from a backup, or move it away to start with an empty state; "
-        "containers' files stay where they are",
-    )
+def _damaged(path: Path, why: str) -> DamagedDatabase:
+    return DamagedDatabase(path, why)
 
 
 def _pod_of(kind: str, id_: str, document: Any) -> str:

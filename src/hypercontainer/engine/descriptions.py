@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the description of each running pod, beside its machine, what the records say."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from ..model.status import Pod
+from ..state import description
+from ..state.description import Description
+from .registry import Registry
+
+_GATHER = 0.1  # seconds in which several changes are written as one
+
+
+class Descriptions:
+    """Written soon after each change of a pod that runs, or of one of its containers."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._changed: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        registry.on_change = self.mark
+
+    def mark(self, pod_id: str) -> None:
+        self._changed.add(pod_id)
+        if self._timer is None:
+            try:
+                self._timer = asyncio.get_running_loop().call_later(_GATHER, self.write)
+            except RuntimeError:  # without a loop `close` writes them
+                return
+
+    def write(self) -> None:
+        """Those whose records have changed."""
+        self._timer = None
+        for id_ in self._changed:
+            if self._registry.has_pod(id_) and (pod := self._registry.pod(id_)).vm:
+                description.write(Path(pod.vm.directory), self._describe(pod))
+        self._changed.clear()
+
+    def _describe(self, pod: Pod) -> Description:
+        volumes = {v.named for v in pod.volumes if v.named}
+        networks = {a.network for a in pod.attachments}
+        return Description(
+            pod=pod,
+            containers=self._registry.members(pod.id),
+            volumes=[v for v in self._registry.volumes() if v.name in volumes and v.tenant == pod.tenant],
+            networks=[n for n in self._registry.networks() if n.name in networks],
+        )
+
+    def close(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self.write()

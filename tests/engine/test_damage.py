@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The database is damaged while machines run: what is said, and what `hyperd --recover` brings back."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.engine import leftovers
+from hypercontainer.engine.restore import restore
+from hypercontainer.errors import NotFound, Unavailable
+from hypercontainer.hypervisor.fake import FakeDriver
+
+from .stage import Stage, play, stage
+
+SOON = 1.0  # seconds of the virtual clock in which descriptions are written
+
+
+def damage(s: Stage) -> None:
+    for file in s.paths.root.glob("state.db*"):
+        file.unlink()
+    s.paths.database.write_bytes(b"x" * 8192)
+
+
+def recover(s: Stage) -> None:
+    """As hyperd does when it is told to."""
+    restore(s.paths, partial(leftovers.runs_in, s.paths, FakeDriver(s.host)))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_runs_goes_on(template: Path, killed: bool) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.open()
+        id_ = await s.run("a", "sleep", "1000")
+        await s.create("idle", "true")
+        machine = s.machine("a").pid
+        if killed:
+            await asyncio.sleep(SOON)
+            s.kill()
+        else:
+            await s.close(keep_running=True)
+        damage(s)
+        with pytest.raises(Unavailable) as error:
+            s.prepare()
+        assert f"its virtual machines go on (processes {machine})" in str(error.value)
+        assert "start `hyperd --recover`" in str(error.value)
+        s.daemon = None
+        recover(s)
+        await s.open()
+        assert s.status("a") == "running" and s.machine("a").pid == machine
+        assert s.engine.registry.container("a").id == id_
+        checks = await s.call(s.engine.doctor())
+        assert any(c.name == "files" and "1 directories" in c.found for c in checks)  # of the one that did not run
+        for stray in s.paths.root.glob("containers/*"):
+            if stray.name != id_:
+                shutil.rmtree(stray)
+        assert await s.call(s.engine.containers.stop("a", 0))
+        await s.check()
+        await s.clear()
+        await s.close()
+
+    with stage(template) as s:
+        play(s, scenario)
+
+
+def test_a_machine_that_nobody_describes_goes_on_until_it_is_forgotten(template: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.open()
+        id_ = await s.run("a", "sleep", "1000")
+        await s.close(keep_running=True)
+        (s.paths.machine(id_) / "description").unlink()
+        damage(s)
+        recover(s)
+        for _ in range(2):  # also after the next daemon's start
+            await s.open()
+            assert [m.directory.name for m in s.host.machines.values()] == [id_[:12]]
+            failed = [c for c in await s.call(s.engine.doctor()) if c.status == "fail" and c.name == "state"]
+            assert len(failed) == 1 and f"--forget {id_[:12]}" in failed[0].hint
+            await s.close(keep_running=True)
+        await s.open()
+        with pytest.raises(NotFound, match="no record of 'b' was set aside"):
+            await s.call(s.engine.forget("b"))
+        await s.call(s.engine.forget(id_[:12]))
+        assert s.host.machines == {} and not s.paths.machine(id_).exists() and s.engine.registry.set_aside == []
+        assert (s.paths.root / "containers" / id_).is_dir()  # its files stay
+        shutil.rmtree(s.paths.root / "containers" / id_)
+        await s.close()
+
+    with stage(template) as s:
+        play(s, scenario)
