@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers merged into a tree and written as one tar stream."""
+"""Layers merged into a tree, and what of them is on the image disk."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
 import io
 import os
+import stat
 import subprocess
 import tarfile
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -19,11 +20,13 @@ from typing import IO
 import pytest
 
 from hypercontainer.errors import InvalidArgument, NotFound
-from hypercontainer.images.convert import Layer, LayerError, Spooled, convert, make_squashfs
+from hypercontainer.images.convert import Layer, LayerError, convert
+from hypercontainer.images.erofs.writer import Writer
 from hypercontainer.images.layout import Descriptor, Layout, chain_id, choose_platform
 from hypercontainer.images.limits import Budget, Limits
-from hypercontainer.images.tarstream import Writer, header, walk
-from hypercontainer.images.tree import Inode, Tree
+from hypercontainer.images.tree import Node, Tree
+
+from .. import erofs
 
 Entry = tuple[str, dict[str, object]]
 
@@ -61,8 +64,20 @@ def merged(*layers: IO[bytes]) -> Tree:
     return tree
 
 
+def nodes_of(tree: Tree) -> dict[bytes, Node]:
+    """All but the root, by path."""
+    found: dict[bytes, Node] = {}
+    stack = [(b"", tree.root)]
+    while stack:
+        path, node = stack.pop()
+        for name, child in (node.children or {}).items():
+            found[path + name] = child
+            stack.append((path + name + b"/", child))
+    return found
+
+
 def names(tree: Tree) -> list[str]:
-    return [path.decode(errors="replace").removeprefix("./") for path, _ in walk(tree)]
+    return sorted(path.decode(errors="replace") for path in nodes_of(tree))
 
 
 def test_whiteout_removes_what_lower_layers_had() -> None:
@@ -90,9 +105,9 @@ def test_whiteout_of_nothing_is_harmless() -> None:
 
 def test_directory_metadata_comes_from_the_upper_layer_children_stay() -> None:
     tree = merged(layer(directory("d"), file("d/f")), layer(directory("d", mode=0o700, uid=7)))
-    nodes = dict(walk(tree))
-    assert (nodes[b"./d"].inode.mode, nodes[b"./d"].inode.uid) == (0o700, 7)
-    assert b"./d/f" in nodes
+    nodes = nodes_of(tree)
+    assert (nodes[b"d"].inode.mode, nodes[b"d"].inode.uid) == (0o700, 7)
+    assert b"d/f" in nodes
 
 
 def test_file_replaces_directory_and_back() -> None:
@@ -106,9 +121,9 @@ def test_hard_link_across_layers_keeps_the_old_contents() -> None:
         layer(("g", {"type": tarfile.LNKTYPE, "link": "f"})),
         layer(file("f", b"new!")),
     )
-    nodes = dict(walk(tree))
-    assert nodes[b"./g"].inode.size == 3 and nodes[b"./g"].inode.layer == 0
-    assert nodes[b"./f"].inode.size == 4 and nodes[b"./f"].inode.layer == 2
+    nodes = nodes_of(tree)
+    assert nodes[b"g"].inode.size == 3 and nodes[b"g"].inode.layer == 0
+    assert nodes[b"f"].inode.size == 4 and nodes[b"f"].inode.layer == 2
 
 
 def test_entries_below_a_symbolic_link_follow_it() -> None:
@@ -149,61 +164,63 @@ def test_something_else_than_a_tar_archive() -> None:
         merged(io.BytesIO(b"x" * 2000))
 
 
-# -- the stream -------------------------------------------------------------------------
+# -- the disk ---------------------------------------------------------------------------
 
 
-def stream(tree: Tree, layers: list[IO[bytes]], tmp_path: Path) -> bytes:
-    """The tree's tar stream, read while it is written."""
-    files = []
-    for index, archive in enumerate(layers):
-        path = tmp_path / f"layer{index}"
-        path.write_bytes(archive.getvalue())  # type: ignore[attr-defined]
-        files.append(os.open(path, os.O_RDONLY))
-    read, write = os.pipe()
-    got = bytearray()
-
-    def drain() -> None:
-        with os.fdopen(read, "rb") as f:
-            got.extend(f.read())
-
-    reader = threading.Thread(target=drain)
-    reader.start()
-    Writer(write, [(fd, 0) for fd in files]).write(tree)
-    os.close(write)
-    reader.join()
-    for fd in files:
-        os.close(fd)
-    return bytes(got)
+def written(tree: Tree, layers: list[IO[bytes]], tmp_path: Path) -> Path:
+    """The tree's image disk."""
+    disk = tmp_path / "disk"
+    with contextlib.ExitStack() as stack:
+        files = []
+        for archive in layers:
+            files.append(stack.enter_context(tempfile.TemporaryFile()))
+            files[-1].write(archive.getvalue())  # type: ignore[attr-defined]
+            files[-1].flush()
+        with open(disk, "w+b") as out:
+            Writer(out.fileno(), [(f.fileno(), 0) for f in files]).write(tree)
+    return disk
 
 
-def test_stream_holds_everything(tmp_path: Path) -> None:
-    capability = bytes.fromhex("0100000200040000000000000000000000000000").decode("utf-8", "surrogateescape")
-    long, odd = "d/" + "n" * 220, b"d/\xff\xfe".decode("utf-8", "surrogateescape")
+def test_the_disk_holds_everything(tmp_path: Path) -> None:
+    capability = bytes.fromhex("0100000200040000000000000000000000000000")
+    long, odd = "d/" + "n" * 220, b"d/\xff\xfe"
     big = os.urandom(300_000)
     layers = [
         layer(
             directory("d", mode=0o2750, uid=70000, gid=3_000_000),
-            file("d/cap", b"x", mode=0o4755, pax={"SCHILY.xattr.security.capability": capability}),
+            file(
+                "d/cap",
+                b"x",
+                mode=0o4755,
+                pax={"SCHILY.xattr.security.capability": capability.decode("utf-8", "surrogateescape")},
+            ),
             file(long, big),
-            file(odd, b"odd"),
+            file(odd.decode("utf-8", "surrogateescape"), b"odd"),
             ("d/hard", {"type": tarfile.LNKTYPE, "link": "d/cap"}),
             ("null", {"type": tarfile.CHRTYPE, "device": (1, 3), "mode": 0o666}),
+            ("far", {"type": tarfile.BLKTYPE, "device": (4095, (1 << 20) - 1)}),
             ("fifo", {"type": tarfile.FIFOTYPE}),
             ("soft", {"type": tarfile.SYMTYPE, "link": "t" * 150}),
         )
     ]
-    raw = stream(merged(*layers), layers, tmp_path)
-    with tarfile.open(fileobj=io.BytesIO(raw), errors="surrogateescape") as tar:
-        members = {m.name.removeprefix("./"): m for m in tar}
-        assert tar.extractfile(members[long]).read() == big  # type: ignore[union-attr]
-    assert (members["d"].mode, members["d"].uid, members["d"].gid) == (0o2750, 70000, 3_000_000)
-    assert members["d/cap"].pax_headers["SCHILY.xattr.security.capability"] == capability
-    assert odd in members and members["soft"].linkname == "t" * 150
-    assert members["d/hard"].islnk() and members["d/hard"].linkname == "./d/cap"
-    assert (members["null"].devmajor, members["null"].devminor) == (1, 3)
+    with erofs.Image(written(merged(*layers), layers, tmp_path)) as image:
+        files = image.tree()
+        assert image.contents(files[long.encode()]) == big
+        assert image.contents(files[odd]) == b"odd"
+        assert image.contents(files[b"soft"]) == b"t" * 150
+    assert files[b"d"].mode == stat.S_IFDIR | 0o2750 and (files[b"d"].uid, files[b"d"].gid) == (70000, 3_000_000)
+    assert files[b"d/cap"].mode == stat.S_IFREG | 0o4755
+    assert files[b"d/cap"].xattrs == {b"security.capability": capability}
+    assert files[b"d/hard"].nid == files[b"d/cap"].nid and files[b"d/cap"].links == 2
+    assert files[b""].links == 3 and files[b"d"].links == 2
+    assert files[b"null"].mode == stat.S_IFCHR | 0o666 and files[b"null"].device == 0x103
+    # new_decode_dev of the kernel's include/linux/kdev_t.h
+    far = files[b"far"].device
+    assert ((far & 0xFFF00) >> 8, far & 0xFF | far >> 12 & 0xFFF00) == (4095, (1 << 20) - 1)
+    assert stat.S_ISFIFO(files[b"fifo"].mode)
 
 
-def test_sparse_files_are_filled_with_zeros(tmp_path: Path) -> None:
+def test_sparse_files_keep_their_holes(tmp_path: Path) -> None:
     inside = tmp_path / "in"
     inside.mkdir()
     with open(inside / "sparse", "wb") as f:
@@ -213,30 +230,9 @@ def test_sparse_files_are_filled_with_zeros(tmp_path: Path) -> None:
         subprocess.run(["tar", "-C", inside, "--sparse", "-c", "sparse"], capture_output=True, check=True).stdout
     )
     assert len(raw.getvalue()) < 100_000
-    tree = merged(io.BytesIO(raw.getvalue()))
-    with tarfile.open(fileobj=io.BytesIO(stream(tree, [raw], tmp_path))) as tar:
-        data = tar.extractfile("./sparse").read()  # type: ignore[union-attr]
-    assert data == bytes(5_000_000) + b"end"
-
-
-def test_sizes_beyond_eight_gigabytes() -> None:
-    inode = Inode(b"0", 0o644, size=9 << 30)
-    raw = header(b"./big", inode) + bytes(1024)
-    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
-        info = tar.next()
-    assert info is not None and info.size == 9 << 30
-
-
-def test_squashfs_equals_the_tree(tmp_path: Path) -> None:
-    archive = layer(directory("a"), file("a/f", b"hello"), ("a/l", {"type": tarfile.LNKTYPE, "link": "a/f"}))
-    spool = tmp_path / "spool"
-    spool.write_bytes(archive.getvalue())  # type: ignore[attr-defined]
-    target = tmp_path / "out.sqfs"
-    with open(spool, "rb") as f, open(target, "w+b") as out:
-        make_squashfs(merged(archive), [Spooled(f.fileno(), 0, spool.stat().st_size)], out.fileno())
-    listing = subprocess.run(["unsquashfs", "-lln", target], capture_output=True, text=True, check=True).stdout
-    assert "squashfs-root/a/f" in listing and "squashfs-root/a/l" in listing
-    assert subprocess.run(["unsquashfs", "-cat", target, "a/l"], capture_output=True, check=True).stdout == b"hello"
+    disk = written(merged(raw), [raw], tmp_path)
+    assert disk.stat().st_size < 100_000
+    assert erofs.read(disk, "sparse") == bytes(5_000_000) + b"end"
 
 
 # -- layers on disk ---------------------------------------------------------------------
@@ -264,7 +260,7 @@ def test_layers_of_any_compression(tmp_path: Path, compress: Callable[[bytes], b
         data = data[: 512 + len(contents)]  # as some tools leave it
     pack = compress or zstandard.ZstdCompressor().compress
     disk = _convert(tmp_path, pack(data), data)
-    assert subprocess.run(["unsquashfs", "-cat", disk, "f"], capture_output=True, check=True).stdout == contents
+    assert erofs.read(disk, "f") == contents
 
 
 @pytest.mark.parametrize(

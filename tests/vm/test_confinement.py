@@ -309,7 +309,7 @@ async def test_a_pipe_in_a_shared_volume_holds_nobody_up(lab: Lab) -> None:
     second = GuestContainer(
         id="second",
         image_disk=runtime.name_of(image_serial(container)),
-        image_fstype="squashfs",
+        image_fstype="erofs",
         files=(GuestFile("/v/file", b"mine"),),
         mounts=(GuestMount(MOUNT_VOLUME, "/v", next(iter(runtime.volumes.values()))),),
     )

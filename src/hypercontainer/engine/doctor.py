@@ -16,7 +16,7 @@ from ..model.units import format_size
 from ..network.passt import find_passt
 from .paths import Paths
 
-_TOOLS = {"skopeo": "skopeo", "sqfstar": "squashfs-tools", "mkfs.ext4": "e2fsprogs"}
+_TOOLS = {"skopeo": "skopeo", "mkfs.ext4": "e2fsprogs"}
 _LOW_SPACE = 2 << 30  # bytes
 
 

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from ..errors import InvalidArgument
+from ..images.disk import FSTYPE as IMAGE_FSTYPE
 from ..model.base import encode
 from ..model.signals import RLIMITS, UNLIMITED, capability_mask, parse_signal
 from ..model.specs import MEMORY_DEFAULT, MEMORY_MIN, MIB, ContainerSpec, ExecSpec, Ulimit
@@ -208,7 +209,7 @@ def guest_container(
     return GuestContainer(
         id=container.id[:12],
         image_disk=image_disk,
-        image_fstype="squashfs",
+        image_fstype=IMAGE_FSTYPE,
         scratch_disk=scratch,
         read_only=spec.read_only,
         mounts=mounts,
@@ -231,7 +232,7 @@ def bare_container(
     return GuestContainer(
         id=id_,
         image_disk=image_disk,
-        image_fstype="squashfs",
+        image_fstype=IMAGE_FSTYPE,
         scratch_disk=scratch,
         files=files,
         masked_paths=_MASKED,

@@ -16,10 +16,10 @@ In a process without rights, as what it reads is a stranger's:
 worker     its beginning and its words
 archive    compression, names in archives
 guard      what is too much, seen as it comes by
+entry, acl what the headers of one entry say
 tree       layers merged into one file tree, with whiteouts applied
-tarstream  that tree as one tar stream
-convert    the stream as a squashfs image
-squashfs   what sqfstar gets wrong in it
+erofs      that tree as a file system
+convert    all of it, from layers to a disk
 
 limits is what both know.
 """

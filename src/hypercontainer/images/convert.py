@@ -1,36 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """From layers to a read-only image disk; runs in a process without rights (see `worker`).
 
-Each layer is uncompressed and verified on the way; the merged tree goes as
-one tar stream through sqfstar into squashfs. Nothing in it is compressed: the
-guest would pay for that at every read, and under emulation dearly.
+Each layer is uncompressed and verified on the way; the merged tree is written
+as EROFS. Nothing in it is compressed: the guest would pay for that at every
+read, and under emulation dearly.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
 import queue
-import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, cast
 
-from ..errors import HyperError, InvalidArgument, NotFound, Unavailable
-from ..sys.confine import die_with_parent
+from ..errors import HyperError, NotFound
 from .archive import CORRUPT, uncompressed
+from .erofs.writer import Writer
 from .guard import Guard
 from .limits import Budget
-from .squashfs import set_root_owner
-from .tarstream import BLOCK, Writer
 from .tree import Tree
 
 _READ_AHEAD = 128 << 10
-_SQFSTAR_MEMORY = "256M"  # of its queues; its tables grow with the number of files
-
+_TAR_BLOCK = 512
 
 _FAILURES = (HyperError, OSError, MemoryError)
 
@@ -78,7 +73,7 @@ class _View(io.RawIOBase):
             self._from, begin = self._at, 0
             want = max(0, min(max(count, _READ_AHEAD), self._layer.size - self._at))
             self._buffer = os.pread(self._layer.fd, want, self._layer.begin + self._at)
-            missing = min(count, self._layer.size + 3 * BLOCK - self._at) - len(self._buffer)
+            missing = min(count, self._layer.size + 3 * _TAR_BLOCK - self._at) - len(self._buffer)
             self._buffer += bytes(max(0, missing))
         data = self._buffer[begin : begin + count]
         self._at += len(data)
@@ -151,77 +146,10 @@ def _spool_all(
     return [s for s in spooled if s is not None]
 
 
-def make_squashfs(tree: Tree, layers: Sequence[Spooled], target: int) -> None:
-    """Write a tree as a squashfs image into an empty file.
-
-    :raise OSError: when the disk is full.
-    :raise MemoryError: when it has too many files for the memory.
-    :raise Unavailable: when sqfstar is missing.
-    """
-    root = tree.root.inode
-    args = [
-        "sqfstar",
-        "-quiet",
-        "-no-progress",
-        "-noI",
-        "-noD",
-        "-noF",
-        "-noX",
-        "-no-duplicates",
-        "-exit-on-error",
-        "-force",
-        "-mem",
-        _SQFSTAR_MEMORY,
-        "-processors",
-        str(min(4, os.cpu_count() or 1)),
-        "-root-mode",
-        f"{root.mode:o}",
-        "-root-uid",
-        str(root.uid),
-        "-root-gid",
-        str(root.gid),
-        "-root-time",
-        str(root.mtime),
-        f"/proc/self/fd/{target}",
-    ]
-    try:
-        words = os.memfd_create("sqfstar")  # not a pipe, which nobody would empty
-        child = subprocess.Popen(
-            args,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=words,
-            pass_fds=(target,),
-            preexec_fn=die_with_parent,
-        )
-    except FileNotFoundError:
-        raise Unavailable("sqfstar is not installed", hint="install the package squashfs-tools") from None
-    with child:
-        assert child.stdin is not None
-        try:
-            Writer(child.stdin.fileno(), [(s.fd, s.begin) for s in layers]).write(tree)
-            child.stdin.close()
-        except BrokenPipeError:
-            pass  # its message follows
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode:
-        message = os.pread(words, 1 << 16, 0).decode(errors="replace").strip()
-        if "No space left" in message:
-            raise OSError(errno.ENOSPC, message)
-        if "Out of memory" in message:
-            raise MemoryError
-        raise InvalidArgument(
-            f"cannot be converted: {message[-200:] or f'sqfstar failed with status {child.returncode}'}"
-        )
-    set_root_owner(target, root.uid, root.gid)
-
-
 def convert(
     layers: Sequence[Layer], spools: Sequence[int], target: int, budget: Budget, report: Callable[[int, int], None]
 ) -> int:  # fmt: skip
-    """Make the image disk of some layers in the file `target`; how many entries lost their access control lists.
+    """Make the image disk of some layers in the file `target`; how many entries have access control lists that cannot be read.
 
     `report` is told of a layer's bytes.
 
@@ -235,5 +163,5 @@ def convert(
             tree.apply(index, cast(IO[bytes], _View(layer)), layer.size)
         except _FAILURES as error:
             raise LayerError(index, error) from error
-    make_squashfs(tree, spooled, target)
+    Writer(target, [(layer.fd, layer.begin) for layer in spooled]).write(tree)
     return tree.without_acl

@@ -13,7 +13,8 @@ from .conversion import convert
 from .layout import Layout, StoredImage
 from .limits import Limits
 
-FSTYPE = "squashfs"
+FSTYPE = "erofs"
+SUFFIX = ".erofs"
 Report = Callable[[str, str, int, int], None]  # layer's digest or "", what is done, bytes done, bytes in all
 
 
@@ -33,7 +34,7 @@ class DiskBuilder:
         self._building: dict[str, _Building] = {}
 
     def path(self, chain_id: str) -> Path:
-        return self._directory / f"{chain_id.removeprefix('sha256:')}.sqfs"
+        return self._directory / f"{chain_id.removeprefix('sha256:')}{SUFFIX}"
 
     async def ensure(self, image: StoredImage, what: str, report: Report) -> Path:
         """The disk of an image, made when it is not there; idempotent, safe to call at once.
@@ -81,7 +82,7 @@ class DiskBuilder:
             if without_acl:
                 report(
                     "",
-                    f"Left out: the access control lists of {without_acl} entries, which an image disk cannot hold",
+                    f"Left out: the access control lists of {without_acl} entries, which are damaged or name users without numbers",
                     0,
                     0,
                 )

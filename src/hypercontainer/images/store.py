@@ -18,7 +18,7 @@ from ..model.ids import short
 from ..model.reference import parse_reference
 from ..model.status import Image, RemovedImage
 from ..sys.files import disk_usage, remove_tree
-from .disk import FSTYPE, DiskBuilder
+from .disk import FSTYPE, SUFFIX, DiskBuilder
 from .faults import storage_faults
 from .layout import ID_NOTE, PRIVATE_DIRECTORY, Descriptor, Layout, StoredImage
 from .limits import Limits
@@ -59,8 +59,8 @@ class ImageStore:
                 directory.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIRECTORY)
                 directory.chmod(PRIVATE_DIRECTORY)
             for disk in self._disk_directory.iterdir():
-                if disk.suffix == ".tmp":
-                    disk.unlink()
+                if disk.suffix != SUFFIX:
+                    disk.unlink()  # half made, or of an earlier version's format: it is made anew when it is wanted
                 else:
                     disk.chmod(0o600)  # an earlier version let others read it
 
@@ -238,7 +238,7 @@ class ImageStore:
         if self._puller.busy:
             return 0
         freed = self._layout.collect_garbage()
-        for disk in set(self._disk_directory.glob("*.sqfs")) - self._disks_of(self._layout.names().values()):
+        for disk in set(self._disk_directory.glob(f"*{SUFFIX}")) - self._disks_of(self._layout.names().values()):
             freed += disk_usage(disk)
             disk.unlink()
         return freed

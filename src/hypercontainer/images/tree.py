@@ -14,48 +14,19 @@ is recursive, and no entry costs more than the way to it.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, cast
 
 from ..errors import InvalidArgument
-from ..model.units import format_binary
+from .entry import Inode, add_attributes, make_inode, raw, shown
 from .guard import Bounded
 from .limits import DEPTH_MAX, PATH_MAX, Budget, Limits
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
-_XATTR = "SCHILY.xattr."
-_ACLS = ("SCHILY.acl.", "SCHILY.xattr.system.posix_acl_")  # of star and GNU tar; of Go's and umoci's
 _MAX_SYMLINKS = 40
 _NAME_MAX = 255  # bytes of one name
-_XATTR_MAX = 64 << 10  # bytes of one value, as in Linux
-_ID_MAX = 2**32 - 2
-_TIME_MAX = 2**32 - 1  # seconds; what squashfs can hold
 _GLOBALS_MAX = 1000  # records that hold for all entries; each entry gets a copy of them
-_NO_XATTRS: Mapping[bytes, bytes] = {}
-_TYPES = {
-    tarfile.REGTYPE: b"0", tarfile.AREGTYPE: b"0", tarfile.CONTTYPE: b"0", tarfile.GNUTYPE_SPARSE: b"0",
-    tarfile.SYMTYPE: b"2", tarfile.CHRTYPE: b"3", tarfile.BLKTYPE: b"4", tarfile.DIRTYPE: b"5", tarfile.FIFOTYPE: b"6",
-}  # fmt: skip
-
-
-@dataclass(slots=True)
-class Inode:
-    """A file's attributes and where its contents are; shared by hard links."""
-
-    type: bytes
-    mode: int
-    uid: int = 0
-    gid: int = 0
-    mtime: int = 0
-    size: int = 0
-    link: bytes = b""
-    device: tuple[int, int] = (0, 0)
-    xattrs: Mapping[bytes, bytes] = field(default_factory=lambda: _NO_XATTRS)
-    layer: int = 0
-    # Pieces of the contents: where in the file, where in the layer, how long.
-    pieces: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -68,25 +39,15 @@ class Node:
     opaque: int = -1  # the layer that has hidden what was below it
 
 
-def _raw(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
-
-
 def _components(name: bytes, what: str) -> list[bytes]:
     """:raise InvalidArgument: when the name would leave the root."""
     parts = [p for p in name.split(b"/") if p not in (b"", b".")]
     if b".." in parts or b"\0" in name:
-        raise InvalidArgument(f"has {what} {_shown(name)} that would leave the root")
+        raise InvalidArgument(f"has {what} {shown(name)} that would leave the root")
     if len(name) > _NAME_MAX and (len(name) > PATH_MAX or max(map(len, parts), default=0) > _NAME_MAX):
         limit = f"{PATH_MAX} bytes, or has a part of more than {_NAME_MAX}"
-        raise InvalidArgument(f"has {what} {_shown(name)} of more than {limit}")
+        raise InvalidArgument(f"has {what} {shown(name)} of more than {limit}")
     return parts
-
-
-def _shown(name: bytes | str) -> str:
-    """Quoted, and short enough for a message."""
-    text = name.decode(errors="replace") if isinstance(name, bytes) else _raw(name).decode(errors="replace")
-    return repr(text if len(text) <= 60 else f"{text[:60]}...")
 
 
 class Tree:
@@ -95,7 +56,7 @@ class Tree:
     def __init__(self, budget: Budget | None = None) -> None:
         self.root = Node(Inode(b"5", 0o755), -1, {})
         self._budget = budget or Budget(Limits(), 0)
-        self.without_acl = 0  # entries that lose their access control lists, which squashfs cannot hold
+        self.without_acl = 0  # entries that lose their access control lists, which nobody can read
 
     def apply(self, layer: int, archive: IO[bytes], length: int | None = None) -> None:
         """Apply one uncompressed layer, `length` bytes long.
@@ -109,7 +70,7 @@ class Tree:
             with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:", errors="surrogateescape") as tar:
                 for info in tar:
                     if info.offset <= last or info.size < 0:
-                        raise InvalidArgument(f"has an entry {_shown(info.name)} that has an impossible size")
+                        raise InvalidArgument(f"has an entry {shown(info.name)} that has an impossible size")
                     if len(tar.pax_headers) > _GLOBALS_MAX:
                         raise InvalidArgument(f"has more than {_GLOBALS_MAX} global records")
                     last = info.offset
@@ -122,10 +83,10 @@ class Tree:
             raise InvalidArgument(f"is not a tar archive: {error}") from error
 
     def _add(self, layer: int, info: tarfile.TarInfo, end: int) -> None:
-        path = _components(_raw(info.name), "an entry")
-        inode = None if info.islnk() else _inode(info, layer, end)
+        path = _components(raw(info.name), "an entry")
+        inode = None if info.islnk() else make_inode(info, layer, end)
         self._budget.file(inode.size if inode else 0)
-        if info.pax_headers and any(key.startswith(_ACLS) for key in info.pax_headers):
+        if inode and info.pax_headers and not add_attributes(inode, info):
             self.without_acl += 1
         if not path:
             if inode and info.isdir():
@@ -140,10 +101,10 @@ class Tree:
             _whiteout(parent, name.removeprefix(WHITEOUT), layer)
         else:
             if inode is None:
-                target = self._find(_components(_raw(info.linkname), "a hard link"))
+                target = self._find(_components(raw(info.linkname), "a hard link"))
                 if target is None or target.children is not None:
                     raise InvalidArgument(
-                        f"has an entry {_shown(info.name)} that is a hard link to nothing ({_shown(info.linkname)})"
+                        f"has an entry {shown(info.name)} that is a hard link to nothing ({shown(info.linkname)})"
                     )
                 inode = target.inode
             self._place(parent.children, name, inode, layer)
@@ -184,7 +145,7 @@ class Tree:
             if child is not None and child.inode.type == b"2":
                 links += 1
                 if links > _MAX_SYMLINKS:
-                    raise InvalidArgument(f"has too many symbolic links in {_shown(b'/'.join(path))}")
+                    raise InvalidArgument(f"has too many symbolic links in {shown(b'/'.join(path))}")
                 if child.inode.link.startswith(b"/"):
                     trail = [self.root]
                 todo += [p for p in reversed(child.inode.link.split(b"/")) if p not in (b"", b".")]
@@ -206,57 +167,6 @@ def _mark(trail: list[Node], layer: int) -> None:
         if node.latest == layer:
             return  # and so are all above it
         node.latest = layer
-
-
-def _inode(info: tarfile.TarInfo, layer: int, end: int) -> Inode:
-    kind = _TYPES.get(info.type)
-    if kind is None:
-        raise InvalidArgument(f"has an entry {_shown(info.name)} that is of the unknown type {info.type!r}")
-    if not (0 <= info.uid <= _ID_MAX and 0 <= info.gid <= _ID_MAX):
-        raise InvalidArgument(f"has an entry {_shown(info.name)} that has an impossible owner")
-    mtime = int(min(max(0, info.mtime), _TIME_MAX)) if info.mtime == info.mtime else 0  # not a number: 0
-    inode = Inode(kind, info.mode & 0o7777, info.uid, info.gid, mtime, layer=layer)
-    if info.pax_headers:
-        xattrs = {_raw(k.removeprefix(_XATTR)): _raw(v) for k, v in info.pax_headers.items() if k.startswith(_XATTR)}
-        if any(len(value) > _XATTR_MAX for value in xattrs.values()):
-            raise InvalidArgument(
-                f"has an entry {_shown(info.name)} that has an attribute of more than {format_binary(_XATTR_MAX)}"
-            )
-        inode.xattrs = xattrs
-    if kind == b"2":
-        inode.link = _raw(info.linkname)
-        if len(inode.link) >= PATH_MAX:
-            raise InvalidArgument(
-                f"has an entry {_shown(info.name)} that points to a path of more than {PATH_MAX} bytes"
-            )
-    elif kind in b"34":
-        inode.device = (info.devmajor, info.devminor)
-        if not (0 <= info.devmajor < 1 << 12 and 0 <= info.devminor < 1 << 20):
-            raise InvalidArgument(f"has an entry {_shown(info.name)} that is an impossible device")
-    elif kind == b"0":
-        inode.size = info.size
-        inode.pieces = _pieces(info, end)
-    return inode
-
-
-def _pieces(info: tarfile.TarInfo, end: int) -> tuple[tuple[int, int, int], ...]:
-    """Where the contents are.
-
-    :raise InvalidArgument: not within the file, or not within the layer, which has `end` bytes.
-    """
-    sparse = getattr(info, "sparse", None)
-    if sparse is None:
-        sparse = ((0, info.size),)
-    out, at, done = [], info.offset_data, 0
-    for offset, size in sparse:
-        if not size:
-            continue  # GNU tar marks the end so
-        if offset < done or size < 0 or offset + size > info.size or at + size > end:
-            raise InvalidArgument(f"has an entry {_shown(info.name)} that has contents that are not there")
-        out.append((offset, at, size))
-        at += size
-        done = offset + size
-    return tuple(out)
 
 
 def _drop_lower(directory: Node, layer: int) -> None:

@@ -23,6 +23,7 @@ from ..model.units import format_binary
 from ..sys.confine import Confinement, confine
 from . import archive
 from .convert import Layer, LayerError, convert
+from .erofs.layout import BLOCK
 from .limits import Budget, Limits, beyond
 
 _INTERVAL = 0.1  # seconds between two reports of one layer
@@ -89,10 +90,9 @@ def failure(error: BaseException, limits: Limits) -> dict[str, Any]:
 def confinement(job: Job) -> Confinement:
     highest = max(2, job.target, job.archive, *job.spools, *(layer.blob for layer in job.layers))
     cpu = int(job.limits.time) * (os.cpu_count() or 1) + 1
-    spare = 64 << 20  # the image disk is a little larger than what is in it
-    return Confinement(
-        job.uid, job.gid, job.limits.memory, job.limits.size + spare, cpu, highest + _DESCRIPTORS, _THREADS
-    )
+    # An image disk is larger than what is in it: by a part of a block for each file, and by what is in memory of them.
+    size = job.limits.size + job.limits.files * BLOCK + job.limits.memory
+    return Confinement(job.uid, job.gid, job.limits.memory, size, cpu, highest + _DESCRIPTORS, _THREADS)
 
 
 def do(job: Job) -> None:

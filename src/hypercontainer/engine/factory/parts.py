@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 import os
-import tarfile
 from pathlib import Path
 
-from ...errors import Unavailable
 from ...guest.initramfs import hyperstart_path
 from ...hypervisor.driver import Disk
-from ...sys.process import run
+from ...images.disk import SUFFIX
+from ...images.entry import Inode
+from ...images.erofs.writer import Writer
+from ...images.tree import Node, Tree
 from ...volumes.scratch import ScratchDisks
 from .shapes import IMAGE, SCRATCH, VOLUMES
 
@@ -33,8 +33,6 @@ class Parts:
         """A disk for every slot: the image and its container's scratch disk, or those that a machine is exercised with.
 
         What lies in the directory is the machine's own.
-
-        :raise Unavailable: when the tools for it are missing.
         """
         if image is None or scratch is None:
             image, scratch = await self._image(), directory / "scratch.img"
@@ -54,24 +52,20 @@ class Parts:
 
     async def _image(self) -> Path:
         program = hyperstart_path().read_bytes()
-        path = self._cache / f"exercise-{hashlib.sha256(program).hexdigest()[:16]}-{self.slot_size >> 20}m.sqfs"
+        path = self._cache / f"exercise-{hashlib.sha256(program).hexdigest()[:16]}-{self.slot_size >> 20}m{SUFFIX}"
         async with self._lock:
             if not path.exists():
-                await self._make_image(program, path)
+                self._make_image(len(program), path)
         return path
 
-    async def _make_image(self, program: bytes, path: Path) -> None:
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w") as tar:
-            info = tarfile.TarInfo(PROGRAM.lstrip("/"))
-            info.size, info.mode = len(program), 0o755
-            tar.addfile(info, io.BytesIO(program))
+    def _make_image(self, size: int, path: Path) -> None:
+        """One of hyperstart alone, of `size` bytes."""
+        tree = Tree()
+        assert tree.root.children is not None
+        program = Inode(b"0", 0o755, size=size, pieces=((0, 0, size),))
+        tree.root.children[PROGRAM.lstrip("/").encode()] = Node(program, 0)
         temporary = path.with_suffix(".tmp")
-        temporary.unlink(missing_ok=True)
-        done = await run(
-            "sqfstar", "-quiet", "-no-progress", "-noI", "-noD", "-noF", "-noX", temporary, stdin=out.getvalue()
-        )
-        if done.status:
-            raise Unavailable(f"sqfstar failed: {done.stderr.strip()}", hint="install the package squashfs-tools")
+        with open(hyperstart_path(), "rb") as source, open(temporary, "w+b") as out:
+            Writer(out.fileno(), [(source.fileno(), 0)]).write(tree)
         os.truncate(temporary, self.slot_size)
         temporary.rename(path)
