@@ -12,7 +12,7 @@ HARDENING = ("STACKPROTECTOR", "HARDENED_USERCOPY", "SLAB_FREELIST_RANDOM", "SLA
 
 
 async def test_a_file_of_the_image_can_be_given_an_acl(lab: Lab, calls: dict[str, bytes]) -> None:  # noqa: F811
-    """The image's layer holds none; what cannot be there is absent, and setting one copies the file up."""
+    """It has none at first, and setting one copies the file up."""
     result = await lab.run("/calls", "/etc/passwd", files=probe(calls["x86_64"]))
     assert result.out.split() == [str(errno.ENODATA), "0", "0"]
 
