@@ -32,6 +32,7 @@ from hypercontainer.errors import HyperError
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.hypervisor.driver import MachineConfig
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost, Hardware
+from hypercontainer.images.disk import SUFFIX
 from hypercontainer.images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.status import ContainerStatus
@@ -76,9 +77,9 @@ def make_template(root: Path) -> None:
     stored = layout.add_blob(json.dumps(manifest).encode())
     layout.set_name(IMAGE, Descriptor(media_type=MANIFEST, digest=stored.digest, size=stored.size), "")
     image = layout.load(stored.digest)
-    disk = paths.images / "disks" / f"{image.chain_id.removeprefix('sha256:')}.sqfs"
+    disk = paths.images / "disks" / f"{image.chain_id.removeprefix('sha256:')}{SUFFIX}"
     disk.parent.mkdir(exist_ok=True)
-    disk.write_bytes(b"squashfs")
+    disk.write_bytes(b"erofs")
     (paths.cache / f"blank-{SCRATCH}.ext4").write_bytes(b"ext4")
     shutil.rmtree(paths.run)
 

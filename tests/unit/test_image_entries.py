@@ -129,7 +129,9 @@ def test_access_control_lists_in_words(said: str) -> None:
 
 
 def test_default_lists_in_words() -> None:
-    said = "default:user::rw-,default:user:1000:rwx,default:group::r--,default:group:7:r-x,default:mask::rwx,default:other::r--"
+    said = ",".join(
+        f"default:{e}" for e in ("user::rw-", "user:1000:rwx", "group::r--", "group:7:r-x", "mask::rwx", "other::r--")
+    )
     inode, lost = entry({"SCHILY.acl.default": said}, kind=tarfile.DIRTYPE)
     assert inode.xattrs == {b"system.posix_acl_default": FULL} and lost == 0
 
@@ -156,8 +158,9 @@ def test_lists_that_linux_would_not_take_are_left_out_and_counted(value: bytes) 
 
 @pytest.mark.parametrize(
     "said",
-    ["user::rw-,user:joe:rwx,group::r--,mask::rwx,other::r--", "user::rw-,group::r--", "nonsense", "user::q,group::r,other::r",
-     "user:1:2:3:4", "mask:1000:rwx", "user::rw-,user:99999999999:rwx,group::r--,mask::rwx,other::r--"],
+    ["user::rw-,user:joe:rwx,group::r--,mask::rwx,other::r--", "user::rw-,group::r--", "nonsense",
+     "user::q,group::r,other::r", "user:1:2:3:4", "mask:1000:rwx",
+     "user::rw-,user:99999999999:rwx,group::r--,mask::rwx,other::r--"],
 )  # fmt: skip
 def test_words_that_cannot_be_read_are_counted(said: str) -> None:
     inode, lost = entry({"SCHILY.acl.access": said})

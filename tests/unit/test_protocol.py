@@ -222,7 +222,7 @@ def golden_messages() -> dict[str, bytes]:
     container = GuestContainer(
         id="c1",
         image_disk="image0",
-        image_fstype="erofs",
+        image_fstype="squashfs",
         scratch_disk="scratch0",
         read_only=True,
         mounts=(GuestMount("tmpfs", "/tmp", flags=6, data="size=1m"),),

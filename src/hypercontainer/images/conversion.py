@@ -46,7 +46,7 @@ class _Message(msgspec.Struct, rename="camel"):
 async def convert(
     image: StoredImage, what: str, blobs: Sequence[Path], target: Path, limits: Limits, report: Report
 ) -> int:
-    """Make the image disk `target` of compressed layers; how many entries have access control lists that cannot be read.
+    """Make the image disk `target` of compressed layers; how many entries have ACLs that nobody can read.
 
     A process without rights does it; it ends when this is cancelled. `what` is the image's name for messages.
 

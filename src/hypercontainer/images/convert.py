@@ -149,7 +149,7 @@ def _spool_all(
 def convert(
     layers: Sequence[Layer], spools: Sequence[int], target: int, budget: Budget, report: Callable[[int, int], None]
 ) -> int:  # fmt: skip
-    """Make the image disk of some layers in the file `target`; how many entries have access control lists that cannot be read.
+    """Make the image disk of some layers in the file `target`; how many entries have ACLs that nobody can read.
 
     `report` is told of a layer's bytes.
 

@@ -80,12 +80,8 @@ class DiskBuilder:
                 lambda i, done: report(layers[i].digest, "Extracting", done, layers[i].size),
             )
             if without_acl:
-                report(
-                    "",
-                    f"Left out: the access control lists of {without_acl} entries, which are damaged or name users without numbers",
-                    0,
-                    0,
-                )
+                why = "which are damaged or name users without numbers"
+                report("", f"Left out: the access control lists of {without_acl} entries, {why}", 0, 0)
             os.rename(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -90,7 +90,7 @@ def _mtime(info: tarfile.TarInfo) -> int:
 
 
 def add_attributes(inode: Inode, info: tarfile.TarInfo) -> bool:
-    """Give an inode its extended attributes, those that Linux knows; false when it has an access control list that cannot be read.
+    """Give an inode its extended attributes, those that Linux knows; false when it has an ACL that nobody can read.
 
     :raise InvalidArgument: when there are too many.
     """

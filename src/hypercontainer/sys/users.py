@@ -30,7 +30,7 @@ class Ranges:
     fenced: range  # kept from the host's loopback (network/fence.py)
     open: range
     conversions: range
-    groups: range  # of conversions: the owner of a root directory is told from its group (images/squashfs.py)
+    groups: range  # of conversions
 
 
 def parse(text: str) -> tuple[int, int]:

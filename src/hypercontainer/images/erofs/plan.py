@@ -2,7 +2,8 @@
 """Where each part of a tree goes in an EROFS image.
 
 Metadata comes first: the inodes, each with its attributes, pointers to chunks and, where there is room for it in the
-same block, the end of its contents. Those of one directory lie together. The blocks of contents follow, in the same order.
+same block, the end of its contents. Those of one directory lie together. The blocks of contents follow, in the same
+order.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ class Plan:
         return BLOCK - (self._end + -self._end % SLOT) % BLOCK
 
     def _has_room(self, head: int, tail: int) -> bool:
-        """Whether the end of the contents goes behind the inode; in the next block, where this wastes less than a block of its own."""
+        """Whether the end of the contents goes behind the inode: in this block, or in the next one, with less waste
+        than a block of its own would have."""
         room = self._room()
         return head + tail <= room or (head + tail <= BLOCK and room < BLOCK - tail)
 
