@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 QUIET_TIMEOUT = 20.0  # seconds in which what has ended may still be going
-FACTORY = ("pool-", "make-")  # directories of machines that wait, or from which a template is made
+FACTORY = ("pool-", "make-", "probe")  # directories of machines that wait, or that are no container's
 _TAP = re.compile(r'"(ht[0-9a-f]{11,13})"')
 
 

@@ -128,7 +128,7 @@ async def lab(config: Config) -> AsyncIterator[Lab]:
 
 def machines(run: Path, *, factory: bool = False) -> list[int]:
     """QEMU processes whose files are below `run`; those of the factory, which no container has, only if asked for."""
-    waiting = () if factory else (str(run / "pods/pool-"), str(run / "pods/make-"))
+    waiting = () if factory else (str(run / "pods/pool-"), str(run / "pods/make-"), str(run / "pods/probe"))
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():

@@ -26,7 +26,7 @@ async def info(c: Context) -> Info:
 
 
 async def doctor(c: Context) -> list[Check]:
-    return await c.engine.doctor()
+    return await c.engine.doctor(probe=c.flag("probe"))
 
 
 async def forget(c: Context) -> None:
@@ -53,7 +53,14 @@ ROUTES = [
     Route("GET", "/ping", ping, "Is the daemon there?", stream="text/plain"),
     Route("GET", "/version", version, "Versions of all parts", result=Version),
     Route("GET", "/info", info, "The daemon and its host", result=Info),
-    Route("GET", "/doctor", doctor, "What this host has of what is needed", result=list[Check]),
+    Route(
+        "GET",
+        "/doctor",
+        doctor,
+        "What this host has of what is needed",
+        {"probe": "try first whether a guest boots with KVM"},
+        result=list[Check],
+    ),
     Route("DELETE", "/set-aside/{id}", forget, "Give up a record that cannot be read, and its virtual machine"),
     Route(
         "GET",

@@ -41,7 +41,7 @@ def _hypervisor(driver: Driver, probe: Probe) -> Check:
 def _accelerator(probe: Probe) -> Check:
     if probe.accelerator != "tcg":
         return Check(name="accelerator", status="ok", found=f"{probe.accelerator}: {probe.reason}")
-    hint = "guests run emulated and several times slower; use a host with hardware virtualization"
+    hint = "guests run emulated and several times slower; `hyperctl doctor --probe` tries KVM again"
     return Check(name="accelerator", status="warn", found=f"{probe.accelerator}: {probe.reason}", hint=hint)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from .. import API_VERSION, __version__
 from ..guest.initramfs import hyperstart_path, hyperstart_version
 from ..hypervisor.driver import Driver, VirtioFs
+from ..hypervisor.facets import Trial
 from ..images.layout import StoredImage
 from ..images.limits import Limits
 from ..images.progress import Progress
@@ -141,6 +142,8 @@ class Engine:
         await tasks.end([self._watching] if self._watching else [])
         await self.networks.close()
         self._descriptions.close()
+        if isinstance(self.driver, Trial):
+            await self.driver.close()
         self.registry.journal.close()
 
     def longest_grace(self) -> float:
@@ -232,7 +235,18 @@ class Engine:
             arch=platform.machine(),
         )
 
-    async def doctor(self) -> list[Check]:
+    async def try_again(self) -> None:
+        """Try which accelerator works. Machines that wait, and templates, are of the one that was in use."""
+        if isinstance(self.driver, Trial):
+            before = await self.driver.probe()
+            found = await self.driver.try_again()
+            if found.accelerator != before.accelerator:
+                await self.factory.drain(templates=True)
+
+    async def doctor(self, *, probe: bool = False) -> list[Check]:
+        """`probe`: try first which accelerator works."""
+        if probe:
+            await self.try_again()
         return [
             *await doctor.examine(self.driver, self.kernel, self.settings.paths),
             *leftovers.checks(self.settings.paths, self.registry),

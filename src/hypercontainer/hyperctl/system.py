@@ -83,11 +83,12 @@ def info(format_: str) -> None:
 
 
 @click.command()
+@click.option("--probe", is_flag=True, help="Try anew whether a guest boots with KVM; takes 30 seconds at most.")
 @click.option("--format", "format_", default="", metavar="json", help="How to print.")
 @click.option(
     "--forget", metavar="NAME", help="Give up a record that cannot be read, and end its virtual machine; files stay."
 )
-def doctor(format_: str, forget: str | None) -> int:
+def doctor(format_: str, forget: str | None, probe: bool) -> int:
     """Check what this host has of what HyperContainer needs.
 
     The exit status is 1 when something that is needed is missing.
@@ -95,7 +96,7 @@ def doctor(format_: str, forget: str | None) -> int:
     if forget:
         client().do("DELETE", f"/set-aside/{quote(forget, safe='')}")
         return 0
-    checks = client().call(list[Check], "GET", "/doctor")
+    checks = client().call(list[Check], "GET", "/doctor", {"probe": "1"} if probe else {})
     if format_ == "json":
         print_json(checks)
     else:

@@ -225,10 +225,11 @@ async def _end(
 
 
 async def _look_at_host(engine: Engine) -> None:
-    """Try KVM, and measure what an emulated guest has to be told."""
+    """Measure what an emulated guest has to be told, and try KVM; again, if an earlier daemon found that it does not work."""
     probe = await engine.driver.probe()
     if probe.accelerator == "tcg":
         await asyncio.to_thread(initramfs.tsc_khz)
+        await engine.try_again()
 
 
 def _signals() -> asyncio.Queue[signal.Signals]:

@@ -128,6 +128,7 @@ class MachineConfig:
     expandable: bool = False  # disks may be added later
     memory_file: int | None = None  # descriptor of a file for the guest's memory, which `Machine.save` leaves there
     snapshot: Snapshot | None = None  # start from it; the kernel is in it
+    talkative: bool = False  # the kernel writes to the console what it does
 
     @property
     def taps(self) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
 from ..model.specs import PortMapping
-from .driver import AnyDisk, Disk, Driver, Machine, MachineConfig, unsupported
+from .driver import AnyDisk, Disk, Driver, Machine, MachineConfig, Probe, unsupported
 
 F = TypeVar("F")
 
@@ -103,6 +103,17 @@ class Strays(Protocol):
 
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
         """Machines with a directory below `parent` that is not in `keep`, launched by this daemon or one before it."""
+
+
+@runtime_checkable
+class Trial(Protocol):
+    """What `probe` says comes from a trial, which can be made again."""
+
+    async def try_again(self) -> Probe:
+        """What is found now; it is in use from then on. Takes half a minute at most."""
+
+    async def close(self) -> None:
+        """End a trial that is under way."""
 
 
 _NAMES: dict[type, str] = {

@@ -39,14 +39,15 @@ def machine_options(accelerator: str, *, memory_backend: bool = False) -> list[s
     return ["-machine", machine, "-accel", "tcg,tb-size=32", "-cpu", "qemu64"]
 
 
-def kernel_command_line(accelerator: str, tsc_khz: int = 0) -> str:
+def kernel_command_line(accelerator: str, tsc_khz: int = 0, *, talkative: bool = False) -> str:
     """Arguments of the guest's kernel; QEMU appends the virtio-mmio devices.
 
     `tsc_khz` is the rate of the host's time stamp counter, 0 if it is not known.
     """
     # Below the level of errors: a machine without PCI is one to the kernel, and
     # the last words of a guest shall be what ended it.
-    arguments = ["console=ttyS0", "quiet", "loglevel=3", "reboot=t", "panic=-1", "no_timer_check"]
+    level = ["loglevel=7"] if talkative else ["quiet", "loglevel=3"]
+    arguments = ["console=ttyS0", *level, "reboot=t", "panic=-1", "no_timer_check"]
     if accelerator == "tcg":
         # Calibration and CPU mitigations cost a third of the boot and protect
         # nothing in an emulated CPU.
@@ -70,7 +71,7 @@ def boot_options(config: MachineConfig, accelerator: str, fds: Descriptors, tsc_
         "-initrd",
         f"/proc/self/fd/{initramfs}",
         "-append",
-        kernel_command_line(accelerator, tsc_khz),
+        kernel_command_line(accelerator, tsc_khz, talkative=config.talkative),
     ]
 
 

@@ -24,6 +24,7 @@ class Console:
     def __init__(self) -> None:
         self._sock: socket.socket | None = None
         self._text = b""
+        self.heard = 0  # bytes so far
 
     def open(self, path: Path) -> None:
         """Begin to listen; a machine that cannot be reached, or of a daemon that stored the text, has no words here."""
@@ -49,6 +50,7 @@ class Console:
             data = b""
         if not data:
             self.close()
+        self.heard += len(data)
         self._text = (self._text + data)[-_KEPT:]
         return bool(data)
 

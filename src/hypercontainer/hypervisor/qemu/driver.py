@@ -87,6 +87,14 @@ class QemuDriver:
             return self._wanted, "chosen in the configuration"
         return await self._prober.choose(self.version)
 
+    async def try_again(self) -> Probe:
+        if self._wanted == "auto" and self.version:
+            await self._prober.probe(self.version)
+        return await self.probe()
+
+    async def close(self) -> None:
+        await self._prober.close()
+
     async def launch(self, config: MachineConfig) -> QemuMachine:
         check_takes(self, config)
         accelerator, _ = await self.accelerator()

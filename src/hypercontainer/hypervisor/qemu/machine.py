@@ -66,6 +66,11 @@ class QemuMachine:
     def alive(self) -> bool:
         return process.start_time(self.pid) == self.pid_started
 
+    @property
+    def heard(self) -> int:
+        """Bytes that the guest has written to its console, as far as they were read."""
+        return self._console.heard
+
     def connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
         sock.setblocking(False)
