@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypercontainer.model.specs import ContainerSpec, ExecSpec
 from hypercontainer.sys import process
 from tests.world import World
 
-DEADLINE = 60.0  # seconds for anything that a VM does
+DEADLINE = 60.0 * float(os.environ.get("HYPER_TEST_SLOWNESS", "1"))  # seconds for anything that a VM does
 
 
 class Result:
@@ -98,7 +99,8 @@ def run_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def config(root: Path, run_dir: Path) -> Config:
-    return Config(root=str(root), run=str(run_dir), network="user", user_network="slirp")
+    accelerator = os.environ.get("HYPER_TEST_ACCELERATOR", "auto")  # tests/lab says kvm
+    return Config(root=str(root), run=str(run_dir), network="user", user_network="slirp", accelerator=accelerator)  # type: ignore[arg-type]
 
 
 @pytest.fixture

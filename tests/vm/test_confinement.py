@@ -6,10 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
-import subprocess
-import sys
 import tarfile
-from pathlib import Path
 
 import pytest
 
@@ -25,6 +22,7 @@ from hypercontainer.podfile import strict
 from hypercontainer.protocol.constants import MOUNT_VOLUME, Builtin
 from hypercontainer.protocol.messages import GuestContainer, GuestFile, GuestMount, GuestProcess
 
+from .calls import MACHINES, build
 from .conftest import DEADLINE, Lab
 from .test_factory import fresh_ones, ready, started  # noqa: F401 - a fixture
 
@@ -108,25 +106,9 @@ async def test_one_file_system_is_one_device(lab: Lab) -> None:
 
 
 @pytest.fixture(scope="session")
-def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def calls() -> dict[str, bytes]:
     """calls.c for 64 and for 32 bits."""
-    out = {}
-    for machine in ("x86_64", "x86"):
-        path = tmp_path_factory.mktemp("calls") / machine
-        command = [
-            sys.executable,
-            "-m",
-            "ziglang",
-            "cc",
-            "-target",
-            f"{machine}-linux-musl",
-            "-static",
-            "-Os",
-            "-D_GNU_SOURCE",
-        ]
-        subprocess.run([*command, "-o", path, Path(__file__).parent / "calls.c"], check=True)
-        out[machine] = path.read_bytes()
-    return out
+    return {machine: build(machine).read_bytes() for machine in MACHINES}
 
 
 NEWUSER = 0x10000000

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m tests.lab [--deadline SECONDS] [pytest's arguments]`: run tests in the lab machine; the vm tier if none are named."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from hypercontainer.kernel.locate import locate
+from tests.vm import calls
+
+from .image import REPOSITORY, Image, image
+
+MEMORY, CPUS = "5G", "2"
+DEADLINE = 3 * 3600.0  # seconds for a run; an emulated machine in an emulated machine is slow
+TIMEOUT = 1200  # seconds for a test
+_ENDED = re.compile(rb"lab: ended with (\d+)")
+_NO_END, _TOO_LATE = 98, 97  # exit statuses: the machine ended by itself; the deadline
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
+    parser.add_argument("--deadline", type=float, default=DEADLINE, metavar="SECONDS")
+    parser.add_argument("--shell", action="store_true", help="no tests: a shell in the machine")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIRECTORY", help="for logs and sockets, instead of a temporary one"
+    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="PYTEST", help="paths and options of pytest")
+    options = parser.parse_args()
+    files = image()
+    with contextlib.ExitStack() as stack:
+        work = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-")))
+        work.mkdir(exist_ok=True)
+        pack(work / "tree.tar", command(options.arguments, shell=options.shell))
+        return run(files, work, options.deadline)
+
+
+def command(arguments: list[str], *, shell: bool) -> list[str]:
+    """What the machine does."""
+    if shell:
+        return ["sleep", "infinity"]
+    named = [a for a in arguments if a != "--"]
+    wanted = named if any(a.startswith("tests") for a in named) else ["tests/vm", *named]
+    return [
+        "python3",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "tests.lab.watch",
+        "-p",
+        "no:cacheprovider",
+        "--color=no",
+        f"-otimeout={TIMEOUT}",
+        *wanted,
+    ]
+
+
+def pack(path: Path, command: list[str]) -> None:
+    """The tree as it is now, with what is built of it, and what to do: the machine's second disk is this file."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY, capture_output=True, check=True,
+    )  # fmt: skip
+    kernel = locate().path.parent
+    with tarfile.open(path, "w") as tar:
+        for name in filter(None, listed.stdout.decode().split("\0")):
+            if (REPOSITORY / name).exists():
+                tar.add(REPOSITORY / name, name)
+        tar.add(REPOSITORY / "src/hypercontainer/guest/bin", "src/hypercontainer/guest/bin")
+        tar.add(kernel, f".cache/kernel/{kernel.name}")
+        for program in map(calls.build, calls.MACHINES):
+            tar.add(program, f".cache/calls/{program.name}")
+        text = shlex.join(command).encode()
+        member = tarfile.TarInfo(".lab-command")
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text))
+    with open(path, "ab") as f:  # a disk has whole sectors
+        f.truncate(-(-f.tell() // 4096) * 4096)
+
+
+def machine(files: Image, work: Path) -> list[str]:
+    """QEMU's command line. Its processor has AMD's virtualization, which TCG emulates; what is written is gone with it."""
+    asked = f"socket,id=shell,path={work}/shell.sock,server=on,wait=off"
+    return [
+        "setpriv", "--pdeathsig", "KILL",  # it ends with us, however we do
+        "qemu-system-x86_64",
+        "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-smp", CPUS, "-m", MEMORY,
+        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-kernel", str(files.kernel), "-initrd", str(files.initramfs),
+        "-append", "root=/dev/vda ro rootfstype=ext4 init=/init console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0",
+        "-drive", f"if=virtio,format=raw,file={files.disk},snapshot=on",
+        "-drive", f"if=virtio,format=raw,file={work}/tree.tar,read-only=on",
+        "-nic", "user,model=virtio-net-pci,restrict=on",
+        "-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
+        "-serial", f"file:{work}/console.log",
+        "-monitor", f"unix:{work}/monitor.sock,server=on,wait=off",
+        "-device", "virtio-serial-pci",
+        "-chardev", "stdio,id=out,signal=off", "-device", "virtconsole,chardev=out",
+        "-chardev", asked, "-device", "virtconsole,chardev=shell",
+    ]  # fmt: skip
+
+
+def run(files: Image, work: Path, deadline: float) -> int:
+    """:return: the exit status of what ran in the machine."""
+    environment = {**os.environ, "TMPDIR": str(work)}  # where the snapshot is written
+    process = subprocess.Popen(
+        machine(files, work),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment, start_new_session=True,
+    )  # fmt: skip
+    print(f"lab: for a shell in the machine: socat -,rawer UNIX:{work}/shell.sock", flush=True)
+    late = threading.Event()
+    with _ended(process), _alarm(deadline, process, late):
+        status = _NO_END
+        for line in process.stdout or ():
+            sys.stdout.buffer.write(line.replace(b"\r\n", b"\n"))
+            sys.stdout.flush()
+            if found := _ENDED.search(line):
+                status = int(found[1])
+        process.wait()
+    if late.is_set():
+        print(f"lab: not done within {deadline:g} s", flush=True)
+        return _TOO_LATE
+    if status == _NO_END:
+        print(f"lab: the machine ended by itself; its console's last words:\n{_tail(work / 'console.log')}", flush=True)
+    return status
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Whatever happens here, the machine is gone afterwards."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _alarm(deadline: float, process: subprocess.Popen[bytes], late: threading.Event) -> Iterator[None]:
+    def ring() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(deadline, ring)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _tail(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return "\n".join(path.read_text(errors="replace").splitlines()[-20:])
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

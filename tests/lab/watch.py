@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plugin of pytest: when nothing moves, say who waits for whom.
+
+It prints the stacks of all threads and of all asyncio tasks, and of each QEMU the time its threads ran meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+PATIENCE = float(os.environ.get("LAB_PATIENCE", "180"))  # seconds without a test's phase that ends
+ROUNDS = 4  # so often it is said what nothing does; then the run is given up
+_OUT = open(os.dup(2), "w", closefd=False)  # before pytest takes it away: what a test prints is not for now
+_BETWEEN = 5.0  # seconds over which processor time is measured
+
+
+class Watch:
+    """Knows when something last moved."""
+
+    def __init__(self) -> None:
+        self._moved = time.monotonic()
+        self._what = "collecting"
+        self._rounds = 0
+        self._begun = time.monotonic()
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    def moved(self, what: str) -> None:
+        self._moved, self._what, self._rounds = time.monotonic(), what, 0
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(1)
+            if time.monotonic() - self._moved < PATIENCE * (self._rounds + 1):
+                continue
+            self._rounds += 1
+            report(f"nothing moved for {PATIENCE * self._rounds:g} s in {self._what}")
+            if self._rounds == ROUNDS:
+                os._exit(99)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.moved(nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.moved(f"{report.nodeid} after {report.when}")
+        if report.when == "call" or report.outcome != "passed":
+            at = time.monotonic() - self._begun
+            _say(f"lab: {at:6.0f} s  {report.outcome:7} {report.duration:6.1f} s  {report.when} {report.nodeid}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Watch())
+
+
+def report(why: str, *, between: float = _BETWEEN) -> None:
+    """All that can be seen from within this process."""
+    _say(f"\n==== lab: {why}")
+    faulthandler.dump_traceback(_OUT, all_threads=True)
+    for task in [o for o in gc.get_objects() if isinstance(o, asyncio.Task)]:
+        if not task.done():
+            _say(
+                f"-- {task.get_name()}, cancelling {task.cancelling()}, waits for {getattr(task, '_fut_waiter', None)}"
+            )
+            for frame in _frames(task.get_coro()):
+                _say(f"     {frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}")
+    before = dict(_threads())
+    time.sleep(between)
+    for who, ticks in _threads():
+        _say(f"   {who}: {ticks - before.get(who, ticks)} ticks in {between:g} s")
+    _say("==== lab: that was all")
+
+
+def _frames(coroutine: Any) -> Iterator[FrameType]:
+    """What a task has called, down to what it waits for; `Task.get_stack` has the first only."""
+    while coroutine is not None:
+        for prefix in ("cr", "gi", "ag"):
+            if frame := getattr(coroutine, f"{prefix}_frame", None):
+                yield frame
+                coroutine = getattr(coroutine, "gi_yieldfrom" if prefix == "gi" else f"{prefix}_await", None)
+                break
+        else:
+            return
+
+
+def _threads() -> Iterator[tuple[str, int]]:
+    """Each thread of each QEMU, and the ticks that it has run (proc(5), stat)."""
+    for stat in sorted(Path("/proc").glob("[0-9]*/task/*/stat")):
+        try:
+            name, _, rest = stat.read_text().partition(" (")[2].rpartition(")")
+            line = (stat.parents[2] / "cmdline").read_bytes()
+            waits = (stat.parent / "wchan").read_text()
+        except OSError:
+            continue
+        fields = rest.split()
+        if b"qemu-system" in line:
+            yield f"{stat.parents[2].name}/{stat.parent.name} {name} {waits}", int(fields[11]) + int(fields[12])
+
+
+def _say(text: str) -> None:
+    print(text, file=_OUT, flush=True)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs on this host of the lab: with a program in the place of QEMU."""
+
+from __future__ import annotations
+
+import asyncio
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lab import watch
+from tests.lab.__main__ import command, pack, run
+from tests.lab.image import Image, requirements
+
+NOTHING = Image(Path("/dev/null"), Path("/dev/null"), Path("/dev/null"))
+
+
+def stand_in(path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU, as far as `run` sees it; it writes down its process."""
+    program = path / "qemu-system-x86_64"
+    program.write_text(f"#!/bin/sh\necho $$ >{path}/pid\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path}:/usr/bin:/bin")
+
+
+def gone(path: Path) -> bool:
+    return not Path("/proc", (path / "pid").read_text().strip()).exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [("printf 'lab: ended with 0\\r\\n'", 0), ("echo lab: ended with 3; sleep 0.1", 3), ("true", 98)],
+)
+def test_the_status_is_that_of_the_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], script: str, status: int
+) -> None:
+    stand_in(tmp_path, script, monkeypatch)
+    (tmp_path / "console.log").write_text("Kernel panic\n")
+    assert run(NOTHING, tmp_path, 30) == status
+    assert ("Kernel panic" in capfd.readouterr().out) == (status == 98) and gone(tmp_path)
+
+
+def test_after_its_deadline_nothing_of_it_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, "exec sleep 300", monkeypatch)
+    begun = time.monotonic()
+    assert run(NOTHING, tmp_path, 0.5) == 97
+    assert time.monotonic() - begun < 60 and gone(tmp_path)
+
+
+def test_the_tree_goes_in_with_what_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = tmp_path / "kernel" / "0123"
+    built.mkdir(parents=True)
+    (built / "vmlinux").write_bytes(b"kernel")
+    (built / "kernel.json").write_text('{"version": "6", "config_hash": "0"}')
+    monkeypatch.setenv("HYPER_CACHE", str(tmp_path))
+    monkeypatch.setattr("tests.vm.calls.build", lambda machine: built / "vmlinux")  # that takes a compiler and a minute
+    pack(tmp_path / "tree.tar", command(["-x"], shell=False))
+    assert (tmp_path / "tree.tar").stat().st_size % 512 == 0
+    with tarfile.open(tmp_path / "tree.tar") as tar:
+        names = set(tar.getnames())
+        said = tar.extractfile(".lab-command")
+        assert said and b"-m pytest" in (text := said.read()) and text.endswith(b"tests/vm -x")
+    assert {"tests/lab/inside", "pyproject.toml", ".cache/kernel/0123/vmlinux"} <= names
+    assert any(n.startswith("src/hypercontainer/guest/bin/hyperstart") for n in names)
+
+
+def test_it_has_the_python_packages_of_the_project() -> None:
+    names = {r.split(">")[0] for r in requirements()}
+    assert {"aiohttp", "msgspec", "pytest", "pytest-asyncio"} <= names and "mypy" not in names
+
+
+async def test_a_report_says_what_each_task_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = open(tmp_path / "out", "w+")
+    monkeypatch.setattr(watch, "_OUT", out)
+
+    async def deepest() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def outer() -> None:
+        await deepest()
+
+    task = asyncio.create_task(outer(), name="the one that waits")
+    await asyncio.sleep(0)
+    await asyncio.to_thread(watch.report, "nothing moved", between=0)
+    task.cancel()
+    said = (tmp_path / "out").read_text()
+    out.close()
+    assert "nothing moved" in said and "the one that waits" in said and "deepest" in said
