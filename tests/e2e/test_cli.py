@@ -226,6 +226,19 @@ def test_info_version_doctor_help_completion(hyper: Daemon) -> None:
         assert "hyperctl" in hyper.out("completion", shell)
 
 
+def test_doctor_tries_kvm_again(hyper: Daemon) -> None:
+    kept = hyper.root / "cache/accelerator.json"
+    hyper.out("doctor", "--probe")
+    if not kept.exists():
+        pytest.skip("there is no /dev/kvm to try")
+    first = json.loads(kept.read_text())
+    kept.write_text(json.dumps(first | {"reason": "of an earlier day"}))
+    checks = {c["name"]: c for c in json.loads(hyper.out("doctor", "--probe", "--format", "json"))}
+    again = json.loads(kept.read_text())
+    assert again["reason"] != "of an earlier day" and again["key"] == first["key"]
+    assert checks["accelerator"]["found"] == f"{again['accelerator']}: {again['reason']}"
+
+
 def test_events(hyper: Daemon) -> None:
     hyper.ctl("run", "--rm", "--name", "eventful", "busybox", "true")
     lines = hyper.out(

@@ -10,7 +10,6 @@ import asyncio
 import faulthandler
 import gc
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator

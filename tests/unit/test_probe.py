@@ -7,12 +7,14 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hypercontainer.engine.engine import Engine
 from hypercontainer.errors import Unavailable
-from hypercontainer.hypervisor.driver import MachineConfig
+from hypercontainer.hypervisor.driver import MachineConfig, Probe
 from hypercontainer.hypervisor.qemu import command
 from hypercontainer.hypervisor.qemu.console import Console
 from hypercontainer.hypervisor.qemu.probe import LIMIT, PATIENCE, SILENCE, Prober
@@ -237,6 +239,39 @@ def test_a_qemu_that_cannot_be_started(tmp_path: Path) -> None:
         assert await daemon.choose("7.2") == ("tcg", "KVM could not be tried: qemu is not installed")
 
     run(work())
+
+
+class Factory:
+    """Notes what is asked of it."""
+
+    def __init__(self) -> None:
+        self.drained: list[bool] = []
+
+    async def drain(self, *, templates: bool) -> None:
+        self.drained.append(templates)
+
+
+class Driver:
+    """Has one answer, and another one when it is to try again."""
+
+    def __init__(self, first: str, then: str) -> None:
+        self._answer, self._then = first, then
+
+    async def probe(self) -> Probe:
+        return Probe(self._answer, "")
+
+    async def try_again(self) -> Probe:
+        self._answer = self._then
+        return await self.probe()
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("first", "then", "drained"), [("tcg", "kvm", [True]), ("tcg", "tcg", []), ("kvm", "kvm", [])])
+async def test_what_was_made_for_the_other_accelerator_goes(first: str, then: str, drained: list[bool]) -> None:
+    engine = SimpleNamespace(driver=Driver(first, then), factory=Factory())
+    await Engine.try_again(engine)  # type: ignore[arg-type]
+    assert engine.factory.drained == drained
 
 
 async def test_a_console_counts_what_it_heard(tmp_path: Path) -> None:
