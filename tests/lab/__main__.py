@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.lab [--deadline SECONDS] [pytest's arguments]`: run tests in the lab machine; the vm tier if none are named."""
+"""Run tests in the lab machine; the vm tier if none are named."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from .image import REPOSITORY, Image, image
 MEMORY, CPUS = "5G", "2"
 DEADLINE = 3 * 3600.0  # seconds for a run; an emulated machine in an emulated machine is slow
 TIMEOUT = 1200  # seconds for a test
+_ARGUMENTS = "root=/dev/vda ro rootfstype=ext4 init=/init console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0"
 _ENDED = re.compile(rb"lab: ended with (\d+)")
 _NO_END, _TOO_LATE = 98, 97  # exit statuses: the machine ended by itself; the deadline
 
@@ -92,7 +93,7 @@ def pack(path: Path, command: list[str]) -> None:
 
 
 def machine(files: Image, work: Path) -> list[str]:
-    """QEMU's command line. Its processor has AMD's virtualization, which TCG emulates; what is written is gone with it."""
+    """QEMU's command line. AMD's virtualization is emulated too; what is written goes with the machine."""
     asked = f"socket,id=shell,path={work}/shell.sock,server=on,wait=off"
     return [
         "setpriv", "--pdeathsig", "KILL",  # it ends with us, however we do
@@ -100,7 +101,7 @@ def machine(files: Image, work: Path) -> list[str]:
         "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-smp", CPUS, "-m", MEMORY,
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-kernel", str(files.kernel), "-initrd", str(files.initramfs),
-        "-append", "root=/dev/vda ro rootfstype=ext4 init=/init console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0",
+        "-append", _ARGUMENTS,
         "-drive", f"if=virtio,format=raw,file={files.disk},snapshot=on",
         "-drive", f"if=virtio,format=raw,file={work}/tree.tar,read-only=on",
         "-nic", "user,model=virtio-net-pci,restrict=on",

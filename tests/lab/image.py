@@ -85,9 +85,11 @@ def _build(root: Path, to: Path) -> None:
 
 
 def _initramfs_hook() -> str:
-    lines = "".join(f"{m}\\n" for m in MODULES)
-    where = '"$1/etc/initramfs-tools'
-    return f'mkdir -p {where}/conf.d" && printf "MODULES=list\\n" >{where}/conf.d/lab" && printf "{lines}" >{where}/modules"'
+    """A shell command that makes the initramfs small; mmdebstrap gives it the root's directory."""
+    modules = "".join(f"{m}\\n" for m in MODULES)
+    settings = {"conf.d/lab": "MODULES=list\\n", "modules": modules}
+    files = [f'printf "{text}" >"$1/etc/initramfs-tools/{name}"' for name, text in settings.items()]
+    return " && ".join(['mkdir -p "$1/etc/initramfs-tools/conf.d"', *files])
 
 
 def _install_python(root: Path) -> None:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""calls.c as a static program, for 64 and for 32 bits; cached, because an emulated processor compiles a C library for half an hour."""
+"""calls.c as a static program, for 64 and for 32 bits.
+
+Cached: an emulated processor compiles its C library for half an hour.
+"""
 
 from __future__ import annotations
 

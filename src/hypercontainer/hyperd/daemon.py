@@ -225,7 +225,7 @@ async def _end(
 
 
 async def _look_at_host(engine: Engine) -> None:
-    """Measure what an emulated guest has to be told, and try KVM; again, if an earlier daemon found that it does not work."""
+    """Measure what an emulated guest has to be told, and try KVM: again, if an earlier daemon found that it fails."""
     probe = await engine.driver.probe()
     if probe.accelerator == "tcg":
         await asyncio.to_thread(initramfs.tsc_khz)
