@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,8 +100,8 @@ def run_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def config(root: Path, run_dir: Path) -> Config:
-    accelerator = os.environ.get("HYPER_TEST_ACCELERATOR", "auto")  # tests/lab says kvm
-    return Config(root=str(root), run=str(run_dir), network="user", user_network="slirp", accelerator=accelerator)  # type: ignore[arg-type]
+    accelerator: Any = os.environ.get("HYPER_TEST_ACCELERATOR", "auto")  # tests/lab says kvm
+    return Config(root=str(root), run=str(run_dir), network="user", user_network="slirp", accelerator=accelerator)
 
 
 @pytest.fixture
