@@ -189,6 +189,17 @@ async def test_missing_qemu(tmp_path: Path) -> None:
         await driver.launch(CONFIG)
 
 
+async def test_a_qemu_that_did_not_answer_is_asked_again(tmp_path: Path) -> None:
+    """As on a host that is too busy for it."""
+    binary = tmp_path / "qemu"
+    binary.write_text("#!/bin/sh\nexit 1\n")
+    binary.chmod(0o755)
+    driver = QemuDriver(binary=str(binary), accelerator="tcg", cache=tmp_path)
+    assert driver.version == "" and (await driver.probe()).trouble == "it does not say its version"
+    binary.write_text("#!/bin/sh\necho QEMU emulator version 7.2.22 '(Debian)'\n")
+    assert driver.version == "7.2.22" and (await driver.probe()).trouble == ""
+
+
 async def test_without_a_kernel_kvm_is_not_tried(tmp_path: Path) -> None:
     name, reason = await QemuDriver(binary="qemu-system-x86_64", accelerator="auto", cache=tmp_path).accelerator()
     assert name == "tcg" and ("kernel" in reason or "/dev/kvm" in reason)

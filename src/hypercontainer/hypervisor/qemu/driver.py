@@ -54,7 +54,7 @@ class QemuDriver:
         self._binary = binary
         self._wanted = accelerator
         self._prober = Prober(cache, self._launch)
-        self._version: str | None = None
+        self._version = ""
 
     def set_probe_machine(self, config: MachineConfig) -> None:
         """The machine that a probe of KVM boots."""
@@ -62,8 +62,8 @@ class QemuDriver:
 
     @property
     def version(self) -> str:
-        if self._version is None:
-            self._version = ""
+        # One that is not there, or did not answer on a busy host, may be there the next time.
+        if not self._version and shutil.which(self._binary):
             with contextlib.suppress(OSError, subprocess.SubprocessError):
                 out = subprocess.run(
                     [self._binary, "--version"], capture_output=True, text=True, timeout=10, check=True
@@ -73,6 +73,8 @@ class QemuDriver:
 
     async def probe(self) -> Probe:
         if not self.version:
+            if shutil.which(self._binary):
+                return Probe(self._wanted, f"{self._binary} does not say its version", "it does not say its version")
             hint = "install the package qemu-system-x86"
             return Probe(self._wanted, f"{self._binary} is not installed", "not installed", hint)
         accelerator, reason = await self.accelerator()
