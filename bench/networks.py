@@ -62,8 +62,8 @@ class Bench:
             "error",
         ]
         self.daemon = subprocess.Popen(command)
-        while not (directory / "run/hyper.sock").exists():
-            time.sleep(0.05)
+        while subprocess.run([BIN / "hyperctl", "version"], env=self.env, capture_output=True, check=False).returncode:
+            time.sleep(0.05)  # the socket is there before anybody listens
 
     def ctl(self, *args: str) -> str:
         return run([str(BIN / "hyperctl"), *args], self.env).stdout.decode().strip()

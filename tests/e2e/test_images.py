@@ -106,12 +106,12 @@ def test_a_bomb_hurts_nobody(hyper: Daemon, tmp_path: Path) -> None:
     source = make.image(make.layer(zeros))
     pull = subprocess.Popen(["hyperctl", "pull", source], stderr=subprocess.PIPE, text=True, env=hyper.environment)
     slowest = 0.0
-    while pull.poll() is None:
+    while pull.poll() is None:  # an answer takes what hyperctl needs for itself, and no more
         begun = time.monotonic()
         hyper.ctl("version")
         slowest = max(slowest, time.monotonic() - begun)
     _, stderr = pull.communicate()
-    assert pull.returncode == 1 and slowest < 5
+    assert pull.returncode == 1 and slowest < 10
     (line,) = [x for x in stderr.splitlines() if x.startswith("hyperctl: ")]
     assert source in line and "layer 1 (sha256:" in line and "raise image_ratio in hyperd's configuration" in line
     assert hyper.leftovers()["staging"] == hyper.leftovers()["half-made"] == []

@@ -210,7 +210,7 @@ def test_ports_of_the_ipv6_loopback_do_not_answer(walls: Walls) -> None:
 def test_a_container_reaches_no_metadata_and_no_port_of_the_hosts_loopback(walls: Walls) -> None:
     assert walls.sh("a", "timeout 3 sh -c 'echo x | nc -w 2 169.254.169.254 9000' && echo reached") == ""
     assert walls.sh("a", "nslookup -timeout=2 a 169.254.169.254 >/dev/null && echo reached") == ""
-    assert walls.sh("a", f"timeout 5 wget -q -O - http://{walls.gateway}:8081/") == "b"
+    assert walls.sh("a", f"timeout 60 wget -q -O - http://{walls.gateway}:8081/") == "b"
 
 
 def test_a_networks_name_server_answers_its_pods_and_the_host_only(walls: Walls) -> None:

@@ -139,8 +139,8 @@ def test_three_pods_on_two_networks(world: World) -> None:
         assert " 0% packet loss" in world.sh("b", f"ping -c 1 -W 5 {target}")
     assert " 0% packet loss" in world.sh("b", f"ping6 -c 1 -W 5 {a6}")
     page = world.sh("a", "hostname")
-    wait_for(lambda: world.sh("b", "timeout 5 wget -q -O - http://a/") == page, "the other pod's page")
-    assert world.sh("b", f"timeout 5 wget -q -O - http://[{a6}]/") == page
+    wait_for(lambda: world.sh("b", "timeout 30 wget -q -O - http://a/") == page, "the other pod's page")
+    assert world.sh("b", f"timeout 30 wget -q -O - http://[{a6}]/") == page
     assert (
         a6 in world.sh("b", "nslookup -type=aaaa a")
         and a4 in world.sh("b", "nslookup -type=a a")
@@ -172,7 +172,7 @@ def test_three_pods_on_two_networks(world: World) -> None:
         )
         assert done.stdout.strip() == page, where
     for pod in ("a", "b", "c"):
-        assert world.sh(pod, "timeout 5 wget -q -O - http://203.0.113.1:8080/") == page, pod
+        assert world.sh(pod, "timeout 30 wget -q -O - http://203.0.113.1:8080/") == page, pod
     # The host's own services stay closed.
     server = subprocess.Popen(
         ["ip", "netns", "exec", world.name, sys.executable, "-m", "http.server", "9999"],
@@ -597,7 +597,7 @@ def test_a_podfile_in_networks(world: World, tmp_path: Path) -> None:
     world.daemon.ctl("run", "-d", "--name", "asks", "--network", "front", "busybox", *SLEEP)
     for name in ("till", "web", "shop"):
         wait_for(
-            lambda name=name: world.sh("asks", f"timeout 5 wget -q -O - http://{name}/") == "shop",
+            lambda name=name: world.sh("asks", f"timeout 30 wget -q -O - http://{name}/") == "shop",
             f"an answer of {name}",
         )  # type: ignore[misc]
     assert world.sh("shop-web", "cat /sys/class/net/eth1/address") == "0a:00:00:00:00:07"
@@ -693,7 +693,7 @@ def test_udp_is_published_everywhere(world: World, app_layout: Path) -> None:
     ask = (
         "import socket, sys\n"
         "s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)\n"
-        "s.settimeout(2)\ns.sendto(b'abc', (sys.argv[1], 7007))\nprint(s.recv(9).decode())"
+        "s.settimeout(10)\ns.sendto(b'abc', (sys.argv[1], 7007))\nprint(s.recv(9).decode())"
     )
     for where in ("127.0.0.1", "::1", "203.0.113.1", "2001:db8::1"):
         wait_for(

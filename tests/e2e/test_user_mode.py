@@ -27,7 +27,9 @@ _PLACES = ("10.0.2.2", "127.0.0.1", "127.0.0.53", "169.254.169.254")
 
 def reached(world: World, network: str) -> list[str]:
     """The places of which a server of the host answers."""
-    ask = "; ".join(f"(echo x | timeout 5 nc -w 2 {place} 9000 | grep -q answer && echo {place})" for place in _PLACES)
+    ask = "; ".join(
+        f"(echo x | timeout 20 nc -w 10 {place} 9000 | grep -q answer && echo {place})" for place in _PLACES
+    )
     done = world.daemon.ctl(
         "run", "--rm", "--privileged", "--network", network, "busybox", "sh", "-c", f"{_BY_THE_NIC} {ask}; true"
     )
@@ -46,7 +48,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         # It reads first: closing with something unread resets the connection, and the answer may be lost.
         code = (
             "import socket\ns = socket.create_server(('', 9000))\nwhile True:\n"
-            " c = s.accept()[0]; c.settimeout(5); c.recv(9); c.send(b'answer\\n'); c.close()"
+            " c = s.accept()[0]; c.settimeout(60); c.recv(9); c.send(b'answer\\n'); c.close()"
         )
         server = stack.enter_context(subprocess.Popen(["ip", "netns", "exec", host, sys.executable, "-c", code]))
         stack.callback(server.kill)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -94,6 +95,15 @@ def test_what_passes_is_one_word_of_a_rule(text: str) -> None:
         assert text.isascii() and not set(text) & set(" \t\r\n\"'{};,#%$\\\0"), (check, text)
 
 
+@pytest.mark.parametrize("check", [check_ip, check_cidr, check_mac, check_link])
+def test_what_follows_a_good_one_is_seen(check: Callable[[str], None]) -> None:
+    good = {check_ip: "10.0.0.1", check_cidr: "10.0.0.0/8", check_mac: "0a:00:00:00:00:01", check_link: "eth0"}[check]
+    check(good)
+    for evil in ("\n", " ", ";", "\0", "{", '"', "\n}", ":00", "/8/8", "\u0663"):
+        with pytest.raises(InvalidArgument):
+            check(good + evil)
+
+
 def test_addresses_have_one_spelling() -> None:
     assert (canonical("FD00:0::1"), canonical("10.0.0.1"), ip_version("::"), ip_version("")) == (
         "fd00::1",
@@ -101,7 +111,15 @@ def test_addresses_have_one_spelling() -> None:
         6,
         0,
     )
-    for bad in ("10.0.0.0/33", "fd00::/129", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/8/8", "10.0.0.0/255.0.0.0"):
+    for bad in (
+        "10.0.0.0/33",
+        "fd00::/129",
+        "10.0.0.0/",
+        "10.0.0.0/-1",
+        "10.0.0.0/8/8",
+        "10.0.0.0/255.0.0.0",
+        "10.0.0.0/\u0663",
+    ):
         with pytest.raises(InvalidArgument):
             check_cidr(bad)
 

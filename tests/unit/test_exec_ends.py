@@ -44,5 +44,5 @@ async def test_output_that_ends_before_it_is_watched(monkeypatch: pytest.MonkeyP
     exec_.fan_out.end(2)
     handle.drained.set()
     handle.set_exit(ExitStatus(code=3))
-    await asyncio.wait_for(exec_.ended.wait(), 5)
+    await asyncio.wait_for(exec_.ended.wait(), 30)
     assert exec_.exit_code == 3 and not exec_.info().running

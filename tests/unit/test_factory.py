@@ -279,7 +279,7 @@ class World:
             return self.pool.take(kind)  # type: ignore[return-value]
 
     async def idle(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while any(waiting != target for waiting, target in self.pool.counts().values()) or not self.pool.counts():
                 await asyncio.sleep(0.001)
 

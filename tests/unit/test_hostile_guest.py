@@ -84,7 +84,7 @@ class Guest:
 
 
 async def _opened(guest: Guest, theirs: socket.socket, *, hello: Attrs = HELLO) -> GuestSession:
-    opening = asyncio.create_task(GuestSession.open(theirs, TOKEN, timeout=5))
+    opening = asyncio.create_task(GuestSession.open(theirs, TOKEN, timeout=30))
     asked = await guest.frame(Type.HELLO)
     token = dict(decode_attrs(asked.body))[Tag.TOKEN]
     assert len(token) == TOKEN_SIZE
@@ -167,7 +167,7 @@ async def test_the_largest_number_of_a_process_leaves_numbers_for_others() -> No
             asked = await guest.frame(Type.STATS)
             assert 0 < asked.id < 2**32 - 1
             await guest.say(encode_frame(Type.REPLY, asked.id))
-            await asyncio.wait_for(asking, 5)
+            await asyncio.wait_for(asking, 30)
 
 
 async def test_a_malformed_reply_ends_its_session() -> None:
@@ -176,7 +176,7 @@ async def test_a_malformed_reply_ends_its_session() -> None:
         asked = await guest.frame(Type.PROCESS_LIST)
         await guest.say(encode_frame(Type.REPLY, asked.id, encode_attrs([(Tag.PROCESS, [(Tag.PID, 1)])])))
         with pytest.raises(Unavailable, match="channel failed"):
-            await asyncio.wait_for(asking, 5)
+            await asyncio.wait_for(asking, 30)
         assert session.closed.is_set()
 
 
@@ -186,10 +186,10 @@ async def test_output_beyond_the_credit_ends_the_session() -> None:
         starting = asyncio.create_task(session.start(GuestProcess(("x",)), sink))
         asked = await guest.frame(Type.PROCESS_START)
         await guest.say(encode_frame(Type.REPLY, asked.id, encode_attrs([(Tag.PID, 1)])))
-        await asyncio.wait_for(starting, 5)
+        await asyncio.wait_for(starting, 30)
         for at in range(0, OUTPUT_RING * 4, 1 << 15):
             await guest.say(encode_frame(Type.DATA, asked.id, encode_data(Data(1, at, bytes(1 << 15), eof=False))))
-        await asyncio.wait_for(session.closed.wait(), 5)
+        await asyncio.wait_for(session.closed.wait(), 30)
         assert sink.size <= OUTPUT_RING
 
 
@@ -214,7 +214,7 @@ async def test_what_comes_with_the_hello_is_not_lost() -> None:
     ours.setblocking(False)
     theirs.setblocking(False)
     guest = Guest(ours)
-    opening = loop.create_task(GuestSession.open(theirs, TOKEN, timeout=5))
+    opening = loop.create_task(GuestSession.open(theirs, TOKEN, timeout=30))
     asked = await guest.frame(Type.HELLO)
     hello = encode_frame(Type.REPLY, asked.id, encode_attrs([*HELLO, (Tag.PROCESS, KNOWN)]))
     window = encode_frame(Type.WINDOW, 3, encode_window(Window(0, 10, 10 + STDIN_RING, closed=False)))
@@ -224,9 +224,9 @@ async def test_what_comes_with_the_hello_is_not_lost() -> None:
     session.data_received(ended)
     handle = session.reattach(3, Nothing(), (0, 0))
     assert handle is not None
-    assert (await asyncio.wait_for(handle.exited, 5)).code == 5
-    await asyncio.wait_for(handle.write_stdin(b"input"), 5)
-    assert decode_data((await asyncio.wait_for(guest.frame(Type.DATA), 5)).body).payload == b"input"
+    assert (await asyncio.wait_for(handle.exited, 30)).code == 5
+    await asyncio.wait_for(handle.write_stdin(b"input"), 30)
+    assert decode_data((await asyncio.wait_for(guest.frame(Type.DATA), 30)).body).payload == b"input"
     session.close()
     ours.close()
 
@@ -236,13 +236,13 @@ async def test_output_that_is_under_way_does_not_end_the_session_when_its_proces
         starting = asyncio.create_task(session.start(GuestProcess(("x",)), Nothing()))
         asked = await guest.frame(Type.PROCESS_START)
         await guest.say(encode_frame(Type.REPLY, asked.id, encode_attrs([(Tag.PID, 1)])))
-        handle = await asyncio.wait_for(starting, 5)
+        handle = await asyncio.wait_for(starting, 30)
         session.data_received(encode_frame(Type.DATA, asked.id, encode_data(Data(1, 0, b"some", eof=False))))
         session.kill_orphan(handle.id, handle.offsets)
         session.data_received(encode_frame(Type.DATA, asked.id, encode_data(Data(1, 4, b"more", eof=True))))
         assert not session.closed.is_set()
         session.data_received(encode_frame(Type.EXITED, asked.id, encode_attrs([(Tag.SIGNAL, 9)])))
-        assert (await asyncio.wait_for(guest.frame(Type.PROCESS_RELEASE), 5)).body == encode_attrs(
+        assert (await asyncio.wait_for(guest.frame(Type.PROCESS_RELEASE), 30)).body == encode_attrs(
             [(Tag.ID, handle.id)]
         )
 

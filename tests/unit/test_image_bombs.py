@@ -235,7 +235,7 @@ async def test_a_cancelled_pull_ends_its_conversion(tmp_path: Path, zeros_source
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while workers() or slow.leftovers():
             await asyncio.sleep(0.01)
 

@@ -50,14 +50,14 @@ async def test_why_it_does_not_start(pretend: Pretend, says: str, error: type[Hy
 
 
 async def test_nobody_waits_for_it(pretend: Pretend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passt, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(passt, "_TIMEOUT", 2)
     pretend("exec sleep 1000")
     starting = asyncio.create_task(passt.start(PORTS, host_loopback=False))
     ticks, longest, last = 0, 0.0, time.monotonic()
     while not starting.done():
         await asyncio.sleep(0.01)
         ticks, longest, last = ticks + 1, max(longest, time.monotonic() - last), time.monotonic()
-    assert ticks > 3 and longest < 0.4
+    assert ticks > 3 and longest < 1.5
     with pytest.raises(Unavailable, match="passt did not start within"):
         await starting
 

@@ -88,7 +88,7 @@ async def test_what_is_paused_is_not_probed(
     task = asyncio.create_task(loop)
     try:
         if probed:
-            await asyncio.wait_for(replaced.wait(), 5)
+            await asyncio.wait_for(replaced.wait(), 30)
         for _ in range(100):
             await asyncio.sleep(0.001)
         assert (probes > 0, replaced.is_set()) == (probed, probed)

@@ -136,7 +136,7 @@ async def fetch(port: int) -> bytes:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
-            return await asyncio.wait_for(reader.read(100), 3)
+            return await asyncio.wait_for(reader.read(100), 15)
         finally:
             writer.close()
     except (OSError, TimeoutError):

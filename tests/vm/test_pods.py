@@ -89,10 +89,8 @@ async def test_ipc_signals_and_loopback(pods: Pods) -> None:
     await pods.lab.printed("b", "ready")
     assert await pods.exec("a", "df -k /dev/shm | awk 'END {print $2}'") == "8192"
     await pods.exec("a", "nc -l -p 7000 -e echo hello-from-a >/dev/null 2>&1 &")
-    assert (
-        await pods.exec("b", "for i in 1 2 3 4 5 6 7 8 9; do nc -w 5 a 7000 && break; sleep 0.1; done")
-        == "hello-from-a"
-    )
+    asking = pods.exec("b", "until nc a 7000; do sleep 0.1; done")
+    assert await asyncio.wait_for(asking, DEADLINE) == "hello-from-a"
     await pods.exec("a", "kill -USR1 $(ps | awk '/got-usr[1]/ {print $1; exit}')")
     await pods.until("b", ContainerStatus.EXITED)
     assert pods.engine.registry.container("b").state.exit_code == 3
@@ -129,7 +127,9 @@ async def test_a_pod_may_outlive_its_containers(pods: Pods) -> None:
 
 async def test_orphans_are_reaped(pods: Pods) -> None:
     id_ = await pods.run(containers=[{"name": "a", "command": SLEEP}])
-    await pods.exec("a", "(sh -c 'sleep 0.1 & exec sleep 0.2' &) ; sleep 1; ! grep -l 'State:.Z' /proc/[0-9]*/status")
+    orphans = "(sh -c 'sleep 0.1 & echo $! > /one; echo $$ > /two; exec sleep 0.2' &); "
+    gone = "for f in /one /two; do while [ ! -s $f ] || [ -e /proc/$(cat $f) ]; do sleep 0.1; done; done"
+    await asyncio.wait_for(pods.exec("a", orphans + gone), DEADLINE)
     tree = await pods.engine.monitor.pod_top(id_)
     assert [p.command for p in tree if p.pid == 1] == ["/init"] and any(p.container == "a" for p in tree)
 

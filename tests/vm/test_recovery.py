@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -44,7 +45,9 @@ async def test_an_end_while_nobody_watched(lab: Lab, config: Config) -> None:
     id_ = await lab.create("sh", "-c", "sleep 1; echo late; exit 6")
     await lab.engine.containers.start(id_)
     machine = lab.engine.containers.runtime(lab.engine.registry.container(id_)).machine
+    os.kill(machine.pid, signal.SIGSTOP)  # it cannot end before nobody watches, however long that takes
     await lab.engine.close(keep_running=True)
+    os.kill(machine.pid, signal.SIGCONT)
     with pytest.raises(TimeoutError):  # the process ends meanwhile, its VM does not
         await asyncio.wait_for(machine.wait(), 2)
     lab.engine = build_engine(config)
