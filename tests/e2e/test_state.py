@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -66,3 +68,19 @@ def test_a_damaged_database_is_told_and_recovered(tmp_path: Path) -> None:
         assert [e["action"] for e in events(daemon, "--until")] == ["create"]
     (aside,) = root.glob("state.db.damaged-*")
     assert aside.read_bytes() == broken and str(aside) in (tmp_path / "root-hyperd.log").read_text()
+
+
+def test_a_record_that_cannot_be_read_is_given_up_by_name(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with launched(root, "--no-factory") as daemon:
+        daemon.ctl("volume", "create", "--driver", "directory", "odd")
+    with contextlib.closing(sqlite3.connect(root / "state.db")) as db, db:
+        db.execute("UPDATE volumes SET document='{'")
+    with launched(root, "--no-factory") as daemon:
+        told = daemon.ctl("doctor", check=False)
+        assert told.returncode == 1 and "`hyperctl doctor --forget odd` gives it up" in told.stdout
+        unknown = daemon.ctl("doctor", "--forget", "none", check=False)
+        assert unknown.returncode == 1 and "no record of 'none' was set aside: see `hyperctl doctor`" in unknown.stderr
+        daemon.ctl("doctor", "--forget", "odd")
+        assert "odd" not in daemon.ctl("doctor", check=False).stdout
+        assert (root / "volumes/odd/_data").is_dir()  # files stay
