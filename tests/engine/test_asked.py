@@ -44,3 +44,26 @@ def test_verbs_are_those_of_whoever_asked(template: Path) -> None:
 
     with stage(template) as s:
         play(s, scenario)
+
+
+def test_a_restart_by_its_policy_was_asked_for_by_nobody(template: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.open()
+
+        async def attached() -> None:
+            """A client that stays, as `hyperctl run` does."""
+            policy = RestartPolicy(name="on-failure", max_retries=2)
+            spec = ContainerSpec(image=IMAGE, name="a", command=["exit", "7"], restart=policy)
+            await s.engine.containers.create(spec)
+            await s.engine.containers.start("a")
+            while s.engine.registry.container("a").state.restart_count < 2 or s.status("a") != "exited":
+                await s.engine.registry.changed.wait()
+
+        await s.call(by(ALICE, attached()))
+        told = [(e.action, e.principal) for e in s.engine.events.past() if e.action in ("create", "start")]
+        assert told == [("create", "uid:1000"), ("start", "uid:1000"), ("start", ""), ("start", "")]
+        await s.clear()
+        await s.close()
+
+    with stage(template) as s:
+        play(s, scenario)

@@ -140,6 +140,16 @@ def test_what_lies_on_sound_pages_is_read(tmp_path: Path) -> None:
     assert not any(salvage.read_rows(tmp_path / "none").values())
 
 
+def test_what_is_in_the_log_only_is_read(tmp_path: Path) -> None:
+    """As it is after a crash."""
+    database = Database(tmp_path / "state.db")
+    database.put_container(container("a", "web"))
+    for end in ("", "-wal"):
+        (tmp_path / f"copy{end}").write_bytes((tmp_path / f"state.db{end}").read_bytes())
+    database.close()
+    assert [row["name"] for row in salvage.read_rows(tmp_path / "copy")["containers"]] == ["web"]
+
+
 # -- a state again ------------------------------------------------------------------------
 
 
@@ -188,6 +198,7 @@ def test_what_can_be_read_is_taken_over_and_the_description_is_newer(paths: Path
     assert registry.container("web").id == registry.pod("web").id == "a" * 64
     assert len(registry.containers()) == len(registry.pods()) > 280
     assert [v.name for v in registry.volumes()] == ["data"]
+    assert len(asides(paths)) == 1
     assert [e.id for e in Events(registry.journal).past()] == ["a"]
     assert registry.unfinished == []  # what was lost with its record must not be removed as half made
     registry.journal.close()

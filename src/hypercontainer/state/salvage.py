@@ -17,8 +17,10 @@ _FIRST, _LAST = -(2**63), 2**63 - 1  # of row numbers
 def read_rows(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The rows of each table, by the names of its columns. The file is not changed."""
     found: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
+    # Without a log beside it SQLite would make one, and leave it there.
+    how = "mode=ro" if Path(f"{path}-wal").exists() else "mode=ro&immutable=1"
     with contextlib.suppress(sqlite3.DatabaseError):
-        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?{how}", uri=True)) as db:
             db.row_factory = sqlite3.Row
             db.text_factory = lambda raw: raw.decode(errors="replace")
             for table in TABLES:
