@@ -82,8 +82,8 @@ def test_a_machine_that_nobody_describes_goes_on_until_it_is_forgotten(template:
             assert len(failed) == 1 and f"--forget {id_[:12]}" in failed[0].hint
             await s.close(keep_running=True)
         await s.open()
-        with pytest.raises(NotFound, match="no record of 'b' was set aside"):
-            await s.call(s.engine.forget("b"))
+        with pytest.raises(NotFound, match="no record of 'nobody' was set aside"):
+            await s.call(s.engine.forget("nobody"))
         await s.call(s.engine.forget(id_[:12]))
         assert s.host.machines == {} and not s.paths.machine(id_).exists() and s.engine.registry.set_aside == []
         assert (s.paths.root / "containers" / id_).is_dir()  # its files stay
