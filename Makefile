@@ -3,7 +3,7 @@
 
 PYTEST = .venv/bin/pytest
 
-.PHONY: demo test setup unit engine contract guest vm e2e lint storms lab bench man clean
+.PHONY: demo test setup unit engine contract guest vm e2e lint storms lab bench lock man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -35,11 +35,14 @@ lint: ## formatters, linters, types, layers
 
 bench: ## print figures beside those of podman, as medians with ratios
 	@scripts/setup test
-	.venv/bin/python -c 'import matplotlib' 2>/dev/null || .venv/bin/pip install --quiet --disable-pip-version-check 'matplotlib>=3.7'
+	.venv/bin/python -c 'import matplotlib' 2>/dev/null || .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-bench.lock
 	.venv/bin/python -m bench --charts docs/img
 	.venv/bin/python -m bench.waterfall --charts docs/img
 	.venv/bin/python -m bench.pods
 	.venv/bin/python -m bench.networks
+
+lock: ## write requirements.lock anew, after a change of pyproject.toml
+	scripts/lock
 
 man: ## write the man pages anew from the command line's own help
 	.venv/bin/python scripts/make_man.py

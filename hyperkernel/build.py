@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Build hyperkernel: Debian's pinned kernel source, tinyconfig, fragment.config.
+"""Build hyperkernel: Debian's kernel source (source.py says which), tinyconfig, fragment.config.
 
 The result goes to a directory named by the hash of what went into it
 ($XDG_CACHE_HOME/hyper/kernel/HASH), so a second call has nothing to do:
@@ -25,13 +25,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from source import BuildError, Pin, Source, find, given, warning
+
 HERE = Path(__file__).resolve().parent
 REVISION = 1  # raise it when the same source and options are built differently
 REPRODUCIBLE = {"KBUILD_BUILD_TIMESTAMP": "1970-01-01", "KBUILD_BUILD_USER": "hyper", "KBUILD_BUILD_HOST": "hyper"}
-
-
-class BuildError(Exception):
-    """What failed, and what to do."""
 
 
 def cache_directory() -> Path:
@@ -67,57 +65,52 @@ def patches() -> list[Path]:
     return sorted((HERE / "patches").glob("*.patch"))
 
 
-def key(pin: dict[str, object], fragment: Path) -> str:
+def read_pin() -> Pin:
+    fields = json.loads((HERE / "pin.json").read_text())
+    return Pin(**{**fields, "file": Path(fields["file"])})
+
+
+def key(sha256: str, fragment: Path) -> str:
     """Names a build: the source's hash, the options and the way they are built."""
-    parts = [str(pin["sha256"]), *wanted_options(fragment), *(p.read_text() for p in patches()), f"revision {REVISION}"]
+    parts = [sha256, *wanted_options(fragment), *(p.read_text() for p in patches()), f"revision {REVISION}"]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
-def verified_source(pin: dict[str, object], source: Path | None) -> Path:
-    """The pinned tarball; installed from Debian when it is not there."""
-    path = source or Path(str(pin["file"]))
-    if not path.exists() and source is None:
-        package = f"{pin['package']}={pin['version']}"
-        print(f"hyperkernel: installing {package}", flush=True)
-        for command in (
-            ["apt-get", "update", "-qq"],
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package],
-        ):
-            if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-                raise BuildError(
-                    f"`{' '.join(command)}` failed: the pinned source may have been superseded in Debian; "
-                    "put a newer version and its hash into hyperkernel/pin.json, or name the tarball with --source"
-                )
-    if not path.exists():
-        raise BuildError(f"{path} does not exist: name the kernel's source with --source")
-    print(f"hyperkernel: verifying {path.name}", flush=True)
-    with open(path, "rb") as f:
-        digest = hashlib.file_digest(f, "sha256").hexdigest()
-    if digest != pin["sha256"]:
-        raise BuildError(
-            f"{path} has SHA-256 {digest}, not the pinned {pin['sha256']}: "
-            f"install {pin['package']}={pin['version']}, or change hyperkernel/pin.json"
-        )
-    return path
+def expected(pin: Pin) -> float:
+    """Seconds that the build takes on this machine, if it has nothing else to do."""
+    return pin.core_seconds / len(os.sched_getaffinity(0))
+
+
+def about(seconds: float) -> str:
+    """A duration as people say it."""
+    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} minutes"
 
 
 class ProgressLine:
-    """One line that counts on a terminal; elsewhere a line per tenth."""
+    """One line that counts on a terminal; elsewhere a line per tenth. `expected` is in seconds, for all."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, expected: float) -> None:
         self._total = max(total, 1)
-        self._done = self._told = 0
+        self._expected = expected
+        self._done = self._printed = 0
         self._begin = time.monotonic()
 
     def step(self) -> None:
         self._done += 1
         percent = min(99, 100 * self._done // self._total)
-        text = f"hyperkernel: compiling {percent}% ({self._done}/{self._total}, {time.monotonic() - self._begin:.0f} s)"
+        passed = time.monotonic() - self._begin
+        text = f"hyperkernel: compiling {percent}%, {passed:.0f} s, {about(self._left(passed))} left"
         if sys.stdout.isatty():
-            print(f"\r{text}", end="", flush=True)
-        elif percent >= self._told + 10:
-            self._told = percent
+            print(f"\r{text}\x1b[K", end="", flush=True)
+        elif percent >= self._printed + 10:
+            self._printed = percent
             print(text, flush=True)
+
+    def _left(self, passed: float) -> float:
+        """Seconds: at first as expected, then as what is done has taken."""
+        done = min(self._done / self._total, 1.0)
+        measured = passed / done * (1 - done)
+        return measured * done + (1 - done) * max(self._expected - passed, 0)
 
     def finish(self) -> None:
         if sys.stdout.isatty():
@@ -163,23 +156,34 @@ def has_pvh_note(vmlinux: Path) -> bool:
     return "Xen" in notes and "0x00000012" in notes
 
 
-def build(pin: dict[str, object], fragment: Path, source: Path | None, target: Path) -> None:
-    tarball = verified_source(pin, source)
+def apply(tree: Path, source: Source) -> None:
+    """Our patches to the source.
+
+    :raise BuildError: when one does not fit; the tree is of no use then.
+    """
+    for patch in patches():
+        print(f"hyperkernel: applying {patch.name}", flush=True)
+        with open(patch, "rb") as f:
+            done = subprocess.run(
+                ["patch", "-p1", "-s", "--fuzz=0"], cwd=tree, stdin=f, capture_output=True, text=True, check=False
+            )
+        if done.returncode:
+            raise BuildError(f"{patch.name} does not fit linux {source.version}: {done.stdout.strip()}")
+
+
+def build(pin: Pin, fragment: Path, source: Source, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch:
         work = Path(scratch)
         log = work / "build.log"
         print("hyperkernel: unpacking the source", flush=True)
         (work / "tree").mkdir()
-        subprocess.run(["tar", "-xf", str(tarball), "-C", str(work / "tree"), "--strip-components=1"], check=True)
+        subprocess.run(["tar", "-xf", str(source.path), "-C", str(work / "tree"), "--strip-components=1"], check=True)
         tree = work / "tree"
-        for patch in patches():
-            print(f"hyperkernel: applying {patch.name}", flush=True)
-            with open(patch, "rb") as f:
-                subprocess.run(["patch", "-p1", "-s", "--fuzz=0"], cwd=tree, stdin=f, check=True)
+        apply(tree, source)
         print("hyperkernel: configuring", flush=True)
         config = configure(tree, fragment, log)
-        progress = ProgressLine(int(str(pin["steps"])))
+        progress = ProgressLine(pin.steps, expected(pin))
         make(tree, "vmlinux", progress=progress, log=log)
         progress.finish()
         release = (tree / "include/config/kernel.release").read_text().strip()
@@ -192,7 +196,8 @@ def build(pin: dict[str, object], fragment: Path, source: Path | None, target: P
         about = {
             "version": release,
             "config_hash": hashlib.sha256(config.encode()).hexdigest(),
-            "source": str(pin["version"]),
+            "source": source.version,
+            "tested": source.tested,
         }
         (out / "kernel.json").write_text(json.dumps(about, indent=1) + "\n")
         shutil.rmtree(target, ignore_errors=True)
@@ -202,20 +207,27 @@ def build(pin: dict[str, object], fragment: Path, source: Path | None, target: P
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build hyperkernel, the guest kernel.")
     parser.add_argument("--source", type=Path, help="the pinned kernel source's tarball, when it is not installed")
-    parser.add_argument("--print-key", action="store_true", help="print the build's name and end")
+    parser.add_argument("--print-key", action="store_true", help="print the name of the pinned source's build and end")
     args = parser.parse_args()
-    pin = json.loads((HERE / "pin.json").read_text())
+    pin = read_pin()
     fragment = HERE / "fragment.config"
-    target = cache_directory() / key(pin, fragment)
+    target = cache_directory() / key(pin.sha256, fragment)
     if args.print_key:
         print(target.name)
         return 0
-    if (target / "kernel.json").exists():
-        os.utime(target / "kernel.json")  # the newest build is the one that is booted
-        print(f"hyperkernel: up to date at {target}")
-        return 0
     try:
-        build(pin, fragment, args.source, target)
+        if not (target / "kernel.json").exists():
+            source = given(pin, args.source) if args.source else find(pin)
+            if text := warning(pin, source):
+                print(f"hyperkernel: {text}", file=sys.stderr, flush=True)
+            target = cache_directory() / key(source.sha256, fragment)
+        if (target / "kernel.json").exists():
+            os.utime(target / "kernel.json")  # the newest build is the one that is booted
+            print(f"hyperkernel: up to date at {target}")
+            return 0
+        cores = len(os.sched_getaffinity(0))
+        print(f"hyperkernel: building linux {source.version} once: {about(expected(pin))} on {cores} cores", flush=True)
+        build(pin, fragment, source, target)
     except BuildError as error:
         print(f"hyperkernel: {error}", file=sys.stderr)
         return 1

@@ -14,13 +14,13 @@ from .router import bind, errors_to_json, identified
 
 _BODY_MAX = 16 << 20  # bytes of a JSON body; archives are streamed and have no limit
 ROUTES = [
-    *system.ROUTES,
-    *containers.ROUTES,
-    *pods.ROUTES,
-    *volumes.ROUTES,
-    *networks.ROUTES,
-    *images.ROUTES,
-    *factory.ROUTES,
+    *system.routes.all,
+    *containers.routes.all,
+    *pods.routes.all,
+    *volumes.routes.all,
+    *networks.routes.all,
+    *images.routes.all,
+    *factory.routes.all,
 ]
 
 

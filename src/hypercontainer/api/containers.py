@@ -19,8 +19,13 @@ from ..model.specs import ContainerSpec, ExecSpec
 from ..model.status import Change, Container, ContainerStats, ContainerStatus, ExecInfo, ExitCode, PathStat, ProcessInfo
 from ..model.trace import Span
 from ..sys import spans, tasks
-from .router import Context, Route, error_body, error_response
+from .router import Context, Routes, error_body, error_response
 from .upgrade import STDERR, STDOUT, Ended, UpgradedStream, WindowSize
+
+routes = Routes()
+_ID = "/containers/{id}"
+_WINDOW_QUERY = {"rows": "height of the terminal", "columns": "width of the terminal"}
+_FRAMES = "application/vnd.hyper.frames"
 
 _ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING)
 
@@ -35,8 +40,22 @@ _REMOVAL = 10.0  # seconds that a client waits for the end of what it runs
 _ID_HEADER = "Hyper-Id"
 
 
+@routes.post(
+    "/containers",
+    query={
+        "start": "start it too, and attach if the connection is upgraded",
+        "trace": "tell where the time went",
+        **_WINDOW_QUERY,
+    },
+    body=ContainerSpec,
+    result=Container,
+    status=201,
+)
 async def create(c: Context) -> web.StreamResponse:
-    """Create; with `start` also start, and with an upgraded connection attach."""
+    """Create a container; its image must be in the store.
+
+    With `start` it is started too, and attached if the connection is upgraded.
+    """
     with spans.recording(c.flag("trace")) as found:
         return await _create(c, found)
 
@@ -61,60 +80,97 @@ async def _create(c: Context, found: list[Span]) -> web.StreamResponse:
     )
 
 
+@routes.get("/containers", query={"all": "also those that do not run"})
 async def list_(c: Context) -> list[Container]:
+    """List containers, newest first."""
     everything = c.flag("all")
     return [x for x in c.engine.registry.containers() if everything or x.state.status in _ALIVE]
 
 
+@routes.get(_ID)
 async def inspect(c: Context) -> Container:
+    """Inspect a container."""
     return c.engine.registry.container(c.id)
 
 
+@routes.post(f"{_ID}/start")
 async def start(c: Context) -> Started:
+    """Start a container."""
     return Started(changed=await c.engine.containers.start(c.id))
 
 
+@routes.post(f"{_ID}/stop", query={"timeout": "seconds until SIGKILL"})
 async def stop(c: Context) -> Started:
+    """Signal, wait, kill."""
     return Started(changed=await c.engine.containers.stop(c.id, c.number("timeout")))
 
 
+@routes.post(f"{_ID}/restart", query={"timeout": "seconds until SIGKILL"})
 async def restart(c: Context) -> None:
+    """Stop and start."""
     await c.engine.containers.restart(c.id, c.number("timeout"))
 
 
+@routes.post(f"{_ID}/kill", query={"signal": "name or number, KILL if none"})
 async def kill(c: Context) -> None:
+    """Send a signal to the main process."""
     await c.engine.containers.kill(c.id, c.text("signal", "KILL"))
 
 
+@routes.post(f"{_ID}/pause")
 async def pause(c: Context) -> None:
+    """Freeze all processes."""
     await c.engine.containers.pause(c.id)
 
 
+@routes.post(f"{_ID}/unpause")
 async def unpause(c: Context) -> None:
+    """Thaw all processes."""
     await c.engine.containers.unpause(c.id)
 
 
+@routes.post(f"{_ID}/rename", query={"name": "the new name"})
 async def rename(c: Context) -> Container:
+    """Rename a container."""
     return c.engine.containers.rename(c.id, c.text("name"))
 
 
+@routes.delete(_ID, query={"force": "kill it first if it runs"})
 async def remove(c: Context) -> Container:
+    """Remove a container."""
     return await c.engine.containers.remove(c.id, force=c.flag("force"))
 
 
+@routes.post(f"{_ID}/wait")
 async def wait(c: Context) -> ExitCode:
+    """Wait until the container has stopped."""
     return ExitCode(exit_code=await c.engine.containers.wait(c.id))
 
 
+@routes.get(f"{_ID}/top")
 async def top(c: Context) -> list[ProcessInfo]:
+    """Processes."""
     return await c.engine.monitor.top(c.id)
 
 
+@routes.get(f"{_ID}/stats")
 async def stats(c: Context) -> ContainerStats:
+    """Use of resources, now."""
     return await c.engine.monitor.stats(c.id)
 
 
+@routes.get(
+    f"{_ID}/logs",
+    query={
+        "tail": "the last so many lines",
+        "since": "RFC 3339",
+        "until": "RFC 3339",
+        "follow": "go on with what is added",
+    },
+    stream="application/x-ndjson",
+)
 async def logs(c: Context) -> web.StreamResponse:
+    """The log, a record per line."""
     container = c.engine.registry.container(c.id)
     found = c.engine.logs(
         container.id, tail=c.number("tail"), since=c.text("since"), until=c.text("until"), follow=c.flag("follow")
@@ -180,7 +236,13 @@ async def _converse(
     return response
 
 
+@routes.post(
+    f"{_ID}/attach",
+    query={"start": "start it too", "noOutput": "send no output", "trace": "tell where the time went", **_WINDOW_QUERY},
+    stream=_FRAMES,
+)
 async def attach(c: Context) -> web.StreamResponse:
+    """Attach to the main process."""
     container = c.engine.registry.container(c.id)
     with spans.recording(c.flag("trace")) as found:
         return await _attach(c, container, starts=c.flag("start"), trace=found)
@@ -215,21 +277,33 @@ async def _attach(
     return await _converse(c, owner.fan_out, begin=begin, finish=finish, close_stdin=close_stdin, headers=headers)
 
 
+@routes.post(f"{_ID}/resize", body=WindowSize)
 async def resize(c: Context) -> None:
+    """Resize the terminal."""
     container = c.engine.registry.container(c.id)
     size = await c.body(WindowSize)
     runtime = c.engine.containers.runtime(container)
     await runtime.handles[container.id].resize(size.rows, size.columns)
 
 
+@routes.post(
+    f"{_ID}/exec",
+    query={"start": "start it too, and attach: the connection is upgraded", **_WINDOW_QUERY},
+    body=ExecSpec,
+    result=ExecInfo,
+    status=201,
+)
 async def exec_create(c: Context) -> ExecInfo | web.StreamResponse:
+    """Create a further process."""
     exec_ = c.engine.execs.create(c.id, await c.body(ExecSpec))
     if c.flag("start") and c.upgrades:
         return await _attach_exec(c, exec_)
     return exec_.info()
 
 
+@routes.post("/execs/{id}/start", query=_WINDOW_QUERY, stream=_FRAMES)
 async def exec_start(c: Context) -> web.StreamResponse | None:
+    """Start it, and attach unless detached."""
     exec_ = c.engine.execs.get(c.id)
     if exec_.spec.detach:
         await c.engine.execs.start(exec_)
@@ -252,30 +326,44 @@ async def _attach_exec(c: Context, exec_: Exec) -> web.StreamResponse:
     )
 
 
+@routes.get("/execs/{id}")
 async def exec_inspect(c: Context) -> ExecInfo:
+    """Inspect a further process."""
     return c.engine.execs.get(c.id).info()
 
 
+@routes.post("/execs/{id}/kill", query={"signal": "name or number, TERM if none"})
 async def exec_signal(c: Context) -> None:
+    """Send it a signal."""
     await c.engine.execs.signal(c.id, c.text("signal", "TERM"))
 
 
 # -- archives -----------------------------------------------------------------------
 
 
+@routes.get(f"{_ID}/archive/stat", query={"path": "absolute path"})
 async def archive_stat(c: Context) -> PathStat:
+    """A path of the container."""
     return await c.engine.archives.stat(c.id, c.text("path"))
 
 
+@routes.get(
+    f"{_ID}/archive", query={"path": "absolute path", "follow": "follow a symbolic link"}, stream="application/x-tar"
+)
 async def archive_read(c: Context) -> web.StreamResponse:
+    """A path of the container as a tar stream."""
     return await _send_tar(c, c.engine.archives.read(c.id, c.text("path"), follow=c.flag("follow")))
 
 
+@routes.get(f"{_ID}/export", stream="application/x-tar")
 async def export(c: Context) -> web.StreamResponse:
+    """The whole root file system as a tar stream."""
     return await _send_tar(c, c.engine.archives.export(c.id))
 
 
+@routes.get(f"{_ID}/changes")
 async def changes(c: Context) -> list[Change]:
+    """What differs from the image."""
     return await c.engine.archives.changes(c.id)
 
 
@@ -291,110 +379,9 @@ async def _send_tar(c: Context, chunks: AsyncGenerator[bytes, None]) -> web.Stre
     return response
 
 
+@routes.put(f"{_ID}/archive", query={"path": "absolute path"})
 async def archive_write(c: Context) -> None:
+    """Unpack a tar stream below a directory of the container."""
     if not c.text("path"):
         raise InvalidArgument("query parameter path is missing", hint="name a directory of the container")
     await c.engine.archives.write(c.id, c.text("path"), c.request.content.iter_any())
-
-
-_ID = "/containers/{id}"
-_WINDOW_QUERY = {"rows": "height of the terminal", "columns": "width of the terminal"}
-_FRAMES = "application/vnd.hyper.frames"
-ROUTES = [
-    Route(
-        "POST",
-        "/containers",
-        create,
-        "Create a container; its image must be in the store",
-        {
-            "start": "start it too, and attach if the connection is upgraded",
-            "trace": "tell where the time went",
-            **_WINDOW_QUERY,
-        },
-        body=ContainerSpec,
-        result=Container,
-        status=201,
-    ),
-    Route(
-        "GET",
-        "/containers",
-        list_,
-        "List containers, newest first",
-        {"all": "also those that do not run"},
-        result=list[Container],
-    ),
-    Route("GET", _ID, inspect, "Inspect a container", result=Container),
-    Route("DELETE", _ID, remove, "Remove a container", {"force": "kill it first if it runs"}, result=Container),
-    Route("POST", f"{_ID}/start", start, "Start a container", result=Started),
-    Route("POST", f"{_ID}/stop", stop, "Signal, wait, kill", {"timeout": "seconds until SIGKILL"}, result=Started),
-    Route("POST", f"{_ID}/restart", restart, "Stop and start", {"timeout": "seconds until SIGKILL"}),
-    Route("POST", f"{_ID}/kill", kill, "Send a signal to the main process", {"signal": "name or number, KILL if none"}),
-    Route("POST", f"{_ID}/pause", pause, "Freeze all processes"),
-    Route("POST", f"{_ID}/unpause", unpause, "Thaw all processes"),
-    Route("POST", f"{_ID}/rename", rename, "Rename a container", {"name": "the new name"}, result=Container),
-    Route("POST", f"{_ID}/wait", wait, "Wait until the container has stopped", result=ExitCode),
-    Route(
-        "POST",
-        f"{_ID}/attach",
-        attach,
-        "Attach to the main process",
-        {"start": "start it too", "noOutput": "send no output", "trace": "tell where the time went", **_WINDOW_QUERY},
-        stream=_FRAMES,
-    ),
-    Route("POST", f"{_ID}/resize", resize, "Resize the terminal", body=WindowSize),
-    Route(
-        "GET",
-        f"{_ID}/logs",
-        logs,
-        "The log, a record per line",
-        {
-            "tail": "the last so many lines",
-            "since": "RFC 3339",
-            "until": "RFC 3339",
-            "follow": "go on with what is added",
-        },
-        stream="application/x-ndjson",
-    ),
-    Route("GET", f"{_ID}/top", top, "Processes", result=list[ProcessInfo]),
-    Route("GET", f"{_ID}/stats", stats, "Use of resources, now", result=ContainerStats),
-    Route(
-        "POST",
-        f"{_ID}/exec",
-        exec_create,
-        "Create a further process",
-        {"start": "start it too, and attach: the connection is upgraded", **_WINDOW_QUERY},
-        body=ExecSpec,
-        result=ExecInfo,
-        status=201,
-    ),
-    Route(
-        "POST", "/execs/{id}/start", exec_start, "Start it, and attach unless detached", _WINDOW_QUERY, stream=_FRAMES
-    ),
-    Route("GET", "/execs/{id}", exec_inspect, "Inspect a further process", result=ExecInfo),
-    Route("POST", "/execs/{id}/kill", exec_signal, "Send it a signal", {"signal": "name or number, TERM if none"}),
-    Route("GET", f"{_ID}/changes", changes, "What differs from the image", result=list[Change]),
-    Route("GET", f"{_ID}/export", export, "The whole root file system as a tar stream", stream="application/x-tar"),
-    Route(
-        "GET",
-        f"{_ID}/archive/stat",
-        archive_stat,
-        "A path of the container",
-        {"path": "absolute path"},
-        result=PathStat,
-    ),
-    Route(
-        "GET",
-        f"{_ID}/archive",
-        archive_read,
-        "A path of the container as a tar stream",
-        {"path": "absolute path", "follow": "follow a symbolic link"},
-        stream="application/x-tar",
-    ),
-    Route(
-        "PUT",
-        f"{_ID}/archive",
-        archive_write,
-        "Unpack a tar stream below a directory of the container",
-        {"path": "absolute path"},
-    ),
-]

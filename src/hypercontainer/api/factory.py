@@ -4,32 +4,24 @@
 from __future__ import annotations
 
 from ..model.factory import Drained, FactoryStatus, WarmRequest
-from .router import Context, Route
+from .router import Context, Routes
+
+routes = Routes()
 
 
+@routes.get("/factory")
 async def status(c: Context) -> FactoryStatus:
+    """Templates, and machines that wait."""
     return c.engine.factory.status()
 
 
+@routes.post("/factory/warm", body=WarmRequest)
 async def warm(c: Context) -> FactoryStatus:
+    """Make a template, and let machines wait."""
     return await c.engine.warm(await c.body(WarmRequest))
 
 
+@routes.post("/factory/drain", query={"templates": "forget the templates too"})
 async def drain(c: Context) -> Drained:
+    """End the machines that wait."""
     return Drained(ended=await c.engine.factory.drain(templates=c.flag("templates")))
-
-
-ROUTES = [
-    Route("GET", "/factory", status, "Templates, and machines that wait", result=FactoryStatus),
-    Route(
-        "POST", "/factory/warm", warm, "Make a template, and let machines wait", body=WarmRequest, result=FactoryStatus
-    ),
-    Route(
-        "POST",
-        "/factory/drain",
-        drain,
-        "End the machines that wait",
-        {"templates": "forget the templates too"},
-        result=Drained,
-    ),
-]

@@ -12,7 +12,9 @@ from aiohttp import web
 from ..model.base import Model
 from ..model.reference import parse_reference
 from ..model.status import Image, RemovedImage
-from .router import Context, Route, error_body
+from .router import Context, Routes, error_body
+
+routes = Routes()
 
 
 class Tagged(Model, frozen=True, kw_only=True):
@@ -21,7 +23,13 @@ class Tagged(Model, frozen=True, kw_only=True):
     name: str
 
 
+@routes.post(
+    "/images/pull",
+    query={"name": "reference, or transport:location", "platform": "os/architecture[/variant]"},
+    stream="application/x-ndjson",
+)
 async def pull(c: Context) -> web.StreamResponse:
+    """Pull an image; the answer tells its progress line by line."""
     progress, image = c.engine.pull(
         c.text("name"), platform=c.text("platform"), auth=c.request.headers.get("X-Registry-Auth", "")
     )
@@ -48,65 +56,36 @@ async def pull(c: Context) -> web.StreamResponse:
     return response
 
 
+@routes.get("/images")
 async def list_(c: Context) -> list[Image]:
+    """List images, newest first."""
     return c.engine.images.describe_all()
 
 
+@routes.get("/images/inspect", query={"name": "name or id"})
 async def inspect(c: Context) -> Image:
+    """Inspect an image."""
     return c.engine.images.describe(c.text("name"))
 
 
+@routes.post("/images/tag", query={"name": "name or id", "new": "the further name"}, status=201)
 async def tag(c: Context) -> Tagged:
+    """Give an image a further name."""
     name = c.engine.images.tag(c.text("name"), c.text("new"))
     c.engine.events.publish("image", "tag", c.engine.images.find(name).id, name=name)
     return Tagged(name=parse_reference(name).familiar)
 
 
+@routes.delete("/images", query={"name": "name or id", "force": "remove all names"})
 async def remove(c: Context) -> RemovedImage:
+    """Remove a name, and with the last one the image."""
     removed = c.engine.images.remove(c.text("name"), force=c.flag("force"))
     for id_ in removed.deleted:
         c.engine.events.publish("image", "delete", id_)
     return removed
 
 
+@routes.post("/images/prune", query={"all": "also those that no container uses"})
 async def prune(c: Context) -> RemovedImage:
+    """Remove images without a name."""
     return c.engine.images.prune(everything=c.flag("all"))
-
-
-ROUTES = [
-    Route(
-        "POST",
-        "/images/pull",
-        pull,
-        "Pull an image; the answer tells its progress line by line",
-        {"name": "reference, or transport:location", "platform": "os/architecture[/variant]"},
-        stream="application/x-ndjson",
-    ),
-    Route("GET", "/images", list_, "List images, newest first", result=list[Image]),
-    Route("GET", "/images/inspect", inspect, "Inspect an image", {"name": "name or id"}, result=Image),
-    Route(
-        "POST",
-        "/images/tag",
-        tag,
-        "Give an image a further name",
-        {"name": "name or id", "new": "the further name"},
-        result=Tagged,
-        status=201,
-    ),
-    Route(
-        "DELETE",
-        "/images",
-        remove,
-        "Remove a name, and with the last one the image",
-        {"name": "name or id", "force": "remove all names"},
-        result=RemovedImage,
-    ),
-    Route(
-        "POST",
-        "/images/prune",
-        prune,
-        "Remove images without a name",
-        {"all": "also those that no container uses"},
-        result=RemovedImage,
-    ),
-]

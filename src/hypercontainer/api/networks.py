@@ -6,47 +6,50 @@ from __future__ import annotations
 from ..errors import InvalidArgument
 from ..model.network import Network, NetworkInfo, NetworkRequest, NetworkSpec
 from ..model.status import Pod, Pruned
-from .router import Context, Route
+from .router import Context, Routes
+
+routes = Routes()
 
 
+@routes.post("/networks", body=NetworkSpec, status=201)
 async def create(c: Context) -> Network:
+    """Create a network."""
     return await c.engine.networks.create(await c.body(NetworkSpec))
 
 
+@routes.get("/networks")
 async def list_(c: Context) -> list[NetworkInfo]:
+    """List networks."""
     return c.engine.networks.all()
 
 
+@routes.get("/networks/{id}")
 async def inspect(c: Context) -> NetworkInfo:
+    """Inspect a network."""
     return c.engine.networks.info(c.engine.networks.find(c.id))
 
 
+@routes.delete("/networks/{id}")
 async def remove(c: Context) -> Network:
+    """Remove a network."""
     return await c.engine.networks.remove(c.id)
 
 
+@routes.post("/networks/prune")
 async def prune(c: Context) -> Pruned:
+    """Remove networks that no pod is in."""
     return await c.engine.networks.prune()
 
 
+@routes.post("/pods/{id}/networks", body=NetworkRequest)
 async def connect(c: Context) -> Pod:
+    """Bring a pod into a network."""
     return await c.engine.connect(c.id, await c.body(NetworkRequest))
 
 
+@routes.delete("/pods/{id}/networks", query={"network": "which one"})
 async def disconnect(c: Context) -> Pod:
+    """Take a pod out of a network."""
     if not c.text("network"):
         raise InvalidArgument("query parameter network is missing", hint="name the network")
     return await c.engine.disconnect(c.id, c.text("network"))
-
-
-ROUTES = [
-    Route("POST", "/networks", create, "Create a network", body=NetworkSpec, result=Network, status=201),
-    Route("GET", "/networks", list_, "List networks", result=list[NetworkInfo]),
-    Route("POST", "/networks/prune", prune, "Remove networks that no pod is in", result=Pruned),
-    Route("GET", "/networks/{id}", inspect, "Inspect a network", result=NetworkInfo),
-    Route("DELETE", "/networks/{id}", remove, "Remove a network", result=Network),
-    Route("POST", "/pods/{id}/networks", connect, "Bring a pod into a network", body=NetworkRequest, result=Pod),
-    Route(
-        "DELETE", "/pods/{id}/networks", disconnect, "Take a pod out of a network", {"network": "which one"}, result=Pod
-    ),
-]

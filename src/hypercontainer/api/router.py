@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routes as data: the application serves them, the OpenAPI document describes them."""
+"""Decorators that make functions operations: the application serves them, the OpenAPI document describes them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 from aiohttp import web
@@ -116,6 +117,7 @@ class Context:
 
 
 Handler = Callable[[Context], Awaitable[Any]]
+H = TypeVar("H", bound=Handler)
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,49 @@ class Route:
     result: Any = None
     status: int = 200
     stream: str = ""  # media type, when the answer is no JSON document
+
+
+class Routes:
+    """The operations of a module, in the order of its functions: `@routes.get("/path")` adds one.
+
+    The summary is the first line of the function's docstring; what is sent is
+    the type that it returns, or `result` when it may return a response instead.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[Route] = []
+        self.get = partial(self._operation, "GET")
+        self.post = partial(self._operation, "POST")
+        self.put = partial(self._operation, "PUT")
+        self.delete = partial(self._operation, "DELETE")
+
+    def _operation(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: Any = None,
+        result: Any = None,
+        status: int = 200,
+        stream: str = "",
+    ) -> Callable[[H], H]:
+        """`query` gives parameters' meanings, `stream` the media type of an answer that is no JSON document."""
+
+        def add(handler: H) -> H:
+            summary = (handler.__doc__ or "").partition("\n")[0].removesuffix(".")
+            sent = result or _sent(handler)
+            self.all.append(Route(method, path, handler, summary, query or {}, body, sent, status, stream))
+            return handler
+
+        return add
+
+
+def _sent(handler: Handler) -> Any:
+    """The type of the JSON document that a handler returns; None for nothing and for responses."""
+    returned = get_type_hints(handler)["return"]
+    kinds = [k for k in get_args(returned) or [returned] if isinstance(k, type)]
+    return None if any(issubclass(k, (web.StreamResponse, type(None))) for k in kinds) else returned
 
 
 def bind(route: Route, engine: Engine) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

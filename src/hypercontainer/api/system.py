@@ -10,30 +10,53 @@ import msgspec
 from aiohttp import web
 
 from ..model.status import Check, Info, Version
-from .router import Context, Route
+from .router import Context, Routes
+
+routes = Routes()
 
 
+@routes.get("/ping", stream="text/plain")
 async def ping(c: Context) -> web.Response:
+    """Is the daemon there?"""
     return web.Response(text="OK")
 
 
+@routes.get("/version")
 async def version(c: Context) -> Version:
+    """Versions of all parts."""
     return c.engine.version()
 
 
+@routes.get("/info")
 async def info(c: Context) -> Info:
+    """The daemon and its host."""
     return await c.engine.info()
 
 
+@routes.get("/doctor", query={"probe": "try first whether a guest boots with KVM"})
 async def doctor(c: Context) -> list[Check]:
+    """What this host has of what is needed."""
     return await c.engine.doctor(probe=c.flag("probe"))
 
 
+@routes.delete("/set-aside/{id}")
 async def forget(c: Context) -> None:
+    """Give up a record that cannot be read, and its virtual machine."""
     await c.engine.forget(c.id)
 
 
+@routes.get(
+    "/events",
+    query={
+        "since": "begin with what happened then: RFC 3339 or seconds since the epoch, with up to nine decimals",
+        "after": "begin with what happened after the event of this time",
+        "until": "end at this time",
+        "past": "end with the past",
+    },
+    stream="application/x-ndjson",
+)
 async def events(c: Context) -> web.StreamResponse:
+    """What happens, as it happens."""
     since, until = c.moment("since"), c.moment("until")
     if (after := c.moment("after")) is not None:
         since = max(after + 1, since or 0)
@@ -47,32 +70,3 @@ async def events(c: Context) -> web.StreamResponse:
                 await response.write(msgspec.json.encode(event) + b"\n")
         await response.write_eof()
     return response
-
-
-ROUTES = [
-    Route("GET", "/ping", ping, "Is the daemon there?", stream="text/plain"),
-    Route("GET", "/version", version, "Versions of all parts", result=Version),
-    Route("GET", "/info", info, "The daemon and its host", result=Info),
-    Route(
-        "GET",
-        "/doctor",
-        doctor,
-        "What this host has of what is needed",
-        {"probe": "try first whether a guest boots with KVM"},
-        result=list[Check],
-    ),
-    Route("DELETE", "/set-aside/{id}", forget, "Give up a record that cannot be read, and its virtual machine"),
-    Route(
-        "GET",
-        "/events",
-        events,
-        "What happens, as it happens",
-        {
-            "since": "begin with what happened then: RFC 3339 or seconds since the epoch, with up to nine decimals",
-            "after": "begin with what happened after the event of this time",
-            "until": "end at this time",
-            "past": "end with the past",
-        },
-        stream="application/x-ndjson",
-    ),
-]

@@ -5,40 +5,36 @@ from __future__ import annotations
 
 from ..model.pods import VolumeSpec
 from ..model.status import Pruned, Volume, VolumeInfo
-from .router import Context, Route
+from .router import Context, Routes
+
+routes = Routes()
 
 
+@routes.post("/volumes", body=VolumeSpec, status=201)
 async def create(c: Context) -> Volume:
+    """Create a named volume."""
     return await c.engine.volumes.create(await c.body(VolumeSpec))
 
 
+@routes.get("/volumes")
 async def list_(c: Context) -> list[VolumeInfo]:
+    """List volumes."""
     return await c.engine.volumes.all()
 
 
+@routes.get("/volumes/{id}")
 async def inspect(c: Context) -> VolumeInfo:
+    """Inspect a volume."""
     return await c.engine.volumes.info(c.engine.registry.volume(c.id))
 
 
+@routes.delete("/volumes/{id}", query={"force": "it need not exist"})
 async def remove(c: Context) -> None:
+    """Remove a volume."""
     await c.engine.volumes.remove(c.id, force=c.flag("force"))
 
 
+@routes.post("/volumes/prune", query={"all": "those with a name, too"})
 async def prune(c: Context) -> Pruned:
+    """Remove volumes that no pod has."""
     return await c.engine.volumes.prune(everything=c.flag("all"))
-
-
-ROUTES = [
-    Route("POST", "/volumes", create, "Create a named volume", body=VolumeSpec, result=Volume, status=201),
-    Route("GET", "/volumes", list_, "List volumes", result=list[VolumeInfo]),
-    Route(
-        "POST",
-        "/volumes/prune",
-        prune,
-        "Remove volumes that no pod has",
-        {"all": "those with a name, too"},
-        result=Pruned,
-    ),
-    Route("GET", "/volumes/{id}", inspect, "Inspect a volume", result=VolumeInfo),
-    Route("DELETE", "/volumes/{id}", remove, "Remove a volume", {"force": "it need not exist"}),
-]
