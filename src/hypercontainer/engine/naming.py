@@ -11,7 +11,7 @@ from ..errors import InvalidArgument
 from ..model.principal import Tenant
 from .principal import current
 
-_NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")
+_NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z")
 
 
 class Named(Protocol):

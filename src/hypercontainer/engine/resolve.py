@@ -28,8 +28,9 @@ GUEST_OVERHEAD = 48 * MIB
 GUEST_RESERVE = 40 * MIB
 # What a pod's machine has more for each further container without a limit.
 MEMORY_FURTHER = 64 * MIB
-_HOSTNAME = re.compile(r"^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$")
-_SYSCTL = re.compile(r"^[a-z0-9_]+([./][a-zA-Z0-9_-]+)+$")
+_LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+_HOSTNAME = re.compile(rf"^{_LABEL}(\.{_LABEL})*\Z")
+_SYSCTL = re.compile(r"^[a-z0-9_]+([./][a-zA-Z0-9_-]+)+\Z")
 # https://github.com/moby/moby/blob/master/oci/defaults.go
 _MASKED = (
     "/proc/asound",

@@ -26,7 +26,7 @@ from .principal import owned
 from .registry import Registry
 from .secrets import KEYRING, Secrets
 
-_NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")
+_NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z")
 _NEW, _GONE = ".new-", ".gone-"  # what is being made or removed is called; no volume's name begins with a dot
 _IMAGES = ("raw", "qcow2", "vdi")
 

@@ -24,7 +24,7 @@ _PUBLISH = click.option(
     metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]",
     help="A port or a range.",
 )
-_ADDRESS = re.compile(r"^(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]+)):(?P<port>\d+)(?:/(?P<protocol>tcp|udp))?$")
+_ADDRESS = re.compile(r"^(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]+)):(?P<port>\d+)(?:/(?P<protocol>tcp|udp))?\Z")
 
 
 @click.group()

@@ -12,7 +12,7 @@ from .addresses import ip_version
 from .specs import ContainerSpec, PortMapping
 
 _PORT = re.compile(
-    r"^(?:(?P<ip>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<host>[0-9-]*):)?(?P<container>[0-9-]+)(?:/(?P<proto>[a-zA-Z]+))?$",
+    r"^(?:(?P<ip>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<host>[0-9-]*):)?(?P<container>[0-9-]+)(?:/(?P<proto>[a-zA-Z]+))?\Z",
     re.ASCII,
 )
 

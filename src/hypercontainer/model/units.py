@@ -13,9 +13,9 @@ from ..errors import InvalidArgument
 SIZE_MAX = (1 << 63) - 1  # bytes; what the kernel's file sizes go up to
 SECONDS_MAX = 10 * 365 * 86400
 _DIGITS = 40  # more are no number that anybody wrote
-_SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*([bkmgtBKMGT]?)(?:i?[bB])?$")
+_SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*([bkmgtBKMGT]?)(?:i?[bB])?\Z")
 _SHIFT = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_DURATION = re.compile(r"^(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?$")
+_DURATION = re.compile(r"^(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?\Z")
 
 
 def parse_size(text: str) -> int:
@@ -62,7 +62,7 @@ def format_binary(count: float) -> str:
 
 _SPAN = re.compile(
     r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?"
-    r"(?:(\d+(?:\.\d+)?)ms)?(?:(\d+(?:\.\d+)?)[uµ]s)?(?:(\d+)ns)?$",
+    r"(?:(\d+(?:\.\d+)?)ms)?(?:(\d+(?:\.\d+)?)[uµ]s)?(?:(\d+)ns)?\Z",
     re.ASCII,
 )
 

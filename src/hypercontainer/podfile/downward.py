@@ -16,7 +16,7 @@ from ..model.units import SIZE_MAX
 from . import manifest as m
 from .manifest_volumes import ResourceFieldRef
 
-_SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.+)'\]$")
+_SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.+)'\]\Z")
 _QUANTITY = re.compile(r"(\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:([mkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?", re.ASCII)
 _SCALE = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18} | {
     f"{letter}i": float(1 << (10 * power)) for power, letter in enumerate("KMGTPE", 1)
