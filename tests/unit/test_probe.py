@@ -150,7 +150,7 @@ def test_a_slow_guest_is_waited_for_while_others_are_emulated(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("life", "seconds", "why"),
-    [(hangs, SILENCE, "said nothing for 8 s"), (slow(LIMIT + 10), LIMIT, "did not boot within 30 s")],
+    [(hangs, SILENCE, "said nothing for 15 s"), (slow(LIMIT + 10), LIMIT, "did not boot within 30 s")],
 )
 def test_a_guest_that_does_not_boot(
     tmp_path: Path, life: Callable[[Guest], Awaitable[None]], seconds: float, why: str

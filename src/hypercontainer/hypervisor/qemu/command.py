@@ -46,7 +46,8 @@ def kernel_command_line(accelerator: str, tsc_khz: int = 0, *, talkative: bool =
     """
     # Below the level of errors: a machine without PCI is one to the kernel, and
     # the last words of a guest shall be what ended it.
-    level = ["loglevel=7"] if talkative else ["quiet", "loglevel=3"]
+    # Each byte leaves the guest: all of the kernel's messages would double a boot where that takes long.
+    level = ["loglevel=6"] if talkative else ["quiet", "loglevel=3"]
     arguments = ["console=ttyS0", *level, "reboot=t", "panic=-1", "no_timer_check"]
     if accelerator == "tcg":
         # Calibration and CPU mitigations cost a third of the boot and protect

@@ -31,7 +31,7 @@ from ..driver import Machine, MachineConfig
 
 log = logging.getLogger(__name__)
 PATIENCE = 2.0  # seconds that a start waits for the first answer on this host; a KVM guest gives it in well under one
-SILENCE = 8.0  # seconds without a byte of the guest's kernel: it hangs
+SILENCE = 15.0  # seconds without a byte of the guest's kernel: it hangs; QEMU itself takes some on a slow host
 LIMIT = 30.0  # seconds, for a guest that gets on
 _LOOK = 0.1  # seconds between looks at the console
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
