@@ -183,6 +183,8 @@ enum hp_tag {
 	HP_T_SECCOMP = 87,       /* n  enum hp_seccomp; absent: unconfined */
 	HP_T_STDOUT_BEGIN = 88,  /* n  HELLO: offset of the first byte that is kept */
 	HP_T_STDERR_BEGIN = 89,  /* n */
+	HP_T_OWN_PIDS = 90, /* n  1: process 1 of a PID namespace of the container's, which its further ones join */
+	HP_T_INIT = 91,     /* n  1: below an init, which hands on signals and reaps */
 };
 
 enum hp_error {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Control groups, version 2: one directory per container below the root. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -8,6 +9,9 @@
 #include <sys/stat.h>
 
 #include "container.h"
+
+#define MAX_DEPTH  "16"
+#define MAX_GROUPS "4096"
 
 /* Holds what hyperstart itself runs in containers: a paused container's own group is frozen. */
 static int make_tools(struct error *err)
@@ -84,6 +88,10 @@ int cgroup_create(struct container *c, struct error *err)
 	c->cgroup = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (c->cgroup < 0)
 		return fail_sys(err, "cgroup %s", path);
+	/* It may divide its group, which PID 1 walks through. */
+	if (c->spec.devices && (write_limit(c, "cgroup.max.depth", MAX_DEPTH, err) < 0 ||
+	                        write_limit(c, "cgroup.max.descendants", MAX_GROUPS, err) < 0))
+		return -1;
 	return cgroup_limit(c, &c->spec, err);
 }
 
@@ -114,12 +122,84 @@ bool cgroup_wait_empty(const char *place, int timeout_ms)
 	return true;
 }
 
+/* Calls `visit` for each group below; `dir` is given away. */
+static void each_below(int dir, void (*visit)(int parent, const char *name, void *arg), void *arg)
+{
+	DIR *d = fdopendir(dir);
+	struct dirent *e;
+
+	if (!d) {
+		close(dir);
+		return;
+	}
+	while ((e = readdir(d)))
+		if (e->d_type == DT_DIR && strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			visit(dirfd(d), e->d_name, arg);
+	closedir(d);
+}
+
+static void remove_group(int parent, const char *name, void *arg)
+{
+	int dir = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir >= 0)
+		each_below(dir, remove_group, arg);
+	unlinkat(parent, name, AT_REMOVEDIR);
+}
+
+/* A group that hands out controllers takes no processes. */
+void cgroup_flatten(int cgroup)
+{
+	int dir = openat(cgroup, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cleanup_close int control = openat(cgroup, "cgroup.subtree_control", O_WRONLY | O_CLOEXEC);
+	char have[256], *save = NULL;
+
+	if (dir >= 0)
+		each_below(dir, remove_group, NULL);
+	if (control < 0 || read_file(cgroup, "cgroup.subtree_control", have, sizeof have) < 0)
+		return;
+	for (char *one = strtok_r(have, " \n", &save); one; one = strtok_r(NULL, " \n", &save))
+		if (dprintf(control, "-%s", one) < 0)
+			log_line("cgroup.subtree_control: %s", strerror(errno));
+}
+
 void cgroup_remove(const char *place)
 {
 	cleanup_free char *path = xasprintf(CGROUP_ROOT "/%s", place);
+	cleanup_close int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+	if (dir >= 0)
+		cgroup_flatten(dir);
 	if (rmdir(path) < 0 && errno != ENOENT)
 		log_line("%s: %s", path, strerror(errno));
+}
+
+struct pid_list {
+	char *at;
+	size_t room;
+};
+
+static void add_pids(int parent, const char *name, void *arg)
+{
+	struct pid_list *list = arg;
+	int dir = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int n = dir < 0 || list->room < 2 ? -1 : read_file(dir, "cgroup.procs", list->at, list->room);
+
+	if (n > 0) {
+		list->at += n;
+		list->room -= (size_t)n;
+	}
+	if (dir >= 0)
+		each_below(dir, add_pids, list);
+}
+
+char *cgroup_pids(const struct container *c, char *pids, size_t size)
+{
+	struct pid_list list = {pids, size};
+
+	*pids = 0;
+	add_pids(c->cgroup, ".", &list);
+	return pids;
 }
 
 uint64_t cgroup_number(const struct container *c, const char *file, const char *key)

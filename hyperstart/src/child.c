@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "init.h"
 #include "process.h"
 #include "seccomp.h"
 #include "user.h"
@@ -54,15 +55,53 @@ static int report_running(int status, int master)
 	return sendmsg(status, &m, MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
-/* What hyperstart runs itself works in a paused container, too. */
-static int join(const struct container *c, bool builtin, struct error *err)
+static int join_group(int group)
 {
-	cleanup_close int procs = builtin ? open(CGROUP_TOOLS "/cgroup.procs", O_WRONLY | O_CLOEXEC)
-	                                  : openat(c->cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+	cleanup_close int procs = openat(group, "cgroup.procs", O_WRONLY | O_CLOEXEC);
 
-	if (procs < 0 || write(procs, "0", 1) < 0)
+	return procs < 0 || write(procs, "0", 1) < 0 ? -1 : 0;
+}
+
+/* The group of the container's main process, and its view of groups: systemd divides its own, which takes no processes
+ * then. runc does the same. */
+static int join_first(const struct container *c)
+{
+	char path[64], groups[512];
+	const char *own;
+	cleanup_free char *dir = NULL;
+	cleanup_close int ns = -1, group = -1;
+
+	snprintf(path, sizeof path, "/proc/%d/cgroup", (int)c->first);
+	if (!c->first || read_file(AT_FDCWD, path, groups, sizeof groups) < 0 || !(own = strstr(groups, "0::/")))
+		return -1;
+	dir = xasprintf(CGROUP_ROOT "%.*s", (int)strcspn(own + 3, "\n"), own + 3);
+	snprintf(path, sizeof path, "/proc/%d/ns/cgroup", (int)c->first);
+	group = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ns = open(path, O_RDONLY | O_CLOEXEC);
+	return group < 0 || ns < 0 || join_group(group) < 0 ? -1 : setns(ns, CLONE_NEWCGROUP);
+}
+
+static int join_own_group(const struct container *c, bool main)
+{
+	int r = join_group(c->cgroup);
+
+	if (r < 0 && errno == EBUSY && !main)
+		return join_first(c);
+	if (r < 0 && errno == EBUSY) { /* an earlier main process has divided it */
+		cgroup_flatten(c->cgroup);
+		r = join_group(c->cgroup);
+	}
+	return r < 0 ? -1 : unshare(CLONE_NEWCGROUP);
+}
+
+/* What hyperstart runs itself works in a paused container, too. */
+static int join(const struct container *c, bool builtin, bool main, struct error *err)
+{
+	cleanup_close int tools = builtin ? open(CGROUP_TOOLS, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	if (builtin ? join_group(tools) < 0 : join_own_group(c, main) < 0)
 		return fail_sys(err, "joining the cgroup");
-	if ((!builtin && unshare(CLONE_NEWCGROUP) < 0) || setns(c->mount_ns, CLONE_NEWNS) < 0)
+	if (setns(c->mount_ns, CLONE_NEWNS) < 0)
 		return fail_sys(err, "joining the container");
 	return 0;
 }
@@ -218,6 +257,19 @@ static void exec_program(const struct process_spec *s, const struct strings *var
 	err->errnum = first;
 }
 
+/* hyperstart's own binary, which the container has not. */
+static void exec_init(const struct process_spec *s, int binary, const struct strings *variables, struct error *err)
+{
+	struct strings args = {0};
+
+	strings_add(&args, xasprintf(INIT_NAME));
+	strings_add(&args, xasprintf("--"));
+	for (size_t i = 0; i < s->args.n; i++)
+		strings_add(&args, xasprintf("%s", s->args.v[i]));
+	syscall(SYS_execveat, binary, "", args.v, variables->v, AT_EMPTY_PATH);
+	fail(err, HP_E_EXEC, errno, "exec: " INIT_NAME);
+}
+
 /* A container's files as its links are meant: none of them leads to another's. */
 static int enter_place(const char *id, const char *dir, struct error *err)
 {
@@ -257,7 +309,7 @@ static int prepare(const struct process_spec *s, const struct container *c, stru
 
 	/* hyperstart itself is never killed for memory; what it starts may be. */
 	write_file("/proc/self/oom_score_adj", "0", 1);
-	if (c && join(c, s->builtin != 0, err) < 0)
+	if (c && (join(c, s->builtin != 0, s->main != 0, err) < 0 || (s->renew_proc && rootfs_renew_proc(c, err) < 0)))
 		return -1;
 	setsid();
 	if (s->builtin)
@@ -281,6 +333,7 @@ void child_main(const struct process_spec *s, const struct container *c, struct 
 	struct identity id;
 	struct strings env = s->env; /* this copy owns the list from here on */
 	sigset_t none;
+	int own = s->init ? open("/proc/self/exe", O_RDONLY | O_CLOEXEC) : -1;
 
 	/* A copy of what PID 1 knows of all containers: nobody whom it meets shall read it. An exec ends that. */
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -298,6 +351,9 @@ void child_main(const struct process_spec *s, const struct container *c, struct 
 	if (s->rehearsal && rehearsal_begin(&err) < 0)
 		give_up(fds.status, &err);
 	err.code = 0;
-	exec_program(s, &env, &err);
+	if (s->init)
+		exec_init(s, own, &env, &err);
+	else
+		exec_program(s, &env, &err);
 	give_up(fds.status, &err);
 }

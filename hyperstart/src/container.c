@@ -145,6 +145,7 @@ void container_free(struct container *c)
 	unlink_container(c);
 	loop_remove(&c->memory_events);
 	close_fd(&c->mount_ns);
+	close_fd(&c->pid_ns);
 	close_fd(&c->cgroup);
 	spec_free(&c->spec);
 	free(c->id);
@@ -244,7 +245,7 @@ int container_create(const struct frame *f, struct error *err)
 	struct attr a;
 	int r;
 
-	c->mount_ns = c->cgroup = c->memory_events.fd = -1;
+	c->mount_ns = c->pid_ns = c->cgroup = c->memory_events.fd = -1;
 	c->request = f->id;
 	c->asked_ns = now_ns();
 	c->id = xstrndup("", 0);

@@ -51,6 +51,9 @@ struct container {
 	struct source memory_events;
 	uint64_t oom_reported; /* kills for memory that the host knows of */
 	int mount_ns, cgroup;
+	int pid_ns;    /* of its main process, while that runs in one of its own; -1: the pod's */
+	pid_t first;   /* its main process, while that runs; as hyperstart sees it */
+	bool own_pids; /* the latest main process had a PID namespace of its own: what /proc shows is that one's */
 	bool ready, frozen;
 	struct error failure; /* why it could not be built */
 };
@@ -77,6 +80,10 @@ int cgroup_limit(const struct container *c, const struct container_spec *limits,
 /* Waits until nothing runs in it: never in PID 1. False: it did not come to that. */
 bool cgroup_wait_empty(const char *place, int timeout_ms);
 void cgroup_remove(const char *place);
+/* Takes away what the container has divided its group into, so that it takes processes again. */
+void cgroup_flatten(int cgroup);
+/* Those in the group and below, a line each, as hyperstart sees them, as many as fit. */
+char *cgroup_pids(const struct container *c, char *pids, size_t size);
 uint64_t cgroup_number(const struct container *c, const char *file, const char *key);
 
 /* device.c */
@@ -87,6 +94,7 @@ int rootfs_mount(const struct container *c, struct error *err);
 int rootfs_enter(const struct container *c, struct error *err);
 void rootfs_unmount(const struct container *c);
 int rootfs_file(const struct container *c, size_t i, const struct file_spec *f, struct error *err);
+int rootfs_renew_proc(const struct container *c, struct error *err); /* inside of the container */
 void rootfs_freeze_scratch(const struct container *c);
 
 /* pod.c */
@@ -94,8 +102,6 @@ int pod_setup(const struct frame *f, struct error *err);
 int pod_hello(struct cursor c, uint8_t token[HP_TOKEN_SIZE], bool *has_token, struct error *err);
 int parse_sysctl(const struct attr *a, struct pair *out, struct error *err);
 int apply_sysctl(const struct pair *p, struct error *err);
-
-pid_t pod_init_pid(void);
 
 /* volume.c */
 int find_disk(const char *serial, char *out, size_t size, struct error *err);

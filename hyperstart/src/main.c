@@ -3,6 +3,7 @@
  * hyperstart: PID 1 of a HyperContainer guest.
  *
  *   /init                   in a VM: mounts what it needs, serves the channel
+ *   /sbin/docker-init -- ARG...  in a container: its init (init.c)
  *   hyperstart --fd N       on a host: serves descriptor N (tests)
  *   hyperstart --version
  *   hyperstart --tsc-khz    on a host: the rate of its time stamp counter
@@ -26,6 +27,7 @@
 #include <time.h>
 #include <linux/netlink.h>
 
+#include "init.h"
 #include "process.h"
 
 #ifndef HYPERSTART_VERSION
@@ -328,6 +330,8 @@ int main(int argc, char **argv)
 	static const struct channel_user user = {on_frame, process_rewind_all, process_next_data, loop_stop};
 	int fd = -1;
 
+	if (argc > 2 && strcmp(argv[0], INIT_NAME) == 0)
+		return init_main(argv + 2);
 	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
 		printf("hyperstart %s, protocol %d\n", HYPERSTART_VERSION, HP_VERSION);
 		return 0;

@@ -3,17 +3,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <time.h>
 
 #include "container.h"
 #include "net.h"
+#include "pidns.h"
 
 #define MAX_SEED 256
 
@@ -138,39 +136,6 @@ static int bring_up(const struct attr *a, struct error *err)
 	return r;
 }
 
-/* The pod's PID 1: the first process of a new PID namespace, which adopts and
- * reaps orphans and without which no other could be started there. */
-static pid_t pod_init;
-
-pid_t pod_init_pid(void) { return pod_init; }
-
-static int start_pod_init(struct error *err)
-{
-	pid_t pid;
-
-	if (pod_init)
-		return 0;
-	if (unshare(CLONE_NEWPID) < 0)
-		return fail_sys(err, "PID namespace");
-	pid = fork();
-	if (pid < 0)
-		return fail_sys(err, "fork");
-	if (pid == 0) {
-		struct sigaction ignore = {.sa_handler = SIG_IGN, .sa_flags = SA_NOCLDWAIT};
-
-		prctl(PR_SET_NAME, "pod-init");
-		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* as in child.c */
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		sigaction(SIGCHLD, &ignore, NULL);
-		for (int fd = 3; fd < 64; fd++)
-			close(fd);
-		for (;;)
-			pause();
-	}
-	pod_init = pid;
-	return 0;
-}
-
 static int setup_attr(const struct attr *a, struct error *err)
 {
 	cleanup_free char *text = NULL;
@@ -214,7 +179,7 @@ int pod_setup(const struct frame *f, struct error *err)
 	struct attr a;
 	int r;
 
-	if (start_pod_init(err) < 0)
+	if (pidns_start_pod(err) < 0)
 		return -1;
 	while ((r = attr_next(&c, &a, err)) > 0)
 		if ((r = setup_attr(&a, err)) < 0)

@@ -8,6 +8,8 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "pidns.h"
+
 #define PIPE_SIZE (1 << 18)
 
 static struct process *processes;
@@ -68,6 +70,8 @@ static void start_failed(struct process *p, const struct error *err)
 {
 	send_error(p->request, err);
 	loop_remove(&p->status);
+	if (p->container)
+		pidns_ended(p->container, p->pid);
 	/* It is reaped like any other child; nobody waits for its status. */
 	process_free(p);
 }
@@ -102,6 +106,9 @@ static void on_status(struct source *s, uint32_t events)
 		loop_remove(s);
 	}
 }
+
+/* Of a container: it was `main`, or is how that will begin. */
+static bool is_first(const struct process_spec *s) { return s->main || s->rehearsal; }
 
 /* A pipe for the child to read (want_read) or to write; ours is the other end. */
 static int make_pipe(bool child_reads, int *ours, int *theirs)
@@ -145,6 +152,19 @@ static int make_ends(const struct process_spec *s, struct ends *ours, struct end
 	return 0;
 }
 
+/* What hyperstart runs itself is in the pod's PID namespace. */
+static pid_t fork_for(struct container *c, const struct process_spec *s, struct error *err)
+{
+	enum pidns_kind kind = c && !s->builtin ? PIDNS_JOIN : PIDNS_POD;
+	pid_t pid = pidns_fork(c, s->own_pids ? PIDNS_FRESH : kind, err);
+
+	if (pid > 0 && c && is_first(s)) {
+		c->first = pid;
+		c->own_pids = s->own_pids;
+	}
+	return pid;
+}
+
 static int spawn(struct process *p, const struct process_spec *s, struct error *err)
 {
 	struct ends ours = {-1, -1, -1, -1}, theirs = {-1, -1, -1, -1};
@@ -152,13 +172,11 @@ static int spawn(struct process *p, const struct process_spec *s, struct error *
 	if (make_ends(s, &ours, &theirs, err) < 0)
 		goto failed;
 	p->oom_before = p->container ? container_oom_kills(p->container) : 0;
-	p->pid = fork();
+	p->pid = fork_for(p->container, s, err);
 	if (p->pid == 0)
 		child_main(s, p->container, (struct child_fds){theirs.status, theirs.in, theirs.out, theirs.err});
-	if (p->pid < 0) {
-		fail_sys(err, "fork");
+	if (p->pid < 0)
 		goto failed;
-	}
 	close_ends(&theirs);
 	p->status = (struct source){.fd = ours.status, .ready = on_status, .owner = p};
 	loop_add(&p->status, EPOLLIN);
@@ -172,6 +190,23 @@ failed:
 	close_ends(&ours);
 	close_ends(&theirs);
 	return -1;
+}
+
+/* A main process, and a rehearsal of one, begins the container's life: which PID namespace that has is its to say. */
+static int choose_pids(struct container *c, struct process_spec *s, struct error *err)
+{
+	if (!c || s->builtin)
+		return s->own_pids ? fail(err, HP_E_MALFORMED, 0, "a PID namespace of no container") : 0;
+	if (is_first(s)) {
+		if (c->first)
+			return fail(err, HP_E_STATE, 0, "container %s has a main process", c->id);
+		s->renew_proc = s->own_pids || c->own_pids;
+	} else if (s->own_pids) {
+		return fail(err, HP_E_MALFORMED, 0, "a PID namespace of its own is a main process's");
+	} else if (c->own_pids && c->pid_ns < 0) {
+		return fail(err, HP_E_STATE, 0, "container %s does not run", c->id);
+	}
+	return 0;
 }
 
 int process_start(const struct frame *f, struct error *err)
@@ -188,6 +223,8 @@ int process_start(const struct frame *f, struct error *err)
 		r = fail(err, HP_E_STATE, 0, "container %s is paused", s.container);
 	if (r == 0 && process_find(f->id))
 		r = fail(err, HP_E_EXISTS, 0, "process %u exists", f->id);
+	if (r == 0)
+		r = choose_pids(c, &s, err);
 	if (r == 0) {
 		p = xcalloc(1, sizeof *p);
 		p->id = p->request = f->id;
@@ -245,6 +282,8 @@ void process_reaped(pid_t pid, int wait_status)
 	}
 	p->exited = true;
 	p->wait_status = wait_status;
+	if (p->container)
+		pidns_ended(p->container, p->pid);
 	/* The main process may have ended because another of the container was killed. */
 	p->oom = p->container && wait_status != 0 &&
 	         (p->main || (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL)) &&

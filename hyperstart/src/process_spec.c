@@ -39,6 +39,8 @@ static int parse_attr(const struct attr *a, struct process_spec *s, struct error
 	case HP_T_NO_NEW_PRIVS: return attr_u64(a, &s->no_new_privs, err);
 	case HP_T_MAIN: return attr_u64(a, &s->main, err);
 	case HP_T_REHEARSAL: return attr_u64(a, &s->rehearsal, err);
+	case HP_T_OWN_PIDS: return attr_u64(a, &s->own_pids, err);
+	case HP_T_INIT: return attr_u64(a, &s->init, err);
 	case HP_T_SECCOMP: return attr_u64(a, &s->seccomp, err);
 	case HP_T_BUILTIN: return attr_u64(a, &s->builtin, err);
 	case HP_T_RLIMIT: return parse_rlimit(a, s, err);

@@ -123,25 +123,40 @@ static int mount_at(const struct mount_spec *m, struct error *err)
 	return 0;
 }
 
-static int mount_standard(struct error *err)
+/* Through a link of the image it would lie where nothing masks its paths. */
+static int mount_standard(const struct mount_spec *m, struct error *err)
 {
-	static const struct mount_spec standard[] = {
-	        {"proc", "proc", "/proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
-	        {"tmpfs", "tmpfs", "/dev", "mode=755,size=65536k", MS_NOSUID | MS_STRICTATIME},
-	        {"devpts", "devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620,gid=5", MS_NOSUID | MS_NOEXEC},
-	        {"sysfs", "sysfs", "/sys", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC},
-	        {"mqueue", "mqueue", "/dev/mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
-	        {"cgroup2", "cgroup", "/sys/fs/cgroup", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC},
-	};
 	struct stat st;
 
-	for (size_t i = 0; i < ARRAY_LEN(standard); i++) {
-		/* Through a link of the image they would lie where nothing masks their paths. */
-		if (lstat(standard[i].target, &st) == 0 && !S_ISDIR(st.st_mode))
-			return fail(err, HP_E_SYSTEM, 0, "%s of the image is no directory", standard[i].target);
-		if (mount_at(&standard[i], err) < 0)
+	if (lstat(m->target, &st) == 0 && !S_ISDIR(st.st_mode))
+		return fail(err, HP_E_SYSTEM, 0, "%s of the image is no directory", m->target);
+	return mount_at(m, err);
+}
+
+static int mount_proc(struct error *err)
+{
+	static const struct mount_spec proc = {"proc", "proc", "/proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC};
+
+	return mount_standard(&proc, err);
+}
+
+static int mount_all_standard(const struct container *c, struct error *err)
+{
+	/* What may open any device may write there, too, as with Docker: systemd divides its control group. */
+	unsigned long sys = (c->spec.devices ? 0 : MS_RDONLY) | MS_NOSUID | MS_NODEV | MS_NOEXEC;
+	const struct mount_spec standard[] = {
+	        {"tmpfs", "tmpfs", "/dev", "mode=755,size=65536k", MS_NOSUID | MS_STRICTATIME},
+	        {"devpts", "devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620,gid=5", MS_NOSUID | MS_NOEXEC},
+	        {"sysfs", "sysfs", "/sys", NULL, sys},
+	        {"mqueue", "mqueue", "/dev/mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
+	        {"cgroup2", "cgroup", "/sys/fs/cgroup", NULL, sys},
+	};
+
+	if (mount_proc(err) < 0)
+		return -1;
+	for (size_t i = 0; i < ARRAY_LEN(standard); i++)
+		if (mount_standard(&standard[i], err) < 0)
 			return -1;
-	}
 	return make_devices(err);
 }
 
@@ -204,6 +219,18 @@ static void hide_path(const char *path, bool masked)
 	}
 }
 
+static void hide_paths(const struct container *c, const char *below)
+{
+	size_t n = strlen(below);
+
+	for (size_t i = 0; i < c->spec.readonly_paths.n; i++)
+		if (strncmp(c->spec.readonly_paths.v[i], below, n) == 0)
+			hide_path(c->spec.readonly_paths.v[i], false);
+	for (size_t i = 0; i < c->spec.masked.n; i++)
+		if (strncmp(c->spec.masked.v[i], below, n) == 0)
+			hide_path(c->spec.masked.v[i], true);
+}
+
 static int pivot(const char *root, struct error *err)
 {
 	if (chdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
@@ -256,7 +283,7 @@ int rootfs_enter(const struct container *c, struct error *err)
 	 * in the parent; a bind onto itself makes one of our own. */
 	if (mount(root, root, NULL, MS_BIND, NULL) < 0)
 		return fail_sys(err, "%s", root);
-	if (pivot(root, err) < 0 || mount_standard(err) < 0)
+	if (pivot(root, err) < 0 || mount_all_standard(c, err) < 0)
 		return -1;
 	/* One for all containers of the pod, as their IPC namespace is. */
 	if (mkdir("/dev/shm", 0755) < 0 || attach_tree(shm, "/dev/shm") < 0)
@@ -269,11 +296,45 @@ int rootfs_enter(const struct container *c, struct error *err)
 	for (size_t i = 0; i < c->spec.sysctl_count; i++)
 		if (apply_sysctl(&c->spec.sysctls[i], err) < 0)
 			return -1;
-	for (size_t i = 0; i < c->spec.readonly_paths.n; i++)
-		hide_path(c->spec.readonly_paths.v[i], false);
-	for (size_t i = 0; i < c->spec.masked.n; i++)
-		hide_path(c->spec.masked.v[i], true);
+	hide_paths(c, "/");
 	if (c->spec.readonly && mount(NULL, "/", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) < 0)
 		return fail_sys(err, "read-only root");
+	return 0;
+}
+
+/* What the container has asked for below /proc, as copies of mounts. */
+static int keep_below_proc(const struct container *c, int *trees, struct error *err)
+{
+	for (size_t i = 0; i < c->spec.mount_count + c->spec.file_count; i++) {
+		size_t n = c->spec.mount_count;
+		const char *target = i < n ? c->spec.mounts[i].target : c->spec.files[i - n].target;
+
+		trees[i] = strncmp(target, "/proc/", strlen("/proc/")) == 0 ? copy_tree(AT_FDCWD, target) : -1;
+		if (trees[i] < 0 && strncmp(target, "/proc/", strlen("/proc/")) == 0)
+			return fail_sys(err, "copying the mount of %s", target);
+	}
+	return 0;
+}
+
+/* A /proc that shows the caller's PID namespace, in place of one that shows another's. */
+int rootfs_renew_proc(const struct container *c, struct error *err)
+{
+	size_t mounts = c->spec.mount_count, n = mounts + c->spec.file_count;
+	cleanup_free int *trees = xcalloc(n, sizeof *trees);
+
+	if (keep_below_proc(c, trees, err) < 0)
+		return -1;
+	if (umount2("/proc", MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL)
+		return fail_sys(err, "unmounting /proc");
+	if (mount_proc(err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		const char *target = i < mounts ? c->spec.mounts[i].target : c->spec.files[i - mounts].target;
+
+		if (trees[i] >= 0 && attach_tree(trees[i], target) < 0)
+			return fail_sys(err, "mounting on %s", target);
+		close_fd(&trees[i]);
+	}
+	hide_paths(c, "/proc/");
 	return 0;
 }

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "container.h"
+#include "pidns.h"
 
 static uint64_t meminfo(const char *buf, const char *key)
 {
@@ -87,7 +88,7 @@ void stats_answer(uint32_t id)
 	frame_end(b, start);
 }
 
-/* The pid that the pod sees: the last number of NSpid. */
+/* A process's own number is the last of NSpid: the one that it sees itself, in its pod or container. */
 static uint64_t pod_pid(const char *status, const char *key)
 {
 	const char *p = strstr(status, key);
@@ -107,12 +108,27 @@ static uint64_t pod_pid(const char *status, const char *key)
 	return last;
 }
 
-static uint64_t pod_pid_of(uint64_t pid)
+/* In how many PID namespaces a process has a number. */
+static unsigned levels(const char *status)
 {
+	const char *p = strstr(status, "NSpid:");
+	unsigned n = 0;
+
+	for (; p && *p && *p != '\n'; p++)
+		n += *p == '\t';
+	return n;
+}
+
+/* As its child sees it: 0 when it is of another namespace. */
+static uint64_t parent_of(const char *child)
+{
+	unsigned long long pid = pod_pid(child, "PPid:");
 	char path[64], status[2048];
 
-	snprintf(path, sizeof path, "/proc/%llu/status", (unsigned long long)pid);
-	return read_file(AT_FDCWD, path, status, sizeof status) < 0 ? 0 : pod_pid(status, "NSpid:");
+	snprintf(path, sizeof path, "/proc/%llu/status", pid);
+	if (read_file(AT_FDCWD, path, status, sizeof status) < 0 || levels(status) < levels(child))
+		return 0;
+	return pod_pid(status, "NSpid:");
 }
 
 /* The arguments are cut after `most` bytes. */
@@ -147,7 +163,7 @@ static void put_process(struct buffer *b, uint64_t pid, const char *container, s
 		cmd[most] = 0;
 	start = nest_begin(b, HP_T_PROCESS);
 	put_u64(b, HP_T_PID, pod_pid(status, "NSpid:"));
-	put_u64(b, HP_T_PPID, pod_pid_of(pod_pid(status, "PPid:")));
+	put_u64(b, HP_T_PPID, parent_of(status));
 	put_u64(b, HP_T_UID, pod_pid(status, "Uid:"));
 	put_u64(b, HP_T_CPU_MS, (utime + stime) * 1000 / (uint64_t)sysconf(_SC_CLK_TCK));
 	put_u64(b, HP_T_START_MS, start_ticks * 1000 / (uint64_t)sysconf(_SC_CLK_TCK));
@@ -163,7 +179,7 @@ static char *pids_of(const struct container *c)
 {
 	static char pids[64 << 10];
 
-	return read_file(c->cgroup, "cgroup.procs", pids, sizeof pids) < 0 ? NULL : pids;
+	return cgroup_pids(c, pids, sizeof pids);
 }
 
 /* How long arguments may be so that all processes fit into one frame. */
@@ -187,8 +203,8 @@ void process_list_answer(uint32_t id, const struct container *only)
 	size_t start = frame_begin(b, HP_REPLY, id);
 	size_t most = argument_size(only);
 
-	if (!only && pod_init_pid())
-		put_process(b, (uint64_t)pod_init_pid(), "", most);
+	if (!only && pidns_pod_init())
+		put_process(b, (uint64_t)pidns_pod_init(), "", most);
 	for (const struct container *c = container_first(); c; c = c->next) {
 		char *pids = only && c != only ? NULL : pids_of(c), *save = NULL;
 

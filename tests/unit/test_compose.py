@@ -198,6 +198,16 @@ def test_names_of_containers() -> None:
     assert (db.name, db.aliases) == ("p-db", ["db", "database"])
 
 
+def test_processes() -> None:
+    """As compose has it: each service's are its own, unless it says whose they shall be."""
+    made = plan({"web": {"init": True}, "db": {}, "helper": {"pid": "service:db"}})
+    assert made.spec.pid == "container"
+    assert [(c.pid, c.run_init) for c in made.containers] == [("", True), ("pod", False), ("pod", False)]
+    assert loaded({"web": {"pid": "host"}}).unmapped == ["services.web.pid"]
+    with pytest.raises(InvalidArgument, match=r"services\.web\.pid: there is no service 'x'"):
+        plan({"web": {"pid": "service:x"}})
+
+
 def test_storage(tmp_path: Path) -> None:
     made = plan(
         {

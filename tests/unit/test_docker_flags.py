@@ -32,7 +32,11 @@ def spec(*args: str, verb: Any = run) -> ContainerSpec:
 
 
 WORKS: list[tuple[list[str], Callable[[ContainerSpec], object], object]] = [
-    (["--init"], lambda s: s.image, "busybox"),
+    (["--init"], lambda s: s.run_init, True),
+    ([], lambda s: (s.run_init, s.pid), (False, "")),
+    (["--pid", "private"], lambda s: s.pid, "container"),
+    (["--pid=pod"], lambda s: s.pid, "pod"),
+    (["--pod", "p", "--pid", "container:x"], lambda s: s.pid, "pod"),
     (["--security-opt", "no-new-privileges"], lambda s: s.no_new_privileges, True),
     (["--security-opt=seccomp=unconfined"], lambda s: s.seccomp, "unconfined"),
     (["--security-opt", "apparmor=unconfined", "--security-opt", "label=disable"], lambda s: s.seccomp, "default"),
@@ -85,8 +89,9 @@ REFUSED = [
     (["--cpu-quota", "5000", "--cpus", "1"], "--cpus and --cpu-quota say the same"),
     (["--oom-score-adj", "500"], "--oom-score-adj 500: the score"),
     (["--ipc", "host"], "a virtual machine has its own IPC"),
-    (["--pid", "host"], "a virtual machine has its own processes"),
+    (["--pid", "host"], "a virtual machine cannot see the processes of this host: leave it out, or give --pid pod"),
     (["--pid", "container:x"], "containers share that in one pod"),
+    (["--pid", "shared"], "unknown PID mode 'shared': give private, pod or container:NAME"),
     (["--userns", "keep-id"], "users of a virtual machine are its own already"),
     (["--uts", "host"], "set it with --hostname"),
     (["--security-opt", "apparmor=mine"], "the guest's kernel has no AppArmor"),

@@ -124,6 +124,12 @@ def test_seccomp_and_capabilities() -> None:
     assert loaded({"securityContext": context | {"capabilities": None}} if False else {}).unmapped == []
 
 
+def test_whose_processes_are_seen() -> None:
+    assert plan({}).spec.pid == "container"
+    shared = loaded({"shareProcessNamespace": True})
+    assert (shared.podfile.pid, shared.unmapped) == ("pod", [])
+
+
 def test_modes_of_volumes_and_files() -> None:
     spec = {
         "volumes": [

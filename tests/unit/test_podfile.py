@@ -168,6 +168,8 @@ def test_container_fields() -> None:
         user={"name": "u", "group": 5, "additionalGroups": [1, "two"]},
         stopSignal="INT",
         stopTimeout="1m",
+        pid="container",
+        init=True,
         labels={"l": "v"},
         readOnly=True,
         ulimits=[{"Name": "NOFILE", "Hard": 9, "Soft": 8}, {"name": "core", "hard": 0}],
@@ -197,6 +199,7 @@ def test_container_fields() -> None:
     assert c.ulimits == [Ulimit(name="nofile", soft=8, hard=9), Ulimit(name="core", soft=0, hard=0)]
     assert (c.labels, c.read_only, c.cache, c.sysctls, c.aliases) == ({"l": "v"}, True, "none", {"a.b": "1"}, ["x"])
     assert (c.restart.name, c.restart.max_retries, c.log.path) == ("on-failure", 4, "/l")
+    assert (c.pid, c.run_init, container().pid, container().run_init) == ("container", True, "", False)
     assert (c.resources.cpus, c.resources.memory, c.resources.pids) == (0.5, 64 << 20, 7)
     assert (c.privileged, c.no_new_privileges, c.cap_add, c.cap_drop) == (True, True, ["NET_ADMIN"], ["CHOWN"])
     volume, tmpfs = c.mounts

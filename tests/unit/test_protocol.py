@@ -219,6 +219,7 @@ def golden_messages() -> dict[str, bytes]:
         main=True,
         seccomp=constants.Seccomp.DEFAULT,
     )
+    alone = GuestProcess(args=("/bin/true",), container="c1", main=True, own_pids=True, init=True)
     container = GuestContainer(
         id="c1",
         image_disk="image0",
@@ -245,6 +246,7 @@ def golden_messages() -> dict[str, bytes]:
         ),
         "container_create": encode_frame(Type.CONTAINER_CREATE, 3, encode_attrs(container.attrs())),
         "process_start": encode_frame(Type.PROCESS_START, 4, encode_attrs(process.attrs())),
+        "process_start_alone": encode_frame(Type.PROCESS_START, 5, encode_attrs(alone.attrs())),
         "data": encode_frame(Type.DATA, 4, encode_data(Data(0, 1 << 40, b"input\0\xff", eof=True))),
         "window": encode_frame(Type.WINDOW, 4, encode_window(Window(1, 5, 262149, closed=False))),
         "exited": encode_frame(Type.EXITED, 4, encode_attrs([(Tag.SIGNAL, 9), (Tag.OOM, 1)])),

@@ -9,7 +9,7 @@ from hypercontainer.engine import resolve
 from hypercontainer.errors import InvalidArgument
 from hypercontainer.hyperctl.options import _security
 from hypercontainer.model.specs import ContainerSpec, ExecSpec
-from hypercontainer.model.status import Container, Process
+from hypercontainer.model.status import Container, Pod, Process
 from hypercontainer.protocol.constants import Seccomp
 
 
@@ -25,6 +25,9 @@ def test_options() -> None:
     }
     with pytest.raises(InvalidArgument, match="AppArmor"):
         _security(("apparmor=mine",))
+
+
+_POD = Pod(id="p", name="p", created_at="", hostname="p", vcpus=1, memory=1)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +47,7 @@ def test_what_the_guest_is_told(
     container = Container(
         id="c" * 64, name="c", pod="p", created_at="", image="x", image_id="i", hostname="c", process=process, spec=spec
     )
-    assert resolve.main_process(container, (0, 0)).seccomp is main
+    assert resolve.main_process(_POD, container, (0, 0)).seccomp is main
     assert (
         resolve.exec_process(container, ExecSpec(command=["true"], privileged=exec_privileged), (0, 0)).seccomp
         is further

@@ -262,13 +262,13 @@ class Provisioner:
             runtime.disks.discard(serial)
 
     async def start_main(
-        self, runtime: Runtime, container: Container, fan_out: FanOut, size: tuple[int, int]
+        self, runtime: Runtime, pod: Pod, container: Container, fan_out: FanOut, size: tuple[int, int]
     ) -> GuestProcessHandle:
         """:raise StartFailed: when the program cannot be executed."""
         fan_out.begin()
         try:
             with span("program started", GUEST):
-                handle = await runtime.session.start(resolve.main_process(container, size), fan_out)
+                handle = await runtime.session.start(resolve.main_process(pod, container, size), fan_out)
         except BaseException:
             fan_out.finish()
             raise

@@ -14,7 +14,7 @@ from ..images.disk import FSTYPE as IMAGE_FSTYPE
 from ..model.base import encode
 from ..model.signals import RLIMITS, UNLIMITED, capability_mask, parse_signal
 from ..model.specs import MEMORY_DEFAULT, MEMORY_MIN, MIB, ContainerSpec, ExecSpec, Ulimit
-from ..model.status import Container, Process
+from ..model.status import Container, Pod, Process
 from ..model.units import format_binary
 from ..protocol.constants import Seccomp
 from ..protocol.messages import GuestContainer, GuestFile, GuestMount, GuestProcess
@@ -164,7 +164,7 @@ def rehearsal_of(config: dict[str, Any]) -> GuestProcess | None:
     except InvalidArgument:
         return None
     return GuestProcess(args=tuple(process.args), env=tuple(process.env), cwd=process.cwd, user=process.user,
-                        capabilities=capability_mask([], []), seccomp=Seccomp.DEFAULT, rehearsal=True)  # fmt: skip
+                        capabilities=capability_mask([], []), seccomp=Seccomp.DEFAULT, rehearsal=True, own_pids=True)  # fmt: skip
 
 
 def machine_size(specs: list[ContainerSpec], *, vcpus: int = 0, memory: int = 0) -> tuple[int, int]:
@@ -242,7 +242,13 @@ def bare_container(
     )
 
 
-def main_process(container: Container, size: tuple[int, int]) -> GuestProcess:
+def has_own_pids(pod: Pod, container: Container) -> bool:
+    """Whether the container's main process is process 1 of a PID namespace of its own."""
+    mode = container.spec.pid or ("container" if pod.implicit else pod.spec.pid)
+    return mode == "container"
+
+
+def main_process(pod: Pod, container: Container, size: tuple[int, int]) -> GuestProcess:
     """The container's main process; `size` is its terminal's rows and columns."""
     spec, process = container.spec, container.process
     return GuestProcess(
@@ -261,6 +267,8 @@ def main_process(container: Container, size: tuple[int, int]) -> GuestProcess:
         seccomp=_seccomp(spec, privileged=spec.privileged),
         rlimits=_rlimits(spec.ulimits),
         main=True,
+        own_pids=has_own_pids(pod, container),
+        init=spec.run_init,
     )
 
 

@@ -162,7 +162,8 @@ class Sandboxes:
         self, container: Container, runtime: Runtime, fan_out: FanOut, size: tuple[int, int]
     ) -> GuestProcessHandle:
         """:raise StartFailed: when the program cannot be executed."""
-        handle = await self._provisioner.start_main(runtime, container, fan_out, size)
+        pod = self._registry.pod(container.pod)
+        handle = await self._provisioner.start_main(runtime, pod, container, fan_out, size)
         self.sandbox(container.pod).save()
         return handle
 

@@ -7,19 +7,25 @@ Each works, or says what to do instead.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from ..errors import InvalidArgument
-from ..model.specs import ContainerSpec, HostEntry, Mount
+from ..model.specs import ContainerSpec, HostEntry, Mount, PidMode
 from ..model.units import parse_size
 
 _PERIOD = 100_000  # microseconds; Docker's default of --cpu-period
 _JOIN = "containers share that in one pod: `hyperctl pod create -n NAME`, then give both --pod NAME"
 
 OPTIONS = [
-    click.option("--init", is_flag=True, help="Nothing to add: the machine's first process is an init, which reaps."),
+    click.option("--init", is_flag=True, help="Run the program below an init, which hands on signals and reaps."),
+    click.option(
+        "--pid",
+        default="",
+        metavar="private|pod|container:NAME",
+        help="Whose processes it sees: its own, or its pod's [default: its own; the pod's in a pod].",
+    ),
     click.option(
         "-P",
         "--publish-all",
@@ -49,7 +55,6 @@ OPTIONS = [
             ("--cpuset-cpus", (), ""),
             ("--oom-score-adj", (), ""),
             ("--ipc", (), ""),
-            ("--pid", (), ""),
             ("--userns", (), ""),
             ("--uts", (), ""),
         )
@@ -79,7 +84,6 @@ _INSTEAD: dict[str, tuple[tuple[str, ...], str, str]] = {
         "use -m",
     ),
     "ipc": (("", "private", "shareable"), "a virtual machine has its own IPC", _JOIN),
-    "pid": (("", "private"), "a virtual machine has its own processes", _JOIN),
     "userns": (("", "host"), "users of a virtual machine are its own already", "leave --userns out"),
     "uts": (("", "private"), "a virtual machine has its own host name", "set it with --hostname"),
 }
@@ -91,6 +95,7 @@ def check(o: dict[str, Any]) -> None:
         for value in o[name] if isinstance(o[name], tuple) else (o[name],):
             if value and value not in fine:
                 raise InvalidArgument(f"--{name.replace('_', '-')} {value}: {why}", hint=instead)
+    pid_mode(o["pid"], o["pod"])
     for network in o["network"]:
         if network == "host":
             raise InvalidArgument(
@@ -100,6 +105,25 @@ def check(o: dict[str, Any]) -> None:
         if network.startswith("container:"):
             raise InvalidArgument(f"--network {network}: a virtual machine has a network of its own", hint=_JOIN)
     _check_memory(o)
+
+
+def pid_mode(text: str, pod: str) -> PidMode | Literal[""]:
+    """What --pid asks for, in the pod of that name, "" if none.
+
+    :raise InvalidArgument: the processes of something that is not in this virtual machine.
+    """
+    if text in ("", "private"):
+        return "container" if text else ""
+    if text == "pod":
+        return "pod"
+    if text == "host":
+        raise InvalidArgument("--pid host: a virtual machine cannot see the processes of this host",
+                              hint="leave it out, or give --pid pod to see all of its pod")  # fmt: skip
+    if not text.startswith("container:"):
+        raise InvalidArgument(f"unknown PID mode {text!r}", hint="give private, pod or container:NAME")
+    if pod:  # whoever is in it with this mode sees the other, and is seen
+        return "pod"
+    raise InvalidArgument(f"--pid {text}: another virtual machine's processes cannot be seen", hint=_JOIN)
 
 
 def _check_memory(o: dict[str, Any]) -> None:

@@ -314,6 +314,8 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         health=_health(o),
         no_health=o["no_healthcheck"],
         privileged=o["privileged"],
+        pid=dockerflags.pid_mode(o["pid"], o["pod"]),
+        run_init=o["init"],
         log=_log(o),
         platform=o["platform"],
     )

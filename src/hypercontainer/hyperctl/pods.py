@@ -214,19 +214,33 @@ def top(pod: str, format_: str) -> None:
 
 
 def _tree(processes: list[ProcessInfo]) -> list[tuple[int, ProcessInfo]]:
-    """Children below their parents; a parent that is not listed is the pod's own first process."""
-    pids = {p.pid for p in processes}
+    """Children below their parents.
+
+    A parent that is not listed is the first process of the pod, or of a container that numbers its own.
+    """
+    apart = {p.container for p in processes if p.pid == 1}
+    by_number = {(_space(p, apart), p.pid): p for p in processes}
     out: list[tuple[int, ProcessInfo]] = []
 
-    def add(parent: int, depth: int) -> None:
-        for p in sorted(processes, key=lambda p: p.pid):
-            above = p.ppid if p.ppid in pids or p.pid == 1 else 1
-            if above == parent:
-                out.append((depth, p))
-                add(p.pid, depth + 1)
+    def above(p: ProcessInfo) -> tuple[str, int]:
+        if p.pid == 1:
+            return "", 0
+        parent = (_space(p, apart), p.ppid)
+        return parent if parent in by_number else (parent[0], 1)
 
-    add(0, 0)
+    def add(parent: tuple[str, int], depth: int) -> None:
+        for number, p in sorted(by_number.items()):
+            if above(p) == parent:
+                out.append((depth, p))
+                add(number, depth + 1)
+
+    add(("", 0), 0)
     return out
+
+
+def _space(process: ProcessInfo, apart: set[str]) -> str:
+    """Whose numbers a process's are: its container's if that has a first process of its own, else the pod's, ""."""
+    return process.container if process.container in apart else ""
 
 
 @pod.command()

@@ -33,6 +33,7 @@ _RUN = {
     "--tty": "tty",
     "--privileged": "privileged",
     "--read-only": "read_only",
+    "--init": "init",
     "-q": "quiet",
     "--quiet": "quiet",
 }
@@ -158,6 +159,7 @@ def run_body(args: list[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
         "interactive": "stdin",
         "privileged": "privileged",
         "read_only": "readOnly",
+        "init": "runInit",
         "rm": "autoRemove",
     }
     body |= {field: True for flag, field in same.items() if flag in found}

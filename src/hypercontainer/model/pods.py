@@ -10,7 +10,7 @@ from msgspec import Meta, field
 from .addresses import check_cidr, check_ip, check_link, check_mac
 from .base import Model
 from .network import Egress, NetworkRequest, Rate
-from .specs import MIB, ContainerSpec, HostEntry, PortMapping, check_resolver
+from .specs import MIB, ContainerSpec, HostEntry, PidMode, PortMapping, check_resolver
 
 SHM_DEFAULT = 64 * MIB
 ExitPolicy = Literal["stop", "continue"]
@@ -136,6 +136,7 @@ class PodSpec(Model, frozen=True, kw_only=True):
     hosts: list[HostEntry] = field(default_factory=list)
     sysctls: dict[str, str] = field(default_factory=dict)
     shm_size: Annotated[int, Meta(ge=0)] = SHM_DEFAULT  # bytes
+    pid: PidMode = "pod"  # of its containers, where they do not say
     exit_policy: ExitPolicy = "stop"  # when the last container has ended
     secrets: list[str] = field(default_factory=list)  # names; the values are kept apart
 

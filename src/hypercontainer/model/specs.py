@@ -21,6 +21,7 @@ PullPolicy = Literal["missing", "always", "never"]
 EnvField = Literal["podIP", "hostIP"]
 Isolation = Literal["default", "fresh"]
 SeccompProfile = Literal["default", "unconfined"]
+PidMode = Literal["container", "pod"]  # whose processes a container sees: its own, or all of the pod
 
 
 class Ulimit(Model, frozen=True, kw_only=True):
@@ -223,6 +224,8 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     depends_on: list[Dependency] = field(default_factory=list)
     init: bool = False  # runs to its end before the pod's other containers start
+    pid: PidMode | Literal[""] = ""  # "": what the pod says; its own in a pod of its own
+    run_init: bool = False  # its program runs below an init, which hands on signals and reaps
     privileged: bool = False
     shm_size: Annotated[int, Meta(ge=0)] = 0  # bytes
     cache: str = ""  # QEMU's cache mode of the root disks

@@ -26,7 +26,7 @@ from .load import Loaded
 from .variables import interpolate, read_file
 
 Raw = dict[str, Any]
-_SILENT = {"extension", "expose", "init", "pull_policy", "attach", "annotations", "build", "profiles"}
+_SILENT = {"extension", "expose", "pull_policy", "attach", "annotations", "build", "profiles"}
 _CONDITIONS = {
     "service_started": "started",
     "service_healthy": "healthy",
@@ -119,6 +119,7 @@ class _Translation:
         secrets = [self._source(k, s, "secret") for k, s in c.secrets.items()]
         containers = [self._service(key, s) for key, s in self.services.items()]
         self._links(containers)
+        self._share_processes(containers)
         self.unmapped += isolation.told
         if isolation.network == "none" and self.ports:
             self.unmapped.append("ports of services in internal networks")
@@ -126,6 +127,7 @@ class _Translation:
         shm = max([s.shm_size for s in self.services.values() if s.shm_size], key=_bytes, default=0)
         podfile: Raw = {
             "id": self.name,
+            "pid": "container",
             "containers": containers,
             "volumes": list(self.volumes.values()),
             "portmappings": self.ports,
@@ -170,6 +172,7 @@ class _Translation:
             "stdin": s.stdin_open,
             "readOnly": s.read_only,
             "privileged": s.privileged,
+            "init": s.init,
             "stopSignal": s.stop_signal,
             "stopTimeout": s.stop_grace_period,
             "volumes": [],
@@ -219,6 +222,18 @@ class _Translation:
                     )
                 if alias and alias not in by_key[other]["aliases"]:
                     by_key[other]["aliases"].append(alias)
+
+    def _share_processes(self, containers: list[Raw]) -> None:
+        """`pid: service:NAME`: those of one pod that see each other's processes see all that do."""
+        by_key = dict(zip(self.services, containers, strict=True))
+        for key, s in self.services.items():
+            kind, _, other = s.pid.partition(":")
+            if kind != "service":
+                self.unmapped += [f"services.{key}.pid"] if s.pid else []
+                continue
+            if other not in by_key:
+                raise InvalidArgument(f"services.{key}.pid: there is no service {other!r}", hint="correct the name")
+            by_key[key]["pid"] = by_key[other]["pid"] = "pod"
 
     def _mapping(self, value: f.Pairs) -> dict[str, str]:
         """`{a: b}` or `[a=b]`; a bare name takes its value from the environment."""

@@ -266,7 +266,7 @@ class Service(Part, frozen=True, kw_only=True):
     mem_limit: Size | None = None
     cpus: Annotated[float, Meta(ge=0)] | str | None = None
     pids_limit: int | None = None
-    init: Any = None
+    init: bool = False
     pull_policy: Any = None
     attach: Any = None
     annotations: Any = None
@@ -301,7 +301,7 @@ class Service(Part, frozen=True, kw_only=True):
     models: Any = None
     oom_kill_disable: Any = None
     oom_score_adj: Any = None
-    pid: Any = None
+    pid: str = ""
     platform: Any = None
     post_start: Any = None
     pre_stop: Any = None

@@ -23,6 +23,7 @@ Restart = Literal["never", "onFailure", "always", "unlessStopped"]
 Protocol = Literal["tcp", "udp"]
 Format = Literal["", "raw", "qcow2", "vdi", "vfs", "nas", "rbd", "volume", "tmpfs"]
 Cache = Literal["", "off", "none", "directsync", "writeback", "unsafe", "writethrough"]
+Pid = Literal["pod", "container"]
 
 
 class Part(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -284,6 +285,8 @@ class Container(Part, frozen=True, kw_only=True):
     privileged: bool = False
     no_new_privileges: bool = False
     seccomp: Literal["default", "unconfined"] = "default"
+    pid: Pid | None = None
+    init: bool = False
     stdin: bool = False
     aliases: list[str] = field(default_factory=list)
 
@@ -323,6 +326,7 @@ class Podfile(Part, frozen=True, kw_only=True):
     type: Literal["", "pod"] = ""
     restart_policy: Restart = "never"
     exit_policy: Literal["stop", "continue"] = "stop"
+    pid: Pid = "pod"
     tty: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     resource: Resource = field(default_factory=Resource)

@@ -124,6 +124,7 @@ class _Translation:
             "hostname": spec.hostname,
             "labels": {k: text(v) for k, v in self.pod.metadata.labels.items()},
             "restartPolicy": _RESTART[spec.restart_policy],
+            "pid": "pod" if spec.share_process_namespace else "container",
             "initContainers": init,
             "containers": containers,
             "volumes": self.volumes.declared,
@@ -146,6 +147,7 @@ class _Translation:
             "host_aliases",
             "security_context",
             "termination_grace_period_seconds",
+            "share_process_namespace",
             *_SILENT_SPEC,
         }
         self.unmapped += [f"spec.{k}" for k in _given(spec, known)]

@@ -138,6 +138,8 @@ class Tag(IntEnum):
     SECCOMP = 87
     STDOUT_BEGIN = 88
     STDERR_BEGIN = 89
+    OWN_PIDS = 90
+    INIT = 91
 
 
 class GuestCode(IntEnum):

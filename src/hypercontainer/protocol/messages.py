@@ -127,6 +127,8 @@ class GuestProcess:
     builtin: Builtin | None = None
     seccomp: Seccomp = Seccomp.UNCONFINED
     rehearsal: bool = False  # it is killed at its first system call with an effect
+    own_pids: bool = False  # process 1 of a PID namespace of the container's own; of a main process and its rehearsal
+    init: bool = False  # below an init, which hands on signals and reaps
 
     def attrs(self) -> Attrs:
         out: Attrs = [(Tag.ARG, a) for a in self.args]
@@ -140,6 +142,8 @@ class GuestProcess:
             Tag.NO_NEW_PRIVS: self.no_new_privs,
             Tag.MAIN: self.main,
             Tag.REHEARSAL: self.rehearsal,
+            Tag.OWN_PIDS: self.own_pids,
+            Tag.INIT: self.init,
         }
         out += [(tag, 1) for tag, on in flags.items() if on]
         if self.tty and self.rows:

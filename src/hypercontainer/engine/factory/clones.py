@@ -172,6 +172,7 @@ async def exercise(session: GuestSession, shape: Shape) -> None:
         capabilities=capability_mask([], []),
         seccomp=Seccomp.DEFAULT,
         main=True,
+        own_pids=True,
     )
     done = await run_process(session, process)
     if done.status:
