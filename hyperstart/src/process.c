@@ -107,8 +107,8 @@ static void on_status(struct source *s, uint32_t events)
 	}
 }
 
-/* Of a container: it was `main`, or is how that will begin. */
-static bool is_first(const struct process_spec *s) { return s->main || s->rehearsal; }
+/* Its main process, or the rehearsal of one. */
+static bool is_first(const struct process_spec *s) { return s->main || s->own_pids; }
 
 /* A pipe for the child to read (want_read) or to write; ours is the other end. */
 static int make_pipe(bool child_reads, int *ours, int *theirs)
@@ -192,7 +192,7 @@ failed:
 	return -1;
 }
 
-/* A main process, and a rehearsal of one, begins the container's life: which PID namespace that has is its to say. */
+/* Which PID namespace a run of the container is in is its first process's to say. */
 static int choose_pids(struct container *c, struct process_spec *s, struct error *err)
 {
 	if (!c || s->builtin)
@@ -201,8 +201,6 @@ static int choose_pids(struct container *c, struct process_spec *s, struct error
 		if (c->first)
 			return fail(err, HP_E_STATE, 0, "container %s has a main process", c->id);
 		s->renew_proc = s->own_pids || c->own_pids;
-	} else if (s->own_pids) {
-		return fail(err, HP_E_MALFORMED, 0, "a PID namespace of its own is a main process's");
 	} else if (c->own_pids && c->pid_ns < 0) {
 		return fail(err, HP_E_STATE, 0, "container %s does not run", c->id);
 	}
