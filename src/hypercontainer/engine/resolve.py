@@ -164,7 +164,8 @@ def rehearsal_of(config: dict[str, Any]) -> GuestProcess | None:
     except InvalidArgument:
         return None
     return GuestProcess(args=tuple(process.args), env=tuple(process.env), cwd=process.cwd, user=process.user,
-                        capabilities=capability_mask([], []), seccomp=Seccomp.DEFAULT, rehearsal=True, own_pids=True)  # fmt: skip
+                        capabilities=capability_mask([], []), seccomp=Seccomp.DEFAULT, rehearsal=True,
+                        own_pids=True)  # fmt: skip
 
 
 def machine_size(specs: list[ContainerSpec], *, vcpus: int = 0, memory: int = 0) -> tuple[int, int]:
