@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -84,3 +85,4 @@ def test_a_record_that_cannot_be_read_is_given_up_by_name(tmp_path: Path) -> Non
         daemon.ctl("doctor", "--forget", "odd")
         assert "odd" not in daemon.ctl("doctor", check=False).stdout
         assert (root / "volumes/odd/_data").is_dir()  # files stay
+        shutil.rmtree(root / "volumes/odd")
