@@ -19,7 +19,7 @@ from .conftest import DEADLINE, Daemon, Registry, free_port, push, wait_for
 
 def fetch(url: str) -> bytes:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=20) as answer:
             body: bytes = answer.read()
             return body
     except (OSError, http.client.HTTPException):
@@ -104,6 +104,32 @@ def test_postgres_keeps_its_data(hyper: Daemon, databases: str) -> None:
     wait_for(ready, "postgres after its restart", DEADLINE)
     assert sql("psql", "-h", "/tmp", "-Atc", "select count(*) from pgbench_history", "postgres").stdout.strip() == "40"
     assert "database system was shut down" in hyper.ctl("logs", "pg").stderr + hyper.ctl("logs", "pg").stdout
+
+
+def test_postgres_makes_its_cluster_on_a_fresh_volume(hyper: Daemon, databases: str) -> None:
+    """As the entry point of Docker's image does: initdb refuses a directory in which something is."""
+    data, bin_ = "/var/lib/postgresql/data", "/usr/lib/postgresql/15/bin"
+
+    def sql(text: str) -> str:
+        ask = ("psql", "-h", "/tmp", "-U", "postgres", "-Atc", text)
+        return hyper.ctl("exec", "pg2", *ask, check=False).stdout.strip()
+
+    hyper.ctl("volume", "create", "cluster")
+    fresh = f"[ ! -e {data}/PG_VERSION ]"
+    initdb, serve = f"{bin_}/initdb -A trust -D {data} >/dev/null", f"exec {bin_}/postgres -D {data} -k /tmp"
+    begin = f"set -e; ls -A {data}; if {fresh}; then chown postgres {data}; chmod 700 {data}; fi; exec su postgres -c"
+    script = f"{begin} 'set -e; if {fresh}; then {initdb}; fi; {serve}'"
+    for table in ("one", "two"):
+        hyper.ctl("run", "-d", "--name", "pg2", "-m", "512m", "-v", f"cluster:{data}", databases, "sh", "-c", script)
+        wait_for(lambda: sql("select 1") == "1", "postgres", DEADLINE)
+        sql(f"create table {table} ()")
+        assert sql("select count(*) from pg_tables where tablename in ('one', 'two')") == (
+            "1" if table == "one" else "2"
+        )
+        assert ("PG_VERSION" in hyper.out("logs", "pg2")) is (table == "two")  # nothing was in it at first
+        hyper.ctl("stop", "pg2")
+        hyper.ctl("rm", "pg2")
+    hyper.ctl("volume", "rm", "cluster")
 
 
 # -- the tree inside equals umoci's -----------------------------------------------------

@@ -15,6 +15,7 @@ from hypercontainer.engine.registry import Registry
 from hypercontainer.errors import NoSpace, NotFound, Unavailable
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.status import Container, ContainerStatus, Pod, Process, Vm
+from hypercontainer.state.changes import Change, put
 from hypercontainer.state.database import Database
 
 
@@ -102,6 +103,14 @@ async def test_names_that_change_hands_while_the_disk_is_full(tmp_path: Path) ->
     again = Database(tmp_path / "state.db")
     assert sorted((c.id, c.name, c.image_id) for c in again.containers()) == [("a", "two", "i"), ("b", "one", "later")]
     again.close()
+
+
+def test_all_changes_of_a_commit_are_written_or_none(tmp_path: Path) -> None:
+    database = Database(tmp_path / "state.db")
+    with pytest.raises(Unavailable, match="cannot be written"):
+        database.commit([put(pod("a", "web")), Change("nowhere", "b", "b", b"")])
+    assert database.pods() == []
+    database.close()
 
 
 def test_a_pod_and_its_container_come_and_go_together(tmp_path: Path) -> None:
