@@ -31,6 +31,7 @@ from hypercontainer.engine.paths import BootFiles, Paths
 from hypercontainer.errors import HyperError
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.hypervisor.driver import MachineConfig
+from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost, Hardware
 from hypercontainer.images.disk import SUFFIX
 from hypercontainer.images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout
@@ -108,6 +109,7 @@ class Stage:
         self.kernel = FakeKernel()
         self.failures: list[str] = []  # of tasks that nobody asked, and of the loop
         self.daemon: Daemon | None = None
+        self.drivers = lambda: Drivers([FakeDriver(self.host)])
         self._network, self._settings = network, settings
 
     def _guest(self, config: MachineConfig) -> FakeGuest:
@@ -148,7 +150,7 @@ class Stage:
         context = Context()
         context.run(OWNER.set, daemon)
         daemon.killed, daemon.context = False, context
-        daemon.engine = context.run(lambda: Engine(settings, FakeDriver(self.host), None, lambda: boot))
+        daemon.engine = context.run(lambda: Engine(settings, self.drivers(), None, lambda: boot))
         self.daemon = daemon
         return daemon
 

@@ -13,7 +13,6 @@ import pytest
 from hypercontainer.engine import leftovers
 from hypercontainer.engine.restore import restore
 from hypercontainer.errors import NotFound, Unavailable
-from hypercontainer.hypervisor.fake import FakeDriver
 
 from .stage import Stage, play, stage
 
@@ -28,7 +27,7 @@ def damage(s: Stage) -> None:
 
 def recover(s: Stage) -> None:
     """As hyperd does when it is told to."""
-    restore(s.paths, partial(leftovers.runs_in, s.paths, FakeDriver(s.host)))
+    restore(s.paths, partial(leftovers.runs_in, s.paths, s.drivers()))
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -108,6 +108,7 @@ def test_pod_fields() -> None:
         egressRate=5000,
         sysctls={"kernel.msgmax": 9000},
         exitPolicy="continue",
+        driver="qemu",
         portmappingWhiteLists={"internalNetworks": ["10.0.0.0/8"], "externalNetworks": ["11.0.0.0/8"]},
         portmappings=[
             {"hostPort": "8000-8001", "containerPort": "80-81", "protocol": "udp", "hostIP": "127.0.0.1"},
@@ -139,7 +140,12 @@ def test_pod_fields() -> None:
         NetworkRequest(name="n", ip="10.1.1.1", ip6="fd00::1", mac="0a:00:00:00:00:01", aliases=["x"])
     ]
     assert (s.allow, s.ingress_rate, s.egress_rate) == ([Egress(cidr="10.0.0.0/8", port=53)], 1_000_000, 5000)
-    assert s.sysctls == {"kernel.msgmax": "9000"} and s.exit_policy == "continue" and s.hosts[0].names == ["n"]
+    assert (
+        s.sysctls == {"kernel.msgmax": "9000"}
+        and s.exit_policy == "continue"
+        and s.driver == "qemu"
+        and s.hosts[0].names == ["n"]
+    )
     assert s.white_lists.internal_networks == ["10.0.0.0/8"] and s.white_lists.external_networks == ["11.0.0.0/8"]
     assert s.ports == [
         PortMapping(container_port=80, host_port=8000, protocol="udp", host_ip="127.0.0.1"),

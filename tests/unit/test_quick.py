@@ -32,7 +32,7 @@ RUNS = [
     "--net=user busybox",
     "--network blue busybox",
     "--privileged --read-only --isolation fresh busybox",
-    "--isolation=default -q --quiet busybox",
+    "--isolation=default --driver qemu -q --quiet busybox",
     "-- busybox -x",
     "busybox --rm -d",
 ]

@@ -18,8 +18,8 @@ from ..sys.files import copy_sparse, no_space_as_error, remove_tree
 from ..volumes.scratch import ScratchDisks
 from . import environment, health, resolve
 from .container_verbs import ALIVE
-from .networks import Networks
 from .paths import Paths
+from .placement import Placement
 from .principal import owned
 from .registry import Registry
 from .volumes import Volumes
@@ -29,13 +29,13 @@ class Creation:
     """Makes containers of images and specifications."""
 
     def __init__(
-        self, paths: Paths, registry: Registry, images: ImageStore, networks: Networks, volumes: Volumes,
+        self, paths: Paths, registry: Registry, images: ImageStore, placement: Placement, volumes: Volumes,
         scratch: ScratchDisks,
     ) -> None:  # fmt: skip
         self._paths = paths
         self._registry = registry
         self._images = images
-        self._networks = networks
+        self._placement = placement
         self._volumes = volumes
         self._scratch = scratch
 
@@ -79,6 +79,7 @@ class Creation:
     def _implicit_pod(self, spec: ContainerSpec, id_: str, name: str) -> Pod:
         vcpus, memory = resolve.machine_size([spec])
         pod_spec = PodSpec(
+            driver=spec.driver,
             network=spec.network,
             networks=spec.networks,
             ports=spec.ports,
@@ -91,7 +92,7 @@ class Creation:
             dns_options=spec.dns_options,
             hosts=spec.hosts,
         )
-        pod_spec, attachments = self._networks.plan(id_, pod_spec, spec.aliases)
+        pod_spec, attachments = self._placement.plan(id_, pod_spec, spec.aliases)
         hostname = spec.hostname or ids.short(id_)
         return Pod(
             id=id_,
@@ -129,7 +130,9 @@ class Creation:
                 hostname=pod.hostname,
                 state=ContainerState(starting=starting),
                 process=resolve.process_of(
-                    environment.resolved(spec, environment.addresses(pod, self._networks)), config, pod.hostname
+                    environment.resolved(spec, environment.addresses(pod, self._placement.networks)),
+                    config,
+                    pod.hostname,
                 ),
                 spec=spec,
                 mounts=mounts,

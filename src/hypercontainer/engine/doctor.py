@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import HyperError
 from ..guest.initramfs import hyperstart_path, hyperstart_version
 from ..hypervisor.driver import Driver, Probe
+from ..hypervisor.drivers import Drivers
 from ..kernel.locate import Kernel
 from ..model.status import Check
 from ..model.units import format_size
@@ -20,12 +21,14 @@ _TOOLS = {"skopeo": "skopeo", "mkfs.ext4": "e2fsprogs"}
 _LOW_SPACE = 2 << 30  # bytes
 
 
-async def examine(driver: Driver, kernel: Kernel | None, paths: Paths) -> list[Check]:
+async def examine(drivers: Drivers, kernel: Kernel | None, paths: Paths) -> list[Check]:
     """All checks, in the order in which a start would meet them."""
-    probe = await driver.probe()
-    checks = [_hypervisor(driver, probe)]
-    if not probe.trouble:
-        checks.append(_accelerator(probe))
+    checks = []
+    for driver in drivers:
+        probe = await driver.probe()
+        checks.append(_hypervisor(driver, probe))
+        if not probe.trouble:
+            checks.append(_accelerator(probe))
     checks += [_kernel(kernel), _guest(), _channel(), _network()]
     checks += [_tool(tool, package) for tool, package in _TOOLS.items()]
     checks.append(_space(paths.root))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import API_VERSION, __version__
 from ..guest.initramfs import hyperstart_path, hyperstart_version
-from ..hypervisor.driver import Driver, VirtioFs
+from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Trial
 from ..images.layout import StoredImage
 from ..images.limits import Limits
@@ -46,6 +46,7 @@ from .log_read import LogReader, LogRecord
 from .monitor import Monitor
 from .networks import Networks, NetworkSettings
 from .paths import BootFiles, Paths
+from .placement import Placement
 from .pod_creation import PodCreation
 from .pods import Pods
 from .provision import Provisioner
@@ -78,14 +79,14 @@ class Engine:
     """Everything a front end needs."""
 
     def __init__(
-        self, settings: Settings, driver: Driver, kernel: Kernel | None, boot: Callable[[], BootFiles]
+        self, settings: Settings, drivers: Drivers, kernel: Kernel | None, boot: Callable[[], BootFiles]
     ) -> None:
         """`kernel` is None where there is none yet; `boot` raises then."""
         paths = settings.paths
         self.settings = settings
-        self.driver = driver
+        self.drivers = drivers
         self.kernel = kernel
-        self.registry = Registry(leftovers.open_database(paths, driver))
+        self.registry = Registry(leftovers.open_database(paths, drivers))
         self._descriptions = Descriptions(self.registry)
         self.registry.journal.limits = settings.events
         self.events = Events(self.registry.journal)
@@ -94,20 +95,20 @@ class Engine:
         )  # fmt: skip
         secrets = Secrets(paths)
         networks = self.networks = Networks(self.registry, settings.network, self.events, settings.paths.run)
-        virtiofs = settings.virtiofs and VirtioFs in driver.takes
         scratch = ScratchDisks(paths.cache, settings.scratch_size)
         parts = Parts(paths.cache, scratch, settings.scratch_size)
-        self.factory = Factory(driver, paths, parts, boot, settings.factory, passt=lambda: networks.uses_passt)
+        self.factory = Factory(drivers, paths, parts, boot, settings.factory, passt=lambda: networks.uses_passt)
         provisioner = self._provisioner = Provisioner(
-            paths, driver, self.images, secrets, networks, boot, factory=self.factory, virtiofs=virtiofs
+            paths, drivers, self.images, secrets, networks, boot, factory=self.factory, virtiofs=settings.virtiofs
         )  # fmt: skip
         sandboxes = self._sandboxes = Sandboxes(self.registry, provisioner, networks, self.events)
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
         self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
-        creation = Creation(paths, self.registry, self.images, networks, self.volumes, scratch)
+        placement = Placement(drivers, networks)
+        creation = Creation(paths, self.registry, self.images, placement, self.volumes, scratch)
         limits = (settings.log_size, settings.log_files)
         self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, limits)
-        pod_creation = PodCreation(self.registry, self.images, self.containers, networks, self.volumes, secrets)
+        pod_creation = PodCreation(self.registry, self.images, self.containers, placement, self.volumes, secrets)
         self.pods = Pods(self.registry, sandboxes, self.containers, networks, pod_creation, self.events)
         self.services = Services(self.registry, lambda pod: sandboxes.runtime(pod.id))
         self.execs = Execs(self.registry, self.containers, self.events)
@@ -121,7 +122,7 @@ class Engine:
         """Go on where an earlier daemon left."""
         self.images.open()
         await self.networks.open()
-        await leftovers.end_unknown(self.settings.paths, self.driver, self.registry)
+        await leftovers.end_unknown(self.settings.paths, self.drivers, self.registry)
         self._late = await recover(
             self.registry, self.containers, self._sandboxes, self.pods, self.networks, self._provisioner
         )
@@ -142,8 +143,8 @@ class Engine:
         await tasks.end([self._watching] if self._watching else [])
         await self.networks.close()
         self._descriptions.close()
-        if isinstance(self.driver, Trial):
-            await self.driver.close()
+        for driver in [d for d in self.drivers if isinstance(d, Trial)]:
+            await driver.close()
         self.registry.journal.close()
 
     def longest_grace(self) -> float:
@@ -152,7 +153,7 @@ class Engine:
 
     async def kill_machines(self) -> None:
         """End all machines at once, without a word to anybody; the next daemon settles their records."""
-        await leftovers.end_machines(self.settings.paths, self.driver, set())
+        await leftovers.end_machines(self.settings.paths, self.drivers, set())
 
     # -- what joins several services ------------------------------------------------
 
@@ -221,7 +222,7 @@ class Engine:
         if network not in (*USER_MODES, "none"):
             self.networks.find("bridge" if network == "default" else network)
         nic = nic_kind(tap=network not in USER_MODES, passt=self.networks.uses_passt) if network != "none" else "none"
-        return await self.factory.warm(Shape(vcpus, memory, nic), request.count)
+        return await self.factory.warm(Shape(vcpus, memory, nic, self.drivers.default.name), request.count)
 
     def version(self) -> Version:
         return Version(
@@ -229,7 +230,7 @@ class Engine:
             api_version=API_VERSION,
             kernel=self.kernel.version if self.kernel else "",
             hyperstart=hyperstart_version(hyperstart_path()),
-            qemu=self.driver.version,
+            qemu=self.drivers.default.version,
             python=platform.python_version(),
             os=platform.system().lower(),
             arch=platform.machine(),
@@ -237,9 +238,9 @@ class Engine:
 
     async def try_again(self) -> None:
         """Try which accelerator works. Machines that wait, and templates, are of the one that was in use."""
-        if isinstance(self.driver, Trial):
-            before = await self.driver.probe()
-            found = await self.driver.try_again()
+        for driver in [d for d in self.drivers if isinstance(d, Trial)]:
+            before = await driver.probe()
+            found = await driver.try_again()
             if found.accelerator != before.accelerator:
                 await self.factory.drain(templates=True)
 
@@ -248,7 +249,7 @@ class Engine:
         if probe:
             await self.try_again()
         return [
-            *await doctor.examine(self.driver, self.kernel, self.settings.paths),
+            *await doctor.examine(self.drivers, self.kernel, self.settings.paths),
             *leftovers.checks(self.settings.paths, self.registry),
         ]
 
@@ -257,10 +258,11 @@ class Engine:
 
         :raise NotFound: when none of that name or id was set aside.
         """
-        await leftovers.forget(self.settings.paths, self.driver, self.registry, key)
+        await leftovers.forget(self.settings.paths, self.drivers, self.registry, key)
 
     async def info(self) -> Info:
-        probe = await self.driver.probe()
+        driver = self.drivers.default
+        probe = await driver.probe()
         containers = self.registry.containers()
         return Info(
             version=__version__,
@@ -270,7 +272,7 @@ class Engine:
             containers=len(containers),
             running=sum(c.state.status is ContainerStatus.RUNNING for c in containers),
             images=self.images.count(),
-            driver=f"{self.driver.name} {self.driver.version}",
+            driver=f"{driver.name} {driver.version}",
             accelerator=probe.accelerator,
             accelerator_reason=probe.reason,
             kernel_version=self.kernel.version if self.kernel else "",

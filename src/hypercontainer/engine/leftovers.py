@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InvalidArgument, NotFound, Unavailable
-from ..hypervisor.driver import Driver, Machine
+from ..hypervisor.driver import Machine
+from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Strays
 from ..model.status import Check
 from ..state.database import DamagedDatabase, Database
@@ -27,27 +28,27 @@ log = logging.getLogger(__name__)
 _NAMED = 5  # directories in a message
 
 
-def open_database(paths: Paths, driver: Driver) -> Database:
+def open_database(paths: Paths, drivers: Drivers) -> Database:
     """A new one only where nothing is that only a lost one knows.
 
     :raise Unavailable: when it is lost, or cannot be read.
     """
-    _check_not_lost(paths, driver)
+    _check_not_lost(paths, drivers)
     try:
         return Database(paths.database)
     except DamagedDatabase as error:
-        if machines := sorted(m.pid for m in strays(driver, paths, set())):
+        if machines := sorted(m.pid for m in strays(drivers, paths, set())):
             error.message += f"; its virtual machines go on (processes {' '.join(map(str, machines))})"
         raise
 
 
-def _check_not_lost(paths: Paths, driver: Driver) -> None:
+def _check_not_lost(paths: Paths, drivers: Drivers) -> None:
     """:raise Unavailable: when it is lost, and something is there that only it knows."""
     path = paths.database
     if path.exists() and path.stat().st_size:
         return
     lost = "empty" if path.exists() else "missing"
-    machines = sorted(m.pid for m in strays(driver, paths, set()))
+    machines = sorted(m.pid for m in strays(drivers, paths, set()))
     files = [] if lost == "missing" else _directories(paths)  # who moved it away was told that they stay
     if machines:
         numbers = " ".join(map(str, machines))
@@ -64,28 +65,28 @@ def _check_not_lost(paths: Paths, driver: Driver) -> None:
         )
 
 
-def strays(driver: Driver, paths: Paths, keep: Container[Path]) -> list[Machine]:
+def strays(drivers: Drivers, paths: Paths, keep: Container[Path]) -> list[Machine]:
     """Machines whose directory is not one of these."""
-    return driver.strays(paths.run / "pods", keep) if isinstance(driver, Strays) else []
+    return [m for d in drivers if isinstance(d, Strays) for m in d.strays(paths.run / "pods", keep)]
 
 
-async def end_machines(paths: Paths, driver: Driver, keep: set[Path]) -> None:
+async def end_machines(paths: Paths, drivers: Drivers, keep: set[Path]) -> None:
     """All but those with these directories; what else has a directory there is removed."""
-    await asyncio.gather(*(m.kill() for m in strays(driver, paths, keep)))
+    await asyncio.gather(*(m.kill() for m in strays(drivers, paths, keep)))
     for directory in (paths.run / "pods").iterdir():
         if directory not in keep:
             remove_tree(directory)
 
 
-async def end_unknown(paths: Paths, driver: Driver, registry: Registry) -> None:
+async def end_unknown(paths: Paths, drivers: Drivers, registry: Registry) -> None:
     """Those that no record knows; machines of records that cannot be read go on."""
     keep = {paths.machine(p.id) for p in registry.pods() if p.vm} | {
         paths.machine(aside.pod) for aside in registry.set_aside
     }
-    await end_machines(paths, driver, keep)
+    await end_machines(paths, drivers, keep)
 
 
-async def forget(paths: Paths, driver: Driver, registry: Registry, key: str) -> None:
+async def forget(paths: Paths, drivers: Drivers, registry: Registry, key: str) -> None:
     """Give a record up that could not be read, by its name or the begin of its id, with its machine; its files stay.
 
     :raise NotFound: when none was set aside. :raise InvalidArgument: when it may be one of several.
@@ -100,18 +101,18 @@ async def forget(paths: Paths, driver: Driver, registry: Registry, key: str) -> 
         registry.forget_aside(aside)
         others = any(a.pod == aside.pod for a in registry.set_aside)
         if not others and not registry.has_pod(aside.pod):
-            await end_machine(paths, driver, paths.machine(aside.pod))
+            await end_machine(paths, drivers, paths.machine(aside.pod))
 
 
-async def end_machine(paths: Paths, driver: Driver, directory: Path) -> None:
+async def end_machine(paths: Paths, drivers: Drivers, directory: Path) -> None:
     """That of a directory, which is removed; nothing happens when none runs there."""
-    await asyncio.gather(*(m.kill() for m in strays(driver, paths, AllBut(directory))))
+    await asyncio.gather(*(m.kill() for m in strays(drivers, paths, AllBut(directory))))
     remove_tree(directory)
 
 
-def runs_in(paths: Paths, driver: Driver, directory: Path) -> bool:
+def runs_in(paths: Paths, drivers: Drivers, directory: Path) -> bool:
     """Whether a machine has this directory."""
-    return bool(strays(driver, paths, AllBut(directory)))
+    return bool(strays(drivers, paths, AllBut(directory)))
 
 
 @dataclass(frozen=True)

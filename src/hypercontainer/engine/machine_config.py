@@ -164,6 +164,22 @@ async def _user_network(
     return StreamNetwork(mac, stack.enter_context(await passt.start(ports, host_loopback=host_loopback)).fileno())
 
 
+def kinds(pod: Pod, networks: Networks, *, virtiofs: bool) -> set[type]:
+    """Which kinds of disks, networks and shared directories its machine has (`Driver.takes`)."""
+    found: set[type] = {Disk}
+    for volume in pod.volumes:
+        if volume.kind == "rbd":
+            found.add(RbdDisk)
+        elif volume.kind == "directory":
+            found.add(VirtioFs if os.geteuid() == 0 or (virtiofs and share.find_virtiofsd()) else NineP)
+    for spec in interface_specs(pod, networks):
+        if spec.namespace or spec.bridge:
+            found.add(TapNetwork)
+        else:
+            found.add(StreamNetwork if networks.uses_passt else UserNetwork)
+    return found
+
+
 def nic_address(pod: Pod, networks: Networks) -> str:
     """The MAC address that the NIC of a machine that waited gets; "" without one."""
     specs = interface_specs(pod, networks)

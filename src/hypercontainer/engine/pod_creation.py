@@ -14,7 +14,7 @@ from ..model.pods import PodPlan
 from ..model.status import Pod
 from . import resolve
 from .containers import Containers
-from .networks import Networks
+from .placement import Placement
 from .plan import check_plan
 from .principal import owned
 from .registry import Registry
@@ -26,13 +26,13 @@ class PodCreation:
     """Makes pods of plans."""
 
     def __init__(
-        self, registry: Registry, images: ImageStore, containers: Containers, networks: Networks, volumes: Volumes,
+        self, registry: Registry, images: ImageStore, containers: Containers, placement: Placement, volumes: Volumes,
         secrets: Secrets,
     ) -> None:  # fmt: skip
         self._registry = registry
         self._images = images
         self._containers = containers
-        self._networks = networks
+        self._placement = placement
         self._volumes = volumes
         self._secrets = secrets
 
@@ -71,7 +71,7 @@ class PodCreation:
         volumes = await self._volumes.of_pod(id_, plan.volumes)
         hostname = plan.hostname or name[:63].rstrip("-._").replace("_", "-").lower()
         aliases = [n for c in plan.containers for n in (c.name, *c.aliases) if n]
-        spec, attachments = self._networks.plan(id_, plan.spec, aliases)
+        spec, attachments = self._placement.plan(id_, plan.spec, aliases)
         pod = Pod(
             id=id_, name=name, created_at=ids.now(), hostname=hostname, vcpus=vcpus, memory=memory, spec=spec,
             labels=plan.labels, volumes=volumes, attachments=attachments, **owned(),

@@ -13,44 +13,40 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import GuestError, HyperError, Unavailable
+from ..errors import HyperError, Unavailable
 from ..guest.process import GuestProcessHandle
 from ..guest.session import GuestSession, next_token
-from ..hypervisor.driver import AnyDisk, Disk, Driver, Machine
-from ..hypervisor.facets import DiskHotplug, Pause, Reconfigure, require
+from ..hypervisor.driver import KINDS, AnyDisk, Disk, Driver, Machine, VirtioFs, unsupported
+from ..hypervisor.drivers import Drivers
+from ..hypervisor.facets import DiskHotplug, Pause, require
 from ..images.store import ImageStore
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
-from ..protocol.constants import FIRST_TOKEN, Builtin
+from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
 from ..sys import tasks
 from ..sys.files import remove_tree
-from ..sys.spans import GUEST, HYPERVISOR, span
+from ..sys.spans import GUEST, span
 from . import resolve
-from .builtins import run_builtin, run_process
-from .factory.clones import CLONE_TIMEOUT, PREPARED, Clone
+from .builtins import run_process
 from .factory.factory import Factory
 from .factory.shapes import Image, Kind, is_plain
-from .factory.templates import Template
 from .guest_files import files_of, injected_archive
 from .guest_mounts import guest_mounts, mount_volume, unmount_volume
 from .machine_config import (
-    guest_interfaces,
     image_serial,
     interface_specs,
-    machine_config,
-    nic_address,
-    plug_in,
+    kinds,
     pod_disks,
     root_disks,
     scratch_serial,
     volume_disk,
     volume_serial,
 )
-from .networks import Networks, tap_name
+from .networks import Networks
 from .paths import BootFiles, Paths
 from .runtime import Runtime, handle_of
 from .secrets import Secrets
-from .services import firewall_batch
+from .sources import Cloned, Cold, MachineSource, Order, Setup, Warm, first
 from .streams import FanOut
 
 log = logging.getLogger(__name__)
@@ -64,7 +60,7 @@ class Provisioner:
     def __init__(
         self,
         paths: Paths,
-        driver: Driver,
+        drivers: Drivers,
         images: ImageStore,
         secrets: Secrets,
         networks: Networks,
@@ -75,12 +71,13 @@ class Provisioner:
     ) -> None:
         self._factory = factory
         self._paths = paths
-        self._driver = driver
+        self._drivers = drivers
         self._images = images
         self._secrets = secrets
         self._networks = networks
-        self._boot_files = boot
         self._virtiofs = virtiofs
+        setup = Setup(paths, networks, boot, factory)
+        self._sources: tuple[MachineSource, ...] = (Warm(setup), Cloned(setup), Cold(setup))
 
     async def boot(self, pod: Pod, members: list[Container]) -> Runtime:
         """The VM of a pod with its members' disks, a warm one where it can; the guest has no container yet.
@@ -89,113 +86,33 @@ class Provisioner:
         """
         with span("disks found"):
             disks = await pod_disks(pod, members, self._images, self._secrets, self._paths)
+        driver = self._drivers.get(pod.spec.driver)
         shape = self._factory.shape_of(pod, members, disks, interface_specs(pod, self._networks))
         kind = Kind(shape) if shape else None
         if shape and is_plain(members[0]):
             kind = Kind(shape, self._image_of(members[0], disks[0]))
+        order = Order(pod, disks, driver, kind, self._uses_virtiofs(driver))
         with self._factory.foreground(kind):
-            if clone := self._factory.take(kind):
-                try:
-                    return await self._reconfigure(clone, pod, disks)
-                except (Unavailable, GuestError) as error:
-                    log.warning("a machine of the pool was of no use: %s", error)
-            if template := self._factory.template(kind):
-                try:
-                    with template.in_use():
-                        return await self._launch(pod, disks, template)
-                except Unavailable:
-                    self._factory.suspect(template.kind)
-            return await self._launch(pod, disks, None)
+            booted = await first(self._sources, order)
+        self._factory.started[booted.source] += 1
+        return Runtime.of(booted, {d.serial for d in disks})
+
+    def _uses_virtiofs(self, driver: Driver) -> bool:
+        return self._virtiofs and VirtioFs in driver.takes
+
+    def check(self, pod: Pod) -> None:
+        """Whether the pod's driver can run it, before anything is taken.
+
+        :raise Unsupported: with what it cannot. :raise InvalidArgument: there is no such driver.
+        """
+        driver = self._drivers.get(pod.spec.driver)
+        for kind in kinds(pod, self._networks, virtiofs=self._uses_virtiofs(driver)):
+            if kind not in driver.takes:
+                raise unsupported(driver.name, KINDS[kind])
 
     def _image_of(self, container: Container, disk: AnyDisk) -> Image:
         assert isinstance(disk, Disk)
         return Image(disk.path, resolve.rehearsal_of(self._images.find(container.image_id).config.config))
-
-    async def _launch(self, pod: Pod, disks: list[AnyDisk], template: Template | None) -> Runtime:
-        """A new machine: a clone of the template, or one that boots."""
-        directory = self._paths.machine(pod.id)
-        files = self._boot_files()
-        names: dict[str, str] = {}
-        async with contextlib.AsyncExitStack() as undo:
-            undo.callback(remove_tree, directory)
-            with contextlib.ExitStack() as handed_over:
-                config = await machine_config(
-                    pod, disks, networks=self._networks, directory=directory, kernel=files.kernel,
-                    initramfs=files.initramfs, stack=handed_over, virtiofs=self._virtiofs,
-                )  # fmt: skip
-                if template:
-                    config, names = self._factory.from_template(template, config)
-                with span("started from a template" if template else "started", HYPERVISOR):
-                    machine = await self._driver.launch(config)
-            undo.push_async_callback(machine.kill)
-            with span("answers" if template else "boots", GUEST):
-                session = await self._greet(machine, template)
-            undo.callback(session.close)
-            await self._set_up(session, pod, [n.mac for n in config.networks] if template else [])
-            undo.pop_all()
-            self._factory.started["clone" if template else "cold"] += 1
-            return Runtime(
-                machine, session, directory, disks={d.serial for d in disks}, names={**machine.names, **names},
-                nics=dict(config.taps),
-                prepared=PREPARED if template and template.scratch else "",
-            )  # fmt: skip
-
-    async def _reconfigure(self, clone: Clone, pod: Pod, disks: list[AnyDisk]) -> Runtime:
-        """A machine of the pool gets a pod's disks and network."""
-        async with contextlib.AsyncExitStack() as undo:
-            undo.push_async_callback(clone.end)
-            placed, names = self._factory.place(disks)
-            mac = nic_address(pod, self._networks)
-            prepared = clone.scratch is not None
-            if clone.scratch:  # the container that is ready goes on with its disk, which is as empty
-                clone.scratch.replace(placed[1].path)
-                placed = []
-            directory = self._paths.machine(pod.id)
-            remove_tree(directory)
-            clone.directory.rename(directory)
-            clone.directory = directory
-            plug = asyncio.create_task(
-                self._plug_in(clone, pod)
-            )  # the host's part and the guest's know nothing of each other
-            undo.push_async_callback(tasks.end, (plug,))
-            with span("disks exchanged, ports published", HYPERVISOR):
-                ports = pod.ports if clone.shape.nic == "user" else []
-                await require(clone.machine, Reconfigure).reconfigure(directory, placed, ports)
-            await self._set_up(clone.session, pod, [mac] if mac else [])
-            await plug
-            taps = {tap_name(pod, 0): mac} if clone.nic.tap else {}
-            undo.pop_all()
-        clone.release()
-        self._factory.started["pool"] += 1
-        return Runtime(
-            clone.machine, clone.session, directory, disks={d.serial for d in disks}, names=names, nics=taps,
-            prepared=PREPARED if prepared else "",
-        )  # fmt: skip
-
-    async def _plug_in(self, clone: Clone, pod: Pod) -> None:
-        with span("network interface plugged in"):
-            await plug_in(clone.nic, pod, self._networks)
-
-    async def _set_up(self, session: GuestSession, pod: Pod, macs: list[str]) -> None:
-        with span("name, clock, network", GUEST):
-            await session.setup_pod(
-                pod.hostname, guest_interfaces(pod, self._networks, macs), _sysctls(pod), pod.spec.shm_size
-            )
-        if batch := firewall_batch(pod):
-            await run_builtin(session, Builtin.FIREWALL, stdin=batch, what="the pod's services")
-
-    async def _greet(self, machine: Machine, template: Template | None) -> GuestSession:
-        token, timeout = (template.token, CLONE_TIMEOUT) if template else (FIRST_TOKEN, self._boot_files().timeout)
-        try:
-            return await GuestSession.open(machine.connect(), token, timeout=timeout, inherited=template is not None)
-        except HyperError as error:
-            with contextlib.suppress(TimeoutError):  # its last words come with its end
-                await tasks.within(machine.wait(), 0.5)
-            words = machine.last_words()
-            raise Unavailable(
-                f"the virtual machine did not start: {words or error.message}",
-                hint="see `hyperctl doctor` for the kernel and the accelerator in use",
-            ) from error
 
     # -- containers ----------------------------------------------------------------
 
@@ -235,7 +152,9 @@ class Provisioner:
         if disk and disk.serial not in runtime.disks:
             await require(runtime.machine, DiskHotplug).add_disk(disk)
             runtime.disks.add(disk.serial)
-        runtime.volumes[name] = await mount_volume(runtime, pod, volume, virtiofs=self._virtiofs)
+        runtime.volumes[name] = await mount_volume(
+            runtime, pod, volume, virtiofs=self._uses_virtiofs(self._drivers.get(runtime.machine.driver))
+        )
 
     async def drop(self, runtime: Runtime, pod: Pod, container: Container) -> None:
         """Take an ended container out of the running guest, with the volumes that only it had."""
@@ -314,7 +233,7 @@ class Provisioner:
 
     async def left_behind(self, pod: Pod) -> Machine | None:
         """The machine that an earlier daemon left to this pod, whatever it does."""
-        return await self._driver.reattach(handle_of(pod.vm)) if pod.vm else None
+        return await self._drivers.get(pod.vm.driver).reattach(handle_of(pod.vm)) if pod.vm else None
 
     @staticmethod
     async def _wake(machine: Machine, token: bytes, *, paused: bool) -> GuestSession | None:
@@ -335,14 +254,6 @@ class Provisioner:
             machine.detach()
             raise
         return session
-
-
-def _sysctls(pod: Pod) -> dict[str, str]:
-    """A pod's neighbours shall not tell it of routers."""
-    return {
-        **({"net.ipv6.conf.all.accept_ra": "0", "net.ipv6.conf.default.accept_ra": "0"} if pod.attachments else {}),
-        **pod.spec.sysctls,
-    }
 
 
 async def _reconnect(machine: Machine, token: bytes) -> GuestSession | None:

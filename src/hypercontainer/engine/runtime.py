@@ -18,6 +18,7 @@ from ..hypervisor.driver import Machine
 from ..model.status import Pod, Vm
 from ..sys import deadlines
 from ..sys.files import remove_tree
+from .booted import BootedMachine
 
 
 @dataclass
@@ -42,6 +43,14 @@ class Runtime:
     users: set[str] = field(default_factory=set)  # who needs the machine to go on
     stalled: bool = False  # it stands still until the host's disk has space
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(cls, booted: BootedMachine, disks: set[str]) -> Runtime:
+        """A machine becomes its pod's."""
+        return cls(
+            booted.machine, booted.session, booted.directory, prepared=booted.prepared, nics=booted.nics, disks=disks,
+            names=booted.names,
+        )  # fmt: skip
 
     def name_of(self, serial: str) -> str:
         """The serial number by which the guest finds a disk."""

@@ -91,6 +91,7 @@ class Sandbox(Supervisor[State]):
 
     async def _bring_up(self) -> Runtime:
         pod = self._registry.pod(self.id)
+        self._provisioner.check(pod)
         await self._check(pod)
         members = self._registry.members(self.id)
         try:

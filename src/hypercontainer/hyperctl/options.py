@@ -101,6 +101,9 @@ _OPTIONS = [
         "--privileged", is_flag=True, help="All capabilities, and no path hidden: of its own virtual machine."
     ),
     click.option(
+        "--driver", default="", metavar="NAME", help="Hypervisor of the virtual machine [default: the daemon's]."
+    ),
+    click.option(
         "--isolation",
         type=click.Choice(["default", "fresh"]),
         default="default",
@@ -305,6 +308,7 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         stop_signal=o["stop_signal"],
         stop_timeout=o["stop_timeout"],
         auto_remove=o["rm"],
+        driver=o["driver"],
         isolation=o["isolation"],
         pull=o["pull"],
         pod=o["pod"],

@@ -56,6 +56,7 @@ def pod() -> None:
     metavar="user[:host-loopback]|none|NAME|cni:NAME",
     help="Network of the pod; may be repeated.",
 )
+@click.option("--driver", default="", metavar="NAME", help="Hypervisor of the virtual machine [default: the daemon's].")
 @click.option(
     "--exit-policy",
     type=click.Choice(["stop", "continue"]),
@@ -83,7 +84,7 @@ def _empty(name: str, o: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": name, "hostname": o["hostname"], "labels": labels, "portmappings": ports,
         "network": o["network"][0] if o["network"] else "", "networks": [{"name": n} for n in o["network"][1:]],
-        "exitPolicy": o["exit_policy"], "shmSize": o["shm_size"] or 64,
+        "driver": o["driver"], "exitPolicy": o["exit_policy"], "shmSize": o["shm_size"] or 64,
         "resource": {"vcpu": o["cpus"], "memory": parse_size(o["memory"]) >> 20 if o["memory"] else 0},
     }  # fmt: skip
 

@@ -53,9 +53,11 @@ _RUN_VALUES = {
     "--volume": "volume",
     "--network": "network",
     "--net": "network",
+    "--driver": "driver",
     "--isolation": "isolation",
     "--trace": "trace",
 }
+_PLAIN = ("name", "workdir", "user", "hostname", "driver", "isolation")  # the same in the specification
 _EXEC = {k: v for k, v in _RUN.items() if v in ("detach", "interactive", "tty", "privileged")}
 _EXEC_VALUES = {k: v for k, v in _RUN_VALUES.items() if v in ("env", "workdir", "user")}
 
@@ -153,7 +155,7 @@ def run_body(args: list[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
     if not words or found.get("isolation", ["fresh"])[-1] not in ("default", "fresh"):
         raise _Unknown
     body: dict[str, Any] = {"image": words[0], **_network(found.get("network", []))}
-    body |= {name: found[name][-1] for name in ("name", "workdir", "user", "hostname", "isolation") if name in found}
+    body |= {name: found[name][-1] for name in _PLAIN if name in found}
     same = {
         "tty": "tty",
         "interactive": "stdin",

@@ -53,6 +53,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     run: str = ""
     socket: str = ""
     kernel: str = ""
+    driver: str = "qemu"  # hypervisor of pods that name none
     qemu: str = "qemu-system-x86_64"
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     boot_timeout: Annotated[float, Meta(gt=0)] = 60.0  # seconds

@@ -29,16 +29,14 @@ from ..engine.paths import BootFiles, Paths
 from ..engine.restore import restore
 from ..errors import Conflict, HyperError, NotFound, PermissionDenied
 from ..guest import initramfs
-from ..hypervisor.driver import MachineConfig
-from ..hypervisor.qemu.driver import QemuDriver
 from ..kernel.locate import Kernel, locate
 from ..sys import deadlines, users
 from ..sys.files import no_space
 from .config import Config, default_run
+from .drivers import build_drivers
 
 log = logging.getLogger(__name__)
 _CAP_NET_ADMIN = 12  # linux/capability.h
-_PROBE_MEMORY = 128 << 20
 _BACKLOG = 4096  # connections that may wait for us; the kernel caps it by net.core.somaxconn
 _GROUP = "hyper"  # its members may use root's daemon
 
@@ -114,23 +112,14 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
         users.use(*config.user_numbers)
     paths = Paths(config.root_path, config.run_path)
     kernel = _find_kernel(config)
-    driver = QemuDriver(
-        binary=config.qemu, accelerator=config.accelerator, cache=paths.cache, tsc_khz=initramfs.tsc_khz
-    )
 
     def boot() -> BootFiles:
         found = kernel or locate(config.kernel)
         return BootFiles(found.path, initramfs.cached(paths.cache), config.boot_timeout)
 
-    if kernel:
-        driver.set_probe_machine(
-            MachineConfig(
-                name="probe", directory=paths.machine("probe"), vcpus=1, memory=_PROBE_MEMORY,
-                kernel=kernel.path, initramfs=initramfs.cached(paths.cache),
-            )
-        )  # fmt: skip
+    drivers = build_drivers(config, paths, kernel)
     if recover:
-        restore(paths, partial(leftovers.runs_in, paths, driver))
+        restore(paths, partial(leftovers.runs_in, paths, drivers))
     settings = Settings(
         paths=paths,
         scratch_size=config.scratch_bytes,
@@ -150,7 +139,7 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
             config.user_network,
         ),
     )
-    return Engine(settings, driver, kernel, boot)
+    return Engine(settings, drivers, kernel, boot)
 
 
 def _default_network() -> str:
@@ -226,7 +215,7 @@ async def _end(
 
 async def _look_at_host(engine: Engine) -> None:
     """Measure what an emulated guest has to be told, and try KVM: again, if an earlier daemon found that it fails."""
-    probe = await engine.driver.probe()
+    probe = await engine.drivers.default.probe()
     if probe.accelerator == "tcg":
         await asyncio.to_thread(initramfs.tsc_khz)
         await engine.try_again()

@@ -26,6 +26,7 @@ from ..errors import HyperError
 @click.option("--run", help="Sockets and logs of running VMs [default: /run/hyper, or the user's runtime directory].")
 @click.option("--socket", help="The API's socket [default: hyper.sock below --run].")
 @click.option("--kernel", help="A vmlinux to boot instead of hyperkernel.")
+@click.option("--driver", help="Hypervisor of pods that name none [default: qemu].")
 @click.option("--qemu", help="QEMU's binary [default: qemu-system-x86_64].")
 @click.option(
     "--accelerator",

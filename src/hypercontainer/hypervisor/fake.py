@@ -62,8 +62,8 @@ class FakeHost:
         self._guest = guest
         self._pids = itertools.count(_FIRST_PID)
 
-    def boot(self, config: MachineConfig) -> Hardware:
-        machine = Hardware(self, next(self._pids), config, self._guest(config))
+    def boot(self, config: MachineConfig, driver: str) -> Hardware:
+        machine = Hardware(self, driver, next(self._pids), config, self._guest(config))
         self.machines[machine.pid] = machine
         self.launched += 1
         return machine
@@ -83,6 +83,7 @@ class Hardware:
     """A machine itself, whoever looks after it."""
 
     host: FakeHost
+    driver: str
     pid: int
     config: MachineConfig
     guest: Guest
@@ -151,14 +152,15 @@ class Hardware:
         self.host.machines.pop(self.pid, None)
 
 
-class FakeMachine:
-    """A daemon's hold on a machine."""
+class BareMachine:
+    """A daemon's hold on a machine, which can do no more than each."""
 
-    driver, accelerator = "fake", "fake"
+    accelerator = "fake"
     names: Mapping[str, str] = {}
 
     def __init__(self, hardware: Hardware) -> None:
         self.hardware = hardware
+        self.driver = hardware.driver
         self.pid = hardware.pid
 
     @property
@@ -176,6 +178,17 @@ class FakeMachine:
         await asyncio.sleep(DEATH)
 
     def detach(self) -> None: ...
+
+    def last_words(self) -> str:
+        return self.hardware.console
+
+    def _publish(self, port: PortMapping) -> None:
+        self.hardware.host.take(port)
+        self.hardware.ports.append(port)
+
+
+class FakeMachine(BareMachine):
+    """One that can do all that only some can, but be saved."""
 
     async def pause(self) -> None:
         await self._order()
@@ -217,13 +230,6 @@ class FakeMachine:
         await self._order()
         self.hardware.ports = [p for p in self.hardware.ports if p != port]
 
-    def last_words(self) -> str:
-        return self.hardware.console
-
-    def _publish(self, port: PortMapping) -> None:
-        self.hardware.host.take(port)
-        self.hardware.ports.append(port)
-
     async def _order(self) -> None:
         """:raise Unavailable: when it has ended, or does not listen."""
         await asyncio.sleep(0)
@@ -234,22 +240,26 @@ class FakeMachine:
 class FakeDriver:
     """One daemon's driver for the machines of a host."""
 
-    name = "fake"
     version = "1"
 
-    def __init__(self, host: FakeHost, *, takes: frozenset[type] = TAKES) -> None:
+    def __init__(
+        self, host: FakeHost, name: str = "fake", *, takes: frozenset[type] = TAKES, bare: bool = False
+    ) -> None:
+        """The machines of one that is `bare` have no facets."""
         self.host = host
+        self.name = name
         self.takes = takes
+        self._machine: type[BareMachine] = BareMachine if bare else FakeMachine
 
     async def probe(self) -> Probe:
         return Probe("fake", "it is no machine at all")
 
-    async def launch(self, config: MachineConfig) -> FakeMachine:
+    async def launch(self, config: MachineConfig) -> BareMachine:
         check_takes(self, config)
         for disk in config.disks:
             _check(disk)
         config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        machine = FakeMachine(self.host.boot(replace(config)))
+        machine = self._machine(self.host.boot(replace(config), self.name))
         try:
             for network in config.networks:
                 for port in network.ports if isinstance(network, UserNetwork) else ():
@@ -260,13 +270,14 @@ class FakeDriver:
             raise
         return machine
 
-    async def reattach(self, handle: Mapping[str, Any]) -> FakeMachine | None:
+    async def reattach(self, handle: Mapping[str, Any]) -> BareMachine | None:
         found = self.host.machines.get(handle["pid"])
-        return FakeMachine(found) if found and found.started == handle["pidStarted"] else None
+        mine = found and found.started == handle["pidStarted"] and found.driver == self.name
+        return self._machine(found) if found and mine else None
 
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
-        found = [m for m in self.host.machines.values() if m.directory.parent == parent and m.directory not in keep]
-        return [FakeMachine(m) for m in found]
+        mine = [m for m in self.host.machines.values() if m.driver == self.name and m.directory.parent == parent]
+        return [self._machine(m) for m in mine if m.directory not in keep]
 
 
 def _check(disk: AnyDisk) -> None:

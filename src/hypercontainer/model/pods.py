@@ -121,6 +121,7 @@ class VolumeSpec(Model, frozen=True, kw_only=True):
 class PodSpec(Model, frozen=True, kw_only=True):
     """The part of a pod that its containers share."""
 
+    driver: str = ""  # hypervisor of the virtual machine; "" is the daemon's default, until the pod is made
     network: str = ""  # user, none, a network's name, cni:NAME; "" is the daemon's default
     networks: list[NetworkRequest] = field(default_factory=list)
     allow: list[Egress] = field(default_factory=list)

@@ -229,6 +229,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     privileged: bool = False
     shm_size: Annotated[int, Meta(ge=0)] = 0  # bytes
     cache: str = ""  # QEMU's cache mode of the root disks
+    driver: str = ""  # hypervisor of the virtual machine; "" is the daemon's default
     isolation: Isolation = "default"  # fresh: a virtual machine that shares no memory with others from its start
     log: LogOptions = field(default_factory=LogOptions)
     aliases: list[str] = field(default_factory=list)  # further names in the pod's /etc/hosts

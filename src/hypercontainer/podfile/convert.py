@@ -109,6 +109,7 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
         p for c in podfile.containers for m in c.ports for p in _ports(m.host_port, m.container_port, m.protocol, "")
     ]
     spec = pods.PodSpec(
+        driver=podfile.driver,
         network=podfile.network,
         networks=[
             NetworkRequest(name=n.name, ip=n.ip, ip6=n.ip6, mac=n.mac, aliases=n.aliases) for n in podfile.networks

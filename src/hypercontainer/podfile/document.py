@@ -327,6 +327,7 @@ class Podfile(Part, frozen=True, kw_only=True):
     restart_policy: Restart = "never"
     exit_policy: Literal["stop", "continue"] = "stop"
     pid: Pid = "pod"
+    driver: str = ""
     tty: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     resource: Resource = field(default_factory=Resource)

@@ -10,13 +10,12 @@ import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...errors import GuestError, HyperError, StartFailed, Unavailable
-from ...guest.session import GuestSession, State
+from ...errors import GuestError, StartFailed, Unavailable
+from ...guest.session import GuestSession
 from ...hypervisor.driver import (
     AnyNetwork,
     Disk,
     Driver,
-    Machine,
     MachineConfig,
     StreamNetwork,
     TapNetwork,
@@ -27,8 +26,8 @@ from ...model.signals import capability_mask
 from ...network import tap, usermode
 from ...protocol.constants import Seccomp
 from ...protocol.messages import GuestContainer, GuestFile, GuestProcess, Interface
-from ...sys.files import remove_tree
 from .. import resolve
+from ..booted import BootedMachine, start
 from ..builtins import run_process
 from .parts import PROGRAM
 from .shapes import IMAGE, SCRATCH, Shape
@@ -89,19 +88,12 @@ class Nic:
 
 
 @dataclass
-class Clone:
+class Clone(BootedMachine):
     """A warm machine without a container."""
 
-    shape: Shape
-    machine: Machine
-    session: GuestSession
-    directory: Path
-    nic: Nic
+    shape: Shape = field(kw_only=True)
+    nic: Nic = field(kw_only=True)
     scratch: Path | None = None  # the disk of the container that it has ready, which goes with it
-
-    @property
-    def fit(self) -> bool:
-        return self.session.state is State.RUNNING
 
     def release(self) -> None:
         """It is a pod's from now on; what is left of its waiting goes."""
@@ -110,9 +102,7 @@ class Clone:
             self.scratch.unlink(missing_ok=True)
 
     async def end(self) -> None:
-        self.session.close()
-        await self.machine.kill()
-        remove_tree(self.directory)
+        await super().end()
         self.release()
 
 
@@ -128,24 +118,15 @@ async def launch(driver: Driver, shape: Shape, config: MachineConfig, nic: Nic, 
     :raise Unavailable: when it does not come up; nothing is left behind.
     """
     async with contextlib.AsyncExitStack() as undo:
-        undo.callback(remove_tree, config.directory)
         undo.callback(nic.close)
-        machine = await driver.launch(config)
-        undo.push_async_callback(machine.kill)
+        booted = await start(driver, config, token, timeout)
+        undo.push_async_callback(booted.end)
         nic.launched()
-        try:
-            session = await GuestSession.open(
-                machine.connect(), token, timeout=timeout, inherited=config.snapshot is not None
-            )
-        except HyperError as error:
-            raise Unavailable(
-                f"a machine of the factory did not start: {machine.last_words() or error.message}"
-            ) from error
         for disk in config.disks:
             if isinstance(disk, Disk) and disk.path.parent == config.directory:  # it is open, and nobody else's
                 disk.path.unlink(missing_ok=True)
         undo.pop_all()
-        return Clone(shape, machine, session, config.directory, nic)
+    return Clone(booted.machine, booted.session, booted.directory, booted.names, shape=shape, nic=nic)
 
 
 async def introduce(session: GuestSession, shape: Shape) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ...errors import HyperError, InvalidState
 from ...guest.session import GuestSession
-from ...hypervisor.driver import AnyDisk, Disk, Driver, MachineConfig
+from ...hypervisor.driver import AnyDisk, Disk, MachineConfig
+from ...hypervisor.drivers import Drivers
 from ...hypervisor.facets import Save, Snapshots, require
 from ...model.factory import FactoryStatus, PoolInfo, TemplateInfo
 from ...model.pods import InterfaceSpec
@@ -49,7 +50,7 @@ class Factory:
 
     def __init__(
         self,
-        driver: Driver,
+        drivers: Drivers,
         paths: Paths,
         parts: Parts,
         boot: Callable[[], BootFiles],
@@ -57,12 +58,12 @@ class Factory:
         *,
         passt: Callable[[], bool],
     ) -> None:
-        self._driver = driver
+        self._drivers = drivers
         self._paths = paths
         self._parts = parts
         self._boot_files = boot
         self._passt = passt
-        self.enabled = settings.enabled and isinstance(driver, Snapshots)
+        self.enabled = settings.enabled and any(isinstance(d, Snapshots) for d in drivers)
         self.templates = Templates(paths.cache / "templates", settings.templates, self._key, self._make_template)
         self.pool = Pool(settings.pool if self.enabled else 0, self._make_clone)
         self.started = {"pool": 0, "clone": 0, "cold": 0}
@@ -75,7 +76,7 @@ class Factory:
         self, pod: Pod, members: Sequence[Container], disks: Sequence[AnyDisk], nics: Sequence[InterfaceSpec]
     ) -> Shape | None:
         """None: this machine must be booted."""
-        if not self.enabled:
+        if not self.enabled or not isinstance(self._drivers.get(pod.spec.driver), Snapshots):
             return None
         return shape_of(pod, members, disks, nics, self._parts.slot_size, passt=self._passt())
 
@@ -182,7 +183,7 @@ class Factory:
             snapshot=template.snapshot if template else None,
         )
         token, timeout = (template.token, CLONE_TIMEOUT) if template else (FIRST_TOKEN, files.timeout)
-        return await launch(self._driver, shape, config, nic, token, timeout)
+        return await launch(self._drivers.get(shape.driver), shape, config, nic, token, timeout)
 
     # -- templates ----------------------------------------------------------------------------
 
@@ -192,7 +193,7 @@ class Factory:
             "", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=Nic.kind(shape.nic)
         )
         kernel = await asyncio.to_thread(_digest, files.kernel)
-        fingerprint = await require(self._driver, Snapshots).fingerprint(config)
+        fingerprint = await require(self._drivers.get(shape.driver), Snapshots).fingerprint(config)
         parts = (
             kernel,
             files.initramfs.name,

@@ -29,11 +29,12 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of machine; `nic` is none, user, stream or tap."""
+    """A kind of machine; `nic` is none, user, stream or tap; `driver` "" is the daemon's default."""
 
     vcpus: int
     memory: int  # bytes
     nic: str
+    driver: str = ""
 
     @property
     def name(self) -> str:
@@ -60,7 +61,9 @@ class Kind(NamedTuple):
 
     @property
     def name(self) -> str:
-        return self.shape.name + (f"-{self.image.path.stem[:16]}" if self.image else "")
+        return "-".join(filter(None, (self.shape.driver, self.shape.name))) + (
+            f"-{self.image.path.stem[:16]}" if self.image else ""
+        )
 
 
 def nic_kind(*, tap: bool, passt: bool) -> str:
@@ -89,7 +92,7 @@ def shape_of(
     if len(disks) > len(SLOTS) or not all(_fits(d, i, slot_size) for i, d in enumerate(disks)):
         return None
     nic = nic_kind(tap=bool(nics[0].bridge), passt=passt) if nics else "none"
-    return Shape(pod.vcpus, pod.memory, nic)
+    return Shape(pod.vcpus, pod.memory, nic, pod.spec.driver)
 
 
 def _fits(disk: AnyDisk, index: int, slot_size: int) -> bool:

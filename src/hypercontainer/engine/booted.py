@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine whose guest answers: the one thing that booting, cloning and waiting in the pool come to."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import HyperError, Unavailable
+from ..guest.session import GuestSession, State
+from ..hypervisor.driver import Driver, Machine, MachineConfig
+from ..sys import tasks
+from ..sys.files import remove_tree
+from ..sys.spans import GUEST, HYPERVISOR, span
+
+_LAST_WORDS = 0.5  # seconds that they may take, after the channel has ended
+
+
+@dataclass
+class BootedMachine:
+    """Not yet a pod's, or a pod's without any container; whoever has it ends it, or makes it a `Runtime`."""
+
+    machine: Machine
+    session: GuestSession
+    directory: Path
+    names: dict[str, str] = field(default_factory=dict)  # serial numbers of disks -> what the guest finds them by
+    nics: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
+    source: str = ""  # in the factory's account
+    prepared: str = ""  # a container that the guest has already, for the first one that is built
+
+    @property
+    def fit(self) -> bool:
+        return self.session.state is State.RUNNING
+
+    async def end(self) -> None:
+        """Nothing of it is left. Idempotent."""
+        self.session.close()
+        await self.machine.kill()
+        remove_tree(self.directory)
+
+
+async def start(driver: Driver, config: MachineConfig, token: bytes, timeout: float) -> BootedMachine:
+    """Launch a machine and wait until its guest answers `token`, in seconds.
+
+    :raise Unavailable: when it does not, with its last words; nothing is left behind.
+    """
+    clone = config.snapshot is not None
+    async with contextlib.AsyncExitStack() as undo:
+        undo.callback(remove_tree, config.directory)
+        with span("started from a template" if clone else "started", HYPERVISOR):
+            machine = await driver.launch(config)
+        undo.push_async_callback(machine.kill)
+        with span("answers" if clone else "boots", GUEST):
+            session = await _greet(machine, token, timeout, inherited=clone)
+        undo.pop_all()
+    return BootedMachine(machine, session, config.directory, dict(machine.names), dict(config.taps))
+
+
+async def _greet(machine: Machine, token: bytes, timeout: float, *, inherited: bool) -> GuestSession:
+    try:
+        return await GuestSession.open(machine.connect(), token, timeout=timeout, inherited=inherited)
+    except HyperError as error:
+        with contextlib.suppress(TimeoutError):
+            await tasks.within(machine.wait(), _LAST_WORDS)
+        raise Unavailable(
+            f"the virtual machine did not start: {machine.last_words() or error.message}",
+            hint="see `hyperctl doctor` for the kernel and the accelerator in use",
+        ) from error

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hypervisors that this hyperd has, made from its configuration."""
+
+from __future__ import annotations
+
+from ..engine.paths import Paths
+from ..guest import initramfs
+from ..hypervisor.driver import MachineConfig
+from ..hypervisor.drivers import Drivers
+from ..hypervisor.qemu.driver import QemuDriver
+from ..kernel.locate import Kernel
+from .config import Config
+
+_PROBE_MEMORY = 128 << 20
+
+
+def build_drivers(config: Config, paths: Paths, kernel: Kernel | None) -> Drivers:
+    """:raise InvalidArgument: when the configuration names one that there is not."""
+    return Drivers([_qemu(config, paths, kernel)], config.driver)
+
+
+def _qemu(config: Config, paths: Paths, kernel: Kernel | None) -> QemuDriver:
+    driver = QemuDriver(
+        binary=config.qemu, accelerator=config.accelerator, cache=paths.cache, tsc_khz=initramfs.tsc_khz
+    )
+    if kernel:
+        driver.set_probe_machine(
+            MachineConfig(
+                name="probe", directory=paths.machine("probe"), vcpus=1, memory=_PROBE_MEMORY,
+                kernel=kernel.path, initramfs=initramfs.cached(paths.cache),
+            )
+        )  # fmt: skip
+    return driver

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sandboxes of several drivers in one daemon, and what a driver cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hypercontainer.errors import InvalidArgument, Unsupported
+from hypercontainer.hypervisor.driver import Disk
+from hypercontainer.hypervisor.drivers import Drivers
+from hypercontainer.hypervisor.fake import FakeDriver
+from hypercontainer.model.pods import PodPlan, PodSpec
+from hypercontainer.model.specs import ContainerSpec, PortMapping
+
+from .stage import IMAGE, Stage, play, stage
+
+Scenario = Callable[[Stage], Awaitable[None]]
+SLEEPER = ContainerSpec(image=IMAGE, name="b", command=["sleep", "100"])
+
+
+@pytest.fixture
+def act(template: Path) -> Callable[..., None]:
+    """A daemon with three drivers: one that can all, one whose machines have no facets, one that takes disks only."""
+
+    def acted(scenario: Scenario) -> None:
+        async def whole(s: Stage) -> None:
+            await s.open()
+            await scenario(s)
+            await s.check()
+            await s.clear()
+            await s.close()
+
+        with stage(template) as s:
+            s.drivers = lambda: Drivers(
+                [
+                    FakeDriver(s.host),
+                    FakeDriver(s.host, "bare", bare=True),
+                    FakeDriver(s.host, "poor", takes=frozenset({Disk})),
+                ]
+            )
+            play(s, whole)
+
+    return acted
+
+
+def test_each_sandbox_has_the_driver_that_it_names(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "100")
+        await s.run("b", "sleep", "100", driver="bare")
+        assert (s.machine("a").driver, s.machine("b").driver) == ("fake", "bare")
+        registry = s.engine.registry
+        pods = [registry.pod(registry.container(n).pod) for n in ("a", "b")]
+        assert [p.spec.driver for p in pods] == [p.vm and p.vm.driver for p in pods] == ["fake", "bare"]
+
+    act(scenario)
+
+
+def test_the_next_daemon_finds_each_by_its_driver(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "100")
+        await s.run("b", "sleep", "100", driver="bare")
+        pids = {s.machine(n).pid for n in ("a", "b")}
+        s.kill()
+        await s.open()
+        assert {s.machine(n).pid for n in ("a", "b")} == pids
+        assert (s.status("a"), s.status("b")) == ("running", "running")
+
+    act(scenario)
+
+
+def test_a_driver_that_there_is_not(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        with pytest.raises(InvalidArgument, match="there is no driver 'xen': this hyperd has fake, bare, poor"):
+            await s.create("a", "true", driver="xen")
+        plan = PodPlan(name="p", spec=PodSpec(driver="xen"), containers=[SLEEPER])
+        with pytest.raises(InvalidArgument, match="there is no driver 'xen'"):
+            await s.call(s.engine.pods.create(plan))
+        assert s.engine.registry.containers() == [] and s.engine.registry.pods() == []
+        assert await s.create("a", "true")  # its name is free
+
+    act(scenario)
+
+
+def test_what_a_driver_does_not_take_is_refused_before_anything_is_taken(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        ports = [PortMapping(container_port=80, host_port=8080)]
+        await s.create("a", "sleep", "100", driver="poor", network="user", ports=ports)
+        with pytest.raises(Unsupported, match="'poor' does not support a user-mode network of its own"):
+            await s.call(s.engine.containers.start("a"))
+        assert s.host.launched == 0
+        await s.run("b", "sleep", "100", network="user", ports=ports)  # the port is free
+        await s.run("c", "sleep", "100", driver="poor", network="none")
+
+    act(scenario)
+
+
+def test_what_a_machine_cannot_do_is_refused_with_its_drivers_name(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        pod = await s.call(s.engine.pods.create(PodPlan(name="p", spec=PodSpec(driver="bare"), containers=[SLEEPER])))
+        await s.call(s.engine.pods.start(pod.id))
+        with pytest.raises(Unsupported, match="the driver 'bare' does not support pausing a virtual machine"):
+            await s.call(s.engine.pods.pause("p"))
+        with pytest.raises(
+            Unsupported, match="'bare' does not support publishing ports of a virtual machine that runs"
+        ):
+            await s.call(s.engine.pods.add_ports("p", [PortMapping(container_port=80, host_port=8081)]))
+        assert s.engine.registry.pod("p").ports == []
+        await s.create("late", "sleep", "100", pod="p")
+        with pytest.raises(Unsupported, match="'bare' does not support adding disks"):
+            await s.call(s.engine.containers.start("late"))
+        assert s.status("b") == "running"
+
+    act(scenario)
