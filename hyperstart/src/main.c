@@ -8,10 +8,8 @@
  *   hyperstart --version
  *   hyperstart --tsc-khz    on a host: the rate of its time stamp counter
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,16 +23,14 @@
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <linux/netlink.h>
 
 #include "init.h"
+#include "port.h"
 #include "process.h"
 
 #ifndef HYPERSTART_VERSION
 #define HYPERSTART_VERSION "dev"
 #endif
-#define PORT_NAME       "sh.hyper.guest.0"
-#define PORT_TIMEOUT_MS 30000
 
 static bool in_vm;
 
@@ -219,50 +215,6 @@ static void mount_all(void)
 	make_dirs(RUN_DIR, 0700);
 }
 
-/* The port's device, once the driver has announced it. */
-static int try_port(void)
-{
-	DIR *d = opendir("/sys/class/virtio-ports");
-	struct dirent *e;
-	int fd = -1;
-
-	while (d && fd < 0 && (e = readdir(d))) {
-		char path[300], name[64];
-
-		snprintf(path, sizeof path, "/sys/class/virtio-ports/%s/name", e->d_name);
-		if (e->d_name[0] == '.' || read_file(AT_FDCWD, path, name, sizeof name) < 0)
-			continue;
-		name[strcspn(name, "\n")] = 0;
-		snprintf(path, sizeof path, "/dev/%s", e->d_name);
-		if (strcmp(name, PORT_NAME) == 0)
-			fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	}
-	if (d)
-		closedir(d);
-	return fd;
-}
-
-static int wait_for_port(void)
-{
-	struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = 1};
-	cleanup_close int events = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
-	struct pollfd p = {.fd = events, .events = POLLIN};
-	char message[4096];
-	int fd;
-
-	if (events < 0 || bind(events, (struct sockaddr *)&address, sizeof address) < 0)
-		log_line("uevents: %s", strerror(errno));
-	while ((fd = try_port()) < 0) {
-		if (poll(&p, 1, PORT_TIMEOUT_MS) <= 0) {
-			log_line("no virtio port " PORT_NAME);
-			return -1;
-		}
-		if (recv(events, message, sizeof message, 0) < 0)
-			log_line("uevents: %s", strerror(errno));
-	}
-	return fd;
-}
-
 static int boot(void)
 {
 	struct rlimit files = {1048576, 1048576};
@@ -279,7 +231,7 @@ static int boot(void)
 	apply_sysctl(&(struct pair){"net.ipv4.ip_unprivileged_port_start", "0"}, &err);
 	apply_sysctl(&(struct pair){"net.ipv4.ping_group_range", "0 2147483647"}, &err);
 	cgroup_setup();
-	return wait_for_port();
+	return port_open();
 }
 
 static void start_signals(void)

@@ -26,13 +26,17 @@
 #define DISK_TIMEOUT_MS 10000
 #define QUIESCE_MS      5000
 #define DISK_PREFIX     "disk:"
+#define DEVICE_PREFIX   "dev:"
 
-/* virtio-blk shows the serial number as a file, SCSI as vital product data page 0x80. */
+/* virtio-blk shows the serial number as a file, SCSI as vital product data page 0x80. A hypervisor whose disks have
+ * none says what the kernel calls them: dev:vda. */
 static bool has_serial(const char *name, const char *serial)
 {
 	char path[300], have[256] = "";
 	int n, skip = 0;
 
+	if (strncmp(serial, DEVICE_PREFIX, strlen(DEVICE_PREFIX)) == 0)
+		return strcmp(serial + strlen(DEVICE_PREFIX), name) == 0;
 	snprintf(path, sizeof path, "/sys/block/%s/serial", name);
 	n = read_file(AT_FDCWD, path, have, sizeof have);
 	if (n < 0) {

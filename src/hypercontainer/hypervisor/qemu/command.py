@@ -13,7 +13,7 @@ from ..driver import MachineConfig, VirtioFs
 from . import devices
 
 MIB = 1 << 20
-GUEST_CHANNEL = "sh.hyper.guest.0"  # the port's name, by which hyperstart finds it
+GUEST_CHANNEL = "sh.hyper.guest.0"  # the port's name
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def kernel_command_line(accelerator: str, tsc_khz: int = 0, *, talkative: bool =
     # Each byte leaves the guest: all of the kernel's messages would double a boot where that takes long.
     level = ["loglevel=6"] if talkative else ["quiet", "loglevel=3"]
     arguments = ["console=ttyS0", *level, "reboot=t", "panic=-1", "no_timer_check"]
+    arguments += [f"hyper.channel=port:{GUEST_CHANNEL}"]  # hyperstart/src/port.c
     if accelerator == "tcg":
         # Calibration and CPU mitigations cost a third of the boot and protect
         # nothing in an emulated CPU.
