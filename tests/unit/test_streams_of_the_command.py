@@ -50,11 +50,10 @@ def test_stdout_that_takes_nothing(verb: list[str]) -> None:
 def test_a_reader_that_has_gone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     ours = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hypercontainer.hyperctl", "run", "--help"],
-        stdout=open(tmp_path / "pipe", "wb"),
-        stderr=subprocess.PIPE,
-    )
+    with open(tmp_path / "pipe", "wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hypercontainer.hyperctl", "run", "--help"], stdout=out, stderr=subprocess.PIPE
+        )
     os.close(ours)
     assert process.communicate(timeout=60)[1] == b"" and process.returncode == 141
 

@@ -26,6 +26,10 @@ def connect_or_start(path: str) -> Connection:
     return Connection(path)
 
 
+# It goes on when this process ends: kept, so that nobody takes it for one that was forgotten.
+_started: list[subprocess.Popen[bytes]] = []
+
+
 def _log_file() -> Path:
     if os.geteuid() == 0:
         return Path("/var/log/hyper/hyperd.log")
@@ -43,7 +47,7 @@ def _start() -> None:
     ):
         os.fchmod(output.fileno(), 0o600)  # one of an earlier version may be open to all
         command = [sys.executable, "-m", "hypercontainer.hyperd", "--ready-fd", str(theirs)]
-        subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -53,7 +57,10 @@ def _start() -> None:
             cwd="/",
         )
         os.close(theirs)
-        if ready.read() != b"ready":
+        if ready.read() == b"ready":
+            _started.append(process)
+        else:
+            process.wait()
             said = log.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
             reason = said[-1].removeprefix("hyperd: ") if said else "no message"
             raise Unavailable(f"hyperd could not be started: {reason}", hint=f"see {log}, and `hyperd --help`")
