@@ -119,9 +119,9 @@ def test_lists_and_times_stay_when_a_file_is_copied_up(hyper: Daemon, image: str
 
 
 def test_a_list_lets_in_who_it_names(hyper: Daemon, image: str) -> None:
-    hyper.ctl("run", "--rm", "--user", "1000", image, "sh", "-c", "echo y >> /srv/listed")
-    refused = hyper.ctl("run", "--rm", "--user", "1001", image, "sh", "-c", "echo y >> /srv/listed", check=False)
+    hyper.ctl("run", "--rm", "--user", "1000:1000", image, "sh", "-c", "echo y >> /srv/listed")
+    refused = hyper.ctl("run", "--rm", "--user", "1001:1001", image, "sh", "-c", "echo y >> /srv/listed", check=False)
     assert refused.returncode != 0 and "ermission denied" in refused.stderr
     for user, may in ((7, True), (8, False)):
-        done = hyper.ctl("run", "--rm", "--user", str(user), image, "cat", "/srv/words", check=False)
+        done = hyper.ctl("run", "--rm", "--user", f"{user}:{user}", image, "cat", "/srv/words", check=False)
         assert (done.returncode == 0) == may
