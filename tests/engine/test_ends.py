@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from hypercontainer.model.specs import RestartPolicy
+from hypercontainer.model.specs import ExecSpec, RestartPolicy
 
 from .stage import Stage
-from .test_lives import act, plan
+from .test_lives import act, logged, plan
 
 __all__ = ["act"]
 
@@ -82,5 +82,57 @@ def test_the_daemon_ends_though_a_paused_pod_does_not_wake_up(act: Any) -> None:
         assert not s.host.machines
         await s.open()
         assert s.status("well") == "exited"
+
+    act(scenario)
+
+
+def test_a_connection_that_breaks_is_opened_again(act: Any) -> None:
+    """What runs does not notice: its input, output and end go over the next one; so do those of an exec."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "cat", stdin=True)
+        owner = s.engine.containers.supervisor(s.engine.registry.container("a"))
+        exec_ = s.engine.execs.create("a", ExecSpec(command=["cat"], stdin=True))
+        reader = exec_.fan_out.attach()
+        await s.call(s.engine.execs.start(exec_))
+        assert owner.fan_out.handle and exec_.handle
+        for number in range(3):
+            await s.call(owner.fan_out.handle.write_stdin(b"%d\n" % number))
+            await s.call(exec_.handle.write_stdin(b"%d\n" % number))
+            s.machine("a").hang_up()
+            await asyncio.sleep(20)
+            assert s.status("a") == "running"
+        owner.fan_out.handle.close_stdin()
+        exec_.handle.close_stdin()
+        assert b"".join([data async for _, data in reader]) == b"0\n1\n2\n"
+        assert await s.call(s.engine.containers.wait("a")) == 0
+        assert await logged(s, "a") == "0\n1\n2\n"
+
+    act(scenario)
+
+
+def test_a_connection_that_breaks_for_ever_ends_the_machine(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a")
+        for _ in range(10):
+            if s.host.machines:
+                s.machine("a").hang_up()
+            await asyncio.sleep(1)
+        assert await s.call(s.engine.containers.wait("a")) == 255
+        assert not s.host.machines
+
+    act(scenario)
+
+
+def test_a_paused_pod_whose_connection_breaks_stays_paused(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan("a")))
+        await s.call(s.engine.pods.start("pod"))
+        await s.call(s.engine.pods.pause("pod"))
+        s.machine("a").hang_up()
+        await asyncio.sleep(20)
+        assert s.machine("a").paused
+        await s.call(s.engine.pods.unpause("pod"))
+        assert s.status("a") == "running"
 
     act(scenario)

@@ -70,6 +70,7 @@ class Settings:
     insecure_registries: frozenset[str]
     images: Limits = field(default_factory=Limits)
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    kill_silent: bool = False  # machines whose guests do not answer any more
     virtiofs: bool = True  # off: no directories of the host; for daemons of users: QEMU serves them, over 9p
     factory: FactorySettings = field(default_factory=FactorySettings)
     events: EventLimits = field(default_factory=EventLimits)
@@ -101,7 +102,9 @@ class Engine:
         provisioner = self._provisioner = Provisioner(
             paths, drivers, self.images, secrets, networks, boot, factory=self.factory, virtiofs=settings.virtiofs
         )  # fmt: skip
-        sandboxes = self._sandboxes = Sandboxes(self.registry, provisioner, networks, self.events)
+        sandboxes = self._sandboxes = Sandboxes(
+            self.registry, provisioner, networks, self.events, kill_silent=settings.kill_silent
+        )
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
         self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
         placement = Placement(drivers, networks)

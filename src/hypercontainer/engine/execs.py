@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from ..errors import HyperError, InvalidArgument, InvalidState, NotFound, StartFailed
 from ..guest.process import GuestProcessHandle
-from ..guest.session import GuestSession
 from ..model import ids
 from ..model.signals import parse_signal
 from ..model.specs import ExecSpec
@@ -19,6 +18,7 @@ from .containers import Containers
 from .events import Events
 from .registry import Registry
 from .run import LOST_EXIT_CODE
+from .runtime import Runtime
 from .streams import FanOut
 
 _KEPT = 200  # ended execs that can still be asked for their exit code
@@ -35,7 +35,7 @@ class Exec:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     started: bool = False
     exit_code: int | None = None
-    session: GuestSession | None = None
+    runtime: Runtime | None = None
     handle: GuestProcessHandle | None = None  # of its process, once that has started
 
     def info(self) -> ExecInfo:
@@ -88,7 +88,7 @@ class Execs:
             raise InvalidState("the exec was started already")
         runtime = self._containers.runtime(self._registry.container(exec_.container.id))
         exec_.started = True
-        exec_.session = runtime.session
+        exec_.runtime = runtime
         exec_.fan_out.begin()
         try:
             handle = exec_.handle = await runtime.session.start(
@@ -100,19 +100,19 @@ class Execs:
             exec_.ended.set()
             raise
         exec_.fan_out.attach_process(handle)
-        task = asyncio.create_task(self._watch(exec_, handle, runtime.session))
+        task = asyncio.create_task(self._watch(exec_, handle, runtime))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         command = " ".join(exec_.spec.command)
         self._events.publish("container", "exec_start", exec_.container.id, exec_id=exec_.id, command=command)
 
-    async def _watch(self, exec_: Exec, handle: GuestProcessHandle, session: GuestSession) -> None:
+    async def _watch(self, exec_: Exec, handle: GuestProcessHandle, runtime: Runtime) -> None:
         """To its end. The fan-out may be through with its output, and with the handle, before this begins."""
         try:
             exec_.exit_code = (await handle.exited).shell_code
             await handle.drain()
             with contextlib.suppress(HyperError):
-                await session.release(handle)
+                await runtime.session.release(handle)
         except HyperError:
             exec_.exit_code = LOST_EXIT_CODE
         finally:
@@ -124,14 +124,14 @@ class Execs:
 
     async def resize(self, id_: str, rows: int, columns: int) -> None:
         exec_ = self.get(id_)
-        if exec_.session and exec_.handle and not exec_.ended.is_set():
-            await exec_.session.resize(exec_.handle, rows, columns)
+        if exec_.runtime and exec_.handle and not exec_.ended.is_set():
+            await exec_.runtime.session.resize(exec_.handle, rows, columns)
 
     async def signal(self, id_: str, signal: str) -> None:
         exec_ = self.get(id_)
         number = parse_signal(signal)
-        if exec_.session and exec_.handle and not exec_.ended.is_set():
-            await exec_.session.signal(exec_.handle, number)
+        if exec_.runtime and exec_.handle and not exec_.ended.is_set():
+            await exec_.runtime.session.signal(exec_.handle, number)
 
     async def release(self) -> None:
         for task in list(self._tasks):

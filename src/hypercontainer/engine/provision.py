@@ -231,6 +231,15 @@ class Provisioner:
             processes=dict(vm.processes),
         )
 
+    async def renew(self, runtime: Runtime, *, paused: bool) -> bool:
+        """Another connection in place of one that was lost, and all that it carried; False when there is none."""
+        session = await self._wake(runtime.machine, runtime.session.next_token, paused=paused)
+        if session is None:
+            return False
+        session.take_over(runtime.session)
+        runtime.session = session
+        return True
+
     async def left_behind(self, pod: Pod) -> Machine | None:
         """The machine that an earlier daemon left to this pod, whatever it does."""
         return await self._drivers.get(pod.vm.driver).reattach(handle_of(pod.vm)) if pod.vm else None

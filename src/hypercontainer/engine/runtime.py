@@ -41,6 +41,8 @@ class Runtime:
     volumes: dict[str, str] = field(default_factory=dict)  # name -> what the guest calls it
     built: set[str] = field(default_factory=set)  # containers that the guest has
     users: set[str] = field(default_factory=set)  # who needs the machine to go on
+    renewing: bool = False  # its connection was lost, and another is opened
+    silent_since: float = 0.0  # seconds of the loop's clock, when it does not answer
     stalled: bool = False  # it stands still until the host's disk has space
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -58,7 +60,7 @@ class Runtime:
 
     @property
     def dead(self) -> bool:
-        return self.session.state is State.CLOSED
+        return self.session.state is State.CLOSED and not self.renewing
 
     async def stop(self, *, clean: bool) -> None:
         """End the VM and free what it held; `clean` makes what was written safe first. Idempotent."""

@@ -16,12 +16,12 @@ from typing import Any
 
 import msgspec
 
-from ..errors import InvalidState, Unavailable
+from ..errors import DeadlineExceeded, HyperError, InvalidState, Unavailable
 from ..hypervisor import facets
 from ..hypervisor.facets import require
 from ..model import ids
 from ..model.status import Container, Pod, PodStatus
-from ..sys import tasks
+from ..sys import deadlines, tasks
 from ..sys.spans import span
 from .events import Events
 from .networks import Networks
@@ -32,6 +32,7 @@ from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, St
 from .supervisor import Handler, Job, Message, Supervisor, failure
 
 log = logging.getLogger(__name__)
+_RENEWALS, _RENEWALS_WITHIN = 5, 60.0  # times that a lost connection is opened again, in so many seconds
 _GONE_TIMEOUT = 30.0  # seconds for the end of a machine that others still give back
 
 
@@ -40,9 +41,9 @@ class Sandbox(Supervisor[State]):
 
     def __init__(
         self, pod: Pod, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events,
-        check: Callable[[Pod], Coroutine[Any, Any, None]],
+        check: Callable[[Pod], Coroutine[Any, Any, None]], *, kill_silent: bool = False,
     ) -> None:  # fmt: skip
-        """`check` raises when the pod's machine may not be booted now."""
+        """`check` raises when the pod's machine may not be booted now; `kill_silent` ends one that does not answer any more."""
         super().__init__(f"the machine of pod {pod.name}", State.DOWN)
         self.id = pod.id
         self._registry = registry
@@ -51,12 +52,15 @@ class Sandbox(Supervisor[State]):
         self._events = events
         self._check = check
         self.runtime: Runtime | None = None  # from its boot until it has ended
+        self._kill_silent = kill_silent
         self._boot: Job | None = None
+        self._pulse: Job | None = None
         self._watch: Job | None = None
         self._work: Job | None = None
         self._working: Work | None = None
         self._works: deque[Work] = deque()
         self._acquires: list[Acquire] = []
+        self._renewals: deque[float] = deque()  # when the connection was opened again, of late
         self._downs: list[Message] = []  # to be answered when it is down
 
     def expect(self) -> None:
@@ -149,6 +153,11 @@ class Sandbox(Supervisor[State]):
     def _own(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.move(State.UP)
+        self._own_channel(runtime)
+        self._pulse = self.do(self._feel_pulse(runtime), self._pulse_ended)
+
+    def _own_channel(self, runtime: Runtime) -> None:
+        runtime.session.renewable = True
         self._watch = self.do(_closed(runtime), self._channel_closed)
 
     def _record_boot(self) -> None:
@@ -267,14 +276,39 @@ class Sandbox(Supervisor[State]):
             self.do(self.runtime.machine.kill(), lambda _: None)
 
     def _channel_closed(self, job: Job) -> None:
-        """It ended by itself; who uses it hears of it by itself."""
-        if self.state in (State.UP, State.PAUSED) and self.runtime and self.runtime.dead and not self.runtime.users:
+        """A connection that was lost is opened again, if the machine lives; else who uses it hears of its end."""
+        if job.cancelled() or self.state not in (State.UP, State.PAUSED) or self.runtime is None:
+            return
+        if self.runtime.session.lost and len(self._renewals) < _RENEWALS:
+            loop = asyncio.get_running_loop()
+            self._renewals.append(loop.time())
+            loop.call_later(_RENEWALS_WITHIN, self._renewals.popleft)
+            self.runtime.renewing = True
+            work = self._provisioner.renew(self.runtime, paused=self.state is State.PAUSED)
+            self._watch = self.do(work, self._renewed)
+        else:
+            self._lost(self.runtime)
+
+    def _renewed(self, job: Job) -> None:
+        if self.runtime is None or job.cancelled():
+            return
+        self.runtime.renewing = False
+        if failure(job) or not job.result():
+            self._lost(self.runtime)
+            return
+        log.warning("%s: the connection to its guest was lost, and was opened again", self.name)
+        self._own_channel(self.runtime)
+        self.save()
+
+    def _lost(self, runtime: Runtime) -> None:
+        runtime.session.give_up()
+        if not runtime.users:
             self._end(clean=False, error="the virtual machine ended unexpectedly")
 
     def _end(self, *, clean: bool, error: str = "") -> None:
         assert self.runtime is not None
         self.move(State.ENDING)
-        for job in (self._watch, self._work):
+        for job in (self._watch, self._work, self._pulse):
             if job:
                 job.cancel()
         while self._works:
@@ -306,6 +340,44 @@ class Sandbox(Supervisor[State]):
 
     def _no_machine(self, message: Message) -> None:
         message.answer(False)
+
+    # -- whether it lives -------------------------------------------------------------------
+
+    async def _feel_pulse(self, runtime: Runtime) -> None:
+        """Ask again and again, for ever; one that is silent for long is told as such, and may be ended."""
+        loop = asyncio.get_running_loop()
+        answered = loop.time()
+        while True:
+            await asyncio.sleep(deadlines.PULSE)
+            if self.state is not State.UP or runtime.renewing or runtime.stalled:
+                answered = loop.time()
+                continue
+            try:
+                await runtime.session.stats()
+                answered = loop.time()
+                self._record_pulse(alive=True)
+            except DeadlineExceeded:
+                if loop.time() - answered < deadlines.SILENT:
+                    continue
+                self._record_pulse(alive=False)
+                if self._kill_silent:
+                    log.warning("%s has not answered for %g s, and is killed", self.name, deadlines.SILENT)
+                    await runtime.machine.kill()
+                    return
+            except HyperError:  # its connection has ended, which others see to
+                continue
+
+    def _record_pulse(self, *, alive: bool) -> None:
+        for c in self._registry.members(self.id):
+            if c.state.unresponsive is alive:
+                state = msgspec.structs.replace(c.state, unresponsive=not alive)
+                self._registry.put(msgspec.structs.replace(c, state=state))
+                self._events.publish("container", "responsive" if alive else "unresponsive", c.id, name=c.name, image=c.image)
+
+    def _pulse_ended(self, job: Job) -> None:
+        error = failure(job)
+        if error and not isinstance(error, asyncio.CancelledError):
+            log.error("%s: its pulse is not felt any longer", self.name, exc_info=error)
 
     # -- pause ------------------------------------------------------------------------------
 

@@ -28,7 +28,11 @@ _GONE_TIMEOUT = 30.0  # seconds for the end of a machine that others still give 
 class Sandboxes:
     """Finds a pod's sandbox, and asks it."""
 
-    def __init__(self, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events) -> None:
+    def __init__(
+        self, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events, *, kill_silent: bool = False
+    ) -> None:
+        """`kill_silent` ends machines that do not answer any more."""
+        self._kill_silent = kill_silent
         self._registry = registry
         self._provisioner = provisioner
         self._networks = networks
@@ -41,7 +45,7 @@ class Sandboxes:
         if found is None:
             found = self._sandboxes[pod_id] = Sandbox(
                 self._registry.pod(pod_id), self._registry, self._provisioner, self._networks, self._events,
-                self._check_volumes,
+                self._check_volumes, kill_silent=self._kill_silent,
             )  # fmt: skip
         return found
 

@@ -7,7 +7,7 @@ import asyncio
 from typing import Protocol
 
 from ..protocol.constants import Type
-from ..protocol.messages import ExitStatus
+from ..protocol.messages import ExitStatus, KnownProcess
 from ..protocol.streams import Data, Receiver, Sender, Window, encode_window
 from ..sys import tasks
 
@@ -133,6 +133,23 @@ class GuestProcessHandle:
             self.exited.set_exception(error)
         self._stdin_room.set()
         self.drained.set()
+
+    def rebind(self, wire: Wire, known: KnownProcess) -> None:
+        """Go on over another connection, whose guest says what it has of this process."""
+        self._wire = wire
+        for stream, begin in zip((1, 2), known.output_begins, strict=True):
+            receiver = self._receivers[stream]
+            receiver.renew()
+            if begin > receiver.received:
+                self._sink.lost(stream, begin - receiver.received)
+                receiver.received = receiver.acknowledged = begin
+        self.stdin.rewind(known.stdin_have)
+        if known.stdin_eof:
+            self.stdin.closed = True
+        if known.exit and not self.exited.done():
+            self.set_exit(known.exit)
+        self.open_windows()
+        self._push_stdin()
 
     def _push_stdin(self) -> None:
         for body in self.stdin.frames():

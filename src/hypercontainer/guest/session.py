@@ -95,6 +95,8 @@ class GuestSession(asyncio.Protocol):
         self._earlier: frozenset[int] = frozenset()  # processes' numbers of earlier connections
         self._early: dict[tuple[int, int], Frame] = {}  # by type and process: what came before `reattach` did
         self._why: Exception | None = None
+        self.renewable = False  # whoever owns it opens another when the stream ends by itself
+        self.lost = False  # it has, and what runs in the guest does not know yet
 
     @classmethod
     async def open(cls, sock: socket.socket, token: bytes, *, timeout: float, inherited: bool = False) -> GuestSession:
@@ -309,6 +311,27 @@ class GuestSession(asyncio.Protocol):
         if self._transport:
             self._transport.close()
         self._end(Unavailable("the connection to the guest was closed"))
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Of a lost connection: there is no other; what waits for the guest's processes hears of it."""
+        for handle in self._processes.values():
+            handle.fail(self._why or Unavailable("the connection to the guest was closed"))
+
+    def take_over(self, earlier: GuestSession) -> None:
+        """Go on, on a new connection, with what a lost one had: processes with their streams, and who hears of OOM kills."""
+        known = {p.id: p for p in self.hello.processes} if self.hello else {}
+        self.on_oom.update(earlier.on_oom)
+        self._next_id = max(self._next_id, earlier._next_id)
+        for id_, handle in earlier._processes.items():
+            if id_ not in known:
+                handle.fail(Unavailable("the guest does not know the process any more"))
+                continue
+            self._processes[id_] = handle
+            handle.rebind(self, known[id_])
+            self._take_early(id_)
+        earlier._processes.clear()
+        self.disown_all(keep=set(self._processes))
 
     # -- the stream -------------------------------------------------------------
 
@@ -336,6 +359,7 @@ class GuestSession(asyncio.Protocol):
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = self.renewable and self.state is State.RUNNING
         self._end(exc or Unavailable("the virtual machine closed its channel"))
 
     def data_received(self, data: bytes) -> None:
@@ -396,5 +420,5 @@ class GuestSession(asyncio.Protocol):
         for future in self._requests.values():
             if not future.done():
                 future.set_exception(self._why)
-        for handle in self._processes.values():
-            handle.fail(self._why)
+        if not self.lost:
+            self.give_up()

@@ -31,6 +31,8 @@ _FORMAT = click.option("--format", "format_", default="", metavar="table|json|TE
 def describe_state(c: Container) -> str:
     """`Up 5 minutes`, `Exited (0) 2 hours ago`, as Docker says."""
     s = c.state
+    if s.status is ContainerStatus.RUNNING and s.unresponsive:
+        return f"Up {format_age(s.started_at)} (unresponsive)"
     if s.status is ContainerStatus.RUNNING:
         return f"Up {format_age(s.started_at)}" + (f" ({s.health.status})" if s.health and c.health else "")
     if s.status is ContainerStatus.RESTARTING:

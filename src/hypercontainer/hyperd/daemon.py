@@ -129,6 +129,7 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
         insecure_registries=frozenset(config.insecure_registries),
         images=config.image_limits,
         virtiofs=config.virtiofs,
+        kill_silent=config.unresponsive == "kill",
         factory=FactorySettings(config.factory, config.factory_bytes, config.pool_bytes),
         events=config.event_limits,
         network=NetworkSettings(

@@ -55,6 +55,7 @@ class ContainerState(Model, frozen=True, kw_only=True):
     started_at: str = ""
     finished_at: str = ""
     restart_count: int = 0
+    unresponsive: bool = False  # its machine has not answered for half a minute
     stopped_by_user: bool = False  # what `unless-stopped` looks at
     health: Health | None = None
 

@@ -98,6 +98,10 @@ class Receiver:
         self.eof = False
         self._announced = 0
 
+    def renew(self) -> None:
+        """On another connection: what was received is still held here, the credit is to be told again."""
+        self._told = 0
+
     def window(self) -> Window | None:
         """What to tell the sender, when there is enough to tell."""
         limit = self.acknowledged + self._window

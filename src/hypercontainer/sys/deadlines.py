@@ -23,4 +23,6 @@ SILENCE = 10.0  # without a byte of a copy, until the guest is asked whether it 
 RECOVER = (
     3.0  # at the daemon's start, until it answers though a machine of the last daemon does not, which has more time
 )
+PULSE = 10.0  # between the questions by which hyperd feels whether a guest lives
+SILENT = 30.0  # without an answer to any: `ps` says unresponsive, and the configuration may have it killed
 STOP = 10.0  # more than the longest grace of a container, for the daemon's end: what is left of machines is killed
