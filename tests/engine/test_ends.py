@@ -136,3 +136,20 @@ def test_a_paused_pod_whose_connection_breaks_stays_paused(act: Any) -> None:
         assert s.status("a") == "running"
 
     act(scenario)
+
+
+@pytest.mark.parametrize("policy", ["leave", "kill"])
+def test_a_guest_that_is_silent_is_told_as_unresponsive(act: Any, policy: str) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a")
+        s.machine("a").wedge()
+        await asyncio.sleep(60)
+        if policy == "kill":
+            assert s.status("a") == "exited" and not s.host.machines
+            return
+        assert s.engine.registry.container("a").state.unresponsive
+        s.machine("a").unwedge()
+        await asyncio.sleep(30)
+        assert not s.engine.registry.container("a").state.unresponsive and s.status("a") == "running"
+
+    act(scenario, kill_silent=policy == "kill")

@@ -372,7 +372,9 @@ class Sandbox(Supervisor[State]):
             if c.state.unresponsive is alive:
                 state = msgspec.structs.replace(c.state, unresponsive=not alive)
                 self._registry.put(msgspec.structs.replace(c, state=state))
-                self._events.publish("container", "responsive" if alive else "unresponsive", c.id, name=c.name, image=c.image)
+                self._events.publish(
+                    "container", "responsive" if alive else "unresponsive", c.id, name=c.name, image=c.image
+                )
 
     def _pulse_ended(self, job: Job) -> None:
         error = failure(job)

@@ -29,7 +29,13 @@ class Sandboxes:
     """Finds a pod's sandbox, and asks it."""
 
     def __init__(
-        self, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events, *, kill_silent: bool = False
+        self,
+        registry: Registry,
+        provisioner: Provisioner,
+        networks: Networks,
+        events: Events,
+        *,
+        kill_silent: bool = False,
     ) -> None:
         """`kill_silent` ends machines that do not answer any more."""
         self._kill_silent = kill_silent

@@ -331,7 +331,7 @@ class GuestSession(asyncio.Protocol):
             handle.rebind(self, known[id_])
             self._take_early(id_)
         earlier._processes.clear()
-        self.disown_all(keep=set(self._processes))
+        self.kill_orphans(keep=set(self._processes))
 
     # -- the stream -------------------------------------------------------------
 

@@ -100,7 +100,7 @@ class Receiver:
 
     def renew(self) -> None:
         """On another connection: what was received is still held here, the credit is to be told again."""
-        self._told = 0
+        self._announced = 0
 
     def window(self) -> Window | None:
         """What to tell the sender, when there is enough to tell."""
