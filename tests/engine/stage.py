@@ -144,6 +144,7 @@ class Stage:
             network=NetworkSettings(default=self._network, user_network="slirp"),
             virtiofs=False,
             factory=FactorySettings(enabled=False),
+            **self._settings,
         )
         boot = BootFiles(self.paths.root / "kernel", self.paths.root / "initramfs", 30.0)
         daemon = Daemon.__new__(Daemon)

@@ -61,7 +61,8 @@ class ContainerRuns(ContainerState):
         self._begin(container, run)
         container = self._set_state(
             State.RUNNING, status=ContainerStatus.RUNNING, starting=False, pid=run.handle.pid, finished_at="",
-            started_at=ids.now(), exit_code=0, error="", oom_killed=False, unresponsive=False, health=Health() if checks else None,
+            started_at=ids.now(), exit_code=0, error="", oom_killed=False, unresponsive=False,
+            health=Health() if checks else None,
             **record,
         )  # fmt: skip
         self.publish("start", container)

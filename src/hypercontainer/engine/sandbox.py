@@ -16,16 +16,17 @@ from typing import Any
 
 import msgspec
 
-from ..errors import DeadlineExceeded, HyperError, InvalidState, Unavailable
+from ..errors import InvalidState, Unavailable
 from ..hypervisor import facets
 from ..hypervisor.facets import require
 from ..model import ids
 from ..model.status import Container, Pod, PodStatus
-from ..sys import deadlines, tasks
+from ..sys import tasks
 from ..sys.spans import span
 from .events import Events
 from .networks import Networks
 from .provision import Provisioner
+from .pulse import follow_pulse
 from .registry import Registry
 from .runtime import Runtime, record
 from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, State, Unpause, Work
@@ -43,7 +44,7 @@ class Sandbox(Supervisor[State]):
         self, pod: Pod, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events,
         check: Callable[[Pod], Coroutine[Any, Any, None]], *, kill_silent: bool = False,
     ) -> None:  # fmt: skip
-        """`check` raises when the pod's machine may not be booted now; `kill_silent` ends one that does not answer any more."""
+        """`check` raises when the pod's machine may not be booted; `kill_silent` ends one that does not answer."""
         super().__init__(f"the machine of pod {pod.name}", State.DOWN)
         self.id = pod.id
         self._registry = registry
@@ -154,7 +155,10 @@ class Sandbox(Supervisor[State]):
         self.runtime = runtime
         self.move(State.UP)
         self._own_channel(runtime)
-        self._pulse = self.do(self._feel_pulse(runtime), self._pulse_ended)
+        self._pulse = self.do(
+            follow_pulse(self.id, runtime, self._is_awake, self._registry, self._events, kill=self._kill_silent),
+            self._pulse_ended,
+        )
 
     def _own_channel(self, runtime: Runtime) -> None:
         runtime.session.renewable = True
@@ -343,38 +347,8 @@ class Sandbox(Supervisor[State]):
 
     # -- whether it lives -------------------------------------------------------------------
 
-    async def _feel_pulse(self, runtime: Runtime) -> None:
-        """Ask again and again, for ever; one that is silent for long is told as such, and may be ended."""
-        loop = asyncio.get_running_loop()
-        answered = loop.time()
-        while True:
-            await asyncio.sleep(deadlines.PULSE)
-            if self.state is not State.UP or runtime.renewing or runtime.stalled:
-                answered = loop.time()
-                continue
-            try:
-                await runtime.session.stats()
-                answered = loop.time()
-                self._record_pulse(alive=True)
-            except DeadlineExceeded:
-                if loop.time() - answered < deadlines.SILENT:
-                    continue
-                self._record_pulse(alive=False)
-                if self._kill_silent:
-                    log.warning("%s has not answered for %g s, and is killed", self.name, deadlines.SILENT)
-                    await runtime.machine.kill()
-                    return
-            except HyperError:  # its connection has ended, which others see to
-                continue
-
-    def _record_pulse(self, *, alive: bool) -> None:
-        for c in self._registry.members(self.id):
-            if c.state.unresponsive is alive:
-                state = msgspec.structs.replace(c.state, unresponsive=not alive)
-                self._registry.put(msgspec.structs.replace(c, state=state))
-                self._events.publish(
-                    "container", "responsive" if alive else "unresponsive", c.id, name=c.name, image=c.image
-                )
+    def _is_awake(self) -> bool:
+        return self.state is State.UP and self.runtime is not None and not self.runtime.renewing
 
     def _pulse_ended(self, job: Job) -> None:
         error = failure(job)

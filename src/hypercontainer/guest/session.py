@@ -319,7 +319,7 @@ class GuestSession(asyncio.Protocol):
             handle.fail(self._why or Unavailable("the connection to the guest was closed"))
 
     def take_over(self, earlier: GuestSession) -> None:
-        """Go on, on a new connection, with what a lost one had: processes with their streams, and who hears of OOM kills."""
+        """Go on with what a lost connection had: processes with their streams, and who hears of OOM kills."""
         known = {p.id: p for p in self.hello.processes} if self.hello else {}
         self.on_oom.update(earlier.on_oom)
         self._next_id = max(self._next_id, earlier._next_id)
