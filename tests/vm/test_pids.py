@@ -225,8 +225,8 @@ async def test_init_gives_the_terminal_to_its_program(lab: Lab) -> None:
     life = lab.engine.containers.life(lab.engine.registry.container(id_))
     await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
     await lab.printed(id_, "ready")
-    assert life.hub.handle
-    await life.hub.handle.write_stdin(b"\x03")
+    assert life.fan_out.handle
+    await life.fan_out.handle.write_stdin(b"\x03")
     assert await asyncio.wait_for(lab.engine.containers.wait(id_), DEADLINE) == 9
 
 
