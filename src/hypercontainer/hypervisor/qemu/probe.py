@@ -124,10 +124,10 @@ class Prober:
     def _try_once(self, qemu_version: str) -> asyncio.Task[Choice]:
         if self._trial is None or self._trial.done():
             self._begun = asyncio.get_running_loop().time()
-            self._trial = asyncio.create_task(self._settle(qemu_version))
+            self._trial = asyncio.create_task(self._choose_by_trial(qemu_version))
         return self._trial
 
-    async def _settle(self, qemu_version: str) -> Choice:
+    async def _choose_by_trial(self, qemu_version: str) -> Choice:
         assert self.config
         choice = await self._try(replace(self.config, disks=(), networks=(), talkative=True))
         if choice != self._choice:
