@@ -186,6 +186,15 @@ def test_published_ports(act: Any, network: str) -> None:
     act(scenario, network=network)
 
 
+def test_each_pod_of_a_network_has_addresses_of_its_own(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        pods = [s.engine.registry.pod(await s.run(name)) for name in ("a", "b", "c")]
+        found = [x for p in pods for a in p.attachments for x in (a.ip, a.ip6)]
+        assert all(found) and len(set(found)) == 6
+
+    act(scenario, network="bridge")
+
+
 @pytest.mark.parametrize("how", ["close", "kill"])
 def test_the_next_daemon_goes_on_with_what_runs(act: Any, how: str) -> None:
     async def scenario(s: Stage) -> None:

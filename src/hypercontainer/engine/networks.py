@@ -158,15 +158,10 @@ class Networks:
         network = self.find(request.name)
         if any(a.network == network.name for a in mine):
             raise Conflict(f"the pod is in network {network.name} already", hint="name it once")
-        used = {
-            x
-            for p in self._registry.attached(network.name)
-            for a in p.attachments
-            if a.network == network.name
-            for x in (a.ip, a.ip6, a.mac)
-        }
-        if request.mac and request.mac in used:
+        others = [a for p in self._registry.attached(network.name) for a in p.attachments if a.network == network.name]
+        if request.mac and request.mac in {a.mac for a in others}:
             raise Conflict(f"MAC address {request.mac} of network {network.name} is taken", hint="choose another")
+        used = {x for a in others for x in (a.ip, a.ip6)}
         ip, ip6 = addresses.allocate(network, used, request.ip, request.ip6)
         return Attachment(
             network=network.name,

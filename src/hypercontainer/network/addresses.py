@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import socket
 from collections.abc import Iterable, Iterator
@@ -142,11 +141,9 @@ def _take(network: Network, subnet: AnyNetwork, ip_range: str, used: set[str], w
 
 
 def _numbers(addresses: set[str], version: int) -> Iterator[int]:
-    """Of those of this IP version; a pod's other addresses may be among them."""
+    """Those of this IP version."""
     family = socket.AF_INET6 if version == 6 else socket.AF_INET
-    for address in addresses:
-        with contextlib.suppress(OSError):
-            yield int.from_bytes(socket.inet_pton(family, address))
+    return (int.from_bytes(socket.inet_pton(family, a)) for a in addresses if a and (":" in a) == (version == 6))
 
 
 def new_mac() -> str:
