@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ def connect_or_start(path: str) -> Connection:
     return Connection(path)
 
 
+_REAP_TIMEOUT = 5.0  # seconds for the end of a daemon that gave up
 # It goes on when this process ends: kept, so that nobody takes it for one that was forgotten.
 _started: list[subprocess.Popen[bytes]] = []
 
@@ -60,7 +62,8 @@ def _start() -> None:
         if ready.read() == b"ready":
             _started.append(process)
         else:
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_REAP_TIMEOUT)
             said = log.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
             reason = said[-1].removeprefix("hyperd: ") if said else "no message"
             raise Unavailable(f"hyperd could not be started: {reason}", hint=f"see {log}, and `hyperd --help`")
