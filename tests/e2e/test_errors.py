@@ -112,7 +112,7 @@ def corrupted(shared: Daemon, tmp_path: Path) -> str:
     manifest = json.loads((shared.root / "images/blobs/sha256" / image["digest"].removeprefix("sha256:")).read_bytes())
     blob = shared.root / "images/blobs/sha256" / manifest["layers"][0]["digest"].removeprefix("sha256:")
     blob.write_bytes(blob.read_bytes()[:-4] + b"evil")
-    (shared.root / "images/disks" / (image["layers"][0].removeprefix("sha256:") + ".sqfs")).unlink()
+    (shared.root / "images/disks" / (image["layers"][0].removeprefix("sha256:") + ".erofs")).unlink()
     return id_[:12]
 
 

@@ -153,7 +153,7 @@ class Maker:
         return Template(kind, key, snapshot, b"t" * 16, scratch if kind.image else None)
 
 
-KIND = Kind(SHAPE, Image(Path("/images/0123456789abcdef0123.sqfs")))
+KIND = Kind(SHAPE, Image(Path("/images/0123456789abcdef0123.erofs")))
 
 
 async def test_a_template_is_made_once_and_kept(tmp_path: Path) -> None:
