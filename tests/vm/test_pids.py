@@ -222,7 +222,7 @@ async def test_init_hands_signals_on(lab: Lab) -> None:
 async def test_init_gives_the_terminal_to_its_program(lab: Lab) -> None:
     id_ = await lab.create("sh", "-c", "trap 'echo got-int; exit 9' INT; echo ready; while :; do sleep 0.1; done",
                            tty=True, stdin=True, run_init=True)  # fmt: skip
-    life = lab.engine.containers.life(lab.engine.registry.container(id_))
+    life = lab.engine.containers.supervisor(lab.engine.registry.container(id_))
     await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
     await lab.printed(id_, "ready")
     assert life.fan_out.handle
