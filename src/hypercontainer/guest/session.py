@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TypeVar
 
-from ..errors import DeadlineExceeded, InvalidArgument, InvalidState, Unavailable
+from ..errors import DeadlineExceeded, GuestError, InvalidArgument, InvalidState, StartFailed, Unavailable
 from ..protocol.constants import FIRST_TOKEN, FRAME_HEADER, FRAME_MAX, TOKEN_SIZE, Tag, Type
 from ..protocol.messages import (
     ExitStatus,
@@ -212,11 +212,11 @@ class GuestSession(asyncio.Protocol):
         try:
             limit = deadlines.WORK if process.main else deadlines.ANSWER
             frame = await self._request(Type.PROCESS_START, process.attrs(), limit, handle.id)
-        except (asyncio.CancelledError, DeadlineExceeded):
-            self.kill_orphan(handle.id)
+        except (GuestError, StartFailed, InvalidArgument):  # it was refused, or never asked for
+            self._processes.pop(handle.id, None)
             raise
         except BaseException:
-            self._processes.pop(handle.id, None)
+            self.kill_orphan(handle.id)
             raise
         record_spans(frame.body)
         handle.pid = self._decoded(pid_of, frame.body)
@@ -245,6 +245,8 @@ class GuestSession(asyncio.Protocol):
         if known.exit:
             handle.set_exit(known.exit)
         self._take_early(id_)
+        if self._why:  # the connection broke while others were taken up: nothing comes of this one any more
+            handle.fail(self._why)
         handle.open_windows()
         return handle
 
@@ -266,6 +268,7 @@ class GuestSession(asyncio.Protocol):
             self._processes.pop(id_, None)
             return
         orphan = GuestProcessHandle(self, id_, Nothing(), offsets)
+        orphan.stdin.abandoned = True  # it may have more of it than this handle knows of
         orphan.exited.add_done_callback(lambda f: None if f.cancelled() or f.exception() else self._forget(id_))
         self._processes[id_] = orphan
         self.send_frame(

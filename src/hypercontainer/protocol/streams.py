@@ -117,6 +117,7 @@ class Sender:
     def __init__(self, stream: int = 0) -> None:
         self.stream = stream
         self.closed = False  # the guest no longer reads
+        self.abandoned = False  # nobody writes any more, and what the guest says of it is not looked at
         self._kept = bytearray()
         self._base = 0  # offset of _kept[0]
         self._sent = 0
@@ -142,6 +143,8 @@ class Sender:
 
     def acknowledge(self, window: Window) -> None:
         """:raise ProtocolError: when it acknowledges what was never sent, or grants more than a guest keeps."""
+        if self.abandoned:
+            return
         if window.ack > self._sent and not window.closed:
             raise ProtocolError("stdin acknowledged beyond its end")
         if window.limit > window.ack + STDIN_RING and not window.closed:
