@@ -17,7 +17,7 @@ from pathlib import Path
 from ..errors import HyperError, Unavailable
 from ..model.network import USER_MODE, USER_MODE_OPEN, Network
 from ..model.status import Pod
-from ..network import addresses, docker_user, fence, links, nftables
+from ..network import addresses, docker_user, fence, links, nftables, tap
 from ..network.dns import NameServer
 from ..network.proxy import LOOPBACK, Relay
 from ..network.ruleset import Bridge, Nic, Published, Ruleset
@@ -87,7 +87,17 @@ class HostNetwork:
             await self._ensure(self._registry.network(name))
         if known:
             await self._apply(force=True)
+        await self._join_bridges()
         await self._open_fence()
+
+    async def _join_bridges(self) -> None:
+        """A daemon that died while it brought a pod into a network left the tap outside; a bridge may be new."""
+        for a in [a for p in self._registry.pods() if p.id in self._up for a in p.attachments]:
+            network = self._registry.network(a.network)
+            try:
+                await tap.join(a.tap, network.bridge, network.mtu)
+            except (HyperError, OSError) as error:  # the pod's machine has ended, and its tap with it
+                log.info("tap %s is not brought into bridge %s: %s", a.tap, network.bridge, error)
 
     async def _open_fence(self) -> None:
         """As the running pods need it; what a daemon before this one left goes."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from ipaddress import IPv6Network, ip_network
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import Conflict, InvalidArgument, InvalidState, Unsupported
+from ..errors import Conflict, HyperError, InvalidArgument, InvalidState, Unsupported
 from ..model import ids
 from ..model.network import (
     DEFAULT_NETWORK,
@@ -28,6 +29,7 @@ from ..model.specs import HOST_GATEWAY
 from ..model.status import Pod, Pruned
 from ..network import addresses, cni, links, passt, tap
 from ..protocol.messages import Interface
+from ..sys import tasks
 from .events import Events
 from .host_network import HostNetwork
 from .host_ports import HostPorts, check_addresses
@@ -272,12 +274,25 @@ class Networks:
         made = msgspec.structs.replace(made, tap=spare, mac=runtime.nics[spare], interface=f"eth{index}")
         network = self._registry.network(made.network)
         pod = self._put(pod, attachments=[*pod.attachments, made])
-        await self._host.prepare(pod)
-        await self.bring_up(pod)
-        await tap.join(spare, network.bridge, network.mtu)
-        await runtime.session.set_interface(
-            Interface(made.interface, tuple(self._own_addresses(made)), (), network.mtu)
-        )
+        try:
+            await self._host.prepare(pod)
+            await self.bring_up(pod)
+            await tap.join(spare, network.bridge, network.mtu)
+            await runtime.session.set_interface(
+                Interface(made.interface, tuple(self._own_addresses(made)), (), network.mtu)
+            )
+        except BaseException:
+            with contextlib.suppress(HyperError):
+                await tasks.to_the_end(self._take_out(pod.id, made))
+            raise
+        return pod
+
+    async def _take_out(self, pod_id: str, gone: Attachment) -> Pod:
+        """A running pod's NIC leaves its bridge; only then the record and the rules, which guard it, forget it."""
+        await tap.leave(gone.tap)
+        pod = self._registry.pod(pod_id)
+        pod = self._put(pod, attachments=[a for a in pod.attachments if a.tap != gone.tap])
+        await self.refresh()
         return pod
 
     async def disconnect(self, key: str, name: str, runtime: Runtime | None) -> Pod:
@@ -294,10 +309,7 @@ class Networks:
             ]
             return self._put(pod, attachments=renumbered)
         await runtime.session.set_interface(Interface(gone.interface, tuple(self._own_addresses(gone)), down=True))
-        await tap.leave(gone.tap)
-        pod = self._put(pod, attachments=left)
-        await self.refresh()
-        return pod
+        return await tasks.to_the_end(self._take_out(pod.id, gone))
 
     def _own_addresses(self, a: Attachment) -> list[str]:
         network = self._registry.network(a.network)

@@ -26,7 +26,7 @@ _LATENCY = 50_000  # microseconds that a packet may wait
 
 
 @contextlib.asynccontextmanager
-async def _route() -> AsyncIterator[AsyncIPRoute]:
+async def rtnetlink() -> AsyncIterator[AsyncIPRoute]:
     """:raise PermissionDenied: without CAP_NET_ADMIN."""
     from pyroute2 import AsyncIPRoute  # a tenth of a second to import
     from pyroute2.netlink.exceptions import NetlinkError
@@ -56,7 +56,7 @@ def exists(name: str) -> bool:
 
 async def bridges() -> list[str]:
     """All of this network namespace."""
-    async with _route() as route:
+    async with rtnetlink() as route:
         return [
             link.get("ifname") async for link in await route.link("dump") if link.get(("linkinfo", "kind")) == "bridge"
         ]
@@ -65,7 +65,7 @@ async def bridges() -> list[str]:
 async def is_bridge(name: str) -> bool:
     from pyroute2.netlink.exceptions import NetlinkError
 
-    async with _route() as route:
+    async with rtnetlink() as route:
         try:
             return any(link.get(("linkinfo", "kind")) == "bridge" for link in await route.link("get", ifname=name))
         except NetlinkError:
@@ -90,7 +90,7 @@ async def make_bridge(network: Network) -> None:
     """The bridge with its addresses, up; idempotent."""
     if exists(network.bridge):
         return
-    async with _route() as route:
+    async with rtnetlink() as route:
         await route.link(
             "add", ifname=network.bridge, kind="bridge", br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0
         )
@@ -122,13 +122,13 @@ def _sysctl(path: str, value: str) -> None:
 async def remove_bridge(name: str) -> None:
     """Idempotent."""
     if exists(name):
-        async with _route() as route:
+        async with rtnetlink() as route:
             await route.link("del", index=socket.if_nametoindex(name))
 
 
 async def limit(tap: str, rate: int) -> None:
     """What a tap hands to its guest, in bits per second; the other direction is the ruleset's."""
-    async with _route() as route:
+    async with rtnetlink() as route:
         await route.tc(
             "add", "tbf", socket.if_nametoindex(tap), 0x10000, rate=rate // 8, burst=_BURST, latency=_LATENCY
         )
@@ -137,7 +137,7 @@ async def limit(tap: str, rate: int) -> None:
 async def routed_subnets() -> list[tuple[str, AnyNetwork]]:
     """What this host routes already, by interface: a new subnet must not hide it."""
     found: list[tuple[str, AnyNetwork]] = []
-    async with _route() as route:
+    async with rtnetlink() as route:
         async for link in await route.addr("dump"):
             name, address = link.get("label") or f"interface {link['index']}", link.get("address")
             if address and not address.startswith("fe80:") and not name.startswith((PREFIX, "lo")):

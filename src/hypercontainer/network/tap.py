@@ -62,28 +62,23 @@ async def move(old: str, name: str, bridge: str, mtu: int) -> None:
 
     :raise Conflict: the name is taken.
     """
-    from pyroute2 import AsyncIPRoute
-
     if links.exists(name):
         raise Conflict(f"the interface name {name!r} is taken on this host", hint="choose another ifname")
-    async with AsyncIPRoute() as route:
+    async with links.rtnetlink() as route:
         await route.link("set", index=socket.if_nametoindex(old), ifname=name[:_NAME_MAX])
     await join(name[:_NAME_MAX], bridge, mtu)
 
 
 async def leave(name: str) -> None:
-    """Take a tap out of its bridge."""
-    from pyroute2 import AsyncIPRoute
-
-    async with AsyncIPRoute() as route:
-        await route.link("set", index=socket.if_nametoindex(name), master=0, state="down")
+    """Take a tap out of its bridge; idempotent, also for one that is gone."""
+    async with links.rtnetlink() as route:
+        if links.exists(name):
+            await route.link("set", index=socket.if_nametoindex(name), master=0, state="down")
 
 
 async def join(name: str, bridge: str, mtu: int) -> None:
     """Bring a tap into a bridge."""
-    from pyroute2 import AsyncIPRoute  # a tenth of a second to import
-
-    async with AsyncIPRoute() as route:
+    async with links.rtnetlink() as route:
         index, master = socket.if_nametoindex(name), socket.if_nametoindex(bridge)
         extra = {"mtu": mtu} if mtu else {}
         await route.link("set", index=index, master=master, state="up", **extra)
