@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,3 +76,15 @@ async def test_a_child_whose_output_nobody_reads_any_more_ends() -> None:
             while child._transport.get_pipe_transport(1).is_reading():  # type: ignore[attr-defined]
                 await asyncio.sleep(0)
             raise LookupError("enough")
+
+
+async def test_a_machine_is_killed_where_its_end_cannot_be_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(pid: int, flags: int = 0) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    child = subprocess.Popen(["sleep", "100"])
+    monkeypatch.setattr(os, "pidfd_open", refuses)
+    await QemuMachine(tmp_path, child.pid, process.start_time(child.pid), "tcg").kill()
+    assert child.wait(10) == -signal.SIGKILL

@@ -68,9 +68,11 @@ class Runtime:
             with contextlib.suppress(HyperError):
                 await self.session.shut_down(deadlines.SHUTDOWN)
         self.session.close()
-        await self.machine.kill()
-        remove_tree(self.directory)
-        self.gone.set()
+        try:
+            await self.machine.kill()
+        finally:  # who is cancelled meanwhile leaves nothing either
+            remove_tree(self.directory)
+            self.gone.set()
 
 
 def handle_of(vm: Vm) -> dict[str, Any]:

@@ -168,7 +168,7 @@ class Machine(Protocol):
         """Return when the machine has ended, for whatever reason."""
 
     async def kill(self) -> None:
-        """End the machine at once and free what it held; idempotent."""
+        """End the machine at once and free what it held; idempotent. It raises nothing: what is wrong is logged."""
 
     def detach(self) -> None:
         """Let it go on without us; another daemon attaches to it. Idempotent."""

@@ -58,15 +58,22 @@ async def apply(text: str) -> None:
 
     :raise Unavailable: with the kernel's or nft's reason.
     """
-    library = _library()
-    if library:
+    if library := _library():
         refused = await asyncio.to_thread(library.run, text)
     else:
-        done = await run("nft", "-f", "-", stdin=text.encode())
-        refused = (done.stderr.strip() or "no reason given") if done.status else ""
+        refused = await _by_program(text)
     if refused:
         first = refused.splitlines()[0]
         raise Unavailable(
             f"nftables refused the rules: {first}",
             hint="may hyperd change them, and is the package nftables installed?",
         )
+
+
+async def _by_program(text: str) -> str:
+    """The complaint, "" when the kernel has taken it."""
+    try:
+        done = await run("nft", "-f", "-", stdin=text.encode())
+    except OSError as error:  # the host has no more processes, say
+        return str(error)
+    return (done.stderr.strip() or "no reason given") if done.status else ""

@@ -124,6 +124,8 @@ class QemuMachine:
                 "process %d, a virtual machine, was killed and has not ended: the kernel keeps it, perhaps for a disk",
                 self.pid,
             )
+        except OSError as error:  # there is no descriptor left for it, say; it ends all the same
+            log.error("the end of process %d, a virtual machine, cannot be waited for: %s", self.pid, error)
 
     def listen(self) -> None:
         """Keep the end of what the guest writes to its console from here on, for `last_words`."""
