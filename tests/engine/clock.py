@@ -8,11 +8,14 @@ process works, timers run as they would; so a limit on a real program means what
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import selectors
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any
 
 Owner = Any
@@ -48,11 +51,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._outside.add(work)
         made = asyncio.wrap_future(work, loop=self)
         # After its result has been handed over: until then it is under way.
-        work.add_done_callback(lambda _: self.call_soon_threadsafe(self._outside.discard, work))
+        work.add_done_callback(lambda _: self.call_soon_threadsafe(self._outside.discard, work, context=Context()))
         return made
 
     async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> Any:
         made = await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc]
+        made.owner = OWNER.get()
         self._children.add(made)
         return made
 
@@ -85,6 +89,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def kill(self, owner: Owner) -> None:
         """As by SIGKILL: nothing of it is run again, and its sockets are closed."""
         owner.killed = True
+        for task in asyncio.all_tasks(self):
+            if getattr(task, "owner", None) is owner:
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                _GRAVES.append(task)  # collected, it would run its `finally`
         for handle in [*self._ready, *self._scheduled]:  # type: ignore[attr-defined]
             if _killed(handle):
                 handle.cancel()
@@ -94,10 +102,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 self._remove_writer(transport._sock_fd)  # type: ignore[attr-defined]
                 transport._sock.close()
                 transport._sock = None
-        for task in asyncio.all_tasks(self):
-            if getattr(task, "owner", None) is owner:
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                _GRAVES.append(task)  # collected, it would run its `finally`
+        for key in list(self._selector.get_map().values()):  # type: ignore[attr-defined]
+            if any(h is not None and _killed(h) for h in key.data):
+                self._selector.unregister(key.fd)  # type: ignore[attr-defined]
+        for child in [c for c in self._children if c.owner is owner]:
+            self._children.discard(child)
+            with contextlib.suppress(ProcessLookupError):  # it ends with its parent
+                os.kill(child.get_pid(), signal.SIGKILL)
 
 
 def _killed(handle: Any) -> bool:

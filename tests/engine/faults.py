@@ -8,10 +8,18 @@ those that there are, in whatever task of the verb's, and not a list that somebo
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import Callable, Generator
+import builtins
+import errno
+import functools
+import io
+import os
+import re
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar, copy_context
 from typing import Any
+
+from hypercontainer.errors import NoSpace
+from hypercontainer.state.database import Database
 
 from .clock import OWNER
 
@@ -20,23 +28,29 @@ _OURS = "/hypercontainer/"
 
 
 class Plan:
-    """What happens at the n-th place where a verb waits; without `act` places are counted only."""
+    """What happens at the n-th place where a verb waits."""
 
-    def __init__(self, at: int = -1, act: Callable[[], BaseException | None] | None = None) -> None:
+    def __init__(self, at: int = -1, act: Callable[[], BaseException | None] | None = None, only: str = "") -> None:
+        """`only` is what a place must be like to count: a regular expression of `where`."""
         self.at = at
+        self._only = only
         self.count = 0
         self.site = ""  # where it struck
-        self.sites: list[str] = []
         self._act = act
 
     @property
     def struck(self) -> bool:
         return self.site != ""
 
+    def disarm(self) -> None:
+        self._act = None
+
     def reached(self, coro: Any) -> BaseException | None:
         """The error to raise in place of waiting."""
+        if self._act is None or (self._only and not re.search(self._only, where(coro))):
+            return None
         here, self.count = self.count, self.count + 1
-        if here != self.at or self._act is None:
+        if here != self.at:
             return None
         self.site = where(coro)
         return self._act()
@@ -58,36 +72,88 @@ def where(coro: Any) -> str:
     return f"{place}, {inner}" if inner else place
 
 
-@types.coroutine
-def _driven(coro: Any, plan: Plan) -> Generator[Any, Any, Any]:
-    raised: BaseException | None = None
-    while True:
-        try:
-            waited = coro.send(None) if raised is None else coro.throw(raised)
-        except StopIteration as end:
-            return end.value
-        raised = plan.reached(coro)
-        if raised is not None:
+class Driven(Coroutine[Any, Any, Any]):
+    """A coroutine that asks a plan each time that it would wait."""
+
+    def __init__(self, coro: Any, plan: Plan) -> None:
+        self._coro, self._plan = coro, plan
+
+    def send(self, value: Any) -> Any:
+        return self._step(functools.partial(self._coro.send, value))
+
+    def throw(self, *error: Any) -> Any:
+        return self._step(functools.partial(self._coro.throw, *error))
+
+    def close(self) -> None:
+        self._coro.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        raise NotImplementedError("it is for tasks only")
+
+    def _step(self, step: Callable[[], Any]) -> Any:
+        while True:
+            waited = step()
+            error = self._plan.reached(self._coro)
+            if error is None:
+                return waited
             if isinstance(waited, asyncio.Future):
                 waited._asyncio_future_blocking = False
-            continue
-        try:
-            yield waited
-        except GeneratorExit:
-            coro.close()
-            raise
-        except BaseException as error:
-            raised = error
-
-
-async def _drive(coro: Any, plan: Plan) -> Any:
-    return await _driven(coro, plan)
+            step = functools.partial(self._coro.throw, error)
 
 
 def factory_of_tasks(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None) -> asyncio.Task[Any]:
     """Tasks know whose they are; those of a verb with a plan are driven by it."""
     context = context or copy_context()
     plan = context.get(PLAN)
-    task = asyncio.Task(_drive(coro, plan) if plan else coro, loop=loop, context=context)
+    task = asyncio.Task(Driven(coro, plan) if plan else coro, loop=loop, context=context)
     task.owner = context.get(OWNER)  # type: ignore[attr-defined]
     return task
+
+
+# -- a full disk --------------------------------------------------------------------
+
+
+class FullDisk:
+    """From `fill` to `free` nothing can be made or written: no file, no directory, no record."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def fill(self) -> None:
+        if self._undo:
+            return
+        real_open, real_os_open = builtins.open, os.open
+
+        def opened(file: Any, mode: str = "r", *args: Any, **how: Any) -> Any:
+            if set(mode) & set("wxa+") and how.get("opener") is None and len(args) < 6:
+                raise _full(file)
+            return real_open(file, mode, *args, **how)
+
+        def os_opened(path: Any, flags: int, *args: Any, **how: Any) -> int:
+            if flags & os.O_CREAT and not os.path.exists(path):
+                raise _full(path)
+            return real_os_open(path, flags, *args, **how)
+
+        for where, name, value in (
+            (builtins, "open", opened), (io, "open", opened), (os, "open", os_opened), (os, "mkdir", _refuse),
+            (os, "write", _refuse), (os, "pwrite", _refuse), (os, "copy_file_range", _refuse),
+            (Database, "commit", _refuse_records),
+        ):  # fmt: skip
+            self._undo.append(functools.partial(setattr, where, name, getattr(where, name)))
+            setattr(where, name, value)
+
+    def free(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+
+def _full(path: object) -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def _refuse(*_: object, **__: object) -> Any:
+    raise _full("disk")
+
+
+def _refuse_records(*_: object, **__: object) -> None:
+    raise NoSpace("no space left on the disk of the state database")

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import gc
 import hashlib
-import itertools
 import json
 import shutil
 import tempfile
@@ -33,11 +32,13 @@ from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.hypervisor.driver import MachineConfig
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost, Hardware
+from hypercontainer.images import builtin
 from hypercontainer.images.disk import SUFFIX
 from hypercontainer.images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.network.fake import FakeKernel
+from hypercontainer.state.database import Database
 from tests.world import World
 
 from .clock import OWNER, VirtualLoop
@@ -46,7 +47,7 @@ from .faults import factory_of_tasks
 T = TypeVar("T")
 SCRATCH = 16 << 20  # bytes
 LIMIT = 300.0  # virtual seconds in which every verb returns
-QUIET_TIME = 120.0  # virtual seconds in which whatever is under way comes to its end
+QUIET_TIMES = (5.0, 115.0)  # virtual seconds in which whatever is under way comes to its end
 IMAGE = "docker.io/library/box:latest"
 ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
 
@@ -83,6 +84,10 @@ def make_template(root: Path) -> None:
     disk.write_bytes(b"erofs")
     (paths.cache / f"blank-{SCRATCH}.ext4").write_bytes(b"ext4")
     shutil.rmtree(paths.run)
+    Database(paths.database).close()
+    busybox = root / "busybox"
+    busybox.write_text("#!/bin/sh\necho sh\n")
+    busybox.chmod(0o755)
 
 
 @dataclass(eq=False)
@@ -166,6 +171,7 @@ class Stage:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         loop.kill(self.daemon)
+        self.kernel.daemon_died()
         self.daemon = None
 
     async def close(self, *, keep_running: bool = False) -> None:
@@ -250,6 +256,15 @@ class Stage:
             yield f"tap {tap} belongs to no pod that runs"
         for tap in mine - present:
             yield f"a pod has the record of tap {tap}, which is not there"
+        bridge_of = {n["name"]: n["bridge"] for n in records.networks.values()}
+        for pod in records.running.values():
+            for a in pod.get("attachments", []):
+                found = self.kernel.taps[a["tap"]].bridge if a["tap"] in present else ""
+                if a["tap"] in present and found != bridge_of[a["network"]]:
+                    yield f"tap {a['tap']} is in bridge {found!r}, not in that of network {a['network']}"
+        for tap in spare - mine:
+            if tap in present and self.kernel.taps[tap].bridge:
+                yield f"tap {tap} is in a bridge, and its pod in no network by it"
         named = self.kernel.named()
         for tap in named - mine:
             yield f"rules name {tap}, a tap of no pod that runs"
@@ -268,9 +283,11 @@ class Stage:
 
         :raise AssertionError: naming all that has no owner.
         """
-        await asyncio.sleep(QUIET_TIME)
-        found = self.unowned()
-        assert not found, "without an owner:\n  " + "\n  ".join(found)
+        for wait in QUIET_TIMES:
+            await asyncio.sleep(wait)
+            if not (found := self.unowned()):
+                return
+        raise AssertionError("without an owner:\n  " + "\n  ".join(found))
 
     async def clear(self) -> None:
         """Remove everything by the verbs that there are, and see that nothing is left.
@@ -292,17 +309,25 @@ class Stage:
         assert not left, f"left behind: {', '.join(left)}"
 
 
-_numbers = itertools.count()
+def _copy(template: Path, root: Path, *, own_images: bool) -> None:
+    (root / "cache").mkdir(parents=True)
+    for name in ("state.db", f"cache/blank-{SCRATCH}.ext4"):
+        shutil.copyfile(template / name, root / name)
+    if own_images:
+        builtin._find_busybox = lambda: template / "busybox"  # a small one
+        shutil.copytree(template / "images", root / "images")
+    else:
+        (root / "images").symlink_to(template / "images")
 
 
 @contextlib.contextmanager
-def stage(template: Path, **settings: Any) -> Iterator[Stage]:
-    """An empty host, for one `play`."""
+def stage(template: Path, *, network: str = "user", own_images: bool = False, **settings: Any) -> Iterator[Stage]:
+    """An empty host, for one `play`; the store of images is everybody's unless it is asked for."""
     base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="hyper-engine-", dir=base) as place:
         root = Path(place) / "r"
-        shutil.copytree(template, root, symlinks=True)
-        made = Stage(root, **settings)
+        _copy(template, root, own_images=own_images)
+        made = Stage(root, network=network, **settings)
         with made.kernel.installed():
             try:
                 yield made
@@ -331,6 +356,8 @@ async def _act(here: Stage, scenario: Callable[[Stage], Awaitable[T]]) -> T:
     try:
         return await scenario(here)
     finally:
+        if here.daemon:  # something went wrong
+            here.kill()
         for machine in list(here.host.machines.values()):
             machine.die()
 

@@ -51,7 +51,7 @@ class FakeKernel:
     forwarded: list[str] = field(default_factory=list)  # bridges that Docker's firewall knows of
     servers: set[int] = field(default_factory=set)  # name servers that listen
     relays: set[int] = field(default_factory=set)  # published ports of ::1
-    handed_out: list[int] = field(default_factory=list)  # descriptors of taps, for whoever opened them
+    _open: dict[int, int] = field(default_factory=dict)  # descriptors of taps -> inodes, of whoever opened them
 
     def present(self) -> list[str]:
         """Names of the taps that somebody holds."""
@@ -64,6 +64,14 @@ class FakeKernel:
         return {
             n for sets in self.tables.values() for of in sets.values() for e in of for n in re.findall(r'"(ht\w+)"', e)
         }
+
+    def daemon_died(self) -> None:
+        """The descriptors that it had open are closed."""
+        for fd, inode in self._open.items():
+            with contextlib.suppress(OSError):
+                if os.fstat(fd).st_ino == inode:
+                    os.close(fd)
+        self._open.clear()
 
     def close(self) -> None:
         for one in self.taps.values():
@@ -140,7 +148,7 @@ class FakeKernel:
             raise Conflict(f"the interface name {name!r} is taken on this host")
         ours, theirs = socket.socketpair()
         self.taps[name] = Tap(ours)
-        self.handed_out.append(theirs.fileno())
+        self._open[theirs.fileno()] = os.fstat(theirs.fileno()).st_ino
         return theirs.detach()
 
     async def _move(self, old: str, name: str, bridge: str, mtu: int) -> None:
@@ -157,7 +165,8 @@ class FakeKernel:
 
     async def _leave(self, name: str) -> None:
         await asyncio.sleep(0)
-        self._tap(name).bridge = ""
+        if name in self.present():
+            self.taps[name].bridge = ""
 
     def _tap(self, name: str) -> Tap:
         """:raise Unavailable: as rtnetlink does for an interface that is not there."""

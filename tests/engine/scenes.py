@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs, each on a stage that is set for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hypercontainer.model.network import NetworkRequest, NetworkSpec
+from hypercontainer.model.pods import PodPlan, PodSpec
+from hypercontainer.model.specs import ContainerSpec, Dependency, ExecSpec, Mount, PortMapping, RestartPolicy
+
+from .stage import IMAGE, Stage
+
+Act = Callable[[Stage], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`verb` is what something comes between; `before` sets the stage."""
+
+    verb: Act
+    before: Act | None = None
+    network: str = "user"
+    opens: bool = False  # the verb is the daemon's own start
+    own_images: bool = False  # it changes the store
+
+
+def spec(name: str = "a", *command: str, **how: Any) -> ContainerSpec:
+    return ContainerSpec(image=IMAGE, name=name, command=list(command) or None, **how)
+
+
+def plan(*containers: ContainerSpec, **how: Any) -> PodPlan:
+    return PodPlan(name="pod", containers=list(containers), **how)
+
+
+def runs(*command: str, **how: Any) -> Act:
+    async def before(s: Stage) -> None:
+        await s.run("a", *command, **how)
+
+    return before
+
+
+def created(*command: str, **how: Any) -> Act:
+    async def before(s: Stage) -> None:
+        await s.create("a", *command, **how)
+
+    return before
+
+
+def pod(*containers: ContainerSpec, start: bool = False, **how: Any) -> Act:
+    async def before(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(*containers, **how)))
+        if start:
+            await s.call(s.engine.pods.start("pod"))
+
+    return before
+
+
+async def exited(s: Stage) -> None:
+    await s.run("a", "true")
+    await s.call(s.engine.containers.wait("a"))
+    await asyncio.sleep(1)
+
+
+async def _run_and_wait(s: Stage) -> int:
+    container = await s.engine.containers.create(spec("a", "echo", "x", auto_remove=True), starting=True)
+    await s.engine.containers.start(container.id)
+    return await s.engine.containers.wait(container.id)
+
+
+async def _exec(s: Stage) -> None:
+    exec_ = s.engine.execs.create("a", ExecSpec(command=["echo", "x"]))
+    await s.engine.execs.start(exec_)
+    await exec_.ended.wait()
+
+
+async def _exec_with_input(s: Stage) -> None:
+    exec_ = s.engine.execs.create("a", ExecSpec(command=["cat"], stdin=True))
+    await s.engine.execs.start(exec_)
+    assert exec_.handle
+    for _ in range(3):
+        await exec_.handle.write_stdin(b"x" * 40_000)
+        await asyncio.sleep(0)
+    exec_.handle.close_stdin()
+    await exec_.ended.wait()
+
+
+async def _paused(s: Stage) -> None:
+    await s.run("a")
+    await s.call(s.engine.containers.pause("a"))
+
+
+async def _restarting(s: Stage) -> None:
+    await s.run("a", "after", "1", "1", restart=RestartPolicy(name="always"))
+    await asyncio.sleep(1.1)
+
+
+async def _volumes(s: Stage) -> None:
+    await s.engine.containers.start("a")
+
+
+async def _network(s: Stage) -> None:
+    await s.call(s.engine.networks.create(NetworkSpec(name="net", subnets=["10.77.0.0/24"])))
+
+
+def in_network(then: Act) -> Act:
+    async def before(s: Stage) -> None:
+        await _network(s)
+        await then(s)
+
+    return before
+
+
+async def _connected(s: Stage) -> None:
+    await pod(spec("a"), start=True)(s)
+    await s.call(s.engine.connect("pod", NetworkRequest(name="net")))
+
+
+async def _left_running(s: Stage) -> None:
+    """A daemon was killed; a container and a pod run, one has ended meanwhile, one is created."""
+    await s.run("a")
+    await s.run("b", "after", "2", "5")
+    await s.create("c")
+    await s.run("d", "after", "1", "0", restart=RestartPolicy(name="always"))
+    await s.call(s.engine.pods.create(plan(spec("e"), spec("f"))))
+    await s.call(s.engine.pods.start("pod"))
+    s.kill()
+    await asyncio.sleep(3)
+    s.prepare()
+
+
+async def _chunks() -> AsyncIterator[bytes]:
+    for _ in range(3):
+        await asyncio.sleep(0)
+        yield b"\0" * 5120
+
+
+async def _read(s: Stage) -> None:
+    async for _ in s.engine.archives.read("a", "/etc", follow=False):
+        pass
+
+
+async def _pod_paused(s: Stage) -> None:
+    await pod(spec("a"), start=True)(s)
+    await s.call(s.engine.pods.pause("pod"))
+
+
+async def _join(s: Stage) -> None:
+    container = await s.engine.containers.create(spec("j", pod="pod"))
+    await s.engine.containers.start(container.id)
+
+
+async def _pull(s: Stage) -> None:
+    _, image = s.engine.pull("builtin:busybox")
+    await image
+
+
+async def _rename(s: Stage) -> None:
+    s.engine.containers.rename("a", "b")
+
+
+def _connect(s: Stage) -> Any:
+    return s.engine.connect("pod", NetworkRequest(name="net"))
+
+
+def _c(verb: str, *args: Any, **how: Any) -> Act:
+    return lambda s: getattr(s.engine.containers, verb)(*args, **how)
+
+
+def _p(verb: str, *args: Any, **how: Any) -> Act:
+    return lambda s: getattr(s.engine.pods, verb)(*args, **how)
+
+
+_PORT = [PortMapping(container_port=80)]
+_VOLUME = [Mount(target="/data", source="vol")]
+_POD = (spec("a"), spec("b", depends_on=[Dependency(container="a")]), spec("i", "true", init=True))
+
+SCENES: dict[str, Scene] = {
+    "create": Scene(lambda s: s.engine.containers.create(spec(mounts=_VOLUME))),
+    "create in a network": Scene(lambda s: s.engine.containers.create(spec()), network="bridge"),
+    "start": Scene(_c("start", "a"), created(mounts=_VOLUME, ports=_PORT)),
+    "start in a network": Scene(_c("start", "a"), created(ports=_PORT, ingress_rate=1 << 20), "bridge"),
+    "start with a policy": Scene(_c("start", "a"), created(restart=RestartPolicy(name="always"))),
+    "start again": Scene(_c("start", "a"), exited),
+    "run --rm": Scene(_run_and_wait),
+    "exec": Scene(_exec, runs()),
+    "exec with input": Scene(_exec_with_input, runs()),
+    "stop": Scene(_c("stop", "a"), runs()),
+    "stop of what does not listen": Scene(_c("stop", "a"), runs("ignore-term")),
+    "stop of what is paused": Scene(_c("stop", "a"), _paused),
+    "stop of what is started again": Scene(_c("stop", "a"), _restarting),
+    "stop in a network": Scene(_c("stop", "a"), runs(ports=_PORT), "bridge"),
+    "kill": Scene(_c("kill", "a", "KILL"), runs()),
+    "restart": Scene(_c("restart", "a"), runs()),
+    "pause": Scene(_c("pause", "a"), runs()),
+    "unpause": Scene(_c("unpause", "a"), _paused),
+    "rm": Scene(_c("remove", "a"), exited),
+    "rm -f": Scene(_c("remove", "a", force=True), runs(mounts=_VOLUME)),
+    "rm -f in a network": Scene(_c("remove", "a", force=True), runs(ports=_PORT), "bridge"),
+    "cp out": Scene(_read, created()),
+    "cp in": Scene(lambda s: s.engine.archives.write("a", "/srv", _chunks()), runs()),
+    "pull": Scene(_pull, own_images=True),
+    "pod create": Scene(lambda s: s.engine.pods.create(plan(*_POD))),
+    "pod start": Scene(_p("start", "pod"), pod(*_POD)),
+    "pod start in a network": Scene(_p("start", "pod"), pod(*_POD[:1], spec=PodSpec(ports=_PORT)), "bridge"),
+    "pod stop": Scene(_p("stop", "pod"), pod(*_POD, start=True)),
+    "pod rm -f": Scene(_p("remove", "pod", force=True), pod(*_POD, start=True)),
+    "pod pause": Scene(_p("pause", "pod"), pod(*_POD, start=True)),
+    "pod unpause": Scene(_p("unpause", "pod"), _pod_paused),
+    "container joins a pod": Scene(_join, pod(spec("a"), start=True)),
+    "container leaves a pod": Scene(_c("remove", "b", force=True), pod(spec("a"), spec("b"), start=True)),
+    "network create": Scene(lambda s: s.engine.networks.create(NetworkSpec(name="net", subnets=["10.77.0.0/24"]))),
+    "network connect": Scene(_connect, in_network(pod(spec("a"), start=True)), "bridge"),
+    "network disconnect": Scene(lambda s: s.engine.disconnect("pod", "net"), in_network(_connected), "bridge"),
+    "ports add": Scene(_p("add_ports", "pod", _PORT), pod(spec("a"), start=True)),
+    "ports add in a network": Scene(_p("add_ports", "pod", _PORT), pod(spec("a"), start=True), "bridge"),
+    "recovery": Scene(lambda s: s.engine.open(), _left_running, opens=True),
+    "recovery in a network": Scene(lambda s: s.engine.open(), _left_running, "bridge", opens=True),
+}
+SINGLES = (
+    "start",
+    "stop",
+    "stop of what does not listen",
+    "kill",
+    "restart",
+    "pause",
+    "unpause",
+    "rm",
+    "rm -f",
+    "exec",
+)
+PODS = ("pod start", "pod stop", "pod rm -f", "pod pause", "pod unpause")
+# What may come at any moment of one of these, whatever is there then.
+PARTNERS: dict[str, Act] = {
+    "start": _c("start", "a"), "stop": _c("stop", "a", 1), "kill": _c("kill", "a", "KILL"),
+    "restart": _c("restart", "a", 1), "pause": _c("pause", "a"), "unpause": _c("unpause", "a"), "rm": _c("remove", "a"),
+    "rm -f": _c("remove", "a", force=True), "exec": _exec, "rename": _rename, "cp": _read,
+    "pod start": _p("start", "pod"), "pod stop": _p("stop", "pod", 1), "pod rm -f": _p("remove", "pod", force=True),
+    "pod pause": _p("pause", "pod"), "pod unpause": _p("unpause", "pod"),
+}  # fmt: skip
