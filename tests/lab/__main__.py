@@ -123,9 +123,10 @@ def run(files: Image, work: Path, deadline: float) -> int:
     )  # fmt: skip
     print(f"lab: for a shell in the machine: socat -,rawer UNIX:{work}/shell.sock", flush=True)
     late = threading.Event()
-    with _ended(process), _alarm(deadline, process, late):
+    assert process.stdout is not None
+    with process.stdout as output, _ended(process), _alarm(deadline, process, late):
         status = _NO_END
-        for line in process.stdout or ():
+        for line in output:
             sys.stdout.buffer.write(line.replace(b"\r\n", b"\n"))
             sys.stdout.flush()
             if found := _ENDED.search(line):

@@ -269,7 +269,7 @@ class Driver:
 
 @pytest.mark.parametrize(("first", "then", "drained"), [("tcg", "kvm", [True]), ("tcg", "tcg", []), ("kvm", "kvm", [])])
 async def test_what_was_made_for_the_other_accelerator_goes(first: str, then: str, drained: list[bool]) -> None:
-    engine = SimpleNamespace(driver=Driver(first, then), factory=Factory())
+    engine = SimpleNamespace(drivers=[Driver(first, then)], factory=Factory())
     await Engine.try_again(engine)  # type: ignore[arg-type]
     assert engine.factory.drained == drained
 
