@@ -153,6 +153,19 @@ async def test_a_supervisor_that_dies_is_followed_by_another() -> None:
         assert await door.ask(Open()) == "open"
 
 
+async def test_who_waits_for_one_that_leaves_hears_of_it() -> None:
+    async with porter() as door:
+        shutting, opening = asyncio.create_task(door.ask(Shut())), asyncio.create_task(door.ask(Open()))
+        while door.job is None:
+            await asyncio.sleep(0)
+        await door.detach()
+        opening.cancel()
+        with pytest.raises(Unavailable, match="hyperd ends"):
+            await shutting
+        with pytest.raises((Unavailable, asyncio.CancelledError)):
+            await opening
+
+
 async def test_nothing_is_asked_of_one_that_has_left() -> None:
     async with porter() as door:
         await door.detach()

@@ -146,6 +146,7 @@ class ContainerSupervisor(ContainerRuns):
         raise self._unreachable()
 
     def _replace(self, message: Replace) -> None:
+        message.answer()
         if not self.stop_requested.is_set():
             self._replaced = True
             self._end(self.container.spec.stop_timeout)

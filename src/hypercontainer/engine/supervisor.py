@@ -84,6 +84,7 @@ class Supervisor(Generic[S]):
         self._deferred: deque[Message] = deque()  # until the state is another one
         self._task: asyncio.Task[None] | None = None
         self._jobs: set[Job] = set()
+        self._unanswered: set[Message] = set()
         self._again = False
         self._retired = self._left = False
 
@@ -92,8 +93,10 @@ class Supervisor(Generic[S]):
     def post(self, message: Message) -> None:
         """Say it; its answer comes later, or is of no interest."""
         if self._left:
-            message.refuse(Unavailable(f"hyperd ends, and does nothing more with {self.name}"))
+            message.refuse(self._has_left())
             return
+        self._unanswered.add(message)
+        message.reply.add_done_callback(lambda _: self._unanswered.discard(message))
         if self._task is None or self._task.done():
             self._begin_to_supervise()
         self._mailbox.put_nowait(message)
@@ -125,6 +128,11 @@ class Supervisor(Generic[S]):
         """End its tasks; what it owns goes on without it."""
         self._left = True
         await tasks.end([t for t in (self._task, *self._jobs) if t])
+        for message in list(self._unanswered):
+            message.refuse(self._has_left())
+
+    def _has_left(self) -> Unavailable:
+        return Unavailable(f"hyperd ends, and does nothing more with {self.name}")
 
     def retire(self) -> None:
         """Of what is gone: take what has been said, and end."""
@@ -148,7 +156,7 @@ class Supervisor(Generic[S]):
 
     def _report(self, job: Job, then: Callable[[Job], None], context: contextvars.Context) -> None:
         self._jobs.discard(job)
-        if self._task is not None and not self._task.done():
+        if not self._left:
             finished = Finished(job, then)
             finished.context = context
             self._mailbox.put_nowait(finished)
@@ -196,6 +204,7 @@ class Supervisor(Generic[S]):
                 self._run(message, message.then, message.job)
             elif isinstance(message, Abandoned):
                 message.message.abandoned = True
+                message.answer()
                 if message.message in self._deferred:
                     self._deferred.remove(message.message)
                     message.message.reply.cancel()
