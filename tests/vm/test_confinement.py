@@ -250,7 +250,7 @@ async def test_a_neighbour_is_answered_while_a_container_is_removed(lab: Lab) ->
 async def test_a_child_killed_for_memory_is_an_event(lab: Lab) -> None:
     """As Docker's: the container goes on, and `events` says that the kernel killed in it; once for each."""
     id_ = await running(lab, resources=Resources(memory=32 << 20))
-    events = lab.engine.events.listen()
+    events = lab.engine.events.follow()
     begun = asyncio.ensure_future(anext(events))
     assert (await lab.exec(id_, "sh", "-c", "tail /dev/zero")).code == 137
     event = await asyncio.wait_for(begun, DEADLINE)
@@ -267,7 +267,7 @@ async def test_a_child_killed_for_memory_is_an_event(lab: Lab) -> None:
 
 async def test_no_container_looks_into_hyperstarts_own_processes(lab: Lab) -> None:
     """A process of `cp` is a copy of PID 1, with what that knows of all containers, and has few capabilities."""
-    id_ = await running(lab)
+    id_ = await running(lab, pid="pod")  # one that has its own process numbers does not even see it
     session = lab.engine.containers.runtime(lab.engine.registry.container(id_)).session
     process = GuestProcess(args=("/tmp",), container=id_[:12], builtin=Builtin.TAR_EXTRACT, stdin=True)
     async with builtin_running(session, process) as (handle, _):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from ..images.layout import StoredImage
 from ..model.signals import parse_signal
 from ..model.specs import ContainerSpec
 from ..model.status import Container, ContainerStatus, Pod
+from ..sys import tasks
 from . import container_verbs as verbs
 from .container import ContainerSupervisor, borrowed
 from .container_verbs import State
@@ -47,6 +49,7 @@ class Containers:
         self._events = events
         self._health = HealthMonitor(registry, events)
         self._supervisors: dict[str, ContainerSupervisor] = {}
+        self._retired: set[ContainerSupervisor] = set()  # of what is gone, whose machines may not have ended yet
         self.files = ContainerFiles(paths, registry, sandboxes, log_limits, self._forget)
 
     def supervisor(self, container: Container) -> ContainerSupervisor:
@@ -67,6 +70,7 @@ class Containers:
     def _forget(self, id_: str) -> None:
         if found := self._supervisors.pop(id_, None):
             found.retire()
+            self._retired = {s for s in self._retired if s.busy} | {found}
 
     def runtime(self, container: Container) -> Runtime:
         """:raise InvalidState: when the container does not run."""
@@ -229,10 +233,13 @@ class Containers:
 
     async def release(self) -> None:
         """Leave what runs running, end this daemon's own tasks; what is about to end ends first."""
-        ending = [asyncio.create_task(s.at_rest.wait()) for s in self._supervisors.values() if s.state is State.ENDING]
+        ending: list[asyncio.Task[Any]] = [
+            asyncio.create_task(s.at_rest.wait()) for s in self._supervisors.values() if s.state is State.ENDING
+        ]
+        ending += [asyncio.create_task(s.until_idle()) for s in self._retired]
         if ending:
             _, late = await asyncio.wait(ending, timeout=_CLOSE_TIMEOUT)
-            for task in late:
-                task.cancel()
-        await asyncio.gather(*(s.detach() for s in list(self._supervisors.values())), return_exceptions=True)
+            await tasks.end(late)
+        everyone = [*self._supervisors.values(), *self._retired]
+        await asyncio.gather(*(s.detach() for s in everyone), return_exceptions=True)
         await self._sandboxes.detach()

@@ -134,6 +134,16 @@ class Supervisor(Generic[S]):
     def _has_left(self) -> Unavailable:
         return Unavailable(f"hyperd ends, and does nothing more with {self.name}")
 
+    @property
+    def busy(self) -> bool:
+        """Whether it still does something, of what is gone too."""
+        return bool(self._jobs) or not self._mailbox.empty()
+
+    async def until_idle(self) -> None:
+        """Until its jobs have ended, and those that they led to."""
+        while self.busy:
+            await asyncio.wait(self._jobs) if self._jobs else await asyncio.sleep(0)
+
     def retire(self) -> None:
         """Of what is gone: take what has been said, and end."""
         self._retired = True
