@@ -53,5 +53,6 @@ def test_a_reader_of_export_that_has_gone(hyper: Daemon) -> None:
         )
         assert process.stdout and process.stderr and process.stdout.read(100)
         process.stdout.close()
-        said = process.stderr.read()
+        with process.stderr as errors:
+            said = errors.read()
         assert process.wait(DEADLINE) == 141 and said == b""

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import HyperError, InvalidState, StartFailed, Unavailable
 from ..model import ids
 from ..model.status import Container, ContainerStatus, Health
+from ..sys import spans
 from .container_state import ContainerState, Present
 from .container_verbs import (
     Replace,
@@ -78,7 +79,7 @@ class ContainerRuns(ContainerState):
         self._now.checks = [
             self.do(work, self._check_ended) for work in self._health.checks(container, run.runtime, self._replace_me)
         ]
-        self.do(outcome(run), self._process_ended)
+        self.do(outcome(run), self._process_ended, spans.recorded_in(self._context))
 
     def _replace_me(self) -> None:
         self.post(Replace())
@@ -207,7 +208,7 @@ class ContainerRuns(ContainerState):
         self.fan_out.pulse()
         for kill in self._now.kills:
             kill.answer()
-        self.do(work, self._given_back)
+        self.do(work, self._given_back, spans.recorded_in(self._context))
 
     async def _give_back(self, container: Container, run: Run | None) -> None:
         remove = container.spec.auto_remove

@@ -33,6 +33,13 @@ def unrecorded() -> Context:
     return context
 
 
+def recorded_in(context: Context) -> Context:
+    """Another context, in which whoever asked here is told."""
+    copy = context.copy()
+    copy.run(_recorded.set, _recorded.get())
+    return copy
+
+
 def wanted() -> bool:
     """Whether somebody asked."""
     return _recorded.get() is not None
