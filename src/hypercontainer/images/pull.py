@@ -15,6 +15,7 @@ import msgspec
 
 from ..errors import HyperError, InvalidArgument, NotFound
 from ..model.reference import Source, parse_reference, parse_source
+from ..sys import tasks
 from . import builtin, skopeo
 from .archive import REF_NAME
 from .conversion import archive_names
@@ -134,7 +135,7 @@ class Puller:
     ) -> tuple[str, Descriptor]:
         """Bring all blobs into the layout; the image's name ("" for none) and manifest."""
         if source.transport == "builtin":
-            return await asyncio.to_thread(builtin.builtin, source.location, self._layout, platform.architecture)
+            return await tasks.in_thread(lambda: builtin.builtin(source.location, self._layout, platform.architecture))
         meter = DownloadMeter(self._layout, staging, progress)
         progress.update("", f"Pulling {what}")
         pinned, name = source, ""
@@ -147,7 +148,7 @@ class Puller:
             await self._manifest(source, platform, access, what)
         await skopeo.copy(pinned, access, platform, staging, self._layout.blobs, what, meter.tick, self._limits.size)
         meter.tick()
-        await asyncio.to_thread(self._layout.make_private)
+        await tasks.in_thread(self._layout.make_private)
         found = next(iter(Layout(staging).names().values()))
         descriptor = Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
         return name or name_of(source), descriptor
