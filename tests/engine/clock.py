@@ -26,6 +26,15 @@ OWNER: ContextVar[Owner] = ContextVar("owner", default=None)  # the daemon that 
 _GRAVES: list[Any] = []  # tasks of daemons that were killed
 
 
+def _own_pool() -> None:
+    """Threads are not forked: a process that was has to make its own."""
+    global _pool
+    _pool = ThreadPoolExecutor(4)
+
+
+os.register_at_fork(after_in_child=_own_pool)
+
+
 class Stuck(Exception):
     """Everybody waits, and nothing will ever come."""
 
@@ -37,6 +46,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now = 0.0
         self._outside: set[Future[Any]] = set()  # work of threads
         self._children: set[Any] = set()  # transports of child processes
+        self._beginning: list[Owner] = []  # whose child processes are just made
         super().__init__(_Selector(self))
 
     def time(self) -> float:
@@ -55,14 +65,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return made
 
     async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> Any:
-        made = await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc]
+        owner = OWNER.get()
+        self._beginning.append(owner)  # one that is given up in its beginning is waited for, too
+        try:
+            made = await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self._beginning.remove(owner)
         made.owner = OWNER.get()
         self._children.add(made)
         return made
 
     def busy_outside(self) -> bool:
         self._children = {c for c in self._children if not c._finished}
-        return bool(self._outside or self._children)
+        return bool(self._outside or self._children or any(not o or not o.killed for o in self._beginning))
 
     def passed(self, seconds: float) -> None:
         self._now += seconds

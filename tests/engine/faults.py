@@ -77,8 +77,12 @@ class Driven(Coroutine[Any, Any, Any]):
 
     def __init__(self, coro: Any, plan: Plan) -> None:
         self._coro, self._plan = coro, plan
+        self._late: BaseException | None = None
 
     def send(self, value: Any) -> Any:
+        if self._late:
+            error, self._late = self._late, None
+            return self._step(functools.partial(self._coro.throw, error))
         return self._step(functools.partial(self._coro.send, value))
 
     def throw(self, *error: Any) -> Any:
@@ -95,6 +99,9 @@ class Driven(Coroutine[Any, Any, Any]):
             waited = step()
             error = self._plan.reached(self._coro)
             if error is None:
+                return waited
+            if re.search(r"to_thread|to_the_end", self._plan.site):  # a thread fails at its end, not in its midst
+                self._late = error
                 return waited
             if isinstance(waited, asyncio.Future):
                 waited._asyncio_future_blocking = False

@@ -317,7 +317,11 @@ def _copy(template: Path, root: Path, *, own_images: bool) -> None:
         builtin._find_busybox = lambda: template / "busybox"  # a small one
         shutil.copytree(template / "images", root / "images")
     else:
-        (root / "images").symlink_to(template / "images")
+        (root / "images").mkdir()
+        for name in ("index.json", "oci-layout"):
+            shutil.copyfile(template / "images" / name, root / "images" / name)
+        for name in ("blobs", "disks"):
+            (root / "images" / name).symlink_to(template / "images" / name)
 
 
 @contextlib.contextmanager
