@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -81,6 +82,13 @@ class Daemon:
         if ids := self.out("ps", "-aq").split():
             self.ctl("rm", "-f", *ids)
 
+    def kill_all(self) -> None:
+        """What would only take its grace: programs that are process 1 ignore SIGTERM."""
+        ids = self.ctl("ps", "-q", check=False).stdout.split() if self.process.poll() is None else []
+        told = self.ctl("inspect", *ids, check=False).stdout if ids else "[]"
+        if mortal := [c["id"] for c in json.loads(told or "[]") if c["spec"]["restart"]["name"] == "no"]:
+            self.ctl("kill", *mortal, check=False)
+
     def leftovers(self) -> dict[str, object]:
         """What a failure might leave behind."""
         return {
@@ -126,6 +134,7 @@ def launched(root: Path, *options: str, run: Path | None = None, prefix: tuple[s
             yield daemon
             if process.poll() is None:
                 daemon.world.check()
+                daemon.kill_all()
         finally:
             daemon.stop()
             assert run is not None or daemon.world.nothing() == []
