@@ -51,7 +51,7 @@ def test_readers_of_a_log_that_stand_still_cost_little(hyper: Daemon) -> None:
     )
     hyper.ctl("run", "-d", "--name", "big", "--log-opt", "max-size=100m", "busybox", "sh", "-c", script)
     log = Path(json.loads(hyper.out("inspect", "big"))[0]["logPath"])
-    wait_for(lambda: log.stat().st_size > 25_000_000, "25 MB of log", DEADLINE)
+    wait_for(lambda: log.stat().st_size > 25_000_000, "25 MB of log", 3 * DEADLINE)
     before = _resident(hyper.process.pid)
     stalled = []
     try:
