@@ -80,7 +80,7 @@ async def _rename(s: Stage) -> None:
 
 
 async def _attach(s: Stage) -> None:
-    reader = s.engine.containers.life(s.engine.registry.container("a")).hub.attach()
+    reader = s.engine.containers.supervisor(s.engine.registry.container("a")).fan_out.attach()
     reader.close()
 
 

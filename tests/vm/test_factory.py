@@ -245,10 +245,10 @@ async def test_a_damaged_template_is_made_again(no_pool: None, config: Config, l
 async def test_a_template_that_does_not_start_is_replaced_by_a_boot(
     no_pool: None, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hypercontainer.engine import provision
+    from hypercontainer.engine import sources
 
     await template_of_busybox(lab)
-    monkeypatch.setattr(provision, "CLONE_TIMEOUT", 0.3)
+    monkeypatch.setattr(sources, "CLONE_TIMEOUT", 0.3)
     template = lab.engine.factory.templates.all()[0]
     template.token = b"x" * 16  # no guest answers to it
     assert (await lab.run("echo", "ok")).out == "ok\n"
