@@ -230,7 +230,11 @@ class ContainerSupervisor(ContainerRuns):
     def _lend(self, message: Borrow) -> None:
         self._lent_from, self._borrower = self.state, message
         self._set_state(State.LENT)
-        message.answer()
+        message.answer(True)
+
+    def _runs_itself(self, message: Borrow) -> None:
+        """By now: what runs is copied from as it is."""
+        message.answer(False)
 
     def _return(self, message: Return) -> None:
         if self._borrower is message.borrow:
@@ -300,7 +304,7 @@ _ROWS: dict[type[Message], tuple[Handler, ...]] = {
               C._not_running, C._not_running, C._not_running, C._not_running, C._not_running, C._gone),
     Remove: (C._remove_running, C._remove, C._remove_running, C._remove_running, C._remove_running, C._remove_running,
              C._remove_running, _LATER, C._remove, C._remove_lent, _LATER, C._ignore),
-    Borrow: (C._cannot_reach, C._lend, _LATER, _LATER, _LATER, _LATER,
+    Borrow: (C._cannot_reach, C._lend, _LATER, C._runs_itself, C._runs_itself, C._runs_itself,
              _LATER, _LATER, C._lend, _LATER, _LATER, C._gone),
     Return: (C._return,) * len(State),
     Replace: (C._ignore, C._ignore, C._ignore, C._replace, C._ignore, C._ignore,
@@ -315,10 +319,9 @@ ContainerSupervisor.HANDLERS = {verb: dict(zip(State, row, strict=True)) for ver
 
 @contextlib.asynccontextmanager
 async def borrowed(supervisor: ContainerSupervisor) -> AsyncIterator[str]:
-    """Nobody starts or removes the container meanwhile; gives a name for who uses its machine."""
+    """Nobody starts or removes the container meanwhile; gives a name for its machine's user, "" when it runs."""
     borrow = Borrow()
     try:
-        await supervisor.ask(borrow)
-        yield f"copy-{ids.new_id()}"
+        yield f"copy-{ids.new_id()}" if await supervisor.ask(borrow) else ""
     finally:
         supervisor.post(Return(borrow))

@@ -74,7 +74,7 @@ class Remove(Message):
 
 @dataclass(eq=False)
 class Borrow(Message):
-    """Keep it from being started or removed until it is returned; for copies out of one that does not run."""
+    """Keep it from being started or removed until it is returned, for a copy: whether it does not run."""
 
 
 @dataclass(eq=False)

@@ -91,6 +91,9 @@ class Containers:
     async def lent(self, container: Container) -> AsyncIterator[Runtime]:
         """The machine of a container that does not run, booted without its program, until the copy is through."""
         async with borrowed(self.supervisor(container)) as user:
+            if not user:
+                yield self.runtime(self._registry.container(container.id))
+                return
             runtime = await self._sandboxes.acquire(container.pod, user)
             try:
                 await self._sandboxes.build(container)
