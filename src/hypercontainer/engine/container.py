@@ -33,7 +33,8 @@ from .container_verbs import (
     Unpause,
 )  # fmt: skip
 from .run import SIGKILL, Run, lost
-from .supervisor import Handler, Job, Message, failure
+from .runtime import Runtime
+from .supervisor import Handler, Job, Message, failure, table
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +133,20 @@ class ContainerSupervisor(ContainerRuns):
         if message.signal not in (SIGKILL, self.container.process.stop_signal):
             self._not_running(message)
 
-    def _not_running(self, message: Message) -> None:
+    def machine(self) -> Runtime:
+        """:raise InvalidState: when the container does not run. :raise Unavailable: it has not answered yet."""
+        if self.state is State.REATTACHING:
+            raise self._unreachable()
+        if self.runtime is None or self.state not in (State.RUNNING, State.PAUSED, State.STOPPING):
+            raise self._down()
+        return self.runtime
+
+    def _down(self) -> InvalidState:
         name = self.container.name
-        raise InvalidState(f"container {name} is not running", hint=f"start it with `hyperctl start {name}`")
+        return InvalidState(f"container {name} is not running", hint=f"start it with `hyperctl start {name}`")
+
+    def _not_running(self, message: Message) -> None:
+        raise self._down()
 
     def _unreachable(self) -> Unavailable:
         return Unavailable(
@@ -314,7 +326,7 @@ _ROWS: dict[type[Message], tuple[Handler, ...]] = {
     Lose: (C._lose, C._lose, C._ignore, C._ignore, C._ignore, C._ignore,
            C._ignore, C._ignore, C._lose, _LATER, C._ignore, C._ignore),
 }  # fmt: skip
-ContainerSupervisor.HANDLERS = {verb: dict(zip(State, row, strict=True)) for verb, row in _ROWS.items()}
+ContainerSupervisor.HANDLERS = table(State, _ROWS)
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import InvalidArgument, InvalidState, Unavailable
+from ..errors import HyperError, InvalidArgument
 from ..images.layout import StoredImage
 from ..model.signals import parse_signal
 from ..model.specs import ContainerSpec
@@ -30,7 +30,8 @@ from .health import HealthMonitor
 from .paths import Paths
 from .registry import Registry
 from .runtime import Runtime
-from .sandboxes import Sandboxes, check_awake
+from .sandbox import check_awake
+from .sandboxes import Sandboxes
 
 _CLOSE_TIMEOUT = 5.0  # seconds for machines that end already when the daemon does
 
@@ -75,17 +76,7 @@ class Containers:
     def runtime(self, container: Container) -> Runtime:
         """:raise InvalidState: when the container does not run."""
         check_awake(self._registry.pod(container.pod))
-        found = self.supervisor(container)
-        if found.state is State.REATTACHING:
-            raise Unavailable(
-                f"the virtual machine of container {container.name} has not answered since hyperd was started",
-                hint="wait, or end it with `hyperctl kill -s KILL` or `rm -f`",
-            )
-        if found.runtime is None or found.state not in (State.RUNNING, State.PAUSED, State.STOPPING):
-            raise InvalidState(
-                f"container {container.name} is not running", hint=f"start it with `hyperctl start {container.name}`"
-            )
-        return found.runtime
+        return self.supervisor(container).machine()
 
     @contextlib.asynccontextmanager
     async def lent(self, container: Container) -> AsyncIterator[Runtime]:
@@ -133,6 +124,15 @@ class Containers:
         container = found.container
         await found.ask(verbs.Remove(force))
         return container
+
+    async def remove_pod(self, id_: str) -> None:
+        """All containers of a pod, its record, and its files."""
+        for container in self._registry.members(id_):
+            with contextlib.suppress(HyperError):
+                await self.remove(container.id, force=True)
+        self._registry.erase(*([self._registry.pod(id_)] if self._registry.has_pod(id_) else []), files=id_)
+        self._sandboxes.forget(id_)
+        self.files.remove(id_)
 
     def rename(self, key: str, new: str) -> Container:
         """:raise Conflict: the name is taken. :raise InvalidArgument: malformed."""
@@ -217,8 +217,8 @@ class Containers:
 
     def bring_back(self, container: Container) -> None:
         """Start what runs by its own policy, after the host came up, unless somebody has stopped it meanwhile."""
-        found = self._supervisors.get(container.id)
-        if found is not None and not found.stop_requested.is_set():
+        found = self.supervisor(container)
+        if not found.stop_requested.is_set():
             found.post(verbs.Start())  # how it went is in the record
 
     async def lose(self, container: Container, why: str) -> None:

@@ -14,7 +14,8 @@ from ..protocol.messages import GuestStats, ListedProcess
 from .containers import Containers
 from .registry import Registry
 from .runtime import Runtime
-from .sandboxes import Sandboxes, check_awake
+from .sandbox import check_awake
+from .sandboxes import Sandboxes
 
 
 class Monitor:

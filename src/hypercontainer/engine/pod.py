@@ -23,9 +23,10 @@ from .container_verbs import ALIVE
 from .containers import Containers
 from .plan import levels
 from .registry import Registry
-from .sandboxes import Sandboxes, check_awake
+from .sandbox import check_awake
+from .sandboxes import Sandboxes
 from .startup import Startup
-from .supervisor import Handler, Job, Message, Supervisor, failure
+from .supervisor import Handler, Job, Message, Supervisor, failure, table
 
 UP = (PodStatus.STARTING, PodStatus.RUNNING, PodStatus.PAUSED, PodStatus.STOPPING)
 
@@ -196,7 +197,7 @@ class PodSupervisor(Supervisor[State]):
 
     async def _forget(self) -> None:
         await self._sandboxes.down(self.id)
-        await forget(self.id, self._registry, self._sandboxes, self._containers)
+        await self._containers.remove_pod(self.id)
 
     def _forgotten(self, job: Job, message: Remove) -> None:
         self.move(State.IDLE if self._registry.has_pod(self.id) else State.GONE)
@@ -236,14 +237,4 @@ _ROWS: dict[type[Message], tuple[Handler, ...]] = {
     Stop: (P._stop, P._stop_start, P._stop_too, _LATER, P._gone),
     Remove: (P._remove, P._remove_later, P._remove_later, _LATER, P._ignore),
 }
-PodSupervisor.HANDLERS = {verb: dict(zip(State, row, strict=True)) for verb, row in _ROWS.items()}
-
-
-async def forget(id_: str, registry: Registry, sandboxes: Sandboxes, containers: Containers) -> None:
-    """A pod's containers, its record, and its files."""
-    for container in registry.members(id_):
-        with contextlib.suppress(HyperError):
-            await containers.remove(container.id, force=True)
-    registry.erase(*([registry.pod(id_)] if registry.has_pod(id_) else []), files=id_)
-    sandboxes.forget(id_)
-    containers.files.remove(id_)
+PodSupervisor.HANDLERS = table(State, _ROWS)

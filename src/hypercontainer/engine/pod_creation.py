@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import msgspec
 
-from ..errors import HyperError
 from ..images.store import ImageStore
 from ..model import ids
 from ..model.pods import PodPlan
@@ -56,7 +53,7 @@ class PodCreation:
                 await self._containers.add(pod, msgspec.structs.replace(c, name=called), image, ids.new_id(), called)
             self._registry.create(done=id_)
         except BaseException:
-            await self._undo(id_)
+            await self._containers.remove_pod(id_)
             raise
         finally:
             for called in reserved:
@@ -78,10 +75,3 @@ class PodCreation:
         )  # fmt: skip
         self._registry.create(pod)
         return pod
-
-    async def _undo(self, id_: str) -> None:
-        for container in self._registry.members(id_):
-            with contextlib.suppress(HyperError):
-                await self._containers.remove(container.id, force=True)
-        self._registry.erase(*([self._registry.pod(id_)] if self._registry.has_pod(id_) else []), files=id_)
-        self._containers.files.remove(id_)

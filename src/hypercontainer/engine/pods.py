@@ -16,7 +16,7 @@ from . import pod as verbs
 from .containers import Containers
 from .events import Events
 from .networks import Networks
-from .pod import PodSupervisor, forget
+from .pod import PodSupervisor
 from .pod_creation import PodCreation
 from .registry import Registry
 from .runtime import Runtime
@@ -67,7 +67,7 @@ class Pods:
             await self._containers.remove(id_, force=True)
         if self._registry.has_pod(id_):
             await self._sandboxes.down(id_, clean=False)
-            await forget(id_, self._registry, self._sandboxes, self._containers)
+            await self._containers.remove_pod(id_)
         self._containers.files.remove(id_)
 
     def explicit(self, key: str) -> Pod:

@@ -30,7 +30,7 @@ from .pulse import follow_pulse
 from .registry import Registry
 from .runtime import Runtime, record
 from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, State, Unpause, Work
-from .supervisor import Handler, Job, Message, Supervisor, failure
+from .supervisor import Handler, Job, Message, Supervisor, failure, table
 
 log = logging.getLogger(__name__)
 _RENEWALS, _RENEWALS_WITHIN = 5, 60.0  # times that a lost connection is opened again, in so many seconds
@@ -239,8 +239,7 @@ class Sandbox(Supervisor[State]):
         raise Unavailable(f"{self.name} is {self.state}", hint="try again")
 
     def _asleep(self, message: Message) -> None:
-        name = self._registry.pod(self.id).name
-        raise InvalidState(f"pod {name} is paused", hint=f"use `hyperctl pod unpause {name}`")
+        check_awake(self._registry.pod(self.id))
 
     # -- down -----------------------------------------------------------------------------
 
@@ -432,8 +431,14 @@ _ROWS: dict[type[Message], tuple[Handler, ...]] = {
     Unpause: (S._not_paused, S._not_paused, S._not_paused, S._not_paused, S._pause, S._not_paused),
     Reattached: (S._reattached, S._no_machine, S._no_machine, S._no_machine, S._no_machine, S._no_machine),
 }
-Sandbox.HANDLERS = {verb: dict(zip(State, row, strict=True)) for verb, row in _ROWS.items()}
+Sandbox.HANDLERS = table(State, _ROWS)
 
 
 async def _closed(runtime: Runtime) -> None:
     await runtime.session.closed.wait()
+
+
+def check_awake(pod: Pod) -> None:
+    """:raise InvalidState: when the pod is paused: its guest would not answer."""
+    if pod.status is PodStatus.PAUSED:
+        raise InvalidState(f"pod {pod.name} is paused", hint=f"use `hyperctl pod unpause {pod.name}`")

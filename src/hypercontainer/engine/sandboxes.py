@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import Any
 
 import msgspec
 
-from ..errors import Conflict, HyperError, InvalidState, Unavailable
+from ..errors import Conflict, HyperError, Unavailable
 from ..guest.process import GuestProcessHandle
-from ..model.status import Container, Pod, PodStatus
-from ..sys import deadlines, tasks
+from ..model.status import Container, Pod
+from ..sys import tasks
 from .events import Events
 from .networks import Networks
 from .provision import Provisioner
@@ -70,11 +69,6 @@ class Sandboxes:
         found = self._sandboxes.get(pod_id)
         return found is not None and found.state is not State.DOWN
 
-    def is_late(self, pod_id: str) -> bool:
-        """Whether it has not answered since the daemon's start."""
-        found = self._sandboxes.get(pod_id)
-        return found is not None and found.state is State.REATTACHING
-
     def update(self, pod_id: str, **changes: Any) -> Pod:
         pod = msgspec.structs.replace(self._registry.pod(pod_id), **changes)
         self._registry.put_pod(pod)
@@ -106,14 +100,10 @@ class Sandboxes:
     async def unpause(self, pod_id: str) -> None:
         await self.sandbox(pod_id).ask(Unpause())
 
-    def give_up(self, pod_id: str) -> asyncio.Future[Any] | None:
-        """End a machine that has not answered since the daemon's start; its records are settled when this is done."""
-        found = self._sandboxes.get(pod_id)
-        if found is None or found.state is not State.REATTACHING:
-            return None
-        message = GiveUp()
-        found.post(message)
-        return message.reply
+    def give_up(self, pod_id: str) -> None:
+        """End a machine that has not answered since the daemon's start; recovery settles its records then."""
+        if found := self._sandboxes.get(pod_id):
+            found.post(GiveUp())
 
     def forget(self, pod_id: str) -> None:
         """Of a pod that is removed, when its machine is down."""
@@ -209,17 +199,3 @@ class Sandboxes:
                     f"the virtual machine of pod {other.name}, which has the same volume, does not end",
                     hint="try again, or restart hyperd",
                 ) from None
-
-
-def check_awake(pod: Pod) -> None:
-    """:raise InvalidState: when the pod is paused: its guest would not answer."""
-    if pod.status is PodStatus.PAUSED:
-        raise InvalidState(f"pod {pod.name} is paused", hint=f"use `hyperctl pod unpause {pod.name}`")
-
-
-async def answered(reply: asyncio.Future[Any] | None) -> bool:
-    """Whether there was something to wait for; not for ever: a process may be kept by the kernel."""
-    if reply is None:
-        return False
-    await asyncio.wait({reply}, timeout=deadlines.DEATH)
-    return True

@@ -13,7 +13,7 @@ import asyncio
 import contextvars
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
@@ -236,6 +236,13 @@ class Supervisor(Generic[S]):
             work(*arguments)
         else:
             message.context.run(work, *arguments)
+
+
+def table(
+    states: type[StrEnum], rows: Mapping[type[Message], Sequence[Handler]]
+) -> dict[type[Message], dict[Any, Handler]]:
+    """Handlers by verb and state, of rows in the order of the states."""
+    return {verb: dict(zip(states, row, strict=True)) for verb, row in rows.items()}
 
 
 def _nothing(_: Job) -> None: ...
