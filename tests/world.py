@@ -7,6 +7,7 @@ them; it knows nothing of the engine's classes. Run at the end of every test of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -70,7 +71,8 @@ class World:
         """A sentence for each thing without an owner and each record without its thing."""
         records = self.records()
         processes = list(self._processes())
-        found = [*self._records_alone(records), *self._directories(records), *self._of_processes(records, processes)]
+        found = [*self._records_alone(records), *self._directories(records), *self._zombies()]
+        found += self._of_processes(records, processes)
         if self._in_own_network():
             try:
                 found += self._links(records, processes)
@@ -109,6 +111,17 @@ class World:
                 continue
             if process:
                 yield process
+
+    def _zombies(self) -> Iterator[str]:
+        """Machines of this daemon's that have ended, and whose end it has not heard of."""
+        parent = str(self._daemon or os.getpid())
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                name, _, rest = (
+                    (entry / "stat").read_text().rpartition(") ") if entry.name.isdecimal() else ("", "", "")
+                )
+                if rest.split()[:2] == ["Z", parent] and "(hyper-" in name:
+                    yield f"{name}) has ended, and nobody waits for it"
 
     def _look(self, entry: Path) -> Process | None:
         command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 import socket
 import subprocess
 from dataclasses import replace
@@ -26,10 +29,13 @@ from hypercontainer.hypervisor.driver import (
 )
 from hypercontainer.hypervisor.qemu import command, devices
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
+from hypercontainer.hypervisor.qemu.machine import QemuMachine
 from hypercontainer.hypervisor.qemu.ports import check_port_free
 from hypercontainer.kernel.locate import locate
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import passt
+from hypercontainer.sys.process import start_time
+from hypercontainer.sys.tasks import within
 
 CONFIG = MachineConfig(
     name="abcdef123456",
@@ -236,3 +242,15 @@ def test_kernel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert locate(str(mine)).version == ""
     with pytest.raises(NotFound, match="does not exist"):
         locate(str(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("ended_before", [True, False])
+async def test_no_zombie_stays(tmp_path: Path, ended_before: bool) -> None:
+    """Whether the machine's end came before somebody waited for it, or later."""
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "1000"], os.environ)
+    machine = QemuMachine(tmp_path, pid, start_time(pid), "tcg")
+    os.kill(pid, signal.SIGKILL)
+    if ended_before:
+        await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    await within(machine.wait(), 30)
+    assert not Path(f"/proc/{pid}").exists()

@@ -14,15 +14,19 @@ import pytest
 
 from hypercontainer.engine.descriptions import Descriptions
 from hypercontainer.engine.events import Events
-from hypercontainer.engine.leftovers import AllBut
+from hypercontainer.engine.leftovers import AllBut, checks
 from hypercontainer.engine.paths import Paths
 from hypercontainer.engine.registry import Registry
 from hypercontainer.engine.restore import restore
+from hypercontainer.engine.secrets import Secrets
+from hypercontainer.engine.volumes import Volumes
 from hypercontainer.model.network import Attachment, Network
+from hypercontainer.model.pods import VolumeSpec
 from hypercontainer.model.status import Container, ContainerStatus, Pod, PodVolume, Vm, Volume
 from hypercontainer.state import description, salvage
 from hypercontainer.state.database import DamagedDatabase, Database
 from hypercontainer.state.description import Description
+from hypercontainer.volumes.disks import BlockVolumes
 
 from .test_records import container, pod
 
@@ -177,6 +181,30 @@ def test_what_runs_is_found_again_by_its_directory(paths: Paths, caplog: pytest.
     assert all(a.stat().st_mode & 0o777 == 0o600 and str(a) in caplog.text for a in asides(paths))
     assert "brought back: 1 containers, 1 pods, 0 volumes, 0 networks; 1 pods ran" in caplog.text
     assert sorted(p.name for p in paths.root.glob("state.db*") if p not in asides(paths)) == ["state.db"]
+
+
+async def test_a_volume_is_found_again_by_its_directory(paths: Paths, caplog: pytest.LogCaptureFixture) -> None:
+    registry = Registry(Database(paths.database))
+    volumes = Volumes(registry, paths, BlockVolumes(paths.cache, 1 << 30), Secrets(paths), Events())
+    made = await volumes.create(VolumeSpec(name="data", driver="directory", labels={"of": "web"}))
+    (Path(made.path) / "rows").write_text("1")
+    await volumes.create(VolumeSpec(name="gone", driver="directory"))
+    await volumes.remove("gone")
+    await volumes.create(VolumeSpec(name="older", driver="directory"))
+    (paths.volume("older") / "description").unlink()  # made before there were descriptions
+    (paths.volume("data") / "description").rename(paths.volumes / "elsewhere")
+    (paths.volumes / "moved").mkdir()
+    (paths.volumes / "moved/description").write_bytes((paths.volumes / "elsewhere").read_bytes())
+    (paths.volumes / "elsewhere").rename(paths.volume("data") / "description")
+    registry.journal.close()
+    paths.database.write_bytes(b"")
+    restore(paths, nowhere)
+    registry = Registry(Database(paths.database))
+    assert registry.volumes() == [made] and (Path(made.path) / "rows").read_text() == "1"
+    assert "brought back: 0 containers, 0 pods, 1 volumes, 0 networks" in caplog.text
+    (check,) = checks(paths, registry)
+    assert check.found.endswith("belong to no record: volumes/moved, volumes/older") and check.status == "warn"
+    registry.journal.close()
 
 
 def test_what_can_be_read_is_taken_over_and_the_description_is_newer(paths: Paths) -> None:

@@ -122,6 +122,7 @@ async def lab(config: Config) -> AsyncIterator[Lab]:
     lab_engine = made.engine  # a test may have put another in its place
     for container in lab_engine.registry.containers():
         await lab_engine.containers.remove(container.id, force=True)
+    await lab_engine.volumes.prune(everything=True)
     await asyncio.to_thread(World(paths.root, paths.run).check)
     await lab_engine.close(keep_running=False)
     assert list((paths.run / "pods").iterdir()) == []

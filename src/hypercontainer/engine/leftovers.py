@@ -147,6 +147,7 @@ def checks(paths: Paths, registry: Registry) -> list[Check]:
         found.append(Check(name="state", status="fail", found=what, hint=hint))
     known = {c.id for c in registry.containers()} | {p.id for p in registry.pods()} | {a.id for a in registry.set_aside}
     known |= {a.pod for a in registry.set_aside} | set(registry.unfinished)
+    known |= {v.name for v in registry.volumes()} | {a.name for a in registry.set_aside if a.kind == "volumes"}
     if strays := [d for d in _directories(paths) if d.rpartition("/")[2] not in known]:
         named = ", ".join(strays[:_NAMED]) + (", ..." if len(strays) > _NAMED else "")
         found.append(
@@ -161,8 +162,7 @@ def checks(paths: Paths, registry: Registry) -> list[Check]:
 
 
 def _directories(paths: Paths) -> list[str]:
-    """Of containers and pods, relative to the root."""
-    places = [paths.root / "containers", paths.root / "pods"]
-    return sorted(
-        str(d.relative_to(paths.root)) for place in places if place.is_dir() for d in place.iterdir() if d.is_dir()
-    )
+    """Of containers, pods and volumes, relative to the root."""
+    places = [paths.root / "containers", paths.root / "pods", paths.volumes]
+    entries = [entry for place in places if place.is_dir() for entry in place.iterdir()]
+    return sorted(str(e.relative_to(paths.root)) for e in entries if e.is_dir() and not e.name.startswith("."))

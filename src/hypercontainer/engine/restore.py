@@ -3,9 +3,10 @@
 
 The damaged file is kept aside under a name. What can be read of it is taken
 over; what a running pod's description says is newer, and goes before it. A
-machine without a description is set aside as a record that cannot be read is:
-it goes on, `doctor` names it, and `doctor --forget` ends it. What is not
-brought back is named; no file of a container is touched.
+volume is brought back by the description beside its files. A machine without
+a description is set aside as a record that cannot be read is: it goes on,
+`doctor` names it, and `doctor --forget` ends it. What is not brought back is
+named; no file of a container or volume is touched.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def restore(paths: Paths, runs_in: Callable[[Path], bool]) -> None:
         Path(f"{new}{end}").unlink(missing_ok=True)
     database = Database(new)
     try:
-        told = _fill(database, salvage.read_rows(aside) if aside else {}, _machines(paths, runs_in))
+        rows = salvage.read_rows(aside) if aside else {}
+        told = _fill(database, rows, _volumes(paths), _machines(paths, runs_in))
     finally:
         database.close()
     for end in _BESIDE[1:]:
@@ -94,14 +96,23 @@ def _machines(paths: Paths, runs_in: Callable[[Path], bool]) -> dict[Path, Descr
     return {d: what for d, what in described.items() if isinstance(what, Description) or runs_in(d)}
 
 
+def _volumes(paths: Paths) -> list[Volume]:
+    """Those whose files are where their descriptions say."""
+    described = [(d, description.read_volume(d)) for d in sorted(paths.volumes.iterdir()) if d.is_dir()]
+    return [v for d, v in described if isinstance(v, Volume) and d == paths.volume(v.name)]
+
+
 def _fill(
-    database: Database, rows: dict[str, list[dict[str, Any]]], machines: dict[Path, Description | str]
+    database: Database,
+    rows: dict[str, list[dict[str, Any]]],
+    volumes: list[Volume],
+    machines: dict[Path, Description | str],
 ) -> list[str]:
     """Write what is known; sentences of what is brought back, and of what is not."""
     described = {d: found for d, found in machines.items() if isinstance(found, Description)}
     records: dict[tuple[str, str], Record] = {}
     told: list[str] = []
-    for record in [*_readable(rows, database), *_of_descriptions(described.values())]:
+    for record in [*volumes, *_readable(rows, database), *_of_descriptions(described.values())]:
         records[(changes.table(type(record)), changes.key(record))] = record
     for alone in _alone(records):
         del records[(changes.table(type(alone)), alone.id)]

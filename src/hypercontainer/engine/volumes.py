@@ -17,6 +17,7 @@ from ..model import ids
 from ..model.pods import VolumeRequest, VolumeSpec
 from ..model.specs import ContainerSpec, Mount
 from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInfo
+from ..state import description
 from ..sys import tasks
 from ..sys.files import disk_usage, no_space_as_error, remove_tree
 from ..volumes.disks import BlockVolumes, set_root
@@ -100,6 +101,7 @@ class Volumes:
                 )  # for all users of the guest; on the host nobody gets past the directory above
                 volume = Volume(name=name, created_at=ids.now(), driver="directory", path=str(directory / VOLUME_DATA),
                                 labels=spec.labels, anonymous=not spec.name, **owned())  # fmt: skip
+            description.write(new, volume)
             new.rename(directory)
             new = directory
             self._registry.put_volume(volume)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A description of a running pod beside its virtual machine: what finds it again when the database is lost.
+"""Descriptions of a running pod and of a volume beside their files: what finds them again when the database is lost.
 
-One file in the machine's directory: the SHA-256 of the rest in hexadecimal,
+One file in the machine's directory, or in the volume's: the SHA-256 of the rest in hexadecimal,
 a line break, JSON. So one that was cut off or changed is not believed.
 """
 
@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec import field
@@ -22,6 +23,7 @@ from ..model.status import Container, Pod, Volume
 
 log = logging.getLogger(__name__)
 NAME = "description"
+T = TypeVar("T")
 
 
 class Description(Model, frozen=True, kw_only=True):
@@ -33,16 +35,16 @@ class Description(Model, frozen=True, kw_only=True):
     networks: list[Network] = field(default_factory=list)
 
 
-def write(directory: Path, description: Description) -> None:
+def write(directory: Path, what: Description | Volume) -> None:
     """Replace the one that is there; nothing happens when the directory is gone, as its machine then is."""
-    body = msgspec.json.encode(description)
+    body = msgspec.json.encode(what)
     new = directory / f".{NAME}"
     with contextlib.suppress(FileNotFoundError):
         try:
             fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "wb") as f:
                 f.write(_seal(body) + b"\n" + body)
-            new.rename(directory / NAME)  # no fsync: it ends with the host's run, as the machine does
+            new.rename(directory / NAME)  # no fsync: one that is lost by a crash of the host is made again or missed
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -50,12 +52,21 @@ def write(directory: Path, description: Description) -> None:
 
 
 def read(directory: Path) -> Description | str:
-    """The description, or why there is none."""
+    """A running pod's description, or why there is none."""
+    return _read(directory, Description)
+
+
+def read_volume(directory: Path) -> Volume | str:
+    """A volume's record, or why there is none."""
+    return _read(directory, Volume)
+
+
+def _read(directory: Path, kind: type[T]) -> T | str:
     try:
         seal, _, body = (directory / NAME).read_bytes().partition(b"\n")
         if seal != _seal(body):
             return f"{directory / NAME} is damaged"
-        return msgspec.json.decode(body, type=Description)
+        return msgspec.json.decode(body, type=kind)
     except FileNotFoundError:
         return f"{directory} has no description"
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -102,16 +102,21 @@ class QemuMachine:
         def ended() -> None:
             loop.remove_reader(fd)
             os.close(fd)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, os.WNOHANG)
+            self._reap()
             gone.set_result(None)
 
         if process.start_time(self.pid) != self.pid_started:  # it has ended, or the number is another one's by now
             os.close(fd)
+            self._reap()
             gone.set_result(None)
         else:
             loop.add_reader(fd, ended)
         return gone
+
+    def _reap(self) -> None:
+        """Nothing happens when it is another daemon's child, or when its number belongs to a child that runs."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
 
     async def kill(self) -> None:
         process.kill(self.pid, self.pid_started, signal.SIGKILL)
