@@ -22,9 +22,13 @@ class Session:
 
     def send_frame(self, type_: int, id_: int, body: bytes) -> None: ...
 
+    async def signal(self, handle: GuestProcessHandle, signal: int, *, everyone: bool = False) -> None: ...
+
     async def resize(self, handle: GuestProcessHandle, rows: int, columns: int) -> None: ...
 
     async def release(self, handle: GuestProcessHandle) -> None: ...
+
+    def kill_orphan(self, id_: int, offsets: tuple[int, int] = (0, 0)) -> None: ...
 
     async def start(self, process: GuestProcess, fan_out: Any) -> GuestProcessHandle:
         return GuestProcessHandle(self, 1, fan_out)
@@ -34,12 +38,12 @@ async def test_output_that_ends_before_it_is_watched(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(resolve, "exec_process", lambda *_: GuestProcess(args=("x",)))
     container = SimpleNamespace(id="c", name="c", state=SimpleNamespace(status=ContainerStatus.RUNNING))
     registry: Any = SimpleNamespace(container=lambda _: container)
-    containers: Any = SimpleNamespace(runtime=lambda _: SimpleNamespace(session=Session()))
+    containers: Any = SimpleNamespace(runtime=lambda _: SimpleNamespace(agent=Session()))
     service = execs.Execs(registry, containers, Events())
     exec_ = service.create("c", ExecSpec(command=["x"]))
     await service.start(exec_)  # nothing is waited for: the task that watches it has not begun
     handle = exec_.fan_out.handle
-    assert handle is not None
+    assert isinstance(handle, GuestProcessHandle)
     exec_.fan_out.end(1)
     exec_.fan_out.end(2)
     handle.drained.set()

@@ -296,6 +296,6 @@ async def test_a_pipe_in_a_shared_volume_holds_nobody_up(lab: Lab) -> None:
         mounts=(GuestMount(MOUNT_VOLUME, "/v", next(iter(runtime.volumes.values()))),),
     )
     async with asyncio.timeout(DEADLINE / 2):
-        await runtime.session.create_container(second)
-        done = await run_process(runtime.session, GuestProcess(args=("/bin/cat", "/v/file"), container="second"))
+        await runtime.agent.create_container(second)
+        done = await run_process(runtime.agent, GuestProcess(args=("/bin/cat", "/v/file"), container="second"))
     assert done.output == b"mine", done.errors

@@ -206,7 +206,7 @@ async def test_a_rehearsal_changes_nothing(lab: Lab) -> None:
     )
     for command in (*refused, *killed, ("echo", "loud"), ("sh", "-c", "echo x > /made")):
         process = GuestProcess(args=command, container=id_[:12], env=("PATH=/bin:/usr/sbin",), rehearsal=True)
-        done = await run_process(runtime.session, process)
+        done = await run_process(runtime.agent, process)
         assert done.output == b"" and done.errors == "", command
         assert done.status == 128 + 31 or command not in killed, command  # SIGSYS
     assert (await lab.exec(id_, "ls", "-d", "/made", "/etc/passwd", "/bin/sh")).out == "/bin/sh\n/etc/passwd\n"

@@ -15,8 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import PurePosixPath
 
 from ..errors import GuestError, InvalidArgument, NotFound
-from ..guest.process import GuestProcessHandle
-from ..guest.session import GuestSession
+from ..guest.agent import Agent, Process
 from ..model.status import Change, Container, ContainerStatus, PathStat
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
@@ -37,7 +36,7 @@ _HEAD_MAX = 1 << 20  # bytes in which a tar stream's first entry ends: names and
 class _Job:
     """A builtin that runs, with what it writes."""
 
-    def __init__(self, handle: GuestProcessHandle, reader: Reader) -> None:
+    def __init__(self, handle: Process, reader: Reader) -> None:
         self.handle = handle
         self.stderr = b""
         self._reader = reader
@@ -66,31 +65,31 @@ class Archives:
         self._containers = containers
 
     @contextlib.asynccontextmanager
-    async def _session(self, key: str) -> AsyncIterator[tuple[Container, GuestSession]]:
+    async def _agent(self, key: str) -> AsyncIterator[tuple[Container, Agent]]:
         """The container's guest; booted for the purpose when it does not run."""
         container = self._registry.container(key)
         if container.state.status in (ContainerStatus.RUNNING, ContainerStatus.PAUSED):
-            yield container, self._containers.runtime(container).session
+            yield container, self._containers.runtime(container).agent
             return
         async with self._containers.lent(container) as runtime:
-            yield container, runtime.session
+            yield container, runtime.agent
 
     @contextlib.asynccontextmanager
     async def _run(
-        self, container: Container | None, session: GuestSession, builtin: Builtin, *args: str, stdin: bool
+        self, container: Container | None, agent: Agent, builtin: Builtin, *args: str, stdin: bool
     ) -> AsyncIterator[_Job]:  # fmt: skip
         """In a container; without one it runs beside hyperstart."""
         process = GuestProcess(
             args=args, container=container.id[:12] if container else "", builtin=builtin, stdin=stdin
         )
-        async with running(session, process) as (handle, reader):
+        async with running(agent, process) as (handle, reader):
             yield _Job(handle, reader)
 
     async def stat(self, key: str, path: str) -> PathStat:
         """:raise NotFound: when the path does not exist."""
         async with (
-            self._session(key) as (container, session),
-            self._run(container, session, Builtin.TAR_CREATE, _absolute(path), stdin=False) as job,
+            self._agent(key) as (container, agent),
+            self._run(container, agent, Builtin.TAR_CREATE, _absolute(path), stdin=False) as job,
         ):
             head = b""
             async for data in job.output():
@@ -106,8 +105,8 @@ class Archives:
         """The tar stream of a path; its first entry is the path itself."""
         args = (_absolute(path), "follow") if follow else (_absolute(path),)
         async with (
-            self._session(key) as (container, session),
-            self._run(container, session, Builtin.TAR_CREATE, *args, stdin=False) as job,
+            self._agent(key) as (container, agent),
+            self._run(container, agent, Builtin.TAR_CREATE, *args, stdin=False) as job,
         ):
             async for data in job.output():
                 yield data
@@ -119,8 +118,8 @@ class Archives:
         :raise NotFound: no such directory. :raise GuestError: when an entry cannot be made.
         """
         async with (
-            self._session(key) as (container, session),
-            self._run(container, session, Builtin.TAR_EXTRACT, _absolute(path), stdin=True) as job,
+            self._agent(key) as (container, agent),
+            self._run(container, agent, Builtin.TAR_EXTRACT, _absolute(path), stdin=True) as job,
         ):
             async for chunk in chunks:
                 await job.handle.write_stdin(chunk)
@@ -132,8 +131,8 @@ class Archives:
     async def export(self, key: str) -> AsyncGenerator[bytes, None]:
         """The container's whole root as a tar stream, without what is mounted in it."""
         async with (
-            self._session(key) as (container, session),
-            self._run(None, session, Builtin.EXPORT, container.id[:12], stdin=False) as job,
+            self._agent(key) as (container, agent),
+            self._run(None, agent, Builtin.EXPORT, container.id[:12], stdin=False) as job,
         ):
             async for data in job.output():
                 yield data
@@ -142,8 +141,8 @@ class Archives:
     async def changes(self, key: str) -> list[Change]:
         """What the container's root has that its image has not, and the reverse; by path."""
         async with (
-            self._session(key) as (container, session),
-            self._run(None, session, Builtin.DIFF, container.id[:12], stdin=False) as job,
+            self._agent(key) as (container, agent),
+            self._run(None, agent, Builtin.DIFF, container.id[:12], stdin=False) as job,
         ):
             found = bytearray()
             async for data in job.output():

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import HyperError, Unavailable
-from ..guest.session import GuestSession, State
+from ..guest.agent import Agent
+from ..guest.greet import greet
 from ..hypervisor.driver import Driver, Machine, MachineConfig
 from ..sys import tasks
 from ..sys.files import remove_tree
@@ -22,7 +23,7 @@ class BootedMachine:
     """Not yet a pod's, or a pod's without any container; whoever has it ends it, or makes it a `Runtime`."""
 
     machine: Machine
-    session: GuestSession
+    agent: Agent
     directory: Path
     names: dict[str, str] = field(default_factory=dict)  # serial numbers of disks -> what the guest finds them by
     nics: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
@@ -31,11 +32,11 @@ class BootedMachine:
 
     @property
     def fit(self) -> bool:
-        return self.session.state is State.RUNNING
+        return self.agent.alive
 
     async def end(self) -> None:
         """Nothing of it is left. Idempotent."""
-        self.session.close()
+        self.agent.close()
         await self.machine.kill()
         remove_tree(self.directory)
 
@@ -52,14 +53,14 @@ async def start(driver: Driver, config: MachineConfig, token: bytes, timeout: fl
             machine = await driver.launch(config)
         undo.push_async_callback(machine.kill)
         with span("answers" if clone else "boots", GUEST):
-            session = await _greet(machine, token, timeout, inherited=clone)
+            agent = await _greet(machine, token, timeout, inherited=clone)
         undo.pop_all()
-    return BootedMachine(machine, session, config.directory, dict(machine.names), dict(config.taps))
+    return BootedMachine(machine, agent, config.directory, dict(machine.names), dict(config.taps))
 
 
-async def _greet(machine: Machine, token: bytes, timeout: float, *, inherited: bool) -> GuestSession:
+async def _greet(machine: Machine, token: bytes, timeout: float, *, inherited: bool) -> Agent:
     try:
-        return await GuestSession.open(machine.connect(), token, timeout=timeout, inherited=inherited)
+        return await greet(machine.connect(), token, timeout=timeout, inherited=inherited)
     except HyperError as error:
         with contextlib.suppress(TimeoutError):
             await tasks.within(machine.wait(), _LAST_WORDS)

@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from ..errors import GuestError, HyperError
-from ..guest.process import GuestProcessHandle
-from ..guest.session import GuestSession
+from ..guest.agent import Agent, Process
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
 from ..sys import deadlines, tasks
@@ -32,14 +31,14 @@ class Done:
 
 
 @contextlib.asynccontextmanager
-async def running(session: GuestSession, process: GuestProcess) -> AsyncIterator[tuple[GuestProcessHandle, Reader]]:
+async def running(agent: Agent, process: GuestProcess) -> AsyncIterator[tuple[Process, Reader]]:
     """A short process of the guest with its output; it is killed if it has not ended by then, and forgotten."""
     fan_out = FanOut()
     fan_out.begin()
     reader = fan_out.attach()
-    handle = await session.start(process, fan_out)
+    handle = await agent.start(process, fan_out)
     fan_out.attach_process(handle)
-    guard = asyncio.create_task(_guard(session, handle, fan_out))
+    guard = asyncio.create_task(_guard(agent, handle, fan_out))
     try:
         yield handle, reader
     finally:
@@ -48,26 +47,26 @@ async def running(session: GuestSession, process: GuestProcess) -> AsyncIterator
         try:
             async with asyncio.timeout(_KILL_TIMEOUT):
                 if not handle.exited.done():
-                    await session.signal(handle, signal.SIGKILL)
+                    await handle.signal(signal.SIGKILL)
                 await handle.exited
-                await session.release(handle)
+                await handle.release()
         except (HyperError, TimeoutError):
-            session.kill_orphan(handle.id, handle.offsets)
+            handle.abandon()
 
 
-async def _guard(session: GuestSession, handle: GuestProcessHandle, fan_out: FanOut) -> None:
+async def _guard(agent: Agent, handle: Process, fan_out: FanOut) -> None:
     """A guest that stands still is no reason to wait for ever: whoever waits for the process hears of it."""
     try:
         while True:
             await asyncio.sleep(deadlines.SILENCE)
-            await session.stats()
+            await agent.stats()
     except HyperError as error:
         handle.fail(error)
         fan_out.finish()
 
 
 async def run_process(
-    session: GuestSession,
+    agent: Agent,
     process: GuestProcess,
     *,
     stdin: bytes = b"",
@@ -79,7 +78,7 @@ async def run_process(
     :raise TimeoutError: when it does not end; it is killed.
     """
     out = {1: b"", 2: b""}
-    async with running(session, process) as (handle, reader), asyncio.timeout(timeout):
+    async with running(agent, process) as (handle, reader), asyncio.timeout(timeout):
         if process.stdin:
             await handle.write_stdin(stdin)
             handle.close_stdin()
@@ -89,14 +88,14 @@ async def run_process(
     return Done(status.shell_code, out[1], out[2].decode(errors="replace").strip())
 
 
-async def run_builtin(session: GuestSession, builtin: Builtin, *args: str, stdin: bytes = b"", what: str = "") -> bytes:
+async def run_builtin(agent: Agent, builtin: Builtin, *args: str, stdin: bytes = b"", what: str = "") -> bytes:
     """Its output.
 
     :raise GuestError: when it fails; the message begins with `what`.
     """
     try:
         done = await run_process(
-            session, GuestProcess(args=args or ("-",), builtin=builtin, stdin=bool(stdin)), stdin=stdin
+            agent, GuestProcess(args=args or ("-",), builtin=builtin, stdin=bool(stdin)), stdin=stdin
         )
     except TimeoutError:
         raise GuestError(f"{what or builtin.name}: no answer within {_TIMEOUT:g} s") from None

@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from ..errors import Conflict, InvalidState, NotFound, Unavailable
+from ..guest.agent import Freeze, require
 from ..model import ids
 from ..model.status import ContainerStatus
 from .container_runs import ContainerRuns
@@ -175,7 +176,7 @@ class ContainerSupervisor(ContainerRuns):
             return
         assert self._now.run is not None
         frozen = isinstance(message, Pause)
-        work = self._now.run.runtime.session.freeze_container(self.id[:12], frozen)
+        work = require(self._now.run.runtime.agent, Freeze).freeze_container(self.id[:12], frozen)
         self._now.freeze = self.do(work, lambda job: self._frozen(job, message, frozen), message.context)
 
     def _frozen(self, job: Job, message: Message, frozen: bool) -> None:

@@ -75,7 +75,7 @@ class ContainerRuns(ContainerState):
         self._replaced = False
         self.stopped.clear()
         self.at_rest.clear()
-        run.runtime.session.on_oom[container.id[:12]] = lambda: self.publish("oom", container)
+        run.runtime.agent.on_oom[container.id[:12]] = lambda: self.publish("oom", container)
         self._now.checks = [
             self.do(work, self._check_ended) for work in self._health.checks(container, run.runtime, self._replace_me)
         ]
@@ -166,7 +166,7 @@ class ContainerRuns(ContainerState):
             self._now.run = None
             new = await self._launch((0, 0))
         else:
-            await run.runtime.session.release(run.handle)
+            await run.handle.release()
             handle = await self._sandboxes.start_main(container, run.runtime, self.fan_out, (0, 0))
             new = Run(run.runtime, handle, asyncio.get_running_loop().time())
         new.delay = run.delay

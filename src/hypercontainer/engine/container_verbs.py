@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..guest.process import GuestProcessHandle
+from ..guest.agent import Process
 from ..model.status import ContainerStatus
 from .runtime import Runtime
 from .supervisor import Message
@@ -94,7 +94,7 @@ class Reattach(Message):
     """Go on with the process that an earlier daemon started."""
 
     runtime: Runtime
-    handle: GuestProcessHandle
+    handle: Process
 
 
 @dataclass(eq=False)

@@ -203,7 +203,7 @@ class Containers:
     async def reattach(self, container: Container, runtime: Runtime, number: int) -> bool:
         """Go on with the process of this number, which an earlier daemon started; False when the guest has none."""
         found = self.supervisor(container)
-        handle = runtime.session.reattach(number, found.fan_out, found.fan_out.begin(resume=True))
+        handle = runtime.agent.reattach(number, found.fan_out, found.fan_out.begin(resume=True))
         if handle is None:
             found.fan_out.finish()
             return False

@@ -8,7 +8,7 @@ import contextlib
 from dataclasses import dataclass, field
 
 from ..errors import HyperError, InvalidArgument, InvalidState, NotFound, StartFailed
-from ..guest.process import GuestProcessHandle
+from ..guest.agent import Process
 from ..model import ids
 from ..model.signals import parse_signal
 from ..model.specs import ExecSpec
@@ -36,7 +36,7 @@ class Exec:
     started: bool = False
     exit_code: int | None = None
     runtime: Runtime | None = None
-    handle: GuestProcessHandle | None = None  # of its process, once that has started
+    handle: Process | None = None  # of its process, once that has started
 
     def info(self) -> ExecInfo:
         running = self.started and not self.ended.is_set()
@@ -91,7 +91,7 @@ class Execs:
         exec_.runtime = runtime
         exec_.fan_out.begin()
         try:
-            handle = exec_.handle = await runtime.session.start(
+            handle = exec_.handle = await runtime.agent.start(
                 resolve.exec_process(exec_.container, exec_.spec, size), exec_.fan_out
             )
         except BaseException as error:
@@ -106,13 +106,13 @@ class Execs:
         command = " ".join(exec_.spec.command)
         self._events.publish("container", "exec_start", exec_.container.id, exec_id=exec_.id, command=command)
 
-    async def _watch(self, exec_: Exec, handle: GuestProcessHandle, runtime: Runtime) -> None:
+    async def _watch(self, exec_: Exec, handle: Process, runtime: Runtime) -> None:
         """To its end. The fan-out may be through with its output, and with the handle, before this begins."""
         try:
             exec_.exit_code = (await handle.exited).shell_code
             await handle.drain()
             with contextlib.suppress(HyperError):
-                await runtime.session.release(handle)
+                await handle.release()
         except HyperError:
             exec_.exit_code = LOST_EXIT_CODE
         finally:
@@ -125,13 +125,13 @@ class Execs:
     async def resize(self, id_: str, rows: int, columns: int) -> None:
         exec_ = self.get(id_)
         if exec_.runtime and exec_.handle and not exec_.ended.is_set():
-            await exec_.runtime.session.resize(exec_.handle, rows, columns)
+            await exec_.handle.resize(rows, columns)
 
     async def signal(self, id_: str, signal: str) -> None:
         exec_ = self.get(id_)
         number = parse_signal(signal)
         if exec_.runtime and exec_.handle and not exec_.ended.is_set():
-            await exec_.runtime.session.signal(exec_.handle, number)
+            await exec_.handle.signal(number)
 
     async def release(self) -> None:
         for task in list(self._tasks):

@@ -39,19 +39,19 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiof
         given = {"mode": "1777", **volume.options, **({"size": str(volume.size)} if volume.size else {})}
         options = ",".join(f"{k}={v}" for k, v in given.items())
         await run_builtin(
-            runtime.session, Builtin.MOUNT, name, "tmpfs", "tmpfs", str(MS_NOSUID | MS_NODEV), options, what=what
+            runtime.agent, Builtin.MOUNT, name, "tmpfs", "tmpfs", str(MS_NOSUID | MS_NODEV), options, what=what
         )
     elif volume.kind == "nfs":
         source, options = await nfs_source(volume)
         if source.startswith(f"{usermode.GATEWAY}:") and pod.spec.network != USER_MODE_OPEN:
             raise Unavailable(f"{what}: its NFS server is on this host's loopback, which the pod does not reach",
                               hint=f"use an address of its network, or --network {USER_MODE_OPEN}")  # fmt: skip
-        await run_builtin(runtime.session, Builtin.MOUNT, name, volume.fstype, source, flags, options, what=what)
+        await run_builtin(runtime.agent, Builtin.MOUNT, name, volume.fstype, source, flags, options, what=what)
     else:
         # What is deleted in a disk of ours leaves the host's, too; one of the user's may be laid out on purpose.
         options = "discard" if volume.named or volume.anonymous else ""
         await run_builtin(
-            runtime.session,
+            runtime.agent,
             Builtin.MOUNT,
             name,
             volume.fstype,
@@ -71,7 +71,7 @@ async def _mount_shared(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtio
         options = "" if kind == "virtiofs" else _9P_OPTIONS
         try:
             await run_builtin(
-                runtime.session, Builtin.MOUNT, _SHARE, kind, TAG, "0", options, what=f"volume {volume.name}"
+                runtime.agent, Builtin.MOUNT, _SHARE, kind, TAG, "0", options, what=f"volume {volume.name}"
             )
         except GuestError as error:
             raise InvalidState(f"a directory of the host cannot be added to pod {pod.name} while it runs",
@@ -114,7 +114,7 @@ async def nfs_source(volume: PodVolume) -> tuple[str, str]:
 async def unmount_volume(runtime: Runtime, volume: PodVolume) -> None:
     """Idempotent for what was never mounted; shared directories stay until the machine ends."""
     if volume.kind != "directory":
-        await run_builtin(runtime.session, Builtin.UNMOUNT, volume_serial(volume), what=f"volume {volume.name}")
+        await run_builtin(runtime.agent, Builtin.UNMOUNT, volume_serial(volume), what=f"volume {volume.name}")
 
 
 def guest_mounts(container: Container, volumes: dict[str, str]) -> tuple[GuestMount, ...]:

@@ -142,7 +142,7 @@ class HealthMonitor:
 async def _probe(container: Container, runtime: Runtime, check: HealthCheck) -> HealthRecord:
     began = ids.now()
     try:
-        done = await run_process(runtime.session, _process(container, check), timeout=check.timeout, keep=_OUTPUT_MAX)
+        done = await run_process(runtime.agent, _process(container, check), timeout=check.timeout, keep=_OUTPUT_MAX)
         code, output = done.status, done.output.decode(errors="replace") + done.errors
     except TimeoutError:
         code, output = -1, f"the check did not end within {check.timeout:g} s"

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
+from datetime import datetime, timedelta
 
 from ..errors import InvalidState
-from ..guest.session import GuestSession
+from ..guest.agent import Agent
 from ..model import ids
 from ..model.status import Container, ContainerStats, ContainerStatus, Pod, ProcessInfo
-from ..protocol.constants import Tag
-from ..protocol.messages import GuestStats, ListedProcess
+from ..protocol.messages import ContainerUsage, GuestStats, ListedProcess
 from .containers import Containers
 from .registry import Registry
 from .runtime import Runtime
@@ -29,8 +28,8 @@ class Monitor:
     async def top(self, key: str) -> list[ProcessInfo]:
         """:raise InvalidState: when the container does not run."""
         container = self._registry.container(key)
-        session = self._containers.runtime(container).session
-        return self._listed(session, await session.processes(container.id[:12]), [container])
+        agent = self._containers.runtime(container).agent
+        return self._listed(agent, await agent.processes(container.id[:12]), [container])
 
     async def pod_top(self, key: str) -> list[ProcessInfo]:
         """All processes of the pod, its own first one included.
@@ -38,8 +37,8 @@ class Monitor:
         :raise InvalidState: when the pod does not run.
         """
         pod = self._registry.pod(key)
-        session = self._pod_runtime(pod).session
-        return self._listed(session, await session.processes(), self._registry.members(pod.id))
+        agent = self._pod_runtime(pod).agent
+        return self._listed(agent, await agent.processes(), self._registry.members(pod.id))
 
     def _pod_runtime(self, pod: Pod) -> Runtime:
         runtime = self._sandboxes.runtime(pod.id)
@@ -49,9 +48,8 @@ class Monitor:
         return runtime
 
     @staticmethod
-    def _listed(session: GuestSession, listed: list[ListedProcess], members: list[Container]) -> list[ProcessInfo]:
+    def _listed(agent: Agent, listed: list[ListedProcess], members: list[Container]) -> list[ProcessInfo]:
         names = {c.id[:12]: c.name for c in members}
-        booted = session.opened_at - timedelta(milliseconds=session.hello.uptime_ms if session.hello else 0)
         return [
             ProcessInfo(
                 pid=p.pid,
@@ -60,7 +58,7 @@ class Monitor:
                 cpu_ms=p.cpu_ms,
                 container=names.get(p.container, ""),
                 command=p.command,
-                started_at=(booted + timedelta(milliseconds=p.start_ms)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                started_at=_moment(agent.booted_at + timedelta(milliseconds=p.start_ms)),
             )
             for p in listed
         ]
@@ -68,7 +66,7 @@ class Monitor:
     async def stats(self, key: str) -> ContainerStats:
         """:raise InvalidState: when the container does not run."""
         container = self._registry.container(key)
-        guest = await self._containers.runtime(container).session.stats()
+        guest = await self._containers.runtime(container).agent.stats()
         return self._of(container, guest)
 
     async def pod_stats(self, key: str) -> list[ContainerStats]:
@@ -77,25 +75,30 @@ class Monitor:
         :raise InvalidState: when the pod does not run.
         """
         pod = self._registry.pod(key)
-        guest = await self._pod_runtime(pod).session.stats()
+        guest = await self._pod_runtime(pod).agent.stats()
         return [self._of(c, guest) for c in self._registry.members(pod.id) if c.id[:12] in guest.containers]
 
     def _of(self, container: Container, guest: GuestStats) -> ContainerStats:
-        numbers = guest.containers.get(container.id[:12], {})
+        used = guest.containers.get(container.id[:12], ContainerUsage())
         return ContainerStats(
             id=container.id,
             name=container.name,
             read_at=ids.now(),
-            cpu_usec=numbers.get(Tag.CPU_USEC, 0),
+            cpu_usec=used.cpu_usec,
             vcpus=self._registry.pod(container.pod).vcpus,
-            memory=numbers.get(Tag.MEMORY, 0),
+            memory=used.memory,
             memory_limit=container.spec.resources.memory or guest.memory_total,
-            pids=numbers.get(Tag.PIDS, 0),
-            read_bytes=numbers.get(Tag.READ_BYTES, 0),
-            write_bytes=numbers.get(Tag.WRITE_BYTES, 0),
+            pids=used.pids,
+            read_bytes=used.read_bytes,
+            write_bytes=used.write_bytes,
             rx_bytes=guest.rx_bytes,
             tx_bytes=guest.tx_bytes,
         )
 
     def running(self) -> list[Container]:
         return [c for c in self._registry.containers() if c.state.status is ContainerStatus.RUNNING]
+
+
+def _moment(when: datetime) -> str:
+    """`when` is in UTC."""
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -278,7 +278,7 @@ class Networks:
             await self._host.prepare(pod)
             await self.bring_up(pod)
             await tap.join(spare, network.bridge, network.mtu)
-            await runtime.session.set_interface(
+            await runtime.agent.set_interface(
                 Interface(made.interface, tuple(self._own_addresses(made)), (), network.mtu)
             )
         except BaseException:
@@ -308,7 +308,7 @@ class Networks:
                 msgspec.structs.replace(a, interface=f"eth{i}", tap=tap_name(pod, i)) for i, a in enumerate(left)
             ]
             return self._put(pod, attachments=renumbered)
-        await runtime.session.set_interface(Interface(gone.interface, tuple(self._own_addresses(gone)), down=True))
+        await runtime.agent.set_interface(Interface(gone.interface, tuple(self._own_addresses(gone)), down=True))
         return await tasks.to_the_end(self._take_out(pod.id, gone))
 
     def _own_addresses(self, a: Attachment) -> list[str]:

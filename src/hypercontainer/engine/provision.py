@@ -8,14 +8,13 @@ failure unwinds it, success hands it to the runtime.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from ..errors import HyperError, Unavailable
-from ..guest.process import GuestProcessHandle
-from ..guest.session import GuestSession, next_token
+from ..guest.agent import Agent, Process
+from ..guest.greet import find
 from ..hypervisor.driver import KINDS, AnyDisk, Disk, Driver, Machine, VirtioFs, unsupported
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import DiskHotplug, Pause, require
@@ -23,7 +22,6 @@ from ..images.store import ImageStore
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
-from ..sys import tasks
 from ..sys.files import remove_tree
 from ..sys.spans import GUEST, span
 from . import resolve
@@ -50,8 +48,6 @@ from .sources import Cloned, Cold, MachineSource, Order, Setup, Warm, first
 from .streams import FanOut
 
 log = logging.getLogger(__name__)
-_STALE = 2  # connections that a backlog of one holds
-_RECONNECT = (0.5, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds that each attempt may take
 
 
 class Provisioner:
@@ -135,12 +131,12 @@ class Provisioner:
         image, scratch = runtime.name_of(image_serial(container)), runtime.name_of(scratch_serial(container))
         guest = resolve.guest_container(container, pod.memory, image, scratch, mounts, files, runtime.prepared)
         with span("root file system built", GUEST):
-            await runtime.session.create_container(guest)
+            await runtime.agent.create_container(guest)
         runtime.built.add(container.id)
         runtime.prepared = ""
         if container.state.status is ContainerStatus.CREATED and (archive := injected_archive(container)):
             process = GuestProcess(args=("/",), container=container.id[:12], builtin=Builtin.TAR_EXTRACT, stdin=True)
-            done = await run_process(runtime.session, process, stdin=archive)
+            done = await run_process(runtime.agent, process, stdin=archive)
             if done.status:
                 raise Unavailable(f"the files of container {container.name} could not be written: {done.errors}")
 
@@ -159,7 +155,7 @@ class Provisioner:
     async def drop(self, runtime: Runtime, pod: Pod, container: Container) -> None:
         """Take an ended container out of the running guest, with the volumes that only it had."""
         if container.id in runtime.built:
-            await runtime.session.delete_container(container.id[:12])
+            await runtime.agent.delete_container(container.id[:12])
             runtime.built.discard(container.id)
             runtime.handles.pop(container.id, None)
             runtime.processes.pop(container.id, None)
@@ -182,12 +178,12 @@ class Provisioner:
 
     async def start_main(
         self, runtime: Runtime, pod: Pod, container: Container, fan_out: FanOut, size: tuple[int, int]
-    ) -> GuestProcessHandle:
+    ) -> Process:
         """:raise StartFailed: when the program cannot be executed."""
         fan_out.begin()
         try:
             with span("program started", GUEST):
-                handle = await runtime.session.start(resolve.main_process(pod, container, size), fan_out)
+                handle = await runtime.agent.start(resolve.main_process(pod, container, size), fan_out)
         except BaseException:
             fan_out.finish()
             raise
@@ -212,16 +208,19 @@ class Provisioner:
         if machine is None:
             remove_tree(directory)
             return None
-        session = await self._wake(machine, bytes.fromhex(vm.token), paused=pod.status is PodStatus.PAUSED)
-        if session is None:
+        token = bytes.fromhex(vm.token)
+        agent = await self._wake(
+            machine, lambda: find(machine.connect, machine.wait, token), paused=pod.status is PodStatus.PAUSED
+        )
+        if agent is None:
             log.warning("pod %s: its VM does not answer and is ended: %s", pod.name, machine.last_words())
             await machine.kill()
             remove_tree(directory)
             return None
-        session.kill_orphans(keep=set(vm.processes.values()))  # execs, and what else was the earlier daemon's
+        agent.kill_orphans(keep=set(vm.processes.values()))  # execs, and what else was the earlier daemon's
         return Runtime(
             machine,
-            session,
+            agent,
             directory,
             nics=dict(vm.nics),
             disks=set(vm.disks),
@@ -233,11 +232,11 @@ class Provisioner:
 
     async def renew(self, runtime: Runtime, *, paused: bool) -> bool:
         """Another connection in place of one that was lost, and all that it carried; False when there is none."""
-        session = await self._wake(runtime.machine, runtime.session.next_token, paused=paused)
-        if session is None:
+        machine = runtime.machine
+        agent = await self._wake(machine, lambda: runtime.agent.renew(machine.connect, machine.wait), paused=paused)
+        if agent is None:
             return False
-        session.take_over(runtime.session)
-        runtime.session = session
+        runtime.agent = agent
         return True
 
     async def left_behind(self, pod: Pod) -> Machine | None:
@@ -245,52 +244,23 @@ class Provisioner:
         return await self._drivers.get(pod.vm.driver).reattach(handle_of(pod.vm)) if pod.vm else None
 
     @staticmethod
-    async def _wake(machine: Machine, token: bytes, *, paused: bool) -> GuestSession | None:
-        """Its session; None when it does not answer."""
-        session = None
+    async def _wake(
+        machine: Machine, connected: Callable[[], Awaitable[Agent | None]], *, paused: bool
+    ) -> Agent | None:  # fmt: skip
+        """Its agent, which `connected` gives when the machine does not stand still; None when it does not answer."""
+        agent = None
         try:
             if paused:  # or it would not answer
                 await require(machine, Pause).resume()
-            session = await _reconnect(machine, token)
-            if paused and session:
+            agent = await connected()
+            if paused and agent:
                 await require(machine, Pause).pause()
         except HyperError as error:
             log.warning("a virtual machine does not wake up: %s", error)
-            if session:
-                session.close()
+            if agent:
+                agent.close()
             return None
         except asyncio.CancelledError:
             machine.detach()
             raise
-        return session
-
-
-async def _reconnect(machine: Machine, token: bytes) -> GuestSession | None:
-    """A session with a guest that an earlier daemon left; None when it never answers.
-
-    A guest that was writing at the moment when its connection broke leaves
-    QEMU's port throttled for good (virtio-console.c, flush_buf); closing
-    another connection resets it. So the first attempts are short.
-
-    A hypervisor that stood still takes up, when it goes on, the connections
-    that were given up in the meantime, as many as its backlog holds (two): each
-    of them may have moved the guest to the next token.
-    """
-    chain = [token]
-    for _ in range(_STALE + 1):
-        chain.append(next_token(chain[-1]))
-    for attempt, patience in enumerate(_RECONNECT):
-        for candidate in chain if attempt > 1 else chain[:2]:
-            try:
-                sock = machine.connect()
-            except HyperError as error:
-                log.debug("reconnecting: %s", error)
-                with contextlib.suppress(TimeoutError):  # it stands still, or it is gone
-                    await tasks.within(machine.wait(), patience)
-                    return None
-                continue
-            try:
-                return await GuestSession.open(sock, candidate, timeout=patience)
-            except HyperError as error:
-                log.debug("reconnecting: %s", error)
-    return None
+        return agent

@@ -30,7 +30,7 @@ async def follow_pulse(
             answered = loop.time()
             continue
         try:
-            await runtime.session.stats()
+            await runtime.agent.stats()
             answered = loop.time()
             _record(pod_id, registry, events, alive=True)
         except DeadlineExceeded:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import HyperError, Unavailable
-from ..guest.process import GuestProcessHandle
-from ..guest.replies import record_spans
+from ..guest.agent import Freeze, Process, require
 from ..model.status import Container
 from ..sys import deadlines, tasks
 from ..sys.spans import span
@@ -31,17 +30,17 @@ class Run:
     """The present run of a container."""
 
     runtime: Runtime
-    handle: GuestProcessHandle
+    handle: Process
     began: float  # seconds of the loop's clock
     delay: float = 0.0  # before the next one, in seconds
 
     async def signal(self, number: int, *, everyone: bool = False) -> None:
-        await self.runtime.session.signal(self.handle, number, everyone=everyone)
+        await self.handle.signal(number, everyone=everyone)
 
     async def kill(self) -> None:
         """Its machine, whatever the guest does; what waits for the guest hears of it, though the process may remain."""
         await self.runtime.machine.kill()
-        self.runtime.session.close()
+        self.runtime.agent.close()
 
 
 def lost(message: str) -> Outcome:
@@ -53,7 +52,7 @@ async def outcome(run: Run) -> Outcome:
     with span("program runs, until its end is known"):
         try:
             status = await run.handle.exited
-            record_spans(run.handle.last_message)
+            run.handle.record_spans()
             error = "" if await run.handle.drain() else "the end of its output did not come and is missing"
             return {"exit_code": status.shell_code, "oom_killed": status.oom, "error": error}
         except Unavailable:
@@ -92,7 +91,7 @@ async def end_process(
 async def _ask_to_end(container: Container, run: Run, paused: bool) -> None:
     with contextlib.suppress(HyperError):
         if paused:
-            await run.runtime.session.freeze_container(container.id[:12], False)
+            await require(run.runtime.agent, Freeze).freeze_container(container.id[:12], False)
         await run.signal(container.process.stop_signal)
 
 

@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 
 from ..errors import HyperError
-from ..guest.process import GuestProcessHandle
-from ..guest.session import GuestSession, State
+from ..guest.agent import Agent, Process
 from ..hypervisor.driver import Machine
 from ..model.status import Pod, Vm
 from ..sys import deadlines
@@ -26,9 +25,9 @@ class Runtime:
     """A pod's running VM."""
 
     machine: Machine
-    session: GuestSession
+    agent: Agent
     directory: Path
-    handles: dict[str, GuestProcessHandle] = field(default_factory=dict)
+    handles: dict[str, Process] = field(default_factory=dict)
     processes: dict[str, int] = field(
         default_factory=dict
     )  # container -> number of its main process, which an earlier daemon may have started
@@ -50,7 +49,7 @@ class Runtime:
     def of(cls, booted: BootedMachine, disks: set[str]) -> Runtime:
         """A machine becomes its pod's."""
         return cls(
-            booted.machine, booted.session, booted.directory, prepared=booted.prepared, nics=booted.nics, disks=disks,
+            booted.machine, booted.agent, booted.directory, prepared=booted.prepared, nics=booted.nics, disks=disks,
             names=booted.names,
         )  # fmt: skip
 
@@ -60,14 +59,14 @@ class Runtime:
 
     @property
     def dead(self) -> bool:
-        return self.session.state is State.CLOSED and not self.renewing
+        return self.agent.closed.is_set() and not self.renewing
 
     async def stop(self, *, clean: bool) -> None:
         """End the VM and free what it held; `clean` makes what was written safe first. Idempotent."""
         if clean:
             with contextlib.suppress(HyperError):
-                await self.session.shut_down(deadlines.SHUTDOWN)
-        self.session.close()
+                await self.agent.shut_down(deadlines.SHUTDOWN)
+        self.agent.close()
         try:
             await self.machine.kill()
         finally:  # who is cancelled meanwhile leaves nothing either
@@ -92,7 +91,7 @@ def record(pod: Pod, runtime: Runtime) -> Pod:
         pid=runtime.machine.pid,
         handle=runtime.machine.handle,
         directory=str(runtime.directory),
-        token=runtime.session.next_token.hex(),
+        token=runtime.agent.next_token.hex(),
         accelerator=runtime.machine.accelerator,
         processes=dict(runtime.processes),
         built=sorted(runtime.built),

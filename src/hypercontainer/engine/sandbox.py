@@ -161,7 +161,7 @@ class Sandbox(Supervisor[State]):
         )
 
     def _own_channel(self, runtime: Runtime) -> None:
-        runtime.session.renewable = True
+        runtime.agent.renewable = True
         self._watch = self.do(_closed(runtime), self._channel_closed)
 
     def _record_boot(self) -> None:
@@ -282,7 +282,7 @@ class Sandbox(Supervisor[State]):
         """A connection that was lost is opened again, if the machine lives; else who uses it hears of its end."""
         if job.cancelled() or self.state not in (State.UP, State.PAUSED) or self.runtime is None:
             return
-        if self.runtime.session.lost and len(self._renewals) < _RENEWALS:
+        if self.runtime.agent.lost and len(self._renewals) < _RENEWALS:
             loop = asyncio.get_running_loop()
             self._renewals.append(loop.time())
             loop.call_later(_RENEWALS_WITHIN, self._renewals.popleft)
@@ -304,7 +304,7 @@ class Sandbox(Supervisor[State]):
         self.save()
 
     def _lost(self, runtime: Runtime) -> None:
-        runtime.session.give_up()
+        runtime.agent.give_up()
         if not runtime.users:
             self._end(clean=False, error="the virtual machine ended unexpectedly")
 
@@ -435,7 +435,7 @@ Sandbox.HANDLERS = table(State, _ROWS)
 
 
 async def _closed(runtime: Runtime) -> None:
-    await runtime.session.closed.wait()
+    await runtime.agent.closed.wait()
 
 
 def check_awake(pod: Pod) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ..errors import Conflict, HyperError, Unavailable
-from ..guest.process import GuestProcessHandle
+from ..guest.agent import Process
 from ..model.status import Container, Pod
 from ..sys import tasks
 from .events import Events
@@ -123,7 +123,7 @@ class Sandboxes:
         for found in list(self._sandboxes.values()):
             await found.detach()
             if found.runtime:
-                found.runtime.session.close()
+                found.runtime.agent.close()
                 found.runtime.machine.detach()
 
     # -- what is in it ----------------------------------------------------------------
@@ -160,21 +160,21 @@ class Sandboxes:
 
     async def start_main(
         self, container: Container, runtime: Runtime, fan_out: FanOut, size: tuple[int, int]
-    ) -> GuestProcessHandle:
+    ) -> Process:
         """:raise StartFailed: when the program cannot be executed."""
         pod = self._registry.pod(container.pod)
         handle = await self._provisioner.start_main(runtime, pod, container, fan_out, size)
         self.sandbox(container.pod).save()
         return handle
 
-    async def forget_process(self, container: Container, runtime: Runtime, handle: GuestProcessHandle) -> None:
+    async def forget_process(self, container: Container, runtime: Runtime, handle: Process) -> None:
         """The machine goes on without it: the guest need not keep its end any longer, once that is in the record."""
         if self._registry.journal.pending or runtime.handles.get(container.id) is not handle:
             return
         del runtime.handles[container.id]
         runtime.processes.pop(container.id, None)
         with contextlib.suppress(HyperError):
-            await runtime.session.release(handle)
+            await handle.release()
         self.sandbox(container.pod).save()
 
     async def _check_volumes(self, pod: Pod) -> None:

@@ -122,7 +122,7 @@ class Services:
         if runtime := self._runtime(pod):
             addresses = [f"{s.service_ip}/{128 if ':' in s.service_ip else 32}" for s in services]
             batch = firewall_batch(changed) or nft.replace_table(_TABLE, [])
-            await run_builtin(runtime.session, Builtin.FIREWALL, *addresses, stdin=batch, what="the pod's services")
+            await run_builtin(runtime.agent, Builtin.FIREWALL, *addresses, stdin=batch, what="the pod's services")
         self._registry.put_pod(changed)
         return services
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import GuestError, Unavailable
-from ..guest.session import GuestSession
+from ..guest.agent import Agent
 from ..hypervisor.driver import AnyDisk, Driver
 from ..hypervisor.facets import Reconfigure, require
 from ..model.status import Pod
@@ -98,19 +98,19 @@ class Setup:
                     config, names = self.factory.from_template(template, config)
                 booted = await start(order.driver, config, token, timeout)
             undo.push_async_callback(booted.end)
-            await self.introduce(booted.session, pod, [n.mac for n in config.networks] if template else [])
+            await self.introduce(booted.agent, pod, [n.mac for n in config.networks] if template else [])
             undo.pop_all()
         booted.names |= {serial: booted.names.get(slot, slot) for serial, slot in names.items()}
         booted.prepared = PREPARED if template and template.scratch else ""
         return booted
 
-    async def introduce(self, session: GuestSession, pod: Pod, macs: list[str]) -> None:
+    async def introduce(self, agent: Agent, pod: Pod, macs: list[str]) -> None:
         """Let the guest be the pod's: its name, the time, its network and services."""
         with span("name, clock, network", GUEST):
             interfaces = guest_interfaces(pod, self.networks, macs)
-            await session.setup_pod(pod.hostname, interfaces, _sysctls(pod), pod.spec.shm_size)
+            await agent.setup_pod(pod.hostname, interfaces, _sysctls(pod), pod.spec.shm_size)
         if batch := firewall_batch(pod):
-            await run_builtin(session, Builtin.FIREWALL, stdin=batch, what="the pod's services")
+            await run_builtin(agent, Builtin.FIREWALL, stdin=batch, what="the pod's services")
 
 
 def _sysctls(pod: Pod) -> dict[str, str]:
@@ -160,7 +160,7 @@ class Warm:
             with span("disks exchanged, ports published", HYPERVISOR):
                 ports = pod.ports if clone.shape.nic == "user" else []
                 await require(clone.machine, Reconfigure).reconfigure(directory, placed, ports)
-            await self._setup.introduce(clone.session, pod, [mac] if mac else [])
+            await self._setup.introduce(clone.agent, pod, [mac] if mac else [])
             await plug
             undo.pop_all()
         clone.names |= {serial: clone.names.get(slot, slot) for serial, slot in names.items()}

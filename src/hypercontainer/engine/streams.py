@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from ..errors import NoSpace
-from ..guest.process import GuestProcessHandle
+from ..guest.agent import Process
 from .logs import Log
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class FanOut:
     """The sink of one process; lives as long as its container or exec."""
 
     def __init__(self, log: Callable[[], Log | None] | None = None) -> None:
-        self.handle: GuestProcessHandle | None = None
+        self.handle: Process | None = None
         self.started = asyncio.Event()
         self.changed = asyncio.Event()  # pulsed at every write, for log followers
         self.over = False  # the process has ended: nobody slows it any more
@@ -119,7 +119,7 @@ class FanOut:
         self.over = False
         return offsets
 
-    def attach_process(self, handle: GuestProcessHandle) -> None:
+    def attach_process(self, handle: Process) -> None:
         self.handle = handle
         self.started.set()
 

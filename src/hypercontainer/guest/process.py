@@ -10,28 +10,11 @@ from ..protocol.constants import Type
 from ..protocol.messages import ExitStatus, KnownProcess
 from ..protocol.streams import Data, Receiver, Sender, Window, encode_window
 from ..sys import tasks
+from .agent import Sink
+from .replies import record_spans
 
 DRAIN_PATIENCE = 10.0  # seconds without a byte of the last output of a process that has ended
 DRAIN_LONGEST = 60.0  # seconds for all of it
-
-
-class Sink(Protocol):
-    """Where output goes. The engine's log and its attached clients implement it."""
-
-    def write(self, stream: int, data: bytes) -> int:
-        """Take the bytes; how many of this stream's may be acknowledged now.
-
-        The rest is acknowledged later, through `GuestProcessHandle.acknowledge`.
-        """
-
-    def end(self, stream: int) -> None:
-        """The stream has ended."""
-
-    def exited(self) -> None:
-        """The process has ended; what is left of its output comes, and shall not wait for anybody."""
-
-    def lost(self, stream: int, count: int) -> None:
-        """`count` bytes that an earlier connection did not bring are not in the guest any more."""
 
 
 class Wire(Protocol):
@@ -39,7 +22,13 @@ class Wire(Protocol):
 
     def send_frame(self, type_: int, id_: int, body: bytes) -> None: ...
 
+    async def signal(self, handle: GuestProcessHandle, signal: int, *, everyone: bool = False) -> None: ...
+
     async def resize(self, handle: GuestProcessHandle, rows: int, columns: int) -> None: ...
+
+    async def release(self, handle: GuestProcessHandle) -> None: ...
+
+    def kill_orphan(self, id_: int, offsets: tuple[int, int] = (0, 0)) -> None: ...
 
 
 class GuestProcessHandle:
@@ -53,7 +42,7 @@ class GuestProcessHandle:
         # The session may end with nobody waiting for this process any more.
         self.exited.add_done_callback(lambda f: f.cancelled() or f.exception())
         self.drained = asyncio.Event()  # both outputs have ended
-        self.last_message = b""  # that told of the exit
+        self._last_message = b""  # that told of the exit
         self._wire = wire
         self._sink = sink
         self._receivers = {1: Receiver(1, offsets[0]), 2: Receiver(2, offsets[1])}
@@ -103,13 +92,29 @@ class GuestProcessHandle:
         self.stdin.write_eof()
         self._push_stdin()
 
+    async def signal(self, number: int, *, everyone: bool = False) -> None:
+        """To it, or to all processes of its container."""
+        await self._wire.signal(self, number, everyone=everyone)
+
     async def resize(self, rows: int, columns: int) -> None:
         """:raise GuestError: when the process has no terminal."""
         await self._wire.resize(self, rows, columns)
 
+    async def release(self) -> None:
+        """Let the guest forget it: it has ended."""
+        await self._wire.release(self)
+
+    def abandon(self) -> None:
+        """It is killed, and forgotten when it has ended."""
+        self._wire.kill_orphan(self.id, self.offsets)
+
+    def record_spans(self) -> None:
+        """Record, for the caller's trace, where the guest's time until its end went."""
+        record_spans(self._last_message)
+
     def set_exit(self, status: ExitStatus, told: bytes = b"") -> None:
         """`told` is the guest's message, with its spans."""
-        self.last_message = told
+        self._last_message = told
         if not self.exited.done():
             self.exited.set_result(status)
         self._sink.exited()

@@ -1,27 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conversation with one guest over one connection.
+"""The conversation with hyperstart over one connection: the agent's verbs, and its processes.
 
-    IDLE ──open()──► CONNECTING ──HELLO answered──► RUNNING ──► CLOSED
-
-`open` sends the token and HELLO. The session ends when the stream does, when
-the peer breaks the protocol, or by `close`; whatever waits then gets
-`Unavailable`.
+`open` sends the token and HELLO; the reply names what the guest knows from earlier connections.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import signal
 import socket
 from collections.abc import Callable
-from datetime import UTC, datetime
-from enum import Enum
-from typing import TypeVar
+from datetime import UTC, datetime, timedelta
 
-from ..errors import DeadlineExceeded, GuestError, InvalidArgument, InvalidState, StartFailed, Unavailable
-from ..protocol.constants import FIRST_TOKEN, FRAME_HEADER, FRAME_MAX, TOKEN_SIZE, Tag, Type
+from ..errors import DeadlineExceeded, GuestError, InvalidArgument, StartFailed, Unavailable
+from ..protocol.constants import FIRST_TOKEN, Tag, Type
 from ..protocol.messages import (
     ExitStatus,
     GuestContainer,
@@ -33,70 +25,30 @@ from ..protocol.messages import (
     decode_process_list,
 )
 from ..protocol.streams import decode_data, decode_window
-from ..protocol.wire import (
-    Attrs,
-    Frame,
-    FrameReader,
-    ProtocolError,
-    decode_attrs,
-    encode_attrs,
-    encode_frame,
-    text,
-)
-from ..sys import deadlines, tasks
-from .process import GuestProcessHandle, Nothing, Sink
-from .replies import error_of, pid_of, record_spans, seed
-
-_ID_MAX = 2**32 - 1
-_UNREAD_MAX = 16 << 20  # bytes that may wait for a guest; one that keeps to its credits never comes near
+from ..protocol.wire import Attrs, Frame, ProtocolError, decode_attrs, text
+from ..sys import deadlines
+from .agent import Connect, Gone, Sink
+from .connection import Connection, State
+from .process import GuestProcessHandle, Nothing
+from .reopen import reopen
+from .replies import pid_of, record_spans, seed
+from .tokens import next_token
 
 _EARLY_SIZE, _EARLY_MAX = 1 << 10, 4096  # bytes of a frame, frames: a guest has no more processes
 
-T = TypeVar("T")
 
-
-def next_token(token: bytes) -> bytes:
-    """The token of the connection after one that `token` opened.
-
-    The first is random: containers know HP_FIRST_TOKEN. Each further one
-    follows from its predecessor, so that a host that does not know whether
-    its last HELLO arrived has just two tokens to try.
-    """
-    return os.urandom(TOKEN_SIZE) if token == FIRST_TOKEN else hashlib.sha256(token).digest()[:TOKEN_SIZE]
-
-
-class State(Enum):
-    """Where a session is in its life."""
-
-    IDLE = "idle"
-    CONNECTING = "connecting"
-    RUNNING = "running"
-    CLOSED = "closed"
-
-
-class GuestSession(asyncio.Protocol):
-    """One connection to hyperstart."""
+class GuestSession(Connection):
+    """One connection to hyperstart: an `Agent` that can `Freeze`."""
 
     def __init__(self, token: bytes, *, inherited: bool = False) -> None:
-        self.state = State.IDLE
+        super().__init__(token)
         self.hello: Hello | None = None
-        self.opened_at = datetime.now(UTC)  # when `hello` said how long the guest is up
+        self.booted_at = datetime.now(UTC)
         self.next_token = next_token(FIRST_TOKEN if inherited else token)
-        self.closed = asyncio.Event()
-        self.on_oom: dict[
-            str, Callable[[], None]
-        ] = {}  # by container: the kernel killed one of its processes for memory
-        self._token = token
-        self._reader = FrameReader(token)
-        self._transport: asyncio.Transport | None = None
-        self._requests: dict[int, asyncio.Future[Frame]] = {}
+        self.on_oom: dict[str, Callable[[], None]] = {}
         self._processes: dict[int, GuestProcessHandle] = {}
-        self._next_id = 0
         self._earlier: frozenset[int] = frozenset()  # processes' numbers of earlier connections
         self._early: dict[tuple[int, int], Frame] = {}  # by type and process: what came before `reattach` did
-        self._why: Exception | None = None
-        self.renewable = False  # whoever owns it opens another when the stream ends by itself
-        self.lost = False  # it has, and what runs in the guest does not know yet
 
     @classmethod
     async def open(cls, sock: socket.socket, token: bytes, *, timeout: float, inherited: bool = False) -> GuestSession:
@@ -114,62 +66,25 @@ class GuestSession(asyncio.Protocol):
             raise
         return session
 
+    @classmethod
+    async def continued(cls, sock: socket.socket, token: bytes, timeout: float) -> GuestSession:
+        """Connect to a guest that has answered before. Raises what `open` does."""
+        return await cls.open(sock, token, timeout=timeout)
+
     async def _greet(self, timeout: float) -> None:
-        assert self._transport is not None
         self._set_state(State.CONNECTING)
-        self._transport.write(self._token)
+        self._send_token()
         frame = await self._request(Type.HELLO, [(Tag.TOKEN, self.next_token), *seed()], timeout)
         self.hello = Hello.decode(frame.body)
         self._earlier = frozenset(p.id for p in self.hello.processes)
-        self.opened_at = datetime.now(UTC)
+        self.booted_at = datetime.now(UTC) - timedelta(milliseconds=self.hello.uptime_ms)
         self._set_state(State.RUNNING)
 
-    def _set_state(self, state: State) -> None:
-        self.state = state
-        if state is State.CLOSED:
-            self.closed.set()
+    def _is_taken(self, id_: int) -> bool:
+        """By what is of this connection or an earlier one."""
+        return super()._is_taken(id_) or id_ in self._earlier or id_ in self._processes
 
-    # -- requests ---------------------------------------------------------------
-
-    async def request(self, type_: Type, attrs: Attrs, timeout: float = deadlines.ANSWER) -> bytes:
-        """Send a request, return the reply's body.
-
-        :raise InvalidState: when the session does not run.
-        :raise GuestError: when the guest refuses.
-        """
-        if self.state is not State.RUNNING:
-            raise InvalidState("the guest is not connected")
-        body = (await self._request(type_, attrs, timeout)).body
-        record_spans(body)
-        return body
-
-    async def _request(self, type_: Type, attrs: Attrs, timeout: float, id_: int = 0) -> Frame:
-        id_ = id_ or self._new_id()
-        body = encode_attrs(attrs)
-        if len(body) > FRAME_MAX - FRAME_HEADER:
-            raise InvalidArgument(
-                f"{type_.name} would take a message of {len(body)} bytes, and a guest reads no more than {FRAME_MAX}",
-                hint="use fewer or shorter arguments, variables, files and mounts",
-            )
-        future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-        self._requests[id_] = future
-        try:
-            self.send_frame(type_, id_, body)
-            return await tasks.within(future, timeout)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"the guest did not answer {type_.name} within {timeout:g} s",
-                hint="wait, or end it with `hyperctl kill -s KILL` or `rm -f`",
-            ) from None
-        finally:
-            self._requests.pop(id_, None)
-
-    def _new_id(self) -> int:
-        """One that nothing has, of this connection or an earlier one; a guest that names 2^32 - 1 takes none away."""
-        while True:
-            self._next_id = self._next_id % _ID_MAX + 1
-            if not any(self._next_id in taken for taken in (self._earlier, self._requests, self._processes)):
-                return self._next_id
+    # -- pod and containers -------------------------------------------------------
 
     async def setup_pod(
         self, hostname: str, interfaces: list[Interface], sysctls: dict[str, str], shm_size: int
@@ -194,19 +109,18 @@ class GuestSession(asyncio.Protocol):
         try:
             await self.request(Type.CONTAINER_FREEZE, [(Tag.ID, id_), (Tag.FREEZE, int(frozen))])
         except (asyncio.CancelledError, DeadlineExceeded):  # when it gets to it, nobody wants it any more
-            if self.state is State.RUNNING:
-                self.send_frame(
-                    Type.CONTAINER_FREEZE, self._new_id(), encode_attrs([(Tag.ID, id_), (Tag.FREEZE, int(not frozen))])
-                )
+            if self.alive:
+                self.post(Type.CONTAINER_FREEZE, [(Tag.ID, id_), (Tag.FREEZE, int(not frozen))])
             raise
+
+    # -- processes ------------------------------------------------------------------
 
     async def start(self, process: GuestProcess, sink: Sink) -> GuestProcessHandle:
         """Start a process; its output goes to `sink` from the first byte.
 
         :raise StartFailed: when the program cannot be executed.
         """
-        if self.state is not State.RUNNING:
-            raise InvalidState("the guest is not connected")
+        self._check_running()
         handle = GuestProcessHandle(self, self._new_id(), sink)
         self._processes[handle.id] = handle
         try:
@@ -264,18 +178,14 @@ class GuestSession(asyncio.Protocol):
         Requests are taken in their order, so this comes after the one that starts it. `offsets` say how much
         of stdout and stderr has come: what is under way goes on from there.
         """
-        if self.state is not State.RUNNING:
+        if not self.alive:
             self._processes.pop(id_, None)
             return
         orphan = GuestProcessHandle(self, id_, Nothing(), offsets)
         orphan.stdin.abandoned = True  # it may have more of it than this handle knows of
         orphan.exited.add_done_callback(lambda f: None if f.cancelled() or f.exception() else self._forget(id_))
         self._processes[id_] = orphan
-        self.send_frame(
-            Type.PROCESS_SIGNAL,
-            self._new_id(),
-            encode_attrs([(Tag.ID, id_), (Tag.SIGNAL, signal.SIGKILL), (Tag.ALL, 0)]),
-        )
+        self.post(Type.PROCESS_SIGNAL, [(Tag.ID, id_), (Tag.SIGNAL, signal.SIGKILL), (Tag.ALL, 0)])
         self._take_early(id_)
         orphan.open_windows()
 
@@ -291,7 +201,7 @@ class GuestSession(asyncio.Protocol):
 
     def _forget(self, id_: int) -> None:
         self._processes.pop(id_, None)
-        self.send_frame(Type.PROCESS_RELEASE, self._new_id(), encode_attrs([(Tag.ID, id_)]))
+        self.post(Type.PROCESS_RELEASE, [(Tag.ID, id_)])
 
     async def release(self, handle: GuestProcessHandle) -> None:
         """Let the guest forget an ended process."""
@@ -310,16 +220,27 @@ class GuestSession(asyncio.Protocol):
         """End all processes and make the disks clean; the VM may then be killed."""
         await self.request(Type.SHUTDOWN, [], timeout)
 
+    # -- the end of the connection, and another -----------------------------------------
+
     def close(self) -> None:
-        if self._transport:
-            self._transport.close()
-        self._end(Unavailable("the connection to the guest was closed"))
+        super().close()
         self.give_up()
+
+    def _has_ended(self) -> None:
+        if not self.lost:
+            self.give_up()
 
     def give_up(self) -> None:
         """Of a lost connection: there is no other; what waits for the guest's processes hears of it."""
         for handle in self._processes.values():
             handle.fail(self._why or Unavailable("the connection to the guest was closed"))
+
+    async def renew(self, connect: Connect, gone: Gone) -> GuestSession | None:
+        """Another in its place, with all that it carried; None when the guest does not answer any more."""
+        found = await reopen(connect, gone, self.next_token, type(self).continued)
+        if found:
+            found.take_over(self)
+        return found
 
     def take_over(self, earlier: GuestSession) -> None:
         """Go on with what a lost connection had: processes with their streams, and who hears of OOM kills."""
@@ -336,48 +257,14 @@ class GuestSession(asyncio.Protocol):
         earlier._processes.clear()
         self.kill_orphans(keep=set(self._processes))
 
-    # -- the stream -------------------------------------------------------------
-
-    def send_frame(self, type_: int, id_: int, body: bytes) -> None:
-        if self._transport and not self._transport.is_closing():
-            self._transport.write(encode_frame(type_, id_, body))
-            if self._transport.get_write_buffer_size() > _UNREAD_MAX:
-                self._break(ProtocolError("the guest asks and does not read"))
-
-    def _decoded(self, decode: Callable[[bytes], T], body: bytes) -> T:
-        """:raise Unavailable: when a reply is malformed; the connection has ended then."""
-        try:
-            return decode(body)
-        except ProtocolError as error:
-            self._break(error)
-            raise Unavailable(f"the guest's channel failed: {error}") from error
-
-    def _break(self, error: ProtocolError) -> None:
-        self._end(error)
-        if self._transport:
-            self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = self.renewable and self.state is State.RUNNING
-        self._end(exc or Unavailable("the virtual machine closed its channel"))
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            for frame in self._reader.feed(data):
-                self._dispatch(frame)
-        except ProtocolError as error:
-            self._break(error)
+    # -- what the guest says by itself ----------------------------------------------------
 
     def _take_early(self, id_: int) -> None:
         """What the guest said right after HELLO."""
         for type_ in (Type.WINDOW, Type.EXITED):
             if early := self._early.pop((type_, id_), None):
                 try:
-                    self._dispatch(early)
+                    self._heard(early)
                 except ProtocolError as error:
                     self._break(error)
 
@@ -390,7 +277,7 @@ class GuestSession(asyncio.Protocol):
         ):
             self._early[frame.type, frame.id] = frame
 
-    def _dispatch(self, frame: Frame) -> None:
+    def _heard(self, frame: Frame) -> None:
         if frame.type == Type.DATA:
             if handle := self._processes.get(frame.id):
                 handle.on_data(decode_data(frame.body))
@@ -405,23 +292,5 @@ class GuestSession(asyncio.Protocol):
             else:
                 handle.set_exit(ExitStatus.decode(dict(decode_attrs(frame.body))), frame.body)
         elif frame.type == Type.OOM:
-            if heard := self.on_oom.get(text(dict(decode_attrs(frame.body)).get(Tag.CONTAINER, b""))):
-                heard()
-        elif frame.type in (Type.REPLY, Type.ERROR):
-            future = self._requests.get(frame.id)
-            if future and not future.done():
-                if frame.type == Type.REPLY:
-                    future.set_result(frame)
-                else:
-                    future.set_exception(error_of(frame.body))
-
-    def _end(self, why: Exception) -> None:
-        if self.state is State.CLOSED:
-            return
-        self._set_state(State.CLOSED)
-        self._why = why if isinstance(why, Unavailable) else Unavailable(f"the guest's channel failed: {why}")
-        for future in self._requests.values():
-            if not future.done():
-                future.set_exception(self._why)
-        if not self.lost:
-            self.give_up()
+            container = text(dict(decode_attrs(frame.body)).get(Tag.CONTAINER, b""))
+            self.on_oom.get(container, lambda: None)()

@@ -234,6 +234,23 @@ class Hello:
 
 
 @dataclass(frozen=True)
+class ContainerUsage:
+    """What a container has used: bytes, microseconds of CPU time, and how many processes it has."""
+
+    memory: int = 0
+    cpu_usec: int = 0
+    pids: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+
+    @classmethod
+    def decode(cls, attrs: dict[int, bytes]) -> ContainerUsage:
+        """What the guest does not say is 0."""
+        tags = (Tag.MEMORY, Tag.CPU_USEC, Tag.PIDS, Tag.READ_BYTES, Tag.WRITE_BYTES)
+        return cls(*(number(attrs.get(tag, bytes(8))) for tag in tags))
+
+
+@dataclass(frozen=True)
 class GuestStats:
     """STATS: of the guest, and by container name."""
 
@@ -241,7 +258,7 @@ class GuestStats:
     memory_available: int
     rx_bytes: int
     tx_bytes: int
-    containers: dict[str, dict[Tag, int]] = field(default_factory=dict)
+    containers: dict[str, ContainerUsage] = field(default_factory=dict)
 
     @classmethod
     def decode(cls, body: bytes) -> GuestStats:
@@ -250,9 +267,7 @@ class GuestStats:
         for tag, value in decode_attrs(body):
             if tag == Tag.STATS:
                 inner = dict(decode_attrs(value))
-                name = text(required(inner, Tag.CONTAINER))
-                del inner[Tag.CONTAINER]
-                containers[name] = {Tag(t): number(v) for t, v in inner.items() if t in Tag._value2member_map_}
+                containers[text(required(inner, Tag.CONTAINER))] = ContainerUsage.decode(inner)
             attrs[tag] = value
         zero = bytes(8)
         return cls(

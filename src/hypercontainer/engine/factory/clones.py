@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import GuestError, StartFailed, Unavailable
-from ...guest.session import GuestSession
+from ...guest.agent import Agent
 from ...hypervisor.driver import (
     AnyNetwork,
     Disk,
@@ -126,10 +126,10 @@ async def launch(driver: Driver, shape: Shape, config: MachineConfig, nic: Nic, 
             if isinstance(disk, Disk) and disk.path.parent == config.directory:  # it is open, and nobody else's
                 disk.path.unlink(missing_ok=True)
         undo.pop_all()
-    return Clone(booted.machine, booted.session, booted.directory, booted.names, shape=shape, nic=nic)
+    return Clone(booted.machine, booted.agent, booted.directory, booted.names, shape=shape, nic=nic)
 
 
-async def introduce(session: GuestSession, shape: Shape) -> None:
+async def introduce(agent: Agent, shape: Shape) -> None:
     """What a pod is told at its start, once without consequence."""
     links = [_LOOPBACK]
     if shape.nic != "none":
@@ -137,16 +137,16 @@ async def introduce(session: GuestSession, shape: Shape) -> None:
             Interface("eth0", (_ADDRESS,), (usermode.GATEWAY,), mac=NIC_MAC),
             Interface("eth0", (_ADDRESS,), down=True),
         ]
-    await session.setup_pod("factory", links, {}, SHM_DEFAULT)
+    await agent.setup_pod("factory", links, {}, SHM_DEFAULT)
 
 
-async def exercise(session: GuestSession, shape: Shape) -> None:
+async def exercise(agent: Agent, shape: Shape) -> None:
     """Run once what the start of a container runs, and leave no trace of it.
 
     An emulated CPU has translated the code then; the kernel has its caches.
     """
-    await introduce(session, shape)
-    await session.create_container(bare(_EXERCISE, shape))
+    await introduce(agent, shape)
+    await agent.create_container(bare(_EXERCISE, shape))
     process = GuestProcess(
         args=(PROGRAM, "--version"),
         container=_EXERCISE,
@@ -155,14 +155,14 @@ async def exercise(session: GuestSession, shape: Shape) -> None:
         main=True,
         own_pids=True,
     )
-    done = await run_process(session, process)
+    done = await run_process(agent, process)
     if done.status:
         raise Unavailable(f"the factory's program ended with status {done.status}: {done.errors}")
-    await session.delete_container(_EXERCISE)
+    await agent.delete_container(_EXERCISE)
 
 
-async def rehearse(session: GuestSession, program: GuestProcess | None) -> None:
+async def rehearse(agent: Agent, program: GuestProcess | None) -> None:
     """Begin the image's program in the container that is ready, to kill it at the first system call with an effect."""
     if program:  # however it ends; it may not be there
         with contextlib.suppress(StartFailed, GuestError, TimeoutError):
-            await run_process(session, replace(program, container=PREPARED), timeout=_REHEARSAL)
+            await run_process(agent, replace(program, container=PREPARED), timeout=_REHEARSAL)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import HyperError, InvalidState
-from ...guest.session import GuestSession
+from ...guest.agent import Agent
 from ...hypervisor.driver import AnyDisk, Disk, MachineConfig
 from ...hypervisor.drivers import Drivers
 from ...hypervisor.facets import Save, Snapshots, require
@@ -145,10 +145,10 @@ class Factory:
         clone.scratch = scratch
         try:
             if kind.image:
-                await introduce(clone.session, kind.shape)
-                await rehearse(clone.session, kind.image.program)
+                await introduce(clone.agent, kind.shape)
+                await rehearse(clone.agent, kind.image.program)
             else:
-                await exercise(clone.session, kind.shape)
+                await exercise(clone.agent, kind.shape)
         except BaseException:
             await clone.end()
             raise
@@ -218,9 +218,9 @@ class Factory:
                 await self._parts.scratch(scratch)
             directory = self._paths.machine(f"make-{secrets.token_hex(4)}")
             clone = await self._launch(kind, directory, scratch if kind.image else None, None, snapshot.memory)
-            await self._get_ready(kind, clone.session)
-            token = clone.session.next_token
-            clone.session.close()
+            await self._get_ready(kind, clone.agent)
+            token = clone.agent.next_token
+            clone.agent.close()
             await asyncio.sleep(_DISCONNECT_DELAY)
             await require(clone.machine, Save).save(snapshot.state)
             await clone.end()
@@ -233,13 +233,13 @@ class Factory:
             raise
         return Template(kind, key, snapshot, token, scratch if kind.image else None)
 
-    async def _get_ready(self, kind: Kind, session: GuestSession) -> None:
+    async def _get_ready(self, kind: Kind, agent: Agent) -> None:
         if kind.image is None:
-            await exercise(session, kind.shape)
+            await exercise(agent, kind.shape)
             return
-        await introduce(session, kind.shape)
-        await session.create_container(bare(PREPARED, kind.shape))
-        await rehearse(session, kind.image.program)
+        await introduce(agent, kind.shape)
+        await agent.create_container(bare(PREPARED, kind.shape))
+        await rehearse(agent, kind.image.program)
 
     def suspect(self, kind: Kind) -> None:
         """A clone did not come up: what it came from is made again."""

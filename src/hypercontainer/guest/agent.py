@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine asks of a guest: the port, in the engine's words.
+
+`Agent` is one connection with one guest, `Process` a process there, `Sink` where its output goes. What only
+some agents can do is a protocol of its own (`Freeze`); `require` finds it, or refuses before anything is
+taken. `GuestSession` speaks to hyperstart; tests/contract/test_agent.py says what every agent does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Protocol, TypeVar, runtime_checkable
+
+from ..errors import Unsupported
+from ..protocol.messages import ExitStatus, GuestContainer, GuestProcess, GuestStats, Interface, ListedProcess
+
+F = TypeVar("F")
+
+
+class Sink(Protocol):
+    """Where output goes. The engine's log and its attached clients implement it."""
+
+    def write(self, stream: int, data: bytes) -> int:
+        """Take the bytes; how many of this stream's may be acknowledged now.
+
+        The rest is acknowledged later, through `Process.acknowledge`.
+        """
+
+    def end(self, stream: int) -> None:
+        """The stream has ended."""
+
+    def exited(self) -> None:
+        """The process has ended; what is left of its output comes, and shall not wait for anybody."""
+
+    def lost(self, stream: int, count: int) -> None:
+        """`count` bytes that an earlier connection did not bring are not in the guest any more."""
+
+
+class Process(Protocol):
+    """A process in the guest, started by `Agent.start` or found again by `Agent.reattach`."""
+
+    @property
+    def id(self) -> int:
+        """Its number in the guest, by which another connection finds it."""
+
+    @property
+    def pid(self) -> int:
+        """As its pod sees it."""
+
+    @property
+    def exited(self) -> asyncio.Future[ExitStatus]:
+        """Fails with `Unavailable` when nobody will ever know."""
+
+    async def write_stdin(self, data: bytes) -> None:
+        """Queue input; returns when the guest has room for more."""
+
+    def close_stdin(self) -> None:
+        """What was queued comes before the end."""
+
+    def acknowledge(self, stream: int, count: int) -> None:
+        """`count` bytes that the sink had held back are safe now."""
+
+    async def signal(self, number: int, *, everyone: bool = False) -> None:
+        """To it, or to all processes of its container.
+
+        :raise GuestError: the guest has no such process any more.
+        """
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """:raise GuestError: when the process has no terminal."""
+
+    async def drain(self) -> bool:
+        """After the end, until all output has come; False when some is missing."""
+
+    def record_spans(self) -> None:
+        """Record, for the caller's trace, where the guest's time until its end went."""
+
+    async def release(self) -> None:
+        """Let the guest forget it: it has ended. :raise GuestError: it runs."""
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more: it is killed, and forgotten when it has ended."""
+
+    def fail(self, error: Exception) -> None:
+        """Whoever waits for its end, or for room, gets the error."""
+
+
+class Agent(Protocol):
+    """One connection with one guest; whatever waits when it ends gets `Unavailable`.
+
+    Verbs raise `InvalidState` when there is no connection, `DeadlineExceeded` when the guest does not answer
+    (`sys.deadlines`), and `GuestError` when it refuses.
+    """
+
+    on_oom: dict[str, Callable[[], None]]  # by container: the kernel killed one of its processes for memory
+    renewable: bool  # whoever owns it opens another when the connection ends by itself: its processes wait for that
+
+    @property
+    def alive(self) -> bool:
+        """Whether the guest can be asked."""
+
+    @property
+    def closed(self) -> asyncio.Event:
+        """The connection has ended."""
+
+    @property
+    def lost(self) -> bool:
+        """It has ended by itself, was `renewable`, and its processes wait."""
+
+    @property
+    def next_token(self) -> bytes:
+        """What opens the connection after this one."""
+
+    @property
+    def booted_at(self) -> datetime:
+        """In UTC; times of `processes` count from it."""
+
+    async def setup_pod(
+        self, hostname: str, interfaces: list[Interface], sysctls: dict[str, str], shm_size: int
+    ) -> None:
+        """May be said again, with other values; entropy and the time come with it each time."""
+
+    async def set_interface(self, interface: Interface) -> None:
+        """Bring a NIC of a running pod up, or down."""
+
+    async def create_container(self, container: GuestContainer) -> None:
+        """Build its root; nothing runs in it yet. :raise GuestError: there is one of that id."""
+
+    async def delete_container(self, id_: str) -> None:
+        """End what runs in it, and let its disks go. :raise GuestError: there is none."""
+
+    async def start(self, process: GuestProcess, sink: Sink) -> Process:
+        """Start a process; its output goes to `sink` from the first byte.
+
+        :raise StartFailed: when the program cannot be executed.
+        """
+
+    def reattach(self, id_: int, sink: Sink, offsets: tuple[int, int]) -> Process | None:
+        """A process of an earlier connection; None when the guest does not know it.
+
+        `offsets` say how many bytes of stdout and stderr are safe already. Where
+        the guest keeps less than what follows them, its word holds, and the sink is told.
+        """
+
+    def kill_orphans(self, keep: set[int]) -> None:
+        """End all processes of earlier connections but those to keep."""
+
+    async def stats(self) -> GuestStats:
+        """Of the guest, and of each container."""
+
+    async def processes(self, container: str = "") -> list[ListedProcess]:
+        """Of one container, or of the whole pod."""
+
+    async def shut_down(self, timeout: float) -> None:
+        """End all processes and make the disks clean, in so many seconds; the machine may then be killed."""
+
+    async def renew(self, connect: Connect, gone: Gone) -> Agent | None:
+        """Another connection in place of this one, which was lost, with all that it carried; None: there is none."""
+
+    def give_up(self) -> None:
+        """Of a lost connection: there is no other; what waits for the guest's processes hears of it."""
+
+    def close(self) -> None:
+        """End the connection; the guest goes on, and keeps what it has to say. Idempotent."""
+
+
+Connect = Callable[[], socket.socket]  # a further byte stream to the guest; raises Unavailable (`Machine.connect`)
+Gone = Callable[[], Awaitable[None]]  # returns when the guest's machine has ended (`Machine.wait`)
+
+
+# -- facets --------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Freeze(Protocol):
+    """A container's processes stand still, and go on."""
+
+    async def freeze_container(self, id_: str, frozen: bool) -> None:
+        """Idempotent. Who stops waiting for it has it taken back.
+
+        :raise GuestError: there is no such container.
+        """
+
+
+_NAMES: dict[type, str] = {Freeze: "pausing a container"}
+
+
+def require(agent: Agent, facet: type[F]) -> F:
+    """The same agent, as one that has this facet.
+
+    :raise Unsupported: when it has not.
+    """
+    if isinstance(agent, facet):
+        return agent
+    raise Unsupported(f"the guest's agent does not support {_NAMES.get(facet, facet.__name__)}")
