@@ -67,7 +67,7 @@ async def end_process(
     container: Container, run: Run, grace: float, stopped: asyncio.Event, hasten: asyncio.Event, *, paused: bool
 ) -> None:
     """Its stop signal; SIGKILL after `grace` seconds or when `hasten` is set; at last its machine is killed."""
-    asking = asyncio.ensure_future(_ask_to_end(container, run, paused))
+    asking = asyncio.ensure_future(_ask_to_end(container, run, paused, at_once=hasten.is_set()))
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0 if hasten.is_set() else grace):  # a guest that does not answer has it, too
@@ -88,11 +88,13 @@ async def end_process(
         await run.kill()
 
 
-async def _ask_to_end(container: Container, run: Run, paused: bool) -> None:
+async def _ask_to_end(container: Container, run: Run, paused: bool, *, at_once: bool) -> None:
+    """Whoever is killed is not asked first: its handler of the signal would begin."""
     with contextlib.suppress(HyperError):
         if paused:
             await require(run.runtime.agent, Freeze).freeze_container(container.id[:12], False)
-        await run.signal(container.process.stop_signal)
+        if not at_once:
+            await run.signal(container.process.stop_signal)
 
 
 async def _first(*events: asyncio.Event) -> None:
