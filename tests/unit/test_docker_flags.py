@@ -13,6 +13,7 @@ from hypercontainer.hyperctl import dockerflags
 from hypercontainer.hyperctl.names import complete_names
 from hypercontainer.hyperctl.options import spec_from
 from hypercontainer.hyperctl.run import create, run
+from hypercontainer.model.detach_keys import parse_detach_keys
 from hypercontainer.model.network import Attachment
 from hypercontainer.model.ports import published
 from hypercontainer.model.specs import ContainerSpec, HostEntry, Mount, PortMapping
@@ -129,11 +130,11 @@ def test_streams_to_attach_are_no_image() -> None:
 
 def test_detach_keys() -> None:
     assert (
-        dockerflags.detach_keys("ctrl-p,ctrl-q") == b"\x10\x11"
-        and dockerflags.detach_keys("a,ctrl-@,ctrl-[") == b"a\x00\x1b"
+        parse_detach_keys("ctrl-p,ctrl-q") == parse_detach_keys("") == b"\x10\x11"
+        and parse_detach_keys("a,ctrl-@,ctrl-[") == b"a\x00\x1b"
     )
     with pytest.raises(InvalidArgument, match="invalid detach keys 'ctrl-,'"):
-        dockerflags.detach_keys("ctrl-,")
+        parse_detach_keys("ctrl-,")
 
 
 def test_published_ports_of_the_image() -> None:

@@ -177,14 +177,3 @@ def test_templates() -> None:
         render("{{.Colour}}", value)
     with pytest.raises(InvalidArgument, match="not understood"):
         render("{{range .Labels}}", value)
-
-
-def test_detach_keys_are_taken_out_of_what_is_typed() -> None:
-    from hypercontainer.hyperctl.stream import Detached, DetachFilter
-
-    keys = DetachFilter()
-    assert keys.feed(b"ab\x10") == b"ab"  # ctrl-p waits for what follows
-    assert keys.feed(b"c") == b"\x10c"
-    assert keys.feed(b"\x10\x10d") == b"\x10\x10d"
-    with pytest.raises(Detached):
-        keys.feed(b"x\x10\x11y")

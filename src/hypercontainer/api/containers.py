@@ -3,28 +3,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator
 
 import msgspec
 from aiohttp import web
 
+from ..engine.attach.session import AttachOptions, AttachSession
 from ..engine.execs import Exec
-from ..engine.streams import FanOut
-from ..errors import HyperError, InvalidArgument, InvalidState
+from ..errors import HyperError, InvalidArgument
 from ..model.base import Model
+from ..model.detach_keys import parse_detach_keys
 from ..model.specs import ContainerSpec, ExecSpec
 from ..model.status import Change, Container, ContainerStats, ContainerStatus, ExecInfo, ExitCode, PathStat, ProcessInfo
 from ..model.trace import Span
-from ..sys import spans, tasks
-from .router import Context, Routes, error_body, error_response
-from .upgrade import STDERR, STDOUT, Ended, UpgradedStream, WindowSize
+from ..sys import spans
+from .router import Context, Routes, error_response
+from .upgrade import STDERR, STDOUT, UpgradedPeer, WindowSize
 
 routes = Routes()
 _ID = "/containers/{id}"
-_WINDOW_QUERY = {"rows": "height of the terminal", "columns": "width of the terminal"}
+_ATTACH_QUERY = {
+    "rows": "height of the terminal",
+    "columns": "width of the terminal",
+    "detachKeys": "keys that detach a terminal [ctrl-p,ctrl-q]",
+}
 _FRAMES = "application/vnd.hyper.frames"
 
 _ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING)
@@ -36,7 +39,6 @@ class Started(Model, frozen=True, kw_only=True):
     changed: bool
 
 
-_REMOVAL = 10.0  # seconds that a client waits for the end of what it runs
 _ID_HEADER = "Hyper-Id"
 
 
@@ -45,7 +47,7 @@ _ID_HEADER = "Hyper-Id"
     query={
         "start": "start it too, and attach if the connection is upgraded",
         "trace": "tell where the time went",
-        **_WINDOW_QUERY,
+        **_ATTACH_QUERY,
     },
     body=ContainerSpec,
     result=Container,
@@ -61,13 +63,15 @@ async def create(c: Context) -> web.StreamResponse:
 
 
 async def _create(c: Context, found: list[Span]) -> web.StreamResponse:
+    options = _options(c)
     with spans.span("request read"):
         spec = await c.body(ContainerSpec)
     with spans.span("container created"):
         container = await c.engine.containers.create(spec, starting=c.flag("start"))
     headers = {_ID_HEADER: container.id}
     if c.flag("start") and c.upgrades:
-        return await _attach(c, container, starts=True, headers=headers, trace=found)
+        session = c.engine.attachments.container(container.id, options, starts=True)
+        return await _run(c, session, headers=headers, trace=found)
     if c.flag("start"):
         try:
             await c.engine.containers.start(container.id, _window(c))
@@ -194,87 +198,40 @@ def _window(c: Context) -> tuple[int, int]:
     return c.number("rows", 0) or 0, c.number("columns", 0) or 0
 
 
-async def _converse(
-    c: Context,
-    fan_out: FanOut,
-    *,
-    begin: Callable[[], Awaitable[Any]],
-    finish: Callable[[], Awaitable[Ended]],
-    close_stdin: bool,
-    headers: dict[str, str] | None = None,
+def _options(c: Context) -> AttachOptions:
+    """:raise InvalidArgument: detach keys that are none."""
+    return AttachOptions(
+        outputs=frozenset(() if c.flag("noOutput") else (STDOUT, STDERR)), logs=c.flag("logs"),
+        stream=c.flag("stream") or not c.text("stream"), detach_keys=parse_detach_keys(c.text("detachKeys")),
+        size=_window(c),
+    )  # fmt: skip
+
+
+async def _run(
+    c: Context, session: AttachSession, *, headers: dict[str, str] | None = None, trace: list[Span] | None = None
 ) -> web.StreamResponse:
-    """Upgrade, start what is to be started, copy both ways, tell the exit code."""
-    stream = UpgradedStream(c.request, headers or {})
-    reader = fan_out.attach()
-    response = await stream.open()
-    wanted = frozenset({STDOUT, STDERR} if not c.flag("noOutput") else ())
-    copy_in = asyncio.create_task(stream.copy_input(fan_out, close_stdin=close_stdin))
-    copy_out = asyncio.create_task(stream.copy_output(reader, wanted))
-    try:
-        try:
-            await begin()
-        except Exception as error:
-            await stream.send_status({"error": error_body(error)})
-            if not isinstance(error, HyperError):
-                raise
-            return response
-        await asyncio.wait({copy_in, copy_out}, return_when=asyncio.FIRST_COMPLETED)
-        if copy_out.done() and not copy_out.exception():
-            ended = await finish()
-            if reader.lost:
-                why = (
-                    f"{reader.lost} bytes of output are not shown: they were not read in time; "
-                    "`hyperctl logs` has them if there is a log"
-                )
-                ended = msgspec.structs.replace(ended, message="; ".join(filter(None, (ended.message, why))))
-            await stream.send_status(ended)
-    finally:
-        reader.close()
-        for task in (copy_in, copy_out):
-            task.cancel()
-        await asyncio.gather(copy_in, copy_out, return_exceptions=True)
-    return response
+    peer = UpgradedPeer(c.request, headers or {}, trace)
+    await session.run(peer)
+    return peer.response
 
 
 @routes.post(
     f"{_ID}/attach",
-    query={"start": "start it too", "noOutput": "send no output", "trace": "tell where the time went", **_WINDOW_QUERY},
+    query={
+        "start": "start it too",
+        "noOutput": "send no output",
+        "logs": "send what the log has, first",
+        "stream": "go on with what comes [1]; 0 ends after the log",
+        "trace": "tell where the time went",
+        **_ATTACH_QUERY,
+    },
     stream=_FRAMES,
 )
 async def attach(c: Context) -> web.StreamResponse:
     """Attach to the main process."""
-    container = c.engine.registry.container(c.id)
     with spans.recording(c.flag("trace")) as found:
-        return await _attach(c, container, starts=c.flag("start"), trace=found)
-
-
-async def _attach(
-    c: Context,
-    container: Container,
-    *,
-    starts: bool,
-    headers: dict[str, str] | None = None,
-    trace: list[Span] | None = None,
-) -> web.StreamResponse:
-    owner = c.engine.containers.supervisor(container)
-    if not starts and container.state.status not in _ALIVE:
-        raise InvalidState(
-            f"container {container.name} is not running", hint=f"start it with `hyperctl start -a {container.name}`"
-        )
-
-    async def begin() -> None:
-        if starts:
-            await c.engine.containers.start(container.id, _window(c))
-
-    async def finish() -> Ended:
-        await owner.stopped.wait()
-        if container.spec.auto_remove:  # its name, ports and volumes are free when the client returns
-            with contextlib.suppress(TimeoutError):
-                await tasks.within(owner.removed.wait(), _REMOVAL)
-        return Ended(exit_code=owner.exit_code, message=owner.error, trace=trace or [])
-
-    close_stdin = container.spec.stdin and not container.spec.tty
-    return await _converse(c, owner.fan_out, begin=begin, finish=finish, close_stdin=close_stdin, headers=headers)
+        session = c.engine.attachments.container(c.id, _options(c), starts=c.flag("start"))
+        return await _run(c, session, trace=found)
 
 
 @routes.post(f"{_ID}/resize", body=WindowSize)
@@ -288,7 +245,7 @@ async def resize(c: Context) -> None:
 
 @routes.post(
     f"{_ID}/exec",
-    query={"start": "start it too, and attach: the connection is upgraded", **_WINDOW_QUERY},
+    query={"start": "start it too, and attach: the connection is upgraded", **_ATTACH_QUERY},
     body=ExecSpec,
     result=ExecInfo,
     status=201,
@@ -301,7 +258,7 @@ async def exec_create(c: Context) -> ExecInfo | web.StreamResponse:
     return exec_.info()
 
 
-@routes.post("/execs/{id}/start", query=_WINDOW_QUERY, stream=_FRAMES)
+@routes.post("/execs/{id}/start", query=_ATTACH_QUERY, stream=_FRAMES)
 async def exec_start(c: Context) -> web.StreamResponse | None:
     """Start it, and attach unless detached."""
     exec_ = c.engine.execs.get(c.id)
@@ -312,18 +269,7 @@ async def exec_start(c: Context) -> web.StreamResponse | None:
 
 
 async def _attach_exec(c: Context, exec_: Exec) -> web.StreamResponse:
-
-    async def begin() -> None:
-        await c.engine.execs.start(exec_, _window(c))
-
-    async def finish() -> Ended:
-        await exec_.ended.wait()
-        return Ended(exit_code=exec_.exit_code or 0)
-
-    headers = {_ID_HEADER: exec_.id}
-    return await _converse(
-        c, exec_.fan_out, begin=begin, finish=finish, close_stdin=not exec_.spec.tty, headers=headers
-    )
+    return await _run(c, c.engine.attachments.exec(exec_, _options(c)), headers={_ID_HEADER: exec_.id})
 
 
 @routes.get("/execs/{id}")

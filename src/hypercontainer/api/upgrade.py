@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The framed stream of attach and exec, after `Upgrade: tcp`.
+"""An attached client of REST: frames both ways, after `Upgrade: tcp`.
 
 Both directions carry frames with Docker's 8-byte header:
 
     type:u8  0 0 0  length:u32 big-endian  payload
 
-    to the client   1 stdout, 2 stderr, 3 status (JSON: {"exitCode": n, "message": "why"} or {"error": {...}}), last
+    to the client   1 stdout, 2 stderr, 3 status (JSON, see `Ended`; or {"error": {...}}), last
     to the daemon   0 stdin (empty: end of input), 4 window size (JSON: {"rows": n, "columns": n})
 """
 
@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
-from collections.abc import AsyncIterator
 
 import msgspec
 from aiohttp import web
 
-from ..engine.streams import FanOut, Reader
-from ..errors import HyperError
+from ..engine.attach.peer import HEADER, End, Input, InputEnd, Resize, Said, frame
+from ..errors import InvalidArgument
 from ..model.base import Model
 from ..model.trace import Span
+from .router import error_body
 
 STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)
-HEADER = struct.Struct(">B3xI")
-_PAUSE_ABOVE = 256 << 10  # bytes of input that wait for the guest
+_PAUSE_ABOVE = 256 << 10  # bytes of input that wait for the session
 _FRAME_MAX = 1 << 20
 
 
@@ -42,6 +40,7 @@ class Ended(Model, frozen=True, kw_only=True):
 
     exit_code: int
     message: str = ""
+    detached: bool = False  # by the keys: the process goes on
     trace: list[Span] = msgspec.field(default_factory=list)
 
 
@@ -77,59 +76,60 @@ class FrameInput:
     def set_exception(self, exc: BaseException, *_: object) -> None:
         self._frames.put_nowait(None)
 
-    async def frames(self) -> AsyncIterator[tuple[int, bytes]]:
-        while (frame := await self._frames.get()) is not None:
-            self._waiting -= len(frame[1])
-            if self._waiting <= _PAUSE_ABOVE and not self._transport.is_closing():
-                with contextlib.suppress(RuntimeError):
-                    self._transport.resume_reading()
-            yield frame
+    async def next(self) -> tuple[int, bytes] | None:
+        """A frame; None when the client has gone."""
+        frame_ = await self._frames.get()
+        if frame_ is None:
+            return None
+        self._waiting -= len(frame_[1])
+        if self._waiting <= _PAUSE_ABOVE and not self._transport.is_closing():
+            with contextlib.suppress(RuntimeError):
+                self._transport.resume_reading()
+        return frame_
 
 
-class UpgradedStream:
-    """One attached client."""
+class UpgradedPeer:
+    """The client of a request."""
 
-    def __init__(self, request: web.Request, headers: dict[str, str]) -> None:
+    def __init__(self, request: web.Request, headers: dict[str, str], trace: list[Span] | None = None) -> None:
+        """`trace` is told at the end."""
+        self.response = web.StreamResponse(status=101, headers={"Connection": "Upgrade", "Upgrade": "tcp", **headers})
         self._request = request
-        self._response = web.StreamResponse(status=101, headers={"Connection": "Upgrade", "Upgrade": "tcp", **headers})
+        self._trace = trace or []
         self._input: FrameInput | None = None
 
-    async def open(self) -> web.StreamResponse:
+    async def open(self) -> None:
         transport = self._request.transport
-        assert isinstance(transport, asyncio.Transport)
+        if not isinstance(transport, asyncio.Transport):
+            raise ConnectionResetError("the client has gone")
         self._input = FrameInput(transport)
-        await self._response.prepare(self._request)
+        await self.response.prepare(self._request)
         self._request.protocol.set_parser(self._input)  # type: ignore[arg-type]
-        return self._response
 
-    async def send(self, kind: int, payload: bytes) -> None:
-        await self._response.write(HEADER.pack(kind, len(payload)) + payload)
+    async def receive(self) -> Said | None:
+        assert self._input is not None
+        while found := await self._input.next():
+            kind, payload = found
+            if kind == STDIN:
+                return Input(payload) if payload else InputEnd()
+            if kind == RESIZE:
+                try:
+                    size = msgspec.json.decode(payload, type=WindowSize)
+                except msgspec.DecodeError as error:
+                    raise InvalidArgument(f"a window's size is not understood: {error}") from None
+                return Resize(size.rows, size.columns)
+        return None
 
-    async def send_status(self, status: object) -> None:
+    async def send(self, stream: int, data: bytes) -> None:
+        await self.response.write(frame(stream, data))
+
+    async def finish(self, end: End) -> None:
+        status = {"error": error_body(end.error)} if end.error else self._ended(end)
         with contextlib.suppress(ConnectionError):
-            await self.send(STATUS, msgspec.json.encode(status))
-            await self._response.write_eof()
+            await self.response.write(frame(STATUS, msgspec.json.encode(status)))
+            await self.response.write_eof()
         if self._request.transport:
             self._request.transport.close()
 
-    async def copy_output(self, reader: Reader, wanted: frozenset[int]) -> None:
-        async for stream, data in reader:
-            if stream in wanted:
-                await self.send(stream, data)
-
-    async def copy_input(self, fan_out: FanOut, *, close_stdin: bool) -> None:
-        """Until the client leaves. Input for a process that has not started waits for it."""
-        assert self._input is not None
-        async for kind, payload in self._input.frames():
-            await fan_out.started.wait()
-            handle = fan_out.handle
-            if handle is None:
-                continue
-            if kind == STDIN and payload:
-                await handle.write_stdin(payload)
-            elif kind == STDIN and close_stdin:
-                handle.close_stdin()
-            elif kind == RESIZE:
-                size = msgspec.json.decode(payload, type=WindowSize)
-                with contextlib.suppress(HyperError):  # it may have ended, or have no terminal
-                    await handle.resize(size.rows, size.columns)
+    def _ended(self, end: End) -> Ended:
+        return Ended(exit_code=end.exit_code or 0, message=end.message, detached=end.detached, trace=self._trace)

@@ -31,6 +31,7 @@ from ..volumes.disks import BlockVolumes
 from ..volumes.scratch import ScratchDisks
 from . import doctor, leftovers, resolve
 from .archive import Archives
+from .attachments import Attachments
 from .container_verbs import ALIVE
 from .containers import Containers
 from .creation import Creation
@@ -115,6 +116,7 @@ class Engine:
         self.pods = Pods(self.registry, sandboxes, self.containers, networks, pod_creation, self.events)
         self.services = Services(self.registry, lambda pod: sandboxes.runtime(pod.id))
         self.execs = Execs(self.registry, self.containers, self.events)
+        self.attachments = Attachments(self.registry, self.containers, self.execs)
         self.archives = Archives(self.registry, self.containers)
         self.monitor = Monitor(self.registry, self.containers, sandboxes)
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)

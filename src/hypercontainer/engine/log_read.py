@@ -16,10 +16,10 @@ from typing import BinaryIO
 
 import msgspec
 
+STREAMS = {"stdout": 1, "stderr": 2}
 _BLOCK = 128 << 10  # bytes
-_RECORD_MAX = (
-    4 << 20
-)  # bytes: what a guest has credit for, and every byte of it escaped; what is longer is no log of ours
+# Bytes: what a guest has credit for, and every byte of it escaped. What is longer is no log of ours.
+_RECORD_MAX = 4 << 20
 
 
 class LogRecord(msgspec.Struct, frozen=True):
@@ -38,16 +38,19 @@ def rotated(path: Path, max_files: int = 100) -> list[Path]:
 class LogReader:
     """Records in their order, of those that lie between two times.
 
-    `since` and `until` are times as the log writes them; "" is any.
+    `since` and `until` are times as the log writes them; "" is any. `until_now`: not what is added from now on.
     """
 
-    def __init__(self, path: Path, *, since: str = "", until: str = "", at_end: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, since: str = "", until: str = "", at_end: bool = False, until_now: bool = False
+    ) -> None:
         self._path = path
         self._since, self._until = since, until
         self._decoder = msgspec.json.Decoder(LogRecord)
         self._files: list[BinaryIO] = []  # oldest first; the first is the one that is read
         self._at = 0
         self._open(rotated(path))
+        self._limit = self._size(-1) if until_now else None  # of the last of the files
         if at_end:
             self._keep(len(self._files) - 1, self._size(-1))
 
@@ -99,8 +102,10 @@ class LogReader:
     def _block(self) -> tuple[bytes, int]:
         """What comes next, and how much of it is whole lines."""
         size = _BLOCK
+        last = len(self._files) == 1
+        room = _RECORD_MAX if self._limit is None or not last else self._limit - self._at
         while True:
-            data = os.pread(self._files[0].fileno(), size, self._at)
+            data = os.pread(self._files[0].fileno(), min(size, room), self._at)
             end = data.rfind(b"\n") + 1
             if end or len(data) < size:
                 return data, end

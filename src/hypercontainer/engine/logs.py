@@ -45,6 +45,9 @@ class Log(Protocol):
     def lost(self, stream: int, count: int, why: str) -> None: ...
     def close(self) -> None: ...
 
+    def unlogged(self, stream: int) -> bytes:
+        """What was written of a stream and is not in the log yet."""
+
     @property
     def pending(self) -> int: ...
 
@@ -76,6 +79,9 @@ class LogWriter:
     def pending(self) -> int:
         """Bytes that are not in the log yet."""
         return sum(map(len, self._pending.values()))
+
+    def unlogged(self, stream: int) -> bytes:
+        return self._pending[stream]
 
     def offsets(self) -> tuple[int, int]:
         """Bytes of stdout and stderr that the log has, as an earlier daemon left them."""
@@ -207,6 +213,9 @@ class KeepNothing:
 
     def flush(self, stream: int) -> int:
         return 0
+
+    def unlogged(self, stream: int) -> bytes:
+        return b""
 
     def lost(self, stream: int, count: int, why: str) -> None:
         self._offsets[stream - 1] += count

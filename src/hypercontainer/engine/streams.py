@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from ..errors import NoSpace
 from ..guest.agent import Process
@@ -62,7 +62,7 @@ class Reader:
         self._ended = True
         self._wake.set()
 
-    async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
+    async def __aiter__(self) -> AsyncGenerator[tuple[int, bytes], None]:
         """(stream, bytes) until the process's output has ended."""
         while True:
             while self._chunks:
@@ -131,6 +131,11 @@ class FanOut:
     def detach(self, reader: Reader) -> None:
         self._readers.discard(reader)
         self.caught_up()
+
+    def unlogged(self) -> list[tuple[int, bytes]]:
+        """What has come of the output and is not in the log yet."""
+        found = [(stream, self._log.unlogged(stream)) for stream in (1, 2)] if self._log else []
+        return [(stream, data) for stream, data in found if data]
 
     # -- Sink -------------------------------------------------------------------
 

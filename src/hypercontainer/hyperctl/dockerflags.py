@@ -18,6 +18,10 @@ from ..model.units import parse_size
 _PERIOD = 100_000  # microseconds; Docker's default of --cpu-period
 _JOIN = "containers share that in one pod: `hyperctl pod create -n NAME`, then give both --pod NAME"
 
+detach_keys_option = click.option(
+    "--detach-keys", default="", metavar="KEYS", help="Keys that detach a terminal [default: ctrl-p,ctrl-q]."
+)
+
 OPTIONS = [
     click.option("--init", is_flag=True, help="Run the program below an init, which hands on signals and reaps."),
     click.option(
@@ -43,9 +47,7 @@ OPTIONS = [
     click.option("--memory-reservation", default="", help="At most --memory; the machine's memory is its own anyway."),
     click.option("--cpu-quota", type=int, default=0, help="Microseconds of CPU time in each --cpu-period."),
     click.option("--cpu-period", type=int, default=0, help="Microseconds [default: 100000]."),
-    click.option(
-        "--detach-keys", default="", metavar="KEYS", help="Keys that detach a terminal [default: ctrl-p,ctrl-q]."
-    ),
+    detach_keys_option,
     *(
         click.option(name, *more, default=default, hidden=True, multiple=default is None)
         for name, more, default in (
@@ -237,23 +239,6 @@ def _linked(text: str, call: Callable[..., Any]) -> HostEntry:
             hint="run both with --network NAME, where they find each other",
         )
     return HostEntry(ip=attachments[0].ip, names=list(dict.fromkeys(filter(None, [alias, container.name]))))
-
-
-def detach_keys(text: str) -> bytes:
-    """`ctrl-p,ctrl-q` as what a terminal sends.
-
-    :raise InvalidArgument: what is no key.
-    """
-    out = b""
-    for key in text.split(","):
-        name = key.removeprefix("ctrl-")
-        if len(key) == 1 and key.isascii():
-            out += key.encode()
-        elif key != name and len(name) == 1 and ((name.isascii() and name.isalpha()) or name in "@[\\]^_"):
-            out += bytes([ord(name.upper()) & 0x1F])
-        else:
-            raise InvalidArgument(f"invalid detach keys {text!r}", hint="write them as ctrl-p,ctrl-q or a,b")
-    return out
 
 
 # -- Docker's ways of writing flags -----------------------------------------------------------

@@ -7,9 +7,11 @@ import click
 
 from ..client.api import container_route
 from ..errors import NotFound
+from ..model.detach_keys import parse_detach_keys
 from ..model.specs import ExecSpec
 from ..model.status import ExecInfo
 from .context import client
+from .dockerflags import detach_keys_option
 from .options import environment
 from .stream import require_terminal, stream_of, window_size
 
@@ -22,16 +24,18 @@ from .stream import require_terminal, stream_of, window_size
 @click.option("--env-file", multiple=True, type=click.Path(), help="Read environment variables from a file.")
 @click.option("-w", "--workdir", default="", help="Working directory.")
 @click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="User and group.")
+@detach_keys_option
 @click.option("--privileged", is_flag=True, help="With all capabilities.")
 @click.argument("container")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(
     container: str, command: tuple[str, ...], interactive: bool, tty: bool, detach: bool, env: tuple[str, ...],
-    env_file: tuple[str, ...], workdir: str, user: str, privileged: bool,
+    env_file: tuple[str, ...], workdir: str, user: str, privileged: bool, detach_keys: str,
 ) -> int:  # fmt: skip
     """Run a further command in a running container, or the first one of a pod; the exit status is the command's."""
     if tty and interactive and not detach:
         require_terminal()
+    parse_detach_keys(detach_keys)
     c = client()
     spec = ExecSpec(
         command=list(command), env=environment(env, env_file), workdir=workdir, user=user, tty=tty,
@@ -48,5 +52,6 @@ def exec_(
         c.do("POST", f"{route}/start")
         return 0
     rows, columns = window_size() if tty else (0, 0)
-    with c.upgrade(f"{route}/start", {"rows": rows, "columns": columns}) as connection:
+    query = {"rows": rows, "columns": columns, "detachKeys": detach_keys or None}
+    with c.upgrade(f"{route}/start", query) as connection:
         return stream_of(connection, c.path, route, stdin=interactive, terminal=tty and interactive).run()

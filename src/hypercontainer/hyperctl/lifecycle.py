@@ -12,6 +12,7 @@ from ..client.api import Client, container_route, pod_route
 from ..errors import HyperError, NotFound
 from ..model.status import Container, ExitCode
 from .context import client, for_each
+from .dockerflags import detach_keys_option
 from .run import attach_to
 
 _NAMES = click.argument("containers", nargs=-1, required=True)
@@ -38,9 +39,10 @@ def _either(c: Client, name: str, method: str, action: str, query: dict[str, Any
 @click.command()
 @click.option("-a", "--attach", is_flag=True, help="Attach to the output, forward signals, exit with its status.")
 @click.option("-i", "--interactive", is_flag=True, help="Send input too.")
+@detach_keys_option
 @_CONTAINER_ONLY
 @_NAMES
-def start(containers: tuple[str, ...], attach: bool, interactive: bool, only: bool) -> int:
+def start(containers: tuple[str, ...], attach: bool, interactive: bool, detach_keys: str, only: bool) -> int:
     """Start containers or pods that do not run."""
     c = client()
     if not (attach or interactive):
@@ -48,7 +50,7 @@ def start(containers: tuple[str, ...], attach: bool, interactive: bool, only: bo
     if len(containers) > 1:
         raise click.UsageError("only one container can be attached to")
     found = c.call(Container, "GET", container_route(containers[0]))
-    return attach_to(c, found, start=True, stdin=interactive)
+    return attach_to(c, found, start=True, stdin=interactive, keys=detach_keys)
 
 
 @click.command()

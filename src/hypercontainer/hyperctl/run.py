@@ -13,14 +13,15 @@ import msgspec
 
 from ..client.api import Client, container_route
 from ..errors import Conflict, HyperError, InvalidArgument, NotFound
+from ..model.detach_keys import parse_detach_keys
 from ..model.specs import ContainerSpec
 from ..model.status import Container, Image
 from .context import client
-from .dockerflags import DockerCommand, complete, detach_keys
+from .dockerflags import DockerCommand, complete
 from .options import container_options, spec_from
 from .pulling import is_place, pull_image, take_image
 from .standard import complain, naming, print_made
-from .stream import DETACH_KEYS, STDERR, STDOUT, require_terminal, stream_of, window_size
+from .stream import STDERR, STDOUT, require_terminal, stream_of, window_size
 
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["--help"]}
 
@@ -77,12 +78,21 @@ def attach_to(
     output: bool = True,
     proxy: bool = True,
     trace: str = "",
-    keys: bytes = DETACH_KEYS,
+    keys: str = "",
     shown: tuple[int, ...] = (STDOUT, STDERR),
 ) -> int:
-    """Attach, and start if asked; the exit code. `trace` names a file for where the time went."""
+    """Attach, and start if asked; the exit code. `trace` names a file for where the time went.
+
+    `keys` detach a terminal; "" are the usual ones.
+
+    :raise InvalidArgument: what is no key.
+    """
+    parse_detach_keys(keys)
     rows, columns = window_size() if container.spec.tty else (0, 0)
-    query = {"start": start, "rows": rows, "columns": columns, "noOutput": not output, "trace": bool(trace)}
+    query = {
+        "start": start, "rows": rows, "columns": columns, "noOutput": not output, "trace": bool(trace),
+        "detachKeys": keys or None,
+    }  # fmt: skip
     sent = time.time_ns()
     with c.upgrade(container_route(container.id, "/attach"), query) as connection:
         terminal = container.spec.tty and stdin
@@ -94,7 +104,6 @@ def attach_to(
             stdin=stdin and container.spec.stdin,
             terminal=terminal,
             proxy=proxy,
-            keys=keys,
             shown=shown,
         )
         status = stream.run()
@@ -157,7 +166,7 @@ def run(
     shown = tuple(
         n for n, name in ((STDOUT, "stdout"), (STDERR, "stderr")) if not attach_stream or name in attach_stream
     )
-    keys = detach_keys(options["detach_keys"]) if options["detach_keys"] else DETACH_KEYS
+    parse_detach_keys(options["detach_keys"])
     if options["tty"] and options["interactive"] and not detach:
         require_terminal()
     if trace:
@@ -178,8 +187,9 @@ def run(
         print_made(container.id, "the container")
         return 0
     return attach_to(
-        c, container, start=True, stdin=options["interactive"], proxy=sig_proxy, trace=trace, keys=keys, shown=shown
-    )
+        c, container, start=True, stdin=options["interactive"], proxy=sig_proxy, trace=trace,
+        keys=options["detach_keys"], shown=shown,
+    )  # fmt: skip
 
 
 def podfile_of(given: str, image: str | None, publish: tuple[str, ...]) -> str:

@@ -28,12 +28,7 @@ STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)
 _HEADER = struct.Struct(">B3xI")
 _READ = 64 << 10
 _BACKLOG = 256 << 10  # bytes of input that may wait to be sent
-DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q
 _PROXIED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class Detached(Exception):
-    """The user typed the detach keys."""
 
 
 def window_size() -> tuple[int, int]:
@@ -66,29 +61,6 @@ def raw_terminal(enabled: bool) -> Iterator[None]:
         termios.tcsetattr(fd, termios.TCSADRAIN, saved)
 
 
-class DetachFilter:
-    """Takes the detach keys out of what is typed."""
-
-    def __init__(self, keys: bytes = DETACH_KEYS) -> None:
-        self._keys = keys
-        self._matched = 0
-
-    def feed(self, data: bytes) -> bytes:
-        """:raise Detached: when the keys are complete."""
-        out = bytearray()
-        for byte in data:
-            if byte == self._keys[self._matched]:
-                self._matched += 1
-                if self._matched == len(self._keys):
-                    raise Detached
-                continue
-            out += self._keys[: self._matched]
-            self._matched = 1 if byte == self._keys[0] else 0
-            if not self._matched:
-                out.append(byte)
-        return bytes(out)
-
-
 class AttachedStream:
     """Copies until the process has ended."""
 
@@ -99,7 +71,6 @@ class AttachedStream:
         stdin: bool,
         terminal: bool,
         on_signal: Callable[[int], None] | None,
-        keys: bytes = DETACH_KEYS,
         shown: tuple[int, ...] = (STDOUT, STDERR),
     ) -> None:
         self._sock, early = connection.raw()
@@ -108,7 +79,6 @@ class AttachedStream:
         self._out = bytearray()
         self._stdin = stdin
         self._terminal = terminal
-        self._filter = DetachFilter(keys) if terminal else None
         self._shown = shown
         self._on_signal = on_signal
         self._selector = selectors.PollSelector()  # epoll refuses regular files
@@ -120,13 +90,6 @@ class AttachedStream:
 
         :raise HyperError: when the process could not be started, or the daemon went away.
         """
-        try:
-            return self._run()
-        except Detached:
-            print("\ndetached; the process goes on", file=sys.stderr)
-            return 0
-
-    def _run(self) -> int:
         with raw_terminal(self._terminal), self._signals() as wake:
             self._selector.register(self._sock, selectors.EVENT_READ, self._on_socket)
             self._selector.register(wake, selectors.EVENT_READ, self._on_wake)
@@ -178,10 +141,6 @@ class AttachedStream:
             data = os.read(fd, _READ)
         except OSError:
             data = b""
-        if data and self._filter:
-            data = self._filter.feed(data)
-            if not data:
-                return
         self._send(STDIN, data)
         if not data or len(self._out) > _BACKLOG:
             self._selector.unregister(fd)
@@ -248,6 +207,8 @@ class AttachedStream:
         if status.get("message"):
             print(f"hyperctl: {status['message']}", file=sys.stderr)
         self.trace = status.get("trace", [])
+        if status.get("detached"):
+            print("\ndetached; the process goes on", file=sys.stderr)
         self._status = int(status["exitCode"])
 
 
@@ -259,12 +220,11 @@ def stream_of(
     stdin: bool,
     terminal: bool,
     proxy: bool = True,
-    keys: bytes = DETACH_KEYS,
     shown: tuple[int, ...] = (STDOUT, STDERR),
 ) -> AttachedStream:
     """An attached process, whose `route` signals are sent to, but for a terminal's, which sends keys.
 
-    `keys` detach a terminal; of the two outputs only those in `shown` are written.
+    Of the two outputs only those in `shown` are written.
     """
 
     def forward(number: int) -> None:
@@ -272,4 +232,4 @@ def stream_of(
             other.request("POST", target(f"{route}/kill", {"signal": signal.Signals(number).name}), {}).read()
 
     on_signal = forward if proxy and not terminal else None
-    return AttachedStream(connection, stdin=stdin, terminal=terminal, on_signal=on_signal, keys=keys, shown=shown)
+    return AttachedStream(connection, stdin=stdin, terminal=terminal, on_signal=on_signal, shown=shown)

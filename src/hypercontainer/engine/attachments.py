@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What clients can attach to: a container's main process, a further process of a container, a log."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from ..errors import InvalidState
+from ..sys import tasks
+from .attach.peer import End
+from .attach.session import Attached, AttachOptions, AttachSession, Chunks
+from .container_verbs import ALIVE
+from .containers import Containers
+from .execs import Exec, Execs
+from .log_read import STREAMS, LogReader
+from .registry import Registry
+from .streams import FanOut
+
+_REMOVAL = 10.0  # seconds that a client waits until nothing is left of a container with auto_remove
+
+
+class Attachments:
+    """Sessions for front ends to run; what is refused is refused before one is made."""
+
+    def __init__(self, registry: Registry, containers: Containers, execs: Execs) -> None:
+        self._registry = registry
+        self._containers = containers
+        self._execs = execs
+
+    def container(self, key: str, options: AttachOptions, *, starts: bool = False) -> AttachSession:
+        """A session with its main process, which is started first if it `starts`.
+
+        :raise InvalidState: when it does not run, and shall not be started.
+        """
+        container = self._registry.container(key)
+        owner = self._containers.supervisor(container)
+        if options.stream and not starts and container.state.status not in ALIVE:
+            raise InvalidState(
+                f"container {container.name} is not running", hint=f"start it with `hyperctl start -a {container.name}`"
+            )
+
+        async def begin() -> None:
+            await self._containers.start(container.id, options.size)
+
+        async def finish() -> End:
+            await owner.stopped.wait()
+            if container.spec.auto_remove:  # its name, ports and volumes are free when the client returns
+                with contextlib.suppress(TimeoutError):
+                    await tasks.within(owner.removed.wait(), _REMOVAL)
+            return End(exit_code=owner.exit_code, message=owner.error)
+
+        attached = Attached(
+            fan_out=owner.fan_out, tty=container.spec.tty, closes_stdin=container.spec.stdin and not container.spec.tty,
+            begin=begin if starts else None, finish=finish,
+            history=lambda: History(owner.fan_out, Path(container.log_path)),
+        )  # fmt: skip
+        return AttachSession(attached, options)
+
+    def exec(self, exec_: Exec, options: AttachOptions) -> AttachSession:
+        """A session with a further process, which it starts."""
+
+        async def finish() -> End:
+            await exec_.ended.wait()
+            return End(exit_code=exec_.exit_code or 0)
+
+        attached = Attached(
+            fan_out=exec_.fan_out, tty=exec_.spec.tty, closes_stdin=not exec_.spec.tty,
+            begin=lambda: self._execs.start(exec_, options.size), finish=finish,
+        )  # fmt: skip
+        return AttachSession(attached, options)
+
+
+class History:
+    """The output up to now, as the log has it, and what of it the log does not have yet: no byte twice, and none less.
+
+    It is made together with the `Reader` of what follows, in one step of the event loop.
+    """
+
+    def __init__(self, fan_out: FanOut, path: Path) -> None:
+        self._reader = LogReader(path, until_now=True)
+        self._unlogged = fan_out.unlogged()
+
+    async def __aiter__(self) -> Chunks:
+        while (records := await tasks.in_thread(self._reader.read)) is not None:
+            for record in records:
+                yield STREAMS[record.stream], record.log.encode("utf-8", "surrogateescape")
+        for stream, data in self._unlogged:
+            yield stream, data
+
+    def close(self) -> None:
+        """Let go of the log's files."""
+        self._reader.close()

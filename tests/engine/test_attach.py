@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients attached to containers and further processes, by the whole engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.engine.attach.fake import FakePeer
+from hypercontainer.engine.attach.peer import End, Input, InputEnd
+from hypercontainer.engine.attach.session import AttachOptions
+from hypercontainer.errors import InvalidState, StartFailed
+from hypercontainer.model.specs import ExecSpec
+
+from .stage import Stage, play, stage
+
+KEYS = Input(b"\x10\x11")
+
+
+async def attach(s: Stage, key: str, peer: FakePeer, *, starts: bool = False, **options: bool) -> None:
+    session = s.engine.attachments.container(key, AttachOptions(**options), starts=starts)
+    await s.call(session.run(peer))
+
+
+async def execute(s: Stage, peer: FakePeer, *command: str, tty: bool = False) -> None:
+    exec_ = s.engine.execs.create("a", ExecSpec(command=list(command), stdin=True, tty=tty))
+    await s.call(s.engine.attachments.exec(exec_, AttachOptions()).run(peer))
+
+
+async def run_to_its_end(s: Stage) -> None:
+    """What `run -i --rm` does: started and attached to, input and its end, nothing left when the client hears it."""
+    await s.create("a", "cat", stdin=True, auto_remove=True)
+    peer = FakePeer()
+    peer.says(Input(b"hello\n"), InputEnd())
+    await attach(s, "a", peer, starts=True)
+    assert (peer.output(), peer.end) == (b"hello\n", End(exit_code=0))
+    assert not s.engine.registry.containers()
+
+
+async def detach_and_attach_again(s: Stage) -> None:
+    await s.create("a", "cat", stdin=True, tty=True)
+    peer = FakePeer()
+    peer.says(Input(b"one\n"))
+    running = asyncio.create_task(attach(s, "a", peer, starts=True))
+    await peer.until(b"one\n")
+    peer.says(KEYS)
+    await running
+    assert peer.end == End(detached=True) and s.status("a") == "running"
+    peer = FakePeer()
+    peer.says(Input(b"two\n"))
+    running = asyncio.create_task(attach(s, "a", peer, logs=True))
+    await peer.until(b"two\n")
+    assert peer.output() == b"one\ntwo\n"
+    await s.call(s.engine.containers.kill("a", "KILL"))
+    await running
+    assert peer.end == End(exit_code=137)
+
+
+async def the_log_of_what_has_ended(s: Stage) -> None:
+    await s.run("a", "echo", "hello")
+    await s.call(s.engine.containers.wait("a"))
+    with pytest.raises(InvalidState, match="container a is not running"):
+        s.engine.attachments.container("a", AttachOptions())
+    peer = FakePeer()
+    await attach(s, "a", peer, logs=True, stream=False)
+    assert (peer.output(), peer.end) == (b"hello\n", End())
+
+
+async def further_processes(s: Stage) -> None:
+    await s.run("a", "sleep", "1000")
+    peer = FakePeer()
+    peer.says(Input(b"x"), InputEnd())
+    await execute(s, peer, "cat")
+    assert (peer.output(), peer.end) == (b"x", End(exit_code=0))
+    peer = FakePeer()
+    await execute(s, peer, "exit", "3")
+    assert peer.end == End(exit_code=3)
+    peer = FakePeer()
+    await execute(s, peer, "no-such-program")
+    assert peer.end and isinstance(peer.end.error, StartFailed) and peer.end.error.exit_status == 127
+    peer = FakePeer()
+    peer.says(KEYS)
+    await execute(s, peer, "sleep", "1000", tty=True)
+    assert peer.end == End(detached=True)
+
+
+async def a_client_that_goes(s: Stage) -> None:
+    """While it starts, the start is given up; while it runs, the container goes on."""
+    await s.create("a", "sleep", "1000")
+    peer = FakePeer()
+    running = asyncio.create_task(attach(s, "a", peer, starts=True))
+    while not s.engine.registry.container("a").state.starting:
+        await asyncio.sleep(0)
+    peer.goes()
+    await running
+    await s.check()
+    assert s.status("a") == "exited"
+    await s.call(s.engine.containers.start("a"))
+    peer = FakePeer()
+    running = asyncio.create_task(attach(s, "a", peer))
+    while not peer.opened:
+        await asyncio.sleep(0)
+    peer.goes()
+    await running
+    assert s.status("a") == "running" and peer.end is None
+
+
+SCENES = [run_to_its_end, detach_and_attach_again, the_log_of_what_has_ended, further_processes, a_client_that_goes]
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda f: f.__name__)
+def test_attached(template: Path, scene: Callable[[Stage], Awaitable[None]]) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.open()
+        await scene(s)
+        await s.check()
+        await s.clear()
+        await s.close()
+
+    with stage(template) as s:
+        play(s, scenario)
