@@ -114,7 +114,7 @@ EXPECTED: dict[str, dict[str, tuple[str, str]]] = {
         "cp": ("", "="),
     },
     "paused": {
-        "start": ("invalid_state", "="), "stop": ("", "exited"), "kill": ("", "exited"), "term": ("", "="),
+        "start": ("invalid_state", "="), "stop": ("", "exited"), "kill": ("", "exited"), "term": ("", "exited"),
         "restart": ("", "running"), "pause": ("invalid_state", "="), "unpause": ("", "running"),
         "rm": ("conflict", "="), "rm -f": ("", ""), "rename": ("", "="), "exec": ("invalid_state", "="),
         "wait": (WAITS, "="), "logs": ("", "="), "cp": (WAITS, "="),

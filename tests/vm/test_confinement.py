@@ -210,7 +210,7 @@ async def test_files_are_copied_while_paused(lab: Lab) -> None:
         got = b"".join([chunk async for chunk in lab.engine.archives.read(id_, "/tmp/put", follow=False)])
     with tarfile.open(fileobj=io.BytesIO(got)) as tar:
         assert tar.extractfile("put").read() == b"late"  # type: ignore[union-attr]
-    session = lab.engine.containers.runtime(lab.engine.registry.container(id_)).session
+    session = lab.engine.containers.runtime(lab.engine.registry.container(id_)).agent
     await lab.engine.containers.unpause(id_)
     await session.freeze_container(id_[:12], True)  # by itself, behind the engine's back
     with pytest.raises(HyperError, match="paused"):
@@ -230,7 +230,7 @@ async def test_a_neighbour_is_answered_while_a_container_is_removed(lab: Lab) ->
     await asyncio.wait_for(lab.engine.pods.start(made.pod.id), DEADLINE)
     try:
         gone = lab.engine.registry.container("gone")
-        session = lab.engine.containers.runtime(gone).session
+        session = lab.engine.containers.runtime(gone).agent
         pid = next(p.pid for p in await session.processes(gone.id[:12]))
         holder = await lab.exec(
             "other", "sh", "-c", f"cd /proc/{pid}/root/etc && {{ sleep 1000 >/dev/null 2>&1 & echo $!; }}"
@@ -268,7 +268,7 @@ async def test_a_child_killed_for_memory_is_an_event(lab: Lab) -> None:
 async def test_no_container_looks_into_hyperstarts_own_processes(lab: Lab) -> None:
     """A process of `cp` is a copy of PID 1, with what that knows of all containers, and has few capabilities."""
     id_ = await running(lab, pid="pod")  # one that has its own process numbers does not even see it
-    session = lab.engine.containers.runtime(lab.engine.registry.container(id_)).session
+    session = lab.engine.containers.runtime(lab.engine.registry.container(id_)).agent
     process = GuestProcess(args=("/tmp",), container=id_[:12], builtin=Builtin.TAR_EXTRACT, stdin=True)
     async with builtin_running(session, process) as (handle, _):
         look = (

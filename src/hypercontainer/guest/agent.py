@@ -130,7 +130,7 @@ class Agent(Protocol):
         """Build its root; nothing runs in it yet. :raise GuestError: there is one of that id."""
 
     async def delete_container(self, id_: str) -> None:
-        """End what runs in it, and let its disks go. :raise GuestError: there is none."""
+        """Let its disks go. :raise GuestError: there is none, or something runs in it."""
 
     async def start(self, process: GuestProcess, sink: Sink) -> Process:
         """Start a process; its output goes to `sink` from the first byte.

@@ -99,6 +99,8 @@ class FakeGuest:
 
     def ended(self, process: FakeProcess) -> None:
         """With a container's main process all of it ends."""
+        if process.exit and process.exit.oom and process.container:
+            self.send(Type.OOM, 0, encode_attrs([(Tag.CONTAINER, process.container), (Tag.OOM, 1)]))
         for other in list(self.processes.values()) if process.main else ():
             if other.container == process.container:
                 other.signal(signal.SIGKILL)
@@ -177,8 +179,8 @@ class FakeGuest:
 
     def _delete(self, frame: Frame, attrs: RequestAttrs) -> None:
         container = self._container(attrs.text(Tag.ID))
-        for process in self.alive(container.id):
-            process.signal(signal.SIGKILL)
+        if self.alive(container.id):
+            raise Refused(GuestCode.STATE, f"container {container.id} has running processes", number=errno.EBUSY)
         del self.containers[container.id]
         self._reply(frame)
 
@@ -189,8 +191,6 @@ class FakeGuest:
         elif container.frozen:
             event, container.frozen = container.frozen, None
             event.set()
-            for process in self.alive(container.id):
-                process.go_on()
         self._reply(frame)
 
     def _start(self, frame: Frame, attrs: RequestAttrs) -> None:

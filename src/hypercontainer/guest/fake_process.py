@@ -149,7 +149,6 @@ class FakeProcess:
         self.outputs = {1: Output(1), 2: Output(2)}
         self._kernel = kernel
         self._task: asyncio.Task[int] | None = None
-        self._pending: list[int] = []  # signals that came while it was frozen
         self._signalled = asyncio.Event()
 
     def begin(self, program: Program) -> None:
@@ -180,6 +179,7 @@ class FakeProcess:
         while number not in self.signals:
             self._signalled.clear()
             await self._signalled.wait()
+        await self.thawed()
 
     async def thawed(self) -> None:
         while event := self._kernel.frozen(self.container):
@@ -197,21 +197,11 @@ class FakeProcess:
             self._kernel.send(Type.WINDOW, self.id, encode_window(window))
 
     def signal(self, number: int) -> None:
-        """A frozen process ends by SIGKILL only; what else comes waits until it goes on."""
+        """One that is not handled ends it, also when it is frozen: Linux makes a SIGKILL of what would be fatal."""
         self.signals.append(number)
         self._signalled.set()
-        if self.exit or (number in self.ignored and number != signal.SIGKILL):
-            return
-        if number != signal.SIGKILL and self._kernel.frozen(self.container):
-            self._pending.append(number)
-        else:
+        if not self.exit and (number not in self.ignored or number == signal.SIGKILL):
             self.end(ExitStatus(signal=number))
-
-    def go_on(self) -> None:
-        """Its container is not frozen any more."""
-        pending, self._pending = self._pending, []
-        for number in pending:
-            self.signal(number)
 
     def end(self, status: ExitStatus) -> None:
         """Idempotent."""
