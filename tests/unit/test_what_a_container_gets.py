@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from hypercontainer.engine import environment, guest_files, machine_config, naming, resolve
+from hypercontainer.engine import environment, guest_files, machine_config, machine_disks, naming, resolve
 from hypercontainer.engine.paths import Paths
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.engine.secrets import KEYRING, Secrets
 from hypercontainer.errors import InvalidArgument, NotFound
 from hypercontainer.hypervisor.driver import Disk, RbdDisk
+from hypercontainer.images.fake_root import FakeRoots
 from hypercontainer.model.mounts import Mount
 from hypercontainer.model.pods import InterfaceSpec, PodSpec, Service
 from hypercontainer.model.ports import parse_publish
@@ -185,18 +186,31 @@ def test_secrets_are_encrypted_and_the_users_own(secrets: Secrets, tmp_path: Pat
 # -- disks and interfaces ---------------------------------------------------------------
 
 
-def test_what_is_behind_a_volume(secrets: Secrets) -> None:
+def test_what_is_behind_a_volume(secrets: Secrets, tmp_path: Path) -> None:
     pod = a_pod()
+    disks = machine_disks.MachineDisks(FakeRoots(tmp_path), secrets)
     disk = PodVolume(name="v" * 200, kind="disk", source="/v.img", read_only=True, format="qcow2", cache="none")
-    serial = machine_config.volume_serial(disk)
+    serial = machine_disks.volume_serial(disk)
     assert len(serial) <= 20  # what virtio-blk has for it
-    assert machine_config.volume_disk(pod, disk, secrets) == Disk(serial, Path("/v.img"), True, "qcow2", "none")
+    assert disks.of_volume(pod, disk) == Disk(serial, Path("/v.img"), True, "qcow2", "none")
     secrets.put(pod.id, f"{KEYRING}r", b"[client.me]")
     rbd = PodVolume(name="r", kind="rbd", source="pool/image", monitors=["m"], options={"user": "me"})
-    found = machine_config.volume_disk(pod, rbd, secrets)
+    found = disks.of_volume(pod, rbd)
     assert isinstance(found, RbdDisk)
     assert (found.pool, found.image, found.user, found.keyring) == ("pool", "image", "me", "[client.me]")
-    assert machine_config.volume_disk(pod, PodVolume(name="d", kind="directory", source="/d"), secrets) is None
+    assert disks.of_volume(pod, PodVolume(name="d", kind="directory", source="/d")) is None
+
+
+async def test_the_disks_of_a_machine(secrets: Secrets, tmp_path: Path) -> None:
+    """Those of each container's root, in their order, and then those behind volumes."""
+    disks = machine_disks.MachineDisks(FakeRoots(tmp_path, ("sha256:1",)), secrets)
+    one = a_container(ContainerSpec(image="x", cache="none"))
+    pod = a_pod(volumes=[PodVolume(name="t", kind="tmpfs"), PodVolume(name="v", kind="disk", source="/v.img")])
+    image, own, volume = await disks.of_pod(pod, [one])
+    assert isinstance(image, Disk) and isinstance(own, Disk) and isinstance(volume, Disk)
+    assert (image.serial, image.read_only, image.cache) == (machine_disks.image_serial(one), True, "none")
+    assert (own.serial, own.read_only, own.cache) == (machine_disks.scratch_serial(one), False, "none")
+    assert (image.path.parent, own.path.parent, volume.path) == (tmp_path, tmp_path, Path("/v.img"))
 
 
 def test_what_the_guest_configures() -> None:

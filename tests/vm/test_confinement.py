@@ -13,7 +13,7 @@ import pytest
 from hypercontainer.engine.builtins import run_process
 from hypercontainer.engine.builtins import running as builtin_running
 from hypercontainer.engine.engine import Engine
-from hypercontainer.engine.machine_config import image_serial
+from hypercontainer.engine.machine_disks import image_serial
 from hypercontainer.errors import HyperError
 from hypercontainer.model.mounts import parse_tmpfs
 from hypercontainer.model.specs import InjectedFile, Mount, Resources

@@ -51,7 +51,7 @@ class Containers:
         self._health = HealthMonitor(registry, events)
         self._supervisors: dict[str, ContainerSupervisor] = {}
         self._retired: set[ContainerSupervisor] = set()  # of what is gone, whose machines may not have ended yet
-        self.files = ContainerFiles(paths, registry, sandboxes, log_limits, self._forget)
+        self.files = ContainerFiles(paths, registry, sandboxes, log_limits, self._forget, creation.roots)
 
     def supervisor(self, container: Container) -> ContainerSupervisor:
         """Who owns the container, begun at the first need."""

@@ -7,15 +7,14 @@ import msgspec
 
 from ..errors import InvalidArgument, InvalidState
 from ..images.layout import StoredImage
+from ..images.root import RootSource
 from ..images.store import ImageStore
 from ..model import ids
 from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.ports import published
 from ..model.specs import ContainerSpec
 from ..model.status import Container, ContainerState, Pod
-from ..sys import tasks
-from ..sys.files import copy_sparse, no_space_as_error, remove_tree
-from ..volumes.scratch import ScratchDisks
+from ..sys.files import no_space_as_error, remove_tree
 from . import environment, health, resolve
 from .container_verbs import ALIVE
 from .paths import Paths
@@ -30,14 +29,14 @@ class Creation:
 
     def __init__(
         self, paths: Paths, registry: Registry, images: ImageStore, placement: Placement, volumes: Volumes,
-        scratch: ScratchDisks,
+        roots: RootSource,
     ) -> None:  # fmt: skip
         self._paths = paths
         self._registry = registry
         self._images = images
         self._placement = placement
         self._volumes = volumes
-        self._scratch = scratch
+        self.roots = roots
 
     async def create(self, spec: ContainerSpec, *, starting: bool = False) -> Container:
         """Create a container, in the pod that it names or in one of its own; the image must be in the store.
@@ -142,22 +141,20 @@ class Creation:
             )
             with no_space_as_error(directory):
                 directory.mkdir(mode=0o700, parents=True)
-            await self._make_scratch(spec, id_)
+            await self._make_root(spec, id_)
             before = pod if pod.implicit else self._registry.pod(pod.id)
             if added := [v for v in volumes if v.name not in {x.name for x in before.volumes}]:
                 before = msgspec.structs.replace(before, volumes=[*before.volumes, *added])
             self._registry.create(before, container, done=id_)
         except BaseException:
+            self.roots.release(id_)
             remove_tree(directory)
             self._registry.finish(id_)
             raise
         return container
 
-    async def _make_scratch(self, spec: ContainerSpec, id_: str) -> None:
-        if not spec.base:
-            await self._scratch.create(self._paths.scratch(id_))
-            return
-        base = self._registry.container(spec.base)
-        if base.state.status in ALIVE:
+    async def _make_root(self, spec: ContainerSpec, id_: str) -> None:
+        base = self._registry.container(spec.base) if spec.base else None
+        if base and base.state.status in ALIVE:
             raise InvalidState(f"container {base.name} is running", hint="stop it before its files are taken")
-        await tasks.in_thread(lambda: copy_sparse(self._paths.scratch(base.id), self._paths.scratch(id_)))
+        await self.roots.create(id_, base=base.id if base else "")

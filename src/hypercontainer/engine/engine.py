@@ -17,6 +17,7 @@ from ..hypervisor.facets import Trial
 from ..images.layout import StoredImage
 from ..images.limits import Limits
 from ..images.progress import Progress
+from ..images.root import ImageRoots
 from ..images.store import ImageStore
 from ..kernel.locate import Kernel
 from ..model.factory import FactoryStatus, WarmRequest
@@ -44,6 +45,7 @@ from .factory.parts import Parts
 from .factory.shapes import Shape, nic_kind
 from .fetch import fetch_all
 from .log_read import LogReader, LogRecord
+from .machine_disks import MachineDisks
 from .monitor import Monitor
 from .networks import Networks, NetworkSettings
 from .paths import BootFiles, Paths
@@ -98,10 +100,12 @@ class Engine:
         secrets = Secrets(paths)
         networks = self.networks = Networks(self.registry, settings.network, self.events, settings.paths.run)
         scratch = ScratchDisks(paths.cache, settings.scratch_size)
+        roots = ImageRoots(self.images, scratch.create, paths.scratch)
         parts = Parts(paths.cache, scratch, settings.scratch_size)
         self.factory = Factory(drivers, paths, parts, boot, settings.factory, passt=lambda: networks.uses_passt)
         provisioner = self._provisioner = Provisioner(
-            paths, drivers, self.images, secrets, networks, boot, factory=self.factory, virtiofs=settings.virtiofs
+            paths, drivers, self.images, MachineDisks(roots, secrets), secrets, networks, boot, factory=self.factory,
+            virtiofs=settings.virtiofs,
         )  # fmt: skip
         sandboxes = self._sandboxes = Sandboxes(
             self.registry, provisioner, networks, self.events, kill_silent=settings.kill_silent
@@ -109,7 +113,7 @@ class Engine:
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
         self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
         placement = Placement(drivers, networks)
-        creation = Creation(paths, self.registry, self.images, placement, self.volumes, scratch)
+        creation = Creation(paths, self.registry, self.images, placement, self.volumes, roots)
         limits = (settings.log_size, settings.log_files)
         self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, limits)
         pod_creation = PodCreation(self.registry, self.images, self.containers, placement, self.volumes, secrets)

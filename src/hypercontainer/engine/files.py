@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..images.root import RootSource
 from ..model.status import Container, Pod
 from ..sys.files import remove_tree
 from .logs import KeepNothing, Log, LogWriter
@@ -22,13 +23,14 @@ class ContainerFiles:
 
     def __init__(
         self, paths: Paths, registry: Registry, sandboxes: Sandboxes, log_limits: tuple[int, int],
-        forget: Callable[[str], None],
+        forget: Callable[[str], None], roots: RootSource,
     ) -> None:  # fmt: skip
         """`log_limits` are the bytes of a log file and how many are kept; `forget` takes the id of what is removed."""
         self._paths = paths
         self._registry = registry
         self._sandboxes = sandboxes
         self._log_limits = log_limits
+        self._roots = roots
         self.forget = forget
 
     def fan_out(self, container: Container) -> FanOut:
@@ -85,6 +87,7 @@ class ContainerFiles:
 
     def remove(self, id_: str) -> None:
         """The files of a container, or of a pod, that has no record any more."""
+        self._roots.release(id_)
         for directory in (self._paths.container(id_), self._paths.pod(id_)):
             remove_tree(directory)
         self._registry.finish(id_)

@@ -16,7 +16,7 @@ from ..protocol.constants import MOUNT_COPY_UP, MOUNT_SCRATCH, MOUNT_VOLUME, Bui
 from ..protocol.messages import GuestMount
 from ..volumes.share import TAG, find_virtiofsd
 from .builtins import run_builtin
-from .machine_config import volume_serial
+from .machine_disks import volume_serial
 from .runtime import Runtime
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8  # linux/mount.h

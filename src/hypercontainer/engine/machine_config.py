@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pod's machine: its disks, network interfaces and shared directories."""
+"""A pod's machine: its network interfaces and shared directories, and all that its driver needs."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,72 +21,18 @@ from ..hypervisor.driver import (
     UserNetwork,
     VirtioFs,
 )
-from ..images.store import ImageStore
 from ..model.network import USER_MODE_OPEN, USER_MODES
 from ..model.pods import InterfaceSpec
 from ..model.specs import PortMapping
-from ..model.status import Container, Pod, PodVolume
+from ..model.status import Pod
 from ..network import cni, links, passt, tap, usermode
 from ..network.addresses import new_mac
 from ..protocol.messages import Interface
 from ..volumes import share
 from .factory.clones import Nic
 from .networks import Networks, tap_name
-from .paths import Paths
-from .secrets import KEYRING, Secrets
 
 _LOOPBACK = ("127.0.0.1/8", "::1/128")
-
-
-def image_serial(container: Container) -> str:
-    return f"i{container.id[:12]}"
-
-
-def scratch_serial(container: Container) -> str:
-    return f"s{container.id[:12]}"
-
-
-def volume_serial(volume: PodVolume) -> str:
-    """Names of volumes are longer than serial numbers may be."""
-    return f"v{hashlib.sha256(volume.name.encode()).hexdigest()[:12]}"
-
-
-async def root_disks(container: Container, images: ImageStore, paths: Paths) -> list[Disk]:
-    """The image's disk, and the container's own."""
-    image = await images.disk(images.find(container.image_id))
-    cache = container.spec.cache
-    return [
-        Disk(image_serial(container), image.path, read_only=True, cache=cache),
-        Disk(scratch_serial(container), paths.scratch(container.id), read_only=False, cache=cache),
-    ]
-
-
-async def pod_disks(
-    pod: Pod, members: list[Container], images: ImageStore, secrets: Secrets, paths: Paths
-) -> list[AnyDisk]:
-    """All disks of a machine, those of the containers first."""
-    disks: list[AnyDisk] = [d for c in members for d in await root_disks(c, images, paths)]
-    return disks + [d for v in pod.volumes if (d := volume_disk(pod, v, secrets))]
-
-
-def volume_disk(pod: Pod, volume: PodVolume, secrets: Secrets) -> AnyDisk | None:
-    """The disk behind a volume; None for those that are none."""
-    if volume.kind == "rbd":
-        cluster_pool, _, image = volume.source.rpartition("/")
-        options = volume.options
-        keyring = secrets.get(pod.id, KEYRING + volume.name).decode() if options.get("user") else ""
-        return RbdDisk(
-            volume_serial(volume),
-            cluster_pool or "rbd",
-            image,
-            tuple(volume.monitors),
-            options.get("user", ""),
-            keyring,
-            volume.read_only,
-        )
-    if volume.kind == "disk":
-        return Disk(volume_serial(volume), Path(volume.source), volume.read_only, volume.format, volume.cache)
-    return None
 
 
 def shared_entries(pod: Pod) -> list[share.Entry]:

@@ -30,16 +30,8 @@ from .factory.factory import Factory
 from .factory.shapes import Image, Kind, is_plain
 from .guest_files import files_of, injected_archive
 from .guest_mounts import guest_mounts, mount_volume, unmount_volume
-from .machine_config import (
-    image_serial,
-    interface_specs,
-    kinds,
-    pod_disks,
-    root_disks,
-    scratch_serial,
-    volume_disk,
-    volume_serial,
-)
+from .machine_config import interface_specs, kinds
+from .machine_disks import MachineDisks, image_serial, scratch_serial, volume_serial
 from .networks import Networks
 from .paths import BootFiles, Paths
 from .runtime import Runtime, handle_of
@@ -58,6 +50,7 @@ class Provisioner:
         paths: Paths,
         drivers: Drivers,
         images: ImageStore,
+        disks: MachineDisks,
         secrets: Secrets,
         networks: Networks,
         boot: Callable[[], BootFiles],
@@ -66,9 +59,9 @@ class Provisioner:
         virtiofs: bool,
     ) -> None:
         self._factory = factory
-        self._paths = paths
         self._drivers = drivers
         self._images = images
+        self._disks = disks
         self._secrets = secrets
         self._networks = networks
         self._virtiofs = virtiofs
@@ -81,7 +74,7 @@ class Provisioner:
         :raise Unavailable: when the guest does not come up; the message has its last words.
         """
         with span("disks found"):
-            disks = await pod_disks(pod, members, self._images, self._secrets, self._paths)
+            disks = await self._disks.of_pod(pod, members)
         driver = self._drivers.get(pod.spec.driver)
         shape = self._factory.shape_of(pod, members, disks, interface_specs(pod, self._networks))
         kind = Kind(shape) if shape else None
@@ -120,7 +113,7 @@ class Provisioner:
         if container.id in runtime.built:
             return
         if not {image_serial(container), scratch_serial(container)} <= runtime.disks:  # it joined after the boot
-            for disk in await root_disks(container, self._images, self._paths):
+            for disk in await self._disks.of_root(container):
                 if disk.serial not in runtime.disks:
                     await require(runtime.machine, DiskHotplug).add_disk(disk)
                     runtime.disks.add(disk.serial)
@@ -144,7 +137,7 @@ class Provisioner:
         if name in runtime.volumes:
             return
         volume = next(v for v in pod.volumes if v.name == name)
-        disk = volume_disk(pod, volume, self._secrets)
+        disk = self._disks.of_volume(pod, volume)
         if disk and disk.serial not in runtime.disks:
             await require(runtime.machine, DiskHotplug).add_disk(disk)
             runtime.disks.add(disk.serial)
