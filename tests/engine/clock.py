@@ -26,15 +26,6 @@ OWNER: ContextVar[Owner] = ContextVar("owner", default=None)  # the daemon that 
 _GRAVES: list[Any] = []  # tasks of daemons that were killed
 
 
-def _own_pool() -> None:
-    """Threads are not forked: a process that was has to make its own."""
-    global _pool
-    _pool = ThreadPoolExecutor(4)
-
-
-os.register_at_fork(after_in_child=_own_pool)
-
-
 class Stuck(Exception):
     """Everybody waits, and nothing will ever come."""
 

@@ -56,6 +56,19 @@ class Plan:
         return self._act()
 
 
+class Tally(Plan):
+    """Nothing happens; the places where a verb waits are written down."""
+
+    def __init__(self) -> None:
+        super().__init__(act=lambda: None)
+        self.sites: list[str] = []
+
+    def reached(self, coro: Any) -> BaseException | None:
+        if self._act is not None:
+            self.sites.append(where(coro))
+        return None
+
+
 def where(coro: Any) -> str:
     """The innermost line of ours at which a coroutine waits, and what it waits for."""
     place, inner = "?", ""

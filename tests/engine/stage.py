@@ -114,6 +114,7 @@ class Stage:
         self.kernel = FakeKernel()
         self.failures: list[str] = []  # of tasks that nobody asked, and of the loop
         self.daemon: Daemon | None = None
+        self.killed = asyncio.Event()  # one has been, ever
         self.drivers = lambda: Drivers([FakeDriver(self.host)])
         self._network, self._settings = network, settings
 
@@ -173,6 +174,7 @@ class Stage:
         loop.kill(self.daemon)
         self.kernel.daemon_died()
         self.daemon = None
+        self.killed.set()
 
     async def close(self, *, keep_running: bool = False) -> None:
         """The daemon ends in good order."""

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """A verb with one thing that comes between: an error, a cancellation, a full disk, the daemon's death, another verb.
 
-Each trial has a host of its own and is played in one of as many processes as there are CPUs.
+Each trial has a host of its own and is played in one of as many processes as there are CPUs. A first one without a
+fault says where the verb waits; so it is known how many there are to be.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
+import functools
+import gc
 import logging
 import multiprocessing
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ import pytest
 
 from hypercontainer.errors import HyperError, Unavailable
 
-from .faults import PLAN, FullDisk, Plan
+from .faults import PLAN, FullDisk, Plan, Tally
 from .scenes import PARTNERS, SCENES, Scene
 from .stage import LIMIT, Daemon, Stage, play, stage
 
@@ -38,10 +39,14 @@ KINDS = ("error", "no_space", "cancel", "full", "kill")
 
 
 class Outcome(NamedTuple):
-    """Of one trial: where it struck ("" when the verb ended before), and what went wrong ("" for nothing)."""
+    """Of one trial: where it struck ("" when the verb ended before), and what went wrong ("" for nothing).
+
+    `sites` are all places where the verb waited, of a trial in which nothing came between.
+    """
 
     site: str
     wrong: str
+    sites: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,10 @@ class Trial:
     def __init__(self, wanted: Wanted) -> None:
         self.scene: Scene = SCENES[wanted.scene]
         self._kind, self._at = wanted.kind, wanted.at
-        act = None
+        self.plan: Plan = Tally()
         if wanted.kind:
             act = getattr(self, f"_{wanted.kind}" if wanted.kind in KINDS else "_beside")
-        self.plan = Plan(wanted.at, act, only=_ONLY.get(wanted.kind, ""))
+            self.plan = Plan(wanted.at, act, only=_ONLY.get(wanted.kind, ""))
         self._disk = FullDisk()
         self._tasks: list[asyncio.Task[object]] = []  # the verb, and the one beside it
         self._stage: Stage | None = None
@@ -120,7 +125,8 @@ class Trial:
         context.run(PLAN.set, self.plan)
         task = daemon.call(_verb(self.scene.verb(s)), context=context)
         self._tasks.append(task)
-        died = asyncio.get_running_loop().create_task(_until(lambda: s.daemon is None))
+        s.killed.clear()
+        died = asyncio.get_running_loop().create_task(s.killed.wait())
         await asyncio.wait({task, died}, timeout=LIMIT, return_when=asyncio.FIRST_COMPLETED)
         died.cancel()
         if s.daemon is None:
@@ -160,16 +166,11 @@ class Trial:
             wrong = f"{type(error).__name__}: {error}"
         finally:
             self._disk.free()
-        return Outcome(self.plan.site, wrong)
+        return Outcome(self.plan.site, wrong, tuple(self.plan.sites) if isinstance(self.plan, Tally) else ())
 
 
 async def _verb(work: object) -> object:
     return await work  # type: ignore[misc]
-
-
-async def _until(true: Callable[[], bool]) -> None:
-    while not true():
-        await asyncio.sleep(0.01)
 
 
 def judge(wrong: list[Outcome], known: tuple[str, str] | None) -> None:
@@ -187,40 +188,56 @@ def judge(wrong: list[Outcome], known: tuple[str, str] | None) -> None:
 # -- many of them ---------------------------------------------------------------------
 
 
-def attempt(template: Path, wanted: Wanted) -> Outcome:
-    """In a process of its own: what a daemon says of injected faults is of no interest there."""
+def prepare() -> None:
+    """A process of its own begins; what a daemon says of injected faults is of no interest there."""
     logging.disable(logging.CRITICAL)
-    return Trial(wanted).run(template)
+    gc.disable()  # each trial collects its own
+
+
+def attempt(template: Path, wanted: Wanted) -> Outcome:
+    outcome = Trial(wanted).run(template)
+    gc.freeze()  # what is left is of daemons that were killed: nobody looks at it again
+    return outcome
 
 
 class Workers:
-    """Plays trials side by side."""
+    """Plays trials side by side, in interpreters of their own: small ones, without pytest's objects and threads."""
 
     def __init__(self, template: Path) -> None:
         self._template = template
-        self._count = len(os.sched_getaffinity(0))
-        self._pool = ProcessPoolExecutor(self._count, multiprocessing.get_context("fork"))
+        beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        self._pool = ProcessPoolExecutor(
+            -(-len(os.sched_getaffinity(0)) // beside), multiprocessing.get_context("spawn"), prepare
+        )
+        self._sites: dict[str, tuple[str, ...]] = {}
 
     def one(self, wanted: Wanted) -> Outcome:
         return self._pool.submit(attempt, self._template, wanted).result()
 
+    def sites(self, scene: str) -> tuple[str, ...]:
+        """Where the verb of a scene waits, in order.
+
+        :raise AssertionError: something goes wrong without any fault.
+        """
+        if scene not in self._sites:
+            outcome = self.one(Wanted(scene, "", -1))
+            assert not outcome.wrong, f"without a fault: {outcome.wrong}"
+            self._sites[scene] = outcome.sites
+        return self._sites[scene]
+
     def at_every_place(self, scene: str, kind: str) -> Iterator[Outcome]:
-        """From the first place on, until the verb has no more; at last the outcome of a trial that was not struck."""
-        running: deque[Future[Outcome]] = deque()
-        at = 0
-        try:
-            while True:
-                while len(running) < 2 * self._count:
-                    running.append(self._pool.submit(attempt, self._template, Wanted(scene, kind, at)))
-                    at += 1
-                outcome = running.popleft().result()
-                yield outcome
-                if not outcome.site:
-                    return
-        finally:
-            for future in running:
-                future.cancel()
+        """One trial for each place where the verb waits and this may come.
+
+        :raise AssertionError: the verb took another course, and ended before that place.
+        """
+        count = sum(1 for site in self.sites(scene) if re.search(_ONLY.get(kind, ""), site))
+        wanted = [Wanted(scene, kind, at) for at in range(count)]
+        outcomes = self._pool.map(functools.partial(attempt, self._template), wanted)
+        for one, outcome in zip(wanted, outcomes, strict=True):
+            if not outcome.site and SCENES[scene].own_images:  # what comes from a process comes in one piece, or in two
+                continue
+            assert outcome.site, f"{one} has not struck, and of such places there are {count}: {outcome.wrong}"
+            yield outcome
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
