@@ -16,7 +16,7 @@ from hypercontainer.engine.attach.keys import DetachFilter
 from hypercontainer.engine.attach.peer import HEADER, End, Input, InputEnd, Peer, Resize, Said, frame
 from hypercontainer.engine.attach.session import Attached, AttachOptions, AttachSession, Source
 from hypercontainer.engine.attachments import History as LogHistory
-from hypercontainer.engine.logs import LogWriter
+from hypercontainer.engine.logs import OutputLog, json_log
 from hypercontainer.engine.streams import FanOut
 from hypercontainer.errors import HyperError, InvalidArgument, StartFailed
 from hypercontainer.guest.process import GuestProcessHandle
@@ -30,7 +30,7 @@ KEYS = b"\x10\x11"
 class Program:
     """A process: what it got of its input, and what it prints. It is its own wire to the guest."""
 
-    def __init__(self, log: Callable[[], LogWriter] | None = None) -> None:
+    def __init__(self, log: Callable[[], OutputLog] | None = None) -> None:
         self.got, self.eof, self.sizes = bytearray(), False, list[tuple[int, int]]()
         self.granted = STDIN_RING
         self.answers = asyncio.Event()  # to sizes
@@ -81,7 +81,7 @@ class Program:
         return len(self.fan_out._readers)
 
 
-async def settled() -> None:
+async def all_quiet() -> None:
     """Whatever can go on has gone on."""
     for _ in range(20):
         await asyncio.sleep(0)
@@ -180,7 +180,7 @@ async def test_both_outputs_in_their_order_and_the_exit_code() -> None:
     program, peer = Program(), FakePeer()
     program.start()
     async with attached(program, peer) as session:
-        await settled()
+        await all_quiet()
         assert peer.opened
         program.print(b"one\n")
         program.print(b"two\n", 2)
@@ -196,7 +196,7 @@ async def test_only_what_is_asked_for_is_heard() -> None:
     program, peer = Program(), FakePeer()
     program.start()
     async with attached(program, peer, options=AttachOptions(outputs=frozenset({2}))) as session:
-        await settled()
+        await all_quiet()
         program.print(b"out")
         program.print(b"err", 2)
         program.exit()
@@ -210,7 +210,7 @@ async def test_output_goes_on_after_the_end_of_input() -> None:
     async with attached(program, peer) as session:
         peer.says(Input(b"all of it"), InputEnd())
         await program.until_got(b"all of it")
-        await settled()
+        await all_quiet()
         assert program.eof and not session.done()
         program.print(b"still here")
         await peer.until(b"still here")
@@ -225,7 +225,7 @@ async def test_a_terminal_s_input_has_no_end() -> None:
     async with attached(program, peer, tty=True) as session:
         peer.says(Input(b"a\x10"), InputEnd())
         await program.until_got(b"a\x10")  # the half of the keys, too
-        await settled()
+        await all_quiet()
         assert not program.eof and not session.done()
         program.exit()
         await session
@@ -242,11 +242,11 @@ async def test_input_sizes_and_keys_wait_for_a_process_that_starts() -> None:
 
     async with attached(program, peer, tty=True, begin=begin) as session:
         peer.says(Resize(10, 20), Input(b"early"), Resize(30, 40))
-        await settled()
+        await all_quiet()
         assert not program.got and not program.sizes
         go.set()
         await program.until_got(b"early")
-        await settled()
+        await all_quiet()
         assert program.sizes == [(30, 40)]  # the last counts
         program.exit()
         await session
@@ -281,7 +281,7 @@ async def test_the_log_alone() -> None:
 async def test_nothing_is_missing_or_there_twice_between_log_and_output(tmp_path: Path, size: int) -> None:
     """A line is not in the log before it has ended; and the log goes on, and is rotated, while it is read."""
     path = tmp_path / "container.log"
-    program = Program(functools.partial(LogWriter, path, max_size=size, max_files=50))
+    program = Program(functools.partial(json_log, path, max_size=size, max_files=50))
     program.start()
     peer = FakePeer()
     program.print(b"1\n2\nhal")
@@ -332,7 +332,7 @@ async def test_the_keys_are_heard_while_the_process_takes_no_input() -> None:
     program.start()
     async with attached(program, peer, tty=True) as session:
         peer.says(Input(b"x" * (STDIN_RING + 1000)))
-        await settled()
+        await all_quiet()
         assert len(program.got) == STDIN_RING  # it waits for the rest
         peer.says(Input(KEYS))
         await session
@@ -362,7 +362,7 @@ async def test_who_detaches_from_a_start_lets_it_go_on() -> None:
 
     async with attached(program, peer, tty=True, begin=begin) as session:
         peer.says(Input(KEYS))
-        await settled()
+        await all_quiet()
         assert not session.done()
         go.set()
         await session
@@ -380,7 +380,7 @@ async def test_who_detaches_from_a_start_hears_that_it_failed() -> None:
 
     async with attached(program, peer, tty=True, begin=begin) as session:
         peer.says(Input(KEYS))
-        await settled()
+        await all_quiet()
         go.set()
         await session
     assert peer.end == End(error=error)
@@ -393,12 +393,12 @@ async def test_a_client_that_does_not_read_slows_the_process() -> None:
     program, peer = Program(), FakePeer(takes=1)
     program.start()
     async with attached(program, peer) as session:
-        await settled()
+        await all_quiet()
         program.print(b"first")
         await peer.until(b"first")
         sent, taken = 0, True
         while taken:
-            await settled()
+            await all_quiet()
             held = program.fan_out.write(1, bytes(64 << 10))
             taken = bool(held)
             sent += 64 << 10
@@ -414,12 +414,12 @@ async def test_what_a_slow_client_has_missed_at_the_end_it_is_told() -> None:
     program, peer = Program(), FakePeer(takes=0)
     program.start()
     async with attached(program, peer) as session:
-        await settled()
+        await all_quiet()
         program.handle.set_exit(ExitStatus(code=0))
         for _ in range(5):
             program.fan_out.write(1, bytes(1 << 20))
         program.exit()
-        await settled()
+        await all_quiet()
         peer.read_on()
         await session
     assert peer.end is not None and "1048576 bytes of output are not shown" in peer.end.message
@@ -431,11 +431,11 @@ async def test_no_more_input_is_taken_than_may_wait() -> None:
     program.start()
     async with attached(program, peer) as session:
         peer.says(*[Input(bytes(64 << 10)) for _ in range(100)])
-        await settled()
+        await all_quiet()
         assert peer.untaken > 80
         while len(program.got) < 100 * (64 << 10):
             program.take()
-            await settled()
+            await all_quiet()
         assert not peer.untaken
         program.exit()
         await session
@@ -501,7 +501,7 @@ async def test_with_a_client_that_goes_its_start_is_given_up() -> None:
             raise
 
     async with attached(program, peer, begin=begin) as session:
-        await settled()
+        await all_quiet()
         peer.goes()
         await session
     assert given_up == [True] and peer.end is None
@@ -512,9 +512,9 @@ async def test_a_client_that_goes_while_the_process_runs(stalled: bool) -> None:
     program, peer = Program(), FakePeer(takes=0 if stalled else 1 << 20)
     program.start()
     async with attached(program, peer) as session:
-        await settled()
+        await all_quiet()
         program.print(b"text")
-        await settled()
+        await all_quiet()
         peer.goes()
         await session
     assert peer.end is None and not program.handle.exited.done()
@@ -525,7 +525,7 @@ async def test_a_client_that_goes_while_the_log_is_shown() -> None:
     program, peer, history = Program(), FakePeer(takes=0), History(*[(1, b"x")] * 5)
     program.start()
     async with attached(program, peer, options=AttachOptions(logs=True), history=lambda: history) as session:
-        await settled()
+        await all_quiet()
         peer.goes()
         await session
     assert history.closed
@@ -535,10 +535,10 @@ async def test_a_client_that_goes_while_the_end_is_awaited() -> None:
     program, peer = Program(), FakePeer()
     program.start()
     async with attached(program, peer) as session:
-        await settled()
+        await all_quiet()
         for stream in (1, 2):  # its outputs have ended, it has not
             program.handle.on_data(Data(stream, 0, b"", eof=True))
-        await settled()
+        await all_quiet()
         assert not session.done()
         peer.goes()
         await session
@@ -555,7 +555,7 @@ async def test_a_session_that_is_cancelled_leaves_nothing(ready: bool) -> None:
         program.start()
 
     async with attached(program, peer, begin=begin) as session:
-        await settled()
+        await all_quiet()
         session.cancel()
         with pytest.raises(asyncio.CancelledError):
             await session
@@ -656,7 +656,7 @@ async def test_channels_as_cri_s() -> None:
         for message in (b"\x0480x25", b"\0in", b"\xff"):
             peer.messages.put_nowait(message)
         await program.until_got(b"in")
-        await settled()
+        await all_quiet()
         assert program.sizes == [(25, 80)] and program.eof
         program.print(b"out")
         program.exit(4)
@@ -674,9 +674,9 @@ async def test_sizes_may_come_by_another_way() -> None:
     what = Attached(fan_out=program.fan_out, tty=True, closes_stdin=False, begin=None, finish=finish)
     session = AttachSession(what, AttachOptions())
     task = asyncio.create_task(session.run(peer))
-    await settled()
+    await all_quiet()
     session.resize(5, 6)
-    await settled()
+    await all_quiet()
     assert program.sizes == [(5, 6)]
     program.exit()
     await task

@@ -96,10 +96,10 @@ def test_machine_sizes() -> None:
 # -- logs -------------------------------------------------------------------------------
 
 
-def writer(tmp_path: Path, **limits: int) -> logs.LogWriter:
+def writer(tmp_path: Path, **limits: int) -> logs.OutputLog:
     options = {"max_size": 1 << 20, "max_files": 3, **limits}
-    made = logs.LogWriter(tmp_path / "container.log", **options)  # type: ignore[arg-type]
-    made.begin((0, 0))
+    made = logs.json_log(tmp_path / "container.log", **options)  # type: ignore[arg-type]
+    made.begin()
     return made
 
 
@@ -108,14 +108,14 @@ def test_whole_lines_are_logged_and_counted(tmp_path: Path) -> None:
     assert log.write(1, b"one\ntw") == 4
     assert log.write(2, b"err\n") == 4
     assert log.write(1, b"o\n") == 4
-    assert [(r.stream, r.log) for r in logs.read(log.path)] == [
+    assert [(r.stream, r.log) for r in logs.read(tmp_path / "container.log")] == [
         ("stdout", "one\n"),
         ("stderr", "err\n"),
         ("stdout", "two\n"),
     ]
-    assert log.offsets() == (8, 4)
+    assert log.offsets == (8, 4)
     assert log.write(1, b"rest") == 0 and log.flush(1) == 4
-    assert logs.read(log.path)[-1].log == "rest"
+    assert logs.read(tmp_path / "container.log")[-1].log == "rest"
     log.close()
 
 
@@ -123,9 +123,9 @@ def test_long_lines_are_split_and_bytes_stay_countable(tmp_path: Path) -> None:
     log = writer(tmp_path)
     assert log.write(1, b"x" * 40_000) == 32768
     assert log.flush(1) == 40_000 - 32768
-    assert "".join(r.log for r in logs.read(log.path)) == "x" * 40_000
+    assert "".join(r.log for r in logs.read(tmp_path / "container.log")) == "x" * 40_000
     assert log.write(1, b"\xff\xfe\n") == 3
-    assert log.offsets() == (40_003, 0)
+    assert log.offsets == (40_003, 0)
     log.close()
 
 
@@ -134,17 +134,17 @@ def test_rotation_keeps_the_newest(tmp_path: Path) -> None:
     for n in range(100):
         log.write(1, b"line %d\n" % n)
     assert sorted(p.name for p in tmp_path.glob("container.log*")) == ["container.log", "container.log.1"]
-    lines = [r.log for r in logs.read(log.path)]
+    lines = [r.log for r in logs.read(tmp_path / "container.log")]
     assert lines[-1] == "line 99\n" and 5 < len(lines) < 100
-    assert [r.log for r in logs.read(log.path, tail=2)] == ["line 98\n", "line 99\n"]
-    assert logs.read(log.path, tail=0) == []
+    assert [r.log for r in logs.read(tmp_path / "container.log", tail=2)] == ["line 98\n", "line 99\n"]
+    assert logs.read(tmp_path / "container.log", tail=0) == []
     log.close()
 
 
 def test_follower_crosses_rotations(tmp_path: Path) -> None:
     log = writer(tmp_path, max_size=500, max_files=3)
     log.write(1, b"before\n")
-    follower = LogReader(log.path, at_end=True)
+    follower = LogReader(tmp_path / "container.log", at_end=True)
     seen = []
     for n in range(30):
         log.write(1, b"line %d\n" % n)
@@ -159,17 +159,17 @@ def test_torn_line_of_a_crash_is_skipped(tmp_path: Path) -> None:
     log = writer(tmp_path)
     log.write(1, b"good\n")
     log.close()
-    with open(log.path, "ab") as f:
+    with open(tmp_path / "container.log", "ab") as f:
         f.write(b'{"log":"to')
-    assert [r.log for r in logs.read(log.path)] == ["good\n"]
+    assert [r.log for r in logs.read(tmp_path / "container.log")] == ["good\n"]
 
 
 def test_offsets_survive_the_daemon(tmp_path: Path) -> None:
     log = writer(tmp_path)
     log.write(1, b"12345\n")
     log.close()
-    again = logs.LogWriter(log.path, max_size=1000, max_files=2)
-    assert again.offsets() == (6, 0)
+    again = logs.json_log(tmp_path / "container.log", max_size=1000, max_files=2)
+    assert again.begin(resume=True) == (6, 0)
     again.close()
 
 
@@ -268,7 +268,7 @@ def test_resolver_and_hosts(tmp_path: Path) -> None:
 def test_records_are_docker_json_lines(tmp_path: Path) -> None:
     log = writer(tmp_path)
     log.write(2, b'quote " and \xe2\x82\xac\n')
-    record = json.loads(log.path.read_bytes())
+    record = json.loads((tmp_path / "container.log").read_bytes())
     assert record["log"] == 'quote " and €\n' and record["stream"] == "stderr" and record["time"].endswith("Z")
     log.close()
 
@@ -281,7 +281,7 @@ def test_records_are_docker_json_lines(tmp_path: Path) -> None:
 )
 def test_log_records_of_many_lines_at_once(lines: list[str]) -> None:
     """One encoding for all, cut in the right places: a backslash of the text's own is none of ours."""
-    from hypercontainer.engine.logs import _records_of
+    from hypercontainer.engine.log_sinks.files import _records_of
 
     tail = b',"stream":"stdout","time":"t"}\n'
     lines = [*lines, "last"]

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import struct
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from hypercontainer.engine import log_read, logs, streams
+from hypercontainer.engine.log_sinks.fake import NullSink
 from hypercontainer.engine.streams import FanOut
 from hypercontainer.errors import NoSpace
 from hypercontainer.guest.process import GuestProcessHandle
 from hypercontainer.protocol.constants import OUTPUT_RING, Type
-from hypercontainer.protocol.messages import ExitStatus
+from hypercontainer.protocol.messages import ExitStatus, KnownProcess
 from hypercontainer.protocol.streams import Data, decode_window
 from tests.small_disk import small_disk
 
@@ -47,7 +50,7 @@ class Wire:
 class Run:
     """A process with its output."""
 
-    def __init__(self, log: Callable[[], logs.Log] | None = None) -> None:
+    def __init__(self, log: Callable[[], logs.OutputLog] | None = None) -> None:
         self.fan_out, self.wire, self.sent = FanOut(log), Wire(), 0
         self.fan_out.begin()
         self.handle = GuestProcessHandle(self.wire, 1, self.fan_out)
@@ -68,8 +71,8 @@ class Run:
         self.handle.on_data(Data(2, 0, b"", eof=True))
 
 
-def _log(path: Path, size: int = 64 << 20, files: int = 3) -> logs.LogWriter:
-    return logs.LogWriter(path, max_size=size, max_files=files)
+def _log(path: Path, size: int = 64 << 20, files: int = 3) -> logs.OutputLog:
+    return logs.json_log(path, max_size=size, max_files=files)
 
 
 async def _until(condition: Callable[[], object]) -> None:
@@ -126,10 +129,10 @@ async def test_a_log_that_cannot_be_opened_is_an_error_of_ours(tmp_path: Path) -
 
 def test_a_rotation_without_space_keeps_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = _log(tmp_path / "container.log", size=2000)
-    log.begin((0, 0))
+    log.begin()
     for n in range(40):
         assert log.write(1, b"%d\n" % n)
-    before = [r.log for r in logs.read(log.path)]
+    before = [r.log for r in logs.read(tmp_path / "container.log")]
     real = os.open
 
     def full(path: object, *how: int, **more: int) -> int:
@@ -141,31 +144,101 @@ def test_a_rotation_without_space_keeps_all_files(tmp_path: Path, monkeypatch: p
         context.setattr(os, "open", full)
         while log.write(1, b"y\n"):
             before.append("y\n")
-        assert log.error and [r.log for r in logs.read(log.path)] == before
+        assert log.error and [r.log for r in logs.read(tmp_path / "container.log")] == before
     assert log.write(1, b"z\n") == 4
-    assert [r.log for r in logs.read(log.path)] == [*before, "y\n", "z\n"]
+    assert [r.log for r in logs.read(tmp_path / "container.log")] == [*before, "y\n", "z\n"]
     log.close()
 
 
 def test_two_logs_of_one_directory_have_an_account_each(tmp_path: Path) -> None:
     one, two = _log(tmp_path / "one.log"), _log(tmp_path / "two.log")
-    one.begin((0, 0))
-    two.begin((0, 0))
+    one.begin()
+    two.begin()
     one.write(1, b"1234\n")
     two.write(1, b"12345678\n")
-    assert (one.offsets(), two.offsets()) == ((5, 0), (9, 0))
+    assert (one.offsets, two.offsets) == ((5, 0), (9, 0))
     one.close()
     two.close()
 
 
-def test_no_log_counts_all_the_same(tmp_path: Path) -> None:
-    first = logs.KeepNothing(tmp_path / "offsets")
-    first.begin((0, 0))
+def test_no_log_counts_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = logs.OutputLog(NullSink(), tmp_path / "offsets")
+    first.begin()
     assert first.write(1, b"abc") == 3 and first.write(2, b"d") == 1
     first.close()
-    second = logs.KeepNothing(tmp_path / "offsets")
-    assert second.offsets() == (3, 1)
+    second = logs.OutputLog(NullSink(), tmp_path / "offsets")
+    assert second.begin(resume=True) == (3, 1)
     second.close()
+    third = logs.OutputLog(NullSink(), tmp_path / "none" / "offsets")  # an account that cannot be kept holds nothing
+    assert third.begin() == (0, 0) and third.write(1, b"abc") == 3 and third.error is None
+    third.close()
+
+
+# -- a log that cannot be opened when a daemon comes back ----------------------------------------
+
+
+@contextlib.contextmanager
+def refused(monkeypatch: pytest.MonkeyPatch, *calls: str) -> Iterator[None]:
+    """Files can be read, and neither made nor written."""
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        for call in calls:
+            context.setattr(os, call, full)
+        yield
+
+
+@pytest.mark.parametrize("calls", [("open",), ("pwrite",), ("write", "pwrite")])
+async def test_what_runs_goes_on_without_its_log_and_has_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(streams, "_RETRY", 0.02)
+    path = tmp_path / "container.log"
+    before = _log(path)
+    before.begin()
+    assert before.write(1, b"one\n") == 4
+    before.close()
+    told: list[str] = []
+    fan_out = FanOut(lambda: _log(path))
+    fan_out.told = told.append
+    with refused(monkeypatch, *calls):
+        assert fan_out.begin(resume=True) == (4, 0)
+        reader = fan_out.attach()
+        assert fan_out.write(1, b"two\n") == 0 and fan_out.write(2, b"three\n") == 0  # held back
+        assert told == ["No space left on device"]
+    await _until(lambda: told[-1] == "")
+    assert fan_out.write(1, b"four\n") == 5
+    fan_out.finish()
+    assert [r.log for r in logs.read(path)] == ["one\n", "two\n", "three\n", "four\n"]
+    assert b"".join([data async for _, data in reader]) == b"two\nthree\nfour\n"
+    assert path.with_name("offsets").read_bytes()[:16] == struct.pack("<QQ", 13, 6)
+
+
+async def test_an_account_that_cannot_be_read_makes_nothing_missing_or_double(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file system comes late: the guest begins with what was not acknowledged, of which the log has a part."""
+    monkeypatch.setattr(streams, "_RETRY", 0.02)
+    late, place = tmp_path / "late", tmp_path / "place"
+    late.mkdir()
+    before = _log(late / "box.log")
+    before.begin()
+    before.write(1, b"one\ntwo\nthree\n")
+    before.close()
+    fan_out = FanOut(lambda: _log(place / "box.log"))
+    assert fan_out.begin(resume=True) == (0, 0)
+    wire = Wire()
+    handle = GuestProcessHandle(wire, 1, fan_out)
+    fan_out.attach_process(handle)
+    handle.rebind(wire, KnownProcess(1, 1, 0, False, (4, 0), None))
+    handle.on_data(Data(1, 4, b"two\nthree\nfour\n", eof=False))
+    late.rename(place)
+    await _until(lambda: len(logs.read(place / "box.log")) == 4)
+    assert [r.log for r in logs.read(place / "box.log")] == ["one\n", "two\n", "three\n", "four\n"]
+    assert wire.limit[1] == 19 + OUTPUT_RING or wire.limit[1] == 4 + OUTPUT_RING  # told when there is enough to tell
+    fan_out.discard()
 
 
 # -- readers of the output ------------------------------------------------------------------
@@ -225,9 +298,9 @@ async def test_output_in_single_bytes_costs_no_more_memory_than_bytes() -> None:
 # -- readers of the log -----------------------------------------------------------------------
 
 
-def _filled(path: Path, lines: int, *, size: int = 1 << 30, files: int = 3) -> logs.LogWriter:
+def _filled(path: Path, lines: int, *, size: int = 1 << 30, files: int = 3) -> logs.OutputLog:
     log = _log(path, size, files)
-    log.begin((0, 0))
+    log.begin()
     for at in range(0, lines, 500):
         log.write(1, b"".join(b"%d\n" % n for n in range(at, min(lines, at + 500))))
     return log
@@ -266,18 +339,18 @@ def test_a_tail_of_lines_between_two_times(tmp_path: Path) -> None:
 
 def test_a_record_longer_than_a_block(tmp_path: Path) -> None:
     log = _log(tmp_path / "container.log")
-    log.begin((0, 0))
+    log.begin()
     long = b"\x01" * 200_000 + b"\n"
     log.write(1, b"before\n" + long + b"after\n")
     log.close()
-    assert [len(r.log) for r in logs.read(log.path)] == [7, len(long), 6]
-    assert [len(r.log) for r in logs.read(log.path, tail=2)] == [len(long), 6]
+    assert [len(r.log) for r in logs.read(tmp_path / "container.log")] == [7, len(long), 6]
+    assert [len(r.log) for r in logs.read(tmp_path / "container.log", tail=2)] == [len(long), 6]
 
 
 def test_a_slow_reader_loses_nothing_to_rotations(tmp_path: Path) -> None:
     """It holds the files open that it has not read yet; several rotations pass between two reads."""
     log = _filled(tmp_path / "container.log", 500, size=30_000, files=9)
-    reader = log_read.LogReader(log.path)
+    reader = log_read.LogReader(tmp_path / "container.log")
     seen: list[int] = []
     for begin in range(500, 3000, 500):
         seen += [int(r.log) for r in reader.read() or []]

@@ -15,8 +15,8 @@ class Killed(BaseException):
     """The daemon ends here."""
 
 
-def _writer(path: Path, max_size: int = 1 << 20) -> logs.LogWriter:
-    return logs.LogWriter(path, max_size=max_size, max_files=3)
+def _writer(path: Path, max_size: int = 1 << 20) -> logs.OutputLog:
+    return logs.json_log(path, max_size=max_size, max_files=3)
 
 
 @pytest.mark.parametrize("max_size", [1 << 20, 100])
@@ -26,7 +26,7 @@ def test_what_the_guest_sends_again_is_not_doubled(
     """With 100 bytes the record that is lost is the first of a new file."""
     path = tmp_path / "container.log"
     first = _writer(path, max_size)
-    first.begin((0, 0))
+    first.begin()
     assert first.write(1, b"one\n") == 4
 
     def killed(*_: object) -> int:
@@ -37,8 +37,7 @@ def test_what_the_guest_sends_again_is_not_doubled(
         first.write(1, b"two\n")
     first.close()
     next_ = _writer(path, max_size)
-    assert next_.offsets() == (4, 0)
-    next_.begin((4, 0))
+    assert next_.begin(resume=True) == (4, 0)
     next_.write(1, b"two\n")
     next_.write(1, b"three\n")
     next_.close()

@@ -67,6 +67,7 @@ class ContainerState(Supervisor[State]):
         self._borrower: Borrow | None = None
         self._lent_from = State.EXITED
         self.fan_out = files.fan_out(container)
+        self.fan_out.told = self._log_told
         self.runtime: Runtime | None = None  # while it runs
         self.stopped = asyncio.Event()  # not running; its exit code is in the record
         if self.state is not State.REATTACHING:
@@ -110,6 +111,15 @@ class ContainerState(Supervisor[State]):
             log.exception("%s: %s is not recorded", self.name, ", ".join(changes))
             return container
         return changed
+
+    def _log_told(self, error: str) -> None:
+        """Its log cannot be written, or can again."""
+        if error == self.container.state.log_error:
+            return
+        if error:
+            log.warning("%s: its log cannot be written, and is tried again: %s", self.name, error)
+        if self._registry.exists(self.id):
+            self._update(log_error=error)
 
     def _on_removed(self) -> None:
         if self.removed.is_set():

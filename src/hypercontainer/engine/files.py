@@ -11,7 +11,8 @@ import msgspec
 from ..images.root import RootSource
 from ..model.status import Container, Pod
 from ..sys.files import remove_tree
-from .logs import KeepNothing, Log, LogWriter
+from .log_sinks.fake import NullSink
+from .logs import OutputLog, json_log
 from .paths import Paths
 from .registry import Registry
 from .sandboxes import Sandboxes
@@ -37,12 +38,12 @@ class ContainerFiles:
         """Its output, which goes to its log."""
         return FanOut(lambda: self._log(container))
 
-    def _log(self, container: Container) -> Log:
+    def _log(self, container: Container) -> OutputLog:
         options = container.spec.log
         if options.driver == "none":
-            return KeepNothing(self._paths.container(container.id) / "offsets")
+            return OutputLog(NullSink(), self._paths.container(container.id) / "offsets")
         size, files = self._log_limits
-        return LogWriter(
+        return json_log(
             Path(container.log_path), max_size=options.max_size or size, max_files=options.max_files or files
         )
 

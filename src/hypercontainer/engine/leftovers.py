@@ -21,6 +21,7 @@ from ..hypervisor.facets import Strays
 from ..model.status import Check
 from ..state.database import DamagedDatabase, Database
 from ..sys.files import remove_tree
+from .container_verbs import ALIVE
 from .paths import Paths
 from .registry import Registry
 
@@ -141,6 +142,11 @@ def checks(paths: Paths, registry: Registry) -> list[Check]:
                 hint=registry.journal.trouble,
             )
         )  # fmt: skip
+    for container in registry.containers():
+        if container.state.log_error and container.state.status in ALIVE:
+            what = f"the log of container {container.name} cannot be written: {container.state.log_error}"
+            hint = "its output is held back until it can: make room, or mend its file system"
+            found.append(Check(name="log", status="fail", found=what, hint=hint))
     for aside in registry.set_aside:
         what = f"the record of {aside.kind[:-1]} {aside.name} ({aside.id[:12]}) cannot be read and was set aside"
         hint = f"{aside.why}; `hyperctl doctor --forget {aside.name}` gives it up, and ends its virtual machine"

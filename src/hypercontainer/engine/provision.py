@@ -172,8 +172,11 @@ class Provisioner:
     async def start_main(
         self, runtime: Runtime, pod: Pod, container: Container, fan_out: FanOut, size: tuple[int, int]
     ) -> Process:
-        """:raise StartFailed: when the program cannot be executed."""
-        fan_out.begin()
+        """:raise StartFailed: when the program cannot be executed. :raise NoSpace: its log cannot be opened.
+
+        What runs again by its policy runs without its log for as long as that cannot be opened.
+        """
+        fan_out.begin(must=container.state.status is not ContainerStatus.RESTARTING)
         try:
             with span("program started", GUEST):
                 handle = await runtime.agent.start(resolve.main_process(pod, container, size), fan_out)

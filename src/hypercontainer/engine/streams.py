@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from ..errors import NoSpace
 from ..guest.agent import Process
-from .logs import Log
+from .logs import OutputLog
 
 log = logging.getLogger(__name__)
 _READER_LIMIT = 1 << 20  # bytes that may wait for one reader before the process is slowed
@@ -84,36 +84,43 @@ class Reader:
 class FanOut:
     """The sink of one process; lives as long as its container or exec."""
 
-    def __init__(self, log: Callable[[], Log | None] | None = None) -> None:
+    def __init__(self, log: Callable[[], OutputLog] | None = None) -> None:
+        self.told: Callable[[str], None] = lambda _: None  # why the log cannot be written, "" when it can
         self.handle: Process | None = None
         self.started = asyncio.Event()
         self.changed = asyncio.Event()  # pulsed at every write, for log followers
         self.over = False  # the process has ended: nobody slows it any more
         self._make_log = log
-        self._log: Log | None = None
+        self._log: OutputLog | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._retries = 0  # since the process's end
         self._readers: set[Reader] = set()
         self._held = {1: 0, 2: 0}
         self._open: set[int] = set()
 
-    def begin(self, *, resume: bool = False) -> tuple[int, int]:
-        """Before a process starts or is found again; the offsets to go on from.
+    def begin(self, *, resume: bool = False, must: bool = True) -> tuple[int, int]:
+        """Before a process starts, or one is found again (`resume`); the offsets to go on from.
 
-        :raise NoSpace: when the log cannot be opened.
+        A log that cannot be opened is no reason to give up what runs: it is tried again, and `told` meanwhile.
+
+        :raise NoSpace: when the log cannot be opened for a process that begins, and `must` be.
         """
         self._close_log()
         offsets = (0, 0)
-        try:
-            self._log = self._make_log() if self._make_log else None
-            if self._log:
-                offsets = self._log.offsets() if resume else (0, 0)
-                self._log.begin(offsets)
-        except OSError as error:
-            self._close_log()
-            raise NoSpace(
-                f"the log cannot be written: {error.strerror or error}", hint="make room, or choose another log"
-            ) from error
+        if self._make_log:
+            self._log = self._make_log()
+            try:
+                offsets = self._log.begin(resume=resume)
+                self.told("")
+            except OSError as error:
+                if must and not resume:
+                    self._close_log()
+                    raise NoSpace(
+                        f"the log cannot be written: {error.strerror or error}",
+                        hint="make room, or choose another log",
+                    ) from error
+                offsets = self._log.offsets
+                self._try_later(error)
         self._held = {1: 0, 2: 0}
         self._open = {1, 2}
         self.over = False
@@ -174,28 +181,32 @@ class FanOut:
         assert self._log is not None
         safe = self._log.write(stream, data)
         if self._log.error:
-            self._try_later()
+            self._try_later(self._log.error)
         return safe
 
-    def _try_later(self) -> None:
-        if self._retry is None and self._log and self._log.error:
-            log.debug("a log cannot be written, and is tried again: %s", self._log.error)
+    def _try_later(self, error: OSError) -> None:
+        if self._retry is None:
+            self.told(error.strerror or str(error))
             self._retry = asyncio.get_running_loop().call_later(_RETRY, self._again)
 
     def _again(self) -> None:
         self._retry = None
         if self._log is None:
             return
-        ended = not self._open
+        ended, error = not self._open, None
         for stream in (1, 2):
             safe = self._log.flush(stream) if ended else self._log.write(stream, b"")
+            error = error or self._log.error
             if safe and self.handle:
                 self.handle.acknowledge(stream, safe)
         self.pulse()
         self._retries += ended
-        if self._log.error and self._retries < _RETRIES:
-            self._try_later()
-        elif ended:
+        if error and self._retries < _RETRIES:
+            self._try_later(error)
+            return
+        if not error:
+            self.told("")
+        if ended:
             self._close_log()
 
     def _close_log(self) -> None:
@@ -219,9 +230,9 @@ class FanOut:
         if self._log:
             for stream in (1, 2):
                 self._log.flush(stream)
-            if self._log.error:
+            if self._log.error and self._log.pending:
                 self._retries = 0
-                self._try_later()
+                self._try_later(self._log.error)
             else:
                 self._close_log()
         for reader in self._readers:

@@ -56,6 +56,7 @@ class ContainerState(Model, frozen=True, kw_only=True):
     finished_at: str = ""
     restart_count: int = 0
     unresponsive: bool = False  # its machine has not answered for half a minute
+    log_error: str = ""  # why its log cannot be written now: its output is held back
     stopped_by_user: bool = False  # what `unless-stopped` looks at
     health: Health | None = None
 

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the output of containers goes.
+
+sink     the port
+files    files of this host: json-file as Docker writes it, k8s-file as the kubelet reads it
+fake     a sink that keeps what it gets, and one that keeps nothing
+"""
