@@ -58,7 +58,8 @@ def silence(hyper: Daemon, name: str, starve: Path) -> int:
     pid = machine_of(hyper, name)
     wait_for(lambda: "ready" in hyper.out("logs", name), "the program's word")
     hyper.ctl("kill", "-s", "USR1", name, check=False)  # its answer may be the first that does not come
-    wait_for(lambda: hyper.ctl("exec", name, "true", check=False).returncode != 0, "silence")
+    # A question, which has a deadline: a program that began before the silence is waited for as long as it takes.
+    wait_for(lambda: hyper.ctl("top", name, check=False).returncode != 0, "silence")
     assert alive(pid) and state(pid) != "T"
     return pid
 
