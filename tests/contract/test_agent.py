@@ -138,6 +138,17 @@ async def test_output_that_nobody_takes_stops_at_the_window(guest: Guest) -> Non
 
 
 @everywhere
+async def test_who_stops_waiting_for_an_end_takes_it_from_nobody(guest: Guest) -> None:
+    agent = await guest.agent()
+    process = await agent.start(guest.process("sleep", "1000"), Output())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(process.exited, 0.01)
+    assert not process.exited.done()
+    await process.signal(signal.SIGKILL)
+    assert (await asyncio.wait_for(process.exited, DEADLINE)).signal == signal.SIGKILL
+
+
+@everywhere
 async def test_output_after_the_end(guest: Guest) -> None:
     """The end is told at once; what was written before comes as it is taken."""
     agent = await guest.agent()

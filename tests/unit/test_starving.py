@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 from hypercontainer.engine import builtins, health
 from hypercontainer.engine.events import Events
+from hypercontainer.engine.factory import pool as pool_module
 from hypercontainer.engine.factory.pool import Pool
 from hypercontainer.engine.factory.shapes import Kind, Shape
+from hypercontainer.errors import Unavailable
 from hypercontainer.guest.process import GuestProcessHandle
 from hypercontainer.model.specs import HealthCheck
 from hypercontainer.model.status import ContainerStatus, HealthRecord, PodStatus
@@ -124,3 +127,49 @@ async def test_of_a_checks_output_the_beginning_is_kept() -> None:
     session: Any = Chatty()
     done = await builtins.run_process(session, GuestProcess(args=("x",)), keep=4096)
     assert done.output == b"x" * 4096
+
+
+class Lingering(Chatty):
+    """A session whose process closes its output and goes on; a signal ends it."""
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+
+    async def signal(self, handle: GuestProcessHandle, signal: int, *, everyone: bool = False) -> None:
+        self.signals.append(signal)
+        handle.set_exit(ExitStatus(code=0, signal=signal, oom=False))
+
+    async def start(self, process: GuestProcess, fan_out: Any) -> GuestProcessHandle:
+        for stream in (1, 2):
+            fan_out.end(stream)
+        return GuestProcessHandle(self, 1, fan_out)
+
+
+async def test_one_that_lingers_after_its_output_is_killed() -> None:
+    session: Any = Lingering()
+    with pytest.raises(TimeoutError):
+        await builtins.run_process(session, GuestProcess(args=("x",)), timeout=0.01)
+    assert session.signals == [signal.SIGKILL]
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), asyncio.CancelledError(), Unavailable("no room")], ids=repr)
+async def test_the_pool_is_filled_after_any_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    monkeypatch.setattr(pool_module, "_RETRY", 0.01)
+    tries, again = 0, asyncio.Event()
+
+    async def make(kind: Kind) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise error
+        again.set()
+        await asyncio.Event().wait()
+
+    pool, kind = Pool(1 << 30, make), Kind(Shape(1, 64 << 20, "none"))
+    with pool.foreground(kind):
+        pass
+    await asyncio.wait_for(again.wait(), 10)
+    await pool.close()
+    assert "the pool is not refilled" in caplog.text

@@ -52,7 +52,7 @@ class Process(Protocol):
 
     @property
     def exited(self) -> asyncio.Future[ExitStatus]:
-        """Fails with `Unavailable` when nobody will ever know."""
+        """A future of the caller's own: to cancel it harms nobody. Fails with `Unavailable` when nobody will know."""
 
     async def write_stdin(self, data: bytes) -> None:
         """Queue input; returns when the guest has room for more."""

@@ -38,9 +38,9 @@ class GuestProcessHandle:
         self.id = id_
         self.pid = 0
         self.stdin = Sender()
-        self.exited: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
+        self._exited: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         # The session may end with nobody waiting for this process any more.
-        self.exited.add_done_callback(lambda f: f.cancelled() or f.exception())
+        self._exited.add_done_callback(lambda f: f.cancelled() or f.exception())
         self.drained = asyncio.Event()  # both outputs have ended
         self._last_message = b""  # that told of the exit
         self._wire = wire
@@ -48,6 +48,10 @@ class GuestProcessHandle:
         self._receivers = {1: Receiver(1, offsets[0]), 2: Receiver(2, offsets[1])}
         self._stdin_room = asyncio.Event()
         self._stdin_room.set()
+
+    @property
+    def exited(self) -> asyncio.Future[ExitStatus]:
+        return asyncio.shield(self._exited)  # one who waits, and is cancelled, does not cancel it for the others
 
     @property
     def offsets(self) -> tuple[int, int]:
@@ -115,8 +119,8 @@ class GuestProcessHandle:
     def set_exit(self, status: ExitStatus, told: bytes = b"") -> None:
         """`told` is the guest's message, with its spans."""
         self._last_message = told
-        if not self.exited.done():
-            self.exited.set_result(status)
+        if not self._exited.done():
+            self._exited.set_result(status)
         self._sink.exited()
         self._stdin_room.set()
 
@@ -134,8 +138,8 @@ class GuestProcessHandle:
         return all(r.eof for r in self._receivers.values())
 
     def fail(self, error: Exception) -> None:
-        if not self.exited.done():
-            self.exited.set_exception(error)
+        if not self._exited.done():
+            self._exited.set_exception(error)
         self._stdin_room.set()
         self.drained.set()
 
@@ -151,7 +155,7 @@ class GuestProcessHandle:
         self.stdin.rewind(known.stdin_have)
         if known.stdin_eof:
             self.stdin.closed = True
-        if known.exit and not self.exited.done():
+        if known.exit and not self._exited.done():
             self.set_exit(known.exit)
         self.open_windows()
         self._push_stdin()
@@ -159,7 +163,7 @@ class GuestProcessHandle:
     def _push_stdin(self) -> None:
         for body in self.stdin.frames():
             self._wire.send_frame(Type.DATA, self.id, body)
-        if self.stdin.unsent and not self.stdin.closed and not self.exited.done():
+        if self.stdin.unsent and not self.stdin.closed and not self._exited.done():
             self._stdin_room.clear()
         else:
             self._stdin_room.set()

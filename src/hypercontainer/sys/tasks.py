@@ -23,6 +23,12 @@ async def within(awaited: Awaitable[T], timeout: float) -> T:
         return await awaited
 
 
+def cancelled() -> bool:
+    """Whether somebody asks this task to end. Without that, a CancelledError is one of a future that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel them, and wait until they have ended; what swallows a cancellation, as some libraries do, gets another."""
     left = set(tasks)

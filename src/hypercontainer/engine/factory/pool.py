@@ -140,6 +140,11 @@ class Pool:
             except (HyperError, OSError) as error:
                 log.warning("the pool is not refilled: %s", error)
                 pause = _RETRY
+            except (Exception, asyncio.CancelledError) as error:  # a fault of ours, which shall cost one machine only
+                if tasks.cancelled():
+                    raise
+                log.exception("the pool is not refilled: %r", error)
+                pause = _RETRY
             with contextlib.suppress(TimeoutError):
                 await tasks.within(self._changed.wait(), pause)
 
