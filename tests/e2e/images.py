@@ -6,8 +6,8 @@ An image takes half a minute to make and is cached by the text of this file.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -28,13 +28,14 @@ def run(*args: str | Path) -> None:
 def cached(name: str, make: Callable[[Path, Path], None]) -> Path:
     """The layout of that name; made by `make(layout, scratch)` when it is not there."""
     layout = cache_directory() / name
-    if not layout.exists():
-        layout.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=layout.parent) as scratch:
-            new = Path(scratch) / "layout"
-            make(new, Path(scratch))
-            shutil.rmtree(layout, ignore_errors=True)
-            new.rename(layout)
+    layout.parent.mkdir(parents=True, exist_ok=True)
+    with open(layout.parent / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side
+        if not layout.exists():
+            with tempfile.TemporaryDirectory(dir=layout.parent) as scratch:
+                new = Path(scratch) / "layout"
+                make(new, Path(scratch))
+                new.rename(layout)
     return layout
 
 
