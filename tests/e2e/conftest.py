@@ -21,7 +21,7 @@ import pytest
 
 from hypercontainer.sys.process import start_time
 from tests.vm.conftest import machines
-from tests.world import World
+from tests.world import FACTORY, World
 
 from . import images
 
@@ -93,7 +93,7 @@ class Daemon:
         """What a failure might leave behind."""
         return {
             "containers": sorted(p.name for p in (self.root / "containers").iterdir()),
-            "pods": sorted(p.name for p in (self.run / "pods").iterdir() if not p.name.startswith(("pool-", "make-"))),
+            "pods": sorted(p.name for p in (self.run / "pods").iterdir() if not p.name.startswith(FACTORY)),
             "machines": machines(self.run),
             "pod files": sorted(p.name for p in (self.root / "pods").iterdir()),
             "volumes": sorted(p.name for p in (self.root / "volumes").iterdir()),
