@@ -22,7 +22,8 @@ unit engine contract guest vm e2e: ## one tier
 
 storms: ## 200 kills of hyperd in the midst of verbs, with a check of all that it owns after each, 200 races; a quarter of an hour
 	@scripts/setup test
-	HYPER_TEST_STORM=200 HYPER_TEST_RACES=200 $(PYTEST) -o timeout=3600 tests/e2e/test_storms.py tests/vm/test_races.py
+	HYPER_TEST_STORM=200 HYPER_TEST_RACES=200 HYPER_TEST_KILLS=12 $(PYTEST) -o timeout=3600 \
+		tests/e2e/test_storms.py tests/e2e/test_kills.py tests/vm/test_races.py
 
 LAB =
 lab: ## the vm tier with KVM, in a machine whose processor is emulated; LAB="tests/vm/test_pods.py -x" for less; hours

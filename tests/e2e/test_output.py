@@ -46,8 +46,8 @@ def test_a_reader_that_leaves_ends_the_command_and_not_the_container(hyper: Daem
 
 def test_readers_of_a_log_that_stand_still_cost_little(hyper: Daemon) -> None:
     script = (
-        "i=0; while [ $i -lt 12 ]; do head -c 1500000 /dev/zero | tr '\\0' x | sed 's/x\\{99\\}/&\\n/g'; "
-        "i=$((i+1)); done; sleep 1000"
+        "printf '%099d\\n' 0 > /tmp/f; for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do cat /tmp/f /tmp/f > /tmp/g; "
+        "mv /tmp/g /tmp/f; done; for _ in 1 2 3 4 5 6 7 8 9 10 11; do cat /tmp/f; done; sleep 1000"
     )
     hyper.ctl("run", "-d", "--name", "big", "--log-opt", "max-size=100m", "busybox", "sh", "-c", script)
     log = Path(json.loads(hyper.out("inspect", "big"))[0]["logPath"])
