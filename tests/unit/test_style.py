@@ -13,6 +13,7 @@ import pytest
 MODULE_LIMIT, FUNCTION_LIMIT = 450, 60  # lines; 250 and 30 are aimed at
 C_FUNCTION_LIMIT = 80
 LINE_LIMIT = 120  # columns
+COLLABORATORS = 6  # that a class of the engine is given
 
 
 def run(*args: str | Path, cwd: Path) -> None:
@@ -70,6 +71,18 @@ def test_budgets(repository: Path) -> None:
                 length = (node.end_lineno or 0) - node.lineno + 1
                 if length > FUNCTION_LIMIT:
                     over.append(f"{path}:{node.lineno} {node.name}: {length} lines")
+    assert over == []
+
+
+def test_no_class_of_the_engine_needs_many_others(repository: Path) -> None:
+    """Who takes more has more than one thing to do. Records, whose constructors are made by `dataclass`, are none."""
+    over = []
+    for path in sorted((repository / "src/hypercontainer/engine").rglob("*.py")):
+        for kind in [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ClassDef)]:
+            for node in [n for n in kind.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]:
+                given = [a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]][1:]
+                if len(given) > COLLABORATORS or node.args.vararg or node.args.kwarg:
+                    over.append(f"{path.name} {kind.name}: {', '.join(given)}")
     assert over == []
 
 

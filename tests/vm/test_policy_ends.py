@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 
-from hypercontainer.engine.provision import Provisioner
+from hypercontainer.engine.build import Builder
 from hypercontainer.guest.process import GuestProcessHandle
 from hypercontainer.hyperd.config import Config
 from hypercontainer.model.specs import RestartPolicy
@@ -24,9 +24,9 @@ async def test_a_container_ends_while_its_policy_starts_it_again(
 ) -> None:
     """The end is asked for when the next run is on its way, and nobody has heard of it yet."""
     again, go = asyncio.Event(), asyncio.Event()
-    start_main, runs = Provisioner.start_main, 0
+    start_main, runs = Builder.start_main, 0
 
-    async def held(self: Provisioner, *args: object) -> GuestProcessHandle:
+    async def held(self: Builder, *args: object) -> GuestProcessHandle:
         nonlocal runs
         runs += 1
         if runs > 1:
@@ -34,7 +34,7 @@ async def test_a_container_ends_while_its_policy_starts_it_again(
             await go.wait()
         return await start_main(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Provisioner, "start_main", held)
+    monkeypatch.setattr(Builder, "start_main", held)
     id_ = await lab.create("sh", "-c", _ONCE, restart=RestartPolicy(name="always"))
     containers = lab.engine.containers
     life = containers.supervisor(lab.engine.registry.container(id_))

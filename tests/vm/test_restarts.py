@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from hypercontainer.engine.provision import Provisioner
+from hypercontainer.engine.reattach import Reattacher
 from hypercontainer.engine.runtime import Runtime
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
@@ -61,14 +61,14 @@ async def test_one_pod_that_cannot_be_taken_up_harms_no_other(
     for id_ in (good, bad):
         await lab.engine.containers.start(id_)
     await lab.engine.close(keep_running=True)
-    reattach = Provisioner.reattach
+    reattach = Reattacher.reattach
 
-    async def hostile(self: Provisioner, pod: Pod) -> Runtime | None:
+    async def hostile(self: Reattacher, pod: Pod) -> Runtime | None:
         if pod.id == bad:
             raise KeyError("VERSION")
         return await reattach(self, pod)
 
-    monkeypatch.setattr(Provisioner, "reattach", hostile)
+    monkeypatch.setattr(Reattacher, "reattach", hostile)
     lab.engine = build_engine(config)
     await lab.engine.open()
     states = [lab.engine.registry.container(i).state for i in (good, bad)]

@@ -62,7 +62,7 @@ async def test_without_virtiofsd_they_are_refused(
     if missing:
         monkeypatch.setattr(share, "find_virtiofsd", lambda: None)
     else:
-        lab.engine._provisioner._virtiofs = False
+        lab.engine._shares.virtiofs = False
     id_ = await lab.create("true", mounts=[Mount(target="/d", type="bind", source=str(tmp_path))])
     with pytest.raises(Unsupported, match="install the package virtiofsd" if missing else "switched off"):
         await lab.engine.containers.start(id_)

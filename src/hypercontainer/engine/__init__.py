@@ -6,7 +6,10 @@ resolve     image and request become a process
 streams     a process's output, to its log and to who is attached
 logs        the json-file log
 runtime     a pod's running VM
-provision   from a pod to its running VM; teardown is its reverse
+launch      what machine a pod is to have, and the one that it gets
+bring_up    that machine with its ports, network and volumes; `down` is the reverse
+build       containers in a running guest
+reattach    machines to which a connection is opened again
 containers  the life of a container
 execs       further processes
 archive     cp: tar streams in and out

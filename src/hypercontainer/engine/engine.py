@@ -33,6 +33,8 @@ from ..volumes.scratch import ScratchDisks
 from . import doctor, leftovers, resolve
 from .archive import Archives
 from .attachments import Attachments
+from .bring_up import BringUp, ExclusiveVolumes
+from .build import Builder
 from .container_verbs import ALIVE
 from .containers import Containers
 from .creation import Creation
@@ -44,6 +46,7 @@ from .factory.factory import Factory, FactorySettings
 from .factory.parts import Parts
 from .factory.shapes import Shape, nic_kind
 from .fetch import fetch_all
+from .launch import Launcher, Orders
 from .log_read import LogReader, LogRecord
 from .machine_disks import MachineDisks
 from .monitor import Monitor
@@ -52,12 +55,14 @@ from .paths import BootFiles, Paths
 from .placement import Placement
 from .pod_creation import PodCreation
 from .pods import Pods
-from .provision import Provisioner
+from .reattach import Reattacher
 from .recover import recover
 from .registry import Registry
 from .sandboxes import Sandboxes
 from .secrets import Secrets
 from .services import Services
+from .shares import Shares
+from .sources import Setup, all_sources
 from .volumes import Volumes
 
 
@@ -103,12 +108,16 @@ class Engine:
         roots = ImageRoots(self.images, scratch.create, paths.scratch)
         parts = Parts(paths.cache, scratch, settings.scratch_size)
         self.factory = Factory(drivers, paths, parts, boot, settings.factory, passt=lambda: networks.uses_passt)
-        provisioner = self._provisioner = Provisioner(
-            paths, drivers, self.images, MachineDisks(roots, secrets), secrets, networks, boot, factory=self.factory,
-            virtiofs=settings.virtiofs,
-        )  # fmt: skip
+        disks, shares = MachineDisks(roots, secrets), Shares(settings.virtiofs)
+        self._shares = shares
+        orders = Orders(drivers, self.images, disks, networks, shares, self.factory)
+        launcher = Launcher(orders, all_sources(Setup(paths, networks, boot, self.factory)), self.factory)
+        volumes = ExclusiveVolumes(self.registry, lambda pod_id: sandboxes.booted(pod_id))
+        bring_up = BringUp(self.registry, launcher, networks, volumes)
+        builder = Builder(drivers, disks, secrets, networks, shares)
+        self._reattacher = Reattacher(drivers)
         sandboxes = self._sandboxes = Sandboxes(
-            self.registry, provisioner, networks, self.events, kill_silent=settings.kill_silent
+            self.registry, bring_up, self._reattacher, builder, self.events, kill_silent=settings.kill_silent
         )
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
         self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
@@ -133,7 +142,7 @@ class Engine:
         await self.networks.open()
         await leftovers.end_unknown(self.settings.paths, self.drivers, self.registry)
         self._late = await recover(
-            self.registry, self.containers, self._sandboxes, self.pods, self.networks, self._provisioner
+            self.registry, self.containers, self._sandboxes, self.pods, self.networks, self._reattacher
         )
         leftovers.name_files(self.settings.paths, self.registry)
         self._watching = asyncio.create_task(self._disk_watch.run())

@@ -21,7 +21,7 @@ from .container_verbs import ALIVE
 from .containers import Containers
 from .networks import Networks
 from .pods import Pods
-from .provision import Provisioner
+from .reattach import Reattacher
 from .registry import Registry
 from .runtime import Runtime
 from .sandboxes import Sandboxes
@@ -33,7 +33,7 @@ _LOST = "its virtual machine ended while hyperd was not running"
 
 async def recover(
     registry: Registry, containers: Containers, sandboxes: Sandboxes, pods: Pods, networks: Networks,
-    provisioner: Provisioner,
+    reattacher: Reattacher,
 ) -> set[asyncio.Task[None]]:  # fmt: skip
     """Reattach what runs, record what has ended, remove what was half made, start what was to be started.
 
@@ -43,7 +43,7 @@ async def recover(
     """
     unread = {aside.pod for aside in registry.set_aside}
     found = [p for p in registry.pods() if p.id not in unread]
-    parts = Recovery(registry, containers, sandboxes, pods, networks, provisioner)
+    parts = Recovery(registry, containers, sandboxes, pods, networks, reattacher)
     for pod in found:
         sandboxes.expect(pod.id)
     work = {p.id: asyncio.create_task(guarded(f"pod {p.name} is not recovered", parts.pod(p))) for p in found}
@@ -77,7 +77,7 @@ class Recovery:
     sandboxes: Sandboxes
     pods: Pods
     networks: Networks
-    provisioner: Provisioner
+    reattacher: Reattacher
 
     async def pod(self, pod: Pod) -> None:
         """Reattach it, or settle its record. One that cannot be reattached has ended."""
@@ -96,7 +96,7 @@ class Recovery:
 
     async def _reattached(self, pod: Pod) -> Runtime | None:
         try:
-            return await self.provisioner.reattach(pod)
+            return await self.reattacher.reattach(pod)
         except Exception as error:
             unexpected = not isinstance(error, HyperError)
             log.error(
@@ -105,7 +105,7 @@ class Recovery:
                 error,
                 exc_info=unexpected,
             )
-            await guarded(f"the virtual machine of pod {pod.name} does not end", self.provisioner.kill_machine(pod))
+            await guarded(f"the virtual machine of pod {pod.name} does not end", self.reattacher.kill_machine(pod))
             return None
 
     async def _member(self, pod: Pod, container: Container, runtime: Runtime | None) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -20,13 +19,11 @@ from ..errors import InvalidState, Unavailable
 from ..hypervisor import facets
 from ..hypervisor.facets import require
 from ..model import ids
-from ..model.status import Container, Pod, PodStatus
-from ..sys import tasks
-from ..sys.spans import span
+from ..model.status import Pod, PodStatus
+from .bring_up import BringUp
 from .events import Events
-from .networks import Networks
-from .provision import Provisioner
 from .pulse import follow_pulse
+from .reattach import Reattacher
 from .registry import Registry
 from .runtime import Runtime, record
 from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, State, Unpause, Work
@@ -41,17 +38,16 @@ class Sandbox(Supervisor[State]):
     """One pod's VM."""
 
     def __init__(
-        self, pod: Pod, registry: Registry, provisioner: Provisioner, networks: Networks, events: Events,
-        check: Callable[[Pod], Coroutine[Any, Any, None]], *, kill_silent: bool = False,
+        self, pod: Pod, registry: Registry, bring_up: BringUp, reattacher: Reattacher, events: Events, *,
+        kill_silent: bool = False,
     ) -> None:  # fmt: skip
-        """`check` raises when the pod's machine may not be booted; `kill_silent` ends one that does not answer."""
+        """`kill_silent` ends a machine that does not answer."""
         super().__init__(f"the machine of pod {pod.name}", State.DOWN)
         self.id = pod.id
         self._registry = registry
-        self._provisioner = provisioner
-        self._networks = networks
+        self._bring_up = bring_up
+        self._reattacher = reattacher
         self._events = events
-        self._check = check
         self.runtime: Runtime | None = None  # from its boot until it has ended
         self._kill_silent = kill_silent
         self._boot: Job | None = None
@@ -89,45 +85,10 @@ class Sandbox(Supervisor[State]):
     def _begin(self, message: Acquire) -> None:
         self._acquires = [message]
         self.move(State.BOOTING)
-        self._boot = self.do(self._bring_up(), self._booted, message.context)
+        self._boot = self.do(self._bring_up.up(self.id), self._booted, message.context)
 
     def _join(self, message: Acquire) -> None:
         self._acquires.append(message)
-
-    async def _bring_up(self) -> Runtime:
-        pod = self._registry.pod(self.id)
-        self._provisioner.check(pod)
-        await self._check(pod)
-        members = self._registry.members(self.id)
-        try:
-            self._registry.put_pod(
-                msgspec.structs.replace(
-                    self._registry.pod(self.id), ports=self._networks.ports.claim(pod, pod.spec.ports)
-                )
-            )
-            return await self._boot_in_network(members)
-        except BaseException:
-            await self._networks.release(self.id)
-            raise
-
-    async def _boot_in_network(self, members: list[Container]) -> Runtime:
-        with span("network prepared"):
-            await self._networks.prepare(self._registry.pod(self.id))
-        pod = self._registry.pod(self.id)
-        # The rules take as long as a part of the boot; no container runs before they are there.
-        rules = asyncio.create_task(self._networks.bring_up(pod))
-        try:
-            runtime = await self._provisioner.boot(pod, members)
-        except BaseException:
-            await tasks.end([rules])
-            raise
-        try:
-            with span("rules awaited"):
-                await rules
-        except BaseException:
-            await runtime.stop(clean=False)
-            raise
-        return runtime
 
     def _booted(self, job: Job) -> None:
         self._boot = None
@@ -167,7 +128,7 @@ class Sandbox(Supervisor[State]):
     def _record_boot(self) -> None:
         """Pod and containers may have been changed meanwhile, or removed."""
         self.save()
-        self._networks.ports.release(self.id)  # from here on the record tells
+        self._bring_up.recorded(self.id)
         pod = self._registry.pod(self.id)
         for c in self._registry.members(self.id):
             self._registry.put(msgspec.structs.replace(c, used=True, ports=pod.ports if pod.implicit else c.ports))
@@ -287,7 +248,7 @@ class Sandbox(Supervisor[State]):
             self._renewals.append(loop.time())
             loop.call_later(_RENEWALS_WITHIN, self._renewals.popleft)
             self.runtime.renewing = True
-            work = self._provisioner.renew(self.runtime, paused=self.state is State.PAUSED)
+            work = self._reattacher.renew(self.runtime, paused=self.state is State.PAUSED)
             self._watch = self.do(work, self._renewed)
         else:
             self._lost(self.runtime)
@@ -316,13 +277,7 @@ class Sandbox(Supervisor[State]):
                 job.cancel()
         while self._works:
             self._works.popleft().refuse(Unavailable(f"{self.name} ends"))
-        self.do(self._tear_down(self.runtime, clean), lambda job: self._ended(job, error))
-
-    async def _tear_down(self, runtime: Runtime, clean: bool) -> None:
-        try:
-            await runtime.stop(clean=clean)
-        finally:
-            await self._networks.release(self.id)
+        self.do(self._bring_up.down(self.id, self.runtime, clean=clean), lambda job: self._ended(job, error))
 
     def _ended(self, job: Job, error: str) -> None:
         if wrong := failure(job):
@@ -401,7 +356,7 @@ class Sandbox(Supervisor[State]):
         self.do(self._kill_left_behind(), lambda _: None)
 
     async def _kill_left_behind(self) -> None:
-        if machine := await self._provisioner.left_behind(self._registry.pod(self.id)):
+        if machine := await self._reattacher.left_behind(self._registry.pod(self.id)):
             await machine.kill()
 
     def _give_up_and_end(self, message: Message) -> None:

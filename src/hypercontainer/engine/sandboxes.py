@@ -8,20 +8,18 @@ from typing import Any
 
 import msgspec
 
-from ..errors import Conflict, HyperError, Unavailable
+from ..errors import HyperError, Unavailable
 from ..guest.agent import Process
 from ..model.status import Container, Pod
-from ..sys import tasks
+from .bring_up import BringUp
+from .build import Builder
 from .events import Events
-from .networks import Networks
-from .provision import Provisioner
+from .reattach import Reattacher
 from .registry import Registry
 from .runtime import Runtime
 from .sandbox import Sandbox
 from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, State, Unpause, Work
 from .streams import FanOut
-
-_GONE_TIMEOUT = 30.0  # seconds for the end of a machine that others still give back
 
 
 class Sandboxes:
@@ -30,8 +28,9 @@ class Sandboxes:
     def __init__(
         self,
         registry: Registry,
-        provisioner: Provisioner,
-        networks: Networks,
+        bring_up: BringUp,
+        reattacher: Reattacher,
+        builder: Builder,
         events: Events,
         *,
         kill_silent: bool = False,
@@ -39,8 +38,9 @@ class Sandboxes:
         """`kill_silent` ends machines that do not answer any more."""
         self._kill_silent = kill_silent
         self._registry = registry
-        self._provisioner = provisioner
-        self._networks = networks
+        self._bring_up = bring_up
+        self._reattacher = reattacher
+        self._builder = builder
         self._events = events
         self._sandboxes: dict[str, Sandbox] = {}
 
@@ -49,8 +49,8 @@ class Sandboxes:
         found = self._sandboxes.get(pod_id)
         if found is None:
             found = self._sandboxes[pod_id] = Sandbox(
-                self._registry.pod(pod_id), self._registry, self._provisioner, self._networks, self._events,
-                self._check_volumes, kill_silent=self._kill_silent,
+                self._registry.pod(pod_id), self._registry, self._bring_up, self._reattacher, self._events,
+                kill_silent=self._kill_silent,
             )  # fmt: skip
         return found
 
@@ -58,6 +58,11 @@ class Sandboxes:
         """The pod's VM while it runs."""
         found = self._sandboxes.get(pod_id)
         return found.runtime if found and found.runtime and not found.runtime.dead else None
+
+    def booted(self, pod_id: str) -> Runtime | None:
+        """The pod's VM until it has ended, whether it answers or not."""
+        found = self._sandboxes.get(pod_id)
+        return found.runtime if found else None
 
     def running(self) -> list[tuple[Pod, Runtime]]:
         """The pods that have a VM, whether it answers or not."""
@@ -138,7 +143,7 @@ class Sandboxes:
             if container.id not in runtime.built:
                 pod = self._registry.pod(container.pod)
                 names = [n for c in self._registry.members(pod.id) for n in (c.name, *c.spec.aliases)]
-                await self._provisioner.build(runtime, pod, container, names)
+                await self._builder.build(runtime, pod, container, names)
 
         runtime = self.runtime(container.pod)
         if runtime is None or container.id not in runtime.built:
@@ -150,9 +155,9 @@ class Sandboxes:
         async def work(runtime: Runtime) -> None:
             pod = self._registry.pod(container.pod)
             with contextlib.suppress(HyperError):
-                await self._provisioner.drop(runtime, pod, container)
+                await self._builder.drop(runtime, pod, container)
                 for name in volumes:
-                    await self._provisioner.drop_volume(runtime, pod, name)
+                    await self._builder.drop_volume(runtime, pod, name)
 
         if self.runtime(container.pod) is not None:
             with contextlib.suppress(Unavailable):  # it ends, or is down
@@ -163,7 +168,7 @@ class Sandboxes:
     ) -> Process:
         """:raise StartFailed: when the program cannot be executed."""
         pod = self._registry.pod(container.pod)
-        handle = await self._provisioner.start_main(runtime, pod, container, fan_out, size)
+        handle = await self._builder.start_main(runtime, pod, container, fan_out, size)
         self.sandbox(container.pod).save()
         return handle
 
@@ -176,26 +181,3 @@ class Sandboxes:
         with contextlib.suppress(HyperError):
             await handle.release()
         self.sandbox(container.pod).save()
-
-    async def _check_volumes(self, pod: Pod) -> None:
-        """A disk that is written serves one machine at a time; one that is about to end is waited for."""
-        mine = {v.source for v in pod.volumes if v.kind == "disk" and not v.read_only}
-        others = [p for p in self._registry.pods() if p.id != pod.id and p.vm] if mine else []
-        for other in others:
-            shared = next((v for v in other.volumes if v.kind == "disk" and v.source in mine), None)
-            runtime = self._sandboxes[other.id].runtime if other.id in self._sandboxes else None
-            if shared is None or runtime is None:
-                continue
-            if runtime.users:
-                name = shared.named or shared.source
-                raise Conflict(
-                    f"volume {name} is in use by the running pod {other.name}: a block volume serves one at a time",
-                    hint="stop that pod, or share a volume made with --driver directory",
-                )
-            try:
-                await tasks.within(runtime.gone.wait(), _GONE_TIMEOUT)
-            except TimeoutError:
-                raise Unavailable(
-                    f"the virtual machine of pod {other.name}, which has the same volume, does not end",
-                    hint="try again, or restart hyperd",
-                ) from None

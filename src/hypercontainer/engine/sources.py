@@ -203,3 +203,8 @@ class Cold:
 
     async def obtain(self, order: Order) -> BootedMachine | None:
         return await self._setup.launch(order, None)
+
+
+def all_sources(setup: Setup) -> tuple[MachineSource, ...]:
+    """In the order in which they are tried."""
+    return (Warm(setup), Cloned(setup), Cold(setup))

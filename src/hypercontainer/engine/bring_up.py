@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pod's machine with all that it needs of the host: volumes that are free, ports, its network, and the machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from ..errors import Conflict, Unavailable
+from ..model.status import Container, Pod
+from ..sys import tasks
+from ..sys.spans import span
+from .launch import Launcher
+from .networks import Networks
+from .registry import Registry
+from .runtime import Runtime
+
+_GONE_TIMEOUT = 30.0  # seconds for the end of a machine that others still give back
+
+
+class ExclusiveVolumes:
+    """A disk that is written serves one machine at a time."""
+
+    def __init__(self, registry: Registry, booted: Callable[[str], Runtime | None]) -> None:
+        """`booted` gives a pod's machine until it has ended."""
+        self._registry = registry
+        self._booted = booted
+
+    async def free(self, pod: Pod) -> None:
+        """When no other machine has what the pod's writes; one that is about to end is waited for.
+
+        :raise Conflict: a pod that runs has it. :raise Unavailable: one does not end.
+        """
+        mine = {v.source for v in pod.volumes if v.kind == "disk" and not v.read_only}
+        others = [p for p in self._registry.pods() if p.id != pod.id and p.vm] if mine else []
+        for other in others:
+            shared = next((v for v in other.volumes if v.kind == "disk" and v.source in mine), None)
+            runtime = self._booted(other.id)
+            if shared is None or runtime is None:
+                continue
+            if runtime.users:
+                name = shared.named or shared.source
+                raise Conflict(
+                    f"volume {name} is in use by the running pod {other.name}: a block volume serves one at a time",
+                    hint="stop that pod, or share a volume made with --driver directory",
+                )
+            try:
+                await tasks.within(runtime.gone.wait(), _GONE_TIMEOUT)
+            except TimeoutError:
+                raise Unavailable(
+                    f"the virtual machine of pod {other.name}, which has the same volume, does not end",
+                    hint="try again, or restart hyperd",
+                ) from None
+
+
+class BringUp:
+    """Takes what a machine needs, in order, and gives it back."""
+
+    def __init__(
+        self, registry: Registry, launcher: Launcher, networks: Networks, volumes: ExclusiveVolumes
+    ) -> None:  # fmt: skip
+        self._registry = registry
+        self._launcher = launcher
+        self._networks = networks
+        self._volumes = volumes
+
+    async def up(self, pod_id: str) -> Runtime:
+        """The machine, in its network; nothing is taken when it fails. The caller records it, and says so."""
+        pod = self._registry.pod(pod_id)
+        self._launcher.check(pod)
+        await self._volumes.free(pod)
+        members = self._registry.members(pod_id)
+        try:
+            ports = self._networks.ports.claim(pod, pod.spec.ports)
+            self._registry.put_pod(msgspec.structs.replace(self._registry.pod(pod_id), ports=ports))
+            return await self._boot(pod_id, members)
+        except BaseException:
+            await self._networks.release(pod_id)
+            raise
+
+    async def _boot(self, pod_id: str, members: list[Container]) -> Runtime:
+        with span("network prepared"):
+            await self._networks.prepare(self._registry.pod(pod_id))
+        pod = self._registry.pod(pod_id)
+        # The rules take as long as a part of the boot; no container runs before they are there.
+        rules = asyncio.create_task(self._networks.bring_up(pod))
+        try:
+            runtime = await self._launcher.boot(pod, members)
+        except BaseException:
+            await tasks.end([rules])
+            raise
+        try:
+            with span("rules awaited"):
+                await rules
+        except BaseException:
+            await runtime.stop(clean=False)
+            raise
+        return runtime
+
+    def recorded(self, pod_id: str) -> None:
+        """From here on the record tells which ports it has."""
+        self._networks.ports.release(pod_id)
+
+    async def down(self, pod_id: str, runtime: Runtime, *, clean: bool) -> None:
+        """`clean` makes what was written safe first."""
+        try:
+            await runtime.stop(clean=clean)
+        finally:
+            await self._networks.release(pod_id)
