@@ -39,6 +39,7 @@ from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.network.fake import FakeKernel
 from hypercontainer.state.database import Database
+from hypercontainer.sys import clock
 from tests.world import World
 
 from .clock import OWNER, VirtualLoop
@@ -46,6 +47,7 @@ from .faults import factory_of_tasks
 
 T = TypeVar("T")
 SCRATCH = 16 << 20  # bytes
+BEGINNING = 1_700_000_000 * 10**9  # nanoseconds since the epoch, by the wall clock, when a virtual clock is at 0
 LIMIT = 300.0  # virtual seconds in which every verb returns
 QUIET_TIMES = (5.0, 115.0)  # virtual seconds in which whatever is under way comes to its end
 IMAGE = "docker.io/library/box:latest"
@@ -348,7 +350,8 @@ def play(here: Stage, scenario: Callable[[Stage], Awaitable[T]]) -> T:
     loop.set_exception_handler(lambda _, context: here.failures.append(_told(context)))
     asyncio.set_event_loop(loop)
     try:
-        result = loop.run_until_complete(_act(here, scenario))
+        with clock.told_by(lambda: BEGINNING + int(loop.time() * 1e9)):
+            result = loop.run_until_complete(_act(here, scenario))
         gc.collect(1)
         loop.run_until_complete(asyncio.sleep(0))
         assert not here.failures, "nobody heard of:\n  " + "\n  ".join(here.failures)

@@ -19,6 +19,7 @@ from hypercontainer.model.moments import SECOND, read_moment, write_moment
 from hypercontainer.model.status import Event
 from hypercontainer.state.database import Database, Happened
 from hypercontainer.state.journal import EventLimits, Journal
+from hypercontainer.sys import clock
 
 from .test_records import LONG, container, fill
 
@@ -86,17 +87,17 @@ def test_a_duration_is_before_now_and_nonsense_is_refused() -> None:
 # -- order and the past -------------------------------------------------------------------
 
 
-def test_each_has_a_time_of_its_own_whatever_the_clock_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [5000, 5000, 4000, 6000]
-    monkeypatch.setattr(module.time, "time_ns", lambda: clock.pop(0) if len(clock) > 1 else 7)
-    journal, events = opened(tmp_path)
-    publish(events, "a", "b", "c")
-    journal.close()
-    journal, events = opened(tmp_path)  # the clock was set back meanwhile
-    publish(events, "d")
-    assert [(e.id, e.time_nano) for e in events.past()] == [("a", 5000), ("b", 5001), ("c", 5002), ("d", 5003)]
-    assert next(events.past()).time == "1970-01-01T00:00:00.000005000Z"
-    journal.close()
+def test_each_has_a_time_of_its_own_whatever_the_clock_does(tmp_path: Path) -> None:
+    times = [5000, 5000, 4000, 6000]
+    with clock.told_by(lambda: times.pop(0) if len(times) > 1 else 7):
+        journal, events = opened(tmp_path)
+        publish(events, "a", "b", "c")
+        journal.close()
+        journal, events = opened(tmp_path)  # the clock was set back meanwhile
+        publish(events, "d")
+        assert [(e.id, e.time_nano) for e in events.past()] == [("a", 5000), ("b", 5001), ("c", 5002), ("d", 5003)]
+        assert next(events.past()).time == "1970-01-01T00:00:00.000005000Z"
+        journal.close()
 
 
 def test_the_past_outlives_the_daemon_and_is_joined_to_the_present(

@@ -86,6 +86,26 @@ def test_no_class_of_the_engine_needs_many_others(repository: Path) -> None:
     assert over == []
 
 
+# Packages that have a loop: it is their clock (docs/adr/0009). Workers and threads of `images` have none.
+BY_THE_CLOCK = ("engine", "guest", "state", "api", "network", "volumes", "hypervisor")
+OTHER_CLOCKS = {
+    "time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.perf_counter", "time.sleep",
+    "datetime.now", "datetime.utcnow", "datetime.today", "date.today",
+}  # fmt: skip
+
+
+def test_there_is_one_clock(repository: Path) -> None:
+    found = [
+        f"{path.relative_to(repository)}:{node.lineno} {ast.unparse(node)}"
+        for package in BY_THE_CLOCK
+        for path in sorted((repository / "src/hypercontainer" / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Attribute) and ast.unparse(node) in OTHER_CLOCKS)
+        or (isinstance(node, ast.ImportFrom) and node.module == "time")
+    ]
+    assert found == []
+
+
 def test_no_line_is_longer_than_the_screen(repository: Path) -> None:
     """120 columns; ruff looks at Python, and lets a line be that is one long word."""
     tracked = subprocess.run(

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
 import msgspec
 from aiohttp import web
 
 from ..model.status import Check, Info, Version
+from ..sys import clock
 from .router import Context, Routes
 
 routes = Routes()
@@ -61,7 +61,7 @@ async def events(c: Context) -> web.StreamResponse:
     if (after := c.moment("after")) is not None:
         since = max(after + 1, since or 0)
     if c.flag("past"):
-        since, until = since or 0, min(time.time_ns(), until) if until is not None else time.time_ns()
+        since, until = since or 0, min(clock.now_ns(), until) if until is not None else clock.now_ns()
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(c.request)
     with contextlib.suppress(ConnectionError):

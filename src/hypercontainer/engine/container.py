@@ -16,6 +16,7 @@ from ..errors import Conflict, InvalidState, NotFound, Unavailable
 from ..guest.agent import Freeze, require
 from ..model import ids
 from ..model.status import ContainerStatus
+from ..sys import clock
 from .container_runs import ContainerRuns
 from .container_state import Present
 from .container_verbs import (
@@ -262,7 +263,7 @@ class ContainerSupervisor(ContainerRuns):
 
     def _reattach(self, message: Reattach) -> None:
         self.fan_out.attach_process(message.handle)
-        run = Run(message.runtime, message.handle, asyncio.get_running_loop().time())
+        run = Run(message.runtime, message.handle, clock.seconds())
         self._now.run = run
         paused = self.container.state.status is ContainerStatus.PAUSED
         self._begin(self.container, run)

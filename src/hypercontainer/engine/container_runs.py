@@ -8,9 +8,8 @@ import logging
 from typing import Any
 
 from ..errors import HyperError, InvalidState, StartFailed, Unavailable
-from ..model import ids
 from ..model.status import Container, ContainerStatus, Health
-from ..sys import spans
+from ..sys import clock, spans
 from .container_state import ContainerState, Present
 from .container_verbs import (
     Replace,
@@ -44,7 +43,7 @@ class ContainerRuns(ContainerState):
             clean = not self._registry.pod(container.pod).implicit
             await self._sandboxes.release(container.pod, container.id, clean=clean)
             raise
-        return Run(runtime, handle, asyncio.get_running_loop().time())
+        return Run(runtime, handle, clock.seconds())
 
     def _launched(self, job: Job) -> None:
         if error := failure(job):
@@ -62,7 +61,7 @@ class ContainerRuns(ContainerState):
         self._begin(container, run)
         container = self._set_state(
             State.RUNNING, status=ContainerStatus.RUNNING, starting=False, pid=run.handle.pid, finished_at="",
-            started_at=ids.now(), exit_code=0, error="", oom_killed=False, unresponsive=False,
+            started_at=clock.stamp(), exit_code=0, error="", oom_killed=False, unresponsive=False,
             health=Health() if checks else None,
             **record,
         )  # fmt: skip
@@ -132,7 +131,7 @@ class ContainerRuns(ContainerState):
             self._record_end(self._now.outcome)
             return
         container = self._set_state(
-            State.RESTARTING, status=ContainerStatus.RESTARTING, pid=0, finished_at=ids.now(), **self._now.outcome
+            State.RESTARTING, status=ContainerStatus.RESTARTING, pid=0, finished_at=clock.stamp(), **self._now.outcome
         )
         self._told(self._now.outcome)
         self.publish("die", container, exit_code=str(self.exit_code))
@@ -168,7 +167,7 @@ class ContainerRuns(ContainerState):
         else:
             await run.handle.release()
             handle = await self._sandboxes.start_main(container, run.runtime, self.fan_out, (0, 0))
-            new = Run(run.runtime, handle, asyncio.get_running_loop().time())
+            new = Run(run.runtime, handle, clock.seconds())
         new.delay = run.delay
         return new
 
@@ -192,7 +191,7 @@ class ContainerRuns(ContainerState):
         self._told(state)
         self.fan_out.finish()
         container = self._set_state(
-            State.ENDING, status=ContainerStatus.EXITED, starting=False, pid=0, finished_at=ids.now(), **state
+            State.ENDING, status=ContainerStatus.EXITED, starting=False, pid=0, finished_at=clock.stamp(), **state
         )
         self.publish("die", container, exit_code=str(state["exit_code"]))
         self.runtime = None

@@ -14,6 +14,7 @@ from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.ports import published
 from ..model.specs import ContainerSpec
 from ..model.status import Container, ContainerState, Pod
+from ..sys import clock
 from ..sys.files import no_space_as_error, remove_tree
 from . import environment, health, resolve
 from .container_verbs import ALIVE
@@ -96,7 +97,7 @@ class Creation:
         return Pod(
             id=id_,
             name=name,
-            created_at=ids.now(),
+            created_at=clock.stamp(),
             hostname=hostname,
             vcpus=vcpus,
             memory=memory,
@@ -123,7 +124,7 @@ class Creation:
                 id=id_,
                 name=name,
                 pod=pod.id,
-                created_at=ids.now(),
+                created_at=clock.stamp(),
                 image=spec.image,
                 image_id=image.id,
                 hostname=pod.hostname,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 
@@ -21,7 +20,7 @@ from ..model.moments import SECOND, write_moment
 from ..model.status import Event
 from ..state.database import Happened
 from ..state.journal import Journal
-from ..sys import tasks
+from ..sys import clock, tasks
 from .principal import asking
 
 log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ class Events:
         self._last = journal.database.last_event() if journal else 0
 
     def publish(self, type_: str, action: str, id_: str, **attributes: str) -> None:
-        self._last = max(time.time_ns(), self._last + 1)
+        self._last = max(clock.now_ns(), self._last + 1)
         event = Event(
             time=write_moment(self._last), time_nano=self._last, type=type_, action=action, id=id_,
             attributes=attributes, principal="" if action.startswith(_BY_THEMSELVES) else asking().name,
@@ -109,4 +108,4 @@ class Events:
             return queue.get_nowait()
         if until is None:
             return await queue.get()
-        return await tasks.within(queue.get(), max(0.0, (until - time.time_ns()) / SECOND))
+        return await tasks.within(queue.get(), max(0.0, (until - clock.now_ns()) / SECOND))

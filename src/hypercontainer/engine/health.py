@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from ..errors import HyperError
-from ..model import ids
 from ..model.specs import ExecSpec, HealthCheck
 from ..model.status import Container, ContainerStatus, Health, HealthRecord, PodStatus
 from ..model.units import SECONDS_MAX
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
+from ..sys import clock
 from . import resolve
 from .builtins import run_process
 from .events import Events
@@ -77,15 +77,15 @@ class HealthMonitor:
         return loops
 
     async def _follow_health(self, container: Container, runtime: Runtime, check: HealthCheck) -> None:
-        began = asyncio.get_running_loop().time()
+        began = clock.seconds()
         while True:
             health = self._health(container)
-            in_start = asyncio.get_running_loop().time() - began < check.start_period and health.status == "starting"
+            in_start = clock.seconds() - began < check.start_period and health.status == "starting"
             await asyncio.sleep(check.start_interval if in_start else check.interval)
             result = await self._probe(container, runtime, check)
             if result is None:
                 continue
-            in_start = asyncio.get_running_loop().time() - began < check.start_period
+            in_start = clock.seconds() - began < check.start_period
             self._record(container, check, result, forgiven=in_start)
 
     async def _follow_liveness(
@@ -140,7 +140,7 @@ class HealthMonitor:
 
 
 async def _probe(container: Container, runtime: Runtime, check: HealthCheck) -> HealthRecord:
-    began = ids.now()
+    began = clock.stamp()
     try:
         done = await run_process(runtime.agent, _process(container, check), timeout=check.timeout, keep=_OUTPUT_MAX)
         code, output = done.status, done.output.decode(errors="replace") + done.errors
@@ -148,7 +148,7 @@ async def _probe(container: Container, runtime: Runtime, check: HealthCheck) -> 
         code, output = -1, f"the check did not end within {check.timeout:g} s"
     except HyperError as error:
         code, output = -1, error.message
-    return HealthRecord(started_at=began, ended_at=ids.now(), exit_code=code, output=output[:_OUTPUT_MAX])
+    return HealthRecord(started_at=began, ended_at=clock.stamp(), exit_code=code, output=output[:_OUTPUT_MAX])
 
 
 def _process(container: Container, check: HealthCheck) -> GuestProcess:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 from pathlib import Path
 
+from ..sys import clock
 from .log_read import LogRecord, read, rotated
 from .log_sinks.files import FileSink, json_file
 from .log_sinks.sink import LINE_MAX, NAMES, Keeps, LogSink, Piece, Place
@@ -190,7 +190,7 @@ class OutputLog:
         before = list(self._offsets)
         place = self._keeps.place() if self._keeps else None
         try:
-            self._sink.write(Piece(stream, time.time_ns(), data, partial and not data.endswith(b"\n")))
+            self._sink.write(Piece(stream, clock.now_ns(), data, partial and not data.endswith(b"\n")))
             self._offsets[stream - 1] += len(data) if count is None else count
             self._account()
         except OSError as error:

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 from ..errors import InvalidState
 from ..guest.agent import Agent
-from ..model import ids
 from ..model.status import Container, ContainerStats, ContainerStatus, Pod, ProcessInfo
 from ..protocol.messages import ContainerUsage, GuestStats, ListedProcess
+from ..sys import clock
 from .containers import Containers
 from .registry import Registry
 from .runtime import Runtime
@@ -83,7 +83,7 @@ class Monitor:
         return ContainerStats(
             id=container.id,
             name=container.name,
-            read_at=ids.now(),
+            read_at=clock.stamp(),
             cpu_usec=used.cpu_usec,
             vcpus=self._registry.pod(container.pod).vcpus,
             memory=used.memory,

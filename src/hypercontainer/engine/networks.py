@@ -29,7 +29,7 @@ from ..model.specs import HOST_GATEWAY
 from ..model.status import Pod, Pruned
 from ..network import addresses, cni, links, passt, tap
 from ..protocol.messages import Interface
-from ..sys import tasks
+from ..sys import clock, tasks
 from .events import Events
 from .host_network import HostNetwork
 from .host_ports import HostPorts, check_addresses
@@ -79,7 +79,7 @@ class Networks:
         self._registry.check_network_name(spec.name)
         prefix6 = IPv6Network(self._settings.subnet6).supernet(new_prefix=48)
         others = [*self._registry.networks(), self._default_record()]
-        network = addresses.plan(spec, ids.new_id(), ids.now(), others, await links.routed_subnets(), prefix6)
+        network = addresses.plan(spec, ids.new_id(), clock.stamp(), others, await links.routed_subnets(), prefix6)
         network = msgspec.structs.replace(network, **owned())
         self._registry.put_network(network)
         self._events.publish("network", "create", network.id, name=network.name)
@@ -90,7 +90,7 @@ class Networks:
         spec = NetworkSpec(
             name=DEFAULT_NETWORK, subnets=[s.subnet, *([s.subnet6] if s.subnet6 and links.has_ipv6() else [])]
         )
-        made = addresses.plan(spec, "0" * 32, ids.now(), [], [], IPv6Network("fd00::/48"))
+        made = addresses.plan(spec, "0" * 32, clock.stamp(), [], [], IPv6Network("fd00::/48"))
         return msgspec.structs.replace(made, bridge=s.bridge)
 
     def find(self, key: str) -> Network:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..errors import Conflict, HyperError, NotFound
-from ..model import ids
 from ..model.status import Pod, PodStatus
+from ..sys import clock
 from .container_verbs import ALIVE
 from .containers import Containers
 from .plan import levels
@@ -164,7 +164,7 @@ class PodSupervisor(Supervisor[State]):
         await self._stop_members(timeout)
         await self._sandboxes.down(self.id)
         if self._pod.status is PodStatus.STOPPING:  # it had no machine any more
-            self._sandboxes.update(self.id, status=PodStatus.EXITED, finished_at=ids.now())
+            self._sandboxes.update(self.id, status=PodStatus.EXITED, finished_at=clock.stamp())
         return True
 
     async def _stop_members(self, timeout: int | None) -> None:

@@ -9,6 +9,7 @@ from ..images.store import ImageStore
 from ..model import ids
 from ..model.pods import PodPlan
 from ..model.status import Pod
+from ..sys import clock
 from . import resolve
 from .containers import Containers
 from .placement import Placement
@@ -70,7 +71,7 @@ class PodCreation:
         aliases = [n for c in plan.containers for n in (c.name, *c.aliases) if n]
         spec, attachments = self._placement.plan(id_, plan.spec, aliases)
         pod = Pod(
-            id=id_, name=name, created_at=ids.now(), hostname=hostname, vcpus=vcpus, memory=memory, spec=spec,
+            id=id_, name=name, created_at=clock.stamp(), hostname=hostname, vcpus=vcpus, memory=memory, spec=spec,
             labels=plan.labels, volumes=volumes, attachments=attachments, **owned(),
         )  # fmt: skip
         self._registry.create(pod)

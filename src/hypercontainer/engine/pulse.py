@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from ..errors import DeadlineExceeded, HyperError
-from ..sys import deadlines
+from ..sys import clock, deadlines
 from .events import Events
 from .registry import Registry
 from .runtime import Runtime
@@ -22,19 +22,18 @@ async def follow_pulse(
     pod_id: str, runtime: Runtime, awake: Callable[[], bool], registry: Registry, events: Events, *, kill: bool
 ) -> None:
     """For as long as the machine is up; `awake` says whether its guest can answer; `kill` ends a silent one."""
-    loop = asyncio.get_running_loop()
-    answered = loop.time()
+    answered = clock.seconds()
     while True:
         await asyncio.sleep(deadlines.PULSE)
         if not awake() or runtime.stalled:
-            answered = loop.time()
+            answered = clock.seconds()
             continue
         try:
             await runtime.agent.stats()
-            answered = loop.time()
+            answered = clock.seconds()
             _record(pod_id, registry, events, alive=True)
         except DeadlineExceeded:
-            if loop.time() - answered < deadlines.SILENT:
+            if clock.seconds() - answered < deadlines.SILENT:
                 continue
             _record(pod_id, registry, events, alive=False)
             if kill:

@@ -14,9 +14,8 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from ..errors import HyperError
-from ..model import ids
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
-from ..sys import deadlines
+from ..sys import clock, deadlines
 from .container_verbs import ALIVE
 from .containers import Containers
 from .networks import Networks
@@ -85,7 +84,7 @@ class Recovery:
         if runtime is not None:
             runtime.users.add(_USER)  # until all members have been looked at
         elif pod.vm or pod.status in (PodStatus.RUNNING, PodStatus.STARTING, PodStatus.STOPPING, PodStatus.PAUSED):
-            self.sandboxes.update(pod.id, vm=None, status=PodStatus.EXITED, finished_at=ids.now())
+            self.sandboxes.update(pod.id, vm=None, status=PodStatus.EXITED, finished_at=clock.stamp())
             await guarded(f"the network of pod {pod.name} is not taken down", self.networks.release(pod.id))
         await self.sandboxes.reattached(pod.id, runtime)
         members = self.registry.members(pod.id)

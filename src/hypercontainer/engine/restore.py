@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +26,7 @@ from ..state.changes import Record
 from ..state.database import DamagedDatabase, Database, Happened
 from ..state.description import Description
 from ..state.migrations import free_name
+from ..sys import clock
 from ..sys.files import copy_sparse
 from .paths import MACHINES_OF_OURS, Paths
 
@@ -81,7 +81,7 @@ def _keep_aside(path: Path) -> Path | None:
     """A copy of SQLite's files, so that a crash in here leaves all as it was."""
     if not path.exists():
         return None
-    aside = free_name(path, f"damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    aside = free_name(path, f"damaged-{clock.now():%Y%m%dT%H%M%SZ}")
     for end in _BESIDE:
         if Path(f"{path}{end}").exists():
             copy_sparse(Path(f"{path}{end}"), Path(f"{aside}{end}"))

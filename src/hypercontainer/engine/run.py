@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import HyperError, Unavailable
 from ..guest.agent import Freeze, Process, require
 from ..model.status import Container
-from ..sys import deadlines, tasks
+from ..sys import clock, deadlines, tasks
 from ..sys.spans import span
 from .runtime import Runtime
 
@@ -116,5 +116,5 @@ def wants_restart(container: Container, code: int) -> bool:
 def back_off(run: Run) -> float:
     """Seconds until the next run: twice as long as the last time, from the beginning after a long run."""
     first, longest = _BACK_OFF
-    lasted = asyncio.get_running_loop().time() - run.began
+    lasted = clock.seconds() - run.began
     return first if not run.delay or lasted > _LONG_RUN else min(run.delay * 2, longest)

@@ -18,8 +18,8 @@ import msgspec
 from ..errors import InvalidState, Unavailable
 from ..hypervisor import facets
 from ..hypervisor.facets import require
-from ..model import ids
 from ..model.status import Pod, PodStatus
+from ..sys import clock
 from .bring_up import BringUp
 from .events import Events
 from .pulse import follow_pulse
@@ -133,7 +133,7 @@ class Sandbox(Supervisor[State]):
         for c in self._registry.members(self.id):
             self._registry.put(msgspec.structs.replace(c, used=True, ports=pod.ports if pod.implicit else c.ports))
         status = PodStatus.STARTING if pod.status is PodStatus.STARTING else PodStatus.RUNNING
-        self._publish("start", self._update(status=status, error="", started_at=ids.now(), finished_at=""))
+        self._publish("start", self._update(status=status, error="", started_at=clock.stamp(), finished_at=""))
 
     def _grant(self, message: Acquire) -> None:
         assert self.runtime is not None
@@ -245,7 +245,7 @@ class Sandbox(Supervisor[State]):
             return
         if self.runtime.agent.lost and len(self._renewals) < _RENEWALS:
             loop = asyncio.get_running_loop()
-            self._renewals.append(loop.time())
+            self._renewals.append(clock.seconds())
             loop.call_later(_RENEWALS_WITHIN, self._renewals.popleft)
             self.runtime.renewing = True
             work = self._reattacher.renew(self.runtime, paused=self.state is State.PAUSED)
@@ -287,7 +287,7 @@ class Sandbox(Supervisor[State]):
         if self._registry.has_pod(self.id):
             pod = self._registry.pod(self.id)
             status = pod.status if pod.status in (PodStatus.FAILED, PodStatus.STARTING) else PodStatus.EXITED
-            changed = self._update(vm=None, status=status, finished_at=ids.now(), error=error or pod.error)
+            changed = self._update(vm=None, status=status, finished_at=clock.stamp(), error=error or pod.error)
             self._publish("stop", changed)
         self._answer_downs()
 

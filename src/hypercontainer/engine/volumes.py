@@ -18,7 +18,7 @@ from ..model.pods import VolumeRequest, VolumeSpec
 from ..model.specs import ContainerSpec, Mount
 from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInfo
 from ..state import description
-from ..sys import tasks
+from ..sys import clock, tasks
 from ..sys.files import disk_usage, no_space_as_error, remove_tree
 from ..volumes.disks import BlockVolumes, set_root
 from .events import Events
@@ -84,7 +84,7 @@ class Volumes:
                 await self._blocks.create(new / file, size=size, fstype=spec.fstype, format_=spec.format)
                 volume = Volume(
                     name=name,
-                    created_at=ids.now(),
+                    created_at=clock.stamp(),
                     driver="block",
                     path=str(directory / file),
                     size=size,
@@ -99,8 +99,9 @@ class Volumes:
                 (new / VOLUME_DATA).chmod(
                     0o755
                 )  # for all users of the guest; on the host nobody gets past the directory above
-                volume = Volume(name=name, created_at=ids.now(), driver="directory", path=str(directory / VOLUME_DATA),
-                                labels=spec.labels, anonymous=not spec.name, **owned())  # fmt: skip
+                volume = Volume(name=name, created_at=clock.stamp(), driver="directory",
+                                path=str(directory / VOLUME_DATA), labels=spec.labels,
+                                anonymous=not spec.name, **owned())  # fmt: skip
             description.write(new, volume)
             new.rename(directory)
             new = directory

@@ -22,6 +22,7 @@ from ..protocol.wire import (
     encode_attrs,
     text,
 )
+from ..sys import clock
 from .fake_process import FakeContainer, FakeProcess, Program
 from .fake_programs import PROGRAMS, run_builtin
 from .fake_wire import RequestAttrs, Wire
@@ -56,7 +57,7 @@ class FakeGuest:
         self._pid = 1
         self._wire: Wire | None = None
         self._paused = False
-        self._began = asyncio.get_running_loop().time()
+        self._began = clock.seconds()
 
     # -- the machine's side -----------------------------------------------------------
 
@@ -140,7 +141,7 @@ class FakeGuest:
 
     def _hello(self, frame: Frame, attrs: RequestAttrs) -> None:
         self._token = attrs.raw(Tag.TOKEN)
-        uptime = int((asyncio.get_running_loop().time() - self._began) * 1000)
+        uptime = int((clock.seconds() - self._began) * 1000)
         answer: Attrs = [(Tag.VERSION, VERSION), (Tag.KERNEL, "6.1-fake"), (Tag.VALUE, "fake"), (Tag.UPTIME_MS, uptime)]
         for process in self.processes.values():
             process.stdin.rewind()

@@ -9,7 +9,7 @@ from typing import Protocol
 from ..protocol.constants import Type
 from ..protocol.messages import ExitStatus, KnownProcess
 from ..protocol.streams import Data, Receiver, Sender, Window, encode_window
-from ..sys import tasks
+from ..sys import clock, tasks
 from .agent import Sink
 from .replies import record_spans
 
@@ -126,14 +126,13 @@ class GuestProcessHandle:
 
     async def drain(self) -> bool:
         """After the end, until all output has come; False when none came for some seconds, or it never ended."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + DRAIN_LONGEST
+        deadline = clock.seconds() + DRAIN_LONGEST
         while not self.drained.is_set():
             received = sum(r.received for r in self._receivers.values())
             try:
                 await tasks.within(self.drained.wait(), DRAIN_PATIENCE)
             except TimeoutError:
-                if loop.time() > deadline or received == sum(r.received for r in self._receivers.values()):
+                if clock.seconds() > deadline or received == sum(r.received for r in self._receivers.values()):
                     break
         return all(r.eof for r in self._receivers.values())
 

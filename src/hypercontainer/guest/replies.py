@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 
 from ..errors import GuestError, StartFailed
 from ..protocol.constants import GuestCode, Tag
 from ..protocol.wire import Attrs, ProtocolError, bounded, decode_attrs, number, required, text
-from ..sys import spans
+from ..sys import clock, spans
 
 _ID_MAX = 2**32 - 1
 
@@ -36,7 +35,7 @@ def pid_of(body: bytes) -> int:
 
 def seed() -> Attrs:
     """What makes a guest unlike any other, and its clock right."""
-    return [(Tag.ENTROPY, os.urandom(64)), (Tag.CLOCK, time.time_ns())]
+    return [(Tag.ENTROPY, os.urandom(64)), (Tag.CLOCK, clock.now_ns())]
 
 
 def error_of(body: bytes) -> GuestError | StartFailed:

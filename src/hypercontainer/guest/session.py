@@ -10,7 +10,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from ..errors import DeadlineExceeded, GuestError, InvalidArgument, StartFailed, Unavailable
 from ..protocol.constants import FIRST_TOKEN, Tag, Type
@@ -26,7 +26,7 @@ from ..protocol.messages import (
 )
 from ..protocol.streams import decode_data, decode_window
 from ..protocol.wire import Attrs, Frame, ProtocolError, decode_attrs, text
-from ..sys import deadlines
+from ..sys import clock, deadlines
 from .agent import Connect, Gone, Sink
 from .connection import Connection, State
 from .process import GuestProcessHandle, Nothing
@@ -43,7 +43,7 @@ class GuestSession(Connection):
     def __init__(self, token: bytes, *, inherited: bool = False) -> None:
         super().__init__(token)
         self.hello: Hello | None = None
-        self.booted_at = datetime.now(UTC)
+        self.booted_at = clock.now()
         self.next_token = next_token(FIRST_TOKEN if inherited else token)
         self.on_oom: dict[str, Callable[[], None]] = {}
         self._processes: dict[int, GuestProcessHandle] = {}
@@ -77,7 +77,7 @@ class GuestSession(Connection):
         frame = await self._request(Type.HELLO, [(Tag.TOKEN, self.next_token), *seed()], timeout)
         self.hello = Hello.decode(frame.body)
         self._earlier = frozenset(p.id for p in self.hello.processes)
-        self.booted_at = datetime.now(UTC) - timedelta(milliseconds=self.hello.uptime_ms)
+        self.booted_at = clock.now() - timedelta(milliseconds=self.hello.uptime_ms)
         self._set_state(State.RUNNING)
 
     def _is_taken(self, id_: int) -> bool:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
 
 _LEFT = [
     "brisk",
@@ -87,8 +86,3 @@ def new_name() -> str:
 
 def short(id_: str) -> str:
     return id_.removeprefix("sha256:")[:12]
-
-
-def now() -> str:
-    """RFC 3339 with microseconds, UTC."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from dataclasses import dataclass
 
 from ..errors import HyperError
+from ..sys import clock
 from .changes import Change
 from .database import Database, Happened
 
@@ -178,7 +178,7 @@ class Journal:
 
     def forget_old_events(self) -> None:
         """Those beyond the limits."""
-        self.database.forget_events(self.limits.count, time.time_ns() - int(self.limits.age * 1e9))
+        self.database.forget_events(self.limits.count, clock.now_ns() - int(self.limits.age * 1e9))
 
     def close(self) -> None:
         for timer in (self._timer, self._gathering):

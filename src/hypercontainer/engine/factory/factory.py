@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import logging
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from ...model.factory import FactoryStatus, PoolInfo, TemplateInfo
 from ...model.pods import InterfaceSpec
 from ...model.status import Container, Pod
 from ...protocol.constants import FIRST_TOKEN
-from ...sys import tasks
+from ...sys import clock, tasks
 from ...sys.files import copy_sparse, remove_tree
 from ..paths import BootFiles, Paths
 from .clones import CLONE_TIMEOUT, PREPARED, Clone, Nic, bare, exercise, introduce, launch, rehearse
@@ -90,13 +89,13 @@ class Factory:
             task.add_done_callback(lambda _: self._tasks.pop(kind, None))
 
     async def _prepare(self, kind: Kind) -> None:
-        if time.monotonic() - self._failed.get(kind, -_RETRY) < _RETRY:
+        if clock.seconds() - self._failed.get(kind, -_RETRY) < _RETRY:
             return
         await self.pool.quiet()
         try:
             await self.templates.ensure(kind)
         except (HyperError, OSError) as error:
-            self._failed[kind] = time.monotonic()
+            self._failed[kind] = clock.seconds()
             log.warning("no template %s: machines like it are booted: %s", kind.name, error)
 
     # -- clones -----------------------------------------------------------------------------

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from ...errors import HyperError
-from ...sys import tasks
+from ...sys import clock, tasks
 from .clones import Clone
 from .shapes import Kind
 
@@ -82,15 +81,15 @@ class Pool:
             yield
         finally:
             self._busy -= 1
-            self._last = time.monotonic()
+            self._last = clock.seconds()
             if kind:
                 self._starts[kind].append(self._last)
             self._wake()
 
     async def quiet(self) -> None:
         """Until nobody waits for a start, but not for ever: starts in quick succession need clones most of all."""
-        end = time.monotonic() + _PATIENCE
-        while (self._busy or time.monotonic() - self._last < _QUIET) and time.monotonic() < end:
+        end = clock.seconds() + _PATIENCE
+        while (self._busy or clock.seconds() - self._last < _QUIET) and clock.seconds() < end:
             await asyncio.sleep(_QUIET / 2)
 
     # -- refilling ----------------------------------------------------------------------
@@ -104,7 +103,7 @@ class Pool:
 
     def targets(self) -> dict[Kind, int]:
         """How many of each shall wait; what was asked for last comes first within the budget."""
-        now, room = time.monotonic(), self.room
+        now, room = clock.seconds(), self.room
         found: dict[Kind, int] = {}
         for known in (self._waiting, self._starts):
             for kind in [k for k, some in known.items() if not some]:

@@ -23,7 +23,7 @@ import msgspec
 
 from ...errors import HyperError
 from ...hypervisor.driver import Snapshot
-from ...model import ids
+from ...sys import clock
 from ...sys.files import write_atomically
 from .shapes import Kind
 
@@ -45,7 +45,7 @@ class Template:
     snapshot: Snapshot
     token: bytes  # opens the first connection to each clone
     scratch: Path | None = None  # what a container that is ready has for a scratch disk: each clone gets a copy
-    made_at: str = field(default_factory=ids.now)
+    made_at: str = field(default_factory=clock.stamp)
     clones: int = 0  # started from it
     _users: int = 0
     _closing: bool = False
