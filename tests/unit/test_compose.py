@@ -283,7 +283,7 @@ def test_what_is_not_honoured_is_named() -> None:
             "web": {
                 "devices": ["/dev/x"],
                 "ipc": "host",
-                "logging": {"driver": "syslog"},
+                "logging": {"driver": "gelf"},
                 "deploy": {"replicas": 3},
                 "x-mine": 1,
             }
@@ -294,5 +294,5 @@ def test_what_is_not_honoured_is_named() -> None:
         "services.web.deploy.replicas",
         "services.web.devices",
         "services.web.ipc",
-        "services.web.logging.driver syslog",
+        "services.web.logging.driver gelf",
     ]

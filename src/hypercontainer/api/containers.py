@@ -10,10 +10,12 @@ import msgspec
 from aiohttp import web
 
 from ..engine.attach.session import AttachOptions, AttachSession
+from ..engine.attachments import check_readable
 from ..engine.execs import Exec
 from ..errors import HyperError, InvalidArgument
 from ..model.base import Model
 from ..model.detach_keys import parse_detach_keys
+from ..model.moments import write_moment
 from ..model.specs import ContainerSpec, ExecSpec
 from ..model.status import Change, Container, ContainerStats, ContainerStatus, ExecInfo, ExitCode, PathStat, ProcessInfo
 from ..model.trace import Span
@@ -167,8 +169,8 @@ async def stats(c: Context) -> ContainerStats:
     f"{_ID}/logs",
     query={
         "tail": "the last so many lines",
-        "since": "RFC 3339",
-        "until": "RFC 3339",
+        "since": "RFC 3339 to the nanosecond, seconds since the epoch, or a duration before now",
+        "until": "the same",
         "follow": "go on with what is added",
     },
     stream="application/x-ndjson",
@@ -176,9 +178,9 @@ async def stats(c: Context) -> ContainerStats:
 async def logs(c: Context) -> web.StreamResponse:
     """The log, a record per line."""
     container = c.engine.registry.container(c.id)
-    found = c.engine.logs(
-        container.id, tail=c.number("tail"), since=c.text("since"), until=c.text("until"), follow=c.flag("follow")
-    )  # fmt: skip
+    since, until = ("" if m is None else write_moment(m) for m in (c.moment("since"), c.moment("until")))
+    check_readable(container)
+    found = c.engine.logs(container.id, tail=c.number("tail"), since=since, until=until, follow=c.flag("follow"))
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(c.request)
     encode = msgspec.json.Encoder().encode
@@ -189,6 +191,12 @@ async def logs(c: Context) -> web.StreamResponse:
                     await response.write(b"".join(encode(r) + b"\n" for r in batch))
         await response.write_eof()
     return response
+
+
+@routes.post(f"{_ID}/logs/reopen")
+async def logs_reopen(c: Context) -> None:
+    """Go on in a new file, when the log's was moved away."""
+    c.engine.containers.reopen_log(c.id)
 
 
 # -- attach and exec --------------------------------------------------------------

@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from ..errors import InvalidState
+from ..errors import InvalidState, Unsupported
+from ..model.log_options import keeps_no_copy
+from ..model.status import Container
 from ..sys import tasks
 from .attach.peer import End
 from .attach.session import Attached, AttachOptions, AttachSession, Chunks
@@ -31,9 +33,11 @@ class Attachments:
     def container(self, key: str, options: AttachOptions, *, starts: bool = False) -> AttachSession:
         """A session with its main process, which is started first if it `starts`.
 
-        :raise InvalidState: when it does not run, and shall not be started.
+        :raise InvalidState: when it does not run, and shall not be started. :raise Unsupported: it has no log.
         """
         container = self._registry.container(key)
+        if options.logs:
+            check_readable(container)
         owner = self._containers.supervisor(container)
         if options.stream and not starts and container.state.status not in ALIVE:
             raise InvalidState(
@@ -69,6 +73,15 @@ class Attachments:
             begin=lambda: self._execs.start(exec_, options.size), finish=finish,
         )  # fmt: skip
         return AttachSession(attached, options)
+
+
+def check_readable(container: Container) -> None:
+    """:raise Unsupported: nothing of its log is kept on this host."""
+    if keeps_no_copy(container.spec.log):
+        raise Unsupported(
+            f"container {container.name} has no log that can be read",
+            hint="it was made with --log-driver none" if container.spec.log.driver == "none" else "see cache-disabled",
+        )
 
 
 class History:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import HyperError, InvalidArgument
+from ..errors import HyperError, InvalidArgument, InvalidState, NoSpace
 from ..images.layout import StoredImage
 from ..model.signals import parse_signal
 from ..model.specs import ContainerSpec
@@ -27,6 +27,7 @@ from .creation import Creation
 from .events import Events
 from .files import ContainerFiles
 from .health import HealthMonitor
+from .log_sinks.choose import LogSinks
 from .paths import Paths
 from .registry import Registry
 from .runtime import Runtime
@@ -41,9 +42,8 @@ class Containers:
 
     def __init__(
         self, paths: Paths, registry: Registry, sandboxes: Sandboxes, creation: Creation, events: Events,
-        log_limits: tuple[int, int],
+        log_sinks: LogSinks,
     ) -> None:  # fmt: skip
-        """`log_limits` are the bytes of a log file and how many are kept."""
         self._registry = registry
         self._sandboxes = sandboxes
         self._creation = creation
@@ -51,7 +51,7 @@ class Containers:
         self._health = HealthMonitor(registry, events)
         self._supervisors: dict[str, ContainerSupervisor] = {}
         self._retired: set[ContainerSupervisor] = set()  # of what is gone, whose machines may not have ended yet
-        self.files = ContainerFiles(paths, registry, sandboxes, log_limits, self._forget, creation.roots)
+        self.files = ContainerFiles(paths, registry, sandboxes, log_sinks, self._forget, creation.roots)
 
     def supervisor(self, container: Container) -> ContainerSupervisor:
         """Who owns the container, begun at the first need."""
@@ -186,6 +186,18 @@ class Containers:
             return container.state.exit_code
         await found.stopped.wait()
         return found.exit_code
+
+    def reopen_log(self, key: str) -> None:
+        """Its log goes on in a new file, when somebody who rotates it has moved the file away, as the kubelet does.
+
+        :raise InvalidState: when it does not run. :raise NoSpace: the file cannot be made; the old one is written on.
+        """
+        container = self._registry.container(key)
+        try:
+            if not self.supervisor(container).fan_out.reopen_log():
+                raise InvalidState(f"container {container.name} is not running", hint="its log is made when it starts")
+        except OSError as error:
+            raise NoSpace(f"the log cannot be opened: {error.strerror or error}") from error
 
     async def pause(self, key: str) -> None:
         """:raise InvalidState: when it does not run, or is paused."""

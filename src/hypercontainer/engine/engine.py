@@ -32,7 +32,7 @@ from ..volumes.disks import BlockVolumes
 from ..volumes.scratch import ScratchDisks
 from . import doctor, leftovers, resolve
 from .archive import Archives
-from .attachments import Attachments
+from .attachments import Attachments, check_readable
 from .bring_up import BringUp, ExclusiveVolumes
 from .build import Builder
 from .container_verbs import ALIVE
@@ -48,6 +48,7 @@ from .factory.shapes import Shape, nic_kind
 from .fetch import fetch_all
 from .launch import Launcher, Orders
 from .log_read import LogReader, LogRecord
+from .log_sinks.choose import LogSinks
 from .machine_disks import MachineDisks
 from .monitor import Monitor
 from .networks import Networks, NetworkSettings
@@ -64,6 +65,8 @@ from .services import Services
 from .shares import Shares
 from .sources import Setup, all_sources
 from .volumes import Volumes
+
+_COPY = "`hyperctl logs` has what was written; it is sent again as soon as it can be"
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,8 @@ class Engine:
         self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
         placement = Placement(drivers, networks)
         creation = Creation(paths, self.registry, self.images, placement, self.volumes, roots)
-        limits = (settings.log_size, settings.log_files)
-        self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, limits)
+        self._log_sinks = LogSinks(settings.log_size, settings.log_files)
+        self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, self._log_sinks)
         pod_creation = PodCreation(self.registry, self.images, self.containers, placement, self.volumes, secrets)
         self.pods = Pods(self.registry, sandboxes, self.containers, networks, pod_creation, self.events)
         self.services = Services(self.registry, lambda pod: sandboxes.runtime(pod.id))
@@ -159,6 +162,7 @@ class Engine:
             await self.pods.wake()
             await self.containers.shut_down()
         await tasks.end([self._watching] if self._watching else [])
+        await self._log_sinks.close()
         await self.networks.close()
         self._descriptions.close()
         for driver in [d for d in self.drivers if isinstance(d, Trial)]:
@@ -188,8 +192,12 @@ class Engine:
     async def logs(
         self, key: str, *, tail: int | None, since: str, until: str, follow: bool
     ) -> AsyncGenerator[list[LogRecord], None]:
-        """A container's log; with `follow` also what is added until the container ends."""
+        """A container's log; with `follow` also what is added until the container ends. Times as RFC 3339, "" is any.
+
+        :raise Unsupported: nothing of it is kept on this host.
+        """
         container = self.registry.container(key)
+        check_readable(container)
         owner = self.containers.supervisor(container)
         reader = LogReader(Path(container.log_path), since=since, until=until, at_end=tail == 0)
         try:
@@ -269,6 +277,10 @@ class Engine:
         return [
             *await doctor.examine(self.drivers, self.kernel, self.settings.paths),
             *leftovers.checks(self.settings.paths, self.registry),
+            *(
+                Check(name="log", status="warn", found=f"{what} does not work: {why}", hint=_COPY)
+                for what, why in self._log_sinks.troubles()
+            ),
         ]
 
     async def forget(self, key: str) -> None:

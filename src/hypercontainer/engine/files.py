@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 
 from ..images.root import RootSource
+from ..model.log_options import keeps_no_copy
 from ..model.status import Container, Pod
 from ..sys.files import remove_tree
-from .log_sinks.fake import NullSink
-from .logs import OutputLog, json_log
+from .log_sinks.choose import LogSinks
+from .logs import OutputLog, account_of
 from .paths import Paths
 from .registry import Registry
 from .sandboxes import Sandboxes
@@ -23,14 +24,14 @@ class ContainerFiles:
     """Its log, and its removal."""
 
     def __init__(
-        self, paths: Paths, registry: Registry, sandboxes: Sandboxes, log_limits: tuple[int, int],
+        self, paths: Paths, registry: Registry, sandboxes: Sandboxes, log_sinks: LogSinks,
         forget: Callable[[str], None], roots: RootSource,
     ) -> None:  # fmt: skip
-        """`log_limits` are the bytes of a log file and how many are kept; `forget` takes the id of what is removed."""
+        """`forget` takes the id of what is removed."""
         self._paths = paths
         self._registry = registry
         self._sandboxes = sandboxes
-        self._log_limits = log_limits
+        self.log_sinks = log_sinks
         self._roots = roots
         self.forget = forget
 
@@ -39,13 +40,13 @@ class ContainerFiles:
         return FanOut(lambda: self._log(container))
 
     def _log(self, container: Container) -> OutputLog:
-        options = container.spec.log
-        if options.driver == "none":
-            return OutputLog(NullSink(), self._paths.container(container.id) / "offsets")
-        size, files = self._log_limits
-        return json_log(
-            Path(container.log_path), max_size=options.max_size or size, max_files=options.max_files or files
-        )
+        """Of one run; with the name that it has by now."""
+        if self._registry.exists(container.id):
+            container = self._registry.container(container.id)
+        keeps_none = keeps_no_copy(container.spec.log)
+        path = self._paths.log(container.id) if keeps_none else Path(container.log_path)
+        sinks = self.log_sinks
+        return OutputLog(sinks.local(container), account_of(path), remote=sinks.remote(container))
 
     def is_alone(self, container: Container) -> bool:
         """Whether nothing of it is anybody else's."""

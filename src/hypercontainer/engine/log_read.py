@@ -18,6 +18,7 @@ import msgspec
 
 STREAMS = {"stdout": 1, "stderr": 2}
 _BLOCK = 128 << 10  # bytes
+_NINE = len("2026-01-31T12:00:00.000000000Z")
 # Bytes: what a guest has credit for, and every byte of it escaped. What is longer is no log of ours.
 _RECORD_MAX = 4 << 20
 
@@ -38,14 +39,14 @@ def rotated(path: Path, max_files: int = 100) -> list[Path]:
 class LogReader:
     """Records in their order, of those that lie between two times.
 
-    `since` and `until` are times as the log writes them; "" is any. `until_now`: not what is added from now on.
+    `since` and `until` are times as the logs write them; "" is any. `until_now`: not what is added from now on.
     """
 
     def __init__(
         self, path: Path, *, since: str = "", until: str = "", at_end: bool = False, until_now: bool = False
     ) -> None:
         self._path = path
-        self._since, self._until = since, until
+        self._since, self._until = _nine(since), _nine(until)
         self._decoder = msgspec.json.Decoder(LogRecord)
         self._files: list[BinaryIO] = []  # oldest first; the first is the one that is read
         self._at = 0
@@ -78,7 +79,7 @@ class LogReader:
         for index in range(len(self._files) - 1, -1, -1):
             for at, line in _lines_backwards(self._files[index].fileno(), self._size(index)):
                 record = self._record(line)
-                if record and record.time < self._since:
+                if record and self._since and _nine(record.time) < self._since:
                     return self._keep(index, at)
                 if record and self._wanted(record):
                     tail -= 1
@@ -129,18 +130,42 @@ class LogReader:
         return True
 
     def _record(self, line: bytes) -> LogRecord | None:
+        if line[:1] != b"{":
+            return _of_kubelet(line)
         try:
             return self._decoder.decode(line)
         except msgspec.DecodeError:
             return None  # a line torn by a crash
 
     def _wanted(self, record: LogRecord) -> bool:
-        return record.time >= self._since and (not self._until or record.time <= self._until)
+        if not (self._since or self._until):
+            return True
+        time = _nine(record.time)
+        return time >= self._since and (not self._until or time <= self._until)
 
     def close(self) -> None:
         for file in self._files:
             file.close()
         self._files.clear()
+
+
+def _nine(time: str) -> str:
+    """With nine decimals, in which the order of texts is that of times: earlier logs have six."""
+    if len(time) in (0, _NINE):
+        return time
+    seconds, _, fraction = time.removesuffix("Z").partition(".")
+    return f"{seconds}.{fraction:0<9}Z"
+
+
+def _of_kubelet(line: bytes) -> LogRecord | None:
+    """`2026-01-31T12:00:00.000000000Z stdout F text`; None for a line torn by a crash."""
+    time, _, rest = line.partition(b" ")
+    stream, _, rest = rest.partition(b" ")
+    tag, space, text = rest.partition(b" ")
+    if stream not in (b"stdout", b"stderr") or tag not in (b"F", b"P") or not space:
+        return None
+    decoded = text.decode("utf-8", "replace")
+    return LogRecord(decoded + ("\n" if tag == b"F" else ""), stream.decode(), time.decode("ascii", "replace"))
 
 
 def _lines_backwards(fd: int, end: int) -> Iterator[tuple[int, bytes]]:

@@ -10,6 +10,7 @@ the guest keeps it too and sends no more than a log may hold back. The log is op
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from pathlib import Path
@@ -38,9 +39,11 @@ def json_log(path: Path, *, max_size: int, max_files: int) -> OutputLog:
 class OutputLog:
     """Of one run of a process. Only `begin` raises."""
 
-    def __init__(self, sink: LogSink, account: Path) -> None:
+    def __init__(self, sink: LogSink, account: Path, *, remote: LogSink | None = None) -> None:
+        """`remote` gets what is in `sink`, and nothing waits for it."""
         self.error: OSError | None = None  # why the last attempt to write failed
         self._sink = sink
+        self._remote = remote
         self._keeps = sink if isinstance(sink, Keeps) else None  # without, nothing waits for the account
         self._account_path = account
         self._pending = {1: b"", 2: b""}
@@ -190,7 +193,8 @@ class OutputLog:
         before = list(self._offsets)
         place = self._keeps.place() if self._keeps else None
         try:
-            self._sink.write(Piece(stream, clock.now_ns(), data, partial and not data.endswith(b"\n")))
+            piece = Piece(stream, clock.now_ns(), data, partial and not data.endswith(b"\n"))
+            self._sink.write(piece)
             self._offsets[stream - 1] += len(data) if count is None else count
             self._account()
         except OSError as error:
@@ -200,6 +204,10 @@ class OutputLog:
                 self._keeps.back_to(place)
             return False
         self.error = None
+        if self._remote:
+            with contextlib.suppress(OSError):  # it says so itself
+                self._remote.open()
+                self._remote.write(piece)
         return True
 
     def reopen(self) -> None:
@@ -207,10 +215,15 @@ class OutputLog:
         if self._ready():
             self._sink.reopen()
             self._account()
+        if self._remote:
+            with contextlib.suppress(OSError):
+                self._remote.reopen()
 
     def close(self) -> None:
         """:raise nothing: descriptors of files have nothing left to say."""
         self._sink.close()
+        if self._remote:
+            self._remote.close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

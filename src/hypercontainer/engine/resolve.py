@@ -19,6 +19,7 @@ from ..model.units import format_binary
 from ..protocol.constants import Seccomp
 from ..protocol.messages import GuestContainer, GuestFile, GuestMount, GuestProcess
 from .environment import user_of
+from .log_sinks import choose
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What the guest's kernel and init take of the memory that a limit promises to the container.
@@ -51,7 +52,7 @@ _READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-tri
 def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: int | None = None) -> None:
     """Everything about a request that needs no image.
 
-    :raise InvalidArgument: with what is wrong and what would be right.
+    :raise InvalidArgument: with what is wrong and what would be right. :raise Unsupported: no such log on this host.
     """
     encode(spec)
     cpus = host_cpus or os.cpu_count() or 1
@@ -70,6 +71,7 @@ def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: 
     if r.cpus and r.cpus < 0.01:
         raise InvalidArgument(f"{r.cpus:g} CPUs are too few", hint="give at least 0.01")
     check_hostname(spec.hostname)
+    choose.check(spec.log)
     for entry in spec.env:
         if entry.startswith("=") or "\0" in entry:
             raise InvalidArgument(f"invalid environment variable {entry!r}", hint="write NAME=value")

@@ -144,6 +144,13 @@ class FanOut:
         found = [(stream, self._log.unlogged(stream)) for stream in (1, 2)] if self._log else []
         return [(stream, data) for stream, data in found if data]
 
+    def reopen_log(self) -> bool:
+        """Go on in a new file; False when there is no log. :raise OSError: it goes on in the old one."""
+        if self._log is None:
+            return False
+        self._log.reopen()
+        return True
+
     # -- Sink -------------------------------------------------------------------
 
     def write(self, stream: int, data: bytes) -> int:

@@ -9,17 +9,13 @@ import click
 
 from ..client.api import container_route
 from ..errors import InvalidArgument, NotFound
-from ..model.units import parse_time
+from ..model.moments import read_moment, write_moment
 from .context import client
 from .standard import write_all
 
 
 def _moment(text: str | None) -> str:
-    if not text:
-        return ""
-    from datetime import UTC
-
-    return parse_time(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return write_moment(read_moment(text)) if text else ""
 
 
 @click.command()

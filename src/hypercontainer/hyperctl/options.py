@@ -12,9 +12,11 @@ from typing import Any, cast, get_args
 import click
 
 from ..errors import InvalidArgument
+from ..model.log_options import read_log_options
 from ..model.ports import parse_exposed
 from ..model.signals import RLIMITS
 from ..model.specs import (
+    LOG_DRIVERS,
     ContainerSpec,
     HealthCheck,
     LogOptions,
@@ -25,7 +27,7 @@ from ..model.specs import (
     RestartPolicy,
     Ulimit,
 )
-from ..model.units import parse_count, parse_duration, parse_size
+from ..model.units import parse_duration, parse_size
 from . import dockerflags
 from .environment import resolve
 
@@ -109,10 +111,13 @@ _OPTIONS = [
         default="default",
         help="fresh: boot a virtual machine that shares nothing with others, instead of starting from a template.",
     ),
+    click.option("--log-driver", type=click.Choice(LOG_DRIVERS), default="json-file", help="Where output is kept."),
     click.option(
-        "--log-driver", type=click.Choice(["json-file", "none"]), default="json-file", help="Where output is kept."
+        "--log-opt",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Of the log driver: max-size, max-file, tag, syslog-address, ...",
     ),
-    click.option("--log-opt", multiple=True, metavar="NAME=VALUE", help="max-size and max-file of json-file."),
     click.option("--pod", default="", metavar="POD", help="Join a pod instead of making one."),
     click.option(
         "--network",
@@ -258,15 +263,7 @@ def _health(o: dict[str, Any]) -> HealthCheck | None:
 
 
 def _log(o: dict[str, Any]) -> LogOptions:
-    given = pairs(o["log_opt"], "log option", need_value=True)
-    unknown = set(given) - {"max-size", "max-file"}
-    if unknown:
-        raise InvalidArgument(f"unknown log option {sorted(unknown)[0]!r}", hint="known are max-file, max-size")
-    return LogOptions(
-        driver=o["log_driver"],
-        max_size=parse_size(given.get("max-size", "0")),
-        max_files=parse_count(given.get("max-file", "0"), "max-file"),
-    )
+    return read_log_options(o["log_driver"], pairs(o["log_opt"], "log option", need_value=True))
 
 
 def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> ContainerSpec:

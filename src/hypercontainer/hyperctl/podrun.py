@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ..client.api import Client, container_route, pod_route
-from ..errors import HyperError, NotFound
+from ..errors import HyperError, NotFound, Unsupported
 from ..model.status import Container, ContainerStatus, Image, PodDetails
 from ..podfile.document import Container as PodContainer
 from ..podfile.document import Podfile
@@ -130,6 +130,16 @@ def worst_status(c: Client, details: PodDetails) -> int:
     return next((code for code in codes if code), 0)
 
 
+@contextlib.contextmanager
+def _waiting_at_least(c: Client, container: Container, past_only: bool) -> Iterator[None]:
+    """A container without a log is waited for all the same."""
+    try:
+        yield
+    except Unsupported:
+        if not past_only:
+            c.do("POST", container_route(container.id, "/wait"))
+
+
 def follow(c: Client, containers: list[Container], *, past_only: bool = False, tail: str | None = None) -> None:
     """Print each container's lines behind its name, until all have ended."""
     import threading
@@ -139,7 +149,7 @@ def follow(c: Client, containers: list[Container], *, past_only: bool = False, t
 
     def copy(container: Container) -> None:
         query = {"follow": not past_only, "tail": tail}
-        with contextlib.suppress(HyperError):  # the daemon went away, or the container was removed
+        with contextlib.suppress(HyperError), _waiting_at_least(c, container, past_only):
             for line in whole_lines(c.lines("GET", container_route(container.id, "/logs"), query)):
                 with lock:
                     print(f"{container.name:<{width}} | {line}", flush=True)

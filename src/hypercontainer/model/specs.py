@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, field
 
@@ -139,12 +139,17 @@ class SecretMount(Model, frozen=True, kw_only=True):
     gid: Annotated[int, Meta(ge=0)] = 0
 
 
-class LogOptions(Model, frozen=True, kw_only=True):
-    """Where output goes; 0 is the daemon's default."""
+LogDriver = Literal["json-file", "none", "k8s-file", "journald", "syslog"]
+LOG_DRIVERS: tuple[str, ...] = get_args(LogDriver)
 
-    driver: Literal["json-file", "none"] = "json-file"
+
+class LogOptions(Model, frozen=True, kw_only=True):
+    """Where output goes; 0 is the daemon's default. The sizes are those of the copy that `logs` reads, too."""
+
+    driver: LogDriver = "json-file"
     max_size: Annotated[int, Meta(ge=0)] = 0  # bytes
     max_files: Annotated[int, Meta(ge=0)] = 0
+    options: dict[str, str] = field(default_factory=dict)  # Docker's others, see `log_options`
     path: str = ""  # instead of the container's own directory
 
 

@@ -19,6 +19,7 @@ import msgspec
 from ..errors import InvalidArgument
 from ..model.mounts import parse_tmpfs
 from ..model.ports import parse_publish
+from ..model.specs import LOG_DRIVERS
 from . import composefile as f
 from . import strict
 from .composenet import Isolation
@@ -391,7 +392,7 @@ class _Translation:
         }
         both = {k: (v, v) if isinstance(v, int) else (v.soft, v.hard) for k, v in s.ulimits.items()}
         out["ulimits"] = [{"name": k, "soft": soft, "hard": hard} for k, (soft, hard) in both.items()]
-        if s.logging.driver in ("", "json-file", "none"):
+        if s.logging.driver in ("", *LOG_DRIVERS):
             out["log"] = {"type": s.logging.driver, "config": {k: _text(v) for k, v in s.logging.options.items()}}
         else:
             self.unmapped.append(f"{where}.logging.driver {s.logging.driver}")

@@ -13,10 +13,11 @@ from typing import Any
 
 from ..errors import InvalidArgument
 from ..model import pods, specs
+from ..model.log_options import read_log_options
 from ..model.network import NetworkRequest
 from ..model.rates import parse_allow, parse_rate
 from ..model.reference import short_name
-from ..model.units import parse_count, parse_duration, parse_size
+from ..model.units import parse_duration, parse_size
 from . import document as d
 
 _RESTART: dict[str, specs.RestartName] = {
@@ -278,17 +279,7 @@ def _user(u: d.User) -> str:
 
 
 def _log(log: d.Log, path: str) -> specs.LogOptions:
-    unknown = set(log.config) - {"max-size", "max-file"}
-    if unknown:
-        raise InvalidArgument(
-            f"podfile: unknown log option {sorted(unknown)[0]!r}", hint="known are max-file, max-size"
-        )
-    return specs.LogOptions(
-        driver=log.type or "json-file",
-        path=path,
-        max_size=parse_size(log.config.get("max-size", "0")),
-        max_files=parse_count(log.config.get("max-file", "0"), "max-file"),
-    )
+    return read_log_options(log.type, log.config, path=path)
 
 
 def _health(h: d.HealthCheck | None) -> specs.HealthCheck | None:

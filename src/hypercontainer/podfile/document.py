@@ -38,9 +38,9 @@ class Resource(Part, frozen=True, kw_only=True):
 
 
 class Log(Part, frozen=True, kw_only=True):
-    """Where output goes; `config` has max-size and max-file."""
+    """Where output goes; `config` has the driver's options, max-size and max-file among them."""
 
-    type: Literal["", "json-file", "none"] = ""
+    type: Literal["", "json-file", "none", "k8s-file", "journald", "syslog"] = ""
     config: dict[str, str] = field(default_factory=dict)
 
 

@@ -3,5 +3,8 @@
 
 sink     the port
 files    files of this host: json-file as Docker writes it, k8s-file as the kubelet reads it
+sender   what sends messages over a socket
+journald, syslog
+choose   from --log-driver and --log-opt to sinks
 fake     a sink that keeps what it gets, and one that keeps nothing
 """

@@ -21,13 +21,21 @@ class Piece:
     partial: bool = False  # the last has not ended, and goes on in the next piece
 
     def lines(self) -> Iterator[tuple[bytes, bool]]:
-        """Each line without its end, and whether it goes on."""
+        """Each line without its end, in parts of at most LINE_MAX, and whether it goes on."""
         whole, newline, rest = self.data.rpartition(b"\n")
         if newline:
             for line in whole.split(b"\n"):
-                yield line, False
-        for at in range(0, len(rest), LINE_MAX):
-            yield rest[at : at + LINE_MAX], self.partial or at + LINE_MAX < len(rest)
+                yield from _parts(line, False)
+        if rest:
+            yield from _parts(rest, self.partial)
+
+
+def _parts(line: bytes, goes_on: bool) -> Iterator[tuple[bytes, bool]]:
+    """Of at most LINE_MAX."""
+    while len(line) > LINE_MAX:
+        yield line[:LINE_MAX], True
+        line = line[LINE_MAX:]
+    yield line, goes_on
 
 
 class LogSink(Protocol):
