@@ -2,6 +2,7 @@
 # `make demo` and `make test` do all their own set-up on Debian 12, as root.
 
 PYTEST = .venv/bin/pytest
+BESIDE = -n auto --dist worksteal # tests side by side, one per CPU: those without virtual machines
 
 .PHONY: demo test setup unit engine contract guest vm e2e lint storms lab bench lock man clean
 
@@ -11,12 +12,16 @@ demo: ## set everything up, run a first container, print a transcript
 
 test: ## the whole suite
 	@scripts/setup test
-	$(PYTEST)
+	$(PYTEST) $(BESIDE) tests/unit tests/engine tests/contract; status=$$?; $(PYTEST) tests/guest tests/vm tests/e2e && exit $$status
 
 setup: ## only the set-up
 	@scripts/setup test
 
-unit engine contract guest vm e2e: ## one tier
+unit engine contract: ## one tier
+	@scripts/setup test
+	$(PYTEST) $(BESIDE) tests/$@
+
+guest vm e2e: ## one tier
 	@scripts/setup test
 	$(PYTEST) tests/$@
 

@@ -99,6 +99,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             if getattr(task, "owner", None) is owner:
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 _GRAVES.append(task)  # collected, it would run its `finally`
+                asyncio._unregister_task(task)  # and nobody has to look through all of them
         for handle in [*self._ready, *self._scheduled]:  # type: ignore[attr-defined]
             if _killed(handle):
                 handle.cancel()

@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .stage import make_template
 from .trials import Workers
-
-_counts: Counter[str] = Counter()
 
 
 @pytest.fixture(scope="session")
@@ -29,20 +26,3 @@ def workers(template: Path) -> Iterator[Workers]:
     made = Workers(template)
     yield made
     made.close()
-
-
-@pytest.fixture
-def count() -> Callable[[str], None]:
-    """Tells of one trial more."""
-
-    def counted(kind: str) -> None:
-        _counts[kind] += 1
-
-    return counted
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How much was tried: a test of this tier is many trials."""
-    if _counts:
-        kinds = ", ".join(f"{n} {kind}" for kind, n in _counts.most_common())
-        terminalreporter.write_line(f"tests/engine: {_counts.total()} trials, each on a host of its own: {kinds}")

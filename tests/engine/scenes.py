@@ -121,7 +121,7 @@ async def _connected(s: Stage) -> None:
 
 async def _left_running(s: Stage) -> None:
     """A daemon was killed; a pod runs, and a container has ended meanwhile, which is to be started again."""
-    await s.run("d", "after", "1", "0", restart=RestartPolicy(name="always"))
+    await s.run("d", "after", "1", "1", restart=RestartPolicy(name="on-failure", max_retries=2))
     await s.call(s.engine.pods.create(plan(spec("e"), spec("f"))))
     await s.call(s.engine.pods.start("pod"))
     s.kill()
