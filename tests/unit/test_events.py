@@ -17,8 +17,9 @@ from hypercontainer.engine.registry import Registry
 from hypercontainer.errors import InvalidArgument
 from hypercontainer.model.moments import SECOND, read_moment, write_moment
 from hypercontainer.model.status import Event
-from hypercontainer.state.database import Database, Happened
+from hypercontainer.state.database import Database
 from hypercontainer.state.journal import EventLimits, Journal
+from hypercontainer.state.store import Happened
 from hypercontainer.sys import clock
 
 from .test_records import LONG, container, fill

@@ -18,8 +18,8 @@ import msgspec
 
 from ..model.moments import SECOND, write_moment
 from ..model.status import Event
-from ..state.database import Happened
 from ..state.journal import Journal
+from ..state.store import Happened
 from ..sys import clock, tasks
 from .principal import asking
 

@@ -15,8 +15,8 @@ from ..model.network import DEFAULT_NETWORK, Network
 from ..model.principal import Tenant
 from ..model.status import Container, Pod, Volume
 from ..state import changes as rows
-from ..state.database import Database, SetAside
 from ..state.journal import Journal
+from ..state.store import SetAside, Store
 from . import naming
 from .principal import current
 
@@ -24,7 +24,7 @@ from .principal import current
 class Registry:
     """The only holder of Container and Pod records."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Store) -> None:
         self.journal = Journal(database)
         self._containers = {c.id: c for c in database.containers()}
         self._pods = {p.id: p for p in database.pods()}

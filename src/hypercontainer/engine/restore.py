@@ -23,9 +23,10 @@ from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 from ..state import changes, description, salvage
 from ..state.changes import Record
-from ..state.database import DamagedDatabase, Database, Happened
+from ..state.database import DamagedDatabase, Database
 from ..state.description import Description
 from ..state.migrations import free_name
+from ..state.store import Happened
 from ..sys import clock
 from ..sys.files import copy_sparse
 from .paths import MACHINES_OF_OURS, Paths

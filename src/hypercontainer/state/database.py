@@ -17,7 +17,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 from .changes import Change, put, table
 from .migrations import migrate, refuse_newer
+from .store import Happened, SetAside
 
 log = logging.getLogger(__name__)
 _BUSY = 1.0  # seconds to wait for another program that looks into the file
@@ -42,23 +43,6 @@ class DamagedDatabase(Unavailable):
             "containers' files stay where they are",
         )
         self.why = why
-
-
-class SetAside(NamedTuple):
-    """A record that could not be read; `pod` is the id of its pod, if that much is known."""
-
-    kind: str  # the table
-    id: str
-    name: str
-    why: str
-    pod: str
-
-
-class Happened(NamedTuple):
-    """An event: its time in nanoseconds since the epoch, which no other has, and its JSON."""
-
-    time: int
-    document: bytes
 
 
 class Database:

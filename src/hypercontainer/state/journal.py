@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from ..errors import HyperError
 from ..sys import clock
 from .changes import Change
-from .database import Database, Happened
+from .store import Happened, Store
 
 log = logging.getLogger(__name__)
 _RETRY = 1.0  # seconds between attempts while the database cannot be written
@@ -40,7 +40,7 @@ class EventLimits:
 class Journal:
     """The only writer of the database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Store) -> None:
         self.database = database
         self.trouble = ""  # why records are not written at present
         self.limits = EventLimits()

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A store of objects: a disk that outlives daemons and can be full, and what one daemon has open of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from ..errors import NoSpace, Unavailable
+from ..model.network import Network
+from ..model.status import Container, Pod, Volume
+from .changes import Change, table
+from .store import Happened, SetAside
+
+R = TypeVar("R", Container, Pod, Volume, Network)
+_TABLES = ("containers", "pods", "volumes", "networks", "unfinished")
+
+
+@dataclass
+class Rows:
+    """What is written."""
+
+    tables: dict[str, dict[str, Change]] = field(default_factory=lambda: {t: {} for t in _TABLES})
+    aside: dict[tuple[str, str], tuple[Change, str]] = field(default_factory=dict)  # by table and id: it, and why
+    events: dict[int, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class FakeDisk:
+    """As a file of the host."""
+
+    rows: Rows = field(default_factory=Rows)
+    full: bool = False
+
+
+class FakeStore:
+    """A `Store`."""
+
+    def __init__(self, disk: FakeDisk) -> None:
+        self._disk = disk
+        self._open = True
+
+    # -- reading --------------------------------------------------------------------
+
+    def containers(self) -> list[Container]:
+        return self._read(Container)
+
+    def pods(self) -> list[Pod]:
+        return self._read(Pod)
+
+    def volumes(self) -> list[Volume]:
+        return self._read(Volume)
+
+    def networks(self) -> list[Network]:
+        return self._read(Network)
+
+    def _read(self, type_: type[R]) -> list[R]:
+        kind: str = table(type_)
+        rows: Rows = self._disk.rows
+        found: list[R] = []
+        again: list[Change] = [change for (k, _), (change, _) in rows.aside.items() if k == kind]
+        for change in [*rows.tables[kind].values(), *again]:
+            try:
+                found.append(msgspec.json.decode(change.document or b"", type=type_))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                rows.aside[kind, change.id] = (change, str(error))
+                rows.tables[kind].pop(change.id, None)
+            else:
+                rows.aside.pop((kind, change.id), None)
+                rows.tables[kind][change.id] = change
+        return found
+
+    def set_aside(self) -> list[SetAside]:
+        """The pod of what cannot be read is taken to be its own."""
+        found = self._disk.rows.aside.items()
+        return [SetAside(kind, id_, change.name, why, id_) for (kind, id_), (change, why) in found]
+
+    def unfinished(self) -> list[str]:
+        return list(self._disk.rows.tables["unfinished"])
+
+    def events(self, first: int, end: int, limit: int) -> list[Happened]:
+        found = [Happened(t, d) for t, d in sorted(self._disk.rows.events.items()) if first <= t < end]
+        return found[:limit]
+
+    def last_event(self) -> int:
+        return max(self._disk.rows.events, default=0)
+
+    # -- writing --------------------------------------------------------------------
+
+    def commit(self, changes: Iterable[Change], events: Iterable[Happened] = ()) -> None:
+        self._check_writable()
+        rows = copy.deepcopy(self._disk.rows)
+        for change in changes:
+            _apply(rows, change)
+        for event in events:
+            rows.events.setdefault(event.time, event.document)
+        self._disk.rows = rows
+
+    def _check_writable(self) -> None:
+        if not self._open:
+            raise Unavailable("the state database cannot be written: it is closed")
+        if self._disk.full:
+            raise NoSpace("no space left on the disk of the state database", hint="free some and try again")
+
+    def forget_aside(self, kind: str, id_: str) -> None:
+        self._check_writable()
+        self._disk.rows.aside.pop((kind, id_), None)
+
+    def forget_events(self, count: int, before: int) -> None:
+        if not self._disk.full:
+            kept = sorted(self._disk.rows.events)[-count:] if count else []
+            self._disk.rows.events = {t: self._disk.rows.events[t] for t in kept if t >= before}
+
+    def close(self) -> None:
+        self._open = False
+
+
+def _apply(rows: Rows, change: Change) -> None:
+    found = rows.tables.get(change.table)
+    if found is None:
+        raise Unavailable(f"the state database cannot be written: no such table: {change.table}")
+    if change.document is None:
+        found.pop(change.id, None)
+        return
+    others = {(c.tenant, c.name) for c in found.values() if c.id != change.id}
+    if change.table != "unfinished" and (change.tenant, change.name) in others:
+        raise Unavailable(f"the state database cannot be written: the name {change.name} is another's")
+    found[change.id] = change

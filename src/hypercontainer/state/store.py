@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where records and events lie: what the journal and the registry ask of it.
+
+`Database` is the one of the daemon, `fake.FakeStore` one of objects; tests/contract/test_journal.py says what both do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from ..model.network import Network
+from ..model.status import Container, Pod, Volume
+from .changes import Change
+
+
+class SetAside(NamedTuple):
+    """A record that could not be read; `pod` is the id of its pod, if that much is known."""
+
+    kind: str  # the table
+    id: str
+    name: str
+    why: str
+    pod: str
+
+
+class Happened(NamedTuple):
+    """An event: its time in nanoseconds since the epoch, which no other has, and its JSON."""
+
+    time: int
+    document: bytes
+
+
+class Store(Protocol):
+    """Opened once, by the daemon. What an earlier version wrote is brought to the present form when it is opened."""
+
+    def containers(self) -> list[Container]:
+        """Those that can be read, with earlier unreadable ones that now can be; the others are set aside."""
+
+    def pods(self) -> list[Pod]:
+        """As `containers`."""
+
+    def volumes(self) -> list[Volume]:
+        """As `containers`."""
+
+    def networks(self) -> list[Network]:
+        """As `containers`."""
+
+    def set_aside(self) -> list[SetAside]:
+        """What could not be read so far."""
+
+    def forget_aside(self, kind: str, id_: str) -> None:
+        """Give a record up that could not be read. Raises what `commit` does."""
+
+    def unfinished(self) -> list[str]:
+        """Ids of what was being made or removed when the daemon ended."""
+
+    def commit(self, changes: Iterable[Change], events: Iterable[Happened] = ()) -> None:
+        """All of them, or none; in their order, since names may change hands.
+
+        :raise NoSpace: when the disk is full. :raise Unavailable: when it cannot be written for another reason.
+        """
+
+    def events(self, first: int, end: int, limit: int) -> list[Happened]:
+        """The oldest with `first` <= time < `end`, `limit` at most, in their order."""
+
+    def last_event(self) -> int:
+        """The time of the last one; 0 when there is none."""
+
+    def forget_events(self, count: int, before: int) -> None:
+        """All but the last `count`, and those before a time. On a full disk they stay."""
+
+    def close(self) -> None:
+        """Idempotent."""
