@@ -483,15 +483,15 @@ async def main():
     for i in range(50):
         spec = ContainerSpec(image="busybox", network="n", ports=[PortMapping(container_port=80, host_port=21000 + i)])
         pod = engine.registry.pod((await engine.containers.create(spec)).pod)
-        pod = engine._sandboxes.update(pod.id, ports=engine.networks.ports.claim(pod, pod.spec.ports))
-        await engine.networks.prepare(pod)
-        await engine.networks.bring_up(pod)
-        (nic,) = engine.networks.nics(pod)
-        fds.append(await tap.open_tap(nic.ifname, nic.bridge))
+        pod = engine._sandboxes.update(pod.id, ports=engine._network.claim(pod, pod.spec.ports))
+        await engine._network.prepare(pod)
+        await engine._network.enforce(pod)
+        (link,) = engine._network.links(pod)
+        fds.append(await tap.open_tap(link.tap, engine.registry.network("n").bridge))
     addresses = {a.ip for p in engine.registry.pods() for a in p.attachments}
     print(len(addresses), links())
     for pod in engine.registry.pods():
-        await engine.networks.release(pod.id)
+        await engine._network.release(pod.id)
     for fd in fds:
         os.close(fd)
     for c in engine.registry.containers():

@@ -37,7 +37,8 @@ from hypercontainer.images.disk import SUFFIX
 from hypercontainer.images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.status import ContainerStatus
-from hypercontainer.network.fake import FakeKernel
+from hypercontainer.network.fake import FakeChoice, FakeNet
+from hypercontainer.network.fake_kernel import FakeKernel
 from hypercontainer.state.database import Database
 from hypercontainer.sys import clock
 from tests.world import World
@@ -108,12 +109,14 @@ class Daemon:
 class Stage:
     """One host."""
 
-    def __init__(self, root: Path, *, network: str = "user", **settings: Any) -> None:
+    def __init__(self, root: Path, *, network: str = "user", net: FakeNet | None = None, **settings: Any) -> None:
+        """With a `net` that is all that there is of networks; else the backends of a host on a kernel that is one."""
         self.paths = Paths(root, root / "run")
         self.paths.create()
         self.guests: dict[int, FakeGuest] = {}
         self.host = FakeHost(self._guest)
-        self.kernel = FakeKernel()
+        self.net = net
+        self.kernel: FakeNet | FakeKernel = net or FakeKernel()
         self.failures: list[str] = []  # of tasks that nobody asked, and of the loop
         self.daemon: Daemon | None = None
         self.killed = asyncio.Event()  # one has been, ever
@@ -159,7 +162,9 @@ class Stage:
         context = Context()
         context.run(OWNER.set, daemon)
         daemon.killed, daemon.context = False, context
-        daemon.engine = context.run(lambda: Engine(settings, self.drivers(), None, lambda: boot))
+        net = self.net
+        backends = (lambda records, _: FakeChoice(net, records)) if net else None
+        daemon.engine = context.run(lambda: Engine(settings, self.drivers(), None, lambda: boot, backends))
         self.daemon = daemon
         return daemon
 
@@ -277,10 +282,26 @@ class Stage:
         bridges = {n["bridge"] for n in records.networks.values()}
         for bridge in set(self.kernel.bridges) - bridges:
             yield f"bridge {bridge} belongs to no network"
+        yield from self._of_guests(records)
+        for id_ in {*self.net.prepared, *self.net.published, *self.net.rules} if self.net else ():
+            if id_[:12] not in records.running:
+                yield f"the network has things of pod {id_[:12]}, which does not run"
         ports = {p["hostPort"] for pod in records.running.values() for p in pod.get("ports", [])}
         for port in self.host.ports():
             if port.host_port not in ports:
                 yield f"port {port.host_port} is published for nobody"
+
+    def _of_guests(self, records: Any) -> Iterator[str]:
+        """A guest that runs has what its pod's record says of networks, and nothing else."""
+        for machine in self.host.machines.values():
+            attachments = records.running.get(machine.directory.name, {}).get("attachments", [])
+            told = self.guest(machine).interfaces.items()
+            has = {name: own for name, own in told if name != "lo" and not own[0].startswith("10.0.2.")}
+            for a in attachments:
+                if not has.pop(a["interface"], ("",))[0].startswith(f"{a['ip']}/"):
+                    yield f"a guest was not told of {a['interface']}, {a['ip']} in network {a['network']}"
+            for name in has:
+                yield f"a guest has {name}, and its pod is in no network by it"
 
     async def check(self) -> None:
         """When everything has come to its end.

@@ -32,7 +32,7 @@ from .stage import LIMIT, Daemon, Stage, play, stage
 _AFTER = 2.0  # virtual seconds in which faults strike what a verb has left behind
 # An OSError comes where this host is asked: its kernel, a hypervisor, a thread, a process; not where one is promised
 # to have become an error of ours. That comes with an answer of a guest, too. Ending a machine raises nothing.
-_HOST = r"fake\.py(?!.*(Machine\.(kill|wait)|FakeKernel\.apply))|to_thread|to_the_end|subprocess|Process"
+_HOST = r"fake(_kernel)?\.py(?!.*(Machine\.(kill|wait)|FakeKernel\.apply))|to_thread|to_the_end|subprocess|Process"
 _FAILS = rf"{_HOST}|FakeKernel\.apply|session\.py|within$"
 _ONLY = {"error": _FAILS, "no_space": _HOST}
 KINDS = ("error", "no_space", "cancel", "full", "kill")

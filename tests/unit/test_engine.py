@@ -257,9 +257,9 @@ def test_resolver_and_hosts(tmp_path: Path) -> None:
     conf = tmp_path / "resolv.conf"
     conf.write_text("nameserver 192.0.2.1\nsearch a.example\noptions ndots:2\n")
     default = usermode.NAMESERVER
-    assert names.resolv_conf([], [], [], default, conf) == b"nameserver 10.0.2.3\nsearch a.example\noptions ndots:2\n"
-    assert names.resolv_conf([], [], [], default, tmp_path / "none") == b"nameserver 10.0.2.3\n"
-    given = names.resolv_conf(["192.0.2.9", "192.0.2.8"], ["b.example"], ["rotate"], default, conf)
+    assert names.resolv_conf([default], [], [], conf) == b"nameserver 10.0.2.3\nsearch a.example\noptions ndots:2\n"
+    assert names.resolv_conf([default], [], [], tmp_path / "none") == b"nameserver 10.0.2.3\n"
+    given = names.resolv_conf(["192.0.2.9", "192.0.2.8"], ["b.example"], ["rotate"], conf)
     assert given == b"nameserver 192.0.2.9\nnameserver 192.0.2.8\nsearch b.example\noptions rotate\n"
     hosts = names.hosts_file("web", usermode.ADDRESS, ["db", "web"], [("192.0.2.1", ["far", "away"])])
     assert b"10.0.2.15\tweb\n" in hosts and b"127.0.0.1\tdb\n" in hosts and b"192.0.2.1\tfar away\n" in hosts

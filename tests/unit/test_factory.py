@@ -17,11 +17,12 @@ from hypercontainer.engine.factory.shapes import Image, Kind, Shape, in_slots, i
 from hypercontainer.engine.factory.templates import Template, Templates, memory_files, seal
 from hypercontainer.errors import Unavailable
 from hypercontainer.hypervisor.driver import Disk
-from hypercontainer.model.pods import InterfaceSpec
 from hypercontainer.model.specs import ContainerSpec, Mount
 from hypercontainer.model.status import Container, MountPoint, Pod, PodVolume, Process
+from hypercontainer.network.backend import Link, NicKind
 
 SLOT = 1 << 20
+PLUGS = Link(NicKind.USER, plugs=True)
 SHAPE = Shape(1, 256 << 20, "user")
 
 
@@ -74,31 +75,27 @@ def disks(tmp_path: Path) -> list[Disk]:
 
 
 def test_a_plain_container_has_a_shape(disks: list[Disk]) -> None:
-    for nics, passt, nic in (
-        ([], False, "none"),
-        ([InterfaceSpec()], False, "user"),
-        ([InterfaceSpec()], True, "stream"),
-        ([InterfaceSpec(bridge="b")], True, "tap"),
-    ):
-        assert shape_of(a_pod(), [a_container()], disks, nics, SLOT, passt=passt) == Shape(1, 256 << 20, nic)
+    assert shape_of(a_pod(), [a_container()], disks, [], SLOT) == Shape(1, 256 << 20, "none")
+    for kind in NicKind:
+        links = [Link(kind, plugs=True)]
+        assert shape_of(a_pod(), [a_container()], disks, links, SLOT) == Shape(1, 256 << 20, kind)
 
 
 @pytest.mark.parametrize(
-    ("pod", "container", "nics"),
+    ("pod", "container", "links"),
     [
-        ({"implicit": False}, {}, 1),
-        ({}, {"isolation": "fresh"}, 1),
-        ({}, {}, 2),
-        ({"volumes": [PodVolume(name="v", kind="directory", source="/x")]}, {}, 1),
-        ({"memory": 1000}, {}, 1),
+        ({"implicit": False}, {}, [PLUGS]),
+        ({}, {"isolation": "fresh"}, [PLUGS]),
+        ({}, {}, [PLUGS, PLUGS]),
+        ({}, {}, [Link(NicKind.TAP)]),
+        ({"volumes": [PodVolume(name="v", kind="directory", source="/x")]}, {}, [PLUGS]),
+        ({"memory": 1000}, {}, [PLUGS]),
     ],
 )
 def test_what_must_be_booted(
-    disks: list[Disk], pod: dict[str, object], container: dict[str, object], nics: int
+    disks: list[Disk], pod: dict[str, object], container: dict[str, object], links: list[Link]
 ) -> None:
-    assert (
-        shape_of(a_pod(**pod), [a_container(**container)], disks, [InterfaceSpec()] * nics, SLOT, passt=False) is None
-    )
+    assert shape_of(a_pod(**pod), [a_container(**container)], disks, links, SLOT) is None
 
 
 def test_disks_that_fit_no_slot(disks: list[Disk]) -> None:
@@ -111,9 +108,9 @@ def test_disks_that_fit_no_slot(disks: list[Disk]) -> None:
         [image, scratch, volume, volume, volume, volume],
     ]
     for some in wrong:
-        assert shape_of(a_pod(), [a_container()], some, [], SLOT, passt=False) is None
+        assert shape_of(a_pod(), [a_container()], some, [], SLOT) is None
     os.truncate(image.path, SLOT + 1)
-    assert shape_of(a_pod(), [a_container()], disks, [], SLOT, passt=False) is None
+    assert shape_of(a_pod(), [a_container()], disks, [], SLOT) is None
 
 
 def test_disks_in_their_slots(disks: list[Disk]) -> None:

@@ -21,32 +21,33 @@ from hypercontainer.errors import InvalidArgument, NotFound
 from hypercontainer.hypervisor.driver import Disk, RbdDisk
 from hypercontainer.images.fake_root import FakeRoots
 from hypercontainer.model.mounts import Mount
-from hypercontainer.model.pods import InterfaceSpec, PodSpec, Service
+from hypercontainer.model.pods import PodSpec, Service
 from hypercontainer.model.ports import parse_publish
 from hypercontainer.model.principal import Principal
 from hypercontainer.model.reference import parse_reference
 from hypercontainer.model.specs import HOST_GATEWAY, ContainerSpec, HostEntry, InjectedFile, SecretMount
 from hypercontainer.model.status import Container, MountPoint, Pod, PodVolume, Process
 from hypercontainer.network import usermode
+from hypercontainer.network.backend import Link, NicKind
 from hypercontainer.protocol.messages import Interface
 
 
 class OneNetwork:
-    """What is asked of networks: the interfaces of a pod, and name servers."""
+    """What is asked of a pod's network: its NICs, and name servers."""
 
-    def __init__(self, *nics: InterfaceSpec) -> None:
-        self._nics = list(nics)
+    def __init__(self, *links: Link) -> None:
+        self._links = list(links)
 
-    def nics(self, pod: Pod) -> list[InterfaceSpec]:
-        return self._nics
+    def links(self, pod: Pod) -> list[Link]:
+        return self._links
 
     def name_servers(self, pod: Pod) -> list[str]:
-        return ["10.9.0.1"] if self._nics else []
+        return ["10.9.0.1"] if self._links else []
 
 
-BRIDGED: Any = OneNetwork(
-    InterfaceSpec(bridge="br", addresses=["fd00::2/64", "10.9.0.2/24"], gateway="10.9.0.1", gateway6="fd00::1")
-)
+BRIDGED: Any = OneNetwork(Link(NicKind.TAP, addresses=("fd00::2/64", "10.9.0.2/24"), gateways=("10.9.0.1", "fd00::1")))
+USER: Any = OneNetwork(Link(NicKind.USER, (usermode.ADDRESS,), (usermode.GATEWAY,)))
+NOT_YET: Any = OneNetwork(Link(NicKind.TAP))  # what it is, plugins say when it starts
 NO_NETWORK: Any = OneNetwork()
 
 
@@ -69,13 +70,13 @@ def a_container(spec: ContainerSpec, *mounts: MountPoint) -> Container:
     ("network", "networks", "expected"),
     [
         ("", BRIDGED, {"podIP": "10.9.0.2", "hostIP": "10.9.0.1"}),
-        ("user", NO_NETWORK, {"podIP": "10.0.2.15", "hostIP": "10.0.2.2"}),
+        ("user", USER, {"podIP": "10.0.2.15", "hostIP": "10.0.2.2"}),
         ("none", NO_NETWORK, {"podIP": "127.0.0.1"}),
-        ("cni:net", NO_NETWORK, {}),
+        ("cni:net", NOT_YET, {}),
     ],
 )
 def test_addresses_that_are_known_before_a_start(network: str, networks: Any, expected: dict[str, str]) -> None:
-    assert environment.addresses(a_pod(spec=PodSpec(network=network)), networks) == expected
+    assert environment.addresses(a_pod(spec=PodSpec(network=network)), networks.links(None)) == expected
 
 
 @pytest.mark.parametrize(
@@ -218,12 +219,11 @@ def test_what_the_guest_configures() -> None:
     lo = Interface("lo", ("127.0.0.1/8", "::1/128", "10.254.0.9/32"))
     pod = a_pod(spec=PodSpec(network="user", services=[service]))
     user = Interface("eth0", (usermode.ADDRESS,), (usermode.GATEWAY,), 0)
-    assert machine_config.guest_interfaces(pod, NO_NETWORK) == [lo, user]
+    assert machine_config.guest_interfaces(pod, USER.links(pod)) == [lo, user]
     bridged = Interface("eth0", ("fd00::2/64", "10.9.0.2/24"), ("10.9.0.1", "fd00::1"), 0, mac="0a:00:00:00:00:01")
-    assert machine_config.guest_interfaces(pod, BRIDGED, ["0a:00:00:00:00:01"]) == [lo, bridged]
+    assert machine_config.guest_interfaces(pod, BRIDGED.links(pod), ["0a:00:00:00:00:01"]) == [lo, bridged]
     alone = a_pod(spec=PodSpec(network="none"))
-    assert machine_config.guest_interfaces(alone, NO_NETWORK) == [Interface("lo", ("127.0.0.1/8", "::1/128"))]
-    assert machine_config.nic_address(alone, NO_NETWORK) == ""
+    assert machine_config.guest_interfaces(alone, []) == [Interface("lo", ("127.0.0.1/8", "::1/128"))]
 
 
 # -- names ------------------------------------------------------------------------------

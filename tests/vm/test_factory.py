@@ -280,7 +280,7 @@ async def test_a_machine_that_cannot_be_made_leaves_nothing(
     def refused(kind: str) -> None:
         raise PermissionDenied("no NIC today")
 
-    monkeypatch.setattr(module.Nic, "make", refused)
+    monkeypatch.setattr(module.IdleNic, "make", refused)
     with pytest.raises(PermissionDenied):
         await lab.engine.factory.pool.warm(lab.engine.factory.templates.all()[0].kind, 1)
     assert list((config.run_path / "pods").iterdir()) == [] and list((config.root_path / "waiting").iterdir()) == []

@@ -13,7 +13,7 @@ from ..model.status import Container, Pod
 from ..sys import tasks
 from ..sys.spans import span
 from .launch import Launcher
-from .networks import Networks
+from .pod_network import PodNetwork
 from .registry import Registry
 from .runtime import Runtime
 
@@ -59,11 +59,11 @@ class BringUp:
     """Takes what a machine needs, in order, and gives it back."""
 
     def __init__(
-        self, registry: Registry, launcher: Launcher, networks: Networks, volumes: ExclusiveVolumes
+        self, registry: Registry, launcher: Launcher, network: PodNetwork, volumes: ExclusiveVolumes
     ) -> None:  # fmt: skip
         self._registry = registry
         self._launcher = launcher
-        self._networks = networks
+        self._network = network
         self._volumes = volumes
 
     async def up(self, pod_id: str) -> Runtime:
@@ -73,19 +73,19 @@ class BringUp:
         await self._volumes.free(pod)
         members = self._registry.members(pod_id)
         try:
-            ports = self._networks.ports.claim(pod, pod.spec.ports)
+            ports = self._network.claim(pod, pod.spec.ports)
             self._registry.put_pod(msgspec.structs.replace(self._registry.pod(pod_id), ports=ports))
             return await self._boot(pod_id, members)
         except BaseException:
-            await self._networks.release(pod_id)
+            await self._network.release(pod_id)
             raise
 
     async def _boot(self, pod_id: str, members: list[Container]) -> Runtime:
         with span("network prepared"):
-            await self._networks.prepare(self._registry.pod(pod_id))
+            await self._network.prepare(self._registry.pod(pod_id))
         pod = self._registry.pod(pod_id)
         # The rules take as long as a part of the boot; no container runs before they are there.
-        rules = asyncio.create_task(self._networks.bring_up(pod))
+        rules = asyncio.create_task(self._network.enforce(pod))
         try:
             runtime = await self._launcher.boot(pod, members)
         except BaseException:
@@ -101,11 +101,11 @@ class BringUp:
 
     def recorded(self, pod_id: str) -> None:
         """From here on the record tells which ports it has."""
-        self._networks.ports.release(pod_id)
+        self._network.unclaim(pod_id)
 
     async def down(self, pod_id: str, runtime: Runtime, *, clean: bool) -> None:
         """`clean` makes what was written safe first."""
         try:
             await runtime.stop(clean=clean)
         finally:
-            await self._networks.release(pod_id)
+            await self._network.release(pod_id)

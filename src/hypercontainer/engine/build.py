@@ -16,7 +16,7 @@ from .builtins import run_process
 from .guest_files import files_of, injected_archive
 from .guest_mounts import guest_mounts, mount_volume, unmount_volume
 from .machine_disks import MachineDisks, image_serial, scratch_serial, volume_serial
-from .networks import Networks
+from .pod_network import PodNetwork
 from .runtime import Runtime
 from .secrets import Secrets
 from .shares import Shares
@@ -27,12 +27,12 @@ class Builder:
     """Builds them, mounts their volumes, starts their main processes."""
 
     def __init__(
-        self, drivers: Drivers, disks: MachineDisks, secrets: Secrets, networks: Networks, shares: Shares
+        self, drivers: Drivers, disks: MachineDisks, secrets: Secrets, network: PodNetwork, shares: Shares
     ) -> None:  # fmt: skip
         self._drivers = drivers
         self._disks = disks
         self._secrets = secrets
-        self._networks = networks
+        self._network = network
         self._shares = shares
 
     async def build(self, runtime: Runtime, pod: Pod, container: Container, names: list[str]) -> None:
@@ -50,7 +50,7 @@ class Builder:
         for name in dict.fromkeys(m.volume for m in container.mounts if m.volume):
             await self._mount(runtime, pod, name)
         mounts = guest_mounts(container, runtime.volumes)
-        files = files_of(pod, container, self._secrets, self._networks, names)
+        files = files_of(pod, container, self._secrets, self._network, names)
         image, scratch = runtime.name_of(image_serial(container)), runtime.name_of(scratch_serial(container))
         guest = resolve.guest_container(container, pod.memory, image, scratch, mounts, files, runtime.prepared)
         with span("root file system built", GUEST):

@@ -130,7 +130,7 @@ class Creation:
                 hostname=pod.hostname,
                 state=ContainerState(starting=starting),
                 process=resolve.process_of(
-                    environment.resolved(spec, environment.addresses(pod, self._placement.networks)),
+                    environment.resolved(spec, environment.addresses(pod, self._placement.network.links(pod))),
                     config,
                     pod.hostname,
                 ),

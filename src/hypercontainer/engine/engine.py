@@ -21,9 +21,11 @@ from ..images.root import ImageRoots
 from ..images.store import ImageStore
 from ..kernel.locate import Kernel
 from ..model.factory import FactoryStatus, WarmRequest
-from ..model.network import USER_MODES, NetworkRequest
+from ..model.network import NetworkRequest
 from ..model.specs import ContainerSpec, Resources
 from ..model.status import Check, ContainerStatus, Info, Pod, PodDetails, Version
+from ..network.backend import Records
+from ..network.choice import Backends, Choice
 from ..podfile.convert import convert, files_to_fetch
 from ..podfile.document import Podfile
 from ..state.journal import EventLimits
@@ -44,8 +46,9 @@ from .events import Events
 from .execs import Execs
 from .factory.factory import Factory, FactorySettings
 from .factory.parts import Parts
-from .factory.shapes import Shape, nic_kind
+from .factory.shapes import Shape
 from .fetch import fetch_all
+from .host_ports import HostPorts
 from .launch import Launcher, Orders
 from .log_read import LogReader, LogRecord
 from .log_sinks.choose import LogSinks
@@ -55,6 +58,7 @@ from .networks import Networks, NetworkSettings
 from .paths import BootFiles, Paths
 from .placement import Placement
 from .pod_creation import PodCreation
+from .pod_network import PodNetwork
 from .pods import Pods
 from .reattach import Reattacher
 from .recover import recover
@@ -87,13 +91,18 @@ class Settings:
     events: EventLimits = field(default_factory=EventLimits)
 
 
+def _backends_of_host(records: Records, settings: Settings) -> Backends:
+    return Backends(records, settings.paths.run, settings.network.user_network)
+
+
 class Engine:
     """Everything a front end needs."""
 
     def __init__(
-        self, settings: Settings, drivers: Drivers, kernel: Kernel | None, boot: Callable[[], BootFiles]
-    ) -> None:
-        """`kernel` is None where there is none yet; `boot` raises then."""
+        self, settings: Settings, drivers: Drivers, kernel: Kernel | None, boot: Callable[[], BootFiles],
+        backends: Callable[[Records, Settings], Choice] | None = None,
+    ) -> None:  # fmt: skip
+        """`kernel` is None where there is none yet; `boot` raises then. `backends` gives others than this host's."""
         paths = settings.paths
         self.settings = settings
         self.drivers = drivers
@@ -106,30 +115,32 @@ class Engine:
             paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images
         )  # fmt: skip
         secrets = Secrets(paths)
-        networks = self.networks = Networks(self.registry, settings.network, self.events, settings.paths.run)
+        choice = (backends or _backends_of_host)(self.registry, settings)
+        network = self._network = PodNetwork(choice, HostPorts(self.registry))
+        self.networks = Networks(self.registry, settings.network, self.events, network)
         scratch = ScratchDisks(paths.cache, settings.scratch_size)
         roots = ImageRoots(self.images, scratch.create, paths.scratch)
         parts = Parts(paths.cache, scratch, settings.scratch_size)
-        self.factory = Factory(drivers, paths, parts, boot, settings.factory, passt=lambda: networks.uses_passt)
+        self.factory = Factory(drivers, paths, parts, boot, settings.factory)
         disks, shares = MachineDisks(roots, secrets), Shares(settings.virtiofs)
         self._shares = shares
-        orders = Orders(drivers, self.images, disks, networks, shares, self.factory)
-        launcher = Launcher(orders, all_sources(Setup(paths, networks, boot, self.factory)), self.factory)
+        orders = Orders(drivers, self.images, disks, network, shares, self.factory)
+        launcher = Launcher(orders, all_sources(Setup(paths, network, boot, self.factory)), self.factory)
         volumes = ExclusiveVolumes(self.registry, lambda pod_id: sandboxes.booted(pod_id))
-        bring_up = BringUp(self.registry, launcher, networks, volumes)
-        builder = Builder(drivers, disks, secrets, networks, shares)
+        bring_up = BringUp(self.registry, launcher, network, volumes)
+        builder = Builder(drivers, disks, secrets, network, shares)
         self._reattacher = Reattacher(drivers)
         sandboxes = self._sandboxes = Sandboxes(
             self.registry, bring_up, self._reattacher, builder, self.events, kill_silent=settings.kill_silent
         )
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
         self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
-        placement = Placement(drivers, networks)
+        placement = Placement(drivers, self.networks, network)
         creation = Creation(paths, self.registry, self.images, placement, self.volumes, roots)
         self._log_sinks = LogSinks(settings.log_size, settings.log_files)
         self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, self._log_sinks)
         pod_creation = PodCreation(self.registry, self.images, self.containers, placement, self.volumes, secrets)
-        self.pods = Pods(self.registry, sandboxes, self.containers, networks, pod_creation, self.events)
+        self.pods = Pods(self.registry, sandboxes, self.containers, network, pod_creation, self.events)
         self.services = Services(self.registry, lambda pod: sandboxes.runtime(pod.id))
         self.execs = Execs(self.registry, self.containers, self.events)
         self.attachments = Attachments(self.registry, self.containers, self.execs)
@@ -145,7 +156,7 @@ class Engine:
         await self.networks.open()
         await leftovers.end_unknown(self.settings.paths, self.drivers, self.registry)
         self._late = await recover(
-            self.registry, self.containers, self._sandboxes, self.pods, self.networks, self._reattacher
+            self.registry, self.containers, self._sandboxes, self.pods, self._network, self._reattacher
         )
         leftovers.name_files(self.settings.paths, self.registry)
         self._watching = asyncio.create_task(self._disk_watch.run())
@@ -245,9 +256,7 @@ class Engine:
         spec = ContainerSpec(image="", resources=Resources(memory=request.memory, cpus=float(request.cpus)))
         vcpus, memory = resolve.machine_size([spec])
         network = request.network or self.settings.network.default
-        if network not in (*USER_MODES, "none"):
-            self.networks.find("bridge" if network == "default" else network)
-        nic = nic_kind(tap=network not in USER_MODES, passt=self.networks.uses_passt) if network != "none" else "none"
+        nic = self.networks.nic_kind("bridge" if network == "default" else network)
         return await self.factory.warm(Shape(vcpus, memory, nic, self.drivers.default.name), request.count)
 
     def version(self) -> Version:

@@ -4,30 +4,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
 from ..errors import InvalidArgument
-from ..model.network import USER_MODES
 from ..model.specs import ContainerSpec
 from ..model.status import Pod
-from ..network import usermode
-from .networks import Networks
+from ..network.backend import Link
 
 # https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
 _REFERENCE = re.compile(r"\$(?:\$|\(([A-Za-z_.-][A-Za-z0-9_.-]*)\))")
 
 
-def addresses(pod: Pod, networks: Networks) -> dict[str, str]:
+def addresses(pod: Pod, links: Sequence[Link]) -> dict[str, str]:
     """The values of `EnvField` that are known: the pod's own address, and the host's as the pod sees it."""
-    nics = [c for c in [*networks.nics(pod), *pod.spec.interfaces] if c.addresses]
-    if nics:
-        own = next((a for c in nics for a in c.addresses if ":" not in a), nics[0].addresses[0])
-        gateway = next((c.gateway for c in nics if c.gateway), "")
-        return {"podIP": own.partition("/")[0], **({"hostIP": gateway} if gateway else {})}
-    if pod.spec.network in USER_MODES or any(not i.bridge for i in pod.spec.interfaces):
-        return {"podIP": usermode.ADDRESS.partition("/")[0], "hostIP": usermode.GATEWAY}
-    return {"podIP": "127.0.0.1"} if pod.spec.network == "none" else {}
+    known = [link for link in links if link.addresses]
+    if not known:
+        return {"podIP": "127.0.0.1"} if pod.spec.network == "none" else {}
+    own = next((a for link in known for a in link.addresses if ":" not in a), known[0].addresses[0])
+    gateway = next((g for link in known for g in link.gateways), "")
+    return {"podIP": own.partition("/")[0], **({"hostIP": gateway} if gateway else {})}
 
 
 def resolved(spec: ContainerSpec, known: dict[str, str]) -> ContainerSpec:

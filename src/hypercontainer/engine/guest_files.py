@@ -5,29 +5,29 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Sequence
 
 from ..errors import InvalidArgument
 from ..model.specs import HOST_GATEWAY
 from ..model.status import Container, Pod
 from ..network import names as naming
-from ..network import usermode
+from ..network.backend import Link
 from ..protocol.messages import GuestFile
 from . import environment, resolve
-from .machine_config import interface_specs
-from .networks import Networks
+from .pod_network import PodNetwork
 from .secrets import Secrets
 
 FILES_MAX = 900 << 10  # bytes; a message to a guest has 1 MiB, for their names and all else too
 
 
 def files_of(
-    pod: Pod, container: Container, secrets: Secrets, networks: Networks, names: list[str]
+    pod: Pod, container: Container, secrets: Secrets, network: PodNetwork, names: list[str]
 ) -> tuple[GuestFile, ...]:
     """Files bound into the container: names of the network, and secrets, which stay in the guest's memory."""
     supplied = {m.mount.target for m in container.mounts} | {f.target for f in container.spec.files}
     made = [
         GuestFile(path, content)
-        for path, content in _network_files(pod, networks, names).items()
+        for path, content in _network_files(pod, network, names).items()
         if path not in supplied
     ]
     for s in container.spec.secrets:
@@ -49,18 +49,16 @@ def check_size(container: Container, size: int) -> None:
         )
 
 
-def _network_files(pod: Pod, networks: Networks, names: list[str]) -> dict[str, bytes]:
-    nics = interface_specs(pod, networks)
-    user = any(not (nic.bridge or nic.namespace) for nic in nics)
-    address = usermode.ADDRESS if user else next((a for nic in nics for a in nic.addresses), "")
+def _network_files(pod: Pod, network: PodNetwork, names: list[str]) -> dict[str, bytes]:
+    links = network.links(pod)
+    address = next((a for link in links for a in link.addresses), "")
     spec = pod.spec
-    servers = spec.dns or networks.name_servers(pod)
+    servers = spec.dns or network.name_servers(pod)
     local = [] if pod.implicit else names
-    own = usermode.NAMESERVER if user else ""
     contents = (
         f"{pod.hostname}\n".encode(),
-        naming.hosts_file(pod.hostname, address, local, _hosts(pod, networks)),
-        naming.resolv_conf(servers, spec.dns_search, spec.dns_options, own) if nics else b"",
+        naming.hosts_file(pod.hostname, address, local, _hosts(pod, links)),
+        naming.resolv_conf(servers, spec.dns_search, spec.dns_options) if links else b"",
         f"{pod.id[:32]}\n".encode(),  # machine-id(5): a virtual machine is one, whatever its image says
     )
     return dict(zip(resolve.OWN_FILES, contents, strict=True))
@@ -80,14 +78,14 @@ def injected_archive(container: Container) -> bytes:
     return out.getvalue()
 
 
-def _hosts(pod: Pod, networks: Networks) -> list[tuple[str, list[str]]]:
+def _hosts(pod: Pod, links: Sequence[Link]) -> list[tuple[str, list[str]]]:
     """Lines of /etc/hosts; this host by the address that the pod reaches it at.
 
     :raise InvalidArgument: when the pod's network does not lead to it.
     """
     found = []
     for host in pod.spec.hosts:
-        ip = environment.addresses(pod, networks).get("hostIP", "") if host.ip == HOST_GATEWAY else host.ip
+        ip = environment.addresses(pod, links).get("hostIP", "") if host.ip == HOST_GATEWAY else host.ip
         if not ip:
             raise InvalidArgument(
                 f"{host.names[0]}:{HOST_GATEWAY}: the network of pod {pod.name} does not lead to this host",

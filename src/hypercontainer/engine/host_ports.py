@@ -12,13 +12,11 @@ import os
 
 import msgspec
 
-from ..errors import Conflict, InvalidArgument
+from ..errors import Conflict
 from ..model.addresses import canonical, ip_version
-from ..model.network import Attachment
 from ..model.specs import PortMapping
 from ..model.status import Pod
 from ..network.owner import port_owner
-from ..network.proxy import LOOPBACK
 from ..network.usermode import bindable
 from .registry import Registry
 
@@ -35,24 +33,6 @@ def overlap(a: PortMapping, b: PortMapping) -> bool:
     return bool(versions[0] & versions[1]) and (everywhere or canonical(a.host_ip) == canonical(b.host_ip))
 
 
-def check_addresses(ports: list[PortMapping], attachments: list[Attachment]) -> None:
-    """:raise InvalidArgument: an IPv6 address that nothing leads from to the pod; ::1 has a relay."""
-    for port in ports:
-        if ":" not in port.host_ip:
-            continue
-        if not attachments:
-            raise InvalidArgument(
-                f"port {port.container_port} cannot be published on [{port.host_ip}] by the pod's network",
-                hint="publish on an IPv4 address, or use a network of this host",
-            )
-        if port.host_ip not in ("::", LOOPBACK) and not attachments[0].ip6:
-            raise InvalidArgument(
-                f"port {port.container_port} cannot be published on [{port.host_ip}]: "
-                f"network {attachments[0].network} has no IPv6",
-                hint="publish on an IPv4 address, or create the network with --ipv6",
-            )
-
-
 class HostPorts:
     """Given to pods, one after the other."""
 
@@ -66,7 +46,6 @@ class HostPorts:
         :raise Conflict: naming who has one; nothing is claimed then.
         """
         claimed: list[PortMapping] = []
-        check_addresses(ports, pod.attachments)
         try:
             for port in ports:
                 claimed.append(self._take(port))

@@ -13,9 +13,9 @@ from ..sys.spans import span
 from . import resolve
 from .factory.factory import Factory
 from .factory.shapes import Image, Kind, is_plain
-from .machine_config import interface_specs, kinds
+from .machine_config import kinds
 from .machine_disks import MachineDisks
-from .networks import Networks
+from .pod_network import PodNetwork
 from .runtime import Runtime
 from .shares import Shares
 from .sources import MachineSource, Order, first
@@ -25,13 +25,13 @@ class Orders:
     """What machine a pod is to have."""
 
     def __init__(
-        self, drivers: Drivers, images: ImageStore, disks: MachineDisks, networks: Networks, shares: Shares,
+        self, drivers: Drivers, images: ImageStore, disks: MachineDisks, network: PodNetwork, shares: Shares,
         factory: Factory,
     ) -> None:  # fmt: skip
         self._drivers = drivers
         self._images = images
         self._disks = disks
-        self._networks = networks
+        self._network = network
         self._shares = shares
         self._factory = factory
 
@@ -41,7 +41,7 @@ class Orders:
         :raise Unsupported: with what it cannot. :raise InvalidArgument: there is no such driver.
         """
         driver = self._drivers.get(pod.spec.driver)
-        for kind in kinds(pod, self._networks, virtiofs=self._shares.by_virtiofs(driver)):
+        for kind in kinds(pod, self._network, virtiofs=self._shares.by_virtiofs(driver)):
             if kind not in driver.takes:
                 raise unsupported(driver.name, KINDS[kind])
 
@@ -50,7 +50,7 @@ class Orders:
         with span("disks found"):
             disks = await self._disks.of_pod(pod, members)
         driver = self._drivers.get(pod.spec.driver)
-        shape = self._factory.shape_of(pod, members, disks, interface_specs(pod, self._networks))
+        shape = self._factory.shape_of(pod, members, disks, self._network.links(pod))
         kind = Kind(shape) if shape else None
         if shape and is_plain(members[0]):
             kind = Kind(shape, self._image_of(members[0], disks[0]))

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from ipaddress import IPv6Network, ip_network
-from pathlib import Path
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Network
 from typing import Any
 
 import msgspec
@@ -14,8 +13,8 @@ import msgspec
 from ..errors import Conflict, HyperError, InvalidArgument, InvalidState, Unsupported
 from ..model import ids
 from ..model.network import (
+    CNI,
     DEFAULT_NETWORK,
-    USER_MODE,
     USER_MODE_OPEN,
     USER_MODES,
     Attachment,
@@ -24,22 +23,18 @@ from ..model.network import (
     NetworkRequest,
     NetworkSpec,
 )
-from ..model.pods import InterfaceSpec, PodSpec
+from ..model.pods import PodSpec
 from ..model.specs import HOST_GATEWAY
 from ..model.status import Pod, Pruned
-from ..network import addresses, cni, links, passt, tap
-from ..protocol.messages import Interface
+from ..network import addresses, links, tap
+from ..network.backend import Link, NicKind, Rates, Shared, numbered
 from ..sys import clock, tasks
 from .events import Events
-from .host_network import HostNetwork
-from .host_ports import HostPorts, check_addresses
+from .pod_network import PodNetwork
 from .principal import owned
 from .registry import Registry
 from .runtime import Runtime
 
-CNI = "cni:"  # before the name of a network that CNI plugins make
-_TAP = "ht"  # of our taps' names: this, ten digits of the pod's id, and a number
-_SPARES = 1
 _RESERVED = (*USER_MODES, "none", "host", "default")
 
 
@@ -57,18 +52,11 @@ class NetworkSettings:
 class Networks:
     """Create, list, remove; bring pods in and out."""
 
-    def __init__(self, registry: Registry, settings: NetworkSettings, events: Events, run: Path) -> None:
+    def __init__(self, registry: Registry, settings: NetworkSettings, events: Events, pods: PodNetwork) -> None:
         self._registry = registry
         self._settings = settings
         self._events = events
-        self._host = HostNetwork(registry, run)
-        self.ports = HostPorts(registry)
-
-    @property
-    def uses_passt(self) -> bool:
-        """For pods of the user-mode network; without an interface it would not start, and slirp does."""
-        wanted = self._settings.user_network
-        return wanted == "passt" or (wanted == "auto" and passt.find_passt() is not None and links.way_out() != "")
+        self._pods = pods
 
     # -- networks -------------------------------------------------------------------
 
@@ -121,13 +109,23 @@ class Networks:
                 f"network {network.name} is in use by {', '.join(users)}", hint="remove or disconnect them first"
             )
         self._registry.remove_network(network.id)
-        await self._host.remove(network)
+        await self._pods.choice.remove(network)
         self._events.publish("network", "destroy", network.id, name=network.name)
         return network
 
     async def prune(self) -> Pruned:
         unused = [n for n in self._registry.networks() if not self._registry.attached(n.name)]
         return Pruned(removed=[(await self.remove(n.id)).name for n in unused])
+
+    def nic_kind(self, network: str) -> str:
+        """How a machine has a NIC in this network, or `none`.
+
+        :raise NotFound: no such network.
+        """
+        backend = self._pods.choice.named(network)
+        if backend and backend.kind is NicKind.TAP:
+            self.find(network)
+        return str(backend.kind) if backend else "none"
 
     # -- pods -----------------------------------------------------------------------
 
@@ -138,18 +136,17 @@ class Networks:
         """
         mode = spec.network or ("" if spec.networks or spec.interfaces else self._settings.default)
         requests = list(spec.networks)
-        if mode and mode not in (*USER_MODES, "none") and not mode.startswith(CNI):
+        if isinstance(self._pods.choice.named(mode), Shared):
             requests.insert(0, NetworkRequest(name=mode))
         named = msgspec.structs.replace(spec, network=mode or requests[0].name if requests or mode else "none")
         found: list[Attachment] = []
         for request in requests:
             found.append(self._attachment(pod_id, request, len(found), found, aliases))
-        check_addresses(spec.ports, found)
-        if (
-            any(h.ip == HOST_GATEWAY for h in spec.hosts)
-            and not (found or spec.interfaces)
-            and named.network in (USER_MODE, "none")
-        ):
+        pod = Pod(
+            id=pod_id, name="", created_at="", hostname="", vcpus=0, memory=0, spec=named, attachments=found
+        )  # as far as it is known
+        self._pods.check(pod)
+        if any(h.ip == HOST_GATEWAY for h in spec.hosts) and all(link.walled for link in self._pods.links(pod)):
             raise InvalidArgument(f"{HOST_GATEWAY}: the pod does not reach this host by its network {named.network!r}",
                                   hint=f"use --network {USER_MODE_OPEN}, or a network of this host")  # fmt: skip
         return named, found
@@ -168,87 +165,20 @@ class Networks:
         return Attachment(
             network=network.name,
             interface=f"eth{index}",
-            tap=f"{_TAP}{pod_id[:10]}{index}",
+            tap=tap.name_of(pod_id, index),
             mac=request.mac or addresses.new_mac(),
             ip=ip,
             ip6=ip6,
             aliases=[*request.aliases, *aliases],
         )
 
-    def nics(self, pod: Pod) -> list[InterfaceSpec]:
-        """The pod's attachments as NICs; the first network with a way out has the default route."""
-        if pod.cni:
-            four = next((g for g in pod.cni.gateways if ":" not in g), "")
-            six = next((g for g in pod.cni.gateways if ":" in g), "")
-            return [
-                InterfaceSpec(
-                    namespace=pod.cni.namespace,
-                    addresses=pod.cni.addresses,
-                    gateway=four,
-                    gateway6=six,
-                    mac=pod.cni.mac,
-                    mtu=pod.cni.mtu,
-                )
-            ]
-        found: list[InterfaceSpec] = []
-        routed = False
-        for a in pod.attachments:
-            network = self._registry.network(a.network)
-            own = self._own_addresses(a)
-            gateway = "" if routed or network.internal else network.gateway
-            gateway6 = network.gateway6 if gateway and a.ip6 else ""
-            routed = routed or bool(gateway)
-            found.append(
-                InterfaceSpec(
-                    bridge=network.bridge,
-                    addresses=own,
-                    gateway=gateway,
-                    gateway6=gateway6,
-                    mac=a.mac,
-                    mtu=network.mtu,
-                    ifname=a.tap,
-                )
-            )
-        return found
-
-    def name_servers(self, pod: Pod) -> list[str]:
-        return pod.cni.dns if pod.cni else [self._registry.network(a.network).gateway for a in pod.attachments]
-
-    async def prepare(self, pod: Pod) -> None:
-        """Before the pod's machine: the bridges, or what CNI's plugins make."""
-        if pod.spec.network.startswith(CNI):
-            self._put(pod, cni=await cni.attach(pod.spec.network.removeprefix(CNI), pod.id, pod.ports))
-        await self._host.prepare(pod)
-
-    async def bring_up(self, pod: Pod) -> None:
-        """Before its containers: names and rules."""
-        if pod.attachments:
-            await self._host.add(pod)
-
-    async def release(self, pod_id: str) -> None:
-        """After it. Idempotent."""
-        self.ports.release(pod_id)
-        pod = self._registry.pod(pod_id) if self._registry.has_pod(pod_id) else None
-        if pod and pod.cni:
-            await cni.detach(pod.cni, pod.id, pod.ports)
-            self._put(pod, cni=None)
-        await self._host.drop(pod_id)
-
-    async def refresh(self) -> None:
-        """After a change of a running pod's ports."""
-        await self._host.refresh()
-
     async def open(self) -> None:
-        await self._host.open()
+        await self._pods.choice.start()
 
     async def close(self) -> None:
-        await self._host.close()
+        await self._pods.choice.stop()
 
     # -- while it runs ------------------------------------------------------------------
-
-    def spares(self, pod: Pod) -> int:
-        """NICs that a pod's machine gets for networks that it joins later: it takes none while it runs."""
-        return _SPARES if pod.attachments and not pod.implicit else 0
 
     async def connect(self, key: str, request: NetworkRequest, runtime: Runtime | None) -> Pod:
         """Bring a pod into a network, at once when it runs.
@@ -258,10 +188,11 @@ class Networks:
         pod = self._registry.pod(key)
         made = self._attachment(pod.id, request, len(pod.attachments), pod.attachments, [])
         if runtime is None:
-            return self._put(pod, attachments=[*pod.attachments, made])
-        taken = {a.tap for a in pod.attachments}
-        spare = next((t for t in runtime.nics if t not in taken), None)
-        if spare is None:
+            pod = msgspec.structs.replace(pod, attachments=[*pod.attachments, made])
+            self._pods.check(pod)
+            return self._put(pod)
+        shared, spare = self._pods.shared(pod), _spare(pod, runtime)
+        if shared is None or spare is None:
             raise Unsupported(
                 f"{pod.name} is running, and its virtual machine has no spare network interface", hint="stop it first"
             )
@@ -270,29 +201,27 @@ class Networks:
                 f"{pod.name} is running, and its spare NIC has an address",
                 hint="stop it first, or leave the address out",
             )
-        index = list(runtime.nics).index(spare)
-        made = msgspec.structs.replace(made, tap=spare, mac=runtime.nics[spare], interface=f"eth{index}")
-        network = self._registry.network(made.network)
+        number = tap.number_of(pod.id, spare)
+        made = msgspec.structs.replace(made, tap=spare, mac=runtime.nics[spare], interface=f"eth{number}")
         pod = self._put(pod, attachments=[*pod.attachments, made])
         try:
-            await self._host.prepare(pod)
-            await self.bring_up(pod)
-            await tap.join(spare, network.bridge, network.mtu)
-            await runtime.agent.set_interface(
-                Interface(made.interface, tuple(self._own_addresses(made)), (), network.mtu)
-            )
+            await shared.join(pod, made)
+            if pod.spec.ingress_rate and isinstance(shared, Rates):
+                await shared.limit(Link(NicKind.TAP, tap=spare), pod.spec.ingress_rate)
+            told = next(i for i in shared.told(pod) if i.name == made.interface)
+            await runtime.agent.set_interface(told, undo=True)
         except BaseException:
             with contextlib.suppress(HyperError):
-                await tasks.to_the_end(self._take_out(pod.id, made))
+                await tasks.to_the_end(self._take_out(shared, pod.id, made))
             raise
         return pod
 
-    async def _take_out(self, pod_id: str, gone: Attachment) -> Pod:
-        """A running pod's NIC leaves its bridge; only then the record and the rules, which guard it, forget it."""
-        await tap.leave(gone.tap)
+    async def _take_out(self, shared: Shared, pod_id: str, gone: Attachment) -> Pod:
+        """A running pod's NIC leaves its network; only then the record and the rules, which guard it, forget it."""
+        await shared.leave(gone)
         pod = self._registry.pod(pod_id)
         pod = self._put(pod, attachments=[a for a in pod.attachments if a.tap != gone.tap])
-        await self.refresh()
+        await shared.settle()
         return pod
 
     async def disconnect(self, key: str, name: str, runtime: Runtime | None) -> Pod:
@@ -304,17 +233,18 @@ class Networks:
             raise InvalidState(f"{pod.name} is not in network {network.name}", hint="see `hyperctl network inspect`")
         left = [a for a in pod.attachments if a is not gone]
         if runtime is None:
-            renumbered = [
-                msgspec.structs.replace(a, interface=f"eth{i}", tap=tap_name(pod, i)) for i, a in enumerate(left)
-            ]
-            return self._put(pod, attachments=renumbered)
-        await runtime.agent.set_interface(Interface(gone.interface, tuple(self._own_addresses(gone)), down=True))
-        return await tasks.to_the_end(self._take_out(pod.id, gone))
-
-    def _own_addresses(self, a: Attachment) -> list[str]:
-        network = self._registry.network(a.network)
-        own = [f"{a.ip}/{ip_network(network.subnet).prefixlen}"]
-        return own + ([f"{a.ip6}/{ip_network(network.subnet6).prefixlen}"] if a.ip6 else [])
+            return self._put(pod, attachments=numbered(pod.id, left))
+        shared = self._pods.shared(pod)
+        assert shared  # it is in a network
+        told = next(i for i in shared.told(pod) if i.name == gone.interface)
+        await runtime.agent.set_interface(replace(told, down=True), undo=True)
+        try:
+            return await tasks.to_the_end(self._take_out(shared, pod.id, gone))
+        except BaseException:
+            if gone in self._registry.pod(pod.id).attachments:  # it has not left
+                with contextlib.suppress(HyperError):
+                    await tasks.to_the_end(runtime.agent.set_interface(told))
+            raise
 
     def _put(self, pod: Pod, **changes: Any) -> Pod:
         changed = msgspec.structs.replace(pod, **changes)
@@ -322,5 +252,7 @@ class Networks:
         return changed
 
 
-def tap_name(pod: Pod, index: int) -> str:
-    return f"{_TAP}{pod.id[:10]}{index}"
+def _spare(pod: Pod, runtime: Runtime) -> str | None:
+    """A tap of the running pod that is in no network, and may join one."""
+    taken = {a.tap for a in pod.attachments}
+    return next((t for t in runtime.nics if t not in taken and tap.number_of(pod.id, t) is not None), None)

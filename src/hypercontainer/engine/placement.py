@@ -9,13 +9,15 @@ from ..hypervisor.drivers import Drivers
 from ..model.network import Attachment
 from ..model.pods import PodSpec
 from .networks import Networks
+from .pod_network import PodNetwork
 
 
 class Placement:
     """Chooses what a specification leaves open; takes nothing."""
 
-    def __init__(self, drivers: Drivers, networks: Networks) -> None:
-        self.networks = networks
+    def __init__(self, drivers: Drivers, networks: Networks, network: PodNetwork) -> None:
+        self.network = network
+        self._networks = networks
         self._drivers = drivers
 
     def plan(self, id_: str, spec: PodSpec, aliases: list[str]) -> tuple[PodSpec, list[Attachment]]:
@@ -24,4 +26,4 @@ class Placement:
         :raise InvalidArgument: no such driver. :raise NotFound: no such network. :raise Conflict: an address is taken.
         """
         driver = self._drivers.get(spec.driver)
-        return self.networks.plan(id_, msgspec.structs.replace(spec, driver=driver.name), aliases)
+        return self._networks.plan(id_, msgspec.structs.replace(spec, driver=driver.name), aliases)

@@ -7,19 +7,17 @@ import asyncio
 
 import msgspec
 
-from ..errors import Conflict, InvalidState, Unsupported
-from ..hypervisor.facets import PortForwarding, require
+from ..errors import Conflict, InvalidState
 from ..model.pods import PodPlan
 from ..model.specs import PortMapping
 from ..model.status import ContainerStatus, Pod, PodDetails, PodInfo, PodStatus
 from . import pod as verbs
 from .containers import Containers
 from .events import Events
-from .networks import Networks
 from .pod import PodSupervisor
 from .pod_creation import PodCreation
+from .pod_network import PodNetwork
 from .registry import Registry
-from .runtime import Runtime
 from .sandboxes import Sandboxes
 
 
@@ -31,14 +29,14 @@ class Pods:
         registry: Registry,
         sandboxes: Sandboxes,
         containers: Containers,
-        networks: Networks,
+        network: PodNetwork,
         creation: PodCreation,
         events: Events,
     ) -> None:
         self._registry = registry
         self._sandboxes = sandboxes
         self._containers = containers
-        self._networks = networks
+        self._network = network
         self._creation = creation
         self._events = events
         self._supervisors: dict[str, PodSupervisor] = {}
@@ -139,40 +137,25 @@ class Pods:
     async def add_ports(self, key: str, ports: list[PortMapping]) -> list[PortMapping]:
         """Publish further ports, of a running pod at once.
 
-        :raise Conflict: when one is taken.
+        :raise Conflict: when one is taken. :raise Unsupported: its network publishes none while the pod runs.
         """
         pod = self._registry.pod(key)
         runtime = self._sandboxes.runtime(pod.id)
-        if runtime:
-            self._check_ports_can_change(pod, runtime)
-        claimed = self._networks.ports.claim(pod, ports)
+        claimed = self._network.claim(pod, ports)
         try:
-            for port, resolved in zip(ports, claimed, strict=True):
-                if runtime and not pod.attachments:
-                    await require(runtime.machine, PortForwarding).add_port(resolved)
-                pod = self._registry.pod(pod.id)
-                spec = msgspec.structs.replace(pod.spec, ports=[*pod.spec.ports, port])
-                self._sandboxes.update(pod.id, spec=spec, ports=[*pod.ports, resolved])
+            if runtime:
+                await self._network.publish(pod, claimed, runtime.machine)
+            pod = self._registry.pod(pod.id)
+            spec = msgspec.structs.replace(pod.spec, ports=[*pod.spec.ports, *ports])
+            self._sandboxes.update(pod.id, spec=spec, ports=[*pod.ports, *claimed])
         finally:  # from here on the record tells, of a pod that runs
-            self._networks.ports.release(pod.id, claimed)
-        await self._networks.refresh()
+            self._network.unclaim(pod.id, claimed)
         return self._registry.pod(pod.id).ports
-
-    def _check_ports_can_change(self, pod: Pod, runtime: Runtime) -> None:
-        if not pod.attachments:
-            require(runtime.machine, PortForwarding)
-        if not pod.attachments and self._networks.uses_passt:
-            raise Unsupported(
-                f"{pod.name} runs, and passt publishes ports only when it starts",
-                hint="stop it first, or set user_network to slirp",
-            )
 
     async def remove_ports(self, key: str, ports: list[PortMapping]) -> list[PortMapping]:
         """Those with the same protocol and container port, and host port if given."""
         pod = self._registry.pod(key)
         runtime = self._sandboxes.runtime(pod.id)
-        if runtime:
-            self._check_ports_can_change(pod, runtime)
         for wanted in ports:
 
             def same(p: PortMapping, wanted: PortMapping = wanted) -> bool:
@@ -183,11 +166,10 @@ class Pods:
             if not matching:
                 raise InvalidState(f"pod {pod.name} does not publish {wanted.container_port}/{wanted.protocol}",
                                    hint=f"see `hyperctl ports ls {pod.name}`")  # fmt: skip
-            for port in matching if runtime and not pod.attachments else []:
-                await require(runtime.machine, PortForwarding).remove_port(port)  # type: ignore[union-attr]
+            if runtime:
+                await self._network.withdraw(pod, matching, runtime.machine)
             spec = msgspec.structs.replace(pod.spec, ports=[p for p in pod.spec.ports if not same(p)])
             pod = self._sandboxes.update(pod.id, spec=spec, ports=[p for p in pod.ports if p not in matching])
-        await self._networks.refresh()
         return pod.ports
 
     # -- described --------------------------------------------------------------------

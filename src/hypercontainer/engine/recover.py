@@ -18,7 +18,7 @@ from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..sys import clock, deadlines
 from .container_verbs import ALIVE
 from .containers import Containers
-from .networks import Networks
+from .pod_network import PodNetwork
 from .pods import Pods
 from .reattach import Reattacher
 from .registry import Registry
@@ -31,7 +31,7 @@ _LOST = "its virtual machine ended while hyperd was not running"
 
 
 async def recover(
-    registry: Registry, containers: Containers, sandboxes: Sandboxes, pods: Pods, networks: Networks,
+    registry: Registry, containers: Containers, sandboxes: Sandboxes, pods: Pods, network: PodNetwork,
     reattacher: Reattacher,
 ) -> set[asyncio.Task[None]]:  # fmt: skip
     """Reattach what runs, record what has ended, remove what was half made, start what was to be started.
@@ -42,7 +42,7 @@ async def recover(
     """
     unread = {aside.pod for aside in registry.set_aside}
     found = [p for p in registry.pods() if p.id not in unread]
-    parts = Recovery(registry, containers, sandboxes, pods, networks, reattacher)
+    parts = Recovery(registry, containers, sandboxes, pods, network, reattacher)
     for pod in found:
         sandboxes.expect(pod.id)
     work = {p.id: asyncio.create_task(guarded(f"pod {p.name} is not recovered", parts.pod(p))) for p in found}
@@ -75,7 +75,7 @@ class Recovery:
     containers: Containers
     sandboxes: Sandboxes
     pods: Pods
-    networks: Networks
+    network: PodNetwork
     reattacher: Reattacher
 
     async def pod(self, pod: Pod) -> None:
@@ -83,9 +83,14 @@ class Recovery:
         runtime = await self._reattached(pod)
         if runtime is not None:
             runtime.users.add(_USER)  # until all members have been looked at
-        elif pod.vm or pod.status in (PodStatus.RUNNING, PodStatus.STARTING, PodStatus.STOPPING, PodStatus.PAUSED):
-            self.sandboxes.update(pod.id, vm=None, status=PodStatus.EXITED, finished_at=clock.stamp())
-            await guarded(f"the network of pod {pod.name} is not taken down", self.networks.release(pod.id))
+            if pod.status is not PodStatus.PAUSED:  # its guest would not answer
+                told = self.network.tell_again(pod, runtime.agent)
+                await guarded(f"the guest of pod {pod.name} is not told of its networks", told)
+        else:
+            if pod.vm or pod.status in (PodStatus.RUNNING, PodStatus.STARTING, PodStatus.STOPPING, PodStatus.PAUSED):
+                self.sandboxes.update(pod.id, vm=None, status=PodStatus.EXITED, finished_at=clock.stamp())
+            # Of a start that had only begun, the record says nothing.
+            await guarded(f"the network of pod {pod.name} is not taken down", self.network.release(pod.id))
         await self.sandboxes.reattached(pod.id, runtime)
         members = self.registry.members(pod.id)
         wanted = [c for c in members if _starts_by_itself(c)]

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..errors import GuestError, Unavailable
@@ -19,6 +19,8 @@ from ..guest.agent import Agent
 from ..hypervisor.driver import AnyDisk, Driver
 from ..hypervisor.facets import Reconfigure, require
 from ..model.status import Pod
+from ..network.backend import Link, NicKind
+from ..network.usermode import mac_of
 from ..protocol.constants import FIRST_TOKEN, Builtin
 from ..sys import tasks
 from ..sys.files import remove_tree
@@ -29,9 +31,9 @@ from .factory.clones import CLONE_TIMEOUT, PREPARED, Clone
 from .factory.factory import Factory
 from .factory.shapes import Kind
 from .factory.templates import Template
-from .machine_config import guest_interfaces, machine_config, nic_address, plug_in
-from .networks import Networks, tap_name
+from .machine_config import guest_interfaces, machine_config
 from .paths import BootFiles, Paths
+from .pod_network import PodNetwork
 from .services import firewall_batch
 
 log = logging.getLogger(__name__)
@@ -72,9 +74,9 @@ async def first(sources: Sequence[MachineSource], order: Order) -> BootedMachine
 class Setup:
     """What a machine of a pod is told, and has, wherever it comes from."""
 
-    def __init__(self, paths: Paths, networks: Networks, boot: Callable[[], BootFiles], factory: Factory) -> None:
+    def __init__(self, paths: Paths, network: PodNetwork, boot: Callable[[], BootFiles], factory: Factory) -> None:
         self.paths = paths
-        self.networks = networks
+        self.network = network
         self.factory = factory
         self._boot_files = boot
 
@@ -91,7 +93,7 @@ class Setup:
             undo.callback(remove_tree, directory)
             with contextlib.ExitStack() as handed_over:
                 config = await machine_config(
-                    pod, order.disks, networks=self.networks, directory=directory, kernel=files.kernel,
+                    pod, order.disks, network=self.network, directory=directory, kernel=files.kernel,
                     initramfs=files.initramfs, stack=handed_over, virtiofs=order.virtiofs,
                 )  # fmt: skip
                 if template:
@@ -107,16 +109,17 @@ class Setup:
     async def introduce(self, agent: Agent, pod: Pod, macs: list[str]) -> None:
         """Let the guest be the pod's: its name, the time, its network and services."""
         with span("name, clock, network", GUEST):
-            interfaces = guest_interfaces(pod, self.networks, macs)
-            await agent.setup_pod(pod.hostname, interfaces, _sysctls(pod), pod.spec.shm_size)
+            links = self.network.links(pod)
+            interfaces = guest_interfaces(pod, links, macs)
+            await agent.setup_pod(pod.hostname, interfaces, _sysctls(pod, links), pod.spec.shm_size)
         if batch := firewall_batch(pod):
             await run_builtin(agent, Builtin.FIREWALL, stdin=batch, what="the pod's services")
 
 
-def _sysctls(pod: Pod) -> dict[str, str]:
-    """A pod's neighbours shall not tell it of routers."""
+def _sysctls(pod: Pod, links: Sequence[Link]) -> dict[str, str]:
+    deaf = any(not link.routers for link in links)
     return {
-        **({"net.ipv6.conf.all.accept_ra": "0", "net.ipv6.conf.default.accept_ra": "0"} if pod.attachments else {}),
+        **({"net.ipv6.conf.all.accept_ra": "0", "net.ipv6.conf.default.accept_ra": "0"} if deaf else {}),
         **pod.spec.sysctls,
     }
 
@@ -141,11 +144,11 @@ class Warm:
 
     async def _reconfigure(self, clone: Clone, order: Order) -> BootedMachine:
         """It gets a pod's disks and network."""
-        pod, networks = order.pod, self._setup.networks
+        pod = order.pod
+        links = [replace(link, mac=mac_of(link)) for link in self._setup.network.links(pod)]
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(clone.end)
             placed, names = self._setup.factory.place(order.disks)
-            mac = nic_address(pod, networks)
             if clone.scratch:  # the container that is ready goes on with its disk, which is as empty
                 clone.prepared = PREPARED
                 clone.scratch.replace(placed[1].path)
@@ -155,22 +158,23 @@ class Warm:
             clone.directory.rename(directory)
             clone.directory = directory
             # The host's part and the guest's know nothing of each other.
-            plug = asyncio.create_task(self._plug_in(clone, pod))
+            plug = asyncio.create_task(self._plug_in(clone, pod, links))
             undo.push_async_callback(tasks.end, (plug,))
             with span("disks exchanged, ports published", HYPERVISOR):
-                ports = pod.ports if clone.shape.nic == "user" else []
+                ports = pod.ports if clone.shape.nic == NicKind.USER else []
                 await require(clone.machine, Reconfigure).reconfigure(directory, placed, ports)
-            await self._setup.introduce(clone.agent, pod, [mac] if mac else [])
+            await self._setup.introduce(clone.agent, pod, [link.mac for link in links])
             await plug
             undo.pop_all()
         clone.names |= {serial: clone.names.get(slot, slot) for serial, slot in names.items()}
-        clone.nics = {tap_name(pod, 0): mac} if clone.nic.tap else {}
+        clone.nics = {link.tap: link.mac for link in links if link.tap}
         clone.release()
         return clone
 
-    async def _plug_in(self, clone: Clone, pod: Pod) -> None:
+    async def _plug_in(self, clone: Clone, pod: Pod, links: Sequence[Link]) -> None:
         with span("network interface plugged in"):
-            await plug_in(clone.nic, pod, self._setup.networks)
+            for link in links:
+                await self._setup.network.attach(pod, link, clone.nic)
 
 
 class Cloned:

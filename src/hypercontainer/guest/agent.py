@@ -123,8 +123,11 @@ class Agent(Protocol):
     ) -> None:
         """May be said again, with other values; entropy and the time come with it each time."""
 
-    async def set_interface(self, interface: Interface) -> None:
-        """Bring a NIC of a running pod up, or down."""
+    async def set_interface(self, interface: Interface, *, undo: bool = False) -> None:
+        """Bring a NIC of a running pod up, or down. Idempotent.
+
+        With `undo` the guest is asked for the opposite when this fails: whether it did it, nobody knows then.
+        """
 
     async def create_container(self, container: GuestContainer) -> None:
         """Build its root; nothing runs in it yet. :raise GuestError: there is one of that id."""

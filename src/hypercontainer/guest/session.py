@@ -10,6 +10,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 from ..errors import DeadlineExceeded, GuestError, InvalidArgument, StartFailed, Unavailable
@@ -95,9 +96,13 @@ class GuestSession(Connection):
         attrs += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in sysctls.items()]
         await self.request(Type.POD_SETUP, attrs, deadlines.WORK)
 
-    async def set_interface(self, interface: Interface) -> None:
-        """Bring a NIC of a running pod up, or down."""
-        await self.request(Type.POD_SETUP, [(Tag.INTERFACE, interface.attrs())])
+    async def set_interface(self, interface: Interface, *, undo: bool = False) -> None:
+        try:
+            await self.request(Type.POD_SETUP, [(Tag.INTERFACE, interface.attrs())])
+        except BaseException:
+            if undo and self.alive:
+                self.post(Type.POD_SETUP, [(Tag.INTERFACE, replace(interface, down=not interface.down).attrs())])
+            raise
 
     async def create_container(self, container: GuestContainer) -> None:
         await self.request(Type.CONTAINER_CREATE, container.attrs(), deadlines.WORK)

@@ -17,6 +17,7 @@ USER_MODE, USER_MODE_OPEN = (
     "user:host-loopback",
 )  # the latter reaches services on the host's loopback, as its gateway
 USER_MODES = (USER_MODE, USER_MODE_OPEN)
+CNI = "cni:"  # before the name of a network that CNI plugins make
 Rate = Annotated[int, Meta(ge=0)]  # bits per second, 0 is no limit
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from ..errors import NotFound, Unavailable
 from ..model.network import CniState
 from ..model.specs import PortMapping
+from ..sys import tasks
 from ..sys.process import run
 from .tap import create_tap
 
@@ -95,13 +96,17 @@ async def _tool(*args: str) -> str:
     return done.stdout
 
 
-async def attach(name: str, pod_id: str, ports: list[PortMapping]) -> CniState:
+def namespace_of(pod_id: str) -> str:
+    return f"hyc-{pod_id[:10]}"
+
+
+async def attach(name: str, pod_id: str, ports: list[PortMapping], directory: Path = CONFIG) -> CniState:
     """Make the namespace, run the plugins, join interface and tap.
 
     :raise NotFound: no such network. :raise Unavailable: a plugin failed; nothing is left behind.
     """
-    network = find_network(name)
-    namespace = f"hyc-{pod_id[:10]}"
+    network = find_network(name, directory)
+    namespace = namespace_of(pod_id)
     await _tool("ip", "netns", "add", namespace)
     try:
         await _tool("ip", "-n", namespace, "link", "set", "lo", "up")
@@ -110,7 +115,7 @@ async def attach(name: str, pod_id: str, ports: list[PortMapping]) -> CniState:
             result = await _call(plugin, network, "ADD", pod_id, str(_NAMESPACES / namespace), result, ports)
         return await _state(name, namespace, result)
     except BaseException:
-        await detach(CniState(network=name, namespace=namespace, mac=""), pod_id, ports)
+        await detach(CniState(network=name, namespace=namespace, mac=""), pod_id, ports, directory)
         raise
 
 
@@ -132,11 +137,11 @@ async def _state(name: str, namespace: str, result: dict[str, Any]) -> CniState:
     )
 
 
-async def detach(state: CniState, pod_id: str, ports: list[PortMapping]) -> None:
+async def detach(state: CniState, pod_id: str, ports: list[PortMapping], directory: Path = CONFIG) -> None:
     """Undo `attach`. Idempotent; what a plugin complains of does not stop the others."""
     path = str(_NAMESPACES / state.namespace)
     try:
-        network = find_network(state.network)
+        network = find_network(state.network, directory)
         for plugin in reversed(network["plugins"]):
             try:
                 await _call(plugin, network, "DEL", pod_id, path, None, ports)
@@ -149,7 +154,7 @@ async def detach(state: CniState, pod_id: str, ports: list[PortMapping]) -> None
 
 async def open_tap(namespace: str) -> int:
     """A descriptor of a tap in the namespace, joined to its interface."""
-    fd = await asyncio.to_thread(_in_namespace, namespace, lambda: create_tap(_TAP))
+    fd = await _create_tap(namespace)
     try:
         await _tool("ip", "-n", namespace, "link", "set", _TAP, "up")
         for source, target in ((_INTERFACE, _TAP), (_TAP, _INTERFACE)):
@@ -182,6 +187,16 @@ async def open_tap(namespace: str) -> int:
         os.close(fd)
         raise
     return fd
+
+
+async def _create_tap(namespace: str) -> int:
+    made = asyncio.ensure_future(asyncio.to_thread(_in_namespace, namespace, lambda: create_tap(_TAP)))
+    try:
+        return await tasks.to_the_end(made)
+    except asyncio.CancelledError:
+        if not made.cancelled() and made.exception() is None:
+            os.close(made.result())
+        raise
 
 
 def _in_namespace(namespace: str, action: Callable[[], int]) -> int:

@@ -58,13 +58,14 @@ class NameServer:
         self._closing: list[Callable[[], None]] = []
 
     async def open(self, addresses: list[str]) -> None:
-        """Listen on port 53 of each, UDP and TCP."""
+        """Listen on port 53 of each, UDP and TCP; one that fails in the midst is to be closed."""
         loop = asyncio.get_running_loop()
         for address in addresses:
             transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(address, 53))
             self._closing.append(transport.close)
-            server = await asyncio.start_server(self._stream, address, 53, limit=1 << 17)
+            server = await asyncio.start_server(self._stream, address, 53, limit=1 << 17, start_serving=False)
             self._closing.append(server.close)
+            await server.start_serving()
 
     def close(self) -> None:
         for close in self._closing:

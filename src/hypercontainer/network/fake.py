@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of a host's kernel that networks need, as an object: bridges, taps, rules, sockets.
+"""Networks that are objects: the fake of the port (`backend.py`).
 
-`installed` puts it in the place of what speaks with the real one, for all of this process.
+`FakeNet` is what outlives a daemon: taps as long as somebody has their descriptors, bridges, rules, published ports.
+Each daemon has a `FakeChoice` of its own on it. Pods in networks of this host have a backend that can all that only
+some can; pods of the user-mode network one that has the core alone, and whose NICs are streams.
 """
 
 from __future__ import annotations
@@ -9,22 +11,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from ..errors import Conflict, NotFound, Unavailable
-from ..model.network import Network
-from . import dns, docker_user, links, nftables, proxy, tap
+import msgspec
 
-_ELEMENT = re.compile(r"(add|delete) element (\S+ \S+ \S+) \{ (.*) \}")
-_TABLE = re.compile(r"(delete )?table (\S+ \S+)( \{)?")
+from ..errors import Conflict, Unavailable
+from ..model.network import USER_MODES, Attachment, Network
+from ..model.specs import PortMapping
+from ..model.status import Pod
+from ..protocol.messages import Interface
+from . import addresses, tap
+from .backend import Backend, ForwardingOf, Link, Nic, NicKind, Records, numbered
+from .idle import IdleNic
+from .usermode import ADDRESS, GATEWAY, mac_of
 
 
 @dataclass
-class Tap:
+class FakeTap:
     """It is there as long as somebody has its descriptor."""
 
     ours: socket.socket
@@ -42,15 +47,14 @@ class Tap:
 
 
 @dataclass
-class FakeKernel:
-    """What `ip link` and `nft list ruleset` would show."""
+class FakeNet:
+    """One host."""
 
+    taps: dict[str, FakeTap] = field(default_factory=dict)
     bridges: dict[str, Network] = field(default_factory=dict)
-    taps: dict[str, Tap] = field(default_factory=dict)
-    tables: dict[str, dict[str, set[str]]] = field(default_factory=dict)  # table -> set -> elements
-    forwarded: list[str] = field(default_factory=list)  # bridges that Docker's firewall knows of
-    servers: set[int] = field(default_factory=set)  # name servers that listen
-    relays: set[int] = field(default_factory=set)  # published ports of ::1
+    rules: dict[str, set[str]] = field(default_factory=dict)  # pods -> the taps that their rules name
+    published: dict[str, list[PortMapping]] = field(default_factory=dict)  # by the pods' ids
+    prepared: set[str] = field(default_factory=set)  # pods of the user-mode network
     _open: dict[int, int] = field(default_factory=dict)  # descriptors of taps -> inodes, of whoever opened them
 
     def present(self) -> list[str]:
@@ -61,9 +65,22 @@ class FakeKernel:
 
     def named(self) -> set[str]:
         """Taps that rules name."""
-        return {
-            n for sets in self.tables.values() for of in sets.values() for e in of for n in re.findall(r'"(ht\w+)"', e)
-        }
+        return set().union(*self.rules.values())
+
+    def tap(self, name: str) -> FakeTap:
+        """:raise Unavailable: it is not there."""
+        if name not in self.present():
+            raise Unavailable(f"this host's network refused a change: no interface {name}")
+        return self.taps[name]
+
+    def create(self, name: str) -> int:
+        """:raise Conflict: the name is taken."""
+        if name in self.present():
+            raise Conflict(f"the interface name {name!r} is taken on this host")
+        ours, theirs = socket.socketpair()
+        self.taps[name] = FakeTap(ours)
+        self._open[theirs.fileno()] = os.fstat(theirs.fileno()).st_ino
+        return theirs.detach()
 
     def daemon_died(self) -> None:
         """The descriptors that it had open are closed."""
@@ -80,144 +97,200 @@ class FakeKernel:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Instead of the real one."""
-        ours: list[tuple[Any, str, Any]] = [
-            (links, "exists", self.exists), (links, "bridges", self._bridges), (links, "is_bridge", self._is_bridge),
-            (links, "make_bridge", self._make_bridge), (links, "remove_bridge", self._remove_bridge),
-            (links, "limit", self._limit), (links, "routed_subnets", self._routed), (links, "has_ipv6", lambda: True),
-            (links, "way_out", lambda: ""), (tap, "open_tap", self._open_tap), (tap, "create_tap", self._create_tap),
-            (tap, "move", self._move), (tap, "join", self._join), (tap, "leave", self._leave),
-            (nftables, "apply", self.apply), (docker_user, "sync", self._sync),
-            (dns.NameServer, "open", _opens(self.servers)), (dns.NameServer, "close", _closes(self.servers)),
-            (proxy.Relay, "open", _opens(self.relays)), (proxy.Relay, "close", _closes(self.relays)),
-        ]  # fmt: skip
-        before = [(where, name, getattr(where, name)) for where, name, _ in ours]
-        try:
-            for where, name, value in ours:
-                setattr(where, name, value)
-            yield
-        finally:
-            for where, name, value in before:
-                setattr(where, name, value)
+        """Nothing real is reached through it."""
+        yield
 
-    # -- links ------------------------------------------------------------------------
 
-    def exists(self, name: str) -> bool:
-        return name in self.bridges or name in self.present()
+class FakeBackend:
+    """The core: a NIC that is a stream; a machine publishes its ports itself."""
 
-    async def _bridges(self) -> list[str]:
+    name = "fake"
+    kind = NicKind.STREAM
+
+    def __init__(self, net: FakeNet) -> None:
+        self.net = net
+
+    def links(self, pod: Pod) -> list[Link]:
+        return [Link(self.kind, (ADDRESS,), (GATEWAY,), walled=True, plugs=True)]
+
+    def check(self, pod: Pod, ports: Sequence[PortMapping]) -> None: ...
+
+    async def prepare(self, pod: Pod) -> None:
+        self.net.prepared.add(pod.id)
         await asyncio.sleep(0)
-        return sorted(self.bridges)
 
-    async def _is_bridge(self, name: str) -> bool:
+    async def open(
+        self, pod: Pod, links: Sequence[Link], ports: Sequence[PortMapping], stack: contextlib.ExitStack
+    ) -> list[Nic]:
+        nics = []
+        for link in links:
+            ours, theirs = socket.socketpair()
+            stack.callback(ours.close)
+            stack.callback(theirs.close)
+            await asyncio.sleep(0)
+            nics.append(Nic(self.kind, mac_of(link), ours.fileno()))
+        self.net.published[pod.id] = list(ports)
+        return nics
+
+    async def attach(self, pod: Pod, link: Link, ports: Sequence[PortMapping], idle: IdleNic) -> None:
         await asyncio.sleep(0)
-        return name in self.bridges
+        self.net.published[pod.id] = list(ports)
 
-    async def _make_bridge(self, network: Network) -> None:
+    async def publish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
         await asyncio.sleep(0)
-        self.bridges.setdefault(network.bridge, network)
+        self.net.published.setdefault(pod.id, []).extend(ports)
 
-    async def _remove_bridge(self, name: str) -> None:
+    async def withdraw(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
         await asyncio.sleep(0)
-        self.bridges.pop(name, None)
+        self.net.published[pod.id] = [p for p in self.net.published.get(pod.id, []) if p not in ports]
 
-    async def _limit(self, name: str, rate: int) -> None:
+    async def release(self, pod_id: str) -> None:
+        self.net.prepared.discard(pod_id)
+        self.net.published.pop(pod_id, None)
         await asyncio.sleep(0)
-        self._tap(name).rate = rate
 
-    async def _routed(self) -> list[tuple[str, Any]]:
+
+class FakeShared(FakeBackend):
+    """Networks of this host, with all facets."""
+
+    name = "fake networks"
+    kind = NicKind.TAP
+
+    def __init__(self, net: FakeNet, records: Records) -> None:
+        super().__init__(net)
+        self._records = records
+
+    def links(self, pod: Pod) -> list[Link]:
+        return [
+            Link(self.kind, (f"{a.ip}/24",), (self._records.network(a.network).gateway,), 0, a.mac, a.tap, plugs=True)
+            for a in pod.attachments
+        ]
+
+    def name_servers(self, pod: Pod) -> list[str]:
+        return [self._records.network(a.network).gateway for a in pod.attachments]
+
+    async def prepare(self, pod: Pod) -> None:
+        if pod.vm is None:
+            pod = msgspec.structs.replace(pod, attachments=numbered(pod.id, pod.attachments))
+            self._records.put_pod(pod)
+        for a in pod.attachments:
+            await asyncio.sleep(0)
+            network = self._records.network(a.network)
+            self.net.bridges[network.bridge] = network
+
+    async def open(
+        self, pod: Pod, links: Sequence[Link], ports: Sequence[PortMapping], stack: contextlib.ExitStack
+    ) -> list[Nic]:
+        nics = []
+        for link, a in zip(links, pod.attachments, strict=True):
+            nics.append(self._create(link.tap, link.mac, stack))
+            await asyncio.sleep(0)
+            self._join(link.tap, a)
+        return nics
+
+    def _create(self, name: str, mac: str, stack: contextlib.ExitStack) -> Nic:
+        fd = self.net.create(name)
+        stack.callback(os.close, fd)
+        return Nic(self.kind, mac, fd, name)
+
+    def _join(self, name: str, attachment: Attachment) -> None:
+        self.net.tap(name).bridge = self._records.network(attachment.network).bridge
+
+    async def attach(self, pod: Pod, link: Link, ports: Sequence[PortMapping], idle: IdleNic) -> None:
         await asyncio.sleep(0)
-        return []
+        self.net.taps[link.tap] = self.net.taps.pop(idle.tap)
+        self._join(link.tap, pod.attachments[0])
 
-    async def _open_tap(self, name: str, bridge: str, mtu: int = 0) -> int:
+    async def release(self, pod_id: str) -> None:
+        self.net.rules.pop(pod_id, None)
+        await super().release(pod_id)
+
+    async def enforce(self, pod: Pod) -> None:
         await asyncio.sleep(0)
-        if bridge not in self.bridges:
-            raise NotFound(f"there is no bridge {bridge!r} on this host")
-        if self.exists(name):
-            raise Conflict(f"the interface name {name!r} is taken on this host")
-        fd = self._create_tap(name)
-        try:
-            await self._join(name, bridge, mtu)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
+        self.net.rules[pod.id] = {a.tap for a in pod.attachments}
+        self.net.published[pod.id] = list(pod.ports)
 
-    def _create_tap(self, name: str) -> int:
-        if self.exists(name):
-            raise Conflict(f"the interface name {name!r} is taken on this host")
-        ours, theirs = socket.socketpair()
-        self.taps[name] = Tap(ours)
-        self._open[theirs.fileno()] = os.fstat(theirs.fileno()).st_ino
-        return theirs.detach()
-
-    async def _move(self, old: str, name: str, bridge: str, mtu: int) -> None:
+    async def limit(self, link: Link, rate: int) -> None:
         await asyncio.sleep(0)
-        if self.exists(name):
-            raise Conflict(f"the interface name {name!r} is taken on this host")
-        self.taps[name] = self._tap(old)
-        del self.taps[old]
-        await self._join(name, bridge, mtu)
+        self.net.tap(link.tap).rate = rate
 
-    async def _join(self, name: str, bridge: str, mtu: int) -> None:
+    def spares(self, pod: Pod, first: int, stack: contextlib.ExitStack) -> list[Nic]:
+        wanted = bool(pod.attachments) and not pod.implicit
+        return [self._create(tap.name_of(pod.id, first), addresses.new_mac(), stack)] if wanted else []
+
+    async def join(self, pod: Pod, attachment: Attachment) -> None:
+        await self.prepare(pod)
+        await self.enforce(pod)
+        self._join(attachment.tap, attachment)
+
+    def told(self, pod: Pod) -> list[Interface]:
+        return [Interface(a.interface, (f"{a.ip}/24",)) for a in pod.attachments if not pod.implicit]
+
+    async def leave(self, attachment: Attachment) -> None:
         await asyncio.sleep(0)
-        self._tap(name).bridge = bridge
+        if attachment.tap in self.net.present():
+            self.net.taps[attachment.tap].bridge = ""
 
-    async def _leave(self, name: str) -> None:
+    async def settle(self) -> None:
         await asyncio.sleep(0)
-        if name in self.present():
-            self.taps[name].bridge = ""
+        for pod in self._records.pods():
+            if pod.id in self.net.rules:
+                self.net.rules[pod.id] = {a.tap for a in pod.attachments}
 
-    def _tap(self, name: str) -> Tap:
-        """:raise Unavailable: as rtnetlink does for an interface that is not there."""
-        if name not in self.present():
-            raise Unavailable(f"this host's network refused a change: no interface {name}")
-        return self.taps[name]
 
-    # -- rules ------------------------------------------------------------------------
+class FakeChoice:
+    """One daemon's backends."""
 
-    async def apply(self, text: str) -> None:
-        """One transaction of nft's language: of tables and elements; chains and rules are not looked at.
+    def __init__(self, net: FakeNet, records: Records) -> None:
+        self.net = net
+        self._records = records
+        self.core, self.shared = FakeBackend(net), FakeShared(net, records)
 
-        :raise Unavailable: when an element that is to go is not there.
-        """
+    def of(self, pod: Pod) -> tuple[Backend, ...]:
+        if pod.attachments or (pod.vm and pod.vm.nics):
+            return (self.shared,)
+        return (self.core,) if pod.spec.network in USER_MODES else ()
+
+    def named(self, network: str) -> Backend | None:
+        if network in ("", "none"):
+            return None
+        return self.core if network in USER_MODES else self.shared
+
+    def settle(self, pod: Pod) -> None: ...
+
+    def forget(self, pod_id: str) -> None: ...
+
+    @property
+    def all(self) -> tuple[Backend, ...]:
+        return (self.core, self.shared)
+
+    async def start(self) -> None:
         await asyncio.sleep(0)
-        tables = {t: {s: set(e) for s, e in sets.items()} for t, sets in self.tables.items()}
-        for line in text.splitlines():
-            if found := _TABLE.match(line):
-                if found[1]:
-                    tables.pop(found[2], None)
-                else:
-                    tables.setdefault(found[2], {})
-            elif found := _ELEMENT.match(line):
-                _change(tables, found[1], found[2], {e.partition(" : ")[0] for e in found[3].split(", ")})
-        self.tables = tables
+        running = {p.id: p for p in self._records.pods() if p.vm}
+        for kept in (self.net.rules, self.net.published):
+            for id_ in set(kept) - set(running):
+                del kept[id_]
+        self.net.prepared &= set(running)
+        known = {n.bridge for n in self._records.networks()}
+        self.net.bridges = {name: n for name, n in self.net.bridges.items() if name in known}
+        for pod in running.values():
+            await self._keep(pod)
 
-    async def _sync(self, bridges: list[str]) -> None:
+    async def _keep(self, pod: Pod) -> None:
+        """What a daemon that died in the midst of a change had begun comes to its end."""
+        if not pod.attachments:
+            return
+        await self.shared.prepare(pod)
+        await self.shared.enforce(pod)
+        for a in pod.attachments:
+            if a.tap in self.net.present():
+                self.shared._join(a.tap, a)
+
+    async def remove(self, network: Network) -> None:
         await asyncio.sleep(0)
-        self.forwarded = list(bridges)
+        self.net.bridges.pop(network.bridge, None)
 
-
-def _change(tables: dict[str, dict[str, set[str]]], verb: str, where: str, elements: set[str]) -> None:
-    table, _, name = where.rpartition(" ")
-    if table not in tables:
-        raise Unavailable(f"nftables refused the rules: no table {table}")
-    present = tables[table].setdefault(name, set())
-    if verb == "add":
-        present |= elements
-    elif elements - present:
-        raise Unavailable(f"nftables refused the rules: no such element in {where}")
-    else:
-        present -= elements
-
-
-def _opens(those: set[int]) -> Any:
-    async def opened(self: object, *_: object) -> None:
+    async def stop(self) -> None:
         await asyncio.sleep(0)
-        those.add(id(self))
-
-    return opened
-
-
-def _closes(those: set[int]) -> Any:
-    return lambda self: those.discard(id(self))
+        if not self.net.rules:
+            self.net.bridges.clear()

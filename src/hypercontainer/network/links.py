@@ -127,10 +127,10 @@ async def remove_bridge(name: str) -> None:
 
 
 async def limit(tap: str, rate: int) -> None:
-    """What a tap hands to its guest, in bits per second; the other direction is the ruleset's."""
+    """What a tap hands to its guest, in bits per second; the other direction is the ruleset's. Idempotent."""
     async with rtnetlink() as route:
         await route.tc(
-            "add", "tbf", socket.if_nametoindex(tap), 0x10000, rate=rate // 8, burst=_BURST, latency=_LATENCY
+            "replace", "tbf", socket.if_nametoindex(tap), 0x10000, rate=rate // 8, burst=_BURST, latency=_LATENCY
         )
 
 

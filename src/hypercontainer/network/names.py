@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def resolv_conf(
-    servers: list[str], search: list[str], options: list[str], default: str, host: Path = Path("/etc/resolv.conf")
+    servers: list[str], search: list[str], options: list[str], host: Path = Path("/etc/resolv.conf")
 ) -> bytes:  # fmt: skip
-    """The given servers, else `default`; search domains and options not given are the host's."""
+    """Search domains and options not given are the host's."""
     try:
         text = host.read_text(errors="replace")
     except OSError:
         text = ""
-    lines = [f"nameserver {s}" for s in servers or [default] if s]
+    lines = [f"nameserver {s}" for s in servers]
     lines += [f"search {' '.join(search)}"] if search else _of_host(text, ("search ", "domain "))
     lines += [f"options {' '.join(options)}"] if options else _of_host(text, ("options ",))
     return ("\n".join(lines) + "\n").encode()

@@ -29,14 +29,23 @@ class Relay:
 
     async def open(self) -> None:
         """:raise OSError: when the port is taken, or there is no IPv6."""
+        try:
+            await self._listen()
+        except BaseException:
+            self.close()
+            raise
+
+    async def _listen(self) -> None:
         if self._protocol == "udp":
             transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
                 lambda: _UdpRelay(self._target), local_addr=(LOOPBACK, self._port)
             )
             self._close = transport.close
         else:
-            server = await asyncio.start_server(self._serve, LOOPBACK, self._port)
+            # Who is cancelled while it begins to serve has to close it.
+            server = await asyncio.start_server(self._serve, LOOPBACK, self._port, start_serving=False)
             self._close = server.close
+            await server.start_serving()
 
     def close(self) -> None:
         self._close()

@@ -15,6 +15,18 @@ from . import links
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _NAME_MAX = 15  # bytes of an interface's name
+_PREFIX = "ht"  # of our taps' names: this, ten digits of the pod's id, and a few characters
+
+
+def name_of(pod_id: str, which: int | str) -> str:
+    """The tap of a pod's NIC: its number, of one that is in a network of this host, or may join one."""
+    return f"{_PREFIX}{pod_id[:10]}{which}"
+
+
+def number_of(pod_id: str, name: str) -> int | None:
+    """Which NIC of the pod a tap is; None for one that joins no network of this host."""
+    which = name.removeprefix(name_of(pod_id, ""))
+    return int(which) if which != name and which.isdecimal() else None
 
 
 async def open_tap(name: str, bridge: str, mtu: int = 0) -> int:

@@ -11,6 +11,7 @@ import secrets
 import socket
 
 from ..model.specs import PortMapping
+from .backend import Link
 
 ADDRESS, GATEWAY, NAMESERVER = "10.0.2.15/24", "10.0.2.2", "10.0.2.3"
 
@@ -18,6 +19,11 @@ ADDRESS, GATEWAY, NAMESERVER = "10.0.2.15/24", "10.0.2.2", "10.0.2.3"
 def new_mac() -> str:
     """A random address in QEMU's range."""
     return "52:54:00:" + ":".join(f"{b:02x}" for b in secrets.token_bytes(3))
+
+
+def mac_of(link: Link) -> str:
+    """The one that it is to have, or any."""
+    return link.mac or new_mac()
 
 
 def bindable(mapping: PortMapping) -> int:

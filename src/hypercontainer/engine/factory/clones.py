@@ -4,31 +4,23 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import GuestError, StartFailed, Unavailable
 from ...guest.agent import Agent
-from ...hypervisor.driver import (
-    AnyNetwork,
-    Disk,
-    Driver,
-    MachineConfig,
-    StreamNetwork,
-    TapNetwork,
-    UserNetwork,
-)
+from ...hypervisor.driver import AnyNetwork, Disk, Driver, MachineConfig
 from ...model.pods import SHM_DEFAULT
 from ...model.signals import capability_mask
-from ...network import tap, usermode
+from ...network import usermode
+from ...network.backend import Nic, NicKind
+from ...network.idle import IdleNic
 from ...protocol.constants import Seccomp
 from ...protocol.messages import GuestContainer, GuestFile, GuestProcess, Interface
 from .. import resolve
 from ..booted import BootedMachine, start
 from ..builtins import run_process
+from ..pod_network import for_machine
 from .parts import PROGRAM
 from .shapes import IMAGE, SCRATCH, Shape
 
@@ -43,48 +35,9 @@ PREPARED = "prepared"  # the container that waits in a machine
 _LOOPBACK = Interface("lo", ("127.0.0.1/8", "::1/128"))
 
 
-@dataclass
-class Nic:
-    """A network interface that waits for its network."""
-
-    networks: tuple[AnyNetwork, ...] = ()
-    tap: str = ""  # the interface on the host
-    peer: socket.socket | None = None  # the far end of a stream
-    descriptors: list[int] = field(default_factory=list)  # for the launch only
-
-    @staticmethod
-    def kind(kind: str) -> tuple[AnyNetwork, ...]:
-        """What a command line of this kind has, without anything opened for it."""
-        networks: dict[str, tuple[AnyNetwork, ...]] = {
-            "none": (),
-            "user": (UserNetwork(NIC_MAC),),
-            "stream": (StreamNetwork(NIC_MAC, 0),),
-            "tap": (TapNetwork(NIC_MAC, 0),),
-        }
-        return networks[kind]
-
-    @classmethod
-    def make(cls, kind: str) -> Nic:
-        """:raise PermissionDenied: a tap without CAP_NET_ADMIN."""
-        if kind in ("none", "user"):
-            return cls(cls.kind(kind))
-        if kind == "stream":
-            ours, theirs = socket.socketpair()
-            fd = theirs.detach()
-            return cls((StreamNetwork(NIC_MAC, fd),), peer=ours, descriptors=[fd])
-        name = f"hw{secrets.token_hex(6)}"
-        fd = tap.create_tap(name)
-        return cls((TapNetwork(NIC_MAC, fd, name),), tap=name, descriptors=[fd])
-
-    def launched(self) -> None:
-        """The hypervisor has its own descriptors by now."""
-        while self.descriptors:
-            os.close(self.descriptors.pop())
-
-    def close(self) -> None:
-        self.launched()
-        if self.peer:
-            self.peer.close()
+def networks_like(kind: str, fd: int = 0, tap: str = "") -> tuple[AnyNetwork, ...]:
+    """What a machine with a NIC of this kind has; with nothing opened for it, it is for its command line only."""
+    return () if kind == "none" else (for_machine(Nic(NicKind(kind), NIC_MAC, fd, tap)),)
 
 
 @dataclass
@@ -92,7 +45,7 @@ class Clone(BootedMachine):
     """A warm machine without a container."""
 
     shape: Shape = field(kw_only=True)
-    nic: Nic = field(kw_only=True)
+    nic: IdleNic = field(kw_only=True)
     scratch: Path | None = None  # the disk of the container that it has ready, which goes with it
 
     def release(self) -> None:
@@ -112,7 +65,9 @@ def bare(id_: str, shape: Shape) -> GuestContainer:
     return resolve.bare_container(id_, shape.memory, IMAGE, SCRATCH, files)
 
 
-async def launch(driver: Driver, shape: Shape, config: MachineConfig, nic: Nic, token: bytes, timeout: float) -> Clone:
+async def launch(
+    driver: Driver, shape: Shape, config: MachineConfig, nic: IdleNic, token: bytes, timeout: float
+) -> Clone:
     """Start a machine of this shape, from the configuration's snapshot if it has one.
 
     :raise Unavailable: when it does not come up; nothing is left behind.

@@ -18,13 +18,14 @@ from ...hypervisor.driver import AnyDisk, Disk, MachineConfig
 from ...hypervisor.drivers import Drivers
 from ...hypervisor.facets import Save, Snapshots, require
 from ...model.factory import FactoryStatus, PoolInfo, TemplateInfo
-from ...model.pods import InterfaceSpec
 from ...model.status import Container, Pod
+from ...network.backend import Link
+from ...network.idle import IdleNic
 from ...protocol.constants import FIRST_TOKEN
 from ...sys import clock, tasks
 from ...sys.files import copy_sparse, remove_tree
 from ..paths import BootFiles, Paths
-from .clones import CLONE_TIMEOUT, PREPARED, Clone, Nic, bare, exercise, introduce, launch, rehearse
+from .clones import CLONE_TIMEOUT, PREPARED, Clone, bare, exercise, introduce, launch, networks_like, rehearse
 from .parts import Parts
 from .pool import Pool
 from .shapes import SLOTS, Kind, Shape, in_slots, shape_of
@@ -54,14 +55,11 @@ class Factory:
         parts: Parts,
         boot: Callable[[], BootFiles],
         settings: FactorySettings,
-        *,
-        passt: Callable[[], bool],
     ) -> None:
         self._drivers = drivers
         self._paths = paths
         self._parts = parts
         self._boot_files = boot
-        self._passt = passt
         self.enabled = settings.enabled and any(isinstance(d, Snapshots) for d in drivers)
         self.templates = Templates(paths.cache / "templates", settings.templates, self._key, self._make_template)
         self.pool = Pool(settings.pool if self.enabled else 0, self._make_clone)
@@ -72,12 +70,12 @@ class Factory:
         self._tasks: dict[Kind, asyncio.Task[None]] = {}
 
     def shape_of(
-        self, pod: Pod, members: Sequence[Container], disks: Sequence[AnyDisk], nics: Sequence[InterfaceSpec]
+        self, pod: Pod, members: Sequence[Container], disks: Sequence[AnyDisk], links: Sequence[Link]
     ) -> Shape | None:
         """None: this machine must be booted."""
         if not self.enabled or not isinstance(self._drivers.get(pod.spec.driver), Snapshots):
             return None
-        return shape_of(pod, members, disks, nics, self._parts.slot_size, passt=self._passt())
+        return shape_of(pod, members, disks, links, self._parts.slot_size)
 
     @contextlib.contextmanager
     def foreground(self, kind: Kind | None) -> Iterator[None]:
@@ -167,7 +165,7 @@ class Factory:
             undo.callback(remove_tree, directory)
             directory.mkdir(mode=0o700, parents=True)
             disks = await self._parts.disks(directory, kind.image.path if kind.image else None, scratch)
-            nic = Nic.make(shape.nic)
+            nic = IdleNic.make(shape.nic)
             undo.pop_all()  # `launch` takes both over
         config = MachineConfig(
             name=directory.name,
@@ -177,7 +175,7 @@ class Factory:
             kernel=files.kernel,
             initramfs=files.initramfs,
             disks=tuple(disks),
-            networks=nic.networks,
+            networks=networks_like(shape.nic, nic.fd, nic.tap),
             memory_file=memory_file,
             snapshot=template.snapshot if template else None,
         )
@@ -189,7 +187,7 @@ class Factory:
     async def _key(self, kind: Kind) -> str:
         files, shape = self._boot_files(), kind.shape
         config = MachineConfig(
-            "", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=Nic.kind(shape.nic)
+            "", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=networks_like(shape.nic)
         )
         kernel = await asyncio.to_thread(_digest, files.kernel)
         fingerprint = await require(self._drivers.get(shape.driver), Snapshots).fingerprint(config)

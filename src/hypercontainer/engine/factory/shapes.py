@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...hypervisor.driver import AnyDisk, Disk
-from ...model.network import USER_MODE_OPEN
-from ...model.pods import InterfaceSpec
 from ...model.status import Container, Pod
+from ...network.backend import Link
 from ...protocol.messages import GuestProcess
 
 IMAGE, SCRATCH = "image", "scratch"
@@ -66,32 +65,21 @@ class Kind(NamedTuple):
         )
 
 
-def nic_kind(*, tap: bool, passt: bool) -> str:
-    """How a machine's NIC reaches its network: by a tap in a bridge, by a stream to passt, or by slirp (`user`)."""
-    if tap:
-        return "tap"
-    return "stream" if passt else "user"
-
-
 def shape_of(
     pod: Pod,
     members: Sequence[Container],
     disks: Sequence[AnyDisk],
-    nics: Sequence[InterfaceSpec],
+    links: Sequence[Link],
     slot_size: int,
-    *,
-    passt: bool,
 ) -> Shape | None:
     """The shape of a pod's machine; None when it must be booted."""
     if not pod.implicit or len(members) != 1 or members[0].spec.isolation == FRESH or pod.memory % _MIB:
         return None
-    if pod.spec.network == USER_MODE_OPEN and not passt:
-        return None  # the hypervisor is another user then
-    if len(nics) > 1 or pod.cni or any(v.kind == "directory" for v in pod.volumes):
+    if len(links) > 1 or not all(link.plugs for link in links) or any(v.kind == "directory" for v in pod.volumes):
         return None
     if len(disks) > len(SLOTS) or not all(_fits(d, i, slot_size) for i, d in enumerate(disks)):
         return None
-    nic = nic_kind(tap=bool(nics[0].bridge), passt=passt) if nics else "none"
+    nic = str(links[0].kind) if links else "none"
     return Shape(pod.vcpus, pod.memory, nic, pod.spec.driver)
 
 

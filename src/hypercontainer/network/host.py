@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-from pathlib import Path
+from collections.abc import Sequence
 
 from ..errors import HyperError, Unavailable
-from ..model.network import USER_MODE, USER_MODE_OPEN, Network
+from ..model.network import Network
+from ..model.specs import PortMapping
 from ..model.status import Pod
-from ..network import addresses, docker_user, fence, links, nftables, tap
-from ..network.dns import NameServer
-from ..network.proxy import LOOPBACK, Relay
-from ..network.ruleset import Bridge, Nic, Published, Ruleset
-from .registry import Registry
+from ..sys import tasks
+from . import addresses, docker_user, links, nftables, tap
+from .backend import Records
+from .dns import NameServer
+from .proxy import LOOPBACK, Relay
+from .ruleset import Bridge, Nic, Published, Ruleset
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +30,11 @@ log = logging.getLogger(__name__)
 class HostNetwork:
     """What the running pods in networks need of the host."""
 
-    def __init__(self, registry: Registry, run: Path) -> None:
-        self._registry = registry
-        self._fence = fence.table(run)
-        self._fenced: set[str] = set()  # pods whose processes are kept from this host's loopback
+    def __init__(self, records: Records) -> None:
+        self._records = records
         self._lock = asyncio.Lock()
         self._up: set[str] = set()  # pods whose NICs and ports are in the rules
+        self._ports: dict[str, tuple[PortMapping, ...]] = {}  # of these: published, and not in the record yet
         self._applied: Ruleset | None = Ruleset()  # what the kernel has; None while that is not known
         self._forwarded: list[str] = []  # bridges that Docker's firewall knows of
         self._servers: dict[str, NameServer] = {}
@@ -44,9 +44,7 @@ class HostNetwork:
         """The bridges of its networks, and their name servers. Idempotent."""
         async with self._lock:
             for a in pod.attachments:
-                await self._ensure(self._registry.network(a.network))
-            if os.geteuid() == 0 and _in_user_mode(pod):
-                await self._raise_fence(pod)
+                await self._ensure(self._records.network(a.network))
 
     async def add(self, pod: Pod) -> None:
         """The pod's names and rules; again when its attachments have changed."""
@@ -56,18 +54,34 @@ class HostNetwork:
 
     async def drop(self, pod_id: str) -> None:
         """After it. Idempotent."""
+        self._ports.pop(pod_id, None)
         if pod_id in self._up:
             self._up.discard(pod_id)
             async with self._lock:
                 await self._apply()
-        if pod_id in self._fenced:
-            async with self._lock:
-                await self._lower_fence(pod_id)
 
     async def refresh(self) -> None:
-        """After a change of a pod's ports or attachments."""
+        """After a change of a pod's attachments."""
         async with self._lock:
             await self._apply()
+
+    async def publish(self, pod: Pod, ports: Sequence[PortMapping]) -> None:
+        """These are the pod's ports, whatever its record says yet.
+
+        :raise Unavailable: when the kernel refuses; then all is as it was.
+        """
+        before = self._ports.get(pod.id)
+        self._ports[pod.id] = tuple(ports)
+        try:
+            await self.refresh()
+        except BaseException:
+            if before is None:
+                self._ports.pop(pod.id, None)
+            else:
+                self._ports[pod.id] = before
+            with contextlib.suppress(HyperError):
+                await tasks.to_the_end(self.refresh())
+            raise
 
     async def remove(self, network: Network) -> None:
         """Its bridge and name server; no pod is in it. Idempotent."""
@@ -78,48 +92,25 @@ class HostNetwork:
 
     async def open(self) -> None:
         """Keep what the running pods have; remove what belongs to none."""
-        self._up = {p.id for p in self._registry.pods() if p.vm and p.attachments}
-        known = {n.bridge for n in self._registry.networks()}
+        self._up = {p.id for p in self._records.pods() if p.vm and p.attachments}
+        known = {n.bridge for n in self._records.networks()}
         for bridge in await self._bridges():
             if bridge.startswith(links.PREFIX) and bridge not in known:
                 await links.remove_bridge(bridge)
-        for name in {a.network for p in self._registry.pods() if p.id in self._up for a in p.attachments}:
-            await self._ensure(self._registry.network(name))
+        for name in {a.network for p in self._records.pods() if p.id in self._up for a in p.attachments}:
+            await self._ensure(self._records.network(name))
         if known:
             await self._apply(force=True)
         await self._join_bridges()
-        await self._open_fence()
 
     async def _join_bridges(self) -> None:
         """A daemon that died while it brought a pod into a network left the tap outside; a bridge may be new."""
-        for a in [a for p in self._registry.pods() if p.id in self._up for a in p.attachments]:
-            network = self._registry.network(a.network)
+        for a in [a for p in self._records.pods() if p.id in self._up for a in p.attachments]:
+            network = self._records.network(a.network)
             try:
                 await tap.join(a.tap, network.bridge, network.mtu)
             except (HyperError, OSError) as error:  # the pod's machine has ended, and its tap with it
                 log.info("tap %s is not brought into bridge %s: %s", a.tap, network.bridge, error)
-
-    async def _open_fence(self) -> None:
-        """As the running pods need it; what a daemon before this one left goes."""
-        if os.geteuid() == 0:
-            self._fenced = {p.id for p in self._registry.pods() if p.vm and _in_user_mode(p)}
-            with contextlib.suppress(Unavailable):
-                await nftables.apply(fence.raised(self._fence) if self._fenced else fence.lowered(self._fence))
-
-    async def _raise_fence(self, pod: Pod) -> None:
-        if not self._fenced:
-            try:
-                await nftables.apply(fence.raised(self._fence))
-            except Unavailable as error:
-                log.warning("%s can reach what listens on this host's loopback: %s", pod.name, error)
-                return
-        self._fenced.add(pod.id)
-
-    async def _lower_fence(self, pod_id: str) -> None:
-        self._fenced.discard(pod_id)
-        if not self._fenced:
-            with contextlib.suppress(Unavailable):  # somebody has flushed it
-                await nftables.apply(fence.lowered(self._fence))
 
     async def _bridges(self) -> list[str]:
         try:
@@ -137,7 +128,7 @@ class HostNetwork:
         self._relays.clear()
         if not self._up and self._applied != Ruleset():
             await self._apply()
-            for network in self._registry.networks():
+            for network in self._records.networks():
                 await links.remove_bridge(network.bridge)
 
     async def _ensure(self, network: Network) -> None:
@@ -151,8 +142,10 @@ class HostNetwork:
         )
         try:
             await server.open([network.gateway, *([network.gateway6] if network.gateway6 else [])])
-        except OSError as error:
+        except BaseException as error:
             server.close()
+            if not isinstance(error, OSError):
+                raise
             raise Unavailable(f"the name server of network {network.name} cannot listen: {error}",
                               hint="another one may listen on all addresses") from error  # fmt: skip
         self._servers[network.name] = server
@@ -165,13 +158,13 @@ class HostNetwork:
         """A pod in several networks finds the names of all, whichever of their servers it asks."""
         mine = [
             p
-            for p in self._registry.attached(network)
+            for p in self._records.attached(network)
             if any(a.network == network and client in (a.ip, a.ip6) for a in p.attachments)
         ]
         networks = [network, *(a.network for p in mine for a in p.attachments if a.network != network)]
         found: list[str] = []
         for where in networks:
-            for pod in self._registry.attached(where):
+            for pod in self._records.attached(where):
                 for a in pod.attachments if pod.id in self._up else []:
                     if a.network == where and name in (
                         pod.name.lower(),
@@ -182,11 +175,11 @@ class HostNetwork:
         return found
 
     def _reverse(self, network: str, ip: str) -> str:
-        pods = self._registry.attached(network)
+        pods = self._records.attached(network)
         return next((p.name for p in pods for a in p.attachments if a.network == network and ip in (a.ip, a.ip6)), "")
 
     def _ruleset(self) -> Ruleset:
-        running = [p for p in self._registry.pods() if p.id in self._up]
+        running = [p for p in self._records.pods() if p.id in self._up]
         used = {a.network for p in running for a in p.attachments}
         bridges = tuple(
             Bridge(
@@ -195,7 +188,7 @@ class HostNetwork:
                 n.internal,
                 tuple(filter(None, (n.gateway, n.gateway6))),
             )
-            for n in self._registry.networks()
+            for n in self._records.networks()
             if n.name in used or n.name in self._servers
         )
         nics = tuple(
@@ -204,7 +197,10 @@ class HostNetwork:
             for a in p.attachments
         )
         published = tuple(
-            Published(port, p.attachments[0].ip, p.attachments[0].ip6) for p in running for port in p.ports
+            Published(port, p.attachments[0].ip, p.attachments[0].ip6)
+            for p in running
+            if p.attachments  # it may have left them all
+            for port in self._ports.get(p.id, p.ports)
         )
         return Ruleset(bridges, nics, published)
 
@@ -248,9 +244,3 @@ class HostNetwork:
                     log.info("port %d/%s is not published on ::1: %s", key[1], key[0], error)
                     continue
                 self._relays[key] = relay
-
-
-def _in_user_mode(pod: Pod) -> bool:
-    """With a NIC in it, and not asking for this host's loopback."""
-    nics = pod.spec.network == USER_MODE or any(not (i.bridge or i.namespace) for i in pod.spec.interfaces)
-    return nics and pod.spec.network != USER_MODE_OPEN

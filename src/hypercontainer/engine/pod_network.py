@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pod's network, whatever it is of: what the engine asks of the pod's backends (`network/backend.py`)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from ..errors import InvalidArgument
+from ..guest.agent import Agent
+from ..hypervisor.driver import AnyNetwork, Machine, StreamNetwork, TapNetwork, UserNetwork
+from ..hypervisor.facets import PortForwarding, require
+from ..model.specs import PortMapping
+from ..model.status import Pod
+from ..network import backend as port
+from ..network.backend import Backend, Dns, Link, Nic, NicKind, Policy, Rates, Shared
+from ..network.choice import Choice
+from ..network.idle import IdleNic
+from .host_ports import HostPorts
+
+log = logging.getLogger(__name__)
+TAKEN_AS: dict[str, type] = {NicKind.TAP: TapNetwork, NicKind.STREAM: StreamNetwork, NicKind.USER: UserNetwork}
+
+
+def for_machine(nic: Nic) -> AnyNetwork:
+    """A NIC as drivers take it."""
+    if nic.kind is NicKind.TAP:
+        return TapNetwork(nic.mac, nic.fd, nic.tap)
+    if nic.kind is NicKind.STREAM:
+        return StreamNetwork(nic.mac, nic.fd)
+    return UserNetwork(nic.mac, nic.ports, nic.host_loopback)
+
+
+class PodNetwork:
+    """Of every pod."""
+
+    def __init__(self, choice: Choice, ports: HostPorts) -> None:
+        self.choice = choice
+        self._ports = ports
+
+    # -- what is known before anything is taken ---------------------------------------
+
+    def links(self, pod: Pod) -> list[Link]:
+        """The pod's NICs, in their order."""
+        found: list[Link] = []
+        for backend in self.choice.of(pod):
+            found += backend.links(pod)
+        return found
+
+    def name_servers(self, pod: Pod) -> list[str]:
+        """Those of its first network that has some."""
+        asked = (b.name_servers(pod) for b in self.choice.of(pod) if isinstance(b, Dns))
+        return next((servers for servers in asked if servers), [])
+
+    def kinds(self, pod: Pod) -> set[type]:
+        """Which kinds of networks its machine has (`Driver.takes`)."""
+        return {TAKEN_AS[link.kind] for link in self.links(pod)}
+
+    def check(self, pod: Pod) -> None:
+        """Whether its network can do what its specification asks for.
+
+        :raise Unsupported: with what it cannot. :raise InvalidArgument: a port that it cannot publish.
+        """
+        for backend in self.choice.of(pod):
+            if pod.spec.allow or pod.spec.egress_rate:
+                port.require(backend, Policy)
+            if pod.spec.ingress_rate:
+                port.require(backend, Rates)
+            backend.check(pod, ())
+        self._check_ports(pod, pod.spec.ports)
+
+    def _check_ports(self, pod: Pod, ports: Sequence[PortMapping]) -> None:
+        if publisher := self._publisher(pod):
+            publisher.check(pod, ports)
+        elif six := next((p for p in ports if ":" in p.host_ip), None):
+            raise InvalidArgument(
+                f"port {six.container_port} cannot be published on [{six.host_ip}] by the pod's network",
+                hint="publish on an IPv4 address, or use a network of this host",
+            )
+
+    def _publisher(self, pod: Pod) -> Backend | None:
+        """The backend of its first NIC publishes its ports."""
+        return next(iter(self.choice.of(pod)), None)
+
+    # -- ports ------------------------------------------------------------------------
+
+    def claim(self, pod: Pod, ports: list[PortMapping]) -> list[PortMapping]:
+        """The ports with the numbers that the pod gets, its own until they are released.
+
+        :raise InvalidArgument: its network cannot publish one. :raise Conflict: naming who has one.
+        """
+        self._check_ports(pod, ports)
+        return self._ports.claim(pod, ports)
+
+    def unclaim(self, pod_id: str, ports: list[PortMapping] | None = None) -> None:
+        """These, or all of the pod's: the record tells from here on, or nobody has them. Idempotent."""
+        self._ports.release(pod_id, ports)
+
+    async def publish(self, pod: Pod, ports: Sequence[PortMapping], machine: Machine) -> None:
+        """Publish further ports of a pod that runs, all or none.
+
+        :raise Conflict: one is taken. :raise Unsupported: it cannot, while the pod runs.
+        """
+        if publisher := self._publisher(pod):
+            await publisher.publish(pod, ports, lambda: require(machine, PortForwarding))
+
+    async def withdraw(self, pod: Pod, ports: Sequence[PortMapping], machine: Machine) -> None:
+        """Publish them no longer.
+
+        :raise Unsupported: it cannot, while the pod runs.
+        """
+        if publisher := self._publisher(pod):
+            await publisher.withdraw(pod, ports, lambda: require(machine, PortForwarding))
+
+    # -- with its machine -------------------------------------------------------------
+
+    async def prepare(self, pod: Pod) -> None:
+        """What must be before the pod's machine; its record may be another one afterwards."""
+        self.choice.settle(pod)
+        for backend in self.choice.of(pod):
+            await backend.prepare(pod)
+
+    async def enforce(self, pod: Pod) -> None:
+        """The pod's rules are in force; before that no container of it runs."""
+        for backend in self.choice.of(pod):
+            if isinstance(backend, Policy):
+                await backend.enforce(pod)
+
+    async def open(self, pod: Pod, stack: contextlib.ExitStack) -> tuple[AnyNetwork, ...]:
+        """NICs for a machine that is to be launched; their descriptors are closed with the stack."""
+        nics: list[Nic] = []
+        backends = self.choice.of(pod)
+        for backend in backends:
+            links = backend.links(pod)
+            nics += await backend.open(pod, links, pod.ports if backend is backends[0] else (), stack)
+            for link in links:
+                await self._limit(pod, backend, link)
+        for backend in backends:
+            if isinstance(backend, Shared):
+                nics += backend.spares(pod, len(nics), stack)
+        return tuple(map(for_machine, nics))
+
+    async def attach(self, pod: Pod, link: Link, idle: IdleNic) -> None:
+        """Plug the NIC of a machine that waited into the pod's network, as its only one.
+
+        :raise Conflict: a published port is taken.
+        """
+        (backend,) = self.choice.of(pod)
+        await backend.attach(pod, link, pod.ports, idle)
+        await self._limit(pod, backend, link)
+
+    async def _limit(self, pod: Pod, backend: Backend, link: Link) -> None:
+        if pod.spec.ingress_rate and isinstance(backend, Rates):
+            await backend.limit(link, pod.spec.ingress_rate)
+
+    async def release(self, pod_id: str) -> None:
+        """Everything that the pod's network took, whichever it was. Idempotent.
+
+        :raise HyperError: what is wrong; the rest is released all the same.
+        """
+        self.unclaim(pod_id)
+        self.choice.forget(pod_id)
+        wrong: list[Exception] = []
+        for backend in self.choice.all:
+            try:
+                await backend.release(pod_id)
+            except Exception as error:
+                log.error("the network %s does not give back what pod %s had: %s", backend.name, pod_id[:12], error)
+                wrong.append(error)
+        if wrong:
+            raise wrong[0]
+
+    async def tell_again(self, pod: Pod, agent: Agent) -> None:
+        """Let the guest of a running pod have what it may not have been told of when a daemon died. Idempotent."""
+        if shared := self.shared(pod):
+            for interface in shared.told(pod):
+                await agent.set_interface(interface)
+
+    def shared(self, pod: Pod) -> Shared | None:
+        """What lets the pod join and leave networks while it runs; None where it cannot."""
+        return next((b for b in self.choice.of(pod) if isinstance(b, Shared)), None)

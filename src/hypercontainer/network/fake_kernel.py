@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of a host's kernel that networks need, as an object: bridges, taps, rules, sockets.
+
+`installed` puts it in the place of what speaks with the real one, for all of this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import Conflict, NotFound, Unavailable
+from ..model.network import Network
+from . import dns, docker_user, links, nftables, proxy, tap
+
+_ELEMENT = re.compile(r"(add|delete) element (\S+ \S+ \S+) \{ (.*) \}")
+_TABLE = re.compile(r"(delete )?table (\S+ \S+)( \{)?")
+
+
+@dataclass
+class Tap:
+    """It is there as long as somebody has its descriptor."""
+
+    ours: socket.socket
+    bridge: str = ""
+    rate: int = 0
+
+    @property
+    def held(self) -> bool:
+        try:
+            return self.ours.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+
+@dataclass
+class FakeKernel:
+    """What `ip link` and `nft list ruleset` would show."""
+
+    bridges: dict[str, Network] = field(default_factory=dict)
+    taps: dict[str, Tap] = field(default_factory=dict)
+    tables: dict[str, dict[str, set[str]]] = field(default_factory=dict)  # table -> set -> elements
+    forwarded: list[str] = field(default_factory=list)  # bridges that Docker's firewall knows of
+    servers: set[int] = field(default_factory=set)  # name servers that listen
+    relays: set[int] = field(default_factory=set)  # published ports of ::1
+    _open: dict[int, int] = field(default_factory=dict)  # descriptors of taps -> inodes, of whoever opened them
+
+    def present(self) -> list[str]:
+        """Names of the taps that somebody holds."""
+        for name in [n for n, t in self.taps.items() if not t.held]:
+            self.taps.pop(name).ours.close()
+        return sorted(self.taps)
+
+    def named(self) -> set[str]:
+        """Taps that rules name."""
+        return {
+            n for sets in self.tables.values() for of in sets.values() for e in of for n in re.findall(r'"(ht\w+)"', e)
+        }
+
+    def daemon_died(self) -> None:
+        """The descriptors that it had open are closed."""
+        for fd, inode in self._open.items():
+            with contextlib.suppress(OSError):
+                if os.fstat(fd).st_ino == inode:
+                    os.close(fd)
+        self._open.clear()
+
+    def close(self) -> None:
+        for one in self.taps.values():
+            one.ours.close()
+        self.taps.clear()
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Instead of the real one."""
+        ours: list[tuple[Any, str, Any]] = [
+            (links, "exists", self.exists), (links, "bridges", self._bridges), (links, "is_bridge", self._is_bridge),
+            (links, "make_bridge", self._make_bridge), (links, "remove_bridge", self._remove_bridge),
+            (links, "limit", self._limit), (links, "routed_subnets", self._routed), (links, "has_ipv6", lambda: True),
+            (links, "way_out", lambda: ""), (tap, "open_tap", self._open_tap), (tap, "create_tap", self._create_tap),
+            (tap, "move", self._move), (tap, "join", self._join), (tap, "leave", self._leave),
+            (nftables, "apply", self.apply), (docker_user, "sync", self._sync),
+            (dns.NameServer, "open", _opens(self.servers)), (dns.NameServer, "close", _closes(self.servers)),
+            (proxy.Relay, "open", _opens(self.relays)), (proxy.Relay, "close", _closes(self.relays)),
+        ]  # fmt: skip
+        before = [(where, name, getattr(where, name)) for where, name, _ in ours]
+        try:
+            for where, name, value in ours:
+                setattr(where, name, value)
+            yield
+        finally:
+            for where, name, value in before:
+                setattr(where, name, value)
+
+    # -- links ------------------------------------------------------------------------
+
+    def exists(self, name: str) -> bool:
+        return name in self.bridges or name in self.present()
+
+    async def _bridges(self) -> list[str]:
+        await asyncio.sleep(0)
+        return sorted(self.bridges)
+
+    async def _is_bridge(self, name: str) -> bool:
+        await asyncio.sleep(0)
+        return name in self.bridges
+
+    async def _make_bridge(self, network: Network) -> None:
+        await asyncio.sleep(0)
+        self.bridges.setdefault(network.bridge, network)
+
+    async def _remove_bridge(self, name: str) -> None:
+        await asyncio.sleep(0)
+        self.bridges.pop(name, None)
+
+    async def _limit(self, name: str, rate: int) -> None:
+        await asyncio.sleep(0)
+        self._tap(name).rate = rate
+
+    async def _routed(self) -> list[tuple[str, Any]]:
+        await asyncio.sleep(0)
+        return []
+
+    async def _open_tap(self, name: str, bridge: str, mtu: int = 0) -> int:
+        await asyncio.sleep(0)
+        if bridge not in self.bridges:
+            raise NotFound(f"there is no bridge {bridge!r} on this host")
+        if self.exists(name):
+            raise Conflict(f"the interface name {name!r} is taken on this host")
+        fd = self._create_tap(name)
+        try:
+            await self._join(name, bridge, mtu)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _create_tap(self, name: str) -> int:
+        if self.exists(name):
+            raise Conflict(f"the interface name {name!r} is taken on this host")
+        ours, theirs = socket.socketpair()
+        self.taps[name] = Tap(ours)
+        self._open[theirs.fileno()] = os.fstat(theirs.fileno()).st_ino
+        return theirs.detach()
+
+    async def _move(self, old: str, name: str, bridge: str, mtu: int) -> None:
+        await asyncio.sleep(0)
+        if self.exists(name):
+            raise Conflict(f"the interface name {name!r} is taken on this host")
+        self.taps[name] = self._tap(old)
+        del self.taps[old]
+        await self._join(name, bridge, mtu)
+
+    async def _join(self, name: str, bridge: str, mtu: int) -> None:
+        await asyncio.sleep(0)
+        self._tap(name).bridge = bridge
+
+    async def _leave(self, name: str) -> None:
+        await asyncio.sleep(0)
+        if name in self.present():
+            self.taps[name].bridge = ""
+
+    def _tap(self, name: str) -> Tap:
+        """:raise Unavailable: as rtnetlink does for an interface that is not there."""
+        if name not in self.present():
+            raise Unavailable(f"this host's network refused a change: no interface {name}")
+        return self.taps[name]
+
+    # -- rules ------------------------------------------------------------------------
+
+    async def apply(self, text: str) -> None:
+        """One transaction of nft's language: of tables and elements; chains and rules are not looked at.
+
+        :raise Unavailable: when an element that is to go is not there.
+        """
+        await asyncio.sleep(0)
+        tables = {t: {s: set(e) for s, e in sets.items()} for t, sets in self.tables.items()}
+        for line in text.splitlines():
+            if found := _TABLE.match(line):
+                if found[1]:
+                    tables.pop(found[2], None)
+                else:
+                    tables.setdefault(found[2], {})
+            elif found := _ELEMENT.match(line):
+                _change(tables, found[1], found[2], {e.partition(" : ")[0] for e in found[3].split(", ")})
+        self.tables = tables
+
+    async def _sync(self, bridges: list[str]) -> None:
+        await asyncio.sleep(0)
+        self.forwarded = list(bridges)
+
+
+def _change(tables: dict[str, dict[str, set[str]]], verb: str, where: str, elements: set[str]) -> None:
+    table, _, name = where.rpartition(" ")
+    if table not in tables:
+        raise Unavailable(f"nftables refused the rules: no table {table}")
+    present = tables[table].setdefault(name, set())
+    if verb == "add":
+        present |= elements
+    elif elements - present:
+        raise Unavailable(f"nftables refused the rules: no such element in {where}")
+    else:
+        present -= elements
+
+
+def _opens(those: set[int]) -> Any:
+    async def opened(self: object, *_: object) -> None:
+        await asyncio.sleep(0)
+        those.add(id(self))
+
+    return opened
+
+
+def _closes(those: set[int]) -> Any:
+    return lambda self: those.discard(id(self))

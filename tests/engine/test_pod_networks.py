@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods in networks: over the fake of the port, and over the backends of a host whose kernel is an object."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hypercontainer.engine.networks import Networks
+from hypercontainer.errors import Conflict, Unavailable, Unsupported
+from hypercontainer.model.network import Egress, NetworkRequest, NetworkSpec
+from hypercontainer.model.pods import PodPlan, PodSpec
+from hypercontainer.model.specs import PortMapping
+from hypercontainer.network.fake import FakeNet
+
+from .scenes import spec
+from .stage import Stage, play, stage
+
+Scenario = Callable[[Stage], Awaitable[None]]
+PORT = PortMapping(container_port=80, host_port=8080)
+
+
+@pytest.fixture(params=["fake", "host"])
+def act(request: pytest.FixtureRequest, template: Path) -> Callable[..., None]:
+    """Play a scenario with either; at its end everything can be removed."""
+
+    def acted(scenario: Scenario, **settings: Any) -> None:
+        async def whole(s: Stage) -> None:
+            await s.open()
+            await scenario(s)
+            await s.check()
+            await s.clear()
+            await s.close()
+
+        net = FakeNet() if request.param == "fake" else None
+        with stage(template, net=net, **settings) as s:
+            play(s, whole)
+
+    return acted
+
+
+async def _pod(s: Stage, name: str = "pod", *, start: bool = True, **how: Any) -> None:
+    await s.call(s.engine.pods.create(PodPlan(name=name, containers=[spec(f"{name}-a")], spec=PodSpec(**how))))
+    if start:
+        await s.call(s.engine.pods.start(name))
+
+
+async def _networks(s: Stage, *names: str) -> None:
+    for name in names:
+        await s.call(s.engine.networks.create(NetworkSpec(name=name)))
+
+
+def _interfaces(s: Stage, name: str = "pod") -> dict[str, str]:
+    """What the guest has, by the names of the networks."""
+    told = s.guest(s.machine(name)).interfaces
+    return {a.network: a.interface for a in s.engine.registry.pod(name).attachments if a.interface in told}
+
+
+@pytest.mark.parametrize(
+    "asked", [{"allow": [Egress(cidr="10.0.0.0/8")]}, {"egress_rate": 1 << 20}, {"ingress_rate": 1 << 20}]
+)
+def test_what_a_network_cannot_is_refused_before_anything_is_taken(act: Any, asked: dict[str, Any]) -> None:
+    async def scenario(s: Stage) -> None:
+        with pytest.raises(Unsupported, match="the network '(user|fake)' does not support .*(rules|a limit)"):
+            await s.create("a", "sleep", "100", network="user", **asked)
+        with pytest.raises(Unsupported):
+            await _pod(s, network="user", **asked)
+        assert not s.engine.registry.pods() and not s.engine.registry.containers()
+        await s.run("a", "sleep", "100", network="bridge", **asked)  # its name is free, and networks of this host can
+
+    act(scenario)
+
+
+@pytest.mark.parametrize("network", ["user", "bridge"])
+def test_ports_of_a_pod_that_runs(act: Any, network: str) -> None:
+    async def scenario(s: Stage) -> None:
+        await _pod(s, network=network)
+        assert await s.call(s.engine.pods.add_ports("pod", [PORT])) == [PORT]
+        with pytest.raises(Conflict, match="by pod pod"):
+            await s.run("b", "sleep", "100", network=network, ports=[PORT])
+        assert await s.call(s.engine.pods.remove_ports("pod", [PORT])) == []
+        await s.run("c", "sleep", "100", network=network, ports=[PORT])
+
+    act(scenario)
+
+
+@pytest.mark.parametrize("network", ["user", "bridge"])
+def test_ports_that_cannot_be_published_are_nobodys(act: Any, monkeypatch: pytest.MonkeyPatch, network: str) -> None:
+    async def refused(*_: object) -> None:
+        raise Unavailable("no ports today")
+
+    async def scenario(s: Stage) -> None:
+        await _pod(s, network=network)
+        (backend,) = s.engine._network.choice.of(s.engine.registry.pod("pod"))
+        with monkeypatch.context() as patched, pytest.raises(Unavailable, match="no ports today"):
+            patched.setattr(backend, "publish", refused)
+            await s.call(s.engine.pods.add_ports("pod", [PORT]))
+        assert s.engine.registry.pod("pod").ports == [] == s.engine.registry.pod("pod").spec.ports
+        await s.run("b", "sleep", "100", network=network, ports=[PORT])
+
+    act(scenario)
+
+
+def test_a_running_pod_joins_and_leaves_networks(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "home", "away")
+        await _pod(s, network="home")
+        assert _interfaces(s) == {"home": "eth0"}
+        await s.call(s.engine.connect("pod", NetworkRequest(name="away")))
+        assert _interfaces(s) == {"home": "eth0", "away": "eth1"}
+        with pytest.raises(Unsupported, match="no spare network interface"):
+            await s.call(s.engine.connect("pod", NetworkRequest(name="bridge")))
+        await s.call(s.engine.disconnect("pod", "home"))
+        await s.call(s.engine.connect("pod", NetworkRequest(name="bridge")))
+        assert _interfaces(s) == {"away": "eth1", "bridge": "eth0"}
+
+    act(scenario)
+
+
+def test_a_pod_that_left_its_first_network_starts_again(act: Any) -> None:
+    """Its NICs are numbered anew: the name of the spare one's tap would be taken."""
+
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "home", "away")
+        await _pod(s, network="home")
+        await s.call(s.engine.connect("pod", NetworkRequest(name="away")))
+        await s.call(s.engine.disconnect("pod", "home"))
+        await s.call(s.engine.pods.stop("pod"))
+        await s.call(s.engine.pods.start("pod"))
+        assert _interfaces(s) == {"away": "eth0"}
+        await s.call(s.engine.connect("pod", NetworkRequest(name="home")))
+        assert _interfaces(s) == {"away": "eth0", "home": "eth1"}
+
+    act(scenario)
+
+
+def test_a_pod_with_ports_leaves_its_only_network_and_comes_back(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "home")
+        await _pod(s, network="home", ports=[PORT])
+        await s.call(s.engine.disconnect("pod", "home"))
+        await s.run("b", "sleep", "100", network="home")  # the rules of others can be changed meanwhile
+        await s.call(s.engine.connect("pod", NetworkRequest(name="home")))
+        assert _interfaces(s) == {"home": "eth0"}
+
+    act(scenario)
+
+
+def test_a_rate_holds_in_a_network_that_was_joined(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "home", "away")
+        await _pod(s, network="home", ingress_rate=1 << 20)
+        await s.call(s.engine.connect("pod", NetworkRequest(name="away")))
+        taps = [a.tap for a in s.engine.registry.pod("pod").attachments]
+        assert [s.kernel.taps[t].rate for t in taps] == [1 << 20] * 2
+
+    act(scenario)
+
+
+def test_a_guest_is_told_by_the_next_daemon(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """hyperd died when the record said that the pod is in the network, and the guest did not know of it."""
+
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "home", "away")
+        await _pod(s, network="home")
+        put = Networks._put
+
+        def killed(self: Networks, pod: Any, **changes: Any) -> Any:
+            changed = put(self, pod, **changes)
+            s.kill()
+            return changed
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Networks, "_put", killed)
+            assert s.daemon
+            s.daemon.call(s.engine.connect("pod", NetworkRequest(name="away")))
+            while s.daemon:
+                await asyncio.sleep(0)
+        await s.open()
+        assert _interfaces(s) == {"home": "eth0", "away": "eth1"}
+
+    act(scenario)
