@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hypercontainer.model.specs import ExecSpec, RestartPolicy
+from hypercontainer.sys import clock
 
 from .stage import Stage
 from .test_lives import act, logged, plan
@@ -153,3 +154,39 @@ def test_a_guest_that_is_silent_is_told_as_unresponsive(act: Any, policy: str) -
         assert not s.engine.registry.container("a").state.unresponsive and s.status("a") == "running"
 
     act(scenario, kill_silent=policy == "kill")
+
+
+def test_wait_as_docker_does_with_a_policy(act: Any) -> None:
+    """A program's end is one, though it is started again; while it waits for that, it counts as running."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "after", "1", "3", restart=RestartPolicy(name="on-failure", max_retries=2))
+        began = clock.seconds()
+        assert await s.call(s.engine.containers.wait("a")) == 3
+        assert clock.seconds() - began < 1.05 and s.status("a") == "restarting"
+        assert await s.call(s.engine.containers.wait("a")) == 3  # of its second run
+        assert clock.seconds() - began > 2 and s.status("a") == "restarting"
+        assert await s.call(s.engine.containers.wait("a")) == 3
+        assert s.status("a") == "exited" and s.engine.registry.container("a").state.restart_count == 2
+        assert await s.call(s.engine.containers.wait("a")) == 3
+
+    act(scenario)
+
+
+@pytest.mark.parametrize("verb", ["stop", "remove"])
+def test_who_waits_for_what_is_not_started_again(act: Any, verb: str) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "exit", "3", restart=RestartPolicy(name="always"))
+        await asyncio.sleep(65)  # it is a minute by now until it is started again
+        assert s.status("a") == "restarting"
+        waiting = asyncio.ensure_future(s.call(s.engine.containers.wait("a")))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        began = clock.seconds()
+        if verb == "stop":
+            await s.call(s.engine.containers.stop("a"))
+        else:
+            await s.call(s.engine.containers.remove("a", force=True))
+        assert await waiting == 3 and clock.seconds() - began < 5
+
+    act(scenario)

@@ -135,7 +135,7 @@ class ContainerRuns(ContainerState):
         )
         self._told(self._now.outcome)
         self.publish("die", container, exit_code=str(self.exit_code))
-        self.stopped.set()
+        self._tell_end()
         self._now.launch = self.do(self._start_again(self._now.run), self._started_again)
 
     def _end_jobs(self) -> None:
@@ -203,7 +203,7 @@ class ContainerRuns(ContainerState):
             self.do(run.runtime.machine.kill(), lambda _: None)
             self._files.delete_record(container)
             self._on_removed()
-        self.stopped.set()
+        self._tell_end()
         self.fan_out.pulse()
         for kill in self._now.kills:
             kill.answer()

@@ -72,6 +72,7 @@ class ContainerState(Supervisor[State]):
         self.stopped = asyncio.Event()  # not running; its exit code is in the record
         if self.state is not State.REATTACHING:
             self.stopped.set()
+        self.next_end = asyncio.Event()  # of the run that is, or the next one; another event takes its place then
         self.removed = asyncio.Event()
         self.error = ""  # why it ended, when that was not the program
         self.exit_code = 0  # kept here too: with auto_remove the record goes first
@@ -121,13 +122,19 @@ class ContainerState(Supervisor[State]):
         if self._registry.exists(self.id):
             self._update(log_error=error)
 
+    def _tell_end(self) -> None:
+        """To all who wait; what is known of it is written down by now."""
+        self.stopped.set()
+        ended, self.next_end = self.next_end, asyncio.Event()
+        ended.set()
+
     def _on_removed(self) -> None:
         if self.removed.is_set():
             return
         self._files.forget(self.id)
         self.fan_out.discard()
         self.removed.set()
-        self.stopped.set()
+        self._tell_end()
         self.publish("destroy", self._last)
 
 

@@ -179,12 +179,19 @@ class Containers:
         await self._of(key).ask(verbs.Kill(number))
 
     async def wait(self, key: str) -> int:
-        """The exit code, when the container runs no more."""
+        """The exit code, when the container runs no more.
+
+        As Docker: it has ended when its program has, whatever its policy does then; one that waits for its next start
+        counts as running, and is waited for until that has ended, or was given up.
+        """
         container = self._registry.container(key)
         found = self.supervisor(container)
-        if found.stopped.is_set():
+        if found.state is State.RESTARTING:
+            await found.next_end.wait()
+        elif found.stopped.is_set():
             return container.state.exit_code
-        await found.stopped.wait()
+        else:
+            await found.stopped.wait()
         return found.exit_code
 
     def reopen_log(self, key: str) -> None:

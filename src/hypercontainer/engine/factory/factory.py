@@ -23,6 +23,7 @@ from ...network.backend import Link
 from ...network.idle import IdleNic
 from ...protocol.constants import FIRST_TOKEN
 from ...sys import clock, tasks
+from ...sys.digests import FileDigests
 from ...sys.files import copy_sparse, remove_tree
 from ..paths import BootFiles, Paths
 from .clones import CLONE_TIMEOUT, PREPARED, Clone, bare, exercise, introduce, launch, networks_like, rehearse
@@ -66,6 +67,7 @@ class Factory:
         self.started = {"pool": 0, "clone": 0, "cold": 0}
         for left in paths.waiting.glob("*"):
             left.unlink(missing_ok=True)
+        self._digests = FileDigests()
         self._failed: dict[Kind, float] = {}
         self._tasks: dict[Kind, asyncio.Task[None]] = {}
 
@@ -189,7 +191,7 @@ class Factory:
         config = MachineConfig(
             "", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=networks_like(shape.nic)
         )
-        kernel = await asyncio.to_thread(_digest, files.kernel)
+        kernel = await self._digests.of(files.kernel)
         fingerprint = await require(self._drivers.get(shape.driver), Snapshots).fingerprint(config)
         parts = (
             kernel,
@@ -302,8 +304,3 @@ class Factory:
 
 def _shown(kind: Kind) -> str:
     return kind.image.path.stem[:12] if kind.image else ""
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
