@@ -23,7 +23,8 @@ from tests.vm import calls
 
 from .image import REPOSITORY, Image, image
 
-MEMORY, CPUS = "5G", "2"
+MEMORY = "5G"
+CPUS = "1"  # with two, QEMU 7.2 may miss what one of them changes of the code of both: docs/development.md
 DEADLINE = 3 * 3600.0  # seconds for a run; an emulated machine in an emulated machine is slow
 TIMEOUT = 1200  # seconds for a test
 _ARGUMENTS = "root=/dev/vda ro rootfstype=ext4 init=/init console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0"
