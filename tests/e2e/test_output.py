@@ -71,6 +71,48 @@ def test_readers_of_a_log_that_stand_still_cost_little(hyper: Daemon) -> None:
             sock.close()
 
 
+def test_a_log_goes_to_syslog_and_a_copy_stays(hyper: Daemon) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(DEADLINE)
+        sock.bind(("127.0.0.1", 0))
+        options = [
+            f"syslog-address=udp://127.0.0.1:{sock.getsockname()[1]}",
+            "syslog-format=rfc5424micro",
+            "tag={{.Name}}",
+        ]
+        given = [word for option in options for word in ("--log-opt", option)]
+        hyper.ctl(
+            "run", "--name", "told", "--log-driver", "syslog", *given, "busybox", "sh", "-c", "echo out; echo err >&2"
+        )
+        messages = sorted(sock.recv(1000) for _ in range(2))
+    assert re.fullmatch(rb"<27>1 [-0-9]{10}T[:0-9]{8}\.\d{6}Z \S+ told \d+ told - err", messages[0])
+    assert messages[1].startswith(b"<30>1 ") and messages[1].endswith(b" told - out")
+    times = [line.split(" ") for line in hyper.out("logs", "-t", "told").splitlines()]
+    assert [text for _, text in times] == ["out"] and re.fullmatch(r"\S+T[:0-9]{8}\.\d{9}Z", times[0][0])
+    assert hyper.out("logs", "--since", times[0][0], "told") == "out"
+    later = times[0][0][:-2] + chr(ord(times[0][0][-2]) + 1) + "Z"  # a nanosecond more, or none such
+    assert not later[-2].isdigit() or hyper.out("logs", "--since", later, "told") == ""
+
+
+def test_logs_that_are_not_there(hyper: Daemon) -> None:
+    hyper.ctl("run", "--name", "quiet", "--log-driver", "none", "busybox", "echo", "hello")
+    done = hyper.ctl("logs", "quiet", check=False)
+    assert (
+        done.returncode != 0
+        and "container quiet has no log that can be read: it was made with --log-driver none" in done.stderr
+    )
+    for options, says in (
+        (["--log-driver", "gelf"], "gelf"),
+        (["--log-driver", "journald"], "there is no systemd-journald on this host"),
+        (["--log-driver", "syslog", "--log-opt", "syslog-address=unix:///none"], "there is no syslog at /none"),
+        (["--log-opt", "tag=x"], "unknown log option 'tag' for json-file"),
+    ):
+        if "journald" in options and Path("/run/systemd/journal/socket").exists():
+            continue
+        done = hyper.ctl("run", "--rm", *options, "busybox", "true", check=False)
+        assert done.returncode in (2, 125) and says in done.stderr, done.stderr
+
+
 def test_arguments_and_names_that_are_no_text(hyper: Daemon) -> None:
     script = "touch /tmp/a$(printf '\\377')b; sh -c 'sleep 1000; :' $(printf 'x\\377y'); :"
     hyper.ctl("run", "-d", "--name", "bytes", "busybox", "sh", "-c", script)
