@@ -3,6 +3,7 @@
 
 PYTEST = .venv/bin/pytest
 BESIDE = -n auto --dist worksteal # tests side by side, one per CPU: those without virtual machines
+FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
 .PHONY: demo test setup unit engine contract guest vm e2e lint storms lab bench lock man clean
 
@@ -12,7 +13,8 @@ demo: ## set everything up, run a first container, print a transcript
 
 test: ## the whole suite
 	@scripts/setup test
-	$(PYTEST) $(BESIDE) tests/unit tests/engine tests/contract; status=$$?; $(PYTEST) tests/guest tests/vm tests/e2e && exit $$status
+	$(PYTEST) $(BESIDE) tests/unit tests/engine tests/contract; status=$$?; \
+		$(PYTEST) $(FILES) tests/guest tests/vm tests/e2e && exit $$status
 
 setup: ## only the set-up
 	@scripts/setup test
@@ -23,7 +25,7 @@ unit engine contract: ## one tier
 
 guest vm e2e: ## one tier
 	@scripts/setup test
-	$(PYTEST) tests/$@
+	$(PYTEST) $(FILES) tests/$@
 
 storms: ## 200 kills of hyperd in the midst of verbs, with a check of all that it owns after each, 200 races; a quarter of an hour
 	@scripts/setup test

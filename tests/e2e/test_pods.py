@@ -75,6 +75,7 @@ def test_the_readme_pod(pods: Daemon, nginx_layout: Path, tmp_path: Path) -> Non
     assert pods.out("pod", "inspect", "-f", "{{.Pod.Status}}", "web") == "exited"
 
 
+@pytest.mark.timeout(900)  # it boots three servers three times
 def test_a_stack_keeps_its_data(
     pods: Daemon, databases_layout: Path, app_layout: Path, nginx_layout: Path, tmp_path: Path
 ) -> None:
