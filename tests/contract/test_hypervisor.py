@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -276,6 +277,18 @@ async def test_machines_of_no_record(host: Host) -> None:
     await asyncio.wait_for(one.wait(), DEADLINE)
     assert {m.pid for m in driver.strays(host.parent, set())} == {m.pid for m in host.launched} - {one.pid}
     assert await driver.reattach(two.handle) is not None  # type: ignore[attr-defined]
+
+
+async def test_a_machine_whose_directory_vanished(host: Host) -> None:
+    """Whoever is to be kept is, also when a cleaner of temporary files came by; others go."""
+    driver = host.driver()
+    if not isinstance(driver, Strays):
+        return
+    one, two = await host.launch("one"), await host.launch("two")
+    for name in ("one", "two"):
+        shutil.rmtree(host.parent / name, ignore_errors=True)
+    assert [m.pid for m in driver.strays(host.parent, {host.parent / "two"})] == [one.pid]
+    assert {m.pid for m in driver.strays(host.parent, set())} == {one.pid, two.pid}
 
 
 async def test_a_guest_that_stands_still_is_no_dead_one(host: Host) -> None:

@@ -18,7 +18,7 @@ from hypercontainer.state.changes import Change, begun, finished, put, remove
 from hypercontainer.state.database import Database
 from hypercontainer.state.fake import FakeDisk, FakeStore
 from hypercontainer.state.journal import Journal
-from hypercontainer.state.store import Happened, Store
+from hypercontainer.state.store import Happened, SetAside, Store
 from hypercontainer.sys import clock
 
 LONG = "x" * 100_000  # so that a file needs further pages
@@ -200,6 +200,25 @@ def test_what_cannot_be_read_harms_nothing_else(disk: Disk) -> None:
     store.close()
     again = disk.open()
     assert again.pods() == [] and [(s.kind, s.id) for s in again.set_aside()] == [("pods", "c")]
+
+
+def test_what_this_daemon_can_make_nothing_of(disk: Disk) -> None:
+    """The next one has it in its place again, unless its name is another's by then."""
+    store = disk.open()
+    store.commit([put(container("a", "one", pod="p")), put(container("b", "two"))])
+    store.move_aside("containers", "a", "why not")
+    store.move_aside("containers", "none", "why not")
+    assert store.set_aside() == [SetAside("containers", "a", "one", "why not", "p")]
+    store.close()
+    again = disk.open()
+    assert names(again) == {"a": "one", "b": "two"} and again.set_aside() == []
+    again.move_aside("containers", "b", "why not")
+    again.commit([put(container("c", "two"))])
+    again.close()
+    last = disk.open()
+    assert names(last) == {"a": "one", "c": "two"} and [s.id for s in last.set_aside()] == ["b"]
+    last.forget_aside("containers", "b")
+    assert last.set_aside() == []
 
 
 @pytest.mark.parametrize("dump", ["1-first", "3-first", "5-first"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hypercontainer.errors import InvalidArgument, Unsupported
+from hypercontainer.errors import InvalidArgument, NotFound, Unsupported
 from hypercontainer.hypervisor.driver import Disk
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import FakeDriver
@@ -113,5 +113,55 @@ def test_what_a_machine_cannot_do_is_refused_with_its_drivers_name(act: Any) -> 
         with pytest.raises(Unsupported, match="'bare' does not support adding disks"):
             await s.call(s.engine.containers.start("late"))
         assert s.status("b") == "running"
+
+    act(scenario)
+
+
+def test_a_machine_goes_on_while_a_daemon_has_not_its_driver(template: Path) -> None:
+    """Its record is set aside, and named; a daemon that has the driver takes both up again."""
+
+    async def scenario(s: Stage) -> None:
+        both = s.drivers = lambda: Drivers([FakeDriver(s.host), FakeDriver(s.host, "bare", bare=True)])
+        await s.open()
+        await s.run("a", "sleep", "1000")
+        id_ = await s.run("b", "sleep", "1000", driver="bare")
+        pids = {n: s.machine(n).pid for n in ("a", "b")}
+        for _ in range(2):
+            s.kill()
+            s.drivers = lambda: Drivers([FakeDriver(s.host)])
+            await s.open()
+            assert s.status("a") == "running" and set(s.host.machines) == set(pids.values())
+            with pytest.raises(NotFound, match="no such container: b") as error:
+                s.status("b")
+            assert f"(process {pids['b']}) is of the driver 'bare', which this hyperd has not" in str(error.value)
+            failed = [c.found for c in await s.call(s.engine.doctor()) if c.status == "fail" and c.name == "state"]
+            assert len(failed) == 2 and all("of the driver 'bare'" in found for found in failed)
+        await s.run("c", "sleep", "1000")
+        s.kill()
+        s.drivers = both
+        await s.open()
+        assert {n: s.machine(n).pid for n in ("a", "b")} == pids
+        assert s.status("b") == "running" and s.engine.registry.container("b").id == id_
+        assert s.engine.registry.set_aside == []
+        await s.check()
+        await s.clear()
+        await s.close()
+
+    with stage(template) as s:
+        play(s, scenario)
+
+
+def test_a_machine_of_a_record_that_is_found_elsewhere_goes_on(act: Any) -> None:
+    """Its directory has vanished, and with it the name that it got when it became a pod's."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        machine = s.machine("a")
+        directory = machine.directory
+        s.kill()
+        machine.directory = directory.with_name("pool-0")
+        await s.open()
+        machine.directory = directory
+        assert s.machine("a").pid == machine.pid and s.status("a") == "running"
 
     act(scenario)

@@ -142,7 +142,7 @@ def test_a_record_that_cannot_be_read_is_set_aside_by_its_name(
     assert any("bad" in r.message for r in caplog.records if r.levelno == logging.ERROR)
     with pytest.raises(NotFound, match="no such container: bad") as error:
         registry.container("bad")
-    assert "its record cannot be read" in str(error.value)
+    assert "its record was set aside: it cannot be read: " in str(error.value)
     registry.put(container("c", "bad"))  # its name is free
     registry.journal.close()
 

@@ -153,6 +153,7 @@ class Engine:
     async def open(self) -> None:
         """Go on where an earlier daemon left."""
         self.images.open()
+        leftovers.put_aside_undriven(self.registry, self.drivers)
         await self.networks.open()
         await leftovers.end_unknown(self.settings.paths, self.drivers, self.registry)
         self._late = await recover(

@@ -71,20 +71,30 @@ def strays(drivers: Drivers, paths: Paths, keep: Container[Path]) -> list[Machin
     return [m for d in drivers if isinstance(d, Strays) for m in d.strays(paths.run / "pods", keep)]
 
 
-async def end_machines(paths: Paths, drivers: Drivers, keep: set[Path]) -> None:
-    """All but those with these directories; what else has a directory there is removed."""
-    await asyncio.gather(*(m.kill() for m in strays(drivers, paths, keep)))
+async def end_machines(paths: Paths, drivers: Drivers, keep: set[Path], pids: Container[int] = ()) -> None:
+    """All but those with these directories, or processes; what else has a directory there is removed."""
+    await asyncio.gather(*(m.kill() for m in strays(drivers, paths, keep) if m.pid not in pids))
     for directory in (paths.run / "pods").iterdir():
         if directory not in keep:
             remove_tree(directory)
 
 
+def put_aside_undriven(registry: Registry, drivers: Drivers) -> None:
+    """Pods whose machines are of a driver that this hyperd has not: they go on, until one comes that has it."""
+    for pod in registry.pods():
+        if pod.vm and pod.vm.driver not in drivers:
+            why = f"its virtual machine (process {pod.vm.pid}) is of the driver {pod.vm.driver!r}, which this hyperd"
+            why += " has not: start one that has it"
+            log.error("the record of pod %s is set aside: %s", pod.name, why)
+            registry.put_aside(pod, why)
+
+
 async def end_unknown(paths: Paths, drivers: Drivers, registry: Registry) -> None:
-    """Those that no record knows; machines of records that cannot be read go on."""
+    """Those that no record knows; machines of records that were set aside go on."""
     keep = {paths.machine(p.id) for p in registry.pods() if p.vm} | {
         paths.machine(aside.pod) for aside in registry.set_aside
     }
-    await end_machines(paths, drivers, keep)
+    await end_machines(paths, drivers, keep, {p.vm.pid for p in registry.pods() if p.vm})
 
 
 async def forget(paths: Paths, drivers: Drivers, registry: Registry, key: str) -> None:
@@ -148,8 +158,8 @@ def checks(paths: Paths, registry: Registry) -> list[Check]:
             hint = "its output is held back until it can: make room, or mend its file system"
             found.append(Check(name="log", status="fail", found=what, hint=hint))
     for aside in registry.set_aside:
-        what = f"the record of {aside.kind[:-1]} {aside.name} ({aside.id[:12]}) cannot be read and was set aside"
-        hint = f"{aside.why}; `hyperctl doctor --forget {aside.name}` gives it up, and ends its virtual machine"
+        what = f"the record of {aside.kind[:-1]} {aside.name} ({aside.id[:12]}) was set aside: {aside.why}"
+        hint = f"`hyperctl doctor --forget {aside.name}` gives it up, and ends its virtual machine"
         found.append(Check(name="state", status="fail", found=what, hint=hint))
     known = {c.id for c in registry.containers()} | {p.id for p in registry.pods()} | {a.id for a in registry.set_aside}
     known |= {a.pod for a in registry.set_aside} | set(registry.unfinished)

@@ -7,9 +7,10 @@ What creates a record is written first: on a full disk it is refused.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
-from ..errors import Conflict, InvalidArgument, NotFound
+from ..errors import Conflict, HyperError, InvalidArgument, NotFound
 from ..model.ids import new_name, short
 from ..model.network import DEFAULT_NETWORK, Network
 from ..model.principal import Tenant
@@ -19,6 +20,8 @@ from ..state.journal import Journal
 from ..state.store import SetAside, Store
 from . import naming
 from .principal import current
+
+log = logging.getLogger(__name__)
 
 
 class Registry:
@@ -93,7 +96,20 @@ class Registry:
         unread = next(
             (s for s in self.set_aside if s.kind == kind and key and (key == s.name or s.id.startswith(key))), None
         )
-        return f"its record cannot be read ({unread.why}) and was set aside" if unread else ""
+        return f"its record was set aside: {unread.why}" if unread else ""
+
+    def put_aside(self, pod: Pod, why: str) -> None:
+        """A pod of which this daemon can make nothing, with its containers: it goes on, and the next one finds it."""
+        records: list[Container | Pod] = [*self.members(pod.id), pod]
+        for record in records:
+            kind = rows.table(type(record))
+            try:
+                self.journal.database.move_aside(kind, record.id, why)
+            except HyperError as error:  # it stays in its place, and is passed over again by the next daemon
+                log.error("the record of %s is not set aside in the database: %s", record.name, error)
+            self.set_aside.append(SetAside(kind, record.id, record.name, why, pod.id))
+            self._containers.pop(record.id, None)
+        del self._pods[pod.id]
 
     def forget_aside(self, aside: SetAside) -> None:
         """:raise NoSpace: when the disk is full."""

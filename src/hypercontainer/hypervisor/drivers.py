@@ -28,5 +28,9 @@ class Drivers:
             return found
         raise InvalidArgument(f"there is no driver {name!r}", hint=f"this hyperd has {', '.join(self._known)}")
 
+    def __contains__(self, name: object) -> bool:
+        """Whether `get` finds one."""
+        return not name or name in self._known
+
     def __iter__(self) -> Iterator[Driver]:
         return iter(self._known.values())

@@ -123,18 +123,19 @@ class Database:
                 found.append(msgspec.json.decode(document, type=type_))
             except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
                 log.error("the record of %s %s (%s) cannot be read and is set aside: %s", kind[:-1], name, id_, error)
-                self._move(kind, id_, name, document, str(error))
+                self._move(kind, id_, name, document, f"it cannot be read: {error}")
         return found
 
     def _move(self, kind: str, id_: str, name: str, document: object, why: str) -> None:
         try:
             with self._transaction():
-                self._db.execute(
-                    "INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)", (kind, id_, name, document, why)
-                )
+                self._set_aside(kind, id_, name, document, why)
                 self._db.execute(f"DELETE FROM {kind} WHERE id=?", (id_,))
         except sqlite3.Error as error:  # it stays where it is, and is passed over again by the next daemon
             log.error("it stays in its place: %s", error)
+
+    def _set_aside(self, kind: str, id_: str, name: str, document: object, why: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)", (kind, id_, name, document, why))
 
     def _put_back(self, kind: str, type_: type[R]) -> None:
         for id_, name, document in self._db.execute(
@@ -226,9 +227,17 @@ class Database:
     def set_record_aside(self, kind: str, id_: str, name: str, document: object, why: str) -> None:
         """One that cannot be read, or of which no more than this is known."""
         with self._writing():
-            self._db.execute(
-                "INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)", (kind, id_, name, document, why)
-            )
+            self._set_aside(kind, id_, name, document, why)
+
+    def move_aside(self, kind: str, id_: str, why: str) -> None:
+        """A record that this daemon can make nothing of; the next one finds it in its place, or moves it again.
+
+        :raise NoSpace: when the disk is full. :raise Unavailable: when the file cannot be written for another reason.
+        """
+        with self._writing():
+            for name, document in self._db.execute(f"SELECT name, document FROM {kind} WHERE id=?", (id_,)).fetchall():
+                self._set_aside(kind, id_, name, document, why)
+            self._db.execute(f"DELETE FROM {kind} WHERE id=?", (id_,))
 
     def forget_aside(self, kind: str, id_: str) -> None:
         """Give a record up that could not be read.

@@ -63,11 +63,13 @@ class FakeStore:
         rows: Rows = self._disk.rows
         found: list[R] = []
         again: list[Change] = [change for (k, _), (change, _) in rows.aside.items() if k == kind]
+        taken = {(c.tenant, c.name) for c in rows.tables[kind].values()}
+        again = [c for c in again if (c.tenant, c.name) not in taken]
         for change in [*rows.tables[kind].values(), *again]:
             try:
                 found.append(msgspec.json.decode(change.document or b"", type=type_))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                rows.aside[kind, change.id] = (change, str(error))
+                rows.aside[kind, change.id] = (change, f"it cannot be read: {error}")
                 rows.tables[kind].pop(change.id, None)
             else:
                 rows.aside.pop((kind, change.id), None)
@@ -75,9 +77,8 @@ class FakeStore:
         return found
 
     def set_aside(self) -> list[SetAside]:
-        """The pod of what cannot be read is taken to be its own."""
         found = self._disk.rows.aside.items()
-        return [SetAside(kind, id_, change.name, why, id_) for (kind, id_), (change, why) in found]
+        return [SetAside(kind, id_, c.name, why, _pod_of(id_, c)) for (kind, id_), (c, why) in found]
 
     def unfinished(self) -> list[str]:
         return list(self._disk.rows.tables["unfinished"])
@@ -106,6 +107,11 @@ class FakeStore:
         if self._disk.full:
             raise NoSpace("no space left on the disk of the state database", hint="free some and try again")
 
+    def move_aside(self, kind: str, id_: str, why: str) -> None:
+        self._check_writable()
+        if change := self._disk.rows.tables[kind].pop(id_, None):
+            self._disk.rows.aside[kind, id_] = (change, why)
+
     def forget_aside(self, kind: str, id_: str) -> None:
         self._check_writable()
         self._disk.rows.aside.pop((kind, id_), None)
@@ -117,6 +123,14 @@ class FakeStore:
 
     def close(self) -> None:
         self._open = False
+
+
+def _pod_of(id_: str, change: Change) -> str:
+    """Its own, if it does not say."""
+    try:
+        return str(msgspec.json.decode(change.document or b"").get("pod", id_))
+    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError):
+        return id_
 
 
 def _apply(rows: Rows, change: Change) -> None:

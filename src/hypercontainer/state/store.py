@@ -49,6 +49,12 @@ class Store(Protocol):
     def set_aside(self) -> list[SetAside]:
         """What could not be read so far."""
 
+    def move_aside(self, kind: str, id_: str, why: str) -> None:
+        """A record that this daemon can make nothing of; the next one finds it in its place, or moves it again.
+
+        Raises what `commit` does.
+        """
+
     def forget_aside(self, kind: str, id_: str) -> None:
         """Give a record up that could not be read. Raises what `commit` does."""
 

@@ -169,6 +169,8 @@ class QemuDriver:
                 else:
                     found[pid] = QemuMachine(directory, pid, started, "")
         for pid, directory in marked.items():
+            if directory in keep and not _written(directory):
+                continue  # it is to be kept, and its directory has vanished
             found[pid] = QemuMachine(directory, pid, process.start_time(pid), "")
         return [m for m in found.values() if m.alive]
 
