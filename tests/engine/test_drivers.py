@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hypercontainer.errors import InvalidArgument, NotFound, Unsupported
+from hypercontainer.errors import InvalidArgument, InvalidState, NotFound, Unsupported
 from hypercontainer.hypervisor.driver import Disk
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import FakeDriver
@@ -136,6 +137,9 @@ def test_a_machine_goes_on_while_a_daemon_has_not_its_driver(template: Path) -> 
             assert f"(process {pids['b']}) is of the driver 'bare', which this hyperd has not" in str(error.value)
             failed = [c.found for c in await s.call(s.engine.doctor()) if c.status == "fail" and c.name == "state"]
             assert len(failed) == 2 and all("of the driver 'bare'" in found for found in failed)
+        s.engine.registry.undriven[id_] = os.getpid()  # those of the fake are no processes
+        with pytest.raises(InvalidState, match="no driver that could end its virtual machine"):
+            await s.call(s.engine.forget("b"))
         await s.run("c", "sleep", "1000")
         s.kill()
         s.drivers = both

@@ -14,7 +14,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InvalidArgument, NotFound, Unavailable
+from ..errors import InvalidArgument, InvalidState, NotFound, Unavailable
 from ..hypervisor.driver import Machine
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Strays
@@ -101,6 +101,7 @@ async def forget(paths: Paths, drivers: Drivers, registry: Registry, key: str) -
     """Give a record up that could not be read, by its name or the begin of its id, with its machine; its files stay.
 
     :raise NotFound: when none was set aside. :raise InvalidArgument: when it may be one of several.
+    :raise InvalidState: there is no driver that could end its machine, which runs.
     """
     exact = [a for a in registry.set_aside if key in (a.id, a.name)]
     found = exact or [a for a in registry.set_aside if key and a.id.startswith(key)]
@@ -108,6 +109,10 @@ async def forget(paths: Paths, drivers: Drivers, registry: Registry, key: str) -
         raise NotFound(f"no record of {key!r} was set aside", hint="see `hyperctl doctor`")
     if len({a.id for a in found}) > 1:
         raise InvalidArgument(f"{key!r} may be one of several", hint="give the id that `hyperctl doctor` shows")
+    for pid in [registry.undriven[a.pod] for a in found if a.pod in registry.undriven]:
+        if Path(f"/proc/{pid}").exists():
+            raise InvalidState(f"there is no driver that could end its virtual machine, process {pid}",
+                               hint="start a hyperd that has it, or end the process first")  # fmt: skip
     for aside in found:
         registry.forget_aside(aside)
         others = any(a.pod == aside.pod for a in registry.set_aside)
@@ -159,7 +164,8 @@ def checks(paths: Paths, registry: Registry) -> list[Check]:
             found.append(Check(name="log", status="fail", found=what, hint=hint))
     for aside in registry.set_aside:
         what = f"the record of {aside.kind[:-1]} {aside.name} ({aside.id[:12]}) was set aside: {aside.why}"
-        hint = f"`hyperctl doctor --forget {aside.name}` gives it up, and ends its virtual machine"
+        ends = "when that has ended" if aside.pod in registry.undriven else "and ends its virtual machine"
+        hint = f"`hyperctl doctor --forget {aside.name}` gives it up, {ends}"
         found.append(Check(name="state", status="fail", found=what, hint=hint))
     known = {c.id for c in registry.containers()} | {p.id for p in registry.pods()} | {a.id for a in registry.set_aside}
     known |= {a.pod for a in registry.set_aside} | set(registry.unfinished)

@@ -35,6 +35,7 @@ class Registry:
         self._networks = {n.id: n for n in database.networks()}
         self.unfinished = database.unfinished()  # ids of what an earlier daemon had begun to make or to remove
         self.set_aside = database.set_aside()  # records that cannot be read
+        self.undriven: dict[str, int] = {}  # pods set aside for want of a driver, and their machines' processes
         self._reserved: set[tuple[Tenant, str]] = set()
         self.on_change: Callable[[str], None] = lambda pod_id: None  # called when a pod's or a member's record changes
         self.changed = asyncio.Event()  # pulsed when a container's or a pod's record changes
@@ -110,6 +111,8 @@ class Registry:
             self.set_aside.append(SetAside(kind, record.id, record.name, why, pod.id))
             self._containers.pop(record.id, None)
         del self._pods[pod.id]
+        if pod.vm:
+            self.undriven[pod.id] = pod.vm.pid
 
     def forget_aside(self, aside: SetAside) -> None:
         """:raise NoSpace: when the disk is full."""
