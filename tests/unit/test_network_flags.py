@@ -8,13 +8,10 @@ from typing import Any
 
 import pytest
 
-from hypercontainer.engine.host_ports import check_addresses
 from hypercontainer.errors import InvalidArgument
 from hypercontainer.hyperctl.listing import describe_ports
 from hypercontainer.hyperctl.netoptions import _host_entry
-from hypercontainer.model.network import Attachment
 from hypercontainer.model.ports import parse_publish
-from hypercontainer.model.specs import PortMapping
 
 
 @pytest.mark.parametrize(
@@ -51,15 +48,3 @@ def test_lines_of_hosts(text: str, ip: str, name: str) -> None:
 def test_bad_lines_of_hosts(text: str) -> None:
     with pytest.raises(InvalidArgument):
         _host_entry(text)
-
-
-def test_ipv6_needs_a_way_to_the_pod() -> None:
-    four = Attachment(network="n", interface="eth0", tap="ht0", mac="0a:00:00:00:00:01", ip="10.0.0.2")
-    six = Attachment(network="n", interface="eth0", tap="ht0", mac="0a:00:00:00:00:01", ip="10.0.0.2", ip6="fd00::2")
-    port = PortMapping(container_port=80, host_ip="fd00::1")
-    check_addresses([port], [six])
-    check_addresses([PortMapping(container_port=80, host_ip="::1"), PortMapping(container_port=80)], [four])
-    with pytest.raises(InvalidArgument, match="network n has no IPv6"):
-        check_addresses([port], [four])
-    with pytest.raises(InvalidArgument, match="by the pod's network: publish on an IPv4 address"):
-        check_addresses([port], [])

@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
-from ..errors import InvalidArgument
 from ..guest.agent import Agent
 from ..hypervisor.driver import AnyNetwork, Machine, StreamNetwork, TapNetwork, UserNetwork
 from ..hypervisor.facets import PortForwarding, require
@@ -17,6 +16,7 @@ from ..network import backend as port
 from ..network.backend import Backend, Dns, Link, Nic, NicKind, Policy, Rates, Shared
 from ..network.choice import Choice
 from ..network.idle import IdleNic
+from ..network.usermode import check_ipv4
 from .host_ports import HostPorts
 
 log = logging.getLogger(__name__)
@@ -73,11 +73,8 @@ class PodNetwork:
     def _check_ports(self, pod: Pod, ports: Sequence[PortMapping]) -> None:
         if publisher := self._publisher(pod):
             publisher.check(pod, ports)
-        elif six := next((p for p in ports if ":" in p.host_ip), None):
-            raise InvalidArgument(
-                f"port {six.container_port} cannot be published on [{six.host_ip}] by the pod's network",
-                hint="publish on an IPv4 address, or use a network of this host",
-            )
+        else:
+            check_ipv4(ports)
 
     def _publisher(self, pod: Pod) -> Backend | None:
         """The backend of its first NIC publishes its ports."""

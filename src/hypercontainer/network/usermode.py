@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import secrets
 import socket
+from collections.abc import Iterable
 
+from ..errors import InvalidArgument
 from ..model.specs import PortMapping
 from .backend import Link
 
@@ -24,6 +26,16 @@ def new_mac() -> str:
 def mac_of(link: Link) -> str:
     """The one that it is to have, or any."""
     return link.mac or new_mac()
+
+
+def check_ipv4(ports: Iterable[PortMapping]) -> None:
+    """:raise InvalidArgument: one is to be published on an IPv6 address."""
+    for port in ports:
+        if ":" in port.host_ip:
+            raise InvalidArgument(
+                f"port {port.container_port} cannot be published on [{port.host_ip}] by the pod's network",
+                hint="publish on an IPv4 address, or use a network of this host",
+            )
 
 
 def bindable(mapping: PortMapping) -> int:

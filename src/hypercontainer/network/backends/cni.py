@@ -17,6 +17,7 @@ from ...model.status import Pod
 from .. import cni
 from ..backend import ForwardingOf, Link, Nic, NicKind, Records
 from ..idle import IdleNic
+from ..usermode import check_ipv4
 
 
 class Cni:
@@ -42,7 +43,7 @@ class Cni:
         return pod.cni.dns if pod.cni else []
 
     def check(self, pod: Pod, ports: Sequence[PortMapping]) -> None:
-        """The plugins say which ports they can publish, when they are asked."""
+        check_ipv4(ports)
         if pod.attachments:
             raise Unsupported(
                 f"a pod in the network {pod.spec.network} is in no other one", hint="use networks of this host alone"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from ...errors import HyperError, InvalidArgument
+from ...errors import HyperError
 from ...model.network import USER_MODE_OPEN
 from ...model.specs import PortMapping
 from ...model.status import Pod
@@ -14,7 +14,7 @@ from ...sys import tasks
 from ..backend import ForwardingOf, Link, Nic, NicKind
 from ..fence import Fence
 from ..idle import IdleNic
-from ..usermode import ADDRESS, GATEWAY, NAMESERVER, mac_of
+from ..usermode import ADDRESS, GATEWAY, NAMESERVER, check_ipv4, mac_of
 
 
 def is_open(pod: Pod) -> bool:
@@ -39,13 +39,7 @@ class Slirp:
         return [NAMESERVER]
 
     def check(self, pod: Pod, ports: Sequence[PortMapping]) -> None:
-        """Whether their addresses are IPv4."""
-        for port in ports:
-            if ":" in port.host_ip:
-                raise InvalidArgument(
-                    f"port {port.container_port} cannot be published on [{port.host_ip}] by the pod's network",
-                    hint="publish on an IPv4 address, or use a network of this host",
-                )
+        check_ipv4(ports)
 
     async def prepare(self, pod: Pod) -> None:
         if not is_open(pod):
