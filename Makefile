@@ -5,7 +5,7 @@ PYTEST = .venv/bin/pytest
 BESIDE = -n auto --dist worksteal # tests side by side, one per CPU: those without virtual machines
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test setup unit engine contract guest vm e2e lint storms lab bench lock man clean
+.PHONY: demo test setup unit engine contract guest vm e2e coverage lint storms lab bench lock man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -26,6 +26,13 @@ unit engine contract: ## one tier
 guest vm e2e: ## one tier
 	@scripts/setup test
 	$(PYTEST) $(FILES) tests/$@
+
+coverage: ## which branches of the engine tests/engine reaches
+	@scripts/setup test
+	@rm -rf build/coverage && mkdir -p build/coverage
+	.venv/bin/coverage run -m pytest -q tests/engine
+	.venv/bin/coverage combine -q
+	.venv/bin/coverage report
 
 storms: ## 200 kills of hyperd in the midst of verbs, with a check of all that it owns after each, 200 races; a quarter of an hour
 	@scripts/setup test
