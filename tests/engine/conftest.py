@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .stage import make_template
+from .stage import Stage, make_template, play, stage
 from .trials import Workers
 
 
@@ -26,3 +27,21 @@ def workers(template: Path) -> Iterator[Workers]:
     made = Workers(template)
     yield made
     made.close()
+
+
+@pytest.fixture
+def act(template: Path) -> Callable[..., None]:
+    """Play a scenario on an empty host with a daemon; at its end everything can be removed."""
+
+    def acted(scenario: Callable[[Stage], Awaitable[None]], **settings: Any) -> None:
+        async def whole(s: Stage) -> None:
+            await s.open()
+            await scenario(s)
+            await s.check()
+            await s.clear()
+            await s.close()
+
+        with stage(template, **settings) as s:
+            play(s, whole)
+
+    return acted

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,27 +13,9 @@ from hypercontainer.errors import InvalidState, StartFailed
 from hypercontainer.model.pods import PodPlan
 from hypercontainer.model.specs import ContainerSpec, ExecSpec, HealthCheck, PortMapping, RestartPolicy
 
-from .stage import IMAGE, Stage, play, stage
+from .stage import IMAGE, Stage
 
 Scenario = Callable[[Stage], Awaitable[None]]
-
-
-@pytest.fixture
-def act(template: Path) -> Callable[..., None]:
-    """Play a scenario on an empty host with a daemon; at its end everything can be removed."""
-
-    def acted(scenario: Scenario, **settings: Any) -> None:
-        async def whole(s: Stage) -> None:
-            await s.open()
-            await scenario(s)
-            await s.check()
-            await s.clear()
-            await s.close()
-
-        with stage(template, **settings) as s:
-            play(s, whole)
-
-    return acted
 
 
 async def logged(s: Stage, key: str) -> str:
