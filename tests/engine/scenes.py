@@ -9,8 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypercontainer.model.network import NetworkRequest, NetworkSpec
-from hypercontainer.model.pods import PodPlan, PodSpec
-from hypercontainer.model.specs import ContainerSpec, Dependency, ExecSpec, Mount, PortMapping, RestartPolicy
+from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend, VolumeRequest, VolumeSpec
+from hypercontainer.model.specs import (
+    ContainerSpec,
+    Dependency,
+    ExecSpec,
+    HealthCheck,
+    InjectedFile,
+    Mount,
+    PortMapping,
+    RestartPolicy,
+    SecretMount,
+)
 
 from .stage import IMAGE, Stage
 
@@ -140,6 +150,32 @@ async def _read(s: Stage) -> None:
         pass
 
 
+async def _all(chunks: AsyncIterator[Any]) -> None:
+    async for _ in chunks:
+        pass
+
+
+async def _signalled(s: Stage) -> None:
+    exec_ = s.engine.execs.create("a", ExecSpec(command=["sleep", "1000"], tty=True))
+    await s.engine.execs.start(exec_, (24, 80))
+    await s.engine.execs.resize(exec_.id, 30, 100)
+    await s.engine.execs.signal(exec_.id, "KILL")
+    await exec_.ended.wait()
+
+
+def volumes(*specs: VolumeSpec) -> Act:
+    async def before(s: Stage) -> None:
+        for one in specs:
+            await s.call(s.engine.volumes.create(one))
+
+    return before
+
+
+async def _ports(s: Stage) -> None:
+    await pod(spec("a"), start=True)(s)
+    await s.call(s.engine.pods.add_ports("pod", _PORT))
+
+
 async def _pod_paused(s: Stage) -> None:
     await pod(spec("a"), start=True)(s)
     await s.call(s.engine.pods.pause("pod"))
@@ -173,6 +209,15 @@ def _p(verb: str, *args: Any, **how: Any) -> Act:
 
 _PORT = [PortMapping(container_port=80)]
 _VOLUME = [Mount(target="/data", source="vol")]
+_HEALTHY = Dependency(container="a", condition="healthy")
+_CHECKED = (spec("a", health=HealthCheck(command=["true"], interval=1)), spec("b", depends_on=[_HEALTHY]))
+_DISKS = [VolumeRequest(name="v"), VolumeRequest(name="t", format="tmpfs"), VolumeRequest(name="n", source="n")]
+_MOUNTS = [Mount(target=f"/{v.name}", source=v.name) for v in _DISKS]
+_SECRET = {"key": b"open sesame"}
+_WITH_ALL = spec(
+    mounts=_MOUNTS, files=[InjectedFile(target="/x", content=b"x")], secrets=[SecretMount(secret="key", target="/k")]
+)
+_SERVICE = Service(service_ip="10.254.0.1", service_port=80, hosts=[ServiceBackend(host_ip="10.0.2.2", host_port=80)])
 _POD = (spec("a"), spec("b", depends_on=[Dependency(container="a")]), spec("i", "true", init=True))
 
 SCENES: dict[str, Scene] = {
@@ -214,6 +259,25 @@ SCENES: dict[str, Scene] = {
     "network disconnect": Scene(lambda s: s.engine.disconnect("pod", "net"), in_network(_connected), "bridge"),
     "ports add": Scene(_p("add_ports", "pod", _PORT), pod(spec("a"), start=True)),
     "ports add in a network": Scene(_p("add_ports", "pod", _PORT), pod(spec("a"), start=True), "bridge"),
+    "ports rm": Scene(_p("remove_ports", "pod", _PORT), _ports),
+    "ports rm in a network": Scene(_p("remove_ports", "pod", _PORT), _ports, "bridge"),
+    "services": Scene(lambda s: s.engine.services.replace("pod", [_SERVICE]), pod(spec("a"), start=True)),
+    "exec with a signal": Scene(_signalled, runs()),
+    "export": Scene(lambda s: _all(s.engine.archives.export("a")), created()),
+    "diff": Scene(lambda s: s.engine.archives.changes("a"), runs()),
+    "top and stats": Scene(lambda s: asyncio.gather(s.engine.monitor.top("a"), s.engine.monitor.stats("a")), runs()),
+    "network rm": Scene(lambda s: s.engine.networks.remove("net"), _network, "bridge"),
+    "network prune": Scene(lambda s: s.engine.networks.prune(), _network, "bridge"),
+    "volume create": Scene(lambda s: s.engine.volumes.create(VolumeSpec(name="v"))),
+    "volume rm": Scene(lambda s: s.engine.volumes.remove("v"), volumes(VolumeSpec(name="v"))),
+    "volume prune": Scene(lambda s: s.engine.volumes.prune(), volumes(VolumeSpec(driver="directory"), VolumeSpec())),
+    "pod start with dependencies": Scene(_p("start", "pod"), pod(*_CHECKED)),
+    "pod create with volumes and secrets": Scene(
+        lambda s: s.engine.pods.create(plan(_WITH_ALL, volumes=_DISKS, secrets=_SECRET))
+    ),
+    "pod start with volumes and secrets": Scene(
+        _p("start", "pod"), pod(_WITH_ALL, volumes=_DISKS, secrets=_SECRET, spec=PodSpec(services=[_SERVICE]))
+    ),
     "recovery": Scene(lambda s: s.engine.open(), _left_running, opens=True),
     "recovery in a network": Scene(lambda s: s.engine.open(), _left_running, "bridge", opens=True),
 }

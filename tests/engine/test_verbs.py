@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verbs that look, and those that change what a container or a pod has besides: volumes, networks, services, secrets."""
+"""Verbs that look, and those that change what a container or a pod has: volumes, networks, services, secrets."""
 
 from __future__ import annotations
 

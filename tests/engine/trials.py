@@ -151,10 +151,10 @@ class Trial:
                 await s.call(s.engine.containers.unpause(container.id))
 
     def _check_error(self, error: BaseException | None) -> None:
-        """:raise Exception: the error, if it is none that a user may see."""
+        """:raise Exception: the error, if it is none that a user may see, or nothing came between."""
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and self._kind in ("no_space", "full"):
             return
-        if error is not None and not isinstance(error, HyperError):
+        if error is not None and (not self._kind or not isinstance(error, HyperError)):
             raise error
 
     def run(self, template: Path) -> Outcome:
