@@ -218,7 +218,7 @@ async def test_ports_of_a_pod_that_runs(place: Place) -> None:
     before = place.published()
     pod = place.registry.pod(pod.id)
     if not place.changes_ports:
-        for verb in (place.net.publish, place.net.withdraw):
+        for verb in (place.net.publish, place.net.unpublish):
             with pytest.raises(Unsupported, match="publishe?s? ports only when it starts"):
                 await verb(pod, [OTHER], machine)  # type: ignore[operator]
         assert place.published() == before
@@ -228,7 +228,7 @@ async def test_ports_of_a_pod_that_runs(place: Place) -> None:
     assert place.published() == before | {OTHER.host_port}
     pod = msgspec.structs.replace(pod, ports=[*pod.ports, OTHER])
     place.registry.put_pod(pod)
-    await place.net.withdraw(pod, [PORT], machine)  # type: ignore[arg-type]
+    await place.net.unpublish(pod, [PORT], machine)  # type: ignore[arg-type]
     assert place.published() == before - {PORT.host_port} | {OTHER.host_port}
 
 
@@ -279,7 +279,7 @@ async def test_a_running_pod_joins_and_leaves(place: Place) -> None:
     for _ in range(2):
         await shared.leave(made)
     place.registry.put_pod(pod)
-    await shared.settle()
+    await shared.refresh()
     assert {t for t in place.things() - apart if spare in t} == set()
     await place.down(pod)
     await place.networks.remove("m")

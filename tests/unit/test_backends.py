@@ -76,7 +76,7 @@ def test_a_pod_keeps_its_user_mode_network_while_it_runs() -> None:
     found = [False]
     made = backends("auto", finds_passt=lambda: found[0])
     pod, mixed = a_pod(network="user"), a_pod(network="none", interfaces=[InterfaceSpec()])
-    made.settle(pod)
+    made.pin(pod)
     found[0] = True
     assert [made.of(pod)[0].kind, made.of(mixed)[0].links(mixed)[0].kind] == [NicKind.USER] * 2
     made.forget(pod.id)

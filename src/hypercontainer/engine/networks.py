@@ -221,7 +221,7 @@ class Networks:
         await shared.leave(gone)
         pod = self._registry.pod(pod_id)
         pod = self._put(pod, attachments=[a for a in pod.attachments if a.tap != gone.tap])
-        await shared.settle()
+        await shared.refresh()
         return pod
 
     async def disconnect(self, key: str, name: str, runtime: Runtime | None) -> Pod:

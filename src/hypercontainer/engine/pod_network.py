@@ -102,19 +102,19 @@ class PodNetwork:
         if publisher := self._publisher(pod):
             await publisher.publish(pod, ports, lambda: require(machine, PortForwarding))
 
-    async def withdraw(self, pod: Pod, ports: Sequence[PortMapping], machine: Machine) -> None:
+    async def unpublish(self, pod: Pod, ports: Sequence[PortMapping], machine: Machine) -> None:
         """Publish them no longer.
 
         :raise Unsupported: it cannot, while the pod runs.
         """
         if publisher := self._publisher(pod):
-            await publisher.withdraw(pod, ports, lambda: require(machine, PortForwarding))
+            await publisher.unpublish(pod, ports, lambda: require(machine, PortForwarding))
 
     # -- with its machine -------------------------------------------------------------
 
     async def prepare(self, pod: Pod) -> None:
         """What must be before the pod's machine; its record may be another one afterwards."""
-        self.choice.settle(pod)
+        self.choice.pin(pod)
         for backend in self.choice.of(pod):
             await backend.prepare(pod)
 

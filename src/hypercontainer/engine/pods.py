@@ -167,7 +167,7 @@ class Pods:
                 raise InvalidState(f"pod {pod.name} does not publish {wanted.container_port}/{wanted.protocol}",
                                    hint=f"see `hyperctl ports ls {pod.name}`")  # fmt: skip
             if runtime:
-                await self._network.withdraw(pod, matching, runtime.machine)
+                await self._network.unpublish(pod, matching, runtime.machine)
             spec = msgspec.structs.replace(pod.spec, ports=[p for p in pod.spec.ports if not same(p)])
             pod = self._sandboxes.update(pod.id, spec=spec, ports=[p for p in pod.ports if p not in matching])
         return pod.ports

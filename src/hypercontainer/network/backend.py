@@ -138,7 +138,7 @@ class Backend(Protocol):
         :raise Conflict: one is taken. :raise Unsupported: it cannot, while the pod runs; nothing was taken.
         """
 
-    async def withdraw(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
+    async def unpublish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
         """Publish them no longer.
 
         :raise Unsupported: it cannot, while the pod runs.
@@ -200,16 +200,16 @@ class Shared(Protocol):
     async def join(self, pod: Pod, attachment: Attachment) -> None:
         """Bring a spare NIC of the running pod into a network, which its record names already. Idempotent.
 
-        :raise HyperError: why it cannot be; `leave` and `settle` take back what was made.
+        :raise HyperError: why it cannot be; `leave` and `refresh` take back what was made.
         """
 
     def told(self, pod: Pod) -> list[Interface]:
         """What the guest is told of the NICs of a running pod with which it may have joined networks."""
 
     async def leave(self, attachment: Attachment) -> None:
-        """Take it out; the record forgets it after that, and then its rules go by `settle`. Idempotent."""
+        """Take it out; the record forgets it after that, and then its rules go by `refresh`. Idempotent."""
 
-    async def settle(self) -> None:
+    async def refresh(self) -> None:
         """What is in force is what the records say."""
 
 

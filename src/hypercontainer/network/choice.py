@@ -29,7 +29,7 @@ class Choice(Protocol):
     def named(self, network: str) -> Backend | None:
         """That of a pod in this network alone; None for `none`."""
 
-    def settle(self, pod: Pod) -> None:
+    def pin(self, pod: Pod) -> None:
         """What `of` says now of the pod it says until `forget`, whatever changes on this host."""
 
     def forget(self, pod_id: str) -> None: ...
@@ -68,7 +68,7 @@ class Backends:
         self._bridge = Bridge(records)
         self._cni = Cni(records, cni_networks)
         self._explicit = Explicit(self._user_of)
-        self._settled: dict[str, Slirp] = {}  # the user-mode network of pods that start or run
+        self._pinned: dict[str, Slirp] = {}  # the user-mode network of pods that start or run
 
     def of(self, pod: Pod) -> tuple[Backend, ...]:
         found: list[Backend] = []
@@ -89,14 +89,14 @@ class Backends:
             return None
         return self._cni if network.startswith(CNI) else self._bridge
 
-    def settle(self, pod: Pod) -> None:
-        self._settled[pod.id] = self._user()
+    def pin(self, pod: Pod) -> None:
+        self._pinned[pod.id] = self._user()
 
     def forget(self, pod_id: str) -> None:
-        self._settled.pop(pod_id, None)
+        self._pinned.pop(pod_id, None)
 
     def _user_of(self, pod: Pod) -> Slirp:
-        return self._settled.get(pod.id) or self._user()
+        return self._pinned.get(pod.id) or self._user()
 
     def _user(self) -> Slirp:
         wanted = self._user_network == "passt" or (self._user_network == "auto" and self._finds_passt())

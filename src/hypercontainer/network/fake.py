@@ -140,7 +140,7 @@ class FakeBackend:
         await asyncio.sleep(0)
         self.net.published.setdefault(pod.id, []).extend(ports)
 
-    async def withdraw(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
+    async def unpublish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
         await asyncio.sleep(0)
         self.net.published[pod.id] = [p for p in self.net.published.get(pod.id, []) if p not in ports]
 
@@ -231,7 +231,7 @@ class FakeShared(FakeBackend):
         if attachment.tap in self.net.present():
             self.net.taps[attachment.tap].bridge = ""
 
-    async def settle(self) -> None:
+    async def refresh(self) -> None:
         await asyncio.sleep(0)
         for pod in self._records.pods():
             if pod.id in self.net.rules:
@@ -256,7 +256,7 @@ class FakeChoice:
             return None
         return self.core if network in USER_MODES else self.shared
 
-    def settle(self, pod: Pod) -> None: ...
+    def pin(self, pod: Pod) -> None: ...
 
     def forget(self, pod_id: str) -> None: ...
 

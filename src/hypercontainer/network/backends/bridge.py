@@ -92,7 +92,7 @@ class Bridge:
     async def publish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
         await self._host.publish(pod, [*pod.ports, *ports])
 
-    async def withdraw(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
+    async def unpublish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
         await self._host.publish(pod, [p for p in pod.ports if p not in ports])
 
     async def release(self, pod_id: str) -> None:
@@ -128,7 +128,7 @@ class Bridge:
     async def leave(self, attachment: Attachment) -> None:
         await tap.leave(attachment.tap)
 
-    async def settle(self) -> None:
+    async def refresh(self) -> None:
         await self._host.refresh()
 
     # -- the daemon's life ----------------------------------------------------------------

@@ -84,8 +84,8 @@ class Explicit:
     async def publish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
         await self._publisher(pod).publish(pod, ports, forwarding)
 
-    async def withdraw(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
-        await self._publisher(pod).withdraw(pod, ports, forwarding)
+    async def unpublish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
+        await self._publisher(pod).unpublish(pod, ports, forwarding)
 
     async def release(self, pod_id: str) -> None:
         """Taps end with their machine; the user-mode network is asked itself."""

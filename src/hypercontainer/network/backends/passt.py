@@ -53,7 +53,7 @@ class Passt(Slirp):
     async def publish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
         raise _only_at_its_start(pod)
 
-    async def withdraw(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
+    async def unpublish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
         raise _only_at_its_start(pod)
 
     async def release(self, pod_id: str) -> None:

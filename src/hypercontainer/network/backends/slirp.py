@@ -59,10 +59,10 @@ class Slirp:
             try:
                 await machine.add_port(port)
             except BaseException:  # whoever is cancelled does not know what the machine has done
-                await tasks.to_the_end(_withdraw(ports[: number + 1], forwarding))
+                await tasks.to_the_end(_unpublish(ports[: number + 1], forwarding))
                 raise
 
-    async def withdraw(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
+    async def unpublish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
         machine = forwarding()
         for port in ports:
             await machine.remove_port(port)
@@ -71,7 +71,7 @@ class Slirp:
         await self._fence.drop(pod_id)
 
 
-async def _withdraw(ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
+async def _unpublish(ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
     for port in ports:
         with contextlib.suppress(HyperError):
             await forwarding().remove_port(port)
