@@ -381,9 +381,11 @@ async def test_a_receiver_that_begins_anew(receiver: Receiver) -> None:
         return
     await receiver.close()
     await receiver.open()
-    sink.reopen()
     sink.write(piece(b"two\n"))
     await receiver.has((1, b"one", False), (1, b"two", False))
+    sink.reopen()
+    sink.write(piece(b"three\n"))
+    await receiver.has((1, b"one", False), (1, b"two", False), (1, b"three", False))
 
 
 async def test_what_is_not_accounted_for_can_be_taken_back(receiver: Receiver) -> None:

@@ -98,7 +98,8 @@ class Sender:
         for number, (line, goes_on) in enumerate(piece.lines()):
             if number < self._sent:
                 continue
-            if self._socket is None:
+            if self._socket is None or _ended(self._socket):
+                self._disconnect()
                 self._socket = await self._connect()
             await asyncio.get_running_loop().sock_sendall(self._socket, self._encode(piece, line, goes_on))
             self._sent = number + 1
@@ -113,6 +114,16 @@ class Sender:
         if self._socket:
             self._socket.close()
             self._socket = None
+
+
+def _ended(sock: socket.socket) -> bool:
+    """Whether the other end of a stream has closed it: what is written then is taken all the same, and lost."""
+    if sock.type != socket.SOCK_STREAM:
+        return False
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
 
 
 async def connect_path(path: str) -> tuple[socket.socket, bool]:
