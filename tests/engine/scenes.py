@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hypercontainer.engine.attach.fake import FakePeer
+from hypercontainer.engine.attach.peer import Input, InputEnd, Resize, Said
+from hypercontainer.engine.attach.session import AttachOptions
 from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend, VolumeRequest, VolumeSpec
 from hypercontainer.model.specs import (
@@ -96,6 +99,29 @@ async def _exec_with_input(s: Stage) -> None:
         await asyncio.sleep(0)
     exec_.handle.close_stdin()
     await exec_.ended.wait()
+
+
+def _talking(*said: Said) -> FakePeer:
+    """A client, as a front end has it."""
+    peer = FakePeer()
+    peer.says(*said)
+    return peer
+
+
+async def _run_attached(s: Stage) -> None:
+    container = await s.engine.containers.create(spec("a", "cat", stdin=True, auto_remove=True), starting=True)
+    session = s.engine.attachments.container(container.id, AttachOptions(), starts=True)
+    await session.run(_talking(Input(b"x\n" * 40_000), InputEnd()))
+
+
+async def _attach_and_detach(s: Stage) -> None:
+    session = s.engine.attachments.container("a", AttachOptions(logs=True))
+    await session.run(_talking(Resize(24, 80), Input(b"x\n"), Input(b"\x10\x11")))
+
+
+async def _exec_attached(s: Stage) -> None:
+    exec_ = s.engine.execs.create("a", ExecSpec(command=["cat"], stdin=True))
+    await s.engine.attachments.exec(exec_, AttachOptions()).run(_talking(Input(b"x\n"), InputEnd()))
 
 
 async def _paused(s: Stage) -> None:
@@ -230,6 +256,9 @@ SCENES: dict[str, Scene] = {
     "run --rm": Scene(_run_and_wait),
     "exec": Scene(_exec, runs()),
     "exec with input": Scene(_exec_with_input, runs()),
+    "run -i --rm": Scene(_run_attached),
+    "attach, and detach by the keys": Scene(_attach_and_detach, runs("cat", stdin=True, tty=True)),
+    "exec -i": Scene(_exec_attached, runs()),
     "stop": Scene(_c("stop", "a"), runs()),
     "stop of what does not listen": Scene(_c("stop", "a"), runs("ignore-term")),
     "stop of what is paused": Scene(_c("stop", "a"), _paused),

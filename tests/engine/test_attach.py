@@ -13,9 +13,9 @@ from hypercontainer.engine.attach.fake import FakePeer
 from hypercontainer.engine.attach.peer import End, Input, InputEnd
 from hypercontainer.engine.attach.session import AttachOptions
 from hypercontainer.errors import InvalidState, StartFailed
-from hypercontainer.model.specs import ExecSpec
+from hypercontainer.model.specs import ContainerSpec, ExecSpec
 
-from .stage import Stage, play, stage
+from .stage import IMAGE, Stage, play, stage
 
 KEYS = Input(b"\x10\x11")
 
@@ -108,7 +108,24 @@ async def a_client_that_goes(s: Stage) -> None:
     assert s.status("a") == "running" and peer.end is None
 
 
-SCENES = [run_to_its_end, detach_and_attach_again, the_log_of_what_has_ended, further_processes, a_client_that_goes]
+async def a_client_that_has_gone_before(s: Stage) -> None:
+    """It asked for a container that is made to be started, and removed."""
+    made = await s.call(s.engine.containers.create(ContainerSpec(image=IMAGE, auto_remove=True), starting=True))
+    peer = FakePeer()
+    peer.goes()
+    await attach(s, made.id, peer, starts=True)
+    await s.check()
+    assert not s.engine.registry.containers()
+
+
+SCENES = [
+    run_to_its_end,
+    detach_and_attach_again,
+    the_log_of_what_has_ended,
+    further_processes,
+    a_client_that_goes,
+    a_client_that_has_gone_before,
+]
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda f: f.__name__)

@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,7 +94,7 @@ async def attached(
     peer: Peer,
     *,
     tty: bool = False,
-    begin: Callable[[], Awaitable[object]] | None = None,
+    begin: Callable[[], Coroutine[Any, Any, object]] | None = None,
     options: AttachOptions | None = None,
     history: Callable[[], Source] | None = None,
 ) -> AsyncIterator[asyncio.Task[None]]:
@@ -103,7 +104,8 @@ async def attached(
     async def finish() -> End:
         return End(exit_code=(await program.handle.exited).shell_code)
 
-    what = Attached(fan_out=program.fan_out, tty=tty, closes_stdin=not tty, begin=begin, finish=finish, history=history)
+    start = (lambda: asyncio.create_task(begin())) if begin else None
+    what = Attached(fan_out=program.fan_out, tty=tty, closes_stdin=not tty, begin=start, finish=finish, history=history)
     session = AttachSession(what, options or AttachOptions())
     task = asyncio.create_task(session.run(peer))
     try:
@@ -488,6 +490,23 @@ async def test_a_client_that_goes_before_it_is_attached() -> None:
     async with attached(program, peer) as session:
         await session
     assert peer.end is None
+
+
+async def test_what_was_made_to_be_started_is_asked_to_start_even_if_the_client_has_gone() -> None:
+    """Else nobody would settle it."""
+    program, peer, asked = Program(), FakePeer(), []
+
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    def begin() -> Coroutine[Any, Any, None]:
+        asked.append(True)
+        return wait()
+
+    peer.goes()
+    async with attached(program, peer, begin=begin) as session:
+        await session
+    assert asked == [True] and peer.end is None
 
 
 async def test_with_a_client_that_goes_its_start_is_given_up() -> None:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from ..errors import InvalidState, Unsupported
 from ..model.log_options import keeps_no_copy
@@ -44,8 +46,8 @@ class Attachments:
                 f"container {container.name} is not running", hint=f"start it with `hyperctl start -a {container.name}`"
             )
 
-        async def begin() -> None:
-            await self._containers.start(container.id, options.size)
+        def begin() -> asyncio.Task[Any]:
+            return self._containers.request_start(container.id, options.size)
 
         async def finish() -> End:
             await owner.stopped.wait()
@@ -70,7 +72,7 @@ class Attachments:
 
         attached = Attached(
             fan_out=exec_.fan_out, tty=exec_.spec.tty, closes_stdin=not exec_.spec.tty,
-            begin=lambda: self._execs.start(exec_, options.size), finish=finish,
+            begin=lambda: asyncio.create_task(self._execs.start(exec_, options.size)), finish=finish,
         )  # fmt: skip
         return AttachSession(attached, options)
 

@@ -156,8 +156,11 @@ class Containers:
 
         :raise StartFailed: when its program cannot be executed; the container is exited then.
         """
-        found = self.supervisor(self._registry.container(key))
-        return bool(await found.ask(verbs.Start(size)))
+        return bool(await self.supervisor(self._registry.container(key)).ask(verbs.Start(size)))
+
+    def request_start(self, key: str, size: tuple[int, int] = (0, 0)) -> asyncio.Task[Any]:
+        """`start`, which is asked for when this returns; whoever cancels the task gives it up."""
+        return self.supervisor(self._registry.container(key)).request(verbs.Start(size))
 
     async def stop(self, key: str, timeout: int | None = None) -> bool:
         """Signal, wait, kill; False when it did not run. `timeout` in seconds."""

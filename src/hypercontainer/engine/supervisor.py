@@ -116,6 +116,16 @@ class Supervisor(Generic[S]):
     async def ask(self, message: Message) -> Any:
         """Its answer. Whoever gives up waiting has the verb taken back, as far as it can be, and waits for that."""
         self.post(message)
+        return await self._answer_of(message)
+
+    def request(self, message: Message) -> asyncio.Task[Any]:
+        """`ask`, which has asked when this returns. Whoever cancels the task takes the verb back, begun or not."""
+        self.post(message)
+        task = asyncio.get_running_loop().create_task(self._answer_of(message))
+        task.add_done_callback(lambda t: None if message.reply.done() else self.post(Abandoned(message)))
+        return task
+
+    async def _answer_of(self, message: Message) -> Any:
         try:
             return await asyncio.shield(message.reply)
         except asyncio.CancelledError:

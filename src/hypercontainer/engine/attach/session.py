@@ -62,7 +62,7 @@ class Attached:
     fan_out: FanOut
     tty: bool
     closes_stdin: bool  # the end of a client's input is that of the process's
-    begin: Callable[[], Awaitable[object]] | None  # starts it, where the client asks for that
+    begin: Callable[[], asyncio.Task[Any]] | None  # asks for its start, if the client does, and waits for it
     finish: Callable[[], Awaitable[End]]  # when its output has ended: how it ended
     history: Callable[[], Source] | None = None  # what of the output came before now, without a gap to what follows
 
@@ -93,12 +93,13 @@ class AttachSession:
         history = attached.history() if attached.history and self._options.logs else None
         running: list[asyncio.Task[Any]] = []
         try:
+            # First, and in any case: what was made to be started is settled by its start, which may be given up.
+            starting = attached.begin() if attached.begin else None
+            running += [starting] if starting else []
             await peer.open()
-            starting = asyncio.create_task(_awaited(attached.begin)) if attached.begin else None
             course = asyncio.create_task(self._course(peer, starting, history, reader))
             listening = asyncio.create_task(self._listen(peer))
-            running = [course, listening, asyncio.create_task(self._feed()), asyncio.create_task(self._resize())]
-            running += [starting] if starting else []
+            running += [course, listening, asyncio.create_task(self._feed()), asyncio.create_task(self._resize())]
             await _until_one_matters(running, starting)
             await self._conclude(peer, course, starting, running)
         except ConnectionError as error:
@@ -172,7 +173,7 @@ class AttachSession:
                     await handle.resize(size.rows, size.columns)
 
     async def _course(
-        self, peer: Peer, starting: asyncio.Task[object] | None, history: Source | None, reader: Reader | None
+        self, peer: Peer, starting: asyncio.Task[Any] | None, history: Source | None, reader: Reader | None
     ) -> End:
         for source in filter(None, (history, reader)):
             async with contextlib.aclosing(aiter(source)) as chunks:
@@ -192,7 +193,7 @@ class AttachSession:
         self,
         peer: Peer,
         course: asyncio.Task[End],
-        starting: asyncio.Task[object] | None,
+        starting: asyncio.Task[Any] | None,
         running: list[asyncio.Task[Any]],
     ) -> None:
         """By the course, by the keys, by an error, or because the client has gone and need not be told."""
@@ -213,11 +214,7 @@ class AttachSession:
             await peer.finish(course.result())
 
 
-async def _awaited(begin: Callable[[], Awaitable[object]]) -> object:
-    return await begin()
-
-
-async def _until_one_matters(running: list[asyncio.Task[Any]], starting: asyncio.Task[object] | None) -> None:
+async def _until_one_matters(running: list[asyncio.Task[Any]], starting: asyncio.Task[Any] | None) -> None:
     """Until one has ended; a start that went well is no end."""
     waiting = set(running)
     while waiting:
