@@ -75,7 +75,8 @@ async def test_one_that_waited_and_is_of_no_use_is_ended(tmp_path: Path) -> None
 
     clone = SimpleNamespace(end=end)
     factory = SimpleNamespace(take=lambda _: clone, place=place)
-    setup: Any = SimpleNamespace(factory=factory, networks=None, paths=None)
+    network = SimpleNamespace(links=lambda _: [])
+    setup: Any = SimpleNamespace(factory=factory, network=network, paths=None)
     order = Order(POD, [], SimpleNamespace())  # type: ignore[arg-type]
     assert await Warm(setup).obtain(order) is None
     assert ended == [True]

@@ -145,9 +145,9 @@ class Warm:
     async def _reconfigure(self, clone: Clone, order: Order) -> BootedMachine:
         """It gets a pod's disks and network."""
         pod = order.pod
-        links = [replace(link, mac=mac_of(link)) for link in self._setup.network.links(pod)]
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(clone.end)
+            links = [replace(link, mac=mac_of(link)) for link in self._setup.network.links(pod)]
             placed, names = self._setup.factory.place(order.disks)
             if clone.scratch:  # the container that is ready goes on with its disk, which is as empty
                 clone.prepared = PREPARED
