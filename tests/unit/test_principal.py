@@ -29,6 +29,7 @@ from hypercontainer.model.network import Network
 from hypercontainer.model.principal import DAEMON, Principal
 from hypercontainer.model.status import Container, Pod, Volume
 from hypercontainer.state.database import Database
+from hypercontainer.state.fake import FakeDisk, FakeStore
 from hypercontainer.state.journal import Journal
 
 from . import test_records
@@ -39,8 +40,8 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    made = Registry(Database(tmp_path / "state.db"))
+def registry() -> Iterator[Registry]:
+    made = Registry(FakeStore(FakeDisk()))
     yield made
     made.journal.close()
 
@@ -83,8 +84,8 @@ async def test_a_task_works_for_whoever_asked_also_when_the_answer_is_given() ->
     assert await task == (ALICE, DAEMON)
 
 
-async def test_events_say_who_asked_and_not_who_waited(tmp_path: Path) -> None:
-    events = Events(Journal(Database(tmp_path / "state.db")))
+async def test_events_say_who_asked_and_not_who_waited() -> None:
+    events = Events(Journal(FakeStore(FakeDisk())))
     go = asyncio.Event()
 
     async def later() -> None:
