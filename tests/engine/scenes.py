@@ -11,6 +11,7 @@ from typing import Any
 from hypercontainer.engine.attach.fake import FakePeer
 from hypercontainer.engine.attach.peer import Input, InputEnd, Resize, Said
 from hypercontainer.engine.attach.session import AttachOptions
+from hypercontainer.model.factory import WarmRequest
 from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend, VolumeRequest, VolumeSpec
 from hypercontainer.model.specs import (
@@ -39,6 +40,7 @@ class Scene:
     network: str = "user"
     opens: bool = False  # the verb is the daemon's own start
     own_images: bool = False  # it changes the store
+    factory: bool = False  # machines are saved, and wait
 
 
 def spec(name: str = "a", *command: str, **how: Any) -> ContainerSpec:
@@ -176,6 +178,24 @@ async def _read(s: Stage) -> None:
         pass
 
 
+async def _waits(s: Stage) -> None:
+    """A container, and a machine of the pool for it."""
+    await s.run("b")
+    await asyncio.sleep(60)
+    assert any(p.waiting for p in s.engine.factory.status().pool)
+    await s.create("a")
+
+
+async def _saved(s: Stage) -> None:
+    """A container, and a template for its machine."""
+    await _waits(s)
+    await s.call(s.engine.factory.drain(templates=False))
+
+
+def _warm(s: Stage) -> Any:
+    return s.engine.warm(WarmRequest(count=1))
+
+
 async def _all(chunks: AsyncIterator[Any]) -> None:
     async for _ in chunks:
         pass
@@ -253,6 +273,9 @@ SCENES: dict[str, Scene] = {
     "start in a network": Scene(_c("start", "a"), created(ports=_PORT, ingress_rate=1 << 20), "bridge"),
     "start with a policy": Scene(_c("start", "a"), created(restart=RestartPolicy(name="always"))),
     "start again": Scene(_c("start", "a"), exited),
+    "start from the pool": Scene(_c("start", "a"), _waits, factory=True),
+    "start from a template": Scene(_c("start", "a"), _saved, factory=True),
+    "warm": Scene(_warm, factory=True),
     "run --rm": Scene(_run_and_wait),
     "exec": Scene(_exec, runs()),
     "exec with input": Scene(_exec_with_input, runs()),

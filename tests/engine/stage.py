@@ -15,6 +15,7 @@ import contextlib
 import gc
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -31,7 +32,7 @@ from hypercontainer.errors import HyperError
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.hypervisor.driver import MachineConfig
 from hypercontainer.hypervisor.drivers import Drivers
-from hypercontainer.hypervisor.fake import FakeDriver, FakeHost, Hardware
+from hypercontainer.hypervisor.fake import FakeDriver, FakeHost, Hardware, SavingDriver
 from hypercontainer.images import builtin
 from hypercontainer.images.disk import SUFFIX
 from hypercontainer.images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout
@@ -41,7 +42,7 @@ from hypercontainer.network.fake import FakeChoice, FakeNet
 from hypercontainer.network.fake_kernel import FakeKernel
 from hypercontainer.state.database import Database
 from hypercontainer.sys import clock
-from tests.world import World
+from tests.world import FACTORY, World
 
 from .clock import OWNER, VirtualLoop
 from .faults import factory_of_tasks
@@ -109,7 +110,9 @@ class Daemon:
 class Stage:
     """One host."""
 
-    def __init__(self, root: Path, *, network: str = "user", net: FakeNet | None = None, **settings: Any) -> None:
+    def __init__(
+        self, root: Path, *, network: str = "user", net: FakeNet | None = None, factory: bool = False, **settings: Any
+    ) -> None:
         """With a `net` that is all that there is of networks; else the backends of a host on a kernel that is one."""
         self.paths = Paths(root, root / "run")
         self.paths.create()
@@ -120,8 +123,11 @@ class Stage:
         self.failures: list[str] = []  # of tasks that nobody asked, and of the loop
         self.daemon: Daemon | None = None
         self.killed = asyncio.Event()  # one has been, ever
-        self.drivers = lambda: Drivers([FakeDriver(self.host)])
-        self._network, self._settings = network, settings
+        self.drivers = lambda: Drivers([SavingDriver(self.host) if factory else FakeDriver(self.host)])
+        self._network, self._factory, self._settings = network, factory, settings
+        if factory:
+            (root / "kernel").write_bytes(b"kernel")
+            os.truncate(self.paths.cache / f"blank-{SCRATCH}.ext4", SCRATCH)  # a slot's disk has one size
 
     def _guest(self, config: MachineConfig) -> FakeGuest:
         return FakeGuest()
@@ -154,7 +160,7 @@ class Stage:
             insecure_registries=frozenset(),
             network=NetworkSettings(default=self._network, user_network="slirp"),
             virtiofs=False,
-            factory=FactorySettings(enabled=False),
+            factory=FactorySettings(enabled=self._factory),
             **self._settings,
         )
         boot = BootFiles(self.paths.root / "kernel", self.paths.root / "initramfs", 30.0)
@@ -227,7 +233,10 @@ class Stage:
         found += world._directories(records)
         machines = {m.directory.name: m for m in self.host.machines.values()}
         for name, machine in machines.items():
-            if name not in records.running or records.running[name]["vm"]["pid"] != machine.pid:
+            if name.startswith(FACTORY):
+                if name not in self._waiting():
+                    found.append(f"machine {machine.pid} in {name} waits for nobody")
+            elif name not in records.running or records.running[name]["vm"]["pid"] != machine.pid:
                 found.append(f"machine {machine.pid} in {name} belongs to no pod")
         for name, pod in records.running.items():
             if name not in machines:
@@ -239,6 +248,11 @@ class Stage:
         if self.daemon and (left := self.engine.registry._reserved):
             found.append(f"names are reserved: {left}")
         return found
+
+    def _waiting(self) -> set[str]:
+        """Directories of machines that wait in the pool."""
+        pool = self.daemon.engine.factory.pool._waiting if self.daemon else {}
+        return {c.directory.name for clones in pool.values() for c in clones}
 
     def _of_containers(self, records: Any, machines: dict[str, Hardware]) -> Iterator[str]:
         mains: dict[str, set[str]] = {}
@@ -324,6 +338,8 @@ class Stage:
         for container in self.engine.registry.containers():
             with contextlib.suppress(HyperError):  # with its pod
                 await self.call(self.engine.containers.remove(container.id, force=True))
+        if self._factory:
+            await self.call(self.engine.factory.drain(templates=True))
         await self.check()
         left = [f"container {c.name}" for c in self.engine.registry.containers()]
         left += [f"pod {p.name}" for p in self.engine.registry.pods()]
@@ -350,13 +366,13 @@ def _copy(template: Path, root: Path, *, own_images: bool) -> None:
 
 
 @contextlib.contextmanager
-def stage(template: Path, *, network: str = "user", own_images: bool = False, **settings: Any) -> Iterator[Stage]:
+def stage(template: Path, *, own_images: bool = False, **settings: Any) -> Iterator[Stage]:
     """An empty host, for one `play`; the store of images is everybody's unless it is asked for."""
     base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="hyper-engine-", dir=base) as place:
         root = Path(place) / "r"
         _copy(template, root, own_images=own_images)
-        made = Stage(root, network=network, **settings)
+        made = Stage(root, **settings)
         with made.kernel.installed():
             try:
                 yield made

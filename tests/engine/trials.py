@@ -160,7 +160,8 @@ class Trial:
     def run(self, template: Path) -> Outcome:
         wrong = ""
         try:
-            with stage(template, own_images=self.scene.own_images, network=self.scene.network) as s:
+            scene = self.scene
+            with stage(template, own_images=scene.own_images, network=scene.network, factory=scene.factory) as s:
                 play(s, self._act)
         except Exception as error:
             wrong = f"{type(error).__name__}: {error}"

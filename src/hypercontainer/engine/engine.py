@@ -252,7 +252,7 @@ class Engine:
     async def warm(self, request: WarmRequest) -> FactoryStatus:
         """Have a template, and machines that wait, for containers that ask for so much.
 
-        :raise InvalidArgument: an unknown network. :raise InvalidState: the factory is off, or they do not fit.
+        :raise NotFound: no such network. :raise InvalidState: the factory is off, or they do not fit.
         """
         spec = ContainerSpec(image="", resources=Resources(memory=request.memory, cpus=float(request.cpus)))
         vcpus, memory = resolve.machine_size([spec])

@@ -13,6 +13,7 @@ import errno
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from ..protocol.constants import FIRST_TOKEN, VERSION, Builtin, GuestCode, Tag, Type
 from ..protocol.streams import decode_data, decode_window
@@ -87,6 +88,14 @@ class FakeGuest:
         for process in self.processes.values():
             process.vanish()
         self.disconnect()
+
+    def saved(self) -> tuple[bytes, dict[str, FakeContainer]]:
+        """What another guest goes on from."""
+        return self._token, {id_: replace(c) for id_, c in self.containers.items()}
+
+    def restore(self, saved: tuple[bytes, dict[str, FakeContainer]]) -> None:
+        """Go on from there; before the first connection."""
+        self._token, self.containers = saved[0], {id_: replace(c) for id_, c in saved[1].items()}
 
     # -- for its processes --------------------------------------------------------------
 

@@ -71,6 +71,12 @@ async def _false(p: FakeProcess) -> int:
     return 1
 
 
+async def _hyperstart(p: FakeProcess) -> int:
+    """The factory's own image has nothing else."""
+    await p.write(b"hyperstart fake\n")
+    return 0
+
+
 async def _env(p: FakeProcess) -> int:
     await p.write("".join(f"{k}={v}\n" for k, v in p.env.items()).encode())
     return 0
@@ -86,7 +92,7 @@ async def _drain(p: FakeProcess) -> int:
 PROGRAMS: dict[str, Program] = {
     "true": _exit, "false": _false, "exit": _exit, "echo": _echo, "cat": _cat, "sh": _cat, "sleep": _sleep,
     "after": _after, "ignore-term": _ignore_term, "graceful": _graceful, "flood": _flood, "oom": _oom, "env": _env,
-    "drain": _drain,
+    "drain": _drain, "/hyperstart": _hyperstart,
 }  # fmt: skip
 
 

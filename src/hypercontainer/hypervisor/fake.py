@@ -36,6 +36,7 @@ from .driver import (
 _BACKLOG = 2  # connections that wait for the one in use to end
 _FIRST_PID = 1 << 23  # beyond what Linux gives to a process
 TAKES = frozenset(KINDS) - {VirtioFs, NineP, Snapshot}
+_STATE_MAX = 64  # bytes that a snapshot's state has here
 LAUNCH, DEATH = 0.05, 0.01  # seconds that both take
 
 
@@ -52,6 +53,10 @@ class Guest(Protocol):
 
     def power_off(self) -> None: ...
 
+    def saved(self) -> Any: ...
+
+    def restore(self, saved: Any) -> None: ...
+
 
 class FakeHost:
     """Machines by their process numbers, and what they hold."""
@@ -59,6 +64,7 @@ class FakeHost:
     def __init__(self, guest: Callable[[MachineConfig], Guest]) -> None:
         self.machines: dict[int, Hardware] = {}
         self.launched = 0
+        self.saved: dict[bytes, Any] = {}  # guests at rest, by what a snapshot's state says
         self._guest = guest
         self._pids = itertools.count(_FIRST_PID)
 
@@ -237,6 +243,16 @@ class FakeMachine(BareMachine):
             raise Unavailable("the virtual machine does not answer")
 
 
+class SavingMachine(FakeMachine):
+    """One that can be saved, too."""
+
+    async def save(self, state: int) -> None:
+        await self._order()
+        key = b"snapshot %d" % len(self.hardware.host.saved)
+        self.hardware.host.saved[key] = self.hardware.guest.saved()
+        os.pwrite(state, key, 0)
+
+
 class FakeDriver:
     """One daemon's driver for the machines of a host."""
 
@@ -261,6 +277,8 @@ class FakeDriver:
         config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         machine = self._machine(self.host.boot(replace(config), self.name))
         try:
+            if config.snapshot:
+                self._restore(machine, os.pread(config.snapshot.state, _STATE_MAX, 0))
             for network in config.networks:
                 for port in network.ports if isinstance(network, UserNetwork) else ():
                     machine._publish(port)
@@ -270,6 +288,12 @@ class FakeDriver:
             raise
         return machine
 
+    def _restore(self, machine: BareMachine, state: bytes) -> None:
+        """:raise Unavailable: no machine was saved as this."""
+        if state not in self.host.saved:
+            raise Unavailable("the snapshot is of no use")
+        machine.hardware.guest.restore(self.host.saved[state])
+
     async def reattach(self, handle: Mapping[str, Any]) -> BareMachine | None:
         found = self.host.machines.get(handle["pid"])
         mine = found and found.started == handle["pidStarted"] and found.driver == self.name
@@ -278,6 +302,17 @@ class FakeDriver:
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
         mine = [m for m in self.host.machines.values() if m.driver == self.name and m.directory.parent == parent]
         return [self._machine(m) for m in mine if m.directory not in keep]
+
+
+class SavingDriver(FakeDriver):
+    """One with snapshots."""
+
+    def __init__(self, host: FakeHost, name: str = "fake") -> None:
+        super().__init__(host, name, takes=TAKES | {Snapshot})
+        self._machine = SavingMachine
+
+    async def fingerprint(self, config: MachineConfig) -> str:
+        return f"{self.name} {self.version}, {config.vcpus} processors"
 
 
 def _check(disk: AnyDisk) -> None:
