@@ -18,11 +18,11 @@ import pytest
 
 from hypercontainer.engine.log_read import LogReader
 from hypercontainer.engine.log_sinks import sender
-from hypercontainer.engine.log_sinks.fake import FakeSink, NullSink
+from hypercontainer.engine.log_sinks.fake import FakeSink
 from hypercontainer.engine.log_sinks.files import FileSink, Format, json_file, k8s_file
 from hypercontainer.engine.log_sinks.journald import journald
 from hypercontainer.engine.log_sinks.sender import Sender
-from hypercontainer.engine.log_sinks.sink import LINE_MAX, Keeps, LogSink, Piece
+from hypercontainer.engine.log_sinks.sink import LINE_MAX, Keeps, LogSink, NullSink, Piece
 from hypercontainer.engine.log_sinks.syslog import header, syslog
 
 TIME = 1_475_800_029_669_794_202  # 2016-10-07T00:27:09.669794202Z

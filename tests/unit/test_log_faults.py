@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hypercontainer.engine import log_read, logs, streams
-from hypercontainer.engine.log_sinks.fake import NullSink
+from hypercontainer.engine.log_sinks.sink import NullSink
 from hypercontainer.engine.streams import FanOut
 from hypercontainer.errors import NoSpace
 from hypercontainer.guest.process import GuestProcessHandle

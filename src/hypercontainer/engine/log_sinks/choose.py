@@ -17,10 +17,9 @@ from ...model.specs import LogOptions
 from ...model.status import Container
 from ...sys import tasks
 from . import journald, syslog
-from .fake import NullSink
 from .files import FileSink, json_file, k8s_file
 from .sender import Sender
-from .sink import LogSink
+from .sink import LogSink, NullSink
 
 _LAST_WORDS = 2.0  # seconds in which what waits is sent when the daemon ends
 

@@ -1,23 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sinks without a file: one that keeps what it gets in memory, one that keeps nothing."""
+"""A sink without a file: it keeps what it gets in memory."""
 
 from __future__ import annotations
 
-from .sink import Piece
-
-
-class NullSink:
-    """For `--log-driver none`."""
-
-    def open(self) -> None: ...
-
-    def write(self, piece: Piece) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def reopen(self) -> None: ...
-
-    def close(self) -> None: ...
+from .sink import NullSink, Piece
 
 
 class FakeSink(NullSink):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The port to what takes a container's log, and its facet: a sink whose content counts, and can be taken back."""
+"""The port to what takes a container's log; its facet: a sink whose content counts, and can be taken back."""
 
 from __future__ import annotations
 
@@ -55,6 +55,20 @@ class LogSink(Protocol):
 
     def close(self) -> None:
         """Let go of everything; nothing is raised. Idempotent."""
+
+
+class NullSink:
+    """For `--log-driver none`."""
+
+    def open(self) -> None: ...
+
+    def write(self, piece: Piece) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def reopen(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
