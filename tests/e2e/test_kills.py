@@ -76,7 +76,8 @@ def test_kills_at_any_instant_leave_nothing_without_an_owner(tmp_path: Path) -> 
                 if n == 0:
                     daemon.ctl("pull", "-q", "builtin:busybox")
                 clients = _busy(daemon, n)
-                deadline = time.monotonic() + 0.1 * (n % 15)  # another instant each time
+                # Another instant each time, the last a late one.
+                deadline = time.monotonic() + 2.0 * n / max(1, KILLS - 1)
                 wait_for(lambda: time.monotonic() > deadline, "the instant")  # noqa: B023
                 daemon.stop(signal.SIGKILL)
                 for client in clients:
