@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-from ..errors import InvalidArgument, InvalidState
+from ..errors import InvalidArgument, InvalidState, NotFound
 from ..images.layout import StoredImage
 from ..images.root import RootSource
 from ..images.store import ImageStore
@@ -45,13 +47,14 @@ class Creation:
         When it is `starting`, a start follows at once: a crash until that has ended leaves nothing of a container
         with `auto_remove`.
 
-        :raise NotFound: no such image or pod. :raise Conflict: the name is taken.
+        :raise NotFound: no such image, pod or secret. :raise Conflict: the name is taken.
         """
         resolve.validate(spec)
         image = self._images.find(spec.image, platform=spec.platform)
         spec = msgspec.structs.replace(spec, ports=published(spec, image.config.config.get("ExposedPorts") or {}))
         if spec.pod:
             return await self._join(spec, image, starting)
+        _check_secrets(spec, [])
         name = self._registry.reserve(spec.name)
         id_ = ids.new_id()
         try:
@@ -70,6 +73,7 @@ class Creation:
         if spec.ports:
             raise InvalidArgument("ports are published by the pod, not by a container in it",
                                   hint=f"use `hyperctl ports add {pod.name}`")  # fmt: skip
+        _check_secrets(spec, pod.spec.secrets)
         name = self._registry.reserve(spec.name)
         try:
             return await self.add(pod, spec, image, ids.new_id(), name, starting=starting)
@@ -159,3 +163,10 @@ class Creation:
         if base and base.state.status in ALIVE:
             raise InvalidState(f"container {base.name} is running", hint="stop it before its files are taken")
         await self.roots.create(id_, base=base.id if base else "")
+
+
+def _check_secrets(spec: ContainerSpec, known: Sequence[str]) -> None:
+    """:raise NotFound: the pod has none of that name."""
+    for mount in spec.secrets:
+        if mount.secret not in known:
+            raise NotFound(f"the pod has no secret {mount.secret!r}", hint="secrets come with a pod, by its podfile")
