@@ -159,8 +159,8 @@ async def test_names_addresses_and_ports_are_free_again(place: Place) -> None:
 
 
 async def test_nothing_is_left_of_half_a_start(place: Place) -> None:
-    """Cancelled at every place where it waits."""
-    rest = await _rest(place)
+    """Cancelled at every place where it waits; every other time the daemon dies there, and the next one releases."""
+    rest = _but_for_servers(await _rest(place))
     for at in itertools.count():
         pod = place.pod(PORT, spec=await _unused(place))
         plan, task = _cancelled(place.up(pod), at)
@@ -168,11 +168,14 @@ async def test_nothing_is_left_of_half_a_start(place: Place) -> None:
         assert task.done(), f"it does not end when it is cancelled at {plan.site}"
         ended = not task.cancelled() and task.exception()
         assert not ended, f"{ended!r} at {plan.site}"
+        if at % 2:
+            place.die()
+            await place.begin()
         await place.down(pod)
         place.registry.erase(place.registry.pod(pod.id))
         if pod.spec.network == "unused":
             await place.networks.remove("unused")
-        assert place.things() == rest, f"cancelled at {plan.site}"
+        assert not _but_for_servers(place.things()) - rest, f"cancelled at {plan.site}"
         if not plan.struck:
             return
 

@@ -36,6 +36,7 @@ class HostNetwork:
         self._up: set[str] = set()  # pods whose NICs and ports are in the rules
         self._ports: dict[str, tuple[PortMapping, ...]] = {}  # of these: published, and not in the record yet
         self._applied: Ruleset | None = Ruleset()  # what the kernel has; None while that is not known
+        self._found: set[str] = set()  # bridges of an earlier daemon
         self._forwarded: list[str] = []  # bridges that Docker's firewall knows of
         self._servers: dict[str, NameServer] = {}
         self._relays: dict[tuple[str, int], Relay] = {}
@@ -94,9 +95,10 @@ class HostNetwork:
         """Keep what the running pods have; remove what belongs to none."""
         self._up = {p.id for p in self._records.pods() if p.vm and p.attachments}
         known = {n.bridge for n in self._records.networks()}
-        for bridge in await self._bridges():
-            if bridge.startswith(links.PREFIX) and bridge not in known:
-                await links.remove_bridge(bridge)
+        ours = {b for b in await self._bridges() if b.startswith(links.PREFIX)}
+        for bridge in ours - known:
+            await links.remove_bridge(bridge)
+        self._found = ours & known
         for name in {a.network for p in self._records.pods() if p.id in self._up for a in p.attachments}:
             await self._ensure(self._records.network(name))
         if known:
@@ -126,10 +128,14 @@ class HostNetwork:
         for relay in self._relays.values():
             relay.close()
         self._relays.clear()
-        if not self._up and self._applied != Ruleset():
+        if self._up:
+            return
+        left = self._found
+        if self._applied != Ruleset():
             await self._apply()
-            for network in self._records.networks():
-                await links.remove_bridge(network.bridge)
+            left = {n.bridge for n in self._records.networks()}
+        for bridge in left:
+            await links.remove_bridge(bridge)
 
     async def _ensure(self, network: Network) -> None:
         await links.make_bridge(network)
