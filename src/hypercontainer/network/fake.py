@@ -232,10 +232,10 @@ class FakeShared(FakeBackend):
             self.net.taps[attachment.tap].bridge = ""
 
     async def refresh(self) -> None:
-        await asyncio.sleep(0)
         for pod in self._records.pods():
             if pod.id in self.net.rules:
                 self.net.rules[pod.id] = {a.tap for a in pod.attachments}
+        await asyncio.sleep(0)
 
 
 class FakeChoice:
