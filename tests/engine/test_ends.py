@@ -12,9 +12,7 @@ from hypercontainer.model.specs import ExecSpec, RestartPolicy
 from hypercontainer.sys import clock
 
 from .stage import Stage
-from .test_lives import act, logged, plan
-
-__all__ = ["act"]
+from .test_lives import logged, plan
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["guest answers", "guest stands still"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -202,6 +203,12 @@ def _identity(accelerator: str, networks: tuple[AnyNetwork, ...]) -> dict[str, A
 
 
 _copies: dict[tuple[int, ...], IO[bytes]] = {}  # one for all machines: a daemon boots few kernels
+
+
+@atexit.register
+def _close_copies() -> None:
+    while _copies:
+        _copies.popitem()[1].close()
 
 
 def _for_all(fd: int) -> int:
