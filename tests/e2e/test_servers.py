@@ -87,6 +87,7 @@ def test_redis_under_load(hyper: Daemon, databases: str) -> None:
     assert '"SET"' in done.stdout and '"GET"' in done.stdout
 
 
+@pytest.mark.timeout(900)
 def test_postgres_keeps_its_data(hyper: Daemon, databases: str) -> None:
     hyper.ctl("run", "-d", "--name", "pg", "-u", "postgres", "-m", "512m", databases, "start-postgres")
 
@@ -96,16 +97,17 @@ def test_postgres_keeps_its_data(hyper: Daemon, databases: str) -> None:
     def ready() -> bool:
         return sql("pg_isready", "-h", "/tmp").returncode == 0
 
-    wait_for(ready, "postgres", DEADLINE)
+    wait_for(ready, "postgres", 2 * DEADLINE)
     assert sql("pgbench", "-h", "/tmp", "-i", "-q", "postgres").returncode == 0
     ran = sql("pgbench", "-h", "/tmp", "-t", "20", "-c", "2", "postgres")
     assert "number of transactions actually processed: 40/40" in ran.stdout, ran.stderr
     assert hyper.ctl("restart", "-t", "60", "pg").returncode == 0
-    wait_for(ready, "postgres after its restart", DEADLINE)
+    wait_for(ready, "postgres after its restart", 2 * DEADLINE)
     assert sql("psql", "-h", "/tmp", "-Atc", "select count(*) from pgbench_history", "postgres").stdout.strip() == "40"
     assert "database system was shut down" in hyper.ctl("logs", "pg").stderr + hyper.ctl("logs", "pg").stdout
 
 
+@pytest.mark.timeout(900)
 def test_postgres_makes_its_cluster_on_a_fresh_volume(hyper: Daemon, databases: str) -> None:
     """As the entry point of Docker's image does: initdb refuses a directory in which something is."""
     data, bin_ = "/var/lib/postgresql/data", "/usr/lib/postgresql/15/bin"
@@ -121,7 +123,7 @@ def test_postgres_makes_its_cluster_on_a_fresh_volume(hyper: Daemon, databases: 
     script = f"{begin} 'set -e; if {fresh}; then {initdb}; fi; {serve}'"
     for table in ("one", "two"):
         hyper.ctl("run", "-d", "--name", "pg2", "-m", "512m", "-v", f"cluster:{data}", databases, "sh", "-c", script)
-        wait_for(lambda: sql("select 1") == "1", "postgres", DEADLINE)
+        wait_for(lambda: sql("select 1") == "1", "postgres", 2 * DEADLINE)
         sql(f"create table {table} ()")
         assert sql("select count(*) from pg_tables where tablename in ('one', 'two')") == (
             "1" if table == "one" else "2"

@@ -19,7 +19,7 @@ import pytest
 
 from .conftest import Daemon, alive, launched, wait_for
 
-MARGIN = 3.0  # seconds that a loaded host may add
+_MARGIN = 3.0  # seconds that a host may add which has a core for each thing that runs
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,11 @@ def silence(hyper: Daemon, name: str, starve: Path) -> int:
     return pid
 
 
+def margin() -> float:
+    """Seconds that the host may add as it is now, with all else that runs on it."""
+    return _MARGIN * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
 
@@ -100,7 +105,7 @@ def timed(hyper: Daemon, *args: str | Path, within: float) -> subprocess.Complet
     began = time.monotonic()
     done = hyper.ctl(*args, check=False)
     took = time.monotonic() - began
-    assert took < within + MARGIN, f"{args} took {took:.1f} s\n{done.stderr}"
+    assert took < within + margin(), f"{args} took {took:.1f} s\n{done.stderr}"
     return done
 
 
@@ -157,7 +162,7 @@ def test_daemon_starts_and_ends(tmp_path: Path, starve: Path) -> None:
             os.kill(pids[name], signal.SIGSTOP)
         began = time.monotonic()
         with launched(first.root, run=first.run) as second:
-            assert time.monotonic() - began < 5 + MARGIN
+            assert time.monotonic() - began < 5 + margin()
             assert second.out("exec", "well", "echo", "yes") == "yes"
             assert timed(second, "kill", "-s", "KILL", "killed", within=5).returncode == 0
             assert not alive(pids["killed"])
@@ -167,7 +172,7 @@ def test_daemon_starts_and_ends(tmp_path: Path, starve: Path) -> None:
             began = time.monotonic()
             second.process.send_signal(signal.SIGTERM)
             second.process.wait(60)
-            assert time.monotonic() - began < 10 + 10 + MARGIN
+            assert time.monotonic() - began < 10 + 10 + margin()
             assert not any(map(alive, pids.values()))
 
 
@@ -183,5 +188,5 @@ def test_second_signal_ends_at_once(tmp_path: Path) -> None:
         began = time.monotonic()
         daemon.process.send_signal(signal.SIGTERM)
         daemon.process.wait(30)
-        assert time.monotonic() - began < 3 + MARGIN
+        assert time.monotonic() - began < 3 + margin()
         wait_for(lambda: not alive(pid), "the machine's end")
