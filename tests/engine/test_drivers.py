@@ -125,27 +125,27 @@ def test_a_machine_goes_on_while_a_daemon_has_not_its_driver(template: Path) -> 
         both = s.drivers = lambda: Drivers([FakeDriver(s.host), FakeDriver(s.host, "bare", bare=True)])
         await s.open()
         await s.run("a", "sleep", "1000")
-        id_ = await s.run("b", "sleep", "1000", driver="bare")
-        pids = {n: s.machine(n).pid for n in ("a", "b")}
+        id_ = await s.run("other", "sleep", "1000", driver="bare")
+        pids = {n: s.machine(n).pid for n in ("a", "other")}
         for _ in range(2):
             s.kill()
             s.drivers = lambda: Drivers([FakeDriver(s.host)])
             await s.open()
             assert s.status("a") == "running" and set(s.host.machines) == set(pids.values())
-            with pytest.raises(NotFound, match="no such container: b") as error:
-                s.status("b")
-            assert f"(process {pids['b']}) is of the driver 'bare', which this hyperd has not" in str(error.value)
+            with pytest.raises(NotFound, match="no such container: other") as error:
+                s.status("other")
+            assert f"(process {pids['other']}) is of the driver 'bare', which this hyperd has not" in str(error.value)
             failed = [c.found for c in await s.call(s.engine.doctor()) if c.status == "fail" and c.name == "state"]
             assert len(failed) == 2 and all("of the driver 'bare'" in found for found in failed)
         s.engine.registry.undriven[id_] = os.getpid()  # those of the fake are no processes
         with pytest.raises(InvalidState, match="no driver that could end its virtual machine"):
-            await s.call(s.engine.forget("b"))
+            await s.call(s.engine.forget("other"))
         await s.run("c", "sleep", "1000")
         s.kill()
         s.drivers = both
         await s.open()
-        assert {n: s.machine(n).pid for n in ("a", "b")} == pids
-        assert s.status("b") == "running" and s.engine.registry.container("b").id == id_
+        assert {n: s.machine(n).pid for n in ("a", "other")} == pids
+        assert s.status("other") == "running" and s.engine.registry.container("other").id == id_
         assert s.engine.registry.set_aside == []
         await s.check()
         await s.clear()
