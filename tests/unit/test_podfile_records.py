@@ -464,7 +464,9 @@ COMPOSE: dict[str, Any] = {
 def test_compose_files(tmp_path: Path, data: st.DataObject) -> None:
     document = damaged(COMPOSE, data.draw(st.sampled_from(places(COMPOSE))), data.draw(ODD))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("hypercontainer.podfile.compose.os.makedirs", lambda *_, **__: None)  # wherever it may point
+        patched.setattr(
+            "hypercontainer.podfile.composemounts.os.makedirs", lambda *_, **__: None
+        )  # wherever it may point
         holds(lambda: translated(from_compose(document, tmp_path, "p")), tmp_path / "state.db")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-MODULE_LIMIT, FUNCTION_LIMIT = 450, 60  # lines; 250 and 30 are aimed at
+MODULE_LIMIT, FUNCTION_LIMIT = 400, 60  # lines; 250 and 30 are aimed at
 C_FUNCTION_LIMIT = 80
 LINE_LIMIT = 120  # columns
 COLLABORATORS = 6  # that a class of the engine is given

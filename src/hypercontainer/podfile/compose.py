@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ..errors import InvalidArgument
-from ..model.mounts import parse_tmpfs
 from ..model.ports import parse_publish
 from ..model.specs import LOG_DRIVERS
 from . import composefile as f
 from . import strict
+from .composemounts import Storage, podfile_size, words
 from .composenet import Isolation
 from .load import Loaded
 from .variables import interpolate, read_file
@@ -62,21 +62,10 @@ def from_compose(document: Raw, base: Path, name: str) -> Loaded:
     return _Translation(compose, base, name, variables).result()
 
 
-def _list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
-
-
 def _text(value: Any) -> str:
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _size(value: int | str) -> str | int:
-    """A number is bytes here, and MB in a podfile."""
-    return f"{value}b" if isinstance(value, int) else value
 
 
 def _integer(text: str, what: str) -> int:
@@ -94,7 +83,7 @@ class _Translation:
         self.name = name
         self.variables = variables
         self.unmapped = [k for k in ("include", "models") if getattr(compose, k) is not None]
-        self.volumes: dict[str, Raw] = {}
+        self.storage = Storage(base, {})
         self.ports: list[Raw] = []
         self.pod: Raw = {"dns": [], "dnsSearch": [], "dnsOptions": [], "hosts": []}
         self.services = self._enabled()
@@ -109,7 +98,7 @@ class _Translation:
         c = self.compose
         for key, volume in c.volumes.items():
             volume = volume or f.Volume()
-            self.volumes[key] = {
+            self.storage.volumes[key] = {
                 "name": key,
                 "format": "volume",
                 "source": volume.name or (key if volume.external else f"{self.name}_{key}"),
@@ -130,14 +119,14 @@ class _Translation:
             "id": self.name,
             "pid": "container",
             "containers": containers,
-            "volumes": list(self.volumes.values()),
+            "volumes": list(self.storage.volumes.values()),
             "portmappings": self.ports,
             "files": files,
             "secrets": secrets,
             "network": isolation.network,
             "networks": [{"name": n} for n in isolation.joined],
             **self.pod,
-            **({"shmSize": _size(shm)} if shm else {}),
+            **({"shmSize": podfile_size(shm)} if shm else {}),
         }
         return Loaded(strict.decode(podfile, what="compose file"), list(dict.fromkeys(self.unmapped)))
 
@@ -187,7 +176,7 @@ class _Translation:
         out["user"] = {"name": user, "group": group, "additionalGroups": s.group_add}
         self._publish(s)
         self._resolver(s)
-        self._storage(s, out)
+        self.storage.add(s, out)
         self._life(s, out, where)
         self._limits(s, out, where)
         for option in s.security_opt:
@@ -245,7 +234,7 @@ class _Translation:
 
     def _environment(self, s: f.Service) -> dict[str, str]:
         found: dict[str, str] = {}
-        for entry in _list(s.env_file):
+        for entry in words(s.env_file):
             one = f.EnvFile(path=entry) if isinstance(entry, str) else entry
             path = self.base / one.path
             if one.required or path.exists():
@@ -277,11 +266,11 @@ class _Translation:
     def _resolver(self, s: f.Service) -> None:
         """What the containers of a pod share of it."""
         for theirs, ours in ((s.dns, "dns"), (s.dns_search, "dnsSearch"), (s.dns_opt, "dnsOptions")):
-            self.pod[ours] += [v for v in _list(theirs) if v not in self.pod[ours]]
+            self.pod[ours] += [v for v in words(theirs) if v not in self.pod[ours]]
         entries = s.extra_hosts or []
         pairs: list[tuple[str, str]] = []
         if isinstance(entries, dict):
-            pairs = [(name, ip) for name, ips in entries.items() for ip in _list(ips)]
+            pairs = [(name, ip) for name, ips in entries.items() for ip in words(ips)]
         else:
             pairs = [
                 (e.partition("=")[0], e.partition("=")[2]) if "=" in e else (e.partition(":")[0], e.partition(":")[2])
@@ -291,53 +280,6 @@ class _Translation:
             host = {"ip": ip.strip("[]"), "names": [name]}
             if host not in self.pod["hosts"]:
                 self.pod["hosts"].append(host)
-
-    # -- storage ------------------------------------------------------------------------
-
-    def _storage(self, s: f.Service, out: Raw) -> None:
-        for mount in s.volumes:
-            self._mount(mount if isinstance(mount, f.Mount) else _short_mount(mount), out)
-        for text in _list(s.tmpfs):
-            t = parse_tmpfs(text)
-            out["tmpfs"].append(
-                {"path": t.target, "size": f"{t.size}b", "perm": f"{t.mode:04o}", "readOnly": t.read_only}
-            )
-        for uses, fallback, kind, key in (
-            (s.configs, "/{}", "files", "filename"),
-            (s.secrets, "/run/secrets/{}", "secrets", "secret"),
-        ):
-            for use in uses:
-                use = f.Use(source=use) if isinstance(use, str) else use
-                target = use.target or fallback.format(use.source)
-                path = target if target.startswith("/") else fallback.format(target)
-                mode = "0444" if use.mode is None else use.mode
-                out[kind].append({key: use.source, "path": path, "perm": mode, "user": use.uid, "group": use.gid})
-
-    def _mount(self, m: f.Mount, out: Raw) -> None:
-        source = m.source
-        if m.type == "tmpfs":
-            out["tmpfs"].append(
-                {"path": m.target, "size": _size(m.tmpfs.size), "perm": m.tmpfs.mode, "readOnly": m.read_only}
-            )
-            return
-        if m.type == "bind" or source.startswith((".", "/", "~")):
-            path = _bind_source(self.base, source, make=m.bind.create_host_path)
-            source = f"bind{len(self.volumes)}"
-            self.volumes[source] = {"name": source, "format": "vfs", "source": str(path), "readOnly": m.read_only}
-        elif not source:
-            source = f"anonymous{len(self.volumes)}"
-            self.volumes[source] = {"name": source}
-        elif source not in self.volumes:
-            raise InvalidArgument(f"the volume {source!r} is not defined", hint="define it below `volumes`")
-        out["volumes"].append(
-            {
-                "volume": source,
-                "path": m.target,
-                "readOnly": m.read_only,
-                "subPath": m.volume.subpath,
-                "noCopy": m.volume.nocopy,
-            }
-        )
 
     # -- life and limits ------------------------------------------------------------------
 
@@ -386,7 +328,7 @@ class _Translation:
         limits = s.deploy.resources.limits
         pids = s.pids_limit if s.pids_limit is not None else limits.pids or 0
         out["limits"] = {
-            "memory": _size(s.mem_limit or limits.memory or 0),
+            "memory": podfile_size(s.mem_limit or limits.memory or 0),
             "cpus": _number(s.cpus or limits.cpus or 0, f"{where}.cpus"),
             "pids": 0 if pids == -1 else pids,
         }
@@ -420,27 +362,3 @@ def _command(value: f.Words) -> list[str] | None:
         raise InvalidArgument(
             f"compose file: the command {value!r} cannot be split into words: {error}", hint="write it as a list"
         ) from error
-
-
-def _short_mount(text: str) -> f.Mount:
-    source, _, rest = text.partition(":")
-    target, _, mode = rest.partition(":")
-    if not target:
-        return f.Mount(target=source)
-    flags = mode.split(",")
-    return f.Mount(
-        source=source, target=target, read_only="ro" in flags, volume=f.VolumeOptions(nocopy="nocopy" in flags)
-    )
-
-
-def _bind_source(base: Path, source: str, *, make: bool, makedirs: Callable[..., None] | None = None) -> Path:
-    """The path; a directory that is not there is made, as Docker does."""
-    try:
-        path = (base / Path(source).expanduser()).resolve()
-        if make and not os.path.lexists(path):
-            (makedirs or os.makedirs)(path, exist_ok=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InvalidArgument(
-            f"cannot mount {source[:200]!r}: {error}", hint="correct the path, or make it yourself"
-        ) from error
-    return path
