@@ -184,7 +184,7 @@ class FakeCore(Place):
         return {p.host_port for ports in self.host.published.values() for p in ports}
 
     def idle(self, kind: str) -> IdleNic:
-        return IdleNic(kind, "hw0", fd=self.host.create("hw0")) if kind == "tap" else IdleNic.make(kind)
+        return IdleNic(kind, "hw0", fd=self.host.create_tap("hw0")) if kind == "tap" else IdleNic.make(kind)
 
 
 class FakeNetworks(FakeCore):

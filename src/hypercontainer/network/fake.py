@@ -17,83 +17,29 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ..errors import Conflict, Unavailable
 from ..model.network import USER_MODES, Attachment, Network
 from ..model.specs import PortMapping
 from ..model.status import Pod
 from ..protocol.messages import Interface
 from . import addresses, tap
 from .backend import Backend, ForwardingOf, Link, Nic, NicKind, Records, numbered
+from .fake_taps import FakeTaps
 from .idle import IdleNic
 from .usermode import ADDRESS, GATEWAY, mac_of
 
 
 @dataclass
-class FakeTap:
-    """It is there as long as somebody has its descriptor."""
-
-    ours: socket.socket
-    bridge: str = ""
-    rate: int = 0
-
-    @property
-    def held(self) -> bool:
-        try:
-            return self.ours.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-
-
-@dataclass
-class FakeNet:
+class FakeNet(FakeTaps):
     """One host."""
 
-    taps: dict[str, FakeTap] = field(default_factory=dict)
     bridges: dict[str, Network] = field(default_factory=dict)
     rules: dict[str, set[str]] = field(default_factory=dict)  # pods -> the taps that their rules name
     published: dict[str, list[PortMapping]] = field(default_factory=dict)  # by the pods' ids
     prepared: set[str] = field(default_factory=set)  # pods of the user-mode network
-    _open: dict[int, int] = field(default_factory=dict)  # descriptors of taps -> inodes, of whoever opened them
-
-    def present(self) -> list[str]:
-        """Names of the taps that somebody holds."""
-        for name in [n for n, t in self.taps.items() if not t.held]:
-            self.taps.pop(name).ours.close()
-        return sorted(self.taps)
 
     def named(self) -> set[str]:
         """Taps that rules name."""
         return set().union(*self.rules.values())
-
-    def tap(self, name: str) -> FakeTap:
-        """:raise Unavailable: it is not there."""
-        if name not in self.present():
-            raise Unavailable(f"this host's network refused a change: no interface {name}")
-        return self.taps[name]
-
-    def create(self, name: str) -> int:
-        """:raise Conflict: the name is taken."""
-        if name in self.present():
-            raise Conflict(f"the interface name {name!r} is taken on this host")
-        ours, theirs = socket.socketpair()
-        self.taps[name] = FakeTap(ours)
-        self._open[theirs.fileno()] = os.fstat(theirs.fileno()).st_ino
-        return theirs.detach()
-
-    def daemon_died(self) -> None:
-        """The descriptors that it had open are closed."""
-        for fd, inode in self._open.items():
-            with contextlib.suppress(OSError):
-                if os.fstat(fd).st_ino == inode:
-                    os.close(fd)
-        self._open.clear()
-
-    def close(self) -> None:
-        for one in self.taps.values():
-            one.ours.close()
-        self.taps.clear()
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -189,7 +135,7 @@ class FakeShared(FakeBackend):
         return nics
 
     def _create(self, name: str, mac: str, stack: contextlib.ExitStack) -> Nic:
-        fd = self.net.create(name)
+        fd = self.net.create_tap(name)
         stack.callback(os.close, fd)
         return Nic(self.kind, mac, fd, name)
 

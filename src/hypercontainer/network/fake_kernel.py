@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import re
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,65 +17,27 @@ from typing import Any
 from ..errors import Conflict, NotFound, Unavailable
 from ..model.network import Network
 from . import dns, docker_user, links, nftables, proxy, tap
+from .fake_taps import FakeTaps
 
 _ELEMENT = re.compile(r"(add|delete) element (\S+ \S+ \S+) \{ (.*) \}")
 _TABLE = re.compile(r"(delete )?table (\S+ \S+)( \{)?")
 
 
 @dataclass
-class Tap:
-    """It is there as long as somebody has its descriptor."""
-
-    ours: socket.socket
-    bridge: str = ""
-    rate: int = 0
-
-    @property
-    def held(self) -> bool:
-        try:
-            return self.ours.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-
-
-@dataclass
-class FakeKernel:
+class FakeKernel(FakeTaps):
     """What `ip link` and `nft list ruleset` would show."""
 
     bridges: dict[str, Network] = field(default_factory=dict)
-    taps: dict[str, Tap] = field(default_factory=dict)
     tables: dict[str, dict[str, set[str]]] = field(default_factory=dict)  # table -> set -> elements
     forwarded: list[str] = field(default_factory=list)  # bridges that Docker's firewall knows of
     servers: set[int] = field(default_factory=set)  # name servers that listen
     relays: set[int] = field(default_factory=set)  # published ports of ::1
-    _open: dict[int, int] = field(default_factory=dict)  # descriptors of taps -> inodes, of whoever opened them
-
-    def present(self) -> list[str]:
-        """Names of the taps that somebody holds."""
-        for name in [n for n, t in self.taps.items() if not t.held]:
-            self.taps.pop(name).ours.close()
-        return sorted(self.taps)
 
     def named(self) -> set[str]:
         """Taps that rules name."""
         return {
             n for sets in self.tables.values() for of in sets.values() for e in of for n in re.findall(r'"(ht\w+)"', e)
         }
-
-    def daemon_died(self) -> None:
-        """The descriptors that it had open are closed."""
-        for fd, inode in self._open.items():
-            with contextlib.suppress(OSError):
-                if os.fstat(fd).st_ino == inode:
-                    os.close(fd)
-        self._open.clear()
-
-    def close(self) -> None:
-        for one in self.taps.values():
-            one.ours.close()
-        self.taps.clear()
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -123,7 +84,7 @@ class FakeKernel:
 
     async def _limit(self, name: str, rate: int) -> None:
         await asyncio.sleep(0)
-        self._tap(name).rate = rate
+        self.tap(name).rate = rate
 
     async def _routed(self) -> list[tuple[str, Any]]:
         await asyncio.sleep(0)
@@ -146,33 +107,24 @@ class FakeKernel:
     def _create_tap(self, name: str) -> int:
         if self.exists(name):
             raise Conflict(f"the interface name {name!r} is taken on this host")
-        ours, theirs = socket.socketpair()
-        self.taps[name] = Tap(ours)
-        self._open[theirs.fileno()] = os.fstat(theirs.fileno()).st_ino
-        return theirs.detach()
+        return self.create_tap(name)
 
     async def _move(self, old: str, name: str, bridge: str, mtu: int) -> None:
         await asyncio.sleep(0)
         if self.exists(name):
             raise Conflict(f"the interface name {name!r} is taken on this host")
-        self.taps[name] = self._tap(old)
+        self.taps[name] = self.tap(old)
         del self.taps[old]
         await self._join(name, bridge, mtu)
 
     async def _join(self, name: str, bridge: str, mtu: int) -> None:
         await asyncio.sleep(0)
-        self._tap(name).bridge = bridge
+        self.tap(name).bridge = bridge
 
     async def _leave(self, name: str) -> None:
         await asyncio.sleep(0)
         if name in self.present():
             self.taps[name].bridge = ""
-
-    def _tap(self, name: str) -> Tap:
-        """:raise Unavailable: as rtnetlink does for an interface that is not there."""
-        if name not in self.present():
-            raise Unavailable(f"this host's network refused a change: no interface {name}")
-        return self.taps[name]
 
     # -- rules ------------------------------------------------------------------------
 
