@@ -23,6 +23,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 from hypercontainer.engine.engine import Engine, Settings
 from hypercontainer.engine.factory.factory import FactorySettings
@@ -355,7 +356,6 @@ def _copy(template: Path, root: Path, *, own_images: bool) -> None:
     for name in ("state.db", f"cache/blank-{SCRATCH}.ext4"):
         shutil.copyfile(template / name, root / name)
     if own_images:
-        builtin._find_busybox = lambda: template / "busybox"  # a small one
         shutil.copytree(template / "images", root / "images")
     else:
         (root / "images").mkdir()
@@ -373,7 +373,8 @@ def stage(template: Path, *, own_images: bool = False, **settings: Any) -> Itera
         root = Path(place) / "r"
         _copy(template, root, own_images=own_images)
         made = Stage(root, **settings)
-        with made.kernel.installed():
+        small = mock.patch.object(builtin, "_find_busybox", lambda: template / "busybox")
+        with made.kernel.installed(), small if own_images else contextlib.nullcontext():
             try:
                 yield made
             finally:
