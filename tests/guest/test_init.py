@@ -88,4 +88,5 @@ def _control(fd: int) -> None:
     import fcntl
     import termios
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests in the background ignores it
     fcntl.ioctl(fd, termios.TIOCSCTTY, 0)

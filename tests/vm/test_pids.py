@@ -192,9 +192,8 @@ async def test_init_in_a_pod(pods: Pods) -> None:  # noqa: F811
     """Where another one is process 1, it adopts what its program leaves all the same."""
     script = "sh -c 'sleep 1001 & echo $! > /orphan'; sleep 1000; true"
     await pods.run(id="p", containers=[{"name": "a", "command": ["sh", "-c", script], "init": True}])
-    found = (
-        "until pid=$(cat /orphan); do sleep 0.1; done 2>&-; cat /proc/$(awk '/PPid/ {print $2}' /proc/$pid/status)/comm"
-    )
+    parent = "cat /proc/$(awk '/PPid/ {print $2}' /proc/$(cat /orphan)/status)/comm"
+    found = f"until [ -s /orphan ] && [ $({parent}) != sh ]; do sleep 0.1; done 2>&-; {parent}"
     assert await pods.exec("a", found) == "docker-init"
 
 
