@@ -56,6 +56,7 @@ def test_a_full_disk_and_space_again(disk: Path) -> None:
         daemon.ctl("run", "-d", "--name", "again", "--restart", "always", "busybox", "sh", "-c", end)
         for name in ("ends", "stops", "goes", "lives", "again"):
             wait_for(lambda: daemon.out("logs", name) == "up", f"{name} up")  # noqa: B023
+            daemon.ctl("exec", name, "sync")  # a guest that writes when there is no space stands still until there is
         fill = _fill(disk)
         daemon.ctl("kill", "-s", "USR1", "ends")
         assert daemon.out("wait", "ends") == "3"
