@@ -88,3 +88,23 @@ async def test_a_machine_is_killed_where_its_end_cannot_be_waited_for(
     monkeypatch.setattr(os, "pidfd_open", refuses)
     await QemuMachine(tmp_path, child.pid, process.start_time(child.pid), "tcg").kill()
     assert child.wait(10) == -signal.SIGKILL
+
+
+async def test_who_is_cancelled_twice_leaves_no_child_that_nobody_waits_for() -> None:
+    """As a task is that has not ended within a second."""
+    seen: list[asyncio.subprocess.Process] = []
+
+    async def hold() -> None:
+        async with process.child("sleep", "100") as child:
+            seen.append(child)
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(hold())
+    while not seen:
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen[0].returncode == -signal.SIGKILL

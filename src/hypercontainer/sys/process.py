@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import Unavailable
+from . import tasks
 from .confine import die_with_parent as die_with_parent
 
 
@@ -48,7 +49,7 @@ async def child(*args: str | Path, **kwargs: Any) -> AsyncIterator[asyncio.subpr
             # asyncio may have stopped reading what is not read to its end: it would never see that end,
             # nor report the process's.
             process._transport.close()  # type: ignore[attr-defined]
-            await process.wait()
+            await tasks.to_the_end(process.wait())
 
 
 async def run(*args: str | Path, stdin: bytes | None = None) -> Finished:
