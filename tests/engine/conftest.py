@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .stage import Stage, make_template, play, stage
+from .stage import Stage, make_template, play, stage, whole
 from .trials import Workers
 
 
@@ -34,14 +34,7 @@ def act(template: Path) -> Callable[..., None]:
     """Play a scenario on an empty host with a daemon; at its end everything can be removed."""
 
     def acted(scenario: Callable[[Stage], Awaitable[None]], **settings: Any) -> None:
-        async def whole(s: Stage) -> None:
-            await s.open()
-            await scenario(s)
-            await s.check()
-            await s.clear()
-            await s.close()
-
         with stage(template, **settings) as s:
-            play(s, whole)
+            play(s, whole(scenario))
 
     return acted

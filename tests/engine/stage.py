@@ -381,6 +381,19 @@ def stage(template: Path, *, own_images: bool = False, **settings: Any) -> Itera
                 made.kernel.close()
 
 
+def whole(scenario: Callable[[Stage], Awaitable[None]]) -> Callable[[Stage], Awaitable[None]]:
+    """With the daemon's begin before it; at its end everything can be removed, and the daemon ends."""
+
+    async def played(s: Stage) -> None:
+        await s.open()
+        await scenario(s)
+        await s.check()
+        await s.clear()
+        await s.close()
+
+    return played
+
+
 def play(here: Stage, scenario: Callable[[Stage], Awaitable[T]]) -> T:
     """Run a scenario on a clock of its own, and see that it leaves no task, and no failure that nobody heard of."""
     loop = VirtualLoop()

@@ -15,7 +15,7 @@ from hypercontainer.engine.attach.session import AttachOptions
 from hypercontainer.errors import InvalidState, StartFailed
 from hypercontainer.model.specs import ContainerSpec, ExecSpec
 
-from .stage import IMAGE, Stage, play, stage
+from .stage import IMAGE, Stage, play, stage, whole
 
 KEYS = Input(b"\x10\x11")
 
@@ -130,12 +130,5 @@ SCENES = [
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda f: f.__name__)
 def test_attached(template: Path, scene: Callable[[Stage], Awaitable[None]]) -> None:
-    async def scenario(s: Stage) -> None:
-        await s.open()
-        await scene(s)
-        await s.check()
-        await s.clear()
-        await s.close()
-
     with stage(template) as s:
-        play(s, scenario)
+        play(s, whole(scene))

@@ -14,7 +14,7 @@ from hypercontainer.engine import leftovers
 from hypercontainer.engine.restore import restore
 from hypercontainer.errors import NotFound, Unavailable
 
-from .stage import Stage, play, stage
+from .stage import Stage, play, stage, whole
 
 SOON = 1.0  # seconds of the virtual clock in which descriptions are written
 
@@ -33,7 +33,6 @@ def recover(s: Stage) -> None:
 @pytest.mark.parametrize("killed", [False, True])
 def test_what_runs_goes_on(template: Path, killed: bool) -> None:
     async def scenario(s: Stage) -> None:
-        await s.open()
         id_ = await s.run("a", "sleep", "1000")
         await s.create("idle", "true")
         machine = s.machine("a").pid
@@ -58,12 +57,9 @@ def test_what_runs_goes_on(template: Path, killed: bool) -> None:
             if stray.name != id_:
                 shutil.rmtree(stray)
         assert await s.call(s.engine.containers.stop("a", 0))
-        await s.check()
-        await s.clear()
-        await s.close()
 
     with stage(template) as s:
-        play(s, scenario)
+        play(s, whole(scenario))
 
 
 def test_a_machine_that_nobody_describes_goes_on_until_it_is_forgotten(template: Path) -> None:

@@ -17,7 +17,7 @@ from hypercontainer.hypervisor.fake import FakeDriver
 from hypercontainer.model.pods import PodPlan, PodSpec
 from hypercontainer.model.specs import ContainerSpec, PortMapping
 
-from .stage import IMAGE, Stage, play, stage
+from .stage import IMAGE, Stage, play, stage, whole
 
 Scenario = Callable[[Stage], Awaitable[None]]
 SLEEPER = ContainerSpec(image=IMAGE, name="b", command=["sleep", "100"])
@@ -28,13 +28,6 @@ def act(template: Path) -> Callable[..., None]:
     """A daemon with three drivers: one that can all, one whose machines have no facets, one that takes disks only."""
 
     def acted(scenario: Scenario) -> None:
-        async def whole(s: Stage) -> None:
-            await s.open()
-            await scenario(s)
-            await s.check()
-            await s.clear()
-            await s.close()
-
         with stage(template) as s:
             s.drivers = lambda: Drivers(
                 [
@@ -43,7 +36,7 @@ def act(template: Path) -> Callable[..., None]:
                     FakeDriver(s.host, "poor", takes=frozenset({Disk})),
                 ]
             )
-            play(s, whole)
+            play(s, whole(scenario))
 
     return acted
 

@@ -13,7 +13,7 @@ from hypercontainer.errors import InvalidState, NotFound
 from hypercontainer.model.factory import WarmRequest
 from hypercontainer.model.specs import Mount
 
-from .stage import Stage, play, stage
+from .stage import Stage, play, stage, whole
 
 Scenario = Callable[[Stage], Awaitable[None]]
 MEMORY = 64 << 20
@@ -25,16 +25,9 @@ def act(template: Path) -> Callable[[Scenario], None]:
     """A daemon with a factory; at the end nothing of it is left."""
 
     def acted(scenario: Scenario) -> None:
-        async def whole(s: Stage) -> None:
-            await s.open()
-            await scenario(s)
-            await s.check()
-            await s.clear()
-            await s.close()
-            assert not list(s.paths.waiting.iterdir()) and not s.host.machines
-
         with stage(template, factory=True) as s:
-            play(s, whole)
+            play(s, whole(scenario))
+            assert not list(s.paths.waiting.iterdir()) and not s.host.machines
 
     return acted
 

@@ -15,7 +15,7 @@ from hypercontainer.engine.log_sinks import journald, sender
 from hypercontainer.errors import InvalidState, Unsupported
 from hypercontainer.model.specs import LogOptions
 
-from .stage import Stage, play, stage
+from .stage import Stage, play, stage, whole
 
 
 @pytest.fixture
@@ -50,7 +50,6 @@ async def ran(s: Stage, name: str, *command: str, log: LogOptions) -> None:
 
 def test_the_journal_has_it_and_this_host_a_copy(template: Path, journal: socket.socket) -> None:
     async def scenario(s: Stage) -> None:
-        await s.open()
         await ran(s, "box", "echo", "hello", log=LogOptions(driver="journald", options={"tag": "{{.Name}}/x"}))
         await asyncio.sleep(1)
         (entry,) = entries(journal)
@@ -61,12 +60,9 @@ def test_the_journal_has_it_and_this_host_a_copy(template: Path, journal: socket
         ):  # fmt: skip
             assert line in entry.split(b"\n")
         assert await logged(s, "box") == ["hello\n"]
-        await s.check()
-        await s.clear()
-        await s.close()
 
     with stage(template) as s:
-        play(s, scenario)
+        play(s, whole(scenario))
 
 
 def test_a_journal_that_is_gone_holds_nobody_back(
@@ -75,18 +71,14 @@ def test_a_journal_that_is_gone_holds_nobody_back(
     monkeypatch.setattr(sender, "_WAITS_MAX", 10_000)
 
     async def scenario(s: Stage) -> None:
-        await s.open()
         await s.create("box", "flood", "3000000", log=LogOptions(driver="journald", max_size=1 << 30))
         (tmp_path / "j").rename(tmp_path / "away")
         await s.call(s.engine.containers.start("box"))
         assert await s.call(s.engine.containers.wait("box")) == 0
         assert sum(map(len, await logged(s, "box"))) > 2_900_000
-        await s.check()
-        await s.clear()
-        await s.close()
 
     with stage(template) as s:
-        play(s, scenario)
+        play(s, whole(scenario))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +86,6 @@ def test_a_journal_that_is_gone_holds_nobody_back(
 )
 def test_what_is_not_kept_cannot_be_read(template: Path, journal: socket.socket, log: LogOptions) -> None:
     async def scenario(s: Stage) -> None:
-        await s.open()
         await ran(s, "box", "echo", "hello", log=log)
         for use in (
             lambda: logged(s, "box"),
@@ -104,19 +95,15 @@ def test_what_is_not_kept_cannot_be_read(template: Path, journal: socket.socket,
                 await use()
         await asyncio.sleep(1)
         assert len(entries(journal)) == (log.driver == "journald")
-        await s.check()
-        await s.clear()
-        await s.close()
 
     with stage(template) as s:
-        play(s, scenario)
+        play(s, whole(scenario))
 
 
 def test_the_kubelets_file_is_reopened_when_it_was_moved(template: Path, tmp_path: Path) -> None:
     path = tmp_path / "0.log"
 
     async def scenario(s: Stage) -> None:
-        await s.open()
         await ran(s, "first", "echo", "hello", log=LogOptions(driver="k8s-file", path=str(path)))
         assert path.read_text().endswith("Z stdout F hello\n") and await logged(s, "first") == ["hello\n"]
         with pytest.raises(InvalidState, match="first is not running"):
@@ -125,9 +112,6 @@ def test_the_kubelets_file_is_reopened_when_it_was_moved(template: Path, tmp_pat
         path.rename(tmp_path / "0.log.old")
         s.engine.containers.reopen_log("box")
         assert path.read_bytes() == b"" and await logged(s, "box") == []
-        await s.check()
-        await s.clear()
-        await s.close()
 
     with stage(template) as s:
-        play(s, scenario)
+        play(s, whole(scenario))

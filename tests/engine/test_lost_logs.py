@@ -15,7 +15,7 @@ from hypercontainer.engine.logs import read
 from hypercontainer.errors import NoSpace
 from hypercontainer.model.specs import LogOptions, RestartPolicy
 
-from .stage import Stage, play, stage
+from .stage import Stage, play, stage, whole
 
 
 async def _failed(s: Stage) -> list[str]:
@@ -28,7 +28,6 @@ def test_a_log_that_is_not_there_when_the_daemon_comes_back(template: Path, tmp_
     place.mkdir()
 
     async def scenario(s: Stage) -> None:
-        await s.open()
         log = LogOptions(path=str(place / "box.log"))
         await s.create("a", "cat", stdin=True, log=log)
         peer = FakePeer()
@@ -55,12 +54,9 @@ def test_a_log_that_is_not_there_when_the_daemon_comes_back(template: Path, tmp_
         assert [r.log for r in read(place / "box.log")] == ["one\n", "two\n"]
         peer.goes()
         await running
-        await s.check()
-        await s.clear()
-        await s.close()
 
     with stage(template) as s:
-        play(s, scenario)
+        play(s, whole(scenario))
 
 
 def test_a_log_that_is_not_there_at_a_start(template: Path, tmp_path: Path) -> None:
@@ -68,7 +64,6 @@ def test_a_log_that_is_not_there_at_a_start(template: Path, tmp_path: Path) -> N
     place = tmp_path / "place"
 
     async def scenario(s: Stage) -> None:
-        await s.open()
         policy = RestartPolicy(name="always")
         await s.create("a", "after", "30", "1", log=LogOptions(path=str(place / "box.log")), restart=policy)
         with pytest.raises(NoSpace, match="the log cannot be written: No such file or directory"):
@@ -84,9 +79,6 @@ def test_a_log_that_is_not_there_at_a_start(template: Path, tmp_path: Path) -> N
         place.mkdir()
         await asyncio.sleep(2)
         assert await _failed(s) == []
-        await s.check()
-        await s.clear()
-        await s.close()
 
     with stage(template) as s:
-        play(s, scenario)
+        play(s, whole(scenario))

@@ -18,7 +18,7 @@ from hypercontainer.model.specs import PortMapping
 from hypercontainer.network.fake import FakeNet
 
 from .scenes import spec
-from .stage import Stage, play, stage
+from .stage import Stage, play, stage, whole
 
 Scenario = Callable[[Stage], Awaitable[None]]
 PORT = PortMapping(container_port=80, host_port=8080)
@@ -29,16 +29,9 @@ def act(request: pytest.FixtureRequest, template: Path) -> Callable[..., None]:
     """Play a scenario with either; at its end everything can be removed."""
 
     def acted(scenario: Scenario, **settings: Any) -> None:
-        async def whole(s: Stage) -> None:
-            await s.open()
-            await scenario(s)
-            await s.check()
-            await s.clear()
-            await s.close()
-
         net = FakeNet() if request.param == "fake" else None
         with stage(template, net=net, **settings) as s:
-            play(s, whole)
+            play(s, whole(scenario))
 
     return acted
 
