@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image with the init systems that Debian has: systemd, runit, tini, dumb-init."""
+"""An image with the init systems that Debian has: systemd, s6, runit, tini, dumb-init."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 from . import images
 
-_PACKAGES = "systemd,systemd-sysv,runit,tini,dumb-init"
+_PACKAGES = "systemd,systemd-sysv,s6,execline,runit,tini,dumb-init"
 _UNIT = """[Service]
 ExecStart=/bin/sleep 1001
 Restart=always
-
-[Install]
-WantedBy=multi-user.target
+RestartSec=0
+"""
+_WANTED = """[Unit]
+Wants=ours.service
 """
 
 
@@ -23,10 +24,10 @@ def inits() -> Path:
 
     def make(layout: Path, scratch: Path) -> None:
         images._base(layout, scratch, _PACKAGES)
-        unit = scratch / "ours.service"
-        unit.write_text(_UNIT)
-        for target in ("ours.service", "multi-user.target.wants/ours.service"):
-            images._insert(layout, unit, f"/etc/systemd/system/{target}")
+        for target, text in (("ours.service", _UNIT), ("multi-user.target.d/ours.conf", _WANTED)):
+            file = scratch / "unit"
+            file.write_text(text)
+            images._insert(layout, file, f"/etc/systemd/system/{target}")
         config = ["--config.cmd", "/sbin/init", "--config.stopsignal", "SIGRTMIN+3"]
         images.run("umoci", "config", "--image", f"{layout}:test", *config)
 

@@ -100,7 +100,9 @@ _OPTIONS = [
     click.option("--health-start-interval", default="5s", help="Time between checks in the start period."),
     click.option("--no-healthcheck", is_flag=True, help="Ignore the image's check."),
     click.option(
-        "--privileged", is_flag=True, help="All capabilities, and no path hidden: of its own virtual machine."
+        "--privileged",
+        is_flag=True,
+        help="All capabilities, and no path hidden: of its own virtual machine. What systemd needs as process 1.",
     ),
     click.option(
         "--driver", default="", metavar="NAME", help="Hypervisor of the virtual machine [default: the daemon's]."
