@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from hypercontainer.guest.fake import Refused
 from hypercontainer.model.specs import ExecSpec, RestartPolicy
+from hypercontainer.protocol.constants import GuestCode, Type
 from hypercontainer.sys import clock
 
 from .stage import Stage
@@ -186,5 +188,47 @@ def test_who_waits_for_what_is_not_started_again(act: Any, verb: str) -> None:
         else:
             await s.call(s.engine.containers.remove("a", force=True))
         assert await waiting == 3 and clock.seconds() - began < 5
+
+    act(scenario)
+
+
+@pytest.mark.parametrize(
+    ("policy", "ends"), [(RestartPolicy(name="always"), False), (RestartPolicy(name="on-failure", max_retries=3), True)]
+)
+def test_a_start_by_the_policy_that_fails_is_tried_again(act: Any, policy: RestartPolicy, ends: bool) -> None:
+    """By its back-off, in another machine; each failure is told, and counts where the policy counts."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "after", "1", "3", restart=policy)
+        first = s.machine("a")
+        no = Refused(GuestCode.SYSTEM, "fork: no memory")
+        s.guest(first).refused[Type.PROCESS_START] = no
+        while not s.engine.registry.container("a").state.error:
+            await asyncio.sleep(0.01)
+        state = s.engine.registry.container("a").state
+        assert (state.status, state.exit_code, state.error) == ("restarting", 125, "fork: no memory")
+        told = [e.attributes["error"] for e in s.engine.events.past() if e.action == "start_failed"]
+        assert told == ["fork: no memory"]
+        if ends:
+            while s.status("a") != "exited":
+                await asyncio.sleep(0.05)
+            assert s.engine.registry.container("a").state.restart_count == 3
+            return
+        while s.status("a") != "running":
+            await asyncio.sleep(0.05)
+        assert s.machine("a") is not first and s.engine.registry.container("a").state.error == ""
+        await s.call(s.engine.containers.stop("a", 1))
+
+    act(scenario)
+
+
+def test_a_program_that_cannot_be_executed_any_longer_is_the_end(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "after", "1", "3", restart=RestartPolicy(name="always"))
+        no = Refused(GuestCode.EXEC, "exec: no such file", status=127)
+        s.guest(s.machine("a")).refused[Type.PROCESS_START] = no
+        await asyncio.sleep(2)
+        state = s.engine.registry.container("a").state
+        assert (state.status, state.exit_code, state.error) == ("exited", 127, "exec: no such file")
 
     act(scenario)

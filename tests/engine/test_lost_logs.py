@@ -59,6 +59,40 @@ def test_a_log_that_is_not_there_when_the_daemon_comes_back(template: Path, tmp_
         play(s, whole(scenario))
 
 
+@pytest.mark.parametrize("host_went_down", [False, True])
+def test_a_log_that_is_not_there_when_a_new_daemon_starts_it_by_its_policy(
+    template: Path, tmp_path: Path, host_went_down: bool
+) -> None:
+    place, away = tmp_path / "place", tmp_path / "away"
+    place.mkdir()
+
+    async def scenario(s: Stage) -> None:
+        log = LogOptions(path=str(place / "box.log"))
+        await s.run("a", "after", "1000" if host_went_down else "1", "3", log=log, restart=RestartPolicy(name="always"))
+        await asyncio.sleep(1.05)
+        assert s.status("a") == ("running" if host_went_down else "restarting")
+        if host_went_down:
+            s.kill()
+            for machine in list(s.host.machines.values()):
+                machine.die()
+        else:
+            await s.close(keep_running=True)
+        place.rename(away)
+
+        await s.open()
+        while s.status("a") != "running":
+            await asyncio.sleep(0.05)
+        assert s.engine.registry.container("a").state.log_error == "No such file or directory"
+        away.rename(place)
+        await asyncio.sleep(2)
+        assert s.engine.registry.container("a").state.log_error == ""
+        told = [e.action for e in s.engine.events.past() if e.action.startswith("log_")]
+        assert told == ["log_failed", "log_written"]
+
+    with stage(template) as s:
+        play(s, whole(scenario))
+
+
 def test_a_log_that_is_not_there_at_a_start(template: Path, tmp_path: Path) -> None:
     """Whoever starts it hears of it; a start by its policy goes on without."""
     place = tmp_path / "place"

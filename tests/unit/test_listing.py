@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from hypercontainer.errors import InvalidArgument
@@ -12,7 +13,8 @@ from hypercontainer.hyperctl import inspect, listing
 from hypercontainer.hyperctl.output import show
 from hypercontainer.model.network import Attachment
 from hypercontainer.model.specs import ContainerSpec, PortMapping
-from hypercontainer.model.status import Container, Pod, Process
+from hypercontainer.model.status import Container, ContainerState, ContainerStatus, Pod, Process
+from hypercontainer.sys import clock
 
 
 def container(name: str = "u1", image: str = "busybox", ports: list[PortMapping] | None = None) -> Container:
@@ -43,6 +45,16 @@ def container(name: str = "u1", image: str = "busybox", ports: list[PortMapping]
 )  # fmt: skip
 def test_filters(given: str, matches: bool) -> None:
     assert listing._matches(container(), (given,)) is matches
+
+
+def test_what_is_wrong_is_in_the_status() -> None:
+    now = clock.stamp()
+    running = ContainerState(status=ContainerStatus.RUNNING, started_at=now, log_error="No such file or directory")
+    told = listing.describe_state(msgspec.structs.replace(container(), state=running))
+    assert told.startswith("Up ") and told.endswith(" (log not written)")
+    waiting = ContainerState(status=ContainerStatus.RESTARTING, finished_at=now, exit_code=125, error="no memory")
+    told = listing.describe_state(msgspec.structs.replace(container(), state=waiting))
+    assert told.startswith("Restarting (125) ") and told.endswith(" ago: no memory")
 
 
 def test_a_bad_pattern_is_said() -> None:

@@ -273,9 +273,12 @@ class ContainerSupervisor(ContainerRuns):
             self._end(0)
 
     def _resume(self, message: Resume) -> None:
-        self._now = Present(stops=self._now.stops, kills=self._now.kills)
-        self._set_state(State.STARTING, status=ContainerStatus.EXITED, starting=True)
-        self._now.launch = self.do(self._launch((0, 0)), self._launched)
+        """At once; one that fails is tried again, as any start by a policy."""
+        last = self.container.state
+        known = {"exit_code": last.exit_code, "oom_killed": last.oom_killed, "error": last.error}
+        self._now = Present(stops=self._now.stops, kills=self._now.kills, outcome=known)
+        self._set_state(State.RESTARTING, status=ContainerStatus.RESTARTING, starting=False)
+        self._now.launch = self.do(self._start_again(None), self._started_again)
         message.answer()
         if self.stop_requested.is_set():
             self._give_up_launch()
@@ -289,15 +292,15 @@ S = State
 C = ContainerSupervisor
 _LATER = C.defer
 ContainerSupervisor.TRANSITIONS = {
-    State.REATTACHING: frozenset({State.RUNNING, State.PAUSED, State.STARTING, State.ENDING}),
-    State.CREATED: frozenset({State.STARTING, State.LENT, State.REMOVING, State.ENDING}),
+    State.REATTACHING: frozenset({State.RUNNING, State.PAUSED, State.RESTARTING, State.ENDING}),
+    State.CREATED: frozenset({State.STARTING, State.RESTARTING, State.LENT, State.REMOVING, State.ENDING}),
     State.STARTING: frozenset({State.RUNNING, State.ENDING}),
     State.RUNNING: frozenset({State.PAUSED, State.STOPPING, State.RESTARTING, State.ENDING}),
     State.PAUSED: frozenset({State.RUNNING, State.STOPPING, State.RESTARTING, State.ENDING}),
     State.STOPPING: frozenset({State.RESTARTING, State.ENDING}),
-    State.RESTARTING: frozenset({State.RUNNING, State.ENDING}),
+    State.RESTARTING: frozenset({State.RUNNING, State.RESTARTING, State.ENDING}),
     State.ENDING: frozenset({State.EXITED, State.GONE}),
-    State.EXITED: frozenset({State.STARTING, State.LENT, State.REMOVING, State.ENDING}),
+    State.EXITED: frozenset({State.STARTING, State.RESTARTING, State.LENT, State.REMOVING, State.ENDING}),
     State.LENT: frozenset({State.CREATED, State.EXITED}),
     State.REMOVING: frozenset({State.CREATED, State.EXITED, State.GONE}),
     State.GONE: frozenset(),
@@ -324,7 +327,8 @@ _ROWS: dict[type[Message], tuple[Handler, ...]] = {
     Replace: (C._ignore, C._ignore, C._ignore, C._replace, C._ignore, C._ignore,
               C._ignore, C._ignore, C._ignore, C._ignore, C._ignore, C._ignore),
     Reattach: (C._reattach, *[C._ignore] * (len(State) - 1)),
-    Resume: (C._resume, *[C._ignore] * (len(State) - 1)),
+    Resume: (C._resume, C._resume, C._ignore, C._ignore, C._ignore, C._ignore,
+             C._ignore, _LATER, C._resume, _LATER, C._ignore, C._ignore),
     Lose: (C._lose, C._lose, C._ignore, C._ignore, C._ignore, C._ignore,
            C._ignore, C._ignore, C._lose, _LATER, C._ignore, C._ignore),
 }  # fmt: skip

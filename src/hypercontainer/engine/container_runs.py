@@ -127,16 +127,12 @@ class ContainerRuns(ContainerState):
             self.do(self._now.run.kill(), lambda _: None)
         self._end_jobs()
         self.fan_out.finish()
-        if not self._restarts(self._now.run):
+        if not self._restarts():
             self._record_end(self._now.outcome)
             return
-        container = self._set_state(
-            State.RESTARTING, status=ContainerStatus.RESTARTING, pid=0, finished_at=clock.stamp(), **self._now.outcome
-        )
-        self._told(self._now.outcome)
+        container = self._wait_for_restart(clock.seconds() - self._now.run.began)
         self.publish("die", container, exit_code=str(self.exit_code))
         self._tell_end()
-        self._now.launch = self.do(self._start_again(self._now.run), self._started_again)
 
     def _end_jobs(self) -> None:
         """Checks and freezing, which are of a process that runs."""
@@ -148,36 +144,49 @@ class ContainerRuns(ContainerState):
     def _told(self, outcome: Outcome) -> None:
         self.exit_code, self.error = outcome["exit_code"], outcome["error"]
 
-    def _restarts(self, run: Run) -> bool:
+    def _restarts(self) -> bool:
         if self.stop_requested.is_set():
             return False
-        container = self.container
-        if not (self._replaced or wants_restart(container, self._now.outcome["exit_code"])):
-            return False
-        run.delay = back_off(run)
-        return True
+        return self._replaced or wants_restart(self.container, self._now.outcome["exit_code"])
 
-    async def _start_again(self, run: Run) -> Run:
-        await asyncio.sleep(run.delay)
+    def _wait_for_restart(self, lasted: float, *, failed: bool = False, **record: Any) -> Container:
+        """`lasted` is how many seconds it ran; `failed`: that was an attempt to start it, which ended in an error."""
+        self._now.delay = back_off(self._now.delay, lasted)
+        self._told(self._now.outcome)
+        container = self._set_state(
+            State.RESTARTING, status=ContainerStatus.RESTARTING, starting=False, pid=0, finished_at=clock.stamp(),
+            **self._now.outcome, **record,
+        )  # fmt: skip
+        self._now.launch = self.do(self._start_again(self._now.run, failed=failed), self._started_again)
+        return container
+
+    async def _start_again(self, run: Run | None, *, failed: bool = False) -> Run:
+        """After the wait, in the machine of its last run if that is of use."""
+        await asyncio.sleep(self._now.delay)
         container = self.container
-        if run.runtime.dead:
-            await self._sandboxes.release(container.pod, container.id)
-            self._now.run = None
-            new = await self._launch((0, 0))
-        else:
+        if run is not None and not failed and not run.runtime.dead:
             await run.handle.release()
             handle = await self._sandboxes.start_main(container, run.runtime, self.fan_out, (0, 0))
-            new = Run(run.runtime, handle, clock.seconds())
-        new.delay = run.delay
-        return new
+            return Run(run.runtime, handle, clock.seconds())
+        if run is not None:
+            await self._sandboxes.release(container.pod, container.id)
+            self._now.run = None
+        return await self._launch((0, 0))
 
     def _started_again(self, job: Job) -> None:
+        """A program that cannot be executed is the container's end, as with Docker; what else went wrong may pass."""
+        count = self.container.state.restart_count + 1
         if not (error := failure(job)):
-            self._running(job.result(), restart_count=self.container.state.restart_count + 1)
+            self._running(job.result(), restart_count=count)
             return
         if isinstance(error, HyperError):
             code = error.exit_status if isinstance(error, StartFailed) else 125
             self._now.outcome = {"exit_code": code, "oom_killed": False, "error": error.message}
+            if not isinstance(error, StartFailed) and self._restarts():
+                log.warning("%s is not started again, which is tried further: %s", self.name, error.message)
+                container = self._wait_for_restart(0, failed=True, restart_count=count)
+                self.publish("start_failed", container, error=error.message)
+                return
         elif not isinstance(error, asyncio.CancelledError):
             log.error("%s cannot be started again", self.name, exc_info=error)
             self._now.outcome = lost(f"hyperd failed to start it again: {error}")

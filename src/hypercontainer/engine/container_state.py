@@ -37,6 +37,7 @@ class Present:
 
     run: Run | None = None
     outcome: Outcome = field(default_factory=lambda: lost("its end is not known"))
+    delay: float = 0.0  # seconds that were waited before the present run
     launch: Job | None = None  # a first start, or another by the policy, or the wait before it
     freeze: Job | None = None
     checks: list[Job] = field(default_factory=list)
@@ -120,7 +121,8 @@ class ContainerState(Supervisor[State]):
         if error:
             log.warning("%s: its log cannot be written, and is tried again: %s", self.name, error)
         if self._registry.exists(self.id):
-            self._update(log_error=error)
+            container = self._update(log_error=error)
+            self.publish("log_failed", container, error=error) if error else self.publish("log_written", container)
 
     def _tell_end(self) -> None:
         """To all who wait; what is known of it is written down by now."""

@@ -99,7 +99,7 @@ class Reattach(Message):
 
 @dataclass(eq=False)
 class Resume(Message):
-    """Go on with what an earlier daemon was about to start again."""
+    """Start it by its policy: an earlier daemon was about to, or it ran when the host went down."""
 
 
 @dataclass(eq=False)

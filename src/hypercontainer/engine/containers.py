@@ -241,7 +241,7 @@ class Containers:
         """Start what runs by its own policy, after the host came up, unless somebody has stopped it meanwhile."""
         found = self.supervisor(container)
         if not found.stop_requested.is_set():
-            found.post(verbs.Start())  # how it went is in the record
+            found.post(verbs.Resume())  # how it went is in the record
 
     async def lose(self, container: Container, why: str) -> None:
         """Settle the end of a container whose VM is gone."""

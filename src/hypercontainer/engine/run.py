@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import HyperError, Unavailable
 from ..guest.agent import Freeze, Process, require
 from ..model.status import Container
-from ..sys import clock, deadlines, tasks
+from ..sys import deadlines, tasks
 from ..sys.spans import span
 from .runtime import Runtime
 
@@ -32,7 +32,6 @@ class Run:
     runtime: Runtime
     handle: Process
     began: float  # seconds of the loop's clock
-    delay: float = 0.0  # before the next one, in seconds
 
     async def signal(self, number: int, *, everyone: bool = False) -> None:
         await self.handle.signal(number, everyone=everyone)
@@ -113,8 +112,10 @@ def wants_restart(container: Container, code: int) -> bool:
     )
 
 
-def back_off(run: Run) -> float:
-    """Seconds until the next run: twice as long as the last time, from the beginning after a long run."""
+def back_off(delay: float, lasted: float) -> float:
+    """Seconds until the next run: twice `delay`, which was before the last one; from the beginning after a long run.
+
+    `lasted` is how many seconds that one took.
+    """
     first, longest = _BACK_OFF
-    lasted = clock.seconds() - run.began
-    return first if not run.delay or lasted > _LONG_RUN else min(run.delay * 2, longest)
+    return first if not delay or lasted > _LONG_RUN else min(delay * 2, longest)

@@ -34,9 +34,11 @@ def describe_state(c: Container) -> str:
     if s.status is ContainerStatus.RUNNING and s.unresponsive:
         return f"Up {format_age(s.started_at)} (unresponsive)"
     if s.status is ContainerStatus.RUNNING:
-        return f"Up {format_age(s.started_at)}" + (f" ({s.health.status})" if s.health and c.health else "")
+        notes = [s.health.status] if s.health and c.health else []
+        notes += ["log not written"] if s.log_error else []
+        return f"Up {format_age(s.started_at)}" + (f" ({', '.join(notes)})" if notes else "")
     if s.status is ContainerStatus.RESTARTING:
-        return f"Restarting ({s.exit_code}) {format_age(s.finished_at)} ago"
+        return f"Restarting ({s.exit_code}) {format_age(s.finished_at)} ago" + (f": {s.error}" if s.error else "")
     if s.status is ContainerStatus.PAUSED:
         return f"Up {format_age(s.started_at)} (Paused)"
     if s.status is ContainerStatus.EXITED:
