@@ -7,7 +7,7 @@
     ├── Conflict             exists already, or is in use
     ├── InvalidState         not possible in the present state
     ├── PermissionDenied     the caller or the daemon may not
-    ├── Unauthorized         a registry wants other credentials
+    ├── Unauthorized         a registry, or hyperd, wants other credentials
     ├── Unsupported          this build, driver or kernel cannot
     ├── Unavailable          the daemon, a registry or a guest cannot be reached
     ├── DeadlineExceeded     it took too long
@@ -71,7 +71,7 @@ class PermissionDenied(HyperError):
 
 
 class Unauthorized(HyperError):
-    """A registry refused the credentials."""
+    """A registry refused the credentials, or hyperd those of the caller."""
 
     code = "unauthorized"
 

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from hypercontainer.api.router import identified
+from hypercontainer.api.identity import identified
 from hypercontainer.engine.events import Events
 from hypercontainer.engine.principal import asked_by, asking, current, owned
 from hypercontainer.engine.registry import Registry

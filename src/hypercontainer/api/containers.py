@@ -147,7 +147,7 @@ async def remove(c: Context) -> Container:
     return await c.engine.containers.remove(c.id, force=c.flag("force"))
 
 
-@routes.post(f"{_ID}/wait")
+@routes.post(f"{_ID}/wait", scope="read")
 async def wait(c: Context) -> ExitCode:
     """Wait until the container has stopped."""
     return ExitCode(exit_code=await c.engine.containers.wait(c.id))
@@ -302,14 +302,17 @@ async def archive_stat(c: Context) -> PathStat:
 
 
 @routes.get(
-    f"{_ID}/archive", query={"path": "absolute path", "follow": "follow a symbolic link"}, stream="application/x-tar"
+    f"{_ID}/archive",
+    query={"path": "absolute path", "follow": "follow a symbolic link"},
+    stream="application/x-tar",
+    scope="operate",
 )
 async def archive_read(c: Context) -> web.StreamResponse:
     """A path of the container as a tar stream."""
     return await _send_tar(c, c.engine.archives.read(c.id, c.text("path"), follow=c.flag("follow")))
 
 
-@routes.get(f"{_ID}/export", stream="application/x-tar")
+@routes.get(f"{_ID}/export", stream="application/x-tar", scope="operate")
 async def export(c: Context) -> web.StreamResponse:
     """The whole root file system as a tar stream."""
     return await _send_tar(c, c.engine.archives.export(c.id))

@@ -32,7 +32,14 @@ def document(routes: list[Route]) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "see `hyperctl token create`"},
+                "certificate": {"type": "mutualTLS", "description": "a client's certificate"},
+            },
+        },
+        "security": [{}, {"token": []}, {"certificate": []}],  # {}: a user of the host, by the unix socket
     }
 
 
@@ -60,6 +67,7 @@ def _operation(route: Route, schema_of: dict[int, dict[str, Any]]) -> dict[str, 
     }
     operation: dict[str, Any] = {
         "summary": route.summary,
+        "description": f"Takes the scope `{route.needs}`.",
         "operationId": f"{route.method.lower()}{re.sub(r'[^a-zA-Z]+', '_', route.path)}",
         "parameters": parameters,
         "responses": {status: success, "default": error},

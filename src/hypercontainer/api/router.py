@@ -14,12 +14,12 @@ from aiohttp import web
 
 from .. import errors
 from ..engine.engine import Engine
-from ..engine.principal import asked_by
 from ..model.base import Model
 from ..model.moments import read_moment
-from ..model.principal import Principal
+from ..model.principal import Scope
 from ..model.sentences import explain
-from ..sys.peer import peer_uid
+from .bodies import BODIES
+from .identity import require
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,6 +61,8 @@ def error_body(error: Exception) -> ErrorBody:
 def error_response(error: errors.HyperError, headers: dict[str, str] | None = None) -> web.Response:
     """The answer that tells of an error."""
     status = next((s for kind, s in STATUS.items() if isinstance(error, kind)), 500)
+    if status == 401:
+        headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}  # RFC 9110, 11.6.1
     return web.Response(
         body=msgspec.json.encode(error_body(error)), status=status, headers=headers, content_type="application/json"
     )
@@ -106,7 +108,7 @@ class Context:
 
     async def body(self, type_: type[T]) -> T:
         """:raise InvalidArgument: with the path of what is wrong."""
-        sent = await self.request.read()
+        sent = await self.request.app[BODIES].read(self.request)
         try:
             return msgspec.json.decode(sent, type=type_)
         except msgspec.ValidationError as error:
@@ -133,6 +135,12 @@ class Route:
     result: Any = None
     status: int = 200
     stream: str = ""  # media type, when the answer is no JSON document
+    scope: Scope | None = None  # None: by the method
+
+    @property
+    def needs(self) -> Scope:
+        """The scope that it takes: to look is `read`, to change something is `operate`, if nothing else is said."""
+        return self.scope or ("read" if self.method == "GET" else "operate")
 
 
 class Routes:
@@ -159,13 +167,14 @@ class Routes:
         result: Any = None,
         status: int = 200,
         stream: str = "",
+        scope: Scope | None = None,
     ) -> Callable[[H], H]:
         """`query` gives parameters' meanings, `stream` the media type of an answer that is no JSON document."""
 
         def add(handler: H) -> H:
             summary = (handler.__doc__ or "").partition("\n")[0].removesuffix(".")
             sent = result or _sent(handler)
-            self.all.append(Route(method, path, handler, summary, query or {}, body, sent, status, stream))
+            self.all.append(Route(method, path, handler, summary, query or {}, body, sent, status, stream, scope))
             return handler
 
         return add
@@ -180,6 +189,7 @@ def _sent(handler: Handler) -> Any:
 
 def bind(route: Route, engine: Engine) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
+        require(route.needs)
         result = await route.handler(Context(engine, request))
         if isinstance(result, web.StreamResponse):
             return result
@@ -188,23 +198,6 @@ def bind(route: Route, engine: Engine) -> Callable[[web.Request], Awaitable[web.
         return web.Response(body=msgspec.json.encode(result), status=route.status, content_type="application/json")
 
     return handle
-
-
-def principal_of(request: web.Request) -> Principal:
-    """The user of this host at the other end of the connection."""
-    sock = request.transport.get_extra_info("socket") if request.transport else None
-    uid = peer_uid(sock) if sock else None
-    return Principal("unknown" if uid is None else f"uid:{uid}")
-
-
-@web.middleware
-async def identified(request: web.Request, handler: Any) -> web.StreamResponse:
-    """The engine knows who asks, and so does the log."""
-    who = principal_of(request)
-    with asked_by(who):
-        log.debug("%s asks for %s %s", who.name, request.method, request.path)
-        response: web.StreamResponse = await handler(request)
-        return response
 
 
 @web.middleware

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from ..model.status import Check, Info, Version
 from ..sys import clock
+from .identity import require
 from .router import Context, Routes
 
 routes = Routes()
@@ -36,10 +37,12 @@ async def info(c: Context) -> Info:
 @routes.get("/doctor", query={"probe": "try first whether a guest boots with KVM"})
 async def doctor(c: Context) -> list[Check]:
     """What this host has of what is needed."""
+    if c.flag("probe"):
+        require("admin")
     return await c.engine.doctor(probe=c.flag("probe"))
 
 
-@routes.delete("/set-aside/{id}")
+@routes.delete("/set-aside/{id}", scope="admin")
 async def forget(c: Context) -> None:
     """Give up a record that cannot be read, and its virtual machine."""
     await c.engine.forget(c.id)

@@ -22,6 +22,7 @@ from ..images.store import ImageStore
 from ..kernel.locate import Kernel
 from ..model.factory import FactoryStatus, WarmRequest
 from ..model.network import NetworkRequest
+from ..model.reference import parse_source
 from ..model.specs import ContainerSpec, Resources
 from ..model.status import Check, ContainerStatus, Info, Pod, PodDetails, Version
 from ..network.backend import Records
@@ -32,7 +33,7 @@ from ..state.journal import EventLimits
 from ..sys import tasks
 from ..volumes.disks import BlockVolumes
 from ..volumes.scratch import ScratchDisks
-from . import doctor, leftovers, resolve
+from . import doctor, host_access, leftovers, resolve
 from .archive import Archives
 from .attachments import Attachments, check_readable
 from .bring_up import BringUp, ExclusiveVolumes
@@ -68,6 +69,7 @@ from .secrets import Secrets
 from .services import Services
 from .shares import Shares
 from .sources import Setup, all_sources
+from .tokens import Tokens
 from .volumes import Volumes
 
 _COPY = "`hyperctl logs` has what was written; it is sent again as soon as it can be"
@@ -111,6 +113,7 @@ class Engine:
         self._descriptions = Descriptions(self.registry)
         self.registry.journal.limits = settings.events
         self.events = Events(self.registry.journal)
+        self.tokens = Tokens(self.registry.journal, self.events)
         self.images = ImageStore(
             paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images
         )  # fmt: skip
@@ -192,6 +195,7 @@ class Engine:
     # -- what joins several services ------------------------------------------------
 
     def pull(self, name: str, *, platform: str = "", auth: str = "") -> tuple[Progress, Awaitable[StoredImage]]:
+        host_access.check_source(parse_source(name).transport)
         progress, image = self.images.pull(name, platform=platform, auth=auth)
 
         async def told() -> StoredImage:
@@ -237,7 +241,9 @@ class Engine:
 
         :raise InvalidArgument: with the field that is wrong; and what `Pods.create` raises.
         """
-        fetched = await fetch_all([f.uri for f in files_to_fetch(podfile)])
+        uris = [f.uri for f in files_to_fetch(podfile)]
+        host_access.check_files(uris)
+        fetched = await fetch_all(uris)
         pod = await self.pods.create(convert(podfile, fetched))
         return self.pods.details(pod.id)
 

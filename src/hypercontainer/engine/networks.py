@@ -29,6 +29,7 @@ from ..model.status import Pod, Pruned
 from ..network import addresses, links, tap
 from ..network.backend import Link, NicKind, Rates, Shared, numbered
 from ..sys import clock, tasks
+from . import host_access
 from .events import Events
 from .pod_network import PodNetwork
 from .principal import owned
@@ -61,10 +62,15 @@ class Networks:
     # -- networks -------------------------------------------------------------------
 
     async def create(self, spec: NetworkSpec) -> Network:
-        """:raise Conflict: the name or the subnet is taken. :raise InvalidArgument: malformed."""
+        """A network with a bridge of its own.
+
+        :raise Conflict: the name or the subnet is taken. :raise InvalidArgument: malformed.
+        :raise PermissionDenied: who asks may not choose a subnet, which this host routes.
+        """
         if spec.name in _RESERVED or spec.name.startswith(CNI):
             raise InvalidArgument(f"the network name {spec.name!r} has a meaning of its own", hint="choose another")
         self._registry.check_network_name(spec.name)
+        host_access.check_network(spec.subnets)
         prefix6 = IPv6Network(self._settings.subnet6).supernet(new_prefix=48)
         others = [*self._registry.networks(), self._default_record()]
         network = addresses.plan(spec, ids.new_id(), clock.stamp(), others, await links.routed_subnets(), prefix6)

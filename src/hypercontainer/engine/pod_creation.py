@@ -10,7 +10,7 @@ from ..model import ids
 from ..model.pods import PodPlan
 from ..model.status import Pod
 from ..sys import clock
-from . import resolve
+from . import host_access, resolve
 from .containers import Containers
 from .placement import Placement
 from .plan import check_plan
@@ -39,6 +39,7 @@ class PodCreation:
 
         :raise NotFound: an image or a volume's source. :raise Conflict: a name is taken.
         """
+        host_access.check_plan(plan)
         check_plan(plan)
         images = [self._images.find(c.image) for c in plan.containers]
         name = plan.name

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,8 +12,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from ..api.identity import ANYBODY
+from ..api.listener import ListenLimits
 from ..errors import InvalidArgument
 from ..images.limits import Limits
+from ..model.principal import Scope
 from ..model.sentences import explain
 from ..model.units import parse_duration, parse_size
 from ..state.journal import EventLimits
@@ -21,6 +25,7 @@ from ..sys.private import require_private
 from ..volumes.scratch import DEFAULT_SIZE
 
 _EVENTS_MAX = 1_000_000  # about 300 MB
+_CONNECTIONS_MAX = 100_000
 _LAYERS_MAX = 900  # each is an open file while an image is converted
 SYSTEM_FILE = Path("/etc/hyper/hyperd.toml")
 
@@ -52,6 +57,16 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     root: str = ""
     run: str = ""
     socket: str = ""
+    socket_mode: str = "660"  # octal
+    group: str = ""  # who else may use the socket; "" is the group hyper for root's, if there is one
+    listen: list[str] = []  # further addresses, tcp://ADDRESS:PORT, with TLS 1.3
+    tlscert: str = ""  # PEM: hyperd's own certificate, and what leads to its CA
+    tlskey: str = ""
+    tlscacert: str = ""  # PEM: the CA of clients' certificates; "" takes none
+    # Common name of a client's certificate, or * for all others -> what it may do.
+    clients: dict[str, list[Scope]] = msgspec.field(default_factory=lambda: {ANYBODY: ["operate"]})
+    connections_max: Annotated[int, Meta(ge=16, le=_CONNECTIONS_MAX)] = ListenLimits.connections  # per address
+    connections_per_peer: Annotated[int, Meta(ge=4, le=_CONNECTIONS_MAX)] = ListenLimits.per_peer
     kernel: str = ""
     driver: str = "qemu"  # hypervisor of pods that name none
     qemu: str = "qemu-system-x86_64"
@@ -97,6 +112,15 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def socket_path(self) -> Path:
         return Path(self.socket) if self.socket else self.run_path / "hyper.sock"
+
+    @property
+    def socket_bits(self) -> int:
+        """:raise InvalidArgument: no mode that a socket can have, or one that lets everybody in."""
+        if not re.fullmatch("0?[0-7]{3}", self.socket_mode) or int(self.socket_mode, 8) & 0o007:
+            raise InvalidArgument(
+                f"invalid socket_mode {self.socket_mode!r}", hint="write it as 600 or 660: it is never open to all"
+            )
+        return int(self.socket_mode, 8)
 
     @property
     def log_bytes(self) -> int:
@@ -155,6 +179,7 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
             config.pool_bytes,
             config.image_limits,
             config.user_numbers,
+            config.socket_bits,
         )
     except msgspec.ValidationError as error:
         raise InvalidArgument(

@@ -7,12 +7,10 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import grp
 import logging
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,8 @@ from aiohttp import web
 
 from .. import __version__
 from ..api import app
+from ..api.identity import Identity
+from ..api.listener import Listener, ListenLimits, server_options
 from ..engine import leftovers
 from ..engine.engine import Engine, Settings
 from ..engine.factory.factory import FactorySettings
@@ -34,11 +34,10 @@ from ..sys import deadlines, users
 from ..sys.files import no_space
 from .config import Config, default_run
 from .drivers import build_drivers
+from .listening import Listening, listening
 
 log = logging.getLogger(__name__)
 _CAP_NET_ADMIN = 12  # linux/capability.h
-_BACKLOG = 4096  # connections that may wait for us; the kernel caps it by net.core.somaxconn
-_GROUP = "hyper"  # its members may use root's daemon
 
 
 @contextlib.contextmanager
@@ -63,31 +62,6 @@ def _make_directories(paths: Paths) -> None:
         if error.errno == errno.ENOSPC:
             raise no_space(paths.root) from error
         raise
-
-
-def _listen(path: Path, run: Path) -> socket.socket:
-    """The API's socket; a dead one of an earlier daemon is replaced.
-
-    :raise Conflict: when a daemon answers there.
-    """
-    sock = socket.socket(socket.AF_UNIX)
-    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
-        probe.connect(str(path))
-        raise Conflict(f"another hyperd listens on {path}", hint="stop it, or choose another --socket")
-    path.unlink(missing_ok=True)
-    try:
-        sock.bind(str(path))
-    except OSError as error:
-        raise PermissionDenied(f"cannot listen on {path}: {error.strerror}") from error
-    os.chmod(path, 0o660)
-    if os.geteuid() == 0:
-        with contextlib.suppress(KeyError):
-            group = grp.getgrnam(_GROUP).gr_gid
-            os.chown(path, 0, group)
-            if path.parent == run and not run.stat().st_mode & 0o001:  # the way to it, and no more
-                os.chown(run, -1, group)
-                run.chmod(0o710)
-    return sock
 
 
 def _find_kernel(config: Config) -> Kernel | None:
@@ -166,14 +140,11 @@ async def serve(config: Config, ready_fd: int | None, *, recover: bool = False) 
         default_run()  # checked again, now that it is there
     with contextlib.ExitStack() as stack:
         stack.enter_context(_locked(paths.root / "hyperd.lock"))
-        sock = stack.enter_context(_listen(config.socket_path, paths.run))
-        stack.callback(config.socket_path.unlink, missing_ok=True)
+        sockets = stack.enter_context(listening(config))
         engine = build_engine(config, recover=recover)
         await engine.open()
-        runner = web.AppRunner(app.build(engine), handler_cancellation=True, access_log=None, shutdown_timeout=1)
-        await runner.setup()
-        await web.SockSite(runner, sock, backlog=_BACKLOG).start()
-        log.info("hyperd %s listens on %s, root %s", __version__, config.socket_path, paths.root)
+        runner, listeners = await _answer(config, engine, sockets)
+        log.info("hyperd %s listens on %s, root %s", __version__, ", ".join(s.name for s in sockets), paths.root)
         if ready_fd is not None:
             os.write(ready_fd, b"ready")
             os.close(ready_fd)
@@ -185,12 +156,29 @@ async def serve(config: Config, ready_fd: int | None, *, recover: bool = False) 
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
         keep_running = config.live_restore or received is signal.SIGHUP
+        await asyncio.gather(*(x.close() for x in listeners))
         if not await _end(runner, engine, signals, keep_running=keep_running):
             config.socket_path.unlink(missing_ok=True)
             if not keep_running:
                 await engine.kill_machines()
             logging.shutdown()
             os._exit(1)  # whatever holds a thread
+
+
+async def _answer(config: Config, engine: Engine, sockets: list[Listening]) -> tuple[web.AppRunner, list[Listener]]:
+    """The API is there from now on."""
+    identity = Identity(engine.tokens, config.clients)
+    limits = ListenLimits(config.connections_max, config.connections_per_peer)
+    runner = web.AppRunner(
+        app.build(engine, identity), handler_cancellation=True, access_log=None, shutdown_timeout=1,
+        **server_options(limits),
+    )  # fmt: skip
+    await runner.setup()
+    assert runner.server is not None
+    listeners = [Listener(s.sock, runner.server, limits, s.tls) for s in sockets]
+    for listener in listeners:
+        listener.start()
+    return runner, listeners
 
 
 async def _end(

@@ -25,6 +25,14 @@ from ..errors import HyperError
 @click.option("--root", help="State: images, disks, database [default: /var/lib/hyper, or the user's data directory].")
 @click.option("--run", help="Sockets and logs of running VMs [default: /run/hyper, or the user's runtime directory].")
 @click.option("--socket", help="The API's socket [default: hyper.sock below --run].")
+@click.option("--group", help="Who may use the socket, with the rights of hyperd [default: hyper, for root's].")
+@click.option("--socket-mode", help="The socket's mode [default: 660].")
+@click.option(
+    "--listen", multiple=True, metavar="tcp://ADDRESS:PORT", help="Serve the API there too, with TLS; may be repeated."
+)
+@click.option("--tlscert", help="Certificate of hyperd, a PEM file.")
+@click.option("--tlskey", help="Its key, a PEM file that only hyperd's user can read.")
+@click.option("--tlscacert", help="CA of clients' certificates, a PEM file [default: clients have tokens only].")
 @click.option("--kernel", help="A vmlinux to boot instead of hyperkernel.")
 @click.option("--driver", help="Hypervisor of pods that name none [default: qemu].")
 @click.option("--qemu", help="QEMU's binary [default: qemu-system-x86_64].")
@@ -79,6 +87,7 @@ def main(config_file: Path | None, ready_fd: int | None, recover: bool, **overri
 
     try:
         overrides["insecure_registries"] = list(overrides["insecure_registries"]) or None
+        overrides["listen"] = list(overrides["listen"]) or None
         config = load(config_file, overrides)
         set_up(config.log_level, config.log_format)
         asyncio.run(serve(config, ready_fd, recover=recover))

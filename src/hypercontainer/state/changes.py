@@ -9,8 +9,9 @@ from ..model.base import Model, encode
 from ..model.network import Network
 from ..model.principal import Tenant
 from ..model.status import Container, Pod, Volume
+from ..model.tokens import Token
 
-Record = Container | Pod | Volume | Network
+Record = Container | Pod | Volume | Network | Token
 
 
 class Change(NamedTuple):

@@ -24,13 +24,14 @@ import msgspec
 from ..errors import NoSpace, Unavailable
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
+from ..model.tokens import Token
 from .changes import Change, put, table
 from .migrations import migrate, refuse_newer
 from .store import Happened, SetAside
 
 log = logging.getLogger(__name__)
 _BUSY = 1.0  # seconds to wait for another program that looks into the file
-R = TypeVar("R", Container, Pod, Volume, Network)
+R = TypeVar("R", Container, Pod, Volume, Network, Token)
 
 
 class DamagedDatabase(Unavailable):
@@ -92,6 +93,9 @@ class Database:
 
     def networks(self) -> list[Network]:
         return self._read(Network)
+
+    def tokens(self) -> list[Token]:
+        return self._read(Token)
 
     def unfinished(self) -> list[str]:
         """Ids of what was being made or removed when the daemon ended."""

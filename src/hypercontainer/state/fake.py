@@ -13,11 +13,12 @@ import msgspec
 from ..errors import NoSpace, Unavailable
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
+from ..model.tokens import Token
 from .changes import Change, table
 from .store import Happened, SetAside
 
-R = TypeVar("R", Container, Pod, Volume, Network)
-_TABLES = ("containers", "pods", "volumes", "networks", "unfinished")
+R = TypeVar("R", Container, Pod, Volume, Network, Token)
+_TABLES = ("containers", "pods", "volumes", "networks", "tokens", "unfinished")
 
 
 @dataclass
@@ -57,6 +58,9 @@ class FakeStore:
 
     def networks(self) -> list[Network]:
         return self._read(Network)
+
+    def tokens(self) -> list[Token]:
+        return self._read(Token)
 
     def _read(self, type_: type[R]) -> list[R]:
         kind: str = table(type_)

@@ -64,6 +64,13 @@ STEPS = (
     ),
     Step(5, ("CREATE TABLE events (time INTEGER PRIMARY KEY, document BLOB NOT NULL)",)),  # nanoseconds, no two alike
     Step(6, tuple(s for table in ("containers", "pods", "volumes", "networks") for s in _with_owner(table))),
+    Step(
+        7,
+        (
+            "CREATE TABLE tokens (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL,"
+            " document BLOB NOT NULL, UNIQUE (tenant, name))",
+        ),
+    ),
 )
 SCHEMA = STEPS[-1].version
 

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
+from ..model.tokens import Token
 from .changes import Change
 
 
@@ -44,6 +45,9 @@ class Store(Protocol):
         """As `containers`."""
 
     def networks(self) -> list[Network]:
+        """As `containers`."""
+
+    def tokens(self) -> list[Token]:
         """As `containers`."""
 
     def set_aside(self) -> list[SetAside]:

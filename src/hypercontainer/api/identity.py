@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who asks: a user of this host by the unix socket, the holder of a token, or of a client's certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from ..engine.principal import asked_by, current
+from ..engine.tokens import Tokens
+from ..errors import PermissionDenied, Unauthorized
+from ..model.principal import Principal, Scope, widened
+from ..sys.peer import peer_uid
+
+log = logging.getLogger(__name__)
+_BEARER = "bearer "
+_DAY = 86400.0  # seconds; no request lasts longer by a token that ends
+ANYBODY = "*"  # in place of a certificate's name
+
+
+@dataclass(frozen=True)
+class Identity:
+    """By what callers are known."""
+
+    tokens: Tokens | None = None
+    certificates: Mapping[str, Sequence[Scope]] = field(default_factory=dict)  # common name, or ANYBODY, -> scopes
+    _open: dict[str, set[asyncio.BaseTransport]] = field(default_factory=lambda: defaultdict(set))
+
+    def __post_init__(self) -> None:
+        if self.tokens:
+            self.tokens.on_revoke = self.close_all
+
+    def of(self, request: web.Request) -> Principal:
+        """Who asks. A token goes before all else, so a user of this host can do less than they might.
+
+        :raise Unauthorized: it cannot be told, or the token is none.
+        """
+        given = request.headers.getall("Authorization", [])
+        if given:
+            if self.tokens is None or len(given) > 1 or not given[0].lower().startswith(_BEARER):
+                raise Unauthorized(
+                    "the header Authorization is not understood", hint="send `Authorization: Bearer TOKEN`"
+                )
+            return self.tokens.authenticate(given[0][len(_BEARER) :].strip())
+        transport = request.transport
+        sock = transport.get_extra_info("socket") if transport else None
+        if sock is not None and (uid := peer_uid(sock)) is not None:
+            return Principal(f"uid:{uid}")
+        if transport and (name := common_name(transport.get_extra_info("peercert"))):
+            return Principal(f"cert:{name}", scopes=widened(self._scopes(name)))
+        raise Unauthorized(
+            "nobody is known by this connection", hint="give a token (HYPER_TOKEN), or a client's certificate"
+        )
+
+    @contextlib.contextmanager
+    def held(self, request: web.Request, who: Principal) -> Iterator[None]:
+        """While a request is answered: its connection is closed when its token is revoked, or ends."""
+        transport = request.transport
+        if self.tokens is None or transport is None or not who.name.startswith("token:"):
+            yield
+            return
+        life = self.tokens.life_left(who.name)
+        timer = None if life is None else asyncio.get_running_loop().call_later(min(life, _DAY), transport.abort)
+        self._open[who.name].add(transport)
+        try:
+            yield
+        finally:
+            if timer:
+                timer.cancel()
+            self._open[who.name].discard(transport)
+            if not self._open[who.name]:
+                del self._open[who.name]
+
+    def close_all(self, principal: str) -> None:
+        """What is open of a principal, but for the connection by which it has just ended itself."""
+        for transport in self._open.pop(principal, ()):
+            if isinstance(transport, asyncio.Transport) and current().name != principal:
+                transport.abort()
+
+    def _scopes(self, name: str) -> Sequence[Scope]:
+        return self.certificates.get(name, self.certificates.get(ANYBODY, ()))
+
+
+def common_name(certificate: dict[str, Any] | None) -> str:
+    """Of a certificate that was verified, as `ssl.SSLSocket.getpeercert` gives it; "" for none."""
+    subject = (certificate or {}).get("subject", ())
+    found = [value for part in subject for key, value in part if key == "commonName"]
+    return str(found[-1]) if found else ""
+
+
+IDENTITY = web.AppKey("identity", Identity)
+
+
+@web.middleware
+async def identified(request: web.Request, handler: Any) -> web.StreamResponse:
+    """The engine knows who asks, and so does the log.
+
+    :raise Unauthorized: nobody whom we know.
+    """
+    identity = request.app.get(IDENTITY) or Identity()
+    who = identity.of(request)
+    with asked_by(who), identity.held(request, who):
+        log.debug("%s asks for %s %s", who.name, request.method, request.path)
+        response: web.StreamResponse = await handler(request)
+        return response
+
+
+def require(scope: Scope) -> None:
+    """:raise PermissionDenied: who asks does not have it."""
+    if scope not in current().scopes:
+        raise PermissionDenied(f"this takes the scope `{scope}`, which {current().name} does not have")

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens: made, listed, revoked, and known again.
+
+A token is `hyper_ID_SECRET`. Of the secret, 256 random bits, only the SHA-256 is kept: it needs no
+slow hash, since nobody can guess it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable
+from datetime import timedelta
+
+from ..errors import Conflict, NotFound, PermissionDenied, Unauthorized
+from ..model.moments import read_moment
+from ..model.principal import Principal, widened
+from ..model.tokens import NewToken, Token, TokenInfo, TokenRequest
+from ..state import changes as rows
+from ..state.journal import Journal
+from ..sys import clock
+from . import naming
+from .events import Events
+from .principal import current, owned
+
+_PREFIX = "hyper"
+_ID_BYTES, _SECRET_BYTES = 6, 32
+
+
+class Tokens:
+    """The only holder of tokens' records."""
+
+    def __init__(self, journal: Journal, events: Events) -> None:
+        self._journal = journal
+        self._events = events
+        self._tokens = {t.id: t for t in journal.database.tokens()}
+        self.on_revoke: Callable[[str], None] = lambda principal: None  # called with the name of a principal that was
+
+    def create(self, request: TokenRequest) -> NewToken:
+        """The secret is told here, and never again.
+
+        :raise Conflict: the name is taken. :raise PermissionDenied: it could do more than who asks.
+        :raise NoSpace: the disk is full.
+        """
+        naming.check("token", request.name)
+        if naming.find(self._tokens.values(), request.name):
+            raise Conflict(f"the name {request.name!r} is taken by another token", hint="choose another, or revoke it")
+        if beyond := widened(request.scopes) - current().scopes:
+            raise PermissionDenied(
+                f"{current().name} may not give the scope {', '.join(sorted(beyond))}, without having it itself"
+            )
+        id_, secret = secrets.token_hex(_ID_BYTES), secrets.token_urlsafe(_SECRET_BYTES)
+        expires = f"{clock.now() + timedelta(seconds=request.life):%Y-%m-%dT%H:%M:%S.%fZ}" if request.life else ""
+        token = Token(
+            id=id_, name=request.name, created_at=clock.stamp(), digest=_digest(secret),
+            scopes=sorted(set(request.scopes)), expires_at=expires, **owned(),
+        )  # fmt: skip
+        self._journal.write_now(rows.put(token))
+        self._tokens[id_] = token
+        self._events.publish("token", "create", id_, name=token.name, scopes=",".join(token.scopes))
+        return NewToken(token=_told(token), secret=f"{_PREFIX}_{id_}_{secret}")
+
+    def all(self) -> list[TokenInfo]:
+        """Newest first."""
+        found = sorted(naming.mine(self._tokens.values()), key=lambda t: t.created_at, reverse=True)
+        return [_told(t) for t in found]
+
+    def revoke(self, key: str) -> TokenInfo:
+        """By name or id; from now on it is not known, and the connections of its holder are closed.
+
+        :raise NotFound: there is none. :raise NoSpace: the disk is full: it is good still.
+        """
+        token = naming.find(self._tokens.values(), key)
+        token = token or next((t for t in naming.mine(self._tokens.values()) if t.id == key), None)
+        if token is None:
+            raise NotFound(f"no such token: {key}", hint="see `hyperctl token ls`")
+        self._journal.write_now(rows.remove(token))  # a revocation that a crash takes back would be none
+        del self._tokens[token.id]
+        self.on_revoke(_principal(token).name)
+        self._events.publish("token", "revoke", token.id, name=token.name)
+        return _told(token)
+
+    def authenticate(self, text: str) -> Principal:
+        """Whose it is.
+
+        :raise Unauthorized: nobody's, or not any more; the same words for all, which tell nothing of a guess.
+        """
+        prefix, _, rest = text.partition("_")
+        id_, _, secret = rest.partition("_")
+        token = self._tokens.get(id_) if prefix == _PREFIX else None
+        if token is None or not hmac.compare_digest(token.digest, _digest(secret)) or _expired(token):
+            raise Unauthorized(
+                "the token is not known, or is good no more", hint="have one made by `hyperctl token create`"
+            )
+        return _principal(token)
+
+    def life_left(self, principal: str) -> float | None:
+        """Seconds until its token ends; None when it has no token, or one without an end."""
+        token = self._tokens.get(principal.removeprefix("token:"))
+        return (read_moment(token.expires_at) - clock.now_ns()) / 1e9 if token and token.expires_at else None
+
+
+def _principal(token: Token) -> Principal:
+    return Principal(f"token:{token.id}", token.tenant, widened(token.scopes))
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _expired(token: Token) -> bool:
+    return bool(token.expires_at) and read_moment(token.expires_at) <= clock.now_ns()
+
+
+def _told(token: Token) -> TokenInfo:
+    return TokenInfo(
+        id=token.id, name=token.name, created_at=token.created_at, scopes=token.scopes, expires_at=token.expires_at,
+        expired=_expired(token), owner=token.owner,
+    )  # fmt: skip

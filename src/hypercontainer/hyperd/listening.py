@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sockets that the API is served on: a unix socket, and TCP with TLS 1.3 where it is configured."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from ..errors import Conflict, HyperError, InvalidArgument, PermissionDenied
+from .config import Config
+
+_GROUP = "hyper"  # its members may use root's daemon, where there is such a group and no other is named
+
+
+class Listening(NamedTuple):
+    """A socket that is bound, and what it speaks."""
+
+    sock: socket.socket
+    tls: ssl.SSLContext | None
+    name: str  # for people
+
+
+@contextlib.contextmanager
+def listening(config: Config) -> Iterator[list[Listening]]:
+    """All of them.
+
+    :raise Conflict: another listens there. :raise PermissionDenied: we may not. :raise InvalidArgument: a
+    certificate, a key or an address that is none.
+    """
+    with contextlib.ExitStack() as stack:
+        tls = server_context(config) if config.listen else None
+        path = config.socket_path
+        found = [Listening(stack.enter_context(_unix(config)), None, str(path))]
+        stack.callback(path.unlink, missing_ok=True)
+        for url in config.listen:
+            sock = stack.enter_context(_tcp(url))
+            host, port = sock.getsockname()[:2]
+            found.append(Listening(sock, tls, f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"))
+        yield found
+
+
+def _unix(config: Config) -> socket.socket:
+    """A dead one of an earlier daemon is replaced.
+
+    :raise Conflict: when a daemon answers there.
+    """
+    path = config.socket_path
+    sock = socket.socket(socket.AF_UNIX)
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+        probe.connect(str(path))
+        raise Conflict(f"another hyperd listens on {path}", hint="stop it, or choose another --socket")
+    path.unlink(missing_ok=True)
+    try:
+        sock.bind(str(path))  # with umask 077: it is for us alone until it has its group
+        _give(path, config)
+    except OSError as error:
+        raise PermissionDenied(f"cannot listen on {path}: {error.strerror}") from error
+    return sock
+
+
+def _give(path: Path, config: Config) -> None:
+    """To the group that was named; root's to the group hyper, if there is one."""
+    group = None
+    if config.group or os.geteuid() == 0:
+        try:
+            group = grp.getgrnam(config.group or _GROUP).gr_gid
+        except KeyError:
+            if config.group:
+                raise InvalidArgument(
+                    f"there is no group {config.group!r}", hint=f"make it with `groupadd {config.group}`"
+                ) from None
+    if group is not None:
+        os.chown(path, -1, group)
+    os.chmod(path, config.socket_bits)
+    run = config.run_path
+    if group is not None and os.geteuid() == 0 and path.parent == run and not run.stat().st_mode & 0o001:
+        os.chown(run, -1, group)  # the way to it, and no more
+        run.chmod(0o710)
+
+
+def _tcp(url: str) -> socket.socket:
+    """:raise InvalidArgument: no such address. :raise Conflict: the port is taken."""
+    host, port = address_of(url)
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = infos[0]
+        sock = socket.create_server(address[:2], family=family, reuse_port=False)
+    except OSError as error:
+        raise Conflict(f"cannot listen on {url}: {error.strerror or error}") from error
+    return sock
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """:raise InvalidArgument: it is no tcp://ADDRESS:PORT."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if (
+        not host
+        or port is None
+        or parts.scheme != "tcp"
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.username
+    ):
+        raise InvalidArgument(f"invalid address {url!r}", hint="write it as tcp://ADDRESS:PORT")
+    return host, port
+
+
+def server_context(config: Config) -> ssl.SSLContext:
+    """TLS 1.3 and nothing older; clients may show a certificate of `tlscacert`, or have a token.
+
+    :raise InvalidArgument: a file that is missing or is not what it should be. :raise PermissionDenied: others can
+    read the key.
+    """
+    if not config.tlscert or not config.tlskey:
+        raise InvalidArgument("TCP is served with TLS only", hint="give --tlscert and --tlskey")
+    try:
+        if os.stat(config.tlskey).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise PermissionDenied(
+                f"others may use the key {config.tlskey}", hint=f"close it with `chmod 600 {config.tlskey}`"
+            )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.num_tickets = 0  # a session that goes on would outlive the check of its certificate
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(config.tlscert, config.tlskey, password=_no_password)
+        if config.tlscacert:
+            context.load_verify_locations(config.tlscacert)
+            context.verify_mode = ssl.CERT_OPTIONAL
+    except HyperError:
+        raise
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        files = ", ".join(filter(None, (config.tlscert, config.tlskey, config.tlscacert)))
+        raise InvalidArgument(f"TLS cannot be served with {files}: {error}", hint="they must be PEM files") from error
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key takes a password, which nobody is there to give")

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The REST API on real sockets, with an engine over fakes behind it, on the clock of this host."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from hypercontainer.api import app
+from hypercontainer.api.identity import Identity
+from hypercontainer.api.listener import Listener, ListenLimits, server_options
+from hypercontainer.engine.principal import asked_by
+from hypercontainer.model.principal import DAEMON, Scope
+from hypercontainer.model.tokens import TokenRequest
+
+from .stage import Stage, stage
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Served:
+    """A daemon's API: on a unix socket, and on a port of the loopback."""
+
+    stage: Stage
+    path: Path
+    port: int
+    app: web.Application
+    unix: Listener
+    tcp: Listener
+    tls: ssl.SSLContext | None = None  # a client's
+
+    def token(self, *scopes: Scope, life: float = 3600.0) -> str:
+        """A new one, by the daemon itself."""
+        with asked_by(DAEMON):
+            name = f"t{len(self.stage.engine.tokens.all())}"
+            return self.stage.engine.tokens.create(TokenRequest(name=name, scopes=list(scopes), life=life)).secret
+
+    async def open(self, *, tcp: bool = False) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if not tcp:
+            return await asyncio.open_unix_connection(str(self.path))
+        return await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls, server_hostname=self._name())
+
+    def _name(self) -> str | None:
+        return "localhost" if self.tls else None
+
+    async def ask(
+        self, method: str, target: str, body: Any = None, *, token: str = "", tcp: bool = False,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:  # fmt: skip
+        """One request on a connection of its own."""
+        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        fields = {"Host": "x", "Connection": "close", "Content-Length": str(len(data)), **(headers or {})}
+        if token:
+            fields["Authorization"] = f"Bearer {token}"
+        head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n"
+        reader, writer = await self.open(tcp=tcp)
+        try:
+            writer.write(head.encode() + data)
+            async with asyncio.timeout(20):
+                return await read_answer(reader)
+        finally:
+            writer.close()
+
+
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
+    """The head, and all that comes until the end or the stated length."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {k.lower(): v.strip() for k, _, v in (x.partition(":") for x in lines if x)}
+    if "content-length" in headers:
+        body = await reader.readexactly(int(headers["content-length"]))
+    else:
+        body = await reader.read()
+    return Answer(int(first.split()[1]), headers, body)
+
+
+@contextlib.asynccontextmanager
+async def served(
+    template: Path, *, limits: ListenLimits | None = None, tls: ssl.SSLContext | None = None,
+    client: ssl.SSLContext | None = None, certificates: dict[str, list[Scope]] | None = None, **settings: Any,
+) -> AsyncIterator[Served]:  # fmt: skip
+    """Everything that it made is ended at the end."""
+    limits = limits or ListenLimits()
+    with stage(template, **settings) as s:
+        engine = s.prepare().engine
+        await engine.open()
+        application = app.build(engine, Identity(engine.tokens, certificates or {}))
+        runner = web.AppRunner(
+            application, handler_cancellation=True, access_log=None, shutdown_timeout=1, **server_options(limits)
+        )
+        await runner.setup()
+        assert runner.server is not None
+        with socket.socket(socket.AF_UNIX) as unix, socket.create_server(("127.0.0.1", 0)) as tcp:
+            path = s.paths.run / "hyper.sock"
+            unix.bind(str(path))
+            listeners = [Listener(unix, runner.server, limits), Listener(tcp, runner.server, limits, tls)]
+            for listener in listeners:
+                listener.start()
+            try:
+                yield Served(s, path, tcp.getsockname()[1], application, *listeners, client)
+            finally:
+                for listener in listeners:
+                    await listener.close()
+                await runner.cleanup()
+                await engine.close(keep_running=False)
