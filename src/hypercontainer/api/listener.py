@@ -125,21 +125,17 @@ class Listener:
 
     async def _greet(self, conn: socket.socket, peer: str) -> None:
         protocol = _Counted(self._factory(), lambda: self._gone(peer))
+        limit = self._limits.handshake_time if self._tls else None
         try:
-            if conn.family != socket.AF_UNIX:
-                conn.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                for option, value in _KEEPALIVE:
-                    conn.setsockopt(socket.IPPROTO_TCP, option, value)
-            limit = self._limits.handshake_time if self._tls else None
+            _tune(conn)
+            # From here on the loop owns the descriptor, and closes it whatever happens.
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: protocol, conn, ssl=self._tls, ssl_handshake_timeout=limit
             )
         except (OSError, ssl.SSLError) as error:
             log.debug("a connection of %s came to nothing: %s", peer, error)
-            conn.close()
             protocol.release()
         except BaseException:
-            conn.close()
             protocol.release()
             raise
 
@@ -173,6 +169,18 @@ class _Counted(asyncio.Protocol):
         gone, self._gone = self._gone, None
         if gone:
             gone()
+
+
+def _tune(conn: socket.socket) -> None:
+    if conn.family == socket.AF_UNIX:
+        return
+    try:
+        conn.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            conn.setsockopt(socket.IPPROTO_TCP, option, value)
+    except OSError:
+        conn.close()
+        raise
 
 
 _OWN = frozenset({"uid:0", f"uid:{os.geteuid()}"})

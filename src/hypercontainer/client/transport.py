@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP/1.1 over a unix socket, as much of it as our own daemon speaks (RFC 9112).
+"""HTTP/1.1 over a unix socket or TLS, as much of it as our own daemon speaks (RFC 9112).
 
 Written here because a library's import takes longer than a container's start
 from the pool; see docs/adr/0004.
@@ -59,10 +59,22 @@ class Connection:
     """One request; then closed, or handed over as a raw stream."""
 
     def __init__(self, path: str, timeout: float | None = None) -> None:
-        """:raise Unavailable: nobody listens. :raise PermissionDenied: the socket is not ours to use."""
+        """`path` is a unix socket's, or tcp://ADDRESS:PORT.
+
+        :raise Unavailable: nobody listens. :raise PermissionDenied: the socket is not ours to use; and what
+        `tls.connect` raises.
+        """
+        self._buffer = b""
+        self._token = ""
+        self.sock: _socket.socket
+        if path.startswith("tcp://"):
+            from . import tls
+
+            self._token = tls.token()
+            self.sock = tls.connect(path, timeout)
+            return
         self.sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         self.sock.settimeout(timeout)
-        self._buffer = b""
         try:
             self.sock.connect(path)
         except PermissionError:
@@ -89,6 +101,8 @@ class Connection:
     def send(self, method: str, target: str, headers: dict[str, str], body: bytes | Iterable[bytes] = b"") -> None:
         """A body of several pieces goes chunked."""
         send = {"Host": "hyperd", **headers}
+        if self._token:
+            send["Authorization"] = f"Bearer {self._token}"
         if isinstance(body, bytes):
             send["Content-Length"] = str(len(body))
         else:
@@ -105,7 +119,9 @@ class Connection:
                     if piece:
                         self.sock.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
                 self.sock.sendall(b"0\r\n\r\n")
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError as error:
+            if not isinstance(error, (BrokenPipeError, ConnectionResetError)) and type(self.sock) is _socket.socket:
+                raise
             pass  # an answer may have come before the body was through
 
     def response(self) -> Response:
@@ -119,6 +135,14 @@ class Connection:
         """After a 101: the socket, and what was read beyond the answer."""
         import socket
 
+        if type(self.sock) is not _socket.socket:
+            import ssl
+
+            from .tls import relay
+
+            assert isinstance(self.sock, ssl.SSLSocket)
+            self.sock = plain = relay(self.sock)  # what closes the connection closes that
+            return plain, self._buffer
         return socket.socket(fileno=self.sock.detach()), self._buffer
 
     def _head(self) -> tuple[int, dict[str, str]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -49,6 +50,7 @@ VERBS = {
     "stats": "listing:stats",
     "stop": "lifecycle:stop",
     "tag": "images:tag",
+    "token": "tokens:token",
     "top": "listing:top",
     "unpause": "lifecycle:unpause",
     "version": "system:version",
@@ -93,6 +95,7 @@ HELP = {
     "stats": "Show the use of resources",
     "stop": "Stop containers",
     "tag": "Give an image a further name",
+    "token": "Tokens by which others use this daemon",
     "top": "Show the processes of a container",
     "unpause": "Thaw all processes of containers",
     "version": "Show the versions of all parts",
@@ -139,12 +142,24 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, message="hyperctl %(version)s")
 @click.option(
-    "-H", "--host", metavar="SOCKET", help="hyperd's socket [default: $HYPER_HOST, or the system's or user's own]."
+    "-H",
+    "--host",
+    metavar="SOCKET|tcp://ADDRESS:PORT",
+    help="Where hyperd is [default: $HYPER_HOST, or the system's or user's own socket].",
 )
+@click.option("--tlscacert", metavar="FILE", help="CA of a hyperd by TCP [default: $HYPER_TLSCACERT].")
+@click.option("--tlscert", metavar="FILE", help="Certificate to show to it [default: $HYPER_TLSCERT].")
+@click.option("--tlskey", metavar="FILE", help="Key of that certificate [default: $HYPER_TLSKEY].")
+@click.option("--token-file", metavar="FILE", help="Token to show to it [default: $HYPER_TOKEN, or $HYPER_TOKEN_FILE].")
 @click.pass_context
-def cli(ctx: click.Context, host: str | None) -> None:
+def cli(ctx: click.Context, /, host: str | None, **tls: str | None) -> None:
     """Run container images as virtual machines that feel like containers."""
     ctx.obj = host
+    for name, given in tls.items():
+        if given:  # for `client.tls`, wherever it connects
+            os.environ[f"HYPER_{name.upper()}"] = given
+    if tls["token_file"]:
+        os.environ.pop("HYPER_TOKEN", None)
 
 
 def _verb(args: list[str]) -> str:

@@ -14,6 +14,7 @@ _ROUTES = {
     "volume": "/volumes",
     "network": "/networks",
     "image": "/images",
+    "token": "/tokens",
 }
 # Names of arguments -> the kinds that they take.
 _KINDS = {
@@ -25,6 +26,7 @@ _KINDS = {
     "network": ("network",),
     "image": ("image",),
     "images": ("image",),
+    "tokens": ("token",),
 }
 # Of groups whose argument is a plain NAME.
 _GROUPS = {"volume": "volume", "network": "network"}

@@ -62,6 +62,9 @@ _EXEC = {k: v for k, v in _RUN.items() if v in ("detach", "interactive", "tty", 
 _EXEC_VALUES = {k: v for k, v in _RUN_VALUES.items() if v in ("env", "workdir", "user")}
 
 
+_TLS = ("--tlscacert", "--tlscert", "--tlskey", "--token-file")  # global options with a value, for the commands
+
+
 class _Unknown(Exception):
     """Not for the quick way."""
 
@@ -75,6 +78,10 @@ def split(args: list[str]) -> tuple[str, str, list[str]]:
             at += 1
         elif args[at].startswith("--host="):
             host = args[at].removeprefix("--host=")
+        elif args[at] in _TLS:
+            at += 1
+        elif args[at].partition("=")[0] in _TLS:
+            pass
         else:
             return "", "", []
         at += 1
@@ -314,7 +321,8 @@ def quick(args: list[str]) -> int | None:
     :raise HyperError: what the daemon says went wrong.
     """
     host, verb, rest = split(args)
-    if verb not in _VERBS or "--help" in rest:
+    before = args[: len(args) - len(rest)]
+    if verb not in _VERBS or "--help" in rest or any(a.partition("=")[0] in _TLS for a in before):
         return None
     path = (host or default_socket()).removeprefix("unix://")
     try:

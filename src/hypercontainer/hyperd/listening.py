@@ -53,16 +53,21 @@ def _unix(config: Config) -> socket.socket:
     :raise Conflict: when a daemon answers there.
     """
     path = config.socket_path
-    sock = socket.socket(socket.AF_UNIX)
     with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
         probe.connect(str(path))
         raise Conflict(f"another hyperd listens on {path}", hint="stop it, or choose another --socket")
     path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX)
     try:
         sock.bind(str(path))  # with umask 077: it is for us alone until it has its group
         _give(path, config)
     except OSError as error:
+        sock.close()
         raise PermissionDenied(f"cannot listen on {path}: {error.strerror}") from error
+    except HyperError:
+        sock.close()
+        path.unlink()
+        raise
     return sock
 
 

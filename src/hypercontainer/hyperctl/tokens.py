@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""token: by what others use this daemon."""
+
+from __future__ import annotations
+
+import click
+
+from ..model.principal import SCOPES
+from ..model.tokens import LIFE, NewToken, TokenInfo, TokenRequest
+from ..model.units import parse_duration
+from .context import client, for_each
+from .output import print_json, print_table, render
+
+
+@click.group()
+def token() -> None:
+    """Tokens by which others use this daemon.
+
+    \b
+    read     see what there is
+    operate  change pods, containers, images, volumes and networks
+    admin    that, and tokens
+    host     have hyperd use its host for it: paths, bridges, logs; comes with no other
+    """
+
+
+@token.command()
+@click.option(
+    "-s", "--scope", "scopes", type=click.Choice(SCOPES), multiple=True, default=("operate",), show_default=True,
+    help="What its holder may do; may be repeated.",
+)  # fmt: skip
+@click.option("--expires", default=f"{LIFE / 3600:g}h", show_default=True, help="How long it is good for; 0: for ever.")
+@click.argument("name")
+def create(name: str, scopes: tuple[str, ...], expires: str) -> None:
+    """Make a token, and print it: it is shown this once.
+
+    Its holder says HYPER_HOST=tcp://ADDRESS:PORT HYPER_TOKEN=TOKEN.
+    """
+    request = TokenRequest(name=name, scopes=list(scopes), life=parse_duration(expires))  # type: ignore[arg-type]
+    print(client().call(NewToken, "POST", "/tokens", body=request).secret)
+
+
+@token.command()
+@click.option("-q", "--quiet", is_flag=True, help="Only ids.")
+@click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
+def ls(quiet: bool, format_: str) -> None:
+    """List tokens, without their secrets."""
+    found = client().call(list[TokenInfo], "GET", "/tokens")
+    if quiet:
+        print(*(t.id for t in found), sep="\n", end="\n" if found else "")
+    elif format_ == "json":
+        print_json(found)
+    elif format_:
+        for each in found:
+            print(render(format_, each))
+    else:
+        print_table(
+            ["ID", "NAME", "SCOPES", "CREATED", "EXPIRES", "OWNER"],
+            [
+                [t.id, t.name, ",".join(t.scopes), t.created_at[:19] + "Z", _until(t), t.owner or "hyperd"]
+                for t in found
+            ],
+        )
+
+
+def _until(found: TokenInfo) -> str:
+    if found.expired:
+        return "expired"
+    return found.expires_at[:19] + "Z" if found.expires_at else "never"
+
+
+@token.command()
+@click.argument("tokens", nargs=-1, required=True)
+def revoke(tokens: tuple[str, ...]) -> int:
+    """Revoke tokens, by name or id; what is open with them is closed."""
+    c = client()
+    return for_each(tokens, lambda name: c.do("DELETE", f"/tokens/{name}"))
