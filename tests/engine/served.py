@@ -69,7 +69,9 @@ class Served:
         headers: dict[str, str] | None = None,
     ) -> Answer:  # fmt: skip
         """One request on a connection of its own."""
-        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        data = body or b""
+        if not isinstance(data, bytes):
+            data = json.dumps(data).encode()
         fields = {"Host": "x", "Connection": "close", "Content-Length": str(len(data)), **(headers or {})}
         if token:
             fields["Authorization"] = f"Bearer {token}"
