@@ -9,7 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from .conftest import BIN, DEADLINE, Daemon, wait_for
+from .conftest import BIN, DEADLINE, Daemon, launched, wait_for
 
 
 def _resident(pid: int) -> int:
@@ -111,6 +111,17 @@ def test_logs_that_are_not_there(hyper: Daemon) -> None:
             continue
         done = hyper.ctl("run", "--rm", *options, "busybox", "true", check=False)
         assert done.returncode in (2, 125) and says in done.stderr, done.stderr
+
+
+def test_the_daemons_log_driver(tmp_path: Path) -> None:
+    with launched(tmp_path / "root", "--log-driver", "none", "--log-opt", "max-size=1m") as daemon:
+        assert "Logging driver:     none (max-size=1048576)" in daemon.out("info")
+        daemon.ctl("pull", "-q", "builtin:busybox")
+        daemon.ctl("run", "--name", "quiet", "busybox", "echo", "hello")
+        done = daemon.ctl("logs", "quiet", check=False)
+        assert done.returncode != 0 and "it was made with --log-driver none" in done.stderr
+        daemon.ctl("run", "--name", "kept", "--log-driver", "json-file", "busybox", "echo", "hello")
+        assert daemon.out("logs", "kept") == "hello"
 
 
 def test_arguments_and_names_that_are_no_text(hyper: Daemon) -> None:

@@ -15,6 +15,7 @@ from hypercontainer.engine.log_sinks import journald, sender
 from hypercontainer.errors import InvalidState, Unsupported
 from hypercontainer.model.specs import LogOptions
 
+from .scenes import plan, spec
 from .stage import Stage, play, stage, whole
 
 
@@ -114,4 +115,27 @@ def test_the_kubelets_file_is_reopened_when_it_was_moved(template: Path, tmp_pat
         assert path.read_bytes() == b"" and await logged(s, "box") == []
 
     with stage(template) as s:
+        play(s, whole(scenario))
+
+
+def test_the_daemons_default(template: Path, journal: socket.socket) -> None:
+    """Of a container that says nothing, one that only has an option, and a pod's; another driver has none of it."""
+    default = LogOptions(driver="journald", options={"tag": "all"})
+
+    async def scenario(s: Stage) -> None:
+        await ran(s, "plain", "echo", "one", log=LogOptions())
+        await ran(s, "own", "echo", "two", log=LogOptions(options={"tag": "mine"}))
+        await ran(s, "file", "echo", "three", log=LogOptions(driver="json-file"))
+        await s.call(s.engine.pods.create(plan(spec("member", "echo", "four"))))
+        await asyncio.sleep(1)
+        told = [[line for line in e.split(b"\n") if line.startswith((b"MESSAGE", b"CONTAINER_TAG"))] for e in
+                entries(journal)]  # fmt: skip
+        assert sorted(sorted(t) for t in told) == [
+            [b"CONTAINER_TAG=all", b"MESSAGE=one"], [b"CONTAINER_TAG=mine", b"MESSAGE=two"]
+        ]  # fmt: skip
+        assert s.engine.registry.container("member").spec.log == default
+        assert s.engine.registry.container("file").spec.log == LogOptions(driver="json-file")
+        assert (await s.call(s.engine.info())).log == default
+
+    with stage(template, log=default) as s:
         play(s, whole(scenario))

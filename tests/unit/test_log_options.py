@@ -5,18 +5,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hypercontainer.engine import logs
 from hypercontainer.engine.log_sinks import choose, journald, syslog
 from hypercontainer.errors import HyperError, InvalidArgument, Unsupported
-from hypercontainer.model.log_options import facility, keeps_no_copy, read_log_options, syslog_address, write_tag
+from hypercontainer.hyperd.config import load
+from hypercontainer.model.log_options import (
+    facility,
+    keeps_no_copy,
+    read_log_options,
+    syslog_address,
+    with_defaults,
+    write_tag,
+)
 from hypercontainer.model.specs import LogOptions
 
 
 def test_options_of_each_driver() -> None:
     assert read_log_options("", {}) == LogOptions()
-    assert read_log_options("json-file", {"max-size": "1k", "max-file": "3"}) == LogOptions(max_size=1024, max_files=3)
+    assert read_log_options("json-file", {"max-size": "1k", "max-file": "3"}) == LogOptions(
+        driver="json-file", max_size=1024, max_files=3
+    )
     sent = read_log_options("syslog", {"cache-max-size": "2m", "cache-max-file": "2", "tag": "{{.Name}}"}, path="/x")
     assert sent == LogOptions(driver="syslog", max_size=2 << 20, max_files=2, path="/x", options={"tag": "{{.Name}}"})
     assert not keeps_no_copy(sent) and keeps_no_copy(read_log_options("journald", {"cache-disabled": "true"}))
@@ -28,6 +39,7 @@ def test_options_of_each_driver() -> None:
     [
         ("gelf", {}, "unknown log driver 'gelf'"),
         ("json-file", {"tag": "x"}, "unknown log option 'tag' for json-file"),
+        ("", {"colour": "x"}, "unknown log option 'colour'"),
         ("journald", {"max-size": "1m"}, "unknown log option 'max-size' for journald"),
         ("syslog", {"syslog-format": "rfc1"}, "invalid syslog-format 'rfc1'"),
         ("syslog", {"syslog-facility": "local9"}, "invalid syslog-facility 'local9'"),
@@ -46,6 +58,43 @@ def test_options_that_are_wrong(driver: str, given: dict[str, str], says: str) -
     with pytest.raises(HyperError) as error:
         read_log_options(driver, given)
     assert says in str(error.value)
+
+
+def test_the_daemons_defaults() -> None:
+    """As Docker's daemon.json: options are of the driver that they were given for."""
+    default = read_log_options("syslog", {"tag": "all", "syslog-facility": "kern", "cache-max-size": "1m"})
+    assert with_defaults(LogOptions(), default) == default
+    asked = read_log_options("", {"tag": "mine", "cache-max-file": "2"})
+    merged = {"tag": "mine", "syslog-facility": "kern"}
+    assert (
+        with_defaults(asked, default)
+        == LogOptions(driver="syslog", max_size=1 << 20, max_files=2, options=merged)
+        == with_defaults(msgspec.structs.replace(asked, driver="syslog"), default)
+    )
+    other = read_log_options("journald", {"tag": "mine"})
+    assert with_defaults(other, default) == other
+    sinks = choose.LogSinks(1, 1, LogOptions(driver="json-file", max_files=5))
+    assert sinks.resolved(read_log_options("", {"max-size": "1k"})) == LogOptions(
+        driver="json-file", max_size=1024, max_files=5
+    )
+    with pytest.raises(InvalidArgument, match="unknown log option 'tag' for json-file"):
+        sinks.resolved(read_log_options("", {"tag": "x"}))
+
+
+def test_the_daemons_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "hyperd.toml"
+    file.write_text('log_driver = "syslog"\n[log_opts]\nsyslog-address = "udp://[::1]:514"\ntag = "{{.Name}}"\n')
+    assert load(file, {}).log_options == LogOptions(
+        driver="syslog", options={"syslog-address": "udp://[::1]:514", "tag": "{{.Name}}"}
+    )
+    assert load(file, {"log_opts": {"tag": "x"}}).log_options.options == {"tag": "x"}
+    for text, says in (
+        ('log_driver = "gelf"', "log_driver"),
+        ('[log_opts]\ntag = "x"', "unknown log option 'tag' for json-file"),
+    ):
+        file.write_text(text)
+        with pytest.raises(InvalidArgument, match=says):
+            load(file, {})
 
 
 def test_what_options_mean() -> None:
@@ -82,7 +131,7 @@ def test_what_is_not_on_this_host_is_refused(tmp_path: Path, monkeypatch: pytest
     choose.check(LogOptions(driver="syslog"))
     choose.check(LogOptions(driver="syslog", options={"syslog-address": "udp://192.0.2.1"}))
     with pytest.raises(InvalidArgument, match="unknown log option"):
-        choose.check(LogOptions(options={"tag": "x"}))
+        choose.check(LogOptions(driver="json-file", options={"tag": "x"}))
 
 
 def test_times_of_a_log_are_compared_to_the_nanosecond(tmp_path: Path) -> None:

@@ -102,15 +102,18 @@ class Containers:
 
         :raise NotFound: no such image or pod. :raise Conflict: the name is taken.
         """
-        container = await self._creation.create(spec, starting=starting)
+        container = await self._creation.create(self._with_log(spec), starting=starting)
         self._publish("create", container)
         return container
 
     async def add(self, pod: Pod, spec: ContainerSpec, image: StoredImage, id_: str, name: str) -> Container:
         """A container of a pod that is made."""
-        container = await self._creation.add(pod, spec, image, id_, name)
+        container = await self._creation.add(pod, self._with_log(spec), image, id_, name)
         self._publish("create", container)
         return container
+
+    def _with_log(self, spec: ContainerSpec) -> ContainerSpec:
+        return msgspec.structs.replace(spec, log=self.files.log_sinks.resolved(spec.log))
 
     def _publish(self, action: str, container: Container, **attributes: str) -> None:
         self.supervisor(container).publish(action, container, **attributes)

@@ -23,7 +23,7 @@ from ..kernel.locate import Kernel
 from ..model.factory import FactoryStatus, WarmRequest
 from ..model.network import NetworkRequest
 from ..model.reference import parse_source
-from ..model.specs import ContainerSpec, Resources
+from ..model.specs import ContainerSpec, LogOptions, Resources
 from ..model.status import Check, ContainerStatus, Info, Pod, PodDetails, Version
 from ..network.backend import Records
 from ..network.choice import Backends, Choice
@@ -85,6 +85,7 @@ class Settings:
     log_files: int
     boot_timeout: float  # seconds
     insecure_registries: frozenset[str]
+    log: LogOptions = field(default_factory=lambda: LogOptions(driver="json-file"))  # where a request says nothing
     images: Limits = field(default_factory=Limits)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     kill_silent: bool = False  # machines whose guests do not answer any more
@@ -140,7 +141,7 @@ class Engine:
         self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
         placement = Placement(drivers, self.networks, network)
         creation = Creation(paths, self.registry, self.images, placement, self.volumes, roots)
-        self._log_sinks = LogSinks(settings.log_size, settings.log_files)
+        self._log_sinks = LogSinks(settings.log_size, settings.log_files, settings.log)
         self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, self._log_sinks)
         pod_creation = PodCreation(self.registry, self.images, self.containers, placement, self.volumes, secrets)
         self.pods = Pods(self.registry, sandboxes, self.containers, network, pod_creation, self.events)
@@ -327,4 +328,5 @@ class Engine:
             cpus=os.cpu_count() or 1,
             memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             network=self.settings.network.default,
+            log=self.settings.log,
         )

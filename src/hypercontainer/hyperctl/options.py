@@ -113,7 +113,7 @@ _OPTIONS = [
         default="default",
         help="fresh: boot a virtual machine that shares nothing with others, instead of starting from a template.",
     ),
-    click.option("--log-driver", type=click.Choice(LOG_DRIVERS), default="json-file", help="Where output is kept."),
+    click.option("--log-driver", type=click.Choice(LOG_DRIVERS), help="Where output is kept [default: the daemon's]."),
     click.option(
         "--log-opt",
         multiple=True,
@@ -265,7 +265,7 @@ def _health(o: dict[str, Any]) -> HealthCheck | None:
 
 
 def _log(o: dict[str, Any]) -> LogOptions:
-    return read_log_options(o["log_driver"], pairs(o["log_opt"], "log option", need_value=True))
+    return read_log_options(o["log_driver"] or "", pairs(o["log_opt"], "log option", need_value=True))
 
 
 def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> ContainerSpec:

@@ -14,6 +14,7 @@ from .. import API_VERSION, __version__
 from ..client.api import Query
 from ..errors import HyperError, InvalidArgument
 from ..model.moments import read_moment, write_moment
+from ..model.specs import LogOptions
 from ..model.status import Check, Event, Info, Version
 from ..model.units import format_binary
 from .context import client
@@ -73,6 +74,7 @@ def info(format_: str) -> None:
         "Kernel config hash": found.kernel_config_hash or "unknown",
         "Kernel": found.kernel_path or "none",
         "Network": found.network,
+        "Logging driver": _log_driver(found.log),
         "CPUs": found.cpus,
         "Memory": format_binary(found.memory),
         "Root": found.root,
@@ -80,6 +82,12 @@ def info(format_: str) -> None:
     }
     for key, value in lines.items():
         print(f"{key + ':':<20}{value}")
+
+
+def _log_driver(log: LogOptions) -> str:
+    given = {"max-size": log.max_size, "max-file": log.max_files, **log.options}
+    told = ", ".join(f"{k}={v}" for k, v in given.items() if v)
+    return log.driver + (f" ({told})" if told else "")
 
 
 @click.command()

@@ -16,8 +16,10 @@ from ..api.identity import ANYBODY
 from ..api.listener import ListenLimits
 from ..errors import InvalidArgument
 from ..images.limits import Limits
+from ..model.log_options import read_log_options
 from ..model.principal import Scope
 from ..model.sentences import explain
+from ..model.specs import LogDriver, LogOptions
 from ..model.units import parse_duration, parse_size
 from ..state.journal import EventLimits
 from ..sys import users
@@ -72,6 +74,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     qemu: str = "qemu-system-x86_64"
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     boot_timeout: Annotated[float, Meta(gt=0)] = 60.0  # seconds
+    log_driver: LogDriver = "json-file"  # of containers that name none
+    log_opts: dict[str, str] = {}  # of those, and of those that name the same one
     log_max_size: str = "10m"
     log_max_files: Annotated[int, Meta(ge=1)] = 3
     scratch_size: str = f"{DEFAULT_SIZE >> 30}g"
@@ -121,6 +125,10 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
                 f"invalid socket_mode {self.socket_mode!r}", hint="write it as 600 or 660: it is never open to all"
             )
         return int(self.socket_mode, 8)
+
+    @property
+    def log_options(self) -> LogOptions:
+        return read_log_options(self.log_driver, self.log_opts)
 
     @property
     def log_bytes(self) -> int:
@@ -174,6 +182,7 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
         _ = (
             config.event_limits,
             config.log_bytes,
+            config.log_options,
             config.scratch_bytes,
             config.factory_bytes,
             config.pool_bytes,

@@ -99,6 +99,7 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
         scratch_size=config.scratch_bytes,
         log_size=config.log_bytes,
         log_files=config.log_max_files,
+        log=config.log_options,
         boot_timeout=config.boot_timeout,
         insecure_registries=frozenset(config.insecure_registries),
         images=config.image_limits,

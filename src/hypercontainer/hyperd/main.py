@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import HyperError
+from ..errors import HyperError, InvalidArgument
+
+LOG_DRIVERS = ("json-file", "none", "k8s-file", "journald", "syslog")  # as in the model, which `--help` does not import
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -65,6 +67,10 @@ from ..errors import HyperError
 )
 @click.option("--factory-memory", help="What templates may hold [default: 512m].")
 @click.option("--pool-memory", help="What machines may hold that wait for a container; 0: none wait [default: 512m].")
+@click.option(
+    "--log-driver", type=click.Choice(LOG_DRIVERS), help="Where output of containers that name none goes [json-file]."
+)
+@click.option("--log-opt", "log_opts", multiple=True, metavar="NAME=VALUE", help="Of that log driver; may be repeated.")
 @click.option("--live-restore", is_flag=True, default=None, help="Leave containers running when hyperd ends.")
 @click.option(
     "--recover",
@@ -88,9 +94,17 @@ def main(config_file: Path | None, ready_fd: int | None, recover: bool, **overri
     try:
         overrides["insecure_registries"] = list(overrides["insecure_registries"]) or None
         overrides["listen"] = list(overrides["listen"]) or None
+        overrides["log_opts"] = _pairs(overrides["log_opts"]) or None
         config = load(config_file, overrides)
         set_up(config.log_level, config.log_format)
         asyncio.run(serve(config, ready_fd, recover=recover))
     except HyperError as error:
         print(f"hyperd: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _pairs(given: tuple[str, ...]) -> dict[str, str]:
+    for one in given:
+        if not one.partition("=")[0] or "=" not in one:
+            raise InvalidArgument(f"invalid log option {one!r}", hint="write NAME=VALUE")
+    return dict(one.split("=", 1) for one in given)

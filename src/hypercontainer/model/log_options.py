@@ -12,6 +12,7 @@ from .units import parse_count, parse_size
 
 _FILE = ("max-size", "max-file")
 _SENT = ("cache-disabled", "cache-max-size", "cache-max-file", "tag")
+_COPY = (("max-size", "cache-max-size"), ("max-file", "cache-max-file"))  # a driver knows one of each
 KNOWN = {
     "json-file": _FILE,
     "k8s-file": _FILE,
@@ -19,6 +20,7 @@ KNOWN = {
     "journald": _SENT,
     "syslog": (*_SENT, "syslog-address", "syslog-facility", "syslog-format"),
 }
+KNOWN[""] = tuple(sorted({name for names in KNOWN.values() for name in names}))  # the daemon's default, not known here
 _SYSLOG_FORMATS = ("rfc3164", "rfc5424", "rfc5424micro")
 _FACILITIES = (  # RFC 5424, 6.2.1, by their numbers; 12 to 15 have no names in Docker
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
@@ -30,28 +32,38 @@ SYSLOG_PORT = 514
 
 
 def read_log_options(driver: str, given: dict[str, str], *, path: str = "") -> LogOptions:
-    """From names and values as a user writes them.
+    """From names and values as a user writes them; without a driver they are for the daemon's, whichever that is.
 
     :raise InvalidArgument: naming the option and what would be right.
     """
-    driver = driver or "json-file"
-    if driver not in LOG_DRIVERS:
+    if driver and driver not in LOG_DRIVERS:
         raise InvalidArgument(f"unknown log driver {driver!r}", hint=f"known are {', '.join(LOG_DRIVERS)}")
     known = KNOWN[driver]
     if unknown := sorted(set(given) - set(known)):
         raise InvalidArgument(
-            f"unknown log option {unknown[0]!r} for {driver}", hint=f"known are {', '.join(sorted(known))}"
+            f"unknown log option {unknown[0]!r}" + (f" for {driver}" if driver else ""),
+            hint=f"known are {', '.join(sorted(known))}",
         )
-    cached = "" if known is _FILE else "cache-"
+    size, count = (next((n for n in names if n in given), names[0]) for names in _COPY)
     options = LogOptions(
         driver=driver,  # type: ignore[arg-type]  # looked up above
         path=path,
-        max_size=parse_size(given.get(f"{cached}max-size", "0")),
-        max_files=parse_count(given.get(f"{cached}max-file", "0"), f"{cached}max-file"),
+        max_size=parse_size(given.get(size, "0")),
+        max_files=parse_count(given.get(count, "0"), count),
         options={k: v for k, v in given.items() if not k.endswith(("max-size", "max-file"))},
     )
     check(options)
     return options
+
+
+def with_defaults(options: LogOptions, default: LogOptions) -> LogOptions:
+    """What a request leaves open is the daemon's default; as with Docker, its options are those of its driver only."""
+    if options.driver not in ("", default.driver):
+        return options
+    return LogOptions(
+        driver=default.driver, path=options.path, max_size=options.max_size or default.max_size,
+        max_files=options.max_files or default.max_files, options={**default.options, **options.options},
+    )  # fmt: skip
 
 
 def check(options: LogOptions) -> None:

@@ -144,9 +144,9 @@ LOG_DRIVERS: tuple[str, ...] = get_args(LogDriver)
 
 
 class LogOptions(Model, frozen=True, kw_only=True):
-    """Where output goes; 0 is the daemon's default. The sizes are those of the copy that `logs` reads, too."""
+    """Where output goes; "" and 0 are the daemon's default. The sizes are those of the copy that `logs` reads, too."""
 
-    driver: LogDriver = "json-file"
+    driver: Literal[LogDriver, ""] = ""
     max_size: Annotated[int, Meta(ge=0)] = 0  # bytes
     max_files: Annotated[int, Meta(ge=0)] = 0
     options: dict[str, str] = field(default_factory=dict)  # Docker's others, see `log_options`

@@ -12,7 +12,7 @@ from .base import Model
 from .network import Attachment, CniState
 from .pods import PodSpec
 from .principal import Tenant
-from .specs import ContainerSpec, HealthCheck, Mount, PortMapping
+from .specs import ContainerSpec, HealthCheck, LogOptions, Mount, PortMapping
 
 
 class ContainerStatus(StrEnum):
@@ -365,6 +365,7 @@ class Info(Model, frozen=True, kw_only=True):
     cpus: int
     memory: int
     network: str
+    log: LogOptions = field(default_factory=LogOptions)  # of containers that say nothing of theirs
 
 
 class Check(Model, frozen=True, kw_only=True):

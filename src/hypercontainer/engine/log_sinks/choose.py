@@ -38,10 +38,19 @@ def check(options: LogOptions) -> None:
 class LogSinks:
     """Makes sinks, and owns the tasks of those that send."""
 
-    def __init__(self, max_size: int, max_files: int) -> None:
-        """The daemon's limits of a file: bytes, and how many are kept."""
-        self._max_size, self._max_files = max_size, max_files
+    def __init__(self, max_size: int, max_files: int, default: LogOptions) -> None:
+        """The daemon's limits of a file: bytes, and how many are kept; and what holds where a request says nothing."""
+        self._max_size, self._max_files, self._default = max_size, max_files, default
         self._senders: set[Sender] = set()
+
+    def resolved(self, options: LogOptions) -> LogOptions:
+        """With the daemon's defaults filled in.
+
+        :raise InvalidArgument: an option is wrong. :raise Unsupported: there is no such receiver on this host.
+        """
+        options = log_options.with_defaults(options, self._default)
+        check(options)
+        return options
 
     def local(self, container: Container) -> LogSink:
         """What keeps it on this host."""
