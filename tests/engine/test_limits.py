@@ -172,7 +172,9 @@ async def test_a_compressed_body_is_not_uncompressed(template: Path) -> None:
     ],
     ids=["line", "field", "fields", "two lengths", "signed length", "TLS"],
 )
-async def test_heads_that_are_none_or_too_large_are_refused(template: Path, head: bytes) -> None:
+async def test_heads_that_are_none_or_too_large_are_refused(
+    template: Path, head: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async with served(template) as s:
         reader, writer = await s.open()
         writer.write(head)
@@ -181,6 +183,7 @@ async def test_heads_that_are_none_or_too_large_are_refused(template: Path, head
                 assert (await read_answer(reader)).status == 400
         writer.close()
         assert (await s.ask("GET", "/v1/version")).status == 200
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == []  # they fill no log
 
 
 def contexts(directory: Path) -> tuple[Authority, Config]:

@@ -18,6 +18,7 @@ from ..engine.tokens import Tokens
 from ..errors import PermissionDenied, Unauthorized
 from ..model.principal import Principal, Scope, widened
 from ..sys.peer import peer_uid
+from .auditing import ticket
 
 log = logging.getLogger(__name__)
 _BEARER = "bearer "
@@ -106,6 +107,7 @@ async def identified(request: web.Request, handler: Any) -> web.StreamResponse:
     """
     identity = request.app.get(IDENTITY) or Identity()
     who = identity.of(request)
+    ticket().who = who.name
     with asked_by(who), identity.held(request, who):
         log.debug("%s asks for %s %s", who.name, request.method, request.path)
         response: web.StreamResponse = await handler(request)

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
+from aiohttp.http import HttpProcessingError
+
 from ..sys import tasks
 from ..sys.peer import peer_uid
 
@@ -54,9 +56,22 @@ def server_options(limits: ListenLimits) -> dict[str, Any]:
         "max_line_size": 32 << 10,  # a path of a container has 4096 bytes, three times as many when it is escaped
         "max_field_size": 16 << 10,
         "max_headers": 64,
+        "logger": _quiet(),
         "auto_decompress": False,  # nobody sends compressed bodies but to fill memory
         "lingering_time": 5.0,  # for the rest of a body that nobody wants
     }
+
+
+def _quiet() -> logging.Logger:
+    """What is no HTTP is no error of ours: anybody could fill the log with it."""
+    logger = logging.getLogger(f"{__name__}.http")
+    logger.addFilter(_is_ours)
+    return logger
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, (HttpProcessingError, ConnectionError))
 
 
 class Listener:

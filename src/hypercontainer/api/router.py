@@ -18,6 +18,7 @@ from ..model.base import Model
 from ..model.moments import read_moment
 from ..model.principal import Scope
 from ..model.sentences import explain
+from .auditing import ticket
 from .bodies import BODIES
 from .identity import require
 
@@ -63,6 +64,7 @@ def error_response(error: errors.HyperError, headers: dict[str, str] | None = No
     status = next((s for kind, s in STATUS.items() if isinstance(error, kind)), 500)
     if status == 401:
         headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}  # RFC 9110, 11.6.1
+    ticket().code = error.code
     return web.Response(
         body=msgspec.json.encode(error_body(error)), status=status, headers=headers, content_type="application/json"
     )
@@ -215,5 +217,5 @@ async def errors_to_json(request: web.Request, handler: Any) -> web.StreamRespon
         )
         return web.Response(body=msgspec.json.encode(body), status=error.status, content_type="application/json")
     except Exception as error:
-        log.exception("%s %s failed", request.method, request.path)
+        log.exception("%s %s failed (request %s)", request.method, request.path, ticket().id)
         return web.Response(body=msgspec.json.encode(error_body(error)), status=500, content_type="application/json")

@@ -36,6 +36,7 @@ from ..volumes.scratch import ScratchDisks
 from . import doctor, host_access, leftovers, resolve
 from .archive import Archives
 from .attachments import Attachments, check_readable
+from .audit import AuditLog, AuditSettings
 from .bring_up import BringUp, ExclusiveVolumes
 from .build import Builder
 from .container_verbs import ALIVE
@@ -92,6 +93,7 @@ class Settings:
     virtiofs: bool = True  # off: no directories of the host; for daemons of users: QEMU serves them, over 9p
     factory: FactorySettings = field(default_factory=FactorySettings)
     events: EventLimits = field(default_factory=EventLimits)
+    audit: AuditSettings | None = None
 
 
 def _backends_of_host(records: Records, settings: Settings) -> Backends:
@@ -114,6 +116,7 @@ class Engine:
         self._descriptions = Descriptions(self.registry)
         self.registry.journal.limits = settings.events
         self.events = Events(self.registry.journal)
+        self.audit = AuditLog(settings.audit, self.events) if settings.audit else None
         self.tokens = Tokens(self.registry.journal, self.events)
         self.images = ImageStore(
             paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images
@@ -181,6 +184,8 @@ class Engine:
         await self._log_sinks.close()
         await self.networks.close()
         self._descriptions.close()
+        if self.audit:
+            self.audit.close()
         for driver in [d for d in self.drivers if isinstance(d, Trial)]:
             await driver.close()
         self.registry.journal.close()
@@ -294,6 +299,7 @@ class Engine:
         return [
             *await doctor.examine(self.drivers, self.kernel, self.settings.paths),
             *leftovers.checks(self.settings.paths, self.registry),
+            *(self.audit.checks() if self.audit else []),
             *(
                 Check(name="log", status="warn", found=f"{what} does not work: {why}", hint=_COPY)
                 for what, why in self._log_sinks.troubles()
@@ -329,4 +335,5 @@ class Engine:
             memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             network=self.settings.network.default,
             log=self.settings.log,
+            audit=self.audit.state() if self.audit else "",
         )

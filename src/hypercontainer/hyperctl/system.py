@@ -78,6 +78,7 @@ def info(format_: str) -> None:
         "CPUs": found.cpus,
         "Memory": format_binary(found.memory),
         "Root": found.root,
+        "Audit log": found.audit or "off",
         "Rootless": str(found.rootless).lower(),
     }
     for key, value in lines.items():

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from ..api.identity import ANYBODY
 from ..api.listener import ListenLimits
+from ..engine.audit import AuditSettings
 from ..errors import InvalidArgument
 from ..images.limits import Limits
 from ..model.log_options import read_log_options
@@ -102,6 +103,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     events_max_age: str = f"{EventLimits().age / 3600:g}h"
     unresponsive: Literal["leave", "kill"] = "leave"  # machines whose guests have not answered for half a minute
     live_restore: bool = False  # leave containers running when hyperd ends
+    audit_log: str = ""  # a file; "" keeps none
+    audit_max_size: str = "10m"
+    audit_max_files: Annotated[int, Meta(ge=1, le=1000)] = 5
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -158,6 +162,12 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
         return EventLimits(self.events_max_count, parse_duration(self.events_max_age))
 
     @property
+    def audit(self) -> AuditSettings | None:
+        if not self.audit_log:
+            return None
+        return AuditSettings(Path(self.audit_log), parse_size(self.audit_max_size), self.audit_max_files)
+
+    @property
     def scratch_bytes(self) -> int:
         return parse_size(self.scratch_size)
 
@@ -189,6 +199,7 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
             config.image_limits,
             config.user_numbers,
             config.socket_bits,
+            config.audit,
         )
     except msgspec.ValidationError as error:
         raise InvalidArgument(

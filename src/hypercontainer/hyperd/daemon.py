@@ -107,6 +107,7 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
         kill_silent=config.unresponsive == "kill",
         factory=FactorySettings(config.factory, config.factory_bytes, config.pool_bytes),
         events=config.event_limits,
+        audit=config.audit,
         network=NetworkSettings(
             config.network or _default_network(),
             config.bridge,

@@ -77,6 +77,7 @@ LOG_DRIVERS = ("json-file", "none", "k8s-file", "journald", "syslog")  # as in t
     is_flag=True,
     help="Make the state anew from what can be read of a damaged database, and from what runs; then serve.",
 )
+@click.option("--audit-log", help="Write who asks for what to this file [default: none].")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 @click.option("--ready-fd", type=int, hidden=True, help="Write to this descriptor when the API answers.")

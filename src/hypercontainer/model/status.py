@@ -366,6 +366,7 @@ class Info(Model, frozen=True, kw_only=True):
     memory: int
     network: str
     log: LogOptions = field(default_factory=LogOptions)  # of containers that say nothing of theirs
+    audit: str = ""  # where the audit log is, and what is wrong with it
 
 
 class Check(Model, frozen=True, kw_only=True):
