@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,7 +25,7 @@ class Ticket:
     """A request that is being answered, and what has become known of it."""
 
     id: str = field(default_factory=lambda: secrets.token_hex(8))
-    begun: float = field(default_factory=time.monotonic)  # seconds
+    begun: float = 0.0  # by the loop's clock
     who: str = ""  # principal
     code: str = ""  # of the error
 
@@ -42,7 +41,7 @@ def ticket() -> Ticket:
 @web.middleware
 async def audited(request: web.Request, handler: Any) -> web.StreamResponse:
     """The outermost: it sees also what is refused before it is known who asks."""
-    made, status = Ticket(), 0
+    made, status = Ticket(begun=clock.seconds()), 0
     _ticket.set(made)  # not reset: a plain answer is prepared when its handler is done
     try:
         response: web.StreamResponse = await handler(request)
@@ -71,6 +70,6 @@ def _write(request: web.Request, of: Ticket, phase: Literal["begin", "end"], sta
             time=write_moment(clock.now_ns()), request=of.id, phase=phase, principal=of.who,
             peer=f"{peer[0]}" if isinstance(peer, tuple) and peer else "", method=request.method[:_TEXT_MAX],
             path=request.path[:_TEXT_MAX], query=request.query_string[:_TEXT_MAX], status=status, code=of.code,
-            milliseconds=round((time.monotonic() - of.begun) * 1000, 3),
+            milliseconds=round((clock.seconds() - of.begun) * 1000, 3),
         )
     )  # fmt: skip

@@ -215,6 +215,7 @@ async def errors_to_json(request: web.Request, handler: Any) -> web.StreamRespon
             code="not_found" if error.status == 404 else "http",
             message=f"{request.method} {request.path}: {error.reason}",
         )
+        ticket().code = body.code
         return web.Response(body=msgspec.json.encode(body), status=error.status, content_type="application/json")
     except Exception as error:
         log.exception("%s %s failed (request %s)", request.method, request.path, ticket().id)
