@@ -13,6 +13,7 @@ from hypercontainer.api.app import ROUTES
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import PermissionDenied, Unauthorized
 from hypercontainer.model.principal import SCOPES, Principal, widened
+from hypercontainer.model.specs import LogOptions
 from hypercontainer.model.tokens import TokenRequest
 from hypercontainer.sys import clock
 
@@ -217,3 +218,12 @@ async def test_a_user_of_this_host_has_every_scope(template: Path) -> None:
         assert (await s.ask("POST", "/v1/containers", body)).status != 403
         with asked_by(Principal("token:x", scopes=frozenset({"read"}))), pytest.raises(PermissionDenied):
             s.stage.engine.tokens.create(TokenRequest(name="x", scopes=["operate"]))
+
+
+async def test_the_daemons_own_log_driver_is_not_the_callers_doing(template: Path) -> None:
+    async with served(template, log=LogOptions(driver="syslog", options={"syslog-address": "udp://127.0.0.1:1"})) as s:
+        token = s.token("operate")
+        made = await s.ask("POST", "/v1/containers", {"image": IMAGE}, token=token)
+        assert (made.status, made.json["spec"]["log"]["driver"]) == (201, "syslog"), made.body
+        named = await s.ask("POST", "/v1/containers", {"image": IMAGE, "log": {"driver": "syslog"}}, token=token)
+        assert named.status == 403

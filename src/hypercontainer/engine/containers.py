@@ -21,6 +21,7 @@ from ..model.specs import ContainerSpec
 from ..model.status import Container, ContainerStatus, Pod
 from ..sys import tasks
 from . import container_verbs as verbs
+from . import host_access
 from .container import ContainerSupervisor, borrowed
 from .container_verbs import State
 from .creation import Creation
@@ -101,7 +102,9 @@ class Containers:
         with `auto_remove`.
 
         :raise NotFound: no such image or pod. :raise Conflict: the name is taken.
+        :raise PermissionDenied: it takes more of this host than who asks may have.
         """
+        host_access.check_container(spec)  # as it was asked: the daemon's own defaults are not the caller's doing
         container = await self._creation.create(self._with_log(spec), starting=starting)
         self._publish("create", container)
         return container

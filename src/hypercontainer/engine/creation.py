@@ -18,7 +18,7 @@ from ..model.specs import ContainerSpec
 from ..model.status import Container, ContainerState, Pod
 from ..sys import clock
 from ..sys.files import no_space_as_error, remove_tree
-from . import environment, health, host_access, resolve
+from . import environment, health, resolve
 from .container_verbs import ALIVE
 from .paths import Paths
 from .placement import Placement
@@ -48,9 +48,7 @@ class Creation:
         with `auto_remove`.
 
         :raise NotFound: no such image, pod or secret. :raise Conflict: the name is taken.
-        :raise PermissionDenied: it takes more of this host than who asks may have.
         """
-        host_access.check_container(spec)
         resolve.validate(spec)
         image = self._images.find(spec.image, platform=spec.platform)
         spec = msgspec.structs.replace(spec, ports=published(spec, image.config.config.get("ExposedPorts") or {}))
