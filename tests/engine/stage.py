@@ -41,6 +41,7 @@ from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.network.fake import FakeChoice, FakeNet
 from hypercontainer.network.fake_kernel import FakeKernel
+from hypercontainer.protocol.constants import Builtin
 from hypercontainer.state.database import Database
 from hypercontainer.sys import clock
 from tests.world import FACTORY, World
@@ -117,7 +118,8 @@ class Stage:
         """With a `net` that is all that there is of networks; else the backends of a host on a kernel that is one."""
         self.paths = Paths(root, root / "run")
         self.paths.create()
-        self.guests: dict[int, FakeGuest] = {}
+        self.failing: dict[Builtin, tuple[int, str]] = {}  # what fails in every guest: status and last words
+        self.silent: set[int] = set()  # types of requests that no guest answers
         self.host = FakeHost(self._guest)
         self.net = net
         self.kernel: FakeNet | FakeKernel = net or FakeKernel()
@@ -131,7 +133,9 @@ class Stage:
             os.truncate(self.paths.cache / f"blank-{SCRATCH}.ext4", SCRATCH)  # a slot's disk has one size
 
     def _guest(self, config: MachineConfig) -> FakeGuest:
-        return FakeGuest()
+        guest = FakeGuest()
+        guest.failing, guest.silent = self.failing, self.silent
+        return guest
 
     def guest(self, machine: Hardware) -> FakeGuest:
         assert isinstance(machine.guest, FakeGuest)

@@ -7,12 +7,14 @@ is booted without its program for the time of the copy.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import posixpath
 import tarfile
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from pathlib import PurePosixPath
+from typing import Any
 
 from ..errors import GuestError, InvalidArgument, NotFound
 from ..guest.agent import Agent, Process
@@ -121,9 +123,7 @@ class Archives:
             self._agent(key) as (container, agent),
             self._run(container, agent, Builtin.TAR_EXTRACT, _absolute(path), stdin=True) as job,
         ):
-            async for chunk in chunks:
-                await job.handle.write_stdin(chunk)
-            job.handle.close_stdin()
+            await _unless_lost(job.handle, _fill(job.handle, chunks))
             async for _ in job.output():
                 pass
             await job.check(path)
@@ -153,6 +153,28 @@ class Archives:
                     )
             await job.check("/")
         return await tasks.in_thread(lambda: _listed(bytes(found), container))
+
+
+async def _fill(handle: Process, chunks: AsyncIterator[bytes]) -> None:
+    async for chunk in chunks:
+        await handle.write_stdin(chunk)
+    handle.close_stdin()
+
+
+async def _unless_lost(handle: Process, work: Coroutine[Any, Any, None]) -> None:
+    """Do it; a client may let its next piece be waited for, and a machine that has ended does not wait for that.
+
+    :raise HyperError: the process is lost.
+    """
+    doing, exited = asyncio.ensure_future(work), handle.exited
+    doing.add_done_callback(lambda d: d.cancelled() or d.exception())  # when the process is lost, that is said
+    try:
+        await asyncio.wait([doing, exited], return_when=asyncio.FIRST_COMPLETED)
+        if exited.done():
+            exited.result()
+        await doing
+    finally:
+        await tasks.end([doing])
 
 
 _OURS = ("/dev", "/proc", "/sys", *resolve.OWN_FILES)

@@ -52,6 +52,7 @@ class FakeGuest:
         self.interfaces: dict[str, tuple[str, ...]] = {}  # addresses by name
         self.silent: set[int] = set()  # types of requests that it does not answer; HELLO is one
         self.refused: dict[int, Refused] = {}  # by type of request
+        self.failing: dict[Builtin, tuple[int, str]] = {}  # status and last words of what it does itself
         self.asked: list[int] = []  # types of all requests that came
         self.shut_down = False
         self._token = FIRST_TOKEN
@@ -218,15 +219,15 @@ class FakeGuest:
         process.size = attrs.number(Tag.ROWS), attrs.number(Tag.COLUMNS)
         if attrs.number(Tag.STDIN):
             process.stdin.eof = process.stdin.closed = False
-        program = self._program(attrs, args, container)
+        program = self._program(attrs, args)
         self.processes[frame.id] = process
         self._reply(frame, [(Tag.PID, process.pid)])
         process.tell_window()
         process.begin(program)
 
-    def _program(self, attrs: RequestAttrs, args: tuple[str, ...], container: str) -> Program:
+    def _program(self, attrs: RequestAttrs, args: tuple[str, ...]) -> Program:
         if kind := attrs.number(Tag.BUILTIN):
-            return lambda p: run_builtin(self.volumes, self.containers.get(container), Builtin(kind), p)
+            return lambda p: run_builtin(self, Builtin(kind), p)
         if not args or args[0] not in self.programs:
             raise Refused(
                 GuestCode.EXEC, f'exec: "{args[0] if args else ""}": executable file not found in $PATH',

@@ -29,6 +29,7 @@ class FakeContainer:
     image_disk: str
     scratch_disk: str
     files: dict[str, bytes] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)  # against its image: "A /path", "C /path", "D /path"
     frozen: asyncio.Event | None = None
 
 

@@ -8,6 +8,7 @@ import contextlib
 import io
 import signal
 import tarfile
+from typing import Protocol
 
 from ..protocol.constants import Builtin
 from ..protocol.messages import ExitStatus
@@ -96,28 +97,46 @@ PROGRAMS: dict[str, Program] = {
 }  # fmt: skip
 
 
-async def run_builtin(
-    volumes: dict[str, str], container: FakeContainer | None, kind: Builtin, process: FakeProcess
-) -> int:
+class Files(Protocol):
+    """What hyperstart does its own work on."""
+
+    volumes: dict[str, str]
+    containers: dict[str, FakeContainer]
+    failing: dict[Builtin, tuple[int, str]]
+
+
+async def run_builtin(guest: Files, kind: Builtin, process: FakeProcess) -> int:
     """What hyperstart does itself, with the files that a container was given in place of a file system."""
+    container = guest.containers.get(process.container)
+    if kind in guest.failing:
+        status, words = guest.failing[kind]
+        await process.write(words.encode(), 2)
+        return status
     if kind is Builtin.MOUNT:
-        volumes[process.args[0]] = process.args[2]
+        guest.volumes[process.args[0]] = process.args[2]
     elif kind is Builtin.UNMOUNT:
-        volumes.pop(process.args[0], None)
+        guest.volumes.pop(process.args[0], None)
     elif kind is Builtin.TAR_EXTRACT and container:
-        data = b""
-        while more := await process.read():
-            data += more
-        with contextlib.suppress(tarfile.ReadError), tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            for member in archive:
-                if source := archive.extractfile(member):
-                    container.files[f"{process.args[0].rstrip('/')}/{member.name}"] = source.read()
+        await _extract(container, process)
     elif kind in (Builtin.TAR_CREATE, Builtin.EXPORT):
         await process.write(_archived(container, process.args[0] if kind is Builtin.TAR_CREATE else "/"))
+    elif kind is Builtin.DIFF:
+        for change in guest.containers[process.args[0]].changes:
+            await process.write(change.encode() + b"\0")
     elif kind is Builtin.FIREWALL:
         while await process.read():
             pass
     return 0
+
+
+async def _extract(container: FakeContainer, process: FakeProcess) -> None:
+    data = b""
+    while more := await process.read():
+        data += more
+    with contextlib.suppress(tarfile.ReadError), tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            if source := archive.extractfile(member):
+                container.files[f"{process.args[0].rstrip('/')}/{member.name}"] = source.read()
 
 
 def _archived(container: FakeContainer | None, path: str) -> bytes:
