@@ -12,6 +12,7 @@ import pytest
 
 from hypercontainer.errors import HyperError
 from hypercontainer.model.specs import ExecSpec, RestartPolicy
+from hypercontainer.protocol.constants import Type
 
 from .scenes import Act, plan, spec
 from .stage import Stage, play, stage
@@ -52,9 +53,38 @@ async def _failed(s: Stage) -> None:
         await s.call(s.engine.containers.start("a"))
 
 
+async def _starting(s: Stage) -> None:
+    """Its guest takes its time."""
+    await s.create("a")
+    s.silent.add(Type.PROCESS_START)
+    _meanwhile(s, s.engine.containers.start("a"))
+    await asyncio.sleep(1)
+    s.silent.clear()
+    assert s.engine.registry.container("a").state.starting
+
+
+async def _stopping(s: Stage) -> None:
+    await s.run("a", "ignore-term")
+    _meanwhile(s, s.engine.containers.stop("a", 1000))
+    await asyncio.sleep(1)
+
+
+async def _reattaching(s: Stage) -> None:
+    """Its machine stands still since before the daemon's start."""
+    await s.run("a")
+    s.kill()
+    next(iter(s.host.machines.values())).wedge()
+    await s.open()
+
+
+def _meanwhile(s: Stage, work: Any) -> None:
+    assert s.daemon
+    s.daemon.call(work).add_done_callback(lambda t: t.cancelled() or t.exception())
+
+
 STATES: dict[str, Act] = {
     "created": _created, "running": _running, "paused": _paused, "restarting": _restarting, "exited": _exited,
-    "failed": _failed,
+    "failed": _failed, "starting": _starting, "stopping": _stopping, "reattaching": _reattaching,
 }  # fmt: skip
 
 
@@ -118,6 +148,24 @@ EXPECTED: dict[str, dict[str, tuple[str, str]]] = {
         "restart": ("", "running"), "pause": ("invalid_state", "="), "unpause": ("", "running"),
         "rm": ("conflict", "="), "rm -f": ("", ""), "rename": ("", "="), "exec": ("invalid_state", "="),
         "wait": (WAITS, "="), "logs": ("", "="), "cp": (WAITS, "="),
+    },
+    "starting": {  # its program is not begun within the minute that it has
+        "start": ("deadline_exceeded", "exited"), "stop": ("", "exited"), "kill": ("", "exited"),
+        "term": ("", "exited"), "restart": ("", "running"), "pause": ("invalid_state", "="), "unpause": ("invalid_state", "="),
+        "rm": ("conflict", "="), "rm -f": ("", ""), "rename": ("", "="), "exec": ("invalid_state", "="),
+        "wait": ("", "="), "logs": ("", "="), "cp": ("", "exited"),
+    },
+    "stopping": {  # with a grace of a thousand seconds; the container's own is ten
+        "start": (WAITS, "="), "stop": ("", "exited"), "kill": ("", "exited"), "term": ("", "="),
+        "restart": ("", "running"), "pause": ("invalid_state", "="), "unpause": ("invalid_state", "="),
+        "rm": ("conflict", "="), "rm -f": ("", ""), "rename": ("", "="), "exec": ("", "="), "wait": (WAITS, "="),
+        "logs": ("", "="), "cp": ("", "="),
+    },
+    "reattaching": {
+        "start": ("", "="), "stop": ("", "exited"), "kill": ("", "exited"), "term": ("unavailable", "="),
+        "restart": ("", "running"), "pause": ("unavailable", "="), "unpause": ("unavailable", "="),
+        "rm": ("conflict", "="), "rm -f": ("", ""), "rename": ("", "="), "exec": ("unavailable", "="),
+        "wait": (WAITS, "="), "logs": ("", "="), "cp": ("unavailable", "="),
     },
     "restarting": {
         "start": ("", "="), "stop": ("", "exited"), "kill": ("", "exited"), "term": ("", "exited"),
@@ -196,8 +244,32 @@ def _p(verb: str, *args: Any, **how: Any) -> Act:
     return lambda s: getattr(s.engine.pods, verb)("pod", *args, **how)
 
 
+async def _pod_starting(s: Stage) -> None:
+    """The guest takes its time with its first container."""
+    await _pod_created(s)
+    s.silent.add(Type.PROCESS_START)
+    _meanwhile(s, s.engine.pods.start("pod"))
+    await asyncio.sleep(1)
+    s.silent.clear()
+
+
+async def _pod_stopping(s: Stage) -> None:
+    await s.call(s.engine.pods.create(plan(spec("a", "ignore-term"), spec("b", "ignore-term"))))
+    await s.call(s.engine.pods.start("pod"))
+    _meanwhile(s, s.engine.pods.stop("pod", 1000))
+    await asyncio.sleep(1)
+
+
+async def _pod_reattaching(s: Stage) -> None:
+    await _pod_running(s)
+    s.kill()
+    next(iter(s.host.machines.values())).wedge()
+    await s.open()
+
+
 POD_STATES: dict[str, Act] = {
     "created": _pod_created, "running": _pod_running, "paused": _pod_paused, "exited": _pod_exited,
+    "starting": _pod_starting, "stopping": _pod_stopping, "reattaching": _pod_reattaching,
 }  # fmt: skip
 POD_VERBS: dict[str, Act] = {
     "start": _p("start"), "stop": _p("stop"), "kill": _p("kill", "KILL"), "pause": _p("pause"),
@@ -214,6 +286,25 @@ _POD_ASLEEP = {
 POD_EXPECTED: dict[str, dict[str, tuple[str, str]]] = {
     "created": _POD_ASLEEP,
     "exited": _POD_ASLEEP,
+    "starting": {  # its first container is not begun within the minute that it has
+        "start": ("deadline_exceeded", "failed"), "stop": ("", "exited"), "kill": ("invalid_state", "="),
+        "pause": ("invalid_state", "="), "unpause": ("invalid_state", "="), "rm": ("conflict", "="), "rm -f": ("", ""),
+        "start of a member": ("deadline_exceeded", "failed"), "stop of a member": ("", "failed"),
+        "rm -f of a member": ("", "failed"), "pause of a member": ("invalid_state", "="),
+        "exec": ("invalid_state", "="),
+    },
+    "stopping": {  # with a grace of a thousand seconds; the containers' own is ten
+        "start": (WAITS, "="), "stop": ("", "exited"), "kill": ("", "exited"), "pause": ("invalid_state", "="),
+        "unpause": ("invalid_state", "="), "rm": ("conflict", "="), "rm -f": ("", ""),
+        "start of a member": (WAITS, "="), "stop of a member": ("", "="), "rm -f of a member": ("", "="), "pause of a member": ("invalid_state", "="),
+        "exec": ("", "="),
+    },
+    "reattaching": {
+        "start": ("", "="), "stop": ("", "exited"), "kill": ("", "exited"), "pause": ("invalid_state", "="),
+        "unpause": ("invalid_state", "="), "rm": ("conflict", "="), "rm -f": ("", ""), "start of a member": ("", "="),
+        "stop of a member": ("", "exited"), "rm -f of a member": ("", "exited"),
+        "pause of a member": ("unavailable", "="), "exec": ("unavailable", "="),
+    },
     "running": {
         "start": ("", "="), "stop": ("", "exited"), "kill": ("", "exited"), "pause": ("", "paused"),
         "unpause": ("invalid_state", "="), "rm": ("conflict", "="), "rm -f": ("", ""), "start of a member": ("", "="),

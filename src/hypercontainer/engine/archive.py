@@ -166,10 +166,11 @@ async def _unless_lost(handle: Process, work: Coroutine[Any, Any, None]) -> None
 
     :raise HyperError: the process is lost.
     """
-    doing, exited = asyncio.ensure_future(work), handle.exited
+    doing, exited = asyncio.create_task(work), handle.exited
     doing.add_done_callback(lambda d: d.cancelled() or d.exception())  # when the process is lost, that is said
+    both: set[asyncio.Future[Any]] = {doing, exited}
     try:
-        await asyncio.wait([doing, exited], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if exited.done():
             exited.result()
         await doing

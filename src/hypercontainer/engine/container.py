@@ -66,8 +66,8 @@ class ContainerSupervisor(ContainerRuns):
         """It is being stopped; the shorter grace counts."""
         self.stop_requested.set()
         self._now.stops.append(message)
-        if message.timeout is not None:
-            asyncio.get_running_loop().call_later(message.timeout, self._now.hasten.set)
+        grace = self.container.spec.stop_timeout if message.timeout is None else message.timeout
+        asyncio.get_running_loop().call_later(grace, self._now.hasten.set)
 
     def _stop_start(self, message: Stop) -> None:
         self.stop_requested.set()

@@ -146,9 +146,9 @@ class PodSupervisor(Supervisor[State]):
             self.end([self._starting])
 
     def _stop_too(self, message: Stop) -> None:
+        """It is being stopped; the shorter grace counts."""
         self._stops.append(message)
-        if message.timeout is not None:
-            self.do(self._stop_members(message.timeout), lambda _: None)
+        self.do(self._stop_members(message.timeout), lambda _: None)
 
     async def _bring_down(self, timeout: int | None) -> bool:
         """Those that depend on others first; False when it did not run."""

@@ -314,6 +314,8 @@ class Sandbox(Supervisor[State]):
     def _pause(self, message: Message) -> None:
         assert self.runtime is not None
         pauses = isinstance(message, Pause)
+        if pauses and self._registry.pod(self.id).status in (PodStatus.STARTING, PodStatus.STOPPING):
+            self._not_up(message)  # what has begun needs its guest
         machine = require(self.runtime.machine, facets.Pause)
         work = machine.pause() if pauses else machine.resume()
         self.do(work, lambda job: self._paused(job, message, pauses), message.context)
