@@ -151,9 +151,9 @@ EXPECTED: dict[str, dict[str, tuple[str, str]]] = {
     },
     "starting": {  # its program is not begun within the minute that it has
         "start": ("deadline_exceeded", "exited"), "stop": ("", "exited"), "kill": ("", "exited"),
-        "term": ("", "exited"), "restart": ("", "running"), "pause": ("invalid_state", "="), "unpause": ("invalid_state", "="),
-        "rm": ("conflict", "="), "rm -f": ("", ""), "rename": ("", "="), "exec": ("invalid_state", "="),
-        "wait": ("", "="), "logs": ("", "="), "cp": ("", "exited"),
+        "term": ("", "exited"), "restart": ("", "running"), "pause": ("invalid_state", "="),
+        "unpause": ("invalid_state", "="), "rm": ("conflict", "="), "rm -f": ("", ""), "rename": ("", "="),
+        "exec": ("invalid_state", "="), "wait": ("", "="), "logs": ("", "="), "cp": ("", "exited"),
     },
     "stopping": {  # with a grace of a thousand seconds; the container's own is ten
         "start": (WAITS, "="), "stop": ("", "exited"), "kill": ("", "exited"), "term": ("", "="),
@@ -296,7 +296,8 @@ POD_EXPECTED: dict[str, dict[str, tuple[str, str]]] = {
     "stopping": {  # with a grace of a thousand seconds; the containers' own is ten
         "start": (WAITS, "="), "stop": ("", "exited"), "kill": ("", "exited"), "pause": ("invalid_state", "="),
         "unpause": ("invalid_state", "="), "rm": ("conflict", "="), "rm -f": ("", ""),
-        "start of a member": (WAITS, "="), "stop of a member": ("", "="), "rm -f of a member": ("", "="), "pause of a member": ("invalid_state", "="),
+        "start of a member": (WAITS, "="), "stop of a member": ("", "="), "rm -f of a member": ("", "="),
+        "pause of a member": ("invalid_state", "="),
         "exec": ("", "="),
     },
     "reattaching": {
