@@ -36,7 +36,7 @@ from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost, Hardware, SavingDriver
 from hypercontainer.images import builtin
 from hypercontainer.images.disk import SUFFIX
-from hypercontainer.images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout
+from hypercontainer.images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout, StoredImage
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.network.fake import FakeChoice, FakeNet
@@ -58,33 +58,35 @@ IMAGE = "docker.io/library/box:latest"
 ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
 
 
+def put_image(layout: Layout, **config: Any) -> StoredImage:
+    """The one image with this configuration."""
+    layer = layout.add_blob(b"layer")
+    diff = "sha256:" + hashlib.sha256(b"tar").hexdigest()
+    described = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [diff]},
+    }
+    stored = layout.add_blob(json.dumps(described).encode())
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": CONFIG, "digest": stored.digest, "size": stored.size},
+        "layers": [{"mediaType": f"{LAYER}+gzip", "digest": layer.digest, "size": layer.size}],
+    }
+    stored = layout.add_blob(json.dumps(manifest).encode())
+    layout.set_name(IMAGE, Descriptor(media_type=MANIFEST, digest=stored.digest, size=stored.size), "")
+    return layout.load(stored.digest)
+
+
 def make_template(root: Path) -> None:
     """A root directory with one image, and an empty scratch disk, both of which nobody reads."""
     paths = Paths(root, root / "run")
     paths.create()
     layout = Layout(paths.images)
     layout.create()
-    layer = layout.add_blob(b"layer")
-    diff = "sha256:" + hashlib.sha256(b"tar").hexdigest()
-    config = layout.add_blob(
-        json.dumps(
-            {
-                "architecture": "amd64",
-                "os": "linux",
-                "config": {"Cmd": ["sleep", "100000"], "Env": ["PATH=/bin"]},
-                "rootfs": {"type": "layers", "diff_ids": [diff]},
-            }
-        ).encode()
-    )
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": {"mediaType": CONFIG, "digest": config.digest, "size": config.size},
-        "layers": [{"mediaType": f"{LAYER}+gzip", "digest": layer.digest, "size": layer.size}],
-    }
-    stored = layout.add_blob(json.dumps(manifest).encode())
-    layout.set_name(IMAGE, Descriptor(media_type=MANIFEST, digest=stored.digest, size=stored.size), "")
-    image = layout.load(stored.digest)
+    image = put_image(layout, Cmd=["sleep", "100000"], Env=["PATH=/bin"])
     disk = paths.images / "disks" / f"{image.chain_id.removeprefix('sha256:')}{SUFFIX}"
     disk.parent.mkdir(exist_ok=True)
     disk.write_bytes(b"erofs")

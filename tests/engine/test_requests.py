@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import msgspec
 import pytest
 
 from hypercontainer.errors import HyperError, InvalidArgument, NotFound
+from hypercontainer.images.layout import Layout
 from hypercontainer.model.network import NetworkRequest
-from hypercontainer.model.pods import PodPlan, PodSpec
+from hypercontainer.model.pods import InterfaceSpec, PodPlan, PodSpec, VolumeRequest
 from hypercontainer.model.specs import (
+    MEMORY_DEFAULT,
     ContainerSpec,
+    Dependency,
     HealthCheck,
     HostEntry,
     Mount,
@@ -27,7 +31,7 @@ from hypercontainer.model.specs import (
 from hypercontainer.podfile.document import Podfile
 
 from .scenes import plan, spec
-from .stage import IMAGE, Stage
+from .stage import IMAGE, Stage, put_image
 
 WRONG: dict[str, dict[str, Any]] = {
     "little memory": {"resources": Resources(memory=1)},
@@ -58,6 +62,11 @@ WRONG: dict[str, dict[str, Any]] = {
     "a secret that is not there": {"secrets": [SecretMount(secret="such", target="/x")]},
     "a name that is no name": {"name": "-"},
     "an image for another processor": {"platform": "linux/s390x"},
+    "a path of this host that is not absolute": {"mounts": [Mount(target="/x", source="x", type="bind")]},
+    "a path of this host that is not there": {"mounts": [Mount(target="/x", source="/nothing/such", type="bind")]},
+    "a network twice": {"networks": [NetworkRequest(name="default"), NetworkRequest(name="default")]},
+    "this host where it is not reached": {"hosts": [HostEntry(ip="host-gateway", names=["h"])], "network": "user"},
+    "no program": {"entrypoint": [""], "command": []},
 }  # fmt: skip
 
 
@@ -75,21 +84,36 @@ def test_what_is_refused_leaves_nothing(act: Any, what: str) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        plan(),
         plan(spec("a"), spec("a")),
         plan(spec("a"), vcpus=10_000),
         plan(spec("a"), memory=1 << 50),
         plan(spec("a"), hostname="a b"),
         plan(ContainerSpec(image="docker.io/library/such", name="a")),
         plan(spec("a", mounts=[Mount(target="/x", source="such", type="bind")])),
+        plan(spec("a"), memory=1 << 20),
+        plan(spec("a"), secrets={"key": b"x" * (2 << 20)}),
+        plan(spec("a", depends_on=[Dependency(container="b")])),
+        plan(spec("a", depends_on=[Dependency(container="b")]), spec("b", depends_on=[Dependency(container="a")])),
+        plan(spec("a"), volumes=[VolumeRequest(name="v", source="file://etc/passwd")]),
+        plan(spec("a"), volumes=[VolumeRequest(name="v", source="/etc", format="raw")]),
+        plan(spec("a"), volumes=[VolumeRequest(name="v", source="relative", format="qcow2")]),
+        plan(spec("a"), spec=PodSpec(interfaces=[InterfaceSpec(bridge="br0")])),
+        plan(
+            spec("a"),
+            spec=PodSpec(
+                interfaces=[
+                    InterfaceSpec(bridge="br0", addresses=["192.0.2.2/24"], gateway="192.0.2.1"),
+                    InterfaceSpec(bridge="br1", addresses=["192.0.3.2/24"], gateway="192.0.3.1"),
+                ]
+            ),
+        ),
     ],
 )
 def test_a_pod_that_cannot_be_is_not_there_in_part(act: Any, wrong: PodPlan) -> None:
     async def scenario(s: Stage) -> None:
-        if wrong.containers:
-            with pytest.raises(HyperError):
-                await s.call(s.engine.pods.create(wrong))
-            assert s.engine.registry.containers() == [] and s.engine.registry.pods() == []
+        with pytest.raises(HyperError):
+            await s.call(s.engine.pods.create(wrong))
+        assert s.engine.registry.containers() == [] and s.engine.registry.pods() == []
 
     act(scenario)
 
@@ -228,3 +252,47 @@ def test_a_daemon_that_is_told_to_end_at_once_ends_all_machines(act: Any) -> Non
         assert s.status("a") == "exited"
 
     act(scenario)
+
+
+def test_a_pod_without_containers_is_a_machine(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        made = await s.call(s.engine.pods.create(plan(spec=PodSpec(exit_policy="continue"))))
+        assert made.memory == MEMORY_DEFAULT
+        await s.call(s.engine.pods.start("pod"))
+        assert len(s.host.machines) == 1 and s.engine.registry.pod("pod").status == "running"
+        await s.run("late", pod="pod")
+        assert len(s.host.machines) == 1
+        assert await s.call(s.engine.pods.stop("pod", 0)) and not s.host.machines
+
+    act(scenario)
+
+
+def test_what_an_image_says_counts_where_nothing_else_is_said(act: Any) -> None:
+    config = {
+        "Cmd": ["sleep", "100000"], "Volumes": {"/data/": {}, "/mine": {}}, "StopSignal": "INT",
+        "Healthcheck": {"Test": ["CMD", "true"], "Interval": 10**9, "Retries": 1},
+    }  # fmt: skip
+
+    async def scenario(s: Stage) -> None:
+        layout = Layout(s.paths.images)
+        put_image(layout, **config)
+        await s.run("a", mounts=[Mount(target="/mine", source="vol")])
+        container = s.engine.registry.container("a")
+        assert [(m.mount.target, m.volume) for m in container.mounts] == [("/mine", "vol"), ("/data/", "")]
+        assert container.process.stop_signal == 2
+        await asyncio.sleep(5)
+        health = s.engine.registry.container("a").state.health
+        assert health and health.status == "healthy"
+        put_image(layout, Cmd=["sleep"], Healthcheck={"Test": ["CMD-SHELL", "exit 1"], "StartPeriod": "soon"})
+        await s.create("b")
+        health_check = s.engine.registry.container("b").health
+        assert health_check and health_check.command == ["/bin/sh", "-c", "exit 1"] and health_check.start_period == 0
+        for nothing in ({"Test": ["NONE"]}, "such", {"Test": ["CMD", 1]}):
+            put_image(layout, Cmd=["true"], Healthcheck=nothing)
+            id_ = await s.create("")
+            assert s.engine.registry.container(id_).health is None
+        put_image(layout)
+        with pytest.raises(InvalidArgument, match="no command specified, and image .* has none"):
+            await s.call(s.engine.containers.create(ContainerSpec(image=IMAGE)))
+
+    act(scenario, own_images=True)
