@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from hypercontainer.engine import host_ports
 from hypercontainer.engine.networks import Networks
-from hypercontainer.errors import Conflict, Unavailable, Unsupported
+from hypercontainer.errors import Conflict, HyperError, InvalidState, Unavailable, Unsupported
 from hypercontainer.model.network import Egress, NetworkRequest, NetworkSpec
-from hypercontainer.model.pods import PodPlan, PodSpec
+from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.network.fake import FakeNet
 
@@ -177,3 +178,99 @@ def test_a_guest_is_told_by_the_next_daemon(act: Any, monkeypatch: pytest.Monkey
         assert _interfaces(s) == {"home": "eth0", "away": "eth1"}
 
     act(scenario)
+
+
+def test_a_pod_that_does_not_run_joins_and_leaves_networks(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "one", "two")
+        await _pod(s, start=False, networks=[NetworkRequest(name="one")])
+        await s.call(s.engine.connect("pod", NetworkRequest(name="two", mac="02:00:00:00:00:07")))
+        with pytest.raises(Conflict, match="the pod is in network two already"):
+            await s.call(s.engine.connect("pod", NetworkRequest(name="two")))
+        await _pod(s, "other", start=False, network="none")
+        with pytest.raises(Conflict, match="MAC address 02:00:00:00:00:07 of network two is taken"):
+            await s.call(s.engine.connect("other", NetworkRequest(name="two", mac="02:00:00:00:00:07")))
+        with pytest.raises(InvalidState, match="other is not in network two"):
+            await s.call(s.engine.disconnect("other", "two"))
+        await s.call(s.engine.disconnect("pod", "one"))
+        await s.call(s.engine.pods.start("pod"))
+        assert [(a.network, a.interface) for a in s.engine.registry.pod("pod").attachments] == [("two", "eth0")]
+        with pytest.raises(Unsupported, match="pod is running, and its spare NIC has an address"):
+            await s.call(s.engine.connect("pod", NetworkRequest(name="one", mac="02:00:00:00:00:08")))
+
+    act(scenario, network="bridge")
+
+
+@pytest.mark.parametrize("name", ["user", "none", "cni:x", "-"])
+def test_names_of_networks_that_have_a_meaning(act: Any, name: str) -> None:
+    async def scenario(s: Stage) -> None:
+        with pytest.raises(HyperError):
+            await s.call(s.engine.networks.create(NetworkSpec(name=name)))
+
+    act(scenario)
+
+
+def test_services_and_ports_of_a_pod_that_does_not_run_are_its_next_starts(act: Any) -> None:
+    service = Service(
+        service_ip="10.254.0.1", service_port=80, hosts=[ServiceBackend(host_ip="10.0.2.2", host_port=80)]
+    )
+
+    async def scenario(s: Stage) -> None:
+        await _pod(s, start=False)
+        await s.call(s.engine.services.replace("pod", [service]))
+        await s.call(s.engine.pods.add_ports("pod", [PORT, PortMapping(container_port=81)]))
+        left = await s.call(s.engine.pods.remove_ports("pod", [PortMapping(container_port=81)]))
+        assert [p.container_port for p in left] == [80]
+        await s.call(s.engine.pods.start("pod"))
+        assert [p.host_port for p in s.engine.registry.pod("pod").ports] == [8080]
+        assert "10.254.0.1/32" in s.guest(s.machine("pod")).interfaces["lo"]
+
+    act(scenario)
+
+
+def test_ports_of_a_pod_without_a_network_are_nobodys(act: Any) -> None:
+    """As with Docker: they are of no effect."""
+
+    async def scenario(s: Stage) -> None:
+        await _pod(s, network="none")
+        await s.call(s.engine.pods.add_ports("pod", [PORT]))
+        assert s.host.ports() == [] and not s.kernel.present()
+        assert await s.call(s.engine.pods.remove_ports("pod", [PORT])) == []
+
+    act(scenario)
+
+
+def test_a_host_without_a_free_port_says_so(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel calls one free which the rules of another pod have."""
+    monkeypatch.setattr(host_ports, "bindable", lambda port: 8080)
+
+    async def scenario(s: Stage) -> None:
+        await _pod(s, ports=[PORT])
+        await _pod(s, "other", start=False, ports=[PortMapping(container_port=7)])
+        with pytest.raises(Conflict, match="no free port on 0.0.0.0 for 7/tcp"):
+            await s.call(s.engine.pods.start("other"))
+        with pytest.raises(Conflict, match="Address already in use by pod pod"):
+            await s.call(s.engine.pods.add_ports("other", [PORT]))
+            await s.call(s.engine.pods.start("other"))
+
+    act(scenario, network="bridge")
+
+
+def test_a_network_that_gives_nothing_back_is_told_and_ends_nothing(
+    act: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(s: Stage) -> None:
+        await _pod(s)
+
+        async def refused(self: Any, pod_id: str) -> None:
+            raise Unavailable("no")
+
+        with monkeypatch.context() as broken:
+            for backend in s.engine._network.choice.all:
+                broken.setattr(type(backend), "release", refused)
+            await s.call(s.engine.pods.stop("pod", 0))
+        assert s.engine.registry.pod("pod").status == "exited" and not s.host.machines
+        await s.call(s.engine.pods.start("pod"))
+
+    act(scenario)
+    assert "does not give back what pod" in caplog.text and "what it had is not all given back" in caplog.text
