@@ -166,9 +166,8 @@ class Stage:
             boot_timeout=30.0,
             insecure_registries=frozenset(),
             network=NetworkSettings(default=self._network, user_network="slirp"),
-            virtiofs=False,
             factory=FactorySettings(enabled=self._factory),
-            **self._settings,
+            **{"virtiofs": False, **self._settings},
         )
         boot = BootFiles(self.paths.root / "kernel", self.paths.root / "initramfs", 30.0)
         daemon = Daemon.__new__(Daemon)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Directories of the host, where the driver takes them: over virtiofs, and over 9p where this daemon is no root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hypercontainer.errors import GuestError, InvalidState, NotFound
+from hypercontainer.hypervisor.driver import NineP, VirtioFs
+from hypercontainer.hypervisor.drivers import Drivers
+from hypercontainer.hypervisor.fake import TAKES, FakeDriver
+from hypercontainer.model.pods import VolumeRequest, VolumeSpec
+from hypercontainer.model.specs import Mount
+from hypercontainer.protocol.constants import Builtin
+from hypercontainer.volumes import share
+
+from .scenes import plan, spec
+from .stage import Stage, play, stage, whole
+
+
+@pytest.fixture(params=["virtiofs", "9p"])
+def act(request: pytest.FixtureRequest, template: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A daemon as root, whose servers are sockets; and one of a user."""
+    by_virtiofs = request.param == "virtiofs"
+
+    @contextlib.contextmanager
+    def served(binary: str, directory: Path, entries: list[share.Entry], *, root: bool) -> Iterator[socket.socket]:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            yield ours
+
+    monkeypatch.setattr(share, "start_virtiofsd", served)
+    monkeypatch.setattr(share, "find_virtiofsd", lambda: "/virtiofsd")
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if by_virtiofs else 1000)
+
+    def acted(scenario: Any) -> None:
+        with stage(template, virtiofs=by_virtiofs) as s:
+            s.drivers = lambda: Drivers([FakeDriver(s.host, takes=TAKES | {VirtioFs, NineP})])
+            play(s, whole(scenario))
+
+    return acted
+
+
+def bind(source: Path, target: str = "/x", **how: Any) -> Mount:
+    return Mount(target=target, source=str(source), type="bind", **how)
+
+
+def test_a_directory_is_in_the_pods_one_tree(act: Any, tmp_path: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        mounts = [bind(tmp_path), bind(tmp_path, "/y"), bind(tmp_path, "/z", read_only=True)]
+        await s.run("a", mounts=mounts)
+        pod = s.engine.registry.pod(s.engine.registry.container("a").pod)
+        assert [(v.source, v.read_only) for v in pod.volumes] == [(str(tmp_path), False), (str(tmp_path), True)]
+        share_ = s.machine("a").config.share
+        assert isinstance(share_, (VirtioFs, NineP)) and share_.tag == share.TAG
+        assert s.guest(s.machine("a")).volumes["share"] == share.TAG
+        s.kill()
+        await s.open()
+        assert s.status("a") == "running"
+
+    act(scenario)
+
+
+def test_named_directories_and_those_that_a_pod_lists(act: Any, tmp_path: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.volumes.create(VolumeSpec(name="named", driver="directory")))
+        requests = [VolumeRequest(name="v", source=f"file://{tmp_path}")]
+        mounts = [Mount(target="/v", source="v"), Mount(target="/n", source="named")]
+        await s.call(s.engine.pods.create(plan(spec("a", mounts=mounts), volumes=requests)))
+        await s.call(s.engine.pods.start("pod"))
+        assert [(v.kind, v.named) for v in s.engine.registry.pod("pod").volumes] == [
+            ("directory", ""), ("directory", "named")
+        ]  # fmt: skip
+        await s.run("late", pod="pod", mounts=[Mount(target="/n", source="named")])
+        await s.call(s.engine.containers.remove("late", force=True))  # the tree stays until the machine ends
+        assert "share" in s.guest(s.machine("pod")).volumes
+
+    act(scenario)
+
+
+def test_a_directory_for_a_pod_that_runs_without_one(act: Any, tmp_path: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(spec("a"))))
+        await s.call(s.engine.pods.start("pod"))
+        s.failing[Builtin.MOUNT] = (1, "no such device")
+        await s.create("late", pod="pod", mounts=[bind(tmp_path)])
+        with pytest.raises(InvalidState, match="a directory of the host cannot be added to pod pod while it runs"):
+            await s.call(s.engine.containers.start("late"))
+        s.failing.clear()
+        assert s.status("a") == "running"
+
+    act(scenario)
+
+
+def test_a_directory_that_has_gone_ends_the_start(act: Any, tmp_path: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        (tmp_path / "d").mkdir()
+        await s.create("a", mounts=[bind(tmp_path / "d")])
+        (tmp_path / "d").rmdir()
+        with pytest.raises(NotFound, match="the volume's source .*/d does not exist"):
+            await s.call(s.engine.containers.start("a"))
+        assert s.host.launched == 0
+
+    act(scenario)
+
+
+@pytest.mark.parametrize(
+    ("source", "fstype", "found"),
+    [
+        ("127.0.0.1:/path", "", "10.0.2.2:/path"), ("192.0.2.5:/path", "nfs", "192.0.2.5:/path"),
+        ("[2001:db8::1]:/path", "nfs4", "2001:db8::1:/path"),
+    ],
+)  # fmt: skip
+def test_nfs_is_mounted_by_the_guest(act: Any, source: str, fstype: str, found: str) -> None:
+    async def scenario(s: Stage) -> None:
+        requests = [VolumeRequest(name="v", source=source, fstype=fstype, format="" if fstype else "nas")]
+        a = spec("a", mounts=[Mount(target="/v", source="v")])
+        await s.call(s.engine.pods.create(plan(a, volumes=requests)))
+        if found.startswith("10."):  # this host's loopback, which this network does not lead to
+            with pytest.raises(Exception, match="its NFS server is on this host's loopback"):
+                await s.call(s.engine.pods.start("pod"))
+            return
+        await s.call(s.engine.pods.start("pod"))
+        assert list(s.guest(s.machine("pod")).volumes.values()) == [found]
+
+    act(scenario)
+
+
+def test_a_server_whose_name_is_unknown(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        requests = [VolumeRequest(name="v", source="nowhere.invalid:/path", format="nas")]
+        await s.call(s.engine.pods.create(plan(spec("a", mounts=[Mount(target="/v", source="v")]), volumes=requests)))
+        with pytest.raises(Exception, match="the NFS server 'nowhere.invalid' cannot be resolved"):
+            await s.call(s.engine.pods.start("pod"))
+        s.failing[Builtin.UNMOUNT] = (1, "busy")
+        with contextlib.suppress(GuestError):
+            await s.call(s.engine.pods.remove("pod", force=True))
+        s.failing.clear()
+
+    act(scenario)
+
+
+def test_a_path_that_the_image_declares_lies_on_the_containers_disk(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", mounts=[Mount(target="/data/x y", type="volume")])
+        assert [m.volume for m in s.engine.registry.container("a").mounts] == [""] and s.status("a") == "running"
+
+    act(scenario)
