@@ -27,8 +27,7 @@ from hypercontainer.state import description, salvage
 from hypercontainer.state.database import DamagedDatabase, Database
 from hypercontainer.state.description import Description
 from hypercontainer.volumes.disks import BlockVolumes
-
-from .test_records import container, pod
+from tests.unit.test_records import container, pod
 
 PAGE = 4096
 DEADLINE = 10.0
