@@ -34,8 +34,9 @@ coverage: ## which branches of the engine tests/engine reaches
 	.venv/bin/coverage combine -q
 	.venv/bin/coverage report
 
-storms: ## 200 kills of hyperd in the midst of verbs, with a check of all that it owns after each, 200 races; a quarter of an hour
+storms: ## a death of the daemon at every step of every scene of tests/engine; 200 kills of hyperd in the midst of verbs, with a check of all that it owns after each, 200 races; a quarter of an hour
 	@scripts/setup test
+	HYPER_TEST_DEATHS=all $(PYTEST) tests/engine/test_deaths.py
 	HYPER_TEST_STORM=200 HYPER_TEST_RACES=200 HYPER_TEST_KILLS=12 $(PYTEST) -o timeout=3600 \
 		tests/e2e/test_storms.py tests/e2e/test_kills.py tests/vm/test_races.py
 

@@ -26,6 +26,10 @@ OWNER: ContextVar[Owner] = ContextVar("owner", default=None)  # the daemon that 
 _GRAVES: list[Any] = []  # tasks of daemons that were killed
 
 
+class Died(BaseException):
+    """Code of a daemon that was killed wants to go on: no handler of an error takes it."""
+
+
 class Stuck(Exception):
     """Everybody waits, and nothing will ever come."""
 
@@ -97,14 +101,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         owner.killed = True
         for task in asyncio.all_tasks(self):
             if getattr(task, "owner", None) is owner:
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                _GRAVES.append(task)  # collected, it would run its `finally`
-                asyncio._unregister_task(task)  # and nobody has to look through all of them
+                bury(task)
         for handle in [*self._ready, *self._scheduled]:  # type: ignore[attr-defined]
             if _killed(handle):
                 handle.cancel()
         for transport in list(self._transports.values()):  # type: ignore[attr-defined]
             if getattr(transport, "owner", None) is owner and transport._sock is not None:
+                del self._transports[transport._sock_fd]  # type: ignore[attr-defined] # the number is another one's now
                 self._remove_reader(transport._sock_fd)  # type: ignore[attr-defined]
                 self._remove_writer(transport._sock_fd)  # type: ignore[attr-defined]
                 transport._sock.close()
@@ -116,6 +119,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._children.discard(child)
             with contextlib.suppress(ProcessLookupError):  # it ends with its parent
                 os.kill(child.get_pid(), signal.SIGKILL)
+
+
+def bury(task: asyncio.Task[Any]) -> None:
+    """It is of a daemon that was killed."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    _GRAVES.append(task)  # collected, it would run its `finally`
+    asyncio._unregister_task(task)  # and nobody has to look through all of them
 
 
 def _killed(handle: Any) -> bool:

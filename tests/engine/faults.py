@@ -21,7 +21,7 @@ from typing import Any
 from hypercontainer.errors import NoSpace
 from hypercontainer.state.database import Database
 
-from .clock import OWNER
+from .clock import OWNER, bury
 
 PLAN: ContextVar[Plan | None] = ContextVar("plan", default=None)
 _OURS = "/hypercontainer/"
@@ -126,7 +126,9 @@ def factory_of_tasks(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = 
     context = context or copy_context()
     plan = context.get(PLAN)
     task = asyncio.Task(Driven(coro, plan) if plan else coro, loop=loop, context=context)
-    task.owner = context.get(OWNER)  # type: ignore[attr-defined]
+    task.owner = owner = context.get(OWNER)  # type: ignore[attr-defined]
+    if owner and owner.killed:  # begun by what it was about to do
+        bury(task)
     return task
 
 

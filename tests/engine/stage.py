@@ -46,7 +46,7 @@ from hypercontainer.state.database import Database
 from hypercontainer.sys import clock
 from tests.world import FACTORY, World
 
-from .clock import OWNER, VirtualLoop
+from .clock import OWNER, Died, VirtualLoop
 from .faults import factory_of_tasks
 
 T = TypeVar("T")
@@ -249,6 +249,7 @@ class Stage:
                 found.append(f"pod {pod['name']} has the record of a machine that has ended")
         found += self._of_containers(records, machines)
         found += self._of_network(records)
+        found += [f"volume {v['name']} has no files" for v in records.volumes.values() if not Path(v["path"]).exists()]
         if self.daemon and (trouble := self.engine.registry.journal.trouble):
             found.append(f"records are not written: {trouble}")
         if self.daemon and (left := self.engine.registry._reserved):
@@ -307,9 +308,12 @@ class Stage:
             if id_[:12] not in records.running:
                 yield f"the network has things of pod {id_[:12]}, which does not run"
         ports = {p["hostPort"] for pod in records.running.values() for p in pod.get("ports", [])}
-        for port in self.host.ports():
-            if port.host_port not in ports:
-                yield f"port {port.host_port} is published for nobody"
+        published = {port.host_port for port in self.host.ports()}
+        for port in published - ports:
+            yield f"port {port} is published for nobody"
+        of_machines = [p for p in records.running.values() if not p.get("attachments") and "network" not in p["spec"]]
+        for port in {p["hostPort"] for pod in of_machines for p in pod.get("ports", [])} - published:
+            yield f"port {port} is not published by its machine"
 
     def _of_guests(self, records: Any) -> Iterator[str]:
         """A guest that runs has what its pod's record says of networks, and nothing else."""
@@ -403,7 +407,7 @@ def play(here: Stage, scenario: Callable[[Stage], Awaitable[T]]) -> T:
     """Run a scenario on a clock of its own, and see that it leaves no task, and no failure that nobody heard of."""
     loop = VirtualLoop()
     loop.set_task_factory(factory_of_tasks)
-    loop.set_exception_handler(lambda _, context: here.failures.append(_told(context)))
+    loop.set_exception_handler(lambda _, context: _hear(here, context))
     asyncio.set_event_loop(loop)
     try:
         with clock.told_by(lambda: BEGINNING + int(loop.time() * 1e9)):
@@ -427,6 +431,7 @@ async def _act(here: Stage, scenario: Callable[[Stage], Awaitable[T]]) -> T:
             machine.die()
 
 
-def _told(context: dict[str, Any]) -> str:
+def _hear(here: Stage, context: dict[str, Any]) -> None:
     error = context.get("exception")
-    return f"{context.get('message')}: {error!r}"
+    if not isinstance(error, Died):
+        here.failures.append(f"{context.get('message')}: {error!r}")

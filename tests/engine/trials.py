@@ -15,7 +15,7 @@ import logging
 import multiprocessing
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from .faults import PLAN, FullDisk, Plan, Tally
 from .scenes import PARTNERS, SCENES, Scene
 from .stage import LIMIT, Daemon, Stage, play, stage
 
-_AFTER = 2.0  # virtual seconds in which faults strike what a verb has left behind
+AFTER = 2.0  # virtual seconds in which faults strike what a verb has left behind
 # An OSError comes where this host is asked: its kernel, a hypervisor, a thread, a process; not where one is promised
 # to have become an error of ours. That comes with an answer of a guest, too. Ending a machine raises nothing.
 _HOST = r"fake(_kernel)?\.py(?!.*(Machine\.(kill|wait)|FakeKernel\.apply))|to_thread|to_the_end|subprocess|Process"
@@ -108,7 +108,7 @@ class Trial:
         assert s.daemon
         try:
             await self._disturbed(s, s.daemon)
-            await asyncio.sleep(_AFTER)
+            await asyncio.sleep(AFTER)
         finally:
             self.plan.disarm()
             self._disk.free()
@@ -167,7 +167,7 @@ class Trial:
             wrong = f"{type(error).__name__}: {error}"
         finally:
             self._disk.free()
-        return Outcome(self.plan.site, wrong, tuple(self.plan.sites) if isinstance(self.plan, Tally) else ())
+        return Outcome(self.plan.site, wrong, tuple(getattr(self.plan, "sites", ())))
 
 
 async def _verb(work: object) -> object:
@@ -195,8 +195,8 @@ def prepare() -> None:
     gc.disable()  # each trial collects its own
 
 
-def attempt(template: Path, wanted: Wanted) -> Outcome:
-    outcome = Trial(wanted).run(template)
+def attempt(template: Path, wanted: Wanted, kind: type[Trial] = Trial) -> Outcome:
+    outcome = kind(wanted).run(template)
     gc.freeze()  # what is left is of daemons that were killed: nobody looks at it again
     return outcome
 
@@ -212,8 +212,11 @@ class Workers:
         )
         self._sites: dict[str, tuple[str, ...]] = {}
 
-    def one(self, wanted: Wanted) -> Outcome:
-        return self._pool.submit(attempt, self._template, wanted).result()
+    def one(self, wanted: Wanted, kind: type[Trial] = Trial) -> Outcome:
+        return self._pool.submit(attempt, self._template, wanted, kind).result()
+
+    def all(self, wanted: Iterable[Wanted], kind: type[Trial] = Trial) -> Iterator[Outcome]:
+        return self._pool.map(functools.partial(attempt, self._template, kind=kind), wanted)
 
     def sites(self, scene: str) -> tuple[str, ...]:
         """Where the verb of a scene waits, in order.
@@ -233,8 +236,7 @@ class Workers:
         """
         count = sum(1 for site in self.sites(scene) if re.search(_ONLY.get(kind, ""), site))
         wanted = [Wanted(scene, kind, at) for at in range(count)]
-        outcomes = self._pool.map(functools.partial(attempt, self._template), wanted)
-        for one, outcome in zip(wanted, outcomes, strict=True):
+        for one, outcome in zip(wanted, self.all(wanted), strict=True):
             if not outcome.site and SCENES[scene].own_images:  # what comes from a process comes in one piece, or in two
                 continue
             assert outcome.site, f"{one} has not struck, and of such places there are {count}: {outcome.wrong}"

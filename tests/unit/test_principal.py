@@ -171,7 +171,7 @@ def test_names_are_unique_within_a_tenant(tmp_path: Path) -> None:
             found = again.find_volume("data")
             assert found and found.tenant == who.tenant and again.network("inner").tenant == who.tenant
     with asked_by(RED):
-        again.remove_volume("data")
+        again.remove_volume(again.volume("data"))
         assert again.find_volume("data") is None
     with asked_by(BLUE):
         assert again.find_volume("data")

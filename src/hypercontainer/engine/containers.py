@@ -132,7 +132,8 @@ class Containers:
         return container
 
     async def remove_pod(self, id_: str) -> None:
-        """All containers of a pod, its record, and its files."""
+        """All containers of a pod, its record, and its files; what this daemon does not come to, the next one does."""
+        self._registry.begin_to_remove(id_)
         for container in self._registry.members(id_):
             with contextlib.suppress(HyperError):
                 await self.remove(container.id, force=True)

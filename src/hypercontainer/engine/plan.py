@@ -77,16 +77,15 @@ def _called(containers: list[ContainerSpec], name: str) -> str:
     return next(c.name for c in containers if name == c.name or name in c.aliases)
 
 
-def find(members: list[Container], name: str) -> Container:
-    """The member of that name or alias."""
-    return next(c for c in members if name == c.name or name in c.spec.aliases or name == c.spec.name)
+def find(members: list[Container], name: str) -> Container | None:
+    """The member of that name or alias; None when it was removed."""
+    return next((c for c in members if name == c.name or name in c.spec.aliases or name == c.spec.name), None)
 
 
 def levels(members: list[Container]) -> list[list[Container]]:
     """Groups of which each depends on earlier ones only."""
     by_id = {c.id: c for c in members}
-    known = {n for c in members for n in (c.name, *c.spec.aliases, c.spec.name)}
-    graph = {c.id: {find(members, d.container).id for d in c.spec.depends_on if d.container in known} for c in members}
+    graph = {c.id: {o.id for d in c.spec.depends_on if (o := find(members, d.container))} for c in members}
     sorter = TopologicalSorter(graph)
     sorter.prepare()
     out = []

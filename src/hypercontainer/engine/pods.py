@@ -143,11 +143,12 @@ class Pods:
         runtime = self._sandboxes.runtime(pod.id)
         claimed = self._network.claim(pod, ports)
         try:
-            if runtime:
-                await self._network.publish(pod, claimed, runtime.machine)
-            pod = self._registry.pod(pod.id)
-            spec = msgspec.structs.replace(pod.spec, ports=[*pod.spec.ports, *ports])
-            self._sandboxes.update(pod.id, spec=spec, ports=[*pod.ports, *claimed])
+            with self._sandboxes.unsettled(pod.id, claimed):
+                if runtime:
+                    await self._network.publish(pod, claimed, runtime.machine)
+                pod = self._registry.pod(pod.id)
+                spec = msgspec.structs.replace(pod.spec, ports=[*pod.spec.ports, *ports])
+                self._sandboxes.update(pod.id, spec=spec, ports=[*pod.ports, *claimed])
         finally:  # from here on the record tells, of a pod that runs
             self._network.unclaim(pod.id, claimed)
         return self._registry.pod(pod.id).ports
@@ -166,10 +167,11 @@ class Pods:
             if not matching:
                 raise InvalidState(f"pod {pod.name} does not publish {wanted.container_port}/{wanted.protocol}",
                                    hint=f"see `hyperctl ports ls {pod.name}`")  # fmt: skip
-            if runtime:
-                await self._network.unpublish(pod, matching, runtime.machine)
-            spec = msgspec.structs.replace(pod.spec, ports=[p for p in pod.spec.ports if not same(p)])
-            pod = self._sandboxes.update(pod.id, spec=spec, ports=[p for p in pod.ports if p not in matching])
+            with self._sandboxes.unsettled(pod.id, matching):
+                if runtime:
+                    await self._network.unpublish(pod, matching, runtime.machine)
+                spec = msgspec.structs.replace(pod.spec, ports=[p for p in pod.spec.ports if not same(p)])
+                pod = self._sandboxes.update(pod.id, spec=spec, ports=[p for p in pod.ports if p not in matching])
         return pod.ports
 
     # -- described --------------------------------------------------------------------

@@ -9,11 +9,13 @@ status from the time between are delivered late, not lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from ..errors import HyperError
+from ..hypervisor.facets import PortForwarding
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..sys import clock, deadlines
 from .container_verbs import ALIVE
@@ -83,6 +85,7 @@ class Recovery:
         runtime = await self._reattached(pod)
         if runtime is not None:
             runtime.users.add(_USER)  # until all members have been looked at
+            await self._settle_ports(pod, runtime)
             if pod.status is not PodStatus.PAUSED:  # its guest would not answer
                 told = self.network.tell_again(pod, runtime.agent)
                 await guarded(f"the guest of pod {pod.name} is not told of its networks", told)
@@ -97,6 +100,15 @@ class Recovery:
         for container in members:
             await self._member(pod, container, runtime)
         await self._go_on(pod, runtime, wanted)
+
+    async def _settle_ports(self, pod: Pod, runtime: Runtime) -> None:
+        """A machine that publishes ports itself may be ahead of the record, or behind it; rules are made anew."""
+        machine = runtime.machine
+        if pod.vm is None or pod.attachments or not isinstance(machine, PortForwarding):
+            return
+        for port in pod.vm.unsettled:
+            with contextlib.suppress(HyperError):  # it is so already
+                await (machine.add_port(port) if port in pod.ports else machine.remove_port(port))
 
     async def _reattached(self, pod: Pod) -> Runtime | None:
         try:
@@ -127,7 +139,7 @@ class Recovery:
             ended = container.state.status is ContainerStatus.EXITED
             if container.spec.auto_remove and (container.state.starting or ended):
                 await self.containers.remove(container.id)
-            elif container.state.starting and pod.status is not PodStatus.STARTING:
+            elif container.state.starting and (runtime is None or pod.status is not PodStatus.STARTING):
                 await self.containers.lose(container, "hyperd ended while it was started")
         elif runtime is None:
             await self.containers.lose(container, _LOST)

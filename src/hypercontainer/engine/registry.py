@@ -138,6 +138,10 @@ class Registry:
         """
         self.journal.write_now(rows.begun(id_))
 
+    def begin_to_remove(self, id_: str) -> None:
+        """All of this id goes from now on: a crash before its end lets the next daemon go on with it."""
+        self.journal.write(rows.begun(id_))
+
     def create(self, *records: Container | Pod, done: str = "") -> None:
         """All of them, or none; `done` is the id that was begun, and has all its files now.
 
@@ -238,8 +242,9 @@ class Registry:
         self.journal.write_now(rows.put(volume))
         self._volumes[rows.key(volume)] = volume
 
-    def remove_volume(self, name: str) -> None:
-        if volume := self._volumes.pop(rows.volume_key(name, current().tenant), None):
+    def remove_volume(self, volume: Volume) -> None:
+        """Idempotent."""
+        if self._volumes.pop(rows.key(volume), None):
             self.journal.write(rows.remove(volume))
 
     # -- networks ---------------------------------------------------------------

@@ -355,11 +355,7 @@ class Sandbox(Supervisor[State]):
 
     def _give_up(self, message: Message) -> None:
         self._downs.append(message)
-        self.do(self._kill_left_behind(), lambda _: None)
-
-    async def _kill_left_behind(self) -> None:
-        if machine := await self._reattacher.left_behind(self._registry.pod(self.id)):
-            await machine.kill()
+        self.do(self._reattacher.kill_machine(self._registry.pod(self.id)), lambda _: None)
 
     def _give_up_and_end(self, message: Message) -> None:
         self._give_up(GiveUp())

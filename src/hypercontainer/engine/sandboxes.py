@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from ..errors import HyperError, Unavailable
 from ..guest.agent import Process
+from ..model.specs import PortMapping
 from ..model.status import Container, Pod
 from .bring_up import BringUp
 from .build import Builder
@@ -78,6 +80,21 @@ class Sandboxes:
         pod = msgspec.structs.replace(self._registry.pod(pod_id), **changes)
         self._registry.put_pod(pod)
         return pod
+
+    @contextlib.contextmanager
+    def unsettled(self, pod_id: str, ports: list[PortMapping]) -> Iterator[None]:
+        """While its machine begins or ends to publish them: the record says so, should the daemon die meanwhile."""
+        runtime = self.runtime(pod_id)
+        if runtime is None:
+            yield
+            return
+        runtime.unsettled += ports
+        self.sandbox(pod_id).save()
+        try:
+            yield
+        finally:
+            runtime.unsettled = [p for p in runtime.unsettled if p not in ports]
+            self.sandbox(pod_id).save()
 
     # -- its life ---------------------------------------------------------------------
 

@@ -75,6 +75,11 @@ class Startup:
 
     async def _await(self, container: Container, dependency: Dependency) -> None:
         other = find(self._registry.members(container.pod), dependency.container)
+        if other is None:
+            raise InvalidState(
+                f"container {container.name} waits for {dependency.container}, which the pod does not have any more",
+                hint="remove it too, or create the pod anew",
+            )
         ends: set[str] = set()
         while True:
             changed = self._registry.changed

@@ -44,9 +44,22 @@ class Volumes:
         self._secrets = secrets
         self._events = events
         self._creating = asyncio.Lock()
-        for name in (_NEW, _GONE):  # an earlier daemon died meanwhile
-            for left in paths.volumes.glob(f"{name}*"):
+        self._settle()
+
+    def _settle(self) -> None:
+        """What an earlier daemon was at when it died: a new one that has its record is finished, the rest undone."""
+        for left in self._paths.volumes.glob(f"{_NEW}*"):
+            made = description.read_volume(left)
+            known = isinstance(made, Volume) and made in self._registry.volumes()
+            if isinstance(made, Volume) and known and not self._paths.volume(made.name).exists():
+                left.rename(self._paths.volume(made.name))
+            else:
                 remove_tree(left)
+        for left in self._paths.volumes.glob(f"{_GONE}*"):
+            gone = description.read_volume(left)
+            if isinstance(gone, Volume) and not self._paths.volume(gone.name).exists():
+                self._registry.remove_volume(gone)
+            remove_tree(left)
 
     # -- named ones -----------------------------------------------------------------
 
@@ -69,7 +82,10 @@ class Volumes:
         return volume
 
     async def _make(self, name: str, spec: VolumeSpec) -> Volume:
-        """Under another name first: what has a volume's name is whole, and nothing that is there is touched."""
+        """Under another name first: what has a volume's name is whole, and nothing that is there is touched.
+
+        The record comes before that name: files of which none tells may be somebody's, and stay in its way for ever.
+        """
         directory, new = self._paths.volume(name), self._paths.volumes / f"{_NEW}{ids.new_id()[:12]}"
         if directory.exists():
             raise Conflict(
@@ -103,9 +119,12 @@ class Volumes:
                                 path=str(directory / VOLUME_DATA), labels=spec.labels,
                                 anonymous=not spec.name, **owned())  # fmt: skip
             description.write(new, volume)
-            new.rename(directory)
-            new = directory
             self._registry.put_volume(volume)
+            try:
+                new.rename(directory)
+            except BaseException:
+                self._registry.remove_volume(volume)
+                raise
         except BaseException:
             remove_tree(new)
             raise
@@ -132,7 +151,7 @@ class Volumes:
         )  # its name is free at once, and a crash leaves no half of it
         with contextlib.suppress(FileNotFoundError):
             self._paths.volume(name).rename(gone)
-        self._registry.remove_volume(name)
+        self._registry.remove_volume(volume)
         await tasks.in_thread(lambda: remove_tree(gone))
         self._events.publish("volume", "destroy", name)
 

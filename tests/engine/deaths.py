@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's death at every step: just before each change that it makes to its host, found by counting.
+
+A step is a file that is made, changed, renamed or removed, a transaction of the database, a child process: what the
+interpreter's audit tells of, and the few calls of which it tells nothing. At the step that a trial is about the daemon
+is killed, and what it would have done is not done. Code of its that is under way sees `Died` raised; whatever it tidies
+up on its way out changes nothing either, for each change of a dead daemon is refused in the same manner. So the next
+daemon finds the host as SIGKILL leaves one: machines, taps, rules, files and records as they were at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import Context
+from typing import Any
+from unittest import mock
+
+from hypercontainer.errors import HyperError
+from hypercontainer.guest.fake_process import FakeProcess
+from hypercontainer.hypervisor.fake import BareMachine, FakeDriver
+from hypercontainer.model.pods import PodPlan
+from hypercontainer.model.specs import RestartPolicy
+from hypercontainer.network.fake_taps import FakeTaps
+from hypercontainer.protocol.messages import ExitStatus
+from hypercontainer.state.database import Database
+
+from .clock import OWNER, Died
+from .faults import Plan
+from .scenes import spec
+from .stage import Daemon, Stage
+from .trials import AFTER, Trial, Wanted
+
+_CHANGES = (
+    "os.mkdir",
+    "os.remove",
+    "os.rmdir",
+    "os.rename",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "subprocess.Popen",
+)
+_MAKES = os.O_CREAT | os.O_TRUNC
+_OURS, _HELPERS = "/hypercontainer/", ("/sys/", "/state/")
+_watching: Steps | None = None
+_hooked = False
+
+
+class Steps(Plan):
+    """Counts what a daemon changes, and kills it at one of the changes."""
+
+    def __init__(self, at: int, die: Callable[[], None]) -> None:
+        super().__init__(at)
+        self.sites: list[str] = []
+        self.daemon: Daemon | None = None  # whose steps count
+        self._die = die
+        self._loop = asyncio.get_running_loop()
+
+    def disarm(self) -> None:
+        self.daemon = None
+
+    def step(self, what: str) -> None:
+        """:raise Died: the change is not to be made."""
+        owner = OWNER.get()
+        if owner is None:
+            return
+        if owner.killed:
+            raise Died(what)
+        if owner is not self.daemon:
+            return
+        here, self.count = self.count, self.count + 1
+        site = f"{what}, {_place()}"
+        self.sites.append(site)
+        if here == self.at:
+            self.site = site
+            if threading.current_thread() is threading.main_thread():
+                Context().run(self._die)
+            else:  # what the loop does until it hears of it, it has done before
+                self._loop.call_soon_threadsafe(self._die, context=Context())
+            raise Died(what)
+
+
+def _place() -> str:
+    """The innermost line of the engine, or of what serves it, that a change comes from."""
+    frame, found = sys._getframe(2), "?"
+    while frame is not None:
+        code = frame.f_code
+        if _OURS in code.co_filename:
+            found = f"{code.co_filename.rpartition('/')[2]}:{frame.f_lineno} {code.co_qualname}"
+            if not any(f"{_OURS[:-1]}{helper}" in code.co_filename for helper in _HELPERS):
+                break
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
+
+
+def _audit(event: str, args: tuple[Any, ...]) -> None:
+    if _watching is None:
+        return
+    if event == "open":
+        if args[2] & _MAKES and not isinstance(args[0], int) and not args[2] & os.O_DIRECTORY:
+            _watching.step(event)
+    elif event in _CHANGES:
+        _watching.step(event)
+
+
+@contextlib.contextmanager
+def watching(steps: Steps) -> Iterator[None]:
+    """All changes are told to it."""
+    global _watching, _hooked
+    if not _hooked:
+        sys.addaudithook(_audit)
+        _hooked = True
+    told = [
+        (os, "write"), (os, "pwrite"), (os, "ftruncate"), (os, "copy_file_range"), (Database, "_writing"),
+        (FakeDriver, "launch"), (BareMachine, "kill"), (BareMachine, "connect"), (FakeTaps, "create_tap"),
+    ]  # fmt: skip
+    _watching = steps
+    with contextlib.ExitStack() as stack:
+        for where, name in told:
+            stack.enter_context(mock.patch.object(where, name, _telling(steps, name, getattr(where, name))))
+        try:
+            yield
+        finally:
+            _watching = None
+
+
+def _telling(steps: Steps, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def told(*args: Any, **how: Any) -> Any:
+        steps.step(name)
+        return call(*args, **how)
+
+    return told
+
+
+class Death(Trial):
+    """A scene in which the daemon dies at a step; beside it are a pod and programs that have nothing to do with it.
+
+    `at` below 0 is nowhere, and the outcome tells the steps.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__(Wanted(wanted.scene, "", -1))
+        self._at = wanted.at
+
+    async def _act(self, s: Stage) -> None:
+        self._stage = s
+        self.plan = steps = Steps(self._at, s.kill)
+        with watching(steps):
+            await s.open()
+            others = await Bystanders.begin(s)
+            if self.scene.before:
+                await self.scene.before(s)
+            assert s.daemon
+            steps.daemon = s.daemon
+            await self._disturbed(s, s.daemon)
+            await asyncio.sleep(AFTER)
+            steps.disarm()
+            if s.daemon is None:
+                await others.while_nobody_looks()
+                await s.open()
+                await others.check()
+            await s.check()
+            await _every_verb_answers(s)
+            await s.clear()
+            await s.close()
+
+
+async def _every_verb_answers(s: Stage) -> None:
+    """Of what the scene was about, whatever became of it: in time, and with an answer or a sentence."""
+    containers, pods = s.engine.containers, s.engine.pods
+    for name in ("a", "pod"):
+        if name == "a":
+            verbs = [lambda: containers.start("a"), lambda: s.engine.monitor.top("a"), lambda: containers.stop("a", 0)]
+        else:
+            verbs = [lambda: pods.start("pod"), lambda: pods.stop("pod", 0)]
+        for verb in verbs:
+            with contextlib.suppress(HyperError):
+                await s.call(verb())
+
+
+class Bystanders:
+    """A pod that is no part of the scene: what it does goes on while no daemon runs, and is known afterwards."""
+
+    def __init__(self, s: Stage) -> None:
+        self._stage = s
+        self.machine = next(iter(s.host.machines.values()))
+
+    @classmethod
+    async def begin(cls, s: Stage) -> Bystanders:
+        containers = [
+            spec("goes-on", "cat", stdin=True), spec("ends"),
+            spec("ends-and-starts", restart=RestartPolicy(name="always")),
+        ]  # fmt: skip
+        await s.call(s.engine.pods.create(PodPlan(name="bystanders", containers=containers)))
+        await s.call(s.engine.pods.start("bystanders"))
+        made = cls(s)
+        made.program = made.main("goes-on")
+        await made.program.write(b"before\n")
+        return made
+
+    program: FakeProcess
+
+    def main(self, name: str) -> FakeProcess:
+        id_ = self._stage.engine.registry.container(name).id[:12]
+        return next(p for p in self._stage.guest(self.machine).alive(id_) if p.main)
+
+    async def while_nobody_looks(self) -> None:
+        guest = self._stage.guest(self.machine)
+        mains = [p for p in guest.alive() if p.main and p is not self.program]
+        for process, code in zip(mains, (9, 3), strict=True):
+            process.end(ExitStatus(code=code))
+        await self.program.write(b"meanwhile\n")
+        await asyncio.sleep(1)
+
+    async def check(self) -> None:
+        """:raise AssertionError: the next daemon has it otherwise."""
+        s = self._stage
+        assert self.machine.pid in s.host.machines and not self.machine.gone.is_set(), "the bystanders' machine ended"
+        assert self.program.exit is None and not self.program.signals, "a bystander was touched"
+        await self.program.write(b"after\n")
+        await asyncio.sleep(3)
+        states = {n: s.engine.registry.container(n).state for n in ("goes-on", "ends", "ends-and-starts")}
+        assert states["goes-on"].status == "running", f"goes-on is {states['goes-on'].status}"
+        assert (states["ends"].status, states["ends"].exit_code) == ("exited", 9), f"ends: {states['ends']}"
+        again = states["ends-and-starts"]
+        assert (again.status, again.restart_count) == ("running", 1), f"ends-and-starts: {again}"
+        died = [e.attributes["exit_code"] for e in s.engine.events.past() if _is_end(e)]
+        assert sorted(died) == ["3", "9"], f"ends that were told: {died}"
+        assert await s.call(s.engine.containers.wait("ends")) == 9
+        chunks = s.engine.logs("goes-on", tail=None, since="", until="", follow=False)
+        said = "".join([r.log async for records in chunks for r in records])
+        assert said == "before\nmeanwhile\nafter\n", f"the log of a bystander has {said!r}"
+
+
+def _is_end(event: Any) -> bool:
+    return event.action == "die" and event.attributes.get("name") in ("ends", "ends-and-starts")
