@@ -101,7 +101,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         owner.killed = True
         for task in asyncio.all_tasks(self):
             if getattr(task, "owner", None) is owner:
-                bury(task)
+                let_lie(task)
         for handle in [*self._ready, *self._scheduled]:  # type: ignore[attr-defined]
             if _killed(handle):
                 handle.cancel()
@@ -121,7 +121,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 os.kill(child.get_pid(), signal.SIGKILL)
 
 
-def bury(task: asyncio.Task[Any]) -> None:
+def let_lie(task: asyncio.Task[Any]) -> None:
     """It is of a daemon that was killed."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     _GRAVES.append(task)  # collected, it would run its `finally`

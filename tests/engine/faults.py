@@ -21,7 +21,7 @@ from typing import Any
 from hypercontainer.errors import NoSpace
 from hypercontainer.state.database import Database
 
-from .clock import OWNER, bury
+from .clock import OWNER, let_lie
 
 PLAN: ContextVar[Plan | None] = ContextVar("plan", default=None)
 _OURS = "/hypercontainer/"
@@ -128,7 +128,7 @@ def factory_of_tasks(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = 
     task = asyncio.Task(Driven(coro, plan) if plan else coro, loop=loop, context=context)
     task.owner = owner = context.get(OWNER)  # type: ignore[attr-defined]
     if owner and owner.killed:  # begun by what it was about to do
-        bury(task)
+        let_lie(task)
     return task
 
 
