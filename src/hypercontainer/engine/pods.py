@@ -143,7 +143,7 @@ class Pods:
         runtime = self._sandboxes.runtime(pod.id)
         claimed = self._network.claim(pod, ports)
         try:
-            with self._sandboxes.unsettled(pod.id, claimed):
+            with self._sandboxes.ports_in_change(pod.id, claimed):
                 if runtime:
                     await self._network.publish(pod, claimed, runtime.machine)
                 pod = self._registry.pod(pod.id)
@@ -167,7 +167,7 @@ class Pods:
             if not matching:
                 raise InvalidState(f"pod {pod.name} does not publish {wanted.container_port}/{wanted.protocol}",
                                    hint=f"see `hyperctl ports ls {pod.name}`")  # fmt: skip
-            with self._sandboxes.unsettled(pod.id, matching):
+            with self._sandboxes.ports_in_change(pod.id, matching):
                 if runtime:
                     await self._network.unpublish(pod, matching, runtime.machine)
                 spec = msgspec.structs.replace(pod.spec, ports=[p for p in pod.spec.ports if not same(p)])

@@ -85,7 +85,7 @@ class Recovery:
         runtime = await self._reattached(pod)
         if runtime is not None:
             runtime.users.add(_USER)  # until all members have been looked at
-            await self._settle_ports(pod, runtime)
+            await self._align_ports(pod, runtime)
             if pod.status is not PodStatus.PAUSED:  # its guest would not answer
                 told = self.network.tell_again(pod, runtime.agent)
                 await guarded(f"the guest of pod {pod.name} is not told of its networks", told)
@@ -101,12 +101,12 @@ class Recovery:
             await self._member(pod, container, runtime)
         await self._go_on(pod, runtime, wanted)
 
-    async def _settle_ports(self, pod: Pod, runtime: Runtime) -> None:
+    async def _align_ports(self, pod: Pod, runtime: Runtime) -> None:
         """A machine that publishes ports itself may be ahead of the record, or behind it; rules are made anew."""
         machine = runtime.machine
         if pod.vm is None or pod.attachments or not isinstance(machine, PortForwarding):
             return
-        for port in pod.vm.unsettled:
+        for port in pod.vm.ports_in_change:
             with contextlib.suppress(HyperError):  # it is so already
                 await (machine.add_port(port) if port in pod.ports else machine.remove_port(port))
 

@@ -40,7 +40,7 @@ class Runtime:
     )  # disks that the guest finds by something else than their serial number
     volumes: dict[str, str] = field(default_factory=dict)  # name -> what the guest calls it
     built: set[str] = field(default_factory=set)  # containers that the guest has
-    unsettled: list[PortMapping] = field(default_factory=list)  # being published, or taken back
+    ports_in_change: list[PortMapping] = field(default_factory=list)  # being published, or taken back
     users: set[str] = field(default_factory=set)  # who needs the machine to go on
     renewing: bool = False  # its connection was lost, and another is opened
     silent_since: float = 0.0  # seconds of the loop's clock, when it does not answer
@@ -101,6 +101,6 @@ def record(pod: Pod, runtime: Runtime) -> Pod:
         disks=sorted(runtime.disks),
         disk_names=dict(runtime.names),
         volumes=dict(runtime.volumes),
-        unsettled=list(runtime.unsettled),
+        ports_in_change=list(runtime.ports_in_change),
     )
     return msgspec.structs.replace(pod, vm=vm)

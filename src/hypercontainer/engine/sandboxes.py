@@ -82,18 +82,18 @@ class Sandboxes:
         return pod
 
     @contextlib.contextmanager
-    def unsettled(self, pod_id: str, ports: list[PortMapping]) -> Iterator[None]:
+    def ports_in_change(self, pod_id: str, ports: list[PortMapping]) -> Iterator[None]:
         """While its machine begins or ends to publish them: the record says so, should the daemon die meanwhile."""
         runtime = self.runtime(pod_id)
         if runtime is None:
             yield
             return
-        runtime.unsettled += ports
+        runtime.ports_in_change += ports
         self.sandbox(pod_id).save()
         try:
             yield
         finally:
-            runtime.unsettled = [p for p in runtime.unsettled if p not in ports]
+            runtime.ports_in_change = [p for p in runtime.ports_in_change if p not in ports]
             self.sandbox(pod_id).save()
 
     # -- its life ---------------------------------------------------------------------

@@ -44,9 +44,9 @@ class Volumes:
         self._secrets = secrets
         self._events = events
         self._creating = asyncio.Lock()
-        self._settle()
+        self._end_unfinished()
 
-    def _settle(self) -> None:
+    def _end_unfinished(self) -> None:
         """What an earlier daemon was at when it died: a new one that has its record is finished, the rest undone."""
         for left in self._paths.volumes.glob(f"{_NEW}*"):
             made = description.read_volume(left)
