@@ -79,6 +79,15 @@ async def test_two_machines_have_nothing_of_their_own_in_common(fresh_ones: str,
     assert re.fullmatch("[0-9a-f]{32}", found[0][1]) and found[0][3].startswith("52:54:00:")
 
 
+async def test_a_program_need_not_be_read_any_more(fresh_ones: str, lab: Lab) -> None:
+    """Its rehearsal brought all of it into the page cache, though it was another of busybox's programs."""
+    await ready(lab, fresh_ones)
+    before = started(lab)[fresh_ones]
+    fields = (await lab.run("cat", "/proc/self/stat")).out.split()
+    assert started(lab)[fresh_ones] == before + 1, "it did not come from where it should"
+    assert fields[11] == "0", f"{fields[11]} faults waited for the disk"  # proc(5), majflt
+
+
 async def test_random_numbers_differ_at_the_first_call(no_pool: None, lab: Lab) -> None:
     """The pool is seeded anew before any program runs, not some time later."""
     await template_of_busybox(lab)
