@@ -166,7 +166,7 @@ enum hp_tag {
 	HP_T_UID = 70,           /* n  */
 	HP_T_START_MS = 71,      /* n  since the guest's boot */
 	HP_T_CPU_MS = 72,        /* n  */
-	HP_T_FREEZE = 73,        /* n  */
+	HP_T_FREEZE = 73,        /* n  1: answered when all stand still, an error after 5 s; 0: they go on */
 	HP_T_EXIT_STATUS = 74,   /* n  in ERROR of PROCESS_START: 126 or 127 */
 	HP_T_UPTIME_MS = 75,     /* n  */
 	HP_T_KERNEL_USED = 76,   /* n  bytes that the kernel itself holds */

@@ -144,6 +144,7 @@ void container_free(struct container *c)
 {
 	unlink_container(c);
 	loop_remove(&c->memory_events);
+	container_freeze_forget(c);
 	close_fd(&c->mount_ns);
 	close_fd(&c->pid_ns);
 	close_fd(&c->cgroup);
@@ -246,6 +247,7 @@ int container_create(const struct frame *f, struct error *err)
 	int r;
 
 	c->mount_ns = c->pid_ns = c->cgroup = c->memory_events.fd = -1;
+	c->freeze_events.fd = c->freeze_limit.fd = -1;
 	c->request = f->id;
 	c->asked_ns = now_ns();
 	c->id = xstrndup("", 0);
@@ -279,7 +281,7 @@ int container_create(const struct frame *f, struct error *err)
 	return 0;
 }
 
-static struct container *named(const struct frame *f, uint64_t *freeze, struct error *err)
+struct container *container_named(const struct frame *f, uint64_t *freeze, struct error *err)
 {
 	struct cursor cur = {f->body, f->body + f->len};
 	cleanup_free char *id = xstrndup("", 0);
@@ -305,7 +307,7 @@ static struct container *named(const struct frame *f, uint64_t *freeze, struct e
 int container_delete(const struct frame *f, struct error *err)
 {
 	uint64_t unused;
-	struct container *c = named(f, &unused, err);
+	struct container *c = container_named(f, &unused, err);
 
 	if (!c)
 		return -1;
@@ -314,20 +316,5 @@ int container_delete(const struct frame *f, struct error *err)
 	c->request = f->id;
 	unlink_container(c); /* another of this id may be made from now on */
 	container_remove(c);
-	return 0;
-}
-
-int container_freeze(const struct frame *f, struct error *err)
-{
-	uint64_t freeze = 0;
-	struct container *c = named(f, &freeze, err);
-	cleanup_close int fd = c ? openat(c->cgroup, "cgroup.freeze", O_WRONLY | O_CLOEXEC) : -1;
-
-	if (!c)
-		return -1;
-	if (fd < 0 || write(fd, freeze ? "1" : "0", 1) < 0)
-		return fail_sys(err, "cgroup.freeze");
-	c->frozen = freeze != 0;
-	send_reply(f->id);
 	return 0;
 }

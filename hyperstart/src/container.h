@@ -49,7 +49,9 @@ struct container {
 	uint32_t request; /* answered when it is built, or removed */
 	uint64_t asked_ns;
 	struct source memory_events;
-	uint64_t oom_reported; /* kills for memory that the host knows of */
+	struct source freeze_events, freeze_limit; /* while it is about to be frozen */
+	uint32_t freeze_request;                   /* answered then; 0: none */
+	uint64_t oom_reported;                     /* kills for memory that the host knows of */
 	int mount_ns, cgroup;
 	int pid_ns;    /* of its main process, while that runs in one of its own; -1: the pod's */
 	pid_t first;   /* its main process, while that runs; as hyperstart sees it */
@@ -62,7 +64,8 @@ struct container *container_find(const char *id);
 struct container *container_first(void);
 int container_create(const struct frame *f, struct error *err);
 int container_delete(const struct frame *f, struct error *err);
-int container_freeze(const struct frame *f, struct error *err);
+/* Of a request; its FREEZE, if it has one. */
+struct container *container_named(const struct frame *f, uint64_t *freeze, struct error *err);
 void container_kill_all(struct container *c);
 uint64_t container_oom_kills(const struct container *c);
 void container_free(struct container *c);
@@ -70,6 +73,10 @@ void container_free(struct container *c);
 /* removal.c: what may have to wait for a container's processes and disks, in children */
 void container_remove(struct container *c);
 int containers_quiesce(task_done *done, struct error *err);
+
+/* freeze.c */
+int container_freeze(const struct frame *f, struct error *err);
+void container_freeze_forget(struct container *c); /* it goes: who waits for its processes to stand still hears so */
 
 /* cgroup.c */
 void cgroup_watch(struct container *c);      /* tells the host of kills for memory */

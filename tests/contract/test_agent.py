@@ -449,13 +449,14 @@ async def test_freeze_and_thaw(guest: Guest) -> None:
 
 
 @in_containers
-async def test_a_fatal_signal_ends_what_is_frozen(guest: Guest) -> None:
-    """Linux promises it of SIGKILL; another that comes before the process stands still waits until it goes on."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_fatal_signal_ends_what_is_frozen(guest: Guest, number: int) -> None:
+    """One that comes before the process stands still would wait until it goes on: hence the answer comes after that."""
     agent = await with_container(guest)
     process = await agent.start(guest.process("sleep", "1000", container="c", main=True), Output())
     await require(agent, Freeze).freeze_container("c", True)
-    await process.signal(signal.SIGKILL)
-    assert (await ended(process)).signal == signal.SIGKILL
+    await process.signal(number)
+    assert (await ended(process)).signal == number
 
 
 @in_containers

@@ -193,6 +193,22 @@ async def test_main_process_and_exec_are_filtered(lab: Lab) -> None:
 # -- pauses, and trouble in a neighbour ------------------------------------------------------
 
 
+async def test_what_cannot_be_frozen_goes_on(lab: Lab) -> None:
+    """One of its processes waits in the kernel, here for a file system that stands still itself."""
+    mount = Mount(type="volume", target="/v")
+    id_ = await lab.create("sleep", "1000", privileged=True, mounts=[mount])
+    await lab.engine.containers.start(id_)
+    script = "fsfreeze --freeze /v && (touch /v/x &) && until grep -q ' D ' /proc/[0-9]*/stat; do :; done"
+    assert (await lab.exec(id_, "sh", "-c", script)).code == 0
+    with pytest.raises(HyperError, match="goes on: one of its processes waits in the kernel"):
+        await lab.engine.containers.pause(id_)
+    assert lab.engine.registry.container(id_).state.status == "running"
+    assert (await lab.exec(id_, "fsfreeze", "--unfreeze", "/v")).code == 0
+    await lab.engine.containers.pause(id_)
+    assert lab.engine.registry.container(id_).state.status == "paused"
+    await lab.engine.containers.remove(id_, force=True)
+
+
 async def test_files_are_copied_while_paused(lab: Lab) -> None:
     id_ = await running(lab)
     await lab.engine.containers.pause(id_)
