@@ -274,3 +274,22 @@ def test_a_network_that_gives_nothing_back_is_told_and_ends_nothing(
 
     act(scenario)
     assert "does not give back what pod" in caplog.text and "what it had is not all given back" in caplog.text
+
+
+def test_the_record_says_what_its_user_mode_network_is(act: Any) -> None:
+    """The next daemon, which may be configured otherwise, goes by it, and writes it down again."""
+
+    async def scenario(s: Stage) -> None:
+        await _pod(s, network="user")
+        await _pod(s, "none", network="none")
+        known = "fake" if s.net else "slirp"
+        await s.close(keep_running=True)
+        await s.open()
+        await s.call(s.engine.containers.stop("pod-a", 0))
+        await s.call(s.engine.containers.start("pod-a"))
+        found = [s.engine.registry.pod(name).vm for name in ("pod", "none")]
+        assert [vm.user_network for vm in found if vm] == [known, ""]
+        await s.call(s.engine.pods.stop("pod"))
+        assert s.engine.registry.pod("pod").vm is None
+
+    act(scenario)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hypercontainer.errors import InvalidArgument, Unsupported
@@ -82,6 +83,20 @@ def test_a_pod_keeps_its_user_mode_network_while_it_runs() -> None:
     made.forget(pod.id)
     assert [made.of(pod)[0].kind, made.of(mixed)[0].links(mixed)[0].kind] == [NicKind.STREAM] * 2
     assert backends("passt", finds_passt=lambda: False).of(pod)[0].kind is NicKind.STREAM
+
+
+def test_the_record_of_a_pod_that_runs_says_which_it_is() -> None:
+    """Whatever the daemon that finds it is configured to."""
+    for recorded, configured, kind in (("slirp", "passt", NicKind.USER), ("passt", "slirp", NicKind.STREAM)):
+        vm = Vm(driver="x", pid=1, directory="", token="", user_network=recorded)
+        pod = msgspec.structs.replace(a_pod(network="user"), vm=vm)
+        made = backends(configured)
+        assert [made.of(pod)[0].kind, made.user_network(pod)] == [kind, recorded]
+        assert made.user_network(a_pod(network="user")) == configured
+    mixed = a_pod(network="none", interfaces=[InterfaceSpec()])
+    assert [backends().user_network(p) for p in (a_pod(FOUR, network="n"), a_pod(network="none"), mixed)] == [
+        "", "", "slirp"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypercontainer.hyperctl import inspect, listing
 from hypercontainer.hyperctl.output import show
 from hypercontainer.model.network import Attachment
 from hypercontainer.model.specs import ContainerSpec, PortMapping
-from hypercontainer.model.status import Container, ContainerState, ContainerStatus, Pod, Process
+from hypercontainer.model.status import Container, ContainerState, ContainerStatus, Pod, Process, Vm
 from hypercontainer.sys import clock
 
 
@@ -108,6 +108,10 @@ def test_inspect_shows_addresses() -> None:
         settings["networks"]["bridge"]["ipAddress"] == "172.20.0.9"
         and settings["networks"]["bridge"]["globalIPv6Address"] == "fd00::9"
     )
+    assert settings["userNetwork"] == ""
+    vm = Vm(driver="qemu", pid=1, directory="", token="", user_network="passt")
+    found_running = inspect.with_network(container(), msgspec.structs.replace(pod, vm=vm))
+    assert found_running["networkSettings"]["userNetwork"] == "passt"
     assert settings["ports"] == {"80/tcp": [{"hostIp": "0.0.0.0", "hostPort": "8080"}]} and found["name"] == "u1"
 
 

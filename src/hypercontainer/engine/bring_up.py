@@ -97,7 +97,12 @@ class BringUp:
         except BaseException:
             await runtime.stop(clean=False)
             raise
+        runtime.user_network = self._network.user_network(pod)
         return runtime
+
+    def released_by_record(self, pod: Pod) -> bool:
+        """Whether its record has to outlive what its machine has of this host."""
+        return bool(pod.volumes) or self._network.released_by_record(pod)
 
     def recorded(self, pod_id: str) -> None:
         """From here on the record tells which ports it has."""

@@ -51,7 +51,7 @@ class ContainerFiles:
     def is_alone(self, container: Container) -> bool:
         """Whether nothing of it is anybody else's."""
         pod = self._registry.pod(container.pod)
-        return pod.implicit and not (pod.volumes or pod.ports or pod.cni)
+        return pod.implicit and not self._sandboxes.released_by_record(pod)
 
     def delete_record(self, container: Container) -> None:
         """Forget it and the pod of its own, whose machine is about to end; `erase` removes what is left."""

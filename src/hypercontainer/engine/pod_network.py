@@ -174,6 +174,14 @@ class PodNetwork:
             for interface in shared.told(pod):
                 await agent.set_interface(interface)
 
+    def user_network(self, pod: Pod) -> str:
+        """What its user-mode network is, for the record of its machine; "" for a pod that has none."""
+        return self.choice.user_network(pod)
+
+    def released_by_record(self, pod: Pod) -> bool:
+        """Whether its record has to outlive what its network took."""
+        return bool(pod.ports) or any(b.released_by_record for b in self.choice.of(pod))
+
     def shared(self, pod: Pod) -> Shared | None:
         """What lets the pod join and leave networks while it runs; None where it cannot."""
         return next((b for b in self.choice.of(pod) if isinstance(b, Shared)), None)

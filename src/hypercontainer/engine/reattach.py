@@ -60,6 +60,7 @@ class Reattacher:
             nics=dict(vm.nics),
             disks=set(vm.disks),
             names=dict(vm.disk_names),
+            user_network=vm.user_network,
             volumes=dict(vm.volumes),
             built=set(vm.built),
             processes=dict(vm.processes),

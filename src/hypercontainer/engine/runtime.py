@@ -38,6 +38,7 @@ class Runtime:
     names: dict[str, str] = field(
         default_factory=dict
     )  # disks that the guest finds by something else than their serial number
+    user_network: str = ""  # what it is, where it has one
     volumes: dict[str, str] = field(default_factory=dict)  # name -> what the guest calls it
     built: set[str] = field(default_factory=set)  # containers that the guest has
     ports_in_change: list[PortMapping] = field(default_factory=list)  # being published, or taken back
@@ -100,6 +101,7 @@ def record(pod: Pod, runtime: Runtime) -> Pod:
         nics=dict(runtime.nics),
         disks=sorted(runtime.disks),
         disk_names=dict(runtime.names),
+        user_network=runtime.user_network,
         volumes=dict(runtime.volumes),
         ports_in_change=list(runtime.ports_in_change),
     )

@@ -189,6 +189,10 @@ class Sandboxes:
         self.sandbox(container.pod).save()
         return handle
 
+    def released_by_record(self, pod: Pod) -> bool:
+        """Whether its record has to outlive what its machine has of this host."""
+        return self._bring_up.released_by_record(pod)
+
     async def forget_process(self, container: Container, runtime: Runtime, handle: Process) -> None:
         """The machine goes on without it: the guest need not keep its end any longer, once that is in the record."""
         if self._registry.journal.pending or runtime.handles.get(container.id) is not handle:

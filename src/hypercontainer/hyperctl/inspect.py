@@ -32,6 +32,7 @@ def with_network(container: Container, pod: Pod) -> dict[str, Any]:
     settings = {key: first[key] for key in ("ipAddress", "globalIPv6Address", "macAddress")} | {
         "ports": ports,
         "networks": networks,
+        "userNetwork": pod.vm.user_network if pod.vm else "",
     }
     return {**msgspec.to_builtins(container), "networkSettings": settings}
 

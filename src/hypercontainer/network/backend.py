@@ -97,6 +97,7 @@ class Backend(Protocol):
 
     name: str
     kind: NicKind  # of the NICs that it gives; where it gives several kinds, of its own
+    released_by_record: bool  # `release` needs the pod's record: that may not go before
 
     def links(self, pod: Pod) -> list[Link]:
         """The NICs that it gives to the pod. Nothing is taken."""

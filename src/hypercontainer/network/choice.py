@@ -32,6 +32,12 @@ class Choice(Protocol):
     def pin(self, pod: Pod) -> None:
         """What `of` says now of the pod it says until `forget`, whatever changes on this host."""
 
+    def user_network(self, pod: Pod) -> str:
+        """What its user-mode network is, for the record of its machine; "" for a pod that has none.
+
+        `of` goes by that record, whichever daemon wrote it.
+        """
+
     def forget(self, pod_id: str) -> None: ...
 
     @property
@@ -95,8 +101,13 @@ class Backends:
     def forget(self, pod_id: str) -> None:
         self._pinned.pop(pod_id, None)
 
+    def user_network(self, pod: Pod) -> str:
+        kinds = {link.kind for backend in self.of(pod) for link in backend.links(pod)}
+        return self._user_of(pod).program if kinds & {NicKind.USER, NicKind.STREAM} else ""
+
     def _user_of(self, pod: Pod) -> Slirp:
-        return self._pinned.get(pod.id) or self._user()
+        recorded = {b.program: b for b in (self._slirp, self._passt)}.get(pod.vm.user_network if pod.vm else "")
+        return recorded or self._pinned.get(pod.id) or self._user()
 
     def _user(self) -> Slirp:
         wanted = self._user_network == "passt" or (self._user_network == "auto" and self._finds_passt())

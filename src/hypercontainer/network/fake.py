@@ -52,6 +52,7 @@ class FakeBackend:
 
     name = "fake"
     kind = NicKind.STREAM
+    released_by_record = False
 
     def __init__(self, net: FakeNet) -> None:
         self.net = net
@@ -203,6 +204,9 @@ class FakeChoice:
         return self.core if network in USER_MODES else self.shared
 
     def pin(self, pod: Pod) -> None: ...
+
+    def user_network(self, pod: Pod) -> str:
+        return "fake" if self.core in self.of(pod) else ""
 
     def forget(self, pod_id: str) -> None: ...
 

@@ -36,6 +36,7 @@ class Bridge:
 
     name = "bridge"
     kind = NicKind.TAP
+    released_by_record = False
 
     def __init__(self, records: Records) -> None:
         self._records = records

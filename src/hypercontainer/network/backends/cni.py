@@ -25,6 +25,7 @@ class Cni:
 
     name = "cni"
     kind = NicKind.TAP
+    released_by_record = True
 
     def __init__(self, records: Records, directory: Path = cni.CONFIG) -> None:
         """The networks are described in `directory`."""

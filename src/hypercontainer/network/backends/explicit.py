@@ -30,6 +30,7 @@ class Explicit:
 
     name = "interfaces"
     kind = NicKind.TAP
+    released_by_record = False
 
     def __init__(self, user: Callable[[Pod], Slirp]) -> None:
         """`user` gives the user-mode network of a pod."""

@@ -26,6 +26,7 @@ _ENDS, _LOOK = 2.0, 0.01  # seconds for the end of a process, and between two lo
 class Passt(Slirp):
     """As slirp's for the pod, addresses and walls; ports are published when it starts, and only then."""
 
+    program = "passt"
     kind = NicKind.STREAM
 
     def __init__(self, fence: Fence) -> None:

@@ -26,7 +26,9 @@ class Slirp:
     """Every pod is alone in a network of its own."""
 
     name = "user"
+    program = "slirp"  # as the record of a pod that runs names it
     kind = NicKind.USER
+    released_by_record = False
 
     def __init__(self, fence: Fence) -> None:
         self._fence = fence
