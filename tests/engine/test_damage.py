@@ -87,3 +87,37 @@ def test_a_machine_that_nobody_describes_goes_on_until_it_is_forgotten(template:
 
     with stage(template) as s:
         play(s, scenario)
+
+
+@pytest.mark.parametrize("how", ["empty", "missing", "damaged"])
+def test_machines_that_wait_are_nobodys_work(template: Path, how: str) -> None:
+    """They neither keep a daemon with a new state from starting, nor are they named; its start ends them."""
+
+    async def scenario(s: Stage) -> None:
+        await s.open()
+        await s.run("a", "true", auto_remove=True)
+        while not s._waiting():
+            await asyncio.sleep(1)
+        s.kill()
+        assert s.host.machines
+        if how == "damaged":
+            damage(s)
+            with pytest.raises(Unavailable) as error:
+                s.prepare()
+            assert "virtual machines go on" not in str(error.value)
+            return
+        for file in s.paths.root.glob("state.db*"):
+            file.unlink()
+        if how == "empty":
+            s.paths.database.touch()
+            shutil.rmtree(s.paths.root / "containers")  # what it had is known to be lost
+            s.paths.create()
+        before = set(s.host.machines)
+        await s.open()
+        assert not before & set(s.host.machines)
+        await s.check()
+        await s.clear()
+        await s.close()
+
+    with stage(template, factory=True) as s:
+        play(s, scenario)

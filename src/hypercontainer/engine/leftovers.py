@@ -22,11 +22,21 @@ from ..model.status import Check
 from ..state.database import DamagedDatabase, Database
 from ..sys.files import remove_tree
 from .container_verbs import ALIVE
-from .paths import Paths
+from .paths import MACHINES_OF_OURS, Paths
 from .registry import Registry
 
 log = logging.getLogger(__name__)
 _NAMED = 5  # directories in a message
+
+
+class _OfNoPod:
+    """Directories of machines that wait in the pool or are tried: no work is there, and `end_unknown` ends them."""
+
+    def __contains__(self, directory: object) -> bool:
+        return isinstance(directory, Path) and directory.name.startswith(MACHINES_OF_OURS)
+
+
+_OURS = _OfNoPod()
 
 
 def open_database(paths: Paths, drivers: Drivers) -> Database:
@@ -38,7 +48,7 @@ def open_database(paths: Paths, drivers: Drivers) -> Database:
     try:
         return Database(paths.database)
     except DamagedDatabase as error:
-        if machines := sorted(m.pid for m in strays(drivers, paths, set())):
+        if machines := sorted(m.pid for m in strays(drivers, paths, _OURS)):
             error.message += f"; its virtual machines go on (processes {' '.join(map(str, machines))})"
         raise
 
@@ -49,7 +59,7 @@ def _check_not_lost(paths: Paths, drivers: Drivers) -> None:
     if path.exists() and path.stat().st_size:
         return
     lost = "empty" if path.exists() else "missing"
-    machines = sorted(m.pid for m in strays(drivers, paths, set()))
+    machines = sorted(m.pid for m in strays(drivers, paths, _OURS))
     files = [] if lost == "missing" else _directories(paths)  # who moved it away was told that they stay
     if machines:
         numbers = " ".join(map(str, machines))
