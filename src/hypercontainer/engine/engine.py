@@ -299,6 +299,7 @@ class Engine:
         return [
             *await doctor.examine(self.drivers, self.kernel, self.settings.paths),
             *leftovers.checks(self.settings.paths, self.registry),
+            *await self._network.checks(),
             *(self.audit.checks() if self.audit else []),
             *(
                 Check(name="log", status="warn", found=f"{what} does not work: {why}", hint=_COPY)

@@ -7,11 +7,12 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
+from ..errors import Unavailable
 from ..guest.agent import Agent
 from ..hypervisor.driver import AnyNetwork, Machine, StreamNetwork, TapNetwork, UserNetwork
 from ..hypervisor.facets import PortForwarding, require
 from ..model.specs import PortMapping
-from ..model.status import Pod
+from ..model.status import Check, Pod
 from ..network import backend as port
 from ..network.backend import Backend, Dns, Link, Nic, NicKind, Policy, Rates, Shared
 from ..network.choice import Choice
@@ -181,6 +182,14 @@ class PodNetwork:
     def released_by_record(self, pod: Pod) -> bool:
         """Whether its record has to outlive what its network took."""
         return bool(pod.ports) or any(b.released_by_record for b in self.choice.of(pod))
+
+    async def checks(self) -> list[Check]:
+        """For `doctor`, which also removes what daemons that are gone have left on this host."""
+        removed: list[str] = []
+        with contextlib.suppress(Unavailable):  # without nft there is nothing of theirs either
+            removed = await self.choice.sweep()
+        found = "removed what a hyperd that is gone had left: "
+        return [Check(name="network", status="ok", found=found + ", ".join(removed))] if removed else []
 
     def shared(self, pod: Pod) -> Shared | None:
         """What lets the pod join and leave networks while it runs; None where it cannot."""

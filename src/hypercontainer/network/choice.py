@@ -46,6 +46,12 @@ class Choice(Protocol):
     async def start(self) -> None:
         """At the daemon's start: keep what the running pods have; remove what belongs to none."""
 
+    async def sweep(self) -> list[str]:
+        """Remove what daemons that are gone have left on this host; gives its names.
+
+        :raise Unavailable: it is not known what there is.
+        """
+
     async def remove(self, network: Network) -> None:
         """What this host has of a network of its own that no pod is in. Idempotent."""
 
@@ -121,6 +127,9 @@ class Backends:
         await self._bridge.start()
         running = [p for p in self._records.pods() if p.vm]
         await self._fence.open({p.id for p in running if self._is_walled(p)})
+
+    async def sweep(self) -> list[str]:
+        return await self._fence.sweep()
 
     async def remove(self, network: Network) -> None:
         await self._bridge.remove(network)

@@ -236,6 +236,9 @@ class FakeChoice:
             if a.tap in self.net.present():
                 self.shared._join(a.tap, a)
 
+    async def sweep(self) -> list[str]:
+        return []
+
     async def remove(self, network: Network) -> None:
         await asyncio.sleep(0)
         self.net.bridges.pop(network.bridge, None)

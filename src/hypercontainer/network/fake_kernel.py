@@ -128,7 +128,7 @@ class FakeKernel(FakeTaps):
 
     # -- rules ------------------------------------------------------------------------
 
-    async def apply(self, text: str) -> None:
+    async def apply(self, text: str) -> str:
         """One transaction of nft's language: of tables and elements; chains and rules are not looked at.
 
         :raise Unavailable: when an element that is to go is not there.
@@ -144,6 +144,7 @@ class FakeKernel(FakeTaps):
             elif found := _ELEMENT.match(line):
                 _change(tables, found[1], found[2], {e.partition(" : ")[0] for e in found[3].split(", ")})
         self.tables = tables
+        return ""
 
     async def _sync(self, bridges: list[str]) -> None:
         await asyncio.sleep(0)

@@ -13,15 +13,17 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 from pathlib import Path
 
 from ..errors import Unavailable
 from ..model.addresses import ip_version
-from ..sys import users
+from ..sys import process, users
 from . import nftables
 from .dns import host_servers
 
 log = logging.getLogger(__name__)
+_OWNER = "daemon_"
 
 
 def table(run: Path) -> str:
@@ -32,11 +34,13 @@ def table(run: Path) -> str:
 def raised(name: str) -> str:
     """In nft's language; before NAT, by which a published port of 127.0.0.1 would be somewhere else."""
     fenced = users.ranges().fenced
+    own = f"{_OWNER}{os.getpid()}_{process.start_time(os.getpid())}_{_pid_namespace()}"
     servers = [s for s in host_servers() if ip_version(s) == 4]
     ask = f"    ip daddr {{ {', '.join(servers)} }} meta l4proto {{ tcp, udp }} th dport 53 accept\n" if servers else ""
     return f"""table {name}
 delete table {name}
 table {name} {{
+  chain {own} {{ }}
   chain output {{
     type filter hook output priority -150; policy accept
     meta skuid != {fenced.start}-{fenced.stop - 1} accept
@@ -50,6 +54,37 @@ table {name} {{
 
 def lowered(name: str) -> str:
     return f"table {name}\ndelete table {name}\n"
+
+
+def _pid_namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+async def sweep(own: str) -> list[str]:
+    """Remove the tables of daemons that are gone, with all of their machines; gives their names.
+
+    A table has a chain whose name says whose it is: process, its start in clock ticks, and PID namespace. Those of
+    another namespace, or without such a chain, stay: nothing is known of their daemons.
+
+    :raise Unavailable: the kernel's rules cannot be read.
+    """
+    owners, name = {}, ""
+    for line in (await nftables.apply("list chains inet")).splitlines():
+        if found := re.match(r"table (inet hyper_user_[0-9a-f]{8}) \{", line):
+            name = found[1]
+        elif found := re.match(rf"\s+chain {_OWNER}(\d+)_(\d+)_(\d+) \{{", line):
+            owners[name] = tuple(map(int, found.groups()))
+    gone = [
+        name for name, (pid, started, namespace) in owners.items()
+        if name != own and namespace == _pid_namespace() and process.start_time(pid) != started
+    ]  # fmt: skip
+    if gone:  # a killed daemon's machines go on, and need theirs
+        needed = {table(Path(d).parent.parent) for _, d in process.with_variable(process.MACHINE)}
+        gone = [name for name in gone if name not in needed]
+    for name in gone:
+        await nftables.apply(lowered(name))
+        log.warning("removed the table %s, which a hyperd that is gone had left", name)
+    return gone
 
 
 class Fence:
@@ -68,6 +103,11 @@ class Fence:
             with contextlib.suppress(Unavailable):
                 await nftables.apply(raised(self._table) if pods else lowered(self._table))
                 self._raised = bool(pods)
+                await self.sweep()
+
+    async def sweep(self) -> list[str]:
+        """Remove what daemons that are gone have left of theirs; gives the tables' names."""
+        return await sweep(self._table) if os.geteuid() == 0 else []
 
     async def add(self, pod_id: str, name: str) -> None:
         """Before a process of the pod's network runs. Idempotent."""

@@ -33,16 +33,19 @@ class _Library:
         self._library = library
         self._context = library.nft_ctx_new(0)
         self._lock = threading.Lock()
+        library.nft_ctx_get_output_buffer.restype, library.nft_ctx_get_output_buffer.argtypes = text, [pointer]
         for buffered in (library.nft_ctx_buffer_error, library.nft_ctx_buffer_output):
             if not self._context or buffered(self._context):
                 raise OSError("libnftables has no memory")
 
-    def run(self, text: str) -> str:
-        """One transaction; the complaint, "" when the kernel has taken it."""
+    def run(self, text: str) -> tuple[str, str]:
+        """One transaction; the complaint, "" when the kernel has taken it, and what was asked for."""
         with self._lock:
             status = self._library.nft_run_cmd_from_buffer(self._context, text.encode())
             words: bytes = self._library.nft_ctx_get_error_buffer(self._context)  # which empties it
-        return (words.decode(errors="replace").strip() or "no reason given") if status else ""
+            told: bytes = self._library.nft_ctx_get_output_buffer(self._context)
+        refused = (words.decode(errors="replace").strip() or "no reason given") if status else ""
+        return refused, told.decode(errors="replace")
 
 
 @functools.cache
@@ -53,27 +56,28 @@ def _library() -> _Library | None:
         return None
 
 
-async def apply(text: str) -> None:
-    """One transaction: all of it or nothing.
+async def apply(text: str) -> str:
+    """One transaction: all of it or nothing; what its `list` commands print.
 
     :raise Unavailable: with the kernel's or nft's reason.
     """
     if library := _library():
-        refused = await asyncio.to_thread(library.run, text)
+        refused, told = await asyncio.to_thread(library.run, text)
     else:
-        refused = await _by_program(text)
+        refused, told = await _by_program(text)
     if refused:
         first = refused.splitlines()[0]
         raise Unavailable(
             f"nftables refused the rules: {first}",
             hint="may hyperd change them, and is the package nftables installed?",
         )
+    return told
 
 
-async def _by_program(text: str) -> str:
-    """The complaint, "" when the kernel has taken it."""
+async def _by_program(text: str) -> tuple[str, str]:
+    """As the library's."""
     try:
         done = await run("nft", "-f", "-", stdin=text.encode())
     except OSError as error:  # the host has no more processes, say
-        return str(error)
-    return (done.stderr.strip() or "no reason given") if done.status else ""
+        return str(error), ""
+    return (done.stderr.strip() or "no reason given") if done.status else "", done.stdout

@@ -89,6 +89,9 @@ def kill(pid: int, started: int, sig: int = signal.SIGKILL) -> None:
             os.kill(pid, sig)
 
 
+MACHINE = "HYPER_MACHINE"  # in the environment of a hypervisor: the directory with which its machine was launched
+
+
 def with_variable(name: str) -> Iterator[tuple[int, str]]:
     """Living processes started with an environment variable, and its value; of this user, or of all for root."""
     wanted = f"{name}=".encode()

@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 # Each QEMU of root's runs as a user of its own, so that one that was taken
 # over by its guest finds no other's process to touch.
 _OLDEST = (5, 2)  # version of QEMU
-_MARK = "HYPER_MACHINE"  # in the environment of each QEMU: the directory with which it was launched
 
 
 class QemuDriver:
@@ -126,7 +125,7 @@ class QemuDriver:
                     pass_fds=_numbers(fds),
                     start_new_session=True,  # it outlives the daemon
                     # By this it is found from its first instant on, whatever becomes of us.
-                    env={**os.environ, _MARK: str(config.directory)},
+                    env={**os.environ, process.MACHINE: str(config.directory)},
                     **({} if launcher else _identity(accelerator, config.networks)),
                 )
             state = fds.boot[1]
@@ -161,7 +160,7 @@ class QemuDriver:
 
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
         """By their environment: one whose daemon was killed may have no directory, or not that of its launch."""
-        marked = {pid: Path(d) for pid, d in process.with_variable(_MARK) if Path(d).parent == parent}
+        marked = {pid: Path(d) for pid, d in process.with_variable(process.MACHINE) if Path(d).parent == parent}
         found = {}
         for directory in parent.iterdir() if parent.is_dir() else ():
             for pid, started in _written(directory):
