@@ -269,6 +269,17 @@ def test_a_tree_is_copied_whole(guest: Guest, tmp_path: Path) -> None:
         path.chmod(0o755)
 
 
+def test_zeros_become_holes(guest: Guest, tmp_path: Path) -> None:
+    data = bytes(5 << 20) + b"x" + bytes(300_001) + b"y" * 70_000 + bytes(3)
+    guest.answer = tar(directory("t/"), entry("t/f", data), entry("t/end", bytes(1 << 20)), entry("t/none", b""))
+    assert run(["cp", "box:/t", str(tmp_path / "t")]) == 0
+    assert (tmp_path / "t/f").read_bytes() == data and (tmp_path / "t/none").read_bytes() == b""
+    assert (tmp_path / "t/end").read_bytes() == bytes(1 << 20)
+    assert [(tmp_path / "t" / n).stat().st_blocks * 512 <= most for n, most in (("f", 512 << 10), ("end", 0))] == [
+        True, True
+    ]  # fmt: skip
+
+
 def test_following_a_link_keeps_the_name_asked_for(guest: Guest, tmp_path: Path) -> None:
     guest.answer = tar(directory("real/"), entry("real/f", b"x"))
     run(["cp", "-L", "box:/srv/link", str(tmp_path)])

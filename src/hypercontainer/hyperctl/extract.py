@@ -12,9 +12,9 @@ name of our own, and renamed: nothing that exists is ever opened for writing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
-import shutil
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
@@ -29,6 +29,8 @@ Parts = tuple[bytes, ...]  # a path's plain components, relative
 _HEADER_MAX = 1 << 20  # bytes of a long name or of pax records, which tarfile takes into memory
 _NAME_MAX = 4096  # bytes of a member's whole name: PATH_MAX
 _CHUNK = 256 << 10
+_BLOCK = 64 << 10  # bytes of zeros that are left out, where a chunk has them
+_ZEROS = bytes(_BLOCK)
 _ID_MAX = (1 << 32) - 2  # the highest is "no change" to chown(2)
 _EXTENSIONS = (
     tarfile.GNUTYPE_LONGNAME,
@@ -209,8 +211,7 @@ class Extractor:
     def _write(self, parent: int, name: bytes, member: tarfile.TarInfo, content: IO[bytes]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(name, flags, 0o600, dir_fd=parent), "wb", buffering=0) as out:
-            shutil.copyfileobj(content, out, _CHUNK)
-            if os.fstat(out.fileno()).st_size != member.size:
+            if _copy_sparsely(content, out) != member.size:
                 raise tarfile.ReadError("the stream ended early")
             self._set_metadata(out.fileno(), member)
 
@@ -244,6 +245,24 @@ class Extractor:
         os.fchmod(fd, member.mode & 0o777 & ~self._mask)
         with contextlib.suppress(OSError, OverflowError):  # a time that this file system cannot keep
             os.utime(fd, ns=_times(member))
+
+
+def _copy_sparsely(content: IO[bytes], out: IO[bytes]) -> int:
+    """Copy to an empty file; blocks of zeros become holes, which they were in the container if they are many.
+
+    An archive has no holes: many programs that read one would not know of them. Gives the number of bytes.
+    """
+    size = 0
+    while chunk := content.read(_CHUNK):
+        for begin in range(0, len(chunk), _BLOCK):
+            block = chunk[begin : begin + _BLOCK]
+            if block != _ZEROS[: len(block)]:
+                out.seek(size + begin)
+                if out.write(block) != len(block):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        size += len(chunk)
+    out.truncate(size)
+    return size
 
 
 def _times(member: tarfile.TarInfo) -> tuple[int, int]:
