@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from hypercontainer.engine import leftovers
 from hypercontainer.engine.restore import restore
-from hypercontainer.errors import NotFound, Unavailable
+from hypercontainer.errors import InvalidArgument, NotFound, Unavailable
 
 from .stage import Stage, play, stage, whole
 
@@ -120,4 +122,83 @@ def test_machines_that_wait_are_nobodys_work(template: Path, how: str) -> None:
         await s.close()
 
     with stage(template, factory=True) as s:
+        play(s, scenario)
+
+
+@pytest.mark.parametrize("how", ["empty", "missing"])
+def test_a_database_that_is_lost_while_machines_run_is_told(template: Path, how: str) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        machine = s.machine("a").pid
+        await s.close(keep_running=True)
+        for file in s.paths.root.glob("state.db*"):
+            file.unlink()
+        if how == "empty":
+            s.paths.database.touch()
+        with pytest.raises(Unavailable) as error:
+            s.prepare()
+        assert f"is {how}, and virtual machines run that only it knows (processes {machine})" in str(error.value)
+        s.daemon = None
+        recover(s)
+        await s.open()
+        assert s.status("a") == "running" and s.machine("a").pid == machine
+
+    with stage(template) as s:
+        play(s, whole(scenario))
+
+
+def test_an_empty_database_where_files_are_is_told(template: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.open()
+        await s.create("a", "sleep", "1000")
+        await s.close()
+        kept = {f: f.read_bytes() for f in s.paths.root.glob("state.db*")}
+        for file in kept:
+            file.unlink()
+        s.paths.database.touch()
+        with pytest.raises(Unavailable, match="is empty, and 1 containers and pods have files below"):
+            s.prepare()
+        s.daemon = None
+        s.paths.database.unlink()  # whoever moves it away begins anew, and the files stay
+        await s.open()
+        assert s.engine.registry.containers() == [] and len(list((s.paths.root / "containers").iterdir())) == 1
+        await s.close()
+        for file in s.paths.root.glob("state.db*"):
+            file.unlink()
+        for file, content in kept.items():
+            file.write_bytes(content)
+        await s.open()
+        await s.clear()
+        await s.close()
+
+    with stage(template) as s:
+        play(s, scenario)
+
+
+def test_a_record_is_forgotten_by_a_name_that_is_its_own(template: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.open()
+        ids = [await s.create(f"c{n}") for n in range(17)]
+        await s.close()
+        database = sqlite3.connect(s.paths.database)
+        with contextlib.closing(database), database:
+            database.execute("UPDATE containers SET document='{}'")
+        await s.open()
+        twice = next(i[0] for i in ids if sum(j[0] == i[0] for j in ids) > 1)
+        with pytest.raises(InvalidArgument, match="may be one of several"):
+            await s.call(s.engine.forget(twice))
+        with pytest.raises(NotFound, match="its record was set aside"):
+            s.status("c0")
+        for n in range(17):
+            await s.call(s.engine.forget(f"c{n}"))
+        assert not any(a.kind == "containers" for a in s.engine.registry.set_aside)
+        for place in ("containers", "pods"):
+            for left in (s.paths.root / place).iterdir():
+                shutil.rmtree(left)
+        for pod in s.engine.registry.pods():
+            await s.call(s.engine.pods.undo(pod.id))
+        await s.clear()
+        await s.close()
+
+    with stage(template) as s:
         play(s, scenario)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hypercontainer.errors import InvalidArgument, InvalidState, NotFound, Unsupported
-from hypercontainer.hypervisor.driver import Disk
+from hypercontainer.hypervisor.driver import Disk, Probe
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import FakeDriver
 from hypercontainer.model.pods import PodPlan, PodSpec
@@ -162,3 +162,35 @@ def test_a_machine_of_a_record_that_is_found_elsewhere_goes_on(act: Any) -> None
         assert s.machine("a").pid == machine.pid and s.status("a") == "running"
 
     act(scenario)
+
+
+class TrialDriver(FakeDriver):
+    """One that may find another accelerator when it is asked again."""
+
+    accelerator = "tcg"
+    closed = False
+
+    async def probe(self) -> Probe:
+        return Probe(self.accelerator, "it is tried")
+
+    async def try_again(self) -> Probe:
+        self.accelerator = "kvm"
+        return await self.probe()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def test_an_accelerator_is_tried_again_when_doctor_is_told_to(template: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        driver = s.engine.drivers.default
+        for probe, found in ((False, "tcg: it is tried"), (True, "kvm: it is tried"), (True, "kvm: it is tried")):
+            checks = await s.call(s.engine.doctor(probe=probe))
+            assert [c.found for c in checks if c.name == "accelerator"] == [found]
+        await s.close()
+        assert isinstance(driver, TrialDriver) and driver.closed
+        await s.open()
+
+    with stage(template) as s:
+        s.drivers = lambda: Drivers([TrialDriver(s.host)])
+        play(s, whole(scenario))

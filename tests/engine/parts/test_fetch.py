@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from hypercontainer.engine.fetch import SIZE_MAX, fetch_all
-from hypercontainer.errors import InvalidArgument, NotFound
+from hypercontainer.errors import InvalidArgument, NotFound, Unavailable
 
 
 async def test_files_of_this_host(tmp_path: Path) -> None:
@@ -37,3 +39,40 @@ async def test_too_large_a_file(tmp_path: Path) -> None:
         f.truncate(SIZE_MAX + 1)
     with pytest.raises(InvalidArgument, match="is larger than 16 MiB: use a volume for it"):
         await fetch_all([f"file://{tmp_path}/large"])
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[str]:
+    """Files by their sizes, as a whole or in pieces."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        size = int(request.match_info["size"])
+        if size < 0:
+            raise web.HTTPNotFound
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(0, size, 1 << 20):
+            await response.write(b"x" * min(size, 1 << 20))
+        return response
+
+    app = web.Application()
+    app.router.add_get("/{size}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_files_of_a_server(server: str) -> None:
+    uri = f"{server}/{3 << 20}"
+    assert {u: len(data) for u, data in (await fetch_all([uri, uri, f"{server}/0"])).items()} == {
+        uri: 3 << 20,
+        f"{server}/0": 0,
+    }
+    with pytest.raises(NotFound, match="answers with status 404"):
+        await fetch_all([f"{server}/-1"])
+    with pytest.raises(InvalidArgument, match="is larger than 16 MiB"):
+        await fetch_all([f"{server}/{20 << 20}"])
+    with pytest.raises(Unavailable, match="cannot be fetched"):
+        await fetch_all(["http://127.0.0.1:1/x"])

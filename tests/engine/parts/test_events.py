@@ -21,8 +21,7 @@ from hypercontainer.state.database import Database
 from hypercontainer.state.journal import EventLimits, Journal
 from hypercontainer.state.store import Happened
 from hypercontainer.sys import clock
-
-from .test_records import LONG, container, fill
+from tests.unit.test_records import LONG, container, fill
 
 DEADLINE = 10.0
 
