@@ -182,7 +182,8 @@ class World:
             yield f"{len(disks)} disks wait for {len(waiting)} machines"
         for path in [*_entries(self.root / "images/staging"), *(self.root / "images/disks").glob("*.tmp")]:
             yield f"{path} is half-made"
-        for line in Path(f"/proc/{self._daemon or 'self'}/mountinfo").read_text().splitlines():
+        mounts = Path(f"/proc/{self._daemon or 'self'}/mountinfo").read_text()
+        for line in mounts.splitlines() if str(self.root) in mounts or str(self.run) in mounts else ():
             where = line.split()[4]
             if where.startswith((f"{self.run}/", f"{self.root}/")):
                 yield f"{where} is mounted"
@@ -228,7 +229,10 @@ class World:
 
 
 def _entries(path: Path) -> list[Path]:
-    return sorted(path.iterdir()) if path.is_dir() else []
+    try:
+        return [path / name for name in sorted(os.listdir(path))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _alive(pid: int, started: int) -> bool:

@@ -42,6 +42,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._outside: set[Future[Any]] = set()  # work of threads
         self._children: set[Any] = set()  # transports of child processes
         self._beginning: list[Owner] = []  # whose child processes are just made
+        self._killed = False  # a daemon was, ever
         super().__init__(_Selector(self))
 
     def time(self) -> float:
@@ -80,15 +81,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     # -- daemons that were killed ---------------------------------------------------------
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = super().call_soon(callback, *args, context=context)
-        return _unless_killed(handle)
+        """As the base's, which is most of what a trial does, without its checks."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return _unless_killed(handle) if self._killed else handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         handle = super().call_at(when, callback, *args, context=context)
-        return _unless_killed(handle)
+        return _unless_killed(handle) if self._killed else handle
 
     def _add_callback(self, handle: Any) -> None:
-        if not _killed(handle):
+        if not (self._killed and _killed(handle)):
             super()._add_callback(handle)  # type: ignore[misc]
 
     def _make_socket_transport(self, *args: Any, **kwargs: Any) -> Any:
@@ -98,7 +101,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def kill(self, owner: Owner) -> None:
         """As by SIGKILL: nothing of it is run again, and its sockets are closed."""
-        owner.killed = True
+        owner.killed = self._killed = True
         for task in asyncio.all_tasks(self):
             if getattr(task, "owner", None) is owner:
                 let_lie(task)
@@ -147,7 +150,7 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> Any:
-        found = super().select(0)
+        found = super().select(0) if self._selector.poll(0, 1) else []
         if found or (timeout is not None and timeout <= 0):
             return found
         if self._loop.busy_outside():

@@ -361,17 +361,18 @@ class Stage:
 
 
 def _copy(template: Path, root: Path, *, own_images: bool) -> None:
-    (root / "cache").mkdir(parents=True)
+    before, after = str(template), str(root)  # paths are dear, and this is done thousands of times
+    os.makedirs(f"{after}/cache")
     for name in ("state.db", f"cache/blank-{SCRATCH}.ext4"):
-        shutil.copyfile(template / name, root / name)
+        shutil.copyfile(f"{before}/{name}", f"{after}/{name}")
     if own_images:
-        shutil.copytree(template / "images", root / "images")
+        shutil.copytree(f"{before}/images", f"{after}/images")
     else:
-        (root / "images").mkdir()
+        os.mkdir(f"{after}/images")
         for name in ("index.json", "oci-layout"):
-            shutil.copyfile(template / "images" / name, root / "images" / name)
+            shutil.copyfile(f"{before}/images/{name}", f"{after}/images/{name}")
         for name in ("blobs", "disks"):
-            (root / "images" / name).symlink_to(template / "images" / name)
+            os.symlink(f"{before}/images/{name}", f"{after}/images/{name}")
 
 
 @contextlib.contextmanager
