@@ -14,7 +14,7 @@ from hypercontainer.engine import execs as execs_
 from hypercontainer.engine.sandbox import Sandbox
 from hypercontainer.errors import Conflict, DeadlineExceeded, HyperError, InvalidArgument, InvalidState
 from hypercontainer.model.pods import PodSpec
-from hypercontainer.model.specs import ExecSpec, HealthCheck, Mount, RestartPolicy
+from hypercontainer.model.specs import ExecSpec, HealthCheck, InjectedFile, Mount, PortMapping, RestartPolicy
 from hypercontainer.protocol.constants import Type
 
 from .scenes import plan, spec
@@ -314,5 +314,42 @@ def test_further_processes_are_forgotten_and_end_with_the_daemon(act: Any, monke
         assert lasting.ended.is_set()
         await s.open()
         assert s.status("a") == "running" and len(s.guest(s.machine("a")).alive()) == 1  # what nobody follows is ended
+
+    act(scenario)
+
+
+def test_a_volume_leaves_a_running_pod_with_the_last_container_that_has_it(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await pod(s)
+        machine = s.machine("pod")
+        disks, mounted = set(machine.disks), dict(s.guest(machine).volumes)
+        shared, tmpfs = Mount(target="/x", source="vol"), Mount(target="/t", type="tmpfs")
+        for name in ("b", "c"):
+            await s.run(name, pod="pod", mounts=[shared, tmpfs])
+        assert len(s.guest(machine).volumes) == len(mounted) + 1 and len(machine.disks) == len(disks) + 5
+        await s.call(s.engine.containers.remove("b", force=True))
+        assert len(s.guest(machine).volumes) == len(mounted) + 1 and len(machine.disks) == len(disks) + 3
+        await s.create("d", pod="pod", mounts=[shared])
+        await s.call(s.engine.containers.remove("d"))  # it never was in the guest
+        await s.call(s.engine.containers.remove("c", force=True))
+        assert s.guest(machine).volumes == mounted and set(machine.disks) == disks
+        await s.run("e", mounts=[shared])  # it is free, while the pod runs
+        assert s.status("a") == s.status("e") == "running"
+
+    act(scenario)
+
+
+def test_what_a_container_of_a_pod_may_not_ask_for(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await pod(s, start=False)
+        await s.create("alone")
+        with pytest.raises(InvalidArgument, match="ports are published by the pod"):
+            await s.create("b", pod="pod", ports=[PortMapping(container_port=80)])
+        alone = s.engine.registry.pod(s.engine.registry.container("alone").pod).id
+        with pytest.raises(InvalidState, match="is a container of its own, no pod"):
+            await s.create("b", pod=alone)
+        await s.create("big", secrets=[], files=[InjectedFile(target="/x", content=b"x" * (2 << 20))], read_only=True)
+        with pytest.raises(InvalidArgument, match="the secrets and files of container big have"):
+            await s.call(s.engine.containers.start("big"))
 
     act(scenario)

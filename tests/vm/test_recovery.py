@@ -79,8 +79,7 @@ async def test_a_machine_of_no_container_is_ended(lab: Lab, config: Config) -> N
     assert len(machines(config.run_path)) == 1
     engine = build_engine(config)
     pod = engine.registry.container(id_).pod
-    engine.registry.remove(id_)
-    engine.registry.remove_pod(pod)
+    engine.registry.erase(engine.registry.container(id_), engine.registry.pod(pod))
     (config.root_path / "containers" / id_ / "scratch.img").unlink()
     import shutil
 

@@ -172,10 +172,6 @@ class Registry:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def remove(self, id_: str) -> None:
-        if container := self._containers.get(id_):
-            self.erase(container)
-
     def in_use(self) -> dict[str, list[str]]:
         """Image id -> names of the containers made from it."""
         users: dict[str, list[str]] = {}
@@ -217,10 +213,6 @@ class Registry:
         self._pods[pod.id] = pod
         self.journal.write(change)
         self._pulse(pod)
-
-    def remove_pod(self, id_: str) -> None:
-        if pod := self._pods.get(id_):
-            self.erase(pod)
 
     # -- volumes ----------------------------------------------------------------
 
