@@ -218,6 +218,10 @@ def _options(c: Context) -> AttachOptions:
 async def _run(
     c: Context, session: AttachSession, *, headers: dict[str, str] | None = None, trace: list[Span] | None = None
 ) -> web.StreamResponse:
+    if not c.upgrades:
+        raise InvalidArgument(
+            "this operation changes the connection into a stream of frames", hint="send `Upgrade: tcp`"
+        )
     peer = UpgradedPeer(c.request, headers or {}, trace)
     await session.run(peer)
     return peer.response

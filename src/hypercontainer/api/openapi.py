@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 
 from .. import API_VERSION, __version__
-from .router import ErrorBody, Route
+from .router import STATUS, ErrorBody, Route
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
+# What may come of any operation; 500 is a defect, or a guest's, and is told by the default only.
+_FAILURES = sorted({*map(str, STATUS.values()), "405", "408", "413"} - {"500"})
 _REFS = "#/components/schemas/{name}"
 
 
@@ -70,7 +72,7 @@ def _operation(route: Route, schema_of: dict[int, dict[str, Any]]) -> dict[str, 
         "description": f"Takes the scope `{route.needs}`.",
         "operationId": f"{route.method.lower()}{re.sub(r'[^a-zA-Z]+', '_', route.path)}",
         "parameters": parameters,
-        "responses": {status: success, "default": error},
+        "responses": {status: success, **dict.fromkeys(_FAILURES, error), "default": error},
     }
     if route.body is not None:
         operation["requestBody"] = {

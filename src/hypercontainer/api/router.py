@@ -114,8 +114,20 @@ class Context:
         try:
             return msgspec.json.decode(sent, type=type_)
         except msgspec.ValidationError as error:
-            why = explain(error, msgspec.json.decode(sent), type_)
+            try:
+                raw = msgspec.json.decode(sent)
+            except (
+                msgspec.DecodeError,
+                UnicodeDecodeError,
+                RecursionError,
+            ):  # it is no JSON, besides
+                raw = None
+            why = explain(error) if raw is None else explain(error, raw, type_)
             raise errors.InvalidArgument(f"invalid request body: {why}") from error
+        except RecursionError:
+            raise errors.InvalidArgument("invalid request body: it is nested too deeply") from None
+        except UnicodeDecodeError as error:
+            raise errors.InvalidArgument("invalid request body: it is not UTF-8") from error
         except msgspec.DecodeError as error:
             raise errors.InvalidArgument(f"invalid request body: {explain(error)}") from error
 

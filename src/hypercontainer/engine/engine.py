@@ -18,6 +18,7 @@ from ..images.layout import StoredImage
 from ..images.limits import Limits
 from ..images.progress import Progress
 from ..images.root import ImageRoots
+from ..images.skopeo import Trust
 from ..images.store import ImageStore
 from ..kernel.locate import Kernel
 from ..model.factory import FactoryStatus, WarmRequest
@@ -94,6 +95,7 @@ class Settings:
     factory: FactorySettings = field(default_factory=FactorySettings)
     events: EventLimits = field(default_factory=EventLimits)
     audit: AuditSettings | None = None
+    trust: Trust = field(default_factory=Trust)  # whose images are taken
 
 
 def _backends_of_host(records: Records, settings: Settings) -> Backends:
@@ -119,7 +121,8 @@ class Engine:
         self.audit = AuditLog(settings.audit, self.events) if settings.audit else None
         self.tokens = Tokens(self.registry.journal, self.events)
         self.images = ImageStore(
-            paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images
+            paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images,
+            trust=settings.trust,
         )  # fmt: skip
         secrets = Secrets(paths)
         choice = (backends or _backends_of_host)(self.registry, settings)

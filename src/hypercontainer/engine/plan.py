@@ -11,7 +11,7 @@ from ..model.pods import PodPlan, PodSpec
 from ..model.specs import MEMORY_MIN, ContainerSpec
 from ..model.status import Container
 from . import resolve
-from .secrets import SIZE_MAX
+from .secrets import SIZE_MAX, check_name
 from .services import check_services
 
 
@@ -33,6 +33,7 @@ def check_plan(plan: PodPlan) -> None:
                     f"container {c.name or c.image}: there is no secret {s.secret!r}", hint="define it below `secrets`"
                 )
     for name, value in plan.secrets.items():
+        check_name(name)
         if len(value) > SIZE_MAX:
             raise InvalidArgument(f"secret {name!r} is larger than {SIZE_MAX >> 10} KiB", hint="use a volume for it")
     resolve.check_hostname(plan.hostname)

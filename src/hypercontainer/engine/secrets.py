@@ -7,10 +7,11 @@ backup or a copy of the rest tells nothing.
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ..errors import NotFound
+from ..errors import InvalidArgument, NotFound
 from ..sys.files import remove_tree, write_atomically
 from .paths import Paths
 
@@ -19,6 +20,22 @@ if TYPE_CHECKING:
 
 KEYRING = "rbd-keyring-"  # and a volume's name: the secret that opens it
 SIZE_MAX = 500 << 10  # bytes, as Docker's
+
+
+# Kubernetes' NAME.KEY, in a file name with KEYRING before it and what a temporary file has behind.
+_NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,219}\Z")
+
+
+def check_name(name: str) -> None:
+    """It becomes a file's name.
+
+    :raise InvalidArgument: it would be another file's, or none.
+    """
+    if not _NAME.match(name):
+        raise InvalidArgument(
+            f"invalid name of a secret {name[:250]!r}",
+            hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit",
+        )
 
 
 class Secrets:
@@ -38,12 +55,16 @@ class Secrets:
         return Fernet(path.read_bytes())
 
     def put(self, pod_id: str, name: str, value: bytes) -> None:
+        """:raise InvalidArgument: the name is none that a file can have."""
+        check_name(name)
         directory = self._paths.pod(pod_id) / "secrets"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(directory / name, self._cipher.encrypt(value))
 
     def get(self, pod_id: str, name: str) -> bytes:
         """:raise NotFound: no such secret."""
+        if not _NAME.match(name):
+            raise NotFound(f"the pod has no secret {name!r}", hint="define it below `secrets`")
         path = self._paths.pod(pod_id) / "secrets" / name
         try:
             return self._cipher.decrypt(path.read_bytes())

@@ -90,6 +90,7 @@ async def _drain(p: FakeProcess) -> int:
     return 0
 
 
+_DIRECTORIES = ("/", "/etc", "/srv", "/tmp")  # of every container
 PROGRAMS: dict[str, Program] = {
     "true": _exit, "false": _false, "exit": _exit, "echo": _echo, "cat": _cat, "sh": _cat, "sleep": _sleep,
     "after": _after, "ignore-term": _ignore_term, "graceful": _graceful, "flood": _flood, "oom": _oom, "env": _env,
@@ -118,6 +119,8 @@ async def run_builtin(guest: Files, kind: Builtin, process: FakeProcess) -> int:
         guest.volumes.pop(process.args[0], None)
     elif kind is Builtin.TAR_EXTRACT and container:
         await _extract(container, process)
+    elif kind is Builtin.TAR_CREATE and not _is_there(container, process.args[0]):
+        return 2
     elif kind in (Builtin.TAR_CREATE, Builtin.EXPORT):
         await process.write(_archived(container, process.args[0] if kind is Builtin.TAR_CREATE else "/"))
     elif kind is Builtin.DIFF:
@@ -137,6 +140,11 @@ async def _extract(container: FakeContainer, process: FakeProcess) -> None:
         for member in archive:
             if source := archive.extractfile(member):
                 container.files[f"{process.args[0].rstrip('/')}/{member.name}"] = source.read()
+
+
+def _is_there(container: FakeContainer | None, path: str) -> bool:
+    inside = container.files if container else ()
+    return path in _DIRECTORIES or any(f == path or f.startswith(f"{path.rstrip('/')}/") for f in inside)
 
 
 def _archived(container: FakeContainer | None, path: str) -> bytes:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -17,6 +18,7 @@ from ..api.listener import ListenLimits
 from ..engine.audit import AuditSettings
 from ..errors import InvalidArgument
 from ..images.limits import Limits
+from ..images.skopeo import Trust
 from ..model.log_options import read_log_options
 from ..model.principal import Scope
 from ..model.sentences import explain
@@ -81,6 +83,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     log_max_files: Annotated[int, Meta(ge=1)] = 3
     scratch_size: str = f"{DEFAULT_SIZE >> 30}g"
     insecure_registries: list[str] = []
+    image_policy: str = ""  # containers-policy.json(5); "": this host's
+    image_signatures: str = ""  # a directory, containers-registries.d(5); "": this host's
     image_size: str = f"{Limits.size >> 30}g"  # of an image's files, and of its uncompressed layers
     image_files: Annotated[int, Meta(ge=1)] = Limits.files
     image_layers: Annotated[int, Meta(ge=1, le=_LAYERS_MAX)] = Limits.layers
@@ -162,6 +166,22 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
         return EventLimits(self.events_max_count, parse_duration(self.events_max_age))
 
     @property
+    def trust(self) -> Trust:
+        """:raise InvalidArgument: a policy that is not there, or is none: it must not be one that accepts all."""
+        if self.image_policy:
+            try:
+                found = json.loads(Path(self.image_policy).read_bytes())
+            except (OSError, ValueError) as error:
+                raise InvalidArgument(f"image_policy {self.image_policy} cannot be read: {error}") from error
+            if not isinstance(found, dict) or "default" not in found:
+                raise InvalidArgument(
+                    f"image_policy {self.image_policy} has no `default`", hint="see containers-policy.json(5)"
+                )
+        if self.image_signatures and not Path(self.image_signatures).is_dir():
+            raise InvalidArgument(f"image_signatures {self.image_signatures} is no directory")
+        return Trust(self.image_policy, self.image_signatures)
+
+    @property
     def audit(self) -> AuditSettings | None:
         if not self.audit_log:
             return None
@@ -200,6 +220,7 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
             config.user_numbers,
             config.socket_bits,
             config.audit,
+            config.trust,
         )
     except msgspec.ValidationError as error:
         raise InvalidArgument(

@@ -108,6 +108,7 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
         factory=FactorySettings(config.factory, config.factory_bytes, config.pool_bytes),
         events=config.event_limits,
         audit=config.audit,
+        trust=config.trust,
         network=NetworkSettings(
             config.network or _default_network(),
             config.bridge,

@@ -24,7 +24,7 @@ from .faults import storage_faults
 from .layout import Descriptor, Layout, Manifest, StoredImage, choose_platform, is_index
 from .limits import DOCUMENT_MAX, Limits, beyond
 from .progress import DownloadMeter, Progress
-from .skopeo import Access, Platform
+from .skopeo import Access, Platform, Trust
 
 log = logging.getLogger(__name__)
 _ARCHIVES = ("docker-archive", "oci-archive")
@@ -48,6 +48,7 @@ class Puller:
         limits: Limits,
         insecure: frozenset[str],
         collect: Callable[[], object],
+        trust: Trust,
     ) -> None:
         """`collect` removes blobs of no image."""
         self._layout = layout
@@ -55,6 +56,7 @@ class Puller:
         self._disks = disks
         self._limits = limits
         self._insecure = insecure
+        self._trust = trust
         self._collect = collect
         self._pulls: dict[tuple[str, str], _Pull] = {}
         self._under_way = 0
@@ -76,7 +78,7 @@ class Puller:
         pull = self._pulls.get(key)
         if pull is None or pull.task.cancelling():
             progress = Progress()
-            task = asyncio.create_task(self._pull(source, wanted, Access(self._insecure, auth), progress))
+            task = asyncio.create_task(self._pull(source, wanted, Access(self._insecure, auth, self._trust), progress))
             pull = self._pulls[key] = _Pull(task, progress)
 
             def ended(task: asyncio.Task[StoredImage]) -> None:

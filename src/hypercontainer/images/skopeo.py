@@ -13,11 +13,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import HyperError, InvalidArgument, NoSpace, NotFound, Unauthorized, Unavailable
+from ..errors import (
+    HyperError,
+    InvalidArgument,
+    NoSpace,
+    NotFound,
+    PermissionDenied,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
 from ..model.reference import Source, parse_reference
 from ..sys.process import child
 from .limits import DOCUMENT_MAX
@@ -25,6 +34,24 @@ from .limits import DOCUMENT_MAX
 # skopeo has one exit status for everything: its words are all there is to
 # tell errors apart. Most specific first.
 _ERRORS: tuple[tuple[str, type[HyperError], str, str], ...] = (
+    (
+        r"sigstore disabled",  # Debian 12
+        Unsupported,
+        "the image policy asks for a sigstore signature, and this host's skopeo is built without",
+        "sign with GPG (`signedBy`), or install another skopeo",
+    ),
+    (
+        r"Source image rejected|is rejected by policy",
+        PermissionDenied,
+        "the image policy refuses it: {detail}",
+        "have it signed, or change the policy (`image_policy`)",
+    ),
+    (
+        r"invalid policy in|error loading trust policy|Error loading trust policy",
+        Unavailable,
+        "the image policy cannot be used: {detail}",
+        "correct the file (`image_policy`)",
+    ),
     (
         r"no space left on device|disk quota exceeded",
         NoSpace,
@@ -108,7 +135,7 @@ def error_from(stderr: str, what: str) -> HyperError:
     detail = match[1].replace('\\"', '"') if match else lines[-1]
     for pattern, kind, message, hint in _ERRORS:
         if re.search(pattern, stderr):
-            return kind(f"cannot pull {what}: {message}", hint=hint)
+            return kind(f"cannot pull {what}: {message.format(detail=detail)}", hint=hint)
     return Unavailable(f"cannot pull {what}: {detail}")
 
 
@@ -120,12 +147,31 @@ class Platform(NamedTuple):
     variant: str = ""
 
 
+class Trust(NamedTuple):
+    """Whose images are taken: a policy (containers-policy.json(5)), and where signatures lie
+    (containers-registries.d(5)); "" is what this host has.
+    """
+
+    policy: str = ""
+    signatures: str = ""
+
+    def options(self) -> list[str]:
+        """Of skopeo. Without a policy file it refuses everything; Docker's default accepts."""
+        found = ["--registries.d", self.signatures] if self.signatures else []
+        if self.policy:
+            return ["--policy", self.policy, *found]
+        user = Path.home() / ".config/containers/policy.json"
+        there = user.exists() or Path("/etc/containers/policy.json").exists()
+        return found if there else ["--insecure-policy", *found]
+
+
 @dataclass(frozen=True)
 class Access:
     """How to reach a source; `auth` is Docker's X-Registry-Auth, base64 of JSON."""
 
     insecure: frozenset[str] = frozenset()
     auth: str = ""
+    trust: Trust = field(default_factory=Trust)
 
     def tls_options(self, source: Source, prefix: str) -> list[str]:
         if source.transport != "docker":
@@ -221,12 +267,13 @@ async def copy(
             "prlimit",
             f"--fsize={size}",
             "skopeo",
-            *_global_options(),
+            *access.trust.options(),
             *options,
             "copy",
             "--quiet",
             *auth,
             *tls,
+            "--remove-signatures",  # when they have been looked at: an OCI layout has no place for them
             "--dest-oci-accept-uncompressed-layers",
             "--dest-shared-blob-dir",
             blobs,
@@ -264,9 +311,3 @@ async def _watch(output: asyncio.Future[Any], layout: Path, blobs: Path, what: s
                 f"cannot pull {what}: nothing has come for {STALLED:g} s",
                 hint="check the network and the registry, and try again",
             )
-
-
-def _global_options() -> list[str]:
-    """Without a policy file skopeo refuses everything; Docker's default accepts."""
-    user = Path.home() / ".config/containers/policy.json"
-    return [] if user.exists() or Path("/etc/containers/policy.json").exists() else ["--insecure-policy"]

@@ -24,6 +24,7 @@ from .layout import ID_NOTE, PRIVATE_DIRECTORY, Descriptor, Layout, StoredImage
 from .limits import Limits
 from .progress import Progress
 from .pull import Puller, parse_platform
+from .skopeo import Trust
 
 InUse = Callable[[], dict[str, list[str]]]  # image id -> names of the containers that use it
 
@@ -40,14 +41,17 @@ class ImageStore:
     """All images of one daemon; the only writer of its directory."""
 
     def __init__(
-        self, root: Path, *, insecure: frozenset[str] = frozenset(), in_use: InUse = dict, limits: Limits | None = None
+        self, root: Path, *, insecure: frozenset[str] = frozenset(), in_use: InUse = dict, limits: Limits | None = None,
+        trust: Trust | None = None,
     ) -> None:  # fmt: skip
         limits = limits or Limits()
         self._layout = Layout(root)
         self._staging = root / "staging"
         self._disk_directory = root / "disks"
         self._disks = DiskBuilder(self._layout, self._disk_directory, limits)
-        self._puller = Puller(self._layout, self._staging, self._disks, limits, insecure, self._collect)
+        self._puller = Puller(
+            self._layout, self._staging, self._disks, limits, insecure, self._collect, trust or Trust()
+        )
         self._in_use = in_use
 
     def open(self) -> None:
