@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -136,11 +137,17 @@ def _found(raw: Any, path: str) -> Any:
     return raw
 
 
+@functools.cache
+def type_info(type_: Any) -> inspect.Type:
+    """A podfile's takes 20 ms to find out."""
+    return inspect.type_info(type_)
+
+
 def _words(type_: Any, path: str) -> list[str]:
     """The values of the enumeration at the path."""
     if type_ is None:
         return []
-    found = [inspect.type_info(type_)]
+    found = [type_info(type_)]
     for step in _steps(path):
         found = [inner for info in found for inner in _inside(info, step)]
     words: list[str] = []

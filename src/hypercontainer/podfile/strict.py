@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec import inspect
 
 from ..errors import InvalidArgument
-from ..model.sentences import explain
+from ..model.sentences import explain, type_info
 from .document import Podfile
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ def decode(raw: Any, type_: type[T] = Podfile, what: str = "podfile") -> T:  # t
     """
     spelt = raw
     try:
-        spelt = _Spelling(what).of(raw, inspect.type_info(type_), "$")
+        spelt = _Spelling(what).of(raw, type_info(cast(Any, type_)), "$")
         return msgspec.convert(spelt, type_)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"{what}: {explain(error, spelt, type_)}") from error
