@@ -163,6 +163,68 @@ def test_every_module_says_what_it_is_for(repository: Path) -> None:
     assert silent == []
 
 
+SPEAK = ("engine", "guest", "network", "hypervisor", "images", "volumes", "state")  # packages
+
+
+def silent(trees: dict[str, ast.Module]) -> list[str]:
+    """Public classes and functions, by the files' names, that do not say what they do in a whole sentence.
+
+    A method of a protocol says it once for all that implement it, and a fake is what its port says.
+    """
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    said = {
+        m.name
+        for tree in trees.values()
+        for c in ast.walk(tree)
+        if isinstance(c, ast.ClassDef) and any("Protocol" in ast.unparse(b) for b in c.bases)
+        for m in c.body
+        if isinstance(m, definitions) and ast.get_docstring(m)
+    }
+    found = []
+
+    def visit(file: str, body: list[ast.stmt], within: str = "") -> None:
+        for d in body:
+            if not isinstance(d, definitions) or d.name.startswith("_"):
+                continue
+            text = ast.get_docstring(d)
+            once = within and (d.name in said or Path(file).name.startswith("fake"))
+            if not (text.partition("\n\n")[0].endswith((".", "?", "!", ":")) if text else once):
+                found.append(f"{file}:{d.lineno}: {within}{d.name}")
+            if isinstance(d, ast.ClassDef):
+                visit(file, d.body, f"{d.name}.")
+
+    for file, tree in trees.items():
+        visit(file, tree.body)
+    return found
+
+
+def test_everything_public_says_what_it_does(repository: Path) -> None:
+    files = [p for d in SPEAK for p in sorted((repository / "src/hypercontainer" / d).rglob("*.py"))]
+    assert silent({str(p.relative_to(repository)): ast.parse(p.read_text()) for p in files}) == []
+
+
+def test_what_says_nothing_is_found() -> None:
+    text = """
+class Port(Protocol):
+    def verb(self): "Does it."
+class Real:
+    "Of the host."
+    def verb(self): pass
+    def other(self): "no sentence"
+    def third(self): pass
+def function(): pass
+def good():
+    'What it does.'
+def _own(): pass
+"""
+    assert silent({"a.py": ast.parse(text)}) == [
+        "a.py:2: Port", "a.py:7: Real.other", "a.py:8: Real.third", "a.py:9: function"
+    ]  # fmt: skip
+    assert silent({"fake_a.py": ast.parse("class A:\n  'A fake.'\n  def f(self): pass\ndef g(): pass")}) == [
+        "fake_a.py:4: g"
+    ]
+
+
 def test_no_conflict_was_left(repository: Path) -> None:
     found = subprocess.run(
         ["git", "grep", "-lE", "^(<{7}|>{7}) "], cwd=repository, capture_output=True, text=True, check=False

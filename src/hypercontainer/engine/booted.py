@@ -32,6 +32,7 @@ class BootedMachine:
 
     @property
     def fit(self) -> bool:
+        """Whether its guest still answers; one that does not is of no use to anybody."""
         return self.agent.alive
 
     async def end(self) -> None:

@@ -178,6 +178,10 @@ class Containers:
         return ran
 
     async def restart(self, key: str, timeout: int | None = None) -> None:
+        """Stop it, with `timeout` seconds of grace (its own when None), and start it again.
+
+        :raise HyperError: why it does not start.
+        """
         container = self._registry.container(key)
         await self.stop(container.id, timeout)
         await self.start(container.id)

@@ -24,6 +24,7 @@ class Descriptions:
         registry.on_change = self.mark
 
     def mark(self, pod_id: str) -> None:
+        """The pod's record has changed: its description is written anew soon."""
         self._changed.add(pod_id)
         if self._timer is None:
             try:

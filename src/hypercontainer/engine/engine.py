@@ -204,6 +204,10 @@ class Engine:
     # -- what joins several services ------------------------------------------------
 
     def pull(self, name: str, *, platform: str = "", auth: str = "") -> tuple[Progress, Awaitable[StoredImage]]:
+        """Begin to fetch an image; gives its progress, and what is awaited for the image.
+
+        :raise InvalidArgument: the name is malformed. :raise PermissionDenied: who asks may not read from there.
+        """
         host_access.check_source(parse_source(name).transport)
         progress, image = self.images.pull(name, platform=platform, auth=auth)
 
@@ -318,6 +322,7 @@ class Engine:
         await leftovers.forget(self.settings.paths, self.drivers, self.registry, key)
 
     async def info(self) -> Info:
+        """What `hyperctl info` shows: the daemon, its host and how much there is."""
         driver = self.drivers.default
         probe = await driver.probe()
         containers = self.registry.containers()

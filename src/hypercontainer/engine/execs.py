@@ -39,6 +39,7 @@ class Exec:
     handle: Process | None = None  # of its process, once that has started
 
     def info(self) -> ExecInfo:
+        """Its present state, for the API."""
         running = self.started and not self.ended.is_set()
         pid = self.handle.pid if self.handle else 0
         return ExecInfo(

@@ -152,6 +152,7 @@ class AllBut:
 
 
 def name_files(paths: Paths, registry: Registry) -> None:
+    """Write what `checks` finds wrong to the daemon's log, at its start."""
     for check in checks(paths, registry):
         if check.status != "ok":
             log.warning("%s: %s", check.found, check.hint)

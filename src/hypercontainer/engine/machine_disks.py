@@ -13,10 +13,12 @@ from .secrets import KEYRING, Secrets
 
 
 def image_serial(container: Container) -> str:
+    """The serial number by which the guest finds its image disk; virtio-blk allows 20 characters."""
     return f"i{container.id[:12]}"
 
 
 def scratch_serial(container: Container) -> str:
+    """That of its scratch disk."""
     return f"s{container.id[:12]}"
 
 

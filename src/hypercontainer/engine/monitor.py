@@ -96,6 +96,7 @@ class Monitor:
         )
 
     def running(self) -> list[Container]:
+        """The containers that run, and are not paused."""
         return [c for c in self._registry.containers() if c.state.status is ContainerStatus.RUNNING]
 
 

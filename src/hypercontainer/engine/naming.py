@@ -18,10 +18,12 @@ class Named(Protocol):
     """A record of something that has a name."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """By which people call it; unique for its tenant."""
 
     @property
-    def tenant(self) -> Tenant: ...
+    def tenant(self) -> Tenant:
+        """Whose it is."""
 
 
 N = TypeVar("N", bound=Named)

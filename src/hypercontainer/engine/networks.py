@@ -97,6 +97,7 @@ class Networks:
         return self._registry.network(key)
 
     def info(self, network: Network) -> NetworkInfo:
+        """A network with the pods in it and their addresses, for the API."""
         pods = {
             p.name: [x for a in p.attachments if a.network == network.name for x in (a.ip, a.ip6) if x]
             for p in self._registry.attached(network.name)
@@ -104,6 +105,7 @@ class Networks:
         return NetworkInfo(network=network, pods=pods)
 
     def all(self) -> list[NetworkInfo]:
+        """All networks, as `info`."""
         return [self.info(n) for n in self._registry.networks()]
 
     async def remove(self, key: str) -> Network:
@@ -120,6 +122,7 @@ class Networks:
         return network
 
     async def prune(self) -> Pruned:
+        """Remove the networks that no pod is in; gives their names."""
         unused = [n for n in self._registry.networks() if not self._registry.attached(n.name)]
         return Pruned(removed=[(await self.remove(n.id)).name for n in unused])
 

@@ -36,23 +36,29 @@ class Paths:
 
     @property
     def database(self) -> Path:
+        """The SQLite file with all records."""
         return self.root / "state.db"
 
     @property
     def images(self) -> Path:
+        """The OCI layout with all images, and their disks."""
         return self.root / "images"
 
     @property
     def cache(self) -> Path:
+        """What can be made again: the initramfs, empty disks, templates."""
         return self.root / "cache"
 
     def container(self, id_: str) -> Path:
+        """A container's own directory."""
         return self.root / "containers" / id_
 
     def scratch(self, id_: str) -> Path:
+        """The disk that a container writes to."""
         return self.container(id_) / "scratch.img"
 
     def log(self, id_: str) -> Path:
+        """A container's output, where its specification names no other file."""
         return self.container(id_) / "container.log"
 
     @property
@@ -60,6 +66,7 @@ class Paths:
         return self.root / "volumes"
 
     def volume(self, name: str) -> Path:
+        """A named volume's directory."""
         return self.volumes / name
 
     def pod(self, id_: str) -> Path:
@@ -67,6 +74,7 @@ class Paths:
         return self.root / "pods" / id_
 
     def pod_volume(self, id_: str, name: str) -> Path:
+        """The disk of a volume that is made with its pod, and goes with it."""
         return self.pod(id_) / "volumes" / f"{name}.img"
 
     @property
@@ -76,6 +84,7 @@ class Paths:
 
     @property
     def keys(self) -> Path:
+        """What secrets are encrypted with."""
         return self.root / "keys"
 
     def machine(self, pod_id: str) -> Path:

@@ -122,6 +122,10 @@ class Pods:
         await self._sandboxes.pause(self.explicit(key).id)
 
     async def unpause(self, key: str) -> None:
+        """Let its virtual machine go on.
+
+        :raise InvalidState: it is not paused.
+        """
         await self._sandboxes.unpause(self.explicit(key).id)
 
     # -- what can be changed ----------------------------------------------------------
@@ -177,10 +181,15 @@ class Pods:
     # -- described --------------------------------------------------------------------
 
     def details(self, key: str) -> PodDetails:
+        """A pod's record and its containers'.
+
+        :raise NotFound: there is no such pod.
+        """
         pod = self._registry.pod(key)
         return PodDetails(pod=pod, containers=self._registry.members(pod.id))
 
     def all(self) -> list[PodInfo]:
+        """All pods, those of single containers too, as a list shows them."""
         return [
             PodInfo(
                 id=p.id,

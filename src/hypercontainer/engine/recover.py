@@ -63,6 +63,7 @@ async def recover(
 
 
 async def guarded(what: str, work: Awaitable[None]) -> None:
+    """Do the work; when it fails, log `what` and the reason, and go on."""
     try:
         await work
     except Exception as error:

@@ -120,6 +120,7 @@ class Registry:
         self.set_aside.remove(aside)
 
     def exists(self, id_: str) -> bool:
+        """Whether there is a container of this id."""
         return id_ in self._containers
 
     def put(self, container: Container) -> None:
@@ -206,9 +207,11 @@ class Registry:
             )
 
     def has_pod(self, id_: str) -> bool:
+        """Whether there is a pod of this id."""
         return id_ in self._pods
 
     def put_pod(self, pod: Pod) -> None:
+        """Record a pod, new or changed."""
         change = rows.put(pod)
         self._pods[pod.id] = pod
         self.journal.write(change)
@@ -269,6 +272,7 @@ class Registry:
         self._networks[network.id] = network
 
     def remove_network(self, id_: str) -> None:
+        """Forget a network's record. Idempotent."""
         if network := self._networks.pop(id_, None):
             self.journal.write(rows.remove(network))
 

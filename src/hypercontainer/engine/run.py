@@ -43,6 +43,7 @@ class Run:
 
 
 def lost(message: str) -> Outcome:
+    """The outcome of a run whose end nobody has seen, with the reason."""
     return {"exit_code": LOST_EXIT_CODE, "oom_killed": False, "error": message}
 
 

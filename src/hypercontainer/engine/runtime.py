@@ -62,6 +62,7 @@ class Runtime:
 
     @property
     def dead(self) -> bool:
+        """Whether its connection has ended for good: nothing more can be asked of it."""
         return self.agent.closed.is_set() and not self.renewing
 
     async def stop(self, *, clean: bool) -> None:

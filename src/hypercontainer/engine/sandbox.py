@@ -157,6 +157,7 @@ class Sandbox(Supervisor[State]):
         asyncio.get_running_loop().call_later(_GONE_TIMEOUT, message.refuse, error)
 
     def drop_request(self, message: Message) -> None:
+        """A boot that nobody waits for any more is given up."""
         if isinstance(message, Acquire):
             if message in self._acquires:
                 if self._boot and all(m.abandoned for m in self._acquires):

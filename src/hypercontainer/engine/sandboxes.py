@@ -77,6 +77,7 @@ class Sandboxes:
         return found is not None and found.state is not State.DOWN
 
     def update(self, pod_id: str, **changes: Any) -> Pod:
+        """Change fields of a pod's record; gives the record that there is then."""
         pod = msgspec.structs.replace(self._registry.pod(pod_id), **changes)
         self._registry.put_pod(pod)
         return pod
@@ -120,6 +121,10 @@ class Sandboxes:
         await self.sandbox(pod_id).ask(Pause())
 
     async def unpause(self, pod_id: str) -> None:
+        """Let a pod's machine go on.
+
+        :raise InvalidState: it is not paused.
+        """
         await self.sandbox(pod_id).ask(Unpause())
 
     def give_up(self, pod_id: str) -> None:
@@ -138,6 +143,7 @@ class Sandboxes:
         self.sandbox(pod_id).expect()
 
     async def reattached(self, pod_id: str, runtime: Runtime | None) -> None:
+        """The machine that an earlier daemon left is this one, or is gone (None)."""
         await self.sandbox(pod_id).ask(Reattached(runtime))
 
     async def detach(self) -> None:

@@ -55,7 +55,10 @@ class Secrets:
         return Fernet(path.read_bytes())
 
     def put(self, pod_id: str, name: str, value: bytes) -> None:
-        """:raise InvalidArgument: the name is none that a file can have."""
+        """Keep a secret's value, encrypted, with its pod.
+
+        :raise InvalidArgument: the name is none that a file can have.
+        """
         check_name(name)
         directory = self._paths.pod(pod_id) / "secrets"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

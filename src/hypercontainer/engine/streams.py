@@ -42,9 +42,11 @@ class Reader:
 
     @property
     def behind(self) -> bool:
+        """Whether so much waits for it that the process has to be slowed down."""
         return self._size > _READER_LIMIT
 
     def put(self, stream: int, data: bytes) -> None:
+        """Output for it; when the process has ended, no more than a limit is kept, and the rest counted as lost."""
         if self._fan_out.over and self._size + len(data) > _LATE_LIMIT:
             self.lost += len(data)
             return
@@ -127,6 +129,7 @@ class FanOut:
         return offsets
 
     def attach_process(self, handle: Process) -> None:
+        """The process that writes is this one: it is told what is safe."""
         self.handle = handle
         self.started.set()
 
@@ -258,6 +261,7 @@ class FanOut:
         return not self.over and any(r.behind for r in self._readers)
 
     def caught_up(self) -> None:
+        """A reader has read, or gone: the guest may send what was held back for it."""
         if not self._congested() and self.handle:
             for stream, count in self._held.items():
                 if count:

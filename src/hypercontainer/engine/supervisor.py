@@ -39,10 +39,12 @@ class Message:
         self.abandoned = False  # nobody awaits the reply
 
     def answer(self, value: Any = None) -> None:
+        """Whoever waits for the message gets this value; a second answer is nobody's."""
         if not self.reply.done():
             self.reply.set_result(value)
 
     def refuse(self, error: BaseException) -> None:
+        """Whoever waits for the message gets this error raised."""
         if self.reply.done():
             return
         if isinstance(error, asyncio.CancelledError):

@@ -131,11 +131,13 @@ class Volumes:
         return volume
 
     async def info(self, volume: Volume) -> VolumeInfo:
+        """A volume with its size, for the API."""
         used = await asyncio.to_thread(disk_usage, Path(volume.path))  # a directory is walked
         users = [p.name for p in self._registry.volume_users(volume.name)]
         return VolumeInfo(volume=volume, used_by=users, disk_usage=used)
 
     async def all(self) -> list[VolumeInfo]:
+        """All volumes, as `info`."""
         return [await self.info(v) for v in self._registry.volumes()]
 
     async def remove(self, name: str, *, force: bool = False) -> None:

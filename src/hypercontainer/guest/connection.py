@@ -132,6 +132,7 @@ class Connection(asyncio.Protocol, ABC):
     # -- the stream -------------------------------------------------------------
 
     def send_frame(self, type_: int, id_: int, body: bytes) -> None:
+        """Queue one frame; without a connection it is dropped, as in a crash."""
         if self._transport and not self._transport.is_closing():
             self._transport.write(encode_frame(type_, id_, body))
             if self._transport.get_write_buffer_size() > _UNREAD_MAX:
@@ -142,14 +143,17 @@ class Connection(asyncio.Protocol, ABC):
         self._transport.write(self._token)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio's: bytes can be sent."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio's: whoever waits for an answer hears that none will come."""
         self.lost = self.renewable and self.alive
         self._end(exc or Unavailable("the virtual machine closed its channel"))
 
     def data_received(self, data: bytes) -> None:
+        """asyncio's: bytes of the guest, cut into frames; one that breaks the protocol loses its connection."""
         try:
             for frame in self._reader.feed(data):
                 self._dispatch(frame)

@@ -234,6 +234,7 @@ class FakeProcess:
 
 
 def exit_attrs(status: ExitStatus) -> Attrs:
+    """How a process ended, as EXITED and HELLO's reply carry it."""
     out: Attrs = [(Tag.SIGNAL, status.signal)] if status.signal else [(Tag.CODE, status.code)]
     return [*out, (Tag.OOM, 1)] if status.oom else out
 

@@ -20,7 +20,8 @@ DRAIN_LONGEST = 60.0  # seconds for all of it
 class Wire(Protocol):
     """What a process needs of its session."""
 
-    def send_frame(self, type_: int, id_: int, body: bytes) -> None: ...
+    def send_frame(self, type_: int, id_: int, body: bytes) -> None:
+        """Queue one frame for the guest."""
 
     async def signal(self, handle: GuestProcessHandle, signal: int, *, everyone: bool = False) -> None: ...
 
@@ -28,7 +29,8 @@ class Wire(Protocol):
 
     async def release(self, handle: GuestProcessHandle) -> None: ...
 
-    def kill_orphan(self, id_: int, offsets: tuple[int, int] = (0, 0)) -> None: ...
+    def kill_orphan(self, id_: int, offsets: tuple[int, int] = (0, 0)) -> None:
+        """End a process that nobody follows any more, and let the guest forget it."""
 
 
 class GuestProcessHandle:
@@ -64,6 +66,7 @@ class GuestProcessHandle:
             self._send_window(receiver.window())
 
     def on_data(self, data: Data) -> None:
+        """Bytes of its output, which the sink may take now or later."""
         receiver = self._receivers.get(data.stream)
         if receiver is None or receiver.eof:
             return
@@ -83,6 +86,7 @@ class GuestProcessHandle:
         self._send_window(receiver.window())
 
     def on_window(self, window: Window) -> None:
+        """The guest has so much of stdin, and takes so much more."""
         self.stdin.acknowledge(window)
         self._push_stdin()
 

@@ -30,6 +30,7 @@ def record_spans(body: bytes) -> None:
 
 
 def pid_of(body: bytes) -> int:
+    """A started process's number inside the pod, out of PROCESS_START's reply."""
     return bounded(dict(decode_attrs(body)).get(Tag.PID, bytes(8)), _ID_MAX)
 
 
@@ -39,6 +40,7 @@ def seed() -> Attrs:
 
 
 def error_of(body: bytes) -> GuestError | StartFailed:
+    """An ERROR frame's body as the error that it means."""
     attrs = dict(decode_attrs(body))
     code, errno = number(required(attrs, Tag.CODE)), number(required(attrs, Tag.ERRNO))
     message = text(required(attrs, Tag.MESSAGE))

@@ -59,7 +59,8 @@ class PortForwarding(Protocol):
     async def add_port(self, port: PortMapping) -> None:
         """:raise Conflict: when the host's port is taken."""
 
-    async def remove_port(self, port: PortMapping) -> None: ...
+    async def remove_port(self, port: PortMapping) -> None:
+        """Publish a port no longer."""
 
 
 @runtime_checkable

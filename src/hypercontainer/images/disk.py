@@ -34,6 +34,7 @@ class DiskBuilder:
         self._building: dict[str, _Building] = {}
 
     def path(self, chain_id: str) -> Path:
+        """Where the disk of these layers is, or would be."""
         return self._directory / f"{chain_id.removeprefix('sha256:')}{SUFFIX}"
 
     async def ensure(self, image: StoredImage, what: str, report: Report) -> Path:

@@ -151,6 +151,7 @@ def _pieces(info: tarfile.TarInfo, end: int) -> Pieces:
 
 
 def raw(name: str) -> bytes:
+    """A name of an archive as the bytes that it was."""
     return name.encode("utf-8", "surrogateescape")
 
 

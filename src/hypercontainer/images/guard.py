@@ -79,6 +79,7 @@ class Guard:
 
 
 def header_too_large(size: int) -> InvalidArgument:
+    """The refusal of an entry whose names or attributes have this many bytes."""
     return InvalidArgument(
         f"has an entry with names or attributes of {format_binary(size)}, more than {format_binary(HEADER_MAX)}"
     )
@@ -92,16 +93,23 @@ class Bounded:
         self._left = HEADER_MAX
 
     def next_entry(self) -> None:
+        """Another header begins, with the whole limit for itself."""
         self._left = HEADER_MAX
 
     def read(self, count: int) -> bytes:
+        """As a file's; bytes of headers count.
+
+        :raise InvalidArgument: an entry has more of them than is allowed.
+        """
         self._left -= count
         if self._left < 0:
             raise header_too_large(HEADER_MAX - self._left)
         return self._file.read(count)
 
     def seek(self, offset: int) -> int:
+        """As a file's: contents that are passed over do not count."""
         return self._file.seek(offset)
 
     def tell(self) -> int:
+        """As a file's."""
         return self._file.tell()

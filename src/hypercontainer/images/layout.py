@@ -90,7 +90,10 @@ class StoredImage:
 
 
 def chain_id(diff_ids: list[str]) -> str:
-    """https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid"""
+    """The name of a stack of layers, by the digests of what they unpack to.
+
+    Its source is https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid.
+    """
     chain = "sha256:" + hashlib.sha256(b"").hexdigest()
     for index, diff in enumerate(diff_ids):
         chain = diff if index == 0 else "sha256:" + hashlib.sha256(f"{chain} {diff}".encode()).hexdigest()
@@ -160,6 +163,7 @@ class Layout:
                     os.chmod(entry.path, 0o600)
 
     def blob(self, digest: str) -> Path:
+        """Where the bytes of a digest are, or would be."""
         algorithm, _, value = digest.partition(":")
         if algorithm != "sha256" or len(value) != 64 or not value.isalnum():
             raise InvalidArgument(f"unknown digest {digest!r}")
@@ -257,6 +261,7 @@ class Layout:
         self._write_names(names)
 
     def remove_names(self, gone: Collection[str]) -> None:
+        """Take these names away; what they named stays until it is collected."""
         if gone:
             self._write_names({name: d for name, d in self.names().items() if name not in gone})
 

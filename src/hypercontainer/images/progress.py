@@ -44,6 +44,7 @@ class Progress:
             queue.put_nowait(None)
 
     async def listen(self) -> AsyncIterator[Update]:
+        """Where each part stands, and then each step until the end."""
         queue: asyncio.Queue[Update | None] = asyncio.Queue()
         for update in self._state.values():
             yield update
@@ -72,6 +73,7 @@ class DownloadMeter:
         self._known: set[str] = set()
 
     def expect(self, manifest: Manifest) -> None:
+        """These are the layers that will come, with their sizes."""
         self._layers = list({d.digest: d.size for d in manifest.layers}.items())
         for digest, size in self._layers:
             if self._layout.blob(digest).exists():
@@ -81,6 +83,8 @@ class DownloadMeter:
                 self._progress.update(digest, "Waiting", 0, size)
 
     def tick(self) -> None:
+        """Look at what has come by now, and tell of what has grown."""
+
         def age(path: Path) -> int:
             return path.stat().st_ctime_ns
 

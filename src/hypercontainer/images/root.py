@@ -55,9 +55,14 @@ class RootSource(Protocol):
 class Disks(Protocol):
     """What this source needs of the image store."""
 
-    def find(self, name: str, *, platform: str = "") -> StoredImage: ...
+    def find(self, name: str, *, platform: str = "") -> StoredImage:
+        """An image of the store.
 
-    async def disk(self, image: StoredImage) -> ImageDisk: ...
+        :raise NotFound: there is none of this name.
+        """
+
+    async def disk(self, image: StoredImage) -> ImageDisk:
+        """The image as a disk, which is made when it is not there."""
 
 
 class ImageRoots:

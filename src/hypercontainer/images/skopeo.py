@@ -174,6 +174,7 @@ class Access:
     trust: Trust = field(default_factory=Trust)
 
     def tls_options(self, source: Source, prefix: str) -> list[str]:
+        """skopeo's options for a registry without TLS; `prefix` is "src-" or "dest-", or ""."""
         if source.transport != "docker":
             return []
         host = parse_reference(source.location).host

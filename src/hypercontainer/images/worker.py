@@ -62,6 +62,7 @@ class Reporter:
 
 
 def say(message: dict[str, Any]) -> None:
+    """One line of JSON for the daemon, which believes little of it."""
     os.write(1, json.dumps(message).encode() + b"\n")
 
 
@@ -88,6 +89,7 @@ def failure(error: BaseException, limits: Limits) -> dict[str, Any]:
 
 
 def confinement(job: Job) -> Confinement:
+    """What the process may do from here on: its descriptors, memory and time, and nothing else."""
     highest = max(2, job.target, job.archive, *job.spools, *(layer.blob for layer in job.layers))
     cpu = int(job.limits.time) * (os.cpu_count() or 1) + 1
     # An image disk is larger than what is in it: by a part of a block for each file, and by what is in memory of them.
@@ -96,6 +98,7 @@ def confinement(job: Job) -> Confinement:
 
 
 def do(job: Job) -> None:
+    """The conversion itself, in the confined process."""
     sources = [layer.blob for layer in job.layers] if job.archive < 0 else [job.archive]
     budget = Budget(job.limits, sum(os.fstat(fd).st_size for fd in sources))
     if job.archive < 0:
@@ -107,6 +110,7 @@ def do(job: Job) -> None:
 
 
 def main() -> int:
+    """Read the job from stdin, give up all rights, do it; the exit status says whether it was done."""
     given = json.load(sys.stdin)
     job = Job(**given | {"limits": Limits(**given["limits"]), "layers": [Layer(**layer) for layer in given["layers"]]})
     try:

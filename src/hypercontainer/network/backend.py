@@ -68,17 +68,28 @@ class Records(Protocol):
 
     def pods(self) -> list[Pod]: ...
 
-    def has_pod(self, id_: str) -> bool: ...
+    def has_pod(self, id_: str) -> bool:
+        """Whether there is a pod of this id."""
 
-    def pod(self, key: str) -> Pod: ...
+    def pod(self, key: str) -> Pod:
+        """A pod by its id or name.
 
-    def put_pod(self, pod: Pod) -> None: ...
+        :raise NotFound: there is none.
+        """
+
+    def put_pod(self, pod: Pod) -> None:
+        """Record a pod that has changed."""
 
     def networks(self) -> list[Network]: ...
 
-    def network(self, key: str) -> Network: ...
+    def network(self, key: str) -> Network:
+        """A network by its id or name.
 
-    def attached(self, name: str) -> list[Pod]: ...
+        :raise NotFound: there is none.
+        """
+
+    def attached(self, name: str) -> list[Pod]:
+        """The pods that are in this network."""
 
 
 class Forwarding(Protocol):
@@ -86,7 +97,8 @@ class Forwarding(Protocol):
 
     async def add_port(self, port: PortMapping) -> None: ...
 
-    async def remove_port(self, port: PortMapping) -> None: ...
+    async def remove_port(self, port: PortMapping) -> None:
+        """Publish a port no longer."""
 
 
 ForwardingOf = Callable[[], Forwarding]  # a running machine's; it raises `Unsupported` where it has none
@@ -185,7 +197,8 @@ class Rates(Protocol):
 class Dns(Protocol):
     """Who answers the pod's questions for names."""
 
-    def name_servers(self, pod: Pod) -> list[str]: ...
+    def name_servers(self, pod: Pod) -> list[str]:
+        """Their addresses, for the pod's /etc/resolv.conf; none where it has none yet."""
 
 
 @runtime_checkable

@@ -38,10 +38,12 @@ class Choice(Protocol):
         `of` goes by that record, whichever daemon wrote it.
         """
 
-    def forget(self, pod_id: str) -> None: ...
+    def forget(self, pod_id: str) -> None:
+        """`of` goes by what there is now again, after `pin`. Idempotent."""
 
     @property
-    def all(self) -> tuple[Backend, ...]: ...
+    def all(self) -> tuple[Backend, ...]:
+        """Every backend, each of which is asked to release a pod's things."""
 
     async def start(self) -> None:
         """At the daemon's start: keep what the running pods have; remove what belongs to none."""

@@ -97,6 +97,7 @@ async def _tool(*args: str) -> str:
 
 
 def namespace_of(pod_id: str) -> str:
+    """The name of the network namespace that CNI's plugins prepare for a pod."""
     return f"hyc-{pod_id[:10]}"
 
 

@@ -36,6 +36,7 @@ _STREAMS_MAX, _STREAMS_OF_ONE = 128, 8  # connections of a network, and of one a
 
 
 def host_servers(path: Path = Path("/etc/resolv.conf")) -> list[str]:
+    """The name servers that this host asks (resolv.conf(5))."""
     with contextlib.suppress(OSError):
         lines = path.read_text(errors="replace").splitlines()
         return [line.split()[1] for line in lines if line.startswith("nameserver ") and len(line.split()) > 1]
@@ -123,6 +124,7 @@ class NameServer:
         return question[:2] + struct.pack(">H", 0x8182) + question[4:6] + bytes(6) + question[12:]
 
     def datagram(self, question: bytes, client: str, reply: Callable[[bytes], None]) -> None:
+        """A question by UDP; `reply` is called with the answer, when it is known. One too many is dropped."""
         asking = list(self._pending.values())
         if len(asking) >= _PENDING_MAX or asking.count(client) >= _PENDING_OF_ONE:
             return  # it will ask again

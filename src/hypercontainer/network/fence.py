@@ -53,6 +53,7 @@ table {name} {{
 
 
 def lowered(name: str) -> str:
+    """In nft's language; it may be gone already."""
     return f"table {name}\ndelete table {name}\n"
 
 

@@ -43,6 +43,7 @@ async def rtnetlink() -> AsyncIterator[AsyncIPRoute]:
 
 
 def has_ipv6() -> bool:
+    """Whether this host's kernel has IPv6 at all."""
     return os.path.exists("/proc/net/if_inet6")
 
 
@@ -63,6 +64,7 @@ async def bridges() -> list[str]:
 
 
 async def is_bridge(name: str) -> bool:
+    """Whether an interface of this name is there, and is a bridge."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     async with rtnetlink() as route:

@@ -33,6 +33,7 @@ def put(record: Record) -> Change:
 
 
 def remove(record: Record) -> Change:
+    """The change that forgets a record."""
     return Change(table(type(record)), key(record))
 
 
@@ -42,6 +43,7 @@ def begun(id_: str) -> Change:
 
 
 def finished(id_: str) -> Change:
+    """The change that says that nothing of this id is half made any more."""
     return Change("unfinished", id_)
 
 
@@ -56,4 +58,5 @@ def volume_key(name: str, tenant: Tenant) -> str:
 
 
 def table(type_: type[Model]) -> str:
+    """The table of a kind of record."""
     return f"{type_.__name__.lower()}s"

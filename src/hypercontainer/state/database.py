@@ -214,9 +214,11 @@ class Database:
         self.commit([put(container)])
 
     def put_pod(self, pod: Pod) -> None:
+        """Write one pod, in a transaction of its own."""
         self.commit([put(pod)])
 
     def remove_container(self, id_: str) -> None:
+        """Forget one container, in a transaction of its own."""
         self.commit([Change("containers", id_)])
 
     def forget_events(self, count: int, before: int) -> None:

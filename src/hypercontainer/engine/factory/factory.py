@@ -248,6 +248,7 @@ class Factory:
     # -- what users ask -----------------------------------------------------------------------
 
     def status(self) -> FactoryStatus:
+        """What there is of templates and of machines that wait, for `hyperctl factory status`."""
         counts = self.pool.counts()
         return FactoryStatus(
             enabled=self.enabled,

@@ -161,6 +161,7 @@ class Pool:
         return _IDLE / 10
 
     async def add(self, kind: Kind) -> None:
+        """Let one more machine of this kind wait; it is ended at once when the pool was drained meanwhile."""
         async with self._making:
             drained = self._drained
             clone = await self._make(kind)

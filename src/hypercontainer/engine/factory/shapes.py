@@ -37,6 +37,7 @@ class Shape:
 
     @property
     def name(self) -> str:
+        """For messages and names of files: CPUs, MiB of memory and the kind of NIC."""
         return f"{self.vcpus}cpu-{self.memory // _MIB}m-{self.nic}"
 
 
@@ -56,10 +57,12 @@ class Kind(NamedTuple):
 
     @property
     def generic(self) -> Kind:
+        """The same without an image: a machine in which any container can be built."""
         return Kind(self.shape)
 
     @property
     def name(self) -> str:
+        """For messages and names of files."""
         return "-".join(filter(None, (self.shape.driver, self.shape.name))) + (
             f"-{self.image.path.stem[:16]}" if self.image else ""
         )

@@ -123,6 +123,7 @@ class Templates:
         self._lock = asyncio.Lock()
 
     def all(self) -> list[Template]:
+        """Those that can be cloned now."""
         return list(self._known.values())
 
     def get(self, kind: Kind) -> Template | None:

@@ -68,6 +68,7 @@ class FileSink:
         """Nothing is held back."""
 
     def place(self) -> Place:
+        """Which file is written, and how long it is by now."""
         return Place(self._inode, self._size)
 
     def back_to(self, place: Place) -> None:

@@ -83,7 +83,8 @@ class Place:
 class Keeps(Protocol):
     """A sink that knows, when it is open, how far it is filled: what was not accounted for can be taken back."""
 
-    def place(self) -> Place: ...
+    def place(self) -> Place:
+        """Where what was written so far ends, for the account beside the log."""
 
     def back_to(self, place: Place) -> None:
         """Take away what came after a place, if that is still there; nothing is raised."""

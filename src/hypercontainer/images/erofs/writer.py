@@ -23,7 +23,8 @@ _UUID_VERSION = b"1"  # to change when the same metadata would mean another imag
 class Digest(Protocol):
     """Of hashlib."""
 
-    def update(self, data: bytes | bytearray, /) -> None: ...
+    def update(self, data: bytes | bytearray, /) -> None:
+        """Take further bytes in."""
 
 
 class _Stream:
