@@ -5,7 +5,7 @@ PYTEST = .venv/bin/pytest
 BESIDE = -n auto --dist worksteal # tests side by side, one per CPU: those without virtual machines
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test setup unit engine contract guest vm e2e coverage lint storms lab bench lock man clean
+.PHONY: demo test setup unit engine contract guest vm e2e coverage lint storms lab bench lock sbom man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -61,6 +61,10 @@ bench: ## print figures beside those of podman, as medians with ratios
 
 lock: ## write requirements.lock anew, after a change of pyproject.toml
 	scripts/lock
+
+sbom: ## write docs/sbom.cdx.json and docs/licenses.md anew: what is shipped, and under which licences
+	@scripts/setup test
+	scripts/sbom
 
 man: ## write the man pages anew from the command line's own help
 	.venv/bin/python scripts/make_man.py

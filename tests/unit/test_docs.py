@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+from hypercontainer import __version__
 from hypercontainer.api.app import ROUTES
 from hypercontainer.api.openapi import document
 from hypercontainer.hyperctl.cli import HELP, VERBS
@@ -38,7 +41,7 @@ def test_openapi_document_covers_every_route() -> None:
 
 def test_links_between_documents_lead_somewhere(repository: Path) -> None:
     broken = []
-    for page in [repository / "README.md", *(repository / "docs").rglob("*.md")]:
+    for page in [repository / "README.md", repository / "SECURITY.md", *(repository / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             if not (page.parent / target).exists():
                 broken.append(f"{page.name}: {target}")
@@ -84,3 +87,19 @@ def test_the_shipped_schema_is_the_podfiles() -> None:
 
     kept = json.loads((ROOT / "docs/podfile.schema.json").read_text())
     assert kept == schema(), "run `hyperctl pod schema > docs/podfile.schema.json`"
+
+
+def test_the_bill_of_materials_is_that_of_what_is_locked(repository: Path) -> None:
+    """Every package that is needed, at its version in requirements.lock; kernel and init; each with a licence."""
+    bill = json.loads((repository / "docs/sbom.cdx.json").read_text())
+    found = {c["name"].lower().replace("_", "-"): c["version"] for c in bill["components"]}
+    locked = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (repository / "requirements.lock").read_text(), re.MULTILINE))
+    own = {n: v for n, v in found.items() if n not in ("hyperkernel", "hyperstart", "musl")}
+    assert own == {n: locked[n] for n in own}, "run `make sbom`"
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    direct = {re.split(r"[<>=~!]", d)[0].lower() for d in project["dependencies"]}
+    assert direct <= set(own) and not {"pytest", "ruff", "schemathesis"} & set(own), "run `make sbom`"
+    pin = json.loads((repository / "hyperkernel/pin.json").read_text())
+    assert (found["hyperkernel"], found["hyperstart"]) == (pin["version"], __version__), "run `make sbom`"
+    page = (repository / "docs/licenses.md").read_text()
+    assert all(f"| {c['name']} | {c['version']} |" in page for c in bill["components"]) and "| ? |" not in page
