@@ -77,6 +77,7 @@ enum hp_type {
 	HP_STATS = 10,
 	HP_PROCESS_LIST = 11,
 	HP_SHUTDOWN = 12,
+	HP_CONTAINER_LIMIT = 13, /* ID; MEMORY_MAX, CPU_MAX, PIDS_MAX: 0 is none, absent as it is */
 	/* guest to host */
 	HP_REPLY = 64,
 	HP_ERROR = 65,
@@ -183,8 +184,15 @@ enum hp_tag {
 	HP_T_SECCOMP = 87,       /* n  enum hp_seccomp; absent: unconfined */
 	HP_T_STDOUT_BEGIN = 88,  /* n  HELLO: offset of the first byte that is kept */
 	HP_T_STDERR_BEGIN = 89,  /* n */
-	HP_T_OWN_PIDS = 90, /* n  1: process 1 of a PID namespace of the container's, which its further ones join */
-	HP_T_INIT = 91,     /* n  1: below an init, which hands on signals and reaps */
+	HP_T_OWN_PIDS = 90,     /* n  1: process 1 of a PID namespace of the container's, which its further ones join */
+	HP_T_INIT = 91,         /* n  1: below an init, which hands on signals and reaps */
+	HP_T_CAPABILITIES = 92, /* n  HELLO: bit mask of enum hp_capability; absent: HP_C_FREEZE alone */
+};
+
+/* What a hyperstart can do that some cannot. A machine may run one that is older than the daemon. */
+enum hp_capability {
+	HP_C_FREEZE = 1, /* CONTAINER_FREEZE */
+	HP_C_LIMITS = 2, /* CONTAINER_LIMIT */
 };
 
 enum hp_error {

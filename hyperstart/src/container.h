@@ -78,6 +78,9 @@ int containers_quiesce(task_done *done, struct error *err);
 int container_freeze(const struct frame *f, struct error *err);
 void container_freeze_forget(struct container *c); /* it goes: who waits for its processes to stand still hears so */
 
+/* limits.c */
+int container_limit(const struct frame *f, struct error *err);
+
 /* cgroup.c */
 void cgroup_watch(struct container *c);      /* tells the host of kills for memory */
 void cgroup_report_oom(struct container *c); /* those that it has not been told of */

@@ -56,6 +56,7 @@ static void hello(const struct frame *f, struct error *err)
 	put_text(b, HP_T_KERNEL, u.release);
 	put_text(b, HP_T_VALUE, HYPERSTART_VERSION);
 	put_u64(b, HP_T_UPTIME_MS, monotonic_ms());
+	put_u64(b, HP_T_CAPABILITIES, HP_C_FREEZE | HP_C_LIMITS);
 	process_put_all(b);
 	frame_end(b, start);
 }
@@ -163,6 +164,7 @@ static void on_frame(const struct frame *f)
 	case HP_PROCESS_START: r = start_something(f, &err); break;
 	case HP_CONTAINER_DELETE: r = container_delete(f, &err); break;
 	case HP_CONTAINER_FREEZE: r = container_freeze(f, &err); break;
+	case HP_CONTAINER_LIMIT: r = container_limit(f, &err); break;
 	case HP_PROCESS_SIGNAL: r = process_signal(f, &err); break;
 	case HP_PROCESS_RESIZE: r = process_resize(f, &err); break;
 	case HP_PROCESS_RELEASE: r = process_release(f, &err); break;

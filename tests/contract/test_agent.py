@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from hypercontainer.errors import GuestError, InvalidState, StartFailed, Unavailable, Unsupported
-from hypercontainer.guest.agent import Agent, Freeze, Process, require
+from hypercontainer.guest.agent import Agent, Freeze, Process, UpdateLimits, require
 from hypercontainer.protocol.constants import OUTPUT_RING
-from hypercontainer.protocol.messages import ExitStatus, GuestProcess, Interface
+from hypercontainer.protocol.messages import ExitStatus, GuestProcess, Interface, Limits
 
 from .conftest import DEADLINE
 from .guests import GUESTS, Guest, Output, VmGuest, ended
@@ -457,6 +457,26 @@ async def test_a_fatal_signal_ends_what_is_frozen(guest: Guest, number: int) -> 
     await require(agent, Freeze).freeze_container("c", True)
     await process.signal(number)
     assert (await ended(process)).signal == number
+
+
+@everywhere
+async def test_what_an_agent_can_is_said_before_it_is_asked(guest: Guest) -> None:
+    agent = await guest.agent()
+    for facet in (Freeze, UpdateLimits):
+        assert facet in agent.facets and require(agent, facet) is agent
+
+
+@in_containers
+async def test_other_limits(guest: Guest) -> None:
+    agent = await with_container(guest)
+    limits = require(agent, UpdateLimits)
+    process = await agent.start(guest.process("cat", container="c", main=True, stdin=True), Output())
+    await limits.update_limits("c", Limits(memory_max=32 << 20, cpu_max=50_000, pids_max=20))
+    await limits.update_limits("c", Limits(pids_max=0))
+    with pytest.raises(GuestError):
+        await limits.update_limits("other", Limits(pids_max=1))
+    process.close_stdin()
+    assert (await ended(process)).code == 0
 
 
 @in_containers

@@ -2,8 +2,8 @@
 """What the engine asks of a guest: the port, in the engine's words.
 
 `Agent` is one connection with one guest, `Process` a process there, `Sink` where its output goes. What only
-some agents can do is a protocol of its own (`Freeze`); `require` finds it, or refuses before anything is
-taken. `GuestSession` speaks to hyperstart; tests/contract/test_agent.py says what every agent does.
+some agents can do is a protocol of its own (`Freeze`, `UpdateLimits`); `require` finds it, or refuses before
+anything is taken. `GuestSession` speaks to hyperstart; tests/contract/test_agent.py says what every agent does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from datetime import datetime
 from typing import Protocol, TypeVar, runtime_checkable
 
 from ..errors import Unsupported
-from ..protocol.messages import ExitStatus, GuestContainer, GuestProcess, GuestStats, Interface, ListedProcess
+from ..protocol.messages import (
+    ExitStatus,
+    GuestContainer,
+    GuestProcess,
+    GuestStats,
+    Interface,
+    Limits,
+    ListedProcess,
+)
 
 F = TypeVar("F")
 
@@ -103,6 +111,10 @@ class Agent(Protocol):
         """Whether the guest can be asked."""
 
     @property
+    def facets(self) -> frozenset[type]:
+        """What this guest can do of the protocols below: its hyperstart may be older than this hyperd."""
+
+    @property
     def closed(self) -> asyncio.Event:
         """The connection has ended."""
 
@@ -188,7 +200,18 @@ class Freeze(Protocol):
         """
 
 
-_NAMES: dict[type, str] = {Freeze: "pausing a container"}
+@runtime_checkable
+class UpdateLimits(Protocol):
+    """Other limits for a container that runs."""
+
+    async def update_limits(self, id_: str, limits: Limits) -> None:
+        """Set those that are given.
+
+        :raise GuestError: there is no such container, or its processes hold more memory than they are to have.
+        """
+
+
+_NAMES: dict[type, str] = {Freeze: "pausing a container", UpdateLimits: "other limits for a container that runs"}
 
 
 def require(agent: Agent, facet: type[F]) -> F:
@@ -196,6 +219,9 @@ def require(agent: Agent, facet: type[F]) -> F:
 
     :raise Unsupported: when it has not.
     """
-    if isinstance(agent, facet):
+    if isinstance(agent, facet) and facet in agent.facets:
         return agent
-    raise Unsupported(f"the guest's agent does not support {_NAMES.get(facet, facet.__name__)}")
+    raise Unsupported(
+        f"the guest's agent does not support {_NAMES.get(facet, facet.__name__)}",
+        hint="it may be older than hyperd: what is started anew has the present one",
+    )

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ..protocol.constants import FIRST_TOKEN, VERSION, Builtin, GuestCode, Tag, Type
+from ..protocol.constants import FIRST_TOKEN, VERSION, Builtin, Capability, GuestCode, Tag, Type
 from ..protocol.streams import decode_data, decode_window
 from ..protocol.wire import (
     Attrs,
@@ -55,6 +55,7 @@ class FakeGuest:
         self.failing: dict[Builtin, tuple[int, str]] = {}  # status and last words of what it does itself
         self.asked: list[int] = []  # types of all requests that came
         self.shut_down = False
+        self.capabilities: Capability | None = ~Capability(0)  # None: as of a hyperstart that does not know the word
         self._token = FIRST_TOKEN
         self._pid = 1
         self._wire: Wire | None = None
@@ -153,6 +154,8 @@ class FakeGuest:
         self._token = attrs.raw(Tag.TOKEN)
         uptime = int((clock.seconds() - self._began) * 1000)
         answer: Attrs = [(Tag.VERSION, VERSION), (Tag.KERNEL, "6.1-fake"), (Tag.VALUE, "fake"), (Tag.UPTIME_MS, uptime)]
+        if self.capabilities is not None:
+            answer.append((Tag.CAPABILITIES, int(self.capabilities)))
         for process in self.processes.values():
             process.stdin.rewind()
             for output in process.outputs.values():
@@ -202,6 +205,13 @@ class FakeGuest:
         elif container.frozen:
             event, container.frozen = container.frozen, None
             event.set()
+        self._reply(frame)
+
+    def _limit(self, frame: Frame, attrs: RequestAttrs) -> None:
+        container = self._container(attrs.text(Tag.ID))
+        for tag in (Tag.MEMORY_MAX, Tag.CPU_MAX, Tag.PIDS_MAX):
+            if attrs.raw(tag):
+                container.limits[tag] = attrs.number(tag)
         self._reply(frame)
 
     def _start(self, frame: Frame, attrs: RequestAttrs) -> None:
@@ -295,7 +305,8 @@ class FakeGuest:
 
     _HANDLERS: Mapping[int, Callable[[FakeGuest, Frame, RequestAttrs], None]] = {
         Type.HELLO: _hello, Type.POD_SETUP: _pod_setup, Type.CONTAINER_CREATE: _create, Type.CONTAINER_DELETE: _delete,
-        Type.CONTAINER_FREEZE: _freeze, Type.PROCESS_START: _start, Type.PROCESS_SIGNAL: _signal,
+        Type.CONTAINER_FREEZE: _freeze, Type.CONTAINER_LIMIT: _limit,
+        Type.PROCESS_START: _start, Type.PROCESS_SIGNAL: _signal,
         Type.PROCESS_RESIZE: _resize, Type.PROCESS_RELEASE: _release, Type.STATS: _stats, Type.PROCESS_LIST: _list,
         Type.SHUTDOWN: _shutdown,
     }  # fmt: skip

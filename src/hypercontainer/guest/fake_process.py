@@ -31,6 +31,7 @@ class FakeContainer:
     files: dict[str, bytes] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)  # against its image: "A /path", "C /path", "D /path"
     frozen: asyncio.Event | None = None
+    limits: dict[int, int] = field(default_factory=dict)  # by tag, of those that were given while it ran
 
 
 class Output:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from ..errors import DeadlineExceeded, GuestError, InvalidArgument, StartFailed, Unavailable
-from ..protocol.constants import FIRST_TOKEN, Tag, Type
+from ..protocol.constants import FIRST_TOKEN, Capability, Tag, Type
 from ..protocol.messages import (
     ExitStatus,
     GuestContainer,
@@ -22,13 +22,14 @@ from ..protocol.messages import (
     GuestStats,
     Hello,
     Interface,
+    Limits,
     ListedProcess,
     decode_process_list,
 )
 from ..protocol.streams import decode_data, decode_window
 from ..protocol.wire import Attrs, Frame, ProtocolError, decode_attrs, text
 from ..sys import clock, deadlines
-from .agent import Connect, Gone, Sink
+from .agent import Connect, Freeze, Gone, Sink, UpdateLimits
 from .connection import Connection, State
 from .process import GuestProcessHandle, Nothing
 from .reopen import reopen
@@ -38,8 +39,11 @@ from .tokens import next_token
 _EARLY_SIZE, _EARLY_MAX = 1 << 10, 4096  # bytes of a frame, frames: a guest has no more processes
 
 
+_FACETS: dict[type, Capability] = {Freeze: Capability.FREEZE, UpdateLimits: Capability.LIMITS}
+
+
 class GuestSession(Connection):
-    """One connection to hyperstart: an `Agent` that can `Freeze`."""
+    """One connection to hyperstart: an `Agent` with the facets that HELLO names."""
 
     def __init__(self, token: bytes, *, inherited: bool = False) -> None:
         super().__init__(token)
@@ -109,6 +113,15 @@ class GuestSession(Connection):
 
     async def delete_container(self, id_: str) -> None:
         await self.request(Type.CONTAINER_DELETE, [(Tag.ID, id_)], deadlines.WORK)
+
+    @property
+    def facets(self) -> frozenset[type]:
+        """What hyperstart's HELLO says that it can do."""
+        can = self.hello.capabilities if self.hello else Capability(0)
+        return frozenset(facet for facet, needed in _FACETS.items() if needed in can)
+
+    async def update_limits(self, id_: str, limits: Limits) -> None:
+        await self.request(Type.CONTAINER_LIMIT, [(Tag.ID, id_), *limits.attrs()])
 
     async def freeze_container(self, id_: str, frozen: bool) -> None:
         try:

@@ -6,7 +6,7 @@ A test compares this file with the header.
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 VERSION = 1
 FIRST_TOKEN = b"\x89HYPERSTART\r\n\x1a\n\x01"
@@ -38,6 +38,7 @@ class Type(IntEnum):
     STATS = 10
     PROCESS_LIST = 11
     SHUTDOWN = 12
+    CONTAINER_LIMIT = 13
     REPLY = 64
     ERROR = 65
     EXITED = 66
@@ -140,6 +141,14 @@ class Tag(IntEnum):
     STDERR_BEGIN = 89
     OWN_PIDS = 90
     INIT = 91
+    CAPABILITIES = 92
+
+
+class Capability(IntFlag):
+    """What a hyperstart can do that some cannot: a machine may run one that is older than the daemon."""
+
+    FREEZE = 1
+    LIMITS = 2
 
 
 class GuestCode(IntEnum):

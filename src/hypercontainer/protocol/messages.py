@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .constants import Builtin, Seccomp, Tag
+from .constants import Builtin, Capability, Seccomp, Tag
 from .wire import Attrs, bounded, decode_attrs, number, required, text
 
 _ID_MAX = 2**32 - 1  # a frame's id has 32 bits
@@ -193,6 +193,26 @@ class KnownProcess:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """CONTAINER_LIMIT: what a container may use from now on; 0 is no limit, None as it is."""
+
+    memory_max: int | None = None  # bytes
+    cpu_max: int | None = None  # microseconds per 100 ms
+    pids_max: int | None = None
+
+    def attrs(self) -> Attrs:
+        given = (Tag.MEMORY_MAX, self.memory_max), (Tag.CPU_MAX, self.cpu_max), (Tag.PIDS_MAX, self.pids_max)
+        return [(tag, value) for tag, value in given if value is not None]
+
+
+def _capabilities(attrs: dict[int, bytes]) -> Capability:
+    """Those that this hyperd knows of."""
+    if Tag.CAPABILITIES not in attrs:
+        return Capability.FREEZE
+    return Capability(number(attrs[Tag.CAPABILITIES]) & sum(Capability))
+
+
+@dataclass(frozen=True)
 class Hello:
     """The reply to HELLO."""
 
@@ -200,6 +220,7 @@ class Hello:
     kernel: str
     hyperstart: str
     uptime_ms: int
+    capabilities: Capability = Capability.FREEZE  # of one that says nothing of them
     processes: tuple[KnownProcess, ...] = ()
 
     @classmethod
@@ -229,6 +250,7 @@ class Hello:
             kernel=text(required(attrs, Tag.KERNEL)),
             hyperstart=text(required(attrs, Tag.VALUE)),
             uptime_ms=bounded(required(attrs, Tag.UPTIME_MS), _MS_MAX),
+            capabilities=_capabilities(attrs),
             processes=tuple(processes),
         )
 
