@@ -216,6 +216,7 @@ async def test_an_end_and_its_output_outlive_the_connection(guest: Guest) -> Non
     assert known and known.pid == process.pid and (await ended(known)).code == 0
     assert bytes(again.data[1]) == b"kept\n" and not again.missing
     assert second.reattach(12345, Output(), (0, 0)) is None
+    assert second.pid_of(process.id) == process.pid and second.pid_of(12345) == 0
 
 
 @everywhere

@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon dies just before each change that a verb makes to its host; the next one makes all of it right.
-
-Places of the code that a scene comes to more than once are tried the first time, unless HYPER_TEST_DEATHS is "all".
-"""
+"""The daemon dies just before each change that a verb makes to its host; the next one makes all of it right."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -27,11 +23,8 @@ from .trials import Wanted, Workers, judge
 def test_a_death_at_every_step(workers: Workers, count: Callable[[str], None], scene: str) -> None:
     whole = workers.one(Wanted(scene, "death", -1), Death)
     assert not whole.wrong, f"without a death: {whole.wrong}"
-    places = range(len(whole.sites))
-    if os.environ.get("HYPER_TEST_DEATHS") != "all":
-        places = sorted({site: at for at, site in reversed(list(enumerate(whole.sites)))}.values())
     wrong = []
-    for outcome in workers.all([Wanted(scene, "death", at) for at in places], Death):
+    for outcome in workers.all([Wanted(scene, "death", at) for at in range(len(whole.sites))], Death):
         count("death")
         if outcome.wrong:
             wrong.append(outcome)

@@ -18,8 +18,8 @@ from ..errors import HyperError, InvalidArgument, InvalidState, NoSpace
 from ..images.layout import StoredImage
 from ..model.signals import parse_signal
 from ..model.specs import ContainerSpec
-from ..model.status import Container, ContainerStatus, Pod
-from ..sys import tasks
+from ..model.status import Container, ContainerStatus, Health, Pod
+from ..sys import clock, tasks
 from . import container_verbs as verbs
 from . import host_access
 from .container import ContainerSupervisor, borrowed
@@ -232,6 +232,22 @@ class Containers:
         await self._of(key).ask(verbs.Unpause())
 
     # -- the daemon's own life ------------------------------------------------------
+
+    def has_begun(self, container: Container, pid: int) -> Container:
+        """Its program runs, and the daemon that started it died before the record could say so; nobody owns it yet."""
+        checks = container.health is not None or container.spec.liveness is not None
+        state = msgspec.structs.replace(
+            container.state, status=ContainerStatus.RUNNING, starting=False, pid=pid, started_at=clock.stamp(),
+            finished_at="", exit_code=0, error="", oom_killed=False, health=Health() if checks else None,
+        )  # fmt: skip
+        changed = msgspec.structs.replace(container, state=state)
+        self._registry.put(changed)
+        self._publish("start", changed)
+        return changed
+
+    def owns(self, container: Container) -> bool:
+        """Whether something has been asked of the container."""
+        return container.id in self._supervisors
 
     async def reattach(self, container: Container, runtime: Runtime, number: int) -> bool:
         """Go on with the process of this number, which an earlier daemon started; False when the guest has none."""

@@ -136,6 +136,10 @@ class Recovery:
             await self.containers.lose(container, f"hyperd could not reattach it: {error}")
 
     async def _container(self, pod: Pod, container: Container, runtime: Runtime | None) -> None:
+        number = pod.vm.processes.get(container.id, 0) if pod.vm else 0
+        began = container.state.starting or container.state.status is ContainerStatus.RESTARTING
+        if runtime and began and not self.containers.owns(container) and (pid := runtime.agent.pid_of(number)):
+            container = self.containers.has_begun(container, pid)
         if container.state.status not in ALIVE:
             ended = container.state.status is ContainerStatus.EXITED
             if container.spec.auto_remove and (container.state.starting or ended):
@@ -148,7 +152,6 @@ class Recovery:
             await self.containers.resume(container)
         else:
             runtime.users.add(container.id)
-            number = pod.vm.processes.get(container.id, 0) if pod.vm else 0
             if not await self.containers.reattach(container, runtime, number):
                 runtime.users.discard(container.id)
                 await self.containers.lose(container, _LOST)

@@ -160,6 +160,9 @@ class Agent(Protocol):
         the guest keeps less than what follows them, its word holds, and the sink is told.
         """
 
+    def pid_of(self, id_: int) -> int:
+        """In the guest, of a process of an earlier connection; 0 when the guest does not know it."""
+
     def kill_orphans(self, keep: set[int]) -> None:
         """End all processes of earlier connections but those to keep."""
 

@@ -222,6 +222,8 @@ class FakeGuest:
         if frame.id in self.processes:
             raise Refused(GuestCode.EXISTS, f"process {frame.id} exists", number=errno.EEXIST)
         args = tuple(text(a) for a in attrs.all(Tag.ARG))
+        if attrs.number(Tag.MAIN) and any(p.main for p in self.alive(container)):
+            raise Refused(GuestCode.STATE, f"container {container} has a main process")
         self._pid += 1
         process = FakeProcess(self, frame.id, self._pid, args, container)
         process.env = dict(text(e).partition("=")[::2] for e in attrs.all(Tag.ENV))

@@ -207,6 +207,9 @@ class GuestSession(Connection):
         self._take_early(id_)
         orphan.open_windows()
 
+    def pid_of(self, id_: int) -> int:
+        return next((p.pid for p in self.hello.processes if p.id == id_), 0) if self.hello else 0
+
     def kill_orphans(self, keep: set[int]) -> None:
         """All processes of earlier connections but those to keep."""
         for known in self.hello.processes if self.hello else ():
