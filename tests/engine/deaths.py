@@ -25,14 +25,14 @@ from hypercontainer.errors import HyperError
 from hypercontainer.guest.fake_process import FakeProcess
 from hypercontainer.hypervisor.fake import BareMachine, FakeDriver
 from hypercontainer.model.pods import PodPlan
-from hypercontainer.model.specs import RestartPolicy
+from hypercontainer.model.specs import HealthCheck, RestartPolicy
 from hypercontainer.network.fake_taps import FakeTaps
 from hypercontainer.protocol.messages import ExitStatus
 from hypercontainer.state.database import Database
 
 from .clock import OWNER, Died
 from .faults import Plan
-from .scenes import spec
+from .scenes import SCENES, Scene, pod, runs, spec
 from .stage import Daemon, Stage
 from .trials import AFTER, Trial, Wanted
 
@@ -139,6 +139,24 @@ def _telling(steps: Steps, name: str, call: Callable[..., Any]) -> Callable[...,
     return told
 
 
+def _while_it_lives(**how: Any) -> Scene:
+    """Nobody asks for anything: what the daemon does by itself."""
+    code = "0" if "auto_remove" in how else "1"
+    return Scene(lambda s: asyncio.sleep(2.5), runs("after", "1", code, **how))
+
+
+_MEMBERS = (spec("a", "after", "1", "1", restart=RestartPolicy(name="always")), spec("b"))
+DEATHS: dict[str, Scene] = SCENES | {
+    "an end": _while_it_lives(),
+    "an end with --rm": _while_it_lives(auto_remove=True),
+    "an end, and a start by the policy": _while_it_lives(restart=RestartPolicy(name="always")),
+    "a start by the policy in a pod": Scene(lambda s: asyncio.sleep(2.5), pod(*_MEMBERS, start=True)),
+    "a start for its liveness": Scene(
+        lambda s: asyncio.sleep(2.5), runs(liveness=HealthCheck(command=["false"], interval=1, retries=1))
+    ),
+}
+
+
 class Death(Trial):
     """A scene in which the daemon dies at a step; beside it are a pod and programs that have nothing to do with it.
 
@@ -146,7 +164,7 @@ class Death(Trial):
     """
 
     def __init__(self, wanted: Wanted) -> None:
-        super().__init__(Wanted(wanted.scene, "", -1))
+        super().__init__(Wanted(wanted.scene, "", -1), DEATHS)
         self._at = wanted.at
 
     async def _act(self, s: Stage) -> None:

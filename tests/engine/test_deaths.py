@@ -13,13 +13,13 @@ from hypercontainer.errors import InvalidState
 from hypercontainer.model.specs import Dependency
 from hypercontainer.protocol.constants import Type
 
-from .deaths import Death
-from .scenes import SCENES, plan, spec
+from .deaths import DEATHS, Death
+from .scenes import plan, spec
 from .stage import Stage
 from .trials import Wanted, Workers, judge
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("scene", DEATHS)
 def test_a_death_at_every_step(workers: Workers, count: Callable[[str], None], scene: str) -> None:
     whole = workers.one(Wanted(scene, "death", -1), Death)
     assert not whole.wrong, f"without a death: {whole.wrong}"

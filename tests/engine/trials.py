@@ -15,7 +15,7 @@ import logging
 import multiprocessing
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +64,8 @@ class Wanted:
 class Trial:
     """A scene with one thing that comes between, or none."""
 
-    def __init__(self, wanted: Wanted) -> None:
-        self.scene: Scene = SCENES[wanted.scene]
+    def __init__(self, wanted: Wanted, scenes: Mapping[str, Scene] = SCENES) -> None:
+        self.scene = scenes[wanted.scene]
         self._kind, self._at = wanted.kind, wanted.at
         self.plan: Plan = Tally()
         if wanted.kind:
