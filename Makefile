@@ -5,7 +5,7 @@ PYTEST = .venv/bin/pytest
 BESIDE = -n auto --dist worksteal # tests side by side, one per CPU: those without virtual machines
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test setup unit engine contract guest vm e2e coverage lint storms lab bench lock sbom man clean
+.PHONY: demo test setup unit engine contract guest vm e2e coverage lint storms lab fuzz bench lock sbom man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -45,6 +45,12 @@ LAB =
 lab: ## the vm tier with KVM, in a machine whose processor is emulated; LAB="tests/vm/test_pods.py -x" for less; hours
 	@scripts/setup test
 	.venv/bin/python -m tests.lab $(LAB)
+
+SECONDS = 60
+fuzz: ## decoders of host and guest against made-up input, SECONDS=60 each; FUZZ="dns layers" for less
+	@scripts/setup fuzz
+	.venv/bin/python -c 'import atheris' 2>/dev/null || .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-fuzz.lock
+	.venv/bin/python -m fuzz $(FUZZ) --seconds $(SECONDS)
 
 lint: ## formatters, linters, types, layers
 	@scripts/setup test

@@ -3,7 +3,7 @@
 #ifndef NET_H
 #define NET_H
 
-#include "util.h"
+#include "wire.h"
 
 struct interface {
 	char *name;
@@ -16,6 +16,7 @@ struct interface {
 
 int net_down(const struct interface *i, struct error *err);
 int net_up(const struct interface *i, struct error *err);
+int interface_parse(struct cursor c, struct interface *i, struct error *err); /* pod.c; in any case to be freed */
 void interface_free(struct interface *i);
 
 #endif

@@ -104,32 +104,38 @@ static int mount_shm(uint64_t size, struct error *err)
 	return 0;
 }
 
-static int bring_up(const struct attr *a, struct error *err)
+int interface_parse(struct cursor c, struct interface *i, struct error *err)
 {
-	struct interface i = {0};
-	struct cursor c = attr_nested(a);
 	struct attr b;
 	int r;
 
 	while ((r = attr_next(&c, &b, err)) > 0) {
 		switch (b.tag) {
-		case HP_T_NAME: r = attr_text(&b, &i.name, err); break;
-		case HP_T_ADDRESS: r = attr_add_text(&b, &i.addresses, err); break;
-		case HP_T_GATEWAY: r = attr_add_text(&b, &i.gateways, err); break;
-		case HP_T_MTU: r = attr_u64(&b, &i.mtu, err); break;
-		case HP_T_DOWN: r = attr_u64(&b, &i.down, err); break;
+		case HP_T_NAME: r = attr_text(&b, &i->name, err); break;
+		case HP_T_ADDRESS: r = attr_add_text(&b, &i->addresses, err); break;
+		case HP_T_GATEWAY: r = attr_add_text(&b, &i->gateways, err); break;
+		case HP_T_MTU: r = attr_u64(&b, &i->mtu, err); break;
+		case HP_T_DOWN: r = attr_u64(&b, &i->down, err); break;
 		case HP_T_MAC:
-			if (b.len != sizeof i.mac) {
+			if (b.len != sizeof i->mac) {
 				r = fail(err, HP_E_MALFORMED, 0, "a MAC address of %u bytes", b.len);
 				break;
 			}
-			memcpy(i.mac, b.data, sizeof i.mac);
-			i.has_mac = true;
+			memcpy(i->mac, b.data, sizeof i->mac);
+			i->has_mac = true;
 			break;
 		}
 		if (r < 0)
 			break;
 	}
+	return r;
+}
+
+static int bring_up(const struct attr *a, struct error *err)
+{
+	struct interface i = {0};
+	int r = interface_parse(attr_nested(a), &i, err);
+
 	if (r == 0)
 		r = i.down ? net_down(&i, err) : net_up(&i, err);
 	interface_free(&i);

@@ -120,5 +120,6 @@ def test_refusals(api: Api, method: str, route: str, body: object, status: int, 
 def test_unknown_routes_and_broken_json(api: Api) -> None:
     status, body = api.raw("GET", "/v1/nothing")
     assert status == 404 and json.loads(body)["code"] == "not_found"
-    status, body = api.raw("POST", "/v1/containers", b"{broken")
-    assert status == 400 and "invalid request body" in json.loads(body)["message"]
+    for sent in (b"{broken", b'{"image": "\xff"}', b"[" * 100_000):
+        status, body = api.raw("POST", "/v1/containers", sent)
+        assert status == 400 and "invalid request body" in json.loads(body)["message"], sent[:20]

@@ -160,7 +160,7 @@ def test_torn_line_of_a_crash_is_skipped(tmp_path: Path) -> None:
     log.write(1, b"good\n")
     log.close()
     with open(tmp_path / "container.log", "ab") as f:
-        f.write(b'{"log":"to')
+        f.write(b'{"log":"\xff"}\n{"log":"to')
     assert [r.log for r in logs.read(tmp_path / "container.log")] == ["good\n"]
 
 

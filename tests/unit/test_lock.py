@@ -32,13 +32,12 @@ def project(repository: Path) -> dict[str, Any]:
     return tomllib.loads((repository / "pyproject.toml").read_text())
 
 
-@pytest.mark.parametrize("file", ["requirements.lock", "requirements-bench.lock"])
+@pytest.mark.parametrize("file", ["requirements.lock", "requirements-bench.lock", "requirements-fuzz.lock"])
 def test_the_lock_fits_the_project(repository: Path, file: str) -> None:
     asked = project(repository)
     extras = asked["project"]["optional-dependencies"]
-    wanted = extras["bench"]
-    if file == "requirements.lock":
-        wanted = [*asked["build-system"]["requires"], *asked["project"]["dependencies"], *extras["dev"]]
+    all_of_it = [*asked["build-system"]["requires"], *asked["project"]["dependencies"], *extras["dev"]]
+    wanted = extras.get(file.removeprefix("requirements-").removesuffix(".lock"), all_of_it)
     locked = entries(repository / file)
     for text in wanted:
         requirement = Requirement(text)
@@ -47,12 +46,13 @@ def test_the_lock_fits_the_project(repository: Path, file: str) -> None:
         assert requirement.specifier.contains(version), f"{text}, and {file} has {version}: run scripts/lock"
 
 
-def test_both_locks_agree(repository: Path) -> None:
-    one, two = entries(repository / "requirements.lock"), entries(repository / "requirements-bench.lock")
+@pytest.mark.parametrize("file", ["requirements-bench.lock", "requirements-fuzz.lock"])
+def test_the_locks_agree(repository: Path, file: str) -> None:
+    one, two = entries(repository / "requirements.lock"), entries(repository / file)
     assert {name for name in one.keys() & two.keys() if one[name] != two[name]} == set()
 
 
-@pytest.mark.parametrize("file", ["requirements.lock", "requirements-bench.lock"])
+@pytest.mark.parametrize("file", ["requirements.lock", "requirements-bench.lock", "requirements-fuzz.lock"])
 def test_the_lock_names_no_registry(repository: Path, file: str) -> None:
     """Where packages come from is the user's pip's business; what they are, the hashes'."""
     assert not re.search(r"://|--(?:extra-)?index-url|--find-links|--trusted-host", (repository / file).read_text())

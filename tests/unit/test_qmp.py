@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -29,6 +30,7 @@ class Server:
         self.path = path
         self.got: list[dict[str, Any]] = []
         self.contents: list[bytes] = []
+        self.raw: bytes | None = None  # instead of an answer
         self.answer: Answer = lambda command: [{"return": {}}]
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.bind(str(path))
@@ -63,6 +65,10 @@ class Server:
             for line in lines:
                 command = json.loads(line)
                 self.got.append(command)
+                if self.raw is not None:
+                    with contextlib.suppress(ConnectionError):
+                        await loop.sock_sendall(conn, self.raw)
+                    return
                 answers = [{"return": {}}] if command["execute"] == "qmp_capabilities" else self.answer(command)
                 for answer in answers:
                     await loop.sock_sendall(conn, json.dumps(answer).encode() + b"\r\n")
@@ -97,6 +103,17 @@ async def test_a_refusal_has_qemus_words(server: Server) -> None:
     async with Monitor(server.path) as monitor:
         with pytest.raises(Unavailable, match="QEMU did not take 'blockdev-del': no such node"):
             await monitor.execute("blockdev-del")
+
+
+@pytest.mark.parametrize(
+    "answer", [b"no JSON\r\n", b'{"return": "\xff"}\r\n', b"[1]\n", b'{"id": 1}\n', b"{" * (5 << 20)]
+)
+async def test_what_is_no_answer_is_said(server: Server, answer: bytes) -> None:
+    """A QEMU that was taken over says what it likes: that ends the conversation, and nothing else."""
+    async with Monitor(server.path) as monitor:
+        server.raw = answer
+        with pytest.raises(Unavailable, match="QEMU"):
+            await monitor.execute("query-status")
 
 
 async def test_a_complaint_of_the_human_monitor(server: Server) -> None:

@@ -18,6 +18,7 @@ from ..model.base import Model
 from ..model.moments import read_moment
 from ..model.principal import Scope
 from ..model.sentences import explain
+from ..sys.documents import UNREADABLE
 from .auditing import ticket
 from .bodies import BODIES
 from .identity import require
@@ -114,22 +115,16 @@ class Context:
         try:
             return msgspec.json.decode(sent, type=type_)
         except msgspec.ValidationError as error:
-            try:
-                raw = msgspec.json.decode(sent)
-            except (
-                msgspec.DecodeError,
-                UnicodeDecodeError,
-                RecursionError,
-            ):  # it is no JSON, besides
-                raw = None
-            why = explain(error) if raw is None else explain(error, raw, type_)
-            raise errors.InvalidArgument(f"invalid request body: {why}") from error
-        except RecursionError:
-            raise errors.InvalidArgument("invalid request body: it is nested too deeply") from None
-        except UnicodeDecodeError as error:
-            raise errors.InvalidArgument("invalid request body: it is not UTF-8") from error
-        except msgspec.DecodeError as error:
+            raise errors.InvalidArgument(f"invalid request body: {_why(error, sent, type_)}") from error
+        except UNREADABLE as error:
             raise errors.InvalidArgument(f"invalid request body: {explain(error)}") from error
+
+
+def _why(error: msgspec.ValidationError, sent: bytes, type_: type[Any]) -> str:
+    try:
+        return explain(error, msgspec.json.decode(sent), type_)
+    except UNREADABLE:  # it was refused before all of it was read
+        return explain(error)
 
 
 Handler = Callable[[Context], Awaitable[Any]]

@@ -21,6 +21,7 @@ from ..engine.attach.peer import HEADER, End, Input, InputEnd, Resize, Said, fra
 from ..errors import InvalidArgument
 from ..model.base import Model
 from ..model.trace import Span
+from ..sys.documents import UNREADABLE
 from .router import error_body
 
 STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)
@@ -115,7 +116,7 @@ class UpgradedPeer:
             if kind == RESIZE:
                 try:
                     size = msgspec.json.decode(payload, type=WindowSize)
-                except msgspec.DecodeError as error:
+                except UNREADABLE as error:
                     raise InvalidArgument(f"a window's size is not understood: {error}") from None
                 return Resize(size.rows, size.columns)
         return None

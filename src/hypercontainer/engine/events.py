@@ -21,6 +21,7 @@ from ..model.status import Event
 from ..state.journal import Journal
 from ..state.store import Happened
 from ..sys import clock, tasks
+from ..sys.documents import UNREADABLE
 from .principal import asking
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class Events:
             for row in rows:
                 try:
                     yield msgspec.json.decode(row.document, type=Event)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                except UNREADABLE as error:
                     log.warning("an event of the past cannot be read: %s", error)
             first = rows[-1].time + 1
 

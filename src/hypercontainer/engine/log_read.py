@@ -16,6 +16,8 @@ from typing import BinaryIO
 
 import msgspec
 
+from ..sys.documents import UNREADABLE
+
 STREAMS = {"stdout": 1, "stderr": 2}
 _BLOCK = 128 << 10  # bytes
 _NINE = len("2026-01-31T12:00:00.000000000Z")
@@ -134,7 +136,7 @@ class LogReader:
             return _of_kubelet(line)
         try:
             return self._decoder.decode(line)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return None  # a line torn by a crash
 
     def _wanted(self, record: LogRecord) -> bool:

@@ -29,12 +29,13 @@ from ..state.description import Description
 from ..state.migrations import free_name
 from ..state.store import Happened
 from ..sys import clock
+from ..sys.documents import UNREADABLE
 from ..sys.files import copy_sparse
 from .paths import MACHINES_OF_OURS, Paths
 
 log = logging.getLogger(__name__)
 _BESIDE = ("", "-wal", "-shm")  # SQLite's files
-_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, TypeError)
+_DECODE_ERRORS = (*UNREADABLE, TypeError)
 
 
 def restore(paths: Paths, runs_in: Callable[[Path], bool]) -> None:

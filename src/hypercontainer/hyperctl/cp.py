@@ -71,7 +71,7 @@ def cp(source: str, target: str, archive: bool, follow_link: bool, quiet: bool) 
 # -- out of a container -------------------------------------------------------------
 
 
-class _Stream:
+class ByteStream:
     """Pieces of an answer as a file for tarfile."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -100,10 +100,10 @@ def _copy_out(c: Client, name: str, path: str, target: str, *, follow: bool, kee
                 write_all(1, memoryview(chunk))
             return
         with naming(target):
-            _unpack(_Stream(response.chunks()), path, Path(target), target.endswith("/"), keep_owner=keep_owner)
+            unpack(ByteStream(response.chunks()), path, Path(target), target.endswith("/"), keep_owner=keep_owner)
 
 
-def _unpack(stream: _Stream, path: str, target: Path, must_be_dir: bool, *, keep_owner: bool) -> None:
+def unpack(stream: ByteStream, path: str, target: Path, must_be_dir: bool, *, keep_owner: bool) -> None:
     """Into `target` when it is a directory, else as `target`.
 
     Members are what was asked for, or below it; under which name it goes is for the user to say, not for the archive.

@@ -25,7 +25,14 @@ REF_NAME = "org.opencontainers.image.ref.name"
 _CHUNK = 1 << 20
 _ENTRIES_MAX = 10_000
 _ZSTD_WINDOW = 128 << 20  # bytes; what zstd itself takes unless told otherwise
+
+
+class Damaged(Exception):
+    """A compressed stream that is none; of what the library has no error of its own for."""
+
+
 CORRUPT: tuple[Any, ...] = (
+    Damaged,
     zlib.error,
     isal_zlib.error,
     zstandard.ZstdError,
@@ -55,6 +62,10 @@ def uncompressed(source: IO[bytes]) -> Iterator[bytes]:
         if "memory" not in str(error):  # the library has no code for it
             raise
         raise InvalidArgument(f"is packed with a window of more than {format_binary(_ZSTD_WINDOW)}") from error
+    except OSError as error:
+        if error.errno is not None or isinstance(error, gzip.BadGzipFile):  # of the file itself
+            raise
+        raise Damaged(str(error)) from error  # of bz2
 
 
 def is_compressed(begin: bytes) -> bool:

@@ -18,6 +18,7 @@ import msgspec
 
 from ..errors import DeadlineExceeded, HyperError, InternalError, InvalidArgument, NotFound, by_code
 from ..model.ids import short
+from ..sys.documents import UNREADABLE
 from ..sys.files import no_space, no_space_as_error
 from ..sys.process import child
 from ..sys.users import pick_for_conversion
@@ -178,7 +179,7 @@ def _said(error: HyperError) -> dict[str, Any]:
 def _parse(line: bytes) -> _Message | None:
     try:
         return msgspec.json.decode(line, type=_Message)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

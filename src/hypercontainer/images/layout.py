@@ -18,6 +18,7 @@ import msgspec
 
 from ..errors import HyperError, InvalidArgument, NotFound
 from ..model.units import format_binary
+from ..sys.documents import UNREADABLE
 from ..sys.files import write_atomically
 from .limits import DOCUMENT_MAX
 
@@ -118,7 +119,7 @@ def choose_platform(raw: bytes, os_: str, architecture: str, variant: str) -> De
     """
     try:
         entries = msgspec.json.decode(raw, type=_Index).manifests
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise InvalidArgument(f"the index of the image cannot be read: {error}") from error
     for entry in entries:
         p = entry.platform or {}
@@ -148,7 +149,7 @@ class Layout:
             self.names()
         except FileNotFoundError:
             self._write_index([])
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             aside = self.root / "index.json.damaged"
             log.error("the index of the images is damaged, and kept as %s; pull the images again: %s", aside, error)
             os.replace(self.root / "index.json", aside)
@@ -210,7 +211,7 @@ class Layout:
             manifest = msgspec.json.decode(raw, type=Manifest)
             raw_config = self.read_blob(manifest.config.digest)
             config = msgspec.json.decode(raw_config, type=ImageConfig)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise InvalidArgument(f"{digest} is not an image that can be run: {error}") from error
         if len(config.rootfs.diff_ids) != len(manifest.layers):
             raise InvalidArgument(
@@ -282,7 +283,7 @@ class Layout:
         keep: set[str] = set()
         for descriptor in self.names().values():
             keep.add(descriptor.digest)
-            with contextlib.suppress(HyperError, msgspec.DecodeError):
+            with contextlib.suppress(HyperError, *UNREADABLE):
                 manifest = msgspec.json.decode(self.read_blob(descriptor.digest), type=Manifest)
                 keep |= {manifest.config.digest} | {layer.digest for layer in manifest.layers}
         return keep

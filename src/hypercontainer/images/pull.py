@@ -16,6 +16,7 @@ import msgspec
 from ..errors import HyperError, InvalidArgument, NotFound
 from ..model.reference import Source, parse_reference, parse_source
 from ..sys import tasks
+from ..sys.documents import UNREADABLE
 from . import builtin, skopeo
 from .archive import REF_NAME
 from .conversion import archive_names
@@ -180,7 +181,7 @@ class Puller:
                 )
         try:
             manifest = msgspec.json.decode(raw, type=Manifest)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise InvalidArgument(f"cannot pull {what}: its manifest is not an image's: {error}") from error
         self._check(manifest, what)
         return source, manifest

@@ -77,12 +77,16 @@ _TABLE: list[tuple[re.Pattern[str], Callable[..., str], bool]] = [
 ]  # fmt: skip
 
 
-def explain(error: msgspec.DecodeError, raw: Any = _UNKNOWN, type_: Any = None) -> str:
+def explain(error: Exception, raw: Any = _UNKNOWN, type_: Any = None) -> str:
     """`spec.retries: must be a whole number of at least 1, not 0`.
 
     `raw` is the document that was refused, of which the value is taken; `type_` what it should have been, of which
     the values are taken that a word may have.
     """
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
     if not isinstance(error, msgspec.ValidationError):
         return f"no JSON: {_lower(str(error).removeprefix('JSON is malformed: '))}"
     message, _, path = str(error).rpartition(" - at ") if " - at " in str(error) else (str(error), "", "")

@@ -81,12 +81,19 @@ class NameServer:
 
         :raise ValueError: when it is no question.
         """
-        from dnslib import QTYPE, RCODE, DNSError, DNSRecord
+        from dnslib import DNSError, DNSRecord
+        from dnslib.bimap import BimapError
+        from dnslib.buffer import BufferError as CutShort
+        from dnslib.label import DNSLabelError
 
         try:
-            asked = DNSRecord.parse(question)
-        except (DNSError, UnicodeDecodeError) as error:
+            return self._answer(DNSRecord.parse(question), client)
+        except (DNSError, DNSLabelError, BimapError, CutShort, UnicodeDecodeError) as error:
             raise ValueError(str(error)) from error
+
+    def _answer(self, asked: DNSRecord, client: str) -> bytes | None:
+        from dnslib import QTYPE, RCODE
+
         if asked.header.qr or len(asked.questions) != 1:
             raise ValueError("no question")
         name, kind = str(asked.q.qname).rstrip(".").lower(), QTYPE.get(asked.q.qtype)

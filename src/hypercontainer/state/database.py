@@ -25,6 +25,7 @@ from ..errors import NoSpace, Unavailable
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 from ..model.tokens import Token
+from ..sys.documents import UNREADABLE
 from .changes import Change, put, table
 from .migrations import migrate, refuse_newer
 from .store import Happened, SetAside
@@ -125,7 +126,7 @@ class Database:
         for id_, name, document in self._db.execute(f"SELECT id, name, document FROM {kind}").fetchall():
             try:
                 found.append(msgspec.json.decode(document, type=type_))
-            except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
+            except (*UNREADABLE, TypeError) as error:
                 log.error("the record of %s %s (%s) cannot be read and is set aside: %s", kind[:-1], name, id_, error)
                 self._move(kind, id_, name, document, f"it cannot be read: {error}")
         return found
@@ -150,7 +151,7 @@ class Database:
                 with self._transaction():
                     self._insert(change._replace(id=id_, name=name))
                     self._db.execute("DELETE FROM set_aside WHERE kind=? AND id=?", (kind, id_))
-            except (msgspec.DecodeError, UnicodeDecodeError, TypeError, sqlite3.Error):
+            except (*UNREADABLE, TypeError, sqlite3.Error):
                 continue
 
     # -- writing --------------------------------------------------------------------
@@ -265,5 +266,5 @@ def _pod_of(kind: str, id_: str, document: Any) -> str:
     try:
         found = msgspec.json.decode(document)
         return str(found.get("pod", id_))
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, AttributeError):
+    except (*UNREADABLE, TypeError, AttributeError):
         return id_  # as that of a container of its own

@@ -20,6 +20,7 @@ from msgspec import field
 from ..model.base import Model
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
+from ..sys.documents import UNREADABLE
 
 log = logging.getLogger(__name__)
 NAME = "description"
@@ -69,7 +70,7 @@ def _read(directory: Path, kind: type[T]) -> T | str:
         return msgspec.json.decode(body, type=kind)
     except FileNotFoundError:
         return f"{directory} has no description"
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         return f"{directory / NAME} cannot be read: {error}"
 
 

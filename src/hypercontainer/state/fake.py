@@ -14,6 +14,7 @@ from ..errors import NoSpace, Unavailable
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 from ..model.tokens import Token
+from ..sys.documents import UNREADABLE
 from .changes import Change, table
 from .store import Happened, SetAside
 
@@ -72,7 +73,7 @@ class FakeStore:
         for change in [*rows.tables[kind].values(), *again]:
             try:
                 found.append(msgspec.json.decode(change.document or b"", type=type_))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 rows.aside[kind, change.id] = (change, f"it cannot be read: {error}")
                 rows.tables[kind].pop(change.id, None)
             else:
@@ -133,7 +134,7 @@ def _pod_of(id_: str, change: Change) -> str:
     """Its own, if it does not say."""
     try:
         return str(msgspec.json.decode(change.document or b"").get("pod", id_))
-    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError):
+    except (*UNREADABLE, AttributeError):
         return id_
 
 

@@ -24,6 +24,7 @@ import msgspec
 from ...errors import HyperError
 from ...hypervisor.driver import Snapshot
 from ...sys import clock
+from ...sys.documents import UNREADABLE
 from ...sys.files import write_atomically
 from .shapes import Kind
 
@@ -194,7 +195,7 @@ class Templates:
         files = self._files(kind)
         try:
             copy = msgspec.json.decode(files["json"].read_bytes(), type=Copy)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNREADABLE):
             return None
         if copy.key != key:
             return None

@@ -14,6 +14,7 @@ import contextlib
 import os
 import secrets
 import socket
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +23,14 @@ import msgspec
 
 from ...errors import Conflict, InvalidState, Unavailable
 from ...sys import deadlines
+from ...sys.documents import UNREADABLE
 from ..driver import AnyDisk, Disk
 from .devices import FDSET_EXCHANGED, block_node, disk_device
 from .formats import check_image
 
 _READ = 64 << 10
+_EVENTS_MAX = 1000  # that nobody has asked for yet
+_ANSWER_MAX = 4 << 20  # bytes of an answer; the longest that we ask for has some tens of thousands
 _BACKLOG_PAUSE = 0.05
 _SAVE_TIMEOUT = 30.0  # seconds, as the others
 _LOAD_TIMEOUT = 10.0
@@ -41,6 +45,10 @@ class Command(NamedTuple):
     fd: int | None = None
 
 
+def _words(error: Any) -> str:
+    return str(error.get("desc", "")) if isinstance(error, dict) else str(error)
+
+
 class Monitor:
     """Connected for the time of an `async with`."""
 
@@ -48,7 +56,7 @@ class Monitor:
         self._path = path
         self._sock = socket.socket(socket.AF_UNIX)
         self._buffer = b""
-        self._events: list[dict[str, Any]] = []
+        self._events: deque[dict[str, Any]] = deque(maxlen=_EVENTS_MAX)
 
     async def __aenter__(self) -> Monitor:
         self._sock.setblocking(False)
@@ -93,7 +101,9 @@ class Monitor:
             raise Unavailable(f"QEMU did not answer {commands[0].name!r}: {error or 'no time left'}") from error
         for command, answer in zip(commands, answers, strict=True):
             if "error" in answer:
-                raise Unavailable(f"QEMU did not take {command.name!r}: {answer['error'].get('desc', '')}")
+                raise Unavailable(f"QEMU did not take {command.name!r}: {_words(answer['error'])}")
+            if "return" not in answer:
+                raise Unavailable(f"QEMU's answer to {command.name!r} is none")
         return [answer["return"] for answer in answers]
 
     async def _send(self, command: Command) -> None:
@@ -120,8 +130,13 @@ class Monitor:
             if not data:
                 raise ConnectionError("it closed its monitor")
             self._buffer += data
+            if len(self._buffer) > _ANSWER_MAX:
+                raise ConnectionError("it answers without end")
         line, _, self._buffer = self._buffer.partition(b"\n")
-        message: dict[str, Any] = msgspec.json.decode(line)
+        try:
+            message: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+        except UNREADABLE as error:
+            raise ConnectionError(f"its answer is not understood: {error}") from None
         return message
 
     async def event(self, name: str, timeout: float) -> dict[str, Any]:
@@ -131,13 +146,13 @@ class Monitor:
         """
         try:
             async with asyncio.timeout(timeout):
-                while not any(e["event"] == name for e in self._events):
+                while not any(e.get("event") == name for e in self._events):
                     self._events.append(await self._message())
         except TimeoutError:
             raise
         except OSError as error:
             raise Unavailable(f"QEMU ended while {name} was awaited: {error}") from error
-        found = next(e for e in self._events if e["event"] == name)
+        found = next(e for e in self._events if e.get("event") == name)
         self._events.remove(found)
         data: dict[str, Any] = found.get("data", {})
         return data

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoders of hyperd and hyperctl, each as a function of bytes.
+
+A target returns True when the input was taken, False when it was refused in
+the way that the decoder promises. Any other exception is a finding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from hypercontainer.errors import HyperError, InvalidArgument, NotFound
+from hypercontainer.guest.replies import error_of, pid_of
+from hypercontainer.hyperctl.cp import ByteStream, unpack
+from hypercontainer.hypervisor.qemu.formats import check_image
+from hypercontainer.images import acl, archive, layout
+from hypercontainer.images.limits import Budget, Limits
+from hypercontainer.images.tree import Tree
+from hypercontainer.model.reference import parse_reference, parse_source
+from hypercontainer.network.dns import NameServer
+from hypercontainer.podfile.convert import convert, files_to_fetch
+from hypercontainer.podfile.load import load
+from hypercontainer.protocol.constants import Type
+from hypercontainer.protocol.messages import ExitStatus, GuestStats, Hello, decode_process_list
+from hypercontainer.protocol.streams import Receiver, Sender, decode_data, decode_window
+from hypercontainer.protocol.wire import Frame, FrameReader, ProtocolError, decode_attrs
+
+Target = Callable[[bytes], bool]
+TOKEN = b"0123456789abcdef"
+_SMALL = Limits(size=1 << 24, files=2000, ratio=1000, layers=8)
+_UNPACKED_MAX = 1 << 24  # bytes that an input may become
+
+
+def frames(data: bytes) -> bool:
+    """What a guest sends, frame by frame, each read as every kind of answer."""
+    reader = FrameReader(TOKEN)
+    seen = False
+    try:
+        for at in range(0, len(data), 97):  # as they arrive: cut anywhere
+            for frame in reader.feed(data[at : at + 97]):
+                seen = _answers(frame) or seen
+    except ProtocolError:
+        return False
+    return seen
+
+
+def _answers(frame: Frame) -> bool:
+    body, taken = frame.body, False
+    for read in (
+        Hello.decode, GuestStats.decode, decode_process_list, error_of, pid_of, decode_data, decode_window,
+        lambda b: ExitStatus.decode(dict(decode_attrs(b))),
+    ):  # fmt: skip
+        with contextlib.suppress(ProtocolError):
+            read(body)
+            taken = True
+    return taken
+
+
+def streams(data: bytes) -> bool:
+    """Output and credits in any order: never more kept than a window, never a byte out of place."""
+    receiver, sender = Receiver(1), Sender()
+    sender.write(bytes(range(256)) * 1024)
+    reader = FrameReader(TOKEN)
+    held = 0
+    try:
+        for frame in reader.feed(TOKEN + data):
+            if frame.type == Type.DATA:
+                held += len(receiver.data(decode_data(frame.body)))
+                assert held <= receiver.acknowledged + (256 << 10), "more than the credit was taken"
+                receiver.consumed(held // 2 if frame.id % 2 else 0)
+                held -= held // 2 if frame.id % 2 else 0
+            elif frame.type == Type.WINDOW:
+                sender.acknowledge(decode_window(frame.body))
+                sent = sender.frames()
+                assert sum(map(len, sent)) <= (64 << 10) + 16 * len(sent), "more was sent than a guest has room"
+            elif frame.id % 7 == 0:
+                receiver.rewind()
+                held = 0
+    except ProtocolError:
+        return False
+    return True
+
+
+def layers(data: bytes) -> bool:
+    """An image's layer: compressed or not, a tar stream of any kind, merged onto another."""
+    tree = Tree(Budget(_SMALL, len(data)))
+    try:
+        plain = _uncompressed(data)
+        tree.apply(0, io.BytesIO(plain))
+        tree.apply(1, io.BytesIO(plain))
+    except (InvalidArgument, *archive.CORRUPT):
+        return False
+    return True
+
+
+def _uncompressed(data: bytes) -> bytes:
+    out = bytearray()
+    for chunk in archive.uncompressed(io.BytesIO(data)):
+        out += chunk
+        if len(out) > _UNPACKED_MAX:
+            raise InvalidArgument("is larger than this target looks at")
+    return bytes(out)
+
+
+def archives(data: bytes) -> bool:
+    """docker-archive and oci-archive, of which the names are read."""
+    with tempfile.TemporaryFile() as f:
+        f.write(data)
+        f.flush()
+        try:
+            archive.names(f.fileno())
+        except InvalidArgument:
+            return False
+    return True
+
+
+def manifests(data: bytes) -> bool:
+    """The documents of an image: an index, a manifest, a configuration."""
+    taken = False
+    layout.is_index(data)
+    with contextlib.suppress(InvalidArgument, NotFound):
+        layout.choose_platform(data, "linux", "amd64", "")
+        taken = True
+    with tempfile.TemporaryDirectory() as directory:
+        store = layout.Layout(Path(directory))
+        store.create()
+        digest = store.add_blob(data).digest
+        blob = f'{{"mediaType": "", "digest": "{digest}", "size": 1}}'
+        manifest = store.add_blob(f'{{"config": {blob}, "layers": [{blob}]}}'.encode())
+        for one in (digest, manifest.digest):
+            with contextlib.suppress(InvalidArgument, NotFound):
+                store.load(one)
+                taken = True
+    return taken
+
+
+def dns(data: bytes) -> bool:
+    """A question of a pod, or what calls itself one; the answer must be one that can be read."""
+    from dnslib import DNSRecord
+
+    server = NameServer(lambda name, client: ["10.0.0.2", "fd00::2"] if name == "web" else [],
+                        lambda address: "web" if address == "10.0.0.2" else None, forward=True)  # fmt: skip
+    try:
+        answer = server.answer(data)
+    except ValueError:
+        return False
+    if answer is not None:
+        DNSRecord.parse(answer)
+    return True
+
+
+def podfiles(data: bytes) -> bool:
+    """A podfile, a compose file or manifests of Kubernetes, up to the plan of a pod."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "podfile"
+        path.write_bytes(data)
+        try:
+            found = load(str(path), name="")
+            convert(found.podfile, {f.uri: b"content" for f in files_to_fetch(found.podfile)})
+        except InvalidArgument:
+            return False
+    return True
+
+
+def disks(data: bytes) -> bool:
+    """The header of a disk image that somebody brings along."""
+    with tempfile.TemporaryFile() as f:
+        f.write(data)
+        f.flush()
+        taken = False
+        for kind in ("qcow2", "vdi"):
+            with contextlib.suppress(InvalidArgument):
+                check_image(f.fileno(), kind, Path("disk"))
+                taken = True
+    return taken
+
+
+def copies(data: bytes) -> bool:
+    """What `cp` gets from a container: nothing may appear beside the directory that it is for."""
+    with tempfile.TemporaryDirectory() as directory:
+        inside, beside = Path(directory) / "to", Path(directory) / "beside"
+        inside.mkdir()
+        beside.write_bytes(b"untouched")
+        taken = False
+        with contextlib.suppress(HyperError, OSError):
+            unpack(ByteStream(iter((data,))), "/dir/.", inside, False, keep_owner=False)
+            taken = True
+        assert sorted(os.listdir(directory)) == ["beside", "to"] and beside.read_bytes() == b"untouched", "it got out"
+        for at, _, names in os.walk(inside):
+            for name in names:
+                mode = os.lstat(os.path.join(at, name)).st_mode
+                assert not mode & 0o6000, f"{name} has a mode that gives rights"
+    return taken
+
+
+def acls(data: bytes) -> bool:
+    """Access control lists of an image, as the kernel's bytes and as text."""
+    taken = False
+    with contextlib.suppress(ValueError):
+        acl.encode(acl.decode(data))
+        taken = True
+    with contextlib.suppress(ValueError):
+        acl.encode(acl.parse(data.decode("utf-8", "surrogateescape")))
+        taken = True
+    return taken
+
+
+def references(data: bytes) -> bool:
+    """Names of images."""
+    text = data.decode("utf-8", "replace")
+    taken = False
+    for parse in (parse_reference, parse_source):
+        with contextlib.suppress(InvalidArgument):
+            parse(text)
+            taken = True
+    return taken
+
+
+TARGETS: dict[str, Target] = {
+    t.__name__: t
+    for t in (frames, streams, layers, archives, manifests, dns, podfiles, disks, copies, acls, references)
+}
