@@ -17,6 +17,9 @@ _LINE = re.compile(
 )
 
 
+LOCKS = ["requirements.lock", *(f"requirements-{extra}.lock" for extra in ("bench", "fuzz", "sbom"))]
+
+
 def entries(path: Path) -> dict[str, str]:
     """Package -> version; every line of the file must be one with hashes."""
     text = re.sub(r"#.*\n", "", path.read_text()).replace("\\\n", "")
@@ -32,7 +35,7 @@ def project(repository: Path) -> dict[str, Any]:
     return tomllib.loads((repository / "pyproject.toml").read_text())
 
 
-@pytest.mark.parametrize("file", ["requirements.lock", "requirements-bench.lock", "requirements-fuzz.lock"])
+@pytest.mark.parametrize("file", LOCKS)
 def test_the_lock_fits_the_project(repository: Path, file: str) -> None:
     asked = project(repository)
     extras = asked["project"]["optional-dependencies"]
@@ -52,7 +55,7 @@ def test_the_locks_agree(repository: Path, file: str) -> None:
     assert {name for name in one.keys() & two.keys() if one[name] != two[name]} == set()
 
 
-@pytest.mark.parametrize("file", ["requirements.lock", "requirements-bench.lock", "requirements-fuzz.lock"])
+@pytest.mark.parametrize("file", LOCKS)
 def test_the_lock_names_no_registry(repository: Path, file: str) -> None:
     """Where packages come from is the user's pip's business; what they are, the hashes'."""
     assert not re.search(r"://|--(?:extra-)?index-url|--find-links|--trusted-host", (repository / file).read_text())

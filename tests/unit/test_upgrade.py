@@ -17,8 +17,7 @@ from hypercontainer.api.upgrade import RESIZE, STATUS, STDERR, STDIN, STDOUT, Up
 from hypercontainer.engine.attach.peer import HEADER, End, frame
 from hypercontainer.engine.attach.session import Attached, AttachOptions, AttachSession
 from hypercontainer.protocol.constants import STDIN_RING
-
-from .test_attach import Program
+from tests.engine.parts.test_attach import Program
 
 
 class Client:
