@@ -75,4 +75,4 @@ man: ## write the man pages anew from the command line's own help
 	.venv/bin/python scripts/make_man.py
 
 clean: ## remove what was built in this tree; caches stay
-	rm -rf .venv build dist src/hypercontainer/guest/bin
+	rm -rf .venv build dist src/hypercontainer/guest/bin src/hypercontainer/jail/bin

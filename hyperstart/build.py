@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Build hyperstart with the `ziglang` wheel: static binaries for each machine, no system compiler.
+"""Build the C programs with the `ziglang` wheel: static binaries for each machine, no system compiler.
 
-Binaries are cached by the hash of sources, flags and compiler.
+hyperstart is a guest's first process, hyperjail starts a hypervisor with only what it is handed, and
+hyperjail-filter is what that loads first. Binaries are cached by the hash of sources, flags and compiler.
 """
 
 from __future__ import annotations
@@ -12,12 +13,40 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+TOP = HERE.parent
 TARGETS = {"x86_64": "x86_64-linux-musl", "aarch64": "aarch64-linux-musl"}
-OUTPUT = HERE.parent / "src/hypercontainer/guest/bin"
-FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Os", "-static", "-s", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing"]
+_ALL = ["-std=c11", "-D_GNU_SOURCE", "-Os", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing"]
+_STATIC = ["-static", "-s"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """One of them: `flags` compile it in one go, or with `link` to an object that `link` makes the binary of."""
+
+    name: str
+    sources: Path
+    output: Path
+    flags: tuple[str, ...] = (*_ALL, *_STATIC)
+    include: tuple[Path, ...] = ()
+    link: tuple[str, ...] = ()
+
+
+JAIL = TOP / "src/hypercontainer/jail/bin"
+HYPERSTART = Program("hyperstart", HERE / "src", TOP / "src/hypercontainer/guest/bin", include=(HERE / "include",))
+HYPERJAIL = Program("hyperjail", TOP / "hyperjail/src", JAIL)
+# It is loaded beside whatever libc a hypervisor has, so it has none itself.
+FILTER = Program(
+    "hyperjail-filter",
+    TOP / "hyperjail/filter",
+    JAIL,
+    flags=(*_ALL, "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-fno-builtin"),
+    link=("-shared", "-nostdlib", "-s", "-Wl,-z,now"),
+)
+PROGRAMS = (HYPERSTART, HYPERJAIL, FILTER)
 
 
 def version() -> str:
@@ -26,8 +55,8 @@ def version() -> str:
     return next(line.split('"')[1] for line in text.splitlines() if line.startswith("__version__"))
 
 
-def sources() -> list[Path]:
-    return sorted((HERE / "src").glob("*.c"))
+def sources(program: Program) -> list[Path]:
+    return sorted(program.sources.glob("*.c"))
 
 
 def cache_directory() -> Path:
@@ -37,44 +66,48 @@ def cache_directory() -> Path:
     return Path(base) / "hyperstart"
 
 
-def key(target: str) -> str:
+def key(program: Program, target: str) -> str:
     """Names a build by everything that goes into it."""
-    digest = hashlib.sha256(repr((target, FLAGS, version())).encode())
-    for path in [*sources(), *sorted((HERE / "src").glob("*.h")), *sorted((HERE / "include").glob("*.h"))]:
+    digest = hashlib.sha256(repr((program.name, target, program.flags, program.link, version())).encode())
+    headers = [p for d in (program.sources, *program.include) for p in sorted(d.glob("*.h"))]
+    for path in [*sources(program), *headers]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:24]
 
 
-def compile_for(machine: str, output: Path) -> None:
-    """One static binary."""
-    cached = cache_directory() / key(TARGETS[machine]) / f"hyperstart-{machine}"
+def _compile(program: Program, target: str, output: Path) -> None:
+    zig = [sys.executable, "-m", "ziglang", "cc", "-target", target]
+    includes = [f"-I{d}" for d in program.include]
+    compiled = [*zig, *program.flags, f'-DHYPERSTART_VERSION="{version()}"', *includes, *map(str, sources(program))]
+    if not program.link:
+        subprocess.run([*compiled, "-o", str(output)], check=True)
+        return
+    made = output.with_suffix(".o")
+    subprocess.run([*compiled, "-c", "-o", str(made)], check=True)
+    subprocess.run([*zig, *program.link, str(made), "-o", str(output)], check=True)
+    made.unlink()
+
+
+def compile_for(program: Program, machine: str) -> None:
+    """One binary."""
+    name = f"{program.name}-{machine}"
+    cached = cache_directory() / key(program, TARGETS[machine]) / name
     if not cached.exists():
-        print(f"hyperstart: compiling for {machine}", flush=True)
+        print(f"{program.name}: compiling for {machine}", flush=True)
         cached.parent.mkdir(parents=True, exist_ok=True)
         temporary = cached.with_suffix(".tmp")
-        define = f'-DHYPERSTART_VERSION="{version()}"'
-        command = [
-            sys.executable,
-            "-m",
-            "ziglang",
-            "cc",
-            "-target",
-            TARGETS[machine],
-            *FLAGS,
-            define,
-            f"-I{HERE / 'include'}",
-        ]
-        subprocess.run([*command, "-o", str(temporary), *map(str, sources())], check=True)
+        _compile(program, TARGETS[machine], temporary)
         temporary.rename(cached)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_suffix(".tmp")  # the old binary may be running
+    program.output.mkdir(parents=True, exist_ok=True)
+    temporary = program.output / f"{name}.tmp"  # the old binary may be running
     shutil.copy2(cached, temporary)
-    temporary.rename(output)
+    temporary.rename(program.output / name)
 
 
 def build_all() -> None:
-    for machine in TARGETS:
-        compile_for(machine, OUTPUT / f"hyperstart-{machine}")
+    for program in PROGRAMS:
+        for machine in TARGETS:
+            compile_for(program, machine)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from hypercontainer.hypervisor.driver import (
     Disk,
     Driver,
     Machine,
-    NineP,
     RbdDisk,
     Snapshot,
     StreamNetwork,
@@ -46,7 +45,7 @@ SAMPLES = {
         RbdDisk("r", "pool", "image", ("127.0.0.1:1",)),
     ),
     "networks": (UserNetwork(MAC), TapNetwork(MAC, 0), StreamNetwork(MAC, 0)),
-    "share": (VirtioFs("share", 0), NineP("share", Path("/"), (), "none")),
+    "share": (VirtioFs("share", 0),),
     "snapshot": (Snapshot(0, 0),),
 }
 

@@ -17,7 +17,7 @@ import os, sys
 os.geteuid = lambda: 0
 from hypercontainer.hypervisor.qemu import driver
 with open(sys.argv[1], "rb") as f:
-    fd = driver._for_all(f.fileno())
+    fd = driver._for_all(f.fileno(), jailed=True)
     print(fd != f.fileno(), os.pread(fd, 100, 0))
 """
 
@@ -45,13 +45,13 @@ def test_a_kernel_is_copied_once_and_again_when_it_is_another(kernel: Path, monk
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(driver, "_copies", {})
     with open(kernel, "rb") as f:
-        first = driver._for_all(f.fileno())
-        assert driver._for_all(f.fileno()) == first != f.fileno()
+        first = driver._for_all(f.fileno(), jailed=False)
+        assert driver._for_all(f.fileno(), jailed=False) == first != f.fileno()
         kernel.chmod(0o644)
-        assert driver._for_all(f.fileno()) == f.fileno()  # everybody may read it
+        assert driver._for_all(f.fileno(), jailed=False) == f.fileno()  # everybody may read it
         kernel.chmod(0o600)
         kernel.write_bytes(b"another")
-        second = driver._for_all(f.fileno())
+        second = driver._for_all(f.fileno(), jailed=False)
         assert os.pread(second, 100, 0) == b"another" and os.pread(first, 100, 0) == b"bzImage"
     driver._close_copies()
     assert driver._copies == {}

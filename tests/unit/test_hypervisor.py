@@ -20,7 +20,6 @@ from hypercontainer.guest import initramfs
 from hypercontainer.hypervisor.driver import (
     Disk,
     MachineConfig,
-    NineP,
     RbdDisk,
     StreamNetwork,
     TapNetwork,
@@ -161,8 +160,6 @@ def test_shared_directories() -> None:
         "-device",
         "vhost-user-fs-device,chardev=share,tag=share",
     ) in pairs(line)
-    plan9 = replace(CONFIG, share=NineP("share", Path("/tree"), (), "passthrough"))
-    assert "-fsdev" in command.command_line("qemu", plan9, "tcg", FDS)
 
 
 def test_too_many_nics_are_refused() -> None:

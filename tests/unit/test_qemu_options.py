@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from hypercontainer.hypervisor.driver import Disk, NineP, TapNetwork
+from hypercontainer.hypervisor.driver import Disk, TapNetwork, VirtioFs
 from hypercontainer.hypervisor.qemu import command
 
 from .test_hypervisor import CONFIG, FDS
@@ -22,9 +22,9 @@ def parsed(option: str) -> list[str]:
 def test_no_value_becomes_another_option() -> None:
     config = replace(
         CONFIG, name=EVIL, disks=(Disk(EVIL, Path("/i"), read_only=True),), networks=(TapNetwork(EVIL, 3),),
-        share=NineP(EVIL, Path(f"/{EVIL}"), (), "none"),
+        share=VirtioFs(EVIL, 21),
     )  # fmt: skip
     line = command.command_line("qemu", config, "tcg", FDS)
     told = [part for option in line if not option.startswith("{") for part in parsed(option)]
     assert not [part for part in told if part.startswith(("romfile", "netdev=other"))]
-    assert f"mac={EVIL}" in told and f"serial={EVIL}" in told and f"mount_tag={EVIL}" in told
+    assert f"mac={EVIL}" in told and f"serial={EVIL}" in told and f"tag={EVIL}" in told

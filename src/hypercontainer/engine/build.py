@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from ..errors import Unavailable
 from ..guest.agent import Process
-from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import DiskHotplug, require
 from ..model.status import Container, ContainerStatus, Pod
 from ..protocol.constants import Builtin
@@ -19,21 +18,16 @@ from .machine_disks import MachineDisks, image_serial, scratch_serial, volume_se
 from .pod_network import PodNetwork
 from .runtime import Runtime
 from .secrets import Secrets
-from .shares import Shares
 from .streams import FanOut
 
 
 class Builder:
     """Builds them, mounts their volumes, starts their main processes."""
 
-    def __init__(
-        self, drivers: Drivers, disks: MachineDisks, secrets: Secrets, network: PodNetwork, shares: Shares
-    ) -> None:  # fmt: skip
-        self._drivers = drivers
+    def __init__(self, disks: MachineDisks, secrets: Secrets, network: PodNetwork) -> None:
         self._disks = disks
         self._secrets = secrets
         self._network = network
-        self._shares = shares
 
     async def build(self, runtime: Runtime, pod: Pod, container: Container, names: list[str]) -> None:
         """Let the guest have the container; its process is not started. Idempotent.
@@ -71,9 +65,7 @@ class Builder:
         if disk and disk.serial not in runtime.disks:
             await require(runtime.machine, DiskHotplug).add_disk(disk)
             runtime.disks.add(disk.serial)
-        runtime.volumes[name] = await mount_volume(
-            runtime, pod, volume, virtiofs=self._shares.by_virtiofs(self._drivers.get(runtime.machine.driver))
-        )
+        runtime.volumes[name] = await mount_volume(runtime, pod, volume)
 
     async def drop(self, runtime: Runtime, pod: Pod, container: Container) -> None:
         """Take an ended container out of the running guest, with the volumes that only it had."""

@@ -91,7 +91,7 @@ class Settings:
     images: Limits = field(default_factory=Limits)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     kill_silent: bool = False  # machines whose guests do not answer any more
-    virtiofs: bool = True  # off: no directories of the host; for daemons of users: QEMU serves them, over 9p
+    virtiofs: bool = True  # off: no directories of the host
     factory: FactorySettings = field(default_factory=FactorySettings)
     events: EventLimits = field(default_factory=EventLimits)
     audit: AuditSettings | None = None
@@ -138,7 +138,7 @@ class Engine:
         launcher = Launcher(orders, all_sources(Setup(paths, network, boot, self.factory)), self.factory)
         volumes = ExclusiveVolumes(self.registry, lambda pod_id: sandboxes.booted(pod_id))
         bring_up = BringUp(self.registry, launcher, network, volumes)
-        builder = Builder(drivers, disks, secrets, network, shares)
+        builder = Builder(disks, secrets, network)
         self._reattacher = Reattacher(drivers)
         sandboxes = self._sandboxes = Sandboxes(
             self.registry, bring_up, self._reattacher, builder, self.events, kill_silent=settings.kill_silent

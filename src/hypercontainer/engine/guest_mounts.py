@@ -14,7 +14,7 @@ from ..model.status import Container, MountPoint, Pod, PodVolume
 from ..network import usermode
 from ..protocol.constants import MOUNT_COPY_UP, MOUNT_SCRATCH, MOUNT_VOLUME, Builtin
 from ..protocol.messages import GuestMount
-from ..volumes.share import TAG, find_virtiofsd
+from ..volumes.share import TAG
 from .builtins import run_builtin
 from .machine_disks import volume_serial
 from .runtime import Runtime
@@ -22,17 +22,16 @@ from .runtime import Runtime
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8  # linux/mount.h
 _RESOLVE_TIMEOUT = 10.0  # seconds, for a name server
 _SHARE = "share"  # the guest's name of the tree of shared directories
-_9P_OPTIONS = "trans=virtio,version=9p2000.L,msize=262144,access=client,posixacl"
 
 
-async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiofs: bool) -> str:
+async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
     """Mount it in the guest; what containers call it there.
 
     :raise GuestError: when the guest cannot. :raise InvalidState: a directory for a machine that runs.
     """
     what = f"volume {volume.name}"
     if volume.kind == "directory":
-        return await _mount_shared(runtime, pod, volume, virtiofs=virtiofs)
+        return await _mount_shared(runtime, pod, volume)
     name = volume_serial(volume)
     flags = str(MS_RDONLY if volume.read_only else 0)
     if volume.kind == "tmpfs":
@@ -63,15 +62,13 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiof
     return name
 
 
-async def _mount_shared(runtime: Runtime, pod: Pod, volume: PodVolume, *, virtiofs: bool) -> str:
+async def _mount_shared(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
     directories = [v.name for v in pod.volumes if v.kind == "directory"]
     key = f"/{_SHARE}"  # no volume has a slash in its name
     if key not in runtime.volumes:
-        kind = "virtiofs" if virtiofs and find_virtiofsd() else "9p"
-        options = "" if kind == "virtiofs" else _9P_OPTIONS
         try:
             await run_builtin(
-                runtime.agent, Builtin.MOUNT, _SHARE, kind, TAG, "0", options, what=f"volume {volume.name}"
+                runtime.agent, Builtin.MOUNT, _SHARE, "virtiofs", TAG, "0", "", what=f"volume {volume.name}"
             )
         except GuestError as error:
             raise InvalidState(f"a directory of the host cannot be added to pod {pod.name} while it runs",

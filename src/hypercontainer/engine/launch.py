@@ -41,7 +41,7 @@ class Orders:
         :raise Unsupported: with what it cannot. :raise InvalidArgument: there is no such driver.
         """
         driver = self._drivers.get(pod.spec.driver)
-        for kind in kinds(pod, self._network, virtiofs=self._shares.by_virtiofs(driver)):
+        for kind in kinds(pod, self._network):
             if kind not in driver.takes:
                 raise unsupported(driver.name, KINDS[kind])
 

@@ -12,7 +12,6 @@ from ..hypervisor.driver import (
     AnyDisk,
     Disk,
     MachineConfig,
-    NineP,
     RbdDisk,
     VirtioFs,
 )
@@ -30,34 +29,29 @@ def shared_entries(pod: Pod) -> list[share.Entry]:
     return [share.Entry(Path(v.source), v.read_only) for v in pod.volumes if v.kind == "directory"]
 
 
-def share_of(pod: Pod, directory: Path, stack: contextlib.ExitStack, *, use_virtiofs: bool) -> VirtioFs | NineP | None:
+def share_of(pod: Pod, directory: Path, stack: contextlib.ExitStack, *, use_virtiofs: bool) -> VirtioFs | None:
     """The pod's tree of shared directories; sockets are closed with the stack."""
     entries = shared_entries(pod)
     if not entries:
         return None
     share.check(entries)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    root = os.geteuid() == 0
-    if root or (use_virtiofs and share.find_virtiofsd()):
-        binary = share.require_virtiofsd(allowed=use_virtiofs)
-        sock = stack.enter_context(share.start_virtiofsd(binary, directory, entries, root=root))
-        return VirtioFs(share.TAG, sock.fileno())
-    tree = directory / "share"
-    tree.mkdir(exist_ok=True)
-    return NineP(share.TAG, tree, tuple(share.launcher(tree, entries, root=False)), "none")
+    binary = share.require_virtiofsd(allowed=use_virtiofs)
+    sock = stack.enter_context(share.start_virtiofsd(binary, directory, entries, root=os.geteuid() == 0))
+    return VirtioFs(share.TAG, sock.fileno())
 
 
 # -- network ------------------------------------------------------------------------
 
 
-def kinds(pod: Pod, network: PodNetwork, *, virtiofs: bool) -> set[type]:
+def kinds(pod: Pod, network: PodNetwork) -> set[type]:
     """Which kinds of disks, networks and shared directories its machine has (`Driver.takes`)."""
     found: set[type] = {Disk} | network.kinds(pod)
     for volume in pod.volumes:
         if volume.kind == "rbd":
             found.add(RbdDisk)
         elif volume.kind == "directory":
-            found.add(VirtioFs if os.geteuid() == 0 or (virtiofs and share.find_virtiofsd()) else NineP)
+            found.add(VirtioFs)
     return found
 
 

@@ -12,7 +12,7 @@ from ..hypervisor.driver import Driver, VirtioFs
 class Shares:
     """As the daemon's configuration says."""
 
-    virtiofs: bool  # may be used; else 9p, or none
+    virtiofs: bool  # may be used; else there are none
 
     def by_virtiofs(self, driver: Driver) -> bool:
         """Whether they may come by virtiofs to machines of this driver."""

@@ -76,6 +76,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     driver: str = "qemu"  # hypervisor of pods that name none
     qemu: str = "qemu-system-x86_64"
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    jail: Literal["auto", "on", "off"] = "auto"  # of hypervisors; auto: always for root, else where the host allows it
     boot_timeout: Annotated[float, Meta(gt=0)] = 60.0  # seconds
     log_driver: LogDriver = "json-file"  # of containers that name none
     log_opts: dict[str, str] = {}  # of those, and of those that name the same one
@@ -99,7 +100,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     users: str = (
         f"{users.FIRST}-{users.LAST}"  # as which root's daemon runs what serves a machine, or looks into an image
     )
-    virtiofs: bool = True  # off: no directories of the host; for daemons of users: QEMU serves them, over 9p
+    virtiofs: bool = True  # off: no directories of the host
     factory: bool = True  # off: every virtual machine boots
     factory_memory: str = "512m"  # that templates may hold
     pool_memory: str = "512m"  # that machines may hold which wait for a container; 0: none wait

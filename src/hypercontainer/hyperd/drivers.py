@@ -8,6 +8,7 @@ from ..guest import initramfs
 from ..hypervisor.driver import MachineConfig
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.qemu.driver import QemuDriver
+from ..jail.choose import choose
 from ..kernel.locate import Kernel
 from .config import Config
 
@@ -21,7 +22,11 @@ def build_drivers(config: Config, paths: Paths, kernel: Kernel | None) -> Driver
 
 def _qemu(config: Config, paths: Paths, kernel: Kernel | None) -> QemuDriver:
     driver = QemuDriver(
-        binary=config.qemu, accelerator=config.accelerator, cache=paths.cache, tsc_khz=initramfs.tsc_khz
+        binary=config.qemu,
+        accelerator=config.accelerator,
+        cache=paths.cache,
+        tsc_khz=initramfs.tsc_khz,
+        jail=choose(config.jail, paths.run / "jail"),
     )
     if kernel:
         driver.set_probe_machine(

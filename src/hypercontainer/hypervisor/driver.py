@@ -87,20 +87,6 @@ class VirtioFs:
 
 
 @dataclass(frozen=True)
-class NineP:
-    """A directory tree that the hypervisor itself serves over 9p.
-
-    It needs the rights to read and write there, so this is for daemons without
-    root's: `launcher` is put before its command line.
-    """
-
-    tag: str
-    path: Path
-    launcher: tuple[str, ...]
-    security_model: str
-
-
-@dataclass(frozen=True)
 class Snapshot:
     """A machine at rest, as two open files: machines that start from it share its memory until they write.
 
@@ -124,7 +110,7 @@ class MachineConfig:
     initramfs: Path
     disks: tuple[AnyDisk, ...] = ()
     networks: tuple[AnyNetwork, ...] = ()
-    share: VirtioFs | NineP | None = None
+    share: VirtioFs | None = None
     expandable: bool = False  # disks may be added later
     memory_file: int | None = None  # descriptor of a file for the guest's memory, which `Machine.save` leaves there
     snapshot: Snapshot | None = None  # start from it; the kernel is in it
@@ -222,6 +208,5 @@ KINDS: dict[type, str] = {
     TapNetwork: "networks of this host",
     StreamNetwork: "the user-mode network by passt",
     VirtioFs: "directories of the host over virtiofs",
-    NineP: "directories of the host over 9p",
     Snapshot: "machines from a template",
 }

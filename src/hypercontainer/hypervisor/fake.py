@@ -25,7 +25,6 @@ from .driver import (
     Disk,
     Machine,
     MachineConfig,
-    NineP,
     Probe,
     Snapshot,
     UserNetwork,
@@ -35,7 +34,7 @@ from .driver import (
 
 _BACKLOG = 2  # connections that wait for the one in use to end
 _FIRST_PID = 1 << 23  # beyond what Linux gives to a process
-TAKES = frozenset(KINDS) - {VirtioFs, NineP, Snapshot}
+TAKES = frozenset(KINDS) - {VirtioFs, Snapshot}
 _STATE_MAX = 64  # bytes that a snapshot's state has here
 LAUNCH, DEATH = 0.05, 0.01  # seconds that both take
 

@@ -3,9 +3,7 @@
 
 The tree exists in a mount namespace of the server's own: nothing is mounted on
 the host, and what is read-only is so before the server sees it. virtiofsd makes
-it its root. QEMU could serve it over 9p, but would need root's rights over
-files for that, with the whole host in view: it does so only for daemons that
-have no such rights.
+it its root. QEMU serves none: it would need rights over files for that, with the whole host in view.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from ..driver import MachineConfig, VirtioFs
 from . import devices
 
 MIB = 1 << 20
+_SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 GUEST_CHANNEL = "sh.hyper.guest.0"  # the port's name
 
 
@@ -88,8 +89,10 @@ def memory_options(config: MachineConfig, fds: Descriptors) -> list[str]:
     return ["-object", f"memory-backend-file,id=mem,size={config.memory},mem-path={path},share={share}"]
 
 
-def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Descriptors, tsc_khz: int = 0) -> list[str]:
-    """The whole command line."""
+def command_line(
+    binary: str, config: MachineConfig, accelerator: str, fds: Descriptors, tsc_khz: int = 0, *, filtered: bool = False
+) -> list[str]:
+    """The whole command line; QEMU's own filter of system calls is in it unless it is `filtered` by another."""
     memory = memory_options(config, fds)
     return [
         binary,
@@ -101,7 +104,7 @@ def command_line(binary: str, config: MachineConfig, accelerator: str, fds: Desc
         "-no-user-config",
         "-nographic",
         "-no-reboot",
-        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        *([] if filtered else _SANDBOX),
         *memory,
         *boot_options(config, accelerator, fds, tsc_khz),
         "-chardev", f"socket,id=console,fd={fds.console},server=on,wait=off",

@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from ...errors import InvalidArgument
-from ..driver import AnyDisk, AnyNetwork, Disk, MachineConfig, NineP, RbdDisk, StreamNetwork, UserNetwork, VirtioFs
+from ..driver import AnyDisk, AnyNetwork, Disk, MachineConfig, RbdDisk, StreamNetwork, UserNetwork, VirtioFs
 
 PLACES = 8  # virtio-mmio transports of microvm without ACPI
 SCSI = "scsi"
@@ -124,13 +124,6 @@ def forward(protocol: str, host_ip: str, host_port: int, container_port: int) ->
 def share_options(config: MachineConfig) -> list[str]:
     """The directory tree of the host that the pod's volumes are taken from."""
     share = config.share
-    if isinstance(share, NineP):
-        return [
-            "-fsdev",
-            f"local,id=share,path={escaped(share.path)},security_model={share.security_model},multidevs=remap",
-            "-device",
-            f"virtio-9p-device,fsdev=share,mount_tag={escaped(share.tag)}",
-        ]
     if isinstance(share, VirtioFs):
         # The daemon reads the guest's memory, and speaks virtio 1 only.
         return ["-object", f"memory-backend-memfd,id=mem,size={config.memory},share=on",

@@ -12,25 +12,27 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from ...errors import Unavailable
-from ...sys import process, users
+from ...jail.jail import Jail, Started
+from ...jail.plain import PlainJail
+from ...sys import process
 from ...sys.files import sealed_copy
 from ..driver import (
     KINDS,
-    AnyNetwork,
     Disk,
     Machine,
     MachineConfig,
-    NineP,
     Probe,
     UserNetwork,
     VirtioFs,
     check_takes,
 )
-from . import command, devices
+from . import command, confinement, devices
 from .formats import check_image
 from .machine import CHANNEL, CONSOLE, LOG, MONITOR, PIDFILE, QemuMachine
 from .ports import check_port_free
@@ -48,8 +50,17 @@ class QemuDriver:
     name = "qemu"
     takes = frozenset(KINDS)
 
-    def __init__(self, *, binary: str, accelerator: str, cache: Path, tsc_khz: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        *,
+        binary: str,
+        accelerator: str,
+        cache: Path,
+        tsc_khz: Callable[[], int] = lambda: 0,
+        jail: Jail | None = None,
+    ) -> None:
         """`tsc_khz` gives the rate of the host's time stamp counter, for emulated guests; 0 if it is not known."""
+        self._jail = jail or PlainJail()
         self._tsc_khz = tsc_khz
         self._binary = binary
         self._wanted = accelerator
@@ -112,28 +123,27 @@ class QemuDriver:
                 check_port_free(port)
         config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            fds = _open_descriptors(config, stack)
-            launcher = config.share.launcher if isinstance(config.share, NineP) else ()
-            args = [*launcher, *command.command_line(binary, config, accelerator, fds, self._rate(accelerator))]
-            log.debug("launching %s", process.command_line(args))
-            with open(config.directory / LOG, "wb") as output:
-                child = subprocess.Popen(
-                    args,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=_numbers(fds),
-                    start_new_session=True,  # it outlives the daemon
-                    # By this it is found from its first instant on, whatever becomes of us.
-                    env={**os.environ, process.MACHINE: str(config.directory)},
-                    **({} if launcher else _identity(accelerator, config.networks)),
-                )
+            fds = _open_descriptors(config, stack, jailed=self._jail.confines)
+            line = command.command_line(
+                binary,
+                config,
+                accelerator,
+                fds,
+                self._rate(accelerator),
+                filtered=confinement.filtered(config, jailed=self._jail.confines),
+            )
+            log.debug("launching %s", process.command_line(line))
+            output = stack.enter_context(open(config.directory / LOG, "wb"))
+            order = confinement.order(
+                tuple(line), config, accelerator, _numbers(fds), output.fileno(), jailed=self._jail.confines
+            )
+            # By the mark it is found from its first instant on, whatever becomes of us.
+            mark = {process.MACHINE: str(config.directory)}
+            order = replace(order, environment={**order.environment, **mark})
+            started = await self._jail.spawn(order, partial(_write, config.directory))
             state = fds.boot[1]
-        machine = QemuMachine(config.directory, child.pid, process.start_time(child.pid), accelerator)
+        machine = QemuMachine(config.directory, *started, accelerator)
         machine.listen()
-        (config.directory / PIDFILE).write_text(f"{machine.pid} {machine.pid_started}")
-        # The machine reaps by pidfd; Popen must not warn about a child that it believes to run.
-        child.returncode = 0
         if config.snapshot:
             try:
                 await machine.load(state)
@@ -175,6 +185,10 @@ class QemuDriver:
         return [m for m in found.values() if m.alive]
 
 
+def _write(directory: Path, started: Started) -> None:
+    (directory / PIDFILE).write_text(f"{started.pid} {started.started}")
+
+
 def _written(directory: Path) -> list[tuple[int, int]]:
     """The process of a machine's directory, and when it started."""
     with contextlib.suppress(OSError, ValueError):
@@ -187,20 +201,6 @@ def _numbers(fds: command.Descriptors) -> list[int]:
     return [*fds.boot, fds.channel, fds.monitor, fds.console, *fds.disks, *fds.others]
 
 
-def _identity(accelerator: str, networks: tuple[AnyNetwork, ...]) -> dict[str, Any]:
-    """Popen's arguments for a user without rights, when we may choose."""
-    if os.geteuid() != 0:
-        return {}
-    groups: list[int] = []
-    if accelerator == "kvm":
-        device = os.stat("/dev/kvm")
-        if device.st_mode & 0o066 == 0:
-            return {}  # only root may open it, and QEMU opens it by its path
-        groups = [device.st_gid]
-    uid = users.pick(fenced=not any(isinstance(n, UserNetwork) and n.host_loopback for n in networks))
-    return {"user": uid, "group": uid, "extra_groups": groups}
-
-
 _copies: dict[tuple[int, ...], IO[bytes]] = {}  # one for all machines: a daemon boots few kernels
 
 
@@ -210,13 +210,13 @@ def _close_copies() -> None:
         _copies.popitem()[1].close()
 
 
-def _for_all(fd: int) -> int:
+def _for_all(fd: int, *, jailed: bool) -> int:
     """A descriptor that a user without rights can open again, as QEMU does with what it boots.
 
-    It is the file's, or one of a copy in memory.
+    It is the file's, or one of a copy in memory: Landlock keeps a jailed one from files that it does not see.
     """
     about = os.fstat(fd)
-    if about.st_mode & stat.S_IROTH or os.geteuid() != 0:
+    if not jailed and (about.st_mode & stat.S_IROTH or os.geteuid() != 0):
         return fd
     key = (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size)
     if key not in _copies:
@@ -224,7 +224,7 @@ def _for_all(fd: int) -> int:
     return _copies[key].fileno()
 
 
-def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> command.Descriptors:
+def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack, *, jailed: bool) -> command.Descriptors:
     def opened(path: Path, flags: int) -> int:
         try:
             fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
@@ -258,7 +258,7 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack) -> com
             opened(Path(f"/proc/self/fd/{config.snapshot.state}"), os.O_RDONLY),
         )
     else:
-        boot = (_for_all(opened(config.kernel, os.O_RDONLY)), _for_all(opened(config.initramfs, os.O_RDONLY)))
+        boot = tuple(_for_all(opened(p, os.O_RDONLY), jailed=jailed) for p in (config.kernel, config.initramfs))
     return command.Descriptors(
         boot=boot,
         channel=listening(CHANNEL),

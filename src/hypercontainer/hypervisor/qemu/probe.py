@@ -138,8 +138,9 @@ class Prober:
 
     async def _try(self, config: MachineConfig) -> Choice:
         try:
-            machine = await self._launch(config, "kvm")
+            machine = await tasks.within(self._launch(config, "kvm"), LIMIT)
         except (HyperError, OSError) as error:
+            remove_tree(config.directory)
             return "tcg", f"KVM could not be tried: {error}"
         try:
             with machine.connect() as sock:

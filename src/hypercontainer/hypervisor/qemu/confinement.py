@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What QEMU is handed: its files, its user, its system calls. docs/jail.md has the table."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ...jail import seccomp
+from ...jail.jail import Entry, Order
+from ...jail.libraries import libraries
+from ...sys import users
+from ..driver import AnyNetwork, MachineConfig, RbdDisk, UserNetwork
+
+# QEMU looks into `-L help`'s directories for firmware, and into ../lib/*/qemu for parts of itself.
+_FIRMWARE = ("bios-microvm.bin", "qboot.rom", "pvh.bin", "linuxboot_dma.bin", "kvmvapic.bin")
+_PARTS = ("accel-tcg-*.so", "block-rbd.so")
+_PLACES_OF_PARTS = ("lib/*/qemu", "lib64/qemu", "lib/qemu")
+# For librbd, which speaks to the cluster itself.
+_NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/services")
+_TIME_ZONE = {"TZ": "UTC0"}  # no file tells it
+_TIMEOUT = 10  # seconds
+_KVM = Path("/dev/kvm")
+_DEVICES = (Path("/dev/null"), Path("/dev/urandom"))
+CALLS = Path(__file__).with_name("calls.txt")
+
+
+def own_network(config: MachineConfig) -> bool:
+    """Whether it brings frames and blocks to their places by the host's network itself."""
+    parts: tuple[object, ...] = (*config.networks, *config.disks)
+    return any(isinstance(p, UserNetwork | RbdDisk) for p in parts)
+
+
+def filtered(config: MachineConfig, *, jailed: bool) -> bool:
+    """Whether it has an allow-list of system calls; else QEMU's own list of those that are not."""
+    return jailed and not own_network(config)
+
+
+def order(
+    line: tuple[str, ...],
+    config: MachineConfig,
+    accelerator: str,
+    descriptors: Sequence[int],
+    output: int,
+    *,
+    jailed: bool,
+) -> Order:
+    """How it is started; `jailed` where it sees its own files only.
+
+    :raise Unavailable: its libraries cannot be listed.
+    """
+    user, groups = _identity(accelerator, config.networks, jailed=jailed)
+    plain = Order(
+        args=line,
+        user=user,
+        groups=groups,
+        output=output,
+        descriptors=tuple(descriptors),
+        # Nothing of ours: what it has there is in its memory, which a guest may come to read.
+        environment={"PATH": os.environ.get("PATH", os.defpath), **_TIME_ZONE},
+    )
+    if not jailed:
+        return plain
+    network = own_network(config)
+    return replace(
+        plain,
+        environment=_TIME_ZONE,
+        files=(*_files(Path(line[0])), *(Entry(Path(p)) for p in _NETWORK_FILES if network and os.path.exists(p))),
+        devices=(*_DEVICES, *([_KVM] if accelerator == "kvm" else [])),
+        host_network=network,
+        filter=_filter() if filtered(config, jailed=jailed) else b"",
+    )
+
+
+@functools.cache
+def _filter() -> bytes:
+    return seccomp.program(seccomp.read(CALLS))
+
+
+def _identity(accelerator: str, networks: tuple[AnyNetwork, ...], *, jailed: bool) -> tuple[int, tuple[int, ...]]:
+    """User, and groups for it; a jail makes devices that are the user's own."""
+    groups: tuple[int, ...] = ()
+    if accelerator == "kvm" and not jailed and os.geteuid() == 0:
+        device = os.stat(_KVM)
+        if device.st_mode & 0o066 == 0:
+            return 0, ()  # only root may open it, and QEMU opens it by its path
+        groups = (device.st_gid,)
+    return users.pick(fenced=not any(isinstance(n, UserNetwork) and n.host_loopback for n in networks)), groups
+
+
+@functools.lru_cache(maxsize=4)
+def _files(binary: Path) -> tuple[Entry, ...]:
+    """The binary, what it loads, and firmware; found once for a daemon."""
+    found = {binary: None, **dict.fromkeys(libraries(binary))}
+    for directory in _data_directories(binary):
+        found |= dict.fromkeys(directory / name for name in _FIRMWARE if (directory / name).exists())
+    for part in _parts(binary.parent.parent):
+        found |= {part: None, **dict.fromkeys(libraries(part))}
+    return tuple(Entry(path) for path in found)
+
+
+def _parts(prefix: Path) -> list[Path]:
+    return [part for place in _PLACES_OF_PARTS for name in _PARTS for part in prefix.glob(f"{place}/{name}")]
+
+
+def _data_directories(binary: Path) -> list[Path]:
+    try:
+        done = subprocess.run(
+            [binary, "-L", "help"], capture_output=True, text=True, timeout=_TIMEOUT, check=True
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [Path(os.path.normpath(line)) for line in done.stdout.splitlines() if line.startswith("/")]

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A jail for tests: it keeps the orders, and starts them unconfined, or refuses."""
+
+from __future__ import annotations
+
+from ..errors import Unavailable
+from .jail import Born, Order, Started, ignore
+from .plain import PlainJail
+
+
+class FakeJail:
+    """`trouble` is what `hindrance` says, and the reason for which nothing starts."""
+
+    confines = True
+
+    def __init__(self, trouble: str = "") -> None:
+        self.trouble = trouble
+        self.orders: list[Order] = []
+
+    def hindrance(self) -> str:
+        return self.trouble
+
+    async def spawn(self, order: Order, born: Born = ignore) -> Started:
+        if self.trouble:
+            raise Unavailable(self.trouble)
+        self.orders.append(order)
+        return await PlainJail().spawn(order, born)

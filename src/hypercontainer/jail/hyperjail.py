@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A jail of namespaces, by the program hyperjail (hyperjail/src): docs/jail.md says what holds in it.
+
+As root each program has a user of its own; a user's daemon does the same in a
+user namespace, where the host allows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import resource
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..errors import Unavailable
+from ..sys import process, tasks
+from .jail import Born, Entry, Order, Started, ignore
+
+BINARIES = Path(__file__).parent / "bin"
+_START = 60.0  # seconds for a program to start on a busy host
+_PROBE_USER = 65534
+_FILTER = "/hyperjail-filter.so"
+_READ = 4096
+
+
+def binary(name: str = "hyperjail") -> Path:
+    """:raise Unavailable: when this installation has none."""
+    path = BINARIES / f"{name}-{platform.machine()}"
+    if not path.exists():
+        raise Unavailable(f"{name} is not in this installation",
+                          hint="run `make setup` in the source tree, or reinstall the package")  # fmt: skip
+    return path
+
+
+class HyperJail:
+    """`place` is a directory of the daemon's own, where nothing else is."""
+
+    confines = True
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._hindrance: str | None = None
+
+    def hindrance(self) -> str:
+        if self._hindrance is None:
+            try:
+                self._hindrance = self._try()
+            except Unavailable as error:
+                self._hindrance = error.message
+        return self._hindrance
+
+    def _try(self) -> str:
+        """Start hyperjail itself, which then does nothing, and hear what it reports."""
+        self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        order = Order(("/hyperjail", "nothing"), _PROBE_USER, -1, files=(Entry(binary(), "/hyperjail"),))
+        with contextlib.ExitStack() as stack:
+            report, theirs = socket.socketpair()
+            stack.callback(report.close)
+            stack.callback(theirs.close)
+            args, environment, fds = self._arguments(order, theirs.fileno(), stack)
+            helper = subprocess.run(args, pass_fds=fds, env=environment, timeout=_START, check=False)
+            theirs.close()
+            text = b"".join(iter(lambda: report.recv(_READ), b"")).decode(errors="replace")
+        lines = dict(line.split(" ", 1) for line in text.splitlines())
+        if pid := int(lines.get("pid", 0)):
+            _, status = os.waitpid(pid, 0)
+            return lines.get("error", f"its program ended with status {status}" if status else "")
+        return lines.get("error", f"hyperjail ended with status {helper.returncode}")
+
+    async def spawn(self, order: Order, born: Born = ignore) -> Started:
+        self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            report, theirs = socket.socketpair()
+            stack.callback(report.close)
+            stack.callback(theirs.close)
+            args, environment, fds = self._arguments(order, theirs.fileno(), stack)
+            try:
+                helper = subprocess.Popen(
+                    args,
+                    stdin=subprocess.DEVNULL,
+                    stdout=order.output,
+                    stderr=order.output,
+                    pass_fds=[*order.descriptors, *fds],
+                    start_new_session=True,  # it outlives the daemon
+                    env=environment,
+                )
+            except OSError as error:
+                raise Unavailable(f"{args[0]} cannot be started: {error.strerror}") from error
+            theirs.close()
+            return await _Start(helper, report, filtered=bool(order.filter)).finish(born)
+
+    def _arguments(
+        self, order: Order, report: int, stack: contextlib.ExitStack
+    ) -> tuple[list[str], dict[str, str], list[int]]:
+        """Command line, environment and further descriptors of hyperjail."""
+        environment, fds, words = dict(order.environment), [report], self._words(order)
+        if order.filter:
+            fd = os.memfd_create("filter", os.MFD_CLOEXEC)
+            stack.callback(os.close, fd)
+            os.write(fd, order.filter)
+            fds.append(fd)
+            environment |= {"LD_PRELOAD": _FILTER, "HYPERJAIL_FILTER": f"{report},{fd}"}
+            words += ["keep-report", *_entry(Entry(binary("hyperjail-filter"), _FILTER))]
+        return [str(binary()), str(report), *words, "--", *order.args], environment, fds
+
+    def _words(self, order: Order) -> list[str]:
+        root = os.geteuid() == 0
+        words = ["root", str(self._place), "name", "jail", "proc"]
+        words += ["user", str(order.user), str(order.user)] if root else ["user-namespace"]
+        words += ["host-network"] if order.host_network else []
+        for group in order.groups if root else ():
+            words += ["group", str(group)]
+        for entry in order.files:
+            words += _entry(entry)
+        for device in order.devices:
+            words += ["device", str(device), str(device)]
+        for which, value in _limits(order):
+            words += ["limit", str(which), str(value)]
+        for group_ in order.control_groups:
+            words += ["cgroup", str(group_ / "cgroup.procs")]
+        return words
+
+
+def _entry(entry: Entry) -> list[str]:
+    return ["write" if entry.writable else "read", str(entry.source), entry.place]
+
+
+def _limits(order: Order) -> Iterator[tuple[int, int]]:
+    yield resource.RLIMIT_CORE, 0
+    yield resource.RLIMIT_NOFILE, order.limits.descriptors
+    if order.limits.file_size >= 0:
+        yield resource.RLIMIT_FSIZE, order.limits.file_size
+
+
+class _Start:
+    """One start, as hyperjail and the filter report it."""
+
+    def __init__(self, helper: subprocess.Popen[bytes], report: socket.socket, *, filtered: bool) -> None:
+        self._helper = helper
+        self._filtered = filtered
+        self._report = report
+        self._report.setblocking(False)
+        self._text = b""
+        self._pid = 0
+
+    async def finish(self, born: Callable[[Started], None]) -> Started:
+        try:
+            # Whoever gives up meanwhile waits until it is known which process is to be ended.
+            await tasks.to_the_end(tasks.within(self._read(b"\n"), _START))
+            started = self._begun()
+            born(started)
+            await tasks.within(self._read(b"\nready\n"), _START)
+        except TimeoutError:
+            self._end()
+            raise Unavailable(f"a program did not start in its jail within {_START:g} s") from None
+        except BaseException:
+            self._end()
+            raise
+        if b"\nerror " in self._text:
+            self._end()
+            raise self._trouble()
+        if self._filtered and b"\nready\n" not in self._text:
+            # Only its end closes the report without that word; what does so by itself must not go on.
+            process.kill(*started)
+        return started
+
+    async def _read(self, end: bytes) -> None:
+        """The report until this, or until it ends."""
+        loop = asyncio.get_running_loop()
+        while end not in self._text and (data := await loop.sock_recv(self._report, _READ)):
+            self._text += data
+
+    def _begun(self) -> Started:
+        """:raise Unavailable: there is no process."""
+        self._helper.wait()  # it ends when the process is there
+        if not self._text.startswith(b"pid "):
+            raise self._trouble()
+        self._pid = int(self._text.split()[1])
+        return Started(self._pid, process.start_time(self._pid))
+
+    def _trouble(self) -> Unavailable:
+        text = self._text.decode(errors="replace")
+        for line in text.splitlines():
+            if line.startswith("error "):
+                return Unavailable(f"the jail {line.removeprefix('error ')}")
+        return Unavailable(f"hyperjail ended with status {self._helper.returncode}")
+
+    def _end(self) -> None:
+        """Nothing may be left."""
+        if self._helper.returncode is None:  # hyperjail itself hangs
+            self._helper.kill()
+        self._helper.wait()
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)

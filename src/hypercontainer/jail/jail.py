@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The port: what is asked of a jail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or directory of the host that a program may have."""
+
+    source: Path
+    target: str = ""  # where the program finds it; "" is the same path
+    writable: bool = False
+
+    @property
+    def place(self) -> str:
+        return self.target or str(self.source)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """rlimits of the process, in a jail that confines; it leaves no core there."""
+
+    descriptors: int = 4096  # how many it may have open
+    file_size: int = -1  # bytes that a file may have which it writes to; -1: as many as it likes
+
+
+@dataclass(frozen=True)
+class Order:
+    """A program, and all that it gets."""
+
+    args: tuple[str, ...]  # the first is the program's path, which `files` holds
+    user: int  # that it becomes when we are root, with a group of the same number
+    output: int  # descriptor for what it prints
+    groups: tuple[int, ...] = ()  # further ones
+    files: tuple[Entry, ...] = ()  # all that it finds; a jail may show it more than that, and says so in `hindrance`
+    devices: tuple[Path, ...] = ()  # of the host, which it may open
+    descriptors: tuple[int, ...] = ()  # it has them under the same numbers
+    environment: Mapping[str, str] = field(default_factory=dict)  # all of it
+    limits: Limits = Limits()
+    host_network: bool = False  # it uses the host's network; else it has none
+    filter: bytes = b""  # of system calls, by `seccomp.program`; from when it has started on
+    control_groups: tuple[Path, ...] = ()  # directories
+
+
+class Started(NamedTuple):
+    """A process, which is our child."""
+
+    pid: int
+    started: int  # in clock ticks since the host's boot
+
+
+Born = Callable[[Started], None]
+
+
+def ignore(_: Started) -> None:
+    """For who need not know before a start is over."""
+
+
+class Jail(Protocol):
+    """Starts programs."""
+
+    confines: bool  # whether more holds than another user and the limits
+
+    def hindrance(self) -> str:
+        """Why it cannot start anything as it should on this host; "" when it can."""
+
+    async def spawn(self, order: Order, born: Born = ignore) -> Started:
+        """Start a program; it runs on when we end. With a filter it has started when that is in force.
+
+        `born` is told as soon as there is a process.
+
+        One that ends before is no error: it has said why on its output, and there is a child to be waited for.
+
+        :raise Unavailable: when a step fails, with a sentence; nothing is left then.
+        """

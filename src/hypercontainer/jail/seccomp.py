@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filters of system calls: a list of those that are allowed, everything else kills the process.
+
+The list has a name in each line; `name 0=VALUE` allows a call only with that value of its first argument,
+`name 0&MASK` only when one of these bits is set there, `name !MASK` only without these bits in its third argument,
+`name -` answers it with ENOSYS. What follows a # is a comment. Instructions and the data that they
+look at: linux/filter.h, linux/seccomp.h and Documentation/userspace-api/seccomp_filter.rst of Linux.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from .calls import NUMBERS
+
+_LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06  # BPF_LD|W|ABS, JMP|JEQ|K, JMP|JSET|K, RET|K
+_NR, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data; an argument has its low half first
+_KILL, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, linux/audit.h
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One call."""
+
+    name: str
+    argument: int = 0
+    equal: int | None = None  # the argument's low half
+    any_of: int = 0  # bits
+    none_of: int = 0  # bits
+    missing: bool = False  # it is answered as if the kernel did not have it
+
+
+def read(path: Path) -> tuple[Rule, ...]:
+    """The rules of a list; a line that is none raises ValueError."""
+    lines = (line.partition("#")[0].split() for line in path.read_text().splitlines())
+    return tuple(_rule(words) for words in lines if words)
+
+
+def _rule(words: list[str]) -> Rule:
+    name, *rest = words
+    if name not in NUMBERS:
+        raise ValueError(f"{name!r} is not in jail/calls.py")
+    if not rest:
+        return Rule(name)
+    (condition,) = rest
+    if condition == "-":
+        return Rule(name, missing=True)
+    if condition.startswith("!"):
+        return Rule(name, argument=2, none_of=int(condition[1:], 0))
+    if "&" in condition:
+        argument, _, mask = condition.partition("&")
+        return Rule(name, argument=int(argument), any_of=int(mask, 0))
+    argument, _, value = condition.partition("=")
+    return Rule(name, argument=int(argument), equal=int(value, 0))
+
+
+def _instruction(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
+    return struct.pack("<HBBI", code, yes, no, value)
+
+
+def _decision(rule: Rule) -> bytes:
+    """What is done with a call that the rule is about; its number is loaded anew by the next."""
+    if rule.missing:
+        return _instruction(_RETURN, _ERRNO | errno.ENOSYS)
+    argument = _instruction(_LOAD, _ARGUMENTS + 8 * rule.argument)
+    allow, kill = _instruction(_RETURN, _ALLOW), _instruction(_RETURN, _KILL)
+    if rule.equal is not None:
+        return argument + _instruction(_EQUAL, rule.equal, 0, 1) + allow + kill
+    if rule.any_of:
+        return argument + _instruction(_ANY_BIT, rule.any_of, 0, 1) + allow + kill
+    if rule.none_of:
+        return argument + _instruction(_ANY_BIT, rule.none_of, 1, 0) + allow + kill
+    return allow
+
+
+def program(rules: tuple[Rule, ...], machine: str = "") -> bytes:
+    """An array of struct sock_filter for the host, or another machine (`uname -m`).
+
+    A call that the machine does not have is left out, as `poll` of aarch64.
+    """
+    machine = machine or platform.machine()
+    parts = [
+        _instruction(_LOAD, _ARCH),
+        _instruction(_EQUAL, _ARCHITECTURES[machine], 1, 0),
+        _instruction(_RETURN, _KILL),
+        _instruction(_LOAD, _NR),
+    ]
+    column = list(_ARCHITECTURES).index(machine)
+    for rule in rules:
+        number = NUMBERS[rule.name][column]
+        if number >= 0:
+            decision = _decision(rule)
+            parts += [_instruction(_EQUAL, number, 0, len(decision) // 8), decision]
+    return b"".join([*parts, _instruction(_RETURN, _KILL)])

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every jail does: the program gets what it is handed, and is our child."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.errors import Unavailable
+from hypercontainer.jail.fake import FakeJail
+from hypercontainer.jail.hyperjail import HyperJail
+from hypercontainer.jail.jail import Entry, Jail, Order, Started
+from hypercontainer.jail.libraries import libraries
+from hypercontainer.jail.plain import PlainJail
+from hypercontainer.sys import users
+
+SHELL = Path("/bin/sh").resolve()
+
+
+@pytest.fixture(params=["hyperjail", "plain", "fake"])
+def jail(request: pytest.FixtureRequest, tmp_path: Path) -> Jail:
+    made: dict[str, Callable[[], Jail]] = {
+        "hyperjail": lambda: HyperJail(tmp_path / "jail"),
+        "plain": PlainJail,
+        "fake": FakeJail,
+    }
+    found = made[request.param]()
+    if why := found.hindrance():
+        pytest.skip(f"this host has no jail: {why}")
+    return found
+
+
+class Output:
+    """What a program prints."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT)
+
+    def text(self) -> str:
+        return self._path.read_text()
+
+
+@pytest.fixture
+def output(tmp_path: Path):  # type: ignore[no-untyped-def]
+    made = Output(tmp_path / "output")
+    yield made
+    os.close(made.fd)
+
+
+def shell(script: str, output: Output, **how: object) -> Order:
+    files = tuple(Entry(p) for p in (SHELL, *libraries(SHELL)))
+    null = (Path("/dev/null"),)
+    order: dict[str, object] = {"devices": null, "user": users.pick(), "output": output.fd, "files": files, **how}
+    return Order((str(SHELL), "-c", script), **order)  # type: ignore[arg-type]
+
+
+def ended(started: Started) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1])
+
+
+async def test_arguments_environment_and_status(jail: Jail, output: Output) -> None:
+    script = 'echo "$0 $A ${PATH_OF_OURS-none}"; exit 7'
+    order = shell(script, output, environment={"A": "1"})
+    os.environ["PATH_OF_OURS"] = "secret"
+    try:
+        started = await jail.spawn(order)
+    finally:
+        del os.environ["PATH_OF_OURS"]
+    assert ended(started) == 7
+    assert output.text() == f"{SHELL} 1 none\n"
+
+
+async def test_who_asked_hears_of_the_process_first(jail: Jail, output: Output) -> None:
+    heard: list[Started] = []
+    started = await jail.spawn(shell("true", output), heard.append)
+    assert heard == [started]
+    assert ended(started) == 0
+
+
+async def test_descriptors_and_no_others(jail: Jail, output: Output) -> None:
+    handed, other = ends = os.pipe()
+    try:
+        script = f"test -e /proc/self/fd/{handed} && echo handed; test -e /proc/self/fd/{other} && echo another; true"
+        assert ended(await jail.spawn(shell(script, output, descriptors=(handed,)))) == 0
+        assert output.text() == "handed\n"
+    finally:
+        for fd in ends:
+            os.close(fd)
+
+
+async def test_nothing_to_read(jail: Jail, output: Output) -> None:
+    assert ended(await jail.spawn(shell("read line && echo got $line; true", output))) == 0
+    assert output.text() == ""
+
+
+async def test_a_program_that_is_not_there(jail: Jail, output: Output) -> None:
+    order = Order(("/nothing/here",), users.pick(), output.fd)
+    with pytest.raises(Unavailable, match="/nothing/here"):
+        await jail.spawn(order)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may choose")
+async def test_another_user(jail: Jail, output: Output) -> None:
+    order = shell("id -u 2>/dev/null || echo no id; exec 3<&0; while read name rest; do "
+                  'case $name in Uid:) echo "$rest";; esac; done < /proc/self/status', output)  # fmt: skip
+    assert ended(await jail.spawn(order)) == 0
+    assert output.text().splitlines()[-1].split() == [str(order.user)] * 4
