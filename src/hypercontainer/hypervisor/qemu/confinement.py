@@ -23,6 +23,8 @@ _PLACES_OF_PARTS = ("lib/*/qemu", "lib64/qemu", "lib/qemu")
 # For librbd, which speaks to the cluster itself.
 _NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/services")
 _TIME_ZONE = {"TZ": "UTC0"}  # no file tells it
+# glibc opens a file to count processors when it has more than 8 arenas, one per thread, and no limit: the filter kills.
+_ARENAS = {"MALLOC_ARENA_MAX": "8"}
 _TIMEOUT = 10  # seconds
 _KVM = Path("/dev/kvm")
 _DEVICES = (Path("/dev/null"), Path("/dev/urandom"))
@@ -68,7 +70,7 @@ def order(
     network = own_network(config)
     return replace(
         plain,
-        environment=_TIME_ZONE,
+        environment={**_TIME_ZONE, **_ARENAS},
         files=(*_files(Path(line[0])), *(Entry(Path(p)) for p in _NETWORK_FILES if network and os.path.exists(p))),
         devices=(*_DEVICES, *([_KVM] if accelerator == "kvm" else [])),
         host_network=network,

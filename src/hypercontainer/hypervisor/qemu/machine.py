@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 CHANNEL, MONITOR, CONSOLE, LOG, PIDFILE = "guest.sock", "qmp.sock", "console.sock", "qemu.log", "pid"
 CONSOLE_FILE = "console.log"  # of machines that an earlier version launched, which stored all of it
 SERVER_LOG = "server.log"  # of whoever serves shared directories
+_CAUGHT = "QEMU made a system call that its jail forbids, and was ended (SIGSYS)"
 _TAIL = 2000  # bytes of the logs that are read for an error message
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\x20-\x7e]")
 
@@ -46,6 +47,7 @@ class QemuMachine:
             str, str
         ] = {}  # serial number of a disk -> node of the file behind it, where that was exchanged
         self._console = Console()
+        self._caught = False  # at a system call that its jail forbids
         self._gone: asyncio.Future[None] | None = None
 
     @classmethod
@@ -116,7 +118,8 @@ class QemuMachine:
     def _reap(self) -> None:
         """Nothing happens when it is another daemon's child, or when its number belongs to a child that runs."""
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, os.WNOHANG)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._caught = pid == self.pid and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS
 
     async def kill(self) -> None:
         process.kill(self.pid, self.pid_started, signal.SIGKILL)
@@ -206,7 +209,7 @@ class QemuMachine:
         for name in (SERVER_LOG, LOG, CONSOLE_FILE) if not self.alive else (LOG, CONSOLE_FILE):
             with contextlib.suppress(OSError):
                 texts.append(_tail(self._directory / name))
-        words = []
+        words = [_CAUGHT] if self._caught else []
         for text in (*texts, self._console.tail()[-_TAIL:]):
             words += [line for line in _ANSI.sub("", text.decode(errors="replace")).splitlines() if line.strip()][-4:]
         return "; ".join(words)
