@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Directories of the host, where the driver takes them: over virtiofs, and over 9p where this daemon is no root."""
+"""Directories of the host, where the driver takes them: over virtiofs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hypercontainer.errors import GuestError, InvalidState, NotFound
-from hypercontainer.hypervisor.driver import NineP, VirtioFs
+from hypercontainer.hypervisor.driver import VirtioFs
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import TAKES, FakeDriver
 from hypercontainer.model.pods import VolumeRequest, VolumeSpec
@@ -25,24 +25,24 @@ from .scenes import plan, spec
 from .stage import Stage, play, stage, whole
 
 
-@pytest.fixture(params=["virtiofs", "9p"])
+@pytest.fixture(params=["root", "user"])
 def act(request: pytest.FixtureRequest, template: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A daemon as root, whose servers are sockets; and one of a user."""
-    by_virtiofs = request.param == "virtiofs"
+    """A daemon as root, and one of a user; their servers are sockets."""
+    root = request.param == "root"
 
     @contextlib.contextmanager
-    def served(binary: str, directory: Path, entries: list[share.Entry], *, root: bool) -> Iterator[socket.socket]:
+    def served(binary: str, directory: Path, entries: list[share.Entry], **_: bool) -> Iterator[socket.socket]:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             yield ours
 
     monkeypatch.setattr(share, "start_virtiofsd", served)
     monkeypatch.setattr(share, "find_virtiofsd", lambda: "/virtiofsd")
-    monkeypatch.setattr(os, "geteuid", lambda: 0 if by_virtiofs else 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
 
     def acted(scenario: Any) -> None:
-        with stage(template, virtiofs=by_virtiofs) as s:
-            s.drivers = lambda: Drivers([FakeDriver(s.host, takes=TAKES | {VirtioFs, NineP})])
+        with stage(template, virtiofs=True) as s:
+            s.drivers = lambda: Drivers([FakeDriver(s.host, takes=TAKES | {VirtioFs})])
             play(s, whole(scenario))
 
     return acted
@@ -59,7 +59,7 @@ def test_a_directory_is_in_the_pods_one_tree(act: Any, tmp_path: Path) -> None:
         pod = s.engine.registry.pod(s.engine.registry.container("a").pod)
         assert [(v.source, v.read_only) for v in pod.volumes] == [(str(tmp_path), False), (str(tmp_path), True)]
         share_ = s.machine("a").config.share
-        assert isinstance(share_, (VirtioFs, NineP)) and share_.tag == share.TAG
+        assert isinstance(share_, VirtioFs) and share_.tag == share.TAG
         assert s.guest(s.machine("a")).volumes["share"] == share.TAG
         s.kill()
         await s.open()

@@ -139,9 +139,17 @@ class Prober:
     async def _try(self, config: MachineConfig) -> Choice:
         try:
             machine = await tasks.within(self._launch(config, "kvm"), LIMIT)
+            try:
+                return await self._hear(machine)
+            finally:
+                await machine.kill()
         except (HyperError, OSError) as error:
-            remove_tree(config.directory)
             return "tcg", f"KVM could not be tried: {error}"
+        finally:
+            remove_tree(config.directory)
+
+    async def _hear(self, machine: TrialMachine) -> Choice:
+        """What a guest answers."""
         try:
             with machine.connect() as sock:
                 loop = asyncio.get_running_loop()
@@ -154,9 +162,6 @@ class Prober:
             return "tcg", f"/dev/kvm opens, but a probe guest {error}"
         except (HyperError, OSError) as error:
             return "tcg", f"KVM could not be tried: {machine.last_words() or error}"
-        finally:
-            await machine.kill()
-            remove_tree(config.directory)
 
 
 async def _while_it_gets_on(answer: Awaitable[bytes], machine: TrialMachine) -> bytes:
