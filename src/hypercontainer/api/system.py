@@ -34,11 +34,19 @@ async def info(c: Context) -> Info:
     return await c.engine.info()
 
 
-@routes.get("/doctor", query={"probe": "try first whether a guest boots with KVM"})
+@routes.get(
+    "/doctor",
+    query={
+        "probe": "try first whether a guest boots with KVM",
+        "jail": "instead, what holds for the hypervisor of this pod or container, seen from outside",
+    },
+)
 async def doctor(c: Context) -> list[Check]:
     """What this host has of what is needed."""
     if c.flag("probe"):
         require("admin")
+    if pod := c.text("jail"):
+        return await c.engine.monitor.jail(pod)
     return await c.engine.doctor(probe=c.flag("probe"))
 
 

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""top and stats, as the guest reports them."""
+"""top and stats, as the guest reports them; what its hypervisor is kept from."""
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta
+from pathlib import Path
 
-from ..errors import InvalidState
+from ..errors import InvalidState, NotFound, Unsupported
 from ..guest.agent import Agent
-from ..model.status import Container, ContainerStats, ContainerStatus, Pod, ProcessInfo
+from ..jail import report
+from ..model.status import Check, Container, ContainerStats, ContainerStatus, Pod, ProcessInfo
 from ..protocol.messages import ContainerUsage, GuestStats, ListedProcess
-from ..sys import clock
+from ..sys import clock, tasks
 from .containers import Containers
 from .registry import Registry
 from .runtime import Runtime
@@ -39,6 +42,21 @@ class Monitor:
         pod = self._registry.pod(key)
         agent = self._pod_runtime(pod).agent
         return self._listed(agent, await agent.processes(), self._registry.members(pod.id))
+
+    async def jail(self, key: str) -> list[Check]:
+        """What holds for the hypervisor of a pod, or of a container of its own, seen from outside.
+
+        :raise InvalidState: when the pod does not run. :raise Unsupported: it is no process of this host.
+        """
+        try:
+            pod = self._registry.pod(key)
+        except NotFound:
+            pod = self._registry.pod(self._registry.container(key).pod)
+        pid = self._pod_runtime(pod).machine.pid
+        if not pid:
+            raise Unsupported(f"the virtual machine of {pod.name} is no process of this host")
+        seen = report.Seen(Path(f"/proc/{pid}"))
+        return await tasks.in_thread(lambda: report.examine(seen, root=os.geteuid() == 0))
 
     def _pod_runtime(self, pod: Pod) -> Runtime:
         runtime = self._sandboxes.runtime(pod.id)

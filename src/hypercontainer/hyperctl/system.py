@@ -97,7 +97,8 @@ def _log_driver(log: LogOptions) -> str:
 @click.option(
     "--forget", metavar="NAME", help="Give up a record that cannot be read, and end its virtual machine; files stay."
 )
-def doctor(format_: str, forget: str | None, probe: bool) -> int:
+@click.option("--jail", metavar="POD", help="What its hypervisor is kept from, seen from outside.")
+def doctor(format_: str, forget: str | None, probe: bool, jail: str | None) -> int:
     """Check what this host has of what HyperContainer needs.
 
     The exit status is 1 when something that is needed is missing.
@@ -105,7 +106,8 @@ def doctor(format_: str, forget: str | None, probe: bool) -> int:
     if forget:
         client().do("DELETE", f"/set-aside/{quote(forget, safe='')}")
         return 0
-    checks = client().call(list[Check], "GET", "/doctor", {"probe": "1"} if probe else {})
+    query: Query = {name: value for name, value in (("probe", "1" if probe else ""), ("jail", jail)) if value}
+    checks = client().call(list[Check], "GET", "/doctor", query)
     if format_ == "json":
         print_json(checks)
     else:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,7 @@ def split(first: int, last: int) -> Ranges:
 
 
 _ranges = split(FIRST, LAST)
+_next: dict[range, int] = {}  # where the search begins, in each part
 _given: collections.deque[int] = collections.deque(maxlen=_REMEMBERED)
 
 
@@ -92,6 +93,11 @@ def ranges() -> Ranges:
     return _ranges
 
 
+def given_out(number: int) -> bool:
+    """Whether it is one that `pick` gives."""
+    return number in _ranges.fenced or number in _ranges.open
+
+
 def pick(*, fenced: bool = True) -> int:
     """One of them as which no process of this host runs, nor is just being started."""
     return _free(_ranges.fenced if fenced else _ranges.open)
@@ -104,9 +110,11 @@ def pick_for_conversion() -> tuple[int, int]:
 
 
 def _free(numbers: range) -> int:
+    """The one after that which was given out last: none comes again before all others."""
     taken = _in_use().union(_given)
-    while (uid := secrets.choice(numbers)) in taken:
-        pass
+    begin = _next.get(numbers, numbers.start)
+    uid = next(n for n in itertools.chain(range(begin, numbers.stop), range(numbers.start, begin)) if n not in taken)
+    _next[numbers] = uid + 1
     _given.append(uid)
     return uid
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for the hypervisor of a pod that runs, and what happens when it does what it may not."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.hyperd.config import Config
+from hypercontainer.jail import report
+from hypercontainer.jail.hyperjail import HyperJail
+from hypercontainer.model.status import ContainerStatus
+
+from .conftest import DEADLINE, Lab
+
+_ATTACH, _DETACH, _GETREGS, _SETREGS = 16, 17, 12, 13  # sys/ptrace.h
+_RIP, _RAX, _ORIG_RAX = 16, 10, 15  # places in struct user_regs_struct of x86_64
+_OPEN = 2  # number of open(2)
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="as root each hypervisor has a user of its own")
+
+
+@pytest.fixture
+def config(config: Config) -> Config:
+    config.network = "none"  # with slirp QEMU uses the host's network, and has its own filter
+    return config
+
+
+async def running(lab: Lab, **how: object) -> tuple[str, int]:
+    id_ = await lab.create("sleep", "1000", **how)
+    await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
+    return id_, lab.engine.containers.runtime(lab.engine.registry.container(id_)).machine.pid
+
+
+@pytest.mark.parametrize("isolation", ["fresh", "default"])
+async def test_every_promise_holds(lab: Lab, isolation: str) -> None:
+    id_, _ = await running(lab, isolation=isolation)
+    checks = await lab.engine.monitor.jail(id_)
+    assert len(checks) >= 11
+    assert [c for c in checks if c.status == "fail"] == []
+    assert [c.name for c in checks if c.status == "warn"] in ([], ["jail: control group"])
+
+
+async def test_no_two_have_one_user(lab: Lab) -> None:
+    pids = [(await running(lab))[1] for _ in range(2)]
+    assert len({os.stat(f"/proc/{pid}/root/dev/null").st_uid for pid in pids}) == 2
+
+
+async def test_what_is_not_jailed_is_told(lab: Lab) -> None:
+    """The same look at a process of the host: this one."""
+    found = {c.name: c.status for c in report.examine(report.Seen(Path(f"/proc/{os.getpid()}")), root=True)}
+    for name in ("user", "capabilities", "new privileges", "system calls", "namespaces", "root", "devices", "memory"):
+        assert found[f"jail: {name}"] == "fail"
+
+
+async def test_a_forbidden_call_ends_the_pod_at_once(lab: Lab) -> None:
+    id_, pid = await running(lab)
+    life = lab.engine.containers.supervisor(lab.engine.registry.container(id_))
+    begun = time.monotonic()
+    make_it_open(pid)
+    await asyncio.wait_for(life.stopped.wait(), DEADLINE)
+    assert time.monotonic() - begun < 1.0 * float(os.environ.get("HYPER_TEST_SLOWNESS", "1")) + 1.0
+    state = lab.engine.registry.container(id_).state
+    assert state.status is ContainerStatus.EXITED
+    assert "made a system call that its jail forbids" in state.error
+
+
+def make_it_open(pid: int) -> None:
+    """Let its first thread, which waits in a system call, make another one: open(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    assert libc.ptrace(_ATTACH, pid, None, None) == 0, os.strerror(ctypes.get_errno())
+    os.waitpid(pid, 0x40000000)  # __WALL
+    registers = (ctypes.c_ulonglong * 27)()
+    assert libc.ptrace(_GETREGS, pid, None, registers) == 0
+    registers[_RIP] -= 2  # the instruction `syscall`
+    registers[_RAX], registers[_ORIG_RAX] = _OPEN, ctypes.c_ulonglong(-1).value
+    assert libc.ptrace(_SETREGS, pid, None, registers) == 0
+    assert libc.ptrace(_DETACH, pid, None, None) == 0
+
+
+def test_a_host_that_forbids_it_is_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hypercontainer.jail.hyperjail.binary", lambda name="hyperjail": Path("/bin/false"))
+    assert HyperJail(tmp_path / "jail").hindrance() == "hyperjail ended with status 1"
