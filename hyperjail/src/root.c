@@ -159,6 +159,7 @@ void enter_root(const struct jail *jail)
 {
 	char path[PATH_MAX];
 
+	umask(022); /* the program's user passes through directories that we make */
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		stop("part from the host's mounts");
 	if (mount("tmpfs", jail->root, "tmpfs", MS_NOSUID | MS_NODEV, SMALL) < 0)

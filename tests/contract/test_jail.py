@@ -74,6 +74,15 @@ async def test_arguments_environment_and_status(jail: Jail, output: Output) -> N
     assert output.text() == f"{SHELL} 1 none\n"
 
 
+async def test_the_daemons_umask_is_not_in_the_way(jail: Jail, output: Output) -> None:
+    """hyperd's own is 077, and what a jail makes for a program is to be passed through by that."""
+    before = os.umask(0o077)
+    try:
+        assert ended(await jail.spawn(shell("exit 3", output))) == 3
+    finally:
+        os.umask(before)
+
+
 async def test_who_asked_hears_of_the_process_first(jail: Jail, output: Output) -> None:
     heard: list[Started] = []
     started = await jail.spawn(shell("true", output), heard.append)
