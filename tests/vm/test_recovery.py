@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from hypercontainer.engine.engine import Engine
 from hypercontainer.errors import HyperError, Unavailable
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
+from hypercontainer.hypervisor.facets import PortForwarding, require
+from hypercontainer.model.specs import PortMapping
 from hypercontainer.model.status import ContainerStatus
 
 from .conftest import DEADLINE, Lab, machines
+from .test_pod_network import free_port
 
 
 async def _next(config: Config, old: Engine) -> Engine:
@@ -114,3 +118,27 @@ async def test_a_kernel_that_hangs_is_given_up(lab: Lab, config: Config) -> None
     with pytest.raises(HyperError, match="did not start"):
         await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
     assert machines(config.run_path) == []
+
+
+async def test_ports_that_a_dead_daemon_was_about_to_change_are_as_the_record_says(lab: Lab, config: Config) -> None:
+    id_ = await lab.create("sleep", "1000", network="user")
+    engine = lab.engine
+    await engine.containers.start(id_)
+    kept, lost, stray = [PortMapping(container_port=80 + n, host_port=free_port()) for n in range(3)]
+    await engine.pods.add_ports(id_, [kept, lost])
+    runtime = engine.containers.runtime(engine.registry.container(id_))
+    machine = require(runtime.machine, PortForwarding)
+    await machine.remove_port(lost)
+    await machine.add_port(stray)
+    runtime.ports_in_change = [kept, lost, stray]
+    engine._sandboxes.sandbox(engine.registry.container(id_).pod).save()
+    assert [_listens(p) for p in (kept, lost, stray)] == [True, False, True]
+    lab.engine = await _next(config, engine)
+    assert [_listens(p) for p in (kept, lost, stray)] == [True, True, False]
+    vm = lab.engine.registry.pod(lab.engine.registry.container(id_).pod).vm
+    assert vm and vm.ports_in_change == []
+
+
+def _listens(port: PortMapping) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port.host_port)) == 0
