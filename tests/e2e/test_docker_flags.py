@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .conftest import Daemon
+from .conftest import Daemon, wait_for
 from .test_pods import pods
 
 __all__ = ["pods"]
@@ -96,3 +96,33 @@ services:
     assert [line.split(" | ")[1] for line in done.stdout.splitlines()] == ["0", "0"] and done.stdout.startswith(
         "the-db"
     )
+
+
+def test_update(hyper: Daemon) -> None:
+    hold = "head -c 60000000 /dev/zero | tail -c 60000000 | { head -c 1 >/dev/null; echo held; exec sleep 1000; }"
+    hyper.ctl("run", "-d", "--name", "one", "-m", "200m", "busybox", "sh", "-c", hold)
+    wait_for(lambda: hyper.out("logs", "one") == "held", "the memory")
+
+    def limits() -> list[str]:
+        files = (f"/sys/fs/cgroup/{name}" for name in ("memory.max", "cpu.max", "pids.max"))
+        return hyper.out("exec", "one", "cat", *files).splitlines()
+
+    assert hyper.out("update", "-m", "128m", "--cpus", "0.5", "--pids-limit", "50", "one") == "one"
+    assert limits() == [str(128 << 20), "50000 100000", "50"]
+    assert hyper.out("update", "--cpus", "0", "--pids-limit", "-1", "--restart", "always", "one") == "one"
+    assert limits() == [str(128 << 20), "max 100000", "max"]
+    shown = "{{.Spec.Resources.Memory}} {{.Spec.Resources.Cpus}} {{.Spec.Restart.Name}}"
+    assert hyper.out("inspect", "-f", shown, "one") == f"{128 << 20} 0.0 always"
+    for flags, says in (
+        (["-m", "32m"], "of memory, more than"),
+        (["-m", "1g"], "that the virtual machine of one has: stop it first"),
+        ([], "nothing to change"),
+    ):
+        done = hyper.ctl("update", *flags, "one", check=False)
+        assert done.returncode and says in done.stderr, done.stderr
+    assert limits()[0] == str(128 << 20) and hyper.out("inspect", "-f", "{{.State.RestartCount}}", "one") == "0"
+    hyper.ctl("kill", "one")
+    hyper.ctl("update", "-m", "300m", "one")
+    hyper.ctl("start", "one")
+    wait_for(lambda: hyper.out("logs", "one") == "held\nheld", "the memory again")
+    assert limits()[0] == str(300 << 20)

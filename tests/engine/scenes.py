@@ -16,6 +16,7 @@ from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend, VolumeRequest, VolumeSpec
 from hypercontainer.model.specs import (
     ContainerSpec,
+    ContainerUpdate,
     Dependency,
     ExecSpec,
     HealthCheck,
@@ -291,6 +292,7 @@ SCENES: dict[str, Scene] = {
     "restart": Scene(_c("restart", "a"), runs()),
     "pause": Scene(_c("pause", "a"), runs()),
     "unpause": Scene(_c("unpause", "a"), _paused),
+    "update": Scene(lambda s: s.engine.updates.update("a", ContainerUpdate(pids=9, memory=64 << 20)), runs()),
     "rm": Scene(_c("remove", "a"), exited),
     "rm -f": Scene(_c("remove", "a", force=True), runs(mounts=_VOLUME)),
     "rm -f in a network": Scene(_c("remove", "a", force=True), runs(ports=_PORT), "bridge"),

@@ -16,7 +16,7 @@ from ..errors import HyperError, InvalidArgument
 from ..model.base import Model
 from ..model.detach_keys import parse_detach_keys
 from ..model.moments import write_moment
-from ..model.specs import ContainerSpec, ExecSpec
+from ..model.specs import ContainerSpec, ContainerUpdate, ExecSpec
 from ..model.status import Change, Container, ContainerStats, ContainerStatus, ExecInfo, ExitCode, PathStat, ProcessInfo
 from ..model.trace import Span
 from ..sys import spans
@@ -139,6 +139,12 @@ async def unpause(c: Context) -> None:
 async def rename(c: Context) -> Container:
     """Rename a container."""
     return c.engine.containers.rename(c.id, c.text("name"))
+
+
+@routes.post(f"{_ID}/update", body=ContainerUpdate)
+async def update(c: Context) -> Container:
+    """Change limits and restart policy, at once where it runs."""
+    return await c.engine.updates.update(c.id, await c.body(ContainerUpdate))
 
 
 @routes.delete(_ID, query={"force": "kill it first if it runs"})

@@ -72,6 +72,7 @@ from .services import Services
 from .shares import Shares
 from .sources import Setup, all_sources
 from .tokens import Tokens
+from .updates import Updates
 from .volumes import Volumes
 
 _COPY = "`hyperctl logs` has what was written; it is sent again as soon as it can be"
@@ -154,6 +155,7 @@ class Engine:
         self.services = Services(self.registry, lambda pod: sandboxes.runtime(pod.id))
         self.execs = Execs(self.registry, self.containers, self.events)
         self.attachments = Attachments(self.registry, self.containers, self.execs)
+        self.updates = Updates(self.registry, self.containers)
         self.archives = Archives(self.registry, self.containers)
         self.monitor = Monitor(self.registry, self.containers, sandboxes)
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)

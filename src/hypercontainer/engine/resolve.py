@@ -187,6 +187,16 @@ def machine_size(specs: list[ContainerSpec], *, vcpus: int = 0, memory: int = 0)
     return vcpus, -(-memory // MIB) * MIB
 
 
+def memory_max(spec: ContainerSpec, machine_memory: int) -> int:
+    """Bytes that its control group may use: without a limit of its own all that the guest can spare."""
+    return spec.resources.memory or machine_memory - GUEST_RESERVE
+
+
+def cpu_max(spec: ContainerSpec) -> int:
+    """Microseconds per 100 ms that its control group may use; 0 is no limit."""
+    return int(spec.resources.cpus * 100_000)
+
+
 def check_host(vcpus: int, memory: int) -> None:
     """:raise InvalidArgument: when this host has less."""
     host_cpus, host_memory = os.cpu_count() or 1, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -221,8 +231,8 @@ def guest_container(
         sysctls=tuple(spec.sysctls.items()),
         masked_paths=() if spec.privileged else _MASKED,
         readonly_paths=() if spec.privileged else _READONLY,
-        memory_max=spec.resources.memory or machine_memory - GUEST_RESERVE,
-        cpu_max=int(spec.resources.cpus * 100_000),
+        memory_max=memory_max(spec, machine_memory),
+        cpu_max=cpu_max(spec),
         pids_max=spec.resources.pids,
         prepared=prepared,
         devices=spec.privileged,

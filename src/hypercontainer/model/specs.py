@@ -46,6 +46,9 @@ class PortMapping(Model, frozen=True, kw_only=True):
             check_ip(self.host_ip, "host address")
 
 
+PIDS_MAX = 1 << 22  # Linux has no more process numbers (PID_MAX_LIMIT)
+
+
 class Resources(Model, frozen=True, kw_only=True):
     """Limits; 0 means the default."""
 
@@ -63,6 +66,15 @@ class RestartPolicy(Model, frozen=True, kw_only=True):
 
     name: RestartName = "no"
     max_retries: Annotated[int, Meta(ge=0)] = 0
+
+
+class ContainerUpdate(Model, frozen=True, kw_only=True):
+    """What `update` changes of a container; None is as it is, and 0 no limit but the machine's."""
+
+    cpus: Annotated[float, Meta(ge=0)] | None = None
+    memory: Annotated[int, Meta(ge=0)] | None = None  # bytes
+    pids: Annotated[int, Meta(ge=0, le=PIDS_MAX)] | None = None
+    restart: RestartPolicy | None = None
 
 
 class HttpCheck(Model, frozen=True, kw_only=True):
