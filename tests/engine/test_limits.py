@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import json
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -203,3 +205,30 @@ async def test_a_handshake_that_does_not_come_is_not_waited_for(template: Path, 
             writer.close()
         await until_open(s, 0)
         assert (await s.ask("GET", "/v1/version", token=s.token("read"), tcp=True)).status == 200
+
+
+async def test_a_failed_handshake_leaves_nothing_in_memory(template: Path, tmp_path: Path) -> None:
+    """Its buffers of 256 KiB are freed with it, and not when the collector comes by."""
+    ca, config = contexts(tmp_path)
+
+    def left() -> int:
+        return sum(isinstance(x, SSLProtocol) for x in gc.get_objects())
+
+    async with served(template, tls=server_context(config), client=ca.client()) as s:
+        gc.collect()
+        gc.disable()
+        try:
+            for begun in (b"", b"no TLS at all\r\n\r\n"):
+                for _ in range(10):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+                    writer.write(begun)
+                    if begun:
+                        await ends(reader)
+                    writer.close()
+            await until_open(s, 0)
+            async with asyncio.timeout(SOON):
+                while s.tcp._greeting:
+                    await asyncio.sleep(0.01)
+            assert left() == 0
+        finally:
+            gc.enable()

@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import ssl
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -150,6 +151,7 @@ class Listener:
         except (OSError, ssl.SSLError) as error:
             log.debug("a connection of %s came to nothing: %s", peer, error)
             protocol.release()
+            _let_go(error)
         except BaseException:
             protocol.release()
             raise
@@ -184,6 +186,16 @@ class _Counted(asyncio.Protocol):
         gone, self._gone = self._gone, None
         if gone:
             gone()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """What a failed handshake holds, 256 KiB of buffers, is in a circle by its error's frames, which lasts until
+    the collector comes by: thousands of connections, for whoever opens and closes them.
+    """
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _tune(conn: socket.socket) -> None:
