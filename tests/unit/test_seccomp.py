@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filters of system calls, run as the kernel would: by an interpreter of the few instructions that they have."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.hypervisor.qemu.confinement import CALLS
+from hypercontainer.jail import seccomp
+from hypercontainer.jail.calls import NUMBERS
+
+ALLOW, KILL, MISSING = 0x7FFF0000, 0x80000000, 0x00050000 | errno.ENOSYS
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+def run(program: bytes, number: int, arguments: tuple[int, ...] = (), machine: str = "x86_64") -> int:
+    data = struct.pack("<iIQ6Q", number, ARCHITECTURES[machine], 0, *arguments, *(0,) * (6 - len(arguments)))
+    code = list(struct.iter_unpack("<HBBI", program))
+    at = accumulator = 0
+    while True:
+        operation, yes, no, value = code[at]
+        at += 1
+        if operation == 0x20:
+            (accumulator,) = struct.unpack_from("<I", data, value)
+        elif operation == 0x06:
+            return int(value)
+        else:
+            holds = accumulator == value if operation == 0x15 else accumulator & value
+            at += yes if holds else no
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_qemus_list(machine: str) -> None:
+    program = seccomp.program(seccomp.read(CALLS), machine)
+    column = list(ARCHITECTURES).index(machine)
+    outcomes = {n: run(program, v[column], machine=machine) for n, v in NUMBERS.items() if v[column] >= 0}
+    assert outcomes["ppoll"] == outcomes["read"] == outcomes["exit_group"] == ALLOW
+    assert outcomes["clone3"] == MISSING
+    for name in ("openat", "openat2", "connect", "ptrace", "bpf", "io_uring_setup", "keyctl", "mount", "execve"):
+        assert outcomes[name] == KILL, name
+    assert sum(o == ALLOW for o in outcomes.values()) <= 80
+    threads, name_of_a_thread = 0x10000, 15
+    assert run(program, NUMBERS["clone"][column], (threads,), machine) == ALLOW
+    assert run(program, NUMBERS["clone"][column], (0x11,), machine) == KILL
+    assert run(program, NUMBERS["prctl"][column], (name_of_a_thread,), machine) == ALLOW
+    assert run(program, NUMBERS["prctl"][column], (4,), machine) == KILL
+
+
+def test_calls_of_another_architecture_kill() -> None:
+    program = seccomp.program(seccomp.read(CALLS), "x86_64")
+    assert run(program, NUMBERS["read"][1], machine="aarch64") == KILL
+    assert run(program, 0x40000000 + NUMBERS["read"][0]) == KILL  # x32
+
+
+def test_a_call_without_some_bits_of_its_third_argument(tmp_path: Path) -> None:
+    path = tmp_path / "calls"
+    path.write_text("mprotect !4 # PROT_EXEC\n")
+    program = seccomp.program(seccomp.read(path), "x86_64")
+    assert [run(program, NUMBERS["mprotect"][0], (0, 0, bits)) for bits in (3, 5)] == [ALLOW, KILL]
+
+
+def test_a_name_that_is_no_call(tmp_path: Path) -> None:
+    path = tmp_path / "calls"
+    path.write_text("raed\n")
+    with pytest.raises(ValueError, match="'raed' is not in jail"):
+        seccomp.read(path)
