@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts hyperstart's binaries into the wheel."""
+"""Puts the binaries of hyperstart and of hyperjail into the wheel."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,5 +19,6 @@ class HyperstartHook(BuildHookInterface):  # type: ignore[type-arg]
         spec = importlib.util.spec_from_file_location("hyperstart_build", path)
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where dataclasses look up what annotations mean
         spec.loader.exec_module(module)
         module.build_all()
