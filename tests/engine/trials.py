@@ -15,7 +15,8 @@ import logging
 import multiprocessing
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import resource
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +193,8 @@ def judge(wrong: list[Outcome], known: tuple[str, str] | None) -> None:
 def prepare() -> None:
     """A process of its own begins; what a daemon says of injected faults is of no interest there."""
     logging.disable(logging.CRITICAL)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # 1024 is what many hosts begin with
     gc.disable()  # each trial collects its own
 
 
@@ -201,21 +204,33 @@ def attempt(template: Path, wanted: Wanted, kind: type[Trial] = Trial) -> Outcom
     return outcome
 
 
+# In one interpreter: what a daemon that was killed has open stays open, a dozen of descriptors.
+_TRIALS_EACH = 300
+
+
 class Workers:
     """Plays trials side by side, in interpreters of their own: small ones, without pytest's objects and threads."""
 
     def __init__(self, template: Path) -> None:
         self._template = template
         beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-        self._pool = ProcessPoolExecutor(
-            -(-len(os.sched_getaffinity(0)) // beside), multiprocessing.get_context("spawn"), prepare
-        )
+        self._count = -(-len(os.sched_getaffinity(0)) // beside)
+        self._pool = self._begin()
+        self._played = 0
         self._sites: dict[str, tuple[str, ...]] = {}
 
-    def one(self, wanted: Wanted, kind: type[Trial] = Trial) -> Outcome:
-        return self._pool.submit(attempt, self._template, wanted, kind).result()
+    def _begin(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self._count, multiprocessing.get_context("spawn"), prepare)
 
-    def all(self, wanted: Iterable[Wanted], kind: type[Trial] = Trial) -> Iterator[Outcome]:
+    def one(self, wanted: Wanted, kind: type[Trial] = Trial) -> Outcome:
+        return next(self.all([wanted], kind))
+
+    def all(self, wanted: Sequence[Wanted], kind: type[Trial] = Trial) -> Iterator[Outcome]:
+        if self._played > _TRIALS_EACH * self._count:
+            self._pool.shutdown()
+            self._pool = self._begin()
+            self._played = 0
+        self._played += len(wanted)
         return self._pool.map(functools.partial(attempt, self._template, kind=kind), wanted)
 
     def sites(self, scene: str) -> tuple[str, ...]:
