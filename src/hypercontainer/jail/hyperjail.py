@@ -147,7 +147,6 @@ class _Start:
         self._report = report
         self._report.setblocking(False)
         self._text = b""
-        self._pid = 0
 
     async def finish(self, born: Callable[[Started], None]) -> Started:
         try:
@@ -179,10 +178,15 @@ class _Start:
     def _begun(self) -> Started:
         """:raise Unavailable: there is no process."""
         self._helper.wait()  # it ends when the process is there
-        if not self._text.startswith(b"pid "):
+        if not self._pid:
             raise self._trouble()
-        self._pid = int(self._text.split()[1])
         return Started(self._pid, process.start_time(self._pid))
+
+    @property
+    def _pid(self) -> int:
+        """The process's number, as soon as it was reported; 0 before that, and when there is none."""
+        line, end, _ = self._text.partition(b"\n")
+        return int(line.removeprefix(b"pid ")) if end and line.startswith(b"pid ") else 0
 
     def _trouble(self) -> Unavailable:
         text = self._text.decode(errors="replace")
@@ -196,8 +200,8 @@ class _Start:
         if self._helper.returncode is None:  # hyperjail itself hangs
             self._helper.kill()
         self._helper.wait()
-        if self._pid:
+        if pid := self._pid:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._pid, 0)
+                os.waitpid(pid, 0)
