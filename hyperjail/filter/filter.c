@@ -123,7 +123,12 @@ static void apply(void)
 	static const char ready[] = "ready\n";
 	struct sock_fprog filter = {.len = length, .filter = program};
 
+	unsigned int (*random)(void) = (unsigned int (*)(void))dlsym(NEXT, "g_random_int");
+
 	applied = 1;
+	/* Its first call opens /dev/urandom; QEMU's own may come with a disk that is plugged in much later. */
+	if (random)
+		random();
 	/* A core, /proc/PID/mem and ptrace are root's only; execve() undid it for us. */
 	call(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
 	call(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);

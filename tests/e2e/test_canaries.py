@@ -134,8 +134,10 @@ def test_the_key_of_a_ceph_volume(daemon: Daemon, canaries: dict[str, str]) -> N
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(0.05):
+        while True:
             looked.append([x for x in seen(daemon, canaries) if "rbd" in x])
+            if over.wait(0.05):
+                return
 
     watcher = threading.Thread(target=look)
     watcher.start()
@@ -145,7 +147,7 @@ def test_the_key_of_a_ceph_volume(daemon: Daemon, canaries: dict[str, str]) -> N
         over.set()
         watcher.join()
         daemon.ctl("pod", "rm", "-f", "ceph")
-    assert looked and not any(looked), next(x for x in looked if x)
+    assert not any(looked), next(x for x in looked if x)
     assert seen(daemon, canaries) == []
 
 
@@ -171,7 +173,7 @@ def test_a_token(daemon: Daemon, canaries: dict[str, str], tmp_path: Path) -> No
     token = daemon.out("token", "create", "bird")
     for given in (token, canaries["token"]):
         ask(daemon, "GET", f"/version?token={secrets.token_hex(4)}", headers={"Authorization": f"Bearer {given}"})
-    assert seen(daemon, {"token": token.rpartition("_")[2], "guess": canaries["token"]}) == []
+    assert seen(daemon, {"token": token.split("_", 2)[2], "guess": canaries["token"]}) == []
 
 
 def test_no_core_of_it_or_of_its_helpers_is_written(daemon: Daemon) -> None:
