@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +84,38 @@ async def test_the_daemons_umask_is_not_in_the_way(jail: Jail, output: Output) -
         assert ended(await jail.spawn(shell("exit 3", output))) == 3
     finally:
         os.umask(before)
+
+
+def children() -> set[int]:
+    """Processes that are our children, also those that have ended and were not waited for."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if path.read_text().rpartition(") ")[2].split()[1] == str(os.getpid()):
+                found.add(int(path.parent.name))
+    return found
+
+
+def end(pids: set[int]) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+async def test_a_start_that_is_given_up_leaves_nothing(jail: Jail, output: Output, steps: int) -> None:
+    """Whoever gives up while the process's number is on its way does not hear it any more; it is ended all the same."""
+    before = children()
+    start = asyncio.ensure_future(jail.spawn(shell("while :; do :; done", output)))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    start.cancel()
+    try:
+        os.kill((await start).pid, signal.SIGKILL)  # it was there before that
+    except asyncio.CancelledError:
+        assert children() == before
+    finally:
+        end(children() - before)
 
 
 async def test_who_asked_hears_of_the_process_first(jail: Jail, output: Output) -> None:
