@@ -47,8 +47,10 @@ async def child(*args: str | Path, **kwargs: Any) -> AsyncIterator[asyncio.subpr
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             # asyncio may have stopped reading what is not read to its end: it would never see that end,
-            # nor report the process's.
-            process._transport.close()  # type: ignore[attr-defined]
+            # nor report the process's. (To close all of the transport would reap the child beside asyncio's watcher.)
+            for fd in range(3):
+                if pipe := process._transport.get_pipe_transport(fd):  # type: ignore[attr-defined]
+                    pipe.close()
             await tasks.to_the_end(process.wait())
 
 
