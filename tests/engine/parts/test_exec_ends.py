@@ -16,22 +16,7 @@ from hypercontainer.model.specs import ExecSpec
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.protocol.messages import ExitStatus, GuestProcess
 
-
-class Session:
-    """Knows one process."""
-
-    def send_frame(self, type_: int, id_: int, body: bytes) -> None: ...
-
-    async def signal(self, handle: GuestProcessHandle, signal: int, *, everyone: bool = False) -> None: ...
-
-    async def resize(self, handle: GuestProcessHandle, rows: int, columns: int) -> None: ...
-
-    async def release(self, handle: GuestProcessHandle) -> None: ...
-
-    def kill_orphan(self, id_: int, offsets: tuple[int, int] = (0, 0)) -> None: ...
-
-    async def start(self, process: GuestProcess, fan_out: Any) -> GuestProcessHandle:
-        return GuestProcessHandle(self, 1, fan_out)
+from .sessions import Session
 
 
 async def test_output_that_ends_before_it_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,8 @@ from hypercontainer.model.specs import HealthCheck
 from hypercontainer.model.status import ContainerStatus, HealthRecord, PodStatus
 from hypercontainer.protocol.messages import ExitStatus, GuestProcess
 
+from .sessions import Session
+
 
 async def test_starts_that_follow_closely_do_not_starve_the_pool() -> None:
     made = asyncio.Event()
@@ -100,18 +102,8 @@ async def test_what_is_paused_is_not_probed(
         await asyncio.gather(task, return_exceptions=True)
 
 
-class Chatty:
+class Chatty(Session):
     """A session whose process prints a lot."""
-
-    def send_frame(self, type_: int, id_: int, body: bytes) -> None: ...
-
-    async def signal(self, handle: GuestProcessHandle, signal: int, *, everyone: bool = False) -> None: ...
-
-    async def resize(self, handle: GuestProcessHandle, rows: int, columns: int) -> None: ...
-
-    async def release(self, handle: GuestProcessHandle) -> None: ...
-
-    def kill_orphan(self, id_: int, offsets: tuple[int, int] = (0, 0)) -> None: ...
 
     async def start(self, process: GuestProcess, fan_out: Any) -> GuestProcessHandle:
         handle = GuestProcessHandle(self, 1, fan_out)
