@@ -43,13 +43,17 @@ struct jail {
 	size_t n_entries;
 	struct limit limits[LIMITS];
 	size_t n_limits;
-	const char *cgroups[LIMITS]; /* files that take the number of a process */
+	unsigned long long capabilities; /* that it keeps, by their bits */
+	int filter;                      /* descriptor with a filter of system calls, for its start on; -1: none */
+	const char *cgroups[LIMITS];     /* files that take the number of a process */
 	size_t n_cgroups;
 	bool user_namespace;  /* without root's rights */
 	bool host_network;    /* stay in the host's */
 	bool die_with_parent; /* be killed when the caller dies */
 	bool keep_report;     /* leave the report open for the program */
 	bool proc;            /* a /proc of its own */
+	bool settings;        /* with /proc/sys in it */
+	bool nested;          /* it makes namespaces itself, which Landlock would refuse */
 	char *const *program; /* NULL-terminated */
 };
 
@@ -62,6 +66,7 @@ void report(const char *fmt, ...) PRINTF_LIKE(1, 2);
 void enter_root(const struct jail *jail);
 void confine_files(const struct jail *jail); /* by Landlock, where the kernel has it */
 void give_up_rights(const struct jail *jail);
+void filter_calls(const struct jail *jail);
 void enter_user_namespace(void);
 
 #endif

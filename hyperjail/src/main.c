@@ -89,6 +89,26 @@ static void add_entry(struct jail *jail, enum entry_kind kind, const char *sourc
 	jail->entries[jail->n_entries++] = (struct entry){kind, source, target};
 }
 
+static void flag(struct jail *jail, const char *word)
+{
+	if (!strcmp(word, "proc"))
+		jail->proc = true;
+	else if (!strcmp(word, "settings"))
+		jail->settings = true;
+	else if (!strcmp(word, "nested"))
+		jail->nested = true;
+	else if (!strcmp(word, "user-namespace"))
+		jail->user_namespace = true;
+	else if (!strcmp(word, "host-network"))
+		jail->host_network = true;
+	else if (!strcmp(word, "die-with-parent"))
+		jail->die_with_parent = true;
+	else if (!strcmp(word, "keep-report"))
+		jail->keep_report = true;
+	else
+		misused(word);
+}
+
 /* One word with its values, which `words` begins with; returns how many that were. */
 static int option(struct jail *jail, char *const *words)
 {
@@ -104,7 +124,11 @@ static int option(struct jail *jail, char *const *words)
 	             {"device", 2},
 	             {"limit", 2},
 	             {"cgroup", 1},
+	             {"capability", 1},
+	             {"filter", 1},
 	             {"proc", 0},
+	             {"settings", 0},
+	             {"nested", 0},
 	             {"user-namespace", 0},
 	             {"host-network", 0},
 	             {"die-with-parent", 0},
@@ -137,18 +161,12 @@ static int option(struct jail *jail, char *const *words)
 		jail->limits[jail->n_limits++] = (struct limit){(int)number(words[1]), number(words[2])};
 	else if (!strcmp(word, "cgroup") && jail->n_cgroups < LIMITS)
 		jail->cgroups[jail->n_cgroups++] = words[1];
-	else if (!strcmp(word, "proc"))
-		jail->proc = true;
-	else if (!strcmp(word, "user-namespace"))
-		jail->user_namespace = true;
-	else if (!strcmp(word, "host-network"))
-		jail->host_network = true;
-	else if (!strcmp(word, "die-with-parent"))
-		jail->die_with_parent = true;
-	else if (!strcmp(word, "keep-report"))
-		jail->keep_report = true;
+	else if (!strcmp(word, "capability"))
+		jail->capabilities |= 1ULL << (number(words[1]) & 63);
+	else if (!strcmp(word, "filter"))
+		jail->filter = (int)number(words[1]);
 	else
-		misused(word);
+		flag(jail, word);
 	return 1 + values;
 }
 
@@ -182,20 +200,22 @@ static _Noreturn void become(const struct jail *jail)
 	if (jail->name && sethostname(jail->name, strlen(jail->name)) < 0)
 		stop("set the host name");
 	enter_root(jail);
-	confine_files(jail);
+	if (!jail->nested)
+		confine_files(jail);
 	give_up_rights(jail);
 	if (jail->die_with_parent) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL); /* after the user has changed, which undoes it */
 		if (poll(&caller, 1, 0) == 1 && caller.revents & POLLERR)
 			_exit(FAILED); /* it has died before that */
 	}
+	filter_calls(jail);
 	execv(jail->program[0], jail->program);
 	stop("execute %s", jail->program[0]);
 }
 
 int main(int argc, char **argv)
 {
-	static struct jail jail;
+	static struct jail jail = {.filter = -1};
 	int spaces = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
 	long pid;
 

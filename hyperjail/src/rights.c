@@ -7,7 +7,9 @@
 #include <grp.h>
 #include <sched.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/landlock.h>
+#include <linux/seccomp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,7 +28,8 @@
 #define FS_TRUNCATE       (1ULL << 14) /* ABI 3 */
 #define FS_IOCTL_DEV      (1ULL << 15) /* ABI 5 */
 #define NET_TCP           3ULL         /* bind and connect, ABI 4 */
-#define SCOPES            3ULL         /* abstract sockets and signals, ABI 6 */
+#define INSTRUCTIONS      1024
+#define SCOPES            3ULL /* abstract sockets and signals, ABI 6 */
 #define READING           (LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
 #define OF_A_FILE         (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE)
 
@@ -98,21 +101,27 @@ static void set_limits(const struct jail *jail)
 	}
 }
 
-static void drop_bounding_set(void)
+static void drop_bounding_set(unsigned long long kept)
 {
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+		if (!(kept >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
 			stop("drop capability %d", cap);
 }
 
 void give_up_rights(const struct jail *jail)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct none[2] = {0};
+	struct __user_cap_data_struct kept[2] = {0};
 
+	for (int half = 0; half < 2; half++)
+		kept[half].effective = kept[half].permitted = kept[half].inheritable =
+		        (unsigned)(jail->capabilities >> 32 * half);
 	umask(077);
 	set_limits(jail);
-	drop_bounding_set();
+	drop_bounding_set(jail->capabilities);
+	/* The change of the user would empty the permitted set; capset() below takes the rest away. */
+	if (jail->capabilities && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
+		stop("keep capabilities");
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
 		stop("drop ambient capabilities");
 	/* A user namespace made without root's rights has one user, and takes no change of groups. */
@@ -122,10 +131,30 @@ void give_up_rights(const struct jail *jail)
 		if (setresuid(jail->uid, jail->uid, jail->uid) < 0)
 			stop("become user %u", jail->uid);
 	}
-	if (syscall(SYS_capset, &header, none) < 0)
-		stop("drop all capabilities");
+	if (syscall(SYS_capset, &header, kept) < 0)
+		stop("drop capabilities");
+	for (unsigned long cap = 0; cap < 64; cap++)
+		if (jail->capabilities >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
+			stop("keep capability %lu", cap);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		stop("refuse new privileges");
+}
+
+void filter_calls(const struct jail *jail)
+{
+	static struct sock_filter program[INSTRUCTIONS];
+	struct sock_fprog filter = {.filter = program};
+	ssize_t size;
+
+	if (jail->filter < 0)
+		return;
+	size = pread(jail->filter, program, sizeof program, 0);
+	if (size <= 0 || (size_t)size % sizeof program[0])
+		stop("read the filter of system calls");
+	close(jail->filter);
+	filter.len = (unsigned short)((size_t)size / sizeof program[0]);
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0) < 0)
+		stop("apply the filter of system calls");
 }
 
 static void write_once(const char *path, const char *text)

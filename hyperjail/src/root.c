@@ -139,7 +139,8 @@ static void mount_proc(const struct jail *jail)
 	char path[PATH_MAX];
 
 	below(jail, "/proc", path);
-	if (!mount("proc", path, "proc", flags, "hidepid=ptraceable,subset=pid"))
+	if (!mount("proc", path, "proc", flags,
+	           jail->settings ? "hidepid=ptraceable" : "hidepid=ptraceable,subset=pid"))
 		return;
 	/* Linux before 5.8 has no `subset`; 2 is what `invisible` was called. */
 	if (mount("proc", path, "proc", flags, "hidepid=2") < 0)

@@ -8,6 +8,7 @@ from ..guest import initramfs
 from ..hypervisor.driver import MachineConfig
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.qemu.driver import QemuDriver
+from ..jail import helpers
 from ..jail.choose import choose
 from ..kernel.locate import Kernel
 from .config import Config
@@ -21,12 +22,14 @@ def build_drivers(config: Config, paths: Paths, kernel: Kernel | None) -> Driver
 
 
 def _qemu(config: Config, paths: Paths, kernel: Kernel | None) -> QemuDriver:
+    jail = choose(config.jail, paths.run / "jail")
+    helpers.use(jail)
     driver = QemuDriver(
         binary=config.qemu,
         accelerator=config.accelerator,
         cache=paths.cache,
         tsc_khz=initramfs.tsc_khz,
-        jail=choose(config.jail, paths.run / "jail"),
+        jail=jail,
     )
     if kernel:
         driver.set_probe_machine(

@@ -83,9 +83,9 @@ class HyperJail:
             try:
                 helper = subprocess.Popen(
                     args,
-                    stdin=subprocess.DEVNULL,
+                    stdin=order.input if order.input >= 0 else subprocess.DEVNULL,
                     stdout=order.output,
-                    stderr=order.output,
+                    stderr=order.errors if order.errors >= 0 else order.output,
                     pass_fds=[*order.descriptors, *fds],
                     start_new_session=True,  # it outlives the daemon
                     env=environment,
@@ -100,11 +100,11 @@ class HyperJail:
     ) -> tuple[list[str], dict[str, str], list[int]]:
         """Command line, environment and further descriptors of hyperjail."""
         environment, fds, words = dict(order.environment), [report], self._words(order)
+        if order.first_filter:
+            fds.append(_in_memory(order.first_filter, stack))
+            words += ["filter", str(fds[-1])]
         if order.filter:
-            fd = os.memfd_create("filter", os.MFD_CLOEXEC)
-            stack.callback(os.close, fd)
-            os.write(fd, order.filter)
-            fds.append(fd)
+            fds.append(fd := _in_memory(order.filter, stack))
             environment |= {"LD_PRELOAD": _FILTER, "HYPERJAIL_FILTER": f"{report},{fd}"}
             words += ["keep-report", *_entry(Entry(binary("hyperjail-filter"), _FILTER))]
         return [str(binary()), str(report), *words, "--", *order.args], environment, fds
@@ -113,7 +113,11 @@ class HyperJail:
         root = os.geteuid() == 0
         words = ["root", str(self._place), "name", "jail", "proc"]
         words += ["user", str(order.user), str(order.user)] if root else ["user-namespace"]
-        words += ["host-network"] if order.host_network else []
+        flags = {"host-network": order.host_network, "settings": order.settings, "nested": order.nested,
+                 "die-with-parent": order.dies_with_us}  # fmt: skip
+        words += [word for word, wanted in flags.items() if wanted]
+        for capability in sorted(order.capabilities):
+            words += ["capability", str(capability)]
         for group in order.groups if root else ():
             words += ["group", str(group)]
         for entry in order.files:
@@ -125,6 +129,13 @@ class HyperJail:
         for group_ in order.control_groups:
             words += ["cgroup", str(group_ / "cgroup.procs")]
         return words
+
+
+def _in_memory(data: bytes, stack: contextlib.ExitStack) -> int:
+    fd = os.memfd_create("filter", os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    os.write(fd, data)
+    return fd
 
 
 def _entry(entry: Entry) -> list[str]:

@@ -37,6 +37,8 @@ class Order:
     args: tuple[str, ...]  # the first is the program's path, which `files` holds
     user: int  # that it becomes when we are root, with a group of the same number
     output: int  # descriptor for what it prints
+    input: int = -1  # descriptor that it reads; -1: nothing
+    errors: int = -1  # descriptor for what it complains of; -1: `output`
     groups: tuple[int, ...] = ()  # further ones
     files: tuple[Entry, ...] = ()  # all that it finds; a jail may show it more than that, and says so in `hindrance`
     devices: tuple[Path, ...] = ()  # of the host, which it may open
@@ -45,6 +47,11 @@ class Order:
     limits: Limits = Limits()
     host_network: bool = False  # it uses the host's network; else it has none
     filter: bytes = b""  # of system calls, by `seccomp.program`; from when it has started on
+    first_filter: bytes = b""  # another one, by `seccomp.refusals`; from its first instruction on
+    capabilities: frozenset[int] = frozenset()  # that it keeps: CAP_* of linux/capability.h
+    settings: bool = False  # its /proc has the network's sysctls
+    nested: bool = False  # it makes namespaces of its own
+    dies_with_us: bool = False
     control_groups: tuple[Path, ...] = ()  # directories
 
 

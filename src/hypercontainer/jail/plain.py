@@ -8,6 +8,7 @@ import subprocess
 
 from ..errors import Unavailable
 from ..sys import process
+from ..sys.confine import die_with_parent
 from .jail import Born, Order, Started, ignore
 
 
@@ -24,15 +25,16 @@ class PlainJail:
         try:
             child = subprocess.Popen(
                 order.args,
-                stdin=subprocess.DEVNULL,
+                stdin=order.input if order.input >= 0 else subprocess.DEVNULL,
                 stdout=order.output,
-                stderr=order.output,
+                stderr=order.errors if order.errors >= 0 else order.output,
                 pass_fds=order.descriptors,
                 start_new_session=True,  # it outlives the daemon
                 env=dict(order.environment),
                 user=order.user if root else None,
                 group=order.user if root else None,
                 extra_groups=order.groups if root else None,
+                preexec_fn=die_with_parent if order.dies_with_us else None,
             )
         except OSError as error:
             raise Unavailable(f"{order.args[0]} cannot be started: {error.strerror}") from error

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters of system calls: a list of those that are allowed, everything else kills the process.
+"""Filters of system calls: lists of those that are allowed, everything else kills the process; or of refused ones.
 
-The list has a name in each line; `name 0=VALUE` allows a call only with that value of its first argument,
+A list has a name in each line; `name 0=VALUE` allows a call only with that value of its first argument,
 `name 0&MASK` only when one of these bits is set there, `name !MASK` only without these bits in its third argument,
 `name -` answers it with ENOSYS. What follows a # is a comment. Instructions and the data that they
 look at: linux/filter.h, linux/seccomp.h and Documentation/userspace-api/seccomp_filter.rst of Linux.
@@ -97,3 +97,36 @@ def program(rules: tuple[Rule, ...], machine: str = "") -> bytes:
             decision = _decision(rule)
             parts += [_instruction(_EQUAL, number, 0, len(decision) // 8), decision]
     return b"".join([*parts, _instruction(_RETURN, _KILL)])
+
+
+# What no helper needs, and what has opened kernels before: rights over other processes, mounts and namespaces,
+# modules, the host's clock and keys, and interfaces whose holes were many.
+_REFUSED = """
+mount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr unshare setns
+ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd kcmp bpf perf_event_open userfaultfd
+io_uring_setup io_uring_enter io_uring_register add_key request_key keyctl open_by_handle_at fanotify_init
+init_module finit_module delete_module kexec_load kexec_file_load reboot swapon swapoff acct quotactl quotactl_fd
+syslog settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname iopl ioperm modify_ldt
+vhangup uselib nfsservctl lookup_dcookie migrate_pages move_pages mknod mknodat memfd_secret
+"""
+REFUSED = frozenset(_REFUSED.split())
+_NEW_NAMESPACES = 0x7E020000 | 0x80  # CLONE_NEW*, linux/sched.h
+_X32 = 0x40000000  # bit of the numbers of x86_64's second ABI
+
+
+def refusals(names: frozenset[str] = REFUSED, machine: str = "") -> bytes:
+    """Answers these calls with EPERM and allows the others; with `unshare` among them `clone` makes no namespace."""
+    machine = machine or platform.machine()
+    column = list(_ARCHITECTURES).index(machine)
+    kill, allow = _instruction(_RETURN, _KILL), _instruction(_RETURN, _ALLOW)
+    refuse = _instruction(_RETURN, _ERRNO | errno.EPERM)
+    parts = [_instruction(_LOAD, _ARCH), _instruction(_EQUAL, _ARCHITECTURES[machine], 1, 0), kill]
+    parts += [_instruction(_LOAD, _NR), _instruction(_ANY_BIT, _X32, 0, 1), kill]
+    for name in sorted(names):
+        if (number := NUMBERS[name][column]) >= 0:
+            parts += [_instruction(_EQUAL, number, 0, 1), refuse]
+    if "unshare" in names:
+        parts += [_instruction(_EQUAL, NUMBERS["clone3"][column], 0, 1), _instruction(_RETURN, _ERRNO | errno.ENOSYS)]
+        parts += [_instruction(_EQUAL, NUMBERS["clone"][column], 0, 4), _instruction(_LOAD, _ARGUMENTS)]
+        parts += [_instruction(_ANY_BIT, _NEW_NAMESPACES, 0, 1), refuse, allow]
+    return b"".join([*parts, allow])

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
 from pathlib import Path
 
 from ..errors import HyperError, InvalidArgument, Unavailable
-from ..sys.files import make_sparse, no_space
-from ..sys.process import run
+from ..sys.files import make_sparse
 from .scratch import ScratchDisks
+from .tools import run_tool
 
 XFS_MIN = 300 << 20  # bytes; mkfs.xfs refuses less
 EXT4_MIN = 16 << 20
@@ -39,8 +38,9 @@ class BlockVolumes:
             if format_ == "qcow2":
                 raw = path.with_suffix(".raw")
                 path.rename(raw)
+                path.touch(mode=0o600)  # what it may write to must be there
                 try:
-                    await _tool("qemu-img", "qemu-utils", "convert", "-f", "raw", "-O", "qcow2", raw, path)
+                    await run_tool("qemu-img", "qemu-utils", "convert", "-f", "raw", "-O", "qcow2", raw, path)
                 finally:
                     raw.unlink(missing_ok=True)
         except (HyperError, OSError):
@@ -53,7 +53,7 @@ class BlockVolumes:
             await template.create(path)
             return
         make_sparse(path, size)
-        await _tool("mkfs.xfs", "xfsprogs", "-q", "-K", path)
+        await run_tool("mkfs.xfs", "xfsprogs", "-q", "-K", path)
 
 
 def check(size: int, fstype: str, format_: str) -> None:
@@ -81,18 +81,6 @@ async def set_root(path: Path, fstype: str, format_: str, *, mode: int, gid: int
             f"the permissions of a {fstype} volume in a {format_} image cannot be set", hint="use ext4 in a raw image"
         )
     for request in (f"mode 0{stat.S_IFDIR | mode:o}", f"gid {gid}"):
-        said = await _tool("debugfs", "e2fsprogs", "-w", "-R", f"set_inode_field <2> {request}", path)
+        said = await run_tool("debugfs", "e2fsprogs", "-w", "-R", f"set_inode_field <2> {request}", path)
         if "set_inode_field:" in said:  # its status is 0 all the same
             raise Unavailable(f"debugfs failed: {said}")
-
-
-async def _tool(program: str, package: str, *args: str | Path) -> str:
-    """What it wrote to stderr."""
-    if not shutil.which(program):
-        raise Unavailable(f"{program} is not installed", hint=f"install the package {package}")
-    done = await run(program, *args)
-    if done.status:
-        if "No space left" in done.stderr:
-            raise no_space(Path(str(args[-1])))
-        raise Unavailable(f"{program} failed: {done.stderr.strip()}")
-    return done.stderr

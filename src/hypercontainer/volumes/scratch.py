@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from ..errors import Unavailable
-from ..sys.files import copy_sparse, make_sparse, no_space
-from ..sys.process import run
+from ..sys.files import copy_sparse, make_sparse
+from .tools import run_tool
 
 DEFAULT_SIZE = 16 << 30  # bytes, virtual
 
@@ -42,28 +41,12 @@ class ScratchDisks:
         make_sparse(temporary, self._size)
         try:
             # A small journal and late tables keep the file, and so each copy, small.
-            done = await run(
-                "mkfs.ext4",
-                "-q",
-                "-F",
-                "-m",
-                "0",
-                "-E",
-                "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
-                "-O",
-                "^resize_inode",
-                "-J",
-                "size=8",
-                temporary,
-            )
-            if done.status:
-                if "No space left" in done.stderr:
-                    raise no_space(temporary)
-                raise Unavailable(f"mkfs.ext4 failed: {done.stderr.strip()}")
+            await run_tool(
+                "mkfs.ext4", "e2fsprogs", "-q", "-F", "-m", "0", "-E",
+                "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-O", "^resize_inode", "-J", "size=8", temporary,
+            )  # fmt: skip
             # Programs that want an empty directory stumble over it; e2fsck makes it anew when it needs it.
-            done = await run("debugfs", "-w", "-R", "rmdir /lost+found", temporary)
-            if done.status:
-                raise Unavailable(f"debugfs failed: {done.stderr.strip()}")
+            await run_tool("debugfs", "e2fsprogs", "-w", "-R", "rmdir /lost+found", temporary)
             temporary.rename(self._template)
         finally:
             temporary.unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Helpers by the jail: they see what they are handed, end with the block, and their words come through."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.errors import Unavailable
+from hypercontainer.jail import helpers, seccomp
+from hypercontainer.jail.hyperjail import HyperJail
+from hypercontainer.jail.jail import Jail, Order
+from hypercontainer.jail.plain import PlainJail
+from hypercontainer.sys import process
+from hypercontainer.volumes.scratch import ScratchDisks
+from hypercontainer.volumes.tools import run_tool
+
+from .test_jail import SHELL, children
+
+
+@pytest.fixture(params=["hyperjail", "plain"])
+def jail(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Jail]:
+    made: dict[str, Callable[[], Jail]] = {"hyperjail": lambda: HyperJail(tmp_path / "jail"), "plain": PlainJail}
+    found = made[request.param]()
+    if why := found.hindrance():
+        pytest.skip(f"this host has no jail: {why}")
+    before = helpers.jail()
+    helpers.use(found)
+    yield found
+    helpers.use(before)
+
+
+def shell(script: str) -> Order:
+    return helpers.order(SHELL, "-c", script)
+
+
+@pytest.mark.parametrize("stdin", [b"", b"a line\n" * 5000])
+async def test_input_output_errors_and_status(jail: Jail, stdin: bytes) -> None:
+    done = await helpers.run(shell('while read x; do echo "$x"; done; echo bad >&2; exit 3'), stdin)
+    assert (done.status, done.stdout, done.stderr) == (3, stdin.decode(), "bad\n")
+
+
+async def test_of_many_complaints_the_last_are_kept(jail: Jail) -> None:
+    script = "i=0; while [ $i -lt 5000 ]; do echo complaint $i >&2; i=$((i + 1)); done"
+    done = await helpers.run(shell(script))
+    assert done.stderr.endswith("complaint 4999\n") and len(done.stderr) <= 1 << 16
+
+
+async def test_it_is_gone_with_the_block(jail: Jail) -> None:
+    async with helpers.running(shell("echo $$; while :; do :; done")) as helper:
+        await helper.output.readline()
+        pid = helper._started.pid
+        started = process.start_time(pid)
+        assert started
+    assert process.start_time(pid) != started
+    assert await helper.wait() == -signal.SIGKILL
+
+
+async def test_who_gives_up_leaves_nothing(jail: Jail) -> None:
+    before = children()
+    task = asyncio.ensure_future(helpers.run(shell("while :; do :; done")))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert children() == before
+
+
+async def test_what_is_not_installed_is_told() -> None:
+    with pytest.raises(Unavailable, match="nothing-of-that-name is not installed"):
+        helpers.find("nothing-of-that-name")
+
+
+async def test_a_scratch_disk_is_made(jail: Jail, tmp_path: Path) -> None:
+    await ScratchDisks(tmp_path / "cache", 64 << 20).create(tmp_path / "disk")
+    said = await run_tool("debugfs", "e2fsprogs", "-R", "ls -l /", tmp_path / "disk")
+    assert "lost+found" not in said
+    (template,) = (tmp_path / "cache").iterdir()
+    assert (template.stat().st_uid, template.stat().st_mode & 0o777) == (os.geteuid(), 0o600)
+    with open(tmp_path / "disk", "rb") as f:
+        f.seek(0x438)
+        assert f.read(2) == b"\x53\xef"  # s_magic of ext4
+
+
+async def test_what_a_tool_complains_of_is_told(jail: Jail, tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(bytes(1 << 16))
+    with pytest.raises(Unavailable, match="mkfs.xfs failed: .*"):
+        await run_tool("mkfs.xfs", "xfsprogs", "-q", tmp_path / "small")
+    assert (tmp_path / "small").stat().st_uid == os.geteuid()
+
+
+def test_refusals_name_calls_that_there_are() -> None:
+    for machine in ("x86_64", "aarch64"):
+        assert len(seccomp.refusals(machine=machine)) % 8 == 0
+        assert len(seccomp.refusals(machine=machine)) // 8 < 1024
