@@ -250,11 +250,13 @@ async def test_a_template(host: Host) -> None:
         os.ftruncate(memory, MEMORY)
         machine = await host.launch("make", memory_file=memory)
         assert isinstance(machine, Save)
-        await machine.save(state)  # before anybody has spoken with its guest: its clones go on with their boot
+        session = await greet(machine)
+        session.close()
+        await machine.save(state)
         await machine.kill()
         for name in ("c1", "c2"):
             clone = await host.launch(name, snapshot=Snapshot(memory, state))
-            (await greet(clone, inherited=True)).close()
+            (await greet(clone, session.next_token, inherited=True)).close()
     finally:
         os.close(memory)
         os.close(state)

@@ -70,6 +70,8 @@ class Save(Protocol):
     async def save(self, state: int) -> None:
         """Stop the machine and write its devices' state to a descriptor; it may only be killed then.
 
+        Its guest has answered before: a clone has no kernel to load, so it cannot go on with a boot.
+
         :raise Unavailable: when that fails.
         """
 
