@@ -8,6 +8,7 @@ them; it knows nothing of the engine's classes. Run at the end of every test of 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -73,6 +74,7 @@ class World:
         processes = list(self._processes())
         found = [*self._records_alone(records), *self._directories(records), *self._zombies()]
         found += self._of_processes(records, processes)
+        found += self.groups_alone(records, self._groups())
         if self._in_own_network():
             try:
                 found += self._links(records, processes)
@@ -82,9 +84,11 @@ class World:
 
     def nothing(self) -> list[str]:
         """A sentence for each thing that is left when the daemon is gone and everything was stopped."""
-        return [f"{p} outlived its daemon" for p in self._processes()] + [
-            f"{d} is left" for d in _entries(self.run / "pods") if d.is_dir()
-        ]
+        return (
+            [f"{p} outlived its daemon" for p in self._processes()]
+            + [f"{d} is left" for d in _entries(self.run / "pods") if d.is_dir()]
+            + [f"control group {name} is left" for name in self._groups()]
+        )
 
     # -- what there is -------------------------------------------------------------------------
 
@@ -187,6 +191,22 @@ class World:
             where = line.split()[4]
             if where.startswith((f"{self.run}/", f"{self.root}/")):
                 yield f"{where} is mounted"
+
+    def groups_alone(self, records: Records, groups: set[str]) -> Iterator[str]:
+        """Control groups without a machine, and machines without theirs; `groups` is what the host has."""
+        owned = {p["vm"].get("allotment", "") for p in records.running.values()} - {""}
+        waiting = {p.name for p in _entries(self.run / "pods") if p.name.startswith(FACTORY)}
+        for name in groups - owned:
+            if name.rpartition(".")[0] not in waiting:
+                yield f"control group {name} belongs to no machine"
+
+    def _groups(self) -> set[str]:
+        """Those of this daemon's machines, in any hierarchy: PARENT/DIGEST OF run/NAME below the daemon's own."""
+        daemon = hashlib.sha256(str(self.run).encode()).hexdigest()[:8]
+        found = set()
+        for place in Path("/sys/fs/cgroup").rglob(f"hyper/{daemon}"):
+            found |= {e.name for e in _entries(place) if e.is_dir()}
+        return found
 
     def _of_processes(self, records: Records, processes: list[Process]) -> Iterator[str]:
         base = f"{self.run}/pods/"

@@ -37,6 +37,7 @@ from hypercontainer.hypervisor.fake import FakeDriver, FakeHost, Hardware, Savin
 from hypercontainer.images import builtin
 from hypercontainer.images.disk import SUFFIX
 from hypercontainer.images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout, StoredImage
+from hypercontainer.jail.fake_groups import FakeGroups, FakeKernelGroups
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.network.fake import FakeChoice, FakeNet
@@ -123,6 +124,7 @@ class Stage:
         self.failing: dict[Builtin, tuple[int, str]] = {}  # what fails in every guest: status and last words
         self.silent: set[int] = set()  # types of requests that no guest answers
         self.host = FakeHost(self._guest)
+        self.groups = FakeKernelGroups()
         self.net = net
         self.kernel: FakeNet | FakeKernel = net or FakeKernel()
         self.failures: list[str] = []  # of tasks that nobody asked, and of the loop
@@ -176,7 +178,9 @@ class Stage:
         daemon.killed, daemon.context = False, context
         net = self.net
         backends = (lambda records, _: FakeChoice(net, records)) if net else None
-        daemon.engine = context.run(lambda: Engine(settings, self.drivers(), None, lambda: boot, backends))
+        daemon.engine = context.run(
+            lambda: Engine(settings, self.drivers(), None, lambda: boot, backends, FakeGroups(self.groups))
+        )
         self.daemon = daemon
         return daemon
 
@@ -236,6 +240,7 @@ class Stage:
         world = World(self.paths.root, self.paths.run)
         records = world.records()
         found += [w for w in world._records_alone(records) if "record of a machine" not in w]
+        found += world.groups_alone(records, set(self.groups.groups))
         found += world._directories(records)
         machines = {m.directory.name: m for m in self.host.machines.values()}
         for name, machine in machines.items():

@@ -54,7 +54,7 @@ class Source:
 
 
 async def test_the_first_that_has_one() -> None:
-    machine: Any = BootedMachine(*[SimpleNamespace()] * 3)  # type: ignore[arg-type]
+    machine: Any = BootedMachine(*[SimpleNamespace()] * 4)  # type: ignore[arg-type]
     order, asked = Order(POD, [], SimpleNamespace()), list[str]()  # type: ignore[arg-type]
     sources = [Source("pool", None, asked), Source("clone", machine, asked), Source("cold", machine, asked)]
     assert await first(sources, order) is machine

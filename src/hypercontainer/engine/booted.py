@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import HyperError, Unavailable
@@ -14,6 +14,7 @@ from ..hypervisor.driver import Driver, Machine, MachineConfig
 from ..sys import tasks
 from ..sys.files import remove_tree
 from ..sys.spans import GUEST, HYPERVISOR, span
+from .allotments import Allotment
 
 _LAST_WORDS = 0.5  # seconds that they may take, after the channel has ended
 
@@ -25,6 +26,7 @@ class BootedMachine:
     machine: Machine
     agent: Agent
     directory: Path
+    allotment: Allotment
     names: dict[str, str] = field(default_factory=dict)  # serial numbers of disks -> what the guest finds them by
     nics: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
     source: str = ""  # in the factory's account
@@ -40,13 +42,17 @@ class BootedMachine:
         self.agent.close()
         await self.machine.kill()
         remove_tree(self.directory)
+        self.allotment.give_back()
 
 
-async def start(driver: Driver, config: MachineConfig, token: bytes, timeout: float) -> BootedMachine:
+async def start(
+    driver: Driver, config: MachineConfig, allotment: Allotment, token: bytes, timeout: float
+) -> BootedMachine:
     """Launch a machine and wait until its guest answers `token`, in seconds.
 
-    :raise Unavailable: when it does not, with its last words; nothing is left behind.
+    :raise Unavailable: when it does not, with its last words; nothing is left behind but the allotment, the caller's.
     """
+    config = replace(config, control_groups=allotment.group.directories)
     clone = config.snapshot is not None
     async with contextlib.AsyncExitStack() as undo:
         undo.callback(remove_tree, config.directory)
@@ -54,18 +60,20 @@ async def start(driver: Driver, config: MachineConfig, token: bytes, timeout: fl
             machine = await driver.launch(config)
         undo.push_async_callback(machine.kill)
         with span("answers" if clone else "boots", GUEST):
-            agent = await _greet(machine, token, timeout, inherited=clone)
+            agent = await _greet(machine, allotment, token, timeout, inherited=clone)
         undo.pop_all()
-    return BootedMachine(machine, agent, config.directory, dict(machine.names), dict(config.taps))
+    return BootedMachine(machine, agent, config.directory, allotment, dict(machine.names), dict(config.taps))
 
 
-async def _greet(machine: Machine, token: bytes, timeout: float, *, inherited: bool) -> Agent:
+async def _greet(
+    machine: Machine, allotment: Allotment, token: bytes, timeout: float, *, inherited: bool
+) -> Agent:  # fmt: skip
     try:
         return await greet(machine.connect(), token, timeout=timeout, inherited=inherited)
     except HyperError as error:
         with contextlib.suppress(TimeoutError):
             await tasks.within(machine.wait(), _LAST_WORDS)
         raise Unavailable(
-            f"the virtual machine did not start: {machine.last_words() or error.message}",
+            f"the virtual machine did not start: {allotment.last_words() or machine.last_words() or error.message}",
             hint="see `hyperctl doctor` for the kernel and the accelerator in use",
         ) from error

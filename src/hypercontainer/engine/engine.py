@@ -20,6 +20,7 @@ from ..images.progress import Progress
 from ..images.root import ImageRoots
 from ..images.skopeo import Trust
 from ..images.store import ImageStore
+from ..jail.control_groups import ControlGroups, NoGroups
 from ..kernel.locate import Kernel
 from ..model.factory import FactoryStatus, WarmRequest
 from ..model.network import NetworkRequest
@@ -35,6 +36,7 @@ from ..sys import tasks
 from ..volumes.disks import BlockVolumes
 from ..volumes.scratch import ScratchDisks
 from . import doctor, host_access, leftovers, resolve
+from .allotments import Allotments
 from .archive import Archives
 from .attachments import Attachments, check_readable
 from .audit import AuditLog, AuditSettings
@@ -108,9 +110,11 @@ class Engine:
 
     def __init__(
         self, settings: Settings, drivers: Drivers, kernel: Kernel | None, boot: Callable[[], BootFiles],
-        backends: Callable[[Records, Settings], Choice] | None = None,
+        backends: Callable[[Records, Settings], Choice] | None = None, groups: ControlGroups | None = None,
     ) -> None:  # fmt: skip
         """`kernel` is None where there is none yet; `boot` raises then. `backends` gives others than this host's."""
+        self._groups = groups or NoGroups()
+        self._allotments = Allotments(self._groups)
         paths = settings.paths
         self.settings = settings
         self.drivers = drivers
@@ -132,15 +136,16 @@ class Engine:
         scratch = ScratchDisks(paths.cache, settings.scratch_size)
         roots = ImageRoots(self.images, scratch.create, paths.scratch)
         parts = Parts(paths.cache, scratch, settings.scratch_size)
-        self.factory = Factory(drivers, paths, parts, boot, settings.factory)
+        self.factory = Factory(drivers, paths, parts, boot, settings.factory, self._allotments)
         disks, shares = MachineDisks(roots, secrets), Shares(settings.virtiofs)
         self._shares = shares
         orders = Orders(drivers, self.images, disks, network, shares, self.factory)
-        launcher = Launcher(orders, all_sources(Setup(paths, network, boot, self.factory)), self.factory)
+        setup = Setup(paths, network, boot, self.factory, self._allotments)
+        launcher = Launcher(orders, all_sources(setup), self.factory)
         volumes = ExclusiveVolumes(self.registry, lambda pod_id: sandboxes.booted(pod_id))
         bring_up = BringUp(self.registry, launcher, network, volumes)
         builder = Builder(disks, secrets, network)
-        self._reattacher = Reattacher(drivers)
+        self._reattacher = Reattacher(drivers, self._allotments)
         sandboxes = self._sandboxes = Sandboxes(
             self.registry, bring_up, self._reattacher, builder, self.events, kill_silent=settings.kill_silent
         )
@@ -155,7 +160,7 @@ class Engine:
         self.services = Services(self.registry, lambda pod: sandboxes.runtime(pod.id))
         self.execs = Execs(self.registry, self.containers, self.events)
         self.attachments = Attachments(self.registry, self.containers, self.execs)
-        self.updates = Updates(self.registry, self.containers)
+        self.updates = Updates(self.registry, self.containers, sandboxes)
         self.archives = Archives(self.registry, self.containers)
         self.monitor = Monitor(self.registry, self.containers, sandboxes)
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
@@ -168,11 +173,18 @@ class Engine:
         leftovers.put_aside_undriven(self.registry, self.drivers)
         await self.networks.open()
         await leftovers.end_unknown(self.settings.paths, self.drivers, self.registry)
+        for vm in [p.vm for p in self.registry.pods() if p.vm]:
+            self._allotments.find(vm.allotment)
+        self._sweep()
         self._late = await recover(
             self.registry, self.containers, self._sandboxes, self.pods, self._network, self._reattacher
         )
         leftovers.name_files(self.settings.paths, self.registry)
         self._watching = asyncio.create_task(self._disk_watch.run())
+
+    def _sweep(self) -> None:
+        """Machines of records that were set aside go on, and what they have is not known."""
+        self._allotments.sweep(spare_busy=bool(self.registry.set_aside))
 
     async def close(self, *, keep_running: bool) -> None:
         """End; containers are stopped unless they shall go on."""
@@ -193,6 +205,7 @@ class Engine:
             self.audit.close()
         for driver in [d for d in self.drivers if isinstance(d, Trial)]:
             await driver.close()
+        await self._groups.close()
         self.registry.journal.close()
 
     def longest_grace(self) -> float:
@@ -309,6 +322,7 @@ class Engine:
             *await doctor.examine(self.drivers, self.kernel, self.settings.paths),
             *leftovers.checks(self.settings.paths, self.registry),
             *await self._network.checks(),
+            *self._groups.checks(),
             *(self.audit.checks() if self.audit else []),
             *(
                 Check(name="log", status="warn", found=f"{what} does not work: {why}", hint=_COPY)
@@ -322,6 +336,7 @@ class Engine:
         :raise NotFound: when none of that name or id was set aside.
         """
         await leftovers.forget(self.settings.paths, self.drivers, self.registry, key)
+        self._sweep()
 
     async def info(self) -> Info:
         """What `hyperctl info` shows: the daemon, its host and how much there is."""

@@ -16,6 +16,7 @@ from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Pause, require
 from ..model.status import Pod, PodStatus
 from ..sys.files import remove_tree
+from .allotments import Allotments
 from .runtime import Runtime, handle_of
 
 log = logging.getLogger(__name__)
@@ -24,24 +25,27 @@ log = logging.getLogger(__name__)
 class Reattacher:
     """Finds each by the driver that launched it."""
 
-    def __init__(self, drivers: Drivers) -> None:
+    def __init__(self, drivers: Drivers, allotments: Allotments) -> None:
         self._drivers = drivers
+        self._allotments = allotments
 
     async def kill_machine(self, pod: Pod) -> None:
         """End a VM that an earlier daemon left, without a word with its guest."""
         if pod.vm and (machine := await self.left_behind(pod)):
             await machine.kill()
             remove_tree(Path(pod.vm.directory))
+            self._allotments.find(pod.vm.allotment).give_back()
 
     async def reattach(self, pod: Pod) -> Runtime | None:
         """The running VM that an earlier daemon left; None when it has ended or does not answer."""
         vm = pod.vm
         if vm is None:
             return None
-        directory = Path(vm.directory)
+        directory, allotment = Path(vm.directory), self._allotments.find(vm.allotment)
         machine = await self.left_behind(pod)
         if machine is None:
             remove_tree(directory)
+            allotment.give_back()
             return None
         token = bytes.fromhex(vm.token)
         agent = await self._wake(
@@ -51,12 +55,14 @@ class Reattacher:
             log.warning("pod %s: its VM does not answer and is ended: %s", pod.name, machine.last_words())
             await machine.kill()
             remove_tree(directory)
+            allotment.give_back()
             return None
         agent.kill_orphans(keep=set(vm.processes.values()))  # execs, and what else was the earlier daemon's
         return Runtime(
             machine,
             agent,
             directory,
+            allotment,
             nics=dict(vm.nics),
             disks=set(vm.disks),
             names=dict(vm.disk_names),

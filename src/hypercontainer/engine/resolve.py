@@ -197,6 +197,13 @@ def cpu_max(spec: ContainerSpec) -> int:
     return int(spec.resources.cpus * 100_000)
 
 
+def cpus_wanted(specs: list[ContainerSpec], vcpus: int) -> float:
+    """Processors that these containers of one machine may use together; 0: all of its."""
+    if not specs or not all(s.resources.cpus for s in specs):
+        return 0.0
+    return min(sum(s.resources.cpus for s in specs), vcpus)
+
+
 def check_host(vcpus: int, memory: int) -> None:
     """:raise InvalidArgument: when this host has less."""
     host_cpus, host_memory = os.cpu_count() or 1, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

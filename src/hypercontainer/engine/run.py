@@ -58,7 +58,7 @@ async def outcome(run: Run) -> Outcome:
         except Unavailable:
             with contextlib.suppress(TimeoutError):  # its last words come with its end
                 await tasks.within(run.runtime.machine.wait(), _END_TIMEOUT)
-            words = run.runtime.machine.last_words()
+            words = run.runtime.last_words()
             await run.runtime.machine.kill()  # without a connection it is of no use
             return lost("the virtual machine ended unexpectedly" + (f": {words}" if words else ""))
 

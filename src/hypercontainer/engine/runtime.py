@@ -18,6 +18,7 @@ from ..model.specs import PortMapping
 from ..model.status import Pod, Vm
 from ..sys import deadlines
 from ..sys.files import remove_tree
+from .allotments import Allotment
 from .booted import BootedMachine
 
 
@@ -28,6 +29,7 @@ class Runtime:
     machine: Machine
     agent: Agent
     directory: Path
+    allotment: Allotment
     handles: dict[str, Process] = field(default_factory=dict)
     processes: dict[str, int] = field(
         default_factory=dict
@@ -52,8 +54,8 @@ class Runtime:
     def of(cls, booted: BootedMachine, disks: set[str]) -> Runtime:
         """A machine becomes its pod's."""
         return cls(
-            booted.machine, booted.agent, booted.directory, prepared=booted.prepared, nics=booted.nics, disks=disks,
-            names=booted.names,
+            booted.machine, booted.agent, booted.directory, booted.allotment, prepared=booted.prepared,
+            nics=booted.nics, disks=disks, names=booted.names,
         )  # fmt: skip
 
     def name_of(self, serial: str) -> str:
@@ -65,6 +67,10 @@ class Runtime:
         """Whether its connection has ended for good: nothing more can be asked of it."""
         return self.agent.closed.is_set() and not self.renewing
 
+    def last_words(self) -> str:
+        """What is known of the end of a machine that nobody ended."""
+        return "; ".join(filter(None, (self.allotment.last_words(), self.machine.last_words())))
+
     async def stop(self, *, clean: bool) -> None:
         """End the VM and free what it held; `clean` makes what was written safe first. Idempotent."""
         if clean:
@@ -75,6 +81,7 @@ class Runtime:
             await self.machine.kill()
         finally:  # who is cancelled meanwhile leaves nothing either
             remove_tree(self.directory)
+            self.allotment.give_back()
             self.gone.set()
 
 
@@ -93,6 +100,7 @@ def record(pod: Pod, runtime: Runtime) -> Pod:
     vm = Vm(
         driver=runtime.machine.driver,
         pid=runtime.machine.pid,
+        allotment=runtime.allotment.name,
         handle=runtime.machine.handle,
         directory=str(runtime.directory),
         token=runtime.agent.next_token.hex(),

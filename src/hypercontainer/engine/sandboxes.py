@@ -13,6 +13,7 @@ from ..errors import HyperError, Unavailable
 from ..guest.agent import Process
 from ..model.specs import PortMapping
 from ..model.status import Container, Pod
+from . import resolve
 from .bring_up import BringUp
 from .build import Builder
 from .events import Events
@@ -193,7 +194,15 @@ class Sandboxes:
         pod = self._registry.pod(container.pod)
         handle = await self._builder.start_main(runtime, pod, container, fan_out, size)
         self.sandbox(container.pod).save()
+        self.limit_cpus(pod.id)
         return handle
+
+    def limit_cpus(self, pod_id: str) -> None:
+        """Hold a pod's machine, if it runs, to the processors that its containers want, from outside too."""
+        if (runtime := self.runtime(pod_id)) and self._registry.has_pod(pod_id):
+            vcpus = self._registry.pod(pod_id).vcpus
+            wanted = resolve.cpus_wanted([c.spec for c in self._registry.members(pod_id)], vcpus)
+            runtime.allotment.limit_cpus(vcpus, wanted)
 
     def released_by_record(self, pod: Pod) -> bool:
         """Whether its record has to outlive what its machine has of this host."""

@@ -25,6 +25,7 @@ from ..protocol.constants import FIRST_TOKEN, Builtin
 from ..sys import tasks
 from ..sys.files import remove_tree
 from ..sys.spans import GUEST, HYPERVISOR, span
+from .allotments import Allotments
 from .booted import BootedMachine, start
 from .builtins import run_builtin
 from .factory.clones import CLONE_TIMEOUT, PREPARED, Clone
@@ -74,7 +75,11 @@ async def first(sources: Sequence[MachineSource], order: Order) -> BootedMachine
 class Setup:
     """What a machine of a pod is told, and has, wherever it comes from."""
 
-    def __init__(self, paths: Paths, network: PodNetwork, boot: Callable[[], BootFiles], factory: Factory) -> None:
+    def __init__(
+        self, paths: Paths, network: PodNetwork, boot: Callable[[], BootFiles], factory: Factory,
+        allotments: Allotments,
+    ) -> None:  # fmt: skip
+        self._allotments = allotments
         self.paths = paths
         self.network = network
         self.factory = factory
@@ -91,6 +96,8 @@ class Setup:
         directory = self.paths.machine(pod.id)
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(remove_tree, directory)
+            allotment = await self._allotments.take(order.driver, directory.name, pod.vcpus, pod.memory)
+            undo.callback(allotment.give_back)
             with contextlib.ExitStack() as handed_over:
                 config = await machine_config(
                     pod, order.disks, network=self.network, directory=directory, kernel=files.kernel,
@@ -98,7 +105,7 @@ class Setup:
                 )  # fmt: skip
                 if template:
                     config, names = self.factory.from_template(template, config)
-                booted = await start(order.driver, config, token, timeout)
+                booted = await start(order.driver, config, allotment, token, timeout)
             undo.push_async_callback(booted.end)
             await self.introduce(booted.agent, pod, [n.mac for n in config.networks] if template else [])
             undo.pop_all()

@@ -15,6 +15,7 @@ from . import resolve
 from .container_verbs import State
 from .containers import Containers
 from .registry import Registry
+from .sandboxes import Sandboxes
 
 _LIVE = (State.RUNNING, State.PAUSED)
 _AT_REST = (State.CREATED, State.EXITED)
@@ -29,8 +30,9 @@ def _changed(spec: ContainerSpec, change: ContainerUpdate) -> ContainerSpec:
 class Updates:
     """Changes what containers may use."""
 
-    def __init__(self, registry: Registry, containers: Containers) -> None:
+    def __init__(self, registry: Registry, containers: Containers, sandboxes: Sandboxes) -> None:
         self._registry = registry
+        self._sandboxes = sandboxes
         self._containers = containers
 
     async def update(self, key: str, change: ContainerUpdate) -> Container:
@@ -56,6 +58,7 @@ class Updates:
         now = self._registry.container(container.id)  # it may have another name by now, or be gone
         updated = msgspec.structs.replace(now, spec=_changed(now.spec, change))
         self._registry.put(updated)
+        self._sandboxes.limit_cpus(pod.id)
         self._containers.supervisor(updated).publish("update", updated)
         return updated
 

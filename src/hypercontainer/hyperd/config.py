@@ -19,6 +19,7 @@ from ..engine.audit import AuditSettings
 from ..errors import InvalidArgument
 from ..images.limits import Limits
 from ..images.skopeo import Trust
+from ..jail.host_groups import PARENT
 from ..model.log_options import read_log_options
 from ..model.principal import Scope
 from ..model.sentences import explain
@@ -77,6 +78,10 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     qemu: str = "qemu-system-x86_64"
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     jail: Literal["auto", "on", "off"] = "auto"  # of hypervisors; auto: always for root, else where the host allows it
+    control_groups: Literal["auto", "on", "off"] = "auto"  # of virtual machines; on: none starts without
+    control_group_parent: str = PARENT  # below hyperd's own group, or from the top where it begins with /
+    io_weight: Annotated[int, Meta(ge=0, le=1000)] = 0  # of each virtual machine, beside others' 100; 0: as others
+    io_rate: str = ""  # bytes per second that each may read, and write, on the disk of `root`; "": as many as it can
     boot_timeout: Annotated[float, Meta(gt=0)] = 60.0  # seconds
     log_driver: LogDriver = "json-file"  # of containers that name none
     log_opts: dict[str, str] = {}  # of those, and of those that name the same one
@@ -155,6 +160,19 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
         return users.parse(self.users)
 
     @property
+    def control_group_path(self) -> str:
+        """:raise InvalidArgument: no path of a group."""
+        words = self.control_group_parent.removeprefix("/").split("/")
+        if not all(re.fullmatch(r"[A-Za-z0-9_.-]+", w) and w not in (".", "..") for w in words):
+            raise InvalidArgument(f"invalid control_group_parent {self.control_group_parent!r}",
+                                  hint="write it like hyper, or /machines/hyper")  # fmt: skip
+        return self.control_group_parent
+
+    @property
+    def io_bytes(self) -> int:
+        return parse_size(self.io_rate) if self.io_rate else 0
+
+    @property
     def factory_bytes(self) -> int:
         return parse_size(self.factory_memory)
 
@@ -219,6 +237,8 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
             config.pool_bytes,
             config.image_limits,
             config.user_numbers,
+            config.control_group_path,
+            config.io_bytes,
             config.socket_bits,
             config.audit,
             config.trust,

@@ -34,7 +34,7 @@ from ..kernel.locate import Kernel, locate
 from ..sys import deadlines, users
 from ..sys.files import no_space
 from .config import Config, default_run
-from .drivers import build_drivers
+from .drivers import build_drivers, build_groups
 from .listening import Listening, listening
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
             config.user_network,
         ),
     )
-    return Engine(settings, drivers, kernel, boot)
+    return Engine(settings, drivers, kernel, boot, groups=build_groups(config, paths))
 
 
 def _default_network() -> str:

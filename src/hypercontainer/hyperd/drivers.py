@@ -10,6 +10,9 @@ from ..hypervisor.drivers import Drivers
 from ..hypervisor.qemu.driver import QemuDriver
 from ..jail import helpers
 from ..jail.choose import choose
+from ..jail.control_groups import ControlGroups, NoGroups
+from ..jail.hierarchies import IoLimits, whole_disk
+from ..jail.host_groups import HostGroups
 from ..kernel.locate import Kernel
 from .config import Config
 
@@ -19,6 +22,14 @@ _PROBE_MEMORY = 128 << 20
 def build_drivers(config: Config, paths: Paths, kernel: Kernel | None) -> Drivers:
     """:raise InvalidArgument: when the configuration names one that there is not."""
     return Drivers([_qemu(config, paths, kernel)], config.driver)
+
+
+def build_groups(config: Config, paths: Paths) -> ControlGroups:
+    """:raise Unavailable: there must be control groups, and there cannot be."""
+    if config.control_groups == "off":
+        return NoGroups()
+    io = IoLimits(config.io_weight, config.io_bytes, whole_disk(paths.root) if config.io_rate else "")
+    return HostGroups(paths.run, parent=config.control_group_path, required=config.control_groups == "on", io=io)
 
 
 def _qemu(config: Config, paths: Paths, kernel: Kernel | None) -> QemuDriver:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -14,6 +15,14 @@ from ..model.specs import PortMapping
 from .driver import AnyDisk, Disk, Driver, Machine, MachineConfig, Probe, unsupported
 
 F = TypeVar("F")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the processes of a machine may use together."""
+
+    memory: int  # bytes
+    tasks: int  # processes and threads
 
 
 # -- of a machine --------------------------------------------------------------------
@@ -106,6 +115,14 @@ class Strays(Protocol):
 
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
         """Machines with a directory below `parent` that is not in `keep`, launched by this daemon or one before it."""
+
+
+@runtime_checkable
+class Footprint(Protocol):
+    """It is known what a machine takes of this host at most."""
+
+    async def footprint(self, vcpus: int, memory: int) -> Needs:
+        """For a guest with so many processors and bytes of memory: with what the hypervisor and helpers add."""
 
 
 @runtime_checkable

@@ -31,11 +31,13 @@ from .driver import (
     VirtioFs,
     check_takes,
 )
+from .facets import Needs
 
 _BACKLOG = 2  # connections that wait for the one in use to end
 _FIRST_PID = 1 << 23  # beyond what Linux gives to a process
 TAKES = frozenset(KINDS) - {VirtioFs, Snapshot}
 _STATE_MAX = 64  # bytes that a snapshot's state has here
+OVERHEAD = 64 << 20  # bytes that a machine takes beside its guest's memory
 LAUNCH, DEATH = 0.05, 0.01  # seconds that both take
 
 
@@ -268,6 +270,9 @@ class FakeDriver:
 
     async def probe(self) -> Probe:
         return Probe("fake", "it is no machine at all")
+
+    async def footprint(self, vcpus: int, memory: int) -> Needs:
+        return Needs(memory + OVERHEAD, vcpus + 1)
 
     async def launch(self, config: MachineConfig) -> BareMachine:
         check_takes(self, config)

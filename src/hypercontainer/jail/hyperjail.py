@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ..errors import Unavailable
 from ..sys import process, tasks
+from .control_groups import entrance
 from .jail import Born, Entry, Order, Started, ignore
 
 BINARIES = Path(__file__).parent / "bin"
@@ -126,8 +127,8 @@ class HyperJail:
             words += ["device", str(device), str(device)]
         for which, value in _limits(order):
             words += ["limit", str(which), str(value)]
-        for group_ in order.control_groups:
-            words += ["cgroup", str(group_ / "cgroup.procs")]
+        for directory in order.control_groups:
+            words += ["cgroup", str(entrance(directory))]
         return words
 
 

@@ -52,7 +52,7 @@ class Order:
     settings: bool = False  # its /proc has the network's sysctls
     nested: bool = False  # it makes namespaces of its own
     dies_with_us: bool = False
-    control_groups: tuple[Path, ...] = ()  # directories
+    control_groups: tuple[Path, ...] = ()  # directories of groups that it is in from its first instruction on
 
 
 class Started(NamedTuple):

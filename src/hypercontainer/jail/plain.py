@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+from functools import partial
 
 from ..errors import Unavailable
 from ..sys import process
 from ..sys.confine import die_with_parent
+from .control_groups import entrance
 from .jail import Born, Order, Started, ignore
 
 
@@ -23,19 +26,8 @@ class PlainJail:
     async def spawn(self, order: Order, born: Born = ignore) -> Started:
         root = os.geteuid() == 0
         try:
-            child = subprocess.Popen(
-                order.args,
-                stdin=order.input if order.input >= 0 else subprocess.DEVNULL,
-                stdout=order.output,
-                stderr=order.errors if order.errors >= 0 else order.output,
-                pass_fds=order.descriptors,
-                start_new_session=True,  # it outlives the daemon
-                env=dict(order.environment),
-                user=order.user if root else None,
-                group=order.user if root else None,
-                extra_groups=order.groups if root else None,
-                preexec_fn=die_with_parent if order.dies_with_us else None,
-            )
+            with contextlib.ExitStack() as stack:
+                child = self._start(order, root, stack)
         except OSError as error:
             raise Unavailable(f"{order.args[0]} cannot be started: {error.strerror}") from error
         # Whoever asked reaps by pidfd; Popen must not warn about a child that it believes to run.
@@ -43,3 +35,30 @@ class PlainJail:
         started = Started(child.pid, process.start_time(child.pid))
         born(started)
         return started
+
+    @staticmethod
+    def _start(order: Order, root: bool, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
+        entrances = [os.open(entrance(d), os.O_WRONLY | os.O_CLOEXEC) for d in order.control_groups]
+        for fd in entrances:
+            stack.callback(os.close, fd)
+        return subprocess.Popen(
+            order.args,
+            stdin=order.input if order.input >= 0 else subprocess.DEVNULL,
+            stdout=order.output,
+            stderr=order.errors if order.errors >= 0 else order.output,
+            pass_fds=order.descriptors,
+            start_new_session=True,  # it outlives the daemon
+            env=dict(order.environment),
+            user=order.user if root else None,
+            group=order.user if root else None,
+            extra_groups=order.groups if root else None,
+            # It makes a fork of a vfork, and is left out where there is nothing to do.
+            preexec_fn=partial(_begin, entrances, dies=order.dies_with_us) if entrances or order.dies_with_us else None,
+        )
+
+
+def _begin(entrances: list[int], *, dies: bool) -> None:
+    for fd in entrances:
+        os.write(fd, b"0")
+    if dies:
+        die_with_parent()

@@ -18,6 +18,7 @@ from ...network.idle import IdleNic
 from ...protocol.constants import Seccomp
 from ...protocol.messages import GuestContainer, GuestFile, GuestProcess, Interface
 from .. import resolve
+from ..allotments import Allotment
 from ..booted import BootedMachine, start
 from ..builtins import run_process
 from ..pod_network import for_machine
@@ -66,22 +67,24 @@ def bare(id_: str, shape: Shape) -> GuestContainer:
 
 
 async def launch(
-    driver: Driver, shape: Shape, config: MachineConfig, nic: IdleNic, token: bytes, timeout: float
-) -> Clone:
+    driver: Driver, shape: Shape, config: MachineConfig, nic: IdleNic, allotment: Allotment, token: bytes,
+    timeout: float,
+) -> Clone:  # fmt: skip
     """Start a machine of this shape, from the configuration's snapshot if it has one.
 
     :raise Unavailable: when it does not come up; nothing is left behind.
     """
     async with contextlib.AsyncExitStack() as undo:
         undo.callback(nic.close)
-        booted = await start(driver, config, token, timeout)
+        undo.callback(allotment.give_back)
+        booted = await start(driver, config, allotment, token, timeout)
         undo.push_async_callback(booted.end)
         nic.launched()
         for disk in config.disks:
             if isinstance(disk, Disk) and disk.path.parent == config.directory:  # it is open, and nobody else's
                 disk.path.unlink(missing_ok=True)
         undo.pop_all()
-    return Clone(booted.machine, booted.agent, booted.directory, booted.names, shape=shape, nic=nic)
+    return Clone(booted.machine, booted.agent, booted.directory, allotment, booted.names, shape=shape, nic=nic)
 
 
 async def introduce(agent: Agent, shape: Shape) -> None:

@@ -25,6 +25,7 @@ from ...protocol.constants import FIRST_TOKEN
 from ...sys import clock, tasks
 from ...sys.digests import FileDigests
 from ...sys.files import copy_sparse, remove_tree
+from ..allotments import Allotments
 from ..paths import BootFiles, Paths
 from .clones import CLONE_TIMEOUT, PREPARED, Clone, bare, exercise, introduce, launch, networks_like, rehearse
 from .parts import Parts
@@ -56,7 +57,9 @@ class Factory:
         parts: Parts,
         boot: Callable[[], BootFiles],
         settings: FactorySettings,
+        allotments: Allotments,
     ) -> None:
+        self._allotments = allotments
         self._drivers = drivers
         self._paths = paths
         self._parts = parts
@@ -168,7 +171,10 @@ class Factory:
             directory.mkdir(mode=0o700, parents=True)
             disks = await self._parts.disks(directory, kind.image.path if kind.image else None, scratch)
             nic = IdleNic.make(shape.nic)
-            undo.pop_all()  # `launch` takes both over
+            undo.callback(nic.close)
+            driver = self._drivers.get(shape.driver)
+            allotment = await self._allotments.take(driver, directory.name, shape.vcpus, shape.memory)
+            undo.pop_all()  # `launch` takes them over
         config = MachineConfig(
             name=directory.name,
             directory=directory,
@@ -182,7 +188,7 @@ class Factory:
             snapshot=template.snapshot if template else None,
         )
         token, timeout = (template.token, CLONE_TIMEOUT) if template else (FIRST_TOKEN, files.timeout)
-        return await launch(self._drivers.get(shape.driver), shape, config, nic, token, timeout)
+        return await launch(driver, shape, config, nic, allotment, token, timeout)
 
     # -- templates ----------------------------------------------------------------------------
 

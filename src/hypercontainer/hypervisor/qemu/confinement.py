@@ -15,6 +15,7 @@ from ...jail.jail import Entry, Order
 from ...jail.libraries import libraries
 from ...sys import users
 from ..driver import AnyNetwork, MachineConfig, RbdDisk, UserNetwork
+from ..facets import Needs
 
 # QEMU looks into `-L help`'s directories for firmware, and into ../lib/*/qemu for parts of itself.
 _FIRMWARE = ("bios-microvm.bin", "qboot.rom", "pvh.bin", "linuxboot_dma.bin", "kvmvapic.bin")
@@ -26,6 +27,8 @@ _TIME_ZONE = {"TZ": "UTC0"}  # no file tells it
 # glibc opens a file to count processors when it has more than 8 arenas, one per thread, and no limit: the filter kills.
 _ARENAS = {"MALLOC_ARENA_MAX": "8"}
 _TIMEOUT = 10  # seconds
+_OVERHEAD = {"tcg": 192 << 20, "kvm": 128 << 20}  # bytes; page tables are some more, with the guest's memory
+_TASKS = 192  # QEMU has 64 threads for disks at most, virtiofsd as many, and a few each
 _KVM = Path("/dev/kvm")
 _DEVICES = (Path("/dev/null"), Path("/dev/urandom"))
 CALLS = Path(__file__).with_name("calls.txt")
@@ -62,6 +65,7 @@ def order(
         groups=groups,
         output=output,
         descriptors=tuple(descriptors),
+        control_groups=config.control_groups,
         # Nothing of ours: what it has there is in its memory, which a guest may come to read.
         environment={"PATH": os.environ.get("PATH", os.defpath), **_TIME_ZONE},
     )
@@ -76,6 +80,11 @@ def order(
         host_network=network,
         filter=_filter() if filtered(config, jailed=jailed) else b"",
     )
+
+
+def footprint(accelerator: str, vcpus: int, memory: int) -> Needs:
+    """What QEMU takes with passt and virtiofsd; docs/jail.md has the measurements."""
+    return Needs(memory=memory + memory // 64 + _OVERHEAD[accelerator], tasks=vcpus + _TASKS)
 
 
 @functools.cache

@@ -32,6 +32,7 @@ from ..driver import (
     VirtioFs,
     check_takes,
 )
+from ..facets import Needs
 from . import command, confinement, devices
 from .formats import check_image
 from .machine import CHANNEL, CONSOLE, LOG, MONITOR, PIDFILE, QemuMachine
@@ -160,6 +161,10 @@ class QemuDriver:
         line = command.command_line(self._binary, config, accelerator, command.Descriptors((0, 0), 0, 0, 0))
         # Under KVM the host's processor is the guest's.
         return repr((self.version, process.cpu_model() if accelerator == "kvm" else "", line))
+
+    async def footprint(self, vcpus: int, memory: int) -> Needs:
+        accelerator, _ = await self.accelerator()
+        return confinement.footprint(accelerator, vcpus, memory)
 
     async def reattach(self, handle: Mapping[str, Any]) -> QemuMachine | None:
         machine = QemuMachine.of(handle)
