@@ -118,7 +118,7 @@ async def test_a_process_is_born_in_its_group(new: Callable[[], ControlGroups], 
     output = os.open(tmp_path / "output", os.O_RDWR | os.O_CREAT)
     files = tuple(Entry(p) for p in (SHELL, *libraries(SHELL)))
     waits, end = os.pipe()
-    order = Order((str(SHELL), "-c", f"read line <&{waits}"), users.pick(), output, files=files, descriptors=(waits,),
+    order = Order((str(SHELL), "-c", "read line"), users.pick(), output, files=files, input=waits,
                   devices=(Path("/dev/null"),), control_groups=group.directories)  # fmt: skip
     try:
         started = await jail.spawn(order)

@@ -110,3 +110,20 @@ def test_of_a_guest_that_cannot(act: Any) -> None:
         assert s.engine.registry.container("a").spec.resources.pids == 0
 
     act(scenario)
+
+
+def test_the_hosts_limits_of_processors(act: Any) -> None:
+    """While a machine boots it has all of its own and one more; then what its containers want, and a quarter."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", resources=Resources(cpus=0.5))
+        (name,) = s.groups.groups
+        before = s.groups.groups[name]
+        assert before.cpus == 0.75 and before.memory and before.tasks
+        await s.call(s.engine.updates.update("a", ContainerUpdate(cpus=1)))
+        assert s.groups.groups[name].cpus == 1.25
+        assert (s.groups.groups[name].memory, s.groups.groups[name].tasks) == (before.memory, before.tasks)
+        await s.run("b")
+        assert sorted(b.cpus or 0 for b in s.groups.groups.values()) == [1.25, 2.0]  # who asks for nothing
+
+    act(scenario)

@@ -41,8 +41,7 @@ async def test_every_promise_holds(lab: Lab, isolation: str) -> None:
     id_, _ = await running(lab, isolation=isolation)
     checks = await lab.engine.monitor.jail(id_)
     assert len(checks) >= 11
-    assert [c for c in checks if c.status == "fail"] == []
-    assert [c.name for c in checks if c.status == "warn"] in ([], ["jail: control group"])
+    assert [c for c in checks if c.status != "ok"] == []
 
 
 async def test_no_two_have_one_user(lab: Lab) -> None:
@@ -53,7 +52,8 @@ async def test_no_two_have_one_user(lab: Lab) -> None:
 async def test_what_is_not_jailed_is_told(lab: Lab) -> None:
     """The same look at a process of the host: this one."""
     found = {c.name: c.status for c in report.examine(report.Seen(Path(f"/proc/{os.getpid()}")), root=True)}
-    for name in ("user", "capabilities", "new privileges", "system calls", "namespaces", "root", "devices", "memory"):
+    for name in ("user", "capabilities", "new privileges", "system calls", "namespaces", "root", "devices", "memory",
+                 "control group"):  # fmt: skip
         assert found[f"jail: {name}"] == "fail"
 
 

@@ -152,3 +152,24 @@ def count(group: Path, hierarchy: Hierarchy) -> int:
         if word == "oom_kill":
             return int(number)
     return 0
+
+
+_LIMITS = {
+    1: {"cpu": "cpu.cfs_quota_us", "memory": "memory.limit_in_bytes", "pids": "pids.max"},
+    2: {"cpu": "cpu.max", "memory": "memory.max", "pids": "pids.max"},
+}
+_ENDLESS = 1 << 62  # bytes: version 1 has no word for "as many as there are"
+
+
+def unlimited(hierarchy: Hierarchy) -> list[str]:
+    """The controllers of a group that limit nothing there.
+
+    :raise OSError: it cannot be read.
+    """
+    found = []
+    for controller, name in _LIMITS[hierarchy.version].items():
+        if controller in hierarchy.controllers:
+            value = (hierarchy.group / name).read_text().split()[0]
+            if value in ("max", "-1") or int(value) >= _ENDLESS:
+                found.append(controller)
+    return found

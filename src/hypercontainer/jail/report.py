@@ -10,11 +10,13 @@ from pathlib import Path
 
 from ..model.status import Check
 from ..sys import users
+from . import hierarchies
 
 _SPACES = ("mnt", "pid", "ipc", "uts", "cgroup", "net")
 _SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _OWN = ("tmpfs", "proc")  # file systems that a jail mounts itself
 _FILTER = "2"  # SECCOMP_MODE_FILTER
+_NO_GROUPS = "`hyperctl doctor` says what this host lacks: see `control_groups` in hyperd's configuration"
 _OFF = "the jail is off, or the host forbids it: see `jail` in hyperd's configuration"
 
 
@@ -50,7 +52,7 @@ def examine(seen: Seen, *, root: bool) -> list[Check]:
         ("descriptors", _descriptors, "no directory is among them"),
         ("memory", _memory, "neither its user nor a core shows it"),
         ("limits", _limits, "no core, few descriptors"),
-        ("control group", _control_group, "it is in one of its own"),
+        ("control group", _control_group, "one of its own, with limits of processors, memory and processes"),
     )
     return [_checked(seen, *check) for check in checks]
 
@@ -60,9 +62,9 @@ def _checked(seen: Seen, name: str, check: Callable[[Seen], str], promise: str) 
         trouble = check(seen)
     except OSError as error:
         trouble = f"it cannot be seen: {error.strerror}"
-    status = "warn" if name == "control group" else "fail"
-    return Check(name=f"jail: {name}", status=status if trouble else "ok", found=trouble or promise,
-                 hint=_OFF if trouble and status == "fail" else "")  # fmt: skip
+    hint = _NO_GROUPS if name == "control group" else _OFF
+    return Check(name=f"jail: {name}", status="fail" if trouble else "ok", found=trouble or promise,
+                 hint=hint if trouble else "")  # fmt: skip
 
 
 def _user(seen: Seen) -> str:
@@ -148,5 +150,10 @@ def _limits(seen: Seen) -> str:
 
 
 def _control_group(seen: Seen) -> str:
-    same = (seen.process / "cgroup").read_text() == (seen.daemon / "cgroup").read_text()
-    return "it is in hyperd's: its limits are those of the guest's kernel, and of its memory" if same else ""
+    mounts = (seen.daemon / "mountinfo").read_text()
+    theirs, ours = (hierarchies.find((p / "cgroup").read_text(), mounts, "") for p in (seen.process, seen.daemon))
+    of_ours = {c: h.group for h in ours for c in h.controllers}
+    own = [h for h in theirs if not any(of_ours.get(c) == h.group for c in h.controllers)]
+    missing = [name for c, name in hierarchies.NAMES.items() if not any(c in h.controllers for h in own)]
+    missing += [hierarchies.NAMES[c] for h in own for c in hierarchies.unlimited(h)]
+    return f"{', '.join(missing)}: without a limit or an account of its own" if missing else ""
