@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hypercontainer.client.api import Client
 from hypercontainer.client.transport import Connection
 from hypercontainer.errors import Unavailable
 
@@ -118,3 +119,10 @@ def test_what_is_no_whole_answer(talk, sent: bytes, says: str) -> None:  # type:
     _, c = talk(sent)
     with pytest.raises(Unavailable, match=says), c:
         c.request("GET", "/", {}).read()
+
+
+def test_what_is_asked_for_is_sent_though_it_is_0(tmp_path: Path, peers: list[Peer]) -> None:
+    """`stop -t 0` had the container's own grace of 10 s, as Python's 0 equals False."""
+    peers.append(Peer(tmp_path / "s", [b"HTTP/1.1 204 No Content\r\n\r\n"]))
+    Client(str(tmp_path / "s")).do("POST", "/x", {"timeout": 0, "none": None, "empty": "", "off": False, "on": True})
+    assert peers[0].got.startswith(b"POST /v1/x?timeout=0&on=1 HTTP/1.1\r\n")

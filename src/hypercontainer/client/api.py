@@ -32,7 +32,7 @@ class Client:
         given = {
             k: (str(int(v)) if isinstance(v, bool) else str(v))
             for k, v in (query or {}).items()
-            if v not in (None, "", False)
+            if not (v is None or v is False or v == "")
         }
         response = self._connect(self.path).request(method, target(route, given), headers or {}, body)
         if response.status >= 400:
