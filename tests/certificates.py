@@ -66,6 +66,19 @@ class Authority:
         pair.key.chmod(0o600)
         return pair
 
+    def revoke(self, *pairs: Pair, name: str = "crl", days: int = 1) -> Path:
+        """The list of those that are revoked, a PEM file; with `days` below 0 its next update was due."""
+        now = datetime.now(UTC)
+        built = x509.CertificateRevocationListBuilder().issuer_name(self._name)
+        built = built.last_update(now - timedelta(days=2)).next_update(now + timedelta(days=days))
+        for pair in pairs:
+            number = x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now - timedelta(days=1))
+            built = built.add_revoked_certificate(entry.build())
+        path, new = self._directory / f"{name}.pem", self._directory / f"{name}.new"
+        new.write_bytes(built.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        return new.rename(path)
+
     def client(self, pair: Pair | None = None) -> ssl.SSLContext:
         """What a client trusts, and shows."""
         context = ssl.create_default_context(cafile=str(self.cert))

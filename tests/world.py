@@ -135,7 +135,7 @@ class World:
         for fd in (entry / "fd").iterdir():
             target = os.readlink(fd)
             files.add(target)
-            if target == "/dev/net/tun":
+            if target.endswith("/net/tun"):  # all of its path only while the mount namespace of who opened it is there
                 info = (entry / "fdinfo" / fd.name).read_text()
                 taps |= set(re.findall(r"^iff:\s*(\S+)", info, re.M))
         mine = (f"{self.run}/", f"{self.root}/")

@@ -147,6 +147,27 @@ async def test_a_token_is_made_listed_and_revoked(template: Path) -> None:
         assert actions == [("create", "ci"), ("revoke", "ci")]
 
 
+async def test_when_a_token_was_used_is_told_and_written_once_a_minute(template: Path) -> None:
+    async with served(template) as s:
+        tokens, engine = s.stage.engine.tokens, s.stage.engine
+        secret = s.token("read")
+
+        def used() -> tuple[str, str]:
+            """As it is told, and as the database has it."""
+            (kept,) = engine.registry.journal.database.tokens()
+            return tokens.all()[0].last_used_at, kept.last_used_at
+
+        with pytest.raises(Unauthorized):
+            tokens.authenticate(secret[:-1])
+        assert used() == ("", "")
+        seen = []
+        for second in (0, 1, 59, 61):
+            with clock.told_by(lambda: (1_000_000_000 + second) * 10**9):  # noqa: B023
+                assert (await s.ask("GET", "/v1/pods", token=secret)).status == 200
+                seen.append(tuple(moment[17:19] for moment in used()))
+        assert seen == [("40", "40"), ("41", "40"), ("39", "40"), ("41", "41")]
+
+
 async def test_no_token_gives_more_than_its_maker_has(template: Path) -> None:
     async with served(template) as s:
         admin = s.token("admin")

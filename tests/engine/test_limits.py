@@ -17,7 +17,7 @@ import pytest
 from hypercontainer.api.bodies import BODIES, BODY_MAX
 from hypercontainer.api.listener import ListenLimits
 from hypercontainer.hyperd.config import Config
-from hypercontainer.hyperd.listening import server_context
+from hypercontainer.hyperd.server_tls import server_context
 from tests.certificates import Authority
 
 from .served import Served, read_answer, served

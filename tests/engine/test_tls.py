@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hypercontainer.client.api import Client
 from hypercontainer.client.transport import Connection
 from hypercontainer.errors import HyperError, InvalidArgument, PermissionDenied, Unauthorized, Unavailable
 from hypercontainer.hyperctl.quick import split
 from hypercontainer.hyperd.config import Config, load
-from hypercontainer.hyperd.listening import address_of, listening, server_context
+from hypercontainer.hyperd.listening import address_of, listening
+from hypercontainer.hyperd.server_tls import server_context
 from hypercontainer.model.principal import Scope
 from hypercontainer.model.status import Version
 from tests.certificates import Authority, Pair
@@ -86,6 +88,51 @@ async def test_a_servers_certificate_is_no_clients(template: Path, site: Site) -
             await s.ask("GET", "/v1/version", tcp=True)
 
 
+_REFUSED = (ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)
+
+
+async def test_a_revoked_certificate_is_refused_from_the_next_connection_on(template: Path, site: Site) -> None:
+    """The list that hyperd was started with, and one that takes its place; an old one lets nobody in."""
+    pair, other = site.ca.sign("ci"), site.ca.sign("other")
+    site.config = replace(site.config, tlscrl=str(site.ca.revoke(other)))
+    async with site.serve(template, pair, {"*": ["read"]}) as s:
+        assert (await s.ask("GET", "/v1/version", tcp=True)).status == 200
+        for revoked, days, refused in (((pair,), 1, True), ((other,), 1, False), ((), -1, True)):
+            site.ca.revoke(*revoked, days=days)
+            if refused:
+                with pytest.raises(_REFUSED):
+                    await s.ask("GET", "/v1/version", tcp=True)
+            else:
+                assert (await s.ask("GET", "/v1/version", tcp=True)).status == 200
+        s.tls = site.ca.client()  # without a certificate, but with a token
+        assert (await s.ask("GET", "/v1/version", tcp=True, token=s.token("read"))).status == 200
+
+
+async def test_new_certificates_are_served_without_a_restart(
+    template: Path, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that does not belong to its key, as between the two files' renewal, changes nothing."""
+
+    async def served_with() -> bytes | None:
+        _, writer = await s.open(tcp=True)
+        shown: bytes | None = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        return shown
+
+    async with site.serve(template, site.ca.sign("ci"), {"*": ["read"]}) as s:
+        first = await served_with()
+        old_key = site.server.key.read_bytes()
+        new = site.ca.sign("server", server=True)
+        new_key = new.key.read_bytes()
+        new.key.write_bytes(old_key)
+        assert await served_with() == first
+        assert "TLS goes on with the certificates that it had" in caplog.text
+        new.key.write_bytes(new_key)
+        second = await served_with()
+        assert second == ssl.PEM_cert_to_DER_cert(new.cert.read_text()) != first
+        assert (await s.ask("GET", "/v1/version", tcp=True)).status == 200
+
+
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 async def test_nothing_older_than_tls_1_3_is_spoken(template: Path, site: Site) -> None:
     async with site.serve(template) as s:
@@ -113,10 +160,14 @@ async def test_nothing_older_than_tls_1_3_is_spoken(template: Path, site: Site) 
         ({"tlskey": "/nowhere"}, InvalidArgument, "they must be PEM files"),
         ({"tlscacert": "/etc/passwd"}, InvalidArgument, "they must be PEM files"),
         ({"tlscert": "/etc/passwd"}, InvalidArgument, "they must be PEM files"),
+        ({"tlscrl": "/nowhere"}, InvalidArgument, "they must be PEM files"),
+        ({"tlscrl": "CA"}, InvalidArgument, "ca.pem is no list of revoked certificates"),
+        ({"tlscrl": "CA", "tlscacert": ""}, InvalidArgument, "a list of revoked certificates without their CA"),
     ],
 )
 def test_what_cannot_be_served_is_said(site: Site, change: dict[str, Any], error: type[HyperError], says: str) -> None:
     settings = {n: getattr(site.config, n) for n in ("tlscert", "tlskey", "tlscacert")} | change
+    settings = {n: str(site.ca.cert) if value == "CA" else value for n, value in settings.items()}
     with pytest.raises(error, match=says):
         server_context(Config(**settings))
 

@@ -13,6 +13,8 @@ import secrets
 from collections.abc import Callable
 from datetime import timedelta
 
+import msgspec
+
 from ..errors import Conflict, NotFound, PermissionDenied, Unauthorized
 from ..model.moments import read_moment
 from ..model.principal import Principal, widened
@@ -26,6 +28,7 @@ from .principal import current, owned
 
 _PREFIX = "hyper"
 _ID_BYTES, _SECRET_BYTES = 6, 32
+_WRITTEN_EVERY = 60 * 10**9  # nanoseconds between two writes of when a token was used
 
 
 class Tokens:
@@ -35,6 +38,7 @@ class Tokens:
         self._journal = journal
         self._events = events
         self._tokens = {t.id: t for t in journal.database.tokens()}
+        self._used_written: dict[str, int] = {}  # id -> nanoseconds since the epoch
         self.on_revoke: Callable[[str], None] = lambda principal: None  # called with the name of a principal that was
 
     def create(self, request: TokenRequest) -> NewToken:
@@ -77,6 +81,7 @@ class Tokens:
             raise NotFound(f"no such token: {key}", hint="see `hyperctl token ls`")
         self._journal.write_now(rows.remove(token))  # a revocation that a crash takes back would be none
         del self._tokens[token.id]
+        self._used_written.pop(token.id, None)
         self.on_revoke(_principal(token).name)
         self._events.publish("token", "revoke", token.id, name=token.name)
         return _told(token)
@@ -93,7 +98,17 @@ class Tokens:
             raise Unauthorized(
                 "the token is not known, or is good no more", hint="have one made by `hyperctl token create`"
             )
+        self._used(token)
         return _principal(token)
+
+    def _used(self, token: Token) -> None:
+        """In memory at once; in the record at most once a minute, as a request need not wait for a disk."""
+        token = msgspec.structs.replace(token, last_used_at=clock.stamp())
+        self._tokens[token.id] = token
+        now = clock.now_ns()
+        if abs(now - self._used_written.get(token.id, 0)) >= _WRITTEN_EVERY:  # a clock may be set back
+            self._used_written[token.id] = now
+            self._journal.write(rows.put(token))
 
     def life_left(self, principal: str) -> float | None:
         """Seconds until its token ends; None when it has no token, or one without an end."""
@@ -116,5 +131,5 @@ def _expired(token: Token) -> bool:
 def _told(token: Token) -> TokenInfo:
     return TokenInfo(
         id=token.id, name=token.name, created_at=token.created_at, scopes=token.scopes, expires_at=token.expires_at,
-        expired=_expired(token), owner=token.owner,
+        expired=_expired(token), last_used_at=token.last_used_at, owner=token.owner,
     )  # fmt: skip

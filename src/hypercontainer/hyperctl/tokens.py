@@ -55,9 +55,17 @@ def ls(quiet: bool, format_: str) -> None:
             print(render(format_, each))
     else:
         print_table(
-            ["ID", "NAME", "SCOPES", "CREATED", "EXPIRES", "OWNER"],
+            ["ID", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "OWNER"],
             [
-                [t.id, t.name, ",".join(t.scopes), t.created_at[:19] + "Z", _until(t), t.owner or "hyperd"]
+                [
+                    t.id,
+                    t.name,
+                    ",".join(t.scopes),
+                    _moment(t.created_at),
+                    _until(t),
+                    _moment(t.last_used_at),
+                    t.owner or "hyperd",
+                ]
                 for t in found
             ],
         )
@@ -66,7 +74,11 @@ def ls(quiet: bool, format_: str) -> None:
 def _until(found: TokenInfo) -> str:
     if found.expired:
         return "expired"
-    return found.expires_at[:19] + "Z" if found.expires_at else "never"
+    return _moment(found.expires_at)
+
+
+def _moment(stamp: str) -> str:
+    return f"{stamp[:19]}Z" if stamp else "never"
 
 
 @token.command()

@@ -69,6 +69,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     tlscert: str = ""  # PEM: hyperd's own certificate, and what leads to its CA
     tlskey: str = ""
     tlscacert: str = ""  # PEM: the CA of clients' certificates; "" takes none
+    tlscrl: str = ""  # PEM: which of them that CA has revoked; "": none
     # Common name of a client's certificate, or * for all others -> what it may do.
     clients: dict[str, list[Scope]] = msgspec.field(default_factory=lambda: {ANYBODY: ["operate"]})
     connections_max: Annotated[int, Meta(ge=16, le=_CONNECTIONS_MAX)] = ListenLimits.connections  # per address

@@ -8,7 +8,6 @@ import grp
 import os
 import socket
 import ssl
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 from ..errors import Conflict, HyperError, InvalidArgument, PermissionDenied
 from .config import Config
+from .server_tls import server_context
 
 _GROUP = "hyper"  # its members may use root's daemon, where there is such a group and no other is named
 
@@ -120,36 +120,3 @@ def address_of(url: str) -> tuple[str, int]:
     ):
         raise InvalidArgument(f"invalid address {url!r}", hint="write it as tcp://ADDRESS:PORT")
     return host, port
-
-
-def server_context(config: Config) -> ssl.SSLContext:
-    """TLS 1.3 and nothing older; clients may show a certificate of `tlscacert`, or have a token.
-
-    :raise InvalidArgument: a file that is missing or is not what it should be. :raise PermissionDenied: others can
-    read the key.
-    """
-    if not config.tlscert or not config.tlskey:
-        raise InvalidArgument("TCP is served with TLS only", hint="give --tlscert and --tlskey")
-    try:
-        if os.stat(config.tlskey).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise PermissionDenied(
-                f"others may use the key {config.tlskey}", hint=f"close it with `chmod 600 {config.tlskey}`"
-            )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.num_tickets = 0  # a session that goes on would outlive the check of its certificate
-        context.set_alpn_protocols(["http/1.1"])
-        context.load_cert_chain(config.tlscert, config.tlskey, password=_no_password)
-        if config.tlscacert:
-            context.load_verify_locations(config.tlscacert)
-            context.verify_mode = ssl.CERT_OPTIONAL
-    except HyperError:
-        raise
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        files = ", ".join(filter(None, (config.tlscert, config.tlskey, config.tlscacert)))
-        raise InvalidArgument(f"TLS cannot be served with {files}: {error}", hint="they must be PEM files") from error
-    return context
-
-
-def _no_password() -> str:
-    raise ValueError("the key takes a password, which nobody is there to give")

@@ -35,6 +35,7 @@ LOG_DRIVERS = ("json-file", "none", "k8s-file", "journald", "syslog")  # as in t
 @click.option("--tlscert", help="Certificate of hyperd, a PEM file.")
 @click.option("--tlskey", help="Its key, a PEM file that only hyperd's user can read.")
 @click.option("--tlscacert", help="CA of clients' certificates, a PEM file [default: clients have tokens only].")
+@click.option("--tlscrl", help="Which of them were revoked, a PEM file; a client with one is refused.")
 @click.option("--kernel", help="A vmlinux to boot instead of hyperkernel.")
 @click.option("--driver", help="Hypervisor of pods that name none [default: qemu].")
 @click.option("--qemu", help="QEMU's binary [default: qemu-system-x86_64].")

@@ -31,6 +31,7 @@ class Token(Model, frozen=True, kw_only=True):
     digest: str
     scopes: list[Scope]
     expires_at: str = ""  # "" is never
+    last_used_at: str = ""  # "" is never; up to a minute old where hyperd was killed
     owner: str = ""  # the principal that made it
     tenant: Tenant = UNSET
 
@@ -44,6 +45,7 @@ class TokenInfo(Model, frozen=True, kw_only=True):
     scopes: list[Scope]
     expires_at: str = ""
     expired: bool = False
+    last_used_at: str = ""  # "" is never
     owner: str = ""
 
 
