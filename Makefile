@@ -5,7 +5,7 @@ PYTEST = .venv/bin/pytest
 BESIDE = -n auto --dist worksteal # tests side by side, one per CPU: those without virtual machines
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test setup unit engine contract guest vm e2e coverage lint storms lab fuzz bench lock sbom man clean
+.PHONY: demo test setup unit engine contract guest vm e2e coverage lint storms chaos lab fuzz bench lock sbom man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -41,6 +41,12 @@ storms: ## 200 kills of hyperd in the midst of verbs, with a check of all that i
 	HYPER_TEST_STORM=200 HYPER_TEST_RACES=200 HYPER_TEST_KILLS=12 $(PYTEST) -o timeout=3600 \
 		tests/e2e/test_storms.py tests/e2e/test_kills.py tests/vm/test_races.py
 
+SEED = 0
+MINUTES = 20
+chaos: ## random verbs and faults on one host, compared with a model after each; SEED=N repeats a sequence, MINUTES=20
+	@scripts/setup test
+	.venv/bin/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
+
 LAB =
 lab: ## the vm tier with KVM, in a machine whose processor is emulated; LAB="tests/vm/test_pods.py -x" for less; hours
 	@scripts/setup test
@@ -63,6 +69,7 @@ bench: ## print figures beside those of podman, as medians with ratios
 	.venv/bin/python -m bench.waterfall --charts docs/img
 	.venv/bin/python -m bench.pods
 	.venv/bin/python -m bench.networks
+	.venv/bin/python -m bench.hostile
 
 lock: ## write requirements.lock anew, after a change of pyproject.toml
 	scripts/lock
