@@ -11,7 +11,7 @@ from .host import SLOW, Host
 from .model import Box, Model
 
 
-def settled(host: Host, model: Model) -> None:
+def agrees(host: Host, model: Model) -> None:
     """All is as the model has it, within `host.SLOW` seconds.
 
     :raise AssertionError: something is not, with a line for each.

@@ -87,19 +87,14 @@ class Host:
 
     def break_channel(self, pod: str) -> None:
         """The connection between hyperd and the guest ends, as when a driver of it fails."""
-        path = str(self._run / "pods" / pod[:12] / "guest.sock")
         connected = subprocess.run(["ss", "-xHn", "state", "connected"], capture_output=True, text=True, check=True)
-        rows = [line.split() for line in connected.stdout.splitlines() if f" {path} " in line]
-        inodes = {f"socket:[{row[-1]}]" for row in rows}
-        holder = self.daemon.process.pid
-        broken = 0
-        for fd in Path(f"/proc/{holder}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if os.readlink(fd) in inodes:
-                    with _taken(holder, int(fd.name)) as ours:
-                        ours.shutdown(socket.SHUT_RDWR)
-                    broken += 1
-        assert broken == 1, f"{broken} connections to {path}: {rows}"
+        rows = [line.split() for line in connected.stdout.splitlines() if "/guest.sock " in line]
+        theirs = _sockets(self.machine(pod))  # its path is that of a machine which waited, where it was one
+        ends = {int(row[-1]) for row in rows if int(row[-3]) in theirs}
+        ours = [fd for inode, fd in _sockets(self.daemon.process.pid).items() if inode in ends]
+        assert len(ours) == 1, f"{len(ours)} connections to the guest of {pod}: {rows}"
+        with _taken(self.daemon.process.pid, ours[0]) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
 
     # -- the disk -----------------------------------------------------------------------------
 
@@ -113,6 +108,16 @@ class Host:
                         f.write(bytes(size))
         assert os.statvfs(self.disk).f_bavail == 0
         return path
+
+
+def _sockets(pid: int) -> dict[int, int]:
+    """Those of a process, by inode: their descriptors."""
+    found = {}
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if (target := os.readlink(fd)).startswith("socket:["):
+                found[int(target[8:-1])] = int(fd.name)
+    return found
 
 
 @contextlib.contextmanager

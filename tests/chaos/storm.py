@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tests.e2e.conftest import wait_for
 
-from .check import files, settled
+from .check import files, agrees
 from .faults import FAULTS
 from .host import SLOW, Host
 from .model import Box, Model
@@ -99,7 +99,7 @@ class Storm:
                 break
             self.times[name] -= faulty
         self.says("")
-        settled(self.host, self.model)
+        agrees(self.host, self.model)
         self._look()
         if faulty:
             self.survived[name] += 1
@@ -134,7 +134,7 @@ class Storm:
             if found:
                 self.do(*verb, *found)
         self.model = Model()
-        settled(self.host, self.model)
+        agrees(self.host, self.model)
         self.host.daemon.stop()
         left = self.host.daemon.world.nothing()
         assert left == [], left
