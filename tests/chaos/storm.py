@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tests.e2e.conftest import wait_for
 
-from .check import files, agrees
+from .check import agrees, files
 from .faults import FAULTS
 from .host import SLOW, Host
 from .model import Box, Model
