@@ -27,11 +27,11 @@ _PLACES = ("10.0.2.2", "127.0.0.1", "127.0.0.53", "169.254.169.254")
 
 def reached(world: World, network: str) -> list[str]:
     """The places of which a server of the host answers."""
-    ask = "; ".join(
-        f"(echo x | timeout 20 nc -w 10 {place} 9000 | grep -q answer && echo {place})" for place in _PLACES
+    ask = " ".join(
+        f"(echo x | timeout 20 nc -w 10 {place} 9000 | grep -q answer && echo {place}) &" for place in _PLACES
     )
     done = world.daemon.ctl(
-        "run", "--rm", "--privileged", "--network", network, "busybox", "sh", "-c", f"{_BY_THE_NIC} {ask}; true"
+        "run", "--rm", "--privileged", "--network", network, "busybox", "sh", "-c", f"{_BY_THE_NIC} {ask} wait; true"
     )
     return done.stdout.split()
 
