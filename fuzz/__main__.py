@@ -14,11 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hypercontainer.sys.caches import cache_directory
+
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parent
-CACHE = Path(
-    os.environ.get("HYPER_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyper"
-)
+CACHE = cache_directory("fuzz")
 C_TARGETS = {"frames": "container.c", "tar": "", "users": "user.c"}  # with what each includes of hyperstart
 PYTHON_TARGETS = (
     "frames", "streams", "layers", "archives", "manifests", "dns", "podfiles", "disks", "copies", "acls", "references",
@@ -45,8 +45,8 @@ def main() -> int:
 
 def fuzz(name: str, seconds: int, again: Path | None) -> bool:
     """Whether the target held; one line says what was tried."""
-    found = CACHE / "fuzz/found"
-    grown = CACHE / "fuzz" / name
+    found = CACHE / "found"
+    grown = CACHE / name
     for directory in (found, grown):
         directory.mkdir(parents=True, exist_ok=True)
     what = [str(again)] if again else [f"-max_total_time={seconds}", str(grown), str(HERE / "corpus" / name)]
@@ -70,7 +70,7 @@ def command(name: str) -> list[str]:
     if name in PYTHON_TARGETS:
         return [sys.executable, "-m", "fuzz.one", name]
     short = name.removeprefix("hyperstart-")
-    binary = CACHE / "fuzz/bin" / short
+    binary = CACHE / "bin" / short
     binary.parent.mkdir(parents=True, exist_ok=True)
     without = {"main.c", C_TARGETS[short]}
     sources = [p for p in sorted((TREE / "hyperstart/src").glob("*.c")) if p.name not in without]

@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from hypercontainer.kernel.locate import cache_directory as kernel_cache
+from hypercontainer.sys import caches
 
 
 def cache_directory() -> Path:
-    return kernel_cache().parent / "test-images" / hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    return caches.cache_directory("test-images") / hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 
 
 def run(*args: str | Path) -> None:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from hypercontainer.guest import initramfs
-from tests.vm.calls import cache_directory
+from hypercontainer.sys.caches import cache_directory
 
 _HERE = Path(__file__).parent
 _HYPERSTART = _HERE.parent.parent / "hyperstart"
@@ -34,7 +34,7 @@ def build() -> Path:
     headers = [*(_HYPERSTART / "src").glob("*.h"), *(_HYPERSTART / "include").glob("*.h")]
     contents = b"".join(p.read_bytes() for p in [*sources, *sorted(headers)])
     digest = hashlib.sha256(repr(_FLAGS).encode() + contents)
-    built = cache_directory().with_name("hostile") / digest.hexdigest()[:24]
+    built = cache_directory("hostile") / digest.hexdigest()[:24]
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
         temporary = built.with_suffix(".tmp")

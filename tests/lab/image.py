@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,8 @@ import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+
+from hypercontainer.sys.caches import cache_directory
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -34,13 +35,6 @@ class Image:
     initramfs: Path
 
 
-def cache_directory() -> Path:
-    base = os.environ.get("HYPER_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hyper"
-    )
-    return Path(base) / "lab"
-
-
 def requirements() -> list[str]:
     """Python packages with the limits that the project gives them."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -58,7 +52,7 @@ def key() -> str:
 
 def image() -> Image:
     """The image, built when there is none of these contents; that takes some minutes, root and the network."""
-    home = cache_directory() / key()
+    home = cache_directory("lab") / key()
     if not home.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="making-", dir=home.parent) as directory:

@@ -12,22 +12,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hypercontainer.sys.caches import cache_directory
+
 MACHINES = ("x86_64", "x86")
 _SOURCE = Path(__file__).with_name("calls.c")
 _FLAGS = ("-static", "-Os", "-D_GNU_SOURCE")
 
 
-def cache_directory() -> Path:
-    base = os.environ.get("HYPER_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hyper"
-    )
-    return Path(base) / "calls"
-
-
 def build(machine: str) -> Path:
     """The program for one of `MACHINES`."""
     key = hashlib.sha256(repr((_FLAGS, machine)).encode() + _SOURCE.read_bytes()).hexdigest()[:24]
-    built = cache_directory() / key
+    built = cache_directory("calls") / key
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
         temporary = built.with_suffix(f".{os.getpid()}")

@@ -8,11 +8,11 @@ what went into it, with a `kernel.json` beside the `vmlinux`.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import NotFound, Unavailable
+from ..sys.caches import cache_directory
 
 SYSTEM = Path("/usr/share/hypercontainer/kernel")
 
@@ -24,14 +24,6 @@ class Kernel:
     path: Path
     version: str = ""
     config_hash: str = ""
-
-
-def cache_directory() -> Path:
-    """Where builds of this user are kept."""
-    base = os.environ.get("HYPER_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hyper"
-    )
-    return Path(base) / "kernel"
 
 
 def _described(directory: Path) -> Kernel | None:
@@ -54,7 +46,7 @@ def locate(wanted: str = "") -> Kernel:
         if not path.is_file():
             raise NotFound(f"kernel {wanted} does not exist", hint="give the path of a vmlinux")
         return (_described(path.parent) if path.name == "vmlinux" else None) or Kernel(path)
-    builds = cache_directory()
+    builds = cache_directory("kernel")
     found = (
         sorted(builds.glob("*/kernel.json"), key=lambda p: p.stat().st_mtime, reverse=True) if builds.is_dir() else []
     )
