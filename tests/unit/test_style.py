@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -61,13 +62,19 @@ def sources(repository: Path) -> list[Path]:
     return sorted(p for d in ("src", "bench", "hyperkernel", "hyperstart") for p in (repository / d).rglob("*.py"))
 
 
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    """Parsed once for all tests."""
+    return ast.parse(path.read_text())
+
+
 def test_budgets(repository: Path) -> None:
     over = []
     for path in sources(repository):
         text = path.read_text()
         if len(text.splitlines()) > MODULE_LIMIT:
             over.append(f"{path}: {len(text.splitlines())} lines")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(tree(path)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 length = (node.end_lineno or 0) - node.lineno + 1
                 if length > FUNCTION_LIMIT:
@@ -79,7 +86,7 @@ def test_no_class_of_the_engine_needs_many_others(repository: Path) -> None:
     """Who takes more has more than one thing to do. Records, whose constructors are made by `dataclass`, are none."""
     over = []
     for path in sorted((repository / "src/hypercontainer/engine").rglob("*.py")):
-        for kind in [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ClassDef)]:
+        for kind in [n for n in ast.walk(tree(path)) if isinstance(n, ast.ClassDef)]:
             for node in [n for n in kind.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]:
                 given = [a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]][1:]
                 if len(given) > COLLABORATORS or node.args.vararg or node.args.kwarg:
@@ -100,7 +107,7 @@ def test_there_is_one_clock(repository: Path) -> None:
         f"{path.relative_to(repository)}:{node.lineno} {ast.unparse(node)}"
         for package in BY_THE_CLOCK
         for path in sorted((repository / "src/hypercontainer" / package).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if (isinstance(node, ast.Attribute) and ast.unparse(node) in OTHER_CLOCKS)
         or (isinstance(node, ast.ImportFrom) and node.module == "time")
     ]
@@ -130,7 +137,7 @@ def test_no_condition_within_a_condition(repository: Path) -> None:
     nested = [
         f"{path}:{node.lineno}"
         for path in [*sources(repository), *sorted((repository / "tests").rglob("*.py"))]
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.IfExp) and any(isinstance(n, ast.IfExp) for n in ast.walk(node) if n is not node)
     ]
     assert nested == []
@@ -163,7 +170,7 @@ def test_every_module_says_what_it_is_for(repository: Path) -> None:
     silent = [
         str(p.relative_to(repository))
         for p in (repository / "src").rglob("*.py")
-        if p.name not in ("__main__.py",) and ast.get_docstring(ast.parse(p.read_text())) is None
+        if p.name not in ("__main__.py",) and ast.get_docstring(tree(p)) is None
     ]
     assert silent == []
 
@@ -205,7 +212,7 @@ def silent(trees: dict[str, ast.Module]) -> list[str]:
 
 def test_everything_public_says_what_it_does(repository: Path) -> None:
     files = [p for d in SPEAK for p in sorted((repository / "src/hypercontainer" / d).rglob("*.py"))]
-    assert silent({str(p.relative_to(repository)): ast.parse(p.read_text()) for p in files}) == []
+    assert silent({str(p.relative_to(repository)): tree(p) for p in files}) == []
 
 
 def test_what_says_nothing_is_found() -> None:
