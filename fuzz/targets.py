@@ -19,6 +19,7 @@ from hypercontainer.guest.replies import error_of, pid_of
 from hypercontainer.hyperctl.cp import ByteStream, unpack
 from hypercontainer.hypervisor.qemu.formats import check_image
 from hypercontainer.images import acl, archive, layout
+from hypercontainer.images import manifests as documents
 from hypercontainer.images.limits import Budget, Limits
 from hypercontainer.images.tree import Tree
 from hypercontainer.model.reference import parse_reference, parse_source
@@ -122,16 +123,16 @@ def archives(data: bytes) -> bool:
 def manifests(data: bytes) -> bool:
     """The documents of an image: an index, a manifest, a configuration."""
     taken = False
-    layout.is_index(data)
+    documents.is_index(data)
     with contextlib.suppress(InvalidArgument, NotFound):
-        layout.choose_platform(data, "linux", "amd64", "")
+        documents.choose_platform(data, "linux", "amd64", "")
         taken = True
     with tempfile.TemporaryDirectory() as directory:
         store = layout.Layout(Path(directory))
         store.create()
-        digest = store.add_blob(data).digest
+        digest = store.blobs.add(data).digest
         blob = f'{{"mediaType": "", "digest": "{digest}", "size": 1}}'
-        manifest = store.add_blob(f'{{"config": {blob}, "layers": [{blob}]}}'.encode())
+        manifest = store.blobs.add(f'{{"config": {blob}, "layers": [{blob}]}}'.encode())
         for one in (digest, manifest.digest):
             with contextlib.suppress(InvalidArgument, NotFound):
                 store.load(one)

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from hypercontainer.sys.process import start_time
+from tests.registry import Registry, serving
 from tests.vm.conftest import machines
 from tests.world import FACTORY, World
 
@@ -158,45 +158,10 @@ def hyper(shared: Daemon) -> Iterator[Daemon]:
     assert (left["containers"], left["pods"], left["machines"]) == ([], [], [])
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
-
-
-@dataclass
-class Registry:
-    """docker-registry on loopback."""
-
-    address: str
-    storage: Path
-
-
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    directory = tmp_path_factory.mktemp("registry")
-    port = free_port()
-    storage = directory / "storage"
-    config = directory / "config.yml"
-    config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {storage}}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    with open(directory / "log", "wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
-
-    def answers() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return True
-        return False
-
-    try:
-        wait_for(answers, "docker-registry")
-        yield Registry(f"localhost:{port}", storage)
-    finally:
-        process.terminate()
-        process.wait(10)
+    with serving(tmp_path_factory.mktemp("registry")) as found:
+        yield found
 
 
 def push(layout: Path, registry: Registry, name: str) -> str:

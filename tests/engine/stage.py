@@ -36,7 +36,8 @@ from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost, Hardware, SavingDriver
 from hypercontainer.images import builtin
 from hypercontainer.images.disk import SUFFIX
-from hypercontainer.images.layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout, StoredImage
+from hypercontainer.images.layout import Layout
+from hypercontainer.images.manifests import CONFIG, LAYER, MANIFEST, Descriptor, StoredImage
 from hypercontainer.jail.fake_groups import FakeGroups, FakeKernelGroups
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.status import ContainerStatus
@@ -61,7 +62,7 @@ ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
 
 def put_image(layout: Layout, **config: Any) -> StoredImage:
     """The one image with this configuration."""
-    layer = layout.add_blob(b"layer")
+    layer = layout.blobs.add(b"layer")
     diff = "sha256:" + hashlib.sha256(b"tar").hexdigest()
     described = {
         "architecture": "amd64",
@@ -69,14 +70,14 @@ def put_image(layout: Layout, **config: Any) -> StoredImage:
         "config": config,
         "rootfs": {"type": "layers", "diff_ids": [diff]},
     }
-    stored = layout.add_blob(json.dumps(described).encode())
+    stored = layout.blobs.add(json.dumps(described).encode())
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": {"mediaType": CONFIG, "digest": stored.digest, "size": stored.size},
         "layers": [{"mediaType": f"{LAYER}+gzip", "digest": layer.digest, "size": layer.size}],
     }
-    stored = layout.add_blob(json.dumps(manifest).encode())
+    stored = layout.blobs.add(json.dumps(manifest).encode())
     layout.set_name(IMAGE, Descriptor(media_type=MANIFEST, digest=stored.digest, size=stored.size), "")
     return layout.load(stored.digest)
 

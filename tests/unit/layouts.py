@@ -12,7 +12,7 @@ from pathlib import Path
 import zstandard
 from isal import igzip
 
-from hypercontainer.images.layout import CONFIG, INDEX, LAYER, MANIFEST
+from hypercontainer.images.manifests import CONFIG, INDEX, LAYER, MANIFEST
 
 Blob = tuple[str, int, str]  # digest, size, digest of the contents
 END = bytes(1024)  # of an archive

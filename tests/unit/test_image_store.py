@@ -25,7 +25,8 @@ import zstandard
 
 from hypercontainer.errors import InvalidArgument, NoSpace, NotFound, Unavailable
 from hypercontainer.images import builtin, skopeo
-from hypercontainer.images.layout import MANIFEST, Layout, StoredImage
+from hypercontainer.images.layout import Layout
+from hypercontainer.images.manifests import MANIFEST, StoredImage
 from hypercontainer.images.store import ImageStore
 
 from .. import erofs
@@ -153,8 +154,8 @@ async def test_different_images_of_one_prefix_are_ambiguous(tmp_path: Path) -> N
 async def pull_manifest_only(store: ImageStore, n: int) -> None:
     """An image of which nobody needs the disk."""
     layout = Layout(store._layout.root)  # the directory is the contract: an OCI layout
-    config = layout.add_blob(b'{"rootfs": {"type": "layers", "diff_ids": []}, "n": "%d"}' % n)
-    manifest = layout.add_blob(
+    config = layout.blobs.add(b'{"rootfs": {"type": "layers", "diff_ids": []}, "n": "%d"}' % n)
+    manifest = layout.blobs.add(
         b'{"schemaVersion": 2, "config": {"mediaType": "", "digest": "%s", "size": 1}, "layers": []}'
         % config.digest.encode()
     )

@@ -22,8 +22,9 @@ import pytest
 from hypercontainer.errors import InvalidArgument, NotFound
 from hypercontainer.images.convert import Layer, LayerError, convert
 from hypercontainer.images.erofs.writer import Writer
-from hypercontainer.images.layout import Descriptor, Layout, chain_id, choose_platform
+from hypercontainer.images.layout import Layout
 from hypercontainer.images.limits import Budget, Limits
+from hypercontainer.images.manifests import Descriptor, chain_id, choose_platform
 from hypercontainer.images.tree import Node, Tree
 
 from .. import erofs
@@ -283,15 +284,15 @@ def test_chain_ids() -> None:
 def test_layout_finds_changed_blobs_and_collects_garbage(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.create()
-    blob = layout.add_blob(b"data")
-    assert layout.read_blob(blob.digest) == b"data"
-    layout.blob(blob.digest).write_bytes(b"changed")
+    blob = layout.blobs.add(b"data")
+    assert layout.blobs.read(blob.digest) == b"data"
+    layout.blobs.path(blob.digest).write_bytes(b"changed")
     with pytest.raises(NotFound, match="corrupt"):
-        layout.read_blob(blob.digest)
-    layout.add_blob(b"unneeded")
+        layout.blobs.read(blob.digest)
+    layout.blobs.add(b"unneeded")
     assert layout.collect_garbage() == len(b"unneeded")
     with pytest.raises(InvalidArgument):
-        layout.blob("sha256:../../etc/passwd")
+        layout.blobs.path("sha256:../../etc/passwd")
 
 
 def test_platforms_of_an_index() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ..errors import HyperError, InvalidArgument, InvalidState, NoSpace
-from ..images.layout import StoredImage
+from ..images.manifests import StoredImage
 from ..model.signals import parse_signal
 from ..model.specs import ContainerSpec
 from ..model.status import Container, ContainerStatus, Health, Pod

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..errors import InvalidArgument, InvalidState, NotFound
-from ..images.layout import StoredImage
+from ..images.manifests import StoredImage
 from ..images.root import RootSource
 from ..images.store import ImageStore
 from ..model import ids

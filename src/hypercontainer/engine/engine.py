@@ -14,12 +14,12 @@ from .. import API_VERSION, __version__
 from ..guest.initramfs import hyperstart_path, hyperstart_version
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Trial
-from ..images.layout import StoredImage
 from ..images.limits import Limits
+from ..images.manifests import StoredImage
 from ..images.progress import Progress
 from ..images.root import ImageRoots
-from ..images.skopeo import Trust
 from ..images.store import ImageStore
+from ..images.trust import Trust
 from ..jail.control_groups import ControlGroups, NoGroups
 from ..kernel.locate import Kernel
 from ..model.factory import FactoryStatus, WarmRequest

@@ -18,7 +18,7 @@ from ..api.listener import ListenLimits
 from ..engine.audit import AuditSettings
 from ..errors import InvalidArgument
 from ..images.limits import Limits
-from ..images.skopeo import Trust
+from ..images.trust import Trust
 from ..jail.host_groups import PARENT
 from ..model.log_options import read_log_options
 from ..model.principal import Scope

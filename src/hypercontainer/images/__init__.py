@@ -3,8 +3,11 @@
 
 In the daemon:
 
-skopeo     moves images into the store's OCI layout
-layout     the layout on disk: blobs, index, manifests
+manifests  the documents that describe images
+blobs      content by digest, and what keeps it
+layout     the names, in the index of an OCI layout
+trust      whose images are taken
+skopeo     moves images between registries and the layout
 builtin    the busybox image that needs no registry
 pull       one pull for all who ask for the same image
 disk       image disks, each made once, cached by chain id

@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import NotFound, Unavailable
-from .layout import CONFIG, LAYER, MANIFEST, Descriptor, Layout
+from .layout import Layout
+from .manifests import CONFIG, LAYER, MANIFEST, Descriptor
 
 BUSYBOX = "docker.io/library/busybox:latest"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -76,7 +77,7 @@ def add_busybox(layout: Layout) -> Descriptor:
     busybox = _find_busybox()
     tar = _layer(busybox)
     blob = gzip.compress(tar, compresslevel=6, mtime=0)
-    layer = layout.add_blob(blob)
+    layer = layout.blobs.add(blob)
     config = {
         "created": datetime.fromtimestamp(busybox.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "architecture": host_architecture(),
@@ -87,14 +88,14 @@ def add_busybox(layout: Layout) -> Descriptor:
         },
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(tar).hexdigest()]},
     }
-    config_blob = layout.add_blob(json.dumps(config, sort_keys=True).encode())
+    config_blob = layout.blobs.add(json.dumps(config, sort_keys=True).encode())
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": {"mediaType": CONFIG, "digest": config_blob.digest, "size": config_blob.size},
         "layers": [{"mediaType": f"{LAYER}+gzip", "digest": layer.digest, "size": layer.size}],
     }
-    stored = layout.add_blob(json.dumps(manifest, sort_keys=True).encode())
+    stored = layout.blobs.add(json.dumps(manifest, sort_keys=True).encode())
     return Descriptor(media_type=MANIFEST, digest=stored.digest, size=stored.size)
 
 

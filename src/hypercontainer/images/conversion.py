@@ -24,8 +24,8 @@ from ..sys.process import child
 from ..sys.users import pick_for_conversion
 from .archive import is_compressed
 from .convert import Layer
-from .layout import StoredImage
 from .limits import Limits, beyond
+from .manifests import StoredImage
 from .worker import Job
 
 _LINE_MAX = 1 << 16  # bytes

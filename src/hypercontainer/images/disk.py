@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .conversion import convert
-from .layout import Layout, StoredImage
+from .layout import Layout
 from .limits import Limits
+from .manifests import StoredImage
 
 FSTYPE = "erofs"
 SUFFIX = ".erofs"
@@ -69,7 +70,7 @@ class DiskBuilder:
 
     async def _build(self, image: StoredImage, what: str, path: Path, report: Report) -> Path:
         layers = image.manifest.layers
-        blobs = [self._layout.blob(layer.digest) for layer in layers]
+        blobs = [self._layout.blobs.path(layer.digest) for layer in layers]
         temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
         try:
             without_acl = await convert(

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from .layout import Layout, Manifest
+from .layout import Layout
+from .manifests import Manifest
 
 Update = dict[str, Any]
 
@@ -76,7 +77,7 @@ class DownloadMeter:
         """These are the layers that will come, with their sizes."""
         self._layers = list({d.digest: d.size for d in manifest.layers}.items())
         for digest, size in self._layers:
-            if self._layout.blob(digest).exists():
+            if self._layout.blobs.path(digest).exists():
                 self._known.add(digest)
                 self._progress.update(digest, "Already exists", size, size)
             else:
@@ -96,7 +97,7 @@ class DownloadMeter:
         for digest, size in self._layers:
             if digest in self._known:
                 continue
-            if self._layout.blob(digest).exists():
+            if self._layout.blobs.path(digest).exists():
                 self._known.add(digest)
                 self._progress.update(digest, "Download complete", size, size)
             elif sizes:

@@ -13,19 +13,32 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import HyperError, InvalidArgument, NotFound
+from ..errors import HyperError, InvalidArgument, NotFound, Unavailable
 from ..model.reference import Source, parse_reference, parse_source
 from ..sys import tasks
 from ..sys.documents import UNREADABLE
 from . import builtin, skopeo
-from .archive import REF_NAME
+from .blobs import Lease
 from .conversion import archive_names
 from .disk import DiskBuilder
 from .faults import storage_faults
-from .layout import Descriptor, Layout, Manifest, StoredImage, choose_platform, is_index
+from .layout import Layout, choose, chosen
 from .limits import DOCUMENT_MAX, Limits, beyond
+from .manifests import (
+    INDEX,
+    MANIFEST,
+    REF_NAME,
+    Descriptor,
+    Manifest,
+    StoredImage,
+    choose_platform,
+    digest_of,
+    is_index,
+    media_type,
+)
 from .progress import DownloadMeter, Progress
-from .skopeo import Access, Platform, Trust
+from .skopeo import Access, Platform
+from .trust import Trust
 
 log = logging.getLogger(__name__)
 _ARCHIVES = ("docker-archive", "oci-archive")
@@ -36,6 +49,28 @@ class _Pull:
     task: asyncio.Task[StoredImage]
     progress: Progress
     waiting: int = 0
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a pull is to bring, and from where."""
+
+    source: Source
+    platform: Platform
+    access: Access
+    progress: Progress
+    what: str  # for messages
+    lease: Lease
+
+
+@dataclass(frozen=True)
+class _There:
+    """What a source has for a platform."""
+
+    source: Source  # exactly that
+    raw: bytes
+    manifest: Manifest
+    index: bytes  # that it is of; empty for none
 
 
 class Puller:
@@ -60,13 +95,7 @@ class Puller:
         self._trust = trust
         self._collect = collect
         self._pulls: dict[tuple[str, str], _Pull] = {}
-        self._under_way = 0
         self._left_over = False  # a failed pull left blobs that nobody has collected
-
-    @property
-    def busy(self) -> bool:
-        """Whether blobs may be there that an image is about to need."""
-        return self._under_way > 0
 
     def pull(self, text: str, *, platform: str, auth: str) -> tuple[Progress, Awaitable[StoredImage]]:
         """Begin a pull, or join one of the same image; the awaitable gives the image.
@@ -104,15 +133,15 @@ class Puller:
                 pull.task.cancel()
 
     async def _pull(self, source: Source, platform: Platform, access: Access, progress: Progress) -> StoredImage:
-        self._under_way += 1
         what = parse_reference(source.location).familiar if source.transport == "docker" else skopeo.spelled(source)
         try:
-            with storage_faults(self._layout.root):
+            with storage_faults(self._layout.root), self._layout.blobs.lease(arriving=True) as lease:
+                wanted = _Wanted(source, platform, access, progress, what, lease)
                 for again in (False, True):
                     with tempfile.TemporaryDirectory(dir=self._staging, ignore_cleanup_errors=True) as staging:
-                        name, descriptor = await self._fetch(Path(staging), source, platform, access, progress, what)
+                        name, entry = await self._fetch(Path(staging), wanted)
                     try:
-                        return await self._finish(name, descriptor, progress, what)
+                        return await self._finish(name, entry, wanted)
                     except NotFound:  # a blob was there already, but damaged; it is gone now
                         if again:
                             raise
@@ -121,40 +150,67 @@ class Puller:
             self._left_over = True
             raise
         finally:
-            self._under_way -= 1
-            if self._left_over and not self._under_way:
+            if self._left_over:
                 self._clean_up()
 
     def _clean_up(self) -> None:
         try:
             with storage_faults(self._layout.root):
                 self._collect()
-            self._left_over = False
+            self._left_over = self._layout.blobs.arriving  # what came meanwhile stays until that has ended, too
         except HyperError as error:
             log.warning("what a failed pull left cannot be removed yet: %s", error)
 
-    async def _fetch(
-        self, staging: Path, source: Source, platform: Platform, access: Access, progress: Progress, what: str
-    ) -> tuple[str, Descriptor]:
-        """Bring all blobs into the layout; the image's name ("" for none) and manifest."""
+    async def _fetch(self, staging: Path, wanted: _Wanted) -> tuple[str, Descriptor]:
+        """Bring all blobs into the layout; the image's name ("" for none) and what it stands for."""
+        source, platform, access, what = wanted.source, wanted.platform, wanted.access, wanted.what
         if source.transport == "builtin":
             return await tasks.in_thread(lambda: builtin.builtin(source.location, self._layout, platform.architecture))
-        meter = DownloadMeter(self._layout, staging, progress)
-        progress.update("", f"Pulling {what}")
-        pinned, name = source, ""
+        meter = DownloadMeter(self._layout, staging, wanted.progress)
+        wanted.progress.update("", f"Pulling {what}")
+        there: _There | None = None
+        name = ""
         if source.transport == "docker":
-            pinned, manifest = await self._manifest(source, platform, access, what)
-            meter.expect(manifest)
+            there = await self._look(wanted)
+            wanted.lease.add(there.manifest.blobs())
+            meter.expect(there.manifest)
+            source = there.source
         if source.transport in _ARCHIVES:
-            pinned, name = await self._archive(source, staging / "archive.tar", what)
+            source, name = await self._archive(source, staging / "archive.tar", what)
         elif source.transport == "oci":
-            await self._manifest(source, platform, access, what)
-        await skopeo.copy(pinned, access, platform, staging, self._layout.blobs, what, meter.tick, self._limits.size)
+            await self._look(wanted)
+        blobs = self._layout.blobs
+        await skopeo.copy(source, access, platform, staging, blobs.directory, what, meter.tick, self._limits.size)
         meter.tick()
-        await tasks.in_thread(self._layout.make_private)
+        await tasks.in_thread(blobs.make_private)
         found = next(iter(Layout(staging).names().values()))
-        descriptor = Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
-        return name or name_of(source), descriptor
+        entry = Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
+        return name or name_of(wanted.source), await self._original(there, entry, wanted) if there else entry
+
+    async def _original(self, there: _There, made: Descriptor, wanted: _Wanted) -> Descriptor:
+        """What the registry has, byte by byte, in place of what skopeo made of it: Docker's formats become OCI's,
+        and lose what these have no place for.
+
+        :raise Unavailable: the registry gives something else by now.
+        """
+        blobs = self._layout.blobs
+        if digest_of(there.raw) != made.digest:
+            pinned = there.source != wanted.source
+            if not pinned and not wanted.access.trust.takes_anything("docker", wanted.source.location):
+                return made  # what was signed is what skopeo saw, and it may not be what we saw
+            manifest = msgspec.json.decode(await asyncio.to_thread(blobs.read, made.digest), type=Manifest)
+            if [x.digest for x in manifest.layers] != [x.digest for x in there.manifest.layers]:
+                raise _changed(wanted.what)
+            config = await skopeo.inspect_raw(there.source, wanted.access, wanted.what, config=True)
+            if digest_of(config) != there.manifest.config.digest:
+                raise _changed(wanted.what)
+            await tasks.in_thread(lambda: blobs.add(config))
+        entry = await tasks.in_thread(lambda: blobs.add(there.raw, media_type(there.raw, MANIFEST)))
+        if there.index:
+            image = await asyncio.to_thread(self._layout.load, entry.digest)
+            index = await tasks.in_thread(lambda: blobs.add(there.index, media_type(there.index, INDEX)))
+            return choose(index, image)
+        return entry
 
     async def _archive(self, source: Source, unpacked: Path, what: str) -> tuple[Source, str]:
         """What skopeo shall read, and the image's name."""
@@ -166,25 +222,31 @@ class Puller:
             return source, name_of(Source(source.transport, f"{path}:{name}"))
         return source, _full_name(names[0]) if names else ""
 
-    async def _manifest(self, source: Source, platform: Platform, access: Access, what: str) -> tuple[Source, Manifest]:
-        """The platform's manifest, for its sizes; and the source pinned to its digest."""
-        raw = await skopeo.inspect_raw(source, access, what)
+    async def _look(self, wanted: _Wanted) -> _There:
+        """The platform's manifest, for its sizes, with the index that it is of; and the source pinned to its digest.
+
+        An image that is not of an index is not pinned: a signature may be of its tag.
+        """
+        source, platform, access, what = wanted.source, wanted.platform, wanted.access, wanted.what
+        raw, index = await skopeo.inspect_raw(source, access, what), b""
         if is_index(raw):
-            chosen = choose_platform(raw, platform.os, platform.architecture, platform.variant)
+            index = raw
+            entry = choose_platform(raw, platform.os, platform.architecture, platform.variant)
             if source.transport == "docker":
-                reference = parse_reference(source.location)._replace(tag="", digest=chosen.digest)
+                reference = parse_reference(source.location)._replace(tag="", digest=entry.digest)
                 source = Source("docker", reference.full)
                 raw = await skopeo.inspect_raw(source, access, what)
+                if digest_of(raw) != entry.digest:
+                    raise _changed(what)
             else:
-                raw = await asyncio.to_thread(
-                    _read_small, Layout(Path(source.location.partition(":")[0])).blob(chosen.digest)
-                )
+                blobs = Layout(Path(source.location.partition(":")[0])).blobs
+                raw = await asyncio.to_thread(_read_small, blobs.path(entry.digest))
         try:
             manifest = msgspec.json.decode(raw, type=Manifest)
         except UNREADABLE as error:
             raise InvalidArgument(f"cannot pull {what}: its manifest is not an image's: {error}") from error
         self._check(manifest, what)
-        return source, manifest
+        return _There(source, raw, manifest, index)
 
     def _check(self, manifest: Manifest, what: str) -> None:
         """:raise InvalidArgument: when it is beyond a limit already."""
@@ -198,17 +260,26 @@ class Puller:
         except InvalidArgument as error:
             raise InvalidArgument(f"image {what} is refused: {error.message}", hint=error.hint) from None
 
-    async def _finish(self, name: str, descriptor: Descriptor, progress: Progress, what: str) -> StoredImage:
-        image = await asyncio.to_thread(self._layout.load, descriptor.digest)
-        self._check(image.manifest, what)
+    async def _finish(self, name: str, entry: Descriptor, wanted: _Wanted) -> StoredImage:
+        image = await asyncio.to_thread(self._layout.load, chosen(entry))
+        self._check(image.manifest, wanted.what)
+        progress = wanted.progress
         progress.update("", "Converting")
-        await self._disks.ensure(image, what, progress.update)
+        await self._disks.ensure(image, wanted.what, progress.update)
         for layer in image.manifest.layers:
             progress.update(layer.digest, "Pull complete", layer.size, layer.size)
-        self._layout.set_name(name or descriptor.digest, descriptor, image.id)
+        before = self._layout.names().get(name)
+        self._layout.set_name(name or entry.digest, choose(entry, image))
         progress.name = name
-        progress.update("", f"Digest: {descriptor.digest}")
+        progress.update("", f"Digest: {entry.digest}")
+        same = before is not None and chosen(before) == image.digest
+        shown = parse_reference(name).familiar if name else wanted.what
+        progress.update("", f"Status: {'Image is up to date' if same else 'Downloaded newer image'} for {shown}")
         return image
+
+
+def _changed(what: str) -> Unavailable:
+    return Unavailable(f"cannot pull {what}: the registry gives something else now", hint="try again")
 
 
 def parse_platform(text: str) -> Platform:

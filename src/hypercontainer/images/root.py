@@ -15,7 +15,7 @@ from typing import Protocol
 
 from ..sys import tasks
 from ..sys.files import copy_sparse
-from .layout import StoredImage
+from .manifests import StoredImage
 from .store import ImageDisk
 
 

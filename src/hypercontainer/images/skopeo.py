@@ -30,6 +30,7 @@ from ..errors import (
 from ..model.reference import Source, parse_reference
 from ..sys.process import child
 from .limits import DOCUMENT_MAX
+from .trust import Trust
 
 # skopeo has one exit status for everything: its words are all there is to
 # tell errors apart. Most specific first.
@@ -128,15 +129,15 @@ _WORDS_MAX = 1 << 16  # bytes of its messages
 _LEVEL = re.compile(r'msg="(.*)"$')
 
 
-def error_from(stderr: str, what: str) -> HyperError:
+def error_from(stderr: str, what: str, verb: str = "pull") -> HyperError:
     """The error that skopeo's output stands for."""
     lines = stderr.strip().splitlines() or ["no message"]
     match = _LEVEL.search(lines[-1])
     detail = match[1].replace('\\"', '"') if match else lines[-1]
     for pattern, kind, message, hint in _ERRORS:
         if re.search(pattern, stderr):
-            return kind(f"cannot pull {what}: {message.format(detail=detail)}", hint=hint)
-    return Unavailable(f"cannot pull {what}: {detail}")
+            return kind(f"cannot {verb} {what}: {message.format(detail=detail)}", hint=hint)
+    return Unavailable(f"cannot {verb} {what}: {detail}")
 
 
 class Platform(NamedTuple):
@@ -145,24 +146,6 @@ class Platform(NamedTuple):
     os: str
     architecture: str
     variant: str = ""
-
-
-class Trust(NamedTuple):
-    """Whose images are taken: a policy (containers-policy.json(5)), and where signatures lie
-    (containers-registries.d(5)); "" is what this host has.
-    """
-
-    policy: str = ""
-    signatures: str = ""
-
-    def options(self) -> list[str]:
-        """Of skopeo. Without a policy file it refuses everything; Docker's default accepts."""
-        found = ["--registries.d", self.signatures] if self.signatures else []
-        if self.policy:
-            return ["--policy", self.policy, *found]
-        user = Path.home() / ".config/containers/policy.json"
-        there = user.exists() or Path("/etc/containers/policy.json").exists()
-        return found if there else ["--insecure-policy", *found]
 
 
 @dataclass(frozen=True)
@@ -209,8 +192,8 @@ def spelled(source: Source) -> str:
     )
 
 
-async def inspect_raw(source: Source, access: Access, what: str) -> bytes:
-    """The manifest or index, as it is.
+async def inspect_raw(source: Source, access: Access, what: str, *, config: bool = False) -> bytes:
+    """The manifest or index, as it is; or, of an image for one platform, its configuration.
 
     :raise NotFound: no such image; and what else `error_from` knows.
     """
@@ -222,6 +205,7 @@ async def inspect_raw(source: Source, access: Access, what: str) -> bytes:
             f"{STALLED:g}s",
             "inspect",
             "--raw",
+            *(["--config"] if config else []),
             *auth,
             *access.tls_options(source, ""),
             spelled(source),

@@ -3,7 +3,7 @@
 
 images/oci-layout, index.json, blobs/   an OCI layout; names are in its index
 images/disks/                           read-only disks by chain id
-images/staging/                         pulls under way; emptied at start
+images/staging/                         what is under way; emptied at start, and then what no name reaches is removed
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from ..model.ids import short
 from ..model.reference import parse_reference
 from ..model.status import Image, RemovedImage
 from ..sys.files import disk_usage, remove_tree
+from .blobs import PRIVATE_DIRECTORY
 from .disk import FSTYPE, SUFFIX, DiskBuilder
 from .faults import storage_faults
-from .layout import ID_NOTE, PRIVATE_DIRECTORY, Descriptor, Layout, StoredImage
+from .layout import Layout, chosen
 from .limits import Limits
+from .manifests import Descriptor, StoredImage
 from .progress import Progress
 from .pull import Puller, parse_platform
-from .skopeo import Trust
+from .skopeo import Platform
+from .trust import Trust
 
 InUse = Callable[[], dict[str, list[str]]]  # image id -> names of the containers that use it
 
@@ -58,6 +61,7 @@ class ImageStore:
         """Create what is missing, clear what a crash left."""
         with storage_faults(self._layout.root):
             self._layout.create()
+            died = self._staging.is_dir() and any(self._staging.iterdir())  # an earlier daemon, in the middle of it
             remove_tree(self._staging)
             for directory in (self._staging, self._disk_directory):
                 directory.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIRECTORY)
@@ -67,6 +71,8 @@ class ImageStore:
                     disk.unlink()  # half made, or of an earlier version's format: it is made anew when it is wanted
                 else:
                     disk.chmod(0o600)  # an earlier version let others read it
+            if died:
+                self._collect()
 
     # -- finding ----------------------------------------------------------------
 
@@ -75,14 +81,18 @@ class ImageStore:
 
         :raise NotFound: when there is none, or not for the platform.
         """
-        image = self._layout.load(self._resolve(name)[1].digest)
+        entry = self._resolve(name)[1]
+        image = self._layout.load(chosen(entry))
+        if not platform or _is_for(image, wanted := parse_platform(platform)):
+            return image
+        for other in self._layout.variants(entry):
+            if _is_for(found := self._layout.load(chosen(other)), wanted):
+                return found
         have = image.config
-        if platform and have.architecture and (have.os, have.architecture) != (wanted := parse_platform(platform))[:2]:
-            raise NotFound(
-                f"image {name} is for {have.os}/{have.architecture}, not for {wanted.os}/{wanted.architecture}",
-                hint=f"pull it with `hyperctl pull --platform {platform} {name}`, or leave --platform out",
-            )
-        return image
+        raise NotFound(
+            f"image {name} is for {have.os}/{have.architecture}, not for {wanted.os}/{wanted.architecture}",
+            hint=f"pull it with `hyperctl pull --platform {platform} {name}`, or leave --platform out",
+        )
 
     def _resolve(self, name: str) -> tuple[str, Descriptor]:
         names = self._layout.names()
@@ -94,21 +104,36 @@ class ImageStore:
                 raise
         else:
             for key in (reference.full, reference._replace(digest="").full):
-                if key in names and reference.digest in ("", names[key].digest):
+                if key in names and reference.digest in ("", names[key].digest, chosen(names[key])):
                     return key, names[key]
+            for key, entry in names.items() if reference.digest and not reference.tag else ():
+                same = key != entry.digest and parse_reference(key).repository == reference.repository
+                if same and reference.digest in (entry.digest, chosen(entry)):
+                    return key, entry
         prefix = plain.removeprefix("sha256:")
         if len(prefix) >= 3 and all(c in "0123456789abcdef" for c in prefix):
-            found = {self._layout.id_of(d): (k, d) for k, d in names.items() if self._is_called(d, prefix)}
+            found = self._called(names, prefix) or self._called(names, prefix, deeply=True)
             if len(found) == 1:
                 return next(iter(found.values()))
             if found:
                 raise InvalidArgument(f"image id {plain!r} is ambiguous", hint="give more digits")
         raise NotFound(f"no such image: {name}", hint=f"pull it with `hyperctl pull {name}`")
 
-    def _is_called(self, descriptor: Descriptor, prefix: str) -> bool:
-        return any(
-            d.removeprefix("sha256:").startswith(prefix) for d in (descriptor.digest, self._layout.id_of(descriptor))
-        )
+    def _called(
+        self, names: dict[str, Descriptor], prefix: str, *, deeply: bool = False
+    ) -> dict[str, tuple[str, Descriptor]]:
+        """Images whose id, or another digest, begins so; `deeply`: also those of other platforms."""
+        found = {}
+        for key, entry in names.items():
+            for variant in self._layout.variants(entry) if deeply else [entry]:
+                id_ = self._layout.id_of(variant)
+                if any(d.removeprefix("sha256:").startswith(prefix) for d in (entry.digest, chosen(variant), id_)):
+                    found[id_] = (key, variant)
+        return found
+
+    def _ids(self, entry: Descriptor) -> set[str]:
+        """Of all platforms that a name has here."""
+        return {self._layout.id_of(variant) for variant in self._layout.variants(entry)}
 
     def count(self) -> int:
         """How many images there are, damaged ones too."""
@@ -130,7 +155,7 @@ class ImageStore:
         for id_, entries in by_id.items():
             names = [name for name, d in entries if name != d.digest]
             try:
-                images.append(self._describe(self._layout.load(entries[0][1].digest), names))
+                images.append(self._describe(self._layout.load(chosen(entries[0][1])), names))
             except HyperError as error:
                 images.append(_damaged(id_, entries[0][1].digest, names, error))
         return sorted(images, key=lambda i: i.created, reverse=True)
@@ -160,11 +185,11 @@ class ImageStore:
 
     async def disk(self, image: StoredImage) -> ImageDisk:
         """The disk of a stored image; remade when it was removed."""
-        with storage_faults(self._layout.root):
+        with storage_faults(self._layout.root), self._layout.blobs.lease([image.digest, *image.manifest.blobs()]):
             return ImageDisk(await self._disks.ensure(image, self._shown(image), lambda *_: None), FSTYPE)
 
     def _shown(self, image: StoredImage) -> str:
-        names = (k for k, d in self._layout.names().items() if d.digest == image.digest and k != d.digest)
+        names = (k for k, d in self._layout.names().items() if chosen(d) == image.digest and k != d.digest)
         return _familiar(next(names, image.digest))
 
     # -- changing ---------------------------------------------------------------
@@ -176,7 +201,7 @@ class ImageStore:
             raise InvalidArgument(f"cannot tag as {new!r}: a tag has no digest")
         descriptor = self._resolve(name)[1]
         with storage_faults(self._layout.root):
-            self._layout.set_name(reference.full, descriptor, descriptor.annotations.get(ID_NOTE, ""))
+            self._layout.set_name(reference.full, descriptor)
         return reference.full
 
     def remove(self, name: str, *, force: bool = False) -> RemovedImage:
@@ -191,7 +216,8 @@ class ImageStore:
         if by_id and len(siblings) > 1 and not force:
             raise Conflict(f"image {short(id_)} has {len(siblings)} names", hint="remove them by name, or use --force")
         goes = siblings if by_id else [key]
-        users = self._in_use().get(id_, [])
+        used = self._in_use()
+        users = [name for mine in self._ids(descriptor) for name in used.get(mine, [])]
         if users and len(goes) == len(siblings):
             raise Conflict(
                 f"image {name} is in use by container {', '.join(users)}",
@@ -229,7 +255,7 @@ class ImageStore:
         with storage_faults(self._layout.root):
             for name, descriptor in self._layout.names().items():
                 id_ = self._layout.id_of(descriptor)
-                if id_ in used or not (everything or name == descriptor.digest):
+                if not (everything or name == descriptor.digest) or not used.keys().isdisjoint(self._ids(descriptor)):
                     continue
                 goes.append(name)
                 deleted[id_] = None
@@ -238,9 +264,7 @@ class ImageStore:
             return RemovedImage(untagged=untagged, deleted=list(deleted), freed=self._collect())
 
     def _collect(self) -> int:
-        """Remove blobs and disks of no image; not while a pull is about to name some."""
-        if self._puller.busy:
-            return 0
+        """Remove blobs and disks of no image; not what a lease keeps."""
         freed = self._layout.collect_garbage()
         for disk in set(self._disk_directory.glob(f"*{SUFFIX}")) - self._disks_of(self._layout.names().values()):
             freed += disk_usage(disk)
@@ -252,8 +276,16 @@ class ImageStore:
         disks = set()
         for descriptor in images:
             with contextlib.suppress(HyperError):
-                disks.add(self._disks.path(self._layout.load(descriptor.digest).chain_id))
+                disks.add(self._disks.path(self._layout.load(chosen(descriptor)).chain_id))
         return disks
+
+
+def _is_for(image: StoredImage, wanted: Platform) -> bool:
+    """Whether it is for a platform; one that does not say may be for any."""
+    have = image.config
+    return not have.architecture or (
+        (have.os, have.architecture) == wanted[:2] and wanted.variant in ("", have.variant or wanted.variant)
+    )
 
 
 def _damaged(id_: str, digest: str, names: list[str], error: HyperError) -> Image:
