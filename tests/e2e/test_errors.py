@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.registry import Registry
 from tests.unit.layouts import END, Maker
 
-from .conftest import DEADLINE, Daemon, Registry, launched, push
+from .conftest import DEADLINE, Daemon, launched, push
 
 TABLE = Path(__file__).parents[2] / "docs/errors.md"
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Daemon, free_port
+from tests.registry import free_port
+
+from .conftest import Daemon
 from .test_pods import pods
 
 __all__ = ["pods"]

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.registry import free_port
+
 from . import app_image
-from .conftest import BIN, DEADLINE, Daemon, free_port, wait_for
+from .conftest import BIN, DEADLINE, Daemon, wait_for
 from .test_servers import fetch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

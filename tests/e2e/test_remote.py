@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Authority
+from tests.registry import free_port
 
-from .conftest import BIN, DEADLINE, Daemon, free_port, launched
+from .conftest import BIN, DEADLINE, Daemon, launched
 
 
 @dataclass

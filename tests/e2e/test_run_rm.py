@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .conftest import Daemon, free_port, launched
+from tests.registry import free_port
+
+from .conftest import Daemon, launched
 
 
 def test_one_name_many_times(hyper: Daemon) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import DEADLINE, Daemon, Registry, free_port, push, wait_for
+from tests.registry import Registry, free_port
+
+from .conftest import DEADLINE, Daemon, push, wait_for
 
 
 def fetch(url: str) -> bytes:

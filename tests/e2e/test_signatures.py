@@ -18,9 +18,10 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.registry import Registry
 from tests.unit.layouts import Maker
 
-from .conftest import Daemon, Registry, launched
+from .conftest import Daemon, launched
 
 END = bytes(1024)
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
