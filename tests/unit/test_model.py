@@ -172,7 +172,7 @@ def test_templates() -> None:
 
     value = {"name": "web", "state": {"exitCode": 7}, "labels": {"a": "{{b}}"}}
     assert render("{{.Name}} {{ .State.ExitCode }}", value) == "web 7"
-    assert render("table {{.Name}}\\t{{json .Labels}}", value) == 'web\t{"a": "{{b}}"}'
+    assert render("table {{.Name}}\\t{{json .Labels}}", value) == 'web\t{"a":"{{b}}"}'
     with pytest.raises(InvalidArgument, match="no field 'Colour'"):
         render("{{.Colour}}", value)
     with pytest.raises(InvalidArgument, match="not understood"):

@@ -7,14 +7,14 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from ..errors import InvalidArgument
-
-_FIELD = re.compile(r"\{\{\s*(json\s+)?\.([\w.]*)\s*\}\}")
+from .template import parse
+from .template_functions import HEAD_FUNCTIONS
 
 
 def print_json(value: object) -> None:
@@ -34,46 +34,42 @@ def waiting(what: str) -> Iterator[None]:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns as wide as their widest cell, three spaces between."""
+    """Columns as wide as their widest cell and at least seven, three spaces between: Docker's tables."""
     cells = [list(head), *(list(r) for r in rows)]
-    widths = [max(len(r[i]) for r in cells) for i in range(len(head))]
+    widths = [max(7, *(len(r[i]) for r in cells)) for i in range(len(head))]
     for row in cells:
         print("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _lookup(value: Any, path: str) -> Any:
-    for part in filter(None, path.split(".")):
-        if not isinstance(value, dict):
-            value = None
-            break
-        match = next((k for k in value if k.lower() == part.lower()), None)
-        if match is None:
-            raise InvalidArgument(f"there is no field {part!r}", hint=f"there are {', '.join(sorted(value))}")
-        value = value[match]
-    return value
-
-
 def render(template: str, value: object) -> str:
-    """`{{.Name}}` and `{{json .State}}`, the part of Go's templates that scripts use.
+    """A document by a template of Docker's.
 
-    :raise InvalidArgument: on an unknown field, or another construct.
+    :raise InvalidArgument: on an unknown field, or a template that is none.
     """
-    document = msgspec.to_builtins(value)
-
-    def replace(match: re.Match[str]) -> str:
-        found = _lookup(document, match[2])
-        plain = isinstance(found, str) and not match[1]
-        return found if plain else json.dumps(found, ensure_ascii=False)
-
-    if "{{" in _FIELD.sub("", template):
-        raise InvalidArgument(f"template {template!r} is not understood", hint="use {{.Field}} and {{json .Field}}")
-    return _FIELD.sub(replace, template.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n"))
+    return parse(template.removeprefix("table "))(msgspec.to_builtins(value))
 
 
-def _heads(template: str) -> list[str]:
-    """The columns' heads, by the last part of each field's name."""
-    cells = template.replace("\\t", "\t").split("\t")
-    return [_FIELD.sub(lambda m: m[2].rpartition(".")[2].upper(), cell) for cell in cells]
+# Heads of columns that are not their field's name in capitals.
+_HEADS = {
+    "buildcache": "BUILD CACHE", "createdat": "CREATED AT", "createdby": "CREATED BY", "createdsince": "CREATED",
+    "id": "ID", "imageid": "IMAGE ID", "localvolumes": "LOCAL VOLUMES", "networkids": "NETWORK IDS",
+    "runningfor": "CREATED", "sharedsize": "SHARED SIZE", "totalcount": "TOTAL", "uniquesize": "UNIQUE SIZE",
+    "virtualsize": "SIZE",
+}  # fmt: skip
+
+
+def _head(template: str, document: object, own: Mapping[str, str]) -> str:
+    """The heads, by the template itself, as Docker does it."""
+    fields = document if isinstance(document, dict) else {}
+    heads = {k: own.get(k.lower()) or _HEADS.get(k.lower()) or k.upper() for k in fields}
+    for path in re.findall(r"\.(\w+(?:\.\w+)+)", template):  # of nested fields the last one's name
+        inner: dict[str, Any] = heads
+        *way, last = path.split(".")
+        for part in way:
+            key = next((k for k in inner if k.lower() == part.lower()), part)
+            inner[key] = inner = inner[key] if isinstance(inner.get(key), dict) else {}
+        inner[last] = _HEADS.get(last.lower(), last.upper())
+    return parse(template, HEAD_FUNCTIONS)(heads)
 
 
 def show(
@@ -82,19 +78,30 @@ def show(
     head: Sequence[str],
     row: Callable[[Any], Sequence[str]],
     fields: Callable[[Any], object] | None = None,
+    heads: Mapping[str, str] | None = None,
 ) -> None:
-    """A list as a table, as JSON, or by a template; `fields` gives a template's and JSON's view."""
+    """A list as a table, as JSON, or by a template; `fields` gives a template's and JSON's view, `heads` the
+    columns' heads where a field (in small letters) has one of its own here.
+    """
     view = fields or (lambda item: item)
     if format_ == "json":
         print_json([view(i) for i in items])
     elif format_.startswith("table "):
         template = format_.removeprefix("table ")
-        heads = _heads(template)
-        rows = [render(template, view(i)).split("\t") for i in items]
-        print_table(heads, [(r + [""] * len(heads))[: len(heads)] for r in rows])
+        write, documents = parse(template), [msgspec.to_builtins(view(i)) for i in items]
+        try:
+            first = _head(template, documents[0] if documents else {}, heads or {})
+        except InvalidArgument:  # of something that only values can go through
+            first = ""
+        lines = [*([first] if first else []), *map(write, documents)]
+        cells = [line.split("\t") for line in lines]
+        width = max((len(c) for c in cells), default=0)
+        padded = [c + [""] * (width - len(c)) for c in cells]
+        print_table(padded[0] if padded else [], padded[1:])
     elif format_ and format_ != "table":
+        write = parse(format_)
         for item in items:
-            print(render(format_, view(item)))
+            print(write(msgspec.to_builtins(view(item))))
     else:
         print_table(head, [row(i) for i in items])
 
