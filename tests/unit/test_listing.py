@@ -84,7 +84,7 @@ def test_a_table_of_a_template_has_a_head(capsys: pytest.CaptureFixture[str]) ->
     show(items, "table {{.Name}}\\t{{.State.Pid}}", [], lambda _: [])
     assert capsys.readouterr().out == "NAME          PID\na-long-name   5\nb             17\n"
     show([], "table {{.Name}}\\t{{json .State}}", [], lambda _: [])
-    assert capsys.readouterr().out == "NAME   STATE\n"
+    assert capsys.readouterr().out == "NAME      STATE\n"
     show(items, "{{.Name}}", [], lambda _: [])
     assert capsys.readouterr().out == "a-long-name\nb\n"
 

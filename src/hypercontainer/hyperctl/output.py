@@ -58,17 +58,15 @@ _HEADS = {
 }  # fmt: skip
 
 
-def _head(template: str, document: object, own: Mapping[str, str]) -> str:
-    """The heads, by the template itself, as Docker does it."""
-    fields = document if isinstance(document, dict) else {}
-    heads = {k: own.get(k.lower()) or _HEADS.get(k.lower()) or k.upper() for k in fields}
-    for path in re.findall(r"\.(\w+(?:\.\w+)+)", template):  # of nested fields the last one's name
-        inner: dict[str, Any] = heads
+def _head(template: str, own: Mapping[str, str]) -> str:
+    """The heads, by the template itself, as Docker does it; of nested fields the last one's name."""
+    heads: dict[str, Any] = {}
+    for path in re.findall(r"\.(\w+(?:\.\w+)*)", template):
+        inner = heads
         *way, last = path.split(".")
         for part in way:
-            key = next((k for k in inner if k.lower() == part.lower()), part)
-            inner[key] = inner = inner[key] if isinstance(inner.get(key), dict) else {}
-        inner[last] = _HEADS.get(last.lower(), last.upper())
+            inner[part] = inner = inner[part] if isinstance(inner.get(part), dict) else {}
+        inner[last] = own.get(last.lower()) or _HEADS.get(last.lower()) or last.upper()
     return parse(template, HEAD_FUNCTIONS)(heads)
 
 
@@ -88,13 +86,10 @@ def show(
         print_json([view(i) for i in items])
     elif format_.startswith("table "):
         template = format_.removeprefix("table ")
-        write, documents = parse(template), [msgspec.to_builtins(view(i)) for i in items]
-        try:
-            first = _head(template, documents[0] if documents else {}, heads or {})
-        except InvalidArgument:  # of something that only values can go through
-            first = ""
-        lines = [*([first] if first else []), *map(write, documents)]
-        cells = [line.split("\t") for line in lines]
+        write = parse(template)
+        cells = [write(msgspec.to_builtins(view(i))).split("\t") for i in items]
+        with contextlib.suppress(InvalidArgument):  # of something that only values can go through
+            cells.insert(0, _head(template, heads or {}).split("\t"))
         width = max((len(c) for c in cells), default=0)
         padded = [c + [""] * (width - len(c)) for c in cells]
         print_table(padded[0] if padded else [], padded[1:])

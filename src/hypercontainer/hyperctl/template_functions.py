@@ -80,7 +80,7 @@ def _printf(text: str, *values: Any) -> str:
             return f"%{match[1]}s" % shown(value)
         if match[2] == "q":
             return f"%{match[1]}s" % json.dumps(shown(value), ensure_ascii=False)
-        return f"%{match[1]}{match[2]}" % value
+        return str(f"%{match[1]}{match[2]}" % value)
 
     written: str = re.sub(r"%([-+ 0#]*\d*(?:\.\d+)?)([a-zA-Z%])", one, text)
     return written
