@@ -59,10 +59,13 @@ class _Block:
             yield from node.write(inner)
 
     def _each(self, value: Any, scope: _Scope) -> Iterator[str]:
-        if value is not None and not isinstance(value, (list, dict, int)):
+        pairs: list[tuple[Any, Any]] = []
+        if isinstance(value, dict):
+            pairs = sorted(value.items())
+        elif isinstance(value, (list, int)):
+            pairs = list(enumerate(range(value) if isinstance(value, int) else value))
+        elif value is not None:
             raise Wrong(f"range can't iterate over {shown(value)}")
-        pairs = list(sorted(value.items()) if isinstance(value, dict) else
-                     enumerate(range(value) if isinstance(value, int) else value or []))  # fmt: skip
         for key, item in pairs:
             inner = scope.inner(item)
             inner.variables.update(zip(self.names, (key, item) if len(self.names) == 2 else (item,), strict=False))

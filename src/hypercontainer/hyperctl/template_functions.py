@@ -120,7 +120,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "printf": _printf,
     "len": lambda value: len(value or ()),
     "index": _index,
-    "slice": lambda value, *ends: value[slice(*ends)] if len(ends) > 1 else value[ends[0] if ends else 0 :],
+    "slice": lambda value, start=0, end=None: value[start:end],
     "eq": _equal,
     "ne": lambda a, b: a != b,
     "lt": lambda a, b: a < b,
