@@ -5,7 +5,7 @@ PYTEST = .venv/bin/pytest
 BESIDE = -n auto --dist worksteal # tests side by side, one per CPU: those without virtual machines
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test setup unit engine contract guest vm e2e coverage lint storms chaos lab fuzz bench lock sbom man clean
+.PHONY: demo test setup unit engine contract guest vm e2e coverage lint storms deaths chaos lab fuzz bench lock sbom man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -40,6 +40,10 @@ storms: ## 200 kills of hyperd in the midst of verbs, with a check of all that i
 	@scripts/setup test
 	HYPER_TEST_STORM=200 HYPER_TEST_RACES=200 HYPER_TEST_KILLS=12 $(PYTEST) -o timeout=3600 \
 		tests/e2e/test_storms.py tests/e2e/test_kills.py tests/vm/test_races.py
+
+deaths: ## hyperd killed at every step of its verbs, on real virtual machines; half an hour
+	@scripts/setup test
+	HYPER_TEST_DEATHS=0 $(PYTEST) -o timeout=3600 -n 2 --dist load tests/e2e/test_deaths.py
 
 SEED = 0
 MINUTES = 20

@@ -33,11 +33,12 @@ def repository() -> Path:
 
 
 @pytest.fixture
-def count() -> Callable[[str], None]:
-    """Tells of one trial more: a test of tests/engine is many."""
+def count(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Tells of one trial more: some tests are many."""
+    tier = Path(request.path).relative_to(REPOSITORY).parent
 
     def counted(kind: str) -> None:
-        _counts[kind] += 1
+        _counts[f"{tier}:{kind}"] += 1
 
     return counted
 
@@ -59,6 +60,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How much was tried."""
-    if _counts:
-        kinds = ", ".join(f"{n} {kind}" for kind, n in _counts.most_common())
-        terminalreporter.write_line(f"tests/engine: {_counts.total()} trials, each on a host of its own: {kinds}")
+    for tier in sorted({key.partition(":")[0] for key in _counts}):
+        of_it = {key.partition(":")[2]: n for key, n in _counts.most_common() if key.startswith(f"{tier}:")}
+        kinds = ", ".join(f"{n} {kind}" for kind, n in of_it.items())
+        terminalreporter.write_line(f"{tier}: {sum(of_it.values())} trials: {kinds}")

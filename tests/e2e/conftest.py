@@ -112,7 +112,13 @@ Launch = Callable[..., AbstractContextManager[Daemon]]
 
 
 @contextlib.contextmanager
-def launched(root: Path, *options: str, run: Path | None = None, prefix: tuple[str, ...] = ()) -> Iterator[Daemon]:
+def launched(
+    root: Path,
+    *options: str,
+    run: Path | None = None,
+    prefix: tuple[str, ...] = (),
+    program: tuple[str | Path, ...] = (BIN / "hyperd",),
+) -> Iterator[Daemon]:
     """A daemon; its containers end with it, and a test that leaves a VM behind fails."""
     with tempfile.TemporaryDirectory(prefix="hye") as short:
         directory = run or Path(short)
@@ -121,7 +127,7 @@ def launched(root: Path, *options: str, run: Path | None = None, prefix: tuple[s
         log = open(root.parent / f"{root.name}-hyperd.log", "ab")
         with log:
             process = subprocess.Popen(
-                [*prefix, BIN / "hyperd", "--root", root, "--run", directory, *network, *options],
+                [*prefix, *program, "--root", root, "--run", directory, *network, *options],
                 stdout=log,
                 stderr=log,
             )

@@ -29,6 +29,7 @@ from hypercontainer.model.specs import HealthCheck, RestartPolicy
 from hypercontainer.network.fake_taps import FakeTaps
 from hypercontainer.protocol.messages import ExitStatus
 from hypercontainer.state.database import Database
+from tests.steps import is_change, place
 
 from .clock import OWNER, Died
 from .faults import Plan
@@ -36,18 +37,6 @@ from .scenes import SCENES, Scene, pod, runs, spec
 from .stage import Daemon, Stage
 from .trials import AFTER, Trial, Wanted
 
-_CHANGES = (
-    "os.mkdir",
-    "os.remove",
-    "os.rmdir",
-    "os.rename",
-    "os.link",
-    "os.symlink",
-    "os.truncate",
-    "subprocess.Popen",
-)
-_MAKES = os.O_CREAT | os.O_TRUNC
-_OURS, _HELPERS = "/hypercontainer/", ("/sys/", "/state/")
 _watching: Steps | None = None
 _hooked = False
 
@@ -75,7 +64,7 @@ class Steps(Plan):
         if owner is not self.daemon:
             return
         here, self.count = self.count, self.count + 1
-        site = f"{what}, {_place()}"
+        site = f"{what}, {place()}"
         self.sites.append(site)
         if here == self.at:
             self.site = site
@@ -86,26 +75,8 @@ class Steps(Plan):
             raise Died(what)
 
 
-def _place() -> str:
-    """The innermost line of the engine, or of what serves it, that a change comes from."""
-    frame, found = sys._getframe(2), "?"
-    while frame is not None:
-        code = frame.f_code
-        if _OURS in code.co_filename:
-            found = f"{code.co_filename.rpartition('/')[2]}:{frame.f_lineno} {code.co_qualname}"
-            if not any(f"{_OURS[:-1]}{helper}" in code.co_filename for helper in _HELPERS):
-                break
-        frame = frame.f_back  # type: ignore[assignment]
-    return found
-
-
 def _audit(event: str, args: tuple[Any, ...]) -> None:
-    if _watching is None:
-        return
-    if event == "open":
-        if args[2] & _MAKES and not isinstance(args[0], int) and not args[2] & os.O_DIRECTORY:
-            _watching.step(event)
-    elif event in _CHANGES:
+    if _watching is not None and is_change(event, args):
         _watching.step(event)
 
 

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hyperd gets SIGKILL just before a change that a verb makes to its host, on real virtual machines.
+
+The next one finds or undoes all that the verb had begun, the verb can be given again, and a pod beside it was not
+touched. The suite tries a step of some verbs, `make deaths` every step of all. `tests/engine/test_deaths.py` has the
+same over fakes, for every verb and every step.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from .conftest import BIN, DEADLINE
+from .lives import IMAGE, Host, host
+from .test_networks import namespaces
+
+EACH = int(os.environ.get("HYPER_TEST_DEATHS", "1"))  # steps of each verb; 0: all
+_SUITE = ("run -d", "exec", "rm -f", "pull", "network connect", "factory warm")  # the verbs when nobody asks for more
+_LATE = 3.0  # seconds in which a step may yet come when the verb has answered
+_RUN = ("run", "-d", "--name", "x", "busybox", "sleep", "1000")
+_DATA = (("rm", "-f", "x"), ("volume", "rm", "data"))
+_POD = (("network", "create", "net"), ("pod", "create", "-n", "x"), ("pod", "start", "x"))
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command, and those that set its scene."""
+
+    command: tuple[str, ...]
+    steps: int  # about how many it takes
+    before: tuple[tuple[str, ...], ...] = ()
+    tidy: tuple[tuple[str, ...], ...] = (("rm", "-f", "x"),)  # what they leave; some of it may not be there
+    status: int = 1  # of a client whose daemon ended
+
+
+VERBS = {
+    "create": Verb(("create", "--name", "x", "-v", "data:/data", "busybox", "true"), 17, tidy=_DATA),
+    "start": Verb(("start", "x"), 57, (("create", "--name", "x", "busybox", "sleep", "1000"),)),
+    "run -d": Verb(("run", "-d", "--name", "x", "-p", "8080:80", "-v", "data:/data", "busybox", "sleep", "1000"), 80,
+                   tidy=_DATA, status=125),
+    "run --rm": Verb(("run", "--rm", "--isolation", "fresh", "--name", "x", "busybox", "true"), 59, status=125),
+    "exec": Verb(("exec", "x", "true"), 8, (_RUN,)),
+    "stop": Verb(("stop", "-t", "0", "x"), 27, (_RUN,)),
+    "rm -f": Verb(("rm", "-f", "x"), 28, (_RUN,)),
+    "pull": Verb(("pull", "-q", IMAGE), 21, tidy=(("image-prune", "-af"),)),
+    "network create": Verb(("network", "create", "net"), 3, tidy=(("network", "rm", "net"),)),
+    "network connect": Verb(("network", "connect", "net", "x"), 18, _POD,
+                            (("pod", "rm", "-f", "x"), ("network", "rm", "net"))),
+    "ports add": Verb(("ports", "add", "-p", "8081:81", "x"), 9, (_RUN,)),
+    "factory warm": Verb(("factory", "warm", "-n", "1", "-m", "SIZE"), 83, tidy=(("factory", "drain"),)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with namespaces("deaths") as name, host(tmp_path_factory.mktemp("deaths"), name) as made:
+        yield made
+
+
+def _client(lives: Host, verb: Verb) -> subprocess.Popen[bytes]:
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    words = lives.words(verb.command)
+    return subprocess.Popen([BIN / "hyperctl", *words], env=lives.daemon.environment, stdin=null, stdout=null,
+                            stderr=pipe)  # fmt: skip
+
+
+def _tidy(lives: Host, verb: Verb) -> None:
+    for words in verb.tidy:
+        lives.quietly(*words)
+
+
+def _set(lives: Host, verb: Verb) -> None:
+    _tidy(lives, verb)
+    lives.size += 1
+    for words in verb.before:
+        lives.out(*words)
+
+
+def _again(lives: Host, verb: Verb) -> int:
+    """The verb, as if nothing had been; how many steps it takes."""
+    _set(lives, verb)
+    lives.steps.at(-1)
+    lives.out(*verb.command)
+    return lives.settled()
+
+
+def _die(lives: Host, verb: Verb, at: int) -> str:
+    """The step at which the daemon died; "" where it took fewer, and was killed when all was done."""
+    _set(lives, verb)
+    lives.before_death()
+    lives.steps.at(at)
+    with _client(lives, verb) as client:
+        end = time.monotonic() + DEADLINE
+        while not (site := lives.steps.died(0.05)) and client.poll() is None:
+            assert time.monotonic() < end, f"{verb.command} took more than {DEADLINE:g} s"
+        site = site or lives.steps.died(_LATE)
+        lives.kill()
+        assert client.wait(DEADLINE) in (0, verb.status)
+        assert client.stderr
+        said = client.stderr.read().decode()
+    told = [line for line in said.splitlines() if line.startswith("hyperctl: ")]
+    assert "Traceback" not in said and len(told) == (client.returncode != 0), said
+    return site
+
+
+@pytest.mark.parametrize("name", VERBS if "HYPER_TEST_DEATHS" in os.environ else _SUITE)
+def test_a_death_at(lives: Host, count: Callable[[str], None], name: str) -> None:
+    verb = VERBS[name]
+    steps, lost = verb.steps, []
+    chosen = itertools.count() if EACH == 0 else (steps * (n + 1) // (EACH + 1) for n in range(EACH))
+    for at in chosen:
+        if at >= steps:
+            break
+        site = _die(lives, verb, at)
+        lives.meanwhile()
+        lives.open()
+        try:
+            lives.check()
+            steps = _again(lives, verb)
+        except AssertionError as error:
+            lost.append(f"step {at} of {steps}, {site}: {error}")
+        count(f"deaths in {name} (of {steps} steps)" if site else f"deaths after {name}")
+    _tidy(lives, verb)
+    assert not lost, "\n".join(lost)
