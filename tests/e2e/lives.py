@@ -172,7 +172,7 @@ class Host:
         ends = [e["attributes"] for e in map(json.loads, told) if e["attributes"].get("name") == "ends"]
         assert [int(e["exit_code"]) for e in ends] == [1, *self.codes]
 
-    def settled(self) -> int:
+    def finish_verb(self) -> int:
         """How many steps there were since `steps.at`, when no more of them come."""
         seen, last = -1, time.monotonic()
 

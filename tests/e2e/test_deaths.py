@@ -88,7 +88,7 @@ def _again(lives: Host, verb: Verb) -> int:
     _set(lives, verb)
     lives.steps.at(-1)
     lives.out(*verb.command)
-    return lives.settled()
+    return lives.finish_verb()
 
 
 def _die(lives: Host, verb: Verb, at: int) -> str:
