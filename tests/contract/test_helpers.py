@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from hypercontainer.errors import Unavailable
+from hypercontainer.errors import InvalidArgument, Unavailable
+from hypercontainer.images.limits import Limits
+from hypercontainer.images.store import ImageStore
+from hypercontainer.images.worker import CALLS
 from hypercontainer.jail import helpers, seccomp
 from hypercontainer.jail.hyperjail import HyperJail
 from hypercontainer.jail.jail import Jail, Order
@@ -19,6 +23,7 @@ from hypercontainer.jail.plain import PlainJail
 from hypercontainer.sys import process
 from hypercontainer.volumes.scratch import ScratchDisks
 from hypercontainer.volumes.tools import run_tool
+from tests.unit.layouts import END, Maker, header
 
 from .test_jail import SHELL, children
 
@@ -98,3 +103,23 @@ def test_refusals_name_calls_that_there_are() -> None:
     for machine in ("x86_64", "aarch64"):
         assert len(seccomp.refusals(machine=machine)) % 8 == 0
         assert len(seccomp.refusals(machine=machine)) // 8 < 1024
+
+
+async def test_an_image_is_converted(jail: Jail, tmp_path: Path) -> None:
+    """By a worker that has its filter; whose own errors come through too."""
+    make = Maker(tmp_path / "layout")
+    source = make.image(make.layer(iter([header("d", b"5"), END])), make.layer(iter([header("e", b"5"), END])))
+    store = ImageStore(tmp_path / "images")
+    store.open()
+    await store.pull(source)[1]
+    store = ImageStore(tmp_path / "small", limits=dataclasses.replace(Limits(), files=1))
+    store.open()
+    with pytest.raises(InvalidArgument, match="is refused"):
+        await store.pull(source)[1]
+
+
+def test_the_list_of_the_workers_calls() -> None:
+    granted = [r.name for r in seccomp.read(CALLS) if not r.missing]
+    assert len(granted) <= 60
+    forbidden = ("open", "connect", "ptrace", "bpf", "io_uring", "keyctl", "mount", "execve", "fork", "socket", "kill")
+    assert [name for name in granted if name.startswith(forbidden)] == []

@@ -8,29 +8,31 @@ import contextlib
 import errno
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ..errors import DeadlineExceeded, HyperError, InternalError, InvalidArgument, NotFound, by_code
+from ..jail import helpers
+from ..jail.jail import Limits as JailLimits
+from ..jail.jail import Order
 from ..model.ids import short
 from ..sys.documents import UNREADABLE
 from ..sys.files import no_space, no_space_as_error
-from ..sys.process import child
 from ..sys.users import pick_for_conversion
+from . import interpreter
 from .archive import is_compressed
 from .convert import Layer
 from .limits import Limits, beyond
 from .manifests import StoredImage
-from .worker import Job
+from .worker import THREADS, Job
 
-_LINE_MAX = 1 << 16  # bytes
 _THREADS_MAX = 4
-_PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME")  # of the environment
+_WORDS = 200  # bytes of the last that a worker said which went wrong
 Report = Callable[[int, int], None]  # index of a layer, bytes done
 
 
@@ -120,36 +122,17 @@ def _open_blob(stack: contextlib.ExitStack, path: Path) -> int:
 async def _run(job: Job, fds: Sequence[int], hear: Callable[[_Message], None]) -> _Message | None:
     """Have a job done; what went wrong, None when nothing did."""
     limits = job.limits
-    environment = {k: v for k in _PASSED_ON if (v := os.environ.get(k))}
-    environment |= {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}  # each arena takes 64 MiB of address space
     failed: _Message | None = None
     words = b""
     try:
         async with (
             asyncio.timeout(limits.time),
-            child(
-                sys.executable,
-                "-P",
-                "-m",
-                "hypercontainer.images.worker",
-                cwd="/",
-                env=environment,
-                pass_fds=fds,
-                limit=_LINE_MAX,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-            ) as process,
+            helpers.running(_order(job, fds), msgspec.json.encode(job)) as process,
         ):
-            assert process.stdin is not None and process.stdout is not None
-            with contextlib.suppress(ConnectionError):
-                process.stdin.write(msgspec.json.encode(job))
-                await process.stdin.drain()
-            process.stdin.close()
-            async for line in process.stdout:
+            async for line in process.output:
                 message = _parse(line)
                 if message is None:
-                    words = line[-200:]
+                    words = line
                 elif message.error:
                     failed = message
                 else:
@@ -161,15 +144,25 @@ async def _run(job: Job, fds: Sequence[int], hear: Callable[[_Message], None]) -
         )
     except ValueError:  # a line without an end
         return _Message(error=InvalidArgument.code, message="cannot be converted: its conversion went astray")
+        words = process.errors.encode() or words
     if failed or not status:
         return failed
     if status == -signal.SIGXCPU:
         return _Message(
             error=DeadlineExceeded.code, **_said(beyond(f"takes more than {limits.time:g} s of CPU time", "time"))
         )
-    return _Message(
-        error="internal", message=f"cannot be converted: {words.decode(errors='replace').strip() or f'status {status}'}"
-    )
+    said = words[-_WORDS:].decode(errors="replace").strip() or f"status {status}"
+    return _Message(error="internal", message=f"cannot be converted: {said}")
+
+
+def _order(job: Job, fds: Sequence[int]) -> Order:
+    """The worker sees modules and libraries; it takes its job from stdin, and all that it writes to are descriptors."""
+    environment = {**interpreter.environment(), "LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}  # an arena has 64 MiB
+    order = helpers.order(
+        interpreter.binary(), "-P", "-S", "-B", "-m", "hypercontainer.images.worker",
+        files=interpreter.files(), environment=environment, own_user=job.uid, limits=JailLimits(processes=THREADS),
+    )  # fmt: skip
+    return replace(order, descriptors=tuple(fds))
 
 
 def _said(error: HyperError) -> dict[str, Any]:

@@ -16,9 +16,11 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import HyperError
+from ..jail import seccomp
 from ..model.units import format_binary
 from ..sys.confine import Confinement, confine
 from . import archive
@@ -26,9 +28,10 @@ from .convert import Layer, LayerError, convert
 from .erofs.layout import BLOCK
 from .limits import Budget, Limits, beyond
 
+CALLS = Path(__file__).with_name("calls.txt")
 _INTERVAL = 0.1  # seconds between two reports of one layer
 _DESCRIPTORS = 64  # over those that it is given
-_THREADS = 256
+THREADS = 256
 _NAMES = 100
 
 
@@ -94,7 +97,7 @@ def confinement(job: Job) -> Confinement:
     cpu = int(job.limits.time) * (os.cpu_count() or 1) + 1
     # An image disk is larger than what is in it: by a part of a block for each file, and by what is in memory of them.
     size = job.limits.size + job.limits.files * BLOCK + job.limits.memory
-    return Confinement(job.uid, job.gid, job.limits.memory, size, cpu, highest + _DESCRIPTORS, _THREADS)
+    return Confinement(job.uid, job.gid, job.limits.memory, size, cpu, highest + _DESCRIPTORS, THREADS)
 
 
 def do(job: Job) -> None:
@@ -113,8 +116,10 @@ def main() -> int:
     """Read the job from stdin, give up all rights, do it; the exit status says whether it was done."""
     given = json.load(sys.stdin)
     job = Job(**given | {"limits": Limits(**given["limits"]), "layers": [Layer(**layer) for layer in given["layers"]]})
+    calls = seccomp.program(seccomp.read(CALLS))
     try:
         confine(confinement(job))
+        seccomp.apply(calls)
         do(job)
     except Exception as error:
         say(failure(error, job.limits))

@@ -9,6 +9,7 @@ look at: linux/filter.h, linux/seccomp.h and Documentation/userspace-api/seccomp
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import platform
 import struct
@@ -20,6 +21,7 @@ from .calls import NUMBERS
 _LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06  # BPF_LD|W|ABS, JMP|JEQ|K, JMP|JSET|K, RET|K
 _NR, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data; an argument has its low half first
 _KILL, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+_PR_SET_SECCOMP, _MODE_FILTER = 22, 2  # linux/prctl.h, linux/seccomp.h
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, linux/audit.h
 
 
@@ -97,6 +99,23 @@ def program(rules: tuple[Rule, ...], machine: str = "") -> bytes:
             decision = _decision(rule)
             parts += [_instruction(_EQUAL, number, 0, len(decision) // 8), decision]
     return b"".join([*parts, _instruction(_RETURN, _KILL)])
+
+
+class _Program(ctypes.Structure):
+    """struct sock_fprog of linux/filter.h."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def apply(filter_: bytes) -> None:
+    """Have this process, which has refused new privileges, filtered; before its first thread begins.
+
+    :raise OSError: the kernel does not take it.
+    """
+    handed = _Program(len(filter_) // 8, filter_)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(handed), 0, 0):
+        raise OSError(ctypes.get_errno(), "the filter of system calls cannot be applied")
 
 
 # What no helper needs, and what has opened kernels before: rights over other processes, mounts and namespaces,
