@@ -21,6 +21,7 @@ def binary() -> Path:
 
 
 def environment() -> dict[str, str]:
+    """Where the standard library and the packages are."""
     return {"PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}", "PYTHONPATH": ":".join(map(str, _places()))}
 
 
