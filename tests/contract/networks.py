@@ -32,7 +32,9 @@ from hypercontainer.network.choice import Backends, Choice
 from hypercontainer.network.fake import FakeChoice, FakeNet
 from hypercontainer.network.fake_kernel import FakeKernel
 from hypercontainer.network.idle import IdleNic
+from hypercontainer.network.passt import RunsAs
 from hypercontainer.state.database import Database
+from hypercontainer.sys import users
 
 _CLONE_NEWNET = 0x40000000
 _ENDS = 10.0  # seconds in which what ends with a machine has ended
@@ -232,6 +234,11 @@ class BridgeOnAnObject(Place):
 # -- namespaces -----------------------------------------------------------------------
 
 
+def _runs_as(_: str, fenced: bool) -> RunsAs:
+    """As one machine at a time."""
+    return RunsAs((users.ranges().fenced if fenced else users.ranges().open)[0])
+
+
 class Real(Place):
     """Backends of this host, in a network namespace with a way out that leads nowhere."""
 
@@ -239,7 +246,7 @@ class Real(Place):
     user_network = "slirp"
 
     def choice(self) -> Backends:
-        return Backends(self.registry, self.directory, self.user_network, cni_networks=self.directory)
+        return Backends(self.registry, self.directory, self.user_network, cni_networks=self.directory, runs_as=_runs_as)
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:

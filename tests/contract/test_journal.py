@@ -14,7 +14,7 @@ import pytest
 from hypercontainer.errors import NoSpace, Unavailable
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.status import Container, Pod, Process
-from hypercontainer.state.changes import Change, begun, finished, put, remove
+from hypercontainer.state.changes import Change, begun, finished, put, remove, user_free, user_taken
 from hypercontainer.state.database import Database
 from hypercontainer.state.fake import FakeDisk, FakeStore
 from hypercontainer.state.journal import Journal
@@ -140,6 +140,17 @@ def test_what_belongs_together(disk: Disk) -> None:
     assert again.unfinished() == ["b"]
     again.commit([remove(pod("a", "web")), remove(container("a", "web")), remove(container("none", "none"))])
     assert again.pods() == again.containers() == []
+
+
+def test_a_user_number_is_one_machines(disk: Disk) -> None:
+    store = disk.open()
+    store.commit([user_taken(7, "a.1"), user_taken(8, "a.1"), user_taken(9, "b.2")])
+    for again in ("a.1", "c.3"):
+        with pytest.raises(Unavailable, match="cannot be written"):
+            store.commit([user_taken(10, "c.3"), user_taken(7, again)])
+    store.commit([user_free(7), user_free(11), user_taken(7, "c.3")])
+    store.close()
+    assert disk.open().users() == {7: "c.3", 8: "a.1", 9: "b.2"}
 
 
 def test_all_or_none(disk: Disk) -> None:

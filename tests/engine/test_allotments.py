@@ -3,16 +3,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from hypercontainer.errors import Unavailable
+from hypercontainer.errors import NoSpace, Unavailable
 from hypercontainer.jail.control_groups import Budget
 from hypercontainer.model.specs import Resources
 from hypercontainer.model.status import ContainerStatus
+from hypercontainer.state.database import Database
+from hypercontainer.sys import users
 
 from .stage import Stage
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines of other tests run on this host, too."""
+    monkeypatch.setattr(users, "in_use", lambda: set[int]())
 
 
 def test_a_machine_has_a_group_until_it_ends(act: Any) -> None:
@@ -64,3 +73,120 @@ def test_the_next_daemon_keeps_those_of_machines(act: Any) -> None:
         assert len(s.groups.groups) == 1 and set(s.groups.groups) < set(before)
 
     act(scenario)
+
+
+# -- user numbers ---------------------------------------------------------------------------
+
+
+def numbers(s: Stage) -> dict[int, str]:
+    """As the database has them."""
+    database = Database(s.paths.database)
+    try:
+        return database.users()
+    finally:
+        database.close()
+
+
+def few(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(users, "_ranges", users.split(3 << 28, (3 << 28) + 4 * count - 1))
+
+
+def test_each_machine_has_the_lowest_number_that_is_free(act: Any) -> None:
+    first = users.ranges().fenced[0]
+
+    async def scenario(s: Stage) -> None:
+        for name in "abc":
+            await s.run(name)
+        assert [s.machine(n).config.user - first for n in "abc"] == [0, 1, 2]
+        assert sorted(numbers(s)) == [first, first + 1, first + 2]
+        await s.call(s.engine.containers.stop("b"))
+        await s.run("d")
+        assert s.machine("d").config.user == first + 1
+        await s.run("e", network="user:host-loopback")
+        assert s.machine("e").config.user == users.ranges().open[0]
+        for name in "acde":
+            await s.call(s.engine.containers.stop(name))
+        s.kill()
+        await s.open()
+        await s.run("f")
+        assert s.machine("f").config.user == first
+
+    act(scenario)
+
+
+def test_what_a_process_of_the_host_has_is_not_given(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a machine of another daemon with the same range."""
+    first = users.ranges().fenced[0]
+    monkeypatch.setattr(users, "in_use", lambda: {first})
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a")
+        assert s.machine("a").config.user == first + 1
+
+    act(scenario)
+
+
+def test_all_numbers_are_taken(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    few(monkeypatch, 2)
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a")
+        await s.run("b")
+        with pytest.raises(Unavailable, match="all 2 user numbers .* are taken: stop some, or give hyperd a larger"):
+            await s.run("c")
+        await s.call(s.engine.containers.stop("a"))
+        await s.call(s.engine.containers.start("c"))
+        assert s.machine("c").config.user == users.ranges().fenced[0]
+
+    act(scenario)
+
+
+@pytest.mark.parametrize("instant", [0.0, 0.01, 0.04, 0.06, 0.1, 0.5])
+def test_no_two_have_one_though_daemons_are_killed(act: Any, instant: float) -> None:
+    """At any time of a start: machines that go on keep theirs, what has none is free for the next."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a")
+        for round_ in range(3):
+            id_ = await s.create(f"b{round_}")
+            assert s.daemon
+            s.daemon.call(s.engine.containers.start(id_))
+            await asyncio.sleep(instant)
+            s.kill()
+            await s.open()
+            await s.check()
+            taken = [m.config.user for m in s.host.machines.values()]
+            assert len(set(taken)) == len(taken) and set(taken) == set(numbers(s))
+
+    act(scenario)
+
+
+def test_a_full_disk_does_not_let_two_have_one(act: Any) -> None:
+    """What is taken is in memory first, and written before the record of the machine is."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a")
+        await s.create("b")
+        journal = s.engine.registry.journal
+        real = journal.database
+        journal.database = FullStore(real)  # type: ignore[assignment]
+        await s.call(s.engine.containers.start("b"))
+        assert s.machine("b").config.user == s.machine("a").config.user + 1
+        journal.database = real
+        journal._flush()
+        assert set(numbers(s)) == {m.config.user for m in s.host.machines.values()}
+
+    act(scenario)
+
+
+class FullStore:
+    """On a disk without space."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def commit(self, *_: object) -> None:
+        raise NoSpace("no space left on the disk of the state database")

@@ -10,8 +10,9 @@ import pytest
 
 from hypercontainer.errors import InvalidArgument
 from hypercontainer.hyperd.config import load
-from hypercontainer.jail.control_groups import Budget, entrance
+from hypercontainer.jail.control_groups import Budget
 from hypercontainer.jail.hierarchies import Hierarchy, IoLimits, count, find, io_values, switched_on, values, whole_disk
+from hypercontainer.sys.confine import entrance
 
 ALL = ("cpu", "cpuacct", "memory", "pids", "blkio")
 FIRST = """\

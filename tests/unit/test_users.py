@@ -27,7 +27,7 @@ def test_all_numbers_are_of_the_range_that_is_configured(tmp_path: Path) -> None
     path = tmp_path / "hyperd.toml"
     path.write_text('users = "200000-204095"\n')
     users.use(*load(path, {}).user_numbers, etc=tmp_path)
-    given = [users.pick(), users.pick(fenced=False), *users.pick_for_conversion()]
+    given = [users.ranges().fenced[0], users.ranges().open[0], *users.pick_for_conversion()]
     assert [(n - 200000) // 1024 for n in given] == [0, 1, 2, 3]
     assert "meta skuid != 200000-201023 accept" in fence.raised("inet x")
 
@@ -42,11 +42,11 @@ def test_the_default_is_what_it_was() -> None:
 def test_no_two_processes_have_one_user_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither those that run, nor those that are being started."""
     monkeypatch.setattr(users, "_ranges", users.split(100, 111))
-    monkeypatch.setattr(users, "_in_use", lambda: {100})
+    monkeypatch.setattr(users, "in_use", lambda: {106})
     monkeypatch.setattr(users, "_next", {})
-    assert [users.pick(), users.pick()] == [101, 102]
+    assert users.pick() == 107
     assert users.given_out(101) and not users.given_out(106)
-    assert users.pick_for_conversion() == (106, 109)
+    assert users.pick_for_conversion() == (108, 111)
 
 
 @pytest.mark.parametrize(

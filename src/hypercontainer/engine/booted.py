@@ -52,7 +52,7 @@ async def start(
 
     :raise Unavailable: when it does not, with its last words; nothing is left behind but the allotment, the caller's.
     """
-    config = replace(config, control_groups=allotment.group.directories)
+    config = replace(config, user=allotment.user, control_groups=allotment.group.directories)
     clone = config.snapshot is not None
     async with contextlib.AsyncExitStack() as undo:
         undo.callback(remove_tree, config.directory)

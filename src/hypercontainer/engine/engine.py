@@ -75,6 +75,7 @@ from .shares import Shares
 from .sources import Setup, all_sources
 from .tokens import Tokens
 from .updates import Updates
+from .user_numbers import UserNumbers
 from .volumes import Volumes
 
 _COPY = "`hyperctl logs` has what was written; it is sent again as soon as it can be"
@@ -101,10 +102,6 @@ class Settings:
     trust: Trust = field(default_factory=Trust)  # whose images are taken
 
 
-def _backends_of_host(records: Records, settings: Settings) -> Backends:
-    return Backends(records, settings.paths.run, settings.network.user_network)
-
-
 class Engine:
     """Everything a front end needs."""
 
@@ -114,12 +111,12 @@ class Engine:
     ) -> None:  # fmt: skip
         """`kernel` is None where there is none yet; `boot` raises then. `backends` gives others than this host's."""
         self._groups = groups or NoGroups()
-        self._allotments = Allotments(self._groups)
         paths = settings.paths
         self.settings = settings
         self.drivers = drivers
         self.kernel = kernel
         self.registry = Registry(leftovers.open_database(paths, drivers))
+        self._allotments = Allotments(self._groups, UserNumbers(self.registry.journal))
         self._descriptions = Descriptions(self.registry)
         self.registry.journal.limits = settings.events
         self.events = Events(self.registry.journal)
@@ -130,7 +127,9 @@ class Engine:
             trust=settings.trust,
         )  # fmt: skip
         secrets = Secrets(paths)
-        choice = (backends or _backends_of_host)(self.registry, settings)
+        runs_as, way = self._allotments.runs_as, settings.network.user_network
+        of_host = Backends(self.registry, paths.run, way, runs_as=runs_as)
+        choice = backends(self.registry, settings) if backends else of_host
         network = self._network = PodNetwork(choice, HostPorts(self.registry))
         self.networks = Networks(self.registry, settings.network, self.events, network)
         scratch = ScratchDisks(paths.cache, settings.scratch_size)
@@ -174,7 +173,7 @@ class Engine:
         await self.networks.open()
         await leftovers.end_unknown(self.settings.paths, self.drivers, self.registry)
         for vm in [p.vm for p in self.registry.pods() if p.vm]:
-            self._allotments.find(vm.allotment)
+            self._allotments.find(vm.allotment, vm.user)
         self._sweep()
         self._late = await recover(
             self.registry, self.containers, self._sandboxes, self.pods, self._network, self._reattacher

@@ -54,6 +54,11 @@ class PodNetwork:
         asked = (b.name_servers(pod) for b in self.choice.of(pod) if isinstance(b, Dns))
         return next((servers for servers in asked if servers), [])
 
+    def is_fenced(self, pod: Pod) -> bool:
+        """Whether what serves its network is to be kept from the host's loopback."""
+        own = [link for link in self.links(pod) if link.kind is not NicKind.TAP]
+        return all(link.walled for link in own)
+
     def kinds(self, pod: Pod) -> set[type]:
         """Which kinds of networks its machine has (`Driver.takes`)."""
         return {TAKEN_AS[link.kind] for link in self.links(pod)}

@@ -34,14 +34,14 @@ class Reattacher:
         if pod.vm and (machine := await self.left_behind(pod)):
             await machine.kill()
             remove_tree(Path(pod.vm.directory))
-            self._allotments.find(pod.vm.allotment).give_back()
+            self._allotments.find(pod.vm.allotment, pod.vm.user).give_back()
 
     async def reattach(self, pod: Pod) -> Runtime | None:
         """The running VM that an earlier daemon left; None when it has ended or does not answer."""
         vm = pod.vm
         if vm is None:
             return None
-        directory, allotment = Path(vm.directory), self._allotments.find(vm.allotment)
+        directory, allotment = Path(vm.directory), self._allotments.find(vm.allotment, vm.user)
         machine = await self.left_behind(pod)
         if machine is None:
             remove_tree(directory)

@@ -101,6 +101,7 @@ def record(pod: Pod, runtime: Runtime) -> Pod:
         driver=runtime.machine.driver,
         pid=runtime.machine.pid,
         allotment=runtime.allotment.name,
+        user=runtime.allotment.user,
         handle=runtime.machine.handle,
         directory=str(runtime.directory),
         token=runtime.agent.next_token.hex(),

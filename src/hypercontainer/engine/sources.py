@@ -79,7 +79,7 @@ class Setup:
         self, paths: Paths, network: PodNetwork, boot: Callable[[], BootFiles], factory: Factory,
         allotments: Allotments,
     ) -> None:  # fmt: skip
-        self._allotments = allotments
+        self.allotments = allotments
         self.paths = paths
         self.network = network
         self.factory = factory
@@ -96,8 +96,10 @@ class Setup:
         directory = self.paths.machine(pod.id)
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(remove_tree, directory)
-            allotment = await self._allotments.take(order.driver, directory.name, pod.vcpus, pod.memory)
+            fenced = self.network.is_fenced(pod)
+            allotment = await self.allotments.take(order.driver, directory.name, pod.vcpus, pod.memory, fenced=fenced)
             undo.callback(allotment.give_back)
+            self.allotments.give(pod.id, allotment)
             with contextlib.ExitStack() as handed_over:
                 config = await machine_config(
                     pod, order.disks, network=self.network, directory=directory, kernel=files.kernel,
@@ -164,6 +166,7 @@ class Warm:
             remove_tree(directory)
             clone.directory.rename(directory)
             clone.directory = directory
+            self._setup.allotments.give(pod.id, clone.allotment)
             # The host's part and the guest's know nothing of each other.
             plug = asyncio.create_task(self._plug_in(clone, pod, links))
             undo.push_async_callback(tasks.end, (plug,))

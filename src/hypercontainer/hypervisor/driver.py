@@ -114,6 +114,7 @@ class MachineConfig:
     expandable: bool = False  # disks may be added later
     memory_file: int | None = None  # descriptor of a file for the guest's memory, which `Machine.save` leaves there
     snapshot: Snapshot | None = None  # start from it; the kernel is in it
+    user: int = 0  # as which its processes run when we are root; 0: as one that nobody has
     control_groups: tuple[Path, ...] = ()  # directories of groups that its processes are born in
     talkative: bool = False  # the kernel writes to the console what it does
 

@@ -20,16 +20,6 @@ class Budget:
     tasks: int | None = None  # processes and threads
 
 
-def entrance(directory: Path) -> Path:
-    """The file of a group's directory in which a process with one thread writes 0, to be in the group.
-
-    In version 1 that is `tasks`: for that the kernel takes no lock against all forks, as it does for `cgroup.procs`;
-    to get it takes 10 ms and more.
-    """
-    tasks = directory / "tasks"
-    return tasks if tasks.exists() else directory / "cgroup.procs"
-
-
 class Group(Protocol):
     """A group that is there."""
 

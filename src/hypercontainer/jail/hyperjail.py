@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..errors import Unavailable
 from ..sys import process, tasks
-from .control_groups import entrance
+from ..sys.confine import entrance
 from .jail import Born, Entry, Order, Started, ignore
 
 BINARIES = Path(__file__).parent / "bin"

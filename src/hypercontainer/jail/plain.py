@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 from functools import partial
 
 from ..errors import Unavailable
 from ..sys import process
-from ..sys.confine import die_with_parent
-from .control_groups import entrance
+from ..sys.confine import die_with_parent, enter, entrances
 from .jail import Born, Order, Started, ignore
 
 
@@ -26,8 +24,8 @@ class PlainJail:
     async def spawn(self, order: Order, born: Born = ignore) -> Started:
         root = os.geteuid() == 0
         try:
-            with contextlib.ExitStack() as stack:
-                child = self._start(order, root, stack)
+            with entrances(order.control_groups) as groups:
+                child = self._start(order, groups, root=root)
         except OSError as error:
             raise Unavailable(f"{order.args[0]} cannot be started: {error.strerror}") from error
         # Whoever asked reaps by pidfd; Popen must not warn about a child that it believes to run.
@@ -37,10 +35,7 @@ class PlainJail:
         return started
 
     @staticmethod
-    def _start(order: Order, root: bool, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
-        entrances = [os.open(entrance(d), os.O_WRONLY | os.O_CLOEXEC) for d in order.control_groups]
-        for fd in entrances:
-            stack.callback(os.close, fd)
+    def _start(order: Order, groups: list[int], *, root: bool) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             order.args,
             stdin=order.input if order.input >= 0 else subprocess.DEVNULL,
@@ -53,12 +48,11 @@ class PlainJail:
             group=order.user if root else None,
             extra_groups=order.groups if root else None,
             # It makes a fork of a vfork, and is left out where there is nothing to do.
-            preexec_fn=partial(_begin, entrances, dies=order.dies_with_us) if entrances or order.dies_with_us else None,
+            preexec_fn=partial(_begin, groups, dies=order.dies_with_us) if groups or order.dies_with_us else None,
         )
 
 
-def _begin(entrances: list[int], *, dies: bool) -> None:
-    for fd in entrances:
-        os.write(fd, b"0")
+def _begin(groups: list[int], *, dies: bool) -> None:
+    enter(groups)
     if dies:
         die_with_parent()

@@ -107,6 +107,7 @@ class Vm(Model, frozen=True, kw_only=True):
     pid: int  # its process on this host, for people
     directory: str
     token: str  # hex, opens the next connection to the guest
+    user: int = 0  # number of the user as which the hypervisor runs; 0: launched by an earlier hyperd
     allotment: str = ""  # name of what it has of this host for itself; "": launched by an earlier hyperd
     handle: dict[str, Any] = field(default_factory=dict)  # only the driver reads it; {}: written by hyperd before 0.2
     pid_started: int = 0  # of such a record

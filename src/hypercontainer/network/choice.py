@@ -72,13 +72,14 @@ class Backends:
     def __init__(
         self, records: Records, run: Path, user_network: str = "auto", *,
         finds_passt: Callable[[], bool] = finds_passt, cni_networks: Path = CONFIG,
+        runs_as: passt.RunsAsOf = lambda _, __: passt.RunsAs(),
     ) -> None:  # fmt: skip
         """`run` is the daemon's own directory, of which no other has things; `user_network` is auto, passt or slirp."""
         self._records = records
         self._user_network = user_network
         self._finds_passt = finds_passt
         self._fence = Fence(run)
-        self._slirp, self._passt = Slirp(self._fence), Passt(self._fence)
+        self._slirp, self._passt = Slirp(self._fence), Passt(self._fence, runs_as)
         self._bridge = Bridge(records)
         self._cni = Cni(records, cni_networks)
         self._explicit = Explicit(self._user_of)

@@ -10,15 +10,27 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import Conflict, Unavailable
 from ..model.specs import PortMapping
 from ..sys import tasks
 from ..sys.process import child, command_line
-from ..sys.users import pick
 from .links import way_out
 from .usermode import ADDRESS, GATEWAY, NAMESERVER
 
+
+@dataclass(frozen=True)
+class RunsAs:
+    """As what a helper of a machine runs: what is allotted to that machine of this host."""
+
+    user: int = 0  # number; 0: as the program itself chooses
+    control_groups: tuple[Path, ...] = ()  # directories of groups that it is born in
+
+
+RunsAsOf = Callable[[str, bool], RunsAs]  # by a pod's id, and whether it is kept from the host's loopback
 _TIMEOUT = 10  # seconds until it must run
 _PORT_TAKEN = ("bind", "port", "address already in use")  # of its complaints about one
 
@@ -75,19 +87,21 @@ def arguments(
     ]
 
 
-async def start(ports: tuple[PortMapping, ...], *, host_loopback: bool) -> socket.socket:
+async def start(ports: tuple[PortMapping, ...], runs_as: RunsAs, *, host_loopback: bool) -> socket.socket:
     """Start it; the socket for the hypervisor. It raises as `serve` does."""
     ours, theirs = socket.socketpair()
     with theirs:
         try:
-            await serve(ports, theirs, host_loopback=host_loopback)
+            await serve(ports, theirs, runs_as, host_loopback=host_loopback)
         except BaseException:
             ours.close()
             raise
     return ours
 
 
-async def serve(ports: tuple[PortMapping, ...], theirs: socket.socket, *, host_loopback: bool) -> None:
+async def serve(
+    ports: tuple[PortMapping, ...], theirs: socket.socket, runs_as: RunsAs, *, host_loopback: bool
+) -> None:  # fmt: skip
     """Start it on a socket whose far end the hypervisor has.
 
     :raise Conflict: when a port is taken. :raise Unavailable: when it does not run, with its words.
@@ -95,12 +109,13 @@ async def serve(ports: tuple[PortMapping, ...], theirs: socket.socket, *, host_l
     binary = find_passt()
     if not binary:
         raise Unavailable("passt is not installed", hint="install the package passt, or set user_network to slirp")
-    user = 0 if os.geteuid() else pick(fenced=not host_loopback)
+    user = 0 if os.geteuid() else runs_as.user
     args = arguments(binary, theirs.fileno(), ports, way_out(), user, host_loopback=host_loopback)
     # It goes to the background when it is ready.
     async with child(
-        *args, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+        *args, control_groups=runs_as.control_groups, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
         try:
             out, err = await tasks.within(process.communicate(), _TIMEOUT)
         except TimeoutError:

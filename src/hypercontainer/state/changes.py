@@ -47,6 +47,16 @@ def finished(id_: str) -> Change:
     return Change("unfinished", id_)
 
 
+def user_taken(number: int, allotment: str) -> Change:
+    """The change by which a machine has a user number: one that another has is refused."""
+    return Change("users", str(number), allotment, b"")
+
+
+def user_free(number: int) -> Change:
+    """The change by which it has it no longer."""
+    return Change("users", str(number))
+
+
 def key(record: Record) -> str:
     """What it has as its id."""
     return volume_key(record.name, record.tenant) if isinstance(record, Volume) else record.id

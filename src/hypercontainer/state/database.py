@@ -102,6 +102,10 @@ class Database:
         """Ids of what was being made or removed when the daemon ended."""
         return [row[0] for row in self._db.execute("SELECT id FROM unfinished")]
 
+    def users(self) -> dict[int, str]:
+        """User numbers that machines have, and the names of their allotments."""
+        return dict(self._db.execute("SELECT number, allotment FROM users").fetchall())
+
     def events(self, first: int, end: int, limit: int) -> list[Happened]:
         """The oldest with `first` <= time < `end`, `limit` at most, in their order."""
         rows = self._db.execute(
@@ -193,12 +197,21 @@ class Database:
         return self._db  # as a context it commits, or rolls back
 
     def _apply(self, change: Change) -> None:
-        if change.document is None:
+        if change.table == "users":
+            self._apply_user(change)
+        elif change.document is None:
             self._db.execute(f"DELETE FROM {change.table} WHERE id=?", (change.id,))
         elif change.table == "unfinished":
             self._db.execute("INSERT OR IGNORE INTO unfinished VALUES (?)", (change.id,))
         else:
             self._insert(change, "ON CONFLICT (id) DO UPDATE SET name=excluded.name, document=excluded.document")
+
+    def _apply_user(self, change: Change) -> None:
+        number = int(change.id)
+        if change.document is None:
+            self._db.execute("DELETE FROM users WHERE number=?", (number,))
+        else:
+            self._db.execute("INSERT INTO users VALUES (?, ?)", (number, change.name))
 
     def _insert(self, change: Change, otherwise: str = "") -> None:
         self._db.execute(

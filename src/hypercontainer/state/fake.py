@@ -19,7 +19,7 @@ from .changes import Change, table
 from .store import Happened, SetAside
 
 R = TypeVar("R", Container, Pod, Volume, Network, Token)
-_TABLES = ("containers", "pods", "volumes", "networks", "tokens", "unfinished")
+_TABLES = ("containers", "pods", "volumes", "networks", "tokens", "unfinished", "users")
 
 
 @dataclass
@@ -88,6 +88,9 @@ class FakeStore:
     def unfinished(self) -> list[str]:
         return list(self._disk.rows.tables["unfinished"])
 
+    def users(self) -> dict[int, str]:
+        return {int(number): change.name for number, change in self._disk.rows.tables["users"].items()}
+
     def events(self, first: int, end: int, limit: int) -> list[Happened]:
         found = [Happened(t, d) for t, d in sorted(self._disk.rows.events.items()) if first <= t < end]
         return found[:limit]
@@ -145,7 +148,9 @@ def _apply(rows: Rows, change: Change) -> None:
     if change.document is None:
         found.pop(change.id, None)
         return
+    if change.table == "users" and change.id in found:
+        raise Unavailable(f"the state database cannot be written: user {change.id} is another's")
     others = {(c.tenant, c.name) for c in found.values() if c.id != change.id}
-    if change.table != "unfinished" and (change.tenant, change.name) in others:
+    if change.table not in ("unfinished", "users") and (change.tenant, change.name) in others:
         raise Unavailable(f"the state database cannot be written: the name {change.name} is another's")
     found[change.id] = change

@@ -71,6 +71,9 @@ STEPS = (
             " document BLOB NOT NULL, UNIQUE (tenant, name))",
         ),
     ),
+    Step(
+        8, ("CREATE TABLE users (number INTEGER PRIMARY KEY, allotment TEXT NOT NULL)",)
+    ),  # of machines that there are
 )
 SCHEMA = STEPS[-1].version
 

@@ -65,6 +65,9 @@ class Store(Protocol):
     def unfinished(self) -> list[str]:
         """Ids of what was being made or removed when the daemon ended."""
 
+    def users(self) -> dict[int, str]:
+        """User numbers that machines have, and the names of their allotments."""
+
     def commit(self, changes: Iterable[Change], events: Iterable[Happened] = ()) -> None:
         """All of them, or none; in their order, since names may change hands.
 

@@ -9,12 +9,14 @@ import os
 import shlex
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import Unavailable
 from . import tasks
 from .confine import die_with_parent as die_with_parent
+from .confine import enter, entrances
 
 
 class Finished(NamedTuple):
@@ -30,14 +32,22 @@ def command_line(args: Sequence[str | Path]) -> str:
     return shlex.join(str(a) for a in args)
 
 
+def _begin(groups: list[int]) -> None:
+    enter(groups)
+    die_with_parent()
+
+
 @contextlib.asynccontextmanager
-async def child(*args: str | Path, **kwargs: Any) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that does not outlive the block.
+async def child(
+    *args: str | Path, control_groups: Sequence[Path] = (), **kwargs: Any
+) -> AsyncIterator[asyncio.subprocess.Process]:  # fmt: skip
+    """A process that does not outlive the block, born in the groups with these directories.
 
     :raise Unavailable: when the program is not installed.
     """
     try:
-        process = await asyncio.create_subprocess_exec(*map(str, args), preexec_fn=die_with_parent, **kwargs)
+        with entrances(control_groups) as fds:
+            process = await asyncio.create_subprocess_exec(*map(str, args), preexec_fn=partial(_begin, fds), **kwargs)
     except FileNotFoundError:
         raise Unavailable(f"{args[0]} is not installed", hint=f"install the package that has {args[0]}") from None
     try:

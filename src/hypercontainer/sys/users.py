@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """User numbers that nothing else on a host has: for processes that serve one machine each, or look into one image.
 
+Those of machines are allocated and recorded (engine/user_numbers.py); here is where they come from.
+
 The configuration may name the range (`users`); like the umask it is one for the whole process.
 """
 
@@ -94,24 +96,24 @@ def ranges() -> Ranges:
 
 
 def given_out(number: int) -> bool:
-    """Whether it is one that `pick` gives."""
+    """Whether it is one that a machine may have."""
     return number in _ranges.fenced or number in _ranges.open
 
 
-def pick(*, fenced: bool = True) -> int:
-    """One of them as which no process of this host runs, nor is just being started."""
-    return _free(_ranges.fenced if fenced else _ranges.open)
+def pick() -> int:
+    """One as which no process of this host runs, nor is just being started: for what runs for a moment."""
+    return _free(_ranges.conversions)
 
 
 def pick_for_conversion() -> tuple[int, int]:
     """User and group."""
-    uid = _free(_ranges.conversions)
+    uid = pick()
     return uid, _ranges.groups[uid - _ranges.conversions.start]
 
 
 def _free(numbers: range) -> int:
     """The one after that which was given out last: none comes again before all others."""
-    taken = _in_use().union(_given)
+    taken = in_use().union(_given)
     begin = _next.get(numbers, numbers.start)
     uid = next(n for n in itertools.chain(range(begin, numbers.stop), range(numbers.start, begin)) if n not in taken)
     _next[numbers] = uid + 1
@@ -119,7 +121,8 @@ def _free(numbers: range) -> int:
     return uid
 
 
-def _in_use() -> set[int]:
+def in_use() -> set[int]:
+    """Those as which processes of this host run."""
     found = set()
     for name in os.listdir("/proc"):
         if name.isdecimal():

@@ -14,7 +14,7 @@ from ...jail import seccomp
 from ...jail.jail import Entry, Order
 from ...jail.libraries import libraries
 from ...sys import users
-from ..driver import AnyNetwork, MachineConfig, RbdDisk, UserNetwork
+from ..driver import MachineConfig, RbdDisk, UserNetwork
 from ..facets import Needs
 
 # QEMU looks into `-L help`'s directories for firmware, and into ../lib/*/qemu for parts of itself.
@@ -58,7 +58,7 @@ def order(
 
     :raise Unavailable: its libraries cannot be listed.
     """
-    user, groups = _identity(accelerator, config.networks, jailed=jailed)
+    user, groups = _identity(accelerator, config, jailed=jailed)
     plain = Order(
         args=line,
         user=user,
@@ -92,7 +92,7 @@ def _filter() -> bytes:
     return seccomp.program(seccomp.read(CALLS))
 
 
-def _identity(accelerator: str, networks: tuple[AnyNetwork, ...], *, jailed: bool) -> tuple[int, tuple[int, ...]]:
+def _identity(accelerator: str, config: MachineConfig, *, jailed: bool) -> tuple[int, tuple[int, ...]]:
     """User, and groups for it; a jail makes devices that are the user's own."""
     groups: tuple[int, ...] = ()
     if accelerator == "kvm" and not jailed and os.geteuid() == 0:
@@ -100,7 +100,7 @@ def _identity(accelerator: str, networks: tuple[AnyNetwork, ...], *, jailed: boo
         if device.st_mode & 0o066 == 0:
             return 0, ()  # only root may open it, and QEMU opens it by its path
         groups = (device.st_gid,)
-    return users.pick(fenced=not any(isinstance(n, UserNetwork) and n.host_loopback for n in networks)), groups
+    return config.user or users.pick(), groups
 
 
 @functools.lru_cache(maxsize=4)

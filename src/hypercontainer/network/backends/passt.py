@@ -29,8 +29,9 @@ class Passt(Slirp):
     program = "passt"
     kind = NicKind.STREAM
 
-    def __init__(self, fence: Fence) -> None:
+    def __init__(self, fence: Fence, runs_as: passt.RunsAsOf) -> None:
         super().__init__(fence)
+        self._runs_as = runs_as
         self._ports: dict[str, tuple[PortMapping, ...]] = {}  # by pods, of processes that this daemon started
 
     def links(self, pod: Pod) -> list[Link]:
@@ -42,14 +43,16 @@ class Passt(Slirp):
         self._ports[pod.id] = tuple(ports)
         nics = []
         for link in links:
-            sock = stack.enter_context(await passt.start(tuple(ports), host_loopback=is_open(pod)))
+            runs_as = self._runs_as(pod.id, not is_open(pod))
+            sock = stack.enter_context(await passt.start(tuple(ports), runs_as, host_loopback=is_open(pod)))
             nics.append(Nic(self.kind, mac_of(link), sock.fileno()))
         return nics
 
     async def attach(self, pod: Pod, link: Link, ports: Sequence[PortMapping], idle: IdleNic) -> None:
         assert idle.peer
         self._ports[pod.id] = tuple(ports)
-        await passt.serve(tuple(ports), idle.peer, host_loopback=is_open(pod))
+        runs_as = self._runs_as(pod.id, not is_open(pod))
+        await passt.serve(tuple(ports), idle.peer, runs_as, host_loopback=is_open(pod))
 
     async def publish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
         raise _only_at_its_start(pod)
