@@ -12,9 +12,11 @@ import pytest
 
 from hypercontainer.hyperd.config import Config
 from hypercontainer.jail.host_groups import HostGroups
-from hypercontainer.model.specs import ContainerUpdate, Resources
+from hypercontainer.model.specs import ContainerUpdate, Mount, Resources
 from hypercontainer.model.status import ContainerStatus
+from hypercontainer.network.choice import finds_passt
 from hypercontainer.protocol.messages import Limits
+from hypercontainer.volumes.share import find_virtiofsd
 
 from .conftest import DEADLINE, Lab
 
@@ -24,6 +26,7 @@ MIB = 1 << 20
 @pytest.fixture
 def config(config: Config) -> Config:
     config.network = "none"
+    config.user_network = "auto"
     if os.geteuid() != 0 or (made := HostGroups(config.run_path)).troubles:
         pytest.skip("hyperd has no control groups here")
     asyncio.run(made.close())
@@ -103,3 +106,21 @@ async def test_a_machine_that_reaches_the_hosts_limit_of_memory(lab: Lab) -> Non
     assert state.status is ContainerStatus.EXITED
     assert "reached this host's limit of memory for its virtual machine" in state.error
     assert not Path(f"/proc/{machine.pid}").exists()
+
+
+@pytest.mark.parametrize("isolation", ["fresh", "default"])
+async def test_helpers_are_in_it_too(lab: Lab, config: Config, tmp_path: Path, isolation: str) -> None:
+    """passt and virtiofsd; a machine that waited in the pool gets its passt when it is taken."""
+    network = "user" if finds_passt() else "none"
+    mounts = (
+        [Mount(type="bind", source=str(tmp_path), target="/d")] if find_virtiofsd() and isolation == "fresh" else []
+    )
+    for _ in range(2 if isolation == "default" else 1):
+        id_, machine = await started(lab, "sleep", "1000", network=network, isolation=isolation, mounts=mounts)
+    pids = [int(p) for p in machine.read("cgroup.procs").split()]
+    names = sorted(Path(f"/proc/{p}/comm").read_text().strip()[:6] for p in pids)
+    wanted = ["hyper-", *(["passt."] if network == "user" else []), *(["virtio"] if mounts else [])]
+    assert sorted({n[:5] for n in names}) == sorted(w[:5] for w in wanted)
+    uids = {n: Path(f"/proc/{p}").stat().st_uid for n, p in zip(names, pids, strict=True)}
+    checks = await lab.engine.monitor.jail(id_)
+    assert [c.name for c in checks if c.name in ("jail: user", "jail: control group") and c.status != "ok"] == [], uids

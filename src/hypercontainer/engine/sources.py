@@ -103,7 +103,8 @@ class Setup:
             with contextlib.ExitStack() as handed_over:
                 config = await machine_config(
                     pod, order.disks, network=self.network, directory=directory, kernel=files.kernel,
-                    initramfs=files.initramfs, stack=handed_over, virtiofs=order.virtiofs,
+                    initramfs=files.initramfs, stack=handed_over,
+                    control_groups=allotment.group.directories, virtiofs=order.virtiofs,
                 )  # fmt: skip
                 if template:
                     config, names = self.factory.from_template(template, config)

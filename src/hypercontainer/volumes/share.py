@@ -13,10 +13,13 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..errors import InvalidState, NotFound, Unsupported
+from ..sys.confine import enter, entrances
 from ..sys.process import command_line
 
 TAG = "share"
@@ -86,8 +89,10 @@ def require_virtiofsd(*, allowed: bool) -> str:
     )
 
 
-def start_virtiofsd(binary: str, directory: Path, entries: list[Entry], *, root: bool) -> socket.socket:
-    """Serve the entries; the socket for the hypervisor. The daemon ends when that is closed.
+def start_virtiofsd(
+    binary: str, directory: Path, entries: list[Entry], control_groups: Sequence[Path] = (), *, root: bool
+) -> socket.socket:
+    """Serve the entries, in these groups; the socket for the hypervisor. The daemon ends when that is closed.
 
     :raise InvalidState: when it does not start, with its words.
     """
@@ -99,9 +104,11 @@ def start_virtiofsd(binary: str, directory: Path, entries: list[Entry], *, root:
         fd = listener.fileno()
         serve = [binary, f"--fd={fd}", "-o", f"source={tree},cache=auto,xattr,announce_submounts,modcaps=-mknod"]
         args = [*launcher(tree, entries, root=root), *serve]
-        child = subprocess.Popen(
-            args, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[fd], start_new_session=True
-        )
+        with entrances(control_groups) as groups:
+            child = subprocess.Popen(
+                args, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[fd], start_new_session=True,
+                preexec_fn=partial(enter, groups),
+            )  # fmt: skip
     child.returncode = 0  # it ends with the machine, which may outlive us
     ours = socket.socket(socket.AF_UNIX)
     try:
