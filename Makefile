@@ -5,7 +5,7 @@ PYTEST = .venv/bin/pytest
 BESIDE = -n auto --dist worksteal # tests side by side, one per CPU: those without virtual machines
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test setup unit engine contract guest vm e2e coverage lint storms deaths chaos lab fuzz bench lock sbom man clean
+.PHONY: demo test setup unit engine contract guest vm e2e coverage lint storms deaths chaos cycles lab fuzz bench lock sbom man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -50,6 +50,12 @@ MINUTES = 20
 chaos: ## random verbs and faults on one host, compared with a model after each; SEED=N repeats a sequence, MINUTES=20
 	@scripts/setup test
 	.venv/bin/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
+
+CYCLES = 1000
+PODS = 100
+cycles: ## 1000 starts and stops of a container, 100 pods at once: nothing is left of them; CYCLES=1000 PODS=100
+	@scripts/setup test
+	.venv/bin/python -m tests.chaos.cycles --cycles $(CYCLES) --pods $(PODS)
 
 LAB =
 lab: ## the vm tier with KVM, in a machine whose processor is emulated; LAB="tests/vm/test_pods.py -x" for less; hours

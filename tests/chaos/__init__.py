@@ -9,4 +9,5 @@ verbs     what people do, with what must come of it
 faults    what happens to hyperd, QEMU, the guest's channel and the disk
 check     compares the model with what hyperd says, and its records with the world
 storm     the loop, and the table at the end
+cycles    many starts and stops, and many pods at once, without any faults
 """

@@ -184,6 +184,7 @@ def both(s: Storm) -> bool:
             _answers_meanwhile(s, box)
         finally:
             os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: s.host.ctl("exec", box.name, "true").returncode == 0, "the machine's answer", SLOW)
     return bool(box)
 
 

@@ -87,7 +87,8 @@ class Host:
 
     def break_channel(self, pod: str) -> None:
         """The connection between hyperd and the guest ends, as when a driver of it fails."""
-        connected = subprocess.run(["ss", "-xHn", "state", "connected"], capture_output=True, text=True, check=True)
+        words = ["ip", "netns", "exec", self.namespace, "ss", "-xHn", "state", "connected"]
+        connected = subprocess.run(words, capture_output=True, text=True, check=True)
         rows = [line.split() for line in connected.stdout.splitlines() if "/guest.sock " in line]
         theirs = _sockets(self.machine(pod))  # its path is that of a machine which waited, where it was one
         ends = {int(row[-1]) for row in rows if int(row[-3]) in theirs}

@@ -95,8 +95,12 @@ class Storm:
         for name, act in self._faults() if faulty else self._verbs():
             self._heading = f"FAULT {name}" if faulty else name
             self.times[name] += faulty
-            if act(self):
-                break
+            try:
+                if act(self):
+                    break
+            except BaseException:
+                self.says("")
+                raise
             self.times[name] -= faulty
         self.says("")
         agrees(self.host, self.model)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
 from tests.registry import Registry
 from tests.unit.layouts import END, Maker
 
@@ -81,6 +82,13 @@ def broken(
     blob.write_bytes(blob.read_bytes()[:-8] + b"tampered")
     (tmp / "garbage").write_bytes(b"not an archive" * 1000)
     (tmp / "config.toml").write_text("rooot = '/x'\n")
+    (tmp / "policy.toml").write_text(f'image_policy = "{tmp}/garbage"\n')
+    (tmp / "jail.toml").write_text('jail = "some"\n')
+    ca = Authority(tmp / "ca")
+    server = ca.sign("server", server=True)
+    opened = tmp / "opened.pem"
+    opened.write_bytes(server.key.read_bytes())
+    opened.chmod(0o644)
     empty = shared.out("pull", "-q", f"oci:{make_layout(tmp / 'empty', 'file')}:test").removeprefix("sha256:")
     bomb = Maker(tmp / "bomb")
     bomb.image(*[bomb.layer([END])] * 300)
@@ -95,6 +103,12 @@ def broken(
             "TAKEN": str(taken.getsockname()[1]),
             "EMPTY": empty[:12],
             "BADCONFIG": str(tmp / "config.toml"),
+            "BADPOLICY": str(tmp / "policy.toml"),
+            "BADJAIL": str(tmp / "jail.toml"),
+            "CACERT": str(ca.cert),
+            "CERT": str(server.cert),
+            "KEY": str(server.key),
+            "OPENED": str(opened),
             "NEWROOT": str(tmp / "newroot"),
             "EMPTIED": str(emptied(tmp / "emptied")),
             "ROOT": str(shared.root),
@@ -145,6 +159,17 @@ def bad_kernel(tmp: Path) -> Iterator[Daemon]:
         yield daemon
 
 
+@contextlib.contextmanager
+def signed_only(tmp: Path) -> Iterator[Daemon]:
+    (tmp / "policy.json").write_text('{"default": [{"type": "reject"}]}')
+    (tmp / "hyperd.toml").write_text(f'image_policy = "{tmp}/policy.json"\n')
+    with launched(tmp / "root", "--config", str(tmp / "hyperd.toml")) as daemon:
+        yield daemon
+
+
+DAEMONS = {"FULLDISK": full_disk, "BADKERNEL": bad_kernel, "SIGNEDONLY": signed_only}  # for rows that take another
+
+
 @pytest.mark.parametrize(("case", "command", "says", "status"), rows(), ids=[r[0] for r in rows()])
 def test_row(
     hyper: Daemon,
@@ -159,9 +184,9 @@ def test_row(
     words = dict(broken)
     with contextlib.ExitStack() as stack:
         daemon = hyper
-        if "FULLDISK" in command or "BADKERNEL" in command:
-            daemon = stack.enter_context((full_disk if "FULLDISK" in command else bad_kernel)(tmp_path))
-            words |= {"FULLDISK": str(daemon.socket), "BADKERNEL": str(daemon.socket)}
+        for word in (w for w in DAEMONS if w in command):
+            daemon = stack.enter_context(DAEMONS[word](tmp_path))
+            words[word] = str(daemon.socket)
         if "CORRUPTED" in command:
             words["CORRUPTED"] = request.getfixturevalue("corrupted")
         daemon.ctl("create", "--name", "taken", "busybox", "sleep", "1000") if daemon is hyper else None

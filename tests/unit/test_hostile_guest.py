@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypercontainer.errors import HyperError, Unavailable
+from hypercontainer.guest.process import GuestProcessHandle
 from hypercontainer.guest.session import GuestSession
 from hypercontainer.protocol.constants import OUTPUT_RING, STDIN_RING, TOKEN_SIZE, Tag, Type
 from hypercontainer.protocol.messages import ExitStatus, GuestProcess, GuestStats, Hello, decode_process_list
@@ -291,3 +292,27 @@ async def test_a_limit_that_comes_together_with_the_answer_still_holds() -> None
         session.data_received(encode_frame(Type.REPLY, asked.id, encode_attrs([])))
         with pytest.raises(asyncio.CancelledError):
             await asking
+
+
+class _Deaf:
+    """A connection on which nothing is heard."""
+
+    def send_frame(self, type_: Type, id_: int, body: bytes = b"") -> None: ...
+
+
+@pytest.mark.parametrize("end", ["exit", "lost"])
+async def test_input_for_a_process_that_has_ended_is_not_kept(end: str) -> None:
+    """A guest says that it has, and never that its output has: 50 MB of hyperd's memory a second."""
+    handle = GuestProcessHandle(_Deaf(), 3, Nothing())  # type: ignore[arg-type]
+    handle.on_window(Window(0, 0, 100, False))
+    waiting = asyncio.ensure_future(handle.write_stdin(bytes(1000)))
+    await asyncio.sleep(0)
+    assert handle.stdin.unsent == 900 and not waiting.done()
+    if end == "exit":
+        handle.set_exit(ExitStatus(code=0))
+    else:
+        handle.fail(Unavailable("it is gone"))
+    await waiting
+    for _ in range(100):
+        await handle.write_stdin(bytes(65536))
+    assert handle.stdin.unsent == 0 and len(handle.stdin._kept) == 0

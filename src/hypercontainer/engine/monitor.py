@@ -62,7 +62,7 @@ class Monitor:
         runtime = self._sandboxes.runtime(pod.id)
         check_awake(pod)
         if runtime is None:
-            raise InvalidState(f"pod {pod.name} is not running", hint=f"start it with `hyperctl pod start {pod.name}`")
+            raise InvalidState(f"pod {pod.name} is not running", hint=f"start it with `hyperctl start {pod.name}`")
         return runtime
 
     @staticmethod

@@ -126,7 +126,7 @@ class GuestProcessHandle:
         if not self._exited.done():
             self._exited.set_result(status)
         self._sink.exited()
-        self._stdin_room.set()
+        self._end_stdin()
 
     async def drain(self) -> bool:
         """After the end, until all output has come; False when none came for some seconds, or it never ended."""
@@ -143,8 +143,13 @@ class GuestProcessHandle:
     def fail(self, error: Exception) -> None:
         if not self._exited.done():
             self._exited.set_exception(error)
-        self._stdin_room.set()
+        self._end_stdin()
         self.drained.set()
+
+    def _end_stdin(self) -> None:
+        """It has ended: whoever writes is not held back, and nothing that they write is kept."""
+        self.stdin.close()
+        self._stdin_room.set()
 
     def rebind(self, wire: Wire, known: KnownProcess) -> None:
         """Go on over another connection, whose guest says what it has of this process."""

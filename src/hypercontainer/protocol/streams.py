@@ -150,15 +150,19 @@ class Sender:
         if window.limit > window.ack + STDIN_RING and not window.closed:
             raise ProtocolError("stdin has more credit than a guest has room")
         if window.closed:
-            self.closed = True
-            self._kept.clear()
-            self._base = self._sent = max(self._sent, window.ack)
+            self.close(window.ack)
             return
         if window.ack > self._base:
             del self._kept[: window.ack - self._base]
             self._base = window.ack
             self._sent = max(self._sent, window.ack)
         self._limit = max(self._limit, window.limit)
+
+    def close(self, have: int = 0) -> None:
+        """Nobody reads it any more: what is kept, and what is written yet, goes."""
+        self.closed = True
+        self._kept.clear()
+        self._base = self._sent = max(self._sent, have)
 
     def rewind(self, have: int) -> None:
         """After a reconnection: the guest has all bytes below `have`."""
