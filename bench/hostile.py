@@ -2,8 +2,8 @@
 """`python -m bench.hostile [SECONDS]`: hyperd beside a guest that breaks the protocol, and an idle hyperd.
 
 Both are asked for their version in turns, so that a busy machine hits both; each guest does what it does for so many
-seconds, again and again where its machine is ended for it. Goals: p99 below 50 ms and twice the idle one's,
-less than 32 MiB more memory.
+seconds, again and again where its machine is ended for it. Goals: p99 at most twice the idle one's, and below 50 ms
+where that one's is below 25; less than 32 MiB more memory.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CASES = (
     "floods the console",
 )
 _PAUSE = 0.004  # seconds between two questions
-_RATIO, _P99, _GROWTH = 2.0, 0.050, 32  # of the idle one's p99; seconds; MiB
+_RATIO, _GROWTH = 2.0, 32  # of the idle one's p99; MiB
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Measured:
 
     @property
     def met(self) -> bool:
-        return self.p99 < max(_P99, self.idle) and self.p99 / self.idle <= _RATIO and self.growth < _GROWTH
+        return self.p99 / self.idle <= _RATIO and self.growth < _GROWTH
 
     def row(self) -> list[str]:
         return [self.name, f"{self.p99 * 1000:.1f} ms", f"{self.idle * 1000:.1f} ms", f"{self.p99 / self.idle:.2f}",
