@@ -209,7 +209,7 @@ async def test_a_guest_that_asks_and_never_reads_is_left() -> None:
 
 
 async def test_what_comes_with_the_hello_is_not_lost() -> None:
-    """Credit for stdin, and the exit, of a process that the host has not adopted yet: both come once."""
+    """Credit for stdin, and the exit, of processes that the host has not adopted yet: both come once."""
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
@@ -217,15 +217,16 @@ async def test_what_comes_with_the_hello_is_not_lost() -> None:
     guest = Guest(ours)
     opening = loop.create_task(GuestSession.open(theirs, TOKEN, timeout=30))
     asked = await guest.frame(Type.HELLO)
-    hello = encode_frame(Type.REPLY, asked.id, encode_attrs([*HELLO, (Tag.PROCESS, KNOWN)]))
+    other: Attrs = [(Tag.ID, 4), *KNOWN[1:]]
+    hello = encode_frame(Type.REPLY, asked.id, encode_attrs([*HELLO, (Tag.PROCESS, KNOWN), (Tag.PROCESS, other)]))
     window = encode_frame(Type.WINDOW, 3, encode_window(Window(0, 10, 10 + STDIN_RING, closed=False)))
-    ended = encode_frame(Type.EXITED, 3, encode_attrs([(Tag.CODE, 5)]))
+    ended = encode_frame(Type.EXITED, 4, encode_attrs([(Tag.CODE, 5)]))
     await guest.say(TOKEN + hello + window)
     session = await opening
     session.data_received(ended)
-    handle = session.reattach(3, Nothing(), (0, 0))
-    assert handle is not None
-    assert (await asyncio.wait_for(handle.exited, 30)).code == 5
+    handle, gone = (session.reattach(id_, Nothing(), (0, 0)) for id_ in (3, 4))
+    assert handle is not None and gone is not None
+    assert (await asyncio.wait_for(gone.exited, 30)).code == 5
     await asyncio.wait_for(handle.write_stdin(b"input"), 30)
     assert decode_data((await asyncio.wait_for(guest.frame(Type.DATA), 30)).body).payload == b"input"
     session.close()
