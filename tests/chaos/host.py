@@ -30,7 +30,9 @@ _PIDFD_GETFD = 438  # its number, of all architectures
 class Host:
     """hyperd, and ways to hurt it."""
 
-    def __init__(self, place: Path, namespace: str, run: Path) -> None:
+    def __init__(self, place: Path, namespace: str, run: Path, pool: str) -> None:
+        """`pool` is the memory for machines that wait."""
+        self._pool = pool
         self.place, self.namespace = place, namespace
         self.disk = place / "disk"
         self.log = place / "hyperd.log"
@@ -40,7 +42,7 @@ class Host:
 
     def _launch(self) -> Daemon:
         command = ["ip", "netns", "exec", self.namespace, str(BIN / "hyperd"), "--root", str(self.disk / "root")]
-        options = ["--run", str(self._run), "--network", "bridge", "--pool-memory", "256m"]
+        options = ["--run", str(self._run), "--network", "bridge", "--pool-memory", self._pool]
         with open(self.log, "ab") as log:
             process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
         return Daemon(process, self.disk / "root", self._run)
@@ -137,13 +139,13 @@ def _taken(pid: int, number: int) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def host(place: Path, name: str) -> Iterator[Host]:
+def host(place: Path, name: str, pool: str = "256m") -> Iterator[Host]:
     """One with the built-in image; at its end nothing may be left."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(small_disk(place / "disk", _DISK))
         namespace = stack.enter_context(namespaces(name))
         run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hyc")))
-        made = Host(place, namespace, run)
+        made = Host(place, namespace, run, pool)
         try:
             made.answers()
             made.daemon.ctl("pull", "-q", "builtin:busybox")

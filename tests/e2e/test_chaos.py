@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.chaos.cycles import cycles, pods
+from tests.chaos.cycles import cycles, pods, quiet_host
 from tests.chaos.host import host
 from tests.chaos.storm import Storm, report
 
@@ -23,6 +23,6 @@ def test_a_short_storm(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_cycles_and_of_pods(tmp_path: Path) -> None:
-    with host(tmp_path, f"y{os.getpid()}") as made:
+    with quiet_host(tmp_path) as made:
         cycles(made, 5)
         pods(made, 4)
