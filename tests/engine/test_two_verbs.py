@@ -21,6 +21,20 @@ def test_two_verbs_on_a_container(workers: Workers, count: Callable[[str], None]
     _both(workers, count, first, second)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (first, second)
+        for first in ("start in a network", "rm -f in a network")
+        for second in ("start", "rm -f", "kill")
+    ],
+)
+def test_two_verbs_on_a_container_with_a_tap(
+    workers: Workers, count: Callable[[str], None], first: str, second: str
+) -> None:
+    _both(workers, count, first, second)
+
+
 @pytest.mark.parametrize("second", _OF_PODS)
 @pytest.mark.parametrize("first", PODS)
 def test_two_verbs_on_a_pod(workers: Workers, count: Callable[[str], None], first: str, second: str) -> None:

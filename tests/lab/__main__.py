@@ -81,7 +81,8 @@ def pack(path: Path, command: list[str]) -> None:
         for name in filter(None, listed.stdout.decode().split("\0")):
             if (REPOSITORY / name).exists():
                 tar.add(REPOSITORY / name, name)
-        tar.add(REPOSITORY / "src/hypercontainer/guest/bin", "src/hypercontainer/guest/bin")
+        for built in ("src/hypercontainer/guest/bin", "src/hypercontainer/jail/bin"):
+            tar.add(REPOSITORY / built, built)
         tar.add(kernel, f".cache/kernel/{kernel.name}")
         for program in map(calls.build, calls.MACHINES):
             tar.add(program, f".cache/calls/{program.name}")

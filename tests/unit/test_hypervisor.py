@@ -33,6 +33,7 @@ from hypercontainer.hypervisor.qemu.ports import check_port_free
 from hypercontainer.kernel.locate import locate
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import passt
+from hypercontainer.sys import deadlines
 from hypercontainer.sys.process import start_time
 from hypercontainer.sys.tasks import within
 
@@ -251,3 +252,19 @@ async def test_no_zombie_stays(tmp_path: Path, ended_before: bool) -> None:
         await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     await within(machine.wait(), 30)
     assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_process_that_sigkill_does_not_end_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel keeps one whose disk does not answer: here it is one that gets no signal."""
+    monkeypatch.setattr(deadlines, "DEATH", 0.05)
+    monkeypatch.setattr("hypercontainer.sys.process.kill", lambda *_: None)
+    process = subprocess.Popen(["sleep", "1000"])
+    try:
+        machine = QemuMachine(tmp_path, process.pid, start_time(process.pid), "tcg")
+        await within(machine.kill(), 20)
+        assert f"process {process.pid}, a virtual machine, was killed and has not ended" in caplog.text
+    finally:
+        process.kill()
+        process.wait()

@@ -64,6 +64,7 @@ def test_the_tree_goes_in_with_what_was_built(tmp_path: Path, monkeypatch: pytes
         assert said and b"-m pytest" in (text := said.read()) and text.endswith(b"tests/vm -x")
     assert {"tests/lab/inside", "pyproject.toml", ".cache/kernel/0123/vmlinux"} <= names
     assert any(n.startswith("src/hypercontainer/guest/bin/hyperstart") for n in names)
+    assert any(n.startswith("src/hypercontainer/jail/bin/") and "hyperjail-filter" in n for n in names)
 
 
 def test_it_has_the_python_packages_of_the_project() -> None:

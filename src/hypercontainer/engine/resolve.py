@@ -13,7 +13,7 @@ from ..errors import InvalidArgument
 from ..images.disk import FSTYPE as IMAGE_FSTYPE
 from ..model.base import encode
 from ..model.signals import RLIMITS, UNLIMITED, capability_mask, parse_signal
-from ..model.specs import MEMORY_DEFAULT, MEMORY_MIN, MIB, ContainerSpec, ExecSpec, Ulimit
+from ..model.specs import MEMORY_DEFAULT, MEMORY_MIN, MIB, PIDS_MAX, ContainerSpec, ExecSpec, Ulimit
 from ..model.status import Container, Pod, Process
 from ..model.units import format_binary
 from ..protocol.constants import Seccomp
@@ -240,7 +240,7 @@ def guest_container(
         readonly_paths=() if spec.privileged else _READONLY,
         memory_max=memory_max(spec, machine_memory),
         cpu_max=cpu_max(spec),
-        pids_max=spec.resources.pids,
+        pids_max=min(spec.resources.pids, PIDS_MAX),
         prepared=prepared,
         devices=spec.privileged,
     )

@@ -28,6 +28,9 @@ STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)
 _HEADER = struct.Struct(">B3xI")
 _READ = 64 << 10
 _BACKLOG = 256 << 10  # bytes of input that may wait to be sent
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_INSISTED = 3  # so many of them end this command, whatever becomes of the process; Docker's number
+_FORWARDED = 5.0  # seconds in which hyperd takes a signal
 _PROXIED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -83,6 +86,7 @@ class AttachedStream:
         self._on_signal = on_signal
         self._selector = selectors.PollSelector()  # epoll refuses regular files
         self._status: int | None = None
+        self._endings = 0  # signals of _ENDING that came
         self.trace: list[dict[str, Any]] = []  # spans of the daemon's, where they were asked for
 
     def run(self) -> int:
@@ -128,8 +132,26 @@ class AttachedStream:
             if number == signal.SIGWINCH:
                 self._send_size()
             elif self._on_signal and number in _PROXIED:
-                with contextlib.suppress(HyperError):  # it may just have ended
-                    self._on_signal(number)
+                self._proxy(number, self._on_signal)
+
+    def _proxy(self, number: int, on_signal: Callable[[int], None]) -> None:
+        name = signal.Signals(number).name
+        self._endings += number in _ENDING
+        if self._endings >= _INSISTED:
+            self._leave(number, f"{name} is the third signal to end")
+            return
+        try:
+            on_signal(number)
+        except (Unavailable, OSError):
+            if number in _ENDING:
+                self._leave(number, f"hyperd did not take {name} within {_FORWARDED:g} s")
+        except HyperError:
+            pass  # the process may just have ended
+
+    def _leave(self, number: int, why: str) -> None:
+        """End, as by the signal."""
+        print(f"hyperctl: {why}: this command ends, and the process may go on", file=sys.stderr)
+        self._status = 128 + number
 
     def _send_size(self) -> None:
         rows, columns = window_size()
@@ -228,7 +250,7 @@ def stream_of(
     """
 
     def forward(number: int) -> None:
-        with Connection(path) as other:
+        with Connection(path, _FORWARDED) as other:
             other.request("POST", target(f"{route}/kill", {"signal": signal.Signals(number).name}), {}).read()
 
     on_signal = forward if proxy and not terminal else None

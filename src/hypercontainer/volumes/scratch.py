@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from ..sys import tasks
 from ..sys.files import copy_sparse, make_sparse
 from .tools import run_tool
 
@@ -32,7 +33,7 @@ class ScratchDisks:
         async with self._lock:
             if not self._template.exists():
                 await self._make_template()
-        copy_sparse(self._template, path)
+        await tasks.in_thread(lambda: copy_sparse(self._template, path))
 
     async def _make_template(self) -> None:
         temporary = self._template.with_suffix(".tmp")
