@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from .conftest import SANITIZE, Sink
 from .test_processes import Start, finish
 
 BLOCK = 512
+_FILES = (0, 1, 3, 4, 27, 31)  # CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, MKNOD, SETFCAP: linux/capability.h
 
 
 async def extract(start: Start, target: Path, archive: bytes) -> tuple[int, str]:
@@ -116,3 +118,23 @@ def test_damaged_archives_never_leave_their_bounds(tmp_path: Path, repository: P
         check=False,
     )
     assert done.returncode == 0, "the first access out of bounds ends it; run it by hand with stderr kept"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user has no rights that could be dropped")
+async def test_an_archive_is_read_with_the_rights_for_files_only(start: Start, tmp_path: Path) -> None:
+    member = tarfile.TarInfo("first")
+    async with start() as guest:
+        session = await guest.session()
+        process = GuestProcess(args=(str(tmp_path),), builtin=Builtin.TAR_EXTRACT, stdin=True)
+        handle = await session.start(process, Sink())
+        await handle.write_stdin(member.tobuf(tarfile.USTAR_FORMAT) + bytes(BLOCK))
+        async with asyncio.timeout(20):
+            while not (tmp_path / "first").exists():  # it reads what came from outside
+                await asyncio.sleep(0.01)
+        status = dict(re.findall(r"(\w+):\t(.*)", Path(f"/proc/{handle.pid}/status").read_text()))
+        handle.close_stdin()
+        await asyncio.wait_for(handle.exited, 20)
+        session.close()
+    held = {name: int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")}
+    assert set(held.values()) == {sum(1 << number for number in _FILES)}, held
+    assert status["NoNewPrivs"] == "1"
