@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import DEADLINE, Daemon, launched, wait_for
+from .conftest import BIN, DEADLINE, Daemon, launched, wait_for
 from .test_pods import app_layout, load
 
 __all__ = ["app_layout"]
@@ -124,6 +124,24 @@ def world(shared_world: World) -> Iterator[World]:
     # The kernel takes a tap away a moment after the process that held it.
     wait_for(lambda: "ht" not in shared_world.host("ip", "-br", "link"), "the end of all taps")
     daemon.world.check()
+
+
+def test_rm_f_during_a_start_takes_the_tap_and_its_rules(world: World) -> None:
+    """Whoever wins; the world is compared with what was before."""
+    daemon = world.daemon
+    for n in range(8):
+        daemon.ctl("create", "--name", "raced", "-p", "8080:80", "busybox", *SLEEP)
+        command = [BIN / "hyperctl", "start", "raced"]
+        with subprocess.Popen(
+            command, env=daemon.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as start:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                start.wait(0.2 + 0.04 * n)  # from before the request to after its answer
+            daemon.ctl("rm", "-f", "raced")
+            said = start.communicate(timeout=DEADLINE)[0]
+        assert start.returncode in (0, 1) and "Traceback" not in said, said
+        wait_for(lambda: "ht" not in world.host("ip", "-br", "link"), "the end of its tap")
+        assert "8080" not in world.rules()
 
 
 def test_three_pods_on_two_networks(world: World) -> None:
