@@ -31,7 +31,9 @@ def act(request: pytest.FixtureRequest, template: Path, monkeypatch: pytest.Monk
     root = request.param == "root"
 
     @contextlib.contextmanager
-    def served(binary: str, directory: Path, entries: list[share.Entry], **_: bool) -> Iterator[socket.socket]:
+    def served(
+        binary: str, directory: Path, entries: list[share.Entry], *_: object, **__: bool
+    ) -> Iterator[socket.socket]:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             yield ours
