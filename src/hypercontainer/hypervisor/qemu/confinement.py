@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ...jail import seccomp
-from ...jail.jail import Entry, Order
+from ...jail.jail import Entry, Limits, Order
 from ...jail.libraries import libraries
 from ...sys import users
-from ..driver import MachineConfig, RbdDisk, UserNetwork
+from ..driver import AnyDisk, Disk, MachineConfig, RbdDisk, UserNetwork
 from ..facets import Needs
 
 # QEMU looks into `-L help`'s directories for firmware, and into ../lib/*/qemu for parts of itself.
@@ -27,6 +28,8 @@ _TIME_ZONE = {"TZ": "UTC0"}  # no file tells it
 # glibc opens a file to count processors when it has more than 8 arenas, one per thread, and no limit: the filter kills.
 _ARENAS = {"MALLOC_ARENA_MAX": "8"}
 _TIMEOUT = 10  # seconds
+_SHORT = 256 << 20  # bytes
+_CAP_SYS_RESOURCE = 24  # linux/capability.h
 _OVERHEAD = {"tcg": 192 << 20, "kvm": 128 << 20}  # bytes; page tables are some more, with the guest's memory
 _TASKS = 192  # QEMU has 64 threads for disks at most, virtiofsd as many, and a few each
 _KVM = Path("/dev/kvm")
@@ -66,6 +69,7 @@ def order(
         output=output,
         descriptors=tuple(descriptors),
         control_groups=config.control_groups,
+        limits=Limits(file_size=_file_size(config)),
         # Nothing of ours: what it has there is in its memory, which a guest may come to read.
         environment={"PATH": os.environ.get("PATH", os.defpath), **_TIME_ZONE},
     )
@@ -85,6 +89,34 @@ def order(
 def footprint(accelerator: str, vcpus: int, memory: int) -> Needs:
     """What QEMU takes with passt and virtiofsd; docs/jail.md has the measurements."""
     return Needs(memory=memory + memory // 64 + _OVERHEAD[accelerator], tasks=vcpus + _TASKS)
+
+
+def largest_file(disks: Iterable[AnyDisk]) -> int:
+    """How long, in bytes, a file may be that it writes to with these disks; -1 where that is not known.
+
+    An image with a format grows beyond its disk, and a device is no file. Logs and states of templates are short.
+    """
+    largest = _SHORT
+    for disk in disks:
+        if isinstance(disk, Disk) and not disk.read_only:
+            about = os.stat(disk.path)
+            if disk.format != "raw" or not stat.S_ISREG(about.st_mode):
+                return -1
+            largest = max(largest, about.st_size)
+    return largest
+
+
+def _file_size(config: MachineConfig) -> int:
+    """None where it may get larger disks while it runs, and its limit could not be raised then."""
+    return -1 if config.expandable and not _may_raise_limits() else largest_file(config.disks)
+
+
+@functools.cache
+def _may_raise_limits() -> bool:
+    """CAP_SYS_RESOURCE (capabilities(7))."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> _CAP_SYS_RESOURCE & 1)
 
 
 @functools.cache

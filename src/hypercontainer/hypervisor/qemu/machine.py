@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from ...model.specs import PortMapping
 from ...sys import deadlines, process, tasks
 from ..driver import AnyDisk, Disk
 from . import devices
+from .confinement import largest_file
 from .console import Console
 from .monitor import Monitor
 from .ports import check_port_free
@@ -182,12 +184,29 @@ class QemuMachine:
             check_port_free(port)
         if not disks and not ports:
             return
+        self._let_write(disks)
         async with self._monitor() as monitor:
             await monitor.exchange(disks, self._nodes)
             for port in ports:
                 await monitor.human(f"hostfwd_add net0 {_forward(port)}")
 
+    def _let_write(self, disks: Sequence[AnyDisk]) -> None:
+        """To all of disks that it has only now: a longer file than before needs a higher limit.
+
+        :raise Unavailable: hyperd may not raise it.
+        """
+        size = largest_file(disks)
+        try:
+            now = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)[0]
+            if now != resource.RLIM_INFINITY and not 0 <= size <= now:
+                resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, size))  # -1 is no limit
+        except ProcessLookupError:
+            return  # it has ended: its monitor says so
+        except PermissionError as error:
+            raise Unavailable("hyperd may not let the virtual machine write to a disk of this size") from error
+
     async def add_disk(self, disk: AnyDisk) -> None:
+        self._let_write([disk])
         async with self._monitor() as monitor:
             await monitor.add_disk(disk)
 
