@@ -12,12 +12,24 @@ from aiohttp import web
 from ..engine.attach.session import AttachOptions, AttachSession
 from ..engine.attachments import check_readable
 from ..engine.execs import Exec
+from ..engine.usage import PRUNE_FILTERS
 from ..errors import HyperError, InvalidArgument
 from ..model.base import Model
 from ..model.detach_keys import parse_detach_keys
+from ..model.filters import decode_filters
 from ..model.moments import write_moment
 from ..model.specs import ContainerSpec, ContainerUpdate, ExecSpec
-from ..model.status import Change, Container, ContainerStats, ContainerStatus, ExecInfo, ExitCode, PathStat, ProcessInfo
+from ..model.status import (
+    Change,
+    Container,
+    ContainerStats,
+    ContainerStatus,
+    ExecInfo,
+    ExitCode,
+    PathStat,
+    ProcessInfo,
+    Pruned,
+)
 from ..model.trace import Span
 from ..sys import spans
 from .router import Context, Routes, error_response
@@ -320,6 +332,12 @@ async def archive_stat(c: Context) -> PathStat:
 async def archive_read(c: Context) -> web.StreamResponse:
     """A path of the container as a tar stream."""
     return await _send_tar(c, c.engine.archives.read(c.id, c.text("path"), follow=c.flag("follow")))
+
+
+@routes.post("/containers/prune", query={"filters": f"JSON object of lists: {', '.join(PRUNE_FILTERS)}"})
+async def prune(c: Context) -> Pruned:
+    """Remove all containers that do not run and are no part of a pod of several."""
+    return await c.engine.usage.prune_containers(decode_filters(c.text("filters"), PRUNE_FILTERS))
 
 
 @routes.get(f"{_ID}/export", stream="application/x-tar", scope="operate")

@@ -9,12 +9,15 @@ import contextlib
 import msgspec
 from aiohttp import web
 
+from ..images.describe import FILTERS
 from ..model.base import Model
+from ..model.filters import decode_filters
+from ..model.images import HistoryEntry, Image, RemovedImage
 from ..model.reference import parse_reference
-from ..model.status import Image, RemovedImage
 from .router import Context, Routes, error_body
 
 routes = Routes()
+_PRUNE = ("dangling", "until", "label")
 
 
 class Tagged(Model, frozen=True, kw_only=True):
@@ -56,16 +59,22 @@ async def pull(c: Context) -> web.StreamResponse:
     return response
 
 
-@routes.get("/images")
+@routes.get("/images", query={"filters": f"JSON object of lists, as Docker's: {', '.join(FILTERS)}"})
 async def list_(c: Context) -> list[Image]:
     """List images, newest first."""
-    return c.engine.images.describe_all()
+    return c.engine.images.describe_all(decode_filters(c.text("filters"), FILTERS))
 
 
 @routes.get("/images/inspect", query={"name": "name or id"})
 async def inspect(c: Context) -> Image:
     """Inspect an image."""
     return c.engine.images.describe(c.text("name"))
+
+
+@routes.get("/images/history", query={"name": "name or id"})
+async def history(c: Context) -> list[HistoryEntry]:
+    """How an image was made, the last step first."""
+    return c.engine.images.history(c.text("name"))
 
 
 @routes.post("/images/tag", query={"name": "name or id", "new": "the further name"}, status=201)
@@ -85,7 +94,17 @@ async def remove(c: Context) -> RemovedImage:
     return removed
 
 
-@routes.post("/images/prune", query={"all": "also those that no container uses"})
+@routes.post(
+    "/images/prune",
+    query={
+        "all": "also those with a name that no container uses",
+        "filters": f"JSON object of lists: {', '.join(_PRUNE)}",
+    },
+)
 async def prune(c: Context) -> RemovedImage:
     """Remove images without a name."""
-    return c.engine.images.prune(everything=c.flag("all"))
+    filters = decode_filters(c.text("filters"), _PRUNE)
+    removed = c.engine.images.prune(everything=c.flag("all"), filters=filters)
+    for id_ in removed.deleted:
+        c.engine.events.publish("image", "delete", id_)
+    return removed

@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from ..model.status import Check, Info, Version
+from ..model.usage import DiskUsage
 from ..sys import clock
 from .identity import require
 from .router import Context, Routes
@@ -32,6 +33,12 @@ async def version(c: Context) -> Version:
 async def info(c: Context) -> Info:
     """The daemon and its host."""
     return await c.engine.info()
+
+
+@routes.get("/system/df")
+async def disk_usage(c: Context) -> DiskUsage:
+    """What takes disk space."""
+    return await c.engine.usage.measure()
 
 
 @routes.get(

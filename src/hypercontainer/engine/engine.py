@@ -75,6 +75,7 @@ from .shares import Shares
 from .sources import Setup, all_sources
 from .tokens import Tokens
 from .updates import Updates
+from .usage import Usage
 from .user_numbers import UserNumbers
 from .volumes import Volumes
 
@@ -159,6 +160,7 @@ class Engine:
         self.services = Services(self.registry, lambda pod: sandboxes.runtime(pod.id))
         self.execs = Execs(self.registry, self.containers, self.events)
         self.attachments = Attachments(self.registry, self.containers, self.execs)
+        self.usage = Usage(paths, self.registry, self.images, self.containers, self.volumes)
         self.updates = Updates(self.registry, self.containers, sandboxes)
         self.archives = Archives(self.registry, self.containers)
         self.monitor = Monitor(self.registry, self.containers, sandboxes)

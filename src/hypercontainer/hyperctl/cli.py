@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import ClassVar
 
 import click
 
@@ -16,6 +17,7 @@ from .names import complete_names
 VERBS = {
     "attach": "attach:attach",
     "completion": "completion:completion",
+    "container": "groups:container",
     "cp": "cp:cp",
     "create": "run:create",
     "diff": "changes:diff",
@@ -24,6 +26,8 @@ VERBS = {
     "exec": "exec:exec_",
     "export": "changes:export",
     "factory": "factory:factory",
+    "history": "images:history",
+    "image": "groups:image",
     "image-prune": "images:image_prune",
     "images": "images:images",
     "info": "system:info",
@@ -49,6 +53,7 @@ VERBS = {
     "start": "lifecycle:start",
     "stats": "listing:stats",
     "stop": "lifecycle:stop",
+    "system": "df:system",
     "tag": "images:tag",
     "token": "tokens:token",
     "top": "listing:top",
@@ -62,14 +67,17 @@ VERBS = {
 HELP = {
     "attach": "Attach to a container's main process",
     "completion": "Print a completion script for your shell",
+    "container": "Manage containers: Docker's group of their verbs",
     "cp": "Copy files between a container and this host",
     "create": "Create a container, do not start it",
     "diff": "Show what a container changed in its image's files",
     "doctor": "Check what this host has of what is needed",
     "events": "Print what happens, as it happens",
-    "export": "Write a container's root file system as a tar archive",
     "exec": "Run a further command in a running container",
+    "export": "Write a container's root file system as a tar archive",
     "factory": "Virtual machines that are started ahead of time",
+    "history": "Show how an image was made",
+    "image": "Manage images: Docker's group of their verbs",
     "image-prune": "Remove images that nothing needs",
     "images": "List images",
     "info": "Show the daemon and its host",
@@ -95,6 +103,7 @@ HELP = {
     "start": "Start containers or pods",
     "stats": "Show the use of resources",
     "stop": "Stop containers",
+    "system": "Disk space of all, and the verbs about the daemon",
     "tag": "Give an image a further name",
     "token": "Tokens by which others use this daemon",
     "top": "Show the processes of a container",
@@ -109,13 +118,16 @@ HELP = {
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
+    verbs: ClassVar[dict[str, str]] = VERBS
+    summaries: ClassVar[dict[str, str]] = HELP
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(VERBS)
+        return sorted(self.verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
+        if cmd_name not in self.verbs:
             return None
-        module, attribute = VERBS[cmd_name].split(":")
+        module, attribute = self.verbs[cmd_name].split(":")
         command: click.Command = getattr(importlib.import_module(f".{module}", __package__), attribute)
         command.name = cmd_name
         complete_names(command)
@@ -129,13 +141,13 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             import difflib
 
-            close = difflib.get_close_matches(args[0], VERBS, n=1)
+            close = difflib.get_close_matches(args[0], self.verbs, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; see `{ctx.command_path} --help`"
             raise click.UsageError(f"unknown command {args[0]!r}{hint}", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(sorted(HELP.items()))
+            formatter.write_dl(sorted(self.summaries.items()))
 
 
 @click.group(
@@ -165,7 +177,7 @@ def cli(ctx: click.Context, /, host: str | None, **tls: str | None) -> None:
 
 
 def _verb(args: list[str]) -> str:
-    return next((a for a in args if a in VERBS), "")
+    return next((a for a in args if a in VERBS and a != "container"), "")
 
 
 def run(args: list[str]) -> int:

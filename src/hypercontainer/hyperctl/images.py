@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pull, images, rmi, tag, image-prune."""
+"""pull, images, history, rmi, tag, image-prune."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 
+from ..client.api import Query
 from ..errors import HyperError
+from ..model.filters import encode_filters, read_filters
 from ..model.ids import short
-from ..model.reference import parse_reference
-from ..model.status import Image, RemovedImage
+from ..model.images import HistoryEntry, Image, RemovedImage
+from ..model.reference import name_matches, parse_reference
 from ..model.units import format_age, format_size
 from .context import client, confirm
 from .output import show
 from .pulling import pull_image
+
+_FILTERS = ("reference", "dangling", "before", "since", "until", "label")
+_COMMAND_MAX = 45  # characters of a step that `history` shows, as Docker does
 
 
 @click.command()
@@ -38,13 +44,14 @@ def _age(image: Image) -> str:
     return f"{format_age(image.created)} ago" if image.created else "N/A"
 
 
-def _rows(image: Image) -> list[tuple[str, str]]:
-    """Repository and tag of each name."""
+def _rows(image: Image, patterns: Sequence[str]) -> list[tuple[str, str]]:
+    """Repository and tag of each name that was asked for."""
     rows = []
     for name in image.names:
         reference = parse_reference(name)
-        rows.append((reference._replace(tag="", digest="").familiar, reference.tag or "<none>"))
-    return rows or [("<none>", "<none>")]
+        if not patterns or any(name_matches(name, p) for p in patterns):
+            rows.append((reference._replace(tag="", digest="").familiar, reference.tag or "<none>"))
+    return rows or ([] if patterns else [("<none>", "<none>")])
 
 
 @click.command()
@@ -52,12 +59,23 @@ def _rows(image: Image) -> list[tuple[str, str]]:
 @click.option("-a", "--all", "everything", is_flag=True, hidden=True)
 @click.option("--no-trunc", is_flag=True, help="Whole ids.")
 @click.option("--digests", is_flag=True, help="With the manifests' digests.")
+@click.option(
+    "-f",
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only those: reference=PATTERN, dangling=BOOL, before=IMAGE, since=IMAGE, until=TIME, label=KEY[=VALUE].",
+)
 @click.option("--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
 @click.argument("name", default="")
-def images(name: str, quiet: bool, everything: bool, no_trunc: bool, digests: bool, format_: str) -> None:
-    """List images, newest first."""
-    found = client().call(list[Image], "GET", "/images")
-    entries = [(repo, tag, i) for i in found for repo, tag in _rows(i) if not name or name in (repo, f"{repo}:{tag}")]
+def images(
+    name: str, quiet: bool, everything: bool, no_trunc: bool, digests: bool, filters: tuple[str, ...], format_: str
+) -> None:  # fmt: skip
+    """List images, newest first; NAME is a pattern as --filter reference= takes it."""
+    wanted = read_filters([*filters, *([f"reference={name}"] if name else [])], _FILTERS)
+    found = client().call(list[Image], "GET", "/images", {"filters": encode_filters(wanted)})
+    entries = [(repo, tag, i) for i in found for repo, tag in _rows(i, wanted.get("reference", []))]
 
     def id_of(image: Image) -> str:
         return image.id if no_trunc else short(image.id)
@@ -66,6 +84,28 @@ def images(name: str, quiet: bool, everything: bool, no_trunc: bool, digests: bo
         for id_ in dict.fromkeys(id_of(i) for _, _, i in entries):
             print(id_)
         return
+    _tell_damaged(found)
+    head = ["REPOSITORY", "TAG", *(["DIGEST"] if digests else []), "IMAGE ID", "CREATED", "SIZE"]
+
+    def row(entry: tuple[str, str, Image]) -> list[str]:
+        repo, tag, i = entry
+        return [repo, tag, *([_digest(repo, i)] if digests else []), id_of(i), _age(i), format_size(i.size)]
+
+    def fields(entry: tuple[str, str, Image]) -> dict[str, object]:
+        repo, tag, i = entry
+        return {"repository": repo, "tag": tag, "digest": _digest(repo, i), "id": id_of(i), "createdAt": i.created,
+                "createdSince": _age(i), "size": format_size(i.size), "bytes": i.size}  # fmt: skip
+
+    show(entries, format_, head, row, fields, {"id": "IMAGE ID"})
+
+
+def _digest(repository: str, image: Image) -> str:
+    """What a registry knows it by."""
+    found = (d.partition("@")[2] for d in image.repo_digests if d.partition("@")[0] == repository)
+    return next(found, image.digest)
+
+
+def _tell_damaged(found: list[Image]) -> None:
     for i in found:
         if i.damaged:
             what = ", ".join(parse_reference(n).familiar for n in i.names) or short(i.id)
@@ -73,19 +113,39 @@ def images(name: str, quiet: bool, everything: bool, no_trunc: bool, digests: bo
                 f"hyperctl: image {what} is damaged: {i.damaged}: pull it again, or remove it with `hyperctl rmi`",
                 file=sys.stderr,
             )
-    head = ["REPOSITORY", "TAG", *(["DIGEST"] if digests else []), "IMAGE ID", "CREATED", "SIZE"]
 
-    def row(entry: tuple[str, str, Image]) -> list[str]:
-        repo, tag, i = entry
-        age = _age(i)
-        return [repo, tag, *([i.digest] if digests else []), id_of(i), age, format_size(i.size)]
 
-    def fields(entry: tuple[str, str, Image]) -> dict[str, object]:
-        repo, tag, i = entry
-        return {"repository": repo, "tag": tag, "digest": i.digest, "id": id_of(i), "createdAt": i.created,
-                "createdSince": _age(i), "size": format_size(i.size), "bytes": i.size}  # fmt: skip
+@click.command()
+@click.option("-H", "--human", type=bool, is_flag=False, flag_value="true", default="true", metavar="true|false",
+              help="Sizes and dates for people [default: true].")  # fmt: skip
+@click.option("--no-trunc", is_flag=True, help="Whole ids and commands.")
+@click.option("-q", "--quiet", is_flag=True, help="Only ids.")
+@click.option("--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
+@click.argument("image")
+def history(image: str, human: bool, no_trunc: bool, quiet: bool, format_: str) -> None:
+    """Show how an image was made, the last step first; sizes are those of layers as they are stored."""
+    found = client().call(list[HistoryEntry], "GET", "/images/history", {"name": image})
 
-    show(entries, format_, head, row, fields)
+    def fields(step: HistoryEntry) -> dict[str, object]:
+        by = " ".join(step.created_by.split())
+        since = f"{format_age(step.created)} ago" if step.created else "N/A"
+        return {
+            "id": step.id if no_trunc or step.id.startswith("<") else short(step.id),
+            "createdSince": since if human else step.created,
+            "createdAt": step.created,
+            "createdBy": by if no_trunc or len(by) <= _COMMAND_MAX else by[: _COMMAND_MAX - 1] + "…",
+            "size": format_size(step.size) if human else str(step.size),
+            "comment": step.comment,
+        }
+
+    def row(step: HistoryEntry) -> list[str]:
+        f = fields(step)
+        return [str(f[k]) for k in ("id", "createdSince", "createdBy", "size", "comment")]
+
+    if quiet:
+        print("\n".join(str(fields(step)["id"]) for step in found))
+        return
+    show(found, format_, ["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"], row, fields, {"id": "IMAGE"})
 
 
 def _report(removed: RemovedImage) -> None:
@@ -97,8 +157,9 @@ def _report(removed: RemovedImage) -> None:
 
 @click.command()
 @click.option("-f", "--force", is_flag=True, help="Remove all names of an image given by its id.")
+@click.option("--no-prune", is_flag=True, help="Accepted for Docker's sake: no image has parents here.")
 @click.argument("names", nargs=-1, required=True)
-def rmi(names: tuple[str, ...], force: bool) -> int:
+def rmi(names: tuple[str, ...], force: bool, no_prune: bool) -> int:
     """Remove images; one that a container uses stays."""
     c, failed = client(), 0
     for name in names:
@@ -111,21 +172,25 @@ def rmi(names: tuple[str, ...], force: bool) -> int:
 
 
 @click.command()
-@click.argument("image")
-@click.argument("new_name")
-def tag(image: str, new_name: str) -> None:
+@click.argument("source")
+@click.argument("target")
+def tag(source: str, target: str) -> None:
     """Give an image a further name."""
-    client().do("POST", "/images/tag", {"name": image, "new": new_name})
+    client().do("POST", "/images/tag", {"name": source, "new": target})
 
 
 @click.command(name="image-prune")
 @click.option("-a", "--all", "everything", is_flag=True, help="Also images with a name that no container uses.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
-def image_prune(everything: bool, force: bool) -> None:
+@click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE",
+              help="Only those: until=TIME, label=KEY[=VALUE], dangling=false for --all.")  # fmt: skip
+def image_prune(everything: bool, force: bool, filters: tuple[str, ...]) -> None:
     """Remove images that nothing needs."""
+    wanted = read_filters(filters, ("dangling", "until", "label"))
     what = "all images that no container uses" if everything else "all images without a name"
     if not force:
         confirm(what)
-    removed = client().call(RemovedImage, "POST", "/images/prune", {"all": everything})
+    query: Query = {"all": everything, "filters": encode_filters(wanted)}
+    removed = client().call(RemovedImage, "POST", "/images/prune", query)
     _report(removed)
     print(f"Total reclaimed space: {format_size(removed.freed)}")

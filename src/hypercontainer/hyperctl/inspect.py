@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -11,7 +12,8 @@ import msgspec
 
 from ..client.api import Client, container_route, pod_route
 from ..errors import HyperError, NotFound
-from ..model.status import Container, Image, Pod, PodDetails, VolumeInfo
+from ..model.images import Image
+from ..model.status import Container, Pod, PodDetails, VolumeInfo
 from .context import client
 from .output import show_details
 from .volumes import volume_route
@@ -79,11 +81,16 @@ def _find(c: Client, name: str, kind: str) -> object:
 @click.argument("names", nargs=-1, required=True)
 def inspect(names: tuple[str, ...], kind: str | None, format_: str) -> int:
     """Show all about containers, pods, volumes or images, as JSON."""
+    return show_found(names, kind or "", format_)
+
+
+def show_found(names: Sequence[str], kind: str, format_: str) -> int:
+    """Print what there is of a kind ("" for any); 1 when one was not there."""
     c = client()
     found, failed = [], 0
     for name in names:
         try:
-            found.append(_find(c, name, kind or ""))
+            found.append(_find(c, name, kind))
         except HyperError as error:
             print(f"hyperctl: {error}", file=sys.stderr)
             failed = 1

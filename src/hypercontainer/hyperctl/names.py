@@ -26,15 +26,17 @@ _KINDS = {
     "network": ("network",),
     "image": ("image",),
     "images": ("image",),
+    "source": ("image",),
     "tokens": ("token",),
 }
 # Of groups whose argument is a plain NAME.
-_GROUPS = {"volume": "volume", "network": "network"}
+_GROUPS = {"volume": "volume", "network": "network", "image": "image"}
 _ANY = {
     "inspect": ("container", "pod", "volume", "image"),
     "start": ("container", "pod"),
     "stop": ("container", "pod"),
     "rmi": ("image",),
+    "images": ("image",),
 }
 
 

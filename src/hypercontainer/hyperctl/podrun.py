@@ -11,7 +11,8 @@ import msgspec
 
 from ..client.api import Client, container_route, pod_route
 from ..errors import HyperError, NotFound, Unsupported
-from ..model.status import Container, ContainerStatus, Image, PodDetails
+from ..model.images import Image
+from ..model.status import Container, ContainerStatus, PodDetails
 from ..podfile.document import Container as PodContainer
 from ..podfile.document import Podfile
 from ..podfile.load import images, load

@@ -85,6 +85,7 @@ def split(args: list[str]) -> tuple[str, str, list[str]]:
         else:
             return "", "", []
         at += 1
+    at += args[at : at + 1] == ["container"] and at + 1 < len(args)  # Docker's group: the verb follows
     return host, *((args[at], args[at + 1 :]) if at < len(args) else ("", []))
 
 

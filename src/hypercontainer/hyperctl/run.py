@@ -14,8 +14,9 @@ import msgspec
 from ..client.api import Client, container_route
 from ..errors import Conflict, HyperError, InvalidArgument, NotFound
 from ..model.detach_keys import parse_detach_keys
+from ..model.images import Image
 from ..model.specs import ContainerSpec
-from ..model.status import Container, Image
+from ..model.status import Container
 from .context import client
 from .dockerflags import DockerCommand, complete
 from .options import container_options, spec_from

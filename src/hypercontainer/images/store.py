@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import Conflict, HyperError, InvalidArgument, NoSpace, NotFound
+from ..model.filters import Filters, flag
 from ..model.ids import short
+from ..model.images import HistoryEntry, Image, RemovedImage
 from ..model.reference import parse_reference
-from ..model.status import Image, RemovedImage
 from ..sys.files import disk_usage, remove_tree
 from .blobs import PRIVATE_DIRECTORY
+from .describe import Named, damaged, describe, history, select
 from .disk import FSTYPE, SUFFIX, DiskBuilder
 from .faults import storage_faults
 from .layout import Layout, chosen
@@ -142,37 +144,44 @@ class ImageStore:
     def describe(self, name: str) -> Image:
         """:raise NotFound: when there is none, or a blob of it is missing."""
         image = self.find(name)
-        return self._describe(
-            image, [k for k, d in self._layout.names().items() if self._layout.id_of(d) == image.id and k != d.digest]
-        )
+        return describe(self._layout, self._disks, image, self._named(image.id))
 
-    def describe_all(self) -> list[Image]:
-        """All images; one that is damaged says so, and has nothing but its names."""
-        by_id: dict[str, list[tuple[str, Descriptor]]] = {}
+    def describe_all(self, filters: Filters | None = None) -> list[Image]:
+        """All images that the filters let through; one that is damaged says so, and has nothing but its names."""
+        by_id: dict[str, list[Named]] = {}
         for name, descriptor in self._layout.names().items():
             by_id.setdefault(self._layout.id_of(descriptor), []).append((name, descriptor))
         images = []
         for id_, entries in by_id.items():
-            names = [name for name, d in entries if name != d.digest]
             try:
-                images.append(self._describe(self._layout.load(chosen(entries[0][1])), names))
+                images.append(describe(self._layout, self._disks, self._layout.load(chosen(entries[0][1])), entries))
             except HyperError as error:
-                images.append(_damaged(id_, entries[0][1].digest, names, error))
-        return sorted(images, key=lambda i: i.created, reverse=True)
+                images.append(damaged(id_, entries, error))
+        newest = sorted(images, key=lambda i: i.created, reverse=True)
+        return select(newest, filters, self.describe) if filters else newest
 
-    def _describe(self, image: StoredImage, names: list[str]) -> Image:
-        disk = disk_usage(self._disks.path(image.chain_id))
-        return Image(
-            id=image.id,
-            names=sorted(names),
-            digest=image.digest,
-            created=image.config.created,
-            size=disk or sum(layer.size for layer in image.manifest.layers),
-            architecture=image.config.architecture,
-            os=image.config.os,
-            layers=image.config.rootfs.diff_ids,
-            config=image.config.config,
-        )
+    def _named(self, id_: str) -> list[Named]:
+        return [(k, d) for k, d in self._layout.names().items() if id_ in self._ids(d)]
+
+    def history(self, name: str) -> list[HistoryEntry]:
+        """How an image was made, the last step first.
+
+        :raise NotFound: there is none.
+        """
+        image = self.find(name)
+        return history(image, [_familiar(k) for k, d in self._named(image.id) if k != d.digest])
+
+    def footprint(self) -> dict[str, dict[str, int]]:
+        """Of each image: its blobs and disk, with their sizes in bytes."""
+        found: dict[str, dict[str, int]] = {}
+        for entry in self._layout.names().values():
+            sizes = found.setdefault(self._layout.id_of(entry), {})
+            for digest in self._layout.reach(entry.digest):
+                with contextlib.suppress(HyperError, OSError):
+                    sizes[digest] = self._layout.blobs.path(digest).stat().st_size
+            for disk in self._disks_of([entry]):
+                sizes[disk.name] = disk_usage(disk)
+        return found
 
     # -- pulling ----------------------------------------------------------------
 
@@ -248,17 +257,24 @@ class ImageStore:
         except InvalidArgument:
             return True
 
-    def prune(self, *, everything: bool) -> RemovedImage:
-        """Remove images without a name, or with `everything` all that no container uses."""
+    def prune(self, *, everything: bool, filters: Filters | None = None) -> RemovedImage:
+        """Remove images without a name, or with `everything` all that no container uses; of those, with filters, what
+        they let through: `until`, `label`, and `dangling=false`, which is `everything`.
+        """
+        filters = dict(filters or {})
+        everything = everything or flag(filters, "dangling") is False
+        filters.pop("dangling", None)
+        allowed = {image.id for image in self.describe_all(filters)}
         used = self._in_use()
         goes, deleted = [], dict[str, None]()
         with storage_faults(self._layout.root):
             for name, descriptor in self._layout.names().items():
-                id_ = self._layout.id_of(descriptor)
-                if not (everything or name == descriptor.digest) or not used.keys().isdisjoint(self._ids(descriptor)):
+                ids = self._ids(descriptor)
+                if not (everything or name == descriptor.digest) or not used.keys().isdisjoint(ids):
                     continue
-                goes.append(name)
-                deleted[id_] = None
+                if (id_ := self._layout.id_of(descriptor)) in allowed:
+                    goes.append(name)
+                    deleted[id_] = None
             self._remove_names(goes)
             untagged = [_familiar(k) for k in goes if not k.startswith("sha256:")]
             return RemovedImage(untagged=untagged, deleted=list(deleted), freed=self._collect())
@@ -285,21 +301,6 @@ def _is_for(image: StoredImage, wanted: Platform) -> bool:
     have = image.config
     return not have.architecture or (
         (have.os, have.architecture) == wanted[:2] and wanted.variant in ("", have.variant or wanted.variant)
-    )
-
-
-def _damaged(id_: str, digest: str, names: list[str], error: HyperError) -> Image:
-    return Image(
-        id=id_,
-        names=sorted(names),
-        digest=digest,
-        created="",
-        size=0,
-        architecture="",
-        os="",
-        layers=[],
-        config={},
-        damaged=error.message,
     )
 
 

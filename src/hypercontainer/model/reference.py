@@ -85,6 +85,22 @@ def parse_reference(text: str) -> Reference:
     return Reference(host, path, tag, digest)
 
 
+def name_matches(name: str, pattern: str) -> bool:
+    """By Go's path.Match, as Docker's filter `reference`: on a name with its tag and without, short and in full."""
+    parts = {"*": "[^/]*", "?": "[^/]"}  # they stop at slashes
+    wanted = "".join(
+        part if len(part) > 2 else parts.get(part, re.escape(part))
+        for part in re.findall(r"\[[^]/\\]+\]|.", pattern, re.S)
+    )
+    reference = parse_reference(name)
+    bare = reference._replace(tag="", digest="")
+    every = (reference.familiar, bare.familiar, reference.full, bare.full)
+    try:
+        return any(re.fullmatch(wanted, n) for n in every)
+    except re.error:  # a range that is none
+        return False
+
+
 def parse_source(text: str) -> Source:
     """A source for a pull: `transport:location`, or a plain name, which is `docker`.
 

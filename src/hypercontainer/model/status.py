@@ -240,29 +240,6 @@ class Pruned(Model, frozen=True, kw_only=True):
     freed: int = 0  # bytes
 
 
-class Image(Model, frozen=True, kw_only=True):
-    """An image of the store."""
-
-    id: str  # digest of the configuration
-    names: list[str]
-    digest: str  # of the manifest
-    created: str
-    size: int  # bytes of the image disk
-    architecture: str
-    os: str
-    layers: list[str]  # diff ids, lowest first
-    config: dict[str, Any]  # OCI image configuration's "config"
-    damaged: str = ""  # why it cannot be run; it can be removed, or pulled again
-
-
-class RemovedImage(Model, frozen=True, kw_only=True):
-    """What a removal did."""
-
-    untagged: list[str] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
-    freed: int = 0  # bytes
-
-
 class ExitCode(Model, frozen=True, kw_only=True):
     """The end of a process, as shells report it."""
 

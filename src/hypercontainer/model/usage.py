@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What takes disk space: `system df`."""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from .base import Model
+from .images import Image
+from .status import VolumeInfo
+
+
+class ImageUsage(Model, frozen=True, kw_only=True):
+    """An image with the bytes of its blobs and its disk."""
+
+    image: Image
+    size: int
+    shared_size: int  # of blobs that other images have, too
+    containers: int  # made from it
+
+
+class ContainerUsage(Model, frozen=True, kw_only=True):
+    """A container with the bytes of its own disk."""
+
+    id: str
+    name: str
+    image: str
+    command: list[str]
+    created_at: str
+    status: str
+    running: bool
+    local_volumes: int
+    size: int
+
+
+class DiskUsage(Model, frozen=True, kw_only=True):
+    """All of it; bytes of images count what they share once."""
+
+    layers_size: int
+    images_reclaimable: int  # of what images that containers use do not need
+    images: list[ImageUsage] = field(default_factory=list)
+    containers: list[ContainerUsage] = field(default_factory=list)
+    volumes: list[VolumeInfo] = field(default_factory=list)
