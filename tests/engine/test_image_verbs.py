@@ -40,7 +40,7 @@ def put(s: Served, name: str, created: str, labels: dict[str, str] | None = None
     return config.digest
 
 
-def furnish(s: Served) -> dict[str, str]:
+def stock(s: Served) -> dict[str, str]:
     return {
         "old": put(s, "example.org/team/app:1", "2020-01-01T00:00:00Z", {"stage": "test", "x": "1"}),
         "mid": put(s, "example.org/team/app:2", "2021-01-01T00:00:00Z", {"stage": "live"}),
@@ -68,7 +68,7 @@ async def listed(s: Served, **filters: list[str]) -> list[str]:
 
 async def test_filters_of_images(template: Path) -> None:
     async with served(template, own_images=True) as s:
-        ids = furnish(s)
+        ids = stock(s)
         box = (await s.ask("GET", f"/v1/images/inspect?name={IMAGE}")).json["id"]
         mine = set(ids.values())
 
@@ -131,7 +131,7 @@ async def test_history_and_inspect(template: Path) -> None:
 
 async def test_the_list_of_images(template: Path) -> None:
     async with served(template, own_images=True) as s:
-        ids = furnish(s)
+        ids = stock(s)
         lines = (await ctl(s, "images", "--filter", "reference=example.org/team/app")).splitlines()
         assert [line.split()[:3] for line in lines[1:]] == [
             ["example.org/team/app", "2", ids["mid"][7:19]], ["example.org/team/app", "1", ids["old"][7:19]],
@@ -148,7 +148,7 @@ async def test_the_list_of_images(template: Path) -> None:
 
 async def test_tag_and_rmi(template: Path) -> None:
     async with served(template, own_images=True) as s:
-        ids = furnish(s)
+        ids = stock(s)
         await ctl(s, "image", "tag", "tool", "example.org/further:1")
         assert "has 2 names" in await ctl(s, "rmi", ids["new"][7:19], status=1)
         assert await ctl(s, "rmi", "tool") == "Untagged: tool:latest\n"
@@ -159,7 +159,7 @@ async def test_tag_and_rmi(template: Path) -> None:
 
 async def test_prunes_take_what_their_filters_let_through(template: Path) -> None:
     async with served(template, own_images=True) as s:
-        ids = furnish(s)
+        ids = stock(s)
         engine = s.stage.engine
         await engine.containers.create(ContainerSpec(image=IMAGE, name="kept", command=["x"], labels={"keep": "1"}))
         await engine.containers.create(ContainerSpec(image=IMAGE, name="gone", command=["x"]))
@@ -224,3 +224,32 @@ async def test_the_group_of_containers_is_their_verbs(template: Path) -> None:
         assert await ctl(s, "container", "inspect", "-f", "{{.Name}}", "box") == "box\n"
         assert "no such image" in await ctl(s, "container", "run", "--pull", "never", "none:1", status=125)
         assert await ctl(s, "container", "rm", "box") == "box\n"
+
+
+async def test_save_load_and_import(template: Path, tmp_path: Path) -> None:
+    async with served(template, own_images=True) as s:
+        id_ = await imported(s, tmp_path)
+        path = tmp_path / "saved.tar"
+        await ctl(s, "save", "-o", str(path), "made:1")
+        assert list(tmp_path.glob("*.part")) == []
+        assert "Deleted: " in await ctl(s, "rmi", "made:1")
+        assert await ctl(s, "load", "-q", "-i", str(path)) == "Loaded image: made:1\n"
+        assert (await ctl(s, "images", "-q", "--no-trunc", "made")).strip() == id_
+        assert (await ctl(s, "image", "load", "-q", "-i", str(path))) == "Loaded image: made:1\n"
+        assert "no such image: none" in await ctl(s, "save", "-o", str(path), "none", status=1)
+        assert path.exists(), "what was there before stays"
+        assert "cannot read /nonexistent" in await ctl(s, "load", "-i", "/nonexistent", status=1)
+        assert "the archive is empty" in await ctl(s, "load", status=1)
+        (tmp_path / "garbage").write_bytes(b"x" * 2000)
+        assert "is not an archive of images" in await ctl(s, "load", "-i", str(tmp_path / "garbage"), status=1)
+        assert "is not fetched" in await ctl(s, "import", "http://localhost/x.tar", status=1)
+        told = await ctl(s, "events", "--since", "0", "--until", "0s", "--format", "{{.Action}}")
+        assert {"import", "load"} <= set(told.split())
+
+
+async def imported(s: Served, directory: Path) -> str:
+    tar = directory / "files.tar"
+    subprocess.run(["tar", "-C", str(Path(__file__).parent), "-cf", str(tar), "__init__.py"], check=True)
+    id_ = (await ctl(s, "import", "-c", 'CMD ["x"]', "-m", "by hand", str(tar), "made:1")).strip()
+    assert (await ctl(s, "inspect", "-f", "{{json .Config.Cmd}} {{.Comment}}", "made:1")) == '["x"] by hand\n'
+    return id_

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
 
 import msgspec
 from aiohttp import web
@@ -33,6 +32,7 @@ from ..model.status import (
 from ..model.trace import Span
 from ..sys import spans
 from .router import Context, Routes, error_response
+from .streams import send_tar
 from .upgrade import STDERR, STDOUT, UpgradedPeer, WindowSize
 
 routes = Routes()
@@ -331,7 +331,7 @@ async def archive_stat(c: Context) -> PathStat:
 )
 async def archive_read(c: Context) -> web.StreamResponse:
     """A path of the container as a tar stream."""
-    return await _send_tar(c, c.engine.archives.read(c.id, c.text("path"), follow=c.flag("follow")))
+    return await send_tar(c, c.engine.archives.read(c.id, c.text("path"), follow=c.flag("follow")))
 
 
 @routes.post("/containers/prune", query={"filters": f"JSON object of lists: {', '.join(PRUNE_FILTERS)}"})
@@ -343,25 +343,13 @@ async def prune(c: Context) -> Pruned:
 @routes.get(f"{_ID}/export", stream="application/x-tar", scope="operate")
 async def export(c: Context) -> web.StreamResponse:
     """The whole root file system as a tar stream."""
-    return await _send_tar(c, c.engine.archives.export(c.id))
+    return await send_tar(c, c.engine.archives.export(c.id))
 
 
 @routes.get(f"{_ID}/changes")
 async def changes(c: Context) -> list[Change]:
     """What differs from the image."""
     return await c.engine.archives.changes(c.id)
-
-
-async def _send_tar(c: Context, chunks: AsyncGenerator[bytes, None]) -> web.StreamResponse:
-    first = await anext(chunks, b"")  # errors of the path come before the answer begins
-    response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
-    await response.prepare(c.request)
-    async with contextlib.aclosing(chunks):
-        await response.write(first)
-        async for chunk in chunks:
-            await response.write(chunk)
-    await response.write_eof()
-    return response
 
 
 @routes.put(f"{_ID}/archive", query={"path": "absolute path"})

@@ -5,17 +5,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
+from ..errors import InvalidArgument
 from ..images.describe import FILTERS
+from ..images.load import Loaded
+from ..images.manifests import StoredImage
+from ..images.progress import Progress
+from ..images.save import KINDS
 from ..model.base import Model
 from ..model.filters import decode_filters
-from ..model.images import HistoryEntry, Image, RemovedImage
+from ..model.images import HistoryEntry, Image, LoadedImage, RemovedImage
 from ..model.reference import parse_reference
+from ..sys.documents import UNREADABLE
 from .router import Context, Routes, error_body
+from .streams import send_tar
 
+T = TypeVar("T")
 routes = Routes()
 _PRUNE = ("dangling", "until", "label")
 
@@ -36,7 +46,18 @@ async def pull(c: Context) -> web.StreamResponse:
     progress, image = c.engine.pull(
         c.text("name"), platform=c.text("platform"), auth=c.request.headers.get("X-Registry-Auth", "")
     )
-    task = asyncio.ensure_future(image)
+
+    def last(pulled: StoredImage) -> object:
+        return {"image": pulled.id, "digest": pulled.digest, "name": progress.name}
+
+    return await _progress(c, progress, image, last)
+
+
+async def _progress(
+    c: Context, progress: Progress, work: Awaitable[T], last: Callable[[T], object]
+) -> web.StreamResponse:
+    """Tell of work line by line; its result, or what went wrong, is the last line."""
+    task = asyncio.ensure_future(work)
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(c.request)
 
@@ -47,16 +68,83 @@ async def pull(c: Context) -> web.StreamResponse:
     try:
         async for update in progress.listen():
             await line(update)
-        pulled = await task
+        done = await task
     except asyncio.CancelledError:  # the client has gone
         task.cancel()
         raise
     except Exception as error:
         await line({"error": error_body(error)})
     else:
-        await line({"image": pulled.id, "digest": pulled.digest, "name": progress.name})
+        await line(last(done))
     await response.write_eof()
     return response
+
+
+@routes.get(
+    "/images/save",
+    query={"names": "JSON list of names or ids", "format": f"one of {', '.join(KINDS)} [{KINDS[0]}]"},
+    stream="application/x-tar",
+)
+async def save(c: Context) -> web.StreamResponse:
+    """Images as an archive, which load takes."""
+    names = _strings(c, "names")
+    if not names:
+        raise InvalidArgument("no image is named", hint="give names as a JSON list")
+    return await send_tar(c, c.engine.images.save(names, c.text("format") or KINDS[0]))
+
+
+@routes.post("/images/load", stream="application/x-ndjson")
+async def load(c: Context) -> web.StreamResponse:
+    """Take images from an archive, the body; the answer tells its progress line by line."""
+    progress = Progress()
+
+    async def work() -> list[Loaded]:
+        try:
+            return await c.engine.images.loader.load(c.request.content.iter_any(), progress)
+        finally:
+            progress.finish()
+
+    def last(loaded: list[Loaded]) -> object:
+        for each in loaded:
+            c.engine.events.publish("image", "load", each.image.id, name=next(iter(each.names), ""))
+        return {"loaded": [LoadedImage(id=x.image.id, names=_shown(x.names), replaced=x.replaced) for x in loaded]}
+
+    return await _progress(c, progress, work(), last)
+
+
+@routes.post(
+    "/images/import",
+    query={
+        "reference": "the image's name",
+        "message": "comment of its step",
+        "changes": "JSON list of a Dockerfile's instructions",
+        "platform": "os/architecture[/variant]",
+        "source": "what the archive is called in its history",
+    },
+    status=201,
+)
+async def import_(c: Context) -> LoadedImage:
+    """Make an image of an archive of files, the body."""
+    loaded = await c.engine.images.loader.import_(
+        c.request.content.iter_any(), reference=c.text("reference"), message=c.text("message"),
+        changes=_strings(c, "changes"), platform=c.text("platform"), source=c.text("source", "-"),
+    )  # fmt: skip
+    c.engine.events.publish("image", "import", loaded.image.id, name=c.text("reference"))
+    return LoadedImage(id=loaded.image.id, names=_shown(loaded.names), replaced=loaded.replaced)
+
+
+def _strings(c: Context, name: str) -> list[str]:
+    """:raise InvalidArgument: a query parameter is no JSON list of texts."""
+    try:
+        return msgspec.json.decode(c.text(name) or "[]", type=list[str])
+    except UNREADABLE as error:
+        raise InvalidArgument(
+            f"query parameter {name} is no JSON list of texts", hint="see the API's document"
+        ) from error
+
+
+def _shown(names: list[str]) -> list[str]:
+    return [parse_reference(name).familiar for name in names]
 
 
 @routes.get("/images", query={"filters": f"JSON object of lists, as Docker's: {', '.join(FILTERS)}"})

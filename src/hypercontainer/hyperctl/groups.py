@@ -45,6 +45,9 @@ class _Containers(LazyGroup):
 class _Images(LazyGroup):
     verbs: ClassVar[dict[str, str]] = {
         "history": VERBS["history"],
+        "import": VERBS["import"],
+        "load": VERBS["load"],
+        "save": VERBS["save"],
         "inspect": "groups:inspect_image",
         "ls": VERBS["images"],
         "prune": VERBS["image-prune"],
@@ -54,6 +57,9 @@ class _Images(LazyGroup):
     }
     summaries: ClassVar[dict[str, str]] = {
         "history": HELP["history"],
+        "import": HELP["import"],
+        "load": HELP["load"],
+        "save": HELP["save"],
         "inspect": "Show all about images",
         "ls": HELP["images"],
         "prune": HELP["image-prune"],

@@ -104,17 +104,48 @@ def names(source: int) -> list[str]:
             raise InvalidArgument("is not an image of this kind", hint="check what the file is") from error
 
 
-def _documents(file: IO[bytes]) -> dict[str, bytes]:
-    """The small files at the archive's top that tell of its contents."""
-    bounded, found, count = Bounded(file), {}, 0
+def table(source: int) -> bytes:
+    """Where in an uncompressed archive its files are, as the JSON of `bundle.Table`.
+
+    :raise InvalidArgument: it is no archive, or has too many entries.
+    """
+    members, links, documents = dict[str, tuple[int, int]](), dict[str, str](), dict[str, str]()
+    with os.fdopen(os.dup(source), "rb") as file:
+        file.seek(0)  # the offset is shared with whoever wrote it
+        try:
+            for info in _entries(file):
+                name = os.path.normpath(info.name).removeprefix("./")
+                if info.issym():
+                    links[name] = os.path.normpath(os.path.join(os.path.dirname(name), info.linkname))
+                elif info.islnk():
+                    links[name] = os.path.normpath(info.linkname)
+                elif info.isreg() and not info.issparse():
+                    members[name] = (info.offset_data, info.size)
+                    if name in ("manifest.json", "index.json") and info.size <= DOCUMENT_MAX:
+                        documents[name] = os.pread(file.fileno(), info.size, info.offset_data).decode()
+        except (tarfile.TarError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+            raise InvalidArgument("is not an archive of images", hint="check what the file is") from error
+    found = json.dumps({"members": members, "links": links, "documents": documents})
+    return found.encode(errors="replace")
+
+
+def _entries(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+    bounded, count = Bounded(file), 0
     with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:", errors="surrogateescape") as tar:
         for info in tar:
             count += 1
             bounded.next_entry()
             tar.members = []  # type: ignore[attr-defined]
-            name = info.name.removeprefix("./")
             if count > _ENTRIES_MAX or info.size < 0:
                 raise InvalidArgument(f"has more than {_ENTRIES_MAX} entries, or one of an impossible size")
-            if name in ("manifest.json", "index.json") and info.isreg() and info.size <= DOCUMENT_MAX:
-                found[name] = os.pread(file.fileno(), info.size, info.offset_data)
+            yield info
+
+
+def _documents(file: IO[bytes]) -> dict[str, bytes]:
+    """The small files at the archive's top that tell of its contents."""
+    found = {}
+    for info in _entries(file):
+        name = info.name.removeprefix("./")
+        if name in ("manifest.json", "index.json") and info.isreg() and info.size <= DOCUMENT_MAX:
+            found[name] = os.pread(file.fileno(), info.size, info.offset_data)
     return found

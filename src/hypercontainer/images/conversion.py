@@ -32,6 +32,7 @@ from .manifests import StoredImage
 from .worker import THREADS, Job
 
 _THREADS_MAX = 4
+_TABLE_MAX = 16 << 20  # bytes
 _WORDS = 200  # bytes of the last that a worker said which went wrong
 Report = Callable[[int, int], None]  # index of a layer, bytes done
 
@@ -108,6 +109,48 @@ async def archive_names(path: Path, what: str, unpacked: Path, limits: Limits) -
         if failed := await _run(job, fds, hear):
             raise _error(failed, what, [], unpacked.parent)
     return names, compressed
+
+
+async def unpacked(path: Path, what: str, directory: Path, limits: Limits) -> Path:
+    """The file itself, or a new one in the directory with what it is compressed from.
+
+    :raise InvalidArgument: it is damaged, or beyond a limit. :raise NoSpace: the disk is full.
+    """
+    plain, _ = await _look(path, what, directory, limits, table=False)
+    return plain
+
+
+async def table_of(path: Path, what: str, directory: Path, limits: Limits) -> tuple[bytes, Path]:
+    """Where the files of an archive are, as a stranger says (`bundle.Table`), and the archive without compression.
+
+    :raise InvalidArgument: it is no archive, or beyond a limit. :raise NoSpace: the disk is full.
+    """
+    plain, found = await _look(path, what, directory, limits, table=True)
+    return found, plain
+
+
+async def _look(path: Path, what: str, directory: Path, limits: Limits, *, table: bool) -> tuple[Path, bytes]:
+    uid, gid = pick_for_conversion()
+    with contextlib.ExitStack() as stack, no_space_as_error(directory):
+        source = stack.enter_context(open(path, "rb", buffering=0))
+        fds, plain, target = [source.fileno()], path, -1
+        if is_compressed(os.pread(source.fileno(), 6, 0)):
+            plain = directory / "unpacked"
+            target = stack.enter_context(open(plain, "x+b")).fileno()
+            fds.append(target)
+        elif not table:
+            return path, b""
+        spool = stack.enter_context(tempfile.TemporaryFile(dir=directory))
+        fds.append(spool.fileno())
+        job = Job(
+            uid, gid, limits, archive=fds[0], target=target, spools=[spool.fileno()], look="table" if table else "no"
+        )
+        if failed := await _run(job, fds, lambda _: None):
+            if by_code(failed.error) is InvalidArgument:
+                raise InvalidArgument(f"{what} {failed.message}", hint=failed.hint)
+            raise _error(failed, what, [], directory)
+        spool.seek(0)
+        return plain, spool.read(_TABLE_MAX)
 
 
 def _open_blob(stack: contextlib.ExitStack, path: Path) -> int:

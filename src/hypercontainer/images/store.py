@@ -9,7 +9,7 @@ images/staging/                         what is under way; emptied at start, and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +25,11 @@ from .disk import FSTYPE, SUFFIX, DiskBuilder
 from .faults import storage_faults
 from .layout import Layout, chosen
 from .limits import Limits
+from .load import Loader
 from .manifests import Descriptor, StoredImage
 from .progress import Progress
 from .pull import Puller, parse_platform
+from .save import save
 from .skopeo import Platform
 from .trust import Trust
 
@@ -57,6 +59,7 @@ class ImageStore:
         self._puller = Puller(
             self._layout, self._staging, self._disks, limits, insecure, self._collect, trust or Trust()
         )
+        self.loader = Loader(self._layout, self._staging, self._disks, limits, self._collect, trust or Trust())
         self._in_use = in_use
 
     def open(self) -> None:
@@ -200,6 +203,19 @@ class ImageStore:
     def _shown(self, image: StoredImage) -> str:
         names = (k for k, d in self._layout.names().items() if chosen(d) == image.digest and k != d.digest)
         return _familiar(next(names, image.digest))
+
+    def save(self, names: Sequence[str], kind: str) -> AsyncGenerator[bytes, None]:
+        """Images as an archive, `docker-archive` or `oci-archive`.
+
+        :raise NotFound: there is no such image; and what `save` raises, before its first piece.
+        """
+        images: list[Named] = []
+        for name in names:
+            key, entry = self._resolve(name)
+            known = key != entry.digest and not self._is_id(name, key)
+            if (each := (key if known else "", entry)) not in images:
+                images.append(each)
+        return save(self._layout, images, kind)
 
     # -- changing ---------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import HyperError
 from ..jail import seccomp
@@ -37,7 +37,9 @@ _NAMES = 100
 
 @dataclass(frozen=True)
 class Job:
-    """Layers to convert; else an archive to unpack into `target` where there is one, and to look for names in."""
+    """Layers to convert; else an archive to unpack into `target` where there is one, and to look at: for the names
+    in it, for where its files are (the first spool takes that), or not at all.
+    """
 
     uid: int
     gid: int
@@ -46,6 +48,7 @@ class Job:
     layers: Sequence[Layer] = ()
     spools: Sequence[int] = ()
     archive: int = -1
+    look: Literal["names", "table", "no"] = "names"
 
 
 class Reporter:
@@ -109,7 +112,12 @@ def do(job: Job) -> None:
         return
     if job.target >= 0:
         archive.unpack(job.archive, job.target, budget)
-    say({"names": archive.names(job.archive if job.target < 0 else job.target)[:_NAMES]})
+    plain = job.archive if job.target < 0 else job.target
+    if job.look == "names":
+        say({"names": archive.names(plain)[:_NAMES]})
+    elif job.look == "table":
+        with os.fdopen(os.dup(job.spools[0]), "wb") as out:
+            out.write(archive.table(plain))
 
 
 def main() -> int:

@@ -64,3 +64,11 @@ class RemovedImage(Model, frozen=True, kw_only=True):
     untagged: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     freed: int = 0  # bytes
+
+
+class LoadedImage(Model, frozen=True, kw_only=True):
+    """An image that was taken from an archive."""
+
+    id: str
+    names: list[str] = field(default_factory=list)
+    replaced: dict[str, str] = field(default_factory=dict)  # names that other images lost to it -> their ids

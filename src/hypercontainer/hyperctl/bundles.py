@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""save, load, import: images as archives."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+import msgspec
+
+from ..client.base import raise_known
+from ..errors import HyperError, InvalidArgument, NotFound, Unavailable
+from ..model.images import LoadedImage
+from .context import client
+from .output import PullProgress
+from .standard import naming, write_all
+
+_CHUNK = 1 << 20  # bytes
+_KINDS = click.Choice(["docker-archive", "oci-archive"])
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Path(), help="Write to a file instead of stdout.")
+@click.option("--format", "format_", type=_KINDS, default="docker-archive", help="Kind of archive.")
+@click.argument("images", nargs=-1, required=True)
+def save(images: tuple[str, ...], output: str | None, format_: str) -> None:
+    """Write images as an archive, which load takes, of this and of other engines.
+
+    Layers that images share are in it once. The default has OCI's layout and
+    Docker's manifest.json, as `docker save` writes it.
+    """
+    if not output and sys.stdout.isatty():
+        raise InvalidArgument("refusing to save to a terminal", hint="use -o, or redirect stdout")
+    response = client().open("GET", "/images/save", {"names": json.dumps(images), "format": format_})
+    with response.connection:
+        if not output:
+            for chunk in response.chunks():
+                write_all(1, memoryview(chunk))
+            return
+        temporary = f"{output}.{os.getpid()}.part"
+        try:
+            with naming(output), open(temporary, "xb") as out:
+                for chunk in response.chunks():
+                    out.write(chunk)
+            os.replace(temporary, output)
+        except OSError as error:
+            raise HyperError(f"cannot write {output}: {error.strerror}") from error
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+
+@click.command()
+@click.option("-i", "--input", "input_", type=click.Path(), help="Read from a file instead of stdin.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def load(input_: str | None, quiet: bool) -> None:
+    """Take images from an archive that save, docker save or podman save wrote, compressed or not."""
+    if not input_ and sys.stdin.isatty():
+        raise InvalidArgument("there is no archive on a terminal", hint="use -i, or redirect stdin")
+    loaded: list[LoadedImage] | None = None
+    with _opened(input_ or "-") as file, PullProgress(quiet) as progress:
+        response = client().open("POST", "/images/load", body=_pieces(file))
+        for line in response.lines():
+            update = json.loads(line) if line else {}
+            if "error" in update:
+                raise_known(update["error"])
+            if "loaded" in update:
+                loaded = msgspec.convert(update["loaded"], list[LoadedImage])
+            progress.update(update)
+    if loaded is None:
+        raise Unavailable("hyperd closed the connection during the load", hint="see its log, and try again")
+    for image in loaded:
+        _tell(image)
+
+
+def _tell(image: LoadedImage) -> None:
+    """In Docker's words."""
+    for name, old in image.replaced.items():
+        print(f"The image {name} already exists, renaming the old one with ID {old} to empty string")
+    for name in image.names:
+        print(f"Loaded image: {name}")
+    if not image.names:
+        print(f"Loaded image ID: {image.id}")
+
+
+@click.command(name="import")
+@click.option("-c", "--change", "changes", multiple=True, metavar="INSTRUCTION",
+              help="An instruction of a Dockerfile, such as 'CMD [\"sh\"]'.")  # fmt: skip
+@click.option("-m", "--message", default="", help="Comment of the image's one step.")
+@click.option("--platform", default="", help="Platform, such as linux/amd64.")
+@click.argument("file")
+@click.argument("reference", default="")
+def import_(file: str, reference: str, changes: tuple[str, ...], message: str, platform: str) -> None:
+    """Make an image of an archive of files, such as export writes; FILE may be - for stdin."""
+    if "://" in file:
+        raise InvalidArgument(f"{file} is not fetched", hint="fetch it, and give the file or -")
+    if file == "-" and sys.stdin.isatty():
+        raise InvalidArgument("there is no archive on a terminal", hint="name a file, or redirect stdin")
+    query = {
+        "reference": reference, "message": message, "platform": platform, "changes": json.dumps(changes), "source": file
+    }  # fmt: skip
+    with _opened(file) as source:
+        response = client().open("POST", "/images/import", query, body=_pieces(source))
+        print(msgspec.json.decode(response.read(), type=LoadedImage).id)
+
+
+def _opened(path: str) -> BinaryIO:
+    """:raise NotFound: it cannot be read."""
+    try:
+        found = open(0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")
+        if Path(path).is_dir():
+            raise NotFound(f"{path} is a directory", hint="name an archive")
+    except OSError as error:
+        raise NotFound(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    return found
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    while data := file.read(_CHUNK):
+        yield data
