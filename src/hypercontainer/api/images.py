@@ -16,6 +16,7 @@ from ..images.describe import FILTERS
 from ..images.load import Loaded
 from ..images.manifests import StoredImage
 from ..images.progress import Progress
+from ..images.push import Pushed
 from ..images.save import KINDS
 from ..model.base import Model
 from ..model.filters import decode_filters
@@ -78,6 +79,26 @@ async def _progress(
         await line(last(done))
     await response.write_eof()
     return response
+
+
+@routes.post("/images/push", query={"name": "name with a tag, which says the registry"}, stream="application/x-ndjson")
+async def push(c: Context) -> web.StreamResponse:
+    """Push an image to a registry; the answer tells its progress line by line."""
+    progress, name = Progress(), c.text("name")
+    id_ = c.engine.images.find(name).id
+
+    async def work() -> Pushed:
+        try:
+            auth = c.request.headers.get("X-Registry-Auth", "")
+            return await c.engine.images.push(name, progress, auth=auth)
+        finally:
+            progress.finish()
+
+    def last(pushed: Pushed) -> object:
+        c.engine.events.publish("image", "push", id_, name=name)
+        return {"digest": pushed.digest, "size": pushed.size}
+
+    return await _progress(c, progress, work(), last)
 
 
 @routes.get(

@@ -52,6 +52,7 @@ class _Images(LazyGroup):
         "ls": VERBS["images"],
         "prune": VERBS["image-prune"],
         "pull": VERBS["pull"],
+        "push": VERBS["push"],
         "rm": VERBS["rmi"],
         "tag": VERBS["tag"],
     }
@@ -64,6 +65,7 @@ class _Images(LazyGroup):
         "ls": HELP["images"],
         "prune": HELP["image-prune"],
         "pull": HELP["pull"],
+        "push": HELP["push"],
         "rm": HELP["rmi"],
         "tag": HELP["tag"],
     }

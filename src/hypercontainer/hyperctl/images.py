@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pull, images, history, rmi, tag, image-prune."""
+"""pull, push, images, history, rmi, tag, image-prune."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from ..client.api import Query
-from ..errors import HyperError
+from ..errors import HyperError, InvalidArgument, NotFound
 from ..model.filters import encode_filters, read_filters
 from ..model.ids import short
 from ..model.images import HistoryEntry, Image, RemovedImage
@@ -17,7 +17,7 @@ from ..model.reference import name_matches, parse_reference
 from ..model.units import format_age, format_size
 from .context import client, confirm
 from .output import show
-from .pulling import pull_image
+from .pulling import pull_image, push_image
 
 _FILTERS = ("reference", "dangling", "before", "since", "until", "label")
 _COMMAND_MAX = 45  # characters of a step that `history` shows, as Docker does
@@ -36,6 +36,30 @@ def pull(image: str, platform: str, quiet: bool) -> None:
     """
     id_ = pull_image(client(), image, platform=platform, quiet=quiet)
     print(id_ if quiet else image)
+
+
+@click.command()
+@click.option("-a", "--all-tags", is_flag=True, help="All names that this repository has here.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the names that were pushed.")
+@click.argument("image")
+def push(image: str, all_tags: bool, quiet: bool) -> None:
+    """Push an image to the registry that its name says.
+
+    Layers that the registry has are not sent again; an image of several
+    platforms is pushed with all of them if they are all here.
+    """
+    c, names = client(), [image]
+    if all_tags:
+        reference = parse_reference(image)
+        if ":" in image.rpartition("/")[2] or reference.digest:
+            raise InvalidArgument("--all-tags takes a repository, without a tag")
+        every = [parse_reference(n) for i in c.call(list[Image], "GET", "/images") for n in i.names]
+        names = [r.familiar for r in every if r.repository == reference.repository and r.tag]
+        if not names:
+            raise NotFound(f"no such image: {image}", hint="see `hyperctl images`")
+    for name in names:
+        push_image(c, name, quiet=quiet)
+        print(parse_reference(name).full if quiet else name)
 
 
 def _age(image: Image) -> str:

@@ -102,17 +102,30 @@ def pull_image(client: Client, source: str, *, platform: str = "", quiet: bool =
     return str(_pull(client, source, platform, quiet)["image"])
 
 
+def push_image(client: Client, name: str, *, quiet: bool = False) -> str:
+    """Push; the digest that the registry has it by.
+
+    :raise HyperError: what the daemon says went wrong.
+    """
+    pushed = _follow(client, "/images/push", {"name": name}, name, quiet)
+    return str(pushed["digest"])
+
+
 def _pull(client: Client, source: str, platform: str, quiet: bool) -> dict[str, Any]:
     """The daemon's last word."""
     query = {"name": absolute(source), "platform": platform}
-    pulled: dict[str, Any] = {}
+    return _follow(client, "/images/pull", query, source, quiet)
+
+
+def _follow(client: Client, route: str, query: dict[str, str], source: str, quiet: bool) -> dict[str, Any]:
+    last: dict[str, Any] = {}
     with PullProgress(quiet) as progress:
-        for update in client.lines("POST", "/images/pull", query, headers=auth_header(source)):
+        for update in client.lines("POST", route, query, headers=auth_header(source)):
             if "error" in update:
                 raise_known(update["error"])
-            if "image" in update:
-                pulled = update
+            if "digest" in update:
+                last = update
             progress.update(update)
-    if not pulled:
-        raise Unavailable("hyperd closed the connection during the pull", hint="see its log, and try again")
-    return pulled
+    if not last:
+        raise Unavailable(f"hyperd closed the connection during {route}", hint="see its log, and try again")
+    return last

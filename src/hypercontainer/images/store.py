@@ -29,8 +29,9 @@ from .load import Loader
 from .manifests import Descriptor, StoredImage
 from .progress import Progress
 from .pull import Puller, parse_platform
+from .push import Pushed, push
 from .save import save
-from .skopeo import Platform
+from .skopeo import Access, Platform
 from .trust import Trust
 
 InUse = Callable[[], dict[str, list[str]]]  # image id -> names of the containers that use it
@@ -61,6 +62,7 @@ class ImageStore:
         )
         self.loader = Loader(self._layout, self._staging, self._disks, limits, self._collect, trust or Trust())
         self._in_use = in_use
+        self._insecure = insecure
 
     def open(self) -> None:
         """Create what is missing, clear what a crash left."""
@@ -216,6 +218,18 @@ class ImageStore:
             if (each := (key if known else "", entry)) not in images:
                 images.append(each)
         return save(self._layout, images, kind)
+
+    async def push(self, name: str, progress: Progress, *, auth: str = "") -> Pushed:
+        """Send an image to the registry that its name says.
+
+        :raise NotFound: there is none of that name; and what `push` raises.
+        """
+        key, entry = self._resolve(name)
+        if self._is_id(name, key) or key == entry.digest:
+            raise InvalidArgument(f"cannot push {name!r}: it is no name", hint="give it one with `hyperctl tag`")
+        with storage_faults(self._layout.root):
+            access = Access(self._insecure, auth)
+            return await push(self._layout, self._staging, entry, parse_reference(key), access, progress)
 
     # -- changing ---------------------------------------------------------------
 
