@@ -7,6 +7,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,7 @@ import pytest
 from hypercontainer.images.layout import Layout
 from hypercontainer.images.manifests import CONFIG, LAYER, MANIFEST, Descriptor
 from hypercontainer.model.specs import ContainerSpec
+from tests.registry import serving
 
 from .served import Served, served
 from .stage import IMAGE
@@ -253,3 +255,34 @@ async def imported(s: Served, directory: Path) -> str:
     id_ = (await ctl(s, "import", "-c", 'CMD ["x"]', "-m", "by hand", str(tar), "made:1")).strip()
     assert (await ctl(s, "inspect", "-f", "{{json .Config.Cmd}} {{.Comment}}", "made:1")) == '["x"] by hand\n'
     return id_
+
+
+async def test_push_and_pull_of_all_tags(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With credentials, which login keeps."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import crypt
+    (tmp_path / "htpasswd").write_text("user:" + crypt.crypt("secret", crypt.mksalt(crypt.METHOD_BLOWFISH)) + "\n")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
+    users = f"auth: {{htpasswd: {{realm: test, path: {tmp_path}/htpasswd}}}}\n"
+    with serving(tmp_path, users) as registry:
+        async with served(template, own_images=True) as s:
+            repository = f"{registry.address}/team/app"
+            await imported(s, tmp_path)
+            for tag in ("1", "2"):
+                await ctl(s, "tag", "made:1", f"{repository}:{tag}")
+            assert "refused the credentials: log in with `hyperctl login" in await ctl(
+                s, "push", f"{repository}:1", status=1
+            )
+            await ctl(s, "login", "-u", "user", "-p", "secret", registry.address)
+            assert await ctl(s, "push", "-q", f"{repository}:1") == f"{repository}:1\n"
+            pushed = await ctl(s, "image", "push", "--all-tags", repository)
+            assert sorted(pushed.split()) == [f"{repository}:1", f"{repository}:2"]
+            assert "without a tag" in await ctl(s, "push", "-a", f"{repository}:1", status=1)
+            assert "no such image" in await ctl(s, "push", "-a", f"{registry.address}/none", status=1)
+            await ctl(s, "rmi", f"{repository}:1", f"{repository}:2")
+            pulled = await ctl(s, "pull", "-a", repository)
+            assert sorted(pulled.split()) == [f"{repository}:1", f"{repository}:2"]
+            assert (await ctl(s, "images", "-q", repository)).split() == (await ctl(s, "images", "-q", "made")).split()
+            assert "without a tag" in await ctl(s, "pull", "-a", f"{repository}:1", status=1)
+            assert "no such image or tag" in await ctl(s, "pull", "-a", f"{registry.address}/none", status=1)

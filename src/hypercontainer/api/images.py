@@ -81,6 +81,12 @@ async def _progress(
     return response
 
 
+@routes.get("/images/tags", query={"name": "repository, without a tag"}, scope="operate")
+async def tags(c: Context) -> list[str]:
+    """What a registry has of a repository."""
+    return await c.engine.images.tags(c.text("name"), auth=c.request.headers.get("X-Registry-Auth", ""))
+
+
 @routes.post("/images/push", query={"name": "name with a tag, which says the registry"}, stream="application/x-ndjson")
 async def push(c: Context) -> web.StreamResponse:
     """Push an image to a registry; the answer tells its progress line by line."""

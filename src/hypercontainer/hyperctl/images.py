@@ -17,7 +17,7 @@ from ..model.reference import name_matches, parse_reference
 from ..model.units import format_age, format_size
 from .context import client, confirm
 from .output import show
-from .pulling import pull_image, push_image
+from .pulling import all_tags, pull_image, push_image
 
 _FILTERS = ("reference", "dangling", "before", "since", "until", "label")
 _COMMAND_MAX = 45  # characters of a step that `history` shows, as Docker does
@@ -26,35 +26,38 @@ _COMMAND_MAX = 45  # characters of a step that `history` shows, as Docker does
 @click.command()
 @click.option("--platform", default="", help="Platform, such as linux/amd64.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the image's id.")
+@click.option("-a", "--all-tags", "every", is_flag=True, help="All that the registry has of this repository.")
 @click.argument("image")
-def pull(image: str, platform: str, quiet: bool) -> None:
+def pull(image: str, platform: str, quiet: bool, every: bool) -> None:
     """Pull an image from a registry, or take it from an archive.
 
     IMAGE is a name as Docker knows it, or one of docker://NAME,
     docker-archive:FILE[:NAME], oci:DIRECTORY[:TAG], oci-archive:FILE[:TAG],
     docker-daemon:NAME, builtin:busybox.
     """
-    id_ = pull_image(client(), image, platform=platform, quiet=quiet)
-    print(id_ if quiet else image)
+    c = client()
+    for name in all_tags(c, image) if every else [image]:
+        id_ = pull_image(c, name, platform=platform, quiet=quiet)
+        print(id_ if quiet else name)
 
 
 @click.command()
-@click.option("-a", "--all-tags", is_flag=True, help="All names that this repository has here.")
+@click.option("-a", "--all-tags", "every", is_flag=True, help="All names that this repository has here.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the names that were pushed.")
 @click.argument("image")
-def push(image: str, all_tags: bool, quiet: bool) -> None:
+def push(image: str, every: bool, quiet: bool) -> None:
     """Push an image to the registry that its name says.
 
     Layers that the registry has are not sent again; an image of several
     platforms is pushed with all of them if they are all here.
     """
     c, names = client(), [image]
-    if all_tags:
+    if every:
         reference = parse_reference(image)
         if ":" in image.rpartition("/")[2] or reference.digest:
             raise InvalidArgument("--all-tags takes a repository, without a tag")
-        every = [parse_reference(n) for i in c.call(list[Image], "GET", "/images") for n in i.names]
-        names = [r.familiar for r in every if r.repository == reference.repository and r.tag]
+        known = [parse_reference(n) for i in c.call(list[Image], "GET", "/images") for n in i.names]
+        names = [r.familiar for r in known if r.repository == reference.repository and r.tag]
         if not names:
             raise NotFound(f"no such image: {image}", hint="see `hyperctl images`")
     for name in names:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..client.api import Client
 from ..client.base import raise_known
-from ..errors import HyperError, Unavailable
+from ..errors import HyperError, InvalidArgument, Unavailable
 from ..model.reference import PLACES, parse_reference, parse_source
 from .output import PullProgress
 
@@ -100,6 +100,19 @@ def pull_image(client: Client, source: str, *, platform: str = "", quiet: bool =
     :raise HyperError: what the daemon says went wrong.
     """
     return str(_pull(client, source, platform, quiet)["image"])
+
+
+def all_tags(client: Client, repository: str) -> list[str]:
+    """The names of all that a registry has of a repository.
+
+    :raise InvalidArgument: it has a tag, or is in no registry. :raise HyperError: what the daemon says went wrong.
+    """
+    parsed = parse_source(repository)
+    reference = parse_reference(parsed.location)
+    if parsed.transport != "docker" or reference.digest or ":" in repository.rpartition("/")[2]:
+        raise InvalidArgument("--all-tags takes a repository of a registry, without a tag")
+    response = client.open("GET", "/images/tags", {"name": reference.repository}, headers=auth_header(repository))
+    return [reference._replace(tag=tag).familiar for tag in json.loads(response.read())]
 
 
 def push_image(client: Client, name: str, *, quiet: bool = False) -> str:

@@ -9,6 +9,10 @@ layout     the names, in the index of an OCI layout
 trust      whose images are taken
 skopeo     moves images between registries and the layout
 builtin    the busybox image that needs no registry
+push       images to registries
+save       images as an archive
+load       archives as images, by bundle (what is in one) and changes (a Dockerfile's instructions)
+describe   what is shown of an image
 pull       one pull for all who ask for the same image
 disk       image disks, each made once, cached by chain id
 conversion starts the process that makes them

@@ -73,7 +73,8 @@ _ERRORS: tuple[tuple[str, type[HyperError], str, str], ...] = (
         "raise image_size in hyperd's configuration if you trust it",
     ),
     (
-        r"manifest unknown|NAME_UNKNOWN|name unknown|repository name not known|unknown: Not Found|status code 404",
+        r"manifest unknown|NAME_UNKNOWN|name unknown|repository name not known|unknown: Not Found|status code 404"
+        r"|404 \(Not Found\)",
         NotFound,
         "no such image or tag",
         "check the name and the tag",
@@ -223,6 +224,27 @@ async def inspect_raw(source: Source, access: Access, what: str, *, config: bool
     if status:
         raise error_from(stderr, what)
     return raw
+
+
+async def list_tags(source: Source, access: Access, what: str) -> list[str]:
+    """The tags of a registry's repository.
+
+    :raise NotFound: no such repository; and what else `error_from` knows.
+    """
+    pipe = asyncio.subprocess.PIPE
+    reference = parse_reference(source.location)._replace(tag="", digest="")
+    with access.authfile(source) as auth:
+        command = ["skopeo", "--command-timeout", f"{STALLED:g}s", "list-tags", *auth, *access.tls_options(source, "")]
+        async with child(
+            *command, f"docker://{reference.full}", stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        ) as process:
+            out, words = await process.communicate()
+    if process.returncode:
+        raise error_from(words.decode(errors="replace"), what)
+    try:
+        return [str(tag) for tag in json.loads(out)["Tags"] or []]
+    except (ValueError, LookupError, TypeError) as error:
+        raise Unavailable(f"cannot pull {what}: the registry's list of tags is not understood") from error
 
 
 async def copy(

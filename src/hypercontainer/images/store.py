@@ -17,7 +17,7 @@ from ..errors import Conflict, HyperError, InvalidArgument, NoSpace, NotFound
 from ..model.filters import Filters, flag
 from ..model.ids import short
 from ..model.images import HistoryEntry, Image, RemovedImage
-from ..model.reference import parse_reference
+from ..model.reference import Source, parse_reference
 from ..sys.files import disk_usage, remove_tree
 from .blobs import PRIVATE_DIRECTORY
 from .describe import Named, damaged, describe, history, select
@@ -31,7 +31,7 @@ from .progress import Progress
 from .pull import Puller, parse_platform
 from .push import Pushed, push
 from .save import save
-from .skopeo import Access, Platform
+from .skopeo import Access, Platform, list_tags
 from .trust import Trust
 
 InUse = Callable[[], dict[str, list[str]]]  # image id -> names of the containers that use it
@@ -218,6 +218,15 @@ class ImageStore:
             if (each := (key if known else "", entry)) not in images:
                 images.append(each)
         return save(self._layout, images, kind)
+
+    async def tags(self, repository: str, *, auth: str = "") -> list[str]:
+        """What a registry has of a repository.
+
+        :raise NotFound: there is none; and what `list_tags` raises.
+        """
+        reference = parse_reference(repository)
+        source = Source("docker", reference.full)
+        return await list_tags(source, Access(self._insecure, auth), reference._replace(tag="", digest="").familiar)
 
     async def push(self, name: str, progress: Progress, *, auth: str = "") -> Pushed:
         """Send an image to the registry that its name says.
