@@ -111,6 +111,7 @@ async def push(c: Context) -> web.StreamResponse:
     "/images/save",
     query={"names": "JSON list of names or ids", "format": f"one of {', '.join(KINDS)} [{KINDS[0]}]"},
     stream="application/x-tar",
+    scope="operate",
 )
 async def save(c: Context) -> web.StreamResponse:
     """Images as an archive, which load takes."""
