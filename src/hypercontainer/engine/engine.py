@@ -138,7 +138,6 @@ class Engine:
         parts = Parts(paths.cache, scratch, settings.scratch_size)
         self.factory = Factory(drivers, paths, parts, boot, settings.factory, self._allotments)
         disks, shares = MachineDisks(roots, secrets), Shares(settings.virtiofs)
-        self._shares = shares
         orders = Orders(drivers, self.images, disks, network, shares, self.factory)
         setup = Setup(paths, network, boot, self.factory, self._allotments)
         launcher = Launcher(orders, all_sources(setup), self.factory)
