@@ -127,17 +127,17 @@ class Engine:
             paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images,
             trust=settings.trust,
         )  # fmt: skip
-        secrets = Secrets(paths)
         runs_as, way = self._allotments.runs_as, settings.network.user_network
         of_host = Backends(self.registry, paths.run, way, runs_as=runs_as)
         choice = backends(self.registry, settings) if backends else of_host
         network = self._network = PodNetwork(choice, HostPorts(self.registry))
         self.networks = Networks(self.registry, settings.network, self.events, network)
-        scratch = ScratchDisks(paths.cache, settings.scratch_size)
+        scratch, secrets = ScratchDisks(paths.cache, settings.scratch_size), Secrets(paths)
         roots = ImageRoots(self.images, scratch.create, paths.scratch)
         parts = Parts(paths.cache, scratch, settings.scratch_size)
         self.factory = Factory(drivers, paths, parts, boot, settings.factory, self._allotments)
         disks, shares = MachineDisks(roots, secrets), Shares(settings.virtiofs)
+        self._shares = shares
         orders = Orders(drivers, self.images, disks, network, shares, self.factory)
         setup = Setup(paths, network, boot, self.factory, self._allotments)
         launcher = Launcher(orders, all_sources(setup), self.factory)

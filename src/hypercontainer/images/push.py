@@ -130,7 +130,7 @@ def _contents(layout: Layout, entry: Descriptor, progress: Progress) -> tuple[De
 def _describe(layout: Layout, directory: Path, entry: Descriptor) -> None:
     """That one image as skopeo's `dir:` has it, whose blobs are links to the store's.
 
-    Its `oci:` takes no manifests of Docker's. https://github.com/containers/image/blob/main/docs/containers-transports.5.md
+    Its `oci:` takes no manifests of Docker's. Source of the format: containers-transports(5).
     """
     raw = layout.blobs.read(entry.digest)
     children = read_index(raw).manifests if is_index(raw) else []
