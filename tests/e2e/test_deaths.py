@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from .conftest import BIN, DEADLINE
+from .conftest import BIN, DEADLINE, Daemon, launched
 from .lives import IMAGE, Host, host
 from .test_networks import namespaces
 
@@ -129,3 +133,46 @@ def test_a_death_at(lives: Host, count: Callable[[str], None], name: str) -> Non
         count(f"deaths in {name} (of {steps} steps)" if site else f"deaths after {name}")
     _tidy(lives, verb)
     assert not lost, "\n".join(lost)
+
+
+CLIENTS = {
+    "attach": (("attach", "x"), 1),
+    "logs -f": (("logs", "-f", "x"), 1),
+    "exec": (("exec", "x", "sh", "-c", "echo up; sleep 1000"), 1),
+    "wait": (("wait", "x"), 1),
+    "events": (("events", "--since", "1h"), 1),
+    "pull": (("pull", "ADDRESS/silent:1"), 1),
+    "run": (("run", "--name", "y", "busybox", "sh", "-c", "echo up; sleep 1000"), 125),
+}
+
+
+def _asked(daemon: Daemon, silent: socket.socket, words: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    """A client that hyperd has heard, and that waits for what does not come."""
+    words = tuple(w.replace("ADDRESS", f"localhost:{silent.getsockname()[1]}") for w in words)
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    return subprocess.Popen([BIN / "hyperctl", *words], env=daemon.environment, stdin=null, stdout=pipe, stderr=pipe)
+
+
+def test_clients_of_a_daemon_that_dies(tmp_path: Path) -> None:
+    """Each ends at once, with one sentence and its verb's status; what they had asked for can be asked of the next."""
+    with tempfile.TemporaryDirectory(prefix="hye") as run, socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with launched(tmp_path / "root", run=Path(run)) as daemon:
+            daemon.ctl("pull", "-q", "builtin:busybox")
+            tick = "while :; do echo up; sleep 0.2; done"
+            daemon.ctl("run", "-d", "--name", "x", "busybox", "sh", "-c", tick)
+            clients = {name: _asked(daemon, silent, words) for name, (words, _) in CLIENTS.items()}
+            for name in ("attach", "logs -f", "exec", "events", "run"):
+                out = clients[name].stdout
+                assert out and out.readline(), f"{name} says nothing"
+            with silent.accept()[0]:  # the pull has begun
+                daemon.stop(signal.SIGKILL)
+            for name, client in clients.items():
+                err = client.communicate(timeout=DEADLINE)[1].decode()
+                told = [line for line in err.splitlines() if line.startswith("hyperctl: ")]
+                assert (client.returncode, len(told)) == (CLIENTS[name][1], 1), f"{name}: {client.returncode} {err}"
+                assert "Traceback" not in err and "hyperd" in told[0], f"{name}: {err}"
+        with launched(tmp_path / "root", run=Path(run)) as daemon:
+            assert daemon.out("exec", "x", "echo", "on") == "on"
+            daemon.remove_all()

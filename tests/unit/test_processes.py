@@ -69,6 +69,14 @@ def test_last_words_of_a_long_console(tmp_path: Path) -> None:
     assert "Kernel panic" in QemuMachine(tmp_path, 0, 1, "tcg").last_words()
 
 
+def test_last_words_of_a_kernel_that_panics(tmp_path: Path) -> None:
+    """Its reason, which a hundred lines of registers and calls follow; not the last of these."""
+    reason = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"
+    trace = "\n".join(f" R{n}: 0000000000000000 R{n + 1}: 0000000000000000" for n in range(100))
+    (tmp_path / CONSOLE_FILE).write_text(f"before\n{reason}\nCPU: 0 PID: 1\n{trace}\n---[ end {reason} ]---\n")
+    assert QemuMachine(tmp_path, 0, 1, "tcg").last_words() == reason
+
+
 async def test_a_child_whose_output_nobody_reads_any_more_ends() -> None:
     """A reader that has seen enough leaves while the pipe is full: asyncio reads on no more, and sees no end of it."""
     with pytest.raises(LookupError):

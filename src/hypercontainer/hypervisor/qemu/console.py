@@ -14,7 +14,7 @@ import socket
 from pathlib import Path
 
 _READ = 64 << 10
-_KEPT = 4096  # bytes
+_KEPT = 8192  # bytes
 _DRAINED = 16  # reads at most when the words are asked for: more than a socket holds
 
 

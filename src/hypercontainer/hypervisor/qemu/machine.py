@@ -30,7 +30,8 @@ CHANNEL, MONITOR, CONSOLE, LOG, PIDFILE = "guest.sock", "qmp.sock", "console.soc
 CONSOLE_FILE = "console.log"  # of machines that an earlier version launched, which stored all of it
 SERVER_LOG = "server.log"  # of whoever serves shared directories
 _CAUGHT = "QEMU made a system call that its jail forbids, and was ended (SIGSYS)"
-_TAIL = 2000  # bytes of the logs that are read for an error message
+_TAIL = 8000  # bytes of the logs that are read for an error message: a panic, and the registers that follow it
+_PANIC = "Kernel panic"  # how Linux begins to say why it ended (kernel/panic.c)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\x20-\x7e]")
 
 
@@ -230,8 +231,14 @@ class QemuMachine:
                 texts.append(_tail(self._directory / name))
         words = [_CAUGHT] if self._caught else []
         for text in (*texts, self._console.tail()[-_TAIL:]):
-            words += [line for line in _ANSI.sub("", text.decode(errors="replace")).splitlines() if line.strip()][-4:]
+            words += _telling(_ANSI.sub("", text.decode(errors="replace")))
         return "; ".join(words)
+
+
+def _telling(text: str) -> list[str]:
+    """What of a log says why a machine ended: its kernel's own reason, which registers follow, or the last lines."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return [line[line.index(_PANIC) :] for line in lines if _PANIC in line][:1] or lines[-4:]
 
 
 def _tail(path: Path) -> bytes:
