@@ -103,7 +103,10 @@ def config(root: Path, run_dir: Path) -> Config:
     accelerator: Any = os.environ.get("HYPER_TEST_ACCELERATOR", "auto")  # tests/lab says kvm
     # QEMU has its filter of system calls only with another one than slirp, which is a part of it.
     user_network: Any = os.environ.get("HYPER_TEST_USER_NETWORK", "slirp")
-    return Config(root=str(root), run=str(run_dir), network="user", user_network=user_network, accelerator=accelerator)
+    return Config(
+        root=str(root), run=str(run_dir), network="user", user_network=user_network, accelerator=accelerator,
+        boot_timeout=DEADLINE,
+    )  # fmt: skip
 
 
 @pytest.fixture
