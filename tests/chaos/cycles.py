@@ -29,11 +29,12 @@ _GROWTH = 24 << 20  # bytes of hyperd's memory, however many cycles
 def account(host: Host) -> Account:
     """How much there is of what could be too much."""
     daemon, pid = host.daemon, host.daemon.process.pid
+    mounts = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
     counted = {
         "descriptors of hyperd": len(os.listdir(f"/proc/{pid}/fd")),
         "threads of hyperd": len(os.listdir(f"/proc/{pid}/task")),
         "children of hyperd": len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()),
-        "mounts": Path(f"/proc/{pid}/mountinfo").read_text().count("\n"),
+        "mounts": sum(str(host.place) in line or str(daemon.run) in line for line in mounts),  # others have theirs
         "files of its state": sum(1 for p in daemon.root.rglob("*") if p.is_file()),
         "files of its machines": sum(1 for p in (daemon.run / "pods").rglob("*")),
         "links": _host(host, "ip", "-br", "link").count("\n"),
