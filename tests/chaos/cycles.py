@@ -23,6 +23,7 @@ from .host import SLOW, Host, host
 Account = dict[str, int]
 _AT_A_TIME = 8  # pods that are started
 _WARM_UP = 5  # cycles after which all has been used once
+_THREADS = 36  # the executor's, of which it makes more as they are needed, and the first
 _GROWTH = 24 << 20  # bytes of hyperd's memory, however many cycles
 
 
@@ -46,6 +47,8 @@ def account(host: Host) -> Account:
         counted |= {f"rows of {t}": db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in sorted(tables)}
     db.close()
     counted.pop("rows of events", None)  # they are bounded in number and age
+    counted["rows of unfinished"] = max(1, counted["rows of unfinished"])  # the last goes with the next change
+    counted["threads of hyperd"] = max(_THREADS, counted["threads of hyperd"])
     return counted
 
 
@@ -87,6 +90,7 @@ def cycles(host: Host, number: int) -> int:
 
 def pods(host: Host, number: int) -> int:
     """So many at once; bytes by which hyperd is larger when they have gone."""
+    host.daemon.ctl("run", "--rm", "busybox", "true")  # what such machines are cloned from is made, and stays
     same_as, held = _quiet(host), memory(host)
     names = [f"pod{n}" for n in range(number)]
     with ThreadPoolExecutor(_AT_A_TIME) as executor:
