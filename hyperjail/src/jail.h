@@ -17,12 +17,12 @@
 #define GROUPS                  8
 #define LIMITS                  16
 
-enum entry_kind { READ, WRITE, DEVICE };
+enum entry_kind { READ, WRITE, DEVICE, DIRECTORY };
 
 /* A file or directory of the host that the program finds. */
 struct entry {
 	enum entry_kind kind;
-	const char *source;
+	const char *source; /* of an empty directory: none */
 	const char *target; /* in the new root, absolute */
 };
 
@@ -48,6 +48,7 @@ struct jail {
 	const char *cgroups[LIMITS];     /* files that take the number of a process */
 	size_t n_cgroups;
 	bool user_namespace;  /* without root's rights */
+	bool mapped;          /* whoever executed us made it */
 	bool host_network;    /* stay in the host's */
 	bool die_with_parent; /* be killed when the caller dies */
 	bool keep_report;     /* leave the report open for the program */

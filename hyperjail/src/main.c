@@ -99,6 +99,8 @@ static void flag(struct jail *jail, const char *word)
 		jail->nested = true;
 	else if (!strcmp(word, "user-namespace"))
 		jail->user_namespace = true;
+	else if (!strcmp(word, "mapped"))
+		jail->user_namespace = jail->mapped = true;
 	else if (!strcmp(word, "host-network"))
 		jail->host_network = true;
 	else if (!strcmp(word, "die-with-parent"))
@@ -122,6 +124,7 @@ static int option(struct jail *jail, char *const *words)
 	             {"read", 2},
 	             {"write", 2},
 	             {"device", 2},
+	             {"directory", 1},
 	             {"limit", 2},
 	             {"cgroup", 1},
 	             {"capability", 1},
@@ -129,6 +132,7 @@ static int option(struct jail *jail, char *const *words)
 	             {"proc", 0},
 	             {"settings", 0},
 	             {"nested", 0},
+	             {"mapped", 0},
 	             {"user-namespace", 0},
 	             {"host-network", 0},
 	             {"die-with-parent", 0},
@@ -157,6 +161,8 @@ static int option(struct jail *jail, char *const *words)
 		add_entry(jail, WRITE, words[1], words[2]);
 	else if (!strcmp(word, "device"))
 		add_entry(jail, DEVICE, words[1], words[2]);
+	else if (!strcmp(word, "directory"))
+		add_entry(jail, DIRECTORY, NULL, words[1]);
 	else if (!strcmp(word, "limit") && jail->n_limits < LIMITS)
 		jail->limits[jail->n_limits++] = (struct limit){(int)number(words[1]), number(words[2])};
 	else if (!strcmp(word, "cgroup") && jail->n_cgroups < LIMITS)
@@ -227,7 +233,7 @@ int main(int argc, char **argv)
 	parse(&jail, argv + 2);
 	fcntl(report_fd, F_SETFD, jail.keep_report ? 0 : FD_CLOEXEC);
 	enter_cgroups(&jail); /* first: the cgroup namespace begins where we are */
-	if (jail.user_namespace)
+	if (jail.user_namespace && !jail.mapped)
 		enter_user_namespace();
 	if (!jail.host_network)
 		spaces |= CLONE_NEWNET;

@@ -48,6 +48,11 @@ static void make_point(const struct jail *jail, const struct entry *entry)
 
 	below(jail, entry->target, path);
 	make_parents(path, strlen(jail->root));
+	if (entry->kind == DIRECTORY) {
+		if (mkdir(path, 0755) < 0 && errno != EEXIST)
+			stop("make the directory %s", path);
+		return;
+	}
 	if (stat(entry->source, &about) < 0)
 		stop("find %s", entry->source);
 	if (S_ISDIR(about.st_mode)) {

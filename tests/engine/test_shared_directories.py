@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,10 @@ def act(request: pytest.FixtureRequest, template: Path, monkeypatch: pytest.Monk
     """A daemon as root, and one of a user; their servers are sockets."""
     root = request.param == "root"
 
-    @contextlib.contextmanager
-    def served(
-        binary: str, directory: Path, entries: list[share.Entry], *_: object, **__: bool
-    ) -> Iterator[socket.socket]:
+    async def served(binary: str, directory: Path, entries: list[share.Entry], **_: bool) -> socket.socket:
         ours, theirs = socket.socketpair()
-        with ours, theirs:
-            yield ours
+        theirs.close()
+        return ours
 
     monkeypatch.setattr(share, "start_virtiofsd", served)
     monkeypatch.setattr(share, "find_virtiofsd", lambda: "/virtiofsd")

@@ -29,7 +29,7 @@ def shared_entries(pod: Pod) -> list[share.Entry]:
     return [share.Entry(Path(v.source), v.read_only) for v in pod.volumes if v.kind == "directory"]
 
 
-def share_of(
+async def share_of(
     pod: Pod, directory: Path, stack: contextlib.ExitStack, control_groups: Sequence[Path], *, use_virtiofs: bool
 ) -> VirtioFs | None:
     """The pod's tree of shared directories; sockets are closed with the stack."""
@@ -39,7 +39,7 @@ def share_of(
     share.check(entries)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     binary = share.require_virtiofsd(allowed=use_virtiofs)
-    server = share.start_virtiofsd(binary, directory, entries, control_groups, root=os.geteuid() == 0)
+    server = await share.start_virtiofsd(binary, directory, entries, control_groups, root=os.geteuid() == 0)
     sock = stack.enter_context(server)
     return VirtioFs(share.TAG, sock.fileno())
 
@@ -90,6 +90,6 @@ async def machine_config(
         initramfs=initramfs,
         disks=tuple(disks),
         networks=await network.open(pod, stack),
-        share=share_of(pod, directory, stack, control_groups, use_virtiofs=virtiofs),
+        share=await share_of(pod, directory, stack, control_groups, use_virtiofs=virtiofs),
         expandable=not pod.implicit,
     )

@@ -154,6 +154,20 @@ def _in_memory(data: bytes, stack: contextlib.ExitStack) -> int:
     return fd
 
 
+def reap(started: Started) -> None:
+    """Some time, when it ends by itself: a child that nobody waits for."""
+    loop = asyncio.get_running_loop()
+    fd = os.pidfd_open(started.pid)
+
+    def ended() -> None:
+        loop.remove_reader(fd)
+        os.close(fd)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(started.pid, os.WNOHANG)
+
+    loop.add_reader(fd, ended)
+
+
 @contextlib.asynccontextmanager
 async def running(wanted: Order, stdin: bytes = b"") -> AsyncIterator[Helper]:
     """A helper that does not outlive the block; what it prints comes from `output`.

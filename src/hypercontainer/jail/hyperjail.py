@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import Unavailable
-from ..sys import process, tasks
+from ..sys import process, tasks, users
 from ..sys.confine import entrance
 from .jail import Born, Entry, Order, Started, ignore
 
@@ -108,12 +108,16 @@ class HyperJail:
             fds.append(fd := _in_memory(order.filter, stack))
             environment |= {"LD_PRELOAD": _FILTER, "HYPERJAIL_FILTER": f"{report},{fd}"}
             words += ["keep-report", *_entry(Entry(binary("hyperjail-filter"), _FILTER))]
-        return [str(binary()), str(report), *words, "--", *order.args], environment, fds
+        return [*_mapping(order), str(binary()), str(report), *words, "--", *order.args], environment, fds
 
     def _words(self, order: Order) -> list[str]:
         root = os.geteuid() == 0
         words = ["root", str(self._place), "name", "jail", "proc"]
-        words += ["user", str(order.user), str(order.user)] if root else ["user-namespace"]
+        words += (
+            ["user", str(order.user), str(order.user)]
+            if root
+            else ["mapped" if order.subordinate else "user-namespace"]
+        )
         flags = {"host-network": order.host_network, "settings": order.settings, "nested": order.nested,
                  "die-with-parent": order.dies_with_us}  # fmt: skip
         words += [word for word, wanted in flags.items() if wanted]
@@ -123,6 +127,8 @@ class HyperJail:
             words += ["group", str(group)]
         for entry in order.files:
             words += _entry(entry)
+        for empty in order.directories:
+            words += ["directory", empty]
         for device in order.devices:
             words += ["device", str(device), str(device)]
         for which, value in _limits(order):
@@ -130,6 +136,13 @@ class HyperJail:
         for directory in order.control_groups:
             words += ["cgroup", str(entrance(directory))]
         return words
+
+
+def _mapping(order: Order) -> list[str]:
+    """What makes a user namespace with more than one user; hyperjail has no rights to."""
+    if os.geteuid() == 0 or not order.subordinate:
+        return []
+    return ["unshare", "--user", "--map-root-user", *(["--map-auto"] if users.have_subordinates() else []), "--"]
 
 
 def _in_memory(data: bytes, stack: contextlib.ExitStack) -> int:

@@ -42,6 +42,7 @@ class Order:
     errors: int = -1  # descriptor for what it complains of; -1: `output`
     groups: tuple[int, ...] = ()  # further ones
     files: tuple[Entry, ...] = ()  # all that it finds; a jail may show it more than that, and says so in `hindrance`
+    directories: tuple[str, ...] = ()  # empty ones that it finds, which may be passed through
     devices: tuple[Path, ...] = ()  # of the host, which it may open
     descriptors: tuple[int, ...] = ()  # it has them under the same numbers
     environment: Mapping[str, str] = field(default_factory=dict)  # all of it
@@ -53,6 +54,7 @@ class Order:
     settings: bool = False  # its /proc has the network's sysctls
     nested: bool = False  # it makes namespaces of its own
     dies_with_us: bool = False
+    subordinate: bool = False  # of a user's daemon: it has that user's numbers of subuid(5), too
     control_groups: tuple[Path, ...] = ()  # directories of groups that it is in from its first instruction on
 
 

@@ -134,7 +134,7 @@ _X32 = 0x40000000  # bit of the numbers of x86_64's second ABI
 
 
 def refusals(names: frozenset[str] = REFUSED, machine: str = "") -> bytes:
-    """Answers these calls with EPERM and allows the others; with `unshare` among them `clone` makes no namespace."""
+    """Answers these calls with EPERM and allows the others; with `unshare` among them no namespace is made."""
     machine = machine or platform.machine()
     column = list(_ARCHITECTURES).index(machine)
     kill, allow = _instruction(_RETURN, _KILL), _instruction(_RETURN, _ALLOW)
@@ -142,10 +142,11 @@ def refusals(names: frozenset[str] = REFUSED, machine: str = "") -> bytes:
     parts = [_instruction(_LOAD, _ARCH), _instruction(_EQUAL, _ARCHITECTURES[machine], 1, 0), kill]
     parts += [_instruction(_LOAD, _NR), _instruction(_ANY_BIT, _X32, 0, 1), kill]
     for name in sorted(names):
-        if (number := NUMBERS[name][column]) >= 0:
+        if (number := NUMBERS[name][column]) >= 0 and name != "unshare":
             parts += [_instruction(_EQUAL, number, 0, 1), refuse]
     if "unshare" in names:
         parts += [_instruction(_EQUAL, NUMBERS["clone3"][column], 0, 1), _instruction(_RETURN, _ERRNO | errno.ENOSYS)]
-        parts += [_instruction(_EQUAL, NUMBERS["clone"][column], 0, 4), _instruction(_LOAD, _ARGUMENTS)]
-        parts += [_instruction(_ANY_BIT, _NEW_NAMESPACES, 0, 1), refuse, allow]
+        for name in ("clone", "unshare"):  # threads part from each other by the second, too
+            parts += [_instruction(_EQUAL, NUMBERS[name][column], 0, 4), _instruction(_LOAD, _ARGUMENTS)]
+            parts += [_instruction(_ANY_BIT, _NEW_NAMESPACES, 0, 1), refuse, allow]
     return b"".join([*parts, allow])

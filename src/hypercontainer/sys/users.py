@@ -12,6 +12,7 @@ import collections
 import contextlib
 import itertools
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,3 +130,15 @@ def in_use() -> set[int]:
             with contextlib.suppress(OSError):  # it may have ended
                 found.add(os.stat(f"/proc/{name}").st_uid)
     return found
+
+
+def have_subordinates(etc: Path = Path("/etc")) -> bool:
+    """Whether this user has numbers besides its own, and the program that hands them out is there."""
+    import getpass
+
+    if not shutil.which("newuidmap"):
+        return False
+    with contextlib.suppress(OSError, KeyError):
+        names = (getpass.getuser(), str(os.getuid()))
+        return any(line.split(":")[0] in names for line in (etc / "subuid").read_text().splitlines())
+    return False

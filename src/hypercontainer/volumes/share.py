@@ -8,25 +8,29 @@ it its root. QEMU serves none: it would need rights over files for that, with th
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import socket
-import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InvalidState, NotFound, Unsupported
-from ..sys.confine import enter, entrances
-from ..sys.process import command_line
+from ..jail import helpers, jail, seccomp
+from ..jail.jail import Order
+from ..sys import users
 
 TAG = "share"
 SERVER_LOG = "server.log"  # in the machine's directory
 _SCRIPT = Path(__file__).with_name("share.sh")
 # Debian 12 has it beside QEMU's other helpers; the Rust one of later releases is there too.
 _PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
+
+_TREE = "/share"  # in its jail
+_DESCRIPTORS = 1 << 20  # each file that a guest has open, or knows of, is one
+# Over files of all owners: CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SETFCAP; and
+# SETPCAP and SYS_CHROOT, which it gives up itself before it serves. linux/capability.h
+_RIGHTS = frozenset({0, 1, 3, 4, 6, 7, 31, 8, 18})
 
 
 @dataclass(frozen=True)
@@ -53,17 +57,8 @@ def _namespaces(*, root: bool) -> list[str]:
     if root:
         return ["unshare", "--mount", "--propagation", "private", "--"]
     # The user is root there, and the ids of /etc/subuid are the others.
-    auto = ["--map-auto"] if shutil.which("newuidmap") and _has_subids() else []
+    auto = ["--map-auto"] if users.have_subordinates() else []
     return ["unshare", "--user", "--map-root-user", *auto, "--mount", "--propagation", "private", "--"]
-
-
-def _has_subids() -> bool:
-    import getpass
-
-    with contextlib.suppress(OSError, KeyError):
-        names = (getpass.getuser(), str(os.getuid()))
-        return any(line.split(":")[0] in names for line in Path("/etc/subuid").read_text().splitlines())
-    return False
 
 
 def launcher(tree: Path, entries: list[Entry], *, root: bool) -> list[str]:
@@ -89,33 +84,59 @@ def require_virtiofsd(*, allowed: bool) -> str:
     )
 
 
-def start_virtiofsd(
+async def start_virtiofsd(
     binary: str, directory: Path, entries: list[Entry], control_groups: Sequence[Path] = (), *, root: bool
 ) -> socket.socket:
     """Serve the entries, in these groups; the socket for the hypervisor. The daemon ends when that is closed.
 
-    :raise InvalidState: when it does not start, with its words.
+    :raise InvalidState: when it does not start, with its words. :raise Unavailable: nor its jail.
     """
-    tree, path, log = directory / "share", directory / "virtiofs.sock", directory / SERVER_LOG
-    tree.mkdir(exist_ok=True)
+    path, log = directory / "virtiofs.sock", directory / SERVER_LOG
     with socket.socket(socket.AF_UNIX) as listener, open(log, "wb") as output:
         listener.bind(str(path))
         listener.listen(1)
-        fd = listener.fileno()
-        serve = [binary, f"--fd={fd}", "-o", f"source={tree},cache=auto,xattr,announce_submounts,modcaps=-mknod"]
-        args = [*launcher(tree, entries, root=root), *serve]
-        with entrances(control_groups) as groups:
-            child = subprocess.Popen(
-                args, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[fd], start_new_session=True,
-                preexec_fn=partial(enter, groups),
-            )  # fmt: skip
-    child.returncode = 0  # it ends with the machine, which may outlive us
+        fds = listener.fileno(), output.fileno()
+        if helpers.jail().confines:
+            order = _jailed(binary, entries, *fds)
+        else:
+            order = _plain(binary, directory, entries, *fds, root=root)
+        started = await helpers.jail().spawn(replace(order, control_groups=tuple(control_groups)))
+    helpers.reap(started)  # it ends with the machine, which may outlive us
     ours = socket.socket(socket.AF_UNIX)
     try:
         ours.connect(str(path))
     except OSError as error:
         ours.close()
-        raise InvalidState(
-            f"virtiofsd could not be started: {log.read_text(errors='replace').strip() or command_line(args)}"
-        ) from error
+        words = log.read_text(errors="replace").strip() or helpers.words(order)
+        raise InvalidState(f"virtiofsd could not be started: {words}") from error
     return ours
+
+
+def _serve(binary: str, listener: int, tree: str, *options: str) -> tuple[str, ...]:
+    choices = ",".join((f"source={tree}", "cache=auto", "xattr", "announce_submounts", "modcaps=-mknod", *options))
+    return binary, f"--fd={listener}", "-o", choices
+
+
+def _jailed(binary: str, entries: list[Entry], listener: int, output: int) -> Order:
+    """The tree is all that is to be seen but the server itself, which then makes it its root."""
+    shown = tuple(jail.Entry(e.path, f"{_TREE}/{number}", not e.read_only) for number, e in enumerate(entries))
+    order = helpers.order(Path(binary), files=shown, limits=jail.Limits(descriptors=_DESCRIPTORS))
+    return replace(
+        order,
+        args=(*_serve(binary, listener, _TREE, "sandbox=chroot"), "--rlimit-nofile=0"),
+        output=output,
+        descriptors=(listener,),
+        capabilities=_RIGHTS,
+        first_filter=seccomp.refusals(seccomp.REFUSED - {"chroot", "mknod", "mknodat"}),  # pipes are nodes, too
+        subordinate=True,
+        dies_with_us=False,
+    )
+
+
+def _plain(binary: str, directory: Path, entries: list[Entry], listener: int, output: int, *, root: bool) -> Order:
+    tree = directory / "share"
+    tree.mkdir(exist_ok=True)
+    args = (*launcher(tree, entries, root=root), *_serve(binary, listener, str(tree)))
+    return Order(
+        args, os.geteuid(), output, descriptors=(listener,), environment={"PATH": os.environ.get("PATH", os.defpath)}
+    )
