@@ -53,7 +53,8 @@ struct jail {
 	bool die_with_parent; /* be killed when the caller dies */
 	bool keep_report;     /* leave the report open for the program */
 	bool proc;            /* a /proc of its own */
-	bool settings;        /* with /proc/sys in it */
+	bool settings;        /* with /proc/sys in it, and all of /proc read-only */
+	bool write_settings;  /* but not read-only */
 	bool nested;          /* it makes namespaces itself, which Landlock would refuse */
 	char *const *program; /* NULL-terminated */
 };

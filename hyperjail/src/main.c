@@ -95,6 +95,8 @@ static void flag(struct jail *jail, const char *word)
 		jail->proc = true;
 	else if (!strcmp(word, "settings"))
 		jail->settings = true;
+	else if (!strcmp(word, "write-settings"))
+		jail->settings = jail->write_settings = true;
 	else if (!strcmp(word, "nested"))
 		jail->nested = true;
 	else if (!strcmp(word, "user-namespace"))
@@ -117,25 +119,11 @@ static int option(struct jail *jail, char *const *words)
 	static const struct {
 		const char *name;
 		int values;
-	} known[] = {{"user", 2},
-	             {"group", 1},
-	             {"root", 1},
-	             {"name", 1},
-	             {"read", 2},
-	             {"write", 2},
-	             {"device", 2},
-	             {"directory", 1},
-	             {"limit", 2},
-	             {"cgroup", 1},
-	             {"capability", 1},
-	             {"filter", 1},
-	             {"proc", 0},
-	             {"settings", 0},
-	             {"nested", 0},
-	             {"mapped", 0},
-	             {"user-namespace", 0},
-	             {"host-network", 0},
-	             {"die-with-parent", 0},
+	} known[] = {{"user", 2},       {"group", 1},          {"root", 1},           {"name", 1},
+	             {"read", 2},       {"write", 2},          {"device", 2},         {"directory", 1},
+	             {"limit", 2},      {"cgroup", 1},         {"capability", 1},     {"filter", 1},
+	             {"proc", 0},       {"settings", 0},       {"write-settings", 0}, {"nested", 0},
+	             {"mapped", 0},     {"user-namespace", 0}, {"host-network", 0},   {"die-with-parent", 0},
 	             {"keep-report", 0}};
 	const char *word = words[0];
 	int values = -1;

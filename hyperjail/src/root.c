@@ -141,14 +141,15 @@ static void make_devices(const struct jail *jail)
 static void mount_proc(const struct jail *jail)
 {
 	unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+	unsigned long read_only = jail->settings && !jail->write_settings ? MS_RDONLY : 0;
 	char path[PATH_MAX];
 
 	below(jail, "/proc", path);
-	if (!mount("proc", path, "proc", flags,
+	if (!mount("proc", path, "proc", flags | read_only,
 	           jail->settings ? "hidepid=ptraceable" : "hidepid=ptraceable,subset=pid"))
 		return;
 	/* Linux before 5.8 has no `subset`; 2 is what `invisible` was called. */
-	if (mount("proc", path, "proc", flags, "hidepid=2") < 0)
+	if (mount("proc", path, "proc", flags | read_only, "hidepid=2") < 0)
 		stop("mount %s", path);
 }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from .manifests import Descriptor
 
 PRIVATE_DIRECTORY = 0o700
 _CHUNK = 1 << 20  # bytes
+_NAME = re.compile(r"[0-9a-f]{64}")  # of a file: its SHA-256
 
 
 class Lease:
@@ -62,6 +64,24 @@ class Blobs:
         for entry in os.scandir(self._files):
             if entry.is_file(follow_symlinks=False) and entry.stat().st_mode & 0o077:
                 os.chmod(entry.path, 0o600)
+
+    def lend(self, place: Path, wanted: Iterable[str]) -> None:
+        """Link those of these blobs that are here into a directory: they need not be fetched again."""
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for digest in wanted:
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                os.link(self.path(digest), place / digest.partition(":")[2])
+
+    def adopt(self, place: Path) -> None:
+        """Take what came to such a directory; whoever brought it has ended, and is not believed: names may lie."""
+        for entry in os.scandir(place):
+            if not _NAME.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                continue
+            if entry.stat(follow_symlinks=False).st_nlink == 1 and not self.has(f"sha256:{entry.name}"):
+                if os.geteuid() == 0:
+                    os.chown(entry.path, 0, 0, follow_symlinks=False)
+                os.chmod(entry.path, 0o600)
+                os.rename(entry.path, self.path(f"sha256:{entry.name}"))
 
     def path(self, digest: str) -> Path:
         """Where the bytes of a digest are, or would be.

@@ -97,8 +97,11 @@ class DownloadMeter:
         for digest, size in self._layers:
             if digest in self._known:
                 continue
-            if self._layout.blobs.path(digest).exists():
+            if self._layout.blobs.path(digest).exists() or self._came(digest):
                 self._known.add(digest)
                 self._progress.update(digest, "Download complete", size, size)
             elif sizes:
                 self._progress.update(digest, "Downloading", min(sizes.pop(0), size), size)
+
+    def _came(self, digest: str) -> bool:
+        return (self._staging / "blobs/sha256" / digest.partition(":")[2]).exists()

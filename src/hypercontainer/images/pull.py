@@ -179,10 +179,11 @@ class Puller:
             source, name = await self._archive(source, staging / "archive.tar", what)
         elif source.transport == "oci":
             await self._look(wanted)
-        blobs = self._layout.blobs
-        await skopeo.copy(source, access, platform, staging, blobs.directory, what, meter.tick, self._limits.size)
+        blobs, here = self._layout.blobs, staging / "blobs/sha256"
+        blobs.lend(here, there.manifest.blobs() if there else ())
+        await skopeo.copy(source, access, platform, staging, what, meter.tick, self._limits.size)
+        await tasks.in_thread(lambda: blobs.adopt(here))
         meter.tick()
-        await tasks.in_thread(blobs.make_private)
         found = next(iter(Layout(staging).names().values()))
         entry = Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
         return name or name_of(wanted.source), await self._original(there, entry, wanted) if there else entry

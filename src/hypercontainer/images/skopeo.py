@@ -9,8 +9,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,8 +25,9 @@ from ..errors import (
     Unavailable,
     Unsupported,
 )
+from ..jail import helpers
 from ..model.reference import Source, parse_reference
-from ..sys.process import child
+from . import transport
 from .limits import DOCUMENT_MAX
 from .trust import Trust
 
@@ -167,10 +166,10 @@ class Access:
         return [f"--{prefix}tls-verify=false"] if local or host in self.insecure else []
 
     @contextlib.contextmanager
-    def authfile(self, source: Source) -> Iterator[list[str]]:
-        """`--authfile` with the caller's credentials, for as long as the block runs."""
+    def credentials(self, source: Source) -> Iterator[int]:
+        """A descriptor with the caller's credentials, an authfile, for as long as the block runs; -1: none."""
         if not self.auth or source.transport != "docker":
-            yield []
+            yield -1
             return
         try:
             given = json.loads(base64.urlsafe_b64decode(self.auth + "=" * (-len(self.auth) % 4)))
@@ -178,10 +177,12 @@ class Access:
         except (ValueError, KeyError, TypeError):
             raise InvalidArgument("malformed registry credentials", hint="log in again with `hyperctl login`") from None
         host = parse_reference(source.location).host
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as f:  # mode 0600
-            json.dump({"auths": {host: {"auth": base64.b64encode(pair.encode()).decode()}}}, f)
-            f.flush()
-            yield ["--authfile", f.name]
+        fd = os.memfd_create("credentials", os.MFD_CLOEXEC)
+        try:
+            os.write(fd, json.dumps({"auths": {host: {"auth": base64.b64encode(pair.encode()).decode()}}}).encode())
+            yield fd
+        finally:
+            os.close(fd)
 
 
 def spelled(source: Source) -> str:
@@ -198,29 +199,18 @@ async def inspect_raw(source: Source, access: Access, what: str, *, config: bool
 
     :raise NotFound: no such image; and what else `error_from` knows.
     """
-    pipe = asyncio.subprocess.PIPE
-    with access.authfile(source) as auth, tempfile.TemporaryFile() as words:
-        command = [
-            "skopeo",
-            "--command-timeout",
-            f"{STALLED:g}s",
-            "inspect",
-            "--raw",
-            *(["--config"] if config else []),
-            *auth,
-            *access.tls_options(source, ""),
-            spelled(source),
-        ]
-        async with child(*command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=words) as process:
-            assert process.stdout is not None
+    with access.credentials(source) as fd:
+        args = ["--command-timeout", f"{STALLED:g}s", "inspect", "--raw", *_authfile("", fd),
+                *access.tls_options(source, ""), spelled(source)]  # fmt: skip
+        order = transport.order(args, source, transport.pick_user(source), credentials=fd)
+        async with helpers.running(order) as process:
             raw = b""
-            while len(raw) <= DOCUMENT_MAX and (more := await process.stdout.read(DOCUMENT_MAX)):
+            while len(raw) <= DOCUMENT_MAX and (more := await process.output.read(DOCUMENT_MAX)):
                 raw += more
             if len(raw) > DOCUMENT_MAX:
                 raise InvalidArgument(f"image {what} is refused: its manifest is larger than {DOCUMENT_MAX >> 20} MiB")
             status = await process.wait()
-        words.seek(0)
-        stderr = words.read(_WORDS_MAX).decode(errors="replace")
+            stderr = process.errors
     if status:
         raise error_from(stderr, what)
     return raw
@@ -231,80 +221,73 @@ async def list_tags(source: Source, access: Access, what: str) -> list[str]:
 
     :raise NotFound: no such repository; and what else `error_from` knows.
     """
-    pipe = asyncio.subprocess.PIPE
     reference = parse_reference(source.location)._replace(tag="", digest="")
-    with access.authfile(source) as auth:
-        command = ["skopeo", "--command-timeout", f"{STALLED:g}s", "list-tags", *auth, *access.tls_options(source, "")]
-        async with child(
-            *command, f"docker://{reference.full}", stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
-        ) as process:
-            out, words = await process.communicate()
-    if process.returncode:
-        raise error_from(words.decode(errors="replace"), what)
+    with access.credentials(source) as fd:
+        args = ["--command-timeout", f"{STALLED:g}s", "list-tags", *_authfile("", fd),
+                *access.tls_options(source, ""), f"docker://{reference.full}"]  # fmt: skip
+        done = await helpers.run(transport.order(args, source, transport.pick_user(source), credentials=fd))
+    if done.status:
+        raise error_from(done.stderr, what)
     try:
-        return [str(tag) for tag in json.loads(out)["Tags"] or []]
+        return [str(tag) for tag in json.loads(done.stdout)["Tags"] or []]
     except (ValueError, LookupError, TypeError) as error:
         raise Unavailable(f"cannot pull {what}: the registry's list of tags is not understood") from error
 
 
-async def copy(
-    source: Source,
-    access: Access,
-    platform: Platform,
-    layout: Path,
-    blobs: Path,
-    what: str,
-    tick: Callable[[], None],
-    size: int,
-) -> None:
-    """Copy into an OCI layout whose blobs are in a shared directory; `tick` is called as it goes.
+def _authfile(prefix: str, fd: int) -> list[str]:
+    return [f"--{prefix}authfile", f"/proc/self/fd/{fd}"] if fd >= 0 else []
 
-    No file may have more than `size` bytes.
+
+async def copy(
+    source: Source, access: Access, platform: Platform, place: Path, what: str, tick: Callable[[], None], size: int
+) -> None:
+    """Copy into `place`, an OCI layout whose blobs are in `blobs` there; `tick` is called as it goes.
+
+    Blobs that are there already are not fetched. No file may have more than `size` bytes.
 
     :raise Unavailable: nothing comes any more; and what else `error_from` knows.
     """
-    if not shutil.which("skopeo"):
-        raise Unavailable("skopeo is not installed", hint="install the package that has skopeo")
     options = ["--override-os", platform.os, "--override-arch", platform.architecture]
     options += ["--override-variant", platform.variant] if platform.variant else []
-    tls = access.tls_options(source, "src-")
-    with access.authfile(source) as auth:
-        auth = [a.replace("--authfile", "--src-authfile") for a in auth]
-        async with child(
-            "prlimit",
-            f"--fsize={size}",
-            "skopeo",
-            *access.trust.options(),
-            *options,
-            "copy",
-            "--quiet",
-            *auth,
-            *tls,
+    own = transport.pick_user(source)
+    blobs = place / "blobs"
+    _lend(helpers.user(own), place, blobs, blobs / "sha256")
+    with access.credentials(source) as fd:
+        args = [
+            *access.trust.options(), *options, "copy", "--quiet", *_authfile("src-", fd),
+            *access.tls_options(source, "src-"),
             "--remove-signatures",  # when they have been looked at: an OCI layout has no place for them
-            "--dest-oci-accept-uncompressed-layers",
-            "--dest-shared-blob-dir",
-            blobs,
-            spelled(source),
-            f"oci:{layout}:image",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"TMPDIR": str(layout)},  # it unpacks archives there
-        ) as process:
-            output = asyncio.ensure_future(process.communicate())
+            "--dest-oci-accept-uncompressed-layers", "--dest-shared-blob-dir", str(blobs),
+            spelled(source), f"oci:{place}:image",
+        ]  # fmt: skip
+        trust = access.trust
+        order = transport.order(
+            args, source, own, policy=trust.policy, signatures=trust.signatures, place=place, credentials=fd,
+            file_size=size,
+        )  # fmt: skip
+        async with helpers.running(order) as process:
+            ended = asyncio.ensure_future(process.wait())
             try:
-                await _watch(output, layout, blobs, what, tick)
+                await _watch(ended, place, blobs, what, tick)
             finally:
-                output.cancel()
-            stderr = (await output)[1].decode(errors="replace")
-    if process.returncode:
+                ended.cancel()
+            status = await process.wait()
+            stderr = process.errors
+    if status:
         raise error_from(stderr, what)
 
 
-async def _watch(output: asyncio.Future[Any], layout: Path, blobs: Path, what: str, tick: Callable[[], None]) -> None:
+def _lend(user: int, *directories: Path) -> None:
+    for directory in directories:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(directory, user, -1)
+
+
+async def _watch(ended: asyncio.Future[Any], layout: Path, blobs: Path, what: str, tick: Callable[[], None]) -> None:
     """Wait for the end; :raise Unavailable: when nothing has come for too long."""
     came, since = (0, 0), time.monotonic()
-    while not (await asyncio.wait({output}, timeout=0.2))[0]:
+    while not (await asyncio.wait({ended}, timeout=0.2))[0]:
         tick()
         written = 0
         for path in layout.rglob("*"):

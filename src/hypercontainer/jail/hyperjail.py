@@ -118,8 +118,13 @@ class HyperJail:
             if root
             else ["mapped" if order.subordinate else "user-namespace"]
         )
-        flags = {"host-network": order.host_network, "settings": order.settings, "nested": order.nested,
-                 "die-with-parent": order.dies_with_us}  # fmt: skip
+        flags = {
+            "host-network": order.host_network,
+            "settings": order.settings == "read",
+            "write-settings": order.settings == "write",
+            "nested": order.nested,
+            "die-with-parent": order.dies_with_us,
+        }
         words += [word for word, wanted in flags.items() if wanted]
         for capability in sorted(order.capabilities):
             words += ["capability", str(capability)]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Order:
     filter: bytes = b""  # of system calls, by `seccomp.program`; from when it has started on
     first_filter: bytes = b""  # another one, by `seccomp.refusals`; from its first instruction on
     capabilities: frozenset[int] = frozenset()  # that it keeps: CAP_* of linux/capability.h
-    settings: bool = False  # its /proc has the network's sysctls
+    settings: Literal["", "read", "write"] = ""  # what it may do with the sysctls, which its /proc has only then
     nested: bool = False  # it makes namespaces of its own
     dies_with_us: bool = False
     subordinate: bool = False  # of a user's daemon: it has that user's numbers of subuid(5), too

@@ -128,6 +128,7 @@ def _jailed(binary: str, entries: list[Entry], listener: int, output: int) -> Or
         descriptors=(listener,),
         capabilities=_RIGHTS,
         first_filter=seccomp.refusals(seccomp.REFUSED - {"chroot", "mknod", "mknodat"}),  # pipes are nodes, too
+        settings="read",  # it looks at fs.file-max, though it shall not heed it
         subordinate=True,
         dies_with_us=False,
     )
