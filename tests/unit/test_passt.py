@@ -8,20 +8,43 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hypercontainer.errors import Conflict, HyperError, Unavailable
+from hypercontainer.jail import helpers
+from hypercontainer.jail.fake import FakeJail
+from hypercontainer.jail.hyperjail import HyperJail
+from hypercontainer.jail.jail import Born, Order, Started, ignore
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import passt
+
+from ..contract.test_jail import children
 
 PORTS = (PortMapping(container_port=80, host_port=8080),)
 Pretend = Callable[[str], Path]
 
 
+class Recorder(FakeJail):
+    """The pretended program lies where only root gets to."""
+
+    async def spawn(self, order: Order, born: Born = ignore) -> Started:
+        started = await super().spawn(replace(order, user=os.geteuid()), born)
+        self.orders[-1] = order
+        return started
+
+
 @pytest.fixture
-def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretend:
+def jail(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    made = Recorder()
+    monkeypatch.setattr(helpers, "_jail", made)
+    return made
+
+
+@pytest.fixture
+def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jail: Recorder) -> Pretend:
     """A program of that name which does this."""
 
     def make(script: str) -> Path:
@@ -61,13 +84,31 @@ async def test_nobody_waits_for_it(pretend: Pretend, monkeypatch: pytest.MonkeyP
         await starting
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs it as somebody else")
 @pytest.mark.parametrize(("host_loopback", "user"), [(False, 0x70000001), (True, 0x71000001)])
-async def test_who_it_runs_as(pretend: Pretend, host_loopback: bool, user: int) -> None:
+async def test_who_it_runs_as(pretend: Pretend, jail: Recorder, host_loopback: bool, user: int) -> None:
     """By its user the firewall tells whether it may connect to the host's loopback."""
-    told = pretend("exit 0")
+    told = pretend("echo $$; exit 0")
     ours: socket.socket = await passt.start(PORTS, passt.RunsAs(user), host_loopback=host_loopback)
     ours.close()
-    words = told.read_text().split()
-    assert words[words.index("--runas") + 1] == f"{user}:{user}"
-    assert ("--no-map-gw" in words) is not host_loopback
+    (order,) = jail.orders
+    assert order.user == user and not order.capabilities
+    assert ("--no-map-gw" in told.read_text().split()) is not host_loopback
+
+
+async def test_it_runs_in_the_jail_and_ends_with_its_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jail = HyperJail(tmp_path / "jail")
+    if not passt.find_passt() or jail.hindrance() or not passt.way_out():
+        pytest.skip("it needs passt, a jail, and a network")
+    monkeypatch.setattr(helpers, "_jail", jail)
+    before = children()
+    ours = await passt.start((), passt.RunsAs(), host_loopback=False)
+    (pid,) = children() - before
+    namespaces = {n: os.readlink(f"/proc/{pid}/ns/{n}") for n in ("mnt", "pid", "ipc", "uts", "user")}
+    assert not {f"{n}:{s}" for n, s in namespaces.items()} & {
+        f"{n}:{os.readlink(f'/proc/self/ns/{n}')}" for n in namespaces
+    }
+    assert os.listdir(f"/proc/{pid}/root") == []
+    ours.close()
+    async with asyncio.timeout(20):
+        while children() - before:
+            await asyncio.sleep(0.01)

@@ -6,18 +6,23 @@ It is a process beside each machine, and ends with its socket.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import socket
-import subprocess
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import Conflict, Unavailable
+from ..errors import Conflict, HyperError, Unavailable
+from ..jail import helpers, seccomp
+from ..jail.jail import Entry, Order, Started
 from ..model.specs import PortMapping
-from ..sys import tasks
-from ..sys.process import child, command_line
+from ..sys import process, tasks
+from ..sys.process import command_line
+from ..sys.users import pick
 from .links import way_out
 from .usermode import ADDRESS, GATEWAY, NAMESERVER
 
@@ -32,6 +37,9 @@ class RunsAs:
 
 RunsAsOf = Callable[[str, bool], RunsAs]  # by a pod's id, and whether it is kept from the host's loopback
 _TIMEOUT = 10  # seconds until it must run
+_WORDS_MAX = 1 << 16  # bytes of its complaints
+_FILES = (Path("/etc/resolv.conf"),)  # whose name servers it asks
+_OF_NAMESPACES = frozenset({"mount", "umount2", "pivot_root", "unshare"})
 _PORT_TAKEN = ("bind", "port", "address already in use")  # of its complaints about one
 
 
@@ -50,7 +58,6 @@ def arguments(
     fd: int,
     ports: tuple[PortMapping, ...],
     interface: str = "",
-    user: int = 0,
     *,
     host_loopback: bool = False,
 ) -> list[str]:
@@ -62,10 +69,12 @@ def arguments(
     forwards = [word for p in ports for word in ("-t" if p.protocol == "tcp" else "-u", _spec(p))]
     walls = [] if host_loopback else ["--no-map-gw"]
     template = ["--interface", interface] if interface else []
-    identity = ["--runas", f"{user}:{user}"] if user else []
     return [
         binary,
         "--quiet",
+        "--foreground",
+        "--pid",
+        "/proc/self/fd/1",
         "--fd",
         str(fd),
         "--ipv4-only",
@@ -81,7 +90,6 @@ def arguments(
         "--mtu",
         "1500",
         *template,
-        *identity,
         *walls,
         *forwards,
     ]
@@ -109,26 +117,73 @@ async def serve(
     binary = find_passt()
     if not binary:
         raise Unavailable("passt is not installed", hint="install the package passt, or set user_network to slirp")
-    user = 0 if os.geteuid() else runs_as.user
-    args = arguments(binary, theirs.fileno(), ports, way_out(), user, host_loopback=host_loopback)
-    # It goes to the background when it is ready.
-    async with child(
-        *args, control_groups=runs_as.control_groups, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
+    args = arguments(binary, theirs.fileno(), ports, way_out(), host_loopback=host_loopback)
+    user = runs_as.user or pick(fenced=not host_loopback)
+    with contextlib.ExitStack() as stack:
+        ready, told = os.pipe2(os.O_CLOEXEC)
+        stack.callback(os.close, ready)
+        errors = stack.enter_context(tempfile.TemporaryFile())
         try:
-            out, err = await tasks.within(process.communicate(), _TIMEOUT)
-        except TimeoutError:
-            raise Unavailable(
-                f"passt did not start within {_TIMEOUT} s", hint="try again, or set user_network to slirp"
-            ) from None
-    if process.returncode:
-        lines = (err or out).decode(errors="replace").strip().splitlines()
-        words = next(
-            (x for x in reversed(lines) if not x.startswith("Failed to send")), command_line(args)
-        )  # its log's trouble
-        if any(known in words.lower() for known in _PORT_TAKEN):
-            raise Conflict(f"passt cannot publish the ports: {words}", hint="choose another host port with -p")
+            if os.geteuid() == 0:
+                os.fchown(told, user, user)  # it opens its output once more: its number comes there when it is ready
+            order = _order(args, user, theirs.fileno(), told, errors.fileno())
+            started = await helpers.jail().spawn(replace(order, control_groups=runs_as.control_groups))
+        finally:
+            os.close(told)
+        if not await _begins(ready, started):
+            errors.seek(0)
+            raise _trouble(errors.read(_WORDS_MAX).decode(errors="replace"), args)
+
+
+def _order(args: list[str], user: int, theirs: int, output: int, errors: int) -> Order:
+    """It makes namespaces itself, where nothing is left to be seen, and has a filter of its own."""
+    return Order(
+        args=tuple(args),
+        user=user,
+        output=output,
+        errors=errors,
+        files=(*helpers.program(Path(args[0])), *(Entry(p) for p in _FILES if p.exists())),
+        directories=("/tmp",),  # on which it mounts its root
+        devices=helpers.DEVICES,
+        descriptors=(theirs,),
+        host_network=True,
+        settings="read",
+        nested=True,
+        first_filter=seccomp.refusals(seccomp.REFUSED - _OF_NAMESPACES),
+        environment={"PATH": os.environ.get("PATH", os.defpath)},
+    )
+
+
+async def _begins(ready: int, started: Started) -> bool:
+    """Whether it runs; then somebody reaps it when it ends with its socket. Else it has ended.
+
+    :raise Unavailable: neither comes.
+    """
+    loop = asyncio.get_running_loop()
+    there = loop.create_future()
+    loop.add_reader(ready, lambda: None if there.done() else there.set_result(None))
+    try:
+        await tasks.within(there, _TIMEOUT)
+        runs = bool(os.read(ready, 16))
+    except TimeoutError:
+        process.kill(*started)
         raise Unavailable(
-            f"passt could not be started: {words}", hint="set user_network to slirp, or use --network none"
-        )
+            f"passt did not start within {_TIMEOUT} s", hint="try again, or set user_network to slirp"
+        ) from None
+    except BaseException:
+        process.kill(*started)
+        raise
+    finally:
+        loop.remove_reader(ready)
+        helpers.reap(started)
+    return runs
+
+
+def _trouble(said: str, args: list[str]) -> HyperError:
+    lines = said.strip().splitlines()
+    # Its log's trouble is not ours.
+    words = next((x for x in reversed(lines) if not x.startswith("Failed to send")), command_line(args))
+    if any(known in words.lower() for known in _PORT_TAKEN):
+        return Conflict(f"passt cannot publish the ports: {words}", hint="choose another host port with -p")
+    hint = "set user_network to slirp, or use --network none"
+    return Unavailable(f"passt could not be started: {words}", hint=hint)
