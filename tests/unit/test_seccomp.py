@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hypercontainer.hypervisor.qemu.confinement import CALLS
+from hypercontainer.hypervisor.qemu.confinement import CALLS, USER_NETWORK_CALLS
 from hypercontainer.jail import seccomp
 from hypercontainer.jail.calls import NUMBERS
 
@@ -48,6 +48,42 @@ def test_qemus_list(machine: str) -> None:
     assert run(program, NUMBERS["clone"][column], (0x11,), machine) == KILL
     assert run(program, NUMBERS["prctl"][column], (name_of_a_thread,), machine) == ALLOW
     assert run(program, NUMBERS["prctl"][column], (4,), machine) == KILL
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_what_slirp_has_besides(machine: str) -> None:
+    """Sockets of one family, and files to read."""
+    program = seccomp.program((*seccomp.read(CALLS), *seccomp.read(USER_NETWORK_CALLS)), machine)
+    column = list(ARCHITECTURES).index(machine)
+    number = {name: numbers[column] for name, numbers in NUMBERS.items()}
+    assert run(program, number["socket"], (2,), machine) == ALLOW
+    for family in (1, 10, 16, 17, 40):  # unix, IPv6, netlink, packet, vsock
+        assert run(program, number["socket"], (family,), machine) == KILL
+    assert run(program, number["openat"], (0, 0, 0x80000), machine) == ALLOW
+    for flags in (1, 2, 0x40, 0x42):
+        assert run(program, number["openat"], (0, 0, flags), machine) == KILL
+    for name in ("openat2", "ptrace", "bpf", "io_uring_setup", "keyctl", "mount", "execve", "kill", "unshare"):
+        assert run(program, number[name], (), machine) == KILL
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_what_helpers_are_refused(machine: str) -> None:
+    program = seccomp.refusals(machine=machine)
+    column = list(ARCHITECTURES).index(machine)
+    number = {name: numbers[column] for name, numbers in NUMBERS.items()}
+    refused = 0x00050000 | errno.EPERM
+    for name in ("ptrace", "bpf", "io_uring_setup", "keyctl", "mount", "init_module", "kexec_load", "setns"):
+        assert run(program, number[name], (), machine) == refused, name
+    for name in ("read", "openat", "execve", "socket", "exit_group"):
+        assert run(program, number[name], (), machine) == ALLOW, name
+    assert run(program, number["clone3"], (), machine) == MISSING
+    for name in ("clone", "unshare"):
+        for namespace in (0x20000, 0x10000000, 0x40000000, 0x02000000, 0x80):  # CLONE_NEWNS, USER, NET, CGROUP, TIME
+            assert run(program, number[name], (namespace,), machine) == refused
+        assert run(program, number[name], (0x200,), machine) == ALLOW  # CLONE_FS
+    if machine == "x86_64":
+        assert run(program, 0x40000000 + number["mount"]) == KILL  # x32
+    assert run(seccomp.refusals(seccomp.REFUSED - {"mount"}, machine), number["mount"], (), machine) == ALLOW
 
 
 def test_calls_of_another_architecture_kill() -> None:

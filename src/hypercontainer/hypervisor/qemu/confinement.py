@@ -35,6 +35,7 @@ _TASKS = 192  # QEMU has 64 threads for disks at most, virtiofsd as many, and a 
 _KVM = Path("/dev/kvm")
 _DEVICES = (Path("/dev/null"), Path("/dev/urandom"))
 CALLS = Path(__file__).with_name("calls.txt")
+USER_NETWORK_CALLS = Path(__file__).with_name("user-network-calls.txt")
 
 
 def own_network(config: MachineConfig) -> bool:
@@ -44,8 +45,8 @@ def own_network(config: MachineConfig) -> bool:
 
 
 def filtered(config: MachineConfig, *, jailed: bool) -> bool:
-    """Whether it has an allow-list of system calls; else QEMU's own list of those that are not."""
-    return jailed and not own_network(config)
+    """Whether it has an allow-list of system calls; else, with a client of Ceph in it, QEMU's own list of others."""
+    return jailed and not any(isinstance(d, RbdDisk) for d in config.disks)
 
 
 def order(
@@ -82,7 +83,7 @@ def order(
         files=(*_files(Path(line[0])), *(Entry(Path(p)) for p in _NETWORK_FILES if network and os.path.exists(p))),
         devices=(*_DEVICES, *([_KVM] if accelerator == "kvm" else [])),
         host_network=network,
-        filter=_filter() if filtered(config, jailed=jailed) else b"",
+        filter=_filter(network=network) if filtered(config, jailed=jailed) else b"",
     )
 
 
@@ -120,8 +121,9 @@ def _may_raise_limits() -> bool:
 
 
 @functools.cache
-def _filter() -> bytes:
-    return seccomp.program(seccomp.read(CALLS))
+def _filter(*, network: bool) -> bytes:
+    """Of one that uses the host's network itself, or of one that does not."""
+    return seccomp.program((*seccomp.read(CALLS), *(seccomp.read(USER_NETWORK_CALLS) if network else ())))
 
 
 def _identity(accelerator: str, config: MachineConfig, *, jailed: bool) -> tuple[int, tuple[int, ...]]:
