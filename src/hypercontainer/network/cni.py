@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NotFound, Unavailable
+from ..jail import helpers
 from ..model.network import CniState
 from ..model.specs import PortMapping
 from ..sys import tasks
 from ..sys.process import run
+from .plugin import order
 from .tap import create_tap
 
 CONFIG = Path("/etc/cni/net.d")
@@ -77,7 +79,7 @@ async def _call(
         "CNI_IFNAME": _INTERFACE,
         "CNI_PATH": ":".join(PLUGINS),
     }
-    done = await run("env", *(f"{k}={v}" for k, v in settings.items()), binary, stdin=json.dumps(config).encode())
+    done = await helpers.run(order(Path(binary), plugin, settings), stdin=json.dumps(config).encode())
     if done.status:
         try:
             message = json.loads(done.stdout)["msg"]
