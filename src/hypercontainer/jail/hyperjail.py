@@ -113,11 +113,8 @@ class HyperJail:
     def _words(self, order: Order) -> list[str]:
         root = os.geteuid() == 0
         words = ["root", str(self._place), "name", "jail", "proc"]
-        words += (
-            ["user", str(order.user), str(order.user)]
-            if root
-            else ["mapped" if order.subordinate else "user-namespace"]
-        )
+        namespace = ["mapped" if order.subordinate else "user-namespace"]
+        words += ["user", str(order.user), str(order.user)] if root else namespace
         flags = {
             "host-network": order.host_network,
             "settings": order.settings == "read",

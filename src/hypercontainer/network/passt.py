@@ -118,7 +118,7 @@ async def serve(
     if not binary:
         raise Unavailable("passt is not installed", hint="install the package passt, or set user_network to slirp")
     args = arguments(binary, theirs.fileno(), ports, way_out(), host_loopback=host_loopback)
-    user = runs_as.user or pick(fenced=not host_loopback)
+    user = runs_as.user or pick()
     with contextlib.ExitStack() as stack:
         ready, told = os.pipe2(os.O_CLOEXEC)
         stack.callback(os.close, ready)
