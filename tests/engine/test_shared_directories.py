@@ -30,7 +30,7 @@ def act(request: pytest.FixtureRequest, template: Path, monkeypatch: pytest.Monk
     """A daemon as root, and one of a user; their servers are sockets."""
     root = request.param == "root"
 
-    async def served(binary: str, directory: Path, entries: list[share.Entry], **_: bool) -> socket.socket:
+    async def served(binary: str, directory: Path, *_: object, **__: bool) -> socket.socket:
         ours, theirs = socket.socketpair()
         theirs.close()
         return ours
