@@ -54,7 +54,7 @@ struct jail {
 	bool keep_report;     /* leave the report open for the program */
 	bool proc;            /* a /proc of its own */
 	bool settings;        /* with /proc/sys in it, and all of /proc read-only */
-	bool write_settings;  /* but not read-only */
+	bool write_settings;  /* but not /proc/sys/net */
 	bool nested;          /* it makes namespaces itself, which Landlock would refuse */
 	char *const *program; /* NULL-terminated */
 };

@@ -83,7 +83,7 @@ void confine_files(const struct jail *jail)
 	for (size_t i = 0; i < jail->n_entries; i++)
 		allow_entry(ruleset, &jail->entries[i], rules.fs);
 	if (jail->write_settings)
-		allow(ruleset, "/proc/sys", rules.fs);
+		allow(ruleset, "/proc/sys/net", rules.fs);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(LANDLOCK_RESTRICT, ruleset, 0) < 0)
 		stop("apply Landlock");
 	close(ruleset);

@@ -138,19 +138,30 @@ static void make_devices(const struct jail *jail)
 	restrict_mount(path, MS_RDONLY | MS_NOEXEC);
 }
 
+/* All of it is for reading, but the settings of networks: others are the whole host's. */
+static void restrict_proc(const struct jail *jail, const char *proc, unsigned long flags)
+{
+	char net[PATH_MAX];
+
+	below(jail, "/proc/sys/net", net);
+	if (jail->write_settings && mount(net, net, NULL, MS_BIND, NULL) < 0)
+		stop("bind %s", net);
+	if (mount(NULL, proc, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, NULL) < 0)
+		stop("restrict the mount %s", proc);
+}
+
 static void mount_proc(const struct jail *jail)
 {
 	unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
-	unsigned long read_only = jail->settings && !jail->write_settings ? MS_RDONLY : 0;
+	const char *shown = jail->settings ? "hidepid=ptraceable" : "hidepid=ptraceable,subset=pid";
 	char path[PATH_MAX];
 
 	below(jail, "/proc", path);
-	if (!mount("proc", path, "proc", flags | read_only,
-	           jail->settings ? "hidepid=ptraceable" : "hidepid=ptraceable,subset=pid"))
-		return;
 	/* Linux before 5.8 has no `subset`; 2 is what `invisible` was called. */
-	if (mount("proc", path, "proc", flags | read_only, "hidepid=2") < 0)
+	if (mount("proc", path, "proc", flags, shown) < 0 && mount("proc", path, "proc", flags, "hidepid=2") < 0)
 		stop("mount %s", path);
+	if (jail->settings)
+		restrict_proc(jail, path, flags);
 }
 
 /* What was the root is no more to be seen. pivot_root(2), "pivot_root(".", ".")". */

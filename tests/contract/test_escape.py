@@ -5,22 +5,29 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from hypercontainer.hypervisor.qemu.confinement import CALLS
-from hypercontainer.jail import seccomp
+from hypercontainer.images import conversion, transport
+from hypercontainer.images.limits import Limits
+from hypercontainer.images.worker import Job
+from hypercontainer.jail import helpers, seccomp
 from hypercontainer.jail.hyperjail import HyperJail
 from hypercontainer.jail.jail import Entry, Order
 from hypercontainer.jail.libraries import libraries
+from hypercontainer.model.reference import Source
+from hypercontainer.network import passt, plugin
 from hypercontainer.sys import users
+from hypercontainer.volumes import share
 
 SOURCE = Path(__file__).with_name("escape.c")
 FORBIDDEN = ("open", "connect", "ptrace", "bpf", "io_uring", "keyctl", "mount", "execve", "fork", "socket", "kill")
@@ -64,6 +71,18 @@ class Host:
             output.seek(0)
             return output.read().strip(), os.waitstatus_to_exitcode(status)
 
+    async def tried(self, order: Order, number: int, value: str) -> tuple[str, int]:
+        """The same in the place of this order's program."""
+        with open(self.output, "w+") as output:
+            shown = (*order.files, Entry(self.program, "/escape"), *map(Entry, libraries(self.program)))
+            files = tuple({entry.place: entry for entry in shown}.values())
+            args = ("/escape", str(number), value)
+            changed = replace(order, args=args, files=files, output=output.fileno(), errors=-1, descriptors=())
+            started = await self.jail.spawn(changed)
+            _, status = await asyncio.to_thread(os.waitpid, started.pid, 0)
+            output.seek(0)
+            return output.read().strip(), os.waitstatus_to_exitcode(status)
+
 
 @pytest.fixture
 def host(tmp_path: Path, program: Path) -> Iterator[Host]:
@@ -96,6 +115,58 @@ async def test_nothing_works(host: Host, filtered: bool) -> None:
     assert len(outcomes) >= 40
     assert [name for name, outcome in outcomes.items() if outcome == "worked" or not outcome] == []
     assert not filtered or list(outcomes.values()).count("killed") >= 40
+
+
+def as_made(program: Path) -> dict[str, Order]:
+    """The orders of the product's helpers."""
+    directory = program.parent / "shared"
+    directory.mkdir(exist_ok=True)
+    file = directory / "file"
+    file.touch()
+    own = users.pick()
+    job = Job(own, own, Limits())
+    source = Source("docker", "registry.example/image:1")
+    tool = helpers.order(program, files=(Entry(file, writable=True),), own_user=own)
+    return {
+        "a tool for file systems": tool,
+        "the worker": conversion._order(job, ()),
+        "skopeo": transport.order([], source, own, place=directory),
+        "virtiofsd": share._jailed(str(program), [share.Entry(directory, False)], 0, 1),
+        "passt": passt._order([str(program)], own, 0, 1, 1),
+        "a plugin of CNI": plugin.order(program, {"type": "bridge"}, {}),
+    }
+
+
+_BY_NETWORK = {"connect to the host's loopback", "connect to an address far away"}
+_SETTINGS = {"open /proc/kallsyms"}  # its /proc is not of processes only; addresses there are zeros
+_BY_ROOT = {"become root", "take root's group"}  # its number, which is nothing without capabilities
+GRANTED_TO = {
+    "skopeo": _BY_NETWORK,
+    "passt": _SETTINGS
+    | _BY_NETWORK
+    | {"connect to an abstract socket"},  # a namespace of its own parts them once it runs
+    "virtiofsd": _SETTINGS | _BY_ROOT | {"change the root"},  # its root holds the shared directories only
+    "a plugin of CNI": _SETTINGS
+    | _BY_NETWORK
+    | _BY_ROOT
+    | {"make a raw socket", "make a packet socket", "keep a capability in its bounding set"},
+}
+OF_HELPERS = ["a tool for file systems", "the worker", "skopeo", "virtiofsd", "passt", "a plugin of CNI"]
+
+
+@pytest.mark.parametrize("who", OF_HELPERS)
+async def test_in_a_helpers_place(host: Host, monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+    """Only what it is there for."""
+    monkeypatch.setattr(helpers, "_jail", host.jail)
+    if who == "skopeo" and not shutil.which("skopeo"):
+        pytest.skip("skopeo is not installed")
+    order = as_made(host.program)[who]
+    worked = []
+    for number, (name, kind) in enumerate(attempts(host.program)):
+        printed, _ = await host.tried(order, number, host.values[kind])
+        worked += [name] if printed == "worked" else []
+        assert printed, name
+    assert set(worked) - GRANTED_TO.get(who, set()) == set()
 
 
 def attempts(program: Path) -> list[list[str]]:

@@ -22,6 +22,7 @@ _HOST = (
     "/etc/ca-certificates", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/share/pki",
     "/etc/containers", "/usr/share/containers", "/etc/docker/certs.d",
 )  # fmt: skip
+_HOME = "/home"  # in its jail
 _DAEMON = Path("/var/run/docker.sock")  # of the transport docker-daemon
 _READS_ALL = 2  # CAP_DAC_READ_SEARCH: a source, or a key, may be its owner's only
 _PATHS = re.compile(r'"(?:keyPath|caRootsPath|rekorPublicKeyPath)"\s*:\s*"(/[^"]+)"|"(/[^"]+)"')
@@ -45,14 +46,16 @@ def order(
     :raise Unavailable: skopeo is not installed.
     """
     home = Path.home()
-    shown = [*map(Path, _HOST), home / ".config/containers", *_local(source), *_trust(policy, signatures, home)]
-    files = [Entry(p, str(p)) for p in dict.fromkeys(shown) if p.exists()]
+    shown = [*map(Path, _HOST), *_local(source), *_trust(policy, signatures, home)]
+    files = [Entry(p) for p in dict.fromkeys(shown) if p.exists()]
+    own, settings = _HOME if helpers.jail().confines else str(home), home / ".config/containers"
+    files += [Entry(settings, f"{_HOME}/.config/containers")] if settings.exists() else []
     files += [Entry(place, writable=True)] if place else []
     environment = {name: value for name in _VARIABLES if (value := os.environ.get(name))}
     files += [Entry(Path(p)) for name in _VARIABLES[6:9] if (p := environment.get(name)) and os.path.exists(p)]
     made = helpers.order(
         helpers.find("skopeo"), *args, files=tuple(files), own_user=own_user,
-        environment={**environment, "HOME": str(home), "TMPDIR": str(place or home)},
+        environment={**environment, "HOME": own, "TMPDIR": str(place or own)},
         limits=Limits(file_size=file_size),
     )  # fmt: skip
     return replace(
@@ -76,12 +79,12 @@ def _trust(policy: str, signatures: str, home: Path) -> Iterator[Path]:
     usual = (home / ".config/containers/policy.json", Path("/etc/containers/policy.json"))
     for path in filter(Path.is_file, [Path(policy)] if policy else usual):
         text = path.read_text(errors="replace")
-        yield path
+        yield from [path] if policy else []
         yield from (p for match in _PATHS.finditer(text) if (p := Path(match[1] or match[2])).is_file())
         if "signedBy" in text:
             yield from _gpg()
+    yield from [Path(signatures)] if signatures else []
     for directory in (Path(signatures or "/etc/containers/registries.d"), home / ".config/containers/registries.d"):
-        yield from [directory] if directory.is_dir() else []
         for path in directory.glob("*.yaml"):
             yield from map(Path, _LOOKASIDE.findall(path.read_text(errors="replace")))
 
