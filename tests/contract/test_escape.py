@@ -141,14 +141,13 @@ _BY_NETWORK = {"connect to the host's loopback", "connect to an address far away
 _SETTINGS = {"open /proc/kallsyms"}  # its /proc is not of processes only; addresses there are zeros
 _BY_ROOT = {"become root", "take root's group"}  # its number, which is nothing without capabilities
 GRANTED_TO = {
+    # The directory that leads to an interpreter which lies there.
+    "the worker": {"open root's home"} if sys.base_prefix.startswith("/root/") else set[str](),
     "skopeo": _BY_NETWORK,
-    "passt": _SETTINGS
-    | _BY_NETWORK
-    | {"connect to an abstract socket"},  # a namespace of its own parts them once it runs
+    # A namespace of its own parts it from abstract sockets once it runs.
+    "passt": _SETTINGS | _BY_NETWORK | {"connect to an abstract socket"},
     "virtiofsd": _SETTINGS | _BY_ROOT | {"change the root"},  # its root holds the shared directories only
-    "a plugin of CNI": _SETTINGS
-    | _BY_NETWORK
-    | _BY_ROOT
+    "a plugin of CNI": (_SETTINGS | _BY_NETWORK | _BY_ROOT)
     | {"make a raw socket", "make a packet socket", "keep a capability in its bounding set"},
 }
 OF_HELPERS = ["a tool for file systems", "the worker", "skopeo", "virtiofsd", "passt", "a plugin of CNI"]
