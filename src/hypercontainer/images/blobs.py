@@ -72,7 +72,7 @@ class Blobs:
             with contextlib.suppress(FileNotFoundError, FileExistsError):
                 os.link(self.path(digest), place / digest.partition(":")[2])
 
-    def adopt(self, place: Path) -> None:
+    def take_in(self, place: Path) -> None:
         """Take what came to such a directory; whoever brought it has ended, and is not believed: names may lie."""
         for entry in os.scandir(place):
             if not _NAME.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):

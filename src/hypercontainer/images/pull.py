@@ -182,7 +182,7 @@ class Puller:
         blobs, here = self._layout.blobs, staging / "blobs/sha256"
         blobs.lend(here, there.manifest.blobs() if there else ())
         await skopeo.copy(source, access, platform, staging, what, meter.tick, self._limits.size)
-        await tasks.in_thread(lambda: blobs.adopt(here))
+        await tasks.in_thread(lambda: blobs.take_in(here))
         meter.tick()
         found = next(iter(Layout(staging).names().values()))
         entry = Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
