@@ -166,6 +166,12 @@ class Access:
         return [f"--{prefix}tls-verify=false"] if local or host in self.insecure else []
 
     @contextlib.contextmanager
+    def authfile(self, source: Source) -> Iterator[list[str]]:
+        """`--authfile` with the caller's credentials, for a program of ours that sees this host."""
+        with self.credentials(source) as fd:
+            yield ["--authfile", f"/proc/{os.getpid()}/fd/{fd}"] if fd >= 0 else []
+
+    @contextlib.contextmanager
     def credentials(self, source: Source) -> Iterator[int]:
         """A descriptor with the caller's credentials, an authfile, for as long as the block runs; -1: none."""
         if not self.auth or source.transport != "docker":
