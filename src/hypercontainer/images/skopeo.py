@@ -206,7 +206,8 @@ async def inspect_raw(source: Source, access: Access, what: str, *, config: bool
     :raise NotFound: no such image; and what else `error_from` knows.
     """
     with access.credentials(source) as fd:
-        args = ["--command-timeout", f"{STALLED:g}s", "inspect", "--raw", *(["--config"] if config else []), *_authfile("", fd),
+        which = ["--config"] if config else []
+        args = ["--command-timeout", f"{STALLED:g}s", "inspect", "--raw", *which, *_authfile("", fd),
                 *access.tls_options(source, ""), spelled(source)]  # fmt: skip
         order = transport.order(args, source, transport.pick_user(source), credentials=fd)
         async with helpers.running(order) as process:
