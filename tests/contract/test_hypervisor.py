@@ -35,9 +35,8 @@ from hypercontainer.hypervisor.facets import (
     Strays,
     require,
 )
-from tests.registry import free_port
 
-from .conftest import DEADLINE, MAC, MEMORY, Host, greet, user_network
+from .conftest import DEADLINE, MAC, MEMORY, Host, free_port, greet, user_network
 
 _PATIENCE = 0.5  # seconds in which a guest that stands still does not answer
 SAMPLES = {

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from hypercontainer.hypervisor.driver import Disk, MachineConfig, RbdDisk
 from hypercontainer.hypervisor.qemu import confinement
 from hypercontainer.hypervisor.qemu.confinement import largest_file
 from hypercontainer.hypervisor.qemu.machine import QemuMachine
+from hypercontainer.sys import process
 
 GIB = 1 << 30
 
@@ -47,28 +51,52 @@ def test_one_whose_limit_could_not_be_raised(tmp_path: Path, monkeypatch: pytest
     assert limits == [GIB, -1]
 
 
-def test_a_longer_disk_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = [(GIB, GIB)]
+def machine_limited_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int) -> tuple[QemuMachine, list[int]]:
+    """A machine, and the limits that it has had: a hyperd with CAP_SYS_RESOURCE."""
+    limits = [size]
 
-    def prlimit(pid: int, which: int, new: tuple[int, int] | None = None) -> tuple[int, int]:
+    def prlimit(pid: int, which: int, new: tuple[int, int]) -> None:
         assert (pid, which) == (7, resource.RLIMIT_FSIZE)
-        if new:
-            limits.append(new)
-        return limits[-1]
+        limits.append(new[1])
 
     monkeypatch.setattr(resource, "prlimit", prlimit)
-    machine = QemuMachine(tmp_path, 7, 0, "tcg")
+    monkeypatch.setattr("hypercontainer.sys.process.file_size_limit", lambda _: limits[-1])
+    return QemuMachine(tmp_path, 7, 0, "tcg"), limits
+
+
+def test_a_longer_disk_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, limits = machine_limited_to(monkeypatch, tmp_path, GIB)
     for further in (disk(tmp_path, GIB // 2), disk(tmp_path, 3 * GIB), disk(tmp_path, GIB, format_="qcow2")):
         machine._let_write([further])
-    assert [hard for _, hard in limits] == [GIB, 3 * GIB, resource.RLIM_INFINITY]
+    assert limits == [GIB, 3 * GIB, resource.RLIM_INFINITY]
 
 
 def test_a_longer_disk_that_may_not_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def prlimit(pid: int, which: int, new: tuple[int, int] | None = None) -> tuple[int, int]:
-        if new:
-            raise PermissionError(1, "Operation not permitted")
-        return GIB, GIB
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(resource, "prlimit", prlimit)
+    machine, _ = machine_limited_to(monkeypatch, tmp_path, GIB)
+    monkeypatch.setattr(resource, "prlimit", refused)
+    machine._let_write([disk(tmp_path, GIB)])  # a hyperd without CAP_SYS_RESOURCE may not even ask the kernel so
     with pytest.raises(Unavailable, match="write to a disk of this size"):
-        QemuMachine(tmp_path, 7, 0, "tcg")._let_write([disk(tmp_path, 3 * GIB)])
+        machine._let_write([disk(tmp_path, 3 * GIB)])
+
+
+def test_the_limit_of_a_process() -> None:
+    limited = subprocess.Popen(["prlimit", f"--fsize={GIB}", "sleep", "1000"])
+    try:
+        end = time.monotonic() + 60
+        while process.file_size_limit(limited.pid) != GIB:
+            assert time.monotonic() < end, "prlimit has not set it"
+        assert process.file_size_limit(os.getpid()) == resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    finally:
+        limited.kill()
+        limited.wait()
+    with pytest.raises(ProcessLookupError):
+        process.file_size_limit(limited.pid)
+
+
+def test_a_machine_that_has_ended(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    QemuMachine(tmp_path, ended.pid, 0, "tcg")._let_write([disk(tmp_path, 3 * GIB)])  # its monitor says so

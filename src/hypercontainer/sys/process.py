@@ -122,3 +122,18 @@ def cpu_model() -> str:
     """This host's processor with its features, as /proc/cpuinfo has them."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return "; ".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def file_size_limit(pid: int) -> int:
+    """How long, in bytes, a file may become by what a process writes; -1: as long as it likes.
+
+    By proc(5), since getrlimit of another user's process takes CAP_SYS_RESOURCE.
+
+    :raise ProcessLookupError: there is no such process.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    except FileNotFoundError:
+        raise ProcessLookupError(pid) from None
+    soft = next(line for line in lines if line.startswith("Max file size")).split()[3]
+    return -1 if soft == "unlimited" else int(soft)

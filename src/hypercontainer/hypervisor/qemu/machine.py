@@ -198,8 +198,8 @@ class QemuMachine:
         """
         size = largest_file(disks)
         try:
-            now = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)[0]
-            if now != resource.RLIM_INFINITY and not 0 <= size <= now:
+            now = process.file_size_limit(self.pid)
+            if now >= 0 and not 0 <= size <= now:
                 resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, size))  # -1 is no limit
         except ProcessLookupError:
             return  # it has ended: its monitor says so
