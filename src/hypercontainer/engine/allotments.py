@@ -105,6 +105,7 @@ class Allotments:
         self._numbers.release(name)
 
     def sweep(self, *, spare_busy: bool) -> None:
-        """Take back what no machine has; with `spare_busy` not from processes that no record can tell of."""
+        """Take back what no machine has; with `spare_busy` not what may be that of a machine no record can tell of."""
         self._groups.keep(self._live, spare_busy=spare_busy)
-        self._numbers.sweep(self._live)
+        if not spare_busy:
+            self._numbers.sweep(self._live)
