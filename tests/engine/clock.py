@@ -42,6 +42,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._outside: set[Future[Any]] = set()  # work of threads
         self._children: set[Any] = set()  # transports of child processes
         self._beginning: list[Owner] = []  # whose child processes are just made
+        self._awaited: dict[int, Owner] = {}  # descriptors of child processes whose end is waited for: whose
         self._killed = False  # a daemon was, ever
         super().__init__(_Selector(self))
 
@@ -71,9 +72,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._children.add(made)
         return made
 
+    def _add_reader(self, fd: Any, callback: Any, *args: Any) -> Any:
+        if isinstance(fd, int) and os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[pidfd]":
+            self._awaited[fd] = OWNER.get()
+        return super()._add_reader(fd, callback, *args)  # type: ignore[misc]
+
+    def _remove_reader(self, fd: Any) -> Any:
+        self._awaited.pop(fd, None)
+        return super()._remove_reader(fd)  # type: ignore[misc]
+
     def busy_outside(self) -> bool:
         self._children = {c for c in self._children if not c._finished}
-        return bool(self._outside or self._children or any(not o or not o.killed for o in self._beginning))
+        return bool(
+            self._outside or self._children or self._awaited or any(not o or not o.killed for o in self._beginning)
+        )
 
     def passed(self, seconds: float) -> None:
         self._now += seconds
@@ -115,6 +127,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 self._remove_writer(transport._sock_fd)  # type: ignore[attr-defined]
                 transport._sock.close()
                 transport._sock = None
+        for fd in [fd for fd, whose in self._awaited.items() if whose is owner]:
+            with contextlib.suppress(ProcessLookupError):  # it ends with its parent
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            self._remove_reader(fd)
+            os.close(fd)
         for key in list(self._selector.get_map().values()):  # type: ignore[attr-defined]
             if any(h is not None and _killed(h) for h in key.data):
                 self._selector.unregister(key.fd)  # type: ignore[attr-defined]
