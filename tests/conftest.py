@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def jail_of_helpers() -> Iterator[None]:
+    """An engine that a test builds starts helpers by its jail: the next test has none of it."""
+    from hypercontainer.jail import helpers
+
+    before = helpers.jail()
+    yield
+    helpers.use(before)
 
 
 @pytest.fixture

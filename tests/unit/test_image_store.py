@@ -28,6 +28,8 @@ from hypercontainer.images import builtin, skopeo
 from hypercontainer.images.layout import Layout
 from hypercontainer.images.manifests import MANIFEST, StoredImage
 from hypercontainer.images.store import ImageStore
+from hypercontainer.jail import helpers
+from hypercontainer.jail.hyperjail import HyperJail
 
 from .. import erofs
 from .layouts import END, Maker, header
@@ -344,6 +346,9 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("pack", PACKERS)
 @pytest.mark.parametrize("transport", ["docker-archive", "oci-archive"])
 async def test_archives_of_any_compression(tmp_path: Path, transport: str, pack: str) -> None:
+    jail = HyperJail(tmp_path / "jail")
+    if not jail.hindrance():  # where hyperd would have one
+        helpers.use(jail)
     source = small(tmp_path / "layout", "file")
     path = tmp_path / "image.tar"
     name = "example.com/some/name:v1"

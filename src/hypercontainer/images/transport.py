@@ -53,8 +53,9 @@ def order(
     files += [Entry(place, writable=True)] if place else []
     environment = {name: value for name in _VARIABLES if (value := os.environ.get(name))}
     files += [Entry(Path(p)) for name in _VARIABLES[6:9] if (p := environment.get(name)) and os.path.exists(p)]
+    scratch = ("--tmpdir", place) if place else ()  # it unpacks archives into /var/tmp otherwise, whatever TMPDIR is
     made = helpers.order(
-        helpers.find("skopeo"), *args, files=tuple(files), own_user=own_user,
+        helpers.find("skopeo"), *scratch, *args, files=tuple(files), own_user=own_user,
         environment={**environment, "HOME": own, "TMPDIR": str(place or own)},
         limits=Limits(file_size=file_size),
     )  # fmt: skip
