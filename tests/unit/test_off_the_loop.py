@@ -14,7 +14,7 @@ from hypercontainer.engine import guest_mounts
 from hypercontainer.errors import InvalidArgument, Unavailable
 from hypercontainer.model.status import PodVolume
 from hypercontainer.sys import tasks
-from hypercontainer.volumes import disks
+from hypercontainer.volumes import disks, scratch
 from hypercontainer.volumes.disks import BlockVolumes
 
 NFS = PodVolume(name="n", kind="nfs", source="server.invalid:/a", fstype="nfs4")
@@ -45,6 +45,25 @@ async def test_a_name_server_that_never_answers(monkeypatch: pytest.MonkeyPatch)
             await guest_mounts.nfs_source(NFS)
     finally:
         end.set()
+
+
+async def test_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each container's own disk is copied from an empty one."""
+    begun, end = threading.Event(), threading.Event()
+
+    def slow(_: Path, target: Path) -> None:
+        begun.set()
+        assert end.wait(20), "the loop was held up"
+        target.write_bytes(b"copied")
+
+    monkeypatch.setattr(scratch, "copy_sparse", slow)
+    (tmp_path / f"blank-{1 << 20}.ext4").write_bytes(b"")
+    task = asyncio.ensure_future(scratch.ScratchDisks(tmp_path, 1 << 20).create(tmp_path / "scratch.img"))
+    while not begun.is_set():
+        await asyncio.sleep(0)
+    end.set()  # by the loop, while the disk is written
+    await task
+    assert (tmp_path / "scratch.img").read_bytes() == b"copied"
 
 
 async def test_a_cancelled_caller_waits_for_its_thread() -> None:

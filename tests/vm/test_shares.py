@@ -52,6 +52,9 @@ async def test_servers_see_the_tree_only(lab: Lab, tmp_path: Path, run_dir: Path
             f"/proc/{pid}/root/0/../../etc/shadow"
         )
         assert int(status(pid, "CapEff"), 16) >> 27 & 1 == 0  # CAP_MKNOD
+        mounts = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+        (options,) = [fields[5] for fields in mounts if fields[4] == "/0"]  # proc(5): mount point, mount options
+        assert {"nosuid", "nodev"} <= set(options.split(","))
 
 
 @pytest.mark.parametrize("missing", [True, False], ids=["not installed", "switched off"])
