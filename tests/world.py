@@ -204,8 +204,9 @@ class World:
         """Those of this daemon's machines, in any hierarchy: PARENT/DIGEST OF run/NAME below the daemon's own."""
         daemon = hashlib.sha256(str(self.run).encode()).hexdigest()[:8]
         found = set()
-        for place in Path("/sys/fs/cgroup").rglob(f"hyper/{daemon}"):
-            found |= {e.name for e in _entries(place) if e.is_dir()}
+        for place, below, _ in os.walk("/sys/fs/cgroup"):  # others' come and go meanwhile
+            if place.endswith(f"/hyper/{daemon}"):
+                found |= set(below)
         return found
 
     def _of_processes(self, records: Records, processes: list[Process]) -> Iterator[str]:

@@ -112,7 +112,7 @@ def test_update(hyper: Daemon) -> None:
     assert hyper.out("update", "--cpus", "0", "--pids-limit", "-1", "--restart", "always", "one") == "one"
     assert limits() == [str(128 << 20), "max 100000", "max"]
     shown = "{{.Spec.Resources.Memory}} {{.Spec.Resources.Cpus}} {{.Spec.Restart.Name}}"
-    assert hyper.out("inspect", "-f", shown, "one") == f"{128 << 20} 0.0 always"
+    assert hyper.out("inspect", "-f", shown, "one") == f"{128 << 20} 0 always"
     for flags, says in (
         (["-m", "32m"], "of memory, more than"),
         (["-m", "1g"], "that the virtual machine of one has: stop it first"),

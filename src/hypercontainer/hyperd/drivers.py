@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
+import logging
+import os
+
 from ..engine.paths import Paths
 from ..guest import initramfs
 from ..hypervisor.driver import MachineConfig
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.qemu.driver import QemuDriver
+from ..images import interpreter
 from ..jail import helpers
 from ..jail.choose import choose
 from ..jail.control_groups import ControlGroups, NoGroups
 from ..jail.hierarchies import IoLimits, whole_disk
 from ..jail.host_groups import HostGroups
+from ..jail.jail import Jail
+from ..jail.plain import PlainJail
 from ..kernel.locate import Kernel
 from .config import Config
 
+log = logging.getLogger(__name__)
 _PROBE_MEMORY = 128 << 20
 
 
@@ -32,9 +39,17 @@ def build_groups(config: Config, paths: Paths) -> ControlGroups:
     return HostGroups(paths.run, parent=config.control_group_path, required=config.control_groups == "on", io=io)
 
 
+def _for_helpers(jail: Jail) -> Jail:
+    """Without the rights of root a jail can show nobody what only hyperd's own capabilities let it read."""
+    if os.geteuid() == 0 or not jail.confines or interpreter.reachable():
+        return jail
+    log.warning("helpers run without a jail: this user may not read %s and its modules", interpreter.binary())
+    return PlainJail()
+
+
 def _qemu(config: Config, paths: Paths, kernel: Kernel | None) -> QemuDriver:
     jail = choose(config.jail, paths.run / "jail")
-    helpers.use(jail)
+    helpers.use(_for_helpers(jail))
     driver = QemuDriver(
         binary=config.qemu,
         accelerator=config.accelerator,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -32,6 +33,20 @@ def files() -> tuple[Entry, ...]:
     places = tuple(dict.fromkeys((*standard, *_places())))
     outer = [p for p in places if not any(p != q and p.is_relative_to(q) for q in places)]
     return tuple(Entry(p) for p in (*outer, *(x for x in _libraries() if not any(x.is_relative_to(p) for p in outer))))
+
+
+def reachable() -> bool:
+    """Whether this user may read all of them by the files' modes: in a namespace of users nothing else counts."""
+    found = (binary(), *(entry.source for entry in files()))
+    return all(_opens(path) for path in {p for source in found for p in (source, *source.parents)})
+
+
+def _opens(path: Path) -> bool:
+    about = path.stat()
+    wanted = 0o5 if path.is_dir() else 0o4
+    if about.st_uid == os.geteuid():
+        return about.st_mode >> 6 & wanted == wanted
+    return about.st_mode & wanted == wanted
 
 
 def _places() -> tuple[Path, ...]:

@@ -89,7 +89,8 @@ def order(
 
 def footprint(accelerator: str, vcpus: int, memory: int) -> Needs:
     """What QEMU takes with passt and virtiofsd; docs/jail.md has the measurements."""
-    return Needs(memory=memory + memory // 64 + _OVERHEAD[accelerator], tasks=vcpus + _TASKS)
+    # Of a clone's memory twice: what it has read of its template may be counted as its own, and what it has written is.
+    return Needs(memory=2 * memory + memory // 64 + _OVERHEAD[accelerator], tasks=vcpus + _TASKS)
 
 
 def largest_file(disks: Iterable[AnyDisk]) -> int:
