@@ -128,8 +128,10 @@ async def lab(config: Config) -> AsyncIterator[Lab]:
     for container in lab_engine.registry.containers():
         await lab_engine.containers.remove(container.id, force=True)
     await lab_engine.volumes.prune(everything=True)
-    await asyncio.to_thread(World(paths.root, paths.run).check)
-    await lab_engine.close(keep_running=False)
+    try:
+        await asyncio.to_thread(World(paths.root, paths.run).check)
+    finally:  # what waits in the pool would be the next test's fault
+        await lab_engine.close(keep_running=False)
     assert list((paths.run / "pods").iterdir()) == []
     assert list((paths.root / "containers").iterdir()) == []
     assert World(paths.root, paths.run).nothing() == []
