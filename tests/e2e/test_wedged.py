@@ -186,7 +186,8 @@ def test_second_signal_ends_at_once(tmp_path: Path) -> None:
         )
         pid = machine_of(daemon, "deaf")
         daemon.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: daemon.ctl("version", check=False).returncode != 0, "the end's beginning")
+        wait_for(lambda: timed(daemon, "version", within=2).returncode != 0, "the end's beginning")
+        assert daemon.process.poll() is None, "it waits for the container"
         began = time.monotonic()
         daemon.process.send_signal(signal.SIGTERM)
         daemon.process.wait(30)

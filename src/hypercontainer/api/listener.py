@@ -98,8 +98,12 @@ class Listener:
         self._task = asyncio.create_task(self._accept())
 
     async def close(self) -> None:
-        """No further ones; those that are open are aiohttp's to end."""
+        """No further ones; those that are open are aiohttp's to end.
+
+        The kernel takes none for us either: whoever it took would wait for an answer until we have ended.
+        """
         await tasks.end([*([self._task] if self._task else []), *self._greeting])
+        self._sock.close()
 
     @property
     def connections(self) -> int:

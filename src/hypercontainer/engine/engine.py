@@ -215,6 +215,8 @@ class Engine:
     async def kill_machines(self) -> None:
         """End all machines at once, without a word to anybody; the next daemon settles their records."""
         await leftovers.end_machines(self.settings.paths, self.drivers, set())
+        self._groups.keep((), spare_busy=True)
+        await self._groups.close()
 
     # -- what joins several services ------------------------------------------------
 
