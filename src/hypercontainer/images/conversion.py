@@ -181,13 +181,13 @@ async def _run(job: Job, fds: Sequence[int], hear: Callable[[_Message], None]) -
                 else:
                     hear(message)
             status = await process.wait()
+        words = process.errors.encode() or words
     except TimeoutError:
         return _Message(
             error=DeadlineExceeded.code, **_said(beyond(f"takes longer than {limits.time:g} s to be converted", "time"))
         )
     except ValueError:  # a line without an end
         return _Message(error=InvalidArgument.code, message="cannot be converted: its conversion went astray")
-        words = process.errors.encode() or words
     if failed or not status:
         return failed
     if status == -signal.SIGXCPU:
