@@ -97,8 +97,11 @@ def site(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     )
     make = Maker(home / "layout")
     layout = make.image(make.layer(iter([END])))
-    with launched(home / "root", "--config", str(config)) as daemon:
-        yield Site(registry, home, layout, daemon)
+    try:
+        with launched(home / "root", "--config", str(config)) as daemon:
+            yield Site(registry, home, layout, daemon)
+    finally:  # gpg has left its agent
+        subprocess.run(["gpgconf", "--homedir", home / "gnupg", "--kill", "all"], check=True)
 
 
 def test_simple_signing(site: Site) -> None:
