@@ -31,7 +31,7 @@ from ..engine.restore import restore
 from ..errors import Conflict, HyperError, NotFound, PermissionDenied
 from ..guest import initramfs
 from ..kernel.locate import Kernel, locate
-from ..sys import deadlines, users
+from ..sys import deadlines, process, users
 from ..sys.files import no_space
 from .config import Config, default_run
 from .drivers import build_drivers, build_groups
@@ -129,9 +129,7 @@ def _default_network() -> str:
 
 def _administers_network() -> bool:
     """CAP_NET_ADMIN, which root in a container may lack (capabilities(7))."""
-    status = Path("/proc/self/status").read_text()
-    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(effective, 16) >> _CAP_NET_ADMIN & 1)
+    return process.has_capability(_CAP_NET_ADMIN)
 
 
 async def serve(config: Config, ready_fd: int | None, *, recover: bool = False) -> None:

@@ -137,3 +137,10 @@ def file_size_limit(pid: int) -> int:
         raise ProcessLookupError(pid) from None
     soft = next(line for line in lines if line.startswith("Max file size")).split()[3]
     return -1 if soft == "unlimited" else int(soft)
+
+
+def has_capability(number: int) -> bool:
+    """Whether this process may use one of capabilities(7) now; numbers are those of linux/capability.h."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> number & 1)

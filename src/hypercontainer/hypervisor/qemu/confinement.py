@@ -14,7 +14,7 @@ from pathlib import Path
 from ...jail import seccomp
 from ...jail.jail import Entry, Limits, Order
 from ...jail.libraries import libraries
-from ...sys import users
+from ...sys import process, users
 from ..driver import AnyDisk, Disk, MachineConfig, RbdDisk, UserNetwork
 from ..facets import Needs
 
@@ -116,9 +116,7 @@ def _file_size(config: MachineConfig) -> int:
 @functools.cache
 def _may_raise_limits() -> bool:
     """CAP_SYS_RESOURCE (capabilities(7))."""
-    status = Path("/proc/self/status").read_text()
-    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(effective, 16) >> _CAP_SYS_RESOURCE & 1)
+    return process.has_capability(_CAP_SYS_RESOURCE)
 
 
 @functools.cache
