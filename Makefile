@@ -3,9 +3,11 @@
 
 PYTEST = .venv/bin/pytest
 BESIDE = -n auto --dist worksteal # tests side by side, one per CPU: those without virtual machines
+QUICK = -m "not slow" # of those, all but what `make slow` is for
+export PYTHONDONTWRITEBYTECODE = # the next run need not compile the tests again
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test setup unit engine contract guest vm e2e coverage lint storms deaths chaos cycles lab fuzz bench lock sbom man clean
+.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare conformance storms deaths upgrades chaos cycles calls lab test-kvm fuzz bench lock sbom proto man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -14,7 +16,13 @@ demo: ## set everything up, run a first container, print a transcript
 test: ## the whole suite
 	@scripts/setup test
 	$(PYTEST) $(BESIDE) tests/unit tests/engine tests/contract; status=$$?; \
-		$(PYTEST) $(FILES) tests/guest tests/vm tests/e2e && exit $$status
+		$(PYTEST) $(FILES) $(QUICK) tests/guest tests/vm tests/e2e && exit $$status
+
+slow: ## what the suite leaves out because it takes long: large servers, a gigabyte, systemd; tests of which the suite makes some each day; all trials of tests/engine, a fault at every place
+	@scripts/setup test
+	HYPER_TEST_EXAMPLES=6 $(PYTEST) $(BESIDE) --trials-every 1 tests/engine/test_faults.py tests/engine/test_deaths.py \
+		tests/engine/test_two_verbs.py tests/engine/test_openapi.py; \
+		status=$$?; $(PYTEST) $(FILES) -m "slow or turns" --trials-every 1 tests/vm tests/e2e && exit $$status
 
 setup: ## only the set-up
 	@scripts/setup test
@@ -25,7 +33,7 @@ unit engine contract: ## one tier
 
 guest vm e2e: ## one tier
 	@scripts/setup test
-	$(PYTEST) $(FILES) tests/$@
+	$(PYTEST) $(FILES) $(QUICK) tests/$@
 
 coverage: ## which branches of the engine tests/engine reaches; it fails below 90 %
 	@scripts/setup test
@@ -36,6 +44,27 @@ coverage: ## which branches of the engine tests/engine reaches; it fails below 9
 	.venv/bin/coverage json -q -o build/coverage/report.json
 	.venv/bin/python scripts/check_branches.py build/coverage/report.json 90
 
+builder-image: ## what builds images, of Debian's dockerd; kept, so a second call has nothing to do
+	@scripts/setup test
+	.venv/bin/python hyperbuilder/build.py
+
+build-compare: builder-image ## a dozen Dockerfiles by hyperctl build and by the same dockerd outside: trees and configurations; a quarter of an hour
+	.venv/bin/python -m tests.builds
+
+clients: ## programs that speak Docker's API: compose, testcontainers of PyPI and npm, dockerode, the command line of dev containers
+	@scripts/setup test
+	HYPER_TEST_CLIENTS=1 $(PYTEST) -o timeout=1200 tests/e2e/test_docker_compose.py tests/e2e/test_docker_testcontainers.py \
+		tests/e2e/test_docker_node.py
+
+docker-compare: ## the same commands and requests on Debian's dockerd and on hyperd; docs/docker-beside.md says what differs, and why
+	@scripts/setup test
+	.venv/bin/python -m tests.beside
+
+conformance: ## podman's tests of Docker's API against hyperd; which pass, and why the others do not (docs/conformance.md)
+	@scripts/setup test
+	.venv/bin/python hyperbuilder/build.py
+	.venv/bin/python -m tests.conformance
+
 storms: ## 200 kills of hyperd in the midst of verbs, with a check of all that it owns after each, 200 races; a quarter of an hour
 	@scripts/setup test
 	HYPER_TEST_STORM=200 HYPER_TEST_RACES=200 HYPER_TEST_KILLS=12 $(PYTEST) -o timeout=3600 \
@@ -44,6 +73,12 @@ storms: ## 200 kills of hyperd in the midst of verbs, with a check of all that i
 deaths: ## hyperd killed at every step of its verbs, on real virtual machines; half an hour
 	@scripts/setup test
 	HYPER_TEST_DEATHS=0 $(PYTEST) -o timeout=3600 -n 2 --dist load tests/e2e/test_deaths.py
+
+REVISION =
+upgrades: ## a running pod taken up from the states of all earlier schemas; REVISION=... runs that hyperd first, keeps its state, and upgrades it
+	@scripts/setup test
+	$(if $(REVISION),.venv/bin/python -m tests.upgrades $(REVISION))
+	HYPER_TEST_UPGRADES=1 $(PYTEST) tests/e2e/test_upgrades.py
 
 SEED = 0
 MINUTES = 20
@@ -57,10 +92,18 @@ cycles: ## 1000 starts and stops of a container, 100 pods at once: nothing is le
 	@scripts/setup test
 	.venv/bin/python -m tests.chaos.cycles --cycles $(CYCLES) --pods $(PODS)
 
-LAB =
-lab: ## the vm tier with KVM, in a machine whose processor is emulated; LAB="tests/vm/test_pods.py -x" for less; hours
+calls: ## the system calls that QEMU, slirp and the converter of images make, beside those that their filters allow; a minute each
 	@scripts/setup test
-	.venv/bin/python -m tests.lab $(LAB)
+	.venv/bin/python -m tests.traced
+
+LAB = hyperctl doctor
+lab: ## a command in a machine that has KVM, whose processor is emulated: LAB="COMMAND ARGUMENT..."; two minutes
+	scripts/lab $(LAB)
+
+TESTS =
+test-kvm: ## the vm tier with KVM, in that machine; TESTS="tests/vm/test_pods.py -x" for less; hours
+	@scripts/setup test
+	.venv/bin/python -m tests.lab $(TESTS)
 
 SECONDS = 60
 fuzz: ## decoders of host and guest against made-up input, SECONDS=60 each; FUZZ="dns layers" for less
@@ -87,6 +130,9 @@ lock: ## write requirements.lock anew, after a change of pyproject.toml
 sbom: ## write docs/sbom.cdx.json and docs/licenses.md anew: what is shipped, and under which licences
 	@scripts/setup test
 	scripts/sbom
+
+proto: ## compile CRI's messages anew, after a change of api.proto
+	scripts/proto
 
 man: ## write the man pages anew from the command line's own help
 	.venv/bin/python scripts/make_man.py

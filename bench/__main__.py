@@ -18,7 +18,7 @@ from hypercontainer.hyperctl.output import print_table
 
 from . import charts
 from .measure import HEAD, Figure, alternating, median_of, run, seconds
-from .peers import BUSYBOX, NGINX, Hyper, Podman, daemon, first_answer, namespace
+from .peers import BUSYBOX, NGINX, Hyper, Podman, daemon, docker, first_answer, namespace
 from .scale import AT_A_TIME, Scale
 
 MEGABYTES = 200
@@ -61,6 +61,20 @@ class Bench:
             )
             figures.append(Figure("version", median_of(lambda: hyper.ctl("version"), self.runs), "s", None, 0.08))
         return figures
+
+    def docker(self) -> list[Figure]:
+        """Docker's own client, on hyperd's socket and on that of podman's service."""
+        with self.start("docker") as hyper, self.podman.service(self.directory) as peer:
+            self.podman.load(f"{hyper.root}/images:docker.io/library/busybox:latest", BUSYBOX)
+            words = ("run", "--rm", "--network", "none")
+            docker(hyper.docker_socket, *words, "busybox", "true")
+            ours, theirs = alternating(
+                lambda: docker(hyper.docker_socket, *words, "busybox", "true"),
+                lambda: docker(peer, *words, BUSYBOX, "true"),
+                self.runs,
+                before=hyper.pool_ready,
+            )
+            return [Figure("docker run --rm busybox true, without a network, pool", ours, "s", theirs, 0.8)]
 
     def with_network(self) -> list[Figure]:
         """A network of the host, a published port and a named volume, on both sides; nginx to its first answer."""
@@ -182,6 +196,13 @@ class Bench:
             ours, theirs = (statistics.median(times[who]) for who in ("ours", "theirs"))
         return [Figure("pull and convert nginx (5 layers, 170 MB)", ours, "s", theirs, 1.5)]
 
+    def build(self) -> list[Figure]:
+        from . import builds
+
+        (directory := self.directory / "builds").mkdir()
+        with self.start("build") as hyper:
+            return builds.measure(hyper, directory, self.runs)
+
     def many(self) -> list[Figure]:
         scale = Scale(self.directory, self.space)
         figures = scale.measure()
@@ -195,13 +216,15 @@ def main() -> None:
         prog="python -m bench", description="Figures beside podman's, as medians with ratios."
     )
     parser.add_argument("--runs", type=int, default=15, help="runs of each short command")
-    parser.add_argument("--only", nargs="*", default=[], help="groups: starts with_network inside pull many")
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="groups: starts docker with_network inside pull build many"
+    )
     parser.add_argument("--charts", type=Path, help="a directory for pictures")
     args = parser.parse_args()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="hyb") as directory, namespace() as space:
         bench = Bench(Path(directory), space, args.runs, args.charts)
-        for step in (bench.starts, bench.with_network, bench.inside, bench.pull, bench.many):
+        for step in (bench.starts, bench.docker, bench.with_network, bench.inside, bench.pull, bench.build, bench.many):
             if not args.only or step.__name__ in args.only:
                 print(f"measuring {step.__name__} ...", file=sys.stderr, flush=True)
                 figures += (found := step())

@@ -52,8 +52,31 @@ class Podman:
     def run(self, *args: str) -> subprocess.CompletedProcess[bytes]:
         return run(self.command(*args))
 
+    @contextlib.contextmanager
+    def service(self, directory: Path) -> Iterator[Path]:
+        """The socket of a service that speaks Docker's Engine API, for Docker's own client."""
+        settings, path = directory / "containers.conf", directory / "podman.sock"
+        limits = ", ".join(f'"{each}"' for each in _LIMITS if "=" in each)
+        settings.write_text(
+            f'[containers]\ndefault_ulimits = [{limits}]\n[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
+        )
+        command = [*self._prefix, "system", "service", "--time=0", f"unix://{path}"]
+        process = subprocess.Popen(command, env={**os.environ, "CONTAINERS_CONF": str(settings)})
+        try:
+            Hyper.until(path.exists, "podman's socket")
+            yield path
+        finally:
+            process.terminate()
+            process.wait()
+
     def load(self, layout: str, name: str) -> None:
         run(["skopeo", "--insecure-policy", "copy", "-q", f"oci:{layout}", f"containers-storage:{name}"])
+
+
+def docker(socket: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
+    """Docker's own client, on a socket."""
+    environment = {**os.environ, "DOCKER_HOST": f"unix://{socket}", "DOCKER_CONFIG": str(socket.parent)}
+    return run(["docker", *args], environment)
 
 
 class Hyper:
@@ -63,6 +86,7 @@ class Hyper:
         """`options` are hyperd's."""
         self.root = directory / "root"
         self.socket = directory / "run/hyper.sock"
+        self.docker_socket = directory / "run/docker.sock"
         self.env = {**os.environ, "HYPER_HOST": str(self.socket)}
         command = [BIN / "hyperd", "--root", self.root, "--run", directory / "run", "--log-level", "error", *options]
         self._command = [str(c) for c in ["ip", "netns", "exec", namespace, *command]]

@@ -26,7 +26,7 @@ TOOLS = {
 
 # Words of classifiers, and what packages state elsewhere than in their metadata.
 SPELLED = {"License :: OSI Approved :: Apache Software License": "Apache-2.0"}
-STATED = {"dnslib": "BSD-2-Clause"}  # its LICENSE
+STATED = {"dnslib": "BSD-2-Clause", "protobuf": "BSD-3-Clause"}  # their LICENSE
 
 
 def canonical(name: str) -> str:

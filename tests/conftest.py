@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from tests.sample import EVERY, LEFT_OUT, Sample, out_of_turn
 
 # A loaded machine is no failure.
 settings.register_profile("hyper", deadline=None)
@@ -21,10 +24,36 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 _counts: Counter[str] = Counter()  # of trials, by kind; here, since a process that shares tests out loads nothing below
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("trials", "places at which something comes between (tests/engine)")
+    group.addoption("--trials-every", type=int, default=EVERY, metavar="N", help="make each Nth; 1: all of them")
+    today = int(time.time() // 86400)
+    group.addoption(
+        "--trials-from", type=int, default=today, metavar="K", help="begin with another one; by default by the day"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    every, first = config.getoption("--trials-every"), config.getoption("--trials-from")
+    return f"trials: each {every}. of a verb's places, and tests whose turn it is, --trials-from {first}"
+
+
+@pytest.fixture(scope="session")
+def sample(pytestconfig: pytest.Config) -> Sample:
+    return Sample(pytestconfig.getoption("--trials-every"), pytestconfig.getoption("--trials-from"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         tier = Path(item.path).relative_to(REPOSITORY / "tests").parts[0]
         item.add_marker(getattr(pytest.mark, tier))
+    if config.getoption("--trials-every") == 1 or any("::" in argument for argument in config.args):
+        return
+    marked = [(mark.args[0], item) for item in items if (mark := item.get_closest_marker("turns"))]
+    files = [(every, str(item.path.relative_to(REPOSITORY))) for every, item in marked]
+    waiting = {marked[place][1] for place in out_of_turn(files, config.getoption("--trials-from"))}
+    config.hook.pytest_deselected(items=[item for item in items if item in waiting])
+    items[:] = [item for item in items if item not in waiting]
 
 
 @pytest.fixture(scope="session")
@@ -43,12 +72,12 @@ def jail_of_helpers() -> Iterator[None]:
 
 
 @pytest.fixture
-def count(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Tells of one trial more: some tests are many."""
+def count(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Tells of one trial more, or of several: some tests are many."""
     tier = Path(request.path).relative_to(REPOSITORY).parent
 
-    def counted(kind: str) -> None:
-        _counts[f"{tier}:{kind}"] += 1
+    def counted(kind: str, trials: int = 1) -> None:
+        _counts[f"{tier}:{kind}"] += trials
 
     return counted
 
@@ -72,5 +101,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How much was tried."""
     for tier in sorted({key.partition(":")[0] for key in _counts}):
         of_it = {key.partition(":")[2]: n for key, n in _counts.most_common() if key.startswith(f"{tier}:")}
+        left = of_it.pop(LEFT_OUT, 0)
         kinds = ", ".join(f"{n} {kind}" for kind, n in of_it.items())
-        terminalreporter.write_line(f"{tier}: {sum(of_it.values())} trials: {kinds}")
+        of_all = f" of {sum(of_it.values()) + left}" if left else ""
+        terminalreporter.write_line(f"{tier}: {sum(of_it.values())}{of_all} trials: {kinds}")

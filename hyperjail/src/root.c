@@ -109,6 +109,7 @@ static void make_device(const struct jail *jail, const struct entry *entry)
 	struct stat about;
 
 	below(jail, entry->target, path);
+	make_parents(path, strlen(jail->root));
 	if (stat(entry->source, &about) < 0)
 		stop("find the device %s", entry->source);
 	if (!mknod(path, S_IFCHR | 0600, about.st_rdev)) {

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,6 +15,7 @@
 
 #include "process.h"
 #include "tar.h"
+#include "user.h"
 
 static int complain(const char *path)
 {
@@ -48,7 +50,29 @@ static int put_file(int in, const struct tar_entry *e, const char *path)
 	return tar_skip(in, tar_padding(e->size));
 }
 
-static int make(int in, const struct tar_entry *e, const char *dir, const char *path)
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *where)
+{
+	(void)st, (void)kind, (void)where;
+	return remove(path);
+}
+
+/* What is in the way of an entry of another kind: 0 when it is gone, or was not there. */
+static int clear(const char *path, bool want_dir, bool replace)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return 0;
+	if (S_ISDIR(st.st_mode) ? want_dir : !want_dir)
+		return 0;
+	if (!replace) {
+		errno = want_dir ? ENOTDIR : EISDIR;
+		return -1;
+	}
+	return nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+static int make(int in, const struct tar_entry *e, const char *dir, const char *path, bool replace)
 {
 	dev_t device = makedev((unsigned)e->major, (unsigned)e->minor);
 	cleanup_free char *target = NULL;
@@ -57,13 +81,10 @@ static int make(int in, const struct tar_entry *e, const char *dir, const char *
 	if (e->type == '5') {
 		if (mkdir(path, 0755) == 0 || (errno == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode)))
 			return 0;
-		errno = ENOTDIR;
-		return complain(path);
+		return clear(path, true, replace) < 0 || mkdir(path, 0755) < 0 ? complain(path) : 0;
 	}
-	if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
-		errno = EISDIR;
+	if (clear(path, false, replace) < 0)
 		return complain(path);
-	}
 	unlink(path);
 	switch (e->type) {
 	case '0':
@@ -79,13 +100,15 @@ static int make(int in, const struct tar_entry *e, const char *dir, const char *
 	return tar_malformed("unknown type of entry");
 }
 
-static int finish(const struct tar_entry *e, const char *path)
+static int finish(const struct tar_entry *e, const char *path, const struct identity *owner)
 {
+	uid_t uid = owner ? owner->uid : (uid_t)e->uid;
+	gid_t gid = owner ? owner->gid : (gid_t)e->gid;
 	struct timespec times[2] = {e->mtime, e->mtime};
 
 	if (e->type == '1')
 		return 0;
-	if (lchown(path, (uid_t)e->uid, (gid_t)e->gid) < 0)
+	if (lchown(path, uid, gid) < 0)
 		return complain(path);
 	if (e->type != '2' && chmod(path, (mode_t)e->mode & 07777) < 0)
 		return complain(path);
@@ -96,7 +119,7 @@ static int finish(const struct tar_entry *e, const char *path)
 	return 0;
 }
 
-int archive_extract(const char *dir, int in)
+int archive_extract(const char *dir, const struct extract_options *options, int in)
 {
 	struct tar_entry e = {0};
 	struct stat st;
@@ -122,7 +145,7 @@ int archive_extract(const char *dir, int in)
 			complain(path);
 			return 1;
 		}
-		if (make(in, &e, dir, path) < 0 || finish(&e, path) < 0)
+		if (make(in, &e, dir, path, options->replace) < 0 || finish(&e, path, options->owner) < 0)
 			return 1;
 	}
 	tar_reset(&e);

@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <linux/vm_sockets.h>
 
 #include "loop.h"
 
@@ -14,8 +17,9 @@
 #define CONTROL_MAX (8u << 20)
 
 static struct source source = {.fd = -1};
+static struct source listener = {.fd = -1};
 static const struct channel_user *user;
-static bool keep_open; /* virtio-serial: reads 0 while the host is away */
+static enum channel_kind kind;
 static bool connected; /* the token was seen, frames may flow */
 static bool opened;    /* the kernel knows by now that the host is there */
 static uint8_t token[HP_TOKEN_SIZE];
@@ -96,6 +100,13 @@ static void parse_frames(void)
 		drop_rx(done);
 }
 
+/* The next waits in the backlog meanwhile. */
+static void end_connection(void)
+{
+	loop_remove(&source);
+	loop_change(&listener, EPOLLIN);
+}
+
 static void on_channel(struct source *s, uint32_t events)
 {
 	(void)events;
@@ -112,12 +123,14 @@ static void on_channel(struct source *s, uint32_t events)
 		}
 		/* What the host sends may overtake the word of its coming, and
 		 * the port reads as hung up until then. */
-		if (n == 0 && keep_open && connected && !opened)
+		if (n == 0 && kind == CHANNEL_PORT && connected && !opened)
 			return;
 		if (n <= 0) {
 			disconnect();
-			if (!keep_open)
+			if (kind == CHANNEL_STREAM)
 				user->on_end();
+			else if (kind == CHANNEL_LISTENING)
+				end_connection();
 			return;
 		}
 		buf_append(&rx, chunk, (size_t)n);
@@ -126,17 +139,52 @@ static void on_channel(struct source *s, uint32_t events)
 	}
 }
 
-void channel_open(int fd, bool keep_when_closed, const struct channel_user *u)
+static void use(int fd)
 {
-	user = u;
-	keep_open = keep_when_closed;
-	memcpy(token, HP_FIRST_TOKEN, sizeof token);
 	set_flags(fd, true);
 	source = (struct source){.fd = fd, .ready = on_channel};
 	/* Edge-triggered: while the host is away a virtio port is hung up, and
 	 * a level-triggered hang-up would spin. */
 	loop_add(&source, EPOLLIN | EPOLLOUT | EPOLLET);
 	on_channel(&source, 0);
+}
+
+/* Whoever is in the guest could connect too, where its kernel has a loopback of vsocks. */
+static bool is_host(int fd)
+{
+	struct sockaddr_vm peer = {0};
+	socklen_t size = sizeof peer;
+
+	if (getpeername(fd, (struct sockaddr *)&peer, &size) < 0)
+		return false;
+	return peer.svm_family != AF_VSOCK || peer.svm_cid == VMADDR_CID_HOST;
+}
+
+static void on_listener(struct source *s, uint32_t events)
+{
+	int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
+
+	(void)events;
+	if (fd >= 0 && !is_host(fd)) {
+		close(fd);
+	} else if (fd >= 0) {
+		loop_change(&listener, 0);
+		use(fd);
+	}
+}
+
+void channel_open(int fd, enum channel_kind of, const struct channel_user *u)
+{
+	user = u;
+	kind = of;
+	memcpy(token, HP_FIRST_TOKEN, sizeof token);
+	if (kind != CHANNEL_LISTENING) {
+		use(fd);
+		return;
+	}
+	set_flags(fd, true);
+	listener = (struct source){.fd = fd, .ready = on_listener};
+	loop_add(&listener, EPOLLIN);
 }
 
 void channel_set_next_token(const uint8_t t[HP_TOKEN_SIZE]) { memcpy(token, t, sizeof token); }

@@ -19,7 +19,13 @@ struct channel_user {
 	void (*on_end)(void);                  /* the descriptor itself is at its end */
 };
 
-void channel_open(int fd, bool keep_when_closed, const struct channel_user *user);
+enum channel_kind {
+	CHANNEL_STREAM,    /* its end is the channel's */
+	CHANNEL_PORT,      /* of virtio-serial: it reads as ended while the host is away */
+	CHANNEL_LISTENING, /* a socket: each of its connections is the channel, the next when one has ended */
+};
+
+void channel_open(int fd, enum channel_kind kind, const struct channel_user *user);
 void channel_set_next_token(const uint8_t token[HP_TOKEN_SIZE]);
 /* Control frames go to this buffer; they leave before any stream data. */
 struct buffer *channel_control(void);

@@ -5,6 +5,7 @@
  *   /init                   in a VM: mounts what it needs, serves the channel
  *   /sbin/docker-init -- ARG...  in a container: its init (init.c)
  *   hyperstart --fd N       on a host: serves descriptor N (tests)
+ *   hyperstart --listen N   on a host: serves the connections of descriptor N, one after another (tests)
  *   hyperstart --version
  *   hyperstart --tsc-khz    on a host: the rate of its time stamp counter
  */
@@ -56,7 +57,7 @@ static void hello(const struct frame *f, struct error *err)
 	put_text(b, HP_T_KERNEL, u.release);
 	put_text(b, HP_T_VALUE, HYPERSTART_VERSION);
 	put_u64(b, HP_T_UPTIME_MS, monotonic_ms());
-	put_u64(b, HP_T_CAPABILITIES, HP_C_FREEZE | HP_C_LIMITS);
+	put_u64(b, HP_T_CAPABILITIES, HP_C_FREEZE | HP_C_LIMITS | HP_C_LAYER);
 	process_put_all(b);
 	frame_end(b, start);
 }
@@ -217,7 +218,7 @@ static void mount_all(void)
 	make_dirs(RUN_DIR, 0700);
 }
 
-static int boot(void)
+static int boot(bool *listens)
 {
 	struct rlimit files = {1048576, 1048576};
 	cleanup_close int console = -1;
@@ -233,7 +234,7 @@ static int boot(void)
 	apply_sysctl(&(struct pair){"net.ipv4.ip_unprivileged_port_start", "0"}, &err);
 	apply_sysctl(&(struct pair){"net.ipv4.ping_group_range", "0 2147483647"}, &err);
 	cgroup_setup();
-	return port_open();
+	return port_open(listens);
 }
 
 static void start_signals(void)
@@ -282,6 +283,7 @@ static int print_tsc_khz(void)
 int main(int argc, char **argv)
 {
 	static const struct channel_user user = {on_frame, process_rewind_all, process_next_data, loop_stop};
+	bool listens = argc == 3 && strcmp(argv[1], "--listen") == 0;
 	int fd = -1;
 
 	if (argc > 2 && strcmp(argv[0], INIT_NAME) == 0)
@@ -292,23 +294,24 @@ int main(int argc, char **argv)
 	}
 	if (argc == 2 && strcmp(argv[1], "--tsc-khz") == 0)
 		return print_tsc_khz();
-	if (argc == 3 && strcmp(argv[1], "--fd") == 0)
+	if (listens || (argc == 3 && strcmp(argv[1], "--fd") == 0))
 		fd = atoi(argv[2]);
 	in_vm = fd < 0 && getpid() == 1;
 	if (!in_vm && fd < 0) {
-		fprintf(stderr, "usage: hyperstart --fd N | --version | --tsc-khz (PID 1 needs no arguments)\n");
+		fprintf(stderr,
+		        "usage: hyperstart --fd N | --listen N | --version | --tsc-khz (PID 1 needs no arguments)\n");
 		return 2;
 	}
 	loop_init();
 	start_signals();
 	if (in_vm)
-		fd = boot();
+		fd = boot(&listens);
 	if (fd < 0) {
 		reboot(RB_AUTOBOOT);
 		return 1;
 	}
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	channel_open(fd, in_vm, &user);
+	channel_open(fd, listens ? CHANNEL_LISTENING : in_vm ? CHANNEL_PORT : CHANNEL_STREAM, &user);
 	loop_run(before_wait);
 	channel_flush(1000);
 	return 0;

@@ -2,7 +2,8 @@
  *
  * The channel to the host. Which device it is the hypervisor's driver says on the kernel's command line:
  *
- *   hyper.channel=port:NAME  the virtio-serial port of this name; the default is port:sh.hyper.guest.0
+ *   hyper.channel=port:NAME   the virtio-serial port of this name; the default is port:sh.hyper.guest.0
+ *   hyper.channel=vsock:PORT  a vsock, on which the host connects; it is called at the same port once that can be
  */
 #include "port.h"
 
@@ -11,16 +12,21 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <linux/netlink.h>
+#include <linux/vm_sockets.h>
 
+#include "loop.h"
 #include "util.h"
 
 #define ARGUMENT        "hyper.channel="
 #define PORT            "port:"
 #define DEFAULT         PORT "sh.hyper.guest.0"
+#define VSOCK           "vsock:"
+#define BACKLOG         1
 #define PORT_TIMEOUT_MS 30000
 #define COMMAND_LINE    4096 /* COMMAND_LINE_SIZE of x86 is 2048 */
 
@@ -69,7 +75,61 @@ static int wait_for_port(const char *name)
 	return fd;
 }
 
-int port_open(void)
+static void call_host(void);
+
+/* The host hangs up when it has heard; a call that breaks is one of a machine that was saved, and goes on as a clone:
+ * by then all of its connections are broken, and its host waits for the word that it can connect. */
+static void on_call(struct source *s, uint32_t events)
+{
+	char byte;
+	ssize_t n = read(s->fd, &byte, sizeof byte);
+
+	(void)events;
+	if (n > 0 || (n < 0 && errno == EAGAIN))
+		return;
+	loop_remove(s);
+	if (n < 0)
+		call_host();
+}
+
+static struct source call = {.fd = -1, .ready = on_call};
+static unsigned call_port;
+
+/* Tells the host that it can connect: the call has no other content. */
+static void call_host(void)
+{
+	struct sockaddr_vm host = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = call_port};
+
+	call.fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (call.fd < 0 || connect(call.fd, (struct sockaddr *)&host, sizeof host) < 0) {
+		log_line("calling the host: %s", strerror(errno));
+		if (call.fd >= 0)
+			close(call.fd);
+		call.fd = -1;
+		return;
+	}
+	set_flags(call.fd, true);
+	loop_add(&call, EPOLLIN);
+}
+
+static int listen_on_vsock(const char *number)
+{
+	struct sockaddr_vm here = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY};
+	cleanup_close int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int listening = fd;
+
+	here.svm_port = (unsigned)strtoul(number, NULL, 10);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&here, sizeof here) < 0 || listen(fd, BACKLOG) < 0) {
+		log_line("vsock %s: %s", number, strerror(errno));
+		return -1;
+	}
+	call_port = here.svm_port;
+	call_host();
+	fd = -1;
+	return listening;
+}
+
+int port_open(bool *listens)
 {
 	char line[COMMAND_LINE] = "", *found;
 	const char *channel = DEFAULT;
@@ -79,6 +139,9 @@ int port_open(void)
 		found[strcspn(found, " \n")] = 0;
 		channel = found;
 	}
+	*listens = strncmp(channel, VSOCK, strlen(VSOCK)) == 0;
+	if (*listens)
+		return listen_on_vsock(channel + strlen(VSOCK));
 	if (strncmp(channel, PORT, strlen(PORT)) != 0) {
 		log_line("unknown channel %s", channel);
 		return -1;

@@ -2,7 +2,10 @@
 #ifndef PORT_H
 #define PORT_H
 
-/* The channel to the host, as the kernel's command line names it; -1 when there is none, which is logged. */
-int port_open(void);
+#include <stdbool.h>
+
+/* The channel to the host, as the kernel's command line names it; -1 when there is none, which is logged. One that
+ * listens is a socket whose connections are the channel, one after another. */
+int port_open(bool *listens);
 
 #endif

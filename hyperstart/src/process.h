@@ -89,11 +89,16 @@ struct builtin {
 };
 const struct builtin *builtin_find(uint64_t number);
 
-builtin_main volume_mount_main, volume_unmount_main, tcp_main, http_main, firewall_main;
+builtin_main volume_mount_main, volume_unmount_main, tcp_main, http_main, firewall_main, diff_main, layer_main;
 
 /* archive_create.c, archive_extract.c */
 int archive_create(const char *path, bool follow, int out);
-int archive_extract(const char *dir, int in);
+int archive_export(int out);
+struct extract_options {
+	const struct identity *owner; /* of all that is unpacked; NULL: whom the archive names */
+	bool replace;                 /* a file may take a directory's place, and the reverse */
+};
+int archive_extract(const char *dir, const struct extract_options *options, int in);
 #define ARCHIVE_READ_CAPS (1ull << CAP_DAC_READ_SEARCH)
 #define ARCHIVE_WRITE_CAPS                                                                                             \
 	(1ull << CAP_CHOWN | 1ull << CAP_DAC_OVERRIDE | 1ull << CAP_FOWNER | 1ull << CAP_FSETID | 1ull << CAP_MKNOD |  \

@@ -5,11 +5,10 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "wire.h"
-
-#include <stdint.h>
 
 #define TAR_BLOCK 512
 
@@ -42,5 +41,20 @@ int tar_skip(int in, uint64_t len);
 int tar_malformed(const char *what); /* -1 */
 uint64_t tar_padding(uint64_t size);
 void tar_reset(struct tar_entry *e);
+
+struct tar_hard_link;
+
+struct tar_writer {
+	int out;
+	struct tar_hard_link *links; /* files with several names that are in the stream */
+	size_t link_count;
+};
+
+/* tar_write.c: -1 is an error, which has been said on stderr where it is a file's */
+int tar_put_entry(struct tar_writer *w, const char *path, const char *name, const struct stat *st);
+int tar_put_mark(struct tar_writer *w, const char *name); /* an empty file that stands for something */
+int tar_put_end(struct tar_writer *w);
+char tar_type_of(const struct stat *st); /* as in the header; 0: archives have no place for it */
+int tar_complain(const char *path);      /* of errno; -1 */
 
 #endif

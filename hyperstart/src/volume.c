@@ -277,7 +277,7 @@ static int copy_up(int from, const char *target, struct error *err)
 			_exit(1);
 		/* What the volume now hides is reached by its descriptor only. */
 		_exit(writes ? fchdir(from) < 0 || archive_create(".", false, pipe_fds[1])
-		             : archive_extract(target, pipe_fds[0]));
+		             : archive_extract(target, &(struct extract_options){0}, pipe_fds[0]));
 	}
 	close(pipe_fds[0]);
 	close(pipe_fds[1]);

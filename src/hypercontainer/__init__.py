@@ -9,7 +9,8 @@ A map of the package, lowest layer first (imports go downwards only):
     images hypervisor guest network volumes state kernel
                            one concern each, siblings that never import each other
     engine                 pods and containers: the only layer that combines the above
-    api                    REST in front of the engine
+    serving                what front ends over HTTP share
+    api, docker, cri       REST, Docker's Engine API, and Kubernetes' CRI, in front of the engine
     client, hyperctl       the command line; talks REST only
     hyperd                 the daemon: configuration, wiring, signals
 """

@@ -20,23 +20,30 @@ from pathlib import Path
 
 from .host import SLOW, Host, host
 
-Account = dict[str, int]
+_STATE = "files of its state"
 _AT_A_TIME = 8  # pods that are started
 _WARM_UP = 5  # cycles after which all has been used once
 _THREADS = 36  # the executor's, of which it makes more as they are needed, and the first
 _GROWTH = 24 << 20  # bytes of hyperd's memory, however many cycles
 
 
+class Account(dict[str, int]):
+    """How many of each kind; and which files."""
+
+    files: frozenset[str] = frozenset()
+
+
 def account(host: Host) -> Account:
     """How much there is of what could be too much."""
     daemon, pid = host.daemon, host.daemon.process.pid
     mounts = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    files = frozenset(str(p.relative_to(daemon.root)) for p in daemon.root.rglob("*") if p.is_file())
     counted = {
         "descriptors of hyperd": len(os.listdir(f"/proc/{pid}/fd")),
         "threads of hyperd": len(os.listdir(f"/proc/{pid}/task")),
         "children of hyperd": len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()),
         "mounts": sum(str(host.place) in line or str(daemon.run) in line for line in mounts),  # others have theirs
-        "files of its state": sum(1 for p in daemon.root.rglob("*") if p.is_file()),
+        _STATE: len(files),
         "files of its machines": sum(1 for p in (daemon.run / "pods").rglob("*")),
         "links": _host(host, "ip", "-br", "link").count("\n"),
         "rules": len(re.findall(r"\n", _host(host, "nft", "list", "ruleset"))),
@@ -49,7 +56,9 @@ def account(host: Host) -> Account:
     counted.pop("rows of events", None)  # they are bounded in number and age
     counted["rows of unfinished"] = max(1, counted["rows of unfinished"])  # the last goes with the next change
     counted["threads of hyperd"] = max(_THREADS, counted["threads of hyperd"])
-    return counted
+    found = Account(counted)
+    found.files = files
+    return found
 
 
 def memory(host: Host) -> int:
@@ -64,8 +73,12 @@ def same(host: Host, before: Account) -> None:
     :raise AssertionError: there is, with what and how much.
     """
     end = time.monotonic() + SLOW
-    while more := {k: (before.get(k, 0), n) for k, n in account(host).items() if n > before.get(k, 0)}:
-        assert time.monotonic() < end, f"more than before: {more}"
+    while True:
+        now = account(host)
+        if not (more := {k: (before.get(k, 0), n) for k, n in now.items() if n > before.get(k, 0)}):
+            break
+        files = sorted(now.files - before.files) if _STATE in more else []
+        assert time.monotonic() < end, f"more than before: {more} {files}"
         time.sleep(0.2)
     host.daemon.world.check(deadline=SLOW)
 

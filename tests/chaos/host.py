@@ -73,6 +73,13 @@ class Host:
         self.slowest = max(self.slowest, time.monotonic() - began) if target == "/version" else self.slowest
         return answer
 
+    def docker(self, method: str, target: str, body: Any = None) -> tuple[int, bytes]:
+        """Status and body of what Docker's API answers."""
+        data = b"" if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        answer = Connection(str(self._run / "docker.sock"), SLOW).request(method, target, headers, data)
+        return answer.status, answer.read()
+
     def ctl(self, *words: str | Path, input: bytes | None = None) -> subprocess.CompletedProcess[str]:
         return self.daemon.ctl(*words, input=input, check=False)
 

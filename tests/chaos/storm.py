@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from tests.e2e.conftest import wait_for
 
+from . import docker_verbs as docker_verbs  # they are among VERBS then
 from .check import agrees, files
 from .faults import FAULTS
 from .host import SLOW, Host
@@ -75,6 +76,9 @@ class Storm:
 
     def serves(self, box: Box, port: int) -> None:
         wait_for(lambda: self.host.fetch(port) == box.name, f"port {port} of {box.name}", SLOW)
+
+    def until(self, holds: Callable[[], bool], what: str) -> None:
+        wait_for(holds, what, SLOW)
 
     # -- the storm ------------------------------------------------------------------------------
 

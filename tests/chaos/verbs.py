@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Step = Callable[["Storm"], bool]
 VERBS: dict[str, tuple[int, Step]] = {}  # with how often, among the others
-_BOXES, _PODS = 5, 1  # at a time: a machine takes 50 MiB of the host
+BOXES, _PODS = 5, 1  # at a time: a machine takes 50 MiB of the host
 _AGAIN = 3  # starts by a policy, as each waits longer
 
 
@@ -45,7 +45,7 @@ def _new(s: Storm) -> tuple[Box, list[str]]:
 
 @verb(3)
 def create(s: Storm) -> bool:
-    if len(s.model.boxes) >= _BOXES:
+    if len(s.model.boxes) >= BOXES:
         return False
     box, words = _new(s)
     s.do("create", *words)
@@ -55,7 +55,7 @@ def create(s: Storm) -> bool:
 
 @verb(9)
 def run(s: Storm) -> bool:
-    if len(s.model.boxes) >= _BOXES:
+    if len(s.model.boxes) >= BOXES:
         return False
     box, words = _new(s)
     s.do("run", "-d", *words)

@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
 import socket
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +21,15 @@ import pytest
 from hypercontainer.guest import initramfs
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.guest.session import GuestSession
-from hypercontainer.hypervisor.driver import Disk, Driver, Machine, MachineConfig, UserNetwork
+from hypercontainer.hypervisor.driver import Disk, Driver, Machine, MachineConfig, TapNetwork, UserNetwork
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost
+from hypercontainer.hypervisor.firecracker.driver import FirecrackerDriver, make
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
+from hypercontainer.jail.hyperjail import HyperJail
 from hypercontainer.kernel.locate import locate
 from hypercontainer.model.specs import PortMapping
+from hypercontainer.network import tap
+from hypercontainer.network.fake_taps import FakeTaps
 from hypercontainer.protocol.constants import FIRST_TOKEN
 
 from .toy import ToyDriver
@@ -28,6 +37,30 @@ from .toy import ToyDriver
 DEADLINE = 60.0  # seconds for anything that a machine does
 MAC = "52:54:00:12:34:56"
 MEMORY = 128 << 20
+_CLONE_NEWNET = 0x40000000
+
+
+def _network_namespace() -> int:
+    """A descriptor of a new one."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net") as home:
+        if libc.unshare(_CLONE_NEWNET):
+            pytest.skip("needs the right to make network namespaces")
+        made = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        assert libc.setns(home.fileno(), _CLONE_NEWNET) == 0
+    return made
+
+
+@contextlib.contextmanager
+def _in_network_of(namespace: int) -> Iterator[None]:
+    """What this thread does meanwhile, it does in another network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net") as home:
+        assert libc.setns(namespace, _CLONE_NEWNET) == 0
+        try:
+            yield
+        finally:
+            assert libc.setns(home.fileno(), _CLONE_NEWNET) == 0
 
 
 class Host(ABC):
@@ -66,6 +99,20 @@ class Host(ABC):
         path.write_bytes(bytes(1 << 20))
         return Disk(name, path, read_only=False)
 
+    def has_open(self, machine: Machine, path: Path) -> bool:
+        """Whether the machine's process has the file."""
+        return any(f.samefile(path) for f in Path(f"/proc/{machine.pid}/fd").iterdir() if f.exists())
+
+    @contextlib.contextmanager
+    def tap(self) -> Iterator[tuple[TapNetwork, Callable[[], bool]]]:
+        """A tap whose descriptor is closed at the end; and whether somebody has it."""
+        taps = FakeTaps()
+        fd = taps.create_tap("spare")
+        try:
+            yield TapNetwork(MAC, fd, "spare"), lambda: "spare" in taps.present()
+        finally:
+            os.close(fd)
+
     async def close(self) -> None:
         for machine in self.launched:
             await machine.kill()
@@ -79,6 +126,9 @@ class FakeOne(Host):
     def __init__(self, place: Path) -> None:
         super().__init__(place)
         self.hardware = FakeHost(lambda _: FakeGuest())
+
+    def has_open(self, machine: Machine, path: Path) -> bool:
+        return True
 
     def driver(self) -> FakeDriver:
         return FakeDriver(self.hardware)
@@ -110,6 +160,29 @@ class QemuOne(Host):
     """Of virtual machines."""
 
     words = "Error while loading elf kernel"
+    namespace = 0  # a descriptor
+
+    @contextlib.contextmanager
+    def tap(self) -> Iterator[tuple[TapNetwork, Callable[[], bool]]]:
+        """A real one, in a network namespace of its own."""
+        name = "htcontract1"
+        self.namespace = self.namespace or _network_namespace()
+
+        def held() -> bool:
+            with _in_network_of(self.namespace):
+                return name in [n for _, n in socket.if_nameindex()]
+
+        with _in_network_of(self.namespace):
+            fd = tap.create_tap(name)
+        try:
+            yield TapNetwork(MAC, fd, name), held
+        finally:
+            os.close(fd)
+
+    async def close(self) -> None:
+        await super().close()
+        if self.namespace:
+            os.close(self.namespace)
 
     def driver(self) -> QemuDriver:
         return QemuDriver(binary="qemu-system-x86_64", accelerator="tcg", cache=self.place)
@@ -124,7 +197,29 @@ class QemuOne(Host):
         return await self.launch(kernel=kernel)
 
 
+class FirecrackerOne(Host):
+    """Of virtual machines, with KVM: in the lab."""
+
+    words = "intercepting signal"
+
+    def driver(self) -> FirecrackerDriver:
+        jail = HyperJail(self.place / "jail")
+        return make(binary="firecracker", accelerator="kvm", cache=self.place, boot_timeout=DEADLINE, jail=jail)
+
+    def config(self, name: str = "a", **how: Any) -> MachineConfig:
+        boot = {"kernel": locate("").path, "initramfs": initramfs.cached(self.place)}
+        return super().config(name, **{**boot, **how})
+
+    async def broken(self) -> Machine:
+        """It has come up by the time that there is one: its process breaks."""
+        machine = await self.launch()
+        os.kill(machine.pid, signal.SIGBUS)
+        return machine
+
+
 HOSTS: dict[str, type[Host]] = {"fake": FakeOne, "toy": ToyOne, "qemu": QemuOne}
+if os.environ.get("HYPER_TEST_ACCELERATOR") == "kvm" and shutil.which("firecracker"):
+    HOSTS["firecracker"] = FirecrackerOne
 
 
 @pytest.fixture(params=list(HOSTS))

@@ -19,10 +19,10 @@ import msgspec
 from hypercontainer.engine.events import Events
 from hypercontainer.engine.host_ports import HostPorts
 from hypercontainer.engine.networks import Networks, NetworkSettings
-from hypercontainer.engine.pod_network import PodNetwork
+from hypercontainer.engine.pod_network import PodNetwork, for_machine
 from hypercontainer.engine.registry import Registry
 from hypercontainer.errors import Conflict
-from hypercontainer.hypervisor.driver import AnyNetwork, UserNetwork
+from hypercontainer.hypervisor.driver import AnyNetwork, StreamNetwork, TapNetwork
 from hypercontainer.model.network import NetworkSpec
 from hypercontainer.model.pods import InterfaceSpec, PodSpec
 from hypercontainer.model.specs import PortMapping
@@ -47,7 +47,7 @@ class Machine:
     driver = "test"
 
     def __init__(self, networks: Sequence[AnyNetwork]) -> None:
-        self.fds = [os.dup(n.fd) for n in networks if not isinstance(n, UserNetwork)]
+        self.fds = [os.dup(n.fd) for n in networks if isinstance(n, TapNetwork | StreamNetwork)]
         self.taps = {n.name: n.mac for n in networks if getattr(n, "name", "")}
         self._sockets: dict[int, socket.socket] = {}
         for network in networks:
@@ -139,6 +139,7 @@ class Place:
         await self.net.prepare(self.registry.pod(pod.id))
         with contextlib.ExitStack() as stack:
             networks = await self.net.open(self.registry.pod(pod.id), stack)
+            networks += tuple(map(for_machine, self.net.spares(self.registry.pod(pod.id), len(networks))))
             machine = Machine(networks)
         self.machines.append(machine)
         await self.net.enforce(self.registry.pod(pod.id))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hypercontainer.errors import GuestError, InvalidState, StartFailed, Unavailable, Unsupported
-from hypercontainer.guest.agent import Agent, Freeze, Process, UpdateLimits, require
+from hypercontainer.guest.agent import Agent, Freeze, MakeLayers, Process, UpdateLimits, require
 from hypercontainer.protocol.constants import OUTPUT_RING
 from hypercontainer.protocol.messages import ExitStatus, GuestProcess, Interface, Limits
 
@@ -421,7 +421,9 @@ async def test_a_signal_to_everyone(guest: Guest) -> None:
 async def test_what_it_uses(guest: Guest) -> None:
     agent = await with_container(guest)
     process = await agent.start(guest.process("sleep", "1000", container="c", main=True), Output())
-    used = (await agent.stats()).containers["c"]
+    async with asyncio.timeout(DEADLINE):  # its first instruction comes after the answer
+        while not (used := (await agent.stats()).containers["c"]).cpu_usec:
+            await asyncio.sleep(0.01)
     assert used.pids == 1 and used.memory > 0 and used.cpu_usec > 0
     (listed,) = await agent.processes("c")
     assert listed.container == "c" and "sleep" in listed.command and listed.pid == process.pid
@@ -463,7 +465,7 @@ async def test_a_fatal_signal_ends_what_is_frozen(guest: Guest, number: int) -> 
 @everywhere
 async def test_what_an_agent_can_is_said_before_it_is_asked(guest: Guest) -> None:
     agent = await guest.agent()
-    for facet in (Freeze, UpdateLimits):
+    for facet in (Freeze, MakeLayers, UpdateLimits):
         assert facet in agent.facets and require(agent, facet) is agent
 
 

@@ -86,6 +86,39 @@ def test_one_that_was_never_made(new: Callable[[], ControlGroups]) -> None:
     new().find("none.0").remove()
 
 
+_ANOTHER = """
+import sys
+from pathlib import Path
+from hypercontainer.jail.control_groups import Budget
+from hypercontainer.jail.host_groups import HostGroups
+print(*HostGroups(Path(sys.argv[1])).make("one.1", Budget()).directories, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["empty", "with a process"])
+def test_what_a_killed_daemon_left_is_removed(groups: HostGroups, tmp_path: Path, busy: bool) -> None:
+    """By the next start of any: while that one lives nothing of it is touched, and what has processes stays."""
+    command = [sys.executable, "-c", _ANOTHER, tmp_path / "another"]
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        assert other.stdout
+        places = [Path(p) for p in other.stdout.readline().decode().split()]
+        groups.sweep()
+        assert places and [p for p in places if not p.is_dir()] == []
+        if busy:
+            machine = stack.enter_context(subprocess.Popen(["sleep", "1000"]))
+            stack.callback(machine.kill)
+            for place in places:
+                (place / "cgroup.procs").write_text(str(machine.pid))
+        other.kill()
+        other.wait()
+        groups.sweep()
+        assert [p for p in places if p.is_dir()] == (places if busy else [])
+    groups.sweep()
+    assert [p.parent for p in places if p.parent.exists()] == []
+
+
 def read(directories: tuple[Path, ...], *names: str) -> str:
     """A file of a group that goes by one of these names."""
     for path in (d / n for d in directories for n in names):

@@ -14,6 +14,7 @@ import pytest
 
 from hypercontainer.errors import InvalidArgument, Unavailable
 from hypercontainer.images.limits import Limits
+from hypercontainer.images.progress import Progress
 from hypercontainer.images.store import ImageStore
 from hypercontainer.images.worker import CALLS
 from hypercontainer.jail import helpers, seccomp
@@ -23,6 +24,7 @@ from hypercontainer.jail.plain import PlainJail
 from hypercontainer.sys import process
 from hypercontainer.volumes.scratch import ScratchDisks
 from hypercontainer.volumes.tools import run_tool
+from tests.registry import serving
 from tests.unit.layouts import END, Maker, header
 
 from .test_jail import SHELL, children
@@ -56,10 +58,18 @@ async def test_of_many_complaints_the_last_are_kept(jail: Jail) -> None:
     assert done.stderr.endswith("complaint 4999\n") and len(done.stderr) <= 1 << 16
 
 
+async def test_complaints_as_they_come(jail: Jail) -> None:
+    """Each line is heard while the helper runs on; what it prints is kept instead."""
+    script = 'echo printed; i=0; while read x; do i=$((i + 1)); echo "complaint $i" >&2; done; while :; do :; done'
+    async with helpers.running(shell(script), b"\n" * 3, complaints=True) as helper:
+        assert [await helper.output.readline() for _ in range(3)] == [b"complaint %d\n" % n for n in (1, 2, 3)]
+    assert helper.errors == "printed\n"
+
+
 async def test_it_is_gone_with_the_block(jail: Jail) -> None:
     async with helpers.running(shell("echo $$; while :; do :; done")) as helper:
         await helper.output.readline()
-        pid = helper._started.pid
+        pid = helper.pid
         started = process.start_time(pid)
         assert started
     assert process.start_time(pid) != started
@@ -116,6 +126,27 @@ async def test_an_image_is_converted(jail: Jail, tmp_path: Path) -> None:
     store.open()
     with pytest.raises(InvalidArgument, match="is refused"):
         await store.pull(source)[1]
+
+
+async def test_an_image_is_pushed(jail: Jail, tmp_path: Path) -> None:
+    """By a skopeo that remembers, by a file that comes and goes with it, which repository has a layer already."""
+    make = Maker(tmp_path / "layout")
+    layer = make.layer(iter([header("d", b"5"), END]))
+    store = ImageStore(tmp_path / "images")
+    store.open()
+    image = await store.pull(make.image(layer))[1]
+    told = []
+    with serving(tmp_path) as registry:
+        for repository in ("one", "two"):
+            store.tag(image.id, f"{registry.address}/{repository}:1")
+            progress = Progress()
+            await store.push(f"{registry.address}/{repository}:1", progress)
+            progress.finish()
+            told.append({u["id"]: u["status"] async for u in progress.listen()}[layer[0]])
+    assert told == ["Pushed", "Mounted from one"]
+    assert list((tmp_path / "images/staging").iterdir()) == []
+    kept = [(p.stat().st_uid, p.stat().st_mode & 0o777) for p in (tmp_path / "images/pushed").iterdir()]
+    assert kept == ([(os.geteuid(), 0o600)] if jail.confines else [])
 
 
 def test_the_list_of_the_workers_calls() -> None:

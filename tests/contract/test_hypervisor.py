@@ -19,14 +19,17 @@ from hypercontainer.hypervisor.driver import (
     Machine,
     RbdDisk,
     Snapshot,
+    SpareNetwork,
     StreamNetwork,
     TapNetwork,
     UserNetwork,
     VirtioFs,
 )
 from hypercontainer.hypervisor.facets import (
+    DiskErrors,
     DiskHotplug,
     DiskStall,
+    NicHotplug,
     Pause,
     PortForwarding,
     Reconfigure,
@@ -44,7 +47,7 @@ SAMPLES = {
         Disk("d", Path("/nothing"), read_only=True),
         RbdDisk("r", "pool", "image", ("127.0.0.1:1",)),
     ),
-    "networks": (UserNetwork(MAC), TapNetwork(MAC, 0), StreamNetwork(MAC, 0)),
+    "networks": (UserNetwork(MAC), TapNetwork(MAC, 0), StreamNetwork(MAC, 0), SpareNetwork(MAC)),
     "share": (VirtioFs("share", 0),),
     "snapshot": (Snapshot(0, 0),),
 }
@@ -185,6 +188,13 @@ async def test_pause(host: Host) -> None:
     session.close()
 
 
+async def test_no_disk_has_failed(host: Host) -> None:
+    machine = await host.launch(disks=(host.disk("one"),) if Disk in host.driver().takes else ())
+    if isinstance(machine, DiskErrors):
+        assert await machine.disk_errors() == {"one": 0}
+        assert await machine.disk_errors() == {"one": 0}
+
+
 async def test_disks_while_it_runs(host: Host) -> None:
     machine = await host.launch(expandable=True)
     if not has(machine, DiskHotplug):
@@ -195,6 +205,29 @@ async def test_disks_while_it_runs(host: Host) -> None:
     await machine.remove_disk("late")
     await machine.remove_disk("late")
     await machine.add_disk(host.disk("late"))
+    session.close()
+
+
+async def test_a_spare_nic_is_plugged_in_and_pulled_out(host: Host) -> None:
+    takes = SpareNetwork in host.driver().takes
+    spare = SpareNetwork("52:54:00:12:34:57", "spare")
+    machine = await host.launch(networks=(*user_network(), spare) if takes else ())
+    if not has(machine, NicHotplug):
+        return
+    assert isinstance(machine, NicHotplug) and takes
+    session = await greet(machine)
+    await machine.pull_out(1)  # of what leads nowhere
+    for _ in range(2):
+        assert not await machine.plugged(1)
+        with host.tap() as (tap, held):
+            await machine.plug_in(1, tap)
+        again = await host.driver().reattach(json.loads(json.dumps(machine.handle)))
+        assert isinstance(again, NicHotplug) and await again.plugged(1) and held()
+        again.detach()
+        await machine.pull_out(1)
+        await machine.pull_out(1)
+        assert not held()
+    assert (await session.stats()).memory_total >= 0
     session.close()
 
 
@@ -215,9 +248,12 @@ async def test_ports_while_it_runs(host: Host) -> None:
 
 
 async def test_a_machine_that_waited(host: Host) -> None:
-    takes = UserNetwork in host.driver().takes
-    disks = (host.disk("scratch"),) if takes else ()
-    machine = await host.launch("pool", disks=disks, networks=user_network() if takes else ())
+    publishes, has_disks = (kind in host.driver().takes for kind in (UserNetwork, Disk))
+    machine = await host.launch(
+        "pool",
+        disks=(host.disk("image"), host.disk("scratch")) if has_disks else (),
+        networks=user_network() if publishes else (),
+    )
     if not has(machine, Reconfigure):
         return
     assert isinstance(machine, Reconfigure)
@@ -226,12 +262,14 @@ async def test_a_machine_that_waited(host: Host) -> None:
     (host.parent / "pool").rename(other)
     port = free_port()
     (host.place / "mine").write_bytes(bytes(1 << 20))
-    mine = type(disks[0])("scratch", host.place / "mine", read_only=False)
-    await machine.reconfigure(other, [mine], [port])
+    mine = [Disk("scratch", host.place / "mine", read_only=False)] if has_disks else []
+    await machine.reconfigure(other, mine, [port] if publishes else [])
+    assert not mine or host.has_open(machine, mine[0].path)
     token = session.next_token
     session.close()
-    with pytest.raises(Conflict):
-        await host.launch("b", networks=user_network(port))
+    if publishes:
+        with pytest.raises(Conflict):
+            await host.launch("b", networks=user_network(port))
     again = await host.driver().reattach(json.loads(json.dumps(machine.handle)))
     assert again is not None
     (await greet(again, token)).close()

@@ -147,6 +147,21 @@ async def test_a_program_that_is_not_there(jail: Jail, output: Output) -> None:
         await jail.spawn(order)
 
 
+async def test_a_hyperjail_of_another_version(
+    jail: Jail, output: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """hyperd asks for what an earlier one does not know: both the start and hyperd's own look say what to do."""
+    if not isinstance(jail, HyperJail):
+        pytest.skip("the others have no program of their own")
+    words = HyperJail._words
+    monkeypatch.setattr(HyperJail, "_words", lambda self, order: ["word-of-tomorrow", *words(self, order)])
+    sentence = 'hyperjail is of another version than hyperd: it does not know "word-of-tomorrow"'
+    with pytest.raises(Unavailable) as refused:
+        await jail.spawn(shell("true", output))
+    assert refused.value.message == sentence and "make setup" in refused.value.hint
+    assert HyperJail(tmp_path / "another").hindrance().startswith(f"{sentence}; run `make setup`")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may choose")
 async def test_another_user(jail: Jail, output: Output) -> None:
     order = shell("id -u 2>/dev/null || echo no id; exec 3<&0; while read name rest; do "

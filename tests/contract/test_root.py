@@ -98,11 +98,11 @@ async def test_nothing_is_left(source: Source) -> None:
     other = source.own()
     await source.roots.create("one")
     image = (await source.roots.prepare("one", source.image)).image
-    source.roots.release("one")
+    await source.roots.release("one")
     assert source.own() - {image} == other - {image} != before
-    source.roots.release("one")
-    source.roots.release("none")
+    await source.roots.release("one")
+    await source.roots.release("none")
     await source.roots.create("one")
-    source.roots.release("one")
-    source.roots.release("two")
+    await source.roots.release("one")
+    await source.roots.release("two")
     assert source.own() - {image} == before and image.exists()

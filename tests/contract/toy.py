@@ -118,6 +118,7 @@ class ToyDriver:
 
     name, version = "toy", "1"
     takes: frozenset[type] = frozenset()
+    facets: frozenset[type] = frozenset()
 
     def __init__(self, agent: Path | None = None) -> None:
         """`agent` is what runs in hyperstart's place."""

@@ -53,15 +53,38 @@ class Daemon:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "HYPER_HOST": str(self.socket), "PATH": f"{BIN}:{os.environ['PATH']}"}
 
+    @property
+    def command(self) -> list[str | Path]:
+        return [BIN / "hyperctl"]
+
     def ctl(
         self, *args: str | Path, input: bytes | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run hyperctl; with `check` it must succeed."""
         done = subprocess.run(
-            [BIN / "hyperctl", *map(str, args)],
+            [*self.command, *map(str, args)],
             input=input,
             capture_output=True,
             env=self.environment,
+            timeout=DEADLINE,
+            check=False,
+        )
+        text = subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        )
+        assert not check or done.returncode == 0, f"{args}: {text.returncode}\n{text.stdout}\n{text.stderr}"
+        return text
+
+    def docker(
+        self, *args: str | Path, input: bytes | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Docker's own client, on our socket for it; with `check` it must succeed."""
+        environment = {**os.environ, "DOCKER_HOST": f"unix://{self.run}/docker.sock", "DOCKER_CONFIG": str(self.run)}
+        done = subprocess.run(
+            ["docker", *map(str, args)],
+            input=input,
+            capture_output=True,
+            env=environment,
             timeout=DEADLINE,
             check=False,
         )
@@ -81,6 +104,15 @@ class Daemon:
     def remove_all(self) -> None:
         if ids := self.out("ps", "-aq").split():
             self.ctl("rm", "-f", *ids)
+        self.remove_names()
+
+    def remove_names(self) -> None:
+        """Names that a test gave to busybox; its image stays for the next."""
+        listed = self.out("images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+        images = [line.split() for line in listed.splitlines()]
+        ids = {id_ for name, id_ in images if name == "busybox:latest"}
+        if names := [name for name, id_ in images if id_ in ids and name != "busybox:latest"]:
+            self.ctl("rmi", *names)
 
     def kill_all(self) -> None:
         """What would only take its grace: programs that are process 1 ignore SIGTERM."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from hypercontainer.jail.hyperjail import HyperJail
 from hypercontainer.kernel.locate import locate
 from tests.vm.conftest import machines
 
@@ -143,11 +144,24 @@ def test_another_user_and_a_daemon_that_starts_itself() -> None:
                 return done.stdout == "rootless\n"
 
             wait_for(answers, "httpd")
+            _is_jailed([*become, "hyperctl", "doctor", "--jail", "web", "--format", "json"], env)
             ctl("rm", "-f", "web")
             _share_files(ctl, Path(home))
             assert (Path(home) / ".local/share/hyper/state.db").exists()
         finally:
             _end_processes_of(UID)
+
+
+def _is_jailed(doctor: list[str], environment: dict[str, str]) -> None:
+    """Where the host lets users make namespaces every promise to root's daemon holds, but that of control groups."""
+    if HyperJail(Path(environment["HOME"]) / "probe").hindrance():
+        pytest.skip("this host has no jail")
+    done = subprocess.run(
+        doctor, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False, cwd="/"
+    )
+    found = {c["name"]: c["status"] for c in json.loads(done.stdout)}
+    assert len(found) >= 10
+    assert {name for name, status in found.items() if status != "ok"} <= {"jail: control group"}, done.stdout
 
 
 def _share_files(ctl: Callable[..., str], home: Path) -> None:
@@ -246,3 +260,33 @@ def test_the_wheel_is_whole(repository: Path, tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert len(key.stdout.strip()) == 24
+
+
+_CRI_FAILS = """
+import contextlib, sys
+from hypercontainer.errors import Unavailable
+from hypercontainer.hyperd import daemon, main
+
+@contextlib.asynccontextmanager
+async def fails(config, engine):
+    raise Unavailable("it cannot be served")
+    yield
+
+daemon.cri = fails
+main.main()
+"""
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before the engine is there", "after that"])
+def test_an_address_that_cannot_be_served_is_a_sentence_and_an_end(tmp_path: Path, late: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="hye") as short:
+        run = Path(short)
+        options = ["--root", tmp_path / "root", "--run", run, "--network", "user", "--cri"]
+        options += [] if late else ["--cri-socket", run / "nosuch/cri.sock"]
+        program = [sys.executable, "-c", _CRI_FAILS] if late else [BIN / "hyperd"]
+        done = subprocess.run([*program, *options], capture_output=True, text=True, timeout=DEADLINE, check=False)
+        assert done.returncode == 1, done.stderr
+        said = "it cannot be served" if late else f"cannot listen on {run}/nosuch/cri.sock: No such file or directory"
+        assert done.stderr.splitlines()[-1] == f"hyperd: {said}" and "Traceback" not in done.stderr
+        assert not [p for p in run.rglob("*") if not p.is_dir()]
+        assert not (tmp_path / "root/state.db-wal").exists()  # the database was closed

@@ -114,6 +114,7 @@ def _die(lives: Host, verb: Verb, at: int) -> str:
     return site
 
 
+@pytest.mark.turns(1 if "HYPER_TEST_DEATHS" in os.environ else 2)
 @pytest.mark.parametrize("name", VERBS if "HYPER_TEST_DEATHS" in os.environ else _SUITE)
 def test_a_death_at(lives: Host, count: Callable[[str], None], name: str) -> None:
     verb = VERBS[name]

@@ -13,7 +13,7 @@ __all__ = ["pods"]
 
 
 def test_flags_on_a_machine(hyper: Daemon) -> None:
-    script = "cat /etc/hosts; echo oops >&2; echo pid $$"
+    script = "cat /etc/hosts; echo oops >&2; echo domain $(cat /proc/sys/kernel/domainname)"
     done = hyper.ctl(
         "run",
         "--rm=true",
@@ -24,12 +24,15 @@ def test_flags_on_a_machine(hyper: Daemon) -> None:
         "user:host-loopback",
         "--add-host",
         "here:host-gateway",
+        "--hostname=web",
+        "--domainname=x.org",
         "busybox",
         "sh",
         "-c",
         script,
     )
     (line,) = [line for line in done.stdout.splitlines() if line.split()[1:] == ["here"]]
+    assert "domain x.org" in done.stdout and "\tweb.x.org\tweb\n" in done.stdout
     assert line.split()[0].count(".") == 3 and "oops" not in done.stderr and "oops" not in done.stdout
     assert hyper.ctl("run", "--rm", "-a=stderr", "busybox", "sh", "-c", "echo out; echo oops >&2").stdout == ""
 

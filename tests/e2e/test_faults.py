@@ -62,6 +62,13 @@ def ends(hyper: Daemon, name: str) -> list[dict[str, str]]:
     return found
 
 
+def told_of(hyper: Daemon, disk: str) -> bool:
+    """Whether events tell of requests to this disk that failed; hyperd looks every ten seconds."""
+    words = ("events", "--since", "1h", "--until", "--format", "json", "-f", "event=disk_error")
+    found = [json.loads(line)["attributes"] for line in hyper.out(*words).splitlines()]
+    return any((e["name"], e["disk"]) == ("x", disk) and int(e["failed"]) > 0 for e in found)
+
+
 def state(hyper: Daemon, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(hyper.out("inspect", name))[0]["state"]
     return found
@@ -194,6 +201,7 @@ def test_an_image_disk_that_cannot_be_read(hyper: Daemon, image: str) -> None:
     failed = hyper.ctl("exec", "x", "/bin/busybox", "wc", "-c", "/big", check=False)
     assert failed.returncode == 1 and "Input/output error" in failed.stderr, failed
     assert state(hyper, "x")["status"] == "running" and hyper.out("exec", "x", "/bin/busybox", "echo", "on") == "on"
+    wait_for(lambda: told_of(hyper, "the image of x"), "the event")
     hyper.ctl("restart", "-t", "0", "x")  # by a new machine, whose disk is the file again
     assert hyper.out("exec", "x", "/bin/busybox", "wc", "-c", "/big").split() == [str(8 << 20), "/big"]
 

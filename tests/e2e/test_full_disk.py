@@ -47,6 +47,7 @@ def _status(daemon: Daemon, name: str) -> str:
     return daemon.out("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name)
 
 
+@pytest.mark.turns(3)
 def test_a_full_disk_and_space_again(disk: Path) -> None:
     with launched(disk / "root") as daemon:
         daemon.ctl("pull", "-q", "builtin:busybox")
@@ -87,6 +88,7 @@ def test_a_full_disk_and_space_again(disk: Path) -> None:
         daemon.remove_all()
 
 
+@pytest.mark.turns(3)
 def test_a_daemon_ends_on_a_full_disk(disk: Path) -> None:
     with launched(disk / "root") as daemon:
         daemon.ctl("pull", "-q", "builtin:busybox")
@@ -100,6 +102,7 @@ def test_a_daemon_ends_on_a_full_disk(disk: Path) -> None:
         daemon.remove_all()
 
 
+@pytest.mark.turns(3)
 def test_a_guest_that_fills_the_hosts_disk(disk: Path) -> None:
     """Its neighbours and the daemon go on; it does so itself when there is space again."""
     with launched(disk / "root") as daemon:

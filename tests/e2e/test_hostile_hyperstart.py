@@ -72,6 +72,7 @@ def test_the_double_does_what_a_guest_does(hyper: Daemon, initramfs: Path) -> No
 _NAMES = [n for n in hostile.CASES if n != "nothing wrong"]
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("names", [_NAMES[i::_GROUPS] for i in range(_GROUPS)], ids="; ".join)
 def test_guests_that(hyper: Daemon, initramfs: Path, names: list[str]) -> None:
     before = memory(hyper)

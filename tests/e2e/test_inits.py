@@ -74,6 +74,7 @@ def test_s6_ends_when_it_is_told_to(hyper: Daemon, image: str) -> None:
     assert hyper.out("inspect", "-f", "{{.State.ExitCode}}", "s6") == "0"
 
 
+@pytest.mark.slow
 def test_systemd(hyper: Daemon, image: str) -> None:
     """The image's own program: all units are up, a service that dies is started again, and its stop signal ends it."""
     hyper.ctl("run", "-d", "--name", "systemd", "--privileged", image)

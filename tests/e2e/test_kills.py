@@ -27,6 +27,7 @@ def _count(daemon: Daemon, name: str) -> int:
     return int(last.split()[-1]) if last else -1
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize(("sig", "options"), [(signal.SIGKILL, ()), (signal.SIGTERM, ("--live-restore",))])
 def test_output_is_whole_over_kills_in_a_row(tmp_path: Path, sig: signal.Signals, options: tuple[str, ...]) -> None:
     script = "i=0; while ! test -e /go; do echo line $i; i=$((i+1)); done; exit 8"

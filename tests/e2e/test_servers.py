@@ -89,6 +89,7 @@ def test_redis_under_load(hyper: Daemon, databases: str) -> None:
     assert '"SET"' in done.stdout and '"GET"' in done.stdout
 
 
+@pytest.mark.turns(3)
 @pytest.mark.timeout(900)
 def test_postgres_keeps_its_data(hyper: Daemon, databases: str) -> None:
     hyper.ctl("run", "-d", "--name", "pg", "-u", "postgres", "-m", "512m", databases, "start-postgres")
@@ -110,6 +111,7 @@ def test_postgres_keeps_its_data(hyper: Daemon, databases: str) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_postgres_makes_its_cluster_on_a_fresh_volume(hyper: Daemon, databases: str) -> None:
     """As the entry point of Docker's image does: initdb refuses a directory in which something is."""
     data, bin_ = "/var/lib/postgresql/data", "/usr/lib/postgresql/15/bin"
@@ -150,6 +152,7 @@ find . -xdev -type f -perm -u+x -path '*bin*' -print0 | LC_ALL=C sort -z | xargs
 """
 
 
+@pytest.mark.turns(3)
 def test_file_tree_equals_umocis(hyper: Daemon, nginx: str, nginx_layout: Path, tmp_path: Path) -> None:
     """Paths, types, modes, owners, links, devices, contents, file capabilities."""
     bundle = tmp_path / "bundle"
@@ -258,6 +261,7 @@ def test_an_interrupted_pull_leaves_nothing(hyper: Daemon, registry: Registry, n
     assert hyper.ctl("inspect", "--type", "image", name, check=False).returncode == 1
 
 
+@pytest.mark.turns(3)
 def test_sources(hyper: Daemon, nginx_layout: Path, tmp_path: Path) -> None:
     """oci:, oci-archive:, docker-archive: lead to the same image."""
     archive, docker = tmp_path / "oci.tar", tmp_path / "docker.tar"
@@ -283,7 +287,8 @@ def test_credentials(hyper: Daemon, nginx_layout: Path, tmp_path: Path, monkeypa
     import crypt
 
     port = free_port()
-    (tmp_path / "htpasswd").write_text("user:" + crypt.crypt("secret", crypt.mksalt(crypt.METHOD_BLOWFISH)) + "\n")
+    salt = crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16)  # each request costs the registry as many
+    (tmp_path / "htpasswd").write_text("user:" + crypt.crypt("secret", salt) + "\n")
     (tmp_path / "config.yml").write_text(
         f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/store}}}}\n"
         f"http: {{addr: '127.0.0.1:{port}'}}\nauth: {{htpasswd: {{realm: test, path: {tmp_path}/htpasswd}}}}\n"

@@ -110,6 +110,7 @@ def timed(hyper: Daemon, *args: str | Path, within: float) -> subprocess.Complet
     return done
 
 
+@pytest.mark.turns(3)
 def test_questions_fail_with_a_sentence(hyper: Daemon, wedged: Callable[[], tuple[str, int]], tmp_path: Path) -> None:
     name, pid = wedged()
     questions = [
@@ -132,6 +133,7 @@ def test_questions_fail_with_a_sentence(hyper: Daemon, wedged: Callable[[], tupl
     assert "sleep" in hyper.out("top", name)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize(
     ("args", "within"),
     [(("kill", "-s", "KILL"), 5), (("rm", "-f"), 5), (("stop", "-t", "3"), 8)],
@@ -143,6 +145,7 @@ def test_ended(hyper: Daemon, wedged: Callable[[], tuple[str, int]], args: tuple
     assert not alive(pid)
 
 
+@pytest.mark.turns(3)
 def test_restarted(hyper: Daemon, wedged: Callable[[], tuple[str, int]]) -> None:
     name, pid = wedged()
     assert timed(hyper, "restart", "-t", "1", name, within=10).returncode == 0
@@ -150,6 +153,7 @@ def test_restarted(hyper: Daemon, wedged: Callable[[], tuple[str, int]]) -> None
     assert hyper.out("exec", name, "echo", "again") == "again"
 
 
+@pytest.mark.turns(3)
 def test_daemon_starts_and_ends(tmp_path: Path, starve: Path) -> None:
     with launched(tmp_path / "root") as first:
         first.ctl("pull", "-q", "builtin:busybox")

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.sample import Sample
+
 from .stage import Stage, make_template, play, stage, whole
 from .trials import Workers
 
@@ -22,9 +24,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def workers(template: Path) -> Iterator[Workers]:
+def workers(template: Path, sample: Sample) -> Iterator[Workers]:
     """Processes that play trials."""
-    made = Workers(template)
+    made = Workers(template, sample)
     yield made
     made.close()
 

@@ -158,6 +158,15 @@ async def _connected(s: Stage) -> None:
     await s.call(s.engine.connect("pod", NetworkRequest(name="net")))
 
 
+def _own_connect(s: Stage) -> Any:
+    return s.engine.connect("a", NetworkRequest(name="net"))
+
+
+async def _own_connected(s: Stage) -> None:
+    await s.run("a")
+    await s.call(_own_connect(s))
+
+
 async def _left_running(s: Stage) -> None:
     """A daemon was killed; a pod runs, and a container has ended meanwhile, which is to be started again."""
     await s.run("d", "after", "1", "1", restart=RestartPolicy(name="on-failure", max_retries=2))
@@ -269,6 +278,8 @@ _POD = (spec("a"), spec("b", depends_on=[Dependency(container="a")]), spec("i", 
 
 SCENES: dict[str, Scene] = {
     "create": Scene(lambda s: s.engine.containers.create(spec(mounts=_VOLUME))),
+    "create with a volume of no name": Scene(lambda s: s.engine.containers.create(spec(mounts=[Mount(target="/d")]))),
+    "rm -v": Scene(_c("remove", "a", volumes=True), created(mounts=[Mount(target="/d")])),
     "create in a network": Scene(lambda s: s.engine.containers.create(spec()), network="bridge"),
     "start": Scene(_c("start", "a"), created(mounts=_VOLUME, ports=_PORT)),
     "start in a network": Scene(_c("start", "a"), created(ports=_PORT, ingress_rate=1 << 20), "bridge"),
@@ -311,6 +322,10 @@ SCENES: dict[str, Scene] = {
     "network create": Scene(lambda s: s.engine.networks.create(NetworkSpec(name="net", subnets=["10.77.0.0/24"]))),
     "network connect": Scene(_connect, in_network(pod(spec("a"), start=True)), "bridge"),
     "network disconnect": Scene(lambda s: s.engine.disconnect("pod", "net"), in_network(_connected), "bridge"),
+    "network connect of a container": Scene(_own_connect, in_network(runs(ingress_rate=1 << 20)), "bridge"),
+    "network disconnect of a container": Scene(
+        lambda s: s.engine.disconnect("a", "net"), in_network(_own_connected), "bridge"
+    ),
     "ports add": Scene(_p("add_ports", "pod", _PORT), pod(spec("a"), start=True)),
     "ports add in a network": Scene(_p("add_ports", "pod", _PORT), pod(spec("a"), start=True), "bridge"),
     "ports rm": Scene(_p("remove_ports", "pod", _PORT), _ports),

@@ -16,11 +16,12 @@ from typing import Any
 from aiohttp import web
 
 from hypercontainer.api import app
-from hypercontainer.api.identity import Identity
-from hypercontainer.api.listener import Listener, ListenLimits, server_options
+from hypercontainer.docker import app as docker_app
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.model.principal import DAEMON, Scope
 from hypercontainer.model.tokens import TokenRequest
+from hypercontainer.serving.identity import Identity
+from hypercontainer.serving.listener import Listener, ListenLimits, server_options
 
 from .stage import Stage, stage
 
@@ -48,6 +49,7 @@ class Served:
     app: web.Application
     unix: Listener
     tcp: Listener
+    docker: Path  # the socket of Docker's Engine API
     tls: ssl.SSLContext | None = None  # a client's
 
     def token(self, *scopes: Scope, life: float = 3600.0) -> str:
@@ -56,16 +58,18 @@ class Served:
             name = f"t{len(self.stage.engine.tokens.all())}"
             return self.stage.engine.tokens.create(TokenRequest(name=name, scopes=list(scopes), life=life)).secret
 
-    async def open(self, *, tcp: bool = False) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def open(
+        self, *, tcp: bool = False, docker: bool = False
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if not tcp:
-            return await asyncio.open_unix_connection(str(self.path))
+            return await asyncio.open_unix_connection(str(self.docker if docker else self.path))
         return await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls, server_hostname=self._name())
 
     def _name(self) -> str | None:
         return "localhost" if self.tls else None
 
     async def ask(
-        self, method: str, target: str, body: Any = None, *, token: str = "", tcp: bool = False,
+        self, method: str, target: str, body: Any = None, *, token: str = "", tcp: bool = False, docker: bool = False,
         headers: dict[str, str] | None = None,
     ) -> Answer:  # fmt: skip
         """One request on a connection of its own."""
@@ -76,21 +80,23 @@ class Served:
         if token:
             fields["Authorization"] = f"Bearer {token}"
         head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n"
-        reader, writer = await self.open(tcp=tcp)
+        reader, writer = await self.open(tcp=tcp, docker=docker)
         try:
             writer.write(head.encode() + data)
             async with asyncio.timeout(20):
-                return await read_answer(reader)
+                return await read_answer(reader, head=method == "HEAD")
         finally:
             writer.close()
 
 
-async def read_answer(reader: asyncio.StreamReader) -> Answer:
-    """The head, and all that comes until the end or the stated length."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    first, *lines = head.decode().split("\r\n")
+async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> Answer:
+    """The head, and all that comes until the end or the stated length; of HEAD's answer, nothing does."""
+    top = await reader.readuntil(b"\r\n\r\n")
+    first, *lines = top.decode().split("\r\n")
     headers = {k.lower(): v.strip() for k, _, v in (x.partition(":") for x in lines if x)}
-    if "content-length" in headers:
+    if head:
+        body = b""
+    elif "content-length" in headers:
         body = await reader.readexactly(int(headers["content-length"]))
     else:
         body = await reader.read()
@@ -107,22 +113,40 @@ async def served(
     with stage(template, **settings) as s:
         engine = s.prepare().engine
         await engine.open()
-        application = app.build(engine, Identity(engine.tokens, certificates or {}))
-        runner = web.AppRunner(
-            application, handler_cancellation=True, access_log=None, shutdown_timeout=1, **server_options(limits)
-        )
-        await runner.setup()
-        assert runner.server is not None
-        with socket.socket(socket.AF_UNIX) as unix, socket.create_server(("127.0.0.1", 0)) as tcp:
-            path = s.paths.run / "hyper.sock"
-            unix.bind(str(path))
-            listeners = [Listener(unix, runner.server, limits), Listener(tcp, runner.server, limits, tls)]
-            for listener in listeners:
-                listener.start()
-            try:
-                yield Served(s, path, tcp.getsockname()[1], application, *listeners, client)
-            finally:
-                for listener in listeners:
-                    await listener.close()
-                await runner.cleanup()
-                await engine.close(keep_running=False)
+        identity = Identity(engine.tokens, certificates or {})
+        application = app.build(engine, identity)
+        async with (
+            _running(application, limits) as own,
+            _running(docker_app.build(engine, identity), limits) as dockers,
+        ):
+            paths = s.paths.run / "hyper.sock", s.paths.run / "docker.sock"
+            with _bound(paths[0]) as unix, _bound(paths[1]) as docker, socket.create_server(("127.0.0.1", 0)) as tcp:
+                listeners = [Listener(unix, own, limits), Listener(tcp, own, limits, tls)]
+                every = [*listeners, Listener(docker, dockers, limits)]
+                for listener in every:
+                    listener.start()
+                try:
+                    yield Served(s, paths[0], tcp.getsockname()[1], application, *listeners, paths[1], client)
+                finally:
+                    for listener in every:
+                        await listener.close()
+        await engine.close(keep_running=False)
+
+
+def _bound(path: Path) -> socket.socket:
+    found = socket.socket(socket.AF_UNIX)
+    found.bind(str(path))
+    return found
+
+
+@contextlib.asynccontextmanager
+async def _running(application: web.Application, limits: ListenLimits) -> AsyncIterator[web.Server[web.Request]]:
+    runner = web.AppRunner(
+        application, handler_cancellation=True, access_log=None, shutdown_timeout=1, **server_options(limits)
+    )
+    await runner.setup()
+    assert runner.server is not None
+    try:
+        yield runner.server
+    finally:
+        await runner.cleanup()

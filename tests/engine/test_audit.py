@@ -16,6 +16,7 @@ from hypercontainer.engine.audit import AuditLog, AuditSettings
 from hypercontainer.engine.events import Events
 from hypercontainer.errors import PermissionDenied
 from hypercontainer.model.audit import AuditEntry
+from hypercontainer.serving.auditing import shown
 from tests.small_disk import small_disk
 
 from .served import served
@@ -128,3 +129,27 @@ async def test_a_full_disk_is_told_loudly_and_hangs_nobody(
             assert told == [("audit_failed", ""), ("audit_restored", "")]  # whoever asked meanwhile
             checks = {c["name"]: c for c in (await s.ask("GET", "/v1/doctor")).json}
             assert checks["audit log"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("query", "written"),
+    [
+        ("", ""),
+        ("start=1&name=a%3Db", "start=1&name=a%3Db"),
+        ("t=x&buildargs=%7B%22TOKEN%22%3A%22hunter2%22%7D&q=1", "t=x&buildargs=...&q=1"),
+        ("%62uildargs=hunter2", "%62uildargs=..."),
+        ("remote=https://me:hunter2@example.org/x.git&changes=ENV+A=hunter2", "remote=...&changes=..."),
+        ("all&BuildArgs=hunter2", "all&BuildArgs=..."),
+    ],
+)
+def test_a_query_is_written_without_what_may_be_a_secret(query: str, written: str) -> None:
+    assert shown(query) == written
+
+
+async def test_arguments_of_a_build_are_not_in_it(template: Path, tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    async with served(template, audit=AuditSettings(path)) as s:
+        for docker in (False, True):
+            target = "/v1/nothing" if not docker else "/nothing"
+            await s.ask("POST", f"{target}?buildargs=%7B%22TOKEN%22:%22hunter2%22%7D", docker=docker)
+    assert "buildargs=..." in path.read_text() and "hunter2" not in path.read_text()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from hypercontainer.api.app import ROUTES
+from hypercontainer.engine.host_access import check_registry
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import PermissionDenied, Unauthorized
 from hypercontainer.model.principal import SCOPES, Principal, widened
@@ -33,6 +35,11 @@ HOSTILE: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/images/pull?name=oci:/root", {}),
     ("POST", "/images/pull?name=oci-archive:/root/x.tar", {}),
     ("POST", "/images/pull?name=docker-daemon:x:latest", {}),
+    ("POST", "/images/pull?name=127.0.0.1:1/x", {}),
+    ("POST", "/images/pull?name=docker://localhost:1/x", {}),
+    ("POST", "/images/pull?name=169.254.169.254/x", {}),
+    ("POST", "/images/pull?name=%5B::1%5D:1/x", {}),
+    ("GET", "/images/tags?name=127.1:1/x", {}),
 ]
 POD: dict[str, Any] = {"id": "p", "containers": [{"image": IMAGE, "name": "c"}]}
 HOSTILE_PODS: list[dict[str, Any]] = [
@@ -75,6 +82,53 @@ async def test_what_takes_the_host_is_refused_without_its_scope(
         assert s.stage.engine.registry.containers() == []
         may = await s.ask(method, f"/v1{path}", body, token=s.token("admin", "host"))
         assert may.status != 403, may.body
+
+
+REGISTRIES: list[tuple[str, str, dict[str, Any]]] = [
+    ("POST", "/images/create?fromImage=127.0.0.1:1/x&tag=y", {}),
+    ("POST", "/images/create?fromImage=localhost:1/x", {}),
+    ("POST", "/images/create?fromImage=0.0.0.0:1/x&tag=y", {}),
+    ("GET", "/distribution/169.254.169.254/x/json", {}),
+    ("POST", "/auth", {"serveraddress": "https://127.0.0.1:1/", "username": "a", "password": "b"}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REGISTRIES, ids=lambda x: str(x)[:60])
+async def test_registries_of_the_host_are_asked_for_nobody_without_its_scope(
+    template: Path, method: str, path: str, body: dict[str, Any]
+) -> None:
+    """By Docker's API. Nor would the answer's sentence tell what listens there."""
+    async with served(template) as s:
+        got = await s.ask(method, path, body, token=s.token("operate"), docker=True)
+        assert got.status in (200, 403) and b"takes the scope `host`" in got.body, got.body
+        may = await s.ask(method, path, body, token=s.token("operate", "host"), docker=True)
+        assert b"takes the scope" not in may.body
+
+
+@pytest.mark.parametrize("path", ["/images/get?names=box", "/images/box/get", "/containers/a/export",
+                                  "/containers/a/archive?path=/etc"])  # fmt: skip
+async def test_who_may_only_look_gets_no_files_by_dockers_api(template: Path, path: str) -> None:
+    async with served(template) as s:
+        got = await s.ask("GET", path, token=s.token("read"), docker=True)
+        assert got.status == 403, got.body[:200]
+        assert (await s.ask("GET", path, token=s.token("operate"), docker=True)).status != 403
+
+
+async def test_other_registries_are_asked_for_everybody(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a name that cannot be looked up, or has an address of this host among its own."""
+    addresses = {"registry.example": ["192.0.2.1"], "both.example": ["192.0.2.1", "::1"]}
+
+    async def look_up(_: Any, name: str, *__: Any, **___: Any) -> list[tuple[Any, ...]]:
+        if name not in addresses:
+            raise OSError("not known")
+        return [(0, 0, 0, "", (address, 0)) for address in addresses[name]]
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look_up)
+    with asked_by(Principal("token:x", scopes=frozenset({"operate"}))):
+        await check_registry("registry.example:5000")
+        await check_registry("unknown.example")
+        with pytest.raises(PermissionDenied, match="both.example"):
+            await check_registry("both.example")
 
 
 @pytest.mark.parametrize("more", HOSTILE_PODS, ids=str)

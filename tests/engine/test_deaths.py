@@ -16,19 +16,12 @@ from hypercontainer.protocol.constants import Type
 from .deaths import DEATHS, Death
 from .scenes import plan, spec
 from .stage import Stage
-from .trials import Wanted, Workers, judge
+from .trials import Workers, judge
 
 
 @pytest.mark.parametrize("scene", DEATHS)
-def test_a_death_at_every_step(workers: Workers, count: Callable[[str], None], scene: str) -> None:
-    whole = workers.one(Wanted(scene, "death", -1), Death)
-    assert not whole.wrong, f"without a death: {whole.wrong}"
-    wrong = []
-    for outcome in workers.all([Wanted(scene, "death", at) for at in range(len(whole.sites))], Death):
-        count("death")
-        if outcome.wrong:
-            wrong.append(outcome)
-    judge(wrong, None)
+def test_a_death_at_every_step(workers: Workers, count: Callable[..., None], scene: str) -> None:
+    judge(workers.at_every_step(scene, Death, count), None)
 
 
 def test_a_pod_whose_machine_ends_while_no_daemon_is_there_to_start_it(act: Any) -> None:

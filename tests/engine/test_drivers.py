@@ -82,10 +82,10 @@ def test_a_driver_that_there_is_not(act: Any) -> None:
 def test_what_a_driver_does_not_take_is_refused_before_anything_is_taken(act: Any) -> None:
     async def scenario(s: Stage) -> None:
         ports = [PortMapping(container_port=80, host_port=8080)]
-        await s.create("a", "sleep", "100", driver="poor", network="user", ports=ports)
-        with pytest.raises(Unsupported, match="'poor' does not support a user-mode network of its own"):
-            await s.call(s.engine.containers.start("a"))
-        assert s.host.launched == 0
+        what = "'poor' does not support a user-mode network of its own: the driver 'fake' does: use --driver fake"
+        with pytest.raises(Unsupported, match=what):
+            await s.create("a", "sleep", "100", driver="poor", network="user", ports=ports)
+        assert s.host.launched == 0 and s.engine.registry.containers() == []
         await s.run("b", "sleep", "100", network="user", ports=ports)  # the port is free
         await s.run("c", "sleep", "100", driver="poor", network="none")
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from hypercontainer.guest.fake import Refused
-from hypercontainer.model.specs import ExecSpec, RestartPolicy
+from hypercontainer.model.pods import PodPlan, PodSpec
+from hypercontainer.model.specs import ExecSpec, Mount, RestartPolicy
 from hypercontainer.protocol.constants import GuestCode, Type
 from hypercontainer.sys import clock
 
+from .scenes import PARTNERS, spec
 from .stage import Stage
 from .test_lives import logged, plan
 
@@ -125,6 +127,43 @@ def test_a_connection_that_breaks_for_ever_ends_the_machine(act: Any) -> None:
     act(scenario)
 
 
+@pytest.mark.parametrize("users", [True, False])
+def test_the_log_says_how_a_machine_ended_that_nobody_ended(
+    act: Any, caplog: pytest.LogCaptureFixture, users: bool
+) -> None:
+    """Of a container with --rm nothing else does."""
+
+    async def scenario(s: Stage) -> None:
+        if users:
+            await s.run("a", auto_remove=True)
+        else:
+            plan = PodPlan(name="pod", containers=[spec("a", "true")], spec=PodSpec(exit_policy="continue"))
+            await s.call(s.engine.pods.create(plan))
+            await s.call(s.engine.pods.start("pod"))
+            await s.call(s.engine.containers.wait("a"))
+        machine = next(iter(s.host.machines.values()))
+        machine.die("panic")
+        await asyncio.sleep(5)
+        name = "a" if users else "pod"
+        says = f"the machine of pod {name} (process {machine.pid}) ended by SIGKILL, and nobody had ended it: panic"
+        assert [r.message for r in caplog.records if "nobody" in r.message] == [says]
+
+    act(scenario)
+
+
+@pytest.mark.parametrize("verb", ["stop", "kill", "rm -f"])
+def test_of_a_machine_that_was_ended_the_log_says_nothing(
+    act: Any, caplog: pytest.LogCaptureFixture, verb: str
+) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a")
+        await s.call(PARTNERS[verb](s))
+        await asyncio.sleep(5)
+        assert not s.host.machines and "machine of pod" not in caplog.text
+
+    act(scenario)
+
+
 def test_a_paused_pod_whose_connection_breaks_stays_paused(act: Any) -> None:
     async def scenario(s: Stage) -> None:
         await s.call(s.engine.pods.create(plan("a")))
@@ -154,6 +193,32 @@ def test_a_guest_that_is_silent_is_told_as_unresponsive(act: Any, policy: str) -
         assert not s.engine.registry.container("a").state.unresponsive and s.status("a") == "running"
 
     act(scenario, kill_silent=policy == "kill")
+
+
+def test_disks_whose_requests_fail_are_told_of(act: Any) -> None:
+    """Once when that begins, and again when it does after a while without."""
+
+    async def scenario(s: Stage) -> None:
+        def told() -> list[tuple[str, str]]:
+            found = [e.attributes for e in s.engine.events.past() if e.action == "disk_error"]
+            return [(a["disk"], a["failed"]) for a in found]
+
+        await s.run("a", mounts=[Mount(target="/d", source="data")])
+        await asyncio.sleep(25)
+        assert told() == []
+        failed = s.machine("a").disk_errors
+        slots = {serial[0]: serial for serial in s.machine("a").disks}
+        for n in (2, 7):
+            failed |= {slots["i"]: n, slots["v"]: n}
+            await asyncio.sleep(10)
+        assert sorted(told()) == [("the image of a", "2"), ("volume data", "2")]
+        await asyncio.sleep(20)
+        failed[slots["i"]], failed[slots["s"]] = 8, 1
+        await asyncio.sleep(10)
+        assert sorted(told()[2:]) == [("container a", "1"), ("the image of a", "8")]
+        assert s.status("a") == "running"
+
+    act(scenario)
 
 
 def test_wait_as_docker_does_with_a_policy(act: Any) -> None:

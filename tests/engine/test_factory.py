@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from hypercontainer.errors import InvalidState, NotFound
+from hypercontainer.engine.factory.shapes import SLOTS
+from hypercontainer.errors import InvalidState, NotFound, Unsupported
+from hypercontainer.hypervisor.drivers import Drivers
+from hypercontainer.hypervisor.facets import Reconfigure
+from hypercontainer.hypervisor.fake import SavingDriver, SavingMachine
 from hypercontainer.model.factory import WarmRequest
 from hypercontainer.model.specs import Mount
 
@@ -63,6 +68,46 @@ def test_without_a_machine_that_waits_one_goes_on_from_the_template(act: Callabl
         assert (await runs(s, "b"))["clone"] == 1
         await s.run("c", mounts=[Mount(target="/data", source="vol")])  # not plain: the generic one, or booted
         assert s.status("c") == "running"
+
+    act(scenario)
+
+
+def test_a_driver_whose_machines_cannot_wait_has_templates_only(template: Path) -> None:
+    """Each start is a clone, and nothing is kept ready that could not be used."""
+
+    async def scenario(s: Stage) -> None:
+        await runs(s, "a")
+        await asyncio.sleep(SOON)
+        assert await runs(s, "b") == {"pool": 0, "clone": 1, "cold": 1}
+        await asyncio.sleep(SOON)
+        status = s.engine.factory.status()
+        assert status.templates and status.pool == []
+        with pytest.raises(Unsupported, match="'stiff' does not support virtual machines that wait for a pod"):
+            await s.call(s.engine.warm(WarmRequest(count=1)))
+
+    def drivers(s: Stage) -> Drivers:
+        driver = SavingDriver(s.host, "stiff")
+        driver.facets -= {Reconfigure}
+        return Drivers([driver])
+
+    with stage(template, factory=True) as s:
+        s.drivers = partial(drivers, s)
+        play(s, whole(scenario))
+
+
+def test_a_guest_that_knows_its_disks_by_other_names(
+    act: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Firecracker's do, which have no serial numbers: a container that is built ahead is told these names, too."""
+    named = {slot: f"dev:{slot}" for slot in SLOTS}
+    monkeypatch.setattr(SavingMachine, "names", named)
+
+    async def scenario(s: Stage) -> None:
+        await runs(s, "a")
+        await asyncio.sleep(SOON)
+        assert (await runs(s, "b"))["pool"] == 1
+        (made,) = s.guest(s.machine("b")).containers.values()
+        assert (made.image_disk, made.scratch_disk) == ("dev:image", "dev:scratch")
 
     act(scenario)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An error, a cancellation, a full disk, and the daemon's death at every place where a verb waits.
+"""An error, a cancellation and a full disk at every place where a verb waits; its death is in `test_deaths`.
 
 After each the verb has returned, the account is right, everything can be removed, and nothing is left.
 """
@@ -19,17 +19,12 @@ KNOWN: dict[tuple[str, str], tuple[str, str]] = {}
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_fault_at_every_place(workers: Workers, count: Callable[[str], None], scene: str, kind: str) -> None:
-    wrong = []
-    for outcome in workers.at_every_place(scene, kind):
-        count(kind)
-        if outcome.wrong:
-            wrong.append(outcome)
-    judge(wrong, KNOWN.get((scene, kind)))
+def test_a_fault_at_every_place(workers: Workers, count: Callable[..., None], scene: str, kind: str) -> None:
+    judge(workers.at_every_place(scene, kind, count), KNOWN.get((scene, kind)))
 
 
 @pytest.mark.parametrize("scene", [name for name, scene in SCENES.items() if not scene.opens])
-def test_a_disk_that_is_full_from_the_beginning(workers: Workers, count: Callable[[str], None], scene: str) -> None:
+def test_a_disk_that_is_full_from_the_beginning(workers: Workers, count: Callable[..., None], scene: str) -> None:
     count("full")
     outcome = workers.one(Wanted(scene, "full", -1))
     assert not outcome.wrong

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hypercontainer.model.principal import SCOPES
+from hypercontainer.model.specs import ExecSpec
 
 from .served import Served, served
 from .stage import IMAGE
@@ -148,3 +149,28 @@ async def test_what_is_no_request_is_said(template: Path, body: bytes) -> None:
         for path in ("/containers", "/factory/warm", "/pods", "/volumes", "/networks", "/tokens"):
             got = await s.ask("POST", f"/v1{path}", body)
             assert got.status == 400 and got.json["code"] == "invalid_argument", (path, got.body)
+
+
+async def test_what_has_no_terminal_has_no_size(template: Path) -> None:
+    async with served(template) as s:
+        assert (await s.ask("POST", "/v1/containers?start=1", {"image": IMAGE, "name": "box"})).status < 300
+        answer = await s.ask("POST", "/v1/containers/box/resize", {"rows": 24, "columns": 80})
+        assert answer.status == 409 and answer.json["message"] == "container box has no terminal", answer.body
+        exec_ = s.stage.engine.execs.create("box", ExecSpec(command=["sleep", "1000"]))
+        await s.stage.call(s.stage.engine.execs.start(exec_))
+        answer = await s.ask("POST", f"/exec/{exec_.id}/resize?h=24&w=80", docker=True)
+        assert answer.status == 409 and "has no terminal" in answer.json["message"], answer.body
+
+
+async def test_a_terminal_has_16_bits_in_each_direction(template: Path) -> None:
+    async with served(template) as s:
+        assert (
+            await s.ask("POST", "/v1/containers?start=1", {"image": IMAGE, "name": "box", "tty": True})
+        ).status < 300
+        for size in ({"rows": 1 << 16, "columns": 80}, {"rows": 24, "columns": -1}):
+            answer = await s.ask("POST", "/v1/containers/box/resize", size)
+            assert answer.status == 400, answer.body
+        upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        answer = await s.ask("POST", f"/v1/containers/box/attach?rows={1 << 16}&columns=80", headers=upgrade)
+        assert answer.status == 400 and "65536 rows" in answer.body.decode(), answer.body
+        assert (await s.ask("POST", "/v1/containers/box/resize", {"rows": (1 << 16) - 1, "columns": 80})).status == 204

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
-import sys
+import tarfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from hypercontainer.images.manifests import CONFIG, LAYER, MANIFEST, Descriptor
 from hypercontainer.model.specs import ContainerSpec
 from tests.registry import serving
 
+from . import hyperctl
 from .served import Served, served
 from .stage import IMAGE
 
@@ -53,12 +53,8 @@ def stock(s: Served) -> dict[str, str]:
 
 async def ctl(s: Served, *args: str, status: int = 0) -> str:
     """hyperctl's stdout; with another status its stderr."""
-    command = [Path(sys.executable).parent / "hyperctl", "-H", str(s.path), *args]
-    process = await asyncio.create_subprocess_exec(
-        *map(str, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    out, err = await process.communicate()
-    assert process.returncode == status, (args, out, err)
+    found, out, err = await hyperctl.call("-H", str(s.path), *args)
+    assert found == status, (args, out, err)
     return (err if status else out).decode()
 
 
@@ -204,10 +200,17 @@ async def test_system_df(template: Path) -> None:
         assert [line.split()[:3] for line in lines[1:3]] == [["Images", "3", "1"], ["Containers", "1", "0"]]
         assert lines[3].startswith("Local Volumes   0")
         assert await ctl(s, "system", "df", "--format", "{{.Type}} {{.TotalCount}}") == (
-            "Images 3\nContainers 1\nLocal Volumes 0\n"
+            "Images 3\nContainers 1\nLocal Volumes 0\nBuild Cache 0\n"
         )
         verbose = await ctl(s, "system", "df", "-v")
-        for words in ("Images space usage:", "SHARED SIZE", "example.org/a", "Containers space usage:", "VOLUME NAME"):
+        for words in (
+            "Images space usage:",
+            "SHARED SIZE",
+            "example.org/a",
+            "Containers space usage:",
+            "VOLUME NAME",
+            "Build cache",
+        ):
             assert words in verbose
         assert json.loads(await ctl(s, "system", "df", "--format", "json"))[0]["type"] == "Images"
 
@@ -249,6 +252,23 @@ async def test_save_load_and_import(template: Path, tmp_path: Path) -> None:
         assert {"import", "load"} <= set(told.split())
 
 
+async def test_a_name_without_a_tag_saves_all_of_them(template: Path, tmp_path: Path) -> None:
+    async with served(template, own_images=True) as s:
+        await imported(s, tmp_path)
+        await ctl(s, "tag", "made:1", "made:2")
+        await ctl(s, "tag", "made:1", "made-other:1")
+        path = tmp_path / "all.tar"
+        await ctl(s, "save", "-o", str(path), "made")
+        with tarfile.open(path) as tar:
+            (found,) = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+        assert found["RepoTags"] == ["made:1", "made:2"]
+        await ctl(s, "save", "--platform", "linux/amd64", "-o", str(path), "made:1")
+        assert "not for linux/arm64" in await ctl(
+            s, "save", "--platform", "linux/arm64", "-o", str(path), "made:1", status=1
+        )
+        assert "what registries speak has no search" in await ctl(s, "search", "--limit", "3", "web", status=1)
+
+
 async def imported(s: Served, directory: Path) -> str:
     tar = directory / "files.tar"
     subprocess.run(["tar", "-C", str(Path(__file__).parent), "-cf", str(tar), "__init__.py"], check=True)
@@ -262,7 +282,8 @@ async def test_push_and_pull_of_all_tags(template: Path, tmp_path: Path, monkeyp
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         import crypt
-    (tmp_path / "htpasswd").write_text("user:" + crypt.crypt("secret", crypt.mksalt(crypt.METHOD_BLOWFISH)) + "\n")
+    salt = crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16)  # each request costs the registry as many
+    (tmp_path / "htpasswd").write_text("user:" + crypt.crypt("secret", salt) + "\n")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
     users = f"auth: {{htpasswd: {{realm: test, path: {tmp_path}/htpasswd}}}}\n"
     with serving(tmp_path, users) as registry:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from hypercontainer.api.bodies import BODIES, BODY_MAX
-from hypercontainer.api.listener import ListenLimits
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.server_tls import server_context
+from hypercontainer.serving.bodies import BODIES, BODY_MAX
+from hypercontainer.serving.listener import ListenLimits
 from tests.certificates import Authority
 
 from .served import Served, read_answer, served

@@ -307,7 +307,8 @@ def test_further_processes_are_forgotten_and_end_with_the_daemon(act: Any, monke
             await s.call(made[-1].ended.wait())
         execs.create("a", ExecSpec(command=["true"]))
         assert [e.id in execs._execs for e in made] == [False, False, True, True]
-        await s.call(execs.resize(made[-1].id, 24, 80))  # it has ended: nothing is to be done
+        with pytest.raises(InvalidState, match="is not running"):  # it has ended
+            await s.call(execs.resize(made[-1].id, 24, 80))
         lasting = execs.create("a", ExecSpec(command=["sleep", "1000"]))
         await s.call(execs.start(lasting))
         await s.close(keep_running=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hypercontainer.errors import Unsupported
-from hypercontainer.guest.agent import Freeze, UpdateLimits, require
+from hypercontainer.guest.agent import Freeze, MakeLayers, UpdateLimits, require
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.protocol.constants import Capability, Type
 
@@ -17,7 +17,13 @@ from .stage import Stage
 
 @pytest.mark.parametrize(
     ("capabilities", "can"),
-    [(None, {Freeze}), (Capability(0), set()), (Capability.LIMITS, {UpdateLimits}), (0xFFFF, {Freeze, UpdateLimits})],
+    [
+        (None, {Freeze}),
+        (Capability(0), set()),
+        (Capability.LIMITS, {UpdateLimits}),
+        (Capability.LAYER, {MakeLayers}),
+        (0xFFFF, {Freeze, UpdateLimits, MakeLayers}),
+    ],
 )
 def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: set[type]) -> None:
     """One that names nothing is of before there were names, and could freeze."""
@@ -34,7 +40,7 @@ def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: s
         await s.run("a")
         agent = s.engine.containers.runtime(s.engine.registry.container("a")).agent
         assert agent.facets == can
-        for facet in {Freeze, UpdateLimits} - can:
+        for facet in {Freeze, UpdateLimits, MakeLayers} - can:
             with pytest.raises(Unsupported, match="does not support .*: it may be older than hyperd"):
                 require(agent, facet)
         if Freeze in can:

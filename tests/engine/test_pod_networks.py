@@ -16,6 +16,7 @@ from hypercontainer.errors import Conflict, HyperError, InvalidState, Unavailabl
 from hypercontainer.model.network import Egress, NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend
 from hypercontainer.model.specs import PortMapping
+from hypercontainer.network.addresses import mac_of
 from hypercontainer.network.fake import FakeNet
 
 from .scenes import spec
@@ -115,6 +116,80 @@ def test_a_running_pod_joins_and_leaves_networks(act: Any) -> None:
     act(scenario)
 
 
+def test_a_running_container_joins_and_leaves_networks(template: Path) -> None:
+    """One that is a pod of its own: with the machine of the pool, of a template, or one that was booted."""
+
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "home", "away", "third")
+        for name in ("booted", "cloned", "waited"):
+            await s.run(name, "sleep", "1000", network="home")
+            await s.call(s.engine.connect(name, NetworkRequest(name="away", aliases=["guest"])))
+            assert _interfaces(s, name) == {"home": "eth0", "away": "eth1"}
+            joined = s.engine.registry.pod(name).attachments[1]
+            assert joined.mac == mac_of(joined.ip)  # whoever had the address before: neighbours remember
+            with pytest.raises(Unsupported, match=f"{name} is running, and its virtual machine has no spare"):
+                await s.call(s.engine.connect(name, NetworkRequest(name="third")))
+            await s.call(s.engine.disconnect(name, "away"))
+            assert _interfaces(s, name) == {"home": "eth0"}
+            await s.call(s.engine.connect(name, NetworkRequest(name="third")))
+            await asyncio.sleep(60)  # a template is made, a machine waits
+            if name == "booted":
+                await s.call(s.engine.factory.drain(templates=False))
+        assert s.engine.factory.started == {"cold": 1, "clone": 1, "pool": 1}
+        await s.call(s.engine.containers.restart("booted", 0))
+        assert _interfaces(s, "booted") == {"home": "eth0", "third": "eth1"}  # of a machine with NICs for both
+        await s.call(s.engine.connect("booted", NetworkRequest(name="away")))
+        await s.call(s.engine.factory.drain(templates=True))
+
+    with stage(template, factory=True) as s:
+        play(s, whole(scenario))
+
+
+def test_the_default_route_goes_with_its_network(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "home", "away")
+        gateways = {n: s.engine.networks.find(n).gateway for n in ("home", "away")}
+        await s.run("a", "sleep", "1000", network="home")
+        await s.call(s.engine.connect("a", NetworkRequest(name="away")))
+        guest = s.guest(s.machine("a"))
+        assert guest.gateways == {"eth0": (gateways["home"],)}
+        await s.call(s.engine.disconnect("a", "home"))
+        assert guest.gateways == {"eth1": (gateways["away"],)}
+        await s.call(s.engine.disconnect("a", "away"))
+        await s.call(s.engine.connect("a", NetworkRequest(name="away")))
+        assert guest.gateways == {"eth0": (gateways["away"],)}
+
+    act(scenario)
+
+
+def test_a_container_in_the_user_mode_network_joins_no_other_while_it_runs(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "away")
+        await s.run("a", "sleep", "1000", network="user")
+        with pytest.raises(Unsupported, match=r"its network \(user\) is none of this host: it joins no other"):
+            await s.call(s.engine.connect("a", NetworkRequest(name="away")))
+        assert not s.engine.registry.pod("a").attachments
+
+    act(scenario)
+
+
+def test_what_a_daemon_that_died_has_half_plugged_in_is_plugged_in(act: Any) -> None:
+    """QEMU has the tap, and its NIC does not lead there."""
+
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "home", "away")
+        await s.run("a", "sleep", "1000", network="home")
+        await s.call(s.engine.connect("a", NetworkRequest(name="away")))
+        (machine,) = s.host.machines.values()
+        machine.loose.append(machine.plugged.pop(1))
+        s.kill()
+        await s.open()
+        assert list(machine.plugged) == [1] and not machine.loose
+        assert _interfaces(s, "a") == {"home": "eth0", "away": "eth1"}
+
+    act(scenario)
+
+
 def test_a_pod_that_left_its_first_network_starts_again(act: Any) -> None:
     """Its NICs are numbered anew: the name of the spare one's tap would be taken."""
 
@@ -195,8 +270,8 @@ def test_a_pod_that_does_not_run_joins_and_leaves_networks(act: Any) -> None:
         await s.call(s.engine.disconnect("pod", "one"))
         await s.call(s.engine.pods.start("pod"))
         assert [(a.network, a.interface) for a in s.engine.registry.pod("pod").attachments] == [("two", "eth0")]
-        with pytest.raises(Unsupported, match="pod is running, and its spare NIC has an address"):
-            await s.call(s.engine.connect("pod", NetworkRequest(name="one", mac="02:00:00:00:00:08")))
+        await s.call(s.engine.connect("pod", NetworkRequest(name="one", mac="02:00:00:00:00:08")))
+        assert s.engine.registry.pod("pod").attachments[1].mac == "02:00:00:00:00:08"  # and not its spare NIC's
 
     act(scenario, network="bridge")
 
@@ -293,3 +368,18 @@ def test_the_record_says_what_its_user_mode_network_is(act: Any) -> None:
         assert s.engine.registry.pod("pod").vm is None
 
     act(scenario)
+
+
+def test_the_own_bridge_of_a_daemon_that_was_killed_goes_with_the_next(template: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.open()
+        await s.run("a")
+        await s.call(s.engine.containers.remove("a", force=True))
+        s.kill()
+        assert len(s.kernel.bridges) == 1
+        await s.open()
+        await s.close()
+        assert not s.kernel.bridges
+
+    with stage(template, network="bridge") as s:
+        play(s, scenario)

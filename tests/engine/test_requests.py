@@ -278,7 +278,9 @@ def test_what_an_image_says_counts_where_nothing_else_is_said(act: Any) -> None:
         put_image(layout, **config)
         await s.run("a", mounts=[Mount(target="/mine", source="vol")])
         container = s.engine.registry.container("a")
-        assert [(m.mount.target, m.volume) for m in container.mounts] == [("/mine", "vol"), ("/data/", "")]
+        mine, data = container.mounts
+        assert [(m.mount.target, m.anonymous) for m in (mine, data)] == [("/mine", False), ("/data/", True)]
+        assert mine.volume == "vol" and s.engine.registry.volume(data.volume).anonymous
         assert container.process.stop_signal == 2
         await asyncio.sleep(5)
         health = s.engine.registry.container("a").state.health

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A verb with one thing that comes between: an error, a cancellation, a full disk, the daemon's death, another verb.
+"""A verb with one thing that comes between: an error, a cancellation, a full disk, another verb.
 
 Each trial has a host of its own and is played in one of as many processes as there are CPUs. A first one without a
 fault says where the verb waits; so it is known how many there are to be.
@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import re
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import NamedTuple
 import pytest
 
 from hypercontainer.errors import HyperError, Unavailable
+from tests.sample import LEFT_OUT, Sample
 
 from .faults import PLAN, FullDisk, Plan, Tally
 from .scenes import PARTNERS, SCENES, Scene
@@ -36,7 +37,7 @@ AFTER = 2.0  # virtual seconds in which faults strike what a verb has left behin
 _HOST = r"fake(_kernel)?\.py(?!.*(Machine\.(kill|wait)|FakeKernel\.apply))|to_thread|to_the_end|subprocess|Process"
 _FAILS = rf"{_HOST}|FakeKernel\.apply|session\.py|within$"
 _ONLY = {"error": _FAILS, "no_space": _HOST}
-KINDS = ("error", "no_space", "cancel", "full", "kill")
+KINDS = ("error", "no_space", "cancel", "full")
 
 
 class Outcome(NamedTuple):
@@ -89,10 +90,6 @@ class Trial:
 
     def _full(self) -> None:
         self._disk.fill()
-
-    def _kill(self) -> None:
-        assert self._stage
-        self._stage.kill()
 
     def _beside(self) -> None:
         assert self._stage and self._stage.daemon
@@ -211,8 +208,8 @@ _TRIALS_EACH = 300
 class Workers:
     """Plays trials side by side, in interpreters of their own: small ones, without pytest's objects and threads."""
 
-    def __init__(self, template: Path) -> None:
-        self._template = template
+    def __init__(self, template: Path, sample: Sample) -> None:
+        self._template, self._sample = template, sample
         beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
         self._count = -(-len(os.sched_getaffinity(0)) // beside)
         self._pool = self._begin()
@@ -244,18 +241,35 @@ class Workers:
             self._sites[scene] = outcome.sites
         return self._sites[scene]
 
-    def at_every_place(self, scene: str, kind: str) -> Iterator[Outcome]:
-        """One trial for each place where the verb waits and this may come.
+    def at_every_place(self, scene: str, kind: str, count: Callable[..., None], label: str = "") -> list[Outcome]:
+        """What went wrong, of one trial for each place of the sample where the verb waits and this may come.
 
         :raise AssertionError: the verb took another course, and ended before that place.
         """
-        count = sum(1 for site in self.sites(scene) if re.search(_ONLY.get(kind, ""), site))
-        wanted = [Wanted(scene, kind, at) for at in range(count)]
+        places = sum(1 for site in self.sites(scene) if re.search(_ONLY.get(kind, ""), site))
+        wanted = [Wanted(scene, kind, at) for at in self._sample.pick(places, f"{scene} {kind}")]
+        count(LEFT_OUT, places - len(wanted))
+        wrong = []
         for one, outcome in zip(wanted, self.all(wanted), strict=True):
             if not outcome.site and SCENES[scene].own_images:  # what comes from a process comes in one piece, or in two
                 continue
-            assert outcome.site, f"{one} has not struck, and of such places there are {count}: {outcome.wrong}"
-            yield outcome
+            assert outcome.site, f"{one} has not struck, and of such places there are {places}: {outcome.wrong}"
+            count(label or kind)
+            if outcome.wrong:
+                wrong.append(outcome)
+        return wrong
+
+    def at_every_step(self, scene: str, kind: type[Trial], count: Callable[..., None]) -> list[Outcome]:
+        """What went wrong, of one trial for each step of the sample; the trial's first course tells them.
+
+        :raise AssertionError: something goes wrong without any death.
+        """
+        whole = self.one(Wanted(scene, "death", -1), kind)
+        assert not whole.wrong, f"without a death: {whole.wrong}"
+        steps = self._sample.pick(len(whole.sites), scene)
+        count(LEFT_OUT, len(whole.sites) - len(steps))
+        count("death", len(steps))
+        return [o for o in self.all([Wanted(scene, "death", at) for at in steps], kind) if o.wrong]
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

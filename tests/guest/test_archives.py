@@ -23,11 +23,13 @@ BLOCK = 512
 _FILES = (0, 1, 3, 4, 27, 31)  # CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, MKNOD, SETFCAP: linux/capability.h
 
 
-async def extract(start: Start, target: Path, archive: bytes) -> tuple[int, str]:
+async def extract(start: Start, target: Path, archive: bytes, *manner: str) -> tuple[int, str]:
     async with start() as guest:
         session = await guest.session()
         sink = Sink()
-        handle = await session.start(GuestProcess(args=(str(target),), builtin=Builtin.TAR_EXTRACT, stdin=True), sink)
+        handle = await session.start(
+            GuestProcess(args=(str(target), *manner), builtin=Builtin.TAR_EXTRACT, stdin=True), sink
+        )
         await handle.write_stdin(archive)
         handle.close_stdin()
         code = (await asyncio.wait_for(handle.exited, 20)).shell_code
@@ -138,3 +140,46 @@ async def test_an_archive_is_read_with_the_rights_for_files_only(start: Start, t
     held = {name: int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")}
     assert set(held.values()) == {sum(1 << number for number in _FILES)}, held
     assert status["NoNewPrivs"] == "1"
+
+
+def packed(*members: tarfile.TarInfo) -> bytes:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as tar:
+        for member in members:
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+    return raw.getvalue()
+
+
+def directory(name: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode = tarfile.DIRTYPE, 0o755
+    return member
+
+
+async def test_another_kind_of_file_is_replaced_only_when_that_is_asked_for(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "tree/deep").mkdir(parents=True)
+    (tmp_path / "tree/deep/file").touch()
+    (tmp_path / "tree/link").symlink_to("/etc")
+    (tmp_path / "file").touch()
+    for archive, words in (
+        (packed(tarfile.TarInfo("tree")), "Is a directory"),
+        (packed(directory("file")), "Not a directory"),
+    ):
+        code, said = await extract(start, tmp_path, archive)
+        assert code == 1 and words in said
+    archive = packed(tarfile.TarInfo("tree"), directory("file"), tarfile.TarInfo("file/below"))
+    assert await extract(start, tmp_path, archive, "replace") == (0, "")
+    assert (tmp_path / "tree").is_file() and (tmp_path / "file/below").is_file() and Path("/etc/passwd").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+async def test_an_archive_may_become_one_user_s(start: Start, tmp_path: Path) -> None:
+    theirs = tarfile.TarInfo("file")
+    theirs.uid = theirs.gid = 7
+    for owner, uid, gid in (("", 7, 7), ("12:34", 12, 34), ("56", 56, 0)):
+        manner = [f"owner={owner}"] if owner else []
+        assert await extract(start, tmp_path, packed(theirs, directory("dir")), *manner) == (0, "")
+        found = (tmp_path / "file").stat()
+        assert (found.st_uid, found.st_gid) == (uid, gid)
+    code, said = await extract(start, tmp_path, packed(theirs), "owner=nobody-has-this-name")
+    assert code == 1 and "nobody-has-this-name" in said

@@ -30,7 +30,10 @@ CASES: dict[str, int] = {
 
 def build() -> Path:
     """The static binary, of case 0, which does nothing wrong."""
-    sources = [_HERE / "hyperstart.c", *(_HYPERSTART / "src" / f"{name}.c" for name in ("port", "util", "wire"))]
+    sources = [
+        _HERE / "hyperstart.c",
+        *(_HYPERSTART / "src" / f"{name}.c" for name in ("loop", "port", "util", "wire")),
+    ]
     headers = [*(_HYPERSTART / "src").glob("*.h"), *(_HYPERSTART / "include").glob("*.h")]
     contents = b"".join(p.read_bytes() for p in [*sources, *sorted(headers)])
     digest = hashlib.sha256(repr(_FLAGS).encode() + contents)

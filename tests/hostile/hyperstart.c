@@ -295,11 +295,11 @@ int main(void)
 	const volatile char *digit = strchr(mark, '=') + 1;
 	int hostile = (digit[0] - '0') * 10 + (digit[1] - '0');
 	struct buffer rx = {0};
-	bool connected = false;
+	bool connected = false, listens;
 
 	mount_all();
-	fd = port_open();
-	if (fd < 0 || hostile == 1)
+	fd = port_open(&listens);
+	if (fd < 0 || listens || hostile == 1)
 		silence();
 	if (hostile == 2) {
 		char *noise = long_text(32768);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run tests in the lab machine; the vm tier if none are named."""
+"""Run tests in the lab machine, the vm tier if none are named; or any command, as scripts/lab does."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from hypercontainer.kernel.locate import locate
 from tests.vm import calls
 
+from .firecracker import firecracker
 from .image import REPOSITORY, Image, image
 
 MEMORY = "5G"
@@ -36,16 +37,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     parser.add_argument("--deadline", type=float, default=DEADLINE, metavar="SECONDS")
     parser.add_argument("--shell", action="store_true", help="no tests: a shell in the machine")
+    parser.add_argument("--run", action="store_true", help="no tests: the arguments are a command")
     parser.add_argument(
         "--keep", type=Path, metavar="DIRECTORY", help="for logs and sockets, instead of a temporary one"
     )
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="PYTEST", help="paths and options of pytest")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="of pytest; the command")
     options = parser.parse_args()
     files = image()
     with contextlib.ExitStack() as stack:
         work = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-")))
         work.mkdir(exist_ok=True)
-        pack(work / "tree.tar", command(options.arguments, shell=options.shell))
+        wanted = options.arguments if options.run else command(options.arguments, shell=options.shell)
+        if not wanted:
+            parser.error("--run takes a command")
+        pack(work / "tree.tar", wanted)
         return run(files, work, options.deadline)
 
 
@@ -84,6 +89,7 @@ def pack(path: Path, command: list[str]) -> None:
         for built in ("src/hypercontainer/guest/bin", "src/hypercontainer/jail/bin"):
             tar.add(REPOSITORY / built, built)
         tar.add(kernel, f".cache/kernel/{kernel.name}")
+        tar.add(firecracker(), ".lab-bin/firecracker")
         for program in map(calls.build, calls.MACHINES):
             tar.add(program, f".cache/calls/{program.name}")
         text = shlex.join(command).encode()
@@ -123,22 +129,23 @@ def run(files: Image, work: Path, deadline: float) -> int:
         machine(files, work),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment, start_new_session=True,
     )  # fmt: skip
-    print(f"lab: for a shell in the machine: socat -,rawer UNIX:{work}/shell.sock", flush=True)
+    _say(f"for a shell in the machine: socat -,rawer UNIX:{work}/shell.sock")
     late = threading.Event()
     assert process.stdout is not None
     with process.stdout as output, _ended(process), _alarm(deadline, process, late):
         status = _NO_END
         for line in output:
-            sys.stdout.buffer.write(line.replace(b"\r\n", b"\n"))
+            found = _ENDED.search(line)
+            sys.stdout.buffer.write(line[: found.start()] if found else line.replace(b"\r\n", b"\n"))
             sys.stdout.flush()
-            if found := _ENDED.search(line):
+            if found:
                 status = int(found[1])
         process.wait()
     if late.is_set():
-        print(f"lab: not done within {deadline:g} s", flush=True)
+        _say(f"not done within {deadline:g} s")
         return _TOO_LATE
     if status == _NO_END:
-        print(f"lab: the machine ended by itself; its console's last words:\n{_tail(work / 'console.log')}", flush=True)
+        _say(f"the machine ended by itself; its console's last words:\n{_tail(work / 'console.log')}")
     return status
 
 
@@ -166,6 +173,11 @@ def _alarm(deadline: float, process: subprocess.Popen[bytes], late: threading.Ev
         yield
     finally:
         timer.cancel()
+
+
+def _say(text: str) -> None:
+    """What is not the machine's output."""
+    print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
 def _tail(path: Path) -> str:

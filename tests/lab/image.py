@@ -67,7 +67,10 @@ def _build(root: Path, to: Path) -> None:
     _say(f"installing Debian {SUITE} and {len(PACKAGES)} packages of it")
     hooks = [f"--essential-hook={_initramfs_hook()}"]
     omit = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in OMITTED]
-    _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", *hooks, *omit, SUITE, root)
+    # Its mounts are in a namespace of their own: whoever tidies up after an end in its midst meets no /proc and /sys.
+    alone = ("unshare", "--mount", "--propagation=private", "setpriv", "--pdeathsig=TERM")
+    include = f"--include={','.join(PACKAGES)}"
+    _run(*alone, "mmdebstrap", "--quiet", "--variant=minbase", include, *hooks, *omit, SUITE, root)
     _say("installing Python packages")
     _install_python(root)
     shutil.copy2(HERE / "init", root / "init")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies in memory of what machines boot, for a QEMU that may not read the files themselves."""
+"""Copies in memory of what machines boot, for a hypervisor that may not read the files themselves."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from hypercontainer.hypervisor.qemu import driver
+from hypercontainer.hypervisor import boot_files
 
 PROGRAM = """
 import os, sys
 os.geteuid = lambda: 0
-from hypercontainer.hypervisor.qemu import driver
+from hypercontainer.hypervisor import boot_files
 with open(sys.argv[1], "rb") as f:
-    fd = driver._for_all(f.fileno(), jailed=True)
+    fd = boot_files.for_all(f.fileno(), jailed=True)
     print(fd != f.fileno(), os.pread(fd, 100, 0))
 """
 
@@ -43,15 +43,15 @@ def test_none_is_open_when_the_process_ends(kernel: Path) -> None:
 
 def test_a_kernel_is_copied_once_and_again_when_it_is_another(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(driver, "_copies", {})
+    monkeypatch.setattr(boot_files, "_copies", {})
     with open(kernel, "rb") as f:
-        first = driver._for_all(f.fileno(), jailed=False)
-        assert driver._for_all(f.fileno(), jailed=False) == first != f.fileno()
+        first = boot_files.for_all(f.fileno(), jailed=False)
+        assert boot_files.for_all(f.fileno(), jailed=False) == first != f.fileno()
         kernel.chmod(0o644)
-        assert driver._for_all(f.fileno(), jailed=False) == f.fileno()  # everybody may read it
+        assert boot_files.for_all(f.fileno(), jailed=False) == f.fileno()  # everybody may read it
         kernel.chmod(0o600)
         kernel.write_bytes(b"another")
-        second = driver._for_all(f.fileno(), jailed=False)
+        second = boot_files.for_all(f.fileno(), jailed=False)
         assert os.pread(second, 100, 0) == b"another" and os.pread(first, 100, 0) == b"bzImage"
-    driver._close_copies()
-    assert driver._copies == {}
+    boot_files._close_copies()
+    assert boot_files._copies == {}

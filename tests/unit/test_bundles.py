@@ -88,6 +88,45 @@ async def test_what_is_saved_can_be_loaded(tmp_path: Path, kind: str) -> None:
     assert await saved(new, "example.org/first:1", "second:2", "third:3", kind=kind) == data
 
 
+def plain_image(*tars: bytes) -> tuple[str, dict[str, bytes]]:
+    """An image whose layers are not compressed, as dockerd saves it: its id, and what is in the archive."""
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {},
+                         "rootfs": {"type": "layers", "diff_ids": [digest_of(t) for t in tars]}}).encode()  # fmt: skip
+    kind = "application/vnd.oci.image"
+
+    def described(data: bytes, what: str) -> dict[str, Any]:
+        return {"mediaType": f"{kind}.{what}", "digest": digest_of(data), "size": len(data)}
+
+    manifest = json.dumps({
+        "schemaVersion": 2, "mediaType": f"{kind}.manifest.v1+json", "config": described(config, "config.v1+json"),
+        "layers": [described(t, "layer.v1.tar") for t in tars],
+    }).encode()  # fmt: skip
+    entry = described(manifest, "manifest.v1+json") | {
+        "annotations": {"io.containerd.image.name": "docker.io/library/built:1"}
+    }
+    files = {f"blobs/sha256/{digest_of(x)[7:]}": x for x in (config, manifest, *tars)}
+    listed = [{"Config": f"blobs/sha256/{digest_of(config)[7:]}", "RepoTags": ["built:1"],
+               "Layers": [f"blobs/sha256/{digest_of(t)[7:]}" for t in tars]}]  # fmt: skip
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+    return digest_of(config), files | {"manifest.json": json.dumps(listed).encode()}
+
+
+@pytest.mark.parametrize("without", ["index.json", "manifest.json"])
+async def test_layers_that_are_here_take_the_place_of_what_comes(tmp_path: Path, without: str) -> None:
+    """Of an image that was built on another: what it comes with is not compressed, what is here is."""
+    make, tars = Maker(tmp_path / "layout"), [header("base") + END, header("top") + END]
+    store = opened(tmp_path / "images")
+    base = await pull(store, make.image(make.layer([tars[0]])), "base:1")
+    id_, files = plain_image(*tars)
+    del files[without]
+    (found,) = await store.loader.load(sent(archive(files)), Progress(), shares=True)
+    assert (found.image.id, found.names) == (id_, ["docker.io/library/built:1"])
+    assert [x.digest for x in found.image.manifest.layers] == [base.manifest.layers[0].digest, digest_of(tars[1])]
+    await store.remove(base.id, force=True)
+    assert digest_of(tars[0])[7:] not in contents(tmp_path / "images"), "what is not needed is not kept"
+    assert (await store.disk(store.find("built:1"))).path.exists()
+
+
 async def test_others_read_what_is_saved(tmp_path: Path) -> None:
     store = opened(tmp_path / "images")
     image = await pull(store, small(tmp_path / "a", "file"), "example.org/one:1")
@@ -145,6 +184,11 @@ async def test_an_index_is_loaded_with_what_is_there(tmp_path: Path) -> None:
     entry = new._layout.names()["example.org/multi:1"]
     assert (entry.digest, entry.media_type) == (digest, INDEX) and found.image.config.architecture == "amd64"
     assert new.find("example.org/multi:1", platform="linux/s390x").config.architecture == "s390x"
+    other = opened(tmp_path / "other")
+    (found,) = await other.loader.load(sent(archive(files)), Progress(), platform="linux/s390x")
+    assert found.image.config.architecture == "s390x" and other.find("example.org/multi:1").id == found.image.id
+    with pytest.raises(NotFound, match="the archive has no image for linux/riscv64"):
+        await opened(tmp_path / "none").loader.load(sent(archive(files)), Progress(), platform="linux/riscv64")
     again = opened(tmp_path / "again")
     await load(again, await saved(new, "example.org/multi:1"))
     assert again._layout.names()["example.org/multi:1"].digest == digest

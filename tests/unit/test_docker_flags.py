@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from hypercontainer.engine import related
+from hypercontainer.engine.registry import Registry
 from hypercontainer.errors import HyperError, InvalidArgument
-from hypercontainer.hyperctl import dockerflags
 from hypercontainer.hyperctl.names import complete_names
 from hypercontainer.hyperctl.options import spec_from
 from hypercontainer.hyperctl.run import create, run
@@ -17,7 +18,7 @@ from hypercontainer.model.detach_keys import parse_detach_keys
 from hypercontainer.model.network import Attachment
 from hypercontainer.model.ports import published
 from hypercontainer.model.specs import ContainerSpec, HostEntry, Mount, PortMapping
-from hypercontainer.model.status import Container, MountPoint, Pod, PodDetails, Process
+from hypercontainer.model.status import Container, MountPoint, Pod, Process
 
 
 def parsed(*args: str, verb: Any = run) -> dict[str, Any]:
@@ -166,11 +167,16 @@ def other(*mounts: MountPoint) -> Container:
 
 
 def completed(container: Container, pod: Pod, *args: str) -> ContainerSpec:
-    def call(type_: type[Any], _method: str, _route: str) -> Any:
-        return container if type_ is Container else PodDetails(pod=pod, containers=[container])
+    class Records:
+        """What `related` asks a registry for."""
 
-    o = parsed(*args, "busybox")
-    return dockerflags.complete(spec_from("busybox", (), o), o, call)
+        def container(self, _: str) -> Container:
+            return container
+
+        def pod(self, _: str) -> Pod:
+            return pod
+
+    return related.complete(cast(Registry, Records()), spec_from("busybox", (), parsed(*args, "busybox")))
 
 
 def test_volumes_from_and_link() -> None:

@@ -262,6 +262,8 @@ def test_resolver_and_hosts(tmp_path: Path) -> None:
     given = names.resolv_conf(["192.0.2.9", "192.0.2.8"], ["b.example"], ["rotate"], conf)
     assert given == b"nameserver 192.0.2.9\nnameserver 192.0.2.8\nsearch b.example\noptions rotate\n"
     hosts = names.hosts_file("web", usermode.ADDRESS, ["db", "web"], [("192.0.2.1", ["far", "away"])])
+    full = names.hosts_file("web", usermode.ADDRESS, [], [], "example.org")
+    assert b"10.0.2.15\tweb.example.org\tweb\n" in full
     assert b"10.0.2.15\tweb\n" in hosts and b"127.0.0.1\tdb\n" in hosts and b"192.0.2.1\tfar away\n" in hosts
 
 

@@ -194,6 +194,17 @@ async def test_output_beyond_the_credit_ends_the_session() -> None:
         assert sink.size <= OUTPUT_RING
 
 
+async def test_a_guest_of_many_words_lets_others_speak() -> None:
+    """Frames of no kind as small as they can be: the loop has its turn after each piece of them."""
+    async with conversation() as (session, guest):
+        told, feed = list[int](), session._reader.feed
+        session._reader.feed = lambda data: (told.append(len(data)), feed(data))[1]  # type: ignore[method-assign]
+        await asyncio.get_running_loop().sock_sendall(guest.sock, encode_frame(999, 0, b"") * 20_000)
+        while sum(told) < 20_000 * len(encode_frame(999, 0, b"")):
+            await asyncio.sleep(0)
+        assert max(told) <= 32 << 10
+
+
 async def test_a_guest_that_asks_and_never_reads_is_left() -> None:
     async with conversation([*HELLO, (Tag.PROCESS, KNOWN)]) as (session, _):
         handle = session.reattach(3, Nothing(), (0, 0))

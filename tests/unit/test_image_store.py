@@ -81,7 +81,7 @@ async def test_a_damaged_blob_hurts_its_image_only(tmp_path: Path, part: str) ->
     assert store.find("whole:1").id == whole.id
     with pytest.raises(NotFound, match="pull the image again"):
         store.find("hurt:1")
-    assert store.prune(everything=False).deleted == []
+    assert (await store.prune(everything=False)).deleted == []
     assert await store.disk(store.find("whole:1"))
 
     assert (await pull(store, small(tmp_path / "c", "hurt"), "hurt:1")).id == hurt.id
@@ -95,10 +95,10 @@ async def test_a_damaged_image_can_be_removed(tmp_path: Path, by: str) -> None:
     image = await pull(store, small(tmp_path / "b", "hurt"), "hurt:1")
     damage(root, image.id)
     store = opened(root)
-    removed = store.remove("hurt:1" if by == "name" else image.id[:19], force=True)
+    removed = await store.remove("hurt:1" if by == "name" else image.id[:19], force=True)
     assert removed.untagged == ["hurt:1"] or by == "id"
     assert store.describe_all() == [] or by == "name"
-    store.prune(everything=True)
+    await store.prune(everything=True)
     assert store.describe_all() == []
     assert list((root / "blobs/sha256").iterdir()) == []
 
@@ -136,7 +136,7 @@ async def test_one_image_from_two_places_is_one_image(tmp_path: Path) -> None:
     assert store.find(one.id).id == store.find(one.id[:19]).id == one.id
     (image,) = [i for i in store.describe_all() if i.id == one.id]
     assert {"docker.io/library/one:1", "docker.io/library/two:1"} <= set(image.names)
-    store.remove("one:1")
+    await store.remove("one:1")
     assert store.find("two:1").id == one.id
     assert (await store.disk(store.find("two:1"))).path.exists()
 
@@ -281,7 +281,7 @@ async def test_an_image_can_be_removed_from_a_full_disk(small_disk: Path, tmp_pa
                     fill.write(bytes(size))
             except OSError as error:
                 assert error.errno == errno.ENOSPC
-    store.prune(everything=True)
+    await store.prune(everything=True)
     assert contents(root) == []
 
 
@@ -301,9 +301,9 @@ async def test_a_read_only_disk_is_named(small_disk: Path, tmp_path: Path) -> No
     with refused:
         store.tag("file:1", "other:1")
     with refused:
-        store.remove("file:1")
+        await store.remove("file:1")
     with refused:
-        store.prune(everything=True)
+        await store.prune(everything=True)
     assert sorted(contents(root)) == before and store.find("file:1")
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
     await pull(store, small(tmp_path / "c", "other"))

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab import watch
-from tests.lab.__main__ import command, pack, run
+from tests.lab.__main__ import command, main, pack, run
+from tests.lab.firecracker import take
 from tests.lab.image import Image, requirements
 
 NOTHING = Image(Path("/dev/null"), Path("/dev/null"), Path("/dev/null"))
@@ -39,7 +42,33 @@ def test_the_status_is_that_of_the_tests(
     stand_in(tmp_path, script, monkeypatch)
     (tmp_path / "console.log").write_text("Kernel panic\n")
     assert run(NOTHING, tmp_path, 30) == status
-    assert ("Kernel panic" in capfd.readouterr().out) == (status == 98) and gone(tmp_path)
+    assert ("Kernel panic" in capfd.readouterr().err) == (status == 98) and gone(tmp_path)
+
+
+def test_the_output_is_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_in(tmp_path, "printf 'one\\r\\ntwo, without an endlab: ended with 7\\r\\n'", monkeypatch)
+    assert run(NOTHING, tmp_path, 30) == 7
+    assert capfd.readouterr().out == "one\ntwo, without an end"
+
+
+def test_a_command_with_spaces_arrives_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By scripts/lab, with a program in the place of QEMU that shows the command."""
+    shown: list[list[str]] = []
+    monkeypatch.setattr(sys, "argv", ["lab", "--run", "sh", "-c", "echo  a; exit 3"])
+    monkeypatch.setattr("tests.lab.__main__.image", lambda: NOTHING)
+    monkeypatch.setattr("tests.lab.__main__.pack", lambda path, command: shown.append(command))
+    monkeypatch.setattr("tests.lab.__main__.run", lambda files, work, deadline: 3)
+    assert main() == 3 and shown == [["sh", "-c", "echo  a; exit 3"]]
+
+
+def test_firecracker_is_the_one_that_is_known(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"program").hexdigest()
+    assert take(b"program", tmp_path / "firecracker", digest).stat().st_mode & 0o777 == 0o755
+    with pytest.raises(ValueError, match="should have"):
+        take(b"another", tmp_path / "other", digest)
+    assert not (tmp_path / "other").exists()
 
 
 def test_after_its_deadline_nothing_of_it_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,13 +85,14 @@ def test_the_tree_goes_in_with_what_was_built(tmp_path: Path, monkeypatch: pytes
     (built / "kernel.json").write_text('{"version": "6", "config_hash": "0"}')
     monkeypatch.setenv("HYPER_CACHE", str(tmp_path))
     monkeypatch.setattr("tests.vm.calls.build", lambda machine: built / "vmlinux")  # that takes a compiler and a minute
+    monkeypatch.setattr("tests.lab.__main__.firecracker", lambda: built / "vmlinux")  # that takes the package index
     pack(tmp_path / "tree.tar", command(["-x"], shell=False))
     assert (tmp_path / "tree.tar").stat().st_size % 512 == 0
     with tarfile.open(tmp_path / "tree.tar") as tar:
         names = set(tar.getnames())
         said = tar.extractfile(".lab-command")
         assert said and b"-m pytest" in (text := said.read()) and text.endswith(b"tests/vm -x")
-    assert {"tests/lab/inside", "pyproject.toml", ".cache/kernel/0123/vmlinux"} <= names
+    assert {"tests/lab/inside", "pyproject.toml", ".lab-bin/firecracker", ".cache/kernel/0123/vmlinux"} <= names
     assert any(n.startswith("src/hypercontainer/guest/bin/hyperstart") for n in names)
     assert any(n.startswith("src/hypercontainer/jail/bin/") and "hyperjail-filter" in n for n in names)
 

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hypercontainer.errors import InvalidArgument
-from hypercontainer.hyperctl import inspect, listing
+from hypercontainer.hyperctl import container_view, inspect
 from hypercontainer.hyperctl.output import show
 from hypercontainer.model.network import Attachment
 from hypercontainer.model.specs import ContainerSpec, PortMapping
@@ -33,33 +32,14 @@ def container(name: str = "u1", image: str = "busybox", ports: list[PortMapping]
     )
 
 
-@pytest.mark.parametrize(
-    ("given", "matches"),
-    [
-        ("name=^/u1$", True), ("name=^u1$", True), ("name=u", True), ("name=^/u$", False), ("name=1$", True),
-        ("name=^1", False),
-        ("ancestor=busybox", True), ("ancestor=busybox:latest", True),
-        ("ancestor=docker.io/library/busybox", True), ("ancestor=busybox:1", False),
-        ("ancestor=" + "b" * 12, True), ("ancestor=sha256:" + "b" * 64, True), ("ancestor=Not A Name", False),
-    ],
-)  # fmt: skip
-def test_filters(given: str, matches: bool) -> None:
-    assert listing._matches(container(), (given,)) is matches
-
-
 def test_what_is_wrong_is_in_the_status() -> None:
     now = clock.stamp()
     running = ContainerState(status=ContainerStatus.RUNNING, started_at=now, log_error="No such file or directory")
-    told = listing.describe_state(msgspec.structs.replace(container(), state=running))
+    told = container_view.describe_state(msgspec.structs.replace(container(), state=running))
     assert told.startswith("Up ") and told.endswith(" (log not written)")
     waiting = ContainerState(status=ContainerStatus.RESTARTING, finished_at=now, exit_code=125, error="no memory")
-    told = listing.describe_state(msgspec.structs.replace(container(), state=waiting))
+    told = container_view.describe_state(msgspec.structs.replace(container(), state=waiting))
     assert told.startswith("Restarting (125) ") and told.endswith(" ago: no memory")
-
-
-def test_a_bad_pattern_is_said() -> None:
-    with pytest.raises(InvalidArgument, match=r"invalid filter 'name=\('"):
-        listing._matches(container(), ("name=(",))
 
 
 def test_ranges_of_ports_are_one_word() -> None:
@@ -74,7 +54,7 @@ def test_ranges_of_ports_are_one_word() -> None:
         port(53, 53, "udp"),
         port(83, 8003, ip="127.0.0.1"),
     ]
-    assert listing.describe_mappings(ports) == (
+    assert container_view.describe_mappings(ports) == (
         "0.0.0.0:8000-8002->80-82/tcp, 0.0.0.0:9000->82/tcp, 0.0.0.0:53->53/udp, 127.0.0.1:8003->83/tcp"
     )
 
@@ -113,6 +93,15 @@ def test_inspect_shows_addresses() -> None:
     found_running = inspect.with_network(container(), msgspec.structs.replace(pod, vm=vm))
     assert found_running["networkSettings"]["userNetwork"] == "passt"
     assert settings["ports"] == {"80/tcp": [{"hostIp": "0.0.0.0", "hostPort": "8080"}]} and found["name"] == "u1"
+
+
+def test_single_labels_are_a_function_of_templates(capsys: pytest.CaptureFixture[str]) -> None:
+    items = [{"labels": "a.b-c=1,d=2", "label": {"a.b-c": "1", "d": "2"}}]
+    show(items, '{{.Label "a.b-c"}} {{.Label "none"}}|{{upper (.Label "d")}}|{{.Labels}}', [], lambda _: [])
+    show(items, 'table {{.Label "a.b-c"}}\\t{{.Labels}}', [], lambda _: [])
+    show(items, "json", [], lambda _: [])
+    told = capsys.readouterr().out
+    assert told.startswith("1 |2|a.b-c=1,d=2\nb c       LABELS\n1         a.b-c=1,d=2\n") and '"label"' not in told
 
 
 def test_where_to_look_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:

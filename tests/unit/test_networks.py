@@ -113,6 +113,7 @@ def test_hardware_addresses() -> None:
     assert addresses.link_local("0a:00:00:00:00:01") == "fe80::800:ff:fe00:1"
     made = addresses.new_mac()
     assert made.startswith("0a:") and len(made) == 17 and made != addresses.new_mac()
+    assert addresses.mac_of("10.88.0.77") == "02:42:0a:58:00:4d"
 
 
 # -- names -------------------------------------------------------------------------------

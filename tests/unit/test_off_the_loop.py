@@ -12,8 +12,9 @@ import pytest
 
 from hypercontainer.engine import guest_mounts
 from hypercontainer.errors import InvalidArgument, Unavailable
+from hypercontainer.images.waste import Waste
 from hypercontainer.model.status import PodVolume
-from hypercontainer.sys import tasks
+from hypercontainer.sys import removal, tasks
 from hypercontainer.volumes import disks, scratch
 from hypercontainer.volumes.disks import BlockVolumes
 
@@ -96,3 +97,44 @@ async def test_sizes_that_no_disk_has(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(InvalidArgument, match=r"takes no file of \d+ bytes: give less"):
         await blocks.create(tmp_path / "a", size=(1 << 63) - 4096, fstype=fstype)
     assert not (tmp_path / "a").exists() and list((tmp_path / "cache").glob("*")) == []
+
+
+async def test_large_files_go_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a container; whoever is cancelled meanwhile leaves nothing either."""
+    begun, end = threading.Event(), threading.Event()
+    real = removal.remove_tree
+
+    def slow(path: Path) -> None:
+        begun.set()
+        assert end.wait(20), "the loop was held up"
+        real(path)
+
+    monkeypatch.setattr(removal, "remove_tree", slow)
+    directory = tmp_path / "large"
+    directory.mkdir()
+    (directory / "scratch.img").touch()
+    task = asyncio.ensure_future(removal.removed(directory, tmp_path / "none"))
+    while not begun.is_set():
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    end.set()  # by the loop, while it goes
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not directory.exists()
+
+
+async def test_waste_loses_its_name_at_once(tmp_path: Path) -> None:
+    staging, file, other = tmp_path / "staging", tmp_path / "blob", tmp_path / "other"
+    staging.mkdir()
+    file.touch()
+    other.touch()
+    waste = Waste(staging)
+    waste.add(file)
+    assert not file.exists() and len(list(staging.iterdir())) == 1
+    await waste.removed()
+    assert list(staging.iterdir()) == []
+    staging.rmdir()
+    waste.add(other)
+    assert not other.exists(), "where it cannot be moved it goes at once"

@@ -19,7 +19,6 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from hypercontainer.api.identity import identified
 from hypercontainer.engine.events import Events
 from hypercontainer.engine.principal import asked_by, asking, current, owned
 from hypercontainer.engine.registry import Registry
@@ -28,6 +27,7 @@ from hypercontainer.hyperd.logging import JsonFormatter
 from hypercontainer.model.network import Network
 from hypercontainer.model.principal import DAEMON, Principal
 from hypercontainer.model.status import Container, Pod, Volume
+from hypercontainer.serving.identity import identified
 from hypercontainer.state.database import Database
 from hypercontainer.state.fake import FakeDisk, FakeStore
 from hypercontainer.state.journal import Journal
@@ -226,7 +226,7 @@ with socket.socket(socket.AF_UNIX) as s:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
 async def test_two_users_of_one_socket_are_two_principals(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "hypercontainer.api")
+    caplog.set_level(logging.DEBUG, "hypercontainer.serving")
 
     async def who(_: web.Request) -> web.Response:
         return web.Response(text=f"you are {current().name}")

@@ -14,10 +14,10 @@ import pytest
 
 from hypercontainer.engine.engine import Engine
 from hypercontainer.errors import Unavailable
+from hypercontainer.hypervisor.console import Console
 from hypercontainer.hypervisor.driver import MachineConfig, Probe
+from hypercontainer.hypervisor.probe import LIMIT, PATIENCE, SILENCE, Prober
 from hypercontainer.hypervisor.qemu import command
-from hypercontainer.hypervisor.qemu.console import Console
-from hypercontainer.hypervisor.qemu.probe import LIMIT, PATIENCE, SILENCE, Prober
 from hypercontainer.protocol.constants import FIRST_TOKEN
 from tests.engine.clock import VirtualLoop
 
@@ -225,7 +225,7 @@ def test_an_answer_that_cannot_be_written_down_serves(tmp_path: Path, monkeypatc
         host = Host(tmp_path, quick)
         assert (await host.daemon().choose("7.2"))[0] == "kvm"
 
-    monkeypatch.setattr("hypercontainer.hypervisor.qemu.probe.write_atomically", full)
+    monkeypatch.setattr("hypercontainer.hypervisor.probe.write_atomically", full)
     run(work())
 
 

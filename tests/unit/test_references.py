@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
@@ -75,16 +76,16 @@ async def test_an_index_stays_as_the_registry_has_it(tmp_path: Path, registry: R
 
     other = await pull(store, name, platform="linux/s390x")
     assert other.id != image.id and layout.names()[name].digest == digest
-    store.prune(everything=False)
+    await store.prune(everything=False)
     assert store.find(name, platform="linux/amd64").id == image.id, "both are there, of one index"
     assert store.find(name).id == other.id and store.find(image.id).id == image.id
     again = opened(tmp_path / "images")
     again._in_use = lambda: {image.id: ["mine"]}
     with pytest.raises(Conflict, match="in use by container mine"):
-        again.remove(name)
-    assert again.prune(everything=True).deleted == []
+        await again.remove(name)
+    assert (await again.prune(everything=True)).deleted == []
     again._in_use = dict
-    again.remove(name)
+    await again.remove(name)
     assert list((tmp_path / "images/blobs/sha256").iterdir()) == []
 
 
@@ -126,8 +127,8 @@ async def test_a_store_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert (store.find("first:1").id, store.find("second:1").id) == (first.id, second.id)
     assert store.find(second.id[:19]).digest == second.digest
     store.tag("second:1", "third:1")
-    store.remove("second:1")
-    assert store.prune(everything=False).deleted == [] and store.find("third:1").id == second.id
+    await store.remove("second:1")
+    assert (await store.prune(everything=False)).deleted == [] and store.find("third:1").id == second.id
     assert await store.disk(store.find("first:1"))
 
 
@@ -141,12 +142,12 @@ def test_what_is_leased_stays(tmp_path: Path) -> None:
     with blobs.lease([read]), blobs.lease(arriving=True) as lease:
         reused, came = blobs.add(b"reused").digest, blobs.add(b"came").digest
         with blobs.lease(arriving=True):
-            blobs.collect({reused})
+            blobs.collect({reused}, Path.unlink)
         assert not blobs.has(before) and blobs.has(read) and blobs.has(reused) and blobs.has(came)
         lease.add([before])
         assert blobs.arriving
     assert not blobs.arriving
-    assert blobs.collect({came}) == len(b"read") + len(b"reused") and blobs.has(came)
+    assert blobs.collect({came}, Path.unlink) == len(b"read") + len(b"reused") and blobs.has(came)
 
 
 async def test_a_prune_takes_nothing_from_a_pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +160,7 @@ async def test_a_prune_takes_nothing_from_a_pull(tmp_path: Path, monkeypatch: py
     def load(self: Layout, digest: str) -> Any:
         if digest != old.digest and not freed:
             monkeypatch.setattr(Layout, "load", real)
-            freed.append(store.prune(everything=True).freed)
+            freed.append(asyncio.run(store.prune(everything=True)).freed)
         return real(self, digest)
 
     monkeypatch.setattr(Layout, "load", load)

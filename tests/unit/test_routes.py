@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+
 from aiohttp import web
 
 from hypercontainer.api.app import ROUTES
 from hypercontainer.api.router import Context, Route, Routes
+from hypercontainer.docker.app import ROUTES as DOCKER
 from hypercontainer.model.status import Version
 
 
@@ -46,3 +50,10 @@ def test_an_operation_is_what_its_function_says() -> None:
 def test_every_operation_is_described_and_there_once() -> None:
     assert len({(r.method, r.path) for r in ROUTES}) == len(ROUTES) > 50
     assert [r.path for r in ROUTES if not r.summary] == []
+
+
+def test_no_docker_request_has_two_answers() -> None:
+    """Of two the second would never be given."""
+    found = Counter((route.method, re.sub(r"{\w+", "{", route.path)) for route in DOCKER)
+    allowed = [("GET", "/plugins")]  # there are none; whatever else is asked of them is refused
+    assert [each for each, times in found.items() if times > 1] == allowed

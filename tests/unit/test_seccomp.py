@@ -29,7 +29,8 @@ def run(program: bytes, number: int, arguments: tuple[int, ...] = (), machine: s
         elif operation == 0x06:
             return int(value)
         else:
-            holds = accumulator == value if operation == 0x15 else accumulator & value
+            compared = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}
+            holds = compared[operation]
             at += yes if holds else no
 
 
@@ -40,7 +41,9 @@ def test_qemus_list(machine: str) -> None:
     outcomes = {n: run(program, v[column], machine=machine) for n, v in NUMBERS.items() if v[column] >= 0}
     assert outcomes["ppoll"] == outcomes["read"] == outcomes["exit_group"] == ALLOW
     assert outcomes["clone3"] == MISSING
-    for name in ("openat", "openat2", "connect", "ptrace", "bpf", "io_uring_setup", "keyctl", "mount", "execve"):
+    for flags, outcome in ((0, MISSING), (0x80000, MISSING), (1, KILL), (2, KILL), (0x40, KILL)):
+        assert run(program, NUMBERS["openat"][column], (0, 0, flags), machine) == outcome
+    for name in ("openat2", "connect", "ptrace", "bpf", "io_uring_setup", "keyctl", "mount", "execve"):
         assert outcomes[name] == KILL, name
     assert sum(o == ALLOW for o in outcomes.values()) <= 80
     threads, name_of_a_thread = 0x10000, 15
@@ -97,6 +100,15 @@ def test_a_call_without_some_bits_of_its_third_argument(tmp_path: Path) -> None:
     path.write_text("mprotect !4 # PROT_EXEC\n")
     program = seccomp.program(seccomp.read(path), "x86_64")
     assert [run(program, NUMBERS["mprotect"][0], (0, 0, bits)) for bits in (3, 5)] == [ALLOW, KILL]
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_a_call_that_is_newer_than_the_table(machine: str) -> None:
+    """Is answered as by an older kernel."""
+    program = seccomp.program(seccomp.read(CALLS), machine)
+    newest = max(v[list(ARCHITECTURES).index(machine)] for v in NUMBERS.values())
+    assert [run(program, newest + n, machine=machine) for n in (1, 50)] == [MISSING, MISSING]
+    assert run(program, 0x40000000 + newest + 1, machine=machine) == KILL
 
 
 def test_a_name_that_is_no_call(tmp_path: Path) -> None:

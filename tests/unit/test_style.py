@@ -13,7 +13,7 @@ import pytest
 
 MODULE_LIMIT, FUNCTION_LIMIT = 400, 60  # lines; 250 and 30 are aimed at
 C_FUNCTION_LIMIT = 80
-C_PROGRAMS = ("hyperstart", "hyperjail")
+C_PROGRAMS = ("hyperstart", "hyperjail", "hyperbuilder")
 LINE_LIMIT = 120  # columns
 COLLABORATORS = 6  # that a class of the engine is given
 
@@ -28,7 +28,18 @@ def tool(name: str) -> Path:
 
 
 def test_ruff(repository: Path) -> None:
-    run(tool("ruff"), "check", "src", "tests", "bench", "hyperstart", "hyperkernel", "scripts", cwd=repository)
+    run(
+        tool("ruff"),
+        "check",
+        "src",
+        "tests",
+        "bench",
+        "hyperstart",
+        "hyperkernel",
+        "hyperbuilder",
+        "scripts",
+        cwd=repository,
+    )
     run(
         tool("ruff"),
         "format",
@@ -38,6 +49,7 @@ def test_ruff(repository: Path) -> None:
         "bench",
         "hyperstart",
         "hyperkernel",
+        "hyperbuilder",
         "scripts",
         cwd=repository,
     )
@@ -59,7 +71,9 @@ def test_clang_format(repository: Path) -> None:
 
 
 def sources(repository: Path) -> list[Path]:
-    return sorted(p for d in ("src", "bench", "hyperkernel", "hyperstart") for p in (repository / d).rglob("*.py"))
+    return sorted(
+        p for d in ("src", "bench", "hyperkernel", "hyperbuilder", "hyperstart") for p in (repository / d).rglob("*.py")
+    )
 
 
 @functools.cache
@@ -117,7 +131,7 @@ def test_there_is_one_clock(repository: Path) -> None:
 def test_no_line_is_longer_than_the_screen(repository: Path) -> None:
     """120 columns; ruff looks at Python, and lets a line be that is one long word."""
     tracked = subprocess.run(
-        ["git", "ls-files", "*.py", "hyperstart/*.[ch]", "hyperjail/*.[ch]"],
+        ["git", "ls-files", "*.py", "hyperstart/*.[ch]", "hyperjail/*.[ch]", "hyperbuilder/*.[ch]"],
         cwd=repository,
         capture_output=True,
         text=True,
@@ -157,7 +171,10 @@ def test_c_budgets(repository: Path) -> None:
     assert over == []
 
 
-@pytest.mark.parametrize("pattern", ["**/*.py", "hyperstart/**/*.[ch]", "hyperjail/**/*.[ch]", "scripts/*", "Makefile"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["**/*.py", "hyperstart/**/*.[ch]", "hyperjail/**/*.[ch]", "hyperbuilder/**/*.[ch]", "scripts/*", "Makefile"],
+)
 def test_every_file_names_its_licence(repository: Path, pattern: str) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", pattern], cwd=repository, capture_output=True, text=True, check=True

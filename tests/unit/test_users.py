@@ -29,7 +29,8 @@ def test_all_numbers_are_of_the_range_that_is_configured(tmp_path: Path) -> None
     users.use(*load(path, {}).user_numbers, etc=tmp_path)
     given = [users.ranges().fenced[0], users.ranges().open[0], *users.pick_for_conversion()]
     assert [(n - 200000) // 1024 for n in given] == [0, 1, 2, 3]
-    assert "meta skuid != 200000-201023 accept" in fence.raised("inet x")
+    assert users.pick_stranger() in range(202048 + 512, 202048 + 1024), "a half of the third"
+    assert "meta skuid != { 200000-201023, 202560-203071 } accept" in fence.raised("inet x")
 
 
 def test_the_default_is_what_it_was() -> None:
@@ -41,12 +42,13 @@ def test_the_default_is_what_it_was() -> None:
 
 def test_no_two_processes_have_one_user_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither those that run, nor those that are being started."""
-    monkeypatch.setattr(users, "_ranges", users.split(100, 111))
-    monkeypatch.setattr(users, "in_use", lambda: {106})
-    monkeypatch.setattr(users, "_next", {})
-    assert users.pick() == 107
-    assert users.given_out(101) and not users.given_out(106)
-    assert users.pick_for_conversion() == (108, 111)
+    monkeypatch.setattr(users, "_ranges", users.split(100, 123))
+    monkeypatch.setattr(users, "in_use", lambda: {112, 116})
+    monkeypatch.setattr(users, "_next", {range(112, 115): 112})
+    assert users.pick() == 113
+    assert users.given_out(101) and not users.given_out(112)
+    assert users.pick_for_conversion() == (114, 120)
+    assert {users.pick_stranger(), users.pick_stranger()} == {115, 117}
 
 
 @pytest.mark.parametrize(

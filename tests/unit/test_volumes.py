@@ -73,6 +73,11 @@ def test_tmpfs() -> None:
     )
     with pytest.raises(InvalidArgument, match="unknown tmpfs option"):
         parse_tmpfs("/t:nosuch")
+    owned = parse_tmpfs("/t:uid=5,gid=6")
+    assert (owned.uid, owned.gid) == (5, 6)
+    for wrong in ("uid=x", "gid=-1", "uid=4294967295"):
+        with pytest.raises(InvalidArgument, match="give the number of a user or group"):
+            parse_tmpfs(f"/t:{wrong}")
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ async def test_diff_and_export_of_a_machine_of_the_factory(fresh_ones: str, lab:
     changes = {(c.kind, c.path) for c in await lab.engine.archives.changes(id_)}
     assert {("A", "/etc/new"), ("D", "/etc/passwd")} <= changes
     names = await exported(lab.engine, id_)
-    assert "./etc/new" in names and "./etc/passwd" not in names and "./bin/busybox" in names
+    assert "etc/new" in names and "etc/passwd" not in names and "bin/busybox" in names and "." not in names
 
 
 # -- devices -------------------------------------------------------------------------

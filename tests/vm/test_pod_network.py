@@ -180,6 +180,7 @@ async def test_a_taken_port_stops_the_start(pods: Pods) -> None:
             await pods.engine.pods.start(id_)
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize(("network", "reached"), [("10.0.2.0/24", True), ("192.0.2.0/24", False)])
 @pytest.mark.parametrize("kind", ["internalNetworks", "externalNetworks"])
 async def test_white_lists(pods: Pods, kind: str, network: str, reached: bool) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hypercontainer.engine.shares import Shares
 from hypercontainer.errors import Unsupported
 from hypercontainer.model.pods import VolumeSpec
 from hypercontainer.model.specs import Mount
@@ -65,7 +66,7 @@ async def test_without_virtiofsd_they_are_refused(
     if missing:
         monkeypatch.setattr(share, "find_virtiofsd", lambda: None)
     else:
-        lab.engine._shares.virtiofs = False
+        monkeypatch.setattr(Shares, "by_virtiofs", lambda *_: False)
     id_ = await lab.create("true", mounts=[Mount(target="/d", type="bind", source=str(tmp_path))])
     with pytest.raises(Unsupported, match="install the package virtiofsd" if missing else "switched off"):
         await lab.engine.containers.start(id_)

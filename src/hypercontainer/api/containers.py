@@ -14,15 +14,18 @@ from ..engine.execs import Exec
 from ..engine.usage import PRUNE_FILTERS
 from ..errors import HyperError, InvalidArgument
 from ..model.base import Model
+from ..model.container_filters import NAMES
 from ..model.detach_keys import parse_detach_keys
 from ..model.filters import decode_filters
+from ..model.images import CommitRequest, LoadedImage
 from ..model.moments import write_moment
+from ..model.reference import parse_reference
 from ..model.specs import ContainerSpec, ContainerUpdate, ExecSpec
 from ..model.status import (
     Change,
     Container,
+    ContainerSize,
     ContainerStats,
-    ContainerStatus,
     ExecInfo,
     ExitCode,
     PathStat,
@@ -30,10 +33,10 @@ from ..model.status import (
     Pruned,
 )
 from ..model.trace import Span
+from ..serving.streaming import send_tar
 from ..sys import spans
 from .router import Context, Routes, error_response
-from .streams import send_tar
-from .upgrade import STDERR, STDOUT, UpgradedPeer, WindowSize
+from .upgrade import CELLS_MAX, STDERR, STDOUT, UpgradedPeer, WindowSize
 
 routes = Routes()
 _ID = "/containers/{id}"
@@ -44,8 +47,6 @@ _ATTACH_QUERY = {
 }
 _FRAMES = "application/vnd.hyper.frames"
 
-_ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING)
-
 
 class Started(Model, frozen=True, kw_only=True):
     """Whether the call changed anything."""
@@ -53,6 +54,7 @@ class Started(Model, frozen=True, kw_only=True):
     changed: bool
 
 
+_ENDING = {"timeout": "seconds until SIGKILL", "signal": "that comes before it, by name or number [the container's]"}
 _ID_HEADER = "Hyper-Id"
 
 
@@ -72,6 +74,7 @@ async def create(c: Context) -> web.StreamResponse:
 
     With `start` it is started too, and attached if the connection is upgraded.
     """
+    await c.engine.builds.catch_up()
     with spans.recording(c.flag("trace")) as found:
         return await _create(c, found)
 
@@ -98,11 +101,21 @@ async def _create(c: Context, found: list[Span]) -> web.StreamResponse:
     )
 
 
-@routes.get("/containers", query={"all": "also those that do not run"})
+@routes.get(
+    "/containers",
+    query={
+        "all": "also those that do not run",
+        "system": "also the daemon's own",
+        "limit": "the last so many, whatever their state",
+        "filters": f"JSON object of lists, as Docker's: {', '.join(NAMES)}",
+    },
+)
 async def list_(c: Context) -> list[Container]:
     """List containers, newest first."""
-    everything = c.flag("all")
-    return [x for x in c.engine.registry.containers() if everything or x.state.status in _ALIVE]
+    filters = decode_filters(c.text("filters"), NAMES)
+    return c.engine.listing.containers(
+        filters, everything=c.flag("all"), limit=c.number("limit", 0) or 0, system=c.flag("system")
+    )
 
 
 @routes.get(_ID)
@@ -111,22 +124,28 @@ async def inspect(c: Context) -> Container:
     return c.engine.registry.container(c.id)
 
 
+@routes.get(f"{_ID}/size")
+async def size(c: Context) -> ContainerSize:
+    """What it takes of the disk."""
+    return await c.engine.listing.size(c.id)
+
+
 @routes.post(f"{_ID}/start")
 async def start(c: Context) -> Started:
     """Start a container."""
     return Started(changed=await c.engine.containers.start(c.id))
 
 
-@routes.post(f"{_ID}/stop", query={"timeout": "seconds until SIGKILL"})
+@routes.post(f"{_ID}/stop", query=_ENDING)
 async def stop(c: Context) -> Started:
     """Signal, wait, kill."""
-    return Started(changed=await c.engine.containers.stop(c.id, c.number("timeout")))
+    return Started(changed=await c.engine.containers.stop(c.id, c.number("timeout"), c.text("signal")))
 
 
-@routes.post(f"{_ID}/restart", query={"timeout": "seconds until SIGKILL"})
+@routes.post(f"{_ID}/restart", query=_ENDING)
 async def restart(c: Context) -> None:
     """Stop and start."""
-    await c.engine.containers.restart(c.id, c.number("timeout"))
+    await c.engine.containers.restart(c.id, c.number("timeout"), c.text("signal"))
 
 
 @routes.post(f"{_ID}/kill", query={"signal": "name or number, KILL if none"})
@@ -162,7 +181,7 @@ async def update(c: Context) -> Container:
 @routes.delete(_ID, query={"force": "kill it first if it runs"})
 async def remove(c: Context) -> Container:
     """Remove a container."""
-    return await c.engine.containers.remove(c.id, force=c.flag("force"))
+    return await c.engine.containers.remove(c.id, force=c.flag("force"), volumes=c.flag("volumes"))
 
 
 @routes.post(f"{_ID}/wait", scope="read")
@@ -221,7 +240,11 @@ async def logs_reopen(c: Context) -> None:
 
 
 def _window(c: Context) -> tuple[int, int]:
-    return c.number("rows", 0) or 0, c.number("columns", 0) or 0
+    """Rows and columns; 0 where it is not said. :raise InvalidArgument: more than a terminal can have."""
+    size = c.number("rows", 0) or 0, c.number("columns", 0) or 0
+    if max(size) > CELLS_MAX:
+        raise InvalidArgument(f"a terminal cannot have {size[0]} rows and {size[1]} columns", hint="each has 16 bits")
+    return size
 
 
 def _options(c: Context) -> AttachOptions:
@@ -267,10 +290,9 @@ async def attach(c: Context) -> web.StreamResponse:
 @routes.post(f"{_ID}/resize", body=WindowSize)
 async def resize(c: Context) -> None:
     """Resize the terminal."""
-    container = c.engine.registry.container(c.id)
+    c.engine.registry.container(c.id)
     size = await c.body(WindowSize)
-    runtime = c.engine.containers.runtime(container)
-    await runtime.handles[container.id].resize(size.rows, size.columns)
+    await c.engine.containers.resize(c.id, size.rows, size.columns)
 
 
 @routes.post(
@@ -331,7 +353,7 @@ async def archive_stat(c: Context) -> PathStat:
 )
 async def archive_read(c: Context) -> web.StreamResponse:
     """A path of the container as a tar stream."""
-    return await send_tar(c, c.engine.archives.read(c.id, c.text("path"), follow=c.flag("follow")))
+    return await send_tar(c.request, c.engine.archives.read(c.id, c.text("path"), follow=c.flag("follow")))
 
 
 @routes.post("/containers/prune", query={"filters": f"JSON object of lists: {', '.join(PRUNE_FILTERS)}"})
@@ -343,7 +365,15 @@ async def prune(c: Context) -> Pruned:
 @routes.get(f"{_ID}/export", stream="application/x-tar", scope="operate")
 async def export(c: Context) -> web.StreamResponse:
     """The whole root file system as a tar stream."""
-    return await send_tar(c, c.engine.archives.export(c.id))
+    return await send_tar(c.request, c.engine.archives.export(c.id))
+
+
+@routes.post(f"{_ID}/commit", body=CommitRequest, status=201)
+async def commit(c: Context) -> LoadedImage:
+    """Make an image of a container."""
+    made = await c.engine.commits.commit(c.id, await c.body(CommitRequest))
+    names = [parse_reference(name).familiar for name in made.names]
+    return LoadedImage(id=made.image.id, names=names, replaced=made.replaced)
 
 
 @routes.get(f"{_ID}/changes")

@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
+from ..engine.host_access import check_registry
 from ..errors import InvalidArgument
 from ..images.describe import FILTERS
 from ..images.load import Loaded
@@ -21,10 +22,10 @@ from ..images.save import KINDS
 from ..model.base import Model
 from ..model.filters import decode_filters
 from ..model.images import HistoryEntry, Image, LoadedImage, RemovedImage
-from ..model.reference import parse_reference
+from ..model.reference import parse_reference, parse_source
+from ..serving.streaming import send_tar
 from ..sys.documents import UNREADABLE
 from .router import Context, Routes, error_body
-from .streams import send_tar
 
 T = TypeVar("T")
 routes = Routes()
@@ -44,6 +45,9 @@ class Tagged(Model, frozen=True, kw_only=True):
 )
 async def pull(c: Context) -> web.StreamResponse:
     """Pull an image; the answer tells its progress line by line."""
+    source = parse_source(c.text("name"))
+    if source.transport == "docker":
+        await check_registry(parse_reference(source.location).host)
     progress, image = c.engine.pull(
         c.text("name"), platform=c.text("platform"), auth=c.request.headers.get("X-Registry-Auth", "")
     )
@@ -84,14 +88,16 @@ async def _progress(
 @routes.get("/images/tags", query={"name": "repository, without a tag"}, scope="operate")
 async def tags(c: Context) -> list[str]:
     """What a registry has of a repository."""
-    return await c.engine.images.tags(c.text("name"), auth=c.request.headers.get("X-Registry-Auth", ""))
+    await check_registry(parse_reference(c.text("name")).host)
+    return await c.engine.images.registries.tags(c.text("name"), auth=c.request.headers.get("X-Registry-Auth", ""))
 
 
 @routes.post("/images/push", query={"name": "name with a tag, which says the registry"}, stream="application/x-ndjson")
 async def push(c: Context) -> web.StreamResponse:
     """Push an image to a registry; the answer tells its progress line by line."""
     progress, name = Progress(), c.text("name")
-    id_ = c.engine.images.find(name).id
+    image = c.engine.images.find(name)
+    await check_registry(parse_reference(name).host)
 
     async def work() -> Pushed:
         try:
@@ -101,7 +107,7 @@ async def push(c: Context) -> web.StreamResponse:
             progress.finish()
 
     def last(pushed: Pushed) -> object:
-        c.engine.events.publish("image", "push", id_, name=name)
+        c.engine.image_events.tell("push", image, name)
         return {"digest": pushed.digest, "size": pushed.size}
 
     return await _progress(c, progress, work(), last)
@@ -109,7 +115,11 @@ async def push(c: Context) -> web.StreamResponse:
 
 @routes.get(
     "/images/save",
-    query={"names": "JSON list of names or ids", "format": f"one of {', '.join(KINDS)} [{KINDS[0]}]"},
+    query={
+        "names": "JSON list of names or ids",
+        "format": f"one of {', '.join(KINDS)} [{KINDS[0]}]",
+        "platform": "os/architecture[/variant]: only what is for that",
+    },
     stream="application/x-tar",
     scope="operate",
 )
@@ -118,24 +128,35 @@ async def save(c: Context) -> web.StreamResponse:
     names = _strings(c, "names")
     if not names:
         raise InvalidArgument("no image is named", hint="give names as a JSON list")
-    return await send_tar(c, c.engine.images.save(names, c.text("format") or KINDS[0]))
+    chunks = c.engine.images.save(names, c.text("format") or KINDS[0], platform=c.text("platform"))
+    c.engine.image_events.saved(names, c.engine.images)
+    return await send_tar(c.request, chunks)
 
 
-@routes.post("/images/load", stream="application/x-ndjson")
+@routes.post(
+    "/images/load",
+    query={"platform": "os/architecture[/variant]: names stand for images of that"},
+    stream="application/x-ndjson",
+)
 async def load(c: Context) -> web.StreamResponse:
     """Take images from an archive, the body; the answer tells its progress line by line."""
     progress = Progress()
 
     async def work() -> list[Loaded]:
         try:
-            return await c.engine.images.loader.load(c.request.content.iter_any(), progress)
+            return await c.engine.images.loader.load(
+                c.request.content.iter_any(), progress, platform=c.text("platform")
+            )
         finally:
             progress.finish()
 
     def last(loaded: list[Loaded]) -> object:
-        for each in loaded:
-            c.engine.events.publish("image", "load", each.image.id, name=next(iter(each.names), ""))
-        return {"loaded": [LoadedImage(id=x.image.id, names=_shown(x.names), replaced=x.replaced) for x in loaded]}
+        c.engine.image_events.loaded(loaded)
+        return {
+            "loaded": [
+                LoadedImage(id=x.image.id, names=_shown(x.names), replaced=x.replaced, app=x.app) for x in loaded
+            ]
+        }
 
     return await _progress(c, progress, work(), last)
 
@@ -157,7 +178,7 @@ async def import_(c: Context) -> LoadedImage:
         c.request.content.iter_any(), reference=c.text("reference"), message=c.text("message"),
         changes=_strings(c, "changes"), platform=c.text("platform"), source=c.text("source", "-"),
     )  # fmt: skip
-    c.engine.events.publish("image", "import", loaded.image.id, name=c.text("reference"))
+    c.engine.image_events.tell("import", loaded.image, c.text("reference"))
     return LoadedImage(id=loaded.image.id, names=_shown(loaded.names), replaced=loaded.replaced)
 
 
@@ -178,12 +199,14 @@ def _shown(names: list[str]) -> list[str]:
 @routes.get("/images", query={"filters": f"JSON object of lists, as Docker's: {', '.join(FILTERS)}"})
 async def list_(c: Context) -> list[Image]:
     """List images, newest first."""
-    return c.engine.images.describe_all(decode_filters(c.text("filters"), FILTERS))
+    await c.engine.builds.catch_up()
+    return c.engine.listing.images(decode_filters(c.text("filters"), FILTERS))
 
 
 @routes.get("/images/inspect", query={"name": "name or id"})
 async def inspect(c: Context) -> Image:
     """Inspect an image."""
+    await c.engine.builds.catch_up()
     return c.engine.images.describe(c.text("name"))
 
 
@@ -197,16 +220,15 @@ async def history(c: Context) -> list[HistoryEntry]:
 async def tag(c: Context) -> Tagged:
     """Give an image a further name."""
     name = c.engine.images.tag(c.text("name"), c.text("new"))
-    c.engine.events.publish("image", "tag", c.engine.images.find(name).id, name=name)
+    c.engine.image_events.tell("tag", c.engine.images.find(name), name)
     return Tagged(name=parse_reference(name).familiar)
 
 
 @routes.delete("/images", query={"name": "name or id", "force": "remove all names"})
 async def remove(c: Context) -> RemovedImage:
     """Remove a name, and with the last one the image."""
-    removed = c.engine.images.remove(c.text("name"), force=c.flag("force"))
-    for id_ in removed.deleted:
-        c.engine.events.publish("image", "delete", id_)
+    removed = await c.engine.images.remove(c.text("name"), force=c.flag("force"))
+    c.engine.image_events.removed(removed)
     return removed
 
 
@@ -220,7 +242,6 @@ async def remove(c: Context) -> RemovedImage:
 async def prune(c: Context) -> RemovedImage:
     """Remove images without a name."""
     filters = decode_filters(c.text("filters"), _PRUNE)
-    removed = c.engine.images.prune(everything=c.flag("all"), filters=filters)
-    for id_ in removed.deleted:
-        c.engine.events.publish("image", "delete", id_)
+    removed = await c.engine.images.prune(everything=c.flag("all"), filters=filters)
+    c.engine.image_events.pruned(removed)
     return removed

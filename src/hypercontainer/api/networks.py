@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from ..errors import InvalidArgument
+from ..model.filters import decode_filters
 from ..model.network import Network, NetworkInfo, NetworkRequest, NetworkSpec
 from ..model.status import Pod, Pruned
+from ..model.thing_filters import NETWORK_FILTERS, NETWORK_PRUNE_FILTERS
 from .router import Context, Routes
 
 routes = Routes()
@@ -17,10 +19,10 @@ async def create(c: Context) -> Network:
     return await c.engine.networks.create(await c.body(NetworkSpec))
 
 
-@routes.get("/networks")
+@routes.get("/networks", query={"filters": f"JSON object of lists: {', '.join(NETWORK_FILTERS)}"})
 async def list_(c: Context) -> list[NetworkInfo]:
     """List networks."""
-    return c.engine.networks.all()
+    return c.engine.networks.all(decode_filters(c.text("filters"), NETWORK_FILTERS))
 
 
 @routes.get("/networks/{id}")
@@ -35,10 +37,10 @@ async def remove(c: Context) -> Network:
     return await c.engine.networks.remove(c.id)
 
 
-@routes.post("/networks/prune")
+@routes.post("/networks/prune", query={"filters": f"JSON object of lists: {', '.join(NETWORK_PRUNE_FILTERS)}"})
 async def prune(c: Context) -> Pruned:
     """Remove networks that no pod is in."""
-    return await c.engine.networks.prune()
+    return await c.engine.networks.prune(decode_filters(c.text("filters"), NETWORK_PRUNE_FILTERS))
 
 
 @routes.post("/pods/{id}/networks", body=NetworkRequest)

@@ -18,10 +18,10 @@ from ..model.base import Model
 from ..model.moments import read_moment
 from ..model.principal import Scope
 from ..model.sentences import explain
+from ..serving.auditing import ticket
+from ..serving.bodies import BODIES
+from ..serving.identity import require
 from ..sys.documents import UNREADABLE
-from .auditing import ticket
-from .bodies import BODIES
-from .identity import require
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from ..model.status import Check, Info, Version
 from ..model.usage import DiskUsage
+from ..serving.identity import require
 from ..sys import clock
-from .identity import require
 from .router import Context, Routes
 
 routes = Routes()
@@ -38,7 +38,8 @@ async def info(c: Context) -> Info:
 @routes.get("/system/df")
 async def disk_usage(c: Context) -> DiskUsage:
     """What takes disk space."""
-    return await c.engine.usage.measure()
+    cache = await c.engine.builds.cache.measure()
+    return msgspec.structs.replace(await c.engine.usage.measure(), build_cache=cache)
 
 
 @routes.get(

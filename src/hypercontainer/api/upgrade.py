@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from ..engine.attach.peer import HEADER, End, Input, InputEnd, Resize, Said, frame
 from ..errors import InvalidArgument
@@ -29,11 +31,15 @@ _PAUSE_ABOVE = 256 << 10  # bytes of input that wait for the session
 _FRAME_MAX = 1 << 20
 
 
+CELLS_MAX = 0xFFFF  # ioctl_tty(2): struct winsize has 16 bits for each
+Cells = Annotated[int, Meta(ge=0, le=CELLS_MAX)]
+
+
 class WindowSize(Model, frozen=True, kw_only=True):
     """A terminal's size in characters."""
 
-    rows: int
-    columns: int
+    rows: Cells
+    columns: Cells
 
 
 class Ended(Model, frozen=True, kw_only=True):

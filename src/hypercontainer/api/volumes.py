@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from ..model.filters import decode_filters
 from ..model.pods import VolumeSpec
 from ..model.status import Pruned, Volume, VolumeInfo
+from ..model.thing_filters import VOLUME_FILTERS, VOLUME_PRUNE_FILTERS
 from .router import Context, Routes
 
 routes = Routes()
@@ -16,10 +18,10 @@ async def create(c: Context) -> Volume:
     return await c.engine.volumes.create(await c.body(VolumeSpec))
 
 
-@routes.get("/volumes")
+@routes.get("/volumes", query={"filters": f"JSON object of lists: {', '.join(VOLUME_FILTERS)}"})
 async def list_(c: Context) -> list[VolumeInfo]:
     """List volumes."""
-    return await c.engine.volumes.all()
+    return await c.engine.volumes.all(decode_filters(c.text("filters"), VOLUME_FILTERS))
 
 
 @routes.get("/volumes/{id}")
@@ -34,7 +36,14 @@ async def remove(c: Context) -> None:
     await c.engine.volumes.remove(c.id, force=c.flag("force"))
 
 
-@routes.post("/volumes/prune", query={"all": "those with a name, too"})
+@routes.post(
+    "/volumes/prune",
+    query={
+        "all": "those with a name, too",
+        "filters": f"JSON object of lists: {', '.join(VOLUME_PRUNE_FILTERS)}",
+    },
+)
 async def prune(c: Context) -> Pruned:
     """Remove volumes that no pod has."""
-    return await c.engine.volumes.prune(everything=c.flag("all"))
+    filters = decode_filters(c.text("filters"), VOLUME_PRUNE_FILTERS)
+    return await c.engine.volumes.prune(everything=c.flag("all"), filters=filters)

@@ -17,8 +17,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..errors import GuestError, InvalidArgument, NotFound
-from ..guest.agent import Agent, Process
-from ..model.status import Change, Container, ContainerStatus, PathStat
+from ..guest.agent import Agent, MakeLayers, Process, require
+from ..model.status import Change, Container, ContainerStatus, PathKind, PathStat
 from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
 from ..sys import tasks
@@ -32,6 +32,7 @@ _PATH_MISSING = 2  # exit status of the builtins
 _BLOCK = 512
 _CHANGES_MAX = 64 << 20  # bytes of a list of changes
 _ERRORS_MAX = 64 << 10  # bytes of a builtin's last words
+_LINKS_MAX = 40  # as in Linux: path_resolution(7)
 _HEAD_MAX = 1 << 20  # bytes in which a tar stream's first entry ends: names and attributes are limited by Linux
 
 
@@ -114,19 +115,58 @@ class Archives:
                 yield data
             await job.check(path)
 
-    async def write(self, key: str, path: str, chunks: AsyncIterator[bytes]) -> None:
+    @contextlib.asynccontextmanager
+    async def opened(self, key: str, path: str) -> AsyncIterator[tuple[PathStat, AsyncIterator[bytes]]]:
+        """`stat` and `read` of a path in one.
+
+        :raise NotFound: when the path does not exist.
+        """
+        async with contextlib.aclosing(self.read(key, path, follow=False)) as chunks:
+            head = b""
+            async for data in chunks:
+                head += data
+                if (found := _first_entry(head)) is not None:
+                    self._containers.tell("archive-path", self._registry.container(key))
+                    yield _path_stat(found), _joined(head, chunks)
+                    return
+                if len(head) > _HEAD_MAX:
+                    break
+            raise GuestError(f"copying {path} failed: an empty archive")
+
+    async def target(self, key: str, path: str, link: PathStat) -> str:
+        """Where a symbolic link leads in the end, as far as something is there; an absolute path."""
+        at = _absolute(path)
+        for _ in range(_LINKS_MAX):
+            at = _absolute(posixpath.join(posixpath.dirname(at), link.link_target))
+            try:
+                link = await self.stat(key, at)
+            except NotFound:
+                break
+            if not link.link_target:
+                break
+        return at
+
+    async def write(
+        self, key: str, path: str, chunks: AsyncIterator[bytes], *, replaces: bool = False, owned: bool = False
+    ) -> None:
         """Unpack a tar stream below a directory of the container.
+
+        What `replaces` takes a directory's place with a file, and the reverse. What is `owned` becomes that of the
+        user as whom the container runs.
 
         :raise NotFound: no such directory. :raise GuestError: when an entry cannot be made.
         """
         async with (
             self._agent(key) as (container, agent),
-            self._run(container, agent, Builtin.TAR_EXTRACT, _absolute(path), stdin=True) as job,
+            self._run(
+                container, agent, Builtin.TAR_EXTRACT, _absolute(path), *_manner(container, replaces, owned), stdin=True
+            ) as job,
         ):
             await _unless_lost(job.handle, _fill(job.handle, chunks))
             async for _ in job.output():
                 pass
             await job.check(path)
+            self._containers.tell("extract-to-dir", container)
 
     async def export(self, key: str) -> AsyncGenerator[bytes, None]:
         """The container's whole root as a tar stream, without what is mounted in it."""
@@ -134,9 +174,23 @@ class Archives:
             self._agent(key) as (container, agent),
             self._run(None, agent, Builtin.EXPORT, container.id[:12], stdin=False) as job,
         ):
+            self._containers.tell("export", container)
             async for data in job.output():
                 yield data
             await job.check("/")
+
+    async def layer(self, key: str) -> AsyncGenerator[bytes, None]:
+        """What the container's root has become, as a layer above its image.
+
+        :raise Unsupported: its guest cannot make one. :raise GuestError: a file has no place in a layer.
+        """
+        async with self._agent(key) as (container, agent):
+            process = require(agent, MakeLayers).layer_process(container.id[:12], sorted(_mount_points(container)))
+            async with running(agent, process) as (handle, reader):
+                job = _Job(handle, reader)
+                async for data in job.output():
+                    yield data
+                await job.check("/")
 
     async def changes(self, key: str) -> list[Change]:
         """What the container's root has that its image has not, and the reverse; by path."""
@@ -188,10 +242,13 @@ def _listed(found: bytes, container: Container) -> list[Change]:
     return _without_mount_points(changes, container)
 
 
+def _mount_points(container: Container) -> set[str]:
+    return {*_OURS, *(m.mount.target for m in container.mounts), *(s.target for s in container.spec.secrets)}
+
+
 def _without_mount_points(changes: list[Change], container: Container) -> list[Change]:
     """What was made only to mount something there is no change of the container's."""
-    spec = container.spec
-    made = {*_OURS, *(m.mount.target for m in container.mounts), *(s.target for s in spec.secrets)}
+    made = _mount_points(container)
     ours = [c for c in changes if c.kind == "A" and c.path in made]
     parents = {str(p) for c in ours for p in PurePosixPath(c.path).parents}
     needed: set[str] = set()  # parents that hold something of the container's
@@ -217,6 +274,17 @@ def _absolute(path: str) -> str:
     return clean.rstrip("/") + "/." if dot else clean
 
 
+def _manner(container: Container, replaces: bool, owned: bool) -> list[str]:
+    user = container.process.user
+    return ["replace"] * replaces + ([f"owner={user}"] if owned and user else [])
+
+
+async def _joined(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield head
+    async for chunk in chunks:
+        yield chunk
+
+
 def _first_entry(head: bytes) -> tarfile.TarInfo | None:
     """The first real entry of a stream whose beginning this is; None when more is needed."""
     if len(head) < _BLOCK:
@@ -227,6 +295,12 @@ def _first_entry(head: bytes) -> tarfile.TarInfo | None:
     return None
 
 
+_KINDS: dict[bytes, PathKind] = {
+    tarfile.DIRTYPE: "directory", tarfile.SYMTYPE: "link", tarfile.CHRTYPE: "character", tarfile.BLKTYPE: "block",
+    tarfile.FIFOTYPE: "fifo",
+}  # fmt: skip
+
+
 def _path_stat(info: tarfile.TarInfo) -> PathStat:
     return PathStat(
         name=info.name.rstrip("/").rpartition("/")[2] or ".",
@@ -235,4 +309,5 @@ def _path_stat(info: tarfile.TarInfo) -> PathStat:
         mtime=int(info.mtime),
         is_dir=info.isdir(),
         link_target=info.linkname if info.issym() else "",
+        kind=_KINDS.get(info.type, "file"),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InvalidState, Unsupported
 from ..model.log_options import keeps_no_copy
-from ..model.status import Container
+from ..model.status import Container, ContainerStatus
 from ..sys import tasks
 from .attach.peer import End
 from .attach.session import Attached, AttachOptions, AttachSession, Chunks
@@ -32,16 +32,21 @@ class Attachments:
         self._containers = containers
         self._execs = execs
 
-    def container(self, key: str, options: AttachOptions, *, starts: bool = False) -> AttachSession:
-        """A session with its main process, which is started first if it `starts`.
+    def container(
+        self, key: str, options: AttachOptions, *, starts: bool = False, early: bool = False
+    ) -> AttachSession:
+        """A session with its main process, which is started first if it `starts`; an `early` one may stand before
+        somebody else starts it, and hears of its next run from the beginning.
 
-        :raise InvalidState: when it does not run, and shall not be started. :raise Unsupported: it has no log.
+        :raise InvalidState: it is paused; it does not run, and neither is said. :raise Unsupported: it has no log.
         """
         container = self._registry.container(key)
         if options.logs:
             check_readable(container)
         owner = self._containers.supervisor(container)
-        if options.stream and not starts and container.state.status not in ALIVE:
+        if early and container.state.status is ContainerStatus.PAUSED:
+            raise InvalidState(f"container {container.name} is paused", hint="unpause it before you attach")
+        if options.stream and not (starts or early) and container.state.status not in ALIVE:
             raise InvalidState(
                 f"container {container.name} is not running", hint=f"start it with `hyperctl start -a {container.name}`"
             )
@@ -54,9 +59,12 @@ class Attachments:
             if container.spec.auto_remove:  # its name, ports and volumes are free when the client returns
                 with contextlib.suppress(TimeoutError):
                     await tasks.within(owner.removed.wait(), _REMOVAL)
-            return End(exit_code=owner.exit_code, message=owner.error)
+            return End(exit_code=owner.exit_code, message=owner.error if owner.ran else "")
 
+        if options.stream:
+            owner.publish("attach", container)
         attached = Attached(
+            detached=lambda: owner.publish("detach", owner.container),
             fan_out=owner.fan_out, tty=container.spec.tty, closes_stdin=container.spec.stdin and not container.spec.tty,
             begin=begin if starts else None, finish=finish,
             history=lambda: History(owner.fan_out, Path(container.log_path)),
@@ -71,6 +79,7 @@ class Attachments:
             return End(exit_code=exec_.exit_code or 0)
 
         attached = Attached(
+            detached=lambda: self._execs.tell("exec_detach", exec_),
             fan_out=exec_.fan_out, tty=exec_.spec.tty, closes_stdin=not exec_.spec.tty,
             begin=lambda: asyncio.create_task(self._execs.start(exec_, options.size)), finish=finish,
         )  # fmt: skip

@@ -29,6 +29,7 @@ class BootedMachine:
     allotment: Allotment
     names: dict[str, str] = field(default_factory=dict)  # serial numbers of disks -> what the guest finds them by
     nics: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
+    spares: list[str] = field(default_factory=list)  # those of them to which no NIC leads before it is plugged in
     source: str = ""  # in the factory's account
     prepared: str = ""  # a container that the guest has already, for the first one that is built
 
@@ -62,7 +63,9 @@ async def start(
         with span("answers" if clone else "boots", GUEST):
             agent = await _greet(machine, allotment, token, timeout, inherited=clone)
         undo.pop_all()
-    return BootedMachine(machine, agent, config.directory, allotment, dict(machine.names), dict(config.taps))
+    return BootedMachine(
+        machine, agent, config.directory, allotment, dict(machine.names), dict(config.taps), config.spares
+    )
 
 
 async def _greet(

@@ -44,7 +44,8 @@ class ExclusiveVolumes:
                 name = shared.named or shared.source
                 raise Conflict(
                     f"volume {name} is in use by the running pod {other.name}: a block volume serves one at a time",
-                    hint="stop that pod, or share a volume made with --driver directory",
+                    hint=f"stop that pod, or make it anew as a directory, which several share: `docker volume create "
+                    f"-o type=directory {name}`, or `hyperctl volume create --driver directory {name}`",
                 )
             try:
                 await tasks.within(runtime.gone.wait(), _GONE_TIMEOUT)
@@ -111,6 +112,8 @@ class BringUp:
     async def down(self, pod_id: str, runtime: Runtime, *, clean: bool) -> None:
         """`clean` makes what was written safe first."""
         try:
+            if runtime.lost and not runtime.killed:
+                await runtime.tell_its_end()
             await runtime.stop(clean=clean)
         finally:
             await self._network.release(pod_id)

@@ -27,7 +27,12 @@ class Done:
 
     status: int
     output: bytes
-    errors: str
+    error_output: bytes
+
+    @property
+    def errors(self) -> str:
+        """For people."""
+        return self.error_output.decode(errors="replace").strip()
 
 
 @contextlib.asynccontextmanager
@@ -70,14 +75,14 @@ async def run_process(
     process: GuestProcess,
     *,
     stdin: bytes = b"",
-    timeout: float = _TIMEOUT,
+    timeout: float | None = _TIMEOUT,
     keep: int = _OUTPUT_MAX,
 ) -> Done:
-    """Run a short process of the guest; of each output the first `keep` bytes are kept.
+    """Run a short process of the guest; of each output the first `keep` bytes are kept. None is no limit of time.
 
     :raise TimeoutError: when it does not end; it is killed.
     """
-    out = {1: b"", 2: b""}
+    out = {1: bytearray(), 2: bytearray()}
     async with running(agent, process) as (handle, reader), asyncio.timeout(timeout):
         if process.stdin:
             await handle.write_stdin(stdin)
@@ -85,7 +90,7 @@ async def run_process(
         async for stream, data in reader:
             out[stream] += data[: keep - len(out[stream])]
         status = await handle.exited
-    return Done(status.shell_code, out[1], out[2].decode(errors="replace").strip())
+    return Done(status.shell_code, bytes(out[1]), bytes(out[2]))
 
 
 async def run_builtin(agent: Agent, builtin: Builtin, *args: str, stdin: bytes = b"", what: str = "") -> bytes:

@@ -60,7 +60,7 @@ class ContainerSupervisor(ContainerRuns):
         self.stop_requested.set()
         self._now.stops.append(message)
         container = self._update(stopped_by_user=True)
-        self._end(container.spec.stop_timeout if message.timeout is None else message.timeout)
+        self._end(container.spec.stop_timeout if message.timeout is None else message.timeout, message.signal)
 
     def _stop_too(self, message: Stop) -> None:
         """It is being stopped; the shorter grace counts."""
@@ -205,7 +205,7 @@ class ContainerSupervisor(ContainerRuns):
     def _remove(self, message: Remove) -> None:
         before = self.state
         self._set_state(State.REMOVING)
-        work = self._files.erase(self.container)
+        work = self._files.erase(self.container, volumes=message.volumes)
         self.do(work, lambda job: self._erased(job, message, before), message.context)
 
     def _erased(self, job: Job, message: Remove, before: State) -> None:

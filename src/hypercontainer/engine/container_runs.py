@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import HyperError, InvalidState, StartFailed, Unavailable
 from ..model.status import Container, ContainerStatus, Health
 from ..sys import clock, spans
+from . import joined
 from .container_state import ContainerState, Present
 from .container_verbs import (
     Replace,
@@ -29,6 +30,7 @@ class ContainerRuns(ContainerState):
 
     def _start(self, message: Start) -> None:
         self.stop_requested.clear()
+        self.ran = False
         self._now = Present(starts=[message])
         self._set_state(State.STARTING, starting=True)
         self._now.launch = self.do(self._launch(message.size), self._launched, message.context)
@@ -65,6 +67,7 @@ class ContainerRuns(ContainerState):
             health=Health() if checks else None,
             **record,
         )  # fmt: skip
+        joined.tell(self._events, self._registry, container, began=True)
         self.publish("start", container)
         if self.stop_requested.is_set():  # it came too late to keep it from running
             self._end(0 if self._now.kills else container.spec.stop_timeout)
@@ -72,6 +75,7 @@ class ContainerRuns(ContainerState):
     def _begin(self, container: Container, run: Run) -> None:
         self.runtime = run.runtime
         self._replaced = False
+        self.ran = True
         self.stopped.clear()
         self.at_rest.clear()
         run.runtime.agent.on_oom[container.id[:12]] = lambda: self.publish("oom", container)
@@ -130,9 +134,15 @@ class ContainerRuns(ContainerState):
         if not self._restarts():
             self._record_end(self._now.outcome)
             return
-        container = self._wait_for_restart(clock.seconds() - self._now.run.began)
-        self.publish("die", container, exit_code=str(self.exit_code))
+        self._publish_end(self._wait_for_restart(clock.seconds() - self._now.run.began), self._now.run)
         self._tell_end()
+
+    def _publish_end(self, container: Container, run: Run | None) -> None:
+        """With the seconds that it ran; without a run it has not."""
+        if run:
+            joined.tell(self._events, self._registry, container, began=False)
+        lasted = int(clock.seconds() - run.began) if run else 0
+        self.publish("die", container, exit_code=str(self.exit_code), exec_duration=str(lasted))
 
     def _end_jobs(self) -> None:
         """Checks and freezing, which are of a process that runs."""
@@ -202,7 +212,7 @@ class ContainerRuns(ContainerState):
         container = self._set_state(
             State.ENDING, status=ContainerStatus.EXITED, starting=False, pid=0, finished_at=clock.stamp(), **state
         )
-        self.publish("die", container, exit_code=str(state["exit_code"]))
+        self._publish_end(container, run)
         self.runtime = None
         record_goes_first = bool(run) and container.spec.auto_remove and self._files.is_alone(container)
         work = self._give_back(container, run)
@@ -225,7 +235,7 @@ class ContainerRuns(ContainerState):
             clean = pod is not None and (bool(pod.volumes) or not (remove and pod.implicit))
             await self._sandboxes.release(container.pod, container.id, clean=clean)
         if remove:
-            await self._files.erase(container)
+            await self._files.erase(container, volumes=True)
         elif run is not None and not run.runtime.dead:
             await self._sandboxes.forget_process(container, run.runtime, run.handle)
 
@@ -245,8 +255,8 @@ class ContainerRuns(ContainerState):
 
     # -- ending it ---------------------------------------------------------------------
 
-    def _end(self, grace: float) -> None:
-        """Its signal, and SIGKILL after `grace` seconds; `_process_ended` hears of what comes of it."""
+    def _end(self, grace: float, signal: int = 0) -> None:
+        """Its signal, or another one, and SIGKILL after `grace` seconds; `_process_ended` hears of what comes of it."""
         paused = self.state is State.PAUSED
         self._set_state(State.STOPPING)
         if self._now.freeze:
@@ -254,7 +264,8 @@ class ContainerRuns(ContainerState):
         assert self._now.run is not None
         if grace <= 0:
             self._now.hasten.set()
-        work = end_process(self.container, self._now.run, grace, self.stopped, self._now.hasten, paused=paused)
+        signal = signal or self.container.process.stop_signal
+        work = end_process(self.container, self._now.run, grace, self.stopped, self._now.hasten, signal, paused=paused)
         self.do(work, self._end_tried, None)
 
     def _end_tried(self, job: Job) -> None:

@@ -75,8 +75,9 @@ class ContainerState(Supervisor[State]):
             self.stopped.set()
         self.next_end = asyncio.Event()  # of the run that is, or the next one; another event takes its place then
         self.removed = asyncio.Event()
-        self.error = ""  # why it ended, when that was not the program
-        self.exit_code = 0  # kept here too: with auto_remove the record goes first
+        self.error = container.state.error  # why it ended, when that was not the program
+        self.exit_code = container.state.exit_code  # kept here too: with auto_remove the record goes first
+        self.ran = True  # whether the last start came to a run: who asked for it is told why not, and nobody else
         self.at_rest = asyncio.Event()  # what its last run had has been given back
         self.stop_requested = asyncio.Event()  # no restart, whatever the policy
         self._replaced = False  # a restart, whatever the policy
@@ -95,8 +96,9 @@ class ContainerState(Supervisor[State]):
 
     def publish(self, action: str, container: Container, **attributes: str) -> None:
         self._events.publish(
-            "container", action, container.id, name=container.name, image=container.image, **attributes
-        )
+            "container", action, container.id, of=container.spec.labels, name=container.name, image=container.image,
+            **attributes,
+        )  # fmt: skip
 
     def _set_state(self, state: State, **record: Any) -> Container:
         """Memory first, then the record; who is told reads the record."""

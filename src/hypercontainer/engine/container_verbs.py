@@ -40,12 +40,13 @@ class Start(Message):
 
 @dataclass(eq=False)
 class Stop(Message):
-    """Its stop signal, and SIGKILL after `timeout` seconds (its own when None).
+    """Its stop signal, or another one, and SIGKILL after `timeout` seconds (its own when None).
 
     Answered when its machine is given back: whether it ran.
     """
 
     timeout: int | None = None
+    signal: int = 0  # its own
 
 
 @dataclass(eq=False)
@@ -67,9 +68,10 @@ class Unpause(Message):
 
 @dataclass(eq=False)
 class Remove(Message):
-    """With its files; a running one only by `force`."""
+    """With its files, and the volumes that nobody named where these are wanted too; a running one only by `force`."""
 
     force: bool = False
+    volumes: bool = False
 
 
 @dataclass(eq=False)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -21,7 +23,7 @@ from ..model.specs import ContainerSpec
 from ..model.status import Container, ContainerStatus, Health, Pod
 from ..sys import clock, tasks
 from . import container_verbs as verbs
-from . import host_access
+from . import host_access, related
 from .container import ContainerSupervisor, borrowed
 from .container_verbs import State
 from .creation import Creation
@@ -38,6 +40,22 @@ from .sandboxes import Sandboxes
 _CLOSE_TIMEOUT = 5.0  # seconds for machines that end already when the daemon does
 
 
+class WaitFor(StrEnum):
+    """Which end is waited for."""
+
+    NOT_RUNNING = "not-running"  # none, when it does not run
+    NEXT_EXIT = "next-exit"  # of the run that is, or of the next one
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a container ended; `error` says why, when that was not the program."""
+
+    exit_code: int
+    error: str = ""
+
+
 class Containers:
     """Create, start, stop, remove and what lies between."""
 
@@ -52,7 +70,7 @@ class Containers:
         self._health = HealthMonitor(registry, events)
         self._supervisors: dict[str, ContainerSupervisor] = {}
         self._retired: set[ContainerSupervisor] = set()  # of what is gone, whose machines may not have ended yet
-        self.files = ContainerFiles(paths, registry, sandboxes, log_sinks, self._forget, creation.roots)
+        self.files = ContainerFiles(paths, registry, sandboxes, log_sinks, self._forget, creation)
 
     def supervisor(self, container: Container) -> ContainerSupervisor:
         """Who owns the container, begun at the first need."""
@@ -104,31 +122,33 @@ class Containers:
         :raise NotFound: no such image or pod. :raise Conflict: the name is taken.
         :raise PermissionDenied: it takes more of this host than who asks may have.
         """
+        spec = related.complete(self._registry, spec)
         host_access.check_container(spec)  # as it was asked: the daemon's own defaults are not the caller's doing
         container = await self._creation.create(self._with_log(spec), starting=starting)
-        self._publish("create", container)
+        self.tell("create", container)
         return container
 
     async def add(self, pod: Pod, spec: ContainerSpec, image: StoredImage, id_: str, name: str) -> Container:
         """A container of a pod that is made."""
         container = await self._creation.add(pod, self._with_log(spec), image, id_, name)
-        self._publish("create", container)
+        self.tell("create", container)
         return container
 
     def _with_log(self, spec: ContainerSpec) -> ContainerSpec:
         return msgspec.structs.replace(spec, log=self.files.log_sinks.resolved(spec.log))
 
-    def _publish(self, action: str, container: Container, **attributes: str) -> None:
+    def tell(self, action: str, container: Container, **attributes: str) -> None:
+        """An event of it."""
         self.supervisor(container).publish(action, container, **attributes)
 
-    async def remove(self, key: str, *, force: bool = False) -> Container:
-        """Remove a container, its files, and its pod if that was its own.
+    async def remove(self, key: str, *, force: bool = False, volumes: bool = False) -> Container:
+        """Remove a container, its files, and its pod if that was its own; with `volumes` also those without a name.
 
         :raise Conflict: when it runs and `force` is off.
         """
         found = self._of(key)
         container = found.container
-        await found.ask(verbs.Remove(force))
+        await found.ask(verbs.Remove(force, volumes))
         return container
 
     async def remove_pod(self, id_: str) -> None:
@@ -139,7 +159,7 @@ class Containers:
                 await self.remove(container.id, force=True)
         self._registry.erase(*([self._registry.pod(id_)] if self._registry.has_pod(id_) else []), files=id_)
         self._sandboxes.forget(id_)
-        self.files.remove(id_)
+        await self.files.remove(id_)
 
     def rename(self, key: str, new: str) -> Container:
         """:raise Conflict: the name is taken. :raise InvalidArgument: malformed."""
@@ -153,7 +173,7 @@ class Containers:
             self._registry.check_pod_name(new)
             self._registry.put_pod(msgspec.structs.replace(pod, name=new))
         self._registry.put(renamed)
-        self._publish("rename", renamed, old_name=container.name)
+        self.tell("rename", renamed, old_name=container.name)
         return renamed
 
     # -- run ------------------------------------------------------------------------
@@ -169,23 +189,26 @@ class Containers:
         """`start`, which is asked for when this returns; whoever cancels the task gives it up."""
         return self.supervisor(self._registry.container(key)).request(verbs.Start(size))
 
-    async def stop(self, key: str, timeout: int | None = None) -> bool:
-        """Signal, wait, kill; False when it did not run. `timeout` in seconds."""
+    async def stop(self, key: str, timeout: int | None = None, signal: str = "") -> bool:
+        """Signal (its own when ""), wait, kill; False when it did not run. `timeout` in seconds.
+
+        :raise InvalidArgument: there is no such signal.
+        """
         found = self._of(key)
-        ran = bool(await found.ask(verbs.Stop(timeout)))
+        ran = bool(await found.ask(verbs.Stop(timeout, parse_signal(signal) if signal else 0)))
         if ran:
             found.publish("stop", found.container)
         return ran
 
-    async def restart(self, key: str, timeout: int | None = None) -> None:
+    async def restart(self, key: str, timeout: int | None = None, signal: str = "") -> None:
         """Stop it, with `timeout` seconds of grace (its own when None), and start it again.
 
         :raise HyperError: why it does not start.
         """
         container = self._registry.container(key)
-        await self.stop(container.id, timeout)
+        await self.stop(container.id, timeout, signal)
         await self.start(container.id)
-        self._publish("restart", self._registry.container(container.id))
+        self.tell("restart", self._registry.container(container.id))
 
     async def kill(self, key: str, signal: str) -> None:
         """:raise InvalidState: when it does not run."""
@@ -198,15 +221,34 @@ class Containers:
         As Docker: it has ended when its program has, whatever its policy does then; one that waits for its next start
         counts as running, and is waited for until that has ended, or was given up.
         """
-        container = self._registry.container(key)
-        found = self.supervisor(container)
-        if found.state is State.RESTARTING:
-            await found.next_end.wait()
-        elif found.stopped.is_set():
-            return container.state.exit_code
+        return (await self.await_end(key)()).exit_code
+
+    def await_end(self, key: str, until: WaitFor = WaitFor.NOT_RUNNING) -> Callable[[], Awaitable[Ended]]:
+        """What `wait` does, for several ends. What is waited for is settled when this returns: a start that follows
+        is not missed.
+        """
+        found = self.supervisor(self._registry.container(key))
+        if until is WaitFor.REMOVED:
+            end = found.removed
+        elif until is WaitFor.NEXT_EXIT or found.state is State.RESTARTING:
+            end = found.next_end
         else:
-            await found.stopped.wait()
-        return found.exit_code
+            end = found.stopped
+
+        async def ended() -> Ended:
+            await end.wait()
+            return Ended(found.exit_code, found.error if found.ran else "")
+
+        return ended
+
+    async def resize(self, key: str, rows: int, columns: int) -> None:
+        """The size of its terminal. :raise InvalidState: it does not run, or has none."""
+        container = self._registry.container(key)
+        handle = self.runtime(container).handles[container.id]
+        if not container.spec.tty:
+            raise InvalidState(f"container {container.name} has no terminal", hint="containers run with -t have one")
+        await handle.resize(rows, columns)
+        self.tell("resize", container, height=str(rows), width=str(columns))
 
     def reopen_log(self, key: str) -> None:
         """Its log goes on in a new file, when somebody who rotates it has moved the file away, as the kubelet does.
@@ -242,7 +284,7 @@ class Containers:
         )  # fmt: skip
         changed = msgspec.structs.replace(container, state=state)
         self._registry.put(changed)
-        self._publish("start", changed)
+        self.tell("start", changed)
         return changed
 
     def owns(self, container: Container) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import msgspec
@@ -15,9 +16,10 @@ from ..model import ids
 from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.ports import published
 from ..model.specs import ContainerSpec
-from ..model.status import Container, ContainerState, Pod
-from ..sys import clock
-from ..sys.files import no_space_as_error, remove_tree
+from ..model.status import Container, ContainerState, MountPoint, Pod
+from ..sys import clock, tasks
+from ..sys.files import no_space_as_error
+from ..sys.removal import removed
 from . import environment, health, resolve
 from .container_verbs import ALIVE
 from .paths import Paths
@@ -38,7 +40,7 @@ class Creation:
         self._registry = registry
         self._images = images
         self._placement = placement
-        self._volumes = volumes
+        self.volumes = volumes
         self.roots = roots
 
     async def create(self, spec: ContainerSpec, *, starting: bool = False) -> Container:
@@ -58,7 +60,7 @@ class Creation:
         name = self._registry.reserve(spec.name)
         id_ = ids.new_id()
         try:
-            pod = self._implicit_pod(spec, id_, name)
+            pod = await self._placement.choose_driver(self._implicit_pod(spec, id_, name), spec.mounts)
             self._registry.check_pod_name(name)
             return await self.add(pod, spec, image, id_, name, starting=starting)
         finally:
@@ -76,6 +78,7 @@ class Creation:
         _check_secrets(spec, pod.spec.secrets)
         name = self._registry.reserve(spec.name)
         try:
+            await self._placement.choose_driver(pod, spec.mounts)
             return await self.add(pod, spec, image, ids.new_id(), name, starting=starting)
         finally:
             self._registry.release(name)
@@ -121,9 +124,10 @@ class Creation:
         directory = self._paths.container(id_)
         before = pod if pod.implicit else self._registry.pod(pod.id)
         self._registry.begin(id_)
+        mounts: list[MountPoint] = []
         try:
             config = image.config.config
-            volumes, mounts = await self._volumes.resolve(before, spec, config)
+            volumes, mounts = await self.volumes.resolve(before, spec, config)
             container = Container(
                 id=id_,
                 name=name,
@@ -152,11 +156,16 @@ class Creation:
                 before = msgspec.structs.replace(before, volumes=[*before.volumes, *added])
             self._registry.create(before, container, done=id_)
         except BaseException:
-            self.roots.release(id_)
-            remove_tree(directory)
-            self._registry.finish(id_)
+            await tasks.to_the_end(self._undo(id_, mounts))
             raise
         return container
+
+    async def _undo(self, id_: str, mounts: list[MountPoint]) -> None:
+        async with contextlib.AsyncExitStack() as undo:  # each, whatever becomes of the others
+            undo.push_async_callback(self.volumes.remove_anonymous, mounts)
+            undo.push_async_callback(removed, self._paths.container(id_))
+            undo.push_async_callback(self.roots.release, id_)
+        self._registry.finish(id_)
 
     async def _make_root(self, spec: ContainerSpec, id_: str) -> None:
         base = self._registry.container(spec.base) if spec.base else None

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ..errors import HyperError
 from ..guest.initramfs import hyperstart_path, hyperstart_version
+from ..hypervisor import abilities
 from ..hypervisor.driver import Driver, Probe
 from ..hypervisor.drivers import Drivers
 from ..kernel.locate import Kernel
-from ..model.status import Check
+from ..model.status import Check, DriverStatus
 from ..model.units import format_size
 from ..network.passt import find_passt
 from .paths import Paths
@@ -26,8 +27,9 @@ async def examine(drivers: Drivers, kernel: Kernel | None, paths: Paths) -> list
     checks = []
     for driver in drivers:
         probe = await driver.probe()
-        checks.append(_hypervisor(driver, probe))
-        if not probe.trouble:
+        needed = driver is drivers.default
+        checks.append(_hypervisor(driver, probe, needed=needed))
+        if not probe.trouble and needed:
             checks.append(_accelerator(probe))
     checks += [_kernel(kernel), _guest(), _channel(), _network()]
     checks += [_tool(tool, package) for tool, package in _TOOLS.items()]
@@ -35,10 +37,29 @@ async def examine(drivers: Drivers, kernel: Kernel | None, paths: Paths) -> list
     return checks
 
 
-def _hypervisor(driver: Driver, probe: Probe) -> Check:
-    if probe.trouble:
+def _hypervisor(driver: Driver, probe: Probe, *, needed: bool) -> Check:
+    """One that is not the default need not be there: it is told in the same words, and is no fault."""
+    if probe.trouble and needed:
         return Check(name=driver.name, status="fail", found=probe.trouble, hint=probe.hint)
-    return Check(name=driver.name, status="ok", found=f"{driver.name} {driver.version}")
+    if probe.trouble:
+        return Check(name=driver.name, status="ok", found=f"not in use: {probe.trouble}", hint=probe.hint)
+    how = "" if needed else f", {probe.accelerator}: {probe.reason}"
+    found = f"{driver.name} {driver.version}{how}; can {', '.join(abilities.words(driver))}"
+    return Check(name=driver.name, status="ok", found=found)
+
+
+async def driver_status(driver: Driver, *, default: bool) -> DriverStatus:
+    """What `info` shows of a driver."""
+    probe = await driver.probe()
+    return DriverStatus(
+        name=driver.name,
+        version=driver.version,
+        usable=not probe.trouble,
+        reason=probe.trouble or f"{probe.accelerator}: {probe.reason}",
+        hint=probe.hint,
+        default=default,
+        can=abilities.words(driver),
+    )
 
 
 def _accelerator(probe: Probe) -> Check:

@@ -7,41 +7,36 @@ import asyncio
 import os
 import platform
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import API_VERSION, __version__
 from ..guest.initramfs import hyperstart_path, hyperstart_version
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Trial
-from ..images.limits import Limits
 from ..images.manifests import StoredImage
 from ..images.progress import Progress
-from ..images.root import ImageRoots
+from ..images.skopeo import Wall
 from ..images.store import ImageStore
-from ..images.trust import Trust
 from ..jail.control_groups import ControlGroups, NoGroups
 from ..kernel.locate import Kernel
 from ..model.factory import FactoryStatus, WarmRequest
 from ..model.network import NetworkRequest
 from ..model.reference import parse_source
-from ..model.specs import ContainerSpec, LogOptions, Resources
+from ..model.specs import ContainerSpec, Resources
 from ..model.status import Check, ContainerStatus, Info, Pod, PodDetails, Version
 from ..network.backend import Records
-from ..network.choice import Backends, Choice
+from ..network.choice import Choice
 from ..podfile.convert import convert, files_to_fetch
 from ..podfile.document import Podfile
-from ..state.journal import EventLimits
 from ..sys import tasks
 from ..volumes.disks import BlockVolumes
-from ..volumes.scratch import ScratchDisks
 from . import doctor, host_access, leftovers, resolve
 from .allotments import Allotments
 from .archive import Archives
 from .attachments import Attachments, check_readable
-from .audit import AuditLog, AuditSettings
-from .bring_up import BringUp, ExclusiveVolumes
-from .build import Builder
+from .audit import AuditLog
+from .builder.builds import Builds
+from .commit import Commits
 from .container_verbs import ALIVE
 from .containers import Containers
 from .creation import Creation
@@ -49,30 +44,24 @@ from .descriptions import Descriptions
 from .disk_watch import DiskWatch
 from .events import Events
 from .execs import Execs
-from .factory.factory import Factory, FactorySettings
-from .factory.parts import Parts
 from .factory.shapes import Shape
 from .fetch import fetch_all
-from .host_ports import HostPorts
-from .launch import Launcher, Orders
+from .image_events import ImageEvents
+from .listing import Listing
 from .log_read import LogReader, LogRecord
 from .log_sinks.choose import LogSinks
-from .machine_disks import MachineDisks
+from .machinery import Ground, assemble, of_host
 from .monitor import Monitor
-from .networks import Networks, NetworkSettings
-from .paths import BootFiles, Paths
+from .networks import Networks
+from .paths import BootFiles
 from .placement import Placement
 from .pod_creation import PodCreation
-from .pod_network import PodNetwork
 from .pods import Pods
-from .reattach import Reattacher
+from .principal import current
 from .recover import recover
 from .registry import Registry
-from .sandboxes import Sandboxes
-from .secrets import Secrets
 from .services import Services
-from .shares import Shares
-from .sources import Setup, all_sources
+from .settings import Settings
 from .tokens import Tokens
 from .updates import Updates
 from .usage import Usage
@@ -80,27 +69,6 @@ from .user_numbers import UserNumbers
 from .volumes import Volumes
 
 _COPY = "`hyperctl logs` has what was written; it is sent again as soon as it can be"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the engine takes from the daemon's configuration."""
-
-    paths: Paths
-    scratch_size: int  # bytes
-    log_size: int  # bytes of one log file
-    log_files: int
-    boot_timeout: float  # seconds
-    insecure_registries: frozenset[str]
-    log: LogOptions = field(default_factory=lambda: LogOptions(driver="json-file"))  # where a request says nothing
-    images: Limits = field(default_factory=Limits)
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    kill_silent: bool = False  # machines whose guests do not answer any more
-    virtiofs: bool = True  # off: no directories of the host
-    factory: FactorySettings = field(default_factory=FactorySettings)
-    events: EventLimits = field(default_factory=EventLimits)
-    audit: AuditSettings | None = None
-    trust: Trust = field(default_factory=Trust)  # whose images are taken
 
 
 class Engine:
@@ -113,11 +81,9 @@ class Engine:
         """`kernel` is None where there is none yet; `boot` raises then. `backends` gives others than this host's."""
         self._groups = groups or NoGroups()
         paths = settings.paths
-        self.settings = settings
-        self.drivers = drivers
-        self.kernel = kernel
+        self.settings, self.drivers, self.kernel = settings, drivers, kernel
         self.registry = Registry(leftovers.open_database(paths, drivers))
-        self._allotments = Allotments(self._groups, UserNumbers(self.registry.journal))
+        self._allotments = Allotments(self._groups, UserNumbers(self.registry.journal, paths.root))
         self._descriptions = Descriptions(self.registry)
         self.registry.journal.limits = settings.events
         self.events = Events(self.registry.journal)
@@ -125,47 +91,39 @@ class Engine:
         self.tokens = Tokens(self.registry.journal, self.events)
         self.images = ImageStore(
             paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images,
-            trust=settings.trust,
+            trust=settings.trust, wall=self._wall,
         )  # fmt: skip
-        runs_as, way = self._allotments.runs_as, settings.network.user_network
-        of_host = Backends(self.registry, paths.run, way, runs_as=runs_as)
-        choice = backends(self.registry, settings) if backends else of_host
-        network = self._network = PodNetwork(choice, HostPorts(self.registry))
+        ground = Ground(settings, drivers, boot, self.registry, self._allotments, self.images, self.events)
+        made = assemble(ground, backends(self.registry, settings) if backends else of_host(ground))
+        network, sandboxes = self._network, self._sandboxes = made.network, made.sandboxes
+        self.factory, self._reattacher = made.factory, made.reattacher
         self.networks = Networks(self.registry, settings.network, self.events, network)
-        scratch, secrets = ScratchDisks(paths.cache, settings.scratch_size), Secrets(paths)
-        roots = ImageRoots(self.images, scratch.create, paths.scratch)
-        parts = Parts(paths.cache, scratch, settings.scratch_size)
-        self.factory = Factory(drivers, paths, parts, boot, settings.factory, self._allotments)
-        disks, shares = MachineDisks(roots, secrets), Shares(settings.virtiofs)
-        self._shares = shares
-        orders = Orders(drivers, self.images, disks, network, shares, self.factory)
-        setup = Setup(paths, network, boot, self.factory, self._allotments)
-        launcher = Launcher(orders, all_sources(setup), self.factory)
-        volumes = ExclusiveVolumes(self.registry, lambda pod_id: sandboxes.booted(pod_id))
-        bring_up = BringUp(self.registry, launcher, network, volumes)
-        builder = Builder(disks, secrets, network)
-        self._reattacher = Reattacher(drivers, self._allotments)
-        sandboxes = self._sandboxes = Sandboxes(
-            self.registry, bring_up, self._reattacher, builder, self.events, kill_silent=settings.kill_silent
-        )
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
-        self.volumes = Volumes(self.registry, paths, blocks, secrets, self.events)
-        placement = Placement(drivers, self.networks, network)
-        creation = Creation(paths, self.registry, self.images, placement, self.volumes, roots)
+        self.volumes = Volumes(self.registry, paths, blocks, made.secrets, self.events, settings.volume_type)
+        placement = Placement(drivers, self.networks, network, self.registry)
+        creation = Creation(paths, self.registry, self.images, placement, self.volumes, made.roots)
         self._log_sinks = LogSinks(settings.log_size, settings.log_files, settings.log)
         self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, self._log_sinks)
-        pod_creation = PodCreation(self.registry, self.images, self.containers, placement, self.volumes, secrets)
+        pod_creation = PodCreation(self.registry, self.images, self.containers, placement, self.volumes, made.secrets)
         self.pods = Pods(self.registry, sandboxes, self.containers, network, pod_creation, self.events)
         self.services = Services(self.registry, lambda pod: sandboxes.runtime(pod.id))
         self.execs = Execs(self.registry, self.containers, self.events)
+        self.image_events = ImageEvents(self.events)
         self.attachments = Attachments(self.registry, self.containers, self.execs)
-        self.usage = Usage(paths, self.registry, self.images, self.containers, self.volumes)
+        self.usage = Usage(paths, self.registry, self.images, self.containers, self.volumes, self.events)
+        self.listing = Listing(self.registry, self.images, self.networks, self.usage)
         self.updates = Updates(self.registry, self.containers, sandboxes)
         self.archives = Archives(self.registry, self.containers)
+        self.commits = Commits(self.registry, self.containers, self.archives, self.images)
+        self.builds = Builds(self.containers, self.registry, self.images, self.volumes, self.events, settings.builder)
         self.monitor = Monitor(self.registry, self.containers, sandboxes)
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
         self._late: set[asyncio.Task[None]] = set()  # recovery of machines that have not answered yet
         self._watching: asyncio.Task[None] | None = None
+
+    def _wall(self) -> Wall | None:
+        """For who asks: one who may not have this host's own addresses does not get them by way of a registry."""
+        return None if "host" in current().scopes else self._network.choice.wall
 
     async def open(self) -> None:
         """Go on where an earlier daemon left."""
@@ -180,6 +138,7 @@ class Engine:
             self.registry, self.containers, self._sandboxes, self.pods, self._network, self._reattacher
         )
         leftovers.name_files(self.settings.paths, self.registry)
+        self.builds.open()
         self._watching = asyncio.create_task(self._disk_watch.run())
 
     def _sweep(self) -> None:
@@ -188,6 +147,7 @@ class Engine:
 
     async def close(self, *, keep_running: bool) -> None:
         """End; containers are stopped unless they shall go on."""
+        await self.builds.close()
         await self.execs.release()
         await tasks.end(self._late)
         await self.pods.detach()
@@ -230,7 +190,7 @@ class Engine:
 
         async def told() -> StoredImage:
             pulled = await image
-            self.events.publish("image", "pull", pulled.id, name=name)
+            self.image_events.tell("pull", pulled, name)
             return pulled
 
         return progress, told()
@@ -364,4 +324,6 @@ class Engine:
             network=self.settings.network.default,
             log=self.settings.log,
             audit=self.audit.state() if self.audit else "",
+            docker_host=self.settings.docker_host,
+            drivers=[await doctor.driver_status(d, default=d is driver) for d in self.drivers],
         )

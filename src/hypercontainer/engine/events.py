@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import msgspec
 
@@ -30,7 +30,7 @@ _PAGE = 500  # events that are read from the database at a time
 # A listener that does not read is cut off rather than fed without end.
 _QUEUE = 10_000
 # What comes about while a client waits, and is not what it asked for.
-_BY_THEMSELVES = ("die", "oom", "exec_die", "disk_full", "health_status", "start_failed", "log_", "audit_")
+_BY_THEMSELVES = ("die", "oom", "exec_die", "disk_", "health_status", "start_failed", "log_", "audit_")
 
 
 class Events:
@@ -43,11 +43,19 @@ class Events:
         self._listeners: set[asyncio.Queue[Event]] = set()
         self._last = journal.database.last_event() if journal else 0
 
-    def publish(self, type_: str, action: str, id_: str, **attributes: str) -> None:
+    def pruned(self, type_: str, freed: int) -> None:
+        """All of a type that nothing used are gone, which has freed so many bytes."""
+        self.publish(type_, "prune", "", reclaimed=str(freed))
+
+    def publish(
+        self, type_: str, action: str, id_: str, *, of: Mapping[str, str] | None = None, **attributes: str
+    ) -> None:
+        """`of` are labels of what it happens to."""
         self._last = max(clock.now_ns(), self._last + 1)
         event = Event(
             time=write_moment(self._last), time_nano=self._last, type=type_, action=action, id=id_,
-            attributes=attributes, principal="" if action.startswith(_BY_THEMSELVES) else asking().name,
+            attributes=attributes, labels=dict(of or {}),
+            principal="" if action.startswith(_BY_THEMSELVES) else asking().name,
         )  # fmt: skip
         self._past.append(event)
         if self._journal:

@@ -7,13 +7,15 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field
 
-from ..errors import HyperError, InvalidArgument, InvalidState, NotFound, StartFailed
+from ..errors import DeadlineExceeded, HyperError, InvalidArgument, InvalidState, NotFound, StartFailed
 from ..guest.agent import Process
 from ..model import ids
 from ..model.signals import parse_signal
 from ..model.specs import ExecSpec
 from ..model.status import Container, ContainerStatus, ExecInfo
+from ..sys import tasks
 from . import resolve
+from .builtins import Done, run_process
 from .containers import Containers
 from .events import Events
 from .registry import Registry
@@ -21,6 +23,7 @@ from .run import LOST_EXIT_CODE
 from .runtime import Runtime
 from .streams import FanOut
 
+_START = 10.0  # seconds in which one has started that is to be resized
 _KEPT = 200  # ended execs that can still be asked for their exit code
 
 
@@ -61,15 +64,40 @@ class Execs:
     def create(self, key: str, spec: ExecSpec) -> Exec:
         """:raise InvalidState: when the container does not run."""
         container = self._registry.container(key)
+        self._machine_for(container, spec)
+        exec_ = Exec(ids.new_id(), container, spec)
+        self._execs[exec_.id] = exec_
+        self._forget_old()
+        self.tell("exec_create", exec_, command=" ".join(spec.command))
+        return exec_
+
+    def tell(self, action: str, exec_: Exec, **attributes: str) -> None:
+        """An event of it."""
+        of = exec_.container
+        self._events.publish(
+            "container", action, of.id, of=of.spec.labels, name=of.name, image=of.image, exec_id=exec_.id, **attributes
+        )
+
+    def _machine_for(self, container: Container, spec: ExecSpec) -> Runtime:
         if not spec.command:
             raise InvalidArgument("no command specified", hint="give one after the container's name")
         if container.state.status is ContainerStatus.PAUSED:
             raise InvalidState(f"container {container.name} is paused", hint=f"use `hyperctl unpause {container.name}`")
-        self._containers.runtime(container)
-        exec_ = Exec(ids.new_id(), container, spec)
-        self._execs[exec_.id] = exec_
-        self._forget_old()
-        return exec_
+        return self._containers.runtime(container)
+
+    async def run(self, key: str, spec: ExecSpec, *, timeout: float | None, keep: int) -> Done:
+        """One to its end, with the first `keep` bytes of each of its outputs. Whoever gives it up has it killed.
+
+        :raise InvalidState: when the container does not run. :raise StartFailed: the program cannot be executed.
+        :raise DeadlineExceeded: it has not ended within `timeout` seconds, and was killed.
+        """
+        container = self._registry.container(key)
+        runtime = self._machine_for(container, spec)
+        process = resolve.exec_process(container, spec, (0, 0))
+        try:
+            return await run_process(runtime.agent, process, timeout=timeout, keep=keep)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the command has not ended within {timeout:g} s, and was killed") from None
 
     def _forget_old(self) -> None:
         ended = [e for e in self._execs.values() if e.ended.is_set()]
@@ -83,11 +111,19 @@ class Execs:
         except KeyError:
             raise NotFound(f"no such exec: {id_}") from None
 
-    async def start(self, exec_: Exec, size: tuple[int, int] = (0, 0)) -> None:
-        """:raise StartFailed: when the program cannot be executed."""
+    def check_startable(self, exec_: Exec) -> Runtime:
+        """The machine for it. :raise InvalidState: it was started already, or its container does not run."""
         if exec_.started:
             raise InvalidState("the exec was started already")
-        runtime = self._containers.runtime(self._registry.container(exec_.container.id))
+        return self._containers.runtime(self._registry.container(exec_.container.id))
+
+    def of(self, container_id: str) -> list[Exec]:
+        """Those of a container that have not ended."""
+        return [e for e in self._execs.values() if e.container.id == container_id and not e.ended.is_set()]
+
+    async def start(self, exec_: Exec, size: tuple[int, int] = (0, 0)) -> None:
+        """:raise StartFailed: when the program cannot be executed."""
+        runtime = self.check_startable(exec_)
         exec_.started = True
         exec_.runtime = runtime
         exec_.fan_out.begin()
@@ -105,7 +141,7 @@ class Execs:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         command = " ".join(exec_.spec.command)
-        self._events.publish("container", "exec_start", exec_.container.id, exec_id=exec_.id, command=command)
+        self.tell("exec_start", exec_, command=command)
 
     async def _watch(self, exec_: Exec, handle: Process, runtime: Runtime) -> None:
         """To its end. The fan-out may be through with its output, and with the handle, before this begins."""
@@ -119,14 +155,22 @@ class Execs:
         finally:
             exec_.fan_out.finish()
             exec_.ended.set()
-        self._events.publish(
-            "container", "exec_die", exec_.container.id, exec_id=exec_.id, exit_code=str(exec_.exit_code)
-        )
+        self.tell("exec_die", exec_, exit_code=str(exec_.exit_code))
 
     async def resize(self, id_: str, rows: int, columns: int) -> None:
+        """One that starts is waited for.
+
+        :raise InvalidState: it does not run, or has no terminal.
+        """
         exec_ = self.get(id_)
-        if exec_.runtime and exec_.handle and not exec_.ended.is_set():
-            await exec_.handle.resize(rows, columns)
+        with contextlib.suppress(TimeoutError):
+            if exec_.started and not exec_.ended.is_set():
+                await tasks.within(exec_.fan_out.started.wait(), _START)
+        if exec_.handle is None or exec_.ended.is_set():
+            raise InvalidState(f"exec {id_} is not running")
+        if not exec_.spec.tty:
+            raise InvalidState(f"exec {id_} has no terminal")
+        await exec_.handle.resize(rows, columns)
 
     async def signal(self, id_: str, signal: str) -> None:
         exec_ = self.get(id_)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from ..images.root import RootSource
 from ..model.log_options import keeps_no_copy
 from ..model.status import Container, Pod
-from ..sys.files import remove_tree
+from ..sys import tasks
+from ..sys.removal import removed
+from .creation import Creation
 from .log_sinks.choose import LogSinks
 from .logs import OutputLog, account_of
 from .paths import Paths
@@ -25,14 +26,14 @@ class ContainerFiles:
 
     def __init__(
         self, paths: Paths, registry: Registry, sandboxes: Sandboxes, log_sinks: LogSinks,
-        forget: Callable[[str], None], roots: RootSource,
+        forget: Callable[[str], None], creation: Creation,
     ) -> None:  # fmt: skip
         """`forget` takes the id of what is removed."""
         self._paths = paths
         self._registry = registry
         self._sandboxes = sandboxes
         self.log_sinks = log_sinks
-        self._roots = roots
+        self._roots, self._volumes = creation.roots, creation.volumes
         self.forget = forget
 
     def fan_out(self, container: Container) -> FanOut:
@@ -57,8 +58,11 @@ class ContainerFiles:
         """Forget it and the pod of its own, whose machine is about to end; `erase` removes what is left."""
         self._registry.erase(container, self._registry.pod(container.pod), files=container.id)
 
-    async def erase(self, container: Container) -> None:
-        """Take an ended container out of a machine that goes on, and forget it; a machine of its own ends."""
+    async def erase(self, container: Container, *, volumes: bool) -> None:
+        """Take an ended container out of a machine that goes on, and forget it; a machine of its own ends.
+
+        With `volumes` those of its volumes go too that nobody gave a name.
+        """
         pod = self._registry.pod(container.pod) if self._registry.has_pod(container.pod) else None
         if pod is None or pod.implicit:
             await self._sandboxes.down(container.pod, clean=False)
@@ -68,7 +72,9 @@ class ContainerFiles:
             self._discard(container)
         elif pod is None:  # it was withdrawn before
             self._sandboxes.forget(container.pod)
-        self.remove(container.id)
+        await self.remove(container.id)
+        if volumes:
+            await self._volumes.remove_anonymous(container.mounts)
 
     def _own_volumes(self, pod: Pod, container: Container) -> list[str]:
         """The volumes that nothing else in the pod uses, and that its specification did not name."""
@@ -87,9 +93,13 @@ class ContainerFiles:
         elif gone:
             self._registry.put_pod(msgspec.structs.replace(pod, volumes=[v for v in pod.volumes if v.name not in gone]))
 
-    def remove(self, id_: str) -> None:
-        """The files of a container, or of a pod, that has no record any more."""
-        self._roots.release(id_)
-        for directory in (self._paths.container(id_), self._paths.pod(id_)):
-            remove_tree(directory)
+    async def remove(self, id_: str) -> None:
+        """The files of a container, or of a pod, that has no record any more; also when its caller is cancelled."""
+        await tasks.to_the_end(self._remove(id_))
+
+    async def _remove(self, id_: str) -> None:
+        try:
+            await self._roots.release(id_)
+        finally:
+            await removed(self._paths.container(id_), self._paths.pod(id_))
         self._registry.finish(id_)

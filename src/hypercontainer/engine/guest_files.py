@@ -27,7 +27,7 @@ def files_of(
     supplied = {m.mount.target for m in container.mounts} | {f.target for f in container.spec.files}
     made = [
         GuestFile(path, content)
-        for path, content in _network_files(pod, network, names).items()
+        for path, content in _network_files(pod, container, network, names).items()
         if path not in supplied
     ]
     for s in container.spec.secrets:
@@ -49,7 +49,7 @@ def check_size(container: Container, size: int) -> None:
         )
 
 
-def _network_files(pod: Pod, network: PodNetwork, names: list[str]) -> dict[str, bytes]:
+def _network_files(pod: Pod, container: Container, network: PodNetwork, names: list[str]) -> dict[str, bytes]:
     links = network.links(pod)
     address = next((a for link in links for a in link.addresses), "")
     spec = pod.spec
@@ -57,7 +57,7 @@ def _network_files(pod: Pod, network: PodNetwork, names: list[str]) -> dict[str,
     local = [] if pod.implicit else names
     contents = (
         f"{pod.hostname}\n".encode(),
-        naming.hosts_file(pod.hostname, address, local, _hosts(pod, links)),
+        naming.hosts_file(pod.hostname, address, local, _hosts(pod, links), container.spec.domainname),
         naming.resolv_conf(servers, spec.dns_search, spec.dns_options) if links else b"",
         f"{pod.id[:32]}\n".encode(),  # machine-id(5): a virtual machine is one, whatever its image says
     )

@@ -124,7 +124,8 @@ def _guest_mount(point: MountPoint, volumes: dict[str, str]) -> GuestMount:
     m = point.mount
     read_only = MS_RDONLY if m.read_only else 0
     if m.type == "tmpfs":
-        data = f"mode={m.mode:o}" + (f",size={m.size}" if m.size else "")
+        given = {"size": m.size, "uid": m.uid, "gid": m.gid}
+        data = ",".join([f"mode={m.mode:o}", *(f"{key}={value}" for key, value in given.items() if value)])
         flags = MS_NOSUID | MS_NODEV | (0 if m.exec else MS_NOEXEC) | read_only
         return GuestMount("tmpfs", m.target, "tmpfs", flags, data)
     copy = MOUNT_COPY_UP if m.copy_up and m.type == "volume" and not m.read_only else 0

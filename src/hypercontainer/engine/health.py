@@ -136,7 +136,10 @@ class HealthMonitor:
             msgspec.structs.replace(present, state=msgspec.structs.replace(present.state, health=health))
         )
         if status != before.status:
-            self._events.publish("container", f"health_status: {status}", container.id, name=container.name)
+            self._events.publish(
+                "container", f"health_status: {status}", container.id, of=container.spec.labels, name=container.name,
+                image=container.image,
+            )  # fmt: skip
 
 
 async def _probe(container: Container, runtime: Runtime, check: HealthCheck) -> HealthRecord:

@@ -7,6 +7,8 @@ names such things is refused for whoever may not have that done, before anything
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 from collections.abc import Iterable
 
 from ..errors import PermissionDenied
@@ -14,9 +16,12 @@ from ..model.network import CNI, USER_MODE_OPEN
 from ..model.pods import PodPlan, PodSpec, VolumeRequest
 from ..model.reference import PLACES
 from ..model.specs import ContainerSpec
+from ..sys import tasks
 from .principal import current
 
 _LOGS_OF_HOST = ("journald", "syslog")
+_LOOKED_UP = 5.0  # seconds for the addresses of a registry's name
+_METADATA = ipaddress.ip_network("fd00:ec2::/32")  # where a cloud hands out credentials by IPv6
 
 
 def require_host(what: str) -> None:
@@ -79,6 +84,32 @@ def check_source(transport: str) -> None:
     """:raise PermissionDenied: who asks may not have an image taken from there."""
     if transport in PLACES:
         require_host(f"an image from {transport}:, which is on this host,")
+
+
+async def check_registry(host: str) -> None:
+    """`HOST[:PORT]`: hyperd speaks to it from its own place, where more answers than elsewhere.
+
+    A name is looked up now, and again by who connects, and the registry may lead on to any address: what comes of
+    that the firewall refuses (`Choice.wall`). This is for a sentence, and for hosts where that cannot be.
+
+    :raise PermissionDenied: it is at an address of this host or of its link, and who asks may not have it asked.
+    """
+    if "host" in current().scopes:
+        return
+    bare = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        found = await tasks.within(asyncio.get_running_loop().getaddrinfo(bare, None), _LOOKED_UP)
+    except (OSError, UnicodeError, TimeoutError):
+        return  # who connects says so
+    if any(_is_near(str(address[0])) for *_, address in found):
+        require_host(f"a registry at an address of this host or of its link ({host})")
+
+
+def _is_near(text: str) -> bool:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address in _METADATA
 
 
 def check_network(subnets: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..hypervisor.driver import KINDS, AnyDisk, Disk, unsupported
+from ..hypervisor.driver import AnyDisk, Disk
 from ..hypervisor.drivers import Drivers
 from ..images.store import ImageStore
 from ..model.status import Container, Pod
@@ -13,8 +13,8 @@ from ..sys.spans import span
 from . import resolve
 from .factory.factory import Factory
 from .factory.shapes import Image, Kind, is_plain
-from .machine_config import kinds
 from .machine_disks import MachineDisks
+from .placement import kinds
 from .pod_network import PodNetwork
 from .runtime import Runtime
 from .shares import Shares
@@ -40,10 +40,7 @@ class Orders:
 
         :raise Unsupported: with what it cannot. :raise InvalidArgument: there is no such driver.
         """
-        driver = self._drivers.get(pod.spec.driver)
-        for kind in kinds(pod, self._network):
-            if kind not in driver.takes:
-                raise unsupported(driver.name, KINDS[kind])
+        self._drivers.check(self._drivers.get(pod.spec.driver), kinds(pod, self._network))
 
     async def order(self, pod: Pod, members: list[Container]) -> Order:
         """With its members' disks, which are made again where they are missing."""

@@ -32,6 +32,11 @@ class LogRecord(msgspec.Struct, frozen=True):
     stream: str
     time: str
 
+    @property
+    def nanoseconds(self) -> str:
+        """Its time, with nine decimals."""
+        return _nine(self.time)
+
 
 def rotated(path: Path, max_files: int = 100) -> list[Path]:
     """The log's files, oldest first; some may not exist."""

@@ -10,17 +10,16 @@ from pathlib import Path
 
 from ..hypervisor.driver import (
     AnyDisk,
-    Disk,
     MachineConfig,
-    RbdDisk,
     VirtioFs,
 )
 from ..model.status import Pod
 from ..network.backend import Link
 from ..protocol.messages import Interface
 from ..volumes import share
-from .pod_network import PodNetwork
+from .pod_network import PodNetwork, for_machine
 
+_NICS_MAX = 6  # with spare ones, and one less beside shared directories: QEMU's microvm has places for no more
 _LOOPBACK = ("127.0.0.1/8", "::1/128")
 
 
@@ -47,17 +46,6 @@ async def share_of(
 # -- network ------------------------------------------------------------------------
 
 
-def kinds(pod: Pod, network: PodNetwork) -> set[type]:
-    """Which kinds of disks, networks and shared directories its machine has (`Driver.takes`)."""
-    found: set[type] = {Disk} | network.kinds(pod)
-    for volume in pod.volumes:
-        if volume.kind == "rbd":
-            found.add(RbdDisk)
-        elif volume.kind == "directory":
-            found.add(VirtioFs)
-    return found
-
-
 def guest_interfaces(pod: Pod, links: Sequence[Link], macs: Sequence[str] = ()) -> list[Interface]:
     """What the guest configures; the NICs of a clone get their addresses there."""
     service_addresses = tuple(f"{s.service_ip}/{128 if ':' in s.service_ip else 32}" for s in pod.spec.services)
@@ -79,8 +67,17 @@ async def machine_config(
     stack: contextlib.ExitStack,
     control_groups: Sequence[Path],
     virtiofs: bool,
+    spares: bool,
 ) -> MachineConfig:
-    """Everything that the driver needs; what it opens is closed with the stack, after the launch."""
+    """Everything that the driver needs; what it opens is closed with the stack, after the launch.
+
+    `spares` says whether its machine can have NICs that are plugged in later.
+    """
+    networks = await network.open(pod, stack)
+    shared = await share_of(pod, directory, stack, control_groups, use_virtiofs=virtiofs)
+    if spares:
+        room = _NICS_MAX - len(networks) - (shared is not None)
+        networks += tuple(map(for_machine, network.spares(pod, len(networks))[: max(room, 0)]))
     return MachineConfig(
         name=pod.id[:12],
         directory=directory,
@@ -89,7 +86,7 @@ async def machine_config(
         kernel=kernel,
         initramfs=initramfs,
         disks=tuple(disks),
-        networks=await network.open(pod, stack),
-        share=await share_of(pod, directory, stack, control_groups, use_virtiofs=virtiofs),
+        networks=networks,
+        share=shared,
         expandable=not pod.implicit,
     )

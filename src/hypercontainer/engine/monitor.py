@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import InvalidState, NotFound, Unsupported
 from ..guest.agent import Agent
+from ..hypervisor.facets import Granted
 from ..jail import report
 from ..model.status import Check, Container, ContainerStats, ContainerStatus, Pod, ProcessInfo
 from ..protocol.messages import ContainerUsage, GuestStats, ListedProcess
@@ -21,7 +22,7 @@ from .sandboxes import Sandboxes
 
 
 class Monitor:
-    """Reads what runs; changes nothing."""
+    """Reads what runs; changes nothing but the list of events, in which `top` is one, as with Docker."""
 
     def __init__(self, registry: Registry, containers: Containers, sandboxes: Sandboxes) -> None:
         self._registry = registry
@@ -32,7 +33,9 @@ class Monitor:
         """:raise InvalidState: when the container does not run."""
         container = self._registry.container(key)
         agent = self._containers.runtime(container).agent
-        return self._listed(agent, await agent.processes(container.id[:12]), [container])
+        found = self._listed(agent, await agent.processes(container.id[:12]), [container])
+        self._containers.tell("top", container)
+        return found
 
     async def pod_top(self, key: str) -> list[ProcessInfo]:
         """All processes of the pod, its own first one included.
@@ -52,10 +55,11 @@ class Monitor:
             pod = self._registry.pod(key)
         except NotFound:
             pod = self._registry.pod(self._registry.container(key).pod)
-        pid = self._pod_runtime(pod).machine.pid
-        if not pid:
+        machine = self._pod_runtime(pod).machine
+        if not machine.pid:
             raise Unsupported(f"the virtual machine of {pod.name} is no process of this host")
-        seen = report.Seen(Path(f"/proc/{pid}"))
+        grants = machine.grants if isinstance(machine, Granted) else report.NOTHING
+        seen = report.Seen(Path(f"/proc/{machine.pid}"), grants=grants)
         return await tasks.in_thread(lambda: report.examine(seen, root=os.geteuid() == 0))
 
     def _pod_runtime(self, pod: Pod) -> Runtime:

@@ -8,10 +8,20 @@ from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 from ..errors import InvalidArgument
-from ..model.principal import Tenant
+from ..model.principal import DAEMON, Tenant
+from ..model.status import Container
 from .principal import current
 
 _NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z")
+
+
+# A container of the daemon's own has it, with what it is for.
+SYSTEM_LABEL = "io.hypercontainer.system"
+
+
+def is_system(container: Container) -> bool:
+    """Whether the daemon made it for itself: it is listed only for who asks for such. Anybody may set a label."""
+    return container.owner == DAEMON.name and SYSTEM_LABEL in container.spec.labels
 
 
 class Named(Protocol):

@@ -12,6 +12,7 @@ import msgspec
 
 from ..errors import Conflict, HyperError, InvalidArgument, InvalidState, Unsupported
 from ..model import ids
+from ..model.filters import Filters, before_until, has_labels
 from ..model.network import (
     CNI,
     DEFAULT_NETWORK,
@@ -26,8 +27,9 @@ from ..model.network import (
 from ..model.pods import PodSpec
 from ..model.specs import HOST_GATEWAY
 from ..model.status import Pod, Pruned
+from ..model.thing_filters import select_networks
 from ..network import addresses, links, tap
-from ..network.backend import Link, NicKind, Rates, Shared, numbered
+from ..network.backend import NicKind, Shared, numbered
 from ..sys import clock, tasks
 from . import host_access
 from .events import Events
@@ -104,9 +106,12 @@ class Networks:
         }
         return NetworkInfo(network=network, pods=pods)
 
-    def all(self) -> list[NetworkInfo]:
-        """All networks, as `info`."""
-        return [self.info(n) for n in self._registry.networks()]
+    def all(self, filters: Filters | None = None) -> list[NetworkInfo]:
+        """All networks that the filters let through, as `info`.
+
+        :raise InvalidArgument: a filter's value is none.
+        """
+        return select_networks([self.info(n) for n in self._registry.networks()], filters or {})
 
     async def remove(self, key: str) -> Network:
         """:raise Conflict: when pods are in it."""
@@ -121,10 +126,19 @@ class Networks:
         self._events.publish("network", "destroy", network.id, name=network.name)
         return network
 
-    async def prune(self) -> Pruned:
-        """Remove the networks that no pod is in; gives their names."""
-        unused = [n for n in self._registry.networks() if not self._registry.attached(n.name)]
-        return Pruned(removed=[(await self.remove(n.id)).name for n in unused])
+    async def prune(self, filters: Filters | None = None) -> Pruned:
+        """Remove the networks that no pod is in, but for the daemon's own; gives their names.
+
+        :raise InvalidArgument: a filter's value is none.
+        """
+        unused = [
+            n for n in self._registry.networks()
+            if not self._registry.attached(n.name) and n.name != DEFAULT_NETWORK
+            and before_until(n.created_at, filters or {}) and has_labels(n.labels, filters or {})
+        ]  # fmt: skip
+        removed = [(await self.remove(n.id)).name for n in unused]
+        self._events.pruned("network", 0)
+        return Pruned(removed=removed)
 
     def nic_kind(self, network: str) -> str:
         """How a machine has a NIC in this network, or `none`.
@@ -175,7 +189,7 @@ class Networks:
             network=network.name,
             interface=f"eth{index}",
             tap=tap.name_of(pod_id, index),
-            mac=request.mac or addresses.new_mac(),
+            mac=request.mac or addresses.mac_of(ip),
             ip=ip,
             ip6=ip6,
             aliases=[*request.aliases, *aliases],
@@ -194,6 +208,11 @@ class Networks:
 
         :raise Unsupported: when its machine has no spare NIC.
         """
+        pod = await self._connect(key, request, runtime)
+        self._tell("connect", pod, request.name)
+        return pod
+
+    async def _connect(self, key: str, request: NetworkRequest, runtime: Runtime | None) -> Pod:
         pod = self._registry.pod(key)
         made = self._attachment(pod.id, request, len(pod.attachments), pod.attachments, [])
         if runtime is None:
@@ -201,33 +220,32 @@ class Networks:
             self._pods.check(pod)
             return self._put(pod)
         shared, spare = self._pods.shared(pod), _spare(pod, runtime)
-        if shared is None or spare is None:
+        if shared is None:
             raise Unsupported(
-                f"{pod.name} is running, and its virtual machine has no spare network interface", hint="stop it first"
+                f"{pod.name} is running, and its network ({pod.spec.network}) is none of this host: it joins no other",
+                hint="stop it first, or run it with --network bridge",
             )
-        if request.mac:
+        if spare is None:
             raise Unsupported(
-                f"{pod.name} is running, and its spare NIC has an address",
-                hint="stop it first, or leave the address out",
+                f"{pod.name} is running, and its virtual machine has no spare network interface",
+                hint="stop it first, or disconnect it from another network",
             )
-        number = tap.number_of(pod.id, spare)
-        made = msgspec.structs.replace(made, tap=spare, mac=runtime.nics[spare], interface=f"eth{number}")
+        made = msgspec.structs.replace(made, tap=spare, interface=f"eth{tap.number_of(pod.id, spare)}")
         pod = self._put(pod, attachments=[*pod.attachments, made])
         try:
-            await shared.join(pod, made)
-            if pod.spec.ingress_rate and isinstance(shared, Rates):
-                await shared.limit(Link(NicKind.TAP, tap=spare), pod.spec.ingress_rate)
+            await self._pods.join(pod, made, runtime.machine, spare=spare in runtime.spares)
             told = next(i for i in shared.told(pod) if i.name == made.interface)
             await runtime.agent.set_interface(told, undo=True)
         except BaseException:
             with contextlib.suppress(HyperError):
-                await tasks.to_the_end(self._take_out(shared, pod.id, made))
+                await tasks.to_the_end(self._take_out(shared, pod.id, made, runtime))
             raise
         return pod
 
-    async def _take_out(self, shared: Shared, pod_id: str, gone: Attachment) -> Pod:
+    async def _take_out(self, shared: Shared, pod_id: str, gone: Attachment, runtime: Runtime) -> Pod:
         """A running pod's NIC leaves its network; only then the record and the rules, which guard it, forget it."""
-        await shared.leave(gone)
+        pod = self._registry.pod(pod_id)
+        await self._pods.leave(pod, gone, runtime.machine, spare=gone.tap in runtime.spares)
         pod = self._registry.pod(pod_id)
         pod = self._put(pod, attachments=[a for a in pod.attachments if a.tap != gone.tap])
         await shared.refresh()
@@ -235,6 +253,18 @@ class Networks:
 
     async def disconnect(self, key: str, name: str, runtime: Runtime | None) -> Pod:
         """:raise InvalidState: when it is not in it."""
+        pod = await self._disconnect(key, name, runtime)
+        self._tell("disconnect", pod, name)
+        return pod
+
+    def _tell(self, action: str, pod: Pod, name: str) -> None:
+        network = self._registry.network(name)
+        for container in self._registry.members(pod.id):
+            self._events.publish(
+                "network", action, network.id, of=network.labels, name=network.name, container=container.id
+            )
+
+    async def _disconnect(self, key: str, name: str, runtime: Runtime | None) -> Pod:
         pod = self._registry.pod(key)
         network = self._registry.network(name)
         gone = next((a for a in pod.attachments if a.network == network.name), None)
@@ -245,10 +275,14 @@ class Networks:
             return self._put(pod, attachments=numbered(pod.id, left))
         shared = self._pods.shared(pod)
         assert shared  # it is in a network
-        told = next(i for i in shared.told(pod) if i.name == gone.interface)
+        before = {i.name: i for i in shared.told(pod)}
+        told = before[gone.interface]
         await runtime.agent.set_interface(replace(told, down=True), undo=True)
         try:
-            return await tasks.to_the_end(self._take_out(shared, pod.id, gone))
+            for interface in shared.told(msgspec.structs.replace(pod, attachments=left)):
+                if interface != before[interface.name]:  # the default route is this one's now
+                    await runtime.agent.set_interface(interface)
+            return await tasks.to_the_end(self._take_out(shared, pod.id, gone, runtime))
         except BaseException:
             if gone in self._registry.pod(pod.id).attachments:  # it has not left
                 with contextlib.suppress(HyperError):

@@ -3,27 +3,68 @@
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Iterable
 
+from msgspec.structs import replace
+
+from ..hypervisor.driver import Disk, RbdDisk, VirtioFs, disk_kinds
 from ..hypervisor.drivers import Drivers
 from ..model.network import Attachment
 from ..model.pods import PodSpec
+from ..model.specs import Mount
+from ..model.status import Pod
 from .networks import Networks
 from .pod_network import PodNetwork
+from .registry import Registry
 
 
 class Placement:
     """Chooses what a specification leaves open; takes nothing."""
 
-    def __init__(self, drivers: Drivers, networks: Networks, network: PodNetwork) -> None:
+    def __init__(self, drivers: Drivers, networks: Networks, network: PodNetwork, registry: Registry) -> None:
         self.network = network
+        self._registry = registry
         self._networks = networks
         self._drivers = drivers
 
     def plan(self, id_: str, spec: PodSpec, aliases: list[str]) -> tuple[PodSpec, list[Attachment]]:
-        """The specification with its driver and networks, and the pod's places in these.
+        """The specification with its networks, and the pod's places in these; its driver is of those that there are.
 
         :raise InvalidArgument: no such driver. :raise NotFound: no such network. :raise Conflict: an address is taken.
         """
-        driver = self._drivers.get(spec.driver)
-        return self._networks.plan(id_, msgspec.structs.replace(spec, driver=driver.name), aliases)
+        self._drivers.get(spec.driver)
+        return self._networks.plan(id_, spec, aliases)
+
+    async def choose_driver(self, pod: Pod, mounts: Iterable[Mount] = ()) -> Pod:
+        """The pod with its driver, and why it has that one; `mounts` are those of a container that it is to get.
+
+        :raise Unsupported: the driver lacks something that they need; with one that has it.
+        """
+        wanted = kinds(pod, self.network) | self._kinds_of(mounts)
+        driver, why = await self._drivers.choose(pod.spec.driver, sorted(wanted, key=lambda k: k.__name__))
+        reason = pod.driver_reason or why
+        return replace(pod, spec=replace(pod.spec, driver=driver.name), driver_reason=reason)
+
+    def _kinds_of(self, mounts: Iterable[Mount]) -> set[type]:
+        """Of what is there; a volume that is made for a container is a disk."""
+        found: set[type] = set()
+        for mount in mounts:
+            volume = self._registry.find_volume(mount.source) if mount.type == "volume" else None
+            if mount.type == "bind" or (volume and volume.driver == "directory"):
+                found.add(VirtioFs)
+            elif volume:
+                found.update(disk_kinds(volume.format or "raw", ""))
+        return found
+
+
+def kinds(pod: Pod, network: PodNetwork) -> set[type]:
+    """Which kinds of disks, networks and shared directories its machine has (`Driver.takes`)."""
+    found: set[type] = {Disk} | network.kinds(pod)
+    for volume in pod.volumes:
+        if volume.kind == "rbd":
+            found.add(RbdDisk)
+        elif volume.kind == "directory":
+            found.add(VirtioFs)
+        elif volume.kind == "disk":
+            found.update(disk_kinds(volume.format, volume.cache))
+    return found

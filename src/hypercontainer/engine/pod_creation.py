@@ -75,5 +75,6 @@ class PodCreation:
             id=id_, name=name, created_at=clock.stamp(), hostname=hostname, vcpus=vcpus, memory=memory, spec=spec,
             labels=plan.labels, volumes=volumes, attachments=attachments, **owned(),
         )  # fmt: skip
+        pod = await self._placement.choose_driver(pod, [m for c in plan.containers for m in c.mounts])
         self._registry.create(pod)
         return pod

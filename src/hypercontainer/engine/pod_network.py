@@ -7,18 +7,20 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
-from ..errors import Unavailable
-from ..guest.agent import Agent
-from ..hypervisor.driver import AnyNetwork, Machine, StreamNetwork, TapNetwork, UserNetwork
-from ..hypervisor.facets import PortForwarding, require
+from ..errors import HyperError, Unavailable
+from ..hypervisor.driver import AnyNetwork, Machine, SpareNetwork, StreamNetwork, TapNetwork, UserNetwork
+from ..hypervisor.facets import NicHotplug, PortForwarding, require
+from ..model.network import Attachment
 from ..model.specs import PortMapping
 from ..model.status import Check, Pod
 from ..network import backend as port
+from ..network import tap
 from ..network.backend import Backend, Dns, Link, Nic, NicKind, Policy, Rates, Shared
 from ..network.choice import Choice
 from ..network.idle import IdleNic
 from ..network.usermode import check_ipv4
 from .host_ports import HostPorts
+from .runtime import Runtime
 
 log = logging.getLogger(__name__)
 TAKEN_AS: dict[str, type] = {NicKind.TAP: TapNetwork, NicKind.STREAM: StreamNetwork, NicKind.USER: UserNetwork}
@@ -28,6 +30,8 @@ def for_machine(nic: Nic) -> AnyNetwork:
     """A NIC as drivers take it."""
     if nic.kind is NicKind.TAP:
         return TapNetwork(nic.mac, nic.fd, nic.tap)
+    if nic.kind is NicKind.SPARE:
+        return SpareNetwork(nic.mac, nic.tap)
     if nic.kind is NicKind.STREAM:
         return StreamNetwork(nic.mac, nic.fd)
     return UserNetwork(nic.mac, nic.ports, nic.host_loopback)
@@ -139,10 +143,12 @@ class PodNetwork:
             nics += await backend.open(pod, links, pod.ports if backend is backends[0] else (), stack)
             for link in links:
                 await self._limit(pod, backend, link)
-        for backend in backends:
-            if isinstance(backend, Shared):
-                nics += backend.spares(pod, len(nics), stack)
         return tuple(map(for_machine, nics))
+
+    def spares(self, pod: Pod, first: int) -> list[Nic]:
+        """Further NICs of the pod's machine, which has `first` others: for networks that it joins while it runs."""
+        shared = self.shared(pod)
+        return shared.spares(pod, first) if shared else []
 
     async def attach(self, pod: Pod, link: Link, idle: IdleNic) -> None:
         """Plug the NIC of a machine that waited into the pod's network, as its only one.
@@ -153,7 +159,7 @@ class PodNetwork:
         await backend.attach(pod, link, pod.ports, idle)
         await self._limit(pod, backend, link)
 
-    async def _limit(self, pod: Pod, backend: Backend, link: Link) -> None:
+    async def _limit(self, pod: Pod, backend: object, link: Link) -> None:
         if pod.spec.ingress_rate and isinstance(backend, Rates):
             await backend.limit(link, pod.spec.ingress_rate)
 
@@ -174,11 +180,47 @@ class PodNetwork:
         if wrong:
             raise wrong[0]
 
-    async def tell_again(self, pod: Pod, agent: Agent) -> None:
-        """Let the guest of a running pod have what it may not have been told of when a daemon died. Idempotent."""
+    async def join(self, pod: Pod, attachment: Attachment, machine: Machine, *, spare: bool) -> None:
+        """Bring a NIC of the running pod into a network, which its record names already. Idempotent.
+
+        :raise HyperError: why it cannot be; `leave` takes back what was made.
+        """
+        shared = self.shared(pod)
+        assert shared  # it is in a network
+        hotplug, nic = (require(machine, NicHotplug) if spare else None), tap.number_of(pod.id, attachment.tap)
+        assert nic is not None
+        if hotplug and not await hotplug.plugged(nic):
+            await hotplug.pull_out(nic)  # what a daemon that died has half done
+        with contextlib.ExitStack() as stack:
+            made = await shared.join(pod, attachment, stack)
+            if made and hotplug is None:
+                raise Unavailable(f"the virtual machine of {pod.name} has lost its network interface")
+            if made and hotplug:
+                await hotplug.plug_in(nic, TapNetwork(made.mac, made.fd, made.tap))
+        await self._limit(pod, shared, Link(NicKind.TAP, tap=attachment.tap))
+
+    async def leave(self, pod: Pod, attachment: Attachment, machine: Machine, *, spare: bool) -> None:
+        """Take it out again; the record forgets it after that, and then its rules go by `refresh`. Idempotent."""
+        shared, nic = self.shared(pod), tap.number_of(pod.id, attachment.tap)
+        assert shared and nic is not None
+        await shared.leave(attachment)
+        if spare:
+            try:
+                await require(machine, NicHotplug).pull_out(nic)
+            except (HyperError, OSError) as error:  # its tap leads nowhere by now
+                log.warning("the NIC %s of pod %s is not pulled out: %s", attachment.interface, pod.name, error)
+
+    async def join_again(self, pod: Pod, runtime: Runtime) -> None:
+        """What a daemon that died may not have come to: NICs in the networks of the record, and what guests are told.
+
+        Idempotent. :raise HyperError: why it cannot be.
+        """
         if shared := self.shared(pod):
+            for attachment in pod.attachments:
+                if attachment.tap in runtime.spares:
+                    await self.join(pod, attachment, runtime.machine, spare=True)
             for interface in shared.told(pod):
-                await agent.set_interface(interface)
+                await runtime.agent.set_interface(interface)
 
     def user_network(self, pod: Pod) -> str:
         """What its user-mode network is, for the record of its machine; "" for a pod that has none."""

@@ -66,7 +66,7 @@ class Pods:
         if self._registry.has_pod(id_):
             await self._sandboxes.down(id_, clean=False)
             await self._containers.remove_pod(id_)
-        self._containers.files.remove(id_)
+        await self._containers.files.remove(id_)
 
     def explicit(self, key: str) -> Pod:
         """:raise InvalidState: when it is a container's own."""

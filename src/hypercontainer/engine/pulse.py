@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -19,9 +19,13 @@ log = logging.getLogger(__name__)
 
 
 async def follow_pulse(
-    pod_id: str, runtime: Runtime, awake: Callable[[], bool], registry: Registry, events: Events, *, kill: bool
-) -> None:
-    """For as long as the machine is up; `awake` says whether its guest can answer; `kill` ends a silent one."""
+    pod_id: str, runtime: Runtime, awake: Callable[[], bool], registry: Registry, events: Events, *, kill: bool,
+    look: Callable[[], Awaitable[None]],
+) -> None:  # fmt: skip
+    """For as long as the machine is up; `awake` says whether its guest can answer; `kill` ends a silent one.
+
+    `look` is called while it answers: at what of it else may be ill.
+    """
     answered = clock.seconds()
     while True:
         await asyncio.sleep(deadlines.PULSE)
@@ -32,6 +36,7 @@ async def follow_pulse(
             await runtime.agent.stats()
             answered = clock.seconds()
             _record(pod_id, registry, events, alive=True)
+            await look()
         except DeadlineExceeded:
             if clock.seconds() - answered < deadlines.SILENT:
                 continue

@@ -64,6 +64,7 @@ class Reattacher:
             directory,
             allotment,
             nics=dict(vm.nics),
+            spares=set(vm.spares),
             disks=set(vm.disks),
             names=dict(vm.disk_names),
             user_network=vm.user_network,

@@ -88,8 +88,8 @@ class Recovery:
             runtime.users.add(_USER)  # until all members have been looked at
             await self._align_ports(pod, runtime)
             if pod.status is not PodStatus.PAUSED:  # its guest would not answer
-                told = self.network.tell_again(pod, runtime.agent)
-                await guarded(f"the guest of pod {pod.name} is not told of its networks", told)
+                told = self.network.join_again(self.registry.pod(pod.id), runtime)
+                await guarded(f"pod {pod.name} may not be in all of its networks", told)
         else:
             if pod.vm or pod.status in (PodStatus.RUNNING, PodStatus.STARTING, PodStatus.STOPPING, PodStatus.PAUSED):
                 self.sandboxes.update(pod.id, vm=None, status=PodStatus.EXITED, finished_at=clock.stamp())

@@ -74,6 +74,10 @@ class Registry:
         """Newest first."""
         return sorted(self._containers.values(), key=lambda c: c.created_at, reverse=True)
 
+    def shown(self) -> list[Container]:
+        """Those that people made: without the daemon's own, which are found by their names all the same."""
+        return [c for c in self.containers() if not naming.is_system(c)]
+
     def container(self, key: str) -> Container:
         """By id, or by a name or a unique prefix of an id of the tenant that asks.
 

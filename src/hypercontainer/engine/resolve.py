@@ -29,11 +29,12 @@ GUEST_OVERHEAD = 48 * MIB
 GUEST_RESERVE = 40 * MIB
 # What a pod's machine has more for each further container without a limit.
 MEMORY_FURTHER = 64 * MIB
+_DOMAIN = "kernel.domainname"  # what getdomainname(2) tells
 _LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 _HOSTNAME = re.compile(rf"^{_LABEL}(\.{_LABEL})*\Z")
 _SYSCTL = re.compile(r"^[a-z0-9_]+([./][a-zA-Z0-9_-]+)+\Z")
 # https://github.com/moby/moby/blob/master/oci/defaults.go
-_MASKED = (
+MASKED = (
     "/proc/asound",
     "/proc/acpi",
     "/proc/kcore",
@@ -46,7 +47,7 @@ _MASKED = (
     "/sys/firmware",
     "/sys/devices/virtual/powercap",
 )
-_READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
 def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: int | None = None) -> None:
@@ -71,6 +72,8 @@ def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: 
     if r.cpus and r.cpus < 0.01:
         raise InvalidArgument(f"{r.cpus:g} CPUs are too few", hint="give at least 0.01")
     check_hostname(spec.hostname)
+    if spec.domainname and (len(spec.domainname) > 63 or not _HOSTNAME.match(spec.domainname)):
+        raise InvalidArgument(f"invalid domain name {spec.domainname!r}", hint="write it as example.org")
     choose.check(spec.log)
     for entry in spec.env:
         if entry.startswith("=") or "\0" in entry:
@@ -235,9 +238,9 @@ def guest_container(
         read_only=spec.read_only,
         mounts=mounts,
         files=files,
-        sysctls=tuple(spec.sysctls.items()),
-        masked_paths=() if spec.privileged else _MASKED,
-        readonly_paths=() if spec.privileged else _READONLY,
+        sysctls=tuple({**({_DOMAIN: spec.domainname} if spec.domainname else {}), **spec.sysctls}.items()),
+        masked_paths=() if spec.privileged else MASKED,
+        readonly_paths=() if spec.privileged else READONLY,
         memory_max=memory_max(spec, machine_memory),
         cpu_max=cpu_max(spec),
         pids_max=min(spec.resources.pids, PIDS_MAX),
@@ -256,8 +259,8 @@ def bare_container(
         image_fstype=IMAGE_FSTYPE,
         scratch_disk=scratch,
         files=files,
-        masked_paths=_MASKED,
-        readonly_paths=_READONLY,
+        masked_paths=MASKED,
+        readonly_paths=READONLY,
         memory_max=machine_memory - GUEST_RESERVE,
     )
 
@@ -271,6 +274,7 @@ def has_own_pids(pod: Pod, container: Container) -> bool:
 def main_process(pod: Pod, container: Container, size: tuple[int, int]) -> GuestProcess:
     """The container's main process; `size` is its terminal's rows and columns."""
     spec, process = container.spec, container.process
+    size = size if any(size) else spec.console_size
     return GuestProcess(
         args=tuple(process.args),
         container=container.id[:12],

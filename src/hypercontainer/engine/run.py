@@ -38,6 +38,7 @@ class Run:
 
     async def kill(self) -> None:
         """Its machine, whatever the guest does; what waits for the guest hears of it, though the process may remain."""
+        self.runtime.killed = True
         await self.runtime.machine.kill()
         self.runtime.agent.close()
 
@@ -64,10 +65,11 @@ async def outcome(run: Run) -> Outcome:
 
 
 async def end_process(
-    container: Container, run: Run, grace: float, stopped: asyncio.Event, hasten: asyncio.Event, *, paused: bool
-) -> None:
-    """Its stop signal; SIGKILL after `grace` seconds or when `hasten` is set; at last its machine is killed."""
-    asking = asyncio.ensure_future(_ask_to_end(container, run, paused, at_once=hasten.is_set()))
+    container: Container, run: Run, grace: float, stopped: asyncio.Event, hasten: asyncio.Event, signal: int, *,
+    paused: bool,
+) -> None:  # fmt: skip
+    """The signal; SIGKILL after `grace` seconds or when `hasten` is set; at last its machine is killed."""
+    asking = asyncio.ensure_future(_ask_to_end(container, run, 0 if hasten.is_set() else signal, paused=paused))
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0 if hasten.is_set() else grace):  # a guest that does not answer has it, too
@@ -88,13 +90,13 @@ async def end_process(
         await run.kill()
 
 
-async def _ask_to_end(container: Container, run: Run, paused: bool, *, at_once: bool) -> None:
-    """Whoever is killed is not asked first: its handler of the signal would begin."""
+async def _ask_to_end(container: Container, run: Run, signal: int, *, paused: bool) -> None:
+    """Whoever is killed is not asked first (`signal` is 0): its handler of the signal would begin."""
     with contextlib.suppress(HyperError):
         if paused:
             await require(run.runtime.agent, Freeze).freeze_container(container.id[:12], False)
-        if not at_once:
-            await run.signal(container.process.stop_signal)
+        if signal:
+            await run.signal(signal)
 
 
 async def _first(*events: asyncio.Event) -> None:

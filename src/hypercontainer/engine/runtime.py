@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ import msgspec
 
 from ..errors import HyperError
 from ..guest.agent import Agent, Process
+from ..hypervisor import facets
 from ..hypervisor.driver import Machine
 from ..model.specs import PortMapping
 from ..model.status import Pod, Vm
-from ..sys import deadlines
+from ..sys import deadlines, tasks
 from ..sys.files import remove_tree
 from .allotments import Allotment
 from .booted import BootedMachine
+
+log = logging.getLogger(__name__)
+_END = 2.0  # seconds for the end of a machine whose connection has ended, before it counts as one that lives
 
 
 @dataclass
@@ -36,6 +41,7 @@ class Runtime:
     )  # container -> number of its main process, which an earlier daemon may have started
     prepared: str = ""  # a container that the guest has already, for the first one that is built
     nics: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
+    spares: set[str] = field(default_factory=set)  # those of them to which no NIC leads before it is plugged in
     disks: set[str] = field(default_factory=set)  # serial numbers
     names: dict[str, str] = field(
         default_factory=dict
@@ -47,6 +53,8 @@ class Runtime:
     users: set[str] = field(default_factory=set)  # who needs the machine to go on
     renewing: bool = False  # its connection was lost, and another is opened
     silent_since: float = 0.0  # seconds of the loop's clock, when it does not answer
+    lost: str = ""  # what people call it, once its connection has ended for good
+    killed: bool = False  # by us, before it was asked to end
     stalled: bool = False  # it stands still until the host's disk has space
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -55,7 +63,7 @@ class Runtime:
         """A machine becomes its pod's."""
         return cls(
             booted.machine, booted.agent, booted.directory, booted.allotment, prepared=booted.prepared,
-            nics=booted.nics, disks=disks, names=booted.names,
+            nics=booted.nics, spares=set(booted.spares), disks=disks, names=booted.names,
         )  # fmt: skip
 
     def name_of(self, serial: str) -> str:
@@ -66,6 +74,24 @@ class Runtime:
     def dead(self) -> bool:
         """Whether its connection has ended for good: nothing more can be asked of it."""
         return self.agent.closed.is_set() and not self.renewing
+
+    def give_up(self, name: str) -> None:
+        """Its connection was lost, and there will be no other one; `name` is what people call it."""
+        self.lost = name
+        self.agent.give_up()
+
+    async def tell_its_end(self) -> None:
+        """The daemon's log says how a machine ended that nobody had ended: a record that does may be gone."""
+        try:
+            await tasks.within(self.machine.wait(), _END)
+        except TimeoutError:
+            log.warning("%s answers no more, and is ended: %s", self.lost, self.last_words())
+            return
+        how = self.machine.ending() if isinstance(self.machine, facets.Ending) else ""
+        log.warning(
+            "%s (process %d) ended%s, and nobody had ended it: %s",
+            self.lost, self.machine.pid, f" {how}" if how else "", self.last_words() or "it said nothing",
+        )  # fmt: skip
 
     def last_words(self) -> str:
         """What is known of the end of a machine that nobody ended."""
@@ -109,6 +135,7 @@ def record(pod: Pod, runtime: Runtime) -> Pod:
         processes=dict(runtime.processes),
         built=sorted(runtime.built),
         nics=dict(runtime.nics),
+        spares=sorted(runtime.spares),
         disks=sorted(runtime.disks),
         disk_names=dict(runtime.names),
         user_network=runtime.user_network,

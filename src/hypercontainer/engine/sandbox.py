@@ -21,6 +21,7 @@ from ..hypervisor.facets import require
 from ..model.status import Pod, PodStatus
 from ..sys import clock
 from .bring_up import BringUp
+from .disk_errors import DiskHealth
 from .events import Events
 from .pulse import follow_pulse
 from .reattach import Reattacher
@@ -116,10 +117,11 @@ class Sandbox(Supervisor[State]):
         self.runtime = runtime
         self.move(State.UP)
         self._own_channel(runtime)
-        self._pulse = self.do(
-            follow_pulse(self.id, runtime, self._is_awake, self._registry, self._events, kill=self._kill_silent),
-            self._pulse_ended,
-        )
+        pulse = follow_pulse(
+            self.id, runtime, self._is_awake, self._registry, self._events, kill=self._kill_silent,
+            look=DiskHealth(self.id, runtime, self._registry, self._events).look,
+        )  # fmt: skip
+        self._pulse = self.do(pulse, self._pulse_ended)
 
     def _own_channel(self, runtime: Runtime) -> None:
         runtime.agent.renewable = True
@@ -266,7 +268,7 @@ class Sandbox(Supervisor[State]):
         self.save()
 
     def _lost(self, runtime: Runtime) -> None:
-        runtime.agent.give_up()
+        runtime.give_up(self.name)
         if not runtime.users:
             self._end(clean=False, error="the virtual machine ended unexpectedly")
 

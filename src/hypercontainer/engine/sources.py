@@ -16,7 +16,7 @@ from typing import Protocol
 
 from ..errors import GuestError, Unavailable
 from ..guest.agent import Agent
-from ..hypervisor.driver import AnyDisk, Driver
+from ..hypervisor.driver import AnyDisk, Driver, SpareNetwork
 from ..hypervisor.facets import Reconfigure, require
 from ..model.status import Pod
 from ..network.backend import Link, NicKind
@@ -105,9 +105,10 @@ class Setup:
                     pod, order.disks, network=self.network, directory=directory, kernel=files.kernel,
                     initramfs=files.initramfs, stack=handed_over,
                     control_groups=allotment.group.directories, virtiofs=order.virtiofs,
+                    spares=SpareNetwork in order.driver.takes,
                 )  # fmt: skip
                 if template:
-                    config, names = self.factory.from_template(template, config)
+                    config, names = await self.factory.from_template(template, config)
                 booted = await start(order.driver, config, allotment, token, timeout)
             undo.push_async_callback(booted.end)
             await self.introduce(booted.agent, pod, [n.mac for n in config.networks] if template else [])
@@ -178,7 +179,9 @@ class Warm:
             await plug
             undo.pop_all()
         clone.names |= {serial: clone.names.get(slot, slot) for serial, slot in names.items()}
-        clone.nics = {link.tap: link.mac for link in links if link.tap}
+        spares = self._setup.network.spares(pod, len(links)) if SpareNetwork in order.driver.takes else []
+        clone.spares = [nic.tap for nic in spares]
+        clone.nics = {link.tap: link.mac for link in links if link.tap} | {nic.tap: nic.mac for nic in spares}
         clone.release()
         return clone
 

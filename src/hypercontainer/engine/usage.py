@@ -15,6 +15,7 @@ from ..model.status import Container, ContainerStatus, Pruned, VolumeInfo
 from ..model.usage import ContainerUsage, DiskUsage, ImageUsage
 from ..sys.files import disk_usage
 from .container_verbs import ALIVE
+from .events import Events
 from .paths import Paths
 from .registry import Registry
 
@@ -38,24 +39,26 @@ class Usage:
     """Adds up files; removes containers that do not run."""
 
     def __init__(
-        self, paths: Paths, registry: Registry, images: ImageStore, containers: _Containers, volumes: _Volumes
+        self, paths: Paths, registry: Registry, images: ImageStore, containers: _Containers, volumes: _Volumes,
+        events: Events,
     ) -> None:  # fmt: skip
         self._paths = paths
         self._registry = registry
         self._images = images
         self._containers = containers
         self._volumes = volumes
+        self._events = events
 
     async def measure(self) -> DiskUsage:
         """How much space each thing takes. A container that goes meanwhile takes none."""
         parts = self._images.footprint()
-        holders = Counter(part for sizes in parts.values() for part in sizes)
+        shared = self.shared(parts)
         used = Counter(c.image_id for c in self._registry.containers())
         images = [
             ImageUsage(
                 image=image,
                 size=sum(parts.get(image.id, {}).values()),
-                shared_size=sum(n for part, n in parts.get(image.id, {}).items() if holders[part] > 1),
+                shared_size=shared.get(image.id, 0),
                 containers=used[image.id],
             )
             for image in self._images.describe_all()
@@ -72,6 +75,16 @@ class Usage:
             volumes=await self._volumes.all(),
         )
 
+    async def container_size(self, container: Container) -> int:
+        """Bytes of its own disk."""
+        return await asyncio.to_thread(disk_usage, self._paths.scratch(container.id))
+
+    def shared(self, parts: dict[str, dict[str, int]] | None = None) -> dict[str, int]:
+        """Of each image the bytes of what other images have, too."""
+        parts = self._images.footprint() if parts is None else parts
+        holders = Counter(part for sizes in parts.values() for part in sizes)
+        return {id_: sum(n for part, n in sizes.items() if holders[part] > 1) for id_, sizes in parts.items()}
+
     async def prune_containers(self, filters: Filters) -> Pruned:
         """Remove what does not run and is no part of a pod of several; `until` counts from when it was made.
 
@@ -83,11 +96,12 @@ class Usage:
                 continue
             if not (before_until(container.created_at, filters) and has_labels(container.spec.labels, filters)):
                 continue
-            size = await asyncio.to_thread(disk_usage, self._paths.scratch(container.id))
+            size = await self.container_size(container)
             with contextlib.suppress(HyperError):  # it was started, or removed, in the meantime
                 await self._containers.remove(container.id)
                 removed.append(container.id)
                 freed += size
+        self._events.pruned("container", freed)
         return Pruned(removed=removed, freed=freed)
 
 

@@ -2,12 +2,17 @@
 """As which users machines run: each has a number of its own, which the database knows before its hypervisor starts.
 
 A number is taken until its machine has ended, also over the daemon's end. That another daemon of this host with the
-same range, or anybody else, does not use it is looked up among the host's processes.
+same range, or anybody else, does not use it is looked up among the host's processes; and each daemon begins at a place
+of its own in the range, since what another has claimed a moment ago is not yet a process.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
+import zlib
 from collections.abc import Container
+from pathlib import Path
 
 from ..errors import Unavailable
 from ..state import changes
@@ -18,18 +23,22 @@ from ..sys import users
 class UserNumbers:
     """The only holder of them."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, root: Path) -> None:
+        """:param root: the daemon's own directory, which no other daemon has."""
         self._journal = journal
         self._taken = journal.database.users()
+        self._place = zlib.crc32(os.fsencode(root.resolve()))
 
     def claim(self, allotment: str, *, fenced: bool) -> int:
-        """The lowest number that is free, of those that are kept from the host's loopback or of the others.
+        """The first number that is free, of those that are kept from the host's loopback or of the others.
 
         :raise Unavailable: there is none.
         """
         numbers = users.ranges().fenced if fenced else users.ranges().open
         others = users.in_use()
-        number = next((n for n in numbers if n not in self._taken and n not in others), None)
+        begin = self._place % len(numbers)
+        order = itertools.chain(numbers[begin:], numbers[:begin])
+        number = next((n for n in order if n not in self._taken and n not in others), None)
         if number is None:
             raise Unavailable(
                 f"all {len(numbers)} user numbers for virtual machines are taken",
@@ -53,6 +62,7 @@ class UserNumbers:
 
     def sweep(self, live: Container[str]) -> None:
         """Forget those of allotments that are not live, unless a process runs as one: its record may be unreadable."""
-        others = users.in_use()
-        for allotment in {a for number, a in self._taken.items() if a not in live and number not in others}:
+        dead = {number: a for number, a in self._taken.items() if a not in live}
+        others = users.in_use() if dead else set()
+        for allotment in {a for number, a in dead.items() if number not in others}:
             self.release(allotment)

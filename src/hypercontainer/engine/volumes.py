@@ -7,19 +7,23 @@ import asyncio
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from ..errors import Conflict, InvalidArgument, NotFound
 from ..model import ids
+from ..model.filters import Filters, flag
 from ..model.pods import VolumeRequest, VolumeSpec
 from ..model.specs import ContainerSpec, Mount
 from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInfo
+from ..model.thing_filters import select_volumes, volume_fits
 from ..state import description
 from ..sys import clock, tasks
 from ..sys.files import disk_usage, no_space_as_error, remove_tree
+from ..sys.removal import removed
 from ..volumes.disks import BlockVolumes, set_root
 from .events import Events
 from .paths import VOLUME_DATA, Paths
@@ -36,13 +40,16 @@ class Volumes:
     """Created, listed, removed; resolved for pods."""
 
     def __init__(
-        self, registry: Registry, paths: Paths, blocks: BlockVolumes, secrets: Secrets, events: Events
-    ) -> None:
+        self, registry: Registry, paths: Paths, blocks: BlockVolumes, secrets: Secrets, events: Events,
+        default: Literal["block", "directory"] = "block",
+    ) -> None:  # fmt: skip
+        """`default` is what named volumes are of which nothing else is said."""
         self._registry = registry
         self._paths = paths
         self._blocks = blocks
         self._secrets = secrets
         self._events = events
+        self._default: Literal["block", "directory"] = default
         self._creating = asyncio.Lock()
         self._end_unfinished()
 
@@ -68,18 +75,23 @@ class Volumes:
 
         :raise Conflict: when it exists and is another.
         """
-        name = spec.name or ids.new_id()[:32]
+        name = spec.name or ids.new_id()
         _check_name(name)
         async with self._creating:
             if have := self._registry.find_volume(name):
-                if have.driver != spec.driver or (spec.size and have.size != spec.size):
+                if have.driver != (spec.driver or have.driver) or (spec.size and have.size != spec.size):
                     raise Conflict(
                         f"volume {name} exists and is different", hint="choose another name, or remove it first"
                     )
                 return have
-            volume = await self._make(name, spec)
-        self._events.publish("volume", "create", name, driver=spec.driver)
+            volume = await self._make(name, msgspec.structs.replace(spec, driver=self._driver(spec)))
+        self._events.publish("volume", "create", name, driver=volume.driver)
         return volume
+
+    def _driver(self, spec: VolumeSpec) -> Literal["block", "directory"]:
+        """What nobody named is one container's, and a size is a disk's."""
+        plain = spec.name and not spec.size and (spec.fstype, spec.format) == (VolumeSpec().fstype, VolumeSpec().format)
+        return spec.driver or (self._default if plain else "block")
 
     async def _make(self, name: str, spec: VolumeSpec) -> Volume:
         """Under another name first: what has a volume's name is whole, and nothing that is there is touched.
@@ -107,6 +119,7 @@ class Volumes:
                     fstype=spec.fstype,
                     format=spec.format,
                     labels=spec.labels,
+                    options=spec.options,
                     anonymous=not spec.name,
                     **owned(),
                 )
@@ -116,7 +129,7 @@ class Volumes:
                     0o755
                 )  # for all users of the guest; on the host nobody gets past the directory above
                 volume = Volume(name=name, created_at=clock.stamp(), driver="directory",
-                                path=str(directory / VOLUME_DATA), labels=spec.labels,
+                                path=str(directory / VOLUME_DATA), labels=spec.labels, options=spec.options,
                                 anonymous=not spec.name, **owned())  # fmt: skip
             description.write(new, volume)
             self._registry.put_volume(volume)
@@ -126,7 +139,7 @@ class Volumes:
                 self._registry.remove_volume(volume)
                 raise
         except BaseException:
-            remove_tree(new)
+            await removed(new)
             raise
         return volume
 
@@ -136,9 +149,12 @@ class Volumes:
         users = [p.name for p in self._registry.volume_users(volume.name)]
         return VolumeInfo(volume=volume, used_by=users, disk_usage=used)
 
-    async def all(self) -> list[VolumeInfo]:
-        """All volumes, as `info`."""
-        return [await self.info(v) for v in self._registry.volumes()]
+    async def all(self, filters: Filters | None = None) -> list[VolumeInfo]:
+        """All volumes that the filters let through, as `info`.
+
+        :raise InvalidArgument: a filter's value is none.
+        """
+        return select_volumes([await self.info(v) for v in self._registry.volumes()], filters or {})
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """:raise NotFound: no such volume, unless `force`. :raise Conflict: a pod has it."""
@@ -148,24 +164,31 @@ class Volumes:
         users = [p.name for p in self._registry.volume_users(name)]
         if users:
             raise Conflict(f"volume {name} is in use by {', '.join(users)}", hint="remove what uses it first")
-        gone = (
-            self._paths.volumes / f"{_GONE}{ids.new_id()[:12]}"
-        )  # its name is free at once, and a crash leaves no half of it
-        with contextlib.suppress(FileNotFoundError):
-            self._paths.volume(name).rename(gone)
-        self._registry.remove_volume(volume)
-        await tasks.in_thread(lambda: remove_tree(gone))
-        self._events.publish("volume", "destroy", name)
+        await self._erase(volume)
 
-    async def prune(self, *, everything: bool = False) -> Pruned:
-        """Remove those that no pod has and nobody gave a name; with `everything` those with a name, too."""
+    async def _erase(self, volume: Volume) -> None:
+        """Its name is free at once, and a crash leaves no half of it."""
+        gone = self._paths.volumes / f"{_GONE}{ids.new_id()[:12]}"
+        with contextlib.suppress(FileNotFoundError):
+            self._paths.volume(volume.name).rename(gone)
+        self._registry.remove_volume(volume)
+        await removed(gone)
+        self._events.publish("volume", "destroy", volume.name)
+
+    async def prune(self, *, everything: bool = False, filters: Filters | None = None) -> Pruned:
+        """Remove those that no pod has and nobody gave a name; with `everything` those with a name, too.
+
+        :raise InvalidArgument: a filter's value is none.
+        """
+        everything = everything or bool(flag(filters or {}, "all"))
         removed, freed = [], 0
         for info in await self.all():
-            if everything or info.volume.anonymous:
+            if (everything or info.volume.anonymous) and volume_fits(info.volume, bool(info.used_by), filters or {}):
                 with contextlib.suppress(Conflict, NotFound):  # it has come into use, or is gone
                     await self.remove(info.volume.name)
                     removed.append(info.volume.name)
                     freed += info.disk_usage
+        self._events.pruned("volume", freed)
         return Pruned(removed=removed, freed=freed)
 
     # -- of pods --------------------------------------------------------------------
@@ -240,26 +263,49 @@ class Volumes:
     ) -> tuple[list[PodVolume], list[MountPoint]]:
         """The pod's volumes with what this container adds, and the container's mounts.
 
-        Paths that the image declares as volumes lie on the container's own disk.
+        What has no name, and the paths that the image declares as volumes, are anonymous volumes; in a pod of several
+        containers they lie on the container's own disk. When this fails, none of them is left.
         """
-        volumes, points = list(pod.volumes), []
-        for mount in spec.mounts:
-            name = ""
-            if mount.type == "bind":
-                name = _add_bind(volumes, mount)
-            elif mount.type == "volume" and mount.source:
-                name = mount.source
-                found = next((v for v in volumes if v.name == name), None)
-                if found is None:
-                    volumes.append(self._named(await self._find_or_create(name), {"name": name}))
-                elif found.kind == "directory" and not found.named:
-                    mount = msgspec.structs.replace(mount, copy_up=False)  # a directory of the host is as it is
-            points.append(MountPoint(mount=mount, volume=name))
+        volumes: list[PodVolume] = list(pod.volumes)
+        points: list[MountPoint] = []
         taken = {m.target.rstrip("/") for m in spec.mounts}
-        for path in config.get("Volumes") or {}:
-            if path.rstrip("/") not in taken:
-                points.append(MountPoint(mount=Mount(target=path), volume=""))
+        declared = [Mount(target=path) for path in config.get("Volumes") or {} if path.rstrip("/") not in taken]
+        try:
+            for mount in (*spec.mounts, *declared):
+                points.append(await self._point(pod, volumes, mount))
+        except BaseException:
+            await tasks.to_the_end(self.remove_anonymous(points))
+            raise
         return volumes, points
+
+    async def _point(self, pod: Pod, volumes: list[PodVolume], mount: Mount) -> MountPoint:
+        """A mount, resolved; `volumes` gets what it adds."""
+        name = ""
+        if mount.type == "bind":
+            name = _add_bind(volumes, mount)
+        elif mount.type == "volume" and mount.source:
+            name = mount.source
+            found = next((v for v in volumes if v.name == name), None)
+            if found is None:
+                volumes.append(self._named(await self._find_or_create(name), {"name": name}))
+            elif found.kind == "directory" and not found.named:
+                mount = msgspec.structs.replace(mount, copy_up=False)  # a directory of the host is as it is
+        elif mount.type == "volume" and pod.implicit:
+            volume = await self.create(VolumeSpec())
+            volumes.append(self._named(volume, {"name": volume.name}))
+            mount = msgspec.structs.replace(mount, source=volume.name)
+            return MountPoint(mount=mount, volume=volume.name, anonymous=True)
+        return MountPoint(mount=mount, volume=name)
+
+    async def remove_anonymous(self, points: Sequence[MountPoint]) -> None:
+        """The volumes that were made for these mounts of a container that is gone, unless others have them.
+
+        Idempotent.
+        """
+        made = {p.volume for p in points if p.anonymous}
+        used = {v.named for p in self._registry.pods() for v in p.volumes} if made else set()
+        for volume in [v for v in self._registry.volumes() if v.anonymous and v.name in made - used]:
+            await self._erase(volume)
 
 
 def _check_name(name: str) -> None:
@@ -300,6 +346,8 @@ def _add_bind(volumes: list[PodVolume], mount: Mount) -> str:
     path = Path(mount.source)
     if not path.is_absolute():
         raise InvalidArgument(f"the path {mount.source!r} of this host is not absolute", hint="begin it with /")
+    if mount.make_source:
+        _make_directory(path)
     if not path.exists():
         raise NotFound(f"the path {path} does not exist on this host", hint="create it, or correct the path")
     for v in volumes:
@@ -308,3 +356,12 @@ def _add_bind(volumes: list[PodVolume], mount: Mount) -> str:
     name = f"bind:{path}" + (":ro" if mount.read_only else "")
     volumes.append(PodVolume(name=name, kind="directory", source=str(path), read_only=mount.read_only))
     return name
+
+
+def _make_directory(path: Path) -> None:
+    """:raise InvalidArgument: it cannot be made; nothing is done where something is."""
+    try:
+        if not os.path.lexists(path):
+            path.mkdir(parents=True)
+    except OSError as error:
+        raise InvalidArgument(f"cannot make the directory {path}: {error.strerror}", hint="make it yourself") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -214,7 +214,19 @@ class UpdateLimits(Protocol):
         """
 
 
-_NAMES: dict[type, str] = {Freeze: "pausing a container", UpdateLimits: "other limits for a container that runs"}
+@runtime_checkable
+class MakeLayers(Protocol):
+    """What a container has changed in its image's files, as a layer."""
+
+    def layer_process(self, container: str, mount_points: Sequence[str]) -> GuestProcess:
+        """What writes it: a tar stream with OCI's whiteouts; what is empty at a mount point is left out."""
+
+
+_NAMES: dict[type, str] = {
+    Freeze: "pausing a container",
+    UpdateLimits: "other limits for a container that runs",
+    MakeLayers: "making a layer of a container",
+}
 
 
 def require(agent: Agent, facet: type[F]) -> F:

@@ -23,6 +23,9 @@ from .replies import error_of, record_spans
 
 _ID_MAX = 2**32 - 1
 _UNREAD_MAX = 16 << 20  # bytes that may wait for a guest; one that keeps to its credits never comes near
+# Bytes that are taken at once: what a guest has filled with the smallest frames takes some milliseconds, between which
+# others have their turn. asyncio's own is eight times that.
+_AT_ONCE = 32 << 10
 
 T = TypeVar("T")
 
@@ -145,6 +148,8 @@ class Connection(asyncio.Protocol, ABC):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio's: bytes can be sent."""
         assert isinstance(transport, asyncio.Transport)
+        if hasattr(transport, "max_size"):  # of asyncio's selector loop
+            transport.max_size = _AT_ONCE
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -50,6 +50,7 @@ class FakeGuest:
         self.volumes: dict[str, str] = {}  # mounted: name -> source
         self.hostname = ""
         self.interfaces: dict[str, tuple[str, ...]] = {}  # addresses by name
+        self.gateways: dict[str, tuple[str, ...]] = {}  # of default routes
         self.silent: set[int] = set()  # types of requests that it does not answer; HELLO is one
         self.refused: dict[int, Refused] = {}  # by type of request
         self.failing: dict[Builtin, tuple[int, str]] = {}  # status and last words of what it does itself
@@ -172,8 +173,11 @@ class FakeGuest:
             name = interface.text(Tag.NAME)
             if interface.number(Tag.DOWN):
                 self.interfaces.pop(name, None)
+                self.gateways.pop(name, None)
             else:
                 self.interfaces[name] = tuple(text(a) for a in interface.all(Tag.ADDRESS))
+                if gateways := tuple(text(g) for g in interface.all(Tag.GATEWAY)):
+                    self.gateways[name] = gateways
         self._reply(frame)
 
     def _create(self, frame: Frame, attrs: RequestAttrs) -> None:

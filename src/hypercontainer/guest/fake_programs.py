@@ -8,6 +8,7 @@ import contextlib
 import io
 import signal
 import tarfile
+from collections.abc import Sequence
 from typing import Protocol
 
 from ..protocol.constants import Builtin
@@ -126,6 +127,8 @@ async def run_builtin(guest: Files, kind: Builtin, process: FakeProcess) -> int:
     elif kind is Builtin.DIFF:
         for change in guest.containers[process.args[0]].changes:
             await process.write(change.encode() + b"\0")
+    elif kind is Builtin.LAYER:
+        await process.write(_layer(guest.containers[process.args[0]], process.args[1:]))
     elif kind is Builtin.FIREWALL:
         while await process.read():
             pass
@@ -147,12 +150,22 @@ def _is_there(container: FakeContainer | None, path: str) -> bool:
     return path in _DIRECTORIES or any(f == path or f.startswith(f"{path.rstrip('/')}/") for f in inside)
 
 
+def _layer(container: FakeContainer, mount_points: Sequence[str]) -> bytes:
+    """All files are the container's own, but those at mount points."""
+    return _tar({name.lstrip("/"): data for name, data in container.files.items() if name not in mount_points})
+
+
 def _archived(container: FakeContainer | None, path: str) -> bytes:
+    inside = container.files.items() if container else ()
+    below = path.rstrip("/") + "/"
+    return _tar({name.rpartition("/")[2]: data for name, data in inside if name == path or name.startswith(below)})
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, content in container.files.items() if container else ():
-            if name == path or name.startswith(path.rstrip("/") + "/"):
-                info = tarfile.TarInfo(name.rpartition("/")[2])
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
     return out.getvalue()

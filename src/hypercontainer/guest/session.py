@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 from ..errors import DeadlineExceeded, GuestError, InvalidArgument, StartFailed, Unavailable
-from ..protocol.constants import FIRST_TOKEN, Capability, Tag, Type
+from ..protocol.constants import FIRST_TOKEN, Builtin, Capability, Tag, Type
 from ..protocol.messages import (
     ExitStatus,
     GuestContainer,
@@ -29,7 +29,7 @@ from ..protocol.messages import (
 from ..protocol.streams import decode_data, decode_window
 from ..protocol.wire import Attrs, Frame, ProtocolError, decode_attrs, text
 from ..sys import clock, deadlines
-from .agent import Connect, Freeze, Gone, Sink, UpdateLimits
+from .agent import Connect, Freeze, Gone, MakeLayers, Sink, UpdateLimits
 from .connection import Connection, State
 from .process import GuestProcessHandle, Nothing
 from .reopen import reopen
@@ -39,7 +39,11 @@ from .tokens import next_token
 _EARLY_SIZE, _EARLY_MAX = 1 << 10, 4096  # bytes of a frame, frames: a guest has no more processes
 
 
-_FACETS: dict[type, Capability] = {Freeze: Capability.FREEZE, UpdateLimits: Capability.LIMITS}
+_FACETS: dict[type, Capability] = {
+    Freeze: Capability.FREEZE,
+    UpdateLimits: Capability.LIMITS,
+    MakeLayers: Capability.LAYER,
+}
 
 
 class GuestSession(Connection):
@@ -130,6 +134,9 @@ class GuestSession(Connection):
             if self.alive:
                 self.post(Type.CONTAINER_FREEZE, [(Tag.ID, id_), (Tag.FREEZE, int(not frozen))])
             raise
+
+    def layer_process(self, container: str, mount_points: Sequence[str]) -> GuestProcess:
+        return GuestProcess(args=(container, *mount_points), builtin=Builtin.LAYER)
 
     # -- processes ------------------------------------------------------------------
 

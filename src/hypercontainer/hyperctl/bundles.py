@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +12,14 @@ from typing import BinaryIO
 import click
 import msgspec
 
+from ..client.api import Client
 from ..client.base import raise_known
-from ..errors import HyperError, InvalidArgument, NotFound, Unavailable
+from ..errors import InvalidArgument, NotFound, Unavailable
 from ..model.images import LoadedImage
 from .context import client
 from .output import PullProgress
-from .standard import naming, write_all
+from .standard import write_all
+from .whole_file import written
 
 _CHUNK = 1 << 20  # bytes
 _KINDS = click.Choice(["docker-archive", "oci-archive"])
@@ -27,43 +28,54 @@ _KINDS = click.Choice(["docker-archive", "oci-archive"])
 @click.command()
 @click.option("-o", "--output", type=click.Path(), help="Write to a file instead of stdout.")
 @click.option("--format", "format_", type=_KINDS, default="docker-archive", help="Kind of archive.")
+@click.option("--platform", default="", help="Only what is for this platform, such as linux/amd64.")
 @click.argument("images", nargs=-1, required=True)
-def save(images: tuple[str, ...], output: str | None, format_: str) -> None:
+def save(images: tuple[str, ...], output: str | None, format_: str, platform: str) -> None:
     """Write images as an archive, which load takes, of this and of other engines.
 
-    Layers that images share are in it once. The default has OCI's layout and
-    Docker's manifest.json, as `docker save` writes it.
+    A name without a tag stands for all of its tags. Layers that images share
+    are in it once. The default has OCI's layout and Docker's manifest.json, as
+    `docker save` writes it.
     """
     if not output and sys.stdout.isatty():
         raise InvalidArgument("refusing to save to a terminal", hint="use -o, or redirect stdout")
-    response = client().open("GET", "/images/save", {"names": json.dumps(images), "format": format_})
+    response = client().open(
+        "GET", "/images/save", {"names": json.dumps(images), "format": format_, "platform": platform}
+    )
     with response.connection:
         if not output:
             for chunk in response.chunks():
                 write_all(1, memoryview(chunk))
             return
-        temporary = f"{output}.{os.getpid()}.part"
-        try:
-            with naming(output), open(temporary, "xb") as out:
-                for chunk in response.chunks():
-                    out.write(chunk)
-            os.replace(temporary, output)
-        except OSError as error:
-            raise HyperError(f"cannot write {output}: {error.strerror}") from error
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with written(output) as out:
+            for chunk in response.chunks():
+                out.write(chunk)
 
 
 @click.command()
 @click.option("-i", "--input", "input_", type=click.Path(), help="Read from a file instead of stdin.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def load(input_: str | None, quiet: bool) -> None:
-    """Take images from an archive that save, docker save or podman save wrote, compressed or not."""
+@click.option("--platform", default="", help="Names stand for images of this platform, such as linux/amd64.")
+@click.argument("file", default="")
+def load(input_: str | None, quiet: bool, platform: str, file: str) -> None:
+    """Take images from an archive that save, docker save or podman save wrote, or App Container images, compressed or
+    not; FILE is the same as -i.
+    """
+    input_ = input_ or file
     if not input_ and sys.stdin.isatty():
         raise InvalidArgument("there is no archive on a terminal", hint="use -i, or redirect stdin")
+    for image in load_file(client(), input_ or "-", quiet=quiet, platform=platform):
+        _tell(image)
+
+
+def load_file(c: Client, path: str, *, quiet: bool, platform: str = "") -> list[LoadedImage]:
+    """All images of an archive; - is stdin.
+
+    :raise NotFound: it cannot be read. :raise HyperError: what the daemon says of it.
+    """
     loaded: list[LoadedImage] | None = None
-    with _opened(input_ or "-") as file, PullProgress(quiet) as progress:
-        response = client().open("POST", "/images/load", body=_pieces(file))
+    with _opened(path) as file, PullProgress(quiet) as progress:
+        response = c.open("POST", "/images/load", {"platform": platform}, body=_pieces(file))
         for line in response.lines():
             update = json.loads(line) if line else {}
             if "error" in update:
@@ -73,8 +85,7 @@ def load(input_: str | None, quiet: bool) -> None:
             progress.update(update)
     if loaded is None:
         raise Unavailable("hyperd closed the connection during the load", hint="see its log, and try again")
-    for image in loaded:
-        _tell(image)
+    return loaded
 
 
 def _tell(image: LoadedImage) -> None:
@@ -85,6 +96,10 @@ def _tell(image: LoadedImage) -> None:
         print(f"Loaded image: {name}")
     if not image.names:
         print(f"Loaded image ID: {image.id}")
+    if image.app:
+        print(f"App Container image ID: {image.app.id}")
+        for what in image.app.ignored:
+            print(f"hyperctl: {what} has no counterpart here and is ignored", file=sys.stderr)
 
 
 @click.command(name="import")

@@ -15,7 +15,7 @@ from ..model.images import RemovedImage
 from ..model.reference import parse_reference
 from ..model.status import Pruned
 from ..model.units import format_age, format_size
-from ..model.usage import DiskUsage
+from ..model.usage import DiskUsage, Freed
 from .cli import HELP, VERBS, LazyGroup
 from .context import client
 from .groups import PRUNE_FILTERS, print_pruned
@@ -62,6 +62,8 @@ def summary(usage: DiskUsage) -> list[dict[str, str]]:
              sum(c.size for c in usage.containers), sum(c.size for c in stopped)),
         _row("Local Volumes", len(usage.volumes), len(usage.volumes) - len(idle),
              sum(v.disk_usage for v in usage.volumes), sum(v.disk_usage for v in idle)),
+        _row("Build Cache", usage.build_cache.records, usage.build_cache.active, usage.build_cache.size,
+             usage.build_cache.reclaimable),
     ]  # fmt: skip
 
 
@@ -105,6 +107,7 @@ def _verbose(usage: DiskUsage) -> None:
         ["VOLUME NAME", "LINKS", "SIZE"],
         [[v.volume.name, str(len(v.used_by)), format_size(v.disk_usage)] for v in usage.volumes],
     )
+    print(f"\nBuild cache usage: {format_size(usage.build_cache.size)}")
 
 
 def _name(names: list[str]) -> tuple[str, str]:
@@ -121,13 +124,14 @@ def _name(names: list[str]) -> tuple[str, str]:
 @click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE",
               help="Only such containers and images, and no networks: until=TIME, label=KEY[=VALUE].")  # fmt: skip
 def prune(everything: bool, force: bool, volumes: bool, filters: tuple[str, ...]) -> None:
-    """Remove containers that do not run, networks that no pod is in, and images without a name."""
+    """Remove containers that do not run, networks that no pod is in, images without a name, and unused build cache."""
     wanted = read_filters(filters, PRUNE_FILTERS)
     if not force:
         networks = [] if wanted else ["all networks not used by at least one pod"]
         images = "all images without at least one container associated to them" if everything else "all dangling images"
         anonymous = ["all anonymous volumes not used by at least one pod"] if volumes else []
-        ask(["all stopped containers", *networks, *anonymous, images])
+        cache = [] if wanted else ["unused build cache"]
+        ask(["all stopped containers", *networks, *anonymous, images, *cache])
     freed = _prune(client(), encode_filters(wanted), everything=everything, volumes=volumes)
     print(f"Total reclaimed space: {format_size(freed)}")
 
@@ -144,4 +148,5 @@ def _prune(c: Client, filters: str, *, everything: bool, volumes: bool) -> int:
     images = c.call(RemovedImage, "POST", "/images/prune", {**query, "all": everything})
     gone = [*(f"untagged: {n}" for n in images.untagged), *(f"deleted: {i}" for i in images.deleted)]
     print_pruned("Deleted Images:", gone)
-    return containers.freed + found.freed + images.freed
+    cache = 0 if filters else c.call(Freed, "POST", "/build/prune", {"all": everything}).freed
+    return containers.freed + found.freed + images.freed + cache

@@ -6,17 +6,17 @@ Each works, or says what to do instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import click
 
 from ..errors import InvalidArgument
-from ..model.specs import ContainerSpec, HostEntry, Mount, PidMode
+from ..model.specs import PidMode
 from ..model.units import parse_size
+from . import hostflags
+from .hostflags import JOIN
 
 _PERIOD = 100_000  # microseconds; Docker's default of --cpu-period
-_JOIN = "containers share that in one pod: `hyperctl pod create -n NAME`, then give both --pod NAME"
 
 detach_keys_option = click.option(
     "--detach-keys", default="", metavar="KEYS", help="Keys that detach a terminal [default: ctrl-p,ctrl-q]."
@@ -48,64 +48,22 @@ OPTIONS = [
     click.option("--cpu-quota", type=int, default=0, help="Microseconds of CPU time in each --cpu-period."),
     click.option("--cpu-period", type=int, default=0, help="Microseconds [default: 100000]."),
     detach_keys_option,
-    *(
-        click.option(name, *more, default=default, hidden=True, multiple=default is None)
-        for name, more, default in (
-            ("--device", (), None),
-            ("--gpus", (), ""),
-            ("--cpu-shares", (), ""),
-            ("--cpuset-cpus", (), ""),
-            ("--oom-score-adj", (), ""),
-            ("--ipc", (), ""),
-            ("--userns", (), ""),
-            ("--uts", (), ""),
-        )
-    ),
+    *hostflags.OPTIONS,
 ]
-# What the hidden ones say; where a value is that of every virtual machine, it is taken.
-_INSTEAD: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "device": (
-        (),
-        "a device of this host cannot be brought into a virtual machine",
-        "use a volume for data; the rest is not possible",
-    ),
-    "gpus": (
-        ("0",),
-        "a GPU of this host cannot be brought into a virtual machine",
-        "leave --gpus out, or run it with a container engine of the host",
-    ),
-    "cpu_shares": (
-        ("0", "1024"),
-        "CPU shares weigh containers of one kernel, and each virtual machine has its own",
-        "use --cpus",
-    ),
-    "cpuset_cpus": ((), "a virtual machine is not tied to CPUs of this host", "use --cpus to limit it"),
-    "oom_score_adj": (
-        ("0",),
-        "the score of one process against the host's is not of a virtual machine, whose kernel ends only its own",
-        "use -m",
-    ),
-    "ipc": (("", "private", "shareable"), "a virtual machine has its own IPC", _JOIN),
-    "userns": (("", "host"), "users of a virtual machine are its own already", "leave --userns out"),
-    "uts": (("", "private"), "a virtual machine has its own host name", "set it with --hostname"),
-}
 
 
 def check(o: dict[str, Any]) -> None:
     """:raise InvalidArgument: a flag that asks for what a virtual machine cannot have; with what to do instead."""
-    for name, (fine, why, instead) in _INSTEAD.items():
-        for value in o[name] if isinstance(o[name], tuple) else (o[name],):
-            if value and value not in fine:
-                raise InvalidArgument(f"--{name.replace('_', '-')} {value}: {why}", hint=instead)
+    hostflags.check(o)
     pid_mode(o["pid"], o["pod"])
-    for network in o["network"]:
+    for network in (n.removeprefix("name=") for n in o["network"]):
         if network == "host":
             raise InvalidArgument(
                 "--network host: a virtual machine has a network of its own",
                 hint="publish ports with -p; it reaches this host by --add-host NAME:host-gateway",
             )
         if network.startswith("container:"):
-            raise InvalidArgument(f"--network {network}: a virtual machine has a network of its own", hint=_JOIN)
+            raise InvalidArgument(f"--network {network}: a virtual machine has a network of its own", hint=JOIN)
     _check_memory(o)
 
 
@@ -125,7 +83,7 @@ def pid_mode(text: str, pod: str) -> PidMode | Literal[""]:
         raise InvalidArgument(f"unknown PID mode {text!r}", hint="give private, pod or container:NAME")
     if pod:  # whoever is in it with this mode sees the other, and is seen
         return "pod"
-    raise InvalidArgument(f"--pid {text}: another virtual machine's processes cannot be seen", hint=_JOIN)
+    raise InvalidArgument(f"--pid {text}: another virtual machine's processes cannot be seen", hint=JOIN)
 
 
 def _check_memory(o: dict[str, Any]) -> None:
@@ -182,63 +140,6 @@ def security(option: str) -> dict[str, Any]:
         f"unknown security option {option!r}",
         hint="known are no-new-privileges, seccomp=unconfined and seccomp=builtin",
     )
-
-
-# -- what needs the daemon -----------------------------------------------------------------
-
-
-def complete(spec: ContainerSpec, o: dict[str, Any], call: Callable[..., Any]) -> ContainerSpec:
-    """The specification with what other containers have; `call` is a client's.
-
-    :raise NotFound: no such container. :raise InvalidArgument: what it has cannot be shared.
-    """
-    import msgspec
-
-    if not o["volumes_from"] and not o["link"]:
-        return spec
-    mounts, hosts = list(spec.mounts), list(spec.hosts)
-    for text in o["volumes_from"]:
-        taken = {m.target for m in mounts}
-        mounts += [m for m in _mounts_of(text, call) if m.target not in taken]
-    hosts += [_linked(text, call) for text in o["link"]]
-    return msgspec.structs.replace(spec, mounts=mounts, hosts=hosts)
-
-
-def _mounts_of(text: str, call: Callable[..., Any]) -> list[Mount]:
-    import msgspec
-
-    from ..client.api import container_route
-    from ..model.status import Container
-
-    name, _, mode = text.partition(":")
-    if mode not in ("", "ro", "rw"):
-        raise InvalidArgument(f"invalid --volumes-from {text!r}", hint="write CONTAINER[:ro]")
-    found = []
-    for point in call(Container, "GET", container_route(name)).mounts:
-        if point.mount.type == "tmpfs":
-            continue
-        if not point.volume:
-            raise InvalidArgument(
-                f"--volumes-from {name}: the volume at {point.mount.target} lies on that container's own disk",
-                hint=f"give it a name there, with -v NAME:{point.mount.target}",
-            )
-        found.append(msgspec.structs.replace(point.mount, read_only=point.mount.read_only or mode == "ro"))
-    return found
-
-
-def _linked(text: str, call: Callable[..., Any]) -> HostEntry:
-    from ..client.api import container_route, pod_route
-    from ..model.status import Container, PodDetails
-
-    name, _, alias = text.partition(":")
-    container = call(Container, "GET", container_route(name))
-    attachments = call(PodDetails, "GET", pod_route(container.pod)).pod.attachments
-    if not attachments:
-        raise InvalidArgument(
-            f"--link {text}: {container.name} is in no network of this host",
-            hint="run both with --network NAME, where they find each other",
-        )
-    return HostEntry(ip=attachments[0].ip, names=list(dict.fromkeys(filter(None, [alias, container.name]))))
 
 
 # -- Docker's ways of writing flags -----------------------------------------------------------

@@ -18,8 +18,8 @@ from .warning import ask
 
 PRUNE_FILTERS = ("until", "label")
 _ALONE = (
-    "attach", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename", "restart", "rm", "run",
-    "start", "stats", "stop", "top", "unpause", "update", "wait",
+    "attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "rename", "restart", "rm",
+    "run", "start", "stats", "stop", "top", "unpause", "update", "wait",
 )  # fmt: skip
 _FILTER = click.option(
     "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those: until=TIME, label=KEY[=VALUE]."
@@ -44,6 +44,7 @@ class _Containers(LazyGroup):
 
 class _Images(LazyGroup):
     verbs: ClassVar[dict[str, str]] = {
+        "build": VERBS["build"],
         "history": VERBS["history"],
         "import": VERBS["import"],
         "load": VERBS["load"],
@@ -57,6 +58,7 @@ class _Images(LazyGroup):
         "tag": VERBS["tag"],
     }
     summaries: ClassVar[dict[str, str]] = {
+        "build": HELP["build"],
         "history": HELP["history"],
         "import": HELP["import"],
         "load": HELP["load"],

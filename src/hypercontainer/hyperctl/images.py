@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from ..client.api import Query
-from ..errors import HyperError, InvalidArgument, NotFound
+from ..errors import HyperError, InvalidArgument, NotFound, Unsupported
 from ..model.filters import encode_filters, read_filters
 from ..model.ids import short
 from ..model.images import HistoryEntry, Image, RemovedImage
@@ -221,3 +221,17 @@ def image_prune(everything: bool, force: bool, filters: tuple[str, ...]) -> None
     removed = client().call(RemovedImage, "POST", "/images/prune", query)
     _report(removed)
     print(f"Total reclaimed space: {format_size(removed.freed)}")
+
+
+@click.command()
+@click.option("-f", "--filter", multiple=True, hidden=True)
+@click.option("--format", default="", hidden=True)
+@click.option("--limit", default=0, hidden=True)
+@click.option("--no-trunc", is_flag=True, hidden=True)
+@click.argument("term")
+def search(term: str, **_: object) -> None:
+    """Say where images are found: what registries speak has no search."""
+    raise Unsupported(
+        f"cannot search for {term!r}: what registries speak has no search",
+        hint="look on hub.docker.com, or at the registry's own pages; `hyperctl pull -a NAME` takes all tags of a name",
+    )

@@ -53,6 +53,11 @@ def start(containers: tuple[str, ...], attach: bool, interactive: bool, detach_k
     return attach_to(c, found, start=True, stdin=interactive, keys=detach_keys)
 
 
+_SIGNAL = click.option(
+    "-s", "--signal", default="", help="Signal that asks a container to end [default: the container's]."
+)
+
+
 @click.command()
 @click.option(
     "-t",
@@ -62,21 +67,25 @@ def start(containers: tuple[str, ...], attach: bool, interactive: bool, detach_k
     type=click.IntRange(min=0),
     help="Seconds until SIGKILL [default: the container's, 10].",
 )
+@_SIGNAL
 @_CONTAINER_ONLY
 @_NAMES
-def stop(containers: tuple[str, ...], timeout: int | None, only: bool) -> int:
+def stop(containers: tuple[str, ...], timeout: int | None, signal: str, only: bool) -> int:
     """Ask containers or pods to end, and kill those that do not."""
     c = client()
-    return for_each(containers, lambda name: act(c, name, "/stop", {"timeout": timeout}, only=only))
+    query = {"timeout": timeout, "signal": signal or None}
+    return for_each(containers, lambda name: act(c, name, "/stop", query, only=only or bool(signal)))
 
 
 @click.command()
 @click.option("-t", "--time", "--timeout", "timeout", type=click.IntRange(min=0), help="Seconds until SIGKILL.")
+@_SIGNAL
 @_NAMES
-def restart(containers: tuple[str, ...], timeout: int | None) -> int:
+def restart(containers: tuple[str, ...], timeout: int | None, signal: str) -> int:
     """Stop containers and start them again; what they wrote is kept."""
     c = client()
-    return for_each(containers, lambda name: act(c, name, "/restart", {"timeout": timeout}))
+    query = {"timeout": timeout, "signal": signal or None}
+    return for_each(containers, lambda name: act(c, name, "/restart", query, only=bool(signal)))
 
 
 @click.command()
@@ -112,7 +121,7 @@ def wait(containers: tuple[str, ...]) -> int:
     "-v",
     "--volumes",
     is_flag=True,
-    help="Accepted for Docker's sake: anonymous volumes always go with their container.",
+    help="With the volumes that were made for it and have no name.",
 )
 @_NAMES
 def rm(containers: tuple[str, ...], force: bool, only: bool, volumes: bool) -> int:
@@ -121,7 +130,7 @@ def rm(containers: tuple[str, ...], force: bool, only: bool, volumes: bool) -> i
 
     def remove(name: str) -> None:
         try:
-            _either(c, name, "DELETE", "", {"force": force}, only=only)
+            _either(c, name, "DELETE", "", {"force": force, "volumes": volumes}, only=only)
         except NotFound:
             if not force:
                 raise

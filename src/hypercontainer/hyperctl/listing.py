@@ -4,137 +4,27 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 import click
 import msgspec
 
-from ..client.api import Client, container_route
-from ..errors import HyperError, InvalidArgument
+from ..client.api import Client, Query, container_route
+from ..errors import HyperError, NotFound
+from ..model.container_filters import NAMES
+from ..model.filters import encode_filters, read_filters
 from ..model.ids import short
-from ..model.reference import parse_reference
-from ..model.specs import PortMapping
-from ..model.status import Container, ContainerStats, ContainerStatus, PodInfo, ProcessInfo
+from ..model.status import Container, ContainerSize, ContainerStats, PodInfo, ProcessInfo
 from ..model.units import format_age, format_binary, format_size
+from .container_view import command, describe_ports, describe_size, describe_state, fields
 from .context import client
-from .output import print_json, print_table, show
+from .output import print_json, show
 
 STATS_HEAD = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"]
 _FORMAT = click.option("--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
-
-
-def describe_state(c: Container) -> str:
-    """`Up 5 minutes`, `Exited (0) 2 hours ago`, as Docker says."""
-    s = c.state
-    if s.status is ContainerStatus.RUNNING and s.unresponsive:
-        return f"Up {format_age(s.started_at)} (unresponsive)"
-    if s.status is ContainerStatus.RUNNING:
-        notes = [s.health.status] if s.health and c.health else []
-        notes += ["log not written"] if s.log_error else []
-        return f"Up {format_age(s.started_at)}" + (f" ({', '.join(notes)})" if notes else "")
-    if s.status is ContainerStatus.RESTARTING:
-        return f"Restarting ({s.exit_code}) {format_age(s.finished_at)} ago" + (f": {s.error}" if s.error else "")
-    if s.status is ContainerStatus.PAUSED:
-        return f"Up {format_age(s.started_at)} (Paused)"
-    if s.status is ContainerStatus.EXITED:
-        return f"Exited ({s.exit_code}) {format_age(s.finished_at)} ago"
-    return s.status.value.capitalize()
-
-
-def describe_ports(c: Container) -> str:
-    return describe_mappings(c.ports)
-
-
-def describe_mappings(ports: list[PortMapping]) -> str:
-    """Docker's PORTS; ports that follow each other on both sides are one range."""
-    runs: list[list[PortMapping]] = []
-    for p in sorted(ports, key=lambda p: (p.host_ip, p.protocol, p.host_port)):
-        if runs and _follows(runs[-1][-1], p):
-            runs[-1].append(p)
-        else:
-            runs.append([p])
-    return ", ".join(_describe_run(run) for run in runs)
-
-
-def _follows(a: PortMapping, b: PortMapping) -> bool:
-    return (b.host_ip, b.protocol, b.host_port, b.container_port) == (
-        a.host_ip,
-        a.protocol,
-        a.host_port + 1,
-        a.container_port + 1,
-    )
-
-
-def _describe_run(run: list[PortMapping]) -> str:
-    first, last = run[0], run[-1]
-    host = f"[{first.host_ip}]" if ":" in first.host_ip else first.host_ip or "0.0.0.0"
-    ends = [
-        str(a) if a == b else f"{a}-{b}"
-        for a, b in ((first.host_port, last.host_port), (first.container_port, last.container_port))
-    ]
-    return f"{host}:{ends[0]}->{ends[1]}/{first.protocol}"
-
-
-def _fields(c: Container) -> dict[str, Any]:
-    """Docker's field names, for templates and JSON."""
-    return {
-        "id": short(c.id), "names": c.name, "image": c.image, "command": shlex.join(c.process.args),
-        "createdAt": c.created_at, "runningFor": f"{format_age(c.created_at)} ago", "status": describe_state(c),
-        "state": c.state.status.value, "ports": describe_ports(c), "labels": c.spec.labels, "pod": short(c.pod),
-    }  # fmt: skip
-
-
-def _is_image(c: Container, image: str) -> bool:
-    """By name, whichever way it is spelled, or by the beginning of the id."""
-    prefix = image.removeprefix("sha256:")
-    if image in (c.image, c.image_id) or (len(prefix) >= 3 and c.image_id.removeprefix("sha256:").startswith(prefix)):
-        return True
-    try:
-        wanted, own = (
-            parse_reference(i.removeprefix("builtin:").removeprefix("docker://")).full for i in (image, c.image)
-        )
-    except InvalidArgument:
-        return False
-    return wanted == own
-
-
-def _has_name(c: Container, pattern: str, given: str) -> bool:
-    """By a regular expression, where Docker's names begin with a slash.
-
-    :raise InvalidArgument: when it is none.
-    """
-    try:
-        return bool(re.search(pattern, c.name) or re.search(pattern, f"/{c.name}"))
-    except re.error as error:
-        raise InvalidArgument(
-            f"invalid filter {given!r}: {error}", hint="write a name or a regular expression, such as name=^web"
-        ) from None
-
-
-def _matches(c: Container, filters: tuple[str, ...]) -> bool:
-    for given in filters:
-        key, equals, value = given.partition("=")
-        label, _, wanted = value.partition("=")
-        tests = {
-            "status": c.state.status.value == value,
-            "name": key == "name" and _has_name(c, value, given),
-            "id": c.id.startswith(value),
-            "ancestor": _is_image(c, value),
-            "label": label in c.spec.labels and ("=" not in value or c.spec.labels[label] == wanted),
-            "exited": c.state.status is ContainerStatus.EXITED and str(c.state.exit_code) == value,
-        }
-        if not equals or key not in tests:
-            raise InvalidArgument(
-                f"invalid filter {given!r}", hint=f"use one of {', '.join(tests)}, such as status=running"
-            )
-        if not tests[key]:
-            return False
-    return True
 
 
 def _containers(c: Client, *, everything: bool) -> list[Container]:
@@ -153,44 +43,43 @@ def _with_ports(c: Client, found: list[Container]) -> list[Container]:
 @click.option("-a", "--all", "everything", is_flag=True, help="Also those that do not run.")
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
 @click.option("--no-trunc", is_flag=True, help="Whole ids and commands.")
-@click.option(
-    "-f",
-    "--filter",
-    "filters",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only those: status, name, id, label, ancestor, exited.",
-)
+@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help=f"Only those: {', '.join(NAMES)}.")
 @click.option("-n", "--last", type=int, default=0, help="The last so many, whatever their state.")
+@click.option("-l", "--latest", is_flag=True, help="The last one, whatever its state.")
+@click.option("-s", "--size", is_flag=True, help="What they take of the disk.")
 @_FORMAT
-def ps(everything: bool, quiet: bool, no_trunc: bool, filters: tuple[str, ...], last: int, format_: str) -> None:
+def ps(
+    everything: bool, quiet: bool, no_trunc: bool, filters: tuple[str, ...], last: int, latest: bool, size: bool,
+    format_: str,
+) -> None:  # fmt: skip
     """List containers."""
-    everything = everything or last > 0 or any(f.startswith(("status=", "exited=")) for f in filters)
+    wanted = read_filters(filters, NAMES)
+    query: Query = {"all": everything, "limit": 1 if latest else max(last, 0), "filters": encode_filters(wanted)}
     c = client()
-    found = [x for x in _containers(c, everything=everything) if _matches(x, filters)]
-    found = found[:last] if last > 0 else found
-    found = found if quiet else _with_ports(c, found)
-    if quiet:
+    found = c.call(list[Container], "GET", "/containers", query)
+    if quiet and not format_:
         for x in found:
             print(x.id if no_trunc else short(x.id))
         return
+    found = _with_ports(c, found)
+    measured = size or re.search(r"\.Size\b", format_) is not None
+    sizes = {x.id: _size(c, x) for x in found} if measured else {}
 
-    def row(c: Container) -> list[str]:
-        command = shlex.join(c.process.args)
-        if not no_trunc and len(command) > 20:
-            command = command[:19] + "…"
-        id_ = c.id if no_trunc else short(c.id)
-        return [
-            id_,
-            c.image,
-            f'"{command}"',
-            f"{format_age(c.created_at)} ago",
-            describe_state(c),
-            describe_ports(c),
-            c.name,
-        ]
+    def row(x: Container) -> list[str]:
+        id_, made = x.id if no_trunc else short(x.id), f"{format_age(x.created_at)} ago"
+        cells = [id_, x.image, command(x, whole=no_trunc), made, describe_state(x), describe_ports(x), x.name]
+        return [*cells, describe_size(sizes[x.id])] if size else cells
 
-    show(found, format_, ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"], row, _fields)
+    head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES", *(["SIZE"] if size else [])]
+    show(found, format_, head, row, lambda x: fields(x, whole=no_trunc, size=sizes.get(x.id)))
+
+
+def _size(c: Client, container: Container) -> ContainerSize | None:
+    """None of one that has gone meanwhile."""
+    try:
+        return c.call(ContainerSize, "GET", container_route(container.id, "/size"))
+    except NotFound:
+        return None
 
 
 @click.command(name="list")
@@ -211,7 +100,7 @@ def list_(item: str, pod: str, vm: str, quiet: bool, format_: str) -> None:
             print("\n".join(short(x.id) for x in found))
             return
         show(found, format_, ["CONTAINER ID", "NAME", "POD ID", "STATUS"],
-             lambda x: [short(x.id), x.name, short(x.pod), x.state.status.value], _fields)  # fmt: skip
+             lambda x: [short(x.id), x.name, short(x.pod), x.state.status.value], fields)  # fmt: skip
         return
     pods = [p for p in every if item == "pod" or p.vm_pid]
     if quiet:
@@ -227,13 +116,10 @@ def list_(item: str, pod: str, vm: str, quiet: bool, format_: str) -> None:
 
 @click.command()
 @click.argument("container")
-@click.option("--format", "format_", default="", metavar="table|json", help="How to print.")
+@_FORMAT
 def top(container: str, format_: str) -> None:
     """Show the processes of a container."""
     found = client().call(list[ProcessInfo], "GET", container_route(container, "/top"))
-    if format_ == "json":
-        print_json(found)
-        return
 
     def row(p: ProcessInfo) -> list[str]:
         seconds = p.cpu_ms // 1000
@@ -241,7 +127,7 @@ def top(container: str, format_: str) -> None:
         spent = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
         return [str(p.uid), str(p.pid), str(p.ppid), clock, spent, p.command]
 
-    print_table(["UID", "PID", "PPID", "STIME", "TIME", "CMD"], [row(p) for p in found])
+    show(found, format_, ["UID", "PID", "PPID", "STIME", "TIME", "CMD"], row)
 
 
 def _cpu_percent(now: ContainerStats, before: ContainerStats | None) -> float:
@@ -251,10 +137,16 @@ def _cpu_percent(now: ContainerStats, before: ContainerStats | None) -> float:
     return (now.cpu_usec - before.cpu_usec) / 10_000 / span if span > 0 else 0.0
 
 
-def stats_row(s: ContainerStats, before: ContainerStats | None) -> list[str]:
+def _stats_fields(row: list[str]) -> dict[str, str]:
+    """Docker's, by https://docs.docker.com/reference/cli/docker/container/stats/#format."""
+    names = ("id", "name", "cpuPerc", "memUsage", "memPerc", "netIO", "blockIO", "pids")
+    return {"container": row[0], **dict(zip(names, row, strict=True))}
+
+
+def stats_row(s: ContainerStats, before: ContainerStats | None, *, whole: bool = False) -> list[str]:
     percent = 100 * s.memory / s.memory_limit if s.memory_limit else 0.0
     return [
-        short(s.id),
+        s.id if whole else short(s.id),
         s.name,
         f"{_cpu_percent(s, before):.2f}%",
         f"{format_binary(s.memory)} / {format_binary(s.memory_limit)}",
@@ -268,8 +160,9 @@ def stats_row(s: ContainerStats, before: ContainerStats | None) -> list[str]:
 @click.command()
 @click.argument("containers", nargs=-1)
 @click.option("--no-stream", is_flag=True, help="Print once.")
-@click.option("--format", "format_", default="", metavar="table|json", help="How to print.")
-def stats(containers: tuple[str, ...], no_stream: bool, format_: str) -> None:
+@click.option("--no-trunc", is_flag=True, help="Whole ids.")
+@_FORMAT
+def stats(containers: tuple[str, ...], no_stream: bool, no_trunc: bool, format_: str) -> None:
     """Show the use of resources, every second."""
     c = client()
 
@@ -284,10 +177,12 @@ def stats(containers: tuple[str, ...], no_stream: bool, format_: str) -> None:
                     raise
         return found
 
-    show_stats(sample, once=no_stream, format_=format_)
+    show_stats(sample, once=no_stream, format_=format_, whole=no_trunc)
 
 
-def show_stats(sample: Callable[[], dict[str, ContainerStats]], *, once: bool, format_: str) -> None:
+def show_stats(
+    sample: Callable[[], dict[str, ContainerStats]], *, once: bool, format_: str, whole: bool = False
+) -> None:
     """Print samples, one a second."""
     before = sample()
     while True:
@@ -298,7 +193,8 @@ def show_stats(sample: Callable[[], dict[str, ContainerStats]], *, once: bool, f
         else:
             if not once and sys.stdout.isatty():
                 click.clear()
-            print_table(STATS_HEAD, [stats_row(s, before.get(k)) for k, s in now.items()])
+            rows = [stats_row(s, before.get(k), whole=whole) for k, s in now.items()]
+            show(rows, format_, STATS_HEAD, lambda row: row, _stats_fields)
         if once:
             return
         before = now

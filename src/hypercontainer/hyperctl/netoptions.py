@@ -20,21 +20,53 @@ def _host_entry(text: str) -> HostEntry:
     return HostEntry(ip=ip.strip("[]"), names=[name])
 
 
+_KEYS = {"name": "name", "alias": "aliases", "ip": "ip", "ip6": "ip6", "mac-address": "mac"}
+
+
+def _network(text: str) -> dict[str, Any]:
+    """A network's name, or `name=NAME,alias=...,ip=...` as Docker has it.
+
+    :raise InvalidArgument: an unknown key, or no name.
+    """
+    if "=" not in text:
+        return {"name": "bridge" if text == "default" else text}
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or not value or key not in _KEYS:
+            raise InvalidArgument(
+                f"invalid network {text!r}: unknown {key!r}", hint=f"write {', '.join(f'{k}=...' for k in _KEYS)}"
+            )
+        if key == "alias":
+            found.setdefault("aliases", []).append(value)
+        else:
+            found[_KEYS[key]] = value
+    if "name" not in found:
+        raise InvalidArgument(f"invalid network {text!r}: it has no name", hint="write name=NAME,...")
+    return found
+
+
 def networking(o: dict[str, Any]) -> dict[str, Any]:
     """The fields of a specification that say how a pod is connected."""
-    names, own = (
-        ["bridge" if n == "default" else n for n in o["network"]],
-        {"ip": o["ip"], "ip6": o["ip6"], "mac": o["mac_address"], "aliases": list(o["network_alias"])},
-    )
+    asked = [_network(n) for n in o["network"]]
+    names = [str(n["name"]) for n in asked]
+    own = {"ip": o["ip"], "ip6": o["ip6"], "mac": o["mac_address"], "aliases": list(o["network_alias"])}
     plain = len(names) == 1 and (names[0] == "none" or names[0].partition(":")[0] in ("user", "cni"))
     if any(own.values()) and (plain or len(names) > 1):
         raise InvalidArgument(
-            "addresses and aliases need one network", hint="name one with --network, and connect the others later"
+            "addresses and aliases need one network",
+            hint="write them as --network name=NAME,ip=...,alias=..., or name one network",
         )
-    if any(own.values()) and not names:
-        names = ["bridge"]
-    given = own if len(names) == 1 else {}
-    requests = [] if plain else [NetworkRequest(name=n, **given) for n in names]
+    if plain and len(asked[0]) > 1:
+        raise InvalidArgument(f"network {names[0]} has no addresses and aliases to choose", hint="give its name alone")
+    if any(own.values()):
+        first = asked[0] if asked else {"name": "bridge"}
+        given = {k: v for k, v in own.items() if v}
+        if both := sorted(given.keys() & first.keys() - {"aliases"}):
+            raise InvalidArgument(f"{both[0]} is given twice for network {first['name']}", hint="give it once")
+        aliases = [*first.get("aliases", []), *own["aliases"]]
+        asked = [{**first, **given, "aliases": aliases}]
+    requests = [] if plain else [NetworkRequest(**n) for n in asked]
     return {
         "network": names[0] if plain else "",
         "networks": requests,

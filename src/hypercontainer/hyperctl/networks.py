@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 import click
+import msgspec
 
-from ..client.api import pod_route
+from ..client.api import Query, pod_route
 from ..errors import HyperError
+from ..model.filters import encode_filters, read_filters
 from ..model.network import Network, NetworkInfo, NetworkRequest, NetworkSpec
 from ..model.status import Pruned
+from ..model.thing_filters import NETWORK_FILTERS, NETWORK_PRUNE_FILTERS
+from .container_view import describe_labels
 from .context import client, confirm, for_each
 from .options import pairs
 from .output import show, show_details
@@ -63,20 +68,24 @@ def create(
 
 
 @network.command()
-@click.option("-q", "--quiet", is_flag=True, help="Only names.")
+@click.option("-q", "--quiet", is_flag=True, help="Only ids.")
+@click.option("--no-trunc", is_flag=True, help="Whole ids.")
+@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE",
+              help=f"Only those: {', '.join(NETWORK_FILTERS)}.")  # fmt: skip
 @click.option("--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
-def ls(quiet: bool, format_: str) -> None:
+def ls(quiet: bool, no_trunc: bool, filters: tuple[str, ...], format_: str) -> None:
     """List networks."""
-    found = client().call(list[NetworkInfo], "GET", "/networks")
+    query: Query = {"filters": encode_filters(read_filters(filters, NETWORK_FILTERS))}
+    found = client().call(list[NetworkInfo], "GET", "/networks", query)
     if quiet:
         for n in found:
-            print(n.network.name)
+            print(n.network.id if no_trunc else n.network.id[:12])
         return
 
     def row(n: NetworkInfo) -> list[str]:
         subnets = ", ".join(filter(None, (n.network.subnet, n.network.subnet6)))
         return [
-            n.network.id[:12],
+            n.network.id if no_trunc else n.network.id[:12],
             n.network.name,
             n.network.bridge,
             subnets,
@@ -84,7 +93,18 @@ def ls(quiet: bool, format_: str) -> None:
             ",".join(n.pods),
         ]
 
-    show(found, format_, ["NETWORK ID", "NAME", "BRIDGE", "SUBNETS", "", "PODS"], row)
+    show(found, format_, ["NETWORK ID", "NAME", "BRIDGE", "SUBNETS", "", "PODS"], row,
+         lambda n: _fields(n, whole=no_trunc))  # fmt: skip
+
+
+def _fields(n: NetworkInfo, *, whole: bool) -> dict[str, Any]:
+    """All of it, and Docker's: https://docs.docker.com/reference/cli/docker/network/ls/#format."""
+    own = n.network
+    return {
+        **msgspec.to_builtins(n), "id": own.id if whole else own.id[:12], "name": own.name, "driver": "bridge",
+        "scope": "local", "iPv4": True, "iPv6": bool(own.subnet6), "internal": own.internal,
+        "createdAt": own.created_at, "labels": describe_labels(own.labels), "label": own.labels,
+    }  # fmt: skip
 
 
 @network.command()
@@ -107,11 +127,14 @@ def rm(names: tuple[str, ...]) -> int:
 
 @network.command()
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
-def prune(force: bool) -> None:
+@click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE",
+              help=f"Only those: {', '.join(NETWORK_PRUNE_FILTERS)}.")  # fmt: skip
+def prune(force: bool, filters: tuple[str, ...]) -> None:
     """Remove all networks that no pod is in."""
+    query: Query = {"filters": encode_filters(read_filters(filters, NETWORK_PRUNE_FILTERS))}
     if not force:
         confirm("all networks that no pod is in")
-    for name in client().call(Pruned, "POST", "/networks/prune").removed:
+    for name in client().call(Pruned, "POST", "/networks/prune", query).removed:
         print(name)
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -47,13 +46,15 @@ _OPTIONS = [
     click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="User and group, by name or number."),
     click.option("--group-add", multiple=True, help="Join a further group."),
     click.option("-h", "--hostname", default="", help="Host name."),
-    click.option("--entrypoint", default=None, help="Replace the image's ENTRYPOINT."),
+    click.option("--domainname", default="", help="Domain of the host name."),
+    click.option("--entrypoint", default=None, help="Program to run in place of the image's ENTRYPOINT."),
     click.option("--cpus", type=click.FloatRange(min=0), default=0.0, help="CPU time, in CPUs."),
     click.option("-m", "--memory", default="", help="Memory limit, such as 512m."),
     click.option("--pids-limit", type=int, default=0, help="Most processes at a time; -1 for no limit."),
     click.option("--read-only", is_flag=True, help="Mount the root file system read-only."),
     click.option("-l", "--label", multiple=True, metavar="NAME[=VALUE]", help="Set a label."),
     click.option("--label-file", multiple=True, type=click.Path(), help="Read labels from a file."),
+    click.option("--annotation", multiple=True, metavar="NAME=VALUE", help="Note something in the record."),
     click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]", help="Set a resource limit."),
     click.option("--sysctl", multiple=True, metavar="NAME=VALUE", help="Set a kernel parameter of the pod."),
     click.option("--cap-add", multiple=True, help="Add a capability, or ALL."),
@@ -91,13 +92,13 @@ _OPTIONS = [
         help="Start it again when it ends.",
     ),
     click.option("--health-cmd", default="", help="Command that tells whether the container is well."),
-    click.option("--health-interval", default="30s", help="Time between checks."),
-    click.option("--health-timeout", default="30s", help="Longest time for one check."),
+    click.option("--health-interval", default="", help="Time between checks [default: 30s]."),
+    click.option("--health-timeout", default="", help="Longest time for one check [default: 30s]."),
     click.option(
-        "--health-retries", type=click.IntRange(min=1), default=3, help="Failures in a row that make it unhealthy."
+        "--health-retries", type=click.IntRange(min=1), help="Failures in a row that make it unhealthy [default: 3]."
     ),
-    click.option("--health-start-period", default="0s", help="Time in which failures do not count."),
-    click.option("--health-start-interval", default="5s", help="Time between checks in the start period."),
+    click.option("--health-start-period", default="", help="Time in which failures do not count [default: 0s]."),
+    click.option("--health-start-interval", default="", help="Time between checks in the start period [default: 5s]."),
     click.option("--no-healthcheck", is_flag=True, help="Ignore the image's check."),
     click.option(
         "--privileged",
@@ -105,7 +106,10 @@ _OPTIONS = [
         help="All capabilities, and no path hidden: of its own virtual machine. What systemd needs as process 1.",
     ),
     click.option(
-        "--driver", default="", metavar="NAME", help="Hypervisor of the virtual machine [default: the daemon's]."
+        "--driver",
+        default="",
+        metavar="NAME",
+        help="Hypervisor of the virtual machine, or auto [default: the daemon's].",
     ),
     click.option(
         "--isolation",
@@ -167,7 +171,7 @@ def _read_lines(path: str, what: str) -> list[str]:
         raise InvalidArgument(f"cannot read {what} {path}: {error.strerror}") from error
     except UnicodeDecodeError:
         raise InvalidArgument(f"{what} {path} is not UTF-8 text") from None
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return [line.lstrip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
 def environment(env: tuple[str, ...], files: tuple[str, ...]) -> list[str]:
@@ -251,17 +255,25 @@ def parse_restart(text: str) -> RestartPolicy:
     return RestartPolicy(name=cast(RestartName, name), max_retries=int(count or 0))
 
 
+_HEALTH_TIMES = ("interval", "timeout", "start_period", "start_interval")
+
+
 def _health(o: dict[str, Any]) -> HealthCheck | None:
-    if not o["health_cmd"]:
+    """:raise InvalidArgument: a check and none, or times of one that is not given."""
+    times = {k: o[f"health_{k}"] for k in _HEALTH_TIMES if o[f"health_{k}"]}
+    given = [k for k in ("cmd", *_HEALTH_TIMES, "retries") if o[f"health_{k}"]]
+    if given and o["no_healthcheck"]:
+        raise InvalidArgument("--no-healthcheck conflicts with --health-* options", hint="leave one of them out")
+    if given and not o["health_cmd"]:
+        flag = given[0].replace("_", "-")
+        raise InvalidArgument(
+            f"--health-{flag}: the image's check is taken as it is, or not at all", hint="give --health-cmd, too"
+        )
+    if not given:
         return None
-    return HealthCheck(
-        command=["/bin/sh", "-c", o["health_cmd"]],
-        interval=parse_duration(o["health_interval"]),
-        timeout=parse_duration(o["health_timeout"]),
-        retries=o["health_retries"],
-        start_period=parse_duration(o["health_start_period"]),
-        start_interval=parse_duration(o["health_start_interval"]),
-    )
+    asked: dict[str, Any] = {name: parse_duration(text) for name, text in times.items()}
+    asked |= {"retries": o["health_retries"]} if o["health_retries"] else {}
+    return HealthCheck(command=["/bin/sh", "-c", o["health_cmd"]], **asked)
 
 
 def _log(o: dict[str, Any]) -> LogOptions:
@@ -284,17 +296,19 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         image=image,
         name=o["name"],
         command=list(command) or None,
-        entrypoint=None if o["entrypoint"] is None else shlex.split(o["entrypoint"]) or [""],
+        entrypoint=None if o["entrypoint"] is None else [o["entrypoint"]],
         env=environment(o["env"], o["env_file"]),
         workdir=o["workdir"],
         user=o["user"],
         groups=list(o["group_add"]),
         hostname=o["hostname"],
+        domainname=o["domainname"],
         tty=o["tty"],
         stdin=o["interactive"],
         read_only=o["read_only"],
         resources=resources,
         labels=pairs(tuple(labels), "label", need_value=False),
+        annotations=pairs(o["annotation"], "annotation", need_value=True),
         ulimits=[parse_ulimit(u) for u in o["ulimit"]],
         sysctls=pairs(o["sysctl"], "sysctl", need_value=True),
         cap_add=list(o["cap_add"]),
@@ -312,6 +326,8 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         pull=o["pull"],
         pod=o["pod"],
         mounts=mounts_from(o),
+        volumes_from=list(o["volumes_from"]),
+        links=list(o["link"]),
         shm_size=parse_size(o["shm_size"]) if o["shm_size"] else 0,
         restart=parse_restart(o["restart"]),
         health=_health(o),

@@ -83,7 +83,7 @@ def show(
     """
     view = fields or (lambda item: item)
     if format_ == "json":
-        print_json([view(i) for i in items])
+        print_json([_without_label(view(i)) for i in items])
     elif format_.startswith("table "):
         template = format_.removeprefix("table ")
         write = parse(template)
@@ -99,6 +99,11 @@ def show(
             print(write(msgspec.to_builtins(view(item))))
     else:
         print_table(head, [row(i) for i in items])
+
+
+def _without_label(found: object) -> object:
+    """What a template finds single labels in is no field."""
+    return {k: v for k, v in found.items() if k != "label"} if isinstance(found, dict) else found
 
 
 def show_details(items: Sequence[Any], format_: str) -> None:

@@ -26,6 +26,11 @@ _POLL = 0.3  # seconds between looks at a pod that starts
 def take_images(c: Client, podfile: Podfile, *, quiet: bool) -> Podfile:
     """The podfile with names for images in archives and other such places, which are taken from there."""
     taken = {name: take_image(c, name, quiet=quiet) for name in images(podfile) if is_place(name)}
+    for name in images(podfile):
+        if name.startswith(("aci:", "sha512-")):
+            from .appc import load_image, name_of, of_id
+
+            taken[name] = of_id(c, name) if name.startswith("sha512-") else name_of(load_image(c, name, quiet=quiet))
 
     def named(containers: list[PodContainer]) -> list[PodContainer]:
         return [msgspec.structs.replace(m, image=taken.get(m.image, m.image)) for m in containers]

@@ -13,9 +13,9 @@ from ..errors import HyperError, InvalidArgument, NotFound
 from ..model.ids import short
 from ..model.status import ContainerStats, PodDetails, PodInfo, ProcessInfo
 from ..model.units import format_age, parse_size
+from .container_view import describe_mappings
 from .context import client, for_each
 from .exec import exec_
-from .listing import describe_mappings
 from .output import print_json, print_table, show, show_details
 from .podrun import create_pod, details, follow, member, run_pod, start_pod
 from .standard import print_made
@@ -56,7 +56,9 @@ def pod() -> None:
     metavar="user[:host-loopback]|none|NAME|cni:NAME",
     help="Network of the pod; may be repeated.",
 )
-@click.option("--driver", default="", metavar="NAME", help="Hypervisor of the virtual machine [default: the daemon's].")
+@click.option(
+    "--driver", default="", metavar="NAME", help="Hypervisor of the virtual machine, or auto [default: the daemon's]."
+)
 @click.option(
     "--exit-policy",
     type=click.Choice(["stop", "continue"]),

@@ -14,6 +14,7 @@ from ..client.api import Client
 from ..client.base import raise_known
 from ..errors import HyperError, InvalidArgument, Unavailable
 from ..model.reference import PLACES, parse_reference, parse_source
+from ..model.registry_auth import registry_auth
 from .output import PullProgress
 
 _HUB_KEY = "https://index.docker.io/v1/"
@@ -67,8 +68,7 @@ def auth_header(source: str) -> dict[str, str]:
     pair = credentials(parse_reference(parsed.location).host) if parsed.transport == "docker" else None
     if pair is None:
         return {}
-    document = json.dumps({"username": pair[0], "password": pair[1]})
-    return {"X-Registry-Auth": base64.urlsafe_b64encode(document.encode()).decode()}
+    return {"X-Registry-Auth": registry_auth(*pair)}
 
 
 def absolute(source: str) -> str:

@@ -158,7 +158,7 @@ def _network(names: list[str]) -> dict[str, Any]:
 def run_body(args: list[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The specification of `run`, and the flags."""
     found, words = scan(args, _RUN, _RUN_VALUES)
-    if words and words[0].partition(":")[0] in ("docker-archive", "oci", "oci-archive", "docker-daemon"):
+    if words and words[0].partition(":")[0] in ("aci", "docker-archive", "oci", "oci-archive", "docker-daemon"):
         raise _Unknown  # taken from there first
     if not words or found.get("isolation", ["fresh"])[-1] not in ("default", "fresh"):
         raise _Unknown

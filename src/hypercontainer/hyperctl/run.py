@@ -18,7 +18,7 @@ from ..model.images import Image
 from ..model.specs import ContainerSpec
 from ..model.status import Container
 from .context import client
-from .dockerflags import DockerCommand, complete
+from .dockerflags import DockerCommand
 from .options import container_options, spec_from
 from .pulling import is_place, pull_image, take_image
 from .standard import complain, naming, print_made
@@ -29,6 +29,10 @@ _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, 
 
 def create_container(c: Client, spec: ContainerSpec, *, quiet: bool) -> Container:
     """Create; pull the image as the policy says."""
+    if spec.image.startswith("aci:"):
+        from .appc import with_app
+
+        spec = with_app(c, spec, quiet=quiet)
     if is_place(spec.image) and spec.pull != "never":
         spec = msgspec.structs.replace(
             spec, image=take_image(c, spec.image, platform=spec.platform, quiet=quiet), pull="never"
@@ -176,7 +180,7 @@ def run(
         check(trace, detach=detach)
     _check_cidfile(options["cidfile"])
     c = client()
-    spec = complete(spec_from(image, command, options), options, c.call)
+    spec = spec_from(image, command, options)
     container = create_container(c, spec, quiet=options["quiet"])
     _write_cidfile(options["cidfile"], container.id)
     if detach:
@@ -220,8 +224,6 @@ def create(image: str | None, command: tuple[str, ...], podfile: str, in_pod: bo
         raise click.UsageError("Missing argument 'IMAGE'.", click.get_current_context())
     _check_cidfile(options["cidfile"])
     c = client()
-    container = create_container(
-        c, complete(spec_from(image, command, options), options, c.call), quiet=options["quiet"]
-    )
+    container = create_container(c, spec_from(image, command, options), quiet=options["quiet"])
     _write_cidfile(options["cidfile"], container.id)
     print_made(container.id, "the container")

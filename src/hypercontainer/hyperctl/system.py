@@ -12,7 +12,7 @@ import msgspec
 
 from .. import API_VERSION, __version__
 from ..client.api import Query
-from ..errors import HyperError, InvalidArgument
+from ..errors import HyperError, InvalidArgument, Unavailable
 from ..model.moments import read_moment, write_moment
 from ..model.specs import LogOptions
 from ..model.status import Check, Event, Info, Version
@@ -52,6 +52,18 @@ def version(format_: str) -> int:
     return 1 if error else 0
 
 
+@click.command("docker-host")
+def docker_host() -> None:
+    """Print where Docker's clients reach this daemon, for DOCKER_HOST.
+
+    export DOCKER_HOST=$(hyperctl docker-host)
+    """
+    found = client().call(Info, "GET", "/info").docker_host
+    if not found:
+        raise Unavailable("hyperd does not serve Docker's clients", hint="set `docker = true` in its configuration")
+    print(found)
+
+
 @click.command()
 @_FORMAT
 def info(format_: str) -> None:
@@ -75,6 +87,7 @@ def info(format_: str) -> None:
         "Kernel": found.kernel_path or "none",
         "Network": found.network,
         "Logging driver": _log_driver(found.log),
+        "Docker host": found.docker_host or "not served",
         "CPUs": found.cpus,
         "Memory": format_binary(found.memory),
         "Root": found.root,
@@ -83,6 +96,10 @@ def info(format_: str) -> None:
     }
     for key, value in lines.items():
         print(f"{key + ':':<20}{value}")
+    for driver in found.drivers:
+        state = "usable" if driver.usable else "not usable"
+        print(f"{f'Driver {driver.name}:':<20}{driver.version or 'not installed'}, {state}: {driver.reason}")
+        print(f"{'':<20}can {', '.join(driver.can)}")
 
 
 def _log_driver(log: LogOptions) -> str:

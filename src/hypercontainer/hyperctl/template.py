@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidArgument
-from .template_functions import FUNCTIONS, Wrong, lookup, shown, truth
+from .template_functions import FUNCTIONS, Wrong, label, lookup, shown, truth
 
 _ACTION = re.compile(r"\{\{(-\s)?\s*(/\*.*?\*/|(?:\"(?:\\.|[^\"\\])*\"|`[^`]*`|[^\"`}]|\}(?!\}))*?)\s*(\s-)?\}\}", re.S)
 _TOKEN = re.compile(
@@ -151,7 +151,8 @@ class _Expression:
         if not self._next("word") or self._words[self._at][1] in ("true", "false", "nil"):
             if last:
                 raise Wrong("a value cannot take what is piped into it")
-            return self._operand()
+            value = self._operand()
+            return self._of_labels(value) if self._words[self._at - 1][1].endswith(".Label") else value
         name = self._words[self._at][1]
         if (function := self._functions.get(name)) is None:
             raise Wrong(f"function {name!r} is not defined; there are {', '.join(self._functions)}")
@@ -161,6 +162,13 @@ class _Expression:
             arguments.append(self._operand())
         arguments += [last] if last else []
         return lambda scope: function(*(a(scope) for a in arguments))
+
+    def _of_labels(self, labels: Value) -> Value:
+        """`.Label "KEY"`, which is a function of Docker's."""
+        if not self._next("string"):
+            return labels
+        key = self._operand()
+        return lambda scope: label(labels(scope), key(scope))
 
     def _operand(self) -> Value:
         if self._at >= len(self._words):

@@ -34,6 +34,13 @@ def lookup(value: Any, path: str) -> Any:
     return value
 
 
+def label(labels: Any, key: str) -> str:
+    """One of them; in a table's head, where there are none, what Docker writes above it."""
+    if isinstance(labels, dict):
+        return shown(labels.get(key, ""))
+    return re.sub("[-_]", " ", key.rpartition(".")[2])
+
+
 def shown(value: Any) -> str:
     """As Go prints it."""
     if value is None:

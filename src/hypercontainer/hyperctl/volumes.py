@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
 from urllib.parse import quote
 
 import click
+import msgspec
 
+from ..client.api import Query
 from ..errors import InvalidArgument
+from ..model.filters import encode_filters, read_filters
 from ..model.pods import VolumeSpec
 from ..model.status import Pruned, Volume, VolumeInfo
+from ..model.thing_filters import VOLUME_FILTERS, VOLUME_PRUNE_FILTERS
 from ..model.units import format_age, format_size, parse_size
+from .container_view import describe_labels
 from .context import client, confirm, for_each
 from .options import pairs
 from .output import show, show_details
@@ -32,8 +38,8 @@ def volume_route(name: str) -> str:
     "-d",
     "--driver",
     type=click.Choice(["block", "directory"]),
-    default="block",
-    help="block: a disk image, fast, one pod at a time. directory: of this host, for several pods.",
+    help="block: a disk image, fast, one pod at a time. directory: of this host, for several pods. "
+    "[default: the daemon's `volume_type`]",
 )
 @click.option("-s", "--size", default="", help="What a block volume may grow to [default: 16g].")
 @click.option("--fstype", default="ext4", metavar="ext4|xfs", help="File system of a block volume.")
@@ -45,7 +51,13 @@ def volume_route(name: str) -> str:
     "-o", "--opt", multiple=True, metavar="size|fstype|format=VALUE", help="The same, as Docker writes driver options."
 )
 def create(
-    name: str, driver: str, size: str, fstype: str, image_format: str, label: tuple[str, ...], opt: tuple[str, ...]
+    name: str,
+    driver: Literal["block", "directory"] | None,
+    size: str,
+    fstype: str,
+    image_format: str,
+    label: tuple[str, ...],
+    opt: tuple[str, ...],
 ) -> None:
     """Create a volume and print its name."""
     options = {"size": size, "fstype": fstype, "format": image_format}
@@ -57,7 +69,7 @@ def create(
     labels = pairs(label, "label", need_value=False)
     spec = VolumeSpec(
         name=name,
-        driver="directory" if driver == "directory" else "block",
+        driver=driver or "",
         fstype=options["fstype"],
         size=parse_size(options["size"]) if options["size"] else 0,
         format=options["format"],
@@ -68,10 +80,13 @@ def create(
 
 @volume.command()
 @click.option("-q", "--quiet", is_flag=True, help="Only names.")
+@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE",
+              help=f"Only those: {', '.join(VOLUME_FILTERS)}.")  # fmt: skip
 @click.option("--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
-def ls(quiet: bool, format_: str) -> None:
+def ls(quiet: bool, filters: tuple[str, ...], format_: str) -> None:
     """List volumes."""
-    found = client().call(list[VolumeInfo], "GET", "/volumes")
+    query: Query = {"filters": encode_filters(read_filters(filters, VOLUME_FILTERS))}
+    found = client().call(list[VolumeInfo], "GET", "/volumes", query)
     if quiet:
         for v in found:
             print(v.volume.name)
@@ -88,7 +103,16 @@ def ls(quiet: bool, format_: str) -> None:
             ",".join(v.used_by),
         ]
 
-    show(found, format_, ["NAME", "DRIVER", "SIZE", "USED", "CREATED", "PODS"], row)
+    show(found, format_, ["NAME", "DRIVER", "SIZE", "USED", "CREATED", "PODS"], row, _fields)
+
+
+def _fields(v: VolumeInfo) -> dict[str, Any]:
+    """All of it, and Docker's: https://docs.docker.com/reference/cli/docker/volume/ls/#format."""
+    return {
+        **msgspec.to_builtins(v), "name": v.volume.name, "driver": v.volume.driver, "scope": "local",
+        "mountpoint": v.volume.path, "labels": describe_labels(v.volume.labels), "label": v.volume.labels,
+        "links": len(v.used_by), "size": format_size(v.disk_usage),
+    }  # fmt: skip
 
 
 @volume.command()
@@ -113,11 +137,14 @@ def rm(names: tuple[str, ...], force: bool) -> int:
 @volume.command()
 @click.option("-a", "--all", "everything", is_flag=True, help="Those with a name, too.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
-def prune(everything: bool, force: bool) -> None:
+@click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE",
+              help=f"Only those: {', '.join(VOLUME_PRUNE_FILTERS)}.")  # fmt: skip
+def prune(everything: bool, force: bool, filters: tuple[str, ...]) -> None:
     """Remove volumes that were made without a name and that no pod has."""
+    wanted = read_filters(filters, VOLUME_PRUNE_FILTERS)
     if not force:
         confirm(f"all volumes {'' if everything else 'without a name of yours '}that no pod has, with what is in them")
-    done = client().call(Pruned, "POST", "/volumes/prune", {"all": everything})
+    done = client().call(Pruned, "POST", "/volumes/prune", {"all": everything, "filters": encode_filters(wanted)})
     for name in done.removed:
         print(name)
     print(f"Total reclaimed space: {format_size(done.freed)}")

@@ -13,8 +13,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from ..api.identity import ANYBODY
-from ..api.listener import ListenLimits
 from ..engine.audit import AuditSettings
 from ..errors import InvalidArgument
 from ..images.limits import Limits
@@ -23,12 +21,16 @@ from ..jail.host_groups import PARENT
 from ..model.log_options import read_log_options
 from ..model.principal import Scope
 from ..model.sentences import explain
-from ..model.specs import LogDriver, LogOptions
+from ..model.specs import MEMORY_DEFAULT, LogDriver, LogOptions
 from ..model.units import parse_duration, parse_size
+from ..serving.identity import ANYBODY
+from ..serving.listener import ListenLimits
 from ..state.journal import EventLimits
 from ..sys import users
 from ..sys.private import require_private
 from ..volumes.scratch import DEFAULT_SIZE
+from .builder_config import BuilderConfig
+from .values import value
 
 _EVENTS_MAX = 1_000_000  # about 300 MB
 _CONNECTIONS_MAX = 100_000
@@ -66,6 +68,13 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     socket_mode: str = "660"  # octal
     group: str = ""  # who else may use the socket; "" is the group hyper for root's, if there is one
     listen: list[str] = []  # further addresses, tcp://ADDRESS:PORT, with TLS 1.3
+    docker: bool = True  # off: no socket for Docker's clients
+    docker_socket: str = ""  # "" is docker.sock below `run`
+    cri: bool = False  # on: a socket for a kubelet, as its container runtime
+    cri_socket: str = ""  # "" is cri.sock below `run`
+    cri_network: str = ""  # of its pods: "" as of others, a network's name, or cni: the first one of CNI's
+    cri_kubelet: str = "/var/lib/kubelet"  # the kubelet's directory, of which each pod is given its own part
+    cri_pod_memory: str = "512m"  # that the machine of each of its pods has at least
     tlscert: str = ""  # PEM: hyperd's own certificate, and what leads to its CA
     tlskey: str = ""
     tlscacert: str = ""  # PEM: the CA of clients' certificates; "" takes none
@@ -75,8 +84,11 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     connections_max: Annotated[int, Meta(ge=16, le=_CONNECTIONS_MAX)] = ListenLimits.connections  # per address
     connections_per_peer: Annotated[int, Meta(ge=4, le=_CONNECTIONS_MAX)] = ListenLimits.per_peer
     kernel: str = ""
-    driver: str = "qemu"  # hypervisor of pods that name none
+    driver: str = "qemu"  # hypervisor of pods that name none; auto: what suits each
+    prefer: Literal["features", "density"] = "features"  # of those that suit, by auto: QEMU, or Firecracker
     qemu: str = "qemu-system-x86_64"
+    firecracker: str = "firecracker"
+    firecracker_templates: bool = False  # on trial: its clones do not all come up yet
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     jail: Literal["auto", "on", "off"] = "auto"  # of hypervisors; auto: always for root, else where the host allows it
     control_groups: Literal["auto", "on", "off"] = "auto"  # of virtual machines; on: none starts without
@@ -90,6 +102,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     log_max_files: Annotated[int, Meta(ge=1)] = 3
     scratch_size: str = f"{DEFAULT_SIZE >> 30}g"
     insecure_registries: list[str] = []
+    builder: BuilderConfig = msgspec.field(default_factory=BuilderConfig)
     image_policy: str = ""  # containers-policy.json(5); "": this host's
     image_signatures: str = ""  # a directory, containers-registries.d(5); "": this host's
     image_size: str = f"{Limits.size >> 30}g"  # of an image's files, and of its uncompressed layers
@@ -106,6 +119,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     users: str = (
         f"{users.FIRST}-{users.LAST}"  # as which root's daemon runs what serves a machine, or looks into an image
     )
+    volume_type: Literal["block", "directory"] = "block"  # of named volumes that are made without a word about it
     virtiofs: bool = True  # off: no directories of the host
     factory: bool = True  # off: every virtual machine boots
     factory_memory: str = "512m"  # that templates may hold
@@ -133,6 +147,26 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
         return Path(self.socket) if self.socket else self.run_path / "hyper.sock"
 
     @property
+    def docker_path(self) -> Path:
+        return Path(self.docker_socket) if self.docker_socket else self.run_path / "docker.sock"
+
+    def _size(self, key: str) -> int:
+        """Bytes. :raise InvalidArgument: naming the key."""
+        return value(key, getattr(self, key), parse_size)
+
+    @property
+    def cri_path(self) -> Path:
+        return Path(self.cri_socket) if self.cri_socket else self.run_path / "cri.sock"
+
+    @property
+    def cri_pod_bytes(self) -> int:
+        """:raise InvalidArgument: no machine can be so small."""
+        size = self._size("cri_pod_memory")
+        if size < MEMORY_DEFAULT // 2:
+            raise InvalidArgument(f"cri_pod_memory {self.cri_pod_memory} is too small", hint="give at least 128m")
+        return size
+
+    @property
     def socket_bits(self) -> int:
         """:raise InvalidArgument: no mode that a socket can have, or one that lets everybody in."""
         if not re.fullmatch("0?[0-7]{3}", self.socket_mode) or int(self.socket_mode, 8) & 0o007:
@@ -147,13 +181,13 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def log_bytes(self) -> int:
-        return parse_size(self.log_max_size)
+        return self._size("log_max_size")
 
     @property
     def image_limits(self) -> Limits:
         return Limits(
-            size=parse_size(self.image_size), files=self.image_files, ratio=self.image_ratio, layers=self.image_layers,
-            memory=parse_size(self.image_memory), time=self.image_time,
+            size=self._size("image_size"), files=self.image_files, ratio=self.image_ratio, layers=self.image_layers,
+            memory=self._size("image_memory"), time=self.image_time,
         )  # fmt: skip
 
     @property
@@ -171,19 +205,19 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def io_bytes(self) -> int:
-        return parse_size(self.io_rate) if self.io_rate else 0
+        return self._size("io_rate") if self.io_rate else 0
 
     @property
     def factory_bytes(self) -> int:
-        return parse_size(self.factory_memory)
+        return self._size("factory_memory")
 
     @property
     def pool_bytes(self) -> int:
-        return parse_size(self.pool_memory)
+        return self._size("pool_memory")
 
     @property
     def event_limits(self) -> EventLimits:
-        return EventLimits(self.events_max_count, parse_duration(self.events_max_age))
+        return EventLimits(self.events_max_count, value("events_max_age", self.events_max_age, parse_duration))
 
     @property
     def trust(self) -> Trust:
@@ -205,11 +239,11 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     def audit(self) -> AuditSettings | None:
         if not self.audit_log:
             return None
-        return AuditSettings(Path(self.audit_log), parse_size(self.audit_max_size), self.audit_max_files)
+        return AuditSettings(Path(self.audit_log), self._size("audit_max_size"), self.audit_max_files)
 
     @property
     def scratch_bytes(self) -> int:
-        return parse_size(self.scratch_size)
+        return self._size("scratch_size")
 
 
 def load(file: Path | None, overrides: dict[str, Any]) -> Config:
@@ -240,9 +274,11 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
             config.user_numbers,
             config.control_group_path,
             config.io_bytes,
+            config.cri_pod_bytes,
             config.socket_bits,
             config.audit,
             config.trust,
+            config.builder.settings(config.insecure_registries),
         )
     except msgspec.ValidationError as error:
         raise InvalidArgument(

@@ -20,20 +20,23 @@ from aiohttp import web
 
 from .. import __version__
 from ..api import app
-from ..api.identity import Identity
-from ..api.listener import Listener, ListenLimits, server_options
+from ..docker import app as docker_app
 from ..engine import leftovers
-from ..engine.engine import Engine, Settings
+from ..engine.engine import Engine
 from ..engine.factory.factory import FactorySettings
 from ..engine.networks import NetworkSettings
 from ..engine.paths import BootFiles, Paths
 from ..engine.restore import restore
+from ..engine.settings import Settings
 from ..errors import Conflict, HyperError, NotFound, PermissionDenied
 from ..guest import initramfs
 from ..kernel.locate import Kernel, locate
+from ..serving.identity import Identity
+from ..serving.listener import Listener, ListenLimits, server_options
 from ..sys import deadlines, process, users
 from ..sys.files import no_space
 from .config import Config, default_run
+from .cri import cri
 from .drivers import build_drivers, build_groups
 from .listening import Listening, listening
 
@@ -104,12 +107,15 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
         boot_timeout=config.boot_timeout,
         insecure_registries=frozenset(config.insecure_registries),
         images=config.image_limits,
+        volume_type=config.volume_type,
         virtiofs=config.virtiofs,
         kill_silent=config.unresponsive == "kill",
         factory=FactorySettings(config.factory, config.factory_bytes, config.pool_bytes),
         events=config.event_limits,
         audit=config.audit,
         trust=config.trust,
+        builder=config.builder.settings(config.insecure_registries),
+        docker_host=f"unix://{config.docker_path}" if config.docker else "",
         network=NetworkSettings(
             config.network or _default_network(),
             config.bridge,
@@ -147,7 +153,14 @@ async def serve(config: Config, ready_fd: int | None, *, recover: bool = False) 
         sockets = stack.enter_context(listening(config))
         engine = build_engine(config, recover=recover)
         await engine.open()
-        runner, listeners = await _answer(config, engine, sockets)
+        kubernetes = contextlib.AsyncExitStack()
+        try:
+            await kubernetes.enter_async_context(cri(config, engine))
+            runners, listeners = await _answer(config, engine, sockets)
+        except BaseException:
+            await kubernetes.aclose()
+            await engine.close(keep_running=True)
+            raise
         log.info("hyperd %s listens on %s, root %s", __version__, ", ".join(s.name for s in sockets), paths.root)
         if ready_fd is not None:
             os.write(ready_fd, b"ready")
@@ -160,38 +173,47 @@ async def serve(config: Config, ready_fd: int | None, *, recover: bool = False) 
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
         keep_running = config.live_restore or received is signal.SIGHUP
-        await asyncio.gather(*(x.close() for x in listeners))
-        if not await _end(runner, engine, signals, keep_running=keep_running):
-            config.socket_path.unlink(missing_ok=True)
+        await asyncio.gather(*(x.close() for x in listeners), kubernetes.aclose())
+        if not await _end(runners, engine, signals, keep_running=keep_running):
+            for path in (config.socket_path, config.docker_path):
+                path.unlink(missing_ok=True)
             if not keep_running:
                 await engine.kill_machines()
             logging.shutdown()
             os._exit(1)  # whatever holds a thread
 
 
-async def _answer(config: Config, engine: Engine, sockets: list[Listening]) -> tuple[web.AppRunner, list[Listener]]:
-    """The API is there from now on."""
+async def _answer(
+    config: Config, engine: Engine, sockets: list[Listening]
+) -> tuple[list[web.AppRunner], list[Listener]]:
+    """Each API is there from now on."""
     identity = Identity(engine.tokens, config.clients)
     limits = ListenLimits(config.connections_max, config.connections_per_peer)
-    runner = web.AppRunner(
-        app.build(engine, identity), handler_cancellation=True, access_log=None, shutdown_timeout=1,
-        **server_options(limits),
-    )  # fmt: skip
-    await runner.setup()
-    assert runner.server is not None
-    listeners = [Listener(s.sock, runner.server, limits, s.tls) for s in sockets]
+    applications = {False: app.build(engine, identity)}
+    if config.docker:
+        applications[True] = docker_app.build(engine, identity)
+    servers, runners = {}, []
+    for docker, application in applications.items():
+        runner = web.AppRunner(
+            application, handler_cancellation=True, access_log=None, shutdown_timeout=1, **server_options(limits)
+        )
+        await runner.setup()
+        assert runner.server is not None
+        servers[docker] = runner.server
+        runners.append(runner)
+    listeners = [Listener(s.sock, servers[s.docker], limits, s.tls) for s in sockets]
     for listener in listeners:
         listener.start()
-    return runner, listeners
+    return runners, listeners
 
 
 async def _end(
-    runner: web.AppRunner, engine: Engine, signals: asyncio.Queue[signal.Signals], *, keep_running: bool
+    runners: list[web.AppRunner], engine: Engine, signals: asyncio.Queue[signal.Signals], *, keep_running: bool
 ) -> bool:
     """False when it took too long, or another signal came."""
 
     async def close() -> None:
-        await runner.cleanup()
+        await asyncio.gather(*(r.cleanup() for r in runners))
         await engine.close(keep_running=keep_running)
 
     limit = deadlines.STOP + (0 if keep_running else engine.longest_grace())

@@ -9,7 +9,9 @@ import os
 from ..engine.paths import Paths
 from ..guest import initramfs
 from ..hypervisor.driver import MachineConfig
-from ..hypervisor.drivers import Drivers
+from ..hypervisor.drivers import AUTO, Drivers
+from ..hypervisor.firecracker import driver as firecracker_driver
+from ..hypervisor.firecracker.driver import FirecrackerDriver
 from ..hypervisor.qemu.driver import QemuDriver
 from ..images import interpreter
 from ..jail import helpers
@@ -28,7 +30,14 @@ _PROBE_MEMORY = 128 << 20
 
 def build_drivers(config: Config, paths: Paths, kernel: Kernel | None) -> Drivers:
     """:raise InvalidArgument: when the configuration names one that there is not."""
-    return Drivers([_qemu(config, paths, kernel)], config.driver)
+    jail = choose(config.jail, paths.run / "jail")
+    helpers.use(_for_helpers(jail))
+    qemu, firecracker = _qemu(config, paths, jail), _firecracker(config, paths, jail)
+    if kernel:
+        for driver in (qemu, firecracker):
+            driver.set_probe_machine(_probe_machine(driver.name, paths, kernel))
+    dense = config.driver == AUTO and config.prefer == "density"
+    return Drivers([firecracker, qemu] if dense else [qemu, firecracker], config.driver)
 
 
 def build_groups(config: Config, paths: Paths) -> ControlGroups:
@@ -36,7 +45,9 @@ def build_groups(config: Config, paths: Paths) -> ControlGroups:
     if config.control_groups == "off":
         return NoGroups()
     io = IoLimits(config.io_weight, config.io_bytes, whole_disk(paths.root) if config.io_rate else "")
-    return HostGroups(paths.run, parent=config.control_group_path, required=config.control_groups == "on", io=io)
+    made = HostGroups(paths.run, parent=config.control_group_path, required=config.control_groups == "on", io=io)
+    made.sweep()
+    return made
 
 
 def _for_helpers(jail: Jail) -> Jail:
@@ -47,21 +58,23 @@ def _for_helpers(jail: Jail) -> Jail:
     return PlainJail()
 
 
-def _qemu(config: Config, paths: Paths, kernel: Kernel | None) -> QemuDriver:
-    jail = choose(config.jail, paths.run / "jail")
-    helpers.use(_for_helpers(jail))
-    driver = QemuDriver(
-        binary=config.qemu,
-        accelerator=config.accelerator,
-        cache=paths.cache,
-        tsc_khz=initramfs.tsc_khz,
-        jail=jail,
+def _qemu(config: Config, paths: Paths, jail: Jail) -> QemuDriver:
+    return QemuDriver(
+        binary=config.qemu, accelerator=config.accelerator, cache=paths.cache, tsc_khz=initramfs.tsc_khz, jail=jail
     )
-    if kernel:
-        driver.set_probe_machine(
-            MachineConfig(
-                name="probe", directory=paths.machine("probe"), vcpus=1, memory=_PROBE_MEMORY,
-                kernel=kernel.path, initramfs=initramfs.cached(paths.cache),
-            )
-        )  # fmt: skip
-    return driver
+
+
+def _firecracker(config: Config, paths: Paths, jail: Jail) -> FirecrackerDriver:
+    kind = firecracker_driver.make if config.firecracker_templates else FirecrackerDriver
+    return kind(
+        binary=config.firecracker, accelerator=config.accelerator, cache=paths.cache,
+        boot_timeout=config.boot_timeout, jail=jail,
+    )  # fmt: skip
+
+
+def _probe_machine(driver: str, paths: Paths, kernel: Kernel) -> MachineConfig:
+    """What a trial of KVM boots."""
+    return MachineConfig(
+        name="probe", directory=paths.machine(f"probe-{driver}"), vcpus=1, memory=_PROBE_MEMORY,
+        kernel=kernel.path, initramfs=initramfs.cached(paths.cache),
+    )  # fmt: skip

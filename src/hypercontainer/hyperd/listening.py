@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sockets that the API is served on: a unix socket, and TCP with TLS 1.3 where it is configured."""
+"""The sockets that are served: a unix socket for each API, and TCP with TLS 1.3 where it is configured."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Listening(NamedTuple):
     sock: socket.socket
     tls: ssl.SSLContext | None
     name: str  # for people
+    docker: bool = False  # Docker's Engine API is spoken, not ours
 
 
 @contextlib.contextmanager
@@ -37,9 +38,16 @@ def listening(config: Config) -> Iterator[list[Listening]]:
     """
     with contextlib.ExitStack() as stack:
         tls = server_context(config) if config.listen else None
-        path = config.socket_path
-        found = [Listening(stack.enter_context(_unix(config)), None, str(path))]
-        stack.callback(path.unlink, missing_ok=True)
+        paths = {False: config.socket_path, **({True: config.docker_path} if config.docker else {})}
+        found = []
+        if config.cri:
+            # gRPC binds it, when the engine is there; that it cannot be is told now.
+            _unix(config.cri_path, config, "--cri-socket").close()
+            config.cri_path.unlink()
+        for docker, path in paths.items():
+            sock = _unix(path, config, "--docker-socket" if docker else "--socket")
+            found.append(Listening(stack.enter_context(sock), None, str(path), docker))
+            stack.callback(path.unlink, missing_ok=True)
         for url in config.listen:
             sock = stack.enter_context(_tcp(url))
             host, port = sock.getsockname()[:2]
@@ -47,20 +55,19 @@ def listening(config: Config) -> Iterator[list[Listening]]:
         yield found
 
 
-def _unix(config: Config) -> socket.socket:
-    """A dead one of an earlier daemon is replaced.
+def _unix(path: Path, config: Config, option: str) -> socket.socket:
+    """A dead one of an earlier daemon is replaced; `option` says where it is.
 
-    :raise Conflict: when a daemon answers there.
+    :raise Conflict: when a daemon answers there. :raise PermissionDenied: it cannot be made.
     """
-    path = config.socket_path
     with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
         probe.connect(str(path))
-        raise Conflict(f"another hyperd listens on {path}", hint="stop it, or choose another --socket")
+        raise Conflict(f"another hyperd listens on {path}", hint=f"stop it, or choose another {option}")
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.bind(str(path))  # with umask 077: it is for us alone until it has its group
-        _give(path, config)
+        give(path, config)
     except OSError as error:
         sock.close()
         raise PermissionDenied(f"cannot listen on {path}: {error.strerror}") from error
@@ -71,7 +78,7 @@ def _unix(config: Config) -> socket.socket:
     return sock
 
 
-def _give(path: Path, config: Config) -> None:
+def give(path: Path, config: Config) -> None:
     """To the group that was named; root's to the group hyper, if there is one."""
     group = None
     if config.group or os.geteuid() == 0:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ LOG_DRIVERS = ("json-file", "none", "k8s-file", "journald", "syslog")  # as in t
 @click.option("--socket", help="The API's socket [default: hyper.sock below --run].")
 @click.option("--group", help="Who may use the socket, with the rights of hyperd [default: hyper, for root's].")
 @click.option("--socket-mode", help="The socket's mode [default: 660].")
+@click.option("--docker/--no-docker", default=None, help="Serve Docker's own clients, or not.")
+@click.option("--docker-socket", help="The socket for these [default: docker.sock below --run].")
+@click.option("--cri/--no-cri", default=None, help="Be the container runtime of a kubelet, or not [default: not].")
+@click.option("--cri-socket", help="The socket for it [default: cri.sock below --run].")
 @click.option(
     "--listen", multiple=True, metavar="tcp://ADDRESS:PORT", help="Serve the API there too, with TLS; may be repeated."
 )
@@ -37,8 +42,10 @@ LOG_DRIVERS = ("json-file", "none", "k8s-file", "journald", "syslog")  # as in t
 @click.option("--tlscacert", help="CA of clients' certificates, a PEM file [default: clients have tokens only].")
 @click.option("--tlscrl", help="Which of them were revoked, a PEM file; a client with one is refused.")
 @click.option("--kernel", help="A vmlinux to boot instead of hyperkernel.")
-@click.option("--driver", help="Hypervisor of pods that name none [default: qemu].")
+@click.option("--driver", help="Hypervisor of pods that name none: qemu, firecracker, auto [default: qemu].")
+@click.option("--prefer", type=click.Choice(["features", "density"]), help="What auto looks for [default: features].")
 @click.option("--qemu", help="QEMU's binary [default: qemu-system-x86_64].")
+@click.option("--firecracker", help="Firecracker's binary [default: firecracker].")
 @click.option(
     "--accelerator",
     type=click.Choice(["auto", "kvm", "tcg"]),
@@ -88,10 +95,14 @@ def main(config_file: Path | None, ready_fd: int | None, recover: bool, **overri
     SIGTERM and SIGINT stop all containers first; SIGHUP leaves them running
     for the next hyperd to take up. A second signal ends it at once.
     """
-    # Imported here: --help and --version answer at once.
+    # Imported here: --help and --version answer at once. What modules are made of stays: no garbage is sought in it.
+    gc.disable()
     from .config import load
     from .daemon import serve
     from .logging import set_up
+
+    gc.freeze()
+    gc.enable()
 
     try:
         overrides["insecure_registries"] = list(overrides["insecure_registries"]) or None

@@ -33,6 +33,14 @@ class Disk:
     cache: str = ""
 
 
+class FormattedDisk:
+    """Kind of a `Disk` whose format is not raw."""
+
+
+class CachedDisk:
+    """Kind of a `Disk` with a cache mode that is not writeback."""
+
+
 @dataclass(frozen=True)
 class RbdDisk:
     """A disk in a Ceph cluster: POOL/IMAGE by its monitors."""
@@ -75,7 +83,15 @@ class StreamNetwork:
     fd: int
 
 
-AnyNetwork = UserNetwork | TapNetwork | StreamNetwork
+@dataclass(frozen=True)
+class SpareNetwork:
+    """A NIC that leads nowhere until it is plugged in, while the machine runs (`facets.NicHotplug`)."""
+
+    mac: str
+    name: str = ""  # of the tap on the host that it will lead to
+
+
+AnyNetwork = UserNetwork | TapNetwork | StreamNetwork | SpareNetwork
 
 
 @dataclass(frozen=True)
@@ -120,8 +136,13 @@ class MachineConfig:
 
     @property
     def taps(self) -> list[tuple[str, str]]:
-        """Names and MAC addresses of the taps."""
-        return [(n.name, n.mac) for n in self.networks if isinstance(n, TapNetwork) and n.name]
+        """Names and MAC addresses of the taps, of those too that spare NICs will lead to."""
+        return [(n.name, n.mac) for n in self.networks if isinstance(n, TapNetwork | SpareNetwork) and n.name]
+
+    @property
+    def spares(self) -> list[str]:
+        """Names of the taps that spare NICs will lead to."""
+        return [n.name for n in self.networks if isinstance(n, SpareNetwork) and n.name]
 
 
 @dataclass(frozen=True)
@@ -169,7 +190,8 @@ class Driver(Protocol):
     """A hypervisor."""
 
     name: str
-    takes: frozenset[type]  # classes of what a `MachineConfig` may have: Disk, RbdDisk, UserNetwork, ..., Snapshot
+    takes: frozenset[type]  # kinds of what a `MachineConfig` may have: Disk, RbdDisk, UserNetwork, ..., Snapshot
+    facets: frozenset[type]  # that its machines have
 
     @property
     def version(self) -> str:
@@ -194,8 +216,24 @@ def check_takes(driver: Driver, config: MachineConfig) -> None:
     """:raise Unsupported: when a machine of this driver cannot have what the configuration asks for."""
     parts = (*config.disks, *config.networks, config.share, config.snapshot)
     for part in parts:
-        if part is not None and type(part) not in driver.takes:
-            raise unsupported(driver.name, KINDS[type(part)])
+        for kind in kinds_of(part):
+            if kind not in driver.takes:
+                raise unsupported(driver.name, KINDS[kind])
+
+
+def kinds_of(part: object) -> list[type]:
+    """What a driver must take for it; nothing for None."""
+    if part is None:
+        return []
+    if isinstance(part, Disk):
+        return [Disk, *disk_kinds(part.format, part.cache)]
+    return [type(part)]
+
+
+def disk_kinds(format_: str, cache: str) -> list[type]:
+    """Of a disk with this format and cache mode, beside `Disk`."""
+    plain = cache in ("", "writeback")
+    return [*([FormattedDisk] if format_ != "raw" else []), *([] if plain else [CachedDisk])]
 
 
 def unsupported(driver: str, what: str) -> Unsupported:
@@ -205,10 +243,13 @@ def unsupported(driver: str, what: str) -> Unsupported:
 
 KINDS: dict[type, str] = {
     Disk: "disks from files",
+    FormattedDisk: "disk images of the formats qcow2 and vdi",
+    CachedDisk: "cache modes of disks",
     RbdDisk: "disks of a Ceph cluster",
     UserNetwork: "a user-mode network of its own",
     TapNetwork: "networks of this host",
     StreamNetwork: "the user-mode network by passt",
+    SpareNetwork: "network interfaces for later",
     VirtioFs: "directories of the host over virtiofs",
     Snapshot: "machines from a template",
 }

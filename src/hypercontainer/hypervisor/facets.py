@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
+from ..jail.report import Grants
 from ..model.specs import PortMapping
-from .driver import AnyDisk, Disk, Driver, Machine, MachineConfig, Probe, unsupported
+from .driver import AnyDisk, Disk, Driver, Machine, MachineConfig, Probe, TapNetwork, unsupported
 
 F = TypeVar("F")
 
@@ -51,6 +52,17 @@ class DiskStall(Protocol):
 
 
 @runtime_checkable
+class DiskErrors(Protocol):
+    """Requests of a machine's disks that fail are counted."""
+
+    async def disk_errors(self) -> Mapping[str, int]:
+        """How many have failed so far, by the serial numbers of disks; it is cheap while a guest complains of none.
+
+        :raise Unavailable: when the hypervisor does not answer.
+        """
+
+
+@runtime_checkable
 class DiskHotplug(Protocol):
     """Disks are added to a machine that runs, and taken out of it."""
 
@@ -59,6 +71,32 @@ class DiskHotplug(Protocol):
 
     async def remove_disk(self, serial: str) -> None:
         """The guest must have unmounted it. Idempotent."""
+
+
+@runtime_checkable
+class NicHotplug(Protocol):
+    """Spare NICs (`SpareNetwork`) of a machine that runs are plugged into networks, and pulled out.
+
+    A NIC is known by its number among the networks that the machine was launched with.
+    """
+
+    async def plugged(self, nic: int) -> bool:
+        """Whether a spare NIC leads somewhere.
+
+        :raise Unavailable: when the hypervisor does not answer.
+        """
+
+    async def plug_in(self, nic: int, network: TapNetwork) -> None:
+        """A spare NIC, which leads nowhere, leads to a tap from now on; the descriptor is its caller's to close.
+
+        :raise Unavailable: when the hypervisor refuses; the NIC leads nowhere then.
+        """
+
+    async def pull_out(self, nic: int) -> None:
+        """It leads nowhere, and the tap is gone unless others have it. Idempotent.
+
+        :raise Unavailable: when the hypervisor does not answer.
+        """
 
 
 @runtime_checkable
@@ -96,6 +134,23 @@ class Reconfigure(Protocol):
         :raise Unavailable: when that fails; the machine is of no use then.
         :raise Conflict: when a host's port is taken.
         """
+
+
+@runtime_checkable
+class Granted(Protocol):
+    """A machine's process has something that those of other drivers have not."""
+
+    @property
+    def grants(self) -> Grants:
+        """What it has, for who looks at its jail."""
+
+
+@runtime_checkable
+class Ending(Protocol):
+    """A machine that can tell how its process ended."""
+
+    def ending(self) -> str:
+        """By itself: its exit status or signal, for people; "" when we ended it, it runs, or that is not known."""
 
 
 # -- of a driver -----------------------------------------------------------------------
@@ -136,14 +191,23 @@ class Trial(Protocol):
         """End a trial that is under way."""
 
 
-_NAMES: dict[type, str] = {
+NAMES: dict[type, str] = {
+    DiskStall: "waiting while a disk of the host is full",
+    DiskErrors: "counting requests of disks that fail",
     Pause: "pausing a virtual machine",
     DiskHotplug: "adding disks to a virtual machine that runs",
+    NicHotplug: "joining networks while a virtual machine runs",
     PortForwarding: "publishing ports of a virtual machine that runs",
     Save: "saving virtual machines",
     Reconfigure: "virtual machines that wait for a pod",
     Snapshots: "virtual machines from a template",
 }
+_OF_MACHINES = (Pause, DiskStall, DiskErrors, DiskHotplug, NicHotplug, PortForwarding, Save, Reconfigure)
+
+
+def facets_of(machine: type) -> frozenset[type]:
+    """Those that a class of machines has."""
+    return frozenset(facet for facet in _OF_MACHINES if issubclass(machine, facet))
 
 
 def require(thing: Driver | Machine, facet: type[F]) -> F:
@@ -154,4 +218,4 @@ def require(thing: Driver | Machine, facet: type[F]) -> F:
     if isinstance(thing, facet):
         return thing
     driver = getattr(thing, "driver", "") or getattr(thing, "name", "")
-    raise unsupported(driver, _NAMES.get(facet, facet.__name__))
+    raise unsupported(driver, NAMES.get(facet, facet.__name__))

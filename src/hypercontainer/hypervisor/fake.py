@@ -27,15 +27,18 @@ from .driver import (
     MachineConfig,
     Probe,
     Snapshot,
+    SpareNetwork,
+    StreamNetwork,
+    TapNetwork,
     UserNetwork,
     VirtioFs,
     check_takes,
 )
-from .facets import Needs
+from .facets import Needs, facets_of
 
 _BACKLOG = 2  # connections that wait for the one in use to end
 _FIRST_PID = 1 << 23  # beyond what Linux gives to a process
-TAKES = frozenset(KINDS) - {VirtioFs, Snapshot}
+TAKES = frozenset(KINDS) - {Snapshot}
 _STATE_MAX = 64  # bytes that a snapshot's state has here
 OVERHEAD = 64 << 20  # bytes that a machine takes beside its guest's memory
 LAUNCH, DEATH = 0.05, 0.01  # seconds that both take
@@ -98,6 +101,7 @@ class Hardware:
     ports: list[PortMapping] = field(default_factory=list)
     paused: bool = False
     stalled: bool = False  # as by a disk that is full
+    disk_errors: dict[str, int] = field(default_factory=dict)  # failed requests, by serial numbers
     wedged: bool = False  # it stands still and takes no orders, as a process after SIGSTOP
     console: str = ""
 
@@ -106,7 +110,9 @@ class Hardware:
         self.started = self.pid % 1000 + 1
         self.gone = asyncio.Event()
         self.disks = {d.serial: d for d in self.config.disks}
-        self._fds = [os.dup(n.fd) for n in self.config.networks if not isinstance(n, UserNetwork)]
+        self._fds = [os.dup(n.fd) for n in self.config.networks if isinstance(n, TapNetwork | StreamNetwork)]
+        self.plugged: dict[int, int] = {}  # spare NICs -> descriptors of what they lead to
+        self.loose: list[int] = []  # descriptors that were handed over, and plugged into no NIC
         if isinstance(self.config.share, VirtioFs):
             self._fds.append(os.dup(self.config.share.socket))
         self._waiting: deque[socket.socket] = deque()
@@ -154,7 +160,7 @@ class Hardware:
         self.guest.power_off()
         for sock in self._waiting:
             sock.close()
-        for fd in self._fds:
+        for fd in (*self._fds, *self.plugged.values(), *self.loose):
             os.close(fd)
         self.host.machines.pop(self.pid, None)
 
@@ -189,6 +195,9 @@ class BareMachine:
     def last_words(self) -> str:
         return self.hardware.console
 
+    def ending(self) -> str:
+        return "by SIGKILL" if self.hardware.gone.is_set() else ""
+
     def _publish(self, port: PortMapping) -> None:
         self.hardware.host.take(port)
         self.hardware.ports.append(port)
@@ -211,6 +220,10 @@ class FakeMachine(BareMachine):
         await self._order()
         return self.hardware.stalled
 
+    async def disk_errors(self) -> Mapping[str, int]:
+        await self._order()
+        return dict.fromkeys(self.hardware.disks, 0) | self.hardware.disk_errors
+
     async def reconfigure(self, directory: Path, disks: Sequence[Disk], ports: Sequence[PortMapping]) -> None:
         self.hardware.directory = directory
         await self._order()
@@ -228,6 +241,23 @@ class FakeMachine(BareMachine):
     async def remove_disk(self, serial: str) -> None:
         await self._order()
         self.hardware.disks.pop(serial, None)
+
+    async def plugged(self, nic: int) -> bool:
+        await self._order()
+        return nic in self.hardware.plugged
+
+    async def plug_in(self, nic: int, network: TapNetwork) -> None:
+        await self._order()
+        if not isinstance(self.hardware.config.networks[nic], SpareNetwork) or nic in self.hardware.plugged:
+            raise Unavailable(f"NIC {nic} leads somewhere")
+        self.hardware.plugged[nic] = os.dup(network.fd)
+
+    async def pull_out(self, nic: int) -> None:
+        await self._order()
+        plugged = self.hardware.plugged
+        for fd in (*self.hardware.loose, *([plugged.pop(nic)] if nic in plugged else [])):
+            os.close(fd)
+        self.hardware.loose.clear()
 
     async def add_port(self, port: PortMapping) -> None:
         await self._order()
@@ -267,6 +297,7 @@ class FakeDriver:
         self.name = name
         self.takes = takes
         self._machine: type[BareMachine] = BareMachine if bare else FakeMachine
+        self.facets = facets_of(self._machine)
 
     async def probe(self) -> Probe:
         return Probe("fake", "it is no machine at all")
@@ -314,6 +345,7 @@ class SavingDriver(FakeDriver):
     def __init__(self, host: FakeHost, name: str = "fake") -> None:
         super().__init__(host, name, takes=TAKES | {Snapshot})
         self._machine = SavingMachine
+        self.facets = facets_of(SavingMachine)
 
     async def fingerprint(self, config: MachineConfig) -> str:
         return f"{self.name} {self.version}, {config.vcpus} processors"

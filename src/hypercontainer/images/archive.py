@@ -18,6 +18,7 @@ from isal import igzip, isal_zlib
 
 from ..errors import InvalidArgument
 from ..model.units import format_binary
+from . import appc_archive
 from .guard import Bounded
 from .limits import DOCUMENT_MAX, Budget
 
@@ -115,6 +116,8 @@ def table(source: int) -> bytes:
         try:
             for info in _entries(file):
                 name = os.path.normpath(info.name).removeprefix("./")
+                if appc_archive.begins_so(name):
+                    return b'{"appc":true}'
                 if info.issym():
                     links[name] = os.path.normpath(os.path.join(os.path.dirname(name), info.linkname))
                 elif info.islnk():

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from ..errors import InvalidArgument, NotFound
@@ -172,12 +172,12 @@ class Blobs:
         """Whether blobs may be there that an image is about to need."""
         return any(lease.takes_what_comes for lease in self._leases)
 
-    def collect(self, keep: Collection[str]) -> int:
-        """Remove what is neither among these nor leased; bytes freed."""
+    def collect(self, keep: Collection[str], away: Callable[[Path], None]) -> int:
+        """Put `away` what is neither among these nor leased; bytes freed."""
         freed = 0
         for path in self._files.iterdir():
             digest = f"sha256:{path.name}"
             if digest not in keep and not any(lease.keeps(digest) for lease in self._leases):
                 freed += path.stat().st_size
-                path.unlink()
+                away(path)
         return freed

@@ -7,6 +7,7 @@ The process without rights tells where they are; nothing of that is believed but
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ class Table(msgspec.Struct, frozen=True):
     members: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
     documents: dict[str, str] = {}
+    appc: bool = False  # it is an App Container image, of which there is no more to be said here
 
 
 class _Image(msgspec.Struct, frozen=True, rename="pascal"):
@@ -50,7 +52,12 @@ class Found:
 class Bundle:
     """Takes the blobs of an open archive into the store."""
 
-    def __init__(self, source: int, size: int, table: Table, blobs: Blobs) -> None:
+    def __init__(
+        self, source: int, size: int, table: Table, blobs: Blobs, shared: Mapping[str, Descriptor] | None = None
+    ) -> None:
+        """`shared` are layers of our store by the digests of what is in them, which take the place of the archive's."""
+        self._shared = shared or {}
+        self._ours = {layer.digest for layer in self._shared.values()}
         self._source = source
         self._size = size
         self._table = table
@@ -101,9 +108,19 @@ class Bundle:
                 self._oci(child)
             return Descriptor(media_type=media_type(raw, INDEX), digest=entry.digest, size=len(raw))
         manifest = msgspec.json.decode(raw, type=Manifest)
+        if any(layer.digest in self._shared for layer in manifest.layers):
+            return self._sharing(raw, manifest)
         for digest in manifest.blobs():
             self._part(_path(digest), digest)
         return Descriptor(media_type=media_type(raw, MANIFEST), digest=entry.digest, size=len(raw))
+
+    def _sharing(self, raw: bytes, manifest: Manifest) -> Descriptor:
+        """The same image, with layers that we have in place of its own; its id is that of its configuration."""
+        layers = [self._shared.get(layer.digest, layer) for layer in manifest.layers]
+        for blob in [manifest.config, *(x for x in layers if x.digest not in self._ours)]:
+            self._part(_path(blob.digest), blob.digest)
+        document = json.loads(raw) | {"layers": [msgspec.to_builtins(layer) for layer in layers]}
+        return self._blobs.add(json.dumps(document).encode(), media_type(raw, MANIFEST))
 
     def _docker(self, image: _Image) -> Descriptor:
         """The configuration stays as it is, so the image keeps its id; a manifest is made."""
@@ -114,7 +131,8 @@ class Bundle:
             digest = self._blobs.take(self._source, at, size)
             with open(self._blobs.path(digest), "rb") as file:
                 kind = {b"\x1f\x8b": "+gzip", b"\x28\xb5": "+zstd"}.get(file.read(2), "")
-            layers.append(Descriptor(media_type=f"{LAYER}{kind}", digest=digest, size=size))
+            own = Descriptor(media_type=f"{LAYER}{kind}", digest=digest, size=size)
+            layers.append(self._shared.get(digest, own))
         document = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,

@@ -21,13 +21,14 @@ from ..jail import helpers
 from ..jail.jail import Limits as JailLimits
 from ..jail.jail import Order
 from ..model.ids import short
+from ..sys import tasks
 from ..sys.documents import UNREADABLE
 from ..sys.files import no_space, no_space_as_error
 from ..sys.users import pick_for_conversion
 from . import interpreter
 from .archive import is_compressed
 from .convert import Layer
-from .limits import Limits, beyond
+from .limits import DOCUMENT_MAX, Limits, beyond
 from .manifests import StoredImage
 from .worker import THREADS, Job
 
@@ -78,7 +79,11 @@ async def convert(
             if 0 <= message.layer < len(blobs) and message.done >= 0:
                 report(message.layer, message.done)
 
-        if failed := await _run(job, [*opened, *spools, out], hear):
+        try:
+            failed = await _run(job, [*opened, *spools, out], hear)
+        finally:
+            await tasks.in_thread(lambda: _emptied(spools))
+        if failed:
             raise _error(failed, what, blobs, target.parent)
         if os.geteuid() == 0:
             os.fchown(out, 0, 0)
@@ -129,6 +134,26 @@ async def table_of(path: Path, what: str, directory: Path, limits: Limits) -> tu
     return found, plain
 
 
+async def appc_parts(path: Path, what: str, directory: Path, limits: Limits) -> tuple[bytes, Path]:
+    """The manifest of an App Container image, whose archive is not compressed, and its files as a layer.
+
+    :raise InvalidArgument: it is none, or beyond a limit. :raise NoSpace: the disk is full.
+    """
+    uid, gid = pick_for_conversion()
+    with contextlib.ExitStack() as stack, no_space_as_error(directory):
+        source = stack.enter_context(open(path, "rb", buffering=0)).fileno()
+        manifest = stack.enter_context(tempfile.TemporaryFile(dir=directory))
+        layer = stack.enter_context(open(directory / "layer", "x+b")).fileno()
+        fds = [source, manifest.fileno(), layer]
+        job = Job(uid, gid, limits, archive=source, spools=fds[1:], look="appc")
+        if failed := await _run(job, fds, lambda _: None):
+            if by_code(failed.error) is InvalidArgument:
+                raise InvalidArgument(f"{what} {failed.message}", hint=failed.hint)
+            raise _error(failed, what, [], directory)
+        manifest.seek(0)
+        return manifest.read(DOCUMENT_MAX), directory / "layer"
+
+
 async def _look(path: Path, what: str, directory: Path, limits: Limits, *, table: bool) -> tuple[Path, bytes]:
     uid, gid = pick_for_conversion()
     with contextlib.ExitStack() as stack, no_space_as_error(directory):
@@ -151,6 +176,12 @@ async def _look(path: Path, what: str, directory: Path, limits: Limits, *, table
             raise _error(failed, what, [], directory)
         spool.seek(0)
         return plain, spool.read(_TABLE_MAX)
+
+
+def _emptied(spools: Sequence[int]) -> None:
+    """What is in them goes here, where nobody waits for it, and not when they are closed."""
+    for fd in spools:
+        os.ftruncate(fd, 0)
 
 
 def _open_blob(stack: contextlib.ExitStack, path: Path) -> int:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from ..errors import HyperError
 from ..model.filters import Filters, before_until, flag, has_labels
 from ..model.images import HistoryEntry, Image, ImageDisk, RootFs
@@ -80,7 +82,7 @@ def history(image: StoredImage, tags: list[str]) -> list[HistoryEntry]:
 
 
 def select(images: list[Image], filters: Filters, find: Callable[[str], Image]) -> list[Image]:
-    """Those that all filters let through; of `reference` any will do.
+    """Those that all filters let through; of `reference` any will do, and only names that it lets through are shown.
 
     :raise NotFound: `before` or `since` name no image. :raise InvalidArgument: a value is none.
     """
@@ -88,7 +90,7 @@ def select(images: list[Image], filters: Filters, find: Callable[[str], Image]) 
     before = [_moment(find(name)) for name in filters.get("before", [])]
     since = [_moment(find(name)) for name in filters.get("since", [])]
     return [
-        image
+        _named_by(image, filters.get("reference", []))
         for image in images
         if (dangling is None or bool(image.names) != dangling)
         and ("reference" not in filters or any(name_matches(n, p) for n in image.names for p in filters["reference"]))
@@ -97,6 +99,20 @@ def select(images: list[Image], filters: Filters, find: Callable[[str], Image]) 
         and before_until(image.created, filters)
         and has_labels(labels(image), filters)
     ]
+
+
+def _named_by(image: Image, patterns: list[str]) -> Image:
+    """With those of its names that match one of the patterns, if there are any patterns."""
+    if not patterns:
+        return image
+
+    def matching(names: list[str]) -> list[str]:
+        return [n for n in names if any(name_matches(n, p) for p in patterns)]
+
+    return msgspec.structs.replace(
+        image, names=matching(image.names), repo_tags=matching(image.repo_tags),
+        repo_digests=matching(image.repo_digests),
+    )  # fmt: skip
 
 
 def labels(image: Image) -> dict[str, str]:

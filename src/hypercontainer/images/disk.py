@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..sys.removal import unlinked
 from .conversion import convert
 from .layout import Layout
 from .limits import Limits
@@ -86,5 +87,5 @@ class DiskBuilder:
                 report("", f"Left out: the access control lists of {without_acl} entries, {why}", 0, 0)
             os.rename(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            await unlinked(temporary)
         return path

@@ -34,5 +34,5 @@ class FakeRoots:
         disk.touch()
         return DiskRoot(disk, "fake", self._own(container))
 
-    def release(self, container: str) -> None:
+    async def release(self, container: str) -> None:
         self._own(container).unlink(missing_ok=True)

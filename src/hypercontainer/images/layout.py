@@ -14,7 +14,7 @@ import json
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
@@ -141,6 +141,17 @@ class Layout:
                         found.append(choose(entry, self.load(child.digest)))
         return found or [entry]
 
+    def layers(self) -> dict[str, Descriptor]:
+        """Layers of the images that have names, by the digests of what they unpack to."""
+        found: dict[str, Descriptor] = {}
+        for entry in self.names().values():
+            with contextlib.suppress(HyperError):
+                image = self.load(chosen(entry))
+                for diff_id, layer in zip(image.config.rootfs.diff_ids, image.manifest.layers, strict=True):
+                    if self.blobs.has(layer.digest):
+                        found.setdefault(diff_id, layer)
+        return found
+
     def set_name(self, name: str, entry: Descriptor, id_: str = "") -> None:
         """Point a name (or, for an image without one, its digest) at a manifest or an index; idempotent.
 
@@ -159,10 +170,11 @@ class Layout:
             names[old.digest] = old
         self._write_names(names)
 
-    def remove_names(self, gone: Collection[str]) -> None:
-        """Take these names away; what they named stays until it is collected."""
+    def remove_names(self, gone: Collection[str], *, keeps: Descriptor | None = None) -> None:
+        """Take these names away; what they named stays until it is collected, and what this `keeps` without a name."""
         if gone:
-            self._write_names({name: d for name, d in self.names().items() if name not in gone})
+            left = {name: d for name, d in self.names().items() if name not in gone}
+            self._write_names(left | ({keeps.digest: keeps} if keeps else {}))
 
     def _write_names(self, names: dict[str, Descriptor]) -> None:
         entries = []
@@ -179,6 +191,8 @@ class Layout:
     def reach(self, digest: str) -> set[str]:
         """The digests of all blobs that a manifest or an index needs, as far as damaged ones tell."""
         keep = {digest}
+        if image := self._loaded.get(digest):
+            return keep.union(image.manifest.blobs())
         with contextlib.suppress(HyperError, *UNREADABLE):
             raw = self.blobs.read(digest)
             if is_index(raw):
@@ -188,10 +202,10 @@ class Layout:
                 keep.update(msgspec.json.decode(raw, type=Manifest).blobs())
         return keep
 
-    def collect_garbage(self) -> int:
-        """Remove blobs that no name reaches and no lease keeps; bytes freed."""
+    def collect_garbage(self, away: Callable[[Path], None]) -> int:
+        """Put `away` blobs that no name reaches and no lease keeps; bytes freed."""
         keep = set[str]().union(*(self.reach(entry.digest) for entry in self.names().values()))
-        freed = self.blobs.collect(keep)
+        freed = self.blobs.collect(keep, away)
         for digest in [d for d in self._loaded if d not in keep]:
             del self._loaded[digest]
         return freed

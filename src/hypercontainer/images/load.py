@@ -7,32 +7,34 @@ import asyncio
 import json
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from ..errors import HyperError, InvalidArgument
+from ..errors import HyperError, InvalidArgument, NotFound, Unsupported
+from ..model.appc import Rights
 from ..model.moments import write_moment
-from ..model.reference import parse_reference
+from ..model.reference import parse_reference, tag_of
 from ..sys import clock, tasks
 from ..sys.documents import UNREADABLE
 from ..sys.files import no_space_as_error
+from ..sys.removal import temporary_directory
+from .appc import take
 from .builtin import host_architecture
 from .bundle import Bundle, Found, Table
 from .changes import apply_changes
-from .conversion import table_of, unpacked
+from .conversion import appc_parts, table_of, unpacked
 from .disk import DiskBuilder
 from .faults import storage_faults
 from .layout import Layout, choose, chosen
 from .limits import DOCUMENT_MAX, Limits, beyond
 from .manifests import CONFIG, LAYER, MANIFEST, Descriptor, StoredImage
 from .progress import Progress
-from .pull import parse_platform
+from .pull import is_for, parse_platform
+from .skopeo import Platform
 from .trust import Trust
 
 log = logging.getLogger(__name__)
@@ -47,14 +49,15 @@ class Loaded:
     image: StoredImage
     names: list[str]
     replaced: dict[str, str] = field(default_factory=dict)  # name -> id
+    app: Rights | None = None  # of an App Container image
 
 
 class Loader:
     """Takes archives in; what fails leaves nothing."""
 
     def __init__(
-        self, layout: Layout, staging: Path, disks: DiskBuilder, limits: Limits, collect: Callable[[], object],
-        trust: Trust,
+        self, layout: Layout, staging: Path, disks: DiskBuilder, limits: Limits,
+        collect: Callable[[], Awaitable[object]], trust: Trust,
     ) -> None:  # fmt: skip
         """`collect` removes blobs of no image."""
         self._layout = layout
@@ -64,28 +67,50 @@ class Loader:
         self._collect = collect
         self._trust = trust
 
-    async def load(self, body: Body, progress: Progress) -> list[Loaded]:
+    async def load(self, body: Body, progress: Progress, *, shares: bool = False, platform: str = "") -> list[Loaded]:
         """All images of an archive of Docker's kind or of OCI's, compressed or not.
 
+        With `shares` layers that the store has, compressed perhaps, take the place of the archive's, so that an image
+        which was built here has its base's own; its manifest is not what the archive says then, its id is.
+
+        With a `platform` the names stand for the images of that.
+
         :raise InvalidArgument: it is none, damaged, or beyond a limit. :raise PermissionDenied: the policy refuses it.
+        :raise NotFound: it has nothing for the platform.
         """
+        wanted = parse_platform(platform) if platform else None
 
         async def work(directory: Path) -> list[Loaded]:
             progress.update("", "Receiving")
-            path = await self._receive(body, directory / "archive", "the archive")
+            path = await self.receive(body, directory / "archive", "the archive")
             text, plain = await table_of(path, "the archive", directory, self._limits)
             try:
                 table = msgspec.json.decode(text, type=Table)
             except UNREADABLE as error:
                 raise InvalidArgument(f"the archive is damaged: {error}") from error
-            with open(plain, "rb") as file:
-                bundle = Bundle(file.fileno(), os.fstat(file.fileno()).st_size, table, self._layout.blobs)
+            if table.appc:
+                return [await self._load_appc(plain, directory, progress)]
+            shared = self._layout.layers() if shares else {}
+            with open(plain, "rb") as file, self._layout.blobs.lease({d.digest for d in shared.values()}):
+                bundle = Bundle(file.fileno(), os.fstat(file.fileno()).st_size, table, self._layout.blobs, shared)
                 self._trust.require(bundle.kind, "the archive")
                 progress.update("", "Reading")
                 found = await tasks.in_thread(lambda: _told("the archive", bundle.take))
-            return [await self._finish(each, progress) for each in found]
+                return [await self.finish(each, progress, wanted) for each in found]
 
-        return await self._within(work)
+        return await self.within(work)
+
+    async def _load_appc(self, plain: Path, directory: Path, progress: Progress) -> Loaded:
+        """An App Container image; what it depends on is in the store, or told."""
+        self._trust.require("tarball", "the archive")
+        progress.update("", "Reading")
+        text, layer = await appc_parts(plain, "the archive", directory, self._limits)
+        needed = {d.digest for d in self._layout.layers().values()}
+        with self._layout.blobs.lease(needed):
+            found, rights = await tasks.in_thread(
+                lambda: _told("the archive", lambda: take(self._layout, text, layer, plain))
+            )
+            return replace(await self.finish(found, progress), app=rights)
 
     async def import_(
         self, body: Body, *, reference: str, message: str, changes: Sequence[str], platform: str, source: str
@@ -95,13 +120,13 @@ class Loader:
         :raise InvalidArgument: it is none, or what is said of it is malformed.
         :raise PermissionDenied: the policy refuses it.
         """
-        name = _tag(reference)
+        name = tag_of(reference)
         wanted = parse_platform(platform)
         config = apply_changes({}, changes)
         self._trust.require("tarball", "the archive")
 
         async def work(directory: Path) -> Loaded:
-            path = await self._receive(body, directory / "archive", "the archive")
+            path = await self.receive(body, directory / "archive", "the archive")
             plain = await unpacked(path, "the archive", directory, self._limits)
             created = write_moment(clock.now_ns())
             described: dict[str, Any] = {
@@ -111,9 +136,9 @@ class Loader:
             if wanted.variant:
                 described["variant"] = wanted.variant
             entry = await tasks.in_thread(lambda: self._store(plain, described))
-            return await self._finish(Found(entry, [name] if name else []), Progress())
+            return await self.finish(Found(entry, [name] if name else []), Progress())
 
-        return await self._within(work)
+        return await self.within(work)
 
     def _store(self, layer: Path, described: dict[str, Any]) -> Descriptor:
         blobs = self._layout.blobs
@@ -128,23 +153,20 @@ class Loader:
         }  # fmt: skip
         return blobs.add(json.dumps(manifest).encode(), MANIFEST)
 
-    async def _within(self, work: Callable[[Path], Awaitable[T]]) -> T:
+    async def within(self, work: Callable[[Path], Awaitable[T]]) -> T:
         """Do it in a directory of its own, with what comes kept; where it fails, that goes."""
         try:
             with storage_faults(self._layout.root), self._layout.blobs.lease(arriving=True):
-                directory = Path(tempfile.mkdtemp(dir=self._staging))
-                try:
+                async with temporary_directory(self._staging) as directory:
                     return await work(directory)
-                finally:
-                    shutil.rmtree(directory, ignore_errors=True)
         except BaseException:
             try:
-                self._collect()
+                await self._collect()
             except HyperError as error:
                 log.warning("what a failed load left cannot be removed yet: %s", error)
             raise
 
-    async def _receive(self, body: Body, path: Path, what: str) -> Path:
+    async def receive(self, body: Body, path: Path, what: str) -> Path:
         """:raise InvalidArgument: it is larger than an image may be, or empty. :raise NoSpace: the disk is full."""
         size = 0
         with no_space_as_error(path.parent), open(path, "xb", buffering=0) as file:
@@ -157,8 +179,12 @@ class Loader:
             raise InvalidArgument(f"{what} is empty", hint="check what was sent")
         return path
 
-    async def _finish(self, found: Found, progress: Progress) -> Loaded:
-        entry = self._for_this_machine(found.entry)
+    async def finish(self, found: Found, progress: Progress, wanted: Platform | None = None) -> Loaded:
+        """Give an image whose blobs are there its disk and its names.
+
+        :raise InvalidArgument: it is none that can be run. :raise NotFound: it is not for the platform that is wanted.
+        """
+        entry = self._for(found, wanted)
         image = await asyncio.to_thread(self._layout.load, chosen(entry))
         self._check(image)
         what = parse_reference(found.names[0]).familiar if found.names else "of the archive"
@@ -174,12 +200,14 @@ class Loader:
             progress.update(layer.digest, "Loaded", layer.size, layer.size)
         return Loaded(image, found.names, replaced)
 
-    def _for_this_machine(self, entry: Descriptor) -> Descriptor:
-        variants = self._layout.variants(entry)
+    def _for(self, found: Found, wanted: Platform | None) -> Descriptor:
+        """Of several platforms the one that is wanted, else this machine's, else any."""
+        variants = self._layout.variants(found.entry)
         for variant in variants:
-            config = self._layout.load(chosen(variant)).config
-            if (config.os, config.architecture) == ("linux", host_architecture()):
+            if is_for(self._layout.load(chosen(variant)), wanted or parse_platform("")):
                 return variant
+        if wanted:
+            raise NotFound(f"the archive has no image for {'/'.join(filter(None, wanted))}", hint="leave it out")
         return variants[0]
 
     def _check(self, image: StoredImage) -> None:
@@ -191,22 +219,12 @@ class Loader:
             raise InvalidArgument(f"the image's configuration is larger than {DOCUMENT_MAX} bytes")
 
 
-def _told(what: str, work: Callable[[], list[Found]]) -> list[Found]:
+def _told(what: str, work: Callable[[], T]) -> T:
     """With the subject before what is wrong."""
     try:
         return work()
-    except InvalidArgument as error:
-        raise InvalidArgument(f"{what} {error.message}", hint=error.hint) from error
-
-
-def _tag(reference: str) -> str:
-    """:raise InvalidArgument: it is malformed, or has a digest."""
-    if not reference:
-        return ""
-    found = parse_reference(reference)
-    if found.digest:
-        raise InvalidArgument(f"cannot name an image {reference!r}: a tag has no digest")
-    return found.full
+    except (InvalidArgument, NotFound, Unsupported) as error:
+        raise type(error)(f"{what} {error.message}", hint=error.hint) from error
 
 
 def _write(fd: int, data: bytes) -> None:

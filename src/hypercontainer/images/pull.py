@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..errors import HyperError, InvalidArgument, NotFound, Unavailable
 from ..model.reference import Source, parse_reference, parse_source
 from ..sys import tasks
 from ..sys.documents import UNREADABLE
+from ..sys.removal import temporary_directory
 from . import builtin, skopeo
 from .blobs import Lease
 from .conversion import archive_names
@@ -37,7 +37,7 @@ from .manifests import (
     media_type,
 )
 from .progress import DownloadMeter, Progress
-from .skopeo import Access, Platform
+from .skopeo import Access, Platform, Wall
 from .trust import Trust
 
 log = logging.getLogger(__name__)
@@ -83,8 +83,9 @@ class Puller:
         disks: DiskBuilder,
         limits: Limits,
         insecure: frozenset[str],
-        collect: Callable[[], object],
+        collect: Callable[[], Awaitable[object]],
         trust: Trust,
+        wall: Callable[[], Wall | None],
     ) -> None:
         """`collect` removes blobs of no image."""
         self._layout = layout
@@ -93,8 +94,9 @@ class Puller:
         self._limits = limits
         self._insecure = insecure
         self._trust = trust
+        self._wall = wall
         self._collect = collect
-        self._pulls: dict[tuple[str, str], _Pull] = {}
+        self._pulls: dict[tuple[str, str, bool], _Pull] = {}
         self._left_over = False  # a failed pull left blobs that nobody has collected
 
     def pull(self, text: str, *, platform: str, auth: str) -> tuple[Progress, Awaitable[StoredImage]]:
@@ -104,11 +106,12 @@ class Puller:
         """
         source = parse_source(text)
         wanted = parse_platform(platform)
-        key = (skopeo.spelled(source), f"{wanted} {auth}")
+        access = Access(self._insecure, auth, self._trust, self._wall())
+        key = (skopeo.spelled(source), f"{wanted} {auth}", access.wall is None)
         pull = self._pulls.get(key)
         if pull is None or pull.task.cancelling():
             progress = Progress()
-            task = asyncio.create_task(self._pull(source, wanted, Access(self._insecure, auth, self._trust), progress))
+            task = asyncio.create_task(self._pull(source, wanted, access, progress))
             pull = self._pulls[key] = _Pull(task, progress)
 
             def ended(task: asyncio.Task[StoredImage]) -> None:
@@ -138,8 +141,8 @@ class Puller:
             with storage_faults(self._layout.root), self._layout.blobs.lease(arriving=True) as lease:
                 wanted = _Wanted(source, platform, access, progress, what, lease)
                 for again in (False, True):
-                    with tempfile.TemporaryDirectory(dir=self._staging, ignore_cleanup_errors=True) as staging:
-                        name, entry = await self._fetch(Path(staging), wanted)
+                    async with temporary_directory(self._staging) as staging:
+                        name, entry = await self._fetch(staging, wanted)
                     try:
                         return await self._finish(name, entry, wanted)
                     except NotFound:  # a blob was there already, but damaged; it is gone now
@@ -151,12 +154,12 @@ class Puller:
             raise
         finally:
             if self._left_over:
-                self._clean_up()
+                await self._clean_up()
 
-    def _clean_up(self) -> None:
+    async def _clean_up(self) -> None:
         try:
             with storage_faults(self._layout.root):
-                self._collect()
+                await self._collect()
             self._left_over = self._layout.blobs.arriving  # what came meanwhile stays until that has ended, too
         except HyperError as error:
             log.warning("what a failed pull left cannot be removed yet: %s", error)
@@ -281,6 +284,14 @@ class Puller:
 
 def _changed(what: str) -> Unavailable:
     return Unavailable(f"cannot pull {what}: the registry gives something else now", hint="try again")
+
+
+def is_for(image: StoredImage, wanted: Platform) -> bool:
+    """Whether it is for a platform; one that does not say may be for any."""
+    have = image.config
+    return not have.architecture or (
+        (have.os, have.architecture) == wanted[:2] and wanted.variant in ("", have.variant or wanted.variant)
+    )
 
 
 def parse_platform(text: str) -> Platform:

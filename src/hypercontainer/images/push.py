@@ -12,19 +12,22 @@ import contextlib
 import os
 import re
 import shutil
-import tempfile
+import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from ..errors import InvalidArgument, Unavailable
+from ..jail import helpers
 from ..model.reference import Reference, Source
-from ..sys.process import child
+from ..sys.removal import temporary_directory
+from . import transport
 from .layout import Layout, chosen
 from .manifests import Descriptor, is_index, read_index
 from .progress import Progress
-from .skopeo import STALLED, Access, error_from, spelled
+from .skopeo import STALLED, Access, authfile, error_from, lend, spelled
 
 _DEBUG = re.compile(r'level=debug msg="(.*)"$')
 _MOUNT = re.compile(r"^Trying to mount .*[?&]from=([^&]+)&mount=(sha256%3A[0-9a-f]{64})")
@@ -32,7 +35,8 @@ _SKIPPED = re.compile(r"^Skipping blob (sha256:[0-9a-f]{64}) \(already present\)
 _DONE = re.compile(r"^Upload of layer (sha256:[0-9a-f]{64}) complete")
 _TICK = 0.2  # seconds
 _WORDS_MAX = 1 << 16  # bytes of what is no part of the log's debugging
-_LINE_MAX = 1 << 20  # bytes
+_SEEN = re.compile(r"blob-info-cache-v1\.[a-z]{1,16}")  # boltdb, sqlite in later versions
+_SEEN_MAX = 64 << 20  # bytes of such a file; a larger one is forgotten
 
 
 @dataclass(frozen=True)
@@ -93,17 +97,15 @@ async def push(
     """
     if target.digest or not target.tag:
         raise InvalidArgument(f"cannot push to {target.familiar!r}: it has no tag", hint="give NAME:TAG")
-    if not shutil.which("skopeo"):
-        raise Unavailable("skopeo is not installed", hint="install the package that has skopeo")
+    helpers.find("skopeo")
     entry, sizes = await asyncio.to_thread(_contents, layout, entry, progress)
     progress.update("", f"The push refers to repository [{target.repository}]")
     with layout.blobs.lease(layout.reach(entry.digest)):
-        directory = Path(tempfile.mkdtemp(dir=staging))
-        try:
-            _describe(layout, directory, entry)
-            await _copy(directory, target, access, _Layers(sizes, progress))
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+        async with temporary_directory(staging) as directory:
+            _describe(layout, directory / "image", entry)
+            async with access.user(Source("docker", target.full)) as own_user:
+                with _seen(directory / "seen", staging.parent / "pushed", own_user):
+                    await _copy(directory, own_user, target, access, _Layers(sizes, progress))
     progress.update("", f"{target.tag}: digest: {entry.digest} size: {entry.size}")
     return Pushed(entry.digest, entry.size)
 
@@ -128,34 +130,59 @@ def _contents(layout: Layout, entry: Descriptor, progress: Progress) -> tuple[De
 
 
 def _describe(layout: Layout, directory: Path, entry: Descriptor) -> None:
-    """That one image as skopeo's `dir:` has it, whose blobs are links to the store's.
+    """That one image as skopeo's `dir:` has it, whose blobs are links to the store's: skopeo finds no others.
 
     Its `oci:` takes no manifests of Docker's. Source of the format: containers-transports(5).
     """
     raw = layout.blobs.read(entry.digest)
     children = read_index(raw).manifests if is_index(raw) else []
+    directory.mkdir(mode=0o700)
     (directory / "version").write_text("Directory Transport Version: 1.1\n")
     (directory / "manifest.json").write_bytes(raw)
     for each in children:
         name = each.digest.removeprefix("sha256:")
-        (directory / f"{name}.manifest.json").symlink_to(layout.blobs.path(each.digest).absolute())
-    for digest in layout.reach(entry.digest) - {entry.digest, *(each.digest for each in children)}:
-        (directory / digest.removeprefix("sha256:")).symlink_to(layout.blobs.path(digest).absolute())
+        os.link(layout.blobs.path(each.digest), directory / f"{name}.manifest.json")
+    layout.blobs.lend(directory, layout.reach(entry.digest) - {entry.digest, *(each.digest for each in children)})
 
 
-async def _copy(directory: Path, target: Reference, access: Access, layers: _Layers) -> None:
+@contextlib.contextmanager
+def _seen(place: Path, kept: Path, own_user: int) -> Iterator[None]:
+    """What skopeo knows of where blobs are is its user's in `place` while the block runs, else in `kept`.
+
+    Where there is no jail it has its own, at the usual place.
+    """
+    lend(helpers.user(own_user), place)
+    kept.mkdir(mode=0o700, exist_ok=True)
+    for name in _known(kept):
+        shutil.copyfile(kept / name, place / name)
+        if os.geteuid() == 0:
+            os.chown(place / name, helpers.user(own_user), -1)
+    yield
+    for name in _known(place):
+        os.chmod(place / name, 0o600)
+        if os.geteuid() == 0:
+            os.chown(place / name, 0, 0)
+        os.rename(place / name, kept / name)
+
+
+def _known(place: Path) -> list[str]:
+    """Files of that kind. Who wrote them has ended, and is not believed: only the next skopeo reads them."""
+    found = {e.name: e.stat(follow_symlinks=False) for e in os.scandir(place) if _SEEN.fullmatch(e.name)}
+    return [n for n, s in found.items() if stat.S_ISREG(s.st_mode) and s.st_nlink == 1 and s.st_size <= _SEEN_MAX]
+
+
+async def _copy(directory: Path, own_user: int, target: Reference, access: Access, layers: _Layers) -> None:
     source, what = Source("docker", target.full), target.familiar
-    with access.authfile(source) as auth:
-        async with child(
-            "skopeo", "--debug", "--insecure-policy",  # what is in the store has been let in
+    image = Source("dir", str(directory / "image"))
+    with access.credentials(source) as fd:
+        args = [
+            "--debug", "--insecure-policy",  # what is in the store has been let in
             "copy", "--all", "--preserve-digests",
-            *(a.replace("--authfile", "--dest-authfile") for a in auth), *access.tls_options(source, "dest-"),
-            f"dir:{directory}", spelled(source),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-            limit=_LINE_MAX, env=os.environ | {"TMPDIR": str(directory)},
-        ) as process:  # fmt: skip
-            assert process.stderr is not None
-            reading = asyncio.ensure_future(_read(process.stderr, layers))
+            *authfile("dest-", fd), *access.tls_options(source, "dest-"), spelled(image), spelled(source),
+        ]  # fmt: skip
+        order = transport.order(args, image, own_user, credentials=fd, seen=directory / "seen")
+        async with helpers.running(order, complaints=True) as process:
+            reading = asyncio.ensure_future(_read(process.output, layers))
             try:
                 await _watch(reading, process.pid, layers, what)
             finally:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from ..sys import tasks
 from ..sys.files import copy_sparse
+from ..sys.removal import unlinked
 from .manifests import StoredImage
 from .store import ImageDisk
 
@@ -48,7 +49,7 @@ class RootSource(Protocol):
         :raise NotFound: no such image.
         """
 
-    def release(self, container: str) -> None:
+    async def release(self, container: str) -> None:
         """Nothing of it is left. Idempotent."""
 
 
@@ -87,5 +88,5 @@ class ImageRoots:
         disk = await self._images.disk(self._images.find(image))
         return DiskRoot(disk.path, disk.fstype, self._place(container))
 
-    def release(self, container: str) -> None:
-        self._place(container).unlink(missing_ok=True)
+    async def release(self, container: str) -> None:
+        await unlinked(self._place(container))

@@ -95,7 +95,7 @@ async def _blob(layout: Layout, digest: str) -> AsyncGenerator[bytes, None]:
         file.seek(0)
         yield _header(_path(digest), size)
         while data := await asyncio.to_thread(file.read, _CHUNK):
-            found.update(data)
+            await asyncio.to_thread(found.update, data)
             yield data
     if f"sha256:{found.hexdigest()}" != digest:
         raise InternalError(f"blob {digest} is damaged: pull the image again")

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from ..errors import (
 )
 from ..jail import helpers
 from ..model.reference import Source, parse_reference
+from ..sys import users
 from . import transport
 from .limits import DOCUMENT_MAX
 from .trust import Trust
@@ -90,6 +91,12 @@ _ERRORS: tuple[tuple[str, type[HyperError], str, str], ...] = (
         "no such registry: its name cannot be resolved",
         "check the host name and the network",
     ),
+    (
+        r"network is unreachable|no route to host",
+        Unavailable,
+        "this host has no network to reach the registry by",
+        "check the network, or bring an archive with `hyperctl load`",
+    ),
     (r"connection refused", Unavailable, "nothing answers at the registry's address", "check host and port"),
     (
         r"gave HTTP response to HTTPS client",
@@ -148,6 +155,9 @@ class Platform(NamedTuple):
     variant: str = ""
 
 
+Wall = Callable[[], contextlib.AbstractAsyncContextManager[bool]]
+
+
 @dataclass(frozen=True)
 class Access:
     """How to reach a source; `auth` is Docker's X-Registry-Auth, base64 of JSON."""
@@ -155,6 +165,16 @@ class Access:
     insecure: frozenset[str] = frozenset()
     auth: str = ""
     trust: Trust = field(default_factory=Trust)
+    wall: Wall | None = None  # for whom this host's own addresses are none of his business: `Choice.wall`
+
+    @contextlib.asynccontextmanager
+    async def user(self, source: Source) -> AsyncIterator[int]:
+        """As whom skopeo runs. A registry may send it on to any address, or its name have another one by then."""
+        if self.wall is None or source.transport != "docker" or transport.has_proxy():
+            yield transport.pick_user(source)
+            return
+        async with self.wall() as stands:
+            yield users.pick_stranger() if stands else transport.pick_user(source)
 
     def tls_options(self, source: Source, prefix: str) -> list[str]:
         """skopeo's options for a registry without TLS; `prefix` is "src-" or "dest-", or ""."""
@@ -164,12 +184,6 @@ class Access:
         # Docker's rule: a registry on this host needs no TLS.
         local = re.match(r"(localhost|127\.[0-9.]+|\[::1\])(:|$)", host)
         return [f"--{prefix}tls-verify=false"] if local or host in self.insecure else []
-
-    @contextlib.contextmanager
-    def authfile(self, source: Source) -> Iterator[list[str]]:
-        """`--authfile` with the caller's credentials, for a program of ours that sees this host."""
-        with self.credentials(source) as fd:
-            yield ["--authfile", f"/proc/{os.getpid()}/fd/{fd}"] if fd >= 0 else []
 
     @contextlib.contextmanager
     def credentials(self, source: Source) -> Iterator[int]:
@@ -207,10 +221,12 @@ async def inspect_raw(source: Source, access: Access, what: str, *, config: bool
     """
     with access.credentials(source) as fd:
         which = ["--config"] if config else []
-        args = ["--command-timeout", f"{STALLED:g}s", "inspect", "--raw", *which, *_authfile("", fd),
+        args = ["--command-timeout", f"{STALLED:g}s", "inspect", "--raw", *which, *authfile("", fd),
                 *access.tls_options(source, ""), spelled(source)]  # fmt: skip
-        order = transport.order(args, source, transport.pick_user(source), credentials=fd)
-        async with helpers.running(order) as process:
+        async with (
+            access.user(source) as own,
+            helpers.running(transport.order(args, source, own, credentials=fd)) as process,
+        ):
             raw = b""
             while len(raw) <= DOCUMENT_MAX and (more := await process.output.read(DOCUMENT_MAX)):
                 raw += more
@@ -230,9 +246,10 @@ async def list_tags(source: Source, access: Access, what: str) -> list[str]:
     """
     reference = parse_reference(source.location)._replace(tag="", digest="")
     with access.credentials(source) as fd:
-        args = ["--command-timeout", f"{STALLED:g}s", "list-tags", *_authfile("", fd),
+        args = ["--command-timeout", f"{STALLED:g}s", "list-tags", *authfile("", fd),
                 *access.tls_options(source, ""), f"docker://{reference.full}"]  # fmt: skip
-        done = await helpers.run(transport.order(args, source, transport.pick_user(source), credentials=fd))
+        async with access.user(source) as own:
+            done = await helpers.run(transport.order(args, source, own, credentials=fd))
     if done.status:
         raise error_from(done.stderr, what)
     try:
@@ -241,7 +258,8 @@ async def list_tags(source: Source, access: Access, what: str) -> list[str]:
         raise Unavailable(f"cannot pull {what}: the registry's list of tags is not understood") from error
 
 
-def _authfile(prefix: str, fd: int) -> list[str]:
+def authfile(prefix: str, fd: int) -> list[str]:
+    """skopeo's option for the credentials in a descriptor; -1: there are none."""
     return [f"--{prefix}authfile", f"/proc/self/fd/{fd}"] if fd >= 0 else []
 
 
@@ -256,35 +274,36 @@ async def copy(
     """
     options = ["--override-os", platform.os, "--override-arch", platform.architecture]
     options += ["--override-variant", platform.variant] if platform.variant else []
-    own = transport.pick_user(source)
     blobs = place / "blobs"
-    _lend(helpers.user(own), place, blobs, blobs / "sha256")
-    with access.credentials(source) as fd:
-        args = [
-            *access.trust.options(), *options, "copy", "--quiet", *_authfile("src-", fd),
-            *access.tls_options(source, "src-"),
-            "--remove-signatures",  # when they have been looked at: an OCI layout has no place for them
-            "--dest-oci-accept-uncompressed-layers", "--dest-shared-blob-dir", str(blobs),
-            spelled(source), f"oci:{place}:image",
-        ]  # fmt: skip
-        trust = access.trust
-        order = transport.order(
-            args, source, own, policy=trust.policy, signatures=trust.signatures, place=place, credentials=fd,
-            file_size=size,
-        )  # fmt: skip
-        async with helpers.running(order) as process:
-            ended = asyncio.ensure_future(process.wait())
-            try:
-                await _watch(ended, place, blobs, what, tick)
-            finally:
-                ended.cancel()
-            status = await process.wait()
-            stderr = process.errors
+    async with access.user(source) as own:
+        lend(helpers.user(own), place, blobs, blobs / "sha256")
+        with access.credentials(source) as fd:
+            args = [
+                *access.trust.options(), *options, "copy", "--quiet", *authfile("src-", fd),
+                *access.tls_options(source, "src-"),
+                "--remove-signatures",  # when they have been looked at: an OCI layout has no place for them
+                "--dest-oci-accept-uncompressed-layers", "--dest-shared-blob-dir", str(blobs),
+                spelled(source), f"oci:{place}:image",
+            ]  # fmt: skip
+            trust = access.trust
+            order = transport.order(
+                args, source, own, policy=trust.policy, signatures=trust.signatures, place=place, credentials=fd,
+                file_size=size,
+            )  # fmt: skip
+            async with helpers.running(order) as process:
+                ended = asyncio.ensure_future(process.wait())
+                try:
+                    await _watch(ended, place, blobs, what, tick)
+                finally:
+                    ended.cancel()
+                status = await process.wait()
+                stderr = process.errors
     if status:
         raise error_from(stderr, what)
 
 
-def _lend(user: int, *directories: Path) -> None:
+def lend(user: int, *directories: Path) -> None:
+    """Make directories that are this user's, where we may choose."""
     for directory in directories:
         directory.mkdir(mode=0o700, exist_ok=True)
         if os.geteuid() == 0:

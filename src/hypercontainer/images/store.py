@@ -17,9 +17,10 @@ from ..errors import Conflict, HyperError, InvalidArgument, NoSpace, NotFound
 from ..model.filters import Filters, flag
 from ..model.ids import short
 from ..model.images import HistoryEntry, Image, RemovedImage
-from ..model.reference import Source, parse_reference
+from ..model.reference import parse_reference
 from ..sys.files import disk_usage, remove_tree
 from .blobs import PRIVATE_DIRECTORY
+from .commit import Committer
 from .describe import Named, damaged, describe, history, select
 from .disk import FSTYPE, SUFFIX, DiskBuilder
 from .faults import storage_faults
@@ -28,11 +29,13 @@ from .limits import Limits
 from .load import Loader
 from .manifests import Descriptor, StoredImage
 from .progress import Progress
-from .pull import Puller, parse_platform
+from .pull import Puller, is_for, parse_platform
 from .push import Pushed, push
+from .registries import Registries
 from .save import save
-from .skopeo import Access, Platform, list_tags
+from .skopeo import Access, Wall
 from .trust import Trust
+from .waste import Waste
 
 InUse = Callable[[], dict[str, list[str]]]  # image id -> names of the containers that use it
 
@@ -50,19 +53,24 @@ class ImageStore:
 
     def __init__(
         self, root: Path, *, insecure: frozenset[str] = frozenset(), in_use: InUse = dict, limits: Limits | None = None,
-        trust: Trust | None = None,
+        trust: Trust | None = None, wall: Callable[[], Wall | None] = lambda: None,
     ) -> None:  # fmt: skip
+        """`wall` is asked for each caller: what keeps its registries from this host's own addresses; None: nothing."""
         limits = limits or Limits()
         self._layout = Layout(root)
         self._staging = root / "staging"
         self._disk_directory = root / "disks"
+        self._waste = Waste(self._staging)
         self._disks = DiskBuilder(self._layout, self._disk_directory, limits)
         self._puller = Puller(
-            self._layout, self._staging, self._disks, limits, insecure, self._collect, trust or Trust()
+            self._layout, self._staging, self._disks, limits, insecure, self._tidied, trust or Trust(), wall
         )
-        self.loader = Loader(self._layout, self._staging, self._disks, limits, self._collect, trust or Trust())
+        self.loader = Loader(self._layout, self._staging, self._disks, limits, self._tidied, trust or Trust())
+        self.committer = Committer(self._layout, self.loader)
+        self.registries = Registries(insecure, self._staging, wall)
         self._in_use = in_use
         self._insecure = insecure
+        self._wall = wall
 
     def open(self) -> None:
         """Create what is missing, clear what a crash left."""
@@ -80,6 +88,7 @@ class ImageStore:
                     disk.chmod(0o600)  # an earlier version let others read it
             if died:
                 self._collect()
+                self._waste.remove()
 
     # -- finding ----------------------------------------------------------------
 
@@ -90,10 +99,10 @@ class ImageStore:
         """
         entry = self._resolve(name)[1]
         image = self._layout.load(chosen(entry))
-        if not platform or _is_for(image, wanted := parse_platform(platform)):
+        if not platform or is_for(image, wanted := parse_platform(platform)):
             return image
         for other in self._layout.variants(entry):
-            if _is_for(found := self._layout.load(chosen(other)), wanted):
+            if is_for(found := self._layout.load(chosen(other)), wanted):
                 return found
         have = image.config
         raise NotFound(
@@ -206,27 +215,36 @@ class ImageStore:
         names = (k for k, d in self._layout.names().items() if chosen(d) == image.digest and k != d.digest)
         return _familiar(next(names, image.digest))
 
-    def save(self, names: Sequence[str], kind: str) -> AsyncGenerator[bytes, None]:
-        """Images as an archive, `docker-archive` or `oci-archive`.
+    def save(self, names: Sequence[str], kind: str, *, platform: str = "") -> AsyncGenerator[bytes, None]:
+        """Images as an archive, `docker-archive` or `oci-archive`; with a platform, only what is for that. A name
+        without a tag stands for all that are here of its repository, as with Docker.
 
         :raise NotFound: there is no such image; and what `save` raises, before its first piece.
         """
         images: list[Named] = []
-        for name in names:
+        for name in [each for given in names for each in self._all_tags(given)]:
             key, entry = self._resolve(name)
             known = key != entry.digest and not self._is_id(name, key)
+            entry = self._alone(self.find(name, platform=platform)) if platform else entry
             if (each := (key if known else "", entry)) not in images:
                 images.append(each)
         return save(self._layout, images, kind)
 
-    async def tags(self, repository: str, *, auth: str = "") -> list[str]:
-        """What a registry has of a repository.
+    def _all_tags(self, name: str) -> list[str]:
+        """Of a repository; the name itself where it says more, or is an id."""
+        if ":" in name.rpartition("/")[2] or "@" in name:
+            return [name]
+        with contextlib.suppress(InvalidArgument):
+            own = parse_reference(name).repository
+            known = [k for k, d in self._layout.names().items() if k != d.digest]
+            found = sorted(k for k in known if (r := parse_reference(k)).repository == own and r.tag)
+            return found or [name]
+        return [name]
 
-        :raise NotFound: there is none; and what `list_tags` raises.
-        """
-        reference = parse_reference(repository)
-        source = Source("docker", reference.full)
-        return await list_tags(source, Access(self._insecure, auth), reference._replace(tag="", digest="").familiar)
+    def _alone(self, image: StoredImage) -> Descriptor:
+        """A manifest without the index that it is of."""
+        size = self._layout.blobs.path(image.digest).stat().st_size
+        return Descriptor(media_type=image.manifest.media_type, digest=image.digest, size=size)
 
     async def push(self, name: str, progress: Progress, *, auth: str = "") -> Pushed:
         """Send an image to the registry that its name says.
@@ -237,7 +255,7 @@ class ImageStore:
         if self._is_id(name, key) or key == entry.digest:
             raise InvalidArgument(f"cannot push {name!r}: it is no name", hint="give it one with `hyperctl tag`")
         with storage_faults(self._layout.root):
-            access = Access(self._insecure, auth)
+            access = Access(self._insecure, auth, wall=self._wall())
             return await push(self._layout, self._staging, entry, parse_reference(key), access, progress)
 
     # -- changing ---------------------------------------------------------------
@@ -252,10 +270,12 @@ class ImageStore:
             self._layout.set_name(reference.full, descriptor)
         return reference.full
 
-    def remove(self, name: str, *, force: bool = False) -> RemovedImage:
+    async def remove(self, name: str, *, force: bool = False) -> RemovedImage:
         """Remove a name, and with the last name the image; a damaged one, too.
 
-        :raise Conflict: when containers use it.
+        One that containers use loses its names with `force`, and stays without until these are gone.
+
+        :raise Conflict: when containers use it, and it is not forced, or has no name to lose.
         """
         key, descriptor = self._resolve(name)
         id_ = self._layout.id_of(descriptor)
@@ -266,17 +286,21 @@ class ImageStore:
         goes = siblings if by_id else [key]
         used = self._in_use()
         users = [name for mine in self._ids(descriptor) for name in used.get(mine, [])]
-        if users and len(goes) == len(siblings):
+        untagged = [_familiar(k) for k in goes if not k.startswith("sha256:")]
+        stays = bool(users) and len(goes) == len(siblings)
+        if stays and not (force and untagged):
             raise Conflict(
                 f"image {name} is in use by container {', '.join(users)}",
                 hint="remove the container first with `hyperctl rm`",
             )
         with storage_faults(self._layout.root):
-            self._remove_names(goes)
-            untagged = [_familiar(k) for k in goes if not k.startswith("sha256:")]
-            if len(goes) < len(siblings):
-                return RemovedImage(untagged=untagged)
-            return RemovedImage(untagged=untagged, deleted=[id_], freed=self._collect())
+            if stays:
+                self._layout.remove_names(goes, keeps=descriptor)
+            else:
+                self._remove_names(goes)
+            if stays or len(goes) < len(siblings):
+                return RemovedImage(untagged=untagged, id=id_)
+            return RemovedImage(untagged=untagged, deleted=[id_], freed=await self._tidied(), id=id_)
 
     def _remove_names(self, names: Collection[str]) -> None:
         """Also on a full disk: the disks of the images make room, as they can be made again."""
@@ -296,7 +320,7 @@ class ImageStore:
         except InvalidArgument:
             return True
 
-    def prune(self, *, everything: bool, filters: Filters | None = None) -> RemovedImage:
+    async def prune(self, *, everything: bool, filters: Filters | None = None) -> RemovedImage:
         """Remove images without a name, or with `everything` all that no container uses; of those, with filters, what
         they let through: `until`, `label`, and `dangling=false`, which is `everything`.
         """
@@ -316,14 +340,19 @@ class ImageStore:
                     deleted[id_] = None
             self._remove_names(goes)
             untagged = [_familiar(k) for k in goes if not k.startswith("sha256:")]
-            return RemovedImage(untagged=untagged, deleted=list(deleted), freed=self._collect())
+            return RemovedImage(untagged=untagged, deleted=list(deleted), freed=await self._tidied())
+
+    async def _tidied(self) -> int:
+        """Remove blobs and disks of no image, not what a lease keeps; bytes freed."""
+        freed = self._collect()
+        await self._waste.removed()
+        return freed
 
     def _collect(self) -> int:
-        """Remove blobs and disks of no image; not what a lease keeps."""
-        freed = self._layout.collect_garbage()
+        freed = self._layout.collect_garbage(self._waste.add)
         for disk in set(self._disk_directory.glob(f"*{SUFFIX}")) - self._disks_of(self._layout.names().values()):
             freed += disk_usage(disk)
-            disk.unlink()
+            self._waste.add(disk)
         return freed
 
     def _disks_of(self, images: Iterable[Descriptor]) -> set[Path]:
@@ -333,14 +362,6 @@ class ImageStore:
             with contextlib.suppress(HyperError):
                 disks.add(self._disks.path(self._layout.load(chosen(descriptor)).chain_id))
         return disks
-
-
-def _is_for(image: StoredImage, wanted: Platform) -> bool:
-    """Whether it is for a platform; one that does not say may be for any."""
-    have = image.config
-    return not have.architecture or (
-        (have.os, have.architecture) == wanted[:2] and wanted.variant in ("", have.variant or wanted.variant)
-    )
 
 
 def _familiar(name: str) -> str:

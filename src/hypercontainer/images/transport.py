@@ -23,6 +23,8 @@ _HOST = (
     "/etc/containers", "/usr/share/containers", "/etc/docker/certs.d",
 )  # fmt: skip
 _HOME = "/home"  # in its jail
+# Its cache, for users and for root (a user is root in a user namespace): containers/image's pkg/blobinfocache.
+_SEEN = (f"{_HOME}/.local/share/containers/cache", "/var/lib/containers/cache")
 _DAEMON = Path("/var/run/docker.sock")  # of the transport docker-daemon
 _READS_ALL = 2  # CAP_DAC_READ_SEARCH: a source, or a key, may be its owner's only
 _PATHS = re.compile(r'"(?:keyPath|caRootsPath|rekorPublicKeyPath)"\s*:\s*"(/[^"]+)"|"(/[^"]+)"')
@@ -37,11 +39,18 @@ def pick_user(source: Source) -> int:
     return 0 if source.transport == "docker-daemon" else users.pick_for_conversion()[0]
 
 
+def has_proxy() -> bool:
+    """Whether somebody else connects for it, who may be on this host."""
+    return any(os.environ.get(name) for name in _VARIABLES[:2] + _VARIABLES[3:5])
+
+
 def order(
     args: list[str], source: Source, own_user: int, *, policy: str = "", signatures: str = "",
-    place: Path | None = None, credentials: int = -1, file_size: int = -1,
+    place: Path | None = None, credentials: int = -1, file_size: int = -1, seen: Path | None = None,
 ) -> Order:  # fmt: skip
-    """`place` is a directory of `own_user` that it writes to, `credentials` a descriptor.
+    """`place` and `seen` are directories of `own_user` that it writes to, `credentials` is a descriptor.
+
+    In `seen` it keeps where it has seen which blob: another repository of a registry need not be sent it again.
 
     :raise Unavailable: skopeo is not installed.
     """
@@ -51,6 +60,7 @@ def order(
     own, settings = _HOME if helpers.jail().confines else str(home), home / ".config/containers"
     files += [Entry(settings, f"{_HOME}/.config/containers")] if settings.exists() else []
     files += [Entry(place, writable=True)] if place else []
+    files += [Entry(seen, target, writable=True) for target in _SEEN] if seen else []
     environment = {name: value for name in _VARIABLES if (value := os.environ.get(name))}
     files += [Entry(Path(p)) for name in _VARIABLES[6:9] if (p := environment.get(name)) and os.path.exists(p)]
     scratch = ("--tmpdir", place) if place else ()  # it unpacks archives into /var/tmp otherwise, whatever TMPDIR is

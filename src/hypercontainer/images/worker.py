@@ -23,7 +23,7 @@ from ..errors import HyperError
 from ..jail import seccomp
 from ..model.units import format_binary
 from ..sys.confine import Confinement, confine
-from . import archive
+from . import appc_archive, archive
 from .convert import Layer, LayerError, convert
 from .erofs.layout import BLOCK
 from .limits import Budget, Limits, beyond
@@ -38,7 +38,8 @@ _NAMES = 100
 @dataclass(frozen=True)
 class Job:
     """Layers to convert; else an archive to unpack into `target` where there is one, and to look at: for the names
-    in it, for where its files are (the first spool takes that), or not at all.
+    in it, for where its files are (the first spool takes that), for the parts of an App Container image (the first
+    spool takes its manifest, the second its layer), or not at all.
     """
 
     uid: int
@@ -48,7 +49,7 @@ class Job:
     layers: Sequence[Layer] = ()
     spools: Sequence[int] = ()
     archive: int = -1
-    look: Literal["names", "table", "no"] = "names"
+    look: Literal["names", "table", "appc", "no"] = "names"
 
 
 class Reporter:
@@ -115,6 +116,8 @@ def do(job: Job) -> None:
     plain = job.archive if job.target < 0 else job.target
     if job.look == "names":
         say({"names": archive.names(plain)[:_NAMES]})
+    elif job.look == "appc":
+        appc_archive.divide(plain, job.spools[0], job.spools[1], budget)
     elif job.look == "table":
         with os.fdopen(os.dup(job.spools[0]), "wb") as out:
             out.write(archive.table(plain))

@@ -24,6 +24,7 @@ from .libraries import libraries
 from .plain import PlainJail
 
 _CHUNK = 1 << 16  # bytes
+_LINE = 1 << 20  # bytes that a line of output may have for who reads lines
 _ERRORS_MAX = 1 << 16  # bytes that are kept of the end of what a helper complains of
 DEVICES = (Path("/dev/null"), Path("/dev/urandom"))
 _LIMITS = Limits()
@@ -81,7 +82,7 @@ class Helper:
 
     def __init__(self, started: Started, output: asyncio.StreamReader, errors: asyncio.StreamReader) -> None:
         self.output = output
-        self._started = started
+        self.pid = started.pid
         self._complaints = errors
         self._errors = b""
         self._reading = asyncio.ensure_future(self._read_errors())
@@ -106,7 +107,7 @@ class Helper:
         """Kill it where it runs; it is gone afterwards."""
         if not self._ended.done():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._started.pid, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
         await tasks.to_the_end(self._ended)
         await tasks.end({self._reading})
 
@@ -138,7 +139,7 @@ def _reap(pid: int) -> int:
 async def _reader(fd: int, stack: contextlib.ExitStack) -> asyncio.StreamReader:
     """What comes from a pipe; the descriptor is closed with the stack."""
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=_CHUNK)
+    reader = asyncio.StreamReader(limit=_LINE)
     pipe = os.fdopen(fd, "rb", buffering=0)
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
     stack.callback(transport.close)
@@ -169,8 +170,10 @@ def reap(started: Started) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(wanted: Order, stdin: bytes = b"") -> AsyncIterator[Helper]:
+async def running(wanted: Order, stdin: bytes = b"", *, complaints: bool = False) -> AsyncIterator[Helper]:
     """A helper that does not outlive the block; what it prints comes from `output`.
+
+    With `complaints` it is what it complains of that comes from there, and what it prints is kept as its errors.
 
     :raise Unavailable: it does not start.
     """
@@ -184,6 +187,7 @@ async def running(wanted: Order, stdin: bytes = b"") -> AsyncIterator[Helper]:
                 readers.append((await _reader(ours, stack), theirs))
             (output, out), (errors, err) = readers
             given = _in_memory(stdin, handed) if stdin else -1
+            out, err = (err, out) if complaints else (out, err)
             started = await _jail.spawn(replace(wanted, input=given, output=out, errors=err))
         helper = Helper(started, output, errors)
         try:

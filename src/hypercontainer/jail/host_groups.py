@@ -16,6 +16,7 @@ from pathlib import Path
 from ..errors import Unavailable
 from ..model.status import Check
 from ..sys import tasks
+from . import group_owners
 from .control_groups import Budget, Group
 from .hierarchies import NAMES, Hierarchy, IoLimits, count, find, io_values, switched_on, values
 
@@ -100,9 +101,12 @@ class HostGroups:
         self._ending: set[asyncio.Task[None]] = set()
         self.hierarchies: list[Hierarchy] = []
         self.troubles: list[str] = []
+        self._held: list[int] = []  # descriptors, which say that we live
         for found in find((proc / "cgroup").read_text(), (proc / "mountinfo").read_text(), parent):
             try:
-                self.hierarchies.append(_prepared(found, parent, name_of(run)))
+                made = _prepared(found, parent, name_of(run))
+                self._held.append(group_owners.hold(made.group))
+                self.hierarchies.append(made)
             except OSError as error:
                 what = ", ".join(NAMES[c] for c in found.controllers if c in NAMES)
                 self.troubles.append(f"{what} cannot be limited: {error.filename}: {error.strerror}")
@@ -161,6 +165,11 @@ class HostGroups:
             if not group.vanish() and not spare_busy:
                 self.removed_later(group)
 
+    def sweep(self) -> None:
+        """Remove what daemons that are gone have left, other than this one's before us."""
+        for hierarchy in self.hierarchies:
+            group_owners.sweep(hierarchy.group.parent)
+
     def removed_later(self, group: HostGroup) -> None:
         """What has processes now, in a moment; without an event loop it stays, for the next daemon."""
         with contextlib.suppress(RuntimeError):
@@ -180,6 +189,8 @@ class HostGroups:
         for hierarchy in self.hierarchies:
             if _removed(hierarchy.group):
                 _removed(hierarchy.group.parent)  # where no other daemon has one
+        while self._held:
+            os.close(self._held.pop())
 
 
 async def _end(group: HostGroup) -> None:

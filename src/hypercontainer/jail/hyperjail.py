@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import platform
+import re
 import resource
 import signal
 import socket
@@ -28,6 +29,8 @@ _START = 60.0  # seconds for a program to start on a busy host
 _PROBE_USER = 65534
 _FILTER = "/hyperjail-filter.so"
 _READ = 4096
+_UNKNOWN_WORD = re.compile(r"cannot understand ([a-z-]+): ")  # what option() of hyperjail/src/main.c says
+_REINSTALL = "run `make setup` in the source tree, or reinstall the package"
 
 
 def binary(name: str = "hyperjail") -> Path:
@@ -35,7 +38,7 @@ def binary(name: str = "hyperjail") -> Path:
     path = BINARIES / f"{name}-{platform.machine()}"
     if not path.exists():
         raise Unavailable(f"{name} is not in this installation",
-                          hint="run `make setup` in the source tree, or reinstall the package")  # fmt: skip
+                          hint=_REINSTALL)  # fmt: skip
     return path
 
 
@@ -72,7 +75,9 @@ class HyperJail:
         if pid := int(lines.get("pid", 0)):
             _, status = os.waitpid(pid, 0)
             return lines.get("error", f"its program ended with status {status}" if status else "")
-        return lines.get("error", f"hyperjail ended with status {helper.returncode}")
+        if "error" not in lines:
+            return f"hyperjail ended with status {helper.returncode}"
+        return f"{found}; {_REINSTALL}" if (found := _another_version(lines["error"])) else lines["error"]
 
     async def spawn(self, order: Order, born: Born = ignore) -> Started:
         self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -145,6 +150,15 @@ def _mapping(order: Order) -> list[str]:
     if os.geteuid() == 0 or not order.subordinate:
         return []
     return ["unshare", "--user", "--map-root-user", *(["--map-auto"] if users.have_subordinates() else []), "--"]
+
+
+def _another_version(why: str) -> str:
+    """A sentence where hyperjail does not know a word of ours; else "".
+
+    Words are only ever added to it: one that is newer than this hyperd does all that it is told.
+    """
+    unknown = _UNKNOWN_WORD.match(why)
+    return f'hyperjail is of another version than hyperd: it does not know "{unknown[1]}"' if unknown else ""
 
 
 def _in_memory(data: bytes, stack: contextlib.ExitStack) -> int:
@@ -221,7 +235,10 @@ class _Start:
         text = self._text.decode(errors="replace")
         for line in text.splitlines():
             if line.startswith("error "):
-                return Unavailable(f"the jail {line.removeprefix('error ')}")
+                why = line.removeprefix("error ")
+                if found := _another_version(why):
+                    return Unavailable(found, hint=_REINSTALL)
+                return Unavailable(f"the jail {why}")
         return Unavailable(f"hyperjail ended with status {self._helper.returncode}")
 
     def _end(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..model.signals import CAPABILITIES
 from ..model.status import Check
 from ..sys import users
 from . import hierarchies
@@ -21,11 +22,37 @@ _OFF = "the jail is off, or the host forbids it: see `jail` in hyperd's configur
 
 
 @dataclass(frozen=True)
+class Grants:
+    """What a hypervisor has that others have not, since it cannot do without; it is told beside the promise."""
+
+    capabilities: frozenset[int] = frozenset()  # linux/capability.h
+    places: tuple[str, ...] = ()  # in its root: directories of its machine's own, with what is in them
+    devices: frozenset[str] = frozenset()  # names in its /dev
+    host_network: bool = False
+    readable: bool = False  # by its own user, whom nobody else has
+
+    def beside(self) -> dict[str, str]:
+        """Of each check that has to do with them, what is allowed."""
+        said = {
+            "capabilities": ", ".join(f"CAP_{CAPABILITIES[number]}" for number in sorted(self.capabilities)),
+            "root": ", ".join(self.places),
+            "devices": ", ".join(sorted(self.devices)),
+            "namespaces": "the host's network" if self.host_network else "",
+            "memory": "a user of its own" if self.readable else "",
+        }
+        return {name: text for name, text in said.items() if text}
+
+
+NOTHING = Grants()
+
+
+@dataclass(frozen=True)
 class Seen:
     """A process's files below /proc, and those of the daemon that started it."""
 
     process: Path
     daemon: Path = Path("/proc/self")
+    grants: Grants = NOTHING
 
     def status(self, key: str) -> list[str]:
         lines = (self.process / "status").read_text().splitlines()
@@ -50,7 +77,8 @@ def examine(seen: Seen, *, root: bool) -> list[Check]:
         ("root", _root, "read-only files of its own, nothing else of the host"),
         ("devices", _devices, "only its own"),
         ("descriptors", _descriptors, "no directory is among them"),
-        ("memory", _memory, "neither its user nor a core shows it"),
+        # A user's is in a namespace that is the user's own, who may look into it as into all that is theirs.
+        *((("memory", _memory, "neither its user nor a core shows it"),) if root else ()),
         ("limits", _limits, "no core, few descriptors"),
         ("control group", _control_group, "one of its own, with limits of processors, memory and processes"),
     )
@@ -63,6 +91,8 @@ def _checked(seen: Seen, name: str, check: Callable[[Seen], str], promise: str) 
     except OSError as error:
         trouble = f"it cannot be seen: {error.strerror}"
     hint = _NO_GROUPS if name == "control group" else _OFF
+    if allowed := seen.grants.beside().get(name):
+        promise += f"; but for {allowed}, which its driver takes"
     return Check(name=f"jail: {name}", status="fail" if trouble else "ok", found=trouble or promise,
                  hint=hint if trouble else "")  # fmt: skip
 
@@ -94,8 +124,10 @@ def _user_namespace(seen: Seen) -> str:
 
 
 def _capabilities(seen: Seen) -> str:
-    found = [name for name in _SETS if int(seen.status(name)[0], 16)]
-    return f"{', '.join(found)} are not empty" if found else ""
+    allowed = sum(1 << number for number in seen.grants.capabilities)
+    found = [name for name in _SETS if int(seen.status(name)[0], 16) & ~allowed]
+    few = "those alone" if allowed else "empty"
+    return f"{', '.join(found)} are not {few}" if found else ""
 
 
 def _privileges(seen: Seen) -> str:
@@ -111,24 +143,35 @@ def _differs(seen: Seen, space: str) -> bool:
 
 
 def _namespaces(seen: Seen) -> str:
-    shared = [space for space in _SPACES if not _differs(seen, space)]
+    own = [space for space in _SPACES if space != "net" or not seen.grants.host_network]
+    shared = [space for space in own if not _differs(seen, space)]
     return f"{', '.join(shared)}: hyperd's own" if shared else ""
 
 
 def _root(seen: Seen) -> str:
-    places = [(source, place, flags) for source, place, kind, flags in seen.mounts() if kind not in _OWN]
+    places = [
+        (source, place, flags) for source, place, kind, flags in seen.mounts()
+        if kind not in _OWN and not _granted(seen, place)
+    ]  # fmt: skip
     if any(place == "/" for _, place, _ in places):
         return "it sees the host's"
     writable = [place for _, place, flags in places if "ro" not in flags and not place.startswith("/dev/")]
     directories = [place for _, place, _ in places if (seen.process / "root" / place.lstrip("/")).is_dir()]
     if writable or directories:
         return f"it has {', '.join(writable + directories)} of the host"
-    open_ = [place for _, place, kind, flags in seen.mounts() if kind == "tmpfs" and "ro" not in flags]
+    open_ = [
+        place for _, place, kind, flags in seen.mounts()
+        if kind == "tmpfs" and "ro" not in flags and not _granted(seen, place)
+    ]  # fmt: skip
     return f"it may write to {', '.join(open_)}" if open_ else ""
 
 
+def _granted(seen: Seen, place: str) -> bool:
+    return any(f"{place}/".startswith(f"{top}/") for top in seen.grants.places)
+
+
 def _devices(seen: Seen) -> str:
-    found = set(os.listdir(seen.process / "root/dev")) - {"null", "urandom", "kvm"}
+    found = set(os.listdir(seen.process / "root/dev")) - {"null", "urandom", "kvm"} - seen.grants.devices
     return f"it has {', '.join(sorted(found)[:5])}..." if found else ""
 
 
@@ -139,6 +182,8 @@ def _descriptors(seen: Seen) -> str:
 
 def _memory(seen: Seen) -> str:
     """Files of an undumpable process below /proc are root's, whosever it is."""
+    if seen.grants.readable:
+        return ""
     user, owner = int(seen.status("Uid")[0]), (seen.process / "environ").stat().st_uid
     return "its user may look into it" if user == owner else ""
 

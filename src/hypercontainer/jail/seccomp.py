@@ -3,8 +3,10 @@
 
 A list has a name in each line; `name 0=VALUE` allows a call only with that value of its first argument,
 `name 0&MASK` only when one of these bits is set there, `name !MASK` only without these bits in its third argument,
-`name -` answers it with ENOSYS. What follows a # is a comment. Instructions and the data that they
-look at: linux/filter.h, linux/seccomp.h and Documentation/userspace-api/seccomp_filter.rst of Linux.
+`name -` answers it with ENOSYS, `name !MASK -` does that without these bits. What follows a # is a comment.
+A call that is newer than the table of numbers gets ENOSYS too, as from an older kernel: libraries fall back then.
+Instructions and the data that they look at: linux/filter.h, linux/seccomp.h and
+Documentation/userspace-api/seccomp_filter.rst of Linux.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from pathlib import Path
 
 from .calls import NUMBERS
 
-_LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06  # BPF_LD|W|ABS, JMP|JEQ|K, JMP|JSET|K, RET|K
+# BPF_LD|W|ABS, JMP|JEQ|K, JMP|JGE|K, JMP|JSET|K, RET|K
+_LOAD, _EQUAL, _LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NR, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data; an argument has its low half first
 _KILL, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+_MISSING = _ERRNO | errno.ENOSYS
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2  # linux/prctl.h, linux/seccomp.h
+_X32 = 0x40000000  # bit of the numbers of x86_64's second ABI
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, linux/audit.h
 
 
@@ -47,13 +52,12 @@ def _rule(words: list[str]) -> Rule:
     name, *rest = words
     if name not in NUMBERS:
         raise ValueError(f"{name!r} is not in jail/calls.py")
-    if not rest:
-        return Rule(name)
-    (condition,) = rest
-    if condition == "-":
-        return Rule(name, missing=True)
+    missing = rest[-1:] == ["-"]
+    if len(rest) == missing:
+        return Rule(name, missing=missing)
+    condition = rest[0]
     if condition.startswith("!"):
-        return Rule(name, argument=2, none_of=int(condition[1:], 0))
+        return Rule(name, argument=2, none_of=int(condition[1:], 0), missing=missing)
     if "&" in condition:
         argument, _, mask = condition.partition("&")
         return Rule(name, argument=int(argument), any_of=int(mask, 0))
@@ -67,10 +71,8 @@ def _instruction(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 
 def _decision(rule: Rule) -> bytes:
     """What is done with a call that the rule is about; its number is loaded anew by the next."""
-    if rule.missing:
-        return _instruction(_RETURN, _ERRNO | errno.ENOSYS)
+    allow, kill = _instruction(_RETURN, _MISSING if rule.missing else _ALLOW), _instruction(_RETURN, _KILL)
     argument = _instruction(_LOAD, _ARGUMENTS + 8 * rule.argument)
-    allow, kill = _instruction(_RETURN, _ALLOW), _instruction(_RETURN, _KILL)
     if rule.equal is not None:
         return argument + _instruction(_EQUAL, rule.equal, 0, 1) + allow + kill
     if rule.any_of:
@@ -83,17 +85,21 @@ def _decision(rule: Rule) -> bytes:
 def program(rules: tuple[Rule, ...], machine: str = "") -> bytes:
     """An array of struct sock_filter for the host, or another machine (`uname -m`).
 
-    A call that the machine does not have is left out, as `poll` of aarch64.
+    A call that the machine does not have is left out, as `poll` of aarch64. Of two rules for one call the last counts.
     """
     machine = machine or platform.machine()
+    column = list(_ARCHITECTURES).index(machine)
+    newer = 1 + max(numbers[column] for numbers in NUMBERS.values())
     parts = [
         _instruction(_LOAD, _ARCH),
         _instruction(_EQUAL, _ARCHITECTURES[machine], 1, 0),
         _instruction(_RETURN, _KILL),
         _instruction(_LOAD, _NR),
+        _instruction(_LEAST, _X32, 2, 0),
+        _instruction(_LEAST, newer, 0, 1),
+        _instruction(_RETURN, _MISSING),
     ]
-    column = list(_ARCHITECTURES).index(machine)
-    for rule in rules:
+    for rule in {rule.name: rule for rule in rules}.values():
         number = NUMBERS[rule.name][column]
         if number >= 0:
             decision = _decision(rule)
@@ -130,7 +136,6 @@ vhangup uselib nfsservctl lookup_dcookie migrate_pages move_pages mknod mknodat 
 """
 REFUSED = frozenset(_REFUSED.split())
 _NEW_NAMESPACES = 0x7E020000 | 0x80  # CLONE_NEW*, linux/sched.h
-_X32 = 0x40000000  # bit of the numbers of x86_64's second ABI
 
 
 def refusals(names: frozenset[str] = REFUSED, machine: str = "") -> bytes:
@@ -145,7 +150,7 @@ def refusals(names: frozenset[str] = REFUSED, machine: str = "") -> bytes:
         if (number := NUMBERS[name][column]) >= 0 and name != "unshare":
             parts += [_instruction(_EQUAL, number, 0, 1), refuse]
     if "unshare" in names:
-        parts += [_instruction(_EQUAL, NUMBERS["clone3"][column], 0, 1), _instruction(_RETURN, _ERRNO | errno.ENOSYS)]
+        parts += [_instruction(_EQUAL, NUMBERS["clone3"][column], 0, 1), _instruction(_RETURN, _MISSING)]
         for name in ("clone", "unshare"):  # threads part from each other by the second, too
             parts += [_instruction(_EQUAL, NUMBERS[name][column], 0, 4), _instruction(_LOAD, _ARGUMENTS)]
             parts += [_instruction(_ANY_BIT, _NEW_NAMESPACES, 0, 1), refuse, allow]

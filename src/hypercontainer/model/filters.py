@@ -66,6 +66,14 @@ def has_labels(labels: Mapping[str, str], filters: Filters) -> bool:
     return True
 
 
+def with_unwanted(filters: Filters) -> Filters:
+    """Docker's `label!` as `has_labels` takes it."""
+    found = {key: values for key, values in filters.items() if key != "label!"}
+    if unwanted := filters.get("label!", []):
+        found["label"] = [*found.get("label", []), *(f"!{value}" for value in unwanted)]
+    return found
+
+
 def before_until(moment: str, filters: Filters) -> bool:
     """Whether something of this time is older than what `until=` says.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import field
 
+from .appc import Rights
 from .base import Model
 
 
@@ -64,6 +65,7 @@ class RemovedImage(Model, frozen=True, kw_only=True):
     untagged: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     freed: int = 0  # bytes
+    id: str = ""  # of the image that lost names, where one was named
 
 
 class LoadedImage(Model, frozen=True, kw_only=True):
@@ -72,3 +74,15 @@ class LoadedImage(Model, frozen=True, kw_only=True):
     id: str
     names: list[str] = field(default_factory=list)
     replaced: dict[str, str] = field(default_factory=dict)  # names that other images lost to it -> their ids
+    app: Rights | None = None  # of an App Container image
+
+
+class CommitRequest(Model, frozen=True, kw_only=True):
+    """What an image of a container is to be."""
+
+    reference: str = ""  # its name; "" for none
+    author: str = ""
+    message: str = ""
+    changes: list[str] = field(default_factory=list)  # instructions of a Dockerfile
+    pause: bool = True  # while its files are read
+    config: dict[str, Any] | None = None  # goes over the container's own

@@ -105,19 +105,29 @@ def _mode(text: str) -> int:
 
 
 def parse_tmpfs(text: str) -> Mount:
-    """`/PATH[:size=64m,mode=1777,ro,exec]`; noexec, nosuid and nodev unless said otherwise, as Docker's."""
+    """`/PATH[:size=64m,mode=1777,uid=0,gid=0,ro,exec]`; noexec, nosuid and nodev unless said otherwise, as Docker's."""
     path, _, options = text.partition(":")
     size, mode, read_only, executable = 0, 0o1777, False, False
+    owner = {"uid": 0, "gid": 0}
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
         if key == "size":
             size = parse_size(value)
         elif key == "mode":
             mode = _mode(value)
+        elif key in owner:
+            owner[key] = _number(option, value)
         elif key in ("ro", "rw"):
             read_only = key == "ro"
         elif key in ("exec", "noexec"):
             executable = key == "exec"
         elif key not in ("nosuid", "nodev", "suid", "dev"):
-            raise InvalidArgument(f"unknown tmpfs option {option!r}", hint="known are size, mode, ro, exec")
-    return Mount(target=path, type="tmpfs", size=size, mode=mode, read_only=read_only, exec=executable)
+            raise InvalidArgument(f"unknown tmpfs option {option!r}", hint="known are size, mode, uid, gid, ro, exec")
+    return Mount(target=path, type="tmpfs", size=size, mode=mode, read_only=read_only, exec=executable,
+                 uid=owner["uid"], gid=owner["gid"])  # fmt: skip
+
+
+def _number(option: str, text: str) -> int:
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > 0xFFFFFFFE:
+        raise InvalidArgument(f"invalid tmpfs option {option!r}", hint="give the number of a user or group")
+    return int(text)

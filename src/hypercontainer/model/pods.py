@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
@@ -111,11 +111,12 @@ class VolumeSpec(Model, frozen=True, kw_only=True):
     """A named volume to create; empty and 0 are the daemon's defaults."""
 
     name: str = ""
-    driver: Literal["block", "directory"] = "block"
+    driver: Literal["", "block", "directory"] = ""
     size: Annotated[int, Meta(ge=0)] = 0  # bytes
     fstype: str = "ext4"
     format: str = "raw"
     labels: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)  # Docker's, that the rest of this was made of: for people
 
 
 class PodSpec(Model, frozen=True, kw_only=True):
@@ -140,6 +141,7 @@ class PodSpec(Model, frozen=True, kw_only=True):
     pid: PidMode = "pod"  # of its containers, where they do not say
     exit_policy: ExitPolicy = "stop"  # when the last container has ended
     secrets: list[str] = field(default_factory=list)  # names; the values are kept apart
+    given: dict[str, Any] = field(default_factory=dict)  # its front end's own, to be given back: nobody else reads it
 
     def __post_init__(self) -> None:
         """:raise InvalidAddress: naming it."""

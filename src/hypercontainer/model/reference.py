@@ -85,6 +85,19 @@ def parse_reference(text: str) -> Reference:
     return Reference(host, path, tag, digest)
 
 
+def tag_of(text: str) -> str:
+    """A name that an image is to have, in full; "" is none.
+
+    :raise InvalidArgument: it is malformed, or has a digest.
+    """
+    if not text:
+        return ""
+    found = parse_reference(text)
+    if found.digest:
+        raise InvalidArgument(f"cannot name an image {text!r}: a tag has no digest")
+    return found.full
+
+
 def name_matches(name: str, pattern: str) -> bool:
     """By Go's path.Match, as Docker's filter `reference`: on a name with its tag and without, short and in full."""
     parts = {"*": "[^/]*", "?": "[^/]"}  # they stop at slashes

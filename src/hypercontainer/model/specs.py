@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, field
 
@@ -129,6 +129,9 @@ class Mount(Model, frozen=True, kw_only=True):
     size: Annotated[int, Meta(ge=0)] = 0  # bytes, of a tmpfs
     mode: Annotated[int, Meta(ge=0, le=0o7777)] = 0o1777  # of a tmpfs
     exec: bool = False  # of a tmpfs: what lies in it may be executed
+    uid: Annotated[int, Meta(ge=0, le=0xFFFFFFFE)] = 0  # whose a tmpfs is
+    gid: Annotated[int, Meta(ge=0, le=0xFFFFFFFE)] = 0
+    make_source: bool = False  # a directory of this host that is not there is made
 
 
 class InjectedFile(Model, frozen=True, kw_only=True):
@@ -208,6 +211,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     non_root: bool = False  # refuse to run as root
     groups: list[str] = field(default_factory=list)
     hostname: str = ""
+    domainname: str = ""
     tty: bool = False
     stdin: bool = False
     read_only: bool = False
@@ -233,6 +237,8 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     egress_rate: Rate = 0
     pod: str = ""  # name or id of the pod to join; "" is a pod of its own
     mounts: list[Mount] = field(default_factory=list)
+    volumes_from: list[str] = field(default_factory=list)  # CONTAINER[:ro|rw], whose mounts it has, too
+    links: list[str] = field(default_factory=list)  # CONTAINER[:ALIAS], whose addresses it knows by these names
     files: list[InjectedFile] = field(default_factory=list)
     secrets: list[SecretMount] = field(default_factory=list)
     health: HealthCheck | None = None
@@ -256,6 +262,9 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     auto_remove: bool = False
     pull: PullPolicy = "missing"
     platform: str = ""
+    annotations: dict[str, str] = field(default_factory=dict)  # for who reads them; nothing here does
+    console_size: tuple[int, int] = (0, 0)  # rows and columns of its terminal, where a start does not say
+    given: dict[str, Any] = field(default_factory=dict)  # its front end's own, to be given back: nobody else reads it
 
     def __post_init__(self) -> None:
         """:raise InvalidAddress: naming it."""
@@ -271,5 +280,8 @@ class ExecSpec(Model, frozen=True, kw_only=True):
     user: str = ""
     tty: bool = False
     stdin: bool = False
+    stdout: bool = True  # whether who attaches gets it
+    stderr: bool = True
+    detach_keys: str = ""  # of a terminal, where its start says nothing else
     privileged: bool = False
     detach: bool = False

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import UNSET, field
 
@@ -76,6 +76,9 @@ class MountPoint(Model, frozen=True, kw_only=True):
 
     mount: Mount
     volume: str
+    anonymous: bool = (
+        False  # the volume was made for this mount, and is removed with its container, where that is asked
+    )
 
 
 class Container(Model, frozen=True, kw_only=True):
@@ -116,6 +119,7 @@ class Vm(Model, frozen=True, kw_only=True):
     built: list[str] = field(default_factory=list)  # containers that the guest has
     # Taps in networks -> MAC addresses, spare ones too; records of earlier versions have this name for it.
     nics: dict[str, str] = field(default_factory=dict, name="cards")
+    spares: list[str] = field(default_factory=list)  # those of these taps that are made when the pod joins a network
     disks: list[str] = field(default_factory=list)  # serial numbers of what is plugged in
     disk_names: dict[str, str] = field(default_factory=dict)  # of a clone's: what the guest calls them
     volumes: dict[str, str] = field(default_factory=dict)  # mounted ones -> what the guest calls them
@@ -169,6 +173,7 @@ class Pod(Model, frozen=True, kw_only=True):
     vcpus: int
     memory: int  # bytes of guest memory
     vm: Vm | None = None
+    driver_reason: str = ""  # why it has the driver of its specification; "": made before that was kept
     implicit: bool = False  # the pod of one container, which goes with it
     spec: PodSpec = field(default_factory=PodSpec)
     labels: dict[str, str] = field(default_factory=dict)
@@ -240,10 +245,20 @@ class Pruned(Model, frozen=True, kw_only=True):
     freed: int = 0  # bytes
 
 
+class ContainerSize(Model, frozen=True, kw_only=True):
+    """Bytes of the disk: of what a container has written, and of that and its image together."""
+
+    own: int
+    virtual: int
+
+
 class ExitCode(Model, frozen=True, kw_only=True):
     """The end of a process, as shells report it."""
 
     exit_code: int
+
+
+PathKind = Literal["file", "directory", "link", "character", "block", "fifo"]
 
 
 class PathStat(Model, frozen=True, kw_only=True):
@@ -255,6 +270,7 @@ class PathStat(Model, frozen=True, kw_only=True):
     mtime: int  # seconds since the epoch
     is_dir: bool
     link_target: str
+    kind: PathKind = "file"
 
 
 class Change(Model, frozen=True, kw_only=True):
@@ -314,6 +330,7 @@ class Event(Model, frozen=True, kw_only=True):
     id: str
     attributes: dict[str, str] = field(default_factory=dict)
     principal: str = ""  # who asked for it; "" when it came about by itself
+    labels: dict[str, str] = field(default_factory=dict)  # of what it happened to
 
 
 class Version(Model, frozen=True, kw_only=True):
@@ -327,6 +344,18 @@ class Version(Model, frozen=True, kw_only=True):
     python: str
     os: str
     arch: str
+
+
+class DriverStatus(Model, frozen=True, kw_only=True):
+    """A hypervisor of this hyperd, as `info` shows it."""
+
+    name: str
+    version: str = ""  # "": it is not installed
+    usable: bool
+    reason: str  # how its processors run and why, or why it is not usable
+    hint: str = ""
+    default: bool = False
+    can: list[str]  # docs/hypervisors.md
 
 
 class Info(Model, frozen=True, kw_only=True):
@@ -350,6 +379,8 @@ class Info(Model, frozen=True, kw_only=True):
     network: str
     log: LogOptions = field(default_factory=LogOptions)  # of containers that say nothing of theirs
     audit: str = ""  # where the audit log is, and what is wrong with it
+    docker_host: str = ""  # where Docker's clients reach hyperd, for DOCKER_HOST; "": nowhere
+    drivers: list[DriverStatus] = field(default_factory=list)
 
 
 class Check(Model, frozen=True, kw_only=True):

@@ -33,6 +33,21 @@ class ContainerUsage(Model, frozen=True, kw_only=True):
     size: int
 
 
+class BuildCacheUsage(Model, frozen=True, kw_only=True):
+    """What builds have kept; nothing while no builder runs."""
+
+    records: int = 0
+    active: int = 0  # of those, what builds use now
+    size: int = 0  # bytes of what images do not have, too
+    reclaimable: int = 0  # of these, bytes of what no build uses
+
+
+class Freed(Model, frozen=True, kw_only=True):
+    """What a removal brought."""
+
+    freed: int  # bytes
+
+
 class DiskUsage(Model, frozen=True, kw_only=True):
     """All of it; bytes of images count what they share once."""
 
@@ -41,3 +56,4 @@ class DiskUsage(Model, frozen=True, kw_only=True):
     images: list[ImageUsage] = field(default_factory=list)
     containers: list[ContainerUsage] = field(default_factory=list)
     volumes: list[VolumeInfo] = field(default_factory=list)
+    build_cache: BuildCacheUsage = BuildCacheUsage()

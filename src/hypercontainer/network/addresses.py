@@ -151,6 +151,13 @@ def new_mac() -> str:
     return "0a:" + ":".join(f"{b:02x}" for b in secrets.token_bytes(5))
 
 
+def mac_of(ip: str) -> str:
+    """That of a NIC with this IPv4 address, as Docker has it: who gets an address after another is known to neighbours
+    who remember the other one.
+    """
+    return "02:42:" + ":".join(f"{b:02x}" for b in ip_address(ip).packed)
+
+
 def link_local(mac: str) -> str:
     """The IPv6 address that a NIC gives itself: EUI-64 of RFC 4291, appendix A."""
     m = bytes.fromhex(mac.replace(":", ""))

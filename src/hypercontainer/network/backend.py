@@ -34,6 +34,7 @@ class NicKind(StrEnum):
     TAP = "tap"  # a tap of this host
     STREAM = "stream"  # a connected socket that carries frames
     USER = "user"  # the hypervisor's own user-mode network
+    SPARE = "spare"  # it leads nowhere yet
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Nic:
     kind: NicKind
     mac: str
     fd: int = -1  # of the tap, or the stream
-    tap: str = ""
+    tap: str = ""  # its name on this host; of a spare one that which it will lead to
     ports: tuple[PortMapping, ...] = ()  # that the hypervisor publishes
     host_loopback: bool = False  # it may reach what listens on this host's loopback
 
@@ -205,23 +206,26 @@ class Dns(Protocol):
 class Shared(Protocol):
     """Networks that pods have in common, which they join and leave while they run."""
 
-    def spares(self, pod: Pod, first: int, stack: contextlib.ExitStack) -> list[Nic]:
-        """Further NICs of a machine that is to be launched, and has `first` others: for networks that it joins later.
+    def spares(self, pod: Pod, first: int) -> list[Nic]:
+        """Further NICs of a machine that has `first` others, for networks that it joins later; nothing is taken."""
 
-        A machine takes none while it runs.
-        """
+    async def join(self, pod: Pod, attachment: Attachment, stack: contextlib.ExitStack) -> Nic | None:
+        """Bring a NIC of the running pod into a network, which its record names already. Idempotent.
 
-    async def join(self, pod: Pod, attachment: Attachment) -> None:
-        """Bring a spare NIC of the running pod into a network, which its record names already. Idempotent.
+        A tap that the machine has is brought there, and None returned. Else it is made: a spare NIC is to be plugged
+        into it; the stack closes this daemon's descriptor.
 
         :raise HyperError: why it cannot be; `leave` and `refresh` take back what was made.
         """
 
     def told(self, pod: Pod) -> list[Interface]:
-        """What the guest is told of the NICs of a running pod with which it may have joined networks."""
+        """What the guest of a running pod is told of the NICs that are in networks."""
 
     async def leave(self, attachment: Attachment) -> None:
-        """Take it out; the record forgets it after that, and then its rules go by `refresh`. Idempotent."""
+        """Take its tap out, if there is one; the record forgets it after that, and then its rules go by `refresh`.
+
+        Idempotent.
+        """
 
     async def refresh(self) -> None:
         """What is in force is what the records say."""

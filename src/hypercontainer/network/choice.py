@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -52,6 +53,11 @@ class Choice(Protocol):
         """Remove what daemons that are gone have left on this host; gives its names.
 
         :raise Unavailable: it is not known what there is.
+        """
+
+    def wall(self) -> AbstractAsyncContextManager[bool]:
+        """What runs as `users.pick_stranger` is kept from this host's loopback and its link while the block runs; False
+        where that cannot be.
         """
 
     async def remove(self, network: Network) -> None:
@@ -133,6 +139,9 @@ class Backends:
 
     async def sweep(self) -> list[str]:
         return await self._fence.sweep()
+
+    def wall(self) -> AbstractAsyncContextManager[bool]:
+        return self._fence.around("a stranger's registry")
 
     async def remove(self, network: Network) -> None:
         await self._bridge.remove(network)

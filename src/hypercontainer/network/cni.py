@@ -13,7 +13,7 @@ import ctypes
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,33 @@ def find_network(name: str, directory: Path = CONFIG) -> dict[str, Any]:
 
     :raise NotFound: no configuration has it.
     """
+    for found in _configurations(directory):
+        if found.get("name") == name:
+            single = {"cniVersion": found.get("cniVersion", "0.3.1"), "name": name, "plugins": [found]}
+            return found if "plugins" in found else single
+    raise NotFound(f"no CNI network {name!r} in {directory}", hint="see the names in its files")
+
+
+def first_network(directory: Path = CONFIG) -> str:
+    """The name of the network whose file is the first one by its name, as kubelets' runtimes choose it.
+
+    :raise NotFound: there is none.
+    """
+    for found in _configurations(directory):
+        if name := found.get("name"):
+            return str(name)
+    raise NotFound(f"there is no CNI network in {directory}", hint="install one, or configure another network")
+
+
+def _configurations(directory: Path) -> Iterator[dict[str, Any]]:
+    """In the order of their files; what is no configuration is passed over."""
     for path in sorted(directory.glob("*.conf*")):
         try:
             found = json.loads(path.read_text())
         except (OSError, ValueError):
             continue
-        if found.get("name") == name:
-            single = {"cniVersion": found.get("cniVersion", "0.3.1"), "name": name, "plugins": [found]}
-            return found if "plugins" in found else single
-    raise NotFound(f"no CNI network {name!r} in {directory}", hint="see the names in its files")
+        if isinstance(found, dict):
+            yield found
 
 
 async def _call(

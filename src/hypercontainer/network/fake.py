@@ -108,9 +108,11 @@ class FakeShared(FakeBackend):
         self._records = records
 
     def links(self, pod: Pod) -> list[Link]:
+        """The first network has the default route."""
+        gateways = [(self._records.network(a.network).gateway,) for a in pod.attachments[:1]]
         return [
-            Link(self.kind, (f"{a.ip}/24",), (self._records.network(a.network).gateway,), 0, a.mac, a.tap, plugs=True)
-            for a in pod.attachments
+            Link(self.kind, (f"{a.ip}/24",), gateways[i] if i < 1 else (), 0, a.mac, a.tap, plugs=True)
+            for i, a in enumerate(pod.attachments)
         ]
 
     def name_servers(self, pod: Pod) -> list[str]:
@@ -161,17 +163,21 @@ class FakeShared(FakeBackend):
         await asyncio.sleep(0)
         self.net.tap(link.tap).rate = rate
 
-    def spares(self, pod: Pod, first: int, stack: contextlib.ExitStack) -> list[Nic]:
-        wanted = bool(pod.attachments) and not pod.implicit
-        return [self._create(tap.name_of(pod.id, first), addresses.new_mac(), stack)] if wanted else []
+    def spares(self, pod: Pod, first: int) -> list[Nic]:
+        spare = Nic(NicKind.SPARE, addresses.new_mac(), tap=tap.name_of(pod.id, first))
+        return [spare] if pod.attachments else []
 
-    async def join(self, pod: Pod, attachment: Attachment) -> None:
+    async def join(self, pod: Pod, attachment: Attachment, stack: contextlib.ExitStack) -> Nic | None:
         await self.prepare(pod)
         await self.enforce(pod)
+        there = attachment.tap in self.net.present()
+        nic = None if there else self._create(attachment.tap, attachment.mac, stack)
         self._join(attachment.tap, attachment)
+        return nic
 
     def told(self, pod: Pod) -> list[Interface]:
-        return [Interface(a.interface, (f"{a.ip}/24",)) for a in pod.attachments if not pod.implicit]
+        links = zip(pod.attachments, self.links(pod), strict=True)
+        return [Interface(a.interface, n.addresses, n.gateways, mac=n.mac) for a, n in links]
 
     async def leave(self, attachment: Attachment) -> None:
         await asyncio.sleep(0)
@@ -235,6 +241,9 @@ class FakeChoice:
         for a in pod.attachments:
             if a.tap in self.net.present():
                 self.shared._join(a.tap, a)
+
+    def wall(self) -> contextlib.AbstractAsyncContextManager[bool]:
+        return contextlib.nullcontext(False)
 
     async def sweep(self) -> list[str]:
         return []

@@ -43,11 +43,13 @@ class FakeKernel(FakeTaps):
     def installed(self) -> Iterator[None]:
         """Instead of the real one."""
         ours: list[tuple[Any, str, Any]] = [
-            (links, "exists", self.exists), (links, "bridges", self._bridges), (links, "is_bridge", self._is_bridge),
+            (links, "exists", self.exists), (links, "own_bridges", self._bridges),
+            (links, "is_bridge", self._is_bridge),
             (links, "make_bridge", self._make_bridge), (links, "remove_bridge", self._remove_bridge),
             (links, "limit", self._limit), (links, "routed_subnets", self._routed), (links, "has_ipv6", lambda: True),
             (links, "way_out", lambda: ""), (tap, "open_tap", self._open_tap), (tap, "create_tap", self._create_tap),
             (tap, "move", self._move), (tap, "join", self._join), (tap, "leave", self._leave),
+            (tap, "is_joined", self._is_joined),
             (nftables, "apply", self.apply), (docker_user, "sync", self._sync),
             (dns.NameServer, "open", _opens(self.servers)), (dns.NameServer, "close", _closes(self.servers)),
             (proxy.Relay, "open", _opens(self.relays)), (proxy.Relay, "close", _closes(self.relays)),
@@ -68,7 +70,7 @@ class FakeKernel(FakeTaps):
 
     async def _bridges(self) -> list[str]:
         await asyncio.sleep(0)
-        return sorted(self.bridges)
+        return sorted(b for b in self.bridges if b.startswith(links.PREFIX))
 
     async def _is_bridge(self, name: str) -> bool:
         await asyncio.sleep(0)
@@ -81,6 +83,9 @@ class FakeKernel(FakeTaps):
     async def _remove_bridge(self, name: str) -> None:
         await asyncio.sleep(0)
         self.bridges.pop(name, None)
+
+    def _is_joined(self, name: str, bridge: str) -> bool:
+        return name in self.present() and self.tap(name).bridge == bridge
 
     async def _limit(self, name: str, rate: int) -> None:
         await asyncio.sleep(0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the processes of the user-mode network from the host's loopback.
+"""Keeps the processes of the user-mode network from the host's loopback, and those that ask a stranger's registry.
 
 A guest may send what it likes, a packet for 127.0.0.1 too, and slirp and older
 versions of passt connect to what it says. As root they run as users of their
@@ -14,11 +14,13 @@ import hashlib
 import logging
 import os
 import re
+import secrets
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from ..errors import Unavailable
 from ..model.addresses import ip_version
-from ..sys import process, users
+from ..sys import process, tasks, users
 from . import nftables
 from .dns import host_servers
 
@@ -33,7 +35,7 @@ def table(run: Path) -> str:
 
 def raised(name: str) -> str:
     """In nft's language; before NAT, by which a published port of 127.0.0.1 would be somewhere else."""
-    fenced = users.ranges().fenced
+    fenced = ", ".join(f"{r.start}-{r.stop - 1}" for r in (users.ranges().fenced, users.ranges().strangers))
     own = f"{_OWNER}{os.getpid()}_{process.start_time(os.getpid())}_{_pid_namespace()}"
     servers = [s for s in host_servers() if ip_version(s) == 4]
     ask = f"    ip daddr {{ {', '.join(servers)} }} meta l4proto {{ tcp, udp }} th dport 53 accept\n" if servers else ""
@@ -43,10 +45,10 @@ table {name} {{
   chain {own} {{ }}
   chain output {{
     type filter hook output priority -150; policy accept
-    meta skuid != {fenced.start}-{fenced.stop - 1} accept
+    meta skuid != {{ {fenced} }} accept
     ct direction reply accept
 {ask}    ip daddr {{ 127.0.0.0/8, 169.254.0.0/16 }} reject
-    ip6 daddr ::1 reject
+    ip6 daddr {{ ::1, fe80::/10, fd00:ec2::/32 }} reject
   }}
 }}
 """
@@ -127,6 +129,16 @@ class Fence:
             log.warning("%s can reach what listens on this host's loopback: %s", name, error)
             return
         self._raised = True
+
+    @contextlib.asynccontextmanager
+    async def around(self, what: str) -> AsyncIterator[bool]:
+        """It is there while the block runs; False where it cannot be."""
+        key = f"{what} {secrets.token_hex(8)}"
+        try:
+            await self.add(key, what)
+            yield key in self._pods
+        finally:
+            await tasks.to_the_end(self.drop(key))
 
     async def drop(self, pod_id: str) -> None:
         """After it. Idempotent."""

@@ -95,10 +95,10 @@ class HostNetwork:
         """Keep what the running pods have; remove what belongs to none."""
         self._up = {p.id for p in self._records.pods() if p.vm and p.attachments}
         known = {n.bridge for n in self._records.networks()}
-        ours = {b for b in await self._bridges() if b.startswith(links.PREFIX)}
+        ours = set(await self._bridges())
         for bridge in ours - known:
             await links.remove_bridge(bridge)
-        self._found = ours & known
+        self._found = {b for b in known if links.exists(b)}  # the daemon's own has another name than `ours`
         for name in {a.network for p in self._records.pods() if p.id in self._up for a in p.attachments}:
             await self._ensure(self._records.network(name))
         if known:
@@ -110,13 +110,14 @@ class HostNetwork:
         for a in [a for p in self._records.pods() if p.id in self._up for a in p.attachments]:
             network = self._records.network(a.network)
             try:
-                await tap.join(a.tap, network.bridge, network.mtu)
+                if not tap.is_joined(a.tap, network.bridge):
+                    await tap.join(a.tap, network.bridge, network.mtu)
             except (HyperError, OSError) as error:  # the pod's machine has ended, and its tap with it
                 log.info("tap %s is not brought into bridge %s: %s", a.tap, network.bridge, error)
 
     async def _bridges(self) -> list[str]:
         try:
-            return await links.bridges()
+            return await links.own_bridges()
         except HyperError as error:  # a host that lets us not even look
             log.info("the bridges of this host cannot be listed: %s", error)
             return []

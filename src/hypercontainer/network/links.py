@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PermissionDenied, Unavailable
 from ..model.network import Network
-from .addresses import AnyNetwork
+from .addresses import AnyNetwork, mac_of
 
 if TYPE_CHECKING:
     from pyroute2 import AsyncIPRoute
@@ -55,12 +55,10 @@ def exists(name: str) -> bool:
         return False
 
 
-async def bridges() -> list[str]:
-    """All of this network namespace."""
-    async with rtnetlink() as route:
-        return [
-            link.get("ifname") async for link in await route.link("dump") if link.get(("linkinfo", "kind")) == "bridge"
-        ]
+async def own_bridges() -> list[str]:
+    """Those of this network namespace that have our PREFIX."""
+    ours = [name for _, name in socket.if_nameindex() if name.startswith(PREFIX)]
+    return [name for name in ours if await is_bridge(name)]
 
 
 async def is_bridge(name: str) -> bool:
@@ -91,11 +89,13 @@ def way_out() -> str:
 async def make_bridge(network: Network) -> None:
     """The bridge with its addresses, up; idempotent."""
     if exists(network.bridge):
+        await _keep_address(network.bridge)
         return
     async with rtnetlink() as route:
         await route.link(
-            "add", ifname=network.bridge, kind="bridge", br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0
-        )
+            "add", ifname=network.bridge, kind="bridge", br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0,
+            address=mac_of(network.gateway),
+        )  # fmt: skip
         index = socket.if_nametoindex(network.bridge)
         # Before it is up: nobody shall tell the host's bridge of routers, and a
         # published port of 127.0.0.1 leads through it.
@@ -114,6 +114,14 @@ async def make_bridge(network: Network) -> None:
     _sysctl("net/ipv4/ip_forward", "1")
     if network.subnet6:
         _sysctl("net/ipv6/conf/all/forwarding", "1")
+
+
+async def _keep_address(bridge: str) -> None:
+    """One that nobody gave is the least of its NICs', and changes as they come and go: guests would speak with none."""
+    index = socket.if_nametoindex(bridge)
+    async with rtnetlink() as route:
+        (found,) = await route.link("get", index=index)
+        await route.link("set", index=index, address=found.get("address"))  # from now on it is one that was given
 
 
 def _sysctl(path: str, value: str) -> None:

@@ -25,11 +25,17 @@ def _of_host(text: str, keys: tuple[str, ...]) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.startswith(keys)]
 
 
-def hosts_file(hostname: str, address: str, local: Iterable[str], extra: Iterable[tuple[str, list[str]]]) -> bytes:
-    """/etc/hosts as Docker writes it; `local` are names of this pod's containers, on its loopback."""
+def hosts_file(
+    hostname: str, address: str, local: Iterable[str], extra: Iterable[tuple[str, list[str]]], domain: str = ""
+) -> bytes:
+    """/etc/hosts as Docker writes it; with a `domain` the full name is first.
+
+    `local` are names of this pod's containers, on its loopback.
+    """
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", "fe00::\tip6-localnet",
              "ff00::\tip6-mcastprefix", "ff02::1\tip6-allnodes", "ff02::2\tip6-allrouters"]  # fmt: skip
-    lines.append(f"{(address or '127.0.1.1').partition('/')[0]}\t{hostname}")
+    own = f"{hostname}.{domain}\t{hostname}" if domain else hostname
+    lines.append(f"{(address or '127.0.1.1').partition('/')[0]}\t{own}")
     lines += [f"127.0.0.1\t{name}" for name in local if name != hostname]
     lines += [f"{ip}\t{' '.join(names)}" for ip, names in extra]
     return ("\n".join(lines) + "\n").encode()

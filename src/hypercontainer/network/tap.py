@@ -7,14 +7,18 @@ import fcntl
 import os
 import socket
 import struct
+from pathlib import Path
 
 from ..errors import Conflict, NotFound, PermissionDenied
 from . import links
 
 # https://www.kernel.org/doc/html/latest/networking/tuntap.html
 _TUNSETIFF = 0x400454CA
+_IFF_UP = 0x1
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _NAME_MAX = 15  # bytes of an interface's name
+# Of a tap, what `is_joined` looks at.
+_SEEN = ("{name}/ifindex", "{name}/master/ifindex", "{name}/flags", "{name}/brport/hairpin_mode")
 _PREFIX = "ht"  # of our taps' names: this, ten digits of the pod's id, and a few characters
 
 
@@ -86,6 +90,19 @@ async def leave(name: str) -> None:
     async with links.rtnetlink() as route:
         if links.exists(name):
             await route.link("set", index=socket.if_nametoindex(name), master=0, state="down")
+
+
+def is_joined(name: str, bridge: str, sys: Path = Path("/sys/class/net")) -> bool:
+    """Whether `join` has nothing to do, as far as it can be seen: what is mounted at /sys may be of another namespace.
+
+    Source: Documentation/ABI/testing/sysfs-class-net of Linux.
+    """
+    try:
+        index, master, flags, hairpin = (int((sys / path.format(name=name)).read_text(), 0) for path in _SEEN)
+        of_this_namespace = (index, master) == (socket.if_nametoindex(name), socket.if_nametoindex(bridge))
+        return of_this_namespace and bool(flags & _IFF_UP) and hairpin == 1
+    except (OSError, ValueError):
+        return False
 
 
 async def join(name: str, bridge: str, mtu: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of any known kind into a podfile: our own, a Kubernetes Pod, a compose file."""
+"""A file of any known kind into a podfile: our own, a Kubernetes Pod, a compose file, an App Container pod."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ def load(path: str, *, name: str = "") -> Loaded:
     documents = _documents(path)
     base = Path(path).resolve().parent if path != "-" else Path.cwd()
     kinds = {d.get("kind") for d in documents}
-    if any(isinstance(k, str) for k in kinds):
+    if len(documents) == 1 and documents[0].get("acKind") == "PodManifest":
+        from .appc import from_manifest
+
+        loaded = from_manifest(documents[0])
+    elif any(isinstance(k, str) for k in kinds):
         from .kubernetes import from_manifests
 
         loaded = from_manifests(documents)

@@ -149,6 +149,7 @@ class Capability(IntFlag):
 
     FREEZE = 1
     LIMITS = 2
+    LAYER = 4
 
 
 class GuestCode(IntEnum):
@@ -182,6 +183,7 @@ class Builtin(IntEnum):
     TCP = 7
     HTTP = 8
     FIREWALL = 9
+    LAYER = 10
 
 
 MOUNT_VOLUME = "volume"  # type of a mount that binds what Builtin.MOUNT has mounted

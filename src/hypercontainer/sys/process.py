@@ -106,16 +106,19 @@ MACHINE = "HYPER_MACHINE"  # in the environment of a hypervisor: the directory w
 
 def with_variable(name: str) -> Iterator[tuple[int, str]]:
     """Living processes started with an environment variable, and its value; of this user, or of all for root."""
-    wanted = f"{name}=".encode()
     for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                variables = (entry / "environ").read_bytes().split(b"\0")
-            except OSError:  # it has ended, or is another's
-                continue
-            for variable in variables:
-                if variable.startswith(wanted):
-                    yield int(entry.name), os.fsdecode(variable.removeprefix(wanted))
+        if entry.name.isdecimal() and (value := variable(int(entry.name), name)) is not None:
+            yield int(entry.name), value
+
+
+def variable(pid: int, name: str) -> str | None:
+    """What a process had in its environment when it was started; None when that is not to be seen."""
+    wanted = f"{name}=".encode()
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended, or is another's
+        return None
+    return next((os.fsdecode(v.removeprefix(wanted)) for v in variables if v.startswith(wanted)), None)
 
 
 def cpu_model() -> str:

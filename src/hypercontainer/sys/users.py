@@ -12,6 +12,7 @@ import collections
 import contextlib
 import itertools
 import os
+import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,11 @@ class Ranges:
     open: range
     conversions: range
     groups: range  # of conversions
+
+    @property
+    def strangers(self) -> range:
+        """Of conversions, those that are kept from the host's loopback too."""
+        return self.conversions[len(self.conversions) // 2 :]
 
 
 def parse(text: str) -> tuple[int, int]:
@@ -58,7 +64,7 @@ def split(first: int, last: int) -> Ranges:
 
 
 _ranges = split(FIRST, LAST)
-_next: dict[range, int] = {}  # where the search begins, in each part
+_next: dict[range, int] = {}  # where the search begins, in each part; at first anywhere: other daemons search too
 _given: collections.deque[int] = collections.deque(maxlen=_REMEMBERED)
 
 
@@ -103,7 +109,12 @@ def given_out(number: int) -> bool:
 
 def pick() -> int:
     """One as which no process of this host runs, nor is just being started: for what runs for a moment."""
-    return _free(_ranges.conversions)
+    return _free(_ranges.conversions[: len(_ranges.conversions) // 2])
+
+
+def pick_stranger() -> int:
+    """The same, for what speaks to whomever somebody names that may not have all of this host."""
+    return _free(_ranges.strangers)
 
 
 def pick_for_conversion() -> tuple[int, int]:
@@ -115,7 +126,7 @@ def pick_for_conversion() -> tuple[int, int]:
 def _free(numbers: range) -> int:
     """The one after that which was given out last: none comes again before all others."""
     taken = in_use().union(_given)
-    begin = _next.get(numbers, numbers.start)
+    begin = _next.get(numbers) or random.choice(numbers)
     uid = next(n for n in itertools.chain(range(begin, numbers.stop), range(numbers.start, begin)) if n not in taken)
     _next[numbers] = uid + 1
     _given.append(uid)

@@ -12,7 +12,7 @@ import pytest
 from hypercontainer.engine import execs, resolve
 from hypercontainer.engine.events import Events
 from hypercontainer.guest.process import GuestProcessHandle
-from hypercontainer.model.specs import ExecSpec
+from hypercontainer.model.specs import ContainerSpec, ExecSpec
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.protocol.messages import ExitStatus, GuestProcess
 
@@ -21,7 +21,10 @@ from .sessions import Session
 
 async def test_output_that_ends_before_it_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "exec_process", lambda *_: GuestProcess(args=("x",)))
-    container = SimpleNamespace(id="c", name="c", state=SimpleNamespace(status=ContainerStatus.RUNNING))
+    container = SimpleNamespace(
+        id="c", name="c", image="x", spec=ContainerSpec(image="x"),
+        state=SimpleNamespace(status=ContainerStatus.RUNNING),
+    )  # fmt: skip
     registry: Any = SimpleNamespace(container=lambda _: container)
     containers: Any = SimpleNamespace(runtime=lambda _: SimpleNamespace(agent=Session()))
     service = execs.Execs(registry, containers, Events())

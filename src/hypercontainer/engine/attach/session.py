@@ -51,6 +51,7 @@ class AttachOptions:
     outputs: frozenset[int] = _BOTH  # which of stdout and stderr it gets
     logs: bool = False  # what the log has, first
     stream: bool = True  # and then what comes; without, the session ends after the log
+    keeps_stdin: bool = False  # the end of its input is nobody else's: the process's stdin stays open
     detach_keys: bytes = DETACH_KEYS  # of a terminal
     size: tuple[int, int] = (0, 0)  # rows and columns of the client's terminal, for a process that it starts
 
@@ -64,6 +65,7 @@ class Attached:
     closes_stdin: bool  # the end of a client's input is that of the process's
     begin: Callable[[], asyncio.Task[Any]] | None  # asks for its start, if the client does, and waits for it
     finish: Callable[[], Awaitable[End]]  # when its output has ended: how it ended
+    detached: Callable[[], None] = lambda: None  # a client has left it by the keys
     history: Callable[[], Source] | None = None  # what of the output came before now, without a gap to what follows
 
 
@@ -107,10 +109,12 @@ class AttachSession:
         finally:
             if reader:
                 reader.close()
-            await tasks.end(running)
-            await asyncio.gather(*running, return_exceptions=True)
-            if history:
-                history.close()
+            try:
+                await tasks.end(running)
+                await asyncio.gather(*running, return_exceptions=True)
+            finally:
+                if history:
+                    history.close()
 
     def resize(self, rows: int, columns: int) -> None:
         """Where sizes come by another way than the peer's."""
@@ -130,7 +134,7 @@ class AttachSession:
                     return
             else:
                 self._put(self._keys.end() if self._keys else b"")
-                if self._attached.closes_stdin:
+                if self._attached.closes_stdin and not self._options.keeps_stdin:
                     self._put(None)
             await self._room.wait()
 
@@ -209,6 +213,7 @@ class AttachSession:
                 raise failed
         elif detached:
             await tasks.end([course])
+            self._attached.detached()
             await peer.finish(End(detached=True))
         elif course.done():
             await peer.finish(course.result())

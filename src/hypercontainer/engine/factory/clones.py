@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import GuestError, StartFailed, Unavailable
 from ...guest.agent import Agent
-from ...hypervisor.driver import AnyNetwork, Disk, Driver, MachineConfig
+from ...hypervisor.driver import AnyNetwork, Disk, Driver, MachineConfig, SpareNetwork
 from ...model.pods import SHM_DEFAULT
 from ...model.signals import capability_mask
 from ...network import usermode
@@ -27,6 +28,7 @@ from .shapes import IMAGE, SCRATCH, Shape
 
 CLONE_TIMEOUT = 10.0  # seconds until a clone must answer
 NIC_MAC = "52:54:00:00:00:01"  # of a template's NIC; a clone's is set in the guest
+_SPARE_MAC = "52:54:00:00:00:02"
 # Not a pod's own: a guest that has just been loaded announces its addresses, and
 # QEMU's network would believe that this NIC has them.
 _ADDRESS = "10.0.2.250/24"
@@ -36,9 +38,15 @@ PREPARED = "prepared"  # the container that waits in a machine
 _LOOPBACK = Interface("lo", ("127.0.0.1/8", "::1/128"))
 
 
-def networks_like(kind: str, fd: int = 0, tap: str = "") -> tuple[AnyNetwork, ...]:
-    """What a machine with a NIC of this kind has; with nothing opened for it, it is for its command line only."""
-    return () if kind == "none" else (for_machine(Nic(NicKind(kind), NIC_MAC, fd, tap)),)
+def networks_like(kind: str, takes: Container[type], fd: int = 0, tap: str = "") -> tuple[AnyNetwork, ...]:
+    """What a machine with a NIC of this kind has; with nothing opened for it, it is for its command line only.
+
+    `takes` is the driver's.
+    """
+    if kind == "none":
+        return ()
+    spare = kind == NicKind.TAP and SpareNetwork in takes  # as `Shared.spares` gives one
+    return (for_machine(Nic(NicKind(kind), NIC_MAC, fd, tap)), *((SpareNetwork(_SPARE_MAC),) if spare else ()))
 
 
 @dataclass
@@ -60,10 +68,11 @@ class Clone(BootedMachine):
         self.release()
 
 
-def bare(id_: str, shape: Shape) -> GuestContainer:
+def bare(id_: str, clone: Clone) -> GuestContainer:
     """A container that asks for nothing."""
     files = tuple(GuestFile(path, b"\n") for path in resolve.OWN_FILES)
-    return resolve.bare_container(id_, shape.memory, IMAGE, SCRATCH, files)
+    image, scratch = (clone.names.get(slot, slot) for slot in (IMAGE, SCRATCH))
+    return resolve.bare_container(id_, clone.shape.memory, image, scratch, files)
 
 
 async def launch(
@@ -98,13 +107,14 @@ async def introduce(agent: Agent, shape: Shape) -> None:
     await agent.setup_pod("factory", links, {}, SHM_DEFAULT)
 
 
-async def exercise(agent: Agent, shape: Shape) -> None:
+async def exercise(clone: Clone) -> None:
     """Run once what the start of a container runs, and leave no trace of it.
 
     An emulated CPU has translated the code then; the kernel has its caches.
     """
-    await introduce(agent, shape)
-    await agent.create_container(bare(_EXERCISE, shape))
+    agent = clone.agent
+    await introduce(agent, clone.shape)
+    await agent.create_container(bare(_EXERCISE, clone))
     process = GuestProcess(
         args=(PROGRAM, "--version"),
         container=_EXERCISE,

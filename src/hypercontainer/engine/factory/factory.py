@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import HyperError, InvalidState
-from ...guest.agent import Agent
+from ...hypervisor.abilities import refusal
 from ...hypervisor.driver import AnyDisk, Disk, MachineConfig
 from ...hypervisor.drivers import Drivers
-from ...hypervisor.facets import Save, Snapshots, require
+from ...hypervisor.facets import Reconfigure, Save, Snapshots, require
 from ...model.factory import FactoryStatus, PoolInfo, TemplateInfo
 from ...model.status import Container, Pod
 from ...network.backend import Link
@@ -25,6 +25,7 @@ from ...protocol.constants import FIRST_TOKEN
 from ...sys import clock, tasks
 from ...sys.digests import FileDigests
 from ...sys.files import copy_sparse, remove_tree
+from ...sys.removal import unlinked
 from ..allotments import Allotments
 from ..paths import BootFiles, Paths
 from .clones import CLONE_TIMEOUT, PREPARED, Clone, bare, exercise, introduce, launch, networks_like, rehearse
@@ -85,11 +86,15 @@ class Factory:
     @contextlib.contextmanager
     def foreground(self, kind: Kind | None) -> Iterator[None]:
         """While somebody waits for a start; what is missing for the next one is made after it."""
-        with self.pool.foreground(kind):
+        with self.pool.foreground(kind if kind and self._may_wait(kind.shape) else None):
             yield
         if kind and not self.templates.get(kind) and kind not in self._tasks:
             self._tasks[kind] = task = asyncio.create_task(self._prepare(kind))
             task.add_done_callback(lambda _: self._tasks.pop(kind, None))
+
+    def _may_wait(self, shape: Shape) -> bool:
+        """Whether its driver's machines can become a pod's after they have waited."""
+        return Reconfigure in self._drivers.get(shape.driver).facets
 
     async def _prepare(self, kind: Kind) -> None:
         if clock.seconds() - self._failed.get(kind, -_RETRY) < _RETRY:
@@ -115,13 +120,12 @@ class Factory:
         """What a machine can start from, at best with the image's container."""
         return (self.templates.get(kind) or self.templates.get(kind.generic)) if kind else None
 
-    def from_template(self, template: Template, config: MachineConfig) -> tuple[MachineConfig, dict[str, str]]:
+    async def from_template(self, template: Template, config: MachineConfig) -> tuple[MachineConfig, dict[str, str]]:
         """The configuration of a clone that has its disks from the start, and what the guest calls them."""
         disks, names = self.place(config.disks)
         if template.scratch:  # the container that is ready goes on with its disk
-            new = disks[1].path.with_suffix(".new")
-            copy_sparse(template.scratch, new)
-            new.replace(disks[1].path)
+            source, target = template.scratch, disks[1].path
+            await tasks.in_thread(lambda: _put_in_place(source, target))
         config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         blank = config.directory / "blank.img"
         self._parts.blank(blank)
@@ -132,16 +136,16 @@ class Factory:
     async def _make_clone(self, kind: Kind) -> Clone:
         template = await self.templates.ensure(kind)
         directory = self._paths.machine(f"pool-{secrets.token_hex(4)}")
-        scratch = None
-        if template.scratch:
-            scratch = self._paths.waiting / f"{secrets.token_hex(8)}.img"
-            copy_sparse(template.scratch, scratch)
+        scratch = self._paths.waiting / f"{secrets.token_hex(8)}.img" if template.scratch else None
         try:
+            if template.scratch and scratch:
+                source, target = template.scratch, scratch
+                await tasks.in_thread(lambda: copy_sparse(source, target))
             with template.in_use():
                 clone = await self._launch(kind, directory, scratch, template)
         except BaseException:
             if scratch:
-                scratch.unlink(missing_ok=True)
+                await unlinked(scratch)
             raise
         template.clones += 1
         clone.scratch = scratch
@@ -150,7 +154,7 @@ class Factory:
                 await introduce(clone.agent, kind.shape)
                 await rehearse(clone.agent, kind.image.program)
             else:
-                await exercise(clone.agent, kind.shape)
+                await exercise(clone)
         except BaseException:
             await clone.end()
             raise
@@ -183,7 +187,7 @@ class Factory:
             kernel=files.kernel,
             initramfs=files.initramfs,
             disks=tuple(disks),
-            networks=networks_like(shape.nic, nic.fd, nic.tap),
+            networks=networks_like(shape.nic, driver.takes, nic.fd, nic.tap),
             memory_file=memory_file,
             snapshot=template.snapshot if template else None,
         )
@@ -194,11 +198,11 @@ class Factory:
 
     async def _key(self, kind: Kind) -> str:
         files, shape = self._boot_files(), kind.shape
-        config = MachineConfig(
-            "", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=networks_like(shape.nic)
-        )
+        driver = self._drivers.get(shape.driver)
+        networks = networks_like(shape.nic, driver.takes)
+        config = MachineConfig("", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=networks)
         kernel = await self._digests.of(files.kernel)
-        fingerprint = await require(self._drivers.get(shape.driver), Snapshots).fingerprint(config)
+        fingerprint = await require(driver, Snapshots).fingerprint(config)
         parts = (
             kernel,
             files.initramfs.name,
@@ -223,7 +227,7 @@ class Factory:
                 await self._parts.scratch(scratch)
             directory = self._paths.machine(f"make-{secrets.token_hex(4)}")
             clone = await self._launch(kind, directory, scratch if kind.image else None, None, snapshot.memory)
-            await self._get_ready(kind, clone.agent)
+            await self._get_ready(kind, clone)
             token = clone.agent.next_token
             clone.agent.close()
             await asyncio.sleep(_DISCONNECT_DELAY)
@@ -238,13 +242,13 @@ class Factory:
             raise
         return Template(kind, key, snapshot, token, scratch if kind.image else None)
 
-    async def _get_ready(self, kind: Kind, agent: Agent) -> None:
+    async def _get_ready(self, kind: Kind, clone: Clone) -> None:
         if kind.image is None:
-            await exercise(agent, kind.shape)
+            await exercise(clone)
             return
-        await introduce(agent, kind.shape)
-        await agent.create_container(bare(PREPARED, kind.shape))
-        await rehearse(agent, kind.image.program)
+        await introduce(clone.agent, kind.shape)
+        await clone.agent.create_container(bare(PREPARED, clone))
+        await rehearse(clone.agent, kind.image.program)
 
     def suspect(self, kind: Kind) -> None:
         """A clone did not come up: what it came from is made again."""
@@ -287,6 +291,9 @@ class Factory:
         """
         if not self.enabled:
             raise InvalidState("the factory is off", hint="start hyperd with --factory")
+        driver = self._drivers.get(shape.driver)
+        if not self._may_wait(shape):
+            raise refusal(driver, Reconfigure, list(self._drivers))
         if count > self.pool.room:
             raise InvalidState(
                 f"only {self.pool.room} machines fit into the pool's memory",
@@ -311,3 +318,10 @@ class Factory:
 
 def _shown(kind: Kind) -> str:
     return kind.image.path.stem[:12] if kind.image else ""
+
+
+def _put_in_place(source: Path, target: Path) -> None:
+    """A copy in place of what is there, which is whole whenever somebody looks."""
+    new = target.with_suffix(".new")
+    copy_sparse(source, new)
+    new.replace(target)

@@ -115,6 +115,7 @@ def is_plain(container: Container) -> bool:
         or spec.privileged
         or spec.read_only
         or spec.sysctls
+        or spec.domainname
         or spec.secrets
         or spec.files
         or spec.base

@@ -26,6 +26,7 @@ from ...hypervisor.driver import Snapshot
 from ...sys import clock
 from ...sys.documents import UNREADABLE
 from ...sys.files import write_atomically
+from ...sys.removal import unlinked
 from .shapes import Kind
 
 log = logging.getLogger(__name__)
@@ -173,8 +174,7 @@ class Templates:
         """Forget all, with all copies; one that is being made first comes to its end."""
         async with self._lock:
             self.close()
-            for path in self._directory.glob("*"):
-                path.unlink(missing_ok=True)
+            await unlinked(*self._directory.glob("*"))
 
     def close(self) -> None:
         for kind in list(self._known):

@@ -11,7 +11,17 @@ import json
 from typing import Any
 
 from ...errors import InvalidArgument
-from ..driver import AnyDisk, AnyNetwork, Disk, MachineConfig, RbdDisk, StreamNetwork, UserNetwork, VirtioFs
+from ..driver import (
+    AnyDisk,
+    AnyNetwork,
+    Disk,
+    MachineConfig,
+    RbdDisk,
+    SpareNetwork,
+    StreamNetwork,
+    UserNetwork,
+    VirtioFs,
+)
 
 PLACES = 8  # virtio-mmio transports of microvm without ACPI
 SCSI = "scsi"
@@ -99,7 +109,7 @@ def disk_options(config: MachineConfig, fds: tuple[int, ...]) -> list[str]:
 
 
 def network_options(networks: tuple[AnyNetwork, ...]) -> list[str]:
-    """A NIC per network: slirp with its published ports, passt's stream, or a tap."""
+    """A NIC per network: slirp with its published ports, passt's stream, a tap, or a hub that has no other port yet."""
     options: list[str] = []
     for index, network in enumerate(networks):
         if isinstance(network, UserNetwork):
@@ -110,6 +120,8 @@ def network_options(networks: tuple[AnyNetwork, ...]) -> list[str]:
             options += ["-netdev", f"user,id=net{index},ipv6=off{forwards}"]
         elif isinstance(network, StreamNetwork):
             options += ["-netdev", f"stream,id=net{index},server=off,addr.type=fd,addr.str={network.fd}"]
+        elif isinstance(network, SpareNetwork):
+            options += ["-netdev", f"hubport,id=net{index},hubid={index}"]
         else:
             options += ["-netdev", f"tap,id=net{index},fd={network.fd}"]
         options += ["-device", f"virtio-net-device,netdev=net{index},mac={escaped(network.mac)}"]

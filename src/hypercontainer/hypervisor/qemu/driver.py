@@ -3,41 +3,42 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
 import shutil
 import socket
-import stat
 import subprocess
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ...errors import Unavailable
-from ...jail.jail import Jail, Started
+from ...jail.jail import Jail
 from ...jail.plain import PlainJail
 from ...sys import process
-from ...sys.files import sealed_copy
+from .. import found
+from ..boot_files import for_all
 from ..driver import (
     KINDS,
     Disk,
     Machine,
     MachineConfig,
     Probe,
+    StreamNetwork,
+    TapNetwork,
     UserNetwork,
     VirtioFs,
     check_takes,
 )
-from ..facets import Needs
+from ..facets import Needs, facets_of
+from ..probe import Prober
 from . import command, confinement, devices
 from .formats import check_image
-from .machine import CHANNEL, CONSOLE, LOG, MONITOR, PIDFILE, QemuMachine
+from .machine import CHANNEL, CONSOLE, LOG, MONITOR, QemuMachine
 from .ports import check_port_free
-from .probe import Prober
 
 log = logging.getLogger(__name__)
 # Each QEMU of root's runs as a user of its own, so that one that was taken
@@ -50,6 +51,7 @@ class QemuDriver:
 
     name = "qemu"
     takes = frozenset(KINDS)
+    facets = facets_of(QemuMachine)
 
     def __init__(
         self,
@@ -138,10 +140,8 @@ class QemuDriver:
             order = confinement.order(
                 tuple(line), config, accelerator, _numbers(fds), output.fileno(), jailed=self._jail.confines
             )
-            # By the mark it is found from its first instant on, whatever becomes of us.
-            mark = {process.MACHINE: str(config.directory)}
-            order = replace(order, environment={**order.environment, **mark})
-            started = await self._jail.spawn(order, partial(_write, config.directory))
+            order = replace(order, environment={**order.environment, **found.mark(self.name, config.directory)})
+            started = await self._jail.spawn(order, partial(found.write, self.name, config.directory))
             state = fds.boot[1]
         machine = QemuMachine(config.directory, *started, accelerator)
         machine.listen()
@@ -174,59 +174,11 @@ class QemuDriver:
         return machine
 
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
-        """By their environment: one whose daemon was killed may have no directory, or not that of its launch."""
-        marked = {pid: Path(d) for pid, d in process.with_variable(process.MACHINE) if Path(d).parent == parent}
-        found = {}
-        for directory in parent.iterdir() if parent.is_dir() else ():
-            for pid, started in _written(directory):
-                if directory in keep:
-                    marked.pop(pid, None)
-                else:
-                    found[pid] = QemuMachine(directory, pid, started, "")
-        for pid, directory in marked.items():
-            if directory in keep and not _written(directory):
-                continue  # it is to be kept, and its directory has vanished
-            found[pid] = QemuMachine(directory, pid, process.start_time(pid), "")
-        return [m for m in found.values() if m.alive]
-
-
-def _write(directory: Path, started: Started) -> None:
-    (directory / PIDFILE).write_text(f"{started.pid} {started.started}")
-
-
-def _written(directory: Path) -> list[tuple[int, int]]:
-    """The process of a machine's directory, and when it started."""
-    with contextlib.suppress(OSError, ValueError):
-        pid, started = (directory / PIDFILE).read_text().split()
-        return [(int(pid), int(started))]
-    return []
+        return [QemuMachine(f.directory, f.pid, f.started, "") for f in found.strays(self.name, parent, keep)]
 
 
 def _numbers(fds: command.Descriptors) -> list[int]:
     return [*fds.boot, fds.channel, fds.monitor, fds.console, *fds.disks, *fds.others]
-
-
-_copies: dict[tuple[int, ...], IO[bytes]] = {}  # one for all machines: a daemon boots few kernels
-
-
-@atexit.register
-def _close_copies() -> None:
-    while _copies:
-        _copies.popitem()[1].close()
-
-
-def _for_all(fd: int, *, jailed: bool) -> int:
-    """A descriptor that a user without rights can open again, as QEMU does with what it boots.
-
-    It is the file's, or one of a copy in memory: Landlock keeps a jailed one from files that it does not see.
-    """
-    about = os.fstat(fd)
-    if not jailed and (about.st_mode & stat.S_IROTH or os.geteuid() != 0):
-        return fd
-    key = (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size)
-    if key not in _copies:
-        _copies[key] = sealed_copy(fd)
-    return _copies[key].fileno()
 
 
 def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack, *, jailed: bool) -> command.Descriptors:
@@ -263,7 +215,7 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack, *, jai
             opened(Path(f"/proc/self/fd/{config.snapshot.state}"), os.O_RDONLY),
         )
     else:
-        boot = tuple(_for_all(opened(p, os.O_RDONLY), jailed=jailed) for p in (config.kernel, config.initramfs))
+        boot = tuple(for_all(opened(p, os.O_RDONLY), jailed=jailed) for p in (config.kernel, config.initramfs))
     return command.Descriptors(
         boot=boot,
         channel=listening(CHANNEL),
@@ -274,7 +226,7 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack, *, jai
             for d in config.disks
             if isinstance(d, Disk) or d.keyring
         ),
-        others=tuple([n.fd for n in config.networks if not isinstance(n, UserNetwork)])
+        others=tuple([n.fd for n in config.networks if isinstance(n, TapNetwork | StreamNetwork)])
         + ((config.share.socket,) if isinstance(config.share, VirtioFs) else ())
         + ((config.memory_file,) if config.memory_file is not None else ()),
     )

@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import resource
-import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,41 +16,38 @@ from typing import Any
 
 from ...errors import Unavailable
 from ...model.specs import PortMapping
-from ...sys import deadlines, process, tasks
-from ..driver import AnyDisk, Disk
+from ...sys import deadlines, process
+from ..driver import AnyDisk, Disk, TapNetwork
+from ..process_machine import ProcessMachine, telling
 from . import devices
 from .confinement import largest_file
-from .console import Console
 from .monitor import Monitor
 from .ports import check_port_free
 
 log = logging.getLogger(__name__)
-CHANNEL, MONITOR, CONSOLE, LOG, PIDFILE = "guest.sock", "qmp.sock", "console.sock", "qemu.log", "pid"
+CHANNEL, MONITOR, CONSOLE, LOG = "guest.sock", "qmp.sock", "console.sock", "qemu.log"
 CONSOLE_FILE = "console.log"  # of machines that an earlier version launched, which stored all of it
 SERVER_LOG = "server.log"  # of whoever serves shared directories
-_CAUGHT = "QEMU made a system call that its jail forbids, and was ended (SIGSYS)"
+# It says so of each hub that a spare NIC is alone in (net/hub.c).
+_SPARE_NIC = re.compile(rb"[^\n]*is not connected to host network[^\n]*\n?")
 _TAIL = 8000  # bytes of the logs that are read for an error message: a panic, and the registers that follow it
-_PANIC = "Kernel panic"  # how Linux begins to say why it ended (kernel/panic.c)
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\x20-\x7e]")
 
 
-class QemuMachine:
+class QemuMachine(ProcessMachine):
     """Known by its process and its directory; both outlive the daemon."""
 
     driver = "qemu"
+    program = "QEMU"
     names: Mapping[str, str] = {}  # the guest finds disks by their serial numbers
 
     def __init__(self, directory: Path, pid: int, pid_started: int, accelerator: str) -> None:
-        self.pid = pid
-        self.pid_started = pid_started
+        super().__init__(pid, pid_started)
         self.accelerator = accelerator
         self._directory = directory
         self._nodes: dict[
             str, str
         ] = {}  # serial number of a disk -> node of the file behind it, where that was exchanged
-        self._console = Console()
-        self._caught = False  # at a system call that its jail forbids
-        self._gone: asyncio.Future[None] | None = None
+        self._disk_errors: dict[str, int] | None = None  # as they were when they were last asked for
 
     @classmethod
     def of(cls, handle: Mapping[str, Any]) -> QemuMachine:
@@ -67,15 +63,6 @@ class QemuMachine:
             "accelerator": self.accelerator,
         }
 
-    @property
-    def alive(self) -> bool:
-        return process.start_time(self.pid) == self.pid_started
-
-    @property
-    def heard(self) -> int:
-        """Bytes that the guest has written to its console, as far as they were read."""
-        return self._console.heard
-
     def connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
         sock.setblocking(False)
@@ -89,61 +76,9 @@ class QemuMachine:
             raise Unavailable(f"cannot reach the guest: {error.strerror}") from error
         return sock
 
-    async def wait(self) -> None:
-        if self._gone is None:
-            self._gone = self._watch()
-        await asyncio.shield(self._gone)
-
-    def _watch(self) -> asyncio.Future[None]:
-        """A future for the end of the process, by pidfd: it need not be our child."""
-        loop = asyncio.get_running_loop()
-        gone: asyncio.Future[None] = loop.create_future()
-        try:
-            fd = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            gone.set_result(None)
-            return gone
-
-        def ended() -> None:
-            loop.remove_reader(fd)
-            os.close(fd)
-            self._reap()
-            gone.set_result(None)
-
-        if process.start_time(self.pid) != self.pid_started:  # it has ended, or the number is another one's by now
-            os.close(fd)
-            self._reap()
-            gone.set_result(None)
-        else:
-            loop.add_reader(fd, ended)
-        return gone
-
-    def _reap(self) -> None:
-        """Nothing happens when it is another daemon's child, or when its number belongs to a child that runs."""
-        with contextlib.suppress(ChildProcessError):
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self._caught = pid == self.pid and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS
-
-    async def kill(self) -> None:
-        process.kill(self.pid, self.pid_started, signal.SIGKILL)
-        self._console.tail()
-        self._console.close()
-        try:
-            await tasks.within(self.wait(), deadlines.DEATH)
-        except TimeoutError:
-            log.error(
-                "process %d, a virtual machine, was killed and has not ended: the kernel keeps it, perhaps for a disk",
-                self.pid,
-            )
-        except OSError as error:  # there is no descriptor left for it, say; it ends all the same
-            log.error("the end of process %d, a virtual machine, cannot be waited for: %s", self.pid, error)
-
     def listen(self) -> None:
         """Keep the end of what the guest writes to its console from here on, for `last_words`."""
         self._console.open(self._directory / CONSOLE)
-
-    def detach(self) -> None:
-        self._console.close()
 
     def _monitor(self) -> Monitor:
         return Monitor(self._directory / MONITOR)
@@ -169,6 +104,13 @@ class QemuMachine:
         async with self._monitor() as monitor:
             status: str = (await monitor.execute("query-status"))["status"]
         return status == "io-error"
+
+    async def disk_errors(self) -> Mapping[str, int]:
+        if self._disk_errors is None or self._console.complains:
+            self._console.complains = False
+            async with self._monitor() as monitor:
+                self._disk_errors = await monitor.failed_requests()
+        return self._disk_errors
 
     async def load(self, state: int) -> None:
         """Go on from a saved state; its number is the descriptor's in the hypervisor."""
@@ -215,6 +157,18 @@ class QemuMachine:
         async with self._monitor() as monitor:
             await monitor.remove_disk(serial)
 
+    async def plugged(self, nic: int) -> bool:
+        async with self._monitor() as monitor:
+            return await monitor.plugged(nic)
+
+    async def plug_in(self, nic: int, network: TapNetwork) -> None:
+        async with self._monitor() as monitor:
+            await monitor.plug_in(nic, network.fd)
+
+    async def pull_out(self, nic: int) -> None:
+        async with self._monitor() as monitor:
+            await monitor.pull_out(nic)
+
     async def add_port(self, port: PortMapping) -> None:
         check_port_free(port)
         async with self._monitor() as monitor:
@@ -229,16 +183,10 @@ class QemuMachine:
         for name in (SERVER_LOG, LOG, CONSOLE_FILE) if not self.alive else (LOG, CONSOLE_FILE):
             with contextlib.suppress(OSError):
                 texts.append(_tail(self._directory / name))
-        words = [_CAUGHT] if self._caught else []
+        words = self.violation()
         for text in (*texts, self._console.tail()[-_TAIL:]):
-            words += _telling(_ANSI.sub("", text.decode(errors="replace")))
+            words += telling(_SPARE_NIC.sub(b"", text))
         return "; ".join(words)
-
-
-def _telling(text: str) -> list[str]:
-    """What of a log says why a machine ended: its kernel's own reason, which registers follow, or the last lines."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return [line[line.index(_PANIC) :] for line in lines if _PANIC in line][:1] or lines[-4:]
 
 
 def _tail(path: Path) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import socket
 from collections import deque
@@ -35,6 +36,7 @@ _BACKLOG_PAUSE = 0.05
 _SAVE_TIMEOUT = 30.0  # seconds, as the others
 _LOAD_TIMEOUT = 10.0
 _UNPLUG_TIMEOUT = 10.0  # for the guest to let a disk go
+_OF_A_DISK = re.compile(r"\bdev-(\w+)")  # in the device's name, or its path
 
 
 class Command(NamedTuple):
@@ -92,19 +94,26 @@ class Monitor:
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Any]:
         """All at once, without a wait between them; `execute` says what is raised."""
-        try:
-            async with asyncio.timeout(deadlines.MONITOR):
-                for command in commands:
-                    await self._send(command)
-                answers = [await self._answer() for _ in commands]
-        except (OSError, TimeoutError) as error:
-            raise Unavailable(f"QEMU did not answer {commands[0].name!r}: {error or 'no time left'}") from error
+        answers = await self._ask(commands)
         for command, answer in zip(commands, answers, strict=True):
             if "error" in answer:
                 raise Unavailable(f"QEMU did not take {command.name!r}: {_words(answer['error'])}")
             if "return" not in answer:
                 raise Unavailable(f"QEMU's answer to {command.name!r} is none")
         return [answer["return"] for answer in answers]
+
+    async def _ask(self, commands: Sequence[Command]) -> list[dict[str, Any]]:
+        """What QEMU answers to each, also where it refuses.
+
+        :raise Unavailable: it does not answer.
+        """
+        try:
+            async with asyncio.timeout(deadlines.MONITOR):
+                for command in commands:
+                    await self._send(command)
+                return [await self._answer() for _ in commands]
+        except (OSError, TimeoutError) as error:
+            raise Unavailable(f"QEMU did not answer {commands[0].name!r}: {error or 'no time left'}") from error
 
     async def _send(self, command: Command) -> None:
         document: dict[str, Any] = {"execute": command.name}
@@ -220,6 +229,55 @@ class Monitor:
                 gone = [Command("blockdev-del", {"node-name": old.pop(serial)}) for serial in names if serial in old]
                 await self.execute_all([*commands, Command("blockdev-reopen", {"options": nodes}), *gone])
                 old.update(names)
+
+    async def failed_requests(self) -> dict[str, int]:
+        """How many failed, by the serial numbers of disks."""
+        found = {}
+        for device in await self.execute("query-blockstats"):
+            if match := _OF_A_DISK.search(device.get("qdev", "")):
+                stats = device["stats"]
+                found[match[1]] = sum(stats[f"failed_{kind}_operations"] for kind in ("rd", "wr", "flush"))
+        return found
+
+    # -- spare NICs -------------------------------------------------------------------
+    # The netdev of a NIC can never be another one; that of a spare one is a port of a hub (net/hub.c), which gets a
+    # second port, to a tap, while the machine runs.
+
+    async def plugged(self, nic: int) -> bool:
+        """Whether a spare NIC's hub has its second port."""
+        (answer,) = await self._ask([Command("set_link", {"name": f"port{nic}", "up": True})])
+        return "return" in answer
+
+    async def plug_in(self, nic: int, fd: int) -> None:
+        """Give the hub of a spare NIC a tap; the guest sees its carrier come."""
+        tap, port = f"tap{nic}", f"port{nic}"
+        try:
+            await self.execute_all(
+                [
+                    Command("getfd", {"fdname": tap}, fd),
+                    Command("netdev_add", {"type": "tap", "id": tap, "fd": tap}),
+                    Command("netdev_add", {"type": "hubport", "id": port, "hubid": nic, "netdev": tap}),
+                    Command("set_link", {"name": f"net{nic}", "up": True}),
+                ]
+            )
+        except Unavailable:
+            with contextlib.suppress(Unavailable):
+                await self.pull_out(nic)
+            raise
+
+    async def pull_out(self, nic: int) -> None:
+        """Take the tap away, and what is left of a `plug_in` that came to no end; what is not there is no error.
+
+        Without a carrier the NIC drops what its guest sends: a hub without a second port would keep it.
+        """
+        await self._ask(
+            [
+                Command("set_link", {"name": f"net{nic}", "up": False}),
+                Command("netdev_del", {"id": f"port{nic}"}),
+                Command("netdev_del", {"id": f"tap{nic}"}),
+                Command("closefd", {"fdname": f"tap{nic}"}),
+            ]
+        )
 
     # -- snapshots ----------------------------------------------------------------------
     # https://www.qemu.org/docs/master/devel/migration/main.html

@@ -107,24 +107,24 @@ class Bridge:
 
     # -- while it runs ------------------------------------------------------------------
 
-    def spares(self, pod: Pod, first: int, stack: contextlib.ExitStack) -> list[Nic]:
-        nics = []
-        for number in range(first, first + _SPARES) if pod.attachments and not pod.implicit else ():
-            name = tap.name_of(pod.id, number)
-            fd = tap.create_tap(name)
-            stack.callback(os.close, fd)
-            nics.append(Nic(self.kind, addresses.new_mac(), fd, name))
-        return nics
+    def spares(self, pod: Pod, first: int) -> list[Nic]:
+        numbers = range(first, first + _SPARES) if pod.attachments else ()
+        return [Nic(NicKind.SPARE, addresses.new_mac(), tap=tap.name_of(pod.id, number)) for number in numbers]
 
-    async def join(self, pod: Pod, attachment: Attachment) -> None:
+    async def join(self, pod: Pod, attachment: Attachment, stack: contextlib.ExitStack) -> Nic | None:
         network = self._records.network(attachment.network)
         await self._host.prepare(pod)
         await self._host.add(pod)
-        await tap.join(attachment.tap, network.bridge, network.mtu)
+        if links_of_host.exists(attachment.tap):
+            await tap.join(attachment.tap, network.bridge, network.mtu)
+            return None
+        fd = await tap.open_tap(attachment.tap, network.bridge, network.mtu)
+        stack.callback(os.close, fd)
+        return Nic(self.kind, attachment.mac, fd, attachment.tap)
 
     def told(self, pod: Pod) -> list[Interface]:
-        networks = [(a, self._records.network(a.network)) for a in pod.attachments if not pod.implicit]
-        return [Interface(a.interface, own_addresses(n, a), (), n.mtu) for a, n in networks]
+        links = zip(pod.attachments, self.links(pod), strict=True)
+        return [Interface(a.interface, n.addresses, n.gateways, n.mtu, mac=n.mac) for a, n in links]
 
     async def leave(self, attachment: Attachment) -> None:
         await tap.leave(attachment.tap)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of the node that a kubelet mounts into containers: all that lies in its directory of the pod.
+
+Directories are given to a virtual machine when it boots, and CRI names those of a container later. But a kubelet makes
+a pod's volumes before the sandbox, below `pods/UID` of its own directory, with `/etc/hosts` and the files for last
+words; so a sandbox has that directory, and what is mounted in it, from its start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import InvalidState
+from ..model.pods import VolumeRequest
+from ..model.specs import Mount
+from ..model.status import Pod
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_NAME = "kubelet"
+
+
+class MountPoint(NamedTuple):
+    """A line of proc_pid_mountinfo(5)."""
+
+    device: str  # of the file system, MAJOR:MINOR
+    root: str  # what of it is mounted
+    point: str
+
+
+class Place(NamedTuple):
+    """A file, whatever it is mounted as."""
+
+    device: str
+    path: str  # in the file system
+
+    def below(self, other: Place) -> str | None:
+        """The way from there; None where there is none."""
+        if self.device != other.device or not f"{self.path}/".startswith(other.path.rstrip("/") + "/"):
+            return None
+        return self.path[len(other.path) :].strip("/")
+
+
+def mount_table(table: Path = _MOUNTS) -> list[MountPoint]:
+    """Of this host; in its third to fifth field octal numbers stand for white space."""
+    found = []
+    for line in table.read_text(errors="surrogateescape").splitlines():
+        device, root, point = (_plain(field) for field in line.split(" ")[2:5])
+        found.append(MountPoint(device, root, point))
+    return found
+
+
+def _plain(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), field)
+
+
+def place_of(path: str, table: list[MountPoint]) -> Place:
+    """Of a real path; what is mounted last hides what was there before."""
+    over = [m for m in table if f"{path}/".startswith(m.point.rstrip("/") + "/")]
+    mounted = max(enumerate(over), key=lambda pair: (len(pair[1].point), pair[0]))[1]
+    below = path[len(mounted.point.rstrip("/")) :]
+    return Place(mounted.device, mounted.root.rstrip("/") + below or "/")
+
+
+def volumes(kubelet: str, uid: str) -> list[VolumeRequest]:
+    """For a pod of this uid; none where the kubelet has no directory for it."""
+    if not uid or "/" in uid or uid in (".", ".."):
+        return []
+    root = os.path.realpath(os.path.join(kubelet, "pods", uid))
+    if not os.path.isdir(root):
+        return []
+    places = [root, *sorted({m.point for m in mount_table() if m.point.startswith(root + "/")})]
+    return [VolumeRequest(name=f"{_NAME}-{n}", source=place, format="vfs") for n, place in enumerate(places)]
+
+
+class NodeFiles:
+    """What a sandbox was given of the node, as the node's mounts are now."""
+
+    def __init__(self, pod: Pod) -> None:
+        self._table = mount_table()
+        given = [v for v in pod.volumes if v.declared and v.kind == "directory"]
+        self._given = [(v.name, place_of(v.source, self._table)) for v in given]
+
+    def mount(self, host_path: str, target: str, *, read_only: bool) -> Mount:
+        """A directory or a file of the node; a symbolic link is followed, as CRI has it.
+
+        A kubelet makes a `subPath` by mounting a part of a volume elsewhere, after the sandbox was made: it is found
+        by its place in its file system.
+
+        :raise InvalidState: the sandbox was not given it.
+        """
+        path = os.path.realpath(host_path)
+        if not os.path.lexists(path):
+            raise InvalidState(f"the path {host_path} does not exist on the node")
+        place = place_of(path, self._table)
+        ways = [(len(way), name, way) for name, of in self._given if (way := place.below(of)) is not None]
+        if not ways:
+            raise InvalidState(
+                f"the path {host_path} of the node was not there for the sandbox when that was made",
+                hint="it has its directory of the kubelet (cri_kubelet) alone: use a volume that the kubelet makes",
+            )
+        _, name, below = min(ways)
+        return Mount(source=name, target=target, sub_path=below, read_only=read_only, copy_up=False)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container's security context, as the engine's specification says it. It is in force in the virtual machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..engine.resolve import MASKED, READONLY
+from ..errors import InvalidArgument, Unsupported
+from . import api
+from .sandbox_request import check_namespaces
+
+_DEFAULT = ("runtime/default", "docker/default")
+_UNCONFINED = ("", "unconfined")
+_ID_MAX = (1 << 32) - 2  # the last number means none (setresuid(2))
+
+
+def fields_of(context: Any) -> dict[str, Any]:
+    """Fields of a ContainerSpec.
+
+    :raise InvalidArgument: it asks for what is the node's, or contradicts itself. :raise Unsupported: what we lack.
+    """
+    _check(context)
+    ids = [*context.supplemental_groups, context.run_as_user.value, context.run_as_group.value]
+    if wrong := [n for n in ids if not 0 <= n <= _ID_MAX]:
+        raise InvalidArgument(f"{wrong[0]} is the number of no user or group", hint=f"give 0 to {_ID_MAX}")
+    return {
+        "user": _user(context),
+        "groups": [str(g) for g in context.supplemental_groups],
+        "cap_add": list(context.capabilities.add_capabilities),
+        "cap_drop": list(context.capabilities.drop_capabilities),
+        "privileged": context.privileged,
+        "read_only": context.readonly_rootfs,
+        "no_new_privileges": context.no_new_privs,
+        "seccomp": _seccomp(context),
+        "pid": _pid(context),
+    }
+
+
+def _check(context: Any) -> None:
+    check_namespaces(context.namespace_options)
+    if context.supplemental_groups_policy != api.Merge:
+        raise Unsupported("supplementalGroupsPolicy Strict is not supported: groups of the image's user come with it")
+    if context.capabilities.add_ambient_capabilities:
+        raise Unsupported("ambient capabilities are not supported")
+    kind = context.apparmor.profile_type if context.HasField("apparmor") else api.RuntimeDefault
+    if kind == api.Localhost or context.apparmor_profile.startswith("localhost/"):
+        raise Unsupported("AppArmor profiles of the node are not in force in a virtual machine")
+    if context.privileged:
+        return
+    for given, known in ((context.masked_paths, MASKED), (context.readonly_paths, READONLY)):
+        if further := sorted(set(given) - set(known)):
+            raise Unsupported(f"{further[0]} cannot be masked, or be read-only, as only {', '.join(known)} can be")
+
+
+def _user(context: Any) -> str:
+    if context.HasField("run_as_user") and context.run_as_username:
+        raise InvalidArgument("run_as_user and run_as_username are given both", hint="give one of them")
+    user = str(context.run_as_user.value) if context.HasField("run_as_user") else str(context.run_as_username)
+    if not context.HasField("run_as_group"):
+        return user
+    if not user:
+        raise InvalidArgument("run_as_group is given without a user", hint="give run_as_user, too")
+    return f"{user}:{context.run_as_group.value}"
+
+
+def _seccomp(context: Any) -> str:
+    """By the newer field where it is there; both absent is no filter, as CRI has it."""
+    if context.HasField("seccomp"):
+        kind, name = context.seccomp.profile_type, context.seccomp.localhost_ref
+    else:
+        name = context.seccomp_profile_path
+        kind = api.Localhost
+        kind = api.RuntimeDefault if name in _DEFAULT else kind
+        kind = api.Unconfined if name in _UNCONFINED else kind
+    if kind == api.Localhost:
+        raise Unsupported(f"the seccomp profile {name} of the node is not supported", hint="use RuntimeDefault")
+    return "default" if kind == api.RuntimeDefault else "unconfined"
+
+
+def _pid(context: Any) -> str:
+    """ "" is as the sandbox says."""
+    if not context.HasField("namespace_options"):
+        return ""
+    mode = context.namespace_options.pid
+    if mode == api.TARGET:
+        raise Unsupported(
+            "a container cannot be in the PID namespace of another one", hint="use shareProcessNamespace in the pod"
+        )
+    return "container" if mode == api.CONTAINER else "pod"

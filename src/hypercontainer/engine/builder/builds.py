@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds: what front ends ask. Requests go to the builder's dockerd as they came, and so do its answers.
+
+A front end speaks Docker's API with its client; what a build needs beside that is done here: the builder runs, images
+of our store that it begins with are there, and what it made is in our store before the client hears that it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+
+from ...errors import HyperError, Unavailable
+from ...images.store import ImageStore
+from ...model.status import Container
+from ...sys import tasks
+from ..containers import Containers
+from ..events import Events
+from ..registry import Registry
+from ..volumes import Volumes
+from .cache import BuildCache
+from .dockerd import SOCKET, Body, Dockerd, Query
+from .machine import BuilderMachine, BuilderSettings
+from .names import NameFinder
+from .passing import Made, Plain, error_line, named, with_network
+from .relay import Relays
+from .transfer import Transfer
+
+_BEGIN = 90  # seconds until dockerd listens: an emulated one takes 15
+_CHUNK = 64 << 10  # bytes
+_HEAD_MAX, _MESSAGE_MAX = 16 << 10, 64 << 10  # bytes
+SESSION = "/session"  # where the builder asks; what is built is asked for elsewhere
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of dockerd to a build: its status, and its body as it comes."""
+
+    status: int
+    content_type: str
+    body: AsyncGenerator[bytes, None]
+
+    async def message(self) -> str:
+        """Of an error: what dockerd says."""
+        text = b""
+        async for piece in self.body:
+            text = (text + piece)[:_MESSAGE_MAX]
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            return str(json.loads(text)["message"])
+        return text.decode(errors="replace").strip() or f"the builder answered with status {self.status}"
+
+
+class Through(Protocol):
+    """A client whose connection is passed through."""
+
+    async def open(self) -> None:
+        """The builder has agreed: tell the client, which goes on in the other protocol."""
+
+    async def read(self) -> bytes | None:
+        """What comes next; b"" once, when the client has ended its half; None when it has gone."""
+
+    async def write(self, data: bytes) -> None:
+        """:raise ConnectionError: the client has gone."""
+
+    async def end(self) -> None:
+        """The builder has ended."""
+
+
+class Builds:
+    """The builder, as the rest of hyperd sees it."""
+
+    def __init__(
+        self, containers: Containers, registry: Registry, images: ImageStore, volumes: Volumes, events: Events,
+        settings: BuilderSettings,
+    ) -> None:  # fmt: skip
+        self.machine = BuilderMachine(containers, registry, images, volumes, settings)
+        self._containers = containers
+        self.cache = BuildCache(self.ask, self.machine, events)
+        self._transfer = Transfer(images, events)
+        self._relays = Relays()
+        self._known: tuple[str, Dockerd] | None = None  # of which container, and how it is asked
+        self._passing = 0  # connections that are passed through
+        self._unseen = False  # something may have been built through one
+
+    def open(self) -> None:
+        """At the daemon's start, when containers have been found again."""
+        self.machine.open()
+
+    async def close(self) -> None:
+        """No more builds; the builder itself ends as other containers do, or stays."""
+        await self.machine.close()
+        await self._forget()
+        await self._relays.close()
+
+    # -- asking ------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def dockerd(self) -> AsyncIterator[Dockerd]:
+        """The builder's, which answers. One that does not is removed, so that the next build has another.
+
+        :raise HyperError: why there is none.
+        """
+        async with self.machine.use() as container:
+            yield await self._answering(container)
+
+    async def _answering(self, container: Container) -> Dockerd:
+        """Its dockerd. Connections stay open between builds: a new one is a process in the guest."""
+        if self._known and self._known[0] == container.id:
+            return self._known[1]
+        dockerd = Dockerd(lambda: self._dial(container))
+        try:
+            async with await dockerd.send("GET", "/_ping") as response:
+                await response.read()
+        except BaseException as error:
+            await dockerd.close()
+            if isinstance(error, HyperError):
+                await self.machine.remove(container)
+                raise Unavailable(f"the builder does not work, and was removed: {error}", hint="try again") from error
+            raise
+        if self._known and self._known[0] == container.id:  # of another build, which came at the same time
+            await dockerd.close()
+            return self._known[1]
+        await self._forget()
+        self._known = (container.id, dockerd)
+        return dockerd
+
+    async def _forget(self) -> None:
+        known, self._known = self._known, None
+        if known:
+            await known[1].close()
+
+    def _dial(self, container: Container) -> socket.socket:
+        return self._relays.dial(self._containers.runtime(container), container, SOCKET, _BEGIN)
+
+    # -- POST /build -------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def build(self, query: Query, headers: Mapping[str, str], context: Body | None) -> AsyncIterator[Answer]:
+        """A build of a context that is sent along; whoever leaves ends it.
+
+        :raise HyperError: there is no builder, or it says why not.
+        """
+        async with self.dockerd() as dockerd:
+            await self._transfer.begin(dockerd)
+            await self._transfer.offer(dockerd, named(query))
+            body = self._watched(dockerd, context) if context else None
+            asked, names = with_network(query), [v for k, v in query if k == "t" and v]
+            async with await dockerd.send("POST", "/build", asked, body=body, headers=headers) as response:
+                yield Answer(response.status, response.content_type, self._taken_in_after(dockerd, response, names))
+
+    async def _watched(self, dockerd: Dockerd, context: Body) -> AsyncGenerator[bytes, None]:
+        """The context; before each piece, the images that it names are there."""
+        finder, plain = NameFinder(), Plain()
+        async for piece in context:
+            for part in plain.of(piece):
+                await self._transfer.offer(dockerd, finder.feed(part))
+                await asyncio.sleep(0)  # a piece may unpack to a thousand times as much
+            yield piece
+
+    async def _taken_in_after(
+        self, dockerd: Dockerd, response: aiohttp.ClientResponse, names: list[str]
+    ) -> AsyncGenerator[bytes, None]:
+        """The answer; its end comes when what was built is in our store, or with the reason why it is not."""
+        made = Made()
+        try:
+            async for piece in response.content.iter_any():
+                made.feed(piece)
+                yield piece
+        except aiohttp.ClientError:
+            yield error_line(Unavailable("the builder's virtual machine ended during the build: build it again"))
+            return
+        if response.status < 400 and not made.failed:
+            try:
+                if made.id:
+                    await self._transfer.take(dockerd, made.id, names)
+                else:
+                    await self._transfer.take_in(dockerd)
+            except HyperError as error:
+                yield error_line(error)
+
+    # -- POST /grpc, /session ----------------------------------------------------------
+
+    async def pass_through(self, path: str, headers: Query, peer: Through) -> None:
+        """A connection of a client that speaks with BuildKit itself, which is asked for by HTTP/1.1 and goes on as h2c.
+
+        Images that are named on the way are there before the name arrives. `headers` may have a name several times.
+
+        :raise HyperError: there is no builder, or it does not agree.
+        """
+        async with self.dockerd() as dockerd, self.machine.use() as container:
+            builds = path != SESSION
+            if not self._passing:
+                await self._transfer.begin(dockerd)
+            self._passing += builds
+            self._unseen = self._unseen or builds
+            try:
+                with self._dial(container) as end, contextlib.suppress(ConnectionError):
+                    await _upgraded(end, path, headers)
+                    await peer.open()
+                    await self._carry(dockerd, end, peer)
+                    await peer.end()
+            finally:
+                self._passing -= builds
+                with contextlib.suppress(HyperError):
+                    await self.catch_up()
+
+    async def _carry(self, dockerd: Dockerd, end: socket.socket, peer: Through) -> None:
+        """Both ways, until the builder's side ends; without the client it is ended."""
+        loop, finder = asyncio.get_running_loop(), NameFinder()
+
+        async def forth() -> None:
+            with contextlib.suppress(OSError):
+                while data := await peer.read():
+                    await self._transfer.offer(dockerd, finder.feed(data))
+                    await loop.sock_sendall(end, data)
+                end.shutdown(socket.SHUT_RDWR if data is None else socket.SHUT_WR)
+
+        sending = asyncio.create_task(forth())
+        try:
+            while data := await loop.sock_recv(end, _CHUNK):
+                await peer.write(data)
+        finally:
+            await tasks.end([sending])
+
+    async def catch_up(self) -> None:
+        """What clients that speak with BuildKit themselves have built by now is in our store."""
+        if not self._unseen or not self.machine.running:
+            return
+        async with self.dockerd() as dockerd:
+            self._unseen = self._passing > 0
+            await self._transfer.take_in(dockerd)
+
+    async def ask(self, method: str, path: str, query: Query) -> Any:
+        """A question of a client that is dockerd's to answer, and its document.
+
+        :raise HyperError: there is no builder, or it says why not.
+        """
+        async with self.dockerd() as dockerd:
+            return await dockerd.json(method, path, query)
+
+
+async def _upgraded(end: socket.socket, path: str, headers: Query) -> None:
+    """Ask for a connection of another protocol. :raise Unavailable: dockerd does not agree."""
+    loop = asyncio.get_running_loop()
+    fields = [("Host", "builder"), ("Connection", "Upgrade"), ("Upgrade", "h2c"), *headers]
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
+    await loop.sock_sendall(end, "\r\n".join(lines).encode())
+    head = b""
+    # A byte at a time: what follows the head is the client's.
+    while not head.endswith(b"\r\n\r\n") and (byte := await loop.sock_recv(end, 1)) and len(head) < _HEAD_MAX:
+        head += byte
+    if not head.startswith(b"HTTP/1.1 101"):
+        said = head.partition(b"\r\n")[0].decode(errors="replace") or "nothing"
+        raise Unavailable(f"the builder does not take a connection for {path}: it says {said}")

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""commit: an image of what a container has become, without its volumes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from ..errors import HyperError
+from ..images.changes import apply_changes
+from ..images.commit import Addition
+from ..images.load import Loaded
+from ..images.store import ImageStore
+from ..model.images import CommitRequest
+from ..model.status import Container, ContainerStatus
+from .archive import Archives
+from .container_config import container_config, merged
+from .containers import Containers
+from .registry import Registry
+
+
+class Commits:
+    """Makes images of containers."""
+
+    def __init__(self, registry: Registry, containers: Containers, archives: Archives, images: ImageStore) -> None:
+        self._registry = registry
+        self._containers = containers
+        self._archives = archives
+        self._images = images
+
+    def config(self, key: str) -> dict[str, Any]:
+        """A container's configuration as an image of it has it.
+
+        :raise NotFound: no such container, or its image is damaged.
+        """
+        container = self._registry.container(key)
+        return container_config(container, self._images.find(container.image_id).config.config)
+
+    async def commit(self, key: str, request: CommitRequest) -> Loaded:
+        """An image of the container's files, as they are now, above its own image.
+
+        It is paused while they are read, unless the request says otherwise; one that does not run stays so.
+
+        :raise NotFound: no such container. :raise InvalidArgument: the name or a change is malformed.
+        :raise Unsupported: its guest is too old. :raise GuestError: a file cannot be in a layer.
+        """
+        container = self._registry.container(key)
+        base = self._images.find(container.image_id)
+        config = merged(request.config or {}, self.config(container.id))
+        added = Addition(
+            config=apply_changes(config, request.changes), name=request.reference, author=request.author,
+            message=request.message, created_by=" ".join(config.get("Cmd") or []),
+        )  # fmt: skip
+        async with contextlib.aclosing(self._layer(container, pause=request.pause)) as layer:
+            loaded = await self._images.committer.commit(base, layer, added)
+        self._containers.tell(
+            "commit", container, comment=request.message, imageID=loaded.image.id, imageRef=request.reference
+        )
+        return loaded
+
+    async def _layer(self, container: Container, *, pause: bool) -> AsyncGenerator[bytes, None]:
+        """What it has changed; meanwhile it stands still."""
+        running = self._registry.container(container.id).state.status is ContainerStatus.RUNNING
+        if pause and running:
+            await self._containers.pause(container.id)
+        try:
+            async with contextlib.aclosing(self._archives.layer(container.id)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            if pause and running:
+                with contextlib.suppress(HyperError):  # it has ended, or somebody else let it go on
+                    await self._containers.unpause(container.id)

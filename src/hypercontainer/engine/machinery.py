@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What pods' machines are made with and who owns them, wired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..hypervisor.drivers import Drivers
+from ..images.root import ImageRoots
+from ..images.store import ImageStore
+from ..network.choice import Backends, Choice
+from ..volumes.scratch import ScratchDisks
+from .allotments import Allotments
+from .bring_up import BringUp, ExclusiveVolumes
+from .build import Builder
+from .events import Events
+from .factory.factory import Factory
+from .factory.parts import Parts
+from .host_ports import HostPorts
+from .launch import Launcher, Orders
+from .machine_disks import MachineDisks
+from .paths import BootFiles
+from .pod_network import PodNetwork
+from .reattach import Reattacher
+from .registry import Registry
+from .sandboxes import Sandboxes
+from .secrets import Secrets
+from .settings import Settings
+from .shares import Shares
+from .sources import Setup, all_sources
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What they stand on; `boot` gives what a machine boots, or says why there is nothing."""
+
+    settings: Settings
+    drivers: Drivers
+    boot: Callable[[], BootFiles]
+    registry: Registry
+    allotments: Allotments
+    images: ImageStore
+    events: Events
+
+
+@dataclass(frozen=True)
+class Machinery:
+    """What others of the engine ask."""
+
+    network: PodNetwork
+    factory: Factory
+    reattacher: Reattacher
+    sandboxes: Sandboxes
+    secrets: Secrets
+    roots: ImageRoots
+
+
+def of_host(ground: Ground) -> Choice:
+    """The networks that this host has."""
+    way = ground.settings.network.user_network
+    return Backends(ground.registry, ground.settings.paths.run, way, runs_as=ground.allotments.runs_as)
+
+
+def assemble(ground: Ground, networks: Choice) -> Machinery:
+    """Nothing is begun: what machines an earlier daemon left, `recover` finds."""
+    settings, drivers, registry, allotments = ground.settings, ground.drivers, ground.registry, ground.allotments
+    paths = settings.paths
+    network = PodNetwork(networks, HostPorts(registry))
+    scratch, secrets = ScratchDisks(paths.cache, settings.scratch_size), Secrets(paths)
+    roots = ImageRoots(ground.images, scratch.create, paths.scratch)
+    parts = Parts(paths.cache, scratch, settings.scratch_size)
+    factory = Factory(drivers, paths, parts, ground.boot, settings.factory, allotments)
+    disks, shares = MachineDisks(roots, secrets), Shares(settings.virtiofs)
+    orders = Orders(drivers, ground.images, disks, network, shares, factory)
+    launcher = Launcher(orders, all_sources(Setup(paths, network, ground.boot, factory, allotments)), factory)
+    volumes = ExclusiveVolumes(registry, lambda pod_id: sandboxes.booted(pod_id))
+    reattacher = Reattacher(drivers, allotments)
+    sandboxes = Sandboxes(
+        registry, BringUp(registry, launcher, network, volumes), reattacher, Builder(disks, secrets, network),
+        ground.events, kill_silent=settings.kill_silent,
+    )  # fmt: skip
+    return Machinery(network, factory, reattacher, sandboxes, secrets, roots)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine as Firecracker's configuration file describes it: https://github.com/firecracker-microvm/firecracker,
+src/firecracker/swagger/firecracker.yaml (1.12)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import InvalidArgument
+from ..driver import MachineConfig, TapNetwork
+from .places import PORT, VSOCK, Places
+
+MIB = 1 << 20
+PROCESSORS = 32  # the swagger's maximum of vcpu_count
+DEVICES = 19  # interrupt lines 5 to 23 of x86_64, one each (src/vmm/src/arch/x86_64/layout.rs)
+_CID = 3  # of the guest; each machine has a socket of its own, so all have the same
+
+
+def kernel_command_line(*, talkative: bool = False) -> str:
+    """Arguments of the guest's kernel; Firecracker appends the virtio-mmio devices."""
+    level = ["loglevel=6"] if talkative else ["quiet", "loglevel=3"]
+    channel = f"hyper.channel=vsock:{PORT}"
+    return " ".join(["console=ttyS0", *level, "reboot=t", "panic=-1", "no_timer_check", "pci=off", channel])
+
+
+def check(config: MachineConfig) -> None:
+    """What the kinds of a machine's parts do not tell.
+
+    :raise InvalidArgument: it has too many devices, or processors.
+    """
+    if config.vcpus > PROCESSORS:
+        raise InvalidArgument(f"a machine of the driver 'firecracker' has at most {PROCESSORS} processors",
+                              hint="the driver 'qemu' has more: use --driver qemu")  # fmt: skip
+    places = 1 + len(config.disks) + len(config.networks)
+    if places > DEVICES:
+        raise InvalidArgument(f"a machine of the driver 'firecracker' has no place for {places} devices",
+                              hint=f"it has {DEVICES}; the driver 'qemu' has more: use --driver qemu")  # fmt: skip
+
+
+def names(config: MachineConfig) -> dict[str, str]:
+    """What the guest finds each disk by: they have no serial numbers of ours, and the kernel counts them in order."""
+    return {disk.serial: f"dev:vd{chr(ord('a') + index)}" for index, disk in enumerate(config.disks)}
+
+
+def drive_id(index: int) -> str:
+    """Of the disk in this place."""
+    return f"disk{index}"
+
+
+def nic_id(index: int) -> str:
+    """Of the network interface in this place."""
+    return f"eth{index}"
+
+
+def document(config: MachineConfig, boot: tuple[int, int], where: Places) -> dict[str, Any]:
+    """The configuration file; `boot` has the numbers of the kernel's and the initramfs's descriptors in the process."""
+    kernel, initramfs = boot
+    return {
+        "boot-source": {
+            "kernel_image_path": f"/proc/self/fd/{kernel}",
+            "initrd_path": f"/proc/self/fd/{initramfs}",
+            "boot_args": kernel_command_line(talkative=config.talkative),
+        },
+        "machine-config": {"vcpu_count": config.vcpus, "mem_size_mib": config.memory // MIB},
+        "drives": [
+            {
+                "drive_id": drive_id(index),
+                "path_on_host": str(where.disks[index]),
+                "is_root_device": False,
+                "is_read_only": disk.read_only,
+                "cache_type": "Writeback",  # with the other one a guest's flush is none
+            }
+            for index, disk in enumerate(config.disks)
+        ],
+        "network-interfaces": [
+            {"iface_id": nic_id(index), "guest_mac": nic.mac, "host_dev_name": nic.name}
+            for index, nic in enumerate(config.networks)
+            if isinstance(nic, TapNetwork)
+        ],
+        "vsock": {"guest_cid": _CID, "uds_path": str(where.directory / VSOCK)},
+    }

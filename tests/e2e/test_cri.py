@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a kubelet does with a pod, on a real virtual machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hypercontainer.cri import api
+from tests.engine.cri_client import Client, channel
+
+from .conftest import Daemon, launched
+
+LIMIT = 60.0  # seconds for an answer
+_LINE = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\S* stdout F served$"
+_NGINX = "while :; do echo served; echo hello | nc -l -p 8080; done"
+
+
+def container(name: str, image: str, logs: str, *command: str, **fields: Any) -> Any:
+    return api.ContainerConfig(
+        metadata={"name": name}, image={"image": image}, command=command, log_path=f"{name}/{logs}", **fields
+    )
+
+
+async def state_of(client: Client, id_: str, state: int) -> Any:
+    async with asyncio.timeout(LIMIT):
+        while (found := (await client.ContainerStatus(container_id=id_)).status).state != state:
+            await asyncio.sleep(0.1)
+    return found
+
+
+async def pod(client: Client, tmp: Path) -> None:
+    for name in ("server", "client"):
+        (tmp / "logs" / name).mkdir(parents=True)
+    own = tmp / "kubelet/pods/u"
+    own.mkdir(parents=True)
+    (own / "hosts").write_text("127.0.0.1 localhost told-by-the-node\n")
+    (own / "termination").write_text("")
+    (own / "termination").chmod(0o666)
+    (own / "volume/a").mkdir(parents=True)
+    (own / "volume/a/word").write_text("part\n")
+    with mounted(own / "secret", "-t", "tmpfs", "none") as secret:
+        (secret / "word").write_text("secret\n")
+        await follow(client, tmp, own)
+
+
+@contextlib.contextmanager
+def mounted(path: Path, *how: str | Path) -> Iterator[Path]:
+    """As a kubelet mounts; a user's daemon has a plain directory."""
+    path.mkdir()
+    if os.geteuid():
+        yield path
+        return
+    subprocess.run(["mount", *how, path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+async def follow(client: Client, tmp: Path, own: Path) -> None:
+    image = (await client.ImageStatus(image={"image": "busybox"})).image.id
+    config = api.PodSandboxConfig(
+        metadata={"name": "web", "uid": "u", "namespace": "default"}, hostname="web", log_directory=str(tmp / "logs"),
+        linux={"resources": {"memory_limit_in_bytes": 64 << 20}},
+    )  # fmt: skip
+    sandbox = (await client.RunPodSandbox(config=config, within=LIMIT)).pod_sandbox_id
+
+    async def run(wanted: Any) -> str:
+        made = await client.CreateContainer(pod_sandbox_id=sandbox, config=wanted, sandbox_config=config, within=LIMIT)
+        await client.StartContainer(container_id=made.container_id, within=LIMIT)
+        return str(made.container_id)
+
+    server = await run(container("server", image, "0.log", "sh", "-c", _NGINX))
+    mounts = [
+        {"container_path": "/etc/hosts", "host_path": str(own / "hosts")},
+        {"container_path": "/dev/termination-log", "host_path": str(own / "termination")},
+    ]
+    mounts += [{"container_path": "/secret", "host_path": str(own / "secret"), "readonly": True}]
+    part = own / ("volume/a" if os.geteuid() else "part")  # a `subPath`, which is mounted when a container is made
+    mounts += [{"container_path": "/part", "host_path": str(part)}]
+    context = {"run_as_user": {"value": 1000}, "namespace_options": {"pid": api.CONTAINER}, "seccomp": {}}
+    script = "echo > /dev/termination-log; cat /etc/hosts /secret/word /part/word; id -u; nc localhost 8080; exit 3"
+    wanted = container("client", image, "0.log", "sh", "-c", script, mounts=mounts, linux={"security_context": context})
+    with mounted(own / "part", "--bind", own / "volume/a") if not os.geteuid() else contextlib.nullcontext():
+        status = await state_of(client, await run(wanted), api.CONTAINER_EXITED)
+    assert (status.exit_code, status.reason) == (3, "Error")
+    said = [line.split(" ", 3)[3] for line in Path(status.log_path).read_text().splitlines()]
+    assert said == ["127.0.0.1 localhost told-by-the-node", "secret", "part", "1000", "hello"]
+    assert (own / "termination").read_text() == "\n"
+
+    done = await client.ExecSync(container_id=server, cmd=["sh", "-c", "hostname; echo no >&2; exit 2"], within=LIMIT)
+    assert (done.stdout, done.stderr, done.exit_code) == (b"web\n", b"no\n", 2)
+    assert re.match(_LINE, (tmp / "logs/server/0.log").read_text().splitlines()[0])
+    (stats,) = (await client.ListContainerStats()).stats
+    assert stats.attributes.id == server and stats.memory.usage_bytes.value > 0
+
+    await client.StopContainer(container_id=server, timeout=0, within=LIMIT)
+    await client.StopPodSandbox(pod_sandbox_id=sandbox, within=LIMIT)
+    await client.RemovePodSandbox(pod_sandbox_id=sandbox, within=LIMIT)
+    assert not (await client.ListContainers()).containers and not (await client.ListPodSandbox()).items
+
+
+def test_a_pod_as_a_kubelet_runs_it(tmp_path: Path) -> None:
+    async def through(daemon: Daemon) -> None:
+        async with channel(daemon.run / "cri.sock") as opened:
+            await pod(Client(opened), tmp_path)
+
+    (tmp_path / "hyperd.toml").write_text(f'cri = true\ncri_kubelet = "{tmp_path}/kubelet"\n')
+    with launched(tmp_path / "root", "--config", str(tmp_path / "hyperd.toml"), "--no-factory") as daemon:
+        assert (daemon.run / "cri.sock").stat().st_mode & 0o777 == 0o660
+        daemon.ctl("pull", "-q", "builtin:busybox")
+        asyncio.run(through(daemon))
+        left = daemon.leftovers()
+        assert (left["containers"], left["pods"], left["machines"]) == ([], [], [])

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers on Firecracker, with KVM: `make test-kvm TESTS=tests/lab/test_firecracker.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.errors import Unsupported
+from hypercontainer.hyperd.config import Config
+from hypercontainer.hyperd.daemon import build_engine
+from hypercontainer.model.specs import Mount, PortMapping
+from hypercontainer.model.status import ContainerStatus
+from tests.vm.conftest import DEADLINE, Lab
+from tests.vm.test_jail import make_it_call
+
+_MKDIR = 83  # number of mkdir(2), which no thread of Firecracker makes
+
+SERVE = "echo started; mkdir -p /w; echo page >/w/index.html; exec httpd -f -p 80 -h /w"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        number: int = sock.getsockname()[1]
+        return number
+
+
+async def page(port: int) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.0\r\n\r\n")
+    text = (await asyncio.wait_for(reader.read(), DEADLINE)).decode()
+    writer.close()
+    return text
+
+
+def taps() -> set[str]:
+    return {name for _, name in socket.if_nameindex() if name.startswith("ht")}
+
+
+async def test_what_a_container_prints_and_how_it_ends(lab: Lab) -> None:
+    done = await lab.run("sh", "-c", "cat; echo to the other side >&2; exit 7", stdin=b"hi\n", network="none")
+    assert (done.code, done.out, done.err) == (7, "hi\n", "to the other side\n")
+
+
+async def test_a_server_goes_on_without_its_hyperd(lab: Lab, config: Config) -> None:
+    """Network, published port, volume, exec, logs; hyperd dies, the next one takes it up; stop, start, end."""
+    port = PortMapping(container_port=80, host_port=free_port(), host_ip="127.0.0.1")
+    mounts = [Mount(type="volume", source="kept", target="/data")]
+    id_ = await lab.create("sh", "-c", SERVE, ports=[port], mounts=mounts)
+    await lab.engine.containers.start(id_)
+    await lab.printed(id_, "started")
+    pod = lab.engine.registry.pod(id_)
+    assert pod.vm and (pod.vm.driver, pod.vm.accelerator) == ("firecracker", "kvm")
+    assert (pod.spec.driver, pod.driver_reason) == ("firecracker", "it is the default")
+    assert (await lab.exec(id_, "sh", "-c", "echo 1 >/data/f; sync; uname -r")).out.endswith("-hyper\n")
+    assert "page" in await page(port.host_port) and len(taps()) == 1
+    await lab.engine.close(keep_running=True)
+    lab.engine = build_engine(config)
+    await lab.engine.open()
+    assert lab.engine.registry.container(id_).state.status is ContainerStatus.RUNNING
+    assert (await lab.exec(id_, "echo", "again")).out == "again\n"
+    assert "page" in await page(port.host_port)
+    await lab.engine.containers.stop(id_, timeout=1)
+    assert taps() == set()
+    await lab.engine.containers.start(id_)
+    assert (await lab.exec(id_, "cat", "/data/f")).out == "1\n"
+
+
+async def test_a_tap_goes_with_its_machine(lab: Lab) -> None:
+    id_ = await lab.create("sleep", "1000")
+    await lab.engine.containers.start(id_)
+    assert len(taps()) == 1
+    machine = lab.engine.containers.runtime(lab.engine.registry.container(id_)).machine
+    os.kill(machine.pid, signal.SIGKILL)  # nobody tidies up after it
+    await asyncio.wait_for(machine.wait(), DEADLINE)
+    assert taps() == set()
+
+
+async def test_it_is_in_a_jail(lab: Lab) -> None:
+    id_ = await lab.create("sleep", "1000", network="none")
+    await lab.engine.containers.start(id_)
+    machine = lab.engine.containers.runtime(lab.engine.registry.container(id_)).machine
+    there = Path(f"/proc/{machine.pid}")
+    about = dict(line.split(":\t", 1) for line in (there / "status").read_text().splitlines() if ":\t" in line)
+    assert "0" not in about["Uid"].split() and about["NoNewPrivs"] == "1" and about["Seccomp"] == "2"
+    assert int(about["CapEff"], 16) == int(about["CapBnd"], 16) == 2  # CAP_DAC_OVERRIDE
+    found = sorted(p.name for p in (there / "root").iterdir() if p.name not in ("lab", "usr"))  # its binary's directory
+    assert found == ["dev", "disks", "machine", "proc"]
+    assert sorted(p.name for p in (there / "root/dev").iterdir()) == ["kvm", "null", "urandom"]
+
+
+async def test_every_promise_of_its_jail_holds(lab: Lab) -> None:
+    id_ = await lab.create("sleep", "1000", network="none")
+    await lab.engine.containers.start(id_)
+    checks = await lab.engine.monitor.jail(id_)
+    assert len(checks) >= 11
+    assert [c for c in checks if c.status != "ok"] == []
+
+
+async def test_a_forbidden_call_ends_the_pod(lab: Lab) -> None:
+    id_ = await lab.create("sleep", "1000", network="none")
+    await lab.engine.containers.start(id_)
+    container = lab.engine.registry.container(id_)
+    make_it_call(lab.engine.containers.runtime(container).machine.pid, _MKDIR)
+    await asyncio.wait_for(lab.engine.containers.supervisor(container).stopped.wait(), DEADLINE)
+    state = lab.engine.registry.container(id_).state
+    assert state.status is ContainerStatus.EXITED
+    assert "Firecracker made a system call that its jail forbids: mkdir (83), and was ended" in state.error
+
+
+async def test_pause(lab: Lab) -> None:
+    id_ = await lab.create("sh", "-c", "while :; do date +%s; sleep 0.2; done", network="none")
+    await lab.engine.containers.start(id_)
+    await lab.engine.containers.pause(id_)
+    assert lab.engine.registry.container(id_).state.status is ContainerStatus.PAUSED
+    await lab.engine.containers.unpause(id_)
+    assert (await lab.exec(id_, "echo", "on")).out == "on\n"
+
+
+async def test_what_it_lacks(lab: Lab, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported) as refused:
+        await lab.create("true", mounts=[Mount(type="bind", source=str(tmp_path), target="/x")])
+    assert str(refused.value).endswith("over virtiofs: the driver 'qemu' does: use --driver qemu")
+    assert lab.engine.registry.containers() == []
