@@ -47,6 +47,8 @@ struct jail {
 	int filter;                      /* descriptor with a filter of system calls, for its start on; -1: none */
 	const char *cgroups[LIMITS];     /* files that take the number of a process */
 	size_t n_cgroups;
+	bool plain;           /* no jail */
+	bool another_user;    /* uid and gid are what to become */
 	bool user_namespace;  /* without root's rights */
 	bool mapped;          /* whoever executed us made it */
 	bool host_network;    /* stay in the host's */
@@ -67,6 +69,7 @@ void report(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
 void enter_root(const struct jail *jail);
 void confine_files(const struct jail *jail); /* by Landlock, where the kernel has it */
+void become_user(const struct jail *jail);
 void give_up_rights(const struct jail *jail);
 void filter_calls(const struct jail *jail);
 void enter_user_namespace(void);

@@ -5,6 +5,10 @@
  * REPORT is the number of a descriptor. It gets "pid N" when there is a process, N as the caller sees
  * it, and "error SENTENCE" when a step fails; it is closed when the program runs. The process is the
  * caller's child, and process 1 of a PID namespace. Words are in option() below.
+ *
+ * With the word "plain" there is no jail: the program becomes a user, is in control groups and dies with
+ * its caller, as asked for. It has hyperjail's own number then, which is not reported. (The caller has
+ * threads: what it did itself after a fork would be done in a copy of a process in any state.)
  */
 #include "jail.h"
 
@@ -109,6 +113,8 @@ static void flag(struct jail *jail, const char *word)
 		jail->die_with_parent = true;
 	else if (!strcmp(word, "keep-report"))
 		jail->keep_report = true;
+	else if (!strcmp(word, "plain"))
+		jail->plain = true;
 	else
 		misused(word);
 }
@@ -119,12 +125,12 @@ static int option(struct jail *jail, char *const *words)
 	static const struct {
 		const char *name;
 		int values;
-	} known[] = {{"user", 2},       {"group", 1},          {"root", 1},           {"name", 1},
-	             {"read", 2},       {"write", 2},          {"device", 2},         {"directory", 1},
-	             {"limit", 2},      {"cgroup", 1},         {"capability", 1},     {"filter", 1},
-	             {"proc", 0},       {"settings", 0},       {"write-settings", 0}, {"nested", 0},
-	             {"mapped", 0},     {"user-namespace", 0}, {"host-network", 0},   {"die-with-parent", 0},
-	             {"keep-report", 0}};
+	} known[] = {{"user", 2},        {"group", 1},          {"root", 1},           {"name", 1},
+	             {"read", 2},        {"write", 2},          {"device", 2},         {"directory", 1},
+	             {"limit", 2},       {"cgroup", 1},         {"capability", 1},     {"filter", 1},
+	             {"proc", 0},        {"settings", 0},       {"write-settings", 0}, {"nested", 0},
+	             {"mapped", 0},      {"user-namespace", 0}, {"host-network", 0},   {"die-with-parent", 0},
+	             {"keep-report", 0}, {"plain", 0}};
 	const char *word = words[0];
 	int values = -1;
 
@@ -137,6 +143,7 @@ static int option(struct jail *jail, char *const *words)
 	if (!strcmp(word, "user")) {
 		jail->uid = (uid_t)number(words[1]);
 		jail->gid = (gid_t)number(words[2]);
+		jail->another_user = true;
 	} else if (!strcmp(word, "group") && jail->n_groups < GROUPS)
 		jail->groups[jail->n_groups++] = (gid_t)number(words[1]);
 	else if (!strcmp(word, "root"))
@@ -171,7 +178,7 @@ static void parse(struct jail *jail, char *const *words)
 	if (!*words || !words[1])
 		misused("a command line without a program");
 	jail->program = words + 1;
-	if (!jail->root)
+	if (!jail->root && !jail->plain)
 		misused("a command line without a root");
 }
 
@@ -186,25 +193,45 @@ static void enter_cgroups(const struct jail *jail)
 	}
 }
 
-/* In the new process: all that is left, then the program. */
-static _Noreturn void become(const struct jail *jail)
+/* The user has changed by now, which would undo it. */
+static void die_with_parent(void)
 {
 	struct pollfd caller = {.fd = report_fd};
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (poll(&caller, 1, 0) == 1 && caller.revents & (POLLERR | POLLHUP))
+		_exit(FAILED); /* it has died before that */
+}
+
+static _Noreturn void execute(const struct jail *jail)
+{
+	execv(jail->program[0], jail->program);
+	stop("execute %s", jail->program[0]);
+}
+
+/* In the new process: all that is left, then the program. */
+static _Noreturn void become(const struct jail *jail)
+{
 	if (jail->name && sethostname(jail->name, strlen(jail->name)) < 0)
 		stop("set the host name");
 	enter_root(jail);
 	if (!jail->nested)
 		confine_files(jail);
 	give_up_rights(jail);
-	if (jail->die_with_parent) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL); /* after the user has changed, which undoes it */
-		if (poll(&caller, 1, 0) == 1 && caller.revents & POLLERR)
-			_exit(FAILED); /* it has died before that */
-	}
+	if (jail->die_with_parent)
+		die_with_parent();
 	filter_calls(jail);
-	execv(jail->program[0], jail->program);
-	stop("execute %s", jail->program[0]);
+	execute(jail);
+}
+
+/* Without a jail: this process is the program. */
+static _Noreturn void become_plainly(const struct jail *jail)
+{
+	if (jail->another_user)
+		become_user(jail);
+	if (jail->die_with_parent)
+		die_with_parent();
+	execute(jail);
 }
 
 int main(int argc, char **argv)
@@ -221,6 +248,8 @@ int main(int argc, char **argv)
 	parse(&jail, argv + 2);
 	fcntl(report_fd, F_SETFD, jail.keep_report ? 0 : FD_CLOEXEC);
 	enter_cgroups(&jail); /* first: the cgroup namespace begins where we are */
+	if (jail.plain)
+		become_plainly(&jail);
 	if (jail.user_namespace && !jail.mapped)
 		enter_user_namespace();
 	if (!jail.host_network)

@@ -110,6 +110,14 @@ static void drop_bounding_set(unsigned long long kept)
 			stop("drop capability %d", cap);
 }
 
+void become_user(const struct jail *jail)
+{
+	if (setgroups(jail->n_groups, jail->groups) < 0 || setresgid(jail->gid, jail->gid, jail->gid) < 0)
+		stop("become group %u", jail->gid);
+	if (setresuid(jail->uid, jail->uid, jail->uid) < 0)
+		stop("become user %u", jail->uid);
+}
+
 void give_up_rights(const struct jail *jail)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -127,12 +135,8 @@ void give_up_rights(const struct jail *jail)
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
 		stop("drop ambient capabilities");
 	/* A user namespace made without root's rights has one user, and takes no change of groups. */
-	if (!jail->user_namespace) {
-		if (setgroups(jail->n_groups, jail->groups) < 0 || setresgid(jail->gid, jail->gid, jail->gid) < 0)
-			stop("become group %u", jail->gid);
-		if (setresuid(jail->uid, jail->uid, jail->uid) < 0)
-			stop("become user %u", jail->uid);
-	}
+	if (!jail->user_namespace)
+		become_user(jail);
 	if (syscall(SYS_capset, &header, kept) < 0)
 		stop("drop capabilities");
 	for (unsigned long cap = 0; cap < 64; cap++)

@@ -162,6 +162,27 @@ async def test_a_hyperjail_of_another_version(
     assert HyperJail(tmp_path / "another").hindrance().startswith(f"{sentence}; run `make setup`")
 
 
+_forked: list[Path] = []  # where a fork of this process says so
+
+
+def _say_so() -> None:
+    for path in _forked:
+        path.touch()
+
+
+os.register_at_fork(after_in_child=_say_so)
+
+
+async def test_no_fork_of_ours_runs(jail: Jail, output: Output, tmp_path: Path) -> None:
+    """It would be a copy of a process with threads, in any state: gRPC's handlers end many such children."""
+    _forked.append(seen := tmp_path / "seen")
+    try:
+        assert ended(await jail.spawn(shell("exit 3", output, dies_with_us=True))) == 3
+    finally:
+        _forked.clear()
+    assert not seen.exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may choose")
 async def test_another_user(jail: Jail, output: Output) -> None:
     order = shell("id -u 2>/dev/null || echo no id; exec 3<&0; while read name rest; do "

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import errno
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import hypercontainer
 from hypercontainer.hypervisor.qemu.machine import CONSOLE_FILE, QemuMachine
 from hypercontainer.sys import process
 
@@ -116,3 +118,29 @@ async def test_who_is_cancelled_twice_leaves_no_child_that_nobody_waits_for() ->
     with pytest.raises(asyncio.CancelledError):
         await task
     assert seen[0].returncode == -signal.SIGKILL
+
+
+async def test_a_command_has_all_of_its_input_from_the_beginning(tmp_path: Path) -> None:
+    """Else the death of hyperd would let `nft -f -` take half of a ruleset for the whole."""
+    stdin = b"x" * (1 << 20)
+    script = "import os; print(os.fstat(0).st_size)"
+    assert (await process.run(sys.executable, "-c", script, stdin=stdin)).stdout == f"{1 << 20}\n"
+    assert (await process.run("cat")).stdout == ""
+
+
+def test_no_python_runs_between_fork_and_exec() -> None:
+    """Threads of hyperd and of its libraries may hold any lock at that moment; without these words it is a vfork."""
+    words = {"preexec_fn", "user", "group", "extra_groups"}
+    found = [
+        f"{path}:{node.lineno}"
+        for path in Path(hypercontainer.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and _starts_a_program(node.func) and words & {k.arg for k in node.keywords}
+    ]
+    assert found == []
+
+
+def _starts_a_program(called: ast.expr) -> bool:
+    return isinstance(called, ast.Attribute) and (
+        called.attr in {"Popen", "create_subprocess_exec"} or ast.unparse(called) == "subprocess.run"
+    )

@@ -11,8 +11,3 @@
 
 grpcio is imported by the modules here and by no others: whoever does not serve CRI has nothing of it in memory.
 """
-
-import os
-
-# What hyperd forks executes another program at once, so gRPC has nothing to do then, and nothing to say on stderr.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

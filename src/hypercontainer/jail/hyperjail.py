@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import platform
 import re
 import resource
 import signal
@@ -22,24 +21,13 @@ from pathlib import Path
 from ..errors import Unavailable
 from ..sys import process, tasks, users
 from ..sys.confine import entrance
+from .binaries import REINSTALL, START, binary
 from .jail import Born, Entry, Order, Started, ignore
 
-BINARIES = Path(__file__).parent / "bin"
-_START = 60.0  # seconds for a program to start on a busy host
 _PROBE_USER = 65534
 _FILTER = "/hyperjail-filter.so"
 _READ = 4096
 _UNKNOWN_WORD = re.compile(r"cannot understand ([a-z-]+): ")  # what option() of hyperjail/src/main.c says
-_REINSTALL = "run `make setup` in the source tree, or reinstall the package"
-
-
-def binary(name: str = "hyperjail") -> Path:
-    """:raise Unavailable: when this installation has none."""
-    path = BINARIES / f"{name}-{platform.machine()}"
-    if not path.exists():
-        raise Unavailable(f"{name} is not in this installation",
-                          hint=_REINSTALL)  # fmt: skip
-    return path
 
 
 class HyperJail:
@@ -68,7 +56,7 @@ class HyperJail:
             stack.callback(report.close)
             stack.callback(theirs.close)
             args, environment, fds = self._arguments(order, theirs.fileno(), stack)
-            helper = subprocess.run(args, pass_fds=fds, env=environment, timeout=_START, check=False)
+            helper = subprocess.run(args, pass_fds=fds, env=environment, timeout=START, check=False)
             theirs.close()
             text = b"".join(iter(lambda: report.recv(_READ), b"")).decode(errors="replace")
         lines = dict(line.split(" ", 1) for line in text.splitlines())
@@ -77,7 +65,7 @@ class HyperJail:
             return lines.get("error", f"its program ended with status {status}" if status else "")
         if "error" not in lines:
             return f"hyperjail ended with status {helper.returncode}"
-        return f"{found}; {_REINSTALL}" if (found := _another_version(lines["error"])) else lines["error"]
+        return f"{found}; {REINSTALL}" if (found := _another_version(lines["error"])) else lines["error"]
 
     async def spawn(self, order: Order, born: Born = ignore) -> Started:
         self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -194,13 +182,13 @@ class _Start:
     async def finish(self, born: Callable[[Started], None]) -> Started:
         try:
             # Whoever gives up meanwhile waits until it is known which process is to be ended.
-            await tasks.to_the_end(tasks.within(self._read(b"\n"), _START))
+            await tasks.to_the_end(tasks.within(self._read(b"\n"), START))
             started = self._begun()
             born(started)
-            await tasks.within(self._read(b"\nready\n"), _START)
+            await tasks.within(self._read(b"\nready\n"), START)
         except TimeoutError:
             self._end()
-            raise Unavailable(f"a program did not start in its jail within {_START:g} s") from None
+            raise Unavailable(f"a program did not start in its jail within {START:g} s") from None
         except BaseException:
             self._end()
             raise
@@ -237,7 +225,7 @@ class _Start:
             if line.startswith("error "):
                 why = line.removeprefix("error ")
                 if found := _another_version(why):
-                    return Unavailable(found, hint=_REINSTALL)
+                    return Unavailable(found, hint=REINSTALL)
                 return Unavailable(f"the jail {why}")
         return Unavailable(f"hyperjail ended with status {self._helper.returncode}")
 

@@ -1,16 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No jail: another user, for root. The program sees the host's files and processes."""
+"""No jail: another user, for root. The program sees the host's files and processes.
+
+hyperjail starts it all the same (hyperjail/src/main.c, "plain"): a fork of hyperd
+itself, whose threads may hold any lock, could do nothing safely before the program
+begins. gRPC's handlers of forks alone end every third such child.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import signal
+import socket
 import subprocess
-from functools import partial
 
 from ..errors import Unavailable
-from ..sys import process
-from ..sys.confine import die_with_parent, enter, entrances
+from ..sys import process, tasks
+from ..sys.confine import entrance
+from .binaries import START, binary
 from .jail import Born, Order, Started, ignore
+
+_READ = 4096
 
 
 class PlainJail:
@@ -22,37 +33,68 @@ class PlainJail:
         return ""
 
     async def spawn(self, order: Order, born: Born = ignore) -> Started:
-        root = os.geteuid() == 0
-        try:
-            with entrances(order.control_groups) as groups:
-                child = self._start(order, groups, root=root)
-        except OSError as error:
-            raise Unavailable(f"{order.args[0]} cannot be started: {error.strerror}") from error
+        report, theirs = socket.socketpair()
+        with report:
+            with theirs:
+                child = self._start(order, theirs.fileno())
+            started = Started(child.pid, process.start_time(child.pid))
+            try:
+                born(started)
+                # The program has begun when it has closed the report.
+                said = await tasks.within(_read(report), START)
+            except TimeoutError:
+                _end(child)
+                raise Unavailable(f"{order.args[0]} did not start within {START:g} s") from None
+            except BaseException:
+                _end(child)
+                raise
+            if said:
+                _end(child)
+                raise Unavailable(f"{order.args[0]} cannot be started: {said.removeprefix('error ').strip()}")
         # Whoever asked reaps by pidfd; Popen must not warn about a child that it believes to run.
         child.returncode = 0
-        started = Started(child.pid, process.start_time(child.pid))
-        born(started)
         return started
 
     @staticmethod
-    def _start(order: Order, groups: list[int], *, root: bool) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            order.args,
-            stdin=order.input if order.input >= 0 else subprocess.DEVNULL,
-            stdout=order.output,
-            stderr=order.errors if order.errors >= 0 else order.output,
-            pass_fds=order.descriptors,
-            start_new_session=True,  # it outlives the daemon
-            env=dict(order.environment),
-            user=order.user if root else None,
-            group=order.user if root else None,
-            extra_groups=order.groups if root else None,
-            # It makes a fork of a vfork, and is left out where there is nothing to do.
-            preexec_fn=partial(_begin, groups, dies=order.dies_with_us) if groups or order.dies_with_us else None,
-        )
+    def _start(order: Order, report: int) -> subprocess.Popen[bytes]:
+        args = [str(binary()), str(report), *_words(order), "--", *order.args]
+        try:
+            return subprocess.Popen(
+                args,
+                stdin=order.input if order.input >= 0 else subprocess.DEVNULL,
+                stdout=order.output,
+                stderr=order.errors if order.errors >= 0 else order.output,
+                pass_fds=(*order.descriptors, report),
+                start_new_session=True,  # it outlives the daemon
+                env=dict(order.environment),
+            )
+        except OSError as error:
+            raise Unavailable(f"{args[0]} cannot be started: {error.strerror}") from error
 
 
-def _begin(groups: list[int], *, dies: bool) -> None:
-    enter(groups)
-    if dies:
-        die_with_parent()
+def _words(order: Order) -> list[str]:
+    words = ["plain"]
+    if os.geteuid() == 0:
+        words += ["user", str(order.user), str(order.user)]
+        for group in order.groups:
+            words += ["group", str(group)]
+    if order.dies_with_us:
+        words.append("die-with-parent")
+    for directory in order.control_groups:
+        words += ["cgroup", str(entrance(directory))]
+    return words
+
+
+async def _read(report: socket.socket) -> str:
+    """All that hyperjail reports; nothing, where all went well."""
+    report.setblocking(False)
+    said = b""
+    while data := await asyncio.get_running_loop().sock_recv(report, _READ):
+        said += data
+    return said.decode(errors="replace")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child.pid, signal.SIGKILL)
+    child.wait()

@@ -8,7 +8,6 @@ import ctypes
 import os
 import resource
 import signal
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +30,6 @@ class Confinement:
     threads: int  # of all processes of that uid; root's processes only
 
 
-def die_with_parent() -> None:
-    """For `preexec_fn`: be killed when the parent dies, however it dies."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def confine(what: Confinement) -> None:
     """Another user, no network, no way to more rights, limits, death with the parent; cannot be undone.
 
@@ -52,7 +46,8 @@ def confine(what: Confinement) -> None:
         os.setresuid(what.uid, what.uid, what.uid)
         _limit(resource.RLIMIT_NPROC, what.threads)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    die_with_parent()  # a change of the user has undone it
+    # Be killed when the parent dies, however it dies; a change of the user would have undone it.
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with open("/proc/self/statm") as statm:
         used = int(statm.read().split()[0]) * resource.getpagesize()
     _limit(resource.RLIMIT_AS, used + what.memory)
@@ -80,20 +75,3 @@ def entrance(directory: Path) -> Path:
     """
     tasks = directory / "tasks"
     return tasks if tasks.exists() else directory / "cgroup.procs"
-
-
-@contextlib.contextmanager
-def entrances(groups: Iterable[Path]) -> Iterator[list[int]]:
-    """Descriptors of the files by which a child enters groups, for `enter`."""
-    with contextlib.ExitStack() as stack:
-        found = []
-        for directory in groups:
-            found.append(os.open(entrance(directory), os.O_WRONLY | os.O_CLOEXEC))
-            stack.callback(os.close, found[-1])
-        yield found
-
-
-def enter(groups: list[int]) -> None:
-    """Before anything is executed: this process, which has one thread, is in these groups from now on."""
-    for fd in groups:
-        os.write(fd, b"0")

@@ -9,14 +9,11 @@ import os
 import shlex
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import Unavailable
 from . import tasks
-from .confine import die_with_parent as die_with_parent
-from .confine import enter, entrances
 
 
 class Finished(NamedTuple):
@@ -32,22 +29,14 @@ def command_line(args: Sequence[str | Path]) -> str:
     return shlex.join(str(a) for a in args)
 
 
-def _begin(groups: list[int]) -> None:
-    enter(groups)
-    die_with_parent()
-
-
 @contextlib.asynccontextmanager
-async def child(
-    *args: str | Path, control_groups: Sequence[Path] = (), **kwargs: Any
-) -> AsyncIterator[asyncio.subprocess.Process]:  # fmt: skip
-    """A process that does not outlive the block, born in the groups with these directories.
+async def child(*args: str | Path, **kwargs: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that does not outlive the block.
 
     :raise Unavailable: when the program is not installed.
     """
     try:
-        with entrances(control_groups) as fds:
-            process = await asyncio.create_subprocess_exec(*map(str, args), preexec_fn=partial(_begin, fds), **kwargs)
+        process = await asyncio.create_subprocess_exec(*map(str, args), **kwargs)
     except FileNotFoundError:
         raise Unavailable(f"{args[0]} is not installed", hint=f"install the package that has {args[0]}") from None
     try:
@@ -65,11 +54,16 @@ async def child(
 
 
 async def run(*args: str | Path, stdin: bytes | None = None) -> Finished:
-    """Run to the end and take all output."""
+    """Run to the end and take all output.
+
+    The command has all of its input from the beginning: it does not take a part of it for the whole when we die.
+    """
     pipe = asyncio.subprocess.PIPE
-    source = pipe if stdin is not None else asyncio.subprocess.DEVNULL
-    async with child(*args, stdin=source, stdout=pipe, stderr=pipe) as process:
-        out, err = await process.communicate(stdin)
+    with open(os.memfd_create("stdin"), "w+b", buffering=0) as source:
+        source.write(stdin or b"")
+        source.seek(0)
+        async with child(*args, stdin=source, stdout=pipe, stderr=pipe) as process:
+            out, err = await process.communicate()
         assert process.returncode is not None
         return Finished(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
