@@ -27,8 +27,9 @@ from hypercontainer.network.dns import NameServer
 from hypercontainer.podfile.convert import convert, files_to_fetch
 from hypercontainer.podfile.load import load
 from hypercontainer.protocol.constants import Type
-from hypercontainer.protocol.messages import ExitStatus, GuestStats, Hello, decode_process_list
+from hypercontainer.protocol.messages import ExitStatus, Hello, decode_process_list
 from hypercontainer.protocol.streams import Receiver, Sender, decode_data, decode_window
+from hypercontainer.protocol.usage import GuestStats
 from hypercontainer.protocol.wire import Frame, FrameReader, ProtocolError, decode_attrs
 
 Target = Callable[[bytes], bool]

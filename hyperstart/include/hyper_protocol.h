@@ -111,13 +111,13 @@ enum hp_tag {
 	HP_T_ERRNO = 14,         /* n  Linux errno, 0 if none */
 	HP_T_KERNEL = 15,        /* t  uname -r */
 	HP_T_HOSTNAME = 16,      /* t  */
-	HP_T_INTERFACE = 17,     /* {* NAME ADDRESS* GATEWAY* MTU DOWN MAC */
+	HP_T_INTERFACE = 17,     /* {* NAME ADDRESS* GATEWAY* MTU DOWN MAC; in STATS, those that are up: NAME VALUE */
 	HP_T_NAME = 18,          /* t  */
 	HP_T_ADDRESS = 19,       /* t* CIDR */
 	HP_T_GATEWAY = 20,       /* t* */
 	HP_T_MTU = 21,           /* n  */
 	HP_T_SYSCTL = 22,        /* {* NAME VALUE */
-	HP_T_VALUE = 23,         /* t  */
+	HP_T_VALUE = 23,         /* t  of an INTERFACE in STATS: its counters, as in /proc/net/dev */
 	HP_T_CONTAINER = 24,     /* t  container name; absent: outside of all */
 	HP_T_IMAGE_DISK = 25,    /* t  serial number of the image's disk */
 	HP_T_FSTYPE = 26,        /* t  */
@@ -187,6 +187,10 @@ enum hp_tag {
 	HP_T_OWN_PIDS = 90,     /* n  1: process 1 of a PID namespace of the container's, which its further ones join */
 	HP_T_INIT = 91,         /* n  1: below an init, which hands on signals and reaps */
 	HP_T_CAPABILITIES = 92, /* n  HELLO: bit mask of enum hp_capability; absent: HP_C_FREEZE alone */
+	/* In STATS: files of the container's control group, as the kernel writes them. */
+	HP_T_CPU_STAT = 93,    /* t  */
+	HP_T_MEMORY_STAT = 94, /* t  */
+	HP_T_IO_STAT = 95,     /* t  */
 };
 
 /* What a hyperstart can do that some cannot. A machine may run one that is older than the daemon. */

@@ -3,8 +3,11 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "container.h"
@@ -17,27 +20,54 @@ static uint64_t meminfo(const char *buf, const char *key)
 	return p ? strtoull(p + strlen(key), NULL, 10) * 1024 : 0;
 }
 
+static bool is_up(int fd, const char *name)
+{
+	struct ifreq r = {0};
+
+	snprintf(r.ifr_name, sizeof r.ifr_name, "%s", name);
+	return ioctl(fd, SIOCGIFFLAGS, &r) == 0 && r.ifr_flags & IFF_UP;
+}
+
+/* The NIC that waits for a further network is down, and not told. */
 static void put_network(struct buffer *b)
 {
+	cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	uint64_t rx = 0, tx = 0;
-	char buf[4096];
+	char buf[16 << 10];
 	char *save = NULL;
 
-	if (read_file(AT_FDCWD, "/proc/net/dev", buf, sizeof buf) < 0)
+	if (fd < 0 || read_file(AT_FDCWD, "/proc/net/dev", buf, sizeof buf) < 0)
 		return;
 	for (char *line = strtok_r(buf, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		char *colon = strchr(line, ':');
 		unsigned long long r, t;
+		size_t start;
 
-		if (!colon || strstr(line, "lo:"))
+		if (!colon)
 			continue;
-		if (sscanf(colon + 1, "%llu %*u %*u %*u %*u %*u %*u %*u %llu", &r, &t) == 2) {
-			rx += r;
-			tx += t;
-		}
+		*colon = 0;
+		line += strspn(line, " ");
+		if (!strcmp(line, "lo") || !is_up(fd, line) ||
+		    sscanf(colon + 1, "%llu %*u %*u %*u %*u %*u %*u %*u %llu", &r, &t) != 2)
+			continue;
+		start = nest_begin(b, HP_T_INTERFACE);
+		put_text(b, HP_T_NAME, line);
+		put_text(b, HP_T_VALUE, colon + 1);
+		nest_end(b, start);
+		rx += r;
+		tx += t;
 	}
 	put_u64(b, HP_T_RX_BYTES, rx);
 	put_u64(b, HP_T_TX_BYTES, tx);
+}
+
+/* A file of the container's control group, as it is. */
+static void put_counters(struct buffer *b, uint16_t tag, const struct container *c, const char *file)
+{
+	char buf[4096];
+
+	if (c->cgroup >= 0 && read_file(c->cgroup, file, buf, sizeof buf) > 0)
+		put_text(b, tag, buf);
 }
 
 static uint64_t io_sum(const struct container *c, const char *key)
@@ -66,6 +96,9 @@ static void put_container(struct buffer *b, const struct container *c)
 	put_u64(b, HP_T_READ_BYTES, io_sum(c, "rbytes="));
 	put_u64(b, HP_T_WRITE_BYTES, io_sum(c, "wbytes="));
 	put_u64(b, HP_T_OOM, container_oom_kills(c));
+	put_counters(b, HP_T_CPU_STAT, c, "cpu.stat");
+	put_counters(b, HP_T_MEMORY_STAT, c, "memory.stat");
+	put_counters(b, HP_T_IO_STAT, c, "io.stat");
 	nest_end(b, start);
 }
 

@@ -429,6 +429,8 @@ async def test_what_it_uses(guest: Guest) -> None:
                 break
             await asyncio.sleep(0.01)
     assert used.pids == 1
+    assert {"usage_usec", "user_usec", "system_usec", "nr_throttled"} <= used.cpu.keys()
+    assert {"anon", "inactive_file"} <= used.memory_details.keys()
     assert listed.container == "c" and listed.pid == process.pid
     assert [p.pid for p in await agent.processes() if p.container == "c"] == [listed.pid]
 

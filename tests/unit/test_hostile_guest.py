@@ -16,8 +16,9 @@ from hypercontainer.errors import HyperError, Unavailable
 from hypercontainer.guest.process import GuestProcessHandle
 from hypercontainer.guest.session import GuestSession
 from hypercontainer.protocol.constants import OUTPUT_RING, STDIN_RING, TOKEN_SIZE, Tag, Type
-from hypercontainer.protocol.messages import ExitStatus, GuestProcess, GuestStats, Hello, decode_process_list
+from hypercontainer.protocol.messages import ExitStatus, GuestProcess, Hello, decode_process_list
 from hypercontainer.protocol.streams import Data, Receiver, Sender, Window, decode_data, encode_data, encode_window
+from hypercontainer.protocol.usage import GuestStats
 from hypercontainer.protocol.wire import (
     Attrs,
     Frame,

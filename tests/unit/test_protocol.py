@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from hypercontainer.protocol import constants
 from hypercontainer.protocol.constants import FIRST_TOKEN, Tag, Type
 from hypercontainer.protocol.messages import (
-    ContainerUsage,
     ExitStatus,
     GuestContainer,
     GuestFile,
     GuestMount,
     GuestProcess,
-    GuestStats,
     Hello,
     Interface,
 )
@@ -34,6 +32,7 @@ from hypercontainer.protocol.streams import (
     encode_data,
     encode_window,
 )
+from hypercontainer.protocol.usage import BlockUsage, ContainerUsage, GuestStats, InterfaceUsage
 from hypercontainer.protocol.wire import (
     FrameReader,
     ProtocolError,
@@ -286,3 +285,24 @@ def test_stats_skip_unknown_tags() -> None:
         encode_attrs([(Tag.MEM_TOTAL, 100), (Tag.STATS, [(Tag.CONTAINER, "c"), (Tag.MEMORY, 7), (60000, 1)])])
     )
     assert stats.memory_total == 100 and stats.containers == {"c": ContainerUsage(memory=7)}
+
+
+def test_counters_of_the_kernel_s_files() -> None:
+    texts = [
+        (Tag.CPU_STAT, "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 5\nbroken\nnone x\n"),
+        (Tag.MEMORY_STAT, f"anon 8192\nfile 1\ntoo_large {2**64}\nhuge {'9' * 5000}\nnegative -1\n"),
+        (Tag.IO_STAT, "254:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n8:16\nx:1 rbytes=1\n\n"),
+    ]
+    interface = [(Tag.NAME, "eth1"), (Tag.VALUE, " 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0")]
+    stats = GuestStats.decode(
+        encode_attrs([
+            (Tag.INTERFACE, interface),  # type: ignore[list-item]
+            (Tag.INTERFACE, [(Tag.NAME, "short"), (Tag.VALUE, "1 x")]),
+            (Tag.STATS, [(Tag.CONTAINER, "c"), *texts]),
+        ])
+    )  # fmt: skip
+    used = stats.containers["c"]
+    assert used.cpu == {"usage_usec": 30, "user_usec": 20, "system_usec": 10, "nr_periods": 5}
+    assert used.memory_details == {"anon": 8192, "file": 1}
+    assert used.blocks == (BlockUsage(254, 0, 1, 2, 3, 4), BlockUsage(8, 16))
+    assert stats.interfaces == (InterfaceUsage("eth1", 1, 2, 3, 4, 5, 6, 7, 8), InterfaceUsage("short", 1))

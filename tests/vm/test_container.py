@@ -197,6 +197,7 @@ async def test_life(lab: Lab) -> None:
     assert any("sleep 0.1" in p.command for p in await lab.engine.monitor.top(id_))
     stats = await lab.engine.monitor.stats(id_)
     assert stats.pids >= 1 and 0 < stats.memory < stats.memory_limit
+    assert [i.name for i in stats.interfaces] == ["eth0"] and "anon" in stats.memory_details
     await asyncio.wait_for(containers.stop(id_), DEADLINE)
     state = lab.engine.registry.container(id_).state
     assert (state.status, state.exit_code) == (ContainerStatus.EXITED, 3)

@@ -21,17 +21,8 @@ from ..model.images import CommitRequest, LoadedImage
 from ..model.moments import write_moment
 from ..model.reference import parse_reference
 from ..model.specs import ContainerSpec, ContainerUpdate, ExecSpec
-from ..model.status import (
-    Change,
-    Container,
-    ContainerSize,
-    ContainerStats,
-    ExecInfo,
-    ExitCode,
-    PathStat,
-    ProcessInfo,
-    Pruned,
-)
+from ..model.statistics import ContainerStats
+from ..model.status import Change, Container, ContainerSize, ExecInfo, ExitCode, PathStat, ProcessInfo, Pruned
 from ..model.trace import Span
 from ..serving.streaming import send_tar
 from ..sys import spans

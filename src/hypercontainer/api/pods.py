@@ -10,7 +10,8 @@ import msgspec
 from ..errors import InvalidArgument
 from ..model.pods import Service
 from ..model.specs import PortMapping
-from ..model.status import ContainerStats, Pod, PodDetails, PodInfo, ProcessInfo
+from ..model.statistics import ContainerStats
+from ..model.status import Pod, PodDetails, PodInfo, ProcessInfo
 from ..podfile import strict
 from ..podfile.document import Podfile
 from .containers import Started

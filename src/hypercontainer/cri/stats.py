@@ -8,7 +8,8 @@ import contextlib
 from typing import Any
 
 from ..errors import HyperError
-from ..model.status import Container, ContainerStats, Pod
+from ..model.statistics import ContainerStats
+from ..model.status import Container, Pod
 from . import api, records, views
 from .call import Call
 from .records import ContainerRecord, SandboxRecord

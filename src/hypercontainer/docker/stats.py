@@ -15,7 +15,8 @@ import msgspec
 from aiohttp import web
 
 from ..errors import HyperError
-from ..model.status import Container, ContainerStats
+from ..model.statistics import ContainerStats
+from ..model.status import Container
 from ..sys import clock
 from .router import Call, Routes
 
@@ -28,9 +29,9 @@ _CPU_UNREAD: dict[str, Any] = {
     "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
 }
 _NOT_COUNTED = [
-    f"{what}_recursive"
-    for what in ["io_serviced", "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors"]
+    f"{what}_recursive" for what in ["io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors"]
 ]
+_NETWORK = [f"{way}_{what}" for way in ("rx", "tx") for what in ("bytes", "packets", "errors", "dropped")]
 
 
 class Sampler:
@@ -54,8 +55,8 @@ class Sampler:
             "read": used.read_at, "preread": before, "num_procs": 0, "storage_stats": {},
             "pids_stats": {"current": used.pids, "limit": self._container.spec.resources.pids or _UNLIMITED},
             "blkio_stats": _blocks(used), "cpu_stats": self._cpu, "precpu_stats": before_cpu,
-            "memory_stats": {"usage": used.memory, "stats": {"inactive_file": 0}, "limit": used.memory_limit},
-            **({} if self._container.spec.network == "none" else {"networks": {"eth0": _network(used)}}),
+            "memory_stats": _memory(used),
+            **({} if self._container.spec.network == "none" else {"networks": _networks(used)}),
         }  # fmt: skip
 
 
@@ -70,26 +71,54 @@ def _named(container: Container) -> dict[str, Any]:
 
 
 def _cpu(used: ContainerStats) -> dict[str, Any]:
-    """In nanoseconds; how much of it is the kernel's is not told apart."""
+    """In nanoseconds. A guest that does not tell the kernel's part from the program's has it all as the program's."""
+    of = {key: used.cpu.get(f"{key}_usec", 0) * 1000 for key in ("user", "system", "throttled")}
     total = used.cpu_usec * 1000
-    return _CPU_UNREAD | {
-        "cpu_usage": {"total_usage": total, "usage_in_kernelmode": 0, "usage_in_usermode": total},
+    return {
+        "cpu_usage": {
+            "total_usage": total, "usage_in_kernelmode": of["system"],
+            "usage_in_usermode": of["user"] or total - of["system"],
+        },
         "system_cpu_usage": clock.now_ns() * used.vcpus,
         "online_cpus": used.vcpus,
-    }
+        "throttling_data": {
+            "periods": used.cpu.get("nr_periods", 0), "throttled_periods": used.cpu.get("nr_throttled", 0),
+            "throttled_time": of["throttled"],
+        },
+    }  # fmt: skip
+
+
+def _memory(used: ContainerStats) -> dict[str, Any]:
+    """`usage` is with what is cached, of which clients take `inactive_file` away. `failcnt` is there if it is not 0."""
+    stats = used.memory_details or {"inactive_file": 0}
+    failures = {"failcnt": used.oom_kills} if used.oom_kills else {}
+    usage = used.memory + stats.get("inactive_file", 0)
+    return {"usage": usage, "stats": stats, **failures, "limit": used.memory_limit}
 
 
 def _blocks(used: ContainerStats) -> dict[str, Any]:
-    done = {"read": used.read_bytes, "write": used.write_bytes}
-    counted = [{"major": 0, "minor": 0, "op": op, "value": value} for op, value in done.items()]
-    return {"io_service_bytes_recursive": counted, **dict.fromkeys(_NOT_COUNTED)}
+    """Bytes and requests of each device; null where there are none."""
+
+    def counted(ways: dict[str, str]) -> list[dict[str, Any]] | None:
+        return [
+            {"major": b.major, "minor": b.minor, "op": op, "value": getattr(b, name)}
+            for b in used.blocks
+            for op, name in ways.items()
+        ] or None
+
+    return {
+        "io_service_bytes_recursive": counted({"read": "read_bytes", "write": "write_bytes"}),
+        "io_serviced_recursive": counted({"read": "reads", "write": "writes"}),
+        **dict.fromkeys(_NOT_COUNTED),
+    }
 
 
-def _network(used: ContainerStats) -> dict[str, int]:
-    """Of all interfaces of the virtual machine together."""
-    counted = {"rx_bytes": used.rx_bytes, "tx_bytes": used.tx_bytes}
-    rest = ("packets", "errors", "dropped")
-    return counted | {f"{way}_{what}": 0 for way in ("rx", "tx") for what in rest}
+def _networks(used: ContainerStats) -> dict[str, dict[str, int]]:
+    """By the interface's name in the machine. An older guest has only the bytes of all together."""
+    if not used.interfaces:
+        counted = {"rx_bytes": used.rx_bytes, "tx_bytes": used.tx_bytes}
+        return {"eth0": dict.fromkeys(_NETWORK, 0) | counted}
+    return {i.name: {key: getattr(i, key) for key in _NETWORK} for i in used.interfaces}
 
 
 @routes.get("/containers/{name}/stats")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from ..errors import InvalidState, NotFound, Unsupported
 from ..guest.agent import Agent
 from ..hypervisor.facets import Granted
 from ..jail import report
-from ..model.status import Check, Container, ContainerStats, ContainerStatus, Pod, ProcessInfo
-from ..protocol.messages import ContainerUsage, GuestStats, ListedProcess
+from ..model.statistics import BlockStats, ContainerStats, InterfaceStats
+from ..model.status import Check, Container, ContainerStatus, Pod, ProcessInfo
+from ..protocol.messages import ListedProcess
+from ..protocol.usage import ContainerUsage, GuestStats
 from ..sys import clock, tasks
 from .containers import Containers
 from .registry import Registry
@@ -115,6 +118,11 @@ class Monitor:
             write_bytes=used.write_bytes,
             rx_bytes=guest.rx_bytes,
             tx_bytes=guest.tx_bytes,
+            oom_kills=used.oom_kills,
+            cpu=used.cpu,
+            memory_details=used.memory_details,
+            blocks=[BlockStats(**asdict(b)) for b in used.blocks],
+            interfaces=[InterfaceStats(**asdict(i)) for i in guest.interfaces],
         )
 
     def running(self) -> list[Container]:

@@ -19,11 +19,11 @@ from ..protocol.messages import (
     ExitStatus,
     GuestContainer,
     GuestProcess,
-    GuestStats,
     Interface,
     Limits,
     ListedProcess,
 )
+from ..protocol.usage import GuestStats
 
 F = TypeVar("F")
 

@@ -274,9 +274,15 @@ class FakeGuest:
 
     def _stats(self, frame: Frame, attrs: RequestAttrs) -> None:
         answer: Attrs = [(Tag.MEM_TOTAL, 256 << 20), (Tag.MEM_FREE, 200 << 20), (Tag.RX_BYTES, 0), (Tag.TX_BYTES, 0)]
+        for name in self.interfaces:
+            counters = "100 1 0 0 0 0 0 0 200 2 0 0 0 0 0 0"
+            answer.append((Tag.INTERFACE, [(Tag.NAME, name), (Tag.VALUE, counters)]))
         for c in self.containers.values():
             inner: Attrs = [(Tag.CONTAINER, c.id), (Tag.MEMORY, 1 << 20), (Tag.CPU_USEC, 1000)]
-            answer.append((Tag.STATS, [*inner, (Tag.PIDS, len(self.alive(c.id)))]))
+            inner += [(Tag.PIDS, len(self.alive(c.id))), (Tag.MEMORY_STAT, "anon 900000\ninactive_file 4096\n")]
+            inner += [(Tag.CPU_STAT, "usage_usec 1000\nuser_usec 600\nsystem_usec 400\nnr_periods 7\nnr_throttled 2\n")]
+            inner += [(Tag.IO_STAT, "254:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0\n")]
+            answer.append((Tag.STATS, inner))
         self._reply(frame, answer)
 
     def _list(self, frame: Frame, attrs: RequestAttrs) -> None:

@@ -19,7 +19,6 @@ from ..protocol.messages import (
     ExitStatus,
     GuestContainer,
     GuestProcess,
-    GuestStats,
     Hello,
     Interface,
     Limits,
@@ -27,6 +26,7 @@ from ..protocol.messages import (
     decode_process_list,
 )
 from ..protocol.streams import decode_data, decode_window
+from ..protocol.usage import GuestStats
 from ..protocol.wire import Attrs, Frame, ProtocolError, decode_attrs, text
 from ..sys import clock, deadlines
 from .agent import Connect, Freeze, Gone, MakeLayers, Sink, UpdateLimits

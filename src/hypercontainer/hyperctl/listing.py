@@ -17,7 +17,8 @@ from ..errors import HyperError, NotFound
 from ..model.container_filters import NAMES
 from ..model.filters import encode_filters, read_filters
 from ..model.ids import short
-from ..model.status import Container, ContainerSize, ContainerStats, PodInfo, ProcessInfo
+from ..model.statistics import ContainerStats
+from ..model.status import Container, ContainerSize, PodInfo, ProcessInfo
 from ..model.units import format_age, format_binary, format_size
 from .container_view import command, describe_ports, describe_size, describe_state, fields
 from .context import client

@@ -11,7 +11,8 @@ import click
 from ..client.api import pod_route
 from ..errors import HyperError, InvalidArgument, NotFound
 from ..model.ids import short
-from ..model.status import ContainerStats, PodDetails, PodInfo, ProcessInfo
+from ..model.statistics import ContainerStats
+from ..model.status import PodDetails, PodInfo, ProcessInfo
 from ..model.units import format_age, parse_size
 from .container_view import describe_mappings
 from .context import client, for_each

@@ -303,23 +303,6 @@ class ProcessInfo(Model, frozen=True, kw_only=True):
     command: str
 
 
-class ContainerStats(Model, frozen=True, kw_only=True):
-    """A moment's use of resources; network counts are the pod's."""
-
-    id: str
-    name: str
-    read_at: str
-    cpu_usec: int
-    vcpus: int
-    memory: int
-    memory_limit: int
-    pids: int
-    read_bytes: int
-    write_bytes: int
-    rx_bytes: int
-    tx_bytes: int
-
-
 class Event(Model, frozen=True, kw_only=True):
     """Something that happened. No two have the same time, so that it says also which of them one has seen."""
 

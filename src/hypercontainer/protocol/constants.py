@@ -142,6 +142,9 @@ class Tag(IntEnum):
     OWN_PIDS = 90
     INIT = 91
     CAPABILITIES = 92
+    CPU_STAT = 93
+    MEMORY_STAT = 94
+    IO_STAT = 95
 
 
 class Capability(IntFlag):

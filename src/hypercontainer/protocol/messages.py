@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .constants import Builtin, Capability, Seccomp, Tag
 from .wire import Attrs, bounded, decode_attrs, number, required, text
@@ -252,52 +252,6 @@ class Hello:
             uptime_ms=bounded(required(attrs, Tag.UPTIME_MS), _MS_MAX),
             capabilities=_capabilities(attrs),
             processes=tuple(processes),
-        )
-
-
-@dataclass(frozen=True)
-class ContainerUsage:
-    """What a container has used: bytes, microseconds of CPU time, and how many processes it has."""
-
-    memory: int = 0
-    cpu_usec: int = 0
-    pids: int = 0
-    read_bytes: int = 0
-    write_bytes: int = 0
-
-    @classmethod
-    def decode(cls, attrs: dict[int, bytes]) -> ContainerUsage:
-        """What the guest does not say is 0."""
-        tags = (Tag.MEMORY, Tag.CPU_USEC, Tag.PIDS, Tag.READ_BYTES, Tag.WRITE_BYTES)
-        return cls(*(number(attrs.get(tag, bytes(8))) for tag in tags))
-
-
-@dataclass(frozen=True)
-class GuestStats:
-    """STATS: of the guest, and by container name."""
-
-    memory_total: int
-    memory_available: int
-    rx_bytes: int
-    tx_bytes: int
-    containers: dict[str, ContainerUsage] = field(default_factory=dict)
-
-    @classmethod
-    def decode(cls, body: bytes) -> GuestStats:
-        attrs: dict[int, bytes] = {}
-        containers = {}
-        for tag, value in decode_attrs(body):
-            if tag == Tag.STATS:
-                inner = dict(decode_attrs(value))
-                containers[text(required(inner, Tag.CONTAINER))] = ContainerUsage.decode(inner)
-            attrs[tag] = value
-        zero = bytes(8)
-        return cls(
-            memory_total=number(attrs.get(Tag.MEM_TOTAL, zero)),
-            memory_available=number(attrs.get(Tag.MEM_FREE, zero)),
-            rx_bytes=number(attrs.get(Tag.RX_BYTES, zero)),
-            tx_bytes=number(attrs.get(Tag.TX_BYTES, zero)),
-            containers=containers,
         )
 
 
