@@ -93,7 +93,7 @@ def test_dockerode(hyper: Daemon, programs: Path, images: tuple[str, str]) -> No
         ("attached", ["colour green\nfrom stdin\n", "done\n"]),
         ("waited", {"StatusCode": 0}),
         ("logs", True),
-        ("events", ["create", "start", "die", "destroy"]),
+        ("events", ["create", "attach", "start", "die", "destroy"]),
         ("exec", ["got a line\n", "wrong\n"]),
         ("exit code", [False, 4]),
         ("archive", "bytes"),

@@ -70,6 +70,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     listen: list[str] = []  # further addresses, tcp://ADDRESS:PORT, with TLS 1.3
     docker: bool = True  # off: no socket for Docker's clients
     docker_socket: str = ""  # "" is docker.sock below `run`
+    docker_listen: list[str] = []  # further addresses for them, tcp://ADDRESS:PORT, with TLS 1.3 and certificates
     cri: bool = False  # on: a socket for a kubelet, as its container runtime
     cri_socket: str = ""  # "" is cri.sock below `run`
     cri_network: str = ""  # of its pods: "" as of others, a network's name, or cni: the first one of CNI's

@@ -37,7 +37,10 @@ def listening(config: Config) -> Iterator[list[Listening]]:
     certificate, a key or an address that is none.
     """
     with contextlib.ExitStack() as stack:
-        tls = server_context(config) if config.listen else None
+        addresses = [(url, False) for url in config.listen] + [(url, True) for url in config.docker_listen]
+        if config.docker_listen and not config.docker:
+            raise InvalidArgument("--docker-listen, and Docker's clients are not served", hint="leave --no-docker away")
+        contexts = {docker: server_context(config, certificates_only=docker) for docker in {d for _, d in addresses}}
         paths = {False: config.socket_path, **({True: config.docker_path} if config.docker else {})}
         found = []
         if config.cri:
@@ -48,10 +51,11 @@ def listening(config: Config) -> Iterator[list[Listening]]:
             sock = _unix(path, config, "--docker-socket" if docker else "--socket")
             found.append(Listening(stack.enter_context(sock), None, str(path), docker))
             stack.callback(path.unlink, missing_ok=True)
-        for url in config.listen:
+        for url, docker in addresses:
             sock = stack.enter_context(_tcp(url))
             host, port = sock.getsockname()[:2]
-            found.append(Listening(sock, tls, f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"))
+            name = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+            found.append(Listening(sock, contexts[docker], name, docker))
         yield found
 
 

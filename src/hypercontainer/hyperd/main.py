@@ -32,6 +32,12 @@ LOG_DRIVERS = ("json-file", "none", "k8s-file", "journald", "syslog")  # as in t
 @click.option("--socket-mode", help="The socket's mode [default: 660].")
 @click.option("--docker/--no-docker", default=None, help="Serve Docker's own clients, or not.")
 @click.option("--docker-socket", help="The socket for these [default: docker.sock below --run].")
+@click.option(
+    "--docker-listen",
+    multiple=True,
+    metavar="tcp://ADDRESS:PORT",
+    help="Serve them there too, with TLS, if they show certificates; may be repeated.",
+)
 @click.option("--cri/--no-cri", default=None, help="Be the container runtime of a kubelet, or not [default: not].")
 @click.option("--cri-socket", help="The socket for it [default: cri.sock below --run].")
 @click.option(
@@ -106,7 +112,8 @@ def main(config_file: Path | None, ready_fd: int | None, recover: bool, **overri
 
     try:
         overrides["insecure_registries"] = list(overrides["insecure_registries"]) or None
-        overrides["listen"] = list(overrides["listen"]) or None
+        for addresses in ("listen", "docker_listen"):
+            overrides[addresses] = list(overrides[addresses]) or None
         overrides["log_opts"] = _pairs(overrides["log_opts"]) or None
         config = load(config_file, overrides)
         set_up(config.log_level, config.log_format)

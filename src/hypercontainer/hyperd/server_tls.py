@@ -19,8 +19,10 @@ log = logging.getLogger(__name__)
 Stamps = tuple[tuple[int, int, int], ...]
 
 
-def server_context(config: Config) -> ssl.SSLContext:
+def server_context(config: Config, *, certificates_only: bool = False) -> ssl.SSLContext:
     """TLS 1.3 and nothing older; clients may show a certificate of `tlscacert`, or have a token.
+
+    With `certificates_only` there is nobody without a certificate.
 
     :raise InvalidArgument: a file that is missing or is not what it should be. :raise PermissionDenied: others can
     read the key.
@@ -29,7 +31,10 @@ def server_context(config: Config) -> ssl.SSLContext:
         raise InvalidArgument("TCP is served with TLS only", hint="give --tlscert and --tlskey")
     if config.tlscrl and not config.tlscacert:
         raise InvalidArgument("a list of revoked certificates without their CA", hint="give --tlscacert, too")
-    context = _read(config)
+    if certificates_only and not config.tlscacert:
+        raise InvalidArgument("Docker's clients are known by their certificates", hint="give --tlscacert, their CA")
+    verified = ssl.CERT_REQUIRED if certificates_only else ssl.CERT_OPTIONAL
+    context = _read(config, verified)
     context.sni_callback = _Newest(config, context).choose
     return context
 
@@ -39,6 +44,7 @@ class _Newest:
 
     def __init__(self, config: Config, context: ssl.SSLContext) -> None:
         self._config = config
+        self._verified = context.verify_mode
         self._stamps = _stamps(config)
         self._context = context
 
@@ -47,7 +53,7 @@ class _Newest:
         if (stamps := _stamps(self._config)) != self._stamps:
             self._stamps = stamps
             try:
-                self._context = _read(self._config)
+                self._context = _read(self._config, self._verified)
                 log.info("TLS: the files of certificates have changed and were read again")
             except HyperError as error:
                 log.warning("TLS goes on with the certificates that it had: %s", error.message)
@@ -66,7 +72,7 @@ def _stamps(config: Config) -> Stamps:
     return tuple(found)
 
 
-def _read(config: Config) -> ssl.SSLContext:
+def _read(config: Config, verified: ssl.VerifyMode) -> ssl.SSLContext:
     try:
         if os.stat(config.tlskey).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise PermissionDenied(
@@ -79,7 +85,7 @@ def _read(config: Config) -> ssl.SSLContext:
         context.load_cert_chain(config.tlscert, config.tlskey, password=_no_password)
         if config.tlscacert:
             context.load_verify_locations(config.tlscacert)
-            context.verify_mode = ssl.CERT_OPTIONAL
+            context.verify_mode = verified
         if config.tlscrl:
             before = context.cert_store_stats()["x509"]
             context.load_verify_locations(config.tlscrl)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
-import ssl
 from collections import deque
 
 from aiohttp import web
@@ -79,9 +78,7 @@ class Incoming:
         self._dropping = False
         self._poll: select.epoll | None = None
         connection = transport.get_protocol()
-        if isinstance(connection, Connection) and not isinstance(
-            transport.get_extra_info("sslcontext"), ssl.SSLContext
-        ):
+        if isinstance(connection, Connection):
             connection.keeps_half = self.half_closed
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:

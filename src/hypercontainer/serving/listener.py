@@ -26,6 +26,7 @@ from aiohttp.http import HttpProcessingError
 
 from ..sys import tasks
 from ..sys.peer import peer_uid
+from .tls import TlsProtocol
 
 log = logging.getLogger(__name__)
 _BACKLOG = 4096  # connections that may wait for us; the kernel caps it by net.core.somaxconn
@@ -147,19 +148,29 @@ class Listener:
 
     async def _greet(self, conn: socket.socket, peer: str) -> None:
         protocol = Connection(self._factory(), lambda: self._gone(peer))
-        limit = self._limits.handshake_time if self._tls else None
         try:
             _tune(conn)
             # From here on the loop owns the descriptor, and closes it whatever happens.
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: protocol, conn, ssl=self._tls, ssl_handshake_timeout=limit
-            )
+            if self._tls:
+                await self._greet_by_tls(conn, TlsProtocol(protocol, self._tls))
+            else:
+                await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, conn)
         except (OSError, ssl.SSLError) as error:
             log.debug("a connection of %s came to nothing: %s", peer, error)
             protocol.release()
             _let_go(error)
         except BaseException:
             protocol.release()
+            raise
+
+    async def _greet_by_tls(self, conn: socket.socket, protocol: TlsProtocol) -> None:
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, conn)
+        try:
+            async with asyncio.timeout(self._limits.handshake_time):
+                await protocol.established
+        except BaseException:
+            if not transport.is_closing():  # what says why is still on its way
+                transport.abort()
             raise
 
     def _gone(self, peer: str) -> None:
