@@ -161,6 +161,7 @@ class QemuOne(Host):
 
     words = "Error while loading elf kernel"
     namespace = 0  # a descriptor
+    machine_type = "microvm"
 
     @contextlib.contextmanager
     def tap(self) -> Iterator[tuple[TapNetwork, Callable[[], bool]]]:
@@ -185,7 +186,9 @@ class QemuOne(Host):
             os.close(self.namespace)
 
     def driver(self) -> QemuDriver:
-        return QemuDriver(binary="qemu-system-x86_64", accelerator="tcg", cache=self.place)
+        return QemuDriver(
+            binary="qemu-system-x86_64", accelerator="tcg", cache=self.place, machine_type=self.machine_type
+        )
 
     def config(self, name: str = "a", **how: Any) -> MachineConfig:
         boot = {"kernel": locate("").path, "initramfs": initramfs.cached(self.place)}
@@ -195,6 +198,18 @@ class QemuOne(Host):
         kernel = self.place / "vmlinux"
         kernel.write_bytes(b"\x7fELF" + bytes(5000))
         return await self.launch(kernel=kernel)
+
+
+class Q35One(QemuOne):
+    """Of virtual machines with a PCI bus."""
+
+    machine_type = "q35"
+
+
+class PcOne(QemuOne):
+    """The same, of an older kind."""
+
+    machine_type = "pc"
 
 
 class FirecrackerOne(Host):
@@ -217,12 +232,13 @@ class FirecrackerOne(Host):
         return machine
 
 
-HOSTS: dict[str, type[Host]] = {"fake": FakeOne, "toy": ToyOne, "qemu": QemuOne}
+HOSTS: dict[str, type[Host]] = {"fake": FakeOne, "toy": ToyOne, "qemu": QemuOne, "q35": Q35One, "pc": PcOne}
 if os.environ.get("HYPER_TEST_ACCELERATOR") == "kvm" and shutil.which("firecracker"):
     HOSTS["firecracker"] = FirecrackerOne
+SELDOM = ("pc",)  # as q35
 
 
-@pytest.fixture(params=list(HOSTS))
+@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.slow) if n in SELDOM else n for n in HOSTS])
 async def host(request: pytest.FixtureRequest) -> AsyncIterator[Host]:
     with tempfile.TemporaryDirectory(prefix="hc") as short:  # sockets need short paths
         made = HOSTS[request.param](Path(short))

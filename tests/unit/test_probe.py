@@ -167,7 +167,7 @@ def test_a_guest_that_does_not_boot(
 def test_a_qemu_that_ends_is_not_waited_for(tmp_path: Path) -> None:
     async def work() -> None:
         host, begun = Host(tmp_path, dies), now()
-        assert await host.daemon().choose("7.2") == ("tcg", "a probe guest with KVM ended early: qemu: no")
+        assert await host.daemon().choose("7.2") == ("tcg", "/dev/kvm opens, but a probe guest ended early: qemu: no")
         assert now() - begun < 1 and host.clean()
 
     run(work())

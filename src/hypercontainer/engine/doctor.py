@@ -44,6 +44,7 @@ def _hypervisor(driver: Driver, probe: Probe, *, needed: bool) -> Check:
     if probe.trouble:
         return Check(name=driver.name, status="ok", found=f"not in use: {probe.trouble}", hint=probe.hint)
     how = "" if needed else f", {probe.accelerator}: {probe.reason}"
+    how += _machine_type(probe)
     found = f"{driver.name} {driver.version}{how}; can {', '.join(abilities.words(driver))}"
     return Check(name=driver.name, status="ok", found=found)
 
@@ -55,11 +56,15 @@ async def driver_status(driver: Driver, *, default: bool) -> DriverStatus:
         name=driver.name,
         version=driver.version,
         usable=not probe.trouble,
-        reason=probe.trouble or f"{probe.accelerator}: {probe.reason}",
+        reason=probe.trouble or f"{probe.accelerator}: {probe.reason}{_machine_type(probe)}",
         hint=probe.hint,
         default=default,
         can=abilities.words(driver),
     )
+
+
+def _machine_type(probe: Probe) -> str:
+    return f"; machine type {probe.machine_type}" if probe.machine_type else ""
 
 
 def _accelerator(probe: Probe) -> Check:

@@ -88,6 +88,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     driver: str = "qemu"  # hypervisor of pods that name none; auto: what suits each
     prefer: Literal["features", "density"] = "features"  # of those that suit, by auto: QEMU, or Firecracker
     qemu: str = "qemu-system-x86_64"
+    machine_type: Literal["auto", "microvm", "q35", "pc"] = "auto"  # of QEMU's machines; auto: the first that boots
     firecracker: str = "firecracker"
     firecracker_templates: bool = False  # on trial: its clones do not all come up yet
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"

@@ -60,8 +60,9 @@ def _for_helpers(jail: Jail) -> Jail:
 
 def _qemu(config: Config, paths: Paths, jail: Jail) -> QemuDriver:
     return QemuDriver(
-        binary=config.qemu, accelerator=config.accelerator, cache=paths.cache, tsc_khz=initramfs.tsc_khz, jail=jail
-    )
+        binary=config.qemu, accelerator=config.accelerator, cache=paths.cache, tsc_khz=initramfs.tsc_khz, jail=jail,
+        machine_type=config.machine_type,
+    )  # fmt: skip
 
 
 def _firecracker(config: Config, paths: Paths, jail: Jail) -> FirecrackerDriver:

@@ -153,6 +153,7 @@ class Probe:
     reason: str  # why so
     trouble: str = ""  # why it can launch nothing here; "" when it can
     hint: str = ""  # what to do about it
+    machine_type: str = ""  # of its machines and why, where there is a choice
 
 
 class Machine(Protocol):

@@ -150,18 +150,22 @@ class Prober:
 
     async def hear(self, machine: TrialMachine) -> Choice:
         """What a guest answers."""
-        try:
-            with machine.connect() as sock:
-                loop = asyncio.get_running_loop()
-                await loop.sock_sendall(sock, FIRST_TOKEN)
-                answer = await _while_it_gets_on(loop.sock_recv(sock, len(FIRST_TOKEN)), machine)
-            if answer == FIRST_TOKEN:
-                return "kvm", "a probe guest booted with KVM"
-            return "tcg", f"a probe guest with KVM ended early: {machine.last_words() or 'no message'}"
-        except TimeoutError as error:
-            return "tcg", f"/dev/kvm opens, but a probe guest {error}"
-        except (HyperError, OSError) as error:
-            return "tcg", f"KVM could not be tried: {machine.last_words() or error}"
+        why = await trouble_of(machine)
+        return ("tcg", f"/dev/kvm opens, but {why}") if why else ("kvm", "a probe guest booted with KVM")
+
+
+async def trouble_of(machine: TrialMachine) -> str:
+    """Why its guest does not answer; "" when it does."""
+    try:
+        with machine.connect() as sock:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(sock, FIRST_TOKEN)
+            answer = await _while_it_gets_on(loop.sock_recv(sock, len(FIRST_TOKEN)), machine)
+        return "" if answer == FIRST_TOKEN else f"a probe guest ended early: {machine.last_words() or 'no message'}"
+    except TimeoutError as error:
+        return f"a probe guest {error}"
+    except (HyperError, OSError) as error:
+        return f"a probe guest cannot be reached: {machine.last_words() or error}"
 
 
 async def _while_it_gets_on(answer: Awaitable[bytes], machine: TrialMachine) -> bytes:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..driver import MachineConfig, VirtioFs
 from . import devices
+from .machine_types import MICROVM, MachineType
 
 MIB = 1 << 20
 _SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
@@ -29,15 +30,18 @@ class Descriptors:
     others: tuple[int, ...] = ()  # of taps, of the shared directory's daemon, of a memory file
 
 
-def machine_options(accelerator: str, *, memory_backend: bool = False) -> list[str]:
+def machine_options(
+    accelerator: str, machine_type: MachineType = MICROVM, *, memory_backend: bool = False
+) -> list[str]:
     """Machine type, CPU and accelerator.
 
     A named CPU boots faster than `max` under TCG: the kernel patches less.
     """
-    machine = "microvm,acpi=off,rtc=on,isa-serial=on" + (",memory-backend=mem" if memory_backend else "")
+    machine = f"{machine_type.name},{machine_type.options}" + (",memory-backend=mem" if memory_backend else "")
+    properties = [word for one in machine_type.globals for word in ("-global", one)]
     if accelerator == "kvm":
-        return ["-machine", machine, "-accel", "kvm", "-cpu", "host"]
-    return ["-machine", machine, "-accel", "tcg,tb-size=32", "-cpu", "qemu64"]
+        return ["-machine", machine, "-accel", "kvm", "-cpu", "host", *properties]
+    return ["-machine", machine, "-accel", "tcg,tb-size=32", "-cpu", "qemu64", *properties]
 
 
 def kernel_command_line(accelerator: str, tsc_khz: int = 0, *, talkative: bool = False) -> str:
@@ -90,32 +94,39 @@ def memory_options(config: MachineConfig, fds: Descriptors) -> list[str]:
 
 
 def command_line(
-    binary: str, config: MachineConfig, accelerator: str, fds: Descriptors, tsc_khz: int = 0, *, filtered: bool = False
+    binary: str,
+    config: MachineConfig,
+    accelerator: str,
+    fds: Descriptors,
+    tsc_khz: int = 0,
+    *,
+    machine_type: MachineType = MICROVM,
+    filtered: bool = False,
 ) -> list[str]:
     """The whole command line; QEMU's own filter of system calls is in it unless it is `filtered` by another."""
     memory = memory_options(config, fds)
     return [
         binary,
         "-name", f"hyper-{devices.escaped(config.name)},process=hyper-{devices.escaped(config.name[:9])}",
-        *machine_options(accelerator, memory_backend=isinstance(config.share, VirtioFs) or bool(memory)),
+        *machine_options(accelerator, machine_type, memory_backend=isinstance(config.share, VirtioFs) or bool(memory)),
         "-smp", str(config.vcpus),
         "-m", f"{config.memory // MIB}M",
         "-nodefaults",
         "-no-user-config",
-        "-nographic",
+        "-display", "none",
         "-no-reboot",
         *([] if filtered else _SANDBOX),
         *memory,
         *boot_options(config, accelerator, fds, tsc_khz),
         "-chardev", f"socket,id=console,fd={fds.console},server=on,wait=off",
         "-serial", "chardev:console",
-        "-device", "virtio-serial-device,max_ports=2",
+        "-device", f"{machine_type.device('virtio-serial')},max_ports=2",
         "-chardev", f"socket,id=guest,fd={fds.channel},server=on,wait=off",
         "-device", f"virtserialport,chardev=guest,name={GUEST_CHANNEL}",
         "-chardev", f"socket,id=monitor,fd={fds.monitor},server=on,wait=off",
         "-mon", "chardev=monitor,mode=control",
-        *devices.share_options(config),
-        *devices.disk_options(config, fds.disks),
-        *devices.network_options(config.networks),
-        *devices.balloon_options(config),
+        *devices.share_options(config, machine_type),
+        *devices.disk_options(config, fds.disks, machine_type),
+        *devices.network_options(config.networks, machine_type),
+        *devices.balloon_options(config, machine_type),
     ]  # fmt: skip

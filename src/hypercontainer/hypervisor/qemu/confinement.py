@@ -19,7 +19,7 @@ from ..driver import AnyDisk, Disk, MachineConfig, RbdDisk, UserNetwork
 from ..facets import Needs
 
 # QEMU looks into `-L help`'s directories for firmware, and into ../lib/*/qemu for parts of itself.
-_FIRMWARE = ("bios-microvm.bin", "qboot.rom", "pvh.bin", "linuxboot_dma.bin", "kvmvapic.bin")
+_FIRMWARE = ("bios-microvm.bin", "bios-256k.bin", "qboot.rom", "pvh.bin", "linuxboot_dma.bin", "kvmvapic.bin")
 _PARTS = ("accel-tcg-*.so", "block-rbd.so")
 _PLACES_OF_PARTS = ("lib/*/qemu", "lib64/qemu", "lib/qemu")
 # For librbd, which speaks to the cluster itself.
@@ -33,7 +33,7 @@ _SHORT = 256 << 20  # bytes
 _CAP_SYS_RESOURCE = 24  # linux/capability.h
 _OVERHEAD = {"tcg": 192 << 20, "kvm": 128 << 20}  # bytes; page tables are some more, with the guest's memory
 _TASKS = 192  # QEMU has 64 threads for disks at most, virtiofsd as many, and a few each
-_KVM = Path("/dev/kvm")
+KVM = Path("/dev/kvm")
 _DEVICES = (Path("/dev/null"), Path("/dev/urandom"))
 CALLS = Path(__file__).with_name("calls.txt")
 USER_NETWORK_CALLS = Path(__file__).with_name("user-network-calls.txt")
@@ -82,7 +82,7 @@ def order(
         plain,
         environment=ENVIRONMENT,
         files=(*_files(Path(line[0])), *(Entry(Path(p)) for p in _NETWORK_FILES if network and os.path.exists(p))),
-        devices=(*_DEVICES, *([_KVM] if accelerator == "kvm" else [])),
+        devices=(*_DEVICES, *([KVM] if accelerator == "kvm" else [])),
         host_network=network,
         filter=_filter(network=network) if filtered(config, jailed=jailed) else b"",
         # A QEMU that finds it uses it for its main loop, and would go on to do so under the filter.
@@ -132,7 +132,7 @@ def _identity(accelerator: str, config: MachineConfig, *, jailed: bool) -> tuple
     """User, and groups for it; a jail makes devices that are the user's own."""
     groups: tuple[int, ...] = ()
     if accelerator == "kvm" and not jailed and os.geteuid() == 0:
-        device = os.stat(_KVM)
+        device = os.stat(KVM)
         if device.st_mode & 0o066 == 0:
             return 0, ()  # only root may open it, and QEMU opens it by its path
         groups = (device.st_gid,)

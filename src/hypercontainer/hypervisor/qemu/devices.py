@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """QEMU's devices, as pure functions: option lists for the command line, arguments for QMP.
 
-virtio-mmio has eight places and takes nothing new while the machine runs. So
-disks are virtio-blk as long as they fit, and LUNs of one virtio-scsi else.
+A machine has few places and takes nothing new there while it runs. So disks are
+virtio-blk as long as they fit, and LUNs of one virtio-scsi else.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ..driver import (
     UserNetwork,
     VirtioFs,
 )
+from .machine_types import MICROVM, MachineType
 
-PLACES = 8  # virtio-mmio transports of microvm without ACPI
 SCSI = "scsi"
 FDSET_DISKS = 0  # fdset numbers: disks count from here
 FDSET_EXCHANGED = 2000  # disks that replace others count from here
@@ -35,10 +35,19 @@ _CACHE: dict[str, dict[str, bool]] = {
 _WRITE_THROUGH = ("writethrough", "directsync")
 
 
-def uses_scsi(config: MachineConfig) -> bool:
+def _others(config: MachineConfig) -> int:
+    """Places that are taken by what is no disk."""
+    return 1 + len(config.networks) + (config.share is not None)  # one for the serial channel
+
+
+def uses_scsi(config: MachineConfig, machine_type: MachineType = MICROVM) -> bool:
     """Whether the disks are LUNs."""
-    others = 1 + len(config.networks) + (config.share is not None)  # one for the serial channel
-    return config.expandable or others + len(config.disks) > PLACES
+    return config.expandable or _others(config) + len(config.disks) > machine_type.places
+
+
+def _places(config: MachineConfig, machine_type: MachineType) -> int:
+    """How many all of them take."""
+    return _others(config) + (1 if uses_scsi(config, machine_type) else len(config.disks))
 
 
 def block_node(disk: AnyDisk, node: str, fdset: int) -> dict[str, Any]:
@@ -67,9 +76,10 @@ def block_node(disk: AnyDisk, node: str, fdset: int) -> dict[str, Any]:
     }
 
 
-def disk_device(disk: AnyDisk, node: str, *, scsi: bool) -> dict[str, Any]:
+def disk_device(disk: AnyDisk, node: str, *, scsi: bool, machine_type: MachineType = MICROVM) -> dict[str, Any]:
     """Arguments of device_add."""
-    driver = {"driver": "scsi-hd", "bus": f"{SCSI}.0", "scsi-id": 0} if scsi else {"driver": "virtio-blk-device"}
+    lun = {"driver": "scsi-hd", "bus": f"{SCSI}.0", "scsi-id": 0}
+    driver = lun if scsi else {"driver": machine_type.device("virtio-blk")}
     through = isinstance(disk, Disk) and disk.cache in _WRITE_THROUGH
     return {
         **driver,
@@ -90,12 +100,12 @@ def _device_option(arguments: dict[str, Any]) -> str:
     return ",".join([driver, *(f"{k}={escaped(v)}" for k, v in arguments.items() if k != "driver")])
 
 
-def disk_options(config: MachineConfig, fds: tuple[int, ...]) -> list[str]:
+def disk_options(config: MachineConfig, fds: tuple[int, ...], machine_type: MachineType = MICROVM) -> list[str]:
     """All disks of the command line; `fds` has one per file, or per key of a cluster, in their order."""
     options: list[str] = []
-    scsi = uses_scsi(config)
+    scsi = uses_scsi(config, machine_type)
     if scsi:
-        options += ["-device", f"virtio-scsi-device,id={SCSI}"]
+        options += ["-device", f"{machine_type.device('virtio-scsi')},id={SCSI}"]
     numbers = iter(fds)
     for index, disk in enumerate(config.disks):
         node = f"disk-{disk.serial}"
@@ -104,11 +114,12 @@ def disk_options(config: MachineConfig, fds: tuple[int, ...]) -> list[str]:
         elif disk.keyring:
             options += ["-object", f"secret,id={node}-key,file=/proc/self/fd/{next(numbers)},format=base64"]
         options += ["-blockdev", json.dumps(block_node(disk, node, FDSET_DISKS + index))]
-        options += ["-device", _device_option(disk_device(disk, node, scsi=scsi))]
+        device = disk_device(disk, node, scsi=scsi, machine_type=machine_type)
+        options += ["-device", _device_option(device)]
     return options
 
 
-def network_options(networks: tuple[AnyNetwork, ...]) -> list[str]:
+def network_options(networks: tuple[AnyNetwork, ...], machine_type: MachineType = MICROVM) -> list[str]:
     """A NIC per network: slirp with its published ports, passt's stream, a tap, or a hub that has no other port yet."""
     options: list[str] = []
     for index, network in enumerate(networks):
@@ -124,7 +135,8 @@ def network_options(networks: tuple[AnyNetwork, ...]) -> list[str]:
             options += ["-netdev", f"hubport,id=net{index},hubid={index}"]
         else:
             options += ["-netdev", f"tap,id=net{index},fd={network.fd}"]
-        options += ["-device", f"virtio-net-device,netdev=net{index},mac={escaped(network.mac)}"]
+        device = machine_type.device("virtio-net")
+        options += ["-device", f"{device},netdev=net{index},mac={escaped(network.mac)}"]
     return options
 
 
@@ -133,32 +145,32 @@ def forward(protocol: str, host_ip: str, host_port: int, container_port: int) ->
     return f"{protocol}:{host_ip or '0.0.0.0'}:{host_port}-:{container_port}"
 
 
-def share_options(config: MachineConfig) -> list[str]:
+def share_options(config: MachineConfig, machine_type: MachineType = MICROVM) -> list[str]:
     """The directory tree of the host that the pod's volumes are taken from."""
     share = config.share
     if isinstance(share, VirtioFs):
+        device = machine_type.device("vhost-user-fs")
         # The daemon reads the guest's memory, and speaks virtio 1 only.
         return ["-object", f"memory-backend-memfd,id=mem,size={config.memory},share=on",
                 "-global", "virtio-mmio.force-legacy=false",
                 "-chardev", f"socket,id=share,fd={share.socket}",
-                "-device", f"vhost-user-fs-device,chardev=share,tag={escaped(share.tag)}"]  # fmt: skip
+                "-device", f"{device},chardev=share,tag={escaped(share.tag)}"]  # fmt: skip
     return []
 
 
-def balloon_options(config: MachineConfig) -> list[str]:
+def balloon_options(config: MachineConfig, machine_type: MachineType = MICROVM) -> list[str]:
     """A balloon through which the guest reports free pages, which go back to the host; where there is a place for it.
 
     Not where memory lies in a file that others map: QEMU gives a page back by punching a hole into that file.
     """
-    taken = 1 + len(config.networks) + (config.share is not None) + (1 if uses_scsi(config) else len(config.disks))
-    if config.snapshot or config.memory_file is not None or taken >= PLACES:
+    full = _places(config, machine_type) >= machine_type.places
+    if config.snapshot or config.memory_file is not None or full:
         return []
-    return ["-device", "virtio-balloon-device,free-page-reporting=on"]
+    return ["-device", f"{machine_type.device('virtio-balloon')},free-page-reporting=on"]
 
 
-def check_places(config: MachineConfig) -> None:
+def check_places(config: MachineConfig, machine_type: MachineType = MICROVM) -> None:
     """:raise InvalidArgument: when there are more network interfaces than the machine has places."""
-    others = 1 + len(config.networks) + (config.share is not None)
-    if others + (1 if uses_scsi(config) else len(config.disks)) > PLACES:
+    if _places(config, machine_type) > machine_type.places:
         raise InvalidArgument(f"{len(config.networks)} network interfaces do not fit into one machine",
-                              hint=f"give at most {PLACES - 3}")  # fmt: skip
+                              hint=f"give at most {machine_type.places - 3}")  # fmt: skip

@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import Unavailable
+from ...errors import HyperError, Unavailable
 from ...jail.jail import Jail
 from ...jail.plain import PlainJail
 from ...sys import process
+from ...sys.files import remove_tree
 from .. import found
 from ..boot_files import for_all
 from ..driver import (
@@ -34,20 +35,22 @@ from ..driver import (
     check_takes,
 )
 from ..facets import Needs, facets_of
-from ..probe import Prober
+from ..probe import Prober, trouble_of
 from . import command, confinement, devices
 from .formats import check_image
 from .machine import CHANNEL, CONSOLE, LOG, MONITOR, QemuMachine
+from .machine_types import AUTO, MICROVM, Chosen, MachineType, TypeChooser
 from .ports import check_port_free
 
 log = logging.getLogger(__name__)
 # Each QEMU of root's runs as a user of its own, so that one that was taken
 # over by its guest finds no other's process to touch.
 _OLDEST = (5, 2)  # version of QEMU
+_TYPE_HINT = "`hyperctl doctor --probe` tries again; see `machine_type` in docs/configuration.md"
 
 
 class QemuDriver:
-    """QEMU's microvm machine."""
+    """QEMU's machines, without firmware's menus, graphics or buses that take something while they run."""
 
     name = "qemu"
     takes = frozenset(KINDS)
@@ -61,8 +64,10 @@ class QemuDriver:
         cache: Path,
         tsc_khz: Callable[[], int] = lambda: 0,
         jail: Jail | None = None,
+        machine_type: str = AUTO,
     ) -> None:
         """`tsc_khz` gives the rate of the host's time stamp counter, for emulated guests; 0 if it is not known."""
+        self._types = TypeChooser(machine_type, self._trouble)
         self._jail = jail or PlainJail()
         self._tsc_khz = tsc_khz
         self._binary = binary
@@ -93,9 +98,46 @@ class QemuDriver:
             return Probe(self._wanted, f"{self._binary} is not installed", "not installed", hint)
         accelerator, reason = await self.accelerator()
         if tuple(int(p) for p in self.version.split(".")[:2] if p.isdecimal()) < _OLDEST:
-            hint = "microvm with descriptors that it is handed needs QEMU 5.2 or newer"
+            hint = "machines with descriptors that they are handed need QEMU 5.2 or newer"
             return Probe(accelerator, reason, f"QEMU {self.version}", hint)
-        return Probe(accelerator, reason)
+        kind, why = await self._machine_type()
+        if kind is None:
+            return Probe(accelerator, reason, why, _TYPE_HINT)
+        return Probe(accelerator, reason, machine_type=f"{kind.name}: {why}")
+
+    async def _machine_type(self) -> Chosen:
+        return await self._types.choose(shutil.which(self._binary) or self._binary, self.version)
+
+    async def _trouble(self, kind: MachineType) -> str:
+        """Why no guest answers by a machine of this type; "" when one does."""
+        if self._prober.config is None:
+            return ""  # there is no kernel to try it with, nor to start anything with
+        config = replace(self._prober.config, talkative=True)
+        config = replace(config, directory=config.directory.with_name(f"{config.directory.name}-{kind.name}"))
+        why = ""
+        for accelerator in self._to_try():
+            why = await self._trial(config, accelerator, kind)
+            if not why:
+                break
+        return why
+
+    def _to_try(self) -> list[str]:
+        """Accelerators by which some guest may boot; one of them may be missing in this QEMU."""
+        if self._wanted != "auto":
+            return [self._wanted]
+        return ["tcg", *(["kvm"] if os.access(confinement.KVM, os.R_OK | os.W_OK) else [])]
+
+    async def _trial(self, config: MachineConfig, accelerator: str, kind: MachineType) -> str:
+        try:
+            machine = await self._start(config, accelerator, kind)
+            try:
+                return await trouble_of(machine)
+            finally:
+                await machine.kill()
+        except (HyperError, OSError) as error:
+            return str(error)
+        finally:
+            remove_tree(config.directory)
 
     async def accelerator(self) -> tuple[str, str]:
         """The accelerator in use and why."""
@@ -104,6 +146,7 @@ class QemuDriver:
         return await self._prober.choose(self.version)
 
     async def try_again(self) -> Probe:
+        self._types.try_again()
         if self._wanted == "auto" and self.version:
             await self._prober.probe(self.version)
         return await self.probe()
@@ -117,10 +160,16 @@ class QemuDriver:
         return await self._launch(config, accelerator)
 
     async def _launch(self, config: MachineConfig, accelerator: str) -> QemuMachine:
-        binary = shutil.which(self._binary)
-        if not binary:
+        if not shutil.which(self._binary):
             raise Unavailable(f"{self._binary} is not installed", hint="install the package qemu-system-x86")
-        devices.check_places(config)
+        kind, why = await self._machine_type()
+        if kind is None:
+            raise Unavailable(f"QEMU starts nothing on this host: {why}", hint=_TYPE_HINT)
+        return await self._start(config, accelerator, kind)
+
+    async def _start(self, config: MachineConfig, accelerator: str, kind: MachineType) -> QemuMachine:
+        binary = shutil.which(self._binary) or self._binary
+        devices.check_places(config, kind)
         for network in config.networks:
             for port in network.ports if isinstance(network, UserNetwork) else ():
                 check_port_free(port)
@@ -133,6 +182,7 @@ class QemuDriver:
                 accelerator,
                 fds,
                 self._rate(accelerator),
+                machine_type=kind,
                 filtered=confinement.filtered(config, jailed=self._jail.confines),
             )
             log.debug("launching %s", process.command_line(line))
@@ -158,7 +208,10 @@ class QemuDriver:
 
     async def fingerprint(self, config: MachineConfig) -> str:
         accelerator, _ = await self.accelerator()
-        line = command.command_line(self._binary, config, accelerator, command.Descriptors((0, 0), 0, 0, 0))
+        kind, _ = await self._machine_type()
+        line = command.command_line(
+            self._binary, config, accelerator, command.Descriptors((0, 0), 0, 0, 0), machine_type=kind or MICROVM
+        )
         # Under KVM the host's processor is the guest's.
         return repr((self.version, process.cpu_model() if accelerator == "kvm" else "", line))
 

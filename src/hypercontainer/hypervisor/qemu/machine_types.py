@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU's machine types: those that machines can be of, and the one that is taken.
+
+`microvm` boots soonest and has least for a guest to attack. A QEMU may have been built without it: then a guest is
+booted by each of the others, and the first by which it answers is taken.
+https://www.qemu.org/docs/master/system/target-i386.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+AUTO = "auto"
+_TIMEOUT = 10.0  # seconds for QEMU to list its machine types
+
+
+@dataclass(frozen=True)
+class MachineType:
+    """What the command line calls it and its devices."""
+
+    name: str
+    options: str  # of -machine
+    transport: str  # of virtio: the end of its devices' names
+    places: int  # for devices
+    globals: tuple[str, ...] = ()  # properties of all its devices
+
+    def device(self, name: str) -> str:
+        """A virtio device on its transport."""
+        return f"{name}-{self.transport}"
+
+
+# Eight transports of virtio-mmio: without ACPI there are no more.
+MICROVM = MachineType("microvm", "acpi=off,rtc=on,isa-serial=on", "device", 8)
+# What a guest without ACPI does not see is left out, and firmware of NICs, which boots from networks. A PCI bus has 32
+# places, of which the chip set has some.
+_PC, _GLOBALS = "acpi=off,hpet=off,vmport=off", ("virtio-pci.disable-legacy=on", "virtio-net-pci.romfile=")
+Q35 = MachineType("q35", f"{_PC},smbus=off,sata=off", "pci", 24, _GLOBALS)
+PC = MachineType("pc", _PC, "pci", 24, _GLOBALS)
+TYPES = {kind.name: kind for kind in (MICROVM, Q35, PC)}  # the earlier the better
+
+
+class Chosen(NamedTuple):
+    """A machine type and why; or none, and why."""
+
+    machine_type: MachineType | None
+    reason: str
+
+
+class TypeChooser:
+    """The machine type of one QEMU's machines."""
+
+    def __init__(self, wanted: str, trouble: Callable[[MachineType], Awaitable[str]]) -> None:
+        """`wanted` is a type's name or `auto`; `trouble` boots a guest, and says why it does not answer, or ""."""
+        self._wanted = wanted
+        self._trouble = trouble
+        self._choosing = asyncio.Lock()
+        self._known: dict[str, Chosen] = {}
+
+    async def choose(self, binary: str, version: str) -> Chosen:
+        """It is asked once of each version; a trial takes as long as a boot."""
+        async with self._choosing:
+            if version not in self._known:
+                self._known[version] = await self._choose(await asyncio.to_thread(listed, binary))
+            return self._known[version]
+
+    def try_again(self) -> None:
+        """Where nothing booted, the next one who chooses tries."""
+        self._known = {v: chosen for v, chosen in self._known.items() if chosen.machine_type}
+
+    async def _choose(self, there: frozenset[str]) -> Chosen:
+        if self._wanted != AUTO:
+            if self._wanted in there or not there:
+                return Chosen(TYPES[self._wanted], "chosen in the configuration")
+            return Chosen(None, f"this QEMU has no machine type {self._wanted}{_others(there)}")
+        if MICROVM.name in there or not there:
+            return Chosen(MICROVM, "QEMU has it" if there else "QEMU does not say which it has")
+        tried = ["this QEMU has no machine type microvm"]
+        for kind in TYPES.values():
+            if kind.name in there:
+                why = await self._trouble(kind)
+                if not why:
+                    return Chosen(kind, "; ".join([*tried, f"a probe guest booted with {kind.name}"]))
+                tried.append(f"{kind.name}: {why}")
+        return Chosen(None, "; ".join(tried))
+
+
+def _others(there: frozenset[str]) -> str:
+    names = [name for name in TYPES if name in there]
+    return f", but {' and '.join(names)}" if names else ""
+
+
+def listed(binary: str) -> frozenset[str]:
+    """Names of the machine types that this QEMU has; none where it does not say."""
+    try:
+        done = subprocess.run(
+            [Path(binary), "-machine", "help"], capture_output=True, text=True, timeout=_TIMEOUT, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return frozenset()
+    return frozenset(line.split()[0] for line in done.stdout.splitlines()[1:] if line.strip())

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers on QEMU's machine types with a PCI bus: what is asked for, and what is found by a trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.hyperd.config import Config
+from hypercontainer.hypervisor.qemu import machine_types
+from hypercontainer.model.specs import Mount, Resources
+
+from .conftest import Lab
+
+# What tells the buses apart, processors, the container's disks, its network interface.
+LOOK = "ls /sys/bus/pci/devices | wc -l; nproc; cat /data/f; ip -4 addr show eth0 | grep -c 10.0.2.15"
+
+
+@pytest.fixture(params=["q35", pytest.param("pc", marks=pytest.mark.slow)])
+def machine_type(request: pytest.FixtureRequest, config: Config) -> str:
+    """Use before `lab`."""
+    config.machine_type = request.param
+    config.factory = False
+    name: str = request.param
+    return name
+
+
+def type_of(pid: int) -> str:
+    """Of a QEMU that runs."""
+    line = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    return line[line.index("-machine") + 1].partition(",")[0]
+
+
+async def test_a_container_on_a_bus_of_pci(machine_type: str, lab: Lab) -> None:
+    """Its disks, its network, two processors, in a jail of which every promise holds."""
+    mounts = [Mount(type="volume", source="kept", target="/data")]
+    await lab.sh("echo kept >/data/f", mounts=mounts)
+    id_ = await lab.create("sleep", "1000", mounts=mounts, resources=Resources(cpus=2))
+    await lab.engine.containers.start(id_)
+    pid = lab.engine.containers.runtime(lab.engine.registry.container(id_)).machine.pid
+    assert type_of(pid) == machine_type
+    devices, *found = (await lab.exec(id_, "sh", "-c", LOOK)).out.split()
+    assert int(devices) > 4 and found == ["2", "kept", "1"]
+    assert [c for c in await lab.engine.monitor.jail(id_) if c.status != "ok"] == []
+    (status,) = [d for d in (await lab.engine.info()).drivers if d.name == "qemu"]
+    assert status.reason.endswith(f"machine type {machine_type}: chosen in the configuration")
+
+
+@pytest.fixture
+def no_microvm(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A QEMU as some distributions build it; use before `lab`."""
+    config.factory = False
+    there = machine_types.listed(config.qemu) - {"microvm"}
+    monkeypatch.setattr(machine_types, "listed", lambda _: there)
+
+
+async def test_a_qemu_without_microvm(no_microvm: None, lab: Lab) -> None:
+    id_ = await lab.create("sleep", "1000")
+    await lab.engine.containers.start(id_)
+    assert type_of(lab.engine.containers.runtime(lab.engine.registry.container(id_)).machine.pid) == "q35"
+    found = [c.found for c in await lab.engine.doctor() if c.name == "qemu"]
+    why = "machine type q35: this QEMU has no machine type microvm; a probe guest booted with q35"
+    assert len(found) == 1 and why in found[0]
