@@ -4,6 +4,11 @@
 from __future__ import annotations
 
 import errno
+import os
+
+import pytest
+
+from hypercontainer.model.specs import Resources
 
 from .conftest import Lab
 from .test_confinement import calls, probe  # noqa: F401 - a fixture
@@ -26,3 +31,14 @@ async def test_the_kernel_is_hardened(lab: Lab) -> None:
     result = await lab.run("zcat", "/proc/config.gz")
     options = set(result.out.splitlines())
     assert {f"CONFIG_{o}=y" for o in HARDENING} <= options
+
+
+async def test_clock_processors_and_health(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With KVM the guest reads KVM's clock; it has all of its processors; nothing has tainted its kernel."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # the lab has one
+    source = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+    script = f"cat /proc/sys/kernel/tainted; nproc; cat {source}"
+    tainted, processors, clock = (await lab.sh(script, resources=Resources(cpus=2), network="none")).out.split()
+    assert (tainted, processors) == ("0", "2")
+    clocks = {"kvm": {"kvm-clock"}, "tcg": {"tsc", "tsc-early"}}
+    assert clock in clocks[(await lab.engine.info()).accelerator]
