@@ -20,6 +20,6 @@ def config(root: Path, run_dir: Path) -> Config:
     if os.environ.get("HYPER_TEST_ACCELERATOR") != "kvm" or not shutil.which("firecracker"):
         pytest.skip("it takes the lab: make test-kvm TESTS=tests/lab/test_firecracker.py")
     return Config(
-        root=str(root), run=str(run_dir), driver="firecracker", firecracker_templates=True, accelerator="kvm",
+        root=str(root), run=str(run_dir), driver="firecracker", accelerator="kvm",
         network="bridge", boot_timeout=DEADLINE,
     )  # fmt: skip

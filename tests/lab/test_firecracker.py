@@ -18,6 +18,9 @@ from hypercontainer.model.specs import Mount, PortMapping
 from hypercontainer.model.status import ContainerStatus
 from tests.vm.conftest import DEADLINE, Lab
 from tests.vm.test_jail import make_it_call
+from tests.vm.test_kernel import test_clock_processors_and_health
+
+__all__ = ["test_clock_processors_and_health"]
 
 _MKDIR = 83  # number of mkdir(2), which no thread of Firecracker makes
 

@@ -63,6 +63,12 @@ def test_a_machine_in_its_configuration_file(tmp_path: Path) -> None:
     }
 
 
+def test_each_disk_has_a_limit(tmp_path: Path) -> None:
+    wanted = config(tmp_path, disks=two_disks(tmp_path))
+    drives = document.document(wanted, (7, 9), places(wanted, jailed=True), io_rate=5 * MIB)["drives"]
+    assert [d["rate_limiter"] for d in drives] == [{"bandwidth": {"size": 5 * MIB, "refill_time": 1000}}] * 2
+
+
 def test_without_a_jail_it_has_the_hosts_paths(tmp_path: Path) -> None:
     wanted = config(tmp_path, disks=two_disks(tmp_path))
     made = document.document(wanted, (7, 9), places(wanted, jailed=False))

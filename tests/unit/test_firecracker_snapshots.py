@@ -74,8 +74,8 @@ async def test_one_that_was_not_launched_for_it_is_not_saved(tmp_path: Path) -> 
 
 async def test_a_clone_has_its_own_taps(tmp_path: Path, asked: Asked) -> None:
     machine = FirecrackerMachine(tmp_path, 0, 1, {})
-    await machine.load("/proc/self/fd/5", "/proc/self/fd/6", ["ht0"])
-    await machine.load("/proc/self/fd/5", "/proc/self/fd/6", [])
+    await machine.load("/proc/self/fd/5", "/proc/self/fd/6", ["ht0"], timeout=5)
+    await machine.load("/proc/self/fd/5", "/proc/self/fd/6", [], timeout=5)
     body = {
         "snapshot_path": "/proc/self/fd/6",
         "mem_backend": {"backend_type": "File", "backend_path": "/proc/self/fd/5"},

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import tempfile
@@ -65,7 +66,9 @@ async def ready(lab: Lab, kind: str) -> None:
         await until(lambda: any(n for n, _ in lab.engine.factory.pool.counts().values()), "a machine that waits")
 
 
-async def test_two_machines_have_nothing_of_their_own_in_common(fresh_ones: str, lab: Lab) -> None:
+async def test_two_machines_have_nothing_of_their_own_in_common(fresh_ones: str, config: Config, lab: Lab) -> None:
+    """In a network the MAC follows from the address, and the second has that of the first, which has ended."""
+    by_address = config.network == "bridge"
     await ready(lab, fresh_ones)
     found = []
     for _ in range(2):
@@ -74,9 +77,10 @@ async def test_two_machines_have_nothing_of_their_own_in_common(fresh_ones: str,
         found.append((await lab.sh(IDENTITY)).out.split())
         assert started(lab)[fresh_ones] == before + 1, "it did not come from where it should"
     assert len(found[0]) == len(found[1]) == 7  # sha256sum writes two words
-    same = [a for a, b in zip(*found, strict=True) if a == b and a != "-"]
+    mac = found[0][3]
+    same = [a for a, b in zip(*found, strict=True) if a == b and a != "-" and not (by_address and a == mac)]
     assert same == [], "two clones share an identity"
-    assert re.fullmatch("[0-9a-f]{32}", found[0][1]) and found[0][3].startswith("52:54:00:")
+    assert re.fullmatch("[0-9a-f]{32}", found[0][1]) and mac.startswith("02:42:" if by_address else "52:54:00:")
 
 
 async def test_a_program_need_not_be_read_any_more(fresh_ones: str, lab: Lab) -> None:
@@ -168,13 +172,14 @@ async def test_a_published_port_of_a_machine_that_waited(lab: Lab) -> None:
     await lab.engine.containers.start(id_)
     assert started(lab)["pool"] == 1
     port = lab.engine.registry.container(id_).ports[0].host_port
+    answer = b""
     async with asyncio.timeout(DEADLINE):
-        while True:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            answer = await reader.read(100)
-            writer.close()
-            if answer:
-                break
+        while not answer:
+            with contextlib.suppress(ConnectionError):  # in a network nobody answers for a program that is not up yet
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                answer = await reader.read(100)
+                writer.close()
+            await asyncio.sleep(0.01)
     assert answer == b"hello\n"
 
 

@@ -66,10 +66,9 @@ def _qemu(config: Config, paths: Paths, jail: Jail) -> QemuDriver:
 
 
 def _firecracker(config: Config, paths: Paths, jail: Jail) -> FirecrackerDriver:
-    kind = firecracker_driver.make if config.firecracker_templates else FirecrackerDriver
-    return kind(
+    return firecracker_driver.make(
         binary=config.firecracker, accelerator=config.accelerator, cache=paths.cache,
-        boot_timeout=config.boot_timeout, jail=jail,
+        boot_timeout=config.boot_timeout, jail=jail, io_rate=config.io_bytes,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from .places import PORT, VSOCK, Places
 MIB = 1 << 20
 PROCESSORS = 32  # the swagger's maximum of vcpu_count
 DEVICES = 19  # interrupt lines 5 to 23 of x86_64, one each (src/vmm/src/arch/x86_64/layout.rs)
+_SECOND = 1000  # milliseconds
 _CID = 3  # of the guest; each machine has a socket of its own, so all have the same
 
 
@@ -52,9 +53,13 @@ def nic_id(index: int) -> str:
     return f"eth{index}"
 
 
-def document(config: MachineConfig, boot: tuple[int, int], where: Places) -> dict[str, Any]:
-    """The configuration file; `boot` has the numbers of the kernel's and the initramfs's descriptors in the process."""
+def document(config: MachineConfig, boot: tuple[int, int], where: Places, io_rate: int = 0) -> dict[str, Any]:
+    """The configuration file; `boot` has the numbers of the kernel's and the initramfs's descriptors in the process.
+
+    `io_rate` is in bytes per second, for what each disk reads and writes together; 0 for as many as it can.
+    """
     kernel, initramfs = boot
+    limits = {"rate_limiter": {"bandwidth": {"size": io_rate, "refill_time": _SECOND}}} if io_rate else {}
     return {
         "boot-source": {
             "kernel_image_path": f"/proc/self/fd/{kernel}",
@@ -69,6 +74,7 @@ def document(config: MachineConfig, boot: tuple[int, int], where: Places) -> dic
                 "is_root_device": False,
                 "is_read_only": disk.read_only,
                 "cache_type": "Writeback",  # with the other one a guest's flush is none
+                **limits,
             }
             for index, disk in enumerate(config.disks)
         ],

@@ -35,6 +35,7 @@ from .places import API, CALL, CONSOLE, DIRECTORY, VSOCK, Places, places
 
 log = logging.getLogger(__name__)
 _OLDEST = (1, 7)  # version that boots an uncompressed kernel with an initramfs and without a root device as here
+_CLONES = (1, 12)  # version whose machines can be given another tap than their template's
 _TIMEOUT = 10.0  # seconds for it to say its version
 _HINT = "put the binary `firecracker` of its release on GitHub into the PATH, or name it with --firecracker"
 
@@ -61,9 +62,20 @@ class FirecrackerDriver:
     facets = facets_of(FirecrackerMachine) - {Save, Reconfigure}
 
     def __init__(
-        self, *, binary: str, accelerator: str, cache: Path, boot_timeout: float, jail: Jail | None = None
+        self,
+        *,
+        binary: str,
+        accelerator: str,
+        cache: Path,
+        boot_timeout: float,
+        jail: Jail | None = None,
+        io_rate: int = 0,
     ) -> None:
-        """`accelerator` is kvm, or auto, which tries it; with tcg there are no machines. `boot_timeout` in seconds."""
+        """`accelerator` is kvm, or auto, which tries it; with tcg there are no machines.
+
+        `boot_timeout` in seconds; `io_rate` in bytes per second, of each disk, 0 for no limit.
+        """
+        self._io_rate = io_rate
         self._wanted = accelerator
         self._jail = jail or PlainJail()
         self._binary = binary
@@ -86,6 +98,10 @@ class FirecrackerDriver:
                 self._version = out.stdout.partition("Firecracker v")[2].split("\n")[0].strip()
         return self._version
 
+    @property
+    def _release(self) -> tuple[int, ...]:
+        return tuple(int(p) for p in self.version.split(".")[:2] if p.isdecimal())
+
     # -- what is found on this host ------------------------------------------------------------
 
     async def probe(self) -> Probe:
@@ -97,7 +113,7 @@ class FirecrackerDriver:
             there = shutil.which(self._binary)
             why = "it does not say its version" if there else f"{self._binary} is not in the PATH"
             return Probe("kvm", why, why, _HINT)
-        if tuple(int(p) for p in self.version.split(".")[:2] if p.isdecimal()) < _OLDEST:
+        if self._release < _OLDEST:
             return Probe("kvm", "it is too old", f"Firecracker {self.version}", "1.7 is the oldest that will do")
         accelerator, why = await self._accelerator(wait=wait)
         if accelerator != "kvm":
@@ -122,6 +138,8 @@ class FirecrackerDriver:
         check(config)
         if (probe := await self._probe(wait=False)).trouble:
             raise Unavailable(f"Firecracker starts nothing on this host: {probe.trouble}", hint=probe.hint)
+        if (config.snapshot or config.memory_file is not None) and self._release < _CLONES:
+            raise Unavailable(f"machines from a template need Firecracker 1.12 or newer, and this is {self.version}")
         return await self._launch(config)
 
     async def _try(self, config: MachineConfig, _: str) -> TrialMachine:
@@ -152,7 +170,7 @@ class FirecrackerDriver:
                 if config.snapshot:
                     await machine.answers()
                     memory, state = (f"/proc/self/fd/{fd}" for fd in boot.descriptors)
-                    await machine.load(memory, state, nics)
+                    await machine.load(memory, state, nics, timeout=self._boot_timeout)
                 machine.keep(await heard(machine, call, self._boot_timeout), open=config.memory_file is not None)
             taps.tie(machine.pid)
             undo.pop_all()
@@ -165,7 +183,7 @@ class FirecrackerDriver:
             return _Boot((config.snapshot.memory, state))
         jailed = self._jail.confines
         kernel, initramfs = (for_all(opened(p, handed_over), jailed=jailed) for p in (config.kernel, config.initramfs))
-        text = msgspec.json.encode(document(config, (kernel, initramfs), where))
+        text = msgspec.json.encode(document(config, (kernel, initramfs), where, self._io_rate))
         log.debug("a machine of Firecracker: %s", text.decode())
         described = in_memory(text, handed_over)
         return _Boot((kernel, initramfs, described), ("--config-file", f"/proc/self/fd/{described}"))
@@ -224,15 +242,17 @@ class CloningDriver(FirecrackerDriver):
 
     async def fingerprint(self, config: MachineConfig) -> str:
         described = document(config, (0, 0), Places(DIRECTORY, ()))
-        return repr((self.version, process.cpu_model(), described))
+        return repr((self.version, process.cpu_model(), described, self._io_rate))
 
 
 def make(
-    *, binary: str, accelerator: str, cache: Path, boot_timeout: float, jail: Jail | None = None
+    *, binary: str, accelerator: str, cache: Path, boot_timeout: float, jail: Jail | None = None, io_rate: int = 0
 ) -> FirecrackerDriver:
     """The driver that this jail allows."""
     kind = CloningDriver if jail and jail.confines else FirecrackerDriver
-    return kind(binary=binary, accelerator=accelerator, cache=cache, boot_timeout=boot_timeout, jail=jail)
+    return kind(
+        binary=binary, accelerator=accelerator, cache=cache, boot_timeout=boot_timeout, jail=jail, io_rate=io_rate
+    )
 
 
 def _saving(config: MachineConfig, inside: Path) -> Saving | None:

@@ -173,8 +173,11 @@ class FirecrackerMachine(ProcessMachine):
     async def resume(self) -> None:
         await self._ask("PATCH", "/vm", {"state": "Resumed"})
 
-    async def load(self, memory: str, state: str, nics: Sequence[str]) -> None:
-        """Go on from what `save` left, by paths as the process has them; `nics` are taps."""
+    async def load(self, memory: str, state: str, nics: Sequence[str], *, timeout: float) -> None:
+        """Go on from what `save` left, by paths as the process has them; `nics` are taps.
+
+        It takes in the whole state before it answers, for which it has `timeout` seconds, as for a boot.
+        """
         overrides = [{"iface_id": nic_id(index), "host_dev_name": tap} for index, tap in enumerate(nics)]
         await self._ask(
             "PUT",
@@ -185,6 +188,7 @@ class FirecrackerMachine(ProcessMachine):
                 "resume_vm": True,
                 **({"network_overrides": overrides} if overrides else {}),
             },
+            timeout=timeout,
         )
 
     async def reconfigure(self, directory: Path, disks: Sequence[Disk], ports: Sequence[PortMapping]) -> None:
