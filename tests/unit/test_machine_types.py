@@ -110,6 +110,7 @@ def test_devices_of_a_bus(kind: MachineType) -> None:
         "virtio-serial-pci", "virtserialport", "vhost-user-fs-pci", "virtio-blk-pci", "virtio-blk-pci",
         "virtio-net-pci", "virtio-balloon-pci",
     ]  # fmt: skip
+    assert ("-smp", "2,sockets=2,cores=1,threads=1") in options  # SeaBIOS tells of one per socket
     assert ("-global", "virtio-net-pci.romfile=") in options  # no firmware that boots from networks
 
 

@@ -109,7 +109,7 @@ def command_line(
         binary,
         "-name", f"hyper-{devices.escaped(config.name)},process=hyper-{devices.escaped(config.name[:9])}",
         *machine_options(accelerator, machine_type, memory_backend=isinstance(config.share, VirtioFs) or bool(memory)),
-        "-smp", str(config.vcpus),
+        "-smp", machine_type.processors(config.vcpus),
         "-m", f"{config.memory // MIB}M",
         "-nodefaults",
         "-no-user-config",

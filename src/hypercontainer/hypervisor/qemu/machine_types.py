@@ -33,6 +33,10 @@ class MachineType:
         """A virtio device on its transport."""
         return f"{name}-{self.transport}"
 
+    def processors(self, count: int) -> str:
+        """Of -smp. SeaBIOS tells a guest without ACPI of the first processor of each socket (its src/fw/mptable.c)."""
+        return f"{count},sockets={count},cores=1,threads=1" if self.transport == "pci" else str(count)
+
 
 # Eight transports of virtio-mmio: without ACPI there are no more.
 MICROVM = MachineType("microvm", "acpi=off,rtc=on,isa-serial=on", "device", 8)
