@@ -329,7 +329,9 @@ def test_machines_of_an_earlier_version_are_qemus(tmp_path: Path) -> None:
 async def test_a_forbidden_call_is_named(tmp_path: Path, status: int, caught: bool) -> None:
     """Firecracker's own filters raise a signal that it catches; what the guest says of calls is not believed."""
     words = "Shutting down VM after intercepting a bad syscall (83)."
-    machine = await stand_in(tmp_path, f"{CALLS}; echo '{words}'; exit {status}").launch(config(tmp_path))
+    script = f"mkfifo $d/go; {CALLS}; read _ <$d/go; echo '{words}'; exit {status}"
+    machine = await stand_in(tmp_path, script).launch(config(tmp_path))
+    await asyncio.to_thread((tmp_path / "a" / "go").write_text, "\n")
     await asyncio.wait_for(machine.wait(), 60)
     assert ("Firecracker made a system call that its jail forbids: mkdir (83)" in machine.last_words()) == caught
     await machine.kill()

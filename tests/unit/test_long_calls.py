@@ -27,6 +27,7 @@ SHORT = {
     "hypervisor/firecracker/late.py Late.remove",
     "hypervisor/firecracker/late.py sweep",
     "hypervisor/probe.py Prober._try",
+    "hypervisor/qemu/driver.py QemuDriver._trial",
     # A few small files.
     "engine/secrets.py Secrets.remove_all",
     "images/fake_root.py FakeRoots.create",
