@@ -198,6 +198,7 @@ enum hp_capability {
 	HP_C_FREEZE = 1, /* CONTAINER_FREEZE */
 	HP_C_LIMITS = 2, /* CONTAINER_LIMIT */
 	HP_C_LAYER = 4,  /* HP_B_LAYER */
+	HP_C_RELAY = 8,  /* HP_B_RELAY */
 };
 
 enum hp_error {
@@ -227,6 +228,7 @@ enum hp_builtin {
 	HP_B_HTTP = 8,     /* ARG: address, port, timeout in ms, path, "Name: value"*: 0 for 200 to 399 */
 	HP_B_FIREWALL = 9, /* ARG*: addresses of lo; a batch of nfnetlink messages on stdin */
 	HP_B_LAYER = 10,   /* ARG[0]: container, ARG*: paths of its mounts; tar of what it has changed, on stdout */
+	HP_B_RELAY = 11, /* ARG: port, timeout in ms: a TCP connection within the pod, its bytes on stdin and stdout */
 };
 
 /*

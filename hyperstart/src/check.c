@@ -9,7 +9,7 @@
 
 #include "process.h"
 
-static int connect_to(const char *address, const char *port, int timeout_ms)
+int tcp_connect(const char *address, const char *port, int timeout_ms)
 {
 	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
 	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port))};
@@ -32,8 +32,17 @@ static int connect_to(const char *address, const char *port, int timeout_ms)
 		return p.fd;
 failed:
 	close(p.fd);
-	printf("connecting to %s port %s: %s\n", address, port, strerror(error));
+	errno = error;
 	return -1;
+}
+
+static int connect_to(const char *address, const char *port, int timeout_ms)
+{
+	int fd = tcp_connect(address, port, timeout_ms);
+
+	if (fd < 0)
+		printf("connecting to %s port %s: %s\n", address, port, strerror(errno));
+	return fd;
 }
 
 int tcp_main(const struct strings *args)

@@ -89,7 +89,11 @@ struct builtin {
 };
 const struct builtin *builtin_find(uint64_t number);
 
-builtin_main volume_mount_main, volume_unmount_main, tcp_main, http_main, firewall_main, diff_main, layer_main;
+builtin_main volume_mount_main, volume_unmount_main, tcp_main, http_main, firewall_main, diff_main, layer_main,
+        relay_main;
+
+/* check.c: a descriptor that does not block, or -1 and errno */
+int tcp_connect(const char *address, const char *port, int timeout_ms);
 
 /* archive_create.c, archive_extract.c */
 int archive_create(const char *path, bool follow, int out);

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hypercontainer.errors import Unsupported
-from hypercontainer.guest.agent import Freeze, MakeLayers, UpdateLimits, require
+from hypercontainer.guest.agent import Freeze, MakeLayers, Relay, UpdateLimits, require
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.protocol.constants import Capability, Type
 
@@ -22,7 +22,8 @@ from .stage import Stage
         (Capability(0), set()),
         (Capability.LIMITS, {UpdateLimits}),
         (Capability.LAYER, {MakeLayers}),
-        (0xFFFF, {Freeze, UpdateLimits, MakeLayers}),
+        (Capability.RELAY, {Relay}),
+        (0xFFFF, {Freeze, UpdateLimits, MakeLayers, Relay}),
     ],
 )
 def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: set[type]) -> None:
@@ -40,7 +41,7 @@ def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: s
         await s.run("a")
         agent = s.engine.containers.runtime(s.engine.registry.container("a")).agent
         assert agent.facets == can
-        for facet in {Freeze, UpdateLimits, MakeLayers} - can:
+        for facet in {Freeze, UpdateLimits, MakeLayers, Relay} - can:
             with pytest.raises(Unsupported, match="does not support .*: it may be older than hyperd"):
                 require(agent, facet)
         if Freeze in can:

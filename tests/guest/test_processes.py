@@ -235,6 +235,49 @@ async def test_archive_there_and_back(start: Start, tmp_path: Path) -> None:
     assert os.readlink(copy / "link") == "deep"
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_a_connection_is_relayed(start: Start, address: str) -> None:
+    """More than all buffers, both ways; who listens hears the end of input, and answers further."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.write(b"end")
+        writer.close()
+
+    server = await asyncio.start_server(answer, address, 0)
+    port = server.sockets[0].getsockname()[1]
+    payload = os.urandom(3 << 20)
+    async with server, start() as guest:
+        session = await guest.session()
+        sink = Sink()
+        handle = await session.start(session.relay_process(port, 10), sink)
+        await asyncio.wait_for(handle.write_stdin(payload), 20)
+        handle.close_stdin()
+        assert (await asyncio.wait_for(handle.exited, 20)).code == 0, sink.data[2]
+        await asyncio.wait_for(handle.drained.wait(), 20)
+        assert bytes(sink.data[1]) == payload + b"end"
+        session.close()
+
+
+async def test_a_connection_that_cannot_be_or_breaks(start: Start) -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with start() as guest:
+        session = await guest.session()
+        async with server:
+            status, sink = await finish(session, session.relay_process(port, 10))
+            assert status.code == 0 and not sink.data[1]
+        status, sink = await finish(session, session.relay_process(port, 10))
+        assert status.code == 1
+        assert sink.data[2] == b"connecting to port %d within the pod: Connection refused\n" % port
+        session.close()
+
+
 @pytest.mark.parametrize("name", ["../escape", "a/../../escape"])
 async def test_archive_that_leaves_its_target(start: Start, tmp_path: Path, name: str) -> None:
     inside = tmp_path / "inside"

@@ -46,6 +46,7 @@ from .events import Events
 from .execs import Execs
 from .factory.shapes import Shape
 from .fetch import fetch_all
+from .forwards import Forwards
 from .image_events import ImageEvents
 from .listing import Listing
 from .log_read import LogReader, LogRecord
@@ -117,6 +118,7 @@ class Engine:
         self.commits = Commits(self.registry, self.containers, self.archives, self.images)
         self.builds = Builds(self.containers, self.registry, self.images, self.volumes, self.events, settings.builder)
         self.monitor = Monitor(self.registry, self.containers, sandboxes)
+        self.forwards = Forwards(self.registry, sandboxes)
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
         self._late: set[asyncio.Task[None]] = set()  # recovery of machines that have not answered yet
         self._watching: asyncio.Task[None] | None = None

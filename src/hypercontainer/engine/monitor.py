@@ -8,19 +8,17 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ..errors import InvalidState, NotFound, Unsupported
+from ..errors import NotFound, Unsupported
 from ..guest.agent import Agent
 from ..hypervisor.facets import Granted
 from ..jail import report
 from ..model.statistics import BlockStats, ContainerStats, InterfaceStats
-from ..model.status import Check, Container, ContainerStatus, Pod, ProcessInfo
+from ..model.status import Check, Container, ContainerStatus, ProcessInfo
 from ..protocol.messages import ListedProcess
 from ..protocol.usage import ContainerUsage, GuestStats
 from ..sys import clock, tasks
 from .containers import Containers
 from .registry import Registry
-from .runtime import Runtime
-from .sandbox import check_awake
 from .sandboxes import Sandboxes
 
 
@@ -46,7 +44,7 @@ class Monitor:
         :raise InvalidState: when the pod does not run.
         """
         pod = self._registry.pod(key)
-        agent = self._pod_runtime(pod).agent
+        agent = self._sandboxes.awake(pod).agent
         return self._listed(agent, await agent.processes(), self._registry.members(pod.id))
 
     async def jail(self, key: str) -> list[Check]:
@@ -58,19 +56,12 @@ class Monitor:
             pod = self._registry.pod(key)
         except NotFound:
             pod = self._registry.pod(self._registry.container(key).pod)
-        machine = self._pod_runtime(pod).machine
+        machine = self._sandboxes.awake(pod).machine
         if not machine.pid:
             raise Unsupported(f"the virtual machine of {pod.name} is no process of this host")
         grants = machine.grants if isinstance(machine, Granted) else report.NOTHING
         seen = report.Seen(Path(f"/proc/{machine.pid}"), grants=grants)
         return await tasks.in_thread(lambda: report.examine(seen, root=os.geteuid() == 0))
-
-    def _pod_runtime(self, pod: Pod) -> Runtime:
-        runtime = self._sandboxes.runtime(pod.id)
-        check_awake(pod)
-        if runtime is None:
-            raise InvalidState(f"pod {pod.name} is not running", hint=f"start it with `hyperctl start {pod.name}`")
-        return runtime
 
     @staticmethod
     def _listed(agent: Agent, listed: list[ListedProcess], members: list[Container]) -> list[ProcessInfo]:
@@ -100,7 +91,7 @@ class Monitor:
         :raise InvalidState: when the pod does not run.
         """
         pod = self._registry.pod(key)
-        guest = await self._pod_runtime(pod).agent.stats()
+        guest = await self._sandboxes.awake(pod).agent.stats()
         return [self._of(c, guest) for c in self._registry.members(pod.id) if c.id[:12] in guest.containers]
 
     def _of(self, container: Container, guest: GuestStats) -> ContainerStats:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import HyperError, Unavailable
+from ..errors import HyperError, InvalidState, Unavailable
 from ..guest.agent import Process
 from ..model.specs import PortMapping
 from ..model.status import Container, Pod
@@ -20,7 +20,7 @@ from .events import Events
 from .reattach import Reattacher
 from .registry import Registry
 from .runtime import Runtime
-from .sandbox import Sandbox
+from .sandbox import Sandbox, check_awake
 from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, State, Unpause, Work
 from .streams import FanOut
 
@@ -61,6 +61,17 @@ class Sandboxes:
         """The pod's VM while it runs."""
         found = self._sandboxes.get(pod_id)
         return found.runtime if found and found.runtime and not found.runtime.dead else None
+
+    def awake(self, pod: Pod) -> Runtime:
+        """The pod's VM, which answers.
+
+        :raise InvalidState: when it does not run, or is paused.
+        """
+        runtime = self.runtime(pod.id)
+        check_awake(pod)
+        if runtime is None:
+            raise InvalidState(f"pod {pod.name} is not running", hint=f"start it with `hyperctl start {pod.name}`")
+        return runtime
 
     def booted(self, pod_id: str) -> Runtime | None:
         """The pod's VM until it has ended, whether it answers or not."""

@@ -2,7 +2,7 @@
 """What the engine asks of a guest: the port, in the engine's words.
 
 `Agent` is one connection with one guest, `Process` a process there, `Sink` where its output goes. What only
-some agents can do is a protocol of its own (`Freeze`, `UpdateLimits`); `require` finds it, or refuses before
+some agents can do is a protocol of its own (`Freeze`, `Relay`); `require` finds it, or refuses before
 anything is taken. `GuestSession` speaks to hyperstart; tests/contract/test_agent.py says what every agent does.
 """
 
@@ -222,10 +222,21 @@ class MakeLayers(Protocol):
         """What writes it: a tar stream with OCI's whiteouts; what is empty at a mount point is left out."""
 
 
+@runtime_checkable
+class Relay(Protocol):
+    """A connection within the pod is a process of the guest: what it is sent is its input, what it says its output."""
+
+    def relay_process(self, port: int, timeout: float) -> GuestProcess:
+        """To whoever listens on this TCP port of the pod's loopback; ends with status 1 when nobody does within
+        so many seconds, and says so on stderr.
+        """
+
+
 _NAMES: dict[type, str] = {
     Freeze: "pausing a container",
     UpdateLimits: "other limits for a container that runs",
     MakeLayers: "making a layer of a container",
+    Relay: "connections to a pod's ports",
 }
 
 

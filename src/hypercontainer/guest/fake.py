@@ -54,6 +54,7 @@ class FakeGuest:
         self.silent: set[int] = set()  # types of requests that it does not answer; HELLO is one
         self.refused: dict[int, Refused] = {}  # by type of request
         self.failing: dict[Builtin, tuple[int, str]] = {}  # status and last words of what it does itself
+        self.servers: dict[int, Program] = {}  # by the port on which they listen: a program for each connection
         self.asked: list[int] = []  # types of all requests that came
         self.shut_down = False
         self.capabilities: Capability | None = ~Capability(0)  # None: as of a hyperstart that does not know the word

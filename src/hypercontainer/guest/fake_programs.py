@@ -105,6 +105,7 @@ class Files(Protocol):
     volumes: dict[str, str]
     containers: dict[str, FakeContainer]
     failing: dict[Builtin, tuple[int, str]]
+    servers: dict[int, Program]
 
 
 async def run_builtin(guest: Files, kind: Builtin, process: FakeProcess) -> int:
@@ -129,6 +130,11 @@ async def run_builtin(guest: Files, kind: Builtin, process: FakeProcess) -> int:
             await process.write(change.encode() + b"\0")
     elif kind is Builtin.LAYER:
         await process.write(_layer(guest.containers[process.args[0]], process.args[1:]))
+    elif kind is Builtin.RELAY and (server := guest.servers.get(int(process.args[0]))):
+        return await server(process)
+    elif kind is Builtin.RELAY:
+        await process.write(f"connecting to port {process.args[0]} within the pod: Connection refused\n".encode(), 2)
+        return 1
     elif kind is Builtin.FIREWALL:
         while await process.read():
             pass

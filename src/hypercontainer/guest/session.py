@@ -29,7 +29,7 @@ from ..protocol.streams import decode_data, decode_window
 from ..protocol.usage import GuestStats
 from ..protocol.wire import Attrs, Frame, ProtocolError, decode_attrs, text
 from ..sys import clock, deadlines
-from .agent import Connect, Freeze, Gone, MakeLayers, Sink, UpdateLimits
+from .agent import Connect, Freeze, Gone, MakeLayers, Relay, Sink, UpdateLimits
 from .connection import Connection, State
 from .process import GuestProcessHandle, Nothing
 from .reopen import reopen
@@ -43,6 +43,7 @@ _FACETS: dict[type, Capability] = {
     Freeze: Capability.FREEZE,
     UpdateLimits: Capability.LIMITS,
     MakeLayers: Capability.LAYER,
+    Relay: Capability.RELAY,
 }
 
 
@@ -137,6 +138,9 @@ class GuestSession(Connection):
 
     def layer_process(self, container: str, mount_points: Sequence[str]) -> GuestProcess:
         return GuestProcess(args=(container, *mount_points), builtin=Builtin.LAYER)
+
+    def relay_process(self, port: int, timeout: float) -> GuestProcess:
+        return GuestProcess(args=(str(port), str(int(timeout * 1000))), builtin=Builtin.RELAY, stdin=True)
 
     # -- processes ------------------------------------------------------------------
 

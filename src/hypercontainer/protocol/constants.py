@@ -153,6 +153,7 @@ class Capability(IntFlag):
     FREEZE = 1
     LIMITS = 2
     LAYER = 4
+    RELAY = 8
 
 
 class GuestCode(IntEnum):
@@ -187,6 +188,7 @@ class Builtin(IntEnum):
     HTTP = 8
     FIREWALL = 9
     LAYER = 10
+    RELAY = 11
 
 
 MOUNT_VOLUME = "volume"  # type of a mount that binds what Builtin.MOUNT has mounted

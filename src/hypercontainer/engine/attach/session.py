@@ -52,7 +52,7 @@ class AttachOptions:
     logs: bool = False  # what the log has, first
     stream: bool = True  # and then what comes; without, the session ends after the log
     keeps_stdin: bool = False  # the end of its input is nobody else's: the process's stdin stays open
-    detach_keys: bytes = DETACH_KEYS  # of a terminal
+    detach_keys: bytes = DETACH_KEYS  # of a terminal; b"": none
     size: tuple[int, int] = (0, 0)  # rows and columns of the client's terminal, for a process that it starts
 
 
@@ -76,7 +76,7 @@ class AttachSession:
         self._attached = attached
         self._options = options
         self._fan_out = attached.fan_out
-        self._keys = DetachFilter(options.detach_keys) if attached.tty else None
+        self._keys = DetachFilter(options.detach_keys) if attached.tty and options.detach_keys else None
         self._input: deque[bytes | None] = deque()  # None: its end
         self._waiting = 0
         self._fed = asyncio.Event()  # there is input, for who feeds
