@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dnslib import DNSRecord
 
+from hypercontainer.cri.streaming.spdy_frames import Encoder, Why
 from hypercontainer.protocol.constants import Tag, Type
 from hypercontainer.protocol.messages import GuestContainer, GuestFile, GuestMount, GuestProcess, Interface
 from hypercontainer.protocol.streams import Data, Window, encode_data, encode_window
@@ -152,9 +153,20 @@ def _copies() -> Iterator[bytes]:
     yield _tar(tarfile.PAX_FORMAT)
 
 
+def _spdy() -> Iterator[bytes]:
+    encoder = Encoder()
+    kinds = ("error", "stdin", "stdout", "stderr", "resize")
+    opened = b"".join(encoder.opened(2 * n + 1, {"streamtype": kind}) for n, kind in enumerate(kinds))
+    yield opened + encoder.data(3, b"input" * 40) + encoder.data(3, b"", fin=True) + encoder.ping(1)
+    encoder = Encoder()
+    port = encoder.opened(1, {"streamtype": "data", "port": "80", "requestid": "0"}, fin=True)
+    yield port + encoder.replied(2) + encoder.reset(1, Why.CANCEL) + encoder.go_away(1)
+
+
 SEEDS = {
     "frames": _frames, "streams": _streams, "layers": _layers, "archives": _archives, "manifests": _manifests,
     "dns": _dns, "podfiles": _podfiles, "disks": _disks, "copies": _copies, "acls": _acls, "references": _references,
+    "spdy": _spdy,
     "hyperstart-frames": _guest_requests, "hyperstart-tar": _layers, "hyperstart-users": _users,
 }  # fmt: skip
 

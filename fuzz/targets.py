@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from hypercontainer.cri.streaming.spdy_frames import Decoder, Opened
+from hypercontainer.cri.streaming.spdy_headers import BLOCK_MAX
 from hypercontainer.errors import HyperError, InvalidArgument, NotFound
 from hypercontainer.guest.replies import error_of, pid_of
 from hypercontainer.hyperctl.cp import ByteStream, unpack
@@ -223,7 +225,21 @@ def references(data: bytes) -> bool:
     return taken
 
 
+def spdy(data: bytes) -> bool:
+    """What a client of the streaming server sends: frames of SPDY, and headers in them."""
+    decoder = Decoder()
+    taken = False
+    try:
+        for at in range(0, len(data), 89):  # as they arrive: cut anywhere
+            for frame in decoder.feed(data[at : at + 89]):
+                assert not isinstance(frame, Opened) or sum(map(len, frame.headers.values())) <= BLOCK_MAX
+                taken = True
+    except InvalidArgument:
+        return False
+    return taken
+
+
 TARGETS: dict[str, Target] = {
     t.__name__: t
-    for t in (frames, streams, layers, archives, manifests, dns, podfiles, disks, copies, acls, references)
+    for t in (frames, streams, layers, archives, manifests, dns, podfiles, disks, copies, acls, references, spdy)
 }

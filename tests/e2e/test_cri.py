@@ -14,6 +14,8 @@ from typing import Any
 
 from hypercontainer.cri import api
 from tests.engine.cri_client import Client, channel
+from tests.engine.test_cri_streams import V4, V5, connection, heard, until, websocket
+from tests.spdy import upgraded
 
 from .conftest import Daemon, launched
 
@@ -98,6 +100,8 @@ async def follow(client: Client, tmp: Path, own: Path) -> None:
     done = await client.ExecSync(container_id=server, cmd=["sh", "-c", "hostname; echo no >&2; exit 2"], within=LIMIT)
     assert (done.stdout, done.stderr, done.exit_code) == (b"web\n", b"no\n", 2)
     assert re.match(_LINE, (tmp / "logs/server/0.log").read_text().splitlines()[0])
+    await streams(client, server)
+    await ports(client, sandbox)
     (stats,) = (await client.ListContainerStats()).stats
     assert stats.attributes.id == server and stats.memory.usage_bytes.value > 0
 
@@ -105,6 +109,49 @@ async def follow(client: Client, tmp: Path, own: Path) -> None:
     await client.StopPodSandbox(pod_sandbox_id=sandbox, within=LIMIT)
     await client.RemovePodSandbox(pod_sandbox_id=sandbox, within=LIMIT)
     assert not (await client.ListContainers()).containers and not (await client.ListPodSandbox()).items
+
+
+async def streams(client: Client, id_: str) -> None:
+    """Exec over a websocket and over SPDY, a terminal, and attach."""
+    command = ["sh", "-c", "echo err >&2; tr a-z A-Z; exit 5"]
+    url = (await client.Exec(container_id=id_, cmd=command, stdin=True, stdout=True, stderr=True)).url
+    async with websocket(url, V5) as ws:
+        await ws.send_bytes(b"\0" + b"word\n" * 50_000)
+        await ws.send_bytes(b"\xff\0")
+        found = await heard(ws)
+    assert (found[1], found[2]) == (b"WORD\n" * 50_000, b"err\n") and b'"message":"5"' in found[3]
+
+    url = (await client.Exec(container_id=id_, cmd=command, stdin=True, stdout=True, stderr=True)).url
+    async with upgraded(url, V4) as spdy:
+        s = {kind: await spdy.open(streamtype=kind) for kind in ("error", "stdin", "stdout", "stderr")}
+        await spdy.send(s["stdin"], b"word\n" * 50_000, fin=True)
+        await spdy.until(lambda: s["error"] in spdy.over)
+        assert spdy.heard[s["stdout"]] == b"WORD\n" * 50_000 and b'"message":"5"' in spdy.heard[s["error"]]
+
+    script = "trap 'stty size; exit 0' WINCH; echo ready; while :; do read -t 1 x; done"
+    url = (await client.Exec(container_id=id_, cmd=["sh", "-c", script], stdin=True, stdout=True, tty=True)).url
+    async with websocket(url, V5) as ws:
+        found = {}
+        await until(ws, found, 1, b"ready")
+        await ws.send_bytes(b'\4{"Width":97,"Height":31}')
+        await heard(ws, found)
+    assert b"31 97" in found[1] and b"Success" in found[3]
+
+    url = (await client.Attach(container_id=id_, stdout=True)).url
+    async with websocket(url, V4) as ws:
+        await client.ExecSync(container_id=id_, cmd=["nc", "localhost", "8080"], within=LIMIT)
+        await until(ws, {}, 1, b"served")
+
+
+async def ports(client: Client, sandbox: str) -> None:
+    """A server in the pod that listens, and a port where nobody does."""
+    async with upgraded((await client.PortForward(pod_sandbox_id=sandbox)).url, "portforward.k8s.io") as spdy:
+        data, failed = await connection(spdy, 8080, "0")
+        await spdy.until(lambda: {data, failed} <= spdy.over)
+        assert spdy.heard[data] == b"hello\n" and not spdy.heard[failed]
+        data, failed = await connection(spdy, 8081, "1")
+        await spdy.until(lambda: {data, failed} <= spdy.over)
+        assert b"port 8081 within the pod: Connection refused" in spdy.heard[failed]
 
 
 def test_a_pod_as_a_kubelet_runs_it(tmp_path: Path) -> None:

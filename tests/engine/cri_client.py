@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import grpc.aio
 from hypercontainer.cri import api
 from hypercontainer.cri.sandbox_request import CriSettings
 from hypercontainer.cri.server import Server
+from hypercontainer.cri.streaming.server import StreamingServer
 
 from .stage import Stage, stage
 
@@ -71,13 +73,16 @@ async def served(
         engine = s.prepare().engine
         await engine.open()
         path = s.paths.run / "cri.sock"
-        server = Server(engine, cri or CriSettings(kubelet=str(s.paths.root)))
-        await server.open(path)
         try:
-            async with channel(path) as opened:
-                yield s, Client(opened)
+            async with StreamingServer(engine, socket.create_server(("127.0.0.1", 0))) as streaming:
+                server = Server(engine, streaming, cri or CriSettings(kubelet=str(s.paths.root)))
+                await server.open(path)
+                try:
+                    async with channel(path) as opened:
+                        yield s, Client(opened)
+                finally:
+                    await server.close()
         finally:
-            await server.close()
             for pod in [p for p in engine.registry.pods() if not p.implicit]:
                 await engine.pods.remove(pod.id, force=True)
             await engine.close(keep_running=False)

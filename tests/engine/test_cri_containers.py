@@ -18,6 +18,7 @@ from hypercontainer.cri.container_request import resources_of, spec_of
 from hypercontainer.cri.records import SandboxRecord
 from hypercontainer.cri.sandbox_request import CriSettings, host_cpus, host_memory, plan_of
 from hypercontainer.cri.server import PACKAGES, Server
+from hypercontainer.cri.streaming.server import StreamingServer
 from hypercontainer.hypervisor.driver import VirtioFs
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import TAKES, FakeDriver
@@ -175,8 +176,6 @@ async def test_exec_sync(template: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert (await refused(client.ExecSync(container_id=id_, cmd=["none"])))[0] == "INVALID_ARGUMENT"
         await client.StopContainer(container_id=id_)
         assert (await refused(client.ExecSync(container_id=id_, cmd=["echo"])))[0] == "FAILED_PRECONDITION"
-        for call in (client.Exec(container_id=id_), client.Attach(container_id=id_), client.PortForward()):
-            assert (await refused(call))[0] == "UNIMPLEMENTED"
         assert (await refused(client.CheckpointContainer(container_id=id_)))[0] == "UNIMPLEMENTED"
 
 
@@ -363,22 +362,23 @@ async def test_sandboxes_and_containers_outlive_the_daemon(template: Path, tmp_p
         for daemon in range(2):
             engine = s.prepare().engine
             await engine.open()
-            server = Server(engine, CriSettings(kubelet=str(tmp_path)))
-            path = s.paths.run / f"{daemon}.sock"
-            await server.open(path)
-            async with channel(path) as opened:
-                client = Client(opened)
-                if daemon == 0:
-                    pod = await sandbox(client, annotations={"a": "b"}, log_directory=str(tmp_path))
-                    id_ = await run(client, pod, "main", log_path="main.log")
-                    before = await state(client, id_)
-                else:
-                    status = (await client.PodSandboxStatus(pod_sandbox_id=pod)).status
-                    assert (status.state, dict(status.annotations)) == (api.SANDBOX_READY, {"a": "b"})
-                    assert await state(client, id_) == before and before.state == api.CONTAINER_RUNNING
-                    assert (await client.ExecSync(container_id=id_, cmd=["echo", "hi"])).stdout == b"hi\n"
-                    await client.RemovePodSandbox(pod_sandbox_id=pod)
-            await server.close()
+            async with StreamingServer(engine, socket.create_server(("127.0.0.1", 0))) as streaming:
+                server = Server(engine, streaming, CriSettings(kubelet=str(tmp_path)))
+                path = s.paths.run / f"{daemon}.sock"
+                await server.open(path)
+                async with channel(path) as opened:
+                    client = Client(opened)
+                    if daemon == 0:
+                        pod = await sandbox(client, annotations={"a": "b"}, log_directory=str(tmp_path))
+                        id_ = await run(client, pod, "main", log_path="main.log")
+                        before = await state(client, id_)
+                    else:
+                        status = (await client.PodSandboxStatus(pod_sandbox_id=pod)).status
+                        assert (status.state, dict(status.annotations)) == (api.SANDBOX_READY, {"a": "b"})
+                        assert await state(client, id_) == before and before.state == api.CONTAINER_RUNNING
+                        assert (await client.ExecSync(container_id=id_, cmd=["echo", "hi"])).stdout == b"hi\n"
+                        await client.RemovePodSandbox(pod_sandbox_id=pod)
+                await server.close()
             await engine.close(keep_running=daemon == 0)
         assert not s.host.machines
 

@@ -31,7 +31,8 @@ def spec_of(pod: Pod, of: SandboxRecord, config: Any) -> ContainerSpec:
     log_path = _log_path(of, config.log_path)
     record = ContainerRecord(
         name=config.metadata.name, attempt=config.metadata.attempt, image=config.image.image,
-        shown_image=config.image.user_specified_image, log_path=config.log_path if log_path else "",
+        shown_image=config.image.user_specified_image, stdin_once=config.stdin_once,
+        log_path=config.log_path if log_path else "",
         mounts=[(m.container_path, m.host_path, m.readonly) for m in config.mounts],
     )  # fmt: skip
     return ContainerSpec(

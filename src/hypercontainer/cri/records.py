@@ -38,6 +38,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     image: str = ""  # as the client named it
     shown_image: str = ""  # as the pod's author did
     log_path: str = ""
+    stdin_once: bool = False  # its input ends with the first client that was attached to it
     mounts: list[tuple[str, str, bool]] = []  # in the container, on the node, read-only
 
 

@@ -18,16 +18,14 @@ from ..engine.principal import asked_by
 from ..errors import HyperError, InvalidArgument, Unavailable
 from ..model.audit import AuditEntry
 from ..model.moments import write_moment
-from ..model.principal import Principal
 from ..sys import clock
 from . import api, containers, events, faults, images, processes, runtime, sandboxes, stats
-from .call import Call, Method, Stream
+from .call import CALLER, Call, Method, Stream
 from .sandbox_request import CriSettings
+from .streaming.server import StreamingServer
 
 log = logging.getLogger(__name__)
 PACKAGES = {"runtime.v1": "v1", "runtime.v1alpha2": "v1alpha2"}
-# Who asks by this socket. gRPC does not tell which user of this host that is; the file's mode says who may.
-CALLER = Principal("cri")
 _GRACE = 1.0  # seconds that requests have when the daemon ends
 _REQUESTS_MAX = 1000  # at a time; more are refused with RESOURCE_EXHAUSTED
 _RECEIVED_MAX = 16 << 20  # bytes of a message, as kubelets have it
@@ -44,10 +42,11 @@ IMAGES: dict[str, Method] = {**images.METHODS}
 
 
 class Server:
-    """CRI on a unix socket."""
+    """CRI on a unix socket; streams are promised by it, and served elsewhere."""
 
-    def __init__(self, engine: Engine, settings: CriSettings | None = None) -> None:
+    def __init__(self, engine: Engine, streaming: StreamingServer, settings: CriSettings | None = None) -> None:
         self._engine = engine
+        self._streaming = streaming
         self._settings = settings or CriSettings()
         options = [("grpc.max_receive_message_length", _RECEIVED_MAX), ("grpc.so_reuseport", 0)]
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_REQUESTS_MAX)
@@ -86,7 +85,7 @@ class Server:
                 request = api.message_class(method.input_type).FromString(message)
             except DecodeError as error:
                 raise InvalidArgument(f"the request is no {method.input_type.name}: {error}") from error
-            return Call(self._engine, request, self._settings, version)
+            return Call(self._engine, request, self._settings, version, self._streaming)
 
         coding = {"response_serializer": lambda message: message.SerializeToString()}
         if not method.server_streaming:

@@ -73,6 +73,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     docker_listen: list[str] = []  # further addresses for them, tcp://ADDRESS:PORT, with TLS 1.3 and certificates
     cri: bool = False  # on: a socket for a kubelet, as its container runtime
     cri_socket: str = ""  # "" is cri.sock below `run`
+    cri_streaming: str = "tcp://127.0.0.1:0"  # where its exec, attach and port-forward are served; 0 is any port
     cri_network: str = ""  # of its pods: "" as of others, a network's name, or cni: the first one of CNI's
     cri_kubelet: str = "/var/lib/kubelet"  # the kubelet's directory, of which each pod is given its own part
     cri_pod_memory: str = "512m"  # that the machine of each of its pods has at least

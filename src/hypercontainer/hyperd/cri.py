@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from ..engine.engine import Engine
 from .config import Config
-from .listening import give
+from .listening import give, streaming_socket
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +25,17 @@ async def cri(config: Config, engine: Engine) -> AsyncIterator[None]:
         return
     from ..cri.sandbox_request import CriSettings
     from ..cri.server import Server
+    from ..cri.streaming.server import StreamingServer
 
     path = config.cri_path
     settings = CriSettings(memory=config.cri_pod_bytes, network=config.cri_network, kubelet=config.cri_kubelet)
-    server = Server(engine, settings)
-    await server.open(path)  # with umask 077: it is for us alone until it has its group
-    try:
-        give(path, config)
-        log.info("CRI is served on %s", path)
-        yield
-    finally:
-        await server.close()
-        path.unlink(missing_ok=True)
+    async with StreamingServer(engine, streaming_socket(config.cri_streaming)) as streaming:
+        server = Server(engine, streaming, settings)
+        await server.open(path)  # with umask 077: it is for us alone until it has its group
+        try:
+            give(path, config)
+            log.info("CRI is served on %s, streams on %s", path, streaming.address)
+            yield
+        finally:
+            await server.close()
+            path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -47,6 +48,7 @@ def listening(config: Config) -> Iterator[list[Listening]]:
             # gRPC binds it, when the engine is there; that it cannot be is told now.
             _unix(config.cri_path, config, "--cri-socket").close()
             config.cri_path.unlink()
+            streaming_socket(config.cri_streaming).close()
         for docker, path in paths.items():
             sock = _unix(path, config, "--docker-socket" if docker else "--socket")
             found.append(Listening(stack.enter_context(sock), None, str(path), docker))
@@ -112,6 +114,20 @@ def _tcp(url: str) -> socket.socket:
     except OSError as error:
         raise Conflict(f"cannot listen on {url}: {error.strerror or error}") from error
     return sock
+
+
+def streaming_socket(url: str) -> socket.socket:
+    """For CRI's streams, which have no TLS. :raise InvalidArgument: others than this host could reach it."""
+    host, _ = address_of(url)
+    try:
+        local = ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if not local:
+        raise InvalidArgument(
+            f"cri_streaming {url!r} is not this host's own", hint="write tcp://127.0.0.1:PORT: kubelets proxy it"
+        )
+    return _tcp(url)
 
 
 def address_of(url: str) -> tuple[str, int]:
