@@ -8,7 +8,6 @@ begins. gRPC's handlers of forks alone end every third such child.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -41,7 +40,7 @@ class PlainJail:
             try:
                 born(started)
                 # The program has begun when it has closed the report.
-                said = await tasks.within(_read(report), START)
+                said = await tasks.in_thread(lambda: _read(report))
             except TimeoutError:
                 _end(child)
                 raise Unavailable(f"{order.args[0]} did not start within {START:g} s") from None
@@ -85,13 +84,13 @@ def _words(order: Order) -> list[str]:
     return words
 
 
-async def _read(report: socket.socket) -> str:
-    """All that hyperjail reports; nothing, where all went well."""
-    report.setblocking(False)
-    said = b""
-    while data := await asyncio.get_running_loop().sock_recv(report, _READ):
-        said += data
-    return said.decode(errors="replace")
+def _read(report: socket.socket) -> str:
+    """All that hyperjail reports; nothing, where all went well.
+
+    :raise TimeoutError: it does not come to an end.
+    """
+    report.settimeout(START)
+    return b"".join(iter(lambda: report.recv(_READ), b"")).decode(errors="replace")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
