@@ -383,7 +383,8 @@ def _copy(template: Path, root: Path, *, own_images: bool) -> None:
 
 @contextlib.contextmanager
 def stage(template: Path, *, own_images: bool = False, **settings: Any) -> Iterator[Stage]:
-    """An empty host, for one `play`; the store of images is everybody's unless it is asked for."""
+    """An empty host, for one `play`; the store of images is everybody's, and stays so, unless it is asked for."""
+    before = os.listdir(f"{template}/images/blobs/sha256")
     base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="hyper-engine-", dir=base) as place:
         root = Path(place) / "r"
@@ -395,6 +396,7 @@ def stage(template: Path, *, own_images: bool = False, **settings: Any) -> Itera
                 yield made
             finally:
                 made.kernel.close()
+    assert os.listdir(f"{template}/images/blobs/sha256") == before, "what brings images has `own_images=True`"
 
 
 def whole(scenario: Callable[[Stage], Awaitable[None]]) -> Callable[[Stage], Awaitable[None]]:

@@ -46,7 +46,7 @@ def build(act: Callable[..., None], dockerd: FakeDockerd) -> Callable[..., None]
             if s.engine.registry.find_volume(VOLUME):
                 await s.call(s.engine.volumes.remove(VOLUME))
 
-        act(ended, builder=SETTINGS)
+        act(ended, builder=SETTINGS, own_images=True)
 
     return played
 
