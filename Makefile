@@ -54,7 +54,7 @@ build-compare: builder-image ## a dozen Dockerfiles by hyperctl build and by the
 clients: ## programs that speak Docker's API: compose, testcontainers of PyPI and npm, dockerode, the command line of dev containers
 	@scripts/setup test
 	HYPER_TEST_CLIENTS=1 $(PYTEST) -o timeout=1200 tests/e2e/test_docker_compose.py tests/e2e/test_docker_testcontainers.py \
-		tests/e2e/test_docker_node.py
+		tests/e2e/test_docker_node.py tests/e2e/test_docker_builds.py
 
 docker-compare: ## the same commands and requests on Debian's dockerd and on hyperd; docs/docker-beside.md says what differs, and why
 	@scripts/setup test
