@@ -105,7 +105,8 @@ def test_a_step_that_fails(builds: Daemon, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_ends_a_build(builds: Daemon, tmp_path: Path) -> None:
     where = context(tmp_path / "long", "FROM busybox\nRUN echo begun; sleep 1000\n")
-    command = [BIN / "hyperctl", "build", where]
+    # What is started in the background of a shell's script ignores the signal, and so would what it starts.
+    command = ["env", "--default-signal=INT", BIN / "hyperctl", "build", where]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=builds.environment) as process:
         assert process.stderr
         while b"begun" not in (line := process.stderr.readline()) or b"RUN" in line:

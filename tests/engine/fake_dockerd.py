@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 from hypercontainer.guest.fake_process import FakeProcess
+from hypercontainer.model.protobuf import encoded
 
 
 def made(names: list[str], about: str, layer: bytes = b"") -> tuple[str, bytes]:
@@ -58,6 +59,9 @@ class FakeDockerd:
     failing: str = ""  # why builds fail
     builds: int = 0
     relays: int = 0  # connections that there were
+    silent: bool = False  # clients that speak with BuildKit are not told what it made
+    other: bool = False  # another image than was made is given
+    cut: bool = False  # its machine ends while it gives an image
     cache: list[dict[str, object]] = field(default_factory=list)  # its records, as /system/df tells them
 
     def have(self, names: list[str], about: str) -> str:
@@ -77,6 +81,8 @@ class FakeDockerd:
         stream = _Stream(p)
         while head := await stream.until(b"\r\n\r\n"):
             await self._answer(p, stream, head.decode())
+            if self.cut and b"/images/get" in head:
+                break
         return 0
 
     async def _answer(self, p: FakeProcess, stream: _Stream, head: str) -> None:
@@ -103,6 +109,12 @@ class FakeDockerd:
             await _send(p, b"")
         elif path == "/images/get":
             wanted = query["names"][0]
+            if self.cut:
+                await p.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nsome")
+                return
+            if self.other:
+                await _send(p, made(["other:latest"], "other")[1])
+                return
             await _send(p, self.archives[next(i for i, n in self.images.items() if wanted in n or wanted == i)])
         elif path == "/system/df":
             await _send(p, json.dumps({"BuildCache": self.cache}).encode())
@@ -144,9 +156,22 @@ class FakeDockerd:
         self.builds += 1
         id_ = self.have(query.get("t", []), hashlib.sha256(self.contexts[-1]).hexdigest())
         if "/grpc" in head:
+            await p.write(b"" if self.silent else solved(id_, "docker.io/library/passed"))
             await p.write(b"DONE")
             return
         await _send(p, b'{"stream": "Step 1"}\r\n{"aux": {"ID": "%s"}}\r\n' % id_.encode())
+
+
+def solved(id_: str, names: str) -> bytes:
+    """BuildKit's answer to a build: a message of gRPC, in two frames of HTTP/2 of stream 1."""
+    said = {"image.name": names, "containerimage.config.digest": id_}
+    message = b"".join(encoded({1: encoded({1: key, 2: value})}) for key, value in said.items())
+    message = b"\0" + len(message).to_bytes(4, "big") + message
+    return _frame(message[:50]) + _frame(message[50:], flags=1)
+
+
+def _frame(content: bytes, flags: int = 0) -> bytes:
+    return len(content).to_bytes(3, "big") + bytes([0, flags]) + (1).to_bytes(4, "big") + content
 
 
 async def _send(p: FakeProcess, body: bytes, status: str = "200 OK") -> None:

@@ -272,6 +272,20 @@ def test_a_builder_that_ends_during_a_build(build: Callable[..., None], dockerd:
     build(scenario)
 
 
+def test_a_builder_that_ends_while_it_gives_the_image(build: Callable[..., None], dockerd: FakeDockerd) -> None:
+    async def scenario(s: Stage) -> None:
+        dockerd.cut = True
+        said = await built(s, "app:latest")
+        assert b'"error": "the builder\'s image breaks off' in said
+        with pytest.raises(NotFound):
+            s.engine.images.find("app")
+        dockerd.cut = False
+        await built(s, "app:latest")
+        assert s.engine.images.find("app")
+
+    build(scenario)
+
+
 def test_a_builder_outlives_a_daemon_that_is_killed(build: Callable[..., None], dockerd: FakeDockerd) -> None:
     async def scenario(s: Stage) -> None:
         await built(s, "a:latest")
@@ -347,11 +361,15 @@ def test_anybodys_label_makes_no_container_the_daemons_own(build: Callable[..., 
     build(scenario)
 
 
+ASKS = b"\x1a\x04moby"  # of a request to build: for an image
+
+
 class Passed:
     """A client that speaks with BuildKit itself."""
 
     def __init__(self, *pieces: bytes) -> None:
         self.pieces, self.got, self.opened, self.ended = iter(pieces), b"", False, False
+        self.look: Callable[[], None] = lambda: None
 
     async def open(self) -> None:
         self.opened = True
@@ -360,6 +378,7 @@ class Passed:
         return next(self.pieces, b"")
 
     async def write(self, data: bytes) -> None:
+        self.look()
         self.got += data
 
     async def end(self) -> None:
@@ -367,13 +386,58 @@ class Passed:
 
 
 def test_a_connection_is_passed_through(build: Callable[..., None], dockerd: FakeDockerd) -> None:
+    """The image is here before its client hears of it, and dockerd is not asked what it has."""
+
     async def scenario(s: Stage) -> None:
-        peer = Passed(b"dockerfile FROM bo", b"x\n", b"END")
+        await built(s, "app:latest", context=b"FROM box\n")
+        lists = dockerd.said.count("GET /images/json")
+        peer = Passed(b"dockerfile FROM bo", b"x\n" + ASKS[:2], ASKS[2:] + b"END")
+        peer.look = lambda: s.engine.images.find("passed") and None
         await s.call(s.engine.builds.pass_through("/grpc", [("X-More", "1"), ("X-More", "2")], peer))
-        assert (peer.opened, peer.got, peer.ended) == (True, b"DONE", True)
+        assert (peer.opened, peer.got[-4:], peer.ended) == (True, b"DONE", True)
         assert "X-More: 1\r\nX-More: 2\r\n" in dockerd.heads[-1]
         assert {"box:latest"} in dockerd.images.values()
-        assert s.engine.images.find("passed")
+        await s.call(s.engine.builds.catch_up())
+        assert dockerd.said.count("GET /images/json") == lists
+
+    build(scenario)
+
+
+def test_an_answer_that_is_not_read(build: Callable[..., None], dockerd: FakeDockerd) -> None:
+    """Of another version, perhaps: dockerd is asked what it has when the connection ends."""
+
+    async def scenario(s: Stage) -> None:
+        dockerd.silent = True
+        peer = Passed(b"FROM box\n" + ASKS + b"END")
+        await s.call(s.engine.builds.pass_through("/grpc", [], peer))
+        assert peer.got == b"DONE" and s.engine.images.find("passed")
+
+    build(scenario)
+
+
+def test_a_client_that_only_looks_whether_it_can_connect(build: Callable[..., None], dockerd: FakeDockerd) -> None:
+    async def scenario(s: Stage) -> None:
+        await built(s, "app:latest")
+        before, relays = list(dockerd.said), dockerd.relays
+        peer = Passed()
+        await s.call(s.engine.builds.pass_through("/grpc", [], peer))
+        assert (peer.opened, peer.ended, dockerd.said, dockerd.relays) == (True, True, before, relays)
+        dockerd.silent = True
+        await s.call(s.engine.builds.pass_through("/grpc", [], Passed(b"something else END")))
+        assert (dockerd.said, dockerd.relays) == ([*before, "POST /grpc"], relays + 1)
+
+    build(scenario)
+
+
+def test_an_image_that_cannot_be_taken_in(build: Callable[..., None], dockerd: FakeDockerd) -> None:
+    """Its client is told why, as HTTP/2 tells of a connection that ends, and not that it was built."""
+
+    async def scenario(s: Stage) -> None:
+        dockerd.other = True
+        peer = Passed(ASKS + b"END")
+        await s.call(s.engine.builds.pass_through("/grpc", [], peer))
+        assert b"the builder gave another image" in peer.got and b"DONE" not in peer.got and peer.ended
+        dockerd.other = False
 
     build(scenario)
 
@@ -394,10 +458,9 @@ def test_a_session_is_no_build(build: Callable[..., None], dockerd: FakeDockerd)
 
 def test_a_connection_that_dockerd_does_not_take(build: Callable[..., None], dockerd: FakeDockerd) -> None:
     async def scenario(s: Stage) -> None:
-        peer = Passed()
-        with pytest.raises(Unavailable, match="404"):
-            await s.call(s.engine.builds.pass_through("/nothing", [], peer))
-        assert not peer.opened
+        peer = Passed(b"PRI")
+        await s.call(s.engine.builds.pass_through("/nothing", [], peer))
+        assert b"404" in peer.got and peer.ended
 
     build(scenario)
 

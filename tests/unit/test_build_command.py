@@ -7,7 +7,9 @@ import base64
 import io
 import os
 import socket
+import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,12 @@ from hypercontainer.engine.builder.names import NameFinder
 from hypercontainer.engine.builder.passing import with_network
 from hypercontainer.errors import HyperError, InvalidArgument, NotFound
 from hypercontainer.hyperctl import build as build_command
+from hypercontainer.hyperctl import buildprogress
 from hypercontainer.hyperctl.buildbases import base_images
 from hypercontainer.hyperctl.buildcontext import BuildContext, open_context
-from hypercontainer.hyperctl.buildprogress import Progress
+from hypercontainer.hyperctl.buildprogress import Progress, excerpt, waiting
 from hypercontainer.hyperctl.dockerignore import Ignored
-from hypercontainer.hyperctl.session.protobuf import decoded
+from hypercontainer.model.protobuf import decoded
 
 # What moby's own tests of its pattern matcher say, and what its documentation does.
 IGNORED = [
@@ -223,3 +226,53 @@ def test_a_secret_that_is_missing_is_told_before_hyperd_is_asked(tree: Path, mon
     monkeypatch.setattr(build_command, "client", lambda: pytest.fail("hyperd was asked"))
     with pytest.raises(NotFound, match="cannot read the secret"):
         build_command.build.main(["--secret", "id=key,src=/nosuch/key", str(tree)], standalone_mode=False)
+
+
+def test_an_error_of_syntax_is_shown_with_its_lines() -> None:
+    text = "FROM busybox\n\nFRM x\nRUN y\nRUN z\nRUN not shown\n"
+    assert (
+        excerpt("dockerfile parse error on line 3: unknown instruction: FRM", text, "app.Dockerfile")
+        == """\
+app.Dockerfile:3
+--------------------
+   1 |     FROM busybox
+   2 |
+   3 | >>> FRM x
+   4 |     RUN y
+   5 |     RUN z
+--------------------"""
+    )
+    assert excerpt("dockerfile parse error line 1: no", "FRM", "Dockerfile").splitlines()[2] == "   1 | >>> FRM"
+    assert excerpt("dockerfile parse error on line 9: no", text, "Dockerfile") == ""
+    assert excerpt("exit code: 3", text, "Dockerfile") == excerpt("parse error line 1", "", "Dockerfile") == ""
+
+
+class Seen(io.StringIO):
+    """stderr, which tells when something is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.written.set()
+        return super().write(text)
+
+
+def test_a_wait_for_the_builder_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buildprogress, "_PATIENCE", 0.0)
+    monkeypatch.setattr(sys, "stderr", seen := Seen())
+    with waiting(quiet=False):
+        assert seen.written.wait(60)
+    assert "waiting for the builder" in seen.getvalue()
+
+
+def test_a_builder_that_answers_is_not_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", seen := Seen())
+    monkeypatch.setattr(buildprogress, "_PATIENCE", 60.0)
+    before = threading.active_count()
+    with waiting(quiet=False) as answered:
+        answered()
+    with waiting(quiet=True):
+        pass
+    assert seen.getvalue() == "" and threading.active_count() <= before + 1

@@ -22,7 +22,7 @@ from hypercontainer.hyperctl import buildoutput
 from hypercontainer.hyperctl.buildoutput import Output, cache_sources, cache_target, parse_output
 from hypercontainer.hyperctl.session import outputs, secrets
 from hypercontainer.hyperctl.session.grpc import Handler, Server
-from hypercontainer.hyperctl.session.protobuf import decoded, encoded, raw, text, whole
+from hypercontainer.model.protobuf import decoded, encoded, raw, text, whole
 
 GET_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 DIRECTORY, SYMLINK = 1 << 31, 1 << 27  # of Go's FileMode

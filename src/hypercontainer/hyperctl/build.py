@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,17 +20,19 @@ from ..errors import HyperError, InvalidArgument, Unavailable
 from ..model.reference import parse_reference
 from ..model.units import parse_size
 from .buildbases import take_bases
-from .buildcontext import BuildContext, open_context
+from .buildcontext import OUTSIDE, BuildContext, open_context
 from .buildoutput import Output, cache_sources, cache_target, parse_output
-from .buildprogress import NO_SPACE, Progress
+from .buildprogress import NO_SPACE, Progress, excerpt, waiting
 from .context import client
 from .pulling import push_image
 
 if TYPE_CHECKING:
+    from ..client.transport import Response
     from .session.grpc import Handler
 
 _FULL = "the builder's disk may be full: `hyperctl builder prune --all`, or raise `cache` of [builder] in hyperd.toml"
 _SYNTAX = ("# syntax", "#syntax")
+_ASKED = ("type=secret", "type=ssh")
 
 
 @click.command()
@@ -76,9 +79,11 @@ def build(path: str, dockerfile: str, **given: Any) -> None:
     take_bases(hyperd, context, arguments, pull=given["pull"], platform=given["platform"], quiet=quiet)
     query = [("t", t) for t in tags] + [("extrahosts", _host(h)) for h in given["hosts"]]
     query += [(k, v) for k, v in {**context.query, **settings, "outputs": output.query()}.items() if v]
-    with _session(hyperd, services, output) as id_:
-        told = "quiet" if quiet else given["progress"]
-        image = _follow(hyperd, query + id_, context.body, told, made=output.in_store)
+    told = "quiet" if quiet else given["progress"]
+    with waiting(quiet=quiet or told == "rawjson") as answered, _session(hyperd, services, output) as id_:
+        response = hyperd.open("POST", f"/build?{urlencode(query + id_)}", body=context.body or b"")
+        answered()
+        image = _follow(response, context, told, made=output.in_store)
     output.save(hyperd, tags[0] if tags else image)
     for name in tags if output.push else ():
         push_image(hyperd, name, quiet=quiet)
@@ -128,7 +133,8 @@ def _services(context: BuildContext, given: dict[str, Any], output: Output) -> d
     :raise HyperError: a secret or an agent is not there.
     """
     syntax = context.dockerfile.lstrip("\ufeff \r\n\t").lower().startswith(_SYNTAX)  # an image that it pulls itself
-    if not (output.by_session or given["secrets"] or given["ssh"] or syntax):
+    asks = any(kind in context.dockerfile for kind in _ASKED)  # for what is not given, perhaps, which it is told
+    if not (output.by_session or given["secrets"] or given["ssh"] or syntax or asks):
         return None
     from .session import secrets  # HTTP/2 is not imported for other builds
 
@@ -164,14 +170,11 @@ def _tell(image: str, tags: tuple[str, ...], given: dict[str, Any]) -> None:
         raise HyperError(f"cannot write {error.filename}: {error.strerror}") from error
 
 
-def _follow(
-    hyperd: Client, query: list[tuple[str, str]], body: Iterator[bytes] | None, progress: str, *, made: bool
-) -> str:
+def _follow(response: Response, context: BuildContext, progress: str, *, made: bool) -> str:
     """Print what happens; the image's id, "" where the build is not to make one.
 
     :raise HyperError: why there is none.
     """
-    response = hyperd.open("POST", f"/build?{urlencode(query)}", body=body or b"")
     told, id_ = Progress(), ""
     for line in response.lines():
         if not line.strip():
@@ -180,10 +183,7 @@ def _follow(
             print(line.decode(errors="replace"), flush=True)
         document = json.loads(line)
         if "error" in document:
-            if isinstance(document["error"], dict):
-                raise_known(document["error"])
-            full = _FULL if told.full or NO_SPACE in document["error"].lower() else None
-            raise HyperError(f"the build failed: {document['error']}", hint=full)
+            raise _failure(document["error"], context, full=told.full)
         aux = document.get("aux")
         if isinstance(aux, dict) and "ID" in aux:
             id_ = aux["ID"]
@@ -192,3 +192,13 @@ def _follow(
     if made and not id_:
         raise Unavailable("hyperd closed the connection during the build", hint="see its log, and try again")
     return id_
+
+
+def _failure(error: Any, context: BuildContext, *, full: bool) -> HyperError:
+    """What the builder says, or hyperd; an error of syntax with the lines that it is about."""
+    if isinstance(error, dict):
+        raise_known(error)
+    name = context.query.get("dockerfile", OUTSIDE)
+    if lines := excerpt(str(error), context.dockerfile, "Dockerfile" if name == OUTSIDE else name):
+        print(lines, file=sys.stderr, flush=True)
+    return HyperError(f"the build failed: {error}", hint=_FULL if full or NO_SPACE in str(error).lower() else None)

@@ -18,7 +18,7 @@ from .dockerignore import Ignored
 
 _CHUNK = 1 << 18  # bytes
 _ELSEWHERE = re.compile(r"(https?|git|ssh)://|git@|github\.com/")
-_OUTSIDE = ".dockerfile.hyperctl"  # name of a Dockerfile that is not in the context
+OUTSIDE = ".dockerfile.hyperctl"  # name of a Dockerfile that is not in the context
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 
@@ -71,7 +71,7 @@ def _from_directory(root: Path, dockerfile: str) -> BuildContext:
     if dockerfile == "-":
         text = sys.stdin.buffer.read()
         body = _packed(root, Ignored(_ignore_file(root, None)), (), text)
-        return BuildContext({"dockerfile": _OUTSIDE}, body, text.decode(errors="replace"))
+        return BuildContext({"dockerfile": OUTSIDE}, body, text.decode(errors="replace"))
     path = Path(dockerfile) if dockerfile else root / "Dockerfile"
     if dockerfile and not path.exists() and not path.is_absolute() and (root / dockerfile).exists():
         path = root / dockerfile  # as a path in the context
@@ -82,7 +82,7 @@ def _from_directory(root: Path, dockerfile: str) -> BuildContext:
     ignored = Ignored(_ignore_file(root, path))
     inside = os.path.relpath(path.resolve(), root.resolve())
     if inside.startswith(".."):
-        body, inside = _packed(root, ignored, (), text), _OUTSIDE
+        body, inside = _packed(root, ignored, (), text), OUTSIDE
     else:
         body = _packed(root, ignored, (inside,))
     return BuildContext({"dockerfile": inside}, body, text.decode(errors="replace"))
@@ -104,7 +104,7 @@ def _ignore_file(root: Path, dockerfile: Path | None) -> str:
 def _packed(root: Path, ignored: Ignored, kept: tuple[str, ...], outside: bytes | None = None) -> Iterator[bytes]:
     """A tar of the directory, with everything root's, as Docker's client sends it; `kept` is never left out."""
     if outside is not None:
-        yield _member(_OUTSIDE, outside)
+        yield _member(OUTSIDE, outside)
     links: dict[tuple[int, int], str] = {}
     for path, found in _walk(root, "", ignored, {*kept, ".dockerignore"}):
         info = tarfile.TarInfo(path)

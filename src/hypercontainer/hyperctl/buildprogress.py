@@ -8,14 +8,23 @@ control.proto; the field numbers below are from there. The lines are those of `d
 from __future__ import annotations
 
 import base64
+import contextlib
+import re
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TextIO
 
 from ..errors import InvalidArgument
-from .session.protobuf import Fields, decoded, messages, text
+from ..model.protobuf import Fields, decoded, messages, text
 
 NO_SPACE = "no space left on device"  # what programs say of a full disk, in small letters
+_PATIENCE = 2.0  # seconds without an answer that are not explained
+_WAITING = "waiting for the builder: the first build starts it, which takes some seconds, and a minute the first time"
+_PARSE_ERROR = re.compile(r"parse error(?: on)? line (\d+)")
+_BESIDE = 2  # lines that are shown before and after one
+_RULE = "-" * 20
 _VERTEX, _STATUS, _LOG, _WARNING = 1, 2, 3, 4
 
 
@@ -106,3 +115,27 @@ class Progress:
 
     def _line(self, step: _Step, line: str) -> None:
         print(f"#{step.number} {line}", file=self._out, flush=True)
+
+
+@contextlib.contextmanager
+def waiting(*, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Explain a wait for the builder; what is yielded says that it has answered."""
+    timer = threading.Timer(_PATIENCE, lambda: print(_WAITING, file=sys.stderr, flush=True))
+    timer.daemon = True
+    if not quiet:
+        timer.start()
+    try:
+        yield timer.cancel
+    finally:
+        timer.cancel()
+
+
+def excerpt(message: str, dockerfile: str, name: str) -> str:
+    """The lines of a Dockerfile that an error of its syntax is about, as Docker's client shows them; "" for others."""
+    lines, found = dockerfile.splitlines(), _PARSE_ERROR.search(message)
+    number = int(found[1]) if found else 0
+    if not 0 < number <= len(lines):
+        return ""
+    shown = range(max(number - _BESIDE, 1), min(number + _BESIDE, len(lines)) + 1)
+    text = [f" {i:3} | {'>>>' if i == number else '   '} {lines[i - 1]}".rstrip() for i in shown]
+    return "\n".join([f"{name}:{number}", _RULE, *text, _RULE])

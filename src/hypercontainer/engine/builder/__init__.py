@@ -8,5 +8,7 @@ transfer.py  images in and out
 image.py     the builder's own image
 names.py     which images a build begins with, as its Dockerfile names them
 passing.py   what is read of a build as it passes by
+through.py   connections of clients that speak with BuildKit themselves
+solved.py    which images BuildKit tells these that it has made
 builds.py    what front ends ask: a build, whose images are in our store when it has ended
 """

@@ -13,14 +13,13 @@ import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 
 from ...errors import HyperError, Unavailable
 from ...images.store import ImageStore
 from ...model.status import Container
-from ...sys import tasks
 from ..containers import Containers
 from ..events import Events
 from ..registry import Registry
@@ -31,11 +30,11 @@ from .machine import BuilderMachine, BuilderSettings
 from .names import NameFinder
 from .passing import Made, Plain, error_line, named, with_network
 from .relay import Relays
+from .through import Passage, Through, upgraded
 from .transfer import Transfer
 
 _BEGIN = 90  # seconds until dockerd listens: an emulated one takes 15
-_CHUNK = 64 << 10  # bytes
-_HEAD_MAX, _MESSAGE_MAX = 16 << 10, 64 << 10  # bytes
+_MESSAGE_MAX = 64 << 10  # bytes
 SESSION = "/session"  # where the builder asks; what is built is asked for elsewhere
 
 
@@ -57,22 +56,6 @@ class Answer:
         return text.decode(errors="replace").strip() or f"the builder answered with status {self.status}"
 
 
-class Through(Protocol):
-    """A client whose connection is passed through."""
-
-    async def open(self) -> None:
-        """The builder has agreed: tell the client, which goes on in the other protocol."""
-
-    async def read(self) -> bytes | None:
-        """What comes next; b"" once, when the client has ended its half; None when it has gone."""
-
-    async def write(self, data: bytes) -> None:
-        """:raise ConnectionError: the client has gone."""
-
-    async def end(self) -> None:
-        """The builder has ended."""
-
-
 class Builds:
     """The builder, as the rest of hyperd sees it."""
 
@@ -86,8 +69,8 @@ class Builds:
         self._transfer = Transfer(images, events)
         self._relays = Relays()
         self._known: tuple[str, Dockerd] | None = None  # of which container, and how it is asked
-        self._passing = 0  # connections that are passed through
-        self._unseen = False  # something may have been built through one
+        self._passing: set[Passage] = set()  # connections by which builds are asked for
+        self._unseen = False  # something may have been built by one, and was not seen
 
     def open(self) -> None:
         """At the daemon's start, when containers have been found again."""
@@ -190,51 +173,43 @@ class Builds:
     async def pass_through(self, path: str, headers: Query, peer: Through) -> None:
         """A connection of a client that speaks with BuildKit itself, which is asked for by HTTP/1.1 and goes on as h2c.
 
-        Images that are named on the way are there before the name arrives. `headers` may have a name several times.
+        `headers` may have a name several times.
 
         :raise HyperError: there is no builder, or it does not agree.
         """
         async with self.dockerd() as dockerd, self.machine.use() as container:
-            builds = path != SESSION
-            if not self._passing:
-                await self._transfer.begin(dockerd)
-            self._passing += builds
-            self._unseen = self._unseen or builds
-            try:
-                with self._dial(container) as end, contextlib.suppress(ConnectionError):
-                    await _upgraded(end, path, headers)
-                    await peer.open()
-                    await self._carry(dockerd, end, peer)
-                    await peer.end()
-            finally:
-                self._passing -= builds
-                with contextlib.suppress(HyperError):
-                    await self.catch_up()
+            passage = Passage(self._transfer, dockerd, peer, lambda: upgraded(self._dial(container), path, headers))
+            if path == SESSION:
+                await passage.open()
+                await passage.go()
+            else:
+                await self._build_through(passage, dockerd)
 
-    async def _carry(self, dockerd: Dockerd, end: socket.socket, peer: Through) -> None:
-        """Both ways, until the builder's side ends; without the client it is ended."""
-        loop, finder = asyncio.get_running_loop(), NameFinder()
-
-        async def forth() -> None:
-            with contextlib.suppress(OSError):
-                while data := await peer.read():
-                    await self._transfer.offer(dockerd, finder.feed(data))
-                    await loop.sock_sendall(end, data)
-                end.shutdown(socket.SHUT_RDWR if data is None else socket.SHUT_WR)
-
-        sending = asyncio.create_task(forth())
+    async def _build_through(self, passage: Passage, dockerd: Dockerd) -> None:
+        """Clients look first whether they can connect, and send nothing: those get no connection to dockerd."""
+        if not await passage.begun():
+            return
+        if not self._passing:
+            await self._transfer.begin(dockerd)
+        self._passing.add(passage)
         try:
-            while data := await loop.sock_recv(end, _CHUNK):
-                await peer.write(data)
+            await passage.go()
         finally:
-            await tasks.end([sending])
+            self._passing.discard(passage)
+            self._unseen = self._unseen or passage.owes
+            with contextlib.suppress(HyperError):
+                await self.catch_up()
 
     async def catch_up(self) -> None:
-        """What clients that speak with BuildKit themselves have built by now is in our store."""
-        if not self._unseen or not self.machine.running:
+        """What clients that speak with BuildKit themselves have built by now is in our store.
+
+        That is so already where the answers to them could be read.
+        """
+        owing = any(passage.owes for passage in self._passing)
+        if not (self._unseen or owing) or not self.machine.running:
             return
         async with self.dockerd() as dockerd:
-            self._unseen = self._passing > 0
+            self._unseen = owing
             await self._transfer.take_in(dockerd)
 
     async def ask(self, method: str, path: str, query: Query) -> Any:
@@ -244,18 +219,3 @@ class Builds:
         """
         async with self.dockerd() as dockerd:
             return await dockerd.json(method, path, query)
-
-
-async def _upgraded(end: socket.socket, path: str, headers: Query) -> None:
-    """Ask for a connection of another protocol. :raise Unavailable: dockerd does not agree."""
-    loop = asyncio.get_running_loop()
-    fields = [("Host", "builder"), ("Connection", "Upgrade"), ("Upgrade", "h2c"), *headers]
-    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
-    await loop.sock_sendall(end, "\r\n".join(lines).encode())
-    head = b""
-    # A byte at a time: what follows the head is the client's.
-    while not head.endswith(b"\r\n\r\n") and (byte := await loop.sock_recv(end, 1)) and len(head) < _HEAD_MAX:
-        head += byte
-    if not head.startswith(b"HTTP/1.1 101"):
-        said = head.partition(b"\r\n")[0].decode(errors="replace") or "nothing"
-        raise Unavailable(f"the builder does not take a connection for {path}: it says {said}")

@@ -84,12 +84,14 @@ class Dockerd:
                     raise HyperError(f"the builder does not take an image: {error}")
 
     async def get(self, name: str) -> Body:
-        """An image as an archive."""
-        response = await self.send("GET", "/images/get", [("names", name)])
-        async with response:
+        """An image as an archive. :raise HyperError: it is not given, or breaks off."""
+        async with await self.send("GET", "/images/get", [("names", name)]) as response:
             await _check(response)
-            async for chunk in response.content.iter_any():
-                yield chunk
+            try:
+                async for chunk in response.content.iter_any():
+                    yield chunk
+            except aiohttp.ClientError as error:
+                raise Unavailable(f"the builder's image breaks off: {error}", hint="build it again") from error
 
     async def remove(self, name: str) -> None:
         """Take a name away, and with the last one the image; one that is not there is no error."""

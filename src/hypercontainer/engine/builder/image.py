@@ -41,7 +41,8 @@ def locate() -> Archive:
         if found.path.exists():
             return found
     raise Unavailable(
-        "there is nothing that builds images", hint="make it with `make builder-image`, or name an image: builder_image"
+        "there is nothing that builds images",
+        hint="make it with `make builder-image`, or name an image: `image` of [builder] in hyperd.toml",
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from ...errors import HyperError
 from .dockerd import Query
 
-_ID = re.compile("sha256:[0-9a-f]{64}")  # what has been taken over may say any name, of an image of ours
+ID = re.compile("sha256:[0-9a-f]{64}")  # what has been taken over may say any name, of an image of ours
 _LINE_MAX = 1 << 20  # bytes of a line of the answer that is looked at
 _SLICE = 1 << 20  # bytes of a context that are unpacked at once
 _LOOKED_AT = 1 << 30  # bytes of an unpacked context in which names of images are looked for
@@ -41,7 +41,7 @@ class Made:
                 return
             self.failed = self.failed or "error" in found
             aux = found.get("aux")
-            if isinstance(aux, dict) and isinstance(id_ := aux.get("ID"), str) and _ID.fullmatch(id_):
+            if isinstance(aux, dict) and isinstance(id_ := aux.get("ID"), str) and ID.fullmatch(id_):
                 self.id = id_
 
 

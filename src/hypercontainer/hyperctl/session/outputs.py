@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...errors import HyperError, InvalidArgument
+from ...model.protobuf import Fields, decoded, encoded, messages, raw, text, whole
 from .grpc import INVALID, Call, CallError, Handler
-from .protobuf import Fields, decoded, encoded, messages, raw, text, whole
 
 PATH = "/moby.filesync.v1.FileSend/DiffCopy"
 _STAT, _REQUEST, _DATA, _FIN, _ERROR = range(5)  # types of packets

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import InvalidArgument, NotFound
+from ...model.protobuf import decoded, encoded, raw, text
 from ..buildoutput import attributes
 from ..pulling import credentials
 from .grpc import NOT_FOUND, Call, CallError, CallGone, Handler
-from .protobuf import decoded, encoded, raw, text
 
 _SECRET_MAX = 500 << 10  # bytes; Docker's own limit
 _CHUNK = 32 << 10  # bytes

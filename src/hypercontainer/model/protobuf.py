@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...errors import InvalidArgument
+from ..errors import InvalidArgument
 
 Fields = dict[int, list[int | bytes]]
 
