@@ -105,6 +105,11 @@ async def follow(client: Client, tmp: Path, own: Path) -> None:
     (stats,) = (await client.ListContainerStats()).stats
     assert stats.attributes.id == server and stats.memory.usage_bytes.value > 0
 
+    (metrics,) = (await client.ListPodSandboxMetrics()).pod_metrics
+    found = {m.name: m.value.value for m in [*metrics.metrics, *metrics.container_metrics[0].metrics]}
+    assert metrics.container_metrics[0].container_id == server and found["container_memory_working_set_bytes"] > 0
+    assert found["container_network_receive_bytes_total"] >= 0 and found["container_processes"] >= 1
+
     await client.StopContainer(container_id=server, timeout=0, within=LIMIT)
     await client.StopPodSandbox(pod_sandbox_id=sandbox, within=LIMIT)
     await client.RemovePodSandbox(pod_sandbox_id=sandbox, within=LIMIT)

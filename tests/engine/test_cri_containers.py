@@ -443,3 +443,22 @@ async def test_events_tell_of_sandboxes_and_their_containers(template: Path) -> 
         assert died.pod_sandbox_status.id == pod and died.created_at > 10**18
         assert [c.exit_code for c in died.containers_statuses] == [3]
         assert not told[-1].HasField("pod_sandbox_status")
+
+
+async def test_metrics_have_the_names_and_labels_that_are_described(template: Path) -> None:
+    async with served(template) as (_, client):
+        pod = await sandbox(client)
+        main = await run(client, pod, "main")
+        await client.StopPodSandbox(pod_sandbox_id=await sandbox(client, "stopped"))
+        described = {d.name: d for d in (await client.ListMetricDescriptors()).descriptors}
+        assert all(d.help and d.name.startswith("container_") for d in described.values())
+        (found,) = (await client.ListPodSandboxMetrics()).pod_metrics
+        assert found.pod_sandbox_id == pod and [c.container_id for c in found.container_metrics] == [main]
+        metrics = [*found.metrics, *(m for c in found.container_metrics for m in c.metrics)]
+        assert {m.name for m in found.container_metrics[0].metrics} < described.keys()
+        for m in metrics:
+            labels = dict(zip(described[m.name].label_keys, m.label_values, strict=True))
+            assert (labels["namespace"], labels["pod"]) == ("default", "web") and m.timestamp == 0
+            assert labels["container"] == ("interface" not in labels) * "main"
+        limit = next(m for m in metrics if m.name == "container_spec_memory_limit_bytes")
+        assert limit.metric_type == api.GAUGE and limit.value.value > 0

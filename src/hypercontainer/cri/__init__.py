@@ -8,7 +8,7 @@
 `sandbox_request`, `container_request`, `security`   requests become the engine's specifications
 `views`          records become CRI's answers
 `streaming`      the HTTP server of exec, attach and port-forward
-`runtime`, `sandboxes`, `containers`, `processes`, `stats`, `events`, `images`   the methods
+`runtime`, `sandboxes`, `containers`, `processes`, `stats`, `metrics`, `events`, `images`   the methods
 
 grpcio is imported by the modules here and by no others: whoever does not serve CRI has nothing of it in memory.
 """

@@ -19,7 +19,7 @@ from ..errors import HyperError, InvalidArgument, Unavailable
 from ..model.audit import AuditEntry
 from ..model.moments import write_moment
 from ..sys import clock
-from . import api, containers, events, faults, images, processes, runtime, sandboxes, stats
+from . import api, containers, events, faults, images, metrics, processes, runtime, sandboxes, stats
 from .call import CALLER, Call, Method, Stream
 from .sandbox_request import CriSettings
 from .streaming.server import StreamingServer
@@ -36,6 +36,7 @@ METHODS: dict[str, Method] = {
     **containers.METHODS,
     **processes.METHODS,
     **stats.METHODS,
+    **metrics.METHODS,
 }
 STREAMS: dict[str, Stream] = {**events.STREAMS}
 IMAGES: dict[str, Method] = {**images.METHODS}

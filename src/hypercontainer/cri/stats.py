@@ -34,11 +34,11 @@ async def containers(c: Call) -> Any:
         if views.container_state(each) == api.CONTAINER_RUNNING
     }
     pods = {each.pod for each, _ in chosen.values()}
-    used = [u for of_pod in await asyncio.gather(*(_used(c, p) for p in pods)) for u in of_pod if u.id in chosen]
+    used = [u for of_pod in await asyncio.gather(*(used_by(c, p) for p in pods)) for u in of_pod if u.id in chosen]
     return api.ListContainerStatsResponse(stats=[await _container(c, *chosen[u.id], u) for u in used])
 
 
-async def _used(c: Call, pod_id: str) -> list[ContainerStats]:
+async def used_by(c: Call, pod_id: str) -> list[ContainerStats]:
     """Of each container that the guest has; none where it does not answer, or is gone meanwhile."""
     with contextlib.suppress(HyperError):
         return await c.engine.monitor.pod_stats(pod_id)
@@ -57,7 +57,7 @@ async def _container(c: Call, of: Container, record: ContainerRecord, used: Cont
         used_bytes=_number(await c.engine.usage.container_size(of)),
     )  # fmt: skip
     return api.ContainerStats(
-        attributes=attributes, cpu=_cpu(at, used.cpu_usec), memory=_memory(at, used.memory, used.memory_limit),
+        attributes=attributes, cpu=_cpu(at, used.cpu_usec), memory=_memory(at, [used], used.memory_limit),
         writable_layer=layer,
     )  # fmt: skip
 
@@ -70,11 +70,14 @@ def _cpu(at: int, microseconds: int) -> Any:
     return api.CpuUsage(timestamp=at, usage_core_nano_seconds=_number(microseconds * 1000))
 
 
-def _memory(at: int, used: int, limit: int) -> Any:
-    """The guest counts what it caches as used: a working set is not told apart."""
+def _memory(at: int, of: list[ContainerStats], limit: int) -> Any:
+    """The working set is without what is cached and could be dropped."""
+    needed = sum(u.memory for u in of)
+    usage = needed + sum(u.memory_details.get("inactive_file", 0) for u in of)
     return api.MemoryUsage(
-        timestamp=at, working_set_bytes=_number(used), available_bytes=_number(limit - used), usage_bytes=_number(used)
-    )
+        timestamp=at, working_set_bytes=_number(needed), available_bytes=_number(limit - needed),
+        usage_bytes=_number(usage),
+    )  # fmt: skip
 
 
 async def sandbox(c: Call) -> Any:
@@ -93,7 +96,7 @@ async def _sandbox(c: Call, pod: Pod, record: SandboxRecord) -> Any:
     attributes = api.PodSandboxAttributes(
         id=pod.id, metadata=views.sandbox_metadata(record), labels=pod.labels, annotations=record.annotations
     )
-    used = await _used(c, pod.id) if views.is_ready(pod) else []
+    used = await used_by(c, pod.id) if views.is_ready(pod) else []
     if not used:
         return api.PodSandboxStats(attributes=attributes)
     at = views.nanoseconds(used[0].read_at)
@@ -103,7 +106,7 @@ async def _sandbox(c: Call, pod: Pod, record: SandboxRecord) -> Any:
     )
     linux = api.LinuxPodSandboxStats(
         cpu=_cpu(at, sum(u.cpu_usec for u in used)),
-        memory=_memory(at, sum(u.memory for u in used), pod.memory),
+        memory=_memory(at, used, pod.memory),
         network=api.NetworkUsage(timestamp=at, default_interface=interface),
         process=api.ProcessUsage(timestamp=at, process_count=_number(sum(u.pids for u in used))),
         containers=[
