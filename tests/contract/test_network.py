@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -21,6 +22,7 @@ from hypercontainer.model.network import Egress, NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import InterfaceSpec, PodSpec
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import backend as port
+from hypercontainer.network import cni
 from hypercontainer.network.backend import Dns, NicKind, Policy, Rates, Shared, require
 from tests.engine.faults import Driven, Plan
 
@@ -313,3 +315,30 @@ async def test_ports_need_a_network_that_publishes(place: Place) -> None:
 
 def test_errors_are_those_of_the_port() -> None:
     assert issubclass(Unsupported, HyperError)
+
+
+_RECORDER = """#!/bin/sh
+echo "$CNI_COMMAND $CNI_ARGS" >> {said}
+[ "$CNI_COMMAND" = DEL ] || sed -e 's/.*"prevResult": //' -e 's/}}$//'
+"""
+
+
+@pytest.mark.parametrize("there", ["cni"], indirect=True)
+async def test_plugins_are_told_of_the_pod(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plugins of Debian's, and one after them that writes down what it hears."""
+    plugins, data = tmp_path / "plugins", tmp_path / "data"
+    for directory in (plugins, data):
+        directory.mkdir()
+    (plugins / "recorder").write_text(_RECORDER.format(said=data / "said"))
+    (plugins / "recorder").chmod(0o755)
+    monkeypatch.setattr(cni, "PLUGINS", (str(plugins), *cni.PLUGINS))
+    network = json.loads((tmp_path / "test.conflist").read_text())
+    network["plugins"].append({"type": "recorder", "dataDir": str(data)})
+    (tmp_path / "test.conflist").write_text(json.dumps(network))
+    pod = place.pod(spec=PodSpec(network="cni:test", cni_args={"K8S_POD_NAMESPACE": "ns", "K8S_POD_NAME": "web"}))
+    await place.net.prepare(pod)
+    state = place.registry.pod(pod.id).cni
+    assert state and state.addresses and state.gateways == ["10.99.0.1"] and state.mtu == 1500
+    await place.down(pod)
+    args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID={pod.id}"
+    assert (data / "said").read_text().splitlines() == [f"ADD {args}", f"DEL {args}"]

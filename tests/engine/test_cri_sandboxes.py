@@ -17,7 +17,7 @@ from hypercontainer.cri.sandbox_request import CriSettings, plan_of
 from hypercontainer.cri.server import PACKAGES
 from hypercontainer.cri.views import is_ready
 from hypercontainer.engine.audit import AuditSettings
-from hypercontainer.errors import Conflict, HyperError
+from hypercontainer.errors import Conflict, HyperError, InvalidArgument
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.cri import cri
 from hypercontainer.hyperd.listening import listening
@@ -282,3 +282,10 @@ async def test_an_image_is_pulled_and_has_one_id_everywhere(template: Path, monk
         assert (status.image_id, status.image_ref, status.image.image) == (id_, id_, "busybox")
         assert (await refused(client.RemoveImage(image={"image": id_})))[0] == "FAILED_PRECONDITION"
         assert (await refused(client.PullImage(image={"image": "///"})))[0] == "INVALID_ARGUMENT"
+
+
+def test_what_plugins_of_networks_are_told_of_a_pod() -> None:
+    told = plan_of(config(uid="u1"), "", CriSettings()).spec.cni_args
+    assert told == {"K8S_POD_NAMESPACE": "default", "K8S_POD_NAME": "web", "K8S_POD_UID": "u1"}
+    with pytest.raises(InvalidArgument, match="have no ';' and no '='"):
+        plan_of(config("web;K8S_POD_NAME=x"), "", CriSettings())

@@ -52,6 +52,7 @@ def plan_of(config: Any, handler: str, settings: CriSettings) -> PodPlan:
     spec = PodSpec(
         driver=HANDLERS[handler],
         network=network_of(settings),
+        cni_args=_cni_args(record),
         ports=_ports(config.port_mappings),
         dns=list(config.dns_config.servers),
         dns_search=list(config.dns_config.searches),
@@ -65,6 +66,15 @@ def plan_of(config: Any, handler: str, settings: CriSettings) -> PodPlan:
         name=pod_name(record), hostname=config.hostname, vcpus=vcpus, memory=memory, labels=dict(config.labels),
         spec=spec, volumes=node_files.volumes(settings.kubelet, record.uid),
     )  # fmt: skip
+
+
+def _cni_args(record: SandboxRecord) -> dict[str, str]:
+    """What CNI's plugins are told of a pod by every runtime of Kubernetes."""
+    found = {"K8S_POD_NAMESPACE": record.namespace, "K8S_POD_NAME": record.name, "K8S_POD_UID": record.uid}
+    for value in found.values():
+        if ";" in value or "=" in value:
+            raise InvalidArgument(f"a pod's name, namespace and uid have no ';' and no '=': {value!r}")
+    return found
 
 
 def pod_name(record: SandboxRecord) -> str:

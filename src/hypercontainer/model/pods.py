@@ -125,6 +125,7 @@ class PodSpec(Model, frozen=True, kw_only=True):
     driver: str = ""  # hypervisor of the virtual machine; "" is the daemon's default, until the pod is made
     network: str = ""  # user, none, a network's name, cni:NAME; "" is the daemon's default
     networks: list[NetworkRequest] = field(default_factory=list)
+    cni_args: dict[str, str] = field(default_factory=dict)  # what plugins of cni:NAME are told of the pod
     allow: list[Egress] = field(default_factory=list)
     ingress_rate: Rate = 0  # bits per second to the pod
     egress_rate: Rate = 0

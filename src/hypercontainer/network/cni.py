@@ -13,7 +13,7 @@ import ctypes
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ PLUGINS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 _NAMESPACES = Path("/run/netns")
 _INTERFACE, _TAP = "eth0", "tap0"
 _CLONE_NEWNET = 0x40000000
+_EVERYWHERE = ("0.0.0.0/0", "::/0")
+NOTHING: Mapping[str, str] = {}
 
 
 def find_network(name: str, directory: Path = CONFIG) -> dict[str, Any]:
@@ -75,6 +77,7 @@ async def _call(
     netns: str,
     previous: Any,
     ports: list[PortMapping],
+    args: Mapping[str, str],
 ) -> Any:
     binary = shutil.which(plugin["type"], path=":".join(PLUGINS))
     if not binary:
@@ -97,6 +100,8 @@ async def _call(
         "CNI_IFNAME": _INTERFACE,
         "CNI_PATH": ":".join(PLUGINS),
     }
+    if args:
+        settings["CNI_ARGS"] = ";".join(f"{key}={value}" for key, value in {"IgnoreUnknown": "1", **args}.items())
     done = await helpers.run(order(Path(binary), plugin, settings), stdin=json.dumps(config).encode())
     if done.status:
         try:
@@ -121,8 +126,10 @@ def namespace_of(pod_id: str) -> str:
     return f"hyc-{pod_id[:10]}"
 
 
-async def attach(name: str, pod_id: str, ports: list[PortMapping], directory: Path = CONFIG) -> CniState:
-    """Make the namespace, run the plugins, join interface and tap.
+async def attach(
+    name: str, pod_id: str, ports: list[PortMapping], directory: Path = CONFIG, args: Mapping[str, str] = NOTHING
+) -> CniState:
+    """Make the namespace, run the plugins, join interface and tap; `args` is what they are told of the pod.
 
     :raise NotFound: no such network. :raise Unavailable: a plugin failed; nothing is left behind.
     """
@@ -133,10 +140,10 @@ async def attach(name: str, pod_id: str, ports: list[PortMapping], directory: Pa
         await _tool("ip", "-n", namespace, "link", "set", "lo", "up")
         result: Any = None
         for plugin in network["plugins"]:
-            result = await _call(plugin, network, "ADD", pod_id, str(_NAMESPACES / namespace), result, ports)
+            result = await _call(plugin, network, "ADD", pod_id, str(_NAMESPACES / namespace), result, ports, args)
         return await _state(name, namespace, result)
     except BaseException:
-        await detach(CniState(network=name, namespace=namespace, mac=""), pod_id, ports, directory)
+        await detach(CniState(network=name, namespace=namespace, mac=""), pod_id, ports, directory, args)
         raise
 
 
@@ -144,6 +151,9 @@ async def _state(name: str, namespace: str, result: dict[str, Any]) -> CniState:
     link = json.loads(await _tool("ip", "-n", namespace, "-json", "link", "show", _INTERFACE))[0]
     addresses = [ip["address"] for ip in result.get("ips", [])]
     gateways = [ip["gateway"] for ip in result.get("ips", []) if ip.get("gateway")]
+    gateways += [
+        route["gw"] for route in result.get("routes") or [] if route.get("gw") and route.get("dst") in _EVERYWHERE
+    ]
     # The guest has them now.
     await _tool("ip", "-n", namespace, "addr", "flush", "dev", _INTERFACE)
     servers = (result.get("dns") or {}).get("nameservers") or []
@@ -153,19 +163,21 @@ async def _state(name: str, namespace: str, result: dict[str, Any]) -> CniState:
         mac=link["address"],
         mtu=link["mtu"],
         addresses=addresses,
-        gateways=gateways,
+        gateways=list(dict.fromkeys(gateways)),
         dns=servers,
     )
 
 
-async def detach(state: CniState, pod_id: str, ports: list[PortMapping], directory: Path = CONFIG) -> None:
+async def detach(
+    state: CniState, pod_id: str, ports: list[PortMapping], directory: Path = CONFIG, args: Mapping[str, str] = NOTHING
+) -> None:
     """Undo `attach`. Idempotent; what a plugin complains of does not stop the others."""
     path = str(_NAMESPACES / state.namespace)
     try:
         network = find_network(state.network, directory)
         for plugin in reversed(network["plugins"]):
             try:
-                await _call(plugin, network, "DEL", pod_id, path, None, ports)
+                await _call(plugin, network, "DEL", pod_id, path, None, ports, args)
             except Unavailable:
                 continue
     except NotFound:

@@ -54,7 +54,7 @@ class Cni:
         network = pod.spec.network.removeprefix(CNI)
         cni.find_network(network, self._directory)
         self._put(pod.id, CniState(network=network, namespace=cni.namespace_of(pod.id), mac=""))
-        self._put(pod.id, await cni.attach(network, pod.id, pod.ports, self._directory))
+        self._put(pod.id, await cni.attach(network, pod.id, pod.ports, self._directory, _args(pod)))
 
     async def open(
         self, pod: Pod, links: Sequence[Link], ports: Sequence[PortMapping], stack: contextlib.ExitStack
@@ -76,11 +76,17 @@ class Cni:
     async def release(self, pod_id: str) -> None:
         pod = self._records.pod(pod_id) if self._records.has_pod(pod_id) else None
         if pod and pod.cni:
-            await cni.detach(pod.cni, pod.id, pod.ports, self._directory)
+            await cni.detach(pod.cni, pod.id, pod.ports, self._directory, _args(pod))
             self._put(pod.id, None)
 
     def _put(self, pod_id: str, state: CniState | None) -> None:
         self._records.put_pod(msgspec.structs.replace(self._records.pod(pod_id), cni=state))
+
+
+def _args(pod: Pod) -> dict[str, str]:
+    """With the id of what Kubernetes' plugins take for the pod's first container."""
+    told = pod.spec.cni_args
+    return {**told, "K8S_POD_INFRA_CONTAINER_ID": pod.id} if told else {}
 
 
 def _only_at_its_start(pod: Pod) -> Unsupported:
