@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from hypercontainer.cri.streaming.spdy_headers import DICTIONARY
 
-LIMIT = 20.0  # seconds for what is awaited
+LIMIT = 60.0  # seconds for what is awaited
 
 
 class Refused(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
 import subprocess
@@ -88,7 +89,8 @@ async def follow(client: Client, tmp: Path, own: Path) -> None:
     part = own / ("volume/a" if os.geteuid() else "part")  # a `subPath`, which is mounted when a container is made
     mounts += [{"container_path": "/part", "host_path": str(part)}]
     context = {"run_as_user": {"value": 1000}, "namespace_options": {"pid": api.CONTAINER}, "seccomp": {}}
-    script = "echo > /dev/termination-log; cat /etc/hosts /secret/word /part/word; id -u; nc localhost 8080; exit 3"
+    script = "echo > /dev/termination-log; cat /etc/hosts /secret/word /part/word; id -u"
+    script += "; until nc localhost 8080 2>/dev/null; do :; done; exit 3"
     wanted = container("client", image, "0.log", "sh", "-c", script, mounts=mounts, linux={"security_context": context})
     with mounted(own / "part", "--bind", own / "volume/a") if not os.geteuid() else contextlib.nullcontext():
         status = await state_of(client, await run(wanted), api.CONTAINER_EXITED)
@@ -144,16 +146,22 @@ async def streams(client: Client, id_: str) -> None:
 
     url = (await client.Attach(container_id=id_, stdout=True)).url
     async with websocket(url, V4) as ws:
-        await client.ExecSync(container_id=id_, cmd=["nc", "localhost", "8080"], within=LIMIT)
+        again = ["sh", "-c", "until nc localhost 8080; do :; done"]  # the server listens anew for each client
+        await client.ExecSync(container_id=id_, cmd=again, timeout=30, within=LIMIT)
         await until(ws, {}, 1, b"served")
 
 
 async def ports(client: Client, sandbox: str) -> None:
     """A server in the pod that listens, and a port where nobody does."""
     async with upgraded((await client.PortForward(pod_sandbox_id=sandbox)).url, "portforward.k8s.io") as spdy:
-        data, failed = await connection(spdy, 8080, "0")
-        await spdy.until(lambda: {data, failed} <= spdy.over)
-        assert spdy.heard[data] == b"hello\n" and not spdy.heard[failed]
+        async with asyncio.timeout(LIMIT):
+            for number in itertools.count(2):  # the server listens anew for each client
+                data, failed = await connection(spdy, 8080, str(number))
+                await spdy.until(lambda both={data, failed}: both <= spdy.over)
+                if not spdy.heard[failed]:
+                    break
+                assert b"port 8080 within the pod: Connection refused" in spdy.heard[failed]
+        assert spdy.heard[data] == b"hello\n"
         data, failed = await connection(spdy, 8081, "1")
         await spdy.until(lambda: {data, failed} <= spdy.over)
         assert b"port 8081 within the pod: Connection refused" in spdy.heard[failed]
