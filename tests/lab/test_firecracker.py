@@ -126,6 +126,18 @@ async def test_pause(lab: Lab) -> None:
     assert (await lab.exec(id_, "echo", "on")).out == "on\n"
 
 
+@pytest.fixture
+def limited(config: Config) -> None:
+    """Use before `lab`."""
+    config.io_rate = "64m"
+
+
+async def test_with_a_limit_of_its_disks_rate(limited: None, lab: Lab) -> None:
+    """Firecracker has its own limiter for each; one that it does not understand would end it."""
+    done = await lab.sh("head -c 1000000 /dev/zero >/f; sync; wc -c </f", network="none")
+    assert (done.out, done.err) == ("1000000\n", "")
+
+
 async def test_what_it_lacks(lab: Lab, tmp_path: Path) -> None:
     with pytest.raises(Unsupported) as refused:
         await lab.create("true", mounts=[Mount(type="bind", source=str(tmp_path), target="/x")])
