@@ -34,11 +34,13 @@ async def test_the_kernel_is_hardened(lab: Lab) -> None:
 
 
 async def test_clock_processors_and_health(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With KVM the guest reads KVM's clock; it has all of its processors; nothing has tainted its kernel."""
+    """With KVM the guest reads KVM's clock, or a steady counter; all processors are there, and no taint."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)  # the lab has one
     source = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
     script = f"cat /proc/sys/kernel/tainted; nproc; cat {source}"
     tainted, processors, clock = (await lab.sh(script, resources=Resources(cpus=2), network="none")).out.split()
-    assert (tainted, processors) == ("0", "2")
-    clocks = {"kvm": {"kvm-clock"}, "tcg": {"tsc", "tsc-early"}}
+    # In the lab the guest's kernel warns of its emulated XSAVE, which is bit 9 (docs/development.md).
+    assert tainted in ({"0", "512"} if "HYPER_TEST_SLOWNESS" in os.environ else {"0"})
+    assert processors == "2"
+    clocks = {"kvm": {"kvm-clock", "tsc"}, "tcg": {"tsc", "tsc-early"}}
     assert clock in clocks[(await lab.engine.info()).accelerator]
