@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hypercontainer.errors import GuestError, InvalidState, NotFound
 from hypercontainer.hypervisor.driver import VirtioFs
@@ -23,6 +24,8 @@ from hypercontainer.volumes import share
 
 from .scenes import plan, spec
 from .stage import Stage, play, stage, whole
+
+TOO_LATE = "a directory of the host cannot be added to pod pod while it runs"
 
 
 @pytest.fixture(params=["root", "user"])
@@ -88,12 +91,81 @@ def test_a_directory_for_a_pod_that_runs_without_one(act: Any, tmp_path: Path) -
     async def scenario(s: Stage) -> None:
         await s.call(s.engine.pods.create(plan(spec("a"))))
         await s.call(s.engine.pods.start("pod"))
-        s.failing[Builtin.MOUNT] = (1, "no such device")
         await s.create("late", pod="pod", mounts=[bind(tmp_path)])
-        with pytest.raises(InvalidState, match="a directory of the host cannot be added to pod pod while it runs"):
+        with pytest.raises(InvalidState, match=TOO_LATE):
+            await s.call(s.engine.containers.start("late"))
+        assert s.status("a") == "running" and "share" not in s.guest(s.machine("pod")).volumes
+
+    act(scenario)
+
+
+def test_another_directory_for_a_pod_that_runs_with_one(act: Any, tmp_path: Path) -> None:
+    """Its server has the tree that it began with, also when another daemon asks; those that are in it can be had."""
+
+    async def scenario(s: Stage) -> None:
+        (tmp_path / "d").mkdir()
+        await s.call(s.engine.pods.create(plan(spec("a", mounts=[bind(tmp_path)]))))
+        await s.call(s.engine.pods.start("pod"))
+        await s.create("late", pod="pod", mounts=[bind(tmp_path / "d")])
+        for _ in range(2):
+            with pytest.raises(InvalidState, match=TOO_LATE):
+                await s.call(s.engine.containers.start("late"))
+            s.kill()
+            await s.open()
+        await s.run("same", pod="pod", mounts=[bind(tmp_path, "/y")])
+        assert s.status("a") == "running"
+        await s.call(s.engine.pods.stop("pod"))
+        await s.call(s.engine.pods.start("pod"))
+        assert s.status("late") == "running"
+
+    act(scenario)
+
+
+def test_a_machine_of_an_earlier_daemon_is_asked(act: Any, tmp_path: Path) -> None:
+    """Whose record does not say what is in its tree."""
+
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(spec("a"))))
+        await s.call(s.engine.pods.start("pod"))
+        pod = s.engine.registry.pod("pod")
+        assert pod.vm
+        s.engine.registry.put_pod(replace(pod, vm=replace(pod.vm, directories=None)))
+        s.kill()
+        await s.open()
+        await s.create("late", pod="pod", mounts=[bind(tmp_path)])
+        s.failing[Builtin.MOUNT] = (1, "no such device")
+        with pytest.raises(InvalidState, match=TOO_LATE):
             await s.call(s.engine.containers.start("late"))
         s.failing.clear()
-        assert s.status("a") == "running"
+        await s.call(s.engine.containers.start("late"))
+
+    act(scenario)
+
+
+def test_a_guest_that_does_not_take_the_tree(act: Any, tmp_path: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.create("a", mounts=[bind(tmp_path)])
+        s.failing[Builtin.MOUNT] = (1, "no such device")
+        with pytest.raises(GuestError, match="no such device"):
+            await s.call(s.engine.containers.start("a"))
+        s.failing.clear()
+
+    act(scenario)
+
+
+def test_a_directory_that_only_a_removed_container_had(act: Any, tmp_path: Path) -> None:
+    """It stays while the machine has it in its tree; the pod starts again without it."""
+
+    async def scenario(s: Stage) -> None:
+        (tmp_path / "d").mkdir()
+        mounts = [bind(tmp_path / "d")]
+        await s.call(s.engine.pods.create(plan(spec("a"), spec("b", mounts=mounts))))
+        await s.call(s.engine.pods.start("pod"))
+        await s.call(s.engine.containers.remove("b", force=True))
+        (tmp_path / "d").rmdir()
+        await s.call(s.engine.pods.stop("pod"))
+        await s.call(s.engine.pods.start("pod"))
+        assert s.status("a") == "running" and s.engine.registry.pod("pod").volumes == []
 
     act(scenario)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from ..errors import Conflict, Unavailable
-from ..model.status import Container, Pod
+from ..model.status import Container, Pod, PodVolume
 from ..sys import tasks
 from ..sys.spans import span
 from .launch import Launcher
@@ -75,7 +75,8 @@ class BringUp:
         members = self._registry.members(pod_id)
         try:
             ports = self._network.claim(pod, pod.spec.ports)
-            self._registry.put_pod(msgspec.structs.replace(self._registry.pod(pod_id), ports=ports))
+            pod = self._registry.pod(pod_id)
+            self._registry.put_pod(msgspec.structs.replace(pod, ports=ports, volumes=_wanted(pod, members)))
             return await self._boot(pod_id, members)
         except BaseException:
             await self._network.release(pod_id)
@@ -117,3 +118,11 @@ class BringUp:
             await runtime.stop(clean=clean)
         finally:
             await self._network.release(pod_id)
+
+
+def _wanted(pod: Pod, members: list[Container]) -> list[PodVolume]:
+    """Its volumes without directories of the host that only a removed container had: they stay as long as a machine
+    has them in its tree.
+    """
+    used = {m.volume for c in members for m in c.mounts}
+    return [v for v in pod.volumes if v.declared or v.kind != "directory" or v.name in used]

@@ -16,6 +16,7 @@ from ..protocol.constants import MOUNT_COPY_UP, MOUNT_SCRATCH, MOUNT_VOLUME, Bui
 from ..protocol.messages import GuestMount
 from ..volumes.share import TAG
 from .builtins import run_builtin
+from .machine_config import shared_names
 from .machine_disks import volume_serial
 from .runtime import Runtime
 
@@ -63,7 +64,11 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
 
 
 async def _mount_shared(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
-    directories = [v.name for v in pod.volumes if v.kind == "directory"]
+    """Its place in the tree, which is as it was when the machine was launched."""
+    known = runtime.directories
+    directories = shared_names(pod) if known is None else known
+    if volume.name not in directories:
+        raise _not_while_it_runs(pod)
     key = f"/{_SHARE}"  # no volume has a slash in its name
     if key not in runtime.volumes:
         try:
@@ -71,10 +76,16 @@ async def _mount_shared(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
                 runtime.agent, Builtin.MOUNT, _SHARE, "virtiofs", TAG, "0", "", what=f"volume {volume.name}"
             )
         except GuestError as error:
-            raise InvalidState(f"a directory of the host cannot be added to pod {pod.name} while it runs",
-                               hint="stop the pod first, or use a named volume") from error  # fmt: skip
+            if known is not None:
+                raise
+            raise _not_while_it_runs(pod) from error
         runtime.volumes[key] = _SHARE
     return f"{_SHARE}/{directories.index(volume.name)}"
+
+
+def _not_while_it_runs(pod: Pod) -> InvalidState:
+    return InvalidState(f"a directory of the host cannot be added to pod {pod.name} while it runs",
+                        hint="stop the pod first, or use a named volume")  # fmt: skip
 
 
 async def nfs_source(volume: PodVolume) -> tuple[str, str]:

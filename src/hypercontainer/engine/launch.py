@@ -13,6 +13,7 @@ from ..sys.spans import span
 from . import resolve
 from .factory.factory import Factory
 from .factory.shapes import Image, Kind, is_plain
+from .machine_config import shared_names
 from .machine_disks import MachineDisks
 from .placement import kinds
 from .pod_network import PodNetwork
@@ -80,4 +81,4 @@ class Launcher:
         with self._factory.foreground(order.kind):
             booted = await first(self._sources, order)
         self._factory.started[booted.source] += 1
-        return Runtime.of(booted, {d.serial for d in order.disks})
+        return Runtime.of(booted, {d.serial for d in order.disks}, shared_names(order.pod))

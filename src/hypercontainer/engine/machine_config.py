@@ -23,6 +23,11 @@ _NICS_MAX = 6  # with spare ones, and one less beside shared directories: QEMU's
 _LOOPBACK = ("127.0.0.1/8", "::1/128")
 
 
+def shared_names(pod: Pod) -> list[str]:
+    """The volumes that are directories of the host, as they lie in the tree: the first is `0` there."""
+    return [v.name for v in pod.volumes if v.kind == "directory"]
+
+
 def shared_entries(pod: Pod) -> list[share.Entry]:
     """The directories of the host, in the order of their names in the tree."""
     return [share.Entry(Path(v.source), v.read_only) for v in pod.volumes if v.kind == "directory"]

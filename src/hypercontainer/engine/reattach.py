@@ -67,6 +67,7 @@ class Reattacher:
             spares=set(vm.spares),
             disks=set(vm.disks),
             names=dict(vm.disk_names),
+            directories=vm.directories,
             user_network=vm.user_network,
             volumes=dict(vm.volumes),
             built=set(vm.built),

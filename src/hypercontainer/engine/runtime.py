@@ -48,6 +48,7 @@ class Runtime:
     )  # disks that the guest finds by something else than their serial number
     user_network: str = ""  # what it is, where it has one
     volumes: dict[str, str] = field(default_factory=dict)  # name -> what the guest calls it
+    directories: list[str] | None = None  # shared ones, in the order of their names in the tree; None: not known
     built: set[str] = field(default_factory=set)  # containers that the guest has
     ports_in_change: list[PortMapping] = field(default_factory=list)  # being published, or taken back
     users: set[str] = field(default_factory=set)  # who needs the machine to go on
@@ -59,11 +60,11 @@ class Runtime:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
-    def of(cls, booted: BootedMachine, disks: set[str]) -> Runtime:
+    def of(cls, booted: BootedMachine, disks: set[str], directories: list[str]) -> Runtime:
         """A machine becomes its pod's."""
         return cls(
             booted.machine, booted.agent, booted.directory, booted.allotment, prepared=booted.prepared,
-            nics=booted.nics, spares=set(booted.spares), disks=disks, names=booted.names,
+            nics=booted.nics, spares=set(booted.spares), disks=disks, names=booted.names, directories=directories,
         )  # fmt: skip
 
     def name_of(self, serial: str) -> str:
@@ -138,6 +139,7 @@ def record(pod: Pod, runtime: Runtime) -> Pod:
         spares=sorted(runtime.spares),
         disks=sorted(runtime.disks),
         disk_names=dict(runtime.names),
+        directories=runtime.directories,
         user_network=runtime.user_network,
         volumes=dict(runtime.volumes),
         ports_in_change=list(runtime.ports_in_change),

@@ -123,6 +123,9 @@ class Vm(Model, frozen=True, kw_only=True):
     disks: list[str] = field(default_factory=list)  # serial numbers of what is plugged in
     disk_names: dict[str, str] = field(default_factory=dict)  # of a clone's: what the guest calls them
     volumes: dict[str, str] = field(default_factory=dict)  # mounted ones -> what the guest calls them
+    # Directories of the host in the tree that it is served, in the order of their names there; None: launched by an
+    # earlier hyperd.
+    directories: list[str] | None = None
     user_network: str = ""  # slirp or passt; "": it has none, or the record is an earlier hyperd's
     ports_in_change: list[PortMapping] = field(
         default_factory=list
