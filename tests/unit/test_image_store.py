@@ -26,7 +26,7 @@ import zstandard
 from hypercontainer.errors import InvalidArgument, NoSpace, NotFound, Unavailable
 from hypercontainer.images import builtin, skopeo
 from hypercontainer.images.layout import Layout
-from hypercontainer.images.manifests import MANIFEST, StoredImage
+from hypercontainer.images.manifests import INDEX, MANIFEST, StoredImage
 from hypercontainer.images.store import ImageStore
 from hypercontainer.jail import helpers
 from hypercontainer.jail.hyperjail import HyperJail
@@ -470,3 +470,29 @@ async def test_a_registry_that_stops_sending_is_given_up(tmp_path: Path, monkeyp
             Stalling.over.set()
             server.shutdown()
     assert contents(tmp_path / "images") == []
+
+
+async def test_what_no_image_needs_is_looked_for_off_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that is named meanwhile keeps what it has."""
+    store = opened(tmp_path / "images")
+    gone = await pull(store, small(tmp_path / "a", "a"), "gone:1")
+    await pull(store, small(tmp_path / "b", "b"), "stays:1")
+    begun, end = threading.Event(), threading.Event()
+    real = Layout.reach
+
+    def slow(layout: Layout, digest: str) -> set[str]:
+        begun.set()
+        assert end.wait(20), "the loop was held up"
+        return real(layout, digest)
+
+    monkeypatch.setattr(Layout, "reach", slow)
+    task = asyncio.ensure_future(store.remove("gone:1", force=True))
+    while not begun.is_set():
+        await asyncio.sleep(0)
+    document = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}).encode()
+    entry = store._layout.blobs.add(document, INDEX)
+    store._layout.set_name("late:1", entry)
+    end.set()  # by the loop, while manifests are read
+    assert (await task).deleted == [gone.id]
+    assert not store._layout.blobs.has(gone.digest) and store._layout.blobs.has(entry.digest)
+    assert store.find("stays:1")

@@ -290,7 +290,7 @@ def test_layout_finds_changed_blobs_and_collects_garbage(tmp_path: Path) -> None
     with pytest.raises(NotFound, match="corrupt"):
         layout.blobs.read(blob.digest)
     layout.blobs.add(b"unneeded")
-    assert layout.collect_garbage(Path.unlink) == len(b"unneeded")
+    assert layout.collect_garbage(set(), Path.unlink) == len(b"unneeded")
     with pytest.raises(InvalidArgument):
         layout.blobs.path("sha256:../../etc/passwd")
 

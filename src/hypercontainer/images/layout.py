@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from ..errors import HyperError, InvalidArgument
 from ..sys.documents import UNREADABLE
 from ..sys.files import write_atomically
 from .blobs import PRIVATE_DIRECTORY, Blobs
+from .documents import Documents
 from .manifests import (
     DOCKER_LIST,
     INDEX,
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 ID_NOTE = "org.hypercontainer.image.id"  # annotation of the index: the digest of the configuration
 CHOSEN_NOTE = "org.hypercontainer.image.manifest"  # the digest of the manifest that is used of an index
-_KEPT, _KEPT_SIZE = 1024, 64 << 10  # decoded images in memory, each of at most so many bytes
 
 
 def choose(entry: Descriptor, image: StoredImage) -> Descriptor:
@@ -61,7 +60,8 @@ class Layout:
         self.root = root
         self.blobs = Blobs(root / "blobs")
         self._names: tuple[tuple[int, ...], dict[str, Descriptor]] = ((), {})  # of which state of the file
-        self._loaded: OrderedDict[str, StoredImage] = OrderedDict()
+        self._loaded = Documents[StoredImage]()
+        self._indexes = Documents[list[Descriptor]]()
 
     def create(self) -> None:
         """Make what is missing; nothing of it is for others to read."""
@@ -90,7 +90,6 @@ class Layout:
         :raise InvalidArgument: when it is no image.
         """
         if image := self._loaded.get(digest):
-            self._loaded.move_to_end(digest)
             return image
         raw = self.blobs.read(digest)
         try:
@@ -104,10 +103,7 @@ class Layout:
                 f"image {digest} names {len(config.rootfs.diff_ids)} layers but has {len(manifest.layers)}"
             )
         image = StoredImage(digest, manifest, config)
-        if len(raw) + len(raw_config) <= _KEPT_SIZE:
-            self._loaded[digest] = image
-            if len(self._loaded) > _KEPT:
-                self._loaded.popitem(last=False)
+        self._loaded.keep(digest, image, len(raw) + len(raw_config))
         return image
 
     def names(self) -> dict[str, Descriptor]:
@@ -135,11 +131,19 @@ class Layout:
             return [entry]
         found = []
         with contextlib.suppress(HyperError):
-            for child in read_index(self.blobs.read(entry.digest)).manifests:
+            for child in self._children(entry.digest):
                 with contextlib.suppress(HyperError):
                     if self.blobs.has(child.digest):
                         found.append(choose(entry, self.load(child.digest)))
         return found or [entry]
+
+    def _children(self, digest: str) -> list[Descriptor]:
+        """What an index names. :raise HyperError: it is missing, or none."""
+        if (children := self._indexes.get(digest)) is None:
+            raw = self.blobs.read(digest)
+            children = read_index(raw).manifests
+            self._indexes.keep(digest, children, len(raw))
+        return children
 
     def layers(self) -> dict[str, Descriptor]:
         """Layers of the images that have names, by the digests of what they unpack to."""
@@ -194,18 +198,15 @@ class Layout:
         if image := self._loaded.get(digest):
             return keep.union(image.manifest.blobs())
         with contextlib.suppress(HyperError, *UNREADABLE):
-            raw = self.blobs.read(digest)
-            if is_index(raw):
-                for child in read_index(raw).manifests:
-                    keep |= self.reach(child.digest) if self.blobs.has(child.digest) else set()
-            else:
-                keep.update(msgspec.json.decode(raw, type=Manifest).blobs())
+            if self._indexes.get(digest) is None and not is_index(raw := self.blobs.read(digest)):
+                return keep.union(msgspec.json.decode(raw, type=Manifest).blobs())
+            for child in self._children(digest):
+                keep |= self.reach(child.digest) if self.blobs.has(child.digest) else set()
         return keep
 
-    def collect_garbage(self, away: Callable[[Path], None]) -> int:
-        """Put `away` blobs that no name reaches and no lease keeps; bytes freed."""
-        keep = set[str]().union(*(self.reach(entry.digest) for entry in self.names().values()))
+    def collect_garbage(self, keep: Collection[str], away: Callable[[Path], None]) -> int:
+        """Put `away` blobs that are not among these, which names reach, and that no lease keeps; bytes freed."""
         freed = self.blobs.collect(keep, away)
-        for digest in [d for d in self._loaded if d not in keep]:
-            del self._loaded[digest]
+        self._loaded.forget_others(keep)
+        self._indexes.forget_others(keep)
         return freed

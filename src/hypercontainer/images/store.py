@@ -9,7 +9,8 @@ images/staging/                         what is under way; emptied at start, and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ..model.filters import Filters, flag
 from ..model.ids import short
 from ..model.images import HistoryEntry, Image, RemovedImage
 from ..model.reference import parse_reference
+from ..sys import tasks
 from ..sys.files import disk_usage, remove_tree
 from .blobs import PRIVATE_DIRECTORY
 from .commit import Committer
@@ -37,6 +39,7 @@ from .skopeo import Access, Wall
 from .trust import Trust
 from .waste import Waste
 
+_Key = tuple[str, str]  # digests of what a name stands for, and of its manifest in use
 InUse = Callable[[], dict[str, list[str]]]  # image id -> names of the containers that use it
 
 
@@ -46,6 +49,14 @@ class ImageDisk:
 
     path: Path
     fstype: str
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What stays for a name."""
+
+    blobs: set[str]  # digests
+    disks: set[Path]
 
 
 class ImageStore:
@@ -87,7 +98,7 @@ class ImageStore:
                 else:
                     disk.chmod(0o600)  # an earlier version let others read it
             if died:
-                self._collect()
+                self._collect(self._needs(self._layout.names().values()))
                 self._waste.remove()
 
     # -- finding ----------------------------------------------------------------
@@ -344,13 +355,22 @@ class ImageStore:
 
     async def _tidied(self) -> int:
         """Remove blobs and disks of no image, not what a lease keeps; bytes freed."""
-        freed = self._collect()
+        needed: dict[_Key, Needed] = {}
+        while new := [d for d in self._layout.names().values() if _key(d) not in needed]:  # some may be named meanwhile
+            needed |= await tasks.in_thread(functools.partial(self._needs, new))
+        freed = self._collect(needed)
         await self._waste.removed()
         return freed
 
-    def _collect(self) -> int:
-        freed = self._layout.collect_garbage(self._waste.add)
-        for disk in set(self._disk_directory.glob(f"*{SUFFIX}")) - self._disks_of(self._layout.names().values()):
+    def _needs(self, images: Collection[Descriptor]) -> dict[_Key, Needed]:
+        """It reads and verifies the documents of all that it does not know yet."""
+        return {_key(d): Needed(self._layout.reach(d.digest), self._disks_of([d])) for d in images}
+
+    def _collect(self, needed: Mapping[_Key, Needed]) -> int:
+        """What no name has; all that names have is in `needed`, which may have more."""
+        named = [needed[_key(d)] for d in self._layout.names().values()]
+        freed = self._layout.collect_garbage(set[str]().union(*(n.blobs for n in named)), self._waste.add)
+        for disk in set(self._disk_directory.glob(f"*{SUFFIX}")) - set[Path]().union(*(n.disks for n in named)):
             freed += disk_usage(disk)
             self._waste.add(disk)
         return freed
@@ -362,6 +382,10 @@ class ImageStore:
             with contextlib.suppress(HyperError):
                 disks.add(self._disks.path(self._layout.load(chosen(descriptor)).chain_id))
         return disks
+
+
+def _key(entry: Descriptor) -> _Key:
+    return entry.digest, chosen(entry)
 
 
 def _familiar(name: str) -> str:
