@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long `true` takes to start and end by hyperjail, by bubblewrap with the same namespaces, and without either.
+"""`python -m bench.jail [RUNS]`, as root: what the jail costs, with it and without in turns, as medians and ratios.
 
-`python -m bench.jail [RUNS]`, as root.
+`run` from the pool and a boot, on two daemons; and `true` started by hyperjail, by bubblewrap with the same
+namespaces, and by neither.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import socket
@@ -13,37 +15,71 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hypercontainer.hyperctl.output import print_table
 from hypercontainer.jail.hyperjail import binary
 from hypercontainer.jail.libraries import libraries
 
-_RUNS = 30
+from .measure import Figure, in_turns, seconds
+from .peers import Hyper, daemon, namespace
+
+_RUNS = 40
+_GOAL = 1.05  # times what it takes without a jail
 _USER = "70000"
 _SPACES = ("ipc", "pid", "net", "uts", "cgroup")
+HEAD = ["FIGURE", "WITH THE JAIL", "WITHOUT", "RATIO", "GOAL", ""]
 
 
-def main() -> None:
+def starts(directory: Path, space: str, runs: int) -> list[Figure]:
+    """`run --rm busybox true` without a network, of two daemons in one network namespace."""
+    options = ("--network", "none", "--pool-memory", "256m")
+    (settings := directory / "without.toml").write_text('jail = "off"\n')
+    with (
+        daemon(directory / "with", space, *options) as jailed,
+        daemon(directory / "without", space, *options, "--config", str(settings)) as plain,
+    ):
+        both = (jailed, plain)
+        for hyper in both:
+            hyper.ctl("run", "--rm", "busybox", "true")
+
+        def ready() -> None:
+            for hyper in both:
+                hyper.pool_ready()
+
+        return [
+            _figure("run --rm busybox true, pool", both, ("run", "--rm", "busybox", "true"), runs, ready, _GOAL),
+            _figure(
+                "the same, booted", both, ("run", "--rm", "--isolation", "fresh", "busybox", "true"), runs // 3, ready
+            ),
+        ]
+
+
+def _figure(
+    name: str, both: tuple[Hyper, Hyper], words: tuple[str, ...], runs: int, ready: Callable[[], None],
+    goal: float | None = None,
+) -> Figure:  # fmt: skip
+    """In turns, and each as often first as second: what the first leaves to do may fall into the second's time."""
+    times = in_turns(
+        [functools.partial(seconds, functools.partial(hyper.ctl, *words)) for hyper in both], runs, before=ready
+    )
+    ours, theirs = (statistics.median(each) for each in times)
+    return Figure(name, ours, "s", theirs, goal)
+
+
+def programs(place: str, runs: int) -> list[tuple[str, list[float]]]:
+    """Seconds that `true` takes to start and end."""
     program = Path("/bin/true").resolve()
     files = [program, *libraries(program)]
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else _RUNS
-    with tempfile.TemporaryDirectory() as place:
-        ways: dict[str, Callable[[], None]] = {
-            "neither": lambda: _run([str(program)]),
-            "hyperjail": lambda: _jailed(files, place),
-        }
-        if shutil.which("bwrap"):
-            ways["bubblewrap"] = lambda: _run(_wrapped(files))
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(runs):  # in turn, as the machine has other things to do
-            for name, way in ways.items():
-                begun = time.perf_counter()
-                way()
-                times[name].append((time.perf_counter() - begun) * 1000)
-    for name, taken in times.items():
-        print(f"{name:<12}median {statistics.median(taken):6.2f} ms  least {min(taken):6.2f} ms")
+    ways: dict[str, Callable[[], None]] = {
+        "neither": lambda: _run([str(program)]),
+        "hyperjail": lambda: _jailed(files, place),
+    }
+    if shutil.which("bwrap"):
+        ways["bubblewrap"] = lambda: _run(_wrapped(files))
+    times = in_turns([functools.partial(seconds, way) for way in ways.values()], runs)
+    return list(zip(ways, times, strict=True))
 
 
 def _run(command: list[str]) -> None:
@@ -53,19 +89,8 @@ def _run(command: list[str]) -> None:
 def _wrapped(files: list[Path]) -> list[str]:
     spaces = [f"--unshare-{space}" for space in _SPACES]
     binds = [word for path in files for word in ("--ro-bind", str(path), str(path))]
-    return [
-        "bwrap",
-        *spaces,
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "--cap-drop",
-        "ALL",
-        "--as-pid-1",
-        *binds,
-        str(files[0]),
-    ]
+    return ["bwrap", *spaces, "--proc", "/proc", "--dev", "/dev", "--cap-drop", "ALL", "--as-pid-1", *binds,
+            str(files[0])]  # fmt: skip
 
 
 def _jailed(files: list[Path], place: str) -> None:
@@ -81,5 +106,16 @@ def _jailed(files: list[Path], place: str) -> None:
             raise RuntimeError("the program did not end well in its jail")
 
 
+def main() -> int:
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else _RUNS
+    with tempfile.TemporaryDirectory(prefix="hyj") as directory, namespace() as space:
+        for name, times in programs(directory, runs):
+            print(f"true by {name:<12}median {statistics.median(times) * 1000:6.2f} ms  "
+                  f"least {min(times) * 1000:6.2f} ms", flush=True)  # fmt: skip
+        figures = starts(Path(directory), space, runs)
+    print_table(HEAD, [figure.row() for figure in figures])
+    return any(figure.met is False for figure in figures)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -101,3 +101,16 @@ def alternating(
             mine.append(taken)
             peers.append(their)
     return statistics.median(mine), statistics.median(peers)
+
+
+def in_turns(measured: Sequence[Callable[[], float]], runs: int, *, before: Action | None = None) -> list[list[float]]:
+    """What each gives, `runs` times after one that is not counted; who is first changes from round to round."""
+    found: list[list[float]] = [[] for _ in measured]
+    for index in range(runs + 1):
+        for number in sorted(range(len(measured)), reverse=index % 2 == 1):
+            if before:
+                before()
+            value = measured[number]()
+            if index:
+                found[number].append(value)
+    return found

@@ -39,7 +39,6 @@ class Podman:
     """podman with runc."""
 
     def __init__(self, namespace: str) -> None:
-        # Not `ip netns exec`: it hides the control groups.
         self._prefix = ["nsenter", f"--net=/run/netns/{namespace}", "podman"]
 
     def __call__(self, *args: str) -> subprocess.CompletedProcess[bytes]:
@@ -89,7 +88,8 @@ class Hyper:
         self.docker_socket = directory / "run/docker.sock"
         self.env = {**os.environ, "HYPER_HOST": str(self.socket)}
         command = [BIN / "hyperd", "--root", self.root, "--run", directory / "run", "--log-level", "error", *options]
-        self._command = [str(c) for c in ["ip", "netns", "exec", namespace, *command]]
+        # Not `ip netns exec`: it hides the control groups, in which its machines are.
+        self._command = [str(c) for c in ["nsenter", f"--net=/run/netns/{namespace}", *command]]
         self.process = self.launch()
         self.until(self.answers, "the daemon's answer")
         self.ctl("pull", "-q", "builtin:busybox")
