@@ -20,6 +20,7 @@ class Documents(Generic[T]):
         self._lock = threading.Lock()
 
     def get(self, digest: str) -> T | None:
+        """None: it was not kept."""
         with self._lock:
             if (document := self._found.get(digest)) is not None:
                 self._found.move_to_end(digest)
