@@ -87,15 +87,15 @@ def way_out() -> str:
 
 
 async def make_bridge(network: Network) -> None:
-    """The bridge with its addresses, up; idempotent."""
-    if exists(network.bridge):
-        await _keep_address(network.bridge)
-        return
+    """The bridge with its addresses, up; idempotent: a daemon may have died in the midst of it."""
     async with rtnetlink() as route:
-        await route.link(
-            "add", ifname=network.bridge, kind="bridge", br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0,
-            address=mac_of(network.gateway),
-        )  # fmt: skip
+        if exists(network.bridge):
+            await _keep_address(route, network.bridge)
+        else:
+            await route.link(
+                "add", ifname=network.bridge, kind="bridge", br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0,
+                address=mac_of(network.gateway),
+            )  # fmt: skip
         index = socket.if_nametoindex(network.bridge)
         # Before it is up: nobody shall tell the host's bridge of routers, and a
         # published port of 127.0.0.1 leads through it.
@@ -108,7 +108,7 @@ async def make_bridge(network: Network) -> None:
                 # Without a NIC in it the bridge has no carrier, and would wait for one to look for duplicates.
                 flags = {"flags": _NODAD} if address.version == 6 else {}
                 await route.addr(
-                    "add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags
+                    "replace", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags
                 )
         await route.link("set", index=index, state="up", mtu=network.mtu)
     _sysctl("net/ipv4/ip_forward", "1")
@@ -116,12 +116,11 @@ async def make_bridge(network: Network) -> None:
         _sysctl("net/ipv6/conf/all/forwarding", "1")
 
 
-async def _keep_address(bridge: str) -> None:
+async def _keep_address(route: AsyncIPRoute, bridge: str) -> None:
     """One that nobody gave is the least of its NICs', and changes as they come and go: guests would speak with none."""
     index = socket.if_nametoindex(bridge)
-    async with rtnetlink() as route:
-        (found,) = await route.link("get", index=index)
-        await route.link("set", index=index, address=found.get("address"))  # from now on it is one that was given
+    (found,) = await route.link("get", index=index)
+    await route.link("set", index=index, address=found.get("address"))  # from now on it is one that was given
 
 
 def _sysctl(path: str, value: str) -> None:
