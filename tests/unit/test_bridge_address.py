@@ -49,7 +49,8 @@ def test_the_address_of_a_bridge_does_not_change(begun: str) -> None:
 @pytest.mark.parametrize("begun", _HALF.values(), ids=_HALF)
 def test_what_is_half_made_is_finished(begun: str) -> None:
     """A name server listens on its addresses then; else no later hyperd would start."""
-    script = f'set -e\nmount -t sysfs none /sys\n{begun}\n"$0" -c "$1"\ncat /sys/class/net/hy-a/flags; ip -br addr show dev hy-a'
+    seen = "cat /sys/class/net/hy-a/flags; ip -br addr show dev hy-a"
+    script = f'set -e\nmount -t sysfs none /sys\n{begun}\n"$0" -c "$1"\n{seen}'
     command = ["unshare", "--net", "--mount", "sh", "-c", script, sys.executable, MAKE]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
