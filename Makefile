@@ -122,6 +122,8 @@ bench: ## print figures beside those of podman, as medians with ratios
 	.venv/bin/python -m bench.waterfall --charts docs/img
 	.venv/bin/python -m bench.pods
 	.venv/bin/python -m bench.networks
+	-.venv/bin/python -m bench.jail
+	-.venv/bin/python -m bench.floods
 	.venv/bin/python -m bench.hostile
 
 lock: ## write requirements.lock anew, after a change of pyproject.toml
