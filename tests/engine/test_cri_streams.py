@@ -312,18 +312,30 @@ async def test_who_makes_no_streams_is_left(template: Path, monkeypatch: pytest.
     monkeypatch.setattr("hypercontainer.cri.streaming.spdy_command.CREATION", 0.05)
     async with running(template) as (s, client, _, id_):
         async with upgraded(await exec_url(client, id_, "echo"), V4) as spdy:
-            await streams(spdy, "error", "stdin")
+            for kind in ("error", "stdin"):
+                await spdy.open(streamtype=kind)
             await gone(spdy)
         assert not s.engine.execs._execs
 
 
 async def test_who_says_nothing_is_left(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hypercontainer.cri.streaming.server.watched", lambda r: wires.watched(r, 0.05))
+    seen: list[wires.Activity] = []
+
+    class Activity(wires.Activity):
+        def __init__(self) -> None:
+            super().__init__()
+            seen.append(self)
+
+    monkeypatch.setattr(wires, "Activity", Activity)
+    monkeypatch.setattr(wires, "_LOOK", 0.01)
     async with running(template) as (_, client, pod, id_):
         async with websocket(await exec_url(client, id_, "cat"), V5) as ws:
+            await ws.receive()  # it stands
+            seen[-1].last -= wires.IDLE
             await heard(ws)
             assert ws.close_code == 1006  # it broke
         async with upgraded((await client.PortForward(pod_sandbox_id=pod)).url) as spdy:
+            seen[-1].last -= wires.IDLE
             await gone(spdy)
 
 
@@ -381,7 +393,6 @@ async def test_ports_over_spdy(template: Path, how: Any) -> None:
 
 async def test_connections_are_counted_and_end_with_the_client(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hypercontainer.engine.forwards._EACH_MAX", 2)
-    monkeypatch.setattr("hypercontainer.cri.streaming.spdy_command.CREATION", 0.05)
     async with running(template) as (s, client, pod, _):
         async with upgraded((await client.PortForward(pod_sandbox_id=pod)).url, PORTS) as spdy:
             for n in range(2):
