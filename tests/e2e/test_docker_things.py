@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.registry import Registry
+from tests.registry import Registry, serving
 
 from .conftest import Daemon
 
@@ -166,3 +166,28 @@ def test_the_daemon_itself(docker: Daemon) -> None:
     assert "Deleted Containers:" in told
     assert docker.docker("ps", "-aq").stdout == ""
     assert "has no search" in docker.docker("search", "nginx", check=False).stderr
+
+
+@pytest.mark.filterwarnings("ignore:'crypt' is deprecated")
+def test_login_push_and_pull(hyper: Daemon, tmp_path: Path) -> None:
+    """A registry that asks for a password: what the client keeps is sent with each request."""
+    import crypt
+
+    salt = crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16)  # each request costs the registry as many
+    (tmp_path / "users").write_text("user:" + crypt.crypt("secret", salt) + "\n")
+    with serving(tmp_path, f"auth: {{htpasswd: {{realm: test, path: {tmp_path}/users}}}}\n") as registry:
+        name = f"{registry.address}/private/box:1"
+        login = ("login", "-u", "user", "--password-stdin", registry.address)
+        refused = hyper.docker(*login, input=b"wrong\n", check=False)
+        assert refused.returncode == 1 and "refused the credentials" in refused.stderr
+        hyper.docker("tag", "busybox", name)
+        try:
+            refused = hyper.docker("push", "-q", name, check=False)
+            assert refused.returncode == 1 and "refused the credentials" in refused.stderr
+            assert "Login Succeeded" in hyper.docker(*login, input=b"secret\n").stdout
+            hyper.docker("push", "-q", name)
+            hyper.docker("rmi", name)
+            assert hyper.docker("pull", "-q", name).stdout == f"{name}\n"
+        finally:
+            hyper.docker("logout", registry.address)
+            hyper.docker("rmi", "-f", name, check=False)
