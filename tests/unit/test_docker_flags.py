@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -209,7 +210,13 @@ def test_names_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
         "network": ["net-a"],
         "image": ["busybox"],
     }
-    monkeypatch.setattr("hypercontainer.hyperctl.names.known_names", lambda kinds: [n for k in kinds for n in there[k]])
+    asked = []
+
+    def known(kinds: tuple[str, ...], host: str) -> list[str]:
+        asked.append(host)
+        return [n for k in kinds for n in there[k]]
+
+    monkeypatch.setattr("hypercontainer.hyperctl.names.known_names", known)
     shell = ShellComplete(cli, {}, "hyperctl", "_HYPERCTL_COMPLETE")
 
     def offered(*args: str, incomplete: str = "") -> set[str]:
@@ -222,4 +229,16 @@ def test_names_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
         and "busybox" in offered("run")
         and offered("volume", "create") == set()
     )
+    assert offered("-H", "/a.sock", "rm") == {"web-1", "db"} and asked[-2:] == ["", "/a.sock"]
     complete_names(run)  # again changes nothing
+
+
+def test_names_are_asked_of_the_daemon_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a shell asks: outside of any command's context. Where no daemon is, none is started, and nothing offered."""
+    from hypercontainer.client.api import Client
+    from hypercontainer.hyperctl.names import known_names
+
+    monkeypatch.setenv("HYPER_HOST", str(tmp_path / "none.sock"))
+    assert known_names(("container", "image")) == []
+    monkeypatch.setattr(Client, "call", lambda *_: [{"name": "a"}, {"name": "b"}])
+    assert known_names(("container",)) == ["a", "b"]

@@ -47,16 +47,19 @@ def _names_of(kind: str, item: dict[str, Any]) -> list[str]:
     return [str(inner["name"])] if inner and "name" in inner else []
 
 
-def known_names(kinds: tuple[str, ...]) -> list[str]:
-    """What there is; nothing when the daemon cannot be asked."""
+def known_names(kinds: tuple[str, ...], host: str = "") -> list[str]:
+    """What there is; nothing when the daemon cannot be asked. None is started for it."""
+    from ..client.api import Client
+    from ..client.base import default_socket
     from ..errors import HyperError
-    from .context import client
 
     found: list[str] = []
     for kind in kinds:
         route, _, query = _ROUTES[kind].partition("?")
         try:
-            items = client().call(list[dict[str, Any]], "GET", route, {"all": True} if query else None)
+            items = Client(host.removeprefix("unix://") or default_socket()).call(
+                list[dict[str, Any]], "GET", route, {"all": True} if query else None
+            )
         except (HyperError, OSError):
             continue
         found += [n for item in items for n in _names_of(kind, item)]
@@ -83,7 +86,8 @@ def complete_names(command: click.Command, group: str = "") -> None:
 
 
 def _completer(kinds: tuple[str, ...]) -> Any:
-    def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(n) for n in known_names(kinds) if n.startswith(incomplete)]
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        host = ctx.find_root().params.get("host") or ""
+        return [CompletionItem(n) for n in known_names(kinds, host) if n.startswith(incomplete)]
 
     return complete
