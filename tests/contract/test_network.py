@@ -26,7 +26,7 @@ from hypercontainer.network import cni
 from hypercontainer.network.backend import Dns, NicKind, Policy, Rates, Shared, require
 from tests.engine.faults import Driven, Plan
 
-from .networks import PLACES, Machine, Place
+from .networks import PLACES, Machine, Place, apart
 
 PORT, OTHER = (PortMapping(container_port=80, host_port=n) for n in (18080, 18081))
 FACETS: dict[str, set[type]] = {
@@ -43,7 +43,7 @@ def there(request: pytest.FixtureRequest, tmp_path: Path) -> object:
     if request.param == "passt" and not shutil.which("passt"):
         pytest.skip("passt is not installed")
     made = kind(tmp_path)
-    with made.entered():
+    with apart(), made.entered():
         yield made
 
 
