@@ -127,6 +127,18 @@ def test_a_connection_that_breaks_for_ever_ends_the_machine(act: Any) -> None:
     act(scenario)
 
 
+def test_a_guest_that_breaks_the_protocol_is_ended_and_that_is_said(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a")
+        s.guest(s.machine("a")).break_protocol()
+        assert await s.call(s.engine.containers.wait("a")) == 255
+        error = s.engine.registry.container("a").state.error
+        assert error.startswith("the virtual machine ended unexpectedly: its guest broke the protocol: "), error
+        assert not s.host.machines
+
+    act(scenario)
+
+
 @pytest.mark.parametrize("users", [True, False])
 def test_the_log_says_how_a_machine_ended_that_nobody_ended(
     act: Any, caplog: pytest.LogCaptureFixture, users: bool

@@ -96,7 +96,8 @@ class Runtime:
 
     def last_words(self) -> str:
         """What is known of the end of a machine that nobody ended."""
-        return "; ".join(filter(None, (self.allotment.last_words(), self.machine.last_words())))
+        fault = f"its guest broke the protocol: {self.agent.fault}" if self.agent.fault else ""
+        return "; ".join(filter(None, (fault, self.allotment.last_words(), self.machine.last_words())))
 
     async def stop(self, *, clean: bool) -> None:
         """End the VM and free what it held; `clean` makes what was written safe first. Idempotent."""

@@ -123,6 +123,10 @@ class Agent(Protocol):
         """It has ended by itself, was `renewable`, and its processes wait."""
 
     @property
+    def fault(self) -> str:
+        """How the guest has broken the protocol, which ended the connection; "" where it has not."""
+
+    @property
     def next_token(self) -> bytes:
         """What opens the connection after this one."""
 

@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol, ABC):
         self.closed = asyncio.Event()
         self.renewable = False  # whoever owns it opens another when the stream ends by itself
         self.lost = False  # it has, and what runs in the guest does not know yet
+        self.fault = ""  # how the guest has broken the protocol, which ended it
         self._token = token
         self._reader = FrameReader(token)
         self._transport: asyncio.Transport | None = None
@@ -177,6 +178,7 @@ class Connection(asyncio.Protocol, ABC):
                 future.set_exception(error_of(frame.body))
 
     def _break(self, error: ProtocolError) -> None:
+        self.fault = self.fault or str(error)
         self._end(error)
         if self._transport:
             self._transport.abort()

@@ -76,6 +76,11 @@ class FakeGuest:
             self._wire.close()
             self._wire = None
 
+    def break_protocol(self) -> None:
+        """As a guest that was taken over may."""
+        if self._wire:
+            self._wire.send_nonsense()
+
     def pause(self) -> None:
         """Nothing is read or written; time goes on, as it does for a machine that catches up."""
         self._paused = True

@@ -67,6 +67,11 @@ class Wire:
             self._out += encode_frame(type_, id_, body)
             self._flush()
 
+    def send_nonsense(self) -> None:
+        """A frame of a length that none may have."""
+        self._out += b"\xff" * 16
+        self._flush()
+
     def pause(self) -> None:
         self._paused = True
         self._loop.remove_reader(self._sock)
