@@ -205,7 +205,10 @@ static void die_with_parent(void)
 
 static _Noreturn void execute(const struct jail *jail)
 {
-	execv(jail->program[0], jail->program);
+	if (jail->plain)
+		execvp(jail->program[0], jail->program); /* nobody has looked the program up */
+	else
+		execv(jail->program[0], jail->program);
 	stop("execute %s", jail->program[0]);
 }
 

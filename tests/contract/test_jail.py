@@ -147,6 +147,12 @@ async def test_a_program_that_is_not_there(jail: Jail, output: Output) -> None:
         await jail.spawn(order)
 
 
+async def test_a_program_by_its_name(output: Output) -> None:
+    """As `unshare` is, which makes a user's daemon its namespaces."""
+    order = Order(("sh", "-c", "exit 7"), users.pick(), output.fd, environment={"PATH": "/usr/bin:/bin"})
+    assert ended(await PlainJail().spawn(order)) == 7
+
+
 async def test_a_hyperjail_of_another_version(
     jail: Jail, output: Output, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -35,7 +35,7 @@ class Limits:
 class Order:
     """A program, and all that it gets."""
 
-    args: tuple[str, ...]  # the first is the program's path, which `files` holds
+    args: tuple[str, ...]  # the first is the program's path, which `files` holds; its name will do without a jail
     user: int  # that it becomes when we are root, with a group of the same number
     output: int  # descriptor for what it prints
     input: int = -1  # descriptor that it reads; -1: nothing
