@@ -33,7 +33,7 @@ from tests.steps import is_change, place
 
 from .clock import OWNER, Died
 from .faults import Plan
-from .scenes import SCENES, Scene, pod, runs, spec
+from .scenes import SCENES, Scene, build_app, pod, runs, spec
 from .stage import Daemon, Stage
 from .trials import AFTER, Trial, Wanted
 
@@ -157,6 +157,8 @@ class Death(Trial):
                 await others.check()
             await s.check()
             await _every_verb_answers(s)
+            if self.scene.builder:
+                await s.call(build_app(s))
             await s.clear()
             await s.close()
 

@@ -11,6 +11,7 @@ from typing import Any
 from hypercontainer.engine.attach.fake import FakePeer
 from hypercontainer.engine.attach.peer import Input, InputEnd, Resize, Said
 from hypercontainer.engine.attach.session import AttachOptions
+from hypercontainer.errors import HyperError
 from hypercontainer.model.factory import WarmRequest
 from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend, VolumeRequest, VolumeSpec
@@ -42,6 +43,21 @@ class Scene:
     opens: bool = False  # the verb is the daemon's own start
     own_images: bool = False  # it changes the store
     factory: bool = False  # machines are saved, and wait
+    builder: bool = False  # there is one, with a dockerd in it
+
+
+async def build_app(s: Stage) -> None:
+    """An image called `app`, of one that is here."""
+    headers = {"Content-Type": "application/x-tar"}
+    async with s.engine.builds.build([("t", "app:latest")], headers, _context()) as answer:
+        said = b"".join([piece async for piece in answer.body])
+    if b'"error"' in said:
+        raise HyperError(said.decode())
+    s.engine.images.find("app")
+
+
+async def _context() -> AsyncIterator[bytes]:
+    yield b"FROM box"
 
 
 def spec(name: str = "a", *command: str, **how: Any) -> ContainerSpec:
@@ -310,6 +326,7 @@ SCENES: dict[str, Scene] = {
     "cp out": Scene(_read, created()),
     "cp in": Scene(lambda s: s.engine.archives.write("a", "/srv", _chunks()), runs()),
     "pull": Scene(_pull, own_images=True),
+    "build": Scene(build_app, own_images=True, builder=True),
     "pod create": Scene(lambda s: s.engine.pods.create(plan(*_POD))),
     "pod start": Scene(_p("start", "pod"), pod(*_POD)),
     "pod start in a network": Scene(_p("start", "pod"), pod(*_POD[:1], spec=PodSpec(ports=_PORT)), "bridge"),

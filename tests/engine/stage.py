@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
+from hypercontainer.engine.builder.machine import VOLUME
 from hypercontainer.engine.engine import Engine, Settings
 from hypercontainer.engine.factory.factory import FactorySettings
 from hypercontainer.engine.networks import NetworkSettings
@@ -351,6 +352,9 @@ class Stage:
         """
         for pod in [p for p in self.engine.registry.pods() if not p.implicit]:
             await self.call(self.engine.pods.remove(pod.id, force=True))
+        await self.call(self.engine.builds.machine.stop())
+        if self.engine.registry.find_volume(VOLUME):
+            await self.call(self.engine.volumes.remove(VOLUME))
         for container in self.engine.registry.containers():
             with contextlib.suppress(HyperError):  # with its pod
                 await self.call(self.engine.containers.remove(container.id, force=True))

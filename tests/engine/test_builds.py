@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hypercontainer.engine.builder.machine import NAME, VOLUME, BuilderSettings
+from hypercontainer.engine.builder.machine import NAME, VOLUME
 from hypercontainer.engine.builder.passing import Made
 from hypercontainer.engine.naming import SYSTEM_LABEL
 from hypercontainer.engine.principal import asked_by
@@ -23,9 +23,9 @@ from hypercontainer.sys import tasks
 
 from .fake_dockerd import FakeDockerd, digest, made
 from .stage import IMAGE, Stage
+from .trials import BUILDER
 
-KEEP = 300.0  # seconds
-SETTINGS = BuilderSettings(image=IMAGE, keep=KEEP, cache=8 << 20)
+SETTINGS, KEEP = BUILDER, BUILDER.keep
 
 
 @pytest.fixture
@@ -37,18 +37,8 @@ def dockerd(monkeypatch: pytest.MonkeyPatch) -> FakeDockerd:
 
 @pytest.fixture
 def build(act: Callable[..., None], dockerd: FakeDockerd) -> Callable[..., None]:
-    """Play a scenario with a builder; it ends by itself, and its cache stays."""
-
-    def played(scenario: Callable[[Stage], Any]) -> None:
-        async def ended(s: Stage) -> None:
-            await scenario(s)
-            await s.call(s.engine.builds.machine.stop())
-            if s.engine.registry.find_volume(VOLUME):
-                await s.call(s.engine.volumes.remove(VOLUME))
-
-        act(ended, builder=SETTINGS, own_images=True)
-
-    return played
+    """Play a scenario with a builder."""
+    return lambda scenario: act(scenario, builder=SETTINGS, own_images=True)
 
 
 async def sent(context: bytes) -> AsyncIterator[bytes]:

@@ -20,16 +20,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 
+from hypercontainer.engine.builder.machine import BuilderSettings
 from hypercontainer.errors import HyperError, Unavailable
+from hypercontainer.guest.fake_programs import PROGRAMS
 from tests.sample import LEFT_OUT, Sample
 
+from .fake_dockerd import FakeDockerd
 from .faults import PLAN, FullDisk, Plan, Tally
 from .scenes import PARTNERS, SCENES, Scene
-from .stage import LIMIT, Daemon, Stage, play, stage
+from .stage import IMAGE, LIMIT, Daemon, Stage, play, stage
+
+BUILDER = BuilderSettings(image=IMAGE, keep=300.0, cache=8 << 20)
 
 AFTER = 2.0  # virtual seconds in which faults strike what a verb has left behind
 # An OSError comes where this host is asked: its kernel, a hypervisor, a thread, a process; not where one is promised
@@ -159,7 +165,13 @@ class Trial:
         wrong = ""
         try:
             scene = self.scene
-            with stage(template, own_images=scene.own_images, network=scene.network, factory=scene.factory) as s:
+            settings: dict[str, Any] = {"builder": BUILDER} if scene.builder else {}
+            with (
+                mock.patch.dict(PROGRAMS, {"relay": FakeDockerd().relay} if scene.builder else {}),
+                stage(
+                    template, own_images=scene.own_images, network=scene.network, factory=scene.factory, **settings
+                ) as s,
+            ):
                 play(s, self._act)
         except Exception as error:
             wrong = f"{type(error).__name__}: {error}"
