@@ -30,9 +30,9 @@ class Comparison:
     def __init__(self, directory: Path, daemon: Daemon, host: str) -> None:
         self.directory, self.daemon, self.host = directory, daemon, host
         self.contexts = directory / "contexts"
+        self._begun = int(time.time())  # one case begins with the image of another
 
     def compare(self, case: Case) -> list[str]:
-        begun = int(time.time())
         context = case.make(self.contexts)
         name = f"compare:{case.name}"
         options = [option.format(context) for option in case.options]
@@ -41,7 +41,7 @@ class Comparison:
         theirs = docker(self.host, "save", name).stdout
         path = self.directory / "ours.tar"
         self.daemon.ctl("save", "-o", path, name)
-        return differences(read(path.read_bytes()), read(theirs), begun)
+        return differences(read(path.read_bytes()), read(theirs), self._begun)
 
     def rebuilds(self, case: Case) -> tuple[float, float]:
         """Seconds of a build in which nothing has changed: here, and outside; medians of several by turns."""
