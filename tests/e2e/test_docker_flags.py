@@ -124,7 +124,8 @@ def test_update(hyper: Daemon) -> None:
         done = hyper.ctl("update", *flags, "one", check=False)
         assert done.returncode and says in done.stderr, done.stderr
     assert limits()[0] == str(128 << 20) and hyper.out("inspect", "-f", "{{.State.RestartCount}}", "one") == "0"
-    hyper.ctl("kill", "one")
+    hyper.ctl("kill", "one")  # which says that it was told, not that it has ended
+    wait_for(lambda: hyper.out("inspect", "-f", "{{.State.Status}}", "one") == "exited", "its end")
     hyper.ctl("update", "-m", "300m", "one")
     hyper.ctl("start", "one")
     wait_for(lambda: hyper.out("logs", "one") == "held\nheld", "the memory again")
