@@ -9,7 +9,10 @@ import logging
 import os
 import re
 import signal
+import socket
+from pathlib import Path
 
+from ..errors import Unavailable
 from ..jail import violations
 from ..sys import deadlines, process, tasks
 from .console import Console
@@ -18,6 +21,26 @@ log = logging.getLogger(__name__)
 _CAUGHT = "{} made a system call that its jail forbids{}, and was ended (SIGSYS): docs/jail.md says what that means"
 _PANIC = "Kernel panic"  # how Linux begins to say why it ended (kernel/panic.c)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\x20-\x7e]")
+
+
+def dial(path: Path, opening: bytes = b"") -> socket.socket:
+    """A further byte stream to a guest, by a socket of its hypervisor's, which is told `opening`.
+
+    :raise Unavailable: nobody takes it.
+    """
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    try:
+        sock.connect(str(path))
+        if opening:
+            sock.send(opening)  # its buffer is empty, so it is taken
+    except BlockingIOError as error:  # its backlog is full, and it takes nothing from there
+        sock.close()
+        raise Unavailable("the virtual machine does not take connections") from error
+    except OSError as error:
+        sock.close()
+        raise Unavailable(f"cannot reach the guest: {error.strerror}") from error
+    return sock
 
 
 class ProcessMachine:

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import shutil
-import subprocess
 from collections.abc import Container, Mapping
 from dataclasses import replace
 from functools import partial
@@ -21,6 +20,7 @@ from ...jail.jail import Jail, Started
 from ...jail.plain import PlainJail
 from ...sys import process
 from .. import found
+from ..ask import ask
 from ..boot_files import for_all
 from ..driver import Disk, Machine, MachineConfig, Probe, Snapshot, TapNetwork, check_takes
 from ..facets import Needs, Reconfigure, Save, facets_of
@@ -36,7 +36,6 @@ from .places import API, CALL, CONSOLE, DIRECTORY, VSOCK, Places, places
 log = logging.getLogger(__name__)
 _OLDEST = (1, 7)  # version that boots an uncompressed kernel with an initramfs and without a root device as here
 _CLONES = (1, 12)  # version whose machines can be given another tap than their template's
-_TIMEOUT = 10.0  # seconds for it to say its version
 _HINT = "put the binary `firecracker` of its release on GitHub into the PATH, or name it with --firecracker"
 
 
@@ -91,11 +90,7 @@ class FirecrackerDriver:
     @property
     def version(self) -> str:
         if not self._version and shutil.which(self._binary):
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
-                out = subprocess.run(
-                    [self._binary, "--version"], capture_output=True, text=True, timeout=_TIMEOUT, check=True
-                )
-                self._version = out.stdout.partition("Firecracker v")[2].split("\n")[0].strip()
+            self._version = ask(self._binary, "--version").partition("Firecracker v")[2].split("\n")[0].strip()
         return self._version
 
     @property

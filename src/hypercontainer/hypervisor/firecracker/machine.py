@@ -20,7 +20,7 @@ from ...jail.report import Grants
 from ...model.specs import PortMapping
 from ...sys import deadlines, tasks
 from ..driver import Disk
-from ..process_machine import ProcessMachine, telling
+from ..process_machine import ProcessMachine, dial, telling
 from . import api, confinement, taps
 from .document import drive_id, nic_id
 from .late import Late
@@ -93,18 +93,7 @@ class FirecrackerMachine(ProcessMachine):
 
     def connect(self) -> socket.socket:
         """A stream that begins with Firecracker's own line, which says OK: what precedes a token is passed over."""
-        sock = socket.socket(socket.AF_UNIX)
-        sock.setblocking(False)
-        try:
-            sock.connect(str(self._directory / VSOCK))
-            sock.send(b"CONNECT %d\n" % PORT)  # docs/vsock.md of Firecracker; the buffer is empty, so it is taken
-        except BlockingIOError as error:
-            sock.close()
-            raise Unavailable("the virtual machine does not take connections") from error
-        except OSError as error:
-            sock.close()
-            raise Unavailable(f"cannot reach the guest: {error.strerror}") from error
-        return sock
+        return dial(self._directory / VSOCK, b"CONNECT %d\n" % PORT)  # docs/vsock.md of Firecracker
 
     def keep(self, call: socket.socket, *, open: bool) -> None:
         """Take over the guest's call, which stays `open` where the machine is to be saved, and is ended else."""

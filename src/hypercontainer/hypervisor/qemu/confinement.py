@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import os
 import stat
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from ...jail import seccomp
 from ...jail.jail import Entry, Limits, Order
 from ...jail.libraries import libraries
 from ...sys import process, users
+from ..ask import ask
 from ..driver import AnyDisk, Disk, MachineConfig, RbdDisk, UserNetwork
 from ..facets import Needs
 
@@ -28,7 +28,6 @@ _TIME_ZONE = {"TZ": "UTC0"}  # no file tells it
 # Of one in the jail. With arenas of threads glibc opens files, which the filter answers with death: to count
 # processors when there are many, and /proc/sys/vm/overcommit_memory when one of them shrinks (malloc/arena.c).
 ENVIRONMENT = {**_TIME_ZONE, "MALLOC_ARENA_MAX": "1"}
-_TIMEOUT = 10  # seconds
 _SHORT = 256 << 20  # bytes
 _CAP_SYS_RESOURCE = 24  # linux/capability.h
 _OVERHEAD = {"tcg": 192 << 20, "kvm": 128 << 20}  # bytes; page tables are some more, with the guest's memory
@@ -155,10 +154,5 @@ def _parts(prefix: Path) -> list[Path]:
 
 
 def _data_directories(binary: Path) -> list[Path]:
-    try:
-        done = subprocess.run(
-            [binary, "-L", "help"], capture_output=True, text=True, timeout=_TIMEOUT, check=True
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [Path(os.path.normpath(line)) for line in done.stdout.splitlines() if line.startswith("/")]
+    lines = ask(binary, "-L", "help").splitlines()
+    return [Path(os.path.normpath(line)) for line in lines if line.startswith("/")]

@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from functools import partial
@@ -21,6 +20,7 @@ from ...jail.plain import PlainJail
 from ...sys import process
 from ...sys.files import remove_tree
 from .. import found
+from ..ask import ask
 from ..boot_files import for_all
 from ..driver import (
     KINDS,
@@ -83,11 +83,7 @@ class QemuDriver:
     def version(self) -> str:
         # One that is not there, or did not answer on a busy host, may be there the next time.
         if not self._version and shutil.which(self._binary):
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
-                out = subprocess.run(
-                    [self._binary, "--version"], capture_output=True, text=True, timeout=10, check=True
-                )
-                self._version = out.stdout.partition("version ")[2].split("\n")[0].split(" ")[0]
+            self._version = ask(self._binary, "--version").partition("version ")[2].split("\n")[0].split(" ")[0]
         return self._version
 
     async def probe(self) -> Probe:

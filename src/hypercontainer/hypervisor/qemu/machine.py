@@ -18,7 +18,7 @@ from ...errors import Unavailable
 from ...model.specs import PortMapping
 from ...sys import deadlines, process
 from ..driver import AnyDisk, Disk, TapNetwork
-from ..process_machine import ProcessMachine, telling
+from ..process_machine import ProcessMachine, dial, telling
 from . import devices
 from .confinement import largest_file
 from .monitor import Monitor
@@ -64,17 +64,7 @@ class QemuMachine(ProcessMachine):
         }
 
     def connect(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.setblocking(False)
-        try:
-            sock.connect(str(self._directory / CHANNEL))
-        except BlockingIOError as error:  # its backlog is full, and it takes nothing from there
-            sock.close()
-            raise Unavailable("the virtual machine does not take connections") from error
-        except OSError as error:
-            sock.close()
-            raise Unavailable(f"cannot reach the guest: {error.strerror}") from error
-        return sock
+        return dial(self._directory / CHANNEL)
 
     def listen(self) -> None:
         """Keep the end of what the guest writes to its console from here on, for `last_words`."""

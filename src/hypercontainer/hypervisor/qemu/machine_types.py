@@ -9,14 +9,13 @@ https://www.qemu.org/docs/master/system/target-i386.html
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
+from ..ask import ask
+
 AUTO = "auto"
-_TIMEOUT = 10.0  # seconds for QEMU to list its machine types
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,5 @@ def _others(there: frozenset[str]) -> str:
 
 def listed(binary: str) -> frozenset[str]:
     """Names of the machine types that this QEMU has; none where it does not say."""
-    try:
-        done = subprocess.run(
-            [Path(binary), "-machine", "help"], capture_output=True, text=True, timeout=_TIMEOUT, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return frozenset()
-    return frozenset(line.split()[0] for line in done.stdout.splitlines()[1:] if line.strip())
+    lines = ask(binary, "-machine", "help").splitlines()
+    return frozenset(line.split()[0] for line in lines[1:] if line.strip())
