@@ -18,30 +18,17 @@ from ..model.base import Model
 from ..model.moments import read_moment
 from ..model.principal import Scope
 from ..model.sentences import explain
+from ..serving import statuses
 from ..serving.auditing import ticket
 from ..serving.bodies import BODIES
 from ..serving.identity import require
+from ..serving.statuses import status_of
 from ..sys.documents import UNREADABLE
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# The one place where errors become HTTP statuses.
-STATUS: dict[type[errors.HyperError], int] = {
-    errors.InvalidArgument: 400,
-    errors.Unauthorized: 401,
-    errors.PermissionDenied: 403,
-    errors.NotFound: 404,
-    errors.Conflict: 409,
-    errors.InvalidState: 409,
-    errors.StartFailed: 422,
-    errors.GuestError: 500,
-    errors.InternalError: 500,
-    errors.Unsupported: 501,
-    errors.Unavailable: 503,
-    errors.DeadlineExceeded: 504,
-    errors.NoSpace: 507,
-}
+STATUS = statuses.STATUS | {errors.StartFailed: 422, errors.NoSpace: 507}
 
 
 class ErrorBody(Model, frozen=True, kw_only=True):
@@ -62,7 +49,7 @@ def error_body(error: Exception) -> ErrorBody:
 
 def error_response(error: errors.HyperError, headers: dict[str, str] | None = None) -> web.Response:
     """The answer that tells of an error."""
-    status = next((s for kind, s in STATUS.items() if isinstance(error, kind)), 500)
+    status = status_of(error, STATUS)
     if status == 401:
         headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}  # RFC 9110, 11.6.1
     ticket().code = error.code

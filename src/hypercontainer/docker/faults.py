@@ -10,26 +10,14 @@ import msgspec
 from aiohttp import web
 
 from .. import errors
+from ..serving import statuses
 from ..serving.auditing import ticket
+from ..serving.statuses import status_of
 
 log = logging.getLogger(__name__)
 
-# The one place where errors become Docker's statuses.
-STATUS: dict[type[errors.HyperError], int] = {
-    errors.InvalidArgument: 400,
-    errors.Unauthorized: 401,
-    errors.PermissionDenied: 403,
-    errors.NotFound: 404,
-    errors.Conflict: 409,
-    errors.InvalidState: 409,
-    errors.StartFailed: 400,  # as from Docker 20.10 on, where the program is not there or may not be executed
-    errors.GuestError: 500,
-    errors.InternalError: 500,
-    errors.Unsupported: 501,
-    errors.Unavailable: 503,
-    errors.DeadlineExceeded: 504,
-    errors.NoSpace: 500,
-}
+# As from Docker 20.10 on, where a program is not there or may not be executed; and it has no status for a full disk.
+STATUS = statuses.STATUS | {errors.StartFailed: 400, errors.NoSpace: 500}
 
 
 def message_of(error: Exception) -> str:
@@ -54,7 +42,7 @@ def response_to(error: Exception) -> web.Response:
     """The answer that tells of an error; what is none of ours is logged with its traceback."""
     if isinstance(error, errors.HyperError):
         ticket().code = error.code
-        return fault(next((s for kind, s in STATUS.items() if isinstance(error, kind)), 500), message_of(error))
+        return fault(status_of(error, STATUS), message_of(error))
     ticket().code = "internal"
     log.error("request %s failed", ticket().id, exc_info=error)
     return fault(500, message_of(error))

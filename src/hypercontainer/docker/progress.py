@@ -18,6 +18,7 @@ from ..errors import HyperError
 from ..images.progress import Progress, Update
 from ..model.ids import short
 from ..serving.auditing import ticket
+from ..serving.statuses import status_of
 from .faults import STATUS, message_of
 from .router import Call
 
@@ -45,7 +46,7 @@ class Lines:
         """:raise Exception: it, where the answer has not begun."""
         if self._response is None:
             raise error
-        code = next((s for kind, s in STATUS.items() if isinstance(error, kind)), 500)
+        code = status_of(error, STATUS)
         ticket().code = error.code if isinstance(error, HyperError) else "internal"
         text = message_of(error)
         await self._write({"errorDetail": {"code": code, "message": text}, "error": text})

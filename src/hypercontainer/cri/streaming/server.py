@@ -18,10 +18,11 @@ from ...engine.attach.peer import End, Peer
 from ...engine.attach.session import AttachOptions, AttachSession
 from ...engine.engine import Engine
 from ...engine.principal import asked_by
-from ...errors import HyperError, InvalidArgument, InvalidState, NotFound, Unavailable
+from ...errors import HyperError, InvalidArgument
 from ...model.specs import ExecSpec
 from ...serving.hijack import Hijacked
 from ...serving.listener import Listener, ListenLimits, server_options
+from ...serving.statuses import status_of
 from .. import records
 from ..call import CALLER
 from ..faults import message_of
@@ -41,7 +42,6 @@ _TUNNEL = f"SPDY/3.1+{spdy_forward.PROTOCOL}"
 _PROTOCOL = "X-Stream-Protocol-Version"
 _CONNECTIONS_MAX = 1000  # at a time
 _CLOSE = 5.0  # seconds for the other side's half of a websocket's end
-_CODES: dict[type[HyperError], int] = {InvalidArgument: 400, NotFound: 404, InvalidState: 409, Unavailable: 503}
 
 
 class StreamingServer:
@@ -187,5 +187,5 @@ async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except HyperError as error:
-        code = next((number for kind, number in _CODES.items() if isinstance(error, kind)), 500)
+        code = status_of(error)
         return web.json_response(failure(message_of(error), code), status=code)
