@@ -9,14 +9,12 @@ import msgspec
 from aiohttp import web
 
 from ..errors import Conflict, InvalidArgument, InvalidState
-from ..model.sentences import explain
 from ..model.specs import ContainerUpdate
 from ..serving.streaming import send_tar
-from ..sys.documents import UNREADABLE
 from . import container_fields as fields
 from .container_bodies import Limits
 from .container_processes import columns
-from .container_request import resources, restart_of, without_nulls
+from .container_request import converted, resources, restart_of, without_nulls
 from .router import Call, Routes, json_response
 
 routes = Routes()
@@ -54,10 +52,7 @@ async def export(c: Call) -> web.StreamResponse:
 async def update(c: Call) -> dict[str, Any]:
     """Other limits, and another restart policy; 0, nothing and "" leave things as they are."""
     raw = without_nulls(await c.body(dict[str, Any]))
-    try:
-        asked = msgspec.convert(raw, Limits)
-    except UNREADABLE as error:
-        raise InvalidArgument(f"invalid JSON: {explain(error, raw, Limits)}") from error
+    asked = converted(raw, Limits)
     fields.check("HostConfig", raw, fields.HOST_CONFIG)
     container = c.container
     if not asked.memory and asked.memory_swap > 0:

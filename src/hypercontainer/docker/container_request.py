@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import msgspec
 
@@ -27,6 +27,7 @@ from .container_bodies import Create, Healthcheck, HostConfig, Limits, PortBindi
 from .container_mounts import mounts_of
 from .container_networking import networking
 
+T = TypeVar("T")
 _NANO = 1_000_000_000
 _PERIOD = 100_000  # microseconds; Docker's default of CpuPeriod
 _NO_EFFECT = ("apparmor=unconfined", "label=disable")  # there is none of them in the guest
@@ -58,16 +59,21 @@ def without_nulls(value: Any, depth: int = 0) -> Any:
     return value
 
 
+def converted(given: dict[str, Any], type_: type[T]) -> T:
+    """:raise InvalidArgument: a field has another type."""
+    try:
+        return msgspec.convert(given, type_)
+    except UNREADABLE as error:
+        raise InvalidArgument(f"invalid JSON: {explain(error, given, type_)}") from error
+
+
 def read_create(raw: dict[str, Any]) -> Create:
     """The document, when every field of it is one that is taken.
 
     :raise InvalidArgument: a field has another type. :raise Unsupported: one asks for what is not there.
     """
     given = without_nulls(raw)
-    try:
-        body = msgspec.convert(given, Create)
-    except UNREADABLE as error:
-        raise InvalidArgument(f"invalid JSON: {explain(error, given, Create)}") from error
+    body = converted(given, Create)
     fields.check("Config", given, fields.CONFIG)
     fields.check("HostConfig", given.get("HostConfig", {}), fields.HOST_CONFIG)
     for name, endpoint in given.get("NetworkingConfig", {}).get("EndpointsConfig", {}).items():

@@ -11,11 +11,9 @@ import msgspec
 
 from ..errors import InvalidArgument, NotFound, Unsupported
 from ..model.network import NetworkSpec
-from ..model.sentences import explain
-from ..sys.documents import UNREADABLE
 from . import container_fields as fields
 from .container_bodies import Endpoint
-from .container_request import without_nulls
+from .container_request import converted, without_nulls
 
 _MTU = "com.docker.network.driver.mtu"
 _DRIVERS = "bridge", "host", "ipvlan", "macvlan", "null", "overlay"  # Docker's own
@@ -85,10 +83,7 @@ def read_connect(raw: dict[str, Any]) -> Connect:
     :raise InvalidArgument: a field has another type. :raise Unsupported: one asks for what is not there.
     """
     given = without_nulls(raw)
-    try:
-        body = msgspec.convert(given, Connect)
-    except UNREADABLE as error:
-        raise InvalidArgument(f"invalid JSON: {explain(error, given, Connect)}") from error
+    body = converted(given, Connect)
     fields.check("EndpointConfig", given.get("EndpointConfig", {}), fields.ENDPOINT)
     return body
 
