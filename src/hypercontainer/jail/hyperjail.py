@@ -21,7 +21,7 @@ from pathlib import Path
 from ..errors import Unavailable
 from ..sys import process, tasks, users
 from ..sys.confine import entrance
-from .binaries import REINSTALL, START, binary
+from .binaries import REINSTALL, START, binary, start
 from .jail import Born, Entry, Order, Started, ignore
 
 _PROBE_USER = 65534
@@ -74,18 +74,7 @@ class HyperJail:
             stack.callback(report.close)
             stack.callback(theirs.close)
             args, environment, fds = self._arguments(order, theirs.fileno(), stack)
-            try:
-                helper = subprocess.Popen(
-                    args,
-                    stdin=order.input if order.input >= 0 else subprocess.DEVNULL,
-                    stdout=order.output,
-                    stderr=order.errors if order.errors >= 0 else order.output,
-                    pass_fds=[*order.descriptors, *fds],
-                    start_new_session=True,  # it outlives the daemon
-                    env=environment,
-                )
-            except OSError as error:
-                raise Unavailable(f"{args[0]} cannot be started: {error.strerror}") from error
+            helper = start(args, order, environment, fds)
             theirs.close()
             return await _Start(helper, report, filtered=bool(order.filter)).finish(born)
 

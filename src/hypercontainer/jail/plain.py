@@ -8,16 +8,14 @@ begins. gRPC's handlers of forks alone end every third such child.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import socket
 import subprocess
 
 from ..errors import Unavailable
 from ..sys import process, tasks
 from ..sys.confine import entrance
-from .binaries import START, binary
+from .binaries import START, binary, start
 from .jail import Born, Order, Started, ignore
 
 _READ = 4096
@@ -35,7 +33,8 @@ class PlainJail:
         report, theirs = socket.socketpair()
         with report:
             with theirs:
-                child = self._start(order, theirs.fileno())
+                args = [str(binary()), str(theirs.fileno()), *_words(order), "--", *order.args]
+                child = start(args, order, order.environment, [theirs.fileno()])
             started = Started(child.pid, process.start_time(child.pid))
             try:
                 born(started)
@@ -53,22 +52,6 @@ class PlainJail:
         # Whoever asked reaps by pidfd; Popen must not warn about a child that it believes to run.
         child.returncode = 0
         return started
-
-    @staticmethod
-    def _start(order: Order, report: int) -> subprocess.Popen[bytes]:
-        args = [str(binary()), str(report), *_words(order), "--", *order.args]
-        try:
-            return subprocess.Popen(
-                args,
-                stdin=order.input if order.input >= 0 else subprocess.DEVNULL,
-                stdout=order.output,
-                stderr=order.errors if order.errors >= 0 else order.output,
-                pass_fds=(*order.descriptors, report),
-                start_new_session=True,  # it outlives the daemon
-                env=dict(order.environment),
-            )
-        except OSError as error:
-            raise Unavailable(f"{args[0]} cannot be started: {error.strerror}") from error
 
 
 def _words(order: Order) -> list[str]:
@@ -94,6 +77,5 @@ def _read(report: socket.socket) -> str:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child.pid, signal.SIGKILL)
+    child.kill()
     child.wait()
