@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,21 @@ def wait_for(condition: Callable[[], bool], what: str, deadline: float = 60.0) -
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {deadline:g} s"
         time.sleep(0.05)
+
+
+def _finished(
+    command: Sequence[str | Path], args: Sequence[str | Path], environment: Mapping[str, str], input: bytes | None, *,
+    check: bool,
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    """What a command has said, also where that is no text."""
+    done = subprocess.run(
+        [*command, *map(str, args)], input=input, capture_output=True, env=environment, timeout=DEADLINE, check=False
+    )
+    text = subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    )
+    assert not check or done.returncode == 0, f"{args}: {text.returncode}\n{text.stdout}\n{text.stderr}"
+    return text
 
 
 @dataclass
@@ -61,38 +76,14 @@ class Daemon:
         self, *args: str | Path, input: bytes | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run hyperctl; with `check` it must succeed."""
-        done = subprocess.run(
-            [*self.command, *map(str, args)],
-            input=input,
-            capture_output=True,
-            env=self.environment,
-            timeout=DEADLINE,
-            check=False,
-        )
-        text = subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        )
-        assert not check or done.returncode == 0, f"{args}: {text.returncode}\n{text.stdout}\n{text.stderr}"
-        return text
+        return _finished(self.command, args, self.environment, input, check=check)
 
     def docker(
         self, *args: str | Path, input: bytes | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run Docker's own client, on our socket for it; with `check` it must succeed."""
         environment = {**os.environ, "DOCKER_HOST": f"unix://{self.run}/docker.sock", "DOCKER_CONFIG": str(self.run)}
-        done = subprocess.run(
-            ["docker", *map(str, args)],
-            input=input,
-            capture_output=True,
-            env=environment,
-            timeout=DEADLINE,
-            check=False,
-        )
-        text = subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        )
-        assert not check or done.returncode == 0, f"{args}: {text.returncode}\n{text.stdout}\n{text.stderr}"
-        return text
+        return _finished(["docker"], args, environment, input, check=check)
 
     def out(self, *args: str | Path) -> str:
         return self.ctl(*args).stdout.strip()

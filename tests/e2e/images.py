@@ -6,14 +6,14 @@ An image takes half a minute to make and is cached by the text of this file.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from hypercontainer.sys import caches
+
+from .keeping import kept
 
 
 def cache_directory() -> Path:
@@ -27,16 +27,7 @@ def run(*args: str | Path) -> None:
 
 def cached(name: str, make: Callable[[Path, Path], None]) -> Path:
     """The layout of that name; made by `make(layout, scratch)` when it is not there."""
-    layout = cache_directory() / name
-    layout.parent.mkdir(parents=True, exist_ok=True)
-    with open(layout.parent / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side
-        if not layout.exists():
-            with tempfile.TemporaryDirectory(dir=layout.parent) as scratch:
-                new = Path(scratch) / "layout"
-                make(new, Path(scratch))
-                new.rename(layout)
-    return layout
+    return kept(cache_directory() / name, make)
 
 
 def _base(layout: Path, scratch: Path, packages: str) -> None:

@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import hashlib
 import subprocess
-import tempfile
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hypercontainer.sys import caches
 
+from .keeping import kept
+
+PLACE = caches.cache_directory("test-packages")
 _POOL = "http://deb.debian.org/debian/pool/main"
 _DEADLINE = 60.0  # seconds
 # The newest first. A package goes from the pool when its release has a newer one; that of a stable release stays.
@@ -26,31 +29,29 @@ COMPOSE = (
 )  # fmt: skip
 
 
+class NotToBeHad(Exception):
+    """A package."""
+
+
 def unpacked(*packages: tuple[str, str]) -> Path:
     """The directory that the first of these packages that can be had was unpacked into, from then on at once."""
     for path, digest in packages:
-        place = caches.cache_directory("test-packages") / digest[:16]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with open(place.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side
-            if place.exists() or _fetch(path, digest, place):
-                return place
+        with contextlib.suppress(NotToBeHad):
+            return kept(PLACE / digest[:16], partial(_fetch, path, digest))
     pytest.skip(f"none of these packages is to be had: {', '.join(path for path, _ in packages)}")
 
 
-def _fetch(path: str, digest: str, place: Path) -> bool:
+def _fetch(path: str, digest: str, new: Path, scratch: Path) -> None:
+    """:raise NotToBeHad: the pool does not give it."""
     try:
         with urllib.request.urlopen(f"{_POOL}/{path}", timeout=_DEADLINE) as answer:
             data = answer.read()
-    except (urllib.error.URLError, TimeoutError):
-        return False
+    except (urllib.error.URLError, TimeoutError) as error:
+        raise NotToBeHad(path) from error
     assert hashlib.sha256(data).hexdigest() == digest, f"{path} is another package than it was"
-    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-        package, new = Path(scratch) / "package.deb", Path(scratch) / "new"
-        package.write_bytes(data)
-        subprocess.run(["dpkg-deb", "-x", package, new], check=True)
-        new.rename(place)
-    return True
+    package = scratch / "package.deb"
+    package.write_bytes(data)
+    subprocess.run(["dpkg-deb", "-x", package, new], check=True)
 
 
 def compose() -> Path:

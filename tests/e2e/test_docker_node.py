@@ -6,22 +6,21 @@ They are fetched when a test runs: exactly those of `node/package-lock.json`, wh
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hypercontainer.sys import caches
 from tests.registry import Registry
 
 from .conftest import Daemon, push
+from .keeping import kept
+from .packages import PLACE
 
 pytestmark = pytest.mark.skipif("HYPER_TEST_CLIENTS" not in os.environ, reason="minutes: `make clients` runs it")
 NODE = Path(__file__).parent / "node"
@@ -36,25 +35,21 @@ def _version() -> int:
     return int(told.strip().lstrip("v").partition(".")[0])
 
 
+def _install(new: Path, _: Path) -> None:
+    shutil.copytree(NODE, new)
+    subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=new, check=True,
+                   capture_output=True, timeout=_DEADLINE)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def programs() -> Path:
     """A directory with the packages and our programs that use them; the packages are fetched once."""
     if _version() < _LEAST:
         pytest.skip(f"node {_LEAST} and npm are not installed")
-    lock_file = NODE / "package-lock.json"
-    place = caches.cache_directory("test-packages") / f"npm-{hashlib.sha256(lock_file.read_bytes()).hexdigest()[:16]}"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{place}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-                new = Path(scratch) / "new"
-                shutil.copytree(NODE, new)
-                subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=new, check=True,
-                               capture_output=True, timeout=_DEADLINE)  # fmt: skip
-                new.rename(place)
-        for program in NODE.glob("*.mjs"):
-            shutil.copy(program, place)
+    digest = hashlib.sha256((NODE / "package-lock.json").read_bytes()).hexdigest()
+    place = kept(PLACE / f"npm-{digest[:16]}", _install)
+    for program in NODE.glob("*.mjs"):
+        shutil.copy(program, place)
     return place
 
 

@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hypercontainer.sys import caches
 from tests.registry import Registry
 
 from .conftest import DEADLINE, Daemon, push
+from .keeping import kept
+from .packages import PLACE
 
 pytestmark = pytest.mark.skipif("HYPER_TEST_CLIENTS" not in os.environ, reason="a minute: `make clients` runs it")
 _PACKAGE = "testcontainers==4.15.0"
@@ -42,27 +41,12 @@ with made.with_env("COLOUR", "green").with_copy_into_container(b"copied", "/srv/
 @pytest.fixture(scope="module")
 def packages() -> Path:
     """A directory with testcontainers and what it needs; fetched once."""
-    place = caches.cache_directory("test-packages") / _PACKAGE
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{place}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-                new = Path(scratch) / "new"
-                pip = [
-                    sys.executable,
-                    "-m",
-                    "pip",
-                    "install",
-                    "-q",
-                    "--root-user-action=ignore",
-                    "--target",
-                    new,
-                    _PACKAGE,
-                ]
-                subprocess.run(pip, check=True, capture_output=True)
-                new.rename(place)
-    return place
+    return kept(PLACE / _PACKAGE, _install)
+
+
+def _install(new: Path, _: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--root-user-action=ignore", "--target", new, _PACKAGE]
+    subprocess.run(pip, check=True, capture_output=True)
 
 
 @pytest.fixture
