@@ -126,7 +126,7 @@ def test_a_workshop(world: World, tmp_path: Path) -> None:
 
     with meanwhile(world, file, tmp_path / "events", "events", "--json") as log:
         # The first of them says that it listens; which is asked for again until it is heard.
-        wait_for(lambda: run(world, "pause", "side", file=file) != "-" and _unpaused(world, file) and "pause" in
+        wait_for(lambda: run(world, "pause", "side", file=file) != "-" and _unpaused(world, file) and '"pause"' in
                  log.read_text(), "an event")  # fmt: skip
         run(world, "kill", "side", file=file)
         wait_for(lambda: '"die"' in log.read_text(), "the end of side")
