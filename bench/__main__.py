@@ -11,13 +11,12 @@ import contextlib
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from hypercontainer.hyperctl.output import print_table
 
 from . import charts
-from .measure import HEAD, Figure, alternating, median_of, run, seconds
+from .measure import HEAD, Figure, alternating, median_of, run, seconds, stdout_rate
 from .peers import BUSYBOX, NGINX, Hyper, Podman, daemon, docker, first_answer, namespace
 from .scale import AT_A_TIME, Scale
 
@@ -147,17 +146,12 @@ class Bench:
             return [Figure("exec true in a running container", ours, "s", theirs, 1.0), self._throughput(hyper)]
 
     def _throughput(self, hyper: Hyper) -> Figure:
-        """Text of 100-byte lines, from the program to a pipe of the host; what runs without output is taken off."""
-        prepare = f"yes {'x' * 99} | head -c {10 << 20} > /dev/shm/text; "
-        copy = "cat /dev/shm/text; " * (MEGABYTES // 10)
+        """What runs without output is taken off."""
         runs = max(3, self.runs // 3)
-
-        def rate(run_it: Callable[[str], object]) -> float:
-            taken = median_of(lambda: run_it(prepare + copy), runs) - median_of(lambda: run_it(prepare), runs)
-            return MEGABYTES * (1 << 20) / 1e6 / taken
-
-        ours = rate(lambda script: hyper.ctl("run", "--rm", "busybox", "sh", "-c", script))
-        theirs = rate(lambda script: self.podman.run("--rm", "--network", "none", BUSYBOX, "sh", "-c", script))
+        ours = stdout_rate(lambda script: hyper.ctl("run", "--rm", "busybox", "sh", "-c", script), MEGABYTES, runs)
+        theirs = stdout_rate(
+            lambda script: self.podman.run("--rm", "--network", "none", BUSYBOX, "sh", "-c", script), MEGABYTES, runs
+        )
         print(f"stdout: podman {theirs:.0f} MB/s", file=sys.stderr)
         return Figure(f"stdout of {MEGABYTES} MB (podman: {theirs:.0f} MB/s)", ours, "MB/s", None, 150, at_least=True)
 

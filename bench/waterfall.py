@@ -31,15 +31,26 @@ def _length(spans: list[dict[str, Any]]) -> float:
     return float(max(s["ts"] + s["dur"] for s in spans) - min(s["ts"] for s in spans))
 
 
-def median_run(hyper: Hyper, directory: Path, *options: str, pool: bool) -> list[dict[str, Any]]:
+def median_run(hyper: Hyper, directory: Path, *options: str, pool: bool, runs: int = RUNS) -> list[dict[str, Any]]:
     path = directory / "trace.json"
     found = []
-    for _ in range(RUNS):
+    for _ in range(runs):
         if pool:
             hyper.pool_ready()
         hyper.ctl("run", "--rm", "--trace", str(path), *options, "busybox", "true")
         found.append(_spans(path))
-    return sorted(found, key=_length)[RUNS // 2]
+    return sorted(found, key=_length)[runs // 2]
+
+
+def show(kind: str, spans: list[dict[str, Any]]) -> None:
+    """As a table."""
+    print(f"\n{kind}: {_length(spans) / 1e3:.0f} ms")
+    zero = min(s["ts"] for s in spans)
+    rows = [
+        [f"{(s['ts'] - zero) / 1e3:.1f}", f"{s['dur'] / 1e3:.1f}", s["lane"], s["name"]]
+        for s in sorted(spans, key=lambda s: s["ts"])
+    ]
+    print_table(["BEGIN", "MS", "WHO", "WHAT"], rows)
 
 
 def main() -> None:
@@ -58,13 +69,7 @@ def main() -> None:
             found["clone"] = median_run(hyper, directory, pool=False)
             found["cold"] = median_run(hyper, directory, "--isolation", "fresh", pool=False)
     for kind, spans in found.items():
-        print(f"\n{kind}: {_length(spans) / 1e3:.0f} ms")
-        zero = min(s["ts"] for s in spans)
-        rows = [
-            [f"{(s['ts'] - zero) / 1e3:.1f}", f"{s['dur'] / 1e3:.1f}", s["lane"], s["name"]]
-            for s in sorted(spans, key=lambda s: s["ts"])
-        ]
-        print_table(["BEGIN", "MS", "WHO", "WHAT"], rows)
+        show(kind, spans)
         if args.charts:
             charts.waterfall(spans, f"hyperctl run --rm busybox true, {kind}", args.charts / f"run-{kind}.png")
 
