@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.e2e.conftest import launched
 from tests.e2e.test_networks import namespaces
-from tests.e2e.transcript import read
+from tests.transcript import read
 
 from . import page
 from .dockerd import serving

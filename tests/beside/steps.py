@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.transcript import Step, matches
+from tests.transcript import Step, matches
 
 _DEADLINE = 120.0  # seconds for any one command
 # What is another at each run, and what stands for it: the longest first.

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from . import transcript
+from tests import transcript
+
 from .conftest import Daemon
 
 pytestmark = pytest.mark.e2e

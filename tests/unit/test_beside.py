@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.beside import page
 from tests.beside.fields import differences
 from tests.beside.steps import Difference, Side, plain
-from tests.e2e.transcript import read
+from tests.transcript import read
 
 
 def test_what_differs_between_documents() -> None:

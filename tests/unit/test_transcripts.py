@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.e2e.transcript import Step, matches, play, read
+from tests.transcript import Step, matches, play, read
 
 TEXT = """# why
 $ echo one

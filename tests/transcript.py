@@ -15,12 +15,14 @@ number of lines. Spaces in a row are one, since columns are as wide as what stan
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_DEADLINE = 120.0  # seconds for any one command
+_DEADLINE = 120.0 * float(os.environ.get("HYPER_TEST_SLOWNESS", "1"))  # seconds for any one command
 _HOLES = {
     "<id>": "[0-9a-f]{12}",
     "<ID>": "[0-9a-f]{64}",
@@ -70,17 +72,37 @@ def _pattern(line: str) -> str:
     return "".join(_HOLES.get(part) or re.escape(part) for part in parts)
 
 
-def play(steps: list[Step], environment: dict[str, str], directory: Path) -> list[str]:
-    """What was otherwise, a paragraph for each step."""
-    wrong = []
+@dataclass
+class Played:
+    """What a step printed, and its exit status."""
+
+    step: Step
+    printed: str
+    status: int
+
+    @property
+    def right(self) -> bool:
+        return self.status == self.step.status and matches(self.step, self.printed)
+
+    def difference(self) -> str:
+        """A paragraph."""
+        expected = "\n    ".join([*self.step.expected, f"? {self.step.status}"])
+        found = "\n    ".join([*self.printed.splitlines(), f"? {self.status}"])
+        return f"line {self.step.line}: {self.step.command}\n  must be\n    {expected}\n  is\n    {found}"
+
+
+def each(
+    steps: Sequence[Step], environment: dict[str, str], directory: Path, prefix: Sequence[str] = ()
+) -> Iterator[Played]:
+    """One step after the other; `prefix` is a command that runs the shell."""
     for step in steps:
         done = subprocess.run(
-            ["sh", "-c", step.command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=environment, cwd=directory, timeout=_DEADLINE, check=False,
+            [*prefix, "sh", "-c", step.command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=environment, cwd=directory, timeout=_DEADLINE, check=False,
         )  # fmt: skip
-        printed = done.stdout.decode(errors="replace")
-        if done.returncode != step.status or not matches(step, printed):
-            expected = "\n    ".join([*step.expected, f"? {step.status}"])
-            found = "\n    ".join([*printed.splitlines(), f"? {done.returncode}"])
-            wrong.append(f"line {step.line}: {step.command}\n  must be\n    {expected}\n  is\n    {found}")
-    return wrong
+        yield Played(step, done.stdout.decode(errors="replace"), done.returncode)
+
+
+def play(steps: Sequence[Step], environment: dict[str, str], directory: Path) -> list[str]:
+    """What was otherwise, a paragraph for each step."""
+    return [played.difference() for played in each(steps, environment, directory) if not played.right]

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m tests.drivers NAME...`: a container of each of these drivers, beside each other on one hyperd.
+
+Each step is printed with what it said, as docs/hypervisors.md has it; the first that says something else ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.peers import BIN, Hyper, daemon, namespace
+
+from tests import transcript
+from tests.world import World
+
+_TRANSCRIPTS = Path(__file__).parent / "transcripts"
+
+
+def steps(driver: str) -> list[transcript.Step]:
+    """What every driver does, then what this one has or lacks."""
+    files = [_TRANSCRIPTS / "every.txt", _TRANSCRIPTS / f"{driver}.txt"]
+    return [step for path in files if path.exists() for step in transcript.read(path)]
+
+
+def play(driver: str, hyper: Hyper, directory: Path, prefix: list[str]) -> str:
+    """What was otherwise, "" for nothing."""
+    environment = {**hyper.env, "DRIVER": driver, "PATH": f"{BIN}:{hyper.env['PATH']}"}
+    print(f"\n# DRIVER={driver}", flush=True)
+    for played in transcript.each(steps(driver), environment, directory, prefix):
+        print(f"$ {played.step.command}\n{played.printed}", end="", flush=True)
+        if not played.right:
+            return played.difference()
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.drivers", description=__doc__)
+    parser.add_argument("--accelerator", choices=("auto", "kvm", "tcg"), default="auto")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="of a driver")
+    args = parser.parse_args()
+    options = ("--accelerator", args.accelerator, "--no-factory")
+    with tempfile.TemporaryDirectory(prefix="hyd") as name, namespace() as space:
+        directory = Path(name)
+        with daemon(directory / "hyper", space, *options) as hyper:
+            for driver in args.names:
+                if difference := play(driver, hyper, directory, ["nsenter", f"--net=/run/netns/{space}"]):
+                    print(difference, file=sys.stderr)
+                    return 1
+            World(hyper.root, hyper.socket.parent, daemon=hyper.process.pid).check()
+        left = World(hyper.root, hyper.socket.parent).nothing()
+        if left:
+            print(f"left behind: {left}", file=sys.stderr)
+    return int(bool(left))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
