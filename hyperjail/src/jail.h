@@ -17,12 +17,12 @@
 #define GROUPS                  8
 #define LIMITS                  16
 
-enum entry_kind { READ, WRITE, DEVICE, DIRECTORY };
+enum entry_kind { READ, WRITE, DEVICE, DIRECTORY, LATE };
 
 /* A file or directory of the host that the program finds. */
 struct entry {
 	enum entry_kind kind;
-	const char *source; /* of an empty directory: none */
+	const char *source; /* of an empty directory, and of one for what comes later: none */
 	const char *target; /* in the new root, absolute */
 };
 
@@ -68,6 +68,7 @@ _Noreturn void stop(const char *fmt, ...) PRINTF_LIKE(1, 2);
 void report(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
 void enter_root(const struct jail *jail);
+void add_late(int namespace, bool read_only, const char *source, const char *target);
 void confine_files(const struct jail *jail); /* by Landlock, where the kernel has it */
 void become_user(const struct jail *jail);
 void give_up_rights(const struct jail *jail);

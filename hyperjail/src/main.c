@@ -9,6 +9,8 @@
  * With the word "plain" there is no jail: the program becomes a user, is in control groups and dies with
  * its caller, as asked for. It has hyperjail's own number then, which is not reported. (The caller has
  * threads: what it did itself after a fork would be done in a copy of a process in any state.)
+ *
+ * With the word "add" nothing is started: late.c.
  */
 #include "jail.h"
 
@@ -125,12 +127,14 @@ static int option(struct jail *jail, char *const *words)
 	static const struct {
 		const char *name;
 		int values;
-	} known[] = {{"user", 2},        {"group", 1},          {"root", 1},           {"name", 1},
-	             {"read", 2},        {"write", 2},          {"device", 2},         {"directory", 1},
-	             {"limit", 2},       {"cgroup", 1},         {"capability", 1},     {"filter", 1},
-	             {"proc", 0},        {"settings", 0},       {"write-settings", 0}, {"nested", 0},
-	             {"mapped", 0},      {"user-namespace", 0}, {"host-network", 0},   {"die-with-parent", 0},
-	             {"keep-report", 0}, {"plain", 0}};
+	} known[] = {{"user", 2},           {"group", 1},        {"root", 1},
+	             {"name", 1},           {"read", 2},         {"write", 2},
+	             {"device", 2},         {"directory", 1},    {"late", 1},
+	             {"limit", 2},          {"cgroup", 1},       {"capability", 1},
+	             {"filter", 1},         {"proc", 0},         {"settings", 0},
+	             {"write-settings", 0}, {"nested", 0},       {"mapped", 0},
+	             {"user-namespace", 0}, {"host-network", 0}, {"die-with-parent", 0},
+	             {"keep-report", 0},    {"plain", 0}};
 	const char *word = words[0];
 	int values = -1;
 
@@ -158,6 +162,8 @@ static int option(struct jail *jail, char *const *words)
 		add_entry(jail, DEVICE, words[1], words[2]);
 	else if (!strcmp(word, "directory"))
 		add_entry(jail, DIRECTORY, NULL, words[1]);
+	else if (!strcmp(word, "late"))
+		add_entry(jail, LATE, NULL, words[1]);
 	else if (!strcmp(word, "limit") && jail->n_limits < LIMITS)
 		jail->limits[jail->n_limits++] = (struct limit){(int)number(words[1]), number(words[2])};
 	else if (!strcmp(word, "cgroup") && jail->n_cgroups < LIMITS)
@@ -248,6 +254,10 @@ int main(int argc, char **argv)
 	if (argc < 2)
 		return FAILED;
 	report_fd = (int)number(argv[1]);
+	if (argc == 7 && !strcmp(argv[2], "add")) {
+		add_late((int)number(argv[3]), !strcmp(argv[4], "read"), argv[5], argv[6]);
+		return 0;
+	}
 	parse(&jail, argv + 2);
 	fcntl(report_fd, F_SETFD, jail.keep_report ? 0 : FD_CLOEXEC);
 	enter_cgroups(&jail); /* first: the cgroup namespace begins where we are */

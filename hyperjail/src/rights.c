@@ -57,7 +57,7 @@ static void allow_entry(int ruleset, const struct entry *entry, uint64_t files)
 {
 	struct stat about;
 
-	if (entry->kind == READ || entry->kind == DIRECTORY)
+	if (entry->kind == READ || entry->kind == DIRECTORY) /* what comes late and is for reading is so mounted */
 		return;
 	if (stat(entry->target, &about) < 0)
 		stop("find %s", entry->target);

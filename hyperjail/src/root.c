@@ -48,7 +48,7 @@ static void make_point(const struct jail *jail, const struct entry *entry)
 
 	below(jail, entry->target, path);
 	make_parents(path, strlen(jail->root));
-	if (entry->kind == DIRECTORY) {
+	if (entry->kind == DIRECTORY || entry->kind == LATE) {
 		if (mkdir(path, 0755) < 0 && errno != EEXIST)
 			stop("make the directory %s", path);
 		return;

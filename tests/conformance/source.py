@@ -15,9 +15,9 @@ import tempfile
 from pathlib import Path
 
 from hypercontainer.sys import caches
+from tests import debian
 
 ALPINE = "quay.io/libpod/alpine"
-_LIST = "deb-src http://deb.debian.org/debian bookworm main\n"
 # Packages that the tests import; the versions that podman names do not run on this Python.
 _NEEDS = ("docker>=7,<8", "requests>=2.31", "python-dateutil>=2.8")
 # File (a pattern), what stands in it, what is put there.
@@ -56,16 +56,7 @@ def fetch() -> tuple[Path, Path]:
 
 
 def _source(scratch: Path) -> Path:
-    """By apt, with lists of its own: this machine's are left as they are."""
-    lists = scratch / "sources.list"
-    lists.write_text(_LIST)
-    for directory in ("lists/partial", "cache/archives/partial"):
-        (scratch / directory).mkdir(parents=True)
-    apt = ["apt-get", "-qq", "-o", f"Dir::Etc::sourcelist={lists}", "-o", "Dir::Etc::sourceparts=-",
-           "-o", f"Dir::State::lists={scratch / 'lists'}", "-o", f"Dir::Cache={scratch / 'cache'}"]  # fmt: skip
-    subprocess.run([*apt, "update"], check=True)
-    subprocess.run([*apt, "source", "--download-only", "libpod"], check=True, cwd=scratch, stderr=subprocess.DEVNULL)
-    (archive,) = scratch.glob("libpod_*.orig.tar.*")
+    archive = debian.source("libpod", scratch)
     tree = scratch / "tree"
     tree.mkdir()
     wanted = ["--wildcards", "*/test/apiv2", "*/test/python"]

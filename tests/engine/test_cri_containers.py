@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from hypercontainer.cri.streaming.server import StreamingServer
 from hypercontainer.hypervisor.driver import VirtioFs
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import TAKES, FakeDriver
+from hypercontainer.jail import helpers
+from hypercontainer.jail.fake import FakeJail
+from hypercontainer.jail.jail import Started
 from hypercontainer.model.specs import MEMORY_MIN, MIB
 from hypercontainer.model.status import Pod
 from hypercontainer.volumes import share
@@ -274,10 +277,10 @@ async def test_what_cannot_be_is_refused_in_a_sentence_and_leaves_nothing(
 def shares(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stage], None]:
     """Directories of the host; their servers are sockets."""
 
-    async def served_by(binary: str, directory: Path, *_: object, **__: bool) -> socket.socket:
+    async def served_by(binary: str, directory: Path, *_: object, **__: bool) -> tuple[socket.socket, Started]:
         ours, theirs = socket.socketpair()
         theirs.close()
-        return ours
+        return ours, Started(4711, 1)
 
     monkeypatch.setattr(share, "start_virtiofsd", served_by)
     monkeypatch.setattr(share, "find_virtiofsd", lambda: "/virtiofsd")
@@ -285,8 +288,16 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stage], None]:
     return lambda s: setattr(s, "drivers", lambda: Drivers([FakeDriver(s.host, takes=TAKES | {VirtioFs})]))
 
 
+@pytest.fixture
+def jail() -> Iterator[FakeJail]:
+    before, fake = helpers.jail(), FakeJail()
+    helpers.use(fake)
+    yield fake
+    helpers.use(before)
+
+
 async def test_directories_and_files_of_the_node(
-    template: Path, tmp_path: Path, shares: Callable[[Stage], None], monkeypatch: pytest.MonkeyPatch
+    template: Path, tmp_path: Path, shares: Callable[[Stage], None], jail: FakeJail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "pods/of-web"
     (own / "volumes/secret").mkdir(parents=True)
@@ -317,14 +328,14 @@ async def test_directories_and_files_of_the_node(
         sub = s.engine.registry.container(await run(client, pod, "sub", mounts=parts)).spec.mounts
         assert [(m.source, m.sub_path) for m in sub] == [("kubelet-0", "volumes")]
         table[-1] = node_files.MountPoint("0:8", "/", str(own / "sub"))
-        late = config("late", mounts=parts)
-        assert (await refused(client.CreateContainer(pod_sandbox_id=pod, config=late)))[0] == "FAILED_PRECONDITION"
+        late = s.engine.registry.container(await run(client, pod, "late", mounts=parts)).spec.mounts
+        assert [(m.type, m.source, m.target, m.read_only) for m in late] == [("bind", str(own / "sub"), "/part", False)]
+        assert [entry.source for _, entry in jail.added] == [own / "sub"]
         told = (await state(client, id_)).mounts
         assert [(m.container_path, m.host_path) for m in told][:1] == [("/data", str(own / "link"))]
-        for path, word in ((str(own / "gone"), "does not exist"), ("/etc", "cri_kubelet")):
-            wanted = config("b", mounts=[{"container_path": "/y", "host_path": path}])
-            code, said = await refused(client.CreateContainer(pod_sandbox_id=pod, config=wanted))
-            assert code == "FAILED_PRECONDITION" and word in said
+        wanted = config("b", mounts=[{"container_path": "/y", "host_path": str(own / "gone")}])
+        code, said = await refused(client.CreateContainer(pod_sandbox_id=pod, config=wanted))
+        assert code == "FAILED_PRECONDITION" and "does not exist" in said
 
 
 def test_where_a_file_lies_whatever_it_is_mounted_as(tmp_path: Path) -> None:

@@ -6,17 +6,20 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from hypercontainer.errors import GuestError, InvalidState, NotFound
+from hypercontainer.errors import GuestError, InvalidState, NotFound, Unavailable
 from hypercontainer.hypervisor.driver import VirtioFs
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import TAKES, FakeDriver
+from hypercontainer.jail import helpers
+from hypercontainer.jail.fake import FakeJail
+from hypercontainer.jail.jail import Started
 from hypercontainer.model.pods import VolumeRequest, VolumeSpec
 from hypercontainer.model.specs import Mount
 from hypercontainer.protocol.constants import Builtin
@@ -25,6 +28,7 @@ from hypercontainer.volumes import share
 from .scenes import plan, spec
 from .stage import Stage, play, stage, whole
 
+SERVER = Started(4711, 1)
 TOO_LATE = "a directory of the host cannot be added to pod pod while it runs"
 
 
@@ -33,10 +37,10 @@ def act(request: pytest.FixtureRequest, template: Path, monkeypatch: pytest.Monk
     """A daemon as root, and one of a user; their servers are sockets."""
     root = request.param == "root"
 
-    async def served(binary: str, directory: Path, *_: object, **__: bool) -> socket.socket:
+    async def served(binary: str, directory: Path, *_: object, **__: bool) -> tuple[socket.socket, Started]:
         ours, theirs = socket.socketpair()
         theirs.close()
-        return ours
+        return ours, SERVER
 
     monkeypatch.setattr(share, "start_virtiofsd", served)
     monkeypatch.setattr(share, "find_virtiofsd", lambda: "/virtiofsd")
@@ -48,6 +52,14 @@ def act(request: pytest.FixtureRequest, template: Path, monkeypatch: pytest.Monk
             play(s, whole(scenario))
 
     return acted
+
+
+@pytest.fixture
+def jail() -> Iterator[FakeJail]:
+    before, fake = helpers.jail(), FakeJail()
+    helpers.use(fake)
+    yield fake
+    helpers.use(before)
 
 
 def bind(source: Path, target: str = "/x", **how: Any) -> Mount:
@@ -100,7 +112,7 @@ def test_a_directory_for_a_pod_that_runs_without_one(act: Any, tmp_path: Path) -
 
 
 def test_another_directory_for_a_pod_that_runs_with_one(act: Any, tmp_path: Path) -> None:
-    """Its server has the tree that it began with, also when another daemon asks; those that are in it can be had."""
+    """Without a jail its server has the tree that it began with; what is in that can be had."""
 
     async def scenario(s: Stage) -> None:
         (tmp_path / "d").mkdir()
@@ -117,6 +129,51 @@ def test_another_directory_for_a_pod_that_runs_with_one(act: Any, tmp_path: Path
         await s.call(s.engine.pods.stop("pod"))
         await s.call(s.engine.pods.start("pod"))
         assert s.status("late") == "running"
+
+    act(scenario)
+
+
+def test_a_directory_is_added_to_a_tree_that_is_served(act: Any, tmp_path: Path, jail: FakeJail) -> None:
+    """Once, by whichever daemon; its next machine has it from the beginning."""
+
+    async def scenario(s: Stage) -> None:
+        (tmp_path / "d").mkdir()
+        await s.call(s.engine.pods.create(plan(spec("a", mounts=[bind(tmp_path)]))))
+        await s.call(s.engine.pods.start("pod"))
+        await s.run("late", pod="pod", mounts=[bind(tmp_path / "d", read_only=True)])
+        ((server, entry),) = jail.added
+        assert (server, entry.source, entry.writable) == (SERVER, tmp_path / "d", False)
+        (name,) = (v.name for v in s.engine.registry.pod("pod").volumes if v.read_only)
+        place = entry.place.removeprefix("/share/")
+        assert s.engine.registry.pod("pod").vm.late == {name: place} and place.startswith("late/")
+        s.kill()
+        await s.open()
+        await s.run("same", pod="pod", mounts=[bind(tmp_path / "d", "/y", read_only=True)])
+        assert len(jail.added) == 1
+        await s.call(s.engine.pods.stop("pod"))
+        await s.call(s.engine.pods.start("pod"))
+        assert s.status("same") == "running" and len(jail.added) == 1
+        assert s.engine.registry.pod("pod").vm.late == {}
+
+    act(scenario)
+
+
+def test_a_directory_that_cannot_be_added_is_no_end_of_the_pod(act: Any, tmp_path: Path, jail: FakeJail) -> None:
+    async def scenario(s: Stage) -> None:
+        (tmp_path / "d").mkdir()
+        await s.call(s.engine.pods.create(plan(spec("a", mounts=[bind(tmp_path)]))))
+        await s.call(s.engine.pods.start("pod"))
+        await s.create("late", pod="pod", mounts=[bind(tmp_path / "d")])
+        (tmp_path / "d").rmdir()
+        with pytest.raises(NotFound, match="the volume's source .*/d does not exist"):
+            await s.call(s.engine.containers.start("late"))
+        (tmp_path / "d").mkdir()
+        jail.trouble = "the program that is to see more has ended"
+        with pytest.raises(Unavailable, match=jail.trouble):
+            await s.call(s.engine.containers.start("late"))
+        jail.trouble = ""
+        await s.call(s.engine.containers.start("late"))
+        assert s.status("late") == s.status("a") == "running"
 
     act(scenario)
 

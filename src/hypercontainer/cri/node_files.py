@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of the node that a kubelet mounts into containers: all that lies in its directory of the pod.
+"""Files of the node that a kubelet mounts into containers.
 
-Directories are given to a virtual machine when it boots, and CRI names those of a container later. But a kubelet makes
-a pod's volumes before the sandbox, below `pods/UID` of its own directory, with `/etc/hosts` and the files for last
-words; so a sandbox has that directory, and what is mounted in it, from its start.
+Directories are given to a virtual machine when it boots, and CRI names those of a container later. A kubelet makes a
+pod's volumes before the sandbox, below `pods/UID` of its own directory, with `/etc/hosts` and the files for last
+words; so a sandbox has that directory, and what is mounted in it, from its start. What else a container mounts is
+added to the tree that the machine is served (volumes/share.py).
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class NodeFiles:
         A kubelet makes a `subPath` by mounting a part of a volume elsewhere, after the sandbox was made: it is found
         by its place in its file system.
 
-        :raise InvalidState: the sandbox was not given it.
+        :raise InvalidState: it does not exist.
         """
         path = os.path.realpath(host_path)
         if not os.path.lexists(path):
@@ -97,9 +98,6 @@ class NodeFiles:
         place = place_of(path, self._table)
         ways = [(len(way), name, way) for name, of in self._given if (way := place.below(of)) is not None]
         if not ways:
-            raise InvalidState(
-                f"the path {host_path} of the node was not there for the sandbox when that was made",
-                hint="it has its directory of the kubelet (cri_kubelet) alone: use a volume that the kubelet makes",
-            )
+            return Mount(type="bind", source=path, target=target, read_only=read_only, copy_up=False)
         _, name, below = min(ways)
         return Mount(source=name, target=target, sub_path=below, read_only=read_only, copy_up=False)

@@ -11,6 +11,7 @@ from ..errors import HyperError, Unavailable
 from ..guest.agent import Agent
 from ..guest.greet import greet
 from ..hypervisor.driver import Driver, Machine, MachineConfig
+from ..jail.jail import Started
 from ..sys import tasks
 from ..sys.files import remove_tree
 from ..sys.spans import GUEST, HYPERVISOR, span
@@ -32,6 +33,7 @@ class BootedMachine:
     spares: list[str] = field(default_factory=list)  # those of them to which no NIC leads before it is plugged in
     source: str = ""  # in the factory's account
     prepared: str = ""  # a container that the guest has already, for the first one that is built
+    server: Started | None = None  # of directories of the host
 
     @property
     def fit(self) -> bool:

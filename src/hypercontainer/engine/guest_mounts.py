@@ -7,13 +7,15 @@ import asyncio
 import re
 import socket
 from ipaddress import ip_address
+from pathlib import Path
 
-from ..errors import GuestError, InvalidState, Unavailable
+from ..errors import GuestError, InvalidState, Unavailable, Unsupported
 from ..model.network import USER_MODE_OPEN
 from ..model.status import Container, MountPoint, Pod, PodVolume
 from ..network import usermode
 from ..protocol.constants import MOUNT_COPY_UP, MOUNT_SCRATCH, MOUNT_VOLUME, Builtin
 from ..protocol.messages import GuestMount
+from ..volumes import share
 from ..volumes.share import TAG
 from .builtins import run_builtin
 from .machine_config import shared_names
@@ -28,7 +30,8 @@ _SHARE = "share"  # the guest's name of the tree of shared directories
 async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
     """Mount it in the guest; what containers call it there.
 
-    :raise GuestError: when the guest cannot. :raise InvalidState: a directory for a machine that runs.
+    :raise GuestError: when the guest cannot. :raise InvalidState: a directory for a machine that runs,
+    and has none, or no jail.
     """
     what = f"volume {volume.name}"
     if volume.kind == "directory":
@@ -64,11 +67,11 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
 
 
 async def _mount_shared(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
-    """Its place in the tree, which is as it was when the machine was launched."""
+    """Its place in the tree, to which it is added where it was not there when the machine was launched."""
     known = runtime.directories
     directories = shared_names(pod) if known is None else known
-    if volume.name not in directories:
-        raise _not_while_it_runs(pod)
+    if volume.name not in directories and volume.name not in runtime.late:
+        await _add(runtime, pod, volume)
     key = f"/{_SHARE}"  # no volume has a slash in its name
     if key not in runtime.volumes:
         try:
@@ -80,7 +83,16 @@ async def _mount_shared(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
                 raise
             raise _not_while_it_runs(pod) from error
         runtime.volumes[key] = _SHARE
-    return f"{_SHARE}/{directories.index(volume.name)}"
+    return f"{_SHARE}/{runtime.late.get(volume.name) or directories.index(volume.name)}"
+
+
+async def _add(runtime: Runtime, pod: Pod, volume: PodVolume) -> None:
+    if runtime.server is None:
+        raise _not_while_it_runs(pod)
+    try:
+        runtime.late[volume.name] = await share.add(runtime.server, share.Entry(Path(volume.source), volume.read_only))
+    except Unsupported as error:
+        raise _not_while_it_runs(pod) from error
 
 
 def _not_while_it_runs(pod: Pod) -> InvalidState:

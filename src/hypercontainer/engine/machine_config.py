@@ -7,12 +7,14 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ..hypervisor.driver import (
     AnyDisk,
     MachineConfig,
     VirtioFs,
 )
+from ..jail.jail import Started
 from ..model.status import Pod
 from ..network.backend import Link
 from ..protocol.messages import Interface
@@ -33,9 +35,16 @@ def shared_entries(pod: Pod) -> list[share.Entry]:
     return [share.Entry(Path(v.source), v.read_only) for v in pod.volumes if v.kind == "directory"]
 
 
+class Shared(NamedTuple):
+    """A pod's tree of shared directories."""
+
+    device: VirtioFs
+    server: Started
+
+
 async def share_of(
     pod: Pod, directory: Path, stack: contextlib.ExitStack, control_groups: Sequence[Path], *, use_virtiofs: bool
-) -> VirtioFs | None:
+) -> Shared | None:
     """The pod's tree of shared directories; sockets are closed with the stack."""
     entries = shared_entries(pod)
     if not entries:
@@ -43,9 +52,8 @@ async def share_of(
     share.check(entries)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     binary = share.require_virtiofsd(allowed=use_virtiofs)
-    server = await share.start_virtiofsd(binary, directory, entries, control_groups, root=os.geteuid() == 0)
-    sock = stack.enter_context(server)
-    return VirtioFs(share.TAG, sock.fileno())
+    sock, server = await share.start_virtiofsd(binary, directory, entries, control_groups, root=os.geteuid() == 0)
+    return Shared(VirtioFs(share.TAG, stack.enter_context(sock).fileno()), server)
 
 
 # -- network ------------------------------------------------------------------------
@@ -70,8 +78,7 @@ async def machine_config(
     kernel: Path,
     initramfs: Path,
     stack: contextlib.ExitStack,
-    control_groups: Sequence[Path],
-    virtiofs: bool,
+    shared: VirtioFs | None,
     spares: bool,
 ) -> MachineConfig:
     """Everything that the driver needs; what it opens is closed with the stack, after the launch.
@@ -79,7 +86,6 @@ async def machine_config(
     `spares` says whether its machine can have NICs that are plugged in later.
     """
     networks = await network.open(pod, stack)
-    shared = await share_of(pod, directory, stack, control_groups, use_virtiofs=virtiofs)
     if spares:
         room = _NICS_MAX - len(networks) - (shared is not None)
         networks += tuple(map(for_machine, network.spares(pod, len(networks))[: max(room, 0)]))

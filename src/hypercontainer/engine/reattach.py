@@ -14,6 +14,7 @@ from ..guest.greet import find
 from ..hypervisor.driver import Machine
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Pause, require
+from ..jail.jail import Started
 from ..model.status import Pod, PodStatus
 from ..sys.files import remove_tree
 from .allotments import Allotments
@@ -68,6 +69,8 @@ class Reattacher:
             disks=set(vm.disks),
             names=dict(vm.disk_names),
             directories=vm.directories,
+            server=Started(*vm.server) if vm.server else None,
+            late=dict(vm.late),
             user_network=vm.user_network,
             volumes=dict(vm.volumes),
             built=set(vm.built),

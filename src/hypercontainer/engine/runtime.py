@@ -16,6 +16,7 @@ from ..errors import HyperError
 from ..guest.agent import Agent, Process
 from ..hypervisor import facets
 from ..hypervisor.driver import Machine
+from ..jail.jail import Started
 from ..model.specs import PortMapping
 from ..model.status import Pod, Vm
 from ..sys import deadlines, tasks
@@ -49,6 +50,8 @@ class Runtime:
     user_network: str = ""  # what it is, where it has one
     volumes: dict[str, str] = field(default_factory=dict)  # name -> what the guest calls it
     directories: list[str] | None = None  # shared ones, in the order of their names in the tree; None: not known
+    server: Started | None = None  # of that tree
+    late: dict[str, str] = field(default_factory=dict)  # what was added to it later -> its name there
     built: set[str] = field(default_factory=set)  # containers that the guest has
     ports_in_change: list[PortMapping] = field(default_factory=list)  # being published, or taken back
     users: set[str] = field(default_factory=set)  # who needs the machine to go on
@@ -65,6 +68,7 @@ class Runtime:
         return cls(
             booted.machine, booted.agent, booted.directory, booted.allotment, prepared=booted.prepared,
             nics=booted.nics, spares=set(booted.spares), disks=disks, names=booted.names, directories=directories,
+            server=booted.server,
         )  # fmt: skip
 
     def name_of(self, serial: str) -> str:
@@ -141,6 +145,8 @@ def record(pod: Pod, runtime: Runtime) -> Pod:
         disks=sorted(runtime.disks),
         disk_names=dict(runtime.names),
         directories=runtime.directories,
+        server=list(runtime.server or ()),
+        late=dict(runtime.late),
         user_network=runtime.user_network,
         volumes=dict(runtime.volumes),
         ports_in_change=list(runtime.ports_in_change),

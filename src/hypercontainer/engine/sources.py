@@ -32,7 +32,7 @@ from .factory.clones import CLONE_TIMEOUT, PREPARED, Clone
 from .factory.factory import Factory
 from .factory.shapes import Kind
 from .factory.templates import Template
-from .machine_config import guest_interfaces, machine_config
+from .machine_config import guest_interfaces, machine_config, share_of
 from .paths import BootFiles, Paths
 from .pod_network import PodNetwork
 from .services import firewall_batch
@@ -101,10 +101,11 @@ class Setup:
             undo.callback(allotment.give_back)
             self.allotments.give(pod.id, allotment)
             with contextlib.ExitStack() as handed_over:
+                groups = allotment.group.directories
+                shared = await share_of(pod, directory, handed_over, groups, use_virtiofs=order.virtiofs)
                 config = await machine_config(
                     pod, order.disks, network=self.network, directory=directory, kernel=files.kernel,
-                    initramfs=files.initramfs, stack=handed_over,
-                    control_groups=allotment.group.directories, virtiofs=order.virtiofs,
+                    initramfs=files.initramfs, stack=handed_over, shared=shared.device if shared else None,
                     spares=SpareNetwork in order.driver.takes,
                 )  # fmt: skip
                 if template:
@@ -115,6 +116,7 @@ class Setup:
             undo.pop_all()
         booted.names |= {serial: booted.names.get(slot, slot) for serial, slot in names.items()}
         booted.prepared = PREPARED if template and template.scratch else ""
+        booted.server = shared.server if shared else None
         return booted
 
     async def introduce(self, agent: Agent, pod: Pod, macs: list[str]) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ..errors import Unavailable
-from .jail import Born, Order, Started, ignore
+from .jail import Born, Entry, Order, Started, ignore
 from .plain import PlainJail
 
 
@@ -16,6 +16,7 @@ class FakeJail:
     def __init__(self, trouble: str = "") -> None:
         self.trouble = trouble
         self.orders: list[Order] = []
+        self.added: list[tuple[Started, Entry]] = []
 
     def hindrance(self) -> str:
         return self.trouble
@@ -25,3 +26,8 @@ class FakeJail:
             raise Unavailable(self.trouble)
         self.orders.append(order)
         return await PlainJail().spawn(order, born)
+
+    async def add(self, started: Started, entry: Entry) -> None:
+        if self.trouble:
+            raise Unavailable(self.trouble)
+        self.added.append((started, entry))

@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import Unavailable
+from ..errors import Unavailable, Unsupported
 from ..sys import process, tasks, users
 from ..sys.confine import entrance
 from .binaries import REINSTALL, START, binary, start
@@ -78,6 +78,21 @@ class HyperJail:
             theirs.close()
             return await _Start(helper, report, filtered=bool(order.filter)).finish(born)
 
+    async def add(self, started: Started, entry: Entry) -> None:
+        if os.geteuid():
+            raise Unsupported(f"only root's hyperd can show {entry.source} to a program that runs")
+        with contextlib.ExitStack() as stack:
+            namespace = _mount_namespace(started, stack)
+            how = "write" if entry.writable else "read"
+            words = ("2", "add", str(namespace), how, entry.source, entry.place)
+            try:
+                done = await tasks.within(process.run(binary(), *words, descriptors=[namespace]), START)
+            except TimeoutError:
+                raise Unavailable(f"{entry.source} could not be shown within {START:g} s") from None
+        if done.status:
+            why = done.stderr.removeprefix("error ").strip()
+            raise Unavailable(_another_version(why) or f"the jail {why}")
+
     def _arguments(
         self, order: Order, report: int, stack: contextlib.ExitStack
     ) -> tuple[list[str], dict[str, str], list[int]]:
@@ -113,6 +128,7 @@ class HyperJail:
             words += _entry(entry)
         for empty in order.directories:
             words += ["directory", empty]
+        words += ["late", order.late] if order.late else []
         for device in order.devices:
             words += ["device", str(device), str(device)]
         for which, value in _limits(order):
@@ -120,6 +136,21 @@ class HyperJail:
         for directory in order.control_groups:
             words += ["cgroup", str(entrance(directory))]
         return words
+
+
+def _mount_namespace(started: Started, stack: contextlib.ExitStack) -> int:
+    """A descriptor of that of a program.
+
+    :raise Unavailable: it has ended.
+    """
+    try:
+        fd = os.open(f"/proc/{started.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+    except OSError:
+        fd = -1
+    if fd < 0 or process.start_time(started.pid) != started.started:
+        raise Unavailable("the program that is to see more has ended")
+    return fd
 
 
 def _mapping(order: Order) -> list[str]:

@@ -43,6 +43,7 @@ class Order:
     groups: tuple[int, ...] = ()  # further ones
     files: tuple[Entry, ...] = ()  # all that it finds; a jail may show it more than that, and says so in `hindrance`
     directories: tuple[str, ...] = ()  # empty ones that it finds, which may be passed through
+    late: str = ""  # another one, below which `Jail.add` shows it more
     devices: tuple[Path, ...] = ()  # of the host, which it may open
     descriptors: tuple[int, ...] = ()  # it has them under the same numbers
     environment: Mapping[str, str] = field(default_factory=dict)  # all of it
@@ -88,4 +89,10 @@ class Jail(Protocol):
         One that ends before is no error: it has said why on its output, and there is a child to be waited for.
 
         :raise Unavailable: when a step fails, with a sentence; nothing is left then.
+        """
+
+    async def add(self, started: Started, entry: Entry) -> None:
+        """Show a program that runs one more file or directory, at a place below its order's `late` that it has not.
+
+        :raise Unsupported: this jail cannot. :raise Unavailable: a step fails, or the program has ended.
         """

@@ -12,11 +12,11 @@ import os
 import socket
 import subprocess
 
-from ..errors import Unavailable
+from ..errors import Unavailable, Unsupported
 from ..sys import process, tasks
 from ..sys.confine import entrance
 from .binaries import START, binary, start
-from .jail import Born, Order, Started, ignore
+from .jail import Born, Entry, Order, Started, ignore
 
 _READ = 4096
 
@@ -52,6 +52,9 @@ class PlainJail:
         # Whoever asked reaps by pidfd; Popen must not warn about a child that it believes to run.
         child.returncode = 0
         return started
+
+    async def add(self, started: Started, entry: Entry) -> None:
+        raise Unsupported(f"{entry.source} cannot be shown to a program that runs without a jail")
 
 
 def _words(order: Order) -> list[str]:

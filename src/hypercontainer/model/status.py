@@ -126,6 +126,8 @@ class Vm(Model, frozen=True, kw_only=True):
     # Directories of the host in the tree that it is served, in the order of their names there; None: launched by an
     # earlier hyperd.
     directories: list[str] | None = None
+    server: list[int] = field(default_factory=list)  # of that tree: its number, and its start in the host's clock ticks
+    late: dict[str, str] = field(default_factory=dict)  # directories that were added to it -> their names there
     user_network: str = ""  # slirp or passt; "": it has none, or the record is an earlier hyperd's
     ports_in_change: list[PortMapping] = field(
         default_factory=list

@@ -53,8 +53,8 @@ async def child(*args: str | Path, **kwargs: Any) -> AsyncIterator[asyncio.subpr
             await tasks.to_the_end(process.wait())
 
 
-async def run(*args: str | Path, stdin: bytes | None = None) -> Finished:
-    """Run to the end and take all output.
+async def run(*args: str | Path, stdin: bytes | None = None, descriptors: Sequence[int] = ()) -> Finished:
+    """Run to the end and take all output; it has these descriptors, too.
 
     The command has all of its input from the beginning: it does not take a part of it for the whole when we die.
     """
@@ -62,7 +62,7 @@ async def run(*args: str | Path, stdin: bytes | None = None) -> Finished:
     with open(os.memfd_create("stdin"), "w+b", buffering=0) as source:
         source.write(stdin or b"")
         source.seek(0)
-        async with child(*args, stdin=source, stdout=pipe, stderr=pipe) as process:
+        async with child(*args, stdin=source, stdout=pipe, stderr=pipe, pass_fds=descriptors) as process:
             out, err = await process.communicate()
         assert process.returncode is not None
         return Finished(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))

@@ -9,6 +9,7 @@ it its root. QEMU serves none: it would need rights over files for that, with th
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from ..errors import InvalidState, NotFound, Unsupported
 from ..jail import helpers, jail, seccomp
-from ..jail.jail import Order
+from ..jail.jail import Order, Started
 from ..sys import users
 
 TAG = "share"
@@ -27,6 +28,7 @@ _SCRIPT = Path(__file__).with_name("share.sh")
 _PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
 
 _TREE = "/share"  # in its jail
+_LATE = "late"  # in the tree: what was added while the machine ran
 _DESCRIPTORS = 1 << 20  # each file that a guest has open, or knows of, is one
 # Over files of all owners: CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SETFCAP; and
 # SETPCAP and SYS_CHROOT, which it gives up itself before it serves. linux/capability.h
@@ -86,8 +88,8 @@ def require_virtiofsd(*, allowed: bool) -> str:
 
 async def start_virtiofsd(
     binary: str, directory: Path, entries: list[Entry], control_groups: Sequence[Path] = (), *, root: bool
-) -> socket.socket:
-    """Serve the entries, in these groups; the socket for the hypervisor. The daemon ends when that is closed.
+) -> tuple[socket.socket, Started]:
+    """Serve the entries, in these groups; the socket for the hypervisor, and the server, which ends when it is closed.
 
     :raise InvalidState: when it does not start, with its words. :raise Unavailable: nor its jail.
     """
@@ -109,7 +111,18 @@ async def start_virtiofsd(
         ours.close()
         words = log.read_text(errors="replace").strip() or helpers.words(order)
         raise InvalidState(f"virtiofsd could not be started: {words}") from error
-    return ours
+    return ours, started
+
+
+async def add(server: Started, entry: Entry) -> str:
+    """One more entry for a tree that is served; its name there.
+
+    :raise NotFound: it does not exist. :raise Unsupported: the jail cannot. :raise Unavailable: the server has ended.
+    """
+    check([entry])
+    place = f"{_LATE}/{secrets.token_hex(8)}"  # one that was added, and not written down, is in nobody's way
+    await helpers.jail().add(server, jail.Entry(entry.path, f"{_TREE}/{place}", not entry.read_only))
+    return place
 
 
 def _serve(binary: str, listener: int, tree: str, *options: str) -> tuple[str, ...]:
@@ -125,6 +138,7 @@ def _jailed(binary: str, entries: list[Entry], listener: int, output: int) -> Or
         order,
         args=(*_serve(binary, listener, _TREE, "sandbox=chroot"), "--rlimit-nofile=0"),
         output=output,
+        late=f"{_TREE}/{_LATE}",
         descriptors=(listener,),
         capabilities=_RIGHTS,
         first_filter=seccomp.refusals(seccomp.REFUSED - {"chroot", "mknod", "mknodat"}),  # pipes are nodes, too

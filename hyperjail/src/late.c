@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hyperjail REPORT add NAMESPACE read|write SOURCE TARGET
+ *
+ * A file or directory of the host for a program that runs in a jail already, below a directory that it was
+ * made with ("late"). NAMESPACE is a descriptor of the program's mount namespace. Linux 5.12 and root's rights.
+ */
+#include "jail.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The same on all machines; the headers may be older than the kernel. */
+#define OPEN_TREE     428
+#define MOVE_MOUNT    429
+#define MOUNT_SETATTR 442
+
+static int detached(const char *path, unsigned int flags)
+{
+	int tree = (int)syscall(OPEN_TREE, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags);
+
+	if (tree < 0)
+		stop("open %s", path);
+	return tree;
+}
+
+/* As root.c does with those that are there from the beginning. */
+static void restrict_tree(int tree, const char *source, bool read_only)
+{
+	struct mount_attr attr = {
+	        .attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (read_only ? MOUNT_ATTR_RDONLY : MOUNT_ATTR_NOEXEC),
+	        .propagation = 1UL << 18, /* MS_PRIVATE */
+	};
+
+	if (syscall(MOUNT_SETATTR, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof attr) < 0)
+		stop("restrict the mount of %s", source);
+}
+
+/* Something to mount on: by a second mount of the root, since the one that the program has is for reading. */
+static void make_late_point(const char *target, bool directory)
+{
+	struct mount_attr attr = {.attr_clr = MOUNT_ATTR_RDONLY};
+	int fd, root = detached("/", 0);
+
+	if (syscall(MOUNT_SETATTR, root, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0)
+		stop("write to the root of the jail");
+	if (directory && mkdirat(root, target + 1, 0755) < 0 && errno != EEXIST)
+		stop("make the directory %s", target);
+	if (!directory) {
+		fd = openat(root, target + 1, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+		if (fd < 0)
+			stop("make the file %s", target);
+		close(fd);
+	}
+	close(root);
+}
+
+void add_late(int namespace, bool read_only, const char *source, const char *target)
+{
+	int tree = detached(source, AT_RECURSIVE);
+	struct stat about;
+
+	if (fstat(tree, &about) < 0)
+		stop("find %s", source);
+	restrict_tree(tree, source, read_only);
+	umask(022);
+	if (setns(namespace, CLONE_NEWNS) < 0)
+		stop("enter the program's mount namespace");
+	make_late_point(target, S_ISDIR(about.st_mode));
+	if (syscall(MOVE_MOUNT, tree, "", AT_FDCWD, target, 4 /* MOVE_MOUNT_F_EMPTY_PATH */) < 0)
+		stop("mount %s", source);
+}
