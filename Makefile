@@ -7,7 +7,7 @@ QUICK = -m "not slow" # of those, all but what `make slow` is for
 export PYTHONDONTWRITEBYTECODE = # the next run need not compile the tests again
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare conformance storms deaths upgrades chaos cycles calls lab test-kvm test-drivers fuzz bench lock sbom proto man clean
+.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare conformance storms deaths upgrades chaos cycles calls lab test-kvm test-drivers arm64 fuzz bench lock sbom proto man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -109,6 +109,9 @@ DRIVERS = qemu firecracker
 test-drivers: ## a container of each driver with KVM, in that machine: run, exec, logs, port, volume, stop; some minutes
 	@scripts/setup test
 	.venv/bin/python -m tests.lab --run python3 -m tests.drivers --accelerator kvm $(DRIVERS)
+
+arm64: ## what pods of arm64 images take: QEMU for that processor, and a kernel, built once in about as long as the other
+	@scripts/setup arm64
 
 SECONDS = 60
 fuzz: ## decoders of host and guest against made-up input, SECONDS=60 each; FUZZ="dns layers" for less

@@ -5,9 +5,10 @@
 The result goes to a directory named by the hash of what went into it
 ($XDG_CACHE_HOME/hyper/kernel/HASH), so a second call has nothing to do:
 
-    vmlinux      uncompressed ELF with a PVH note, entered without firmware
+    vmlinux      amd64: uncompressed ELF with a PVH note, entered without firmware
+    Image        arm64: what a hypervisor enters without firmware there (architecture.py)
     config       the whole configuration
-    kernel.json  version and hashes, which `hyperctl info` shows
+    kernel.json  version, architecture and hashes, which `hyperctl info` shows
 
 Only the standard library: it runs before anything is installed.
 """
@@ -23,8 +24,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from architecture import ARCHITECTURES, Architecture, host, options_of
 from source import BuildError, Pin, Source, find, given, warning
 
 HERE = Path(__file__).resolve().parent
@@ -37,12 +40,6 @@ def cache_directory() -> Path:
         os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hyper"
     )
     return Path(base) / "kernel"
-
-
-def wanted_options(fragment: Path) -> list[str]:
-    """The fragment's lines that set or unset an option."""
-    lines = fragment.read_text().splitlines()
-    return [x for x in lines if x.startswith("CONFIG_") or (x.startswith("# CONFIG_") and x.endswith(" is not set"))]
 
 
 def lost_options(wanted: list[str], config: str) -> list[str]:
@@ -70,9 +67,9 @@ def read_pin() -> Pin:
     return Pin(**{**fields, "file": Path(fields["file"])})
 
 
-def key(sha256: str, fragment: Path) -> str:
+def key(sha256: str, options: list[str]) -> str:
     """Names a build: the source's hash, the options and the way they are built."""
-    parts = [sha256, *wanted_options(fragment), *(p.read_text() for p in patches()), f"revision {REVISION}"]
+    parts = [sha256, *options, *(p.read_text() for p in patches()), f"revision {REVISION}"]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
@@ -136,15 +133,18 @@ def make(tree: Path, *targets: str, progress: ProgressLine | None = None, log: P
         raise BuildError(f"`{' '.join(command)}` failed:\n{tail}")
 
 
-def configure(tree: Path, fragment: Path, log: Path) -> str:
+def configure(tree: Path, order: Order, log: Path) -> str:
     """tinyconfig plus the fragment; the whole configuration as text."""
-    make(tree, "tinyconfig", log=log)
+    variables = order.architecture.variables
+    make(tree, *variables, "tinyconfig", log=log)
+    fragment = log.with_name("fragment.config")
+    fragment.write_text("".join(f"{line}\n" for line in order.options))
     merge = ["scripts/kconfig/merge_config.sh", "-m", "-O", ".", ".config", str(fragment)]
     with open(log, "a") as out:
         subprocess.run(merge, cwd=tree, stdout=out, stderr=out, check=True)
-    make(tree, "olddefconfig", log=log)
+    make(tree, *variables, "olddefconfig", log=log)
     config = (tree / ".config").read_text()
-    lost = lost_options(wanted_options(fragment), config)
+    lost = lost_options(order.options, config)
     if lost:
         raise BuildError("these options of fragment.config did not survive: " + ", ".join(lost))
     return config
@@ -171,7 +171,29 @@ def apply(tree: Path, source: Source) -> None:
             raise BuildError(f"{patch.name} does not fit linux {source.version}: {done.stdout.strip()}")
 
 
-def build(pin: Pin, fragment: Path, source: Source, target: Path) -> None:
+@dataclass(frozen=True)
+class Order:
+    """What is to be built."""
+
+    architecture: Architecture
+    options: list[str]
+
+    def target(self, sha256: str) -> Path:
+        """Where a build of the source with this hash goes."""
+        return cache_directory() / key(sha256, self.options)
+
+
+def check_compiler(architecture: Architecture) -> None:
+    """:raise BuildError: there is none for it here."""
+    compiler = f"{architecture.tools}gcc"
+    if not shutil.which(compiler):
+        package = architecture.package if architecture.tools else "gcc"
+        raise BuildError(f"{compiler} is not installed: install the package {package}")
+
+
+def build(pin: Pin, order: Order, source: Source, target: Path) -> None:
+    architecture = order.architecture
+    check_compiler(architecture)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch:
         work = Path(scratch)
@@ -182,19 +204,17 @@ def build(pin: Pin, fragment: Path, source: Source, target: Path) -> None:
         tree = work / "tree"
         apply(tree, source)
         print("hyperkernel: configuring", flush=True)
-        config = configure(tree, fragment, log)
+        config = configure(tree, order, log)
         progress = ProgressLine(pin.steps, expected(pin))
-        make(tree, "vmlinux", progress=progress, log=log)
+        make(tree, *architecture.variables, architecture.target, progress=progress, log=log)
         progress.finish()
-        release = (tree / "include/config/kernel.release").read_text().strip()
         out = work / "out"
         out.mkdir()
-        subprocess.run(["strip", "--strip-all", "-o", str(out / "vmlinux"), str(tree / "vmlinux")], check=True)
-        if not has_pvh_note(out / "vmlinux"):
-            raise BuildError("the kernel has no PVH note: CONFIG_PVH did not take effect")
+        take(tree, architecture, out)
         (out / "config").write_text(config)
         about = {
-            "version": release,
+            "version": (tree / "include/config/kernel.release").read_text().strip(),
+            "architecture": architecture.name,
             "config_hash": hashlib.sha256(config.encode()).hexdigest(),
             "source": source.version,
             "tested": source.tested,
@@ -204,37 +224,60 @@ def build(pin: Pin, fragment: Path, source: Source, target: Path) -> None:
         os.rename(out, target)
 
 
+def take(tree: Path, architecture: Architecture, out: Path) -> None:
+    """What is booted, out of the tree where it was built; a flat image has no symbols.
+
+    :raise BuildError: it cannot be entered.
+    """
+    image = tree / architecture.image
+    if architecture.target != "vmlinux":
+        shutil.copy2(image, out)
+        return
+    subprocess.run([f"{architecture.tools}strip", "--strip-all", "-o", str(out / image.name), str(image)], check=True)
+    if not has_pvh_note(out / image.name):
+        raise BuildError("the kernel has no PVH note: CONFIG_PVH did not take effect")
+
+
+def find_or_build(pin: Pin, order: Order, tarball: Path | None) -> None:
+    """:raise BuildError: it cannot be built."""
+    target = order.target(pin.sha256)
+    if not (target / "kernel.json").exists():
+        source = given(pin, tarball) if tarball else find(pin)
+        if text := warning(pin, source):
+            print(f"hyperkernel: {text}", file=sys.stderr, flush=True)
+        target = order.target(source.sha256)
+    if (target / "kernel.json").exists():
+        os.utime(target / "kernel.json")  # the newest build is the one that is booted
+        print(f"hyperkernel: up to date at {target}")
+        return
+    cores = len(os.sched_getaffinity(0))
+    what = f"linux {source.version} for {order.architecture.name}"
+    print(f"hyperkernel: building {what} once: {about(expected(pin))} on {cores} cores", flush=True)
+    build(pin, order, source, target)
+    print(f"hyperkernel: built {target}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build hyperkernel, the guest kernel.")
+    parser.add_argument(
+        "--arch", choices=ARCHITECTURES, default=host(), help="of the guests that boot it [this host's]"
+    )
     parser.add_argument("--source", type=Path, help="the pinned kernel source's tarball, when it is not installed")
     parser.add_argument("--print-key", action="store_true", help="print the name of the pinned source's build and end")
     args = parser.parse_args()
-    pin = read_pin()
-    fragment = HERE / "fragment.config"
-    target = cache_directory() / key(pin.sha256, fragment)
+    pin, architecture = read_pin(), ARCHITECTURES[args.arch]
+    order = Order(architecture, options_of(HERE / "fragment.config", architecture.machine))
     if args.print_key:
-        print(target.name)
+        print(order.target(pin.sha256).name)
         return 0
     try:
-        if not (target / "kernel.json").exists():
-            source = given(pin, args.source) if args.source else find(pin)
-            if text := warning(pin, source):
-                print(f"hyperkernel: {text}", file=sys.stderr, flush=True)
-            target = cache_directory() / key(source.sha256, fragment)
-        if (target / "kernel.json").exists():
-            os.utime(target / "kernel.json")  # the newest build is the one that is booted
-            print(f"hyperkernel: up to date at {target}")
-            return 0
-        cores = len(os.sched_getaffinity(0))
-        print(f"hyperkernel: building linux {source.version} once: {about(expected(pin))} on {cores} cores", flush=True)
-        build(pin, fragment, source, target)
+        find_or_build(pin, order, args.source)
     except BuildError as error:
         print(f"hyperkernel: {error}", file=sys.stderr)
         return 1
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"hyperkernel: the build failed: {error}", file=sys.stderr)
         return 1
-    print(f"hyperkernel: built {target}")
     return 0
 
 

@@ -232,6 +232,7 @@ def test_the_wheel_is_whole(repository: Path, tmp_path: Path) -> None:
     for name in (
         "hypercontainer/guest/bin/hyperstart-x86_64",
         "hypercontainer/guest/bin/hyperstart-aarch64",
+        "hypercontainer/kernel/hyperkernel/architecture.py",
         "hypercontainer/kernel/hyperkernel/build.py",
         "hypercontainer/kernel/hyperkernel/fragment.config",
         "hypercontainer/kernel/hyperkernel/pin.json",

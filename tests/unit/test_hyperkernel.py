@@ -137,13 +137,14 @@ def test_a_build_of_a_newer_source_is_found_again(debian: Debian, tmp_path: Path
     shutil.copytree(repository / "hyperkernel", tmp_path / "hyperkernel")
     pin = {f: getattr(debian.pin, f) for f in ("package", "version", "sha256", "steps", "core_seconds")}
     (tmp_path / "hyperkernel/pin.json").write_text(json.dumps({**pin, "file": str(debian.pin.file)}))
-    command = [sys.executable, str(tmp_path / "hyperkernel/build.py")]
+    command = [sys.executable, str(tmp_path / "hyperkernel/build.py"), "--arch", "amd64"]
     env = {**os.environ, "HYPER_CACHE": str(tmp_path / "cache")}
     first = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert first.returncode == 1 and "building linux 6.1.110-1 once: about" in first.stdout
+    assert first.returncode == 1 and "building linux 6.1.110-1 for amd64 once: about" in first.stdout
     assert "which was not tested" in first.stderr and "the build failed" in first.stderr  # it is no tarball
     key = (
-        f"from build import *; print(key({hashlib.sha256(b'source 6.1.110-1').hexdigest()!r}, HERE/'fragment.config'))"
+        "from build import *; "
+        f"print(key({hashlib.sha256(b'source 6.1.110-1').hexdigest()!r}, options_of(HERE/'fragment.config', 'x86_64')))"
     )
     name = subprocess.check_output([sys.executable, "-c", key], cwd=tmp_path / "hyperkernel", text=True).strip()
     target = tmp_path / "cache/kernel" / name
@@ -162,3 +163,29 @@ def test_the_progress_says_how_long_it_will_take(repository: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[0] == "hyperkernel: compiling 10%, 0 s, about 9 minutes left"
     assert len(lines) == 10 and lines[-1] == "hyperkernel: compiled in 0 s"
+
+
+def test_an_option_is_for_all_machines_or_for_one(tmp_path: Path, repository: Path) -> None:
+    fragment = tmp_path / "fragment.config"
+    fragment.write_text("CONFIG_A=y\n# [x86_64]\nCONFIG_X=y\n# [aarch64]\n# CONFIG_X is not set\n# [all]\nCONFIG_Z=y\n")
+    code = "from architecture import *; print([options_of(Path({!r}), m) for m in ('x86_64', 'aarch64')])"
+    command = [sys.executable, "-c", code.format(str(fragment))]
+    found = subprocess.check_output(command, cwd=repository / "hyperkernel", text=True)
+    assert found.strip() == str(
+        [["CONFIG_A=y", "CONFIG_X=y", "CONFIG_Z=y"], ["CONFIG_A=y", "# CONFIG_X is not set", "CONFIG_Z=y"]]
+    )
+
+
+def test_a_kernel_for_another_machine_takes_a_compiler_for_it(repository: Path, tmp_path: Path) -> None:
+    code = (
+        "from dataclasses import replace; from build import *\n"
+        "other = replace(ARCHITECTURES['arm64'], machine='vax', triplet='vax-linux-gnu', package='gcc-vax-linux-gnu')\n"
+        "print(other.variables)\n"
+        "try: check_compiler(other)\n"
+        "except BuildError as error: print(error)\n"
+    )
+    done = subprocess.check_output([sys.executable, "-c", code], cwd=repository / "hyperkernel", text=True)
+    assert done.splitlines() == [
+        "['ARCH=arm64', 'CROSS_COMPILE=vax-linux-gnu-']",
+        "vax-linux-gnu-gcc is not installed: install the package gcc-vax-linux-gnu",
+    ]

@@ -235,11 +235,31 @@ def test_kernel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (build / "vmlinux").write_bytes(b"elf")
     (build / "kernel.json").write_text(json.dumps({"version": "6.1-hyper", "config_hash": "f00"}))
     assert (locate().version, locate().path) == ("6.1-hyper", build / "vmlinux")
+    assert locate(architecture="amd64").path == build / "vmlinux"  # one of before there was another
     mine = tmp_path / "mine"
     mine.write_bytes(b"x")
     assert locate(str(mine)).version == ""
     with pytest.raises(NotFound, match="does not exist"):
         locate(str(tmp_path / "gone"))
+
+
+def test_each_architecture_has_a_kernel_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest build is for another machine than this host's: nobody boots it here by mistake."""
+    monkeypatch.setenv("HYPER_CACHE", str(tmp_path))
+    monkeypatch.setattr("hypercontainer.kernel.locate.SYSTEM", tmp_path / "none")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    with pytest.raises(Unavailable, match="there is no guest kernel for arm64") as refused:
+        locate(architecture="arm64")
+    assert "hyperctl kernel build --arch arm64" in str(refused.value.hint)
+    for age, (architecture, image) in enumerate({"arm64": "Image", "amd64": "vmlinux"}.items()):
+        build = tmp_path / "kernel" / architecture
+        build.mkdir(parents=True)
+        (build / image).touch()
+        about = {"version": "6", "config_hash": architecture, "architecture": architecture}
+        (build / "kernel.json").write_text(json.dumps(about))
+        os.utime(build / "kernel.json", (1000 - age, 1000 - age))
+    assert [locate(architecture=name).path.name for name in ("", "amd64", "arm64")] == ["vmlinux", "vmlinux", "Image"]
+    assert locate(str(tmp_path / "kernel/arm64/Image"), "arm64").config_hash == "arm64"
 
 
 @pytest.mark.parametrize("ended_before", [True, False])
