@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hypercontainer.engine.resolve import GUEST_RESERVE
 from hypercontainer.errors import InvalidArgument, InvalidState, NotFound, Unsupported
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.model.specs import PIDS_MAX, ContainerUpdate, Resources, RestartPolicy
@@ -54,6 +55,41 @@ def test_of_what_runs(act: Any) -> None:
         record = s.engine.registry.container("a").spec
         assert record.resources == Resources(memory=200 * MIB, cpus=0.5) and record.restart.name == "always"
         assert [e.action for e in s.engine.events.past()].count("update") == 4
+
+    act(scenario)
+
+
+def test_memory_goes_back(act: Any) -> None:
+    """What the containers of a machine may not use any more, as long as each of them has a limit."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", resources=Resources(memory=256 * MIB))
+        update = s.engine.updates.update
+        assert s.machine("a").given_back == 0
+        spare = s.machine("a").config.memory - GUEST_RESERVE - 256 * MIB
+        await s.call(update("a", ContainerUpdate(memory=64 * MIB)))
+        assert s.machine("a").given_back == spare + 192 * MIB
+        await s.call(update("a", ContainerUpdate(memory=192 * MIB)))
+        assert s.machine("a").given_back == spare + 64 * MIB
+        s.machine("a").wedged = True  # its hypervisor takes no orders, and its guest goes on
+        await s.call(update("a", ContainerUpdate(memory=32 * MIB)))
+        s.machine("a").wedged = False
+        assert (given(s, "a")[Tag.MEMORY_MAX], s.machine("a").given_back) == (32 * MIB, spare + 64 * MIB)
+        await s.call(update("a", ContainerUpdate(memory=0)))
+        assert s.machine("a").given_back == 0
+
+    act(scenario)
+
+
+def test_a_container_that_comes_later_gets_its_memory(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        pod = await s.call(s.engine.pods.create(plan(spec("b", resources=Resources(memory=128 * MIB)))))
+        await s.call(s.engine.pods.start(pod.id))
+        await s.call(s.engine.updates.update("b", ContainerUpdate(memory=32 * MIB)))
+        assert s.machine("b").given_back >= 96 * MIB
+        await s.call(s.engine.containers.create(spec("late", pod=pod.id)))
+        await s.call(s.engine.containers.start("late"))
+        assert s.machine("b").given_back == 0
 
     act(scenario)
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from hypercontainer.engine.factory.pool import private_memory
 from hypercontainer.errors import Unsupported
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
-from hypercontainer.model.specs import Mount, PortMapping
+from hypercontainer.model.specs import ContainerUpdate, Mount, PortMapping
 from hypercontainer.model.status import ContainerStatus
 from tests.vm.conftest import DEADLINE, Lab
+from tests.vm.test_factory import until
 from tests.vm.test_jail import make_it_call
 from tests.vm.test_kernel import test_clock_processors_and_health
 
@@ -124,6 +126,23 @@ async def test_pause(lab: Lab) -> None:
     assert lab.engine.registry.container(id_).state.status is ContainerStatus.PAUSED
     await lab.engine.containers.unpause(id_)
     assert (await lab.exec(id_, "echo", "on")).out == "on\n"
+
+
+@pytest.mark.parametrize("kind", ["fresh", "default"])
+async def test_memory_that_update_takes_away_goes_back(lab: Lab, kind: str) -> None:
+    """Of a machine that booted, and of one from a template, whose memory is a private mapping of a file."""
+    if kind == "default":
+        await lab.run("true", network="none")
+        await until(lambda: bool(lab.engine.factory.templates.all()), "a template")
+    id_ = await lab.create("sleep", "1000", network="none", isolation=kind)
+    await lab.engine.containers.start(id_)
+    assert (await lab.exec(id_, "sh", "-c", "head -c 60000000 /dev/zero >/dev/shm/f; rm /dev/shm/f")).code == 0
+    machine = lab.engine.containers.runtime(lab.engine.registry.container(id_)).machine
+    before = private_memory(machine.pid)
+    await lab.engine.updates.update(id_, ContainerUpdate(memory=32 << 20))
+    await until(lambda: private_memory(machine.pid) < before - (40 << 20), "memory that goes back")
+    await lab.engine.updates.update(id_, ContainerUpdate(memory=0))
+    assert (await lab.exec(id_, "sh", "-c", "head -c 60000000 /dev/zero >/dev/shm/f")).code == 0
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ def test_a_machine_in_its_configuration_file(tmp_path: Path) -> None:
             {"drive_id": "disk1", "path_on_host": "/disks/1", "is_read_only": False, **drive},
         ],
         "network-interfaces": [{"iface_id": "eth0", "guest_mac": "52:54:00:00:00:07", "host_dev_name": "ht0"}],
+        "balloon": {"amount_mib": 0, "deflate_on_oom": True},
         "vsock": {"guest_cid": 3, "uds_path": "/machine/vsock.sock"},
     }
 
@@ -89,6 +90,9 @@ def test_so_many_processors_it_has(tmp_path: Path) -> None:
 def test_so_many_devices_it_has(tmp_path: Path) -> None:
     disks = tuple(Disk(f"d{n}", tmp_path, read_only=True) for n in range(document.DEVICES))
     document.check(config(tmp_path, disks=disks[1:]))
+    for index in (1, 2):  # where all have a device each, there is no place for a balloon
+        wanted = config(tmp_path, disks=disks[index:])
+        assert ("balloon" in document.document(wanted, (7, 9), places(wanted, jailed=True))) == (index == 2)
     with pytest.raises(InvalidArgument, match="no place for 20 devices: it has 19; the driver 'qemu' has more"):
         document.check(config(tmp_path, disks=disks))
 

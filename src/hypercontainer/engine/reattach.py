@@ -74,6 +74,7 @@ class Reattacher:
             user_network=vm.user_network,
             volumes=dict(vm.volumes),
             built=set(vm.built),
+            given_back=None,
             processes=dict(vm.processes),
         )
 

@@ -195,6 +195,13 @@ def memory_max(spec: ContainerSpec, machine_memory: int) -> int:
     return spec.resources.memory or machine_memory - GUEST_RESERVE
 
 
+def memory_spare(specs: list[ContainerSpec], machine_memory: int) -> int:
+    """Bytes of a machine's memory that these containers, all of it, may not use; 0 where one of them has no limit."""
+    if not specs or not all(s.resources.memory for s in specs):
+        return 0
+    return max(0, machine_memory - GUEST_RESERVE - sum(s.resources.memory for s in specs))
+
+
 def cpu_max(spec: ContainerSpec) -> int:
     """Microseconds per 100 ms that its control group may use; 0 is no limit."""
     return int(spec.resources.cpus * 100_000)

@@ -54,6 +54,7 @@ class Runtime:
     late: dict[str, str] = field(default_factory=dict)  # what was added to it later -> its name there
     built: set[str] = field(default_factory=set)  # containers that the guest has
     ports_in_change: list[PortMapping] = field(default_factory=list)  # being published, or taken back
+    given_back: int | None = 0  # bytes of the machine's memory; None: an earlier daemon may have asked for any
     users: set[str] = field(default_factory=set)  # who needs the machine to go on
     renewing: bool = False  # its connection was lost, and another is opened
     silent_since: float = 0.0  # seconds of the loop's clock, when it does not answer

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 
 from ..errors import HyperError, InvalidState, Unavailable
 from ..guest.agent import Process
+from ..hypervisor.facets import Balloon
 from ..model.specs import PortMapping
 from ..model.status import Container, Pod
 from . import resolve
@@ -23,6 +25,8 @@ from .runtime import Runtime
 from .sandbox import Sandbox, check_awake
 from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, State, Unpause, Work
 from .streams import FanOut
+
+log = logging.getLogger(__name__)
 
 
 class Sandboxes:
@@ -203,6 +207,8 @@ class Sandboxes:
     ) -> Process:
         """:raise StartFailed: when the program cannot be executed."""
         pod = self._registry.pod(container.pod)
+        if runtime.given_back != 0:  # it may be what this container needs
+            await self.give_back(pod.id)
         handle = await self._builder.start_main(runtime, pod, container, fan_out, size)
         self.sandbox(container.pod).save()
         self.limit_cpus(pod.id)
@@ -214,6 +220,19 @@ class Sandboxes:
             vcpus = self._registry.pod(pod_id).vcpus
             wanted = resolve.cpus_wanted([c.spec for c in self._registry.members(pod_id)], vcpus)
             runtime.allotment.limit_cpus(vcpus, wanted)
+
+    async def give_back(self, pod_id: str) -> None:
+        """What a pod's containers may not use of its machine's memory is this host's, where the driver can do that."""
+        runtime = self.runtime(pod_id)
+        if runtime and isinstance(runtime.machine, Balloon) and self._registry.has_pod(pod_id):
+            specs = [c.spec for c in self._registry.members(pod_id)]
+            spare = resolve.memory_spare(specs, self._registry.pod(pod_id).memory)
+            try:
+                if spare != runtime.given_back:
+                    await runtime.machine.give_back(spare)
+                    runtime.given_back = spare
+            except Unavailable as error:  # the limits hold without it
+                log.warning("pod %s keeps memory that its containers may not use: %s", pod_id[:12], error)
 
     def released_by_record(self, pod: Pod) -> bool:
         """Whether its record has to outlive what its machine has of this host."""

@@ -59,6 +59,7 @@ class Updates:
         updated = msgspec.structs.replace(now, spec=_changed(now.spec, change))
         self._registry.put(updated)
         self._sandboxes.limit_cpus(pod.id)
+        await self._sandboxes.give_back(pod.id)
         self._containers.supervisor(updated).publish("update", updated)
         return updated
 

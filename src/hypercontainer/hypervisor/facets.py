@@ -137,6 +137,18 @@ class Reconfigure(Protocol):
 
 
 @runtime_checkable
+class Balloon(Protocol):
+    """Memory that a machine's guest is not to use goes back to the host."""
+
+    async def give_back(self, size: int) -> None:
+        """So many bytes of its memory, no more and no less, from now on: the guest does it as soon as it can, and takes
+        back what it has no other way to go on without.
+
+        :raise Unavailable: when the hypervisor does not answer.
+        """
+
+
+@runtime_checkable
 class Granted(Protocol):
     """A machine's process has something that those of other drivers have not."""
 

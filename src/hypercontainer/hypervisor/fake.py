@@ -103,6 +103,7 @@ class Hardware:
     stalled: bool = False  # as by a disk that is full
     disk_errors: dict[str, int] = field(default_factory=dict)  # failed requests, by serial numbers
     wedged: bool = False  # it stands still and takes no orders, as a process after SIGSTOP
+    given_back: int = 0  # bytes of its memory
     console: str = ""
 
     def __post_init__(self) -> None:
@@ -258,6 +259,10 @@ class FakeMachine(BareMachine):
         for fd in (*self.hardware.loose, *([plugged.pop(nic)] if nic in plugged else [])):
             os.close(fd)
         self.hardware.loose.clear()
+
+    async def give_back(self, size: int) -> None:
+        await self._order()
+        self.hardware.given_back = size
 
     async def add_port(self, port: PortMapping) -> None:
         await self._order()

@@ -32,10 +32,15 @@ def check(config: MachineConfig) -> None:
     if config.vcpus > PROCESSORS:
         raise InvalidArgument(f"a machine of the driver 'firecracker' has at most {PROCESSORS} processors",
                               hint="the driver 'qemu' has more: use --driver qemu")  # fmt: skip
-    places = 1 + len(config.disks) + len(config.networks)
+    places = _devices(config)
     if places > DEVICES:
         raise InvalidArgument(f"a machine of the driver 'firecracker' has no place for {places} devices",
                               hint=f"it has {DEVICES}; the driver 'qemu' has more: use --driver qemu")  # fmt: skip
+
+
+def _devices(config: MachineConfig) -> int:
+    """Those that a machine cannot be without, with its vsock."""
+    return 1 + len(config.disks) + len(config.networks)
 
 
 def names(config: MachineConfig) -> dict[str, str]:
@@ -59,6 +64,8 @@ def document(config: MachineConfig, boot: tuple[int, int], where: Places, io_rat
     `io_rate` is in bytes per second, for what each disk reads and writes together; 0 for as many as it can.
     """
     kernel, initramfs = boot
+    # Empty until something is to be given back; the guest takes out of it what it would end programs for.
+    balloon = {"balloon": {"amount_mib": 0, "deflate_on_oom": True}} if _devices(config) < DEVICES else {}
     limits = {"rate_limiter": {"bandwidth": {"size": io_rate, "refill_time": _SECOND}}} if io_rate else {}
     return {
         "boot-source": {
@@ -83,5 +90,6 @@ def document(config: MachineConfig, boot: tuple[int, int], where: Places, io_rat
             for index, nic in enumerate(config.networks)
             if isinstance(nic, TapNetwork)
         ],
+        **balloon,
         "vsock": {"guest_cid": _CID, "uds_path": str(where.directory / VSOCK)},
     }

@@ -22,7 +22,7 @@ from ...sys import deadlines, tasks
 from ..driver import Disk
 from ..process_machine import ProcessMachine, dial, telling
 from . import api, confinement, taps
-from .document import drive_id, nic_id
+from .document import MIB, drive_id, nic_id
 from .late import Late
 from .places import API, CONSOLE, PORT, STATE, VSOCK
 
@@ -161,6 +161,10 @@ class FirecrackerMachine(ProcessMachine):
 
     async def resume(self) -> None:
         await self._ask("PATCH", "/vm", {"state": "Resumed"})
+
+    async def give_back(self, size: int) -> None:
+        """By its balloon, in whole MiB."""
+        await self._ask("PATCH", "/balloon", {"amount_mib": size // MIB})
 
     async def load(self, memory: str, state: str, nics: Sequence[str], *, timeout: float) -> None:
         """Go on from what `save` left, by paths as the process has them; `nics` are taps.
