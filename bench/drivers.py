@@ -128,7 +128,7 @@ class Bench:
         peer = stdout_rate(
             lambda script: self._podman.run("--rm", "--network", "none", BUSYBOX, "sh", "-c", script), amount, runs
         )
-        yield Figure(f"stdout of {amount} MB", ours, "MB/s", peer)
+        yield Figure(f"stdout of {amount} MB", ours, "MB/s", peer or None)
 
     def _many(self, subject: Subject, hyper: Hyper, goals: bool) -> Iterator[Figure]:
         """Memory of idle pods; where machines are no processes of this host there is nothing to see."""

@@ -88,12 +88,13 @@ def median_of(action: Action, runs: int, before: Action | None = None) -> float:
 def stdout_rate(run_it: Callable[[str], object], megabytes: int, runs: int) -> float:
     """MB/s of text in lines of 100 bytes, from a shell in a container to a pipe of this host.
 
-    `run_it` runs a script; what the script takes without output is taken off. `megabytes` are whole tens of 2^20 bytes.
+    `run_it` runs a script; what the script takes without output is taken off: 0 where that leaves nothing.
+    `megabytes` are whole tens of 2^20 bytes.
     """
     prepare = f"yes {'x' * 99} | head -c {10 << 20} > /dev/shm/text; "
     copy = "cat /dev/shm/text; " * (megabytes // 10)
     taken = median_of(lambda: run_it(prepare + copy), runs) - median_of(lambda: run_it(prepare), runs)
-    return (megabytes // 10) * (10 << 20) / 1e6 / taken
+    return (megabytes // 10) * (10 << 20) / 1e6 / taken if taken > 0 else 0.0
 
 
 def alternating(
