@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab machine's disk, kernel and initramfs: Debian 12 by mmdebstrap, Python packages by pip. Cached by content."""
+"""A lab machine's disk, kernel and initramfs: Debian 12 by mmdebstrap, Python packages by pip. Cached by content."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import shutil
 import subprocess
@@ -17,7 +18,6 @@ from hypercontainer.sys.caches import cache_directory
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 SUITE, PYTHON = "bookworm", "3.11"
-PACKAGES = [p for line in (HERE / "packages").read_text().splitlines() if line[0] != "#" for p in line.split()]
 TESTERS = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "ziglang", "jsonschema")
 LOOKERS = ("py-spy",)
 # The initramfs needs little: it is unpacked by an emulated processor.
@@ -33,6 +33,13 @@ class Image:
     disk: Path
     kernel: Path
     initramfs: Path
+    hypervisor: Path | None = None  # that boots the kernel
+
+
+def packages(kind: str) -> list[str]:
+    """Of Debian, for a machine of this kind: kvm or xen."""
+    lines = [line for name in ("packages", f"packages-{kind}") for line in (HERE / name).read_text().splitlines()]
+    return [p for line in lines if line[0] != "#" for p in line.split()]
 
 
 def requirements() -> list[str]:
@@ -42,34 +49,34 @@ def requirements() -> list[str]:
     return [*project["dependencies"], *dev, *LOOKERS]
 
 
-def key() -> str:
+def key(kind: str) -> str:
     """Names an image by everything that goes into it; what mirrors offer by then does not."""
-    digest = hashlib.sha256(repr((SUITE, PACKAGES, requirements())).encode())
+    digest = hashlib.sha256(repr((SUITE, packages(kind), requirements())).encode())
     for path in (Path(__file__), HERE / "init"):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]
 
 
-def image() -> Image:
+def image(kind: str) -> Image:
     """The image, built when there is none of these contents; that takes some minutes, root and the network."""
-    home = cache_directory("lab") / key()
+    home = cache_directory("lab") / key(kind)
     if not home.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="making-", dir=home.parent) as directory:
             made = Path(directory) / "image"
             made.mkdir()
-            _build(Path(directory) / "root", made)
+            _build(kind, Path(directory) / "root", made)
             made.rename(home)
-    return Image(home / "disk.img", home / "vmlinuz", home / "initrd.img")
+    return Image(home / "disk.img", home / "vmlinuz", home / "initrd.img", home / "xen" if kind == "xen" else None)
 
 
-def _build(root: Path, to: Path) -> None:
-    _say(f"installing Debian {SUITE} and {len(PACKAGES)} packages of it")
+def _build(kind: str, root: Path, to: Path) -> None:
+    _say(f"installing Debian {SUITE} and {len(packages(kind))} packages of it")
     hooks = [f"--essential-hook={_initramfs_hook()}"]
     omit = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in OMITTED]
     # Its mounts are in a namespace of their own: whoever tidies up after an end in its midst meets no /proc and /sys.
     alone = ("unshare", "--mount", "--propagation=private", "setpriv", "--pdeathsig=TERM")
-    include = f"--include={','.join(PACKAGES)}"
+    include = f"--include={','.join(packages(kind))}"
     _run(*alone, "mmdebstrap", "--quiet", "--variant=minbase", include, *hooks, *omit, SUITE, root)
     _say("installing Python packages")
     _install_python(root)
@@ -77,6 +84,8 @@ def _build(root: Path, to: Path) -> None:
     (root / "init").chmod(0o755)
     for name in ("vmlinuz", "initrd.img"):
         shutil.copy2(next((root / "boot").glob(f"{name}-*")), to / name)
+    if kind == "xen":  # it unpacks its dom0's kernel, and nobody unpacks it
+        (to / "xen").write_bytes(gzip.decompress(next((root / "boot").glob("xen-*.gz")).read_bytes()))
     _say("making the disk")
     _run("mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", root, to / "disk.img", SIZE)
 

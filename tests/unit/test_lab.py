@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab import watch
-from tests.lab.__main__ import command, main, pack, run
+from tests.lab.__main__ import command, machine, main, pack, run
 from tests.lab.firecracker import take
-from tests.lab.image import Image, requirements
+from tests.lab.image import Image, packages, requirements
 
 NOTHING = Image(Path("/dev/null"), Path("/dev/null"), Path("/dev/null"))
 
@@ -57,7 +57,7 @@ def test_a_command_with_spaces_arrives_as_it_is(tmp_path: Path, monkeypatch: pyt
     """By scripts/lab, with a program in the place of QEMU that shows the command."""
     shown: list[list[str]] = []
     monkeypatch.setattr(sys, "argv", ["lab", "--run", "sh", "-c", "echo  a; exit 3"])
-    monkeypatch.setattr("tests.lab.__main__.image", lambda: NOTHING)
+    monkeypatch.setattr("tests.lab.__main__.image", lambda kind: NOTHING)
     monkeypatch.setattr("tests.lab.__main__.pack", lambda path, command: shown.append(command))
     monkeypatch.setattr("tests.lab.__main__.run", lambda files, work, deadline: 3)
     assert main() == 3 and shown == [["sh", "-c", "echo  a; exit 3"]]
@@ -95,6 +95,17 @@ def test_the_tree_goes_in_with_what_was_built(tmp_path: Path, monkeypatch: pytes
     assert {"tests/lab/inside", "pyproject.toml", ".lab-bin/firecracker", ".cache/kernel/0123/vmlinux"} <= names
     assert any(n.startswith("src/hypercontainer/guest/bin/hyperstart") for n in names)
     assert any(n.startswith("src/hypercontainer/jail/bin/") and "hyperjail-filter" in n for n in names)
+
+
+def test_xen_is_booted_with_its_dom0(tmp_path: Path) -> None:
+    xen = Image(Path("/i/disk"), Path("/i/vmlinuz"), Path("/i/initrd"), Path("/i/xen"))
+    line = machine(xen, tmp_path)
+    modules = line[line.index("-initrd") + 1]
+    assert line[line.index("-kernel") + 1] == "/i/xen" and "+svm,+npt" in line[line.index("-cpu") + 1]
+    assert modules.startswith("/i/vmlinuz root=/dev/vda ") and modules.endswith(",/i/initrd")
+    assert line[line.index("-append") + 1].startswith("console=com1 ")
+    assert machine(NOTHING, tmp_path)[line.index("-cpu") + 1] == "max"
+    assert "xen-utils-4.17" in packages("xen") and "xen-utils-4.17" not in packages("kvm")
 
 
 def test_it_has_the_python_packages_of_the_project() -> None:
