@@ -6,6 +6,7 @@ from __future__ import annotations
 import click
 
 from ..client.api import container_route
+from ..client.stream import require_terminal, window_size
 from ..errors import NotFound
 from ..model.detach_keys import parse_detach_keys
 from ..model.specs import ExecSpec
@@ -13,7 +14,7 @@ from ..model.status import ExecInfo
 from .context import client
 from .dockerflags import detach_keys_option
 from .options import environment
-from .stream import require_terminal, stream_of, window_size
+from .stream import stream_of
 
 
 @click.command(name="exec", context_settings={"allow_interspersed_args": False})

@@ -243,7 +243,7 @@ def _window(found: dict[str, list[str]]) -> dict[str, str]:
         return {}
     if "interactive" in found and not sys.stdin.isatty():
         raise _Unknown
-    from .stream import window_size
+    from ..client.stream import window_size
 
     rows, columns = window_size()
     return {"rows": str(rows), "columns": str(columns)} if rows else {}

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from ..client.api import Client, container_route
+from ..client.stream import STDERR, STDOUT, require_terminal, window_size
 from ..errors import Conflict, HyperError, InvalidArgument, NotFound
 from ..model.detach_keys import parse_detach_keys
 from ..model.images import Image
@@ -22,7 +23,7 @@ from .dockerflags import DockerCommand
 from .options import container_options, spec_from
 from .pulling import is_place, pull_image, take_image
 from .standard import complain, naming, print_made
-from .stream import STDERR, STDOUT, require_terminal, stream_of, window_size
+from .stream import stream_of
 
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["--help"]}
 
