@@ -87,6 +87,41 @@ async def further_processes(s: Stage) -> None:
     assert peer.end == End(detached=True)
 
 
+async def a_client_that_a_process_is_bound_to(s: Stage) -> None:
+    """It attaches before somebody else starts the process, which ends with it; one who types the keys lets it go on."""
+    await s.create("a", "cat", stdin=True, tty=True)
+    for told, status in ((None, "exited"), (KEYS, "running")):
+        peer = FakePeer()
+        session = s.engine.attachments.container("a", AttachOptions(bound=True), early=True)
+        running = asyncio.create_task(s.call(session.run(peer)))
+        await s.call(s.engine.containers.start("a"))
+        peer.says(Input(b"x"))
+        await peer.until(b"x")
+        assert s.status("a") == "running"
+        peer.says(told) if told else peer.goes()
+        await running
+        assert s.status("a") == status
+    exec_ = s.engine.execs.create("a", ExecSpec(command=["cat"], stdin=True, detach=True))
+    peer = FakePeer()
+    session = s.engine.attachments.exec(exec_, AttachOptions(bound=True), starts=False)
+    running = asyncio.create_task(s.call(session.run(peer)))
+    await s.call(s.engine.execs.start(exec_))
+    peer.says(Input(b"y"))
+    await peer.until(b"y")
+    peer.goes()
+    await running
+    await s.call(exec_.ended.wait())
+    assert exec_.exit_code == 137 and s.status("a") == "running"
+
+
+async def a_bound_client_that_goes_before_the_start(s: Stage) -> None:
+    await s.create("a", "cat", stdin=True)
+    peer = FakePeer()
+    peer.goes()
+    await s.call(s.engine.attachments.container("a", AttachOptions(bound=True), early=True).run(peer))
+    assert s.status("a") == "created"
+
+
 async def a_client_that_goes(s: Stage) -> None:
     """While it starts, the start is given up; while it runs, the container goes on."""
     await s.create("a", "sleep", "1000")
@@ -125,6 +160,8 @@ SCENES = [
     further_processes,
     a_client_that_goes,
     a_client_that_has_gone_before,
+    a_client_that_a_process_is_bound_to,
+    a_bound_client_that_goes_before_the_start,
 ]
 
 

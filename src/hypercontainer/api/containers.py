@@ -243,7 +243,7 @@ def _options(c: Context) -> AttachOptions:
     return AttachOptions(
         outputs=frozenset(() if c.flag("noOutput") else (STDOUT, STDERR)), logs=c.flag("logs"),
         stream=c.flag("stream") or not c.text("stream"), detach_keys=parse_detach_keys(c.text("detachKeys")),
-        size=_window(c),
+        size=_window(c), bound=c.flag("bound"),
     )  # fmt: skip
 
 
@@ -263,6 +263,8 @@ async def _run(
     f"{_ID}/attach",
     query={
         "start": "start it too",
+        "early": "attach before somebody else starts it",
+        "bound": "kill it when this client goes",
         "noOutput": "send no output",
         "logs": "send what the log has, first",
         "stream": "go on with what comes [1]; 0 ends after the log",
@@ -274,7 +276,9 @@ async def _run(
 async def attach(c: Context) -> web.StreamResponse:
     """Attach to the main process."""
     with spans.recording(c.flag("trace")) as found:
-        session = c.engine.attachments.container(c.id, _options(c), starts=c.flag("start"))
+        session = c.engine.attachments.container(
+            c.id, _options(c), starts=c.flag("start"), early=c.flag("early")
+        )  # fmt: skip
         return await _run(c, session, trace=found)
 
 
@@ -313,6 +317,12 @@ async def exec_start(c: Context) -> web.StreamResponse | None:
 
 async def _attach_exec(c: Context, exec_: Exec) -> web.StreamResponse:
     return await _run(c, c.engine.attachments.exec(exec_, _options(c)), headers={_ID_HEADER: exec_.id})
+
+
+@routes.post("/execs/{id}/attach", query={"bound": "kill it when this client goes", **_ATTACH_QUERY}, stream=_FRAMES)
+async def exec_attach(c: Context) -> web.StreamResponse:
+    """Attach before somebody else starts it."""
+    return await _run(c, c.engine.attachments.exec(c.engine.execs.get(c.id), _options(c), starts=False))
 
 
 @routes.get("/execs/{id}")

@@ -59,6 +59,7 @@ class FrameInput:
         self._buffer = bytearray()
         self._frames: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
         self._waiting = 0
+        self.ended = False  # aiohttp has lost the connection
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         self._buffer += data
@@ -78,6 +79,7 @@ class FrameInput:
         return False, b""
 
     def feed_eof(self) -> None:
+        self.ended = True
         self._frames.put_nowait(None)
 
     def set_exception(self, exc: BaseException, *_: object) -> None:
@@ -104,6 +106,11 @@ class UpgradedPeer:
         self._request = request
         self._trace = trace or []
         self._input: FrameInput | None = None
+
+    @property
+    def gone(self) -> bool:
+        """aiohttp tells the input before it cancels who handles the request; when the daemon ends, after that."""
+        return self._input is not None and self._input.ended
 
     async def open(self) -> None:
         transport = self._request.transport

@@ -66,22 +66,26 @@ class Attachments:
         attached = Attached(
             detached=lambda: owner.publish("detach", owner.container),
             fan_out=owner.fan_out, tty=container.spec.tty, closes_stdin=container.spec.stdin and not container.spec.tty,
-            begin=begin if starts else None, finish=finish,
+            begin=begin if starts else None, finish=finish, kill=lambda: self._containers.kill(container.id, "KILL"),
             history=lambda: History(owner.fan_out, Path(container.log_path)),
         )  # fmt: skip
         return AttachSession(attached, options)
 
-    def exec(self, exec_: Exec, options: AttachOptions) -> AttachSession:
-        """A session with a further process, which it starts."""
+    def exec(self, exec_: Exec, options: AttachOptions, *, starts: bool = True) -> AttachSession:
+        """A session with a further process, which it starts, or which somebody else will start."""
 
         async def finish() -> End:
             await exec_.ended.wait()
             return End(exit_code=exec_.exit_code or 0)
 
+        def begin() -> asyncio.Task[None]:
+            return asyncio.create_task(self._execs.start(exec_, options.size))
+
         attached = Attached(
             detached=lambda: self._execs.tell("exec_detach", exec_),
             fan_out=exec_.fan_out, tty=exec_.spec.tty, closes_stdin=not exec_.spec.tty,
-            begin=lambda: asyncio.create_task(self._execs.start(exec_, options.size)), finish=finish,
+            begin=begin if starts else None, finish=finish,
+            kill=lambda: self._execs.signal(exec_.id, "KILL"),
         )  # fmt: skip
         return AttachSession(attached, options)
 

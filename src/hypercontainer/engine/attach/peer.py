@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 HEADER = struct.Struct(">B3xI")
 
@@ -71,3 +71,12 @@ class Peer(Protocol):
 
     async def finish(self, end: End) -> None:
         """The last word; the connection ends with it. Of a client that has gone nothing is raised."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A peer that knows whether its client has gone, for processes that are bound to theirs."""
+
+    @property
+    def gone(self) -> bool:
+        """The client has gone; not so when the daemon ends and lets go of it."""

@@ -28,7 +28,7 @@ from ...model.detach_keys import DETACH_KEYS
 from ...sys import tasks
 from ..streams import FanOut, Reader
 from .keys import DetachFilter
-from .peer import End, Input, Peer, Resize
+from .peer import End, Input, Peer, Resize, Watched
 
 log = logging.getLogger(__name__)
 _INPUT_MAX = 256 << 10  # bytes of input that wait for the process before no more is taken
@@ -53,6 +53,7 @@ class AttachOptions:
     stream: bool = True  # and then what comes; without, the session ends after the log
     keeps_stdin: bool = False  # the end of its input is nobody else's: the process's stdin stays open
     detach_keys: bytes = DETACH_KEYS  # of a terminal; b"": none
+    bound: bool = False  # the process is killed when the client goes, unless by the keys
     size: tuple[int, int] = (0, 0)  # rows and columns of the client's terminal, for a process that it starts
 
 
@@ -66,6 +67,7 @@ class Attached:
     begin: Callable[[], asyncio.Task[Any]] | None  # asks for its start, if the client does, and waits for it
     finish: Callable[[], Awaitable[End]]  # when its output has ended: how it ended
     detached: Callable[[], None] = lambda: None  # a client has left it by the keys
+    kill: Callable[[], Awaitable[None]] | None = None  # for a client that it is bound to
     history: Callable[[], Source] | None = None  # what of the output came before now, without a gap to what follows
 
 
@@ -115,6 +117,10 @@ class AttachSession:
             finally:
                 if history:
                     history.close()
+                if self._options.bound and attached.kill and isinstance(peer, Watched) and peer.gone:
+                    # A server may have cancelled this, since the client has gone; not because the daemon ends.
+                    with contextlib.suppress(HyperError):  # it has ended, or did not start
+                        await tasks.to_the_end(attached.kill())
 
     def resize(self, rows: int, columns: int) -> None:
         """Where sizes come by another way than the peer's."""
