@@ -185,45 +185,30 @@ async def detach(
     await run("ip", "netns", "del", state.namespace)
 
 
-async def open_tap(namespace: str) -> int:
-    """A descriptor of a tap in the namespace, joined to its interface."""
-    fd = await _create_tap(namespace)
+async def open_tap(namespace: str, interface: str = _INTERFACE, tap: str = _TAP) -> int:
+    """A descriptor of a tap in the namespace, which is named or a path, joined to an interface there.
+
+    :raise Unavailable: there is no such namespace or interface.
+    """
+    fd = await _create_tap(namespace, tap)
+    inside = ("nsenter", f"--net={_NAMESPACES / namespace}")
     try:
-        await _tool("ip", "-n", namespace, "link", "set", _TAP, "up")
-        for source, target in ((_INTERFACE, _TAP), (_TAP, _INTERFACE)):
-            await _tool("tc", "-n", namespace, "qdisc", "add", "dev", source, "ingress")
-            await _tool(
-                "tc",
-                "-n",
-                namespace,
-                "filter",
-                "add",
-                "dev",
-                source,
-                "parent",
-                "ffff:",
-                "protocol",
-                "all",
-                "u32",
-                "match",
-                "u8",
-                "0",
-                "0",
-                "action",
-                "mirred",
-                "egress",
-                "redirect",
-                "dev",
-                target,
-            )
+        await _tool(*inside, "ip", "link", "set", tap, "up")
+        # An earlier machine's, in a namespace that has outlived it, leads to a tap that is gone.
+        await run(*inside, "tc", "qdisc", "del", "dev", interface, "ingress")
+        for source, target in ((interface, tap), (tap, interface)):
+            everything = ("parent", "ffff:", "protocol", "all", "u32", "match", "u8", "0", "0")
+            redirect = ("action", "mirred", "egress", "redirect", "dev", target)
+            await _tool(*inside, "tc", "qdisc", "add", "dev", source, "ingress")
+            await _tool(*inside, "tc", "filter", "add", "dev", source, *everything, *redirect)
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-async def _create_tap(namespace: str) -> int:
-    made = asyncio.ensure_future(asyncio.to_thread(_in_namespace, namespace, lambda: create_tap(_TAP)))
+async def _create_tap(namespace: str, tap: str) -> int:
+    made = asyncio.ensure_future(asyncio.to_thread(_in_namespace, namespace, lambda: create_tap(tap)))
     try:
         return await tasks.to_the_end(made)
     except asyncio.CancelledError:
@@ -235,7 +220,10 @@ async def _create_tap(namespace: str) -> int:
 def _in_namespace(namespace: str, action: Callable[[], int]) -> int:
     """Run something in a network namespace: this thread goes there, and back."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/thread-self/ns/net") as home, open(_NAMESPACES / namespace) as there:
+    path = _NAMESPACES / namespace
+    if not path.exists():
+        raise Unavailable(f"there is no network namespace {path} on this host", hint="make it with `ip netns add`")
+    with open("/proc/thread-self/ns/net") as home, open(path) as there:
         if libc.setns(there.fileno(), _CLONE_NEWNET):
             raise Unavailable(f"the namespace {namespace} cannot be entered: {os.strerror(ctypes.get_errno())}")
         try:

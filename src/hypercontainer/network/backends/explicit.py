@@ -63,12 +63,12 @@ class Explicit:
         self, pod: Pod, links: Sequence[Link], ports: Sequence[PortMapping], stack: contextlib.ExitStack
     ) -> list[Nic]:
         nics: list[Nic] = []
-        for spec, link in zip(pod.spec.interfaces, links, strict=True):
+        for number, (spec, link) in enumerate(zip(pod.spec.interfaces, links, strict=True)):
             if is_user(spec):
                 nics += await self._user(pod).open(pod, [link], ports, stack)
                 ports = ()  # the first has them all
             else:
-                fd = await _open_tap(spec, link)
+                fd = await _open_tap(spec, link, number)
                 stack.callback(os.close, fd)
                 nics.append(Nic(self.kind, mac_of(link), fd, link.tap))
         return nics
@@ -104,7 +104,7 @@ class Explicit:
         )
 
 
-async def _open_tap(spec: InterfaceSpec, link: Link) -> int:
+async def _open_tap(spec: InterfaceSpec, link: Link, number: int) -> int:
     if spec.namespace:
-        return await cni.open_tap(spec.namespace)
+        return await cni.open_tap(spec.namespace, spec.device, f"tap{number}")
     return await tap.open_tap(link.tap, spec.bridge, spec.mtu)
