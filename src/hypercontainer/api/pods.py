@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ..errors import InvalidArgument
-from ..model.pods import Service
+from ..model.pods import PodPlan, Service
 from ..model.specs import PortMapping
 from ..model.statistics import ContainerStats
 from ..model.status import Pod, PodDetails, PodInfo, ProcessInfo
@@ -26,6 +26,12 @@ async def create(c: Context) -> PodDetails:
     """Create a pod from a podfile; its images must be in the store."""
     raw = await c.body(dict[str, Any])
     return await c.engine.create_pod(strict.decode(raw))
+
+
+@routes.post("/pods/plan", body=PodPlan, status=201)
+async def create_planned(c: Context) -> Pod:
+    """Create a pod from what a podfile becomes: for programs, which add its containers one by one."""
+    return await c.engine.pods.create(await c.body(PodPlan))
 
 
 @routes.get("/pods")
