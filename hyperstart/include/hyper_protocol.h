@@ -119,7 +119,7 @@ enum hp_tag {
 	HP_T_SYSCTL = 22,        /* {* NAME VALUE */
 	HP_T_VALUE = 23,         /* t  of an INTERFACE in STATS: its counters, as in /proc/net/dev */
 	HP_T_CONTAINER = 24,     /* t  container name; absent: outside of all */
-	HP_T_IMAGE_DISK = 25,    /* t  serial number of the image's disk */
+	HP_T_IMAGE_DISK = 25,    /* t  serial number of the image's disk; FSTYPE bind: a place below the volumes */
 	HP_T_FSTYPE = 26,        /* t  */
 	HP_T_SCRATCH_DISK = 27,  /* t serial number; absent: upper layer on tmpfs */
 	HP_T_READONLY = 28,      /* n  */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A container's root: read-only image disk below, scratch disk above, joined
- * by overlayfs. rootfs_mount() mounts the disks where hyperstart sees them,
- * so that it can make them clean at the end; rootfs_enter() then builds the
+ * by overlayfs; or a directory of a volume, as it is. rootfs_mount() mounts it where hyperstart sees it,
+ * so that it can make disks clean at the end; rootfs_enter() then builds the
  * container's view in a mount namespace of its own and pivots into it.
  */
 #include <dirent.h>
@@ -45,6 +45,17 @@ static int mount_disk(const char *serial, const char *target, const char *type, 
 	return 0;
 }
 
+/* hyperd names the directory; a machine has it by virtiofs. */
+static int mount_directory(const struct container *c, struct error *err)
+{
+	cleanup_free char *source = xasprintf(VOLUME_DIR "/%s", c->spec.image_disk);
+	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->place);
+
+	if (make_dirs(root, 0700) < 0 || mount(source, root, NULL, MS_BIND, NULL) < 0)
+		return fail_sys(err, "the root directory of container %s", c->id);
+	return 0;
+}
+
 int rootfs_mount(const struct container *c, struct error *err)
 {
 	cleanup_free char *lower = xasprintf(RUN_DIR "/%s/lower", c->place);
@@ -58,6 +69,8 @@ int rootfs_mount(const struct container *c, struct error *err)
 	cleanup_free char *options = xasprintf("xino=on,lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work);
 	struct stat st;
 
+	if (strcmp(c->spec.image_fstype, "bind") == 0)
+		return mount_directory(c, err);
 	if (mount_disk(c->spec.image_disk, lower, c->spec.image_fstype, MS_RDONLY, NULL, err) < 0)
 		return -1;
 	if (c->spec.scratch_disk) {
@@ -98,6 +111,8 @@ void rootfs_freeze_scratch(const struct container *c)
 	cleanup_free char *root = xasprintf(RUN_DIR "/%s/root", c->place);
 	cleanup_free char *scratch = xasprintf(RUN_DIR "/%s/scratch", c->place);
 
+	if (strcmp(c->spec.image_fstype, "bind") == 0)
+		return; /* its volume's file system is frozen with all volumes */
 	if (mount(NULL, root, NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
 		log_line("%s: overlay still busy at shutdown", c->place);
 	if (c->spec.scratch_disk && mount(NULL, scratch, NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from hypercontainer.errors import GuestError, InvalidState, NotFound, Unavailable
+from hypercontainer.errors import GuestError, HyperError, InvalidState, NotFound, Unavailable
 from hypercontainer.hypervisor.driver import VirtioFs
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import TAKES, FakeDriver
@@ -21,12 +21,12 @@ from hypercontainer.jail import helpers
 from hypercontainer.jail.fake import FakeJail
 from hypercontainer.jail.jail import Started
 from hypercontainer.model.pods import VolumeRequest, VolumeSpec
-from hypercontainer.model.specs import Mount
+from hypercontainer.model.specs import ContainerSpec, Mount
 from hypercontainer.protocol.constants import Builtin
 from hypercontainer.volumes import share
 
 from .scenes import plan, spec
-from .stage import Stage, play, stage, whole
+from .stage import IMAGE, Stage, play, stage, whole
 
 SERVER = Started(4711, 1)
 TOO_LATE = "a directory of the host cannot be added to pod pod while it runs"
@@ -223,6 +223,55 @@ def test_a_directory_that_only_a_removed_container_had(act: Any, tmp_path: Path)
         await s.call(s.engine.pods.stop("pod"))
         await s.call(s.engine.pods.start("pod"))
         assert s.status("a") == "running" and s.engine.registry.pod("pod").volumes == []
+
+    act(scenario)
+
+
+def test_a_root_that_is_a_directory(act: Any, tmp_path: Path) -> None:
+    """It has no disks, and of hyperd no files: all in it is its owner's. It goes from the tree with its container."""
+
+    async def scenario(s: Stage) -> None:
+        (tmp_path / "root").mkdir()
+        await s.call(s.engine.pods.create(plan()))
+        made = ContainerSpec(image="", name="a", pod="pod", rootfs=str(tmp_path / "root"), entrypoint=["sleep", "1000"],
+                             env=["A=b"], mounts=[bind(tmp_path)])  # fmt: skip
+        await s.call(s.engine.containers.create(made))
+        await s.call(s.engine.containers.start("a"))
+        (built,) = s.guest(s.machine("pod")).containers.values()
+        assert (built.image_disk, built.scratch_disk, built.files) == ("share/0", "", {})
+        assert s.machine("pod").config.disks == ()
+        container = s.engine.registry.container("a")
+        assert container.process.env == ["A=b"] and container.image_id == ""
+        listed = s.engine.listing.containers({})
+        assert [c.name for c in listed] == ["a"] and (await s.call(s.engine.listing.size("a"))).own == 0
+        with pytest.raises(HyperError, match="container a has no image: its root is the directory"):
+            s.engine.commits.config("a")
+        s.kill()
+        await s.open()
+        assert s.status("a") == "running"
+        await s.call(s.engine.pods.stop("pod"))
+        await s.call(s.engine.pods.start("pod"))
+        assert s.status("a") == "running"
+        await s.call(s.engine.containers.remove("a", force=True))
+        await s.run("image", "sleep", "1000", pod="pod")
+        assert s.status("image") == "running"
+
+    act(scenario)
+
+
+@pytest.mark.parametrize(
+    ("root", "image", "wrong"),
+    [
+        ("relative", "", "no path below /"), ("/", "", "no path below /"), ("/../", "", "no path below /"),
+        ("/there/is/none", "", "does not exist"), ("{tmp}", IMAGE, "not both"),
+    ],
+)  # fmt: skip
+def test_roots_that_cannot_be(act: Any, tmp_path: Path, root: str, image: str, wrong: str) -> None:
+    async def scenario(s: Stage) -> None:
+        made = ContainerSpec(image=image, name="a", rootfs=root.format(tmp=tmp_path), entrypoint=["true"])
+        with pytest.raises(HyperError, match=wrong):
+            await s.call(s.engine.containers.create(made))
+        assert not s.engine.registry.containers()
 
     act(scenario)
 

@@ -16,6 +16,7 @@ from .launch import Launcher
 from .pod_network import PodNetwork
 from .registry import Registry
 from .runtime import Runtime
+from .volumes import volumes_of
 
 _GONE_TIMEOUT = 30.0  # seconds for the end of a machine that others still give back
 
@@ -124,5 +125,5 @@ def _wanted(pod: Pod, members: list[Container]) -> list[PodVolume]:
     """Its volumes without directories of the host that only a removed container had: they stay as long as a machine
     has them in its tree.
     """
-    used = {m.volume for c in members for m in c.mounts}
+    used = {name for c in members for name in volumes_of(c)}
     return [v for v in pod.volumes if v.declared or v.kind != "directory" or v.name in used]

@@ -19,6 +19,7 @@ from .pod_network import PodNetwork
 from .runtime import Runtime
 from .secrets import Secrets
 from .streams import FanOut
+from .volumes import bind_name, root_mount, volumes_of
 
 
 class Builder:
@@ -41,11 +42,13 @@ class Builder:
                 if disk.serial not in runtime.disks:
                     await require(runtime.machine, DiskHotplug).add_disk(disk)
                     runtime.disks.add(disk.serial)
-        for name in dict.fromkeys(m.volume for m in container.mounts if m.volume):
+        for name in volumes_of(container):
             await self._mount(runtime, pod, name)
         mounts = guest_mounts(container, runtime.volumes)
         files = files_of(pod, container, self._secrets, self._network, names)
         image, scratch = runtime.name_of(image_serial(container)), runtime.name_of(scratch_serial(container))
+        if container.spec.rootfs:
+            image, scratch = runtime.volumes[bind_name(root_mount(container.spec))], ""
         guest = resolve.guest_container(container, pod.memory, image, scratch, mounts, files, runtime.prepared)
         with span("root file system built", GUEST):
             await runtime.agent.create_container(guest)

@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from ..errors import HyperError
+from ..errors import HyperError, Unsupported
 from ..images.changes import apply_changes
 from ..images.commit import Addition
 from ..images.load import Loaded
+from ..images.manifests import StoredImage
 from ..images.store import ImageStore
 from ..model.images import CommitRequest
 from ..model.status import Container, ContainerStatus
@@ -32,10 +33,18 @@ class Commits:
     def config(self, key: str) -> dict[str, Any]:
         """A container's configuration as an image of it has it.
 
-        :raise NotFound: no such container, or its image is damaged.
+        :raise NotFound: no such container, or its image is damaged. :raise Unsupported: it has none.
         """
         container = self._registry.container(key)
-        return container_config(container, self._images.find(container.image_id).config.config)
+        return container_config(container, self._image(container).config.config)
+
+    def _image(self, container: Container) -> StoredImage:
+        if container.spec.rootfs:
+            raise Unsupported(
+                f"container {container.name} has no image: its root is the directory {container.spec.rootfs}",
+                hint="make an image of that directory",
+            )
+        return self._images.find(container.image_id)
 
     async def commit(self, key: str, request: CommitRequest) -> Loaded:
         """An image of the container's files, as they are now, above its own image.
@@ -46,7 +55,7 @@ class Commits:
         :raise Unsupported: its guest is too old. :raise GuestError: a file cannot be in a layer.
         """
         container = self._registry.container(key)
-        base = self._images.find(container.image_id)
+        base = self._image(container)
         config = merged(request.config or {}, self.config(container.id))
         added = Addition(
             config=apply_changes(config, request.changes), name=request.reference, author=request.author,

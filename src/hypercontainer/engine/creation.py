@@ -52,21 +52,23 @@ class Creation:
         :raise NotFound: no such image, pod or secret. :raise Conflict: the name is taken.
         """
         resolve.validate(spec)
-        image = self._images.find(spec.image, platform=spec.platform)
-        spec = msgspec.structs.replace(spec, ports=published(spec, image.config.config.get("ExposedPorts") or {}))
+        image = None if spec.rootfs else self._images.find(spec.image, platform=spec.platform)
+        exposed = image.config.config.get("ExposedPorts") if image else None
+        spec = msgspec.structs.replace(spec, ports=published(spec, exposed or {}))
         if spec.pod:
             return await self._join(spec, image, starting)
         _check_secrets(spec, [])
         name = self._registry.reserve(spec.name)
         id_ = ids.new_id()
         try:
-            pod = await self._placement.choose_driver(self._implicit_pod(spec, id_, name), spec.mounts)
+            pod = self._implicit_pod(spec, id_, name)
+            pod = await self._placement.choose_driver(pod, spec.mounts, rootfs=bool(spec.rootfs))
             self._registry.check_pod_name(name)
             return await self.add(pod, spec, image, id_, name, starting=starting)
         finally:
             self._registry.release(name)
 
-    async def _join(self, spec: ContainerSpec, image: StoredImage, starting: bool) -> Container:
+    async def _join(self, spec: ContainerSpec, image: StoredImage | None, starting: bool) -> Container:
         pod = self._registry.pod(spec.pod)
         if pod.implicit:
             raise InvalidState(
@@ -78,7 +80,7 @@ class Creation:
         _check_secrets(spec, pod.spec.secrets)
         name = self._registry.reserve(spec.name)
         try:
-            await self._placement.choose_driver(pod, spec.mounts)
+            await self._placement.choose_driver(pod, spec.mounts, rootfs=bool(spec.rootfs))
             return await self.add(pod, spec, image, ids.new_id(), name, starting=starting)
         finally:
             self._registry.release(name)
@@ -115,9 +117,10 @@ class Creation:
         )
 
     async def add(
-        self, pod: Pod, spec: ContainerSpec, image: StoredImage, id_: str, name: str, *, starting: bool = False
+        self, pod: Pod, spec: ContainerSpec, image: StoredImage | None, id_: str, name: str, *, starting: bool = False
     ) -> Container:
-        """A container's files, and then its record, with the pod's if that is its own.
+        """A container's files, and then its record, with the pod's if that is its own; without an image its root is a
+        directory.
 
         Nothing is left behind when it fails, or in a crash.
         """
@@ -126,7 +129,7 @@ class Creation:
         self._registry.begin(id_)
         mounts: list[MountPoint] = []
         try:
-            config = image.config.config
+            config = image.config.config if image else {}
             volumes, mounts = await self.volumes.resolve(before, spec, config)
             container = Container(
                 id=id_,
@@ -134,7 +137,7 @@ class Creation:
                 pod=pod.id,
                 created_at=clock.stamp(),
                 image=spec.image,
-                image_id=image.id,
+                image_id=image.id if image else "",
                 hostname=pod.hostname,
                 state=ContainerState(starting=starting),
                 process=resolve.process_of(
@@ -150,7 +153,8 @@ class Creation:
             )
             with no_space_as_error(directory):
                 directory.mkdir(mode=0o700, parents=True)
-            await self._make_root(spec, id_)
+            if image:
+                await self._make_root(spec, id_)
             before = pod if pod.implicit else self._registry.pod(pod.id)
             if added := [v for v in volumes if v.name not in {x.name for x in before.volumes}]:
                 before = msgspec.structs.replace(before, volumes=[*before.volumes, *added])

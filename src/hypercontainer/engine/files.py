@@ -19,6 +19,7 @@ from .paths import Paths
 from .registry import Registry
 from .sandboxes import Sandboxes
 from .streams import FanOut
+from .volumes import volumes_of
 
 
 class ContainerFiles:
@@ -78,8 +79,8 @@ class ContainerFiles:
 
     def _own_volumes(self, pod: Pod, container: Container) -> list[str]:
         """The volumes that nothing else in the pod uses, and that its specification did not name."""
-        others = {m.volume for c in self._registry.members(pod.id) if c.id != container.id for m in c.mounts}
-        mine = {m.volume for m in container.mounts if m.volume}
+        others = {v for c in self._registry.members(pod.id) if c.id != container.id for v in volumes_of(c)}
+        mine = set(volumes_of(container))
         # The place of a directory in the tree of a machine that runs is its name there.
         kept = {v.name for v in pod.volumes if v.declared or (v.kind == "directory" and pod.vm)}
         return sorted(mine - others - kept)

@@ -28,7 +28,7 @@ def files_of(
     made = [
         GuestFile(path, content)
         for path, content in _network_files(pod, container, network, names).items()
-        if path not in supplied
+        if path not in supplied and not container.spec.rootfs  # whose files are its caller's doing
     ]
     for s in container.spec.secrets:
         made.append(GuestFile(s.target, secrets.get(pod.id, s.secret), s.mode, s.uid, s.gid))

@@ -35,6 +35,8 @@ def check_container(spec: ContainerSpec) -> None:
     for mount in spec.mounts:
         if mount.type == "bind":
             require_host(f"the path {mount.source} of this host")
+    if spec.rootfs:
+        require_host(f"the directory {spec.rootfs} of this host")
     if spec.log.path:
         require_host("a log file at a path of this host")
     if spec.log.driver in _LOGS_OF_HOST:

@@ -40,7 +40,9 @@ class MachineDisks:
         return disks + [d for v in pod.volumes if (d := self.of_volume(pod, v))]
 
     async def of_root(self, container: Container) -> list[Disk]:
-        """The image's disk, and the container's own."""
+        """The image's disk, and the container's own; none where its root is a directory."""
+        if container.spec.rootfs:
+            return []
         root = await self._roots.prepare(container.id, container.image_id)
         cache = container.spec.cache
         return [

@@ -35,12 +35,13 @@ class Placement:
         self._drivers.get(spec.driver)
         return self._networks.plan(id_, spec, aliases)
 
-    async def choose_driver(self, pod: Pod, mounts: Iterable[Mount] = ()) -> Pod:
-        """The pod with its driver, and why it has that one; `mounts` are those of a container that it is to get.
+    async def choose_driver(self, pod: Pod, mounts: Iterable[Mount] = (), *, rootfs: bool = False) -> Pod:
+        """The pod with its driver, and why it has that one; `mounts` are those of a container that it is to get, whose
+        root is a directory where `rootfs` says so.
 
         :raise Unsupported: the driver lacks something that they need; with one that has it.
         """
-        wanted = kinds(pod, self.network) | self._kinds_of(mounts)
+        wanted = kinds(pod, self.network) | self._kinds_of(mounts) | ({VirtioFs} if rootfs else set())
         driver, why = await self._drivers.choose(pod.spec.driver, sorted(wanted, key=lambda k: k.__name__))
         reason = pod.driver_reason or why
         return replace(pod, spec=replace(pod.spec, driver=driver.name), driver_reason=reason)

@@ -9,14 +9,14 @@ import posixpath
 import re
 from typing import Any
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, NotFound
 from ..images.disk import FSTYPE as IMAGE_FSTYPE
 from ..model.base import encode
 from ..model.signals import RLIMITS, UNLIMITED, capability_mask, parse_signal
 from ..model.specs import MEMORY_DEFAULT, MEMORY_MIN, MIB, PIDS_MAX, ContainerSpec, ExecSpec, Ulimit
 from ..model.status import Container, Pod, Process
 from ..model.units import format_binary
-from ..protocol.constants import Seccomp
+from ..protocol.constants import BOUND_ROOT, Seccomp
 from ..protocol.messages import GuestContainer, GuestFile, GuestMount, GuestProcess
 from .environment import user_of
 from .log_sinks import choose
@@ -87,6 +87,7 @@ def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: 
         raise InvalidArgument(f"working directory {spec.workdir!r} is not absolute", hint="begin it with /")
     capability_mask(spec.cap_add, spec.cap_drop)
     _check_mounts(spec)
+    _check_root(spec)
     for check in (spec.health, spec.liveness):
         if check and sum(x is not None for x in (check.command, check.http, check.tcp)) != 1:
             raise InvalidArgument("a health check needs one of command, http and tcp", hint="give exactly one")
@@ -96,6 +97,17 @@ def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: 
         )
     if spec.stop_signal:
         parse_signal(spec.stop_signal)
+
+
+def _check_root(spec: ContainerSpec) -> None:
+    if not spec.rootfs:
+        return
+    if not os.path.isabs(spec.rootfs) or os.path.normpath(spec.rootfs) == "/":
+        raise InvalidArgument(f"the root directory {spec.rootfs!r} is no path below /", hint="write it from / on")
+    if not os.path.isdir(spec.rootfs):
+        raise NotFound(f"the root directory {spec.rootfs} does not exist", hint="create it, or correct the path")
+    if spec.image or spec.base:
+        raise InvalidArgument("a container has an image or a root directory, not both", hint="leave one of them out")
 
 
 def check_hostname(name: str) -> None:
@@ -147,9 +159,9 @@ def process_of(spec: ContainerSpec, config: dict[str, Any], hostname: str) -> Pr
         raise InvalidArgument(
             f"no command specified, and image {spec.image} has none", hint="give one after the image's name"
         )
-    env = {"PATH": DEFAULT_PATH.partition("=")[2], "HOSTNAME": hostname}
-    if spec.tty:
-        env["TERM"] = "xterm"
+    env: dict[str, str] = {}
+    if not spec.rootfs:  # else who made that says all of it
+        env = {"PATH": DEFAULT_PATH.partition("=")[2], "HOSTNAME": hostname, **({"TERM": "xterm"} if spec.tty else {})}
     for entry in [*(config.get("Env") or []), *spec.env]:
         name, _, value = entry.partition("=")
         env[name] = value
@@ -235,25 +247,33 @@ def guest_container(
     container: Container, machine_memory: int, image_disk: str, scratch: str, mounts: tuple[GuestMount, ...],
     files: tuple[GuestFile, ...], prepared: str = "",
 ) -> GuestContainer:  # fmt: skip
-    """`machine_memory` is the pod's, in bytes; disks are serial numbers; `prepared` is one of `factory.clones`."""
+    """`machine_memory` is the pod's, in bytes; disks are serial numbers, or `image_disk` is the place of its root
+    directory; `prepared` is one of `factory.clones`.
+    """
     spec = container.spec
     return GuestContainer(
         id=container.id[:12],
         image_disk=image_disk,
-        image_fstype=IMAGE_FSTYPE,
+        image_fstype=BOUND_ROOT if spec.rootfs else IMAGE_FSTYPE,
         scratch_disk=scratch,
         read_only=spec.read_only,
         mounts=mounts,
         files=files,
         sysctls=tuple({**({_DOMAIN: spec.domainname} if spec.domainname else {}), **spec.sysctls}.items()),
-        masked_paths=() if spec.privileged else MASKED,
-        readonly_paths=() if spec.privileged else READONLY,
+        masked_paths=_hidden(spec, spec.masked_paths, MASKED),
+        readonly_paths=_hidden(spec, spec.readonly_paths, READONLY),
         memory_max=memory_max(spec, machine_memory),
         cpu_max=cpu_max(spec),
         pids_max=min(spec.resources.pids, PIDS_MAX),
         prepared=prepared,
         devices=spec.privileged,
     )
+
+
+def _hidden(spec: ContainerSpec, given: list[str] | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    if given is not None:
+        return tuple(given)
+    return () if spec.privileged else usual
 
 
 def bare_container(
@@ -315,18 +335,31 @@ def exec_process(container: Container, spec: ExecSpec, size: tuple[int, int]) ->
         env=tuple(f"{k}={v}" for k, v in env.items()),
         cwd=spec.workdir or base.cwd,
         user=spec.user or base.user,
-        groups=() if spec.user else tuple(container.spec.groups),
+        groups=tuple(_exec_groups(container, spec)),
         tty=spec.tty,
         rows=size[0],
         columns=size[1],
         stdin=spec.stdin,
-        no_new_privs=container.spec.no_new_privileges and not spec.privileged,
-        capabilities=None
-        if spec.privileged or container.spec.privileged
-        else capability_mask(container.spec.cap_add, container.spec.cap_drop),
+        no_new_privs=spec.no_new_privileges or (container.spec.no_new_privileges and not spec.privileged),
+        capabilities=_exec_capabilities(container, spec),
         seccomp=_seccomp(container.spec, privileged=spec.privileged or container.spec.privileged),
         rlimits=_rlimits(container.spec.ulimits),
     )
+
+
+def _exec_groups(container: Container, spec: ExecSpec) -> list[str]:
+    if spec.groups is not None:
+        return spec.groups
+    return [] if spec.user else container.spec.groups
+
+
+def _exec_capabilities(container: Container, spec: ExecSpec) -> int | None:
+    """None: all."""
+    if spec.capabilities is not None:
+        return capability_mask(spec.capabilities, ["ALL"])
+    if spec.privileged or container.spec.privileged:
+        return None
+    return capability_mask(container.spec.cap_add, container.spec.cap_drop)
 
 
 def _seccomp(spec: ContainerSpec, *, privileged: bool) -> Seccomp:

@@ -18,7 +18,7 @@ from ..model import ids
 from ..model.filters import Filters, flag
 from ..model.pods import VolumeRequest, VolumeSpec
 from ..model.specs import ContainerSpec, Mount
-from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInfo
+from ..model.status import Container, MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInfo
 from ..model.thing_filters import select_volumes, volume_fits
 from ..state import description
 from ..sys import clock, tasks
@@ -269,6 +269,8 @@ class Volumes:
         volumes: list[PodVolume] = list(pod.volumes)
         points: list[MountPoint] = []
         taken = {m.target.rstrip("/") for m in spec.mounts}
+        if spec.rootfs:
+            _add_bind(volumes, root_mount(spec))
         declared = [Mount(target=path) for path in config.get("Volumes") or {} if path.rstrip("/") not in taken]
         try:
             for mount in (*spec.mounts, *declared):
@@ -341,6 +343,22 @@ def _on_host(r: VolumeRequest, format_: str, common: dict[str, Any]) -> PodVolum
     return PodVolume(kind="disk", source=str(path), format=format_ or "raw", fstype=r.fstype or "auto", **common)
 
 
+def root_mount(spec: ContainerSpec) -> Mount:
+    """Its root, of a container whose root is a directory of this host: what is made in it for mounts is written."""
+    return Mount(target="/", type="bind", source=spec.rootfs)
+
+
+def volumes_of(container: Container) -> list[str]:
+    """The names of the pod's volumes that it has, its root among them where that is one."""
+    root = [bind_name(root_mount(container.spec))] if container.spec.rootfs else []
+    return list(dict.fromkeys([*root, *(m.volume for m in container.mounts if m.volume)]))
+
+
+def bind_name(mount: Mount) -> str:
+    """What the pod's volume is called that stands for a path of the host."""
+    return f"bind:{Path(mount.source)}" + (":ro" if mount.read_only else "")
+
+
 def _add_bind(volumes: list[PodVolume], mount: Mount) -> str:
     """The name of the pod's volume for a path of the host; one per path and right to write."""
     path = Path(mount.source)
@@ -353,7 +371,7 @@ def _add_bind(volumes: list[PodVolume], mount: Mount) -> str:
     for v in volumes:
         if v.kind == "directory" and v.source == str(path) and v.read_only == mount.read_only and not v.named:
             return v.name
-    name = f"bind:{path}" + (":ro" if mount.read_only else "")
+    name = bind_name(mount)
     volumes.append(PodVolume(name=name, kind="directory", source=str(path), read_only=mount.read_only))
     return name
 

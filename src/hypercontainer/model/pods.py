@@ -51,14 +51,16 @@ class InterfaceSpec(Model, frozen=True, kw_only=True):
     mac: str = ""
     mtu: Annotated[int, Meta(ge=0, le=65535)] = 0
     ifname: str = ""  # of the tap on the host
-    namespace: str = ""  # of the tap, with CNI
+    namespace: str = ""  # network namespace of this host that the tap is in: a name of ip-netns(8), or a path
+    device: str = "eth0"  # the interface there whose frames the tap gets
 
     def __post_init__(self) -> None:
         """:raise InvalidAddress: naming it."""
         for name, what in (
             (self.bridge, "bridge"),
             (self.ifname, "interface name"),
-            (self.namespace, "network namespace"),
+            (self.namespace if not self.namespace.startswith("/") else "", "network namespace"),
+            (self.device, "interface name"),
         ):
             if name:
                 check_link(name, what)

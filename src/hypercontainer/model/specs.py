@@ -200,6 +200,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     """A container to create; what is None or empty comes from the image."""
 
     image: str
+    rootfs: str = ""  # a directory of this host that is its root, in place of an image
     name: str = ""
     command: list[str] | None = None
     entrypoint: list[str] | None = None
@@ -223,6 +224,8 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     cap_drop: list[str] = field(default_factory=list)
     no_new_privileges: bool = False
     seccomp: SeccompProfile = "default"  # Docker's default profile; a privileged container has none
+    masked_paths: list[str] | None = None  # None: Docker's; of a privileged container none
+    readonly_paths: list[str] | None = None
     ports: list[PortMapping] = field(default_factory=list)
     expose: list[str] = field(default_factory=list)  # PORT/PROTOCOL, beside the image's
     publish_all: bool = False  # what is exposed, on free ports
@@ -278,6 +281,9 @@ class ExecSpec(Model, frozen=True, kw_only=True):
     env: list[str] = field(default_factory=list)
     workdir: str = ""
     user: str = ""
+    groups: list[str] | None = None  # None: the container's, or with a user of its own none
+    capabilities: list[str] | None = None  # all that it has; None: the container's
+    no_new_privileges: bool = False  # beside the container's
     tty: bool = False
     stdin: bool = False
     stdout: bool = True  # whether who attaches gets it

@@ -192,5 +192,6 @@ class Builtin(IntEnum):
 
 
 MOUNT_VOLUME = "volume"  # type of a mount that binds what Builtin.MOUNT has mounted
+BOUND_ROOT = "bind"  # in place of an image's file system: its disk is a place of what Builtin.MOUNT has mounted
 MOUNT_SCRATCH = "scratch"  # type of a mount that binds a directory of the scratch disk
 MOUNT_COPY_UP = 1 << 32  # an empty volume gets what the image has there
