@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""exec: a further process, with one of this host that stands for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from argparse import Namespace
+from typing import Any
+
+from ..errors import HyperError, InvalidArgument, InvalidState, Unsupported
+from .daemon import Daemon, container
+from .files import read_object, write_pid
+from .records import Records
+from .stand_in import stand_in
+from .states import status_of
+from .terminal import open_terminal
+from .translation import capabilities_of, groups_of, user_of
+from .view import become_subreaper
+
+
+def exec_(args: Namespace, daemon: Daemon, records: Records) -> int:
+    """Unless detached, its exit status.
+
+    :raise HyperError: it cannot be started.
+    """
+    record = records.get(args.id)
+    if args.preserve_fds:
+        raise Unsupported("open files of this host cannot be handed to a virtual machine (--preserve-fds)")
+    status = status_of(record, daemon)
+    if status != "running":
+        raise InvalidState(f"cannot exec in a {status} container")
+    process = read_object(args.process) if args.process else _of_options(args)
+    has_terminal = bool(process.get("terminal") or args.tty)
+    if not args.detach:
+        become_subreaper()
+    made = daemon.call("POST", container(record.container, "/exec"), _spec(process, terminal=has_terminal))
+    terminal, size = -1, process.get("consoleSize") or {}
+    if has_terminal and (args.console_socket or args.detach):
+        terminal = open_terminal(args.console_socket, size)
+    pid = stand_in(daemon, f"/execs/{made['id']}", terminal=terminal)
+    try:
+        daemon.call("POST", f"/execs/{made['id']}/start")
+    except HyperError:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        raise
+    write_pid(args.pid_file, pid)
+    if args.detach:
+        return 0
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code if code >= 0 else 128 - code
+
+
+def _of_options(args: Namespace) -> dict[str, Any]:
+    """A process as the specification has it."""
+    if not args.command:
+        raise InvalidArgument("exec needs a command, or --process")
+    uid, _, gid = args.user.partition(":")
+    if not (uid or "0").isdecimal() or not (gid or "0").isdecimal():
+        raise InvalidArgument(f"invalid user {args.user!r}", hint="give numbers, as UID[:GID]")
+    process: dict[str, Any] = {"args": args.command, "env": args.env, "cwd": args.cwd}
+    process["user"] = {"uid": int(uid or 0), "gid": int(gid or 0), "additionalGids": args.additional_gids}
+    if not args.user and not args.additional_gids:
+        del process["user"]
+    if args.cap:
+        process["capabilities"] = {"bounding": args.cap}
+    process["noNewPrivileges"] = args.no_new_privs
+    return process
+
+
+def _spec(process: dict[str, Any], *, terminal: bool) -> dict[str, Any]:
+    """An ExecSpec; what the process does not say is the container's."""
+    if not process.get("args"):
+        raise InvalidArgument("the process has no arguments")
+    spec: dict[str, Any] = {
+        "command": process["args"], "env": process.get("env") or [], "workdir": process.get("cwd") or "",
+        "tty": terminal, "stdin": True, "detach": True,
+        "noNewPrivileges": bool(process.get("noNewPrivileges")),
+    }  # fmt: skip
+    if process.get("user") is not None:
+        spec |= {"user": user_of(process), "groups": groups_of(process)}
+    if process.get("capabilities") is not None:
+        spec["capabilities"] = capabilities_of(process)
+    return spec

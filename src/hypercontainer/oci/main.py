@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entry point of hyper-runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+
+from ..client.base import default_socket
+from ..errors import HyperError, NotFound
+from . import execs, lifecycle, reports
+from .arguments import parser
+from .daemon import Daemon
+from .records import Records
+
+_VERBS: dict[str, Callable[[Namespace, Daemon, Records], int]] = {
+    "create": lifecycle.create, "start": lifecycle.start, "run": lifecycle.run, "kill": lifecycle.kill,
+    "delete": lifecycle.delete, "pause": lifecycle.pause, "resume": lifecycle.resume, "update": lifecycle.update,
+    "exec": execs.exec_, "ps": reports.ps, "state": reports.state, "list": reports.list_, "events": reports.events,
+    "features": reports.features, "spec": reports.spec,
+}  # fmt: skip
+
+
+def _daemon(args: Namespace, records: Records) -> Daemon:
+    """The one that has the container, or of a new one that which is named."""
+    if not args.hyper_host and args.verb not in ("create", "run") and "id" in args:
+        with contextlib.suppress(NotFound):
+            return Daemon(records.get(args.id).host)
+    return Daemon(args.hyper_host or default_socket())
+
+
+def _complain(args: Namespace, text: str) -> None:
+    """On stderr, which callers read, and in the log, which others do."""
+    with contextlib.suppress(OSError):
+        print(f"hyper-runtime: {text}", file=sys.stderr, flush=True)
+    if not args.log:
+        return
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    line = json.dumps({"level": "error", "msg": text, "time": now})
+    if args.log_format == "text":
+        line = f"time={json.dumps(now)} level=error msg={json.dumps(text)}"
+    with contextlib.suppress(OSError), open(args.log, "a") as log:
+        log.write(line + "\n")
+
+
+def main() -> None:
+    """The only place that prints errors and exits."""
+    args = parser().parse_args()
+    status = 1
+    try:
+        records = Records(args.root)
+        status = _VERBS[args.verb](args, _daemon(args, records), records)
+        sys.stdout.flush()
+    except HyperError as error:
+        _complain(args, str(error))
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        status = 141
+    except OSError as error:
+        _complain(args, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if os.environ.get("HYPER_TRACEBACK"):
+            raise
+        _complain(args, f"what was given is not as the specification has it: {type(error).__name__}: {error}")
+    os._exit(status)
