@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
+import functools
 import os
 import shutil
 import signal
 import socket
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -24,6 +27,8 @@ from hypercontainer.guest.session import GuestSession
 from hypercontainer.hypervisor.driver import Disk, Driver, Machine, MachineConfig, TapNetwork, UserNetwork
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost
 from hypercontainer.hypervisor.firecracker.driver import FirecrackerDriver, make
+from hypercontainer.hypervisor.libvirt.driver import LibvirtDriver
+from hypercontainer.hypervisor.libvirt.driver import make as make_libvirt
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
 from hypercontainer.jail.hyperjail import HyperJail
 from hypercontainer.kernel.locate import locate
@@ -31,6 +36,7 @@ from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import tap
 from hypercontainer.network.fake_taps import FakeTaps
 from hypercontainer.protocol.constants import FIRST_TOKEN
+from tests import libvirtd
 
 from .toy import ToyDriver
 
@@ -232,7 +238,58 @@ class FirecrackerOne(Host):
         return machine
 
 
-HOSTS: dict[str, type[Host]] = {"fake": FakeOne, "toy": ToyOne, "qemu": QemuOne, "q35": Q35One, "pc": PcOne}
+class LibvirtOne(QemuOne):
+    """Of libvirt's domains, by a daemon of the tests' own."""
+
+    words = "Kernel panic"
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self._drivers: list[LibvirtDriver] = []
+
+    def driver(self) -> LibvirtDriver:  # type: ignore[override]
+        uri = libvirtd_of_tests().uri
+        self._drivers.append(make_libvirt(uri=uri, accelerator="tcg", cache=self.place, run=self.place))
+        return self._drivers[-1]
+
+    @contextlib.contextmanager
+    def tap(self) -> Iterator[tuple[TapNetwork, Callable[[], bool]]]:
+        """Where its daemon is, which opens it by name."""
+        self.namespace = os.open(f"/proc/{libvirtd_of_tests().pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        with super().tap() as made:
+            yield made
+
+    async def broken(self) -> Machine:
+        """Its kernel finds nothing to run."""
+        nothing = self.place / "nothing.cpio"
+        nothing.write_bytes(bytes(512))
+        return await self.launch(initramfs=nothing)
+
+    async def close(self) -> None:
+        await super().close()
+        left, end = ["?"], time.monotonic() + DEADLINE
+        while left and time.monotonic() < end:  # it may be at it yet
+            left = await asyncio.to_thread(libvirtd_of_tests().domains)
+        for driver in self._drivers:
+            await driver.close()
+        assert left == []
+
+
+@functools.cache
+def libvirtd_of_tests() -> libvirtd.Libvirtd:
+    """One for all tests of a process."""
+    if why := libvirtd.missing():
+        pytest.skip(why)
+    directory = Path(tempfile.mkdtemp(prefix="hl"))
+    made = libvirtd.Libvirtd(directory)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    atexit.register(made.end)
+    made.start()
+    return made
+
+
+HOSTS: dict[str, type[Host]] = {"fake": FakeOne, "toy": ToyOne, "qemu": QemuOne, "q35": Q35One, "pc": PcOne,
+                                "libvirt": LibvirtOne}  # fmt: skip
 if os.environ.get("HYPER_TEST_ACCELERATOR") == "kvm" and shutil.which("firecracker"):
     HOSTS["firecracker"] = FirecrackerOne
 SELDOM = ("pc",)  # as q35

@@ -19,6 +19,7 @@ from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.facets import DiskHotplug, Pause
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost
 from hypercontainer.hypervisor.firecracker.driver import CloningDriver, FirecrackerDriver
+from hypercontainer.hypervisor.libvirt.driver import LibvirtDriver, OpenDriver
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
 
 PAGE = Path(__file__).parents[2] / "docs" / "hypervisors.md"
@@ -45,19 +46,20 @@ def fakes(*names: str, lacks: frozenset[type] = frozenset(), trouble: str = "") 
     return made
 
 
+@pytest.mark.parametrize("name", ["firecracker", "libvirt"])
 @pytest.mark.parametrize("what", abilities.WORDS)
-def test_what_a_driver_lacks_is_refused_with_one_that_has_it(tmp_path: Path, what: type) -> None:
+def test_what_a_driver_lacks_is_refused_with_one_that_has_it(tmp_path: Path, what: type, name: str) -> None:
     drivers = shipped(tmp_path)
-    qemu, firecracker = drivers.get("qemu"), drivers.get("firecracker")
+    qemu, other = drivers.get("qemu"), drivers.get(name)
     assert abilities.has(qemu, what)
     drivers.check(qemu, [what])
-    if abilities.has(firecracker, what):
-        drivers.check(firecracker, [what])
+    if abilities.has(other, what):
+        drivers.check(other, [what])
         return
     with pytest.raises(Unsupported) as refused:
-        drivers.check(firecracker, [Disk, what])
+        drivers.check(other, [Disk, what])
     assert re.fullmatch(
-        r"the driver 'firecracker' does not support [a-z].*: the driver 'qemu' does: use --driver qemu",
+        rf"the driver '{name}' does not support [a-z].*: the driver 'qemu' does: use --driver qemu",
         str(refused.value),
     )
 
@@ -65,6 +67,10 @@ def test_what_a_driver_lacks_is_refused_with_one_that_has_it(tmp_path: Path, wha
 def test_what_they_can() -> None:
     assert abilities.words(FirecrackerDriver) == ["networks", "pause"]  # type: ignore[arg-type]
     assert abilities.words(CloningDriver) == ["networks", "pause", "templates", "pool"]  # type: ignore[arg-type]
+    root = ["networks", "user-network", "image-formats", "cache-modes", "pause", "full-disk-wait"]
+    assert abilities.words(LibvirtDriver) == root  # type: ignore[arg-type]
+    user = ["user-network", "image-formats", "cache-modes", "disk-hotplug", "pause", "full-disk-wait"]
+    assert abilities.words(OpenDriver) == user  # type: ignore[arg-type]
     assert abilities.words(QemuDriver) == list(abilities.WORDS.values())  # type: ignore[arg-type]
 
 
@@ -122,8 +128,8 @@ def test_what_auto_prefers(tmp_path: Path) -> None:
     def order(**how: str) -> list[str]:
         return [d.name for d in build_drivers(Config(**how), Paths(tmp_path, tmp_path), None)]  # type: ignore[arg-type]
 
-    assert order() == order(driver="auto") == order(prefer="density") == ["qemu", "firecracker"]
-    assert order(driver="auto", prefer="density") == ["firecracker", "qemu"]
+    assert order() == order(driver="auto") == order(prefer="density") == ["qemu", "firecracker", "libvirt"]
+    assert order(driver="auto", prefer="density") == ["firecracker", "qemu", "libvirt"]
 
 
 def test_a_bare_machine_has_no_facets() -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from hypercontainer.errors import InvalidArgument, Unavailable, Unsupported
-from hypercontainer.hypervisor import found
+from hypercontainer.hypervisor import found, taps
 from hypercontainer.hypervisor.driver import Disk, MachineConfig, TapNetwork, UserNetwork
-from hypercontainer.hypervisor.firecracker import api, confinement, document, taps
+from hypercontainer.hypervisor.firecracker import api, confinement, document
 from hypercontainer.hypervisor.firecracker.driver import FirecrackerDriver
 from hypercontainer.hypervisor.firecracker.machine import FirecrackerMachine
 from hypercontainer.hypervisor.firecracker.places import CALL, places

@@ -26,6 +26,7 @@ SHORT = {
     "hypervisor/firecracker/late.py Late.make",
     "hypervisor/firecracker/late.py Late.remove",
     "hypervisor/firecracker/late.py sweep",
+    "hypervisor/libvirt/boot_place.py BootPlace.remove",
     "hypervisor/probe.py Prober._try",
     "hypervisor/qemu/driver.py QemuDriver._trial",
     # A few small files.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import NotFound, Unsupported
 from ..guest.agent import Agent
-from ..hypervisor.facets import Granted
+from ..hypervisor.facets import Granted, HeldElsewhere
 from ..jail import report
 from ..model.statistics import BlockStats, ContainerStats, InterfaceStats
 from ..model.status import Check, Container, ContainerStatus, ProcessInfo
@@ -50,7 +50,7 @@ class Monitor:
     async def jail(self, key: str) -> list[Check]:
         """What holds for the hypervisor of a pod, or of a container of its own, seen from outside.
 
-        :raise InvalidState: when the pod does not run. :raise Unsupported: it is no process of this host.
+        :raise InvalidState: when the pod does not run. :raise Unsupported: it is no process of hyperd's.
         """
         try:
             pod = self._registry.pod(key)
@@ -59,6 +59,9 @@ class Monitor:
         machine = self._sandboxes.awake(pod).machine
         if not machine.pid:
             raise Unsupported(f"the virtual machine of {pod.name} is no process of this host")
+        if isinstance(machine, HeldElsewhere):
+            raise Unsupported(f"the virtual machine of {pod.name} is in no jail of hyperd's: {machine.holder} holds it",
+                              hint="docs/hypervisors.md says by what")  # fmt: skip
         grants = machine.grants if isinstance(machine, Granted) else report.NOTHING
         seen = report.Seen(Path(f"/proc/{machine.pid}"), grants=grants)
         return await tasks.in_thread(lambda: report.examine(seen, root=os.geteuid() == 0))

@@ -91,6 +91,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     qemu: str = "qemu-system-x86_64"
     machine_type: Literal["auto", "microvm", "q35", "pc"] = "auto"  # of QEMU's machines; auto: the first that boots
     firecracker: str = "firecracker"
+    libvirt_uri: str = ""  # "" is qemu:///system for root, qemu:///session else
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     jail: Literal["auto", "on", "off"] = "auto"  # of hypervisors; auto: always for root, else where the host allows it
     control_groups: Literal["auto", "on", "off"] = "auto"  # of virtual machines; on: none starts without

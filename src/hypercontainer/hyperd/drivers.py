@@ -12,6 +12,8 @@ from ..hypervisor.driver import MachineConfig
 from ..hypervisor.drivers import AUTO, Drivers
 from ..hypervisor.firecracker import driver as firecracker_driver
 from ..hypervisor.firecracker.driver import FirecrackerDriver
+from ..hypervisor.libvirt import driver as libvirt_driver
+from ..hypervisor.libvirt.driver import LibvirtDriver
 from ..hypervisor.qemu.driver import QemuDriver
 from ..images import interpreter
 from ..jail import helpers
@@ -33,11 +35,12 @@ def build_drivers(config: Config, paths: Paths, kernel: Kernel | None) -> Driver
     jail = choose(config.jail, paths.run / "jail")
     helpers.use(_for_helpers(jail))
     qemu, firecracker = _qemu(config, paths, jail), _firecracker(config, paths, jail)
+    libvirt = _libvirt(config, paths)
     if kernel:
-        for driver in (qemu, firecracker):
+        for driver in (qemu, firecracker, libvirt):
             driver.set_probe_machine(_probe_machine(driver.name, paths, kernel))
     dense = config.driver == AUTO and config.prefer == "density"
-    return Drivers([firecracker, qemu] if dense else [qemu, firecracker], config.driver)
+    return Drivers([*((firecracker, qemu) if dense else (qemu, firecracker)), libvirt], config.driver)
 
 
 def build_groups(config: Config, paths: Paths) -> ControlGroups:
@@ -69,6 +72,13 @@ def _firecracker(config: Config, paths: Paths, jail: Jail) -> FirecrackerDriver:
     return firecracker_driver.make(
         binary=config.firecracker, accelerator=config.accelerator, cache=paths.cache,
         boot_timeout=config.boot_timeout, jail=jail, io_rate=config.io_bytes,
+    )  # fmt: skip
+
+
+def _libvirt(config: Config, paths: Paths) -> LibvirtDriver:
+    return libvirt_driver.make(
+        uri=config.libvirt_uri, accelerator=config.accelerator, cache=paths.cache, run=paths.run,
+        machine_type=config.machine_type, tsc_khz=initramfs.tsc_khz,
     )  # fmt: skip
 
 

@@ -158,6 +158,13 @@ class Granted(Protocol):
 
 
 @runtime_checkable
+class HeldElsewhere(Protocol):
+    """A machine whose process is started, and confined, by another daemon than hyperd."""
+
+    holder: str  # whom
+
+
+@runtime_checkable
 class Ending(Protocol):
     """A machine that can tell how its process ended."""
 

@@ -16,9 +16,9 @@ from ...jail import seccomp
 from ...jail.jail import Entry, Limits, Order
 from ...jail.report import Grants
 from ...sys import users
+from .. import taps
 from ..driver import Disk, MachineConfig
 from ..facets import Needs
-from . import taps
 from .late import INSIDE
 from .places import DIRECTORY, DISKS, Places
 

@@ -19,13 +19,13 @@ from ...errors import Unavailable
 from ...jail.jail import Jail, Started
 from ...jail.plain import PlainJail
 from ...sys import process
-from .. import found
+from .. import found, taps
 from ..ask import ask
 from ..boot_files import for_all
 from ..driver import Disk, Machine, MachineConfig, Probe, Snapshot, TapNetwork, check_takes
 from ..facets import Needs, Reconfigure, Save, facets_of
 from ..probe import Choice, Prober, TrialMachine
-from . import confinement, taps
+from . import confinement
 from .call import heard, listening
 from .document import check, document, names
 from .handed import in_memory, opened, pipe

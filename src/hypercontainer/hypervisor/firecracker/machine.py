@@ -19,9 +19,10 @@ from ...jail import violations
 from ...jail.report import Grants
 from ...model.specs import PortMapping
 from ...sys import deadlines, tasks
+from .. import taps
 from ..driver import Disk
 from ..process_machine import ProcessMachine, dial, telling
-from . import api, confinement, taps
+from . import api, confinement
 from .document import MIB, drive_id, nic_id
 from .late import Late
 from .places import API, CONSOLE, PORT, STATE, VSOCK

@@ -19,13 +19,13 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...errors import Unavailable
-from ..driver import TapNetwork
+from ..errors import Unavailable
+from .driver import TapNetwork
 
 log = logging.getLogger(__name__)
 DEVICE = Path("/dev/net/tun")
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC  # linux/if_tun.h
-_FLAGS = 0x0002 | 0x1000 | 0x4000  # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR: of the tap, and what Firecracker asks for
+_FLAGS = 0x0002 | 0x1000 | 0x4000  # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR: of the tap, and what is asked for
 _NOTE = "taps"
 _PIDFD_GETFD = 438  # the same number on all machines
 
@@ -92,7 +92,7 @@ def _fd_of(process: int, number: int) -> int:
     if (fd := libc.syscall(_PIDFD_GETFD, process, number, 0)) < 0:
         code = ctypes.get_errno()
         if code == errno.ENOSYS:
-            raise Unavailable("networks of this host with the driver 'firecracker' need Linux 5.6 or newer")
+            raise Unavailable("networks of this host with this driver need Linux 5.6 or newer")
         raise Unavailable(f"the tap of a virtual machine cannot be tied to it: {os.strerror(code)}")
     return int(fd)
 

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A connection to libvirt that comes back: questions in threads, with deadlines; the ends of domains as events.
+
+No call of the library is made on hyperd's loop. A thread whose call is never answered is given up: it holds nothing
+of ours, and the library ends the call itself when its daemon no longer answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ...errors import Unavailable
+from ...sys import deadlines, tasks
+from .binding import errors, library
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+_ALIVE = (5, 3)  # seconds between questions whether its daemon lives, and how many may be unanswered
+_AGAIN = 1.0  # seconds between attempts to come back
+_HINT = "is libvirtd running? `libvirt_uri` in hyperd's configuration names another"
+
+
+def fault(error: Exception) -> str:
+    """libvirt's own words."""
+    return str(error).removeprefix("internal error: ").strip()
+
+
+class Connection:
+    """To one URI. It is opened when it is needed, and again when it was lost."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._opened: Any = None
+        self._opening = asyncio.Lock()
+        self._ends: dict[str, Callable[[], None]] = {}  # UUID of a domain -> what is told that it has ended
+        self._callback = -1
+        self._returning: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def ask(self, what: str, work: Callable[[Any], T], timeout: float = deadlines.MONITOR) -> T:
+        """What `work` makes of the library's connection, in a thread; `what` says so after "to".
+
+        :raise Unavailable: it is not installed, cannot be reached, does not do it, or not within `timeout` seconds.
+        """
+        try:
+            return await tasks.within(self._asked(work), timeout)
+        except TimeoutError:
+            raise Unavailable(f"libvirt ({self.uri}) took more than {timeout:g} s to {what}", hint=_HINT) from None
+        except errors() as error:
+            raise Unavailable(f"libvirt ({self.uri}) cannot {what}: {fault(error)}") from error
+
+    async def _asked(self, work: Callable[[Any], T]) -> T:
+        opened = await self._open()
+        return await _in_thread(lambda: work(opened))
+
+    async def _open(self) -> Any:
+        async with self._opening:
+            if self._opened is None:
+                self._opened = await self._connected()
+                await self._catch_up(self._opened)
+            return self._opened
+
+    async def _connected(self) -> Any:
+        loop, module = asyncio.get_running_loop(), library()
+        if module is None:
+            raise Unavailable("libvirt's Python module is not installed", hint="install the package python3-libvirt")
+
+        def tell(call: Callable[..., None], *args: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(call, *args)
+
+        def ended(_: Any, domain: Any, event: int, *__: Any) -> None:
+            if event == module.VIR_DOMAIN_EVENT_STOPPED:
+                tell(self._ended, domain.UUIDString())
+
+        def connect() -> Any:
+            made = module.open(self.uri)
+            try:
+                made.registerCloseCallback(lambda *_: tell(self._lost, made), None)
+                made.domainEventRegisterAny(None, module.VIR_DOMAIN_EVENT_ID_LIFECYCLE, ended, None)
+                with contextlib.suppress(module.libvirtError):  # drivers without a daemon have none to ask
+                    made.setKeepAlive(*_ALIVE)
+            except BaseException:
+                made.close()
+                raise
+            return made
+
+        try:
+            return await _in_thread(connect, unwanted=_parted)
+        except module.libvirtError as error:
+            raise Unavailable(f"libvirt ({self.uri}) cannot be reached: {fault(error)}", hint=_HINT) from error
+
+    async def _catch_up(self, opened: Any) -> None:
+        """Tell of what ended while nobody listened."""
+        known = list(self._ends)
+        if known:
+            running = await _in_thread(lambda: {d.UUIDString() for d in opened.listAllDomains() if d.isActive()})
+            for uuid in known:
+                if uuid not in running:
+                    self._ended(uuid)
+
+    # -- domains that end --------------------------------------------------------------------
+
+    def watch(self, uuid: str, ended: Callable[[], None]) -> None:
+        """Have this called when a domain has ended, once. A domain that ended before is found when it is asked for."""
+        self._ends[uuid] = ended
+        self._come_back()
+
+    def forget(self, uuid: str) -> None:
+        """Tell nobody of it any more. Idempotent."""
+        self._ends.pop(uuid, None)
+
+    def _ended(self, uuid: str) -> None:
+        if told := self._ends.pop(uuid, None):
+            told()
+
+    # -- when it is lost ----------------------------------------------------------------------
+
+    def _lost(self, which: Any) -> None:
+        if which is not self._opened:
+            return
+        self._opened = None
+        log.warning("the connection to libvirt (%s) is lost: machines go on, and it is tried again", self.uri)
+        _detached(which.close)
+        self._come_back()
+
+    def _come_back(self) -> None:
+        """Be connected while domains are watched."""
+        if self._closed or self._opened or not self._ends or (self._returning and not self._returning.done()):
+            return
+        self._returning = asyncio.get_running_loop().create_task(self._try_again())
+
+    async def _try_again(self) -> None:
+        while self._ends and self._opened is None:
+            try:
+                await tasks.within(self._open(), deadlines.MONITOR)
+                log.info("connected to libvirt (%s)", self.uri)
+            except _failures() as error:
+                log.debug("libvirt (%s): %s", self.uri, error)
+                await asyncio.sleep(_AGAIN)
+
+    async def close(self) -> None:
+        """Idempotent."""
+        self._closed = True
+        self._ends.clear()
+        await tasks.end([self._returning] if self._returning else [])
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            with contextlib.suppress(TimeoutError, *errors()):
+                await tasks.within(_in_thread(lambda: _parted(opened)), deadlines.MONITOR)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    return Unavailable, TimeoutError, *errors()
+
+
+def _parted(opened: Any) -> None:
+    with contextlib.suppress(*errors()):
+        opened.unregisterCloseCallback()
+    opened.close()
+
+
+def _detached(work: Callable[[], object]) -> None:
+    """In a thread that nobody waits for; it does not keep the process."""
+
+    def run() -> None:
+        with contextlib.suppress(*errors()):
+            work()
+
+    threading.Thread(target=run, name="libvirt-call", daemon=True).start()
+
+
+async def _in_thread(work: Callable[[], T], unwanted: Callable[[T], object] | None = None) -> T:
+    """Its result. The thread is one of its own, and no executor's: one that hangs keeps neither others nor the end.
+
+    What comes when nobody waits any more is given to `unwanted`, in a thread.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def resolve(value: T | None, error: BaseException | None) -> None:
+        if result.done():
+            if error is None and unwanted:
+                _detached(lambda: unwanted(value))  # type: ignore[arg-type]
+        elif error is not None:
+            result.set_exception(error)
+        else:
+            result.set_result(value)  # type: ignore[arg-type]
+
+    def run() -> None:
+        value, error = None, None
+        try:
+            value = work()
+        except BaseException as caught:
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(resolve, value, error)
+
+    threading.Thread(target=run, name="libvirt-call", daemon=True).start()
+    return await result

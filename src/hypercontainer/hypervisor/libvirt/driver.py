@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launching QEMU by libvirt, and finding its domains again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import uuid
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...errors import Unavailable
+from ...jail.jail import Started
+from ...sys import deadlines, tasks, users
+from .. import found, taps
+from ..driver import (
+    CachedDisk,
+    Disk,
+    FormattedDisk,
+    Machine,
+    MachineConfig,
+    Probe,
+    TapNetwork,
+    UserNetwork,
+    check_takes,
+)
+from ..facets import Needs, facets_of
+from ..probe import Prober
+from ..qemu.confinement import KVM, footprint
+from ..qemu.devices import check_places
+from ..qemu.machine_types import AUTO, TYPES, MachineType
+from ..qemu.ports import check_port_free
+from . import binding, document, domain
+from .boot_place import BootPlace
+from .connection import Connection
+from .document import Known, Owner, Shape
+from .machine import LibvirtMachine, OpenMachine
+
+log = logging.getLogger(__name__)
+_OLDEST = 9_000_000  # release that takes disks as descriptors (virDomainFDAssociate)
+_START = 60.0  # seconds: the first time libvirt asks its QEMU what it can
+_LOOK = 30.0  # seconds, for the same
+_INSTALL = "install libvirt-daemon-system and python3-libvirt, or pip install 'hypercontainer[libvirt]'"
+_LOCAL = "set `libvirt_uri` to qemu:///system or qemu:///session: docs/hypervisors.md says why"
+_HERE = re.compile(r"qemu(\+unix)?")  # schemes of a QEMU of this host
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a libvirt can start."""
+
+    machine_type: MachineType
+    accelerators: tuple[str, ...]
+    hypervisor: str  # its version
+
+
+class LibvirtDriver:
+    """QEMU's machines, that libvirt's daemon starts and holds."""
+
+    name = "libvirt"
+    takes: frozenset[type] = frozenset({Disk, FormattedDisk, CachedDisk, TapNetwork, UserNetwork})
+    facets = facets_of(LibvirtMachine)
+    _machines: type[LibvirtMachine] = LibvirtMachine
+    _handed = True  # disks go as descriptors to a QEMU that has a user of its own; else it opens them, as ours
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        accelerator: str,
+        cache: Path,
+        run: Path,
+        machine_type: str = AUTO,
+        tsc_khz: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`uri` "" is that of this user; `run` is a directory that no other daemon has."""
+        self._uri = uri or ("qemu:///system" if os.geteuid() == 0 else "qemu:///session")
+        self._wanted, self._type = accelerator, machine_type
+        self._tsc_khz = tsc_khz
+        self._connection = Connection(self._uri)
+        self._boot = BootPlace(run)
+        self._prober = Prober(cache, self._launch, name="libvirt")
+        self._found: _Found | None = None
+        self._looking = asyncio.Lock()
+
+    def set_probe_machine(self, config: MachineConfig) -> None:
+        """The machine that a probe of KVM boots."""
+        self._prober.config = config
+
+    @property
+    def version(self) -> str:
+        return binding.version()
+
+    # -- what is found on this host ------------------------------------------------------------
+
+    async def probe(self) -> Probe:
+        try:
+            seen, accelerator, why = await self._usable()
+            await self._connection.ask("answer", lambda connection: connection.getLibVersion())
+        except Unavailable as error:
+            return Probe("tcg", error.message, error.message, error.hint or "")
+        reason = f"{why}; QEMU {seen.hypervisor} by {self._uri}"
+        return Probe(accelerator, reason, machine_type=f"{seen.machine_type.name}: the first that libvirt has")
+
+    async def _usable(self) -> tuple[_Found, str, str]:
+        """What it can start, an accelerator, and why that one. :raise Unavailable: it can start nothing."""
+        if not self.version:
+            raise Unavailable("libvirt's Python module is not installed", hint=_INSTALL)
+        parts = urlsplit(self._uri)
+        if not _HERE.fullmatch(parts.scheme) or parts.netloc:
+            raise Unavailable(f"{self._uri} is no QEMU of this host", hint=_LOCAL)
+        if parts.path == "/system" and not self._handed:
+            raise Unavailable(f"{self._uri} takes a hyperd of root's", hint=_LOCAL)
+        seen = await self._look()
+        return seen, *await self._accelerator(seen)
+
+    async def _look(self) -> _Found:
+        """:raise Unavailable: it cannot be asked, or can start nothing."""
+        async with self._looking:
+            if self._found is None:
+                wanted = tuple(TYPES.values()) if self._type == AUTO else (TYPES[self._type],)
+                self._found = await self._connection.ask(
+                    "say what it can", partial(_examine, wanted, handed=self._handed), _LOOK
+                )
+        return self._found
+
+    async def _accelerator(self, seen: _Found) -> tuple[str, str]:
+        if self._wanted != "auto":
+            if self._wanted not in seen.accelerators:
+                raise Unavailable(f"libvirt has no {self._wanted} here")
+            return self._wanted, "chosen in the configuration"
+        if "kvm" not in seen.accelerators:
+            return "tcg", "libvirt has no KVM here"
+        return await self._prober.choose(self.version)
+
+    async def try_again(self) -> Probe:
+        self._found = None
+        if self._wanted == "auto" and "kvm" in (await self._look()).accelerators:
+            await self._prober.probe(self.version)
+        return await self.probe()
+
+    async def close(self) -> None:
+        await self._prober.close()
+        await self._connection.close()
+        await tasks.in_thread(self._boot.remove)
+
+    # -- machines ----------------------------------------------------------------------------
+
+    async def launch(self, config: MachineConfig) -> LibvirtMachine:
+        check_takes(self, config)
+        _, accelerator, _ = await self._usable()
+        return await self._launch(config, accelerator)
+
+    async def _launch(self, config: MachineConfig, accelerator: str) -> LibvirtMachine:
+        kind = (await self._look()).machine_type
+        check_places(config, kind)
+        for network in config.networks:
+            for port in network.ports if isinstance(network, UserNetwork) else ():
+                check_port_free(port)
+        config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in (document.CHANNEL, document.CONSOLE):
+            (config.directory / name).unlink(missing_ok=True)
+        nics = [name for name, _ in config.taps]
+        async with contextlib.AsyncExitStack() as undo:
+            start = await self._described(config, accelerator, kind)
+            undo.callback(taps.drop, nics)
+            undo.push_async_callback(self._end, start.known.uuid)
+            undo.callback(start.given_up.set)
+            taps.note(config.directory, nics)
+            if nics:
+                taps.hand_over([n for n in config.networks if isinstance(n, TapNetwork)], os.geteuid())
+            started = await self._connection.ask("start a virtual machine", start.run, _START)
+            machine = self._machines(self._connection, config.directory, start.known, started, accelerator, nics)
+            undo.push_async_callback(machine.kill)
+            found.write(self.name, config.directory, started)
+            if nics:
+                taps.tie(machine.pid)
+            machine.listen()
+            await machine.resume()
+            undo.pop_all()
+        return machine
+
+    async def _end(self, number: str) -> None:
+        """What a start left; where libvirt does not answer, its thread ends what it has started."""
+        with contextlib.suppress(Unavailable):
+            await self._connection.ask("end a virtual machine", partial(domain.end, uuid=number), deadlines.DEATH)
+
+    async def _described(self, config: MachineConfig, accelerator: str, kind: MachineType) -> domain.Start:
+        kernel, initramfs, owner = config.kernel, config.initramfs, None
+        if self._handed:
+            owner = _owner(config, accelerator)
+            kernel, initramfs = await tasks.in_thread(lambda: (self._boot.copy(kernel), self._boot.copy(initramfs)))
+        number = str(uuid.uuid4())
+        known = Known(f"hyper-{re.sub('[^A-Za-z0-9_.-]', '-', config.name)[:40]}-{number[:8]}", number)
+        rate = self._tsc_khz() if accelerator == "tcg" else 0
+        shape = Shape(known, accelerator, kind, kernel, initramfs, owner, rate)
+        text = document.domain(config, shape, found.mark(self.name, config.directory))
+        log.debug("a domain of libvirt: %s", text)
+        disks = tuple(d for d in config.disks if isinstance(d, Disk))
+        return domain.Start(
+            text, known, disks, handed=owner is not None, control_groups=config.control_groups
+        )  # fmt: skip
+
+    async def footprint(self, vcpus: int, memory: int) -> Needs:
+        _, accelerator, _ = await self._usable()
+        return footprint(accelerator, vcpus, memory)
+
+    async def reattach(self, handle: Mapping[str, Any]) -> LibvirtMachine | None:
+        machine = self._machines.of(self._connection, handle)
+        if not machine.alive:
+            return None
+        machine.listen()
+        return machine
+
+    def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
+        """A start that a killed daemon did not finish may have left a tap: it goes now."""
+        left = found.strays(self.name, parent, keep)
+        return [
+            self._machines(
+                self._connection,
+                f.directory,
+                domain.known_as(f.pid),
+                Started(f.pid, f.started),
+                "", taps.noted(f.directory),
+            )
+            for f in left
+        ]  # fmt: skip
+
+
+class OpenDriver(LibvirtDriver):
+    """A user's, whose QEMU is that user's, too."""
+
+    takes = LibvirtDriver.takes - {TapNetwork}
+    facets = facets_of(OpenMachine)
+    _machines = OpenMachine
+    _handed = False
+
+
+def make(**how: Any) -> LibvirtDriver:
+    """The driver that this user can have."""
+    return LibvirtDriver(**how) if os.geteuid() == 0 else OpenDriver(**how)
+
+
+def _owner(config: MachineConfig, accelerator: str) -> Owner:
+    """A user that nothing else has, in the group that may use KVM."""
+    user = config.user or users.pick()
+    return Owner(user, os.stat(KVM).st_gid if accelerator == "kvm" else user)
+
+
+def _examine(wanted: tuple[MachineType, ...], connection: Any, *, handed: bool) -> _Found:
+    """:raise Unavailable: it has none of these machine types, or is too old."""
+    module = binding.library()
+    if handed and connection.getLibVersion() < _OLDEST:
+        raise Unavailable("it is too old", hint="9.0 is the oldest that will do")
+    for kind in wanted:
+        able = []
+        for accelerator, type_ in (("kvm", "kvm"), ("tcg", "qemu")):
+            with contextlib.suppress(module.libvirtError):
+                connection.getDomainCapabilities(None, "x86_64", kind.name, type_)
+                able.append(accelerator)
+        if able:
+            return _Found(kind, tuple(able), binding.release(connection.getVersion()))
+    names = " or ".join(kind.name for kind in wanted)
+    raise Unavailable(f"libvirt has no QEMU here with a machine type {names}", hint="install qemu-system-x86")

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A libvirtd of a test's own: root's, with directories, users, devices and a network that no other has."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+_START = 60.0  # seconds
+_END = 30.0
+_PLACES = {"run": "/run/libvirt", "etc": "/etc/libvirt", "lib": "/var/lib/libvirt", "cache": "/var/cache/libvirt",
+           "log": "/var/log/libvirt"}  # fmt: skip
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
+# No /dev/kvm: where it opens and no guest boots, libvirt asks QEMU anew at each start what it can, for half a minute.
+_SCRIPT = """
+set -e
+cd "$1"
+for place in {places}; do
+    mkdir -p "${{place%%:*}}" "${{place#*:}}"
+    mount --bind "${{place%%:*}}" "${{place#*:}}"
+done
+(cat /etc/passwd; echo "libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin") >passwd
+(cat /etc/group; echo "libvirt-qemu:x:64055:"; echo "kvm:x:64056:") >group
+mount --bind passwd /etc/passwd
+mount --bind group /etc/group
+mkdir dev
+mount -t tmpfs none dev
+mkdir dev/net dev/pts dev/shm
+for device in {devices}; do cp -a "/dev/$device" "dev/$device"; done
+mount --bind /dev/pts dev/pts
+ln -s pts/ptmx dev/ptmx
+ln -s /proc/self/fd dev/fd
+umount --recursive --lazy /dev
+mount --move dev /dev
+ip link set lo up
+exec libvirtd --daemon --pid-file "$1/libvirtd.pid" -f /etc/libvirt/libvirtd.conf
+"""
+
+
+def missing() -> str:
+    """Why there can be none; "" when there can."""
+    if os.geteuid() != 0:
+        return "it takes root: a libvirtd in namespaces of its own"
+    if not shutil.which("libvirtd") or not shutil.which("qemu-system-x86_64"):
+        return "it takes the packages libvirt-daemon, libvirt-daemon-driver-qemu and qemu-system-x86"
+    return ""
+
+
+class Libvirtd:
+    """In a directory, which its owner removes afterwards; in this network, or in one of its own."""
+
+    def __init__(self, directory: Path, *, own_network: bool = True) -> None:
+        self._directory = directory
+        self._spaces = ["--mount", "--propagation", "private", *(["--net"] if own_network else [])]
+        self.pid = 0
+
+    @property
+    def uri(self) -> str:
+        return f"qemu+unix:///system?socket={self._directory}/run/libvirt-sock"
+
+    @property
+    def log(self) -> Path:
+        """Of what it says."""
+        return self._directory / "libvirtd.log"
+
+    def start(self) -> None:
+        """Returns when it takes connections."""
+        (self._directory / "etc").mkdir(exist_ok=True)
+        (self._directory / "etc" / "libvirtd.conf").write_text(
+            'auth_unix_rw = "none"\nunix_sock_rw_perms = "0700"\n'
+            f'log_outputs = "2:file:{self.log}"\n'
+        )  # fmt: skip
+        (self._directory / "etc" / "qemu.conf").write_text('stdio_handler = "file"\nsecurity_driver = "none"\n')
+        script = _SCRIPT.format(places=" ".join(f"{a}:{b}" for a, b in _PLACES.items()), devices=" ".join(_DEVICES))
+        subprocess.run(
+            ["unshare", *self._spaces, "sh", "-c", script, "libvirtd", str(self._directory)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=_START,
+        )  # fmt: skip
+        self.pid = int((self._directory / "libvirtd.pid").read_text())
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Idempotent; machines go on. One that does not end is killed."""
+        if not self.pid:
+            return
+        gone = os.pidfd_open(self.pid)
+        try:
+            signal.pidfd_send_signal(gone, how)
+            if not select.select([gone], [], [], _END)[0]:
+                signal.pidfd_send_signal(gone, signal.SIGKILL)
+                select.select([gone], [], [], _END)
+        finally:
+            os.close(gone)
+            self.pid = 0
+        shutil.rmtree(self._directory / "dev", ignore_errors=True)
+
+    def domains(self) -> list[str]:
+        """Names of all that it has, running or not."""
+        listed = subprocess.run(
+            ["virsh", "-q", "-c", self.uri, "list", "--all", "--name"], capture_output=True, text=True, check=True,
+            timeout=_START,
+        )  # fmt: skip
+        return listed.stdout.split()

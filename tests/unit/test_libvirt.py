@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libvirt's driver without a libvirtd: what it writes, what it refuses, how it asks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as XML
+
+import pytest
+
+from hypercontainer.errors import InvalidArgument, Unavailable
+from hypercontainer.hypervisor.driver import CachedDisk, Disk, FormattedDisk, MachineConfig, TapNetwork, UserNetwork
+from hypercontainer.hypervisor.facets import DiskHotplug
+from hypercontainer.hypervisor.libvirt import binding, document, domain
+from hypercontainer.hypervisor.libvirt.boot_place import BootPlace
+from hypercontainer.hypervisor.libvirt.connection import Connection
+from hypercontainer.hypervisor.libvirt.document import Known, Owner, Shape
+from hypercontainer.hypervisor.libvirt.driver import LibvirtDriver, OpenDriver, make
+from hypercontainer.hypervisor.qemu.machine_types import MICROVM, PC, Q35, MachineType
+from hypercontainer.model.specs import PortMapping
+
+MAC = "52:54:00:12:34:56"
+UUID = "6c5d1d2e-6a4e-4f0b-9c6e-0d8d3b1a2f3c"
+PORT = PortMapping(container_port=80, host_port=8080, host_ip="127.0.0.1")
+DEADLINE = 20.0  # seconds
+needs_library = pytest.mark.skipif(not binding.version(), reason="it takes the package python3-libvirt")
+
+
+def config(tmp_path: Path, **how: Any) -> MachineConfig:
+    return MachineConfig(
+        **{"name": "web,1", "directory": tmp_path / "a", "vcpus": 2, "memory": 128 << 20, "kernel": tmp_path / "k",
+           "initramfs": tmp_path / "i", **how}
+    )  # fmt: skip
+
+
+def full(tmp_path: Path, **how: Any) -> MachineConfig:
+    """With all that one may have."""
+    disks = tuple(
+        Disk(serial, tmp_path / serial, read_only=serial == "image", format=format_, cache=cache)
+        for serial, format_, cache in (("image", "raw", ""), ("scratch", "qcow2", "off"), ("more", "vdi", "unsafe"))
+    )
+    networks = (TapNetwork(MAC, 0, "ht0"), UserNetwork(MAC, (PORT,)))
+    return config(tmp_path, **{"disks": disks, "networks": networks, **how})
+
+
+def shape(machine_type: MachineType = MICROVM, owner: Owner | None = None, accelerator: str = "tcg") -> Shape:
+    return Shape(Known("hyper-a", UUID), accelerator, machine_type, Path("/k"), Path("/i"), owner)
+
+
+def described(of: MachineConfig, how: Shape) -> XML.Element:
+    return XML.fromstring(document.domain(of, how, {"HYPER_MACHINE": "/d"}))
+
+
+def test_a_domain(tmp_path: Path) -> None:
+    root = described(full(tmp_path), shape(owner=Owner(7, 8)))
+    assert (root.get("type"), root.findtext("uuid"), root.findtext("memory")) == ("qemu", UUID, str(128 << 20))
+    assert root.findtext("os/type") == "hvm" and root.find("os/type[@machine='microvm']") is not None
+    about = root.find(f"metadata/{{{document.METADATA}}}machine")
+    assert about is not None and about.attrib == {"name": "web,1", "directory": str(tmp_path / "a")}
+    assert root.findtext("seclabel/label") == "+7:+8"
+    assert {root.findtext(e) for e in ("on_poweroff", "on_reboot", "on_crash")} == {"destroy"}
+    disks = root.findall("devices/disk")
+    assert [d.findtext("serial") for d in disks] == ["image", "scratch", "more"]
+    assert [d.find("readonly") is not None for d in disks] == [True, False, False]
+    assert [(e.get("type"), e.get("cache")) for d in disks for e in d.findall("driver")] == [
+        ("raw", None), ("qcow2", "none"), ("vdi", "unsafe"),
+    ]  # fmt: skip
+    assert [e.get("fdgroup") for d in disks for e in d.findall("source")] == ["image", "scratch", "more"]
+    assert [e.get("dev") for e in root.iterfind("devices/interface/target")] == ["ht0"]
+    words = [e.get("value") for e in root.iter() if e.tag.endswith("}arg")]
+    assert any("hostfwd=tcp:127.0.0.1:8080-:80" in str(w) for w in words)
+
+
+def test_a_users_domain_opens_its_files(tmp_path: Path) -> None:
+    root = described(full(tmp_path), shape())
+    assert root.find("seclabel") is None
+    assert not any(e.get("fdgroup") for e in root.iter("source"))
+
+
+@pytest.mark.parametrize("kind", [Q35, PC])
+def test_each_device_of_a_pci_bus_has_a_place_of_its_own(tmp_path: Path, kind: MachineType) -> None:
+    root = described(full(tmp_path), shape(kind))
+    places = [e.get("slot") for e in root.iterfind("devices//address[@type='pci']")]
+    assert len(places) == len(set(places)) == 6
+
+
+def test_disks_are_found_again(tmp_path: Path) -> None:
+    text = document.domain(full(tmp_path, expandable=True), shape(), {})
+    assert document.expandable(text) and not document.expandable(document.domain(full(tmp_path), shape(), {}))
+    found = document.serials(text)
+    assert [(s, target) for s, (_, target) in found.items()] == [("image", 0), ("scratch", 1), ("more", 2)]
+    assert XML.fromstring(found["more"][0]).findtext("serial") == "more"
+
+
+def test_names_of_many_disks(tmp_path: Path) -> None:
+    many = tuple(Disk(f"d{n}", tmp_path / "d", read_only=True) for n in range(30))
+    root = described(config(tmp_path, disks=many, expandable=True), shape())
+    names = [e.get("dev") for e in root.iterfind("devices/disk/target")]
+    assert (names[0], names[25], names[26], names[29]) == ("sda", "sdz", "sdaa", "sdad")
+
+
+@pytest.mark.parametrize("accelerator", ["tcg", "kvm"])
+@pytest.mark.parametrize("kind", [MICROVM, Q35, PC])
+@pytest.mark.parametrize("expandable", [False, True])
+@pytest.mark.parametrize("owner", [None, Owner(7, 8)])
+def test_libvirts_schema_takes_it(
+    tmp_path: Path, accelerator: str, kind: MachineType, expandable: bool, owner: Owner | None
+) -> None:
+    if not shutil.which("virt-xml-validate") or not shutil.which("xmllint"):
+        pytest.skip("it takes the packages libvirt-clients and libxml2-utils")
+    path = tmp_path / "domain.xml"
+    path.write_text(document.domain(full(tmp_path, expandable=expandable), shape(kind, owner, accelerator), {"A": "b"}))
+    found = subprocess.run(["virt-xml-validate", path, "domain"], capture_output=True, text=True, timeout=DEADLINE)
+    assert found.returncode == 0, found.stderr
+
+
+# -- what it refuses ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("esx://host/", "no QEMU of this host"),
+        ("xen:///system", "no QEMU of this host"),
+        ("qemu+ssh://host/system", "no QEMU of this host"),
+        ("qemu+unix:///system?socket=/nowhere/libvirt-sock", "cannot be reached"),
+    ],
+)
+@needs_library
+async def test_where_it_starts_nothing(tmp_path: Path, uri: str, why: str) -> None:
+    driver = LibvirtDriver(uri=uri, accelerator="tcg", cache=tmp_path, run=tmp_path)
+    found = await driver.probe()
+    assert why in found.trouble and "libvirt_uri" in found.hint
+    with pytest.raises(Unavailable, match=why):
+        await driver.launch(config(tmp_path))
+    assert not (tmp_path / "a").exists()
+    await driver.close()
+
+
+async def test_it_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binding, "library", lambda: None)
+    driver = make(uri="", accelerator="auto", cache=tmp_path, run=tmp_path)
+    found = await driver.probe()
+    assert (driver.version, found.trouble) == ("", "libvirt's Python module is not installed")
+    assert "python3-libvirt" in found.hint
+    with pytest.raises(Unavailable, match="not installed"):
+        await driver.launch(config(tmp_path))
+    await driver.close()
+
+
+async def test_a_users_takes_the_users_own(tmp_path: Path) -> None:
+    driver = OpenDriver(uri="qemu:///system", accelerator="tcg", cache=tmp_path, run=tmp_path)
+    if driver.version:
+        assert (await driver.probe()).trouble == "qemu:///system takes a hyperd of root's"
+    assert {FormattedDisk, CachedDisk} <= driver.takes and TapNetwork not in driver.takes
+    assert DiskHotplug in driver.facets and DiskHotplug not in LibvirtDriver.facets
+
+
+def test_an_image_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "d").write_bytes(b"no image" + bytes(1000))
+    start = domain.Start("", Known("a", UUID), [Disk("d", tmp_path / "d", read_only=True, format="qcow2")])
+    with pytest.raises(InvalidArgument, match="not a qcow2 image"):
+        start._create(None)
+    start.disks = [Disk("d", tmp_path / "missing", read_only=True)]
+    with pytest.raises(Unavailable, match="does not exist"):
+        start._create(None)
+
+
+# -- a connection, by the driver that libvirt has for tests --------------------------------
+
+
+DOMAIN = """<domain type='test'><name>one</name><uuid>{}</uuid><memory>8192</memory>
+<os><type>hvm</type></os></domain>"""
+
+
+@needs_library
+async def test_the_end_of_a_domain_is_told_once() -> None:
+    connection = Connection("test:///default")
+    await connection.ask("make one", lambda c: c.createXML(DOMAIN.format(UUID), 0))
+    assert await connection.ask("look", lambda c: domain.runs(c, UUID))
+    told, heard = [], asyncio.Event()
+    connection.watch(UUID, lambda: (told.append(1), heard.set()))
+    await connection.ask("end it", lambda c: domain.end(c, UUID))
+    await asyncio.wait_for(heard.wait(), DEADLINE)
+    await connection.ask("end it", lambda c: domain.end(c, UUID))
+    assert told == [1]
+    assert not await connection.ask("look", lambda c: domain.runs(c, UUID))
+    await connection.close()
+    await connection.close()
+
+
+@needs_library
+async def test_what_ended_while_it_was_lost_is_told() -> None:
+    connection = Connection("test:///default")
+    heard = asyncio.Event()
+    connection.watch(UUID, heard.set)  # nobody has it
+    await asyncio.wait_for(heard.wait(), DEADLINE)
+    await connection.close()
+
+
+@needs_library
+async def test_what_does_not_answer_is_given_up() -> None:
+    connection, answer = Connection("test:///default"), threading.Event()
+    try:
+        with pytest.raises(Unavailable, match=r"libvirt \(test:///default\) took more than 0.2 s to wait"):
+            await connection.ask("wait", lambda _: answer.wait(), 0.2)
+        assert await connection.ask("say its version", lambda c: c.getLibVersion()) > 0
+    finally:
+        answer.set()
+    await connection.close()
+
+
+@needs_library
+async def test_its_own_words() -> None:
+    connection = Connection("test:///default")
+    with pytest.raises(Unavailable, match="cannot start one: .*XML"):
+        await connection.ask("start one", lambda c: c.createXML("<nothing/>", 0))
+    await connection.close()
+
+
+# -- what it boots ------------------------------------------------------------------------
+
+
+def test_boot_files_for_all(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(b"one")
+    (tmp_path / "vmlinux").chmod(0o600)
+    place = BootPlace(tmp_path / "run", tmp_path)
+    copy = place.copy(tmp_path / "vmlinux")
+    assert copy.read_bytes() == b"one" and copy.stat().st_mode & 0o777 == 0o444
+    assert copy.parent.stat().st_mode & 0o777 == 0o711
+    before = copy.stat().st_ino
+    assert place.copy(tmp_path / "vmlinux") == copy and copy.stat().st_ino == before
+    replaced = tmp_path / "new"
+    replaced.write_bytes(b"another")
+    os.replace(replaced, tmp_path / "vmlinux")
+    assert place.copy(tmp_path / "vmlinux").read_bytes() == b"another"
+    assert BootPlace(tmp_path / "other", tmp_path).copy(tmp_path / "vmlinux").parent != copy.parent
+    place.remove()
+    place.remove()
+    assert not copy.parent.exists()
