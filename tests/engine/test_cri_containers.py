@@ -216,6 +216,8 @@ def test_the_security_context() -> None:
     )  # fmt: skip
     assert (spec.cap_add, spec.cap_drop, spec.user, spec.groups) == (["NET_ADMIN"], ["ALL"], "5:6", ["7"])
     assert (spec.read_only, spec.no_new_privileges, spec.pid, spec.seccomp) == (True, True, "container", "default")
+    assert (spec.masked_paths, spec.readonly_paths) == (["/proc/kcore"], [])  # as it says, which may be none
+    assert (of().masked_paths, secured(privileged=True).masked_paths) == (None, None)
     assert secured(run_as_username="web").user == "web"
     assert secured(run_as_user={"value": 0}).user == "0"
     assert secured(privileged=True, masked_paths=["/x"]).privileged

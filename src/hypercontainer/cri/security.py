@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..engine.resolve import MASKED, READONLY
 from ..errors import InvalidArgument, Unsupported
 from . import api
 from .sandbox_request import check_namespaces
@@ -34,7 +33,15 @@ def fields_of(context: Any) -> dict[str, Any]:
         "no_new_privileges": context.no_new_privs,
         "seccomp": _seccomp(context),
         "pid": _pid(context),
+        **_hidden(context),
     }
+
+
+def _hidden(context: Any) -> dict[str, list[str]]:
+    """As it says, where it says anything: none are for `procMount: Unmasked`."""
+    if context.privileged or not context.ByteSize():
+        return {}
+    return {"masked_paths": list(context.masked_paths), "readonly_paths": list(context.readonly_paths)}
 
 
 def _check(context: Any) -> None:
@@ -48,9 +55,9 @@ def _check(context: Any) -> None:
         raise Unsupported("AppArmor profiles of the node are not in force in a virtual machine")
     if context.privileged:
         return
-    for given, known in ((context.masked_paths, MASKED), (context.readonly_paths, READONLY)):
-        if further := sorted(set(given) - set(known)):
-            raise Unsupported(f"{further[0]} cannot be masked, or be read-only, as only {', '.join(known)} can be")
+    for path in (*context.masked_paths, *context.readonly_paths):
+        if not path.startswith(("/proc/", "/sys/")):
+            raise Unsupported(f"{path} cannot be masked, or be read-only: only paths below /proc and /sys can be")
 
 
 def _user(context: Any) -> str:
