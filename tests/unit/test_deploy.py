@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `deploy/` has names what there is."""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+
+import yaml
+
+from hypercontainer.cri.sandbox_request import HANDLERS
+from hypercontainer.hyperd.config import Config, load
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def test_runtime_classes_are_handlers_of_ours() -> None:
+    classes = list(yaml.safe_load_all((DEPLOY / "kubernetes/runtimeclasses.yaml").read_text()))
+    assert {c["handler"] for c in classes} == set(filter(None, HANDLERS))
+    assert all(c["metadata"]["name"] == c["handler"] and c["overhead"]["podFixed"] for c in classes)
+
+
+def test_settings_of_a_node_are_settings() -> None:
+    found = load(DEPLOY / "systemd/hyperd.toml", {})
+    assert (found.cri, found.cri_network, found.live_restore) == (True, "cni", True)
+
+
+def test_the_kubelet_is_told_our_socket() -> None:
+    told = yaml.safe_load((DEPLOY / "kubernetes/kubelet.yaml").read_text())
+    assert told["containerRuntimeEndpoint"] == f"unix://{Config().cri_path}"
+
+
+def test_the_unit_starts_hyperd() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(DEPLOY / "systemd/hyperd.service")
+    assert unit["Service"]["ExecStart"].split()[0].endswith("/hyperd") and unit["Service"]["KillMode"] == "process"
