@@ -202,7 +202,23 @@ def test_a_step_may_say_that_the_disk_is_full() -> None:
     for line in (b"begun\n", b"dd: error writing '/x': No space left on device\n"):
         assert not progress.full
         progress.trace(base64.b64encode(text(3, text(1, b"sha256:a") + text(4, line))).decode())
-    assert progress.full
+    assert progress.full and not progress.foreign
+
+
+def test_a_step_may_be_for_another_processor() -> None:
+    """What starts it writes no end of a line."""
+    progress = Progress(io.StringIO())
+    step = text(1, b"sha256:a") + text(3, b"RUN make")
+    for message in (
+        text(1, step + stamp(5, 10)),
+        text(3, text(1, b"sha256:a") + text(4, b"exec /bin/sh: exec format error")),
+        text(1, step + stamp(5, 10) + stamp(6, 11) + text(7, b"exit code: 255")),
+    ):
+        assert not progress.foreign
+        progress.trace(base64.b64encode(message).decode())
+    assert progress.foreign and not progress.full
+    failure = build_command._failure("exit code: 255", BuildContext({}, None), progress)
+    assert "the builder runs those of its own host only" in str(failure.hint)
 
 
 def test_a_step_may_fail_or_be_cached() -> None:

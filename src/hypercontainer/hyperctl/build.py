@@ -22,7 +22,7 @@ from ..model.units import parse_size
 from .buildbases import take_bases
 from .buildcontext import OUTSIDE, BuildContext, open_context
 from .buildoutput import Output, cache_sources, cache_target, parse_output
-from .buildprogress import NO_SPACE, Progress, excerpt, waiting
+from .buildprogress import NO_SPACE, OTHER_PROCESSOR, Progress, excerpt, waiting
 from .context import client
 from .pulling import push_image
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from .session.grpc import Handler
 
 _FULL = "the builder's disk may be full: `hyperctl builder prune --all`, or raise `cache` of [builder] in hyperd.toml"
+_FOREIGN = (
+    "RUN is a program of the image's platform, and the builder runs those of its own host only: "
+    "build there, or COPY what a stage of FROM --platform=$BUILDPLATFORM has made"
+)
 _SYNTAX = ("# syntax", "#syntax")
 _ASKED = ("type=secret", "type=ssh")
 
@@ -183,7 +187,7 @@ def _follow(response: Response, context: BuildContext, progress: str, *, made: b
             print(line.decode(errors="replace"), flush=True)
         document = json.loads(line)
         if "error" in document:
-            raise _failure(document["error"], context, full=told.full)
+            raise _failure(document["error"], context, told)
         aux = document.get("aux")
         if isinstance(aux, dict) and "ID" in aux:
             id_ = aux["ID"]
@@ -194,11 +198,17 @@ def _follow(response: Response, context: BuildContext, progress: str, *, made: b
     return id_
 
 
-def _failure(error: Any, context: BuildContext, *, full: bool) -> HyperError:
+def _failure(error: Any, context: BuildContext, told: Progress) -> HyperError:
     """What the builder says, or hyperd; an error of syntax with the lines that it is about."""
     if isinstance(error, dict):
         raise_known(error)
     name = context.query.get("dockerfile", OUTSIDE)
     if lines := excerpt(str(error), context.dockerfile, "Dockerfile" if name == OUTSIDE else name):
         print(lines, file=sys.stderr, flush=True)
-    return HyperError(f"the build failed: {error}", hint=_FULL if full or NO_SPACE in str(error).lower() else None)
+    return HyperError(f"the build failed: {error}", hint=_hint(str(error).lower(), told))
+
+
+def _hint(error: str, told: Progress) -> str | None:
+    if told.full or NO_SPACE in error:
+        return _FULL
+    return _FOREIGN if told.foreign or OTHER_PROCESSOR in error else None

@@ -20,6 +20,7 @@ from ..errors import InvalidArgument
 from ..model.protobuf import Fields, decoded, messages, text
 
 NO_SPACE = "no space left on device"  # what programs say of a full disk, in small letters
+OTHER_PROCESSOR = "exec format error"  # and of a program that is for another processor
 _PATIENCE = 2.0  # seconds without an answer that are not explained
 _WAITING = "waiting for the builder: the first build starts it, which takes some seconds, and a minute the first time"
 _PARSE_ERROR = re.compile(r"parse error(?: on)? line (\d+)")
@@ -56,6 +57,7 @@ class Progress:
         self._out = out or sys.stderr
         self._steps: dict[str, _Step] = {}
         self.full = False  # a step has said that there is no space left
+        self.foreign = False  # a step is a program for another processor than the builder's
 
     def trace(self, aux: str) -> None:
         """A message of BuildKit's, in base64. :raise InvalidArgument: it is none."""
@@ -91,6 +93,7 @@ class Progress:
             return
         step.over = True
         if step.partial:
+            self._hear(step.partial)
             self._line(step, step.partial)
         if error := text(vertex, 7):
             self._line(step, f"ERROR: {error}")
@@ -110,8 +113,12 @@ class Progress:
         when = max(_seconds(log, 2) - step.begun, 0) if step.begun else 0.0
         *lines, step.partial = (step.partial + text(log, 4)).split("\n")
         for line in lines:
-            self.full = self.full or NO_SPACE in line.lower()
+            self._hear(line)
             self._line(step, f"{when:.3f} {line}".rstrip("\r"))
+
+    def _hear(self, line: str) -> None:
+        self.full = self.full or NO_SPACE in line.lower()
+        self.foreign = self.foreign or OTHER_PROCESSOR in line.lower()
 
     def _line(self, step: _Step, line: str) -> None:
         print(f"#{step.number} {line}", file=self._out, flush=True)
