@@ -7,7 +7,7 @@ QUICK = -m "not slow" # of those, all but what `make slow` is for
 export PYTHONDONTWRITEBYTECODE = # the next run need not compile the tests again
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare conformance storms deaths upgrades chaos cycles calls lab test-kvm test-kubernetes test-drivers arm64 fuzz bench lock sbom proto man clean
+.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare conformance storms deaths upgrades chaos cycles calls lab test-kvm test-kubernetes test-drivers arm64 test-arm64 fuzz bench lock sbom proto man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -117,6 +117,9 @@ test-drivers: ## a container of each driver with KVM, in that machine: run, exec
 
 arm64: ## what pods of arm64 images take: QEMU for that processor, and a kernel, built once in about as long as the other
 	@scripts/setup arm64
+
+test-arm64: arm64 ## pods of arm64 images, for real: emulated, where this host has another processor
+	HYPER_TEST_ARM64=1 $(PYTEST) tests/vm/test_arm64.py
 
 SECONDS = 60
 fuzz: ## decoders of host and guest against made-up input, SECONDS=60 each; FUZZ="dns layers" for less

@@ -181,7 +181,7 @@ class Stage:
         net = self.net
         backends = (lambda records, _: FakeChoice(net, records)) if net else None
         daemon.engine = context.run(
-            lambda: Engine(settings, self.drivers(), None, lambda: boot, backends, FakeGroups(self.groups))
+            lambda: Engine(settings, self.drivers(), None, lambda _: boot, backends, FakeGroups(self.groups))
         )
         self.daemon = daemon
         return daemon

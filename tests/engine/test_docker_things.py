@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
-from hypercontainer.images.builtin import host_architecture
+from hypercontainer.model import architectures
 from hypercontainer.model.network import NetworkRequest
 from hypercontainer.model.specs import Mount
 from tests.registry import Registry, serving
@@ -242,7 +242,7 @@ async def test_a_push_tells_its_progress(template: Path, registry: Registry) -> 
 
         found = await ask(s, "GET", f"/distribution/{name}:a/json")
         assert (found["Descriptor"]["digest"], found["Descriptor"]["size"]) == (aux["Digest"], aux["Size"])
-        assert [(p["os"], p["architecture"]) for p in found["Platforms"]] == [("linux", host_architecture())]
+        assert [(p["os"], p["architecture"]) for p in found["Platforms"]] == [("linux", architectures.host())]
         await ask(s, "GET", f"/distribution/{name}:none/json", status=404)
         nothing = (await ask(s, "POST", "/images/localhost:1/none/push", status=404))["message"]
         assert nothing == "An image does not exist locally with the tag: localhost:1/none"

@@ -229,6 +229,9 @@ def test_names_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
         and "busybox" in offered("run")
         and offered("volume", "create") == set()
     )
+    for verb in ("run", "create", "pull"):
+        assert offered(verb, "--platform") == {"linux/amd64", "linux/arm64", "linux/386"}
+    assert offered("run", "--platform", incomplete="linux/ar") == {"linux/arm64"}
     assert offered("-H", "/a.sock", "rm") == {"web-1", "db"} and asked[-2:] == ["", "/a.sock"]
     complete_names(run)  # again changes nothing
 

@@ -24,12 +24,13 @@ import pytest
 import zstandard
 
 from hypercontainer.errors import InvalidArgument, NoSpace, NotFound, Unavailable
-from hypercontainer.images import builtin, skopeo
+from hypercontainer.images import skopeo
 from hypercontainer.images.layout import Layout
 from hypercontainer.images.manifests import INDEX, MANIFEST, StoredImage
 from hypercontainer.images.store import ImageStore
 from hypercontainer.jail import helpers
 from hypercontainer.jail.hyperjail import HyperJail
+from hypercontainer.model import architectures
 
 from .. import erofs
 from .layouts import END, Maker, header
@@ -316,9 +317,9 @@ async def test_the_built_in_image_has_an_age_and_one_platform(tmp_path: Path) ->
     store = opened(tmp_path)
     await pull(store, "builtin:busybox")
     assert store.describe("busybox").created > "2000"
-    other = "arm64" if builtin.host_architecture() != "arm64" else "amd64"
+    other = "arm64" if architectures.host() != "arm64" else "amd64"
     with pytest.raises(
-        NotFound, match=f"the built-in image is for linux/{builtin.host_architecture()}, not for linux/{other}"
+        NotFound, match=f"the built-in image is for linux/{architectures.host()}, not for linux/{other}"
     ):
         await pull(store, "builtin:busybox", platform=f"linux/{other}")
 
@@ -326,11 +327,9 @@ async def test_the_built_in_image_has_an_age_and_one_platform(tmp_path: Path) ->
 async def test_an_image_of_another_platform_is_not_taken_for_the_wanted_one(tmp_path: Path) -> None:
     store = opened(tmp_path)
     await pull(store, "builtin:busybox")
-    other = "arm64" if builtin.host_architecture() != "arm64" else "amd64"
-    assert store.find("busybox", platform=f"linux/{builtin.host_architecture()}")
-    with pytest.raises(
-        NotFound, match=f"image busybox is for linux/{builtin.host_architecture()}, not for linux/{other}"
-    ):
+    other = "arm64" if architectures.host() != "arm64" else "amd64"
+    assert store.find("busybox", platform=f"linux/{architectures.host()}")
+    with pytest.raises(NotFound, match=f"image busybox is for linux/{architectures.host()}, not for linux/{other}"):
         store.find("busybox", platform=f"linux/{other}")
 
 

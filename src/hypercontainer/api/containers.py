@@ -11,6 +11,7 @@ from aiohttp import web
 from ..engine.attach.session import AttachOptions, AttachSession
 from ..engine.attachments import check_readable
 from ..engine.execs import Exec
+from ..engine.processors import warnings
 from ..engine.usage import PRUNE_FILTERS
 from ..errors import HyperError, InvalidArgument
 from ..model.base import Model
@@ -47,6 +48,7 @@ class Started(Model, frozen=True, kw_only=True):
 
 _ENDING = {"timeout": "seconds until SIGKILL", "signal": "that comes before it, by name or number [the container's]"}
 _ID_HEADER = "Hyper-Id"
+_WARNING_HEADER = "Hyper-Warning"  # what who made it should know, in one sentence
 
 
 @routes.post(
@@ -77,6 +79,8 @@ async def _create(c: Context, found: list[Span]) -> web.StreamResponse:
     with spans.span("container created"):
         container = await c.engine.containers.create(spec, starting=c.flag("start"))
     headers = {_ID_HEADER: container.id}
+    if told := warnings(c.engine.registry.pod(container.pod)):
+        headers[_WARNING_HEADER] = "; ".join(told)
     if c.flag("start") and c.upgrades:
         session = c.engine.attachments.container(container.id, options, starts=True)
         return await _run(c, session, headers=headers, trace=found)

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from ..engine import naming
+from ..engine.processors import warnings
 from ..errors import Conflict, InvalidArgument, InvalidState, NotFound
 from ..model.status import Container, ContainerStatus
 from . import container_fields as fields
@@ -49,7 +50,7 @@ async def create(c: Call) -> dict[str, Any]:
         raise
     except NotFound as error:  # 404 is the image's alone: clients would pull it
         raise InvalidArgument(without_source(spec.mounts) or error.message) from error
-    return {"Id": container.id, "Warnings": []}
+    return {"Id": container.id, "Warnings": warnings(c.engine.registry.pod(container.pod))}
 
 
 def _check_name(name: str) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 from aiohttp import web
 
 from .. import __version__
+from ..model import architectures
 from .router import Call, Routes
 from .versions import ENGINE, NEWEST, OLDEST
 
 routes = Routes()
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Go calls them
 _PING = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache", "Builder-Version": "2"}
 
 
@@ -33,8 +33,7 @@ async def ping_head(_: Call) -> web.Response:
 async def version(c: Call) -> dict[str, Any]:
     """Versions. The engine's is Docker's whose behaviour this is; ours is among the components."""
     ours = c.engine.version()
-    arch = _ARCHITECTURES.get(platform.machine(), platform.machine())
-    facts = {"ApiVersion": str(NEWEST), "MinAPIVersion": str(OLDEST), "Os": ours.os, "Arch": arch}
+    facts = {"ApiVersion": str(NEWEST), "MinAPIVersion": str(OLDEST), "Os": ours.os, "Arch": architectures.host()}
     kernel = platform.release()
     return {
         "Platform": {"Name": f"HyperContainer {__version__}: containers are virtual machines"},

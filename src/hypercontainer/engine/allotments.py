@@ -60,7 +60,9 @@ class Allotments:
         self._live: set[str] = set()
         self._of_pods: dict[str, Allotment] = {}
 
-    async def take(self, driver: Driver, name: str, vcpus: int, memory: int, *, fenced: bool = True) -> Allotment:
+    async def take(
+        self, driver: Driver, name: str, vcpus: int, memory: int, *, fenced: bool = True, architecture: str = ""
+    ) -> Allotment:
         """For a machine that is launched next, with `memory` bytes; `name` is that of its directory.
 
         One that is `fenced` is kept from the host's loopback. What was taken is given back by its `give_back`.
@@ -69,7 +71,7 @@ class Allotments:
         """
         budget = Budget(cpus=vcpus + FREELY)
         if isinstance(driver, Footprint):
-            footprint = await driver.footprint(vcpus, memory)
+            footprint = await driver.footprint(vcpus, memory, architecture)
             budget = Budget(vcpus + FREELY, footprint.memory, footprint.tasks)
         unique = f"{name}.{secrets.token_hex(2)}"  # an earlier one's group may still be going
         user = self._numbers.claim(unique, fenced=fenced)

@@ -20,7 +20,7 @@ from ..model.status import Container, ContainerState, MountPoint, Pod
 from ..sys import clock, tasks
 from ..sys.files import no_space_as_error
 from ..sys.removal import removed
-from . import environment, health, resolve
+from . import environment, health, processors, resolve
 from .container_verbs import ALIVE
 from .paths import Paths
 from .placement import Placement
@@ -52,6 +52,7 @@ class Creation:
         :raise NotFound: no such image, pod or secret. :raise Conflict: the name is taken.
         """
         resolve.validate(spec)
+        processors.check_platform(spec.platform)
         image = None if spec.rootfs else self._images.find(spec.image, platform=spec.platform)
         exposed = image.config.config.get("ExposedPorts") if image else None
         spec = msgspec.structs.replace(spec, ports=published(spec, exposed or {}))
@@ -61,7 +62,7 @@ class Creation:
         name = self._registry.reserve(spec.name)
         id_ = ids.new_id()
         try:
-            pod = self._implicit_pod(spec, id_, name)
+            pod = self._implicit_pod(spec, id_, name, processors.of_image(image))
             pod = await self._placement.choose_driver(pod, spec.mounts, rootfs=bool(spec.rootfs))
             self._registry.check_pod_name(name)
             return await self.add(pod, spec, image, id_, name, starting=starting)
@@ -77,6 +78,7 @@ class Creation:
         if spec.ports:
             raise InvalidArgument("ports are published by the pod, not by a container in it",
                                   hint=f"use `hyperctl ports add {pod.name}`")  # fmt: skip
+        processors.check_joins(pod, spec.image, image)
         _check_secrets(spec, pod.spec.secrets)
         name = self._registry.reserve(spec.name)
         try:
@@ -85,7 +87,7 @@ class Creation:
         finally:
             self._registry.release(name)
 
-    def _implicit_pod(self, spec: ContainerSpec, id_: str, name: str) -> Pod:
+    def _implicit_pod(self, spec: ContainerSpec, id_: str, name: str, architecture: str) -> Pod:
         vcpus, memory = resolve.machine_size([spec])
         pod_spec = PodSpec(
             driver=spec.driver,
@@ -111,6 +113,7 @@ class Creation:
             vcpus=vcpus,
             memory=memory,
             implicit=True,
+            architecture=architecture,
             spec=pod_spec,
             attachments=attachments,
             **owned(),

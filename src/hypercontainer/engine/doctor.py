@@ -10,19 +10,21 @@ from pathlib import Path
 from ..errors import HyperError
 from ..guest.initramfs import hyperstart_path, hyperstart_version
 from ..hypervisor import abilities
-from ..hypervisor.driver import Driver, Probe
+from ..hypervisor.driver import Driver, ForeignProcessor, Probe
 from ..hypervisor.drivers import Drivers
+from ..hypervisor.facets import Emulation
 from ..kernel.locate import Kernel
-from ..model.status import Check, DriverStatus
+from ..model import architectures
+from ..model.status import Check, DriverStatus, ForeignStatus
 from ..model.units import format_size
 from ..network.passt import find_passt
-from .paths import Paths
+from .paths import FindBootFiles, Paths
 
 _TOOLS = {"skopeo": "skopeo", "mkfs.ext4": "e2fsprogs"}
 _LOW_SPACE = 2 << 30  # bytes
 
 
-async def examine(drivers: Drivers, kernel: Kernel | None, paths: Paths) -> list[Check]:
+async def examine(drivers: Drivers, kernel: Kernel | None, paths: Paths, boot: FindBootFiles) -> list[Check]:
     """All checks, in the order in which a start would meet them."""
     checks = []
     for driver in drivers:
@@ -32,6 +34,7 @@ async def examine(drivers: Drivers, kernel: Kernel | None, paths: Paths) -> list
         if not probe.trouble and needed:
             checks.append(_accelerator(probe))
     checks += [_kernel(kernel), _guest(), _channel(), _network()]
+    checks += [_foreign(status) for status in await foreign_status(drivers, boot)]
     checks += [_tool(tool, package) for tool, package in _TOOLS.items()]
     checks.append(_space(paths.root))
     return checks
@@ -61,6 +64,30 @@ async def driver_status(driver: Driver, *, default: bool) -> DriverStatus:
         default=default,
         can=abilities.words(driver),
     )
+
+
+async def foreign_status(drivers: Drivers, boot: FindBootFiles) -> list[ForeignStatus]:
+    """The architectures beside this host's, by the first driver that emulates any."""
+    driver = next((d for d in drivers if isinstance(d, Emulation) and abilities.has(d, ForeignProcessor)), None)
+    names = [name for name in architectures.MACHINES if architectures.is_foreign(name)]
+    return [await _status_of(driver, name, boot) for name in names] if driver else []
+
+
+async def _status_of(driver: Emulation, name: str, boot: FindBootFiles) -> ForeignStatus:
+    probe = await driver.emulation(name)
+    if probe.trouble:
+        return ForeignStatus(name=name, usable=False, reason=probe.trouble, hint=probe.hint)
+    try:
+        kernel = boot(name).kernel
+    except HyperError as error:
+        return ForeignStatus(name=name, usable=False, reason=error.message, hint=error.hint or "")
+    return ForeignStatus(name=name, usable=True, reason=f"{probe.reason}; kernel {kernel}")
+
+
+def _foreign(status: ForeignStatus) -> Check:
+    """What need not be there: it is no fault."""
+    found = status.reason if status.usable else f"not in use: {status.reason}"
+    return Check(name=f"images for {status.name}", status="ok", found=found, hint=status.hint)
 
 
 def _machine_type(probe: Probe) -> str:

@@ -54,7 +54,7 @@ from .log_sinks.choose import LogSinks
 from .machinery import Ground, assemble, of_host
 from .monitor import Monitor
 from .networks import Networks
-from .paths import BootFiles
+from .paths import FindBootFiles
 from .placement import Placement
 from .pod_creation import PodCreation
 from .pods import Pods
@@ -76,11 +76,12 @@ class Engine:
     """Everything a front end needs."""
 
     def __init__(
-        self, settings: Settings, drivers: Drivers, kernel: Kernel | None, boot: Callable[[], BootFiles],
+        self, settings: Settings, drivers: Drivers, kernel: Kernel | None, boot: FindBootFiles,
         backends: Callable[[Records, Settings], Choice] | None = None, groups: ControlGroups | None = None,
     ) -> None:  # fmt: skip
         """`kernel` is None where there is none yet; `boot` raises then. `backends` gives others than this host's."""
         self._groups = groups or NoGroups()
+        self._boot = boot
         paths = settings.paths
         self.settings, self.drivers, self.kernel = settings, drivers, kernel
         self.registry = Registry(leftovers.open_database(paths, drivers))
@@ -101,7 +102,7 @@ class Engine:
         self.networks = Networks(self.registry, settings.network, self.events, network)
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
         self.volumes = Volumes(self.registry, paths, blocks, made.secrets, self.events, settings.volume_type)
-        placement = Placement(drivers, self.networks, network, self.registry)
+        placement = Placement(drivers, self.networks, network, self.registry, boot)
         creation = Creation(paths, self.registry, self.images, placement, self.volumes, made.roots)
         self._log_sinks = LogSinks(settings.log_size, settings.log_files, settings.log)
         self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, self._log_sinks)
@@ -283,7 +284,7 @@ class Engine:
         if probe:
             await self.try_again()
         return [
-            *await doctor.examine(self.drivers, self.kernel, self.settings.paths),
+            *await doctor.examine(self.drivers, self.kernel, self.settings.paths, self._boot),
             *leftovers.checks(self.settings.paths, self.registry),
             *await self._network.checks(),
             *self._groups.checks(),
@@ -328,4 +329,5 @@ class Engine:
             audit=self.audit.state() if self.audit else "",
             docker_host=self.settings.docker_host,
             drivers=[await doctor.driver_status(d, default=d is driver) for d in self.drivers],
+            architectures=await doctor.foreign_status(self.drivers, self._boot),
         )

@@ -100,4 +100,5 @@ async def machine_config(
         networks=networks,
         share=shared,
         expandable=not pod.implicit,
+        architecture=pod.architecture,
     )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..hypervisor.drivers import Drivers
@@ -20,7 +19,7 @@ from .factory.parts import Parts
 from .host_ports import HostPorts
 from .launch import Launcher, Orders
 from .machine_disks import MachineDisks
-from .paths import BootFiles
+from .paths import FindBootFiles
 from .pod_network import PodNetwork
 from .reattach import Reattacher
 from .registry import Registry
@@ -37,7 +36,7 @@ class Ground:
 
     settings: Settings
     drivers: Drivers
-    boot: Callable[[], BootFiles]
+    boot: FindBootFiles
     registry: Registry
     allotments: Allotments
     images: ImageStore

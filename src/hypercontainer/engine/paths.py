@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,15 @@ MACHINES_OF_OURS = ("pool-", "make-", "probe")  # what names of machines' direct
 
 @dataclass(frozen=True)
 class BootFiles:
-    """What every machine boots, and how long that may take, in seconds."""
+    """What every machine of an architecture boots, and how long that may take, in seconds."""
 
     kernel: Path
     initramfs: Path
     timeout: float
+
+
+# For an architecture, by OCI's name; "" is this host's. It raises Unavailable where there is nothing to boot.
+FindBootFiles = Callable[[str], BootFiles]
 
 
 @dataclass(frozen=True)

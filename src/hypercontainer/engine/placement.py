@@ -7,13 +7,17 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from ..hypervisor.driver import Disk, RbdDisk, VirtioFs, disk_kinds
+from ..errors import Unavailable
+from ..hypervisor.driver import Disk, RbdDisk, VirtioFs, disk_kinds, processor_kinds
 from ..hypervisor.drivers import Drivers
+from ..hypervisor.facets import Emulation, require
+from ..model.architectures import is_foreign
 from ..model.network import Attachment
 from ..model.pods import PodSpec
 from ..model.specs import Mount
 from ..model.status import Pod
 from .networks import Networks
+from .paths import FindBootFiles
 from .pod_network import PodNetwork
 from .registry import Registry
 
@@ -21,8 +25,11 @@ from .registry import Registry
 class Placement:
     """Chooses what a specification leaves open; takes nothing."""
 
-    def __init__(self, drivers: Drivers, networks: Networks, network: PodNetwork, registry: Registry) -> None:
+    def __init__(
+        self, drivers: Drivers, networks: Networks, network: PodNetwork, registry: Registry, boot: FindBootFiles
+    ) -> None:
         self.network = network
+        self._boot_files = boot
         self._registry = registry
         self._networks = networks
         self._drivers = drivers
@@ -40,10 +47,16 @@ class Placement:
         root is a directory where `rootfs` says so.
 
         :raise Unsupported: the driver lacks something that they need; with one that has it.
+        :raise Unavailable: its processors are not this host's, and cannot be emulated.
         """
         wanted = kinds(pod, self.network) | self._kinds_of(mounts) | ({VirtioFs} if rootfs else set())
         driver, why = await self._drivers.choose(pod.spec.driver, sorted(wanted, key=lambda k: k.__name__))
         reason = pod.driver_reason or why
+        if is_foreign(pod.architecture):
+            probe = await require(driver, Emulation).emulation(pod.architecture)
+            if probe.trouble:
+                raise Unavailable(f"images for {pod.architecture} cannot be run: {probe.trouble}", hint=probe.hint)
+            self._boot_files(pod.architecture)
         return replace(pod, spec=replace(pod.spec, driver=driver.name), driver_reason=reason)
 
     def _kinds_of(self, mounts: Iterable[Mount]) -> set[type]:
@@ -60,7 +73,7 @@ class Placement:
 
 def kinds(pod: Pod, network: PodNetwork) -> set[type]:
     """Which kinds of disks, networks and shared directories its machine has (`Driver.takes`)."""
-    found: set[type] = {Disk} | network.kinds(pod)
+    found: set[type] = {Disk, *processor_kinds(pod.architecture)} | network.kinds(pod)
     for volume in pod.volumes:
         if volume.kind == "rbd":
             found.add(RbdDisk)

@@ -10,7 +10,7 @@ from ..model import ids
 from ..model.pods import PodPlan
 from ..model.status import Pod
 from ..sys import clock
-from . import host_access, resolve
+from . import host_access, processors, resolve
 from .containers import Containers
 from .placement import Placement
 from .plan import check_plan
@@ -41,7 +41,8 @@ class PodCreation:
         """
         host_access.check_plan(plan)
         check_plan(plan)
-        images = [self._images.find(c.image) for c in plan.containers]
+        images = [self._images.find(c.image, platform=c.platform) for c in plan.containers]
+        architecture = processors.of_images([c.image for c in plan.containers], images)
         name = plan.name
         self._registry.check_pod_name(name)
         reserved: list[str] = []
@@ -50,7 +51,7 @@ class PodCreation:
         try:
             for c in plan.containers:
                 reserved.append(self._registry.reserve(c.name))
-            pod = await self._make_record(plan, id_, name)
+            pod = await self._make_record(plan, id_, name, architecture)
             for c, image, called in zip(plan.containers, images, reserved, strict=True):
                 await self._containers.add(pod, msgspec.structs.replace(c, name=called), image, ids.new_id(), called)
             self._registry.create(done=id_)
@@ -62,7 +63,7 @@ class PodCreation:
                 self._registry.release(called)
         return self._registry.pod(pod.id)
 
-    async def _make_record(self, plan: PodPlan, id_: str, name: str) -> Pod:
+    async def _make_record(self, plan: PodPlan, id_: str, name: str, architecture: str) -> Pod:
         vcpus, memory = resolve.machine_size(plan.containers, vcpus=plan.vcpus, memory=plan.memory)
         resolve.check_host(vcpus, memory)
         for secret, value in plan.secrets.items():
@@ -73,7 +74,7 @@ class PodCreation:
         spec, attachments = self._placement.plan(id_, plan.spec, aliases)
         pod = Pod(
             id=id_, name=name, created_at=clock.stamp(), hostname=hostname, vcpus=vcpus, memory=memory, spec=spec,
-            labels=plan.labels, volumes=volumes, attachments=attachments, **owned(),
+            labels=plan.labels, volumes=volumes, attachments=attachments, architecture=architecture, **owned(),
         )  # fmt: skip
         pod = await self._placement.choose_driver(pod, [m for c in plan.containers for m in c.mounts])
         self._registry.create(pod)

@@ -17,6 +17,7 @@ from .events import Events
 from .pod import PodSupervisor
 from .pod_creation import PodCreation
 from .pod_network import PodNetwork
+from .processors import warnings
 from .registry import Registry
 from .sandboxes import Sandboxes
 
@@ -186,7 +187,7 @@ class Pods:
         :raise NotFound: there is no such pod.
         """
         pod = self._registry.pod(key)
-        return PodDetails(pod=pod, containers=self._registry.members(pod.id))
+        return PodDetails(pod=pod, containers=self._registry.members(pod.id), warnings=warnings(pod))
 
     def all(self) -> list[PodInfo]:
         """All pods, those of single containers too, as a list shows them."""

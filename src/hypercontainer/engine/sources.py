@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -33,7 +33,7 @@ from .factory.factory import Factory
 from .factory.shapes import Kind
 from .factory.templates import Template
 from .machine_config import guest_interfaces, machine_config, share_of
-from .paths import BootFiles, Paths
+from .paths import FindBootFiles, Paths
 from .pod_network import PodNetwork
 from .services import firewall_batch
 
@@ -76,7 +76,7 @@ class Setup:
     """What a machine of a pod is told, and has, wherever it comes from."""
 
     def __init__(
-        self, paths: Paths, network: PodNetwork, boot: Callable[[], BootFiles], factory: Factory,
+        self, paths: Paths, network: PodNetwork, boot: FindBootFiles, factory: Factory,
         allotments: Allotments,
     ) -> None:  # fmt: skip
         self.allotments = allotments
@@ -90,14 +90,16 @@ class Setup:
 
         :raise Unavailable: when the guest does not come up; the message has its last words.
         """
-        pod, files = order.pod, self._boot_files()
+        pod, files = order.pod, self._boot_files(order.pod.architecture)
         names: dict[str, str] = {}  # slots of the clone that the disks lie in
         token, timeout = (template.token, CLONE_TIMEOUT) if template else (FIRST_TOKEN, files.timeout)
         directory = self.paths.machine(pod.id)
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(remove_tree, directory)
             fenced = self.network.is_fenced(pod)
-            allotment = await self.allotments.take(order.driver, directory.name, pod.vcpus, pod.memory, fenced=fenced)
+            allotment = await self.allotments.take(
+                order.driver, directory.name, pod.vcpus, pod.memory, fenced=fenced, architecture=pod.architecture
+            )
             undo.callback(allotment.give_back)
             self.allotments.give(pod.id, allotment)
             with contextlib.ExitStack() as handed_over:

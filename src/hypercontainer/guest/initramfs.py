@@ -64,9 +64,9 @@ def build(init: bytes) -> bytes:
     return archive + bytes(-len(archive) % 512)
 
 
-def cached(directory: Path) -> Path:
-    """The initramfs of the packaged hyperstart, written once per content."""
-    init = hyperstart_path().read_bytes()
+def cached(directory: Path, machine: str | None = None) -> Path:
+    """The initramfs of the packaged hyperstart for a machine (`uname -m`), written once per content."""
+    init = hyperstart_path(machine).read_bytes()
     path = directory / f"initramfs-{hashlib.sha256(init).hexdigest()[:16]}.cpio"
     if not path.exists():
         write_atomically(path, build(init))

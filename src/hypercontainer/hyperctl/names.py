@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that a shell completes: what the daemon has of the kind that an argument takes."""
+"""Names that a shell completes: what the daemon has of the kind that an argument takes, and platforms."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
+
+from ..model.architectures import PLATFORMS
 
 _ROUTES = {
     "container": "/containers?all=1",
@@ -67,11 +69,14 @@ def known_names(kinds: tuple[str, ...], host: str = "") -> list[str]:
 
 
 def complete_names(command: click.Command, group: str = "") -> None:
-    """Let the arguments of a command, and of those below it, complete."""
+    """Let the arguments of a command, and of those below it, complete; and its --platform."""
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             complete_names(inner, command.name or "")
         return
+    for option in command.params:
+        if isinstance(option, click.Option) and option.name == "platform":
+            option._custom_shell_complete = _platforms
     for argument in command.params if command.name != "create" else []:
         if not isinstance(argument, click.Argument) or argument._custom_shell_complete is not None:
             continue
@@ -83,6 +88,10 @@ def complete_names(command: click.Command, group: str = "") -> None:
         )
         if kinds:
             argument._custom_shell_complete = _completer(kinds)
+
+
+def _platforms(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in PLATFORMS if name.startswith(incomplete)]
 
 
 def _completer(kinds: tuple[str, ...]) -> Any:

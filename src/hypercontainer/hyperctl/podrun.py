@@ -18,7 +18,7 @@ from ..podfile.document import Podfile
 from ..podfile.load import images, load
 from .context import client
 from .pulling import is_place, pull_image, take_image
-from .standard import print_made
+from .standard import print_made, warn
 
 _POLL = 0.3  # seconds between looks at a pod that starts
 
@@ -54,7 +54,9 @@ def pull_missing(c: Client, names: list[str], *, quiet: bool) -> None:
 def send(c: Client, podfile: Podfile) -> PodDetails:
     # Without what has its default: the daemon may be of another version.
     body = {k: v for k, v in msgspec.to_builtins(podfile).items() if v not in ("", [], {}, None)}
-    return c.call(PodDetails, "POST", "/pods", body=body)
+    made = c.call(PodDetails, "POST", "/pods", body=body)
+    warn("; ".join(made.warnings))
+    return made
 
 
 def create_pod(c: Client, path: str, *, name: str, quiet: bool) -> PodDetails:

@@ -17,7 +17,7 @@ from ..client.base import default_socket, raise_error, target
 from ..client.transport import Connection, Response
 from ..errors import InvalidArgument, Unavailable
 from .environment import resolve
-from .standard import print_made
+from .standard import print_made, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -235,6 +235,7 @@ def _answer(connection: Connection) -> Response:
         raise _Unknown
     if response.status >= 400:
         raise_error(response.read(), response.status)
+    warn(response.headers.get("hyper-warning", ""))
     return response
 
 
@@ -260,6 +261,7 @@ def _run(path: str, args: list[str]) -> int:
         elif response.status == 404:
             raise _Unknown
         answer = response.read()
+        warn(response.headers.get("hyper-warning", ""))
         if response.status >= 400:
             raise_error(answer, response.status)
         return 0

@@ -22,7 +22,7 @@ from .context import client
 from .dockerflags import DockerCommand
 from .options import container_options, spec_from
 from .pulling import is_place, pull_image, take_image
-from .standard import complain, naming, print_made
+from .standard import complain, naming, print_made, warn
 from .stream import stream_of
 
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["--help"]}
@@ -41,14 +41,20 @@ def create_container(c: Client, spec: ContainerSpec, *, quiet: bool) -> Containe
     if spec.pull == "always":
         pull_image(c, spec.image, platform=spec.platform, quiet=quiet)
     try:
-        return c.call(Container, "POST", "/containers", body=spec)
+        return _create(c, spec)
     except NotFound:
         if spec.pull != "missing" or _has_image(c, spec.image):
             raise
     if not quiet:
         print(f"Unable to find image {spec.image!r} locally", file=sys.stderr)
     pull_image(c, spec.image, platform=spec.platform, quiet=quiet)
-    return c.call(Container, "POST", "/containers", body=spec)
+    return _create(c, spec)
+
+
+def _create(c: Client, spec: ContainerSpec) -> Container:
+    response = c.open("POST", "/containers", body=msgspec.json.encode(spec))
+    warn(response.headers.get("hyper-warning", ""))
+    return msgspec.json.decode(response.read(), type=Container)
 
 
 def _has_image(c: Client, name: str) -> bool:

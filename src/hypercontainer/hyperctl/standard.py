@@ -156,6 +156,12 @@ def finish(status: int) -> int:
     return status
 
 
+def warn(text: str) -> None:
+    """What the daemon says beside its answer; "" is nothing."""
+    if text:
+        complain(f"warning: {text}")
+
+
 def complain(text: str) -> None:
     """One line on stderr, if anybody listens."""
     with contextlib.suppress(OSError):

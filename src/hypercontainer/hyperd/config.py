@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from ..engine.audit import AuditSettings
 from ..errors import InvalidArgument
+from ..hypervisor.qemu.machine_types import processor_of_host
 from ..images.limits import Limits
 from ..images.trust import Trust
 from ..jail.host_groups import PARENT
@@ -88,7 +89,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     kernel: str = ""
     driver: str = "qemu"  # hypervisor of pods that name none; auto: what suits each
     prefer: Literal["features", "density"] = "features"  # of those that suit, by auto: QEMU, or Firecracker
-    qemu: str = "qemu-system-x86_64"
+    qemu: str = processor_of_host().binary
     machine_type: Literal["auto", "microvm", "q35", "pc"] = "auto"  # of QEMU's machines; auto: the first that boots
     firecracker: str = "firecracker"
     libvirt_uri: str = ""  # "" is qemu:///system for root, qemu:///session else

@@ -31,6 +31,7 @@ from ..engine.settings import Settings
 from ..errors import Conflict, HyperError, NotFound, PermissionDenied
 from ..guest import initramfs
 from ..kernel.locate import Kernel, locate
+from ..model import architectures
 from ..serving.identity import Identity
 from ..serving.listener import Listener, ListenLimits, server_options
 from ..sys import deadlines, process, users
@@ -91,7 +92,10 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
     paths = Paths(config.root_path, config.run_path)
     kernel = _find_kernel(config)
 
-    def boot() -> BootFiles:
+    def boot(architecture: str) -> BootFiles:
+        if architectures.is_foreign(architecture):
+            init = initramfs.cached(paths.cache, architectures.MACHINES.get(architecture, architecture))
+            return BootFiles(locate(architecture=architecture).path, init, config.boot_timeout)
         found = kernel or locate(config.kernel)
         return BootFiles(found.path, initramfs.cached(paths.cache), config.boot_timeout)
 

@@ -8,6 +8,7 @@ from .driver import (
     KINDS,
     CachedDisk,
     Driver,
+    ForeignProcessor,
     FormattedDisk,
     RbdDisk,
     Snapshot,
@@ -36,6 +37,7 @@ WORDS: dict[type, str] = {
     Reconfigure: "pool",
     DiskStall: "full-disk-wait",
     DiskErrors: "disk-errors",
+    ForeignProcessor: "architectures",
 }
 
 

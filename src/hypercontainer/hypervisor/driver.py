@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import Unsupported
+from ..model.architectures import is_foreign
 from ..model.specs import PortMapping
 
 
@@ -39,6 +40,10 @@ class FormattedDisk:
 
 class CachedDisk:
     """Kind of a `Disk` with a cache mode that is not writeback."""
+
+
+class ForeignProcessor:
+    """Kind of a processor whose architecture is not the host's: it is emulated."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,7 @@ class MachineConfig:
     user: int = 0  # as which its processes run when we are root; 0: as one that nobody has
     control_groups: tuple[Path, ...] = ()  # directories of groups that its processes are born in
     talkative: bool = False  # the kernel writes to the console what it does
+    architecture: str = ""  # OCI's name; "" is the host's
 
     @property
     def taps(self) -> list[tuple[str, str]]:
@@ -216,10 +222,9 @@ class Driver(Protocol):
 def check_takes(driver: Driver, config: MachineConfig) -> None:
     """:raise Unsupported: when a machine of this driver cannot have what the configuration asks for."""
     parts = (*config.disks, *config.networks, config.share, config.snapshot)
-    for part in parts:
-        for kind in kinds_of(part):
-            if kind not in driver.takes:
-                raise unsupported(driver.name, KINDS[kind])
+    for kind in (*(kind for part in parts for kind in kinds_of(part)), *processor_kinds(config.architecture)):
+        if kind not in driver.takes:
+            raise unsupported(driver.name, KINDS[kind])
 
 
 def kinds_of(part: object) -> list[type]:
@@ -235,6 +240,11 @@ def disk_kinds(format_: str, cache: str) -> list[type]:
     """Of a disk with this format and cache mode, beside `Disk`."""
     plain = cache in ("", "writeback")
     return [*([FormattedDisk] if format_ != "raw" else []), *([] if plain else [CachedDisk])]
+
+
+def processor_kinds(architecture: str) -> list[type]:
+    """Of a machine with such processors; nothing for the host's."""
+    return [ForeignProcessor] if is_foreign(architecture) else []
 
 
 def unsupported(driver: str, what: str) -> Unsupported:
@@ -253,4 +263,5 @@ KINDS: dict[type, str] = {
     SpareNetwork: "network interfaces for later",
     VirtioFs: "directories of the host over virtiofs",
     Snapshot: "machines from a template",
+    ForeignProcessor: "images for another processor than this host's",
 }

@@ -195,8 +195,16 @@ class Strays(Protocol):
 class Footprint(Protocol):
     """It is known what a machine takes of this host at most."""
 
-    async def footprint(self, vcpus: int, memory: int) -> Needs:
+    async def footprint(self, vcpus: int, memory: int, architecture: str = "") -> Needs:
         """For a guest with so many processors and bytes of memory: with what the hypervisor and helpers add."""
+
+
+@runtime_checkable
+class Emulation(Protocol):
+    """Machines can have processors of another architecture than this host's: the driver takes `ForeignProcessor`."""
+
+    async def emulation(self, architecture: str) -> Probe:
+        """What it finds on this host for machines of that architecture; `trouble` says why it can launch none."""
 
 
 @runtime_checkable

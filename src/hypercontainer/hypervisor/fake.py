@@ -293,6 +293,7 @@ class FakeDriver:
     """One daemon's driver for the machines of a host."""
 
     version = "1"
+    no_emulation = ""  # why it launches nothing of another architecture than the host's
 
     def __init__(
         self, host: FakeHost, name: str = "fake", *, takes: frozenset[type] = TAKES, bare: bool = False
@@ -307,8 +308,11 @@ class FakeDriver:
     async def probe(self) -> Probe:
         return Probe("fake", "it is no machine at all")
 
-    async def footprint(self, vcpus: int, memory: int) -> Needs:
+    async def footprint(self, vcpus: int, memory: int, architecture: str = "") -> Needs:
         return Needs(memory + OVERHEAD, vcpus + 1)
+
+    async def emulation(self, architecture: str) -> Probe:
+        return Probe("fake", "emulated", self.no_emulation)
 
     async def launch(self, config: MachineConfig) -> BareMachine:
         check_takes(self, config)

@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import io
 import json
-import platform
 import shutil
 import subprocess
 import tarfile
@@ -18,22 +17,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import NotFound, Unavailable
+from ..model import architectures
 from .layout import Layout
 from .manifests import CONFIG, LAYER, MANIFEST, Descriptor
 
 BUSYBOX = "docker.io/library/busybox:latest"
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
 daemon:x:1:1:daemon:/usr/sbin:/bin/false
 nobody:x:65534:65534:nobody:/home:/bin/false
 """
 _GROUP = "root:x:0:\ndaemon:x:1:\ntty:x:5:\nusers:x:100:\nnobody:x:65534:\n"
-
-
-def host_architecture() -> str:
-    """OCI's name of this machine's architecture."""
-    return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 def _find_busybox() -> Path:
@@ -80,7 +74,7 @@ def add_busybox(layout: Layout) -> Descriptor:
     layer = layout.blobs.add(blob)
     config = {
         "created": datetime.fromtimestamp(busybox.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "architecture": host_architecture(),
+        "architecture": architectures.host(),
         "os": "linux",
         "config": {
             "Cmd": ["sh"],
@@ -106,9 +100,9 @@ def builtin(name: str, layout: Layout, architecture: str) -> tuple[str, Descript
     """
     if name not in ("busybox", "busybox:latest"):
         raise NotFound(f"there is no built-in image {name!r}", hint="the built-in image is builtin:busybox")
-    if architecture != host_architecture():
+    if architecture != architectures.host():
         raise NotFound(
-            f"the built-in image is for linux/{host_architecture()}, not for linux/{architecture}",
+            f"the built-in image is for linux/{architectures.host()}, not for linux/{architecture}",
             hint="leave --platform out",
         )
     return BUSYBOX, add_busybox(layout)

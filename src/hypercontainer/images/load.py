@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..errors import HyperError, InvalidArgument, NotFound, Unsupported
+from ..model import architectures
 from ..model.appc import Rights
 from ..model.moments import write_moment
 from ..model.reference import parse_reference, tag_of
@@ -23,7 +24,6 @@ from ..sys.documents import UNREADABLE
 from ..sys.files import no_space_as_error
 from ..sys.removal import temporary_directory
 from .appc import take
-from .builtin import host_architecture
 from .bundle import Bundle, Found, Table
 from .changes import apply_changes
 from .conversion import appc_parts, table_of, unpacked
@@ -130,7 +130,7 @@ class Loader:
             plain = await unpacked(path, "the archive", directory, self._limits)
             created = write_moment(clock.now_ns())
             described: dict[str, Any] = {
-                "created": created, "os": wanted.os, "architecture": wanted.architecture or host_architecture(),
+                "created": created, "os": wanted.os, "architecture": wanted.architecture or architectures.host(),
                 "config": config, "history": [{"created": created, "comment": message or f"Imported from {source}"}],
             }  # fmt: skip
             if wanted.variant:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import HyperError, InvalidArgument, NotFound, Unavailable
+from ..model import architectures
 from ..model.reference import Source, parse_reference, parse_source
 from ..sys import tasks
 from ..sys.documents import UNREADABLE
@@ -297,7 +298,7 @@ def is_for(image: StoredImage, wanted: Platform) -> bool:
 def parse_platform(text: str) -> Platform:
     """:raise InvalidArgument: when it is not os/architecture[/variant]."""
     if not text:
-        return Platform("linux", builtin.host_architecture())
+        return Platform("linux", architectures.host())
     parts = text.split("/")
     if len(parts) not in (2, 3) or not all(parts):
         raise InvalidArgument(f"invalid platform {text!r}", hint="write it as linux/amd64")

@@ -11,6 +11,7 @@ from ..errors import InvalidArgument
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 # Of images, and the machine that runs them: 32-bit programs run on a 64-bit x86.
 _RUN_BY = {**{name: name for name in MACHINES}, "386": "amd64"}
+PLATFORMS = tuple(f"linux/{name}" for name in _RUN_BY)  # of images that can be run
 
 
 def host() -> str:
@@ -35,5 +36,5 @@ def machine_for(os: str, architecture: str, variant: str = "") -> str:
         return found
     raise InvalidArgument(
         f"images for {'/'.join(filter(None, (os, architecture, variant)))} cannot be run",
-        hint=f"virtual machines run images for {', '.join(f'linux/{name}' for name in _RUN_BY)}",
+        hint=f"virtual machines run images for {', '.join(PLATFORMS)}",
     )

@@ -178,6 +178,7 @@ class Pod(Model, frozen=True, kw_only=True):
     vcpus: int
     memory: int  # bytes of guest memory
     vm: Vm | None = None
+    architecture: str = ""  # of its machine's processors, by OCI's name; "": the host's, and made before that was kept
     driver_reason: str = ""  # why it has the driver of its specification; "": made before that was kept
     implicit: bool = False  # the pod of one container, which goes with it
     spec: PodSpec = field(default_factory=PodSpec)
@@ -216,6 +217,7 @@ class PodDetails(Model, frozen=True, kw_only=True):
 
     pod: Pod
     containers: list[Container]
+    warnings: list[str] = field(default_factory=list)  # what who made it should know, a sentence each
 
 
 class Volume(Model, frozen=True, kw_only=True):
@@ -346,6 +348,15 @@ class DriverStatus(Model, frozen=True, kw_only=True):
     can: list[str]  # docs/hypervisors.md
 
 
+class ForeignStatus(Model, frozen=True, kw_only=True):
+    """Another architecture than this host's, whose images run emulated."""
+
+    name: str  # OCI's
+    usable: bool
+    reason: str  # what emulates it and the kernel that is booted, or why it is not usable
+    hint: str = ""
+
+
 class Info(Model, frozen=True, kw_only=True):
     """`info`."""
 
@@ -369,6 +380,7 @@ class Info(Model, frozen=True, kw_only=True):
     audit: str = ""  # where the audit log is, and what is wrong with it
     docker_host: str = ""  # where Docker's clients reach hyperd, for DOCKER_HOST; "": nowhere
     drivers: list[DriverStatus] = field(default_factory=list)
+    architectures: list[ForeignStatus] = field(default_factory=list)  # beside this host's
 
 
 class Check(Model, frozen=True, kw_only=True):

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from hypercontainer.engine import doctor
-from hypercontainer.engine.paths import Paths
+from hypercontainer.engine.paths import BootFiles, Paths
 from hypercontainer.errors import NotFound
 from hypercontainer.hypervisor.driver import Probe
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost
 from hypercontainer.kernel.locate import Kernel
 from hypercontainer.model.status import Check
+
+KERNEL = Path("/kernel")
 
 
 @pytest.fixture
@@ -44,7 +46,8 @@ class Driver(FakeDriver):
 
 async def examined(host: Any, kernel: Kernel | None = None) -> dict[str, Check]:
     drivers = Drivers([Driver(host.probe)])
-    return {c.name: c for c in await doctor.examine(drivers, kernel, Paths(Path("/root"), Path("/run")))}
+    paths = Paths(Path("/root"), Path("/run"))
+    return {c.name: c for c in await doctor.examine(drivers, kernel, paths, lambda _: BootFiles(KERNEL, KERNEL, 1.0))}
 
 
 async def test_a_host_that_has_everything(host: Any) -> None:

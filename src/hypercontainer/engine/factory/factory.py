@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from ...sys.digests import FileDigests
 from ...sys.files import copy_sparse, remove_tree
 from ...sys.removal import unlinked
 from ..allotments import Allotments
-from ..paths import BootFiles, Paths
+from ..paths import FindBootFiles, Paths
 from .clones import CLONE_TIMEOUT, PREPARED, Clone, bare, exercise, introduce, launch, networks_like, rehearse
 from .parts import Parts
 from .pool import Pool
@@ -56,7 +56,7 @@ class Factory:
         drivers: Drivers,
         paths: Paths,
         parts: Parts,
-        boot: Callable[[], BootFiles],
+        boot: FindBootFiles,
         settings: FactorySettings,
         allotments: Allotments,
     ) -> None:
@@ -169,7 +169,7 @@ class Factory:
         memory_file: int | None = None,
     ) -> Clone:
         """A machine of the factory's own; `scratch` is the disk of the container that is ready in it."""
-        files, shape = self._boot_files(), kind.shape
+        files, shape = self._boot_files(""), kind.shape
         with contextlib.ExitStack() as undo:
             undo.callback(remove_tree, directory)
             directory.mkdir(mode=0o700, parents=True)
@@ -197,7 +197,7 @@ class Factory:
     # -- templates ----------------------------------------------------------------------------
 
     async def _key(self, kind: Kind) -> str:
-        files, shape = self._boot_files(), kind.shape
+        files, shape = self._boot_files(""), kind.shape
         driver = self._drivers.get(shape.driver)
         networks = networks_like(shape.nic, driver.takes)
         config = MachineConfig("", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=networks)

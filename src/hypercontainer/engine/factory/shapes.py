@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...hypervisor.driver import AnyDisk, Disk
+from ...model.architectures import is_foreign
 from ...model.status import Container, Pod
 from ...network.backend import Link
 from ...protocol.messages import GuestProcess
@@ -78,6 +79,8 @@ def shape_of(
     """The shape of a pod's machine; None when it must be booted."""
     if not pod.implicit or len(members) != 1 or members[0].spec.isolation == FRESH or pod.memory % _MIB:
         return None
+    if is_foreign(pod.architecture):
+        return None  # templates are of this host's processors
     if len(links) > 1 or not all(link.plugs for link in links) or any(v.kind == "directory" for v in pod.volumes):
         return None
     if len(disks) > len(SLOTS) or not all(_fits(d, i, slot_size) for i, d in enumerate(disks)):

@@ -208,7 +208,7 @@ class FirecrackerDriver:
         taps.hand_over([n for n in config.networks if isinstance(n, TapNetwork)], order.user)
         return await self._jail.spawn(order, partial(found.write, self.name, config.directory))
 
-    async def footprint(self, vcpus: int, memory: int) -> Needs:
+    async def footprint(self, vcpus: int, memory: int, architecture: str = "") -> Needs:
         return confinement.footprint(vcpus, memory)
 
     async def reattach(self, handle: Mapping[str, Any]) -> FirecrackerMachine | None:

@@ -208,7 +208,7 @@ class LibvirtDriver:
             text, known, disks, handed=owner is not None, control_groups=config.control_groups
         )  # fmt: skip
 
-    async def footprint(self, vcpus: int, memory: int) -> Needs:
+    async def footprint(self, vcpus: int, memory: int, architecture: str = "") -> Needs:
         _, accelerator, _ = await self._usable()
         return footprint(accelerator, vcpus, memory)
 

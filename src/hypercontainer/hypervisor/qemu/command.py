@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..driver import MachineConfig, VirtioFs
 from . import devices
-from .machine_types import MICROVM, MachineType
+from .machine_types import MICROVM, VIRT, MachineType
 
 MIB = 1 << 20
 _SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
@@ -33,19 +33,18 @@ class Descriptors:
 def machine_options(
     accelerator: str, machine_type: MachineType = MICROVM, *, memory_backend: bool = False
 ) -> list[str]:
-    """Machine type, CPU and accelerator.
-
-    A named CPU boots faster than `max` under TCG: the kernel patches less.
-    """
+    """Machine type, CPU and accelerator."""
     machine = f"{machine_type.name},{machine_type.options}" + (",memory-backend=mem" if memory_backend else "")
     properties = [word for one in machine_type.globals for word in ("-global", one)]
     if accelerator == "kvm":
         return ["-machine", machine, "-accel", "kvm", "-cpu", "host", *properties]
-    return ["-machine", machine, "-accel", "tcg,tb-size=32", "-cpu", "qemu64", *properties]
+    return ["-machine", machine, "-accel", "tcg,tb-size=32", "-cpu", machine_type.cpu, *properties]
 
 
-def kernel_command_line(accelerator: str, tsc_khz: int = 0, *, talkative: bool = False) -> str:
-    """Arguments of the guest's kernel; QEMU appends the virtio-mmio devices.
+def kernel_command_line(
+    accelerator: str, tsc_khz: int = 0, *, talkative: bool = False, machine_type: MachineType = MICROVM
+) -> str:
+    """Arguments of the guest's kernel; QEMU appends the virtio-mmio devices, or tells of them in a device tree.
 
     `tsc_khz` is the rate of the host's time stamp counter, 0 if it is not known.
     """
@@ -53,9 +52,16 @@ def kernel_command_line(accelerator: str, tsc_khz: int = 0, *, talkative: bool =
     # the last words of a guest shall be what ended it.
     # Each byte leaves the guest: all of the kernel's messages would double a boot where that takes long.
     level = ["loglevel=6"] if talkative else ["quiet", "loglevel=3"]
-    arguments = ["console=ttyS0", *level, "reboot=t", "panic=-1", "no_timer_check"]
+    arguments = [f"console={machine_type.console}", *level, "panic=-1"]
     arguments += [f"hyper.channel=port:{GUEST_CHANNEL}"]  # hyperstart/src/port.c
-    if accelerator == "tcg":
+    emulated = accelerator == "tcg"
+    return " ".join([*arguments, *([] if machine_type is VIRT else _of_a_pc(tsc_khz, emulated=emulated))])
+
+
+def _of_a_pc(tsc_khz: int, *, emulated: bool) -> list[str]:
+    """What only a kernel for x86 is told."""
+    arguments = ["reboot=t", "no_timer_check"]
+    if emulated:
         # Calibration and CPU mitigations cost a third of the boot and protect
         # nothing in an emulated CPU.
         # So does taking locks out of the code for one processor: each patched page is translated again.
@@ -64,10 +70,12 @@ def kernel_command_line(accelerator: str, tsc_khz: int = 0, *, talkative: bool =
         # An emulated timer chip is too unsteady to measure the counter with:
         # a guest that fails has a clock of 10 ms, and no finer timers.
         arguments += [f"tsc_early_khz={tsc_khz}"] if tsc_khz else []
-    return " ".join(arguments)
+    return arguments
 
 
-def boot_options(config: MachineConfig, accelerator: str, fds: Descriptors, tsc_khz: int) -> list[str]:
+def boot_options(
+    config: MachineConfig, accelerator: str, fds: Descriptors, tsc_khz: int, machine_type: MachineType
+) -> list[str]:
     """A kernel that boots, or a machine that goes on."""
     if config.snapshot:
         return ["-incoming", "defer"]  # `Monitor.load` says what
@@ -78,7 +86,7 @@ def boot_options(config: MachineConfig, accelerator: str, fds: Descriptors, tsc_
         "-initrd",
         f"/proc/self/fd/{initramfs}",
         "-append",
-        kernel_command_line(accelerator, tsc_khz, talkative=config.talkative),
+        kernel_command_line(accelerator, tsc_khz, talkative=config.talkative, machine_type=machine_type),
     ]
 
 
@@ -117,7 +125,7 @@ def command_line(
         "-no-reboot",
         *([] if filtered else _SANDBOX),
         *memory,
-        *boot_options(config, accelerator, fds, tsc_khz),
+        *boot_options(config, accelerator, fds, tsc_khz, machine_type),
         "-chardev", f"socket,id=console,fd={fds.console},server=on,wait=off",
         "-serial", "chardev:console",
         "-device", f"{machine_type.device('virtio-serial')},max_ports=2",

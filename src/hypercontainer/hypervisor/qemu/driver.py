@@ -17,6 +17,7 @@ from typing import Any
 from ...errors import HyperError, Unavailable
 from ...jail.jail import Jail
 from ...jail.plain import PlainJail
+from ...model.architectures import is_foreign
 from ...sys import process
 from ...sys.files import remove_tree
 from .. import found
@@ -33,13 +34,14 @@ from ..driver import (
     UserNetwork,
     VirtioFs,
     check_takes,
+    unsupported,
 )
 from ..facets import Needs, facets_of
 from ..probe import Prober, trouble_of
-from . import command, confinement, devices
+from . import command, confinement, devices, foreign
 from .formats import check_image
 from .machine import CHANNEL, CONSOLE, LOG, MONITOR, QemuMachine
-from .machine_types import AUTO, MICROVM, Chosen, MachineType, TypeChooser
+from .machine_types import AUTO, MICROVM, Chosen, MachineType, TypeChooser, processor_of_host
 from .ports import check_port_free
 
 log = logging.getLogger(__name__)
@@ -67,7 +69,8 @@ class QemuDriver:
         machine_type: str = AUTO,
     ) -> None:
         """`tsc_khz` gives the rate of the host's time stamp counter, for emulated guests; 0 if it is not known."""
-        self._types = TypeChooser(machine_type, self._trouble)
+        self._types = TypeChooser(machine_type, self._trouble, processor_of_host().types)
+        self._emulators = foreign.emulators()
         self._jail = jail or PlainJail()
         self._tsc_khz = tsc_khz
         self._binary = binary
@@ -90,8 +93,7 @@ class QemuDriver:
         if not self.version:
             if shutil.which(self._binary):
                 return Probe(self._wanted, f"{self._binary} does not say its version", "it does not say its version")
-            hint = "install the package qemu-system-x86"
-            return Probe(self._wanted, f"{self._binary} is not installed", "not installed", hint)
+            return Probe(self._wanted, f"{self._binary} is not installed", "not installed", _install_hint())
         accelerator, reason = await self.accelerator()
         if tuple(int(p) for p in self.version.split(".")[:2] if p.isdecimal()) < _OLDEST:
             hint = "machines with descriptors that they are handed need QEMU 5.2 or newer"
@@ -125,7 +127,8 @@ class QemuDriver:
 
     async def _trial(self, config: MachineConfig, accelerator: str, kind: MachineType) -> str:
         try:
-            machine = await self._start(config, accelerator, kind)
+            binary = shutil.which(self._binary) or self._binary
+            machine = await self._start(config, accelerator, kind, binary)
             try:
                 return await trouble_of(machine)
             finally:
@@ -152,19 +155,29 @@ class QemuDriver:
 
     async def launch(self, config: MachineConfig) -> QemuMachine:
         check_takes(self, config)
+        if is_foreign(config.architecture):
+            emulator = self._emulator(config.architecture)
+            return await self._start(config, foreign.ACCELERATOR, emulator.machine_type, emulator.binary())
         accelerator, _ = await self.accelerator()
         return await self._launch(config, accelerator)
 
+    async def emulation(self, architecture: str) -> Probe:
+        return await self._emulator(architecture).probe()
+
+    def _emulator(self, architecture: str) -> foreign.Emulator:
+        if found := self._emulators.get(architecture):
+            return found
+        raise unsupported(self.name, f"virtual machines of the architecture {architecture}")
+
     async def _launch(self, config: MachineConfig, accelerator: str) -> QemuMachine:
         if not shutil.which(self._binary):
-            raise Unavailable(f"{self._binary} is not installed", hint="install the package qemu-system-x86")
+            raise Unavailable(f"{self._binary} is not installed", hint=_install_hint())
         kind, why = await self._machine_type()
         if kind is None:
             raise Unavailable(f"QEMU starts nothing on this host: {why}", hint=_TYPE_HINT)
-        return await self._start(config, accelerator, kind)
+        return await self._start(config, accelerator, kind, shutil.which(self._binary) or self._binary)
 
-    async def _start(self, config: MachineConfig, accelerator: str, kind: MachineType) -> QemuMachine:
-        binary = shutil.which(self._binary) or self._binary
+    async def _start(self, config: MachineConfig, accelerator: str, kind: MachineType, binary: str) -> QemuMachine:
         devices.check_places(config, kind)
         for network in config.networks:
             for port in network.ports if isinstance(network, UserNetwork) else ():
@@ -211,8 +224,9 @@ class QemuDriver:
         # Under KVM the host's processor is the guest's.
         return repr((self.version, process.cpu_model() if accelerator == "kvm" else "", line))
 
-    async def footprint(self, vcpus: int, memory: int) -> Needs:
+    async def footprint(self, vcpus: int, memory: int, architecture: str = "") -> Needs:
         accelerator, _ = await self.accelerator()
+        accelerator = foreign.ACCELERATOR if is_foreign(architecture) else accelerator
         return confinement.footprint(accelerator, vcpus, memory)
 
     async def reattach(self, handle: Mapping[str, Any]) -> QemuMachine | None:
@@ -224,6 +238,10 @@ class QemuDriver:
 
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
         return [QemuMachine(f.directory, f.pid, f.started, "") for f in found.strays(self.name, parent, keep)]
+
+
+def _install_hint() -> str:
+    return f"install the package {processor_of_host().package}"
 
 
 def _numbers(fds: command.Descriptors) -> list[int]:
