@@ -24,6 +24,7 @@ from . import mappings, waterfall
 from .measure import HEAD, Figure, alternating, stdout_rate
 from .peers import BUSYBOX, Hyper, Podman, daemon, machines, memory, namespace
 
+GROUPS = ("starts", "inside", "memory")
 TYPES = ("microvm", "q35")  # QEMU's, of which the second is what older ones have
 GOALS = {"pool": 0.6, "clone": 0.8, "cold": 2.5, "exec": 1.0}  # times podman
 PRIVATE, PSS = 16, 24  # MB, of an idle pod
@@ -50,6 +51,7 @@ class Plan:
 
     runs: int
     pods: int
+    only: frozenset[str]  # groups of figures
     megabytes: int  # of output
     waterfalls: bool
     mappings: bool
@@ -80,14 +82,19 @@ class Bench:
             settings = self._directory / f"{subject.machine_type}.toml"
             settings.write_text(f'machine_type = "{subject.machine_type}"\n')
             options += ["--config", str(settings)]
+        only = self._plan.only
         with self._start(*options, "--pool-memory", "0") as hyper:
-            yield self._against("cold", hyper, _cold(hyper), goals)
+            if "starts" in only:
+                yield self._against("cold", hyper, _cold(hyper), goals)
             if "templates" in subject.can:
                 self._clones(hyper)
-                yield self._against("clone", hyper, _run(hyper), goals)
-            yield from self._inside(hyper, goals)
-            yield from self._many(subject, hyper, goals)
-        if "pool" in subject.can:
+                if "starts" in only:
+                    yield self._against("clone", hyper, _run(hyper), goals)
+            if "inside" in only:
+                yield from self._inside(hyper, goals)
+            if "memory" in only:
+                yield from self._many(subject, hyper, goals)
+        if "pool" in subject.can and "starts" in only:
             with self._start(*options) as hyper:
                 _run(hyper)()
                 yield self._against("pool", hyper, _run(hyper), goals, before=hyper.pool_ready)
@@ -188,11 +195,12 @@ def _plan() -> tuple[Plan, argparse.Namespace]:
     parser.add_argument("--pods", type=int, default=20, help="idle pods whose memory is looked at")
     parser.add_argument("--megabytes", type=int, default=50, help="of output")
     parser.add_argument("--drivers", nargs="*", default=[], metavar="NAME", help="such as qemu, qemu:q35, firecracker")
+    parser.add_argument("--only", nargs="*", choices=GROUPS, default=GROUPS, help="groups of figures")
     parser.add_argument("--waterfall", action="store_true", help="where the time of each start goes, to stderr")
     parser.add_argument("--mappings", action="store_true", help="where a pod's private memory lies, to stderr")
     parser.add_argument("--format", choices=("table", "json"), default="table")
     args = parser.parse_args()
-    return Plan(args.runs, args.pods, args.megabytes, args.waterfall, args.mappings), args
+    return Plan(args.runs, args.pods, frozenset(args.only), args.megabytes, args.waterfall, args.mappings), args
 
 
 def main() -> None:

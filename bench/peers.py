@@ -20,7 +20,9 @@ from .measure import run
 BIN = Path(shutil.which("hyperd", path=str(Path(sys.executable).parent)) or shutil.which("hyperd") or "").parent
 BUSYBOX = "localhost/busybox:bench"
 NGINX = "localhost/nginx:bench"
-_PATIENCE = 60.0 * float(os.environ.get("HYPER_TEST_SLOWNESS", "1"))  # seconds
+_SLOWNESS = float(os.environ.get("HYPER_TEST_SLOWNESS", "1"))  # of the machine, as tests have it
+_PATIENCE = 60.0 * _SLOWNESS  # seconds
+_PAUSE = 0.02 * _SLOWNESS**2  # seconds between looks, each of which takes a processor's time as well
 # Where hard limits are low, runc cannot set podman's default ones.
 _LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
 
@@ -119,7 +121,7 @@ class Hyper:
         while not condition():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{what} did not come within {_PATIENCE:g} s")
-            time.sleep(0.02)
+            time.sleep(_PAUSE)
 
     def templates_ready(self, count: int = 1) -> None:
         """Until so many templates were made."""
