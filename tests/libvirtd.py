@@ -15,7 +15,8 @@ _END = 30.0
 _PLACES = {"run": "/run/libvirt", "etc": "/etc/libvirt", "lib": "/var/lib/libvirt", "cache": "/var/cache/libvirt",
            "log": "/var/log/libvirt"}  # fmt: skip
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
-# No /dev/kvm: where it opens and no guest boots, libvirt asks QEMU anew at each start what it can, for half a minute.
+# /dev/kvm is there only if libvirt-qemu may open it: else libvirt asks QEMU anew at each start what it can, for half a
+# minute.
 _SCRIPT = """
 set -e
 cd "$1"
@@ -31,6 +32,7 @@ mkdir dev
 mount -t tmpfs none dev
 mkdir dev/net dev/pts dev/shm
 for device in {devices}; do cp -a "/dev/$device" "dev/$device"; done
+[ "$(stat -c %a /dev/kvm 2>&1)" != 666 ] || cp -a /dev/kvm dev/kvm
 mount --bind /dev/pts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
@@ -51,11 +53,13 @@ def missing() -> str:
 
 
 class Libvirtd:
-    """In a directory, which its owner removes afterwards; in this network, or in one of its own."""
+    """In a directory, which its owner removes afterwards."""
 
-    def __init__(self, directory: Path, *, own_network: bool = True) -> None:
+    def __init__(self, directory: Path, *, space: str = "") -> None:
+        """`space` is the file of the network namespace that it is in; "" is one of its own."""
         self._directory = directory
-        self._spaces = ["--mount", "--propagation", "private", *(["--net"] if own_network else [])]
+        network = ["nsenter", f"--net={space}", "unshare"] if space else ["unshare", "--net"]
+        self._enter = [*network, "--mount", "--propagation", "private"]
         self.pid = 0
 
     @property
@@ -77,7 +81,7 @@ class Libvirtd:
         (self._directory / "etc" / "qemu.conf").write_text('stdio_handler = "file"\nsecurity_driver = "none"\n')
         script = _SCRIPT.format(places=" ".join(f"{a}:{b}" for a, b in _PLACES.items()), devices=" ".join(_DEVICES))
         subprocess.run(
-            ["unshare", *self._spaces, "sh", "-c", script, "libvirtd", str(self._directory)],
+            [*self._enter, "sh", "-c", script, "libvirtd", str(self._directory)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=_START,
         )  # fmt: skip
         self.pid = int((self._directory / "libvirtd.pid").read_text())

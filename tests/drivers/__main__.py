@@ -7,13 +7,15 @@ Each step is printed with what it said, as docs/hypervisors.md has it; the first
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.peers import BIN, Hyper, daemon, namespace
 
-from tests import transcript
+from tests import libvirtd, transcript
 from tests.world import World
 
 _TRANSCRIPTS = Path(__file__).parent / "transcripts"
@@ -36,14 +38,30 @@ def play(driver: str, hyper: Hyper, directory: Path, prefix: list[str]) -> str:
     return ""
 
 
+@contextlib.contextmanager
+def libvirt(directory: Path, space: str) -> Iterator[list[str]]:
+    """A libvirtd in this network namespace; what hyperd is told of it."""
+    directory.mkdir()
+    made = libvirtd.Libvirtd(directory, space=f"/run/netns/{space}")
+    made.start()
+    try:
+        yield ["--libvirt-uri", made.uri]
+        if left := made.domains():
+            raise SystemExit(f"libvirt has {left} yet")
+    finally:
+        made.end()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.drivers", description=__doc__)
     parser.add_argument("--accelerator", choices=("auto", "kvm", "tcg"), default="auto")
     parser.add_argument("names", nargs="+", metavar="NAME", help="of a driver")
     args = parser.parse_args()
-    options = ("--accelerator", args.accelerator, "--no-factory")
-    with tempfile.TemporaryDirectory(prefix="hyd") as name, namespace() as space:
+    options = ["--accelerator", args.accelerator, "--no-factory"]
+    with tempfile.TemporaryDirectory(prefix="hyd") as name, namespace() as space, contextlib.ExitStack() as stack:
         directory = Path(name)
+        if "libvirt" in args.names:
+            options += stack.enter_context(libvirt(directory / "libvirt", space))
         with daemon(directory / "hyper", space, *options) as hyper:
             for driver in args.names:
                 if difference := play(driver, hyper, directory, ["nsenter", f"--net=/run/netns/{space}"]):

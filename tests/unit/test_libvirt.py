@@ -224,6 +224,20 @@ async def test_its_own_words() -> None:
     await connection.close()
 
 
+@needs_library
+async def test_what_a_killed_daemon_was_about_to_start_goes(tmp_path: Path) -> None:
+    connection = Connection("test:///default")
+    told = "<metadata><h:machine xmlns:h='{}' name='a' directory='{}'/></metadata><memory>"
+    for number, directory in enumerate((tmp_path / "pods" / "a", Path("/elsewhere/pods/a"))):
+        text = DOMAIN.replace("<name>one", f"<name>d{number}").replace("<uuid>{}</uuid>", "")
+        text = text.replace("<memory>", told.format(document.METADATA, directory))
+        await connection.ask("define one", lambda c, text=text: c.defineXML(text))
+    await connection.ask("look", lambda c: domain.sweep(c, tmp_path))
+    left = await connection.ask("list", lambda c: {d.name() for d in c.listAllDomains()})
+    assert "d1" in left and "d0" not in left
+    await connection.close()
+
+
 # -- what it boots ------------------------------------------------------------------------
 
 

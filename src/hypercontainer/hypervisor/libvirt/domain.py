@@ -119,6 +119,16 @@ def end(connection: Any, uuid: str) -> None:
                 raise
 
 
+def sweep(connection: Any, run: Path) -> None:
+    """Take back domains that an earlier daemon of this directory was about to start when it was killed."""
+    module = library()
+    for domain in connection.listAllDomains(module.VIR_CONNECT_LIST_DOMAINS_INACTIVE):
+        with contextlib.suppress(module.libvirtError):  # one of somebody else's, or gone
+            about = domain.metadata(module.VIR_DOMAIN_METADATA_ELEMENT, document.METADATA)
+            if run in Path(XML.fromstring(about).get("directory", "")).parents:
+                domain.undefine()
+
+
 def runs(connection: Any, uuid: str) -> bool:
     """Whether there is such a domain, and it has not ended."""
     domain = _found(connection, uuid)

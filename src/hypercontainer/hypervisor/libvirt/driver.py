@@ -85,9 +85,10 @@ class LibvirtDriver:
         self._wanted, self._type = accelerator, machine_type
         self._tsc_khz = tsc_khz
         self._connection = Connection(self._uri)
-        self._boot = BootPlace(run)
+        self._run, self._boot = run, BootPlace(run)
         self._prober = Prober(cache, self._launch, name="libvirt")
         self._found: _Found | None = None
+        self._swept = False
         self._looking = asyncio.Lock()
 
     def set_probe_machine(self, config: MachineConfig) -> None:
@@ -126,9 +127,11 @@ class LibvirtDriver:
         async with self._looking:
             if self._found is None:
                 wanted = tuple(TYPES.values()) if self._type == AUTO else (TYPES[self._type],)
-                self._found = await self._connection.ask(
-                    "say what it can", partial(_examine, wanted, handed=self._handed), _LOOK
-                )
+                examine = partial(_examine, wanted, handed=self._handed)
+                seen = await self._connection.ask("say what it can", examine, _LOOK)
+                if not self._swept:  # before this daemon starts anything
+                    await self._connection.ask("say what it has", partial(domain.sweep, run=self._run))
+                self._found, self._swept = seen, True
         return self._found
 
     async def _accelerator(self, seen: _Found) -> tuple[str, str]:
