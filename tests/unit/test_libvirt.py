@@ -137,6 +137,7 @@ async def test_where_it_starts_nothing(tmp_path: Path, uri: str, why: str) -> No
     driver = LibvirtDriver(uri=uri, accelerator="tcg", cache=tmp_path, run=tmp_path)
     found = await driver.probe()
     assert why in found.trouble and "libvirt_uri" in found.hint
+    assert await driver.try_again() == found
     with pytest.raises(Unavailable, match=why):
         await driver.launch(config(tmp_path))
     assert not (tmp_path / "a").exists()
@@ -149,6 +150,7 @@ async def test_it_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found = await driver.probe()
     assert (driver.version, found.trouble) == ("", "libvirt's Python module is not installed")
     assert "python3-libvirt" in found.hint
+    assert await driver.try_again() == found
     with pytest.raises(Unavailable, match="not installed"):
         await driver.launch(config(tmp_path))
     await driver.close()
@@ -160,6 +162,18 @@ async def test_a_users_takes_the_users_own(tmp_path: Path) -> None:
         assert (await driver.probe()).trouble == "qemu:///system takes a hyperd of root's"
     assert {FormattedDisk, CachedDisk} <= driver.takes and TapNetwork not in driver.takes
     assert DiskHotplug in driver.facets and DiskHotplug not in LibvirtDriver.facets
+
+
+@needs_library
+async def test_a_users_daemon_is_not_started_for_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda name, path: "/usr/sbin/libvirtd" if name == "libvirtd" else None)
+    driver = OpenDriver(uri="", accelerator="auto", cache=tmp_path, run=tmp_path)
+    driver._uri = "qemu:///session"
+    found = await driver.try_again()
+    assert (found.reason, found.trouble) == ("the libvirtd of qemu:///session is started with the first machine", "")
+    assert not list(tmp_path.iterdir())
+    await driver.close()
 
 
 def test_an_image_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ _START = 60.0  # seconds: the first time libvirt asks its QEMU what it can
 _LOOK = 30.0  # seconds, for the same
 _INSTALL = "install libvirt-daemon-system and python3-libvirt, or pip install 'hypercontainer[libvirt]'"
 _LOCAL = "set `libvirt_uri` to qemu:///system or qemu:///session: docs/hypervisors.md says why"
+_DAEMONS = {"virtqemud": "virtqemud", "libvirtd": "libvirt"}  # programs, and names of their sockets
+_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 _HERE = re.compile(r"qemu(\+unix)?")  # schemes of a QEMU of this host
 
 
@@ -102,6 +105,8 @@ class LibvirtDriver:
     # -- what is found on this host ------------------------------------------------------------
 
     async def probe(self) -> Probe:
+        if self._asleep():
+            return Probe("tcg", f"the libvirtd of {self._uri} is started with the first machine")
         try:
             seen, accelerator, why = await self._usable()
             await self._connection.ask("answer", lambda connection: connection.getLibVersion())
@@ -109,6 +114,14 @@ class LibvirtDriver:
             return Probe("tcg", error.message, error.message, error.hint or "")
         reason = f"{why}; QEMU {seen.hypervisor} by {self._uri}"
         return Probe(accelerator, reason, machine_type=f"{seen.machine_type.name}: the first that libvirt has")
+
+    def _asleep(self) -> bool:
+        """Whether to ask would start a daemon: the library does that for a user's."""
+        if self._uri != "qemu:///session" or self._found or not self.version:
+            return False
+        run = Path(os.environ.get("XDG_RUNTIME_DIR") or Path.home() / ".cache") / "libvirt"
+        there = any((run / f"{name}-sock").exists() for name in _DAEMONS.values())
+        return not there and any(shutil.which(name, path=_PATH) for name in _DAEMONS)
 
     async def _usable(self) -> tuple[_Found, str, str]:
         """What it can start, an accelerator, and why that one. :raise Unavailable: it can start nothing."""
@@ -144,8 +157,10 @@ class LibvirtDriver:
         return await self._prober.choose(self.version)
 
     async def try_again(self) -> Probe:
-        self._found = None
-        if self._wanted == "auto" and "kvm" in (await self._look()).accelerators:
+        found = await self.probe()
+        if found.trouble or self._found is None:
+            return found
+        if self._wanted == "auto" and "kvm" in self._found.accelerators:
             await self._prober.probe(self.version)
         return await self.probe()
 
