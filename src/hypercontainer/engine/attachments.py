@@ -54,8 +54,11 @@ class Attachments:
         def begin() -> asyncio.Task[Any]:
             return self._containers.request_start(container.id, options.size)
 
+        # One that stands before the start hears of a start that fails, too.
+        end = owner.next_end if early and container.state.status not in ALIVE else owner.stopped
+
         async def finish() -> End:
-            await owner.stopped.wait()
+            await end.wait()
             if container.spec.auto_remove:  # its name, ports and volumes are free when the client returns
                 with contextlib.suppress(TimeoutError):
                     await tasks.within(owner.removed.wait(), _REMOVAL)

@@ -86,6 +86,7 @@ class AttachSession:
         self._room.set()
         self._size: Resize | None = None
         self._sized = asyncio.Event()
+        self._told = False  # the last word was said, or is about to be
 
     async def run(self, peer: Peer) -> None:
         """To the end, which the client is told.
@@ -117,10 +118,13 @@ class AttachSession:
             finally:
                 if history:
                     history.close()
-                if self._options.bound and attached.kill and isinstance(peer, Watched) and peer.gone:
+                if self._is_abandoned(peer) and attached.kill:
                     # A server may have cancelled this, since the client has gone; not because the daemon ends.
                     with contextlib.suppress(HyperError):  # it has ended, or did not start
                         await tasks.to_the_end(attached.kill())
+
+    def _is_abandoned(self, peer: Peer) -> bool:
+        return self._options.bound and not self._told and isinstance(peer, Watched) and peer.gone
 
     def resize(self, rows: int, columns: int) -> None:
         """Where sizes come by another way than the peer's."""
@@ -214,15 +218,19 @@ class AttachSession:
             await tasks.end([course])  # nothing is sent after the last word
             if isinstance(failed, ConnectionError):
                 raise failed
-            await peer.finish(End(error=failed))
+            await self._tell(peer, End(error=failed))
             if not isinstance(failed, HyperError):
                 raise failed
         elif detached:
             await tasks.end([course])
             self._attached.detached()
-            await peer.finish(End(detached=True))
+            await self._tell(peer, End(detached=True))
         elif course.done():
-            await peer.finish(course.result())
+            await self._tell(peer, course.result())
+
+    async def _tell(self, peer: Peer, end: End) -> None:
+        self._told = True
+        await peer.finish(end)
 
 
 async def _until_one_matters(running: list[asyncio.Task[Any]], starting: asyncio.Task[Any] | None) -> None:
