@@ -8,7 +8,7 @@ import contextlib
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,11 +106,14 @@ async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> An
 @contextlib.asynccontextmanager
 async def served(
     template: Path, *, limits: ListenLimits | None = None, tls: ssl.SSLContext | None = None,
-    client: ssl.SSLContext | None = None, certificates: dict[str, list[Scope]] | None = None, **settings: Any,
+    client: ssl.SSLContext | None = None, certificates: dict[str, list[Scope]] | None = None,
+    first: Callable[[Stage], None] | None = None, **settings: Any,
 ) -> AsyncIterator[Served]:  # fmt: skip
-    """Everything that it made is ended at the end."""
+    """Everything that it made is ended at the end; `first` changes the stage before there is a daemon."""
     limits = limits or ListenLimits()
     with stage(template, **settings) as s:
+        if first:
+            first(s)
         engine = s.prepare().engine
         await engine.open()
         identity = Identity(engine.tokens, certificates or {})

@@ -15,7 +15,7 @@ _ANNOTATIONS = (
     ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"),
 )
 _OF_PROCESS = re.compile(r"^/proc/([1-9][0-9]*)/ns/\w+\Z")
-_OWN = {"pid": "processes", "ipc": "IPC objects", "uts": "host name", "mount": "mounts", "network": "network"}
+_OWN = {"pid": "processes", "ipc": "IPC objects", "uts": "a host name", "mount": "mounts", "network": "a network"}
 
 
 def namespaces_of(config: dict[str, Any]) -> dict[str, str]:
