@@ -7,7 +7,7 @@ QUICK = -m "not slow" # of those, all but what `make slow` is for
 export PYTHONDONTWRITEBYTECODE = # the next run need not compile the tests again
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare conformance storms deaths upgrades chaos cycles calls lab test-kvm test-kubernetes test-drivers arm64 test-arm64 fuzz bench lock sbom proto man clean
+.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare oci-compare conformance storms deaths upgrades chaos cycles calls lab test-kvm test-kubernetes test-drivers arm64 test-arm64 fuzz bench lock sbom proto man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -59,6 +59,10 @@ clients: ## programs that speak Docker's API: compose, testcontainers of PyPI an
 docker-compare: ## the same commands and requests on Debian's dockerd and on hyperd; docs/docker-beside.md says what differs, and why
 	@scripts/setup test
 	.venv/bin/python -m tests.beside
+
+oci-compare: ## the same commands of podman with runc and with hyper-runtime; docs/oci-beside-runc.md says what differs, and why
+	@scripts/setup test
+	.venv/bin/python -m tests.runtimes
 
 conformance: ## podman's tests of Docker's API against hyperd; which pass, and why the others do not (docs/conformance.md)
 	@scripts/setup test

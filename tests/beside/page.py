@@ -37,9 +37,9 @@ class Reason:
     why: str
 
 
-def reasons(kind: str) -> list[Reason]:
+def reasons(kind: str, path: Path = REASONS) -> list[Reason]:
     """Of `commands` or `fields`."""
-    found = tomllib.loads(REASONS.read_text())[kind]
+    found = tomllib.loads(path.read_text()).get(kind, [])
     return [Reason(tuple(each["of"]), each["why"]) for each in found]
 
 
@@ -58,7 +58,8 @@ def unused(known: Iterable[Reason], found: Iterable[Difference]) -> list[str]:
     return [r.why for r in known if not any(why(d.what, [r]) for d in differences)]
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """What was printed, in a table."""
     joined = " ⏎ ".join(line for line in text.splitlines() if line != "? 0").replace("|", "\\|")
     if not joined:
         return "nothing"
@@ -74,7 +75,7 @@ def write(commands: list[Difference], fields: list[Difference], counted: tuple[i
     known = reasons("commands")
     for d in commands:
         command = d.what.replace("|", "\\|")
-        lines.append(f"| `{command}` | {_cell(d.docker)} | {_cell(d.here)} | {why(d.what, known)} |")
+        lines.append(f"| `{command}` | {cell(d.docker)} | {cell(d.here)} | {why(d.what, known)} |")
     lines += ["", "## Fields", "", "| fields | why |", "| --- | --- |"]
     known = reasons("fields")
     by_reason: dict[str, list[str]] = {}

@@ -380,8 +380,9 @@ def test_networks_outlive_the_daemon(world: World, tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def namespaces_again() -> Iterator[str]:
-    name = f"hy-more-{os.getpid()}"
+def namespaces_again(tag: str = "") -> Iterator[str]:
+    """One with nothing but its loopback."""
+    name = f"hy-more{tag}-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
     try:
