@@ -15,6 +15,9 @@ from hypercontainer.hypervisor.fake import FakeDriver
 from hypercontainer.model import architectures
 from hypercontainer.model.pods import PodPlan
 from hypercontainer.model.specs import ContainerSpec
+from tests.registry import serving
+from tests.unit.test_references import index
+from tests.unit.test_references import put as upload
 
 from . import hyperctl
 from .served import Served, served
@@ -82,10 +85,24 @@ async def test_another_platform_than_the_image_has_is_no_match(template: Path) -
     async with served(template, own_images=True) as s:
         have(s, "other", OTHER)
         status, _, err = await ctl(s, "create", "--pull", "never", "--platform", f"linux/{OTHER}", "box")
-        assert status == 1 and f"not for linux/{OTHER}" in err
+        assert status == 1 and f"image box is for linux/{architectures.host()}, not for linux/{OTHER}" in err
         status, _, err = await ctl(s, "create", "--platform", "linux/s390x", "nothing-of-that-name")
         assert status == 1 and "Unable to find image" not in err  # nothing is pulled that could not run
         assert "images for linux/s390x cannot be run: virtual machines run images for linux/amd64, linux/arm64" in err
+
+
+async def test_the_image_of_a_platform_is_pulled_where_another_one_is_there(template: Path, tmp_path: Path) -> None:
+    make, _ = index(tmp_path / "layout", *architectures.MACHINES)
+    with serving(tmp_path) as registry:
+        name = f"{registry.address}/multi:1"
+        upload(f"oci:{make.root}:test", f"docker://{name}", "--all")
+        async with served(template, own_images=True) as s:
+            assert (await ctl(s, "pull", "-q", name))[0] == 0
+            status, out, err = await ctl(s, "run", "--rm", "--platform", f"linux/{OTHER}", name)
+            assert (status, out) == (0, f"{OTHER}\n") and f"warning: {TOLD}" in err
+            again = await ctl(s, "run", "--rm", "--platform", f"linux/{OTHER}", name)
+            assert again == (0, f"{OTHER}\n", f"hyperctl: warning: {TOLD}\n")  # it is there now
+            assert (await ctl(s, "run", "--rm", "--platform", f"linux/{architectures.host()}", name))[2] == ""
 
 
 @pytest.mark.parametrize("architecture", ["riscv64", "arm", "s390x"])

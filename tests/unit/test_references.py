@@ -43,10 +43,10 @@ def variant(make: Maker, architecture: str, **config: Any) -> dict[str, Any]:
             "platform": {"os": "linux", "architecture": architecture}}  # fmt: skip
 
 
-def index(directory: Path) -> tuple[Maker, str]:
+def index(directory: Path, *architectures: str) -> tuple[Maker, str]:
     """An OCI layout with an image for two platforms, named `test`; and its digest."""
     make = Maker(directory)
-    entries = [variant(make, "amd64"), variant(make, "s390x")]
+    entries = [variant(make, name, Cmd=["echo", name]) for name in architectures or ("amd64", "s390x")]
     raw = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}, indent=3).encode()
     digest, size = make.add(raw)
     top = {"mediaType": INDEX, "digest": digest, "size": size, "annotations": {REF_NAME: "test"}}

@@ -43,7 +43,7 @@ def create_container(c: Client, spec: ContainerSpec, *, quiet: bool) -> Containe
     try:
         return _create(c, spec)
     except NotFound:
-        if spec.pull != "missing" or _has_image(c, spec.image):
+        if spec.pull != "missing" or _has_image(c, spec.image, spec.platform):
             raise
     if not quiet:
         print(f"Unable to find image {spec.image!r} locally", file=sys.stderr)
@@ -57,13 +57,14 @@ def _create(c: Client, spec: ContainerSpec) -> Container:
     return msgspec.json.decode(response.read(), type=Container)
 
 
-def _has_image(c: Client, name: str) -> bool:
+def _has_image(c: Client, name: str, platform: str) -> bool:
     """Whether it was something else that is not there: a pod, a path, a network."""
     try:
-        c.call(Image, "GET", "/images/inspect", {"name": name})
+        image = c.call(Image, "GET", "/images/inspect", {"name": name})
     except NotFound:
         return False
-    return True
+    own = "/".join(filter(None, (image.os, image.architecture, image.variant)))
+    return any(f"{p}/".startswith(f"{platform}/") for p in (own, *image.platforms)) if platform else True
 
 
 def _write_cidfile(path: str | None, id_: str) -> None:
