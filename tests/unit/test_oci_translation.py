@@ -161,7 +161,7 @@ def test_what_is_refused(given: dict[str, Any], wrong: str) -> None:
 def _record(records: Records, id_: str, pod: str, **fields: Any) -> Record:
     records.claim(id_)
     record = Record(id=id_, host="h", bundle="/b", rootfs="/r", container=f"c{id_}", pod=pod, owns_pod=True,
-                    created="", **fields)  # fmt: skip
+                    created="", **{"annotations": {}, "hooks": {}, **fields})  # fmt: skip
     records.put(record)
     return record
 

@@ -1,123 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""create, start, run, kill, delete, pause, resume, update."""
+"""start, kill, delete, pause, resume, update."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import hashlib
 import os
-import re
 import signal
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
-from ..errors import HyperError, InvalidArgument, InvalidState, NotFound, Unsupported
-from . import sandbox, translation
+from ..errors import HyperError, InvalidArgument, InvalidState, NotFound
 from .daemon import Daemon, container
-from .files import read_object, write_pid
-from .hooks import run_hooks
-from .interfaces import interfaces_of
-from .mounts import mounts_of
 from .records import Record, Records, stands
-from .stand_in import Looks, stand_in
 from .states import state_of, status_of
-from .terminal import open_terminal
-from .view import become_subreaper
-
-_NAME_MAX = 100
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # of a process that says none
-Undo = contextlib.ExitStack
-
-
-def create(args: Namespace, daemon: Daemon, records: Records) -> int:
-    """Make the container, and what stands for it; or nothing of both."""
-    if args.preserve_fds:
-        raise Unsupported("open files of this host cannot be handed to a virtual machine (--preserve-fds)")
-    bundle = Path(args.bundle).absolute()
-    config = read_object(bundle / "config.json")
-    translation.check(config)
-    records.claim(args.id)
-    with contextlib.ExitStack() as undo:
-        undo.callback(records.remove, args.id)
-        record = _make(config, bundle, args, daemon, records, undo)
-        _stand(config, args, daemon, records, record, undo)
-        undo.pop_all()
-    return 0
-
-
-def _make(
-    config: dict[str, Any], bundle: Path, args: Namespace, daemon: Daemon, records: Records, undo: Undo
-) -> Record:
-    """The container in hyperd, and its pod where it has one of its own."""
-    rootfs = os.path.join(bundle, config["root"]["path"])
-    name = _name(args)
-    other = sandbox.joined(config, records)
-    spec = translation.container_of(config, bundle, rootfs, name=name, pod=other.pod if other else "")
-    if other is None:
-        spec["pod"] = daemon.call("POST", "/pods/plan", _plan(config, name))["id"]
-        undo.callback(_remove_pod, daemon, spec["pod"])
-    made = daemon.call("POST", "/containers", spec)
-    if other:
-        undo.callback(_remove_container, daemon, made["id"])
-    record = Record(
-        id=args.id, host=daemon.path, bundle=str(bundle), rootfs=rootfs, container=made["id"], pod=spec["pod"],
-        owns_pod=other is None, owner=_user_name(),
-        created=datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"),
-        annotations=config.get("annotations") or {}, hooks=config.get("hooks") or {},
-    )  # fmt: skip
-    records.put(record)
-    return record
-
-
-def _user_name() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
-def _name(args: Namespace) -> str:
-    """Callers with other --root directories may have the same ids."""
-    where = hashlib.sha256(os.path.abspath(args.root).encode()).hexdigest()[:6]
-    plain = re.sub(r"[^a-zA-Z0-9_.-]", "-", args.id[:_NAME_MAX]).lstrip("_.-")
-    return f"oci-{plain}-{where}"
-
-
-def _plan(config: dict[str, Any], name: str) -> dict[str, Any]:
-    namespace = sandbox.namespaces_of(config)["network"]
-    return translation.pod_of(config, interfaces_of(namespace) if namespace else [], name=name)
-
-
-def _stand(
-    config: dict[str, Any], args: Namespace, daemon: Daemon, records: Records, record: Record, undo: Undo
-) -> None:
-    """What stands for it on this host, with its terminal; and the hooks that are run before the start."""
-    terminal, process = -1, config["process"]
-    if process.get("terminal"):
-        terminal = open_terminal(args.console_socket, process.get("consoleSize") or {})
-        undo.callback(os.close, terminal)
-    pid = stand_in(daemon, container(record.container), terminal=terminal, looks=_looks(config, record))
-    undo.callback(_end, pid)
-    record = records.stood(record, pid)
-    hooks = record.hooks
-    run_hooks([*(hooks.get("prestart") or []), *(hooks.get("createRuntime") or [])], state_of(record, "creating"))
-    write_pid(args.pid_file, pid)
-
-
-def _looks(config: dict[str, Any], record: Record) -> Looks:
-    """What stands for it shows of it."""
-    process = config["process"]
-    environment = dict(e.split("=", 1) for e in process.get("env") or [] if "=" in e)
-    binds = [m for m in mounts_of(config, Path(record.bundle)) if m["type"] == "bind"]
-    return Looks(
-        rootfs=record.rootfs, binds=[(m["source"], m["target"], m["readOnly"]) for m in binds],
-        namespace=sandbox.namespaces_of(config)["network"], program=process["args"][0],
-        path=environment.get("PATH", _PATH), cwd=process.get("cwd") or "/",
-    )  # fmt: skip
 
 
 def start(args: Namespace, daemon: Daemon, records: Records) -> int:
@@ -129,31 +24,19 @@ def start(args: Namespace, daemon: Daemon, records: Records) -> int:
     try:
         daemon.call("POST", container(record.container, "/start"))
     except HyperError:
-        _end(record.pid)
+        end(record.pid)
         raise
     record = records.change(record, started=True)
     with contextlib.suppress(InvalidState):  # its program runs, whatever they say
-        run_hooks(record.hooks.get("poststart") or [], state_of(record, "running"))
+        _run_hooks(record, "poststart", "running")
     return 0
 
 
-def run(args: Namespace, daemon: Daemon, records: Records) -> int:
-    """create and start; unless detached, wait for its end, and remove it. Its exit status."""
-    if not args.detach:
-        become_subreaper()
-    create(args, daemon, records)
-    record = records.get(args.id)
-    try:
-        start(args, daemon, records)
-    except BaseException:
-        remove(record, daemon, records)
-        raise
-    if args.detach:
-        return 0
-    status = os.waitstatus_to_exitcode(os.waitpid(record.pid, 0)[1])
-    if not args.keep:
-        remove(record, daemon, records)
-    return status if status >= 0 else 128 - status
+def _run_hooks(record: Record, kind: str, status: str) -> None:
+    if hooks := record.hooks.get(kind):
+        from .hooks import run_hooks  # most have none
+
+        run_hooks(hooks, state_of(record, status))
 
 
 def kill(args: Namespace, daemon: Daemon, records: Records) -> int:
@@ -206,10 +89,10 @@ def remove(record: Record, daemon: Daemon, records: Records) -> None:
         else:
             daemon.call("DELETE", container(record.container), force="1")
     if stands(record):
-        _end(record.pid)
+        end(record.pid)
     records.remove(record.id)
     with contextlib.suppress(InvalidState):
-        run_hooks(record.hooks.get("poststop") or [], state_of(record, "stopped"))
+        _run_hooks(record, "poststop", "stopped")
 
 
 def pause(args: Namespace, daemon: Daemon, records: Records) -> int:
@@ -226,6 +109,9 @@ def resume(args: Namespace, daemon: Daemon, records: Records) -> int:
 
 def update(args: Namespace, daemon: Daemon, records: Records) -> int:
     """What is not said stays; what is for who shares a kernel is passed over."""
+    from . import translation
+    from .files import read_object
+
     record = records.get(args.id)
     given: dict[str, Any] = read_object(args.resources) if args.resources else {}
     if args.memory is not None:
@@ -243,16 +129,7 @@ def update(args: Namespace, daemon: Daemon, records: Records) -> int:
     return 0
 
 
-def _end(pid: int) -> None:
+def end(pid: int) -> None:
+    """What stands for a process ends, and that with it. Idempotent."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _remove_pod(daemon: Daemon, pod: str) -> None:
-    with contextlib.suppress(HyperError):
-        daemon.call("DELETE", f"/pods/{pod}", force="1")
-
-
-def _remove_container(daemon: Daemon, id_: str) -> None:
-    with contextlib.suppress(HyperError):
-        daemon.call("DELETE", container(id_), force="1")

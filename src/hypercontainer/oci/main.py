@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import importlib
 import json
 import os
 import sys
@@ -13,17 +13,25 @@ from collections.abc import Callable
 
 from ..client.base import default_socket
 from ..errors import HyperError, NotFound
-from . import execs, lifecycle, reports
 from .arguments import parser
 from .daemon import Daemon
 from .records import Records
 
-_VERBS: dict[str, Callable[[Namespace, Daemon, Records], int]] = {
-    "create": lifecycle.create, "start": lifecycle.start, "run": lifecycle.run, "kill": lifecycle.kill,
-    "delete": lifecycle.delete, "pause": lifecycle.pause, "resume": lifecycle.resume, "update": lifecycle.update,
-    "exec": execs.exec_, "ps": reports.ps, "state": reports.state, "list": reports.list_, "events": reports.events,
-    "features": reports.features, "spec": reports.spec,
-}  # fmt: skip
+# Of which module each verb is: what it does not need is not imported.
+_MODULES = {
+    "creation": ("create", "run"),
+    "lifecycle": ("start", "kill", "delete", "pause", "resume", "update"),
+    "execs": ("exec",),
+    "reports": ("state", "list", "ps", "events", "features", "spec"),
+}
+_KEYWORDS = ("exec", "list")  # whose functions end with `_`
+
+
+def _verb(name: str) -> Callable[[Namespace, Daemon, Records], int]:
+    module = next(module for module, verbs in _MODULES.items() if name in verbs)
+    found = importlib.import_module(f".{module}", __package__)
+    function: Callable[[Namespace, Daemon, Records], int] = getattr(found, name + "_" * (name in _KEYWORDS))
+    return function
 
 
 def _daemon(args: Namespace, records: Records) -> Daemon:
@@ -40,6 +48,8 @@ def _complain(args: Namespace, text: str) -> None:
         print(f"hyper-runtime: {text}", file=sys.stderr, flush=True)
     if not args.log:
         return
+    import datetime
+
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     line = json.dumps({"level": "error", "msg": text, "time": now})
     if args.log_format == "text":
@@ -54,7 +64,7 @@ def main() -> None:
     status = 1
     try:
         records = Records(args.root)
-        status = _VERBS[args.verb](args, _daemon(args, records), records)
+        status = _verb(args.verb)(args, _daemon(args, records), records)
         sys.stdout.flush()
     except HyperError as error:
         _complain(args, str(error))

@@ -9,8 +9,8 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..errors import Conflict, InvalidArgument, NotFound
 
@@ -18,8 +18,7 @@ _ID = re.compile(r"^[\w+.-]{1,1024}\Z", re.ASCII)
 _FILE = "state.json"
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A container of a bundle."""
 
     id: str
@@ -30,12 +29,12 @@ class Record:
     pod: str  # hyperd's id; of a container that has joined another one's, that one's
     owns_pod: bool
     created: str  # RFC 3339
+    annotations: dict[str, str]
+    hooks: dict[str, list[dict[str, Any]]]
     pid: int = 0  # of the process of this host that stands for it
     pid_started: int = 0  # in clock ticks since the host's boot: a number may be given again
     started: bool = False
     owner: str = ""
-    annotations: dict[str, str] = field(default_factory=dict)
-    hooks: dict[str, list[dict[str, object]]] = field(default_factory=dict)
 
 
 def started_at(pid: int) -> int:
@@ -75,12 +74,12 @@ class Records:
         """Whole, or as it was before."""
         path = self._root / record.id / _FILE
         new = path.with_suffix(".new")
-        new.write_text(json.dumps(asdict(record)))
+        new.write_text(json.dumps(record._asdict()))
         new.replace(path)
 
-    def change(self, record: Record, **fields: object) -> Record:
+    def change(self, record: Record, **fields: Any) -> Record:
         """The record with these, kept."""
-        changed = replace(record, **fields)  # type: ignore[arg-type]
+        changed = record._replace(**fields)
         self.put(changed)
         return changed
 

@@ -15,7 +15,7 @@ import signal
 import termios
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..client.stream import STDERR, STDOUT, AttachedStream, Teller, forwarding
 from ..client.transport import Connection
@@ -46,8 +46,7 @@ class _Output(Teller):
         """Nothing: these streams are the process's alone."""
 
 
-@dataclass(frozen=True)
-class Looks:
+class Looks(NamedTuple):
     """What the stand-in of a container shows of it on this host; that of a further process shows nothing."""
 
     rootfs: str
