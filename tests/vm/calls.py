@@ -20,7 +20,7 @@ _FLAGS = ("-static", "-Os", "-D_GNU_SOURCE")
 
 
 def build(machine: str) -> Path:
-    """The program for one of `MACHINES`."""
+    """The program for a machine, one of `MACHINES` or another of zig's."""
     key = hashlib.sha256(repr((_FLAGS, machine)).encode() + _SOURCE.read_bytes()).hexdigest()[:24]
     built = cache_directory("calls") / key
     if not built.exists():

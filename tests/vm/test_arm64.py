@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import socket
 from pathlib import Path
@@ -20,7 +21,9 @@ from hypercontainer.podfile import strict
 from tests import arm64
 from tests.arm64 import OTHER
 
+from .calls import build
 from .conftest import DEADLINE, Lab, machines
+from .test_confinement import FAMILY_VSOCK, NEWUSER, probe
 from .test_pod_network import free_port
 
 
@@ -82,6 +85,34 @@ def fetch(port: int) -> str:
     with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
         sock.sendall(b"GET /kept HTTP/1.0\r\n\r\n")
         return b"".join(iter(lambda: sock.recv(4096), b"")).decode()
+
+
+# Of Docker's profile by the numbers of 64-bit Arm (asm-generic/unistd.h): number, arguments -> errno.
+CALLS = {
+    "40,0,0,0": errno.EPERM,  # mount
+    f"97,{NEWUSER}": errno.EPERM,  # unshare
+    f"220,{NEWUSER}": errno.EPERM,  # clone
+    "435,0,0": errno.ENOSYS,  # clone3
+    "219,0": errno.EPERM,  # keyctl
+    "425,1,0": errno.EPERM,  # io_uring_setup
+    "282,0": errno.EPERM,  # userfaultfd
+    "280,0": errno.EPERM,  # bpf
+    "104,0": errno.EPERM,  # kexec_load
+    "92,0x40000": errno.EPERM,  # personality
+    f"198,{FAMILY_VSOCK},1": errno.EPERM,
+    "480,0": errno.ENOSYS,
+    "172": 0,  # getpid
+    "92,0xffffffff": 0,
+    "198,2,1": 0,
+}
+
+
+@pytest.mark.slow  # the first time a C library is compiled for it
+@pytest.mark.skipif(OTHER != "arm64", reason="the numbers are those of arm64")
+async def test_its_system_calls_are_filtered_by_its_own_numbers(lab: Lab, image: str) -> None:
+    id_ = await made(lab, image, "exec sleep 1000", files=probe(build("aarch64").read_bytes()))
+    result = await lab.exec(id_, "/calls", *CALLS)
+    assert dict(zip(CALLS, map(int, result.out.split()), strict=True)) == CALLS, result.err
 
 
 async def test_a_pod_with_processors(lab: Lab, image: str) -> None:
