@@ -78,8 +78,8 @@ def test_the_age_of_busybox(hyper: Daemon) -> None:
 
 def test_an_image_of_another_platform_is_refused(hyper: Daemon) -> None:
     for options in ((), ("--pull", "always")):
-        done = hyper.ctl("run", "--rm", *options, "--platform", "linux/s390x", "builtin:busybox", "true", check=False)
-        assert done.returncode == 125 and "not for linux/s390x" in done.stderr, done.stderr
+        done = hyper.ctl("run", "--rm", *options, "--platform", "linux/arm64", "builtin:busybox", "true", check=False)
+        assert done.returncode == 125 and "not for linux/arm64" in done.stderr, done.stderr
 
 
 def test_a_damaged_image_is_named_and_mended(tmp_path: Path) -> None:
