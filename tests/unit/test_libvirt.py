@@ -231,6 +231,49 @@ async def test_what_does_not_answer_is_given_up() -> None:
 
 
 @needs_library
+async def test_a_connection_that_is_lost_stays_while_a_call_uses_it() -> None:
+    """The library frees it at once when it is closed."""
+    connection, begun, lost = Connection("test:///default"), threading.Event(), threading.Event()
+
+    def slowly(c: Any) -> int:
+        begun.set()
+        assert lost.wait(DEADLINE)
+        return int(c.getLibVersion())
+
+    asked = asyncio.create_task(connection.ask("answer slowly", slowly, DEADLINE))
+    assert await asyncio.to_thread(begun.wait, DEADLINE)
+    line = connection._opened
+    assert line is not None
+    connection._lost(line)
+    await asyncio.to_thread(line.end)
+    lost.set()
+    assert await asked > 0
+    with pytest.raises(Unavailable, match="was lost"):
+        await asyncio.to_thread(line.call, slowly)
+    await connection.close()
+
+
+@needs_library
+async def test_what_could_not_be_ended_is_ended_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = Connection("test:///default")
+    await connection.ask("make one", lambda c: c.createXML(DOMAIN.format(UUID), 0))
+    end, failed, heard = domain.end, threading.Event(), asyncio.Event()
+
+    def fails_once(c: Any, uuid: str) -> bool:
+        if not failed.is_set():
+            failed.set()
+            raise Unavailable("not now")
+        return end(c, uuid)
+
+    monkeypatch.setattr(domain, "end", fails_once)
+    connection.watch(UUID, heard.set)
+    await connection.end(UUID)
+    assert failed.is_set() and not heard.is_set()
+    await asyncio.wait_for(heard.wait(), DEADLINE)
+    await connection.close()
+
+
+@needs_library
 async def test_its_own_words() -> None:
     connection = Connection("test:///default")
     with pytest.raises(Unavailable, match="cannot start one: .*XML"):

@@ -12,16 +12,19 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from ...errors import Unavailable
 from ...sys import deadlines, tasks
+from . import domain
 from .binding import errors, library
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _ALIVE = (5, 3)  # seconds between questions whether its daemon lives, and how many may be unanswered
 _AGAIN = 1.0  # seconds between attempts to come back
+_OWED = 120  # of them, for a domain that is to be ended and is not there yet
 _HINT = "is libvirtd running? `libvirt_uri` in hyperd's configuration names another"
 
 
@@ -30,15 +33,57 @@ def fault(error: Exception) -> str:
     return str(error).removeprefix("internal error: ").strip()
 
 
+class _Line:
+    """The library's connection. It is closed when no call is under way: the library frees it under their hands else."""
+
+    def __init__(self, made: Any, callback: int) -> None:
+        self._made, self._callback = made, callback
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._over = False
+
+    def call(self, work: Callable[[Any], T]) -> T:
+        """In a thread. :raise Unavailable: it was ended."""
+        with self._lock:
+            if self._over:
+                raise Unavailable("the connection to libvirt was lost")
+            self._calls += 1
+        try:
+            return work(self._made)
+        finally:
+            with self._lock:
+                self._calls -= 1
+                last = self._over and not self._calls
+            if last:
+                self._close()
+
+    def end(self) -> None:
+        """In a thread, too. Idempotent."""
+        with self._lock:
+            now = not self._over and not self._calls
+            self._over = True
+        if now:
+            self._close()
+
+    def _close(self) -> None:
+        for undo in (
+            self._made.unregisterCloseCallback,
+            lambda: self._made.domainEventDeregisterAny(self._callback),
+            self._made.close,
+        ):
+            with contextlib.suppress(*errors()):
+                undo()
+
+
 class Connection:
     """To one URI. It is opened when it is needed, and again when it was lost."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._opened: Any = None
+        self._opened: _Line | None = None
         self._opening = asyncio.Lock()
         self._ends: dict[str, Callable[[], None]] = {}  # UUID of a domain -> what is told that it has ended
-        self._callback = -1
+        self._owed: dict[str, int] = {}  # UUIDs of domains that are to be ended -> how often that is tried
         self._returning: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -55,17 +100,17 @@ class Connection:
             raise Unavailable(f"libvirt ({self.uri}) cannot {what}: {fault(error)}") from error
 
     async def _asked(self, work: Callable[[Any], T]) -> T:
-        opened = await self._open()
-        return await _in_thread(lambda: work(opened))
+        line = await self._open()
+        return await _in_thread(lambda: line.call(work))
 
-    async def _open(self) -> Any:
+    async def _open(self) -> _Line:
         async with self._opening:
             if self._opened is None:
                 self._opened = await self._connected()
                 await self._catch_up(self._opened)
             return self._opened
 
-    async def _connected(self) -> Any:
+    async def _connected(self) -> _Line:
         loop, module = asyncio.get_running_loop(), library()
         if module is None:
             raise Unavailable("libvirt's Python module is not installed", hint="install the package python3-libvirt")
@@ -78,33 +123,49 @@ class Connection:
             if event == module.VIR_DOMAIN_EVENT_STOPPED:
                 tell(self._ended, domain.UUIDString())
 
-        def connect() -> Any:
+        def connect() -> _Line:
             made = module.open(self.uri)
-            try:
-                made.registerCloseCallback(lambda *_: tell(self._lost, made), None)
-                made.domainEventRegisterAny(None, module.VIR_DOMAIN_EVENT_ID_LIFECYCLE, ended, None)
-                with contextlib.suppress(module.libvirtError):  # drivers without a daemon have none to ask
-                    made.setKeepAlive(*_ALIVE)
-            except BaseException:
-                made.close()
-                raise
-            return made
+            callback = made.domainEventRegisterAny(None, module.VIR_DOMAIN_EVENT_ID_LIFECYCLE, ended, None)
+            line = _Line(made, callback)
+            made.registerCloseCallback(lambda *_: tell(self._lost, line), None)
+            with contextlib.suppress(module.libvirtError):  # drivers without a daemon have none to ask
+                made.setKeepAlive(*_ALIVE)
+            return line
 
         try:
-            return await _in_thread(connect, unwanted=_parted)
+            return await _in_thread(connect, unwanted=_Line.end)
         except module.libvirtError as error:
             raise Unavailable(f"libvirt ({self.uri}) cannot be reached: {fault(error)}", hint=_HINT) from error
 
-    async def _catch_up(self, opened: Any) -> None:
-        """Tell of what ended while nobody listened."""
-        known = list(self._ends)
-        if known:
-            running = await _in_thread(lambda: {d.UUIDString() for d in opened.listAllDomains() if d.isActive()})
+    async def _catch_up(self, line: _Line) -> None:
+        """Tell of what ended while nobody listened, and end what could not be ended."""
+        if known := list(self._ends):
+            running = await _in_thread(
+                lambda: line.call(lambda c: {d.UUIDString() for d in c.listAllDomains() if d.isActive()})
+            )
             for uuid in known:
                 if uuid not in running:
                     self._ended(uuid)
 
     # -- domains that end --------------------------------------------------------------------
+
+    async def end(self, uuid: str) -> None:
+        """Have nothing left of a domain; what libvirt does not do now it is told again, once it answers."""
+        try:
+            await self.ask("end a virtual machine", lambda c: domain.end(c, uuid), deadlines.DEATH)
+        except Unavailable as error:
+            log.warning("domain %s: %s", uuid, error)
+            self._owed[uuid] = _OWED
+            self._come_back()
+
+    async def _pay(self, line: _Line) -> None:
+        """A call that was given up may be done yet, so a domain that is not there is looked for again."""
+        for uuid, left in list(self._owed.items()):
+            found = await _in_thread(partial(line.call, partial(domain.end, uuid=uuid)))
+            if found or left <= 1:
+                self._owed.pop(uuid, None)
+            else:
+                self._owed[uuid] = left - 1
 
     def watch(self, uuid: str, ended: Callable[[], None]) -> None:
         """Have this called when a domain has ended, once. A domain that ended before is found when it is asked for."""
@@ -121,48 +182,47 @@ class Connection:
 
     # -- when it is lost ----------------------------------------------------------------------
 
-    def _lost(self, which: Any) -> None:
-        if which is not self._opened:
+    def _lost(self, line: _Line) -> None:
+        if line is not self._opened:
             return
         self._opened = None
         log.warning("the connection to libvirt (%s) is lost: machines go on, and it is tried again", self.uri)
-        _detached(which.close)
+        _detached(line.end)
         self._come_back()
 
+    @property
+    def _wanted(self) -> bool:
+        return not self._closed and bool(self._owed or (self._ends and self._opened is None))
+
     def _come_back(self) -> None:
-        """Be connected while domains are watched."""
-        if self._closed or self._opened or not self._ends or (self._returning and not self._returning.done()):
-            return
-        self._returning = asyncio.get_running_loop().create_task(self._try_again())
+        """Be connected while domains are watched, and end what is to be ended."""
+        if self._wanted and (self._returning is None or self._returning.done()):
+            self._returning = asyncio.get_running_loop().create_task(self._try_again())
 
     async def _try_again(self) -> None:
-        while self._ends and self._opened is None:
+        while self._wanted:
             try:
-                await tasks.within(self._open(), deadlines.MONITOR)
-                log.info("connected to libvirt (%s)", self.uri)
+                async with asyncio.timeout(deadlines.MONITOR):
+                    await self._pay(await self._open())
             except _failures() as error:
                 log.debug("libvirt (%s): %s", self.uri, error)
+            if self._wanted:
                 await asyncio.sleep(_AGAIN)
 
     async def close(self) -> None:
         """Idempotent."""
         self._closed = True
         self._ends.clear()
+        self._owed.clear()
         await tasks.end([self._returning] if self._returning else [])
         opened, self._opened = self._opened, None
         if opened is not None:
             with contextlib.suppress(TimeoutError, *errors()):
-                await tasks.within(_in_thread(lambda: _parted(opened)), deadlines.MONITOR)
+                await tasks.within(_in_thread(opened.end), deadlines.MONITOR)
 
 
 def _failures() -> tuple[type[Exception], ...]:
     return Unavailable, TimeoutError, *errors()
-
-
-def _parted(opened: Any) -> None:
-    with contextlib.suppress(*errors()):
-        opened.unregisterCloseCallback()
-    opened.close()
 
 
 def _detached(work: Callable[[], object]) -> None:

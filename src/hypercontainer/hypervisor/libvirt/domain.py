@@ -18,7 +18,7 @@ from ...sys import process
 from ..driver import Disk
 from ..qemu.formats import check_image
 from . import document
-from .binding import library
+from .binding import errors, library
 from .document import Known
 
 
@@ -44,7 +44,8 @@ class Start:
             if self.given_up.is_set():
                 raise Unavailable("it was given up")
         except BaseException:
-            end(connection, self.known.uuid)
+            with contextlib.suppress(*errors()):  # whoever waits for this ends it, too
+                end(connection, self.known.uuid)
             raise
         return started
 
@@ -104,11 +105,11 @@ def _one(connection: Any, uuid: str) -> Any:
     return domain
 
 
-def end(connection: Any, uuid: str) -> None:
-    """Nothing is left of it. Idempotent."""
+def end(connection: Any, uuid: str) -> bool:
+    """Nothing is left of it. Idempotent; whether there was one."""
     domain = _found(connection, uuid)
     if domain is None:
-        return
+        return False
     module = library()
     for undo in (domain.destroy, domain.undefine):
         try:
@@ -117,6 +118,7 @@ def end(connection: Any, uuid: str) -> None:
             gone = (module.VIR_ERR_NO_DOMAIN, module.VIR_ERR_OPERATION_INVALID)  # it does not run; it does not stay
             if error.get_error_code() not in gone:
                 raise
+    return True
 
 
 def sweep(connection: Any, run: Path) -> None:

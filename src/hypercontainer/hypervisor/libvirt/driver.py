@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from ...errors import Unavailable
 from ...jail.jail import Started
-from ...sys import deadlines, tasks, users
+from ...sys import tasks, users
 from .. import found, taps
 from ..driver import (
     CachedDisk,
@@ -189,7 +189,7 @@ class LibvirtDriver:
         async with contextlib.AsyncExitStack() as undo:
             start = await self._described(config, accelerator, kind)
             undo.callback(taps.drop, nics)
-            undo.push_async_callback(self._end, start.known.uuid)
+            undo.push_async_callback(self._connection.end, start.known.uuid)
             undo.callback(start.given_up.set)
             taps.note(config.directory, nics)
             if nics:
@@ -204,11 +204,6 @@ class LibvirtDriver:
             await machine.resume()
             undo.pop_all()
         return machine
-
-    async def _end(self, number: str) -> None:
-        """What a start left; where libvirt does not answer, its thread ends what it has started."""
-        with contextlib.suppress(Unavailable):
-            await self._connection.ask("end a virtual machine", partial(domain.end, uuid=number), deadlines.DEATH)
 
     async def _described(self, config: MachineConfig, accelerator: str, kind: MachineType) -> domain.Start:
         kernel, initramfs, owner = config.kernel, config.initramfs, None

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import Unavailable
 from ...jail.jail import Started
 from ...sys import deadlines, process, tasks
 from .. import taps
@@ -117,10 +116,7 @@ class LibvirtMachine(ProcessMachine):
         self._console.tail()
         self._console.close()
         process.kill(self.pid, self.pid_started, signal.SIGKILL)
-        try:
-            await self._connection.ask("end a virtual machine", partial(domain.end, uuid=self._uuid), deadlines.DEATH)
-        except Unavailable as error:
-            log.warning("domain %s: %s", self._uuid, error)
+        await self._connection.end(self._uuid)
         with contextlib.suppress(TimeoutError):
             await tasks.within(self.wait(), deadlines.DEATH)
         self._connection.forget(self._uuid)
