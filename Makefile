@@ -123,7 +123,7 @@ arm64: ## what pods of arm64 images take: QEMU for that processor, and a kernel,
 	@scripts/setup arm64
 
 test-arm64: arm64 ## pods of arm64 images, for real: emulated, where this host has another processor
-	HYPER_TEST_ARM64=1 $(PYTEST) tests/vm/test_arm64.py
+	HYPER_TEST_ARM64=1 $(PYTEST) -k arm64 tests/contract/test_hypervisor.py tests/vm/test_arm64.py
 
 SECONDS = 60
 fuzz: ## decoders of host and guest against made-up input, SECONDS=60 each; FUZZ="dns layers" for less

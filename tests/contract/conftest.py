@@ -32,11 +32,12 @@ from hypercontainer.hypervisor.libvirt.driver import make as make_libvirt
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
 from hypercontainer.jail.hyperjail import HyperJail
 from hypercontainer.kernel.locate import locate
+from hypercontainer.model.architectures import MACHINES
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import tap
 from hypercontainer.network.fake_taps import FakeTaps
 from hypercontainer.protocol.constants import FIRST_TOKEN
-from tests import libvirtd
+from tests import arm64, libvirtd
 
 from .toy import ToyDriver
 
@@ -218,6 +219,20 @@ class PcOne(QemuOne):
     machine_type = "pc"
 
 
+class VirtOne(QemuOne):
+    """Of virtual machines with processors that this host does not have."""
+
+    words = "Kernel panic"
+
+    def config(self, name: str = "a", **how: Any) -> MachineConfig:
+        init = initramfs.cached(self.place, MACHINES[arm64.OTHER])
+        boot = {"kernel": locate(architecture=arm64.OTHER).path, "initramfs": init, "architecture": arm64.OTHER}
+        return super().config(name, **{**boot, **how})
+
+    async def broken(self) -> Machine:
+        return await self.launch(initramfs=_nothing(self.place))
+
+
 class FirecrackerOne(Host):
     """Of virtual machines, with KVM: in the lab."""
 
@@ -260,10 +275,7 @@ class LibvirtOne(QemuOne):
             yield made
 
     async def broken(self) -> Machine:
-        """Its kernel finds nothing to run."""
-        nothing = self.place / "nothing.cpio"
-        nothing.write_bytes(bytes(512))
-        return await self.launch(initramfs=nothing)
+        return await self.launch(initramfs=_nothing(self.place))
 
     async def close(self) -> None:
         await super().close()
@@ -273,6 +285,13 @@ class LibvirtOne(QemuOne):
         for driver in self._drivers:
             await driver.close()
         assert left == []
+
+
+def _nothing(place: Path) -> Path:
+    """An initramfs in which a kernel finds nothing to run."""
+    path = place / "nothing.cpio"
+    path.write_bytes(bytes(512))
+    return path
 
 
 @functools.cache
@@ -292,6 +311,8 @@ HOSTS: dict[str, type[Host]] = {"fake": FakeOne, "toy": ToyOne, "qemu": QemuOne,
                                 "libvirt": LibvirtOne}  # fmt: skip
 if os.environ.get("HYPER_TEST_ACCELERATOR") == "kvm" and shutil.which("firecracker"):
     HOSTS["firecracker"] = FirecrackerOne
+if arm64.DEMANDED:
+    HOSTS["arm64"] = VirtOne
 SELDOM = ("pc",)  # as q35
 
 
