@@ -7,6 +7,7 @@
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "hyper_protocol.h"
@@ -73,6 +74,15 @@ static int request_send(int fd, struct request *r, const char *what, struct erro
 	return code == 0 || code == EEXIST ? 0 : fail(err, HP_E_SYSTEM, code, "%s", what);
 }
 
+/* Not each driver lets the address of an interface that is up be set, be it to what it is: xen-netfront does not. */
+static bool has_mac(int fd, const struct interface *i)
+{
+	struct ifreq r = {0};
+
+	snprintf(r.ifr_name, sizeof r.ifr_name, "%s", i->name);
+	return ioctl(fd, SIOCGIFHWADDR, &r) == 0 && memcmp(r.ifr_hwaddr.sa_data, i->mac, sizeof i->mac) == 0;
+}
+
 static int set_link(int fd, unsigned index, const struct interface *i, struct error *err)
 {
 	struct request r;
@@ -84,7 +94,7 @@ static int set_link(int fd, unsigned index, const struct interface *i, struct er
 	m->ifi_flags = i->down ? 0 : IFF_UP;
 	if (mtu)
 		request_attr(&r, IFLA_MTU, &mtu, sizeof mtu);
-	if (i->has_mac)
+	if (i->has_mac && !has_mac(fd, i))
 		request_attr(&r, IFLA_ADDRESS, i->mac, sizeof i->mac);
 	return request_send(fd, &r, i->name, err);
 }

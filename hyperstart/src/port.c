@@ -4,6 +4,7 @@
  *
  *   hyper.channel=port:NAME   the virtio-serial port of this name; the default is port:sh.hyper.guest.0
  *   hyper.channel=vsock:PORT  a vsock, on which the host connects; it is called at the same port once that can be
+ *   hyper.channel=hvc:NUMBER  this console of Xen's; a byte calls the host once what it sends arrives as it is
  */
 #include "port.h"
 
@@ -15,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <termios.h>
+#include <time.h>
 #include <unistd.h>
 #include <linux/netlink.h>
 #include <linux/vm_sockets.h>
@@ -26,8 +29,10 @@
 #define PORT            "port:"
 #define DEFAULT         PORT "sh.hyper.guest.0"
 #define VSOCK           "vsock:"
+#define HVC             "hvc:"
 #define BACKLOG         1
 #define PORT_TIMEOUT_MS 30000
+#define CONSOLE_TRIES   6000 /* 5 ms apart */
 #define COMMAND_LINE    4096 /* COMMAND_LINE_SIZE of x86 is 2048 */
 
 /* The port's device, once its driver has announced it. */
@@ -129,6 +134,33 @@ static int listen_on_vsock(const char *number)
 	return listening;
 }
 
+/* Its node is there from the boot on, and opens once xenbus has brought the console. Until then it is a terminal that
+ * gives back what it reads, so that goes; the host waits for the call. */
+static int open_console(const char *number)
+{
+	struct timespec tick = {.tv_nsec = 5000000};
+	struct termios raw;
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof path, "/dev/hvc%s", number);
+	for (int i = 0; (fd = open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC)) < 0; i++) {
+		if (i >= CONSOLE_TRIES) {
+			log_line("%s: %s", path, strerror(errno));
+			return -1;
+		}
+		nanosleep(&tick, NULL);
+	}
+	if (tcgetattr(fd, &raw) == 0) {
+		cfmakeraw(&raw);
+		if (tcsetattr(fd, TCSANOW, &raw) == 0 && tcflush(fd, TCIFLUSH) == 0 && write(fd, "", 1) == 1)
+			return fd;
+	}
+	log_line("%s: %s", path, strerror(errno));
+	close(fd);
+	return -1;
+}
+
 int port_open(bool *listens)
 {
 	char line[COMMAND_LINE] = "", *found;
@@ -142,6 +174,8 @@ int port_open(bool *listens)
 	*listens = strncmp(channel, VSOCK, strlen(VSOCK)) == 0;
 	if (*listens)
 		return listen_on_vsock(channel + strlen(VSOCK));
+	if (strncmp(channel, HVC, strlen(HVC)) == 0)
+		return open_console(channel + strlen(HVC));
 	if (strncmp(channel, PORT, strlen(PORT)) != 0) {
 		log_line("unknown channel %s", channel);
 		return -1;
