@@ -30,6 +30,8 @@ from hypercontainer.hypervisor.firecracker.driver import FirecrackerDriver, make
 from hypercontainer.hypervisor.libvirt.driver import LibvirtDriver
 from hypercontainer.hypervisor.libvirt.driver import make as make_libvirt
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
+from hypercontainer.hypervisor.xen import tools
+from hypercontainer.hypervisor.xen.driver import XenDriver
 from hypercontainer.jail.hyperjail import HyperJail
 from hypercontainer.kernel.locate import locate
 from hypercontainer.model.architectures import MACHINES
@@ -307,12 +309,33 @@ def libvirtd_of_tests() -> libvirtd.Libvirtd:
     return made
 
 
+class XenOne(Host):
+    """Of domains, in the lab whose hypervisor is Xen."""
+
+    words = "to die"
+
+    def driver(self) -> XenDriver:
+        return XenDriver(boot_timeout=DEADLINE)
+
+    def config(self, name: str = "a", **how: Any) -> MachineConfig:
+        boot = {"kernel": locate("").path, "initramfs": initramfs.cached(self.place)}
+        return super().config(name, **{**boot, **how})
+
+    async def broken(self) -> Machine:
+        """It has come up by the time that there is one: its xl ends."""
+        machine = await self.launch()
+        os.kill(machine.pid, signal.SIGKILL)
+        return machine
+
+
 HOSTS: dict[str, type[Host]] = {"fake": FakeOne, "toy": ToyOne, "qemu": QemuOne, "q35": Q35One, "pc": PcOne,
                                 "libvirt": LibvirtOne}  # fmt: skip
 if os.environ.get("HYPER_TEST_ACCELERATOR") == "kvm" and shutil.which("firecracker"):
     HOSTS["firecracker"] = FirecrackerOne
 if arm64.DEMANDED:
     HOSTS["arm64"] = VirtOne
+if tools.is_dom0():
+    HOSTS["xen"] = XenOne
 SELDOM = ("pc",)  # as q35
 
 

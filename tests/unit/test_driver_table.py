@@ -21,6 +21,7 @@ from hypercontainer.hypervisor.fake import FakeDriver, FakeHost
 from hypercontainer.hypervisor.firecracker.driver import CloningDriver, FirecrackerDriver
 from hypercontainer.hypervisor.libvirt.driver import LibvirtDriver, OpenDriver
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
+from hypercontainer.hypervisor.xen.driver import XenDriver
 
 PAGE = Path(__file__).parents[2] / "docs" / "hypervisors.md"
 
@@ -46,7 +47,7 @@ def fakes(*names: str, lacks: frozenset[type] = frozenset(), trouble: str = "") 
     return made
 
 
-@pytest.mark.parametrize("name", ["firecracker", "libvirt"])
+@pytest.mark.parametrize("name", ["firecracker", "libvirt", "xen"])
 @pytest.mark.parametrize("what", abilities.WORDS)
 def test_what_a_driver_lacks_is_refused_with_one_that_has_it(tmp_path: Path, what: type, name: str) -> None:
     drivers = shipped(tmp_path)
@@ -67,6 +68,7 @@ def test_what_a_driver_lacks_is_refused_with_one_that_has_it(tmp_path: Path, wha
 def test_what_they_can() -> None:
     assert abilities.words(FirecrackerDriver) == ["networks", "pause"]  # type: ignore[arg-type]
     assert abilities.words(CloningDriver) == ["networks", "pause", "templates", "pool"]  # type: ignore[arg-type]
+    assert abilities.words(XenDriver) == ["networks", "pause"]  # type: ignore[arg-type]
     root = ["networks", "user-network", "image-formats", "cache-modes", "pause", "full-disk-wait"]
     assert abilities.words(LibvirtDriver) == root  # type: ignore[arg-type]
     user = ["user-network", "image-formats", "cache-modes", "disk-hotplug", "pause", "full-disk-wait"]
@@ -120,16 +122,16 @@ async def test_who_names_one_has_that_one_or_none() -> None:
     assert (await drivers.choose("", [Disk]))[1] == "it is the default"
     with pytest.raises(Unsupported, match="'one' does not support .*: the driver 'two' does: use --driver two"):
         await drivers.choose("one", [UserNetwork])
-    with pytest.raises(InvalidArgument, match="there is no driver 'xen'"):
-        await drivers.choose("xen", [])
+    with pytest.raises(InvalidArgument, match="there is no driver 'three'"):
+        await drivers.choose("three", [])
 
 
 def test_what_auto_prefers(tmp_path: Path) -> None:
     def order(**how: str) -> list[str]:
         return [d.name for d in build_drivers(Config(**how), Paths(tmp_path, tmp_path), None)]  # type: ignore[arg-type]
 
-    assert order() == order(driver="auto") == order(prefer="density") == ["qemu", "firecracker", "libvirt"]
-    assert order(driver="auto", prefer="density") == ["firecracker", "qemu", "libvirt"]
+    assert order() == order(driver="auto") == order(prefer="density") == ["qemu", "firecracker", "xen", "libvirt"]
+    assert order(driver="auto", prefer="density") == ["firecracker", "qemu", "xen", "libvirt"]
 
 
 def test_a_bare_machine_has_no_facets() -> None:

@@ -15,6 +15,7 @@ from ..hypervisor.firecracker.driver import FirecrackerDriver
 from ..hypervisor.libvirt import driver as libvirt_driver
 from ..hypervisor.libvirt.driver import LibvirtDriver
 from ..hypervisor.qemu.driver import QemuDriver
+from ..hypervisor.xen.driver import XenDriver
 from ..images import interpreter
 from ..jail import helpers
 from ..jail.choose import choose
@@ -40,7 +41,8 @@ def build_drivers(config: Config, paths: Paths, kernel: Kernel | None) -> Driver
         for driver in (qemu, firecracker, libvirt):
             driver.set_probe_machine(_probe_machine(driver.name, paths, kernel))
     dense = config.driver == AUTO and config.prefer == "density"
-    return Drivers([*((firecracker, qemu) if dense else (qemu, firecracker)), libvirt], config.driver)
+    xen = XenDriver(boot_timeout=config.boot_timeout)
+    return Drivers([*((firecracker, qemu) if dense else (qemu, firecracker)), xen, libvirt], config.driver)
 
 
 def build_groups(config: Config, paths: Paths) -> ControlGroups:

@@ -48,7 +48,9 @@ LOG_DRIVERS = ("json-file", "none", "k8s-file", "journald", "syslog")  # as in t
 @click.option("--tlscacert", help="CA of clients' certificates, a PEM file [default: clients have tokens only].")
 @click.option("--tlscrl", help="Which of them were revoked, a PEM file; a client with one is refused.")
 @click.option("--kernel", help="A vmlinux to boot instead of hyperkernel.")
-@click.option("--driver", help="Hypervisor of pods that name none: qemu, firecracker, libvirt, auto [default: qemu].")
+@click.option(
+    "--driver", help="Hypervisor of pods that name none: qemu, firecracker, libvirt, xen, auto [default: qemu]."
+)
 @click.option("--prefer", type=click.Choice(["features", "density"]), help="What auto looks for [default: features].")
 @click.option("--qemu", help="QEMU's binary [default: qemu-system-x86_64].")
 @click.option("--firecracker", help="Firecracker's binary [default: firecracker].")

@@ -3,8 +3,8 @@
 
 A guest may write without end, so no hypervisor stores it: QEMU sends the text
 to whoever is connected, and drops it while nobody is; Firecracker's goes to a
-named pipe, which holds 64 KiB, and is dropped while nobody reads. The daemon
-keeps the last of it in memory.
+named pipe, which holds 64 KiB, and is dropped while nobody reads; Xen's
+xenconsoled has a terminal. The daemon keeps the last of it in memory.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ class Console:
         """The same for a named pipe, which its writer holds open for both, so that it has no end."""
         with contextlib.suppress(OSError):
             self._listen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+
+    def open_terminal(self, path: Path) -> None:
+        """The same for a terminal, whose other end holds it open; it does not become this process's own."""
+        with contextlib.suppress(OSError):
+            self._listen(os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
 
     def _listen(self, fd: int) -> None:
         self._fd = fd

@@ -170,10 +170,13 @@ def reap(started: Started) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(wanted: Order, stdin: bytes = b"", *, complaints: bool = False) -> AsyncIterator[Helper]:
+async def running(
+    wanted: Order, stdin: bytes = b"", *, complaints: bool = False, by: Jail | None = None
+) -> AsyncIterator[Helper]:
     """A helper that does not outlive the block; what it prints comes from `output`.
 
     With `complaints` it is what it complains of that comes from there, and what it prints is kept as its errors.
+    `by` starts it in place of the jail in use.
 
     :raise Unavailable: it does not start.
     """
@@ -188,7 +191,7 @@ async def running(wanted: Order, stdin: bytes = b"", *, complaints: bool = False
             (output, out), (errors, err) = readers
             given = _in_memory(stdin, handed) if stdin else -1
             out, err = (err, out) if complaints else (out, err)
-            started = await _jail.spawn(replace(wanted, input=given, output=out, errors=err))
+            started = await (by or _jail).spawn(replace(wanted, input=given, output=out, errors=err))
         helper = Helper(started, output, errors)
         try:
             yield helper
@@ -196,12 +199,12 @@ async def running(wanted: Order, stdin: bytes = b"", *, complaints: bool = False
             await helper.end()
 
 
-async def run(wanted: Order, stdin: bytes = b"") -> Finished:
-    """Run to the end and take all output.
+async def run(wanted: Order, stdin: bytes = b"", *, by: Jail | None = None) -> Finished:
+    """Run to the end and take all output; `by` as in `running`.
 
     :raise Unavailable: it does not start.
     """
-    async with running(wanted, stdin) as helper:
+    async with running(wanted, stdin, by=by) as helper:
         out = await helper.output.read()
         status = await helper.wait()
         return Finished(status, out.decode(errors="replace"), helper.errors)

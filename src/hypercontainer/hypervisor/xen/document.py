@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine as xl.cfg(5) and xl-disk-configuration(5) of Xen 4.17 describe a PVH domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...errors import InvalidArgument
+from ..driver import MachineConfig, TapNetwork
+
+MIB = 1 << 20
+# xl gives its channels the numbers 0, 1..., where libxl has 0 for the kernel's console, complains of the first and
+# leaves it away (ARRAY_EXTEND_INIT in tools/xl/xl_parse.c); should it once count from 1, the first is the console 1.
+# So there are two, and the guest's console 1 is that whose name xenstore has there.
+CHANNELS = ("first", "second")
+CONSOLE = 1  # number of the guest's console that is the agent's
+DISKS = 26  # xvda to xvdz
+PROCESSORS = 64  # of hyperkernel
+_SOCKET = ".sock"
+
+
+def kernel_command_line(*, talkative: bool = False) -> str:
+    """Arguments of the guest's kernel. A PVH domain has no PCI."""
+    level = ["loglevel=6"] if talkative else ["quiet", "loglevel=3"]
+    return " ".join(["console=hvc0", *level, "panic=-1", "pci=off", f"hyper.channel=hvc:{CONSOLE}"])
+
+
+def check(config: MachineConfig) -> None:
+    """What the kinds of a machine's parts do not tell.
+
+    :raise InvalidArgument: it has too many disks or processors, or a path that xl cannot be told.
+    """
+    for what, count, most in (("processors", config.vcpus, PROCESSORS), ("disks", len(config.disks), DISKS)):
+        if count > most:
+            raise InvalidArgument(f"a machine of the driver 'xen' has at most {most} {what}")
+    if "," in str(config.directory):  # QEMU is told of the channel by words that commas part
+        raise InvalidArgument(f"the driver 'xen' cannot have a comma in the path {str(config.directory)!r}")
+    for path in (config.kernel, config.initramfs):
+        _quoted(str(path))
+
+
+def channel(directory: Path, name: str) -> Path:
+    """Where QEMU, as a domain's console of this name, listens."""
+    return directory / f"{name}{_SOCKET}"
+
+
+def names(config: MachineConfig) -> dict[str, str]:
+    """What the guest finds each disk by: they have no serial numbers, but names of ours."""
+    return {disk.serial: f"dev:{_device(index)}" for index, disk in enumerate(config.disks)}
+
+
+def _device(index: int) -> str:
+    return f"xvd{chr(ord('a') + index)}"
+
+
+def document(config: MachineConfig, name: str, loops: Sequence[str], script: str) -> str:
+    """The domain's configuration file; `loops` are its disks' devices, `script` what xl runs for each device."""
+    nics = [f"mac={nic.mac}, script={script}" for nic in config.networks if isinstance(nic, TapNetwork)]
+    disks = [
+        f"format=raw, vdev={_device(index)}, access={'ro' if disk.read_only else 'rw'}, backendtype=phy, "
+        f"script={script}, target={loop}"
+        for index, (disk, loop) in enumerate(zip(config.disks, loops, strict=True))
+    ]
+    channels = [f"name={name}, connection=socket, path={channel(config.directory, name)}" for name in CHANNELS]
+    settings: Mapping[str, str | int | list[str]] = {
+        "name": name,
+        "type": "pvh",
+        "vcpus": config.vcpus,
+        "memory": config.memory // MIB,
+        "kernel": str(config.kernel),
+        "ramdisk": str(config.initramfs),
+        "cmdline": kernel_command_line(talkative=config.talkative),
+        "on_poweroff": "destroy",
+        "on_reboot": "destroy",  # as hyperstart ends a machine, and a kernel that panics
+        "on_crash": "destroy",
+        "on_watchdog": "destroy",
+        "channel": channels,
+        "disk": disks,
+        "vif": nics,
+    }
+    return "".join(f"{key} = {_value(value)}\n" for key, value in settings.items())
+
+
+def _value(value: str | int | list[str]) -> str:
+    if isinstance(value, list):
+        return f"[ {', '.join(map(_quoted, value))} ]"
+    return str(value) if isinstance(value, int) else _quoted(value)
+
+
+def _quoted(text: str) -> str:
+    """:raise InvalidArgument: the file's grammar has no escapes, so that not every text has a place there."""
+    for quote in "\"'":
+        if quote not in text and "\n" not in text:
+            return f"{quote}{text}{quote}"
+    raise InvalidArgument(f"the driver 'xen' cannot have both kinds of quotes, nor a line break, in {text!r}")

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making domains by xl, and finding them again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import shutil
+import socket
+import uuid
+from collections.abc import Container, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...errors import HyperError, Unavailable
+from ...jail.jail import Order, Started
+from ...jail.plain import PlainJail
+from ...sys import deadlines, process, tasks
+from .. import found
+from ..ask import ask
+from ..driver import Disk, Machine, MachineConfig, Probe, TapNetwork, check_takes
+from ..facets import Needs, facets_of
+from . import tools, vifs
+from .disks import loops
+from .document import CONSOLE, channel, check, document, names
+from .machine import CHANNEL, LOG, XenMachine
+
+log = logging.getLogger(__name__)
+_DOCUMENT = "domain.cfg"  # in the machine's directory
+_NAME = "HYPER_DOMAIN"  # in the environment of a domain's xl: the domain's name
+_OVERHEAD, _TASKS = 192 << 20, 64  # bytes and threads of a domain's xl and QEMU in dom0
+_LOOK = 0.02  # seconds between looks at what xl has written
+_MADE = re.compile(r"\(domid (\d+)\) to die")  # tools/xl/xl_vmcontrol.c of Xen, create_domain
+_NAMED = 40  # characters of a machine's name in its domain's
+_CALL = 1  # bytes of the guest's call (hyperstart/src/port.c)
+
+
+class XenDriver:
+    """PVH domains of the host's own hypervisor."""
+
+    name = "xen"
+    takes: frozenset[type] = frozenset({Disk, TapNetwork})
+    facets = facets_of(XenMachine)
+
+    def __init__(self, *, boot_timeout: float) -> None:
+        """`boot_timeout` in seconds, from a domain's making to its guest's call."""
+        self._boot_timeout = boot_timeout
+        self._about: dict[str, str] = {}
+
+    # -- what is found on this host ------------------------------------------------------------
+
+    @property
+    def version(self) -> str:
+        return self._info.get("xen_version", "")
+
+    @property
+    def _info(self) -> dict[str, str]:
+        """What `xl info` says; nothing where this is no dom0."""
+        if not self._about and tools.is_dom0() and shutil.which("xl"):
+            lines = ask("xl", "info").splitlines()
+            self._about = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+        return self._about
+
+    async def probe(self) -> Probe:
+        trouble, hint = self._trouble()
+        return Probe("xen", trouble or f"Xen {self.version} has PVH domains", trouble, hint)
+
+    def _trouble(self) -> tuple[str, str]:
+        """Why there can be no domains, and what to do."""
+        for program in ("xl", "xenstore-read", "xenstore-write"):
+            if not shutil.which(program):
+                return f"{program} is not in the PATH", tools.HINT
+        if not tools.is_dom0():
+            return "this host is not the dom0 of a Xen hypervisor", tools.HINT
+        if os.geteuid() != 0:
+            return "domains are made by root", "run hyperd as root"
+        if not self.version:
+            return "`xl info` does not answer", "see whether xenstored runs"
+        if "hvm" not in self._info.get("virt_caps", "").split():
+            return "the processor has no virtualization that Xen uses, which PVH domains need", "see `xl dmesg`"
+        return "", ""
+
+    async def footprint(self, vcpus: int, memory: int) -> Needs:
+        """In dom0: the guest's memory is the hypervisor's."""
+        return Needs(memory=_OVERHEAD, tasks=_TASKS)
+
+    # -- machines ----------------------------------------------------------------------------
+
+    async def launch(self, config: MachineConfig) -> XenMachine:
+        """It returns when the guest has called.
+
+        :raise InvalidArgument: a domain cannot be so.
+        """
+        check_takes(self, config)
+        check(config)
+        if (probe := await self.probe()).trouble:
+            raise Unavailable(f"Xen makes no domain on this host: {probe.trouble}", hint=probe.hint)
+        domain = f"hyper-{config.name[:_NAMED]}-{uuid.uuid4().hex[:8]}"
+        config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with contextlib.AsyncExitStack() as undo:
+            with contextlib.ExitStack() as held:
+                disks = loops([d for d in config.disks if isinstance(d, Disk)], held)
+                started = await self._start(config, domain, disks.paths)
+                machine = XenMachine(config.directory, *started, domain, names(config))
+                undo.push_async_callback(machine.kill)
+                domid = await self._made(machine)
+                await disks.hand_over(domid)
+            await machine.listen(domid)
+            await vifs.take_over(domid, [n for n in config.networks if isinstance(n, TapNetwork)])
+            await self._join(machine, domid)
+            with machine.connect() as call:
+                await tools.ask("xl", "unpause", domain)
+                await self._called(machine, call)
+            undo.pop_all()
+        return machine
+
+    async def _start(self, config: MachineConfig, domain: str, loops: Sequence[str]) -> Started:
+        text = document(config, domain, loops, str(tools.binary("true")))
+        (config.directory / _DOCUMENT).write_text(text)
+        line = (str(tools.binary("xl")), "create", "-F", "-p", str(config.directory / _DOCUMENT))
+        log.debug("launching %s", process.command_line(line))
+        output = os.open(config.directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            order = Order(
+                args=line, user=os.geteuid(), output=output, control_groups=config.control_groups,
+                environment={**tools.environment(), **found.mark(self.name, config.directory), _NAME: domain},
+            )  # fmt: skip
+            return await PlainJail().spawn(order, partial(found.write, self.name, config.directory))
+        finally:
+            os.close(output)
+
+    async def _made(self, machine: XenMachine) -> int:
+        """The domain's number, once xl has made it.
+
+        :raise Unavailable: xl fails, or does not come to that in time.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._boot_timeout
+        while True:
+            alive = machine.alive
+            if made := _MADE.search(machine.log()):
+                return int(made[1])
+            if not alive:
+                raise Unavailable(f"xl made no domain: {tools.complaint(machine.log()) or 'it said nothing'}")
+            if clock() > end:
+                raise Unavailable(f"xl made no domain within {self._boot_timeout:g} s")
+            await asyncio.sleep(_LOOK)
+
+    async def _join(self, machine: XenMachine, domid: int) -> None:
+        """Find the agent's console.
+
+        :raise Unavailable: this xl gives a domain none.
+        """
+        console = f"/local/domain/{domid}/device/console/{CONSOLE}"
+        name = (await tools.ask("xenstore-read", f"{console}/name")).strip()
+        channel(machine.directory, name).rename(machine.directory / CHANNEL)
+        # QEMU drops what is more while its reader is slow; the agent's protocol has limits of its own.
+        await tools.write({f"{console}/limit": 0})
+
+    async def _called(self, machine: XenMachine, call: socket.socket) -> None:
+        """:raise Unavailable: the guest does not come up, with its last words."""
+        calling = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(call, _CALL))
+        ending = asyncio.ensure_future(machine.wait())
+        try:
+            await asyncio.wait({calling, ending}, timeout=self._boot_timeout, return_when=asyncio.FIRST_COMPLETED)
+            if calling.done() and not calling.exception() and calling.result():
+                return
+            if calling.done() or ending.done():  # its QEMU goes a moment before its xl
+                with contextlib.suppress(TimeoutError):
+                    await tasks.within(machine.wait(), deadlines.DEATH)
+                raise Unavailable(f"the virtual machine ended at once: {machine.last_words() or 'it said nothing'}")
+            said = machine.last_words() or "it said nothing"
+            raise Unavailable(f"the guest did not come up within {self._boot_timeout:g} s: {said}")
+        finally:
+            await tasks.end([calling, ending])
+
+    async def reattach(self, handle: Mapping[str, Any]) -> XenMachine | None:
+        """A domain whose xl has ended has none that frees what it had: it ends now."""
+        machine = XenMachine.of(handle)
+        if not machine.alive:
+            if tools.is_dom0():
+                await machine.kill()
+            return None
+        with contextlib.suppress(HyperError, ValueError):
+            await machine.listen(int(await tools.ask("xl", "domid", machine.domain)))
+        return machine
+
+    def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
+        """A domain's QEMU has the same environment as its xl: it goes with the domain."""
+        left = [f for f in found.strays(self.name, parent, keep) if _is_xl(f.pid)]
+        return [XenMachine(f.directory, f.pid, f.started, process.variable(f.pid, _NAME) or "", {}) for f in left]
+
+
+def _is_xl(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "xl"
+    return False

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A domain, launched by this daemon or by one before it.
+
+xl stays with each domain that it has made, frees what that had when it ends,
+and ends with it: so the process of xl stands for the domain here. Where xl was
+killed, the domain is found by its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import HyperError, NotFound, Unavailable
+from ...sys import deadlines, process, tasks
+from ..process_machine import ProcessMachine, dial, telling
+from . import tools
+
+log = logging.getLogger(__name__)
+CHANNEL = "channel.sock"  # in the machine's directory: QEMU, as the agent's console, listens there
+LOG = "xl.log"  # in the machine's directory: what its xl wrote
+_TAIL = 8000  # bytes of the console, and of the log, that are looked at
+_HINT = "`hyperctl kill -s KILL` and `rm -f` end it"
+
+
+class XenMachine(ProcessMachine):
+    """Known by its domain's name and its xl; both outlive the daemon."""
+
+    driver = "xen"
+    program = "xl"
+    accelerator = "xen"
+
+    def __init__(self, directory: Path, pid: int, pid_started: int, domain: str, names: Mapping[str, str]) -> None:
+        super().__init__(pid, pid_started)
+        self.directory = directory
+        self.domain = domain
+        self.names = names
+        self._ending_it = asyncio.Lock()
+
+    @classmethod
+    def of(cls, handle: Mapping[str, Any]) -> XenMachine:
+        """The machine that a handle names, which may have ended."""
+        return cls(Path(handle["directory"]), handle["pid"], handle["pidStarted"], handle["domain"], handle["names"])
+
+    @property
+    def handle(self) -> dict[str, Any]:
+        return {
+            "directory": str(self.directory),
+            "pid": self.pid,
+            "pidStarted": self.pid_started,
+            "domain": self.domain,
+            "names": dict(self.names),
+        }
+
+    def connect(self) -> socket.socket:
+        return dial(self.directory / CHANNEL)
+
+    async def listen(self, domid: int) -> None:
+        """Keep the end of what the guest writes to its console from here on, for `last_words`.
+
+        Of a machine without a console there are none.
+        """
+        with contextlib.suppress(HyperError):
+            path = await tools.ask("xenstore-read", f"/local/domain/{domid}/console/tty")
+            self._console.open_terminal(Path(path.strip()))
+
+    def last_words(self) -> str:
+        said = telling(self._console.tail()[-_TAIL:])
+        return "; ".join(said) or tools.complaint(self.log()[-_TAIL:])
+
+    def log(self) -> str:
+        """What its xl has written so far."""
+        with contextlib.suppress(OSError):
+            return (self.directory / LOG).read_text(errors="replace")
+        return ""
+
+    async def _forbidden_call(self) -> str:
+        return ""  # it is in no jail
+
+    async def kill(self) -> None:
+        """xl frees what the domain had; one that does not is killed, and another one does."""
+        async with self._ending_it:
+            self._killed = self._killed or self.alive
+            why = await tools.destroy(self.domain)
+            self._console.tail()
+            self._console.close()
+            try:
+                await tasks.within(self.wait(), deadlines.DEATH)
+            except (TimeoutError, OSError):
+                process.kill(self.pid, self.pid_started)
+                why = await tools.destroy(self.domain)
+            if why:
+                log.error("the domain %s cannot be ended: %s", self.domain, why)
+
+    async def pause(self) -> None:
+        await self._ask("pause")
+
+    async def resume(self) -> None:
+        await self._ask("unpause")
+
+    async def _ask(self, verb: str) -> None:
+        try:
+            await tools.ask("xl", verb, self.domain)
+        except NotFound as error:
+            raise Unavailable("the virtual machine has ended") from error
+        except Unavailable as error:
+            error.hint = error.hint or _HINT
+            raise

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Xen's tools: each call has an end, and what went wrong is in the error.
+
+They talk to the hypervisor and to xenstored, which only root's processes may, outside of any jail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from ...errors import HyperError, NotFound, Unavailable
+from ...jail import helpers
+from ...jail.jail import Order
+from ...jail.plain import PlainJail
+from ...sys import deadlines, tasks
+
+_CAPABILITIES = Path("/proc/xen/capabilities")  # of xenfs; a dom0's has "control_d"
+_GONE = "is an invalid domain identifier"  # xl_utils.c and xl_vmcontrol.c, find_domain
+HINT = "install Debian's xen-system-amd64, or what your system calls it, and boot its hypervisor"
+
+
+def environment() -> dict[str, str]:
+    """What the tools need of ours."""
+    return {"PATH": os.environ.get("PATH", os.defpath)}
+
+
+def binary(name: str) -> Path:
+    """:raise Unavailable: it is not installed."""
+    if found := shutil.which(name):
+        return Path(found)
+    raise Unavailable(f"{name} is not in the PATH", hint=HINT)
+
+
+def is_dom0() -> bool:
+    """Whether this host is Xen's, and may make domains."""
+    with contextlib.suppress(OSError):
+        return "control_d" in _CAPABILITIES.read_text()
+    return False
+
+
+async def ask(name: str, *args: str, timeout: float = deadlines.MONITOR) -> str:
+    """What a tool prints.
+
+    :raise NotFound: there is no such domain.
+    :raise Unavailable: it fails, with its own words, or has not answered in so many seconds.
+    """
+    order = Order(args=(str(binary(name)), *args), user=os.geteuid(), output=-1, environment=environment())
+    try:
+        done = await tasks.within(helpers.run(order, by=PlainJail()), timeout)
+    except TimeoutError as error:
+        raise Unavailable(f"`{name} {args[0]}` did not end within {timeout:g} s") from error
+    if done.status == 0:
+        return done.stdout
+    said = complaint(done.stderr or done.stdout) or f"it ended with status {done.status}"
+    if _GONE in done.stderr:
+        raise NotFound(f"there is no such domain: {said}")
+    raise Unavailable(f"`{name} {args[0]}` failed: {said}")
+
+
+def complaint(text: str) -> str:
+    """Of what a tool wrote, what says why it failed."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()]
+    return "; ".join((errors or lines)[-3:])
+
+
+async def write(values: Mapping[str, str | int]) -> None:
+    """Set paths of xenstore. :raise Unavailable: that fails."""
+    await ask("xenstore-write", *(str(part) for pair in values.items() for part in pair))
+
+
+async def destroy(domain: str) -> str:
+    """End a domain at once and free what it has; why not, "" when it is gone. Idempotent."""
+    try:
+        await ask("xl", "destroy", domain, timeout=deadlines.DEATH)
+    except NotFound:
+        return ""
+    except (HyperError, OSError) as error:
+        return str(error)
+    return ""

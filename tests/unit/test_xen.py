@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Xen's driver as far as it goes without Xen: its documents, and with programs in the place of Xen's tools."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hypercontainer.errors import InvalidArgument, NotFound, Unavailable
+from hypercontainer.hypervisor.driver import Disk, MachineConfig, TapNetwork
+from hypercontainer.hypervisor.xen import disks, document, driver, tools
+from hypercontainer.hypervisor.xen.driver import XenDriver
+from hypercontainer.hypervisor.xen.machine import XenMachine
+from hypercontainer.sys import process
+
+MIB = 1 << 20
+INFO = "xen_version            : 4.17.7\\nvirt_caps              : pv hvm hap\\n"
+# A stand-in for xl: a domain is two sockets, and a process that waits until someone destroys it.
+XL = r"""
+case $1 in
+info) printf 'INFO';;
+create)
+    name=$(sed -n 's/^name = "\(.*\)"/\1/p' "$4")
+    echo "$name" >"$here/domain"; echo $$ >"$here/xl"
+    python3 -c 'import socket, sys, time
+for name in sys.argv[2:]:
+    sock = socket.socket(socket.AF_UNIX); sock.bind(f"{sys.argv[1]}/{name}.sock"); sock.listen(4)
+    keep = globals().setdefault("keep", []); keep.append(sock)
+print("Waiting for domain a (domid 7) to die [pid 1]", flush=True)
+conn, _ = keep[1].accept()
+CALL
+time.sleep(600)' "$(dirname "$4")" first second;;
+unpause|pause) grep -qxs "$2" "$here/domain" || { echo "$2 is an invalid domain identifier (rc=-6)" >&2; exit 1; };;
+destroy)
+    grep -qxs "$2" "$here/domain" || { echo "$2 is an invalid domain identifier (rc=-6)" >&2; exit 1; }
+    rm "$here/domain"; pkill -9 -P "$(cat "$here/xl")"; exit 0;;
+esac
+"""
+READ = 'case $1 in */tty) echo "$here/tty";; */name) echo second;; esac'
+
+
+def config(path: Path, **how: Any) -> MachineConfig:
+    (path / "kernel").write_bytes(b"kernel")
+    return MachineConfig(
+        **{"name": "a", "directory": path / "a", "vcpus": 2, "memory": 256 * MIB, "kernel": path / "kernel",
+           "initramfs": path / "kernel", **how}
+    )  # fmt: skip
+
+
+def stand_ins(path: Path, monkeypatch: pytest.MonkeyPatch, call: str = 'conn.send(b"\\0")') -> None:
+    """Xen's tools, and a host that says to be its dom0."""
+    (path / "bin").mkdir()
+    scripts = {"xl": XL.replace("INFO", INFO).replace("CALL", call), "xenstore-read": READ,
+               "xenstore-write": 'echo "$@" >>"$here/written"'}  # fmt: skip
+    for name, script in scripts.items():
+        (path / "bin" / name).write_text(f"#!/bin/sh\nhere={path}\n{script}\n")
+        (path / "bin" / name).chmod(0o755)
+    (path / "capabilities").write_text("control_d\n")
+    monkeypatch.setattr(tools, "_CAPABILITIES", path / "capabilities")
+    monkeypatch.setattr(os, "geteuid", lambda: 0) if os.getuid() else None
+    monkeypatch.setenv("PATH", f"{path}/bin:{os.environ['PATH']}")
+
+
+# -- its description ----------------------------------------------------------------
+
+
+def test_a_machine_as_a_domain(tmp_path: Path) -> None:
+    given = (Disk("image", tmp_path / "image", read_only=True), Disk("scratch", tmp_path / "scratch", read_only=False))
+    wanted = config(tmp_path, disks=given, networks=(TapNetwork("52:54:00:00:00:07", 3, "ht0"),))
+    assert document.document(wanted, "hyper-a", ["/dev/loop3", "/dev/loop4"], "/bin/true").splitlines() == [
+        'name = "hyper-a"',
+        'type = "pvh"',
+        "vcpus = 2",
+        "memory = 256",
+        f'kernel = "{tmp_path}/kernel"',
+        f'ramdisk = "{tmp_path}/kernel"',
+        'cmdline = "console=hvc0 quiet loglevel=3 panic=-1 pci=off hyper.channel=hvc:1"',
+        'on_poweroff = "destroy"',
+        'on_reboot = "destroy"',
+        'on_crash = "destroy"',
+        'on_watchdog = "destroy"',
+        f'channel = [ "name=first, connection=socket, path={tmp_path}/a/first.sock", '
+        f'"name=second, connection=socket, path={tmp_path}/a/second.sock" ]',
+        'disk = [ "format=raw, vdev=xvda, access=ro, backendtype=phy, script=/bin/true, target=/dev/loop3", '
+        '"format=raw, vdev=xvdb, access=rw, backendtype=phy, script=/bin/true, target=/dev/loop4" ]',
+        'vif = [ "mac=52:54:00:00:00:07, script=/bin/true" ]',
+    ]
+    assert document.names(wanted) == {"image": "dev:xvda", "scratch": "dev:xvdb"}
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ({"vcpus": 65}, "at most 64 processors"),
+        ({"disks": tuple(Disk(f"d{n}", Path("/d"), read_only=True) for n in range(27))}, "at most 26 disks"),
+        ({"directory": Path("/a,b")}, "cannot have a comma"),
+        ({"initramfs": Path("/a'b\"c")}, "both kinds of quotes"),
+        ({"kernel": Path("/a\nb")}, "a line break"),
+    ],
+)
+def test_what_a_domain_cannot_be(tmp_path: Path, how: dict[str, Any], why: str) -> None:
+    document.check(config(tmp_path, vcpus=64, kernel=Path("/it's")))
+    with pytest.raises(InvalidArgument, match=f"driver 'xen' .*{why}"):
+        document.check(config(tmp_path, **how))
+
+
+def test_numbers_of_disks() -> None:
+    assert [disks.number(n) for n in (0, 1, 15, 16, 25)] == [51712, 51728, 51952, (1 << 28) + 4096, (1 << 28) + 6400]
+
+
+def test_a_loop_device_goes_with_who_has_it_open(tmp_path: Path) -> None:
+    if os.geteuid() or not Path("/dev/loop-control").exists():
+        pytest.skip("needs root, and loop devices")
+    (tmp_path / "disk").write_bytes(b"contents" + bytes(4088))
+    with contextlib.ExitStack() as held:
+        made = disks.loops([Disk("d", tmp_path / "disk", read_only=True)], held)
+        assert Path(made.paths[0]).read_bytes()[:8] == b"contents"
+        with pytest.raises(OSError):
+            Path(made.paths[0]).write_bytes(b"others")
+        backing = Path("/sys/block", Path(made.paths[0]).name, "loop/backing_file")
+        assert backing.read_text().strip() == str(tmp_path / "disk")
+    assert not backing.exists() or backing.read_text().strip() != str(tmp_path / "disk")
+
+
+async def test_a_disk_that_is_not_there(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as held, pytest.raises(Unavailable, match="nothing cannot be opened: No such file"):
+        disks.loops([Disk("d", tmp_path / "nothing", read_only=True)], held)
+
+
+# -- what is found ------------------------------------------------------------------
+
+
+async def test_a_host_without_xen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    probe = await XenDriver(boot_timeout=1).probe()
+    assert probe.trouble == "xl is not in the PATH" and "xen-system-amd64" in probe.hint
+    with pytest.raises(Unavailable, match="Xen makes no domain on this host: xl is not in the PATH"):
+        await XenDriver(boot_timeout=1).launch(config(tmp_path))
+    assert not (tmp_path / "a").exists() and XenDriver(boot_timeout=1).version == ""
+
+
+async def test_a_host_below_no_xen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(tmp_path, monkeypatch)
+    (tmp_path / "capabilities").unlink()
+    assert (await XenDriver(boot_timeout=1).probe()).trouble == "this host is not the dom0 of a Xen hypervisor"
+
+
+async def test_what_xl_says_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(tmp_path, monkeypatch)
+    one = XenDriver(boot_timeout=1)
+    assert (await one.probe()).trouble == "" and one.version == "4.17.7"
+    monkeypatch.setattr(driver, "ask", lambda *_: "xen_version : 4.17.7\nvirt_caps : pv\n")
+    assert "no virtualization that Xen uses" in (await XenDriver(boot_timeout=1).probe()).trouble
+
+
+# -- what is asked of the tools --------------------------------------------------------
+
+
+async def test_an_error_of_a_tool_is_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(tmp_path, monkeypatch)
+    with pytest.raises(NotFound, match="zz is an invalid domain identifier"):
+        await tools.ask("xl", "pause", "zz")
+    assert await tools.destroy("zz") == ""
+    (tmp_path / "bin/xl").write_text("#!/bin/sh\necho 'libxl: error: no memory' >&2; echo more >&2; exit 3\n")
+    with pytest.raises(Unavailable, match="`xl pause` failed: libxl: error: no memory$"):
+        await tools.ask("xl", "pause", "zz")
+    (tmp_path / "bin/xl").write_text("#!/bin/sh\nexec sleep 60\n")
+    with pytest.raises(Unavailable, match="`xl pause` did not end within 0.2 s"):
+        await tools.ask("xl", "pause", "zz", timeout=0.2)
+
+
+# -- a domain -------------------------------------------------------------------------
+
+
+async def test_a_domain_from_its_making_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(tmp_path, monkeypatch)
+    machine = await XenDriver(boot_timeout=60).launch(config(tmp_path))
+    assert (tmp_path / "domain").read_text() == f"{machine.domain}\n" and machine.alive
+    assert "/local/domain/7/device/console/1/limit 0" in (tmp_path / "written").read_text()
+    machine.connect().close()
+    await machine.pause()
+    await machine.resume()
+    again = await XenDriver(boot_timeout=60).reattach(machine.handle)
+    assert again is not None and again.handle == machine.handle
+    assert [m.handle["domain"] for m in XenDriver(boot_timeout=60).strays(tmp_path, set())] in ([machine.domain], [])
+    await asyncio.gather(machine.kill(), again.kill())
+    assert not machine.alive and not (tmp_path / "domain").exists()
+    with pytest.raises(Unavailable):
+        machine.connect()
+    with pytest.raises(Unavailable, match="has ended"):
+        await machine.pause()
+    assert await XenDriver(boot_timeout=60).reattach(machine.handle) is None
+
+
+async def test_a_domain_whose_xl_was_killed_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else frees what it has: the next daemon does, by its name."""
+    stand_ins(tmp_path, monkeypatch)
+    machine = await XenDriver(boot_timeout=60).launch(config(tmp_path))
+    process.kill(machine.pid, machine.pid_started)
+    await machine.wait()
+    assert (tmp_path / "domain").exists()
+    assert await XenDriver(boot_timeout=60).reattach(machine.handle) is None
+    assert not (tmp_path / "domain").exists()
+
+
+async def test_a_guest_that_does_not_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(tmp_path, monkeypatch, call="pass")
+    with pytest.raises(Unavailable, match="did not come up within 5 s: "):
+        await XenDriver(boot_timeout=5).launch(config(tmp_path))
+    assert not (tmp_path / "domain").exists()
+
+
+async def test_xl_makes_no_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(tmp_path, monkeypatch)
+    text = (tmp_path / "bin/xl").read_text()
+    text = text.replace("name=$(sed", "echo 'libxl: error: failed to free memory'; exit 3; x=$(sed")
+    (tmp_path / "bin/xl").write_text(text)
+    with pytest.raises(Unavailable, match="xl made no domain: libxl: error: failed to free memory"):
+        await XenDriver(boot_timeout=60).launch(config(tmp_path))
+
+
+def test_a_machine_is_what_its_handle_says(tmp_path: Path) -> None:
+    machine = XenMachine(tmp_path, 1, 2, "hyper-a", {"image": "dev:xvda"})
+    assert XenMachine.of(machine.handle).handle == machine.handle
+    with pytest.raises(Unavailable), socket.socket():
+        machine.connect()
