@@ -26,10 +26,11 @@ from .e2e.keeping import kept
 OTHER = next(name for name in MACHINES if name != host())
 TOLD = f"this host is {host()}: linux/{OTHER} runs emulated, several times slower"
 DEMANDED = bool(os.environ.get("HYPER_TEST_ARM64"))  # by `make test-arm64`: nothing is skipped
-_REVISION = 1  # raise it when the image is made differently
+_REVISION = 2  # raise it when the image is made differently
 _APPLETS = (
     "sh", "cat", "date", "dd", "df", "echo", "env", "false", "free", "grep", "head", "hostname", "httpd", "id", "ip",
-    "ls", "mkdir", "mount", "nc", "netstat", "nproc", "ps", "seq", "sleep", "sync", "touch", "true", "uname", "wget",
+    "ls", "mkdir", "mount", "nc", "netstat", "nproc", "ps", "seq", "sha256sum", "sleep", "sync", "touch", "true",
+    "uname", "wget",
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from tests.arm64 import OTHER
 from .calls import build
 from .conftest import DEADLINE, Lab, machines
 from .test_confinement import FAMILY_VSOCK, NEWUSER, probe
+from .test_factory import IDENTITY, until
 from .test_pod_network import free_port
 
 
@@ -85,6 +86,31 @@ def fetch(port: int) -> str:
     with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
         sock.sendall(b"GET /kept HTTP/1.0\r\n\r\n")
         return b"".join(iter(lambda: sock.recv(4096), b"")).decode()
+
+
+@pytest.mark.slow
+async def test_it_comes_from_a_template_and_from_the_pool(lab: Lab, image: str) -> None:
+    """Of this host's own processors there is none by that; two machines have nothing in common that is their own."""
+
+    async def identity() -> list[str]:
+        id_ = await made(lab, image, f"{IDENTITY}; uname -m; echo END")
+        await lab.printed(id_, "END")
+        batches = lab.engine.logs(id_, tail=None, since="", until="", follow=False)
+        found = "".join([r.log async for batch in batches for r in batch]).split()
+        await lab.engine.containers.remove(id_, force=True)
+        return found
+
+    factory = lab.engine.factory
+    await identity()
+    await until(lambda: any(OTHER in t.shape for t in factory.status().templates), "a template")
+    await until(lambda: any(p.waiting and OTHER in p.shape for p in factory.status().pool), "a machine that waits")
+    found, before = [], dict(factory.started)
+    for _ in range(2):
+        found.append(await identity())
+        await until(lambda: any(p.waiting for p in factory.status().pool), "a machine that waits")
+    assert factory.started["cold"] == before["cold"] and factory.started["pool"] > before["pool"]
+    assert found[0][-2:] == found[1][-2:] == [MACHINES[OTHER], "END"]
+    assert [a for a, b in zip(*found, strict=True) if a == b and a != "-"] == [MACHINES[OTHER], "END"]
 
 
 # Of Docker's profile by the numbers of 64-bit Arm (asm-generic/unistd.h): number, arguments -> errno.

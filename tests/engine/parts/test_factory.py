@@ -17,6 +17,7 @@ from hypercontainer.engine.factory.shapes import Image, Kind, Shape, in_slots, i
 from hypercontainer.engine.factory.templates import Template, Templates, memory_files, seal
 from hypercontainer.errors import Unavailable
 from hypercontainer.hypervisor.driver import Disk
+from hypercontainer.model import architectures
 from hypercontainer.model.specs import ContainerSpec, Mount
 from hypercontainer.model.status import Container, MountPoint, Pod, PodVolume, Process
 from hypercontainer.network.backend import Link, NicKind
@@ -76,6 +77,11 @@ def disks(tmp_path: Path) -> list[Disk]:
 
 def test_a_plain_container_has_a_shape(disks: list[Disk]) -> None:
     assert shape_of(a_pod(), [a_container()], disks, [], SLOT) == Shape(1, 256 << 20, "none")
+    other = next(name for name in architectures.MACHINES if architectures.is_foreign(name))
+    found = shape_of(a_pod(architecture=other), [a_container()], disks, [], SLOT)
+    assert found == Shape(1, 256 << 20, "none", architecture=other) and found.name == f"1cpu-256m-none-{other}"
+    of_host = shape_of(a_pod(architecture=architectures.host()), [a_container()], disks, [], SLOT)
+    assert of_host == Shape(1, 256 << 20, "none")
     for kind in NicKind:
         links = [Link(kind, plugs=True)]
         assert shape_of(a_pod(), [a_container()], disks, links, SLOT) == Shape(1, 256 << 20, kind)

@@ -169,7 +169,8 @@ class Factory:
         memory_file: int | None = None,
     ) -> Clone:
         """A machine of the factory's own; `scratch` is the disk of the container that is ready in it."""
-        files, shape = self._boot_files(""), kind.shape
+        shape = kind.shape
+        files = self._boot_files(shape.architecture)
         with contextlib.ExitStack() as undo:
             undo.callback(remove_tree, directory)
             directory.mkdir(mode=0o700, parents=True)
@@ -177,7 +178,9 @@ class Factory:
             nic = IdleNic.make(shape.nic)
             undo.callback(nic.close)
             driver = self._drivers.get(shape.driver)
-            allotment = await self._allotments.take(driver, directory.name, shape.vcpus, shape.memory)
+            allotment = await self._allotments.take(
+                driver, directory.name, shape.vcpus, shape.memory, architecture=shape.architecture
+            )
             undo.pop_all()  # `launch` takes them over
         config = MachineConfig(
             name=directory.name,
@@ -190,6 +193,7 @@ class Factory:
             networks=networks_like(shape.nic, driver.takes, nic.fd, nic.tap),
             memory_file=memory_file,
             snapshot=template.snapshot if template else None,
+            architecture=shape.architecture,
         )
         token, timeout = (template.token, CLONE_TIMEOUT) if template else (FIRST_TOKEN, files.timeout)
         return await launch(driver, shape, config, nic, allotment, token, timeout)
@@ -197,10 +201,13 @@ class Factory:
     # -- templates ----------------------------------------------------------------------------
 
     async def _key(self, kind: Kind) -> str:
-        files, shape = self._boot_files(""), kind.shape
+        shape = kind.shape
+        files = self._boot_files(shape.architecture)
         driver = self._drivers.get(shape.driver)
-        networks = networks_like(shape.nic, driver.takes)
-        config = MachineConfig("", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs, networks=networks)
+        config = MachineConfig(
+            "", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs,
+            networks=networks_like(shape.nic, driver.takes), architecture=shape.architecture,
+        )  # fmt: skip
         kernel = await self._digests.of(files.kernel)
         fingerprint = await require(driver, Snapshots).fingerprint(config)
         parts = (

@@ -29,17 +29,22 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of machine; `nic` is none, user, stream or tap; `driver` "" is the daemon's default."""
+    """A kind of machine; `nic` is none, user, stream or tap; `driver` "" is the daemon's default.
+
+    `architecture` is that of its processors where it is not this host's.
+    """
 
     vcpus: int
     memory: int  # bytes
     nic: str
     driver: str = ""
+    architecture: str = ""
 
     @property
     def name(self) -> str:
-        """For messages and names of files: CPUs, MiB of memory and the kind of NIC."""
-        return f"{self.vcpus}cpu-{self.memory // _MIB}m-{self.nic}"
+        """For messages and names of files: CPUs, MiB of memory, the kind of NIC, and a foreign architecture."""
+        plain = f"{self.vcpus}cpu-{self.memory // _MIB}m-{self.nic}"
+        return f"{plain}-{self.architecture}" if self.architecture else plain
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,13 @@ def shape_of(
     """The shape of a pod's machine; None when it must be booted."""
     if not pod.implicit or len(members) != 1 or members[0].spec.isolation == FRESH or pod.memory % _MIB:
         return None
-    if is_foreign(pod.architecture):
-        return None  # templates are of this host's processors
     if len(links) > 1 or not all(link.plugs for link in links) or any(v.kind == "directory" for v in pod.volumes):
         return None
     if len(disks) > len(SLOTS) or not all(_fits(d, i, slot_size) for i, d in enumerate(disks)):
         return None
     nic = str(links[0].kind) if links else "none"
-    return Shape(pod.vcpus, pod.memory, nic, pod.spec.driver)
+    architecture = pod.architecture if is_foreign(pod.architecture) else ""
+    return Shape(pod.vcpus, pod.memory, nic, pod.spec.driver, architecture)
 
 
 def _fits(disk: AnyDisk, index: int, slot_size: int) -> bool:

@@ -216,13 +216,19 @@ class QemuDriver:
         return self._tsc_khz() if accelerator == "tcg" else 0
 
     async def fingerprint(self, config: MachineConfig) -> str:
-        accelerator, _ = await self.accelerator()
-        kind, _ = await self._machine_type()
+        version, accelerator, kind = await self._basis(config.architecture)
         line = command.command_line(
             self._binary, config, accelerator, command.Descriptors((0, 0), 0, 0, 0), machine_type=kind or MICROVM
         )
         # Under KVM the host's processor is the guest's.
-        return repr((self.version, process.cpu_model() if accelerator == "kvm" else "", line))
+        return repr((version, process.cpu_model() if accelerator == "kvm" else "", line))
+
+    async def _basis(self, architecture: str) -> tuple[str, str, MachineType | None]:
+        """Version, accelerator and machine type of such machines."""
+        if is_foreign(architecture):
+            emulator = self._emulator(architecture)
+            return await emulator.version(), foreign.ACCELERATOR, emulator.machine_type
+        return self.version, (await self.accelerator())[0], (await self._machine_type())[0]
 
     async def footprint(self, vcpus: int, memory: int, architecture: str = "") -> Needs:
         accelerator, _ = await self.accelerator()

@@ -32,11 +32,17 @@ class Emulator:
         """Whether it is there."""
         reason = f"emulated: this host is {architectures.host()}"
         try:
-            binary = Path(self.binary())
+            version = await self.version()
         except Unavailable as error:
             return Probe(ACCELERATOR, reason, error.message, error.hint or "")
-        version = await asyncio.to_thread(self._version, binary)
         return Probe(ACCELERATOR, f"QEMU {version}, {reason}" if version else reason)
+
+    async def version(self) -> str:
+        """What it says of itself, "" where it does not.
+
+        :raise Unavailable: it is not installed.
+        """
+        return await asyncio.to_thread(self._version, Path(self.binary()))
 
     def _version(self, binary: Path) -> str:
         if not self._versions.get(binary):
