@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyroute2 import AsyncIPRoute
 
 _HAIRPIN = 1  # as of the tap: `tap.join`
+_OURS, _FIRST = "/proc/self/ns/net", "/proc/1/ns/net"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ async def take_over(domid: int, nics: Sequence[TapNetwork]) -> None:
             for index, nic in enumerate(nics):
                 place = await _place(route, nic.name)
                 _let_go(nic.fd)
+                await _bring(f"vif{domid}.{index}")
                 await _put(route, f"vif{domid}.{index}", place)
     except NetlinkError as error:
         raise Unavailable(f"the network interface of a domain finds no place: {error}") from error
@@ -66,6 +68,13 @@ def _let_go(fd: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(nothing, fd, inheritable=False)
     os.close(nothing)
+
+
+async def _bring(vif: str) -> None:
+    """netback makes interfaces in the host's first network, be hyperd in that or not."""
+    if not os.path.samefile(_OURS, _FIRST):
+        ip = ("ip", "link", "set", vif, "netns", str(os.getpid()))
+        await tools.ask("nsenter", f"--net={_FIRST}", *ip)
 
 
 async def _put(route: AsyncIPRoute, vif: str, place: _Place) -> None:
