@@ -47,6 +47,13 @@ async def test_every_promise_holds(lab: Lab, isolation: str) -> None:
     assert [c for c in checks if c.status != "ok"] == []
 
 
+async def test_no_stack_takes_a_huge_page(lab: Lab) -> None:
+    """Larger ones do where huge pages are for all, which is not so on every host that runs this."""
+    _, pid = await running(lab)
+    (stack,) = [line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if line.startswith("Max stack")]
+    assert stack.split()[3:5] == ["1048576", "1048576"]
+
+
 async def test_no_two_have_one_user(lab: Lab) -> None:
     pids = [(await running(lab))[1] for _ in range(2)]
     assert len({os.stat(f"/proc/{pid}/root/dev/null").st_uid for pid in pids}) == 2

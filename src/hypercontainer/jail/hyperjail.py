@@ -187,6 +187,8 @@ def _limits(order: Order) -> Iterator[tuple[int, int]]:
         yield resource.RLIMIT_FSIZE, order.limits.file_size
     if order.limits.processes >= 0 and os.geteuid() == 0:  # a user's own processes count, too
         yield resource.RLIMIT_NPROC, order.limits.processes
+    if order.limits.stack >= 0:
+        yield resource.RLIMIT_STACK, order.limits.stack
 
 
 class _Start:

@@ -29,6 +29,7 @@ class Limits:
     descriptors: int = 4096  # how many it may have open
     file_size: int = -1  # bytes that a file may have which it writes to; -1: as many as it likes
     processes: int = -1  # of its user, threads too; -1: as many as it likes
+    stack: int = -1  # bytes of each thread's; -1: the host's
 
 
 @dataclass(frozen=True)

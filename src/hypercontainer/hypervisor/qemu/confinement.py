@@ -29,6 +29,9 @@ _TIME_ZONE = {"TZ": "UTC0"}  # no file tells it
 # processors when there are many, and /proc/sys/vm/overcommit_memory when one of them shrinks (malloc/arena.c).
 ENVIRONMENT = {**_TIME_ZONE, "MALLOC_ARENA_MAX": "1"}
 _SHORT = 256 << 20  # bytes
+# Bytes. A host that gives huge pages to all (`always` in /sys/kernel/mm/transparent_hugepage/enabled) backs a larger
+# stack by one of them, 2 MiB, as soon as anything lies on it: two of QEMU's threads had one each.
+_STACK = 1 << 20
 _CAP_SYS_RESOURCE = 24  # linux/capability.h
 _OVERHEAD = {"tcg": 192 << 20, "kvm": 128 << 20}  # bytes; page tables are some more, with the guest's memory
 _TASKS = 192  # QEMU has 64 threads for disks at most, virtiofsd as many, and a few each
@@ -70,7 +73,7 @@ def order(
         output=output,
         descriptors=tuple(descriptors),
         control_groups=config.control_groups,
-        limits=Limits(file_size=_file_size(config)),
+        limits=Limits(file_size=_file_size(config), stack=_STACK),
         # Nothing of ours: what it has there is in its memory, which a guest may come to read.
         environment={"PATH": os.environ.get("PATH", os.defpath), **_TIME_ZONE},
     )

@@ -40,9 +40,8 @@ class MachineType:
         return f"{count},sockets={count},cores=1,threads=1" if self.transport == "pci" else str(count)
 
 
-# Eight transports of virtio-mmio: without ACPI there are no more. System management mode is for firmware, of which
-# there is none, and with KVM a second table of memory slots, of 2.2 MB in each process (QEMU before 9.2 writes to all
-# of it: kvm_memory_listener_register in accel/kvm/kvm-all.c).
+# Eight transports of virtio-mmio: without ACPI there are no more. System management mode is for firmware that does
+# more than boot.
 MICROVM = MachineType("microvm", "acpi=off,rtc=on,isa-serial=on,smm=off", "device", 8)
 # What a guest without ACPI does not see is left out, and firmware of NICs, which boots from networks. A PCI bus has 32
 # places, of which the chip set has some.
