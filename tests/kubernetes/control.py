@@ -23,11 +23,11 @@ _TOKEN = "of-the-test"
 _STARTED = 180.0  # seconds
 COMMAND = 300.0  # seconds that a command may take
 
-_KUBECONFIG = f"""
+_KUBECONFIG = """
 apiVersion: v1
 kind: Config
-clusters: [{{name: test, cluster: {{server: 'https://{ADDRESS}:{PORT}', insecure-skip-tls-verify: true}}}}]
-users: [{{name: admin, user: {{token: {_TOKEN}}}}}]
+clusters: [{{name: test, cluster: {{server: 'https://{address}:{port}', certificate-authority: {authority}}}}}]
+users: [{{name: admin, user: {{token: {token}}}}}]
 contexts: [{{name: test, context: {{cluster: test, user: admin}}}}]
 current-context: test
 """
@@ -77,7 +77,9 @@ def control(place: Path, programs: Components) -> Iterator[Control]:
         ip("-n", found.name, "link", "add", "br0", "type", "bridge")
         ip("-n", found.name, "addr", "add", f"{ADDRESS}/{BITS}", "dev", "br0")
         ip("-n", found.name, "link", "set", "br0", "up")
-        found.kubeconfig.write_text(_KUBECONFIG)
+        authority = place / "certificates/apiserver.crt"  # which signs itself
+        text = _KUBECONFIG.format(address=ADDRESS, port=PORT, authority=authority, token=_TOKEN)
+        found.kubeconfig.write_text(text)
         (place / "tokens").write_text(f"{_TOKEN},admin,admin,system:masters\n")
         _write_key(place / "accounts.pem")
         started = []

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import click
 
@@ -21,6 +21,7 @@ VERBS = {
     "commit": "changes:commit",
     "completion": "completion:completion",
     "container": "groups:container",
+    "context": "contexts:context",
     "cp": "cp:cp",
     "create": "run:create",
     "diff": "changes:diff",
@@ -80,6 +81,7 @@ HELP = {
     "commit": "Make an image of a container",
     "completion": "Print a completion script for your shell",
     "container": "Manage containers: Docker's group of their verbs",
+    "context": "Names for hyperds and clusters that commands are for",
     "cp": "Copy files between a container and this host",
     "create": "Create a container, do not start it",
     "diff": "Show what a container changed in its image's files",
@@ -133,6 +135,9 @@ HELP = {
 }
 
 
+_OF_ANY = ("completion", "container", "context", "image")  # verbs that a cluster's context changes nothing of
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
@@ -143,9 +148,14 @@ class LazyGroup(click.Group):
         return sorted(self.verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.verbs:
+        verbs = self.verbs
+        if isinstance(ctx.find_root().obj, dict) and cmd_name not in _OF_ANY:
+            from .cluster import verbs_of
+
+            verbs = verbs_of(self.verbs)
+        if cmd_name not in verbs:
             return None
-        module, attribute = self.verbs[cmd_name].split(":")
+        module, attribute = verbs[cmd_name].split(":")
         command: click.Command = getattr(importlib.import_module(f".{module}", __package__), attribute)
         command.name = cmd_name
         complete_names(command)
@@ -179,14 +189,18 @@ class LazyGroup(click.Group):
     metavar="SOCKET|tcp://ADDRESS:PORT",
     help="Where hyperd is [default: $HYPER_HOST, or the system's or user's own socket].",
 )
+@click.option(
+    "--context", metavar="NAME", help="The hyperd or cluster of a context [default: $HYPER_CONTEXT, or the one in use]."
+)
 @click.option("--tlscacert", metavar="FILE", help="CA of a hyperd by TCP [default: $HYPER_TLSCACERT].")
 @click.option("--tlscert", metavar="FILE", help="Certificate to show to it [default: $HYPER_TLSCERT].")
 @click.option("--tlskey", metavar="FILE", help="Key of that certificate [default: $HYPER_TLSKEY].")
 @click.option("--token-file", metavar="FILE", help="Token to show to it [default: $HYPER_TOKEN, or $HYPER_TOKEN_FILE].")
 @click.pass_context
-def cli(ctx: click.Context, /, host: str | None, **tls: str | None) -> None:
+def cli(ctx: click.Context, /, host: str | None, context: str | None, **tls: str | None) -> None:
     """Run container images as virtual machines that feel like containers."""
-    ctx.obj = host
+    if not isinstance(ctx.obj, dict):  # of a cluster: `run` has it
+        ctx.obj = host
     for name, given in tls.items():
         if given:  # for `client.tls`, wherever it connects
             os.environ[f"HYPER_{name.upper()}"] = given
@@ -198,13 +212,13 @@ def _verb(args: list[str]) -> str:
     return next((a for a in args if a in VERBS and a != "container"), "")
 
 
-def run(args: list[str]) -> int:
-    """The exit status.
+def run(args: list[str], cluster: dict[str, Any] | None = None) -> int:
+    """The exit status. With a cluster of Kubernetes its verbs are meant.
 
     :raise HyperError: for the entry point to print.
     """
     try:
-        result = cli.main(args, prog_name="hyperctl", standalone_mode=False)
+        result = cli.main(args, prog_name="hyperctl", standalone_mode=False, obj=cluster)
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)

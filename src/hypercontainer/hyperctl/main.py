@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 import sys
 
+from ..client.contexts import enter
 from ..errors import HyperError, StartFailed
-from .quick import quick, split
+from .quick import quick, split, split_all
 from .standard import complain, finish, prepare, stdout_fails, trouble
+
+_OF_NO_CONTEXT = ("completion", "context", "")
 
 
 def exit_status(error: HyperError, verb: str) -> int:
@@ -23,11 +26,13 @@ def exit_status(error: HyperError, verb: str) -> int:
 
 
 def _status(args: list[str]) -> int:
-    status = quick(args)
+    context, host, verb, _ = split_all(args)
+    cluster = None if verb in _OF_NO_CONTEXT else enter(context, host)
+    status = None if cluster is not None else quick(args)
     if status is None:
         from .cli import run
 
-        status = run(args)
+        status = run(args, cluster)
     return status
 
 

@@ -62,7 +62,8 @@ _EXEC = {k: v for k, v in _RUN.items() if v in ("detach", "interactive", "tty", 
 _EXEC_VALUES = {k: v for k, v in _RUN_VALUES.items() if v in ("env", "workdir", "user")}
 
 
-_TLS = ("--tlscacert", "--tlscert", "--tlskey", "--token-file")  # global options with a value, for the commands
+# Global options with a value, for the commands.
+_OTHERS = ("--tlscacert", "--tlscert", "--tlskey", "--token-file", "--context")
 
 
 class _Unknown(Exception):
@@ -71,22 +72,30 @@ class _Unknown(Exception):
 
 def split(args: list[str]) -> tuple[str, str, list[str]]:
     """The daemon's socket, the verb, and what follows it."""
-    host, at = "", 0
+    return split_all(args)[1:]
+
+
+def split_all(args: list[str]) -> tuple[str, str, str, list[str]]:
+    """The context before them."""
+    context, host, at = "", "", 0
     while at < len(args) and args[at].startswith("-"):
         if args[at] in ("-H", "--host"):
             host = args[at + 1] if at + 1 < len(args) else ""
             at += 1
         elif args[at].startswith("--host="):
             host = args[at].removeprefix("--host=")
-        elif args[at] in _TLS:
+        elif args[at] in _OTHERS:
             at += 1
-        elif args[at].partition("=")[0] in _TLS:
-            pass
+            if args[at - 1] == "--context":
+                context = args[at] if at < len(args) else ""
+        elif args[at].partition("=")[0] in _OTHERS:
+            if args[at].startswith("--context="):
+                context = args[at].removeprefix("--context=")
         else:
-            return "", "", []
+            return "", "", "", []
         at += 1
     at += args[at : at + 1] == ["container"] and at + 1 < len(args)  # Docker's group: the verb follows
-    return host, *((args[at], args[at + 1 :]) if at < len(args) else ("", []))
+    return context, host, *((args[at], args[at + 1 :]) if at < len(args) else ("", []))
 
 
 def scan(args: list[str], flags: dict[str, str], values: dict[str, str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -325,7 +334,7 @@ def quick(args: list[str]) -> int | None:
     """
     host, verb, rest = split(args)
     before = args[: len(args) - len(rest)]
-    if verb not in _VERBS or "--help" in rest or any(a.partition("=")[0] in _TLS for a in before):
+    if verb not in _VERBS or "--help" in rest or any(a.partition("=")[0] in _OTHERS for a in before):
         return None
     path = (host or default_socket()).removeprefix("unix://")
     try:

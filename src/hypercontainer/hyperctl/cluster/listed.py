@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs that ask a cluster about Pods, or remove them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from ...errors import Conflict, InvalidArgument, Unsupported
+from ...model.moments import read_moment
+from ...model.units import format_age
+from ..context import for_each
+from ..output import print_json, print_table, render
+from ..standard import write_all
+from .connection import TIMEOUT, Cluster, cluster, explained
+from .manifest import MANAGED, OURS
+
+_FORMAT = click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
+_ENDED = ("Succeeded", "Failed")
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def missing(ctx: click.Context, words: tuple[str, ...]) -> None:
+    """A verb that is hyperd's alone."""
+    raise Unsupported(
+        f"`{ctx.info_name}` is no verb of a cluster, which has run, ps, logs, exec, inspect, rm, pod and version",
+        hint=f"`hyperctl --context default {ctx.info_name}` asks this host's hyperd",
+    )
+
+
+def status_of(pod: Any) -> str:
+    """As `ps` has it: Docker's words where there are some."""
+    statuses = pod.status.container_statuses or []
+    state = statuses[0].state if statuses else None
+    if state and state.running:
+        return f"Up {_since(state.running.started_at)}"
+    if state and state.terminated:
+        return f"Exited ({state.terminated.exit_code}) {_since(state.terminated.finished_at)} ago"
+    waiting = state.waiting.reason if state and state.waiting else ""
+    return str(pod.status.reason or waiting or pod.status.phase)
+
+
+def _since(moment: datetime | None) -> str:
+    return format_age(moment.isoformat()) if moment else "some time"
+
+
+def _row(pod: Any) -> dict[str, Any]:
+    container = pod.spec.containers[0]
+    command = [*(container.command or []), *(container.args or [])]
+    return {
+        "name": pod.metadata.name, "image": container.image, "command": " ".join(command), "status": status_of(pod),
+        "createdSince": _since(pod.metadata.creation_timestamp) + " ago", "node": pod.spec.node_name or "",
+        "address": pod.status.pod_ip or "", "runtimeClass": pod.spec.runtime_class_name or "",
+    }  # fmt: skip
+
+
+def _ours(c: Cluster) -> list[Any]:
+    with explained("the Pods"):
+        return list(
+            c.pods.list_namespaced_pod(c.namespace, label_selector=f"{MANAGED}={OURS}", _request_timeout=TIMEOUT).items
+        )
+
+
+@click.command()
+@click.option("-a", "--all", "all_", is_flag=True, help="Also those that do not run.")
+@click.option("-q", "--quiet", is_flag=True, help="Only names.")
+@_FORMAT
+def ps(all_: bool, quiet: bool, format_: str) -> None:
+    """List the Pods that `run` made in the context's namespace."""
+    found = [p for p in _ours(cluster()) if all_ or p.status.phase not in _ENDED]
+    rows = [_row(p) for p in sorted(found, key=lambda p: p.metadata.creation_timestamp, reverse=True)]
+    if quiet:
+        print(*(row["name"] for row in rows), sep="\n", end="\n" if rows else "")
+    elif format_ == "json":
+        print_json(rows)
+    elif format_:
+        for row in rows:
+            print(render(format_, row))
+    else:
+        print_table(
+            ["NAME", "IMAGE", "COMMAND", "CREATED", "STATUS", "NODE"],
+            [[r["name"], r["image"], _cut(r["command"]), r["createdSince"], r["status"], r["node"]] for r in rows],
+        )
+
+
+def _cut(command: str) -> str:
+    return json.dumps(command if len(command) <= 20 else f"{command[:19]}…", ensure_ascii=False)
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is added.")
+@click.option("-n", "--tail", default="all", help="Only the last so many lines.")
+@click.option("--since", default="", help="Only what came after: 2026-01-31T12:00:00Z, or 10m for ten minutes ago.")
+@click.option("-t", "--timestamps", is_flag=True, help="With the time of each line.")
+@click.argument("pod")
+def logs(pod: str, follow: bool, tail: str, since: str, timestamps: bool) -> None:
+    """Show the output of a Pod's container, past and present."""
+    if tail != "all" and not tail.isdecimal():
+        raise InvalidArgument(f"invalid number of lines {tail!r}", hint="give 0 or more, or all")
+    wanted: dict[str, Any] = {"tail_lines": int(tail)} if tail != "all" else {}
+    if since:
+        before = datetime.now(UTC).timestamp() - read_moment(since) / 1e9
+        wanted["since_seconds"] = max(1, round(before))
+    c = cluster()
+    show_logs(c, pod, c.pod(pod).spec.containers[0].name, follow=follow, timestamps=timestamps, **wanted)
+
+
+def show_logs(c: Cluster, pod: str, container: str, *, follow: bool, **wanted: Any) -> None:
+    """Print what the container has said, and with `follow` what it goes on to say, as it comes."""
+    with explained(f"pod {pod}"):
+        answer = c.pods.read_namespaced_pod_log(
+            pod, c.namespace, container=container, follow=follow, _preload_content=False,
+            _request_timeout=None if follow else TIMEOUT, **wanted,
+        )  # fmt: skip
+        with answer:
+            while data := answer.read1(1 << 16):
+                write_all(1, memoryview(data))
+
+
+@click.command()
+@_FORMAT
+@click.argument("pods", nargs=-1, required=True)
+def inspect(pods: tuple[str, ...], format_: str) -> None:
+    """Show all about Pods, as Kubernetes has it."""
+    from kubernetes import client
+
+    c = cluster()
+    found = [client.ApiClient().sanitize_for_serialization(c.pod(name)) for name in pods]
+    if format_ in ("", "json"):
+        print_json(found)
+        return
+    for each in found:
+        print(render(format_, each))
+
+
+@click.command()
+@click.option("-f", "--force", is_flag=True, help="Also those that run, at once.")
+@click.argument("pods", nargs=-1, required=True)
+def rm(pods: tuple[str, ...], force: bool) -> int:
+    """Remove Pods."""
+    c = cluster()
+
+    def remove(name: str) -> None:
+        if not force and c.pod(name).status.phase not in _ENDED:
+            raise Conflict(f"pod {name} runs", hint="give -f to end and remove it")
+        delete(c, name, force=force)
+
+    return for_each(pods, remove)
+
+
+def delete(c: Cluster, name: str, *, force: bool = False) -> None:
+    """:raise NotFound: there is none."""
+    with explained(f"pod {name}"):
+        grace = {"grace_period_seconds": 1} if force else {}
+        c.pods.delete_namespaced_pod(name, c.namespace, _request_timeout=TIMEOUT, **grace)
+
+
+@click.group()
+def pod() -> None:
+    """Pods of the context's namespace."""
+
+
+@click.command()
+@click.option("-q", "--quiet", is_flag=True, help="Only names.")
+@_FORMAT
+def ls(quiet: bool, format_: str) -> None:
+    """List all Pods, whoever made them."""
+    c = cluster()
+    with explained("the Pods"):
+        found = [_row(p) for p in c.pods.list_namespaced_pod(c.namespace, _request_timeout=TIMEOUT).items]
+    if quiet:
+        print(*(row["name"] for row in found), sep="\n", end="\n" if found else "")
+    elif format_ == "json":
+        print_json(found)
+    elif format_:
+        for row in found:
+            print(render(format_, row))
+    else:
+        names = ["NAME", "STATUS", "ADDRESS", "NODE", "RUNTIME CLASS"]
+        print_table(names, [[r["name"], r["status"], r["address"], r["node"], r["runtimeClass"]] for r in found])
+
+
+for _each in (ls, inspect, rm):
+    pod.add_command(_each)
+
+
+@click.command()
+def version() -> None:
+    """Show the versions of this command and of the cluster."""
+    from kubernetes import client
+
+    from ... import __version__
+
+    c = cluster()
+    with explained("the cluster's version"):
+        found = client.VersionApi(c.pods.api_client).get_code(_request_timeout=TIMEOUT)
+    print_table(["PART", "VERSION"], [["hyperctl", __version__], ["kubernetes", found.git_version]])
