@@ -14,6 +14,7 @@ import pytest
 
 from hypercontainer.errors import InvalidArgument, NotFound, Unavailable
 from hypercontainer.hypervisor.driver import Disk, MachineConfig, TapNetwork
+from hypercontainer.hypervisor.facets import Footprint
 from hypercontainer.hypervisor.xen import disks, document, driver, tools
 from hypercontainer.hypervisor.xen.driver import XenDriver
 from hypercontainer.hypervisor.xen.machine import XenMachine
@@ -158,6 +159,12 @@ async def test_what_xl_says_of_the_host(tmp_path: Path, monkeypatch: pytest.Monk
     assert (await one.probe()).trouble == "" and one.version == "4.17.7"
     monkeypatch.setattr(driver, "ask", lambda *_: "xen_version : 4.17.7\nvirt_caps : pv\n")
     assert "no virtualization that Xen uses" in (await XenDriver(boot_timeout=1).probe()).trouble
+
+
+async def test_what_it_takes_of_dom0() -> None:
+    """The guest's memory is the hypervisor's."""
+    one: Footprint = XenDriver(boot_timeout=1)
+    assert await one.footprint(1, 1 << 30, "") == await one.footprint(8, 1 << 40, "amd64")
 
 
 # -- what is asked of the tools --------------------------------------------------------

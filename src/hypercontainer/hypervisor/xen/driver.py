@@ -84,7 +84,7 @@ class XenDriver:
             return "the processor has no virtualization that Xen uses, which PVH domains need", "see `xl dmesg`"
         return "", ""
 
-    async def footprint(self, vcpus: int, memory: int) -> Needs:
+    async def footprint(self, vcpus: int, memory: int, architecture: str = "") -> Needs:
         """In dom0: the guest's memory is the hypervisor's."""
         return Needs(memory=_OVERHEAD, tasks=_TASKS)
 
