@@ -19,7 +19,7 @@ from hypercontainer.hypervisor.driver import CachedDisk, Disk, FormattedDisk, Ma
 from hypercontainer.hypervisor.facets import DiskHotplug
 from hypercontainer.hypervisor.libvirt import binding, document, domain
 from hypercontainer.hypervisor.libvirt.boot_place import BootPlace
-from hypercontainer.hypervisor.libvirt.connection import Connection
+from hypercontainer.hypervisor.libvirt.connection import Connection, fault
 from hypercontainer.hypervisor.libvirt.document import Known, Owner, Shape
 from hypercontainer.hypervisor.libvirt.driver import LibvirtDriver, OpenDriver, make
 from hypercontainer.hypervisor.qemu.machine_types import MICROVM, PC, Q35, MachineType
@@ -293,6 +293,10 @@ async def test_what_a_killed_daemon_was_about_to_start_goes(tmp_path: Path) -> N
     left = await connection.ask("list", lambda c: {d.name() for d in c.listAllDomains()})
     assert "d1" in left and "d0" not in left
     await connection.close()
+
+
+def test_its_words_are_one_line() -> None:
+    assert fault(Exception("internal error: it ended: a\n  b\n\n")) == "it ended: a; b"
 
 
 # -- what it boots ------------------------------------------------------------------------

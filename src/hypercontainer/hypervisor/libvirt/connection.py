@@ -29,8 +29,9 @@ _HINT = "is libvirtd running? `libvirt_uri` in hyperd's configuration names anot
 
 
 def fault(error: Exception) -> str:
-    """libvirt's own words."""
-    return str(error).removeprefix("internal error: ").strip()
+    """libvirt's own words, with those of its QEMU, in one line."""
+    lines = str(error).removeprefix("internal error: ").splitlines()
+    return "; ".join(line.strip() for line in lines if line.strip())
 
 
 class _Line:
