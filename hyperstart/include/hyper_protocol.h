@@ -191,6 +191,7 @@ enum hp_tag {
 	HP_T_CPU_STAT = 93,    /* t  */
 	HP_T_MEMORY_STAT = 94, /* t  */
 	HP_T_IO_STAT = 95,     /* t  */
+	HP_T_AMBIENT = 96,     /* n  of CAPS, those that a user who is not root keeps through its programs */
 };
 
 /* What a hyperstart can do that some cannot. A machine may run one that is older than the daemon. */

@@ -164,12 +164,12 @@ static int drop_bounding(uint64_t keep, struct error *err)
 	return 0;
 }
 
-static int hold(uint64_t caps, struct error *err)
+static int hold(uint64_t caps, uint64_t inheritable, struct error *err)
 {
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[2] = {
-	        {(uint32_t)caps, (uint32_t)caps, 0},
-	        {(uint32_t)(caps >> 32), (uint32_t)(caps >> 32), 0},
+	        {(uint32_t)caps, (uint32_t)caps, (uint32_t)inheritable},
+	        {(uint32_t)(caps >> 32), (uint32_t)(caps >> 32), (uint32_t)(inheritable >> 32)},
 	};
 
 	return syscall(SYS_capset, &head, data) < 0 ? fail_sys(err, "capset") : 0;
@@ -178,24 +178,38 @@ static int hold(uint64_t caps, struct error *err)
 int child_confine(uint64_t caps, struct error *err)
 {
 	/* Tests run hyperstart as a user who has none. */
-	if (geteuid() == 0 && (drop_bounding(caps, err) < 0 || hold(caps, err) < 0))
+	if (geteuid() == 0 && (drop_bounding(caps, err) < 0 || hold(caps, 0, err) < 0))
 		return -1;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return fail_sys(err, "no_new_privs");
 	return seccomp_confine(caps, err);
 }
 
-/* As runc does: root holds the set; another user has it in the bounding set only. */
+static int raise_ambient(uint64_t caps, struct error *err)
+{
+	for (int cap = 0; cap <= LAST_CAP; cap++)
+		if ((caps >> cap & 1) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
+			return fail_sys(err, "ambient capability %d", cap);
+	return 0;
+}
+
+/* As runc does: root holds the set; another user has it in the bounding set only, but for what is ambient. */
 static int become(const struct process_spec *s, const struct identity *id, struct error *err)
 {
+	uint64_t ambient = id->uid == 0 || !s->has_caps ? 0 : s->ambient & s->caps;
+
 	/* First, while it may be set without no_new_privs: the profile allows all that follows. */
 	if (s->seccomp && seccomp_confine(s->has_caps ? s->caps : ~0ull, err) < 0)
 		return -1;
 	if (s->has_caps && drop_bounding(s->caps, err) < 0)
 		return -1;
+	if (ambient && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
+		return fail_sys(err, "keeping capabilities");
 	if (setgroups(id->group_count, id->groups) < 0 || setgid(id->gid) < 0 || setuid(id->uid) < 0)
 		return fail_sys(err, "becoming user %u", (unsigned)id->uid);
-	if (s->has_caps && hold(id->uid == 0 ? s->caps : 0, err) < 0)
+	if (s->has_caps && hold(id->uid == 0 ? s->caps : ambient, ambient, err) < 0)
+		return -1;
+	if (raise_ambient(ambient, err) < 0)
 		return -1;
 	if (s->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return fail_sys(err, "no_new_privs");

@@ -17,7 +17,8 @@ struct rlimit_spec {
 struct process_spec {
 	char *container, *cwd, *user;
 	struct strings args, env, groups;
-	uint64_t tty, rows, columns, want_stdin, caps, no_new_privs, main, builtin, rehearsal, seccomp, own_pids, init;
+	uint64_t tty, rows, columns, want_stdin, caps, ambient, no_new_privs, main, builtin, rehearsal, seccomp,
+	        own_pids, init;
 	bool has_caps;
 	bool renew_proc; /* what /proc shows is of another PID namespace */
 	struct rlimit_spec rlimits[MAX_RLIMITS];

@@ -53,6 +53,10 @@ def test_the_life_of_a_bundle(runtime: Runtime, tmp_path: Path) -> None:
     done = runtime("exec", "--env", "A=b", "one", "sh", "-c", "echo $A; exit 3", check=False)
     assert (done.stdout, done.returncode) == ("b\n", 3)
     assert 'exec: "nosuch": executable file not found in $PATH' in runtime("exec", "one", "nosuch", check=False).stderr
+    kept = {"bounding": ["CAP_KILL", "CAP_CHOWN"], "ambient": ["CAP_KILL"]}
+    process = {"args": ["grep", "CapEff", "/proc/self/status"], "cwd": "/", "user": {"uid": 9}, "capabilities": kept}
+    (tmp_path / "process").write_text(json.dumps(process))
+    assert runtime("exec", "--process", tmp_path / "process", "one").stdout == f"CapEff:\t{1 << 5:016x}\n"
     (tmp_path / "process").write_text(json.dumps({"args": ["sleep", "1000"], "cwd": "/tmp", "user": {"uid": 9}}))
     runtime("exec", "--detach", "--process", tmp_path / "process", "--pid-file", tmp_path / "p2", "one",
             capture_output=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip

@@ -218,6 +218,8 @@ def test_the_security_context() -> None:
     assert (spec.read_only, spec.no_new_privileges, spec.pid, spec.seccomp) == (True, True, "container", "default")
     assert (spec.masked_paths, spec.readonly_paths) == (["/proc/kcore"], [])  # as it says, which may be none
     assert (of().masked_paths, secured(privileged=True).masked_paths) == (None, None)
+    ambient = secured(capabilities={"add_ambient_capabilities": ["KILL"]})
+    assert (ambient.cap_add, ambient.cap_ambient) == (["KILL"], ["KILL"])
     assert secured(run_as_username="web").user == "web"
     assert secured(run_as_user={"value": 0}).user == "0"
     assert secured(privileged=True, masked_paths=["/x"]).privileged
@@ -245,7 +247,7 @@ CONTEXTS: list[tuple[dict[str, Any], str]] = [
     ({"seccomp_profile_path": "localhost/x"}, "seccomp profile"),
     ({"apparmor_profile": "localhost/x"}, "AppArmor"),
     ({"masked_paths": ["/secret"]}, "/secret cannot be masked"),
-    ({"capabilities": {"add_ambient_capabilities": ["KILL"]}}, "ambient"),
+    ({"capabilities": {"add_ambient_capabilities": ["NOPE"]}}, "unknown capability 'NOPE'"),
 ]
 CONFIGS: list[tuple[dict[str, Any], str]] = [
     *(({"linux": {"security_context": context}}, word) for context, word in CONTEXTS),

@@ -26,7 +26,8 @@ def fields_of(context: Any) -> dict[str, Any]:
     return {
         "user": _user(context),
         "groups": [str(g) for g in context.supplemental_groups],
-        "cap_add": list(context.capabilities.add_capabilities),
+        "cap_add": [*context.capabilities.add_capabilities, *context.capabilities.add_ambient_capabilities],
+        "cap_ambient": list(context.capabilities.add_ambient_capabilities),
         "cap_drop": list(context.capabilities.drop_capabilities),
         "privileged": context.privileged,
         "read_only": context.readonly_rootfs,
@@ -48,8 +49,6 @@ def _check(context: Any) -> None:
     check_namespaces(context.namespace_options)
     if context.supplemental_groups_policy != api.Merge:
         raise Unsupported("supplementalGroupsPolicy Strict is not supported: groups of the image's user come with it")
-    if context.capabilities.add_ambient_capabilities:
-        raise Unsupported("ambient capabilities are not supported")
     kind = context.apparmor.profile_type if context.HasField("apparmor") else api.RuntimeDefault
     if kind == api.Localhost or context.apparmor_profile.startswith("localhost/"):
         raise Unsupported("AppArmor profiles of the node are not in force in a virtual machine")

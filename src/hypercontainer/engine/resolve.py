@@ -86,6 +86,7 @@ def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: 
     if spec.workdir and not spec.workdir.startswith("/"):
         raise InvalidArgument(f"working directory {spec.workdir!r} is not absolute", hint="begin it with /")
     capability_mask(spec.cap_add, spec.cap_drop)
+    capability_mask(spec.cap_ambient, ["ALL"])
     _check_mounts(spec)
     _check_root(spec)
     for check in (spec.health, spec.liveness):
@@ -314,6 +315,7 @@ def main_process(pod: Pod, container: Container, size: tuple[int, int]) -> Guest
         columns=size[1],
         stdin=spec.stdin,
         capabilities=None if spec.privileged else capability_mask(spec.cap_add, spec.cap_drop),
+        ambient=capability_mask(spec.cap_ambient, ["ALL"]),
         no_new_privs=spec.no_new_privileges,
         seccomp=_seccomp(spec, privileged=spec.privileged),
         rlimits=_rlimits(spec.ulimits),
@@ -342,6 +344,7 @@ def exec_process(container: Container, spec: ExecSpec, size: tuple[int, int]) ->
         stdin=spec.stdin,
         no_new_privs=spec.no_new_privileges or (container.spec.no_new_privileges and not spec.privileged),
         capabilities=_exec_capabilities(container, spec),
+        ambient=capability_mask(container.spec.cap_ambient if spec.ambient is None else spec.ambient, ["ALL"]),
         seccomp=_seccomp(container.spec, privileged=spec.privileged or container.spec.privileged),
         rlimits=_rlimits(container.spec.ulimits),
     )

@@ -222,6 +222,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     sysctls: dict[str, str] = field(default_factory=dict)
     cap_add: list[str] = field(default_factory=list)
     cap_drop: list[str] = field(default_factory=list)
+    cap_ambient: list[str] = field(default_factory=list)  # of these, what a user who is not root keeps
     no_new_privileges: bool = False
     seccomp: SeccompProfile = "default"  # Docker's default profile; a privileged container has none
     masked_paths: list[str] | None = None  # None: Docker's; of a privileged container none
@@ -283,6 +284,7 @@ class ExecSpec(Model, frozen=True, kw_only=True):
     user: str = ""
     groups: list[str] | None = None  # None: the container's, or with a user of its own none
     capabilities: list[str] | None = None  # all that it has; None: the container's
+    ambient: list[str] | None = None  # of these, what a user who is not root keeps; None: the container's
     no_new_privileges: bool = False  # beside the container's
     tty: bool = False
     stdin: bool = False

@@ -16,7 +16,7 @@ from .records import Records
 from .stand_in import stand_in
 from .states import status_of
 from .terminal import open_terminal
-from .translation import capabilities_of, groups_of, user_of
+from .translation import ambient_of, capabilities_of, groups_of, user_of
 from .view import become_subreaper
 
 
@@ -82,5 +82,5 @@ def _spec(process: dict[str, Any], *, terminal: bool) -> dict[str, Any]:
     if process.get("user") is not None:
         spec |= {"user": user_of(process), "groups": groups_of(process)}
     if process.get("capabilities") is not None:
-        spec["capabilities"] = capabilities_of(process)
+        spec |= {"capabilities": capabilities_of(process), "ambient": ambient_of(process)}
     return spec

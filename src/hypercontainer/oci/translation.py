@@ -42,8 +42,6 @@ def check(config: dict[str, Any]) -> None:
         for device in linux.get("devices") or []:
             if device.get("path") not in _DEVICES:
                 raise Unsupported(f"the device {device.get('path')} of this host cannot be given to a virtual machine")
-    if (process.get("capabilities") or {}).get("ambient") and process.get("user", {}).get("uid"):
-        raise Unsupported("ambient capabilities are not supported", hint="run it as root, or without them")
 
 
 def _check_hooks(hooks: dict[str, Any]) -> None:
@@ -85,6 +83,7 @@ def container_of(config: dict[str, Any], bundle: Path, rootfs: str, *, name: str
         "sysctls": linux.get("sysctl") or {},
         "capAdd": capabilities_of(process),
         "capDrop": ["ALL"],
+        "capAmbient": ambient_of(process),
         "noNewPrivileges": bool(process.get("noNewPrivileges")),
         "seccomp": seccomp_of(linux),
         "maskedPaths": linux.get("maskedPaths") or [],
@@ -149,6 +148,11 @@ def groups_of(process: dict[str, Any]) -> list[str]:
 def capabilities_of(process: dict[str, Any]) -> list[str]:
     """The most that it can get: root has them, and for others a program with the bit for it."""
     return (process.get("capabilities") or {}).get("bounding") or []
+
+
+def ambient_of(process: dict[str, Any]) -> list[str]:
+    """What a user who is not root keeps."""
+    return (process.get("capabilities") or {}).get("ambient") or []
 
 
 def ulimits_of(process: dict[str, Any]) -> list[dict[str, Any]]:

@@ -145,6 +145,7 @@ class Tag(IntEnum):
     CPU_STAT = 93
     MEMORY_STAT = 94
     IO_STAT = 95
+    AMBIENT = 96
 
 
 class Capability(IntFlag):

@@ -121,6 +121,7 @@ class GuestProcess:
     columns: int = 0
     stdin: bool = False
     capabilities: int | None = None  # None: all
+    ambient: int = 0  # those of them that a user who is not root keeps
     no_new_privs: bool = False
     rlimits: tuple[tuple[int, int, int], ...] = ()  # number, soft, hard
     main: bool = False
@@ -150,6 +151,8 @@ class GuestProcess:
             out += [(Tag.ROWS, self.rows), (Tag.COLUMNS, self.columns)]
         if self.capabilities is not None:
             out.append((Tag.CAPS, self.capabilities))
+        if self.ambient:
+            out.append((Tag.AMBIENT, self.ambient))
         if self.seccomp:
             out.append((Tag.SECCOMP, int(self.seccomp)))
         if self.builtin:
