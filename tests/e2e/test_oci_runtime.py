@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,25 @@ def test_a_terminal(runtime: Runtime, tmp_path: Path) -> None:
     assert b"11 22" in heard and b"got word" in heard, heard
     wait_for(lambda: runtime.state("tty")["status"] == "stopped", "the end of what stands for it")
     runtime("delete", "tty")
+
+
+def test_the_terminal_of_who_runs_it(runtime: Runtime, tmp_path: Path) -> None:
+    words = "stty size; read x; echo got $x; exit 5"
+    bundle = make_bundle(tmp_path / "b", make_root(tmp_path / "rootfs"), "sh", "-c", words, terminal=True)
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (11, 22))
+    running = runtime.popen("run", "--bundle", bundle, "own", stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    heard = b""
+    try:
+        while more := os.read(master, 1000):
+            heard += more
+            if b"11 22" in heard and b"word" not in heard:
+                os.write(master, b"word\r")
+    except OSError:  # the terminal's other end is closed: EIO
+        pass
+    os.close(master)
+    assert running.wait(60) == 5 and b"got word" in heard, heard
 
 
 def test_what_has_no_machine(runtime: Runtime, tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from .interfaces import interfaces_of
 from .lifecycle import end, remove, start
 from .mounts import mounts_of
 from .records import Record, Records
-from .stand_in import Looks, stand_in
+from .stand_in import OWN, Looks, await_end, stand_in
 from .states import state_of
-from .terminal import open_terminal
+from .terminal import is_ours, open_terminal
 from .view import become_subreaper
 
 _NAME_MAX = 100
@@ -97,7 +97,9 @@ def _stand(
 ) -> None:
     """What stands for it on this host, with its terminal; and the hooks that are run before the start."""
     terminal, process = -1, config["process"]
-    if process.get("terminal"):
+    if process.get("terminal") and args.verb == "run" and is_ours(args.console_socket, detached=args.detach):
+        terminal = OWN
+    elif process.get("terminal"):
         terminal = open_terminal(args.console_socket, process.get("consoleSize") or {})
         undo.callback(os.close, terminal)
     pid = stand_in(daemon, container(record.container), terminal=terminal, looks=_looks(config, record))
@@ -133,10 +135,10 @@ def run(args: Namespace, daemon: Daemon, records: Records) -> int:
         raise
     if args.detach:
         return 0
-    status = os.waitstatus_to_exitcode(os.waitpid(record.pid, 0)[1])
+    status = await_end(record.pid)
     if not args.keep:
         remove(record, daemon, records)
-    return status if status >= 0 else 128 - status
+    return status
 
 
 def _remove_pod(daemon: Daemon, pod: str) -> None:

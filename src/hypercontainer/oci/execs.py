@@ -13,9 +13,9 @@ from ..errors import HyperError, InvalidArgument, InvalidState, Unsupported
 from .daemon import Daemon, container
 from .files import read_object, write_pid
 from .records import Records
-from .stand_in import stand_in
+from .stand_in import OWN, await_end, stand_in
 from .states import status_of
-from .terminal import open_terminal
+from .terminal import is_ours, open_terminal
 from .translation import ambient_of, capabilities_of, groups_of, user_of
 from .view import become_subreaper
 
@@ -37,7 +37,9 @@ def exec_(args: Namespace, daemon: Daemon, records: Records) -> int:
         become_subreaper()
     made = daemon.call("POST", container(record.container, "/exec"), _spec(process, terminal=has_terminal))
     terminal, size = -1, process.get("consoleSize") or {}
-    if has_terminal and (args.console_socket or args.detach):
+    if has_terminal and is_ours(args.console_socket, detached=args.detach):
+        terminal = OWN
+    elif has_terminal:
         terminal = open_terminal(args.console_socket, size)
     pid = stand_in(daemon, f"/execs/{made['id']}", terminal=terminal)
     try:
@@ -49,8 +51,7 @@ def exec_(args: Namespace, daemon: Daemon, records: Records) -> int:
     write_pid(args.pid_file, pid)
     if args.detach:
         return 0
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code if code >= 0 else 128 - code
+    return await_end(pid)
 
 
 def _of_options(args: Namespace) -> dict[str, Any]:

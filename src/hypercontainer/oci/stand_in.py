@@ -57,11 +57,14 @@ class Looks(NamedTuple):
     cwd: str
 
 
+OWN = -2  # in place of a descriptor: the terminal that this process has
+
+
 def stand_in(daemon: Daemon, route: str, *, terminal: int = -1, looks: Looks | None = None) -> int:
     """Make one for the process of hyperd's at a `route`, which is about to be started; its number on this host.
 
-    `terminal` is a descriptor of what its standard streams are to be. Its father ends at once: it is a child of the
-    nearest subreaper's.
+    `terminal` is a descriptor of what its standard streams are to be, or OWN. Its father ends at once: it is a child
+    of the nearest subreaper's.
 
     :raise HyperError: hyperd does not let it be attached. :raise StartFailed: there is no such program.
     """
@@ -81,6 +84,18 @@ def stand_in(daemon: Daemon, route: str, *, terminal: int = -1, looks: Looks | N
     os.close(told)
     os.waitpid(father, 0)
     return _told(ready)
+
+
+def await_end(pid: int) -> int:
+    """The exit status of one that is our child; it hears of the sizes of our terminal."""
+
+    def tell(number: int, _: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    signal.signal(signal.SIGWINCH, tell)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code if code >= 0 else 128 - code
 
 
 def _told(ready: int) -> int:
@@ -118,7 +133,7 @@ def _be(daemon: Daemon, route: str, told: int, terminal: int, looks: Looks | Non
         os.write(told, f"{_ATTACHED}\n".encode())
         os.close(told)
         daemon.path = os.path.basename(daemon.path)
-        status = _follow(daemon, route, connection, terminal=terminal >= 0)
+        status = _follow(daemon, route, connection, terminal=terminal != -1)
     except (HyperError, OSError) as error:
         with contextlib.suppress(OSError):
             os.write(told, f"{error}\n".encode())

@@ -9,12 +9,18 @@ import os
 import pty
 import socket
 import struct
+import sys
 import termios
 from typing import Any
 
 from ..errors import InvalidArgument, Unavailable
 
 _TIMEOUT = 10.0  # seconds for who listens
+
+
+def is_ours(console_socket: str, *, detached: bool) -> bool:
+    """Whether a process shall have the terminal that this command has: nobody else is there to have one."""
+    return not console_socket and not detached and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def open_terminal(console_socket: str, size: dict[str, Any]) -> int:
