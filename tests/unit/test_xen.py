@@ -207,12 +207,23 @@ async def test_a_domain_from_its_making_to_its_end(tmp_path: Path, monkeypatch: 
 
 
 async def test_a_domain_whose_xl_was_killed_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody else frees what it has: the next daemon does, by its name."""
+    """Nobody else would free what it has."""
     stand_ins(tmp_path, monkeypatch)
     machine = await XenDriver(boot_timeout=60).launch(config(tmp_path))
     process.kill(machine.pid, machine.pid_started)
     await machine.wait()
-    assert (tmp_path / "domain").exists()
+    assert machine._tidying is not None
+    await asyncio.wait_for(machine._tidying, 60)
+    assert not (tmp_path / "domain").exists()
+
+
+async def test_without_a_daemon_it_is_the_next_that_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(tmp_path, monkeypatch)
+    machine = await XenDriver(boot_timeout=60).launch(config(tmp_path))
+    machine.detach()
+    process.kill(machine.pid, machine.pid_started)
+    await machine.wait()
+    assert machine._tidying is None and (tmp_path / "domain").exists()
     assert await XenDriver(boot_timeout=60).reattach(machine.handle) is None
     assert not (tmp_path / "domain").exists()
 

@@ -116,6 +116,7 @@ class XenDriver:
                 await tools.ask("xl", "unpause", domain)
                 await self._called(machine, call)
             undo.pop_all()
+        machine.watch()
         return machine
 
     async def _start(self, config: MachineConfig, domain: str, loops: Sequence[str]) -> Started:
@@ -187,6 +188,7 @@ class XenDriver:
             return None
         with contextlib.suppress(HyperError, ValueError):
             await machine.listen(int(await tools.ask("xl", "domid", machine.domain)))
+        machine.watch()
         return machine
 
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:

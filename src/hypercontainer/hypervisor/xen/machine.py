@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 CHANNEL = "channel.sock"  # in the machine's directory: QEMU, as the agent's console, listens there
 LOG = "xl.log"  # in the machine's directory: what its xl wrote
 _TAIL = 8000  # bytes of the console, and of the log, that are looked at
+_CLEAN = "with status 0"  # how xl ends with its domain
 _EXPECTED = "Primary console has invalid configuration"  # of a domain's first channel: document.CHANNELS
 _HINT = "`hyperctl kill -s KILL` and `rm -f` end it"
 
@@ -42,6 +43,8 @@ class XenMachine(ProcessMachine):
         self.domain = domain
         self.names = names
         self._ending_it = asyncio.Lock()
+        self._tidying: asyncio.Future[None] | None = None
+        self._detached = False
 
     @classmethod
     def of(cls, handle: Mapping[str, Any]) -> XenMachine:
@@ -69,6 +72,20 @@ class XenMachine(ProcessMachine):
         with contextlib.suppress(HyperError):
             path = await tools.ask("xenstore-read", f"/local/domain/{domid}/console/tty")
             self._console.open_terminal(Path(path.strip()))
+
+    def watch(self) -> None:
+        """End the domain when its xl ends otherwise than with it: nobody would free what it has."""
+        if self._gone is None:
+            self._gone = self._watch()
+        self._gone.add_done_callback(self._xl_ended)
+
+    def _xl_ended(self, _: asyncio.Future[None]) -> None:
+        if not (self._killed or self._detached or self.ending() == _CLEAN):
+            self._tidying = asyncio.ensure_future(self.kill())
+
+    def detach(self) -> None:
+        super().detach()
+        self._detached = True
 
     def last_words(self) -> str:
         said = telling(self._console.tail()[-_TAIL:])

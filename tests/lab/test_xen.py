@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers on Xen: `python -m tests.lab --xen tests/lab/test_xen.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.errors import Unsupported
+from hypercontainer.hyperd.config import Config
+from hypercontainer.hyperd.daemon import build_engine
+from hypercontainer.hypervisor.xen import tools
+from hypercontainer.model.specs import Mount, PortMapping, Resources
+from hypercontainer.model.status import ContainerStatus
+from tests.vm.conftest import DEADLINE, Lab
+
+from .test_firecracker import SERVE, free_port, page
+
+
+def domains() -> list[str]:
+    """Names of ours."""
+    said = subprocess.run(["xl", "list"], capture_output=True, text=True, check=True).stdout
+    return [line.split()[0] for line in said.splitlines() if line.startswith("hyper-")]
+
+
+def left() -> list[str]:
+    """What a domain has of dom0: loop devices and network interfaces."""
+    loops = [p.parent.parent.name for p in Path("/sys/block").glob("loop*/loop/backing_file")]
+    return loops + [name for _, name in socket.if_nameindex() if name.startswith(("ht", "vif"))]
+
+
+@pytest.fixture
+def config(root: Path, run_dir: Path) -> Iterator[Config]:
+    if not tools.is_dom0():
+        pytest.skip("it takes the lab with Xen: python -m tests.lab --xen tests/lab/test_xen.py")
+    yield Config(root=str(root), run=str(run_dir), driver="xen", network="bridge", boot_timeout=DEADLINE)
+    assert domains() == []
+
+
+async def test_what_a_container_prints_and_how_it_ends(lab: Lab) -> None:
+    done = await lab.run("sh", "-c", "cat; echo to the other side >&2; exit 7", stdin=b"hi\n", network="none")
+    assert (done.code, done.out, done.err) == (7, "hi\n", "to the other side\n")
+
+
+async def test_clock_processors_and_health(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All processors are there, without ACPI to name them."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # the lab has one
+    script = "cat /proc/sys/kernel/tainted; nproc; cat /sys/devices/system/clocksource/clocksource0/current_clocksource"
+    done = await lab.sh(script, resources=Resources(cpus=2), network="none")
+    assert done.out.split() in (["0", "2", "xen"], ["0", "2", "tsc"])
+
+
+async def test_all_of_much_output_arrives(lab: Lab) -> None:
+    """More than QEMU would keep for a reader that is slow, by a channel of 2 KiB."""
+    done = await lab.run("sh", "-c", "seq 1 300000 | md5sum; seq 1 300000", network="none")
+    lines = done.out.splitlines()
+    assert len(lines) == 300001 and lines[1] == "1" and lines[-1] == "300000"
+
+
+async def test_a_server_goes_on_without_its_hyperd(lab: Lab, config: Config) -> None:
+    """Network, published port, volume, exec, logs; hyperd dies, the next one takes it up; stop, start, end."""
+    port = PortMapping(container_port=80, host_port=free_port(), host_ip="127.0.0.1")
+    mounts = [Mount(type="volume", source="kept", target="/data")]
+    id_ = await lab.create("sh", "-c", SERVE, ports=[port], mounts=mounts)
+    await lab.engine.containers.start(id_)
+    await lab.printed(id_, "started")
+    pod = lab.engine.registry.pod(id_)
+    assert pod.vm and (pod.vm.driver, pod.vm.accelerator) == ("xen", "xen")
+    assert (await lab.exec(id_, "sh", "-c", "echo 1 >/data/f; sync; uname -r")).out.endswith("-hyper\n")
+    assert "page" in await page(port.host_port) and len(domains()) == 1
+    await lab.engine.close(keep_running=True)
+    lab.engine = build_engine(config)
+    await lab.engine.open()
+    assert lab.engine.registry.container(id_).state.status is ContainerStatus.RUNNING
+    assert (await lab.exec(id_, "echo", "again")).out == "again\n"
+    assert "page" in await page(port.host_port)
+    await lab.engine.containers.stop(id_, timeout=1)
+    assert domains() == left() == []
+    await lab.engine.containers.start(id_)
+    assert (await lab.exec(id_, "cat", "/data/f")).out == "1\n"
+
+
+async def test_a_domain_goes_with_its_xl(lab: Lab) -> None:
+    id_ = await lab.create("sleep", "1000")
+    await lab.engine.containers.start(id_)
+    container = lab.engine.registry.container(id_)
+    os.kill(lab.engine.containers.runtime(container).machine.pid, signal.SIGKILL)  # nobody tidies up after it
+    await asyncio.wait_for(lab.engine.containers.supervisor(container).stopped.wait(), DEADLINE)
+    assert domains() == []
+
+
+async def test_pause(lab: Lab) -> None:
+    id_ = await lab.create("sh", "-c", "while :; do date +%s; sleep 0.2; done", network="none")
+    await lab.engine.containers.start(id_)
+    await lab.engine.containers.pause(id_)
+    assert lab.engine.registry.container(id_).state.status is ContainerStatus.PAUSED
+    await lab.engine.containers.unpause(id_)
+    assert (await lab.exec(id_, "echo", "on")).out == "on\n"
+
+
+async def test_what_it_lacks(lab: Lab, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported) as refused:
+        await lab.create("true", mounts=[Mount(type="bind", source=str(tmp_path), target="/x")])
+    assert str(refused.value).endswith("over virtiofs: the driver 'qemu' does: use --driver qemu")
+    assert lab.engine.registry.containers() == []
