@@ -38,6 +38,8 @@ ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 umount --recursive --lazy /dev
 mount --move dev /dev
+# A libvirtd that is killed leaves the control groups of machines that end meanwhile.
+umount --recursive --lazy /sys/fs/cgroup || true
 ip link set lo up
 exec libvirtd --daemon --pid-file "$1/libvirtd.pid" -f /etc/libvirt/libvirtd.conf
 """
