@@ -9,7 +9,7 @@ import pytest
 
 from hypercontainer.errors import InvalidArgument, Unavailable, Unsupported
 from hypercontainer.hypervisor.driver import Disk, MachineConfig, UserNetwork, VirtioFs, processor_kinds
-from hypercontainer.hypervisor.qemu import command
+from hypercontainer.hypervisor.qemu import command, devices
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
 from hypercontainer.hypervisor.qemu.machine_types import MICROVM, VIRT, processor_of_host
 from hypercontainer.model import architectures
@@ -40,6 +40,16 @@ def test_a_board_without_a_bus() -> None:
     assert devices.count("virtio-blk-device") == 12  # a place for each
     assert {"virtio-serial-device", "virtio-net-device", "vhost-user-fs-device", "virtio-balloon-device"} <= {*devices}
     assert not any("pci" in word for word in found)
+
+
+def test_its_network_interfaces_are_in_their_order() -> None:
+    """Its kernel finds the last one first."""
+    macs = [f"52:54:00:00:00:0{n}" for n in range(3)]
+    for kind, expected in ((VIRT, macs[::-1]), (MICROVM, macs)):
+        found = devices.network_options(tuple(map(UserNetwork, macs)), kind)
+        told = [word for word in found if "mac=" in word]
+        assert [word.partition("mac=")[2] for word in told] == expected
+        assert [f"netdev=net{macs.index(m)}," in word for m, word in zip(expected, told, strict=True)] == [True] * 3
 
 
 @pytest.mark.parametrize("accelerator", ["tcg", "kvm"])

@@ -144,10 +144,13 @@ async def test_its_system_calls_are_filtered_by_its_own_numbers(lab: Lab, image:
 async def test_a_pod_with_processors(lab: Lab, image: str) -> None:
     """Two containers of one architecture, one of which is added while it runs; another one does not fit."""
     container = {"name": "one", "image": image, "command": ["sleep", "1000"]}
-    podfile = {"id": "p", "containers": [container], "resource": {"vcpu": 2}}
+    macs = ["52:54:00:aa:bb:cc", "52:54:00:00:11:22", "52:54:00:00:11:21"]
+    podfile = {"id": "p", "containers": [container], "resource": {"vcpu": 2}, "interfaces": [{"mac": m} for m in macs]}
     pod = (await lab.engine.create_pod(strict.decode(podfile))).pod
     await asyncio.wait_for(lab.engine.pods.start(pod.id), DEADLINE)
     assert (await lab.exec("one", "nproc")).out == "2\n"
+    addresses = "/sys/class/net/eth0/address /sys/class/net/eth1/address /sys/class/net/eth2/address"
+    assert (await lab.exec("one", "cat", *addresses.split())).out.split() == macs  # each is where its network leads
     second = await lab.engine.containers.create(ContainerSpec(image=image, pod="p", command=["sleep", "1000"]))
     await asyncio.wait_for(lab.engine.containers.start(second.id), DEADLINE)
     assert (await lab.exec(second.id, "uname", "-m")).out == f"{MACHINES[OTHER]}\n"

@@ -122,7 +122,9 @@ def disk_options(config: MachineConfig, fds: tuple[int, ...], machine_type: Mach
 def network_options(networks: tuple[AnyNetwork, ...], machine_type: MachineType = MICROVM) -> list[str]:
     """A NIC per network: slirp with its published ports, passt's stream, a tap, or a hub that has no other port yet."""
     options: list[str] = []
-    for index, network in enumerate(networks):
+    numbered = list(enumerate(networks))
+    # The guest's names of them follow from their order: the first is eth0.
+    for index, network in reversed(numbered) if machine_type.backwards else numbered:
         if isinstance(network, UserNetwork):
             forwards = "".join(
                 f",hostfwd={escaped(forward(p.protocol, p.host_ip, p.host_port, p.container_port))}"
