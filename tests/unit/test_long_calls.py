@@ -10,7 +10,7 @@ from pathlib import Path
 LONG = {"rmtree", "copytree", "copyfile", "copyfileobj", "rglob", "remove_tree", "copy_sparse", "TemporaryDirectory",
         "NamedTemporaryFile", "mkdtemp"}  # fmt: skip
 THREADS = {"in_thread", "to_thread"}
-OWN_PROCESSES = {"hyperctl", "client"}  # without a loop that serves others
+OWN_PROCESSES = {"hyperctl", "client", "oci"}  # without a loop that serves others
 SHORT = {
     # The directory of a machine, below the run directory: sockets, links, a few small files.
     "engine/booted.py BootedMachine.end",
