@@ -19,6 +19,7 @@ import pytest
 
 from hypercontainer.cri import api
 from hypercontainer.images import builtin
+from hypercontainer.model import architectures
 from tests.debian import unpacked
 from tests.engine.cri_client import Client, channel
 
@@ -84,10 +85,10 @@ def _write(place: Path, socket: Path) -> None:
     (place / "cni/10.conflist").write_text(json.dumps({"cniVersion": "0.4.0", "name": "oci", "plugins": [bridge]}))
 
 
-def _image(path: Path) -> None:
+def archive(path: Path) -> None:
     """busybox as Docker's archives have images; its program waits, as a sandbox's does."""
     layer = builtin._layer(builtin._find_busybox())
-    config = {"architecture": builtin.host_architecture(), "os": "linux",
+    config = {"architecture": architectures.host(), "os": "linux",
               "config": {"Cmd": ["/bin/sleep", "100000"], "Env": ["PATH=/bin"]},
               "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}}  # fmt: skip
     manifest = [{"Config": "config.json", "RepoTags": [BOX], "Layers": ["layer.tar"]}]
@@ -118,7 +119,7 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]
         made = Containerd(programs, place, daemon)
         try:
             wait_for(lambda: made.ctr("version", check=False).returncode == 0, "containerd's answer")
-            _image(place / "box.tar")
+            archive(place / "box.tar")
             for each in ("default", "k8s.io"):
                 made.ctr("images", "import", str(place / "box.tar"), namespace=each)
             yield made
