@@ -38,8 +38,8 @@ def test_by_name() -> None:
 def test_the_configuration_names_one(tmp_path: Path) -> None:
     paths = Paths(tmp_path, tmp_path)
     assert build_drivers(Config(), paths, None).default.name == "qemu"
-    with pytest.raises(InvalidArgument, match="there is no driver 'xen': this hyperd has qemu"):
-        build_drivers(Config(driver="xen"), paths, None)
+    with pytest.raises(InvalidArgument, match="there is no driver 'vmware': this hyperd has qemu"):
+        build_drivers(Config(driver="vmware"), paths, None)
 
 
 class Source:
