@@ -147,6 +147,9 @@ async def test_what_emulates_it_is_not_there(template: Path, monkeypatch: pytest
         assert s.stage.engine.registry.containers() == []
         _, out, _ = await ctl(s, "info")
         assert f"Images for {OTHER}:   not usable: qemu-system-vax is not installed" in out
+        lines = out.splitlines()
+        below = [after.split()[0] for line, after in zip(lines, lines[1:], strict=False) if line.startswith("Driver ")]
+        assert below and set(below) == {"can"} and out.count(" can ") == len(below)  # each driver's, below it
         checks = {c.name: c for c in await asyncio.wait_for(s.stage.engine.doctor(), 60)}
         assert checks[f"images for {OTHER}"].found == "not in use: qemu-system-vax is not installed"
         assert checks[f"images for {OTHER}"].status == "ok"

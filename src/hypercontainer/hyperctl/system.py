@@ -99,10 +99,10 @@ def info(format_: str) -> None:
     for driver in found.drivers:
         state = "usable" if driver.usable else "not usable"
         print(f"{f'Driver {driver.name}:':<20}{driver.version or 'not installed'}, {state}: {driver.reason}")
+        print(f"{'':<20}can {', '.join(driver.can)}")
     for other in found.architectures:
         state, hint = ("usable", "") if other.usable else ("not usable", f"; {other.hint}")
         print(f"{f'Images for {other.name}:':<20}{state}: {other.reason}{hint}")
-        print(f"{'':<20}can {', '.join(driver.can)}")
 
 
 def _log_driver(log: LogOptions) -> str:
