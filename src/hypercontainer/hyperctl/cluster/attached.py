@@ -15,18 +15,18 @@ from typing import Any
 import click
 
 from ...client.stream import raw_terminal, require_terminal, window_size
-from ...errors import HyperError, InvalidArgument, StartFailed, Unsupported
+from ...errors import HyperError, InvalidArgument, Unavailable, Unsupported
 from ..dockerflags import DockerCommand
 from ..options import container_options, spec_from
 from ..output import waiting
 from ..standard import complain, print_made, write_all
-from .connection import Cluster, cluster, explained
+from .connection import TIMEOUT, Cluster, cluster, explained
 from .listed import delete, show_logs
 from .manifest import CONTAINER, pod_of
-from .progress import until_ended, until_started
+from .progress import cannot_run, until_ended, until_started
 
 _CHUNK = 1 << 15
-_RESIZE = 4  # channel, of v4.channel.k8s.io
+_ERROR, _RESIZE = 3, 4  # channels, of v4.channel.k8s.io
 _TURN = 1.0  # seconds between looks at whether the connection is still there
 
 
@@ -41,37 +41,38 @@ def run(image: str, command: tuple[str, ...], detach: bool, **options: Any) -> i
     `-v NAME:PATH` is the PersistentVolumeClaim NAME, `--tmpfs` an emptyDir in memory. The exit status is the
     command's; 125 when it does not come to run, 126 when it cannot be executed, 127 when it is not there.
     """
-    if options["tty"] and options["interactive"] and not detach:
-        require_terminal()
+    _check(options, detach=detach)
     c = cluster()
     manifest = pod_of(spec_from(image, command, options), c.runtime_class)
     name = str(manifest["metadata"]["name"])
     with explained(f"pod {name}"):
-        c.pods.create_namespaced_pod(c.namespace, manifest)
-    with _removed(c, name, always=options["rm"] and not detach):
+        c.pods.create_namespaced_pod(c.namespace, manifest, _request_timeout=TIMEOUT)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove, c, name)  # of what never ran nothing is left
         with waiting(f"waiting for a node to start pod {name}"):
             until_started(c, name)
+        if not options["rm"]:
+            stack.pop_all()
         if detach:
             print_made(name, "the Pod")
             return 0
         return _follow(c, name, stdin=options["interactive"], tty=options["tty"])
 
 
-@contextlib.contextmanager
-def _removed(c: Cluster, name: str, *, always: bool) -> Iterator[None]:
-    """Remove the Pod at the end, or when it never ran: of what failed nothing is left."""
-    gone = always
-    try:
-        yield
-    except StartFailed:
-        raise
-    except HyperError:
-        gone = True
-        raise
-    finally:
-        if gone:
-            with contextlib.suppress(HyperError):
-                delete(c, name, force=True)
+def _check(options: dict[str, Any], *, detach: bool) -> None:
+    """:raise Unsupported: what would be passed over."""
+    if options["cidfile"]:
+        raise Unsupported("--cidfile is not possible in a cluster of Kubernetes", hint="name the Pod by --name")
+    if detach and options["rm"]:
+        raise Unsupported("-d with --rm is not possible in a cluster of Kubernetes: nothing there removes an ended Pod",
+                          hint="leave --rm out, and remove it by `hyperctl rm`")  # fmt: skip
+    if options["tty"] and options["interactive"] and not detach:
+        require_terminal()
+
+
+def _remove(c: Cluster, name: str) -> None:
+    with contextlib.suppress(HyperError):
+        delete(c, name, force=True)
 
 
 def _follow(c: Cluster, name: str, *, stdin: bool, tty: bool) -> int:
@@ -177,4 +178,25 @@ def exec_(pod: str, command: tuple[str, ...], interactive: bool, tty: bool, **ot
                 hint="leave -i out, or use -it",
             )
         carry(connection, stdin=interactive, tty=tty)
-        return int(connection.returncode or 0)
+        return exit_status(connection.read_channel(_ERROR))
+
+
+def exit_status(said: bytes) -> int:
+    """Of a command, by the v1 Status that its connection ends with.
+
+    :raise StartFailed: it was not executed. :raise Unavailable: the connection ended before it did.
+    """
+    try:
+        status = json.loads(said)
+        if status["status"] == "Success":
+            return 0
+        causes = (status.get("details") or {}).get("causes") or []
+        codes = [int(cause["message"]) for cause in causes if cause.get("reason") == "ExitCode"]
+        message = str(status.get("message") or status.get("reason") or "it says no more")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise Unavailable(
+            "the connection to the Pod ended before the command did", hint="the command may go on in the Pod"
+        ) from None
+    if not codes:
+        raise cannot_run(message)
+    return codes[0]

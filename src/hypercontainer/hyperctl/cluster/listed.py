@@ -127,9 +127,9 @@ def show_logs(c: Cluster, pod: str, container: str, *, follow: bool, **wanted: A
 @click.argument("pods", nargs=-1, required=True)
 def inspect(pods: tuple[str, ...], format_: str) -> None:
     """Show all about Pods, as Kubernetes has it."""
-    from kubernetes import client
-
     c = cluster()
+    from kubernetes import client  # which `cluster` has found to be there
+
     found = [client.ApiClient().sanitize_for_serialization(c.pod(name)) for name in pods]
     if format_ in ("", "json"):
         print_json(found)
@@ -192,11 +192,11 @@ for _each in (ls, inspect, rm):
 @click.command()
 def version() -> None:
     """Show the versions of this command and of the cluster."""
-    from kubernetes import client
-
     from ... import __version__
 
     c = cluster()
+    from kubernetes import client  # which `cluster` has found to be there
+
     with explained("the cluster's version"):
         found = client.VersionApi(c.pods.api_client).get_code(_request_timeout=TIMEOUT)
     print_table(["PART", "VERSION"], [["hyperctl", __version__], ["kubernetes", found.git_version]])

@@ -13,10 +13,16 @@ from .connection import TIMEOUT, Cluster, explained
 
 START = 600.0  # seconds in which a Pod's image comes and its program starts
 _TURN = 60  # seconds after which a watch begins anew: its connection may be dead
+_FORGOTTEN = 410  # status: the API server has no longer what a watch was to begin with
 _HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerError",
              "CreateContainerConfigError", "RunContainerError")  # fmt: skip
 _NOT_STARTED = ("StartError", "ContainerCannotRun")
 _NOT_FOUND = ("not found", "no such file")
+
+
+def cannot_run(message: str) -> StartFailed:
+    """Of a program that cannot be executed, with Docker's exit status."""
+    return StartFailed(message, exit_status=127 if any(w in message.lower() for w in _NOT_FOUND) else 126)
 
 
 def state_of(pod: Any) -> Any:
@@ -56,8 +62,7 @@ def until_ended(c: Cluster, name: str) -> int:
     pod = _watched(c, name, lambda pod: bool((state := state_of(pod)) and state.terminated), None)
     ended = state_of(pod).terminated
     if ended.reason in _NOT_STARTED:
-        message = ended.message or ended.reason
-        raise StartFailed(message, exit_status=127 if any(w in message.lower() for w in _NOT_FOUND) else 126)
+        raise cannot_run(ended.message or ended.reason)
     return int(ended.exit_code)
 
 
@@ -69,29 +74,51 @@ def _tell_waiting(pod: Any, told: set[str]) -> None:
             complain(f"pod {pod.metadata.name} waits: {condition.message}")
 
 
+def _listed(c: Cluster, name: str) -> tuple[Any, str]:
+    """The Pod, and the version of the list that it is in: a watch begins there. The Pod's own version is that of its
+    last change, which the API server may have forgotten.
+
+    :raise NotFound: somebody removed it.
+    """
+    listed = c.pods.list_namespaced_pod(c.namespace, field_selector=f"metadata.name={name}", _request_timeout=TIMEOUT)
+    if not listed.items:
+        raise NotFound(f"pod {name} was removed meanwhile")
+    return listed.items[0], listed.metadata.resource_version
+
+
 def _watched(c: Cluster, name: str, done: Callable[[Any], bool], limit: float | None) -> Any:
     """The Pod when this holds of it."""
-    from kubernetes import watch
-
     end = time.monotonic() + (limit or float("inf"))
     while time.monotonic() < end:
-        pod = c.pod(name)
-        if done(pod):
-            return pod
         with explained(f"pod {name}"):
-            watching = watch.Watch()
-            for event in watching.stream(
-                c.pods.list_namespaced_pod, c.namespace, field_selector=f"metadata.name={name}",
-                resource_version=pod.metadata.resource_version, timeout_seconds=_TURN, _request_timeout=2 * _TURN,
-            ):  # fmt: skip
-                if event["type"] == "DELETED":
-                    raise NotFound(f"pod {name} was removed meanwhile")
-                if event["type"] == "ERROR":
-                    break
-                if done(event["object"]):
-                    watching.stop()
-                    return event["object"]
+            if (found := _turn(c, name, done)) is not None:
+                return found
     raise Unavailable(f"pod {name} did not start within {START:g} s: {_warning(c, name)}")
+
+
+def _turn(c: Cluster, name: str, done: Callable[[Any], bool]) -> Any:
+    """One watch, of `_TURN` seconds; None where it did not come to it."""
+    from kubernetes import watch
+    from kubernetes.client.exceptions import ApiException
+
+    pod, version = _listed(c, name)
+    if done(pod):
+        return pod
+    watching = watch.Watch()
+    try:
+        for event in watching.stream(
+            c.pods.list_namespaced_pod, c.namespace, field_selector=f"metadata.name={name}",
+            resource_version=version, timeout_seconds=_TURN, _request_timeout=2 * _TURN,
+        ):  # fmt: skip
+            if event["type"] == "DELETED":
+                raise NotFound(f"pod {name} was removed meanwhile")
+            if done(event["object"]):
+                watching.stop()
+                return event["object"]
+    except ApiException as error:
+        if error.status != _FORGOTTEN:
+            raise
+    return None
 
 
 def _warning(c: Cluster, name: str) -> str:
