@@ -194,3 +194,17 @@ async def test_what_goes_wrong_leaves_nothing(template: Path, tmp_path: Path, mo
         nobody = Runtime(tmp_path, tmp_path / "nobody")
         assert "no hyperd listens at" in await nobody.fails("create", "-b", unknown, "z")
         assert not list((tmp_path / "state").iterdir())
+
+
+async def test_a_further_process_whose_number_cannot_be_told_ends(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with runtime(template, tmp_path, monkeypatch) as (run, daemon):
+        await run.does("run", "--detach", "-b", run.bundle("a", "sleep", "1000"), "one")
+        failing = ("exec", "--detach", "--pid-file", tmp_path / "nowhere/pid", "one", "sleep", "1000")
+        assert "No such file" in await run.fails(*failing)
+        (container,) = daemon.stage.engine.registry.containers()
+        async with asyncio.timeout(LIMIT):
+            for further in daemon.stage.engine.execs.of(container.id):
+                await further.ended.wait()
+        await run.does("delete", "--force", "one")

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 from argparse import Namespace
 from typing import Any
 
-from ..errors import HyperError, InvalidArgument, InvalidState, Unsupported
+from ..errors import InvalidArgument, InvalidState, Unsupported
 from .daemon import Daemon, container
 from .files import read_object, write_pid
+from .lifecycle import end
 from .records import Records
 from .stand_in import OWN, await_end, stand_in
 from .states import status_of
@@ -44,11 +42,10 @@ def exec_(args: Namespace, daemon: Daemon, records: Records) -> int:
     pid = stand_in(daemon, f"/execs/{made['id']}", terminal=terminal)
     try:
         daemon.call("POST", f"/execs/{made['id']}/start")
-    except HyperError:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        write_pid(args.pid_file, pid)
+    except BaseException:
+        end(pid)
         raise
-    write_pid(args.pid_file, pid)
     if args.detach:
         return 0
     return await_end(pid)
