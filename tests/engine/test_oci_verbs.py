@@ -196,6 +196,25 @@ async def test_what_goes_wrong_leaves_nothing(template: Path, tmp_path: Path, mo
         assert not list((tmp_path / "state").iterdir())
 
 
+async def test_what_is_killed_while_it_makes_something(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there is already goes with the id, which is free again then."""
+    async with runtime(template, tmp_path, monkeypatch) as (run, daemon):
+        bundle = run.bundle("a", "sleep", "1000")
+        for _ in range(2):
+            await run.does("create", "-b", bundle, "one")
+            os.kill(pid := await run.pid("one"), signal.SIGKILL)
+            await run.stops(pid)
+            (tmp_path / "state/one/state.json").unlink()  # it is written when the container has been made
+            await run.does("delete", "--force", "one")
+            assert not daemon.stage.engine.registry.pods()
+        for name in ("a+b", "a-b", "x" * 101, "x" * 102):  # no two have one name in hyperd
+            await run.does("create", "-b", bundle, name)
+        for name in (await run.does("list", "-q")).split():
+            await run.does("delete", name)
+
+
 async def test_a_further_process_whose_number_cannot_be_told_ends(
     template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

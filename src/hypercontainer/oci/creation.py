@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import os
-import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from .states import state_of
 from .terminal import is_ours, open_terminal
 from .view import become_subreaper
 
-_NAME_MAX = 100
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # of a process that says none
 Undo = contextlib.ExitStack
 
@@ -52,7 +49,7 @@ def _make(
 ) -> Record:
     """The container in hyperd, and its pod where it has one of its own."""
     rootfs = os.path.join(bundle, config["root"]["path"])
-    name = _name(args)
+    name = records.name_of(args.id)
     other = sandbox.joined(config, records)
     spec = translation.container_of(config, bundle, rootfs, name=name, pod=other.pod if other else "")
     if other is None:
@@ -78,13 +75,6 @@ def _user_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return str(os.geteuid())
-
-
-def _name(args: Namespace) -> str:
-    """Callers with other --root directories may have the same ids."""
-    where = hashlib.sha256(os.path.abspath(args.root).encode()).hexdigest()[:6]
-    plain = re.sub(r"[^a-zA-Z0-9_.-]", "-", args.id[:_NAME_MAX]).lstrip("_.-")
-    return f"oci-{plain}-{where}"
 
 
 def _plan(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -72,13 +72,23 @@ def delete(args: Namespace, daemon: Daemon, records: Records) -> int:
     except NotFound:
         if not args.force:
             raise
-        records.remove(args.id)  # what died while it was made
+        _remove_unfinished(args.id, daemon, records)
         return 0
     status = status_of(record, daemon)
     if status in ("running", "paused") and not args.force:
         raise InvalidState(f"cannot delete container {args.id} that is not stopped: {status}")
     remove(record, daemon, records)
     return 0
+
+
+def _remove_unfinished(id_: str, daemon: Daemon, records: Records) -> None:
+    """What its creation left that was killed before it had a record."""
+    if not records.is_claimed(id_):
+        return
+    for route in ("/pods", "/containers"):
+        with contextlib.suppress(NotFound):
+            daemon.call("DELETE", f"{route}/{records.name_of(id_)}", force="1")
+    records.remove(id_)
 
 
 def remove(record: Record, daemon: Daemon, records: Records) -> None:

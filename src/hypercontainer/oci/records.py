@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from ..errors import Conflict, InvalidArgument, NotFound
 
 _ID = re.compile(r"^[\w+.-]{1,1024}\Z", re.ASCII)
 _FILE = "state.json"
+_NAME_MAX = 100  # characters of an id in a name
 
 
 class Record(NamedTuple):
@@ -69,6 +71,16 @@ class Records:
             (self._root / id_).mkdir(mode=0o700)
         except FileExistsError:
             raise Conflict(f"container with given ID already exists: {id_}") from None
+
+    def is_claimed(self, id_: str) -> bool:
+        """Whether the id is taken, be it by one that was never made."""
+        return bool(_ID.match(id_)) and (self._root / id_).is_dir()
+
+    def name_of(self, id_: str) -> str:
+        """What hyperd calls it, and its pod: callers with other directories may have the same ids."""
+        unique = hashlib.sha256(f"{self._root}/{id_}".encode()).hexdigest()[:6]
+        plain = re.sub(r"[^a-zA-Z0-9_.-]", "-", id_[:_NAME_MAX]).lstrip("_.-")
+        return f"oci-{plain}-{unique}"
 
     def put(self, record: Record) -> None:
         """Whole, or as it was before."""
