@@ -196,6 +196,27 @@ async def test_what_goes_wrong_leaves_nothing(template: Path, tmp_path: Path, mo
         assert not list((tmp_path / "state").iterdir())
 
 
+async def test_signals_for_who_waits_go_to_the_process(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has not started ends by them."""
+    async with runtime(template, tmp_path, monkeypatch) as (run, _):
+        await run.does("create", "-b", run.bundle("a", "sleep", "1000"), "created")
+        pid = await run.pid("created")
+        await run.does("kill", "created", "TERM")
+        await run.stops(pid)
+        await run.does("delete", "created")
+        for which in (signal.SIGINT, signal.SIGTERM):
+            options = ("--root", tmp_path / "state", "--hyper-host", run.host)
+            bundle = run.bundle(which.name, "sleep", "1000")
+            running = await asyncio.create_subprocess_exec(COMMAND, *options, "run", "-b", bundle, which.name)
+            async with asyncio.timeout(LIMIT):
+                while '"running"' not in (await run("state", which.name))[1]:
+                    pass
+                running.send_signal(which)
+                assert await running.wait() == 128 + which
+
+
 async def test_what_is_killed_while_it_makes_something(
     template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

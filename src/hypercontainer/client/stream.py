@@ -30,7 +30,7 @@ _BACKLOG = 256 << 10  # bytes of input that may wait to be sent
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 INSISTED = 3  # so many of them end this command, whatever becomes of the process; Docker's number
 _FORWARDED = 5.0  # seconds in which hyperd takes a signal
-_PROXIED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+PROXIED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def window_size() -> tuple[int, int]:
@@ -129,7 +129,7 @@ class AttachedStream:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
-        wanted = list(_PROXIED) if self._on_signal else []
+        wanted = list(PROXIED) if self._on_signal else []
         wanted += [signal.SIGWINCH] if self._terminal else []
         saved = {s: signal.signal(s, lambda *_: None) for s in wanted}
         old = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
@@ -146,7 +146,7 @@ class AttachedStream:
         for number in wake.recv(64):
             if number == signal.SIGWINCH:
                 self._send_size()
-            elif self._on_signal and number in _PROXIED:
+            elif self._on_signal and number in PROXIED:
                 self._proxy(number, self._on_signal)
 
     def _proxy(self, number: int, on_signal: Callable[[int], None]) -> None:

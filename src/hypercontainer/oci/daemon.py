@@ -22,12 +22,12 @@ class Daemon:
         path = path.removeprefix("unix://")
         self.path = path if path.startswith("tcp://") else os.path.abspath(path)
 
-    def call(self, method: str, route: str, body: Any = None, **query: str) -> Any:
-        """The answer, decoded.
+    def call(self, method: str, route: str, body: Any = None, *, limit: float = _TIMEOUT, **query: str) -> Any:
+        """The answer, decoded, which comes within `limit` seconds.
 
         :raise Unavailable: no hyperd listens there. :raise HyperError: what it says is wrong.
         """
-        response = self._connect(_TIMEOUT).request(
+        response = self._connect(limit).request(
             method, target(route, query), {"Content-Type": "application/json"},
             b"" if body is None else json.dumps(body).encode(),
         )  # fmt: skip

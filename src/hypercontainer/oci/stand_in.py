@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..client.stream import STDERR, STDOUT, AttachedStream, Teller, forwarding
+from ..client.stream import PROXIED, STDERR, STDOUT, AttachedStream, Teller
 from ..client.transport import Connection
 from ..errors import HyperError, InvalidState, NotFound, StartFailed, Unavailable
 from . import view
@@ -26,6 +26,7 @@ from .daemon import Daemon
 _READY = 60.0  # seconds in which it is attached
 _AWAY = 120.0  # seconds for which it waits for a hyperd that went away
 _RETRY = 0.5
+_FORWARDED = 5.0  # seconds in which hyperd takes a signal
 _ATTACHED, _NO_PROGRAM = "attached", "exec: "
 LOST = 255  # its exit status, when nobody knows that of the process
 
@@ -87,13 +88,15 @@ def stand_in(daemon: Daemon, route: str, *, terminal: int = -1, looks: Looks | N
 
 
 def await_end(pid: int) -> int:
-    """The exit status of one that is our child; it hears of the sizes of our terminal."""
+    """The exit status of one that is our child; signals that we get go there, but those that we were told to ignore."""
 
     def tell(number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
-    signal.signal(signal.SIGWINCH, tell)
+    for number in (*PROXIED, signal.SIGWINCH):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, tell)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return code if code >= 0 else 128 - code
 
@@ -130,6 +133,7 @@ def _be(daemon: Daemon, route: str, told: int, terminal: int, looks: Looks | Non
         if looks:
             _look_like(looks)
         os.fchdir(socket)
+        _on_signals(lambda number, _: os._exit(128 + number))  # until the stream takes them
         os.write(told, f"{_ATTACHED}\n".encode())
         os.close(told)
         daemon.path = os.path.basename(daemon.path)
@@ -163,7 +167,10 @@ def _look_like(looks: Looks) -> None:
 
 def _follow(daemon: Daemon, route: str, connection: Connection, *, terminal: bool) -> int:
     """The process's exit status."""
-    forward = _quietly(forwarding(daemon.path, route))
+
+    def forward(number: int) -> None:
+        _forward(daemon, route, number)
+
     while True:
         stream = AttachedStream(
             connection, _Output(), stdin=True, terminal=terminal, on_signal=forward, shown=(STDOUT, STDERR), insisted=0
@@ -171,6 +178,7 @@ def _follow(daemon: Daemon, route: str, connection: Connection, *, terminal: boo
         try:
             return stream.run()
         except Unavailable:  # hyperd went away, and comes back to its machines
+            _on_signals(signal.SIG_IGN)  # there is nobody to tell
             again = _attach_again(daemon, route)
             if isinstance(again, int):
                 return again
@@ -179,16 +187,18 @@ def _follow(daemon: Daemon, route: str, connection: Connection, *, terminal: boo
             return LOST
 
 
-def _quietly(forward: Callable[[int], None]) -> Callable[[int], None]:
+def _on_signals(action: Callable[[int, object], None] | signal.Handlers) -> None:
+    for number in PROXIED:
+        signal.signal(number, action)
+
+
+def _forward(daemon: Daemon, route: str, number: int) -> None:
     """Before its process has started a signal ends the stand-in itself, as it would end that one's init."""
-
-    def forwarded(number: int) -> None:
-        try:
-            forward(number)
-        except InvalidState:
+    try:
+        daemon.call("POST", f"{route}/kill", limit=_FORWARDED, signal=str(number))
+    except InvalidState:  # or its process has just ended, and how is about to be told
+        if daemon.call("GET", route, limit=_FORWARDED)["state"]["status"] == "created":
             os._exit(128 + number)
-
-    return forwarded
 
 
 def _attach_again(daemon: Daemon, route: str) -> Connection | int:
