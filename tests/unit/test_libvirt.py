@@ -319,3 +319,19 @@ def test_boot_files_for_all(tmp_path: Path) -> None:
     place.remove()
     place.remove()
     assert not copy.parent.exists()
+
+
+def test_machines_that_start_at_once_share_a_boot_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread copies the same file, from its begin to its end, while one is about to give its copy its name."""
+    (tmp_path / "vmlinux").write_bytes(b"one")
+    place, chmod, others = BootPlace(tmp_path / "run", tmp_path), Path.chmod, list[Path]()
+
+    def late(path: Path, mode: int) -> None:
+        if mode == 0o444 and not others:
+            others.append(path)
+            others[0] = place.copy(tmp_path / "vmlinux")
+        chmod(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", late)
+    copy = place.copy(tmp_path / "vmlinux")
+    assert others == [copy] and copy.read_bytes() == b"one" and list(copy.parent.iterdir()) == [copy]

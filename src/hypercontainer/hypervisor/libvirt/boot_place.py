@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from pathlib import Path
 
 from ...sys.files import remove_tree
@@ -33,7 +34,7 @@ class BootPlace:
         if not copy.exists():
             self._directory.mkdir(mode=0o711, exist_ok=True)
             self._directory.chmod(0o711)
-            new = copy.with_suffix(f".{os.getpid()}.new")
+            new = copy.with_name(f"{copy.name}.{uuid.uuid4().hex}.new")  # another thread may be at the same
             try:
                 new.write_bytes(path.read_bytes())
                 new.chmod(0o444)
