@@ -9,12 +9,13 @@ earlier version named no driver: it had QEMU.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
 from ..jail.jail import Started
-from ..sys import process
+from ..sys import process, users
 
 _PIDFILE = "pid"
 _DRIVER = "HYPER_DRIVER"
@@ -44,7 +45,11 @@ def strays(driver: str, parent: Path, keep: Container[Path]) -> list[Found]:
 
     One whose daemon was killed may have no directory any more, or not that of its launch.
     """
-    marked = {pid: Path(d) for pid, d in process.with_variable(process.MACHINE) if Path(d).parent == parent}
+    marked = {
+        pid: Path(d)
+        for pid, d in process.with_variable(process.MACHINE)
+        if Path(d).parent == parent and _may_be_ours(pid)
+    }
     found: dict[int, Found] = {}
     for directory in parent.iterdir() if parent.is_dir() else ():
         for pid, started, whose in _written(directory):
@@ -58,6 +63,12 @@ def strays(driver: str, parent: Path, keep: Container[Path]) -> list[Found]:
         if (process.variable(pid, _DRIVER) or _FIRST) == driver:
             found[pid] = Found(directory, pid, process.start_time(pid))
     return [f for f in found.values() if f.started and process.start_time(f.pid) == f.started]
+
+
+def _may_be_ours(pid: int) -> bool:
+    """Anybody can give a process of his own such an environment, and a driver is told by it what to end."""
+    user = process.real_user(pid)
+    return user == os.getuid() or users.is_ours(user)
 
 
 def _written(directory: Path) -> list[tuple[int, int, str]]:

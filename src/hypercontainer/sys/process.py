@@ -115,6 +115,14 @@ def variable(pid: int, name: str) -> str | None:
     return next((os.fsdecode(v.removeprefix(wanted)) for v in variables if v.startswith(wanted)), None)
 
 
+def real_user(pid: int) -> int:
+    """Who started it, whatever it has become by a program with the set-user-ID bit; -1 when it has ended."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("Uid:"))
+    return -1
+
+
 def cpu_model() -> str:
     """This host's processor with its features, as /proc/cpuinfo has them."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()

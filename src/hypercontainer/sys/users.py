@@ -102,6 +102,11 @@ def ranges() -> Ranges:
     return _ranges
 
 
+def is_ours(number: int) -> bool:
+    """Whether it is of the range, or of the one that is taken where none is named, as by an earlier daemon."""
+    return _ranges.fenced.start <= number < _ranges.groups.stop or FIRST <= number <= LAST
+
+
 def given_out(number: int) -> bool:
     """Whether it is one that a machine may have."""
     return number in _ranges.fenced or number in _ranges.open

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from ...errors import Unavailable
 from ...jail.jail import Started
-from ...sys import tasks, users
+from ...sys import process, tasks, users
 from .. import found, taps
 from ..driver import (
     CachedDisk,
@@ -234,7 +234,7 @@ class LibvirtDriver:
 
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
         """A start that a killed daemon did not finish may have left a tap: it goes now."""
-        left = found.strays(self.name, parent, keep)
+        left = [f for f in found.strays(self.name, parent, keep) if self._is_its_user(f.pid)]
         return [
             self._machines(
                 self._connection,
@@ -245,6 +245,10 @@ class LibvirtDriver:
             )
             for f in left
         ]  # fmt: skip
+
+    def _is_its_user(self, pid: int) -> bool:
+        """Its command line says which domain is ended: it is to be nobody's but QEMU's."""
+        return not self._handed or users.is_ours(process.real_user(pid))
 
 
 class OpenDriver(LibvirtDriver):

@@ -35,6 +35,7 @@ _NAME = "HYPER_DOMAIN"  # in the environment of a domain's xl: the domain's name
 _OVERHEAD, _TASKS = 192 << 20, 64  # bytes and threads of a domain's xl and QEMU in dom0
 _LOOK = 0.02  # seconds between looks at what xl has written
 _MADE = re.compile(r"\(domid (\d+)\) to die")  # tools/xl/xl_vmcontrol.c of Xen, create_domain
+_OURS = "hyper-"  # the begin of a domain's name
 _NAMED = 40  # characters of a machine's name in its domain's
 _CALL = 1  # bytes of the guest's call (hyperstart/src/port.c)
 
@@ -99,7 +100,7 @@ class XenDriver:
         check(config)
         if (probe := await self.probe()).trouble:
             raise Unavailable(f"Xen makes no domain on this host: {probe.trouble}", hint=probe.hint)
-        domain = f"hyper-{config.name[:_NAMED]}-{uuid.uuid4().hex[:8]}"
+        domain = f"{_OURS}{config.name[:_NAMED]}-{uuid.uuid4().hex[:8]}"
         config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as undo:
             with contextlib.ExitStack() as held:
@@ -192,9 +193,13 @@ class XenDriver:
         return machine
 
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
-        """A domain's QEMU has the same environment as its xl: it goes with the domain."""
-        left = [f for f in found.strays(self.name, parent, keep) if _is_xl(f.pid)]
-        return [XenMachine(f.directory, f.pid, f.started, process.variable(f.pid, _NAME) or "", {}) for f in left]
+        """A domain's QEMU has the same environment as its xl: it goes with the domain. Others' domains are not ours."""
+        left = [(f, process.variable(f.pid, _NAME) or "") for f in found.strays(self.name, parent, keep)]
+        return [
+            XenMachine(f.directory, f.pid, f.started, domain, {})
+            for f, domain in left
+            if _is_xl(f.pid) and domain.startswith(_OURS)
+        ]
 
 
 def _is_xl(pid: int) -> bool:
