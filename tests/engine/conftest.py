@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from hypercontainer.jail import helpers
+from hypercontainer.jail.fake import FakeJail
 from tests.sample import Sample
 
 from .stage import Stage, make_template, play, stage, whole
@@ -29,6 +31,15 @@ def workers(template: Path, sample: Sample) -> Iterator[Workers]:
     made = Workers(template, sample)
     yield made
     made.close()
+
+
+@pytest.fixture
+def jail() -> Iterator[FakeJail]:
+    """The daemon's jail for helpers."""
+    before, fake = helpers.jail(), FakeJail()
+    helpers.use(fake)
+    yield fake
+    helpers.use(before)
 
 
 @pytest.fixture

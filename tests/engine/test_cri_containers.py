@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from hypercontainer.cri.streaming.server import StreamingServer
 from hypercontainer.hypervisor.driver import VirtioFs
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import TAKES, FakeDriver
-from hypercontainer.jail import helpers
 from hypercontainer.jail.fake import FakeJail
 from hypercontainer.jail.jail import Started
 from hypercontainer.model.specs import MEMORY_MIN, MIB
@@ -290,14 +289,6 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stage], None]:
     monkeypatch.setattr(share, "find_virtiofsd", lambda: "/virtiofsd")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     return lambda s: setattr(s, "drivers", lambda: Drivers([FakeDriver(s.host, takes=TAKES | {VirtioFs})]))
-
-
-@pytest.fixture
-def jail() -> Iterator[FakeJail]:
-    before, fake = helpers.jail(), FakeJail()
-    helpers.use(fake)
-    yield fake
-    helpers.use(before)
 
 
 async def test_directories_and_files_of_the_node(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from hypercontainer.errors import GuestError, HyperError, InvalidState, NotFound
 from hypercontainer.hypervisor.driver import VirtioFs
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import TAKES, FakeDriver
-from hypercontainer.jail import helpers
 from hypercontainer.jail.fake import FakeJail
 from hypercontainer.jail.jail import Started
 from hypercontainer.model.pods import VolumeRequest, VolumeSpec
@@ -52,14 +51,6 @@ def act(request: pytest.FixtureRequest, template: Path, monkeypatch: pytest.Monk
             play(s, whole(scenario))
 
     return acted
-
-
-@pytest.fixture
-def jail() -> Iterator[FakeJail]:
-    before, fake = helpers.jail(), FakeJail()
-    helpers.use(fake)
-    yield fake
-    helpers.use(before)
 
 
 def bind(source: Path, target: str = "/x", **how: Any) -> Mount:

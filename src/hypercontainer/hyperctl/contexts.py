@@ -14,7 +14,8 @@ import click
 from ..client.contexts import DEFAULT, Contexts
 from ..errors import Conflict, InvalidArgument, NotFound
 from .context import for_each
-from .output import print_json, print_table, render
+from .output import show as show_list
+from .output import show_details
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.+-]{0,127}")
 _FILES = {"tlscacert": "tlscacert", "tlscert": "tlscert", "tlskey": "tlskey", "token_file": "tokenFile"}
@@ -136,19 +137,12 @@ def ls(quiet: bool, format_: str) -> None:
     rows = _rows(Contexts())
     if quiet:
         print(*(row["name"] for row in rows), sep="\n")
-    elif format_ == "json":
-        print_json(rows)
-    elif format_:
-        for row in rows:
-            print(render(format_, row))
-    else:
-        print_table(
-            ["NAME", "DESCRIPTION", "KIND", "ENDPOINT"],
-            [
-                [row["name"] + (" *" if row["current"] else ""), row["description"], row["kind"], row["endpoint"]]
-                for row in rows
-            ],
-        )
+        return
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        return [row["name"] + (" *" if row["current"] else ""), row["description"], row["kind"], row["endpoint"]]
+
+    show_list(rows, format_, ["NAME", "DESCRIPTION", "KIND", "ENDPOINT"], cells)
 
 
 @context.command()
@@ -177,12 +171,7 @@ def use(name: str) -> None:
 def inspect(names: tuple[str, ...], format_: str) -> None:
     """Show all that contexts say; without a name, the one in use."""
     contexts = Contexts()
-    found = [{"name": name, **contexts.get(name)} for name in names or (contexts.chosen,)]
-    if format_ in ("", "json"):
-        print_json(found)
-        return
-    for each in found:
-        print(render(format_, each))
+    show_details([{"name": name, **contexts.get(name)} for name in names or (contexts.chosen,)], format_)
 
 
 @context.command()

@@ -9,7 +9,7 @@ from ..model.principal import SCOPES
 from ..model.tokens import LIFE, NewToken, TokenInfo, TokenRequest
 from ..model.units import parse_duration
 from .context import client, for_each
-from .output import print_json, print_table, render
+from .output import show
 
 
 @click.group()
@@ -48,27 +48,13 @@ def ls(quiet: bool, format_: str) -> None:
     found = client().call(list[TokenInfo], "GET", "/tokens")
     if quiet:
         print(*(t.id for t in found), sep="\n", end="\n" if found else "")
-    elif format_ == "json":
-        print_json(found)
-    elif format_:
-        for each in found:
-            print(render(format_, each))
-    else:
-        print_table(
-            ["ID", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "OWNER"],
-            [
-                [
-                    t.id,
-                    t.name,
-                    ",".join(t.scopes),
-                    _moment(t.created_at),
-                    _until(t),
-                    _moment(t.last_used_at),
-                    t.owner or "hyperd",
-                ]
-                for t in found
-            ],
-        )
+        return
+
+    def cells(t: TokenInfo) -> list[str]:
+        used = _moment(t.last_used_at)
+        return [t.id, t.name, ",".join(t.scopes), _moment(t.created_at), _until(t), used, t.owner or "hyperd"]
+
+    show(found, format_, ["ID", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "OWNER"], cells)
 
 
 def _until(found: TokenInfo) -> str:

@@ -13,7 +13,7 @@ from ...errors import Conflict, InvalidArgument, Unsupported
 from ...model.moments import read_moment
 from ...model.units import format_age
 from ..context import for_each
-from ..output import print_json, print_table, render
+from ..output import print_table, show, show_details
 from ..standard import write_all
 from .connection import TIMEOUT, Cluster, cluster, explained
 from .manifest import MANAGED, OURS
@@ -76,16 +76,11 @@ def ps(all_: bool, quiet: bool, format_: str) -> None:
     rows = [_row(p) for p in sorted(found, key=lambda p: p.metadata.creation_timestamp, reverse=True)]
     if quiet:
         print(*(row["name"] for row in rows), sep="\n", end="\n" if rows else "")
-    elif format_ == "json":
-        print_json(rows)
-    elif format_:
-        for row in rows:
-            print(render(format_, row))
-    else:
-        print_table(
-            ["NAME", "IMAGE", "COMMAND", "CREATED", "STATUS", "NODE"],
-            [[r["name"], r["image"], _cut(r["command"]), r["createdSince"], r["status"], r["node"]] for r in rows],
-        )
+        return
+    show(
+        rows, format_, ["NAME", "IMAGE", "COMMAND", "CREATED", "STATUS", "NODE"],
+        lambda r: [r["name"], r["image"], _cut(r["command"]), r["createdSince"], r["status"], r["node"]],
+    )  # fmt: skip
 
 
 def _cut(command: str) -> str:
@@ -130,12 +125,7 @@ def inspect(pods: tuple[str, ...], format_: str) -> None:
     c = cluster()
     from kubernetes import client  # which `cluster` has found to be there
 
-    found = [client.ApiClient().sanitize_for_serialization(c.pod(name)) for name in pods]
-    if format_ in ("", "json"):
-        print_json(found)
-        return
-    for each in found:
-        print(render(format_, each))
+    show_details([client.ApiClient().sanitize_for_serialization(c.pod(name)) for name in pods], format_)
 
 
 @click.command()
@@ -175,14 +165,11 @@ def ls(quiet: bool, format_: str) -> None:
         found = [_row(p) for p in c.pods.list_namespaced_pod(c.namespace, _request_timeout=TIMEOUT).items]
     if quiet:
         print(*(row["name"] for row in found), sep="\n", end="\n" if found else "")
-    elif format_ == "json":
-        print_json(found)
-    elif format_:
-        for row in found:
-            print(render(format_, row))
-    else:
-        names = ["NAME", "STATUS", "ADDRESS", "NODE", "RUNTIME CLASS"]
-        print_table(names, [[r["name"], r["status"], r["address"], r["node"], r["runtimeClass"]] for r in found])
+        return
+    show(
+        found, format_, ["NAME", "STATUS", "ADDRESS", "NODE", "RUNTIME CLASS"],
+        lambda r: [r["name"], r["status"], r["address"], r["node"], r["runtimeClass"]],
+    )  # fmt: skip
 
 
 for _each in (ls, inspect, rm):
