@@ -22,7 +22,9 @@ from hypercontainer.hypervisor.libvirt.boot_place import BootPlace
 from hypercontainer.hypervisor.libvirt.connection import Connection, fault
 from hypercontainer.hypervisor.libvirt.document import Known, Owner, Shape
 from hypercontainer.hypervisor.libvirt.driver import LibvirtDriver, OpenDriver, make
+from hypercontainer.hypervisor.libvirt.machine import LibvirtMachine
 from hypercontainer.hypervisor.qemu.machine_types import MICROVM, PC, Q35, MachineType
+from hypercontainer.jail.jail import Started
 from hypercontainer.model.specs import PortMapping
 
 MAC = "52:54:00:12:34:56"
@@ -270,6 +272,74 @@ async def test_what_could_not_be_ended_is_ended_later(monkeypatch: pytest.Monkey
     await connection.end(UUID)
     assert failed.is_set() and not heard.is_set()
     await asyncio.wait_for(heard.wait(), DEADLINE)
+    await connection.close()
+
+
+@needs_library
+async def test_one_that_cannot_be_ended_keeps_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, other = Connection("test:///default"), UUID.replace("6c5d", "7c5d")
+    await connection.ask("make one", lambda c: c.createXML(DOMAIN.format(UUID), 0))
+    end, refused, heard = domain.end, set[str](), asyncio.Event()
+
+    def fails(c: Any, uuid: str) -> bool:
+        if uuid == other or uuid not in refused:
+            refused.add(uuid)
+            raise Unavailable("not now")
+        return end(c, uuid)
+
+    monkeypatch.setattr(domain, "end", fails)
+    connection.watch(UUID, heard.set)
+    await connection.end(other)
+    await connection.end(UUID)
+    await asyncio.wait_for(heard.wait(), DEADLINE)
+    assert refused == {UUID, other}
+    await connection.close()
+
+
+@needs_library
+@pytest.mark.parametrize("when", ["_connected", "_catch_up"])
+async def test_a_connection_that_is_lost_while_it_is_opened(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no connection, and the next question opens another."""
+    connection = Connection("test:///default")
+    step = getattr(connection, when)
+
+    async def and_lost(*args: Any) -> Any:
+        done = await step(*args)
+        connection._lost(done or args[0])
+        return done
+
+    monkeypatch.setattr(connection, when, and_lost)
+    with pytest.raises(Unavailable, match="was lost"):
+        await connection.ask("say its version", lambda c: c.getLibVersion())
+    assert connection._opened is None
+    monkeypatch.setattr(connection, when, step)
+    assert await connection.ask("say its version", lambda c: c.getLibVersion()) > 0
+    await connection.close()
+
+
+@needs_library
+async def test_what_is_not_told_at_once_is_told_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end that nobody heard of, where the first attempt to look for it fails."""
+    connection, heard, tried = Connection("test:///default"), asyncio.Event(), asyncio.Event()
+    catch_up = connection._catch_up
+
+    async def fails_once(line: Any) -> None:
+        if not tried.is_set():
+            tried.set()
+            raise Unavailable("not now")
+        await catch_up(line)
+
+    monkeypatch.setattr(connection, "_catch_up", fails_once)
+    connection.watch(UUID, heard.set)
+    await asyncio.wait_for(heard.wait(), DEADLINE)
+    assert tried.is_set()
+    await connection.close()
+
+
+async def test_a_machine_that_had_no_domain_yet_is_ended_without_libvirt(tmp_path: Path) -> None:
+    connection = Connection("nothing:///here")
+    await LibvirtMachine(connection, tmp_path, Known("", ""), Started((1 << 22) - 1, 1), "").kill()
+    assert connection._owed == {} and connection._returning is None
     await connection.close()
 
 

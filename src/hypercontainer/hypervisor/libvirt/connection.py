@@ -25,6 +25,7 @@ T = TypeVar("T")
 _ALIVE = (5, 3)  # seconds between questions whether its daemon lives, and how many may be unanswered
 _AGAIN = 1.0  # seconds between attempts to come back
 _OWED = 120  # of them, for a domain that is to be ended and is not there yet
+_LOST = "the connection to libvirt was lost"
 _HINT = "is libvirtd running? `libvirt_uri` in hyperd's configuration names another"
 
 
@@ -42,12 +43,13 @@ class _Line:
         self._lock = threading.Lock()
         self._calls = 0
         self._over = False
+        self.lost = False  # said on the loop
 
     def call(self, work: Callable[[Any], T]) -> T:
         """In a thread. :raise Unavailable: it was ended."""
         with self._lock:
             if self._over:
-                raise Unavailable("the connection to libvirt was lost")
+                raise Unavailable(_LOST)
             self._calls += 1
         try:
             return work(self._made)
@@ -107,8 +109,15 @@ class Connection:
     async def _open(self) -> _Line:
         async with self._opening:
             if self._opened is None:
-                self._opened = await self._connected()
-                await self._catch_up(self._opened)
+                line = await self._connected()
+                try:
+                    await self._catch_up(line)
+                    if line.lost:
+                        raise Unavailable(_LOST)
+                except BaseException:
+                    _detached(line.end)
+                    raise
+                self._opened = line
             return self._opened
 
     async def _connected(self) -> _Line:
@@ -141,9 +150,8 @@ class Connection:
     async def _catch_up(self, line: _Line) -> None:
         """Tell of what ended while nobody listened, and end what could not be ended."""
         if known := list(self._ends):
-            running = await _in_thread(
-                lambda: line.call(lambda c: {d.UUIDString() for d in c.listAllDomains() if d.isActive()})
-            )
+            active = library().VIR_CONNECT_LIST_DOMAINS_ACTIVE
+            running = await _in_thread(lambda: line.call(lambda c: {d.UUIDString() for d in c.listAllDomains(active)}))
             for uuid in known:
                 if uuid not in running:
                     self._ended(uuid)
@@ -161,8 +169,13 @@ class Connection:
 
     async def _pay(self, line: _Line) -> None:
         """A call that was given up may be done yet, so a domain that is not there is looked for again."""
-        for uuid, left in list(self._owed.items()):
-            found = await _in_thread(partial(line.call, partial(domain.end, uuid=uuid)))
+        for uuid in list(self._owed):
+            self._owed[uuid] = left = self._owed.pop(uuid, 1)  # the last from now on: it may take all of the time
+            try:
+                found = await _in_thread(partial(line.call, partial(domain.end, uuid=uuid)))
+            except _failures() as error:
+                log.debug("domain %s: %s", uuid, error)
+                continue
             if found or left <= 1:
                 self._owed.pop(uuid, None)
             else:
@@ -184,6 +197,7 @@ class Connection:
     # -- when it is lost ----------------------------------------------------------------------
 
     def _lost(self, line: _Line) -> None:
+        line.lost = True
         if line is not self._opened:
             return
         self._opened = None

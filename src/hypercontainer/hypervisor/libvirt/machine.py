@@ -116,8 +116,9 @@ class LibvirtMachine(ProcessMachine):
         self._console.tail()
         self._console.close()
         process.kill(self.pid, self.pid_started, signal.SIGKILL)
-        await self._connection.end(self._uuid)
-        with contextlib.suppress(TimeoutError):
+        if self._uuid:
+            await self._connection.end(self._uuid)
+        with contextlib.suppress(TimeoutError, OSError):
             await tasks.within(self.wait(), deadlines.DEATH)
         self._connection.forget(self._uuid)
         taps.drop(self._nics)
