@@ -36,7 +36,7 @@ def check(config: MachineConfig) -> None:
             raise InvalidArgument(f"a machine of the driver 'xen' has at most {most} {what}")
     if "," in str(config.directory):  # QEMU is told of the channel by words that commas part
         raise InvalidArgument(f"the driver 'xen' cannot have a comma in the path {str(config.directory)!r}")
-    for path in (config.kernel, config.initramfs):
+    for path in (config.kernel, config.initramfs, config.directory):
         _quoted(str(path))
 
 
@@ -89,8 +89,13 @@ def _value(value: str | int | list[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """:raise InvalidArgument: the file's grammar has no escapes, so that not every text has a place there."""
+    """As it is: a backslash would begin something else in the file's grammar (libxlu_cfg.c of Xen).
+
+    :raise InvalidArgument: not every text has a place there.
+    """
     for quote in "\"'":
-        if quote not in text and "\n" not in text:
+        if not {quote, "\n", "\\"} & set(text):
             return f"{quote}{text}{quote}"
-    raise InvalidArgument(f"the driver 'xen' cannot have both kinds of quotes, nor a line break, in {text!r}")
+    raise InvalidArgument(
+        f"the driver 'xen' cannot have both kinds of quotes, nor a line break or a backslash, in {text!r}"
+    )
