@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ def test_a_machine_as_a_domain(tmp_path: Path) -> None:
         ({"directory": Path("/a,b")}, "cannot have a comma"),
         ({"initramfs": Path("/a'b\"c")}, "both kinds of quotes"),
         ({"kernel": Path("/a\nb")}, "a line break"),
+        ({"kernel": Path("/a\\b")}, "a backslash"),
+        ({"directory": Path("/a\nb")}, "a line break"),
     ],
 )
 def test_what_a_domain_cannot_be(tmp_path: Path, how: dict[str, Any], why: str) -> None:
@@ -159,6 +162,22 @@ async def test_what_xl_says_of_the_host(tmp_path: Path, monkeypatch: pytest.Monk
     assert (await one.probe()).trouble == "" and one.version == "4.17.7"
     monkeypatch.setattr(driver, "ask", lambda *_: "xen_version : 4.17.7\nvirt_caps : pv\n")
     assert "no virtualization that Xen uses" in (await XenDriver(boot_timeout=1).probe()).trouble
+
+
+async def test_an_xl_that_does_not_answer_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where xenstored stands still it is asked again, but not by hyperd's loop."""
+    stand_ins(tmp_path, monkeypatch)
+    answers, loops = ["", "", INFO.replace("\\n", "\n")], threading.current_thread()
+
+    def ask(*_: str) -> str:
+        assert threading.current_thread() is not loops
+        return answers.pop(0)
+
+    monkeypatch.setattr(driver, "ask", ask)
+    one = XenDriver(boot_timeout=1)
+    for _ in range(2):
+        assert (await one.probe()).trouble == "`xl info` does not answer" and one.version == ""
+    assert (await one.probe()).trouble == "" and one.version == "4.17.7" and answers == []
 
 
 async def test_what_it_takes_of_dom0() -> None:

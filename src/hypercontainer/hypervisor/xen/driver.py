@@ -50,23 +50,26 @@ class XenDriver:
     def __init__(self, *, boot_timeout: float) -> None:
         """`boot_timeout` in seconds, from a domain's making to its guest's call."""
         self._boot_timeout = boot_timeout
-        self._about: dict[str, str] = {}
+        self._about: dict[str, str] = {}  # what `xl info` says; nothing where this is no dom0
+        self._asked = False
 
     # -- what is found on this host ------------------------------------------------------------
 
     @property
     def version(self) -> str:
-        return self._info.get("xen_version", "")
+        if not self._asked:
+            self._ask()
+        return self._about.get("xen_version", "")
 
-    @property
-    def _info(self) -> dict[str, str]:
-        """What `xl info` says; nothing where this is no dom0."""
-        if not self._about and tools.is_dom0() and shutil.which("xl"):
+    def _ask(self) -> None:
+        self._asked = True
+        if tools.is_dom0() and shutil.which("xl"):
             lines = ask("xl", "info").splitlines()
             self._about = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-        return self._about
 
     async def probe(self) -> Probe:
+        if not self._about and tools.is_dom0():  # it may take long to say nothing
+            await asyncio.to_thread(self._ask)
         trouble, hint = self._trouble()
         return Probe("xen", trouble or f"Xen {self.version} has PVH domains", trouble, hint)
 
@@ -81,7 +84,7 @@ class XenDriver:
             return "domains are made by root", "run hyperd as root"
         if not self.version:
             return "`xl info` does not answer", "see whether xenstored runs"
-        if "hvm" not in self._info.get("virt_caps", "").split():
+        if "hvm" not in self._about.get("virt_caps", "").split():
             return "the processor has no virtualization that Xen uses, which PVH domains need", "see `xl dmesg`"
         return "", ""
 
