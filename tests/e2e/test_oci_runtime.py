@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from .bundles import Runtime, make_bundle, make_root
-from .conftest import Daemon, wait_for
+from .conftest import Daemon, launched, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a stand-in has namespaces of its own, which take root")
 SAYS = "trap 'echo bye; exit 7' TERM; echo up >/said; read line; echo heard $line; while :; do sleep 0.1; done"
@@ -104,6 +104,22 @@ def test_what_stands_for_a_container_lives_and_dies_with_it(runtime: Runtime, hy
     wait_for(lambda: "Exited (137)" in hyper.out("ps", "-a"), "the end of the container")
     runtime("delete", "four")
     assert runtime("list", "-q").stdout == ""
+
+
+def test_what_is_to_be_started_outlives_hyperd(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", make_root(tmp_path / "rootfs"), "echo", "through")
+    with launched(tmp_path / "root", "--no-factory") as hyper:
+        runtime = Runtime(hyper, tmp_path / "state")
+        with open(tmp_path / "output", "wb") as out:
+            runtime("create", "-b", bundle, "one", stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                    capture_output=False)  # fmt: skip
+        pid = runtime.state("one")["pid"]
+        hyper.stop(signal.SIGKILL)
+        with launched(tmp_path / "root", "--no-factory", run=hyper.run):
+            runtime("start", "one")
+            wait_for(lambda: _ended(pid), "the end of what stands for it")
+            assert (tmp_path / "output").read_text() == "through\n"
+            runtime("delete", "one")
 
 
 def test_a_terminal(runtime: Runtime, tmp_path: Path) -> None:

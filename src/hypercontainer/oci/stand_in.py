@@ -212,7 +212,16 @@ def _attach_again(daemon: Daemon, route: str) -> Connection | int:
         except NotFound:
             return LOST
         except HyperError:
-            with contextlib.suppress(HyperError):
-                return int(daemon.call("GET", route)["state"]["exitCode"])
-            return LOST
+            return _not_running(daemon, route)
     return LOST
+
+
+def _not_running(daemon: Daemon, route: str) -> Connection | int:
+    """As `_attach_again`, of a container that does not run: it may be still to be started."""
+    try:
+        state = daemon.call("GET", route)["state"]
+        if state["status"] == "created":
+            return daemon.attach(f"{route}/attach", early="1", bound="1")
+        return int(state["exitCode"])
+    except HyperError:
+        return LOST
