@@ -112,6 +112,15 @@ async def a_client_that_a_process_is_bound_to(s: Stage) -> None:
     await running
     await s.call(exec_.ended.wait())
     assert exec_.exit_code == 137 and s.status("a") == "running"
+    starting = s.engine.execs.create("a", ExecSpec(command=["sleep", "1000"], detach=True))
+    begun = asyncio.create_task(s.call(s.engine.execs.start(starting)))
+    while not starting.started:
+        await asyncio.sleep(0)
+    assert starting.handle is None
+    await s.call(s.engine.execs.signal(starting.id, "KILL"))  # one that is just being started is waited for
+    await begun
+    await s.call(starting.ended.wait())
+    assert starting.exit_code == 137
 
 
 async def a_bound_client_that_goes_before_the_start(s: Stage) -> None:

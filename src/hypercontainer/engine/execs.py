@@ -23,7 +23,7 @@ from .run import LOST_EXIT_CODE
 from .runtime import Runtime
 from .streams import FanOut
 
-_START = 10.0  # seconds in which one has started that is to be resized
+_START = 10.0  # seconds in which one has started that is to be resized, or gets a signal
 _KEPT = 200  # ended execs that can still be asked for their exit code
 
 
@@ -37,6 +37,7 @@ class Exec:
     fan_out: FanOut = field(default_factory=FanOut)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     started: bool = False
+    answered: asyncio.Event = field(default_factory=asyncio.Event)  # that start has succeeded, or failed
     exit_code: int | None = None
     runtime: Runtime | None = None
     handle: Process | None = None  # of its process, once that has started
@@ -136,6 +137,8 @@ class Execs:
             exec_.fan_out.finish()
             exec_.ended.set()
             raise
+        finally:
+            exec_.answered.set()
         exec_.fan_out.attach_process(handle)
         task = asyncio.create_task(self._watch(exec_, handle, runtime))
         self._tasks.add(task)
@@ -163,19 +166,24 @@ class Execs:
         :raise InvalidState: it does not run, or has no terminal.
         """
         exec_ = self.get(id_)
-        with contextlib.suppress(TimeoutError):
-            if exec_.started and not exec_.ended.is_set():
-                await tasks.within(exec_.fan_out.started.wait(), _START)
+        await self._started(exec_)
         if exec_.handle is None or exec_.ended.is_set():
             raise InvalidState(f"exec {id_} is not running")
         if not exec_.spec.tty:
             raise InvalidState(f"exec {id_} has no terminal")
         await exec_.handle.resize(rows, columns)
 
+    async def _started(self, exec_: Exec) -> None:
+        with contextlib.suppress(TimeoutError):
+            if exec_.started and not exec_.ended.is_set():
+                await tasks.within(exec_.answered.wait(), _START)
+
     async def signal(self, id_: str, signal: str) -> None:
+        """One that starts is waited for; one that does not run is let be."""
         exec_ = self.get(id_)
         number = parse_signal(signal)
-        if exec_.runtime and exec_.handle and not exec_.ended.is_set():
+        await self._started(exec_)
+        if exec_.handle and not exec_.ended.is_set():
             await exec_.handle.signal(number)
 
     async def release(self) -> None:
