@@ -250,11 +250,36 @@ def test_a_root_that_is_a_directory(act: Any, tmp_path: Path) -> None:
     act(scenario)
 
 
+def test_a_root_that_the_pod_has_by_another_name(act: Any, tmp_path: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        (tmp_path / "root").mkdir()
+        volume = VolumeRequest(name="data", source=str(tmp_path / "root"), format="vfs")
+        made = ContainerSpec(image="", name="a", rootfs=str(tmp_path / "root"), entrypoint=["sleep", "1000"])
+        await s.call(s.engine.pods.create(plan(made, volumes=[volume])))
+        await s.call(s.engine.pods.start("pod"))
+        assert s.status("a") == "running"
+        await s.call(s.engine.containers.remove("a", force=True))
+        assert "data" in [v.name for v in s.engine.registry.pod("pod").volumes]
+
+    act(scenario)
+
+
+def test_what_a_root_lacks_is_said(act: Any, tmp_path: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        bare = ContainerSpec(image="", rootfs=str(tmp_path))
+        with pytest.raises(HyperError, match="no command specified, and a root directory has none"):
+            await s.call(s.engine.containers.create(bare))
+        with pytest.raises(HyperError, match="an image or a root directory, not both"):
+            await s.call(s.engine.containers.create(replace(bare, entrypoint=["true"], platform="linux/arm64")))
+
+    act(scenario)
+
+
 @pytest.mark.parametrize(
     ("root", "image", "wrong"),
     [
         ("relative", "", "no path below /"), ("/", "", "no path below /"), ("/../", "", "no path below /"),
-        ("/there/is/none", "", "does not exist"), ("{tmp}", IMAGE, "not both"),
+        ("//", "", "no path below /"), ("/there/is/none", "", "does not exist"), ("{tmp}", IMAGE, "not both"),
     ],
 )  # fmt: skip
 def test_roots_that_cannot_be(act: Any, tmp_path: Path, root: str, image: str, wrong: str) -> None:

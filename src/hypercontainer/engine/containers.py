@@ -128,7 +128,7 @@ class Containers:
         self.tell("create", container)
         return container
 
-    async def add(self, pod: Pod, spec: ContainerSpec, image: StoredImage, id_: str, name: str) -> Container:
+    async def add(self, pod: Pod, spec: ContainerSpec, image: StoredImage | None, id_: str, name: str) -> Container:
         """A container of a pod that is made."""
         container = await self._creation.add(pod, self._with_log(spec), image, id_, name)
         self.tell("create", container)

@@ -41,7 +41,7 @@ class PodCreation:
         """
         host_access.check_plan(plan)
         check_plan(plan)
-        images = [self._images.find(c.image, platform=c.platform) for c in plan.containers]
+        images = [None if c.rootfs else self._images.find(c.image, platform=c.platform) for c in plan.containers]
         architecture = processors.of_images([c.image for c in plan.containers], images)
         name = plan.name
         self._registry.check_pod_name(name)
@@ -76,6 +76,7 @@ class PodCreation:
             id=id_, name=name, created_at=clock.stamp(), hostname=hostname, vcpus=vcpus, memory=memory, spec=spec,
             labels=plan.labels, volumes=volumes, attachments=attachments, architecture=architecture, **owned(),
         )  # fmt: skip
-        pod = await self._placement.choose_driver(pod, [m for c in plan.containers for m in c.mounts])
+        mounts, rooted = [m for c in plan.containers for m in c.mounts], any(c.rootfs for c in plan.containers)
+        pod = await self._placement.choose_driver(pod, mounts, rootfs=rooted)
         self._registry.create(pod)
         return pod

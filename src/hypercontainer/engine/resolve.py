@@ -103,11 +103,11 @@ def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: 
 def _check_root(spec: ContainerSpec) -> None:
     if not spec.rootfs:
         return
-    if not os.path.isabs(spec.rootfs) or os.path.normpath(spec.rootfs) == "/":
+    if not os.path.isabs(spec.rootfs) or os.path.realpath(spec.rootfs) == "/":
         raise InvalidArgument(f"the root directory {spec.rootfs!r} is no path below /", hint="write it from / on")
     if not os.path.isdir(spec.rootfs):
         raise NotFound(f"the root directory {spec.rootfs} does not exist", hint="create it, or correct the path")
-    if spec.image or spec.base:
+    if spec.image or spec.base or spec.platform:
         raise InvalidArgument("a container has an image or a root directory, not both", hint="leave one of them out")
 
 
@@ -157,9 +157,8 @@ def process_of(spec: ContainerSpec, config: dict[str, Any], hostname: str) -> Pr
         command = spec.command or config.get("Cmd") or []
     args = [*entrypoint, *command]
     if not args:
-        raise InvalidArgument(
-            f"no command specified, and image {spec.image} has none", hint="give one after the image's name"
-        )
+        where = "a root directory" if spec.rootfs else f"image {spec.image}"
+        raise InvalidArgument(f"no command specified, and {where} has none", hint="give one after the image's name")
     env: dict[str, str] = {}
     if not spec.rootfs:  # else who made that says all of it
         env = {"PATH": DEFAULT_PATH.partition("=")[2], "HOSTNAME": hostname, **({"TERM": "xterm"} if spec.tty else {})}

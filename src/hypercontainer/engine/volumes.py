@@ -270,7 +270,7 @@ class Volumes:
         points: list[MountPoint] = []
         taken = {m.target.rstrip("/") for m in spec.mounts}
         if spec.rootfs:
-            _add_bind(volumes, root_mount(spec))
+            _add_root(volumes, root_mount(spec))
         declared = [Mount(target=path) for path in config.get("Volumes") or {} if path.rstrip("/") not in taken]
         try:
             for mount in (*spec.mounts, *declared):
@@ -374,6 +374,13 @@ def _add_bind(volumes: list[PodVolume], mount: Mount) -> str:
     name = bind_name(mount)
     volumes.append(PodVolume(name=name, kind="directory", source=str(path), read_only=mount.read_only))
     return name
+
+
+def _add_root(volumes: list[PodVolume], root: Mount) -> None:
+    """By the name that `volumes_of` knows, whatever the pod calls that directory otherwise."""
+    name = bind_name(root)
+    if name not in {v.name for v in volumes}:
+        volumes.append(PodVolume(name=name, kind="directory", source=str(Path(root.source))))
 
 
 def _make_directory(path: Path) -> None:
