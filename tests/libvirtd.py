@@ -73,6 +73,11 @@ class Libvirtd:
         """Of what it says."""
         return self._directory / "libvirtd.log"
 
+    @property
+    def logs(self) -> Path:
+        """Of its machines."""
+        return self._directory / "log" / "qemu"
+
     def start(self) -> None:
         """Returns when it takes connections."""
         (self._directory / "etc").mkdir(exist_ok=True)

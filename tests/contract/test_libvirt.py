@@ -65,7 +65,10 @@ async def test_a_machine_is_ended_without_libvirtd(host: LibvirtOne) -> None:
     # It finds that the process has gone, at its start; `host` sees that it has no domain.
 
 
-async def test_a_start_that_fails_leaves_nothing(host: LibvirtOne) -> None:
+async def test_a_start_that_fails_leaves_nothing(host: LibvirtOne, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = libvirtd_of_tests().logs  # as the host has them, who does not see its mounts
+    monkeypatch.setattr(domain, "log_of", lambda name: logs / f"{name}.log")
+    before = set(logs.glob("*"))
     kernel = host.place / "vmlinux"
     kernel.write_bytes(b"\x7fELF" + bytes(5000))
     with pytest.raises(Unavailable, match="Error while loading elf kernel"):
@@ -73,6 +76,7 @@ async def test_a_start_that_fails_leaves_nothing(host: LibvirtOne) -> None:
     with pytest.raises(Unavailable, match="/missing does not exist"):
         await host.launch(disks=(Disk("d", host.place / "missing", read_only=True),))
     assert await asyncio.to_thread(libvirtd_of_tests().domains) == []
+    assert set(logs.glob("*")) <= before
 
 
 async def test_a_start_that_is_given_up_leaves_nothing(host: LibvirtOne, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,6 +200,12 @@ def log_of(name: str) -> Path:
     return Path(cache) / "libvirt/qemu/log" / f"{name}.log"
 
 
+def drop_log(name: str) -> None:
+    """Idempotent."""
+    with contextlib.suppress(OSError):
+        log_of(name).unlink()
+
+
 def _command_lines() -> Iterator[tuple[int, list[bytes]]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():

@@ -188,6 +188,7 @@ class LibvirtDriver:
         nics = [name for name, _ in config.taps]
         async with contextlib.AsyncExitStack() as undo:
             start = await self._described(config, accelerator, kind)
+            undo.callback(domain.drop_log, start.known.name)
             undo.callback(taps.drop, nics)
             undo.push_async_callback(self._connection.end, start.known.uuid)
             undo.callback(start.given_up.set)

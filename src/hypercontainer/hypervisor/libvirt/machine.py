@@ -123,7 +123,7 @@ class LibvirtMachine(ProcessMachine):
         self._connection.forget(self._uuid)
         taps.drop(self._nics)
         if self._name and not self.alive:
-            await tasks.in_thread(lambda: domain.log_of(self._name).unlink(missing_ok=True))
+            await tasks.in_thread(partial(domain.drop_log, self._name))
 
     def last_words(self) -> str:
         return "; ".join([*self.violation(), *telling(self._console.tail()[-_TAIL:])])
