@@ -244,10 +244,11 @@ def _window(c: Context) -> tuple[int, int]:
 
 def _options(c: Context) -> AttachOptions:
     """:raise InvalidArgument: detach keys that are none."""
+    bound, keys = c.flag("bound"), c.text("detachKeys")
     return AttachOptions(
         outputs=frozenset(() if c.flag("noOutput") else (STDOUT, STDERR)), logs=c.flag("logs"),
-        stream=c.flag("stream") or not c.text("stream"), detach_keys=parse_detach_keys(c.text("detachKeys")),
-        size=_window(c), bound=c.flag("bound"),
+        stream=c.flag("stream") or not c.text("stream"), size=_window(c), bound=bound,
+        detach_keys=parse_detach_keys(keys) if keys or not bound else b"",  # else all keys are the process's
     )  # fmt: skip
 
 
@@ -268,7 +269,7 @@ async def _run(
     query={
         "start": "start it too",
         "early": "attach before somebody else starts it",
-        "bound": "kill it when this client goes",
+        "bound": "kill it when this client goes; no keys detach that, unless they are said",
         "noOutput": "send no output",
         "logs": "send what the log has, first",
         "stream": "go on with what comes [1]; 0 ends after the log",
@@ -323,7 +324,11 @@ async def _attach_exec(c: Context, exec_: Exec) -> web.StreamResponse:
     return await _run(c, c.engine.attachments.exec(exec_, _options(c)), headers={_ID_HEADER: exec_.id})
 
 
-@routes.post("/execs/{id}/attach", query={"bound": "kill it when this client goes", **_ATTACH_QUERY}, stream=_FRAMES)
+@routes.post(
+    "/execs/{id}/attach",
+    query={"bound": "kill it when this client goes; no keys detach that, unless they are said", **_ATTACH_QUERY},
+    stream=_FRAMES,
+)
 async def exec_attach(c: Context) -> web.StreamResponse:
     """Attach before somebody else starts it."""
     return await _run(c, c.engine.attachments.exec(c.engine.execs.get(c.id), _options(c), starts=False))
