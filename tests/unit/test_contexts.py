@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
 import os
+import socketserver
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -147,3 +152,65 @@ def test_the_file_is_whole_or_as_it_was(home: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(InvalidArgument, match="cannot be read"):
         (home / "hyper/contexts.json").write_text("[]")
         Contexts()
+
+
+def completed(*words: str) -> list[str]:
+    """What a shell offers for the last word."""
+    done = ctl(
+        _HYPERCTL_COMPLETE="bash_complete", COMP_WORDS=" ".join(["hyperctl", *words]), COMP_CWORD=str(len(words))
+    )
+    assert not done.stderr
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
+def test_names_are_completed_of_the_context(home: Path) -> None:
+    with serving(home / "a.sock", "of-a"), serving(home / "b.sock", "of-b"):
+        for name in ("a", "b"):
+            assert ctl("context", "create", name, "--host", str(home / f"{name}.sock")).returncode == 0
+        assert ctl("context", "create", "cloud", "--kubernetes").returncode == 0
+        assert ctl("context", "use", "a").returncode == 0
+        assert completed("rm", "") == ["of-a"] and completed("--context", "b", "rm", "") == ["of-b"]
+        assert completed("--context", "cloud", "rm", "") == [] and completed("--context", "none", "rm", "") == []
+    assert completed("--context", "c") == ["cloud"]
+    assert (
+        completed("context", "use", "") == ["default", "a", "b", "cloud"] and completed("context", "create", "") == []
+    )
+
+
+@contextlib.contextmanager
+def serving(path: Path, name: str) -> Iterator[None]:
+    """A hyperd that has one container."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps([{"name": name}]).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def address_string(self) -> str:
+            return str(path)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with socketserver.ThreadingUnixStreamServer(str(path), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "contexts",
+    [[], {"a": 5}, {"a": {}}, {"a": {"host": 5}}, {"a": {"kubernetes": "x"}}, {"a": {"kubernetes": {"namespace": 5}}}],
+)
+@pytest.mark.parametrize("words", [("ps",), ("context", "ls"), ("--context", "a", "ps")])
+def test_what_is_no_context_is_said(home: Path, contexts: object, words: tuple[str, ...]) -> None:
+    (home / "hyper").mkdir()
+    (home / "hyper/contexts.json").write_text(json.dumps({"current": "a", "contexts": contexts}))
+    done = ctl(*words)
+    assert done.returncode == 1 and str(home / "hyper/contexts.json") in done.stderr, done

@@ -212,8 +212,8 @@ def test_names_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     asked = []
 
-    def known(kinds: tuple[str, ...], host: str) -> list[str]:
-        asked.append(host)
+    def known(kinds: tuple[str, ...], host: str, context: str) -> list[str]:
+        asked.append(host or context)
         return [n for k in kinds for n in there[k]]
 
     monkeypatch.setattr("hypercontainer.hyperctl.names.known_names", known)
@@ -233,6 +233,7 @@ def test_names_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert offered(verb, "--platform") == {"linux/amd64", "linux/arm64", "linux/386"}
     assert offered("run", "--platform", incomplete="linux/ar") == {"linux/arm64"}
     assert offered("-H", "/a.sock", "rm") == {"web-1", "db"} and asked[-2:] == ["", "/a.sock"]
+    assert offered("--context", "farm", "rm") == {"web-1", "db"} and asked[-1] == "farm"
     complete_names(run)  # again changes nothing
 
 

@@ -44,8 +44,10 @@ class Contexts:
         try:
             with open(path()) as file:
                 found = json.load(file)
-            self.current, self.all = str(found["current"]), dict(found["contexts"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.current, self.all = str(found["current"]), dict(found["contexts"].items())
+            for name, each in self.all.items():
+                _check(name, each)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidArgument(
                 f"the contexts in {path()} cannot be read: {error}", hint="correct the file, or remove it"
             ) from None
@@ -75,6 +77,15 @@ class Contexts:
         if name := os.environ.get("HYPER_CONTEXT"):
             return name
         return DEFAULT if os.environ.get("HYPER_HOST") else self.current
+
+
+def _check(name: str, document: Any) -> None:
+    """:raise ValueError: it is no context."""
+    cluster = document.get("kubernetes", {})
+    if not all(isinstance(value, str) for value in [*({**document, "kubernetes": ""}).values(), *cluster.values()]):
+        raise ValueError(f"the context {name!r} has something other than words")
+    if not (document.get("host") or "kubernetes" in document):
+        raise ValueError(f"the context {name!r} does not say where to go")
 
 
 def enter(name: str, host: str) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import click
 
 from .. import __version__
-from .names import complete_names
+from .names import complete_contexts, complete_names
 
 # verb -> module and attribute; nothing is imported before it is used.
 VERBS = {
@@ -190,7 +190,10 @@ class LazyGroup(click.Group):
     help="Where hyperd is [default: $HYPER_HOST, or the system's or user's own socket].",
 )
 @click.option(
-    "--context", metavar="NAME", help="The hyperd or cluster of a context [default: $HYPER_CONTEXT, or the one in use]."
+    "--context",
+    metavar="NAME",
+    shell_complete=complete_contexts,
+    help="The hyperd or cluster of a context [default: $HYPER_CONTEXT, or the one in use].",
 )
 @click.option("--tlscacert", metavar="FILE", help="CA of a hyperd by TCP [default: $HYPER_TLSCACERT].")
 @click.option("--tlscert", metavar="FILE", help="Certificate to show to it [default: $HYPER_TLSCERT].")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that a shell completes: what the daemon has of the kind that an argument takes, and platforms."""
+"""Names that a shell completes: what the daemon has of the kind that an argument takes, contexts, and platforms."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _KINDS = {
     "tokens": ("token",),
 }
 # Of groups whose argument is a plain NAME.
-_GROUPS = {"volume": "volume", "network": "network", "image": "image"}
+_GROUPS = {"volume": "volume", "network": "network", "image": "image", "context": "context"}
 _ANY = {
     "inspect": ("container", "pod", "volume", "image"),
     "start": ("container", "pod"),
@@ -49,23 +49,34 @@ def _names_of(kind: str, item: dict[str, Any]) -> list[str]:
     return [str(inner["name"])] if inner and "name" in inner else []
 
 
-def known_names(kinds: tuple[str, ...], host: str = "") -> list[str]:
-    """What there is; nothing when the daemon cannot be asked. None is started for it."""
+def known_names(kinds: tuple[str, ...], host: str = "", context: str = "") -> list[str]:
+    """What there is; nothing when the daemon cannot be asked, or a cluster is meant. None is started for it."""
+    from ..client.contexts import Contexts, enter
+    from ..errors import HyperError
+
+    try:
+        if kinds == ("context",):
+            return ["default", *Contexts().all]
+        if enter(context, host) is not None:
+            return []
+    except HyperError:
+        return []
+    return list(dict.fromkeys(n for kind in kinds for n in _asked(kind, host)))
+
+
+def _asked(kind: str, host: str) -> list[str]:
     from ..client.api import Client
     from ..client.base import default_socket
     from ..errors import HyperError
 
-    found: list[str] = []
-    for kind in kinds:
-        route, _, query = _ROUTES[kind].partition("?")
-        try:
-            items = Client(host.removeprefix("unix://") or default_socket()).call(
-                list[dict[str, Any]], "GET", route, {"all": True} if query else None
-            )
-        except (HyperError, OSError):
-            continue
-        found += [n for item in items for n in _names_of(kind, item)]
-    return list(dict.fromkeys(found))
+    route, _, query = _ROUTES[kind].partition("?")
+    try:
+        items = Client(host.removeprefix("unix://") or default_socket()).call(
+            list[dict[str, Any]], "GET", route, {"all": True} if query else None
+        )
+    except (HyperError, OSError):
+        return []
+    return [n for item in items for n in _names_of(kind, item)]
 
 
 def complete_names(command: click.Command, group: str = "") -> None:
@@ -94,9 +105,15 @@ def _platforms(_ctx: click.Context, _param: click.Parameter, incomplete: str) ->
     return [CompletionItem(name) for name in PLATFORMS if name.startswith(incomplete)]
 
 
+def complete_contexts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Of `--context`."""
+    return [CompletionItem(n) for n in known_names(("context",)) if n.startswith(incomplete)]
+
+
 def _completer(kinds: tuple[str, ...]) -> Any:
     def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        host = ctx.find_root().params.get("host") or ""
-        return [CompletionItem(n) for n in known_names(kinds, host) if n.startswith(incomplete)]
+        given = ctx.find_root().params
+        found = known_names(kinds, given.get("host") or "", given.get("context") or "")
+        return [CompletionItem(n) for n in found if n.startswith(incomplete)]
 
     return complete
