@@ -50,7 +50,7 @@ def test_flags() -> None:
 
 
 def test_rights() -> None:
-    line = "--privileged --read-only --cap-add NET_ADMIN --cap-drop ALL --security-opt no-new-privileges"
+    line = "--privileged --read-only --cap-add cap_net_admin --cap-drop all --security-opt no-new-privileges"
     context = container(f"{line} --security-opt seccomp=unconfined busybox")["securityContext"]
     assert context["privileged"] and context["readOnlyRootFilesystem"] and not context["allowPrivilegeEscalation"]
     assert context["capabilities"] == {"add": ["NET_ADMIN"], "drop": ["ALL"]}
@@ -94,7 +94,11 @@ def test_volumes() -> None:
         ("--shm-size 1m busybox", "--shm-size is not possible"),
         ("--init busybox", "--init is not possible"),
         ("--health-cmd true busybox", "--health-cmd is not possible"),
-        ("--log-driver none busybox", "--log is not possible"),
+        ("--log-driver none busybox", "--log-driver is not possible"),
+        ("--no-healthcheck busybox", "--no-healthcheck is not possible"),
+        ("--link a busybox", "--link is not possible"),
+        ("--tmpfs /t:mode=700 busybox", "mode, uid and gid of a --tmpfs are not possible"),
+        ("--tmpfs /t:uid=5 busybox", "mode, uid and gid of a --tmpfs are not possible"),
         ("--platform linux/arm64 busybox", "--platform is not possible"),
         ("-v /etc:/x busybox", "/etc of this host cannot be mounted in a cluster"),
     ],

@@ -33,8 +33,10 @@ _HINTS = {
     "isolation": "name a runtime class by `hyperctl context update --runtime-class`",
     "pod": "give all containers in a Pod's file, to kubectl",
 }
+_PLAIN = (0o1777, 0, 0)  # mode and owner, of a directory in memory
 _FLAGS = {"publish_all": "-P", "ports": "-p", "network": "--network", "networks": "--network", "health": "--health-cmd",
-          "run_init": "--init", "ulimits": "--ulimit"}  # fmt: skip
+          "run_init": "--init", "ulimits": "--ulimit", "log": "--log-driver", "no_health": "--no-healthcheck",
+          "links": "--link", "aliases": "--network-alias"}  # fmt: skip
 
 
 def name_for(image: str) -> str:
@@ -108,7 +110,7 @@ def _security(spec: ContainerSpec) -> dict[str, Any]:
         if not word.isdecimal():
             raise InvalidArgument(f"the user {spec.user!r} is no number", hint="write UID[:GID]: a Pod has no names")
     capabilities = {
-        "add": [c.removeprefix("CAP_") for c in spec.cap_add], "drop": [c.removeprefix("CAP_") for c in spec.cap_drop]
+        "add": [_capability(c) for c in spec.cap_add], "drop": [_capability(c) for c in spec.cap_drop]
     }  # fmt: skip
     return _said(
         {
@@ -119,6 +121,10 @@ def _security(spec: ContainerSpec) -> dict[str, Any]:
             "seccompProfile": {"type": "RuntimeDefault" if spec.seccomp == "default" else "Unconfined"},
         }
     )  # fmt: skip
+
+
+def _capability(text: str) -> str:
+    return text.upper().removeprefix("CAP_")
 
 
 def _of_pod(spec: ContainerSpec) -> dict[str, Any]:
@@ -142,6 +148,11 @@ def _mounts(wanted: list[Mount]) -> tuple[list[dict[str, Any]], list[dict[str, A
             raise Unsupported(
                 f"{m.source} of this host cannot be mounted in a cluster",
                 hint="use `-v NAME:PATH` with the name of a PersistentVolumeClaim",
+            )
+        if (m.mode, m.uid, m.gid) != _PLAIN:
+            raise Unsupported(
+                "mode, uid and gid of a --tmpfs are not possible in a cluster of Kubernetes",
+                hint="leave them out, or set them in the command",
             )
         if m.type == "tmpfs":
             kind: dict[str, Any] = {"emptyDir": _said({"medium": "Memory", "sizeLimit": str(m.size) if m.size else ""})}
