@@ -29,9 +29,10 @@ case $1 in
 info) printf 'INFO';;
 create)
     name=$(sed -n 's/^name = "\(.*\)"/\1/p' "$4")
-    echo "$name" >"$here/domain"; echo $$ >"$here/xl"
+    echo "$name" >"$here/domain"
     echo "libxl: error: libxl_console.c:271: Domain 7:Primary console has invalid configuration"
-    python3 -c 'import socket, sys, time
+    python3 -c 'import os, socket, sys, time
+with open(os.environ["here"] + "/qemu", "w") as f: f.write(str(os.getpid()))
 for name in sys.argv[2:]:
     sock = socket.socket(socket.AF_UNIX); sock.bind(f"{sys.argv[1]}/{name}.sock"); sock.listen(4)
     keep = globals().setdefault("keep", []); keep.append(sock)
@@ -42,7 +43,7 @@ time.sleep(600)' "$(dirname "$4")" first second;;
 unpause|pause) grep -qxs "$2" "$here/domain" || { echo "$2 is an invalid domain identifier (rc=-6)" >&2; exit 1; };;
 destroy)
     grep -qxs "$2" "$here/domain" || { echo "$2 is an invalid domain identifier (rc=-6)" >&2; exit 1; }
-    rm "$here/domain"; pkill -9 -P "$(cat "$here/xl")"; exit 0;;
+    rm "$here/domain"; kill -9 "$(cat "$here/qemu")"; exit 0;;
 esac
 """
 READ = 'case $1 in */tty) echo "$here/tty";; */name) echo second;; esac'
@@ -62,7 +63,7 @@ def stand_ins(path: Path, monkeypatch: pytest.MonkeyPatch, call: str = 'conn.sen
     scripts = {"xl": XL.replace("INFO", INFO).replace("CALL", call), "xenstore-read": READ,
                "xenstore-write": 'echo "$@" >>"$here/written"'}  # fmt: skip
     for name, script in scripts.items():
-        (path / "bin" / name).write_text(f"#!/bin/sh\nhere={path}\n{script}\n")
+        (path / "bin" / name).write_text(f"#!/bin/sh\nexport here={path}\n{script}\n")
         (path / "bin" / name).chmod(0o755)
     (path / "capabilities").write_text("control_d\n")
     monkeypatch.setattr(tools, "_CAPABILITIES", path / "capabilities")
