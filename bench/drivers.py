@@ -167,13 +167,20 @@ def _cold(hyper: Hyper) -> Callable[[], object]:
 
 
 def subjects(info: dict[str, Any], wanted: list[str]) -> list[Subject]:
-    """Those that work here; `wanted` has names of drivers, or of QEMU's with a machine type (`qemu:q35`)."""
+    """Those that work here; `wanted` has names of drivers, or of QEMU's with a machine type (`qemu:q35`).
+
+    :raise SystemExit: one of these names is of none that works.
+    """
     found = []
     for driver in info["drivers"]:
         for machine_type in TYPES if driver["name"] == "qemu" else ("",):
             subject = Subject(driver["name"], machine_type, tuple(driver["can"]))
             if driver["usable"] and (not wanted or {subject.name, subject.driver} & set(wanted)):
                 found.append(subject)
+    if unknown := set(wanted) - {name for s in found for name in (s.name, s.driver)}:
+        raise SystemExit(
+            f"bench.drivers: no driver {' or '.join(sorted(unknown))} works on this host: see hyperctl doctor"
+        )
     return found
 
 
@@ -187,13 +194,20 @@ def as_json(info: dict[str, Any], figures: dict[str, list[Figure]]) -> str:
     return json.dumps({"accelerator": info["accelerator"], "kernel": info["kernelVersion"], "figures": rows}, indent=2)
 
 
+def _count(text: str) -> int:
+    """:raise ArgumentTypeError: it is none, of which there is one at least."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count: it is 1 at least")
+    return int(text)
+
+
 def _plan() -> tuple[Plan, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         prog="python -m bench.drivers", description="Each driver beside podman, as medians with ratios."
     )
-    parser.add_argument("--runs", type=int, default=7, help="runs of each short command")
-    parser.add_argument("--pods", type=int, default=20, help="idle pods whose memory is looked at")
-    parser.add_argument("--megabytes", type=int, default=50, help="of output")
+    parser.add_argument("--runs", type=_count, default=7, help="runs of each short command")
+    parser.add_argument("--pods", type=_count, default=20, help="idle pods whose memory is looked at")
+    parser.add_argument("--megabytes", type=_count, default=50, help="of output")
     parser.add_argument("--drivers", nargs="*", default=[], metavar="NAME", help="such as qemu, qemu:q35, firecracker")
     parser.add_argument("--only", nargs="*", choices=GROUPS, default=GROUPS, help="groups of figures")
     parser.add_argument("--waterfall", action="store_true", help="where the time of each start goes, to stderr")
