@@ -237,6 +237,8 @@ def test_a_root_that_is_a_directory(act: Any, tmp_path: Path) -> None:
         assert [c.name for c in listed] == ["a"] and (await s.call(s.engine.listing.size("a"))).own == 0
         with pytest.raises(HyperError, match="container a has no image: its root is the directory"):
             s.engine.commits.config("a")
+        with pytest.raises(HyperError, match="no image to compare with"):
+            await s.call(s.engine.archives.changes("a"))
         s.kill()
         await s.open()
         assert s.status("a") == "running"

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..errors import GuestError, InvalidArgument, NotFound
+from ..errors import GuestError, InvalidArgument, NotFound, Unsupported
 from ..guest.agent import Agent, MakeLayers, Process, require
 from ..model.status import Change, Container, ContainerStatus, PathKind, PathStat
 from ..protocol.constants import Builtin
@@ -193,7 +193,12 @@ class Archives:
                 await job.check("/")
 
     async def changes(self, key: str) -> list[Change]:
-        """What the container's root has that its image has not, and the reverse; by path."""
+        """What the container's root has that its image has not, and the reverse; by path.
+
+        :raise NotFound: no such container. :raise Unsupported: it has no image.
+        """
+        if root := self._registry.container(key).spec.rootfs:
+            raise Unsupported(f"there is no image to compare with: the container's root is the directory {root}")
         async with (
             self._agent(key) as (container, agent),
             self._run(None, agent, Builtin.DIFF, container.id[:12], stdin=False) as job,
