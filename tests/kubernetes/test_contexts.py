@@ -24,7 +24,8 @@ RUN = ("run", "--pull", "never", "--stop-timeout", "1")
 def ctl(here: Space, tmp_path: Path) -> Ctl:
     """hyperctl, whose context in use is the test's namespace."""
     environment = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    environment.pop("HYPER_HOST", None)
+    for name in ("HYPER_HOST", "HYPER_CONTEXT"):
+        environment.pop(name, None)
 
     def call(*words: str | Path, status: int = 0, **how: str) -> subprocess.CompletedProcess[str]:
         command = ["ip", "netns", "exec", here.cluster.name, BIN / "hyperctl", *words]

@@ -17,7 +17,7 @@ import pytest
 
 from hypercontainer.errors import StartFailed, Unavailable
 from hypercontainer.hyperctl.cluster.attached import exit_status
-from hypercontainer.hyperctl.cluster.connection import Cluster
+from hypercontainer.hyperctl.cluster.connection import Cluster, explained
 from hypercontainer.hyperctl.cluster.progress import until_ended
 
 LIST, POD = "1000", "5"  # versions: the Pod has not changed for long
@@ -179,3 +179,10 @@ def test_the_exit_status_of_a_command() -> None:
     for said in (b"", b"null", b"[]", b"{", b"{}"):
         with pytest.raises(Unavailable, match="ended before the command did"):
             exit_status(said)
+
+
+def test_a_stream_that_breaks_is_said() -> None:
+    from websocket import WebSocketConnectionClosedException
+
+    with pytest.raises(Unavailable, match="the cluster does not answer: lost"), explained("pod p"):
+        raise WebSocketConnectionClosedException("lost")

@@ -130,6 +130,7 @@ def test_a_cluster_has_its_own_verbs() -> None:
     refused = ctl("--context", "k", "build", ".")
     assert refused.returncode == 1 and "`build` is no verb of a cluster" in refused.stderr
     assert "hyperctl --context default build" in refused.stderr
+    assert "hyperctl --context default image ls" in ctl("--context", "k", "image", "ls").stderr
     missing = ctl("ps", HYPER_CONTEXT="k")
     assert missing.returncode == 1 and "/no/such/file" in missing.stderr
     assert "PersistentVolumeClaim" in ctl("--context", "k", "run", "--help").stdout
@@ -149,6 +150,7 @@ def test_the_file_is_whole_or_as_it_was(home: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(TypeError):
         made.write()
     assert list(Contexts().all) == ["a"]
+    assert os.listdir(home / "hyper") == ["contexts.json"]
     with pytest.raises(InvalidArgument, match="cannot be read"):
         (home / "hyper/contexts.json").write_text("[]")
         Contexts()

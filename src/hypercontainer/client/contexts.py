@@ -7,6 +7,7 @@ variables of the environment that would name it (`tls.py`). Imports little, for 
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from ..errors import Conflict, InvalidArgument, NotFound
@@ -58,9 +59,14 @@ class Contexts:
 
         os.makedirs(os.path.dirname(path()), mode=0o700, exist_ok=True)
         new = f"{path()}.{os.getpid()}"
-        with open(new, "w") as file:
-            json.dump({"current": self.current, "contexts": self.all}, file, indent=2)
-        os.replace(new, path())
+        try:
+            with open(new, "w") as file:
+                json.dump({"current": self.current, "contexts": self.all}, file, indent=2)
+            os.replace(new, path())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+            raise
 
     def get(self, name: str) -> dict[str, Any]:
         """:raise NotFound: there is none."""

@@ -79,12 +79,13 @@ def explained(what: str) -> Iterator[None]:
     """
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
+    from websocket import WebSocketException
 
     try:
         yield
     except ApiException as error:
         raise _kind(error)(f"{what}: {_message(error)}") from None
-    except HTTPError as error:
+    except (HTTPError, WebSocketException) as error:
         raise Unavailable(
             f"the cluster does not answer: {getattr(error, 'reason', None) or error}",
             hint="see `hyperctl context inspect`, or use another context",

@@ -27,9 +27,10 @@ _ENDED = ("Succeeded", "Failed")
 @click.pass_context
 def missing(ctx: click.Context, words: tuple[str, ...]) -> None:
     """A verb that is hyperd's alone."""
+    verb = ctx.command_path.partition(" ")[2]
     raise Unsupported(
-        f"`{ctx.info_name}` is no verb of a cluster, which has run, ps, logs, exec, inspect, rm, pod and version",
-        hint=f"`hyperctl --context default {ctx.info_name}` asks this host's hyperd",
+        f"`{verb}` is no verb of a cluster, which has run, ps, logs, exec, inspect, rm, pod and version",
+        hint=f"`hyperctl --context default {verb}` asks this host's hyperd",
     )
 
 
