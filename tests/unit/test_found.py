@@ -26,8 +26,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @contextlib.contextmanager
 def process(driver: str, directory: Path, user: int, *, name: str = "xl", domain: str = "") -> Iterator[int]:
     """One that has begun, with the environment of a machine's, and words of libvirt's on its command line."""
-    with tempfile.TemporaryDirectory() as place:
-        os.chmod(place, 0o755)  # another user starts it
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # $TMPDIR may be closed to others
+        os.chmod(place, 0o755)
         os.symlink("/bin/sh", f"{place}/{name}")
         environment = {"PATH": os.environ["PATH"], **found.mark(driver, directory), "HYPER_DOMAIN": domain}
         words = [f"{place}/{name}", "-c", "echo begun; read end", "-name", "guest=web", "-uuid", UUID]
