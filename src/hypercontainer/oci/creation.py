@@ -19,7 +19,7 @@ from .interfaces import interfaces_of
 from .lifecycle import end, remove, start
 from .mounts import mounts_of
 from .records import Record, Records
-from .stand_in import OWN, Looks, await_end, stand_in
+from .stand_in import OWN, Looks, await_end, pass_signals_on, stand_in
 from .states import state_of
 from .terminal import is_ours, open_terminal
 from .view import become_subreaper
@@ -118,6 +118,8 @@ def run(args: Namespace, daemon: Daemon, records: Records) -> int:
         become_subreaper()
     create(args, daemon, records)
     record = records.get(args.id)
+    if not args.detach:
+        pass_signals_on(record.pid)
     try:
         start(args, daemon, records)
     except BaseException:

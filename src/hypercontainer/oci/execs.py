@@ -11,7 +11,7 @@ from .daemon import Daemon, container
 from .files import read_object, write_pid
 from .lifecycle import end
 from .records import Records
-from .stand_in import OWN, await_end, stand_in
+from .stand_in import OWN, await_end, pass_signals_on, stand_in
 from .states import status_of
 from .terminal import is_ours, open_terminal
 from .translation import ambient_of, capabilities_of, groups_of, user_of
@@ -40,6 +40,8 @@ def exec_(args: Namespace, daemon: Daemon, records: Records) -> int:
     elif has_terminal:
         terminal = open_terminal(args.console_socket, size)
     pid = stand_in(daemon, f"/execs/{made['id']}", terminal=terminal)
+    if not args.detach:
+        pass_signals_on(pid)
     try:
         daemon.call("POST", f"/execs/{made['id']}/start")
         write_pid(args.pid_file, pid)

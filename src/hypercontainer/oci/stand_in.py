@@ -87,8 +87,8 @@ def stand_in(daemon: Daemon, route: str, *, terminal: int = -1, looks: Looks | N
     return _told(ready)
 
 
-def await_end(pid: int) -> int:
-    """The exit status of one that is our child; signals that we get go there, but those that we were told to ignore."""
+def pass_signals_on(pid: int) -> None:
+    """Those that we get from now on go to a stand-in, but what we were told to ignore."""
 
     def tell(number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -97,6 +97,10 @@ def await_end(pid: int) -> int:
     for number in (*PROXIED, signal.SIGWINCH):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, tell)
+
+
+def await_end(pid: int) -> int:
+    """The exit status of one that is our child."""
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return code if code >= 0 else 128 - code
 
