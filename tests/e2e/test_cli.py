@@ -278,7 +278,10 @@ class Terminal:
         return self._run("capture-pane", "-p", "-t", self._name)
 
     def shows(self, text: str) -> None:
-        wait_for(lambda: text in self.screen(), f"{text!r} on the screen, which shows:\n{self.screen()}")
+        try:
+            wait_for(lambda: text in self.screen(), f"{text!r} on the screen")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nit shows:\n{self.screen()}") from None
 
     def is_raw(self) -> bool:
         """Whether a program reads keys as they are typed."""
@@ -307,7 +310,8 @@ def test_a_terminal(hyper: Daemon, terminal: Terminal) -> None:
     terminal.shows("24 80")
     terminal.shows("/dev/pts/0\n/ #")
     terminal.resize(100, 30)
-    terminal.type("stty size; echo resized", "Enter")
+    # The size may come after what was typed next.
+    terminal.type("until stty size | grep 30; do :; done; stty size; echo resized", "Enter")
     terminal.shows("30 100\nresized\n/ #")
     terminal.type("sleep 1000", "Enter")
     terminal.shows("sleep 1000\n")

@@ -24,7 +24,7 @@ from tests import hostile
 from tests.unit.layouts import Maker
 
 from .conftest import BIN, DEADLINE, Daemon, launched, wait_for
-from .test_hostile_hyperstart import replace
+from .test_hostile_hyperstart import initramfs_of_host, replace
 from .test_wedged import machine_of
 
 _SCRATCH = 64 << 20  # bytes that a container may write
@@ -114,7 +114,7 @@ def test_who_is_attached_to_a_machine_that_dies_hears_why(hyper: Daemon) -> None
 
 
 def test_process_1_of_the_guest_ends(hyper: Daemon) -> None:
-    [initramfs] = hyper.root.rglob("initramfs-*.cpio")
+    initramfs = initramfs_of_host(hyper)
     kept = initramfs.read_bytes()
     replace(initramfs, hostile.initramfs_of(hostile.CASES["panics"]))
     try:

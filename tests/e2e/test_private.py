@@ -43,6 +43,7 @@ def test_nothing_is_open_to_others(hyper: Daemon, tmp_path: Path) -> None:
     )
     hyper.ctl("exec", "used", "true")
     assert open_to_others(hyper.root) + open_to_others(hyper.run) == []
+    hyper.ctl("exec", "used", "sh", "-c", "until [ -e /b/open ]; do :; done")
     # A user without rights inside gets to a directory volume, whatever hyperd's umask.
     assert hyper.ctl("exec", "-u", "nobody", "used", "ls", "/b", check=False).stdout == "open\n"
     hyper.ctl("rm", "-f", "used")

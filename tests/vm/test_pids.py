@@ -237,9 +237,15 @@ async def test_an_image_with_busybox_init(lab: Lab) -> None:
     table = "::sysinit:/bin/echo begun\n::respawn:/bin/sleep 1000\n::shutdown:/bin/echo over\n"
     id_ = await running(lab, "sh", "-c", f"printf '{table}' > /etc/inittab; exec init", stop_signal="USR2")
     await lab.printed(id_, "begun")
-    while (listed := await lab.engine.monitor.top(id_)) and len(listed) < 2:
-        await asyncio.sleep(0.05)
-    assert next(p.ppid for p in listed if "sleep" in p.command) == 1
+
+    async def sleeper() -> int:
+        while True:
+            for process in await lab.engine.monitor.top(id_):
+                if "sleep" in process.command:
+                    return process.ppid
+            await asyncio.sleep(0.05)
+
+    assert await asyncio.wait_for(sleeper(), DEADLINE) == 1
     await lab.exec(id_, "killall", "sleep")
 
     async def respawned() -> None:
