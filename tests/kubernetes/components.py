@@ -80,7 +80,9 @@ def _build(scratch: Path, to: Path) -> None:
     }  # fmt: skip
 
     def make(*words: str) -> None:
-        subprocess.run(words, check=True, cwd=tree, env=environment)
+        done = subprocess.run(words, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:  # else it only says that it does not know some newer types of Go's
+            raise RuntimeError(f"{words[0]} ended with {done.returncode}:\n{done.stderr[-3000:]}")
 
     make("go", "build", "-o", f"{scratch}/openapi-gen", "./vendor/k8s.io/kube-openapi/cmd/openapi-gen")
     make(
