@@ -9,72 +9,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
+from tests.containerd import BOX, containerd
 from tests.debian import unpacked
-from tests.e2e.test_oci_containerd import BOX, archive
 from tests.engine.cri_client import Client, channel
 
 from hypercontainer.hyperctl.output import print_table
 
-from .measure import HEAD, Figure, run
-from .peers import Hyper, daemon, namespace
+from .measure import HEAD, Figure
+from .peers import daemon, namespace
 
 PODS = 50
 _WITHIN = 300.0  # seconds for an answer
-_CONFIG = """
-version = 2
-root = "{place}/root"
-state = "{place}/state"
-[grpc]
-  address = "{place}/c.sock"
-[ttrpc]
-  address = "{place}/t.sock"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{box}"
-  disable_tcp_service = true
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "{place}/cni"
-"""
-
-
-@contextlib.contextmanager
-def containerd(programs: Path, place: Path, space: str) -> Iterator[Path]:
-    """Its socket."""
-    place.mkdir()
-    (place / "config.toml").write_text(_CONFIG.format(place=place, box=BOX))
-    (place / "cni").mkdir()
-    ipam = {"type": "host-local", "dataDir": f"{place}/addresses", "ranges": [[{"subnet": "10.98.0.0/16"}]]}
-    bridge = {"type": "bridge", "bridge": "cni-bench", "isGateway": True, "ipam": ipam}
-    (place / "cni/10.conflist").write_text(json.dumps({"cniVersion": "0.4.0", "name": "bench", "plugins": [bridge]}))
-    command = ["nsenter", f"--net=/run/netns/{space}", programs / "containerd", "-c", place / "config.toml"]
-    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-    with open(place / "log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    try:
-        ctr = [str(programs / "ctr"), "-a", f"{place}/c.sock", "-n", "k8s.io"]
-        Hyper.until(
-            lambda: not subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode,
-            "containerd's answer",
-        )
-        archive(place / "box.tar")
-        run([*ctr, "images", "import", str(place / "box.tar")])
-        yield place / "c.sock"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 class Side:
@@ -154,11 +107,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bcri") as directory, namespace() as space:
         place = Path(directory)
         programs = unpacked("containerd", place) / "usr/bin"
+        (place / "containerd").mkdir()
         with (
             daemon(place / "hyper", space, "--cri", "--network", "bridge") as hyper,
-            containerd(programs, place / "containerd", space) as theirs,
+            containerd(programs, place / "containerd", space) as peer,
         ):
-            figures = asyncio.run(measure(hyper.socket.with_name("cri.sock"), theirs, place / "logs", options.pods))
+            figures = asyncio.run(
+                measure(hyper.socket.with_name("cri.sock"), peer.socket, place / "logs", options.pods)
+            )
             left = list(hyper.json("pod", "ls"))
     head = [h.replace("PODMAN+RUNC", "CONTAINERD+RUNC") for h in HEAD[:4]]
     print_table(head, [figure.row()[:4] for figure in figures])

@@ -21,7 +21,7 @@ from hypercontainer.hypervisor.driver import VirtioFs
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import TAKES, FakeDriver
 from hypercontainer.jail.jail import Started
-from hypercontainer.oci.records import started_at
+from hypercontainer.sys.proc import start_time
 from hypercontainer.volumes import share
 
 from .served import Served, served
@@ -85,7 +85,7 @@ class Runtime:
     async def stops(self, pid: int) -> None:
         """What stands for a process has ended."""
         async with asyncio.timeout(LIMIT):
-            while started_at(pid):
+            while start_time(pid):
                 await asyncio.sleep(0.02)
 
 

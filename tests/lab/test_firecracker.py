@@ -14,34 +14,18 @@ import pytest
 from hypercontainer.engine.factory.pool import private_memory
 from hypercontainer.errors import Unsupported
 from hypercontainer.hyperd.config import Config
-from hypercontainer.hyperd.daemon import build_engine
-from hypercontainer.model.specs import ContainerUpdate, Mount, PortMapping
+from hypercontainer.model.specs import ContainerUpdate, Mount
 from hypercontainer.model.status import ContainerStatus
 from tests.vm.conftest import DEADLINE, Lab
 from tests.vm.test_factory import until
 from tests.vm.test_jail import make_it_call
 from tests.vm.test_kernel import test_clock_processors_and_health
 
+from .servers import a_server_goes_on
+
 __all__ = ["test_clock_processors_and_health"]
 
 _MKDIR = 83  # number of mkdir(2), which no thread of Firecracker makes
-
-SERVE = "echo started; mkdir -p /w; echo page >/w/index.html; exec httpd -f -p 80 -h /w"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        number: int = sock.getsockname()[1]
-        return number
-
-
-async def page(port: int) -> str:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET / HTTP/1.0\r\n\r\n")
-    text = (await asyncio.wait_for(reader.read(), DEADLINE)).decode()
-    writer.close()
-    return text
 
 
 def taps() -> set[str]:
@@ -54,27 +38,9 @@ async def test_what_a_container_prints_and_how_it_ends(lab: Lab) -> None:
 
 
 async def test_a_server_goes_on_without_its_hyperd(lab: Lab, config: Config) -> None:
-    """Network, published port, volume, exec, logs; hyperd dies, the next one takes it up; stop, start, end."""
-    port = PortMapping(container_port=80, host_port=free_port(), host_ip="127.0.0.1")
-    mounts = [Mount(type="volume", source="kept", target="/data")]
-    id_ = await lab.create("sh", "-c", SERVE, ports=[port], mounts=mounts)
-    await lab.engine.containers.start(id_)
-    await lab.printed(id_, "started")
+    id_ = await a_server_goes_on(lab, config, ("firecracker", "kvm"), taken=taps, left=taps)
     pod = lab.engine.registry.pod(id_)
-    assert pod.vm and (pod.vm.driver, pod.vm.accelerator) == ("firecracker", "kvm")
     assert (pod.spec.driver, pod.driver_reason) == ("firecracker", "it is the default")
-    assert (await lab.exec(id_, "sh", "-c", "echo 1 >/data/f; sync; uname -r")).out.endswith("-hyper\n")
-    assert "page" in await page(port.host_port) and len(taps()) == 1
-    await lab.engine.close(keep_running=True)
-    lab.engine = build_engine(config)
-    await lab.engine.open()
-    assert lab.engine.registry.container(id_).state.status is ContainerStatus.RUNNING
-    assert (await lab.exec(id_, "echo", "again")).out == "again\n"
-    assert "page" in await page(port.host_port)
-    await lab.engine.containers.stop(id_, timeout=1)
-    assert taps() == set()
-    await lab.engine.containers.start(id_)
-    assert (await lab.exec(id_, "cat", "/data/f")).out == "1\n"
 
 
 async def test_a_tap_goes_with_its_machine(lab: Lab) -> None:

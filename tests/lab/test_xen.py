@@ -15,13 +15,12 @@ import pytest
 
 from hypercontainer.errors import Unsupported
 from hypercontainer.hyperd.config import Config
-from hypercontainer.hyperd.daemon import build_engine
 from hypercontainer.hypervisor.xen import tools
-from hypercontainer.model.specs import Mount, PortMapping, Resources
+from hypercontainer.model.specs import Mount, Resources
 from hypercontainer.model.status import ContainerStatus
 from tests.vm.conftest import DEADLINE, Lab
 
-from .test_firecracker import SERVE, free_port, page
+from .servers import a_server_goes_on
 
 
 def domains() -> list[str]:
@@ -65,26 +64,7 @@ async def test_all_of_much_output_arrives(lab: Lab) -> None:
 
 
 async def test_a_server_goes_on_without_its_hyperd(lab: Lab, config: Config) -> None:
-    """Network, published port, volume, exec, logs; hyperd dies, the next one takes it up; stop, start, end."""
-    port = PortMapping(container_port=80, host_port=free_port(), host_ip="127.0.0.1")
-    mounts = [Mount(type="volume", source="kept", target="/data")]
-    id_ = await lab.create("sh", "-c", SERVE, ports=[port], mounts=mounts)
-    await lab.engine.containers.start(id_)
-    await lab.printed(id_, "started")
-    pod = lab.engine.registry.pod(id_)
-    assert pod.vm and (pod.vm.driver, pod.vm.accelerator) == ("xen", "xen")
-    assert (await lab.exec(id_, "sh", "-c", "echo 1 >/data/f; sync; uname -r")).out.endswith("-hyper\n")
-    assert "page" in await page(port.host_port) and len(domains()) == 1
-    await lab.engine.close(keep_running=True)
-    lab.engine = build_engine(config)
-    await lab.engine.open()
-    assert lab.engine.registry.container(id_).state.status is ContainerStatus.RUNNING
-    assert (await lab.exec(id_, "echo", "again")).out == "again\n"
-    assert "page" in await page(port.host_port)
-    await lab.engine.containers.stop(id_, timeout=1)
-    assert domains() == left() == []
-    await lab.engine.containers.start(id_)
-    assert (await lab.exec(id_, "cat", "/data/f")).out == "1\n"
+    await a_server_goes_on(lab, config, ("xen", "xen"), taken=domains, left=lambda: [*domains(), *left()])
 
 
 async def test_a_domain_goes_with_its_xl(lab: Lab) -> None:

@@ -15,7 +15,8 @@ from hypercontainer.errors import HyperError, NotFound, Unsupported
 from hypercontainer.model.pods import PodPlan
 from hypercontainer.model.specs import ContainerSpec, ExecSpec
 from hypercontainer.oci import execs, mounts, sandbox, translation
-from hypercontainer.oci.records import Record, Records, started_at
+from hypercontainer.oci.records import Record, Records
+from hypercontainer.sys.proc import start_time
 
 BIND = {"type": "bind", "source": "/etc/hostname", "destination": "/h", "options": ["rbind", "ro"]}
 DEFAULT = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": [f"c{n}" for n in range(300)],
@@ -173,7 +174,7 @@ def _joins(**paths: str) -> dict[str, Any]:
 def test_whose_machine_it_shares(tmp_path: Path) -> None:
     records = Records(str(tmp_path / "r"))
     assert sandbox.joined(config(), records) is None
-    _record(records, "one", "pod1", pid=os.getpid(), pid_started=started_at(os.getpid()))
+    _record(records, "one", "pod1", pid=os.getpid(), pid_started=start_time(os.getpid()))
     for type_, of in (("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
                       ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id")):  # fmt: skip
         found = sandbox.joined(config(annotations={type_: "container", of: "one"}), records)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import msgspec
 
 from .. import errors
+from .base import container_route as container_route
+from .base import pod_route as pod_route
 from .base import raise_error, target
 from .transport import Connection, Response
 
@@ -63,11 +64,3 @@ class Client:
         if response.status != 101:
             raise errors.Unavailable(f"hyperd did not upgrade the connection (status {response.status})")
         return response.connection
-
-
-def container_route(key: str, suffix: str = "") -> str:
-    return f"/containers/{quote(key.removeprefix('/'), safe='')}{suffix}"
-
-
-def pod_route(key: str, suffix: str = "") -> str:
-    return f"/pods/{quote(key, safe='')}{suffix}"

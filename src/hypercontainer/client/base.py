@@ -60,3 +60,19 @@ def target(route: str, query: dict[str, str]) -> str:
     from urllib.parse import urlencode
 
     return f"/{API_VERSION}{route}?{urlencode(query)}"
+
+
+def container_route(key: str, suffix: str = "") -> str:
+    """Of a container, by its name or id."""
+    return f"/containers/{_quoted(key.removeprefix('/'))}{suffix}"
+
+
+def pod_route(key: str, suffix: str = "") -> str:
+    """Of a pod, by its name or id."""
+    return f"/pods/{_quoted(key)}{suffix}"
+
+
+def _quoted(key: str) -> str:
+    from urllib.parse import quote
+
+    return quote(key, safe="")

@@ -18,6 +18,18 @@ def _moment(text: str | None) -> str:
     return write_moment(read_moment(text)) if text else ""
 
 
+def lines_of(tail: str) -> int | None:
+    """What `--tail` asks for; None is all.
+
+    :raise InvalidArgument: it is no number.
+    """
+    if tail == "all":
+        return None
+    if not tail.isdecimal():
+        raise InvalidArgument(f"invalid number of lines {tail!r}", hint="give 0 or more, or all")
+    return int(tail)
+
+
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is added.")
 @click.option("-n", "--tail", default="all", help="Only the last so many lines.")
@@ -27,11 +39,9 @@ def _moment(text: str | None) -> str:
 @click.argument("container")
 def logs(container: str, follow: bool, tail: str, since: str | None, until: str | None, timestamps: bool) -> None:
     """Show the output of a container, or of the first one of a pod, past and present."""
-    if tail != "all" and not tail.isdecimal():
-        raise InvalidArgument(f"invalid number of lines {tail!r}", hint="give 0 or more, or all")
     query = {
         "follow": follow,
-        "tail": None if tail == "all" else tail,
+        "tail": lines_of(tail),
         "since": _moment(since),
         "until": _moment(until),
     }

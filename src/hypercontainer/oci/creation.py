@@ -10,9 +10,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from ..client.base import container_route
 from ..errors import HyperError, Unsupported
 from . import sandbox, translation
-from .daemon import Daemon, container
+from .daemon import Daemon
 from .files import read_object, write_pid
 from .hooks import run_hooks
 from .interfaces import interfaces_of
@@ -92,7 +93,7 @@ def _stand(
     elif process.get("terminal"):
         terminal = open_terminal(args.console_socket, process.get("consoleSize") or {})
         undo.callback(os.close, terminal)
-    pid = stand_in(daemon, container(record.container), terminal=terminal, looks=_looks(config, record))
+    pid = stand_in(daemon, container_route(record.container), terminal=terminal, looks=_looks(config, record))
     undo.callback(end, pid)
     record = records.stood(record, pid)
     hooks = record.hooks
@@ -140,4 +141,4 @@ def _remove_pod(daemon: Daemon, pod: str) -> None:
 
 def _remove_container(daemon: Daemon, id_: str) -> None:
     with contextlib.suppress(HyperError):
-        daemon.call("DELETE", container(id_), force="1")
+        daemon.call("DELETE", container_route(id_), force="1")

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 from typing import Any
-from urllib.parse import quote
 
 from ..client.base import raise_error, target
 from ..client.transport import Connection
@@ -52,8 +51,3 @@ class Daemon:
                 f"no hyperd listens at {self.path}, which would run the container",
                 hint="start it, or name its socket with --hyper-host or HYPER_HOST",
             ) from None
-
-
-def container(id_: str, suffix: str = "") -> str:
-    """A route of hyperd's."""
-    return f"/containers/{quote(id_, safe='')}{suffix}"

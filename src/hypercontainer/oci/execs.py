@@ -6,8 +6,9 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
+from ..client.base import container_route
 from ..errors import InvalidArgument, InvalidState, Unsupported
-from .daemon import Daemon, container
+from .daemon import Daemon
 from .files import read_object, write_pid
 from .lifecycle import end
 from .records import Records
@@ -33,7 +34,7 @@ def exec_(args: Namespace, daemon: Daemon, records: Records) -> int:
     has_terminal = bool(process.get("terminal") or args.tty)
     if not args.detach:
         become_subreaper()
-    made = daemon.call("POST", container(record.container, "/exec"), _spec(process, terminal=has_terminal))
+    made = daemon.call("POST", container_route(record.container, "/exec"), _spec(process, terminal=has_terminal))
     terminal, size = -1, process.get("consoleSize") or {}
     if has_terminal and is_ours(args.console_socket, detached=args.detach):
         terminal = OWN

@@ -9,8 +9,9 @@ import signal
 from argparse import Namespace
 from typing import Any
 
+from ..client.base import container_route
 from ..errors import HyperError, InvalidArgument, InvalidState, NotFound
-from .daemon import Daemon, container
+from .daemon import Daemon
 from .records import Record, Records, stands
 from .states import state_of, status_of
 
@@ -22,7 +23,7 @@ def start(args: Namespace, daemon: Daemon, records: Records) -> int:
     if status != "created":
         raise InvalidState(f"cannot start a container that is {status}: {args.id}")
     try:
-        daemon.call("POST", container(record.container, "/start"))
+        daemon.call("POST", container_route(record.container, "/start"))
     except HyperError:
         end(record.pid)
         raise
@@ -51,7 +52,7 @@ def kill(args: Namespace, daemon: Daemon, records: Records) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, number)
         return 0
-    daemon.call("POST", container(record.container, "/kill"), signal=str(number))
+    daemon.call("POST", container_route(record.container, "/kill"), signal=str(number))
     return 0
 
 
@@ -97,7 +98,7 @@ def remove(record: Record, daemon: Daemon, records: Records) -> None:
         if record.owns_pod:
             daemon.call("DELETE", f"/pods/{record.pod}", force="1")
         else:
-            daemon.call("DELETE", container(record.container), force="1")
+            daemon.call("DELETE", container_route(record.container), force="1")
     if stands(record):
         end(record.pid)
     records.remove(record.id)
@@ -107,13 +108,13 @@ def remove(record: Record, daemon: Daemon, records: Records) -> None:
 
 def pause(args: Namespace, daemon: Daemon, records: Records) -> int:
     """Freeze it."""
-    daemon.call("POST", container(records.get(args.id).container, "/pause"))
+    daemon.call("POST", container_route(records.get(args.id).container, "/pause"))
     return 0
 
 
 def resume(args: Namespace, daemon: Daemon, records: Records) -> int:
     """Let it go on."""
-    daemon.call("POST", container(records.get(args.id).container, "/unpause"))
+    daemon.call("POST", container_route(records.get(args.id).container, "/unpause"))
     return 0
 
 
@@ -135,7 +136,7 @@ def update(args: Namespace, daemon: Daemon, records: Records) -> int:
     names = {"memory": "memory", "cpu": "cpus", "pids": "pids"}
     change = {names[k]: limits[names[k]] for k, field in said.items() if (given.get(k) or {}).get(field)}
     if change:
-        daemon.call("POST", container(record.container, "/update"), change)
+        daemon.call("POST", container_route(record.container, "/update"), change)
     return 0
 
 

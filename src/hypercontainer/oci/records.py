@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import Conflict, InvalidArgument, NotFound
+from ..sys.proc import start_time
 
 _ID = re.compile(r"^[\w+.-]{1,1024}\Z", re.ASCII)
 _FILE = "state.json"
@@ -39,18 +40,9 @@ class Record(NamedTuple):
     owner: str = ""
 
 
-def started_at(pid: int) -> int:
-    """When the process was started, in clock ticks; 0: there is none, or it has ended (proc(5))."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in "ZX" else int(fields[19])
-
-
 def stands(record: Record) -> bool:
     """Whether the process that stands for it is there."""
-    return record.pid > 0 and started_at(record.pid) == record.pid_started
+    return record.pid > 0 and start_time(record.pid) == record.pid_started
 
 
 class Records:
@@ -97,7 +89,7 @@ class Records:
 
     def stood(self, record: Record, pid: int) -> Record:
         """The record with the process that stands for it from now on."""
-        return self.change(record, pid=pid, pid_started=started_at(pid))
+        return self.change(record, pid=pid, pid_started=start_time(pid))
 
     def get(self, id_: str) -> Record:
         """:raise NotFound: with the words by which callers know it."""

@@ -10,9 +10,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from ..client.base import container_route
 from ..errors import Conflict, InvalidArgument, InvalidState
 from .arguments import SPEC_VERSION
-from .daemon import Daemon, container
+from .daemon import Daemon
 from .records import Records
 from .states import state_of, status_of
 
@@ -48,7 +49,7 @@ def ps(args: Namespace, daemon: Daemon, records: Records) -> int:
     if args.format == "json":
         print(json.dumps([record.pid]))
         return 0
-    found = daemon.call("GET", container(record.container, "/top"))
+    found = daemon.call("GET", container_route(record.container, "/top"))
     _table([["UID", "PID", "PPID", "CMD"]] + [[str(p[k]) for k in ("uid", "pid", "ppid", "command")] for p in found])
     return 0
 
@@ -67,7 +68,7 @@ def events(args: Namespace, daemon: Daemon, records: Records) -> int:
             if args.stats:
                 raise InvalidState(f"container {args.id} is {status}, and uses nothing")
             return 0
-        used = daemon.call("GET", container(record.container, "/stats"))
+        used = daemon.call("GET", container_route(record.container, "/stats"))
         print(json.dumps({"type": "stats", "id": args.id, "data": _as_runc(used)}), flush=True)
         if args.stats:
             return 0

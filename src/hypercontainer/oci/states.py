@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..client.base import container_route
 from ..errors import HyperError
 from .arguments import SPEC_VERSION
-from .daemon import Daemon, container
+from .daemon import Daemon
 from .records import Record, stands
 
 
@@ -18,7 +19,7 @@ def status_of(record: Record, daemon: Daemon) -> str:
     if not record.started:
         return "created"
     try:
-        found = daemon.call("GET", container(record.container))
+        found = daemon.call("GET", container_route(record.container))
     except HyperError:  # what stands for it tells
         return "running"
     return "paused" if found["state"]["status"] == "paused" else "running"

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import Unavailable
 from . import tasks
+from .proc import start_time as start_time
 
 
 class Finished(NamedTuple):
@@ -66,26 +67,6 @@ async def run(*args: str | Path, stdin: bytes | None = None, descriptors: Sequen
             out, err = await process.communicate()
         assert process.returncode is not None
         return Finished(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
-
-
-def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 when there is none, or all of its threads have ended.
-
-    The first thread of one that goes on may be a zombie: the others have its files and its memory.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    fields = stat.rpartition(")")[2].split()
-    return 0 if fields[0] in "ZX" and not _has_threads(pid) else int(fields[19])
-
-
-def _has_threads(pid: int) -> bool:
-    """Besides its first one. The field of `stat` that counts them is of no use: of a zombie it is 1 or 0."""
-    with contextlib.suppress(OSError):
-        return any(name != str(pid) for name in os.listdir(f"/proc/{pid}/task"))
-    return False
 
 
 def kill(pid: int, started: int, sig: int = signal.SIGKILL) -> None:

@@ -9,14 +9,16 @@ from typing import Any
 
 import click
 
-from ...errors import Conflict, InvalidArgument, Unsupported
+from ...errors import Conflict, Unsupported
 from ...model.moments import read_moment
 from ...model.units import format_age
 from ..context import for_each
+from ..logs import lines_of
 from ..output import print_table, show, show_details
 from ..standard import write_all
 from .connection import TIMEOUT, Cluster, cluster, explained
 from .manifest import MANAGED, OURS
+from .progress import state_of
 
 _FORMAT = click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
 _ENDED = ("Succeeded", "Failed")
@@ -36,8 +38,7 @@ def missing(ctx: click.Context, words: tuple[str, ...]) -> None:
 
 def status_of(pod: Any) -> str:
     """As `ps` has it: Docker's words where there are some."""
-    statuses = pod.status.container_statuses or []
-    state = statuses[0].state if statuses else None
+    state = state_of(pod)
     if state and state.running:
         return f"Up {_since(state.running.started_at)}"
     if state and state.terminated:
@@ -60,11 +61,10 @@ def _row(pod: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _ours(c: Cluster) -> list[Any]:
+def _pods(c: Cluster, **wanted: str) -> list[Any]:
+    """Of the namespace; `wanted` is what Kubernetes' client takes for less of them."""
     with explained("the Pods"):
-        return list(
-            c.pods.list_namespaced_pod(c.namespace, label_selector=f"{MANAGED}={OURS}", _request_timeout=TIMEOUT).items
-        )
+        return list(c.pods.list_namespaced_pod(c.namespace, _request_timeout=TIMEOUT, **wanted).items)
 
 
 @click.command()
@@ -73,7 +73,8 @@ def _ours(c: Cluster) -> list[Any]:
 @_FORMAT
 def ps(all_: bool, quiet: bool, format_: str) -> None:
     """List the Pods that `run` made in the context's namespace."""
-    found = [p for p in _ours(cluster()) if all_ or p.status.phase not in _ENDED]
+    ours = _pods(cluster(), label_selector=f"{MANAGED}={OURS}")
+    found = [p for p in ours if all_ or p.status.phase not in _ENDED]
     rows = [_row(p) for p in sorted(found, key=lambda p: p.metadata.creation_timestamp, reverse=True)]
     if quiet:
         print(*(row["name"] for row in rows), sep="\n", end="\n" if rows else "")
@@ -96,9 +97,8 @@ def _cut(command: str) -> str:
 @click.argument("pod")
 def logs(pod: str, follow: bool, tail: str, since: str, timestamps: bool) -> None:
     """Show the output of a Pod's container, past and present."""
-    if tail != "all" and not tail.isdecimal():
-        raise InvalidArgument(f"invalid number of lines {tail!r}", hint="give 0 or more, or all")
-    wanted: dict[str, Any] = {"tail_lines": int(tail)} if tail != "all" else {}
+    lines = lines_of(tail)
+    wanted: dict[str, Any] = {} if lines is None else {"tail_lines": lines}
     if since:
         before = datetime.now(UTC).timestamp() - read_moment(since) / 1e9
         wanted["since_seconds"] = max(1, round(before))
@@ -161,9 +161,7 @@ def pod() -> None:
 @_FORMAT
 def ls(quiet: bool, format_: str) -> None:
     """List all Pods, whoever made them."""
-    c = cluster()
-    with explained("the Pods"):
-        found = [_row(p) for p in c.pods.list_namespaced_pod(c.namespace, _request_timeout=TIMEOUT).items]
+    found = [_row(p) for p in _pods(cluster())]
     if quiet:
         print(*(row["name"] for row in found), sep="\n", end="\n" if found else "")
         return
