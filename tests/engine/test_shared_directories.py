@@ -159,8 +159,8 @@ def test_a_directory_that_cannot_be_added_is_no_end_of_the_pod(act: Any, tmp_pat
         with pytest.raises(NotFound, match="the volume's source .*/d does not exist"):
             await s.call(s.engine.containers.start("late"))
         (tmp_path / "d").mkdir()
-        jail.trouble = "the program that is to see more has ended"
-        with pytest.raises(Unavailable, match=jail.trouble):
+        jail.trouble = "the program that serves it has ended"
+        with pytest.raises(Unavailable, match=f"/d cannot be added to the directories of a pod.*: {jail.trouble}"):
             await s.call(s.engine.containers.start("late"))
         jail.trouble = ""
         await s.call(s.engine.containers.start("late"))

@@ -149,7 +149,7 @@ def _mount_namespace(started: Started, stack: contextlib.ExitStack) -> int:
     except OSError:
         fd = -1
     if fd < 0 or process.start_time(started.pid) != started.started:
-        raise Unavailable("the program that is to see more has ended")
+        raise Unavailable("the program that serves it has ended")
     return fd
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import InvalidState, NotFound, Unsupported
+from ..errors import InvalidState, NotFound, Unavailable, Unsupported
 from ..jail import helpers, jail, seccomp
 from ..jail.jail import Order, Started
 from ..sys import users
@@ -121,7 +121,13 @@ async def add(server: Started, entry: Entry) -> str:
     """
     check([entry])
     place = f"{_LATE}/{secrets.token_hex(8)}"  # one that was added, and not written down, is in nobody's way
-    await helpers.jail().add(server, jail.Entry(entry.path, f"{_TREE}/{place}", not entry.read_only))
+    try:
+        await helpers.jail().add(server, jail.Entry(entry.path, f"{_TREE}/{place}", not entry.read_only))
+    except Unavailable as error:
+        raise Unavailable(
+            f"{entry.path} cannot be added to the directories of a pod that runs: {error.message}",
+            hint="stop the pod, and start it again",
+        ) from error
     return place
 
 
