@@ -114,7 +114,7 @@ test-kubernetes: ## a cluster of Kubernetes 1.20 on this machine whose kubelets 
 	@scripts/setup test
 	$(PYTEST) -o timeout=900 $(KUBERNETES)
 
-DRIVERS = qemu firecracker
+DRIVERS = qemu firecracker libvirt
 test-drivers: ## a container of each driver with KVM, in that machine: run, exec, logs, port, volume, stop; some minutes
 	@scripts/setup test
 	.venv/bin/python -m tests.lab --run python3 -m tests.drivers --accelerator kvm $(DRIVERS)

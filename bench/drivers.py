@@ -13,10 +13,12 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests import libvirtd
 
 from hypercontainer.hyperctl.output import print_table
 
@@ -60,12 +62,13 @@ class Plan:
 class Bench:
     """The figures of one driver after the other; they share a root, so an image is converted once."""
 
-    def __init__(self, directory: Path, space: str, plan: Plan) -> None:
-        self._directory, self._space, self._plan = directory, space, plan
+    def __init__(self, directory: Path, space: str, plan: Plan, options: Sequence[str]) -> None:
+        """`options` are each hyperd's."""
+        self._directory, self._space, self._plan, self._options = directory, space, plan, options
         self._podman = Podman(space)
 
     def _start(self, *options: str) -> contextlib.AbstractContextManager[Hyper]:
-        return daemon(self._directory / "hyper", self._space, *options)
+        return daemon(self._directory / "hyper", self._space, *self._options, *options)
 
     def survey(self) -> dict[str, Any]:
         """What hyperd says of itself and of its drivers, once each was tried; podman has the image then."""
@@ -220,8 +223,12 @@ def _plan() -> tuple[Plan, argparse.Namespace]:
 def main() -> None:
     plan, args = _plan()
     figures: dict[str, list[Figure]] = {}
-    with tempfile.TemporaryDirectory(prefix="hyb") as directory, namespace() as space:
-        bench = Bench(Path(directory), space, plan)
+    with tempfile.TemporaryDirectory(prefix="hyb") as name, namespace() as space, contextlib.ExitStack() as stack:
+        directory = Path(name)
+        options = []
+        if not libvirtd.missing():
+            options += ["--libvirt-uri", stack.enter_context(libvirtd.running(directory / "libvirt", space)).uri]
+        bench = Bench(directory, space, plan, options)
         info = bench.survey()
         for subject in subjects(info, args.drivers):
             print(f"measuring {subject.name} ...", file=sys.stderr, flush=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from bench.peers import BIN, Hyper, daemon, namespace
@@ -19,6 +19,7 @@ from tests import libvirtd, transcript
 from tests.world import World
 
 _TRANSCRIPTS = Path(__file__).parent / "transcripts"
+_BOOT = 60.0 * float(os.environ.get("HYPER_TEST_SLOWNESS", "1"))  # seconds that a machine has
 
 
 def steps(driver: str) -> list[transcript.Step]:
@@ -38,20 +39,6 @@ def play(driver: str, hyper: Hyper, directory: Path, prefix: list[str]) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def libvirt(directory: Path, space: str) -> Iterator[list[str]]:
-    """A libvirtd in this network namespace; what hyperd is told of it."""
-    directory.mkdir()
-    made = libvirtd.Libvirtd(directory, space=f"/run/netns/{space}")
-    made.start()
-    try:
-        yield ["--libvirt-uri", made.uri]
-        if left := made.domains():
-            raise SystemExit(f"libvirt has {left} yet")
-    finally:
-        made.end()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.drivers", description=__doc__)
     parser.add_argument("--accelerator", choices=("auto", "kvm", "tcg"), default="auto")
@@ -60,8 +47,11 @@ def main() -> int:
     options = ["--accelerator", args.accelerator, "--no-factory"]
     with tempfile.TemporaryDirectory(prefix="hyd") as name, namespace() as space, contextlib.ExitStack() as stack:
         directory = Path(name)
+        settings = directory / "settings.toml"
+        settings.write_text(f"boot_timeout = {_BOOT}\n")
+        options += ["--config", str(settings)]
         if "libvirt" in args.names:
-            options += stack.enter_context(libvirt(directory / "libvirt", space))
+            options += ["--libvirt-uri", stack.enter_context(libvirtd.running(directory / "libvirt", space)).uri]
         with daemon(directory / "hyper", space, *options) as hyper:
             for driver in args.names:
                 if difference := play(driver, hyper, directory, ["nsenter", f"--net=/run/netns/{space}"]):
