@@ -37,6 +37,13 @@ _XEN = "console=com1 com1=115200 dom0_mem=3G,max:3G loglvl=warning guest_loglvl=
 # With `max` Xen's dom0 crashes at once in QEMU 7.2; this one has what PVH domains need, SVM and nested pages. RDTSCP
 # of a domain would come to Xen as RDTSC, whose instruction it does not find there.
 _PROCESSORS = {"kvm": "max", "xen": "Opteron_G3,+svm,+npt,-rdtscp"}
+# Two network interfaces on one cable: the second, 0000:00:11.0, is behind the IOMMU, to be handed over.
+_IOMMU = [
+    "-device", "intel-iommu,intremap=on",
+    "-netdev", "hubport,hubid=1,id=here", "-device", "virtio-net-pci,netdev=here,mac=52:54:00:00:00:10,addr=0x10",
+    "-netdev", "hubport,hubid=1,id=there",
+    "-device", "virtio-net-pci,netdev=there,mac=52:54:00:00:00:11,addr=0x11,disable-legacy=on,iommu_platform=on",
+]  # fmt: skip
 _ENDED = re.compile(rb"lab: ended with (\d+)")
 _NO_END, _TOO_LATE = 98, 97  # exit statuses: the machine ended by itself; the deadline
 
@@ -47,6 +54,7 @@ def main() -> int:
     parser.add_argument("--shell", action="store_true", help="no tests: a shell in the machine")
     parser.add_argument("--run", action="store_true", help="no tests: the arguments are a command")
     parser.add_argument("--xen", action="store_true", help="the machine whose hypervisor is Xen, not that with KVM")
+    parser.add_argument("--iommu", action="store_true", help="it has an IOMMU, and a network interface to hand over")
     parser.add_argument(
         "--keep", type=Path, metavar="DIRECTORY", help="for logs and sockets, instead of a temporary one"
     )
@@ -60,7 +68,7 @@ def main() -> int:
         if not wanted:
             parser.error("--run takes a command")
         pack(work / "tree.tar", wanted)
-        return run(files, work, options.deadline)
+        return run(files, work, options.deadline, iommu=options.iommu)
 
 
 def command(arguments: list[str], *, shell: bool) -> list[str]:
@@ -109,7 +117,7 @@ def pack(path: Path, command: list[str]) -> None:
         f.truncate(-(-f.tell() // 4096) * 4096)
 
 
-def machine(files: Image, work: Path) -> list[str]:
+def machine(files: Image, work: Path, *, iommu: bool = False) -> list[str]:
     """QEMU's command line. AMD's virtualization is emulated too; what is written goes with the machine."""
     asked = f"socket,id=shell,path={work}/shell.sock,server=on,wait=off"
     return [
@@ -118,7 +126,8 @@ def machine(files: Image, work: Path) -> list[str]:
         "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512",
         "-cpu", _PROCESSORS["xen" if files.hypervisor else "kvm"], "-smp", CPUS, "-m", MEMORY,
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        *boot(files),
+        *(_IOMMU if iommu else []),
+        *boot(files, "intel_iommu=on" if iommu else ""),
         "-drive", f"if=virtio,format=raw,file={files.disk},snapshot=on",
         "-drive", f"if=virtio,format=raw,file={work}/tree.tar,read-only=on",
         "-nic", "user,model=virtio-net-pci,restrict=on",
@@ -131,20 +140,21 @@ def machine(files: Image, work: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def boot(files: Image) -> list[str]:
+def boot(files: Image, further: str = "") -> list[str]:
     """Xen is a kernel of multiboot: its dom0's kernel and initramfs are its modules."""
     if files.hypervisor is None:
-        return ["-kernel", str(files.kernel), "-initrd", str(files.initramfs), "-append", _ARGUMENTS]
+        arguments = f"{_ARGUMENTS} {further}".strip()
+        return ["-kernel", str(files.kernel), "-initrd", str(files.initramfs), "-append", arguments]
     dom0 = _ARGUMENTS.replace("console=ttyS0", "console=hvc0")
     modules = f"{files.kernel} {dom0.replace(',', ',,')},{files.initramfs}"
     return ["-kernel", str(files.hypervisor), "-initrd", modules, "-append", _XEN]
 
 
-def run(files: Image, work: Path, deadline: float) -> int:
+def run(files: Image, work: Path, deadline: float, *, iommu: bool = False) -> int:
     """:return: the exit status of what ran in the machine."""
     environment = {**os.environ, "TMPDIR": str(work)}  # where the snapshot is written
     process = subprocess.Popen(
-        machine(files, work),
+        machine(files, work, iommu=iommu),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment, start_new_session=True,
     )  # fmt: skip
     _say(f"for a shell in the machine: socat -,rawer UNIX:{work}/shell.sock")

@@ -59,7 +59,7 @@ def test_a_command_with_spaces_arrives_as_it_is(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sys, "argv", ["lab", "--run", "sh", "-c", "echo  a; exit 3"])
     monkeypatch.setattr("tests.lab.__main__.image", lambda kind: NOTHING)
     monkeypatch.setattr("tests.lab.__main__.pack", lambda path, command: shown.append(command))
-    monkeypatch.setattr("tests.lab.__main__.run", lambda files, work, deadline: 3)
+    monkeypatch.setattr("tests.lab.__main__.run", lambda files, work, deadline, iommu: 3)
     assert main() == 3 and shown == [["sh", "-c", "echo  a; exit 3"]]
 
 
