@@ -96,8 +96,9 @@ static void set_limits(const struct jail *jail)
 
 		if (getrlimit(jail->limits[i].which, &now) < 0)
 			stop("read limit %d", jail->limits[i].which);
-		if (wanted.rlim_max > now.rlim_max)
-			wanted.rlim_cur = wanted.rlim_max = now.rlim_max; /* never above what is in force */
+		/* Never above what is in force, but for memory that a device of the host reaches. */
+		if (wanted.rlim_max > now.rlim_max && jail->limits[i].which != RLIMIT_MEMLOCK)
+			wanted.rlim_cur = wanted.rlim_max = now.rlim_max;
 		if (setrlimit(jail->limits[i].which, &wanted) < 0)
 			stop("set limit %d", jail->limits[i].which);
 	}

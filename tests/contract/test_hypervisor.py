@@ -17,6 +17,7 @@ from hypercontainer.hypervisor.driver import (
     Disk,
     Driver,
     Machine,
+    PciDevice,
     RbdDisk,
     Snapshot,
     SpareNetwork,
@@ -49,6 +50,7 @@ SAMPLES = {
     ),
     "networks": (UserNetwork(MAC), TapNetwork(MAC, 0), StreamNetwork(MAC, 0), SpareNetwork(MAC)),
     "share": (VirtioFs("share", 0),),
+    "devices": (PciDevice("0000:77:00.0", Path("/nothing"), 7, ()),),
     "snapshot": (Snapshot(0, 0),),
 }
 

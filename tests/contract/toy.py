@@ -55,7 +55,7 @@ while True:
 class ToyMachine:
     """A relay and what is behind it."""
 
-    driver, accelerator = "toy", "none"
+    driver, accelerator, machine_type = "toy", "none", ""
     names: Mapping[str, str] = {}
 
     def __init__(self, directory: Path, pid: int, started: int) -> None:

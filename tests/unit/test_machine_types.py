@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hypercontainer.errors import InvalidArgument, Unavailable
-from hypercontainer.hypervisor.driver import Disk, TapNetwork, VirtioFs
-from hypercontainer.hypervisor.qemu import command, devices
+from hypercontainer.errors import InvalidArgument, Unavailable, Unsupported
+from hypercontainer.hypervisor.driver import Disk, PciDevice, TapNetwork, VirtioFs
+from hypercontainer.hypervisor.drivers import Drivers
+from hypercontainer.hypervisor.qemu import command, confinement, devices
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
 from hypercontainer.hypervisor.qemu.machine_types import MICROVM, PC, Q35, MachineType, TypeChooser
 
@@ -112,6 +115,67 @@ def test_devices_of_a_bus(kind: MachineType) -> None:
     ]  # fmt: skip
     assert ("-smp", "2,sockets=2,cores=1,threads=1") in options  # SeaBIOS tells of one per socket
     assert ("-global", "virtio-net-pci.romfile=") in options  # no firmware that boots from networks
+
+
+GIVEN = PciDevice("0000:00:11.0", Path("/sys/devices/pci0000:00/0000:00:11.0"), 7, (Path("/dev/vfio/vfio"),))
+
+
+@pytest.mark.parametrize(
+    ("there", "name", "why"),
+    [
+        (("pc", "q35", "microvm"), "q35", "it has a bus for PCI devices, and microvm has none"),
+        (("pc", "microvm"), "pc", "it has a bus for PCI devices, and microvm has none"),
+        (("microvm",), "", "this QEMU has no machine type with a bus for PCI devices"),
+        (("pc", "q35"), "q35", "this QEMU has no machine type microvm; a probe guest booted with q35"),
+    ],
+)
+async def test_the_one_for_devices_of_the_host(tmp_path: Path, there: tuple[str, ...], name: str, why: str) -> None:
+    chooser, binary = TypeChooser("auto", Guests().trouble), str(qemu(tmp_path, *there))
+    kind, reason = await chooser.choose_with_bus(binary, "8")
+    assert (kind.name if kind else "") == name and reason.startswith(why)
+    if "microvm" in there:
+        assert (await chooser.choose(binary, "8"))[0] is MICROVM  # for all others
+
+
+def test_who_asks_for_microvm_has_no_devices_of_the_host(tmp_path: Path) -> None:
+    def driver(machine_type: str) -> QemuDriver:
+        return QemuDriver(binary="qemu", accelerator="tcg", cache=tmp_path, machine_type=machine_type)
+
+    assert PciDevice in driver("auto").takes and PciDevice in driver("q35").takes
+    with pytest.raises(Unsupported) as refused:
+        Drivers([driver("microvm")]).check(driver("microvm"), [PciDevice])
+    assert str(refused.value).startswith(
+        "the driver 'qemu' does not support passthrough of PCI devices: QEMU's machine types q35 and pc have a bus"
+    )
+
+
+def test_devices_of_the_host_are_the_last_on_the_bus() -> None:
+    config = replace(CONFIG, devices=(GIVEN,))
+    line = command.command_line("qemu", config, "kvm", FDS, machine_type=Q35)
+    given = [value for key, value in pairs(line) if key == "-device"]
+    assert given[-1] == f"vfio-pci,sysfsdev={GIVEN.directory},rombar=0"
+    assert not any(value.startswith("virtio-balloon") for value in given)  # its memory stays where it is
+
+
+def test_what_qemu_is_handed_with_a_device_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confinement, "_may_raise_limits", lambda: True)
+    config, binary = replace(CONFIG, disks=(), devices=(GIVEN,)), shutil.which("true") or ""
+    order = confinement.order((binary,), config, "tcg", (), 1, jailed=True)
+    assert Path("/dev/vfio/vfio") in order.devices and GIVEN.directory in [e.source for e in order.files]
+    assert order.limits.locked_memory == config.memory + (1 << 30)
+    assert (
+        confinement.order((binary,), replace(config, devices=()), "tcg", (), 1, jailed=True).limits.locked_memory == -1
+    )
+    with pytest.raises(Unavailable, match="handed over in a jail only, and there is none"):
+        confinement.order((binary,), config, "tcg", (), 1, jailed=False)
+
+
+def test_a_limit_of_locked_memory_that_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, binary = replace(CONFIG, devices=(GIVEN,)), shutil.which("true") or ""
+    monkeypatch.setattr(confinement, "_may_raise_limits", lambda: False)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (8 << 20, 8 << 20))
+    with pytest.raises(Unavailable, match="locks 1152 MiB of memory, and hyperd may lock 8 MiB: .*LimitMEMLOCK"):
+        confinement.order((binary,), config, "tcg", (), 1, jailed=True)
 
 
 def test_a_bus_has_more_places() -> None:

@@ -90,6 +90,13 @@ def test_examples_obey_the_schema() -> None:
 # -- conversion ------------------------------------------------------------------------
 
 
+def test_devices_of_the_host() -> None:
+    found = plan(devices=["00:04.0", "/dev/vfio/7"], containers=[{"image": "i"}])
+    assert found.spec.devices == ["0000:00:04.0", "/dev/vfio/7"]
+    with pytest.raises(InvalidArgument, match="podfile: devices: /dev/sda: a device of this host cannot be brought"):
+        plan(devices=["/dev/sda"], containers=[{"image": "i"}])
+
+
 def test_pod_fields() -> None:
     found = plan(
         id="p",

@@ -80,6 +80,12 @@ class UlimitBody(Body, frozen=True, kw_only=True):
     hard: int = 0
 
 
+class DeviceBody(Body, frozen=True, kw_only=True):
+    """A device of this host; what a container calls it, and may do with it, is its guest's to say."""
+
+    path_on_host: str = ""
+
+
 class BindOptions(Body, frozen=True, kw_only=True):
     """Of a directory of this host."""
 
@@ -166,6 +172,7 @@ class HostConfig(Limits, frozen=True, kw_only=True):
     shm_size: int = 0
     sysctls: dict[str, str] = field(default_factory=dict)
     ulimits: list[UlimitBody] = field(default_factory=list)
+    devices: list[DeviceBody] = field(default_factory=list)
     mounts: list[MountBody] = field(default_factory=list)
     init: bool = False
 

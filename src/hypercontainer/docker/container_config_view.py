@@ -151,6 +151,7 @@ def _asked(spec: ContainerSpec) -> Document:
         "ShmSize": spec.shm_size or SHM_SIZE,
         "Sysctls": spec.sysctls,
         "Annotations": spec.annotations,
+        "Devices": [{"PathOnHost": d, "PathInContainer": d, "CgroupPermissions": "rwm"} for d in spec.devices] or None,
         "Ulimits": [{"Name": u.name, "Hard": u.hard, "Soft": u.soft} for u in spec.ulimits] or None,
     }
     found |= {"Init": True} if spec.run_init else {}

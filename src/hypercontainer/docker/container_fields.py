@@ -71,7 +71,6 @@ HOST_CONFIG: dict[str, Only | Noted] = {
     "CpuRealtimeRuntime": _REALTIME,
     "CpusetCpus": Only("a virtual machine is not tied to CPUs of this host: limit it with NanoCpus"),
     "CpusetMems": Only("a virtual machine is not tied to memory nodes of this host"),
-    "Devices": Only("a device of this host cannot be brought into a virtual machine"),
     "DeviceCgroupRules": Only("devices of a virtual machine are its own: Privileged opens them"),
     "DeviceRequests": Only("a GPU of this host cannot be brought into a virtual machine"),
     "KernelMemory": Only("Linux has no such limit any more"),

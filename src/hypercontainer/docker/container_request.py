@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast, get_args
 import msgspec
 
 from ..errors import InvalidArgument, Unsupported
+from ..model.devices import parse_device
 from ..model.log_options import read_log_options
 from ..model.ports import parse_exposed, parse_publish
 from ..model.sentences import explain
@@ -94,6 +95,7 @@ def spec_of(raw: dict[str, Any], name: str, platform: str) -> ContainerSpec:
         hostname=body.hostname, domainname=body.domainname, tty=body.tty, stdin=body.open_stdin,
         read_only=host.readonly_rootfs, privileged=host.privileged, run_init=host.init,
         resources=resources(host), labels=body.labels, sysctls=host.sysctls, shm_size=host.shm_size,
+        devices=[_device(d.path_on_host) for d in host.devices],
         ulimits=[Ulimit(name=u.name, soft=u.soft, hard=u.hard) for u in host.ulimits],
         cap_add=host.cap_add, cap_drop=host.cap_drop, **_security(host.security_opt),
         ports=_ports(host.port_bindings), expose=[p for text in body.exposed_ports for p in parse_exposed(text)],
@@ -102,6 +104,15 @@ def spec_of(raw: dict[str, Any], name: str, platform: str) -> ContainerSpec:
         **_health(body.healthcheck), restart=restart_of(host.restart_policy or Restart()), log=_log(host),
         stop_signal=body.stop_signal, stop_timeout=_stop_timeout(body.stop_timeout), auto_remove=host.auto_remove,
     )  # fmt: skip
+
+
+def _device(path: str) -> str:
+    """:raise Unsupported: it is no PCI device: the group of one in VFIO, or its address where a client sends that."""
+    try:
+        return parse_device(path)
+    except InvalidArgument:
+        raise Unsupported(f"HostConfig.Devices {path!r}: a device of this host cannot be brought into a virtual machine"
+                          ) from None  # fmt: skip
 
 
 def _words(given: Words | None) -> list[str] | None:

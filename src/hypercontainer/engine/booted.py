@@ -31,6 +31,7 @@ class BootedMachine:
     names: dict[str, str] = field(default_factory=dict)  # serial numbers of disks -> what the guest finds them by
     nics: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
     spares: list[str] = field(default_factory=list)  # those of them to which no NIC leads before it is plugged in
+    devices: dict[str, int] = field(default_factory=dict)  # PCI devices of this host -> their groups of the IOMMU
     source: str = ""  # in the factory's account
     prepared: str = ""  # a container that the guest has already, for the first one that is built
     server: Started | None = None  # of directories of the host
@@ -65,8 +66,9 @@ async def start(
         with span("answers" if clone else "boots", GUEST):
             agent = await _greet(machine, allotment, token, timeout, inherited=clone)
         undo.pop_all()
+    devices = {d.address: d.group for d in config.devices}
     return BootedMachine(
-        machine, agent, config.directory, allotment, dict(machine.names), dict(config.taps), config.spares
+        machine, agent, config.directory, allotment, dict(machine.names), dict(config.taps), config.spares, devices
     )
 
 

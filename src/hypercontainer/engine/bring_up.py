@@ -12,6 +12,7 @@ from ..errors import Conflict, Unavailable
 from ..model.status import Container, Pod, PodVolume
 from ..sys import tasks
 from ..sys.spans import span
+from .host_devices import HostDevices
 from .launch import Launcher
 from .pod_network import PodNetwork
 from .registry import Registry
@@ -61,12 +62,14 @@ class BringUp:
     """Takes what a machine needs, in order, and gives it back."""
 
     def __init__(
-        self, registry: Registry, launcher: Launcher, network: PodNetwork, volumes: ExclusiveVolumes
+        self, registry: Registry, launcher: Launcher, network: PodNetwork, volumes: ExclusiveVolumes,
+        devices: HostDevices,
     ) -> None:  # fmt: skip
         self._registry = registry
         self._launcher = launcher
         self._network = network
         self._volumes = volumes
+        self._devices = devices
 
     async def up(self, pod_id: str) -> Runtime:
         """The machine, in its network; nothing is taken when it fails. The caller records it, and says so."""
@@ -75,11 +78,13 @@ class BringUp:
         await self._volumes.free(pod)
         members = self._registry.members(pod_id)
         try:
+            await self._devices.claim(pod)
             ports = self._network.claim(pod, pod.spec.ports)
             pod = self._registry.pod(pod_id)
             self._registry.put_pod(msgspec.structs.replace(pod, ports=ports, volumes=_wanted(pod, members)))
             return await self._boot(pod_id, members)
         except BaseException:
+            self._devices.release(pod_id)
             await self._network.release(pod_id)
             raise
 
@@ -108,7 +113,8 @@ class BringUp:
         return bool(pod.volumes) or self._network.released_by_record(pod)
 
     def recorded(self, pod_id: str) -> None:
-        """From here on the record tells which ports it has."""
+        """From here on the record tells which ports and devices it has."""
+        self._devices.release(pod_id)
         self._network.unclaim(pod_id)
 
     async def down(self, pod_id: str, runtime: Runtime, *, clean: bool) -> None:
@@ -118,6 +124,7 @@ class BringUp:
                 await runtime.tell_its_end()
             await runtime.stop(clean=clean)
         finally:
+            self._devices.release(pod_id)
             await self._network.release(pod_id)
 
 

@@ -78,6 +78,9 @@ class Creation:
         if spec.ports:
             raise InvalidArgument("ports are published by the pod, not by a container in it",
                                   hint=f"use `hyperctl ports add {pod.name}`")  # fmt: skip
+        if spec.devices:
+            raise InvalidArgument("devices of this host are the pod's, not a container's in it",
+                                  hint="give --device to `hyperctl pod create`")  # fmt: skip
         processors.check_joins(pod, spec.image, image)
         _check_secrets(spec, pod.spec.secrets)
         name = self._registry.reserve(spec.name)
@@ -94,6 +97,7 @@ class Creation:
             network=spec.network,
             networks=spec.networks,
             ports=spec.ports,
+            devices=spec.devices,
             shm_size=spec.shm_size or SHM_DEFAULT,
             allow=spec.allow,
             ingress_rate=spec.ingress_rate,

@@ -37,6 +37,7 @@ def check_container(spec: ContainerSpec) -> None:
             require_host(f"the path {mount.source} of this host")
     if spec.rootfs:
         require_host(f"the directory {spec.rootfs} of this host")
+    _check_devices(spec.devices)
     if spec.log.path:
         require_host("a log file at a path of this host")
     if spec.log.driver in _LOGS_OF_HOST:
@@ -61,10 +62,16 @@ def _check_volume(volume: VolumeRequest) -> None:
 
 
 def _check_pod(spec: PodSpec) -> None:
+    _check_devices(spec.devices)
     for interface in spec.interfaces:
         if interface.bridge or interface.ifname or interface.namespace:
             require_host("an interface on a bridge, or in a namespace, of this host")
     _check_networks([spec.network, *(n.name for n in spec.networks)])
+
+
+def _check_devices(names: Iterable[str]) -> None:
+    for name in names:
+        require_host(f"the PCI device {name} of this host")
 
 
 def _check_networks(names: Iterable[str]) -> None:

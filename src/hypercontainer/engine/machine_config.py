@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..hypervisor.driver import (
     AnyDisk,
     MachineConfig,
+    PciDevice,
     VirtioFs,
 )
 from ..jail.jail import Started
@@ -79,6 +80,7 @@ async def machine_config(
     initramfs: Path,
     stack: contextlib.ExitStack,
     shared: VirtioFs | None,
+    devices: tuple[PciDevice, ...],
     spares: bool,
 ) -> MachineConfig:
     """Everything that the driver needs; what it opens is closed with the stack, after the launch.
@@ -99,6 +101,7 @@ async def machine_config(
         disks=tuple(disks),
         networks=networks,
         share=shared,
+        devices=devices,
         expandable=not pod.implicit,
         architecture=pod.architecture,
     )

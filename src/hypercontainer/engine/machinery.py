@@ -9,6 +9,7 @@ from ..hypervisor.drivers import Drivers
 from ..images.root import ImageRoots
 from ..images.store import ImageStore
 from ..network.choice import Backends, Choice
+from ..sys.pci import PciBus
 from ..volumes.scratch import ScratchDisks
 from .allotments import Allotments
 from .bring_up import BringUp, ExclusiveVolumes
@@ -16,6 +17,7 @@ from .build import Builder
 from .events import Events
 from .factory.factory import Factory
 from .factory.parts import Parts
+from .host_devices import HostDevices
 from .host_ports import HostPorts
 from .launch import Launcher, Orders
 from .machine_disks import MachineDisks
@@ -72,11 +74,13 @@ def assemble(ground: Ground, networks: Choice) -> Machinery:
     factory = Factory(drivers, paths, parts, ground.boot, settings.factory, allotments)
     disks, shares = MachineDisks(roots, secrets), Shares(settings.virtiofs)
     orders = Orders(drivers, ground.images, disks, network, shares, factory)
-    launcher = Launcher(orders, all_sources(Setup(paths, network, ground.boot, factory, allotments)), factory)
+    devices = HostDevices(registry, PciBus(), lambda pod_id: sandboxes.booted(pod_id))
+    setup = Setup(paths, network, ground.boot, factory, allotments, devices)
+    launcher = Launcher(orders, all_sources(setup), factory)
     volumes = ExclusiveVolumes(registry, lambda pod_id: sandboxes.booted(pod_id))
     reattacher = Reattacher(drivers, allotments)
     sandboxes = Sandboxes(
-        registry, BringUp(registry, launcher, network, volumes), reattacher, Builder(disks, secrets, network),
+        registry, BringUp(registry, launcher, network, volumes, devices), reattacher, Builder(disks, secrets, network),
         ground.events, kill_silent=settings.kill_silent,
     )  # fmt: skip
     return Machinery(network, factory, reattacher, sandboxes, secrets, roots)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from ..errors import Unavailable
-from ..hypervisor.driver import Disk, RbdDisk, VirtioFs, disk_kinds, processor_kinds
+from ..errors import Unavailable, Unsupported
+from ..hypervisor.driver import Disk, PciDevice, RbdDisk, VirtioFs, disk_kinds, processor_kinds
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Emulation, require
 from ..model.architectures import is_foreign
@@ -53,6 +53,8 @@ class Placement:
         driver, why = await self._drivers.choose(pod.spec.driver, sorted(wanted, key=lambda k: k.__name__))
         reason = pod.driver_reason or why
         if is_foreign(pod.architecture):
+            if pod.spec.devices:
+                raise Unsupported(f"a virtual machine for {pod.architecture} has no bus for a PCI device of this host")
             probe = await require(driver, Emulation).emulation(pod.architecture)
             if probe.trouble:
                 raise Unavailable(f"images for {pod.architecture} cannot be run: {probe.trouble}", hint=probe.hint)
@@ -74,6 +76,8 @@ class Placement:
 def kinds(pod: Pod, network: PodNetwork) -> set[type]:
     """Which kinds of disks, networks and shared directories its machine has (`Driver.takes`)."""
     found: set[type] = {Disk, *processor_kinds(pod.architecture)} | network.kinds(pod)
+    if pod.spec.devices:
+        found.add(PciDevice)
     for volume in pod.volumes:
         if volume.kind == "rbd":
             found.add(RbdDisk)

@@ -66,6 +66,7 @@ class Reattacher:
             allotment,
             nics=dict(vm.nics),
             spares=set(vm.spares),
+            devices=dict(vm.devices),
             disks=set(vm.disks),
             names=dict(vm.disk_names),
             directories=vm.directories,

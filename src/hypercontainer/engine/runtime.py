@@ -43,6 +43,7 @@ class Runtime:
     prepared: str = ""  # a container that the guest has already, for the first one that is built
     nics: dict[str, str] = field(default_factory=dict)  # taps -> MAC addresses
     spares: set[str] = field(default_factory=set)  # those of them to which no NIC leads before it is plugged in
+    devices: dict[str, int] = field(default_factory=dict)  # PCI devices of this host -> their groups of the IOMMU
     disks: set[str] = field(default_factory=set)  # serial numbers
     names: dict[str, str] = field(
         default_factory=dict
@@ -69,7 +70,7 @@ class Runtime:
         return cls(
             booted.machine, booted.agent, booted.directory, booted.allotment, prepared=booted.prepared,
             nics=booted.nics, spares=set(booted.spares), disks=disks, names=booted.names, directories=directories,
-            server=booted.server,
+            server=booted.server, devices=booted.devices,
         )  # fmt: skip
 
     def name_of(self, serial: str) -> str:
@@ -139,6 +140,8 @@ def record(pod: Pod, runtime: Runtime) -> Pod:
         directory=str(runtime.directory),
         token=runtime.agent.next_token.hex(),
         accelerator=runtime.machine.accelerator,
+        machine_type=runtime.machine.machine_type,
+        devices=dict(runtime.devices),
         processes=dict(runtime.processes),
         built=sorted(runtime.built),
         nics=dict(runtime.nics),

@@ -32,6 +32,7 @@ from .factory.clones import CLONE_TIMEOUT, PREPARED, Clone
 from .factory.factory import Factory
 from .factory.shapes import Kind
 from .factory.templates import Template
+from .host_devices import HostDevices
 from .machine_config import guest_interfaces, machine_config, share_of
 from .paths import FindBootFiles, Paths
 from .pod_network import PodNetwork
@@ -77,9 +78,10 @@ class Setup:
 
     def __init__(
         self, paths: Paths, network: PodNetwork, boot: FindBootFiles, factory: Factory,
-        allotments: Allotments,
+        allotments: Allotments, devices: HostDevices,
     ) -> None:  # fmt: skip
         self.allotments = allotments
+        self._devices = devices
         self.paths = paths
         self.network = network
         self.factory = factory
@@ -108,7 +110,7 @@ class Setup:
                 config = await machine_config(
                     pod, order.disks, network=self.network, directory=directory, kernel=files.kernel,
                     initramfs=files.initramfs, stack=handed_over, shared=shared.device if shared else None,
-                    spares=SpareNetwork in order.driver.takes,
+                    devices=self._devices.of(pod), spares=SpareNetwork in order.driver.takes,
                 )  # fmt: skip
                 if template:
                     config, names = await self.factory.from_template(template, config)

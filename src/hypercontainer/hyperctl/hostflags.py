@@ -42,11 +42,10 @@ _IO = ("the disk of a virtual machine has no limits of its own", "leave it out")
 _WINDOWS = ("it is for containers of Windows", "leave it out")
 _REAL_TIME = ("a virtual machine's CPUs are not scheduled in real time", "use --cpus")
 _FLAGS = (
-    _Flag("device", "a device of this host cannot be brought into a virtual machine",
-          "use a volume for data; the rest is not possible", many=True),
     _Flag("device-cgroup-rule", "devices of a virtual machine are its own", "--privileged opens them", many=True),
     _Flag("gpus", "a GPU of this host cannot be brought into a virtual machine",
-          "leave --gpus out, or run it with a container engine of the host", ("0",)),
+          "leave --gpus out; as a PCI device it is given by --device and its address, for a kernel that drives it",
+          ("0",)),
     _Flag("cpu-shares", "CPU shares weigh containers of one kernel, and each virtual machine has its own",
           "use --cpus", ("0", "1024")),
     _Flag("cpuset-cpus", "a virtual machine is not tied to CPUs of this host", "use --cpus to limit it"),
@@ -88,6 +87,12 @@ _FLAGS = (
     _Flag("use-api-socket", "a socket of this host cannot be connected to from a virtual machine",
           "give it a token, and HYPER_HOST=tcp://...", switch=True),
 )  # fmt: skip
+DEVICE = click.option(
+    "--device",
+    multiple=True,
+    metavar="[DOMAIN:]BUS:SLOT.FUNCTION|/dev/vfio/GROUP",
+    help="Give the virtual machine a PCI device of this host, which is bound to vfio-pci.",
+)
 OPTIONS = [
     *(flag.option() for flag in _FLAGS),
     click.option("--disable-content-trust/--enable-content-trust", default=True, hidden=True),

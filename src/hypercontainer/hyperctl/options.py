@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 import click
 
 from ..errors import InvalidArgument
+from ..model.devices import parse_device
 from ..model.log_options import read_log_options
 from ..model.ports import parse_exposed
 from ..model.signals import RLIMITS
@@ -29,6 +30,7 @@ from ..model.specs import (
 from ..model.units import parse_duration, parse_size
 from . import dockerflags
 from .environment import resolve
+from .hostflags import DEVICE
 
 _OPTIONS = [
     click.option("--name", default="", help="Name of the container."),
@@ -105,6 +107,7 @@ _OPTIONS = [
         is_flag=True,
         help="All capabilities, and no path hidden: of its own virtual machine. What systemd needs as process 1.",
     ),
+    DEVICE,
     click.option(
         "--driver",
         default="",
@@ -329,6 +332,7 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         volumes_from=list(o["volumes_from"]),
         links=list(o["link"]),
         shm_size=parse_size(o["shm_size"]) if o["shm_size"] else 0,
+        devices=[parse_device(d) for d in o["device"]],
         restart=parse_restart(o["restart"]),
         health=_health(o),
         no_health=o["no_healthcheck"],

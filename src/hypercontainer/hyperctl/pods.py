@@ -17,6 +17,7 @@ from ..model.units import format_age, parse_size
 from .container_view import describe_mappings
 from .context import client, for_each
 from .exec import exec_
+from .hostflags import DEVICE
 from .output import print_json, print_table, show, show_details
 from .podrun import create_pod, details, follow, member, run_pod, start_pod
 from .standard import print_made
@@ -51,6 +52,7 @@ def pod() -> None:
 @click.option("--cpus", type=click.IntRange(min=0), default=0, help="Virtual CPUs.")
 @click.option("-m", "--memory", default="", help="Memory of the machine, such as 512m.")
 @click.option("--shm-size", default="", help="Size of /dev/shm [default: 64m].")
+@DEVICE
 @click.option(
     "--network",
     multiple=True,
@@ -88,6 +90,7 @@ def _empty(name: str, o: dict[str, Any]) -> dict[str, Any]:
         "id": name, "hostname": o["hostname"], "labels": labels, "portmappings": ports,
         "network": o["network"][0] if o["network"] else "", "networks": [{"name": n} for n in o["network"][1:]],
         "driver": o["driver"], "exitPolicy": o["exit_policy"], "shmSize": o["shm_size"] or 64,
+        "devices": list(o["device"]),
         "resource": {"vcpu": o["cpus"], "memory": parse_size(o["memory"]) >> 20 if o["memory"] else 0},
     }  # fmt: skip
 

@@ -10,6 +10,7 @@ from .driver import (
     Driver,
     ForeignProcessor,
     FormattedDisk,
+    PciDevice,
     RbdDisk,
     Snapshot,
     StreamNetwork,
@@ -38,6 +39,11 @@ WORDS: dict[type, str] = {
     DiskStall: "full-disk-wait",
     DiskErrors: "disk-errors",
     ForeignProcessor: "architectures",
+    PciDevice: "pci-devices",
+}
+# What to do where no driver can, and one could.
+_HINTS: dict[type, str] = {
+    PciDevice: "QEMU's machine types q35 and pc have a bus for it: see `machine_type` in docs/configuration.md",
 }
 
 
@@ -54,6 +60,7 @@ def words(driver: Driver) -> list[str]:
 def refusal(driver: Driver, what: type, others: list[Driver]) -> Unsupported:
     """The error for what a driver lacks; it names one that has it."""
     error = unsupported(driver.name, KINDS.get(what) or NAMES.get(what, what.__name__))
+    error.hint = _HINTS.get(what)
     if able := [d.name for d in others if has(d, what)]:
         error.hint = f"the driver {able[0]!r} does: use --driver {able[0]}"
     return error

@@ -108,6 +108,16 @@ class VirtioFs:
 
 
 @dataclass(frozen=True)
+class PciDevice:
+    """A PCI device of this host, which it has given up; the guest drives it, and an IOMMU keeps it to its memory."""
+
+    address: str  # DOMAIN:BUS:SLOT.FUNCTION
+    directory: Path  # of it in sysfs, without symbolic links
+    group: int  # of the IOMMU
+    nodes: tuple[Path, ...]  # of VFIO, which the hypervisor opens
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A machine at rest, as two open files: machines that start from it share its memory until they write.
 
@@ -132,6 +142,7 @@ class MachineConfig:
     disks: tuple[AnyDisk, ...] = ()
     networks: tuple[AnyNetwork, ...] = ()
     share: VirtioFs | None = None
+    devices: tuple[PciDevice, ...] = ()
     expandable: bool = False  # disks may be added later
     memory_file: int | None = None  # descriptor of a file for the guest's memory, which `Machine.save` leaves there
     snapshot: Snapshot | None = None  # start from it; the kernel is in it
@@ -167,6 +178,7 @@ class Machine(Protocol):
 
     driver: str  # name of the driver that launched it
     accelerator: str  # how its processors run, for people
+    machine_type: str  # and why it has that one, for people; "" where there is no choice
     pid: int  # the process of this host that runs it, for people and for accounts of memory; 0 when there is none
     names: Mapping[str, str]  # serial numbers of disks -> what the guest finds each by, where that is something else
 
@@ -221,7 +233,7 @@ class Driver(Protocol):
 
 def check_takes(driver: Driver, config: MachineConfig) -> None:
     """:raise Unsupported: when a machine of this driver cannot have what the configuration asks for."""
-    parts = (*config.disks, *config.networks, config.share, config.snapshot)
+    parts = (*config.disks, *config.networks, *config.devices, config.share, config.snapshot)
     for kind in (*(kind for part in parts for kind in kinds_of(part)), *processor_kinds(config.architecture)):
         if kind not in driver.takes:
             raise unsupported(driver.name, KINDS[kind])
@@ -262,6 +274,7 @@ KINDS: dict[type, str] = {
     StreamNetwork: "the user-mode network by passt",
     SpareNetwork: "network interfaces for later",
     VirtioFs: "directories of the host over virtiofs",
+    PciDevice: "passthrough of PCI devices",
     Snapshot: "machines from a template",
     ForeignProcessor: "images for another processor than this host's",
 }

@@ -169,7 +169,7 @@ class Hardware:
 class BareMachine:
     """A daemon's hold on a machine, which can do no more than each."""
 
-    accelerator = "fake"
+    accelerator, machine_type = "fake", ""
     names: Mapping[str, str] = {}
 
     def __init__(self, hardware: Hardware) -> None:

@@ -47,6 +47,7 @@ class ProcessMachine:
     """What its end needs, and what its guest said last."""
 
     program: str  # what people call it
+    machine_type = ""
 
     def __init__(self, pid: int, pid_started: int) -> None:
         """`pid_started` is in clock ticks since the host's boot: a pid alone may be reused."""

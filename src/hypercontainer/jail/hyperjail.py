@@ -189,6 +189,8 @@ def _limits(order: Order) -> Iterator[tuple[int, int]]:
         yield resource.RLIMIT_NPROC, order.limits.processes
     if order.limits.stack >= 0:
         yield resource.RLIMIT_STACK, order.limits.stack
+    if order.limits.locked_memory >= 0:
+        yield resource.RLIMIT_MEMLOCK, order.limits.locked_memory
 
 
 class _Start:

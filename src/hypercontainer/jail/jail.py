@@ -30,6 +30,7 @@ class Limits:
     file_size: int = -1  # bytes that a file may have which it writes to; -1: as many as it likes
     processes: int = -1  # of its user, threads too; -1: as many as it likes
     stack: int = -1  # bytes of each thread's; -1: the host's
+    locked_memory: int = -1  # bytes that may be kept where they are, also more than hyperd may; -1: the host's
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from msgspec import Meta, field
 
 from .addresses import check_cidr, check_ip, check_link, check_mac
 from .base import Model
+from .devices import HostDevice
 from .network import Egress, NetworkRequest, Rate
 from .specs import MIB, ContainerSpec, HostEntry, PidMode, PortMapping, check_resolver
 
@@ -140,6 +141,7 @@ class PodSpec(Model, frozen=True, kw_only=True):
     dns_search: list[str] = field(default_factory=list)
     hosts: list[HostEntry] = field(default_factory=list)
     sysctls: dict[str, str] = field(default_factory=dict)
+    devices: list[HostDevice] = field(default_factory=list)  # PCI devices of this host, which it gives up for the time
     shm_size: Annotated[int, Meta(ge=0)] = SHM_DEFAULT  # bytes
     pid: PidMode = "pod"  # of its containers, where they do not say
     exit_policy: ExitPolicy = "stop"  # when the last container has ended

@@ -9,6 +9,7 @@ from msgspec import Meta, field
 
 from .addresses import check_ip, check_word
 from .base import Model
+from .devices import HostDevice
 from .network import Egress, NetworkRequest, Rate
 
 MIB = 1 << 20
@@ -239,6 +240,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     hosts: list[HostEntry] = field(default_factory=list)
     ingress_rate: Rate = 0  # bits per second to the pod
     egress_rate: Rate = 0
+    devices: list[HostDevice] = field(default_factory=list)  # PCI devices of this host, of a pod of its own
     pod: str = ""  # name or id of the pod to join; "" is a pod of its own
     mounts: list[Mount] = field(default_factory=list)
     volumes_from: list[str] = field(default_factory=list)  # CONTAINER[:ro|rw], whose mounts it has, too

@@ -115,6 +115,8 @@ class Vm(Model, frozen=True, kw_only=True):
     handle: dict[str, Any] = field(default_factory=dict)  # only the driver reads it; {}: written by hyperd before 0.2
     pid_started: int = 0  # of such a record
     accelerator: str = ""
+    machine_type: str = ""  # and why it has that one; "" where there is no choice
+    devices: dict[str, int] = field(default_factory=dict)  # PCI devices of this host -> their groups of the IOMMU
     processes: dict[str, int] = field(default_factory=dict)  # container -> process number
     built: list[str] = field(default_factory=list)  # containers that the guest has
     # Taps in networks -> MAC addresses, spare ones too; records of earlier versions have this name for it.

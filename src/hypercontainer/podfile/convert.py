@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import InvalidArgument
 from ..model import pods, specs
+from ..model.devices import parse_device
 from ..model.log_options import read_log_options
 from ..model.network import NetworkRequest
 from ..model.rates import parse_allow, parse_rate
@@ -131,6 +132,7 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
             external_networks=podfile.portmapping_white_lists.external_networks,
         ),
         sysctls={k: str(v) for k, v in podfile.sysctls.items()},
+        devices=[parse_device(d, "podfile: devices:") for d in podfile.devices],
         shm_size=size(podfile.shm_size) or pods.SHM_DEFAULT,
         exit_policy=podfile.exit_policy,
         secrets=[s.name for s in podfile.secrets],

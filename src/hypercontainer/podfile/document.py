@@ -351,4 +351,5 @@ class Podfile(Part, frozen=True, kw_only=True):
     portmappings: list[PortMapping] = field(default_factory=list)
     portmapping_white_lists: WhiteLists = field(default_factory=WhiteLists)
     sysctls: dict[str, str | int] = field(default_factory=dict)
+    devices: list[str] = field(default_factory=list)
     shm_size: Size = 64

@@ -84,6 +84,8 @@ def shape_of(
     """The shape of a pod's machine; None when it must be booted."""
     if not pod.implicit or len(members) != 1 or members[0].spec.isolation == FRESH or pod.memory % _MIB:
         return None
+    if pod.spec.devices:
+        return None
     if len(links) > 1 or not all(link.plugs for link in links) or any(v.kind == "directory" for v in pod.volumes):
         return None
     if len(disks) > len(SLOTS) or not all(_fits(d, i, slot_size) for i, d in enumerate(disks)):

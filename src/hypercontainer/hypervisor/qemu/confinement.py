@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import functools
 import os
+import resource
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ...errors import Unavailable
 from ...jail import seccomp
 from ...jail.jail import Entry, Limits, Order
 from ...jail.libraries import libraries
+from ...jail.report import Grants
 from ...sys import process, users
 from ..ask import ask
 from ..driver import AnyDisk, Disk, MachineConfig, RbdDisk, UserNetwork
@@ -32,6 +35,8 @@ _SHORT = 256 << 20  # bytes
 # Bytes. A host that gives huge pages to all (`always` in /sys/kernel/mm/transparent_hugepage/enabled) backs a larger
 # stack by one of them, 2 MiB, as soon as anything lies on it: two of QEMU's threads had one each.
 _STACK = 1 << 20
+# Bytes, beside the guest's memory: firmware and the devices' own, of all that VFIO keeps where it is.
+_LOCKED = 1 << 30
 _CAP_SYS_RESOURCE = 24  # linux/capability.h
 _OVERHEAD = {"tcg": 192 << 20, "kvm": 128 << 20}  # bytes; page tables are some more, with the guest's memory
 _TASKS = 192  # QEMU has 64 threads for disks at most, virtiofsd as many, and a few each
@@ -63,8 +68,10 @@ def order(
 ) -> Order:
     """How it is started; `jailed` where it sees its own files only.
 
-    :raise Unavailable: its libraries cannot be listed.
+    :raise Unavailable: its libraries cannot be listed, or it cannot have devices of the host.
     """
+    if config.devices:
+        _check_devices(config, jailed=jailed)
     user, groups = _identity(accelerator, config, jailed=jailed)
     plain = Order(
         args=line,
@@ -83,13 +90,42 @@ def order(
     return replace(
         plain,
         environment=ENVIRONMENT,
-        files=(*_files(Path(line[0])), *(Entry(Path(p)) for p in _NETWORK_FILES if network and os.path.exists(p))),
-        devices=(*_DEVICES, *([KVM] if accelerator == "kvm" else [])),
+        files=(
+            *_files(Path(line[0])),
+            *(Entry(Path(p)) for p in _NETWORK_FILES if network and os.path.exists(p)),
+            *(Entry(device.directory) for device in config.devices),
+        ),
+        devices=(*_DEVICES, *([KVM] if accelerator == "kvm" else []), *_nodes(config)),
+        limits=replace(plain.limits, locked_memory=config.memory + _LOCKED if config.devices else -1),
         host_network=network,
         filter=_filter(network=network) if filtered(config, jailed=jailed) else b"",
         # A QEMU that finds it uses it for its main loop, and would go on to do so under the filter.
         first_filter=seccomp.refusals(frozenset({"io_uring_setup"})),
     )
+
+
+def _nodes(config: MachineConfig) -> tuple[Path, ...]:
+    """Of its devices of the host, each once."""
+    return tuple(dict.fromkeys(node for device in config.devices for node in device.nodes))
+
+
+def grants(places: Sequence[str]) -> Grants:
+    """What a machine has with devices of the host, by their directories in sysfs, for who looks at its jail."""
+    return Grants(places=tuple(places), devices=frozenset({"vfio"} if places else ()))
+
+
+def _check_devices(config: MachineConfig, *, jailed: bool) -> None:
+    """:raise Unavailable: hyperd cannot give it devices of the host."""
+    if not jailed:
+        raise Unavailable("PCI devices of this host are handed over in a jail only, and there is none",
+                          hint="see `jail` in docs/configuration.md")  # fmt: skip
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    wanted = config.memory + _LOCKED
+    if hard != resource.RLIM_INFINITY and hard < wanted and not _may_raise_limits():
+        raise Unavailable(
+            f"a machine with a PCI device locks {wanted >> 20} MiB of memory, and hyperd may lock {hard >> 20} MiB",
+            hint="give hyperd a higher limit: `ulimit -l`, or LimitMEMLOCK=infinity of its service",
+        )
 
 
 def footprint(accelerator: str, vcpus: int, memory: int) -> Needs:

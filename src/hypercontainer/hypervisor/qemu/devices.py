@@ -37,7 +37,7 @@ _WRITE_THROUGH = ("writethrough", "directsync")
 
 def _others(config: MachineConfig) -> int:
     """Places that are taken by what is no disk."""
-    return 1 + len(config.networks) + (config.share is not None)  # one for the serial channel
+    return 1 + len(config.networks) + (config.share is not None) + len(config.devices)  # one for the serial channel
 
 
 def uses_scsi(config: MachineConfig, machine_type: MachineType = MICROVM) -> bool:
@@ -160,19 +160,31 @@ def share_options(config: MachineConfig, machine_type: MachineType = MICROVM) ->
     return []
 
 
+def host_device_options(config: MachineConfig) -> list[str]:
+    """PCI devices of the host, the last on the bus: the guest names its interfaces and disks in the bus's order.
+
+    What a device has for firmware (its ROM) is not run.
+    """
+    given = [f"vfio-pci,sysfsdev={escaped(device.directory)},rombar=0" for device in config.devices]
+    return [word for option in given for word in ("-device", option)]
+
+
 def balloon_options(config: MachineConfig, machine_type: MachineType = MICROVM) -> list[str]:
     """A balloon through which the guest reports free pages, which go back to the host; where there is a place for it.
 
     Not where memory lies in a file that others map: QEMU gives a page back by punching a hole into that file.
     """
     full = _places(config, machine_type) >= machine_type.places
-    if config.snapshot or config.memory_file is not None or full:
+    # A device of the host reaches all memory at any time, so it stays where it is.
+    if config.snapshot or config.memory_file is not None or config.devices or full:
         return []
     return ["-device", f"{machine_type.device('virtio-balloon')},free-page-reporting=on"]
 
 
 def check_places(config: MachineConfig, machine_type: MachineType = MICROVM) -> None:
-    """:raise InvalidArgument: when there are more network interfaces than the machine has places."""
+    """:raise InvalidArgument: when there are more network interfaces, or devices, than the machine has places."""
     if _places(config, machine_type) > machine_type.places:
+        if config.devices:
+            raise InvalidArgument(f"{len(config.devices)} PCI devices of this host do not fit into one machine")
         raise InvalidArgument(f"{len(config.networks)} network interfaces do not fit into one machine",
                               hint=f"give at most {machine_type.places - 3}")  # fmt: skip

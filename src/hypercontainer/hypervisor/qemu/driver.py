@@ -28,6 +28,7 @@ from ..driver import (
     Disk,
     Machine,
     MachineConfig,
+    PciDevice,
     Probe,
     StreamNetwork,
     TapNetwork,
@@ -70,6 +71,8 @@ class QemuDriver:
     ) -> None:
         """`tsc_khz` gives the rate of the host's time stamp counter, for emulated guests; 0 if it is not known."""
         self._types = TypeChooser(machine_type, self._trouble, processor_of_host().types)
+        if not self._types.may_have_bus:
+            self.takes = self.takes - {PciDevice}
         self._emulators = foreign.emulators()
         self._jail = jail or PlainJail()
         self._tsc_khz = tsc_khz
@@ -103,8 +106,10 @@ class QemuDriver:
             return Probe(accelerator, reason, why, _TYPE_HINT)
         return Probe(accelerator, reason, machine_type=f"{kind.name}: {why}")
 
-    async def _machine_type(self) -> Chosen:
-        return await self._types.choose(shutil.which(self._binary) or self._binary, self.version)
+    async def _machine_type(self, *, bus: bool = False) -> Chosen:
+        """`bus`: one that devices of the host can be on."""
+        choose = self._types.choose_with_bus if bus else self._types.choose
+        return await choose(shutil.which(self._binary) or self._binary, self.version)
 
     async def _trouble(self, kind: MachineType) -> str:
         """Why no guest answers by a machine of this type; "" when one does."""
@@ -128,7 +133,7 @@ class QemuDriver:
     async def _trial(self, config: MachineConfig, accelerator: str, kind: MachineType) -> str:
         try:
             binary = shutil.which(self._binary) or self._binary
-            machine = await self._start(config, accelerator, kind, binary)
+            machine = await self._start(config, accelerator, Chosen(kind, "it is tried"), binary)
             try:
                 return await trouble_of(machine)
             finally:
@@ -157,7 +162,8 @@ class QemuDriver:
         check_takes(self, config)
         if is_foreign(config.architecture):
             emulator = self._emulator(config.architecture)
-            return await self._start(config, foreign.ACCELERATOR, emulator.machine_type, emulator.binary())
+            chosen = Chosen(emulator.machine_type, f"the one for {config.architecture}")
+            return await self._start(config, foreign.ACCELERATOR, chosen, emulator.binary())
         accelerator, _ = await self.accelerator()
         return await self._launch(config, accelerator)
 
@@ -172,12 +178,14 @@ class QemuDriver:
     async def _launch(self, config: MachineConfig, accelerator: str) -> QemuMachine:
         if not shutil.which(self._binary):
             raise Unavailable(f"{self._binary} is not installed", hint=_install_hint())
-        kind, why = await self._machine_type()
-        if kind is None:
-            raise Unavailable(f"QEMU starts nothing on this host: {why}", hint=_TYPE_HINT)
-        return await self._start(config, accelerator, kind, shutil.which(self._binary) or self._binary)
+        chosen = await self._machine_type(bus=bool(config.devices))
+        if chosen.machine_type is None:
+            raise Unavailable(f"QEMU starts nothing on this host: {chosen.reason}", hint=_TYPE_HINT)
+        return await self._start(config, accelerator, chosen, shutil.which(self._binary) or self._binary)
 
-    async def _start(self, config: MachineConfig, accelerator: str, kind: MachineType, binary: str) -> QemuMachine:
+    async def _start(self, config: MachineConfig, accelerator: str, chosen: Chosen, binary: str) -> QemuMachine:
+        kind = chosen.machine_type
+        assert kind
         devices.check_places(config, kind)
         for network in config.networks:
             for port in network.ports if isinstance(network, UserNetwork) else ():
@@ -202,7 +210,10 @@ class QemuDriver:
             order = replace(order, environment={**order.environment, **found.mark(self.name, config.directory)})
             started = await self._jail.spawn(order, partial(found.write, self.name, config.directory))
             state = fds.boot[1]
-        machine = QemuMachine(config.directory, *started, accelerator)
+        machine = QemuMachine(
+            config.directory, *started, accelerator, machine_type=f"{kind.name}: {chosen.reason}",
+            host_devices=[str(device.directory) for device in config.devices],
+        )  # fmt: skip
         machine.listen()
         if config.snapshot:
             try:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import Unavailable
+from ...jail.report import Grants
 from ...model.specs import PortMapping
 from ...sys import deadlines, process
 from ..driver import AnyDisk, Disk, TapNetwork
 from ..process_machine import ProcessMachine, dial, telling
 from . import devices
-from .confinement import largest_file
+from .confinement import grants, largest_file
 from .monitor import Monitor
 from .ports import check_port_free
 
@@ -40,9 +41,15 @@ class QemuMachine(ProcessMachine):
     program = "QEMU"
     names: Mapping[str, str] = {}  # the guest finds disks by their serial numbers
 
-    def __init__(self, directory: Path, pid: int, pid_started: int, accelerator: str) -> None:
+    def __init__(
+        self, directory: Path, pid: int, pid_started: int, accelerator: str, *, machine_type: str = "",
+        host_devices: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """`host_devices` are directories in sysfs of PCI devices that it was handed."""
         super().__init__(pid, pid_started)
         self.accelerator = accelerator
+        self.machine_type = machine_type
+        self._host_devices = list(host_devices)
         self._directory = directory
         self._nodes: dict[
             str, str
@@ -52,7 +59,10 @@ class QemuMachine(ProcessMachine):
     @classmethod
     def of(cls, handle: Mapping[str, Any]) -> QemuMachine:
         """The machine that a handle names, which may have ended."""
-        return cls(Path(handle["directory"]), handle["pid"], handle["pidStarted"], handle.get("accelerator", ""))
+        return cls(
+            Path(handle["directory"]), handle["pid"], handle["pidStarted"], handle.get("accelerator", ""),
+            machine_type=handle.get("machineType", ""), host_devices=handle.get("hostDevices", ()),
+        )  # fmt: skip
 
     @property
     def handle(self) -> dict[str, Any]:
@@ -61,7 +71,13 @@ class QemuMachine(ProcessMachine):
             "pid": self.pid,
             "pidStarted": self.pid_started,  # clock ticks since the host's boot: a pid alone may be reused
             "accelerator": self.accelerator,
+            "machineType": self.machine_type,
+            "hostDevices": self._host_devices,
         }
+
+    @property
+    def grants(self) -> Grants:
+        return grants(self._host_devices)
 
     def connect(self) -> socket.socket:
         return dial(self._directory / CHANNEL)

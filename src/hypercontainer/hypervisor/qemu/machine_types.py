@@ -36,9 +36,14 @@ class MachineType:
         """A virtio device on its transport."""
         return f"{name}-{self.transport}"
 
+    @property
+    def has_bus(self) -> bool:
+        """Whether it has one of PCI, for devices of the host."""
+        return self.transport == "pci"
+
     def processors(self, count: int) -> str:
         """Of -smp. SeaBIOS tells a guest without ACPI of the first processor of each socket (its src/fw/mptable.c)."""
-        return f"{count},sockets={count},cores=1,threads=1" if self.transport == "pci" else str(count)
+        return f"{count},sockets={count},cores=1,threads=1" if self.has_bus else str(count)
 
 
 # Eight transports of virtio-mmio: without ACPI there are no more. System management mode is for firmware that does
@@ -104,6 +109,22 @@ class TypeChooser:
             if version not in self._known:
                 self._known[version] = await self._choose(await asyncio.to_thread(listed, binary))
             return self._known[version]
+
+    async def choose_with_bus(self, binary: str, version: str) -> Chosen:
+        """That of a machine with devices of the host: the same, or the first that has a bus for them."""
+        usual = await self.choose(binary, version)
+        if usual.machine_type is None or usual.machine_type.has_bus:
+            return usual
+        there = await asyncio.to_thread(listed, binary)
+        for kind in self._types.values() if self._wanted == AUTO else ():
+            if kind.has_bus and kind.name in there:
+                return Chosen(kind, f"it has a bus for PCI devices, and {usual.machine_type.name} has none")
+        return Chosen(None, f"this QEMU has no machine type with a bus for PCI devices{self._others(there)}")
+
+    @property
+    def may_have_bus(self) -> bool:
+        """Whether one is to be had that has one, by the configuration."""
+        return any(kind.has_bus for kind in self._types.values() if self._wanted in (AUTO, kind.name))
 
     def try_again(self) -> None:
         """Where nothing booted, the next one who chooses tries."""
