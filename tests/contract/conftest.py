@@ -76,6 +76,7 @@ class Host(ABC):
     """Where machines run, and daemons come and go."""
 
     words = ""  # of the machine that `broken` launches
+    slots = 0  # of each machine, for NICs that come while it runs
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -135,6 +136,7 @@ class FakeOne(Host):
     def __init__(self, place: Path) -> None:
         super().__init__(place)
         self.hardware = FakeHost(lambda _: FakeGuest())
+        self.hardware.slots = self.slots = 2
 
     def has_open(self, machine: Machine, path: Path) -> bool:
         return True
@@ -213,6 +215,7 @@ class Q35One(QemuOne):
     """Of virtual machines with a PCI bus."""
 
     machine_type = "q35"
+    slots = 4
 
 
 class PcOne(QemuOne):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hypercontainer.errors import Conflict, DeadlineExceeded, Unavailable, Unsupported
+from hypercontainer.errors import Conflict, DeadlineExceeded, GuestError, Unavailable, Unsupported
+from hypercontainer.guest.agent import Agent
 from hypercontainer.hypervisor.driver import (
     KINDS,
     Disk,
@@ -30,6 +31,7 @@ from hypercontainer.hypervisor.facets import (
     DiskErrors,
     DiskHotplug,
     DiskStall,
+    NicAddition,
     NicHotplug,
     Pause,
     PortForwarding,
@@ -39,6 +41,8 @@ from hypercontainer.hypervisor.facets import (
     Strays,
     require,
 )
+from hypercontainer.protocol.constants import GuestCode
+from hypercontainer.protocol.messages import Interface
 
 from .conftest import DEADLINE, MAC, MEMORY, Host, free_port, greet, user_network
 
@@ -231,6 +235,41 @@ async def test_a_spare_nic_is_plugged_in_and_pulled_out(host: Host) -> None:
         assert not held()
     assert (await session.stats()).memory_total >= 0
     session.close()
+
+
+async def test_further_nics_come_while_it_runs(host: Host) -> None:
+    """As many as the machine has slots for; each is a spare one from then on."""
+    takes = SpareNetwork in host.driver().takes
+    machine = await host.launch(networks=user_network() if takes else ())
+    if not isinstance(machine, NicAddition):
+        return
+    assert isinstance(machine, NicHotplug)
+    session = await greet(machine)
+    for number in range(1, 1 + host.slots):
+        for _ in range(2):  # as a daemon does that died before it wrote it down
+            await machine.add_nic(number, f"52:54:00:12:35:{number:02x}")
+    with pytest.raises(Unsupported):
+        await machine.add_nic(1 + host.slots, "52:54:00:12:35:ff")
+    for number in range(1, 1 + host.slots):
+        found = Interface(f"eth{number}", (f"10.8.{number}.2/24",), mac=f"52:54:00:12:36:{number:02x}")
+        await asyncio.wait_for(configured(session, found), DEADLINE)
+    if host.slots:
+        with host.tap() as (tap, held):
+            await machine.plug_in(1, tap)
+        assert await machine.plugged(1) and held()
+        await machine.pull_out(1)
+        assert not held()
+    session.close()
+
+
+async def configured(agent: Agent, interface: Interface) -> None:
+    """By a guest that finds it sooner or later."""
+    while True:
+        try:
+            return await agent.set_interface(interface)
+        except GuestError as error:
+            assert error.guest_code == GuestCode.NOT_FOUND
+            await asyncio.sleep(0.05)
 
 
 async def test_ports_while_it_runs(host: Host) -> None:

@@ -116,6 +116,31 @@ def test_a_running_pod_joins_and_leaves_networks(act: Any) -> None:
     act(scenario)
 
 
+def test_a_machine_with_slots_gets_further_network_interfaces(act: Any) -> None:
+    """As many as it has slots; they are spare ones from then on, also for the next daemon."""
+
+    async def scenario(s: Stage) -> None:
+        s.host.slots = 2
+        await _networks(s, "home", "away", "third")
+        await _pod(s, network="home")
+        for name in ("away", "third", "bridge"):
+            await s.call(s.engine.connect("pod", NetworkRequest(name=name)))
+        assert _interfaces(s) == {"home": "eth0", "away": "eth1", "third": "eth2", "bridge": "eth3"}
+        await s.call(s.engine.disconnect("pod", "third"))
+        assert s.machine("pod").added == {2, 3}
+        s.kill()
+        await s.open()
+        await s.call(s.engine.disconnect("pod", "away"))
+        for name in ("third", "away"):
+            await s.call(s.engine.connect("pod", NetworkRequest(name=name)))
+        assert _interfaces(s).keys() == {"home", "away", "third", "bridge"} and s.machine("pod").added == {2, 3}
+        await _networks(s, "fifth")
+        with pytest.raises(Unsupported, match="no spare network interface"):
+            await s.call(s.engine.connect("pod", NetworkRequest(name="fifth")))
+
+    act(scenario)
+
+
 def test_a_running_container_joins_and_leaves_networks(template: Path) -> None:
     """One that is a pod of its own: with the machine of the pool, of a template, or one that was booted."""
 

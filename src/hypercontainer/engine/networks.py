@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
@@ -10,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import Conflict, HyperError, InvalidArgument, InvalidState, Unsupported
+from ..errors import Conflict, GuestError, HyperError, InvalidArgument, InvalidState, Unsupported
 from ..model import ids
 from ..model.filters import Filters, before_until, has_labels
 from ..model.network import (
@@ -30,14 +31,17 @@ from ..model.status import Pod, Pruned
 from ..model.thing_filters import select_networks
 from ..network import addresses, links, tap
 from ..network.backend import NicKind, Shared, numbered
-from ..sys import clock, tasks
+from ..protocol.constants import GuestCode
+from ..protocol.messages import Interface
+from ..sys import clock, deadlines, tasks
 from . import host_access
 from .events import Events
 from .pod_network import PodNetwork
 from .principal import owned
 from .registry import Registry
-from .runtime import Runtime
+from .runtime import Runtime, record
 
+_LOOK_AGAIN = 0.1  # seconds, for an interface that was plugged in
 _RESERVED = (*USER_MODES, "none", "host", "default")
 
 
@@ -225,17 +229,18 @@ class Networks:
                 f"{pod.name} is running, and its network ({pod.spec.network}) is none of this host: it joins no other",
                 hint="stop it first, or run it with --network bridge",
             )
+        spare = spare or await self._pods.add_spare(pod, runtime)
         if spare is None:
             raise Unsupported(
                 f"{pod.name} is running, and its virtual machine has no spare network interface",
                 hint="stop it first, or disconnect it from another network",
             )
         made = msgspec.structs.replace(made, tap=spare, interface=f"eth{tap.number_of(pod.id, spare)}")
-        pod = self._put(pod, attachments=[*pod.attachments, made])
+        pod = self._put(record(self._registry.pod(pod.id), runtime), attachments=[*pod.attachments, made])
         try:
             await self._pods.join(pod, made, runtime.machine, spare=spare in runtime.spares)
             told = next(i for i in shared.told(pod) if i.name == made.interface)
-            await runtime.agent.set_interface(told, undo=True)
+            await _tell(runtime, told)
         except BaseException:
             with contextlib.suppress(HyperError):
                 await tasks.to_the_end(self._take_out(shared, pod.id, made, runtime))
@@ -293,6 +298,21 @@ class Networks:
         changed = msgspec.structs.replace(pod, **changes)
         self._registry.put_pod(changed)
         return changed
+
+
+async def _tell(runtime: Runtime, interface: Interface) -> None:
+    """The guest configures an interface; one that was plugged in a moment ago it may not have found yet.
+
+    :raise GuestError: it does not find it in time.
+    """
+    late = asyncio.get_running_loop().time() + deadlines.PLUG
+    while True:
+        try:
+            return await runtime.agent.set_interface(interface, undo=True)
+        except GuestError as error:
+            if error.guest_code != GuestCode.NOT_FOUND or asyncio.get_running_loop().time() > late:
+                raise
+            await asyncio.sleep(_LOOK_AGAIN)
 
 
 def _spare(pod: Pod, runtime: Runtime) -> str | None:

@@ -7,14 +7,14 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
-from ..errors import HyperError, Unavailable
+from ..errors import HyperError, Unavailable, Unsupported
 from ..hypervisor.driver import AnyNetwork, Machine, SpareNetwork, StreamNetwork, TapNetwork, UserNetwork
-from ..hypervisor.facets import NicHotplug, PortForwarding, require
+from ..hypervisor.facets import NicAddition, NicHotplug, PortForwarding, require
 from ..model.network import Attachment
 from ..model.specs import PortMapping
 from ..model.status import Check, Pod
+from ..network import addresses, tap
 from ..network import backend as port
-from ..network import tap
 from ..network.backend import Backend, Dns, Link, Nic, NicKind, Policy, Rates, Shared
 from ..network.choice import Choice
 from ..network.idle import IdleNic
@@ -198,6 +198,24 @@ class PodNetwork:
             if made and hotplug:
                 await hotplug.plug_in(nic, TapNetwork(made.mac, made.fd, made.tap))
         await self._limit(pod, shared, Link(NicKind.TAP, tap=attachment.tap))
+
+    async def add_spare(self, pod: Pod, runtime: Runtime) -> str | None:
+        """A further spare NIC for a pod whose spare ones are all in use: its tap's name; None where there can be none.
+
+        The caller records it. :raise Unavailable: the hypervisor refuses.
+        """
+        if not isinstance(runtime.machine, NicAddition) or not self.shared(pod):
+            return None
+        numbers = [n for name in runtime.nics if (n := tap.number_of(pod.id, name)) is not None]
+        number, mac = max(numbers, default=-1) + 1, addresses.new_mac()
+        try:
+            await runtime.machine.add_nic(number, mac)
+        except Unsupported:
+            return None
+        name = tap.name_of(pod.id, number)
+        runtime.nics[name] = mac
+        runtime.spares.add(name)
+        return name
 
     async def leave(self, pod: Pod, attachment: Attachment, machine: Machine, *, spare: bool) -> None:
         """Take it out again; the record forgets it after that, and then its rules go by `refresh`. Idempotent."""

@@ -100,6 +100,17 @@ class NicHotplug(Protocol):
 
 
 @runtime_checkable
+class NicAddition(Protocol):
+    """A machine that runs gets further spare NICs; whether one does is told by asking."""
+
+    async def add_nic(self, nic: int, mac: str) -> None:
+        """A spare NIC with this number, which no other of the machine's has. Idempotent.
+
+        :raise Unsupported: the machine has no bus for it, or no place left. :raise Unavailable: the hypervisor refuses.
+        """
+
+
+@runtime_checkable
 class PortForwarding(Protocol):
     """Ports of a machine that runs are published, by the driver's own user-mode network."""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import Conflict, InvalidState, Unavailable
+from ..errors import Conflict, InvalidState, Unavailable, Unsupported
 from ..model.specs import PortMapping
 from .driver import (
     KINDS,
@@ -68,6 +68,7 @@ class FakeHost:
     def __init__(self, guest: Callable[[MachineConfig], Guest]) -> None:
         self.machines: dict[int, Hardware] = {}
         self.launched = 0
+        self.slots = 0  # of each machine, for NICs that come while it runs
         self.saved: dict[bytes, Any] = {}  # guests at rest, by what a snapshot's state says
         self._guest = guest
         self._pids = itertools.count(_FIRST_PID)
@@ -99,6 +100,7 @@ class Hardware:
     guest: Guest
     disks: dict[str, AnyDisk] = field(default_factory=dict)
     ports: list[PortMapping] = field(default_factory=list)
+    added: set[int] = field(default_factory=set)  # NICs that came while it ran
     paused: bool = False
     stalled: bool = False  # as by a disk that is full
     disk_errors: dict[str, int] = field(default_factory=dict)  # failed requests, by serial numbers
@@ -249,9 +251,17 @@ class FakeMachine(BareMachine):
 
     async def plug_in(self, nic: int, network: TapNetwork) -> None:
         await self._order()
-        if not isinstance(self.hardware.config.networks[nic], SpareNetwork) or nic in self.hardware.plugged:
+        given = self.hardware.config.networks
+        spare = nic in self.hardware.added or isinstance(given[nic], SpareNetwork)
+        if not spare or nic in self.hardware.plugged:
             raise Unavailable(f"NIC {nic} leads somewhere")
         self.hardware.plugged[nic] = os.dup(network.fd)
+
+    async def add_nic(self, nic: int, mac: str) -> None:
+        await self._order()
+        if len(self.hardware.added | {nic}) > self.hardware.host.slots:
+            raise Unsupported("the virtual machine has no slot left")
+        self.hardware.added.add(nic)
 
     async def pull_out(self, nic: int) -> None:
         await self._order()

@@ -19,6 +19,7 @@ DEATH = (
     5.0  # for a process that has had SIGKILL: it is logged, and what it had is freed; the kernel ends it when it can
 )
 MONITOR = 8.0  # the hypervisor's, to one verb at its monitor: the verb fails and says so
+PLUG = 20.0  # for a guest to find a device that was plugged in: the verb fails and says so
 SILENCE = 10.0  # without a byte of a copy, until the guest is asked whether it lives
 RECOVER = (
     3.0  # at the daemon's start, until it answers though a machine of the last daemon does not, which has more time

@@ -25,6 +25,7 @@ from ..driver import (
 from .machine_types import MICROVM, MachineType
 
 SCSI = "scsi"
+SLOT = "slot"  # and a number: of those for what comes while the machine runs
 FDSET_DISKS = 0  # fdset numbers: disks count from here
 FDSET_EXCHANGED = 2000  # disks that replace others count from here
 # https://www.qemu.org/docs/master/system/qemu-manpage.html, -drive cache=
@@ -158,6 +159,24 @@ def share_options(config: MachineConfig, machine_type: MachineType = MICROVM) ->
                 "-chardev", f"socket,id=share,fd={share.socket}",
                 "-device", f"{device},chardev=share,tag={escaped(share.tag)}"]  # fmt: skip
     return []
+
+
+def slot_options(machine_type: MachineType) -> list[str]:
+    """Ports of PCI Express, each with a slot for a NIC that comes while the machine runs."""
+    if not machine_type.slots:
+        return []
+    ports = [f"pcie-root-port,id={SLOT}{n},chassis={n + 1}" for n in range(machine_type.slots)]
+    # QEMU would tell the guest of what comes by ACPI, and hide that the ports can.
+    own = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]
+    return [*own, *(word for option in ports for word in ("-device", option))]
+
+
+def nic_in_slot(nic: int, mac: str, slot: int) -> dict[str, Any]:
+    """Arguments of device_add, for a NIC that comes while the machine runs; its id says where it is."""
+    return {
+        "driver": "virtio-net-pci", "netdev": f"net{nic}", "mac": mac, "bus": f"{SLOT}{slot}",
+        "id": f"nic{nic}.{SLOT}{slot}",
+    }  # fmt: skip
 
 
 def host_device_options(config: MachineConfig) -> list[str]:

@@ -42,7 +42,7 @@ from ..probe import Prober, trouble_of
 from . import command, confinement, devices, foreign
 from .formats import check_image
 from .machine import CHANNEL, CONSOLE, LOG, MONITOR, QemuMachine
-from .machine_types import AUTO, MICROVM, Chosen, MachineType, TypeChooser, processor_of_host
+from .machine_types import AUTO, MICROVM, Chosen, MachineType, TypeChooser, fitted, processor_of_host
 from .ports import check_port_free
 
 log = logging.getLogger(__name__)
@@ -184,8 +184,8 @@ class QemuDriver:
         return await self._start(config, accelerator, chosen, shutil.which(self._binary) or self._binary)
 
     async def _start(self, config: MachineConfig, accelerator: str, chosen: Chosen, binary: str) -> QemuMachine:
-        kind = chosen.machine_type
-        assert kind
+        assert chosen.machine_type
+        kind = fitted(chosen.machine_type, self.version)
         devices.check_places(config, kind)
         for network in config.networks:
             for port in network.ports if isinstance(network, UserNetwork) else ():
@@ -228,8 +228,9 @@ class QemuDriver:
 
     async def fingerprint(self, config: MachineConfig) -> str:
         version, accelerator, kind = await self._basis(config.architecture)
+        kind = fitted(kind or MICROVM, version)
         line = command.command_line(
-            self._binary, config, accelerator, command.Descriptors((0, 0), 0, 0, 0), machine_type=kind or MICROVM
+            self._binary, config, accelerator, command.Descriptors((0, 0), 0, 0, 0), machine_type=kind
         )
         # Under KVM the host's processor is the guest's.
         return repr((version, process.cpu_model() if accelerator == "kvm" else "", line))

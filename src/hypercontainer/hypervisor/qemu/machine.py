@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import Unavailable
+from ...errors import Unavailable, Unsupported
 from ...jail.report import Grants
 from ...model.specs import PortMapping
 from ...sys import deadlines, process
@@ -170,6 +170,12 @@ class QemuMachine(ProcessMachine):
     async def plug_in(self, nic: int, network: TapNetwork) -> None:
         async with self._monitor() as monitor:
             await monitor.plug_in(nic, network.fd)
+
+    async def add_nic(self, nic: int, mac: str) -> None:
+        if self._host_devices:  # one of these may be a NIC, which the guest has counted
+            raise Unsupported("a virtual machine with PCI devices of this host gets no further network interface")
+        async with self._monitor() as monitor:
+            await monitor.add_nic(nic, mac)
 
     async def pull_out(self, nic: int) -> None:
         async with self._monitor() as monitor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ...model import architectures
@@ -27,6 +27,7 @@ class MachineType:
     options: str  # of -machine
     transport: str  # of virtio: the end of its devices' names
     places: int  # for devices
+    slots: int = 0  # further ones, for what comes while it runs
     globals: tuple[str, ...] = ()  # properties of all its devices
     cpu: str = "qemu64"  # where it is emulated. A named one boots faster than `max`: the kernel patches less
     console: str = "ttyS0"  # what the guest's kernel calls the serial port
@@ -52,8 +53,9 @@ MICROVM = MachineType("microvm", "acpi=off,rtc=on,isa-serial=on,smm=off", "devic
 # What a guest without ACPI does not see is left out, and firmware of NICs, which boots from networks. A PCI bus has 32
 # places, of which the chip set has some.
 _PC, _GLOBALS = "acpi=off,hpet=off,vmport=off,smm=off", ("virtio-pci.disable-legacy=on", "virtio-net-pci.romfile=")
-Q35 = MachineType("q35", f"{_PC},smbus=off,sata=off", "pci", 24, _GLOBALS)
-PC = MachineType("pc", _PC, "pci", 24, _GLOBALS)
+# Four of them are ports of PCI Express, which take a device without ACPI (hyperkernel: CONFIG_HOTPLUG_PCI_PCIE).
+Q35 = MachineType("q35", f"{_PC},smbus=off,sata=off", "pci", 24, slots=4, globals=_GLOBALS)
+PC = MachineType("pc", _PC, "pci", 24, globals=_GLOBALS)
 TYPES = {kind.name: kind for kind in (MICROVM, Q35, PC)}  # of a PC, the earlier the better
 # An interrupt controller as the host's with KVM, else the newest that is emulated; there is no bus to send it messages.
 # The kernel patches little there: named processors, which an older QEMU lacks, boot in 0.09 of 0.62 s less at best.
@@ -78,6 +80,12 @@ PROCESSORS = {
 def processor_of_host() -> Processor:
     """That of amd64 where QEMU is not known to run this host's."""
     return PROCESSORS.get(architectures.host(), PROCESSORS["amd64"])
+
+
+def fitted(kind: MachineType, version: str) -> MachineType:
+    """For a QEMU of this version: one before 6.1 cannot be told that ports are to say themselves what comes."""
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    return kind if numbers >= (6, 1) else replace(kind, slots=0)
 
 
 class Chosen(NamedTuple):

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...errors import Conflict, InvalidState, Unavailable
+from ...errors import Conflict, InvalidState, Unavailable, Unsupported
 from ...sys import deadlines
 from ...sys.documents import UNREADABLE
 from ..driver import AnyDisk, Disk
-from .devices import FDSET_EXCHANGED, block_node, disk_device
+from .devices import FDSET_EXCHANGED, SLOT, block_node, disk_device, nic_in_slot
 from .formats import check_image
 
 _READ = 64 << 10
@@ -263,6 +263,28 @@ class Monitor:
         except Unavailable:
             with contextlib.suppress(Unavailable):
                 await self.pull_out(nic)
+            raise
+
+    async def add_nic(self, nic: int, mac: str) -> None:
+        """A further spare NIC, in a slot of its own.
+
+        :raise Unsupported: the machine has no slot left. :raise Unavailable: QEMU refuses; nothing of it is left then.
+        """
+        found = await self.execute("qom-list", {"path": "/machine/peripheral"})
+        names = {str(each["name"]) for each in found}
+        if any(name.startswith(f"nic{nic}.") for name in names):
+            return
+        taken = {name.partition(".")[2] for name in names}
+        free = sorted(name for name in names if name.startswith(SLOT) and name not in taken)
+        if not free:
+            raise Unsupported("the virtual machine has no slot left for a network interface")
+        slot = int(free[0].removeprefix(SLOT))
+        await self.execute("netdev_add", {"type": "hubport", "id": f"net{nic}", "hubid": nic})
+        try:
+            await self.execute("device_add", nic_in_slot(nic, mac, slot))
+        except Unavailable:
+            with contextlib.suppress(Unavailable):
+                await self.execute("netdev_del", {"id": f"net{nic}"})
             raise
 
     async def pull_out(self, nic: int) -> None:
