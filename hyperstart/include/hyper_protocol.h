@@ -191,7 +191,8 @@ enum hp_tag {
 	HP_T_CPU_STAT = 93,    /* t  */
 	HP_T_MEMORY_STAT = 94, /* t  */
 	HP_T_IO_STAT = 95,     /* t  */
-	HP_T_AMBIENT = 96,     /* n  of CAPS, those that a user who is not root keeps through its programs */
+	HP_T_AMBIENT = 96,     /* n  of CAPS, those that its programs inherit, who is not root, too */
+	HP_T_HOOK = 99,        /* {* SOURCE ARG ENV VALUE TIMEOUT: a program that is run first, with what it reads */
 };
 
 /* What a hyperstart can do that some cannot. A machine may run one that is older than the daemon. */
@@ -200,6 +201,7 @@ enum hp_capability {
 	HP_C_LIMITS = 2, /* CONTAINER_LIMIT */
 	HP_C_LAYER = 4,  /* HP_B_LAYER */
 	HP_C_RELAY = 8,  /* HP_B_RELAY */
+	HP_C_HOOKS = 32, /* HOOK */
 };
 
 enum hp_error {

@@ -193,10 +193,11 @@ static int raise_ambient(uint64_t caps, struct error *err)
 	return 0;
 }
 
-/* As runc does: root holds the set; another user has it in the bounding set only, but for what is ambient. */
+/* As runc does: root holds the set; another user has it in the bounding set only, but for what is ambient. Both inherit
+ * what that is. */
 static int become(const struct process_spec *s, const struct identity *id, struct error *err)
 {
-	uint64_t ambient = id->uid == 0 || !s->has_caps ? 0 : s->ambient & s->caps;
+	uint64_t ambient = s->has_caps ? s->ambient & s->caps : 0;
 
 	/* First, while it may be set without no_new_privs: the profile allows all that follows. */
 	if (s->seccomp && seccomp_confine(s->has_caps ? s->caps : ~0ull, err) < 0)
@@ -363,6 +364,8 @@ void child_main(const struct process_spec *s, const struct container *c, struct 
 	if (!env_value(&env, "HOME"))
 		strings_add(&env, xasprintf("HOME=%s", id.home)); /* so it is never empty */
 	if (s->rehearsal && rehearsal_begin(&err) < 0)
+		give_up(fds.status, &err);
+	if (hooks_run(s, &err) < 0)
 		give_up(fds.status, &err);
 	err.code = 0;
 	if (s->init)

@@ -9,9 +9,16 @@
 #include "stream.h"
 
 #define MAX_RLIMITS 16
+#define MAX_HOOKS 16
 
 struct rlimit_spec {
 	uint64_t id, soft, hard;
+};
+
+struct hook_spec {
+	char *path, *input;
+	struct strings args, env;
+	uint64_t timeout_ms;
 };
 
 struct process_spec {
@@ -23,6 +30,8 @@ struct process_spec {
 	bool renew_proc; /* what /proc shows is of another PID namespace */
 	struct rlimit_spec rlimits[MAX_RLIMITS];
 	size_t rlimit_count;
+	struct hook_spec hooks[MAX_HOOKS];
+	size_t hook_count;
 };
 
 struct process {
@@ -69,6 +78,11 @@ bool process_next_data(struct buffer *out);
 /* process_spec.c */
 int process_spec_parse(struct cursor cur, struct process_spec *s, struct error *err);
 void process_spec_free(struct process_spec *s);
+
+/* hook.c: they are run in turn, by the process that is about to be the program; nothing after one that fails */
+int hook_parse(const struct attr *a, struct process_spec *s, struct error *err);
+int hooks_run(const struct process_spec *s, struct error *err);
+void hooks_free(struct process_spec *s);
 
 /* child.c: in the forked child, does not return */
 _Noreturn void child_main(const struct process_spec *s, const struct container *c, struct child_fds fds);

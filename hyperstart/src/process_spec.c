@@ -44,6 +44,7 @@ static int parse_attr(const struct attr *a, struct process_spec *s, struct error
 	case HP_T_SECCOMP: return attr_u64(a, &s->seccomp, err);
 	case HP_T_BUILTIN: return attr_u64(a, &s->builtin, err);
 	case HP_T_RLIMIT: return parse_rlimit(a, s, err);
+	case HP_T_HOOK: return hook_parse(a, s, err);
 	case HP_T_AMBIENT: return attr_u64(a, &s->ambient, err);
 	case HP_T_CAPS: s->has_caps = true; return attr_u64(a, &s->caps, err);
 	}
@@ -73,4 +74,5 @@ void process_spec_free(struct process_spec *s)
 	strings_free(&s->args);
 	strings_free(&s->env);
 	strings_free(&s->groups);
+	hooks_free(s);
 }

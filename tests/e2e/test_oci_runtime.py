@@ -71,6 +71,9 @@ def test_the_life_of_a_bundle(runtime: Runtime, tmp_path: Path) -> None:
     assert runtime.state("one")["status"] == "paused"
     runtime("resume", "one")
     runtime("update", "--memory", str(64 << 20), "one")
+    for option in ("--memory", "--cpu-quota", "--pids-limit"):
+        done = runtime("update", option, "0", "one", check=False)
+        assert f"{option} 0 is no limit that can be set: -1 is none" in done.stderr
     used = json.loads(runtime("events", "--stats", "one").stdout)
     assert used["data"]["memory"]["usage"]["limit"] == 64 << 20 and used["data"]["pids"]["current"] > 0
     assert "that is not stopped: running" in runtime("delete", "one", check=False).stderr

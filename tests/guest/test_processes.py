@@ -17,7 +17,7 @@ import pytest
 from hypercontainer.errors import GuestError, StartFailed
 from hypercontainer.guest.session import GuestSession
 from hypercontainer.protocol.constants import FIRST_TOKEN, Builtin, Tag, Type
-from hypercontainer.protocol.messages import ExitStatus, GuestProcess
+from hypercontainer.protocol.messages import ExitStatus, GuestHook, GuestProcess
 from hypercontainer.protocol.wire import encode_frame
 
 from .conftest import Guest, Sink
@@ -46,6 +46,28 @@ async def test_output_and_exit_code(start: Start) -> None:
         assert status == ExitStatus(code=7), bytes(sink.data[2])
         assert (sink.data[1], sink.data[2]) == (b"out\n", b"err\n")
         assert sink.ended == {1, 2}
+        session.close()
+
+
+async def test_hooks_are_run_before_it(start: Start, tmp_path: Path) -> None:
+    def hook(script: str, timeout: float = 20.0) -> GuestHook:
+        return GuestHook("/bin/sh", ("sh", "-c", script), ("A=b", *ENV), "heard", timeout)
+
+    async with start() as guest:
+        session = await guest.session()
+        first = hook(f"echo $A $(cat) >{tmp_path}/one")
+        second = hook(f"cat {tmp_path}/one >{tmp_path}/two; sleep 100 &")
+        status, sink = await finish(session, shell(f"cat {tmp_path}/two", hooks=(first, second)))
+        assert (status.code, sink.data[1]) == (0, b"b heard\n"), bytes(sink.data[2])
+        for failing, words in (
+            (hook("seq 100000; exit 3"), "the hook /bin/sh failed with status 3: 1\n2\n"),
+            (hook("kill -9 $$"), "the hook /bin/sh failed with status 137"),
+            (hook("sleep 100", 0.1), "the hook /bin/sh has not ended within 100 ms"),
+        ):
+            with pytest.raises(StartFailed, match=words):
+                after = hook(f"touch {tmp_path}/ran")
+                await session.start(shell(f"touch {tmp_path}/ran", hooks=(failing, after)), Sink())
+        assert not (tmp_path / "ran").exists()
         session.close()
 
 

@@ -37,7 +37,7 @@ def spec(**fields: Any) -> ContainerSpec:
     """As hyperd reads it."""
     whole = config(**fields)
     translation.check(whole)
-    body = translation.container_of(whole, Path("/b"), "/b/rootfs", name="n", pod="p")
+    body = translation.container_of(whole, Path("/b"), "/b/rootfs", id_="i", name="n", pod="p")
     return msgspec.json.decode(json.dumps(body), type=ContainerSpec)
 
 
@@ -143,7 +143,8 @@ def test_the_size_of_shared_memory(tmp_path: Path) -> None:
         ({"process": {"args": []}}, "has no process"),
         ({"root": {}}, "no root.path"),
         ({"linux": {"uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}}, "no user namespaces"),
-        ({"hooks": {"createContainer": [{"path": "/x"}]}}, "the hook createContainer is run in the container's"),
+        ({"hooks": {"createContainer": [{"path": "x"}]}}, "the hook createContainer has no absolute path: 'x'"),
+        ({"hooks": {"poststop": [{"path": "/x", "timeout": 0}]}}, "the hook /x has no time above 0: 0"),
         ({"linux": {"devices": [{"path": "/dev/fuse"}]}}, "the device /dev/fuse of this host"),
         ({"mounts": [{"type": "nfs", "destination": "/n"}]}, "a mount of the type 'nfs'"),
         ({"mounts": [{**BIND, "source": "/dev/null"}]}, "the device /dev/null of this host"),

@@ -17,7 +17,7 @@ from ..model.specs import MEMORY_DEFAULT, MEMORY_MIN, MIB, PIDS_MAX, ContainerSp
 from ..model.status import Container, Pod, Process
 from ..model.units import format_binary
 from ..protocol.constants import BOUND_ROOT, Seccomp
-from ..protocol.messages import GuestContainer, GuestFile, GuestMount, GuestProcess
+from ..protocol.messages import GuestContainer, GuestFile, GuestHook, GuestMount, GuestProcess
 from .environment import user_of
 from .log_sinks import choose
 
@@ -321,6 +321,9 @@ def main_process(pod: Pod, container: Container, size: tuple[int, int]) -> Guest
         main=True,
         own_pids=has_own_pids(pod, container),
         init=spec.run_init,
+        hooks=tuple(
+            GuestHook(h.path, tuple(h.args or [h.path]), tuple(h.env), h.input, h.timeout) for h in spec.start_hooks
+        ),
     )
 
 

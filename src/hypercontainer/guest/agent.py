@@ -154,7 +154,7 @@ class Agent(Protocol):
     async def start(self, process: GuestProcess, sink: Sink) -> Process:
         """Start a process; its output goes to `sink` from the first byte.
 
-        :raise StartFailed: when the program cannot be executed.
+        :raise StartFailed: when the program cannot be executed. :raise Unsupported: it needs `Hooks`.
         """
 
     def reattach(self, id_: int, sink: Sink, offsets: tuple[int, int]) -> Process | None:
@@ -236,11 +236,17 @@ class Relay(Protocol):
         """
 
 
+@runtime_checkable
+class Hooks(Protocol):
+    """`start` takes processes with `hooks`, which are run before them."""
+
+
 _NAMES: dict[type, str] = {
     Freeze: "pausing a container",
     UpdateLimits: "other limits for a container that runs",
     MakeLayers: "making a layer of a container",
     Relay: "connections to a pod's ports",
+    Hooks: "hooks in a container",
 }
 
 

@@ -29,7 +29,7 @@ from ..protocol.streams import decode_data, decode_window
 from ..protocol.usage import GuestStats
 from ..protocol.wire import Attrs, Frame, ProtocolError, decode_attrs, text
 from ..sys import clock, deadlines
-from .agent import Connect, Freeze, Gone, MakeLayers, Relay, Sink, UpdateLimits
+from .agent import Connect, Freeze, Gone, Hooks, MakeLayers, Relay, Sink, UpdateLimits, require
 from .connection import Connection, State
 from .process import GuestProcessHandle, Nothing
 from .reopen import reopen
@@ -44,6 +44,7 @@ _FACETS: dict[type, Capability] = {
     UpdateLimits: Capability.LIMITS,
     MakeLayers: Capability.LAYER,
     Relay: Capability.RELAY,
+    Hooks: Capability.HOOKS,
 }
 
 
@@ -147,13 +148,16 @@ class GuestSession(Connection):
     async def start(self, process: GuestProcess, sink: Sink) -> GuestProcessHandle:
         """Start a process; its output goes to `sink` from the first byte.
 
-        :raise StartFailed: when the program cannot be executed.
+        :raise StartFailed: when the program cannot be executed. :raise Unsupported: the guest runs no hooks.
         """
         self._check_running()
+        if process.hooks:  # else it would run without
+            require(self, Hooks)
         handle = GuestProcessHandle(self, self._new_id(), sink)
         self._processes[handle.id] = handle
         try:
             limit = deadlines.WORK if process.main else deadlines.ANSWER
+            limit += sum(h.timeout for h in process.hooks)
             frame = await self._request(Type.PROCESS_START, process.attrs(), limit, handle.id)
         except (GuestError, StartFailed, InvalidArgument):  # it was refused, or never asked for
             self._processes.pop(handle.id, None)

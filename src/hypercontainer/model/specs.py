@@ -197,6 +197,16 @@ def check_resolver(servers: list[str], search: list[str], options: list[str]) ->
         check_word(word, "word of resolv.conf")
 
 
+class StartHook(Model, frozen=True, kw_only=True):
+    """A program of the container's that is run in it before its own, each time it starts; the start fails with it."""
+
+    path: Annotated[str, Meta(pattern="^/")]
+    args: list[str] = field(default_factory=list)  # with its name; empty: its path
+    env: list[str] = field(default_factory=list)  # all of it
+    input: str = ""  # what it reads
+    timeout: Annotated[float, Meta(ge=0.001, le=3600)] = 120.0  # seconds
+
+
 class ContainerSpec(Model, frozen=True, kw_only=True):
     """A container to create; what is None or empty comes from the image."""
 
@@ -223,7 +233,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     sysctls: dict[str, str] = field(default_factory=dict)
     cap_add: list[str] = field(default_factory=list)
     cap_drop: list[str] = field(default_factory=list)
-    cap_ambient: list[str] = field(default_factory=list)  # of these, what a user who is not root keeps
+    cap_ambient: list[str] = field(default_factory=list)  # of these, what its programs inherit, who is not root, too
     no_new_privileges: bool = False
     seccomp: SeccompProfile = "default"  # Docker's default profile; a privileged container has none
     masked_paths: list[str] | None = None  # None: Docker's; of a privileged container none
@@ -262,6 +272,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     isolation: Isolation = "default"  # fresh: a virtual machine that shares no memory with others from its start
     log: LogOptions = field(default_factory=LogOptions)
     aliases: list[str] = field(default_factory=list)  # further names in the pod's /etc/hosts
+    start_hooks: Annotated[list[StartHook], Meta(max_length=16)] = field(default_factory=list)
     base: str = ""  # a stopped container whose files this one begins with
     stop_signal: str = ""
     stop_timeout: Annotated[int, Meta(ge=0)] = 10  # seconds
@@ -286,7 +297,7 @@ class ExecSpec(Model, frozen=True, kw_only=True):
     user: str = ""
     groups: list[str] | None = None  # None: the container's, or with a user of its own none
     capabilities: list[str] | None = None  # all that it has; None: the container's
-    ambient: list[str] | None = None  # of these, what a user who is not root keeps; None: the container's
+    ambient: list[str] | None = None  # of these, what its programs inherit, who is not root, too; None: the container's
     no_new_privileges: bool = False  # beside the container's
     tty: bool = False
     stdin: bool = False

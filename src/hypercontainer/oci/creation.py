@@ -13,9 +13,10 @@ from typing import Any
 from ..client.base import container_route
 from ..errors import HyperError, Unsupported
 from . import sandbox, translation
+from .complaints import complain
 from .daemon import Daemon
 from .files import read_object, write_pid
-from .hooks import run_hooks
+from .hooks import run_each, run_hooks
 from .interfaces import interfaces_of
 from .lifecycle import end, remove, start
 from .mounts import mounts_of
@@ -23,7 +24,7 @@ from .records import Record, Records
 from .stand_in import OWN, Looks, await_end, pass_signals_on, stand_in
 from .states import state_of
 from .terminal import is_ours, open_terminal
-from .view import become_subreaper
+from .view import become_subreaper, enter_namespaces
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # of a process that says none
 Undo = contextlib.ExitStack
@@ -38,11 +39,20 @@ def create(args: Namespace, daemon: Daemon, records: Records) -> int:
     translation.check(config)
     records.claim(args.id)
     with contextlib.ExitStack() as undo:
+        made: list[Record] = []
+        undo.callback(_tell_of_the_end, args, made)
         undo.callback(records.remove, args.id)
-        record = _make(config, bundle, args, daemon, records, undo)
-        _stand(config, args, daemon, records, record, undo)
+        made.append(_make(config, bundle, args, daemon, records, undo))
+        _stand(config, args, daemon, records, made[0], undo)
         undo.pop_all()
     return 0
+
+
+def _tell_of_the_end(args: Namespace, made: list[Record]) -> None:
+    """Of a container that was made, and could not stay."""
+    for record in made:
+        hooks = record.hooks.get("poststop") or []
+        run_each(hooks, state_of(record, "stopped"), lambda text: complain(args, text, "warning"))
 
 
 def _make(
@@ -52,7 +62,7 @@ def _make(
     rootfs = os.path.join(bundle, config["root"]["path"])
     name = records.name_of(args.id)
     other = sandbox.joined(config, records)
-    spec = translation.container_of(config, bundle, rootfs, name=name, pod=other.pod if other else "")
+    spec = translation.container_of(config, bundle, rootfs, id_=args.id, name=name, pod=other.pod if other else "")
     if other is None:
         spec["pod"] = daemon.call("POST", "/pods/plan", _plan(config, name))["id"]
         undo.callback(_remove_pod, daemon, spec["pod"])
@@ -96,8 +106,10 @@ def _stand(
     pid = stand_in(daemon, container_route(record.container), terminal=terminal, looks=_looks(config, record))
     undo.callback(end, pid)
     record = records.stood(record, pid)
-    hooks = record.hooks
-    run_hooks([*(hooks.get("prestart") or []), *(hooks.get("createRuntime") or [])], state_of(record, "creating"))
+    hooks, state = record.hooks, state_of(record, "creating")
+    run_hooks([*(hooks.get("prestart") or []), *(hooks.get("createRuntime") or [])], state)
+    network, hostname = sandbox.namespaces_of(config)["network"], config.get("hostname") or ""
+    run_hooks(hooks.get("createContainer") or [], state, lambda: enter_namespaces(network, hostname))
     write_pid(args.pid_file, pid)
 
 
@@ -124,13 +136,13 @@ def run(args: Namespace, daemon: Daemon, records: Records) -> int:
     try:
         start(args, daemon, records)
     except BaseException:
-        remove(record, daemon, records)
+        remove(args, record, daemon, records)
         raise
     if args.detach:
         return 0
     status = await_end(record.pid)
     if not args.keep:
-        remove(record, daemon, records)
+        remove(args, record, daemon, records)
     return status
 
 

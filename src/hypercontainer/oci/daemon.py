@@ -11,7 +11,7 @@ from ..client.base import raise_error, target
 from ..client.transport import Connection
 from ..errors import Unavailable
 
-_TIMEOUT = 300.0  # seconds for an answer; a start boots a machine, and a full disk may be waited for
+START = 300.0  # seconds for an answer; a start boots a machine, and a full disk may be waited for
 
 
 class Daemon:
@@ -21,7 +21,7 @@ class Daemon:
         path = path.removeprefix("unix://")
         self.path = path if path.startswith("tcp://") else os.path.abspath(path)
 
-    def call(self, method: str, route: str, body: Any = None, *, limit: float = _TIMEOUT, **query: str) -> Any:
+    def call(self, method: str, route: str, body: Any = None, *, limit: float = START, **query: str) -> Any:
         """The answer, decoded, which comes within `limit` seconds.
 
         :raise Unavailable: no hyperd listens there. :raise HyperError: what it says is wrong.

@@ -11,7 +11,9 @@ from typing import Any
 
 from ..client.base import container_route
 from ..errors import HyperError, InvalidArgument, InvalidState, NotFound
-from .daemon import Daemon
+from .complaints import complain
+from .daemon import START, Daemon
+from .hooks import longest, run_each
 from .records import Record, Records, stands
 from .states import state_of, status_of
 
@@ -23,21 +25,18 @@ def start(args: Namespace, daemon: Daemon, records: Records) -> int:
     if status != "created":
         raise InvalidState(f"cannot start a container that is {status}: {args.id}")
     try:
-        daemon.call("POST", container_route(record.container, "/start"))
+        daemon.call("POST", container_route(record.container, "/start"), limit=START + longest(record.hooks))
     except HyperError:
         end(record.pid)
         raise
     record = records.change(record, started=True)
-    with contextlib.suppress(InvalidState):  # its program runs, whatever they say
-        _run_hooks(record, "poststart", "running")
+    _tell(args, record, "poststart", "running")
     return 0
 
 
-def _run_hooks(record: Record, kind: str, status: str) -> None:
-    if hooks := record.hooks.get(kind):
-        from .hooks import run_hooks  # most have none
-
-        run_hooks(hooks, state_of(record, status))
+def _tell(args: Namespace, record: Record, kind: str, status: str) -> None:
+    """Hooks of what has happened, whatever they say."""
+    run_each(record.hooks.get(kind) or [], state_of(record, status), lambda text: complain(args, text, "warning"))
 
 
 def kill(args: Namespace, daemon: Daemon, records: Records) -> int:
@@ -78,7 +77,7 @@ def delete(args: Namespace, daemon: Daemon, records: Records) -> int:
     status = status_of(record, daemon)
     if status in ("running", "paused") and not args.force:
         raise InvalidState(f"cannot delete container {args.id} that is not stopped: {status}")
-    remove(record, daemon, records)
+    remove(args, record, daemon, records)
     return 0
 
 
@@ -92,7 +91,7 @@ def _remove_unfinished(id_: str, daemon: Daemon, records: Records) -> None:
     records.remove(id_)
 
 
-def remove(record: Record, daemon: Daemon, records: Records) -> None:
+def remove(args: Namespace, record: Record, daemon: Daemon, records: Records) -> None:
     """Whatever it does."""
     with contextlib.suppress(NotFound):
         if record.owns_pod:
@@ -102,8 +101,7 @@ def remove(record: Record, daemon: Daemon, records: Records) -> None:
     if stands(record):
         end(record.pid)
     records.remove(record.id)
-    with contextlib.suppress(InvalidState):
-        _run_hooks(record, "poststop", "stopped")
+    _tell(args, record, "poststop", "stopped")
 
 
 def pause(args: Namespace, daemon: Daemon, records: Records) -> int:
@@ -125,6 +123,9 @@ def update(args: Namespace, daemon: Daemon, records: Records) -> int:
 
     record = records.get(args.id)
     given: dict[str, Any] = read_object(args.resources) if args.resources else {}
+    for name in ("memory", "cpu_quota", "pids_limit"):
+        if getattr(args, name) == 0:  # runc takes it, and changes nothing
+            raise InvalidArgument(f"--{name.replace('_', '-')} 0 is no limit that can be set", hint="-1 is none at all")
     if args.memory is not None:
         given["memory"] = {"limit": args.memory}
     if args.cpu_quota is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
 import sys
 from argparse import Namespace
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from ..client.base import default_socket
 from ..errors import HyperError, NotFound
 from .arguments import parser
+from .complaints import complain
 from .daemon import Daemon
 from .records import Records
 
@@ -42,22 +42,6 @@ def _daemon(args: Namespace, records: Records) -> Daemon:
     return Daemon(args.hyper_host or default_socket())
 
 
-def _complain(args: Namespace, text: str) -> None:
-    """On stderr, which callers read, and in the log, which others do."""
-    with contextlib.suppress(OSError):
-        print(f"hyper-runtime: {text}", file=sys.stderr, flush=True)
-    if not args.log:
-        return
-    import datetime
-
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    line = json.dumps({"level": "error", "msg": text, "time": now})
-    if args.log_format == "text":
-        line = f"time={json.dumps(now)} level=error msg={json.dumps(text)}"
-    with contextlib.suppress(OSError), open(args.log, "a") as log:
-        log.write(line + "\n")
-
-
 def main() -> None:
     """The only place that prints errors and exits."""
     args = parser().parse_args()
@@ -67,15 +51,15 @@ def main() -> None:
         status = _verb(args.verb)(args, _daemon(args, records), records)
         sys.stdout.flush()
     except HyperError as error:
-        _complain(args, str(error))
+        complain(args, str(error))
     except KeyboardInterrupt:
         status = 130
     except BrokenPipeError:
         status = 141
     except OSError as error:
-        _complain(args, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        complain(args, f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if os.environ.get("HYPER_TRACEBACK"):
             raise
-        _complain(args, f"what was given is not as the specification has it: {type(error).__name__}: {error}")
+        complain(args, f"what was given is not as the specification has it: {type(error).__name__}: {error}")
     os._exit(status)

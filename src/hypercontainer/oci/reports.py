@@ -14,6 +14,7 @@ from ..client.base import container_route
 from ..errors import Conflict, InvalidArgument, InvalidState
 from .arguments import SPEC_VERSION
 from .daemon import Daemon
+from .hooks import KINDS
 from .records import Records
 from .states import state_of, status_of
 
@@ -93,7 +94,7 @@ def features(args: Namespace, daemon: Daemon, records: Records) -> int:
     """https://github.com/opencontainers/runtime-spec/blob/main/features.md."""
     print(json.dumps({
         "ociVersionMin": "1.0.0", "ociVersionMax": SPEC_VERSION,
-        "hooks": ["prestart", "createRuntime", "poststart", "poststop"],
+        "hooks": list(KINDS),
         "mountOptions": ["bind", "rbind", "ro", "rw", "private", "rprivate", "slave", "rslave", "noexec", "exec",
                          "size", "mode", "uid", "gid"],
         "linux": {

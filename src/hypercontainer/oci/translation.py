@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgument, Unsupported
+from .hooks import check_hooks, of_guest
 from .mounts import mounts_of, shm_size
 
 MIB = 1 << 20
@@ -37,17 +38,11 @@ def check(config: dict[str, Any]) -> None:
     if linux.get("uidMappings") or linux.get("gidMappings"):
         raise Unsupported("there are no user namespaces in a virtual machine, which keeps its users from this host's",
                           hint="leave the mappings of users out")  # fmt: skip
-    _check_hooks(config.get("hooks") or {})
+    check_hooks(config.get("hooks") or {})
     if not is_privileged(config):
         for device in linux.get("devices") or []:
             if device.get("path") not in _DEVICES:
                 raise Unsupported(f"the device {device.get('path')} of this host cannot be given to a virtual machine")
-
-
-def _check_hooks(hooks: dict[str, Any]) -> None:
-    for kind in ("createContainer", "startContainer"):
-        if hooks.get(kind):
-            raise Unsupported(f"the hook {kind} is run in the container's namespaces, which this host does not have")
 
 
 def is_privileged(config: dict[str, Any]) -> bool:
@@ -56,8 +51,8 @@ def is_privileged(config: dict[str, Any]) -> bool:
     return any(rule.get("allow") and not rule.get("type", "").strip("a") and "major" not in rule for rule in rules)
 
 
-def container_of(config: dict[str, Any], bundle: Path, rootfs: str, *, name: str, pod: str) -> dict[str, Any]:
-    """A ContainerSpec; `rootfs` is the root's absolute path.
+def container_of(config: dict[str, Any], bundle: Path, rootfs: str, *, id_: str, name: str, pod: str) -> dict[str, Any]:
+    """A ContainerSpec; `rootfs` is the root's absolute path, `id_` what this runtime calls it, and `name` hyperd.
 
     :raise HyperError: what cannot be.
     """
@@ -93,6 +88,7 @@ def container_of(config: dict[str, Any], bundle: Path, rootfs: str, *, name: str
         "domainname": config.get("domainname") or "",
         "pid": "pod" if shared else "container",
         "consoleSize": [size.get("height", 0), size.get("width", 0)],
+        "startHooks": of_guest(config, id_, str(bundle), own_pids=not shared),
         "noHealth": True,
         "log": {"driver": "none"},  # its output is its caller's
         "annotations": config.get("annotations") or {},

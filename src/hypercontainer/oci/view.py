@@ -14,7 +14,7 @@ import stat
 
 from ..errors import Unavailable
 
-_NEWNS, _NEWPID = 0x00020000, 0x20000000  # linux/sched.h
+_NEWNS, _NEWUTS, _NEWIPC, _NEWPID, _NEWNET = 0x20000, 0x04000000, 0x08000000, 0x20000000, 0x40000000  # linux/sched.h
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _SLAVE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 19
 _OPEN_TREE, _MOVE_MOUNT = 428, 429  # of all architectures
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
@@ -45,6 +45,21 @@ def enter_network(namespace: str) -> None:
     """By its path."""
     with open(namespace) as there:
         _checked(_libc.setns(there.fileno(), 0), f"the network namespace {namespace}")
+
+
+def enter_namespaces(network: str, hostname: str) -> None:
+    """As the container's, with this host's files; `network` is a path, "" for a new one.
+
+    What is mounted from here on is seen by nobody else.
+    """
+    if network:
+        enter_network(network)
+    flags = _NEWNS | _NEWUTS | _NEWIPC | (0 if network else _NEWNET)
+    _checked(_libc.unshare(flags), "the container's namespaces")
+    _mount(None, "/", None, _REC | _SLAVE)
+    if hostname:
+        name = os.fsencode(hostname)
+        _checked(_libc.sethostname(name, len(name)), "the container's host name")
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int) -> None:

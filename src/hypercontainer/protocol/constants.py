@@ -146,6 +146,7 @@ class Tag(IntEnum):
     MEMORY_STAT = 94
     IO_STAT = 95
     AMBIENT = 96
+    HOOK = 99
 
 
 class Capability(IntFlag):
@@ -155,6 +156,7 @@ class Capability(IntFlag):
     LIMITS = 2
     LAYER = 4
     RELAY = 8
+    HOOKS = 32
 
 
 class GuestCode(IntEnum):

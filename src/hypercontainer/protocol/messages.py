@@ -107,6 +107,21 @@ class GuestContainer:
 
 
 @dataclass(frozen=True)
+class GuestHook:
+    """A program that is run in the container before the process's own; `path` is the container's."""
+
+    path: str
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    input: str  # what it reads
+    timeout: float  # seconds
+
+    def attrs(self) -> Attrs:
+        out: Attrs = [(Tag.SOURCE, self.path), (Tag.VALUE, self.input), (Tag.TIMEOUT, int(self.timeout * 1000))]
+        return out + [(Tag.ARG, a) for a in self.args] + [(Tag.ENV, e) for e in self.env]
+
+
+@dataclass(frozen=True)
 class GuestProcess:
     """PROCESS_START; without a container it runs beside hyperstart."""
 
@@ -121,7 +136,7 @@ class GuestProcess:
     columns: int = 0
     stdin: bool = False
     capabilities: int | None = None  # None: all
-    ambient: int = 0  # those of them that a user who is not root keeps
+    ambient: int = 0  # those of them that its programs inherit, who is not root, too
     no_new_privs: bool = False
     rlimits: tuple[tuple[int, int, int], ...] = ()  # number, soft, hard
     main: bool = False
@@ -130,6 +145,7 @@ class GuestProcess:
     rehearsal: bool = False  # it is killed at its first system call with an effect
     own_pids: bool = False  # process 1 of a PID namespace of the container's own; of a main process and its rehearsal
     init: bool = False  # below an init, which hands on signals and reaps
+    hooks: tuple[GuestHook, ...] = ()
 
     def attrs(self) -> Attrs:
         out: Attrs = [(Tag.ARG, a) for a in self.args]
@@ -157,6 +173,7 @@ class GuestProcess:
             out.append((Tag.SECCOMP, int(self.seccomp)))
         if self.builtin:
             out.append((Tag.BUILTIN, int(self.builtin)))
+        out += [(Tag.HOOK, h.attrs()) for h in self.hooks]
         return out + [(Tag.RLIMIT, [(Tag.ID, i), (Tag.SOFT, s), (Tag.HARD, h)]) for i, s, h in self.rlimits]
 
 
