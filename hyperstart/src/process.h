@@ -9,7 +9,7 @@
 #include "stream.h"
 
 #define MAX_RLIMITS 16
-#define MAX_HOOKS 16
+#define MAX_HOOKS   16
 
 struct rlimit_spec {
 	uint64_t id, soft, hard;
