@@ -160,6 +160,18 @@ def test_what_is_refused(given: dict[str, Any], wrong: str) -> None:
         spec(**given)
 
 
+def test_pci_devices_of_the_host() -> None:
+    """They are the machine's, by their groups; who may open all devices has not asked for them."""
+    group, shared, all_ = {"path": "/dev/vfio/7"}, {"path": "/dev/vfio/vfio"}, [{"allow": True, "access": "rwm"}]
+    assert plan(linux={"devices": [group, shared]}).spec.devices == ["/dev/vfio/7"]
+    assert spec(linux={"devices": [group, shared]}).devices == ["/dev/vfio/7"]  # in another's machine: hyperd refuses
+    own = translation.container_of(config(linux={"devices": [group]}), Path("/b"), "/r", id_="i", name="n", pod="")
+    assert own["devices"] == []
+    assert plan(linux={"devices": [group], "resources": {"devices": all_}}).spec.devices == []
+    with pytest.raises(HyperError, match="the device /dev/vfio/vfio of this host"):
+        spec(linux={"devices": [shared]})
+
+
 def _record(records: Records, id_: str, pod: str, **fields: Any) -> Record:
     records.claim(id_)
     record = Record(id=id_, host="h", bundle="/b", rootfs="/r", container=f"c{id_}", pod=pod, owns_pod=True,

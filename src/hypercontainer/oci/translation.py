@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _OVERHEAD = 48 * MIB  # what a guest's kernel and init take
 _UNLIMITED = 1 << 63
 # The nodes that every container in a virtual machine has.
 _DEVICES = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx")}
+_VFIO = "/dev/vfio/vfio"  # that all of its devices share
 _PROFILE_MIN = 250  # system calls that each runtime's own default profile lets through; it has over 350
 MEMORY, VCPUS = "io.hypercontainer.memory", "io.hypercontainer.vcpus"  # annotations: MiB and number, of the machine
 
@@ -40,15 +42,24 @@ def check(config: dict[str, Any]) -> None:
                           hint="leave the mappings of users out")  # fmt: skip
     check_hooks(config.get("hooks") or {})
     if not is_privileged(config):
-        for device in linux.get("devices") or []:
-            if device.get("path") not in _DEVICES:
-                raise Unsupported(f"the device {device.get('path')} of this host cannot be given to a virtual machine")
+        given = host_devices(config)
+        for path in (str(device.get("path")) for device in linux.get("devices") or []):
+            if path not in (*_DEVICES, *given, *([_VFIO] if given else [])):
+                raise Unsupported(f"the device {path} of this host cannot be given to a virtual machine")
 
 
 def is_privileged(config: dict[str, Any]) -> bool:
     """Whether it may open any device: of the virtual machine, that is, which has none of this host's."""
     rules = ((config.get("linux") or {}).get("resources") or {}).get("devices") or []
     return any(rule.get("allow") and not rule.get("type", "").strip("a") and "major" not in rule for rule in rules)
+
+
+def host_devices(config: dict[str, Any]) -> list[str]:
+    """Groups of PCI devices, by their nodes of VFIO; none for one that may open all, and has all nodes for that."""
+    if is_privileged(config):
+        return []
+    paths = (str(device.get("path")) for device in (config.get("linux") or {}).get("devices") or [])
+    return [path for path in paths if re.fullmatch(r"/dev/vfio/[0-9]+", path)]
 
 
 def container_of(config: dict[str, Any], bundle: Path, rootfs: str, *, id_: str, name: str, pod: str) -> dict[str, Any]:
@@ -85,6 +96,7 @@ def container_of(config: dict[str, Any], bundle: Path, rootfs: str, *, id_: str,
         "readonlyPaths": linux.get("readonlyPaths") or [],
         "privileged": is_privileged(config),
         "mounts": mounts_of(config, bundle),
+        "devices": host_devices(config) if pod else [],  # of a machine that is there already: hyperd refuses them
         "domainname": config.get("domainname") or "",
         "pid": "pod" if shared else "container",
         "consoleSize": [size.get("height", 0), size.get("width", 0)],
@@ -102,6 +114,8 @@ def pod_of(config: dict[str, Any], interfaces: list[dict[str, Any]], *, name: st
     memory = _number(annotations, MEMORY) * MIB or (limits["memory"] and limits["memory"] + _OVERHEAD)
     spec: dict[str, Any] = {"pid": "container", "exitPolicy": "stop"}
     spec |= {"interfaces": interfaces} if interfaces else {"network": "none"}
+    if devices := host_devices(config):
+        spec["devices"] = devices
     if size := shm_size(config):
         spec["shmSize"] = size
     return {
