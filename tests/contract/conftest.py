@@ -215,7 +215,7 @@ class Q35One(QemuOne):
     """Of virtual machines with a PCI bus."""
 
     machine_type = "q35"
-    slots = 4
+    slots = 2
 
 
 class PcOne(QemuOne):

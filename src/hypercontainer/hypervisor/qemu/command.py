@@ -137,6 +137,6 @@ def command_line(
         *devices.disk_options(config, fds.disks, machine_type),
         *devices.network_options(config.networks, machine_type),
         *devices.balloon_options(config, machine_type),
-        *devices.slot_options(machine_type),
+        *devices.slot_options(config, machine_type),
         *devices.host_device_options(config),
     ]  # fmt: skip

@@ -161,9 +161,13 @@ def share_options(config: MachineConfig, machine_type: MachineType = MICROVM) ->
     return []
 
 
-def slot_options(machine_type: MachineType) -> list[str]:
-    """Ports of PCI Express, each with a slot for a NIC that comes while the machine runs."""
-    if not machine_type.slots:
+def slot_options(config: MachineConfig, machine_type: MachineType) -> list[str]:
+    """Ports of PCI Express, each with a slot for a NIC that comes while the machine runs, where it may join networks.
+
+    With a device of the host it may not: that can be a NIC, which the guest has counted.
+    """
+    joins = any(isinstance(network, SpareNetwork) for network in config.networks) and not config.devices
+    if not machine_type.slots or not joins:
         return []
     ports = [f"pcie-root-port,id={SLOT}{n},chassis={n + 1}" for n in range(machine_type.slots)]
     # QEMU would tell the guest of what comes by ACPI, and hide that the ports can.

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import Unavailable, Unsupported
+from ...errors import Unavailable
 from ...jail.report import Grants
 from ...model.specs import PortMapping
 from ...sys import deadlines, process
@@ -172,8 +172,6 @@ class QemuMachine(ProcessMachine):
             await monitor.plug_in(nic, network.fd)
 
     async def add_nic(self, nic: int, mac: str) -> None:
-        if self._host_devices:  # one of these may be a NIC, which the guest has counted
-            raise Unsupported("a virtual machine with PCI devices of this host gets no further network interface")
         async with self._monitor() as monitor:
             await monitor.add_nic(nic, mac)
 

@@ -53,8 +53,9 @@ MICROVM = MachineType("microvm", "acpi=off,rtc=on,isa-serial=on,smm=off", "devic
 # What a guest without ACPI does not see is left out, and firmware of NICs, which boots from networks. A PCI bus has 32
 # places, of which the chip set has some.
 _PC, _GLOBALS = "acpi=off,hpet=off,vmport=off,smm=off", ("virtio-pci.disable-legacy=on", "virtio-net-pci.romfile=")
-# Four of them are ports of PCI Express, which take a device without ACPI (hyperkernel: CONFIG_HOTPLUG_PCI_PCIE).
-Q35 = MachineType("q35", f"{_PC},smbus=off,sata=off", "pci", 24, slots=4, globals=_GLOBALS)
+# Slots are ports of PCI Express, which take a device without ACPI (hyperkernel: CONFIG_HOTPLUG_PCI_PCIE). Each makes an
+# emulated boot 0.015 of 0.55 s longer.
+Q35 = MachineType("q35", f"{_PC},smbus=off,sata=off", "pci", 24, slots=2, globals=_GLOBALS)
 PC = MachineType("pc", _PC, "pci", 24, globals=_GLOBALS)
 TYPES = {kind.name: kind for kind in (MICROVM, Q35, PC)}  # of a PC, the earlier the better
 # An interrupt controller as the host's with KVM, else the newest that is emulated; there is no bus to send it messages.
