@@ -231,16 +231,19 @@ def namespace() -> Iterator[str]:
 
 
 _BRIDGED = """
-import asyncio, sys, time
+import asyncio, os, sys, time
 from pathlib import Path
-from tests.vm.conftest import Lab
+from tests.vm.conftest import DEADLINE, Lab
 from tests.vm.test_pods import Pods, SLEEP
 from hypercontainer.engine.paths import Paths
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
 
 async def main() -> None:
-    config = Config(root=sys.argv[1], run=sys.argv[2], network="user", user_network="slirp")
+    config = Config(
+        root=sys.argv[1], run=sys.argv[2], network="user", user_network="slirp", boot_timeout=DEADLINE,
+        accelerator=os.environ.get("HYPER_TEST_ACCELERATOR", "auto"),
+    )
     Paths(config.root_path, config.run_path).create()
     engine = build_engine(config)
     await engine.open()
@@ -260,7 +263,7 @@ async def main() -> None:
         print(await pods.exec("a", f"{look}; ping -c 1 -W 5 192.168.77.1 >/dev/null && echo pong"))
         print(Path("/sys/class/net/tap-test/master").resolve().name)
         await pods.engine.pods.remove(id_, force=True)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + DEADLINE
         while Path("/sys/class/net/tap-test").exists() and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         print(Path("/sys/class/net/tap-test").exists())
@@ -278,7 +281,7 @@ def test_network_interfaces_on_bridges(root: Path, run_dir: Path, repository: Pa
     with namespace() as name:
         done = subprocess.run(
             ["ip", "netns", "exec", name, sys.executable, "-c", _BRIDGED, root, run_dir],
-            capture_output=True, text=True, timeout=60, check=False, cwd=repository,
+            capture_output=True, text=True, timeout=4 * DEADLINE, check=False, cwd=repository,
         )  # fmt: skip
     assert done.stdout.split() == ["52:54:00:aa:bb:cc", "1400", "52:54:00:00:11:22", "pong", "br-test", "False"], (
         done.stderr
@@ -324,7 +327,8 @@ def nfs(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     args = ["ganesha.nfsd", "-F", "-f", str(config), "-L", str(log), "-p", str(tmp_path / "pid")]
     process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(300):
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             assert process.poll() is None, log.read_text()
