@@ -43,9 +43,10 @@ from tests import arm64, libvirtd
 
 from .toy import ToyDriver
 
-DEADLINE = 60.0  # seconds for anything that a machine does
+DEADLINE = 60.0 * float(os.environ.get("HYPER_TEST_SLOWNESS", "1"))  # seconds for anything that a machine does
 MAC = "52:54:00:12:34:56"
 MEMORY = 128 << 20
+ACCELERATOR = os.environ.get("HYPER_TEST_ACCELERATOR", "tcg")  # of QEMU, by itself and by libvirt; tests/lab says kvm
 _CLONE_NEWNET = 0x40000000
 
 
@@ -198,7 +199,7 @@ class QemuOne(Host):
 
     def driver(self) -> QemuDriver:
         return QemuDriver(
-            binary="qemu-system-x86_64", accelerator="tcg", cache=self.place, machine_type=self.machine_type
+            binary="qemu-system-x86_64", accelerator=ACCELERATOR, cache=self.place, machine_type=self.machine_type
         )
 
     def config(self, name: str = "a", **how: Any) -> MachineConfig:
@@ -269,7 +270,7 @@ class LibvirtOne(QemuOne):
 
     def driver(self) -> LibvirtDriver:  # type: ignore[override]
         uri = libvirtd_of_tests().uri
-        self._drivers.append(make_libvirt(uri=uri, accelerator="tcg", cache=self.place, run=self.place))
+        self._drivers.append(make_libvirt(uri=uri, accelerator=ACCELERATOR, cache=self.place, run=self.place))
         return self._drivers[-1]
 
     @contextlib.contextmanager
