@@ -131,8 +131,9 @@ def _guest_requests() -> Iterator[bytes]:
     container = GuestContainer("c1", "disk", "erofs", files=(GuestFile("/etc/hosts", b"x"),),
                                mounts=(GuestMount("tmpfs", "tmpfs", "/tmp"),))  # fmt: skip
     process = GuestProcess(args=("sh", "-c", "true"), env=("A=b",), container="c1", rlimits=((7, 1, 2),))
+    filtered = GuestProcess(args=("true",), filter=bytes((6, 0, 0, 0, 0, 0, 0xFF, 0x7F)), filter_flags=4)
     interface = Interface("eth0", ("10.0.0.2/24", "fd00::2/64"), ("10.0.0.1",), mac="52:54:00:00:00:01")
-    for kind, message in enumerate((container, process, interface)):
+    for kind, message in ((0, container), (1, process), (1, filtered), (2, interface)):
         yield bytes([kind]) + encode_attrs(message.attrs())
 
 
@@ -163,10 +164,24 @@ def _spdy() -> Iterator[bytes]:
     yield port + encoder.replied(2) + encoder.reset(1, Why.CANCEL) + encoder.go_away(1)
 
 
+def _profiles() -> Iterator[bytes]:
+    argument = {"index": 0, "op": "SCMP_CMP_MASKED_EQ", "value": 0x7E020000, "valueTwo": 0}
+    yield json.dumps({
+        "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+        "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]}],
+        "syscalls": [
+            {"names": ["read", "openat"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4.8"}},
+            {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [argument], "excludes": {"caps": ["CAP_BPF"]}},
+        ],
+    }).encode()  # fmt: skip
+    rule = {"name": "mkdir", "action": "SCMP_ACT_TRACE", "errnoRet": 5, "args": [dict(argument, op="SCMP_CMP_GT")] * 2}
+    yield json.dumps({"defaultAction": "SCMP_ACT_LOG", "architectures": ["SCMP_ARCH_ARM"], "syscalls": [rule]}).encode()
+
+
 SEEDS = {
     "frames": _frames, "streams": _streams, "layers": _layers, "archives": _archives, "manifests": _manifests,
     "dns": _dns, "podfiles": _podfiles, "disks": _disks, "copies": _copies, "acls": _acls, "references": _references,
-    "spdy": _spdy,
+    "spdy": _spdy, "profiles": _profiles,
     "hyperstart-frames": _guest_requests, "hyperstart-tar": _layers, "hyperstart-users": _users,
 }  # fmt: skip
 

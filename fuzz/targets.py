@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hypercontainer.cri.streaming.spdy_frames import Decoder, Opened
 from hypercontainer.cri.streaming.spdy_headers import BLOCK_MAX
-from hypercontainer.errors import HyperError, InvalidArgument, NotFound
+from hypercontainer.errors import HyperError, InvalidArgument, NotFound, Unsupported
 from hypercontainer.guest.replies import error_of, pid_of
 from hypercontainer.hyperctl.cp import ByteStream, unpack
 from hypercontainer.hypervisor.qemu.formats import check_image
@@ -24,6 +24,7 @@ from hypercontainer.images import acl, archive, layout
 from hypercontainer.images import manifests as documents
 from hypercontainer.images.limits import Budget, Limits
 from hypercontainer.images.tree import Tree
+from hypercontainer.model.architectures import MACHINES
 from hypercontainer.model.reference import parse_reference, parse_source
 from hypercontainer.network.dns import NameServer
 from hypercontainer.podfile.convert import convert, files_to_fetch
@@ -33,6 +34,7 @@ from hypercontainer.protocol.messages import ExitStatus, Hello, decode_process_l
 from hypercontainer.protocol.streams import Receiver, Sender, decode_data, decode_window
 from hypercontainer.protocol.usage import GuestStats
 from hypercontainer.protocol.wire import Frame, FrameReader, ProtocolError, decode_attrs
+from hypercontainer.seccomp.compile import check_profile
 
 Target = Callable[[bytes], bool]
 TOKEN = b"0123456789abcdef"
@@ -239,7 +241,31 @@ def spdy(data: bytes) -> bool:
     return taken
 
 
+def profiles(data: bytes) -> bool:
+    """Profiles of system calls, for each processor that a machine may have."""
+    text, taken = data.decode("utf-8", "replace"), False
+    for architecture in MACHINES:
+        with contextlib.suppress(InvalidArgument, Unsupported):
+            check_profile(text, architecture, 0)  # what is decoded; the rest is another process's, for seconds at most
+            taken = True
+    return taken
+
+
 TARGETS: dict[str, Target] = {
     t.__name__: t
-    for t in (frames, streams, layers, archives, manifests, dns, podfiles, disks, copies, acls, references, spdy)
+    for t in (
+        frames,
+        streams,
+        layers,
+        archives,
+        manifests,
+        dns,
+        podfiles,
+        disks,
+        copies,
+        acls,
+        references,
+        spdy,
+        profiles,
+    )
 }

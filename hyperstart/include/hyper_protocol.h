@@ -192,16 +192,21 @@ enum hp_tag {
 	HP_T_MEMORY_STAT = 94, /* t  */
 	HP_T_IO_STAT = 95,     /* t  */
 	HP_T_AMBIENT = 96,     /* n  of CAPS, those that its programs inherit, who is not root, too */
-	HP_T_HOOK = 99,        /* {* SOURCE ARG ENV VALUE TIMEOUT: a program that is run first, with what it reads */
+	/* In SECCOMP's place: a program for seccomp(2), struct sock_filter one after another, 4096 at most, and its
+	   flags. */
+	HP_T_FILTER = 97,       /* b  */
+	HP_T_FILTER_FLAGS = 98, /* n  SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_SPEC_ALLOW */
+	HP_T_HOOK = 99,         /* {* SOURCE ARG ENV VALUE TIMEOUT: a program that is run first, with what it reads */
 };
 
 /* What a hyperstart can do that some cannot. A machine may run one that is older than the daemon. */
 enum hp_capability {
-	HP_C_FREEZE = 1, /* CONTAINER_FREEZE */
-	HP_C_LIMITS = 2, /* CONTAINER_LIMIT */
-	HP_C_LAYER = 4,  /* HP_B_LAYER */
-	HP_C_RELAY = 8,  /* HP_B_RELAY */
-	HP_C_HOOKS = 32, /* HOOK */
+	HP_C_FREEZE = 1,  /* CONTAINER_FREEZE */
+	HP_C_LIMITS = 2,  /* CONTAINER_LIMIT */
+	HP_C_LAYER = 4,   /* HP_B_LAYER */
+	HP_C_RELAY = 8,   /* HP_B_RELAY */
+	HP_C_FILTER = 16, /* FILTER */
+	HP_C_HOOKS = 32,  /* HOOK */
 };
 
 enum hp_error {

@@ -21,14 +21,17 @@
 #include "user.h"
 
 #define LAST_CAP 40
+#define ALL_CAPS ((1ull << (LAST_CAP + 1)) - 1)
 
 static _Noreturn void give_up(int status, const struct error *err)
 {
 	struct child_report report = {.err = *err};
+	int exit_status = report.err.exit_status ? report.err.exit_status : 126;
 
 	if (send(status, &report, sizeof report, MSG_NOSIGNAL) < 0)
-		_exit(125);
-	_exit(report.err.exit_status ? report.err.exit_status : 126);
+		exit_status = 125;
+	syscall(SYS_exit_group, exit_status);
+	__builtin_trap(); /* a filter of the container's own refuses even that */
 }
 
 static int report_running(int status, int master)
@@ -194,21 +197,23 @@ static int raise_ambient(uint64_t caps, struct error *err)
 }
 
 /* As runc does: root holds the set; another user has it in the bounding set only, but for what is ambient. Both inherit
- * what that is. */
+ * what that is. What is held beyond that for loading a filter ends with the exec, which looks at these sets alone. */
 static int become(const struct process_spec *s, const struct identity *id, struct error *err)
 {
 	uint64_t ambient = s->has_caps ? s->ambient & s->caps : 0;
+	uint64_t own = s->has_caps ? s->caps : ALL_CAPS;
+	uint64_t for_filter = s->filter && !s->no_new_privs ? 1ull << CAP_SYS_ADMIN : 0;
 
 	/* First, while it may be set without no_new_privs: the profile allows all that follows. */
-	if (s->seccomp && seccomp_confine(s->has_caps ? s->caps : ~0ull, err) < 0)
+	if (s->seccomp && !s->filter && seccomp_confine(s->has_caps ? s->caps : ~0ull, err) < 0)
 		return -1;
 	if (s->has_caps && drop_bounding(s->caps, err) < 0)
 		return -1;
-	if (ambient && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
+	if ((ambient || for_filter) && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
 		return fail_sys(err, "keeping capabilities");
 	if (setgroups(id->group_count, id->groups) < 0 || setgid(id->gid) < 0 || setuid(id->uid) < 0)
 		return fail_sys(err, "becoming user %u", (unsigned)id->uid);
-	if (s->has_caps && hold(id->uid == 0 ? s->caps : ambient, ambient, err) < 0)
+	if ((s->has_caps || for_filter) && hold((id->uid == 0 ? own : ambient) | for_filter, ambient, err) < 0)
 		return -1;
 	if (raise_ambient(ambient, err) < 0)
 		return -1;
@@ -227,62 +232,6 @@ static int enter_directory(const struct process_spec *s, struct error *err)
 	if (chdir(cwd) < 0)
 		return fail(err, HP_E_EXEC, errno, "working directory %s", cwd);
 	return 0;
-}
-
-static const char *env_value(const struct strings *env, const char *name)
-{
-	size_t n = strlen(name);
-
-	for (size_t i = 0; i < env->n; i++)
-		if (strncmp(env->v[i], name, n) == 0 && env->v[i][n] == '=')
-			return env->v[i] + n + 1;
-	return NULL;
-}
-
-/* execvpe() with the container's PATH, and 126/127 told apart as shells do. */
-static void exec_program(const struct process_spec *s, const struct strings *variables, struct error *err)
-{
-	const char *name = s->args.v[0], *path = env_value(variables, "PATH");
-	char **env = variables->v;
-	int first = ENOENT;
-
-	if (strchr(name, '/')) {
-		execve(name, s->args.v, env);
-		first = errno;
-	}
-	for (const char *p = path; p && !strchr(name, '/');) {
-		size_t n = strcspn(p, ":");
-		cleanup_free char *file = xasprintf("%.*s/%s", (int)n, p, name);
-		struct stat st;
-
-		if (stat(file, &st) == 0 && S_ISREG(st.st_mode)) {
-			execve(file, s->args.v, env);
-			if (errno != ENOENT && first == ENOENT)
-				first = errno;
-			else if (errno == ENOENT)
-				first = ENOEXEC; /* the file is there: its interpreter is not */
-		}
-		p = p[n] ? p + n + 1 : NULL;
-	}
-	err->exit_status = first == ENOENT || first == ENOTDIR ? 127 : 126;
-	if (first == ENOENT && !strchr(name, '/'))
-		fail(err, HP_E_EXEC, 0, "exec: \"%s\": executable file not found in $PATH", name);
-	else
-		fail(err, HP_E_EXEC, first, "exec: \"%s\"", name);
-	err->errnum = first;
-}
-
-/* hyperstart's own binary, which the container has not. */
-static void exec_init(const struct process_spec *s, int binary, const struct strings *variables, struct error *err)
-{
-	struct strings args = {0};
-
-	strings_add(&args, xasprintf(INIT_NAME));
-	strings_add(&args, xasprintf("--"));
-	for (size_t i = 0; i < s->args.n; i++)
-		strings_add(&args, xasprintf("%s", s->args.v[i]));
-	syscall(SYS_execveat, binary, "", args.v, variables->v, AT_EMPTY_PATH);
-	fail(err, HP_E_EXEC, errno, "exec: " INIT_NAME);
 }
 
 /* A container's files as its links are meant: none of them leads to another's. */
@@ -361,16 +310,13 @@ void child_main(const struct process_spec *s, const struct container *c, struct 
 		run_builtin(s, &err, fds.status);
 	if (set_limits(s, &err) < 0 || enter_directory(s, &err) < 0 || become(s, &id, &err) < 0)
 		give_up(fds.status, &err);
-	if (!env_value(&env, "HOME"))
+	if (!environment_value(&env, "HOME"))
 		strings_add(&env, xasprintf("HOME=%s", id.home)); /* so it is never empty */
 	if (s->rehearsal && rehearsal_begin(&err) < 0)
 		give_up(fds.status, &err);
 	if (hooks_run(s, &err) < 0)
 		give_up(fds.status, &err);
 	err.code = 0;
-	if (s->init)
-		exec_init(s, own, &env, &err);
-	else
-		exec_program(s, &env, &err);
+	process_exec(s, own, &env, &err);
 	give_up(fds.status, &err);
 }

@@ -26,6 +26,9 @@ struct process_spec {
 	struct strings args, env, groups;
 	uint64_t tty, rows, columns, want_stdin, caps, ambient, no_new_privs, main, builtin, rehearsal, seccomp,
 	        own_pids, init;
+	struct sock_filter *filter; /* in the profile's place; NULL: none */
+	size_t filter_len;          /* instructions */
+	uint64_t filter_flags;
 	bool has_caps;
 	bool renew_proc; /* what /proc shows is of another PID namespace */
 	struct rlimit_spec rlimits[MAX_RLIMITS];
@@ -86,6 +89,10 @@ void hooks_free(struct process_spec *s);
 
 /* child.c: in the forked child, does not return */
 _Noreturn void child_main(const struct process_spec *s, const struct container *c, struct child_fds fds);
+
+/* exec.c: returns when that has failed. `init` is hyperstart's own binary, for a process below an init. */
+void process_exec(const struct process_spec *s, int init, const struct strings *variables, struct error *err);
+const char *environment_value(const struct strings *env, const char *name); /* NULL: not there */
 
 /* rehearsal.c */
 int rehearsal_begin(struct error *err);

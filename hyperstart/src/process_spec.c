@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "process.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <string.h>
+
+#include "seccomp.h"
+
+#define FILTER_FLAGS (SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW)
+
 static int parse_rlimit(const struct attr *a, struct process_spec *s, struct error *err)
 {
 	struct cursor c = attr_nested(a);
@@ -21,6 +29,18 @@ static int parse_rlimit(const struct attr *a, struct process_spec *s, struct err
 	}
 	s->rlimit_count++;
 	return r;
+}
+
+/* What it does is for the kernel to check. */
+static int parse_filter(const struct attr *a, struct process_spec *s, struct error *err)
+{
+	if (a->len == 0 || a->len % sizeof *s->filter || a->len / sizeof *s->filter > SECCOMP_FILTER_MAX)
+		return fail(err, HP_E_MALFORMED, 0, "a seccomp filter of %u bytes", a->len);
+	free(s->filter);
+	s->filter = xmalloc(a->len);
+	memcpy(s->filter, a->data, a->len);
+	s->filter_len = a->len / sizeof *s->filter;
+	return 0;
 }
 
 static int parse_attr(const struct attr *a, struct process_spec *s, struct error *err)
@@ -45,6 +65,8 @@ static int parse_attr(const struct attr *a, struct process_spec *s, struct error
 	case HP_T_BUILTIN: return attr_u64(a, &s->builtin, err);
 	case HP_T_RLIMIT: return parse_rlimit(a, s, err);
 	case HP_T_HOOK: return hook_parse(a, s, err);
+	case HP_T_FILTER: return parse_filter(a, s, err);
+	case HP_T_FILTER_FLAGS: return attr_u64(a, &s->filter_flags, err);
 	case HP_T_AMBIENT: return attr_u64(a, &s->ambient, err);
 	case HP_T_CAPS: s->has_caps = true; return attr_u64(a, &s->caps, err);
 	}
@@ -61,6 +83,8 @@ int process_spec_parse(struct cursor cur, struct process_spec *s, struct error *
 			return -1;
 	if (r == 0 && s->seccomp > HP_SECCOMP_DEFAULT)
 		return fail(err, HP_E_MALFORMED, 0, "no seccomp profile %llu", (unsigned long long)s->seccomp);
+	if (r == 0 && s->filter_flags & ~(uint64_t)FILTER_FLAGS)
+		return fail(err, HP_E_MALFORMED, 0, "seccomp flags %llx", (unsigned long long)s->filter_flags);
 	if (r == 0 && s->args.n == 0)
 		return fail(err, HP_E_MALFORMED, 0, "a process needs at least one argument");
 	return r;
@@ -71,6 +95,7 @@ void process_spec_free(struct process_spec *s)
 	free(s->container);
 	free(s->cwd);
 	free(s->user);
+	free(s->filter);
 	strings_free(&s->args);
 	strings_free(&s->env);
 	strings_free(&s->groups);

@@ -166,10 +166,18 @@ static void architecture(struct program *p, const struct call_table *t, uint64_t
 	p->code[jump].k = (uint32_t)(p->len - jump - 1);
 }
 
+int seccomp_load(const struct sock_filter *filter, size_t len, uint64_t flags, struct error *err)
+{
+	struct sock_fprog program = {(unsigned short)len, (struct sock_filter *)(uintptr_t)filter};
+
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, (unsigned)flags, &program) < 0)
+		return fail_sys(err, "the kernel refuses the seccomp filter");
+	return 0;
+}
+
 int seccomp_confine(uint64_t caps, struct error *err)
 {
 	struct program p = {.len = 0};
-	struct sock_fprog filter;
 
 	emit(&p, LOAD(arch));
 	architecture(&p, &own, caps);
@@ -179,9 +187,6 @@ int seccomp_confine(uint64_t caps, struct error *err)
 	emit(&p, ANSWER(SECCOMP_RET_KILL_PROCESS));
 	if (p.too_long)
 		return fail(err, HP_E_SYSTEM, 0, "the seccomp profile does not fit");
-	filter = (struct sock_fprog){(unsigned short)p.len, p.code};
 	/* As runc does: a filter is no reason for the processor to run without speculation. */
-	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &filter) < 0)
-		return fail_sys(err, "the kernel refuses the seccomp filter");
-	return 0;
+	return seccomp_load(p.code, p.len, SECCOMP_FILTER_FLAG_SPEC_ALLOW, err);
 }

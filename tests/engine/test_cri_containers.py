@@ -19,6 +19,7 @@ from hypercontainer.cri.records import SandboxRecord
 from hypercontainer.cri.sandbox_request import CriSettings, host_cpus, host_memory, plan_of
 from hypercontainer.cri.server import PACKAGES, Server
 from hypercontainer.cri.streaming.server import StreamingServer
+from hypercontainer.errors import InvalidState
 from hypercontainer.hypervisor.driver import VirtioFs
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import TAKES, FakeDriver
@@ -31,6 +32,8 @@ from hypercontainer.volumes import share
 from .cri_client import LIMIT, Client, channel, refused, served
 from .stage import IMAGE, Stage, stage
 from .test_cri_sandboxes import sandbox
+
+PROFILE = '{"defaultAction":"SCMP_ACT_ALLOW"}'
 
 
 def config(name: str = "main", *command: str, attempt: int = 0, **fields: Any) -> Any:
@@ -227,6 +230,19 @@ def test_the_security_context() -> None:
     assert secured(seccomp_profile_path="runtime/default").seccomp == "default"
 
 
+def test_a_seccomp_profile_of_the_node(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    file.write_text(PROFILE)
+    for fields in ({"seccomp": {"profile_type": 2, "localhost_ref": str(file)}},
+                   {"seccomp_profile_path": f"localhost/{file}"}):  # fmt: skip
+        assert secured(**fields).seccomp_profile == PROFILE
+        unconfined = secured(privileged=True, **fields)
+        assert (unconfined.seccomp, unconfined.seccomp_profile) == ("unconfined", "")
+    file.write_bytes(b"\xff")
+    with pytest.raises(InvalidState, match="no text"):
+        secured(seccomp_profile_path=f"localhost/{file}")
+
+
 def test_command_environment_and_signal_are_what_the_pod_says() -> None:
     spec = of(args=["b"], envs=[{"key": "A", "value": "1"}], working_dir="/w", stop_signal=api.SIGRTMINPLUS3, tty=True)
     assert (spec.entrypoint, spec.command, spec.env, spec.workdir) == (None, ["b"], ["A=1"], "/w")
@@ -242,8 +258,10 @@ CONTEXTS: list[tuple[dict[str, Any], str]] = [
     ({"run_as_user": {"value": -1}}, "-1 is the number of no user"),
     ({"supplemental_groups": [1 << 40]}, "of no user or group"),
     ({"supplemental_groups_policy": api.Strict}, "Strict"),
-    ({"seccomp": {"profile_type": 2, "localhost_ref": "/x"}}, "seccomp profile /x"),
-    ({"seccomp_profile_path": "localhost/x"}, "seccomp profile"),
+    ({"seccomp": {"profile_type": 2, "localhost_ref": "/no/such"}}, "/no/such of the node cannot be read"),
+    ({"seccomp_profile_path": "localhost/x"}, "'x' is no path"),
+    ({"seccomp": {"profile_type": 2, "localhost_ref": "/dev/null"}}, "/dev/null of the node is empty"),
+    ({"seccomp_profile_path": f"localhost/{__file__}"}, "is not understood"),
     ({"apparmor_profile": "localhost/x"}, "AppArmor"),
     ({"masked_paths": ["/secret"]}, "/secret cannot be masked"),
     ({"capabilities": {"add_ambient_capabilities": ["NOPE"]}}, "unknown capability 'NOPE'"),

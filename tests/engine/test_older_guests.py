@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hypercontainer.errors import Unsupported
-from hypercontainer.guest.agent import Freeze, Hooks, MakeLayers, Relay, UpdateLimits, require
+from hypercontainer.guest.agent import Filters, Freeze, Hooks, MakeLayers, Relay, UpdateLimits, require
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.protocol.constants import Capability, Type
 
@@ -24,7 +24,8 @@ from .stage import Stage
         (Capability.LAYER, {MakeLayers}),
         (Capability.RELAY, {Relay}),
         (Capability.HOOKS, {Hooks}),
-        (0xFFFF, {Freeze, Hooks, UpdateLimits, MakeLayers, Relay}),
+        (Capability.FILTER, {Filters}),
+        (0xFFFF, {Freeze, Hooks, UpdateLimits, MakeLayers, Relay, Filters}),
     ],
 )
 def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: set[type]) -> None:
@@ -42,7 +43,7 @@ def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: s
         await s.run("a")
         agent = s.engine.containers.runtime(s.engine.registry.container("a")).agent
         assert agent.facets == can
-        for facet in {Freeze, Hooks, UpdateLimits, MakeLayers, Relay} - can:
+        for facet in {Freeze, Hooks, UpdateLimits, MakeLayers, Relay, Filters} - can:
             with pytest.raises(Unsupported, match="does not support .*: it may be older than hyperd"):
                 require(agent, facet)
         if Freeze in can:

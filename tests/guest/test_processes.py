@@ -114,6 +114,19 @@ async def test_unknown_user_and_directory(start: Start) -> None:
         session.close()
 
 
+@pytest.mark.parametrize("size", [0, 7, 12, 4097 * 8])
+async def test_what_is_no_filter(start: Start, size: int) -> None:
+    async with start() as guest:
+        session = await guest.session()
+        with pytest.raises(GuestError, match=f"a seccomp filter of {size} bytes"):
+            await session.request(Type.PROCESS_START, [(Tag.ARG, "/bin/true"), (Tag.FILTER, bytes(size))], 1000)
+        with pytest.raises(GuestError, match="seccomp flags 8"):
+            await session.request(Type.PROCESS_START, [(Tag.ARG, "/bin/true"), (Tag.FILTER_FLAGS, 8)], 1000)
+        with pytest.raises(GuestError, match="the kernel refuses the seccomp filter"):
+            await session.start(GuestProcess(args=("/bin/true",), filter=bytes(8), no_new_privs=True), Sink())
+        session.close()
+
+
 async def test_stdin_to_its_end(start: Start) -> None:
     payload = os.urandom(3 << 20)
     async with start() as guest:

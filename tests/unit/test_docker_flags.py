@@ -100,8 +100,8 @@ REFUSED = [
     (["--security-opt", "apparmor=mine"], "the guest's kernel has no AppArmor"),
     (["--security-opt", "label=type:t"], "the guest's kernel has no SELinux"),
     (
-        ["--security-opt", "seccomp=/p.json"],
-        "a profile of one's own is not loaded into the guest: use seccomp=builtin or unconfined",
+        ["--security-opt", "seccomp=/no/such.json"],
+        "the seccomp profile /no/such.json cannot be read: No such file or directory",
     ),
     (["--security-opt", "odd"], "unknown security option 'odd'"),
     (["-p", "[::1%lo]:8080:80"], "give an address of this host, IPv6 in [ ]"),

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hypercontainer.engine import resolve
@@ -18,13 +20,26 @@ def test_options() -> None:
     assert _security(("no-new-privileges", "seccomp=unconfined")) == {
         "no_new_privileges": True,
         "seccomp": "unconfined",
+        "seccomp_profile": "",
     }
     assert _security(("seccomp=unconfined", "seccomp=builtin", "no-new-privileges:false")) == {
         "seccomp": "default",
+        "seccomp_profile": "",
         "no_new_privileges": False,
     }
     with pytest.raises(InvalidArgument, match="AppArmor"):
         _security(("apparmor=mine",))
+
+
+def test_a_profile_is_read_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    file.write_text('{"defaultAction":"SCMP_ACT_ALLOW"}')
+    for option in (f"seccomp={file}", f"seccomp:{file}"):
+        assert _security((option,)) == {"seccomp": "default", "seccomp_profile": file.read_text()}
+    assert _security((f"seccomp={file}", "seccomp=unconfined"))["seccomp_profile"] == ""
+    file.write_bytes(b"\xff")
+    with pytest.raises(InvalidArgument, match="is no text"):
+        _security((f"seccomp={file}",))
 
 
 _POD = Pod(id="p", name="p", created_at="", hostname="p", vcpus=1, memory=1)

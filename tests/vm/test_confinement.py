@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import json
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -188,6 +190,50 @@ async def test_main_process_and_exec_are_filtered(lab: Lab) -> None:
         "0",
         "0",
     ]
+
+
+def allowing_all_but(**answers: str) -> str:
+    """A profile: calls, and what is done with them."""
+    rules = [{"names": [name], "action": f"SCMP_ACT_{action}"} for name, action in answers.items()]
+    return json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules})
+
+
+async def test_a_profile_of_ones_own(lab: Lab) -> None:
+    """Of the main process, of further ones, of other users and below an init."""
+    profile = allowing_all_but(mkdir="ERRNO", mkdirat="ERRNO", unlink="KILL_PROCESS", unlinkat="KILL_PROCESS")
+    script = "grep -w -e Seccomp: -e CapEff: /proc/self/status; mkdir /tmp/x; touch /tmp/y; rm -f /tmp/y; echo went on"
+    for how in ({}, {"user": "1000"}, {"user": "1000", "no_new_privileges": True}, {"run_init": True},
+                {"cap_drop": ["ALL"]}, {"privileged": True, "user": "7"}):  # fmt: skip
+        result = await lab.run("sh", "-c", script, seccomp_profile=profile, **how)
+        lines = result.out.split("\n")
+        assert lines[1] == "Seccomp:\t2" and lines[-2] == "went on", (how, result)
+        assert "can't create directory '/tmp/x': Operation not permitted" in result.err, how
+        assert "Bad system call" in result.err, how
+        none = "user" in how or "cap_drop" in how  # nothing is left of what the filter was loaded with
+        assert (lines[0] == "CapEff:\t0000000000000000") is none, how
+    id_ = await running(lab, seccomp_profile=profile)
+    assert (await lab.exec(id_, "mkdir", "/tmp/x")).code == 1
+    assert (await lab.exec(id_, "mkdir", "/tmp/x", privileged=True)).code == 0
+
+
+async def test_a_profile_that_allows_next_to_nothing(lab: Lab, calls: dict[str, bytes]) -> None:
+    """What comes before the program is not what it refuses; the program is found before."""
+    names = ["execve", "write", "writev", "exit_group", "exit", "arch_prctl", "brk", "mmap"]
+    few = json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}]})
+    for how in ({}, {"user": "1000"}, {"no_new_privileges": True}):
+        result = await lab.run("/calls", "39", files=probe(calls["x86_64"]), seccomp_profile=few, **how)
+        assert (result.code, result.out.split()) == (0, [str(errno.EPERM)]), (how, result)
+    nothing = json.dumps({"defaultAction": "SCMP_ACT_ERRNO"})
+    assert (await lab.run("/calls", "39", files=probe(calls["x86_64"]), seccomp_profile=nothing)).code != 0
+
+
+async def test_dockers_own_profile_as_a_file(lab: Lab, calls: dict[str, bytes]) -> None:
+    """podman's copy of it, which answers what it does not know with ENOSYS."""
+    profile = Path("/usr/share/containers/seccomp.json").read_text()
+    for machine, personality in (("x86_64", 135), ("x86", 136)):
+        asked = (f"{personality},0", f"{personality},1", "1000")
+        result = await lab.run("/calls", *asked, files=probe(calls[machine]), seccomp_profile=profile)
+        assert result.out.split() == ["0", str(errno.ENOSYS), str(errno.ENOSYS)], result
 
 
 # -- pauses, and trouble in a neighbour ------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import InvalidArgument, Unsupported
+from ..errors import InvalidArgument, InvalidState, Unsupported
+from ..seccomp import TEXT_MAX
 from . import api
 from .sandbox_request import check_namespaces
 
@@ -32,7 +33,7 @@ def fields_of(context: Any) -> dict[str, Any]:
         "privileged": context.privileged,
         "read_only": context.readonly_rootfs,
         "no_new_privileges": context.no_new_privs,
-        "seccomp": _seccomp(context),
+        **_seccomp(context),
         "pid": _pid(context),
         **_hidden(context),
     }
@@ -70,8 +71,8 @@ def _user(context: Any) -> str:
     return f"{user}:{context.run_as_group.value}"
 
 
-def _seccomp(context: Any) -> str:
-    """By the newer field where it is there; both absent is no filter, as CRI has it."""
+def _seccomp(context: Any) -> dict[str, str]:
+    """By the newer field where it is there; both absent is no filter, as CRI has it. Who is privileged has none."""
     if context.HasField("seccomp"):
         kind, name = context.seccomp.profile_type, context.seccomp.localhost_ref
     else:
@@ -79,9 +80,30 @@ def _seccomp(context: Any) -> str:
         kind = api.Localhost
         kind = api.RuntimeDefault if name in _DEFAULT else kind
         kind = api.Unconfined if name in _UNCONFINED else kind
-    if kind == api.Localhost:
-        raise Unsupported(f"the seccomp profile {name} of the node is not supported", hint="use RuntimeDefault")
-    return "default" if kind == api.RuntimeDefault else "unconfined"
+    if kind == api.Localhost and not context.privileged:
+        return {"seccomp_profile": _profile(name.removeprefix("localhost/"))}
+    return {"seccomp": "default" if kind == api.RuntimeDefault else "unconfined"}
+
+
+def _profile(name: str) -> str:
+    """A file of the node's: a kubelet says where it is, below its own directory of profiles.
+
+    :raise InvalidArgument: it says no path. :raise InvalidState: the file is not there, or is none.
+    """
+    if not name.startswith("/"):
+        raise InvalidArgument(f"the seccomp profile {name!r} is no path of the node")
+    try:
+        with open(name, encoding="utf-8") as file:
+            text = file.read(TEXT_MAX + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidState(f"the seccomp profile {name} of the node cannot be read: {_why(error)}") from None
+    if not text:
+        raise InvalidState(f"the seccomp profile {name} of the node is empty")
+    return text
+
+
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "it is no text"
 
 
 def _pid(context: Any) -> str:

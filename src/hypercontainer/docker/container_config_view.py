@@ -128,6 +128,7 @@ def _asked(spec: ContainerSpec) -> Document:
     """What of a specification is Docker's HostConfig."""
     security = ["no-new-privileges"] if spec.no_new_privileges else []
     security += ["seccomp=unconfined"] if spec.seccomp == "unconfined" else []
+    security += [f"seccomp={spec.seccomp_profile}"] if spec.seccomp_profile else []
     bindings: dict[str, list[Document]] = {}
     for p in spec.ports:
         host = str(p.host_port) if p.host_port else ""

@@ -36,8 +36,8 @@ _SECURITY: dict[str, dict[str, Any]] = {
     "no-new-privileges": {"no_new_privileges": True},
     "no-new-privileges=true": {"no_new_privileges": True},
     "no-new-privileges=false": {"no_new_privileges": False},
-    "seccomp=unconfined": {"seccomp": "unconfined"},
-    "seccomp=builtin": {"seccomp": "default"},
+    "seccomp=unconfined": {"seccomp": "unconfined", "seccomp_profile": ""},
+    "seccomp=builtin": {"seccomp": "default", "seccomp_profile": ""},
     **{option: {} for option in _NO_EFFECT},
 }
 
@@ -179,9 +179,8 @@ def _security(options: list[str]) -> dict[str, Any]:
         known = _SECURITY.get(option.replace(":", "=", 1))
         if known is not None:
             out |= known
-        elif option.replace(":", "=", 1).startswith("seccomp="):
-            raise Unsupported("SecurityOpt seccomp: a profile of one's own is not loaded into the guest; "
-                              "use seccomp=builtin or unconfined")  # fmt: skip
+        elif option.replace(":", "=", 1).startswith("seccomp="):  # clients send what the file has
+            out |= {"seccomp": "default", "seccomp_profile": option[len("seccomp=") :] or "{}"}
         elif option.replace(":", "=", 1).startswith(("apparmor=", "label=")):
             raise Unsupported(f"SecurityOpt {option}: the guest's kernel has neither AppArmor nor SELinux")
         else:

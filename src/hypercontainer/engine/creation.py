@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -16,12 +17,14 @@ from ..model import ids
 from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.ports import published
 from ..model.specs import ContainerSpec
-from ..model.status import Container, ContainerState, MountPoint, Pod
+from ..model.status import Container, ContainerState, MountPoint, Pod, Process
+from ..seccomp import Filter
 from ..sys import clock, tasks
 from ..sys.files import no_space_as_error
 from ..sys.removal import removed
 from . import environment, health, processors, resolve
 from .container_verbs import ALIVE
+from .filters import filter_of
 from .paths import Paths
 from .placement import Placement
 from .principal import owned
@@ -137,6 +140,7 @@ class Creation:
         mounts: list[MountPoint] = []
         try:
             config = image.config.config if image else {}
+            program = await tasks.in_thread(lambda: filter_of(spec, pod.architecture)) if spec.seccomp_profile else None
             volumes, mounts = await self.volumes.resolve(before, spec, config)
             container = Container(
                 id=id_,
@@ -147,11 +151,7 @@ class Creation:
                 image_id=image.id if image else "",
                 hostname=pod.hostname,
                 state=ContainerState(starting=starting),
-                process=resolve.process_of(
-                    environment.resolved(spec, environment.addresses(pod, self._placement.network.links(pod))),
-                    config,
-                    pod.hostname,
-                ),
+                process=self._process(pod, spec, config, program),
                 spec=spec,
                 mounts=mounts,
                 log_path=spec.log.path or str(self._paths.log(id_)),
@@ -170,6 +170,13 @@ class Creation:
             await tasks.to_the_end(self._undo(id_, mounts))
             raise
         return container
+
+    def _process(self, pod: Pod, spec: ContainerSpec, config: dict[str, Any], program: Filter | None) -> Process:
+        known = environment.resolved(spec, environment.addresses(pod, self._placement.network.links(pod)))
+        process = resolve.process_of(known, config, pod.hostname)
+        if program is None:
+            return process
+        return msgspec.structs.replace(process, filter=program.program, filter_flags=program.flags)
 
     async def _undo(self, id_: str, mounts: list[MountPoint]) -> None:
         async with contextlib.AsyncExitStack() as undo:  # each, whatever becomes of the others

@@ -19,6 +19,7 @@ from ..model.units import format_binary
 from ..protocol.constants import BOUND_ROOT, Seccomp
 from ..protocol.messages import GuestContainer, GuestFile, GuestHook, GuestMount, GuestProcess
 from .environment import user_of
+from .filters import capabilities_of
 from .log_sinks import choose
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -313,10 +314,12 @@ def main_process(pod: Pod, container: Container, size: tuple[int, int]) -> Guest
         rows=size[0],
         columns=size[1],
         stdin=spec.stdin,
-        capabilities=None if spec.privileged else capability_mask(spec.cap_add, spec.cap_drop),
+        capabilities=capabilities_of(spec),
         ambient=capability_mask(spec.cap_ambient, ["ALL"]),
         no_new_privs=spec.no_new_privileges,
         seccomp=_seccomp(spec, privileged=spec.privileged),
+        filter=process.filter,
+        filter_flags=process.filter_flags,
         rlimits=_rlimits(spec.ulimits),
         main=True,
         own_pids=has_own_pids(pod, container),
@@ -348,6 +351,8 @@ def exec_process(container: Container, spec: ExecSpec, size: tuple[int, int]) ->
         capabilities=_exec_capabilities(container, spec),
         ambient=capability_mask(container.spec.cap_ambient if spec.ambient is None else spec.ambient, ["ALL"]),
         seccomp=_seccomp(container.spec, privileged=spec.privileged or container.spec.privileged),
+        filter=b"" if spec.privileged else base.filter,
+        filter_flags=0 if spec.privileged else base.filter_flags,
         rlimits=_rlimits(container.spec.ulimits),
     )
 
@@ -362,9 +367,7 @@ def _exec_capabilities(container: Container, spec: ExecSpec) -> int | None:
     """None: all."""
     if spec.capabilities is not None:
         return capability_mask(spec.capabilities, ["ALL"])
-    if spec.privileged or container.spec.privileged:
-        return None
-    return capability_mask(container.spec.cap_add, container.spec.cap_drop)
+    return None if spec.privileged else capabilities_of(container.spec)
 
 
 def _seccomp(spec: ContainerSpec, *, privileged: bool) -> Seccomp:

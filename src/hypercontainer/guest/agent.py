@@ -154,7 +154,7 @@ class Agent(Protocol):
     async def start(self, process: GuestProcess, sink: Sink) -> Process:
         """Start a process; its output goes to `sink` from the first byte.
 
-        :raise StartFailed: when the program cannot be executed. :raise Unsupported: it needs `Hooks`.
+        :raise StartFailed: when the program cannot be executed. :raise Unsupported: it needs `Hooks` or `Filters`.
         """
 
     def reattach(self, id_: int, sink: Sink, offsets: tuple[int, int]) -> Process | None:
@@ -241,12 +241,18 @@ class Hooks(Protocol):
     """`start` takes processes with `hooks`, which are run before them."""
 
 
+@runtime_checkable
+class Filters(Protocol):
+    """`start` takes processes with a `filter` of their own, in place of Docker's default."""
+
+
 _NAMES: dict[type, str] = {
     Freeze: "pausing a container",
     UpdateLimits: "other limits for a container that runs",
     MakeLayers: "making a layer of a container",
     Relay: "connections to a pod's ports",
     Hooks: "hooks in a container",
+    Filters: "a seccomp profile of one's own",
 }
 
 

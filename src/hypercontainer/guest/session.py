@@ -29,7 +29,7 @@ from ..protocol.streams import decode_data, decode_window
 from ..protocol.usage import GuestStats
 from ..protocol.wire import Attrs, Frame, ProtocolError, decode_attrs, text
 from ..sys import clock, deadlines
-from .agent import Connect, Freeze, Gone, Hooks, MakeLayers, Relay, Sink, UpdateLimits, require
+from .agent import Connect, Filters, Freeze, Gone, Hooks, MakeLayers, Relay, Sink, UpdateLimits, require
 from .connection import Connection, State
 from .process import GuestProcessHandle, Nothing
 from .reopen import reopen
@@ -45,6 +45,7 @@ _FACETS: dict[type, Capability] = {
     MakeLayers: Capability.LAYER,
     Relay: Capability.RELAY,
     Hooks: Capability.HOOKS,
+    Filters: Capability.FILTER,
 }
 
 
@@ -148,11 +149,13 @@ class GuestSession(Connection):
     async def start(self, process: GuestProcess, sink: Sink) -> GuestProcessHandle:
         """Start a process; its output goes to `sink` from the first byte.
 
-        :raise StartFailed: when the program cannot be executed. :raise Unsupported: the guest runs no hooks.
+        :raise StartFailed: when the program cannot be executed. :raise Unsupported: the guest has no hooks, or filters.
         """
         self._check_running()
         if process.hooks:  # else it would run without
             require(self, Hooks)
+        if process.filter:
+            require(self, Filters)
         handle = GuestProcessHandle(self, self._new_id(), sink)
         self._processes[handle.id] = handle
         try:

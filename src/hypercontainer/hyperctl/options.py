@@ -66,7 +66,7 @@ _OPTIONS = [
         multiple=True,
         metavar="OPTION",
         help="no-new-privileges: let no program gain privileges by set-user-ID; "
-        "seccomp=unconfined: filter no system call.",
+        "seccomp=unconfined: filter no system call; seccomp=FILE: filter by a profile of your own.",
     ),
     click.option(
         "--stop-signal", default="", help="Signal that asks the process to end [default: the image's, or TERM]."
@@ -213,8 +213,8 @@ _SECURITY: dict[str, dict[str, Any]] = {
     "no-new-privileges:true": {"no_new_privileges": True},
     "no-new-privileges=true": {"no_new_privileges": True},
     "no-new-privileges:false": {"no_new_privileges": False},
-    "seccomp=unconfined": {"seccomp": "unconfined"},
-    "seccomp=builtin": {"seccomp": "default"},
+    "seccomp=unconfined": {"seccomp": "unconfined", "seccomp_profile": ""},
+    "seccomp=builtin": {"seccomp": "default", "seccomp_profile": ""},
 }
 
 

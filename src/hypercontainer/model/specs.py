@@ -236,6 +236,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     cap_ambient: list[str] = field(default_factory=list)  # of these, what its programs inherit, who is not root, too
     no_new_privileges: bool = False
     seccomp: SeccompProfile = "default"  # Docker's default profile; a privileged container has none
+    seccomp_profile: str = ""  # one's own in its place, as Docker and OCI write it, in JSON
     masked_paths: list[str] | None = None  # None: Docker's; of a privileged container none
     readonly_paths: list[str] | None = None
     ports: list[PortMapping] = field(default_factory=list)

@@ -69,6 +69,8 @@ class Process(Model, frozen=True, kw_only=True):
     cwd: str
     user: str
     stop_signal: int
+    filter: bytes = b""  # of its own seccomp profile: an array of struct sock_filter; empty: it has none
+    filter_flags: int = 0  # of seccomp(2)
 
 
 class MountPoint(Model, frozen=True, kw_only=True):

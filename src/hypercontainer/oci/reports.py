@@ -90,6 +90,17 @@ def _as_runc(used: dict[str, Any]) -> dict[str, Any]:
     return {"cpu": cpu, "memory": memory, "pids": {"current": used["pids"]}}
 
 
+_SECCOMP = {
+    "enabled": True,
+    "actions": [f"SCMP_ACT_{a}" for a in ("ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE",
+                                          "TRAP")],
+    "operators": [f"SCMP_CMP_{o}" for o in ("EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE")],
+    "archs": [f"SCMP_ARCH_{a}" for a in ("AARCH64", "ARM", "X32", "X86", "X86_64")],
+    "knownFlags": [f"SECCOMP_FILTER_FLAG_{f}" for f in ("LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV")],
+    "supportedFlags": [f"SECCOMP_FILTER_FLAG_{f}" for f in ("LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV")],
+}  # fmt: skip
+
+
 def features(args: Namespace, daemon: Daemon, records: Records) -> int:
     """https://github.com/opencontainers/runtime-spec/blob/main/features.md."""
     print(json.dumps({
@@ -100,7 +111,7 @@ def features(args: Namespace, daemon: Daemon, records: Records) -> int:
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
             "cgroup": {"v1": False, "v2": True, "systemd": False},
-            "seccomp": {"enabled": True, "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"]},
+            "seccomp": _SECCOMP,
             "apparmor": {"enabled": False}, "selinux": {"enabled": False},
         },
         "annotations": {"org.hypercontainer.isolation": "virtual machine"},

@@ -8,6 +8,7 @@ control group's path, weights of CPUs and disks, and OOM scores, which are for w
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -25,7 +26,6 @@ _UNLIMITED = 1 << 63
 # The nodes that every container in a virtual machine has.
 _DEVICES = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx")}
 _VFIO = "/dev/vfio/vfio"  # that all of its devices share
-_PROFILE_MIN = 250  # system calls that each runtime's own default profile lets through; it has over 350
 MEMORY, VCPUS = "io.hypercontainer.memory", "io.hypercontainer.vcpus"  # annotations: MiB and number, of the machine
 
 
@@ -91,7 +91,8 @@ def container_of(config: dict[str, Any], bundle: Path, rootfs: str, *, id_: str,
         "capDrop": ["ALL"],
         "capAmbient": ambient_of(process),
         "noNewPrivileges": bool(process.get("noNewPrivileges")),
-        "seccomp": seccomp_of(linux),
+        "seccomp": "unconfined",
+        "seccompProfile": seccomp_of(linux),
         "maskedPaths": linux.get("maskedPaths") or [],
         "readonlyPaths": linux.get("readonlyPaths") or [],
         "privileged": is_privileged(config),
@@ -178,20 +179,8 @@ def ulimits_of(process: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def seccomp_of(linux: dict[str, Any]) -> str:
-    """Docker's default profile stands for its like. What lets through less cannot be in force, so it is refused.
-
-    :raise Unsupported: that is so.
-    """
+    """As text, which hyperd compiles; "" is none."""
     profile = linux.get("seccomp")
-    if not profile or profile.get("defaultAction") == "SCMP_ACT_ALLOW":
-        if profile and profile.get("syscalls"):
-            raise Unsupported(_OTHER_PROFILE, hint=_PROFILE_HINT)
-        return "unconfined"
-    allowed = {n for s in profile.get("syscalls") or [] if s.get("action") == "SCMP_ACT_ALLOW" for n in s["names"]}
-    if len(allowed) < _PROFILE_MIN:
-        raise Unsupported(_OTHER_PROFILE, hint=_PROFILE_HINT)
-    return "default"
-
-
-_OTHER_PROFILE = "a seccomp profile other than the usual default one is not supported"
-_PROFILE_HINT = "leave it out, or use seccomp=unconfined: the virtual machine keeps the container from this host"
+    if not profile or (profile.get("defaultAction") == "SCMP_ACT_ALLOW" and not profile.get("syscalls")):
+        return ""
+    return json.dumps(profile, separators=(",", ":"))

@@ -146,6 +146,8 @@ class Tag(IntEnum):
     MEMORY_STAT = 94
     IO_STAT = 95
     AMBIENT = 96
+    FILTER = 97
+    FILTER_FLAGS = 98
     HOOK = 99
 
 
@@ -156,6 +158,7 @@ class Capability(IntFlag):
     LIMITS = 2
     LAYER = 4
     RELAY = 8
+    FILTER = 16
     HOOKS = 32
 
 

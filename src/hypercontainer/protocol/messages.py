@@ -142,6 +142,8 @@ class GuestProcess:
     main: bool = False
     builtin: Builtin | None = None
     seccomp: Seccomp = Seccomp.UNCONFINED
+    filter: bytes = b""  # in its place: a program for seccomp(2), an array of struct sock_filter
+    filter_flags: int = 0
     rehearsal: bool = False  # it is killed at its first system call with an effect
     own_pids: bool = False  # process 1 of a PID namespace of the container's own; of a main process and its rehearsal
     init: bool = False  # below an init, which hands on signals and reaps
@@ -171,6 +173,8 @@ class GuestProcess:
             out.append((Tag.AMBIENT, self.ambient))
         if self.seccomp:
             out.append((Tag.SECCOMP, int(self.seccomp)))
+        if self.filter:
+            out += [(Tag.FILTER, self.filter), (Tag.FILTER_FLAGS, self.filter_flags)]
         if self.builtin:
             out.append((Tag.BUILTIN, int(self.builtin)))
         out += [(Tag.HOOK, h.attrs()) for h in self.hooks]
