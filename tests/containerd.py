@@ -35,14 +35,11 @@ state = "{place}/state"
     bin_dir = "/usr/lib/cni"
     conf_dir = "{place}/cni"
 """
-# The class `hyper`, in place of runc as the default; {runtime} is a program.
-_RUNTIME = """
+# The class `hyper`, as nodes get it; and here as the default, in place of runc.
+_CLASS = Path(__file__).parents[1] / "deploy/containerd/hyper.toml"
+_DEFAULT = """
   [plugins."io.containerd.grpc.v1.cri".containerd]
     default_runtime_name = "hyper"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.hyper]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.hyper.options]
-      BinaryName = "{runtime}"
 """
 
 
@@ -65,7 +62,9 @@ class Containerd:
 
 
 def _write(place: Path, runtime: Path | None) -> None:
-    config = _CONFIG.format(place=place, box=BOX) + (_RUNTIME.format(runtime=runtime) if runtime else "")
+    config = _CONFIG.format(place=place, box=BOX)
+    if runtime:
+        config += _DEFAULT + _CLASS.read_text().replace("/usr/local/bin/hyper-runtime", str(runtime))
     (place / "config.toml").write_text(config)
     ipam = {"type": "host-local", "dataDir": f"{place}/addresses", "routes": [{"dst": "0.0.0.0/0"}],
             "ranges": [[{"subnet": "10.99.0.0/16", "gateway": "10.99.0.1"}]]}  # fmt: skip

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import configparser
+import tomllib
 from pathlib import Path
 
 import yaml
 
 from hypercontainer.cri.sandbox_request import HANDLERS
 from hypercontainer.hyperd.config import Config, load
+from hypercontainer.oci.arguments import DEFAULT_ROOT
+from hypercontainer.oci.translation import MEMORY, VCPUS
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -36,3 +39,20 @@ def test_the_unit_starts_hyperd() -> None:
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(DEPLOY / "systemd/hyperd.service")
     assert unit["Service"]["ExecStart"].split()[0].endswith("/hyperd") and unit["Service"]["KillMode"] == "process"
+
+
+def test_what_runs_pods_beside_runc_is_told_our_runtime() -> None:
+    containerd = tomllib.loads((DEPLOY / "containerd/hyper.toml").read_text())
+    told = containerd["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
+    crio = tomllib.loads((DEPLOY / "crio/10-hyper.conf").read_text())["crio"]["runtime"]["runtimes"]
+    beside = yaml.safe_load((DEPLOY / "kubernetes/runtimeclass-beside.yaml").read_text())
+    assert list(told) == list(crio) == [beside["handler"]]
+    assert told["hyper"]["options"]["BinaryName"] == crio["hyper"]["runtime_path"] == "/usr/local/bin/hyper-runtime"
+    assert crio["hyper"]["runtime_root"] == DEFAULT_ROOT
+    assert set(crio["hyper"]["allowed_annotations"]) == {MEMORY, VCPUS}
+
+
+def test_the_daemon_set_is_of_the_nodes_that_the_class_names() -> None:
+    pod = yaml.safe_load((DEPLOY / "kubernetes/daemonset.yaml").read_text())["spec"]["template"]["spec"]
+    beside = yaml.safe_load((DEPLOY / "kubernetes/runtimeclass-beside.yaml").read_text())
+    assert pod["nodeSelector"] == beside["scheduling"]["nodeSelector"]

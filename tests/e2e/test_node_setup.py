@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node is set up, and as before when that is taken away: in a copy of this host's files of its own."""
+
+from __future__ import annotations
+
+import ensurepip
+import os
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from .conftest import DEADLINE
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts take root")
+DEPLOY = Path(__file__).parents[2] / "deploy"
+_CONFIG = 'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\n  sandbox_image = "x"\n'
+_SCRIPT = """
+set -eu
+cd "$1"
+mount -t tmpfs none top
+mkdir top/upper top/work top/root
+mount -t overlay none -o lowerdir=/,upperdir=top/upper,workdir=top/work top/root
+mount -t proc none top/root/proc
+mount --rbind /dev top/root/dev
+mount -t tmpfs none top/root/run
+mkdir -p top/root/payload top/root/etc/containerd top/root/etc/crio
+cp -r payload/. top/root/payload
+rm -rf top/root/opt/hypercontainer top/root/etc/crio/crio.conf.d/10-hyper.conf top/root/etc/hyper
+cp config.toml top/root/etc/containerd/config.toml
+node() { chroot top/root sh /payload/deploy/node/node.sh "$@" >>said 2>&1; }
+node install /payload
+cp top/root/etc/containerd/config.toml changed.toml
+chroot top/root hyper-runtime
+test -e top/root/etc/crio/crio.conf.d/10-hyper.conf
+cat top/root/etc/hyper/hyperd.toml
+echo again >>said
+node install /payload
+node remove
+cmp config.toml top/root/etc/containerd/config.toml
+test ! -e top/root/opt/hypercontainer
+test ! -e top/root/etc/crio/crio.conf.d/10-hyper.conf
+test ! -e top/root/etc/systemd/system/hyperd.service
+! test -h top/root/usr/local/bin/hyperd
+rm -r payload/deploy top/root/payload/deploy/containerd
+! node install /nowhere
+"""
+
+
+def _wheel(path: Path) -> None:
+    """One with programs of our names, which needs no other."""
+    name = "hypercontainer-0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("hypercontainer.py", "def main():\n    print('it runs')\n")
+        programs = "".join(f"{p} = hypercontainer:main\n" for p in ("hyperd", "hyperctl", "hyper-runtime"))
+        wheel.writestr(f"{name}/entry_points.txt", f"[console_scripts]\n{programs}")
+        wheel.writestr(f"{name}/METADATA", "Metadata-Version: 2.1\nName: hypercontainer\nVersion: 0\n")
+        wheel.writestr(f"{name}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{name}/RECORD", "")
+
+
+def _pip() -> Path:
+    """The wheel that Python has, or Debian for it."""
+    places = Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels")
+    found = [wheel for place in places for wheel in place.glob("pip-*.whl")]
+    if not found:
+        pytest.skip("there is no wheel of pip here: it comes with Python, or with Debian's python3-pip-whl")
+    return found[0]
+
+
+def test_a_node_is_set_up_and_left(tmp_path: Path) -> None:
+    payload = tmp_path / "payload"
+    shutil.copytree(DEPLOY, payload / "deploy", ignore=shutil.ignore_patterns("wheels"))
+    (tmp_path / "top").mkdir()
+    (tmp_path / "config.toml").write_text(_CONFIG)
+    _wheel(payload / "hypercontainer-0-py3-none-any.whl")
+    shutil.copy(_pip(), payload)
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _SCRIPT, "sh", tmp_path]
+    path = os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False,
+                          env={"PATH": f"{path}", "HOME": "/root"})  # fmt: skip
+    said = (tmp_path / "said").read_text()
+    assert done.returncode == 0, done.stderr + said
+    assert done.stdout == "it runs\nlive_restore = true\n"
+    changed = (tmp_path / "changed.toml").read_text()
+    assert changed.startswith(_CONFIG) and (DEPLOY / "containerd/hyper.toml").read_text() in changed
+    first, again = said.split("again\n")
+    assert "not done: systemctl restart containerd" in first and "not done: systemctl enable --now hyperd" in first
+    assert "restart" not in again.partition("not done: systemctl disable")[0]  # what is as it should be is left alone
+    assert "install needs a directory with wheels and deploy/" in again
