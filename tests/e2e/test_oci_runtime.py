@@ -98,6 +98,9 @@ def test_what_stands_for_a_container_lives_and_dies_with_it(runtime: Runtime, hy
     done = runtime("--log", tmp_path / "log", "--log-format", "json", "run", "--bundle", missing, "three", check=False)
     assert 'exec: "nosuch": executable file not found in $PATH' in done.stderr and done.returncode == 1
     assert json.loads((tmp_path / "log").read_text())["level"] == "error"
+    missing = make_bundle(tmp_path / "e", rootfs, "/no/such")
+    done = runtime("create", "--bundle", missing, "three", check=False)
+    assert 'exec: "/no/such": stat /no/such: no such file or directory' in done.stderr
     sleeping = make_bundle(tmp_path / "d", rootfs, "sleep", "1000")
     runtime("run", "--detach", "--bundle", sleeping, "four", capture_output=False, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL)  # fmt: skip

@@ -166,7 +166,9 @@ def _look_like(looks: Looks) -> None:
         view.enter_network(looks.namespace)
     view.enter_root(looks.rootfs, looks.binds)
     if not view.find_program(looks.program, looks.path, looks.cwd):
-        raise StartFailed(f'{_NO_PROGRAM}"{looks.program}": executable file not found in $PATH', exit_status=127)
+        place = f"stat {looks.program}: no such file or directory"  # runc's words, by which its callers know it
+        where = place if "/" in looks.program else "executable file not found in $PATH"
+        raise StartFailed(f'{_NO_PROGRAM}"{looks.program}": {where}', exit_status=127)
 
 
 def _follow(daemon: Daemon, route: str, connection: Connection, *, terminal: bool) -> int:
