@@ -15,11 +15,13 @@ import importlib.util
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
 _DEBIAN = Path("/usr/lib/python3/dist-packages")  # of python3-libvirt
+_AGAIN = 1.0  # seconds until its loop is tried again
 
 
 @functools.cache
@@ -30,7 +32,7 @@ def library() -> Any:
         return None
     module.registerErrorHandler(lambda *_: None, None)  # else it prints what it raises, too
     module.virEventRegisterDefaultImpl()
-    threading.Thread(target=_run, args=(module,), name="libvirt-events", daemon=True).start()
+    threading.Thread(target=_run, args=(module, threading.Event().wait), name="libvirt-events", daemon=True).start()
     return module
 
 
@@ -53,12 +55,13 @@ def release(number: int) -> str:
     return f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"
 
 
-def _run(module: Any) -> None:
+def _run(module: Any, pause: Callable[[float], object]) -> None:
     while True:
         try:
             module.virEventRunDefaultImpl()
         except module.libvirtError as error:
             log.warning("libvirt's event loop: %s", error)
+            pause(_AGAIN)  # it may fail at once, and each time
 
 
 def _imported() -> Any:
