@@ -19,7 +19,7 @@ from hypercontainer.hypervisor.facets import Footprint
 from hypercontainer.hypervisor.xen import disks, document, driver, tools
 from hypercontainer.hypervisor.xen.driver import XenDriver
 from hypercontainer.hypervisor.xen.machine import XenMachine
-from hypercontainer.sys import process
+from hypercontainer.sys import deadlines, process
 
 MIB = 1 << 20
 INFO = "xen_version            : 4.17.7\\nvirt_caps              : pv hvm hap\\n"
@@ -194,7 +194,7 @@ async def test_an_error_of_a_tool_is_in_its_own_words(tmp_path: Path, monkeypatc
     stand_ins(tmp_path, monkeypatch)
     with pytest.raises(NotFound, match="zz is an invalid domain identifier"):
         await tools.ask("xl", "pause", "zz")
-    assert await tools.destroy("zz") == ""
+    assert await tools.destroy("zz", 60) == ""
     (tmp_path / "bin/xl").write_text("#!/bin/sh\necho 'libxl: error: no memory' >&2; echo more >&2; exit 3\n")
     with pytest.raises(Unavailable, match="`xl pause` failed: libxl: error: no memory$"):
         await tools.ask("xl", "pause", "zz")
@@ -235,6 +235,38 @@ async def test_a_domain_whose_xl_was_killed_ends(tmp_path: Path, monkeypatch: py
     assert machine._tidying is not None
     await asyncio.wait_for(machine._tidying, 60)
     assert not (tmp_path / "domain").exists()
+
+
+async def test_an_xl_that_stands_still_holds_up_a_kill_no_longer_than_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline of all drivers, however often xl is asked."""
+    stand_ins(tmp_path, monkeypatch)
+    machine = await XenDriver(boot_timeout=60).launch(config(tmp_path))
+    waited: list[float] = []
+
+    async def stands_still(domain: str, timeout: float) -> str:
+        assert domain == machine.domain
+        waited.append(timeout)
+        return "it did not end"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tools, "destroy", stands_still)
+        await machine.kill()
+    assert sum(waited) <= deadlines.DEATH
+    await asyncio.wait_for(machine.wait(), 60)
+    await machine.kill()
+    assert not (tmp_path / "domain").exists()
+
+
+async def test_what_libxl_keeps_of_a_domain_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(tmp_path, monkeypatch)
+    monkeypatch.setattr(tools, "_LOGS", tmp_path)
+    machine = await XenDriver(boot_timeout=60).launch(config(tmp_path))
+    for name in (machine.domain, "another"):
+        (tmp_path / f"qemu-dm-{name}.log").touch()
+    await machine.kill()
+    assert [path.name for path in tmp_path.glob("*.log")] == ["qemu-dm-another.log"]
 
 
 async def test_without_a_daemon_it_is_the_next_that_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

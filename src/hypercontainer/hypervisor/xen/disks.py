@@ -64,7 +64,7 @@ class Loops:
         self.paths.append(path)
 
     async def hand_over(self, domid: int) -> None:
-        """Let blkback open them, and return when it has.
+        """Let blkback open them, which no script of Xen's has told, and return when it has.
 
         :raise Unavailable: it does not.
         """
@@ -76,6 +76,14 @@ class Loops:
         ready = {f"{_BACKEND.format(domid=domid, number=n)}/hotplug-status": "connected" for n in devices}
         if devices:
             await tools.write({**where, **ready})
+        await self.opened(domid)
+
+    async def opened(self, domid: int) -> None:
+        """Return when blkback, which knows of them, has opened them.
+
+        :raise Unavailable: it does not.
+        """
+        devices = [number(index) for index in range(len(self._fds))]
         clock = asyncio.get_running_loop().time
         end = clock() + deadlines.MONITOR
         while missing := [n for n in devices if not Path(_OPENED.format(domid=domid, number=n)).exists()]:

@@ -26,16 +26,24 @@ def kernel_command_line(*, talkative: bool = False) -> str:
     return " ".join(["console=hvc0", *level, "panic=-1", "pci=off", f"hyper.channel=hvc:{CONSOLE}"])
 
 
-def check(config: MachineConfig) -> None:
+def check_domain(config: MachineConfig, driver: str) -> None:
     """What the kinds of a machine's parts do not tell.
 
-    :raise InvalidArgument: it has too many disks or processors, or a path that xl cannot be told.
+    :raise InvalidArgument: it has too many disks or processors, or a path that QEMU cannot be told.
     """
     for what, count, most in (("processors", config.vcpus, PROCESSORS), ("disks", len(config.disks), DISKS)):
         if count > most:
-            raise InvalidArgument(f"a machine of the driver 'xen' has at most {most} {what}")
+            raise InvalidArgument(f"a machine of the driver {driver!r} has at most {most} {what}")
     if "," in str(config.directory):  # QEMU is told of the channel by words that commas part
-        raise InvalidArgument(f"the driver 'xen' cannot have a comma in the path {str(config.directory)!r}")
+        raise InvalidArgument(f"the driver {driver!r} cannot have a comma in the path {str(config.directory)!r}")
+
+
+def check(config: MachineConfig) -> None:
+    """The same, and what xl's file has no words for.
+
+    :raise InvalidArgument: as above, or it is a path that xl cannot be told.
+    """
+    check_domain(config, "xen")
     for path in (config.kernel, config.initramfs, config.directory):
         _quoted(str(path))
 
@@ -47,10 +55,11 @@ def channel(directory: Path, name: str) -> Path:
 
 def names(config: MachineConfig) -> dict[str, str]:
     """What the guest finds each disk by: they have no serial numbers, but names of ours."""
-    return {disk.serial: f"dev:{_device(index)}" for index, disk in enumerate(config.disks)}
+    return {disk.serial: f"dev:{device(index)}" for index, disk in enumerate(config.disks)}
 
 
-def _device(index: int) -> str:
+def device(index: int) -> str:
+    """What the guest's kernel calls the disk in this place."""
     return f"xvd{chr(ord('a') + index)}"
 
 
@@ -58,7 +67,7 @@ def document(config: MachineConfig, name: str, loops: Sequence[str], script: str
     """The domain's configuration file; `loops` are its disks' devices, `script` what xl runs for each device."""
     nics = [f"mac={nic.mac}, script={script}" for nic in config.networks if isinstance(nic, TapNetwork)]
     disks = [
-        f"format=raw, vdev={_device(index)}, access={'ro' if disk.read_only else 'rw'}, backendtype=phy, "
+        f"format=raw, vdev={device(index)}, access={'ro' if disk.read_only else 'rw'}, backendtype=phy, "
         f"script={script}, target={loop}"
         for index, (disk, loop) in enumerate(zip(config.disks, loops, strict=True))
     ]

@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import shutil
-import socket
 import uuid
 from collections.abc import Container, Mapping, Sequence
 from functools import partial
@@ -19,25 +18,24 @@ from typing import Any
 from ...errors import HyperError, Unavailable
 from ...jail.jail import Order, Started
 from ...jail.plain import PlainJail
-from ...sys import deadlines, process, tasks
+from ...sys import process
 from .. import found
 from ..ask import ask
 from ..driver import Disk, Machine, MachineConfig, Probe, TapNetwork, check_takes
 from ..facets import Needs, facets_of
-from . import tools, vifs
+from . import tools
+from .bring_up import bring_up, console
 from .disks import loops
-from .document import CONSOLE, channel, check, document, names
+from .document import channel, check, document, names
 from .machine import CHANNEL, LOG, XenMachine
 
 log = logging.getLogger(__name__)
 _DOCUMENT = "domain.cfg"  # in the machine's directory
 _NAME = "HYPER_DOMAIN"  # in the environment of a domain's xl: the domain's name
-_OVERHEAD, _TASKS = 192 << 20, 64  # bytes and threads of a domain's xl and QEMU in dom0
 _LOOK = 0.02  # seconds between looks at what xl has written
 _MADE = re.compile(r"\(domid (\d+)\) to die")  # tools/xl/xl_vmcontrol.c of Xen, create_domain
 _OURS = "hyper-"  # the begin of a domain's name
 _NAMED = 40  # characters of a machine's name in its domain's
-_CALL = 1  # bytes of the guest's call (hyperstart/src/port.c)
 
 
 class XenDriver:
@@ -75,13 +73,9 @@ class XenDriver:
 
     def _trouble(self) -> tuple[str, str]:
         """Why there can be no domains, and what to do."""
-        for program in ("xl", "xenstore-read", "xenstore-write"):
-            if not shutil.which(program):
-                return f"{program} is not in the PATH", tools.HINT
-        if not tools.is_dom0():
-            return "this host is not the dom0 of a Xen hypervisor", tools.HINT
-        if os.geteuid() != 0:
-            return "domains are made by root", "run hyperd as root"
+        trouble, hint = tools.hindrance("xl", "xenstore-read", "xenstore-write")
+        if trouble:
+            return trouble, hint
         if not self.version:
             return "`xl info` does not answer", "see whether xenstored runs"
         if "hvm" not in self._about.get("virt_caps", "").split():
@@ -89,8 +83,7 @@ class XenDriver:
         return "", ""
 
     async def footprint(self, vcpus: int, memory: int, architecture: str = "") -> Needs:
-        """In dom0: the guest's memory is the hypervisor's."""
-        return Needs(memory=_OVERHEAD, tasks=_TASKS)
+        return tools.FOOTPRINT
 
     # -- machines ----------------------------------------------------------------------------
 
@@ -113,12 +106,8 @@ class XenDriver:
                 undo.push_async_callback(machine.kill)
                 domid = await self._made(machine)
                 await disks.hand_over(domid)
-            await machine.listen(domid)
-            await vifs.take_over(domid, [n for n in config.networks if isinstance(n, TapNetwork)])
             await self._join(machine, domid)
-            with machine.connect() as call:
-                await tools.ask("xl", "unpause", domain)
-                await self._called(machine, call)
+            await bring_up(machine, domid, config, machine.resume, self._boot_timeout)
             undo.pop_all()
         machine.watch()
         return machine
@@ -160,28 +149,8 @@ class XenDriver:
 
         :raise Unavailable: this xl gives a domain none.
         """
-        console = f"/local/domain/{domid}/device/console/{CONSOLE}"
-        name = (await tools.ask("xenstore-read", f"{console}/name")).strip()
+        name = (await tools.ask("xenstore-read", f"{console(domid)}/name")).strip()
         channel(machine.directory, name).rename(machine.directory / CHANNEL)
-        # QEMU drops what is more while its reader is slow; the agent's protocol has limits of its own.
-        await tools.write({f"{console}/limit": 0})
-
-    async def _called(self, machine: XenMachine, call: socket.socket) -> None:
-        """:raise Unavailable: the guest does not come up, with its last words."""
-        calling = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(call, _CALL))
-        ending = asyncio.ensure_future(machine.wait())
-        try:
-            await asyncio.wait({calling, ending}, timeout=self._boot_timeout, return_when=asyncio.FIRST_COMPLETED)
-            if calling.done() and not calling.exception() and calling.result():
-                return
-            if calling.done() or ending.done():  # its QEMU goes a moment before its xl
-                with contextlib.suppress(TimeoutError):
-                    await tasks.within(machine.wait(), deadlines.DEATH)
-                raise Unavailable(f"the virtual machine ended at once: {machine.last_words() or 'it said nothing'}")
-            said = machine.last_words() or "it said nothing"
-            raise Unavailable(f"the guest did not come up within {self._boot_timeout:g} s: {said}")
-        finally:
-            await tasks.end([calling, ending])
 
     async def reattach(self, handle: Mapping[str, Any]) -> XenMachine | None:
         """A domain whose xl has ended has none that frees what it had: it ends now."""

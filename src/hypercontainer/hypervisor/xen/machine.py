@@ -13,6 +13,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 CHANNEL = "channel.sock"  # in the machine's directory: QEMU, as the agent's console, listens there
 LOG = "xl.log"  # in the machine's directory: what its xl wrote
 _TAIL = 8000  # bytes of the console, and of the log, that are looked at
+_FIRST, _SECOND = 3.0, 2.0  # seconds for xl to end a domain: together deadlines.DEATH, where none does
 _CLEAN = "with status 0"  # how xl ends with its domain
 _EXPECTED = "Primary console has invalid configuration"  # of a domain's first channel: document.CHANNELS
 _HINT = "`hyperctl kill -s KILL` and `rm -f` end it"
@@ -70,8 +72,7 @@ class XenMachine(ProcessMachine):
         Of a machine without a console there are none.
         """
         with contextlib.suppress(HyperError):
-            path = await tools.ask("xenstore-read", f"/local/domain/{domid}/console/tty")
-            self._console.open_terminal(Path(path.strip()))
+            self._console.open_terminal(await tools.terminal(domid))
 
     def watch(self) -> None:
         """End the domain when its xl ends otherwise than with it: nobody would free what it has."""
@@ -105,16 +106,23 @@ class XenMachine(ProcessMachine):
         """xl frees what the domain had; one that does not is killed, and another one does."""
         async with self._ending_it:
             self._killed = self._killed or self.alive
-            why = await tools.destroy(self.domain)
+            why = await tools.destroy(self.domain, _FIRST)
             self._console.tail()
             self._console.close()
-            try:
-                await tasks.within(self.wait(), deadlines.DEATH)
-            except (TimeoutError, OSError):
+            if why or not await self._ended():
                 process.kill(self.pid, self.pid_started)
-                why = await tools.destroy(self.domain)
+                why = await tools.destroy(self.domain, _SECOND)
             if why:
                 log.error("the domain %s cannot be ended: %s", self.domain, why)
+            await tasks.in_thread(partial(tools.drop_log, self.domain))
+
+    async def _ended(self) -> bool:
+        """Whether its xl ends, as it does with its domain."""
+        try:
+            await tasks.within(self.wait(), deadlines.DEATH)
+        except (TimeoutError, OSError):
+            return False
+        return True
 
     async def pause(self) -> None:
         await self._ask("pause")

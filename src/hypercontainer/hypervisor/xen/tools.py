@@ -17,9 +17,12 @@ from ...jail import helpers
 from ...jail.jail import Order
 from ...jail.plain import PlainJail
 from ...sys import deadlines, tasks
+from ..facets import Needs
 
 _CAPABILITIES = Path("/proc/xen/capabilities")  # of xenfs; a dom0's has "control_d"
+_LOGS = Path("/var/log/xen")
 _GONE = "is an invalid domain identifier"  # xl_utils.c and xl_vmcontrol.c, find_domain
+FOOTPRINT = Needs(memory=192 << 20, tasks=64)  # of a domain's QEMU and xl, in dom0: the guest's is the hypervisor's
 HINT = "install Debian's xen-system-amd64, or what your system calls it, and boot its hypervisor"
 
 
@@ -40,6 +43,18 @@ def is_dom0() -> bool:
     with contextlib.suppress(OSError):
         return "control_d" in _CAPABILITIES.read_text()
     return False
+
+
+def hindrance(*programs: str) -> tuple[str, str]:
+    """Why hyperd can make no domains on this host, by these programs, and what to do; "" when it can."""
+    for program in programs:
+        if not shutil.which(program):
+            return f"{program} is not in the PATH", HINT
+    if not is_dom0():
+        return "this host is not the dom0 of a Xen hypervisor", HINT
+    if os.geteuid() != 0:
+        return "domains are made by root", "run hyperd as root"
+    return "", ""
 
 
 async def ask(name: str, *args: str, timeout: float = deadlines.MONITOR) -> str:
@@ -73,12 +88,23 @@ async def write(values: Mapping[str, str | int]) -> None:
     await ask("xenstore-write", *(str(part) for pair in values.items() for part in pair))
 
 
-async def destroy(domain: str) -> str:
+async def terminal(domid: int) -> Path:
+    """Where xenconsoled has what the domain's kernel writes. :raise Unavailable: it has no such console."""
+    return Path((await ask("xenstore-read", f"/local/domain/{domid}/console/tty")).strip())
+
+
+async def destroy(domain: str, timeout: float) -> str:
     """End a domain at once and free what it has; why not, "" when it is gone. Idempotent."""
     try:
-        await ask("xl", "destroy", domain, timeout=deadlines.DEATH)
+        await ask("xl", "destroy", domain, timeout=timeout)
     except NotFound:
         return ""
     except (HyperError, OSError) as error:
         return str(error)
     return ""
+
+
+def drop_log(domain: str) -> None:
+    """That of a domain's QEMU, which libxl leaves. Idempotent."""
+    with contextlib.suppress(OSError):
+        (_LOGS / f"qemu-dm-{domain}.log").unlink()
