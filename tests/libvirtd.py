@@ -12,6 +12,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from hypercontainer.hypervisor.xen import tools
+
 _SLOWNESS = float(os.environ.get("HYPER_TEST_SLOWNESS", "1"))
 _START = 60.0 * _SLOWNESS  # seconds
 _END = 30.0 * _SLOWNESS
@@ -60,6 +62,8 @@ def missing() -> str:
 class Libvirtd:
     """In a directory, which its owner removes afterwards."""
 
+    _hypervisor = "qemu"
+
     def __init__(self, directory: Path, *, space: str = "") -> None:
         """`space` is the file of the network namespace that it is in; "" is one of its own."""
         self._directory = directory
@@ -69,7 +73,7 @@ class Libvirtd:
 
     @property
     def uri(self) -> str:
-        return f"qemu+unix:///system?socket={self._directory}/run/libvirt-sock"
+        return f"{self._hypervisor}+unix:///system?socket={self._directory}/run/libvirt-sock"
 
     @property
     def log(self) -> Path:
@@ -117,17 +121,37 @@ class Libvirtd:
             ["virsh", "-q", "-c", self.uri, "list", "--all", "--name"], capture_output=True, text=True, check=True,
             timeout=_START,
         )  # fmt: skip
-        return listed.stdout.split()
+        return [name for name in listed.stdout.split() if name != "Domain-0"]
+
+
+class Dom0Libvirtd(Libvirtd):
+    """That of a dom0, in no namespace of its own: libxl, Xen's scripts and its domains are the host's."""
+
+    _hypervisor = "xen"
+
+    def start(self) -> None:
+        """Returns when it takes connections."""
+        (self._directory / "run").mkdir(exist_ok=True)
+        settings = self._directory / "libvirtd.conf"
+        settings.write_text(
+            f'unix_sock_dir = "{self._directory}/run"\nauth_unix_rw = "none"\nlog_outputs = "2:file:{self.log}"\n'
+        )
+        pidfile = self._directory / "libvirtd.pid"
+        subprocess.run(
+            ["libvirtd", "--daemon", "--pid-file", str(pidfile), "-f", str(settings)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=_START,
+        )  # fmt: skip
+        self.pid = int(pidfile.read_text())
 
 
 @contextlib.contextmanager
 def running(directory: Path, space: str) -> Iterator[Libvirtd]:
-    """One in this network namespace, by name, while the block runs; no machine of its may be left then.
+    """One in this network namespace, by name, or of this dom0, while the block runs; no machine of its may be left then.
 
     :raise RuntimeError: one is.
     """
     directory.mkdir()
-    made = Libvirtd(directory, space=f"/run/netns/{space}")
+    made = Dom0Libvirtd(directory) if tools.is_dom0() else Libvirtd(directory, space=f"/run/netns/{space}")
     made.start()
     try:
         yield made

@@ -28,7 +28,7 @@ from hypercontainer.hypervisor.driver import Disk, Driver, Machine, MachineConfi
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost
 from hypercontainer.hypervisor.firecracker.driver import FirecrackerDriver, make
 from hypercontainer.hypervisor.libvirt.driver import LibvirtDriver
-from hypercontainer.hypervisor.libvirt.driver import make as make_libvirt
+from hypercontainer.hypervisor.libvirt.libxl_driver import LibxlDriver
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
 from hypercontainer.hypervisor.xen import tools
 from hypercontainer.hypervisor.xen.driver import XenDriver
@@ -270,7 +270,7 @@ class LibvirtOne(QemuOne):
 
     def driver(self) -> LibvirtDriver:  # type: ignore[override]
         uri = libvirtd_of_tests().uri
-        self._drivers.append(make_libvirt(uri=uri, accelerator=ACCELERATOR, cache=self.place, run=self.place))
+        self._drivers.append(LibvirtDriver(uri=uri, accelerator=ACCELERATOR, cache=self.place, run=self.place))
         return self._drivers[-1]
 
     @contextlib.contextmanager
@@ -332,6 +332,44 @@ class XenOne(Host):
         return machine
 
 
+class LibxlOne(XenOne):
+    """Of domains, by a libvirtd of the tests' own."""
+
+    words = "registered"  # the end of what a kernel says that boots
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self._drivers: list[LibxlDriver] = []
+
+    def driver(self) -> LibxlDriver:  # type: ignore[override]
+        self._drivers.append(LibxlDriver(uri=libvirtd_of_dom0().uri, boot_timeout=DEADLINE))
+        return self._drivers[-1]
+
+    async def broken(self) -> Machine:
+        """It has come up by the time that there is one: its QEMU ends."""
+        machine = await self.launch(talkative=True)
+        os.kill(machine.pid, signal.SIGKILL)
+        return machine
+
+    async def close(self) -> None:
+        await super().close()
+        left = await asyncio.to_thread(libvirtd_of_dom0().domains)
+        for driver in self._drivers:
+            await driver.close()
+        assert left == []
+
+
+@functools.cache
+def libvirtd_of_dom0() -> libvirtd.Dom0Libvirtd:
+    """One for all tests of a process."""
+    directory = Path(tempfile.mkdtemp(prefix="hl"))
+    made = libvirtd.Dom0Libvirtd(directory)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    atexit.register(made.end)
+    made.start()
+    return made
+
+
 HOSTS: dict[str, type[Host]] = {"fake": FakeOne, "toy": ToyOne, "qemu": QemuOne, "q35": Q35One, "pc": PcOne,
                                 "libvirt": LibvirtOne}  # fmt: skip
 if os.environ.get("HYPER_TEST_ACCELERATOR") == "kvm" and shutil.which("firecracker"):
@@ -339,7 +377,7 @@ if os.environ.get("HYPER_TEST_ACCELERATOR") == "kvm" and shutil.which("firecrack
 if arm64.DEMANDED:
     HOSTS["arm64"] = VirtOne
 if tools.is_dom0():
-    HOSTS["xen"] = XenOne
+    HOSTS |= {"xen": XenOne, "libxl": LibxlOne}
 SELDOM = ("pc",)  # as q35
 
 

@@ -14,7 +14,7 @@ from hypercontainer.guest import initramfs
 from hypercontainer.guest.session import GuestSession
 from hypercontainer.hypervisor.driver import Disk, MachineConfig, UserNetwork
 from hypercontainer.hypervisor.facets import DiskHotplug
-from hypercontainer.hypervisor.libvirt.driver import make
+from hypercontainer.hypervisor.libvirt.driver import OpenDriver
 from hypercontainer.kernel.locate import locate
 from hypercontainer.protocol.constants import FIRST_TOKEN
 from hypercontainer.sys.caches import cache_directory
@@ -30,7 +30,7 @@ def _disk(place: Path, name: str) -> Disk:
 
 async def _use(place: Path) -> None:
     assert os.geteuid() == USER
-    driver = make(uri="", accelerator="tcg", cache=place, run=place)
+    driver = OpenDriver(uri="", accelerator="tcg", cache=place, run=place)
     assert (found := await driver.probe()) and not found.trouble, found
     machine = await driver.launch(
         MachineConfig(

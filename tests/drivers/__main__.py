@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.peers import BIN, Hyper, daemon, namespace
 
+from hypercontainer.hypervisor.xen import tools
 from tests import libvirtd, transcript
 from tests.world import World
 
@@ -24,7 +25,8 @@ _BOOT = 60.0 * float(os.environ.get("HYPER_TEST_SLOWNESS", "1"))  # seconds that
 
 def steps(driver: str) -> list[transcript.Step]:
     """What every driver does, then what this one has or lacks."""
-    files = [_TRANSCRIPTS / "every.txt", _TRANSCRIPTS / f"{driver}.txt"]
+    own = "libvirt-xen" if driver == "libvirt" and tools.is_dom0() else driver
+    files = [_TRANSCRIPTS / "every.txt", _TRANSCRIPTS / f"{own}.txt"]
     return [step for path in files if path.exists() for step in transcript.read(path)]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers on Xen: `python -m tests.lab --xen tests/lab/test_xen.py`."""
+"""Containers on Xen, by xl and by libvirt: `python -m tests.lab --xen tests/lab/test_xen.py`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hypercontainer.hyperd.config import Config
 from hypercontainer.hypervisor.xen import tools
 from hypercontainer.model.specs import Mount, Resources
 from hypercontainer.model.status import ContainerStatus
+from tests.contract.conftest import libvirtd_of_dom0
 from tests.vm.conftest import DEADLINE, Lab
 
 from .servers import a_server_goes_on
@@ -32,14 +33,19 @@ def domains() -> list[str]:
 def left() -> list[str]:
     """What a domain has of dom0: loop devices and network interfaces."""
     loops = [p.parent.parent.name for p in Path("/sys/block").glob("loop*/loop/backing_file")]
-    return loops + [name for _, name in socket.if_nameindex() if name.startswith(("ht", "vif"))]
+    logs = [path.name for place in ("xen", "libvirt/libxl") for path in Path("/var/log", place).glob("*hyper-*")]
+    return loops + logs + [name for _, name in socket.if_nameindex() if name.startswith(("ht", "vif"))]
 
 
-@pytest.fixture
-def config(root: Path, run_dir: Path) -> Iterator[Config]:
+@pytest.fixture(params=["xen", "libvirt"])
+def config(request: pytest.FixtureRequest, root: Path, run_dir: Path) -> Iterator[Config]:
     if not tools.is_dom0():
         pytest.skip("it takes the lab with Xen: python -m tests.lab --xen tests/lab/test_xen.py")
-    yield Config(root=str(root), run=str(run_dir), driver="xen", network="bridge", boot_timeout=DEADLINE)
+    uri = libvirtd_of_dom0().uri if request.param == "libvirt" else ""
+    yield Config(
+        root=str(root), run=str(run_dir), driver=request.param, libvirt_uri=uri, network="bridge",
+        boot_timeout=DEADLINE,
+    )  # fmt: skip
     assert domains() == []
 
 
@@ -64,10 +70,11 @@ async def test_all_of_much_output_arrives(lab: Lab) -> None:
 
 
 async def test_a_server_goes_on_without_its_hyperd(lab: Lab, config: Config) -> None:
-    await a_server_goes_on(lab, config, ("xen", "xen"), taken=domains, left=lambda: [*domains(), *left()])
+    await a_server_goes_on(lab, config, (config.driver, "xen"), taken=domains, left=lambda: [*domains(), *left()])
 
 
-async def test_a_domain_goes_with_its_xl(lab: Lab) -> None:
+async def test_a_domain_goes_with_its_process(lab: Lab) -> None:
+    """Its xl, or the QEMU that has its channel."""
     id_ = await lab.create("sleep", "1000")
     await lab.engine.containers.start(id_)
     container = lab.engine.registry.container(id_)

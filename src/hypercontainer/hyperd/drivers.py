@@ -14,6 +14,7 @@ from ..hypervisor.firecracker import driver as firecracker_driver
 from ..hypervisor.firecracker.driver import FirecrackerDriver
 from ..hypervisor.libvirt import driver as libvirt_driver
 from ..hypervisor.libvirt.driver import LibvirtDriver
+from ..hypervisor.libvirt.libxl_driver import LibxlDriver
 from ..hypervisor.qemu.driver import QemuDriver
 from ..hypervisor.xen.driver import XenDriver
 from ..images import interpreter
@@ -38,7 +39,8 @@ def build_drivers(config: Config, paths: Paths, kernel: Kernel | None) -> Driver
     qemu, firecracker = _qemu(config, paths, jail), _firecracker(config, paths, jail)
     libvirt = _libvirt(config, paths)
     if kernel:
-        for driver in (qemu, firecracker, libvirt):
+        tried = (qemu, firecracker, libvirt)  # Xen has no other way to run a guest
+        for driver in (d for d in tried if not isinstance(d, LibxlDriver)):
             driver.set_probe_machine(_probe_machine(driver.name, paths, kernel))
     dense = config.driver == AUTO and config.prefer == "density"
     xen = XenDriver(boot_timeout=config.boot_timeout)
@@ -77,10 +79,10 @@ def _firecracker(config: Config, paths: Paths, jail: Jail) -> FirecrackerDriver:
     )  # fmt: skip
 
 
-def _libvirt(config: Config, paths: Paths) -> LibvirtDriver:
+def _libvirt(config: Config, paths: Paths) -> LibvirtDriver | LibxlDriver:
     return libvirt_driver.make(
         uri=config.libvirt_uri, accelerator=config.accelerator, cache=paths.cache, run=paths.run,
-        machine_type=config.machine_type, tsc_khz=initramfs.tsc_khz,
+        machine_type=config.machine_type, tsc_khz=initramfs.tsc_khz, boot_timeout=config.boot_timeout,
     )  # fmt: skip
 
 

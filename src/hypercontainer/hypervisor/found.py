@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..jail.jail import Started
@@ -40,16 +41,16 @@ def write(driver: str, directory: Path, started: Started) -> None:
     (directory / _PIDFILE).write_text(f"{started.pid} {started.started} {driver}")
 
 
-def strays(driver: str, parent: Path, keep: Container[Path]) -> list[Found]:
+def strays(
+    driver: str, parent: Path, keep: Container[Path], unmarked: Mapping[int, Path] = MappingProxyType({})
+) -> list[Found]:
     """Living ones of this driver, with a directory below `parent` that is not in `keep`.
 
-    One whose daemon was killed may have no directory any more, or not that of its launch.
+    One whose daemon was killed may have no directory any more, or not that of its launch. `unmarked` are processes of
+    this driver without such an environment, and their directories.
     """
-    marked = {
-        pid: Path(d)
-        for pid, d in process.with_variable(process.MACHINE)
-        if Path(d).parent == parent and _may_be_ours(pid)
-    }
+    named = [*((pid, Path(d)) for pid, d in process.with_variable(process.MACHINE)), *unmarked.items()]
+    marked = {pid: directory for pid, directory in named if directory.parent == parent and _may_be_ours(pid)}
     found: dict[int, Found] = {}
     for directory in parent.iterdir() if parent.is_dir() else ():
         for pid, started, whose in _written(directory):
@@ -60,7 +61,7 @@ def strays(driver: str, parent: Path, keep: Container[Path]) -> list[Found]:
     for pid, directory in marked.items():
         if directory in keep and not _written(directory):
             continue  # it is to be kept, and its directory has vanished
-        if (process.variable(pid, _DRIVER) or _FIRST) == driver:
+        if pid in unmarked or (process.variable(pid, _DRIVER) or _FIRST) == driver:
             found[pid] = Found(directory, pid, process.start_time(pid))
     return [f for f in found.values() if f.started and process.start_time(f.pid) == f.started]
 

@@ -158,14 +158,17 @@ class Connection:
 
     # -- domains that end --------------------------------------------------------------------
 
-    async def end(self, uuid: str) -> None:
-        """Have nothing left of a domain; what libvirt does not do now it is told again, once it answers."""
+    async def end(self, uuid: str, timeout: float = deadlines.DEATH) -> bool:
+        """Have nothing left of a domain; whether that is so. What libvirt does not do now it is told again, once it
+        answers."""
         try:
-            await self.ask("end a virtual machine", lambda c: domain.end(c, uuid), deadlines.DEATH)
+            await self.ask("end a virtual machine", lambda c: domain.end(c, uuid), timeout)
         except Unavailable as error:
             log.warning("domain %s: %s", uuid, error)
             self._owed[uuid] = _OWED
             self._come_back()
+            return False
+        return True
 
     async def _pay(self, line: _Line) -> None:
         """A call that was given up may be done yet, so a domain that is not there is looked for again."""

@@ -7,6 +7,8 @@ a `microvm`.
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,12 @@ class Known(NamedTuple):
     uuid: str
 
 
+def known_anew(name: str) -> Known:
+    """For a machine of this name, which libvirt may not take as it is."""
+    number = str(uuid.uuid4())
+    return Known(f"hyper-{re.sub('[^A-Za-z0-9_.-]', '-', name)[:40]}-{number[:8]}", number)
+
+
 class Owner(NamedTuple):
     """As whom root's QEMU runs, as numbers."""
 
@@ -57,36 +65,43 @@ class Shape:
 
 def domain(config: MachineConfig, shape: Shape, mark: dict[str, str]) -> str:
     """The whole document; `mark` is for the environment of its process."""
-    root = XML.Element("domain", type="kvm" if shape.accelerator == "kvm" else "qemu")
-    _text(root, "name", shape.known.name)
-    _text(root, "uuid", shape.known.uuid)
-    XML.SubElement(
-        XML.SubElement(root, "metadata"), f"{{{METADATA}}}machine", name=config.name, directory=str(config.directory)
-    )
-    _text(root, "memory", str(config.memory), unit="bytes")
-    _text(root, "vcpu", str(config.vcpus))
+    root = begin("kvm" if shape.accelerator == "kvm" else "qemu", config, shape.known)
     _boot(root, config, shape)
     _processor(root, config, shape)
-    for event in ("on_poweroff", "on_reboot", "on_crash"):
-        _text(root, event, "destroy")
     _devices(XML.SubElement(root, "devices"), config, shape)
     if shape.owner:
         label = XML.SubElement(root, "seclabel", type="static", model="dac", relabel="no")
-        _text(label, "label", f"+{shape.owner.user}:+{shape.owner.group}")
+        text(label, "label", f"+{shape.owner.user}:+{shape.owner.group}")
     _for_qemu(root, config, shape, mark)
     return XML.tostring(root, encoding="unicode")
 
 
-def _text(parent: XML.Element, tag: str, text: str, **attributes: str) -> None:
-    XML.SubElement(parent, tag, attributes).text = text
+def begin(kind: str, config: MachineConfig, known: Known) -> XML.Element:
+    """What a domain of every hypervisor has; `kind` is libvirt's word for the hypervisor."""
+    root = XML.Element("domain", type=kind)
+    text(root, "name", known.name)
+    text(root, "uuid", known.uuid)
+    XML.SubElement(
+        XML.SubElement(root, "metadata"), f"{{{METADATA}}}machine", name=config.name, directory=str(config.directory)
+    )
+    text(root, "memory", str(config.memory), unit="bytes")
+    text(root, "vcpu", str(config.vcpus))
+    for event in ("on_poweroff", "on_reboot", "on_crash"):  # hyperstart ends a machine by its reboot
+        text(root, event, "destroy")
+    return root
+
+
+def text(parent: XML.Element, tag: str, content: str, **attributes: str) -> None:
+    """An element that has text."""
+    XML.SubElement(parent, tag, attributes).text = content
 
 
 def _boot(root: XML.Element, config: MachineConfig, shape: Shape) -> None:
     system = XML.SubElement(root, "os")
-    _text(system, "type", "hvm", arch="x86_64", machine=shape.machine_type.name)
-    _text(system, "kernel", str(shape.kernel))
-    _text(system, "initrd", str(shape.initramfs))
-    _text(system, "cmdline", kernel_command_line(shape.accelerator, shape.tsc_khz, talkative=config.talkative))
+    text(system, "type", "hvm", arch="x86_64", machine=shape.machine_type.name)
+    text(system, "kernel", str(shape.kernel))
+    text(system, "initrd", str(shape.initramfs))
+    text(system, "cmdline", kernel_command_line(shape.accelerator, shape.tsc_khz, talkative=config.talkative))
 
 
 def _processor(root: XML.Element, config: MachineConfig, shape: Shape) -> None:
@@ -94,9 +109,9 @@ def _processor(root: XML.Element, config: MachineConfig, shape: Shape) -> None:
         cpu = XML.SubElement(root, "cpu", mode="host-passthrough")
     else:
         translated = XML.SubElement(XML.SubElement(root, "features"), "tcg")
-        _text(translated, "tb-cache", str(_TRANSLATED), unit="MiB")
+        text(translated, "tb-cache", str(_TRANSLATED), unit="MiB")
         cpu = XML.SubElement(root, "cpu", mode="custom", match="exact", check="none")
-        _text(cpu, "model", "qemu64", fallback="allow")
+        text(cpu, "model", "qemu64", fallback="allow")
     # Without ACPI a guest hears of the first processor of each socket (`MachineType.processors`).
     XML.SubElement(cpu, "topology", sockets=str(config.vcpus), cores="1", threads="1")
 
@@ -122,9 +137,9 @@ def _devices(devices: XML.Element, config: MachineConfig, shape: Shape) -> None:
 
     XML.SubElement(devices, "controller", type="usb", model="none")
     placed("controller", type="virtio-serial", index="0", ports="2")
-    _socket(XML.SubElement(devices, "serial", type="unix"), config.directory / CONSOLE, type="isa-serial")
+    listening(XML.SubElement(devices, "serial", type="unix"), config.directory / CONSOLE, type="isa-serial")
     channel = XML.SubElement(devices, "channel", type="unix")
-    _socket(channel, config.directory / CHANNEL, type="virtio", name=GUEST_CHANNEL)
+    listening(channel, config.directory / CHANNEL, type="virtio", name=GUEST_CHANNEL)
     scsi = uses_scsi(config, shape.machine_type)
     if scsi:
         placed("controller", type="scsi", index="0", model="virtio-scsi")
@@ -147,7 +162,8 @@ def _devices(devices: XML.Element, config: MachineConfig, shape: Shape) -> None:
         XML.SubElement(devices, "memballoon", model="none")
 
 
-def _socket(port: XML.Element, path: Path, **target: str) -> None:
+def listening(port: XML.Element, path: Path, **target: str) -> None:
+    """A port of the guest's, behind which QEMU listens at a socket."""
     XML.SubElement(port, "source", mode="bind", path=str(path))
     XML.SubElement(port, "target", target)
 
@@ -163,7 +179,7 @@ def disk(one: Disk, index: int, *, scsi: bool, handed: bool) -> XML.Element:
     XML.SubElement(element, "target", dev=f"{name}{_letters(index)}", bus="scsi" if scsi else "virtio")
     if one.read_only:
         XML.SubElement(element, "readonly")
-    _text(element, "serial", one.serial)
+    text(element, "serial", one.serial)
     if scsi:  # as QEMU's driver does it: one target, a LUN each would need numbers that are free
         place = {"type": "drive", "controller": "0", "bus": "0", "target": str(index), "unit": "0"}
         XML.SubElement(element, "address", place)
@@ -172,12 +188,12 @@ def disk(one: Disk, index: int, *, scsi: bool, handed: bool) -> XML.Element:
 
 def _letters(index: int) -> str:
     """What the kernel counts disks by: a to z, aa and on."""
-    text = ""
+    letters = ""
     index += 1
     while index:
         index, digit = divmod(index - 1, 26)
-        text = chr(ord("a") + digit) + text
-    return text
+        letters = chr(ord("a") + digit) + letters
+    return letters
 
 
 def _for_qemu(root: XML.Element, config: MachineConfig, shape: Shape, mark: dict[str, str]) -> None:

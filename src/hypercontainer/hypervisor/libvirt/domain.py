@@ -137,6 +137,14 @@ def runs(connection: Any, uuid: str) -> bool:
     return domain is not None and bool(domain.isActive())
 
 
+def number(connection: Any, uuid: str) -> int:
+    """What its hypervisor knows it by. :raise Unavailable: it has ended."""
+    found: int = _one(connection, uuid).ID()
+    if found < 0:
+        raise Unavailable("the virtual machine has ended")
+    return found
+
+
 def suspend(connection: Any, uuid: str) -> None:
     """:raise Unavailable: it has ended."""
     _one(connection, uuid).suspend()
@@ -177,7 +185,7 @@ def remove_disk(connection: Any, uuid: str, serial: str) -> None:
 
 def process_of(uuid: str) -> Started:
     """The QEMU of a domain, where it is to be seen; 0 and 0 else."""
-    for pid, words in _command_lines():
+    for pid, words in command_lines():
         if uuid.encode() in words:
             return Started(pid, process.start_time(pid))
     return Started(0, 0)
@@ -206,7 +214,8 @@ def drop_log(name: str) -> None:
         log_of(name).unlink()
 
 
-def _command_lines() -> Iterator[tuple[int, list[bytes]]]:
+def command_lines() -> Iterator[tuple[int, list[bytes]]]:
+    """Of all processes, with their numbers."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):

@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -41,7 +40,8 @@ from ..qemu.ports import check_port_free
 from . import binding, document, domain
 from .boot_place import BootPlace
 from .connection import Connection
-from .document import Known, Owner, Shape
+from .document import Owner, Shape
+from .libxl_driver import LibxlDriver
 from .machine import LibvirtMachine, OpenMachine
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ _OLDEST = 9_000_000  # release that takes disks as descriptors (virDomainFDAssoc
 _START = 60.0  # seconds: the first time libvirt asks its QEMU what it can
 _LOOK = 30.0  # seconds, for the same
 _INSTALL = "install libvirt-daemon-system and python3-libvirt, or pip install 'hypercontainer[libvirt]'"
-_LOCAL = "set `libvirt_uri` to qemu:///system or qemu:///session: docs/hypervisors.md says why"
+_LOCAL = "set `libvirt_uri` to qemu:///system, qemu:///session or xen:///system: docs/hypervisors.md says why"
 _DAEMONS = {"virtqemud": "virtqemud", "libvirtd": "libvirt"}  # programs, and names of their sockets
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 _HERE = re.compile(r"qemu(\+unix)?")  # schemes of a QEMU of this host
@@ -129,7 +129,7 @@ class LibvirtDriver:
             raise Unavailable("libvirt's Python module is not installed", hint=_INSTALL)
         parts = urlsplit(self._uri)
         if not _HERE.fullmatch(parts.scheme) or parts.netloc:
-            raise Unavailable(f"{self._uri} is no QEMU of this host", hint=_LOCAL)
+            raise Unavailable(f"{self._uri} is neither QEMU nor Xen of this host", hint=_LOCAL)
         if parts.path == "/system" and not self._handed:
             raise Unavailable(f"{self._uri} takes a hyperd of root's", hint=_LOCAL)
         seen = await self._look()
@@ -211,8 +211,7 @@ class LibvirtDriver:
         if self._handed:
             owner = _owner(config, accelerator)
             kernel, initramfs = await tasks.in_thread(lambda: (self._boot.copy(kernel), self._boot.copy(initramfs)))
-        number = str(uuid.uuid4())
-        known = Known(f"hyper-{re.sub('[^A-Za-z0-9_.-]', '-', config.name)[:40]}-{number[:8]}", number)
+        known = document.known_anew(config.name)
         rate = self._tsc_khz() if accelerator == "tcg" else 0
         shape = Shape(known, accelerator, kind, kernel, initramfs, owner, rate)
         text = document.domain(config, shape, found.mark(self.name, config.directory))
@@ -261,9 +260,11 @@ class OpenDriver(LibvirtDriver):
     _handed = False
 
 
-def make(**how: Any) -> LibvirtDriver:
-    """The driver that this user can have."""
-    return LibvirtDriver(**how) if os.geteuid() == 0 else OpenDriver(**how)
+def make(*, uri: str, boot_timeout: float, **how: Any) -> LibvirtDriver | LibxlDriver:
+    """The driver for the hypervisor that a URI is of, which this user can have; `boot_timeout` in seconds."""
+    if urlsplit(uri).scheme.partition("+")[0] == "xen":
+        return LibxlDriver(uri=uri, boot_timeout=boot_timeout)
+    return LibvirtDriver(uri=uri, **how) if os.geteuid() == 0 else OpenDriver(uri=uri, **how)
 
 
 def _owner(config: MachineConfig, accelerator: str) -> Owner:

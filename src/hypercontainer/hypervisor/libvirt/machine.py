@@ -26,35 +26,21 @@ log = logging.getLogger(__name__)
 _TAIL = 8000  # bytes of the console that are looked at
 
 
-class LibvirtMachine(ProcessMachine):
+class DomainMachine(ProcessMachine):
     """Known to libvirt by its UUID, and to this host by its process; both outlive the daemon."""
 
     driver = "libvirt"
     program = "libvirt's QEMU"
     names: Mapping[str, str] = {}  # the guest finds disks by their serial numbers
-    holder = "libvirt"  # of its process: its user, its filter, its namespaces
 
     def __init__(
-        self,
-        connection: Connection,
-        directory: Path,
-        known: Known,
-        started: Started,
-        accelerator: str,
-        nics: Sequence[str] = (),
+        self, connection: Connection, directory: Path, known: Known, started: Started, accelerator: str
     ) -> None:
         super().__init__(*started)
         self._connection = connection
         self._directory = directory
         self._name, self._uuid = known
         self.accelerator = accelerator
-        self._nics = tuple(nics)  # names of its taps
-
-    @classmethod
-    def of(cls, connection: Connection, handle: Mapping[str, Any]) -> LibvirtMachine:
-        """The machine that a handle names, which may have ended."""
-        known, started = Known(handle["name"], handle["uuid"]), Started(handle["pid"], handle["pidStarted"])
-        return cls(connection, Path(handle["directory"]), known, started, handle["accelerator"], handle["taps"])
 
     @property
     def handle(self) -> dict[str, Any]:
@@ -65,15 +51,13 @@ class LibvirtMachine(ProcessMachine):
             "pid": self.pid,
             "pidStarted": self.pid_started,
             "accelerator": self.accelerator,
-            "taps": list(self._nics),
         }
 
     def connect(self) -> socket.socket:
         return dial(self._directory / CHANNEL)
 
-    def listen(self) -> None:
-        """Hear of its end, and keep the end of what the guest writes to its console, for `last_words`."""
-        self._console.open(self._directory / CONSOLE)
+    def watch(self) -> None:
+        """Hear of its end. Idempotent."""
         if self._gone is None:
             self._gone = self._watch()
 
@@ -102,13 +86,48 @@ class LibvirtMachine(ProcessMachine):
     async def resume(self) -> None:
         await self._ask("let a virtual machine go on", domain.resume)
 
-    async def stalled(self) -> bool:
-        found: bool = await self._ask("tell how a virtual machine is", domain.stalled)
-        return found
-
     def detach(self) -> None:
         self._connection.forget(self._uuid)
         super().detach()
+
+    def last_words(self) -> str:
+        return "; ".join([*self.violation(), *telling(self._console.tail()[-_TAIL:])])
+
+
+class LibvirtMachine(DomainMachine):
+    """Of libvirt's driver for QEMU."""
+
+    holder = "libvirt"  # of its process: its user, its filter, its namespaces
+
+    def __init__(
+        self,
+        connection: Connection,
+        directory: Path,
+        known: Known,
+        started: Started,
+        accelerator: str,
+        nics: Sequence[str] = (),
+    ) -> None:
+        super().__init__(connection, directory, known, started, accelerator)
+        self._nics = tuple(nics)  # names of its taps
+
+    @classmethod
+    def of(cls, connection: Connection, handle: Mapping[str, Any]) -> LibvirtMachine:
+        """The machine that a handle names, which may have ended."""
+        return cls(connection, *parts(handle), handle["taps"])
+
+    @property
+    def handle(self) -> dict[str, Any]:
+        return {**super().handle, "taps": list(self._nics)}
+
+    def listen(self) -> None:
+        """Hear of its end, and keep the end of what the guest writes to its console, for `last_words`."""
+        self._console.open(self._directory / CONSOLE)
+        self.watch()
+
+    async def stalled(self) -> bool:
+        found: bool = await self._ask("tell how a virtual machine is", domain.stalled)
+        return found
 
     async def kill(self) -> None:
         """libvirt would ask QEMU first, and wait ten seconds for one that stands still."""
@@ -125,9 +144,6 @@ class LibvirtMachine(ProcessMachine):
         if self._name and not self.alive:
             await tasks.in_thread(partial(domain.drop_log, self._name))
 
-    def last_words(self) -> str:
-        return "; ".join([*self.violation(), *telling(self._console.tail()[-_TAIL:])])
-
 
 class OpenMachine(LibvirtMachine):
     """Of a libvirt whose QEMU opens files by their paths, as our user.
@@ -141,3 +157,9 @@ class OpenMachine(LibvirtMachine):
 
     async def remove_disk(self, serial: str) -> None:
         await self._ask("take a disk out", domain.remove_disk, serial=serial)
+
+
+def parts(handle: Mapping[str, Any]) -> tuple[Path, Known, Started, str]:
+    """What a machine is made of, as `DomainMachine.handle` has it."""
+    known, started = Known(handle["name"], handle["uuid"]), Started(handle["pid"], handle["pidStarted"])
+    return Path(handle["directory"]), known, started, handle["accelerator"]

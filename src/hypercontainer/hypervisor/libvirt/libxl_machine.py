@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A domain of Xen that libvirt holds, launched by this daemon or by one before it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ...errors import HyperError
+from ...jail.jail import Started
+from ...sys import deadlines, process, tasks
+from ..process_machine import telling
+from ..xen import tools
+from .connection import Connection
+from .document import Known
+from .machine import DomainMachine, parts
+
+log = logging.getLogger(__name__)
+_TAIL = 8000  # bytes of the console that are looked at
+_LOGS = Path("/var/log/libvirt/libxl")  # of domains (src/libxl/libxl_conf.h of libvirt)
+_LIBVIRTS, _XLS = 2.0, 3.0  # seconds for libvirt to end a domain, and then for xl: together deadlines.DEATH
+
+
+class LibxlMachine(DomainMachine):
+    """Its process is the QEMU in dom0 that has the agent's channel; libxl starts it, and ends it with the domain."""
+
+    program = "the QEMU of a domain"
+
+    def __init__(
+        self,
+        connection: Connection,
+        directory: Path,
+        known: Known,
+        started: Started,
+        domid: int = 0,
+        names: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`domid` is the domain's number, 0 where that is not known."""
+        super().__init__(connection, directory, known, started, "xen")
+        self.domid, self.names = domid, names
+        self._ending_it = asyncio.Lock()
+
+    @classmethod
+    def of(cls, connection: Connection, handle: Mapping[str, Any]) -> LibxlMachine:
+        """The machine that a handle names, which may have ended."""
+        directory, known, started, _ = parts(handle)
+        return cls(connection, directory, known, started, handle["domid"], handle["names"])
+
+    @property
+    def handle(self) -> dict[str, Any]:
+        return {**super().handle, "domid": self.domid, "names": dict(self.names)}
+
+    async def listen(self, domid: int) -> None:
+        """Hear of its end, and keep the end of what the guest writes to its console from here on, for `last_words`."""
+        with contextlib.suppress(HyperError):
+            self._console.open_terminal(await tools.terminal(domid))
+        self.watch()
+
+    async def _forbidden_call(self) -> str:
+        return ""  # it is in no jail
+
+    async def kill(self) -> None:
+        """The hypervisor has the domain, so its process's end is not the domain's: where libvirt does not answer, xl
+        is asked."""
+        async with self._ending_it:
+            self._killed = self._killed or self.alive
+            ended = await self._connection.end(self._uuid, _LIBVIRTS) if self._uuid else False
+            if self._name and not ended and (why := await tools.destroy(self._name, _XLS)):
+                log.error("the domain %s cannot be ended: %s", self._name, why)
+            self._console.tail()
+            self._console.close()
+            with contextlib.suppress(TimeoutError, OSError):
+                await tasks.within(self.wait(), deadlines.DEATH)
+            process.kill(self.pid, self.pid_started)
+            self._connection.forget(self._uuid)
+            if self._name:
+                await tasks.in_thread(partial(drop_logs, self._name))
+
+    def last_words(self) -> str:
+        return "; ".join(telling(self._console.tail()[-_TAIL:]))
+
+
+def drop_logs(name: str) -> None:
+    """What libvirt and libxl keep of a domain of this name. Idempotent."""
+    tools.drop_log(name)
+    with contextlib.suppress(OSError):
+        (_LOGS / f"{name}.log").unlink()
