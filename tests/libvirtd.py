@@ -146,7 +146,7 @@ class Dom0Libvirtd(Libvirtd):
 
 @contextlib.contextmanager
 def running(directory: Path, space: str) -> Iterator[Libvirtd]:
-    """One in this network namespace, by name, or of this dom0, while the block runs; no machine of its may be left then.
+    """One in this network namespace, by name, or this dom0's, while the block runs; no machine of its may be left then.
 
     :raise RuntimeError: one is.
     """

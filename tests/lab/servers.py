@@ -12,6 +12,7 @@ from hypercontainer.hyperd.daemon import build_engine
 from hypercontainer.model.specs import Mount, PortMapping
 from hypercontainer.model.status import ContainerStatus
 from tests.vm.conftest import DEADLINE, Lab
+from tests.vm.test_factory import until
 
 SERVE = "echo started; mkdir -p /w; echo page >/w/index.html; exec httpd -f -p 80 -h /w"
 
@@ -56,7 +57,7 @@ async def a_server_goes_on(
     assert (await lab.exec(id_, "echo", "again")).out == "again\n"
     assert "page" in await page(port.host_port)
     await lab.engine.containers.stop(id_, timeout=1)
-    assert not left()
+    await until(lambda: not left(), "nothing that is left")
     await lab.engine.containers.start(id_)
     assert (await lab.exec(id_, "cat", "/data/f")).out == "1\n"
     return id_

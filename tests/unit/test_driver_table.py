@@ -20,6 +20,7 @@ from hypercontainer.hypervisor.facets import DiskHotplug, Pause
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost
 from hypercontainer.hypervisor.firecracker.driver import CloningDriver, FirecrackerDriver
 from hypercontainer.hypervisor.libvirt.driver import LibvirtDriver, OpenDriver
+from hypercontainer.hypervisor.libvirt.libxl_driver import LibxlDriver
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
 from hypercontainer.hypervisor.xen.driver import XenDriver
 
@@ -68,7 +69,8 @@ def test_what_a_driver_lacks_is_refused_with_one_that_has_it(tmp_path: Path, wha
 def test_what_they_can() -> None:
     assert abilities.words(FirecrackerDriver) == ["networks", "pause"]  # type: ignore[arg-type]
     assert abilities.words(CloningDriver) == ["networks", "pause", "templates", "pool"]  # type: ignore[arg-type]
-    assert abilities.words(XenDriver) == ["networks", "pause"]  # type: ignore[arg-type]
+    for xen in (XenDriver, LibxlDriver):
+        assert abilities.words(xen) == ["networks", "disk-hotplug", "pause"]  # type: ignore[arg-type]
     root = ["networks", "user-network", "image-formats", "cache-modes", "pause", "full-disk-wait"]
     assert abilities.words(LibvirtDriver) == root  # type: ignore[arg-type]
     user = ["user-network", "image-formats", "cache-modes", "disk-hotplug", "pause", "full-disk-wait"]

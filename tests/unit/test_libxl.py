@@ -140,7 +140,9 @@ def qemu(directory: Path, name: str = "hyper-a") -> Iterator[subprocess.Popen[by
     """A process with the command line of a domain's QEMU."""
     channel = f"socket,id=libxl-channel1,path={directory}/{CHANNEL},server=on,wait=off"
     words = ["-chardev", channel, "-name", name, "-uuid", UUID]
-    with subprocess.Popen([sys.executable, "-c", "input()", *words], stdin=subprocess.PIPE) as made:
+    program = [sys.executable, "-c", "print(flush=True); input()", *words]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as made:
+        assert made.stdout and made.stdout.readline()  # its command line is there when it runs, not when it is begun
         yield made
         made.kill()
 
@@ -175,6 +177,7 @@ async def test_a_domain_is_ended_without_libvirt(tmp_path: Path, monkeypatch: py
         again = LibxlMachine.of(connection, machine.handle)
         assert again.handle == machine.handle and again.names == {"d": "dev:xvda"} and again.alive
         await asyncio.wait_for(machine.kill(), DEADLINE)
+        await asyncio.wait_for(machine.wait(), DEADLINE)
         assert (tmp_path / "asked").read_text() == "destroy hyper-a\n" and not machine.alive
         assert not list(tmp_path.glob("*.log"))
         await connection.close()

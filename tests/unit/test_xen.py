@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from hypercontainer.errors import InvalidArgument, NotFound, Unavailable
+from hypercontainer.errors import InvalidArgument, InvalidState, NotFound, Unavailable
 from hypercontainer.hypervisor.driver import Disk, MachineConfig, TapNetwork
 from hypercontainer.hypervisor.facets import Footprint
 from hypercontainer.hypervisor.xen import disks, document, driver, tools
+from hypercontainer.hypervisor.xen import machine as xen_machine
 from hypercontainer.hypervisor.xen.driver import XenDriver
 from hypercontainer.hypervisor.xen.machine import XenMachine
 from hypercontainer.sys import deadlines, process
@@ -40,6 +41,8 @@ print("Waiting for domain a (domid 7) to die [pid 1]", flush=True)
 conn, _ = keep[1].accept()
 CALL
 time.sleep(600)' "$(dirname "$4")" first second;;
+domid) echo 7;;
+block-attach|block-detach) shift; echo "$@" >>"$here/plugged";;
 unpause|pause) grep -qxs "$2" "$here/domain" || { echo "$2 is an invalid domain identifier (rc=-6)" >&2; exit 1; };;
 destroy)
     grep -qxs "$2" "$here/domain" || { echo "$2 is an invalid domain identifier (rc=-6)" >&2; exit 1; }
@@ -240,22 +243,23 @@ async def test_a_domain_whose_xl_was_killed_ends(tmp_path: Path, monkeypatch: py
 async def test_an_xl_that_stands_still_holds_up_a_kill_no_longer_than_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The deadline of all drivers, however often xl is asked."""
+    """The deadline of all drivers, however often xl is asked; once it answers, the domain is ended."""
     stand_ins(tmp_path, monkeypatch)
+    monkeypatch.setattr(tools, "_AGAIN", 0)
     machine = await XenDriver(boot_timeout=60).launch(config(tmp_path))
     waited: list[float] = []
+    destroy = tools.destroy
 
     async def stands_still(domain: str, timeout: float) -> str:
-        assert domain == machine.domain
         waited.append(timeout)
-        return "it did not end"
+        return "it did not end" if len(waited) < 4 else await destroy(domain, timeout)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(tools, "destroy", stands_still)
-        await machine.kill()
-    assert sum(waited) <= deadlines.DEATH
-    await asyncio.wait_for(machine.wait(), 60)
+    monkeypatch.setattr(tools, "destroy", stands_still)
     await machine.kill()
+    assert sum(waited[:2]) <= deadlines.DEATH  # the rest is when nobody waits for it any more
+    await asyncio.wait_for(machine.wait(), 60)
+    assert machine._owed is not None
+    await asyncio.wait_for(machine._owed, 60)
     assert not (tmp_path / "domain").exists()
 
 
@@ -267,6 +271,47 @@ async def test_what_libxl_keeps_of_a_domain_goes_with_it(tmp_path: Path, monkeyp
         (tmp_path / f"qemu-dm-{name}.log").touch()
     await machine.kill()
     assert [path.name for path in tmp_path.glob("*.log")] == ["qemu-dm-another.log"]
+
+
+class LoopsOfNothing:
+    """In the place of `disks.Loops`."""
+
+    paths = ("/dev/loop9",)
+    fails = False
+
+    async def hand_over(self, domid: int, place: int) -> None:
+        if self.fails:
+            raise Unavailable(f"blkback of {domid} opened no {place}")
+
+
+async def test_disks_that_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(tmp_path, monkeypatch)
+    made = LoopsOfNothing()
+    monkeypatch.setattr(xen_machine, "loops", lambda *_: made)
+    one = XenMachine(tmp_path, 1, 2, "hyper-a", {"image": "dev:xvda", "more": "dev:xvdc"})
+    await one.add_disk(Disk("late", tmp_path / "late", read_only=True))
+    assert one.names["late"] == "dev:xvdb" and XenMachine.of(one.handle).names == one.names
+    await one.remove_disk("late")
+    await one.remove_disk("late")
+    await one.add_disk(Disk("later", tmp_path / "later", read_only=False))
+    made.fails = True
+    with pytest.raises(Unavailable, match="blkback of 7 opened no 3"):
+        await one.add_disk(Disk("broken", tmp_path / "broken", read_only=False))
+    assert one.names == {"image": "dev:xvda", "more": "dev:xvdc", "later": "dev:xvdb"}
+    true = tools.binary("true")
+    assert (tmp_path / "plugged").read_text().splitlines() == [
+        f"hyper-a format=raw, vdev=xvdb, access=ro, backendtype=phy, script={true}, target=/dev/loop9",
+        "hyper-a xvdb",
+        f"hyper-a format=raw, vdev=xvdb, access=rw, backendtype=phy, script={true}, target=/dev/loop9",
+        f"hyper-a format=raw, vdev=xvdd, access=rw, backendtype=phy, script={true}, target=/dev/loop9",
+        "hyper-a xvdd --force",
+    ]
+
+
+async def test_a_domain_that_is_full_of_disks(tmp_path: Path) -> None:
+    one = XenMachine(tmp_path, 1, 2, "hyper-a", {str(n): document.found_by(n) for n in range(document.DISKS)})
+    with pytest.raises(InvalidState, match="driver 'xen' has at most 26 disks"):
+        await one.add_disk(Disk("late", tmp_path / "late", read_only=True))
 
 
 async def test_without_a_daemon_it_is_the_next_that_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

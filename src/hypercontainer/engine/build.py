@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ..errors import Unavailable
 from ..guest.agent import Process
+from ..hypervisor.driver import AnyDisk
 from ..hypervisor.facets import DiskHotplug, require
 from ..model.status import Container, ContainerStatus, Pod
 from ..protocol.constants import Builtin
@@ -39,9 +40,7 @@ class Builder:
             return
         if not {image_serial(container), scratch_serial(container)} <= runtime.disks:  # it joined after the boot
             for disk in await self._disks.of_root(container):
-                if disk.serial not in runtime.disks:
-                    await require(runtime.machine, DiskHotplug).add_disk(disk)
-                    runtime.disks.add(disk.serial)
+                await self._plug_in(runtime, disk)
         for name in volumes_of(container):
             await self._mount(runtime, pod, name)
         mounts = guest_mounts(container, runtime.volumes)
@@ -65,9 +64,8 @@ class Builder:
             return
         volume = next(v for v in pod.volumes if v.name == name)
         disk = self._disks.of_volume(pod, volume)
-        if disk and disk.serial not in runtime.disks:
-            await require(runtime.machine, DiskHotplug).add_disk(disk)
-            runtime.disks.add(disk.serial)
+        if disk:
+            await self._plug_in(runtime, disk)
         runtime.volumes[name] = await mount_volume(runtime, pod, volume)
 
     async def drop(self, runtime: Runtime, pod: Pod, container: Container) -> None:
@@ -89,8 +87,18 @@ class Builder:
         await self._unplug(runtime, volume_serial(volume))
 
     @staticmethod
+    async def _plug_in(runtime: Runtime, disk: AnyDisk) -> None:
+        if disk.serial not in runtime.disks:
+            await require(runtime.machine, DiskHotplug).add_disk(disk)
+            runtime.disks.add(disk.serial)
+            if name := runtime.machine.names.get(disk.serial):
+                runtime.names[disk.serial] = name
+
+    @staticmethod
     async def _unplug(runtime: Runtime, serial: str) -> None:
         if serial in runtime.disks and isinstance(runtime.machine, DiskHotplug):  # else it stays until the machine ends
+            if serial in runtime.machine.names:  # the machine's own name for it, not a template's
+                runtime.names.pop(serial, None)
             await runtime.machine.remove_disk(serial)
             runtime.disks.discard(serial)
 

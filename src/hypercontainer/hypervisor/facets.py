@@ -67,7 +67,10 @@ class DiskHotplug(Protocol):
     """Disks are added to a machine that runs, and taken out of it."""
 
     async def add_disk(self, disk: AnyDisk) -> None:
-        """:raise InvalidState: when the machine was not launched as expandable."""
+        """From then on `Machine.names` says what the guest finds it by, if that is not its serial number.
+
+        :raise InvalidState: when the machine was not launched as expandable, or has no place for one more.
+        """
 
     async def remove_disk(self, serial: str) -> None:
         """The guest must have unmounted it. Idempotent."""

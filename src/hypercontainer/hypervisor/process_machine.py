@@ -80,6 +80,14 @@ class ProcessMachine:
         await asyncio.shield(self._gone)
         await self._see_violation()
 
+    async def _ends(self) -> bool:
+        """Whether it does, in the time that a process has that was killed."""
+        try:
+            await tasks.within(self.wait(), deadlines.DEATH)
+        except (TimeoutError, OSError):
+            return False
+        return not self.alive
+
     async def _see_violation(self) -> None:
         """Find out which call its jail has ended it for; of an earlier daemon's child only the kernel's log tells."""
         async with self._looking:

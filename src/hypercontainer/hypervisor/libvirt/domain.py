@@ -172,8 +172,7 @@ def add_disk(connection: Any, uuid: str, disk: Disk) -> None:
     place = next(n for n in range(len(taken) + 1) if n not in taken)
     with contextlib.ExitStack() as stack:
         opened(disk, stack)  # as a look at it
-    element = document.disk(disk, place, scsi=True, handed=False)
-    domain.attachDeviceFlags(XML.tostring(element, encoding="unicode"), library().VIR_DOMAIN_AFFECT_LIVE)
+    attach(connection, uuid, document.disk(disk, place, scsi=True, handed=False))
 
 
 def remove_disk(connection: Any, uuid: str, serial: str) -> None:
@@ -181,6 +180,21 @@ def remove_disk(connection: Any, uuid: str, serial: str) -> None:
     domain = _one(connection, uuid)
     if found := document.serials(domain.XMLDesc()).get(serial):
         domain.detachDeviceFlags(found[0], library().VIR_DOMAIN_AFFECT_LIVE)
+
+
+def attach(connection: Any, uuid: str, described: XML.Element) -> None:
+    """Have a domain that runs get a device."""
+    _one(connection, uuid).attachDeviceFlags(
+        XML.tostring(described, encoding="unicode"), library().VIR_DOMAIN_AFFECT_LIVE
+    )
+
+
+def detach_disk(connection: Any, uuid: str, target: str) -> None:
+    """Of this name in the guest. Idempotent."""
+    domain = _one(connection, uuid)
+    found = XML.fromstring(domain.XMLDesc()).find(f"devices/disk/target[@dev='{target}']/..")
+    if found is not None:
+        domain.detachDeviceFlags(XML.tostring(found, encoding="unicode"), library().VIR_DOMAIN_AFFECT_LIVE)
 
 
 def process_of(uuid: str) -> Started:

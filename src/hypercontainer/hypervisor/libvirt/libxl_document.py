@@ -27,13 +27,8 @@ def domain(config: MachineConfig, known: Known, loops: Sequence[str], script: st
     text(system, "initrd", str(config.initramfs))
     text(system, "cmdline", kernel_command_line(talkative=config.talkative))
     devices = XML.SubElement(root, "devices")
-    for index, (disk, loop) in enumerate(zip(config.disks, loops, strict=True)):
-        element = XML.SubElement(devices, "disk", type="block", device="disk")
-        XML.SubElement(element, "driver", name="phy", type="raw")
-        XML.SubElement(element, "source", dev=loop)
-        XML.SubElement(element, "target", dev=device(index), bus="xen")
-        if disk.read_only:
-            XML.SubElement(element, "readonly")
+    for index, (one, loop) in enumerate(zip(config.disks, loops, strict=True)):
+        devices.append(disk(index, loop, read_only=one.read_only))
     for nic in config.networks:
         if isinstance(nic, TapNetwork):
             element = XML.SubElement(devices, "interface", type="ethernet")
@@ -46,3 +41,14 @@ def domain(config: MachineConfig, known: Known, loops: Sequence[str], script: st
     for word in ("-uuid", known.uuid):  # it does nothing for a guest, and tells whose process that is
         XML.SubElement(line, f"{{{_XEN}}}arg", value=word)
     return XML.tostring(root, encoding="unicode")
+
+
+def disk(index: int, loop: str, *, read_only: bool) -> XML.Element:
+    """The disk in this place, whose device is `loop`."""
+    element = XML.Element("disk", type="block", device="disk")
+    XML.SubElement(element, "driver", name="phy", type="raw")
+    XML.SubElement(element, "source", dev=loop)
+    XML.SubElement(element, "target", dev=device(index), bus="xen")
+    if read_only:
+        XML.SubElement(element, "readonly")
+    return element

@@ -15,8 +15,12 @@ from typing import Any
 from ...errors import HyperError
 from ...jail.jail import Started
 from ...sys import deadlines, process, tasks
+from ..driver import AnyDisk, Disk
 from ..process_machine import telling
 from ..xen import tools
+from ..xen.disks import loops
+from ..xen.document import found_by, free_place
+from . import domain, libxl_document
 from .connection import Connection
 from .document import Known
 from .machine import DomainMachine, parts
@@ -43,7 +47,9 @@ class LibxlMachine(DomainMachine):
     ) -> None:
         """`domid` is the domain's number, 0 where that is not known."""
         super().__init__(connection, directory, known, started, "xen")
-        self.domid, self.names = domid, names
+        self.domid = domid
+        self.names: Mapping[str, str] = names
+        self._plugging = asyncio.Lock()
         self._ending_it = asyncio.Lock()
 
     @classmethod
@@ -62,22 +68,39 @@ class LibxlMachine(DomainMachine):
             self._console.open_terminal(await tools.terminal(domid))
         self.watch()
 
+    async def add_disk(self, disk: AnyDisk) -> None:
+        assert isinstance(disk, Disk)
+        async with self._plugging:
+            place = free_place(self.names, self.driver)
+            with contextlib.ExitStack() as held:
+                made = loops([disk], held)
+                described = libxl_document.disk(place, made.paths[0], read_only=disk.read_only)
+                await self._ask("add a disk", domain.attach, deadlines.WORK, described=described)
+                await made.opened(self.domid, place)
+            self.names = {**self.names, disk.serial: found_by(place)}
+
+    async def remove_disk(self, serial: str) -> None:
+        async with self._plugging:
+            if found := self.names.get(serial):
+                target = found.removeprefix("dev:")
+                await self._ask("take a disk out", domain.detach_disk, deadlines.WORK, target=target)
+                self.names = {known: name for known, name in self.names.items() if known != serial}
+
     async def _forbidden_call(self) -> str:
         return ""  # it is in no jail
 
     async def kill(self) -> None:
-        """The hypervisor has the domain, so its process's end is not the domain's: where libvirt does not answer, xl
-        is asked."""
+        """The hypervisor has the domain, so its process's end is not the domain's: where libvirt does not answer, or
+        knows of no such domain any more, xl is asked."""
         async with self._ending_it:
             self._killed = self._killed or self.alive
             ended = await self._connection.end(self._uuid, _LIBVIRTS) if self._uuid else False
-            if self._name and not ended and (why := await tools.destroy(self._name, _XLS)):
-                log.error("the domain %s cannot be ended: %s", self._name, why)
             self._console.tail()
             self._console.close()
-            with contextlib.suppress(TimeoutError, OSError):
-                await tasks.within(self.wait(), deadlines.DEATH)
-            process.kill(self.pid, self.pid_started)
+            if self._name and not (ended and await self._ends()):
+                if why := await tools.destroy(self._name, _XLS):
+                    log.error("the domain %s cannot be ended now: %s", self._name, why)
+                process.kill(self.pid, self.pid_started)
             self._connection.forget(self._uuid)
             if self._name:
                 await tasks.in_thread(partial(drop_logs, self._name))

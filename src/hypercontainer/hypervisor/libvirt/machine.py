@@ -77,8 +77,8 @@ class DomainMachine(ProcessMachine):
         self._connection.watch(self._uuid, ended)
         return either
 
-    async def _ask(self, what: str, work: Any, **how: Any) -> Any:
-        return await self._connection.ask(what, partial(work, uuid=self._uuid, **how))
+    async def _ask(self, what: str, work: Any, timeout: float = deadlines.MONITOR, **how: Any) -> Any:
+        return await self._connection.ask(what, partial(work, uuid=self._uuid, **how), timeout)
 
     async def pause(self) -> None:
         await self._ask("pause a virtual machine", domain.suspend)

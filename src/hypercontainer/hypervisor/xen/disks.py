@@ -63,12 +63,13 @@ class Loops:
         self._fds.append(loop)
         self.paths.append(path)
 
-    async def hand_over(self, domid: int) -> None:
-        """Let blkback open them, which no script of Xen's has told, and return when it has.
+    async def hand_over(self, domid: int, first: int = 0) -> None:
+        """Let blkback open them, which no script of Xen's has told, and return when it has; `first` is the first one's
+        place.
 
         :raise Unavailable: it does not.
         """
-        devices = {number(index): os.fstat(fd).st_rdev for index, fd in enumerate(self._fds)}
+        devices = {number(index): os.fstat(fd).st_rdev for index, fd in enumerate(self._fds, first)}
         where = {
             f"{_BACKEND.format(domid=domid, number=n)}/physical-device": f"{os.major(d):x}:{os.minor(d):x}"
             for n, d in devices.items()
@@ -76,14 +77,14 @@ class Loops:
         ready = {f"{_BACKEND.format(domid=domid, number=n)}/hotplug-status": "connected" for n in devices}
         if devices:
             await tools.write({**where, **ready})
-        await self.opened(domid)
+        await self.opened(domid, first)
 
-    async def opened(self, domid: int) -> None:
+    async def opened(self, domid: int, first: int = 0) -> None:
         """Return when blkback, which knows of them, has opened them.
 
         :raise Unavailable: it does not.
         """
-        devices = [number(index) for index in range(len(self._fds))]
+        devices = [number(index) for index in range(first, first + len(self._fds))]
         clock = asyncio.get_running_loop().time
         end = clock() + deadlines.MONITOR
         while missing := [n for n in devices if not Path(_OPENED.format(domid=domid, number=n)).exists()]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ...errors import InvalidArgument
+from ...errors import InvalidArgument, InvalidState
 from ..driver import MachineConfig, TapNetwork
 
 MIB = 1 << 20
@@ -54,8 +54,8 @@ def channel(directory: Path, name: str) -> Path:
 
 
 def names(config: MachineConfig) -> dict[str, str]:
-    """What the guest finds each disk by: they have no serial numbers, but names of ours."""
-    return {disk.serial: f"dev:{device(index)}" for index, disk in enumerate(config.disks)}
+    """What the guest finds each disk by."""
+    return {disk.serial: found_by(index) for index, disk in enumerate(config.disks)}
 
 
 def device(index: int) -> str:
@@ -67,9 +67,8 @@ def document(config: MachineConfig, name: str, loops: Sequence[str], script: str
     """The domain's configuration file; `loops` are its disks' devices, `script` what xl runs for each device."""
     nics = [f"mac={nic.mac}, script={script}" for nic in config.networks if isinstance(nic, TapNetwork)]
     disks = [
-        f"format=raw, vdev={device(index)}, access={'ro' if disk.read_only else 'rw'}, backendtype=phy, "
-        f"script={script}, target={loop}"
-        for index, (disk, loop) in enumerate(zip(config.disks, loops, strict=True))
+        disk(index, loop, script, read_only=one.read_only)
+        for index, (one, loop) in enumerate(zip(config.disks, loops, strict=True))
     ]
     channels = [f"name={name}, connection=socket, path={channel(config.directory, name)}" for name in CHANNELS]
     settings: Mapping[str, str | int | list[str]] = {
@@ -89,6 +88,26 @@ def document(config: MachineConfig, name: str, loops: Sequence[str], script: str
         "vif": nics,
     }
     return "".join(f"{key} = {_value(value)}\n" for key, value in settings.items())
+
+
+def disk(index: int, loop: str, script: str, *, read_only: bool) -> str:
+    """The disk in this place, whose device is `loop`."""
+    access = "ro" if read_only else "rw"
+    return f"format=raw, vdev={device(index)}, access={access}, backendtype=phy, script={script}, target={loop}"
+
+
+def free_place(names: Mapping[str, str], driver: str) -> int:
+    """Where none of these disks is. :raise InvalidState: there is no such place."""
+    taken = set(names.values())
+    for index in range(DISKS):
+        if found_by(index) not in taken:
+            return index
+    raise InvalidState(f"a machine of the driver {driver!r} has at most {DISKS} disks")
+
+
+def found_by(index: int) -> str:
+    """How the guest finds the disk in this place: it has no serial number, but a name of ours."""
+    return f"dev:{device(index)}"
 
 
 def _value(value: str | int | list[str]) -> str:

@@ -19,8 +19,10 @@ from typing import Any
 
 from ...errors import HyperError, NotFound, Unavailable
 from ...sys import deadlines, process, tasks
+from ..driver import AnyDisk, Disk
 from ..process_machine import ProcessMachine, dial, telling
-from . import tools
+from . import document, tools
+from .disks import loops
 
 log = logging.getLogger(__name__)
 CHANNEL = "channel.sock"  # in the machine's directory: QEMU, as the agent's console, listens there
@@ -43,9 +45,11 @@ class XenMachine(ProcessMachine):
         super().__init__(pid, pid_started)
         self.directory = directory
         self.domain = domain
-        self.names = names
+        self.names: Mapping[str, str] = names
+        self._plugging = asyncio.Lock()
         self._ending_it = asyncio.Lock()
         self._tidying: asyncio.Future[None] | None = None
+        self._owed: asyncio.Future[None] | None = None  # its end, where xl did not answer in time
         self._detached = False
 
     @classmethod
@@ -103,26 +107,46 @@ class XenMachine(ProcessMachine):
         return ""  # it is in no jail
 
     async def kill(self) -> None:
-        """xl frees what the domain had; one that does not is killed, and another one does."""
+        """xl frees what the domain had; one that does not is killed, and another one does, later where none answers."""
         async with self._ending_it:
             self._killed = self._killed or self.alive
             why = await tools.destroy(self.domain, _FIRST)
             self._console.tail()
             self._console.close()
-            if why or not await self._ended():
+            if why or not await self._ends():
                 process.kill(self.pid, self.pid_started)
                 why = await tools.destroy(self.domain, _SECOND)
             if why:
-                log.error("the domain %s cannot be ended: %s", self.domain, why)
+                log.error("the domain %s cannot be ended now: %s", self.domain, why)
+                self._owed = self._owed or asyncio.ensure_future(tools.destroy_later(self.domain))
             await tasks.in_thread(partial(tools.drop_log, self.domain))
 
-    async def _ended(self) -> bool:
-        """Whether its xl ends, as it does with its domain."""
-        try:
-            await tasks.within(self.wait(), deadlines.DEATH)
-        except (TimeoutError, OSError):
-            return False
-        return True
+    async def add_disk(self, disk: AnyDisk) -> None:
+        assert isinstance(disk, Disk)
+        async with self._plugging:
+            place = document.free_place(self.names, self.driver)
+            with contextlib.ExitStack() as held:
+                made = loops([disk], held)
+                script = str(tools.binary("true"))
+                described = document.disk(place, made.paths[0], script, read_only=disk.read_only)
+                await self._ask("block-attach", described, timeout=deadlines.WORK)
+                try:
+                    await made.hand_over(int(await tools.ask("xl", "domid", self.domain)), place)
+                except BaseException:
+                    await asyncio.shield(self._give_up(place))
+                    raise
+            self.names = {**self.names, disk.serial: document.found_by(place)}
+
+    async def _give_up(self, place: int) -> None:
+        """A disk that did not come to be."""
+        with contextlib.suppress(HyperError):
+            await tools.ask("xl", "block-detach", self.domain, document.device(place), "--force")
+
+    async def remove_disk(self, serial: str) -> None:
+        async with self._plugging:
+            if found := self.names.get(serial):
+                await self._ask("block-detach", found.removeprefix("dev:"), timeout=deadlines.WORK)
+                self.names = {known: name for known, name in self.names.items() if known != serial}
 
     async def pause(self) -> None:
         await self._ask("pause")
@@ -130,9 +154,9 @@ class XenMachine(ProcessMachine):
     async def resume(self) -> None:
         await self._ask("unpause")
 
-    async def _ask(self, verb: str) -> None:
+    async def _ask(self, verb: str, *words: str, timeout: float = deadlines.MONITOR) -> None:
         try:
-            await tools.ask("xl", verb, self.domain)
+            await tools.ask("xl", verb, self.domain, *words, timeout=timeout)
         except NotFound as error:
             raise Unavailable("the virtual machine has ended") from error
         except Unavailable as error:

@@ -6,7 +6,9 @@ They talk to the hypervisor and to xenstored, which only root's processes may, o
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,7 +21,9 @@ from ...jail.plain import PlainJail
 from ...sys import deadlines, tasks
 from ..facets import Needs
 
+log = logging.getLogger(__name__)
 _CAPABILITIES = Path("/proc/xen/capabilities")  # of xenfs; a dom0's has "control_d"
+_AGAIN, _OWED = 1.0, 120  # seconds between attempts to end a domain that is to be ended, and how many there are
 _LOGS = Path("/var/log/xen")
 _GONE = "is an invalid domain identifier"  # xl_utils.c and xl_vmcontrol.c, find_domain
 FOOTPRINT = Needs(memory=192 << 20, tasks=64)  # of a domain's QEMU and xl, in dom0: the guest's is the hypervisor's
@@ -102,6 +106,15 @@ async def destroy(domain: str, timeout: float) -> str:
     except (HyperError, OSError) as error:
         return str(error)
     return ""
+
+
+async def destroy_later(domain: str) -> None:
+    """End a domain that could not be ended in time, once xl answers again."""
+    for _ in range(_OWED):
+        await asyncio.sleep(_AGAIN)
+        if not (why := await destroy(domain, deadlines.WORK)):
+            return
+    log.error("the domain %s is left: %s", domain, why)
 
 
 def drop_log(domain: str) -> None:
