@@ -87,6 +87,9 @@ def _mount(files: node_files.NodeFiles, m: Any) -> Mount:
             f"{m.container_path}: mounts of the node are not propagated into a virtual machine",
             hint="leave mountPropagation out",
         )
+    if m.recursive_read_only:
+        raise Unsupported(f"{m.container_path}: what is mounted below it need not be read-only, too",
+                          hint="leave recursiveReadOnly out")  # fmt: skip
     if m.uidMappings or m.gidMappings:
         raise Unsupported(f"{m.container_path}: a mount cannot have user numbers of its own")
     if not m.host_path:

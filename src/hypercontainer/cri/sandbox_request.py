@@ -96,7 +96,8 @@ def check_namespaces(options: Any) -> None:
                 f"the {what} namespace of the node cannot be a pod's: the pod is a virtual machine",
                 hint="leave hostNetwork, hostPID and hostIPC out, or use another runtime class for this pod",
             )
-    if options.HasField("userns_options") and options.userns_options.mode == api.POD and options.userns_options.uids:
+    users = options.userns_options
+    if users.mode == api.POD and (users.uids or users.gids):
         raise InvalidArgument(
             "there are no user namespaces in a pod: its virtual machine keeps it from the node",
             hint="leave hostUsers out",
