@@ -263,6 +263,33 @@ async def test_an_xl_that_stands_still_holds_up_a_kill_no_longer_than_is_said(
     assert not (tmp_path / "domain").exists()
 
 
+async def test_an_xl_that_is_slow_is_not_ended_in_its_midst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(tmp_path, monkeypatch)
+    machine = await XenDriver(boot_timeout=60).launch(config(tmp_path))
+    os.mkfifo(tmp_path / "go-on")
+    text = (tmp_path / "bin/xl").read_text()
+    (tmp_path / "bin/xl").write_text(text.replace("destroy)\n", 'destroy)\n    read -r _ <"$here/go-on"\n'))
+    assert "did not end within 0.1 s" in await tools.destroy(machine.domain, 0.1)
+    (going,) = tools._asking
+    await asyncio.to_thread((tmp_path / "go-on").write_text, "now\n")
+    assert await asyncio.wait_for(going, 60) == "" and not (tmp_path / "domain").exists()
+    (tmp_path / "bin/xl").write_text(text)
+    await machine.kill()
+
+
+async def test_a_domain_without_its_xl_is_found_by_its_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(tmp_path, monkeypatch)
+    machine = await XenDriver(boot_timeout=60).launch(config(tmp_path))
+    machine.detach()
+    assert XenDriver(boot_timeout=60).strays(tmp_path, {machine.directory}) == []
+    process.kill(machine.pid, machine.pid_started)
+    await machine.wait()
+    (left,) = XenDriver(boot_timeout=60).strays(tmp_path, set())
+    assert left.pid == int((tmp_path / "qemu").read_text()) and left.handle["domain"] == machine.domain
+    await left.kill()
+    assert not (tmp_path / "domain").exists()
+
+
 async def test_what_libxl_keeps_of_a_domain_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_ins(tmp_path, monkeypatch)
     monkeypatch.setattr(tools, "_LOGS", tmp_path)

@@ -165,12 +165,14 @@ class XenDriver:
         return machine
 
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
-        """A domain's QEMU has the same environment as its xl: it goes with the domain. Others' domains are not ours."""
+        """A domain's QEMU has the same environment as its xl: it stands for one whose xl was killed. Others' domains
+        are not ours."""
         left = [(f, process.variable(f.pid, _NAME) or "") for f in found.strays(self.name, parent, keep)]
+        held = {domain for pid, domain in process.with_variable(_NAME) if _is_xl(pid)}
         return [
             XenMachine(f.directory, f.pid, f.started, domain, {})
             for f, domain in left
-            if _is_xl(f.pid) and domain.startswith(_OURS)
+            if domain.startswith(_OURS) and (_is_xl(f.pid) or domain not in held)
         ]
 
 

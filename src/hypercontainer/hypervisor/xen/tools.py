@@ -22,6 +22,7 @@ from ...sys import deadlines, tasks
 from ..facets import Needs
 
 log = logging.getLogger(__name__)
+_asking: set[asyncio.Future[str]] = set()  # what goes on though nobody waits for it any more
 _CAPABILITIES = Path("/proc/xen/capabilities")  # of xenfs; a dom0's has "control_d"
 _AGAIN, _OWED = 1.0, 120  # seconds between attempts to end a domain that is to be ended, and how many there are
 _LOGS = Path("/var/log/xen")
@@ -98,9 +99,21 @@ async def terminal(domid: int) -> Path:
 
 
 async def destroy(domain: str, timeout: float) -> str:
-    """End a domain at once and free what it has; why not, "" when it is gone. Idempotent."""
+    """End a domain at once and free what it has; why not, "" when it is gone. Idempotent.
+
+    An xl that takes longer goes on: one that is killed in the midst leaves half of a domain.
+    """
+    asking = asyncio.ensure_future(_destroyed(domain))
+    _asking.add(asking)
+    asking.add_done_callback(_asking.discard)
+    if (await asyncio.wait({asking}, timeout=timeout))[0]:
+        return asking.result()
+    return f"`xl destroy` did not end within {timeout:g} s"
+
+
+async def _destroyed(domain: str) -> str:
     try:
-        await ask("xl", "destroy", domain, timeout=timeout)
+        await ask("xl", "destroy", domain, timeout=deadlines.WORK)
     except NotFound:
         return ""
     except (HyperError, OSError) as error:
