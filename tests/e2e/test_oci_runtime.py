@@ -128,6 +128,24 @@ def test_what_is_to_be_started_outlives_hyperd(tmp_path: Path) -> None:
             runtime("delete", "one")
 
 
+@pytest.mark.slow  # a hyperd waits for what stands for a container
+def test_what_stands_for_a_container_ends_while_hyperd_is_away(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", make_root(tmp_path / "rootfs"), "sleep", "1000")
+    options = ("--no-factory", "--live-restore")
+    with launched(tmp_path / "root", *options) as hyper:
+        runtime = Runtime(hyper, tmp_path / "state")
+        for name in ("stays", "goes"):
+            runtime("run", "--detach", "-b", bundle, name, capture_output=False, stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        hyper.stop(signal.SIGKILL)
+        os.kill(runtime.state("goes")["pid"], signal.SIGKILL)
+        with launched(tmp_path / "root", *options, run=hyper.run) as again:
+            wait_for(lambda: "oci-goes" not in again.out("ps"), "the end of the container")
+            assert "oci-stays" in again.out("ps") and runtime.state("stays")["status"] == "running"
+            runtime("delete", "goes")
+            runtime("delete", "--force", "stays")
+
+
 def test_a_terminal(runtime: Runtime, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b", make_root(tmp_path / "rootfs"), "sh", "-c", "stty size; read x; echo got $x",
                          terminal=True, consoleSize={"height": 11, "width": 22})  # fmt: skip

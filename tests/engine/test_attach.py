@@ -162,6 +162,22 @@ async def a_client_that_has_gone_before(s: Stage) -> None:
     assert not s.engine.registry.containers()
 
 
+async def who_a_container_is_bound_to_comes_back(s: Stage) -> None:
+    """Or it is killed: what stands for it on its host may end while there is no daemon."""
+    await s.run("a", "sleep", "1000", bound=True)
+    await s.run("b", "sleep", "1000", bound=True)
+    s.kill()
+    await s.open()
+    peer = FakePeer()
+    session = s.engine.attachments.container("a", AttachOptions(bound=True))
+    running = asyncio.create_task(s.call(session.run(peer)))
+    await asyncio.sleep(30)
+    assert (s.status("a"), s.status("b")) == ("running", "exited")
+    peer.goes()
+    await running
+    assert s.status("a") == "exited"
+
+
 SCENES = [
     run_to_its_end,
     detach_and_attach_again,
@@ -171,6 +187,7 @@ SCENES = [
     a_client_that_has_gone_before,
     a_client_that_a_process_is_bound_to,
     a_bound_client_that_goes_before_the_start,
+    who_a_container_is_bound_to_comes_back,
 ]
 
 

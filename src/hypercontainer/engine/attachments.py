@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidState, Unsupported
+from ..errors import HyperError, InvalidState, Unsupported
 from ..model.log_options import keeps_no_copy
 from ..model.status import Container, ContainerStatus
 from ..sys import tasks
@@ -21,6 +22,8 @@ from .log_read import STREAMS, LogReader
 from .registry import Registry
 from .streams import FanOut
 
+log = logging.getLogger(__name__)
+_BACK = 20.0  # seconds after its start in which who a container is bound to comes back
 _REMOVAL = 10.0  # seconds that a client waits until nothing is left of a container with auto_remove
 
 
@@ -31,6 +34,7 @@ class Attachments:
         self._registry = registry
         self._containers = containers
         self._execs = execs
+        self._awaited: dict[str, asyncio.Event] = {}  # containers -> that a client that they are bound to is back
 
     def container(
         self, key: str, options: AttachOptions, *, starts: bool = False, early: bool = False
@@ -41,6 +45,8 @@ class Attachments:
         :raise InvalidState: it is paused; it does not run, and neither is said. :raise Unsupported: it has no log.
         """
         container = self._registry.container(key)
+        if options.bound and container.id in self._awaited:
+            self._awaited[container.id].set()
         if options.logs:
             check_readable(container)
         owner = self._containers.supervisor(container)
@@ -73,6 +79,18 @@ class Attachments:
             history=lambda: History(owner.fan_out, Path(container.log_path)),
         )  # fmt: skip
         return AttachSession(attached, options)
+
+    async def await_bound(self, container: Container) -> None:
+        """Kill it, if no client that it is bound to comes back: what ended it has ended while nobody listened."""
+        back = self._awaited[container.id] = asyncio.Event()
+        try:
+            await tasks.within(back.wait(), _BACK)
+        except TimeoutError:
+            log.warning("container %s: who it was bound to has not come back", container.name)
+            with contextlib.suppress(HyperError):  # it has ended by itself
+                await self._containers.kill(container.id, "KILL")
+        finally:
+            del self._awaited[container.id]
 
     def exec(self, exec_: Exec, options: AttachOptions, *, starts: bool = True) -> AttachSession:
         """A session with a further process, which it starts, or which somebody else will start."""

@@ -140,6 +140,11 @@ class Engine:
         self._late = await recover(
             self.registry, self.containers, self._sandboxes, self.pods, self._network, self._reattacher
         )
+        self._late |= {
+            asyncio.create_task(self.attachments.await_bound(c))
+            for c in self.registry.containers()
+            if c.spec.bound and c.state.status in ALIVE
+        }
         leftovers.name_files(self.settings.paths, self.registry)
         self.builds.open()
         self._watching = asyncio.create_task(self._disk_watch.run())

@@ -280,6 +280,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     auto_remove: bool = False
     pull: PullPolicy = "missing"
     platform: str = ""
+    bound: bool = False  # to a client: when none that is bound to it is back after a restart of hyperd, it is killed
     annotations: dict[str, str] = field(default_factory=dict)  # for who reads them; nothing here does
     console_size: tuple[int, int] = (0, 0)  # rows and columns of its terminal, where a start does not say
     given: dict[str, Any] = field(default_factory=dict)  # its front end's own, to be given back: nobody else reads it

@@ -102,6 +102,7 @@ def container_of(config: dict[str, Any], bundle: Path, rootfs: str, *, id_: str,
         "pid": "pod" if shared else "container",
         "consoleSize": [size.get("height", 0), size.get("width", 0)],
         "startHooks": of_guest(config, id_, str(bundle), own_pids=not shared),
+        "bound": True,
         "noHealth": True,
         "log": {"driver": "none"},  # its output is its caller's
         "annotations": config.get("annotations") or {},
