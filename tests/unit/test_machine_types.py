@@ -115,6 +115,9 @@ def test_devices_of_a_bus(kind: MachineType) -> None:
     ]  # fmt: skip
     assert ("-smp", "2,sockets=2,cores=1,threads=1") in options  # SeaBIOS tells of one per socket
     assert ("-global", "virtio-net-pci.romfile=") in options  # no firmware that boots from networks
+    modern = {value.partition(".")[0] for key, value in options if key == "-global" and "disable-legacy" in value}
+    assert modern >= {name for name in names if name.startswith("virtio-")}
+    assert not modern & {"virtio-pci", "vhost-user-fs-pci"}  # QEMU ends where a device lacks a property of its kind
 
 
 GIVEN = PciDevice("0000:00:11.0", Path("/sys/devices/pci0000:00/0000:00:11.0"), 7, (Path("/dev/vfio/vfio"),))

@@ -50,6 +50,12 @@ async def test_a_container_on_a_bus_of_pci(machine_type: str, lab: Lab, monkeypa
     assert status.reason.endswith(f"machine type {machine_type}: chosen in the configuration")
 
 
+async def test_a_directory_of_the_host_on_a_bus_of_pci(machine_type: str, lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("of this host\n")
+    mounts = [Mount(type="bind", source=str(tmp_path), target="/x")]
+    assert (await lab.run("cat", "/x/f", mounts=mounts, network="none")).out == "of this host\n"
+
+
 @pytest.fixture
 def no_microvm(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """A QEMU as some distributions build it; use before `lab`."""
