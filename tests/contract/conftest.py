@@ -285,12 +285,18 @@ class LibvirtOne(QemuOne):
 
     async def close(self) -> None:
         await super().close()
-        left, end = ["?"], time.monotonic() + DEADLINE
-        while left and time.monotonic() < end:  # it may be at it yet
-            left = await asyncio.to_thread(libvirtd_of_tests().domains)
+        left = await asyncio.to_thread(_left, libvirtd_of_tests())
         for driver in self._drivers:
             await driver.close()
         assert left == []
+
+
+def _left(daemon: libvirtd.Libvirtd) -> list[str]:
+    """Domains that it does not end, though it may be at it for a while."""
+    left, end = ["?"], time.monotonic() + DEADLINE
+    while left and time.monotonic() < end:
+        left = daemon.domains()
+    return left
 
 
 def _nothing(place: Path) -> Path:
@@ -331,6 +337,11 @@ class XenOne(Host):
         os.kill(machine.pid, signal.SIGKILL)
         return machine
 
+    async def close(self) -> None:
+        await super().close()
+        if slow := set(tools._asking):
+            await asyncio.wait(slow, timeout=DEADLINE)
+
 
 class LibxlOne(XenOne):
     """Of domains, by a libvirtd of the tests' own."""
@@ -353,7 +364,7 @@ class LibxlOne(XenOne):
 
     async def close(self) -> None:
         await super().close()
-        left = await asyncio.to_thread(libvirtd_of_dom0().domains)
+        left = await asyncio.to_thread(_left, libvirtd_of_dom0())
         for driver in self._drivers:
             await driver.close()
         assert left == []
