@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build the C programs with the `ziglang` wheel: static binaries for each machine, no system compiler.
 
-hyperstart is a guest's first process, hyperjail starts a hypervisor with only what it is handed, and
-hyperjail-filter is what that loads first. Binaries are cached by the hash of sources, flags and compiler.
+hyperstart is a guest's first process, hyperjail starts a hypervisor with only what it is handed,
+hyperjail-filter is what that loads first, and hyperjail-files brings directories to guests without a device for
+them. Binaries are cached by the hash of sources, flags and compiler.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ FILTER = Program(
     flags=(*_ALL, "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-fno-builtin"),
     link=("-shared", "-nostdlib", "-s", "-Wl,-z,now"),
 )
-PROGRAMS = (HYPERSTART, HYPERJAIL, FILTER)
+FILES = Program("hyperjail-files", TOP / "hyperjail/files", JAIL)
+PROGRAMS = (HYPERSTART, HYPERJAIL, FILTER, FILES)
 
 
 def version() -> str:

@@ -237,6 +237,7 @@ enum hp_builtin {
 	HP_B_FIREWALL = 9, /* ARG*: addresses of lo; a batch of nfnetlink messages on stdin */
 	HP_B_LAYER = 10,   /* ARG[0]: container, ARG*: paths of its mounts; tar of what it has changed, on stdout */
 	HP_B_RELAY = 11, /* ARG: port, timeout in ms: a TCP connection within the pod, its bytes on stdin and stdout */
+	HP_B_SHARE = 12, /* ARG: volume's name, channel (hyperstart/src/port.h) to which its FUSE messages go */
 };
 
 /*

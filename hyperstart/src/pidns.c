@@ -71,12 +71,14 @@ int pidns_start_pod(struct error *err)
 	return pod_ns < 0 ? -1 : 0;
 }
 
-static int enter(const struct container *c, bool fresh, struct error *err)
+static int enter(const struct container *c, enum pidns_kind kind, struct error *err)
 {
-	if (fresh && own_ns < 0)
+	if (kind != PIDNS_JOIN && own_ns < 0)
 		return fail(err, HP_E_STATE, 0, "the pod is not set up");
+	if (setns(kind == PIDNS_JOIN ? c->pid_ns : own_ns, CLONE_NEWPID) < 0)
+		return fail_sys(err, "PID namespace");
 	/* A namespace can be made in the own one only. */
-	if (fresh ? setns(own_ns, CLONE_NEWPID) < 0 || unshare(CLONE_NEWPID) < 0 : setns(c->pid_ns, CLONE_NEWPID) < 0)
+	if (kind == PIDNS_FRESH && unshare(CLONE_NEWPID) < 0)
 		return fail_sys(err, "PID namespace");
 	return 0;
 }
@@ -90,11 +92,11 @@ static void leave(void)
 
 pid_t pidns_fork(struct container *c, enum pidns_kind kind, struct error *err)
 {
-	bool moves = kind == PIDNS_FRESH || (kind == PIDNS_JOIN && c->pid_ns >= 0);
+	bool moves = kind == PIDNS_FRESH || kind == PIDNS_OWN || (kind == PIDNS_JOIN && c->pid_ns >= 0);
 	pid_t pid = -1;
 	int failed = 0;
 
-	if (!moves || enter(c, kind == PIDNS_FRESH, err) == 0) {
+	if (!moves || enter(c, kind, err) == 0) {
 		pid = fork();
 		failed = errno;
 		if (pid == 0)

@@ -8,6 +8,7 @@
 enum pidns_kind {
 	PIDNS_POD,   /* the pod's */
 	PIDNS_JOIN,  /* the container's, if it has one of its own */
+	PIDNS_OWN,   /* hyperstart's, which no container sees */
 	PIDNS_FRESH, /* a new one of the container's, in which the child is process 1 */
 };
 

@@ -32,8 +32,9 @@
 #define HVC             "hvc:"
 #define BACKLOG         1
 #define PORT_TIMEOUT_MS 30000
-#define CONSOLE_TRIES   6000 /* 5 ms apart */
-#define COMMAND_LINE    4096 /* COMMAND_LINE_SIZE of x86 is 2048 */
+#define HOST_TRIES      10000 /* 1 ms apart */
+#define CONSOLE_TRIES   6000  /* 5 ms apart */
+#define COMMAND_LINE    4096  /* COMMAND_LINE_SIZE of x86 is 2048 */
 
 /* The port's device, once its driver has announced it. */
 static int try_port(const char *wanted)
@@ -100,21 +101,26 @@ static void on_call(struct source *s, uint32_t events)
 static struct source call = {.fd = -1, .ready = on_call};
 static unsigned call_port;
 
+static int connect_to_host(unsigned port)
+{
+	struct sockaddr_vm host = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = port};
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || connect(fd, (struct sockaddr *)&host, sizeof host) < 0) {
+		log_line("calling the host: %s", strerror(errno));
+		close_fd(&fd);
+		return -1;
+	}
+	set_flags(fd, true);
+	return fd;
+}
+
 /* Tells the host that it can connect: the call has no other content. */
 static void call_host(void)
 {
-	struct sockaddr_vm host = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = call_port};
-
-	call.fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (call.fd < 0 || connect(call.fd, (struct sockaddr *)&host, sizeof host) < 0) {
-		log_line("calling the host: %s", strerror(errno));
-		if (call.fd >= 0)
-			close(call.fd);
-		call.fd = -1;
-		return;
-	}
-	set_flags(call.fd, true);
-	loop_add(&call, EPOLLIN);
+	call.fd = connect_to_host(call_port);
+	if (call.fd >= 0)
+		loop_add(&call, EPOLLIN);
 }
 
 static int listen_on_vsock(const char *number)
@@ -181,4 +187,33 @@ int port_open(bool *listens)
 		return -1;
 	}
 	return wait_for_port(channel + strlen(PORT));
+}
+
+/* Whoever had it may be about to end; and before the hypervisor has told the guest of who is there, a port reads as one
+ * that was left. */
+static int wait_for_host(const char *name)
+{
+	struct timespec tick = {.tv_nsec = 1000000};
+	struct pollfd p = {.fd = -1};
+
+	for (int i = 0; i < HOST_TRIES; i++) {
+		if (p.fd < 0)
+			p.fd = try_port(name);
+		if (p.fd >= 0 && poll(&p, 1, 0) == 0)
+			return p.fd;
+		nanosleep(&tick, NULL);
+	}
+	log_line(p.fd < 0 ? "the port %s is not there, or in use" : "nobody is at the other end of the port %s", name);
+	close_fd(&p.fd);
+	return -1;
+}
+
+int port_connect(const char *channel)
+{
+	if (strncmp(channel, VSOCK, strlen(VSOCK)) == 0)
+		return connect_to_host((unsigned)strtoul(channel + strlen(VSOCK), NULL, 10));
+	if (strncmp(channel, PORT, strlen(PORT)) == 0)
+		return wait_for_host(channel + strlen(PORT));
+	log_line("unknown channel %s", channel);
+	return -1;
 }

@@ -8,4 +8,8 @@
  * listens is a socket whose connections are the channel, one after another. */
 int port_open(bool *listens);
 
+/* A stream to the host of another kind, which does not block, once somebody is there: "port:NAME", or "vsock:PORT", at
+ * which the host is called; -1 when there is none, which is logged. */
+int port_connect(const char *channel);
+
 #endif

@@ -152,11 +152,19 @@ static int make_ends(const struct process_spec *s, struct ends *ours, struct end
 	return 0;
 }
 
-/* What hyperstart runs itself is in the pod's PID namespace. */
+/* What hyperstart runs itself is in the pod's PID namespace, unless a part of it stays. */
+static enum pidns_kind pids_of(const struct container *c, const struct process_spec *s)
+{
+	if (s->own_pids)
+		return PIDNS_FRESH;
+	if (s->builtin == HP_B_SHARE)
+		return PIDNS_OWN;
+	return c && !s->builtin ? PIDNS_JOIN : PIDNS_POD;
+}
+
 static pid_t fork_for(struct container *c, const struct process_spec *s, struct error *err)
 {
-	enum pidns_kind kind = c && !s->builtin ? PIDNS_JOIN : PIDNS_POD;
-	pid_t pid = pidns_fork(c, s->own_pids ? PIDNS_FRESH : kind, err);
+	pid_t pid = pidns_fork(c, pids_of(c, s), err);
 
 	if (pid > 0 && c && is_first(s)) {
 		c->first = pid;

@@ -183,6 +183,7 @@ def as_made(program: Path) -> dict[str, Order]:
         "skopeo": transport.order([], source, own, place=directory),
         "skopeo that pushes": transport.order([], Source("dir", str(directory)), own, seen=directory),
         "virtiofsd": share._jailed(str(program), [share.Entry(directory, False)], 0, 1),
+        "who carries messages of FUSE": share._carrying(program, own, 0, 1, 1),
         "passt": passt._order([str(program)], own, 0, 1, 1),
         "a plugin of CNI": plugin.order(program, {"type": "bridge"}, {}),
     }
@@ -202,8 +203,8 @@ GRANTED_TO = {
     "a plugin of CNI": (_SETTINGS | _BY_NETWORK | _BY_ROOT)
     | {"make a raw socket", "make a packet socket", "keep a capability in its bounding set"},
 }
-OF_HELPERS = ["a tool for file systems", "the worker", "skopeo", "skopeo that pushes", "virtiofsd", "passt",
-              "a plugin of CNI"]  # fmt: skip
+OF_HELPERS = ["a tool for file systems", "the worker", "skopeo", "skopeo that pushes", "virtiofsd",
+              "who carries messages of FUSE", "passt", "a plugin of CNI"]  # fmt: skip
 
 
 @pytest.mark.parametrize("who", OF_HELPERS)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hypercontainer.engine.builtins import run_builtin
 from hypercontainer.errors import Conflict, DeadlineExceeded, GuestError, Unavailable, Unsupported
 from hypercontainer.guest.agent import Agent
 from hypercontainer.hypervisor.driver import (
@@ -31,6 +32,7 @@ from hypercontainer.hypervisor.facets import (
     DiskErrors,
     DiskHotplug,
     DiskStall,
+    FileStream,
     NicAddition,
     NicHotplug,
     Pause,
@@ -41,7 +43,8 @@ from hypercontainer.hypervisor.facets import (
     Strays,
     require,
 )
-from hypercontainer.protocol.constants import GuestCode
+from hypercontainer.model.pods import SHM_DEFAULT
+from hypercontainer.protocol.constants import Builtin, GuestCode
 from hypercontainer.protocol.messages import Interface
 
 from .conftest import DEADLINE, MAC, MEMORY, Host, free_port, greet, user_network
@@ -211,6 +214,26 @@ async def test_disks_while_it_runs(host: Host) -> None:
     await machine.remove_disk("late")
     await machine.remove_disk("late")
     await machine.add_disk(host.disk("late"))
+    session.close()
+
+
+async def test_messages_of_files_come_by_a_stream(host: Host) -> None:
+    """The guest's kernel begins; when whoever answers goes, a second one can come."""
+    machine = await host.launch(expandable=True)
+    if not has(machine, FileStream):
+        return
+    assert isinstance(machine, FileStream)
+    session = await greet(machine)
+
+    await session.setup_pod("pod", [], {}, SHM_DEFAULT)
+
+    async def mount(channel: str) -> None:
+        await run_builtin(session, Builtin.SHARE, "share", channel)
+
+    for _ in range(2):
+        with await machine.open_files(mount) as stream:
+            begun = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(stream, 8), DEADLINE)
+            assert begun[4:] in (b"", b"\x1a\0\0\0")  # FUSE_INIT; an object's kernel asks nothing
     session.close()
 
 

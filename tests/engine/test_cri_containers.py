@@ -303,7 +303,10 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stage], None]:
         theirs.close()
         return ours, Started(4711, 1)
 
+    async def carried(*_: object) -> None: ...
+
     monkeypatch.setattr(share, "start_virtiofsd", served_by)
+    monkeypatch.setattr(share, "start_carrier", carried)
     monkeypatch.setattr(share, "find_virtiofsd", lambda: "/virtiofsd")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     return lambda s: setattr(s, "drivers", lambda: Drivers([FakeDriver(s.host, takes=TAKES | {VirtioFs})]))

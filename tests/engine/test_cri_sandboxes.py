@@ -80,6 +80,21 @@ async def test_a_sandbox_runs_without_a_container_until_it_is_stopped(template: 
         await client.StopPodSandbox(pod_sandbox_id=id_)
 
 
+async def test_the_second_sandbox_is_one_that_waited(template: Path) -> None:
+    """One of the class hyper-fresh boots: it shares no memory with another."""
+    async with served(template, network="bridge", factory=True) as (s, client):
+        await sandbox(client, "one")
+        started = s.engine.factory.started
+        async with asyncio.timeout(LIMIT):
+            while not any(waiting for waiting, _ in s.engine.factory.pool.counts().values()):
+                await asyncio.sleep(0.01)
+        id_ = await sandbox(client, "two")
+        assert started == {"pool": 1, "clone": 0, "cold": 1}
+        assert not s.machine(s.engine.registry.pod(id_).name).disks
+        await client.RunPodSandbox(config=config("three"), runtime_handler="hyper-fresh")
+        assert started["cold"] == 2
+
+
 async def test_sandboxes_are_found_by_id_state_and_labels(template: Path) -> None:
     async with served(template) as (s, client):
         one = await sandbox(client, "one", labels={"app": "x", "tier": "1"})

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from hypercontainer.errors import GuestError, HyperError, InvalidState, NotFound, Unavailable
 from hypercontainer.hypervisor.driver import VirtioFs
 from hypercontainer.hypervisor.drivers import Drivers
-from hypercontainer.hypervisor.fake import TAKES, FakeDriver
+from hypercontainer.hypervisor.fake import TAKES, FakeDriver, FakeMachine
 from hypercontainer.jail.fake import FakeJail
 from hypercontainer.jail.jail import Started
 from hypercontainer.model.pods import VolumeRequest, VolumeSpec
@@ -41,7 +41,10 @@ def act(request: pytest.FixtureRequest, template: Path, monkeypatch: pytest.Monk
         theirs.close()
         return ours, SERVER
 
+    async def carried(*_: object) -> None: ...
+
     monkeypatch.setattr(share, "start_virtiofsd", served)
+    monkeypatch.setattr(share, "start_carrier", carried)
     monkeypatch.setattr(share, "find_virtiofsd", lambda: "/virtiofsd")
     monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
 
@@ -91,6 +94,70 @@ def test_named_directories_and_those_that_a_pod_lists(act: Any, tmp_path: Path) 
 
 
 def test_a_directory_for_a_pod_that_runs_without_one(act: Any, tmp_path: Path) -> None:
+    """It comes by a stream; a later daemon knows that the tree is served."""
+
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(spec("a"))))
+        await s.call(s.engine.pods.start("pod"))
+        assert "share" not in s.guest(s.machine("pod")).volumes
+        await s.run("late", pod="pod", mounts=[bind(tmp_path)])
+        assert s.guest(s.machine("pod")).volumes["share"] == "stream"
+        s.kill()
+        await s.open()
+        await s.run("later", pod="pod", mounts=[bind(tmp_path, "/y")])
+        pod = s.engine.registry.pod("pod")
+        assert pod.vm and (pod.vm.directories, pod.vm.server) == ([v.name for v in pod.volumes], list(SERVER))
+
+    act(scenario)
+
+
+def test_a_stream_that_cannot_be_opened_is_tried_again(act: Any, tmp_path: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(spec("a"))))
+        await s.call(s.engine.pods.start("pod"))
+        await s.create("late", pod="pod", mounts=[bind(tmp_path)])
+        guest = s.guest(s.machine("pod"))
+        guest.failing[Builtin.SHARE] = (1, "there is no such port")
+        with pytest.raises(GuestError, match="directories of the host: there is no such port"):
+            await s.call(s.engine.containers.start("late"))
+        guest.failing.clear()
+        await s.call(s.engine.containers.start("late"))
+        assert s.status("a") == s.status("late") == "running"
+
+    act(scenario)
+
+
+def test_a_tree_whose_daemon_died_before_it_was_recorded(
+    act: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one goes on with it: there is one stream."""
+
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(spec("a"))))
+        await s.call(s.engine.pods.start("pod"))
+        monkeypatch.setattr(share, "noted", lambda directory: (SERVER, ["another"]))
+        added: list[Path] = []
+
+        async def add(server: Started, entry: share.Entry) -> str:
+            assert server == SERVER
+            added.append(entry.path)
+            return "late/0"
+
+        monkeypatch.setattr(share, "add", add)
+        await s.run("late", pod="pod", mounts=[bind(tmp_path)])
+        assert added == [tmp_path] and "share" not in s.guest(s.machine("pod")).volumes
+
+    act(scenario)
+
+
+def test_a_machine_without_a_stream_takes_no_directory_while_it_runs(
+    act: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deaf(FakeMachine):
+        open_files: Any = None
+
+    monkeypatch.setattr(FakeDriver, "machine", Deaf)
+
     async def scenario(s: Stage) -> None:
         await s.call(s.engine.pods.create(plan(spec("a"))))
         await s.call(s.engine.pods.start("pod"))

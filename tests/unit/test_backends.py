@@ -109,12 +109,16 @@ def test_the_record_of_a_pod_that_runs_says_which_it_is() -> None:
             [Link(NicKind.TAP, ("10.0.0.2/24", "fd00::2/64"), ("10.0.0.1", "fd00::1"), 1500, SIX.mac, SIX.tap,
                   routers=False, plugs=True)],
         ),
-        (a_pod(network="cni:x"), [Link(NicKind.TAP)]),
-        (a_pod(network="cni:x", cni=CniState(network="x", namespace="hyc-p", mac="")), [Link(NicKind.TAP)]),  # begun
+        (a_pod(network="cni:x"), [Link(NicKind.TAP, plugs=True)]),
+        (
+            a_pod(network="cni:x", cni=CniState(network="x", namespace="hyc-p", mac="")),  # begun
+            [Link(NicKind.TAP, plugs=True)],
+        ),
         (
             a_pod(network="cni:x", cni=CniState(network="x", namespace="hyc-p", mac="0a:00:00:00:00:02", mtu=1400,
                                                 addresses=["10.1.0.2/16"], gateways=["fd01::1", "10.1.0.1"])),
-            [Link(NicKind.TAP, ("10.1.0.2/16",), ("10.1.0.1", "fd01::1"), 1400, "0a:00:00:00:00:02")],
+            [Link(NicKind.TAP, ("10.1.0.2/16",), ("10.1.0.1", "fd01::1"), 1400, "0a:00:00:00:00:02",
+                  plugs=True)],
         ),
         (
             a_pod(network="none", interfaces=[ON_BRIDGE]),

@@ -9,10 +9,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hypercontainer.engine.shares import Shares
 from hypercontainer.errors import Unsupported
-from hypercontainer.model.pods import VolumeSpec
+from hypercontainer.model.pods import PodPlan, PodSpec, VolumeSpec
 from hypercontainer.model.specs import Mount
 from hypercontainer.podfile import strict
 from hypercontainer.volumes import share
@@ -85,6 +86,48 @@ async def test_what_containers_leave_in_directory_volumes(lab: Lab, run_dir: Pat
         assert not any(stat.S_ISCHR(p.lstat().st_mode) or stat.S_ISBLK(p.lstat().st_mode) for p in top.rglob("*"))
     finally:
         await lab.engine.volumes.remove("tree")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a user's hyperd adds none to a server that runs")
+async def test_directories_come_to_a_machine_that_waited(lab: Lab, tmp_path: Path) -> None:
+    """In both directions, as they are now; what is added later, too."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/word").write_text("of the host\n")
+    (tmp_path / "two").mkdir()
+    empty = PodPlan(name="first", memory=192 << 20, vcpus=1, spec=PodSpec(exit_policy="continue"))
+    factory = lab.engine.factory
+    await lab.engine.pods.start((await lab.engine.pods.create(empty)).id)
+    async with asyncio.timeout(DEADLINE):
+        while not any(waiting for waiting, _ in factory.pool.counts().values()):
+            await asyncio.sleep(0.05)
+    pod = await lab.engine.pods.create(replace(empty, name="second"))
+    before = factory.started["pool"]
+    await lab.engine.pods.start(pod.id)
+    assert factory.started["pool"] == before + 1
+    script = (
+        "cat /d/word; dd if=/dev/zero of=/d/big bs=1M count=3 2>/dev/null; wc -c </d/big; mkdir /d/s; "
+        "for i in $(seq 40); do echo $i >/d/s/$i & done; wait; cat /d/s/* | wc -l; ln -s word /d/link; cat /d/link; "
+        "touch /d/own; chown 1000:2000 /d/own; cp /bin/busybox /d/; /d/busybox echo ran; "
+        "until [ -e /d/go ]; do :; done; cat /d/go; exec sleep 1000"
+    )
+    one = Mount(target="/d", type="bind", source=str(tmp_path / "one"))
+    id_ = await lab.create("sh", "-c", script, pod=pod.id, mounts=[one])
+    await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
+    await lab.printed(id_, "ran")
+    assert (tmp_path / "one/big").stat().st_size == 3 << 20
+    owner = (tmp_path / "one/own").stat()
+    assert (owner.st_uid, owner.st_gid) == (1000, 2000)
+    (tmp_path / "one/go").write_text("gone\n")
+    await lab.printed(id_, "gone")
+    batches = [b async for b in lab.engine.logs(id_, tail=None, since="", until="", follow=False)]
+    said = [record.log for batch in batches for record in batch]
+    assert said == ["of the host\n", f"{3 << 20}\n", "40\n", "of the host\n", "ran\n", "gone\n"]
+    two = Mount(target="/e", type="bind", source=str(tmp_path / "two"), read_only=True)
+    later = await lab.create("sh", "-c", "touch /e/x || sleep 1000", pod=pod.id, mounts=[two])
+    await asyncio.wait_for(lab.engine.containers.start(later), DEADLINE)
+    await lab.printed(later, "Read-only")
+    for name in ("first", "second"):
+        await lab.engine.pods.remove(name, force=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a user's hyperd adds none to a server that runs")

@@ -18,9 +18,9 @@ from ..network import cni
 from . import api, node_files
 from .records import SandboxRecord, given
 
-# Runtime handlers, as a RuntimeClass names them, and the drivers that they stand for; "" is the daemon's default. A
-# pod of several containers is booted for itself, so `hyper-fresh` has nothing to add.
-HANDLERS = {"": "", "hyper": "", "hyper-fresh": "", "hyper-fc": "firecracker"}
+# Runtime handlers, as a RuntimeClass names them, and the drivers that they stand for; "" is the daemon's default.
+FRESH = "hyper-fresh"
+HANDLERS = {"": "", "hyper": "", FRESH: "", "hyper-fc": "firecracker"}
 CNI_FIRST = "cni"  # in place of a network: the first one that CNI's configuration has
 
 
@@ -60,6 +60,7 @@ def plan_of(config: Any, handler: str, settings: CriSettings) -> PodPlan:
         sysctls=dict(config.linux.sysctls),
         pid="container" if options.pid == api.CONTAINER else "pod",
         exit_policy="continue",
+        isolation="fresh" if handler == FRESH else "default",
         given=given(record),
     )
     return PodPlan(

@@ -19,6 +19,7 @@ from .machine_disks import MachineDisks, image_serial, scratch_serial, volume_se
 from .pod_network import PodNetwork
 from .runtime import Runtime
 from .secrets import Secrets
+from .shares import Shares
 from .streams import FanOut
 from .volumes import bind_name, root_mount, volumes_of
 
@@ -26,8 +27,9 @@ from .volumes import bind_name, root_mount, volumes_of
 class Builder:
     """Builds them, mounts their volumes, starts their main processes."""
 
-    def __init__(self, disks: MachineDisks, secrets: Secrets, network: PodNetwork) -> None:
+    def __init__(self, disks: MachineDisks, secrets: Secrets, network: PodNetwork, shares: Shares) -> None:
         self._disks = disks
+        self._shares = shares
         self._secrets = secrets
         self._network = network
 
@@ -66,7 +68,7 @@ class Builder:
         disk = self._disks.of_volume(pod, volume)
         if disk:
             await self._plug_in(runtime, disk)
-        runtime.volumes[name] = await mount_volume(runtime, pod, volume)
+        runtime.volumes[name] = await mount_volume(runtime, pod, volume, self._shares)
 
     async def drop(self, runtime: Runtime, pod: Pod, container: Container) -> None:
         """Take an ended container out of the running guest, with the volumes that only it had."""

@@ -7,27 +7,23 @@ import asyncio
 import re
 import socket
 from ipaddress import ip_address
-from pathlib import Path
 
-from ..errors import GuestError, InvalidState, Unavailable, Unsupported
+from ..errors import Unavailable
 from ..model.network import USER_MODE_OPEN
 from ..model.status import Container, MountPoint, Pod, PodVolume
 from ..network import usermode
 from ..protocol.constants import MOUNT_COPY_UP, MOUNT_SCRATCH, MOUNT_VOLUME, Builtin
 from ..protocol.messages import GuestMount
-from ..volumes import share
-from ..volumes.share import TAG
 from .builtins import run_builtin
-from .machine_config import shared_names
 from .machine_disks import volume_serial
 from .runtime import Runtime
+from .shares import Shares
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8  # linux/mount.h
 _RESOLVE_TIMEOUT = 10.0  # seconds, for a name server
-_SHARE = "share"  # the guest's name of the tree of shared directories
 
 
-async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
+async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume, shares: Shares) -> str:
     """Mount it in the guest; what containers call it there.
 
     :raise GuestError: when the guest cannot. :raise InvalidState: a directory for a machine that runs,
@@ -35,7 +31,7 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
     """
     what = f"volume {volume.name}"
     if volume.kind == "directory":
-        return await _mount_shared(runtime, pod, volume)
+        return await shares.mount(runtime, pod, volume)
     name = volume_serial(volume)
     flags = str(MS_RDONLY if volume.read_only else 0)
     if volume.kind == "tmpfs":
@@ -64,40 +60,6 @@ async def mount_volume(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
             what=what,
         )
     return name
-
-
-async def _mount_shared(runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
-    """Its place in the tree, to which it is added where it was not there when the machine was launched."""
-    known = runtime.directories
-    directories = shared_names(pod) if known is None else known
-    if volume.name not in directories and volume.name not in runtime.late:
-        await _add(runtime, pod, volume)
-    key = f"/{_SHARE}"  # no volume has a slash in its name
-    if key not in runtime.volumes:
-        try:
-            await run_builtin(
-                runtime.agent, Builtin.MOUNT, _SHARE, "virtiofs", TAG, "0", "", what=f"volume {volume.name}"
-            )
-        except GuestError as error:
-            if known is not None:
-                raise
-            raise _not_while_it_runs(pod) from error
-        runtime.volumes[key] = _SHARE
-    return f"{_SHARE}/{runtime.late.get(volume.name) or directories.index(volume.name)}"
-
-
-async def _add(runtime: Runtime, pod: Pod, volume: PodVolume) -> None:
-    if runtime.server is None:
-        raise _not_while_it_runs(pod)
-    try:
-        runtime.late[volume.name] = await share.add(runtime.server, share.Entry(Path(volume.source), volume.read_only))
-    except Unsupported as error:
-        raise _not_while_it_runs(pod) from error
-
-
-def _not_while_it_runs(pod: Pod) -> InvalidState:
-    return InvalidState(f"a directory of the host cannot be added to pod {pod.name} while it runs",
-                        hint="stop the pod first, or use a named volume")  # fmt: skip
 
 
 async def nfs_source(volume: PodVolume) -> tuple[str, str]:

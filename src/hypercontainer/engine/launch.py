@@ -50,7 +50,7 @@ class Orders:
         driver = self._drivers.get(pod.spec.driver)
         shape = self._factory.shape_of(pod, members, disks, self._network.links(pod))
         kind = Kind(shape) if shape else None
-        if shape and is_plain(members[0]):
+        if shape and not shape.pod and is_plain(members[0]):
             kind = Kind(shape, self._image_of(members[0], disks[0]))
         return Order(pod, disks, driver, kind, self._shares.by_virtiofs(driver))
 
@@ -81,4 +81,5 @@ class Launcher:
         with self._factory.foreground(order.kind):
             booted = await first(self._sources, order)
         self._factory.started[booted.source] += 1
-        return Runtime.of(booted, {d.serial for d in order.disks}, shared_names(order.pod))
+        directories = shared_names(order.pod) if booted.server else []
+        return Runtime.of(booted, {d.serial for d in order.disks}, directories)

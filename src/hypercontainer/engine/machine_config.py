@@ -46,7 +46,7 @@ class Shared(NamedTuple):
 async def share_of(
     pod: Pod, directory: Path, stack: contextlib.ExitStack, control_groups: Sequence[Path], *, use_virtiofs: bool
 ) -> Shared | None:
-    """The pod's tree of shared directories; sockets are closed with the stack."""
+    """The pod's tree of shared directories, for a machine that boots; sockets are closed with the stack."""
     entries = shared_entries(pod)
     if not entries:
         return None

@@ -80,7 +80,8 @@ def assemble(ground: Ground, networks: Choice) -> Machinery:
     volumes = ExclusiveVolumes(registry, lambda pod_id: sandboxes.booted(pod_id))
     reattacher = Reattacher(drivers, allotments)
     sandboxes = Sandboxes(
-        registry, BringUp(registry, launcher, network, volumes, devices), reattacher, Builder(disks, secrets, network),
+        registry, BringUp(registry, launcher, network, volumes, devices), reattacher,
+        Builder(disks, secrets, network, shares),
         ground.events, kill_silent=settings.kill_silent,
     )  # fmt: skip
     return Machinery(network, factory, reattacher, sandboxes, secrets, roots)

@@ -1,11 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""By what directories of the host come to guests."""
+"""By what directories of the host come to guests: one tree for each machine, whichever way.
+
+A machine that boots for a pod with directories has a device for them (virtiofs). One that goes on from a template, or
+that booted without, gets them when the first is mounted: by a byte stream (`facets.FileStream`), from the same server.
+"""
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import dataclass
+from pathlib import Path
 
+from ..errors import GuestError, InvalidState, Unsupported
 from ..hypervisor.driver import Driver, VirtioFs
+from ..hypervisor.facets import FileStream
+from ..model.status import Pod, PodVolume
+from ..protocol.constants import Builtin
+from ..volumes import share
+from ..volumes.share import TAG
+from .builtins import run_builtin
+from .machine_config import shared_entries, shared_names
+from .runtime import Runtime
+
+_SHARE = "share"  # the guest's name of the tree
+_KEY = f"/{_SHARE}"  # among volumes that it has mounted: none of these has a slash in its name
 
 
 @dataclass
@@ -17,3 +36,67 @@ class Shares:
     def by_virtiofs(self, driver: Driver) -> bool:
         """Whether they may come by virtiofs to machines of this driver."""
         return self.virtiofs and VirtioFs in driver.takes
+
+    async def mount(self, runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
+        """Its place in the tree, to which it is added where it was not there when that was first served.
+
+        :raise GuestError: the guest cannot mount it. :raise InvalidState: the machine runs, and takes none.
+        """
+        known = runtime.directories
+        if known == [] and runtime.server is None:
+            await self._serve(runtime, pod)
+        directories = shared_names(pod) if runtime.directories is None else runtime.directories
+        if volume.name not in directories and volume.name not in runtime.late:
+            await _add(runtime, pod, volume)
+        if _KEY not in runtime.volumes:
+            try:
+                await run_builtin(
+                    runtime.agent, Builtin.MOUNT, _SHARE, "virtiofs", TAG, "0", "", what=f"volume {volume.name}"
+                )
+            except GuestError as error:
+                if known is not None:
+                    raise
+                raise _not_while_it_runs(pod) from error
+            runtime.volumes[_KEY] = _SHARE
+        return f"{_SHARE}/{runtime.late.get(volume.name) or directories.index(volume.name)}"
+
+    async def _serve(self, runtime: Runtime, pod: Pod) -> None:
+        """All that the pod has by now, to a machine without a device for them."""
+        if found := share.noted(runtime.directory):
+            runtime.server, runtime.directories = found
+            runtime.volumes[_KEY] = _SHARE
+            return
+        machine = runtime.machine
+        if not isinstance(machine, FileStream):
+            raise _not_while_it_runs(pod)
+        entries, names = shared_entries(pod), shared_names(pod)
+        share.check(entries)
+        binary = share.require_virtiofsd(allowed=self.virtiofs)
+
+        async def mount(channel: str) -> None:
+            await run_builtin(runtime.agent, Builtin.SHARE, _SHARE, channel, what="directories of the host")
+
+        async def stream() -> socket.socket:
+            return await machine.open_files(mount)
+
+        allotment = runtime.allotment
+        runtime.server = await share.serve(
+            binary, runtime.directory, entries, names, allotment.group.directories, stream, user=allotment.user,
+            root=os.geteuid() == 0,
+        )  # fmt: skip
+        runtime.directories = names
+        runtime.volumes[_KEY] = _SHARE
+
+
+async def _add(runtime: Runtime, pod: Pod, volume: PodVolume) -> None:
+    if runtime.server is None:
+        raise _not_while_it_runs(pod)
+    try:
+        runtime.late[volume.name] = await share.add(runtime.server, share.Entry(Path(volume.source), volume.read_only))
+    except Unsupported as error:
+        raise _not_while_it_runs(pod) from error
+
+
+def _not_while_it_runs(pod: Pod) -> InvalidState:
+    return InvalidState(f"a directory of the host cannot be added to pod {pod.name} while it runs",
+                        hint="stop the pod first, or use a named volume")  # fmt: skip

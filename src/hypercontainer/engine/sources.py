@@ -106,7 +106,9 @@ class Setup:
             self.allotments.give(pod.id, allotment)
             with contextlib.ExitStack() as handed_over:
                 groups = allotment.group.directories
-                shared = await share_of(pod, directory, handed_over, groups, use_virtiofs=order.virtiofs)
+                shared = None
+                if not template:  # a clone's memory is its own: no server can read it
+                    shared = await share_of(pod, directory, handed_over, groups, use_virtiofs=order.virtiofs)
                 config = await machine_config(
                     pod, order.disks, network=self.network, directory=directory, kernel=files.kernel,
                     initramfs=files.initramfs, stack=handed_over, shared=shared.device if shared else None,

@@ -117,6 +117,8 @@ async def run_builtin(guest: Files, kind: Builtin, process: FakeProcess) -> int:
         return status
     if kind is Builtin.MOUNT:
         guest.volumes[process.args[0]] = process.args[2]
+    elif kind is Builtin.SHARE:
+        guest.volumes[process.args[0]] = process.args[1]
     elif kind is Builtin.UNMOUNT:
         guest.volumes.pop(process.args[0], None)
     elif kind is Builtin.TAR_EXTRACT and container:

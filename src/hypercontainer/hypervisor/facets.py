@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
@@ -74,6 +75,21 @@ class DiskHotplug(Protocol):
 
     async def remove_disk(self, serial: str) -> None:
         """The guest must have unmounted it. Idempotent."""
+
+
+Mount = Callable[[str], Awaitable[None]]
+
+
+@runtime_checkable
+class FileStream(Protocol):
+    """Directories of the host come to a machine that runs, and has no device for them."""
+
+    async def open_files(self, mount: Mount) -> socket.socket:
+        """A byte stream to the guest for messages of FUSE; `mount` lets the guest open its end, by the name that the
+        guest has for it. It is the caller's to close; the machine's end closes it, too.
+
+        :raise Unavailable: the machine has no such stream, or it is in use.
+        """
 
 
 @runtime_checkable
@@ -237,13 +253,14 @@ NAMES: dict[type, str] = {
     DiskErrors: "counting requests of disks that fail",
     Pause: "pausing a virtual machine",
     DiskHotplug: "adding disks to a virtual machine that runs",
+    FileStream: "adding directories of the host to a virtual machine that runs",
     NicHotplug: "joining networks while a virtual machine runs",
     PortForwarding: "publishing ports of a virtual machine that runs",
     Save: "saving virtual machines",
     Reconfigure: "virtual machines that wait for a pod",
     Snapshots: "virtual machines from a template",
 }
-_OF_MACHINES = (Pause, DiskStall, DiskErrors, DiskHotplug, NicHotplug, PortForwarding, Save, Reconfigure)
+_OF_MACHINES = (Pause, DiskStall, DiskErrors, DiskHotplug, FileStream, NicHotplug, PortForwarding, Save, Reconfigure)
 
 
 def facets_of(machine: type) -> frozenset[type]:

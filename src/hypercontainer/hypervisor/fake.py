@@ -34,7 +34,7 @@ from .driver import (
     VirtioFs,
     check_takes,
 )
-from .facets import Needs, facets_of
+from .facets import Mount, Needs, facets_of
 
 _BACKLOG = 2  # connections that wait for the one in use to end
 _FIRST_PID = 1 << 23  # beyond what Linux gives to a process
@@ -245,6 +245,15 @@ class FakeMachine(BareMachine):
         await self._order()
         self.hardware.disks.pop(serial, None)
 
+    async def open_files(self, mount: Mount) -> socket.socket:
+        await self._order()
+        if not self.hardware.config.expandable:
+            raise Unavailable("the virtual machine has no stream for files")
+        await mount("stream")
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        return ours
+
     async def plugged(self, nic: int) -> bool:
         await self._order()
         return nic in self.hardware.plugged
@@ -303,6 +312,7 @@ class FakeDriver:
     """One daemon's driver for the machines of a host."""
 
     version = "1"
+    machine: type[BareMachine] = FakeMachine
     no_emulation = ""  # why it launches nothing of another architecture than the host's
 
     def __init__(
@@ -312,7 +322,7 @@ class FakeDriver:
         self.host = host
         self.name = name
         self.takes = takes
-        self._machine: type[BareMachine] = BareMachine if bare else FakeMachine
+        self._machine: type[BareMachine] = BareMachine if bare else self.machine
         self.facets = facets_of(self._machine)
 
     async def probe(self) -> Probe:

@@ -11,7 +11,7 @@ from .addresses import check_cidr, check_ip, check_link, check_mac
 from .base import Model
 from .devices import HostDevice
 from .network import Egress, NetworkRequest, Rate
-from .specs import MIB, ContainerSpec, HostEntry, PidMode, PortMapping, check_resolver
+from .specs import MIB, ContainerSpec, HostEntry, Isolation, PidMode, PortMapping, check_resolver
 
 SHM_DEFAULT = 64 * MIB
 ExitPolicy = Literal["stop", "continue"]
@@ -145,6 +145,7 @@ class PodSpec(Model, frozen=True, kw_only=True):
     shm_size: Annotated[int, Meta(ge=0)] = SHM_DEFAULT  # bytes
     pid: PidMode = "pod"  # of its containers, where they do not say
     exit_policy: ExitPolicy = "stop"  # when the last container has ended
+    isolation: Isolation = "default"  # fresh: a virtual machine that shares no memory with others from its start
     secrets: list[str] = field(default_factory=list)  # names; the values are kept apart
     given: dict[str, Any] = field(default_factory=dict)  # its front end's own, to be given back: nobody else reads it
 

@@ -191,20 +191,33 @@ async def open_tap(namespace: str, interface: str = _INTERFACE, tap: str = _TAP)
     :raise Unavailable: there is no such namespace or interface.
     """
     fd = await _create_tap(namespace, tap)
-    inside = ("nsenter", f"--net={_NAMESPACES / namespace}")
     try:
-        await _tool(*inside, "ip", "link", "set", tap, "up")
-        # An earlier machine's, in a namespace that has outlived it, leads to a tap that is gone.
-        await run(*inside, "tc", "qdisc", "del", "dev", interface, "ingress")
-        for source, target in ((interface, tap), (tap, interface)):
-            everything = ("parent", "ffff:", "protocol", "all", "u32", "match", "u8", "0", "0")
-            redirect = ("action", "mirred", "egress", "redirect", "dev", target)
-            await _tool(*inside, "tc", "qdisc", "add", "dev", source, "ingress")
-            await _tool(*inside, "tc", "filter", "add", "dev", source, *everything, *redirect)
+        await _join(namespace, interface, tap)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+async def move_tap(name: str, namespace: str) -> None:
+    """Bring a tap of this namespace, which a machine has, into a pod's, and join it to the interface there.
+
+    :raise Unavailable: there is no such tap, namespace or interface.
+    """
+    await _tool("ip", "link", "set", name, "netns", namespace, "name", _TAP)
+    await _join(namespace, _INTERFACE, _TAP)
+
+
+async def _join(namespace: str, interface: str, tap: str) -> None:
+    inside = ("nsenter", f"--net={_NAMESPACES / namespace}")
+    await _tool(*inside, "ip", "link", "set", tap, "up")
+    # An earlier machine's, in a namespace that has outlived it, leads to a tap that is gone.
+    await run(*inside, "tc", "qdisc", "del", "dev", interface, "ingress")
+    for source, target in ((interface, tap), (tap, interface)):
+        everything = ("parent", "ffff:", "protocol", "all", "u32", "match", "u8", "0", "0")
+        redirect = ("action", "mirred", "egress", "redirect", "dev", target)
+        await _tool(*inside, "tc", "qdisc", "add", "dev", source, "ingress")
+        await _tool(*inside, "tc", "filter", "add", "dev", source, *everything, *redirect)
 
 
 async def _create_tap(namespace: str, tap: str) -> int:

@@ -195,6 +195,7 @@ class Builtin(IntEnum):
     FIREWALL = 9
     LAYER = 10
     RELAY = 11
+    SHARE = 12
 
 
 MOUNT_VOLUME = "volume"  # type of a mount that binds what Builtin.MOUNT has mounted

@@ -12,17 +12,23 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from ..errors import InvalidState, NotFound, Unavailable, Unsupported
 from ..jail import helpers, jail, seccomp
+from ..jail.binaries import binary as own_binary
 from ..jail.jail import Order, Started
-from ..sys import users
+from ..sys import process, users
+from ..sys.documents import UNREADABLE
+from ..sys.files import write_atomically
 
 TAG = "share"
-SERVER_LOG = "server.log"  # in the machine's directory
+SERVER_LOG, CARRIER_LOG = "server.log", "files.log"  # in the machine's directory
+_SOCKET, _NOTE = "virtiofs.sock", "served.json"
 _SCRIPT = Path(__file__).with_name("share.sh")
 # Debian 12 has it beside QEMU's other helpers; the Rust one of later releases is there too.
 _PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
@@ -93,7 +99,7 @@ async def start_virtiofsd(
 
     :raise InvalidState: when it does not start, with its words. :raise Unavailable: nor its jail.
     """
-    path, log = directory / "virtiofs.sock", directory / SERVER_LOG
+    path, log = directory / _SOCKET, directory / SERVER_LOG
     with socket.socket(socket.AF_UNIX) as listener, open(log, "wb") as output:
         listener.bind(str(path))
         listener.listen(1)
@@ -114,6 +120,49 @@ async def start_virtiofsd(
     return ours, started
 
 
+async def serve(
+    binary: str, directory: Path, entries: list[Entry], names: list[str], control_groups: Sequence[Path],
+    open_stream: Callable[[], Awaitable[socket.socket]], *, user: int, root: bool,
+) -> Started:  # fmt: skip
+    """Serve the entries over a byte stream to a guest that has no device for them; the server, which ends with that.
+
+    Whoever carries the messages is this `user`, where there is a jail. `names` are for `noted`.
+
+    :raise InvalidState: when it does not start, with its words. :raise Unavailable: the same, or its jail, or the
+    stream.
+    """
+    (directory / _SOCKET).unlink(missing_ok=True)  # of one that has ended
+    asked, server = await start_virtiofsd(binary, directory, entries, control_groups, root=root)
+    write_atomically(directory / _NOTE, msgspec.json.encode((server, names)))
+    with asked, await open_stream() as stream:
+        await start_carrier(stream, asked, directory, control_groups, user)
+    return server
+
+
+def noted(directory: Path) -> tuple[Started, list[str]] | None:
+    """Who serves already, and what: a daemon that died before it had written that into its records has begun it."""
+    try:
+        server, names = msgspec.json.decode((directory / _NOTE).read_bytes(), type=tuple[tuple[int, int], list[str]])
+    except (OSError, *UNREADABLE):
+        return None
+    return (Started(*server), names) if process.start_time(server[0]) == server[1] else None
+
+
+async def start_carrier(
+    stream: socket.socket, server: socket.socket, directory: Path, control_groups: Sequence[Path], user: int
+) -> None:
+    """A process that carries messages between the two, and ends with either (hyperjail/files/main.c).
+
+    :raise Unavailable: its jail does not start it.
+    """
+    fds = stream.fileno(), server.fileno()
+    for sock in (stream, server):
+        sock.setblocking(True)
+    with open(directory / CARRIER_LOG, "wb") as output:
+        order = _carrying(own_binary("hyperjail-files"), user, *fds, output.fileno())
+        helpers.reap(await helpers.jail().spawn(replace(order, control_groups=tuple(control_groups))))
+
+
 async def add(server: Started, entry: Entry) -> str:
     """One more entry for a tree that is served; its name there.
 
@@ -129,6 +178,11 @@ async def add(server: Started, entry: Entry) -> str:
             hint="stop the pod, and start it again",
         ) from error
     return place
+
+
+def _carrying(binary: Path, user: int, stream: int, server: int, output: int) -> Order:
+    order = helpers.order(binary, str(stream), str(server), own_user=user)
+    return replace(order, output=output, descriptors=(stream, server), dies_with_us=False)
 
 
 def _serve(binary: str, listener: int, tree: str, *options: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from hypercontainer.engine.factory.templates import Template, Templates, memory_
 from hypercontainer.errors import Unavailable
 from hypercontainer.hypervisor.driver import Disk
 from hypercontainer.model import architectures
+from hypercontainer.model.pods import PodSpec
 from hypercontainer.model.specs import ContainerSpec, Mount
 from hypercontainer.model.status import Container, MountPoint, Pod, PodVolume, Process
 from hypercontainer.network.backend import Link, NicKind
@@ -85,6 +86,16 @@ def test_a_plain_container_has_a_shape(disks: list[Disk]) -> None:
     for kind in NicKind:
         links = [Link(kind, plugs=True)]
         assert shape_of(a_pod(), [a_container()], disks, links, SLOT) == Shape(1, 256 << 20, kind)
+
+
+def test_a_pod_has_a_shape_while_it_has_no_container(disks: list[Disk]) -> None:
+    pod = a_pod(implicit=False, volumes=[PodVolume(name="v", kind="directory", source="/tmp")])
+    found = shape_of(pod, [], [], [], SLOT)
+    assert found == Shape(1, 256 << 20, "none", pod=True) and found.name == "1cpu-256m-none-pod"
+    assert shape_of(pod, [a_container()], disks, [], SLOT) is None
+    assert shape_of(pod, [], disks[2:], [], SLOT) is None
+    fresh = a_pod(implicit=False, spec=PodSpec(isolation="fresh"))
+    assert shape_of(fresh, [], [], [], SLOT) is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ...errors import HyperError, InvalidState
 from ...hypervisor.abilities import refusal
 from ...hypervisor.driver import AnyDisk, Disk, MachineConfig
 from ...hypervisor.drivers import Drivers
-from ...hypervisor.facets import Reconfigure, Save, Snapshots, require
+from ...hypervisor.facets import DiskHotplug, Reconfigure, Save, Snapshots, require
 from ...model.factory import FactoryStatus, PoolInfo, TemplateInfo
 from ...model.status import Container, Pod
 from ...network.backend import Link
@@ -81,7 +81,8 @@ class Factory:
         """None: this machine must be booted."""
         if not self.enabled or not isinstance(self._drivers.get(pod.spec.driver), Snapshots):
             return None
-        return shape_of(pod, members, disks, links, self._parts.slot_size)
+        shape = shape_of(pod, members, disks, links, self._parts.slot_size)
+        return shape if shape and (not shape.pod or self._may_wait(shape)) else None
 
     @contextlib.contextmanager
     def foreground(self, kind: Kind | None) -> Iterator[None]:
@@ -94,7 +95,8 @@ class Factory:
 
     def _may_wait(self, shape: Shape) -> bool:
         """Whether its driver's machines can become a pod's after they have waited."""
-        return Reconfigure in self._drivers.get(shape.driver).facets
+        wanted = {Reconfigure, DiskHotplug} if shape.pod else {Reconfigure}
+        return wanted <= self._drivers.get(shape.driver).facets
 
     async def _prepare(self, kind: Kind) -> None:
         if clock.seconds() - self._failed.get(kind, -_RETRY) < _RETRY:
@@ -122,6 +124,11 @@ class Factory:
 
     async def from_template(self, template: Template, config: MachineConfig) -> tuple[MachineConfig, dict[str, str]]:
         """The configuration of a clone that has its disks from the start, and what the guest calls them."""
+        driver = self._drivers.get(template.kind.shape.driver)
+        networks = config.networks + networks_like(template.kind.shape.nic, driver.takes)[len(config.networks) :]
+        if template.kind.shape.pod:
+            template.clones += 1
+            return replace(config, networks=networks, snapshot=template.snapshot), {}
         disks, names = self.place(config.disks)
         if template.scratch:  # the container that is ready goes on with its disk
             source, target = template.scratch, disks[1].path
@@ -131,7 +138,7 @@ class Factory:
         self._parts.blank(blank)
         disks += [Disk(slot, blank, read_only=False) for slot in SLOTS[len(disks) :]]
         template.clones += 1
-        return replace(config, disks=tuple(disks), snapshot=template.snapshot), names
+        return replace(config, disks=tuple(disks), networks=networks, snapshot=template.snapshot), names
 
     async def _make_clone(self, kind: Kind) -> Clone:
         template = await self.templates.ensure(kind)
@@ -154,7 +161,7 @@ class Factory:
                 await introduce(clone.agent, kind.shape)
                 await rehearse(clone.agent, kind.image.program)
             else:
-                await exercise(clone)
+                await self._exercise(clone)
         except BaseException:
             await clone.end()
             raise
@@ -174,7 +181,8 @@ class Factory:
         with contextlib.ExitStack() as undo:
             undo.callback(remove_tree, directory)
             directory.mkdir(mode=0o700, parents=True)
-            disks = await self._parts.disks(directory, kind.image.path if kind.image else None, scratch)
+            image = kind.image.path if kind.image else None
+            disks = [] if shape.pod else await self._parts.disks(directory, image, scratch)
             nic = IdleNic.make(shape.nic)
             undo.callback(nic.close)
             driver = self._drivers.get(shape.driver)
@@ -193,6 +201,7 @@ class Factory:
             networks=networks_like(shape.nic, driver.takes, nic.fd, nic.tap),
             memory_file=memory_file,
             snapshot=template.snapshot if template else None,
+            expandable=shape.pod,
             architecture=shape.architecture,
         )
         token, timeout = (template.token, CLONE_TIMEOUT) if template else (FIRST_TOKEN, files.timeout)
@@ -206,7 +215,7 @@ class Factory:
         driver = self._drivers.get(shape.driver)
         config = MachineConfig(
             "", Path(), shape.vcpus, shape.memory, files.kernel, files.initramfs,
-            networks=networks_like(shape.nic, driver.takes), architecture=shape.architecture,
+            networks=networks_like(shape.nic, driver.takes), expandable=shape.pod, architecture=shape.architecture,
         )  # fmt: skip
         kernel = await self._digests.of(files.kernel)
         fingerprint = await require(driver, Snapshots).fingerprint(config)
@@ -251,11 +260,26 @@ class Factory:
 
     async def _get_ready(self, kind: Kind, clone: Clone) -> None:
         if kind.image is None:
-            await exercise(clone)
+            await self._exercise(clone)
             return
         await introduce(clone.agent, kind.shape)
         await clone.agent.create_container(bare(PREPARED, clone))
         await rehearse(clone.agent, kind.image.program)
+
+    async def _exercise(self, clone: Clone) -> None:
+        """One for a pod is lent disks for that long."""
+        if not clone.shape.pod:
+            await exercise(clone)
+            return
+        machine = require(clone.machine, DiskHotplug)
+        disks = (await self._parts.disks(clone.directory))[:2]
+        for disk in disks:
+            await machine.add_disk(disk)
+        await exercise(clone)
+        for disk in disks:
+            await machine.remove_disk(disk.serial)
+            if disk.path.parent == clone.directory:
+                disk.path.unlink()
 
     def suspect(self, kind: Kind) -> None:
         """A clone did not come up: what it came from is made again."""

@@ -39,12 +39,13 @@ class Shape:
     nic: str
     driver: str = ""
     architecture: str = ""
+    pod: bool = False  # without disks, which it gets as containers come to it; else for one container, with slots
 
     @property
     def name(self) -> str:
         """For messages and names of files: CPUs, MiB of memory, the kind of NIC, and a foreign architecture."""
         plain = f"{self.vcpus}cpu-{self.memory // _MIB}m-{self.nic}"
-        return f"{plain}-{self.architecture}" if self.architecture else plain
+        return "-".join(filter(None, (plain, self.architecture, "pod" if self.pod else "")))
 
 
 @dataclass(frozen=True)
@@ -82,17 +83,25 @@ def shape_of(
     slot_size: int,
 ) -> Shape | None:
     """The shape of a pod's machine; None when it must be booted."""
-    if not pod.implicit or len(members) != 1 or members[0].spec.isolation == FRESH or pod.memory % _MIB:
+    fits = _fits_a_container if pod.implicit else _fits_a_pod
+    if pod.memory % _MIB or not fits(pod, members, disks, slot_size):
         return None
-    if pod.spec.devices:
-        return None
-    if len(links) > 1 or not all(link.plugs for link in links) or any(v.kind == "directory" for v in pod.volumes):
-        return None
-    if len(disks) > len(SLOTS) or not all(_fits(d, i, slot_size) for i, d in enumerate(disks)):
+    if pod.spec.devices or len(links) > 1 or not all(link.plugs for link in links):
         return None
     nic = str(links[0].kind) if links else "none"
     architecture = pod.architecture if is_foreign(pod.architecture) else ""
-    return Shape(pod.vcpus, pod.memory, nic, pod.spec.driver, architecture)
+    return Shape(pod.vcpus, pod.memory, nic, pod.spec.driver, architecture, pod=not pod.implicit)
+
+
+def _fits_a_container(pod: Pod, members: Sequence[Container], disks: Sequence[AnyDisk], slot_size: int) -> bool:
+    if len(members) != 1 or members[0].spec.isolation == FRESH or any(v.kind == "directory" for v in pod.volumes):
+        return False
+    return len(disks) <= len(SLOTS) and all(_fits(d, i, slot_size) for i, d in enumerate(disks))
+
+
+def _fits_a_pod(pod: Pod, members: Sequence[Container], disks: Sequence[AnyDisk], slot_size: int) -> bool:
+    """A machine that begins without containers; what these have comes to it while it runs."""
+    return not members and not disks and pod.spec.isolation != FRESH
 
 
 def _fits(disk: AnyDisk, index: int, slot_size: int) -> bool:
@@ -105,6 +114,8 @@ def _fits(disk: AnyDisk, index: int, slot_size: int) -> bool:
 
 def in_slots(disks: Sequence[AnyDisk], slot_size: int) -> tuple[list[Disk], dict[str, str]]:
     """The disks with the slots' serial numbers, and what each is called then."""
+    if not disks:
+        return [], {}
     placed: list[Disk] = []
     for slot, disk in zip(SLOTS, disks, strict=False):
         assert isinstance(disk, Disk)

@@ -15,7 +15,7 @@ from .machine_types import MICROVM, VIRT, MachineType
 
 MIB = 1 << 20
 _SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
-GUEST_CHANNEL = "sh.hyper.guest.0"  # the port's name
+GUEST_CHANNEL, FILES_CHANNEL = "sh.hyper.guest.0", "sh.hyper.files.0"  # names of ports
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Descriptors:
     console: int  # listening socket of the serial port
     disks: tuple[int, ...] = ()
     others: tuple[int, ...] = ()  # of taps, of the shared directory's daemon, of a memory file
+    files: int = -1  # listening socket of the channel for files, which machines have that take further disks
 
 
 def machine_options(
@@ -101,6 +102,18 @@ def memory_options(config: MachineConfig, fds: Descriptors) -> list[str]:
     return ["-object", f"memory-backend-file,id=mem,size={config.memory},mem-path={path},share={share}"]
 
 
+def port_options(config: MachineConfig, fds: Descriptors, machine_type: MachineType) -> list[str]:
+    """The guest's channels."""
+    ports = [("guest", fds.channel, GUEST_CHANNEL)]
+    if config.expandable:
+        ports.append(("files", fds.files, FILES_CHANNEL))
+    options = ["-device", f"{machine_type.device('virtio-serial')},max_ports={len(ports) + 1}"]
+    for name, fd, channel in ports:
+        options += ["-chardev", f"socket,id={name},fd={fd},server=on,wait=off"]
+        options += ["-device", f"virtserialport,chardev={name},name={channel}"]
+    return options
+
+
 def command_line(
     binary: str,
     config: MachineConfig,
@@ -128,9 +141,7 @@ def command_line(
         *boot_options(config, accelerator, fds, tsc_khz, machine_type),
         "-chardev", f"socket,id=console,fd={fds.console},server=on,wait=off",
         "-serial", "chardev:console",
-        "-device", f"{machine_type.device('virtio-serial')},max_ports=2",
-        "-chardev", f"socket,id=guest,fd={fds.channel},server=on,wait=off",
-        "-device", f"virtserialport,chardev=guest,name={GUEST_CHANNEL}",
+        *port_options(config, fds, machine_type),
         "-chardev", f"socket,id=monitor,fd={fds.monitor},server=on,wait=off",
         "-mon", "chardev=monitor,mode=control",
         *devices.share_options(config, machine_type),

@@ -41,7 +41,7 @@ from ..facets import Needs, facets_of
 from ..probe import Prober, trouble_of
 from . import command, confinement, devices, foreign
 from .formats import check_image
-from .machine import CHANNEL, CONSOLE, LOG, MONITOR, QemuMachine
+from .machine import CHANNEL, CONSOLE, FILES, LOG, MONITOR, QemuMachine
 from .machine_types import AUTO, MICROVM, Chosen, MachineType, TypeChooser, fitted, processor_of_host
 from .ports import check_port_free
 
@@ -263,7 +263,8 @@ def _install_hint() -> str:
 
 
 def _numbers(fds: command.Descriptors) -> list[int]:
-    return [*fds.boot, fds.channel, fds.monitor, fds.console, *fds.disks, *fds.others]
+    channels = [fd for fd in (fds.channel, fds.files, fds.monitor, fds.console) if fd >= 0]
+    return [*fds.boot, *channels, *fds.disks, *fds.others]
 
 
 def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack, *, jailed: bool) -> command.Descriptors:
@@ -304,6 +305,7 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack, *, jai
     return command.Descriptors(
         boot=boot,
         channel=listening(CHANNEL),
+        files=listening(FILES) if config.expandable else -1,
         monitor=listening(MONITOR),
         console=listening(CONSOLE),
         disks=tuple(

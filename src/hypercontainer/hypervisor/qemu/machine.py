@@ -19,14 +19,17 @@ from ...jail.report import Grants
 from ...model.specs import PortMapping
 from ...sys import deadlines, process
 from ..driver import AnyDisk, Disk, TapNetwork
+from ..facets import Mount
 from ..process_machine import ProcessMachine, dial, telling
 from . import devices
+from .command import FILES_CHANNEL
 from .confinement import grants, largest_file
 from .monitor import Monitor
 from .ports import check_port_free
 
 log = logging.getLogger(__name__)
-CHANNEL, MONITOR, CONSOLE, LOG = "guest.sock", "qmp.sock", "console.sock", "qemu.log"
+CHANNEL, FILES, MONITOR, CONSOLE = "guest.sock", "files.sock", "qmp.sock", "console.sock"
+LOG = "qemu.log"
 CONSOLE_FILE = "console.log"  # of machines that an earlier version launched, which stored all of it
 SERVER_LOG = "server.log"  # of whoever serves shared directories
 # It says so of each hub that a spare NIC is alone in (net/hub.c).
@@ -81,6 +84,15 @@ class QemuMachine(ProcessMachine):
 
     def connect(self) -> socket.socket:
         return dial(self._directory / CHANNEL)
+
+    async def open_files(self, mount: Mount) -> socket.socket:
+        stream = dial(self._directory / FILES)
+        try:
+            await mount(f"port:{FILES_CHANNEL}")
+        except BaseException:
+            stream.close()
+            raise
+        return stream
 
     def listen(self) -> None:
         """Keep the end of what the guest writes to its console from here on, for `last_words`."""

@@ -35,10 +35,11 @@ class Cni:
     def links(self, pod: Pod) -> list[Link]:
         state = pod.cni
         if state is None or not state.mac:
-            return [Link(self.kind)]
+            return [Link(self.kind, plugs=True)]
         four = next((g for g in state.gateways if ":" not in g), "")
         six = next((g for g in state.gateways if ":" in g), "")
-        return [Link(self.kind, tuple(state.addresses), tuple(filter(None, (four, six))), state.mtu, state.mac)]
+        gateways = tuple(filter(None, (four, six)))
+        return [Link(self.kind, tuple(state.addresses), gateways, state.mtu, state.mac, plugs=True)]
 
     def name_servers(self, pod: Pod) -> list[str]:
         return pod.cni.dns if pod.cni else []
@@ -65,7 +66,8 @@ class Cni:
         return [Nic(self.kind, pod.cni.mac, fd)]
 
     async def attach(self, pod: Pod, link: Link, ports: Sequence[PortMapping], idle: IdleNic) -> None:
-        raise Unsupported("a virtual machine that waits does not get into a network of CNI plugins")
+        assert pod.cni
+        await cni.move_tap(idle.tap, pod.cni.namespace)
 
     async def publish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
         raise _only_at_its_start(pod)
