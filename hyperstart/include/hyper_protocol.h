@@ -196,17 +196,19 @@ enum hp_tag {
 	   flags. */
 	HP_T_FILTER = 97,       /* b  */
 	HP_T_FILTER_FLAGS = 98, /* n  SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_SPEC_ALLOW */
+	HP_T_ONLY_GROUPS = 100, /* n  1: no groups that the container's own table has for USER */
 	HP_T_HOOK = 99,         /* {* SOURCE ARG ENV VALUE TIMEOUT: a program that is run first, with what it reads */
 };
 
 /* What a hyperstart can do that some cannot. A machine may run one that is older than the daemon. */
 enum hp_capability {
-	HP_C_FREEZE = 1,  /* CONTAINER_FREEZE */
-	HP_C_LIMITS = 2,  /* CONTAINER_LIMIT */
-	HP_C_LAYER = 4,   /* HP_B_LAYER */
-	HP_C_RELAY = 8,   /* HP_B_RELAY */
-	HP_C_FILTER = 16, /* FILTER */
-	HP_C_HOOKS = 32,  /* HOOK */
+	HP_C_FREEZE = 1,        /* CONTAINER_FREEZE */
+	HP_C_LIMITS = 2,        /* CONTAINER_LIMIT */
+	HP_C_LAYER = 4,         /* HP_B_LAYER */
+	HP_C_RELAY = 8,         /* HP_B_RELAY */
+	HP_C_FILTER = 16,       /* FILTER */
+	HP_C_HOOKS = 32,        /* HOOK */
+	HP_C_ONLY_GROUPS = 128, /* ONLY_GROUPS */
 };
 
 enum hp_error {

@@ -21,7 +21,7 @@ static int tar_extract_main(const struct strings *args)
 			static struct identity owner;
 			static const struct strings none;
 
-			if (identity_resolve(args->v[i] + 6, &none, &owner, &err) < 0) {
+			if (identity_resolve(args->v[i] + 6, &none, false, &owner, &err) < 0) {
 				fprintf(stderr, "%s\n", err.message);
 				return 1;
 			}

@@ -278,7 +278,7 @@ static int prepare(const struct process_spec *s, const struct container *c, stru
 	setsid();
 	if (s->builtin)
 		*id = (struct identity){.uid = 0};
-	else if (identity_resolve(s->user, &s->groups, id, err) < 0)
+	else if (identity_resolve(s->user, &s->groups, s->only_groups != 0, id, err) < 0)
 		return -1;
 	if (s->tty && (master = open_terminal(s, id->uid, err)) < 0)
 		return -1;

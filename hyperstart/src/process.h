@@ -25,7 +25,7 @@ struct process_spec {
 	char *container, *cwd, *user;
 	struct strings args, env, groups;
 	uint64_t tty, rows, columns, want_stdin, caps, ambient, no_new_privs, main, builtin, rehearsal, seccomp,
-	        own_pids, init;
+	        own_pids, init, only_groups;
 	struct sock_filter *filter; /* in the profile's place; NULL: none */
 	size_t filter_len;          /* instructions */
 	uint64_t filter_flags;

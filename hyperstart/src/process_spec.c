@@ -65,6 +65,7 @@ static int parse_attr(const struct attr *a, struct process_spec *s, struct error
 	case HP_T_BUILTIN: return attr_u64(a, &s->builtin, err);
 	case HP_T_RLIMIT: return parse_rlimit(a, s, err);
 	case HP_T_HOOK: return hook_parse(a, s, err);
+	case HP_T_ONLY_GROUPS: return attr_u64(a, &s->only_groups, err);
 	case HP_T_FILTER: return parse_filter(a, s, err);
 	case HP_T_FILTER_FLAGS: return attr_u64(a, &s->filter_flags, err);
 	case HP_T_AMBIENT: return attr_u64(a, &s->ambient, err);

@@ -139,7 +139,7 @@ static int find_group(const char *want, const char *member, struct identity *out
 	return 0;
 }
 
-int identity_resolve(const char *user, const struct strings *extra, struct identity *out, struct error *err)
+int identity_resolve(const char *user, const struct strings *extra, bool only, struct identity *out, struct error *err)
 {
 	cleanup_free char *spec = xstrndup(user ? user : "", user ? strlen(user) : 0);
 	cleanup_free char *name = xstrndup("", 0);
@@ -154,7 +154,7 @@ int identity_resolve(const char *user, const struct strings *extra, struct ident
 	if (group && *group) {
 		if (find_group(group, NULL, out, &out->gid, err) < 0)
 			return -1;
-	} else if (*name) {
+	} else if (*name && !only) {
 		find_group(NULL, name, out, NULL, err);
 	}
 	for (size_t i = 0; extra && i < extra->n; i++) {

@@ -17,6 +17,7 @@ struct identity {
 	char home[256];
 };
 
-int identity_resolve(const char *user, const struct strings *extra_groups, struct identity *out, struct error *err);
+int identity_resolve(const char *user, const struct strings *extra_groups, bool only, struct identity *out,
+                     struct error *err);
 
 #endif

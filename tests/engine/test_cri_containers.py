@@ -223,6 +223,7 @@ def test_the_security_context() -> None:
     ambient = secured(capabilities={"add_ambient_capabilities": ["KILL"]})
     assert (ambient.cap_add, ambient.cap_ambient) == (["KILL"], ["KILL"])
     assert secured(run_as_username="web").user == "web"
+    assert (of().only_groups, secured(supplemental_groups_policy=api.Strict).only_groups) == (False, True)
     assert secured(run_as_user={"value": 0}).user == "0"
     assert secured(privileged=True, masked_paths=["/x"]).privileged
     assert (of().pid, secured(namespace_options={}).pid) == ("", "pod")
@@ -257,7 +258,7 @@ CONTEXTS: list[tuple[dict[str, Any], str]] = [
     ({"run_as_user": {"value": 1}, "run_as_username": "x"}, "both"),
     ({"run_as_user": {"value": -1}}, "-1 is the number of no user"),
     ({"supplemental_groups": [1 << 40]}, "of no user or group"),
-    ({"supplemental_groups_policy": api.Strict}, "Strict"),
+    ({"supplemental_groups_policy": 7}, "supplementalGroupsPolicy 7"),
     ({"seccomp": {"profile_type": 2, "localhost_ref": "/no/such"}}, "/no/such of the node cannot be read"),
     ({"seccomp_profile_path": "localhost/x"}, "'x' is no path"),
     ({"seccomp": {"profile_type": 2, "localhost_ref": "/dev/null"}}, "/dev/null of the node is empty"),

@@ -236,6 +236,16 @@ async def test_dockers_own_profile_as_a_file(lab: Lab, calls: dict[str, bytes]) 
         assert result.out.split() == ["0", str(errno.ENOSYS), str(errno.ENOSYS)], result
 
 
+async def test_groups_that_the_image_has_for_a_user(lab: Lab) -> None:
+    tables = {"/etc/passwd": b"app:x:5:7::/:/bin/sh\n", "/etc/group": b"own:x:7:\nmore:x:9:app\n"}
+    files = [InjectedFile(target=path, content=content, mode=0o644) for path, content in tables.items()]
+    for only, groups in ((False, {"7", "9", "11"}), (True, {"7", "11"})):
+        found = await lab.run("id", "-G", user="5", groups=["11"], only_groups=only, files=files)
+        assert set(found.out.split()) == groups, found.err
+    id_ = await running(lab, user="5", only_groups=True, files=files)
+    assert set((await lab.exec(id_, "id", "-G")).out.split()) == {"7"}
+
+
 # -- pauses, and trouble in a neighbour ------------------------------------------------------
 
 

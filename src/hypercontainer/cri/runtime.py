@@ -29,8 +29,9 @@ async def status(c: Call) -> Any:
         for name, driver in HANDLERS.items()
         if not driver or any(d.name == driver for d in c.engine.drivers)
     ]
+    features = api.RuntimeFeatures(supplemental_groups_policy=True)
     answer = api.StatusResponse(
-        status=api.RuntimeStatus(conditions=conditions), runtime_handlers=handlers, features=api.RuntimeFeatures()
+        status=api.RuntimeStatus(conditions=conditions), runtime_handlers=handlers, features=features
     )
     if c.request.verbose:
         answer.info["hyperd"] = views.as_json(await c.engine.info())

@@ -27,6 +27,7 @@ def fields_of(context: Any) -> dict[str, Any]:
     return {
         "user": _user(context),
         "groups": [str(g) for g in context.supplemental_groups],
+        "only_groups": context.supplemental_groups_policy == api.Strict,
         "cap_add": [*context.capabilities.add_capabilities, *context.capabilities.add_ambient_capabilities],
         "cap_ambient": list(context.capabilities.add_ambient_capabilities),
         "cap_drop": list(context.capabilities.drop_capabilities),
@@ -48,8 +49,8 @@ def _hidden(context: Any) -> dict[str, list[str]]:
 
 def _check(context: Any) -> None:
     check_namespaces(context.namespace_options)
-    if context.supplemental_groups_policy != api.Merge:
-        raise Unsupported("supplementalGroupsPolicy Strict is not supported: groups of the image's user come with it")
+    if context.supplemental_groups_policy not in (api.Merge, api.Strict):
+        raise InvalidArgument(f"there is no supplementalGroupsPolicy {context.supplemental_groups_policy}")
     kind = context.apparmor.profile_type if context.HasField("apparmor") else api.RuntimeDefault
     if kind == api.Localhost or context.apparmor_profile.startswith("localhost/"):
         raise Unsupported("AppArmor profiles of the node are not in force in a virtual machine")

@@ -154,7 +154,8 @@ class Agent(Protocol):
     async def start(self, process: GuestProcess, sink: Sink) -> Process:
         """Start a process; its output goes to `sink` from the first byte.
 
-        :raise StartFailed: when the program cannot be executed. :raise Unsupported: it needs `Hooks` or `Filters`.
+        :raise StartFailed: when the program cannot be executed.
+        :raise Unsupported: it needs `Hooks`, `Filters` or `OnlyGroups`.
         """
 
     def reattach(self, id_: int, sink: Sink, offsets: tuple[int, int]) -> Process | None:
@@ -246,6 +247,11 @@ class Filters(Protocol):
     """`start` takes processes with a `filter` of their own, in place of Docker's default."""
 
 
+@runtime_checkable
+class OnlyGroups(Protocol):
+    """`start` takes processes with `only_groups`."""
+
+
 _NAMES: dict[type, str] = {
     Freeze: "pausing a container",
     UpdateLimits: "other limits for a container that runs",
@@ -253,6 +259,7 @@ _NAMES: dict[type, str] = {
     Relay: "connections to a pod's ports",
     Hooks: "hooks in a container",
     Filters: "a seccomp profile of one's own",
+    OnlyGroups: "supplementalGroupsPolicy Strict",
 }
 
 

@@ -29,7 +29,7 @@ from ..protocol.streams import decode_data, decode_window
 from ..protocol.usage import GuestStats
 from ..protocol.wire import Attrs, Frame, ProtocolError, decode_attrs, text
 from ..sys import clock, deadlines
-from .agent import Connect, Filters, Freeze, Gone, Hooks, MakeLayers, Relay, Sink, UpdateLimits, require
+from .agent import Connect, Filters, Freeze, Gone, Hooks, MakeLayers, OnlyGroups, Relay, Sink, UpdateLimits, require
 from .connection import Connection, State
 from .process import GuestProcessHandle, Nothing
 from .reopen import reopen
@@ -46,6 +46,7 @@ _FACETS: dict[type, Capability] = {
     Relay: Capability.RELAY,
     Hooks: Capability.HOOKS,
     Filters: Capability.FILTER,
+    OnlyGroups: Capability.ONLY_GROUPS,
 }
 
 
@@ -156,6 +157,8 @@ class GuestSession(Connection):
             require(self, Hooks)
         if process.filter:
             require(self, Filters)
+        if process.only_groups:
+            require(self, OnlyGroups)
         handle = GuestProcessHandle(self, self._new_id(), sink)
         self._processes[handle.id] = handle
         try:

@@ -222,6 +222,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     user: str = ""
     non_root: bool = False  # refuse to run as root
     groups: list[str] = field(default_factory=list)
+    only_groups: bool = False  # and none that the image's /etc/group has for the user
     hostname: str = ""
     domainname: str = ""
     tty: bool = False

@@ -149,6 +149,7 @@ class Tag(IntEnum):
     FILTER = 97
     FILTER_FLAGS = 98
     HOOK = 99
+    ONLY_GROUPS = 100
 
 
 class Capability(IntFlag):
@@ -160,6 +161,7 @@ class Capability(IntFlag):
     RELAY = 8
     FILTER = 16
     HOOKS = 32
+    ONLY_GROUPS = 128
 
 
 class GuestCode(IntEnum):

@@ -131,6 +131,7 @@ class GuestProcess:
     cwd: str = "/"
     user: str = ""
     groups: tuple[str, ...] = ()
+    only_groups: bool = False  # and none that the container's own table has for the user
     tty: bool = False
     rows: int = 0
     columns: int = 0
@@ -163,6 +164,7 @@ class GuestProcess:
             Tag.REHEARSAL: self.rehearsal,
             Tag.OWN_PIDS: self.own_pids,
             Tag.INIT: self.init,
+            Tag.ONLY_GROUPS: self.only_groups,
         }
         out += [(tag, 1) for tag, on in flags.items() if on]
         if self.tty and self.rows:
