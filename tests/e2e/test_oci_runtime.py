@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from .bundles import Runtime, make_bundle, make_root
-from .conftest import Daemon, launched, wait_for
+from .conftest import BIN, DEADLINE, Daemon, launched, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a stand-in has namespaces of its own, which take root")
 SAYS = "trap 'echo bye; exit 7' TERM; echo up >/said; read line; echo heard $line; while :; do sleep 0.1; done"
@@ -208,6 +208,13 @@ def test_what_has_no_machine(runtime: Runtime, tmp_path: Path) -> None:
     assert "the hook /bin/sh failed with status 3: no" in done.stderr
     assert runtime("list", "-q").stdout == ""
     assert "config.json: No such file" in runtime("create", "-b", rootfs, "x", check=False).stderr
+    config["root"], config["hooks"] = {"path": "config.json"}, {}
+    (bundle / "config.json").write_text(json.dumps(config))
+    done = runtime("create", "-b", bundle, "x", check=False)
+    assert "config.json is no directory: mount the image or the device" in done.stderr
+    rootless = ["unshare", "--user", "--map-root-user", BIN / "hyper-runtime", "--root", bundle, "create", "x"]
+    done = subprocess.run(rootless, capture_output=True, text=True, timeout=DEADLINE, check=False, cwd=bundle)
+    assert done.returncode == 1 and "hyper-runtime is for this host's root" in done.stderr
     for verb in ("start", "kill", "pause", "state", "ps", "events", "delete"):
         assert "container 'y' does not exist" in runtime(verb, "y", check=False).stderr
     assert "--preserve-fds" in runtime("create", "-b", bundle, "--preserve-fds", "1", "x", check=False).stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..client.base import container_route
-from ..errors import HyperError, Unsupported
+from ..errors import HyperError, InvalidArgument, Unsupported
 from . import sandbox, translation
 from .complaints import complain
 from .daemon import Daemon
@@ -27,6 +27,7 @@ from .terminal import is_ours, open_terminal
 from .view import become_subreaper, enter_namespaces
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # of a process that says none
+_ALL = ["0", "0", "4294967295"]  # of user_namespaces(7): the host's own
 Undo = contextlib.ExitStack
 
 
@@ -34,9 +35,15 @@ def create(args: Namespace, daemon: Daemon, records: Records) -> int:
     """Make the container, and what stands for it; or nothing of both."""
     if args.preserve_fds:
         raise Unsupported("open files of this host cannot be handed to a virtual machine (--preserve-fds)")
+    _check_root(daemon)
     bundle = Path(args.bundle).absolute()
     config = read_object(bundle / "config.json")
     translation.check(config)
+    rootfs = bundle / config["root"]["path"]
+    if rootfs.exists() and not rootfs.is_dir():
+        raise InvalidArgument(
+            f"root.path {rootfs} is no directory", hint="mount the image or the device, and name that"
+        )
     records.claim(args.id)
     with contextlib.ExitStack() as undo:
         made: list[Record] = []
@@ -46,6 +53,16 @@ def create(args: Namespace, daemon: Daemon, records: Records) -> int:
         _stand(config, args, daemon, records, made[0], undo)
         undo.pop_all()
     return 0
+
+
+def _check_root(daemon: Daemon) -> None:
+    """:raise Unsupported: this is not root as hyperd knows it, but that of rootless podman's, or nobody's."""
+    if os.geteuid() == 0 and (Path("/proc/self/uid_map").read_text().split() == _ALL or daemon.shares_users()):
+        return
+    raise Unsupported(
+        "hyper-runtime is for this host's root: what another user mounts in a namespace of its own, no hyperd sees",
+        hint="run podman as root: the virtual machine keeps the container from this host",
+    )
 
 
 def _tell_of_the_end(args: Namespace, made: list[Record]) -> None:

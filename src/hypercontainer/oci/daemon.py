@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
 from typing import Any
 
 from ..client.base import raise_error, target
@@ -42,6 +44,16 @@ class Daemon:
         if response.status >= 400:
             raise_error(response.read(), response.status)
         return connection
+
+    def shares_users(self) -> bool:
+        """Whether it is in our user namespace; False, too, where that cannot be told."""
+        try:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(self.path)
+                pid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+            return os.readlink(f"/proc/{pid}/ns/user") == os.readlink("/proc/self/ns/user")
+        except OSError:
+            return False
 
     def _connect(self, timeout: float | None) -> Connection:
         try:
