@@ -20,7 +20,7 @@ import pytest
 from hypercontainer.errors import InvalidArgument, Unavailable
 from hypercontainer.hypervisor.driver import Disk, MachineConfig, TapNetwork
 from hypercontainer.hypervisor.facets import HeldElsewhere
-from hypercontainer.hypervisor.libvirt import binding, libxl_document, libxl_driver, libxl_machine
+from hypercontainer.hypervisor.libvirt import binding, domain, libxl_document, libxl_driver, libxl_machine
 from hypercontainer.hypervisor.libvirt.connection import Connection
 from hypercontainer.hypervisor.libvirt.document import CHANNEL, Known
 from hypercontainer.hypervisor.libvirt.driver import LibvirtDriver, make
@@ -112,6 +112,18 @@ async def test_what_a_domain_cannot_be(tmp_path: Path) -> None:
     driver = LibxlDriver(uri=NOWHERE, boot_timeout=1)
     with pytest.raises(InvalidArgument, match="driver 'libvirt' has at most 64 processors"):
         await driver.launch(config(tmp_path, vcpus=65))
+
+
+async def test_a_start_that_libxl_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libvirt does not pass on why."""
+
+    async def refuse(*_: object) -> None:
+        raise Unavailable("libxenlight failed to create new domain 'a'")
+
+    driver = LibxlDriver(uri=NOWHERE, boot_timeout=1)
+    monkeypatch.setattr(driver._connection, "ask", refuse)
+    with pytest.raises(Unavailable, match="failed to create new domain 'a': .*libxl-driver.log says why"):
+        await driver._started(domain.Start("", Known("a", UUID)))
 
 
 def test_what_libvirt_says_of_xen() -> None:

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _HERE = re.compile(r"xen(\+unix)?")  # schemes of this host
 _START = 60.0  # seconds: Xen's scripts run meanwhile, one for each disk and each network interface
 _CHANNEL = re.compile(rb"socket,id=libxl-channel\d+,path=(/[^,]*)/" + re.escape(CHANNEL.encode()) + rb",")
+_SAYS_WHY = "/var/log/libvirt/libxl/libxl-driver.log says why"
 _INSTALL = "install libvirt-daemon-driver-xen and python3-libvirt"
 
 
@@ -107,7 +108,7 @@ class LibxlDriver:
                 undo.callback(drop_logs, known.name)
                 undo.push_async_callback(self._connection.end, known.uuid)
                 undo.callback(start.given_up.set)
-                started = await self._connection.ask("start a virtual machine", start.run, _START)
+                started = await self._started(start)
                 domid = await self._connection.ask("number a virtual machine", partial(domain.number, uuid=known.uuid))
                 machine = LibxlMachine(self._connection, config.directory, known, started, domid, names(config))
                 undo.push_async_callback(machine.kill)
@@ -116,6 +117,13 @@ class LibxlDriver:
             await bring_up(machine, domid, config, machine.resume, self._boot_timeout)
             undo.pop_all()
         return machine
+
+    async def _started(self, start: domain.Start) -> Started:
+        try:
+            return await self._connection.ask("start a virtual machine", start.run, _START)
+        except Unavailable as error:
+            error.hint = error.hint or _SAYS_WHY
+            raise
 
     async def reattach(self, handle: Mapping[str, Any]) -> LibxlMachine | None:
         """A domain whose QEMU has ended has no channel: it ends now."""
