@@ -19,7 +19,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 def test_runtime_classes_are_handlers_of_ours() -> None:
     classes = list(yaml.safe_load_all((DEPLOY / "kubernetes/runtimeclasses.yaml").read_text()))
-    # A kubelet mounts files of the node into every container, which Firecracker has not.
+    # A container joins a sandbox that runs with a disk, which Firecracker takes none of.
     assert {c["handler"] for c in classes} == {name for name, driver in HANDLERS.items() if name and not driver}
     assert all(c["metadata"]["name"] == c["handler"] and c["overhead"]["podFixed"] for c in classes)
 
