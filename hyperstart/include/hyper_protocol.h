@@ -198,6 +198,9 @@ enum hp_tag {
 	HP_T_FILTER_FLAGS = 98, /* n  SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_SPEC_ALLOW */
 	HP_T_ONLY_GROUPS = 100, /* n  1: no groups that the container's own table has for USER */
 	HP_T_HOOK = 99,         /* {* SOURCE ARG ENV VALUE TIMEOUT: a program that is run first, with what it reads */
+	/* In POD_SETUP, taken in their order among its INTERFACEs. */
+	HP_T_SEVER = 101,   /* n  1: reset all TCP connections that leave the machine */
+	HP_T_BALLOON = 102, /* n  whether the kernel reports free pages to the hypervisor */
 };
 
 /* What a hyperstart can do that some cannot. A machine may run one that is older than the daemon. */
@@ -208,6 +211,7 @@ enum hp_capability {
 	HP_C_RELAY = 8,         /* HP_B_RELAY */
 	HP_C_FILTER = 16,       /* FILTER */
 	HP_C_HOOKS = 32,        /* HOOK */
+	HP_C_FORK = 64,         /* SEVER, BALLOON */
 	HP_C_ONLY_GROUPS = 128, /* ONLY_GROUPS */
 };
 

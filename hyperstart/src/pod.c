@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "container.h"
+#include "fork.h"
 #include "net.h"
 #include "pidns.h"
 
@@ -167,6 +168,16 @@ static int setup_attr(const struct attr *a, struct error *err)
 		r = attr_u64(a, &number, err);
 		if (r == 0)
 			r = mount_shm(number, err);
+		break;
+	case HP_T_SEVER:
+		r = attr_u64(a, &number, err);
+		if (r == 0 && number)
+			r = fork_sever(err);
+		break;
+	case HP_T_BALLOON:
+		r = attr_u64(a, &number, err);
+		if (r == 0)
+			r = fork_balloon(number != 0, err);
 		break;
 	case HP_T_SYSCTL:
 		r = parse_sysctl(a, &sysctl, err);

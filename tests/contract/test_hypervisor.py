@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ import pytest
 from hypercontainer.engine.builtins import run_builtin
 from hypercontainer.errors import Conflict, DeadlineExceeded, GuestError, Unavailable, Unsupported
 from hypercontainer.guest.agent import Agent
+from hypercontainer.guest.greet import wake
+from hypercontainer.guest.session import GuestSession
 from hypercontainer.hypervisor.driver import (
     KINDS,
     Disk,
@@ -29,6 +33,7 @@ from hypercontainer.hypervisor.driver import (
     VirtioFs,
 )
 from hypercontainer.hypervisor.facets import (
+    Checkpoints,
     DiskErrors,
     DiskHotplug,
     DiskStall,
@@ -361,6 +366,59 @@ async def test_a_template(host: Host) -> None:
         for name in ("c1", "c2"):
             clone = await host.launch(name, snapshot=Snapshot(memory, state))
             (await greet(clone, session.next_token, inherited=True)).close()
+    finally:
+        os.close(memory)
+        os.close(state)
+
+
+class _Instant:
+    """Asks whether the guest answers, each time that it is asked for something."""
+
+    def __init__(self, agent: GuestSession) -> None:
+        self._agent = agent
+        self.seen: list[bool] = []
+
+    async def _look(self) -> None:
+        try:
+            await asyncio.wait_for(self._agent.stats(), _PATIENCE)
+        except TimeoutError:
+            self.seen.append(False)
+        else:
+            self.seen.append(True)
+
+    @contextlib.asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        await self._agent.set_savable(True)
+        await self._look()
+        yield
+        await asyncio.wait_for(self._agent.set_savable(False), DEADLINE)
+
+    async def at_rest(self) -> None:
+        await self._look()
+
+
+async def test_a_machine_that_runs_is_saved(host: Host) -> None:
+    """It goes on with its connection; what starts from the saved one, more than once, answers by the same token."""
+    driver = host.driver()
+    if not isinstance(driver, Checkpoints):
+        return
+    assert Snapshot in driver.takes
+    memory, state = os.memfd_create("memory"), os.memfd_create("state")
+    try:
+        os.ftruncate(memory, MEMORY)
+        machine = await host.launch("source")
+        session = await greet(machine)
+        instant = _Instant(session)
+        saved = await driver.checkpoint(machine, host.config("twin", balloon=True), Snapshot(memory, state), instant)
+        assert instant.seen == [True, False]
+        assert (await session.stats()).memory_total > 0
+        for name in ("f1", "f2"):
+            fork = await host.launch(name, snapshot=saved, balloon=True)
+            again = await wake(fork.connect, fork.wait, session.next_token)
+            assert again is not None
+            assert (await again.stats()).memory_total > 0
+            again.close()
+        session.close()
     finally:
         os.close(memory)
         os.close(state)

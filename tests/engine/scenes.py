@@ -15,6 +15,7 @@ from hypercontainer.errors import HyperError
 from hypercontainer.model.factory import WarmRequest
 from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend, VolumeRequest, VolumeSpec
+from hypercontainer.model.snapshots import ForkRequest, RestoreRequest, SnapshotRequest
 from hypercontainer.model.specs import (
     ContainerSpec,
     ContainerUpdate,
@@ -212,6 +213,27 @@ async def _waits(s: Stage) -> None:
     await s.create("a")
 
 
+async def _fork(s: Stage) -> None:
+    await s.engine.snapshots.fork("a", ForkRequest(count=2, name="f"))
+
+
+async def _fork_pod(s: Stage) -> None:
+    await s.engine.snapshots.fork("pod", ForkRequest(name="other"))
+
+
+async def _snapshot(s: Stage) -> None:
+    await s.engine.snapshots.create(SnapshotRequest(pod="a", name="shot"))
+
+
+async def _snapshot_taken(s: Stage) -> None:
+    await s.run("a", mounts=_VOLUME)
+    await s.call(_snapshot(s))
+
+
+async def _restore(s: Stage) -> None:
+    await s.engine.snapshots.restore("shot", RestoreRequest(name="again"))
+
+
 async def _saved(s: Stage) -> None:
     """A container, and a template for its machine."""
     await _waits(s)
@@ -304,6 +326,12 @@ SCENES: dict[str, Scene] = {
     "start from the pool": Scene(_c("start", "a"), _waits, factory=True),
     "start from a template": Scene(_c("start", "a"), _saved, factory=True),
     "warm": Scene(_warm, factory=True),
+    "fork": Scene(_fork, runs(mounts=_VOLUME, ports=_PORT), factory=True),
+    "fork in a network": Scene(_fork, runs(ports=_PORT), "bridge", factory=True),
+    "fork of a pod": Scene(_fork_pod, pod(spec("b"), spec("c"), start=True), factory=True),
+    "snapshot": Scene(_snapshot, runs(mounts=_VOLUME), factory=True),
+    "restore": Scene(_restore, _snapshot_taken, factory=True),
+    "snapshot rm": Scene(lambda s: s.engine.snapshots.remove("shot"), _snapshot_taken, factory=True),
     "run --rm": Scene(_run_and_wait),
     "exec": Scene(_exec, runs()),
     "exec with input": Scene(_exec_with_input, runs()),

@@ -289,7 +289,11 @@ class Stage:
         mine = {a["tap"] for p in records.running.values() for a in p.get("attachments", [])}
         spare = {t for p in records.running.values() for t in p["vm"].get("cards", {})}
         present = set(self.kernel.present())
-        for tap in present - mine - spare:
+        idle = {
+            name for m in self.host.machines.values() if m.directory.name.startswith(FACTORY)
+            for name, _ in m.config.taps
+        }  # fmt: skip
+        for tap in present - mine - spare - idle:
             yield f"tap {tap} belongs to no pod that runs"
         for tap in mine - present:
             yield f"a pod has the record of tap {tap}, which is not there"

@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from hypercontainer.errors import Unsupported
-from hypercontainer.guest.agent import Filters, Freeze, Hooks, MakeLayers, OnlyGroups, Relay, UpdateLimits, require
+from hypercontainer.guest.agent import (
+    Filters,
+    Fork,
+    Freeze,
+    Hooks,
+    MakeLayers,
+    OnlyGroups,
+    Relay,
+    UpdateLimits,
+    require,
+)
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.protocol.constants import Capability, Type
 
@@ -26,7 +36,8 @@ from .stage import Stage
         (Capability.HOOKS, {Hooks}),
         (Capability.FILTER, {Filters}),
         (Capability.ONLY_GROUPS, {OnlyGroups}),
-        (0xFFFF, {Freeze, Hooks, UpdateLimits, MakeLayers, Relay, Filters, OnlyGroups}),
+        (Capability.FORK, {Fork}),
+        (0xFFFF, {Fork, Freeze, Hooks, UpdateLimits, MakeLayers, Relay, Filters, OnlyGroups}),
     ],
 )
 def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: set[type]) -> None:
@@ -44,7 +55,7 @@ def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: s
         await s.run("a")
         agent = s.engine.containers.runtime(s.engine.registry.container("a")).agent
         assert agent.facets == can
-        for facet in {Freeze, Hooks, UpdateLimits, MakeLayers, Relay, Filters, OnlyGroups} - can:
+        for facet in {Fork, Freeze, Hooks, UpdateLimits, MakeLayers, Relay, Filters, OnlyGroups} - can:
             with pytest.raises(Unsupported, match="does not support .*: it may be older than hyperd"):
                 require(agent, facet)
         if Freeze in can:

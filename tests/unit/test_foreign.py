@@ -35,7 +35,7 @@ def line(accelerator: str, made: MachineConfig) -> list[str]:
 def test_a_board_without_a_bus() -> None:
     disks = tuple(Disk(f"d{n}", Path(f"/d{n}"), read_only=False) for n in range(12))
     found = line("tcg", config(disks=disks, networks=(UserNetwork("52:54:00:00:00:01"),), share=VirtioFs("t", 9)))
-    assert found[found.index("-machine") + 1] == "virt,gic-version=max,its=off,memory-backend=mem"
+    assert found[found.index("-machine") + 1] == "virt,gic-version=max,its=off,memory-backend=mach-virt.ram"
     devices = [found[i + 1].partition(",")[0] for i, word in enumerate(found) if word == "-device"]
     assert devices.count("virtio-blk-device") == 12  # a place for each
     assert {"virtio-serial-device", "virtio-net-device", "vhost-user-fs-device", "virtio-balloon-device"} <= {*devices}

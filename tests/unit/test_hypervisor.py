@@ -156,7 +156,7 @@ def test_passt() -> None:
 def test_shared_directories() -> None:
     served = replace(CONFIG, share=VirtioFs("share", 21))
     line = command.command_line("qemu", served, "tcg", FDS)
-    assert "memory-backend=mem" in line[line.index("-machine") + 1]
+    assert "memory-backend=microvm.ram" in line[line.index("-machine") + 1]
     assert ("-chardev", "socket,id=share,fd=21") in pairs(line) and (
         "-device",
         "vhost-user-fs-device,chardev=share,tag=share",

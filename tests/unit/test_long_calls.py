@@ -16,6 +16,8 @@ SHORT = {
     "engine/booted.py BootedMachine.end",
     "engine/booted.py start",
     "engine/factory/factory.py Factory._launch",
+    "engine/forks/source.py Woken._wake",
+    "engine/forks/twins.py Twins.checkpoint",
     "engine/leftovers.py end_machine",
     "engine/leftovers.py end_machines",
     "engine/reattach.py Reattacher.kill_machine",
@@ -29,6 +31,8 @@ SHORT = {
     "hypervisor/libvirt/boot_place.py BootPlace.remove",
     "hypervisor/probe.py Prober._try",
     "hypervisor/qemu/driver.py QemuDriver._trial",
+    # A log, of which nothing may be written meanwhile: 10 MB where nobody says otherwise.
+    "engine/forks/taking.py _copy_logs",
     # A few small files.
     "engine/secrets.py Secrets.remove_all",
     "images/fake_root.py FakeRoots.create",

@@ -106,7 +106,7 @@ def test_devices_of_a_bus(kind: MachineType) -> None:
     config = replace(CONFIG, share=VirtioFs("share", 21))
     options = pairs(command.command_line("qemu", config, "tcg", FDS, machine_type=kind))
     machine = dict(options)["-machine"]
-    assert machine.startswith(f"{kind.name},acpi=off,") and machine.endswith(",memory-backend=mem")
+    assert machine.startswith(f"{kind.name},acpi=off,") and machine.endswith(",memory-backend=pc.ram")
     devices_ = [value for key, value in options if key == "-device"]
     names = [value.split(",")[0] for value in devices_]
     assert names == [

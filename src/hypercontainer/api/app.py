@@ -12,7 +12,7 @@ from .. import API_VERSION
 from ..engine.engine import Engine
 from ..serving.application import application
 from ..serving.identity import Identity, require
-from . import builds, containers, factory, images, networks, pods, system, tokens, volumes
+from . import builds, containers, factory, images, networks, pods, snapshots, system, tokens, volumes
 from .openapi import document
 from .router import bind, errors_to_json
 
@@ -20,6 +20,7 @@ ROUTES = [
     *system.routes.all,
     *containers.routes.all,
     *pods.routes.all,
+    *snapshots.routes.all,
     *volumes.routes.all,
     *networks.routes.all,
     *images.routes.all,

@@ -10,14 +10,37 @@ from pathlib import Path
 from ..errors import HyperError, Unavailable
 from ..guest.agent import Agent
 from ..guest.greet import greet
-from ..hypervisor.driver import Driver, Machine, MachineConfig
+from ..hypervisor.driver import (
+    AnyNetwork,
+    Driver,
+    Machine,
+    MachineConfig,
+    SpareNetwork,
+    StreamNetwork,
+    TapNetwork,
+    UserNetwork,
+)
 from ..jail.jail import Started
+from ..model.layout import MachineLayout
+from ..network.backend import NicKind
 from ..sys import tasks
 from ..sys.files import remove_tree
 from ..sys.spans import GUEST, HYPERVISOR, span
 from .allotments import Allotment
 
 _LAST_WORDS = 0.5  # seconds that they may take, after the channel has ended
+_KINDS: dict[type[AnyNetwork], NicKind] = {
+    TapNetwork: NicKind.TAP, UserNetwork: NicKind.USER, StreamNetwork: NicKind.STREAM, SpareNetwork: NicKind.SPARE,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What the guest of a machine that goes on from a saved one has already, by the names that it has now."""
+
+    processes: dict[str, int]  # containers -> numbers of their main processes
+    built: set[str]  # containers
+    volumes: dict[str, str]  # names -> what the guest calls them
 
 
 @dataclass
@@ -35,6 +58,8 @@ class BootedMachine:
     source: str = ""  # in the factory's account
     prepared: str = ""  # a container that the guest has already, for the first one that is built
     server: Started | None = None  # of directories of the host
+    layout: MachineLayout | None = None
+    inherited: Inherited | None = None
 
     @property
     def fit(self) -> bool:
@@ -68,7 +93,19 @@ async def start(
         undo.pop_all()
     devices = {d.address: d.group for d in config.devices}
     return BootedMachine(
-        machine, agent, config.directory, allotment, dict(machine.names), dict(config.taps), config.spares, devices
+        machine, agent, config.directory, allotment, dict(machine.names), dict(config.taps), config.spares,
+        devices, layout=layout_of(config),
+    )  # fmt: skip
+
+
+def layout_of(config: MachineConfig) -> MachineLayout:
+    """The devices of a machine that is launched so."""
+    return MachineLayout(
+        disks=[d.serial for d in config.disks],
+        nics=[str(_KINDS[type(n)]) for n in config.networks],
+        expandable=config.expandable,
+        balloon=config.snapshot is None and config.memory_file is None,
+        directories=config.share is not None,
     )
 
 

@@ -17,7 +17,7 @@ from .launch import Launcher
 from .pod_network import PodNetwork
 from .registry import Registry
 from .runtime import Runtime
-from .volumes import volumes_of
+from .volume_sources import volumes_of
 
 _GONE_TIMEOUT = 30.0  # seconds for the end of a machine that others still give back
 

@@ -12,6 +12,7 @@ from ..protocol.constants import Builtin
 from ..protocol.messages import GuestProcess
 from ..sys.spans import GUEST, span
 from . import resolve
+from .booted import BootedMachine
 from .builtins import run_process
 from .guest_files import files_of, injected_archive
 from .guest_mounts import guest_mounts, mount_volume, unmount_volume
@@ -21,7 +22,7 @@ from .runtime import Runtime
 from .secrets import Secrets
 from .shares import Shares
 from .streams import FanOut
-from .volumes import bind_name, root_mount, volumes_of
+from .volume_sources import bind_name, root_mount, volumes_of
 
 
 class Builder:
@@ -60,6 +61,16 @@ class Builder:
             done = await run_process(runtime.agent, process, stdin=archive)
             if done.status:
                 raise Unavailable(f"the files of container {container.name} could not be written: {done.errors}")
+
+    async def rename(self, booted: BootedMachine, pod: Pod, container: Container, names: list[str], old: str) -> None:
+        """Let a container that the guest has under the id `old` be this one, with its files and limits.
+
+        Its programs stand still meanwhile.
+        """
+        files = files_of(pod, container, self._secrets, self._network, names)
+        image, scratch = (booted.names.get(s, s) for s in (image_serial(container), scratch_serial(container)))
+        guest = resolve.guest_container(container, pod.memory, image, scratch, (), files, old[:12])
+        await booted.agent.create_container(guest)
 
     async def _mount(self, runtime: Runtime, pod: Pod, name: str) -> None:
         if name in runtime.volumes:

@@ -316,6 +316,11 @@ class Containers:
         """Settle the end of a container whose VM is gone."""
         await self.supervisor(container).ask(verbs.Lose(why))
 
+    async def abandon(self, container: Container, why: str) -> None:
+        """`lose` it, if it was to be reattached and never was."""
+        if self.supervisor(container).state is State.REATTACHING:
+            await self.lose(container, why)
+
     async def shut_down(self) -> None:
         """Stop all that runs, and wait until it has."""
         running = [s for s in self._supervisors.values() if s.state not in (State.CREATED, State.EXITED, State.GONE)]

@@ -46,6 +46,11 @@ from .events import Events
 from .execs import Execs
 from .factory.shapes import Shape
 from .fetch import fetch_all
+from .forks.copies import Copies
+from .forks.making import Making
+from .forks.snapshots import PodSnapshots
+from .forks.taking import Taking
+from .forks.twins import Twins
 from .forwards import Forwards
 from .image_events import ImageEvents
 from .listing import Listing
@@ -92,7 +97,7 @@ class Engine:
         self.audit = AuditLog(settings.audit, self.events) if settings.audit else None
         self.tokens = Tokens(self.registry.journal, self.events)
         self.images = ImageStore(
-            paths.images, insecure=settings.insecure_registries, in_use=self.registry.in_use, limits=settings.images,
+            paths.images, insecure=settings.insecure_registries, in_use=self._images_in_use, limits=settings.images,
             trust=settings.trust, wall=self._wall,
         )  # fmt: skip
         ground = Ground(settings, drivers, boot, self.registry, self._allotments, self.images, self.events)
@@ -108,6 +113,11 @@ class Engine:
         self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, self._log_sinks)
         pod_creation = PodCreation(self.registry, self.images, self.containers, placement, self.volumes, made.secrets)
         self.pods = Pods(self.registry, sandboxes, self.containers, network, pod_creation, self.events)
+        twins = Twins(drivers, paths, self._allotments, boot, settings.scratch_size)
+        taking = Taking(self.registry, made.disks, network, made.secrets, twins)
+        copies = Copies(paths, self.volumes, made.secrets)
+        making = Making(self.registry, placement, self.containers, sandboxes, made.woken, copies)
+        self.snapshots = PodSnapshots(paths, self.registry, sandboxes, self.events, taking, making)
         self.services = Services(self.registry, lambda pod: sandboxes.runtime(pod.id))
         self.execs = Execs(self.registry, self.containers, self.events)
         self.image_events = ImageEvents(self.events)
@@ -124,6 +134,13 @@ class Engine:
         self._late: set[asyncio.Task[None]] = set()  # recovery of machines that have not answered yet
         self._watching: asyncio.Task[None] | None = None
 
+    def _images_in_use(self) -> dict[str, list[str]]:
+        """Image id -> names of what was made of it."""
+        users = self.registry.in_use()
+        for image, names in self.snapshots.in_use().items():
+            users.setdefault(image, []).extend(names)
+        return users
+
     def _wall(self) -> Wall | None:
         """For who asks: one who may not have this host's own addresses does not get them by way of a registry."""
         return None if "host" in current().scopes else self._network.choice.wall
@@ -133,6 +150,7 @@ class Engine:
         self.images.open()
         leftovers.put_aside_undriven(self.registry, self.drivers)
         await self.networks.open()
+        await self.snapshots.open()
         await leftovers.end_unknown(self.settings.paths, self.drivers, self.registry)
         for vm in [p.vm for p in self.registry.pods() if p.vm]:
             self._allotments.find(vm.allotment, vm.user)

@@ -19,7 +19,7 @@ from .paths import Paths
 from .registry import Registry
 from .sandboxes import Sandboxes
 from .streams import FanOut
-from .volumes import volumes_of
+from .volume_sources import volumes_of
 
 
 class ContainerFiles:

@@ -80,6 +80,7 @@ class Launcher:
         order = await self._orders.order(pod, members)
         with self._factory.foreground(order.kind):
             booted = await first(self._sources, order)
-        self._factory.started[booted.source] += 1
+        if booted.source in self._factory.started:
+            self._factory.started[booted.source] += 1
         directories = shared_names(order.pod) if booted.server else []
         return Runtime.of(booted, {d.serial for d in order.disks}, directories)

@@ -17,6 +17,7 @@ from .build import Builder
 from .events import Events
 from .factory.factory import Factory
 from .factory.parts import Parts
+from .forks.source import Woken
 from .host_devices import HostDevices
 from .host_ports import HostPorts
 from .launch import Launcher, Orders
@@ -55,6 +56,8 @@ class Machinery:
     sandboxes: Sandboxes
     secrets: Secrets
     roots: ImageRoots
+    disks: MachineDisks
+    woken: Woken
 
 
 def of_host(ground: Ground) -> Choice:
@@ -76,12 +79,13 @@ def assemble(ground: Ground, networks: Choice) -> Machinery:
     orders = Orders(drivers, ground.images, disks, network, shares, factory)
     devices = HostDevices(registry, PciBus(), lambda pod_id: sandboxes.booted(pod_id))
     setup = Setup(paths, network, ground.boot, factory, allotments, devices)
-    launcher = Launcher(orders, all_sources(setup), factory)
+    builder = Builder(disks, secrets, network, shares)
+    woken = Woken(setup, builder, settings.scratch_size)
+    launcher = Launcher(orders, (woken, *all_sources(setup)), factory)
     volumes = ExclusiveVolumes(registry, lambda pod_id: sandboxes.booted(pod_id))
     reattacher = Reattacher(drivers, allotments)
     sandboxes = Sandboxes(
-        registry, BringUp(registry, launcher, network, volumes, devices), reattacher,
-        Builder(disks, secrets, network, shares),
-        ground.events, kill_silent=settings.kill_silent,
+        registry, BringUp(registry, launcher, network, volumes, devices), reattacher, builder, ground.events,
+        kill_silent=settings.kill_silent,
     )  # fmt: skip
-    return Machinery(network, factory, reattacher, sandboxes, secrets, roots)
+    return Machinery(network, factory, reattacher, sandboxes, secrets, roots, disks, woken)

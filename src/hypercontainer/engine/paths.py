@@ -14,7 +14,18 @@ from ..sys.private import close_to_others
 SOCKET = "hyper.sock"  # the API's; below `run` unless the configuration says otherwise
 VOLUME_DATA = "_data"  # of a directory volume; users of the guest own what is in it, and its mode
 # What names begin with that we make.
-_OF_ROOT = ("state.db", "hyperd.lock", "images", "containers", "pods", "volumes", "keys", "cache", "waiting")
+_OF_ROOT = (
+    "state.db",
+    "hyperd.lock",
+    "images",
+    "containers",
+    "pods",
+    "volumes",
+    "keys",
+    "cache",
+    "waiting",
+    "snapshots",
+)
 _OF_RUN = ("pods", SOCKET)
 MACHINES_OF_OURS = ("pool-", "make-", "probe")  # what names of machines' directories begin with that are no pod's
 
@@ -81,6 +92,15 @@ class Paths:
     def pod_volume(self, id_: str, name: str) -> Path:
         """The disk of a volume that is made with its pod, and goes with it."""
         return self.pod(id_) / "volumes" / f"{name}.img"
+
+    @property
+    def snapshots(self) -> Path:
+        """Pods that were saved while they ran."""
+        return self.root / "snapshots"
+
+    def snapshot(self, id_: str) -> Path:
+        """One of them."""
+        return self.snapshots / id_
 
     @property
     def waiting(self) -> Path:

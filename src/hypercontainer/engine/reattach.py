@@ -73,6 +73,7 @@ class Reattacher:
             server=Started(*vm.server) if vm.server else None,
             late=dict(vm.late),
             user_network=vm.user_network,
+            layout=vm.layout,
             volumes=dict(vm.volumes),
             built=set(vm.built),
             given_back=None,

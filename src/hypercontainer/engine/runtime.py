@@ -17,6 +17,7 @@ from ..guest.agent import Agent, Process
 from ..hypervisor import facets
 from ..hypervisor.driver import Machine
 from ..jail.jail import Started
+from ..model.layout import MachineLayout
 from ..model.specs import PortMapping
 from ..model.status import Pod, Vm
 from ..sys import deadlines, tasks
@@ -63,15 +64,20 @@ class Runtime:
     killed: bool = False  # by us, before it was asked to end
     stalled: bool = False  # it stands still until the host's disk has space
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    layout: MachineLayout | None = None  # None: an earlier hyperd launched it
 
     @classmethod
     def of(cls, booted: BootedMachine, disks: set[str], directories: list[str]) -> Runtime:
         """A machine becomes its pod's."""
-        return cls(
+        runtime = cls(
             booted.machine, booted.agent, booted.directory, booted.allotment, prepared=booted.prepared,
             nics=booted.nics, spares=set(booted.spares), disks=disks, names=booted.names, directories=directories,
-            server=booted.server, devices=booted.devices,
+            server=booted.server, devices=booted.devices, layout=booted.layout,
         )  # fmt: skip
+        if inherited := booted.inherited:
+            runtime.processes, runtime.built = dict(inherited.processes), set(inherited.built)
+            runtime.volumes = dict(inherited.volumes)
+        return runtime
 
     def name_of(self, serial: str) -> str:
         """The serial number by which the guest finds a disk."""
@@ -152,6 +158,7 @@ def record(pod: Pod, runtime: Runtime) -> Pod:
         server=list(runtime.server or ()),
         late=dict(runtime.late),
         user_network=runtime.user_network,
+        layout=runtime.layout,
         volumes=dict(runtime.volumes),
         ports_in_change=list(runtime.ports_in_change),
     )

@@ -8,11 +8,14 @@ backup or a copy of the rest tells nothing.
 from __future__ import annotations
 
 import re
-from functools import cached_property
+import shutil
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgument, NotFound
-from ..sys.files import remove_tree, write_atomically
+from ..sys import tasks
+from ..sys.files import no_space_as_error, remove_tree, write_atomically
 from .paths import Paths
 
 if TYPE_CHECKING:
@@ -74,6 +77,21 @@ class Secrets:
         except FileNotFoundError:
             raise NotFound(f"the pod has no secret {name!r}", hint="define it below `secrets`") from None
 
+    async def hand_out(self, pod_id: str, directory: Path) -> None:
+        """Copy those of a pod, as they are, into a directory, where `take_in` finds them."""
+        await _copied(self._paths.pod(pod_id) / "secrets", directory / "secrets")
+
+    async def take_in(self, pod_id: str, directory: Path) -> None:
+        """Let a pod have those that `hand_out` left in a directory."""
+        await _copied(directory / "secrets", self._paths.pod(pod_id) / "secrets")
+
     def remove_all(self, pod_id: str) -> None:
         """Idempotent."""
         remove_tree(self._paths.pod(pod_id) / "secrets")
+
+
+async def _copied(source: Path, target: Path) -> None:
+    """All of a directory, if it is there. :raise NoSpace: when the disk is full."""
+    if source.exists():
+        with no_space_as_error(target.parent):
+            await tasks.in_thread(partial(shutil.copytree, source, target))

@@ -85,14 +85,14 @@ class Setup:
         self.paths = paths
         self.network = network
         self.factory = factory
-        self._boot_files = boot
+        self.boot_files = boot
 
     async def launch(self, order: Order, template: Template | None) -> BootedMachine:
         """A new machine: a clone of the template, or one that boots.
 
         :raise Unavailable: when the guest does not come up; the message has its last words.
         """
-        pod, files = order.pod, self._boot_files(order.pod.architecture)
+        pod, files = order.pod, self.boot_files(order.pod.architecture)
         names: dict[str, str] = {}  # slots of the clone that the disks lie in
         token, timeout = (template.token, CLONE_TIMEOUT) if template else (FIRST_TOKEN, files.timeout)
         directory = self.paths.machine(pod.id)
@@ -130,12 +130,13 @@ class Setup:
         with span("name, clock, network", GUEST):
             links = self.network.links(pod)
             interfaces = guest_interfaces(pod, links, macs)
-            await agent.setup_pod(pod.hostname, interfaces, _sysctls(pod, links), pod.spec.shm_size)
+            await agent.setup_pod(pod.hostname, interfaces, sysctls_of(pod, links), pod.spec.shm_size)
         if batch := firewall_batch(pod):
             await run_builtin(agent, Builtin.FIREWALL, stdin=batch, what="the pod's services")
 
 
-def _sysctls(pod: Pod, links: Sequence[Link]) -> dict[str, str]:
+def sysctls_of(pod: Pod, links: Sequence[Link]) -> dict[str, str]:
+    """What a pod's guest is told of its kernel's parameters."""
     deaf = any(not link.routers for link in links)
     return {
         **({"net.ipv6.conf.all.accept_ra": "0", "net.ipv6.conf.default.accept_ra": "0"} if deaf else {}),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +17,11 @@ from ..model import ids
 from ..model.filters import Filters, flag
 from ..model.pods import VolumeRequest, VolumeSpec
 from ..model.specs import ContainerSpec, Mount
-from ..model.status import Container, MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInfo
+from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInfo
 from ..model.thing_filters import select_volumes, volume_fits
 from ..state import description
 from ..sys import clock, tasks
-from ..sys.files import disk_usage, no_space_as_error, remove_tree
+from ..sys.files import copy_sparse, disk_usage, no_space_as_error, remove_tree
 from ..sys.removal import removed
 from ..volumes.disks import BlockVolumes, set_root
 from .events import Events
@@ -30,6 +29,7 @@ from .paths import VOLUME_DATA, Paths
 from .principal import owned
 from .registry import Registry
 from .secrets import KEYRING, Secrets
+from .volume_sources import add_bind, add_root, format_of, on_host, root_mount
 
 _NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z")
 _NEW, _GONE = ".new-", ".gone-"  # what is being made or removed is called; no volume's name begins with a dot
@@ -93,7 +93,28 @@ class Volumes:
         plain = spec.name and not spec.size and (spec.fstype, spec.format) == (VolumeSpec().fstype, VolumeSpec().format)
         return spec.driver or (self._default if plain else "block")
 
-    async def _make(self, name: str, spec: VolumeSpec) -> Volume:
+    async def copy(self, volume: PodVolume, file: Path) -> Volume:
+        """A volume without a name, with what is in a copy of another's disk, which is raw.
+
+        :raise NoSpace: when the disk is full; nothing is left behind.
+        """
+        before = self._registry.find_volume(volume.named)
+        labels = before.labels if before else {}
+        spec = VolumeSpec(driver="block", size=file.stat().st_size, fstype=volume.fstype, labels=labels)
+        async with self._creating:
+            made = await self._make(ids.new_id(), spec, file)
+        self._events.publish("volume", "create", made.name, driver=made.driver)
+        return made
+
+    async def _fill(self, target: Path, spec: VolumeSpec, source: Path | None) -> None:
+        """With a copy of `source`, or an empty file system."""
+        if source is None:
+            await self._blocks.create(target, size=spec.size, fstype=spec.fstype, format_=spec.format)
+            return
+        with no_space_as_error(target.parent):
+            await tasks.in_thread(lambda: copy_sparse(source, target))
+
+    async def _make(self, name: str, spec: VolumeSpec, source: Path | None = None) -> Volume:
         """Under another name first: what has a volume's name is whole, and nothing that is there is touched.
 
         The record comes before that name: files of which none tells may be somebody's, and stay in its way for ever.
@@ -109,7 +130,7 @@ class Volumes:
                 new.mkdir(mode=0o700, parents=True)
             if spec.driver == "block":
                 size, file = spec.size or self._blocks.default_size, "volume.img"
-                await self._blocks.create(new / file, size=size, fstype=spec.fstype, format_=spec.format)
+                await self._fill(new / file, msgspec.structs.replace(spec, size=size), source)
                 volume = Volume(
                     name=name,
                     created_at=clock.stamp(),
@@ -207,7 +228,7 @@ class Volumes:
         return list(found.values())
 
     async def _of_request(self, pod_id: str, r: VolumeRequest) -> PodVolume:
-        format_ = r.format or _guess(r)
+        format_ = r.format or format_of(r)
         common: dict[str, Any] = {"name": r.name, "declared": True, "read_only": r.read_only, "cache": r.cache}
         if format_ == "tmpfs":
             options = {} if r.mode is None else {"mode": f"{r.mode:o}", "gid": str(r.gid)}
@@ -224,7 +245,7 @@ class Volumes:
             return self._rbd(pod_id, r, common)
         if not r.source:
             return await self._anonymous(pod_id, r, common)
-        return _on_host(r, format_, common)
+        return on_host(r, format_, common)
 
     def _rbd(self, pod_id: str, r: VolumeRequest, common: dict[str, Any]) -> PodVolume:
         if not r.monitors or not r.source:
@@ -270,7 +291,7 @@ class Volumes:
         points: list[MountPoint] = []
         taken = {m.target.rstrip("/") for m in spec.mounts}
         if spec.rootfs:
-            _add_root(volumes, root_mount(spec))
+            add_root(volumes, root_mount(spec))
         declared = [Mount(target=path) for path in config.get("Volumes") or {} if path.rstrip("/") not in taken]
         try:
             for mount in (*spec.mounts, *declared):
@@ -284,7 +305,7 @@ class Volumes:
         """A mount, resolved; `volumes` gets what it adds."""
         name = ""
         if mount.type == "bind":
-            name = _add_bind(volumes, mount)
+            name = add_bind(volumes, mount)
         elif mount.type == "volume" and mount.source:
             name = mount.source
             found = next((v for v in volumes if v.name == name), None)
@@ -316,77 +337,3 @@ def _check_name(name: str) -> None:
             f"invalid volume name {name!r}",
             hint="use letters, digits, '_', '.' and '-', beginning with a letter or digit",
         )
-
-
-def _guess(r: VolumeRequest) -> str:
-    if r.monitors:
-        return "rbd"
-    if r.fstype in ("nfs", "nfs4"):
-        return "nas"
-    if r.source and not r.source.startswith(("/", "file://")):
-        return "volume"
-    if not r.source:
-        return ""
-    return "vfs" if os.path.isdir(r.source.removeprefix("file://")) else "raw"
-
-
-def _on_host(r: VolumeRequest, format_: str, common: dict[str, Any]) -> PodVolume:
-    path = Path(r.source.removeprefix("file://"))
-    if not path.is_absolute():
-        raise InvalidArgument(f"volume {r.name}: the source {r.source!r} is not absolute", hint="begin it with /")
-    if not path.exists():
-        raise NotFound(f"volume {r.name}: the source {path} does not exist", hint="create it, or correct the path")
-    if format_ == "vfs":
-        return PodVolume(kind="directory", source=str(path), **common)
-    if not path.is_file():
-        raise InvalidArgument(f"volume {r.name}: {path} is no disk image", hint="use the format vfs for a directory")
-    return PodVolume(kind="disk", source=str(path), format=format_ or "raw", fstype=r.fstype or "auto", **common)
-
-
-def root_mount(spec: ContainerSpec) -> Mount:
-    """Its root, of a container whose root is a directory of this host: what is made in it for mounts is written."""
-    return Mount(target="/", type="bind", source=spec.rootfs)
-
-
-def volumes_of(container: Container) -> list[str]:
-    """The names of the pod's volumes that it has, its root among them where that is one."""
-    root = [bind_name(root_mount(container.spec))] if container.spec.rootfs else []
-    return list(dict.fromkeys([*root, *(m.volume for m in container.mounts if m.volume)]))
-
-
-def bind_name(mount: Mount) -> str:
-    """What the pod's volume is called that stands for a path of the host."""
-    return f"bind:{Path(mount.source)}" + (":ro" if mount.read_only else "")
-
-
-def _add_bind(volumes: list[PodVolume], mount: Mount) -> str:
-    """The name of the pod's volume for a path of the host; one per path and right to write."""
-    path = Path(mount.source)
-    if not path.is_absolute():
-        raise InvalidArgument(f"the path {mount.source!r} of this host is not absolute", hint="begin it with /")
-    if mount.make_source:
-        _make_directory(path)
-    if not path.exists():
-        raise NotFound(f"the path {path} does not exist on this host", hint="create it, or correct the path")
-    for v in volumes:
-        if v.kind == "directory" and v.source == str(path) and v.read_only == mount.read_only and not v.named:
-            return v.name
-    name = bind_name(mount)
-    volumes.append(PodVolume(name=name, kind="directory", source=str(path), read_only=mount.read_only))
-    return name
-
-
-def _add_root(volumes: list[PodVolume], root: Mount) -> None:
-    """By the name that `volumes_of` knows, whatever the pod calls that directory otherwise."""
-    name = bind_name(root)
-    if name not in {v.name for v in volumes}:
-        volumes.append(PodVolume(name=name, kind="directory", source=str(Path(root.source))))
-
-
-def _make_directory(path: Path) -> None:
-    """:raise InvalidArgument: it cannot be made; nothing is done where something is."""
-    try:
-        if not os.path.lexists(path):
-            path.mkdir(parents=True)
-    except OSError as error:
-        raise InvalidArgument(f"cannot make the directory {path}: {error.strerror}", hint="make it yourself") from error

@@ -252,7 +252,24 @@ class OnlyGroups(Protocol):
     """`start` takes processes with `only_groups`."""
 
 
+@runtime_checkable
+class Fork(Protocol):
+    """Its machine is saved while it runs, and others go on from what was saved."""
+
+    async def set_savable(self, savable: bool) -> None:
+        """Before its machine is saved, or when it has been: what hinders others to go on from it. Idempotent."""
+
+    async def become(
+        self, hostname: str, before: Sequence[Interface], interfaces: Sequence[Interface], sysctls: dict[str, str],
+        shm_size: int,
+    ) -> None:  # fmt: skip
+        """What `setup_pod` says, to the guest of a machine that goes on from a saved one; `before` it had these
+        interfaces. Its TCP connections that leave the machine are reset.
+        """
+
+
 _NAMES: dict[type, str] = {
+    Fork: "saving a pod while it runs",
     Freeze: "pausing a container",
     UpdateLimits: "other limits for a container that runs",
     MakeLayers: "making a layer of a container",

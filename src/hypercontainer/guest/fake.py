@@ -13,7 +13,9 @@ import errno
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..protocol.constants import FIRST_TOKEN, VERSION, Builtin, Capability, GuestCode, Tag, Type
 from ..protocol.streams import decode_data, decode_window
@@ -40,6 +42,17 @@ class Refused(Exception):
         self.attrs += [(Tag.EXIT_STATUS, status)] if status else []
 
 
+class SavedGuest(NamedTuple):
+    """A guest at rest."""
+
+    token: bytes
+    pid: int
+    containers: dict[str, FakeContainer]
+    processes: list[FakeProcess]
+    volumes: dict[str, str]
+    interfaces: dict[str, tuple[str, ...]]
+
+
 class FakeGuest:
     """One guest, from its boot until `power_off`."""
 
@@ -57,6 +70,8 @@ class FakeGuest:
         self.servers: dict[int, Program] = {}  # by the port on which they listen: a program for each connection
         self.asked: list[int] = []  # types of all requests that came
         self.shut_down = False
+        self.severed = 0  # times that its connections were reset
+        self.savable = False
         self.capabilities: Capability | None = ~Capability(0)  # None: as of a hyperstart that does not know the word
         self._token = FIRST_TOKEN
         self._pid = 1
@@ -98,13 +113,21 @@ class FakeGuest:
             process.vanish()
         self.disconnect()
 
-    def saved(self) -> tuple[bytes, dict[str, FakeContainer]]:
+    def saved(self) -> SavedGuest:
         """What another guest goes on from."""
-        return self._token, {id_: replace(c) for id_, c in self.containers.items()}
+        containers = {id_: c.copy() for id_, c in self.containers.items()}
+        processes = [p.copy(self) for p in self.processes.values()]
+        return SavedGuest(self._token, self._pid, containers, processes, dict(self.volumes), dict(self.interfaces))
 
-    def restore(self, saved: tuple[bytes, dict[str, FakeContainer]]) -> None:
-        """Go on from there; before the first connection."""
-        self._token, self.containers = saved[0], {id_: replace(c) for id_, c in saved[1].items()}
+    def restore(self, saved: SavedGuest) -> None:
+        """Go on from there, before the first connection: with programs that begin anew, and output that was kept."""
+        self._token, self._pid = saved.token, saved.pid
+        self.containers = {id_: c.copy() for id_, c in saved.containers.items()}
+        self.volumes, self.interfaces = dict(saved.volumes), dict(saved.interfaces)
+        for process in saved.processes:
+            self.processes[process.id] = mine = process.copy(self)
+            if mine.program and not mine.exit:
+                asyncio.get_running_loop().call_soon(mine.begin, mine.program, context=Context())
 
     # -- for its processes --------------------------------------------------------------
 
@@ -174,6 +197,9 @@ class FakeGuest:
 
     def _pod_setup(self, frame: Frame, attrs: RequestAttrs) -> None:
         self.hostname = attrs.text(Tag.HOSTNAME) or self.hostname
+        self.severed += attrs.number(Tag.SEVER)
+        if attrs.raw(Tag.BALLOON):
+            self.savable = not attrs.number(Tag.BALLOON)
         for body in attrs.all(Tag.INTERFACE):
             interface = RequestAttrs(body)
             name = interface.text(Tag.NAME)
@@ -195,7 +221,10 @@ class FakeGuest:
         if prepared := attrs.text(Tag.PREPARED):
             made = self._container(prepared)
             del self.containers[prepared]
-            self.containers[id_] = FakeContainer(id_, made.image_disk, made.scratch_disk, files)
+            self.containers[id_] = replace(made, id=id_, files=files)
+            for process in self.processes.values():
+                if process.container == prepared:
+                    process.container = id_
         else:
             disks = attrs.text(Tag.IMAGE_DISK), attrs.text(Tag.SCRATCH_DISK)
             self.containers[id_] = FakeContainer(id_, *disks, files)

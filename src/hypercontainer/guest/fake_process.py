@@ -10,7 +10,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ..protocol.constants import DATA_MAX, OUTPUT_RING, STDIN_RING, Tag, Type
@@ -33,6 +33,11 @@ class FakeContainer:
     frozen: asyncio.Event | None = None
     limits: dict[int, int] = field(default_factory=dict)  # by tag, of those that were given while it ran
 
+    def copy(self) -> FakeContainer:
+        """Another guest's, in the same state."""
+        frozen = asyncio.Event() if self.frozen else None
+        return replace(self, files=dict(self.files), changes=list(self.changes), frozen=frozen)
+
 
 class Output:
     """stdout or stderr as the guest keeps it: from the last acknowledged byte on."""
@@ -46,6 +51,12 @@ class Output:
         self.eof = self.eof_sent = False
         self.room = asyncio.Event()
         self.room.set()
+
+    def copy(self) -> Output:
+        """Another guest's, with what was kept."""
+        other = Output(self.stream)
+        other.kept, other.base, other.sent, other.eof = bytearray(self.kept), self.base, self.base, self.eof
+        return other
 
     def rewind(self) -> None:
         """Another connection: the host's next window says where it begins."""
@@ -149,14 +160,25 @@ class FakeProcess:
         self.exit: ExitStatus | None = None
         self.stdin = Input(wanted=False)
         self.outputs = {1: Output(1), 2: Output(2)}
+        self.program: Program | None = None
         self._kernel = kernel
         self._task: asyncio.Task[int] | None = None
         self._signalled = asyncio.Event()
 
     def begin(self, program: Program) -> None:
         """In a context of its own: nothing of who asked for it is the program's."""
+        self.program = program
         self._task = asyncio.get_running_loop().create_task(_run(program, self), context=Context())
         self._task.add_done_callback(self._returned)
+
+    def copy(self, kernel: Kernel) -> FakeProcess:
+        """Another guest's, whose program has not begun: a coroutine has no copy."""
+        other = FakeProcess(kernel, self.id, self.pid, self.args, self.container)
+        other.env, other.main, other.tty, other.size = dict(self.env), self.main, self.tty, self.size
+        other.exit, other.program = self.exit, self.program
+        other.stdin.eof, other.stdin.closed, other.stdin.have = self.stdin.eof, self.stdin.closed, self.stdin.have
+        other.outputs = {stream: output.copy() for stream, output in self.outputs.items()}
+        return other
 
     # -- for programs ---------------------------------------------------------------
 

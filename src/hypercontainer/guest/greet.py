@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
+from ..protocol.constants import TOKEN_SIZE
 from .agent import Agent, Connect, Gone
 from .reopen import reopen
 from .session import GuestSession
@@ -24,3 +26,8 @@ async def greet(sock: socket.socket, token: bytes, *, timeout: float, inherited:
 async def find(connect: Connect, gone: Gone, token: bytes) -> Agent | None:
     """The agent of a guest to which an earlier daemon had a connection; None when it never answers."""
     return await reopen(connect, gone, token, GuestSession.continued)
+
+
+async def wake(connect: Connect, gone: Gone, token: bytes) -> Agent | None:
+    """The agent of a guest that goes on from a saved one, as others may; None when it never answers."""
+    return await reopen(connect, gone, token, GuestSession.continued, os.urandom(TOKEN_SIZE))

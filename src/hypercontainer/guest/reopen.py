@@ -19,11 +19,14 @@ _STALE = 2  # connections that a backlog of one holds
 _PATIENCE = (0.5, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds that each attempt may take
 
 S = TypeVar("S")
-Open = Callable[[socket.socket, bytes, float], Awaitable[S]]  # a stream, its token, seconds
+Open = Callable[[socket.socket, bytes, bytes, float], Awaitable[S]]  # a stream, its token, the next one's, seconds
 
 
-async def reopen(connect: Connect, gone: Gone, token: bytes, open_: Open[S]) -> S | None:
+async def reopen(connect: Connect, gone: Gone, token: bytes, open_: Open[S], second: bytes = b"") -> S | None:
     """What `open_` gives for a guest that an earlier connection left `token`; None when it never answers.
+
+    The connection after it has the token `second`, where that does not follow from `token`, which others know, too.
+    It is one for all attempts: the guest may have heard each of them.
 
     A guest that was writing at the moment when its connection broke leaves
     QEMU's port throttled for good (virtio-console.c, flush_buf); closing
@@ -33,9 +36,10 @@ async def reopen(connect: Connect, gone: Gone, token: bytes, open_: Open[S]) -> 
     that were given up in the meantime, as many as its backlog holds (two): each
     of them may have moved the guest to the next token.
     """
-    candidates = chain(token, _STALE + 2)
+    tokens = chain(token, _STALE + 3, second)
+    candidates = list(zip(tokens, tokens[1:], strict=False))
     for attempt, patience in enumerate(_PATIENCE):
-        for candidate in candidates if attempt > 1 else candidates[:2]:
+        for candidate, following in candidates if attempt > 1 else candidates[:2]:
             try:
                 sock = connect()
             except HyperError as error:
@@ -45,7 +49,7 @@ async def reopen(connect: Connect, gone: Gone, token: bytes, open_: Open[S]) -> 
                     return None
                 continue
             try:
-                return await open_(sock, candidate, patience)
+                return await open_(sock, candidate, following, patience)
             except HyperError as error:
                 log.debug("reconnecting: %s", error)
     return None

@@ -29,7 +29,20 @@ from ..protocol.streams import decode_data, decode_window
 from ..protocol.usage import GuestStats
 from ..protocol.wire import Attrs, Frame, ProtocolError, decode_attrs, text
 from ..sys import clock, deadlines
-from .agent import Connect, Filters, Freeze, Gone, Hooks, MakeLayers, OnlyGroups, Relay, Sink, UpdateLimits, require
+from .agent import (
+    Connect,
+    Filters,
+    Fork,
+    Freeze,
+    Gone,
+    Hooks,
+    MakeLayers,
+    OnlyGroups,
+    Relay,
+    Sink,
+    UpdateLimits,
+    require,
+)
 from .connection import Connection, State
 from .process import GuestProcessHandle, Nothing
 from .reopen import reopen
@@ -47,31 +60,38 @@ _FACETS: dict[type, Capability] = {
     Hooks: Capability.HOOKS,
     Filters: Capability.FILTER,
     OnlyGroups: Capability.ONLY_GROUPS,
+    Fork: Capability.FORK,
 }
 
 
 class GuestSession(Connection):
     """One connection to hyperstart: an `Agent` with the facets that HELLO names."""
 
-    def __init__(self, token: bytes, *, inherited: bool = False) -> None:
+    def __init__(self, token: bytes, *, inherited: bool = False, following: bytes = b"") -> None:
         super().__init__(token)
         self.hello: Hello | None = None
         self.booted_at = clock.now()
-        self.next_token = next_token(FIRST_TOKEN if inherited else token)
+        self.next_token = following or next_token(FIRST_TOKEN if inherited else token)
         self.on_oom: dict[str, Callable[[], None]] = {}
         self._processes: dict[int, GuestProcessHandle] = {}
         self._earlier: frozenset[int] = frozenset()  # processes' numbers of earlier connections
         self._early: dict[tuple[int, int], Frame] = {}  # by type and process: what came before `reattach` did
 
     @classmethod
-    async def open(cls, sock: socket.socket, token: bytes, *, timeout: float, inherited: bool = False) -> GuestSession:
+    async def open(
+        cls, sock: socket.socket, token: bytes, *, timeout: float, inherited: bool = False, following: bytes = b""
+    ) -> GuestSession:
         """Connect; `timeout` covers the guest's boot. A token that is `inherited` opens other guests too.
+
+        `following` opens the connection after this one; else it follows from `token`, or is random.
 
         :raise Unavailable: when the stream ends first.
         :raise DeadlineExceeded: when the guest does not answer in time.
         """
         loop = asyncio.get_running_loop()
-        _, session = await loop.create_connection(lambda: cls(token, inherited=inherited), sock=sock)
+        _, session = await loop.create_connection(
+            lambda: cls(token, inherited=inherited, following=following), sock=sock
+        )
         try:
             await session._greet(timeout)
         except BaseException:
@@ -80,9 +100,9 @@ class GuestSession(Connection):
         return session
 
     @classmethod
-    async def continued(cls, sock: socket.socket, token: bytes, timeout: float) -> GuestSession:
+    async def continued(cls, sock: socket.socket, token: bytes, following: bytes, timeout: float) -> GuestSession:
         """Connect to a guest that has answered before. Raises what `open` does."""
-        return await cls.open(sock, token, timeout=timeout)
+        return await cls.open(sock, token, timeout=timeout, following=following)
 
     async def _greet(self, timeout: float) -> None:
         self._set_state(State.CONNECTING)
@@ -104,6 +124,20 @@ class GuestSession(Connection):
     ) -> None:
         """May be said again, with other values; entropy and the time come with it each time."""
         attrs: Attrs = [*seed(), (Tag.HOSTNAME, hostname), (Tag.SHM_SIZE, shm_size)]
+        attrs += [(Tag.INTERFACE, i.attrs()) for i in interfaces]
+        attrs += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in sysctls.items()]
+        await self.request(Type.POD_SETUP, attrs, deadlines.WORK)
+
+    async def set_savable(self, savable: bool) -> None:
+        await self.request(Type.POD_SETUP, [(Tag.BALLOON, int(not savable))])
+
+    async def become(
+        self, hostname: str, before: Sequence[Interface], interfaces: Sequence[Interface], sysctls: dict[str, str],
+        shm_size: int,
+    ) -> None:  # fmt: skip
+        attrs: Attrs = [*seed(), (Tag.HOSTNAME, hostname), (Tag.SHM_SIZE, shm_size)]
+        attrs += [(Tag.INTERFACE, replace(i, down=True, gateways=()).attrs()) for i in before]
+        attrs.append((Tag.SEVER, 1))  # while nothing leaves the machine: the other one's connections go on
         attrs += [(Tag.INTERFACE, i.attrs()) for i in interfaces]
         attrs += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in sysctls.items()]
         await self.request(Type.POD_SETUP, attrs, deadlines.WORK)

@@ -19,9 +19,9 @@ def next_token(token: bytes) -> bytes:
     return os.urandom(TOKEN_SIZE) if token == FIRST_TOKEN else hashlib.sha256(token).digest()[:TOKEN_SIZE]
 
 
-def chain(token: bytes, length: int) -> list[bytes]:
-    """`token` and those that follow it, so many in all."""
+def chain(token: bytes, length: int, second: bytes = b"") -> list[bytes]:
+    """`token` and those that follow it, so many in all; the one after it is `second` where that is given."""
     found = [token]
     while len(found) < length:
-        found.append(next_token(found[-1]))
+        found.append(second if second and len(found) == 1 else next_token(found[-1]))
     return found

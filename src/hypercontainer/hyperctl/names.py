@@ -17,6 +17,7 @@ _ROUTES = {
     "network": "/networks",
     "image": "/images",
     "token": "/tokens",
+    "snapshot": "/snapshots",
 }
 # Names of arguments -> the kinds that they take.
 _KINDS = {
@@ -30,6 +31,8 @@ _KINDS = {
     "images": ("image",),
     "source": ("image",),
     "tokens": ("token",),
+    "snapshot": ("snapshot",),
+    "snapshots": ("snapshot",),
 }
 # Of groups whose argument is a plain NAME.
 _GROUPS = {"volume": "volume", "network": "network", "image": "image", "context": "context"}

@@ -20,6 +20,7 @@ from .exec import exec_
 from .hostflags import DEVICE
 from .output import print_json, print_table, show, show_details
 from .podrun import create_pod, details, follow, member, run_pod, start_pod
+from .snapshots import fork, restore
 from .standard import print_made
 
 _NAMES = click.argument("pods", nargs=-1, required=True)
@@ -39,6 +40,10 @@ _QUIET = click.option("-q", "--quiet", is_flag=True, help="Show no progress of a
 @click.group()
 def pod() -> None:
     """Several containers in one virtual machine."""
+
+
+pod.add_command(fork)
+pod.add_command(restore)
 
 
 @pod.command()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
 from ..jail.report import Grants
 from ..model.specs import PortMapping
-from .driver import AnyDisk, Disk, Driver, Machine, MachineConfig, Probe, TapNetwork, unsupported
+from .driver import AnyDisk, Disk, Driver, Machine, MachineConfig, Probe, Snapshot, TapNetwork, unsupported
 
 F = TypeVar("F")
 
@@ -213,6 +214,30 @@ class Snapshots(Protocol):
         """All that a machine of this configuration starts with, as text: snapshots fit until it changes."""
 
 
+class Instant(Protocol):
+    """What the owner of a machine does around the instant at which it is saved."""
+
+    def quiet(self) -> AbstractAsyncContextManager[None]:
+        """Within it the guest's programs stand still; the machine runs when it is entered, and when it is left."""
+
+    async def at_rest(self) -> None:
+        """The machine stands still: what it writes to can be copied."""
+
+
+@runtime_checkable
+class Checkpoints(Protocol):
+    """A machine that runs is saved, and goes on; the driver takes the `Snapshot`."""
+
+    async def checkpoint(self, machine: Machine, twin: MachineConfig, snapshot: Snapshot, instant: Instant) -> Snapshot:
+        """Write memory and devices' state to two empty files. The machine goes on also where this fails.
+
+        `twin` is a machine of the same shape, with disks and networks of its own, which a driver may launch for the
+        time of it. What is returned says what was saved.
+
+        :raise Unavailable: when the hypervisor fails, or does not come to an end.
+        """
+
+
 @runtime_checkable
 class Strays(Protocol):
     """Machines that no record knows are found."""
@@ -259,6 +284,7 @@ NAMES: dict[type, str] = {
     Save: "saving virtual machines",
     Reconfigure: "virtual machines that wait for a pod",
     Snapshots: "virtual machines from a template",
+    Checkpoints: "saving a pod while it runs",
 }
 _OF_MACHINES = (Pause, DiskStall, DiskErrors, DiskHotplug, FileStream, NicHotplug, PortForwarding, Save, Reconfigure)
 

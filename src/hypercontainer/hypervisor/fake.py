@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ..errors import Conflict, InvalidState, Unavailable, Unsupported
 from ..model.specs import PortMapping
@@ -34,7 +34,7 @@ from .driver import (
     VirtioFs,
     check_takes,
 )
-from .facets import Mount, Needs, facets_of
+from .facets import Instant, Mount, Needs, facets_of
 
 _BACKLOG = 2  # connections that wait for the one in use to end
 _FIRST_PID = 1 << 23  # beyond what Linux gives to a process
@@ -375,6 +375,20 @@ class SavingDriver(FakeDriver):
         super().__init__(host, name, takes=TAKES | {Snapshot})
         self._machine = SavingMachine
         self.facets = facets_of(SavingMachine)
+
+    async def checkpoint(self, machine: Machine, twin: MachineConfig, snapshot: Snapshot, instant: Instant) -> Snapshot:
+        other, machine = await self.launch(twin), cast(SavingMachine, machine)
+        try:
+            async with instant.quiet():
+                await machine.pause()
+                try:
+                    await machine.save(snapshot.state)
+                    await instant.at_rest()
+                finally:
+                    await machine.resume()
+        finally:
+            await other.kill()
+        return replace(snapshot, stands_still=True)
 
     async def fingerprint(self, config: MachineConfig) -> str:
         return f"{self.name} {self.version}, {config.vcpus} processors"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from msgspec import UNSET, field
 
 from .base import Model
+from .layout import MachineLayout
 from .network import Attachment, CniState
 from .pods import PodSpec
 from .principal import Tenant
@@ -133,6 +134,7 @@ class Vm(Model, frozen=True, kw_only=True):
     server: list[int] = field(default_factory=list)  # of that tree: its number, and its start in the host's clock ticks
     late: dict[str, str] = field(default_factory=dict)  # directories that were added to it -> their names there
     user_network: str = ""  # slirp or passt; "": it has none, or the record is an earlier hyperd's
+    layout: MachineLayout | None = None  # None: launched by an earlier hyperd
     ports_in_change: list[PortMapping] = field(
         default_factory=list
     )  # being published, or taken back, when it was written

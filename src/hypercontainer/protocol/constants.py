@@ -150,6 +150,8 @@ class Tag(IntEnum):
     FILTER_FLAGS = 98
     HOOK = 99
     ONLY_GROUPS = 100
+    SEVER = 101
+    BALLOON = 102
 
 
 class Capability(IntFlag):
@@ -161,6 +163,7 @@ class Capability(IntFlag):
     RELAY = 8
     FILTER = 16
     HOOKS = 32
+    FORK = 64
     ONLY_GROUPS = 128
 
 

@@ -14,7 +14,8 @@ import pytest
 from hypercontainer.engine.factory import pool as pools
 from hypercontainer.engine.factory.pool import Pool
 from hypercontainer.engine.factory.shapes import Image, Kind, Shape, in_slots, is_plain, shape_of
-from hypercontainer.engine.factory.templates import Template, Templates, memory_files, seal
+from hypercontainer.engine.factory.templates import Template, Templates
+from hypercontainer.engine.memory_files import memory_files, seal
 from hypercontainer.errors import Unavailable
 from hypercontainer.hypervisor.driver import Disk
 from hypercontainer.model import architectures

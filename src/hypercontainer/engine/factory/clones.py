@@ -93,7 +93,10 @@ async def launch(
             if isinstance(disk, Disk) and disk.path.parent == config.directory:  # it is open, and nobody else's
                 disk.path.unlink(missing_ok=True)
         undo.pop_all()
-    return Clone(booted.machine, booted.agent, booted.directory, allotment, booted.names, shape=shape, nic=nic)
+    return Clone(
+        booted.machine, booted.agent, booted.directory, allotment, booted.names, shape=shape, nic=nic,
+        layout=booted.layout,
+    )  # fmt: skip
 
 
 async def introduce(agent: Agent, shape: Shape) -> None:

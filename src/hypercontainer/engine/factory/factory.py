@@ -27,12 +27,13 @@ from ...sys.digests import FileDigests
 from ...sys.files import copy_sparse, remove_tree
 from ...sys.removal import unlinked
 from ..allotments import Allotments
+from ..memory_files import memory_files, seal
 from ..paths import FindBootFiles, Paths
 from .clones import CLONE_TIMEOUT, PREPARED, Clone, bare, exercise, introduce, launch, networks_like, rehearse
 from .parts import Parts
 from .pool import Pool
 from .shapes import SLOTS, Kind, Shape, in_slots, shape_of
-from .templates import Template, Templates, memory_files, seal
+from .templates import Template, Templates
 
 log = logging.getLogger(__name__)
 _DISCONNECT_DELAY = 0.2  # seconds until a guest has seen that its host went away

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import fcntl
-import hashlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,15 +24,10 @@ from ...sys import clock
 from ...sys.documents import UNREADABLE
 from ...sys.files import write_atomically
 from ...sys.removal import unlinked
+from ..memory_files import digest, memory_files, read_in, seal_now, write_out
 from .shapes import Kind
 
 log = logging.getLogger(__name__)
-# https://man7.org/linux/man-pages/man2/fcntl_linux.2.html; Python 3.11 does not name them
-_F_ADD_SEALS = 1033
-_SEALS = 0x0002 | 0x0004 | 0x0008  # shrink, grow, write
-_SEAL_TRIES, _SEAL_WAIT = 100, 0.02  # pages of a process that has just ended may be busy; seconds
-_CHUNK, _PAGE = 4 << 20, 4096
-_ZEROS = bytes(_PAGE)
 
 
 @dataclass
@@ -84,26 +76,6 @@ class Copy(msgspec.Struct):
     made_at: str
     size: int  # bytes of guest memory
     digests: dict[str, str]  # sha256 of memory and state
-
-
-def memory_files(size: int) -> Snapshot:
-    """Empty ones; whoever has them may write until they are sealed."""
-    memory = os.memfd_create("hyper-template", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
-    os.ftruncate(memory, size)
-    return Snapshot(memory, os.memfd_create("hyper-template-state", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC))
-
-
-async def seal(snapshot: Snapshot) -> None:
-    """Nobody writes to it any more, root neither."""
-    for fd in (snapshot.memory, snapshot.state):
-        for left in reversed(range(_SEAL_TRIES)):
-            try:
-                fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
-                break
-            except OSError as error:
-                if error.errno != errno.EBUSY or not left:
-                    raise
-                await asyncio.sleep(_SEAL_WAIT)
 
 
 class Templates:
@@ -202,15 +174,14 @@ class Templates:
         snapshot = memory_files(copy.size)
         try:
             found = {
-                "memory": _transfer(files["memory"], snapshot.memory),
-                "state": _transfer(files["state"], snapshot.state),
+                "memory": read_in(files["memory"], snapshot.memory),
+                "state": read_in(files["state"], snapshot.state),
             }
             if kind.image:
-                found["scratch"] = _digest(files["scratch"])
+                found["scratch"] = digest(files["scratch"])
             if found != copy.digests:
                 raise OSError("it is not what was written")
-            for fd in (snapshot.memory, snapshot.state):
-                fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
+            seal_now(snapshot)
         except OSError as error:
             log.warning("the template %s is made again: %s", kind.name, error)
             os.close(snapshot.memory)
@@ -227,11 +198,11 @@ class Templates:
         try:
             files["json"].unlink(missing_ok=True)
             digests = {
-                "memory": _save(snapshot.memory, files["memory"]),
-                "state": _save(snapshot.state, files["state"]),
+                "memory": write_out(snapshot.memory, files["memory"]),
+                "state": write_out(snapshot.state, files["state"]),
             }
             if template.scratch:
-                digests["scratch"] = _digest(template.scratch)
+                digests["scratch"] = digest(template.scratch)
             size = os.fstat(snapshot.memory).st_size
             copy = Copy(template.key, template.token.hex(), template.made_at, size, digests)
             write_atomically(files["json"], msgspec.json.encode(copy))
@@ -253,50 +224,3 @@ class Templates:
             if total > self.limit and path.name not in used and path != found[0]:
                 for part in parts:
                     part.unlink(missing_ok=True)
-
-
-def _pages(fd: int) -> Iterator[tuple[int, memoryview]]:
-    """Offsets and contents of the pages that are not all zeros."""
-    at, size = 0, os.fstat(fd).st_size
-    while at < size:
-        try:
-            at = os.lseek(fd, at, os.SEEK_DATA) & -_PAGE
-        except OSError:  # only a hole is left
-            return
-        end = os.lseek(fd, at, os.SEEK_HOLE)
-        while at < end:
-            data = memoryview(os.pread(fd, min(end - at, _CHUNK), at))
-            for start in range(0, len(data), _PAGE):
-                page = data[start : start + _PAGE]
-                if page != _ZEROS[: len(page)]:
-                    yield at + start, page
-            at += len(data)
-
-
-def _copy(source: int, target: int | None) -> str:
-    """Copy what is not zero, if there is a target; the digest of it, with its places."""
-    digest = hashlib.sha256()
-    for at, page in _pages(source):
-        digest.update(at.to_bytes(8, "little"))
-        digest.update(page)
-        if target is not None:
-            os.pwrite(target, page, at)
-    return digest.hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as f:
-        return _copy(f.fileno(), None)
-
-
-def _transfer(path: Path, target: int) -> str:
-    with open(path, "rb") as f:
-        os.ftruncate(target, os.fstat(f.fileno()).st_size)
-        return _copy(f.fileno(), target)
-
-
-def _save(source: int, path: Path) -> str:
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
-        os.ftruncate(f.fileno(), os.fstat(source).st_size)
-        return _copy(source, f.fileno())

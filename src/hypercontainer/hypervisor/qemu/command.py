@@ -35,7 +35,9 @@ def machine_options(
     accelerator: str, machine_type: MachineType = MICROVM, *, memory_backend: bool = False
 ) -> list[str]:
     """Machine type, CPU and accelerator."""
-    machine = f"{machine_type.name},{machine_type.options}" + (",memory-backend=mem" if memory_backend else "")
+    machine = f"{machine_type.name},{machine_type.options}" + (
+        f",memory-backend={machine_type.memory}" if memory_backend else ""
+    )
     properties = [word for one in machine_type.globals for word in ("-global", one)]
     if accelerator == "kvm":
         return ["-machine", machine, "-accel", "kvm", "-cpu", "host", *properties]
@@ -80,6 +82,8 @@ def boot_options(
     """A kernel that boots, or a machine that goes on."""
     if config.snapshot:
         return ["-incoming", "defer"]  # `Monitor.load` says what
+    if config.incoming is not None:
+        return ["-incoming", "defer", "-S"]  # `Monitor.receive` says what
     kernel, initramfs = fds.boot
     return [
         "-kernel",
@@ -91,7 +95,7 @@ def boot_options(
     ]
 
 
-def memory_options(config: MachineConfig, fds: Descriptors) -> list[str]:
+def memory_options(config: MachineConfig, fds: Descriptors, machine_type: MachineType = MICROVM) -> list[str]:
     """Memory in a file, which a template writes and its clones map privately."""
     if config.snapshot:
         path, share = f"/proc/self/fd/{fds.boot[0]}", "off"
@@ -99,7 +103,8 @@ def memory_options(config: MachineConfig, fds: Descriptors) -> list[str]:
         path, share = f"/proc/self/fd/{config.memory_file}", "on"
     else:
         return []
-    return ["-object", f"memory-backend-file,id=mem,size={config.memory},mem-path={path},share={share}"]
+    backend = f"memory-backend-file,id={machine_type.memory},size={config.memory}"
+    return ["-object", f"{backend},mem-path={path},share={share}"]
 
 
 def port_options(config: MachineConfig, fds: Descriptors, machine_type: MachineType) -> list[str]:
@@ -125,7 +130,7 @@ def command_line(
     filtered: bool = False,
 ) -> list[str]:
     """The whole command line; QEMU's own filter of system calls is in it unless it is `filtered` by another."""
-    memory = memory_options(config, fds)
+    memory = memory_options(config, fds, machine_type)
     return [
         binary,
         "-name", f"hyper-{devices.escaped(config.name)},process=hyper-{devices.escaped(config.name[:9])}",

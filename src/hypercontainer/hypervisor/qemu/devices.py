@@ -154,7 +154,7 @@ def share_options(config: MachineConfig, machine_type: MachineType = MICROVM) ->
     if isinstance(share, VirtioFs):
         device = machine_type.device("vhost-user-fs")
         # The daemon reads the guest's memory, and speaks virtio 1 only.
-        return ["-object", f"memory-backend-memfd,id=mem,size={config.memory},share=on",
+        return ["-object", f"memory-backend-memfd,id={machine_type.memory},size={config.memory},share=on",
                 "-global", "virtio-mmio.force-legacy=false",
                 "-chardev", f"socket,id=share,fd={share.socket}",
                 "-device", f"{device},chardev=share,tag={escaped(share.tag)}"]  # fmt: skip
@@ -198,8 +198,9 @@ def balloon_options(config: MachineConfig, machine_type: MachineType = MICROVM) 
     Not where memory lies in a file that others map: QEMU gives a page back by punching a hole into that file.
     """
     full = _places(config, machine_type) >= machine_type.places
+    in_file = config.snapshot is not None or config.memory_file is not None
     # A device of the host reaches all memory at any time, so it stays where it is.
-    if config.snapshot or config.memory_file is not None or config.devices or full:
+    if full or config.devices or (in_file if config.balloon is None else not config.balloon):
         return []
     return ["-device", f"{machine_type.device('virtio-balloon')},free-page-reporting=on"]
 

@@ -30,6 +30,7 @@ from ..driver import (
     MachineConfig,
     PciDevice,
     Probe,
+    Snapshot,
     StreamNetwork,
     TapNetwork,
     UserNetwork,
@@ -37,9 +38,9 @@ from ..driver import (
     check_takes,
     unsupported,
 )
-from ..facets import Needs, facets_of
+from ..facets import Instant, Needs, facets_of
 from ..probe import Prober, trouble_of
-from . import command, confinement, devices, foreign
+from . import checkpoint, command, confinement, devices, foreign
 from .formats import check_image
 from .machine import CHANNEL, CONSOLE, FILES, LOG, MONITOR, QemuMachine
 from .machine_types import AUTO, MICROVM, Chosen, MachineType, TypeChooser, fitted, processor_of_host
@@ -209,7 +210,7 @@ class QemuDriver:
             )
             order = replace(order, environment={**order.environment, **found.mark(self.name, config.directory)})
             started = await self._jail.spawn(order, partial(found.write, self.name, config.directory))
-            state = fds.boot[1]
+            state = fds.boot[-1]
         machine = QemuMachine(
             config.directory, *started, accelerator, machine_type=f"{kind.name}: {chosen.reason}",
             host_devices=[str(device.directory) for device in config.devices],
@@ -217,7 +218,9 @@ class QemuDriver:
         machine.listen()
         if config.snapshot:
             try:
-                await machine.load(state)
+                if config.snapshot.stands_still:
+                    machine.connect_early()
+                await machine.load(state, stands_still=config.snapshot.stands_still)
             except BaseException:
                 await machine.kill()
                 raise
@@ -241,6 +244,10 @@ class QemuDriver:
             emulator = self._emulator(architecture)
             return await emulator.version(), foreign.ACCELERATOR, emulator.machine_type
         return self.version, (await self.accelerator())[0], (await self._machine_type())[0]
+
+    async def checkpoint(self, machine: Machine, twin: MachineConfig, snapshot: Snapshot, instant: Instant) -> Snapshot:
+        assert isinstance(machine, QemuMachine)
+        return await checkpoint.checkpoint(machine, twin, snapshot, instant, self.launch)
 
     async def footprint(self, vcpus: int, memory: int, architecture: str = "") -> Needs:
         accelerator, _ = await self.accelerator()
@@ -295,8 +302,11 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack, *, jai
         sock.listen(1)
         return sock.fileno()
 
-    if config.snapshot:  # each machine reads the state from its begin
-        boot: tuple[int, ...] = (
+    boot: tuple[int, ...]
+    if config.incoming is not None:
+        boot = (config.incoming,)
+    elif config.snapshot:  # each machine reads the state from its begin
+        boot = (
             config.snapshot.memory,
             opened(Path(f"/proc/self/fd/{config.snapshot.state}"), os.O_RDONLY),
         )

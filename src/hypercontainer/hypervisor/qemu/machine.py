@@ -57,6 +57,7 @@ class QemuMachine(ProcessMachine):
         self._nodes: dict[
             str, str
         ] = {}  # serial number of a disk -> node of the file behind it, where that was exchanged
+        self._early: socket.socket | None = None  # a connection that waits for who asks for one
         self._disk_errors: dict[str, int] | None = None  # as they were when they were last asked for
 
     @classmethod
@@ -83,7 +84,16 @@ class QemuMachine(ProcessMachine):
         return grants(self._host_devices)
 
     def connect(self) -> socket.socket:
-        return dial(self._directory / CHANNEL)
+        early, self._early = self._early, None
+        return early or dial(self._directory / CHANNEL)
+
+    def connect_early(self) -> None:
+        """Before `load`, of a machine that was saved while it was connected: the guest is told of no change then.
+
+        Else it hears that its host went away, in the midst of what it is told by the next one: that word takes another
+        way than data (hw/char/virtio-serial-bus.c, fetch_active_ports_list).
+        """
+        self._early = self.connect()
 
     async def open_files(self, mount: Mount) -> socket.socket:
         stream = dial(self._directory / FILES)
@@ -130,10 +140,25 @@ class QemuMachine(ProcessMachine):
                 self._disk_errors = await monitor.failed_requests()
         return self._disk_errors
 
-    async def load(self, state: int) -> None:
+    async def load(self, state: int, *, stands_still: bool = False) -> None:
         """Go on from a saved state; its number is the descriptor's in the hypervisor."""
         async with self._monitor() as monitor:
-            await monitor.load(state)
+            await monitor.load(state, stands_still=stands_still)
+
+    async def receive(self, stream: int) -> None:
+        """Become what another machine sends, and stand still; the number is the descriptor's in the hypervisor."""
+        async with self._monitor() as monitor:
+            await monitor.receive(stream)
+
+    async def send(self, stream: int) -> None:
+        """Send all of it to a descriptor; it stands still then, until `go_on`."""
+        async with self._monitor() as monitor:
+            await monitor.send(stream)
+
+    async def go_on(self) -> None:
+        """After a `send`, whatever became of it; one that is under way ends."""
+        async with self._monitor() as monitor:
+            await monitor.go_on()
 
     async def save(self, state: int) -> None:
         async with self._monitor() as monitor:

@@ -87,7 +87,8 @@ class Bridge:
         return nics
 
     async def attach(self, pod: Pod, link: Link, ports: Sequence[PortMapping], idle: IdleNic) -> None:
-        network = self._records.network(pod.attachments[0].network)
+        attachment = next(a for a in pod.attachments if a.tap == link.tap)
+        network = self._records.network(attachment.network)
         await tap.move(idle.tap, link.tap, network.bridge, link.mtu)
 
     async def publish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:

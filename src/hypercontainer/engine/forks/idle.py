@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lies behind the devices of a machine of a given layout: disks, and NICs that lead nowhere yet."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ...hypervisor.driver import AnyNetwork, Disk, SpareNetwork
+from ...model.layout import MachineLayout
+from ...network.backend import Nic, NicKind
+from ...network.idle import IdleNic
+from ...sys.files import make_sparse
+from ..pod_network import for_machine
+
+_MAC = "52:54:00:00:01:{:02x}"  # the guest has another, which is in what was saved
+
+
+@contextlib.contextmanager
+def idle_nics(layout: MachineLayout) -> Iterator[list[IdleNic]]:
+    """One for each that is not spare; what no machine has taken is gone at the end of a failure."""
+    with contextlib.ExitStack() as undo:
+        made = []
+        for kind in layout.nics:
+            if kind != NicKind.SPARE:
+                made.append(IdleNic.make(kind))
+                undo.callback(made[-1].close)
+        yield made
+        undo.pop_all()
+
+
+def networks(layout: MachineLayout, idle: list[IdleNic], spares: list[Nic] | None = None) -> tuple[AnyNetwork, ...]:
+    """In the layout's order; spare ones are named by `spares`, as far as there are some."""
+    found: list[AnyNetwork] = []
+    waiting, named = iter(idle), iter(spares or [])
+    for number, kind in enumerate(layout.nics):
+        mac = _MAC.format(number)
+        if kind == NicKind.SPARE:
+            spare = next(named, None)
+            found.append(SpareNetwork(spare.mac, spare.tap) if spare else SpareNetwork(mac))
+        else:
+            nic = next(waiting)
+            found.append(for_machine(Nic(NicKind(kind), mac, nic.fd, nic.tap)))
+    return tuple(found)
+
+
+def disks(layout: MachineLayout, known: Mapping[str, Disk], directory: Path, blank_size: int) -> tuple[Disk, ...]:
+    """Those that are known by what the guest finds them by, and blank ones, made in `directory`."""
+    found: list[Disk] = []
+    for serial in layout.disks:
+        disk = known.get(serial)
+        if disk is None:
+            path = directory / f"blank-{len(found)}.img"
+            make_sparse(path, blank_size)
+            disk = Disk(serial, path, read_only=False)
+        found.append(disk)
+    return tuple(found)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pods can be saved while they run: asked before anything is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...errors import InvalidState, Unsupported
+from ...guest.agent import Fork
+from ...guest.agent import require as require_of_guest
+from ...hypervisor.driver import Driver
+from ...hypervisor.facets import Checkpoints, require
+from ...model.status import Container, ContainerStatus, Pod, PodStatus
+from ...network.backend import NicKind
+from ..runtime import Runtime
+from ..volume_sources import volumes_of
+
+_BUSY = (ContainerStatus.RESTARTING,)
+
+
+def check(pod: Pod, members: Sequence[Container], runtime: Runtime, driver: Driver, links: int) -> None:
+    """`links` is how many network interfaces lead somewhere.
+
+    :raise Unsupported: with what it has that no copy of it could have. :raise InvalidState: it does something else now.
+    """
+    require(driver, Checkpoints)
+    require_of_guest(runtime.agent, Fork)
+    if pod.status is not PodStatus.RUNNING:
+        raise InvalidState(f"pod {pod.name} is {pod.status}, not running", hint="save it when it runs")
+    if busy := next((c for c in members if c.state.starting or c.state.status in _BUSY), None):
+        raise InvalidState(f"container {busy.name} is being started", hint="try again")
+    layout = runtime.layout
+    if layout is None:
+        raise Unsupported(f"{pod.name} was started by an earlier hyperd, which did not write down what it would take",
+                          hint="stop it and start it again")  # fmt: skip
+    if layout.directories or runtime.server or any(c.spec.rootfs for c in members):
+        raise Unsupported(
+            f"{pod.name} has directories of this host, which are as they are now for whoever has them",
+            hint="use volumes (`hyperctl volume create`), which are copied",
+        )
+    if runtime.devices:
+        raise Unsupported(f"{pod.name} has a PCI device of this host, which there is once", hint="run it without")
+    _check_volumes(pod, members)
+    if pod.cni or pod.spec.interfaces:
+        raise Unsupported(f"{pod.name} is in a network that others gave it, where a copy would need a place of its own",
+                          hint="use a network of `hyperctl network create`, or user")  # fmt: skip
+    placed = sum(kind != NicKind.SPARE for kind in layout.nics)
+    if placed != links or any(a.tap in runtime.spares for a in pod.attachments):
+        raise Unsupported(f"{pod.name} has joined or left networks since it was started",
+                          hint="stop it and start it again")  # fmt: skip
+    if late := [s for s in runtime.disks if runtime.name_of(s) not in layout.disks]:
+        raise Unsupported(f"{pod.name} got {len(late)} of its disks while it ran", hint="stop it and start it again")
+
+
+def _check_volumes(pod: Pod, members: Sequence[Container]) -> None:
+    used = {name for c in members for name in volumes_of(c)} | {v.name for v in pod.volumes if v.declared}
+    for volume in pod.volumes:
+        if volume.name not in used:
+            continue
+        if volume.kind not in ("disk", "tmpfs"):
+            raise Unsupported(f"volume {volume.name} of {pod.name} is of another host ({volume.kind}), and not copied",
+                              hint="unmount it first")  # fmt: skip
+        if volume.format != "raw" and not volume.read_only:
+            raise Unsupported(f"volume {volume.name} of {pod.name} is a {volume.format} image",
+                              hint="only raw images are copied while they are written")  # fmt: skip

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots and forks of pods: what their users can ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from pathlib import Path
+
+from ...errors import Conflict, HyperError, InvalidState, NotFound
+from ...model import ids
+from ...model.snapshots import ForkRequest, RestoreRequest, SnapshotInfo, SnapshotRequest
+from ...model.status import Pod, PodDetails
+from ...sys import tasks
+from ...sys.removal import removed
+from .. import naming
+from ..events import Events
+from ..paths import Paths
+from ..registry import Registry
+from ..runtime import Runtime
+from ..sandbox_verbs import Work
+from ..sandboxes import Sandboxes
+from .making import Making
+from .saved import Saved, SavedPod, keep, open_saved, read, size_of
+from .taking import Taking
+
+log = logging.getLogger(__name__)
+_PASSING = ".fork-"  # what the directory of a snapshot begins with that is not kept
+
+
+class PodSnapshots:
+    """Saved pods by name, and pods that go on from them."""
+
+    def __init__(
+        self, paths: Paths, registry: Registry, sandboxes: Sandboxes, events: Events, taking: Taking, making: Making
+    ) -> None:
+        self._paths = paths
+        self._registry = registry
+        self._sandboxes = sandboxes
+        self._events = events
+        self._taking = taking
+        self._making = making
+        self._known: dict[str, SavedPod] = {}
+        self._reading = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Find those of earlier daemons; what was half made goes."""
+        self._paths.snapshots.mkdir(mode=0o700, exist_ok=True)
+        for directory in sorted(self._paths.snapshots.iterdir()):
+            if directory.name.startswith("."):
+                await removed(directory)
+                continue
+            try:
+                self._known[directory.name] = read(directory)
+            except HyperError as error:
+                log.warning("%s", error)
+
+    def in_use(self) -> dict[str, list[str]]:
+        """Image id -> names of the snapshots that need it."""
+        users: dict[str, list[str]] = {}
+        for document in self._known.values():
+            for container in document.containers:
+                users.setdefault(container.image_id, []).append(f"snapshot {document.name}")
+        return users
+
+    # -- kept ones ------------------------------------------------------------------------
+
+    async def create(self, request: SnapshotRequest) -> SnapshotInfo:
+        """Save a pod that runs, and keep it.
+
+        :raise Conflict: the name is taken. :raise Unsupported: the pod, or its driver, cannot be saved.
+        """
+        pod = self._registry.pod(request.pod)
+        name = request.name or f"{pod.name[:50]}-{secrets.token_hex(3)}"
+        naming.check("snapshot", name)
+        if naming.find(self._known.values(), name):
+            raise Conflict(f"the name {name!r} is taken by another snapshot", hint="choose another, or remove it")
+        passing = self._passing()
+        saved = await self._take(pod, name, passing)
+        try:
+            await tasks.in_thread(lambda: keep(saved))
+            passing.rename(self._paths.snapshot(saved.document.id))
+        except BaseException:
+            await removed(passing)
+            raise
+        finally:
+            saved.close()
+        self._known[saved.document.id] = saved.document
+        self._events.publish("snapshot", "create", saved.document.id, name=name, pod=pod.name)
+        return self._info(saved.document)
+
+    def _passing(self) -> Path:
+        return self._paths.snapshots / f"{_PASSING}{ids.new_id()[:12]}"
+
+    async def _take(self, pod: Pod, name: str, directory: Path) -> Saved:
+        runtime = self._sandboxes.awake(pod)
+        self._taking.check(pod, runtime)
+        found: list[Saved] = []
+
+        async def work(runtime: Runtime) -> None:
+            found.append(await self._taking.take(pod.id, name, runtime, directory))
+
+        await self._sandboxes.sandbox(pod.id).ask(Work(work))
+        return found[0]
+
+    def find(self, key: str) -> SavedPod:
+        """By id, name, or a unique prefix of an id, of the tenant that asks.
+
+        :raise NotFound: there is none.
+        """
+        mine = list(naming.mine(self._known.values()))
+        exact = [r for r in mine if key in (r.id, r.name)]
+        found = exact or [r for r in mine if key and r.id.startswith(key)]
+        if len(found) != 1:
+            raise NotFound(f"no such snapshot: {key}", hint="see `hyperctl snapshot ls`")
+        return found[0]
+
+    def all(self) -> list[SnapshotInfo]:
+        """Newest first."""
+        found = [self._info(s) for s in naming.mine(self._known.values())]
+        return sorted(found, key=lambda i: i.created_at, reverse=True)
+
+    def info(self, key: str) -> SnapshotInfo:
+        """:raise NotFound: there is none."""
+        return self._info(self.find(key))
+
+    def _info(self, document: SavedPod) -> SnapshotInfo:
+        pod = document.pod
+        return SnapshotInfo(
+            id=document.id, name=document.name, created_at=document.created_at, pod=pod.name, pod_id=pod.id,
+            containers=[c.name for c in document.containers], images=[c.image for c in document.containers],
+            driver=pod.vm.driver if pod.vm else pod.spec.driver, accelerator=pod.vm.accelerator if pod.vm else "",
+            architecture=pod.architecture, vcpus=pod.vcpus, memory=pod.memory,
+            size=size_of(self._paths.snapshot(document.id)), paused_ms=document.paused_ms, labels=pod.labels,
+        )  # fmt: skip
+
+    async def remove(self, key: str) -> SnapshotInfo:
+        """Pods that went on from it have their own.
+
+        :raise NotFound: there is none.
+        """
+        info = self.info(key)
+        del self._known[info.id]
+        gone = self._passing()
+        self._paths.snapshot(info.id).rename(gone)
+        await removed(gone)
+        self._events.publish("snapshot", "destroy", info.id, name=info.name)
+        return info
+
+    # -- pods that go on ------------------------------------------------------------------
+
+    async def restore(self, key: str, request: RestoreRequest) -> PodDetails:
+        """A new pod that goes on from a kept one.
+
+        :raise InvalidState: QEMU, hyperkernel or the processor is another than when it was saved.
+        """
+        document = self.find(key)
+        if document.fingerprint != await self._taking.twins.fingerprint(document.pod):
+            raise InvalidState(
+                f"the snapshot {document.name} does not fit this host any more: its hypervisor, its kernel or its "
+                "processor is another than when it was made",
+                hint="save the pod anew",
+            )
+        async with self._reading:  # one at a time: each has all of its memory in memory
+            saved = await tasks.in_thread(lambda: open_saved(self._paths.snapshot(document.id), document))
+        try:
+            pod = await self._making.make(saved, request.name)
+        finally:
+            saved.close()
+        self._events.publish("pod", "restore", pod.id, name=pod.name, snapshot=document.name)
+        return self._details(pod)
+
+    async def fork(self, key: str, request: ForkRequest) -> list[PodDetails]:
+        """New pods that go on where one that runs is now; it runs on. All of them, or none.
+
+        :raise Unsupported: the pod, or its driver, cannot be saved.
+        """
+        pod = self._registry.pod(key)
+        many = request.count > 1
+        names = [f"{request.name}-{n}" if request.name and many else request.name for n in range(1, request.count + 1)]
+        for name in filter(None, names):
+            self._registry.check_pod_name(name)
+        directory = self._passing()
+        saved = await self._take(pod, "", directory)
+        made: list[Pod] = []
+        try:
+            for name in names:
+                made.append(await self._making.make(saved, name))
+        except BaseException:
+            for other in made:
+                await tasks.to_the_end(self._making.unmake(other))
+            raise
+        finally:
+            saved.close()
+            await removed(directory)
+        for fork in made:
+            self._events.publish("pod", "fork", fork.id, name=fork.name, parent=pod.name)
+        return [self._details(p) for p in made]
+
+    def _details(self, pod: Pod) -> PodDetails:
+        return PodDetails(pod=self._registry.pod(pod.id), containers=self._registry.members(pod.id))

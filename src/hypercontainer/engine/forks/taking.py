@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a pod that runs to what others can go on from; it runs on.
+
+Its containers' programs are frozen first, so that in what goes on from it nothing runs before it is another pod; then
+the machine stands still while its disks and logs are copied, and what is left of its memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from ...errors import HyperError
+from ...guest.agent import Fork, Freeze
+from ...guest.agent import require as require_of_guest
+from ...hypervisor.driver import Disk
+from ...model import ids
+from ...model.status import Container, ContainerStatus, Pod
+from ...sys import clock, tasks
+from ...sys.files import copy_sparse, no_space_as_error
+from ...sys.removal import removed
+from ..logs import account_of
+from ..machine_disks import MachineDisks
+from ..memory_files import close, memory_files, seal
+from ..pod_network import PodNetwork
+from ..registry import Registry
+from ..runtime import Runtime
+from ..secrets import Secrets
+from . import refusals
+from .saved import Before, Saved, SavedPod
+from .twins import Twins
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Quiet:
+    """An `Instant` of a pod's machine: its programs are frozen, its disks and logs copied, its account taken."""
+
+    runtime: Runtime
+    members: Sequence[Container]
+    disks: Mapping[str, Path]  # names of copies -> those that are written
+    directory: Path
+    token: bytes = b""
+    processes: dict[str, int] = field(default_factory=dict)
+    frozen: list[Container] = field(default_factory=list)
+    lasted: float = 0.0  # seconds that programs stood still
+
+    @contextlib.asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        """Nor does the guest report free pages: those of a saved machine are others', too."""
+        agent, began = self.runtime.agent, clock.seconds()
+        fork, freeze = require_of_guest(agent, Fork), require_of_guest(agent, Freeze)
+        running = [c for c in self.members if c.state.status is ContainerStatus.RUNNING and c.id in self.runtime.built]
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(_calmly, "report free pages", partial(fork.set_savable, False))
+            await fork.set_savable(True)
+            for container in running:
+                thaw = partial(freeze.freeze_container, container.id[:12], False)
+                undo.push_async_callback(_calmly, f"let {container.name} go on", thaw)
+                await freeze.freeze_container(container.id[:12], True)
+                self.frozen.append(container)
+            yield
+        self.lasted = clock.seconds() - began
+
+    async def at_rest(self) -> None:
+        self.token, self.processes = self.runtime.agent.next_token, dict(self.runtime.processes)
+        _copy_logs(self.members, self.directory)
+        for target, source in self.disks.items():
+            await tasks.in_thread(partial(copy_sparse, source, self.directory / target))
+
+
+async def _calmly(what: str, ask: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await tasks.to_the_end(ask())
+    except HyperError as error:
+        log.warning("a pod that was saved does not %s: %s", what, error)
+
+
+class Taking:
+    """Saves pods."""
+
+    def __init__(
+        self, registry: Registry, disks: MachineDisks, network: PodNetwork, secrets: Secrets, twins: Twins
+    ) -> None:
+        self._registry = registry
+        self._disks = disks
+        self._network = network
+        self._secrets = secrets
+        self.twins = twins
+
+    def check(self, pod: Pod, runtime: Runtime) -> None:
+        """Raises what `refusals.check` does."""
+        links, driver = self._network.links(pod), self.twins.drivers.get(runtime.machine.driver)
+        refusals.check(pod, self._registry.members(pod.id), runtime, driver, len(links))
+
+    async def take(self, pod_id: str, name: str, runtime: Runtime, directory: Path) -> Saved:
+        """`directory` is made, with the copies in it; nothing of it is left when this fails.
+
+        :raise HyperError: why it cannot be.
+        """
+        pod = self._registry.pod(pod_id)
+        self.check(pod, runtime)
+        members = self._registry.members(pod_id)
+        disks = {runtime.name_of(d.serial): d for d in await self._disks.of_pod(pod, members) if isinstance(d, Disk)}
+        written = {serial: f"disk-{n}.img" for n, (serial, d) in enumerate(disks.items()) if not d.read_only}
+        quiet = _Quiet(runtime, members, {written[s]: disks[s].path for s in written}, directory)
+        files = memory_files(pod.memory)
+        async with contextlib.AsyncExitStack() as undo:
+            undo.callback(close, files)
+            undo.push_async_callback(removed, directory)
+            with no_space_as_error(directory):
+                directory.mkdir(mode=0o700, parents=True)
+                await self._secrets.hand_out(pod.id, directory)
+                files = await self.twins.checkpoint(pod, runtime, disks, files, quiet)
+            await seal(files)
+            document = await self._document(pod, name, runtime, quiet, written)
+            undo.pop_all()
+        return Saved(msgspec.structs.replace(document, stands_still=files.stands_still), directory, files)
+
+    async def _document(
+        self, pod: Pod, name: str, runtime: Runtime, quiet: _Quiet, written: dict[str, str]
+    ) -> SavedPod:
+        assert runtime.layout  # it was checked
+        links = self._network.links(pod)
+        return SavedPod(
+            id=ids.new_id(), name=name, created_at=clock.stamp(), pod=pod, containers=list(quiet.members),
+            layout=runtime.layout, fingerprint=await self.twins.fingerprint(pod), token=quiet.token.hex(),
+            names=dict(runtime.names), processes=quiet.processes, built=sorted(runtime.built),
+            volumes=dict(runtime.volumes), frozen=[c.id for c in quiet.frozen], disks=written, stands_still=False,
+            interfaces=[Before(name=f"eth{n}", addresses=list(link.addresses)) for n, link in enumerate(links)],
+            paused_ms=round(quiet.lasted * 1000),
+        )  # fmt: skip
+
+
+def log_file(directory: Path, container: Container) -> Path:
+    """The copy of a container's log; its account is `account_of` it."""
+    return directory / f"{container.id[:12]}.log"
+
+
+def _copy_logs(members: Sequence[Container], directory: Path) -> None:
+    """At once, with what is accounted for of them: nothing is written to them meanwhile."""
+    for container in members:
+        path = Path(container.log_path)
+        for source, target in (
+            (path, log_file(directory, container)),
+            (account_of(path), account_of(log_file(directory, container))),
+        ):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(source, target)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The memory of a machine at rest, as sealed memory files, and as files that outlive the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..hypervisor.driver import Snapshot
+
+# https://man7.org/linux/man-pages/man2/fcntl_linux.2.html; Python 3.11 does not name them
+_F_ADD_SEALS = 1033
+_SEALS = 0x0002 | 0x0004 | 0x0008  # shrink, grow, write
+_SEAL_TRIES, _SEAL_WAIT = 100, 0.02  # pages of a process that has just ended may be busy; seconds
+_CHUNK, _PAGE = 4 << 20, 4096
+_ZEROS = bytes(_PAGE)
+
+
+def memory_files(size: int) -> Snapshot:
+    """Empty ones; whoever has them may write until they are sealed."""
+    memory = os.memfd_create("hyper-memory", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    os.ftruncate(memory, size)
+    return Snapshot(memory, os.memfd_create("hyper-state", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC))
+
+
+async def seal(snapshot: Snapshot) -> None:
+    """Nobody writes to it any more, root neither; a process that could has just ended."""
+    for fd in (snapshot.memory, snapshot.state):
+        for left in reversed(range(_SEAL_TRIES)):
+            try:
+                fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
+                break
+            except OSError as error:
+                if error.errno != errno.EBUSY or not left:
+                    raise
+                await asyncio.sleep(_SEAL_WAIT)
+
+
+def seal_now(snapshot: Snapshot) -> None:
+    """The same, of files that no other process has."""
+    for fd in (snapshot.memory, snapshot.state):
+        fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
+
+
+def close(snapshot: Snapshot) -> None:
+    """Once."""
+    for fd in (snapshot.memory, snapshot.state):
+        os.close(fd)
+
+
+def _pages(fd: int) -> Iterator[tuple[int, memoryview]]:
+    """Offsets and contents of the pages that are not all zeros."""
+    at, size = 0, os.fstat(fd).st_size
+    while at < size:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA) & -_PAGE
+        except OSError:  # only a hole is left
+            return
+        end = os.lseek(fd, at, os.SEEK_HOLE)
+        while at < end:
+            data = memoryview(os.pread(fd, min(end - at, _CHUNK), at))
+            for start in range(0, len(data), _PAGE):
+                page = data[start : start + _PAGE]
+                if page != _ZEROS[: len(page)]:
+                    yield at + start, page
+            at += len(data)
+
+
+def _copy(source: int, target: int | None) -> str:
+    """Copy what is not zero, if there is a target; the digest of it, with its places."""
+    digest = hashlib.sha256()
+    for at, page in _pages(source):
+        digest.update(at.to_bytes(8, "little"))
+        digest.update(page)
+        if target is not None:
+            os.pwrite(target, page, at)
+    return digest.hexdigest()
+
+
+def digest(path: Path) -> str:
+    """Of a file's pages that are not zero, and their places."""
+    with open(path, "rb") as f:
+        return _copy(f.fileno(), None)
+
+
+def read_in(path: Path, target: int) -> str:
+    """A file's contents into a memory file; their digest."""
+    with open(path, "rb") as f:
+        os.ftruncate(target, os.fstat(f.fileno()).st_size)
+        return _copy(f.fileno(), target)
+
+
+def write_out(source: int, path: Path) -> str:
+    """A memory file's contents into a new file, which is its owner's only; their digest."""
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
+        os.ftruncate(f.fileno(), os.fstat(source).st_size)
+        return _copy(source, f.fileno())

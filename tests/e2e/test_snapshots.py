@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots and forks by the installed commands, on a virtual machine."""
+
+from __future__ import annotations
+
+import json
+
+from .conftest import Daemon, wait_for
+
+
+def test_saved_forked_and_restored(hyper: Daemon) -> None:
+    """What runs in memory alone goes on in each of them; a command fails with one sentence."""
+    count = "n=0; while true; do n=$((n+1)); echo $n $(hostname); usleep 200000; done"
+    hyper.out("run", "-d", "--name", "parent", "busybox", "sh", "-c", count)
+    wait_for(lambda: "3 " in hyper.out("logs", "parent"), "a third line")
+    ids = hyper.out("pod", "fork", "-n", "2", "--name", "child", "parent").split()
+    assert hyper.out("snapshot", "create", "-n", "shot", "parent")
+    assert hyper.out("snapshot", "ls", "-q") == "shot"
+    (about,) = json.loads(hyper.out("snapshot", "inspect", "shot"))
+    assert about["pod"] == "parent" and 0 < about["size"] < about["memory"]
+    hyper.out("rm", "-f", "parent")
+    ids.append(hyper.out("pod", "restore", "--name", "again", "shot"))
+    for name, id_ in zip(("child-1", "child-2", "again"), ids, strict=True):
+        wait_for(lambda n=name, i=id_: f" {i[:12]}" in hyper.out("logs", n), f"a line of {name}")  # type: ignore[misc]
+        numbers = [int(line.split()[0]) for line in hyper.out("logs", name).splitlines()]
+        assert numbers == list(range(1, len(numbers) + 1))
+    failed = hyper.ctl("snapshot", "create", "nobody", check=False)
+    assert failed.returncode == 1 and failed.stderr.startswith("hyperctl: no such pod: nobody")
+    hyper.out("snapshot", "rm", "shot")
+    hyper.out("rm", "-f", "child-1", "child-2", "again")
+    assert hyper.out("snapshot", "ls", "--format", "json") == "[]" and hyper.out("ps", "-aq") == ""

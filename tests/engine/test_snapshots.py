@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots and forks over fakes: what is said, what is theirs, and what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hypercontainer.engine.principal import asked_by
+from hypercontainer.errors import Conflict, InvalidArgument, InvalidState, NotFound, Unsupported
+from hypercontainer.guest.fake import FakeGuest
+from hypercontainer.hypervisor.fake import SavingDriver
+from hypercontainer.model.network import NetworkRequest, NetworkSpec
+from hypercontainer.model.principal import Principal
+from hypercontainer.model.snapshots import ForkRequest, RestoreRequest, SnapshotRequest
+from hypercontainer.model.specs import Mount, PortMapping
+from hypercontainer.protocol.constants import Capability
+
+from .scenes import plan, spec
+from .stage import Stage
+
+
+@pytest.fixture
+def saving(act: Any) -> Callable[[Any], None]:
+    """Play a scenario on a host whose driver saves machines."""
+    return lambda scenario: act(scenario, factory=True)
+
+
+async def snapshot(s: Stage, pod: str = "a", name: str = "shot") -> None:
+    await s.call(s.engine.snapshots.create(SnapshotRequest(pod=pod, name=name)))
+
+
+async def fork(s: Stage, pod: str = "a", **how: Any) -> list[str]:
+    """Ids of the first containers."""
+    made = await s.call(s.engine.snapshots.fork(pod, ForkRequest(**how)))
+    return [d.containers[0].id for d in made]
+
+
+def test_what_a_fork_has_of_its_own(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        ports = [PortMapping(container_port=80, host_port=8080)]
+        await s.run("a", "sleep", "1000", mounts=[Mount(target="/d", source="vol")], ports=ports)
+        (id_,) = await fork(s, name="b")
+        parent, child = s.engine.registry.container("a"), s.engine.registry.container(id_)
+        assert child.name == "b" and child.state.status == "running" and child.hostname == id_[:12]
+        assert child.state.started_at == parent.state.started_at
+        assert child.ports[0].host_port not in (0, 8080) and parent.ports[0].host_port == 8080
+        assert child.mounts[0].anonymous and child.mounts[0].volume != "vol"
+        guest = s.guest(s.machine("b"))
+        assert guest.hostname == child.hostname and guest.severed == 1 and list(guest.containers) == [id_[:12]]
+        assert not s.guest(s.machine("a")).savable and s.guest(s.machine("a")).severed == 0
+        assert all(c.frozen is None for m in ("a", "b") for c in s.guest(s.machine(m)).containers.values())
+        await s.call(s.engine.containers.remove("b", force=True, volumes=True))
+        assert [v.name for v in s.engine.registry.volumes()] == ["vol"]
+
+    saving(scenario)
+
+
+def test_a_fork_is_a_container_as_others(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        await fork(s, name="b")
+        await s.call(s.engine.containers.stop("b", 0))
+        await s.call(s.engine.containers.start("b"))
+        assert s.status("b") == "running"
+        await fork(s, "b", count=2, name="c")
+        assert {s.status(n) for n in ("a", "b", "c-1", "c-2")} == {"running"}
+        await s.close(keep_running=True)
+        await s.open()
+        assert {s.status(n) for n in ("a", "b", "c-1", "c-2")} == {"running"}
+
+    saving(scenario)
+
+
+def test_a_snapshot_keeps_its_image_and_outlives_its_pod(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        await snapshot(s)
+        await s.call(s.engine.containers.remove("a", force=True))
+        with pytest.raises(Conflict, match="snapshot shot"):
+            await s.call(s.engine.images.remove("box"))
+        await s.close()
+        await s.open()
+        await s.call(s.engine.snapshots.restore("shot", RestoreRequest(name="again")))
+        assert s.status("again") == "running"
+        await s.call(s.engine.snapshots.remove("shot"))
+        assert s.engine.snapshots.all() == [] and s.status("again") == "running"
+
+    saving(scenario)
+
+
+def test_one_that_does_not_fit_any_more(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        await snapshot(s)
+        monkeypatch.setattr(SavingDriver, "version", "2")
+        with pytest.raises(InvalidState, match="does not fit this host any more"):
+            await s.call(s.engine.snapshots.restore("shot", RestoreRequest()))
+
+    saving(scenario)
+
+
+def test_one_whose_memory_is_another_is_refused(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        await snapshot(s)
+        (directory,) = s.paths.snapshots.iterdir()
+        with open(directory / "memory", "r+b") as f:
+            f.write(b"x")
+        with pytest.raises(Exception, match="is damaged"):
+            await s.call(s.engine.snapshots.restore("shot", RestoreRequest()))
+        assert [c.name for c in s.engine.registry.containers()] == ["a"]
+
+    saving(scenario)
+
+
+def test_names(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        await s.create("b")
+        await snapshot(s)
+        with pytest.raises(Conflict, match="taken by another snapshot"):
+            await snapshot(s)
+        with pytest.raises(InvalidArgument, match="invalid snapshot name"):
+            await snapshot(s, name="no/name")
+        with pytest.raises(Conflict, match="'b' is taken"):
+            await fork(s, name="b")
+        with pytest.raises(Conflict, match="'b' is taken"):
+            await s.call(s.engine.snapshots.restore("shot", RestoreRequest(name="b")))
+        with pytest.raises(NotFound, match="no such snapshot"):
+            await s.call(s.engine.snapshots.restore("other", RestoreRequest()))
+        (named,) = await fork(s)
+        assert s.engine.registry.container(named).name.startswith("a-")
+        with pytest.raises(InvalidState, match="b is not running"):
+            await fork(s, "b")
+
+    saving(scenario)
+
+
+def test_snapshots_are_their_tenants(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        await snapshot(s)
+        with asked_by(Principal("someone", "other")):
+            assert s.engine.snapshots.all() == []
+            with pytest.raises(NotFound, match="no such snapshot"):
+                s.engine.snapshots.info("shot")
+            with pytest.raises(NotFound):
+                await s.engine.snapshots.remove("shot")
+            with pytest.raises(NotFound):
+                await s.engine.snapshots.restore("shot", RestoreRequest())
+        assert [i.name for i in s.engine.snapshots.all()] == ["shot"]
+
+    saving(scenario)
+
+
+def test_containers_that_have_ended_come_along(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(spec("one", "sleep", "1000"), spec("two", "true"))))
+        await s.call(s.engine.pods.start("pod"))
+        await s.call(s.engine.containers.wait("two"))
+        made = await s.call(s.engine.snapshots.fork("pod", ForkRequest(name="q")))
+        assert [(c.name, str(c.state.status)) for c in made[0].containers] == [
+            ("q-one", "running"),
+            ("q-two", "exited"),
+        ]
+        await s.call(s.engine.containers.start("q-two"))
+        await s.call(s.engine.pods.remove("q", force=True))
+
+    saving(scenario)
+
+
+def test_what_cannot_be_saved(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.networks.create(NetworkSpec(name="net", subnets=["10.77.0.0/24"])))
+        await s.run("a", "sleep", "1000", network="bridge")
+        await s.call(s.engine.connect("a", NetworkRequest(name="net")))
+        with pytest.raises(Unsupported, match="joined or left networks"):
+            await fork(s)
+        await s.run("c", "sleep", "1000")
+        await s.call(s.engine.containers.pause("c"))
+        (id_,) = await fork(s, "c")
+        assert s.status(id_) == "paused"
+
+    saving(scenario)
+
+
+def test_a_guest_that_is_too_old(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        boots = s._guest
+
+        def older(config: Any) -> FakeGuest:
+            guest = boots(config)
+            guest.capabilities = Capability.FREEZE
+            return guest
+
+        s.host._guest = older
+        await s.run("a", "sleep", "1000")
+        with pytest.raises(Unsupported, match="does not support saving a pod while it runs"):
+            await fork(s)
+
+    saving(scenario)
