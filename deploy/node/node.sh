@@ -12,7 +12,8 @@ BIN=/usr/local/bin
 UNIT=/etc/systemd/system/hyperd.service
 CONFIG=/etc/hyper/hyperd.toml
 CONTAINERD=/etc/containerd/config.toml
-CRIO=/etc/crio/crio.conf.d/10-hyper.conf
+CRIO_PLACE=/etc/crio
+CRIO=$CRIO_PLACE/crio.conf.d/10-hyper.conf
 BEGIN="# begin: hypercontainer's runtime class"
 END="# end: hypercontainer's runtime class"
 
@@ -34,11 +35,13 @@ without() {
     awk -v begin="$BEGIN" -v end="$END" '$0 == begin {ours = 1} !ours {print} $0 == end {ours = 0}' "$1"
 }
 
-# One that is not changed is not written, and its daemon not started anew.
+# One that is not changed is not written, and its daemon not started anew. It keeps its owner and mode.
 put() {
     if ! cmp -s "$1" "$2"; then
         mkdir -p "$(dirname "$2")"
-        cp "$1" "$2.new"
+        rm -f "$2.new"
+        [ ! -f "$2" ] || cp -p "$2" "$2.new"
+        cat "$1" >"$2.new"
         mv "$2.new" "$2"
         return 0
     fi
@@ -62,9 +65,20 @@ programs() {
     done
 }
 
+# Before anything is done: that there is what the runtime class goes into.
+check_runtimes() {
+    if [ -f "$CONTAINERD" ]; then
+        grep -Eq '^version *= *2([^0-9]|$)' "$CONTAINERD" ||
+            die "$CONTAINERD is not of version 2, which containerd/hyper.toml is for"
+    elif [ ! -d "$CRIO_PLACE" ]; then
+        die "there is neither $CONTAINERD (\`containerd config default\` prints one) nor $CRIO_PLACE;" \
+            "CLASS=cri is for a kubelet that asks hyperd"
+    fi
+}
+
 # The runtime class of what the kubelet asks.
 runtime_class() {
-    if [ -d "$(dirname "$(dirname "$CRIO")")" ]; then
+    if [ -d "$CRIO_PLACE" ]; then
         put "$1/crio/10-hyper.conf" "$CRIO" && systemd restart crio
     fi
     [ -f "$CONTAINERD" ] || return 0
@@ -76,6 +90,7 @@ runtime_class() {
 
 install() {
     [ -d "${1:-}/deploy" ] || die "install needs a directory with wheels and deploy/"
+    [ "${CLASS:-containerd}" = cri ] || check_runtimes
     programs "$1"
     mkdir -p "$(dirname "$CONFIG")"
     if [ "${CLASS:-containerd}" = cri ]; then

@@ -30,6 +30,7 @@ mkdir -p top/root/payload top/root/etc/containerd top/root/etc/crio
 cp -r payload/. top/root/payload
 rm -rf top/root/opt/hypercontainer top/root/etc/crio/crio.conf.d/10-hyper.conf top/root/etc/hyper
 cp config.toml top/root/etc/containerd/config.toml
+chmod 640 top/root/etc/containerd/config.toml
 node() { chroot top/root sh /payload/deploy/node/node.sh "$@" >>said 2>&1; }
 node install /payload
 cp top/root/etc/containerd/config.toml changed.toml
@@ -43,7 +44,13 @@ cmp config.toml top/root/etc/containerd/config.toml
 test ! -e top/root/opt/hypercontainer
 test ! -e top/root/etc/crio/crio.conf.d/10-hyper.conf
 test ! -e top/root/etc/systemd/system/hyperd.service
-! test -h top/root/usr/local/bin/hyperd
+test ! -h top/root/usr/local/bin/hyperd
+stat -c %a top/root/etc/containerd/config.toml
+echo 'version = 3' >top/root/etc/containerd/config.toml
+! node install /payload
+rm -r top/root/etc/crio top/root/etc/containerd/config.toml
+! node install /payload
+test ! -e top/root/opt/hypercontainer
 rm -r payload/deploy top/root/payload/deploy/containerd
 ! node install /nowhere
 """
@@ -83,10 +90,11 @@ def test_a_node_is_set_up_and_left(tmp_path: Path) -> None:
                           env={"PATH": f"{path}", "HOME": "/root"})  # fmt: skip
     said = (tmp_path / "said").read_text()
     assert done.returncode == 0, done.stderr + said
-    assert done.stdout == "it runs\nlive_restore = true\n"
+    assert done.stdout == "it runs\nlive_restore = true\n640\n"
     changed = (tmp_path / "changed.toml").read_text()
     assert changed.startswith(_CONFIG) and (DEPLOY / "containerd/hyper.toml").read_text() in changed
     first, again = said.split("again\n")
     assert "not done: systemctl restart containerd" in first and "not done: systemctl enable --now hyperd" in first
     assert "restart" not in again.partition("not done: systemctl disable")[0]  # what is as it should be is left alone
+    assert "config.toml is not of version 2, which" in again and "there is neither /etc/containerd/config.toml" in again
     assert "install needs a directory with wheels and deploy/" in again
