@@ -18,8 +18,11 @@ from hypercontainer.model.specs import ContainerSpec, Mount, PortMapping
 
 from .conftest import DEADLINE, Lab
 
-# In memory: what the shell counts. On disks: the same count in the container's root, and in a volume.
-COUNTS = "n=0; while true; do n=$((n+1)); echo $n >/n; echo $n >/data/n; echo counted $n; sleep 0.2; done"
+# In memory: what the shell counts. On disks: the same count in the container's root, and in a volume; neither file is
+# ever empty, however long its reader has waited for a processor.
+COUNTS = "n=0; while true; do n=$((n+1)); echo $n >>/n; echo $n >>/data/n; echo counted $n; sleep 0.2; done"
+# Until a socket of the guest is in a state: 0A listens, 01 is connected, 05 has sent all that it will.
+HAS = 'has() { until grep -qs "$1" /proc/net/tcp /proc/net/tcp6; do usleep 50000; done; }'
 
 
 async def fork(lab: Lab, key: str, *names: str) -> list[str]:
@@ -53,7 +56,7 @@ async def test_a_fork_goes_on_where_its_parent_was(lab: Lab) -> None:
     assert began >= 3
     await lab.printed(other, f"counted {began + 3}")
     for one in (id_, other):
-        root, volume = (await lab.exec(one, "cat", "/n", "/data/n")).out.split()
+        root, volume = (await lab.exec(one, "tail", "-qn", "1", "/n", "/data/n")).out.split()
         assert abs(int(root) - int(volume)) <= 1
     numbers = await counted(lab, other)
     assert numbers == list(range(1, len(numbers) + 1))  # nothing is missing, nothing comes twice
@@ -83,8 +86,9 @@ async def test_connections_of_the_parent_end(lab: Lab) -> None:
     writers: list[asyncio.StreamWriter] = []
     port = server.sockets[0].getsockname()[1]
     script = (
-        f"(nc 10.0.2.2 {port}; echo outside ended) & (sleep 10000 | nc -l -p 99 >/dev/null) & sleep 1; "
-        "(nc 127.0.0.1 99 </dev/zero >/dev/null; echo inside ended) & echo ready; sleep 10000"
+        f"(nc 10.0.2.2 {port}; echo outside ended) & (sleep 10000 | nc -l -p 99 >/dev/null) & {HAS}; "
+        "has ':0063 .* 0A '; (nc 127.0.0.1 99 </dev/zero >/dev/null; echo inside ended) & "
+        f"has ':0063 01 '; has ':{port:04X} 0[15] '; echo ready; sleep 10000"
     )
     id_ = await lab.create("sh", "-c", script, name="parent", network="user:host-loopback")
     await lab.engine.containers.start(id_)
@@ -136,7 +140,7 @@ async def _said(port: int) -> str:
 
 
 async def test_a_snapshot_outlives_its_pod_and_the_daemon(config: Config, lab: Lab) -> None:
-    id_ = await lab.create("sh", "-c", COUNTS.replace("echo $n >/data/n; ", ""), name="parent")
+    id_ = await lab.create("sh", "-c", COUNTS.replace("echo $n >>/data/n; ", ""), name="parent")
     await lab.engine.containers.start(id_)
     await lab.printed(id_, "counted 3")
     info = await lab.engine.snapshots.create(SnapshotRequest(pod="parent", name="shot"))
