@@ -68,7 +68,7 @@ oci-validate: ## the validation programs of OCI's runtime-tools with runc and wi
 	@scripts/setup test
 	.venv/bin/python -m tests.validation
 
-podman-system: ## podman's system tests that need only a runtime, with runc and with hyper-runtime; docs/podman-system.md says which fail, and why; half an hour
+podman-system: ## podman's system tests that need only a runtime, with runc and with hyper-runtime; it writes docs/podman-system.md: which fail, and why; half an hour
 	@scripts/setup test
 	.venv/bin/python -m tests.podman_system
 
