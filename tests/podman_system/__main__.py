@@ -20,9 +20,7 @@ from hypercontainer.sys import caches
 from tests import debian
 from tests.beside.page import ROOT, cell, reasons, unused, why
 from tests.beside.steps import Difference
-from tests.e2e.conftest import BIN, launched
-from tests.e2e.test_networks import namespaces_again
-from tests.runtimes.podman import Podman, podman
+from tests.runtimes.podman import Podman, both
 
 from .image import NAME, write_layer
 
@@ -86,21 +84,14 @@ def _run(side: Podman, tests: Path, bats: Path, name: str) -> Results:
 
 @contextlib.contextmanager
 def _sides() -> Iterator[tuple[Podman, Podman]]:
-    with contextlib.ExitStack() as stack:
-        places = [Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pms"))) for _ in range(3)]
-        names = [stack.enter_context(namespaces_again(tag)) for tag in ("r", "h")]
-        prefix = ("nsenter", f"--net=/run/netns/{names[1]}")
-        daemon = stack.enter_context(launched(places[2] / "d", "--network", "user", prefix=prefix))
-        options: list[str | Path] = ["--root", places[2] / "state", "--hyper-host", daemon.socket]
-        theirs = stack.enter_context(podman(places[0], names[0], "/usr/sbin/runc", ["--root", places[0] / "state"]))
-        ours = stack.enter_context(podman(places[1], names[1], str(BIN / "hyper-runtime"), options))
-        for side in (theirs, ours):
+    with both() as sides:
+        for side in sides:
             (side.place / "tmp").mkdir()
             write_layer(side.place / "test.tar")
             changes = "-c 'WORKDIR /home/podman' -c 'CMD [\"/bin/echo\", \"for podman\"]'"
             status, said = side.run(f"podman import -q {changes} test.tar {NAME}")
             assert status == 0, said
-        yield theirs, ours
+        yield sides
 
 
 def _differences(theirs: Results, ours: Results) -> list[Difference]:

@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import tempfile
 from pathlib import Path
 
 from tests.beside.page import ROOT, cell, reasons, unused, why
 from tests.beside.steps import Difference, compared
-from tests.e2e.conftest import BIN, launched
-from tests.e2e.test_networks import namespaces_again
 from tests.transcript import read
 
-from .podman import podman
+from .podman import both
 
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs/oci-beside-runc.md"
@@ -32,14 +28,7 @@ _INTRODUCTION = (
 
 def _differences(numbers: slice) -> tuple[list[Difference], int]:
     steps = read(HERE / "commands.txt")[numbers]
-    with contextlib.ExitStack() as stack:
-        places = [Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oci"))) for _ in range(3)]
-        names = [stack.enter_context(namespaces_again(tag)) for tag in ("r", "h")]
-        prefix = ("nsenter", f"--net=/run/netns/{names[1]}")
-        daemon = stack.enter_context(launched(places[2] / "d", "--network", "user", prefix=prefix))
-        options: list[str | Path] = ["--root", places[2] / "state", "--hyper-host", daemon.socket]
-        theirs = stack.enter_context(podman(places[0], names[0], "/usr/sbin/runc", ["--root", places[0] / "state"]))
-        ours = stack.enter_context(podman(places[1], names[1], str(BIN / "hyper-runtime"), options))
+    with both() as (theirs, ours):
         return compared(steps, theirs, ours), len(steps)
 
 

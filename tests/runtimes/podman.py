@@ -8,12 +8,15 @@ import json
 import os
 import resource
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hypercontainer.images import builtin
 from tests.beside.steps import Side
+from tests.e2e.conftest import BIN, launched
+from tests.e2e.test_networks import namespaces_again
 
 _LIMITS = '[containers]\ndefault_ulimits = ["nofile={0}:{0}", "nproc={1}:{1}"]\n'
 _DEADLINE = 180.0  # seconds to begin, and to leave nothing
@@ -70,3 +73,17 @@ def podman(place: Path, namespace: str, runtime: str, options: list[str | Path])
         with contextlib.suppress(subprocess.TimeoutExpired):
             side.run("podman pod rm -fa -t 0; podman rm -fa -t 0; podman volume prune -f; podman rmi -fa")
         subprocess.run(f"umount -l {place}/root/overlay {place}/runroot/*/* 2>/dev/null", shell=True, check=False)
+
+
+@contextlib.contextmanager
+def both() -> Iterator[tuple[Podman, Podman]]:
+    """One with runc, and one with hyper-runtime and a hyperd for it, each in a network namespace of its own."""
+    with contextlib.ExitStack() as stack:
+        places = [Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oci"))) for _ in range(3)]
+        names = [stack.enter_context(namespaces_again(tag)) for tag in ("r", "h")]
+        prefix = ("nsenter", f"--net=/run/netns/{names[1]}")
+        daemon = stack.enter_context(launched(places[2] / "d", "--network", "user", prefix=prefix))
+        options: list[str | Path] = ["--root", places[2] / "state", "--hyper-host", daemon.socket]
+        theirs = stack.enter_context(podman(places[0], names[0], "/usr/sbin/runc", ["--root", places[0] / "state"]))
+        ours = stack.enter_context(podman(places[1], names[1], str(BIN / "hyper-runtime"), options))
+        yield theirs, ours
