@@ -52,6 +52,7 @@ _CONTEXT: dict[str, dict[str, Any]] = {
     "namespace_options.ipc": {"namespace_options": {"ipc": api.NODE}},
     "namespace_options.target_id": {"namespace_options": {"pid": api.TARGET, "target_id": "x"}},
     "namespace_options.userns_options": {"namespace_options": {"userns_options": {"gids": [{"length": 1}]}}},
+    "selinux_options": {"selinux_options": {"level": "s0:c1"}, "namespace_options": {}},
     "run_as_user": {"run_as_user": {"value": 5}},
     "run_as_group": {"run_as_user": {"value": 5}, "run_as_group": {"value": 6}},
     "apparmor_profile": {"apparmor_profile": "localhost/x"},
