@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from hypercontainer.errors import Unavailable
 from hypercontainer.jail import helpers
 from hypercontainer.jail.hyperjail import HyperJail
+from hypercontainer.jail.jail import Started
 from hypercontainer.jail.plain import PlainJail
 from hypercontainer.sys import process, users
 from hypercontainer.volumes import share
@@ -148,3 +150,21 @@ async def test_many_at_a_time(kernel: Kernel) -> None:
     for _ in range(200):
         length, error, _unique = _ANSWER.unpack(kernel._receive(_ANSWER.size))
         assert (length, -error) == (_ANSWER.size, errno.ENOENT)
+
+
+async def test_nobody_goes_on_with_a_server_that_is_of_no_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends when its stream cannot be opened, though not at once."""
+    ours, theirs = socket.socketpair()
+
+    async def started(*_: object, **__: object) -> tuple[socket.socket, Started]:
+        start = process.start_time(os.getpid())  # one that goes on
+        assert start is not None
+        return ours, Started(os.getpid(), start)
+
+    async def refused() -> socket.socket:
+        raise Unavailable("there is no stream")
+
+    monkeypatch.setattr(share, "start_virtiofsd", started)
+    with theirs, pytest.raises(Unavailable, match="there is no stream"):
+        await share.serve("virtiofsd", tmp_path, [], ["d"], (), refused, user=0, root=True)
+    assert share.noted(tmp_path) is None and ours.fileno() == -1

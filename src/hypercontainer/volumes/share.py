@@ -8,6 +8,7 @@ it its root. QEMU serves none: it would need rights over files for that, with th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -133,9 +134,13 @@ async def serve(
     """
     (directory / _SOCKET).unlink(missing_ok=True)  # of one that has ended
     asked, server = await start_virtiofsd(binary, directory, entries, control_groups, root=root)
-    write_atomically(directory / _NOTE, msgspec.json.encode((server, names)))
-    with asked, await open_stream() as stream:
-        await start_carrier(stream, asked, directory, control_groups, user)
+    with asked, contextlib.ExitStack() as undo:
+        # It ends by itself, but not at once: nobody shall go on with it meanwhile.
+        undo.callback((directory / _NOTE).unlink, missing_ok=True)
+        write_atomically(directory / _NOTE, msgspec.json.encode((server, names)))
+        with await open_stream() as stream:
+            await start_carrier(stream, asked, directory, control_groups, user)
+        undo.pop_all()
     return server
 
 
