@@ -3,17 +3,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import json
 import struct
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from hypercontainer.errors import HyperError, InvalidArgument, Unsupported
+from hypercontainer.engine import creation
+from hypercontainer.errors import HyperError, InvalidArgument, Unavailable, Unsupported
 from hypercontainer.model.signals import ALL_CAPABILITIES, capability_mask
+from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.seccomp import TEXT_MAX, apart
 from hypercontainer.seccomp import compiled as compiled_apart
 from hypercontainer.seccomp.compile import compile_profile
@@ -229,6 +236,35 @@ def test_a_process_of_its_own() -> None:
     command = [sys.executable, "-m", "hypercontainer.seccomp", "amd64", "0"]
     answer = json.loads(subprocess.run(command, input=b'{"defaultAction":"X"}', capture_output=True, check=True).stdout)
     assert answer["error"] == "InvalidArgument" and answer["hint"].startswith("known are")
+
+
+def test_where_hyperd_was_started_is_no_place_for_its_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hypercontainer").mkdir()
+    (tmp_path / "hypercontainer/__init__.py").write_text("raise SystemExit('somebody else')")
+    monkeypatch.chdir(tmp_path)
+    assert compiled_apart('{"defaultAction":"SCMP_ACT_TRAP"}', "amd64", 0).program
+
+
+async def test_profiles_are_compiled_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever brings many that take long does not have all of hyperd's threads."""
+    three = threading.Barrier(3)
+
+    def slowly(*_: object) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            three.wait(0.2)
+
+    monkeypatch.setattr(creation, "filter_of", slowly)
+    spec, made = ContainerSpec(image="i", seccomp_profile="{}"), creation.Creation(*[mock.Mock()] * 6)
+    await asyncio.gather(*(made._filter(spec, "") for _ in range(3)))
+    assert three.broken, "three at a time"
+    assert await made._filter(ContainerSpec(image="i"), "") is None
+
+
+async def test_a_profile_that_waits_too_long_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(creation, "_COMPILERS", 0)
+    monkeypatch.setattr(creation, "_COMPILER_WAIT", 0.01)
+    with pytest.raises(Unavailable, match="of other containers are still being compiled"):
+        await creation.Creation(*[mock.Mock()] * 6)._filter(ContainerSpec(image="i", seccomp_profile="{}"), "")
 
 
 def test_what_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from ..errors import InvalidArgument, InvalidState, NotFound
+from ..errors import InvalidArgument, InvalidState, NotFound, Unavailable
 from ..images.manifests import StoredImage
 from ..images.root import RootSource
 from ..images.store import ImageStore
@@ -31,6 +32,9 @@ from .principal import owned
 from .registry import Registry
 from .volumes import Volumes
 
+# A compiler takes a thread, which others need for what they do: files, processes, ends.
+_COMPILERS, _COMPILER_WAIT = 2, 60.0  # of seccomp profiles at a time; seconds
+
 
 class Creation:
     """Makes containers of images and specifications."""
@@ -45,6 +49,7 @@ class Creation:
         self._placement = placement
         self.volumes = volumes
         self.roots = roots
+        self._compilers = asyncio.Semaphore(_COMPILERS)
 
     async def create(self, spec: ContainerSpec, *, starting: bool = False) -> Container:
         """Create a container, in the pod that it names or in one of its own; the image must be in the store.
@@ -140,7 +145,7 @@ class Creation:
         mounts: list[MountPoint] = []
         try:
             config = image.config.config if image else {}
-            program = await tasks.in_thread(lambda: filter_of(spec, pod.architecture)) if spec.seccomp_profile else None
+            program = await self._filter(spec, pod.architecture)
             volumes, mounts = await self.volumes.resolve(before, spec, config)
             container = Container(
                 id=id_,
@@ -170,6 +175,20 @@ class Creation:
             await tasks.to_the_end(self._undo(id_, mounts))
             raise
         return container
+
+    async def _filter(self, spec: ContainerSpec, architecture: str) -> Filter | None:
+        """:raise Unavailable: too many wait for theirs. :raise HyperError: as `filter_of`."""
+        if not spec.seccomp_profile:
+            return None
+        try:
+            await tasks.within(self._compilers.acquire(), _COMPILER_WAIT)
+        except TimeoutError:
+            raise Unavailable("the seccomp profiles of other containers are still being compiled",
+                              hint="try again") from None  # fmt: skip
+        try:
+            return await tasks.in_thread(lambda: filter_of(spec, architecture))
+        finally:
+            self._compilers.release()
 
     def _process(self, pod: Pod, spec: ContainerSpec, config: dict[str, Any], program: Filter | None) -> Process:
         known = environment.resolved(spec, environment.addresses(pod, self._placement.network.links(pod)))

@@ -35,7 +35,8 @@ def compiled(text: str, architecture: str, capabilities: int) -> Filter:
     check_profile(text, architecture, capabilities)
     command = [sys.executable, "-m", "hypercontainer.seccomp", architecture, str(capabilities)]
     try:
-        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=_WALL, check=False)
+        # In /: Python looks for modules where it is started, before all other places.
+        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=_WALL, check=False, cwd="/")
         answer = msgspec.json.decode(done.stdout, type=_Answer)
     except (subprocess.TimeoutExpired, *UNREADABLE):
         raise InvalidArgument("the seccomp profile cannot be compiled in a reasonable time",
