@@ -108,7 +108,7 @@ async def test_directories_come_to_a_machine_that_waited(lab: Lab, tmp_path: Pat
         "cat /d/word; dd if=/dev/zero of=/d/big bs=1M count=3 2>/dev/null; wc -c </d/big; mkdir /d/s; "
         "for i in $(seq 40); do echo $i >/d/s/$i & done; wait; cat /d/s/* | wc -l; ln -s word /d/link; cat /d/link; "
         "touch /d/own; chown 1000:2000 /d/own; cp /bin/busybox /d/; /d/busybox echo ran; "
-        "until [ -e /d/go ]; do :; done; cat /d/go; exec sleep 1000"
+        "until [ -e /d/go ]; do usleep 50000; done; cat /d/go; exec sleep 1000"
     )
     one = Mount(target="/d", type="bind", source=str(tmp_path / "one"))
     id_ = await lab.create("sh", "-c", script, pod=pod.id, mounts=[one])
@@ -117,7 +117,8 @@ async def test_directories_come_to_a_machine_that_waited(lab: Lab, tmp_path: Pat
     assert (tmp_path / "one/big").stat().st_size == 3 << 20
     owner = (tmp_path / "one/own").stat()
     assert (owner.st_uid, owner.st_gid) == (1000, 2000)
-    (tmp_path / "one/go").write_text("gone\n")
+    (tmp_path / "one/new").write_text("gone\n")
+    (tmp_path / "one/new").rename(tmp_path / "one/go")  # it is never there without its words
     await lab.printed(id_, "gone")
     batches = [b async for b in lab.engine.logs(id_, tail=None, since="", until="", follow=False)]
     said = [record.log for batch in batches for record in batch]
