@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import Conflict, InvalidArgument, InvalidState, NotFound, Unsupported
 from hypercontainer.guest.fake import FakeGuest
-from hypercontainer.hypervisor.fake import SavingDriver
+from hypercontainer.hypervisor.fake import SavingDriver, SavingMachine
 from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.principal import Principal
 from hypercontainer.model.snapshots import ForkRequest, RestoreRequest, SnapshotRequest
@@ -200,5 +201,78 @@ def test_a_guest_that_is_too_old(saving: Any) -> None:
         await s.run("a", "sleep", "1000")
         with pytest.raises(Unsupported, match="does not support saving a pod while it runs"):
             await fork(s)
+
+    saving(scenario)
+
+
+async def meanwhile(
+    s: Stage, monkeypatch: pytest.MonkeyPatch, what: Coroutine[Any, Any, Any], pod: str = "pod"
+) -> asyncio.Task[Any]:  # fmt: skip
+    """Fork a pod, and let that happen while its machine is saved; when it is about to be over."""
+    saves, begun = SavingMachine.save, []
+
+    async def save(machine: SavingMachine, state: int) -> None:
+        begun.append(asyncio.create_task(what))
+        await asyncio.sleep(1)  # of the virtual clock
+        await saves(machine, state)
+
+    monkeypatch.setattr(SavingMachine, "save", save)
+    try:
+        await fork(s, pod, name="f")
+    finally:
+        await asyncio.wait(begun)
+        monkeypatch.setattr(SavingMachine, "save", saves)
+    return begun[0]
+
+
+def test_a_container_that_is_paused_meanwhile_stays_so(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        (await meanwhile(s, monkeypatch, s.engine.containers.pause("a"), "a")).result()
+        assert s.status("a") == "paused" and s.status("f") == "running"
+        frozen = {m: [c.frozen for c in s.guest(s.machine(m)).containers.values()] for m in ("a", "f")}
+        assert frozen["a"] != [None] and frozen["f"] == [None]
+
+    saving(scenario)
+
+
+def test_a_pod_that_is_paused_meanwhile_stays_so(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(spec("one", "sleep", "1000"))))
+        await s.call(s.engine.pods.start("pod"))
+        (await meanwhile(s, monkeypatch, s.engine.pods.pause("pod"))).result()
+        assert s.engine.registry.pod("pod").status == "paused" and s.machine("one").paused
+
+    saving(scenario)
+
+
+def test_a_container_that_ends_meanwhile_has_ended_in_the_fork(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(spec("one", "sleep", "1000"), spec("two", "sleep", "1000"))))
+        await s.call(s.engine.pods.start("pod"))
+        checkpoint = SavingDriver.checkpoint
+
+        async def late(*args: Any) -> Any:
+            await s.engine.containers.kill("two", "KILL")
+            await s.engine.containers.wait("two")
+            return await checkpoint(*args)
+
+        monkeypatch.setattr(SavingDriver, "checkpoint", late)
+        await fork(s, "pod", name="f")
+        assert (s.status("f-one"), s.status("f-two")) == ("running", "exited")
+
+    saving(scenario)
+
+
+def test_a_container_that_is_started_meanwhile(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would run in the fork before the network's rules are in force there."""
+
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(spec("one", "sleep", "1000"), spec("two", "sleep", "1000"))))
+        await s.call(s.engine.pods.start("pod"))
+        await s.call(s.engine.containers.stop("two", 0))
+        with pytest.raises(InvalidState, match="two (was|is being) started"):
+            await meanwhile(s, monkeypatch, s.engine.containers.start("two"))
+        assert s.status("two") == "running" and not list(s.paths.snapshots.iterdir())
 
     saving(scenario)

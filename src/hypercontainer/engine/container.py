@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
 from ..errors import Conflict, InvalidState, NotFound, Unavailable
 from ..guest.agent import Freeze, require
@@ -177,7 +178,8 @@ class ContainerSupervisor(ContainerRuns):
             return
         assert self._now.run is not None
         frozen = isinstance(message, Pause)
-        work = require(self._now.run.runtime.agent, Freeze).freeze_container(self.id[:12], frozen)
+        runtime = self._now.run.runtime
+        work = runtime.alone(partial(require(runtime.agent, Freeze).freeze_container, self.id[:12], frozen))
         self._now.freeze = self.do(work, lambda job: self._frozen(job, message, frozen), message.context)
 
     def _frozen(self, job: Job, message: Message, frozen: bool) -> None:

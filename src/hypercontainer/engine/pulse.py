@@ -29,7 +29,7 @@ async def follow_pulse(
     answered = clock.seconds()
     while True:
         await asyncio.sleep(deadlines.PULSE)
-        if not awake() or runtime.stalled:
+        if not awake() or runtime.stalled or runtime.saving.locked():
             answered = clock.seconds()
             continue
         try:

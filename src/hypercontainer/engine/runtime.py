@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,9 @@ class Runtime:
     silent_since: float = 0.0  # seconds of the loop's clock, when it does not answer
     lost: str = ""  # what people call it, once its connection has ended for good
     killed: bool = False  # by us, before it was asked to end
+    saving: asyncio.Lock = field(
+        default_factory=asyncio.Lock
+    )  # who saves it has it, and who pauses it, or what is in it: else the one would let go on what the other stopped
     stalled: bool = False  # it stands still until the host's disk has space
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     layout: MachineLayout | None = None  # None: an earlier hyperd launched it
@@ -78,6 +82,11 @@ class Runtime:
             runtime.processes, runtime.built = dict(inherited.processes), set(inherited.built)
             runtime.volumes = dict(inherited.volumes)
         return runtime
+
+    async def alone(self, ask: Callable[[], Awaitable[None]]) -> None:
+        """Ask for something when the machine is not being saved."""
+        async with self.saving:
+            await ask()
 
     def name_of(self, serial: str) -> str:
         """The serial number by which the guest finds a disk."""

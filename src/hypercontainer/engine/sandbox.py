@@ -320,7 +320,7 @@ class Sandbox(Supervisor[State]):
         if pauses and self._registry.pod(self.id).status in (PodStatus.STARTING, PodStatus.STOPPING):
             self._not_up(message)  # what has begun needs its guest
         machine = require(self.runtime.machine, facets.Pause)
-        work = machine.pause() if pauses else machine.resume()
+        work = self.runtime.alone(machine.pause if pauses else machine.resume)
         self.do(work, lambda job: self._paused(job, message, pauses), message.context)
 
     def _paused(self, job: Job, message: Message, paused: bool) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ...errors import InvalidState, Unsupported
 from ...guest.agent import Fork
@@ -27,8 +27,7 @@ def check(pod: Pod, members: Sequence[Container], runtime: Runtime, driver: Driv
     require_of_guest(runtime.agent, Fork)
     if pod.status is not PodStatus.RUNNING:
         raise InvalidState(f"pod {pod.name} is {pod.status}, not running", hint="save it when it runs")
-    if busy := next((c for c in members if c.state.starting or c.state.status in _BUSY), None):
-        raise InvalidState(f"container {busy.name} is being started", hint="try again")
+    _check_not_busy(members)
     layout = runtime.layout
     if layout is None:
         raise Unsupported(f"{pod.name} was started by an earlier hyperd, which did not write down what it would take",
@@ -50,6 +49,23 @@ def check(pod: Pod, members: Sequence[Container], runtime: Runtime, driver: Driv
                           hint="stop it and start it again")  # fmt: skip
     if late := [s for s in runtime.disks if runtime.name_of(s) not in layout.disks]:
         raise Unsupported(f"{pod.name} got {len(late)} of its disks while it ran", hint="stop it and start it again")
+
+
+def check_unchanged(members: Sequence[Container], known: Collection[str], frozen: Collection[str]) -> None:
+    """What runs when the machine stands still was `frozen` before, and its containers are those that are `known`.
+
+    :raise InvalidState: one came or went, or was started, meanwhile.
+    """
+    _check_not_busy(members)
+    if {c.id for c in members} != set(known):
+        raise InvalidState("a container came or went while the pod was saved", hint="try again")
+    if late := next((c for c in members if c.state.status is ContainerStatus.RUNNING and c.id not in frozen), None):
+        raise InvalidState(f"container {late.name} was started while the pod was saved", hint="try again")
+
+
+def _check_not_busy(members: Sequence[Container]) -> None:
+    if busy := next((c for c in members if c.state.starting or c.state.status in _BUSY), None):
+        raise InvalidState(f"container {busy.name} is being started", hint="try again")
 
 
 def _check_volumes(pod: Pod, members: Sequence[Container]) -> None:

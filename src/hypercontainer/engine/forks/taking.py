@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -45,12 +45,14 @@ class _Quiet:
     """An `Instant` of a pod's machine: its programs are frozen, its disks and logs copied, its account taken."""
 
     runtime: Runtime
-    members: Sequence[Container]
+    now: Callable[[], Sequence[Container]]  # the containers' records
+    known: Collection[str]  # ids of those whose disks are copied
     disks: Mapping[str, Path]  # names of copies -> those that are written
     directory: Path
     token: bytes = b""
     processes: dict[str, int] = field(default_factory=dict)
-    frozen: list[Container] = field(default_factory=list)
+    members: Sequence[Container] = ()  # as they were at the instant
+    frozen: list[str] = field(default_factory=list)  # ids of containers
     lasted: float = 0.0  # seconds that programs stood still
 
     @contextlib.asynccontextmanager
@@ -58,7 +60,7 @@ class _Quiet:
         """Nor does the guest report free pages: those of a saved machine are others', too."""
         agent, began = self.runtime.agent, clock.seconds()
         fork, freeze = require_of_guest(agent, Fork), require_of_guest(agent, Freeze)
-        running = [c for c in self.members if c.state.status is ContainerStatus.RUNNING and c.id in self.runtime.built]
+        running = [c for c in self.now() if c.state.status is ContainerStatus.RUNNING and c.id in self.runtime.built]
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(_calmly, "report free pages", partial(fork.set_savable, False))
             await fork.set_savable(True)
@@ -66,12 +68,15 @@ class _Quiet:
                 thaw = partial(freeze.freeze_container, container.id[:12], False)
                 undo.push_async_callback(_calmly, f"let {container.name} go on", thaw)
                 await freeze.freeze_container(container.id[:12], True)
-                self.frozen.append(container)
+                self.frozen.append(container.id)
             yield
         self.lasted = clock.seconds() - began
 
     async def at_rest(self) -> None:
+        self.members = self.now()
+        refusals.check_unchanged(self.members, self.known, self.frozen)
         self.token, self.processes = self.runtime.agent.next_token, dict(self.runtime.processes)
+        self.frozen = [c.id for c in self.members if c.state.status is ContainerStatus.RUNNING]
         _copy_logs(self.members, self.directory)
         for target, source in self.disks.items():
             await tasks.in_thread(partial(copy_sparse, source, self.directory / target))
@@ -106,12 +111,17 @@ class Taking:
 
         :raise HyperError: why it cannot be.
         """
+        async with runtime.saving:
+            return await self._take(pod_id, name, runtime, directory)
+
+    async def _take(self, pod_id: str, name: str, runtime: Runtime, directory: Path) -> Saved:
         pod = self._registry.pod(pod_id)
         self.check(pod, runtime)
-        members = self._registry.members(pod_id)
+        now = partial(self._registry.members, pod_id)
+        members = now()
         disks = {runtime.name_of(d.serial): d for d in await self._disks.of_pod(pod, members) if isinstance(d, Disk)}
         written = {serial: f"disk-{n}.img" for n, (serial, d) in enumerate(disks.items()) if not d.read_only}
-        quiet = _Quiet(runtime, members, {written[s]: disks[s].path for s in written}, directory)
+        quiet = _Quiet(runtime, now, [c.id for c in members], {written[s]: disks[s].path for s in written}, directory)
         files = memory_files(pod.memory)
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(close, files)
@@ -134,7 +144,7 @@ class Taking:
             id=ids.new_id(), name=name, created_at=clock.stamp(), pod=pod, containers=list(quiet.members),
             layout=runtime.layout, fingerprint=await self.twins.fingerprint(pod), token=quiet.token.hex(),
             names=dict(runtime.names), processes=quiet.processes, built=sorted(runtime.built),
-            volumes=dict(runtime.volumes), frozen=[c.id for c in quiet.frozen], disks=written, stands_still=False,
+            volumes=dict(runtime.volumes), frozen=quiet.frozen, disks=written, stands_still=False,
             interfaces=[Before(name=f"eth{n}", addresses=list(link.addresses)) for n, link in enumerate(links)],
             paused_ms=round(quiet.lasted * 1000),
         )  # fmt: skip
