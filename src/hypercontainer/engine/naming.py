@@ -48,6 +48,11 @@ def check(kind: str, name: str) -> None:
         )
 
 
+def hostname_of(pod: str) -> str:
+    """What a pod of this name is called on its network where nothing else was chosen."""
+    return pod[:63].rstrip("-._").replace("_", "-").lower()
+
+
 def mine(records: Iterable[N]) -> Iterable[N]:
     """Those of the tenant that asks."""
     tenant = current().tenant

@@ -10,7 +10,7 @@ from ..model import ids
 from ..model.pods import PodPlan
 from ..model.status import Pod
 from ..sys import clock
-from . import host_access, processors, resolve
+from . import host_access, naming, processors, resolve
 from .containers import Containers
 from .placement import Placement
 from .plan import check_plan
@@ -69,7 +69,7 @@ class PodCreation:
         for secret, value in plan.secrets.items():
             self._secrets.put(id_, secret, value)
         volumes = await self._volumes.of_pod(id_, plan.volumes)
-        hostname = plan.hostname or name[:63].rstrip("-._").replace("_", "-").lower()
+        hostname = plan.hostname or naming.hostname_of(name)
         aliases = [n for c in plan.containers for n in (c.name, *c.aliases) if n]
         spec, attachments = self._placement.plan(id_, plan.spec, aliases)
         pod = Pod(

@@ -32,6 +32,8 @@ class Copies:
     async def of_volumes(self, saved: Saved, pod_id: str, points: list[MountPoint]) -> dict[str, PodVolume]:
         """Of those that were written, by the old names; `points` gets what is to go again should more fail.
 
+        A container of its own has volumes without names, as any; those of a pod of several go with the pod.
+
         :raise NoSpace: when the disk is full.
         """
         found: dict[str, PodVolume] = {}
@@ -39,16 +41,15 @@ class Copies:
             file = saved.disk(saved.found_by(volume_serial(volume)))
             if volume.kind != "disk" or file is None:
                 continue
-            if volume.named:
+            if volume.named and saved.document.pod.implicit:
                 made = await self.volumes.copy(volume, file)
                 mount = Mount(target="/", source=made.name)
                 points.append(MountPoint(mount=mount, volume=made.name, anonymous=True))
-                name = volume.name if volume.declared else made.name
-                found[volume.name] = replace(volume, name=name, named=made.name, source=made.path)
+                found[volume.name] = replace(volume, name=made.name, named=made.name, source=made.path)
             else:
                 path = self.paths.pod_volume(pod_id, volume.name)
                 await _copy(file, path)
-                found[volume.name] = replace(volume, source=str(path), anonymous=True)
+                found[volume.name] = replace(volume, named="", source=str(path), anonymous=True)
         return found
 
     async def of_container(self, saved: Saved, old: Container, new: Container) -> None:

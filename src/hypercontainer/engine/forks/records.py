@@ -15,6 +15,7 @@ from ...model.specs import PortMapping
 from ...model.status import Container, Pod, PodStatus, PodVolume
 from ...protocol.messages import Interface
 from ...sys import clock
+from .. import naming
 from ..booted import Inherited
 from ..machine_disks import image_serial, scratch_serial, volume_serial
 from ..paths import Paths
@@ -50,17 +51,20 @@ def hostname_for(document: SavedPod, pod_id: str, name: str) -> str:
     pod = document.pod
     if pod.implicit:
         return ids.short(pod_id) if pod.hostname == ids.short(pod.id) else pod.hostname
-    return name[:63].rstrip("-._").replace("_", "-").lower()
+    return naming.hostname_of(name) if pod.hostname == naming.hostname_of(pod.name) else pod.hostname
 
 
 def spec_for(document: SavedPod) -> PodSpec:
-    """In the networks that the saved pod was in, with addresses and ports of the host that are chosen anew."""
+    """In the networks that the saved pod was in, with addresses and ports of the host that are chosen anew.
+
+    What a front end was given for the saved one, a kubelet's sandbox above all, it was not for this one.
+    """
     pod, spec = document.pod, document.pod.spec
     if pod.attachments:
         first, *others = pod.attachments
         further = [NetworkRequest(name=a.network, aliases=_aliases(document, a)) for a in others]
         spec = replace(spec, network=first.network, networks=further)
-    return replace(spec, ports=[free_port(p) for p in spec.ports])
+    return replace(spec, ports=[free_port(p) for p in spec.ports], given={})
 
 
 def _aliases(document: SavedPod, attachment: Attachment) -> list[str]:
@@ -94,7 +98,7 @@ def container_record(document: SavedPod, container: Container, who: Identity, po
         pod=container.spec.pod and pod.name, ports=[free_port(p) for p in container.spec.ports],
         networks=pod.spec.networks if pod.implicit else container.spec.networks,
         network=pod.spec.network if pod.implicit else container.spec.network,
-        log=replace(container.spec.log, path=""),
+        log=replace(container.spec.log, path=""), given={},
     )  # fmt: skip
     mounts = []
     for point in container.mounts:
