@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hypercontainer.engine.forks.saved import Saved, open_saved
 from hypercontainer.engine.principal import asked_by
-from hypercontainer.errors import Conflict, InvalidArgument, InvalidState, NotFound, Unsupported
+from hypercontainer.errors import Conflict, InvalidArgument, InvalidState, NotFound, PermissionDenied, Unsupported
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.hypervisor.fake import SavingDriver, SavingMachine
 from hypercontainer.model.network import NetworkRequest, NetworkSpec
+from hypercontainer.model.pods import PodSpec, VolumeRequest
 from hypercontainer.model.principal import Principal
 from hypercontainer.model.snapshots import ForkRequest, RestoreRequest, SnapshotRequest
 from hypercontainer.model.specs import Mount, PortMapping
@@ -274,5 +279,128 @@ def test_a_container_that_is_started_meanwhile(saving: Any, monkeypatch: pytest.
         with pytest.raises(InvalidState, match="two (was|is being) started"):
             await meanwhile(s, monkeypatch, s.engine.containers.start("two"))
         assert s.status("two") == "running" and not list(s.paths.snapshots.iterdir())
+
+    saving(scenario)
+
+
+def test_two_of_one_name_at_once(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        await s.run("b", "sleep", "1000")
+        came = await asyncio.gather(snapshot(s, "a"), snapshot(s, "b"), return_exceptions=True)
+        assert [type(c) for c in came] == [type(None), Conflict]
+        assert s.engine.snapshots.info("shot").pod == "a"
+
+    saving(scenario)
+
+
+def test_one_that_is_being_restored_stays(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        await snapshot(s)
+        restoring = asyncio.ensure_future(s.call(s.engine.snapshots.restore("shot", RestoreRequest(name="again"))))
+        await asyncio.sleep(0)
+        with pytest.raises(Conflict, match="is being restored"):
+            await s.call(s.engine.snapshots.remove("shot"))
+        await restoring
+        await s.call(s.engine.snapshots.remove("shot"))
+        assert s.status("again") == "running"
+
+    saving(scenario)
+
+
+def test_who_goes_away_leaves_no_memory_open(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled when what was saved has just been read."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        await snapshot(s)
+        reads, opened = open_saved, threading.Event()
+
+        def read(*args: Any) -> Saved:
+            found = reads(*args)
+            opened.set()
+            return found
+
+        monkeypatch.setattr("hypercontainer.engine.forks.snapshots.open_saved", read)
+        before = memories()
+        restoring = asyncio.ensure_future(s.engine.snapshots.restore("shot", RestoreRequest()))
+        while not opened.is_set():
+            await asyncio.sleep(0)
+        restoring.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await restoring
+        assert memories() == before
+
+    saving(scenario)
+
+
+def memories() -> int:
+    """Memory files that this process has open."""
+    return sum("memfd:hyper-memory" in os.readlink(p) for p in Path("/proc/self/fd").iterdir() if p.is_symlink())
+
+
+def test_volumes_of_a_pod_of_several_go_with_it(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        mounts = [Mount(target="/d", source="vol")]
+        volumes = [VolumeRequest(name="data", source="other", format="volume")]
+        one = spec("one", "sleep", "1000", mounts=mounts)
+        two = spec("two", "sleep", "1000", mounts=[Mount(target="/d", source="data")])
+        await s.call(s.engine.pods.create(plan(one, two, volumes=volumes)))
+        await s.call(s.engine.pods.start("pod"))
+        await fork(s, "pod", name="f")
+        assert [v.name for v in s.engine.registry.volumes()] == ["other", "vol"]
+        copies = [Path(v.source) for v in s.engine.registry.pod("f").volumes]
+        assert len(copies) == 2 and all(c.exists() and s.paths.root / "pods" in c.parents for c in copies)
+        await s.call(s.engine.pods.stop("f", 0))
+        await s.call(s.engine.pods.start("f"))
+        await s.call(s.engine.pods.remove("f", force=True))
+        assert not any(c.exists() for c in copies)
+        assert [v.name for v in s.engine.registry.volumes()] == ["other", "vol"]
+
+    saving(scenario)
+
+
+def test_a_host_name_that_was_chosen_stays(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(spec("one", "sleep", "1000"), hostname="chosen")))
+        await s.call(s.engine.pods.start("pod"))
+        await fork(s, "pod", name="f")
+        assert s.engine.registry.pod("f").hostname == s.guest(s.machine("f-one")).hostname == "chosen"
+
+    saving(scenario)
+
+
+def test_a_kubelet_does_not_know_a_fork_of_its_pod(saving: Any) -> None:
+    """It would take it for a second sandbox of the same pod, and end one of them."""
+
+    async def scenario(s: Stage) -> None:
+        given = {"cri": {"name": "p"}}
+        await s.call(s.engine.pods.create(plan(spec("one", "sleep", "1", given=given), spec=PodSpec(given=given))))
+        await s.call(s.engine.pods.start("pod"))
+        await fork(s, "pod", name="f")
+        assert s.engine.registry.pod("pod").spec.given == given
+        assert s.engine.registry.pod("f").spec.given == s.engine.registry.container("f-one").spec.given == {}
+
+    saving(scenario)
+
+
+def test_what_takes_the_scope_host_takes_it_of_a_fork(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        disk = s.paths.root / "disk.img"
+        disk.write_bytes(bytes(4096))
+        volumes = [VolumeRequest(name="d", source=str(disk), read_only=True)]
+        one = spec("one", "sleep", "1000", mounts=[Mount(target="/d", source="d")])
+        await s.call(s.engine.pods.create(plan(one, volumes=volumes)))
+        await s.call(s.engine.pods.start("pod"))
+        await snapshot(s, "pod")
+        with asked_by(Principal("token:x", scopes=frozenset({"operate"}))):
+            for asked in (
+                s.engine.snapshots.fork("pod", ForkRequest()),
+                s.engine.snapshots.restore("shot", RestoreRequest()),
+            ):
+                with pytest.raises(PermissionDenied, match="takes the scope `host`"):
+                    await asked
+        await fork(s, "pod")
 
     saving(scenario)

@@ -11,11 +11,14 @@ import asyncio
 import ipaddress
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from ..errors import PermissionDenied
 from ..model.network import CNI, USER_MODE_OPEN
 from ..model.pods import PodPlan, PodSpec, VolumeRequest
 from ..model.reference import PLACES
-from ..model.specs import ContainerSpec
+from ..model.specs import ContainerSpec, LogOptions
+from ..model.status import Container, Pod
 from ..sys import tasks
 from .principal import current
 
@@ -52,6 +55,19 @@ def check_plan(plan: PodPlan) -> None:
     for container in plan.containers:
         check_container(container)
     _check_pod(plan.spec)
+
+
+def check_saved(pod: Pod, containers: Iterable[Container]) -> None:
+    """Of a pod that is to go on as another one; where its log goes the daemon may have said.
+
+    :raise PermissionDenied: as `check_container`, of any part of it.
+    """
+    for container in containers:
+        check_container(replace(container.spec, log=LogOptions()))
+    _check_pod(pod.spec)
+    for volume in pod.volumes:
+        if volume.kind == "disk" and not (volume.named or volume.anonymous):
+            require_host(f"volume {volume.name}: the path {volume.source} of this host")
 
 
 def _check_volume(volume: VolumeRequest) -> None:

@@ -4,19 +4,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import Conflict, HyperError, InvalidState, NotFound
 from ...model import ids
+from ...model.principal import Tenant
 from ...model.snapshots import ForkRequest, RestoreRequest, SnapshotInfo, SnapshotRequest
 from ...model.status import Pod, PodDetails
 from ...sys import tasks
 from ...sys.removal import removed
-from .. import naming
+from .. import host_access, naming
 from ..events import Events
 from ..paths import Paths
+from ..principal import current
 from ..registry import Registry
 from ..runtime import Runtime
 from ..sandbox_verbs import Work
@@ -43,6 +48,8 @@ class PodSnapshots:
         self._making = making
         self._known: dict[str, SavedPod] = {}
         self._reading = asyncio.Lock()
+        self._held: set[tuple[Tenant, str]] = set()  # names of those that are being made
+        self._restoring: Counter[str] = Counter()  # ids
 
     async def open(self) -> None:
         """Find those of earlier daemons; what was half made goes."""
@@ -72,10 +79,22 @@ class PodSnapshots:
         :raise Conflict: the name is taken. :raise Unsupported: the pod, or its driver, cannot be saved.
         """
         pod = self._registry.pod(request.pod)
-        name = request.name or f"{pod.name[:50]}-{secrets.token_hex(3)}"
+        with self._hold(request.name or f"{pod.name[:50]}-{secrets.token_hex(3)}") as name:
+            return await self._create(pod, name)
+
+    @contextlib.contextmanager
+    def _hold(self, name: str) -> Iterator[str]:
         naming.check("snapshot", name)
-        if naming.find(self._known.values(), name):
+        held = (current().tenant, name)
+        if held in self._held or naming.find(self._known.values(), name):
             raise Conflict(f"the name {name!r} is taken by another snapshot", hint="choose another, or remove it")
+        self._held.add(held)
+        try:
+            yield name
+        finally:
+            self._held.discard(held)
+
+    async def _create(self, pod: Pod, name: str) -> SnapshotInfo:
         passing = self._passing()
         saved = await self._take(pod, name, passing)
         try:
@@ -101,7 +120,13 @@ class PodSnapshots:
         async def work(runtime: Runtime) -> None:
             found.append(await self._taking.take(pod.id, name, runtime, directory))
 
-        await self._sandboxes.sandbox(pod.id).ask(Work(work))
+        try:
+            await self._sandboxes.sandbox(pod.id).ask(Work(work))
+        except BaseException:
+            for saved in found:  # nobody waits for it any more
+                saved.close()
+                await removed(directory)
+            raise
         return found[0]
 
     def find(self, key: str) -> SavedPod:
@@ -138,9 +163,11 @@ class PodSnapshots:
     async def remove(self, key: str) -> SnapshotInfo:
         """Pods that went on from it have their own.
 
-        :raise NotFound: there is none.
+        :raise NotFound: there is none. :raise Conflict: a pod is just made of it.
         """
         info = self.info(key)
+        if self._restoring[info.id]:
+            raise Conflict(f"the snapshot {info.name} is being restored", hint="try again when the pod runs")
         del self._known[info.id]
         gone = self._passing()
         self._paths.snapshot(info.id).rename(gone)
@@ -154,8 +181,17 @@ class PodSnapshots:
         """A new pod that goes on from a kept one.
 
         :raise InvalidState: QEMU, hyperkernel or the processor is another than when it was saved.
+        :raise PermissionDenied: it has more of this host than who asks may have.
         """
         document = self.find(key)
+        host_access.check_saved(document.pod, document.containers)
+        self._restoring[document.id] += 1
+        try:
+            return await self._restore(document, request)
+        finally:
+            self._restoring[document.id] -= 1
+
+    async def _restore(self, document: SavedPod, request: RestoreRequest) -> PodDetails:
         if document.fingerprint != await self._taking.twins.fingerprint(document.pod):
             raise InvalidState(
                 f"the snapshot {document.name} does not fit this host any more: its hypervisor, its kernel or its "
@@ -163,7 +199,7 @@ class PodSnapshots:
                 hint="save the pod anew",
             )
         async with self._reading:  # one at a time: each has all of its memory in memory
-            saved = await tasks.in_thread(lambda: open_saved(self._paths.snapshot(document.id), document))
+            saved = await self._open(document)
         try:
             pod = await self._making.make(saved, request.name)
         finally:
@@ -171,12 +207,24 @@ class PodSnapshots:
         self._events.publish("pod", "restore", pod.id, name=pod.name, snapshot=document.name)
         return self._details(pod)
 
+    async def _open(self, document: SavedPod) -> Saved:
+        found: list[Saved] = []
+        try:
+            await tasks.in_thread(lambda: found.append(open_saved(self._paths.snapshot(document.id), document)))
+        except BaseException:
+            for saved in found:  # nobody waits for it any more
+                saved.close()
+            raise
+        return found[0]
+
     async def fork(self, key: str, request: ForkRequest) -> list[PodDetails]:
         """New pods that go on where one that runs is now; it runs on. All of them, or none.
 
         :raise Unsupported: the pod, or its driver, cannot be saved.
+        :raise PermissionDenied: it has more of this host than who asks may have.
         """
         pod = self._registry.pod(key)
+        host_access.check_saved(pod, self._registry.members(pod.id))
         many = request.count > 1
         names = [f"{request.name}-{n}" if request.name and many else request.name for n in range(1, request.count + 1)]
         for name in filter(None, names):
