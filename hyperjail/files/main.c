@@ -28,8 +28,9 @@
 #define READ          15u
 #define READ_SIZE     (HEADER + 16) /* where it says how much: in struct fuse_read_in */
 
-static int slot = -1; /* of the message that comes in */
-static size_t have;   /* bytes of it */
+static int slot = -1;          /* of the message that comes in */
+static size_t have;            /* bytes of it */
+static size_t wanted = HEADER; /* bytes that it may be read up to: its header, then all of it */
 
 _Noreturn void stop(const char *fmt, ...)
 {
@@ -42,13 +43,11 @@ _Noreturn void stop(const char *fmt, ...)
 	exit(1);
 }
 
-/* What it may be read up to: its header, then all of it. */
-static size_t wanted(const uint8_t *message)
+/* Of a message whose header is there. It is asked for once: where the message lies, the server writes, too. */
+static size_t length_of(const uint8_t *message)
 {
 	uint32_t length;
 
-	if (have < HEADER)
-		return HEADER;
 	memcpy(&length, message, sizeof length);
 	if (length < HEADER || length > MESSAGE_MAX)
 		stop("the guest sends what is no message: %u bytes", length);
@@ -71,18 +70,21 @@ static size_t room(const uint8_t *message)
 static void take(int stream)
 {
 	uint8_t *message = vhost_request(slot);
-	ssize_t n = recv(stream, message + have, wanted(message) - have, MSG_DONTWAIT);
+	ssize_t n = recv(stream, message + have, wanted - have, MSG_DONTWAIT);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) /* the machine has ended */
 		exit(0);
 	have += (size_t)n;
-	if (have < HEADER || have < wanted(message))
+	if (have == HEADER)
+		wanted = length_of(message);
+	if (have < wanted)
 		return;
 	vhost_submit(slot, have, room(message));
 	slot = -1;
 	have = 0;
+	wanted = HEADER;
 }
 
 /* A guest that does not read waits for itself. */
@@ -91,7 +93,7 @@ static void give(int stream, const uint8_t *answer, size_t size)
 	uint32_t length;
 
 	memcpy(&length, answer, sizeof length);
-	if (size < ANSWER_HEADER || length < ANSWER_HEADER || length > MESSAGE_MAX)
+	if (length < ANSWER_HEADER || length > size)
 		stop("the server of directories sends what is no answer");
 	for (size_t sent = 0; sent < length;) {
 		ssize_t n = send(stream, answer + sent, length - sent, MSG_NOSIGNAL);

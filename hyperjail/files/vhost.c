@@ -227,8 +227,8 @@ const uint8_t *vhost_answer(size_t *size)
 
 		if (__atomic_load_n(&q->used.index, __ATOMIC_SEQ_CST) == seen[number])
 			continue;
-		id = q->used.ring[seen[number] % ENTRIES].id;
-		length = q->used.ring[seen[number] % ENTRIES].length;
+		id = __atomic_load_n(&q->used.ring[seen[number] % ENTRIES].id, __ATOMIC_RELAXED);
+		length = __atomic_load_n(&q->used.ring[seen[number] % ENTRIES].length, __ATOMIC_RELAXED);
 		seen[number]++;
 		if (id % 2 || id / 2 >= SLOTS || !taken[id / 2] || length > MESSAGE_MAX)
 			stop("the server of directories answers what nobody asked");

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import select
 import socket
 import struct
+import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import pytest
 
 from hypercontainer.errors import Unavailable
 from hypercontainer.jail import helpers
+from hypercontainer.jail.binaries import binary
 from hypercontainer.jail.hyperjail import HyperJail
 from hypercontainer.jail.jail import Started
 from hypercontainer.jail.plain import PlainJail
@@ -25,6 +29,9 @@ from hypercontainer.volumes import share
 LIMIT = 30.0 * float(os.environ.get("HYPER_TEST_SLOWNESS", "1"))  # seconds
 # https://github.com/torvalds/linux/blob/v6.1/include/uapi/linux/fuse.h
 LOOKUP, FORGET, OPEN, READ, RELEASE, INIT = 1, 2, 14, 15, 18, 26
+# https://www.qemu.org/docs/master/interop/vhost-user.html
+GET_FEATURES, SET_MEM_TABLE, SET_VRING_KICK, GET_PROTOCOL_FEATURES = 1, 5, 12, 15
+QUEUE, SLOT = 848, 4096  # in the memory that a server is given: of requests, and where the first message lies
 _HEADER, _ANSWER = struct.Struct("<IIQQIIII"), struct.Struct("<IiQ")
 
 
@@ -168,3 +175,48 @@ async def test_nobody_goes_on_with_a_server_that_is_of_no_use(tmp_path: Path, mo
     with theirs, pytest.raises(Unavailable, match="there is no stream"):
         await share.serve("virtiofsd", tmp_path, [], ["d"], (), refused, user=0, root=True)
     assert share.noted(tmp_path) is None and ours.fileno() == -1
+
+
+def answer_a_driver(server: socket.socket) -> tuple[mmap.mmap, int]:
+    """As virtiofsd, until the queues have started: their memory, and what tells that there are requests."""
+    memory: mmap.mmap | None = None
+    kicks: list[int] = []
+    while len(kicks) < 2:
+        head, given, _, _ = socket.recv_fds(server, 12, 1)
+        request, _, size = struct.unpack("<III", head)
+        body = server.recv(size, socket.MSG_WAITALL) if size else b""
+        if request in (GET_FEATURES, GET_PROTOCOL_FEATURES):
+            server.sendall(struct.pack("<IIIQ", request, 5, 8, 1 << 30 | 1 << 32))
+        elif request == SET_MEM_TABLE:
+            memory = mmap.mmap(given[0], struct.unpack_from("<Q", body, 16)[0])
+            os.close(given[0])
+        elif request == SET_VRING_KICK:
+            kicks += given
+        else:
+            for fd in given:
+                os.close(fd)
+    os.close(kicks[0])
+    assert memory is not None
+    return memory, kicks[1]
+
+
+def test_a_server_that_changes_a_message_while_it_comes() -> None:
+    """It gets what the guest has sent, and nothing lies where there is no room for it."""
+    ours, stream = socket.socketpair()
+    server, asked = socket.socketpair()
+    fds = stream.fileno(), asked.fileno()
+    with subprocess.Popen([binary("hyperjail-files"), *map(str, fds)], pass_fds=fds) as carrier, ours, server:
+        for handed in (stream, asked):
+            handed.close()
+        server.settimeout(LIMIT)
+        memory, kick = answer_a_driver(server)
+        message = _HEADER.pack(100, LOOKUP, 2, 1, 0, 0, 0, 0) + b"x" * 60
+        ours.sendall(message[:60])
+        late = time.monotonic() + LIMIT
+        while memory[SLOT + 59 : SLOT + 60] != b"x":
+            assert time.monotonic() < late and carrier.poll() is None
+        memory[SLOT : SLOT + 4] = struct.pack("<I", 41)  # less than has come
+        ours.sendall(message[60:] + _HEADER.pack(_HEADER.size, FORGET, 4, 1, 0, 0, 0, 0))
+        assert select.select([kick], [], [], LIMIT)[0]
+        assert struct.unpack_from("<QI", memory, QUEUE) == (SLOT, 100)
+        os.close(kick)
