@@ -5,6 +5,7 @@
 #   node.sh remove
 # DIRECTORY/deploy has what this script lies beside. CLASS=cri (or `containerd`, the default: what the kubelet asks
 # stays, and gets a runtime class) says whether the kubelet is to ask hyperd itself. All of it can be done again.
+# Nothing is removed while containers run.
 set -eu
 
 PLACE=/opt/hypercontainer
@@ -14,6 +15,7 @@ CONFIG=/etc/hyper/hyperd.toml
 CONTAINERD=/etc/containerd/config.toml
 CRIO_PLACE=/etc/crio
 CRIO=$CRIO_PLACE/crio.conf.d/10-hyper.conf
+SOCKET=/run/hyper/hyper.sock
 BEGIN="# begin: hypercontainer's runtime class"
 END="# end: hypercontainer's runtime class"
 
@@ -106,9 +108,20 @@ install() {
     echo "node.sh: installed in $PLACE; \`hyperctl doctor\` tells what this node can do"
 }
 
+# Machines outlive hyperd, and without it nobody could end them.
+check_empty() {
+    [ -S "$SOCKET" ] && [ -x "$PLACE/bin/hyperctl" ] || return 0
+    running=$(HYPER_HOST="$SOCKET" "$PLACE/bin/hyperctl" ps -q) || die "hyperd does not tell what runs here: start it"
+    [ -z "$running" ] || die "containers run here: drain the node, or end them (hyperctl ps), first"
+}
+
 remove() {
-    [ ! -f "$UNIT" ] || systemd disable --now hyperd
-    rm -f "$UNIT"
+    check_empty
+    if [ -f "$UNIT" ]; then
+        systemd disable --now hyperd
+        rm "$UNIT"
+        systemd daemon-reload
+    fi
     for name in hyperd hyperctl hyper-runtime; do
         [ "$(readlink "$BIN/$name" || true)" != "$PLACE/bin/$name" ] || rm "$BIN/$name"
     done

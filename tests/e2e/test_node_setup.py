@@ -39,6 +39,10 @@ test -e top/root/etc/crio/crio.conf.d/10-hyper.conf
 cat top/root/etc/hyper/hyperd.toml
 echo again >>said
 node install /payload
+mkdir top/root/run/hyper
+chroot top/root python3 -c 'import socket; socket.socket(1).bind("/run/hyper/hyper.sock")'
+if node remove; then exit 1; fi
+rm top/root/run/hyper/hyper.sock
 node remove
 cmp config.toml top/root/etc/containerd/config.toml
 test ! -e top/root/opt/hypercontainer
@@ -96,5 +100,6 @@ def test_a_node_is_set_up_and_left(tmp_path: Path) -> None:
     first, again = said.split("again\n")
     assert "not done: systemctl restart containerd" in first and "not done: systemctl enable --now hyperd" in first
     assert "restart" not in again.partition("not done: systemctl disable")[0]  # what is as it should be is left alone
+    assert "containers run here: drain the node" in again
     assert "config.toml is not of version 2, which" in again and "there is neither /etc/containerd/config.toml" in again
     assert "install needs a directory with wheels and deploy/" in again
