@@ -67,6 +67,20 @@ programs() {
     done
 }
 
+# The version, by the directory that pip keeps of it.
+installed() {
+    ls -d "$PLACE"/lib/python3*/site-packages/hypercontainer-*.dist-info 2>/dev/null || true
+}
+
+# Machines go on meanwhile, where hyperd is told so; else it is not for us to end them.
+renew() {
+    if grep -Eq '^live_restore *= *true' "$CONFIG"; then
+        systemd try-restart hyperd
+    else
+        echo "node.sh: the new hyperd runs once it is restarted, which ends what runs here: $CONFIG has no live_restore"
+    fi
+}
+
 # Before anything is done: that there is what the runtime class goes into.
 check_runtimes() {
     if [ -f "$CONTAINERD" ]; then
@@ -93,6 +107,7 @@ runtime_class() {
 install() {
     [ -d "${1:-}/deploy" ] || die "install needs a directory with wheels and deploy/"
     [ "${CLASS:-containerd}" = cri ] || check_runtimes
+    old=$(installed)
     programs "$1"
     mkdir -p "$(dirname "$CONFIG")"
     if [ "${CLASS:-containerd}" = cri ]; then
@@ -105,6 +120,7 @@ install() {
         systemd daemon-reload
     fi
     systemd enable --now hyperd
+    [ -z "$old" ] || [ "$old" = "$(installed)" ] || renew
     echo "node.sh: installed in $PLACE; \`hyperctl doctor\` tells what this node can do"
 }
 

@@ -39,6 +39,9 @@ test -e top/root/etc/crio/crio.conf.d/10-hyper.conf
 cat top/root/etc/hyper/hyperd.toml
 echo again >>said
 node install /payload
+echo newer >>said
+cp -r newer/. top/root/payload
+node install /payload
 mkdir top/root/run/hyper
 chroot top/root python3 -c 'import socket; socket.socket(1).bind("/run/hyper/hyper.sock")'
 if node remove; then exit 1; fi
@@ -60,14 +63,14 @@ rm -r payload/deploy top/root/payload/deploy/containerd
 """
 
 
-def _wheel(path: Path) -> None:
+def _wheel(directory: Path, version: int) -> None:
     """One with programs of our names, which needs no other."""
-    name = "hypercontainer-0.dist-info"
-    with zipfile.ZipFile(path, "w") as wheel:
+    name = f"hypercontainer-{version}.dist-info"
+    with zipfile.ZipFile(directory / f"hypercontainer-{version}-py3-none-any.whl", "w") as wheel:
         wheel.writestr("hypercontainer.py", "def main():\n    print('it runs')\n")
         programs = "".join(f"{p} = hypercontainer:main\n" for p in ("hyperd", "hyperctl", "hyper-runtime"))
         wheel.writestr(f"{name}/entry_points.txt", f"[console_scripts]\n{programs}")
-        wheel.writestr(f"{name}/METADATA", "Metadata-Version: 2.1\nName: hypercontainer\nVersion: 0\n")
+        wheel.writestr(f"{name}/METADATA", f"Metadata-Version: 2.1\nName: hypercontainer\nVersion: {version}\n")
         wheel.writestr(f"{name}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{name}/RECORD", "")
 
@@ -86,7 +89,9 @@ def test_a_node_is_set_up_and_left(tmp_path: Path) -> None:
     shutil.copytree(DEPLOY, payload / "deploy", ignore=shutil.ignore_patterns("wheels"))
     (tmp_path / "top").mkdir()
     (tmp_path / "config.toml").write_text(_CONFIG)
-    _wheel(payload / "hypercontainer-0-py3-none-any.whl")
+    _wheel(payload, 0)
+    (tmp_path / "newer").mkdir()
+    _wheel(tmp_path / "newer", 1)
     shutil.copy(_pip(), payload)
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _SCRIPT, "sh", tmp_path]
     path = os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"))
@@ -97,9 +102,13 @@ def test_a_node_is_set_up_and_left(tmp_path: Path) -> None:
     assert done.stdout == "it runs\nlive_restore = true\n640\n"
     changed = (tmp_path / "changed.toml").read_text()
     assert changed.startswith(_CONFIG) and (DEPLOY / "containerd/hyper.toml").read_text() in changed
-    first, again = said.split("again\n")
+    first, rest = said.split("again\n")
+    again, newer = rest.split("newer\n")
     assert "not done: systemctl restart containerd" in first and "not done: systemctl enable --now hyperd" in first
-    assert "restart" not in again.partition("not done: systemctl disable")[0]  # what is as it should be is left alone
-    assert "containers run here: drain the node" in again
-    assert "config.toml is not of version 2, which" in again and "there is neither /etc/containerd/config.toml" in again
-    assert "install needs a directory with wheels and deploy/" in again
+    assert "restart" not in again  # what is as it should be is left alone
+    newer, _, removed = newer.partition("containers run here: drain the node")
+    assert newer.count("restart") == 1 and "not done: systemctl try-restart hyperd" in newer
+    assert "not done: systemctl restart containerd" in removed
+    assert "config.toml is not of version 2, which" in removed
+    assert "there is neither /etc/containerd/config.toml" in removed
+    assert "install needs a directory with wheels and deploy/" in removed
