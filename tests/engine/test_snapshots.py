@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hypercontainer.engine.forks.saved import Saved, open_saved
+from hypercontainer.engine.plan import levels
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import Conflict, InvalidArgument, InvalidState, NotFound, PermissionDenied, Unsupported
 from hypercontainer.guest.fake import FakeGuest
@@ -21,7 +22,7 @@ from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodSpec, VolumeRequest
 from hypercontainer.model.principal import Principal
 from hypercontainer.model.snapshots import ForkRequest, RestoreRequest, SnapshotRequest
-from hypercontainer.model.specs import Mount, PortMapping
+from hypercontainer.model.specs import Dependency, Mount, PortMapping
 from hypercontainer.protocol.constants import Capability
 
 from .scenes import plan, spec
@@ -402,5 +403,34 @@ def test_what_takes_the_scope_host_takes_it_of_a_fork(saving: Any) -> None:
                 with pytest.raises(PermissionDenied, match="takes the scope `host`"):
                     await asked
         await fork(s, "pod")
+
+    saving(scenario)
+
+
+def test_names_of_the_parent_in_its_networks_stay_the_parents(saving: Any) -> None:
+    """Else who asks there for an alias gets the fork every other time."""
+
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.networks.create(NetworkSpec(name="net", subnets=["10.77.0.0/24"])))
+        networks = [NetworkRequest(name="net", aliases=["db"]), NetworkRequest(name="bridge", aliases=["store"])]
+        await s.run("a", "sleep", "1000", networks=networks, aliases=["shop"])
+        await fork(s, name="f")
+        assert [a.aliases for a in s.engine.registry.pod("a").attachments] == [["db", "shop"], ["store", "shop"]]
+        assert [a.aliases for a in s.engine.registry.pod("f").attachments] == [[], []]
+
+    saving(scenario)
+
+
+def test_containers_of_a_fork_know_each_other_by_their_names(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        one = spec("one", "sleep", "1000")
+        two = spec("two", "sleep", "1000", depends_on=[Dependency(container="one")])
+        await s.call(s.engine.pods.create(plan(one, two)))
+        await s.call(s.engine.pods.start("pod"))
+        await fork(s, "pod", name="f")
+        members = s.engine.registry.members(s.engine.registry.pod("f").id)
+        assert [[c.name for c in level] for level in levels(members)] == [["f-one"], ["f-two"]]
+        (hosts, *_) = [c.files["/etc/hosts"] for c in s.guest(s.machine("f-one")).containers.values()]
+        assert {"one", "two", "f-one", "f-two"} <= set(hosts.decode().split())
 
     saving(scenario)

@@ -99,8 +99,7 @@ class Making:
         """With the files of the containers; the records are in the registry."""
         document = saved.document
         hostname, spec = records.hostname_for(document, who.pod_id, who.name), records.spec_for(document)
-        aliases = [*(n for c in document.containers for n in c.spec.aliases)]
-        aliases += [] if document.pod.implicit else [n for _, n in who.containers.values()]
+        aliases = [] if document.pod.implicit else [n for _, n in who.containers.values()]
         spec, attachments = self._placement.plan(who.pod_id, spec, aliases)
         pod = records.pod_record(document, who, hostname, spec, attachments)
         await self._copies.of_secrets(saved, pod)

@@ -55,22 +55,17 @@ def hostname_for(document: SavedPod, pod_id: str, name: str) -> str:
 
 
 def spec_for(document: SavedPod) -> PodSpec:
-    """In the networks that the saved pod was in, with addresses and ports of the host that are chosen anew.
+    """In the networks that the saved pod was in, with addresses and ports of the host that are chosen anew, and without
+    aliases: who asks for one there means the saved pod.
 
     What a front end was given for the saved one, a kubelet's sandbox above all, it was not for this one.
     """
     pod, spec = document.pod, document.pod.spec
     if pod.attachments:
         first, *others = pod.attachments
-        further = [NetworkRequest(name=a.network, aliases=_aliases(document, a)) for a in others]
+        further = [NetworkRequest(name=a.network) for a in others]
         spec = replace(spec, network=first.network, networks=further)
     return replace(spec, ports=[free_port(p) for p in spec.ports], given={})
-
-
-def _aliases(document: SavedPod, attachment: Attachment) -> list[str]:
-    """Those that are of this network alone."""
-    own = {n for c in document.containers for n in (c.name, *c.spec.aliases)}
-    return [a for a in attachment.aliases if a not in own]
 
 
 def free_port(port: PortMapping) -> PortMapping:
@@ -90,8 +85,9 @@ def pod_record(document: SavedPod, who: Identity, hostname: str, spec: PodSpec, 
 
 
 def container_record(document: SavedPod, container: Container, who: Identity, pod: Pod, paths: Paths) -> Container:
-    """It runs where the saved one ran."""
+    """It runs where the saved one ran; in a pod of several under its old name, too, by which the others know it."""
     id_, name = who.containers[container.id]
+    before = [] if pod.implicit else [container.name]
     hostnames = {f"HOSTNAME={container.hostname}": f"HOSTNAME={pod.hostname}"}
     spec = replace(
         container.spec, name=name, hostname=container.spec.hostname and pod.hostname,
@@ -99,6 +95,7 @@ def container_record(document: SavedPod, container: Container, who: Identity, po
         networks=pod.spec.networks if pod.implicit else container.spec.networks,
         network=pod.spec.network if pod.implicit else container.spec.network,
         log=replace(container.spec.log, path=""), given={},
+        aliases=list(dict.fromkeys([*container.spec.aliases, *before])),
     )  # fmt: skip
     mounts = []
     for point in container.mounts:
