@@ -22,6 +22,8 @@
 #define DRIVER "/sys/bus/virtio/drivers/virtio_balloon"
 #define NAME   256 /* of a device */
 
+static char balloon[NAME]; /* the device that the driver is to have again, "" for none */
+
 static bool is_loopback(const struct sockaddr_storage *a)
 {
 	const struct sockaddr_in *v4 = (const void *)a;
@@ -115,6 +117,7 @@ int fork_sever(struct error *err)
 		if (atoi(entry->d_name) > 1)
 			sever_all_of(atoi(entry->d_name));
 	closedir(dir);
+	*balloon = 0; /* the memory of this machine is in a file that others map: free pages of it stay */
 	return 0;
 }
 
@@ -134,15 +137,14 @@ static void find_balloon(char *name, size_t size)
 
 int fork_balloon(bool wanted, struct error *err)
 {
-	static char left[NAME];
 	char now[NAME];
-	const char *device = wanted ? left : now;
+	const char *device = wanted ? balloon : now;
 
 	find_balloon(now, sizeof now);
-	if (wanted ? now[0] || !left[0] : !now[0])
+	if (wanted ? now[0] || !balloon[0] : !now[0])
 		return 0;
 	if (write_file(wanted ? DRIVER "/bind" : DRIVER "/unbind", device, strlen(device)) < 0)
 		return fail_sys(err, "the balloon");
-	snprintf(left, sizeof left, "%s", wanted ? "" : now);
+	snprintf(balloon, sizeof balloon, "%s", wanted ? "" : now);
 	return 0;
 }
