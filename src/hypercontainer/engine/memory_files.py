@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -51,6 +52,31 @@ def close(snapshot: Snapshot) -> None:
     """Once."""
     for fd in (snapshot.memory, snapshot.state):
         os.close(fd)
+
+
+class AtRest:
+    """A machine at rest, from which others are started."""
+
+    snapshot: Snapshot
+    _users = 0
+    _closing = False
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While a machine is started from it, its files stay open."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._closing:
+                self.close()
+
+    def close(self) -> None:
+        """Once."""
+        self._closing = True
+        if not self._users:
+            close(self.snapshot)
 
 
 def _pages(fd: int) -> Iterator[tuple[int, memoryview]]:

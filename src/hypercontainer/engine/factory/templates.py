@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,14 +24,14 @@ from ...sys import clock
 from ...sys.documents import UNREADABLE
 from ...sys.files import write_atomically
 from ...sys.removal import unlinked
-from ..memory_files import digest, memory_files, read_in, seal_now, write_out
+from ..memory_files import AtRest, close, digest, memory_files, read_in, seal_now, write_out
 from .shapes import Kind
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Template:
+class Template(AtRest):
     """A machine at rest."""
 
     kind: Kind
@@ -41,31 +41,11 @@ class Template:
     scratch: Path | None = None  # what a container that is ready has for a scratch disk: each clone gets a copy
     made_at: str = field(default_factory=clock.stamp)
     clones: int = 0  # started from it
-    _users: int = 0
-    _closing: bool = False
 
     @property
     def memory(self) -> int:
         """Bytes that its files occupy."""
         return sum(os.fstat(fd).st_blocks * 512 for fd in (self.snapshot.memory, self.snapshot.state))
-
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """While a machine is started from it, its files stay open."""
-        self._users += 1
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if self._closing:
-                self.close()
-
-    def close(self) -> None:
-        """Once."""
-        self._closing = True
-        if not self._users:
-            for fd in (self.snapshot.memory, self.snapshot.state):
-                os.close(fd)
 
 
 class Copy(msgspec.Struct):
@@ -184,8 +164,7 @@ class Templates:
             seal_now(snapshot)
         except OSError as error:
             log.warning("the template %s is made again: %s", kind.name, error)
-            os.close(snapshot.memory)
-            os.close(snapshot.state)
+            close(snapshot)
             return None
         return Template(
             kind, key, snapshot, bytes.fromhex(copy.token), files["scratch"] if kind.image else None, copy.made_at

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -24,7 +23,7 @@ from ...model.principal import Tenant
 from ...model.status import Container, Pod
 from ...sys.documents import UNREADABLE
 from ...sys.files import write_atomically
-from ..memory_files import close, memory_files, read_in, seal_now, write_out
+from ..memory_files import AtRest, close, memory_files, read_in, seal_now, write_out
 
 DOCUMENT, MEMORY, STATE = "snapshot.json", "memory", "state"
 VERSION = 1
@@ -67,14 +66,12 @@ class SavedPod(Model, frozen=True, kw_only=True):
 
 
 @dataclass
-class Saved:
+class Saved(AtRest):
     """One that machines can go on from; whoever has it closes it."""
 
     document: SavedPod
     directory: Path  # has the copies
     snapshot: Snapshot
-    _users: int = field(default=0)
-    _closing: bool = False
 
     def disk(self, serial: str) -> Path | None:
         """The copy of a disk, by what the guest finds it by; None of one that nobody writes."""
@@ -84,23 +81,6 @@ class Saved:
     def found_by(self, serial: str) -> str:
         """What the guest finds a disk by whose serial number is this."""
         return self.document.names.get(serial, serial)
-
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """While a machine is started from it, its files stay open."""
-        self._users += 1
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if self._closing:
-                self.close()
-
-    def close(self) -> None:
-        """Once."""
-        self._closing = True
-        if not self._users:
-            close(self.snapshot)
 
 
 def keep(saved: Saved) -> SavedPod:
