@@ -267,6 +267,28 @@ async def test_a_profile_that_waits_too_long_for_others(monkeypatch: pytest.Monk
         await creation.Creation(*[mock.Mock()] * 6)._filter(ContainerSpec(image="i", seccomp_profile="{}"), "")
 
 
+async def test_who_goes_away_ends_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does the end of hyperd, which waits for its threads."""
+    began, processes = threading.Event(), []
+    popen = subprocess.Popen
+
+    def asleep(_command: list[str], **how: Any) -> subprocess.Popen[bytes]:
+        processes.append(popen(["sleep", "1000"], **how))
+        began.set()
+        return processes[0]
+
+    monkeypatch.setattr(apart.subprocess, "Popen", asleep)
+    monkeypatch.setattr(apart, "_WALL", 900)
+    made = creation.Creation(*[mock.Mock()] * 6)
+    text = '{"defaultAction":"SCMP_ACT_KILL_PROCESS"}'
+    asked = asyncio.create_task(made._filter(ContainerSpec(image="i", seccomp_profile=text), "amd64"))
+    assert await asyncio.to_thread(began.wait, 60)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert processes[0].returncode == -9
+
+
 def test_what_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """libseccomp goes on for minutes."""
     monkeypatch.setattr(apart, "_WALL", 0.001)

@@ -19,7 +19,7 @@ from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.ports import published
 from ..model.specs import ContainerSpec
 from ..model.status import Container, ContainerState, MountPoint, Pod, Process
-from ..seccomp import Filter
+from ..seccomp import Attempt, Filter
 from ..sys import clock, tasks
 from ..sys.files import no_space_as_error
 from ..sys.removal import removed
@@ -186,7 +186,8 @@ class Creation:
             raise Unavailable("the seccomp profiles of other containers are still being compiled",
                               hint="try again") from None  # fmt: skip
         try:
-            return await tasks.in_thread(lambda: filter_of(spec, architecture))
+            attempt = Attempt()
+            return await tasks.in_thread(lambda: attempt.run(lambda: filter_of(spec, architecture)), attempt.give_up)
         finally:
             self._compilers.release()
 

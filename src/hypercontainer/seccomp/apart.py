@@ -7,6 +7,10 @@ import functools
 import resource
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TypeVar
 
 import msgspec
 
@@ -15,6 +19,7 @@ from ..sys.documents import UNREADABLE
 from .compile import Filter, check_profile, compile_profile
 
 _CPU, _WALL = 5, 60  # seconds; Docker's default profile takes 0.1
+T = TypeVar("T")
 _REFUSED = {kind.__name__: kind for kind in (InvalidArgument, Unavailable, Unsupported)}
 
 
@@ -26,6 +31,51 @@ class _Answer(msgspec.Struct):
     hint: str = ""
 
 
+class Attempt:
+    """Work in a thread that may compile; another thread can have it end soon."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._given_up = False
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Its result."""
+        _attempt.set(self)
+        return work()
+
+    def has(self, process: subprocess.Popen[bytes]) -> None:
+        """This one compiles for it."""
+        with self._lock:
+            self._process = process
+        if self._given_up:
+            process.kill()
+
+    def give_up(self) -> None:
+        """Nobody wants the result any more."""
+        self._given_up = True
+        with self._lock:
+            if self._process:
+                self._process.kill()
+
+
+_attempt: ContextVar[Attempt | None] = ContextVar("attempt", default=None)
+
+
+def _answer(command: list[str], profile: bytes) -> bytes:
+    """:raise TimeoutExpired: it takes too long."""
+    # In /: Python looks for modules where it is started, before all other places.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/"
+    ) as process:
+        if attempt := _attempt.get():
+            attempt.has(process)
+        try:
+            return process.communicate(profile, timeout=_WALL)[0]
+        finally:
+            process.kill()
+
+
 @functools.lru_cache(maxsize=64)
 def compiled(text: str, architecture: str, capabilities: int) -> Filter:
     """As `compile_profile`, in seconds at most. It blocks; what is known takes no time.
@@ -35,9 +85,7 @@ def compiled(text: str, architecture: str, capabilities: int) -> Filter:
     check_profile(text, architecture, capabilities)
     command = [sys.executable, "-m", "hypercontainer.seccomp", architecture, str(capabilities)]
     try:
-        # In /: Python looks for modules where it is started, before all other places.
-        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=_WALL, check=False, cwd="/")
-        answer = msgspec.json.decode(done.stdout, type=_Answer)
+        answer = msgspec.json.decode(_answer(command, text.encode()), type=_Answer)
     except (subprocess.TimeoutExpired, *UNREADABLE):
         raise InvalidArgument("the seccomp profile cannot be compiled in a reasonable time",
                               hint="give it fewer rules, with fewer conditions on arguments") from None  # fmt: skip

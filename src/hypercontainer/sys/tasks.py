@@ -38,18 +38,26 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
         _, left = await asyncio.wait(left, timeout=_AGAIN)
 
 
-async def to_the_end(work: Awaitable[T]) -> T:
-    """Its result. Whoever is cancelled meanwhile waits for its end all the same: it is done as a whole, or fails."""
+async def to_the_end(work: Awaitable[T], hasten: Callable[[], None] | None = None) -> T:
+    """Its result. Whoever is cancelled meanwhile waits for its end all the same: it is done as a whole, or fails.
+
+    `hasten` is called then.
+    """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        if hasten:
+            hasten()
         await asyncio.wait([task])
         if not task.cancelled():
             task.exception()  # seen
         raise
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Its result. A thread cannot be cancelled: whoever is cancelled waits for its end first, and can tidy up."""
-    return await to_the_end(asyncio.to_thread(work))
+async def in_thread(work: Callable[[], T], hasten: Callable[[], None] | None = None) -> T:
+    """Its result. A thread cannot be cancelled: whoever is cancelled waits for its end first, and can tidy up.
+
+    `hasten` is as in `to_the_end`.
+    """
+    return await to_the_end(asyncio.to_thread(work), hasten)
