@@ -193,3 +193,26 @@ async def test_a_domain_is_ended_without_libvirt(tmp_path: Path, monkeypatch: py
         assert (tmp_path / "asked").read_text() == "destroy hyper-a\n" and not machine.alive
         assert not list(tmp_path.glob("*.log"))
         await connection.close()
+
+
+async def test_a_disk_that_does_not_come_to_be_is_taken_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its place counts as free, and libvirt has another disk there."""
+
+    class Unopened:
+        paths = ("/dev/loop9",)
+
+        async def opened(self, domid: int, place: int) -> None:
+            raise Unavailable(f"blkback of {domid} opened no {place}")
+
+    asked = []
+
+    async def ask(what: str, work: Any, timeout: float) -> None:
+        asked.append((what, work.keywords.get("target")))
+
+    connection = Connection(NOWHERE)
+    monkeypatch.setattr(connection, "ask", ask)
+    monkeypatch.setattr(libxl_machine, "loops", lambda *_: Unopened())
+    machine = LibxlMachine(connection, tmp_path, Known("a", UUID), Started(1, 2), 7, {"d": "dev:xvda"})
+    with pytest.raises(Unavailable, match="blkback of 7 opened no 1"):
+        await machine.add_disk(Disk("late", tmp_path / "late", read_only=True))
+    assert asked == [("add a disk", None), ("take a disk out", "xvdb")] and machine.names == {"d": "dev:xvda"}

@@ -75,9 +75,19 @@ class LibxlMachine(DomainMachine):
             with contextlib.ExitStack() as held:
                 made = loops([disk], held)
                 described = libxl_document.disk(place, made.paths[0], read_only=disk.read_only)
-                await self._ask("add a disk", domain.attach, deadlines.WORK, described=described)
-                await made.opened(self.domid, place)
+                try:
+                    await self._ask("add a disk", domain.attach, deadlines.WORK, described=described)
+                    await made.opened(self.domid, place)
+                except BaseException:
+                    await asyncio.shield(self._give_up(place))
+                    raise
             self.names = {**self.names, disk.serial: found_by(place)}
+
+    async def _give_up(self, place: int) -> None:
+        """A disk that did not come to be."""
+        with contextlib.suppress(HyperError):
+            target = found_by(place).removeprefix("dev:")
+            await self._ask("take a disk out", domain.detach_disk, deadlines.WORK, target=target)
 
     async def remove_disk(self, serial: str) -> None:
         async with self._plugging:
