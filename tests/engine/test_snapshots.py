@@ -434,3 +434,17 @@ def test_containers_of_a_fork_know_each_other_by_their_names(saving: Any) -> Non
         assert {"one", "two", "f-one", "f-two"} <= set(hosts.decode().split())
 
     saving(scenario)
+
+
+def test_its_image_is_not_to_be_had_back(saving: Any) -> None:
+    """`rmi` refuses it, so `system df` does not call it reclaimable."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        await snapshot(s)
+        await s.call(s.engine.containers.remove("a", force=True))
+        assert (await s.call(s.engine.usage.measure())).images_reclaimable == 0
+        await s.call(s.engine.snapshots.remove("shot"))
+        assert (await s.call(s.engine.usage.measure())).images_reclaimable > 0
+
+    saving(scenario)

@@ -39,7 +39,9 @@ async def info(c: Context) -> Info:
 async def disk_usage(c: Context) -> DiskUsage:
     """What takes disk space."""
     cache = await c.engine.builds.cache.measure()
-    return msgspec.structs.replace(await c.engine.usage.measure(), build_cache=cache)
+    return msgspec.structs.replace(
+        await c.engine.usage.measure(), build_cache=cache, snapshots=c.engine.snapshots.all()
+    )
 
 
 @routes.get(

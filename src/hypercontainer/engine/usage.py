@@ -66,7 +66,8 @@ class Usage:
         found = self._registry.containers()
         sizes = await asyncio.to_thread(lambda: [disk_usage(self._paths.scratch(c.id)) for c in found])
         every = {part: size for each in parts.values() for part, size in each.items()}
-        needed = {part for id_, sizes in parts.items() if used[id_] for part in sizes}
+        in_use = self._images.in_use()
+        needed = {part for id_, sizes in parts.items() if id_ in in_use for part in sizes}
         return DiskUsage(
             layers_size=sum(every.values()),
             images_reclaimable=sum(every.values()) - sum(every[part] for part in needed),

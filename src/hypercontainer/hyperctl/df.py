@@ -52,10 +52,12 @@ def _row(kind: str, total: int, active: int, size: int, free: int) -> dict[str, 
 
 
 def summary(usage: DiskUsage) -> list[dict[str, str]]:
-    """Docker's rows."""
+    """Docker's rows, and one of snapshots where there are some."""
     used = [i for i in usage.images if i.containers]
     stopped = [c for c in usage.containers if not c.running]
     idle = [v for v in usage.volumes if not v.used_by]
+    kept = sum(s.size for s in usage.snapshots)
+    rows = [_row("Snapshots", len(usage.snapshots), 0, kept, kept)] if usage.snapshots else []
     return [
         _row("Images", len(usage.images), len(used), usage.layers_size, usage.images_reclaimable),
         _row("Containers", len(usage.containers), len(usage.containers) - len(stopped),
@@ -64,6 +66,7 @@ def summary(usage: DiskUsage) -> list[dict[str, str]]:
              sum(v.disk_usage for v in usage.volumes), sum(v.disk_usage for v in idle)),
         _row("Build Cache", usage.build_cache.records, usage.build_cache.active, usage.build_cache.size,
              usage.build_cache.reclaimable),
+        *rows,
     ]  # fmt: skip
 
 
@@ -107,6 +110,9 @@ def _verbose(usage: DiskUsage) -> None:
         ["VOLUME NAME", "LINKS", "SIZE"],
         [[v.volume.name, str(len(v.used_by)), format_size(v.disk_usage)] for v in usage.volumes],
     )
+    if usage.snapshots:
+        print("\nSnapshots space usage:\n")
+        print_table(["SNAPSHOT NAME", "POD", "SIZE"], [[s.name, s.pod, format_size(s.size)] for s in usage.snapshots])
     print(f"\nBuild cache usage: {format_size(usage.build_cache.size)}")
 
 

@@ -79,7 +79,7 @@ class ImageStore:
         self.loader = Loader(self._layout, self._staging, self._disks, limits, self._tidied, trust or Trust())
         self.committer = Committer(self._layout, self.loader)
         self.registries = Registries(insecure, self._staging, wall)
-        self._in_use = in_use
+        self.in_use = in_use
         self._insecure = insecure
         self._wall = wall
 
@@ -295,7 +295,7 @@ class ImageStore:
         if by_id and len(siblings) > 1 and not force:
             raise Conflict(f"image {short(id_)} has {len(siblings)} names", hint="remove them by name, or use --force")
         goes = siblings if by_id else [key]
-        used = self._in_use()
+        used = self.in_use()
         users = [name for mine in self._ids(descriptor) for name in used.get(mine, [])]
         untagged = [_familiar(k) for k in goes if not k.startswith("sha256:")]
         stays = bool(users) and len(goes) == len(siblings)
@@ -339,7 +339,7 @@ class ImageStore:
         everything = everything or flag(filters, "dangling") is False
         filters.pop("dangling", None)
         allowed = {image.id for image in self.describe_all(filters)}
-        used = self._in_use()
+        used = self.in_use()
         goes, deleted = [], dict[str, None]()
         with storage_faults(self._layout.root):
             for name, descriptor in self._layout.names().items():

@@ -7,6 +7,7 @@ from msgspec import field
 
 from .base import Model
 from .images import Image
+from .snapshots import SnapshotInfo
 from .status import VolumeInfo
 
 
@@ -52,8 +53,9 @@ class DiskUsage(Model, frozen=True, kw_only=True):
     """All of it; bytes of images count what they share once."""
 
     layers_size: int
-    images_reclaimable: int  # of what images that containers use do not need
+    images_reclaimable: int  # of what images that containers and snapshots use do not need
     images: list[ImageUsage] = field(default_factory=list)
     containers: list[ContainerUsage] = field(default_factory=list)
     volumes: list[VolumeInfo] = field(default_factory=list)
+    snapshots: list[SnapshotInfo] = field(default_factory=list)
     build_cache: BuildCacheUsage = BuildCacheUsage()
