@@ -448,3 +448,31 @@ def test_its_image_is_not_to_be_had_back(saving: Any) -> None:
         assert (await s.call(s.engine.usage.measure())).images_reclaimable > 0
 
     saving(scenario)
+
+
+def test_a_daemon_that_dies_while_it_saves(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stood still for it goes on when the next one comes."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        saves, stands_still = SavingMachine.save, asyncio.Event()
+
+        async def save(machine: SavingMachine, state: int) -> None:
+            stands_still.set()
+            await asyncio.sleep(3600)  # of the virtual clock
+
+        monkeypatch.setattr(SavingMachine, "save", save)
+        assert s.daemon
+        forking = s.daemon.call(s.engine.snapshots.fork("a", ForkRequest()))
+        await stands_still.wait()
+        (container,) = s.guest(s.machine("a")).containers.values()
+        assert s.machine("a").paused and container.frozen and not forking.done()
+        machine = s.machine("a")
+        s.kill()
+        monkeypatch.setattr(SavingMachine, "save", saves)
+        await s.open()
+        assert s.status("a") == "running" and not s.guest(machine).savable
+        assert s.machine("a") is machine and not machine.paused and container.frozen is None
+        await fork(s, name="f")
+
+    saving(scenario)

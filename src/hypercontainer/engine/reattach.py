@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -49,6 +50,9 @@ class Reattacher:
             allotment.give_back()
             return None
         token = bytes.fromhex(vm.token)
+        if vm.saving:  # it may stand still, and would not answer
+            with contextlib.suppress(HyperError):
+                await require(machine, Pause).resume()
         agent = await self._wake(
             machine, lambda: find(machine.connect, machine.wait, token), paused=pod.status is PodStatus.PAUSED
         )

@@ -15,6 +15,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from ..errors import HyperError
+from ..guest.agent import Fork, Freeze, require
 from ..hypervisor.facets import PortForwarding
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..sys import clock, deadlines
@@ -87,6 +88,8 @@ class Recovery:
         if runtime is not None:
             runtime.users.add(_USER)  # until all members have been looked at
             await self._align_ports(pod, runtime)
+            if pod.vm and pod.vm.saving:
+                await guarded(f"not all of pod {pod.name} goes on", self._end_saving(pod, runtime))
             if pod.status is not PodStatus.PAUSED:  # its guest would not answer
                 told = self.network.join_again(self.registry.pod(pod.id), runtime)
                 await guarded(f"pod {pod.name} may not be in all of its networks", told)
@@ -101,6 +104,14 @@ class Recovery:
         for container in members:
             await self._member(pod, container, runtime)
         await self._go_on(pod, runtime, wanted)
+
+    async def _end_saving(self, pod: Pod, runtime: Runtime) -> None:
+        """An earlier daemon died while it saved the pod, whose programs it had frozen."""
+        if isinstance(runtime.agent, Fork):
+            await runtime.agent.set_savable(False)
+        for container in self.registry.members(pod.id):
+            if container.state.status is ContainerStatus.RUNNING and container.id in runtime.built:
+                await require(runtime.agent, Freeze).freeze_container(container.id[:12], False)
 
     async def _align_ports(self, pod: Pod, runtime: Runtime) -> None:
         """A machine that publishes ports itself may be ahead of the record, or behind it; rules are made anew."""

@@ -168,6 +168,7 @@ def record(pod: Pod, runtime: Runtime) -> Pod:
         late=dict(runtime.late),
         user_network=runtime.user_network,
         layout=runtime.layout,
+        saving=runtime.saving.locked(),
         volumes=dict(runtime.volumes),
         ports_in_change=list(runtime.ports_in_change),
     )

@@ -135,6 +135,7 @@ class Vm(Model, frozen=True, kw_only=True):
     late: dict[str, str] = field(default_factory=dict)  # directories that were added to it -> their names there
     user_network: str = ""  # slirp or passt; "": it has none, or the record is an earlier hyperd's
     layout: MachineLayout | None = None  # None: launched by an earlier hyperd
+    saving: bool = False  # it was being saved when this was written: it, and programs in it, may stand still
     ports_in_change: list[PortMapping] = field(
         default_factory=list
     )  # being published, or taken back, when it was written

@@ -31,7 +31,7 @@ from ..machine_disks import MachineDisks
 from ..memory_files import close, memory_files, seal
 from ..pod_network import PodNetwork
 from ..registry import Registry
-from ..runtime import Runtime
+from ..runtime import Runtime, record
 from ..secrets import Secrets
 from . import refusals
 from .saved import Before, Saved, SavedPod
@@ -112,6 +112,8 @@ class Taking:
         :raise HyperError: why it cannot be.
         """
         async with runtime.saving:
+            # Should the daemon die meanwhile, the next one lets go on what stands still.
+            self._registry.put_pod(record(self._registry.pod(pod_id), runtime))
             return await self._take(pod_id, name, runtime, directory)
 
     async def _take(self, pod_id: str, name: str, runtime: Runtime, directory: Path) -> Saved:
