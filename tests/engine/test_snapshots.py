@@ -15,7 +15,15 @@ import pytest
 from hypercontainer.engine.forks.saved import Saved, open_saved
 from hypercontainer.engine.plan import levels
 from hypercontainer.engine.principal import asked_by
-from hypercontainer.errors import Conflict, InvalidArgument, InvalidState, NotFound, PermissionDenied, Unsupported
+from hypercontainer.errors import (
+    Conflict,
+    InvalidArgument,
+    InvalidState,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+    Unsupported,
+)
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.hypervisor.fake import SavingDriver, SavingMachine
 from hypercontainer.model.network import NetworkRequest, NetworkSpec
@@ -474,5 +482,15 @@ def test_a_daemon_that_dies_while_it_saves(saving: Any, monkeypatch: pytest.Monk
         assert s.status("a") == "running" and not s.guest(machine).savable
         assert s.machine("a") is machine and not machine.paused and container.frozen is None
         await fork(s, name="f")
+
+    saving(scenario)
+
+
+def test_a_pod_that_is_removed_while_it_is_saved(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        with pytest.raises(Unavailable, match="pod a ended while it was saved"):
+            await meanwhile(s, monkeypatch, s.engine.containers.remove("a", force=True), "a")
+        assert not list(s.paths.snapshots.iterdir()) and s.engine.registry.pods() == []
 
     saving(scenario)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import Conflict, HyperError, InvalidState, NotFound
+from ...errors import Conflict, HyperError, InvalidState, NotFound, Unavailable
 from ...model import ids
 from ...model.principal import Tenant
 from ...model.snapshots import ForkRequest, RestoreRequest, SnapshotInfo, SnapshotRequest
@@ -122,10 +122,12 @@ class PodSnapshots:
 
         try:
             await self._sandboxes.sandbox(pod.id).ask(Work(work))
-        except BaseException:
+        except BaseException as error:
             for saved in found:  # nobody waits for it any more
                 saved.close()
                 await removed(directory)
+            if isinstance(error, asyncio.CancelledError) and not tasks.cancelled():
+                raise Unavailable(f"pod {pod.name} ended while it was saved") from error
             raise
         return found[0]
 
