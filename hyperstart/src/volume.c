@@ -50,6 +50,14 @@ static bool has_serial(const char *name, const char *serial)
 	return strcmp(have + skip, serial) == 0;
 }
 
+/* The kernel shows a disk before anybody can open it, and tells of it when one can (block/genhd.c, device_add_disk). */
+static bool can_be_opened(const char *device)
+{
+	cleanup_close int fd = open(device, O_RDONLY | O_CLOEXEC);
+
+	return fd >= 0 || (errno != ENXIO && errno != ENOENT);
+}
+
 static bool look_for_disk(const char *serial, char *out, size_t size)
 {
 	DIR *d = opendir("/sys/block");
@@ -57,8 +65,10 @@ static bool look_for_disk(const char *serial, char *out, size_t size)
 	bool found = false;
 
 	while (d && !found && (e = readdir(d)))
-		if (e->d_name[0] != '.' && (found = has_serial(e->d_name, serial)))
+		if (e->d_name[0] != '.' && has_serial(e->d_name, serial)) {
 			snprintf(out, size, "/dev/%s", e->d_name);
+			found = can_be_opened(out);
+		}
 	if (d)
 		closedir(d);
 	return found;

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hypercontainer.errors import Conflict, HyperError, InvalidArgument, InvalidState, NotFound
+from hypercontainer.errors import Conflict, HyperError, InvalidArgument, NotFound
 from hypercontainer.model.pods import VolumeSpec
 from hypercontainer.model.specs import ContainerSpec, Mount
 from hypercontainer.model.status import ContainerStatus
@@ -191,20 +191,20 @@ async def test_bad_sources(pods: Pods, tmp_path: Path) -> None:
         )
 
 
-async def test_a_directory_cannot_join_a_running_pod(pods: Pods, tmp_path: Path) -> None:
+async def test_a_directory_joins_a_running_pod(pods: Pods, tmp_path: Path) -> None:
+    """Of one that has none, and by a container that comes later, as a volume does."""
+    (tmp_path / "here").write_text("of the host")
     id_ = await pods.run(exitPolicy="continue", containers=[{"name": "a", "command": SLEEP}])
-    mounts = [Mount(target="/d", type="bind", source=str(tmp_path))]
-    await pods.engine.containers.create(ContainerSpec(image="busybox", name="late", pod=id_, mounts=mounts))
-    with pytest.raises(InvalidState, match="a directory of the host cannot be added to pod"):
+    for mount, script in (
+        (Mount(target="/d", type="bind", source=str(tmp_path)), "cat /d/here; echo -n back >/d/back"),
+        (Mount(target="/d", source="fresh"), "echo x >/d/x; cat /d/x"),
+    ):
+        spec = ContainerSpec(image="busybox", name="late", pod=id_, mounts=[mount], command=SLEEP)
+        await pods.engine.containers.create(spec)
         await pods.engine.containers.start("late")
-    await pods.engine.containers.remove("late")
-    mounts = [Mount(target="/d", source="fresh")]
-    await pods.engine.containers.create(
-        ContainerSpec(image="busybox", name="late", pod=id_, mounts=mounts, command=SLEEP)
-    )
-    await pods.engine.containers.start("late")
-    assert await pods.exec("late", "echo x > /d/x; cat /d/x") == "x"
-    await pods.engine.containers.remove("late", force=True)
+        assert await pods.exec("late", script) == ("of the host" if mount.type == "bind" else "x")
+        await pods.engine.containers.remove("late", force=True)
+    assert (tmp_path / "back").read_text() == "back"
     await pods.engine.pods.remove(id_, force=True)
     await pods.engine.volumes.remove("fresh")
 
