@@ -94,7 +94,7 @@ def test_a_snapshot_keeps_its_image_and_outlives_its_pod(saving: Any) -> None:
         await s.run("a", "sleep", "1000")
         await snapshot(s)
         await s.call(s.engine.containers.remove("a", force=True))
-        with pytest.raises(Conflict, match="snapshot shot"):
+        with pytest.raises(Conflict, match="in use by snapshot shot"):
             await s.call(s.engine.images.remove("box"))
         await s.close()
         await s.open()

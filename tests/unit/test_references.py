@@ -80,11 +80,11 @@ async def test_an_index_stays_as_the_registry_has_it(tmp_path: Path, registry: R
     assert store.find(name, platform="linux/amd64").id == image.id, "both are there, of one index"
     assert store.find(name).id == other.id and store.find(image.id).id == image.id
     again = opened(tmp_path / "images")
-    again._in_use = lambda: {image.id: ["mine"]}
+    again.in_use = lambda: {image.id: ["mine"]}
     with pytest.raises(Conflict, match="in use by container mine"):
         await again.remove(name)
     assert (await again.prune(everything=True)).deleted == []
-    again._in_use = dict
+    again.in_use = dict
     await again.remove(name)
     assert list((tmp_path / "images/blobs/sha256").iterdir()) == []
 

@@ -300,10 +300,7 @@ class ImageStore:
         untagged = [_familiar(k) for k in goes if not k.startswith("sha256:")]
         stays = bool(users) and len(goes) == len(siblings)
         if stays and not (force and untagged):
-            raise Conflict(
-                f"image {name} is in use by container {', '.join(users)}",
-                hint="remove the container first with `hyperctl rm`",
-            )
+            raise _in_use(name, users)
         with storage_faults(self._layout.root):
             if stays:
                 self._layout.remove_names(goes, keeps=descriptor)
@@ -386,6 +383,14 @@ class ImageStore:
 
 def _key(entry: Descriptor) -> _Key:
     return entry.digest, chosen(entry)
+
+
+def _in_use(image: str, users: list[str]) -> Conflict:
+    """By containers, of which the names are given, and by others, with their kind before the name."""
+    containers, others = [u for u in users if " " not in u], [u for u in users if " " in u]
+    told = " and ".join([*([f"container {', '.join(containers)}"] if containers else []), *others])
+    kind, verb = ("container", "rm") if containers else ("snapshot", "snapshot rm")
+    return Conflict(f"image {image} is in use by {told}", hint=f"remove the {kind} first with `hyperctl {verb}`")
 
 
 def _familiar(name: str) -> str:
