@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters of system calls, run as the kernel would: by an interpreter of the few instructions that they have."""
+"""Filters of system calls, run as the kernel would."""
 
 from __future__ import annotations
 
 import errno
-import struct
 from pathlib import Path
 
 import pytest
@@ -12,26 +11,14 @@ import pytest
 from hypercontainer.hypervisor.qemu.confinement import CALLS, USER_NETWORK_CALLS
 from hypercontainer.jail import seccomp
 from hypercontainer.jail.calls import NUMBERS
+from tests import bpf
 
 ALLOW, KILL, MISSING = 0x7FFF0000, 0x80000000, 0x00050000 | errno.ENOSYS
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 
 def run(program: bytes, number: int, arguments: tuple[int, ...] = (), machine: str = "x86_64") -> int:
-    data = struct.pack("<iIQ6Q", number, ARCHITECTURES[machine], 0, *arguments, *(0,) * (6 - len(arguments)))
-    code = list(struct.iter_unpack("<HBBI", program))
-    at = accumulator = 0
-    while True:
-        operation, yes, no, value = code[at]
-        at += 1
-        if operation == 0x20:
-            (accumulator,) = struct.unpack_from("<I", data, value)
-        elif operation == 0x06:
-            return int(value)
-        else:
-            compared = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}
-            holds = compared[operation]
-            at += yes if holds else no
+    return bpf.outcome(program, number, arguments, ARCHITECTURES[machine])
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import errno
 import json
-import struct
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.seccomp import TEXT_MAX, apart
 from hypercontainer.seccomp import compiled as compiled_apart
 from hypercontainer.seccomp.compile import compile_profile
+from tests import bpf
 
 ALLOW, KILL, KILL_PROCESS, TRAP, LOG = 0x7FFF0000, 0, 0x80000000, 0x00030000, 0x7FFC0000
 ERRNO, TRACE = 0x00050000, 0x7FF00000
@@ -35,24 +35,7 @@ READ_386, READ_ARM64, OPENAT_ARM64 = 3, 63, 56
 
 
 def outcome(program: bytes, number: int, *arguments: int, machine: int = AMD64) -> int:
-    """Of a call, by the instructions that libseccomp makes (linux/filter.h)."""
-    data = struct.pack("<iIQ6Q", number, machine, 0, *arguments, *(0,) * (6 - len(arguments)))
-    code = list(struct.iter_unpack("<HBBI", program))
-    at = accumulator = 0
-    while True:
-        operation, yes, no, value = code[at]
-        at += 1
-        if operation == 0x20:
-            (accumulator,) = struct.unpack_from("<I", data, value)
-        elif operation == 0x54:
-            accumulator &= value
-        elif operation == 0x05:
-            at += value
-        elif operation == 0x06:
-            return int(value)
-        else:
-            holds = {0x15: accumulator == value, 0x25: accumulator > value, 0x35: accumulator >= value}[operation]
-            at += yes if holds else no
+    return bpf.outcome(program, number, arguments, machine)
 
 
 def compiled(default: str, *rules: dict[str, Any], on: str = "amd64", caps: int = 0, **fields: Any) -> bytes:
