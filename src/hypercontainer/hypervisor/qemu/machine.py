@@ -104,6 +104,11 @@ class QemuMachine(ProcessMachine):
             raise
         return stream
 
+    async def kill(self) -> None:
+        if self._early:
+            self._early.close()
+        await super().kill()
+
     def listen(self) -> None:
         """Keep the end of what the guest writes to its console from here on, for `last_words`."""
         self._console.open(self._directory / CONSOLE)
