@@ -50,7 +50,7 @@ async def snapshot(s: Stage, pod: str = "a", name: str = "shot") -> None:
 async def fork(s: Stage, pod: str = "a", **how: Any) -> list[str]:
     """Ids of the first containers."""
     made = await s.call(s.engine.snapshots.fork(pod, ForkRequest(**how)))
-    return [d.containers[0].id for d in made]
+    return [s.engine.registry.members(pod.id)[0].id for pod in made]
 
 
 def test_what_a_fork_has_of_its_own(saving: Any) -> None:
@@ -176,8 +176,8 @@ def test_containers_that_have_ended_come_along(saving: Any) -> None:
         await s.call(s.engine.pods.create(plan(spec("one", "sleep", "1000"), spec("two", "true"))))
         await s.call(s.engine.pods.start("pod"))
         await s.call(s.engine.containers.wait("two"))
-        made = await s.call(s.engine.snapshots.fork("pod", ForkRequest(name="q")))
-        assert [(c.name, str(c.state.status)) for c in made[0].containers] == [
+        (made,) = await s.call(s.engine.snapshots.fork("pod", ForkRequest(name="q")))
+        assert [(c.name, str(c.state.status)) for c in s.engine.registry.members(made.id)] == [
             ("q-one", "running"),
             ("q-two", "exited"),
         ]

@@ -30,7 +30,7 @@ async def fork(lab: Lab, key: str, *names: str) -> list[str]:
     made = []
     for name in names:
         (found,) = await lab.engine.snapshots.fork(key, ForkRequest(name=name))
-        made.append(found.containers[0].id)
+        made.append(lab.engine.registry.members(found.id)[0].id)
     return made
 
 
@@ -150,8 +150,8 @@ async def test_a_snapshot_outlives_its_pod_and_the_daemon(config: Config, lab: L
     lab.engine = build_engine(config)
     await lab.engine.open()
     assert [s.name for s in lab.engine.snapshots.all()] == ["shot"]
-    details = await lab.engine.snapshots.restore("shot", RestoreRequest(name="again"))
-    other = details.containers[0].id
+    restored = await lab.engine.snapshots.restore("shot", RestoreRequest(name="again"))
+    other = lab.engine.registry.members(restored.id)[0].id
     began = (await counted(lab, other))[-1]
     await lab.printed(other, f"counted {began + 2}")
     # It is a container as others: it is stopped and started, and saved itself.
@@ -174,8 +174,9 @@ async def test_a_pod_of_several_containers(lab: Lab) -> None:
     await lab.engine.pods.create(PodPlan(name="p", containers=containers))
     await lab.engine.pods.start("p")
     (made,) = await lab.engine.snapshots.fork("p", ForkRequest(name="q"))
-    assert [c.name for c in made.containers] == ["q-a", "q-b"]
-    for container in made.containers:
+    members = lab.engine.registry.members(made.id)
+    assert [c.name for c in members] == ["q-a", "q-b"]
+    for container in members:
         done = await lab.exec(container.id, "sh", "-c", "hostname; cat /etc/hosts")
         assert done.out.split()[0] == "q" and "q-a" in done.out
     await lab.engine.pods.remove("q", force=True)

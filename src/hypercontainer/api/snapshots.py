@@ -38,10 +38,12 @@ async def remove(c: Context) -> SnapshotInfo:
 @routes.post(f"{_ID}/restore", body=RestoreRequest, status=201)
 async def restore(c: Context) -> PodDetails:
     """Make a pod that goes on where the saved one was."""
-    return await c.engine.snapshots.restore(c.id, await c.body(RestoreRequest))
+    pod = await c.engine.snapshots.restore(c.id, await c.body(RestoreRequest))
+    return c.engine.pods.details(pod.id)
 
 
 @routes.post("/pods/{id}/fork", body=ForkRequest, status=201)
 async def fork(c: Context) -> list[PodDetails]:
     """Make pods that go on where one that runs is now; it runs on."""
-    return await c.engine.snapshots.fork(c.id, await c.body(ForkRequest))
+    made = await c.engine.snapshots.fork(c.id, await c.body(ForkRequest))
+    return [c.engine.pods.details(pod.id) for pod in made]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies behind the devices of a machine of a given layout: disks, and NICs that lead nowhere yet."""
+"""Machines of a given layout: what lies behind their devices, disks, and NICs that lead nowhere yet."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ...hypervisor.driver import AnyNetwork, Disk, SpareNetwork
+from ...hypervisor.driver import AnyNetwork, Disk, MachineConfig, SpareNetwork
 from ...model.layout import MachineLayout
+from ...model.status import Pod
 from ...network.backend import Nic, NicKind
 from ...network.idle import IdleNic
 from ...sys.files import make_sparse
+from ..allotments import Allotment
+from ..paths import BootFiles
 from ..pod_network import for_machine
 
 _MAC = "52:54:00:00:01:{:02x}"  # the guest has another, which is in what was saved
@@ -28,6 +31,19 @@ def idle_nics(layout: MachineLayout) -> Iterator[list[IdleNic]]:
                 undo.callback(made[-1].close)
         yield made
         undo.pop_all()
+
+
+def machine_like(
+    pod: Pod, layout: MachineLayout, files: BootFiles, allotment: Allotment, directory: Path,
+    networks: tuple[AnyNetwork, ...], disks: tuple[Disk, ...],
+) -> MachineConfig:  # fmt: skip
+    """A machine of a pod with the devices of a layout; its directory is there."""
+    return MachineConfig(
+        name=directory.name, directory=directory, vcpus=pod.vcpus, memory=pod.memory, kernel=files.kernel,
+        initramfs=files.initramfs, networks=networks, disks=disks, expandable=layout.expandable,
+        balloon=layout.balloon, architecture=pod.architecture, user=allotment.user,
+        control_groups=allotment.group.directories,
+    )  # fmt: skip
 
 
 def networks(layout: MachineLayout, idle: list[IdleNic], spares: list[Nic] | None = None) -> tuple[AnyNetwork, ...]:

@@ -15,7 +15,7 @@ from ...errors import Conflict, HyperError, InvalidState, NotFound, Unavailable
 from ...model import ids
 from ...model.principal import Tenant
 from ...model.snapshots import ForkRequest, RestoreRequest, SnapshotInfo, SnapshotRequest
-from ...model.status import Pod, PodDetails
+from ...model.status import Pod
 from ...sys import tasks
 from ...sys.removal import removed
 from .. import host_access, naming
@@ -179,7 +179,7 @@ class PodSnapshots:
 
     # -- pods that go on ------------------------------------------------------------------
 
-    async def restore(self, key: str, request: RestoreRequest) -> PodDetails:
+    async def restore(self, key: str, request: RestoreRequest) -> Pod:
         """A new pod that goes on from a kept one.
 
         :raise InvalidState: QEMU, hyperkernel or the processor is another than when it was saved.
@@ -193,7 +193,7 @@ class PodSnapshots:
         finally:
             self._restoring[document.id] -= 1
 
-    async def _restore(self, document: SavedPod, request: RestoreRequest) -> PodDetails:
+    async def _restore(self, document: SavedPod, request: RestoreRequest) -> Pod:
         if document.fingerprint != await self._taking.twins.fingerprint(document.pod):
             raise InvalidState(
                 f"the snapshot {document.name} does not fit this host any more: its hypervisor, its kernel or its "
@@ -207,7 +207,7 @@ class PodSnapshots:
         finally:
             saved.close()
         self._events.publish("pod", "restore", pod.id, name=pod.name, snapshot=document.name)
-        return self._details(pod)
+        return pod
 
     async def _open(self, document: SavedPod) -> Saved:
         found: list[Saved] = []
@@ -219,7 +219,7 @@ class PodSnapshots:
             raise
         return found[0]
 
-    async def fork(self, key: str, request: ForkRequest) -> list[PodDetails]:
+    async def fork(self, key: str, request: ForkRequest) -> list[Pod]:
         """New pods that go on where one that runs is now; it runs on. All of them, or none.
 
         :raise Unsupported: the pod, or its driver, cannot be saved.
@@ -246,7 +246,4 @@ class PodSnapshots:
             await removed(directory)
         for fork in made:
             self._events.publish("pod", "fork", fork.id, name=fork.name, parent=pod.name)
-        return [self._details(p) for p in made]
-
-    def _details(self, pod: Pod) -> PodDetails:
-        return PodDetails(pod=self._registry.pod(pod.id), containers=self._registry.members(pod.id))
+        return made

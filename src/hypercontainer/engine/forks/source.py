@@ -11,10 +11,10 @@ from ...errors import Unavailable
 from ...guest.agent import Agent, Fork
 from ...guest.agent import require as require_of_guest
 from ...guest.greet import wake
-from ...hypervisor.driver import Disk, MachineConfig
+from ...hypervisor.driver import Disk
 from ...hypervisor.facets import Reconfigure, require
 from ...model.status import Container, Pod
-from ...network.backend import Link, Nic, NicKind
+from ...network.backend import Link, NicKind
 from ...network.idle import IdleNic
 from ...network.usermode import mac_of
 from ...sys.files import remove_tree
@@ -79,10 +79,13 @@ class Woken:
             undo.callback(allotment.give_back)
             setup.allotments.give(pod.id, allotment)
             nics = undo.enter_context(idle.idle_nics(document.layout))
-            config = replace(
-                self._config(order, waking, names, nics, spares), user=allotment.user,
-                control_groups=allotment.group.directories,
+            known = {names[d.serial]: replace(d, serial=names[d.serial]) for d in order.disks if isinstance(d, Disk)}
+            config = idle.machine_like(
+                pod, document.layout, setup.boot_files(pod.architecture), allotment, directory,
+                idle.networks(document.layout, nics, spares),
+                idle.disks(document.layout, known, directory, self._blank_size),
             )  # fmt: skip
+            config = replace(config, snapshot=waking.saved.snapshot)
             with span("started from what was saved", HYPERVISOR):
                 machine = await order.driver.launch(config)
             undo.push_async_callback(machine.kill)
@@ -103,20 +106,6 @@ class Woken:
             await self._plug_in(booted, pod, links, nics)
             undo.pop_all()
         return booted
-
-    def _config(
-        self, order: Order, waking: Waking, names: dict[str, str], nics: list[IdleNic], spares: list[Nic]
-    ) -> MachineConfig:
-        pod, document = order.pod, waking.saved.document
-        files, directory = self._setup.boot_files(pod.architecture), self._setup.paths.machine(pod.id)
-        known = {names[d.serial]: replace(d, serial=names[d.serial]) for d in order.disks if isinstance(d, Disk)}
-        return MachineConfig(
-            name=pod.id[:12], directory=directory, vcpus=pod.vcpus, memory=pod.memory, kernel=files.kernel,
-            initramfs=files.initramfs, networks=idle.networks(document.layout, nics, spares),
-            disks=idle.disks(document.layout, known, directory, self._blank_size),
-            expandable=document.layout.expandable, balloon=document.layout.balloon, snapshot=waking.saved.snapshot,
-            architecture=pod.architecture,
-        )  # fmt: skip
 
     async def _become(
         self, agent: Agent, pod: Pod, waking: Waking, booted: BootedMachine, links: Sequence[Link]

@@ -62,12 +62,9 @@ class Twins:
             nics = undo.enter_context(idle.idle_nics(layout))
             for nic in nics:
                 undo.callback(nic.close)
-            twin = MachineConfig(
-                name=directory.name, directory=directory, vcpus=pod.vcpus, memory=pod.memory, kernel=boot.kernel,
-                initramfs=boot.initramfs, networks=idle.networks(layout, nics), expandable=layout.expandable,
-                disks=idle.disks(layout, _empty_like(disks, directory), directory, self._blank_size),
-                balloon=layout.balloon, architecture=pod.architecture, user=allotment.user,
-                control_groups=allotment.group.directories,
+            twin = idle.machine_like(
+                pod, layout, boot, allotment, directory, idle.networks(layout, nics),
+                idle.disks(layout, _empty_like(disks, directory), directory, self._blank_size),
             )  # fmt: skip
             return await require(driver, Checkpoints).checkpoint(runtime.machine, twin, files, instant)
 
