@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hypercontainer.engine import memory_files
 from hypercontainer.engine.forks.saved import Saved, open_saved
 from hypercontainer.engine.plan import levels
 from hypercontainer.engine.principal import asked_by
@@ -19,6 +21,7 @@ from hypercontainer.errors import (
     Conflict,
     InvalidArgument,
     InvalidState,
+    NoSpace,
     NotFound,
     PermissionDenied,
     Unavailable,
@@ -127,6 +130,23 @@ def test_one_whose_memory_is_another_is_refused(saving: Any) -> None:
         with pytest.raises(Exception, match="is damaged"):
             await s.call(s.engine.snapshots.restore("shot", RestoreRequest()))
         assert [c.name for c in s.engine.registry.containers()] == ["a"]
+
+    saving(scenario)
+
+
+def test_a_full_disk_is_a_sentence(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+
+        def full(source: int, target: int | None) -> str:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(memory_files, "_copy", full)
+            with pytest.raises(NoSpace, match="no space left on the disk of"):
+                await snapshot(s)
+        assert s.engine.snapshots.all() == [] and list(s.paths.snapshots.iterdir()) == []
+        await snapshot(s)
 
     saving(scenario)
 

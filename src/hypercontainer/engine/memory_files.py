@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..hypervisor.driver import Snapshot
+from ..sys.files import no_space_as_error
 
 # https://man7.org/linux/man-pages/man2/fcntl_linux.2.html; Python 3.11 does not name them
 _F_ADD_SEALS = 1033
@@ -122,8 +123,14 @@ def read_in(path: Path, target: int) -> str:
 
 
 def write_out(source: int, path: Path) -> str:
-    """A memory file's contents into a new file, which is its owner's only; their digest."""
+    """A memory file's contents into a new file, which is its owner's only; their digest.
+
+    :raise NoSpace: when the disk is full.
+    """
     path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
+    with (
+        no_space_as_error(path.parent),
+        open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f,
+    ):
         os.ftruncate(f.fileno(), os.fstat(source).st_size)
         return _copy(source, f.fileno())
