@@ -299,10 +299,18 @@ def test_platforms_of_an_index() -> None:
     index = b"""{"schemaVersion": 2, "manifests": [
       {"mediaType": "m", "digest": "d1", "size": 1, "platform": {"os": "linux", "architecture": "amd64"}},
       {"mediaType": "m", "digest": "d2", "size": 1,
-       "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}}]}"""
+       "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}},
+      {"mediaType": "m", "digest": "d3", "size": 1,
+       "platform": {"os": "linux", "architecture": "arm", "variant": "v7"}},
+      {"mediaType": "m", "digest": "d4", "size": 1, "platform": {"os": "unknown", "architecture": "unknown"}}]}"""
     assert choose_platform(index, "linux", "arm64", "").digest == "d2"
-    with pytest.raises(NotFound, match="no variant for linux/s390x"):
+    has = "it has linux/amd64, linux/arm/v7, linux/arm64/v8"
+    with pytest.raises(NotFound) as missing:
         choose_platform(index, "linux", "s390x", "")
+    assert str(missing.value) == f"the image has no variant for linux/s390x: {has}"
+    with pytest.raises(NotFound) as missing:
+        choose_platform(index, "linux", "arm", "v5")
+    assert str(missing.value) == f"the image has no variant for linux/arm/v5: {has}"
 
 
 def test_an_image_that_loses_its_name_stays(tmp_path: Path) -> None:

@@ -153,5 +153,12 @@ def choose_platform(raw: bytes, os_: str, architecture: str, variant: str) -> De
     for entry in entries:
         if fits(entry, os_, architecture, variant):
             return entry
-    have = sorted({f"{(e.platform or {}).get('os')}/{(e.platform or {}).get('architecture')}" for e in entries})
-    raise NotFound(f"the image has no variant for {os_}/{architecture}", hint=f"it has {', '.join(have)}")
+    have = sorted({text for entry in entries if (text := _platform(entry.platform or {}))})
+    wanted = _platform({"os": os_, "architecture": architecture, "variant": variant})
+    raise NotFound(f"the image has no variant for {wanted}", hint=f"it has {', '.join(have) or 'none that is named'}")
+
+
+def _platform(entry: dict[str, Any]) -> str:
+    """For people; "" of what is no image, as attestations, which buildx files under unknown/unknown."""
+    named = [str(entry.get(part, "")) for part in ("os", "architecture", "variant")]
+    return "" if named[0] in ("", "unknown") else "/".join(filter(None, named))
