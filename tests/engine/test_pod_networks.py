@@ -12,12 +12,15 @@ import pytest
 
 from hypercontainer.engine import host_ports
 from hypercontainer.engine.networks import Networks
-from hypercontainer.errors import Conflict, HyperError, InvalidState, Unavailable, Unsupported
+from hypercontainer.errors import Conflict, GuestError, HyperError, InvalidState, Unavailable, Unsupported
+from hypercontainer.guest.session import GuestSession
 from hypercontainer.model.network import Egress, NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.network.addresses import mac_of
 from hypercontainer.network.fake import FakeNet
+from hypercontainer.protocol.constants import GuestCode
+from hypercontainer.protocol.messages import Interface
 
 from .scenes import spec
 from .stage import Stage, play, stage, whole
@@ -211,6 +214,30 @@ def test_what_a_daemon_that_died_has_half_plugged_in_is_plugged_in(act: Any) -> 
         await s.open()
         assert list(machine.plugged) == [1] and not machine.loose
         assert _interfaces(s, "a") == {"home": "eth0", "away": "eth1"}
+
+    act(scenario)
+
+
+def test_a_guest_that_finds_its_interface_late_is_told_by_the_next_daemon(
+    act: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, set_interface = list[str](), GuestSession.set_interface
+
+    async def late(self: GuestSession, interface: Interface, *, undo: bool = False) -> None:
+        told.append(interface.name)
+        if interface.name == "eth1" and told.count("eth1") < 3:
+            raise GuestError("there is no interface eth1", guest_code=GuestCode.NOT_FOUND)
+        await set_interface(self, interface, undo=undo)
+
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "home", "away")
+        await s.run("a", "sleep", "1000", network="home")
+        await s.call(s.engine.connect("a", NetworkRequest(name="away")))
+        s.kill()
+        with monkeypatch.context() as patched:
+            patched.setattr(GuestSession, "set_interface", late)
+            await s.open()
+        assert told.count("eth1") == 3 and _interfaces(s, "a") == {"home": "eth0", "away": "eth1"}
 
     act(scenario)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
@@ -11,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import Conflict, GuestError, HyperError, InvalidArgument, InvalidState, Unsupported
+from ..errors import Conflict, HyperError, InvalidArgument, InvalidState, Unsupported
 from ..model import ids
 from ..model.filters import Filters, before_until, has_labels
 from ..model.network import (
@@ -31,17 +30,14 @@ from ..model.status import Pod, Pruned
 from ..model.thing_filters import select_networks
 from ..network import addresses, links, tap
 from ..network.backend import NicKind, Shared, numbered
-from ..protocol.constants import GuestCode
-from ..protocol.messages import Interface
-from ..sys import clock, deadlines, tasks
+from ..sys import clock, tasks
 from . import host_access
 from .events import Events
-from .pod_network import PodNetwork
+from .pod_network import PodNetwork, set_interface
 from .principal import owned
 from .registry import Registry
 from .runtime import Runtime, record
 
-_LOOK_AGAIN = 0.1  # seconds, for an interface that was plugged in
 _RESERVED = (*USER_MODES, "none", "host", "default")
 
 
@@ -240,7 +236,7 @@ class Networks:
         try:
             await self._pods.join(pod, made, runtime.machine, spare=spare in runtime.spares)
             told = next(i for i in shared.told(pod) if i.name == made.interface)
-            await _tell(runtime, told)
+            await set_interface(runtime, told, undo=True)
         except BaseException:
             with contextlib.suppress(HyperError):
                 await tasks.to_the_end(self._take_out(shared, pod.id, made, runtime))
@@ -298,21 +294,6 @@ class Networks:
         changed = msgspec.structs.replace(pod, **changes)
         self._registry.put_pod(changed)
         return changed
-
-
-async def _tell(runtime: Runtime, interface: Interface) -> None:
-    """The guest configures an interface; one that was plugged in a moment ago it may not have found yet.
-
-    :raise GuestError: it does not find it in time.
-    """
-    late = asyncio.get_running_loop().time() + deadlines.PLUG
-    while True:
-        try:
-            return await runtime.agent.set_interface(interface, undo=True)
-        except GuestError as error:
-            if error.guest_code != GuestCode.NOT_FOUND or asyncio.get_running_loop().time() > late:
-                raise
-            await asyncio.sleep(_LOOK_AGAIN)
 
 
 def _spare(pod: Pod, runtime: Runtime) -> str | None:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
 
-from ..errors import HyperError, Unavailable, Unsupported
+from ..errors import GuestError, HyperError, Unavailable, Unsupported
 from ..hypervisor.driver import AnyNetwork, Machine, SpareNetwork, StreamNetwork, TapNetwork, UserNetwork
 from ..hypervisor.facets import NicAddition, NicHotplug, PortForwarding, require
 from ..model.network import Attachment
@@ -19,10 +20,14 @@ from ..network.backend import Backend, Dns, Link, Nic, NicKind, Policy, Rates, S
 from ..network.choice import Choice
 from ..network.idle import IdleNic
 from ..network.usermode import check_ipv4
+from ..protocol.constants import GuestCode
+from ..protocol.messages import Interface
+from ..sys import deadlines
 from .host_ports import HostPorts
 from .runtime import Runtime
 
 log = logging.getLogger(__name__)
+_LOOK_AGAIN = 0.1  # seconds, for an interface that was plugged in
 TAKEN_AS: dict[str, type] = {NicKind.TAP: TapNetwork, NicKind.STREAM: StreamNetwork, NicKind.USER: UserNetwork}
 
 
@@ -238,7 +243,7 @@ class PodNetwork:
                 if attachment.tap in runtime.spares:
                     await self.join(pod, attachment, runtime.machine, spare=True)
             for interface in shared.told(pod):
-                await runtime.agent.set_interface(interface)
+                await set_interface(runtime, interface)
 
     def user_network(self, pod: Pod) -> str:
         """What its user-mode network is, for the record of its machine; "" for a pod that has none."""
@@ -259,3 +264,18 @@ class PodNetwork:
     def shared(self, pod: Pod) -> Shared | None:
         """What lets the pod join and leave networks while it runs; None where it cannot."""
         return next((b for b in self.choice.of(pod) if isinstance(b, Shared)), None)
+
+
+async def set_interface(runtime: Runtime, interface: Interface, *, undo: bool = False) -> None:
+    """The guest configures an interface; one that was plugged in a moment ago it may not have found yet.
+
+    :raise GuestError: it does not find it in time.
+    """
+    late = asyncio.get_running_loop().time() + deadlines.PLUG
+    while True:
+        try:
+            return await runtime.agent.set_interface(interface, undo=undo)
+        except GuestError as error:
+            if error.guest_code != GuestCode.NOT_FOUND or asyncio.get_running_loop().time() > late:
+                raise
+            await asyncio.sleep(_LOOK_AGAIN)
