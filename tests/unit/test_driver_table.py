@@ -83,6 +83,15 @@ def test_the_page_has_a_row_for_each() -> None:
     assert sorted(rows) == sorted(abilities.WORDS.values())
 
 
+def test_the_page_names_tests_that_there_are() -> None:
+    rows = [re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", line) for line in PAGE.read_text().splitlines()
+            if re.match(r"\| (`[a-z-]+` )?\| ", line)]  # fmt: skip
+    assert len([row for row in rows if row]) > len(abilities.WORDS)
+    for path, test in (named for row in rows for named in row):
+        text = (PAGE.parents[1] / path).read_text()
+        assert not test or re.search(rf"^(async )?def {test}\(", text, re.M), f"{path} has no {test}"
+
+
 def test_nobody_has_it() -> None:
     drivers = Drivers(fakes("one", "two"))
     with pytest.raises(Unsupported) as refused:

@@ -75,6 +75,7 @@ def test_a_domain(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [e.get("fdgroup") for d in disks for e in d.findall("source")] == ["image", "scratch", "more"]
     assert [e.get("dev") for e in root.iterfind("devices/interface/target")] == ["ht0"]
+    assert [e.get("freePageReporting") for e in root.iterfind("devices/memballoon")] == ["on"]
     words = [e.get("value") for e in root.iter() if e.tag.endswith("}arg")]
     assert any("hostfwd=tcp:127.0.0.1:8080-:80" in str(w) for w in words)
 
