@@ -28,7 +28,7 @@ from hypercontainer.hypervisor.libvirt.libxl_driver import LibxlDriver
 from hypercontainer.hypervisor.libvirt.libxl_machine import LibxlMachine
 from hypercontainer.hypervisor.xen import tools
 from hypercontainer.jail.jail import Started
-from hypercontainer.sys import process
+from hypercontainer.sys import deadlines, process
 
 UUID = "6c5d1d2e-6a4e-4f0b-9c6e-0d8d3b1a2f3c"
 NOWHERE = "xen+unix:///system?socket=/nowhere/libvirt-sock"
@@ -192,6 +192,37 @@ async def test_a_domain_is_ended_without_libvirt(tmp_path: Path, monkeypatch: py
         await asyncio.wait_for(machine.wait(), DEADLINE)
         assert (tmp_path / "asked").read_text() == "destroy hyper-a\n" and not machine.alive
         assert not list(tmp_path.glob("*.log"))
+        await connection.close()
+
+
+async def test_a_kill_ends_within_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where libvirt ends a domain, but not its QEMU, and xl does not answer."""
+    clock = asyncio.get_running_loop().time
+    waited, late, until = list[float](), list[float](), list[float]()
+
+    async def end(_: str, timeout: float) -> bool:
+        waited.append(timeout)
+        late.append(clock() + timeout)
+        return True
+
+    async def ends(by: float) -> bool:
+        until.append(by)
+        return False
+
+    async def destroy(_: str, timeout: float) -> str:
+        waited.append(timeout)
+        return "it did not end"
+
+    with qemu(tmp_path / "pod") as process_:
+        connection = Connection(NOWHERE)
+        started = Started(process_.pid, process.start_time(process_.pid))
+        machine = LibxlMachine(connection, tmp_path / "pod", Known("hyper-a", UUID), started, 7)
+        monkeypatch.setattr(connection, "end", end)
+        monkeypatch.setattr(machine, "_ends", ends)
+        monkeypatch.setattr(tools, "destroy", destroy)
+        await machine.kill()
+        assert until[0] <= late[0] and sum(waited) <= deadlines.DEATH
+        await asyncio.wait_for(machine.wait(), DEADLINE)
         await connection.close()
 
 

@@ -263,6 +263,30 @@ async def test_an_xl_that_stands_still_holds_up_a_kill_no_longer_than_is_said(
     assert not (tmp_path / "domain").exists()
 
 
+async def test_an_xl_that_outlives_its_domain_holds_up_a_kill_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_ins(tmp_path, monkeypatch)
+    machine = await XenDriver(boot_timeout=60).launch(config(tmp_path))
+    clock = asyncio.get_running_loop().time
+    waited, late, until = list[float](), list[float](), list[float]()
+
+    async def ends_the_domain_alone(_: str, timeout: float) -> str:
+        waited.append(timeout)
+        late.append(clock() + timeout)
+        return ""
+
+    async def ends(by: float) -> bool:
+        until.append(by)
+        return False
+
+    monkeypatch.setattr(tools, "destroy", ends_the_domain_alone)
+    monkeypatch.setattr(machine, "_ends", ends)
+    await machine.kill()
+    assert until[0] <= late[0] and sum(waited) <= deadlines.DEATH
+    await asyncio.wait_for(machine.wait(), 60)
+
+
 async def test_an_xl_that_is_slow_is_not_ended_in_its_midst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_ins(tmp_path, monkeypatch)
     machine = await XenDriver(boot_timeout=60).launch(config(tmp_path))

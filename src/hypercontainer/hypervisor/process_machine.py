@@ -80,10 +80,11 @@ class ProcessMachine:
         await asyncio.shield(self._gone)
         await self._see_violation()
 
-    async def _ends(self) -> bool:
-        """Whether it does, in the time that a process has that was killed."""
+    async def _ends(self, by: float) -> bool:
+        """Whether it does until then, by the loop's clock."""
         try:
-            await tasks.within(self.wait(), deadlines.DEATH)
+            async with asyncio.timeout_at(by):
+                await self.wait()
         except (TimeoutError, OSError):
             return False
         return not self.alive

@@ -28,7 +28,7 @@ from .machine import DomainMachine, parts
 log = logging.getLogger(__name__)
 _TAIL = 8000  # bytes of the console that are looked at
 _LOGS = Path("/var/log/libvirt/libxl")  # of domains (src/libxl/libxl_conf.h of libvirt)
-_LIBVIRTS, _XLS = 2.0, 3.0  # seconds for libvirt to end a domain, and then for xl: together deadlines.DEATH
+_LIBVIRTS, _XLS = 2.0, 3.0  # seconds for libvirt to end a domain and its QEMU, then for xl: together deadlines.DEATH
 
 
 class LibxlMachine(DomainMachine):
@@ -104,10 +104,11 @@ class LibxlMachine(DomainMachine):
         knows of no such domain any more, xl is asked."""
         async with self._ending_it:
             self._killed = self._killed or self.alive
+            by = asyncio.get_running_loop().time() + _LIBVIRTS
             ended = await self._connection.end(self._uuid, _LIBVIRTS) if self._uuid else False
             self._console.tail()
             self._console.close()
-            if self._name and not (ended and await self._ends()):
+            if self._name and not (ended and await self._ends(by)):
                 if why := await tools.destroy(self._name, _XLS):
                     log.error("the domain %s cannot be ended now: %s", self._name, why)
                 process.kill(self.pid, self.pid_started)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 CHANNEL = "channel.sock"  # in the machine's directory: QEMU, as the agent's console, listens there
 LOG = "xl.log"  # in the machine's directory: what its xl wrote
 _TAIL = 8000  # bytes of the console, and of the log, that are looked at
-_FIRST, _SECOND = 3.0, 2.0  # seconds for xl to end a domain: together deadlines.DEATH, where none does
+_FIRST, _SECOND = 3.0, 2.0  # seconds for xl to end a domain and itself: together deadlines.DEATH
 _CLEAN = "with status 0"  # how xl ends with its domain
 _EXPECTED = "Primary console has invalid configuration"  # of a domain's first channel: document.CHANNELS
 _HINT = "`hyperctl kill -s KILL` and `rm -f` end it"
@@ -110,10 +110,11 @@ class XenMachine(ProcessMachine):
         """xl frees what the domain had; one that does not is killed, and another one does, later where none answers."""
         async with self._ending_it:
             self._killed = self._killed or self.alive
+            by = asyncio.get_running_loop().time() + _FIRST
             why = await tools.destroy(self.domain, _FIRST)
             self._console.tail()
             self._console.close()
-            if why or not await self._ends():
+            if why or not await self._ends(by):
                 process.kill(self.pid, self.pid_started)
                 why = await tools.destroy(self.domain, _SECOND)
             if why:
