@@ -3,8 +3,8 @@
 """Build the C programs with the `ziglang` wheel: static binaries for each machine, no system compiler.
 
 hyperstart is a guest's first process, hyperjail starts a hypervisor with only what it is handed,
-hyperjail-filter is what that loads first, and hyperjail-files brings directories to guests without a device for
-them. Binaries are cached by the hash of sources, flags and compiler.
+hyperjail-filter is what that loads first, hyperjail-files brings directories to guests without a device for them,
+and hyperjail-memory copies a machine's memory. Binaries are cached by the hash of sources, flags and compiler.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ FILTER = Program(
     link=("-shared", "-nostdlib", "-s", "-Wl,-z,now"),
 )
 FILES = Program("hyperjail-files", TOP / "hyperjail/files", JAIL)
-PROGRAMS = (HYPERSTART, HYPERJAIL, FILTER, FILES)
+MEMORY = Program("hyperjail-memory", TOP / "hyperjail/memory", JAIL)
+PROGRAMS = (HYPERSTART, HYPERJAIL, FILTER, FILES, MEMORY)
 
 
 def version() -> str:

@@ -409,7 +409,7 @@ async def test_a_machine_that_runs_is_saved(host: Host) -> None:
         machine = await host.launch("source")
         session = await greet(machine)
         instant = _Instant(session)
-        saved = await driver.checkpoint(machine, host.config("twin", balloon=True), Snapshot(memory, state), instant)
+        saved = await driver.checkpoint(machine, Snapshot(memory, state), instant)
         assert instant.seen == [True, False]
         assert (await session.stats()).memory_total > 0
         for name in ("f1", "f2"):

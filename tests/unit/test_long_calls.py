@@ -17,7 +17,6 @@ SHORT = {
     "engine/booted.py start",
     "engine/factory/factory.py Factory._launch",
     "engine/forks/source.py Woken._wake",
-    "engine/forks/twins.py Twins.checkpoint",
     "engine/leftovers.py end_machine",
     "engine/leftovers.py end_machines",
     "engine/reattach.py Reattacher.kill_machine",

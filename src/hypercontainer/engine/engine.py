@@ -47,10 +47,10 @@ from .execs import Execs
 from .factory.shapes import Shape
 from .fetch import fetch_all
 from .forks.copies import Copies
+from .forks.fingerprints import Fingerprints
 from .forks.making import Making
 from .forks.snapshots import PodSnapshots
 from .forks.taking import Taking
-from .forks.twins import Twins
 from .forwards import Forwards
 from .image_events import ImageEvents
 from .listing import Listing
@@ -113,8 +113,8 @@ class Engine:
         self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, self._log_sinks)
         pod_creation = PodCreation(self.registry, self.images, self.containers, placement, self.volumes, made.secrets)
         self.pods = Pods(self.registry, sandboxes, self.containers, network, pod_creation, self.events)
-        twins = Twins(drivers, paths, self._allotments, boot, settings.scratch_size)
-        taking = Taking(self.registry, made.disks, network, made.secrets, twins)
+        fingerprints = Fingerprints(drivers, boot)
+        taking = Taking(self.registry, drivers, made.disks, network, made.secrets, fingerprints)
         copies = Copies(paths, self.volumes, made.secrets)
         making = Making(self.registry, placement, self.containers, sandboxes, made.woken, copies)
         self.snapshots = PodSnapshots(paths, self.registry, sandboxes, self.events, taking, making)

@@ -127,7 +127,7 @@ class Snapshot:
 
     memory: int  # descriptor of the guest's memory; nobody may be able to write there
     state: int  # descriptor of the devices' state
-    stands_still: bool = False  # so the machine was when it was saved: what starts from it is told to go on
+    live: bool = False  # it was saved while it ran, and was connected
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,6 @@ class MachineConfig:
     expandable: bool = False  # disks may be added later
     memory_file: int | None = None  # descriptor of a file for the guest's memory, which `Machine.save` leaves there
     snapshot: Snapshot | None = None  # start from it; the kernel is in it
-    incoming: int | None = None  # descriptor of a stream that the state and the memory of another machine come from
     balloon: bool | None = None  # whether free pages go back to this host; None: where the memory is in no file
     user: int = 0  # as which its processes run when we are root; 0: as one that nobody has
     control_groups: tuple[Path, ...] = ()  # directories of groups that its processes are born in

@@ -228,11 +228,10 @@ class Instant(Protocol):
 class Checkpoints(Protocol):
     """A machine that runs is saved, and goes on; the driver takes the `Snapshot`."""
 
-    async def checkpoint(self, machine: Machine, twin: MachineConfig, snapshot: Snapshot, instant: Instant) -> Snapshot:
-        """Write memory and devices' state to two empty files. The machine goes on also where this fails.
+    async def checkpoint(self, machine: Machine, snapshot: Snapshot, instant: Instant) -> Snapshot:
+        """Write memory and devices' state to two empty files, the first as long as the memory.
 
-        `twin` is a machine of the same shape, with disks and networks of its own, which a driver may launch for the
-        time of it. What is returned says what was saved.
+        The machine goes on also where this fails. What is returned says what was saved.
 
         :raise Unavailable: when the hypervisor fails, or does not come to an end.
         """

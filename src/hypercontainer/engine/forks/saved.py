@@ -55,7 +55,7 @@ class SavedPod(Model, frozen=True, kw_only=True):
     interfaces: list[Before]
     frozen: list[str]  # containers whose programs ran, and stand still in what was saved
     disks: dict[str, str]  # what the guest finds a disk by -> name of the copy's file
-    stands_still: bool
+    live: bool
     paused_ms: int
     digests: dict[str, str] = msgspec.field(default_factory=dict)  # of memory and state, where these are files
 
@@ -127,7 +127,7 @@ def open_saved(directory: Path, document: SavedPod) -> Saved:
         if isinstance(error, HyperError):
             raise
         raise Unavailable(f"the snapshot {document.name} cannot be read: {error}", hint="remove it") from error
-    snapshot = Snapshot(snapshot.memory, snapshot.state, document.stands_still)
+    snapshot = Snapshot(snapshot.memory, snapshot.state, document.live)
     return Saved(document, directory, snapshot)
 
 

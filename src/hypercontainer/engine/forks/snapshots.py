@@ -194,7 +194,7 @@ class PodSnapshots:
             self._restoring[document.id] -= 1
 
     async def _restore(self, document: SavedPod, request: RestoreRequest) -> Pod:
-        if document.fingerprint != await self._taking.twins.fingerprint(document.pod):
+        if document.fingerprint != await self._taking.fingerprints.of(document.pod):
             raise InvalidState(
                 f"the snapshot {document.name} does not fit this host any more: its hypervisor, its kernel or its "
                 "processor is another than when it was made",

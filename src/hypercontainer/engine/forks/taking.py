@@ -21,6 +21,8 @@ from ...errors import HyperError
 from ...guest.agent import Fork, Freeze
 from ...guest.agent import require as require_of_guest
 from ...hypervisor.driver import Disk
+from ...hypervisor.drivers import Drivers
+from ...hypervisor.facets import Checkpoints, require
 from ...model import ids
 from ...model.status import Container, ContainerStatus, Pod
 from ...sys import clock, tasks
@@ -34,8 +36,8 @@ from ..registry import Registry
 from ..runtime import Runtime, record
 from ..secrets import Secrets
 from . import refusals
+from .fingerprints import Fingerprints
 from .saved import Before, Saved, SavedPod
-from .twins import Twins
 
 log = logging.getLogger(__name__)
 
@@ -93,17 +95,19 @@ class Taking:
     """Saves pods."""
 
     def __init__(
-        self, registry: Registry, disks: MachineDisks, network: PodNetwork, secrets: Secrets, twins: Twins
-    ) -> None:
+        self, registry: Registry, drivers: Drivers, disks: MachineDisks, network: PodNetwork, secrets: Secrets,
+        fingerprints: Fingerprints,
+    ) -> None:  # fmt: skip
         self._registry = registry
+        self._drivers = drivers
         self._disks = disks
         self._network = network
         self._secrets = secrets
-        self.twins = twins
+        self.fingerprints = fingerprints
 
     def check(self, pod: Pod, runtime: Runtime) -> None:
         """Raises what `refusals.check` does."""
-        links, driver = self._network.links(pod), self.twins.drivers.get(runtime.machine.driver)
+        links, driver = self._network.links(pod), self._drivers.get(runtime.machine.driver)
         refusals.check(pod, self._registry.members(pod.id), runtime, driver, len(links))
 
     async def take(self, pod_id: str, name: str, runtime: Runtime, directory: Path) -> Saved:
@@ -131,11 +135,12 @@ class Taking:
             with no_space_as_error(directory):
                 directory.mkdir(mode=0o700, parents=True)
                 await self._secrets.hand_out(pod.id, directory)
-                files = await self.twins.checkpoint(pod, runtime, disks, files, quiet)
+                driver = require(self._drivers.get(runtime.machine.driver), Checkpoints)
+                files = await driver.checkpoint(runtime.machine, files, quiet)
             await seal(files)
             document = await self._document(pod, name, runtime, quiet, written)
             undo.pop_all()
-        return Saved(msgspec.structs.replace(document, stands_still=files.stands_still), directory, files)
+        return Saved(msgspec.structs.replace(document, live=files.live), directory, files)
 
     async def _document(
         self, pod: Pod, name: str, runtime: Runtime, quiet: _Quiet, written: dict[str, str]
@@ -144,9 +149,9 @@ class Taking:
         links = self._network.links(pod)
         return SavedPod(
             id=ids.new_id(), name=name, created_at=clock.stamp(), pod=pod, containers=list(quiet.members),
-            layout=runtime.layout, fingerprint=await self.twins.fingerprint(pod), token=quiet.token.hex(),
+            layout=runtime.layout, fingerprint=await self.fingerprints.of(pod), token=quiet.token.hex(),
             names=dict(runtime.names), processes=quiet.processes, built=sorted(runtime.built),
-            volumes=dict(runtime.volumes), frozen=quiet.frozen, disks=written, stands_still=False,
+            volumes=dict(runtime.volumes), frozen=quiet.frozen, disks=written, live=False,
             interfaces=[Before(name=f"eth{n}", addresses=list(link.addresses)) for n, link in enumerate(links)],
             paused_ms=round(quiet.lasted * 1000),
         )  # fmt: skip

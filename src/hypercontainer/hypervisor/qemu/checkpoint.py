@@ -1,81 +1,95 @@
 # SPDX-License-Identifier: Apache-2.0
 """A machine that runs is saved, and goes on.
 
-QEMU can leave memory out of what it saves only where it lies in a file that is shared; that of a pod's machine is its
-own, which is faster, and what KVM gives huge pages. So a twin of the machine takes all of it in, as a migration to
-another host would, with its memory in the snapshot's file, and is saved then as a template is.
-https://www.qemu.org/docs/master/devel/migration/main.html
+QEMU's own way to save memory takes it to pieces, pushes them through a stream, and puts them together in a second
+QEMU: most of a second for what is a copy of some megabytes. So it is asked for the state of its devices only, and what
+its guest has written is copied out of its process, into the file that others will map.
+https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html (xen-save-devices-state, which has nothing of Xen in it)
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import fcntl
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
-from ...errors import HyperError
-from ...sys import tasks
-from ..driver import MachineConfig, Snapshot
+from ...errors import Unavailable
+from ...jail.binaries import binary
+from ...sys import process, tasks
+from ..driver import Snapshot
 from ..facets import Instant
 from .machine import QemuMachine
 
-Launch = Callable[[MachineConfig], Awaitable[QemuMachine]]
-_PIPE_SIZE = 1 << 20  # bytes; what root may have without asking
+_SLOWEST = 20 << 20  # bytes per second that memory is copied with at least; some of it may be swapped out
+_LEAST = 10.0  # seconds that are given for it, however little it is
+_ENDED = "the virtual machine has ended"
 
 
-async def checkpoint(
-    machine: QemuMachine, twin: MachineConfig, snapshot: Snapshot, instant: Instant, launch: Launch
-) -> Snapshot:
-    """What `facets.Checkpoints` says; `launch` starts the twin."""
-    async with contextlib.AsyncExitStack() as undo:
-        source, target = os.pipe2(os.O_CLOEXEC)
-        undo.callback(os.close, source)
-        writing = contextlib.ExitStack()
-        writing.callback(os.close, target)
-        undo.callback(writing.close)
-        with contextlib.suppress(OSError):  # it works with less
-            fcntl.fcntl(target, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-        other = await launch(replace(twin, memory_file=snapshot.memory, incoming=source))
-        undo.push_async_callback(other.kill)
-        async with instant.quiet():
-            await _copy(machine, other, source, target, writing, instant)
-        await other.save(snapshot.state)
-    return replace(snapshot, stands_still=True)
-
-
-async def _copy(
-    machine: QemuMachine, other: QemuMachine, source: int, target: int, writing: contextlib.ExitStack,
-    instant: Instant,
-) -> None:  # fmt: skip
-    """All of `machine` to `other`."""
-    receiving = asyncio.create_task(other.receive(source))
-    try:
-        sending = asyncio.create_task(_send(machine, target, writing))
+async def checkpoint(machine: QemuMachine, snapshot: Snapshot, instant: Instant) -> Snapshot:
+    """What `facets.Checkpoints` says."""
+    async with instant.quiet():
         try:
-            await _both(sending, receiving)
+            await machine.save_devices(snapshot.state)
+            await _copy_memory(machine, snapshot.memory)
             await instant.at_rest()
         finally:
-            await tasks.end([sending])
-            await tasks.to_the_end(machine.go_on())
-    finally:
-        await tasks.end([receiving])
+            await tasks.to_the_end(machine.resume())
+    return replace(snapshot, live=True)
 
 
-async def _send(machine: QemuMachine, target: int, writing: contextlib.ExitStack) -> None:
-    try:
-        await machine.send(target)
-    finally:
-        writing.close()  # QEMU has its own: the end of that is the end of the stream
+async def _copy_memory(machine: QemuMachine, target: int) -> None:
+    """Into an empty file, as long as the memory. By a process: whoever has taken QEMU over may make reads of it wait.
+
+    :raise Unavailable: it cannot be read, or not in time.
+    """
+    size = os.fstat(target).st_size
+    address = await machine.address_of_memory()
+    with _memory_of(machine) as (mem, pagemap, base):
+        numbers = (mem, pagemap, base, target)
+        try:
+            done = await tasks.within(
+                process.run(
+                    binary("hyperjail-memory"), *map(str, (*numbers, address, size)),
+                    descriptors=[fd for fd in numbers if fd >= 0],
+                ), _LEAST + size / _SLOWEST,
+            )  # fmt: skip
+        except TimeoutError:
+            raise Unavailable("the memory of the virtual machine could not be copied in time") from None
+    if done.status:
+        raise Unavailable(f"the memory of the virtual machine could not be copied: {done.stderr.strip() or _ENDED}")
 
 
-async def _both(sending: asyncio.Task[None], receiving: asyncio.Task[None]) -> None:
-    """Where one fails, the other would wait."""
-    done, _ = await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_EXCEPTION)
-    for task in sorted(done, key=lambda t: t is receiving):
-        if (error := task.exception()) and isinstance(error, HyperError | OSError):
-            raise error
-    await sending
-    await receiving
+@contextlib.contextmanager
+def _memory_of(machine: QemuMachine) -> Iterator[tuple[int, int, int]]:
+    """Descriptors of its process's memory and page map, and of the file below, which is -1 where there is none.
+
+    :raise Unavailable: hyperd may not.
+    """
+    place = Path(f"/proc/{machine.pid}")
+    with contextlib.ExitStack() as stack:
+
+        def opened(path: Path | str, flags: int = os.O_RDONLY) -> int:
+            fd = os.open(path, flags | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            return fd
+
+        try:
+            mem, pagemap, base = opened(place / "mem"), opened(place / "pagemap"), -1
+            if file := machine.memory_file:
+                # What the number means by now is QEMU's choice: only the file that it was given is opened to be read.
+                found = opened(place / f"fd/{file.descriptor}", os.O_PATH)
+                status = os.fstat(found)
+                if (status.st_dev, status.st_ino) != (file.device, file.inode):
+                    raise Unavailable("the virtual machine does not have the file of its memory any more")
+                base = opened(f"/proc/self/fd/{found}")
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise Unavailable(_ENDED) from error
+        except PermissionError as error:
+            raise Unavailable(
+                "hyperd may not read the memory of a virtual machine", hint="it needs the capability CAP_SYS_PTRACE"
+            ) from error
+        if not machine.alive:  # the number may be another process's
+            raise Unavailable(_ENDED)
+        yield mem, pagemap, base

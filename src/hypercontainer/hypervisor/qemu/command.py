@@ -81,9 +81,9 @@ def boot_options(
 ) -> list[str]:
     """A kernel that boots, or a machine that goes on."""
     if config.snapshot:
-        return ["-incoming", "defer"]  # `Monitor.load` says what
-    if config.incoming is not None:
-        return ["-incoming", "defer", "-S"]  # `Monitor.receive` says what
+        # What `Monitor.save_devices` leaves begins with the devices: the name of the machine type is not before them.
+        bare = ["-global", "migration.send-configuration=off"] if config.snapshot.live else []
+        return ["-incoming", "defer", *bare]  # `Monitor.load` says what
     kernel, initramfs = fds.boot
     return [
         "-kernel",

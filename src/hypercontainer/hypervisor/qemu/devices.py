@@ -28,6 +28,7 @@ SCSI = "scsi"
 SLOT = "slot"  # and a number: of those for what comes while the machine runs
 FDSET_DISKS = 0  # fdset numbers: disks count from here
 FDSET_EXCHANGED = 2000  # disks that replace others count from here
+FDSET_STATE = FDSET_EXCHANGED + (1 << 30)  # states that are saved; a number in a path is one of 31 bits
 # https://www.qemu.org/docs/master/system/qemu-manpage.html, -drive cache=
 _CACHE: dict[str, dict[str, bool]] = {
     "": {}, "writeback": {}, "writethrough": {}, "off": {"direct": True}, "none": {"direct": True},

@@ -42,7 +42,7 @@ from ..facets import Instant, Needs, facets_of
 from ..probe import Prober, trouble_of
 from . import checkpoint, command, confinement, devices, foreign
 from .formats import check_image
-from .machine import CHANNEL, CONSOLE, FILES, LOG, MONITOR, QemuMachine
+from .machine import CHANNEL, CONSOLE, FILES, LOG, MONITOR, MemoryFile, QemuMachine
 from .machine_types import AUTO, MICROVM, Chosen, MachineType, TypeChooser, fitted, processor_of_host
 from .ports import check_port_free
 
@@ -214,13 +214,14 @@ class QemuDriver:
         machine = QemuMachine(
             config.directory, *started, accelerator, machine_type=f"{kind.name}: {chosen.reason}",
             host_devices=[str(device.directory) for device in config.devices],
+            memory_file=MemoryFile.of(config.snapshot.memory) if config.snapshot else None,
         )  # fmt: skip
         machine.listen()
         if config.snapshot:
             try:
-                if config.snapshot.stands_still:
+                if config.snapshot.live:
                     machine.connect_early()
-                await machine.load(state, stands_still=config.snapshot.stands_still)
+                await machine.load(state)
             except BaseException:
                 await machine.kill()
                 raise
@@ -245,9 +246,9 @@ class QemuDriver:
             return await emulator.version(), foreign.ACCELERATOR, emulator.machine_type
         return self.version, (await self.accelerator())[0], (await self._machine_type())[0]
 
-    async def checkpoint(self, machine: Machine, twin: MachineConfig, snapshot: Snapshot, instant: Instant) -> Snapshot:
+    async def checkpoint(self, machine: Machine, snapshot: Snapshot, instant: Instant) -> Snapshot:
         assert isinstance(machine, QemuMachine)
-        return await checkpoint.checkpoint(machine, twin, snapshot, instant, self.launch)
+        return await checkpoint.checkpoint(machine, snapshot, instant)
 
     async def footprint(self, vcpus: int, memory: int, architecture: str = "") -> Needs:
         accelerator, _ = await self.accelerator()
@@ -303,9 +304,7 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack, *, jai
         return sock.fileno()
 
     boot: tuple[int, ...]
-    if config.incoming is not None:
-        boot = (config.incoming,)
-    elif config.snapshot:  # each machine reads the state from its begin
+    if config.snapshot:  # each machine reads the state from its begin
         boot = (
             config.snapshot.memory,
             opened(Path(f"/proc/self/fd/{config.snapshot.state}"), os.O_RDONLY),

@@ -12,7 +12,7 @@ import resource
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import Unavailable
 from ...jail.report import Grants
@@ -24,6 +24,7 @@ from ..process_machine import ProcessMachine, dial, telling
 from . import devices
 from .command import FILES_CHANNEL
 from .confinement import grants, largest_file
+from .machine_types import VIRT
 from .monitor import Monitor
 from .ports import check_port_free
 
@@ -37,6 +38,19 @@ _SPARE_NIC = re.compile(rb"[^\n]*is not connected to host network[^\n]*\n?")
 _TAIL = 8000  # bytes of the logs that are read for an error message: a panic, and the registers that follow it
 
 
+class MemoryFile(NamedTuple):
+    """The file that a machine maps its memory from privately, as its process was given it."""
+
+    descriptor: int
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, descriptor: int) -> MemoryFile:
+        status = os.fstat(descriptor)
+        return cls(descriptor, status.st_dev, status.st_ino)
+
+
 class QemuMachine(ProcessMachine):
     """Known by its process and its directory; both outlive the daemon."""
 
@@ -46,12 +60,13 @@ class QemuMachine(ProcessMachine):
 
     def __init__(
         self, directory: Path, pid: int, pid_started: int, accelerator: str, *, machine_type: str = "",
-        host_devices: Sequence[str] = (),
+        host_devices: Sequence[str] = (), memory_file: MemoryFile | None = None,
     ) -> None:  # fmt: skip
         """`host_devices` are directories in sysfs of PCI devices that it was handed."""
         super().__init__(pid, pid_started)
         self.accelerator = accelerator
         self.machine_type = machine_type
+        self.memory_file = memory_file
         self._host_devices = list(host_devices)
         self._directory = directory
         self._nodes: dict[
@@ -66,6 +81,7 @@ class QemuMachine(ProcessMachine):
         return cls(
             Path(handle["directory"]), handle["pid"], handle["pidStarted"], handle.get("accelerator", ""),
             machine_type=handle.get("machineType", ""), host_devices=handle.get("hostDevices", ()),
+            memory_file=MemoryFile(*handle["memoryFile"]) if handle.get("memoryFile") else None,
         )  # fmt: skip
 
     @property
@@ -77,6 +93,7 @@ class QemuMachine(ProcessMachine):
             "accelerator": self.accelerator,
             "machineType": self.machine_type,
             "hostDevices": self._host_devices,
+            "memoryFile": self.memory_file,
         }
 
     @property
@@ -145,25 +162,25 @@ class QemuMachine(ProcessMachine):
                 self._disk_errors = await monitor.failed_requests()
         return self._disk_errors
 
-    async def load(self, state: int, *, stands_still: bool = False) -> None:
+    async def load(self, state: int) -> None:
         """Go on from a saved state; its number is the descriptor's in the hypervisor."""
         async with self._monitor() as monitor:
-            await monitor.load(state, stands_still=stands_still)
+            await monitor.load(state)
 
-    async def receive(self, stream: int) -> None:
-        """Become what another machine sends, and stand still; the number is the descriptor's in the hypervisor."""
-        async with self._monitor() as monitor:
-            await monitor.receive(stream)
+    async def save_devices(self, state: int) -> None:
+        """Their state into an empty file. The machine stands still then, until `resume`, whatever becomes of it."""
+        fd = os.open(f"/proc/self/fd/{state}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            async with self._monitor() as monitor:
+                await monitor.save_devices(fd)
+        finally:
+            os.close(fd)
 
-    async def send(self, stream: int) -> None:
-        """Send all of it to a descriptor; it stands still then, until `go_on`."""
+    async def address_of_memory(self) -> int:
+        """Where its guest's memory begins in its process's."""
+        kind = self.machine_type.partition(":")[0]
         async with self._monitor() as monitor:
-            await monitor.send(stream)
-
-    async def go_on(self) -> None:
-        """After a `send`, whatever became of it; one that is under way ends."""
-        async with self._monitor() as monitor:
-            await monitor.go_on()
+            return await monitor.address_of_memory(VIRT.memory_at if kind == VIRT.name else 0)
 
     async def save(self, state: int) -> None:
         async with self._monitor() as monitor:

@@ -33,6 +33,7 @@ class MachineType:
     console: str = "ttyS0"  # what the guest's kernel calls the serial port
     backwards: bool = False  # the guest's kernel finds the last device of the command line first
     memory: str = "microvm.ram"  # what QEMU calls its memory where nothing else is said, in saved states too
+    memory_at: int = 0  # the address where it begins, to the guest
 
     def device(self, name: str) -> str:
         """A virtio device on its transport."""
@@ -73,6 +74,7 @@ VIRT = MachineType(
     console="ttyAMA0",
     backwards=True,
     memory="mach-virt.ram",
+    memory_at=1 << 30,
 )
 
 

@@ -26,7 +26,7 @@ from ...errors import Conflict, InvalidState, Unavailable, Unsupported
 from ...sys import deadlines
 from ...sys.documents import UNREADABLE
 from ..driver import AnyDisk, Disk
-from .devices import FDSET_EXCHANGED, SLOT, block_node, disk_device, nic_in_slot
+from .devices import FDSET_EXCHANGED, FDSET_STATE, SLOT, block_node, disk_device, nic_in_slot
 from .formats import check_image
 
 _READ = 64 << 10
@@ -34,10 +34,9 @@ _EVENTS_MAX = 1000  # that nobody has asked for yet
 _ANSWER_MAX = 4 << 20  # bytes of an answer; the longest that we ask for has some tens of thousands
 _BACKLOG_PAUSE = 0.05
 _SAVE_TIMEOUT = 30.0  # seconds, as the others
-_COPY_TIMEOUT = 120.0  # between two words of QEMU's, while memory is copied
-_COPY_BANDWIDTH, _COPY_DOWNTIME = 1 << 40, 500  # bytes per second: without limit; milliseconds
 _LOAD_TIMEOUT = 10.0
 _UNPLUG_TIMEOUT = 10.0  # for the guest to let a disk go
+_ADDRESS = re.compile(r"\bis (0x[0-9a-f]+)")  # monitor/misc.c, hmp_gpa2hva
 _OF_A_DISK = re.compile(r"\bdev-(\w+)")  # in the device's name, or its path
 
 
@@ -47,6 +46,13 @@ class Command(NamedTuple):
     name: str
     arguments: dict[str, Any] | None = None
     fd: int | None = None
+
+
+# With events of its end; memory that lies in a shared file stays there.
+_CAPABILITIES = Command(
+    "migrate-set-capabilities",
+    {"capabilities": [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]},
+)
 
 
 def _words(error: Any) -> str:
@@ -306,82 +312,55 @@ class Monitor:
     # -- snapshots ----------------------------------------------------------------------
     # https://www.qemu.org/docs/master/devel/migration/main.html
 
-    async def load(self, state: int, *, stands_still: bool = False) -> None:
-        """Start from what `save` left; `state` is the descriptor's number in QEMU.
+    async def load(self, state: int) -> None:
+        """Start from what `save` or `save_devices` left; `state` is the descriptor's number in QEMU.
 
         :raise Unavailable: when it does not come up.
         """
-        await self._take_in(state, ignore_shared=True)
-        if stands_still:
-            await self._migrated("take the saved machine up", _LOAD_TIMEOUT)
-            await self.execute("cont")
+        await self.execute_all([_CAPABILITIES, Command("migrate-incoming", {"uri": f"fd:{state}"})])
         try:
             await self.event("RESUME", _LOAD_TIMEOUT)  # before it runs, its serial port would lose what is sent
         except TimeoutError:
             raise Unavailable("QEMU did not take the saved machine up") from None
 
-    async def _take_in(self, stream: int, *, ignore_shared: bool) -> None:
-        await self.execute_all([_capabilities(ignore_shared), Command("migrate-incoming", {"uri": f"fd:{stream}"})])
+    async def address_of_memory(self, begin: int) -> int:
+        """Where the guest's memory, which has its first byte at `begin`, lies in QEMU's.
 
-    async def receive(self, stream: int) -> None:
-        """Have all that `send` sends, memory too, and stand still; `stream` is the descriptor's number in QEMU.
-
-        :raise Unavailable: when it does not come.
+        :raise Unavailable: QEMU does not say.
         """
-        await self._take_in(stream, ignore_shared=False)
-        await self._migrated("take another machine in", _COPY_TIMEOUT)
+        answer = await self.execute("human-monitor-command", {"command-line": f"gpa2hva {begin:#x}"})
+        if match := _ADDRESS.search(answer):
+            return int(match[1], 16)
+        raise Unavailable(f"QEMU does not say where the guest's memory is: {answer.strip()}")
 
-    async def send(self, stream: int) -> None:
-        """Write all of a machine that runs, memory too, to a stream; it stands still then, and `cont` lets it go on.
+    async def save_devices(self, state: int) -> None:
+        """Write the state of the devices of a machine that runs; it stands still then, and `cont` lets it go on.
 
-        :raise Unavailable: when that fails; it goes on then.
+        What starts from it runs at once. `state` is a descriptor that can only be written.
         """
-        parameters = {"max-bandwidth": _COPY_BANDWIDTH, "downtime-limit": _COPY_DOWNTIME}
-        await self.execute_all(
-            [
-                _capabilities(ignore_shared=False),
-                Command("migrate-set-parameters", parameters),
-                Command("getfd", {"fdname": "stream"}, stream),
-                Command("migrate", {"uri": "fd:stream"}),
-            ]
-        )
-        await self._migrated("save the machine", _COPY_TIMEOUT)
-
-    async def go_on(self) -> None:
-        """End what `send` has begun, if it has not come to its end, and let the machine run."""
-        if (await self.execute("query-migrate")).get("status") not in ("completed", "failed", "cancelled"):
-            await self.execute("migrate_cancel")
-        await self.execute("cont")
-
-    async def _migrated(self, what: str, timeout: float) -> None:
-        """Await the end of a migration, in seconds. :raise Unavailable: when it is none that is wanted."""
-        status = "active"
-        with contextlib.suppress(TimeoutError):
-            while status not in ("completed", "failed", "cancelled"):
-                status = (await self.event("MIGRATION", timeout))["status"]
-        if status != "completed":
-            raise Unavailable(f"QEMU could not {what}: the state of its migration is {status!r}")
+        fdset = FDSET_STATE + secrets.randbelow(1 << 29)  # one that was in use may still be
+        asked = [
+            Command("stop"),
+            Command("add-fd", {"fdset-id": fdset}, state),
+            # `live` as seen by Xen: whether QEMU is to let go of its disks.
+            Command("xen-save-devices-state", {"filename": f"/dev/fdset/{fdset}", "live": False}),
+            Command("remove-fd", {"fdset-id": fdset}),
+        ]
+        await self.execute_all(asked)
 
     async def save(self, state: int) -> None:
         """Write the state of the devices; the memory is in a shared file and stays there.
 
         The machine is stopped by it. It must run before: a clone goes on in the same way.
         """
-        await self.execute_all(
-            [
-                _capabilities(ignore_shared=True),
-                Command("getfd", {"fdname": "state"}, state),
-                Command("migrate", {"uri": "fd:state"}),
-            ]
-        )
-        await self._migrated("save the machine", _SAVE_TIMEOUT)
-
-
-def _capabilities(ignore_shared: bool) -> Command:
-    """With events of its end; memory that lies in a shared file stays there, or goes with the rest."""
-    wanted = (("events", True), ("x-ignore-shared", ignore_shared))
-    states = [{"capability": name, "state": state} for name, state in wanted]
-    return Command("migrate-set-capabilities", {"capabilities": states})
+        migrate = [Command("getfd", {"fdname": "state"}, state), Command("migrate", {"uri": "fd:state"})]
+        await self.execute_all([_CAPABILITIES, *migrate])
+        status = "active"
+        with contextlib.suppress(TimeoutError):
+            while status not in ("completed", "failed", "cancelled"):
+                status = (await self.event("MIGRATION", _SAVE_TIMEOUT))["status"]
+        if status != "completed":
+            raise Unavailable(f"QEMU could not save the machine: the state of its migration is {status!r}")
 
 
 @contextlib.contextmanager
