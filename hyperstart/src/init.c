@@ -3,6 +3,7 @@
  * The init that `--init` puts before a container's program: hyperstart's own binary under the name
  * that Docker gives to it. It hands on signals, reaps whoever is left to it, and ends as the program does.
  * Its behaviour is tini's: https://github.com/krallin/tini
+ * Before itself it stands alone: a container that is there for what is executed in it later.
  */
 #include "init.h"
 
@@ -52,6 +53,26 @@ static int reap(pid_t program)
 	return code;
 }
 
+/* No program but what comes later: it reaps, until it is told to end. */
+static int stand_alone(void)
+{
+	static const int ending[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	for (size_t i = 0; i < sizeof ending / sizeof *ending; i++)
+		sigaddset(&set, ending[i]);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	for (;;) {
+		int sig = sigwaitinfo(&set, NULL);
+
+		reap(0);
+		if (sig > 0 && sig != SIGCHLD)
+			return 0;
+	}
+}
+
 int init_main(char **args)
 {
 	sigset_t set, before;
@@ -60,6 +81,8 @@ int init_main(char **args)
 	prctl(PR_SET_NAME, "docker-init");
 	if (getpid() != 1) /* in the pod's namespace another one is */
 		prctl(PR_SET_CHILD_SUBREAPER, 1);
+	if (strcmp(args[0], INIT_NAME) == 0 && !args[1])
+		return stand_alone();
 	handed_on(&set);
 	sigprocmask(SIG_SETMASK, &set, &before);
 	signal(SIGTTIN, SIG_IGN);

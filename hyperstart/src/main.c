@@ -3,7 +3,7 @@
  * hyperstart: PID 1 of a HyperContainer guest.
  *
  *   /init                   in a VM: mounts what it needs, serves the channel
- *   /sbin/docker-init -- ARG...  in a container: its init (init.c)
+ *   /sbin/docker-init -- ARG...  in a container: its init (init.c); before itself it stands alone
  *   hyperstart --fd N       on a host: serves descriptor N (tests)
  *   hyperstart --listen N   on a host: serves the connections of descriptor N, one after another (tests)
  *   hyperstart --version

@@ -90,3 +90,14 @@ def _control(fd: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests in the background ignores it
     fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_before_itself_it_stands_alone(binary: Path, sig: int) -> None:
+    """It runs no program, and ends when it is told to."""
+    with begin(binary, NAME) as process:
+        # Once it has its name it sleeps in one place only: where it waits for signals.
+        while "(docker-init) S" not in Path(f"/proc/{process.pid}/stat").read_text():
+            os.sched_yield()
+        process.send_signal(sig)
+        assert process.wait(TIMEOUT) == 0
