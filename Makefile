@@ -7,7 +7,7 @@ QUICK = -m "not slow" # of those, all but what `make slow` is for
 export PYTHONDONTWRITEBYTECODE = # the next run need not compile the tests again
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-kubernetes test-drivers arm64 test-arm64 fuzz bench lock sbom proto man clean
+.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-kubernetes test-drivers arm64 test-arm64 fuzz bench lock sbom proto man sync-sdk clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -166,6 +166,9 @@ proto: ## compile CRI's messages anew, after a change of api.proto
 
 man: ## write the man pages anew from the command line's own help
 	.venv/bin/python scripts/make_man.py
+
+sync-sdk: ## the SDK's synchronous classes, made of the asynchronous ones
+	.venv/bin/python scripts/make_sync_sdk.py
 
 clean: ## remove what was built in this tree; caches stay
 	rm -rf .venv build dist src/hypercontainer/guest/bin src/hypercontainer/jail/bin

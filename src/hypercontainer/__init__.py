@@ -12,6 +12,7 @@ A map of the package, lowest layer first (imports go downwards only):
     serving                what front ends over HTTP share
     api, docker, cri       REST, Docker's Engine API, and Kubernetes' CRI, in front of the engine
     client, hyperctl       the command line; talks REST only
+    sdk                    sandboxes for Python programs; the same
     oci                    the OCI runtime's command line; the same
     hyperd                 the daemon: configuration, wiring, signals
 """

@@ -146,6 +146,6 @@ def test_the_log_of_a_daemon_that_is_started(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(sys, "executable", "/bin/false")
     for _ in range(2):
         with pytest.raises(Unavailable, match="hyperd could not be started"):
-            autostart._start()
+            autostart.start()
         assert stat.S_IMODE(log.stat().st_mode) == 0o600 and stat.S_IMODE(log.parent.stat().st_mode) == 0o700
         log.chmod(0o644)  # as earlier versions left it

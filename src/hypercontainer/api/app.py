@@ -12,14 +12,29 @@ from .. import API_VERSION
 from ..engine.engine import Engine
 from ..serving.application import application
 from ..serving.identity import Identity, require
-from . import builds, containers, factory, images, networks, pods, snapshots, system, tokens, volumes
+from . import (
+    archives,
+    builds,
+    containers,
+    factory,
+    forwards,
+    images,
+    networks,
+    pods,
+    snapshots,
+    system,
+    tokens,
+    volumes,
+)
 from .openapi import document
 from .router import bind, errors_to_json
 
 ROUTES = [
     *system.routes.all,
     *containers.routes.all,
+    *archives.routes.all,
     *pods.routes.all,
+    *forwards.routes.all,
     *snapshots.routes.all,
     *volumes.routes.all,
     *networks.routes.all,

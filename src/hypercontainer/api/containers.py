@@ -23,9 +23,8 @@ from ..model.moments import write_moment
 from ..model.reference import parse_reference
 from ..model.specs import ContainerSpec, ContainerUpdate, ExecSpec
 from ..model.statistics import ContainerStats
-from ..model.status import Change, Container, ContainerSize, ExecInfo, ExitCode, PathStat, ProcessInfo, Pruned
+from ..model.status import Container, ContainerSize, ExecInfo, ExitCode, ProcessInfo, Pruned
 from ..model.trace import Span
-from ..serving.streaming import send_tar
 from ..sys import spans
 from .router import Context, Routes, error_response
 from .upgrade import CELLS_MAX, STDERR, STDOUT, UpgradedPeer, WindowSize
@@ -346,36 +345,10 @@ async def exec_signal(c: Context) -> None:
     await c.engine.execs.signal(c.id, c.text("signal", "TERM"))
 
 
-# -- archives -----------------------------------------------------------------------
-
-
-@routes.get(f"{_ID}/archive/stat", query={"path": "absolute path"})
-async def archive_stat(c: Context) -> PathStat:
-    """A path of the container."""
-    return await c.engine.archives.stat(c.id, c.text("path"))
-
-
-@routes.get(
-    f"{_ID}/archive",
-    query={"path": "absolute path", "follow": "follow a symbolic link"},
-    stream="application/x-tar",
-    scope="operate",
-)
-async def archive_read(c: Context) -> web.StreamResponse:
-    """A path of the container as a tar stream."""
-    return await send_tar(c.request, c.engine.archives.read(c.id, c.text("path"), follow=c.flag("follow")))
-
-
 @routes.post("/containers/prune", query={"filters": f"JSON object of lists: {', '.join(PRUNE_FILTERS)}"})
 async def prune(c: Context) -> Pruned:
     """Remove all containers that do not run and are no part of a pod of several."""
     return await c.engine.usage.prune_containers(decode_filters(c.text("filters"), PRUNE_FILTERS))
-
-
-@routes.get(f"{_ID}/export", stream="application/x-tar", scope="operate")
-async def export(c: Context) -> web.StreamResponse:
-    """The whole root file system as a tar stream."""
-    return await send_tar(c.request, c.engine.archives.export(c.id))
 
 
 @routes.post(f"{_ID}/commit", body=CommitRequest, status=201)
@@ -384,17 +357,3 @@ async def commit(c: Context) -> LoadedImage:
     made = await c.engine.commits.commit(c.id, await c.body(CommitRequest))
     names = [parse_reference(name).familiar for name in made.names]
     return LoadedImage(id=made.image.id, names=names, replaced=made.replaced)
-
-
-@routes.get(f"{_ID}/changes")
-async def changes(c: Context) -> list[Change]:
-    """What differs from the image."""
-    return await c.engine.archives.changes(c.id)
-
-
-@routes.put(f"{_ID}/archive", query={"path": "absolute path"})
-async def archive_write(c: Context) -> None:
-    """Unpack a tar stream below a directory of the container."""
-    if not c.text("path"):
-        raise InvalidArgument("query parameter path is missing", hint="name a directory of the container")
-    await c.engine.archives.write(c.id, c.text("path"), c.request.content.iter_any())

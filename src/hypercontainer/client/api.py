@@ -10,8 +10,8 @@ import msgspec
 
 from .. import errors
 from .base import container_route as container_route
+from .base import parameters, raise_error, target
 from .base import pod_route as pod_route
-from .base import raise_error, target
 from .transport import Connection, Response
 
 T = TypeVar("T")
@@ -30,12 +30,7 @@ class Client:
         headers: dict[str, str] | None = None,
     ) -> Response:  # fmt: skip
         """Send a request; errors are raised, the body is the caller's to read."""
-        given = {
-            k: (str(int(v)) if isinstance(v, bool) else str(v))
-            for k, v in (query or {}).items()
-            if not (v is None or v is False or v == "")
-        }
-        response = self._connect(self.path).request(method, target(route, given), headers or {}, body)
+        response = self._connect(self.path).request(method, target(route, parameters(query)), headers or {}, body)
         if response.status >= 400:
             raise_error(response.read(), response.status)
         return response

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
 
 from ..errors import Unavailable
 from .transport import Connection
-
-_TIMEOUT = 60.0  # seconds until a daemon must answer
 
 
 def connect_or_start(path: str) -> Connection:
@@ -23,10 +22,11 @@ def connect_or_start(path: str) -> Connection:
     try:
         return Connection(path)
     except Unavailable:
-        _start()
+        start()
     return Connection(path)
 
 
+_TIMEOUT = 60.0  # seconds until a daemon must answer
 _REAP_TIMEOUT = 5.0  # seconds for the end of a daemon that gave up
 # It goes on when this process ends: kept, so that nobody takes it for one that was forgotten.
 _started: list[subprocess.Popen[bytes]] = []
@@ -38,7 +38,11 @@ def _log_file() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "hyper/hyperd.log"
 
 
-def _start() -> None:
+def start() -> None:
+    """Start one, and wait until it answers.
+
+    :raise Unavailable: when it does not come up, with what it said.
+    """
     log = _log_file()
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     begin = log.stat().st_size if log.exists() else 0
@@ -59,6 +63,10 @@ def _start() -> None:
             cwd="/",
         )
         os.close(theirs)
+        if not select.select([ready], [], [], _TIMEOUT)[0]:
+            process.kill()
+            process.wait(_REAP_TIMEOUT)
+            raise Unavailable(f"hyperd has not come up within {_TIMEOUT:g} s", hint=f"see {log}")
         if ready.read() == b"ready":
             _started.append(process)
         else:

@@ -9,6 +9,7 @@ from .. import API_VERSION, errors
 
 TYPE_CHECKING = False  # the one of `typing`, which takes 5 ms to import
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 
@@ -60,6 +61,15 @@ def target(route: str, query: dict[str, str]) -> str:
     from urllib.parse import urlencode
 
     return f"/{API_VERSION}{route}?{urlencode(query)}"
+
+
+def parameters(query: Mapping[str, str | int | bool | None] | None) -> dict[str, str]:
+    """Of a query: what is not given, or false, is left out."""
+    return {
+        k: (str(int(v)) if isinstance(v, bool) else str(v))
+        for k, v in (query or {}).items()
+        if not (v is None or v is False or v == "")
+    }
 
 
 def container_route(key: str, suffix: str = "") -> str:

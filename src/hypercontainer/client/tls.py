@@ -28,15 +28,15 @@ def connect(url: str, timeout: float | None) -> ssl.SSLSocket:
     """:raise InvalidArgument: no such address, or a file that is none. :raise Unavailable: nobody answers.
     :raise Unauthorized: it is not who it should be.
     """
-    host, port = _address(url)
-    context = _context()
+    host, port = address(url)
+    trusted = context()
     try:
         plain = socket.create_connection((host, port), timeout)
     except OSError as error:
         raise Unavailable(f"cannot connect to hyperd at {url}: {error.strerror or error}",
                           hint="check the address, and that hyperd has it among `listen`") from None  # fmt: skip
     try:
-        return context.wrap_socket(plain, server_hostname=host)
+        return trusted.wrap_socket(plain, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         plain.close()
         raise Unauthorized(
@@ -47,7 +47,8 @@ def connect(url: str, timeout: float | None) -> ssl.SSLSocket:
         raise Unavailable(f"{url} does not speak TLS 1.3: {error}", hint="is it hyperd that listens there?") from None
 
 
-def _address(url: str) -> tuple[str, int]:
+def address(url: str) -> tuple[str, int]:
+    """:raise InvalidArgument: it is none."""
     try:
         parts = urlsplit(url)
         if parts.hostname and parts.port and parts.path in ("", "/") and "@" not in url:
@@ -67,21 +68,22 @@ def _file(name: str, in_directory: str) -> str:
     return ""
 
 
-def _context() -> ssl.SSLContext:
+def context() -> ssl.SSLContext:
+    """What the environment says is trusted, and shown. :raise InvalidArgument: a file that is none."""
     ca, cert, key = (
         _file("HYPER_TLSCACERT", "ca.pem"),
         _file("HYPER_TLSCERT", "cert.pem"),
         _file("HYPER_TLSKEY", "key.pem"),
     )
     try:
-        context = ssl.create_default_context(cafile=ca or None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        made = ssl.create_default_context(cafile=ca or None)
+        made.minimum_version = ssl.TLSVersion.TLSv1_3
         if cert:
-            context.load_cert_chain(cert, key or None)
+            made.load_cert_chain(cert, key or None)
     except OSError as error:  # ssl.SSLError is one
         files = ", ".join(filter(None, (ca, cert, key)))
         raise InvalidArgument(f"TLS cannot be used with {files}: {error}", hint="they must be PEM files") from None
-    return context
+    return made
 
 
 def token() -> str:

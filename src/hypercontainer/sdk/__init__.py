@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sandboxes for Python programs: virtual machines made of container images, in which commands are run.
+
+    from hypercontainer.sdk import Sandbox
+
+    with Sandbox.create("busybox") as sandbox:
+        print(sandbox.run("uname -a").stdout)
+
+`AsyncSandbox` is the same for asyncio. The modules, lowest first:
+
+    exchange, api   one request of the REST API, and all of them
+    limits          timeouts, and what it was that did not answer
+    frames          connections that carry frames
+    process, processes, connection, files, sandbox
+                    the asynchronous classes; what they give is in `results`
+    portal, sync    the synchronous ones, made of these by scripts/make_sync_sdk.py
+"""
+
+from __future__ import annotations
+
+from ..errors import (
+    Conflict,
+    DeadlineExceeded,
+    GuestError,
+    HyperError,
+    InternalError,
+    InvalidArgument,
+    InvalidState,
+    NoSpace,
+    NotFound,
+    PermissionDenied,
+    StartFailed,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
+from .connection import AsyncConnection
+from .files import AsyncFiles
+from .process import AsyncProcess
+from .processes import AsyncProcesses
+from .results import CommandFailed, CommandResult, LogLine, Output
+from .sandbox import AsyncSandbox
+from .sync.connection import Connection
+from .sync.files import Files
+from .sync.process import Process
+from .sync.processes import Processes
+from .sync.sandbox import Sandbox
+
+__all__ = [
+    "AsyncConnection",
+    "AsyncFiles",
+    "AsyncProcess",
+    "AsyncProcesses",
+    "AsyncSandbox",
+    "CommandFailed",
+    "CommandResult",
+    "Conflict",
+    "Connection",
+    "DeadlineExceeded",
+    "Files",
+    "GuestError",
+    "HyperError",
+    "InternalError",
+    "InvalidArgument",
+    "InvalidState",
+    "LogLine",
+    "NoSpace",
+    "NotFound",
+    "Output",
+    "PermissionDenied",
+    "Process",
+    "Processes",
+    "Sandbox",
+    "StartFailed",
+    "Unauthorized",
+    "Unavailable",
+    "Unsupported",
+]

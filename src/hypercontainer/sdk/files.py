@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a sandbox. Paths that do not begin with / begin at its working directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import posixpath
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..client.base import container_route
+from ..errors import InvalidArgument, NotFound
+from ..model.status import PathStat
+from . import archives
+from .api import Api, Query
+from .limits import DEFAULT, Deadline, within
+
+T = TypeVar("T")
+_IN_MEMORY = 8 << 20  # bytes of an archive; what is larger goes by a temporary file
+_LONG = 600.0  # seconds for a tree of files
+
+
+class AsyncFiles:
+    """Read and written by hyperd, so that nothing need be in the image."""
+
+    def __init__(self, api: Api, container: str, workdir: str) -> None:
+        self._api = api
+        self._container = container
+        self._workdir = workdir
+
+    async def read(self, path: str, *, timeout: float = DEFAULT) -> bytes:
+        """A file's contents; symbolic links are followed.
+
+        :raise NotFound: there is none. :raise InvalidArgument: it is a directory, or a device.
+        """
+        whole = self._absolute(path)
+
+        async def work() -> bytes:
+            query: Query = {"path": whole, "follow": True}
+            async with self._api.open("GET", self._route("/archive"), query) as exchange:
+                return archives.contents(await exchange.read(), whole)
+
+        return await self._within(timeout, f"reading {whole}", work())
+
+    async def read_text(self, path: str, *, timeout: float = DEFAULT) -> str:
+        """A file's contents as UTF-8. :raise InvalidArgument: they are something else; and what `read` raises."""
+        try:
+            return (await self.read(path, timeout=timeout)).decode()
+        except UnicodeDecodeError:
+            raise InvalidArgument(f"{self._absolute(path)} is not UTF-8 text", hint="use `read`") from None
+
+    async def write(self, path: str, data: str | bytes, *, mode: int = 0o644, timeout: float = DEFAULT) -> None:
+        """A file in the place of what file was there; directories above it are made."""
+        whole = self._absolute(path)
+        raw = data.encode() if isinstance(data, str) else data
+        await self._put(archives.one_file(whole, raw, mode), timeout, f"writing {whole}")
+
+    async def mkdir(self, path: str, *, mode: int = 0o755, timeout: float = DEFAULT) -> None:
+        """A directory, and those above it; one that is there stays."""
+        whole = self._absolute(path)
+        deadline = Deadline(timeout)
+        try:
+            if (await self.stat(whole, timeout=timeout)).is_dir:
+                return
+        except NotFound:
+            pass
+        await self._put(archives.one_directory(whole, mode), deadline.left, f"making {whole}")
+
+    async def stat(self, path: str, *, timeout: float = DEFAULT) -> PathStat:
+        """Of a path itself: a symbolic link is not followed. :raise NotFound: there is none."""
+        whole = self._absolute(path)
+        call = self._api.call(PathStat, "GET", self._route("/archive/stat"), {"path": whole})
+        return await self._within(timeout, f"looking at {whole}", call)
+
+    async def exists(self, path: str, *, timeout: float = DEFAULT) -> bool:
+        """Whether there is such a path, of whatever kind."""
+        try:
+            await self.stat(path, timeout=timeout)
+        except NotFound:
+            return False
+        return True
+
+    async def upload(self, local: str | os.PathLike[str], path: str, *, timeout: float = _LONG) -> None:
+        """A file or a directory of this host, as `path`; what is in a directory there already stays."""
+        whole = self._absolute(path)
+
+        async def work() -> None:
+            with tempfile.SpooledTemporaryFile(_IN_MEMORY) as archive:
+                await asyncio.to_thread(archives.pack, Path(local), whole, archive)
+                async with self._api.open(
+                    "PUT", self._route("/archive"), {"path": "/"}, body=archives.pieces(archive)
+                ) as exchange:
+                    await exchange.read()
+
+        await self._within(timeout, f"sending {whole}", work())
+
+    async def download(self, path: str, local: str | os.PathLike[str], *, timeout: float = _LONG) -> None:
+        """A file or a directory of the sandbox, as `local` on this host. Nothing is written outside of that, whatever
+        the sandbox sends.
+
+        :raise NotFound: there is none. :raise InvalidArgument: something in it cannot be made here, such as a device.
+        """
+        whole = self._absolute(path)
+
+        async def work() -> None:
+            with tempfile.SpooledTemporaryFile(_IN_MEMORY) as archive:
+                async with self._api.open("GET", self._route("/archive"), {"path": whole}) as exchange:
+                    async for piece in exchange.chunks():
+                        archive.write(piece)
+                archive.seek(0)
+                await asyncio.to_thread(archives.unpack, archive, Path(local))
+
+        await self._within(timeout, f"fetching {whole}", work())
+
+    async def _put(self, archive: bytes, timeout: float, what: str) -> None:
+        async def work() -> None:
+            query: Query = {"path": "/", "owned": True}
+            async with self._api.open("PUT", self._route("/archive"), query, body=archive) as exchange:
+                await exchange.read()
+
+        await self._within(timeout, what, work())
+
+    def _absolute(self, path: str) -> str:
+        """:raise InvalidArgument: it is none."""
+        if not path or "\0" in path:
+            raise InvalidArgument(f"{path!r} is no path")
+        return posixpath.normpath(posixpath.join(self._workdir or "/", path))
+
+    def _route(self, suffix: str) -> str:
+        return container_route(self._container, suffix)
+
+    async def _within(self, timeout: float, what: str, work: Coroutine[Any, Any, T]) -> T:
+        return await within(self._api, self._container, Deadline(timeout), what, work)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process in a sandbox that was executed there: its output, its input, its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from ..errors import HyperError, NoSpace
+from ..model.signals import parse_signal
+from ..model.status import ExecInfo
+from .api import Api
+from .frames import RESIZE, STDERR, STDIN, STDOUT, Frames
+from .limits import DEFAULT, Deadline, within
+from .results import CommandResult, Output
+
+T = TypeVar("T")
+LONG = 24 * 3600.0  # seconds for output that nobody hurries
+OUTPUT_MAX = 64 << 20  # bytes of output that `wait` keeps
+
+
+class AsyncProcess:
+    """A process and a connection to it. It is killed when the connection ends first, but for one in the background.
+
+    Output that is not read holds the process back, as a pipe does.
+    """
+
+    def __init__(self, api: Api, container: str, id_: str, frames: Frames) -> None:
+        self._id = id_
+        self._api = api
+        self._container = container
+        self._frames = frames
+        self._exit_code: int | None = None
+        self._kept = {STDOUT: bytearray(), STDERR: bytearray()}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, _: object, __: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; a process that is not in the background ends with it."""
+        self._frames.close()
+
+    @property
+    def id(self) -> str:
+        """Of the exec, by which `processes.attach` finds it."""
+        return self._id
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while its end was not seen, by `output` or `wait`."""
+        return self._exit_code
+
+    def __aiter__(self) -> AsyncIterator[Output]:
+        return self.output()
+
+    async def output(self, *, timeout: float = LONG) -> AsyncIterator[Output]:
+        """Pieces as they come, until it has ended. `timeout`: seconds in all.
+
+        :raise StartFailed: the program could not be started. :raise DeadlineExceeded: it has not ended by then.
+        """
+        deadline = Deadline(timeout)
+        while found := await self._within(deadline, "the process", self._next()):
+            stream, data = found
+            yield Output("stdout" if stream == STDOUT else "stderr", data)
+
+    async def wait(self, *, timeout: float = DEFAULT) -> CommandResult:
+        """Until it has ended, with all of its output that was not read; after a timeout one may wait again.
+
+        :raise StartFailed: the program could not be started. :raise DeadlineExceeded: it has not ended, and goes on.
+        :raise NoSpace: its output is too much to be kept.
+        """
+        return await finish(self, Deadline(timeout), "the process")
+
+    def _result(self) -> CommandResult:
+        assert self._exit_code is not None
+        out, err = (bytes(self._kept[s]).decode(errors="replace") for s in (STDOUT, STDERR))
+        return CommandResult(self._exit_code, out, err)
+
+    async def _collect(self) -> None:
+        while found := await self._next():
+            self._kept[found[0]] += found[1]
+            if sum(map(len, self._kept.values())) > OUTPUT_MAX:
+                self.close()
+                raise NoSpace(f"the process has written more than {OUTPUT_MAX >> 20} MiB, and was ended",
+                              hint="read its output piece by piece")  # fmt: skip
+
+    async def _next(self) -> tuple[int, bytes] | None:
+        try:
+            if found := await self._frames.next():
+                return found
+            assert self._frames.ended is not None
+            self._exit_code = int(self._frames.ended.get("exitCode", 126))
+        except HyperError:
+            if self._frames.ended is not None:
+                self._exit_code = int(self._frames.ended["error"].get("exitStatus") or 126)
+            raise
+        return None
+
+    async def write(self, data: str | bytes, *, timeout: float = DEFAULT) -> None:
+        """To its stdin, where it was given one; returns when there is room for more."""
+        raw = data.encode() if isinstance(data, str) else data
+        await self._within(Deadline(timeout), "the input", self._frames.send_input(raw))
+
+    async def close_stdin(self, *, timeout: float = DEFAULT) -> None:
+        """It reads the end of its input."""
+        await self._within(Deadline(timeout), "the input's end", self._frames.send(STDIN, b""))
+
+    async def resize(self, rows: int, columns: int, *, timeout: float = DEFAULT) -> None:
+        """Its terminal has another size, in characters."""
+        size = json.dumps({"rows": rows, "columns": columns}).encode()
+        await self._within(Deadline(timeout), "the resizing", self._frames.send(RESIZE, size))
+
+    async def signal(self, signal: str | int, *, timeout: float = DEFAULT) -> None:
+        """By name (`TERM`, `SIGTERM`) or number; to one that has ended nothing is sent."""
+        call = self._api.do("POST", f"/execs/{self.id}/kill", {"signal": signal_number(signal)})
+        await self._within(Deadline(timeout), "the signal", call)
+
+    async def kill(self, *, timeout: float = DEFAULT) -> None:
+        """End it at once."""
+        await self.signal("KILL", timeout=timeout)
+
+    async def info(self, *, timeout: float = DEFAULT) -> ExecInfo:
+        """What hyperd says of it: whether it runs, its number in the sandbox."""
+        call = self._api.call(ExecInfo, "GET", f"/execs/{self.id}")
+        return await self._within(Deadline(timeout), "the question", call)
+
+    async def _within(self, deadline: Deadline, what: str, work: Coroutine[Any, Any, T]) -> T:
+        return await within(self._api, self._container, deadline, what, work)
+
+
+async def finish(process: AsyncProcess, deadline: Deadline, what: str) -> CommandResult:
+    """`wait`, as one step of a call that has several."""
+    await process._within(deadline, what, process._collect())
+    return process._result()
+
+
+def signal_number(signal: str | int) -> int:
+    """:raise InvalidArgument: there is no such signal."""
+    return parse_signal(str(int(signal)) if isinstance(signal, int) else signal)

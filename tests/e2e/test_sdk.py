@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SDK with real virtual machines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hypercontainer.errors import DeadlineExceeded, GuestError, HyperError, InvalidState, NotFound, StartFailed
+from hypercontainer.sdk import AsyncSandbox, CommandFailed, Output, Sandbox
+
+from .conftest import Daemon, wait_for
+from .test_wedged import machine_of, margin
+
+
+@pytest.fixture
+def host(hyper: Daemon) -> str:
+    return str(hyper.socket)
+
+
+@pytest.fixture
+def sandbox(host: str) -> Iterator[Sandbox]:
+    with Sandbox.create("busybox", host=host) as made:
+        yield made
+
+
+def test_commands(sandbox: Sandbox) -> None:
+    done = sandbox.run("echo out; echo err >&2; exit 3", env={"A": "1"})
+    assert (done.exit_code, done.stdout, done.stderr, done.ok) == (3, "out\n", "err\n", False)
+    assert sandbox.run(["wc", "-c"], input="x" * 300_000).stdout.strip() == "300000"
+    assert sandbox.run("echo $A; pwd; id -u", env={"A": "1"}, workdir="/tmp", user="1").stdout == "1\n/tmp\n1\n"
+    with pytest.raises(CommandFailed, match="exit code 1: no luck"):
+        sandbox.run("echo no luck >&2; false", check=True)
+    with pytest.raises(StartFailed, match="not found"):
+        sandbox.run(["nothing-of-that-name"])
+
+
+def test_a_process_by_pieces(sandbox: Sandbox) -> None:
+    with sandbox.exec("while read x; do echo got $x; done; exit 5", stdin=True) as process:
+        process.write("one\n")
+        assert next(iter(process)) == Output("stdout", b"got one\n")
+        assert process.info().running and process.exit_code is None
+        process.close_stdin()
+        assert list(process) == [] and process.exit_code == 5
+
+
+def test_a_terminal(sandbox: Sandbox) -> None:
+    with sandbox.exec("stty size; read x; stty size", tty=True, rows=30, columns=100, stdin=True) as process:
+        assert next(iter(process)).text.strip() == "30 100"
+        process.resize(40, 90)
+        process.write("\n")
+        assert process.wait().stdout.split() == ["40", "90"]
+
+
+def test_who_is_not_in_the_background_ends_with_its_connection(sandbox: Sandbox) -> None:
+    with (
+        sandbox.exec("echo; exec sleep 1000") as bound,
+        sandbox.exec("echo; exec sleep 2000", background=True) as other,
+    ):
+        next(iter(bound)), next(iter(other))
+    wait_for(lambda: "sleep 1000" not in [p.command for p in sandbox.processes.list()], "the end of the process")
+    (left,) = [p for p in sandbox.processes.list() if p.command == "sleep 2000"]
+    with sandbox.processes.attach(other.id) as again:
+        sandbox.processes.kill(left.pid, signal.SIGTERM)
+        assert again.wait().exit_code == 128 + signal.SIGTERM
+    with pytest.raises(NotFound, match="no such process: 99999"):
+        sandbox.processes.kill(99999)
+
+
+def test_files(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.files.write("/data/deep/file", "text")
+    assert sandbox.files.read("data/deep/file") == b"text"
+    found = sandbox.files.stat("/data/deep/file")
+    assert (found.name, found.size, found.kind) == ("file", 4, "file")
+    sandbox.files.mkdir("/tmp")  # it stays as it was
+    assert sandbox.run("stat -c %a /tmp").stdout.strip() == "1777"
+    assert sandbox.files.exists("/data") and not sandbox.files.exists("/none")
+    with pytest.raises(NotFound, match="no such path"):
+        sandbox.files.read("/none")
+    (tmp_path / "tree/sub").mkdir(parents=True)
+    (tmp_path / "tree/sub/file").write_bytes(os.urandom(3 << 20))
+    sandbox.files.upload(tmp_path / "tree", "/srv/tree")
+    sandbox.files.download("/srv/tree", tmp_path / "back")
+    assert (tmp_path / "back/sub/file").read_bytes() == (tmp_path / "tree/sub/file").read_bytes()
+
+
+def test_ports(sandbox: Sandbox) -> None:
+    with sandbox.exec("nc -l -p 9000 -e cat", background=True):
+        wait_for(lambda: ":2328 " in sandbox.run("cat /proc/net/tcp /proc/net/tcp6").stdout, "somebody who listens")
+        with sandbox.dial(9000) as connection:
+            connection.write(b"ping")
+            assert connection.read() == b"ping"
+            connection.write_eof()
+            assert connection.read() == b""
+    with sandbox.dial(9999) as connection, pytest.raises(GuestError, match="Connection refused"):
+        connection.read()
+    with pytest.raises(NotFound, match="port 80 of sandbox .* is not published"):
+        sandbox.address(80)
+
+
+async def test_forked_and_saved(host: str) -> None:
+    async with await AsyncSandbox.create("busybox", host=host, labels={"of": "test"}) as sandbox:
+        await sandbox.files.write("/root/state", "kept")
+        saved = await sandbox.snapshot()
+        (fork,) = await sandbox.fork()
+        other = await AsyncSandbox.restore(saved.id, host=host)
+        for each in (fork, other):
+            assert (await each.run("cat /root/state")).stdout == "kept"
+        found = {each.id for each in await AsyncSandbox.list(labels={"of": "test"}, host=host)}
+        assert found == {sandbox.id, fork.id, other.id}
+        for each in (fork, other):
+            assert await each.kill() and not await each.kill()
+    assert await AsyncSandbox.list(host=host) == []
+
+
+def test_paused(sandbox: Sandbox, host: str) -> None:
+    sandbox.pause()
+    assert not sandbox.is_running()
+    with pytest.raises(InvalidState, match="is paused"):
+        sandbox.run("true")
+    sandbox.resume()
+    assert Sandbox.connect(sandbox.id, host=host).run("echo on").stdout == "on\n"
+    assert sandbox.metrics().memory > 0
+
+
+def test_its_own_program(host: str) -> None:
+    with Sandbox.create("busybox", command=["sh", "-c", "echo one; echo two; exit 4"], keep=True, host=host) as sandbox:
+        assert [line.text for line in sandbox.logs(follow=True)] == ["one", "two"]
+        wait_for(lambda: sandbox.info().state.exit_code == 4, "its end")
+
+
+def timed(seconds: float, call: object, *args: object, **how: object) -> str:
+    """What it was that took too long; it was told in time."""
+    began = time.monotonic()
+    with pytest.raises(HyperError) as caught:
+        call(*args, **how, timeout=seconds)  # type: ignore[operator]
+    assert time.monotonic() - began < seconds + margin()
+    assert isinstance(caught.value, DeadlineExceeded), caught.value
+    return str(caught.value)
+
+
+def test_a_machine_that_stands_still(hyper: Daemon, sandbox: Sandbox) -> None:
+    pid = machine_of(hyper, sandbox.id)
+    process = sandbox.exec("echo; exec sleep 1000")
+    next(iter(process))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        calls = [
+            (process.wait,), (sandbox.run, "true"), (sandbox.files.read, "/x"), (sandbox.files.write, "/x", "y"),
+            (sandbox.processes.list,), (sandbox.metrics,), (sandbox.pause,),
+        ]  # fmt: skip
+        for call, *args in calls:
+            assert timed(1.5, call, *args).endswith(
+                "took longer than 1.5 s: the sandbox's virtual machine does not answer"
+            )
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    process.close()
+    wait_for(lambda: sandbox.is_running() and sandbox.run("true").ok, "an answer")
+
+
+def test_a_daemon_that_stands_still(hyper: Daemon, sandbox: Sandbox, host: str) -> None:
+    """What it was asked for meanwhile is done by nobody: who asked has gone."""
+    os.kill(hyper.process.pid, signal.SIGSTOP)
+    try:
+        for call, *args in [(sandbox.run, "true"), (sandbox.info,), (sandbox.kill,), (sandbox.files.stat, "/")]:
+            assert timed(1.0, call, *args).endswith("took longer than 1 s: hyperd does not answer")
+        timed(1.0, lambda timeout: Sandbox.create("busybox", labels={"of": "nobody"}, host=host, timeout=timeout))
+    finally:
+        os.kill(hyper.process.pid, signal.SIGCONT)
+    wait_for(lambda: Sandbox.list(labels={"of": "nobody"}, host=host) == [], "the end of what nobody wants")

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SDK without a daemon: the synchronous classes, archives, what is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import io
+import socket
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripts import make_sync_sdk
+
+from hypercontainer import sdk
+from hypercontainer.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from hypercontainer.model.specs import ContainerSpec
+from hypercontainer.sdk import AsyncSandbox, Sandbox, archives
+from hypercontainer.sdk.spec import sandbox_spec
+
+
+@pytest.mark.parametrize("module", make_sync_sdk.MODULES)
+def test_the_synchronous_classes_are_as_they_are_made(repository: Path, module: str) -> None:
+    kept = (repository / f"src/hypercontainer/sdk/sync/{module}.py").read_text()
+    assert kept == make_sync_sdk.made(module), "run `make sync-sdk`"
+
+
+def test_each_asynchronous_class_has_its_synchronous_one() -> None:
+    names = [name for name in sdk.__all__ if name.startswith("Async")]
+    assert names and {name.removeprefix("Async") for name in names} < set(sdk.__all__)
+    for name in names:
+        methods = [m for m in vars(getattr(sdk, name)) if not m.startswith("_")]
+        assert [m for m in vars(getattr(sdk, name.removeprefix("Async"))) if not m.startswith("_")] == methods
+
+
+def test_every_call_has_a_timeout() -> None:
+    """`close` waits for nothing."""
+    without = [
+        f"{name}.{method}"
+        for name in sdk.__all__
+        if name.startswith("Async")
+        for method, found in inspect.getmembers(getattr(sdk, name), inspect.isroutine)
+        if not method.startswith("_") and "timeout" not in inspect.signature(found).parameters
+    ]
+    assert {each.partition(".")[2] for each in without} == {"close"}
+
+
+def test_all_that_is_exported_is_there() -> None:
+    module = importlib.import_module("hypercontainer.sdk")
+    assert sorted(sdk.__all__) == sdk.__all__ and all(hasattr(module, name) for name in sdk.__all__)
+
+
+@pytest.fixture
+def deaf(tmp_path: Path) -> Iterator[str]:
+    """A socket that accepts and never answers."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path := str(tmp_path / "s"))
+        listener.listen(64)
+        yield path
+
+
+def test_a_daemon_that_does_not_answer(deaf: str) -> None:
+    with pytest.raises(DeadlineExceeded, match=r"a sandbox of x took longer than 0.3 s: hyperd does not answer"):
+        Sandbox.create("x", host=deaf, timeout=0.3)
+    with pytest.raises(DeadlineExceeded, match="finding the sandbox took longer than 0.3 s: hyperd does not answer"):
+        Sandbox.connect("x", host=deaf, timeout=0.3)
+
+
+async def test_a_call_that_is_cancelled_leaves_no_task(deaf: str) -> None:
+    import asyncio
+
+    task = asyncio.create_task(AsyncSandbox.list(host=deaf))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_nobody_listens_where_hyperd_was_named(tmp_path: Path) -> None:
+    """None is started: somebody else's was meant."""
+    with pytest.raises(Unavailable, match="cannot connect to hyperd at .*/none: No such file or directory"):
+        Sandbox.list(host=str(tmp_path / "none"))
+
+
+def test_several_threads_have_one_loop(deaf: str) -> None:
+    def call() -> None:
+        with pytest.raises(DeadlineExceeded):
+            Sandbox.list(host=deaf, timeout=0.2)
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert sum(t.name == "hypercontainer.sdk" for t in threading.enumerate()) == 1
+
+
+def asked(spec: ContainerSpec | None = None, **given: Any) -> ContainerSpec:
+    names = ("command", "name", "cpus", "memory", "env", "workdir", "user", "network", "labels", "pull")
+    nothing: dict[str, Any] = {**dict.fromkeys(names), "ports": [], "volumes": [], "keep": False}
+    return sandbox_spec("x", spec, **{**nothing, **given})
+
+
+def test_what_is_asked_for() -> None:
+    found = asked(
+        ContainerSpec(image="", hostname="h"), memory="64m", env={"A": "1"}, ports=[80, "8080:81"],
+        volumes=["data:/data:ro"],
+    )  # fmt: skip
+    assert (found.image, found.hostname, found.resources.memory, found.env) == ("x", "h", 64 << 20, ["A=1"])
+    assert [(p.host_ip, p.host_port, p.container_port) for p in found.ports] == [("127.0.0.1", 0, 80), ("", 8080, 81)]
+    assert found.mounts[0].read_only and found.auto_remove and found.entrypoint == ["/sbin/docker-init"]
+    with pytest.raises(InvalidArgument, match="invalid size '1 potato'"):
+        asked(memory="1 potato")
+
+
+def tree(path: Path) -> None:
+    (path / "sub").mkdir(parents=True)
+    (path / "sub/file").write_text("text")
+    (path / "link").symlink_to("sub/file")
+
+
+def test_a_tree_there_and_back(tmp_path: Path) -> None:
+    tree(tmp_path / "a")
+    archive = io.BytesIO()
+    archives.pack(tmp_path / "a", "/x/y", archive)
+    with tarfile.open(fileobj=archive) as tar:
+        assert {m.name for m in tar} == {"x/y", "x/y/sub", "x/y/sub/file", "x/y/link"}
+    archive.seek(0)
+    archives.unpack(archive, tmp_path / "b")
+    assert (tmp_path / "b/sub/file").read_text() == "text" and (tmp_path / "b/link").readlink() == Path("sub/file")
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "top/../../outside"])
+def test_nothing_is_unpacked_elsewhere(tmp_path: Path, name: str) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        top = tarfile.TarInfo("top")
+        top.type = tarfile.DIRTYPE
+        tar.addfile(top)
+        tar.addfile(tarfile.TarInfo(name))
+    archive.seek(0)
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InvalidArgument, match="cannot be unpacked here"):
+        archives.unpack(archive, tmp_path / "in/local")
+    assert not list(tmp_path.rglob("outside"))
+
+
+def test_what_cannot_be_sent(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no such file or directory here"):
+        archives.pack(tmp_path / "none", "/x", io.BytesIO())
