@@ -213,6 +213,7 @@ enum hp_capability {
 	HP_C_HOOKS = 32,        /* HOOK */
 	HP_C_FORK = 64,         /* SEVER, BALLOON */
 	HP_C_ONLY_GROUPS = 128, /* ONLY_GROUPS */
+	HP_C_FILES = 256,       /* HP_B_FILES */
 };
 
 enum hp_error {
@@ -244,7 +245,19 @@ enum hp_builtin {
 	HP_B_LAYER = 10,   /* ARG[0]: container, ARG*: paths of its mounts; tar of what it has changed, on stdout */
 	HP_B_RELAY = 11, /* ARG: port, timeout in ms: a TCP connection within the pod, its bytes on stdin and stdout */
 	HP_B_SHARE = 12, /* ARG: volume's name, channel (hyperstart/src/port.h) to which its FUSE messages go */
+	HP_B_FILES = 13, /* ARG: verb, path, option: in a container */
 };
+
+/*
+ * Verbs of HP_B_FILES; 2 is the exit status when there is no such path, other errors are on stderr:
+ *
+ *   list    PATH DEPTH           an entry each: "KIND MODE UID GID SIZE MTIME NAME NUL TARGET NUL"; KIND is one of
+ *                                fdlcbps, MODE octal, MTIME in seconds, NAME below PATH, TARGET a symbolic link's
+ *   remove  PATH ""|recursive
+ *   rename  PATH NEW
+ *   watch   PATH ""|recursive    a directory: "KIND PATH NUL" as it happens: R it is watched, C made or moved here,
+ *                                W written, A attributes, M moved away, D removed, O some were lost, E it has gone
+ */
 
 /*
  * A MOUNT of type "volume" binds what HP_B_MOUNT has mounted: SOURCE is the

@@ -112,7 +112,10 @@ struct builtin {
 const struct builtin *builtin_find(uint64_t number);
 
 builtin_main volume_mount_main, volume_unmount_main, tcp_main, http_main, firewall_main, diff_main, layer_main,
-        relay_main, share_main;
+        relay_main, share_main, files_main;
+
+/* watch.c: until the directory has gone; an exit status */
+int watch_files(const char *path, bool recursive);
 
 /* check.c: a descriptor that does not block, or -1 and errno */
 int tcp_connect(const char *address, const char *port, int timeout_ms);

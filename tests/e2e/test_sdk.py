@@ -152,7 +152,7 @@ def test_a_machine_that_stands_still(hyper: Daemon, sandbox: Sandbox) -> None:
     try:
         calls = [
             (process.wait,), (sandbox.run, "true"), (sandbox.files.read, "/x"), (sandbox.files.write, "/x", "y"),
-            (sandbox.processes.list,), (sandbox.metrics,), (sandbox.pause,),
+            (sandbox.processes.list,), (sandbox.metrics,),
         ]  # fmt: skip
         for call, *args in calls:
             assert timed(1.5, call, *args).endswith(
@@ -174,3 +174,31 @@ def test_a_daemon_that_stands_still(hyper: Daemon, sandbox: Sandbox, host: str) 
     finally:
         os.kill(hyper.process.pid, signal.SIGCONT)
     wait_for(lambda: Sandbox.list(labels={"of": "nobody"}, host=host) == [], "the end of what nobody wants")
+
+
+def test_directories(sandbox: Sandbox) -> None:
+    sandbox.files.write("/d/e/deep", "12345", mode=0o600)
+    sandbox.run("ln -s e/deep /d/link")
+    (e, link) = sorted(sandbox.files.list("/d"), key=lambda entry: entry.name)
+    assert (e.name, e.kind, link.kind, link.link_target) == ("e", "directory", "link", "e/deep")
+    (deep,) = [entry for entry in sandbox.files.list("/d", depth=2) if entry.name == "e/deep"]
+    assert (deep.size, deep.mode, deep.uid) == (5, 0o600, 0)
+    with pytest.raises(GuestError, match="not empty"):
+        sandbox.files.remove("/d")
+    sandbox.files.rename("/d", "/new")
+    sandbox.files.remove("/new", recursive=True)
+    for call in (sandbox.files.list, sandbox.files.remove, sandbox.files.watch):
+        with pytest.raises(NotFound, match="no such path in the container: /new"):
+            call("/new")  # type: ignore[operator]
+
+
+def test_watched(sandbox: Sandbox) -> None:
+    sandbox.files.mkdir("/w")
+    with sandbox.files.watch("/w", recursive=True) as watch:
+        with pytest.raises(DeadlineExceeded, match="the watch took longer than 0.3 s"):
+            next(iter(watch.changes(timeout=0.3)))
+        sandbox.run("mkdir /w/sub; echo x > /w/sub/file; mv /w/sub/file /w/moved; rm -r /w")
+        seen = [(change.kind, change.path) for change in watch]
+    for each in [("created", "/w/sub"), ("created", "/w/moved"), ("removed", "/w/moved"), ("removed", "/w/sub")]:
+        assert each in seen
+    assert seen[-1] == ("gone", "/w")

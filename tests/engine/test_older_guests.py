@@ -9,6 +9,7 @@ import pytest
 
 from hypercontainer.errors import Unsupported
 from hypercontainer.guest.agent import (
+    EditFiles,
     Filters,
     Fork,
     Freeze,
@@ -33,11 +34,12 @@ from .stage import Stage
         (Capability.LIMITS, {UpdateLimits}),
         (Capability.LAYER, {MakeLayers}),
         (Capability.RELAY, {Relay}),
+        (Capability.FILES, {EditFiles}),
         (Capability.HOOKS, {Hooks}),
         (Capability.FILTER, {Filters}),
         (Capability.ONLY_GROUPS, {OnlyGroups}),
         (Capability.FORK, {Fork}),
-        (0xFFFF, {Fork, Freeze, Hooks, UpdateLimits, MakeLayers, Relay, Filters, OnlyGroups}),
+        (0xFFFF, {Fork, Freeze, Hooks, UpdateLimits, MakeLayers, Relay, EditFiles, Filters, OnlyGroups}),
     ],
 )
 def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: set[type]) -> None:
@@ -55,7 +57,7 @@ def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: s
         await s.run("a")
         agent = s.engine.containers.runtime(s.engine.registry.container("a")).agent
         assert agent.facets == can
-        for facet in {Fork, Freeze, Hooks, UpdateLimits, MakeLayers, Relay, Filters, OnlyGroups} - can:
+        for facet in {Fork, Freeze, Hooks, UpdateLimits, MakeLayers, Relay, EditFiles, Filters, OnlyGroups} - can:
             with pytest.raises(Unsupported, match="does not support .*: it may be older than hyperd"):
                 require(agent, facet)
         if Freeze in can:

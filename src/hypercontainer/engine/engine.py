@@ -69,6 +69,7 @@ from .registry import Registry
 from .services import Services
 from .settings import Settings
 from .tokens import Tokens
+from .trees import Trees
 from .updates import Updates
 from .usage import Usage
 from .user_numbers import UserNumbers
@@ -130,6 +131,7 @@ class Engine:
         self.builds = Builds(self.containers, self.registry, self.images, self.volumes, self.events, settings.builder)
         self.monitor = Monitor(self.registry, self.containers, sandboxes)
         self.forwards = Forwards(self.registry, sandboxes)
+        self.trees = Trees(self.registry, self.containers)
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
         self._late: set[asyncio.Task[None]] = set()  # recovery of machines that have not answered yet
         self._watching: asyncio.Task[None] | None = None

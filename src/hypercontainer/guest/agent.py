@@ -12,7 +12,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from ..errors import Unsupported
 from ..protocol.messages import (
@@ -237,6 +237,19 @@ class Relay(Protocol):
         """
 
 
+FilesVerb = Literal["list", "remove", "rename", "watch"]
+
+
+@runtime_checkable
+class EditFiles(Protocol):
+    """A container's files are listed, removed, renamed and watched without a program in it."""
+
+    def files_process(self, container: str, verb: FilesVerb, path: str, option: str) -> GuestProcess:
+        """Its option is a depth (list), `recursive` or "" (remove, watch), the new path (rename). It ends with status 2
+        when there is no such path, and says other errors on stderr.
+        """
+
+
 @runtime_checkable
 class Hooks(Protocol):
     """`start` takes processes with `hooks`, which are run before them."""
@@ -274,6 +287,7 @@ _NAMES: dict[type, str] = {
     UpdateLimits: "other limits for a container that runs",
     MakeLayers: "making a layer of a container",
     Relay: "connections to a pod's ports",
+    EditFiles: "listing and watching files",
     Hooks: "hooks in a container",
     Filters: "a seccomp profile of one's own",
     OnlyGroups: "supplementalGroupsPolicy Strict",

@@ -132,6 +132,8 @@ async def run_builtin(guest: Files, kind: Builtin, process: FakeProcess) -> int:
             await process.write(change.encode() + b"\0")
     elif kind is Builtin.LAYER:
         await process.write(_layer(guest.containers[process.args[0]], process.args[1:]))
+    elif kind is Builtin.FILES and container:
+        return await _files(container, process)
     elif kind is Builtin.RELAY and (server := guest.servers.get(int(process.args[0]))):
         return await server(process)
     elif kind is Builtin.RELAY:
@@ -140,6 +142,26 @@ async def run_builtin(guest: Files, kind: Builtin, process: FakeProcess) -> int:
     elif kind is Builtin.FIREWALL:
         while await process.read():
             pass
+    return 0
+
+
+async def _files(container: FakeContainer, process: FakeProcess) -> int:
+    """Of the whole tree, whatever depth is asked for; what is watched stays as it is, until the process is ended."""
+    verb, path, option = process.args
+    found = {name: data for name, data in container.files.items() if name == path or name.startswith(f"{path}/")}
+    if not found:
+        return 2
+    if verb == "list":
+        for name, data in found.items():
+            await process.write(f"f 644 0 0 {len(data)} 0 {name[len(path) + 1 :]}\0\0".encode())
+    elif verb == "watch":
+        await process.write(b"R \0")
+        await process.until(0)  # which does not come
+    else:
+        for name in found:
+            data = container.files.pop(name)
+            if verb == "rename":
+                container.files[option + name[len(path) :]] = data
     return 0
 
 

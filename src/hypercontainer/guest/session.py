@@ -31,6 +31,8 @@ from ..protocol.wire import Attrs, Frame, ProtocolError, decode_attrs, text
 from ..sys import clock, deadlines
 from .agent import (
     Connect,
+    EditFiles,
+    FilesVerb,
     Filters,
     Fork,
     Freeze,
@@ -57,6 +59,7 @@ _FACETS: dict[type, Capability] = {
     UpdateLimits: Capability.LIMITS,
     MakeLayers: Capability.LAYER,
     Relay: Capability.RELAY,
+    EditFiles: Capability.FILES,
     Hooks: Capability.HOOKS,
     Filters: Capability.FILTER,
     OnlyGroups: Capability.ONLY_GROUPS,
@@ -175,6 +178,9 @@ class GuestSession(Connection):
 
     def layer_process(self, container: str, mount_points: Sequence[str]) -> GuestProcess:
         return GuestProcess(args=(container, *mount_points), builtin=Builtin.LAYER)
+
+    def files_process(self, container: str, verb: FilesVerb, path: str, option: str) -> GuestProcess:
+        return GuestProcess(args=(verb, path, option), container=container, builtin=Builtin.FILES)
 
     def relay_process(self, port: int, timeout: float) -> GuestProcess:
         return GuestProcess(args=(str(port), str(int(timeout * 1000))), builtin=Builtin.RELAY, stdin=True)

@@ -165,6 +165,7 @@ class Capability(IntFlag):
     HOOKS = 32
     FORK = 64
     ONLY_GROUPS = 128
+    FILES = 256
 
 
 class GuestCode(IntEnum):
@@ -201,6 +202,7 @@ class Builtin(IntEnum):
     LAYER = 10
     RELAY = 11
     SHARE = 12
+    FILES = 13
 
 
 MOUNT_VOLUME = "volume"  # type of a mount that binds what Builtin.MOUNT has mounted

@@ -11,7 +11,7 @@
     exchange, api   one request of the REST API, and all of them
     limits          timeouts, and what it was that did not answer
     frames          connections that carry frames
-    process, processes, connection, files, sandbox
+    process, processes, connection, watch, files, sandbox
                     the asynchronous classes; what they give is in `results`
     portal, sync    the synchronous ones, made of these by scripts/make_sync_sdk.py
 """
@@ -34,6 +34,7 @@ from ..errors import (
     Unavailable,
     Unsupported,
 )
+from ..model.files import FileChange, FileEntry
 from .connection import AsyncConnection
 from .files import AsyncFiles
 from .process import AsyncProcess
@@ -45,6 +46,8 @@ from .sync.files import Files
 from .sync.process import Process
 from .sync.processes import Processes
 from .sync.sandbox import Sandbox
+from .sync.watch import Watch
+from .watch import AsyncWatch
 
 __all__ = [
     "AsyncConnection",
@@ -52,11 +55,14 @@ __all__ = [
     "AsyncProcess",
     "AsyncProcesses",
     "AsyncSandbox",
+    "AsyncWatch",
     "CommandFailed",
     "CommandResult",
     "Conflict",
     "Connection",
     "DeadlineExceeded",
+    "FileChange",
+    "FileEntry",
     "Files",
     "GuestError",
     "HyperError",
@@ -75,4 +81,5 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Unsupported",
+    "Watch",
 ]

@@ -56,11 +56,23 @@ class Api:
         headers: dict[str, str] | None = None,
     ) -> AsyncIterator[Exchange]:  # fmt: skip
         """An answer whose body is the caller's to read; errors are raised."""
-        async with await self._connect() as exchange:
+        async with await self.opened(method, route, query, body=body, headers=headers) as exchange:
+            yield exchange
+
+    async def opened(
+        self, method: str, route: str, query: Query | None = None, *, body: Body = b"",
+        headers: dict[str, str] | None = None,
+    ) -> Exchange:  # fmt: skip
+        """`open`, for who closes it by himself."""
+        exchange = await self._connect()
+        try:
             await exchange.request(method, target(route, parameters(query)), headers or {}, body)
             if exchange.status >= 400:
                 raise_error(await exchange.read(), exchange.status)
-            yield exchange
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange
 
     async def call(self, type_: type[T], method: str, route: str, query: Query | None = None, body: Any = None) -> T:
         """A JSON answer as `type_`."""
@@ -76,17 +88,11 @@ class Api:
     async def upgrade(self, route: str, query: Query | None = None, body: Any = None) -> Exchange:
         """A connection that is no HTTP any more; who gets it closes it."""
         raw = b"" if body is None else msgspec.json.encode(body)
-        exchange = await self._connect()
-        try:
-            fields = {"Connection": "Upgrade", "Upgrade": "tcp"}
-            await exchange.request("POST", target(route, parameters(query)), fields, raw)
-            if exchange.status >= 400:
-                raise_error(await exchange.read(), exchange.status)
-            if exchange.status != SWITCHING:
-                raise Unavailable(f"hyperd did not upgrade the connection (status {exchange.status})")
-        except BaseException:
+        fields = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        exchange = await self.opened("POST", route, query, body=raw, headers=fields)
+        if exchange.status != SWITCHING:
             exchange.close()
-            raise
+            raise Unavailable(f"hyperd did not upgrade the connection (status {exchange.status})")
         return exchange
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import os
 import posixpath
 import tempfile
@@ -13,10 +14,12 @@ from typing import Any, TypeVar
 
 from ..client.base import container_route
 from ..errors import InvalidArgument, NotFound
+from ..model.files import FileEntry
 from ..model.status import PathStat
 from . import archives
 from .api import Api, Query
 from .limits import DEFAULT, Deadline, within
+from .watch import AsyncWatch
 
 T = TypeVar("T")
 _IN_MEMORY = 8 << 20  # bytes of an archive; what is larger goes by a temporary file
@@ -74,6 +77,44 @@ class AsyncFiles:
         whole = self._absolute(path)
         call = self._api.call(PathStat, "GET", self._route("/archive/stat"), {"path": whole})
         return await self._within(timeout, f"looking at {whole}", call)
+
+    async def list(self, path: str, *, depth: int = 1, timeout: float = DEFAULT) -> builtins.list[FileEntry]:
+        """What is in a directory; with a greater `depth`, what is in those within it, too.
+
+        :raise NotFound: there is none.
+        """
+        whole = self._absolute(path)
+        query: Query = {"path": whole, "depth": depth}
+        call = self._api.call(list[FileEntry], "GET", self._route("/files"), query)
+        return await self._within(timeout, f"the list of {whole}", call)
+
+    async def remove(self, path: str, *, recursive: bool = False, timeout: float = DEFAULT) -> None:
+        """A file, or an empty directory; `recursive`: with all that is below it.
+
+        :raise NotFound: there is none. :raise GuestError: it is a directory that is not empty.
+        """
+        whole = self._absolute(path)
+        call = self._api.do("DELETE", self._route("/files"), {"path": whole, "recursive": recursive})
+        await self._within(timeout, f"removing {whole}", call)
+
+    async def rename(self, path: str, new: str, *, timeout: float = DEFAULT) -> None:
+        """In the place of what file has the new path.
+
+        :raise NotFound: there is none. :raise GuestError: it cannot be, as between two file systems.
+        """
+        whole = self._absolute(path)
+        call = self._api.do("POST", self._route("/files/rename"), {"path": whole, "to": self._absolute(new)})
+        await self._within(timeout, f"renaming {whole}", call)
+
+    async def watch(self, path: str, *, recursive: bool = False, timeout: float = DEFAULT) -> AsyncWatch:
+        """What happens in a directory from now on; `timeout` is until it is watched.
+
+        :raise NotFound: there is none.
+        """
+        whole = self._absolute(path)
+        query: Query = {"path": whole, "recursive": recursive}
+        call = self._api.opened("GET", self._route("/files/watch"), query)
+        return AsyncWatch(self._api, self._container, await self._within(timeout, f"watching {whole}", call))
 
     async def exists(self, path: str, *, timeout: float = DEFAULT) -> bool:
         """Whether there is such a path, of whatever kind."""

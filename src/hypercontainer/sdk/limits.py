@@ -16,6 +16,7 @@ from .api import Api
 
 T = TypeVar("T")
 DEFAULT = 60.0  # seconds for a call that says nothing else
+LONG = 24 * 3600.0  # seconds for output that nobody hurries
 _LOOK = 1.0  # seconds before the end in which it is found out what does not answer
 
 

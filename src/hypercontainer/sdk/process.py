@@ -13,11 +13,10 @@ from ..model.signals import parse_signal
 from ..model.status import ExecInfo
 from .api import Api
 from .frames import RESIZE, STDERR, STDIN, STDOUT, Frames
-from .limits import DEFAULT, Deadline, within
+from .limits import DEFAULT, LONG, Deadline, within
 from .results import CommandResult, Output
 
 T = TypeVar("T")
-LONG = 24 * 3600.0  # seconds for output that nobody hurries
 OUTPUT_MAX = 64 << 20  # bytes of output that `wait` keeps
 
 

@@ -25,8 +25,8 @@ from .api import Api, Query
 from .connection import AsyncConnection
 from .files import AsyncFiles
 from .frames import Frames
-from .limits import DEFAULT, Deadline, within
-from .process import LONG, AsyncProcess, finish
+from .limits import DEFAULT, LONG, Deadline, within
+from .process import AsyncProcess, finish
 from .processes import AsyncProcesses
 from .results import CommandFailed, CommandResult, LogLine
 from .spec import LABEL, Port, Volume, command_of, env_of, sandbox_spec
@@ -247,8 +247,8 @@ class AsyncSandbox:
         many; `follow`: and what comes, to its end. `timeout`: seconds in all.
         """
         deadline = Deadline(timeout)
-        opened = self._api.open("GET", self._route("/logs"), {"follow": follow, "tail": tail})
-        exchange = await within(self._api, self.id, deadline, "the log", opened.__aenter__())
+        opened = self._api.opened("GET", self._route("/logs"), {"follow": follow, "tail": tail})
+        exchange = await within(self._api, self.id, deadline, "the log", opened)
         try:
             lines = aiter(exchange.lines())
             while line := await within(self._api, self.id, deadline, "the log", _next(lines)):

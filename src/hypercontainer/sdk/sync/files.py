@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 
+from ...model.files import FileEntry
 from ...model.status import PathStat
 from ..files import AsyncFiles
 from ..limits import DEFAULT
 from ..portal import run
+from .watch import Watch
 
 
 class Files:
@@ -39,6 +42,34 @@ class Files:
     def stat(self, path: str, *, timeout: float = DEFAULT) -> PathStat:
         """Of a path itself: a symbolic link is not followed. :raise NotFound: there is none."""
         return run(self._wrapped.stat(path, timeout=timeout))
+
+    def list(self, path: str, *, depth: int = 1, timeout: float = DEFAULT) -> builtins.list[FileEntry]:
+        """What is in a directory; with a greater `depth`, what is in those within it, too.
+
+        :raise NotFound: there is none.
+        """
+        return run(self._wrapped.list(path, depth=depth, timeout=timeout))
+
+    def remove(self, path: str, *, recursive: bool = False, timeout: float = DEFAULT) -> None:
+        """A file, or an empty directory; `recursive`: with all that is below it.
+
+        :raise NotFound: there is none. :raise GuestError: it is a directory that is not empty.
+        """
+        run(self._wrapped.remove(path, recursive=recursive, timeout=timeout))
+
+    def rename(self, path: str, new: str, *, timeout: float = DEFAULT) -> None:
+        """In the place of what file has the new path.
+
+        :raise NotFound: there is none. :raise GuestError: it cannot be, as between two file systems.
+        """
+        run(self._wrapped.rename(path, new, timeout=timeout))
+
+    def watch(self, path: str, *, recursive: bool = False, timeout: float = DEFAULT) -> Watch:
+        """What happens in a directory from now on; `timeout` is until it is watched.
+
+        :raise NotFound: there is none.
+        """
+        return Watch(run(self._wrapped.watch(path, recursive=recursive, timeout=timeout)))
 
     def exists(self, path: str, *, timeout: float = DEFAULT) -> bool:
         """Whether there is such a path, of whatever kind."""

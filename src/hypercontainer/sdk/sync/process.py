@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from ...model.status import ExecInfo
-from ..limits import DEFAULT
+from ..limits import DEFAULT, LONG
 from ..portal import iterate, run
 from ..process import AsyncProcess
 from ..results import CommandResult, Output
@@ -46,7 +46,7 @@ class Process:
     def __iter__(self) -> Iterator[Output]:
         return iterate(self._wrapped.__aiter__())
 
-    def output(self, *, timeout: float = 24 * 3600.0) -> Iterator[Output]:
+    def output(self, *, timeout: float = LONG) -> Iterator[Output]:
         """Pieces as they come, until it has ended. `timeout`: seconds in all.
 
         :raise StartFailed: the program could not be started. :raise DeadlineExceeded: it has not ended by then.

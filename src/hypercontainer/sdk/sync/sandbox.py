@@ -12,9 +12,8 @@ from ...model.snapshots import SnapshotInfo
 from ...model.specs import ContainerSpec, PortMapping, PullPolicy
 from ...model.statistics import ContainerStats
 from ...model.status import Container
-from ..limits import DEFAULT
+from ..limits import DEFAULT, LONG
 from ..portal import iterate, run
-from ..process import LONG
 from ..results import CommandResult, LogLine
 from ..sandbox import AsyncSandbox
 from ..spec import Port, Volume
