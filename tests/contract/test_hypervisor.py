@@ -46,6 +46,7 @@ from hypercontainer.hypervisor.facets import (
     Save,
     Snapshots,
     Strays,
+    Suspends,
     require,
 )
 from hypercontainer.model.pods import SHM_DEFAULT
@@ -422,6 +423,38 @@ async def test_a_machine_that_runs_is_saved(host: Host) -> None:
     finally:
         os.close(memory)
         os.close(state)
+
+
+def _read_all(fd: int) -> bytes:
+    with open(fd, "rb") as file:
+        return file.read()
+
+
+async def test_a_machine_is_put_away_and_goes_on(host: Host, tmp_path: Path) -> None:
+    """Its end is none for its guest, which answers by the same token to a machine of the same shape."""
+    driver = host.driver()
+    if not isinstance(driver, Suspends):
+        return
+    machine = await host.launch("source")
+    session = await greet(machine)
+    before = (await session.stats()).memory_total
+    source, target = os.pipe()
+    reading = asyncio.create_task(asyncio.to_thread(_read_all, source))
+    await driver.put_away(machine, target)
+    os.close(target)
+    file = tmp_path / "machine"
+    file.write_bytes(await reading)
+    await machine.kill()
+    with open(file, "rb") as stream:
+        again = await driver.launch_from(host.config("again", balloon=True), stream.fileno())
+    try:
+        found = await wake(again.connect, again.wait, session.next_token, alone=True)
+        assert found is not None
+        assert (await found.stats()).memory_total == before
+        found.close()
+    finally:
+        await again.kill()
+    session.close()
 
 
 async def test_machines_of_no_record(host: Host) -> None:

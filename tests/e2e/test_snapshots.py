@@ -29,3 +29,24 @@ def test_saved_forked_and_restored(hyper: Daemon) -> None:
     hyper.out("snapshot", "rm", "shot")
     hyper.out("rm", "-f", "child-1", "child-2", "again")
     assert hyper.out("snapshot", "ls", "--format", "json") == "[]" and hyper.out("ps", "-aq") == ""
+
+
+def test_suspended_and_resumed(hyper: Daemon) -> None:
+    """Its program has not noticed; what cannot be done meanwhile is a sentence."""
+    count = "n=0; while true; do n=$((n+1)); echo line $n; usleep 200000; done"
+    id_ = hyper.out("run", "-d", "--name", "web", "busybox", "sh", "-c", count)
+    wait_for(lambda: "line 3" in hyper.out("logs", "web"), "a third line")
+    hyper.out("pod", "suspend", "web")
+    assert "(Suspended)" in hyper.out("ps") and hyper.out("ps", "-q", "--filter", "status=suspended") == id_[:12]
+    failed = hyper.ctl("exec", "web", "true", check=False)
+    assert failed.returncode == 1 and failed.stderr.startswith("hyperctl: pod web is suspended: use ")
+    assert "Suspended Pods" in hyper.out("system", "df")
+    hyper.out("pod", "resume", "web")
+    said = hyper.out("logs", "web").count("line")
+    wait_for(lambda: hyper.out("logs", "web").count("line") > said + 1, "more lines")
+    numbers = [int(line.split()[1]) for line in hyper.out("logs", "web").splitlines()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    hyper.out("pod", "suspend", "web")
+    hyper.out("stop", "-t", "0", "web")
+    assert hyper.out("inspect", "-f", "{{.State.Status}}", "web") == "exited"
+    hyper.out("rm", "web")

@@ -234,6 +234,17 @@ async def _restore(s: Stage) -> None:
     await s.engine.snapshots.restore("shot", RestoreRequest(name="again"))
 
 
+async def _suspended(s: Stage) -> None:
+    await s.run("a", mounts=_VOLUME, ports=_PORT)
+    await s.call(s.engine.suspensions.suspend("a"))
+
+
+async def _suspended_by_another(s: Stage) -> None:
+    await _suspended(s)
+    await s.close(keep_running=True)
+    await s.open()
+
+
 async def _saved(s: Stage) -> None:
     """A container, and a template for its machine."""
     await _waits(s)
@@ -332,6 +343,17 @@ SCENES: dict[str, Scene] = {
     "snapshot": Scene(_snapshot, runs(mounts=_VOLUME), factory=True),
     "restore": Scene(_restore, _snapshot_taken, factory=True),
     "snapshot rm": Scene(lambda s: s.engine.snapshots.remove("shot"), _snapshot_taken, factory=True),
+    "suspend": Scene(lambda s: s.engine.suspensions.suspend("a"), runs(mounts=_VOLUME, ports=_PORT), factory=True),
+    "suspend in a network": Scene(
+        lambda s: s.engine.suspensions.suspend("pod"), pod(spec("b"), spec("c"), start=True), "bridge", factory=True
+    ),
+    "resume": Scene(lambda s: s.engine.suspensions.resume("a"), _suspended, factory=True),
+    "resume in a network": Scene(lambda s: s.engine.suspensions.resume("a"), _suspended, "bridge", factory=True),
+    "resume by another daemon": Scene(
+        lambda s: s.engine.suspensions.resume("a"), _suspended_by_another, "bridge", factory=True
+    ),
+    "stop of what is suspended": Scene(_c("stop", "a"), _suspended, factory=True),
+    "rm -f of what is suspended": Scene(_c("remove", "a", force=True), _suspended, factory=True),
     "run --rm": Scene(_run_and_wait),
     "exec": Scene(_exec, runs()),
     "exec with input": Scene(_exec_with_input, runs()),

@@ -34,7 +34,8 @@ from hypercontainer.errors import HyperError
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.hypervisor.driver import MachineConfig
 from hypercontainer.hypervisor.drivers import Drivers
-from hypercontainer.hypervisor.fake import FakeDriver, FakeHost, Hardware, SavingDriver
+from hypercontainer.hypervisor.fake import FakeDriver, FakeHost, Hardware
+from hypercontainer.hypervisor.fake_saving import SavingDriver
 from hypercontainer.images import builtin
 from hypercontainer.images.disk import SUFFIX
 from hypercontainer.images.layout import Layout

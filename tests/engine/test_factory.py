@@ -14,7 +14,7 @@ from hypercontainer.engine.factory.shapes import SLOTS
 from hypercontainer.errors import InvalidState, NotFound, Unsupported
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.facets import Reconfigure
-from hypercontainer.hypervisor.fake import SavingDriver, SavingMachine
+from hypercontainer.hypervisor.fake_saving import SavingDriver, SavingMachine
 from hypercontainer.model.factory import WarmRequest
 from hypercontainer.model.specs import Mount
 

@@ -28,7 +28,7 @@ from hypercontainer.errors import (
     Unsupported,
 )
 from hypercontainer.guest.fake import FakeGuest
-from hypercontainer.hypervisor.fake import SavingDriver, SavingMachine
+from hypercontainer.hypervisor.fake_saving import SavingDriver, SavingMachine
 from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodSpec, VolumeRequest
 from hypercontainer.model.principal import Principal

@@ -83,6 +83,18 @@ async def unpause(c: Context) -> None:
     await c.engine.pods.unpause(c.id)
 
 
+@routes.post(f"{_ID}/suspend")
+async def suspend(c: Context) -> PodDetails:
+    """Put a pod that runs on the disk, and free its memory."""
+    return c.engine.pods.details((await c.engine.suspensions.suspend(c.id)).id)
+
+
+@routes.post(f"{_ID}/resume")
+async def resume(c: Context) -> PodDetails:
+    """Let a suspended pod go on."""
+    return c.engine.pods.details((await c.engine.suspensions.resume(c.id)).id)
+
+
 @routes.delete(_ID, query={"force": "stop it first if it runs"})
 async def remove(c: Context) -> Pod:
     """Remove a pod with its containers."""

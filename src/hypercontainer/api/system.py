@@ -40,8 +40,9 @@ async def disk_usage(c: Context) -> DiskUsage:
     """What takes disk space."""
     cache = await c.engine.builds.cache.measure()
     return msgspec.structs.replace(
-        await c.engine.usage.measure(), build_cache=cache, snapshots=c.engine.snapshots.all()
-    )
+        await c.engine.usage.measure(), build_cache=cache, snapshots=c.engine.snapshots.all(),
+        suspended=c.engine.suspensions.usage(),
+    )  # fmt: skip
 
 
 @routes.get(

@@ -13,11 +13,12 @@ from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from . import api
 from .records import ContainerRecord, SandboxRecord, of_container
 
-_READY = (PodStatus.RUNNING, PodStatus.PAUSED)
+_READY = (PodStatus.RUNNING, PodStatus.PAUSED, PodStatus.SUSPENDED)
 _STATES = {
     ContainerStatus.CREATED: "CONTAINER_CREATED",
     ContainerStatus.RUNNING: "CONTAINER_RUNNING",
     ContainerStatus.PAUSED: "CONTAINER_RUNNING",
+    ContainerStatus.SUSPENDED: "CONTAINER_RUNNING",
     ContainerStatus.RESTARTING: "CONTAINER_RUNNING",
     ContainerStatus.EXITED: "CONTAINER_EXITED",
     ContainerStatus.REMOVING: "CONTAINER_UNKNOWN",

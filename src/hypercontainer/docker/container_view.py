@@ -17,7 +17,10 @@ from .network_settings import networks, ports, settings
 
 Document = dict[str, Any]
 NEVER = "0001-01-01T00:00:00Z"  # Go's time that is none
-_UP = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING)
+_UP = (
+    ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.SUSPENDED, ContainerStatus.RESTARTING,
+)  # fmt: skip
+_STILL = (ContainerStatus.PAUSED, ContainerStatus.SUSPENDED)  # Docker has one word for both
 
 
 def image_config(engine: Engine, c: Container) -> Mapping[str, Any]:
@@ -75,9 +78,9 @@ def _quick(c: Container) -> set[str]:
 def _state(c: Container, pod: Pod) -> Document:
     s = c.state
     found: Document = {
-        "Status": s.status.value,
+        "Status": _word(s.status),
         "Running": s.status in _UP,
-        "Paused": s.status is ContainerStatus.PAUSED,
+        "Paused": s.status in _STILL,
         "Restarting": s.status is ContainerStatus.RESTARTING,
         "OOMKilled": s.oom_killed,
         "Dead": False,
@@ -88,6 +91,10 @@ def _state(c: Container, pod: Pod) -> Document:
         "FinishedAt": moment(s.finished_at),
     }
     return found | ({"Health": _health(s.health)} if s.health else {})
+
+
+def _word(status: ContainerStatus) -> str:
+    return ContainerStatus.PAUSED.value if status in _STILL else status.value
 
 
 def _health(h: Health) -> Document:
@@ -137,7 +144,7 @@ def summary(engine: Engine, c: Container) -> Document:
         "Created": int(datetime.fromisoformat(c.created_at).timestamp()),
         "Ports": ports(c, pod, image),
         "Labels": labels(c, image),
-        "State": c.state.status.value,
+        "State": _word(c.state.status),
         "Status": status_text(c),
         "HostConfig": {"NetworkMode": network_mode(c.spec)}
         | ({"Annotations": c.spec.annotations} if c.spec.annotations else {}),
@@ -165,7 +172,7 @@ def status_text(c: Container) -> str:
     s = c.state
     if s.status is ContainerStatus.RESTARTING:
         return f"Restarting ({s.exit_code}) {format_age(s.finished_at)} ago"
-    if s.status is ContainerStatus.PAUSED:
+    if s.status in _STILL:
         return f"Up {format_age(s.started_at)} (Paused)"
     if s.status is ContainerStatus.RUNNING:
         return f"Up {format_age(s.started_at)}" + (_health_note(s.health.status) if s.health else "")

@@ -35,7 +35,7 @@ async def info(c: Call) -> dict[str, Any]:
 def _counts(engine: Engine) -> dict[str, Any]:
     states = [x.state.status for x in engine.registry.shown()]
     running = states.count(ContainerStatus.RUNNING) + states.count(ContainerStatus.RESTARTING)
-    paused = states.count(ContainerStatus.PAUSED)
+    paused = states.count(ContainerStatus.PAUSED) + states.count(ContainerStatus.SUSPENDED)
     return {
         "Containers": len(states),
         "ContainersRunning": running,

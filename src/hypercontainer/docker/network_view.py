@@ -22,7 +22,8 @@ from ..network import usermode
 
 HOST, NONE = "host", "none"
 PREDEFINED = DEFAULT_NETWORK, HOST, NONE
-UP = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)  # in which a container has its addresses
+# In which a container has its addresses.
+UP = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.SUSPENDED)
 _BEGINNING = "1970-01-01T00:00:00Z"
 _MTU = "com.docker.network.driver.mtu"
 _BRIDGE = "com.docker.network.bridge.name"

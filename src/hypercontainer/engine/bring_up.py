@@ -9,11 +9,14 @@ from collections.abc import Callable
 import msgspec
 
 from ..errors import Conflict, Unavailable
-from ..model.status import Container, Pod, PodVolume
+from ..model.status import Container, Pod, PodStatus, PodVolume
 from ..sys import tasks
+from ..sys.files import remove_tree
+from ..sys.removal import removed
 from ..sys.spans import span
 from .host_devices import HostDevices
 from .launch import Launcher
+from .paths import Paths
 from .pod_network import PodNetwork
 from .registry import Registry
 from .runtime import Runtime
@@ -36,16 +39,17 @@ class ExclusiveVolumes:
         :raise Conflict: a pod that runs has it. :raise Unavailable: one does not end.
         """
         mine = {v.source for v in pod.volumes if v.kind == "disk" and not v.read_only}
-        others = [p for p in self._registry.pods() if p.id != pod.id and p.vm] if mine else []
+        others = [p for p in self._registry.pods() if p.id != pod.id and _has_disks(p)] if mine else []
         for other in others:
             shared = next((v for v in other.volumes if v.kind == "disk" and v.source in mine), None)
             runtime = self._booted(other.id)
-            if shared is None or runtime is None:
+            if shared is None or (runtime is None and other.status is not PodStatus.SUSPENDED):
                 continue
-            if runtime.users:
+            if runtime is None or runtime.users:
                 name = shared.named or shared.source
                 raise Conflict(
-                    f"volume {name} is in use by the running pod {other.name}: a block volume serves one at a time",
+                    f"volume {name} is in use by the {_how(other)} pod {other.name}: "
+                    "a block volume serves one at a time",
                     hint=f"stop that pod, or make it anew as a directory, which several share: `docker volume create "
                     f"-o type=directory {name}`, or `hyperctl volume create --driver directory {name}`",
                 )
@@ -63,9 +67,10 @@ class BringUp:
 
     def __init__(
         self, registry: Registry, launcher: Launcher, network: PodNetwork, volumes: ExclusiveVolumes,
-        devices: HostDevices,
+        devices: HostDevices, paths: Paths,
     ) -> None:  # fmt: skip
         self._registry = registry
+        self._paths = paths
         self._launcher = launcher
         self._network = network
         self._volumes = volumes
@@ -117,15 +122,55 @@ class BringUp:
         self._devices.release(pod_id)
         self._network.unclaim(pod_id)
 
+    # -- of a pod that is suspended -------------------------------------------------------
+
+    async def put_away(self, pod_id: str, runtime: Runtime) -> None:
+        """Its machine ends, and nobody hears of that; it has no network."""
+        try:
+            await runtime.machine.kill()
+        finally:
+            remove_tree(runtime.directory)
+            runtime.allotment.give_back()
+            await self._network.release(pod_id)
+
+    async def again(self, pod_id: str) -> Runtime:
+        """A machine for it, in its network and with its ports; nothing is taken when it fails.
+
+        :raise Conflict: a volume is in use by now, or a port. :raise Unavailable: it does not go on.
+        """
+        pod = self._registry.pod(pod_id)
+        self._launcher.check(pod)
+        await self._volumes.free(pod)
+        try:
+            return await self._boot(pod_id, self._registry.members(pod_id))
+        except BaseException:
+            await self._network.release(pod_id)
+            raise
+
+    async def forget(self, pod_id: str) -> None:
+        """What it would have gone on from is gone. Idempotent."""
+        if (saved := self._paths.suspended(pod_id)).exists():
+            await removed(saved)
+
     async def down(self, pod_id: str, runtime: Runtime, *, clean: bool) -> None:
         """`clean` makes what was written safe first."""
         try:
+            await self.forget(pod_id)
             if runtime.lost and not runtime.killed:
                 await runtime.tell_its_end()
             await runtime.stop(clean=clean)
         finally:
             self._devices.release(pod_id)
             await self._network.release(pod_id)
+
+
+def _has_disks(pod: Pod) -> bool:
+    """Whether it has a machine, or would go on where that was."""
+    return bool(pod.vm) or pod.status is PodStatus.SUSPENDED
+
+
+def _how(pod: Pod) -> str:
+    return "suspended" if pod.status is PodStatus.SUSPENDED else "running"
 
 
 def _wanted(pod: Pod, members: list[Container]) -> list[PodVolume]:

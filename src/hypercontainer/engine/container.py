@@ -16,7 +16,7 @@ from functools import partial
 from ..errors import Conflict, InvalidState, NotFound, Unavailable
 from ..guest.agent import Freeze, require
 from ..model import ids
-from ..model.status import ContainerStatus
+from ..model.status import ContainerStatus, PodStatus
 from ..sys import clock
 from .container_runs import ContainerRuns
 from .container_state import Present
@@ -83,7 +83,15 @@ class ContainerSupervisor(ContainerRuns):
         """Its machine has not answered since the daemon's start: it is ended, and recovery says so."""
         self.stop_requested.set()
         self._now.stops.append(message)
-        self._sandboxes.give_up(self._pod)
+        self._give_up_machine()
+
+    def _give_up_machine(self) -> None:
+        """An earlier daemon left it. Of one that it suspended nothing is left then but this container's record."""
+        if self._registry.pod(self._pod).status is PodStatus.SUSPENDED:
+            work = self._sandboxes.down(self._pod, clean=False)
+            self.do(work, lambda _: self.post(Lose("it was ended while it was suspended")))
+        else:
+            self._sandboxes.give_up(self._pod)
 
     def _await_end(self, message: Stop) -> None:
         self._now.stops.append(message)
@@ -130,7 +138,7 @@ class ContainerSupervisor(ContainerRuns):
             raise self._unreachable()
         self.stop_requested.set()
         self._now.kills.append(message)
-        self._sandboxes.give_up(self._pod)
+        self._give_up_machine()
 
     def _check_ends(self, message: Kill) -> None:
         if message.signal not in (SIGKILL, self.container.process.stop_signal):
@@ -233,7 +241,7 @@ class ContainerSupervisor(ContainerRuns):
         elif self.state in (State.STARTING, State.RESTARTING):
             self._give_up_launch()
         elif self.state is State.REATTACHING:
-            self._sandboxes.give_up(self._pod)
+            self._give_up_machine()
         else:
             self._end(0)
 

@@ -11,7 +11,10 @@ from ..model.status import ContainerStatus
 from .runtime import Runtime
 from .supervisor import Message
 
-ALIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING)
+LIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING)  # it may take time to end
+ALIVE = (
+    ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.SUSPENDED, ContainerStatus.RESTARTING,
+)  # fmt: skip
 
 
 class State(StrEnum):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +21,7 @@ from ..errors import HyperError, InvalidArgument, InvalidState, NoSpace
 from ..images.manifests import StoredImage
 from ..model.signals import parse_signal
 from ..model.specs import ContainerSpec
-from ..model.status import Container, ContainerStatus, Health, Pod
+from ..model.status import Container, ContainerStatus, Health, Pod, PodStatus
 from ..sys import clock, tasks
 from . import container_verbs as verbs
 from . import host_access, related
@@ -33,10 +34,12 @@ from .health import HealthMonitor
 from .log_sinks.choose import LogSinks
 from .paths import Paths
 from .registry import Registry
+from .run import SIGKILL
 from .runtime import Runtime
-from .sandbox import check_awake
+from .sandbox_verbs import check_awake
 from .sandboxes import Sandboxes
 
+log = logging.getLogger(__name__)
 _CLOSE_TIMEOUT = 5.0  # seconds for machines that end already when the daemon does
 
 
@@ -56,6 +59,10 @@ class Ended:
     error: str = ""
 
 
+async def _nobody_wakes(pod: Pod) -> bool:
+    return False
+
+
 class Containers:
     """Create, start, stop, remove and what lies between."""
 
@@ -69,6 +76,7 @@ class Containers:
         self._events = events
         self._health = HealthMonitor(registry, events)
         self._supervisors: dict[str, ContainerSupervisor] = {}
+        self.wake: Callable[[Pod], Awaitable[bool]] = _nobody_wakes  # lets a suspended pod go on; whether it was one
         self._retired: set[ContainerSupervisor] = set()  # of what is gone, whose machines may not have ended yet
         self.files = ContainerFiles(paths, registry, sandboxes, log_sinks, self._forget, creation)
 
@@ -81,11 +89,21 @@ class Containers:
             )
         return found
 
-    def _of(self, key: str) -> ContainerSupervisor:
-        """:raise NotFound: no such container. :raise InvalidState: its pod is paused: its guest would not answer."""
+    def _of(self, key: str, *, ends: bool = False) -> ContainerSupervisor:
+        """What `ends` a container, ends also one of its own that is suspended.
+
+        :raise NotFound: no such container. :raise InvalidState: its pod is paused: its guest would not answer.
+        """
         container = self._registry.container(key)
-        check_awake(self._registry.pod(container.pod))
+        pod = self._registry.pod(container.pod)
+        if not (ends and pod.implicit and pod.status is PodStatus.SUSPENDED):
+            check_awake(pod)
         return self.supervisor(container)
+
+    async def _wake(self, container: Container) -> bool:
+        """Let the pod go on, if it is suspended and its container's own; whether it was."""
+        pod = self._registry.pod(container.pod)
+        return pod.implicit and pod.status is PodStatus.SUSPENDED and await self.wake(pod)
 
     def _forget(self, id_: str) -> None:
         if found := self._supervisors.pop(id_, None):
@@ -146,7 +164,7 @@ class Containers:
 
         :raise Conflict: when it runs and `force` is off.
         """
-        found = self._of(key)
+        found = self._of(key, ends=True)
         container = found.container
         await found.ask(verbs.Remove(force, volumes))
         return container
@@ -183,18 +201,26 @@ class Containers:
 
         :raise StartFailed: when its program cannot be executed; the container is exited then.
         """
-        return bool(await self.supervisor(self._registry.container(key)).ask(verbs.Start(size)))
+        container = self._registry.container(key)
+        return await self._wake(container) or bool(await self.supervisor(container).ask(verbs.Start(size)))
 
     def request_start(self, key: str, size: tuple[int, int] = (0, 0)) -> asyncio.Task[Any]:
         """`start`, which is asked for when this returns; whoever cancels the task gives it up."""
-        return self.supervisor(self._registry.container(key)).request(verbs.Start(size))
+        container = self._registry.container(key)
+        if container.state.status is ContainerStatus.SUSPENDED:
+            return asyncio.get_running_loop().create_task(self.start(key, size))
+        return self.supervisor(container).request(verbs.Start(size))
 
     async def stop(self, key: str, timeout: int | None = None, signal: str = "") -> bool:
         """Signal (its own when ""), wait, kill; False when it did not run. `timeout` in seconds.
 
         :raise InvalidArgument: there is no such signal.
         """
-        found = self._of(key)
+        found = self._of(key, ends=True)
+        try:
+            await self._wake(found.container)
+        except HyperError as error:  # it is ended all the same
+            log.warning("%s, which is suspended, is ended without going on: %s", found.name, error)
         ran = bool(await found.ask(verbs.Stop(timeout, parse_signal(signal) if signal else 0)))
         if ran:
             found.publish("stop", found.container)
@@ -213,7 +239,7 @@ class Containers:
     async def kill(self, key: str, signal: str) -> None:
         """:raise InvalidState: when it does not run."""
         number = parse_signal(signal)
-        await self._of(key).ask(verbs.Kill(number))
+        await self._of(key, ends=number == SIGKILL).ask(verbs.Kill(number))
 
     async def wait(self, key: str) -> int:
         """The exit code, when the container runs no more.
@@ -323,11 +349,12 @@ class Containers:
 
     async def shut_down(self) -> None:
         """Stop all that runs, and wait until it has."""
-        running = [s for s in self._supervisors.values() if s.state not in (State.CREATED, State.EXITED, State.GONE)]
+        pods = [p.id for p in self._registry.pods() if p.status is not PodStatus.SUSPENDED]
+        at_rest = (State.CREATED, State.EXITED, State.GONE)
+        running = [s for s in self._supervisors.values() if s.state not in at_rest and s.container.pod in pods]
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*(s.ask(verbs.Stop()) for s in running), return_exceptions=True)
-        pods = self._registry.pods()
-        await asyncio.gather(*(self._sandboxes.down(p.id) for p in pods), return_exceptions=True)
+        await asyncio.gather(*(self._sandboxes.down(id_) for id_ in pods), return_exceptions=True)
         await self.release()
 
     async def release(self) -> None:

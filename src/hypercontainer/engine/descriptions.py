@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..model.status import Pod
+from ..model.status import Container, Pod
 from ..state import description
 from ..state.description import Description
 from .registry import Registry
@@ -37,20 +38,22 @@ class Descriptions:
         self._timer = None
         for id_ in self._changed:
             if self._registry.has_pod(id_) and (pod := self._registry.pod(id_)).vm:
-                description.write(Path(pod.vm.directory), self._describe(pod))
+                description.write(Path(pod.vm.directory), describe(self._registry, pod, self._registry.members(id_)))
         self._changed.clear()
-
-    def _describe(self, pod: Pod) -> Description:
-        volumes = {v.named for v in pod.volumes if v.named}
-        networks = {a.network for a in pod.attachments}
-        return Description(
-            pod=pod,
-            containers=self._registry.members(pod.id),
-            volumes=[v for v in self._registry.volumes() if v.name in volumes and v.tenant == pod.tenant],
-            networks=[n for n in self._registry.networks() if n.name in networks],
-        )
 
     def close(self) -> None:
         if self._timer:
             self._timer.cancel()
         self.write()
+
+
+def describe(registry: Registry, pod: Pod, members: Sequence[Container]) -> Description:
+    """With the records of what it uses."""
+    volumes = {v.named for v in pod.volumes if v.named}
+    networks = {a.network for a in pod.attachments}
+    return Description(
+        pod=pod,
+        containers=list(members),
+        volumes=[v for v in registry.volumes() if v.name in volumes and v.tenant == pod.tenant],
+        networks=[n for n in registry.networks() if n.name in networks],
+    )

@@ -37,7 +37,7 @@ from .attachments import Attachments, check_readable
 from .audit import AuditLog
 from .builder.builds import Builds
 from .commit import Commits
-from .container_verbs import ALIVE
+from .container_verbs import ALIVE, LIVE
 from .containers import Containers
 from .creation import Creation
 from .descriptions import Descriptions
@@ -49,7 +49,11 @@ from .fetch import fetch_all
 from .forks.copies import Copies
 from .forks.fingerprints import Fingerprints
 from .forks.making import Making
+from .forks.resuming import Resuming
+from .forks.saved import is_whole
 from .forks.snapshots import PodSnapshots
+from .forks.suspending import Suspending
+from .forks.suspensions import Suspensions
 from .forks.taking import Taking
 from .forwards import Forwards
 from .image_events import ImageEvents
@@ -119,7 +123,11 @@ class Engine:
         copies = Copies(paths, self.volumes, made.secrets)
         making = Making(self.registry, placement, self.containers, sandboxes, made.woken, copies)
         self.snapshots = PodSnapshots(paths, self.registry, sandboxes, self.events, taking, making)
-        self.services = Services(self.registry, lambda pod: sandboxes.runtime(pod.id))
+        suspending = Suspending(paths, self.registry, made.disks, network, drivers, fingerprints)
+        resuming = Resuming(paths, self.registry, made.bring_up, made.awoken, fingerprints, network)
+        self.suspensions = Suspensions(self.registry, self.containers, sandboxes, suspending, resuming)
+        self.containers.wake = self.suspensions.wake
+        self.services = Services(self.registry, sandboxes.changing)
         self.execs = Execs(self.registry, self.containers, self.events)
         self.image_events = ImageEvents(self.events)
         self.attachments = Attachments(self.registry, self.containers, self.execs)
@@ -149,23 +157,26 @@ class Engine:
 
     async def open(self) -> None:
         """Go on where an earlier daemon left."""
+        paths = self.settings.paths
         self.images.open()
         leftovers.put_aside_undriven(self.registry, self.drivers)
         await self.networks.open()
         await self.snapshots.open()
-        await leftovers.end_unknown(self.settings.paths, self.drivers, self.registry)
+        await self.suspensions.open()
+        await leftovers.end_unknown(paths, self.drivers, self.registry)
         for vm in [p.vm for p in self.registry.pods() if p.vm]:
             self._allotments.find(vm.allotment, vm.user)
         self._sweep()
         self._late = await recover(
-            self.registry, self.containers, self._sandboxes, self.pods, self._network, self._reattacher
-        )
+            self.registry, self.containers, self._sandboxes, self.pods, self._network, self._reattacher,
+            lambda pod_id: is_whole(paths.suspended(pod_id)),
+        )  # fmt: skip
         self._late |= {
             asyncio.create_task(self.attachments.await_bound(c))
             for c in self.registry.containers()
             if c.spec.bound and c.state.status in ALIVE
         }
-        leftovers.name_files(self.settings.paths, self.registry)
+        leftovers.name_files(paths, self.registry)
         self.builds.open()
         self._watching = asyncio.create_task(self._disk_watch.run())
 
@@ -178,6 +189,7 @@ class Engine:
         await self.builds.close()
         await self.execs.release()
         await tasks.end(self._late)
+        await self.suspensions.close()
         await self.pods.detach()
         await self.factory.close()
         if keep_running:
@@ -198,7 +210,7 @@ class Engine:
 
     def longest_grace(self) -> float:
         """Seconds that what runs may take to end."""
-        return max((c.spec.stop_timeout for c in self.registry.containers() if c.state.status in ALIVE), default=0)
+        return max((c.spec.stop_timeout for c in self.registry.containers() if c.state.status in LIVE), default=0)
 
     async def kill_machines(self) -> None:
         """End all machines at once, without a word to anybody; the next daemon settles their records."""
@@ -267,11 +279,11 @@ class Engine:
 
     async def connect(self, key: str, request: NetworkRequest) -> Pod:
         """Bring a pod into a network."""
-        return await self.networks.connect(key, request, self._sandboxes.runtime(self.registry.pod(key).id))
+        return await self.networks.connect(key, request, self._sandboxes.changing(self.registry.pod(key)))
 
     async def disconnect(self, key: str, network: str) -> Pod:
         """Take a pod out of a network."""
-        return await self.networks.disconnect(key, network, self._sandboxes.runtime(self.registry.pod(key).id))
+        return await self.networks.disconnect(key, network, self._sandboxes.changing(self.registry.pod(key)))
 
     async def warm(self, request: WarmRequest) -> FactoryStatus:
         """Have a template, and machines that wait, for containers that ask for so much.

@@ -115,9 +115,8 @@ class HealthMonitor:
 
     def _paused(self, container: Container) -> bool:
         present = self._registry.container(container.id)
-        return (
-            present.state.status is ContainerStatus.PAUSED or self._registry.pod(present.pod).status is PodStatus.PAUSED
-        )
+        still = (PodStatus.PAUSED, PodStatus.SUSPENDED)
+        return present.state.status is ContainerStatus.PAUSED or self._registry.pod(present.pod).status in still
 
     def _health(self, container: Container) -> Health:
         return self._registry.container(container.id).state.health or Health()

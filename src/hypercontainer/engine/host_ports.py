@@ -15,7 +15,7 @@ import msgspec
 from ..errors import Conflict
 from ..model.addresses import canonical, ip_version
 from ..model.specs import PortMapping
-from ..model.status import Pod
+from ..model.status import Pod, PodStatus
 from ..network.owner import port_owner
 from ..network.usermode import bindable
 from .registry import Registry
@@ -80,7 +80,8 @@ class HostPorts:
     def _user(self, port: PortMapping) -> str:
         """`pod web`; "" when none has it."""
         for other in self._registry.pods():
-            having = (other.ports if other.vm else []) + self._claims.get(other.id, [])
+            keeps = other.vm or other.status is PodStatus.SUSPENDED
+            having = (other.ports if keeps else []) + self._claims.get(other.id, [])
             if any(overlap(p, port) for p in having):
                 return f"pod {other.name}"
         return ""

@@ -20,7 +20,7 @@ from .networks import Networks
 from .registry import Registry
 from .usage import Usage
 
-_UP = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
+_UP = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.SUSPENDED)
 
 
 class Listing:

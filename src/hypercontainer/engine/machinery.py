@@ -17,6 +17,7 @@ from .build import Builder
 from .events import Events
 from .factory.factory import Factory
 from .factory.parts import Parts
+from .forks.resuming import Awoken
 from .forks.source import Woken
 from .host_devices import HostDevices
 from .host_ports import HostPorts
@@ -58,6 +59,8 @@ class Machinery:
     roots: ImageRoots
     disks: MachineDisks
     woken: Woken
+    awoken: Awoken
+    bring_up: BringUp
 
 
 def of_host(ground: Ground) -> Choice:
@@ -80,12 +83,10 @@ def assemble(ground: Ground, networks: Choice) -> Machinery:
     devices = HostDevices(registry, PciBus(), lambda pod_id: sandboxes.booted(pod_id))
     setup = Setup(paths, network, ground.boot, factory, allotments, devices)
     builder = Builder(disks, secrets, network, shares)
-    woken = Woken(setup, builder, settings.scratch_size)
-    launcher = Launcher(orders, (woken, *all_sources(setup)), factory)
+    woken, awoken = Woken(setup, builder, settings.scratch_size), Awoken(setup, builder, settings.scratch_size)
+    launcher = Launcher(orders, (woken, awoken, *all_sources(setup)), factory)
     volumes = ExclusiveVolumes(registry, lambda pod_id: sandboxes.booted(pod_id))
     reattacher = Reattacher(drivers, allotments)
-    sandboxes = Sandboxes(
-        registry, BringUp(registry, launcher, network, volumes, devices), reattacher, builder, ground.events,
-        kill_silent=settings.kill_silent,
-    )  # fmt: skip
-    return Machinery(network, factory, reattacher, sandboxes, secrets, roots, disks, woken)
+    bring_up = BringUp(registry, launcher, network, volumes, devices, paths)
+    sandboxes = Sandboxes(registry, bring_up, reattacher, builder, ground.events, kill_silent=settings.kill_silent)
+    return Machinery(network, factory, reattacher, sandboxes, secrets, roots, disks, woken, awoken, bring_up)

@@ -93,6 +93,10 @@ class Paths:
         """The disk of a volume that is made with its pod, and goes with it."""
         return self.pod(id_) / "volumes" / f"{name}.img"
 
+    def suspended(self, id_: str) -> Path:
+        """What a suspended pod goes on from."""
+        return self.pod(id_) / "suspended"
+
     @property
     def snapshots(self) -> Path:
         """Pods that were saved while they ran."""

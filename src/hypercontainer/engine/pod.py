@@ -23,12 +23,12 @@ from .container_verbs import ALIVE
 from .containers import Containers
 from .plan import levels
 from .registry import Registry
-from .sandbox import check_awake
+from .sandbox_verbs import check_awake
 from .sandboxes import Sandboxes
 from .startup import Startup
 from .supervisor import Handler, Job, Message, Supervisor, failure, table
 
-UP = (PodStatus.STARTING, PodStatus.RUNNING, PodStatus.PAUSED, PodStatus.STOPPING)
+UP = (PodStatus.STARTING, PodStatus.RUNNING, PodStatus.PAUSED, PodStatus.SUSPENDED, PodStatus.STOPPING)
 
 
 class State(StrEnum):
@@ -155,6 +155,10 @@ class PodSupervisor(Supervisor[State]):
         if self._pod.status is PodStatus.PAUSED:
             with contextlib.suppress(HyperError):  # it ends all the same
                 await self._sandboxes.unpause(self.id)
+        if self._pod.status is PodStatus.SUSPENDED:  # nobody can be asked
+            await self._sandboxes.down(self.id, clean=False)
+            for c in self._registry.members(self.id):
+                await self._containers.abandon(c, "it was ended while it was suspended")
         alive = any(c.state.status in ALIVE for c in self._registry.members(self.id))
         if not self._sandboxes.has_machine(self.id) and not alive:
             if self._pod.status is PodStatus.STARTING:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import msgspec
 
-from ..errors import Conflict, InvalidState
+from ..errors import Conflict, HyperError, InvalidState
 from ..model.pods import PodPlan
 from ..model.specs import PortMapping
 from ..model.status import ContainerStatus, Pod, PodDetails, PodInfo, PodStatus
@@ -20,6 +21,8 @@ from .pod_network import PodNetwork
 from .processors import warnings
 from .registry import Registry
 from .sandboxes import Sandboxes
+
+log = logging.getLogger(__name__)
 
 
 class Pods:
@@ -99,7 +102,8 @@ class Pods:
 
         :raise HyperError: why one could not be; the pod is stopped again then, and `failed`.
         """
-        return bool(await self.supervisor(self.explicit(key)).ask(verbs.Start()))
+        pod = self.explicit(key)
+        return await self._containers.wake(pod) or bool(await self.supervisor(pod).ask(verbs.Start()))
 
     def resume(self, pod: Pod) -> None:
         """Go on with a start that an earlier daemon had begun."""
@@ -107,7 +111,12 @@ class Pods:
 
     async def stop(self, key: str, timeout: int | None = None) -> bool:
         """Those that depend on others first; False when it did not run. `timeout` in seconds."""
-        return bool(await self.supervisor(self.explicit(key)).ask(verbs.Stop(timeout)))
+        pod = self.explicit(key)
+        try:
+            await self._containers.wake(pod)
+        except HyperError as error:  # it is ended all the same
+            log.warning("pod %s, which is suspended, is ended without going on: %s", pod.name, error)
+        return bool(await self.supervisor(pod).ask(verbs.Stop(timeout)))
 
     async def kill(self, key: str, signal: str) -> None:
         """Signal every running container."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ..errors import HyperError
@@ -21,6 +21,7 @@ from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..sys import clock, deadlines
 from .container_verbs import ALIVE
 from .containers import Containers
+from .pod import UP
 from .pod_network import PodNetwork
 from .pods import Pods
 from .reattach import Reattacher
@@ -35,17 +36,20 @@ _LOST = "its virtual machine ended while hyperd was not running"
 
 async def recover(
     registry: Registry, containers: Containers, sandboxes: Sandboxes, pods: Pods, network: PodNetwork,
-    reattacher: Reattacher,
+    reattacher: Reattacher, is_saved: Callable[[str], bool],
 ) -> set[asyncio.Task[None]]:  # fmt: skip
     """Reattach what runs, record what has ended, remove what was half made, start what was to be started.
 
-    What goes wrong with one pod is that pod's trouble.
+    What goes wrong with one pod is that pod's trouble. `is_saved` says whether a suspended pod can go on.
 
     :return: the tasks that go on waiting, for machines that do not answer.
     """
     unread = {aside.pod for aside in registry.set_aside}
     found = [p for p in registry.pods() if p.id not in unread]
     parts = Recovery(registry, containers, sandboxes, pods, network, reattacher)
+    for pod in [p for p in found if p.status is PodStatus.SUSPENDED and is_saved(p.id)]:
+        found.remove(pod)
+        await guarded(f"pod {pod.name} is not recovered", parts.suspended(pod))
     for pod in found:
         sandboxes.expect(pod.id)
     work = {p.id: asyncio.create_task(guarded(f"pod {p.name} is not recovered", parts.pod(p))) for p in found}
@@ -94,7 +98,7 @@ class Recovery:
                 told = self.network.join_again(self.registry.pod(pod.id), runtime)
                 await guarded(f"pod {pod.name} may not be in all of its networks", told)
         else:
-            if pod.vm or pod.status in (PodStatus.RUNNING, PodStatus.STARTING, PodStatus.STOPPING, PodStatus.PAUSED):
+            if pod.vm or pod.status in UP:
                 self.sandboxes.update(pod.id, vm=None, status=PodStatus.EXITED, finished_at=clock.stamp())
             # Of a start that had only begun, the record says nothing.
             await guarded(f"the network of pod {pod.name} is not taken down", self.network.release(pod.id))
@@ -104,6 +108,11 @@ class Recovery:
         for container in members:
             await self._member(pod, container, runtime)
         await self._go_on(pod, runtime, wanted)
+
+    async def suspended(self, pod: Pod) -> None:
+        """It is let be."""
+        self.sandboxes.expect_suspended(pod.id)
+        await self.network.release(pod.id)
 
     async def _end_saving(self, pod: Pod, runtime: Runtime) -> None:
         """An earlier daemon died while it saved the pod, whose programs it had frozen."""

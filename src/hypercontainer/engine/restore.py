@@ -95,6 +95,7 @@ def _machines(paths: Paths, runs_in: Callable[[Path], bool]) -> dict[Path, Descr
     """The directories of pods' machines with their descriptions, or why they have none though a machine runs there."""
     top = paths.run / "pods"
     found = sorted(d for d in top.iterdir() if d.is_dir() and not d.name.startswith(MACHINES_OF_OURS))
+    found += sorted((paths.root / "pods").glob("*/suspended"))
     described = {d: description.read(d) for d in found}
     return {d: what for d, what in described.items() if isinstance(what, Description) or runs_in(d)}
 

@@ -57,6 +57,8 @@ async def outcome(run: Run) -> Outcome:
             error = "" if await run.handle.drain() else "the end of its output did not come and is missing"
             return {"exit_code": status.shell_code, "oom_killed": status.oom, "error": error}
         except Unavailable:
+            if run.runtime.suspended:
+                return {"exit_code": 128 + SIGKILL, "oom_killed": False, "error": ""}
             with contextlib.suppress(TimeoutError):  # its last words come with its end
                 await tasks.within(run.runtime.machine.wait(), _END_TIMEOUT)
             words = run.runtime.last_words()
@@ -69,6 +71,9 @@ async def end_process(
     paused: bool,
 ) -> None:  # fmt: skip
     """The signal; SIGKILL after `grace` seconds or when `hasten` is set; at last its machine is killed."""
+    if run.runtime.suspended:  # there is nobody to ask
+        await run.kill()
+        return
     asking = asyncio.ensure_future(_ask_to_end(container, run, 0 if hasten.is_set() else signal, paused=paused))
     try:
         with contextlib.suppress(TimeoutError):

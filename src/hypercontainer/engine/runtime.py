@@ -66,6 +66,7 @@ class Runtime:
     saving: asyncio.Lock = field(
         default_factory=asyncio.Lock
     )  # who saves it has it, and who pauses it, or what is in it: else the one would let go on what the other stopped
+    suspended: bool = False  # it has no machine: what that was is on the disk
     stalled: bool = False  # it stands still until the host's disk has space
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     layout: MachineLayout | None = None  # None: an earlier hyperd launched it
@@ -95,7 +96,16 @@ class Runtime:
     @property
     def dead(self) -> bool:
         """Whether its connection has ended for good: nothing more can be asked of it."""
-        return self.agent.closed.is_set() and not self.renewing
+        return self.agent.closed.is_set() and not self.renewing and not self.suspended
+
+    def go_on_with(self, other: Runtime) -> None:
+        """Of a suspended one: the machine of another, which is nobody's then, goes on where it was."""
+        other.agent.take_over(self.agent)
+        self.machine, self.agent, self.directory = other.machine, other.agent, other.directory
+        self.allotment, self.nics, self.spares = other.allotment, other.nics, other.spares
+        self.user_network, self.layout = other.user_network, other.layout
+        self.given_back = None
+        self.suspended = False
 
     def give_up(self, name: str) -> None:
         """Its connection was lost, and there will be no other one; `name` is what people call it."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ..errors import InvalidState
+from ..model.status import Pod, PodStatus
 from .runtime import Runtime
 from .supervisor import Message
 
@@ -20,6 +22,9 @@ class State(StrEnum):
     BOOTING = "booting"
     UP = "up"
     PAUSED = "paused"
+    SUSPENDING = "suspending"  # it is put on the disk
+    SUSPENDED = "suspended"  # it is there, and nowhere else
+    RESUMING = "resuming"
     ENDING = "ending"
 
 
@@ -68,7 +73,31 @@ class Unpause(Message):
 
 
 @dataclass(eq=False)
+class Suspend(Message):
+    """Put it on the disk, by a `work` after which it stands still; answered when it is ended."""
+
+    work: Callable[[Runtime], Coroutine[Any, Any, None]]
+
+
+@dataclass(eq=False)
+class Resume(Message):
+    """Let it go on from there, by a `work` that is given what others hold of it, if they do; answered with its
+    `Runtime`, or False when it is not suspended.
+    """
+
+    work: Callable[[Runtime | None], Coroutine[Any, Any, Runtime]]
+
+
+@dataclass(eq=False)
 class Reattached(Message):
     """The machine that an earlier daemon left answers, or is gone (None)."""
 
     runtime: Runtime | None
+
+
+def check_awake(pod: Pod) -> None:
+    """:raise InvalidState: when the pod is paused or suspended: its guest would not answer."""
+    if pod.status is PodStatus.PAUSED:
+        raise InvalidState(f"pod {pod.name} is paused", hint=f"use `hyperctl pod unpause {pod.name}`")
+    if pod.status is PodStatus.SUSPENDED:
+        raise InvalidState(f"pod {pod.name} is suspended", hint=f"use `hyperctl pod resume {pod.name}`")

@@ -14,7 +14,7 @@ from ..errors import HyperError, InvalidState, Unavailable
 from ..guest.agent import Process
 from ..hypervisor.facets import Balloon
 from ..model.specs import PortMapping
-from ..model.status import Container, Pod
+from ..model.status import Container, Pod, PodStatus
 from . import resolve
 from .bring_up import BringUp
 from .build import Builder
@@ -22,8 +22,8 @@ from .events import Events
 from .reattach import Reattacher
 from .registry import Registry
 from .runtime import Runtime
-from .sandbox import Sandbox, check_awake
-from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, State, Unpause, Work
+from .sandbox import Sandbox
+from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, State, Unpause, Work, check_awake
 from .streams import FanOut
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ class Sandboxes:
     def runtime(self, pod_id: str) -> Runtime | None:
         """The pod's VM while it runs."""
         found = self._sandboxes.get(pod_id)
-        return found.runtime if found and found.runtime and not found.runtime.dead else None
+        runtime = found.runtime if found else None
+        return runtime if runtime and not (runtime.dead or runtime.suspended) else None
 
     def awake(self, pod: Pod) -> Runtime:
         """The pod's VM, which answers.
@@ -77,6 +78,15 @@ class Sandboxes:
             raise InvalidState(f"pod {pod.name} is not running", hint=f"start it with `hyperctl start {pod.name}`")
         return runtime
 
+    def changing(self, pod: Pod) -> Runtime | None:
+        """The pod's VM while it runs, for what it is told together with the record.
+
+        :raise InvalidState: it is suspended, and could not be told.
+        """
+        if pod.status is PodStatus.SUSPENDED:
+            check_awake(pod)
+        return self.runtime(pod.id)
+
     def booted(self, pod_id: str) -> Runtime | None:
         """The pod's VM until it has ended, whether it answers or not."""
         found = self._sandboxes.get(pod_id)
@@ -84,7 +94,7 @@ class Sandboxes:
 
     def running(self) -> list[tuple[Pod, Runtime]]:
         """The pods that have a VM, whether it answers or not."""
-        found = [(id_, s.runtime) for id_, s in self._sandboxes.items() if s.runtime]
+        found = [(id_, s.runtime) for id_, s in self._sandboxes.items() if s.runtime and not s.runtime.suspended]
         return [(self._registry.pod(id_), runtime) for id_, runtime in found if self._registry.has_pod(id_)]
 
     def has_machine(self, pod_id: str) -> bool:
@@ -158,6 +168,10 @@ class Sandboxes:
         """An earlier daemon left a machine, which is asked whether it lives."""
         self.sandbox(pod_id).expect()
 
+    def expect_suspended(self, pod_id: str) -> None:
+        """It was suspended by an earlier daemon, and goes on when it is asked to."""
+        self.sandbox(pod_id).expect_suspended()
+
     async def reattached(self, pod_id: str, runtime: Runtime | None) -> None:
         """The machine that an earlier daemon left is this one, or is gone (None)."""
         await self.sandbox(pod_id).ask(Reattached(runtime))
@@ -168,6 +182,7 @@ class Sandboxes:
             await found.detach()
             if found.runtime:
                 found.runtime.agent.close()
+            if found.runtime and not found.runtime.suspended:
                 found.runtime.machine.detach()
 
     # -- what is in it ----------------------------------------------------------------

@@ -183,6 +183,9 @@ class Agent(Protocol):
     async def renew(self, connect: Connect, gone: Gone) -> Agent | None:
         """Another connection in place of this one, which was lost, with all that it carried; None: there is none."""
 
+    def take_over(self, earlier: Agent) -> None:
+        """Go on with what another connection had, which was lost: its processes, and who hears of OOM kills."""
+
     def give_up(self) -> None:
         """Of a lost connection: there is no other; what waits for the guest's processes hears of it."""
 

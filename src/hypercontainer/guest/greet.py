@@ -28,6 +28,9 @@ async def find(connect: Connect, gone: Gone, token: bytes) -> Agent | None:
     return await reopen(connect, gone, token, GuestSession.continued)
 
 
-async def wake(connect: Connect, gone: Gone, token: bytes) -> Agent | None:
-    """The agent of a guest that goes on from a saved one, as others may; None when it never answers."""
-    return await reopen(connect, gone, token, GuestSession.continued, os.urandom(TOKEN_SIZE))
+async def wake(connect: Connect, gone: Gone, token: bytes, *, alone: bool = False) -> Agent | None:
+    """The agent of a guest that goes on from a saved one, as others may unless it is `alone`; None when it never
+    answers.
+    """
+    second = b"" if alone else os.urandom(TOKEN_SIZE)
+    return await reopen(connect, gone, token, GuestSession.continued, second, fresh=True)

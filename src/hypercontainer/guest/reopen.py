@@ -17,12 +17,15 @@ from .tokens import chain
 log = logging.getLogger(__name__)
 _STALE = 2  # connections that a backlog of one holds
 _PATIENCE = (0.5, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds that each attempt may take
+_PATIENCE_FRESH = (30.0,)
 
 S = TypeVar("S")
 Open = Callable[[socket.socket, bytes, bytes, float], Awaitable[S]]  # a stream, its token, the next one's, seconds
 
 
-async def reopen(connect: Connect, gone: Gone, token: bytes, open_: Open[S], second: bytes = b"") -> S | None:
+async def reopen(
+    connect: Connect, gone: Gone, token: bytes, open_: Open[S], second: bytes = b"", *, fresh: bool = False
+) -> S | None:
     """What `open_` gives for a guest that an earlier connection left `token`; None when it never answers.
 
     The connection after it has the token `second`, where that does not follow from `token`, which others know, too.
@@ -32,13 +35,16 @@ async def reopen(connect: Connect, gone: Gone, token: bytes, open_: Open[S], sec
     QEMU's port throttled for good (virtio-console.c, flush_buf); closing
     another connection resets it. So the first attempts are short.
 
+    Where that is `fresh`, launched for this connection, nothing is throttled, and a second connection does harm: QEMU
+    tells the guest of the first one's end by another way than data, in the midst of what it is told then.
+
     A hypervisor that stood still takes up, when it goes on, the connections
     that were given up in the meantime, as many as its backlog holds (two): each
     of them may have moved the guest to the next token.
     """
     tokens = chain(token, _STALE + 3, second)
     candidates = list(zip(tokens, tokens[1:], strict=False))
-    for attempt, patience in enumerate(_PATIENCE):
+    for attempt, patience in enumerate(_PATIENCE_FRESH if fresh else _PATIENCE):
         for candidate, following in candidates if attempt > 1 else candidates[:2]:
             try:
                 sock = connect()

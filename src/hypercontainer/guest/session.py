@@ -30,6 +30,7 @@ from ..protocol.usage import GuestStats
 from ..protocol.wire import Attrs, Frame, ProtocolError, decode_attrs, text
 from ..sys import clock, deadlines
 from .agent import (
+    Agent,
     Connect,
     EditFiles,
     FilesVerb,
@@ -324,8 +325,8 @@ class GuestSession(Connection):
             found.take_over(self)
         return found
 
-    def take_over(self, earlier: GuestSession) -> None:
-        """Go on with what a lost connection had: processes with their streams, and who hears of OOM kills."""
+    def take_over(self, earlier: Agent) -> None:
+        assert isinstance(earlier, GuestSession)
         known = {p.id: p for p in self.hello.processes} if self.hello else {}
         self.on_oom.update(earlier.on_oom)
         self._next_id = max(self._next_id, earlier._next_id)

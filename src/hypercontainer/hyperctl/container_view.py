@@ -27,6 +27,8 @@ def describe_state(c: Container) -> str:
         return f"Restarting ({s.exit_code}) {format_age(s.finished_at)} ago" + (f": {s.error}" if s.error else "")
     if s.status is ContainerStatus.PAUSED:
         return f"Up {format_age(s.started_at)} (Paused)"
+    if s.status is ContainerStatus.SUSPENDED:
+        return f"Up {format_age(s.started_at)} (Suspended)"
     if s.status is ContainerStatus.EXITED:
         return f"Exited ({s.exit_code}) {format_age(s.finished_at)} ago"
     return s.status.value.capitalize()

@@ -52,12 +52,14 @@ def _row(kind: str, total: int, active: int, size: int, free: int) -> dict[str, 
 
 
 def summary(usage: DiskUsage) -> list[dict[str, str]]:
-    """Docker's rows, and one of snapshots where there are some."""
+    """Docker's rows, and one of snapshots, and of suspended pods, where there are some."""
     used = [i for i in usage.images if i.containers]
     stopped = [c for c in usage.containers if not c.running]
     idle = [v for v in usage.volumes if not v.used_by]
     kept = sum(s.size for s in usage.snapshots)
     rows = [_row("Snapshots", len(usage.snapshots), 0, kept, kept)] if usage.snapshots else []
+    asleep = len(usage.suspended)
+    rows += [_row("Suspended Pods", asleep, asleep, sum(s.size for s in usage.suspended), 0)] if asleep else []
     return [
         _row("Images", len(usage.images), len(used), usage.layers_size, usage.images_reclaimable),
         _row("Containers", len(usage.containers), len(usage.containers) - len(stopped),
@@ -113,6 +115,9 @@ def _verbose(usage: DiskUsage) -> None:
     if usage.snapshots:
         print("\nSnapshots space usage:\n")
         print_table(["SNAPSHOT NAME", "POD", "SIZE"], [[s.name, s.pod, format_size(s.size)] for s in usage.snapshots])
+    if usage.suspended:
+        print("\nSuspended pods space usage:\n")
+        print_table(["POD", "SIZE"], [[s.pod, format_size(s.size)] for s in usage.suspended])
     print(f"\nBuild cache usage: {format_size(usage.build_cache.size)}")
 
 

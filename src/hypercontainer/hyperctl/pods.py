@@ -288,6 +288,25 @@ def unpause(pods: tuple[str, ...]) -> int:
 
 
 @pod.command()
+@_NAMES
+def suspend(pods: tuple[str, ...]) -> int:
+    """Put pods or containers that run on the disk, and free their memory.
+
+    They keep their names, addresses and ports, and go on where they were by `resume`, after a restart of the host, too.
+    """
+    c = client()
+    return for_each(pods, lambda name: c.do("POST", pod_route(name, "/suspend")))
+
+
+@pod.command()
+@_NAMES
+def resume(pods: tuple[str, ...]) -> int:
+    """Let suspended pods or containers go on."""
+    c = client()
+    return for_each(pods, lambda name: c.do("POST", pod_route(name, "/resume")))
+
+
+@pod.command()
 @click.option("-f", "--follow", "follow_", is_flag=True, help="Go on with what is added.")
 @click.option("-n", "--tail", default="all", help="Only the last so many lines of each.")
 @click.option("-c", "--container", default="", help="Only this container.")

@@ -147,6 +147,7 @@ class MachineConfig:
     expandable: bool = False  # disks may be added later
     memory_file: int | None = None  # descriptor of a file for the guest's memory, which `Machine.save` leaves there
     snapshot: Snapshot | None = None  # start from it; the kernel is in it
+    incoming: int | None = None  # descriptor of a stream that another machine, with its memory, goes on from
     balloon: bool | None = None  # whether free pages go back to this host; None: where the memory is in no file
     user: int = 0  # as which its processes run when we are root; 0: as one that nobody has
     control_groups: tuple[Path, ...] = ()  # directories of groups that its processes are born in

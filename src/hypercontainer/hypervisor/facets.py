@@ -238,6 +238,23 @@ class Checkpoints(Protocol):
 
 
 @runtime_checkable
+class Suspends(Protocol):
+    """A machine that runs is put into a stream of bytes, and another of the same shape goes on from it."""
+
+    async def put_away(self, machine: Machine, stream: int) -> None:
+        """Stop it, and write all of it, memory too, to a descriptor. It stands still then, as one that is paused.
+
+        :raise Unavailable: when the hypervisor fails, or does not come to an end; the machine goes on.
+        """
+
+    async def launch_from(self, config: MachineConfig, stream: int) -> Machine:
+        """Launch a machine of that shape, which goes on where the other one was put away.
+
+        Raises what `Driver.launch` does. :raise Unavailable: the stream is of no use to it; there is no machine then.
+        """
+
+
+@runtime_checkable
 class Strays(Protocol):
     """Machines that no record knows are found."""
 
@@ -284,6 +301,7 @@ NAMES: dict[type, str] = {
     Reconfigure: "virtual machines that wait for a pod",
     Snapshots: "virtual machines from a template",
     Checkpoints: "saving a pod while it runs",
+    Suspends: "suspending pods",
 }
 _OF_MACHINES = (Pause, DiskStall, DiskErrors, DiskHotplug, FileStream, NicHotplug, PortForwarding, Save, Reconfigure)
 

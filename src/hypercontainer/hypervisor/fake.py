@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from ..errors import Conflict, InvalidState, Unavailable, Unsupported
 from ..model.specs import PortMapping
@@ -34,12 +34,12 @@ from .driver import (
     VirtioFs,
     check_takes,
 )
-from .facets import Instant, Mount, Needs, facets_of
+from .facets import Mount, Needs, facets_of
 
 _BACKLOG = 2  # connections that wait for the one in use to end
 _FIRST_PID = 1 << 23  # beyond what Linux gives to a process
 TAKES = frozenset(KINDS) - {Snapshot}
-_STATE_MAX = 64  # bytes that a snapshot's state has here
+STATE_MAX = 64  # bytes that a snapshot's state has here
 OVERHEAD = 64 << 20  # bytes that a machine takes beside its guest's memory
 LAUNCH, DEATH = 0.05, 0.01  # seconds that both take
 
@@ -298,16 +298,6 @@ class FakeMachine(BareMachine):
             raise Unavailable("the virtual machine does not answer")
 
 
-class SavingMachine(FakeMachine):
-    """One that can be saved, too."""
-
-    async def save(self, state: int) -> None:
-        await self._order()
-        key = b"snapshot %d" % len(self.hardware.host.saved)
-        self.hardware.host.saved[key] = self.hardware.guest.saved()
-        os.pwrite(state, key, 0)
-
-
 class FakeDriver:
     """One daemon's driver for the machines of a host."""
 
@@ -342,7 +332,7 @@ class FakeDriver:
         machine = self._machine(self.host.boot(replace(config), self.name))
         try:
             if config.snapshot:
-                self._restore(machine, os.pread(config.snapshot.state, _STATE_MAX, 0))
+                self._restore(machine, os.pread(config.snapshot.state, STATE_MAX, 0))
             for network in config.networks:
                 for port in network.ports if isinstance(network, UserNetwork) else ():
                     machine._publish(port)
@@ -366,29 +356,6 @@ class FakeDriver:
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
         mine = [m for m in self.host.machines.values() if m.driver == self.name and m.directory.parent == parent]
         return [self._machine(m) for m in mine if m.directory not in keep]
-
-
-class SavingDriver(FakeDriver):
-    """One with snapshots."""
-
-    def __init__(self, host: FakeHost, name: str = "fake") -> None:
-        super().__init__(host, name, takes=TAKES | {Snapshot})
-        self._machine = SavingMachine
-        self.facets = facets_of(SavingMachine)
-
-    async def checkpoint(self, machine: Machine, snapshot: Snapshot, instant: Instant) -> Snapshot:
-        machine = cast(SavingMachine, machine)
-        async with instant.quiet():
-            await machine.pause()
-            try:
-                await machine.save(snapshot.state)
-                await instant.at_rest()
-            finally:
-                await machine.resume()
-        return replace(snapshot, live=True)
-
-    async def fingerprint(self, config: MachineConfig) -> str:
-        return f"{self.name} {self.version}, {config.vcpus} processors"
 
 
 def _check(disk: AnyDisk) -> None:

@@ -24,7 +24,9 @@ NAMES = (
 )  # fmt: skip
 _HEALTH = ("none", "starting", "healthy", "unhealthy")
 _STATUSES = (*(s.value for s in ContainerStatus), "dead")  # nothing is ever dead here
-_UP = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING)
+_UP = (
+    ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.SUSPENDED, ContainerStatus.RESTARTING,
+)  # fmt: skip
 _PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?", re.ASCII)
 
 

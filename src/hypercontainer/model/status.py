@@ -22,6 +22,7 @@ class ContainerStatus(StrEnum):
     CREATED = "created"
     RUNNING = "running"
     PAUSED = "paused"
+    SUSPENDED = "suspended"  # with its pod, whose memory is on the disk
     RESTARTING = "restarting"  # waits until it is started again
     EXITED = "exited"
     REMOVING = "removing"
@@ -79,9 +80,7 @@ class MountPoint(Model, frozen=True, kw_only=True):
 
     mount: Mount
     volume: str
-    anonymous: bool = (
-        False  # the volume was made for this mount, and is removed with its container, where that is asked
-    )
+    anonymous: bool = False  # the volume was made for this mount, and goes with its container where that is asked
 
 
 class Container(Model, frozen=True, kw_only=True):
@@ -136,9 +135,7 @@ class Vm(Model, frozen=True, kw_only=True):
     user_network: str = ""  # slirp or passt; "": it has none, or the record is an earlier hyperd's
     layout: MachineLayout | None = None  # None: launched by an earlier hyperd
     saving: bool = False  # it was being saved when this was written: it, and programs in it, may stand still
-    ports_in_change: list[PortMapping] = field(
-        default_factory=list
-    )  # being published, or taken back, when it was written
+    ports_in_change: list[PortMapping] = field(default_factory=list)  # being published, or taken back, at that time
 
 
 class PodStatus(StrEnum):
@@ -148,6 +145,7 @@ class PodStatus(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
+    SUSPENDED = "suspended"  # its memory is on the disk, and it has no machine
     STOPPING = "stopping"
     EXITED = "exited"
     FAILED = "failed"  # an init container or a start failed

@@ -49,6 +49,13 @@ class Freed(Model, frozen=True, kw_only=True):
     freed: int  # bytes
 
 
+class SuspendedUsage(Model, frozen=True, kw_only=True):
+    """What a suspended pod goes on from."""
+
+    pod: str  # name
+    size: int  # bytes
+
+
 class DiskUsage(Model, frozen=True, kw_only=True):
     """All of it; bytes of images count what they share once."""
 
@@ -58,4 +65,5 @@ class DiskUsage(Model, frozen=True, kw_only=True):
     containers: list[ContainerUsage] = field(default_factory=list)
     volumes: list[VolumeInfo] = field(default_factory=list)
     snapshots: list[SnapshotInfo] = field(default_factory=list)
+    suspended: list[SuspendedUsage] = field(default_factory=list)
     build_cache: BuildCacheUsage = BuildCacheUsage()

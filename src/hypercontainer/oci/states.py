@@ -22,7 +22,7 @@ def status_of(record: Record, daemon: Daemon) -> str:
         found = daemon.call("GET", container_route(record.container))
     except HyperError:  # what stands for it tells
         return "running"
-    return "paused" if found["state"]["status"] == "paused" else "running"
+    return "paused" if found["state"]["status"] in ("paused", "suspended") else "running"
 
 
 def state_of(record: Record, status: str) -> dict[str, Any]:

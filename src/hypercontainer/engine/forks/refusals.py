@@ -10,7 +10,7 @@ from ...guest.agent import Fork
 from ...guest.agent import require as require_of_guest
 from ...hypervisor.driver import Driver
 from ...hypervisor.facets import Checkpoints, require
-from ...model.status import Container, ContainerStatus, Pod, PodStatus
+from ...model.status import Container, ContainerStatus, Pod, PodStatus, PodVolume
 from ...network.backend import NicKind
 from ..runtime import Runtime
 from ..volume_sources import volumes_of
@@ -18,12 +18,15 @@ from ..volume_sources import volumes_of
 _BUSY = (ContainerStatus.RESTARTING,)
 
 
-def check(pod: Pod, members: Sequence[Container], runtime: Runtime, driver: Driver, links: int) -> None:
-    """`links` is how many network interfaces lead somewhere.
+def check(
+    pod: Pod, members: Sequence[Container], runtime: Runtime, driver: Driver, links: int, *, facet: type = Checkpoints
+) -> None:
+    """`links` is how many network interfaces lead somewhere; `facet` is what the driver must have. A pod that is
+    suspended (`Suspends`) is not copied.
 
     :raise Unsupported: with what it has that no copy of it could have. :raise InvalidState: it does something else now.
     """
-    require(driver, Checkpoints)
+    require(driver, facet)
     require_of_guest(runtime.agent, Fork)
     if pod.status is not PodStatus.RUNNING:
         raise InvalidState(f"pod {pod.name} is {pod.status}, not running", hint="save it when it runs")
@@ -39,6 +42,8 @@ def check(pod: Pod, members: Sequence[Container], runtime: Runtime, driver: Driv
         )
     if runtime.devices:
         raise Unsupported(f"{pod.name} has a PCI device of this host, which there is once", hint="run it without")
+    if facet is Checkpoints:
+        _check_copied(pod, members)
     _check_volumes(pod, members)
     if pod.cni or pod.spec.interfaces:
         raise Unsupported(f"{pod.name} is in a network that others gave it, where a copy would need a place of its own",
@@ -68,14 +73,20 @@ def _check_not_busy(members: Sequence[Container]) -> None:
         raise InvalidState(f"container {busy.name} is being started", hint="try again")
 
 
+def _used(pod: Pod, members: Sequence[Container]) -> list[PodVolume]:
+    names = {name for c in members for name in volumes_of(c)} | {v.name for v in pod.volumes if v.declared}
+    return [v for v in pod.volumes if v.name in names]
+
+
 def _check_volumes(pod: Pod, members: Sequence[Container]) -> None:
-    used = {name for c in members for name in volumes_of(c)} | {v.name for v in pod.volumes if v.declared}
-    for volume in pod.volumes:
-        if volume.name not in used:
-            continue
+    for volume in _used(pod, members):
         if volume.kind not in ("disk", "tmpfs"):
             raise Unsupported(f"volume {volume.name} of {pod.name} is of another host ({volume.kind}), and not copied",
                               hint="unmount it first")  # fmt: skip
-        if volume.format != "raw" and not volume.read_only:
+
+
+def _check_copied(pod: Pod, members: Sequence[Container]) -> None:
+    for volume in _used(pod, members):
+        if volume.kind == "disk" and volume.format != "raw" and not volume.read_only:
             raise Unsupported(f"volume {volume.name} of {pod.name} is a {volume.format} image",
                               hint="only raw images are copied while they are written")  # fmt: skip

@@ -83,6 +83,18 @@ class Saved(AtRest):
         return self.document.names.get(serial, serial)
 
 
+@dataclass(frozen=True)
+class Suspended:
+    """A pod that is on the disk, and goes on from there as the same one: its disks are where they were."""
+
+    document: SavedPod
+    directory: Path
+
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing of it is kept open."""
+        return contextlib.nullcontext()
+
+
 def keep(saved: Saved) -> SavedPod:
     """Write its memory, and last what is known of it, into its directory; it is whole then. It blocks.
 
@@ -95,6 +107,11 @@ def keep(saved: Saved) -> SavedPod:
     saved.document = msgspec.structs.replace(saved.document, digests=digests)
     write_atomically(saved.directory / DOCUMENT, msgspec.json.encode(saved.document))
     return saved.document
+
+
+def is_whole(directory: Path) -> bool:
+    """Whether all of it was written."""
+    return (directory / DOCUMENT).exists() and (directory / MEMORY).exists()
 
 
 def read(directory: Path) -> SavedPod:

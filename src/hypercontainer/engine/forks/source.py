@@ -11,7 +11,7 @@ from ...errors import Unavailable
 from ...guest.agent import Agent, Fork
 from ...guest.agent import require as require_of_guest
 from ...guest.greet import wake
-from ...hypervisor.driver import Disk
+from ...hypervisor.driver import Disk, Driver, Machine, MachineConfig
 from ...hypervisor.facets import Reconfigure, require
 from ...model.status import Container, Pod
 from ...network.backend import Link, NicKind
@@ -24,14 +24,14 @@ from ..build import Builder
 from ..machine_config import guest_interfaces
 from ..sources import Order, Setup, sysctls_of
 from . import idle, records
-from .saved import Saved
+from .saved import Saved, Suspended
 
 
 @dataclass(frozen=True)
 class Waking:
     """A pod that is to go on from a saved one."""
 
-    saved: Saved
+    saved: Saved | Suspended
     who: records.Identity
     members: Sequence[Container]
 
@@ -85,14 +85,13 @@ class Woken:
                 idle.networks(document.layout, nics, spares),
                 idle.disks(document.layout, known, directory, self._blank_size),
             )  # fmt: skip
-            config = replace(config, snapshot=waking.saved.snapshot)
             with span("started from what was saved", HYPERVISOR):
-                machine = await order.driver.launch(config)
+                machine = await self._launch(order.driver, config, waking)
             undo.push_async_callback(machine.kill)
             for nic in nics:
                 nic.launched()
             with span("answers", GUEST):
-                agent = await wake(machine.connect, machine.wait, bytes.fromhex(document.token))
+                agent = await self._greet(machine, bytes.fromhex(document.token))
             if agent is None:
                 raise Unavailable(f"the virtual machine of {pod.name} does not go on: {machine.last_words()}",
                                   hint="save the pod anew")  # fmt: skip
@@ -106,6 +105,13 @@ class Woken:
             await self._plug_in(booted, pod, links, nics)
             undo.pop_all()
         return booted
+
+    async def _launch(self, driver: Driver, config: MachineConfig, waking: Waking) -> Machine:
+        assert isinstance(waking.saved, Saved)
+        return await driver.launch(replace(config, snapshot=waking.saved.snapshot))
+
+    async def _greet(self, machine: Machine, token: bytes) -> Agent | None:
+        return await wake(machine.connect, machine.wait, token)
 
     async def _become(
         self, agent: Agent, pod: Pod, waking: Waking, booted: BootedMachine, links: Sequence[Link]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..driver import MachineConfig, VirtioFs
-from . import devices
+from . import devices, migration
 from .machine_types import MICROVM, VIRT, MachineType
 
 MIB = 1 << 20
@@ -84,6 +84,9 @@ def boot_options(
         # What `Monitor.save_devices` leaves begins with the devices: the name of the machine type is not before them.
         bare = ["-global", "migration.send-configuration=off"] if config.snapshot.live else []
         return ["-incoming", "defer", *bare]  # `Monitor.load` says what
+    if config.incoming is not None:
+        bare = ["-global", "migration.send-configuration=off"] if migration.is_bare(config.incoming) else []
+        return ["-incoming", "defer", "-S", *bare]  # `migration.receive` says what
     kernel, initramfs = fds.boot
     return [
         "-kernel",

@@ -18,7 +18,7 @@ from ...errors import HyperError, Unavailable
 from ...jail.jail import Jail
 from ...jail.plain import PlainJail
 from ...model.architectures import is_foreign
-from ...sys import process
+from ...sys import process, tasks
 from ...sys.files import remove_tree
 from .. import found
 from ..ask import ask
@@ -250,6 +250,25 @@ class QemuDriver:
         assert isinstance(machine, QemuMachine)
         return await checkpoint.checkpoint(machine, snapshot, instant)
 
+    async def put_away(self, machine: Machine, stream: int) -> None:
+        assert isinstance(machine, QemuMachine)
+        try:
+            await machine.send(stream)
+        except BaseException:
+            await tasks.to_the_end(machine.go_on())
+            raise
+
+    async def launch_from(self, config: MachineConfig, stream: int) -> QemuMachine:
+        machine = await self.launch(replace(config, incoming=stream))
+        try:
+            machine.connect_early()
+            await machine.receive(stream)
+            await machine.resume()
+        except BaseException:
+            await machine.kill()
+            raise
+        return machine
+
     async def footprint(self, vcpus: int, memory: int, architecture: str = "") -> Needs:
         accelerator, _ = await self.accelerator()
         accelerator = foreign.ACCELERATOR if is_foreign(architecture) else accelerator
@@ -304,7 +323,9 @@ def _open_descriptors(config: MachineConfig, stack: contextlib.ExitStack, *, jai
         return sock.fileno()
 
     boot: tuple[int, ...]
-    if config.snapshot:  # each machine reads the state from its begin
+    if config.incoming is not None:
+        boot = (config.incoming,)
+    elif config.snapshot:  # each machine reads the state from its begin
         boot = (
             config.snapshot.memory,
             opened(Path(f"/proc/self/fd/{config.snapshot.state}"), os.O_RDONLY),

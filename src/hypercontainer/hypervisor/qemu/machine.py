@@ -21,7 +21,7 @@ from ...sys import deadlines, process
 from ..driver import AnyDisk, Disk, TapNetwork
 from ..facets import Mount
 from ..process_machine import ProcessMachine, dial, telling
-from . import devices
+from . import devices, migration
 from .command import FILES_CHANNEL
 from .confinement import grants, largest_file
 from .machine_types import VIRT
@@ -181,6 +181,21 @@ class QemuMachine(ProcessMachine):
         kind = self.machine_type.partition(":")[0]
         async with self._monitor() as monitor:
             return await monitor.address_of_memory(VIRT.memory_at if kind == VIRT.name else 0)
+
+    async def receive(self, stream: int) -> None:
+        """Become what another machine sends, and stand still; the number is the descriptor's in the hypervisor."""
+        async with self._monitor() as monitor:
+            await migration.receive(monitor, stream)
+
+    async def send(self, stream: int) -> None:
+        """Send all of it to a descriptor; it stands still then, until `go_on`."""
+        async with self._monitor() as monitor:
+            await migration.send(monitor, stream)
+
+    async def go_on(self) -> None:
+        """After a `send`, whatever became of it; one that is under way ends."""
+        async with self._monitor() as monitor:
+            await migration.go_on(monitor)
 
     async def save(self, state: int) -> None:
         async with self._monitor() as monitor:

@@ -355,12 +355,19 @@ class Monitor:
         """
         migrate = [Command("getfd", {"fdname": "state"}, state), Command("migrate", {"uri": "fd:state"})]
         await self.execute_all([_CAPABILITIES, *migrate])
+        await self.migrated("save the machine", _SAVE_TIMEOUT)
+
+    async def migrated(self, what: str, timeout: float) -> None:
+        """Await the end of a migration, `timeout` seconds for each of its steps.
+
+        :raise Unavailable: it is none that is wanted.
+        """
         status = "active"
         with contextlib.suppress(TimeoutError):
             while status not in ("completed", "failed", "cancelled"):
-                status = (await self.event("MIGRATION", _SAVE_TIMEOUT))["status"]
+                status = (await self.event("MIGRATION", timeout))["status"]
         if status != "completed":
-            raise Unavailable(f"QEMU could not save the machine: the state of its migration is {status!r}")
+            raise Unavailable(f"QEMU could not {what}: the state of its migration is {status!r}")
 
 
 @contextlib.contextmanager

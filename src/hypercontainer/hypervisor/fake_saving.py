@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fake driver with snapshots."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import cast
+
+from .driver import Machine, MachineConfig, Snapshot
+from .facets import Instant, facets_of
+from .fake import STATE_MAX, TAKES, BareMachine, FakeDriver, FakeHost, FakeMachine
+
+
+class SavingMachine(FakeMachine):
+    """One that can be saved, too."""
+
+    async def save(self, state: int) -> None:
+        await self._order()
+        os.pwrite(state, self.put_away(), 0)
+
+    def put_away(self) -> bytes:
+        """What a snapshot's state, or a stream, has of it."""
+        key = b"snapshot %d" % len(self.hardware.host.saved)
+        self.hardware.host.saved[key] = self.hardware.guest.saved()
+        return key
+
+
+class SavingDriver(FakeDriver):
+    """One with snapshots."""
+
+    def __init__(self, host: FakeHost, name: str = "fake") -> None:
+        super().__init__(host, name, takes=TAKES | {Snapshot})
+        self._machine = SavingMachine
+        self.facets = facets_of(SavingMachine)
+
+    async def checkpoint(self, machine: Machine, snapshot: Snapshot, instant: Instant) -> Snapshot:
+        machine = cast(SavingMachine, machine)
+        async with instant.quiet():
+            await machine.pause()
+            try:
+                await machine.save(snapshot.state)
+                await instant.at_rest()
+            finally:
+                await machine.resume()
+        return replace(snapshot, live=True)
+
+    async def put_away(self, machine: Machine, stream: int) -> None:
+        machine = cast(SavingMachine, machine)
+        await machine.pause()
+        os.write(stream, machine.put_away())
+
+    async def launch_from(self, config: MachineConfig, stream: int) -> BareMachine:
+        machine = await self.launch(config)
+        try:
+            self._restore(machine, os.read(stream, STATE_MAX))
+        except BaseException:
+            await machine.kill()
+            raise
+        return machine
+
+    async def fingerprint(self, config: MachineConfig) -> str:
+        return f"{self.name} {self.version}, {config.vcpus} processors"
