@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -45,11 +46,12 @@ class Authority:
             .not_valid_after(now + timedelta(days=days))
         )  # fmt: skip
 
-    def sign(self, name: str, *, server: bool = False, days: int = 1) -> Pair:
-        """Of a server on the loopback, or of a client; with `days` below 0 it is one that has expired."""
+    def sign(self, name: str, *, server: bool = False, days: int = 1, further: Sequence[str] = ()) -> Pair:
+        """Of a server on the loopback, and by further names, or of a client; with `days` below 0 it has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         built = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, days)
         names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))] if server else [x509.DNSName(name)]
+        names += map(x509.DNSName, further)
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         built = built.add_extension(x509.SubjectAlternativeName(names), critical=False)
         built = built.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)

@@ -235,7 +235,7 @@ class BridgeOnAnObject(Place):
     def things(self) -> set[str]:
         found = {f"tap {t} in {self.host.taps[t].bridge}" for t in self.host.present()}
         found |= {f"bridge {b}" for b in self.host.bridges} | {f"relay {r}" for r in self.host.relays}
-        found |= {f"server {s}" for s in self.host.servers}
+        found |= {f"server {s}" for s in self.host.servers} | {f"gate {g}" for g in self.host.gates}
         return found | {f"{t} {s} {e}" for t, sets in self.host.tables.items() for s, of in sets.items() for e in of}
 
     def published(self) -> set[int]:

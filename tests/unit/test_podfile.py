@@ -12,6 +12,7 @@ import pytest
 
 from hypercontainer.engine.plan import check_plan, levels
 from hypercontainer.errors import Conflict, HyperError, InvalidArgument
+from hypercontainer.model.egress import EgressHost, EgressPolicy
 from hypercontainer.model.network import Egress, NetworkRequest
 from hypercontainer.model.pods import PodPlan, VolumeRequest
 from hypercontainer.model.specs import ContainerSpec, Dependency, HealthCheck, HttpCheck, PortMapping, TcpCheck, Ulimit
@@ -46,7 +47,7 @@ def container(**fields: Any) -> ContainerSpec:
          "containers[0].volumes[0].volme: unknown key: did you mean 'volume'?"),
         ({"containers": [{"image": "x", "healthCheck": {"http": {"prot": 1}}}]},
          "containers[0].healthCheck.http.prot: unknown key: did you mean 'port'?"),
-        ({"zzz": 1}, "podfile: zzz: unknown key: known are allow, containers, "),
+        ({"zzz": 1}, "podfile: zzz: unknown key: known are allow, allowHosts, containers, "),
         ({"containers": [{}]}, "podfile: containers[0]: 'image' is missing"),
         ({"containers": [{"image": 3}]}, "podfile: containers[0].image: must be text, not 3"),
         ({"resource": {"vcpu": "two"}}, "podfile: resource.vcpu: must be a whole number, not \"two\""),
@@ -111,6 +112,8 @@ def test_pod_fields() -> None:
         shmSize="8m",
         networks=[{"name": "n", "ip": "10.1.1.1", "ip6": "fd00::1", "mac": "0a:00:00:00:00:01", "aliases": ["x"]}],
         allow=["10.0.0.0/8:53"],
+        allowHosts=["*.example.com:8443"],
+        egress="none",
         ingressRate="1m",
         egressRate=5000,
         sysctls={"kernel.msgmax": 9000},
@@ -146,6 +149,7 @@ def test_pod_fields() -> None:
     assert s.networks == [
         NetworkRequest(name="n", ip="10.1.1.1", ip6="fd00::1", mac="0a:00:00:00:00:01", aliases=["x"])
     ]
+    assert s.egress == EgressPolicy(hosts=[EgressHost(host="*.example.com", port=8443)])
     assert (s.allow, s.ingress_rate, s.egress_rate) == ([Egress(cidr="10.0.0.0/8", port=53)], 1_000_000, 5000)
     assert (
         s.sysctls == {"kernel.msgmax": "9000"}

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, cast
 
 from ..errors import InvalidArgument, Unsupported
+from ..model.egress import EgressPolicy, policy
 from ..model.network import CNI, USER_MODES, NetworkRequest
 from ..model.specs import HostEntry
 from .container_bodies import Create, Endpoint
 
+_EGRESS, _ALLOW_HOST = "hypercontainer.egress", "hypercontainer.allow-host"  # labels
 DEFAULT = ("", "default", "bridge")  # the network that hyperd gives to who names none
 
 
@@ -28,6 +30,7 @@ def networking(body: Create) -> dict[str, Any]:
                           "in one pod (`hyperctl pod create`)")  # fmt: skip
     return {
         **_networks(mode, body),
+        "egress": _egress(body.labels),
         "dns": host.dns,
         "dns_search": host.dns_search,
         "dns_options": host.dns_options,
@@ -55,6 +58,14 @@ def _networks(mode: str, body: Create) -> dict[str, Any]:
     requests = [request("bridge" if mode in DEFAULT else mode, first, mac)]
     others = sorted(endpoints.items(), key=lambda item: -item[1].gw_priority)
     return {"networks": [*requests, *(request(name, e, e.mac_address) for name, e in others)]}
+
+
+def _egress(labels: dict[str, str]) -> EgressPolicy | None:
+    """Docker has no fields for it."""
+    mode, hosts = labels.get(_EGRESS, ""), labels.get(_ALLOW_HOST, "")
+    if mode not in ("", "open", "none"):
+        raise InvalidArgument(f"invalid label {_EGRESS} {mode!r}", hint="write open or none")
+    return policy(cast(Literal["", "open", "none"], mode), [h.strip() for h in hosts.split(",") if h.strip()])
 
 
 def _says_something(endpoint: Endpoint) -> bool:

@@ -99,6 +99,8 @@ class BringUp:
         pod = self._registry.pod(pod_id)
         # The rules take as long as a part of the boot; no container runs before they are there.
         rules = asyncio.create_task(self._network.enforce(pod))
+        if pod.spec.egress:  # nor does a frame leave its machine before, whatever this goes on from
+            await rules
         try:
             runtime = await self._launcher.boot(pod, members)
         except BaseException:

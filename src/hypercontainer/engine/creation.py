@@ -108,6 +108,7 @@ class Creation:
             devices=spec.devices,
             shm_size=spec.shm_size or SHM_DEFAULT,
             allow=spec.allow,
+            egress=spec.egress,
             ingress_rate=spec.ingress_rate,
             egress_rate=spec.egress_rate,
             dns=spec.dns,

@@ -30,7 +30,8 @@ _PAGE = 500  # events that are read from the database at a time
 # A listener that does not read is cut off rather than fed without end.
 _QUEUE = 10_000
 # What comes about while a client waits, and is not what it asked for.
-_BY_THEMSELVES = ("die", "oom", "exec_die", "disk_", "health_status", "start_failed", "log_", "audit_")
+_BY_THEMSELVES = ("die", "oom", "exec_die", "disk_", "health_status", "start_failed", "log_", "audit_",
+                  "egress_")  # fmt: skip
 
 
 class Events:

@@ -9,11 +9,13 @@ from ..hypervisor.drivers import Drivers
 from ..images.root import ImageRoots
 from ..images.store import ImageStore
 from ..network.choice import Backends, Choice
+from ..network.egress.gate import EgressSettings
 from ..sys.pci import PciBus
 from ..volumes.scratch import ScratchDisks
 from .allotments import Allotments
 from .bring_up import BringUp, ExclusiveVolumes
 from .build import Builder
+from .egress import Refusals
 from .events import Events
 from .factory.factory import Factory
 from .factory.parts import Parts
@@ -66,7 +68,9 @@ class Machinery:
 def of_host(ground: Ground) -> Choice:
     """The networks that this host has."""
     way = ground.settings.network.user_network
-    return Backends(ground.registry, ground.settings.paths.run, way, runs_as=ground.allotments.runs_as)
+    runs_as = ground.allotments.runs_as
+    egress = EgressSettings(ground.settings.egress_networks, Refusals(ground.events), runs_as)
+    return Backends(ground.registry, ground.settings.paths.run, way, runs_as=runs_as, egress=egress)
 
 
 def assemble(ground: Ground, networks: Choice) -> Machinery:

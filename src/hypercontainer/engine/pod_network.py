@@ -8,7 +8,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
-from ..errors import GuestError, HyperError, Unavailable, Unsupported
+from ..errors import GuestError, HyperError, InvalidArgument, Unavailable, Unsupported
 from ..hypervisor.driver import AnyNetwork, Machine, SpareNetwork, StreamNetwork, TapNetwork, UserNetwork
 from ..hypervisor.facets import NicAddition, NicHotplug, PortForwarding, require
 from ..model.network import Attachment
@@ -77,8 +77,11 @@ class PodNetwork:
 
         :raise Unsupported: with what it cannot. :raise InvalidArgument: a port that it cannot publish.
         """
+        if pod.spec.egress and pod.spec.dns:
+            raise InvalidArgument("a pod with an egress policy asks no name server but its network's",
+                                  hint="leave out --dns")  # fmt: skip
         for backend in self.choice.of(pod):
-            if pod.spec.allow or pod.spec.egress_rate:
+            if pod.spec.allow or pod.spec.egress_rate or pod.spec.egress:
                 port.require(backend, Policy)
             if pod.spec.ingress_rate:
                 port.require(backend, Rates)

@@ -9,6 +9,7 @@ from typing import Literal
 from ..images.limits import Limits
 from ..images.trust import Trust
 from ..model.specs import LogOptions
+from ..network.addresses import AnyNetwork
 from ..state.journal import EventLimits
 from .audit import AuditSettings
 from .builder.machine import BuilderSettings
@@ -38,4 +39,5 @@ class Settings:
     audit: AuditSettings | None = None
     trust: Trust = field(default_factory=Trust)  # whose images are taken
     builder: BuilderSettings = field(default_factory=BuilderSettings)  # what builds images
+    egress_networks: tuple[AnyNetwork, ...] = ()  # not public ones, in which hosts of egress policies may lie
     docker_host: str = ""  # where Docker's clients are served

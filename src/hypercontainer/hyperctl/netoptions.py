@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import InvalidArgument
+from ..model.egress import policy
 from ..model.network import NetworkRequest
 from ..model.rates import parse_allow, parse_rate
 from ..model.specs import HostEntry
@@ -75,6 +76,7 @@ def networking(o: dict[str, Any]) -> dict[str, Any]:
         "dns_options": list(o["dns_option"]),
         "hosts": [_host_entry(h) for h in o["add_host"]],
         "allow": [parse_allow(a) for a in o["allow"]],
+        "egress": policy(o["egress"] or "", o["allow_host"]),
         "ingress_rate": parse_rate(o["ingress_rate"]),
         "egress_rate": parse_rate(o["egress_rate"]),
     }

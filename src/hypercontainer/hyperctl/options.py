@@ -147,6 +147,13 @@ _OPTIONS = [
     ),
     click.option("--allow", multiple=True, metavar="CIDR[:PORT]", help="The only destinations that it may reach."),
     click.option(
+        "--allow-host",
+        multiple=True,
+        metavar="HOST[:PORT]",
+        help="The only hosts that it may reach, by TLS or HTTP; *.NAME is all below NAME [ports: 80, 443].",
+    ),
+    click.option("--egress", type=click.Choice(["open", "none"]), help="All that it may reach, beside --allow-host."),
+    click.option(
         "--ingress-rate", default="", metavar="RATE", help="Most that it may receive, such as 10m (bits per second)."
     ),
     click.option("--egress-rate", default="", metavar="RATE", help="Most that it may send."),

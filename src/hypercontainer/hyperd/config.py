@@ -24,6 +24,7 @@ from ..model.principal import Scope
 from ..model.sentences import explain
 from ..model.specs import MEMORY_DEFAULT, LogDriver, LogOptions
 from ..model.units import parse_duration, parse_size
+from ..network.addresses import AnyNetwork, parse_subnet
 from ..serving.identity import ANYBODY
 from ..serving.listener import ListenLimits
 from ..state.journal import EventLimits
@@ -120,6 +121,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     bridge_subnet: str = "192.168.123.0/24"
     bridge_subnet6: str = "fd7c:9a1e:6b0d::/64"
     user_network: Literal["auto", "passt", "slirp"] = "auto"
+    egress_networks: list[str] = []  # CIDR, not public ones: where hosts that pods may reach by name may lie, too
     users: str = (
         f"{users.FIRST}-{users.LAST}"  # as which root's daemon runs what serves a machine, or looks into an image
     )
@@ -193,6 +195,10 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
             size=self._size("image_size"), files=self.image_files, ratio=self.image_ratio, layers=self.image_layers,
             memory=self._size("image_memory"), time=self.image_time,
         )  # fmt: skip
+
+    @property
+    def opened_networks(self) -> tuple[AnyNetwork, ...]:
+        return tuple(value("egress_networks", text, parse_subnet) for text in self.egress_networks)
 
     @property
     def user_numbers(self) -> tuple[int, int]:

@@ -17,8 +17,7 @@ from ..hypervisor.libvirt.driver import LibvirtDriver
 from ..hypervisor.libvirt.libxl_driver import LibxlDriver
 from ..hypervisor.qemu.driver import QemuDriver
 from ..hypervisor.xen.driver import XenDriver
-from ..images import interpreter
-from ..jail import helpers
+from ..jail import helpers, interpreter
 from ..jail.choose import choose
 from ..jail.control_groups import ControlGroups, NoGroups
 from ..jail.hierarchies import IoLimits, whole_disk

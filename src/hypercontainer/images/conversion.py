@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ..errors import DeadlineExceeded, HyperError, InternalError, InvalidArgument, NotFound, by_code
-from ..jail import helpers
+from ..jail import helpers, interpreter
 from ..jail.jail import Limits as JailLimits
 from ..jail.jail import Order
 from ..model.ids import short
@@ -25,7 +25,6 @@ from ..sys import tasks
 from ..sys.documents import UNREADABLE
 from ..sys.files import no_space, no_space_as_error
 from ..sys.users import pick_for_conversion
-from . import interpreter
 from .archive import is_compressed
 from .convert import Layer
 from .limits import DOCUMENT_MAX, Limits, beyond

@@ -10,6 +10,7 @@ from msgspec import Meta, field
 from .addresses import check_cidr, check_ip, check_link, check_mac
 from .base import Model
 from .devices import HostDevice
+from .egress import EgressPolicy
 from .network import Egress, NetworkRequest, Rate
 from .specs import MIB, ContainerSpec, HostEntry, Isolation, PidMode, PortMapping, check_resolver
 
@@ -130,6 +131,7 @@ class PodSpec(Model, frozen=True, kw_only=True):
     networks: list[NetworkRequest] = field(default_factory=list)
     cni_args: dict[str, str] = field(default_factory=dict)  # what plugins of cni:NAME are told of the pod
     allow: list[Egress] = field(default_factory=list)
+    egress: EgressPolicy | None = None  # None: what `allow` says alone
     ingress_rate: Rate = 0  # bits per second to the pod
     egress_rate: Rate = 0
     ports: list[PortMapping] = field(default_factory=list)

@@ -10,6 +10,7 @@ from msgspec import Meta, field
 from .addresses import check_ip, check_word
 from .base import Model
 from .devices import HostDevice
+from .egress import EgressPolicy
 from .network import Egress, NetworkRequest, Rate
 
 MIB = 1 << 20
@@ -246,6 +247,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     network: str = ""  # user, none, a network's name, cni:NAME; "" is the daemon's default
     networks: list[NetworkRequest] = field(default_factory=list)  # in full, or several
     allow: list[Egress] = field(default_factory=list)  # empty: every destination
+    egress: EgressPolicy | None = None  # the hosts that it may reach, by name; None: what `allow` says alone
     dns: list[str] = field(default_factory=list)
     dns_search: list[str] = field(default_factory=list)
     dns_options: list[str] = field(default_factory=list)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 Lookup = Callable[
     [str, str], list[str]
 ]  # a name without its last dot, who asks -> addresses; [] for a name that is not here
+Restricted = Callable[[bytes], Awaitable[bytes]]  # a question -> the answer; it raises ValueError where it is none
 Reverse = Callable[[str], str]  # an address -> name, "" for one that is nobody's
 _TTL = 5  # seconds
 _TIMEOUT = 3.0  # seconds for a server of the host
@@ -43,16 +44,32 @@ def host_servers(path: Path = Path("/etc/resolv.conf")) -> list[str]:
     return []
 
 
+def parse(message: bytes) -> DNSRecord:
+    """:raise ValueError: when it is no message of DNS."""
+    from dnslib import DNSError, DNSRecord
+    from dnslib.bimap import BimapError
+    from dnslib.buffer import BufferError as CutShort
+    from dnslib.label import DNSLabelError
+
+    try:
+        return DNSRecord.parse(message)
+    except (DNSError, DNSLabelError, BimapError, CutShort, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from error
+
+
 class NameServer:
     """Serves one network."""
 
     def __init__(
-        self, lookup: Lookup, reverse: Reverse, *, forward: bool, servers: Callable[[], list[str]] = host_servers
-    ) -> None:
+        self, lookup: Lookup, reverse: Reverse, *, forward: bool, servers: Callable[[], list[str]] = host_servers,
+        restricted: Callable[[str], Restricted | None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """`restricted` answers all that a client asks of whom it gives something."""
         self._lookup = lookup
         self._reverse = reverse
         self._forward = forward
         self._servers = servers
+        self._restricted = restricted
         self._turn = 0
         self._pending: dict[asyncio.Task[None], str] = {}  # with who asks
         self._streams: dict[asyncio.StreamWriter, str] = {}  # the oldest first
@@ -81,15 +98,7 @@ class NameServer:
 
         :raise ValueError: when it is no question.
         """
-        from dnslib import DNSError, DNSRecord
-        from dnslib.bimap import BimapError
-        from dnslib.buffer import BufferError as CutShort
-        from dnslib.label import DNSLabelError
-
-        try:
-            return self._answer(DNSRecord.parse(question), client)
-        except (DNSError, DNSLabelError, BimapError, CutShort, UnicodeDecodeError) as error:
-            raise ValueError(str(error)) from error
+        return self._answer(parse(question), client)
 
     def _answer(self, asked: DNSRecord, client: str) -> bytes | None:
         from dnslib import QTYPE, RCODE
@@ -120,6 +129,8 @@ class NameServer:
     async def resolve(self, question: bytes, client: str = "") -> bytes | None:
         """Ours, or the host's servers' answer; SERVFAIL when there is none."""
         try:
+            if restricted := self._restricted(client):
+                return await restricted(question)
             own = self.answer(question, client)
         except ValueError:
             return None
@@ -127,7 +138,7 @@ class NameServer:
             return own
         for server in self._servers() if self._forward else []:
             with contextlib.suppress(OSError, TimeoutError):
-                return await tasks.within(_ask(server, question), _TIMEOUT)
+                return await tasks.within(ask(server, question), _TIMEOUT)
         return question[:2] + struct.pack(">H", 0x8182) + question[4:6] + bytes(6) + question[12:]
 
     def datagram(self, question: bytes, client: str, reply: Callable[[bytes], None]) -> None:
@@ -211,7 +222,8 @@ class _Answer(asyncio.DatagramProtocol):
             self._got.set_exception(exc)
 
 
-async def _ask(server: str, question: bytes) -> bytes:
+async def ask(server: str, question: bytes) -> bytes:
+    """What it answers. :raise OSError: it cannot be asked, or answers something else."""
     loop = asyncio.get_running_loop()
     got: asyncio.Future[bytes] = loop.create_future()
     transport, _ = await loop.create_datagram_endpoint(lambda: _Answer(got), remote_addr=(server, 53))

@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import Conflict, NotFound, Unavailable
 from ..model.network import Network
 from . import dns, docker_user, links, nftables, proxy, tap
+from .egress import gate
 from .fake_taps import FakeTaps
 
 _ELEMENT = re.compile(r"(add|delete) element (\S+ \S+ \S+) \{ (.*) \}")
@@ -31,6 +32,7 @@ class FakeKernel(FakeTaps):
     tables: dict[str, dict[str, set[str]]] = field(default_factory=dict)  # table -> set -> elements
     forwarded: list[str] = field(default_factory=list)  # bridges that Docker's firewall knows of
     servers: set[int] = field(default_factory=set)  # name servers that listen
+    gates: set[int] = field(default_factory=set)  # where connections of pods with an egress policy come
     relays: set[int] = field(default_factory=set)  # published ports of ::1
 
     def named(self) -> set[str]:
@@ -52,6 +54,7 @@ class FakeKernel(FakeTaps):
             (tap, "is_joined", self._is_joined),
             (nftables, "apply", self.apply), (docker_user, "sync", self._sync),
             (dns.NameServer, "open", _opens(self.servers)), (dns.NameServer, "close", _closes(self.servers)),
+            (gate.Gate, "open", _listens(self.gates)), (gate.Gate, "close", _closes_now(self.gates)),
             (proxy.Relay, "open", _opens(self.relays)), (proxy.Relay, "close", _closes(self.relays)),
         ]  # fmt: skip
         before = [(where, name, getattr(where, name)) for where, name, _ in ours]
@@ -178,4 +181,16 @@ def _opens(those: set[int]) -> Any:
 
 
 def _closes(those: set[int]) -> Any:
+    return lambda self: those.discard(id(self))
+
+
+def _listens(those: set[int]) -> Any:
+    def opened(self: gate.Gate, _: str) -> None:
+        those.add(id(self))
+        self.port = 40000
+
+    return opened
+
+
+def _closes_now(those: set[int]) -> Any:
     return lambda self: those.discard(id(self))

@@ -21,8 +21,9 @@ from ..sys import tasks
 from . import addresses, docker_user, links, nftables, tap
 from .backend import Records
 from .dns import NameServer
+from .egress.gate import EgressSettings, Gates
 from .proxy import LOOPBACK, Relay
-from .ruleset import Bridge, Nic, Published, Ruleset
+from .ruleset import Bridge, Nic, Published, Redirect, Ruleset
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,9 @@ log = logging.getLogger(__name__)
 class HostNetwork:
     """What the running pods in networks need of the host."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, egress: EgressSettings) -> None:
         self._records = records
+        self._gates = Gates(records, lambda pod_id: pod_id in self._up, egress)
         self._lock = asyncio.Lock()
         self._up: set[str] = set()  # pods whose NICs and ports are in the rules
         self._ports: dict[str, tuple[PortMapping, ...]] = {}  # of these: published, and not in the record yet
@@ -45,7 +47,7 @@ class HostNetwork:
         """The bridges of its networks, and their name servers. Idempotent."""
         async with self._lock:
             for a in pod.attachments:
-                await self._ensure(self._records.network(a.network))
+                await self._ensure(self._records.network(a.network), gate=pod.spec.egress is not None)
 
     async def add(self, pod: Pod) -> None:
         """The pod's names and rules; again when its attachments have changed."""
@@ -56,10 +58,13 @@ class HostNetwork:
     async def drop(self, pod_id: str) -> None:
         """After it. Idempotent."""
         self._ports.pop(pod_id, None)
-        if pod_id in self._up:
-            self._up.discard(pod_id)
-            async with self._lock:
-                await self._apply()
+        try:
+            if pod_id in self._up:
+                self._up.discard(pod_id)
+                async with self._lock:
+                    await self._apply()
+        finally:
+            await self._gates.forget(pod_id)
 
     async def refresh(self) -> None:
         """After a change of a pod's attachments."""
@@ -88,6 +93,7 @@ class HostNetwork:
         """Its bridge and name server; no pod is in it. Idempotent."""
         async with self._lock:
             self._close_server(network.name)
+            self._gates.remove(network.name)
             await self._apply()
             await links.remove_bridge(network.bridge)
 
@@ -99,8 +105,9 @@ class HostNetwork:
         for bridge in ours - known:
             await links.remove_bridge(bridge)
         self._found = {b for b in known if links.exists(b)}  # the daemon's own has another name than `ours`
-        for name in {a.network for p in self._records.pods() if p.id in self._up for a in p.attachments}:
-            await self._ensure(self._records.network(name))
+        for p in [p for p in self._records.pods() if p.id in self._up]:
+            for a in p.attachments:
+                await self._ensure(self._records.network(a.network), gate=p.spec.egress is not None)
         if known:
             await self._apply(force=True)
         await self._join_bridges()
@@ -126,6 +133,7 @@ class HostNetwork:
         """Leave what running pods need; with none, leave nothing."""
         for name in list(self._servers):
             self._close_server(name)
+        await self._gates.close()
         for relay in self._relays.values():
             relay.close()
         self._relays.clear()
@@ -138,14 +146,17 @@ class HostNetwork:
         for bridge in left:
             await links.remove_bridge(bridge)
 
-    async def _ensure(self, network: Network) -> None:
+    async def _ensure(self, network: Network, *, gate: bool) -> None:
         await links.make_bridge(network)
+        if gate:
+            self._gates.ensure(network)
         if network.name in self._servers:
             return
         server = NameServer(
             lambda name, client: self._lookup(network.name, name, client),
             lambda ip: self._reverse(network.name, ip),
             forward=not network.internal,
+            restricted=lambda client: self._gates.restricted(network, client),
         )
         try:
             await server.open([network.gateway, *([network.gateway6] if network.gateway6 else [])])
@@ -194,15 +205,21 @@ class HostNetwork:
                 tuple(filter(None, (n.subnet, n.subnet6))),
                 n.internal,
                 tuple(filter(None, (n.gateway, n.gateway6))),
+                self._gates.port(n.name),
             )
             for n in self._records.networks()
             if n.name in used or n.name in self._servers
         )
+        # fmt: off
         nics = tuple(
-            Nic(a.tap, a.mac, a.ip, a.ip6, addresses.link_local(a.mac), tuple(p.spec.allow), p.spec.egress_rate)
+            Nic(
+                a.tap, a.mac, a.ip, a.ip6, addresses.link_local(a.mac), tuple(p.spec.allow), p.spec.egress_rate,
+                self._redirect(p, a.network),
+            )
             for p in running
             for a in p.attachments
         )
+        # fmt: on
         published = tuple(
             Published(port, p.attachments[0].ip, p.attachments[0].ip6)
             for p in running
@@ -210,6 +227,11 @@ class HostNetwork:
             for port in self._ports.get(p.id, p.ports)
         )
         return Ruleset(bridges, nics, published)
+
+    def _redirect(self, pod: Pod, network: str) -> Redirect | None:
+        if pod.spec.egress is None:
+            return None
+        return Redirect(self._records.network(network).gateway, self._gates.port(network))
 
     async def _apply(self, *, force: bool = False) -> None:
         """:raise Unavailable: when the kernel takes not even the whole."""

@@ -32,6 +32,14 @@ _NOT_FROM_NICS_6 = "::1, ::ffff:0:0/96, fd00:ec2::254"
 
 
 @dataclass(frozen=True)
+class Redirect:
+    """Where a NIC's TCP connections are redirected, and its name server."""
+
+    gateway: str
+    port: int  # 0: they lead nowhere
+
+
+@dataclass(frozen=True)
 class Nic:
     """A pod's tap, with the only addresses that it may use."""
 
@@ -42,6 +50,7 @@ class Nic:
     link_local: str = ""
     allow: tuple[Egress, ...] = ()  # empty: everything
     rate: int = 0  # bits per second that it may send
+    redirect: Redirect | None = None  # nothing goes out but what `allow` names, and by this
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Bridge:
     subnets: tuple[str, ...] = ()
     internal: bool = False
     gateways: tuple[str, ...] = ()
+    gate: int = 0  # the port of the first gateway to which connections of NICs with an egress policy come; 0: none
 
 
 @dataclass(frozen=True)
@@ -149,6 +159,10 @@ def _of_nic(nic: Nic) -> _Contents:
             f"limit rate over {max(1, nic.rate // 8)} bytes/second burst {_BURST} bytes drop",
         )
         made.elements[_BRIDGE, "rates", tap] = f"jump {chain}"
+    if nic.redirect:
+        made.chains[_INET, f"redirect_{nic.tap}"] = _redirections(nic.redirect, nic.allow)
+        made.elements |= {(_BRIDGE, "restricted", tap): "", (_INET, "restricted", four): ""}
+        made.elements[_INET, "redirect_four", four] = f"goto redirect_{nic.tap}"
     if nic.allow:
         chain = f"egress_{nic.tap}"
         made.chains[_INET, chain] = (*map(_egress, nic.allow), "drop")
@@ -156,6 +170,15 @@ def _of_nic(nic: Nic) -> _Contents:
         if nic.ip6:
             made.elements[_INET, "egress_six", canonical(nic.ip6)] = f"goto {chain}"
     return made
+
+
+def _redirections(redirect: Redirect, allow: tuple[Egress, ...]) -> tuple[str, ...]:
+    """The verdicts end the hook, so that no published port of this host comes after them."""
+    gateway = canonical(redirect.gateway)
+    direct = [_egress(rule) for rule in allow if ip_version(rule.cidr.partition("/")[0]) == 4]
+    names = f"ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 accept"
+    redirected = [f"ip protocol tcp dnat ip to {gateway}:{int(redirect.port)}"] if redirect.port else []
+    return (names, *direct, *redirected, "accept")
 
 
 def _egress(rule: Egress) -> str:
@@ -199,6 +222,8 @@ _SETS = """
   map addr_four { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
   map addr_six { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
   map egress_four { type ipv4_addr : verdict; }
+  map redirect_four { type ipv4_addr : verdict; }
+  set restricted { type ipv4_addr; }
   map egress_six { type ipv6_addr : verdict; }
   set dns_flood { type ether_addr; flags dynamic; size 65535; timeout 10s; }"""
 
@@ -223,6 +248,7 @@ table {_INET} {{{_SETS}
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept
+    ip saddr vmap @redirect_four
     meta l4proto {{ tcp, udp }} jump publish
   }}
   chain output {{
@@ -261,6 +287,9 @@ def _input(bridges: tuple[Bridge, ...], names: str) -> str:
         for b, g in servers
     )
     own = "\n".join(f"    iifname {_quoted(b)} {_family(g)} daddr {g} goto question" for b, g in servers)
+    gates = [f"{_quoted(b)} ip daddr {canonical(b.gateways[0])} tcp dport {int(b.gate)}" for b in bridges if b.gate]
+    redirected = "\n".join(f"    iifname {gate} ct status dnat accept" for gate in gates)
+    guards = "\n".join(f"    iifname != {gate} drop" for gate in gates)
     # Before what is established: a socket that asks again and again is one connection. The
     # server answers one question of a TCP connection, so each new one counts.
     return f"""  chain question {{
@@ -272,11 +301,19 @@ def _input(bridges: tuple[Bridge, ...], names: str) -> str:
 {own}
     drop
   }}
+  chain restricted_in {{
+{redirected}
+    ct direction reply ct state established accept
+    meta l4proto udp reject with icmpx admin-prohibited
+    drop
+  }}
   chain input {{
     type filter hook input priority filter; policy accept
 {strangers}
+{guards}
     iifname != {{ {names} }} accept
     ct direction original meta l4proto {{ tcp, udp }} th dport 53 goto questions
+    ip saddr @restricted goto restricted_in
     ct state established,related accept
     ip protocol icmp accept
     meta l4proto ipv6-icmp accept
@@ -287,9 +324,18 @@ def _input(bridges: tuple[Bridge, ...], names: str) -> str:
 def _forward(bridges: tuple[Bridge, ...], names: str) -> str:
     within = "\n".join(f"    iifname {n} oifname {n} accept" for n in map(_quoted, bridges))
     internal = "\n".join(f"    iifname {_quoted(b)} drop\n    oifname {_quoted(b)} drop" for b in bridges if b.internal)
-    return f"""  chain forward {{
+    return f"""  chain restricted_out {{
+    ct direction reply ct state established accept
+    oifname {{ {names} }} drop
+{internal}
+    ip saddr vmap @egress_four
+    meta l4proto udp reject with icmpx admin-prohibited
+    drop
+  }}
+  chain forward {{
     type filter hook forward priority filter; policy accept
     iifname != {{ {names} }} oifname != {{ {names} }} accept
+    ip saddr @restricted goto restricted_out
     ct state established,related accept
 {within}
     ct status dnat accept
@@ -305,6 +351,7 @@ def _forward(bridges: tuple[Bridge, ...], names: str) -> str:
 _BRIDGE_TABLE = f"""
 table {_BRIDGE} {{
   set nics {{ type ifname; }}
+  set restricted {{ type ifname; }}
   set macs {{ type ifname . ether_addr; }}
   set fours {{ type ifname . ipv4_addr; }}
   set sixes {{ type ifname . ipv6_addr; }}
@@ -330,12 +377,18 @@ table {_BRIDGE} {{
   chain guard {{
     iifname vmap @rates
     iifname . ether saddr != @macs drop
+    iifname @restricted ether type ip6 drop
     ether type vmap {{ arp : goto from_arp, ip : goto from_four, ip6 : goto from_six }}
     drop
   }}
   chain prerouting {{
     type filter hook prerouting priority -300; policy accept
     iifname @nics goto guard
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept
+    iifname @restricted drop
+    oifname @restricted drop
   }}
 }}
 """

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import InvalidArgument
 from ..model import pods, specs
 from ..model.devices import parse_device
+from ..model.egress import policy
 from ..model.log_options import read_log_options
 from ..model.network import NetworkRequest
 from ..model.rates import parse_allow, parse_rate
@@ -117,6 +118,7 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
             NetworkRequest(name=n.name, ip=n.ip, ip6=n.ip6, mac=n.mac, aliases=n.aliases) for n in podfile.networks
         ],
         allow=[parse_allow(a) for a in podfile.allow],
+        egress=policy(podfile.egress, podfile.allow_hosts),
         ingress_rate=parse_rate(str(podfile.ingress_rate)),
         egress_rate=parse_rate(str(podfile.egress_rate)),
         ports=ports,

@@ -339,6 +339,8 @@ class Podfile(Part, frozen=True, kw_only=True):
     network: str = ""
     networks: list[NetworkMount] = field(default_factory=list)
     allow: list[str] = field(default_factory=list)
+    allow_hosts: list[str] = field(default_factory=list)
+    egress: Literal["", "open", "none"] = ""
     ingress_rate: int | str = 0
     egress_rate: int | str = 0
     init_containers: list[Container] = field(default_factory=list)

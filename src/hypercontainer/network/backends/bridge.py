@@ -18,6 +18,7 @@ from ...protocol.messages import Interface
 from .. import addresses, tap
 from .. import links as links_of_host
 from ..backend import ForwardingOf, Link, Nic, NicKind, Records, numbered
+from ..egress.gate import EgressSettings
 from ..host import HostNetwork
 from ..idle import IdleNic
 from ..proxy import LOOPBACK
@@ -38,9 +39,9 @@ class Bridge:
     kind = NicKind.TAP
     released_by_record = False
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, egress: EgressSettings) -> None:
         self._records = records
-        self._host = HostNetwork(records)
+        self._host = HostNetwork(records, egress)
 
     def links(self, pod: Pod) -> list[Link]:
         """The first network with a way out has the default route."""

@@ -10,10 +10,10 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..jail.jail import Entry
+from .jail import Entry
 
 _PACKAGES = Path(__file__).parents[2]  # where this package lies
-_OTHERS = ("zstandard", "isal")  # which the worker imports
+_OTHERS = ("zstandard", "isal", "h11")  # which workers import
 
 
 def binary() -> Path:

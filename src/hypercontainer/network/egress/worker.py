@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that reads what a pod sends: `python -m hypercontainer.network.egress.worker`, started by `proxy`.
+
+It has no network and no file. Connections are handed to it, the pod's as those to the hosts that it asks for; whether
+the pod may have such a host hyperd says, which opens it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+from ...jail import seccomp
+from ...sys.confine import Confinement, confine
+from . import hello, http
+from .channel import Channel, Closed, pipe
+from .http import Relay, Tunnel
+from .messages import Job, Message, receive, send
+from .refused import Refused
+
+CALLS = Path(__file__).with_name("calls.txt")
+CONNECTIONS_MAX = 256  # of a pod at once
+FIRST = 15.0  # seconds until it is known what a connection is to be
+_OPENING = 60.0  # seconds that hyperd has to open one
+_MEMORY = 1 << 30  # bytes of address space
+_DESCRIPTORS = 4 * CONNECTIONS_MAX
+_NO_LIMIT = 1 << 30
+# A fatal alert, access_denied (RFC 8446, 6): what a client that began TLS is told.
+_DENIED = bytes([21, 3, 3, 0, 2, 2, 49])
+
+
+class Worker:
+    """Serves connections until hyperd is gone."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._serving: dict[int, asyncio.Task[None]] = {}
+        self._opening: dict[int, asyncio.Future[int]] = {}
+        self._gone = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Until hyperd has closed its end."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._channel, self._hear)
+        await self._gone
+
+    def _hear(self) -> None:
+        message, fd = receive(self._channel)
+        if message is None:
+            self._gone.set_result(None)
+            asyncio.get_running_loop().remove_reader(self._channel)
+        elif message.kind == "serve":
+            self._serving[message.number] = asyncio.ensure_future(self._serve(message.number, message.port, fd))
+        elif answer := self._opening.pop(message.number, None):
+            if message.kind == "opened":
+                answer.set_result(fd)
+            else:
+                answer.set_exception(Refused(message.why, message.host, message.port))
+        elif fd >= 0:  # who asked has given up
+            os.close(fd)
+
+    async def _serve(self, number: int, port: int, fd: int) -> None:
+        client = None
+        try:
+            client = await Channel.over(fd)
+            await self._lead(number, client, port)
+        except Refused as refused:
+            message = Message("refused", number, refused.host[:253], refused.port or port, str(refused)[:500])
+            send(self._channel, message)
+        except (Closed, TimeoutError, OSError):
+            pass
+        finally:
+            if client:
+                client.close()
+            self._serving.pop(number, None)
+            send(self._channel, Message("done", number))
+
+    async def _lead(self, number: int, client: Channel, port: int) -> None:
+        """To where it wants to go, as far as that may be."""
+
+        async def open_(host: str, port: int) -> Channel:
+            return await self._open(number, host, port)
+
+        try:
+            begin = await client.read(FIRST)
+        except TimeoutError:
+            raise Refused("it says nothing that names a host", port=port) from None
+        client.unread(begin)
+        if not begin:
+            return
+        if hello.is_tls(begin):
+            await self._tunnel(client, port, open_)
+        elif http.is_http(begin):
+            if asked := await Relay(client, port, open_).run():
+                await self._connected(client, asked)
+        else:
+            raise Refused("it is neither TLS nor HTTP", port=port)
+
+    async def _tunnel(self, client: Channel, port: int, open_: http.Open) -> None:
+        """TLS, as it is, to the server that it names."""
+        name = ""
+        try:
+            name = await _server_name(client)
+            far = await open_(name, port)
+        except Refused as refused:
+            with contextlib.suppress(Closed):
+                await client.write(_DENIED, FIRST)
+            raise Refused(str(refused), name, port) from None
+        try:
+            await pipe(client, far)
+        finally:
+            far.close()
+
+    async def _connected(self, client: Channel, asked: Tunnel) -> None:
+        """What a CONNECT carries is TLS for the same host."""
+        try:
+            if await _server_name(client) != asked.host:
+                raise Refused("its CONNECT carries TLS for another host", asked.host, asked.port)
+            await pipe(client, asked.far)
+        finally:
+            asked.far.close()
+
+    async def _open(self, number: int, host: str, port: int) -> Channel:
+        """:raise Refused: hyperd does not."""
+        answer = asyncio.get_running_loop().create_future()
+        self._opening[number] = answer
+        send(self._channel, Message("open", number, host, port))
+        try:
+            async with asyncio.timeout(_OPENING):
+                fd = await answer
+        finally:
+            self._opening.pop(number, None)
+        return await Channel.over(fd)
+
+
+async def _server_name(client: Channel) -> str:
+    """What its TLS asks for; all that was read can be read again. :raise Refused: nothing, or nothing in time."""
+    begin = b""
+    try:
+        async with asyncio.timeout(FIRST):
+            while (name := hello.server_name(begin)) is None:
+                if not (data := await client.read()):
+                    raise Refused("its TLS hello is not whole")
+                begin += data
+    except TimeoutError:
+        raise Refused("its TLS hello is not whole") from None
+    client.unread(begin)
+    return name
+
+
+async def _main() -> None:
+    """All that it will need is there before it gives up its rights."""
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    channel = socket.socket(fileno=job.channel)
+    channel.setblocking(True)  # hyperd always reads; what it sends is read when it is there
+    worker = Worker(channel)
+    calls = seccomp.program(seccomp.read(CALLS))
+    uid, gid = os.getuid(), os.getgid()
+    confine(Confinement(uid, gid, _MEMORY, 0, _NO_LIMIT, _DESCRIPTORS, _NO_LIMIT))
+    seccomp.apply(calls)
+    await worker.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

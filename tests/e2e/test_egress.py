@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods that may reach some hosts, by their names, and nothing else: real machines, real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import wait_for
+from .egress.world import Outside, worlds
+
+SLEEP = ("sleep", "1000")
+CURL = "curl -sS -m 30 --retry 2 --retry-connrefused"
+
+
+@pytest.fixture(scope="module")
+def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    with worlds(tmp_path_factory.mktemp("egress"), "e") as found:
+        yield found
+
+
+@pytest.fixture
+def world(shared_world: Outside) -> Iterator[Outside]:
+    shared_world.arrivals()
+    yield shared_world
+    shared_world.daemon.remove_all()
+
+
+def refusals(world: Outside, name: str) -> list[tuple[str, str]]:
+    """Hosts and ports of the events of a pod."""
+    lines = world.daemon.out("events", "--since", "1h", "--until", "0s", "--format", "json").splitlines()
+    told: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    mine = [t["attributes"] for t in told if t["action"] == "egress_refused" and t["attributes"]["name"] == name]
+    return [(a["host"], a["port"]) for a in mine]
+
+
+def test_a_pod_reaches_the_hosts_that_it_may(world: Outside) -> None:
+    hosts = ("--allow-host", "API.example.test", "--allow-host", "*.sub.example.test:8443")
+    world.daemon.ctl("run", "-d", "--name", "a", *hosts, "-p", "8090:8000", "tools", "python3", "-m", "http.server")
+    for url, host in (
+        ("http://api.example.test/x", "api.example.test"),
+        ("https://api.example.test/x", "api.example.test"),
+        ("https://deep.sub.example.test:8443/", "deep.sub.example.test:8443"),
+    ):
+        assert json.loads(world.sh("a", f"{CURL} -k {url}"))["host"] == host
+    served = [told["host"] for told in world.arrivals() if told["kind"] == "http"]
+    assert served == ["api.example.test", "api.example.test", "deep.sub.example.test:8443"]
+    wait_for(lambda: "Directory listing" in world.fetch("http://127.0.0.1:8090/"), "the published port")
+
+    # Names, addresses, ports and protocols of others.
+    assert "Could not resolve" in world.sh("a", f"{CURL} -k https://evil.test/ 2>&1")
+    said = world.sh("a", f"{CURL} --connect-to ::203.0.113.2 http://evil.test/ 2>&1")
+    assert said == "hyperd: evil.test is out of this pod's reach: it is none of the hosts that the pod may reach"
+    assert "access denied" in world.sh("a", f"{CURL} -k --connect-to ::203.0.113.2 https://evil.test/ 2>&1")
+    assert "reset" in world.sh("a", "curl -sS -m 30 http://203.0.113.2:22/ 2>&1").lower()
+    assert world.arrivals() == []
+    expected = {("evil.test", "53"), ("evil.test", "80"), ("evil.test", "443"), ("203.0.113.2", "22")}
+    assert expected <= set(refusals(world, "a"))
+
+
+def workers(world: Outside) -> list[int]:
+    """The proxies' processes of this daemon."""
+    found = []
+    for path in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if b"hypercontainer.network.egress.worker" in (path / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(path.name))
+    return [pid for pid in found if world.daemon.process.pid in _ancestors(pid)]
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    with contextlib.suppress(OSError):
+        while pid > 1:
+            yield pid
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_proxy_that_dies_is_followed_by_another(world: Outside) -> None:
+    world.daemon.ctl("run", "-d", "--name", "b", "--allow-host", "api.example.test", "tools", *SLEEP)
+    assert workers(world) == []
+    assert "api.example.test" in world.sh("b", f"{CURL} http://api.example.test/")
+    (first,) = workers(world)
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: "api.example.test" in world.sh("b", f"{CURL} http://api.example.test/"), "another proxy")
+    assert first not in workers(world)
+    world.daemon.ctl("rm", "-f", "b")
+    assert workers(world) == []

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Egress by name, in parts: what a policy has, what TLS and HTTP name, which addresses are out of bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_network
+
+import h11
+import pytest
+
+from hypercontainer.errors import InvalidArgument
+from hypercontainer.model.egress import EgressHost, EgressPolicy, canonical_name, parse_host, policy
+from hypercontainer.network.egress import hello, http, names, upstream
+from hypercontainer.network.egress.channel import Channel, Closed
+from hypercontainer.network.egress.refused import Refused
+
+# -- policies ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "ports"),
+    [
+        ("api.example.com", "api.example.com", (80, 443)),
+        ("API.Example.COM.:8443", "api.example.com", (8443,)),
+        ("*.example.com", "*.example.com", (80, 443)),
+        ("localhost:1", "localhost", (1,)),
+    ],
+)
+def test_hosts(text: str, host: str, ports: tuple[int, ...]) -> None:
+    found = parse_host(text)
+    assert (found.host, found.ports) == (host, ports)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "*", "*.", "a..b", "10.0.0.1", "10.0.0.1:443", "::1", "[::1]:443", "0x7f.1", "2130706433", "a.example:0",
+     "a.example:65536", "a.example:x", "-a.example", "a b", "münchen.example", "a.*.example", "a/b",
+     "x" * 64 + ".example",     "a\n.example", "a.example\n"],
+)  # fmt: skip
+def test_what_is_no_host(text: str) -> None:
+    with pytest.raises(InvalidArgument):
+        parse_host(text)
+
+
+def test_what_a_policy_allows() -> None:
+    found = policy("", ["api.example.com:443", "*.cdn.example.com", "plain.example.com:80"])
+    assert found
+    allowed = [("api.example.com", 443), ("a.b.cdn.example.com", 80), ("plain.example.com", 80)]
+    refused = [("api.example.com", 80), ("cdn.example.com", 443), ("xcdn.example.com", 443), (".cdn.example.com", 443),
+               ("api.example.com.evil.test", 443), ("evil.test", 443), ("", 443)]  # fmt: skip
+    assert [found.allows(*where) for where in allowed + refused] == [True] * 3 + [False] * len(refused)
+    assert policy("none", []) == EgressPolicy()
+    assert policy("", []) is policy("open", []) is None
+    with pytest.raises(InvalidArgument, match="egress is open, and hosts are named"):
+        policy("open", ["a.example"])
+
+
+# -- TLS --------------------------------------------------------------------------------
+
+
+def client_hello(name: str | None) -> bytes:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    outgoing = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+def fragments(data: bytes, size: int) -> bytes:
+    """The same message in records of so many bytes."""
+    body = data[5:]
+    pieces = [body[i : i + size] for i in range(0, len(body), size)]
+    return b"".join(data[:3] + struct.pack("!H", len(piece)) + piece for piece in pieces)
+
+
+def with_extension(data: bytes, kind: int, body: bytes) -> bytes:
+    """The same hello with one more extension, at its end."""
+    message = data[9:]
+    at = 34
+    at += 1 + message[at]
+    at += 2 + struct.unpack_from("!H", message, at)[0]
+    at += 1 + message[at]
+    extensions = message[at + 2 :] + struct.pack("!HH", kind, len(body)) + body
+    message = message[:at] + struct.pack("!H", len(extensions)) + extensions
+    handshake = b"\x01" + len(message).to_bytes(3, "big") + message
+    return data[:3] + struct.pack("!H", len(handshake)) + handshake
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 100, 1 << 14])
+def test_a_hello_comes_in_any_pieces(size: int) -> None:
+    data = fragments(client_hello("API.example.com"), size)
+    assert [hello.server_name(data[:i]) for i in range(len(data))] == [None] * len(data)
+    assert hello.server_name(data) == "api.example.com"
+    assert hello.server_name(data + b"\x17\x03\x03\x00\x01x") == "api.example.com"  # data that come early
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (client_hello(None), "names no server"),
+        (with_extension(client_hello("a.example"), 0xFE0D, b"x"), "encrypted"),
+        (with_extension(client_hello("a.example"), 0, b"\0\x0c\0\0\x09b.example"), "malformed"),
+        (with_extension(client_hello(None), 0, b"\0\x08\0\0\x0510.1"), "malformed"),
+        (with_extension(client_hello(None), 0, b"\0\x07\0\0\x0410.1"), "names no server"),
+        (with_extension(client_hello(None), 0, b"\0\x0a\0\0\x0310.\0\0\x0110"), "malformed"),
+        (b"\x16\x03\x01\x00\x00", "no TLS hello"),
+        (b"\x16\x03\x01\x00\x04\x02\0\0\0", "no TLS hello"),
+        (b"\x16\x03\x01\x00\x04\x01\x01\0\0", "too long"),
+        (b"\x16\x03\x01\x00\x05\x01\0\0\0x", "malformed"),
+        (b"\x16\x03\x01\x00\x04\x01\0\0\0", "malformed"),
+        (client_hello("a.example")[:50] + b"\xff" * 500, "malformed|no TLS hello"),
+    ],
+)
+def test_a_hello_that_is_refused(data: bytes, why: str) -> None:
+    with pytest.raises(Refused, match=why):
+        hello.server_name(data)
+
+
+def test_a_damaged_hello_is_refused_or_names_a_name() -> None:
+    data = bytearray(client_hello("api.example.com"))
+    for at in range(len(data)):
+        damaged = bytes(data[:at]) + bytes([data[at] ^ 0xFF]) + bytes(data[at + 1 :])
+        try:
+            found = hello.server_name(damaged)
+        except Refused:
+            continue
+        assert found is None or found == canonical_name(found)
+
+
+# -- HTTP -------------------------------------------------------------------------------
+
+
+class Far:
+    """A host: it keeps what it got, and answers each request with what it is told to."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.got = b""
+        self.opened: list[tuple[str, int]] = []
+        self._answer = answer
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1000):
+            self.got += data
+            if self.got.endswith((b"\r\n\r\n", b"!")):
+                writer.write(self._answer)
+        writer.close()
+
+
+def relayed(sent: bytes, far: Far, *, port: int = 80, allowed: tuple[str, ...] = ("a.example",)) -> tuple[bytes, str]:
+    """What a client gets that sends this and no more, and why it was refused."""
+
+    async def run() -> tuple[bytes, str]:
+        server = await asyncio.start_server(far.serve, "127.0.0.1", 0)
+        where = server.sockets[0].getsockname()
+        why: list[str] = []
+
+        async def open_(host: str, port: int) -> Channel:
+            far.opened.append((host, port))
+            if host not in allowed:
+                raise Refused("not allowed", host, port)
+            return Channel(*await asyncio.open_connection(*where))
+
+        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            client = Channel(reader, writer)
+            try:
+                await http.Relay(client, port, open_).run()
+            except Refused as refused:
+                why.append(str(refused))
+            except Closed:
+                why.append("closed")
+            client.close()
+
+        front = await asyncio.start_server(relay, "127.0.0.1", 0)
+        async with server, front, asyncio.timeout(30):
+            reader, writer = await asyncio.open_connection(*front.sockets[0].getsockname())
+            writer.write(sent)
+            writer.write_eof()
+            found = await reader.read()
+            writer.close()
+        return found, "".join(why)
+
+    return asyncio.run(run())
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+
+
+def test_requests_one_after_the_other() -> None:
+    far = Far(OK)
+    found, why = relayed(
+        b"GET /1 HTTP/1.1\r\nHost: a.example\r\n\r\nGET /2 HTTP/1.1\r\nHost: A.Example.:80\r\n\r\n", far
+    )
+    assert (found.count(b"200 OK"), why, far.opened) == (2, "", [("a.example", 80)])
+    assert b"GET /1 HTTP/1.1" in far.got
+    assert b"GET /2 HTTP/1.1" in far.got
+
+
+def test_a_second_request_for_another_host_goes_nowhere() -> None:
+    far = Far(OK)
+    found, why = relayed(b"GET /1 HTTP/1.1\r\nHost: a.example\r\n\r\nGET /2 HTTP/1.1\r\nHost: evil.test\r\n\r\n", far)
+    assert (found.count(b"200 OK"), found.count(b"403 Forbidden"), why) == (1, 1, "not allowed")
+    assert b"/2" not in far.got
+
+
+def test_a_body_and_no_more_is_sent_on() -> None:
+    """What a length and chunks say differently, which two readers may take for one or two requests, is refused."""
+    far = Far(OK)
+    body = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nbody!"
+    found, why = relayed(body, far)
+    assert (found.count(b"200 OK"), why, far.got.endswith(b"body!")) == (1, "", True)
+    both = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+    far = Far(OK)
+    found, why = relayed(both + b"0\r\n\r\nGET / HTTP/1.1\r\nHost: evil.test\r\n\r\n", far)
+    assert (why, far.got, found.count(b"403 Forbidden")) == ("its request has two lengths", b"", 1)
+
+
+@pytest.mark.parametrize(
+    ("head", "why"),
+    [
+        ("GET / HTTP/1.1\r\n", "malformed"),
+        ("GET / HTTP/1.0\r\n", "names no host"),
+        ("GET / HTTP/1.1\r\nHost: a.example\r\nHost: evil.test\r\n", "malformed"),
+        ("GET / HTTP/1.1\r\nHost: a.example:22\r\n", "another port"),
+        ("GET / HTTP/1.1\r\nHost: 203.0.113.2\r\n", "names no host"),
+        ("GET / HTTP/1.1\r\nHost: user@a.example\r\n", "names no host"),
+        ("GET http://evil.test/ HTTP/1.1\r\nHost: a.example\r\n", "another host than it names"),
+        ("GET https://a.example/ HTTP/1.1\r\nHost: a.example\r\n", "another host than it names"),
+        ("GET evil.test HTTP/1.1\r\nHost: a.example\r\n", "another host than it names"),
+        ("CONNECT evil.test:443 HTTP/1.1\r\nHost: a.example\r\n", "not allowed"),
+        ("CONNECT 10.0.0.1:443 HTTP/1.1\r\nHost: a.example\r\n", "CONNECT names no host"),
+        ("PRI * HTTP/2.0\r\n", "names no host"),
+    ],
+)
+def test_a_request_that_is_refused(head: str, why: str) -> None:
+    far = Far(OK)
+    found, said = relayed(head.encode() + b"\r\n", far)
+    assert why in said
+    assert (far.got, b"403 Forbidden" in found) == (b"", True)
+
+
+def test_absolute_form() -> None:
+    far = Far(OK)
+    found, why = relayed(b"GET http://a.example/x?y HTTP/1.1\r\nHost: a.example\r\n\r\n", far)
+    assert (found.count(b"200 OK"), why, far.got[:16]) == (1, "", b"GET /x?y HTTP/1.")
+
+
+def test_what_may_begin_a_request() -> None:
+    assert [http.is_http(x) for x in (b"GET / HT", b"G", b"SSH-2.0-x", b"\x16\x03", b"", b"get /")] == [
+        True, True, False, False, False, False,
+    ]  # fmt: skip
+    assert http.destination(h11.Request(method="OPTIONS", target="*", headers=[("host", "a.example")]), 80) == (
+        "a.example", b"*",
+    )  # fmt: skip
+
+
+# -- addresses and names ----------------------------------------------------------------
+
+BAD = ("127.0.0.1", "10.1.2.3", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
+       "255.255.255.255", "::1", "::", "fe80::1", "fd00:ec2::254", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::a00:1",
+       "2002:7f00:1::", "203.0.113.9")  # fmt: skip
+
+
+@pytest.mark.parametrize("address", BAD)
+def test_addresses_out_of_bounds(address: str) -> None:
+    assert upstream.trouble(address, [], [])
+
+
+def test_what_an_operator_opens() -> None:
+    nets = [ip_network("10.0.0.0/8"), ip_network("127.0.0.0/8")]
+    assert upstream.trouble("10.1.2.3", nets, []) == ""
+    assert "of a network of pods" in upstream.trouble("10.1.2.3", nets, [ip_network("10.1.0.0/16")])
+    assert "this host's own" in upstream.trouble("127.0.0.1", nets, [])
+    assert upstream.trouble("127.0.0.1", [ip_network("127.0.0.1/32")], []) == ""
+    assert upstream.trouble("8.8.8.8", [], []) == upstream.trouble("2606:4700::1111", [], []) == ""
+
+
+def asked(name: str, kind: str, addresses: Callable[[str], Awaitable[list[str]]]) -> tuple[int, list[str], list[str]]:
+    from dnslib import DNSRecord
+
+    refused: list[str] = []
+    question = bytes(DNSRecord.question(name, kind).pack())
+    known = EgressPolicy(hosts=[EgressHost(host="a.example")])
+    told = DNSRecord.parse(asyncio.run(names.answer(question, known, addresses, refused.append)))
+    return told.header.rcode, [str(rr.rdata) for rr in told.rr], refused
+
+
+def test_names_that_a_pod_may_know() -> None:
+    async def addresses(name: str) -> list[str]:
+        assert name == "a.example"
+        return ["192.0.2.1"]
+
+    async def silent(_: str) -> list[str]:
+        raise TimeoutError
+
+    assert asked("A.EXAMPLE", "A", addresses) == (0, ["192.0.2.1"], [])
+    assert asked("a.example", "AAAA", addresses) == asked("a.example", "HTTPS", addresses) == (0, [], [])
+    assert asked("secret.evil.test", "TXT", addresses) == (3, [], ["secret.evil.test"])
+    assert asked("1.2.0.192.in-addr.arpa", "PTR", addresses) == (3, [], ["1.2.0.192.in-addr.arpa"])
+    assert asked("a.example", "A", silent) == (2, [], [])
