@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from .conftest import Daemon, wait_for
 
 
-def test_saved_forked_and_restored(hyper: Daemon) -> None:
+def test_saved_forked_and_restored(hyper: Daemon, tmp_path: Path) -> None:
     """What runs in memory alone goes on in each of them; a command fails with one sentence."""
     count = "n=0; while true; do n=$((n+1)); echo $n $(hostname); usleep 200000; done"
     hyper.out("run", "-d", "--name", "parent", "busybox", "sh", "-c", count)
@@ -19,14 +20,17 @@ def test_saved_forked_and_restored(hyper: Daemon) -> None:
     (about,) = json.loads(hyper.out("snapshot", "inspect", "shot"))
     assert about["pod"] == "parent" and 0 < about["size"] < about["memory"]
     hyper.out("rm", "-f", "parent")
-    ids.append(hyper.out("pod", "restore", "--name", "again", "shot"))
+    hyper.out("snapshot", "export", "-o", tmp_path / "shot", "shot")
+    hyper.out("snapshot", "rm", "shot")
+    assert hyper.out("snapshot", "import", "-n", "came", tmp_path / "shot")
+    ids.append(hyper.out("pod", "restore", "--name", "again", "came"))
     for name, id_ in zip(("child-1", "child-2", "again"), ids, strict=True):
         wait_for(lambda n=name, i=id_: f" {i[:12]}" in hyper.out("logs", n), f"a line of {name}")  # type: ignore[misc]
         numbers = [int(line.split()[0]) for line in hyper.out("logs", name).splitlines()]
         assert numbers == list(range(1, len(numbers) + 1))
     failed = hyper.ctl("snapshot", "create", "nobody", check=False)
     assert failed.returncode == 1 and failed.stderr.startswith("hyperctl: no such pod: nobody")
-    hyper.out("snapshot", "rm", "shot")
+    hyper.out("snapshot", "rm", "came")
     hyper.out("rm", "-f", "child-1", "child-2", "again")
     assert hyper.out("snapshot", "ls", "--format", "json") == "[]" and hyper.out("ps", "-aq") == ""
 

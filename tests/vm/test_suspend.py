@@ -4,11 +4,19 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+from msgspec.structs import replace
+
+from hypercontainer.engine.paths import Paths
+from hypercontainer.errors import NotFound
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
 from hypercontainer.model.pods import VolumeSpec
+from hypercontainer.model.snapshots import RestoreRequest, SnapshotRequest
 from hypercontainer.model.specs import ExecSpec, Mount
 from hypercontainer.sys import clock
 
@@ -80,3 +88,40 @@ async def test_forks_before_and_after(lab: Lab) -> None:
         await lab.printed(one, f"counted {began + 2}")
         numbers = await counted(lab, one)
         assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_a_snapshot_moves_to_another_hyperd(lab: Lab, config: Config, tmp_path: Path) -> None:
+    """By a file; its program goes on there, with its memory and its files."""
+    id_ = await lab.create("sh", "-c", COUNTS, name="web", mounts=[Mount(target="/data")])
+    await lab.engine.containers.start(id_)
+    await lab.printed(id_, "counted 2")
+    await lab.engine.snapshots.create(SnapshotRequest(pod="web", name="shot"))
+    data = b"".join([piece async for piece in lab.engine.transfers.export("shot")])
+    await lab.engine.snapshots.remove("shot")
+    run = Path(f"{config.run}2")
+    there = replace(config, root=str(tmp_path / "there"), run=str(run))
+    paths = Paths(there.root_path, there.run_path)
+    paths.create()
+    other = Lab(build_engine(there))
+    await other.engine.open()
+    try:
+        with pytest.raises(NotFound, match="needs the image busybox"):
+            await other.engine.transfers.import_(_pieces(data), "")
+        await other.engine.pull("builtin:busybox")[1]
+        await other.engine.transfers.import_(_pieces(data), "")
+        pod = await other.engine.snapshots.restore("shot", RestoreRequest(name="moved"))
+        (moved,) = other.engine.registry.members(pod.id)
+        began = (await counted(other, moved.id))[-1]
+        await other.printed(moved.id, f"counted {began + 2}")
+        numbers = await counted(other, moved.id)
+        assert numbers == list(range(1, len(numbers) + 1))
+        root, volume = (await other.exec(moved.id, "tail", "-qn", "1", "/n", "/data/n")).out.split()
+        assert abs(int(root) - int(volume)) <= 1
+        await other.engine.containers.remove("moved", force=True, volumes=True)
+    finally:
+        await other.engine.close(keep_running=False)
+        shutil.rmtree(run)
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    yield data

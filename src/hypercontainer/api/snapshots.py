@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from aiohttp import web
+
 from ..model.snapshots import ForkRequest, RestoreRequest, SnapshotInfo, SnapshotRequest
 from ..model.status import PodDetails
+from ..serving.streaming import send_tar
 from .router import Context, Routes
 
 routes = Routes()
@@ -21,6 +24,18 @@ async def create(c: Context) -> SnapshotInfo:
 async def list_(c: Context) -> list[SnapshotInfo]:
     """List saved pods, newest first."""
     return c.engine.snapshots.all()
+
+
+@routes.post("/snapshots/import", query={"name": "of the snapshot, its own if none"}, status=201)
+async def import_(c: Context) -> SnapshotInfo:
+    """Keep a saved pod out of an archive, the body, that `export` wrote; it takes the scope `host`."""
+    return await c.engine.transfers.import_(c.request.content.iter_any(), c.text("name"))
+
+
+@routes.get(f"{_ID}/export", stream="application/zstd", scope="operate")
+async def export(c: Context) -> web.StreamResponse:
+    """A saved pod as an archive, which `import` takes, with all that was in its memory."""
+    return await send_tar(c.request, c.engine.transfers.export(c.id), "application/zstd")
 
 
 @routes.get(_ID)

@@ -55,6 +55,7 @@ from .forks.snapshots import PodSnapshots
 from .forks.suspending import Suspending
 from .forks.suspensions import Suspensions
 from .forks.taking import Taking
+from .forks.transfers import Transfers
 from .forwards import Forwards
 from .image_events import ImageEvents
 from .listing import Listing
@@ -123,6 +124,7 @@ class Engine:
         copies = Copies(paths, self.volumes, made.secrets)
         making = Making(self.registry, placement, self.containers, sandboxes, made.woken, copies)
         self.snapshots = PodSnapshots(paths, self.registry, sandboxes, self.events, taking, making)
+        self.transfers = Transfers(paths.snapshots, self.snapshots, drivers, fingerprints, self.images, made.secrets)
         suspending = Suspending(paths, self.registry, made.disks, network, drivers, fingerprints)
         resuming = Resuming(paths, self.registry, made.bring_up, made.awoken, fingerprints, network)
         self.suspensions = Suspensions(self.registry, self.containers, sandboxes, suspending, resuming)

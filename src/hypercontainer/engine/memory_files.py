@@ -80,7 +80,7 @@ class AtRest:
             close(self.snapshot)
 
 
-def _pages(fd: int) -> Iterator[tuple[int, memoryview]]:
+def pages(fd: int) -> Iterator[tuple[int, memoryview]]:
     """Offsets and contents of the pages that are not all zeros."""
     at, size = 0, os.fstat(fd).st_size
     while at < size:
@@ -101,7 +101,7 @@ def _pages(fd: int) -> Iterator[tuple[int, memoryview]]:
 def _copy(source: int, target: int | None) -> str:
     """Copy what is not zero, if there is a target; the digest of it, with its places."""
     digest = hashlib.sha256()
-    for at, page in _pages(source):
+    for at, page in pages(source):
         digest.update(at.to_bytes(8, "little"))
         digest.update(page)
         if target is not None:

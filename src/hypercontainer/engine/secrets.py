@@ -85,6 +85,19 @@ class Secrets:
         """Let a pod have those that `hand_out` left in a directory."""
         await _copied(directory / "secrets", self._paths.pod(pod_id) / "secrets")
 
+    def values_in(self, directory: Path) -> dict[str, bytes]:
+        """In the clear, of those that `hand_out` left in a directory."""
+        found = sorted((directory / "secrets").iterdir()) if (directory / "secrets").exists() else []
+        return {path.name: self._cipher.decrypt(path.read_bytes()) for path in found}
+
+    def put_values(self, directory: Path, values: dict[str, bytes]) -> None:
+        """Leave them in a directory, encrypted, where `take_in` finds them."""
+        if values:
+            (directory / "secrets").mkdir(mode=0o700)
+        for name, value in values.items():
+            check_name(name)
+            write_atomically(directory / "secrets" / name, self._cipher.encrypt(value))
+
     def remove_all(self, pod_id: str) -> None:
         """Idempotent."""
         remove_tree(self._paths.pod(pod_id) / "secrets")

@@ -74,8 +74,8 @@ def load_file(c: Client, path: str, *, quiet: bool, platform: str = "") -> list[
     :raise NotFound: it cannot be read. :raise HyperError: what the daemon says of it.
     """
     loaded: list[LoadedImage] | None = None
-    with _opened(path) as file, PullProgress(quiet) as progress:
-        response = c.open("POST", "/images/load", {"platform": platform}, body=_pieces(file))
+    with opened(path) as file, PullProgress(quiet) as progress:
+        response = c.open("POST", "/images/load", {"platform": platform}, body=pieces_of(file))
         for line in response.lines():
             update = json.loads(line) if line else {}
             if "error" in update:
@@ -118,12 +118,12 @@ def import_(file: str, reference: str, changes: tuple[str, ...], message: str, p
     query = {
         "reference": reference, "message": message, "platform": platform, "changes": json.dumps(changes), "source": file
     }  # fmt: skip
-    with _opened(file) as source:
-        response = client().open("POST", "/images/import", query, body=_pieces(source))
+    with opened(file) as source:
+        response = client().open("POST", "/images/import", query, body=pieces_of(source))
         print(msgspec.json.decode(response.read(), type=LoadedImage).id)
 
 
-def _opened(path: str) -> BinaryIO:
+def opened(path: str) -> BinaryIO:
     """:raise NotFound: it cannot be read."""
     try:
         found = open(0 if path == "-" else path, "rb", buffering=0, closefd=path != "-")
@@ -134,6 +134,7 @@ def _opened(path: str) -> BinaryIO:
     return found
 
 
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
+def pieces_of(file: BinaryIO) -> Iterator[bytes]:
+    """All of it."""
     while data := file.read(_CHUNK):
         yield data

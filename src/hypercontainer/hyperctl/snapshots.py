@@ -3,18 +3,25 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from urllib.parse import quote
 
 import click
+import msgspec
 
 from ..client.api import pod_route
+from ..errors import InvalidArgument
 from ..model.ids import short
 from ..model.snapshots import FORKS_MAX, SnapshotInfo
 from ..model.status import PodDetails
 from ..model.units import format_age, format_size
+from .bundles import opened, pieces_of
+from .byte_progress import shown
 from .context import client, for_each
 from .output import show, show_details
-from .standard import print_made
+from .standard import print_made, write_all
+from .whole_file import written
 
 _NAMES = click.argument("snapshots", nargs=-1, required=True)
 
@@ -76,6 +83,47 @@ def rm(snapshots: tuple[str, ...]) -> int:
     """Remove snapshots; pods that went on from them have their own."""
     c = client()
     return for_each(snapshots, lambda name: c.do("DELETE", snapshot_route(name)))
+
+
+@snapshot.command()
+@click.option("-o", "--output", type=click.Path(), help="Write to a file instead of stdout; - is stdout, too.")
+@click.argument("snapshot")
+def export(snapshot: str, output: str | None) -> None:
+    """Write a snapshot as one file, which `snapshot import` takes, of this hyperd or of one on a host like this one.
+
+    The file has all that was in the pod's memory, its secrets too, unencrypted.
+    """
+    to_file = output if output != "-" else None
+    if not to_file and sys.stdout.isatty():
+        raise InvalidArgument("refusing to write to a terminal", hint="use -o, or redirect stdout")
+    response = client().open("GET", snapshot_route(snapshot, "/export"))
+    with response.connection:
+        pieces = shown(response.chunks(), f"exporting {snapshot}")
+        if not to_file:
+            for piece in pieces:
+                write_all(1, memoryview(piece))
+            return
+        with written(to_file) as out:
+            for piece in pieces:
+                out.write(piece)
+
+
+@snapshot.command(name="import")
+@click.option("-n", "--name", default="", help="Name of the snapshot [default: the one that it had].")
+@click.argument("file")
+def import_(file: str, name: str) -> None:
+    """Take a snapshot out of a file that export wrote, and print its id; FILE may be - for stdin.
+
+    It must fit this host: the same version of QEMU and, with KVM, the same processor, and the images of its containers
+    must be here. Import only what you trust: it says what files of this host a pod opens.
+    """
+    if file == "-" and sys.stdin.isatty():
+        raise InvalidArgument("there is no snapshot on a terminal", hint="name a file, or redirect stdin")
+    with opened(file) as source:
+        total = os.fstat(source.fileno()).st_size if file != "-" else None
+        body = shown(pieces_of(source), f"importing {file}", total)
+        response = client().open("POST", "/snapshots/import", {"name": name}, body=body)
+        print_made(msgspec.json.decode(response.read(), type=SnapshotInfo).id, "the snapshot")
 
 
 @click.command()

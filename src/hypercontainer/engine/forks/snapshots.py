@@ -8,7 +8,7 @@ import contextlib
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from ...errors import Conflict, HyperError, InvalidState, NotFound, Unavailable
@@ -49,7 +49,7 @@ class PodSnapshots:
         self._known: dict[str, SavedPod] = {}
         self._reading = asyncio.Lock()
         self._held: set[tuple[Tenant, str]] = set()  # names of those that are being made
-        self._restoring: Counter[str] = Counter()  # ids
+        self._used: Counter[str] = Counter()  # ids
 
     async def open(self) -> None:
         """Find those of earlier daemons; what was half made goes."""
@@ -79,11 +79,12 @@ class PodSnapshots:
         :raise Conflict: the name is taken. :raise Unsupported: the pod, or its driver, cannot be saved.
         """
         pod = self._registry.pod(request.pod)
-        with self._hold(request.name or f"{pod.name[:50]}-{secrets.token_hex(3)}") as name:
+        with self.hold(request.name or f"{pod.name[:50]}-{secrets.token_hex(3)}") as name:
             return await self._create(pod, name)
 
     @contextlib.contextmanager
-    def _hold(self, name: str) -> Iterator[str]:
+    def hold(self, name: str) -> Iterator[str]:
+        """Nobody else gets the name meanwhile. :raise Conflict: somebody has it."""
         naming.check("snapshot", name)
         held = (current().tenant, name)
         if held in self._held or naming.find(self._known.values(), name):
@@ -95,19 +96,36 @@ class PodSnapshots:
             self._held.discard(held)
 
     async def _create(self, pod: Pod, name: str) -> SnapshotInfo:
+        async def write(directory: Path) -> SavedPod:
+            saved = await self._take(pod, name, directory)
+            try:
+                return await tasks.in_thread(lambda: keep(saved))
+            finally:
+                saved.close()
+
+        return await self.kept(write, "create")
+
+    async def kept(self, write: Callable[[Path], Awaitable[SavedPod]], action: str) -> SnapshotInfo:
+        """What `write` makes, as the directory that it is given; nothing of it is left where that fails."""
         passing = self._passing()
-        saved = await self._take(pod, name, passing)
         try:
-            await tasks.in_thread(lambda: keep(saved))
-            passing.rename(self._paths.snapshot(saved.document.id))
+            document = await write(passing)
+            passing.rename(self._paths.snapshot(document.id))
         except BaseException:
             await removed(passing)
             raise
+        self._known[document.id] = document
+        self._events.publish("snapshot", action, document.id, name=document.name, pod=document.pod.name)
+        return self._info(document)
+
+    @contextlib.contextmanager
+    def using(self, id_: str) -> Iterator[None]:
+        """It is not removed meanwhile."""
+        self._used[id_] += 1
+        try:
+            yield
         finally:
-            saved.close()
-        self._known[saved.document.id] = saved.document
-        self._events.publish("snapshot", "create", saved.document.id, name=name, pod=pod.name)
-        return self._info(saved.document)
+            self._used[id_] -= 1
 
     def _passing(self) -> Path:
         return self._paths.snapshots / f"{_PASSING}{ids.new_id()[:12]}"
@@ -165,11 +183,11 @@ class PodSnapshots:
     async def remove(self, key: str) -> SnapshotInfo:
         """Pods that went on from it have their own.
 
-        :raise NotFound: there is none. :raise Conflict: a pod is just made of it.
+        :raise NotFound: there is none. :raise Conflict: a pod is just made of it, or a file.
         """
         info = self.info(key)
-        if self._restoring[info.id]:
-            raise Conflict(f"the snapshot {info.name} is being restored", hint="try again when the pod runs")
+        if self._used[info.id]:
+            raise Conflict(f"the snapshot {info.name} is being restored, or exported", hint="try again afterwards")
         del self._known[info.id]
         gone = self._passing()
         self._paths.snapshot(info.id).rename(gone)
@@ -187,11 +205,8 @@ class PodSnapshots:
         """
         document = self.find(key)
         host_access.check_saved(document.pod, document.containers)
-        self._restoring[document.id] += 1
-        try:
+        with self.using(document.id):
             return await self._restore(document, request)
-        finally:
-            self._restoring[document.id] -= 1
 
     async def _restore(self, document: SavedPod, request: RestoreRequest) -> Pod:
         if document.fingerprint != await self._taking.fingerprints.of(document.pod):
