@@ -85,6 +85,8 @@ def test_a_node_whose_hyperd_and_kubelet_are_killed(here: Space, first: Node) ->
     first.start_hyperd()
     first.start_kubelet()
     first.ready()
+    asked = ("-n", here.name, "exec", "counter", "-c", "main", "--", "true")
+    wait_for(lambda: here.cluster.tried(*asked).returncode == 0, "a kubelet that has heard of its pods")
     seen = int(here.exec("counter", "cat", "/count"))
     wait_for(lambda: int(here.exec("counter", "cat", "/count") or 0) > seen, "it counts on")
     here.apply(pod("later", container("main", "sleep", "100000")))
