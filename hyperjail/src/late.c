@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * hyperjail REPORT add NAMESPACE read|write SOURCE TARGET
+ * hyperjail REPORT remove NAMESPACE TARGET
  *
  * A file or directory of the host for a program that runs in a jail already, below a directory that it was
- * made with ("late"). NAMESPACE is a descriptor of the program's mount namespace. Linux 5.12 and root's rights.
+ * made with ("late"), and the end of that. NAMESPACE is a descriptor of the program's mount namespace. Linux 5.12 and
+ * root's rights.
  */
 #include "jail.h"
 
@@ -12,6 +14,7 @@
 #include <linux/mount.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -42,14 +45,21 @@ static void restrict_tree(int tree, const char *source, bool read_only)
 		stop("restrict the mount of %s", source);
 }
 
-/* Something to mount on: by a second mount of the root, since the one that the program has is for reading. */
-static void make_late_point(const char *target, bool directory)
+/* A second mount of the jail's root, since the one that the program has is for reading. */
+static int writable_root(void)
 {
 	struct mount_attr attr = {.attr_clr = MOUNT_ATTR_RDONLY};
-	int fd, root = detached("/", 0);
+	int root = detached("/", 0);
 
 	if (syscall(MOUNT_SETATTR, root, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0)
 		stop("write to the root of the jail");
+	return root;
+}
+
+static void make_late_point(const char *target, bool directory)
+{
+	int fd, root = writable_root();
+
 	if (directory && mkdirat(root, target + 1, 0755) < 0 && errno != EEXIST)
 		stop("make the directory %s", target);
 	if (!directory) {
@@ -75,4 +85,19 @@ void add_late(int namespace, bool read_only, const char *source, const char *tar
 	make_late_point(target, S_ISDIR(about.st_mode));
 	if (syscall(MOVE_MOUNT, tree, "", AT_FDCWD, target, 4 /* MOVE_MOUNT_F_EMPTY_PATH */) < 0)
 		stop("mount %s", source);
+}
+
+/* What the program has open of it stays open; what is not there is no error. */
+void remove_late(int namespace, const char *target)
+{
+	int root;
+
+	if (setns(namespace, CLONE_NEWNS) < 0)
+		stop("enter the program's mount namespace");
+	if (umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
+		stop("unmount %s", target);
+	root = writable_root();
+	if (unlinkat(root, target + 1, 0) < 0 && errno == EISDIR)
+		unlinkat(root, target + 1, AT_REMOVEDIR);
+	close(root);
 }

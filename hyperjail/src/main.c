@@ -10,7 +10,7 @@
  * its caller, as asked for. It has hyperjail's own number then, which is not reported. (The caller has
  * threads: what it did itself after a fork would be done in a copy of a process in any state.)
  *
- * With the word "add" nothing is started: late.c.
+ * With the words "add" and "remove" nothing is started: late.c.
  */
 #include "jail.h"
 
@@ -256,6 +256,10 @@ int main(int argc, char **argv)
 	report_fd = (int)number(argv[1]);
 	if (argc == 7 && !strcmp(argv[2], "add")) {
 		add_late((int)number(argv[3]), !strcmp(argv[4], "read"), argv[5], argv[6]);
+		return 0;
+	}
+	if (argc == 5 && !strcmp(argv[2], "remove")) {
+		remove_late((int)number(argv[3]), argv[4]);
 		return 0;
 	}
 	parse(&jail, argv + 2);

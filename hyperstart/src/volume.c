@@ -28,6 +28,23 @@
 #define DISK_PREFIX     "disk:"
 #define DEVICE_PREFIX   "dev:"
 
+/* A disk that takes the place of another one is there when it has its length, in sectors: vda:2048. */
+static bool is_device(const char *name, const char *wanted)
+{
+	size_t length = strcspn(wanted, ":");
+	char path[300], sectors[32] = "";
+
+	if (strlen(name) != length || strncmp(name, wanted, length) != 0)
+		return false;
+	if (wanted[length] == 0)
+		return true;
+	snprintf(path, sizeof path, "/sys/block/%s/size", name);
+	if (read_file(AT_FDCWD, path, sectors, sizeof sectors) < 0)
+		return false;
+	sectors[strcspn(sectors, "\n")] = 0;
+	return strcmp(sectors, wanted + length + 1) == 0;
+}
+
 /* virtio-blk shows the serial number as a file, SCSI as vital product data page 0x80. A hypervisor whose disks have
  * none says what the kernel calls them: dev:vda. */
 static bool has_serial(const char *name, const char *serial)
@@ -36,7 +53,7 @@ static bool has_serial(const char *name, const char *serial)
 	int n, skip = 0;
 
 	if (strncmp(serial, DEVICE_PREFIX, strlen(DEVICE_PREFIX)) == 0)
-		return strcmp(serial + strlen(DEVICE_PREFIX), name) == 0;
+		return is_device(name, serial + strlen(DEVICE_PREFIX));
 	snprintf(path, sizeof path, "/sys/block/%s/serial", name);
 	n = read_file(AT_FDCWD, path, have, sizeof have);
 	if (n < 0) {
@@ -163,16 +180,30 @@ int volume_mount_main(const struct strings *args)
 	return r < 0;
 }
 
+/* What the kernel remembers of files that nobody uses: a server of directories keeps them open for as long. What was
+ * used lately is spared the first time. */
+static void forget_files(void)
+{
+	for (int i = 0; i < 2; i++)
+		write_file("/proc/sys/vm/drop_caches", "2", 1);
+}
+
+/* A directory in the tree of the host's is a mount where the server tells that one lies there (volume_mount_main), and
+ * else a directory like others. */
 int volume_unmount_main(const struct strings *args)
 {
 	cleanup_free char *target = xasprintf(VOLUME_DIR "/%s", args->v[0]);
+	bool of_the_host = strchr(args->v[0], '/') != NULL;
 
 	sync();
-	if (umount2(target, MNT_DETACH) < 0) {
+	if (umount2(target, MNT_DETACH) < 0 && !(of_the_host && errno == EINVAL)) {
 		perror(target);
 		return 1;
 	}
-	rmdir(target);
+	if (of_the_host)
+		forget_files();
+	else
+		rmdir(target);
 	return 0;
 }
 

@@ -80,6 +80,24 @@ async def test_files_and_directories_are_shown_to_a_program_that_runs(
     assert (tmp_path / "files/new").read_text() == "written\n" and not any((tmp_path / "kept").iterdir())
 
 
+async def test_they_are_shown_no_longer(jail: HyperJail, output: Output, told: Input, tmp_path: Path) -> None:
+    """Nor are their places there; those of others stay. What is not there any more is no error."""
+    for name in ("gone", "kept"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "single").write_text("one\n")
+    script = "read go; for x in /late/*; do echo $x; done"
+    started = await jail.spawn(shell(script, output, late="/late", input=told.fd))
+    for name in ("gone", "kept", "single"):
+        await jail.add(started, Entry(tmp_path / name, f"/late/{name}"))
+    for _ in range(2):
+        for name in ("gone", "single"):
+            await jail.remove(started, f"/late/{name}")
+    assert str(tmp_path / "gone") not in Path(f"/proc/{started.pid}/mountinfo").read_text()
+    told.go()
+    assert ended(started) == 0
+    assert output.text() == "/late/kept\n" and (tmp_path / "single").exists()
+
+
 async def test_a_mount_below_it_is_restricted_as_well(
     jail: HyperJail, output: Output, told: Input, tmp_path: Path
 ) -> None:
@@ -118,3 +136,5 @@ async def test_what_cannot_be_shown_is_said(jail: HyperJail, output: Output, tol
 async def test_without_a_jail_nothing_is_shown(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="without a jail"):
         await PlainJail().add(Started(os.getpid(), 1), Entry(tmp_path, "/late/x"))
+    with pytest.raises(Unsupported, match="without a jail"):
+        await PlainJail().remove(Started(os.getpid(), 1), "/late/x")

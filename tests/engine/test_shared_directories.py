@@ -191,6 +191,29 @@ def test_another_directory_for_a_pod_that_runs_with_one(act: Any, tmp_path: Path
     act(scenario)
 
 
+def test_what_was_added_goes_with_the_last_container_that_has_it(act: Any, tmp_path: Path, jail: FakeJail) -> None:
+    """What the tree began with stays; the next daemon knows nothing of what is gone, and it can come again."""
+
+    async def scenario(s: Stage) -> None:
+        (tmp_path / "d").mkdir()
+        await s.call(s.engine.pods.create(plan(spec("a", mounts=[bind(tmp_path)]))))
+        await s.call(s.engine.pods.start("pod"))
+        for name in ("one", "two"):
+            await s.run(name, pod="pod", mounts=[bind(tmp_path), bind(tmp_path / "d", "/y")])
+        await s.call(s.engine.containers.remove("one", force=True))
+        assert [entry.source for _, entry in jail.added] == [tmp_path / "d"]
+        s.kill()
+        await s.open()
+        await s.call(s.engine.containers.remove("two", force=True))
+        pod = s.engine.registry.pod("pod")
+        assert jail.added == [] and pod.vm and pod.vm.late == {}
+        assert [v.source for v in pod.volumes] == [str(tmp_path)]
+        await s.run("again", pod="pod", mounts=[bind(tmp_path / "d")])
+        assert [entry.source for _, entry in jail.added] == [tmp_path / "d"]
+
+    act(scenario)
+
+
 def test_a_directory_is_added_to_a_tree_that_is_served(act: Any, tmp_path: Path, jail: FakeJail) -> None:
     """Once, by whichever daemon; its next machine has it from the beginning."""
 

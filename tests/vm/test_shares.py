@@ -88,6 +88,20 @@ async def test_what_containers_leave_in_directory_volumes(lab: Lab, run_dir: Pat
         await lab.engine.volumes.remove("tree")
 
 
+async def goes_with_its_container(lab: Lab, id_: str, *, directories: int, files: int) -> None:
+    """What was added for it is shown to the server no longer, which lets go of at least so many files."""
+    vm = lab.engine.registry.pod(lab.engine.registry.container(id_).pod).vm
+    assert vm is not None and vm.server
+    shown, held = (Path(f"/proc/{vm.server[0]}/{name}") for name in ("mountinfo", "fd"))
+    most = len(list(held.iterdir()))
+    assert shown.read_text().count(" /late/") == directories
+    await lab.engine.containers.remove(id_, force=True)
+    assert " /late/" not in shown.read_text()
+    async with asyncio.timeout(DEADLINE):  # when the guest's kernel has said that it needs them no longer
+        while len(list(held.iterdir())) > most - files:
+            await asyncio.sleep(0.05)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="a user's hyperd adds none to a server that runs")
 async def test_directories_come_to_a_machine_that_waited(lab: Lab, tmp_path: Path) -> None:
     """In both directions, as they are now; what is added later, too."""
@@ -127,6 +141,7 @@ async def test_directories_come_to_a_machine_that_waited(lab: Lab, tmp_path: Pat
     later = await lab.create("sh", "-c", "touch /e/x || sleep 1000", pod=pod.id, mounts=[two])
     await asyncio.wait_for(lab.engine.containers.start(later), DEADLINE)
     await lab.printed(later, "Read-only")
+    await goes_with_its_container(lab, later, directories=1, files=1)
     for name in ("first", "second"):
         await lab.engine.pods.remove(name, force=True)
 
@@ -155,4 +170,5 @@ async def test_directories_are_added_to_a_pod_that_runs(lab: Lab, tmp_path: Path
     assert said.startswith("second\nthird\nthird\n") and "touch: /r/no: Read-only" in said
     assert (tmp_path / "second/new").read_text() == "new\n" and not (tmp_path / "third/no").exists()
     assert (tmp_path / "third/word").read_text() == "third\nmore\n"
+    await goes_with_its_container(lab, later, directories=3, files=5)
     await lab.engine.pods.remove(pod.pod.id, force=True)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import Unavailable
 from ..guest.agent import Process
 from ..hypervisor.driver import AnyDisk
@@ -91,9 +93,15 @@ class Builder:
         for serial in (image_serial(container), scratch_serial(container)):
             await self._unplug(runtime, serial)
 
-    async def drop_volume(self, runtime: Runtime, pod: Pod, name: str) -> None:
-        """Unmount a volume that no container of the guest uses any more."""
+    async def drop_volume(self, runtime: Runtime, pod: Pod, name: str, save: Callable[[], None]) -> None:
+        """Unmount a volume that no container of the guest uses any more; `save` puts down what is known of it."""
         volume = next(v for v in pod.volumes if v.name == name)
+        if volume.kind == "directory":
+            runtime.volumes.pop(name, None)
+            if place := runtime.late.pop(name, None):
+                save()  # first: a place that is known is there
+                await self._shares.forget(runtime, pod, place)
+            return
         if name in runtime.volumes:
             await unmount_volume(runtime, volume)
             del runtime.volumes[name]

@@ -81,8 +81,7 @@ class ContainerFiles:
         """The volumes that nothing else in the pod uses, and that its specification did not name."""
         others = {v for c in self._registry.members(pod.id) if c.id != container.id for v in volumes_of(c)}
         mine = set(volumes_of(container))
-        # The place of a directory in the tree of a machine that runs is its name there.
-        kept = {v.name for v in pod.volumes if v.declared or (v.kind == "directory" and pod.vm)}
+        kept = {v.name for v in pod.volumes if v.declared or (v.kind == "directory" and _in_tree(pod, v.name))}
         return sorted(mine - others - kept)
 
     def _discard(self, container: Container) -> None:
@@ -104,3 +103,11 @@ class ContainerFiles:
         finally:
             await removed(self._paths.container(id_), self._paths.pod(id_))
         self._registry.finish(id_)
+
+
+def _in_tree(pod: Pod, directory: str) -> bool:
+    """Whether the machine that runs was given it with the tree: its place there is its name, and stays.
+
+    An earlier version knew them by the pod's volumes only.
+    """
+    return pod.vm is not None and (pod.vm.directories is None or directory in pod.vm.directories)

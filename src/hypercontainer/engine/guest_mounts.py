@@ -94,9 +94,8 @@ async def nfs_source(volume: PodVolume) -> tuple[str, str]:
 
 
 async def unmount_volume(runtime: Runtime, volume: PodVolume) -> None:
-    """Idempotent for what was never mounted; shared directories stay until the machine ends."""
-    if volume.kind != "directory":
-        await run_builtin(runtime.agent, Builtin.UNMOUNT, volume_serial(volume), what=f"volume {volume.name}")
+    """One that is no directory of the host: those are `Shares`'."""
+    await run_builtin(runtime.agent, Builtin.UNMOUNT, volume_serial(volume), what=f"volume {volume.name}")
 
 
 def guest_mounts(container: Container, volumes: dict[str, str]) -> tuple[GuestMount, ...]:

@@ -52,7 +52,7 @@ class Orders:
         kind = Kind(shape) if shape else None
         if shape and not shape.pod and is_plain(members[0]):
             kind = Kind(shape, self._image_of(members[0], disks[0]))
-        return Order(pod, disks, driver, kind, self._shares.by_virtiofs(driver))
+        return Order(pod, disks, driver, kind, self._shares.virtiofs)
 
     def _image_of(self, container: Container, disk: AnyDisk) -> Image:
         assert isinstance(disk, Disk)

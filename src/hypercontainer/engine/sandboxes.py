@@ -211,7 +211,7 @@ class Sandboxes:
             with contextlib.suppress(HyperError):
                 await self._builder.drop(runtime, pod, container)
                 for name in volumes:
-                    await self._builder.drop_volume(runtime, pod, name)
+                    await self._builder.drop_volume(runtime, pod, name, self.sandbox(pod.id).save)
 
         if self.runtime(container.pod) is not None:
             with contextlib.suppress(Unavailable):  # it ends, or is down

@@ -7,13 +7,13 @@ that booted without, gets them when the first is mounted: by a byte stream (`fac
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import GuestError, InvalidState, Unsupported
-from ..hypervisor.driver import Driver, VirtioFs
+from ..errors import GuestError, InvalidState, Unavailable, Unsupported
 from ..hypervisor.facets import FileStream
 from ..model.status import Pod, PodVolume
 from ..protocol.constants import Builtin
@@ -32,10 +32,6 @@ class Shares:
     """As the daemon's configuration says."""
 
     virtiofs: bool  # may be used; else there are none
-
-    def by_virtiofs(self, driver: Driver) -> bool:
-        """Whether they may come by virtiofs to machines of this driver."""
-        return self.virtiofs and VirtioFs in driver.takes
 
     async def mount(self, runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
         """Its place in the tree, to which it is added where it was not there when that was first served.
@@ -59,6 +55,17 @@ class Shares:
                 raise _not_while_it_runs(pod) from error
             runtime.volumes[_KEY] = _SHARE
         return f"{_SHARE}/{runtime.late.get(volume.name) or directories.index(volume.name)}"
+
+    async def forget(self, runtime: Runtime, pod: Pod, place: str) -> None:
+        """Take a place out of the tree that the pod is served, when no container of it has it mounted any more.
+
+        What is not to be had in the guest costs nothing but the place: it goes with the machine, too.
+        """
+        with contextlib.suppress(GuestError):
+            await run_builtin(runtime.agent, Builtin.UNMOUNT, f"{_SHARE}/{place}", what=f"a directory of {pod.name}")
+        if runtime.server:
+            with contextlib.suppress(Unavailable, Unsupported):
+                await share.remove(runtime.server, place)
 
     async def _serve(self, runtime: Runtime, pod: Pod) -> None:
         """All that the pod has by now, to a machine without a device for them."""

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from ..errors import GuestError, Unavailable
 from ..guest.agent import Agent
-from ..hypervisor.driver import AnyDisk, Driver, SpareNetwork
+from ..hypervisor.driver import AnyDisk, Driver, SpareNetwork, VirtioFs
 from ..hypervisor.facets import Reconfigure, require
 from ..model.status import Pod
 from ..network.backend import Link, NicKind
@@ -107,7 +107,7 @@ class Setup:
             with contextlib.ExitStack() as handed_over:
                 groups = allotment.group.directories
                 shared = None
-                if not template:  # a clone's memory is its own: no server can read it
+                if not template and VirtioFs in order.driver.takes:  # a clone's memory is its own: no server reads it
                     shared = await share_of(pod, directory, handed_over, groups, use_virtiofs=order.virtiofs)
                 config = await machine_config(
                     pod, order.disks, network=self.network, directory=directory, kernel=files.kernel,

@@ -31,3 +31,6 @@ class FakeJail:
         if self.trouble:
             raise Unavailable(self.trouble)
         self.added.append((started, entry))
+
+    async def remove(self, started: Started, place: str) -> None:
+        self.added = [(whose, entry) for whose, entry in self.added if (whose, entry.place) != (started, place)]

@@ -81,14 +81,23 @@ class HyperJail:
     async def add(self, started: Started, entry: Entry) -> None:
         if os.geteuid():
             raise Unsupported(f"only root's hyperd can show {entry.source} to a program that runs")
+        how = "write" if entry.writable else "read"
+        await self._later(started, entry.source, "add", how, entry.source, entry.place)
+
+    async def remove(self, started: Started, place: str) -> None:
+        if os.geteuid():
+            raise Unsupported(f"only root's hyperd can take {place} from a program that runs")
+        await self._later(started, place, "remove", place)
+
+    async def _later(self, started: Started, what: str | Path, verb: str, *words: str | Path) -> None:
+        """Change what a program that runs is shown."""
         with contextlib.ExitStack() as stack:
             namespace = _mount_namespace(started, stack)
-            how = "write" if entry.writable else "read"
-            words = ("2", "add", str(namespace), how, entry.source, entry.place)
+            given = ("2", verb, str(namespace), *words)
             try:
-                done = await tasks.within(process.run(binary(), *words, descriptors=[namespace]), START)
+                done = await tasks.within(process.run(binary(), *given, descriptors=[namespace]), START)
             except TimeoutError:
-                raise Unavailable(f"{entry.source} could not be shown within {START:g} s") from None
+                raise Unavailable(f"{what}: `hyperjail {verb}` was not done within {START:g} s") from None
         if done.status:
             why = done.stderr.removeprefix("error ").strip()
             raise Unavailable(_another_version(why) or f"the jail {why}")

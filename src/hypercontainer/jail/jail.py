@@ -98,3 +98,9 @@ class Jail(Protocol):
 
         :raise Unsupported: this jail cannot. :raise Unavailable: a step fails, or the program has ended.
         """
+
+    async def remove(self, started: Started, place: str) -> None:
+        """Show it what `add` put at this place no longer. Idempotent; what it has open it keeps.
+
+        :raise Unsupported: this jail cannot. :raise Unavailable: a step fails, or the program has ended.
+        """

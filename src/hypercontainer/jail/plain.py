@@ -56,6 +56,9 @@ class PlainJail:
     async def add(self, started: Started, entry: Entry) -> None:
         raise Unsupported(f"{entry.source} cannot be shown to a program that runs without a jail")
 
+    async def remove(self, started: Started, place: str) -> None:
+        raise Unsupported(f"{place} cannot be taken from a program that runs without a jail")
+
 
 def _words(order: Order) -> list[str]:
     words = ["plain"]

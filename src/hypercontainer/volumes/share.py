@@ -185,6 +185,14 @@ async def add(server: Started, entry: Entry) -> str:
     return place
 
 
+async def remove(server: Started, place: str) -> None:
+    """Serve no longer what `add` has added. Idempotent.
+
+    :raise Unavailable: the server has ended, or the jail fails.
+    """
+    await helpers.jail().remove(server, f"{_TREE}/{place}")
+
+
 def _carrying(binary: Path, user: int, stream: int, server: int, output: int) -> Order:
     order = helpers.order(binary, str(stream), str(server), own_user=user)
     return replace(order, output=output, descriptors=(stream, server), dies_with_us=False)
