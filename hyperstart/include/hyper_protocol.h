@@ -201,6 +201,7 @@ enum hp_tag {
 	/* In POD_SETUP, taken in their order among its INTERFACEs. */
 	HP_T_SEVER = 101,   /* n  1: reset all TCP connections that leave the machine */
 	HP_T_BALLOON = 102, /* n  whether the kernel reports free pages to the hypervisor */
+	HP_T_PIDS_OF = 103, /* t  of a main process: it is in the PID namespace of this container, which runs */
 };
 
 /* What a hyperstart can do that some cannot. A machine may run one that is older than the daemon. */
@@ -214,6 +215,7 @@ enum hp_capability {
 	HP_C_FORK = 64,         /* SEVER, BALLOON */
 	HP_C_ONLY_GROUPS = 128, /* ONLY_GROUPS */
 	HP_C_FILES = 256,       /* HP_B_FILES */
+	HP_C_PIDS_OF = 512,     /* PIDS_OF */
 };
 
 enum hp_error {

@@ -34,13 +34,13 @@ static _Noreturn void give_up(int status, const struct error *err)
 	__builtin_trap(); /* a filter of the container's own refuses even that */
 }
 
-static int report_running(int status, int master)
+static int report_running(int status, int master, const struct identity *id)
 {
 	union {
 		struct cmsghdr align;
 		char space[CMSG_SPACE(sizeof(int))];
 	} control = {0};
-	struct child_report report = {.pod_pid = (uint64_t)getpid()};
+	struct child_report report = {.pod_pid = (uint64_t)getpid(), .identity = *id};
 	struct iovec v = {&report, sizeof report};
 	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
 
@@ -284,7 +284,7 @@ static int prepare(const struct process_spec *s, const struct container *c, stru
 		return -1;
 	if (!s->tty && attach_pipes(&fds, id->uid, err) < 0)
 		return -1;
-	if (report_running(fds.status, master) < 0)
+	if (report_running(fds.status, master, id) < 0)
 		return fail_sys(err, "reporting");
 	if (master >= 0)
 		close(master);

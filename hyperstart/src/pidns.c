@@ -71,11 +71,11 @@ int pidns_start_pod(struct error *err)
 	return pod_ns < 0 ? -1 : 0;
 }
 
-static int enter(const struct container *c, enum pidns_kind kind, struct error *err)
+static int enter(const struct container *of, enum pidns_kind kind, struct error *err)
 {
 	if (kind != PIDNS_JOIN && own_ns < 0)
 		return fail(err, HP_E_STATE, 0, "the pod is not set up");
-	if (setns(kind == PIDNS_JOIN ? c->pid_ns : own_ns, CLONE_NEWPID) < 0)
+	if (setns(kind == PIDNS_JOIN ? of->pid_ns : own_ns, CLONE_NEWPID) < 0)
 		return fail_sys(err, "PID namespace");
 	/* A namespace can be made in the own one only. */
 	if (kind == PIDNS_FRESH && unshare(CLONE_NEWPID) < 0)
@@ -90,13 +90,13 @@ static void leave(void)
 		log_line("the pod's PID namespace: %s", strerror(errno));
 }
 
-pid_t pidns_fork(struct container *c, enum pidns_kind kind, struct error *err)
+pid_t pidns_fork(struct container *c, const struct container *of, enum pidns_kind kind, struct error *err)
 {
-	bool moves = kind == PIDNS_FRESH || kind == PIDNS_OWN || (kind == PIDNS_JOIN && c->pid_ns >= 0);
+	bool moves = kind == PIDNS_FRESH || kind == PIDNS_OWN || (kind == PIDNS_JOIN && of->pid_ns >= 0);
 	pid_t pid = -1;
 	int failed = 0;
 
-	if (!moves || enter(c, kind, err) == 0) {
+	if (!moves || enter(of, kind, err) == 0) {
 		pid = fork();
 		failed = errno;
 		if (pid == 0)
@@ -105,10 +105,10 @@ pid_t pidns_fork(struct container *c, enum pidns_kind kind, struct error *err)
 	if (moves && pod_ns >= 0)
 		leave();
 	if (pid < 0 && failed == ENOMEM && moves && kind == PIDNS_JOIN) /* of a namespace without a first process */
-		return fail(err, HP_E_STATE, 0, "container %s has just ended", c->id);
+		return fail(err, HP_E_STATE, 0, "container %s has just ended", of->id);
 	if (pid < 0)
 		return failed ? fail(err, HP_E_SYSTEM, failed, "fork") : -1;
-	if (kind == PIDNS_FRESH) {
+	if (kind == PIDNS_FRESH || (moves && kind == PIDNS_JOIN && of != c)) {
 		struct error ignored;
 
 		close_fd(&c->pid_ns);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -76,6 +77,18 @@ static void start_failed(struct process *p, const struct error *err)
 	process_free(p);
 }
 
+static void put_identity(struct buffer *b, const struct identity *id)
+{
+	put_u64(b, HP_T_UID, id->uid);
+	put_u64(b, HP_T_GID, id->gid);
+	for (size_t i = 0; i < id->group_count; i++) {
+		char number[16];
+
+		snprintf(number, sizeof number, "%u", (unsigned)id->groups[i]);
+		put_text(b, HP_T_GROUP, number);
+	}
+}
+
 static void on_status(struct source *s, uint32_t events)
 {
 	struct process *p = s->owner;
@@ -88,6 +101,7 @@ static void on_status(struct source *s, uint32_t events)
 		start_failed(p, &report.err);
 	} else if (n == sizeof report) {
 		p->pod_pid = report.pod_pid;
+		p->identity = report.identity;
 		p->ready_ns = now_ns();
 		if (master >= 0) {
 			output_open(&p->out, master);
@@ -99,6 +113,7 @@ static void on_status(struct source *s, uint32_t events)
 
 		p->started_ns = now_ns();
 		put_u64(b, HP_T_PID, p->pod_pid);
+		put_identity(b, &p->identity);
 		put_span(b, "forked and moved into the container", p->asked_ns, p->ready_ns);
 		put_span(b, "program executed", p->ready_ns, p->started_ns);
 		frame_end(b, start);
@@ -159,16 +174,16 @@ static enum pidns_kind pids_of(const struct container *c, const struct process_s
 		return PIDNS_FRESH;
 	if (s->builtin == HP_B_SHARE)
 		return PIDNS_OWN;
-	return c && !s->builtin ? PIDNS_JOIN : PIDNS_POD;
+	return (c && !s->builtin) || s->target ? PIDNS_JOIN : PIDNS_POD;
 }
 
 static pid_t fork_for(struct container *c, const struct process_spec *s, struct error *err)
 {
-	pid_t pid = pidns_fork(c, pids_of(c, s), err);
+	pid_t pid = pidns_fork(c, s->target ? s->target : c, pids_of(c, s), err);
 
 	if (pid > 0 && c && is_first(s)) {
 		c->first = pid;
-		c->own_pids = s->own_pids;
+		c->own_pids = s->own_pids || s->target;
 	}
 	return pid;
 }
@@ -200,6 +215,19 @@ failed:
 	return -1;
 }
 
+/* That of another container, if that has one of its own; else both are in the pod's. */
+static int choose_target(struct process_spec *s, struct error *err)
+{
+	const struct container *of = container_find(s->pids_of);
+
+	if (!of || !of->ready)
+		return fail(err, HP_E_NOT_FOUND, 0, "no container %s", s->pids_of);
+	if (of->own_pids && of->pid_ns < 0)
+		return fail(err, HP_E_STATE, 0, "container %s, whose processes it is to see, does not run", s->pids_of);
+	s->target = of->own_pids ? of : NULL;
+	return 0;
+}
+
 /* Which PID namespace a run of the container is in is its first process's to say. */
 static int choose_pids(struct container *c, struct process_spec *s, struct error *err)
 {
@@ -208,7 +236,9 @@ static int choose_pids(struct container *c, struct process_spec *s, struct error
 	if (is_first(s)) {
 		if (c->first)
 			return fail(err, HP_E_STATE, 0, "container %s has a main process", c->id);
-		s->renew_proc = s->own_pids || c->own_pids;
+		if (s->pids_of && choose_target(s, err) < 0)
+			return -1;
+		s->renew_proc = s->own_pids || s->target || c->own_pids;
 	} else if (c->own_pids && c->pid_ns < 0) {
 		return fail(err, HP_E_STATE, 0, "container %s does not run", c->id);
 	}
@@ -317,6 +347,7 @@ void process_put_all(struct buffer *b)
 
 		put_u64(b, HP_T_ID, p->id);
 		put_u64(b, HP_T_PID, p->pod_pid);
+		put_identity(b, &p->identity);
 		put_u64(b, HP_T_STDIN_ACK, p->in.ring.end);
 		put_u64(b, HP_T_STDIN_EOF, p->in.eof || p->in.closed);
 		put_u64(b, HP_T_STDOUT_BEGIN, p->out.ring.start);

@@ -7,6 +7,7 @@
 
 #include "container.h"
 #include "stream.h"
+#include "user.h"
 
 #define MAX_RLIMITS 16
 #define MAX_HOOKS   16
@@ -22,7 +23,7 @@ struct hook_spec {
 };
 
 struct process_spec {
-	char *container, *cwd, *user;
+	char *container, *cwd, *user, *pids_of;
 	struct strings args, env, groups;
 	uint64_t tty, rows, columns, want_stdin, caps, ambient, no_new_privs, main, builtin, rehearsal, seccomp,
 	        own_pids, init, only_groups;
@@ -30,7 +31,8 @@ struct process_spec {
 	size_t filter_len;          /* instructions */
 	uint64_t filter_flags;
 	bool has_caps;
-	bool renew_proc; /* what /proc shows is of another PID namespace */
+	bool renew_proc;                /* what /proc shows is of another PID namespace */
+	const struct container *target; /* in whose PID namespace it is; NULL: in none of another container's */
 	struct rlimit_spec rlimits[MAX_RLIMITS];
 	size_t rlimit_count;
 	struct hook_spec hooks[MAX_HOOKS];
@@ -43,6 +45,7 @@ struct process {
 	uint32_t request;            /* answered when the program runs or could not */
 	pid_t pid;                   /* as hyperstart sees it */
 	uint64_t pod_pid;            /* as the pod sees it */
+	struct identity identity;    /* whose it began as */
 	struct container *container; /* NULL: outside of all */
 	struct source status;        /* open until exec has happened */
 	struct input in;
@@ -57,6 +60,7 @@ struct process {
 struct child_report {
 	struct error err;
 	uint64_t pod_pid;
+	struct identity identity;
 };
 
 struct child_fds {

@@ -69,6 +69,7 @@ static int parse_attr(const struct attr *a, struct process_spec *s, struct error
 	case HP_T_FILTER: return parse_filter(a, s, err);
 	case HP_T_FILTER_FLAGS: return attr_u64(a, &s->filter_flags, err);
 	case HP_T_AMBIENT: return attr_u64(a, &s->ambient, err);
+	case HP_T_PIDS_OF: return attr_text(a, &s->pids_of, err);
 	case HP_T_CAPS: s->has_caps = true; return attr_u64(a, &s->caps, err);
 	}
 	return 0;
@@ -96,6 +97,7 @@ void process_spec_free(struct process_spec *s)
 	free(s->container);
 	free(s->cwd);
 	free(s->user);
+	free(s->pids_of);
 	free(s->filter);
 	strings_free(&s->args);
 	strings_free(&s->env);

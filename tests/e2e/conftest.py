@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from tests.world import FACTORY, World
 
 from . import images
 
-BIN = Path(sys.executable).parent
+BIN = Path(shutil.which("hyperd", path=str(Path(sys.executable).parent)) or shutil.which("hyperd") or "").parent
 DEADLINE = 120.0  # seconds for any one command
 
 

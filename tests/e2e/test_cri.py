@@ -20,7 +20,7 @@ from tests.spdy import upgraded
 
 from .conftest import Daemon, launched
 
-LIMIT = 60.0  # seconds for an answer
+LIMIT = 60.0 * float(os.environ.get("HYPER_TEST_SLOWNESS", "1"))  # seconds for an answer
 _LINE = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\S* stdout F served$"
 _NGINX = "while :; do echo served; echo hello | nc -l -p 8080; done"
 
@@ -38,8 +38,8 @@ async def state_of(client: Client, id_: str, state: int) -> Any:
     return found
 
 
-async def pod(client: Client, tmp: Path) -> None:
-    for name in ("server", "client"):
+async def pod(client: Client, tmp: Path, handler: str) -> None:
+    for name in ("server", "client", "debug"):
         (tmp / "logs" / name).mkdir(parents=True)
     own = tmp / "kubelet/pods/u"
     own.mkdir(parents=True)
@@ -50,7 +50,7 @@ async def pod(client: Client, tmp: Path) -> None:
     (own / "volume/a/word").write_text("part\n")
     with mounted(own / "secret", "-t", "tmpfs", "none") as secret:
         (secret / "word").write_text("secret\n")
-        await follow(client, tmp, own)
+        await follow(client, tmp, own, handler)
 
 
 @contextlib.contextmanager
@@ -67,20 +67,22 @@ def mounted(path: Path, *how: str | Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", path], check=True)
 
 
-async def follow(client: Client, tmp: Path, own: Path) -> None:
+async def follow(client: Client, tmp: Path, own: Path, handler: str) -> None:
     image = (await client.ImageStatus(image={"image": "busybox"})).image.id
     config = api.PodSandboxConfig(
         metadata={"name": "web", "uid": "u", "namespace": "default"}, hostname="web", log_directory=str(tmp / "logs"),
         linux={"resources": {"memory_limit_in_bytes": 64 << 20}},
     )  # fmt: skip
-    sandbox = (await client.RunPodSandbox(config=config, within=LIMIT)).pod_sandbox_id
+    asked = await client.RunPodSandbox(config=config, runtime_handler=handler, within=LIMIT)
+    sandbox = asked.pod_sandbox_id
 
     async def run(wanted: Any) -> str:
         made = await client.CreateContainer(pod_sandbox_id=sandbox, config=wanted, sandbox_config=config, within=LIMIT)
         await client.StartContainer(container_id=made.container_id, within=LIMIT)
         return str(made.container_id)
 
-    server = await run(container("server", image, "0.log", "sh", "-c", _NGINX))
+    alone = {"namespace_options": {"pid": api.CONTAINER}}
+    server = await run(container("server", image, "0.log", "sh", "-c", _NGINX, linux={"security_context": alone}))
     mounts = [
         {"container_path": "/etc/hosts", "host_path": str(own / "hosts")},
         {"container_path": "/dev/termination-log", "host_path": str(own / "termination")},
@@ -95,6 +97,7 @@ async def follow(client: Client, tmp: Path, own: Path) -> None:
     with mounted(own / "part", "--bind", own / "volume/a") if not os.geteuid() else contextlib.nullcontext():
         status = await state_of(client, await run(wanted), api.CONTAINER_EXITED)
     assert (status.exit_code, status.reason) == (3, "Error")
+    assert (status.user.linux.uid, status.user.linux.gid) == (1000, 0)
     said = [line.split(" ", 3)[3] for line in Path(status.log_path).read_text().splitlines()]
     assert said == ["127.0.0.1 localhost told-by-the-node", "secret", "part", "1000", "hello"]
     assert (own / "termination").read_text() == "\n"
@@ -102,6 +105,11 @@ async def follow(client: Client, tmp: Path, own: Path) -> None:
     done = await client.ExecSync(container_id=server, cmd=["sh", "-c", "hostname; echo no >&2; exit 2"], within=LIMIT)
     assert (done.stdout, done.stderr, done.exit_code) == (b"web\n", b"no\n", 2)
     assert re.match(_LINE, (tmp / "logs/server/0.log").read_text().splitlines()[0])
+    target = {"namespace_options": {"pid": api.TARGET, "target_id": server}}  # as `kubectl debug --target`
+    debug = await run(container("debug", image, "0.log", "sleep", "1000", linux={"security_context": target}))
+    seen = await client.ExecSync(container_id=debug, cmd=["cat", "/proc/1/cmdline"], within=LIMIT)
+    assert seen.stdout.startswith(b"sh\0-c\0while :")
+    await client.RemoveContainer(container_id=debug, within=LIMIT)
     await streams(client, server)
     await ports(client, sandbox)
     (stats,) = (await client.ListContainerStats()).stats
@@ -167,15 +175,21 @@ async def ports(client: Client, sandbox: str) -> None:
         assert b"port 8081 within the pod: Connection refused" in spdy.heard[failed]
 
 
-def test_a_pod_as_a_kubelet_runs_it(tmp_path: Path) -> None:
+def kubelet_runs_a_pod(tmp_path: Path, handler: str, *options: str) -> None:
+    """By a hyperd that ends with it; nothing is left."""
+
     async def through(daemon: Daemon) -> None:
         async with channel(daemon.run / "cri.sock") as opened:
-            await pod(Client(opened), tmp_path)
+            await pod(Client(opened), tmp_path, handler)
 
     (tmp_path / "hyperd.toml").write_text(f'cri = true\ncri_kubelet = "{tmp_path}/kubelet"\n')
-    with launched(tmp_path / "root", "--config", str(tmp_path / "hyperd.toml"), "--no-factory") as daemon:
+    with launched(tmp_path / "root", "--config", str(tmp_path / "hyperd.toml"), "--no-factory", *options) as daemon:
         assert (daemon.run / "cri.sock").stat().st_mode & 0o777 == 0o660
         daemon.ctl("pull", "-q", "builtin:busybox")
         asyncio.run(through(daemon))
         left = daemon.leftovers()
         assert (left["containers"], left["pods"], left["machines"]) == ([], [], [])
+
+
+def test_a_pod_as_a_kubelet_runs_it(tmp_path: Path) -> None:
+    kubelet_runs_a_pod(tmp_path, "")

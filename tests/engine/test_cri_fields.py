@@ -50,7 +50,7 @@ _CONTEXT: dict[str, dict[str, Any]] = {
     "namespace_options.network": {"namespace_options": {"network": api.NODE}},
     "namespace_options.pid": {"namespace_options": {"pid": api.CONTAINER}},
     "namespace_options.ipc": {"namespace_options": {"ipc": api.NODE}},
-    "namespace_options.target_id": {"namespace_options": {"pid": api.TARGET, "target_id": "x"}},
+    "namespace_options.target_id": {"namespace_options": {"pid": api.TARGET, "target_id": "x"}},  # `target`
     "namespace_options.userns_options": {"namespace_options": {"userns_options": {"gids": [{"length": 1}]}}},
     "selinux_options": {"selinux_options": {"level": "s0:c1"}, "namespace_options": {}},
     "run_as_user": {"run_as_user": {"value": 5}},

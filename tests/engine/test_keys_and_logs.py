@@ -115,3 +115,22 @@ def test_a_container_that_joins_a_pod_asks_for_secrets_that_it_has(act: Any) -> 
             await s.create("b", pod="nobody")
 
     act(scenario)
+
+
+def test_a_container_that_is_to_see_the_processes_of_another(act: Any) -> None:
+    """Of one in its pod, by whatever name; its pod is not there without one."""
+
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(spec("a"))))
+        await s.create("b", pod="pod", pid="container:a")
+        other = s.engine.registry.container("a")
+        assert s.engine.registry.container("b").spec.pid == f"container:{other.id}"
+        await s.create("alone")
+        with pytest.raises(HyperError, match="container alone is not in pod pod: processes are seen within a pod only"):
+            await s.create("c", pod="pod", pid="container:alone")
+        with pytest.raises(NotFound, match="nobody"):
+            await s.create("c", pod="pod", pid="container:nobody")
+        with pytest.raises(HyperError, match="its processes are those of a container in a pod"):
+            await s.create("c", pid="container:a")
+
+    act(scenario)

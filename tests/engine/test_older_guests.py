@@ -16,6 +16,7 @@ from hypercontainer.guest.agent import (
     Hooks,
     MakeLayers,
     OnlyGroups,
+    PidsOf,
     Relay,
     UpdateLimits,
     require,
@@ -39,7 +40,8 @@ from .stage import Stage
         (Capability.FILTER, {Filters}),
         (Capability.ONLY_GROUPS, {OnlyGroups}),
         (Capability.FORK, {Fork}),
-        (0xFFFF, {Fork, Freeze, Hooks, UpdateLimits, MakeLayers, Relay, EditFiles, Filters, OnlyGroups}),
+        (Capability.PIDS_OF, {PidsOf}),
+        (0xFFFF, {Fork, Freeze, Hooks, UpdateLimits, MakeLayers, Relay, EditFiles, Filters, OnlyGroups, PidsOf}),
     ],
 )
 def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: set[type]) -> None:
@@ -57,7 +59,18 @@ def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: s
         await s.run("a")
         agent = s.engine.containers.runtime(s.engine.registry.container("a")).agent
         assert agent.facets == can
-        for facet in {Fork, Freeze, Hooks, UpdateLimits, MakeLayers, Relay, EditFiles, Filters, OnlyGroups} - can:
+        for facet in {
+            Fork,
+            Freeze,
+            Hooks,
+            UpdateLimits,
+            MakeLayers,
+            Relay,
+            EditFiles,
+            Filters,
+            OnlyGroups,
+            PidsOf,
+        } - can:
             with pytest.raises(Unsupported, match="does not support .*: it may be older than hyperd"):
                 require(agent, facet)
         if Freeze in can:

@@ -244,6 +244,11 @@ async def test_groups_that_the_image_has_for_a_user(lab: Lab) -> None:
         assert set(found.out.split()) == groups, found.err
     id_ = await running(lab, user="5", only_groups=True, files=files)
     assert set((await lab.exec(id_, "id", "-G")).out.split()) == {"7"}
+    began = lab.engine.registry.container(id_).state.identity
+    assert began and (began.uid, began.gid, set(began.groups) | {7}) == (5, 7, {7})
+    id_ = await running(lab, user="5", groups=["11"], files=files)
+    began = lab.engine.registry.container(id_).state.identity
+    assert began and (began.uid, began.gid, set(began.groups) | {7}) == (5, 7, {7, 9, 11})
 
 
 # -- pauses, and trouble in a neighbour ------------------------------------------------------

@@ -279,6 +279,31 @@ async def test_a_container_that_divides_its_control_group(pods: Pods) -> None:  
     await pods.lab.printed("c", "Read-only file system")
 
 
+async def test_one_that_sees_the_processes_of_another(pods: Pods) -> None:  # noqa: F811
+    """Of one that has a namespace of its own, and with which it ends; of one in the pod's it is there, too."""
+    alone = {"name": "a", "command": SLEEP, "pid": "container"}
+    await pods.run(id="p", exitPolicy="continue", containers=[alone, {"name": "b", "command": ["sleep", "1001"]}])
+
+    async def debug(name: str, of: str) -> None:
+        spec = ContainerSpec(image="busybox", pod="p", name=name, command=["sleep", "1002"], pid=f"container:{of}")
+        await pods.engine.containers.create(spec)
+        await asyncio.wait_for(pods.engine.containers.start(name), DEADLINE)
+
+    await debug("c", "a")
+    seen = "cat /proc/1/comm; grep -la 'sleep.100[{}]' /proc/[0-9]*/cmdline | wc -l"
+    assert await pods.exec("c", seen.format("12")) == "sleep\n1"
+    assert await pods.exec("a", seen.format("2")) == "sleep\n1"
+    assert await pods.exec("c", "ls /proc/1/root/bin/busybox") == "/proc/1/root/bin/busybox"
+    assert pods.engine.registry.container("c").state.pid > 1
+    await debug("d", "b")
+    assert await pods.exec("d", seen.format("12")) == "pod-init\n2"
+    await pods.engine.containers.kill("a", "KILL")
+    await pods.until("c", ContainerStatus.EXITED)
+    with pytest.raises(HyperError, match="whose processes it is to see, does not run"):
+        await pods.engine.containers.start("c")
+    assert await pods.exec("d", "true") == ""
+
+
 async def test_an_exec_just_after_the_end_is_refused(lab: Lab) -> None:
     id_ = await running(lab, "true")
     await asyncio.wait_for(lab.engine.containers.wait(id_), DEADLINE)

@@ -108,12 +108,12 @@ def _why(error: OSError | UnicodeDecodeError) -> str:
 
 
 def _pid(context: Any) -> str:
-    """ "" is as the sandbox says."""
+    """ "" is as the sandbox says; a target is one of the same sandbox."""
     if not context.HasField("namespace_options"):
         return ""
     mode = context.namespace_options.pid
     if mode == api.TARGET:
-        raise Unsupported(
-            "a container cannot be in the PID namespace of another one", hint="use shareProcessNamespace in the pod"
-        )
+        if not context.namespace_options.target_id:
+            raise InvalidArgument("the PID namespace of a target has no target_id")
+        return f"container:{context.namespace_options.target_id}"
     return "container" if mode == api.CONTAINER else "pod"

@@ -112,7 +112,7 @@ def container_status(c: Container, record: ContainerRecord) -> Any:
         exit_code=c.state.exit_code if ended else 0, image=image_spec(record), image_ref=c.image_id,
         image_id=c.image_id, reason=reason, message=message, labels=c.spec.labels, annotations=c.spec.annotations,
         mounts=[_mount(*m) for m in record.mounts], log_path=c.log_path if record.log_path else "",
-        resources=api.ContainerResources(linux=_resources(c)),
+        resources=api.ContainerResources(linux=_resources(c)), user=_user(c),
     )  # fmt: skip
 
 
@@ -134,6 +134,14 @@ def _reason(c: Container) -> tuple[str, str]:
 
 def _mount(target: str, source: str, read_only: bool) -> Any:
     return api.Mount(container_path=target, host_path=source, readonly=read_only)
+
+
+def _user(c: Container) -> Any:
+    """None: it was not started."""
+    if (found := c.state.identity) is None:
+        return None
+    linux = api.LinuxContainerUser(uid=found.uid, gid=found.gid, supplemental_groups=found.groups)
+    return api.ContainerUser(linux=linux)
 
 
 def _resources(c: Container) -> Any:

@@ -30,6 +30,7 @@ from .paths import Paths
 from .placement import Placement
 from .principal import owned
 from .registry import Registry
+from .resolve import pids_of
 from .volumes import Volumes
 
 # A compiler takes a thread, which others need for what they do: files, processes, ends.
@@ -67,6 +68,9 @@ class Creation:
         if spec.pod:
             return await self._join(spec, image, starting)
         _check_secrets(spec, [])
+        if pids_of(spec):
+            raise InvalidArgument("its processes are those of a container in a pod, and it is in none",
+                                  hint="give the pod, too")  # fmt: skip
         name = self._registry.reserve(spec.name)
         id_ = ids.new_id()
         try:
@@ -91,12 +95,23 @@ class Creation:
                                   hint="give --device to `hyperctl pod create`")  # fmt: skip
         processors.check_joins(pod, spec.image, image)
         _check_secrets(spec, pod.spec.secrets)
+        spec = self._with_target(pod, spec)
         name = self._registry.reserve(spec.name)
         try:
             await self._placement.choose_driver(pod, spec.mounts, rootfs=bool(spec.rootfs))
             return await self.add(pod, spec, image, ids.new_id(), name, starting=starting)
         finally:
             self._registry.release(name)
+
+    def _with_target(self, pod: Pod, spec: ContainerSpec) -> ContainerSpec:
+        """Whose processes it is to see, by id."""
+        if not (name := pids_of(spec)):
+            return spec
+        other = self._registry.container(name)
+        if other.pod != pod.id:
+            raise InvalidArgument(f"container {other.name} is not in pod {pod.name}",
+                                  hint="processes are seen within a pod only")  # fmt: skip
+        return msgspec.structs.replace(spec, pid=f"container:{other.id}")
 
     def _implicit_pod(self, spec: ContainerSpec, id_: str, name: str, architecture: str) -> Pod:
         vcpus, memory = resolve.machine_size([spec])

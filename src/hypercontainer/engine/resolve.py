@@ -299,6 +299,11 @@ def has_own_pids(pod: Pod, container: Container) -> bool:
     return mode == "container"
 
 
+def pids_of(spec: ContainerSpec) -> str:
+    """The container in whose PID namespace its main process is; "" for none."""
+    return spec.pid.partition(":")[2]
+
+
 def main_process(pod: Pod, container: Container, size: tuple[int, int]) -> GuestProcess:
     """The container's main process; `size` is its terminal's rows and columns."""
     spec, process = container.spec, container.process
@@ -324,6 +329,7 @@ def main_process(pod: Pod, container: Container, size: tuple[int, int]) -> Guest
         rlimits=_rlimits(spec.ulimits),
         main=True,
         own_pids=has_own_pids(pod, container),
+        pids_of=pids_of(spec)[:12],
         init=spec.run_init,
         hooks=tuple(
             GuestHook(h.path, tuple(h.args or [h.path]), tuple(h.env), h.input, h.timeout) for h in spec.start_hooks

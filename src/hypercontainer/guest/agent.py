@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from ..errors import Unsupported
+from ..model.identity import Identity
 from ..protocol.messages import (
     ExitStatus,
     GuestContainer,
@@ -57,6 +58,10 @@ class Process(Protocol):
     @property
     def pid(self) -> int:
         """As its pod sees it."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Whose it began as; None where the guest did not say."""
 
     @property
     def exited(self) -> asyncio.Future[ExitStatus]:
@@ -155,7 +160,7 @@ class Agent(Protocol):
         """Start a process; its output goes to `sink` from the first byte.
 
         :raise StartFailed: when the program cannot be executed.
-        :raise Unsupported: it needs `Hooks`, `Filters` or `OnlyGroups`.
+        :raise Unsupported: it needs `Hooks`, `Filters`, `OnlyGroups` or `PidsOf`.
         """
 
     def reattach(self, id_: int, sink: Sink, offsets: tuple[int, int]) -> Process | None:
@@ -269,6 +274,11 @@ class OnlyGroups(Protocol):
 
 
 @runtime_checkable
+class PidsOf(Protocol):
+    """`start` takes processes with `pids_of`."""
+
+
+@runtime_checkable
 class Fork(Protocol):
     """Its machine is saved while it runs, and others go on from what was saved."""
 
@@ -294,6 +304,7 @@ _NAMES: dict[type, str] = {
     Hooks: "hooks in a container",
     Filters: "a seccomp profile of one's own",
     OnlyGroups: "supplementalGroupsPolicy Strict",
+    PidsOf: "the PID namespace of another container",
 }
 
 

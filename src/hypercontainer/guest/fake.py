@@ -272,7 +272,10 @@ class FakeGuest:
             process.stdin.eof = process.stdin.closed = False
         program = self._program(attrs, args)
         self.processes[frame.id] = process
-        self._reply(frame, [(Tag.PID, process.pid)])
+        user, _, group = attrs.text(Tag.USER).partition(":")
+        uid, gid = (int(n) if n.isdecimal() else 0 for n in (user, group))
+        groups: Attrs = [(Tag.GROUP, text(g)) for g in attrs.all(Tag.GROUP)]
+        self._reply(frame, [(Tag.PID, process.pid), (Tag.UID, uid), (Tag.GID, gid), *groups])
         process.tell_window()
         process.begin(program)
 

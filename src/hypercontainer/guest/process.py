@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from ..model.identity import Identity
 from ..protocol.constants import Type
 from ..protocol.messages import ExitStatus, KnownProcess
 from ..protocol.streams import Data, Receiver, Sender, Window, encode_window
@@ -39,6 +40,7 @@ class GuestProcessHandle:
     def __init__(self, wire: Wire, id_: int, sink: Sink, offsets: tuple[int, int] = (0, 0)) -> None:
         self.id = id_
         self.pid = 0
+        self.identity: Identity | None = None  # whose it began as, where the guest said it
         self.stdin = Sender()
         self._exited: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         # The session may end with nobody waiting for this process any more.

@@ -7,6 +7,7 @@ import contextlib
 import os
 
 from ..errors import GuestError, StartFailed
+from ..model.identity import Identity
 from ..protocol.constants import GuestCode, Tag
 from ..protocol.wire import Attrs, ProtocolError, bounded, decode_attrs, number, required, text
 from ..sys import clock, spans
@@ -32,6 +33,19 @@ def record_spans(body: bytes) -> None:
 def pid_of(body: bytes) -> int:
     """A started process's number inside the pod, out of PROCESS_START's reply."""
     return bounded(dict(decode_attrs(body)).get(Tag.PID, bytes(8)), _ID_MAX)
+
+
+def identity_of(body: bytes) -> Identity | None:
+    """Whose process it began as, out of PROCESS_START's reply; None: an older guest does not say."""
+    attrs = list(decode_attrs(body))
+    found = dict(attrs)
+    if Tag.UID not in found:
+        return None
+    groups = [text(value) for tag, value in attrs if tag == Tag.GROUP]
+    if not all(g.isdecimal() and int(g) <= _ID_MAX for g in groups):
+        raise ProtocolError("a group that is no number")
+    uid, gid = (bounded(required(found, tag), _ID_MAX) for tag in (Tag.UID, Tag.GID))
+    return Identity(uid=uid, gid=gid, groups=[int(g) for g in groups])
 
 
 def seed() -> Attrs:

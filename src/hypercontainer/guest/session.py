@@ -41,6 +41,7 @@ from .agent import (
     Hooks,
     MakeLayers,
     OnlyGroups,
+    PidsOf,
     Relay,
     Sink,
     UpdateLimits,
@@ -49,7 +50,7 @@ from .agent import (
 from .connection import Connection, State
 from .process import GuestProcessHandle, Nothing
 from .reopen import reopen
-from .replies import pid_of, record_spans, seed
+from .replies import identity_of, pid_of, record_spans, seed
 from .tokens import next_token
 
 _EARLY_SIZE, _EARLY_MAX = 1 << 10, 4096  # bytes of a frame, frames: a guest has no more processes
@@ -64,6 +65,7 @@ _FACETS: dict[type, Capability] = {
     Hooks: Capability.HOOKS,
     Filters: Capability.FILTER,
     OnlyGroups: Capability.ONLY_GROUPS,
+    PidsOf: Capability.PIDS_OF,
     Fork: Capability.FORK,
 }
 
@@ -200,6 +202,8 @@ class GuestSession(Connection):
             require(self, Filters)
         if process.only_groups:
             require(self, OnlyGroups)
+        if process.pids_of:
+            require(self, PidsOf)
         handle = GuestProcessHandle(self, self._new_id(), sink)
         self._processes[handle.id] = handle
         try:
@@ -214,6 +218,7 @@ class GuestSession(Connection):
             raise
         record_spans(frame.body)
         handle.pid = self._decoded(pid_of, frame.body)
+        handle.identity = self._decoded(identity_of, frame.body)
         handle.open_windows()
         return handle
 

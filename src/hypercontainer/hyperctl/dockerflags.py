@@ -7,12 +7,11 @@ Each works, or says what to do instead.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 from ..errors import InvalidArgument
-from ..model.specs import PidMode
 from ..model.units import parse_size
 from . import hostflags
 from .hostflags import JOIN
@@ -68,7 +67,7 @@ def check(o: dict[str, Any]) -> None:
     _check_memory(o)
 
 
-def pid_mode(text: str, pod: str) -> PidMode | Literal[""]:
+def pid_mode(text: str, pod: str) -> str:
     """What --pid asks for, in the pod of that name, "" if none.
 
     :raise InvalidArgument: the processes of something that is not in this virtual machine.
@@ -82,8 +81,8 @@ def pid_mode(text: str, pod: str) -> PidMode | Literal[""]:
                               hint="leave it out, or give --pid pod to see all of its pod")  # fmt: skip
     if not text.startswith("container:"):
         raise InvalidArgument(f"unknown PID mode {text!r}", hint="give private, pod or container:NAME")
-    if pod:  # whoever is in it with this mode sees the other, and is seen
-        return "pod"
+    if pod:
+        return text
     raise InvalidArgument(f"--pid {text}: another virtual machine's processes cannot be seen", hint=JOIN)
 
 

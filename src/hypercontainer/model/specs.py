@@ -267,7 +267,8 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     depends_on: list[Dependency] = field(default_factory=list)
     init: bool = False  # runs to its end before the pod's other containers start
-    pid: PidMode | Literal[""] = ""  # "": what the pod says; its own in a pod of its own
+    # "": what the pod says; its own in a pod of its own. container:NAME: those of another one in its pod.
+    pid: Annotated[str, Meta(pattern="^(|pod|container|container:[a-zA-Z0-9][a-zA-Z0-9_.-]*)$")] = ""
     run_init: bool = False  # its program runs below an init, which hands on signals and reaps
     privileged: bool = False
     shm_size: Annotated[int, Meta(ge=0)] = 0  # bytes

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from msgspec import UNSET, field
 
 from .base import Model
+from .identity import Identity
 from .layout import MachineLayout
 from .network import Attachment, CniState
 from .pods import PodSpec
@@ -51,6 +52,7 @@ class ContainerState(Model, frozen=True, kw_only=True):
     status: ContainerStatus = ContainerStatus.CREATED
     starting: bool = False  # a start has begun, and has not come to its end
     pid: int = 0  # inside the pod
+    identity: Identity | None = None  # None: it was not started, or by an older guest, which does not say
     exit_code: int = 0
     oom_killed: bool = False
     error: str = ""

@@ -152,6 +152,7 @@ class Tag(IntEnum):
     ONLY_GROUPS = 100
     SEVER = 101
     BALLOON = 102
+    PIDS_OF = 103
 
 
 class Capability(IntFlag):
@@ -166,6 +167,7 @@ class Capability(IntFlag):
     FORK = 64
     ONLY_GROUPS = 128
     FILES = 256
+    PIDS_OF = 512
 
 
 class GuestCode(IntEnum):

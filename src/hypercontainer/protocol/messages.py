@@ -147,6 +147,7 @@ class GuestProcess:
     filter_flags: int = 0
     rehearsal: bool = False  # it is killed at its first system call with an effect
     own_pids: bool = False  # process 1 of a PID namespace of the container's own; of a main process and its rehearsal
+    pids_of: str = ""  # of a main process: the container, which runs, in whose PID namespace it is
     init: bool = False  # below an init, which hands on signals and reaps
     hooks: tuple[GuestHook, ...] = ()
 
@@ -156,6 +157,7 @@ class GuestProcess:
         out += [(Tag.GROUP, g) for g in self.groups]
         out += [(Tag.CWD, self.cwd), (Tag.USER, self.user)]
         out += [(Tag.CONTAINER, self.container)] if self.container else []
+        out += [(Tag.PIDS_OF, self.pids_of)] if self.pids_of else []
         flags = {
             Tag.TTY: self.tty,
             Tag.STDIN: self.stdin,
