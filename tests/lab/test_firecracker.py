@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -12,18 +13,21 @@ from pathlib import Path
 import pytest
 
 from hypercontainer.engine.factory.pool import private_memory
-from hypercontainer.errors import Unsupported
+from hypercontainer.errors import InvalidState, Unsupported
 from hypercontainer.hyperd.config import Config
+from hypercontainer.hyperd.daemon import build_engine
+from hypercontainer.model.pods import PodPlan, PodSpec
 from hypercontainer.model.specs import ContainerUpdate, Mount
 from hypercontainer.model.status import ContainerStatus
 from tests.vm.conftest import DEADLINE, Lab
 from tests.vm.test_factory import until
 from tests.vm.test_jail import make_it_call
 from tests.vm.test_kernel import test_clock_processors_and_health
+from tests.vm.test_shares import test_directories_are_added_to_a_pod_that_runs
 
 from .servers import a_server_goes_on
 
-__all__ = ["test_clock_processors_and_health"]
+__all__ = ["test_clock_processors_and_health", "test_directories_are_added_to_a_pod_that_runs"]
 
 _MKDIR = 83  # number of mkdir(2), which no thread of Firecracker makes
 
@@ -123,8 +127,43 @@ async def test_with_a_limit_of_its_disks_rate(limited: None, lab: Lab) -> None:
     assert (done.out, done.err) == ("1000000\n", "")
 
 
-async def test_what_it_lacks(lab: Lab, tmp_path: Path) -> None:
+async def test_what_it_lacks(lab: Lab) -> None:
     with pytest.raises(Unsupported) as refused:
-        await lab.create("true", mounts=[Mount(type="bind", source=str(tmp_path), target="/x")])
-    assert str(refused.value).endswith("over virtiofs: the driver 'qemu' does: use --driver qemu")
+        await lab.create("true", network="user")
+    assert re.search("the user-mode network|a user-mode network of its own", str(refused.value))
     assert lab.engine.registry.containers() == []
+
+
+async def test_a_directory_of_this_host(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "word").write_text("of the host\n")
+    mounts = [Mount(type="bind", source=str(tmp_path), target="/x")]
+    done = await lab.sh("cat /x/word; echo of the guest >/x/other", mounts=mounts, network="none")
+    assert (done.out, (tmp_path / "other").read_text()) == ("of the host\n", "of the guest\n")
+
+
+async def test_containers_come_and_go_while_their_pod_runs(lab: Lab, config: Config) -> None:
+    """Seven have a place at a time, whose drives the next ones get; the next hyperd knows which are free."""
+    plan = PodPlan(name="p", memory=192 << 20, vcpus=1, spec=PodSpec(exit_policy="continue"))
+    pod = await lab.engine.pods.create(plan)
+    await lab.engine.pods.start(pod.id)
+
+    async def one(word: str) -> str:
+        id_ = await lab.create("sh", "-c", f"echo {word} >/own; cat /own; exec sleep 1000", pod=pod.id)
+        await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
+        await lab.printed(id_, word)
+        return id_
+
+    made = [await one(f"first-{n}") for n in range(7)]
+    late = await lab.create("true", pod=pod.id)
+    with pytest.raises(InvalidState, match="no place for one more disk"):
+        await lab.engine.containers.start(late)
+    await lab.engine.containers.remove(late, force=True)
+    for id_ in made[2:5]:
+        await lab.engine.containers.remove(id_, force=True)
+    await lab.engine.close(keep_running=True)
+    lab.engine = build_engine(config)
+    await lab.engine.open()
+    for n in range(3):
+        await one(f"second-{n}")
+    assert (await lab.exec(made[0], "cat", "/own")).out == "first-0\n"
+    await lab.engine.pods.remove(pod.id, force=True)

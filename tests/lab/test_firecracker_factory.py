@@ -13,11 +13,13 @@ from tests.vm.test_factory import (
     test_two_machines_have_nothing_of_their_own_in_common,
     until,
 )
+from tests.vm.test_shares import test_directories_come_to_a_machine_that_waited
 
 __all__ = [
     "fresh_ones",
     "test_a_container_of_a_clone_outlives_the_daemon",
     "test_a_published_port_of_a_machine_that_waited",
+    "test_directories_come_to_a_machine_that_waited",
     "test_two_machines_have_nothing_of_their_own_in_common",
 ]
 

@@ -136,5 +136,5 @@ async def test_containers_come_and_go_in_a_pod_that_runs(lab: Lab, config: Confi
 async def test_what_it_lacks(lab: Lab, tmp_path: Path) -> None:
     with pytest.raises(Unsupported) as refused:
         await lab.create("true", mounts=[Mount(type="bind", source=str(tmp_path), target="/x")])
-    assert str(refused.value).endswith("over virtiofs: the driver 'qemu' does: use --driver qemu")
+    assert str(refused.value).endswith("directories of the host: the driver 'qemu' does: use --driver qemu")
     assert lab.engine.registry.containers() == []

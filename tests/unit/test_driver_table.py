@@ -67,8 +67,9 @@ def test_what_a_driver_lacks_is_refused_with_one_that_has_it(tmp_path: Path, wha
 
 
 def test_what_they_can() -> None:
-    assert abilities.words(FirecrackerDriver) == ["networks", "pause"]  # type: ignore[arg-type]
-    assert abilities.words(CloningDriver) == ["networks", "pause", "templates", "pool"]  # type: ignore[arg-type]
+    able = ["networks", "directories", "disk-hotplug", "pause"]
+    assert abilities.words(FirecrackerDriver) == able  # type: ignore[arg-type]
+    assert abilities.words(CloningDriver) == [*able, "templates", "pool"]  # type: ignore[arg-type]
     for xen in (XenDriver, LibxlDriver):
         assert abilities.words(xen) == ["networks", "disk-hotplug", "pause"]  # type: ignore[arg-type]
     root = ["networks", "user-network", "image-formats", "cache-modes", "pause", "full-disk-wait"]

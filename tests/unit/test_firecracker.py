@@ -19,6 +19,7 @@ from hypercontainer.hypervisor import found, taps
 from hypercontainer.hypervisor.driver import Disk, MachineConfig, TapNetwork, UserNetwork
 from hypercontainer.hypervisor.firecracker import api, confinement, document
 from hypercontainer.hypervisor.firecracker.driver import FirecrackerDriver
+from hypercontainer.hypervisor.firecracker.drives import Drives
 from hypercontainer.hypervisor.firecracker.machine import FirecrackerMachine
 from hypercontainer.hypervisor.firecracker.places import CALL, places
 from hypercontainer.jail.jail import Started
@@ -93,7 +94,7 @@ def test_so_many_devices_it_has(tmp_path: Path) -> None:
     for index in (1, 2):  # where all have a device each, there is no place for a balloon
         wanted = config(tmp_path, disks=disks[index:])
         assert ("balloon" in document.document(wanted, (7, 9), places(wanted, jailed=True))) == (index == 2)
-    with pytest.raises(InvalidArgument, match="no place for 20 devices: it has 19; the driver 'qemu' has more"):
+    with pytest.raises(InvalidArgument, match="no place for 19 devices: it has 18; the driver 'qemu' has more"):
         document.check(config(tmp_path, disks=disks))
 
 
@@ -198,12 +199,12 @@ async def test_a_connection_says_which_port(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as firecracker:
         firecracker.bind(str(tmp_path / "vsock.sock"))
         firecracker.listen()
-        with FirecrackerMachine(tmp_path, 1, 1, {}).connect():
+        with FirecrackerMachine(tmp_path, 1, 1, Drives([])).connect():
             theirs, _ = firecracker.accept()
             with theirs:
                 assert theirs.recv(100) == b"CONNECT 1024\n"
     with pytest.raises(Unavailable, match="cannot reach the guest: Connection refused"):
-        FirecrackerMachine(tmp_path, 1, 1, {}).connect()
+        FirecrackerMachine(tmp_path, 1, 1, Drives([])).connect()
 
 
 # -- with a program in its place ------------------------------------------------------------

@@ -16,8 +16,10 @@ from hypercontainer.errors import Unavailable
 from hypercontainer.hypervisor.driver import Disk, MachineConfig, Snapshot
 from hypercontainer.hypervisor.facets import Reconfigure, Save, Snapshots
 from hypercontainer.hypervisor.firecracker.driver import make
+from hypercontainer.hypervisor.firecracker.drives import Drive, Drives
+from hypercontainer.hypervisor.firecracker.holes import punch
 from hypercontainer.hypervisor.firecracker.late import Late, sweep
-from hypercontainer.hypervisor.firecracker.machine import FirecrackerMachine, Saving, punch
+from hypercontainer.hypervisor.firecracker.machine import FirecrackerMachine, Saving
 from hypercontainer.jail.hyperjail import HyperJail
 from hypercontainer.jail.plain import PlainJail
 
@@ -49,7 +51,7 @@ async def asked(tmp_path: Path) -> AsyncIterator[Asked]:
 async def test_a_machine_is_saved(tmp_path: Path, asked: Asked) -> None:
     memory, state = os.memfd_create("memory"), os.memfd_create("state")
     os.write(memory, bytes(3 * PAGE) + b"x" * PAGE)
-    machine = FirecrackerMachine(tmp_path, 0, 1, {}, saving=Saving(Path("/machine"), 7, os.dup(memory)))
+    machine = FirecrackerMachine(tmp_path, 0, 1, Drives([]), saving=Saving(Path("/machine"), 7, os.dup(memory)))
     await machine.save(state)
     assert asked == [
         ("PATCH", "/vm", {"state": "Paused"}),
@@ -69,11 +71,11 @@ async def test_a_machine_is_saved(tmp_path: Path, asked: Asked) -> None:
 
 async def test_one_that_was_not_launched_for_it_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="was not launched to be saved"):
-        await FirecrackerMachine(tmp_path, 0, 1, {}).save(0)
+        await FirecrackerMachine(tmp_path, 0, 1, Drives([])).save(0)
 
 
 async def test_a_clone_has_its_own_taps(tmp_path: Path, asked: Asked) -> None:
-    machine = FirecrackerMachine(tmp_path, 0, 1, {})
+    machine = FirecrackerMachine(tmp_path, 0, 1, Drives([]))
     await machine.load("/proc/self/fd/5", "/proc/self/fd/6", ["ht0"], timeout=5)
     await machine.load("/proc/self/fd/5", "/proc/self/fd/6", [], timeout=5)
     body = {
@@ -90,9 +92,9 @@ async def test_a_clone_has_its_own_taps(tmp_path: Path, asked: Asked) -> None:
 
 async def test_a_machine_that_waited_gets_other_files(tmp_path: Path, asked: Asked) -> None:
     """Each is shown to it for as long as it is asked; then there is nothing more to be had."""
-    names = {"image": "dev:vda", "scratch": "dev:vdb"}
+    drives = Drives([Drive(True, "image", "dev:vda"), Drive(False, "scratch", "dev:vdb")])
     late = Late.make(tmp_path / "late", "pool-1")
-    machine = FirecrackerMachine(tmp_path, 0, 1, names, late=late)
+    machine = FirecrackerMachine(tmp_path, 0, 1, drives, late=late)
     (tmp_path / "mine").write_bytes(b"x")
     await machine.reconfigure(tmp_path, [Disk("scratch", tmp_path / "mine", read_only=False)], [])
     assert asked == [("PATCH", "/drives/disk1", {"drive_id": "disk1", "path_on_host": "/disks/late/disk1"})]
@@ -102,8 +104,8 @@ async def test_a_machine_that_waited_gets_other_files(tmp_path: Path, asked: Ask
 
 async def test_a_file_of_another_file_system_is_not_shown(tmp_path: Path) -> None:
     late = Late.make(tmp_path / "late", "pool-1")
-    machine = FirecrackerMachine(tmp_path, 0, 1, {"scratch": "dev:vda"}, late=late)
-    with pytest.raises(Unavailable, match="cannot be shown to a machine that waited"):
+    machine = FirecrackerMachine(tmp_path, 0, 1, Drives([Drive(False, "scratch", "dev:vda")]), late=late)
+    with pytest.raises(Unavailable, match="cannot be shown to a machine that runs"):
         await machine.reconfigure(tmp_path, [Disk("scratch", Path("/proc/version"), read_only=True)], [])
     await machine.kill()
     assert not late.directory.exists()

@@ -19,7 +19,17 @@ from .driver import (
     VirtioFs,
     unsupported,
 )
-from .facets import NAMES, DiskErrors, DiskHotplug, DiskStall, NicHotplug, Pause, PortForwarding, Reconfigure
+from .facets import (
+    NAMES,
+    DiskErrors,
+    DiskHotplug,
+    DiskStall,
+    FileStream,
+    NicHotplug,
+    Pause,
+    PortForwarding,
+    Reconfigure,
+)
 
 # What `hyperctl info` calls them; docs/hypervisors.md has the same rows.
 WORDS: dict[type, str] = {
@@ -49,6 +59,8 @@ _HINTS: dict[type, str] = {
 
 def has(driver: Driver, what: type) -> bool:
     """Whether its machines can have a part of this kind, or have this facet."""
+    if what is VirtioFs and FileStream in driver.facets:
+        return True  # directories come either way
     return what in driver.takes or what in driver.facets
 
 

@@ -276,7 +276,7 @@ KINDS: dict[type, str] = {
     TapNetwork: "networks of this host",
     StreamNetwork: "the user-mode network by passt",
     SpareNetwork: "network interfaces for later",
-    VirtioFs: "directories of the host over virtiofs",
+    VirtioFs: "directories of the host",
     PciDevice: "passthrough of PCI devices",
     Snapshot: "machines from a template",
     ForeignProcessor: "images for another processor than this host's",

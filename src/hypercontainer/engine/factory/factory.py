@@ -276,9 +276,11 @@ class Factory:
         disks = (await self._parts.disks(clone.directory))[:2]
         for disk in disks:
             await machine.add_disk(disk)
+        clone.names |= clone.machine.names
         await exercise(clone)
         for disk in disks:
             await machine.remove_disk(disk.serial)
+            clone.names.pop(disk.serial, None)
             if disk.path.parent == clone.directory:
                 disk.path.unlink()
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from ...errors import InvalidArgument
 from ..driver import MachineConfig, TapNetwork
-from .places import PORT, VSOCK, Places
+from .places import NOTHING, PORT, VSOCK, Places
 
 MIB = 1 << 20
 PROCESSORS = 32  # the swagger's maximum of vcpu_count
-DEVICES = 19  # interrupt lines 5 to 23 of x86_64, one each (src/vmm/src/arch/x86_64/layout.rs)
+# Interrupt lines 5 to 23 of x86_64 (src/vmm/src/arch/x86_64/layout.rs), one each, and one for what tells a guest that
+# it is a clone (src/vmm/src/devices/acpi/vmgenid.rs).
+DEVICES = 18
 _SECOND = 1000  # milliseconds
 _CID = 3  # of the guest; each machine has a socket of its own, so all have the same
 
@@ -43,9 +45,23 @@ def _devices(config: MachineConfig) -> int:
     return 1 + len(config.disks) + len(config.networks)
 
 
+def spares(config: MachineConfig) -> tuple[bool, ...]:
+    """Drives for disks that come later, as many as there is room for: whether each is read-only.
+
+    A container has two disks, its image's and its own; the balloon keeps its place.
+    """
+    pairs = (DEVICES - 1 - _devices(config)) // 2 if config.expandable else 0
+    return (True, False) * max(pairs, 0)
+
+
+def device(index: int) -> str:
+    """What the guest's kernel calls the drive in this place: it counts them in order."""
+    return f"vd{chr(ord('a') + index)}"
+
+
 def names(config: MachineConfig) -> dict[str, str]:
-    """What the guest finds each disk by: they have no serial numbers of ours, and the kernel counts them in order."""
-    return {disk.serial: f"dev:vd{chr(ord('a') + index)}" for index, disk in enumerate(config.disks)}
+    """What the guest finds each disk by: they have no serial numbers of ours."""
+    return {disk.serial: f"dev:{device(index)}" for index, disk in enumerate(config.disks)}
 
 
 def drive_id(index: int) -> str:
@@ -67,6 +83,9 @@ def document(config: MachineConfig, boot: tuple[int, int], where: Places, io_rat
     # Empty until something is to be given back; the guest takes out of it what it would end programs for.
     balloon = {"balloon": {"amount_mib": 0, "deflate_on_oom": True}} if _devices(config) < DEVICES else {}
     limits = {"rate_limiter": {"bandwidth": {"size": io_rate, "refill_time": _SECOND}}} if io_rate else {}
+    nothing = where.directory / NOTHING
+    drives = [(where.disks[index], disk.read_only) for index, disk in enumerate(config.disks)]
+    drives += [(nothing, read_only) for read_only in spares(config)]
     return {
         "boot-source": {
             "kernel_image_path": f"/proc/self/fd/{kernel}",
@@ -77,13 +96,13 @@ def document(config: MachineConfig, boot: tuple[int, int], where: Places, io_rat
         "drives": [
             {
                 "drive_id": drive_id(index),
-                "path_on_host": str(where.disks[index]),
+                "path_on_host": str(path),
                 "is_root_device": False,
-                "is_read_only": disk.read_only,
+                "is_read_only": read_only,
                 "cache_type": "Writeback",  # with the other one a guest's flush is none
                 **limits,
             }
-            for index, disk in enumerate(config.disks)
+            for index, (path, read_only) in enumerate(drives)
         ],
         "network-interfaces": [
             {"iface_id": nic_id(index), "guest_mac": nic.mac, "host_dev_name": nic.name}

@@ -27,11 +27,12 @@ from ..facets import Needs, Reconfigure, Save, facets_of
 from ..probe import Choice, Prober, TrialMachine
 from . import confinement
 from .call import heard, listening
-from .document import check, document, names
+from .document import check, document
+from .drives import SECTOR, Drives
 from .handed import in_memory, opened, pipe
 from .late import Late, sweep
 from .machine import FirecrackerMachine, Saving
-from .places import API, CALL, CONSOLE, DIRECTORY, VSOCK, Places, places
+from .places import API, CALL, CONSOLE, DIRECTORY, NOTHING, VSOCK, Places, places
 
 log = logging.getLogger(__name__)
 _OLDEST = (1, 7)  # version that boots an uncompressed kernel with an initramfs and without a root device as here
@@ -158,8 +159,9 @@ class FirecrackerDriver:
                 boot = self._described(config, where, handed_over)
                 started = await self._start(Path(binary), config, where, boot, late, handed_over)
                 machine = FirecrackerMachine(
-                    config.directory, *started, names(config), nics, _saving(config, where.directory), late
-                )
+                    config.directory, *started, Drives.of(config), nics, _saving(config, where.directory), late,
+                    where.directory,
+                )  # fmt: skip
                 undo.push_async_callback(machine.kill)
                 machine.listen()
                 if config.snapshot:
@@ -194,6 +196,7 @@ class FirecrackerDriver:
     ) -> Started:
         for name in (API, VSOCK, CONSOLE):
             (config.directory / name).unlink(missing_ok=True)
+        (config.directory / NOTHING).write_bytes(bytes(SECTOR))
         line = (
             str(binary), "--api-sock", str(where.directory / API), *boot.arguments,
             "--id", "".join(c if c.isalnum() else "-" for c in config.name)[:60], "--level", "Error",
@@ -226,7 +229,7 @@ class FirecrackerDriver:
         for directory in parent.iterdir() if parent.is_dir() else ():
             if directory not in keep and directory not in theirs:
                 taps.drop(taps.noted(directory))
-        return [FirecrackerMachine(f.directory, f.pid, f.started, {}, taps.noted(f.directory)) for f in left]
+        return [FirecrackerMachine(f.directory, f.pid, f.started, Drives([]), taps.noted(f.directory)) for f in left]
 
 
 class CloningDriver(FirecrackerDriver):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that a machine in a jail gets after its start: for the disks of one that has waited.
+"""Files that a machine in a jail gets after its start: for the disks of one that has waited, or that come later.
 
 A jail shows what it was made with. So each has a directory beside its disks, which is empty and lies where the
 state of hyperd does: a file that the machine is to open is linked there for as long as that takes.
@@ -44,11 +44,15 @@ class Late:
         try:
             os.link(path, link)
         except OSError as error:
-            raise Unavailable(f"{path} cannot be shown to a machine that waited: {error.strerror}") from error
+            raise Unavailable(f"{path} cannot be shown to a machine that runs: {error.strerror}") from error
         try:
             yield INSIDE / name
         finally:
             link.unlink()
+
+    def rename(self, name: str) -> Late:
+        """The same one, of a machine that is called so now."""
+        return Late(self.directory.rename(self.directory.with_name(name)))
 
     def remove(self) -> None:
         """Idempotent; the machine finds nothing there from now on."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,17 +19,18 @@ from ...jail.report import Grants
 from ...model.specs import PortMapping
 from ...sys import deadlines, tasks
 from .. import taps
-from ..driver import Disk
+from ..driver import AnyDisk, Disk
+from ..facets import Mount
 from ..process_machine import ProcessMachine, dial, telling
 from . import api, confinement
+from .call import listening
 from .document import MIB, drive_id, nic_id
+from .drives import Drives
+from .holes import punch
 from .late import Late
-from .places import API, CONSOLE, PORT, STATE, VSOCK
+from .places import API, CONSOLE, FILES, FILES_PORT, NOTHING, PORT, STATE, VSOCK
 
 _SAVE_TIMEOUT = 60.0  # seconds for a guest's memory to be written
-_CHUNK, _PAGE = 4 << 20, 4096  # bytes
-_ZEROS = bytes(_PAGE)
-_KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _PAUSE = 0.01  # seconds between looks at a socket that is about to be there
 _TAIL = 8000  # bytes of the console that are looked at
 # https://github.com/firecracker-microvm/firecracker, src/vmm/src/lib.rs (FcExitCode) and signal_handler.rs of 1.12
@@ -58,25 +58,32 @@ class FirecrackerMachine(ProcessMachine):
         directory: Path,
         pid: int,
         pid_started: int,
-        names: Mapping[str, str],
+        drives: Drives,
         nics: Sequence[str] = (),
         saving: Saving | None = None,
         late: Late | None = None,
+        inside: Path | None = None,
     ) -> None:
+        """`inside` is its directory as its process sees it."""
         super().__init__(pid, pid_started)
-        self._late = late  # until it is a pod's
+        self._late = late  # while it may get disks
         self._saving = saving
         self._kept: socket.socket | None = None
-        self.names = names
+        self._drives = drives
+        self.names: Mapping[str, str] = drives.names
+        self._exchanging = asyncio.Lock()
         self._nics = tuple(nics)  # names of its taps
         self._directory = directory
+        self._inside = inside
 
     @classmethod
     def of(cls, handle: Mapping[str, Any]) -> FirecrackerMachine:
         """The machine that a handle names, which may have ended."""
+        late, inside = (Path(handle[key]) if handle.get(key) else None for key in ("late", "inside"))
         return cls(
-            Path(handle["directory"]), handle["pid"], handle["pidStarted"], handle["names"], handle.get("taps", ())
-        )
+            Path(handle["directory"]), handle["pid"], handle["pidStarted"], Drives.noted(handle),
+            handle.get("taps", ()), late=Late(late) if late else None, inside=inside,
+        )  # fmt: skip
 
     @property
     def handle(self) -> dict[str, Any]:
@@ -84,8 +91,10 @@ class FirecrackerMachine(ProcessMachine):
             "directory": str(self._directory),
             "pid": self.pid,
             "pidStarted": self.pid_started,
-            "names": dict(self.names),
+            "drives": self._drives.note(),
             "taps": list(self._nics),
+            "late": str(self._late.directory) if self._late else "",
+            "inside": str(self._inside or ""),
         }
 
     @property
@@ -189,14 +198,65 @@ class FirecrackerMachine(ProcessMachine):
         """Ports are published by a user-mode network, which it has none of."""
         assert not ports
         self._directory = directory
-        places = list(self.names)
         for disk in disks:
-            drive = drive_id(places.index(disk.serial))
-            with self._late.shown(disk.path, drive) if self._late else contextlib.nullcontext(disk.path) as path:
-                await self._ask("PATCH", f"/drives/{drive}", {"drive_id": drive, "path_on_host": str(path)})
-        if self._late:
+            index = self._drives.find(disk.serial)
+            assert index is not None
+            await self._exchange(index, disk.path)
+        if self._late and self._drives.spare:
+            self._late = self._late.rename(directory.name)
+        elif self._late:
             self._late.remove()
             self._late = None
+
+    async def _exchange(self, index: int, path: Path) -> None:
+        """Put another file of ours behind a drive."""
+        shown = self._late.shown(path, drive_id(index)) if self._late else contextlib.nullcontext(path)
+        with shown as seen:
+            await self._put(index, seen)
+
+    async def _put(self, index: int, path: Path) -> None:
+        drive = drive_id(index)
+        await self._ask("PATCH", f"/drives/{drive}", {"drive_id": drive, "path_on_host": str(path)})
+
+    async def add_disk(self, disk: AnyDisk) -> None:
+        """In the place of nothing."""
+        async with self._exchanging:
+            index = self._drives.free(disk)
+            assert isinstance(disk, Disk)
+            try:
+                await self._exchange(index, disk.path)
+            except BaseException:
+                await asyncio.shield(self._give_up(index))
+                raise
+            self._drives.put(index, disk.serial, disk.path)
+            self.names = self._drives.names
+
+    async def _give_up(self, index: int) -> None:
+        with contextlib.suppress(Unavailable):
+            await self._put_nothing(index)
+
+    async def _put_nothing(self, index: int) -> None:
+        if self._inside:  # a machine of an earlier version has none, and keeps its disks
+            await self._put(index, self._inside / NOTHING)
+
+    async def remove_disk(self, serial: str) -> None:
+        async with self._exchanging:
+            if (index := self._drives.find(serial)) is not None:
+                await self._put_nothing(index)
+                self._drives.clear(index)
+                self.names = self._drives.names
+
+    async def open_files(self, mount: Mount) -> socket.socket:
+        """The guest connects to a port of the host's, by Firecracker's socket for it: there is one while it does."""
+        path = self._directory / FILES
+        with listening(path) as at:
+            try:
+                await mount(f"vsock:{FILES_PORT}")
+                return (await tasks.within(asyncio.get_running_loop().sock_accept(at), deadlines.MONITOR))[0]
+            except TimeoutError:
+                raise Unavailable("the guest opened no stream for directories") from None
+            finally:
+                path.unlink(missing_ok=True)
 
     async def save(self, state: int) -> None:
         if self._saving is None:
@@ -216,32 +276,3 @@ class FirecrackerMachine(ProcessMachine):
         os.pwrite(state, path.read_bytes(), 0)
         path.unlink()
         await tasks.in_thread(partial(punch, self._saving.own))
-
-
-def punch(fd: int) -> None:
-    """Make holes of the pages that are all zeros: the whole memory was written.
-
-    :raise OSError: the file's system has no holes.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
-    for at, length in _zeros(fd):
-        if libc.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, at, length):
-            raise OSError(ctypes.get_errno(), "a hole cannot be made")
-
-
-def _zeros(fd: int) -> Iterator[tuple[int, int]]:
-    """Where zeros begin, and how many bytes they are, by whole pages."""
-    begun = -1
-    size = os.fstat(fd).st_size
-    for at in range(0, size, _CHUNK):
-        data = os.pread(fd, _CHUNK, at)
-        for offset in range(0, len(data), _PAGE):
-            zero = data.startswith(_ZEROS, offset)
-            if zero and begun < 0:
-                begun = at + offset
-            elif not zero and begun >= 0:
-                yield begun, at + offset - begun
-                begun = -1
-    if begun >= 0:
-        yield begun, size - begun

@@ -15,7 +15,10 @@ from ..driver import MachineConfig
 API, VSOCK, CONSOLE, STATE = "api.sock", "vsock.sock", "console.pipe", "state"
 DIRECTORY, DISKS = Path("/machine"), Path("/disks")  # in a jail
 PORT = 1024  # of the guest's agent, and of its call to the host (hyperstart/src/port.c)
+FILES_PORT = 1025  # of the host, for directories
 CALL = f"{VSOCK}_{PORT}"  # where Firecracker brings the guest's call: docs/vsock.md of its source
+FILES = f"{VSOCK}_{FILES_PORT}"
+NOTHING = "nothing"  # the file behind a drive without a disk
 
 
 @dataclass(frozen=True)

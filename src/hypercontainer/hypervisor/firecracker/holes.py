@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holes in a file of memory that was written as a whole."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+
+_CHUNK, _PAGE = 4 << 20, 4096  # bytes
+_ZEROS = bytes(_PAGE)
+_KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
+
+
+def punch(fd: int) -> None:
+    """Make holes of the pages that are all zeros: the whole memory was written.
+
+    :raise OSError: the file's system has no holes.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
+    for at, length in _zeros(fd):
+        if libc.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, at, length):
+            raise OSError(ctypes.get_errno(), "a hole cannot be made")
+
+
+def _zeros(fd: int) -> Iterator[tuple[int, int]]:
+    """Where zeros begin, and how many bytes they are, by whole pages."""
+    begun = -1
+    size = os.fstat(fd).st_size
+    for at in range(0, size, _CHUNK):
+        data = os.pread(fd, _CHUNK, at)
+        for offset in range(0, len(data), _PAGE):
+            zero = data.startswith(_ZEROS, offset)
+            if zero and begun < 0:
+                begun = at + offset
+            elif not zero and begun >= 0:
+                yield begun, at + offset - begun
+                begun = -1
+    if begun >= 0:
+        yield begun, size - begun
