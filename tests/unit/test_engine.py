@@ -69,7 +69,7 @@ def test_no_command_at_all() -> None:
         (spec(resources=Resources(memory=1 << 60)), "more than this host's"),
         (spec(resources=Resources(cpus=9999)), "more than this host's"),
         (spec(resources=Resources(cpus=0.001)), "too few"),
-        (spec(hostname="a_b"), "invalid host name"),
+        (spec(hostname="a b"), "invalid host name"),
         (spec(hostname="x" * 64), "invalid host name"),
         (spec(env=["=x"]), "invalid environment"),
         (spec(ulimits=[Ulimit(name="fly", soft=1, hard=1)]), "unknown ulimit"),

@@ -192,7 +192,9 @@ def test_whose_machine_it_shares(tmp_path: Path) -> None:
         assert found and found.pod == "pod1"
         assert sandbox.joined(config(annotations={type_: "sandbox", of: "one"}), records) is None
         with pytest.raises(NotFound, match="the sandbox two of this container is not one of hyper-runtime's"):
-            sandbox.joined(config(annotations={type_: "container", of: "two"}), records)
+            sandbox.joined(config(annotations={type_: "container", of: "two"}, **_joins(ipc="/run/ipc/x")), records)
+        alone = config(annotations={type_: "container", of: "two"}, **_joins(network="/run/netns/x"))
+        assert sandbox.joined(alone, records) is None  # a pod of podman's without an infra container
     own = f"/proc/{os.getpid()}/ns/"
     found = sandbox.joined(config(**_joins(network=f"{own}net", ipc=f"{own}ipc")), records)
     assert found and found.id == "one"

@@ -359,7 +359,7 @@ def test_bad_values(podfile: dict[str, Any], says: str) -> None:
                          {"image": "i", "name": "b", "dependsOn": [{"container": "a"}]}]}, "in a circle"),
         ({"containers": [{"image": "i", "secrets": [{"secret": "none"}]}]}, "there is no secret 'none'"),
         ({"secrets": [{"name": "s", "content": "x" * 600_000}]}, "secret 's' is larger than 500 KiB"),
-        ({"hostname": "under_score"}, "invalid host name"),
+        ({"hostname": "a b"}, "invalid host name"),
         ({"dns": ["not-an-ip"]}, "invalid IP address 'not-an-ip'"),
         ({"services": [{"serviceIP": "x", "servicePort": 1}]}, "invalid address 'x' of a service"),
         ({"portmappingWhiteLists": {"internalNetworks": ["10/99"]}}, "invalid network '10/99'"),

@@ -251,7 +251,7 @@ def test_a_name_is_one_tenants() -> None:
     ("parse", "text"),
     [
         (parse_reference, "busybox"), (parse_reference, "a.b/c:1"), (parse_publish, "80:80"),
-        (resolve.check_hostname, "a.b"), (resolve.check_hostname, "a"),
+        (resolve.check_hostname, "a.b"), (resolve.check_hostname, "busy_name"), (resolve.check_hostname, "a"),
     ],
 )  # fmt: skip
 def test_a_line_break_at_the_end_is_part_of_a_text(parse: Callable[[str], object], text: str) -> None:

@@ -32,6 +32,7 @@ GUEST_RESERVE = 40 * MIB
 MEMORY_FURTHER = 64 * MIB
 _DOMAIN = "kernel.domainname"  # what getdomainname(2) tells
 _LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+_HOST = _LABEL.replace("0-9", "0-9_")  # podman's names of pods, which are host names, have them
 _HOSTNAME = re.compile(rf"^{_LABEL}(\.{_LABEL})*\Z")
 _SYSCTL = re.compile(r"^[a-z0-9_]+([./][a-zA-Z0-9_-]+)+\Z")
 # https://github.com/moby/moby/blob/master/oci/defaults.go
@@ -114,8 +115,8 @@ def _check_root(spec: ContainerSpec) -> None:
 
 def check_hostname(name: str) -> None:
     """:raise InvalidArgument: when it is malformed; "" is the daemon's choice."""
-    if name and (len(name) > 63 or not _HOSTNAME.match(name)):
-        raise InvalidArgument(f"invalid host name {name!r}", hint="use letters, digits and '-', at most 63")
+    if name and (len(name) > 63 or not re.match(rf"{_HOST}(\.{_HOST})*\Z", name)):
+        raise InvalidArgument(f"invalid host name {name!r}", hint="use letters, digits, '-' and '_', at most 63")
 
 
 def _check_mounts(spec: ContainerSpec) -> None:

@@ -49,6 +49,8 @@ def joined(config: dict[str, Any], records: Records) -> Record | None:
         try:
             return records.get(sandbox)
         except NotFound:
+            if not _shares(namespaces):  # a pod of podman's without a container of its own: `--infra=false`
+                return None
             raise NotFound(f"the sandbox {sandbox} of this container is not one of hyper-runtime's") from None
     found = {kind: _owner(path, records) for kind, path in namespaces.items() if path}
     for kind, owner in found.items():
@@ -58,6 +60,11 @@ def joined(config: dict[str, Any], records: Records) -> Record | None:
     if len(machines) > 1:
         raise Unsupported("a container cannot be in two virtual machines: its namespaces are of different containers")
     return next(iter(machines.values()), None)
+
+
+def _shares(namespaces: dict[str, str]) -> bool:
+    """Whether others have one of them, too; a network's has a path also where it is the container's alone."""
+    return any(path for kind, path in namespaces.items() if kind not in ("network", "cgroup"))
 
 
 def _owner(path: str, records: Records) -> Record | None:

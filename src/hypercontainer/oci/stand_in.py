@@ -165,6 +165,8 @@ def _look_like(looks: Looks) -> None:
     if looks.namespace:
         view.enter_network(looks.namespace)
     view.enter_root(looks.rootfs, looks.binds)
+    if view.is_no_program(looks.program, looks.cwd):
+        raise StartFailed(f'{_NO_PROGRAM}"{looks.program}": permission denied', exit_status=126)
     if not view.find_program(looks.program, looks.path, looks.cwd):
         place = f"stat {looks.program}: no such file or directory"  # runc's words, by which its callers know it
         where = place if "/" in looks.program else "executable file not found in $PATH"

@@ -111,3 +111,12 @@ def find_program(name: str, path: str, cwd: str) -> bool:
     if "/" in name:
         return os.path.lexists(os.path.join(cwd, name))
     return any(os.path.lexists(os.path.join(cwd, directory, name)) for directory in path.split(":"))
+
+
+def is_no_program(name: str, cwd: str) -> bool:
+    """Whether a path leads to what nobody may execute: a directory, or a file without that right."""
+    try:
+        mode = os.stat(os.path.join(cwd, name)).st_mode if "/" in name else 0
+    except OSError:
+        return False
+    return stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and not mode & 0o111)
