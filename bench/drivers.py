@@ -220,9 +220,24 @@ def _plan() -> tuple[Plan, argparse.Namespace]:
     return Plan(args.runs, args.pods, frozenset(args.only), args.megabytes, args.waterfall, args.mappings), args
 
 
-def main() -> None:
-    plan, args = _plan()
+def collect(bench: Bench, chosen: list[Subject], accelerator: str) -> tuple[dict[str, list[Figure]], list[str]]:
+    """The figures of each, and what went wrong: a driver that fails has those that it had by then."""
     figures: dict[str, list[Figure]] = {}
+    failures = []
+    for subject in chosen:
+        print(f"measuring {subject.name} ...", file=sys.stderr, flush=True)
+        figures[subject.name] = []
+        try:
+            for figure in bench.measure(subject, accelerator):
+                figures[subject.name].append(figure)
+                print("  " + "  ".join(filter(None, figure.row())), file=sys.stderr, flush=True)
+        except RuntimeError as e:
+            failures.append(f"{subject.name}: {e}")
+    return figures, failures
+
+
+def main() -> int:
+    plan, args = _plan()
     with tempfile.TemporaryDirectory(prefix="hyb") as name, namespace() as space, contextlib.ExitStack() as stack:
         directory = Path(name)
         options = []
@@ -230,21 +245,19 @@ def main() -> None:
             options += ["--libvirt-uri", stack.enter_context(libvirtd.running(directory / "libvirt", space)).uri]
         bench = Bench(directory, space, plan, options)
         info = bench.survey()
-        for subject in subjects(info, args.drivers):
-            print(f"measuring {subject.name} ...", file=sys.stderr, flush=True)
-            figures[subject.name] = []
-            for figure in bench.measure(subject, info["accelerator"]):
-                figures[subject.name].append(figure)
-                print("  " + "  ".join(filter(None, figure.row())), file=sys.stderr, flush=True)
+        figures, failures = collect(bench, subjects(info, args.drivers), info["accelerator"])
+    for failure in failures:
+        print(f"bench.drivers: {failure}", file=sys.stderr)
     if args.format == "json":
         print(as_json(info, figures))
-        return
+        return int(bool(failures))
     versions = ", ".join(f"{d['name']} {d['version']}" for d in info["drivers"] if d["usable"])
     print(
         f"accelerator {info['accelerator']}, {versions}, kernel {info['kernelVersion']}, medians of {plan.runs} runs\n"
     )
     print_table(["DRIVER", *HEAD], [[name, *f.row()] for name, found in figures.items() for f in found])
+    return int(bool(failures))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
