@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.drivers.__main__ import in_turn
 from tests.lab import watch
 from tests.lab.__main__ import command, machine, main, pack, run
 from tests.lab.firecracker import take
@@ -131,3 +132,22 @@ async def test_a_report_says_what_each_task_waits_for(tmp_path: Path, monkeypatc
     said = (tmp_path / "out").read_text()
     out.close()
     assert "nothing moved" in said and "the one that waits" in said and "deepest" in said
+
+
+@pytest.mark.parametrize(
+    ("tries", "played", "difference"),
+    [(1, ["a"], "it hung"), (2, ["a", "a", "b", "b"], "b is broken")],
+)
+def test_a_driver_whose_guest_hung_is_played_again(
+    tries: int, played: list[str], difference: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first hangs once, the second is broken for good, and the third is not tried."""
+    seen: list[str] = []
+    said = {"a": ["it hung", ""], "b": ["b is broken", "b is broken"]}
+
+    def once(name: str) -> str:
+        seen.append(name)
+        return said[name].pop(0)
+
+    assert in_turn(["a", "b", "c"], once, tries) == difference and seen == played
+    assert "it hung" in capsys.readouterr().err
