@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server for programs that were written for E2B's sandboxes; the modules, lowest first:
+
+    connect     Connect's protocol, in which their clients speak with what E2B has in a sandbox
+    terms       what a sandbox was asked for with, and how it is told of
+    commands    commands that run, and who reads their output
+    book        the sandboxes, and when their time is over
+    process, filesystem, files, control
+                the services
+    server      all of them, behind one address
+
+Routes and messages are those that version 2 of the package `e2b` asks for; docs/sdk.md lists them.
+"""

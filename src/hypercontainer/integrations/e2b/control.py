@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sandboxes themselves: routes of E2B's REST API."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.parse
+from typing import Any
+
+from aiohttp import web
+
+from ...errors import InvalidArgument, Unsupported
+from ...model.snapshots import SnapshotInfo
+from ...model.status import ContainerStatus
+from ...sdk.api import Api
+from .book import Book
+from .terms import made_view, read_timeout, read_wanted, time_of, view
+
+_PAGE = 100
+_FORKS_MAX = 100
+
+
+class Control:
+    """Its routes."""
+
+    def __init__(self, book: Book, token: str, api: Api) -> None:
+        self._book = book
+        self._token = token
+        self._api = api
+
+    def routes(self) -> list[web.RouteDef]:
+        """All of them; those without `v2` are of older clients."""
+        one = "/sandboxes/{id}"
+        return [
+            *(web.post(path, self.create) for path in ("/v2/sandboxes", "/sandboxes")),
+            *(web.get(path, self.list) for path in ("/v2/sandboxes", "/sandboxes")),
+            *(web.post(f"{v}{one}/{verb}", self.connect)
+              for v, verb in (("/v2", "connect"), ("", "connect"), ("", "resume"))),
+            web.get(one, self.get), web.delete(one, self.kill), web.post(f"{one}/timeout", self.timeout),
+            web.post(f"{one}/refreshes", self.refresh), web.post(f"{one}/pause", self.pause),
+            web.post(f"{one}/fork", self.fork), web.get(f"{one}/metrics", self.metrics),
+            web.post(f"{one}/snapshots", self.snapshot), web.get("/snapshots", self.snapshots),
+            web.delete("/templates/{id}", self.remove_snapshot),
+        ]  # fmt: skip
+
+    async def create(self, request: web.Request) -> web.Response:
+        """A new one."""
+        entry, container = await self._book.create(read_wanted(await _body(request)))
+        return web.json_response(made_view(container, entry.terms, self._token), status=201)
+
+    async def list(self, request: web.Request) -> web.Response:
+        """Page by page; by state, metadata and template."""
+        query = request.query
+        states = set(filter(None, query.get("state", "running,paused").split(",")))
+        wanted = urllib.parse.parse_qsl(query.get("metadata", ""))
+        found = [
+            view(container, entry.terms, entry.ends_at)
+            for entry, container in await self._book.all()
+            if all(entry.terms.metadata.get(k) == v for k, v in wanted)
+            and query.get("template") in (None, entry.terms.template)
+            and container.created_at >= query.get("startedAfter", "")
+        ]
+        found = [each for each in found if each["state"] in states]
+        if query.get("order") == "asc":
+            found.reverse()
+        return _page(found, query)
+
+    async def get(self, request: web.Request) -> web.Response:
+        """All of one."""
+        entry, container = await self._book.find(request.match_info["id"])
+        return web.json_response(view(container, entry.terms, entry.ends_at, self._token))
+
+    async def kill(self, request: web.Request) -> web.Response:
+        """End it."""
+        await self._book.kill(request.match_info["id"])
+        return web.Response(status=204)
+
+    async def timeout(self, request: web.Request) -> web.Response:
+        """Seconds from now."""
+        seconds = read_timeout(await _body(request))
+        entry, _ = await self._book.find(request.match_info["id"])
+        self._book.set_time(entry, seconds)
+        return web.Response(status=204)
+
+    async def refresh(self, request: web.Request) -> web.Response:
+        """More time, where there is less."""
+        body = await _body(request)
+        seconds = read_timeout({"timeout": body.get("duration", 60)})
+        entry, _ = await self._book.find(request.match_info["id"])
+        if time.time() + seconds > entry.ends_at:
+            self._book.set_time(entry, seconds)
+        return web.Response(status=204)
+
+    async def pause(self, request: web.Request) -> web.Response:
+        """Let it stand still."""
+        if (await _body(request)).get("memory") is False:
+            raise Unsupported("a sandbox is paused with its memory, not without")
+        if not await self._book.pause(request.match_info["id"]):
+            return web.json_response({"code": 409, "message": "the sandbox is paused already"}, status=409)
+        return web.Response(status=204)
+
+    async def connect(self, request: web.Request) -> web.Response:
+        """Let it go on, if it stands still."""
+        body = await _body(request)
+        seconds = read_timeout(body) if "timeout" in body else None
+        entry, container, resumed = await self._book.resume(request.match_info["id"], seconds)
+        return web.json_response(made_view(container, entry.terms, self._token), status=201 if resumed else 200)
+
+    async def fork(self, request: web.Request) -> web.Response:
+        """New ones that go on where it is."""
+        body = await _body(request)
+        count = body.get("count", 1)
+        if not isinstance(count, int) or not 1 <= count <= _FORKS_MAX:
+            raise InvalidArgument(f"a fork makes 1 to {_FORKS_MAX} sandboxes")
+        made = await self._book.fork(request.match_info["id"], count, read_timeout(body))
+        return web.json_response([{"sandbox": made_view(c, e.terms, self._token)} for e, c in made], status=201)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """What it uses now, as the only sample: none are kept."""
+        entry, container = await self._book.find(request.match_info["id"])
+        if container.state.status is not ContainerStatus.RUNNING:
+            return web.json_response([])
+        found = await entry.sandbox.metrics()
+        now = time.time()
+        sample = {
+            "timestamp": time_of(now), "timestampUnix": int(now), "cpuCount": found.vcpus, "cpuUsedPct": 0.0,
+            "memUsed": found.memory, "memTotal": found.memory_limit,
+            "memCache": found.memory_details.get("inactive_file", 0), "diskUsed": 0, "diskTotal": 0,
+        }  # fmt: skip
+        return web.json_response([sample])
+
+    async def snapshot(self, request: web.Request) -> web.Response:
+        """Save it; its id is a template."""
+        entry, _ = await self._book.find(request.match_info["id"])
+        made = await entry.sandbox.snapshot(str((await _body(request)).get("name") or ""))
+        return web.json_response({"snapshotID": made.id, "names": [made.name]}, status=201)
+
+    async def snapshots(self, request: web.Request) -> web.Response:
+        """What is saved; of one sandbox, by a name."""
+        query = request.query
+        found = await self._api.call(list[SnapshotInfo], "GET", "/snapshots")
+        if of := query.get("sandboxID"):
+            _, container = await self._book.find(of)
+            found = [s for s in found if s.pod_id == container.pod]
+        views = [{"snapshotID": s.id, "names": [s.name]} for s in found if query.get("name") in (None, s.name)]
+        return _page(views, query)
+
+    async def remove_snapshot(self, request: web.Request) -> web.Response:
+        """By its id."""
+        await self._api.do("DELETE", f"/snapshots/{urllib.parse.quote(request.match_info['id'], safe='')}")
+        return web.Response(status=204)
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    try:
+        found = await request.json() if request.can_read_body else {}
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidArgument("the body is no JSON object")
+    return found
+
+
+def _page(found: list[dict[str, Any]], query: Any) -> web.Response:
+    """A part of a list; the header says where the next one begins."""
+    try:
+        at, size = int(query.get("nextToken", "0")), int(query.get("limit", _PAGE))
+    except ValueError:
+        raise InvalidArgument("`limit` and `nextToken` are numbers") from None
+    if at < 0 or size < 1:
+        raise InvalidArgument("`limit` is at least 1")
+    headers = {"X-Next-Token": str(at + size)} if at + size < len(found) else {}
+    return web.json_response(found[at : at + size], headers=headers)

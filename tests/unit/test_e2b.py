@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server for E2B's clients: what they may call, and who may."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import e2b
+import httpx
+import pytest
+from aiohttp import web
+from e2b.envd.filesystem.filesystem_connect import Filesystem
+from e2b.envd.process.process_connect import Process
+from e2b.sandbox.signature import get_signature
+
+from hypercontainer.errors import InvalidArgument, Unsupported
+from hypercontainer.integrations.e2b import filesystem, process
+from hypercontainer.integrations.e2b.server import Server
+from hypercontainer.integrations.e2b.terms import LABEL, Terms, access_token, read_terms, read_wanted
+
+KEY = "a key"
+
+
+async def _hyperd(request: web.Request) -> web.Response:
+    """One that has no sandboxes."""
+    if request.path.endswith("/containers"):
+        return web.json_response([])
+    return web.json_response({"code": "not_found", "message": "there is none"}, status=404)
+
+
+async def _serve(socket: Path, ready: Any, end: asyncio.Event) -> None:
+    hyperd = web.Application()
+    hyperd.router.add_route("*", "/{any:.*}", _hyperd)
+    behind, runner = web.AppRunner(hyperd), None
+    await behind.setup()
+    await web.UnixSite(behind, str(socket)).start()
+    runner = web.AppRunner(Server(KEY, host=str(socket), image="busybox").application())
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    ready(asyncio.get_running_loop(), runner.addresses[0][1])
+    await end.wait()
+    await runner.cleanup()
+    await behind.cleanup()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """The server, before a hyperd that has no sandboxes."""
+    end, started, at = asyncio.Event(), threading.Event(), {}
+
+    def ready(loop: asyncio.AbstractEventLoop, port: int) -> None:
+        at.update(loop=loop, port=port)
+        started.set()
+
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(tmp_path / "hyper.sock", ready, end)))
+    thread.start()
+    assert started.wait(30)
+    yield f"http://127.0.0.1:{at['port']}"
+    at["loop"].call_soon_threadsafe(end.set)
+    thread.join(30)
+
+
+def test_all_that_their_clients_call_is_there() -> None:
+    for service, ours in ((Process, process), (Filesystem, filesystem)):
+        methods = {m.name for m in service.desc().methods}
+        assert methods == {*ours.UNARY, *ours.SERVER_STREAMS, *getattr(ours, "CLIENT_STREAMS", {})}
+
+
+def test_who_may(url: str) -> None:
+    options: dict[str, Any] = {"api_url": url, "sandbox_url": url, "retries": 0}
+    assert e2b.Sandbox.list(api_key=KEY, **options).next_items() == []
+    with pytest.raises(e2b.AuthenticationException, match="token is not right"):
+        e2b.Sandbox.list(api_key="another", **options).next_items()
+    with pytest.raises(e2b.SandboxNotFoundException):
+        e2b.Sandbox.connect("none", api_key=KEY, **options)
+    of = {"E2b-Sandbox-Id": "none"}
+    assert httpx.get(f"{url}/health", headers={**of, "X-Access-Token": KEY}).status_code == 401
+    right = httpx.get(f"{url}/health", headers={**of, "X-Access-Token": access_token(KEY, "none")})
+    assert (right.status_code, right.json()["message"]) == (502, "sandbox none was not found")
+    assert httpx.get(f"{url}/files", params={"path": "/x", "signature": "v1_x"}).status_code == 401
+    assert httpx.get(f"{url}/nothing", headers={"X-API-Key": KEY}).status_code == 404
+    assert httpx.post(f"{url}/v2/sandboxes", headers={"X-API-Key": KEY}, content=b"[").status_code == 400
+
+
+def test_the_signature_of_an_address_is_theirs() -> None:
+    assert get_signature("/x", "read", None, access_token(KEY, "id"))["signature"].startswith("v1_")
+
+
+def test_what_is_asked_for() -> None:
+    wanted = read_wanted({"templateID": "base", "metadata": {"a": "b"}, "envVars": {"X": "1"}, "autoPause": False})
+    assert wanted.terms == Terms("base", kill=True, metadata={"a": "b"}) and wanted.env == {"X": "1"}
+    assert read_terms({LABEL: wanted.terms.label()}) == wanted.terms
+    assert read_terms({}) is None and read_terms({LABEL: "nonsense"}) is None
+    assert not read_wanted({"templateID": "base"}).terms.kill, "a timeout pauses, unless it is asked to kill"
+    assert read_wanted({"templateID": "x", "allow_internet_access": False}).network == "none"
+    for wrong in ({}, {"templateID": "x", "timeout": -1}, {"templateID": "x", "metadata": {"a": 1}}):
+        with pytest.raises(InvalidArgument):
+            read_wanted(wrong)
+    with pytest.raises(Unsupported, match="volumeMounts"):
+        read_wanted({"templateID": "x", "volumeMounts": [{}]})
+
+
+def test_a_stream_that_is_refused_says_why(url: str) -> None:
+    headers = {
+        "E2b-Sandbox-Id": "none", "X-Access-Token": access_token(KEY, "none"),
+        "Content-Type": "application/connect+json",
+    }  # fmt: skip
+    body = struct.pack(">BI", 0, 2) + b"{}"
+    answer = httpx.post(f"{url}/process.Process/Start", headers=headers, content=body)
+    assert answer.status_code == 502 and "was not found" in json.loads(answer.text)["message"]
