@@ -7,7 +7,7 @@ import asyncio
 import json
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from e2b.sandbox.signature import get_signature
 
 from hypercontainer.errors import InvalidArgument, Unsupported
 from hypercontainer.integrations.e2b import filesystem, process
+from hypercontainer.integrations.e2b.connect import Call, answer_stream
 from hypercontainer.integrations.e2b.server import Server
 from hypercontainer.integrations.e2b.terms import LABEL, Terms, access_token, read_terms, read_wanted
 
@@ -104,6 +105,35 @@ def test_what_is_asked_for() -> None:
             read_wanted(wrong)
     with pytest.raises(Unsupported, match="volumeMounts"):
         read_wanted({"templateID": "x", "volumeMounts": [{}]})
+
+
+async def test_an_answer_begins_when_the_request_has_ended() -> None:
+    """Some clients send no more of it then."""
+
+    async def events(call: Call) -> AsyncIterator[dict[str, Any]]:
+        yield await call.message()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await answer_stream(Call(request), events, {})
+
+    app = web.Application()
+    app.router.add_post("/", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    reader, writer = await asyncio.open_connection(*runner.addresses[0])
+    body = struct.pack(">BI", 0, 7) + b'{"a":1}'
+    head = (
+        f"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/connect+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    writer.write(head.encode())
+    answer = asyncio.create_task(reader.read(1))
+    done, _ = await asyncio.wait({answer}, timeout=0.2)
+    assert not done
+    writer.write(body)
+    assert await answer == b"H" and b'{"a": 1}' in await reader.readuntil(b"}")
+    writer.close()
+    await runner.cleanup()
 
 
 def test_a_stream_that_is_refused_says_why(url: str) -> None:

@@ -121,6 +121,7 @@ async def answer_stream(
     call: Call, work: Callable[[Call], AsyncIterator[Message]], alive: Message
 ) -> web.StreamResponse:
     """Of a call with many; `alive` is sent in the intervals that its client wants, as long as it goes on."""
+    await call.request.read()  # by HTTP/1.1 some clients send no more once the answer has begun
     response = web.StreamResponse(headers={"Content-Type": "application/connect+json"})
     response.enable_chunked_encoding()
     await response.prepare(call.request)
