@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ from hypercontainer.hypervisor.facets import (
     DiskErrors,
     DiskHotplug,
     DiskStall,
+    Early,
     FileStream,
     NicAddition,
     NicHotplug,
@@ -455,6 +457,34 @@ async def test_a_machine_is_put_away_and_goes_on(host: Host, tmp_path: Path) -> 
     finally:
         await again.kill()
     session.close()
+
+
+async def test_a_machine_that_is_launched_before_what_it_goes_on_from_is_there(host: Host) -> None:
+    """Its directory has another name when it goes on, and it has another disk."""
+    driver = host.driver()
+    if not isinstance(driver, Checkpoints) or not has(driver, Early):
+        return
+    memory, state = os.memfd_create("memory"), os.memfd_create("state")
+    try:
+        os.ftruncate(memory, MEMORY)
+        files = Snapshot(memory, state, live=True)
+        first, second = host.disk("first"), host.disk("second")
+        source = await host.launch("source", disks=(first,))
+        session = await greet(source)
+        early = await host.launch("early", disks=(first,), snapshot=files, early=True, balloon=True)
+        await driver.checkpoint(source, files, _Instant(session))
+        session.close()
+        (host.parent / "early").rename(host.parent / "late")
+        assert isinstance(early, Early)
+        await early.begin(host.parent / "late", [replace(second, serial=first.serial)])
+        again = await wake(early.connect, early.wait, session.next_token)
+        assert again is not None
+        assert (await again.stats()).memory_total > 0
+        assert host.has_open(early, second.path)
+        again.close()
+    finally:
+        os.close(memory)
+        os.close(state)
 
 
 async def test_machines_of_no_record(host: Host) -> None:

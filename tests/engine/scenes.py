@@ -43,6 +43,7 @@ class Scene:
     network: str = "user"
     opens: bool = False  # the verb is the daemon's own start
     own_images: bool = False  # it changes the store
+    varies: bool = False  # it waits more often at one time than at another: parts of it go on side by side
     factory: bool = False  # machines are saved, and wait
     builder: bool = False  # there is one, with a dockerd in it
 
@@ -337,9 +338,9 @@ SCENES: dict[str, Scene] = {
     "start from the pool": Scene(_c("start", "a"), _waits, factory=True),
     "start from a template": Scene(_c("start", "a"), _saved, factory=True),
     "warm": Scene(_warm, factory=True),
-    "fork": Scene(_fork, runs(mounts=_VOLUME, ports=_PORT), factory=True),
-    "fork in a network": Scene(_fork, runs(ports=_PORT), "bridge", factory=True),
-    "fork of a pod": Scene(_fork_pod, pod(spec("b"), spec("c"), start=True), factory=True),
+    "fork": Scene(_fork, runs(mounts=_VOLUME, ports=_PORT), factory=True, varies=True),
+    "fork in a network": Scene(_fork, runs(ports=_PORT), "bridge", factory=True, varies=True),
+    "fork of a pod": Scene(_fork_pod, pod(spec("b"), spec("c"), start=True), factory=True, varies=True),
     "snapshot": Scene(_snapshot, runs(mounts=_VOLUME), factory=True),
     "restore": Scene(_restore, _snapshot_taken, factory=True),
     "snapshot rm": Scene(lambda s: s.engine.snapshots.remove("shot"), _snapshot_taken, factory=True),
@@ -375,8 +376,8 @@ SCENES: dict[str, Scene] = {
     "rm -f in a network": Scene(_c("remove", "a", force=True), runs(ports=_PORT), "bridge"),
     "cp out": Scene(_read, created()),
     "cp in": Scene(lambda s: s.engine.archives.write("a", "/srv", _chunks()), runs()),
-    "pull": Scene(_pull, own_images=True),
-    "build": Scene(build_app, own_images=True, builder=True),
+    "pull": Scene(_pull, own_images=True, varies=True),
+    "build": Scene(build_app, own_images=True, builder=True, varies=True),
     "pod create": Scene(lambda s: s.engine.pods.create(plan(*_POD))),
     "pod start": Scene(_p("start", "pod"), pod(*_POD)),
     "pod start in a network": Scene(_p("start", "pod"), pod(*_POD[:1], spec=PodSpec(ports=_PORT)), "bridge"),

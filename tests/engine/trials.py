@@ -263,7 +263,7 @@ class Workers:
         count(LEFT_OUT, places - len(wanted))
         wrong = []
         for one, outcome in zip(wanted, self.all(wanted), strict=True):
-            if not outcome.site and SCENES[scene].own_images:  # what comes from a process comes in one piece, or in two
+            if not outcome.site and SCENES[scene].varies:
                 continue
             assert outcome.site, f"{one} has not struck, and of such places there are {places}: {outcome.wrong}"
             count(label or kind)

@@ -148,6 +148,7 @@ class MachineConfig:
     memory_file: int | None = None  # descriptor of a file for the guest's memory, which `Machine.save` leaves there
     snapshot: Snapshot | None = None  # start from it; the kernel is in it
     incoming: int | None = None  # descriptor of a stream that another machine, with its memory, goes on from
+    early: bool = False  # what it starts from is being written: it starts when it is told to (`facets.Early`)
     balloon: bool | None = None  # whether free pages go back to this host; None: where the memory is in no file
     user: int = 0  # as which its processes run when we are root; 0: as one that nobody has
     control_groups: tuple[Path, ...] = ()  # directories of groups that its processes are born in

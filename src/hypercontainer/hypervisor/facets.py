@@ -155,6 +155,18 @@ class Save(Protocol):
 
 
 @runtime_checkable
+class Early(Protocol):
+    """A machine that was launched before what it goes on from was there."""
+
+    async def begin(self, directory: Path, disks: Sequence[Disk]) -> None:
+        """That is there now, whole. Its directory may have another name by now; other files of the same size are to
+        lie behind the disks with these serial numbers.
+
+        :raise Unavailable: when it does not come up; it is of no use then.
+        """
+
+
+@runtime_checkable
 class Reconfigure(Protocol):
     """A machine that waits becomes a pod's."""
 
@@ -299,11 +311,14 @@ NAMES: dict[type, str] = {
     PortForwarding: "publishing ports of a virtual machine that runs",
     Save: "saving virtual machines",
     Reconfigure: "virtual machines that wait for a pod",
+    Early: "starting a virtual machine before what it goes on from is saved",
     Snapshots: "virtual machines from a template",
     Checkpoints: "saving a pod while it runs",
     Suspends: "suspending pods",
 }
-_OF_MACHINES = (Pause, DiskStall, DiskErrors, DiskHotplug, FileStream, NicHotplug, PortForwarding, Save, Reconfigure)
+_OF_MACHINES = (
+    Pause, DiskStall, DiskErrors, DiskHotplug, FileStream, NicHotplug, PortForwarding, Save, Reconfigure, Early,
+)  # fmt: skip
 
 
 def facets_of(machine: type) -> frozenset[type]:

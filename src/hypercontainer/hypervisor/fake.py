@@ -331,8 +331,7 @@ class FakeDriver:
         config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         machine = self._machine(self.host.boot(replace(config), self.name))
         try:
-            if config.snapshot:
-                self._restore(machine, os.pread(config.snapshot.state, STATE_MAX, 0))
+            self._set_up(machine)
             for network in config.networks:
                 for port in network.ports if isinstance(network, UserNetwork) else ():
                     machine._publish(port)
@@ -342,11 +341,8 @@ class FakeDriver:
             raise
         return machine
 
-    def _restore(self, machine: BareMachine, state: bytes) -> None:
-        """:raise Unavailable: no machine was saved as this."""
-        if state not in self.host.saved:
-            raise Unavailable("the snapshot is of no use")
-        machine.hardware.guest.restore(self.host.saved[state])
+    def _set_up(self, machine: BareMachine) -> None:
+        """Before it runs. :raise Unavailable: it does not come up."""
 
     async def reattach(self, handle: Mapping[str, Any]) -> BareMachine | None:
         found = self.host.machines.get(handle["pid"])

@@ -4,16 +4,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
-from .driver import Machine, MachineConfig, Snapshot
+from ..errors import Unavailable
+from .driver import Disk, Machine, MachineConfig, Snapshot
 from .facets import Instant, facets_of
 from .fake import STATE_MAX, TAKES, BareMachine, FakeDriver, FakeHost, FakeMachine
 
 
+def _restore(machine: BareMachine, state: bytes) -> None:
+    """:raise Unavailable: no machine was saved as this."""
+    if state not in machine.hardware.host.saved:
+        raise Unavailable("the snapshot is of no use")
+    machine.hardware.guest.restore(machine.hardware.host.saved[state])
+
+
 class SavingMachine(FakeMachine):
     """One that can be saved, too."""
+
+    async def begin(self, directory: Path, disks: Sequence[Disk]) -> None:
+        assert self.hardware.config.snapshot
+        _restore(self, os.pread(self.hardware.config.snapshot.state, STATE_MAX, 0))
+        await self.reconfigure(directory, disks, ())
 
     async def save(self, state: int) -> None:
         await self._order()
@@ -34,6 +49,11 @@ class SavingDriver(FakeDriver):
         self._machine = SavingMachine
         self.facets = facets_of(SavingMachine)
 
+    def _set_up(self, machine: BareMachine) -> None:
+        config = machine.hardware.config
+        if config.snapshot and not config.early:
+            _restore(machine, os.pread(config.snapshot.state, STATE_MAX, 0))
+
     async def checkpoint(self, machine: Machine, snapshot: Snapshot, instant: Instant) -> Snapshot:
         machine = cast(SavingMachine, machine)
         async with instant.quiet():
@@ -53,7 +73,7 @@ class SavingDriver(FakeDriver):
     async def launch_from(self, config: MachineConfig, stream: int) -> BareMachine:
         machine = await self.launch(config)
         try:
-            self._restore(machine, os.read(stream, STATE_MAX))
+            _restore(machine, os.read(stream, STATE_MAX))
         except BaseException:
             await machine.kill()
             raise

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import os
+from collections.abc import Sequence
 
 from ...errors import Unavailable
 from ...guest.agent import Freeze
@@ -18,6 +21,7 @@ from ..runtime import Runtime
 from ..sandboxes import Sandboxes
 from . import records
 from .copies import Copies
+from .launched import LaunchEarly
 from .saved import Saved
 from .source import Waking, Woken
 
@@ -38,6 +42,11 @@ class Making:
         self._sandboxes = sandboxes
         self._woken = woken
         self._copies = copies
+
+    @property
+    def early(self) -> LaunchEarly:
+        """Launches a machine for the first pod while what it is made of is being saved."""
+        return self._woken.launch_early
 
     async def make(self, saved: Saved, name: str) -> Pod:
         """A pod that runs when this returns; `name` "" is one that follows from the saved pod's.
@@ -64,6 +73,27 @@ class Making:
             for called in held:
                 self._registry.release(called)
         return self._registry.pod(pod_id)
+
+    async def make_all(self, saved: Saved, names: Sequence[str]) -> list[Pod]:
+        """One for each name, or none: as many at a time as this host has processors for."""
+        room = asyncio.Semaphore(os.cpu_count() or 1)
+
+        async def make(name: str) -> Pod:
+            async with room:
+                return await self.make(saved, name)
+
+        making = [asyncio.create_task(make(name)) for name in names]
+        try:
+            return await asyncio.gather(*making)
+        except BaseException:
+            await tasks.to_the_end(self._unmake_all(making))
+            raise
+
+    async def _unmake_all(self, making: Sequence[asyncio.Task[Pod]]) -> None:
+        await tasks.end(making)
+        for task in making:
+            if not task.cancelled() and not task.exception():
+                await self.unmake(task.result())
 
     async def _make(self, saved: Saved, who: records.Identity, points: list[MountPoint]) -> None:
         for id_ in who.ids:

@@ -43,7 +43,7 @@ class Awoken(Woken):
 
     name = "suspended"
 
-    async def _launch(self, driver: Driver, config: MachineConfig, waking: Waking) -> Machine:
+    async def _start(self, driver: Driver, waking: Waking, config: MachineConfig) -> Machine:
         fd = os.open(waking.saved.directory / MEMORY, os.O_RDONLY | os.O_CLOEXEC)
         try:
             return await require(driver, Suspends).launch_from(config, fd)

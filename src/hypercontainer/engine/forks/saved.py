@@ -24,6 +24,7 @@ from ...model.status import Container, Pod
 from ...sys.documents import UNREADABLE
 from ...sys.files import write_atomically
 from ..memory_files import AtRest, close, memory_files, read_in, seal_now, write_out
+from .launched import Launched
 
 DOCUMENT, MEMORY, STATE = "snapshot.json", "memory", "state"
 VERSION = 1
@@ -72,11 +73,24 @@ class Saved(AtRest):
     document: SavedPod
     directory: Path  # has the copies
     snapshot: Snapshot
+    early: Launched | None = None  # for the first that goes on from it; whoever has this ends that, too
 
     def disk(self, serial: str) -> Path | None:
         """The copy of a disk, by what the guest finds it by; None of one that nobody writes."""
         name = self.document.disks.get(serial)
         return self.directory / name if name else None
+
+    async def close_all(self) -> None:
+        """With the machine that nobody has asked for."""
+        early = self.early_one()
+        self.close()
+        if early:
+            await early.end()
+
+    def early_one(self) -> Launched | None:
+        """The machine that was launched before, which is the caller's now; None where there is none any more."""
+        early, self.early = self.early, None
+        return early
 
     def found_by(self, serial: str) -> str:
         """What the guest finds a disk by whose serial number is this."""

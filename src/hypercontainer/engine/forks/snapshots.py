@@ -26,6 +26,7 @@ from ..registry import Registry
 from ..runtime import Runtime
 from ..sandbox_verbs import Work
 from ..sandboxes import Sandboxes
+from .launched import LaunchEarly
 from .making import Making
 from .saved import Saved, SavedPod, keep, open_saved, read, size_of
 from .taking import Taking
@@ -130,20 +131,19 @@ class PodSnapshots:
     def _passing(self) -> Path:
         return self._paths.snapshots / f"{_PASSING}{ids.new_id()[:12]}"
 
-    async def _take(self, pod: Pod, name: str, directory: Path) -> Saved:
+    async def _take(self, pod: Pod, name: str, directory: Path, early: LaunchEarly | None = None) -> Saved:
         runtime = self._sandboxes.awake(pod)
         self._taking.check(pod, runtime)
         found: list[Saved] = []
 
         async def work(runtime: Runtime) -> None:
-            found.append(await self._taking.take(pod.id, name, runtime, directory))
+            found.append(await self._taking.take(pod.id, name, runtime, directory, early))
 
         try:
             await self._sandboxes.sandbox(pod.id).ask(Work(work))
         except BaseException as error:
             for saved in found:  # nobody waits for it any more
-                saved.close()
-                await removed(directory)
+                await tasks.to_the_end(_discard(saved))
             if isinstance(error, asyncio.CancelledError) and not tasks.cancelled():
                 raise Unavailable(f"pod {pod.name} ended while it was saved") from error
             raise
@@ -247,18 +247,19 @@ class PodSnapshots:
         for name in filter(None, names):
             self._registry.check_pod_name(name)
         directory = self._passing()
-        saved = await self._take(pod, "", directory)
-        made: list[Pod] = []
+        saved = await self._take(pod, "", directory, self._making.early)
         try:
-            for name in names:
-                made.append(await self._making.make(saved, name))
-        except BaseException:
-            for other in made:
-                await tasks.to_the_end(self._making.unmake(other))
-            raise
+            made = await self._making.make_all(saved, names)
         finally:
-            saved.close()
-            await removed(directory)
+            await tasks.to_the_end(_discard(saved))
         for fork in made:
             self._events.publish("pod", "fork", fork.id, name=fork.name, parent=pod.name)
         return made
+
+
+async def _discard(saved: Saved) -> None:
+    """Nobody goes on from it any more, and it is not kept."""
+    try:
+        await saved.close_all()
+    finally:
+        await removed(saved.directory)

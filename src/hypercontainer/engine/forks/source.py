@@ -4,27 +4,36 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 from ...errors import Unavailable
 from ...guest.agent import Agent, Fork
 from ...guest.agent import require as require_of_guest
 from ...guest.greet import wake
-from ...hypervisor.driver import Disk, Driver, Machine, MachineConfig
-from ...hypervisor.facets import Reconfigure, require
+from ...hypervisor.abilities import has
+from ...hypervisor.driver import Disk, Driver, Machine, MachineConfig, Snapshot
+from ...hypervisor.facets import Early, Reconfigure, require
+from ...model import ids
+from ...model.layout import MachineLayout
 from ...model.status import Container, Pod
-from ...network.backend import Link, NicKind
+from ...network.backend import Link, Nic, NicKind
 from ...network.idle import IdleNic
 from ...network.usermode import mac_of
-from ...sys.files import remove_tree
+from ...sys.files import make_sparse, remove_tree
 from ...sys.spans import GUEST, HYPERVISOR, span
 from ..booted import BootedMachine
 from ..build import Builder
 from ..machine_config import guest_interfaces
 from ..sources import Order, Setup, sysctls_of
 from . import idle, records
+from .launched import Launched
 from .saved import Saved, Suspended
+
+_STAND_IN = "early-{}.img"
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,52 @@ class Woken:
         waking = self._waiting.pop(order.pod.id, None)
         return await self._wake(order, waking) if waking else None
 
+    async def launch_early(
+        self, pod: Pod, driver: Driver, layout: MachineLayout, disks: Mapping[str, Disk], files: Snapshot
+    ) -> Launched | None:
+        """A machine for the first that goes on from a pod, while that is saved: `launched.LaunchEarly`.
+
+        None where the driver launches none before it has what it goes on from.
+        """
+        if not has(driver, Early):
+            return None
+        directory = self._setup.paths.machine(f"fork-{ids.new_id()[:8]}")
+        with span("started before it is saved", HYPERVISOR):
+            launched = await self._launch(
+                pod, driver, layout, directory,
+                lambda: {serial: _stand_in(disk, serial, directory) for serial, disk in disks.items()},
+                lambda config: driver.launch(replace(config, snapshot=replace(files, live=True), early=True)),
+            )  # fmt: skip
+        for path in directory.glob(_STAND_IN.format("*")):  # they are open, and nobody else's
+            path.unlink()
+        return launched
+
+    async def _launch(
+        self, pod: Pod, driver: Driver, layout: MachineLayout, directory: Path,
+        known: Callable[[], Mapping[str, Disk]], start: Callable[[MachineConfig], Awaitable[Machine]],
+        spares: list[Nic] | None = None,
+    ) -> Launched:  # fmt: skip
+        """`known` gives disks, once the directory is there."""
+        setup = self._setup
+        async with contextlib.AsyncExitStack() as undo:
+            undo.callback(remove_tree, directory)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            allotment = await setup.allotments.take(
+                driver, directory.name, pod.vcpus, pod.memory, fenced=setup.network.is_fenced(pod),
+                architecture=pod.architecture,
+            )  # fmt: skip
+            undo.callback(allotment.give_back)
+            nics = undo.enter_context(idle.idle_nics(layout))
+            config = idle.machine_like(
+                pod, layout, setup.boot_files(pod.architecture), allotment, directory,
+                idle.networks(layout, nics, spares), idle.disks(layout, known(), directory, self._blank_size),
+            )  # fmt: skip
+            machine = await start(config)
+            undo.pop_all()
+        for nic in nics:
+            nic.launched()
+        return Launched(machine, directory, allotment, nics)
+
     async def _wake(self, order: Order, waking: Waking) -> BootedMachine:
         """:raise Unavailable: it does not answer; nothing is left behind."""
         pod, document, setup = order.pod, waking.saved.document, self._setup
@@ -69,27 +124,11 @@ class Woken:
         names = records.disk_names(document, waking.who, pod, list(waking.members))
         spares = setup.network.spares(pod, len(links))[: document.layout.nics.count(NicKind.SPARE)]
         async with contextlib.AsyncExitStack() as undo:
-            directory = setup.paths.machine(pod.id)
-            undo.callback(remove_tree, directory)
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            allotment = await setup.allotments.take(
-                order.driver, directory.name, pod.vcpus, pod.memory, fenced=setup.network.is_fenced(pod),
-                architecture=pod.architecture,
-            )  # fmt: skip
-            undo.callback(allotment.give_back)
-            setup.allotments.give(pod.id, allotment)
-            nics = undo.enter_context(idle.idle_nics(document.layout))
-            known = {names[d.serial]: replace(d, serial=names[d.serial]) for d in order.disks if isinstance(d, Disk)}
-            config = idle.machine_like(
-                pod, document.layout, setup.boot_files(pod.architecture), allotment, directory,
-                idle.networks(document.layout, nics, spares),
-                idle.disks(document.layout, known, directory, self._blank_size),
-            )  # fmt: skip
             with span("started from what was saved", HYPERVISOR):
-                machine = await self._launch(order.driver, config, waking)
-            undo.push_async_callback(machine.kill)
-            for nic in nics:
-                nic.launched()
+                launched = await self._launched(order, waking, names, spares)
+            undo.push_async_callback(launched.end)
+            machine = launched.machine
+            setup.allotments.give(pod.id, launched.allotment)
             with span("answers", GUEST):
                 agent = await self._greet(machine, bytes.fromhex(document.token))
             if agent is None:
@@ -97,16 +136,38 @@ class Woken:
                                   hint="save the pod anew")  # fmt: skip
             undo.callback(agent.close)
             booted = BootedMachine(
-                machine, agent, directory, allotment, names={**names, **machine.names}, layout=document.layout,
+                machine, agent, launched.directory, launched.allotment, names={**names, **machine.names},
+                layout=document.layout, spares=[nic.tap for nic in spares],
                 nics={link.tap: link.mac for link in links if link.tap} | {nic.tap: nic.mac for nic in spares},
-                spares=[nic.tap for nic in spares], inherited=records.inherited(document, waking.who),
+                inherited=records.inherited(document, waking.who),
             )  # fmt: skip
             await self._become(agent, pod, waking, booted, links)
-            await self._plug_in(booted, pod, links, nics)
+            await self._plug_in(booted, pod, links, launched.nics)
             undo.pop_all()
         return booted
 
-    async def _launch(self, driver: Driver, config: MachineConfig, waking: Waking) -> Machine:
+    async def _launched(self, order: Order, waking: Waking, names: Mapping[str, str], spares: list[Nic]) -> Launched:
+        """The pod's machine, which runs; one that was launched early, if there is one."""
+        pod, directory = order.pod, self._setup.paths.machine(order.pod.id)
+        disks = {names[d.serial]: replace(d, serial=names[d.serial]) for d in order.disks if isinstance(d, Disk)}
+        early = waking.saved.early_one() if isinstance(waking.saved, Saved) else None
+        if early is None:
+            return await self._launch(
+                pod, order.driver, waking.saved.document.layout, directory, lambda: disks,
+                partial(self._start, order.driver, waking), spares,
+            )  # fmt: skip
+        try:
+            remove_tree(directory)
+            early.directory.rename(directory)
+            early.directory = directory
+            written = [disk for disk in disks.values() if not disk.read_only]
+            await require(early.machine, Early).begin(directory, written)
+        except BaseException:
+            await early.end()
+            raise
+        return early
+
+    async def _start(self, driver: Driver, waking: Waking, config: MachineConfig) -> Machine:
         assert isinstance(waking.saved, Saved)
         return await driver.launch(replace(config, snapshot=waking.saved.snapshot))
 
@@ -138,3 +199,12 @@ class Woken:
                 if nic.kind == NicKind.USER and pod.ports:
                     await require(booted.machine, Reconfigure).reconfigure(booted.directory, (), pod.ports)
                 nic.close()
+
+
+def _stand_in(disk: Disk, serial: str, directory: Path) -> Disk:
+    """What a copy of it is put in the place of; what nobody writes is the same for all."""
+    if disk.read_only:
+        return replace(disk, serial=serial)
+    path = directory / _STAND_IN.format(serial)
+    make_sparse(path, os.stat(disk.path).st_size)
+    return replace(disk, serial=serial, path=path)

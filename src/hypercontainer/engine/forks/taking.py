@@ -37,6 +37,7 @@ from ..runtime import Runtime, record
 from ..secrets import Secrets
 from . import refusals
 from .fingerprints import Fingerprints
+from .launched import LaunchEarly, Launching
 from .saved import Before, Saved, SavedPod
 
 log = logging.getLogger(__name__)
@@ -110,17 +111,23 @@ class Taking:
         links, driver = self._network.links(pod), self._drivers.get(runtime.machine.driver)
         refusals.check(pod, self._registry.members(pod.id), runtime, driver, len(links))
 
-    async def take(self, pod_id: str, name: str, runtime: Runtime, directory: Path) -> Saved:
+    async def take(
+        self, pod_id: str, name: str, runtime: Runtime, directory: Path, early: LaunchEarly | None = None
+    ) -> Saved:
         """`directory` is made, with the copies in it; nothing of it is left when this fails.
+
+        By `early` the machine that goes on from it first is launched meanwhile.
 
         :raise HyperError: why it cannot be.
         """
         async with runtime.saving:
             # Should the daemon die meanwhile, the next one lets go on what stands still.
             self._registry.put_pod(record(self._registry.pod(pod_id), runtime))
-            return await self._take(pod_id, name, runtime, directory)
+            return await self._take(pod_id, name, runtime, directory, early)
 
-    async def _take(self, pod_id: str, name: str, runtime: Runtime, directory: Path) -> Saved:
+    async def _take(
+        self, pod_id: str, name: str, runtime: Runtime, directory: Path, early: LaunchEarly | None
+    ) -> Saved:
         pod = self._registry.pod(pod_id)
         self.check(pod, runtime)
         now = partial(self._registry.members, pod_id)
@@ -132,15 +139,19 @@ class Taking:
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(close, files)
             undo.push_async_callback(removed, directory)
+            driver = self._drivers.get(runtime.machine.driver)
+            assert runtime.layout  # it was checked
+            launching = Launching(early(pod, driver, runtime.layout, disks, files) if early else None)
+            undo.push_async_callback(launching.end)
             with no_space_as_error(directory):
                 directory.mkdir(mode=0o700, parents=True)
                 await self._secrets.hand_out(pod.id, directory)
-                driver = require(self._drivers.get(runtime.machine.driver), Checkpoints)
-                files = await driver.checkpoint(runtime.machine, files, quiet)
+                files = await require(driver, Checkpoints).checkpoint(runtime.machine, files, quiet)
             await seal(files)
             document = await self._document(pod, name, runtime, quiet, written)
+            launched = await launching.result()
             undo.pop_all()
-        return Saved(msgspec.structs.replace(document, live=files.live), directory, files)
+        return Saved(msgspec.structs.replace(document, live=files.live), directory, files, launched)
 
     async def _document(
         self, pod: Pod, name: str, runtime: Runtime, quiet: _Quiet, written: dict[str, str]

@@ -217,7 +217,9 @@ class QemuDriver:
             memory_file=MemoryFile.of(config.snapshot.memory) if config.snapshot else None,
         )  # fmt: skip
         machine.listen()
-        if config.snapshot:
+        if config.early:
+            machine.awaits(state)
+        elif config.snapshot:
             try:
                 if config.snapshot.live:
                     machine.connect_early()

@@ -73,6 +73,7 @@ class QemuMachine(ProcessMachine):
             str, str
         ] = {}  # serial number of a disk -> node of the file behind it, where that was exchanged
         self._early: socket.socket | None = None  # a connection that waits for who asks for one
+        self._state = -1  # its descriptor of the state that it goes on from, until that is there
         self._disk_errors: dict[str, int] | None = None  # as they were when they were last asked for
 
     @classmethod
@@ -166,6 +167,17 @@ class QemuMachine(ProcessMachine):
         """Go on from a saved state; its number is the descriptor's in the hypervisor."""
         async with self._monitor() as monitor:
             await monitor.load(state)
+
+    def awaits(self, state: int) -> None:
+        """It goes on from a state when it is told to; the number is the descriptor's in the hypervisor."""
+        self._state = state
+
+    async def begin(self, directory: Path, disks: Sequence[Disk]) -> None:
+        self._directory = directory
+        self._let_write(disks)
+        self.connect_early()
+        async with self._monitor() as monitor:
+            await monitor.load_early(self._state, disks, self._nodes)
 
     async def save_devices(self, state: int) -> None:
         """Their state into an empty file. The machine stands still then, until `resume`, whatever becomes of it."""

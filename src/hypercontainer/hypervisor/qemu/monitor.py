@@ -317,7 +317,25 @@ class Monitor:
 
         :raise Unavailable: when it does not come up.
         """
+        await self._take_in(state)
+        await self._resumed()
+
+    async def load_early(self, state: int, disks: Sequence[Disk], old: dict[str, str]) -> None:
+        """The same of a machine that was started with `-S`; other files lie behind disks, as `exchange` says, before
+        anything of it runs.
+
+        :raise Unavailable: when it does not come up.
+        """
+        await self._take_in(state)
+        await self.migrated("go on from what was saved", _LOAD_TIMEOUT)
+        await self.exchange(disks, old)
+        await self.execute("cont")
+        await self._resumed()
+
+    async def _take_in(self, state: int) -> None:
         await self.execute_all([_CAPABILITIES, Command("migrate-incoming", {"uri": f"fd:{state}"})])
+
+    async def _resumed(self) -> None:
         try:
             await self.event("RESUME", _LOAD_TIMEOUT)  # before it runs, its serial port would lose what is sent
         except TimeoutError:
