@@ -125,7 +125,7 @@ test-kubernetes: ## a cluster of Kubernetes 1.20 on this machine whose kubelets 
 DRIVERS = qemu firecracker libvirt
 test-drivers: ## a container of each driver with KVM, in that machine: run, exec, logs, port, volume, stop; some minutes
 	@scripts/setup test
-	.venv/bin/python -m tests.lab --deadline 1500 --run python3 -m tests.drivers --accelerator kvm --tries 2 $(DRIVERS)
+	.venv/bin/python -m tests.lab --deadline 1500 --tries 2 --run python3 -m tests.drivers --accelerator kvm $(DRIVERS)
 
 arm64: ## what pods of arm64 images take: QEMU for that processor, and a kernel, built once in about as long as the other
 	@scripts/setup arm64

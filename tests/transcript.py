@@ -96,21 +96,11 @@ def each(
 ) -> Iterator[Played]:
     """One step after the other; `prefix` is a command that runs the shell."""
     for step in steps:
-        done = run(step.command, environment, directory, prefix)
+        done = subprocess.run(
+            [*prefix, "sh", "-c", step.command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=environment, cwd=directory, timeout=_DEADLINE, check=False,
+        )  # fmt: skip
         yield Played(step, done.stdout.decode(errors="replace"), done.returncode)
-
-
-def run(
-    command: str, environment: dict[str, str], directory: Path, prefix: Sequence[str] = ()
-) -> subprocess.CompletedProcess[bytes]:
-    """A shell's command, its streams together.
-
-    :raise TimeoutExpired: it took too long.
-    """
-    return subprocess.run(
-        [*prefix, "sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, env=environment, cwd=directory, timeout=_DEADLINE, check=False,
-    )  # fmt: skip
 
 
 def play(steps: Sequence[Step], environment: dict[str, str], directory: Path) -> list[str]:

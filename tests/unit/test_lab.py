@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.__main__ import in_turn
 from tests.lab import watch
 from tests.lab.__main__ import command, machine, main, pack, run
 from tests.lab.firecracker import take
@@ -134,20 +133,12 @@ async def test_a_report_says_what_each_task_waits_for(tmp_path: Path, monkeypatc
     assert "nothing moved" in said and "the one that waits" in said and "deepest" in said
 
 
-@pytest.mark.parametrize(
-    ("tries", "played", "difference"),
-    [(1, ["a"], "it hung"), (2, ["a", "a", "b", "b"], "b is broken")],
-)
-def test_a_driver_whose_guest_hung_is_played_again(
-    tries: int, played: list[str], difference: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("statuses", "tries", "status"), [([97], "1", 97), ([97, 5], "2", 5), ([3], "2", 3)])
+def test_a_run_that_its_deadline_ended_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch, statuses: list[int], tries: str, status: int
 ) -> None:
-    """The first hangs once, the second is broken for good, and the third is not tried."""
-    seen: list[str] = []
-    said = {"a": ["it hung", ""], "b": ["b is broken", "b is broken"]}
-
-    def once(name: str) -> str:
-        seen.append(name)
-        return said[name].pop(0)
-
-    assert in_turn(["a", "b", "c"], once, tries) == difference and seen == played
-    assert "it hung" in capsys.readouterr().err
+    monkeypatch.setattr("tests.lab.__main__.image", lambda kind: NOTHING)
+    monkeypatch.setattr("tests.lab.__main__.pack", lambda path, command: None)
+    monkeypatch.setattr("tests.lab.__main__.run", lambda files, work, deadline, iommu: statuses.pop(0))
+    monkeypatch.setattr(sys, "argv", ["lab", "--tries", tries, "--run", "true"])
+    assert main() == status and not statuses
