@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SDK = Path(__file__).parents[1] / "src/hypercontainer/sdk"
-MODULES = ("connection", "files", "process", "processes", "sandbox", "watch")
+MODULES = ("connection", "files", "interpreter", "process", "processes", "sandbox", "watch")
 _HEAD = '''# SPDX-License-Identifier: Apache-2.0
 """Made of `sdk/{module}.py` by scripts/make_sync_sdk.py: change that, and run it."""
 

@@ -13,6 +13,7 @@ A map of the package, lowest layer first (imports go downwards only):
     api, docker, cri       REST, Docker's Engine API, and Kubernetes' CRI, in front of the engine
     client, hyperctl       the command line; talks REST only
     sdk                    sandboxes for Python programs; the same
+    testing                fixtures for pytest, of the SDK's
     oci                    the OCI runtime's command line; the same
     hyperd                 the daemon: configuration, wiring, signals
 """

@@ -11,8 +11,9 @@
     exchange, api   one request of the REST API, and all of them
     limits          timeouts, and what it was that did not answer
     frames          connections that carry frames
-    process, processes, connection, watch, files, sandbox
+    process, processes, interpreter, connection, watch, files, sandbox
                     the asynchronous classes; what they give is in `results`
+    runner          what runs code, sent into sandboxes as it is
     portal, sync    the synchronous ones, made of these by scripts/make_sync_sdk.py
 """
 
@@ -37,12 +38,14 @@ from ..errors import (
 from ..model.files import FileChange, FileEntry
 from .connection import AsyncConnection
 from .files import AsyncFiles
+from .interpreter import AsyncInterpreter
 from .process import AsyncProcess
 from .processes import AsyncProcesses
-from .results import CommandFailed, CommandResult, LogLine, Output
+from .results import CodeError, CodeResult, CommandFailed, CommandResult, Execution, LogLine, Output, Table
 from .sandbox import AsyncSandbox
 from .sync.connection import Connection
 from .sync.files import Files
+from .sync.interpreter import Interpreter
 from .sync.process import Process
 from .sync.processes import Processes
 from .sync.sandbox import Sandbox
@@ -52,21 +55,26 @@ from .watch import AsyncWatch
 __all__ = [
     "AsyncConnection",
     "AsyncFiles",
+    "AsyncInterpreter",
     "AsyncProcess",
     "AsyncProcesses",
     "AsyncSandbox",
     "AsyncWatch",
+    "CodeError",
+    "CodeResult",
     "CommandFailed",
     "CommandResult",
     "Conflict",
     "Connection",
     "DeadlineExceeded",
+    "Execution",
     "FileChange",
     "FileEntry",
     "Files",
     "GuestError",
     "HyperError",
     "InternalError",
+    "Interpreter",
     "InvalidArgument",
     "InvalidState",
     "LogLine",
@@ -78,6 +86,7 @@ __all__ = [
     "Processes",
     "Sandbox",
     "StartFailed",
+    "Table",
     "Unauthorized",
     "Unavailable",
     "Unsupported",

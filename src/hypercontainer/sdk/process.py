@@ -138,6 +138,21 @@ async def finish(process: AsyncProcess, deadline: Deadline, what: str) -> Comman
     return process._result()
 
 
+async def limited(process: AsyncProcess, deadline: Deadline, what: str, work: Coroutine[Any, Any, T]) -> T:
+    """Something with it, of several steps, in its time."""
+    return await process._within(deadline, what, work)
+
+
+async def next_piece(process: AsyncProcess) -> tuple[int, bytes] | None:
+    """Of its output, by the stream's number; None at the end."""
+    return await process._next()
+
+
+async def send(process: AsyncProcess, data: bytes) -> None:
+    """To its stdin."""
+    await process._frames.send_input(data)
+
+
 def signal_number(signal: str | int) -> int:
     """:raise InvalidArgument: there is no such signal."""
     return parse_signal(str(int(signal)) if isinstance(signal, int) else signal)

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import HyperError
 
@@ -43,6 +44,67 @@ class LogLine:
     time: str
     stream: Literal["stdout", "stderr"]
     text: str
+
+
+@dataclass(frozen=True)
+class CodeError:
+    """What code has raised; `TimeoutError` when its time was over."""
+
+    name: str
+    value: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A data frame: the first ten thousand of its `count` rows."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    count: int
+
+
+@dataclass(frozen=True)
+class CodeResult:
+    """A value that code has shown, by media types; `main`: that of its last expression."""
+
+    data: dict[str, Any]
+    main: bool
+
+    @property
+    def text(self) -> str:
+        """As Python writes it."""
+        return str(self.data.get("text/plain", ""))
+
+    @property
+    def html(self) -> str | None:
+        """For browsers."""
+        return self.data.get("text/html")
+
+    @property
+    def png(self) -> bytes | None:
+        """A picture."""
+        return base64.b64decode(found) if (found := self.data.get("image/png")) else None
+
+    @property
+    def table(self) -> Table | None:
+        """Of a data frame."""
+        return Table(**found) if (found := self.data.get("application/vnd.hypercontainer.table+json")) else None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What a piece of code gave: what it has shown, what it has written, what it has raised."""
+
+    results: list[CodeResult]
+    stdout: str
+    stderr: str
+    error: CodeError | None
+
+    @property
+    def text(self) -> str:
+        """Of the last expression's value; "" where there is none."""
+        return next((result.text for result in self.results if result.main), "")
 
 
 class CommandFailed(HyperError):

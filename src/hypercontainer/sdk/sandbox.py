@@ -25,14 +25,16 @@ from .api import Api, Query
 from .connection import AsyncConnection
 from .files import AsyncFiles
 from .frames import Frames
+from .interpreter import COMMAND, AsyncInterpreter, Kernel, begun
 from .limits import DEFAULT, LONG, Deadline, within
 from .process import AsyncProcess, finish
 from .processes import AsyncProcesses
-from .results import CommandFailed, CommandResult, LogLine
+from .results import CommandFailed, CommandResult, Execution, LogLine
 from .spec import LABEL, Port, Volume, command_of, env_of, sandbox_spec
 
 T = TypeVar("T")
 _CREATE = 300.0  # seconds, which a pull may take
+_START = 120.0  # seconds for an interpreter's start
 _SAVE = 120.0  # seconds to save or copy a machine
 
 
@@ -48,6 +50,8 @@ class AsyncSandbox:
         self._container = container
         self._files = AsyncFiles(api, container.id, container.process.cwd)
         self._processes = AsyncProcesses(api, container.id)
+        self._coding = asyncio.Lock()
+        self._interpreter: AsyncInterpreter | None = None
 
     # -- which one -----------------------------------------------------------------------
 
@@ -212,6 +216,35 @@ class AsyncSandbox:
         call = self._api.upgrade(self._route("/exec"), {"start": True, **query}, spec)
         exchange = await within(self._api, self.id, deadline, "the command's begin", call)
         return AsyncProcess(self._api, self.id, exchange.headers.get("hyper-id", ""), Frames(exchange))
+
+    async def interpreter(
+        self, *, kernel: Kernel = "auto", env: Mapping[str, str] | None = None, workdir: str = "", user: str = "",
+        timeout: float = _START,
+    ) -> AsyncInterpreter:  # fmt: skip
+        """An interpreter of Python, with variables of its own: Jupyter's kernel where the image has `jupyter_client`
+        and `ipykernel`, else the image's python3 alone; `kernel` may ask for one of them.
+
+        :raise StartFailed: the image has no python3.
+        """
+        deadline = Deadline(timeout)
+        spec = ExecSpec(command=COMMAND, env=env_of(env), workdir=workdir, user=user, stdin=True)
+        return await begun(await self._begin(spec, {"bound": True}, deadline), kernel, deadline)
+
+    async def run_code(self, code: str, *, timeout: float = DEFAULT) -> Execution:
+        """Run Python code in the sandbox's own interpreter, which is begun by the first call; variables stay, until it
+        ends. What the code raises is in what this gives.
+
+        :raise DeadlineExceeded: it took too long, and could not be interrupted.
+        """
+        deadline = Deadline(timeout)
+        own = await self._within(timeout, "the interpreter's start", self._own_interpreter(timeout))
+        return await own.run(code, timeout=deadline.left)
+
+    async def _own_interpreter(self, timeout: float) -> AsyncInterpreter:
+        async with self._coding:
+            if self._interpreter is None or self._interpreter.ended:
+                self._interpreter = await self.interpreter(timeout=timeout)
+            return self._interpreter
 
     # -- network -------------------------------------------------------------------------
 

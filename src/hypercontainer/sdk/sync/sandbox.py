@@ -12,13 +12,15 @@ from ...model.snapshots import SnapshotInfo
 from ...model.specs import ContainerSpec, PortMapping, PullPolicy
 from ...model.statistics import ContainerStats
 from ...model.status import Container
+from ..interpreter import Kernel
 from ..limits import DEFAULT, LONG
 from ..portal import iterate, run
-from ..results import CommandResult, LogLine
+from ..results import CommandResult, Execution, LogLine
 from ..sandbox import AsyncSandbox
 from ..spec import Port, Volume
 from .connection import Connection
 from .files import Files
+from .interpreter import Interpreter
 from .process import Process
 from .processes import Processes
 
@@ -209,6 +211,32 @@ class Sandbox:
                 )
             )
         )
+
+    def interpreter(
+        self,
+        *,
+        kernel: Kernel = "auto",
+        env: Mapping[str, str] | None = None,
+        workdir: str = "",
+        user: str = "",
+        timeout: float = 120.0,
+    ) -> Interpreter:
+        """An interpreter of Python, with variables of its own: Jupyter's kernel where the image has `jupyter_client`
+        and `ipykernel`, else the image's python3 alone; `kernel` may ask for one of them.
+
+        :raise StartFailed: the image has no python3.
+        """
+        return Interpreter(
+            run(self._wrapped.interpreter(kernel=kernel, env=env, workdir=workdir, user=user, timeout=timeout))
+        )
+
+    def run_code(self, code: str, *, timeout: float = DEFAULT) -> Execution:
+        """Run Python code in the sandbox's own interpreter, which is begun by the first call; variables stay, until it
+        ends. What the code raises is in what this gives.
+
+        :raise DeadlineExceeded: it took too long, and could not be interrupted.
+        """
+        return run(self._wrapped.run_code(code, timeout=timeout))
 
     def ports(self, *, timeout: float = DEFAULT) -> builtins.list[PortMapping]:
         """What is published of it, with the ports of the host."""
