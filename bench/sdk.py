@@ -81,28 +81,31 @@ def execute(path: str, id_: str) -> None:
                 found += stream.recv(65536)
 
 
-def overhead(host: str, calls: int) -> list[Figure]:
+def overhead(host: str, rounds: int) -> list[Figure]:
     """Of the synchronous classes, which add the most."""
     with Sandbox.create("busybox", host=host) as sandbox:
         pairs = (
-            ("a question", sandbox.info, functools.partial(ask, host, sandbox.id)),
-            ("a command", functools.partial(sandbox.run, ["true"]), functools.partial(execute, host, sandbox.id)),
+            ("a question (`info`)", sandbox.info, functools.partial(ask, host, sandbox.id)),
+            (
+                "a command (`run`)",
+                functools.partial(sandbox.run, ["true"]),
+                functools.partial(execute, host, sandbox.id),
+            ),
         )
         found = []
-        for name, by_sdk, by_rest in pairs:
-            ours, plain = (
-                statistics.median(each) * 1000
-                for each in in_turns([functools.partial(seconds, each) for each in (by_sdk, by_rest)], calls)
-            )
+        for name, *calls in pairs:
+            ours, plain = in_turns([functools.partial(seconds, each) for each in calls], rounds)
+            adds = statistics.median(a - b for a, b in zip(ours, plain, strict=True))
             found += [
-                Figure(f"{name}: `{'info' if by_sdk == sandbox.info else 'run'}`", ours, "ms", plain),
-                Figure(f"{name}: what the SDK adds", ours - plain, "ms", goal=_OVERHEAD),
+                Figure(name, statistics.median(ours) * 1000, "ms", statistics.median(plain) * 1000),
+                Figure(f"{name}: what the SDK adds", adds * 1000, "ms", goal=_OVERHEAD),
             ]
     return found
 
 
 def figures(hyper: Hyper, count: int) -> list[Figure]:
     host = str(hyper.socket)
+    asyncio.run(_all(host, 1))  # which says what machines are to wait
     hyper.pool_ready()
     lives: list[float] = []
     took = seconds(lambda: lives.extend(asyncio.run(_all(host, count))))

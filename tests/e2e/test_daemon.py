@@ -83,6 +83,14 @@ def test_structured_logs(tmp_path: Path) -> None:
     assert any("listens on" in x["message"] and x["level"] == "info" and x["time"] for x in lines)
 
 
+_FIRST = """
+from hypercontainer.sdk import Sandbox
+
+with Sandbox.create("builtin:busybox") as sandbox:  # starts hyperd by itself
+    print(sandbox.run("uname -s").stdout, end="")
+"""
+
+
 def test_another_user_and_a_daemon_that_starts_itself() -> None:
     """Rootless: state in the user's own directories, user-mode network, published ports.
 
@@ -120,7 +128,12 @@ def test_another_user_and_a_daemon_that_starts_itself() -> None:
             return done.stdout.strip()
 
         try:
-            ctl("pull", "-q", "builtin:busybox")  # starts hyperd by itself
+            first = subprocess.run(
+                [*become, sys.executable, "-c", _FIRST], env=env, capture_output=True, text=True, timeout=DEADLINE,
+                check=False, cwd="/",
+            )  # fmt: skip
+            assert (first.returncode, first.stdout) == (0, "Linux\n"), first.stderr
+            ctl("pull", "-q", "builtin:busybox")
             assert json.loads(ctl("info", "--format", "json"))["rootless"] is True
             assert ctl("run", "--rm", "busybox", "id", "-u") == "0"
             ctl(

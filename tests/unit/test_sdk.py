@@ -3,23 +3,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import io
+import json
 import socket
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from scripts import make_sync_sdk
 
 from hypercontainer import sdk
 from hypercontainer.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
 from hypercontainer.model.specs import ContainerSpec
-from hypercontainer.sdk import AsyncSandbox, Sandbox, archives
+from hypercontainer.model.status import Container, ContainerState, ContainerStatus, Process
+from hypercontainer.sdk import AsyncSandbox, Sandbox, archives, runner
+from hypercontainer.sdk.interpreter import COMMAND
 from hypercontainer.sdk.spec import sandbox_spec
 
 
@@ -70,9 +77,104 @@ def test_a_daemon_that_does_not_answer(deaf: str) -> None:
         Sandbox.connect("x", host=deaf, timeout=0.3)
 
 
-async def test_a_call_that_is_cancelled_leaves_no_task(deaf: str) -> None:
-    import asyncio
+CONTAINER = Container(
+    id="c" * 64, name="c", pod="p", created_at="", image="x", image_id="", hostname="",
+    process=Process(args=[], env=[], cwd="/", user="", stop_signal=15), spec=ContainerSpec(image="x"),
+)  # fmt: skip
 
+
+@pytest.mark.parametrize(
+    ("status", "stats", "cause"),
+    [
+        (ContainerStatus.RUNNING, False, "the sandbox's virtual machine does not answer"),
+        (ContainerStatus.RUNNING, True, "it is still at work"),
+        (ContainerStatus.PAUSED, False, "the sandbox is paused"),
+    ],
+)
+async def test_what_does_not_answer(tmp_path: Path, status: ContainerStatus, stats: bool, cause: str) -> None:
+    """A hyperd that knows its containers, of which one's machine stands still."""
+    container = msgspec.structs.replace(CONTAINER, state=ContainerState(status=status))
+    answered = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readline()
+        if asked.endswith(b"/stats HTTP/1.1\r\n") and not stats:
+            await answered.wait()
+        if b"GET" in asked:
+            body = b"{}" if b"/stats" in asked else msgspec.json.encode(container)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        else:
+            await answered.wait()
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, path=(path := str(tmp_path / "s"))):
+        sandbox = await AsyncSandbox.connect("c", host=path)
+        with pytest.raises(DeadlineExceeded) as caught:
+            await sandbox.run("true", timeout=2)
+        answered.set()
+    assert str(caught.value) == f"the command's begin took longer than 2 s: {cause}"
+
+
+class Runner:
+    """What is sent into sandboxes, as a process of this host."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self._number = 0
+        self.tell([Path(runner.__file__).read_text(), "plain"])
+        assert self.told()["ready"] == "plain"
+
+    def tell(self, what: object) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(what).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def told(self) -> dict[str, Any]:
+        assert self.process.stdout
+        found: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return found
+
+    def run(self, code: str, timeout: float = 60.0) -> dict[str, Any]:
+        """All that is told, by its kind; texts are joined."""
+        self._number += 1
+        self.tell({"id": self._number, "code": code, "timeout": timeout})
+        found: dict[str, Any] = {"stdout": "", "stderr": "", "results": []}
+        while not (told := self.told()).get("done"):
+            assert told.pop("id") == self._number
+            for name in ("stdout", "stderr"):
+                found[name] += told.get(name, "")
+            found["results"] += [told["result"]["text/plain"]] if "result" in told else []
+            found |= {"error": told["error"]["name"]} if "error" in told else {}
+        return found
+
+
+@pytest.fixture
+def code() -> Iterator[Runner]:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, *COMMAND[1:]], **pipes) as process:  # type: ignore[call-overload]
+        yield Runner(process)
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def told(stdout: str = "", *results: str, **more: str) -> dict[str, Any]:
+    return {"stdout": stdout, "stderr": "", "results": list(results), **more}
+
+
+def test_code_is_run(code: Runner) -> None:
+    assert code.run("x = 20\nprint('ä')\nx + 1") == told("ä\n", "21")
+    assert code.run("import os; os.system('echo child >&2'); x") == {**told("", "20"), "stderr": "child\n"}
+    assert code.run("1 / 0") == told(error="ZeroDivisionError")
+    assert code.run("def f(:") == told(error="SyntaxError")
+    assert code.run("input()") == told(error="EOFError")
+    assert code.run("raise SystemExit(3)") == told(error="SystemExit")
+    assert code.run("display(1, 'a'); None") == told("", "1", "'a'")
+    assert code.run("import asyncio\nawait asyncio.sleep(0, x)") == told("", "20")
+    assert code.run("while True: pass", timeout=0.2) == told(error="TimeoutError")
+    assert code.run("x") == told("", "20")
+
+
+async def test_a_call_that_is_cancelled_leaves_no_task(deaf: str) -> None:
     task = asyncio.create_task(AsyncSandbox.list(host=deaf))
     await asyncio.sleep(0)
     task.cancel()

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
+from ..client.sources import config_key, docker_config, load_config
 from ..errors import InvalidArgument
-from .pulling import config_key, docker_config, load_config
 
 
 def _save(config: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ..client.api import Client, container_route, pod_route
+from ..client.sources import is_place
 from ..errors import HyperError, NotFound, Unsupported
 from ..model.images import Image
 from ..model.status import Container, ContainerStatus, PodDetails
@@ -17,7 +18,7 @@ from ..podfile.document import Container as PodContainer
 from ..podfile.document import Podfile
 from ..podfile.load import images, load
 from .context import client
-from .pulling import is_place, pull_image, take_image
+from .pulling import pull_image, take_image
 from .standard import print_made, warn
 
 _POLL = 0.3  # seconds between looks at a pod that starts

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from ..client.api import Client, container_route
+from ..client.sources import is_place
 from ..client.stream import STDERR, STDOUT, require_terminal, window_size
 from ..errors import Conflict, HyperError, InvalidArgument, NotFound
 from ..model.detach_keys import parse_detach_keys
@@ -21,7 +22,7 @@ from ..model.status import Container
 from .context import client
 from .dockerflags import DockerCommand
 from .options import container_options, spec_from
-from .pulling import is_place, pull_image, take_image
+from .pulling import pull_image, take_image
 from .standard import complain, naming, print_made, warn
 from .stream import stream_of
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 
 from ..client.base import raise_known
+from ..client.sources import absolute, auth_header, is_place
 from ..errors import NotFound, Unavailable
 from ..model.images import Image
 from ..model.specs import ContainerSpec
@@ -20,6 +22,8 @@ async def create(api: Api, spec: ContainerSpec) -> Container:
 
     :raise NotFound: there is no such image. :raise StartFailed: the program could not be started.
     """
+    if is_place(spec.image) and spec.pull != "never":
+        spec = msgspec.structs.replace(spec, image=await pull(api, spec.image), pull="never")
     if spec.pull == "always":
         await pull(api, spec.image)
     try:
@@ -43,13 +47,16 @@ async def _is_there(api: Api, name: str) -> bool:
     return True
 
 
-async def pull(api: Api, source: str) -> None:
-    """:raise HyperError: what the daemon says went wrong."""
+async def pull(api: Api, source: str) -> str:
+    """Its name, or its id when it has none. :raise HyperError: what the daemon says went wrong."""
     last: dict[str, Any] = {}
-    async with api.open("POST", "/images/pull", {"name": source}) as exchange:
+    headers = await asyncio.to_thread(auth_header, source)  # which may ask a program for it
+    query = {"name": absolute(source)}
+    async with api.open("POST", "/images/pull", query, headers=headers) as exchange:
         async for line in exchange.lines():
             last = msgspec.json.decode(line)
             if "error" in last:
                 raise_known(last["error"])
     if "digest" not in last:
         raise Unavailable(f"hyperd closed the connection while it pulled {source}", hint="see its log, and try again")
+    return str(last.get("name") or last["image"])

@@ -25,6 +25,7 @@ _BEGIN = (
     "exec(compile(given[0], '<runner>', 'exec'), {'__name__': '__main__', 'SOURCE': given[0], 'WANTED': given[1]})"
 )
 COMMAND = ["python3", "-c", _BEGIN]
+_MARGIN = 3.0  # seconds, at most, in which code that is interrupted says so
 _WORDS = 2000  # characters of why it does not work
 
 
@@ -66,8 +67,8 @@ class AsyncInterpreter:
         :raise DeadlineExceeded: it could not be interrupted, or the sandbox does not answer.
         :raise InvalidState: the interpreter has ended.
         """
-        # It is interrupted from within, a little before this call would end.
-        inner = max(timeout - 0.5, timeout * 0.8)
+        # It is interrupted from within, before this call would end.
+        inner = timeout - min(_MARGIN, timeout / 4)
         return await limited(self._process, Deadline(timeout), "the code", self._run(code, inner))
 
     async def _run(self, code: str, inner: float) -> Execution:

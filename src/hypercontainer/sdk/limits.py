@@ -17,7 +17,7 @@ from .api import Api
 T = TypeVar("T")
 DEFAULT = 60.0  # seconds for a call that says nothing else
 LONG = 24 * 3600.0  # seconds for output that nobody hurries
-_LOOK = 1.0  # seconds before the end in which it is found out what does not answer
+_LOOK = 2.0  # seconds before the end, at most, in which it is found out what does not answer
 
 
 class Deadline:
@@ -66,7 +66,7 @@ async def within(api: Api, container: str, deadline: Deadline, what: str, work: 
     look = _Look(api, container)
     looking: asyncio.Task[None] | None = None
     try:
-        done, _ = await asyncio.wait({task}, timeout=max(deadline.left - _LOOK, deadline.left * 0.75))
+        done, _ = await asyncio.wait({task}, timeout=deadline.left - min(_LOOK, deadline.left / 4))
         if not done:
             looking = asyncio.create_task(look.run())
             done, _ = await asyncio.wait({task}, timeout=deadline.left)

@@ -42,7 +42,7 @@ def sandbox_spec(
         "mounts": [*base.mounts, *(parse_volume(v) if isinstance(v, str) else v for v in volumes)],
     }  # fmt: skip
     if command is not None:
-        given |= {"entrypoint": [], "command": list(command), "run_init": True}
+        given |= {"entrypoint": [], "command": list(command)}
     elif base.command is None and base.entrypoint is None:
         given |= {"entrypoint": [_ALONE], "command": [], "run_init": True}
     return msgspec.structs.replace(base, image=image, **{k: v for k, v in given.items() if v is not None})

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from ...client.sources import credentials
 from ...errors import InvalidArgument, NotFound
 from ...model.protobuf import decoded, encoded, raw, text
 from ..buildoutput import attributes
-from ..pulling import credentials
 from .grpc import NOT_FOUND, Call, CallError, CallGone, Handler
 
 _SECRET_MAX = 500 << 10  # bytes; Docker's own limit

@@ -64,7 +64,8 @@ class Sandbox:
         has ended by itself. `spec`: all else that a container can be asked for. `host`: a hyperd, else HYPER_HOST's,
         else this user's own, which is started.
 
-        :raise NotFound: there is no such image. :raise Unavailable: hyperd does not run, and cannot be started.
+        :raise NotFound: there is no such image. :raise StartFailed: nor such a command; nothing of it is left.
+        :raise Unavailable: hyperd does not run, and cannot be started.
         """
         return Sandbox(
             run(
