@@ -151,7 +151,7 @@ enum hp_tag {
 	HP_T_HARD = 54,          /* n  */
 	HP_T_MAIN = 55,          /* n  1: when this ends, all of the container does */
 	HP_T_BUILTIN = 56,       /* n  enum hp_builtin instead of a program */
-	HP_T_ALL = 57,           /* n  1: signal every process of the container */
+	HP_T_ALL = 57,           /* n  1: signal every process of the container; 2: of the process's group */
 	HP_T_TIMEOUT = 58,       /* n  ms */
 	HP_T_STATS = 59,         /* {* CONTAINER and the numbers below */
 	HP_T_MEMORY = 60,        /* n  bytes used */
@@ -214,7 +214,7 @@ enum hp_capability {
 	HP_C_HOOKS = 32,        /* HOOK */
 	HP_C_FORK = 64,         /* SEVER, BALLOON */
 	HP_C_ONLY_GROUPS = 128, /* ONLY_GROUPS */
-	HP_C_FILES = 256,       /* HP_B_FILES */
+	HP_C_FILES = 256,       /* HP_B_FILES; ALL 2 */
 	HP_C_PIDS_OF = 512,     /* PIDS_OF */
 };
 

@@ -41,7 +41,7 @@ int process_signal(const struct frame *f, struct error *err)
 		return fail(err, HP_E_STATE, 0, "process %u has ended", p->id);
 	if (signal > (uint64_t)SIGRTMAX)
 		return fail(err, HP_E_MALFORMED, 0, "no signal %llu", (unsigned long long)signal);
-	if (all && p->container && signal == SIGKILL)
+	if (all == 1 && p->container && signal == SIGKILL)
 		container_kill_all(p->container);
 	else if (kill(all ? -p->pid : p->pid, (int)signal) < 0)
 		return fail_sys(err, "kill");

@@ -418,6 +418,17 @@ async def test_a_signal_to_everyone(guest: Guest) -> None:
 
 
 @in_containers
+async def test_a_signal_to_a_group(guest: Guest) -> None:
+    """Others of the container hear nothing of it."""
+    agent = await with_container(guest)
+    main = await agent.start(guest.process("sleep", "1000", container="c", main=True), Output())
+    other = await agent.start(guest.process("sleep", "1000", container="c"), Output())
+    await other.signal_group(signal.SIGKILL)
+    assert (await ended(other)).signal == signal.SIGKILL
+    assert not main.exited.done() and len(await agent.processes("c")) == 1
+
+
+@in_containers
 async def test_what_it_uses(guest: Guest) -> None:
     agent = await with_container(guest)
     process = await agent.start(guest.process("sleep", "1000", container="c", main=True), Output())

@@ -73,6 +73,16 @@ def test_who_is_not_in_the_background_ends_with_its_connection(sandbox: Sandbox)
         sandbox.processes.kill(99999)
 
 
+def test_what_a_command_has_started_ends_with_it(sandbox: Sandbox) -> None:
+    with pytest.raises(DeadlineExceeded, match="took longer than 1 s"):
+        sandbox.run("sleep 1111 | sleep 2222; true", timeout=1)
+    with sandbox.exec("echo; sleep 3333; true") as process:
+        next(iter(process))
+        process.kill()
+        assert process.wait().exit_code == 128 + signal.SIGKILL
+    wait_for(lambda: not [p for p in sandbox.processes.list() if "sleep" in p.command], "the end of all of them")
+
+
 def test_files(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.files.write("/data/deep/file", "text")
     assert sandbox.files.read("data/deep/file") == b"text"

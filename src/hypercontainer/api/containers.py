@@ -339,10 +339,13 @@ async def exec_inspect(c: Context) -> ExecInfo:
     return c.engine.execs.get(c.id).info()
 
 
-@routes.post("/execs/{id}/kill", query={"signal": "name or number, TERM if none"})
+@routes.post(
+    "/execs/{id}/kill",
+    query={"signal": "name or number, TERM if none", "group": "to what it has started, too: its process group"},
+)
 async def exec_signal(c: Context) -> None:
     """Send it a signal."""
-    await c.engine.execs.signal(c.id, c.text("signal", "TERM"))
+    await c.engine.execs.signal(c.id, c.text("signal", "TERM"), group=c.flag("group"))
 
 
 @routes.post("/containers/prune", query={"filters": f"JSON object of lists: {', '.join(PRUNE_FILTERS)}"})

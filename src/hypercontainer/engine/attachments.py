@@ -106,7 +106,7 @@ class Attachments:
             detached=lambda: self._execs.tell("exec_detach", exec_),
             fan_out=exec_.fan_out, tty=exec_.spec.tty, closes_stdin=not exec_.spec.tty,
             begin=begin if starts else None, finish=finish,
-            kill=lambda: self._execs.signal(exec_.id, "KILL"),
+            kill=lambda: self._execs.signal(exec_.id, "KILL", group=True),
         )  # fmt: skip
         return AttachSession(attached, options)
 

@@ -178,13 +178,15 @@ class Execs:
             if exec_.started and not exec_.ended.is_set():
                 await tasks.within(exec_.answered.wait(), _START)
 
-    async def signal(self, id_: str, signal: str) -> None:
-        """One that starts is waited for; one that does not run is let be."""
+    async def signal(self, id_: str, signal: str, *, group: bool = False) -> None:
+        """Also to what it has started, if that is the `group`'s. One that starts is waited for; one that does not run
+        is let be.
+        """
         exec_ = self.get(id_)
         number = parse_signal(signal)
         await self._started(exec_)
         if exec_.handle and not exec_.ended.is_set():
-            await exec_.handle.signal(number)
+            await (exec_.handle.signal_group(number) if group else exec_.handle.signal(number))
 
     async def release(self) -> None:
         for task in list(self._tasks):

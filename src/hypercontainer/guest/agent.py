@@ -82,6 +82,12 @@ class Process(Protocol):
         :raise GuestError: the guest has no such process any more.
         """
 
+    async def signal_group(self, number: int) -> None:
+        """To it and what it has started, as far as that is in its process group; to it alone where the guest is older.
+
+        :raise GuestError: the guest has no such process any more.
+        """
+
     async def resize(self, rows: int, columns: int) -> None:
         """:raise GuestError: when the process has no terminal."""
 

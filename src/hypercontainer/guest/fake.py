@@ -291,7 +291,7 @@ class FakeGuest:
 
     def _signal(self, frame: Frame, attrs: RequestAttrs) -> None:
         process = self._process(attrs.number(Tag.ID))
-        found = self.alive(process.container) if attrs.number(Tag.ALL) else [process]
+        found = self.alive(process.container) if attrs.number(Tag.ALL) == 1 else [process]
         for one in found:
             one.signal(attrs.number(Tag.SIGNAL))
         self._reply(frame)

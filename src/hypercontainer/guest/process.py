@@ -26,6 +26,8 @@ class Wire(Protocol):
 
     async def signal(self, handle: GuestProcessHandle, signal: int, *, everyone: bool = False) -> None: ...
 
+    async def signal_group(self, handle: GuestProcessHandle, signal: int) -> None: ...
+
     async def resize(self, handle: GuestProcessHandle, rows: int, columns: int) -> None: ...
 
     async def release(self, handle: GuestProcessHandle) -> None: ...
@@ -105,6 +107,10 @@ class GuestProcessHandle:
     async def signal(self, number: int, *, everyone: bool = False) -> None:
         """To it, or to all processes of its container."""
         await self._wire.signal(self, number, everyone=everyone)
+
+    async def signal_group(self, number: int) -> None:
+        """To its process group."""
+        await self._wire.signal_group(self, number)
 
     async def resize(self, rows: int, columns: int) -> None:
         """:raise GuestError: when the process has no terminal."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from ..errors import DeadlineExceeded, GuestError, InvalidArgument, StartFailed, Unavailable
-from ..protocol.constants import FIRST_TOKEN, Builtin, Capability, Tag, Type
+from ..protocol.constants import FIRST_TOKEN, GROUP, Builtin, Capability, Tag, Type
 from ..protocol.messages import (
     ExitStatus,
     GuestContainer,
@@ -250,7 +250,13 @@ class GuestSession(Connection):
         return handle
 
     async def signal(self, handle: GuestProcessHandle, signal: int, *, everyone: bool = False) -> None:
-        attrs: Attrs = [(Tag.ID, handle.id), (Tag.SIGNAL, signal), (Tag.ALL, int(everyone))]
+        await self._signal(handle, signal, int(everyone))
+
+    async def signal_group(self, handle: GuestProcessHandle, signal: int) -> None:
+        await self._signal(handle, signal, GROUP if EditFiles in self.facets else 0)
+
+    async def _signal(self, handle: GuestProcessHandle, signal: int, whom: int) -> None:
+        attrs: Attrs = [(Tag.ID, handle.id), (Tag.SIGNAL, signal), (Tag.ALL, whom)]
         await self.request(Type.PROCESS_SIGNAL, attrs)
 
     async def resize(self, handle: GuestProcessHandle, rows: int, columns: int) -> None:

@@ -207,6 +207,7 @@ class Builtin(IntEnum):
     FILES = 13
 
 
+GROUP = 2  # value of Tag.ALL: a process's group is signalled
 MOUNT_VOLUME = "volume"  # type of a mount that binds what Builtin.MOUNT has mounted
 BOUND_ROOT = "bind"  # in place of an image's file system: its disk is a place of what Builtin.MOUNT has mounted
 MOUNT_SCRATCH = "scratch"  # type of a mount that binds a directory of the scratch disk

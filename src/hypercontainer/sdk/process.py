@@ -120,8 +120,9 @@ class AsyncProcess:
         await self._within(Deadline(timeout), "the signal", call)
 
     async def kill(self, *, timeout: float = DEFAULT) -> None:
-        """End it at once."""
-        await self.signal("KILL", timeout=timeout)
+        """End it at once, with what it has started in its process group."""
+        call = self._api.do("POST", f"/execs/{self.id}/kill", {"signal": "KILL", "group": True})
+        await self._within(Deadline(timeout), "the signal", call)
 
     async def info(self, *, timeout: float = DEFAULT) -> ExecInfo:
         """What hyperd says of it: whether it runs, its number in the sandbox."""

@@ -78,7 +78,7 @@ class Process:
         run(self._wrapped.signal(signal, timeout=timeout))
 
     def kill(self, *, timeout: float = DEFAULT) -> None:
-        """End it at once."""
+        """End it at once, with what it has started in its process group."""
         run(self._wrapped.kill(timeout=timeout))
 
     def info(self, *, timeout: float = DEFAULT) -> ExecInfo:
