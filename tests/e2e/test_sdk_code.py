@@ -15,6 +15,7 @@ from .conftest import Daemon
 from .python_image import with_python
 
 START = 200  # seconds, on a busy host that emulates
+LIMIT = 1800  # seconds for a test, the first of which makes the image
 
 
 @pytest.fixture
@@ -43,6 +44,8 @@ def check_results(interpreter: Interpreter) -> None:
     assert interpreter.run("x", timeout=START).text == "20"
 
 
+@pytest.mark.slow  # tests/unit/test_sdk.py runs the same code without a virtual machine
+@pytest.mark.timeout(LIMIT)
 def test_plain(sandbox: Sandbox) -> None:
     with sandbox.interpreter(kernel="plain", timeout=START) as interpreter:
         assert interpreter.kernel == "plain"
@@ -64,6 +67,7 @@ def test_plain(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.slow  # Jupyter's kernel takes long to begin where a processor is emulated
+@pytest.mark.timeout(LIMIT)
 def test_jupyter(sandbox: Sandbox) -> None:
     with sandbox.interpreter(timeout=START) as interpreter:
         assert interpreter.kernel == "jupyter"

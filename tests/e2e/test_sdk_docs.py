@@ -15,8 +15,11 @@ from .conftest import DEADLINE, Daemon
 from .python_image import with_python
 
 ROOT = Path(__file__).parents[2]
+LONG = 600  # seconds for one with an interpreter, where a processor is emulated
+# The first one of these makes the image.
+WITH_PYTHON = (pytest.mark.slow, pytest.mark.timeout(1800))
 EXAMPLES = [
-    pytest.param(example, id=f"{page.stem}-{number}")
+    pytest.param(example, id=f"{page.stem}-{number}", marks=WITH_PYTHON if "python:" in example else ())
     for page in (ROOT / "README.md", ROOT / "docs/sdk.md")
     for number, example in enumerate(re.findall(r"^ *```python\n(.*?)^ *```$", page.read_text(), re.M | re.S), 1)
 ]
@@ -38,7 +41,7 @@ def test_an_example_runs(hyper: Daemon, example: str, tmp_path: Path) -> None:
     environment = {**os.environ, "HYPER_HOST": str(hyper.socket)}
     done = subprocess.run(
         [sys.executable, *module, str(program)], env=environment, cwd=tmp_path, capture_output=True, text=True,
-        timeout=DEADLINE, check=False,
+        timeout=LONG if "python:" in example else DEADLINE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert hyper.out("ps", "-aq") == ""
