@@ -42,6 +42,7 @@ class Says(Model):  # type: ignore[misc]
         return ChatMessage(role=MessageRole.ASSISTANT, content=self._left.pop(0))
 
 
+@pytest.mark.slow
 def test_an_agent(hyper: Daemon) -> None:
     options = {"image": with_python(hyper), "memory": "512m", "host": str(hyper.socket), "timeout": 200}
     with SandboxExecutor(**options) as executor:
