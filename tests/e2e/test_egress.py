@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -92,3 +93,60 @@ def test_a_proxy_that_dies_is_followed_by_another(world: Outside) -> None:
     assert first not in workers(world)
     world.daemon.ctl("rm", "-f", "b")
     assert workers(world) == []
+
+
+def test_a_fork_has_the_policy_of_its_pod(world: Outside) -> None:
+    world.daemon.ctl("run", "-d", "--name", "c", "--allow-host", "api.example.test", "tools", *SLEEP)
+    world.daemon.ctl("pod", "fork", "c", "--name", "d")
+    assert "api.example.test" in world.sh("d", f"{CURL} http://api.example.test/")
+    world.arrivals()
+    assert "out of this pod's reach" in world.sh("d", f"{CURL} --connect-to ::203.0.113.2 http://evil.test/")
+    assert "Could not resolve" in world.sh("d", f"{CURL} http://evil.test/ 2>&1")
+    assert world.arrivals() == []
+
+
+SECRET = "sk-live-0123456789abcdef-canary"
+
+
+def in_memory(world: Outside, pod: str, *words: bytes) -> list[bool]:
+    """Which of these are in the memory of a pod's machine, as its hypervisor has it."""
+    pid = json.loads(world.daemon.out("pod", "inspect", pod))[0]["pod"]["vm"]["pid"]
+    found = [False] * len(words)
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            first, last = (int(x, 16) for x in line.split()[0].split("-"))
+            with contextlib.suppress(OSError, ValueError, OverflowError):
+                for at in range(first, last, 1 << 24):
+                    memory.seek(at)
+                    data = memory.read(min(last - at, (1 << 24) + 64))
+                    found = [was or word in data for was, word in zip(found, words, strict=True)]
+    return found
+
+
+def test_a_secret_goes_to_its_host_and_is_never_in_the_pod(world: Outside, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(SECRET + "\n")
+    secret = f"TOKEN={tmp_path / 'token'}@api.example.test"
+    world.daemon.ctl("run", "-d", "--name", "s", "--inject-secret", secret, "--allow-host", "other.example.test",
+                     "tools", *SLEEP)  # fmt: skip
+    world.arrivals()
+    send = f'{CURL} -H "Authorization: Bearer $TOKEN" -u "me:$TOKEN"'
+    assert "api.example.test" in world.sh("s", f'{CURL} -H "Authorization: Bearer $TOKEN" https://api.example.test/a')
+    assert "api.example.test" in world.sh("s", f'{CURL} -u "me:$TOKEN" https://api.example.test/b')
+    (bearer, basic) = [told["headers"] for told in world.arrivals() if told["kind"] == "http"]
+    assert bearer["authorization"] == f"Bearer {SECRET}"
+    assert basic["authorization"] == "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()
+    # Others get the placeholder; and the CA is asked for the host's only.
+    assert "other.example.test" in world.sh("s", f"{send} -k https://other.example.test/c")
+    assert "out of this pod's reach" in world.sh("s", f"{CURL} https://api.example.test/ -H 'Host: other.example.test'")
+    told = world.arrivals()
+    assert SECRET not in json.dumps(told)
+    assert "hypercontainer-secret-" in json.dumps(told)
+    placeholder = world.sh("s", "echo $TOKEN").encode()
+    assert in_memory(world, "s", SECRET.encode(), placeholder) == [False, True]
+    shown = world.daemon.out("inspect", "s") + world.daemon.out("pod", "inspect", "s")
+    shown += world.daemon.out("events", "--since", "1h", "--until", "0s")
+    assert SECRET not in shown
+    assert base64.b64encode(SECRET.encode()).decode() not in shown
+    small = 8 << 20  # disks are larger, and sparse
+    kept = [p for p in world.daemon.root.rglob("*") if p.is_file() and p.stat().st_size < small]
+    assert [path for path in kept if SECRET.encode() in path.read_bytes()] == []

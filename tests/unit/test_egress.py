@@ -4,19 +4,33 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
+from pathlib import Path
 
 import h11
 import pytest
 
 from hypercontainer.errors import InvalidArgument
-from hypercontainer.model.egress import EgressHost, EgressPolicy, canonical_name, parse_host, policy
-from hypercontainer.network.egress import hello, http, names, upstream
+from hypercontainer.model.egress import (
+    EgressHost,
+    EgressPolicy,
+    EgressSecret,
+    canonical_name,
+    parse_host,
+    parse_secret,
+    policy,
+)
+from hypercontainer.network.egress import authority, hello, http, names, upstream
 from hypercontainer.network.egress.channel import Channel, Closed
+from hypercontainer.network.egress.injection import Injection, swapped
+from hypercontainer.network.egress.messages import Job, Swap
 from hypercontainer.network.egress.refused import Refused
+from tests.certificates import Authority
 
 # -- policies ---------------------------------------------------------------------------
 
@@ -303,3 +317,103 @@ def test_names_that_a_pod_may_know() -> None:
     assert asked("secret.evil.test", "TXT", addresses) == (3, [], ["secret.evil.test"])
     assert asked("1.2.0.192.in-addr.arpa", "PTR", addresses) == (3, [], ["1.2.0.192.in-addr.arpa"])
     assert asked("a.example", "A", silent) == (2, [], [])
+
+
+# -- secrets ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("T@api.example.com", ("T", "api.example.com", 443, "")),
+        ("T@API.example.com:8443", ("T", "api.example.com", 8443, "")),
+        ("T@api.example.com:X-Key", ("T", "api.example.com", 443, "X-Key")),
+        ("T@api.example.com:8443:X-Key", ("T", "api.example.com", 8443, "X-Key")),
+    ],
+)
+def test_secrets(text: str, found: tuple[str, str, int, str]) -> None:
+    secret = parse_secret(text, lambda name: b"value of " + name.encode())
+    assert (secret.name, secret.host, secret.port, secret.header) == found
+    assert secret.value == b"value of T"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "T", "T@", "@a.example", "T@*.example.com", "T@10.0.0.1", "1T@a.example", "T@a.example:0",
+             "T@a.example:443:X:Y", "T@a.example:X Y", "T=x@a.example"],
+)  # fmt: skip
+def test_what_is_no_secret(text: str) -> None:
+    with pytest.raises(InvalidArgument):
+        parse_secret(text, lambda _: b"value")
+    with pytest.raises(InvalidArgument, match="cannot be in a header"):
+        parse_secret("T@a.example", lambda _: b"two\r\nlines")
+
+
+def test_a_policy_with_secrets() -> None:
+    secrets = [parse_secret("T@a.example:8443", lambda _: b"value")]
+    found = policy("", [], secrets)
+    assert found
+    assert (found.allows("a.example", 8443), found.allows("a.example", 443), found.names("a.example")) == (
+        True,
+        False,
+        True,
+    )
+    with pytest.raises(InvalidArgument, match="a secret is named twice"):
+        policy("", [], secrets * 2)
+
+
+def test_placeholders_are_swapped_in_headers() -> None:
+    swaps = [Swap("PH1", "first", ""), Swap("PH2", "second", "x-key")]
+    basic = b"Basic " + base64.b64encode(b"me:PH1")
+    headers = [(b"authorization", basic), (b"x-key", b"PH1 PH2"), (b"other", b"PH2"), (b"a", b"Basic PH1")]
+    assert swapped(headers, swaps) == [
+        (b"authorization", b"Basic " + base64.b64encode(b"me:first")), (b"x-key", b"first second"), (b"other", b"PH2"),
+        (b"a", b"Basic first"),
+    ]  # fmt: skip
+    assert swapped([(b"authorization", b"Basic PH1")], swaps) == [(b"authorization", b"Basic PH1")]
+
+
+@pytest.mark.parametrize(("trusted", "served"), [(True, True), (False, False)])
+def test_who_answers_for_a_host_verifies_it(tmp_path: Path, trusted: bool, served: bool) -> None:
+    outside = Authority(tmp_path)
+    pair = outside.sign("far", server=True, further=["a.example"])
+    certificate, key = authority.make()
+    known = EgressPolicy(secrets=[EgressSecret(name="T", host="a.example", placeholder="PH")], authority=certificate)
+    mine = authority.intercepted(known, {authority.KEY: key, authority.PREFIX + "T": b"value"}.__getitem__)
+    other = Authority(tmp_path / "other")
+    injection = Injection(Job(0, mine, (outside if trusted else other).cert.read_text()))
+    assert [injection.has("a.example", port) for port in (443, 80)] == [True, False]
+    got: list[bytes] = []
+
+    async def far(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            got.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(OK)
+            await writer.drain()
+        writer.close()
+
+    async def run() -> bytes:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.cert, pair.key)
+        server = await asyncio.start_server(far, "127.0.0.1", 0, ssl=context)
+
+        async def open_(host: str, port: int) -> Channel:
+            return Channel(*await asyncio.open_connection(*server.sockets[0].getsockname()))
+
+        async def near(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(Refused, Closed):
+                await injection.serve(Channel(reader, writer), "a.example", 443, open_)
+            writer.close()
+
+        front = await asyncio.start_server(near, "127.0.0.1", 0)
+        async with server, front, asyncio.timeout(30):
+            trusts = ssl.create_default_context(cadata=certificate)
+            where = front.sockets[0].getsockname()
+            reader, writer = await asyncio.open_connection(*where, ssl=trusts, server_hostname="a.example")
+            writer.write(b"GET / HTTP/1.1\r\nHost: a.example\r\nX: PH\r\nConnection: close\r\n\r\n")
+            found = await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+        return found
+
+    found = asyncio.run(run())
+    assert (b"200 OK" in found, b"403 Forbidden" in found) == (served, not served)
+    assert [b"x: value" in x for x in got] == [True] * served

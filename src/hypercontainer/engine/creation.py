@@ -23,7 +23,7 @@ from ..seccomp import Attempt, Filter
 from ..sys import clock, tasks
 from ..sys.files import no_space_as_error
 from ..sys.removal import removed
-from . import environment, health, processors, resolve
+from . import egress_secrets, environment, health, processors, resolve
 from .container_verbs import ALIVE
 from .filters import filter_of
 from .paths import Paths
@@ -31,6 +31,7 @@ from .placement import Placement
 from .principal import owned
 from .registry import Registry
 from .resolve import pids_of
+from .secrets import Secrets
 from .volumes import Volumes
 
 # A compiler takes a thread, which others need for what they do: files, processes, ends.
@@ -50,6 +51,7 @@ class Creation:
         self._placement = placement
         self.volumes = volumes
         self.roots = roots
+        self._secrets = Secrets(paths)
         self._compilers = asyncio.Semaphore(_COMPILERS)
 
     async def create(self, spec: ContainerSpec, *, starting: bool = False) -> Container:
@@ -93,6 +95,9 @@ class Creation:
         if spec.devices:
             raise InvalidArgument("devices of this host are the pod's, not a container's in it",
                                   hint="give --device to `hyperctl pod create`")  # fmt: skip
+        if spec.egress:
+            raise InvalidArgument("an egress policy is the pod's, not a container's in it",
+                                  hint="give it to the pod, by its podfile")  # fmt: skip
         processors.check_joins(pod, spec.image, image)
         _check_secrets(spec, pod.spec.secrets)
         spec = self._with_target(pod, spec)
@@ -160,6 +165,11 @@ class Creation:
         self._registry.begin(id_)
         mounts: list[MountPoint] = []
         try:
+            if pod.implicit and pod.spec.egress:
+                policy = egress_secrets.kept(self._secrets, id_, pod.spec.egress)
+                spec = msgspec.structs.replace(spec, egress=policy)
+                before = pod = msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, egress=policy))
+            spec = egress_secrets.with_variables(spec, pod.spec.egress)
             config = image.config.config if image else {}
             program = await self._filter(spec, pod.architecture)
             volumes, mounts = await self.volumes.resolve(before, spec, config)
@@ -217,7 +227,7 @@ class Creation:
     async def _undo(self, id_: str, mounts: list[MountPoint]) -> None:
         async with contextlib.AsyncExitStack() as undo:  # each, whatever becomes of the others
             undo.push_async_callback(self.volumes.remove_anonymous, mounts)
-            undo.push_async_callback(removed, self._paths.container(id_))
+            undo.push_async_callback(removed, self._paths.container(id_), self._paths.pod(id_))
             undo.push_async_callback(self.roots.release, id_)
         self._registry.finish(id_)
 

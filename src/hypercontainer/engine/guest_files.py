@@ -12,8 +12,9 @@ from ..model.specs import HOST_GATEWAY
 from ..model.status import Container, Pod
 from ..network import names as naming
 from ..network.backend import Link
+from ..network.egress import authority
 from ..protocol.messages import GuestFile
-from . import environment, resolve
+from . import egress_secrets, environment, resolve
 from .pod_network import PodNetwork
 from .secrets import Secrets
 
@@ -32,6 +33,8 @@ def files_of(
     ]
     for s in container.spec.secrets:
         made.append(GuestFile(s.target, secrets.get(pod.id, s.secret), s.mode, s.uid, s.gid))
+    if pod.spec.egress and pod.spec.egress.secrets:
+        made.append(GuestFile(authority.BUNDLE, egress_secrets.bundle(pod.spec.egress), 0o644))
     check_size(container, sum(len(f.content) for f in made))
     if container.spec.read_only:  # there is no writing the others into the root
         made += [GuestFile(f.target, f.content, f.mode, f.uid, f.gid) for f in container.spec.files]

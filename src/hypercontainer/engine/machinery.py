@@ -69,7 +69,9 @@ def of_host(ground: Ground) -> Choice:
     """The networks that this host has."""
     way = ground.settings.network.user_network
     runs_as = ground.allotments.runs_as
-    egress = EgressSettings(ground.settings.egress_networks, Refusals(ground.events), runs_as)
+    egress = EgressSettings(
+        ground.settings.egress_networks, Refusals(ground.events), runs_as, Secrets(ground.settings.paths).get
+    )
     return Backends(ground.registry, ground.settings.paths.run, way, runs_as=runs_as, egress=egress)
 
 

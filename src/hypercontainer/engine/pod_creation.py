@@ -10,7 +10,7 @@ from ..model import ids
 from ..model.pods import PodPlan
 from ..model.status import Pod
 from ..sys import clock
-from . import host_access, naming, processors, resolve
+from . import egress_secrets, host_access, naming, processors, resolve
 from .containers import Containers
 from .placement import Placement
 from .plan import check_plan
@@ -71,7 +71,9 @@ class PodCreation:
         volumes = await self._volumes.of_pod(id_, plan.volumes)
         hostname = plan.hostname or naming.hostname_of(name)
         aliases = [n for c in plan.containers for n in (c.name, *c.aliases) if n]
-        spec, attachments = self._placement.plan(id_, plan.spec, aliases)
+        policy = egress_secrets.kept(self._secrets, id_, plan.spec.egress)
+        spec = msgspec.structs.replace(plan.spec, egress=policy)
+        spec, attachments = self._placement.plan(id_, spec, aliases)
         pod = Pod(
             id=id_, name=name, created_at=clock.stamp(), hostname=hostname, vcpus=vcpus, memory=memory, spec=spec,
             labels=plan.labels, volumes=volumes, attachments=attachments, architecture=architecture, **owned(),

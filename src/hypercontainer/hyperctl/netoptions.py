@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgument
-from ..model.egress import policy
+from ..model.egress import EgressSecret, parse_secret, policy
 from ..model.network import NetworkRequest
 from ..model.rates import parse_allow, parse_rate
 from ..model.specs import HostEntry
@@ -47,6 +49,24 @@ def _network(text: str) -> dict[str, Any]:
     return found
 
 
+def _secret(text: str) -> EgressSecret:
+    """`NAME@...` has its value from this program's environment, `NAME=FILE@...` from a file."""
+    head, at, place = text.rpartition("@")
+    name, _, path = head.partition("=")
+
+    def value(name: str) -> bytes:
+        if not path:
+            if name not in os.environ:
+                raise InvalidArgument(f"there is no variable {name} here", hint="set it, or write NAME=FILE@HOST")
+            return os.fsencode(os.environ[name])
+        try:
+            return Path(path).read_bytes().rstrip(b"\r\n")
+        except OSError as error:
+            raise InvalidArgument(f"cannot read the secret {path}: {error.strerror}") from error
+
+    return parse_secret(f"{name}{at}{place}" if at else text, value)
+
+
 def networking(o: dict[str, Any]) -> dict[str, Any]:
     """The fields of a specification that say how a pod is connected."""
     asked = [_network(n) for n in o["network"]]
@@ -76,7 +96,7 @@ def networking(o: dict[str, Any]) -> dict[str, Any]:
         "dns_options": list(o["dns_option"]),
         "hosts": [_host_entry(h) for h in o["add_host"]],
         "allow": [parse_allow(a) for a in o["allow"]],
-        "egress": policy(o["egress"] or "", o["allow_host"]),
+        "egress": policy(o["egress"] or "", o["allow_host"], [_secret(s) for s in o["inject_secret"]]),
         "ingress_rate": parse_rate(o["ingress_rate"]),
         "egress_rate": parse_rate(o["egress_rate"]),
     }

@@ -152,6 +152,12 @@ _OPTIONS = [
         metavar="HOST[:PORT]",
         help="The only hosts that it may reach, by TLS or HTTP; *.NAME is all below NAME [ports: 80, 443].",
     ),
+    click.option(
+        "--inject-secret",
+        multiple=True,
+        metavar="NAME[=FILE]@HOST[:PORT][:HEADER]",
+        help="Give $NAME, or a file's content, to a host in headers of HTTPS; inside $NAME is a placeholder.",
+    ),
     click.option("--egress", type=click.Choice(["open", "none"]), help="All that it may reach, beside --allow-host."),
     click.option(
         "--ingress-rate", default="", metavar="RATE", help="Most that it may receive, such as 10m (bits per second)."

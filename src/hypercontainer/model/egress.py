@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Literal
 
 from msgspec import Meta, field
@@ -15,6 +15,8 @@ from .base import Model
 
 PORTS = (80, 443)  # of a host of which no port is given
 HOSTS_MAX = 1000
+SECRETS_MAX = 32
+SECRET_MAX = 8192  # bytes
 # RFC 1123, with underscores, which names of services have; a name has 253 letters at most.
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
@@ -65,18 +67,52 @@ class EgressHost(Model, frozen=True, kw_only=True):
         return f"{self.host}:{self.port}" if self.port else self.host
 
 
+class EgressSecret(Model, frozen=True, kw_only=True):
+    """A secret that goes to one host, in headers of requests by TLS; the pod has a placeholder for it."""
+
+    name: str  # of the variable that has the placeholder
+    host: str  # no wildcard
+    port: Annotated[int, Meta(ge=1, le=65535)] = 443
+    header: str = ""  # the only one that it goes in; "": any
+    placeholder: str = ""  # the daemon's to make
+    value: bytes = b""  # of a request; in no record
+
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: naming what is wrong."""
+        EgressHost(host=self.host)
+        if self.host.startswith(_WILD):
+            raise InvalidAddress(f"invalid host {self.host!r} of a secret", hint="a secret goes to one host")
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,127}", self.name, re.ASCII):
+            raise InvalidAddress(f"invalid name of a secret {self.name!r}", hint="give a variable's name")
+        if self.header and not re.fullmatch("[A-Za-z0-9-]{1,64}", self.header, re.ASCII):
+            raise InvalidAddress(f"invalid header {self.header!r} of a secret", hint="give a header's name")
+        if len(self.value) > SECRET_MAX or not all(0x20 < c < 0x7F or c == 0x20 for c in self.value):
+            raise InvalidAddress(f"the value of the secret {self.name!r} cannot be in a header",
+                                 hint=f"give up to {SECRET_MAX} printable ASCII letters, no line's end")  # fmt: skip
+
+
 class EgressPolicy(Model, frozen=True, kw_only=True):
     """All that a pod may reach beside the addresses of its `allow`: these hosts, by TLS or HTTP."""
 
     hosts: Annotated[list[EgressHost], Meta(max_length=HOSTS_MAX)] = field(default_factory=list)
+    secrets: Annotated[list[EgressSecret], Meta(max_length=SECRETS_MAX)] = field(default_factory=list)
+    authority: str = ""  # PEM: the certificate of the CA whose TLS the pod meets at the secrets' hosts; the daemon's
+
+    def ports(self) -> set[int]:
+        """Those by which it may speak to some host."""
+        return {port for host in self.hosts for port in host.ports} | {secret.port for secret in self.secrets}
 
     def names(self, name: str) -> bool:
         """Whether a canonical name may be known to the pod."""
-        return any(host.covers(name) for host in self.hosts)
+        return any(host.covers(name) for host in self.hosts) or any(name == secret.host for secret in self.secrets)
 
     def allows(self, name: str, port: int) -> bool:
         """Whether the pod may speak with a port of a host; the name is canonical."""
-        return any(host.covers(name) and port in host.ports for host in self.hosts)
+        return any(host.covers(name) and port in host.ports for host in self.hosts) or self.swaps(name, port)
+
+    def swaps(self, name: str, port: int) -> bool:
+        """Whether a secret goes there."""
+        return any((name, port) == (secret.host, secret.port) for secret in self.secrets)
 
 
 def parse_host(text: str) -> EgressHost:
@@ -90,12 +126,30 @@ def parse_host(text: str) -> EgressHost:
     return EgressHost(host=name.lower().removesuffix("."), port=int(port or 0))
 
 
-def policy(mode: Literal["", "open", "none"], hosts: Iterable[str]) -> EgressPolicy | None:
-    """What `--egress` and `--allow-host` say together; None: no policy.
+def policy(
+    mode: Literal["", "open", "none"], hosts: Iterable[str], secrets: Sequence[EgressSecret] = ()
+) -> EgressPolicy | None:
+    """What `--egress`, `--allow-host` and `--inject-secret` say together; None: no policy.
 
     :raise InvalidArgument: they contradict each other, or one is no host.
     """
     found = [parse_host(text) for text in hosts]
-    if mode == "open" and found:
+    if mode == "open" and (found or secrets):
         raise InvalidArgument("egress is open, and hosts are named", hint="leave out one of them")
-    return EgressPolicy(hosts=found) if found or mode == "none" else None
+    if len({s.name for s in secrets}) < len(secrets):
+        raise InvalidArgument("a secret is named twice", hint="give each a name of its own")
+    return EgressPolicy(hosts=found, secrets=list(secrets)) if found or secrets or mode == "none" else None
+
+
+def parse_secret(text: str, value: Callable[[str], bytes]) -> EgressSecret:
+    """`NAME@HOST[:PORT][:HEADER]`; a port is of digits. `value` gives what NAME stands for.
+
+    :raise InvalidArgument: it is none.
+    """
+    name, at, place = text.partition("@")
+    host, *rest = place.split(":")
+    port = int(rest.pop(0)) if rest and rest[0].isascii() and rest[0].isdecimal() and len(rest[0]) < 6 else 443
+    if not at or not name or len(rest) > 1 or not 0 < port < 1 << 16:
+        raise InvalidArgument(f"invalid secret {text!r}", hint="write NAME@HOST[:PORT][:HEADER]")
+    named = parse_host(host)
+    return EgressSecret(name=name, host=named.host, port=port, header=rest[0] if rest else "", value=value(name))

@@ -49,7 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             while data := self.rfile.read1(1000):
                 self.wfile.write(data)
             return
-        text = json.dumps({"host": self.headers.get("Host", ""), "headers": dict(self.headers.items())}).encode()
+        text = json.dumps({"host": self.headers.get("Host", "")}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()

@@ -91,7 +91,7 @@ def worlds(directory: Path, tag: str) -> Iterator[Outside]:
         config.write_text('egress_networks = ["203.0.113.0/24"]\n')
         daemon = stack.enter_context(
             launched(directory / "root", "--config", str(config), "--network", "bridge",
-                     prefix=("ip", "netns", "exec", host))
+                     prefix=("ip", "netns", "exec", host, "env", f"SSL_CERT_FILE={ca}"))
         )  # fmt: skip
         load(daemon, image.layout(), "tools")
         yield Outside(host, daemon, heard, ca)

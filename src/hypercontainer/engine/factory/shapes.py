@@ -138,5 +138,6 @@ def is_plain(container: Container) -> bool:
         or spec.domainname
         or spec.secrets
         or spec.files
+        or (spec.egress and spec.egress.secrets)
         or spec.base
     )

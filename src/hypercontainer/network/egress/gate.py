@@ -24,7 +24,8 @@ from ..addresses import AnyNetwork
 from ..backend import Records
 from ..dns import Restricted
 from ..passt import RunsAs, RunsAsOf
-from . import names, upstream
+from . import authority, names, upstream
+from .messages import Intercepted
 from .proxy import Asks, Proxy
 from .refused import Refused
 from .resolver import Resolver
@@ -43,6 +44,7 @@ class EgressSettings:
     opened: Sequence[AnyNetwork] = ()  # networks, not public ones, in which hosts of policies may lie
     refused: Callable[[Pod, Refused], None] = lambda _, __: None  # it is told of what a pod may not
     runs_as: RunsAsOf = field(default=lambda _, __: RunsAs())
+    secret: Callable[[str, str], bytes] = lambda _, __: b""  # of a pod by its id, and a name
 
 
 class Gate:
@@ -164,7 +166,7 @@ class Gates:
         pod, policy = found
         try:
             dialled, port = _destination(sock)
-            if not any(port in host.ports for host in policy.hosts):
+            if port not in policy.ports():
                 raise Refused("the pod may speak to no host by this port", dialled, port)
             self._proxy(pod).take(sock, port)
         except OSError:
@@ -177,10 +179,17 @@ class Gates:
         if pod.id not in self._proxies:
             asks = Asks(
                 partial(self._open, pod.id), partial(self._refused, pod.id),
-                lambda: self._settings.runs_as(pod.id, True),
+                lambda: self._settings.runs_as(pod.id, True), partial(self._intercepted, pod.id),
             )  # fmt: skip
             self._proxies[pod.id] = Proxy(pod.name, asks)
         return self._proxies[pod.id]
+
+    def _intercepted(self, pod_id: str) -> list[Intercepted]:
+        """What the pod's proxy needs for hosts that its secrets go to."""
+        policy = self._records.pod(pod_id).spec.egress
+        if not policy or not policy.secrets:
+            return []
+        return authority.intercepted(policy, partial(self._settings.secret, pod_id))
 
     def _refused(self, pod_id: str, refused: Refused) -> None:
         if self._records.has_pod(pod_id):

@@ -20,6 +20,7 @@ HEAD_TIMEOUT = 30.0  # seconds from the first byte of a request's head to its en
 BETWEEN = 120.0  # seconds from one request to the next
 _SWITCHING = 101
 Headers = list[tuple[bytes, bytes]]
+Change = Callable[[Headers], Headers]
 Open = Callable[[str, int], Awaitable[Stream]]  # it raises `Refused`
 Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 
@@ -40,20 +41,21 @@ class Tunnel(NamedTuple):
 class Relay:
     """One connection of a pod, whose port of the far end is `port`."""
 
-    def __init__(self, client: Stream, port: int, open_: Open, *, inside: str = "") -> None:
-        """`inside` is the host whose TLS it came in: each request must be for that."""
+    def __init__(
+        self, client: Stream, port: int, open_: Open, *, inside: str = "", change: Change = lambda headers: headers
+    ) -> None:
+        """`inside` is the host whose TLS it came in: each request must be for that. `change` gives a request's headers
+        as the host gets them.
+        """
         self._client = client
         self._port = port
         self._open = open_
         self._inside = inside
+        self._change = change
         self._server = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MAX)
         self._far: Stream | None = None
         self._peer = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_MAX)
         self._host = ""
-
-    def change(self, host: str, headers: Headers) -> Headers:
-        """The headers of a request as the host gets them."""
-        return headers
 
     async def run(self) -> Tunnel | None:
         """Serve all requests; what a CONNECT asked for and got, whose bytes the client sends next.
@@ -123,7 +125,7 @@ class Relay:
             self._host = host
             self._far = await self._open(host, self._port)
             self._peer = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_MAX)
-        headers = self.change(host, list(request.headers))
+        headers = self._change(list(request.headers))
         begin = h11.Request(method=request.method, target=target, headers=headers)
         await self._far.write(self._peer.send(begin) or b"")
         sending = asyncio.ensure_future(self._send_body(self._far))

@@ -25,10 +25,30 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     why: str = ""
 
 
+class Swap(msgspec.Struct, frozen=True):
+    """What stands in headers for a secret, and the secret."""
+
+    placeholder: str
+    value: str
+    header: str  # small letters; "": any
+
+
+class Intercepted(msgspec.Struct, frozen=True):
+    """A host in whose place the proxy answers by TLS; certificate and key are PEM."""
+
+    host: str
+    port: int
+    certificate: str
+    key: str
+    swaps: list[Swap]
+
+
 class Job(msgspec.Struct, frozen=True):
     """What a proxy gets on its standard input."""
 
     channel: int  # descriptor
+    intercepted: list[Intercepted] = []
+    authorities: str = ""  # PEM: whom it trusts at these hosts
 
 
 def send(channel: socket.socket, message: Message, fd: int = -1) -> None:

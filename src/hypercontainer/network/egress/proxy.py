@@ -21,8 +21,8 @@ from ...jail import helpers, interpreter
 from ...jail.jail import Order
 from ...sys import tasks
 from ..passt import RunsAs
-from . import messages
-from .messages import Job, Message
+from . import authority, messages
+from .messages import Intercepted, Job, Message
 from .refused import Refused
 from .worker import CONNECTIONS_MAX
 
@@ -41,6 +41,7 @@ class Asks:
     open: Callable[[str, int], Awaitable[socket.socket]]  # a host and a port; it raises `Refused`
     refused: Callable[[Refused], None]  # it is told
     runs_as: Callable[[], RunsAs]
+    intercepted: Callable[[], list[Intercepted]]  # what it answers for itself, with secrets
 
 
 class Proxy:
@@ -93,7 +94,9 @@ class Proxy:
         """What is sent before it reads waits for it."""
         try:
             with theirs:
-                stdin = msgspec.json.encode(Job(channel=theirs.fileno()))
+                mine = self._asks.intercepted()
+                trusted = authority.host_bundle().decode(errors="replace") if mine else ""
+                stdin = msgspec.json.encode(Job(theirs.fileno(), mine, trusted))
                 async with helpers.running(_order(self._asks.runs_as(), theirs.fileno()), stdin) as helper:
                     theirs.close()
                     status = await helper.wait()

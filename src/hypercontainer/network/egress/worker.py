@@ -21,6 +21,7 @@ from ...sys.confine import Confinement, confine
 from . import hello, http
 from .channel import Channel, Closed, pipe
 from .http import Relay, Tunnel
+from .injection import Injection
 from .messages import Job, Message, receive, send
 from .refused import Refused
 
@@ -38,8 +39,9 @@ _DENIED = bytes([21, 3, 3, 0, 2, 2, 49])
 class Worker:
     """Serves connections until hyperd is gone."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, injection: Injection) -> None:
         self._channel = channel
+        self._injection = injection
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._opening: dict[int, asyncio.Future[int]] = {}
         self._gone = asyncio.get_running_loop().create_future()
@@ -75,6 +77,8 @@ class Worker:
             send(self._channel, message)
         except (Closed, TimeoutError, OSError):
             pass
+        except Exception as error:  # a mistake of ours, which is to be seen
+            send(self._channel, Message("refused", number, port=port, why=f"its proxy has failed: {error!r}"[:500]))
         finally:
             if client:
                 client.close()
@@ -98,7 +102,7 @@ class Worker:
             await self._tunnel(client, port, open_)
         elif http.is_http(begin):
             if asked := await Relay(client, port, open_).run():
-                await self._connected(client, asked)
+                await self._connected(client, asked, open_)
         else:
             raise Refused("it is neither TLS nor HTTP", port=port)
 
@@ -107,6 +111,8 @@ class Worker:
         name = ""
         try:
             name = await _server_name(client)
+            if self._injection.has(name, port):
+                return await self._injection.serve(client, name, port, open_)
             far = await open_(name, port)
         except Refused as refused:
             with contextlib.suppress(Closed):
@@ -117,11 +123,13 @@ class Worker:
         finally:
             far.close()
 
-    async def _connected(self, client: Channel, asked: Tunnel) -> None:
+    async def _connected(self, client: Channel, asked: Tunnel, open_: http.Open) -> None:
         """What a CONNECT carries is TLS for the same host."""
         try:
             if await _server_name(client) != asked.host:
                 raise Refused("its CONNECT carries TLS for another host", asked.host, asked.port)
+            if self._injection.has(asked.host, asked.port):
+                return await self._injection.serve(client, asked.host, asked.port, open_)
             await pipe(client, asked.far)
         finally:
             asked.far.close()
@@ -159,7 +167,7 @@ async def _main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     channel = socket.socket(fileno=job.channel)
     channel.setblocking(True)  # hyperd always reads; what it sends is read when it is there
-    worker = Worker(channel)
+    worker = Worker(channel, Injection(job))
     calls = seccomp.program(seccomp.read(CALLS))
     uid, gid = os.getuid(), os.getgid()
     confine(Confinement(uid, gid, _MEMORY, 0, _NO_LIMIT, _DESCRIPTORS, _NO_LIMIT))
