@@ -39,7 +39,7 @@ WORKS: list[tuple[list[str], Callable[[ContainerSpec], object], object]] = [
     ([], lambda s: (s.run_init, s.pid), (False, "")),
     (["--pid", "private"], lambda s: s.pid, "container"),
     (["--pid=pod"], lambda s: s.pid, "pod"),
-    (["--pod", "p", "--pid", "container:x"], lambda s: s.pid, "pod"),
+    (["--pod", "p", "--pid", "container:x"], lambda s: s.pid, "container:x"),
     (["--security-opt", "no-new-privileges"], lambda s: s.no_new_privileges, True),
     (["--security-opt=seccomp=unconfined"], lambda s: s.seccomp, "unconfined"),
     (["--security-opt", "apparmor=unconfined", "--security-opt", "label=disable"], lambda s: s.seccomp, "default"),
