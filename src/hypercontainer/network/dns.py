@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,17 +44,26 @@ def host_servers(path: Path = Path("/etc/resolv.conf")) -> list[str]:
     return []
 
 
-def parse(message: bytes) -> DNSRecord:
-    """:raise ValueError: when it is no message of DNS."""
-    from dnslib import DNSError, DNSRecord
+@contextlib.contextmanager
+def _dns() -> Iterator[None]:
+    """:raise ValueError: what is read is no message of DNS, or what it asks for cannot be written again."""
+    from dnslib import DNSError
     from dnslib.bimap import BimapError
     from dnslib.buffer import BufferError as CutShort
     from dnslib.label import DNSLabelError
 
     try:
-        return DNSRecord.parse(message)
+        yield
     except (DNSError, DNSLabelError, BimapError, CutShort, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from error
+
+
+def parse(message: bytes) -> DNSRecord:
+    """:raise ValueError: when it is no message of DNS."""
+    from dnslib import DNSRecord
+
+    with _dns():
+        return DNSRecord.parse(message)
 
 
 class NameServer:
@@ -98,7 +107,8 @@ class NameServer:
 
         :raise ValueError: when it is no question.
         """
-        return self._answer(parse(question), client)
+        with _dns():
+            return self._answer(parse(question), client)
 
     def _answer(self, asked: DNSRecord, client: str) -> bytes | None:
         from dnslib import QTYPE, RCODE
@@ -130,7 +140,8 @@ class NameServer:
         """Ours, or the host's servers' answer; SERVFAIL when there is none."""
         try:
             if restricted := self._restricted(client):
-                return await restricted(question)
+                with _dns():
+                    return await restricted(question)
             own = self.answer(question, client)
         except ValueError:
             return None
