@@ -71,7 +71,7 @@ def test_commands(sandbox: e2b.Sandbox) -> None:
     assert "".join(seen) == "one\ntwo\n"
     with pytest.raises(e2b.TimeoutException):
         sandbox.commands.run("sleep 1000", timeout=1)
-    wait_for(lambda: "sleep 1000" not in sandbox.commands.run("ps").stdout, "the end of the command")
+    wait_for(lambda: sandbox.commands.list() == [], "the end of the command")
 
 
 def test_commands_in_the_background(sandbox: e2b.Sandbox) -> None:

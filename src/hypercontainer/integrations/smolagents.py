@@ -19,7 +19,7 @@ from smolagents.remote_executors import RemotePythonExecutor
 from smolagents.tools import Tool, get_tools_definition_code
 from smolagents.utils import AgentError
 
-from ..sdk import CodeResult, Execution, Sandbox
+from ..sdk import CodeResult, Execution, Interpreter, Sandbox
 
 _IMAGE = "python:3.12-slim"
 _OF_THE_ANSWER = re.compile("^import (numpy|PIL[.a-zA-Z]*)$", re.MULTILINE)
@@ -42,6 +42,7 @@ class SandboxExecutor(RemotePythonExecutor):  # type: ignore[misc]
         """:raise HyperError: there is no sandbox, or a package cannot be installed."""
         super().__init__([], logger or AgentLogger(level=LogLevel.ERROR))
         self._timeout = timeout
+        self._interpreter: Interpreter | None = None
         self.sandbox = Sandbox.create(image, **options)
         try:
             self._interpreter = self.sandbox.interpreter(kernel="plain", timeout=_START)
@@ -58,6 +59,8 @@ class SandboxExecutor(RemotePythonExecutor):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """End the sandbox."""
+        if self._interpreter:
+            self._interpreter.close()
         self.sandbox.kill()
 
     def send_tools(self, tools: dict[str, Tool]) -> None:
@@ -81,6 +84,7 @@ class SandboxExecutor(RemotePythonExecutor):  # type: ignore[misc]
 
         :raise AgentError: it raised something, which its agent is to hear of.
         """
+        assert self._interpreter
         done = self._interpreter.run(code, timeout=self._timeout)
         if done.error is None:
             return CodeOutput(output=_output(done), logs=done.stdout, is_final_answer=False)
