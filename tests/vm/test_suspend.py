@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -125,3 +126,19 @@ async def test_a_snapshot_moves_to_another_hyperd(lab: Lab, config: Config, tmp_
 
 async def _pieces(data: bytes) -> AsyncIterator[bytes]:
     yield data
+
+
+async def test_one_that_is_idle_is_suspended(lab: Lab, config: Config) -> None:
+    """By itself; what is asked of it lets it go on."""
+    id_ = await lab.create("sleep", "10000", name="web", idle_timeout=2.0)
+    await lab.engine.containers.start(id_)
+
+    async def suspended() -> None:
+        while lab.engine.registry.pod(id_).status != "suspended" or machines(config.run_path):
+            changed = lab.engine.registry.changed
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), 0.2)  # the end of its process is no change
+
+    await asyncio.wait_for(suspended(), DEADLINE)
+    assert (await lab.engine.archives.stat(id_, "/etc")).is_dir
+    assert lab.engine.registry.pod(id_).status == "running"

@@ -279,6 +279,7 @@ async def _run(
 )
 async def attach(c: Context) -> web.StreamResponse:
     """Attach to the main process."""
+    await c.engine.containers.rouse(c.id)
     with spans.recording(c.flag("trace")) as found:
         session = c.engine.attachments.container(
             c.id, _options(c), starts=c.flag("start"), early=c.flag("early")
@@ -303,7 +304,9 @@ async def resize(c: Context) -> None:
 )
 async def exec_create(c: Context) -> ExecInfo | web.StreamResponse:
     """Create a further process."""
-    exec_ = c.engine.execs.create(c.id, await c.body(ExecSpec))
+    spec = await c.body(ExecSpec)
+    await c.engine.containers.rouse(c.id)
+    exec_ = c.engine.execs.create(c.id, spec)
     if c.flag("start") and c.upgrades:
         return await _attach_exec(c, exec_)
     return exec_.info()

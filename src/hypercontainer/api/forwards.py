@@ -35,6 +35,7 @@ class _Client:
 async def connect(c: Context) -> web.StreamResponse:
     """Connect to a port within a pod, whatever network it has."""
     port = c.number("port", 0) or 0
+    await c.engine.lifetimes.rouse(c.engine.registry.pod(c.id))
     c.engine.forwards.check(c.id, [port])
     if not c.upgrades:
         raise InvalidArgument(

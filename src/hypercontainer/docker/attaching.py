@@ -26,6 +26,7 @@ _WAITS_AT_ONCE = ApiVersion(1, 30)  # from which on the head of an answer to `wa
 async def attach(c: Call) -> web.StreamResponse:
     """Attach to the main process, also before it starts."""
     container = c.container
+    await c.engine.containers.rouse(container.id)
     session = c.engine.attachments.container(container.id, options(c, container), early=True)
     peer = HijackedPeer(c.request, c.version, tty=container.spec.tty, takes_input=c.flag("stdin"))
     await session.run(peer)

@@ -56,6 +56,7 @@ async def create(c: Call) -> dict[str, str]:
         tty=bool(wanted.tty), stdin=bool(wanted.attach_stdin), privileged=bool(wanted.privileged),
         stdout=bool(wanted.attach_stdout), stderr=bool(wanted.attach_stderr), detach_keys=wanted.detach_keys or "",
     )  # fmt: skip
+    await c.engine.containers.rouse(c.container.id)
     return {"Id": c.engine.execs.create(c.container.id, spec).id}
 
 

@@ -51,6 +51,7 @@ class WebsocketPeer:
 async def attach(c: Call) -> web.StreamResponse:
     """Attach to the main process."""
     container = c.container
+    await c.engine.containers.rouse(container.id)
     peer = WebsocketPeer(c.request, takes_input=c.flag("stdin"))
     if not peer.response.can_prepare(c.request):
         raise InvalidArgument("this operation takes a websocket")

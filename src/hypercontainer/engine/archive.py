@@ -70,6 +70,7 @@ class Archives:
     @contextlib.asynccontextmanager
     async def _agent(self, key: str) -> AsyncIterator[tuple[Container, Agent]]:
         """The container's guest; booted for the purpose when it does not run."""
+        await self._containers.rouse(key)
         container = self._registry.container(key)
         if container.state.status in (ContainerStatus.RUNNING, ContainerStatus.PAUSED):
             yield container, self._containers.runtime(container).agent

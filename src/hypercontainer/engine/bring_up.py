@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -71,6 +71,7 @@ class BringUp:
     ) -> None:  # fmt: skip
         self._registry = registry
         self._paths = paths
+        self.make_room: Callable[[str], Awaitable[None]] = _nothing  # what stands in the place of a suspended pod goes
         self._launcher = launcher
         self._network = network
         self._volumes = volumes
@@ -140,6 +141,7 @@ class BringUp:
 
         :raise Conflict: a volume is in use by now, or a port. :raise Unavailable: it does not go on.
         """
+        await self.make_room(pod_id)
         pod = self._registry.pod(pod_id)
         self._launcher.check(pod)
         await self._volumes.free(pod)
@@ -152,6 +154,7 @@ class BringUp:
     async def forget(self, pod_id: str) -> None:
         """What it would have gone on from is gone. Idempotent."""
         if (saved := self._paths.suspended(pod_id)).exists():
+            await self.make_room(pod_id)
             await removed(saved)
 
     async def down(self, pod_id: str, runtime: Runtime, *, clean: bool) -> None:
@@ -164,6 +167,9 @@ class BringUp:
         finally:
             self._devices.release(pod_id)
             await self._network.release(pod_id)
+
+
+async def _nothing(pod_id: str) -> None: ...
 
 
 def _has_disks(pod: Pod) -> bool:

@@ -63,6 +63,9 @@ async def _nobody_wakes(pod: Pod) -> bool:
     return False
 
 
+async def _nobody_rouses(pod: Pod) -> None: ...
+
+
 class Containers:
     """Create, start, stop, remove and what lies between."""
 
@@ -77,6 +80,7 @@ class Containers:
         self._health = HealthMonitor(registry, events)
         self._supervisors: dict[str, ContainerSupervisor] = {}
         self.wake: Callable[[Pod], Awaitable[bool]] = _nobody_wakes  # lets a suspended pod go on; whether it was one
+        self.rouse_pod: Callable[[Pod], Awaitable[None]] = _nobody_rouses  # the same, of one that was idle
         self._retired: set[ContainerSupervisor] = set()  # of what is gone, whose machines may not have ended yet
         self.files = ContainerFiles(paths, registry, sandboxes, log_sinks, self._forget, creation)
 
@@ -99,6 +103,13 @@ class Containers:
         if not (ends and pod.implicit and pod.status is PodStatus.SUSPENDED):
             check_awake(pod)
         return self.supervisor(container)
+
+    async def rouse(self, key: str) -> None:
+        """It is about to be used: its pod goes on, if it was suspended because it was idle.
+
+        :raise HyperError: why it does not.
+        """
+        await self.rouse_pod(self._registry.pod(self._registry.container(key).pod))
 
     async def _wake(self, container: Container) -> bool:
         """Let the pod go on, if it is suspended and its container's own; whether it was."""

@@ -131,6 +131,8 @@ class Creation:
             egress=spec.egress,
             ingress_rate=spec.ingress_rate,
             egress_rate=spec.egress_rate,
+            ttl=spec.ttl,
+            idle_timeout=spec.idle_timeout,
             dns=spec.dns,
             dns_search=spec.dns_search,
             dns_options=spec.dns_options,

@@ -47,7 +47,9 @@ from .execs import Execs
 from .factory.shapes import Shape
 from .fetch import fetch_all
 from .forks.copies import Copies
+from .forks.doorbell import Doorbells
 from .forks.fingerprints import Fingerprints
+from .forks.lifetimes import Lifetimes
 from .forks.making import Making
 from .forks.resuming import Resuming
 from .forks.saved import is_whole
@@ -142,9 +144,15 @@ class Engine:
         self.monitor = Monitor(self.registry, self.containers, sandboxes)
         self.forwards = Forwards(self.registry, sandboxes)
         self.trees = Trees(self.registry, self.containers)
+        doorbells = Doorbells(network, sandboxes.is_up)
+        made.bring_up.make_room = doorbells.close
+        self.lifetimes = Lifetimes(
+            self.registry, self.containers, self.pods, sandboxes, self.execs, self.suspensions, doorbells
+        )
+        self.containers.rouse_pod = self.lifetimes.rouse
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
         self._late: set[asyncio.Task[None]] = set()  # recovery of machines that have not answered yet
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     def _images_in_use(self) -> dict[str, list[str]]:
         """Image id -> names of what was made of it."""
@@ -180,7 +188,7 @@ class Engine:
         }
         leftovers.name_files(paths, self.registry)
         self.builds.open()
-        self._watching = asyncio.create_task(self._disk_watch.run())
+        self._watching = [asyncio.create_task(work) for work in (self._disk_watch.run(), self.lifetimes.run())]
 
     def _sweep(self) -> None:
         """Machines of records that were set aside go on, and what they have is not known."""
@@ -191,6 +199,7 @@ class Engine:
         await self.builds.close()
         await self.execs.release()
         await tasks.end(self._late)
+        await tasks.end(self._watching)
         await self.suspensions.close()
         await self.pods.detach()
         await self.factory.close()
@@ -199,7 +208,6 @@ class Engine:
         else:
             await self.pods.wake()
             await self.containers.shut_down()
-        await tasks.end([self._watching] if self._watching else [])
         await self._log_sinks.close()
         await self.networks.close()
         self._descriptions.close()
@@ -248,6 +256,7 @@ class Engine:
         check_readable(container)
         owner = self.containers.supervisor(container)
         reader = LogReader(Path(container.log_path), since=since, until=until, at_end=tail == 0)
+        owner.fan_out.followers += follow
         try:
             if tail:
                 await tasks.in_thread(lambda: reader.seek(tail))
@@ -263,6 +272,7 @@ class Engine:
                     return
                 await changed.wait()
         finally:
+            owner.fan_out.followers -= follow
             reader.close()
 
     def _starts_again(self, id_: str) -> bool:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from ..errors import Unavailable, Unsupported
 from ..hypervisor.driver import Disk, PciDevice, RbdDisk, VirtioFs, disk_kinds, processor_kinds
 from ..hypervisor.drivers import Drivers
-from ..hypervisor.facets import Emulation, require
+from ..hypervisor.facets import Emulation, Suspends, require
 from ..model.architectures import is_foreign
 from ..model.network import Attachment
 from ..model.pods import PodSpec
@@ -52,6 +52,8 @@ class Placement:
         wanted = kinds(pod, self.network) | self._kinds_of(mounts) | ({VirtioFs} if rootfs else set())
         driver, why = await self._drivers.choose(pod.spec.driver, sorted(wanted, key=lambda k: k.__name__))
         reason = pod.driver_reason or why
+        if pod.spec.idle_timeout:
+            require(driver, Suspends)
         if is_foreign(pod.architecture):
             if pod.spec.devices:
                 raise Unsupported(f"a virtual machine for {pod.architecture} has no bus for a PCI device of this host")

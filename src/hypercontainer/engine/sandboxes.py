@@ -102,6 +102,16 @@ class Sandboxes:
         found = self._sandboxes.get(pod_id)
         return found is not None and found.state is not State.DOWN
 
+    def is_up(self, pod_id: str) -> bool:
+        """Whether it runs, and does not only begin to."""
+        found = self._sandboxes.get(pod_id)
+        return found is not None and found.state is State.UP
+
+    def is_suspended(self, pod_id: str) -> bool:
+        """Whether it is on the disk, and nothing changes that now."""
+        found = self._sandboxes.get(pod_id)
+        return found is not None and found.state is State.SUSPENDED
+
     def update(self, pod_id: str, **changes: Any) -> Pod:
         """Change fields of a pod's record; gives the record that there is then."""
         pod = msgspec.structs.replace(self._registry.pod(pod_id), **changes)

@@ -92,6 +92,7 @@ class FanOut:
         self.started = asyncio.Event()
         self.changed = asyncio.Event()  # pulsed at every write, for log followers
         self.over = False  # the process has ended: nobody slows it any more
+        self.followers = 0  # of the log
         self._make_log = log
         self._log: OutputLog | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -132,6 +133,11 @@ class FanOut:
         """The process that writes is this one: it is told what is safe."""
         self.handle = handle
         self.started.set()
+
+    @property
+    def used(self) -> bool:
+        """Whether somebody reads the output, or follows the log."""
+        return bool(self._readers or self.followers)
 
     def attach(self) -> Reader:
         reader = Reader(self)

@@ -163,6 +163,13 @@ _OPTIONS = [
         "--ingress-rate", default="", metavar="RATE", help="Most that it may receive, such as 10m (bits per second)."
     ),
     click.option("--egress-rate", default="", metavar="RATE", help="Most that it may send."),
+    click.option("--ttl", default="", metavar="DURATION", help="Stop it so long after its start, such as 1h30m."),
+    click.option(
+        "--idle-timeout",
+        default="",
+        metavar="DURATION",
+        help="Suspend it when it has had nothing to do for so long; it goes on when it is wanted.",
+    ),
     click.option(
         "--pull", type=click.Choice(["missing", "always", "never"]), default="missing", help="When to pull the image."
     ),
@@ -334,6 +341,8 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         expose=[name for text in o["expose"] for name in parse_exposed(text)],
         publish_all=o["publish_all"],
         **networking(o),
+        ttl=parse_duration(o["ttl"] or 0),
+        idle_timeout=parse_duration(o["idle_timeout"] or 0),
         stop_signal=o["stop_signal"],
         stop_timeout=o["stop_timeout"],
         auto_remove=o["rm"],

@@ -16,6 +16,7 @@ from . import links
 _TUNSETIFF = 0x400454CA
 _IFF_UP = 0x1
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+HEADER = 10  # bytes before each frame: struct virtio_net_hdr (linux/virtio_net.h), for `_IFF_VNET_HDR`
 _NAME_MAX = 15  # bytes of an interface's name
 # Of a tap, what `is_joined` looks at.
 _SEEN = ("{name}/ifindex", "{name}/master/ifindex", "{name}/flags", "{name}/brport/hairpin_mode")

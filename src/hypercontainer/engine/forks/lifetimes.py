@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long pods live, and when those that have nothing to do are suspended: `ttl` and `idle_timeout`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from ...errors import HyperError
+from ...model.status import Pod, PodStatus
+from ...protocol.usage import GuestStats
+from ...sys import clock, tasks
+from ..containers import Containers
+from ..execs import Execs
+from ..pods import Pods
+from ..registry import Registry
+from ..sandboxes import Sandboxes
+from .doorbell import Doorbells
+from .suspensions import Suspensions
+
+log = logging.getLogger(__name__)
+_SHORTEST, _LONGEST = 0.5, 5.0  # seconds between two looks
+_CPU = 0.02  # of a processor: less than that is nothing
+_PACKETS = 0.5  # a second: neighbours ask for addresses, and routers tell of themselves
+_RUNS = (PodStatus.RUNNING, PodStatus.PAUSED, PodStatus.SUSPENDED)
+
+
+@dataclass
+class _Seen:
+    """Of a pod with an idle timeout, when it was looked at last."""
+
+    at: float  # seconds of the loop's clock
+    active: float  # when it had something to do
+    cpu: int = 0  # microseconds
+    packets: int = 0
+
+
+class Lifetimes:
+    """Looks at pods that have such limits, as long as there are some."""
+
+    def __init__(
+        self, registry: Registry, containers: Containers, pods: Pods, sandboxes: Sandboxes, execs: Execs,
+        suspensions: Suspensions, doorbells: Doorbells,
+    ) -> None:  # fmt: skip
+        self._registry = registry
+        self._containers = containers
+        self._pods = pods
+        self._sandboxes = sandboxes
+        self._execs = execs
+        self._suspensions = suspensions
+        self._doorbells = doorbells
+        self._seen: dict[str, _Seen] = {}
+        self._under_way: dict[str, asyncio.Task[None]] = {}  # by pod
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        try:
+            while True:
+                changed = self._registry.changed
+                watched = [p for p in self._registry.pods() if p.spec.ttl or p.spec.idle_timeout]
+                if not watched:
+                    self._seen.clear()
+                    await changed.wait()
+                    await asyncio.sleep(_SHORTEST)  # many changes are one
+                    continue
+                self._seen = {p.id: self._seen[p.id] for p in watched if p.id in self._seen}
+                await self._doorbells.only({p.id for p in watched})
+                for pod in watched:
+                    await self._look(pod)
+                await asyncio.sleep(min(self._pause(pod) for pod in watched))
+        finally:
+            await self._doorbells.only(set())
+            await tasks.end(list(self._under_way.values()))
+
+    async def rouse(self, pod: Pod) -> None:
+        """It is about to be used: one with an idle timeout that is suspended goes on.
+
+        :raise HyperError: why it does not.
+        """
+        if pod.spec.idle_timeout and pod.status is PodStatus.SUSPENDED:
+            await self._suspensions.wake(pod)
+        self._seen.pop(pod.id, None)
+
+    def _pause(self, pod: Pod) -> float:
+        shortest = min(x for x in (pod.spec.ttl, pod.spec.idle_timeout) if x)
+        return min(max(shortest / 5, _SHORTEST), _LONGEST)
+
+    async def _look(self, pod: Pod) -> None:
+        if pod.status not in _RUNS or pod.id in self._under_way:
+            self._seen.pop(pod.id, None)
+        elif pod.spec.ttl and clock.now() >= _began(pod) + timedelta(seconds=pod.spec.ttl):
+            self._begin(pod, self._expire)
+        elif pod.status is PodStatus.SUSPENDED and pod.spec.idle_timeout:
+            asleep = partial(self._sandboxes.is_suspended, pod.id)
+            await self._doorbells.hang(pod, asleep, lambda: self._begin(pod, self.rouse))
+        elif pod.status is PodStatus.RUNNING and pod.spec.idle_timeout and await self._is_idle(pod):
+            self._begin(pod, self._suspend)
+
+    def _begin(self, pod: Pod, work: Callable[[Pod], Awaitable[None]]) -> None:
+        if pod.id not in self._under_way:
+            task = self._under_way[pod.id] = asyncio.create_task(self._guarded(pod, work))
+            task.add_done_callback(lambda _: self._under_way.pop(pod.id, None))
+
+    async def _guarded(self, pod: Pod, work: Callable[[Pod], Awaitable[None]]) -> None:
+        try:
+            await work(self._registry.pod(pod.id))
+        except HyperError as error:
+            log.warning("pod %s: %s", pod.name, error)
+        except Exception:
+            log.exception("what pod %s is due to is not done", pod.name)
+
+    # -- ttl ------------------------------------------------------------------------------
+
+    async def _expire(self, pod: Pod) -> None:
+        """With `--rm` it is removed by its end."""
+        log.info("pod %s has lived for %g s, and is stopped", pod.name, pod.spec.ttl)
+        if not pod.implicit:
+            await self._pods.stop(pod.id)
+        elif pod.status is PodStatus.SUSPENDED:
+            await self._containers.kill(pod.id, "KILL")
+        else:
+            await self._containers.stop(pod.id)
+
+    # -- idle timeout ------------------------------------------------------------------------
+
+    async def _suspend(self, pod: Pod) -> None:
+        self._seen.pop(pod.id, None)
+        await self._suspensions.suspend(pod.id)
+
+    async def _is_idle(self, pod: Pod) -> bool:
+        """Whether it has had nothing to do for as long as its timeout says."""
+        runtime, now = self._sandboxes.runtime(pod.id), asyncio.get_running_loop().time()
+        if runtime is None:
+            return False
+        before = self._seen.setdefault(pod.id, _Seen(at=now, active=now))
+        try:
+            stats = await runtime.agent.stats()
+        except HyperError:  # others see to it
+            return False
+        cpu = sum(c.cpu_usec for c in stats.containers.values())
+        packets, lasted = _packets(stats), now - before.at
+        busy = (
+            self._is_used(pod)
+            or not lasted
+            or cpu - before.cpu > _CPU * lasted * 1e6
+            or packets - before.packets > max(_PACKETS * lasted, 1)
+        )
+        self._seen[pod.id] = _Seen(now, now if busy else before.active, cpu, packets)
+        return now - self._seen[pod.id].active >= pod.spec.idle_timeout
+
+    def _is_used(self, pod: Pod) -> bool:
+        """Whether somebody is attached, follows its log, or runs something in it."""
+        members = self._registry.members(pod.id)
+        return self._doorbells.holds(pod.id) or any(
+            self._containers.supervisor(c).fan_out.used or self._execs.of(c.id) for c in members
+        )
+
+
+def _began(pod: Pod) -> datetime:
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(pod.started_at)
+    return clock.now()
+
+
+def _packets(stats: GuestStats) -> int:
+    return sum(i.rx_packets + i.tx_packets for i in stats.interfaces if i.name != "lo")

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long pods live, and when they are suspended by themselves, over fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from hypercontainer.engine.forks.doorbell import answer, is_for
+from hypercontainer.errors import NotFound, Unsupported
+from hypercontainer.model.specs import ExecSpec
+from hypercontainer.network.backend import Link, NicKind
+
+from .stage import Stage
+from .test_snapshots import saving  # noqa: F401
+
+
+def test_one_whose_time_is_over_is_stopped(saving: Any) -> None:  # noqa: F811
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", ttl=30)
+        await s.run("gone", "sleep", "1000", ttl=30, auto_remove=True)
+        await s.run("c", "sleep", "1000")
+        await asyncio.sleep(20)
+        assert {s.status(n) for n in ("a", "gone", "c")} == {"running"}
+        await s.close(keep_running=True)
+        await asyncio.sleep(15)  # it counts from its start, whoever runs
+        await s.open()
+        await asyncio.sleep(20)
+        assert s.status("a") == "exited" and s.status("c") == "running"
+        with pytest.raises(NotFound):
+            s.engine.registry.container("gone")
+        await s.call(s.engine.containers.start("a"))
+        await asyncio.sleep(5)
+        assert s.status("a") == "running"
+
+    saving(scenario)
+
+
+def test_one_that_is_suspended_ends_in_its_time(saving: Any) -> None:  # noqa: F811
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", ttl=60)
+        await s.call(s.engine.suspensions.suspend("a"))
+        await asyncio.sleep(70)
+        assert s.status("a") == "exited"
+
+    saving(scenario)
+
+
+def test_one_that_has_nothing_to_do_is_suspended(saving: Any) -> None:  # noqa: F811
+    """Not while somebody is attached, follows its log, or runs something in it; what is asked of it lets it go on."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", idle_timeout=20)
+        fan_out = s.engine.containers.supervisor(s.engine.registry.container("a")).fan_out
+        reader = fan_out.attach()
+        await asyncio.sleep(60)
+        assert s.status("a") == "running"
+        reader.close()
+        await asyncio.sleep(15)
+        assert s.status("a") == "running"
+        await asyncio.sleep(15)
+        assert s.status("a") == "suspended"
+        await s.call(s.engine.containers.rouse("a"))
+        exec_ = s.engine.execs.create("a", ExecSpec(command=["sleep", "1000"]))
+        await s.call(s.engine.execs.start(exec_))
+        await asyncio.sleep(60)
+        assert s.status("a") == "running"
+        await s.call(s.engine.execs.signal(exec_.id, "KILL"))
+        await asyncio.sleep(30)
+        assert s.status("a") == "suspended"
+        await s.call(s.engine.archives.stat("a", "/"))
+        assert s.status("a") == "running"
+        await asyncio.sleep(30)
+        await s.close()
+        await s.open()
+        assert s.status("a") == "suspended"
+        await s.call(s.engine.containers.start("a"))
+        assert s.status("a") == "running"
+
+    saving(scenario)
+
+
+def test_what_cannot_be_suspended_has_no_idle_timeout(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        with pytest.raises(Unsupported, match="does not support suspending pods"):
+            await s.create("a", idle_timeout=10)
+
+    act(scenario)
+
+
+_LINK = Link(NicKind.TAP, ("10.1.0.2/24", "fd00::2/64"), mac="02:00:00:00:00:01", tap="t")
+_ME, _ALL = bytes.fromhex("020000000001"), b"\xff" * 6
+_OTHER = bytes.fromhex("020000000009")
+
+
+def _arp(target: str) -> bytes:
+    addresses = _OTHER + ip_address("10.1.0.1").packed + bytes(6) + ip_address(target).packed
+    return _ALL + _OTHER + bytes.fromhex("0806" + "0001080006040001") + addresses
+
+
+def _solicitation(target: str) -> bytes:
+    header = b"\x60\0\0\0\0\x18\x3a\xff" + bytes(32)
+    return (
+        bytes.fromhex("3333ff000002")
+        + _OTHER
+        + b"\x86\xdd"
+        + header
+        + b"\x87\0\0\0\0\0\0\0"
+        + ip_address(target).packed
+    )
+
+
+@pytest.mark.parametrize(
+    ("frame", "rings"),
+    [
+        (_ME + _OTHER + b"\x08\x00" + bytes(40), True),
+        (_OTHER + _ME + b"\x08\x00" + bytes(40), False),
+        (_ALL + _OTHER + b"\x08\x00" + bytes(40), False),
+        (_arp("10.1.0.2"), True),
+        (_arp("10.1.0.3"), False),
+        (_solicitation("fd00::2"), True),
+        (_solicitation("fd00::3"), False),
+        (b"", False),
+        (_ME, False),
+    ],
+)
+def test_what_is_a_packet_for_it(frame: bytes, rings: bool) -> None:
+    assert is_for(frame, _LINK) is rings
+
+
+def test_who_asks_for_its_address_is_answered() -> None:
+    said = answer(_arp("10.1.0.2"), _LINK)
+    assert said[:14] == _OTHER + _ME + b"\x08\x06" and said[20:22] == b"\x00\x02"
+    assert said[22:32] == _ME + ip_address("10.1.0.2").packed
+    assert said[32:42] == _OTHER + ip_address("10.1.0.1").packed
