@@ -11,7 +11,6 @@ import msgspec
 from ..errors import Conflict, Unavailable
 from ..model.status import Container, Pod, PodStatus, PodVolume
 from ..sys import tasks
-from ..sys.files import remove_tree
 from ..sys.removal import removed
 from ..sys.spans import span
 from .host_devices import HostDevices
@@ -132,7 +131,7 @@ class BringUp:
         try:
             await runtime.machine.kill()
         finally:
-            remove_tree(runtime.directory)
+            await removed(runtime.directory)
             runtime.allotment.give_back()
             await self._network.release(pod_id)
 
