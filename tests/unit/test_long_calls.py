@@ -16,7 +16,6 @@ SHORT = {
     "engine/booted.py BootedMachine.end",
     "engine/booted.py start",
     "engine/factory/factory.py Factory._launch",
-    "engine/bring_up.py BringUp.put_away",
     "engine/forks/launched.py Launched.end",
     "engine/forks/source.py Woken._launch",
     "engine/forks/source.py Woken._launched",
