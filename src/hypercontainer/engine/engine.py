@@ -49,7 +49,6 @@ from .fetch import fetch_all
 from .forks.copies import Copies
 from .forks.doorbell import Doorbells
 from .forks.fingerprints import Fingerprints
-from .forks.lifetimes import Lifetimes
 from .forks.making import Making
 from .forks.resuming import Resuming
 from .forks.saved import is_whole
@@ -60,6 +59,7 @@ from .forks.taking import Taking
 from .forks.transfers import Transfers
 from .forwards import Forwards
 from .image_events import ImageEvents
+from .lifetimes import Lifetimes
 from .listing import Listing
 from .log_read import LogReader, LogRecord
 from .log_sinks.choose import LogSinks

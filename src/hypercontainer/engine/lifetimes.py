@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from ...errors import HyperError
-from ...model.status import Pod, PodStatus
-from ...protocol.usage import GuestStats
-from ...sys import clock, tasks
-from ..containers import Containers
-from ..execs import Execs
-from ..pods import Pods
-from ..registry import Registry
-from ..sandboxes import Sandboxes
-from .doorbell import Doorbells
-from .suspensions import Suspensions
+from ..errors import HyperError
+from ..model.status import Pod, PodStatus
+from ..protocol.usage import GuestStats
+from ..sys import clock, tasks
+from .containers import Containers
+from .execs import Execs
+from .forks.doorbell import Doorbells
+from .forks.suspensions import Suspensions
+from .pods import Pods
+from .registry import Registry
+from .sandboxes import Sandboxes
 
 log = logging.getLogger(__name__)
 _SHORTEST, _LONGEST = 0.5, 5.0  # seconds between two looks
