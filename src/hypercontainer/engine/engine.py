@@ -63,7 +63,7 @@ from .lifetimes import Lifetimes
 from .listing import Listing
 from .log_read import LogReader, LogRecord
 from .log_sinks.choose import LogSinks
-from .machinery import Ground, assemble, of_host
+from .machinery import Ground, Machinery, assemble, of_host
 from .monitor import Monitor
 from .networks import Networks
 from .paths import FindBootFiles
@@ -127,10 +127,6 @@ class Engine:
         making = Making(self.registry, placement, self.containers, sandboxes, made.woken, copies)
         self.snapshots = PodSnapshots(paths, self.registry, sandboxes, self.events, taking, making)
         self.transfers = Transfers(paths.snapshots, self.snapshots, drivers, fingerprints, self.images, made.secrets)
-        suspending = Suspending(paths, self.registry, made.disks, network, drivers, fingerprints)
-        resuming = Resuming(paths, self.registry, made.bring_up, made.awoken, fingerprints, network)
-        self.suspensions = Suspensions(self.registry, self.containers, sandboxes, suspending, resuming)
-        self.containers.wake = self.suspensions.wake
         self.services = Services(self.registry, sandboxes.changing)
         self.execs = Execs(self.registry, self.containers, self.events)
         self.image_events = ImageEvents(self.events)
@@ -144,15 +140,20 @@ class Engine:
         self.monitor = Monitor(self.registry, self.containers, sandboxes)
         self.forwards = Forwards(self.registry, sandboxes)
         self.trees = Trees(self.registry, self.containers)
-        doorbells = Doorbells(network, sandboxes.is_up)
-        made.bring_up.make_room = doorbells.close
-        self.lifetimes = Lifetimes(
-            self.registry, self.containers, self.pods, sandboxes, self.execs, self.suspensions, doorbells
-        )
-        self.containers.rouse_pod = self.lifetimes.rouse
+        self._assemble_suspensions(made, fingerprints)
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
         self._late: set[asyncio.Task[None]] = set()  # recovery of machines that have not answered yet
         self._watching: list[asyncio.Task[None]] = []
+
+    def _assemble_suspensions(self, made: Machinery, fingerprints: Fingerprints) -> None:
+        paths, network = self.settings.paths, made.network
+        suspending = Suspending(paths, self.registry, made.disks, network, self.drivers, fingerprints)
+        resuming = Resuming(paths, self.registry, made.bring_up, made.awoken, fingerprints, network)
+        self.suspensions = Suspensions(self.registry, self.containers, made.sandboxes, suspending, resuming)
+        doorbells = Doorbells(network, made.sandboxes.is_up)
+        self.lifetimes = Lifetimes(self.pods, self.containers, made.sandboxes, self.execs, self.suspensions, doorbells)
+        self.containers.wake, self.containers.rouse_pod = self.suspensions.wake, self.lifetimes.rouse
+        made.bring_up.make_room = doorbells.close
 
     def _images_in_use(self) -> dict[str, list[str]]:
         """Image id -> names of what was made of it."""

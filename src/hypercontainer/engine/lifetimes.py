@@ -20,7 +20,6 @@ from .execs import Execs
 from .forks.doorbell import Doorbells
 from .forks.suspensions import Suspensions
 from .pods import Pods
-from .registry import Registry
 from .sandboxes import Sandboxes
 
 log = logging.getLogger(__name__)
@@ -44,10 +43,10 @@ class Lifetimes:
     """Looks at pods that have such limits, as long as there are some."""
 
     def __init__(
-        self, registry: Registry, containers: Containers, pods: Pods, sandboxes: Sandboxes, execs: Execs,
-        suspensions: Suspensions, doorbells: Doorbells,
+        self, pods: Pods, containers: Containers, sandboxes: Sandboxes, execs: Execs, suspensions: Suspensions,
+        doorbells: Doorbells,
     ) -> None:  # fmt: skip
-        self._registry = registry
+        self._registry = pods.registry
         self._containers = containers
         self._pods = pods
         self._sandboxes = sandboxes

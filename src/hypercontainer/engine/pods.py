@@ -37,7 +37,7 @@ class Pods:
         creation: PodCreation,
         events: Events,
     ) -> None:
-        self._registry = registry
+        self.registry = registry
         self._sandboxes = sandboxes
         self._containers = containers
         self._network = network
@@ -49,7 +49,7 @@ class Pods:
         """Who owns the pod, begun at the first need."""
         found = self._supervisors.get(pod.id)
         if found is None:
-            found = self._supervisors[pod.id] = PodSupervisor(pod, self._registry, self._sandboxes, self._containers)
+            found = self._supervisors[pod.id] = PodSupervisor(pod, self.registry, self._sandboxes, self._containers)
         return found
 
     # -- create and remove ----------------------------------------------------------
@@ -65,16 +65,16 @@ class Pods:
 
     async def undo(self, id_: str) -> None:
         """End what a daemon had begun to make, or to remove, when it was killed."""
-        if self._registry.exists(id_):
+        if self.registry.exists(id_):
             await self._containers.remove(id_, force=True)
-        if self._registry.has_pod(id_):
+        if self.registry.has_pod(id_):
             await self._sandboxes.down(id_, clean=False)
             await self._containers.remove_pod(id_)
         await self._containers.files.remove(id_)
 
     def explicit(self, key: str) -> Pod:
         """:raise InvalidState: when it is a container's own."""
-        pod = self._registry.pod(key)
+        pod = self.registry.pod(key)
         if pod.implicit:
             raise InvalidState(f"{pod.name} is a container of its own, no pod", hint="use the command without `pod`")
         return pod
@@ -121,7 +121,7 @@ class Pods:
     async def kill(self, key: str, signal: str) -> None:
         """Signal every running container."""
         pod = self.explicit(key)
-        running = [c for c in self._registry.members(pod.id) if c.state.status is ContainerStatus.RUNNING]
+        running = [c for c in self.registry.members(pod.id) if c.state.status is ContainerStatus.RUNNING]
         if not running:
             raise InvalidState(f"pod {pod.name} has no running container")
         for container in running:
@@ -153,23 +153,23 @@ class Pods:
 
         :raise Conflict: when one is taken. :raise Unsupported: its network publishes none while the pod runs.
         """
-        pod = self._registry.pod(key)
+        pod = self.registry.pod(key)
         runtime = self._sandboxes.runtime(pod.id)
         claimed = self._network.claim(pod, ports)
         try:
             with self._sandboxes.ports_in_change(pod.id, claimed):
                 if runtime:
                     await self._network.publish(pod, claimed, runtime.machine)
-                pod = self._registry.pod(pod.id)
+                pod = self.registry.pod(pod.id)
                 spec = msgspec.structs.replace(pod.spec, ports=[*pod.spec.ports, *ports])
                 self._sandboxes.update(pod.id, spec=spec, ports=[*pod.ports, *claimed])
         finally:  # from here on the record tells, of a pod that runs
             self._network.unclaim(pod.id, claimed)
-        return self._registry.pod(pod.id).ports
+        return self.registry.pod(pod.id).ports
 
     async def remove_ports(self, key: str, ports: list[PortMapping]) -> list[PortMapping]:
         """Those with the same protocol and container port, and host port if given."""
-        pod = self._registry.pod(key)
+        pod = self.registry.pod(key)
         runtime = self._sandboxes.runtime(pod.id)
         for wanted in ports:
 
@@ -195,8 +195,8 @@ class Pods:
 
         :raise NotFound: there is no such pod.
         """
-        pod = self._registry.pod(key)
-        return PodDetails(pod=pod, containers=self._registry.members(pod.id), warnings=warnings(pod))
+        pod = self.registry.pod(key)
+        return PodDetails(pod=pod, containers=self.registry.members(pod.id), warnings=warnings(pod))
 
     def all(self) -> list[PodInfo]:
         """All pods, those of single containers too, as a list shows them."""
@@ -209,18 +209,18 @@ class Pods:
                 memory=p.memory,
                 status=p.status,
                 vm_pid=p.vm.pid if p.vm else 0,
-                containers=[c.name for c in self._registry.members(p.id)],
+                containers=[c.name for c in self.registry.members(p.id)],
                 labels=p.labels,
                 implicit=p.implicit,
                 error=p.error,
                 ports=p.ports,
             )
-            for p in self._registry.pods()
+            for p in self.registry.pods()
         ]
 
     async def wake(self) -> None:
         """Let paused machines go on, so that they can be stopped; one that does not is ended without."""
-        paused = [p.id for p in self._registry.pods() if p.status is PodStatus.PAUSED]
+        paused = [p.id for p in self.registry.pods() if p.status is PodStatus.PAUSED]
         await asyncio.gather(*(self.unpause(id_) for id_ in paused), return_exceptions=True)
 
     async def detach(self) -> None:
