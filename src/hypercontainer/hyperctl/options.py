@@ -303,6 +303,10 @@ def _log(o: dict[str, Any]) -> LogOptions:
     return read_log_options(o["log_driver"] or "", pairs(o["log_opt"], "log option", need_value=True))
 
 
+def _lifetime(o: dict[str, Any]) -> dict[str, Any]:
+    return {name: parse_duration(o[name] or 0) for name in ("ttl", "idle_timeout")}
+
+
 def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> ContainerSpec:
     """The request that the flags make.
 
@@ -341,7 +345,7 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         expose=[name for text in o["expose"] for name in parse_exposed(text)],
         publish_all=o["publish_all"],
         **networking(o),
-        **{name: parse_duration(o[name] or 0) for name in ("ttl", "idle_timeout")},
+        **_lifetime(o),
         stop_signal=o["stop_signal"],
         stop_timeout=o["stop_timeout"],
         auto_remove=o["rm"],
