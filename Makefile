@@ -7,7 +7,7 @@ QUICK = -m "not slow" # of those, all but what `make slow` is for
 export PYTHONDONTWRITEBYTECODE = # the next run need not compile the tests again
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-kubernetes test-drivers arm64 test-arm64 fuzz bench lock sbom proto man sync-sdk clean
+.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-xen test-kubernetes test-drivers arm64 test-arm64 fuzz bench lock sbom proto man sync-sdk clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -116,6 +116,11 @@ TESTS =
 test-kvm: ## the vm tier with KVM, in that machine; TESTS="tests/vm/test_pods.py -x" for less; hours
 	@scripts/setup test
 	.venv/bin/python -m tests.lab $(TESTS)
+
+XEN = tests/lab/test_xen.py tests/contract/test_hypervisor.py -k "xen or libxl"
+test-xen: ## containers as domains of Xen, by xl and by libvirt, in a machine whose hypervisor is Xen; XEN="tests/lab/test_xen.py -x" for less; an hour
+	@scripts/setup test
+	.venv/bin/python -m tests.lab --xen $(XEN)
 
 KUBERNETES = tests/kubernetes
 test-kubernetes: ## a cluster of Kubernetes 1.20 on this machine whose kubelets run pods by hyperd; KUBERNETES="tests/kubernetes/test_pods.py" for less; a quarter of an hour, and ten minutes more the first time

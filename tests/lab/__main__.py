@@ -44,10 +44,10 @@ _IOMMU = [
     "-netdev", "hubport,hubid=1,id=there",
     "-device", "virtio-net-pci,netdev=there,mac=52:54:00:00:00:11,addr=0x11,disable-legacy=on,iommu_platform=on",
 ]  # fmt: skip
-# Of the machine with KVM each instruction takes a nanosecond of its time: what its programs wait for at most, and what
-# a bench measures, do not depend on how much of a processor its QEMU gets. Time in which it has nothing to do is ours.
+# Each instruction takes a nanosecond of the machine's time: what its programs wait for at most, and what a bench
+# measures, do not depend on how much of a processor its QEMU gets. Time in which it has nothing to do is ours.
 _COUNTED = ["-accel", "tcg,thread=single,tb-size=512", "-icount", "shift=0,sleep=on"]
-_OURS = ["-accel", "tcg,thread=multi,tb-size=512"]  # of the others, where the first was not tried
+_OURS = ["-accel", "tcg,thread=multi,tb-size=512"]  # of that with an IOMMU, where the first was not tried
 _ENDED = re.compile(rb"lab: ended with (\d+)")
 _NO_END, _TOO_LATE = 98, 97  # exit statuses: the machine ended by itself; the deadline
 
@@ -136,7 +136,7 @@ def machine(files: Image, work: Path, *, iommu: bool = False) -> list[str]:
     return [
         "setpriv", "--pdeathsig", "KILL",  # it ends with us, however we do
         "qemu-system-x86_64",
-        "-machine", "q35", *(_OURS if files.hypervisor or iommu else _COUNTED),
+        "-machine", "q35", *(_OURS if iommu else _COUNTED),
         "-cpu", _PROCESSORS[kind], "-smp", CPUS, "-m", MEMORY,
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         *(_IOMMU if iommu else []),

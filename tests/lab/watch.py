@@ -56,6 +56,8 @@ class Watch:
         if report.when == "call" or report.outcome != "passed":
             at = time.monotonic() - self._begun
             _say(f"lab: {at:6.0f} s  {report.outcome:7} {report.duration:6.1f} s  {report.when} {report.nodeid}")
+        if report.failed:  # the run may not come to its end, where pytest says so
+            _say(report.longreprtext)
 
 
 def pytest_configure(config: pytest.Config) -> None:
