@@ -24,7 +24,7 @@ import pytest
 from hypercontainer.guest import initramfs
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.guest.session import GuestSession
-from hypercontainer.hypervisor.driver import Disk, Driver, Machine, MachineConfig, TapNetwork, UserNetwork
+from hypercontainer.hypervisor.driver import AnyNetwork, Disk, Driver, Machine, MachineConfig, TapNetwork, UserNetwork
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost
 from hypercontainer.hypervisor.firecracker.driver import FirecrackerDriver, make
 from hypercontainer.hypervisor.libvirt.driver import LibvirtDriver
@@ -104,6 +104,10 @@ class Host(ABC):
         machine = await asyncio.wait_for(self.driver().launch(self.config(name, **how)), DEADLINE)
         self.launched.append(machine)
         return machine
+
+    def networks(self) -> tuple[AnyNetwork, ...]:
+        """Of a machine that gets further ones while it runs."""
+        return user_network()
 
     def disk(self, name: str) -> Disk:
         path = self.place / name
@@ -323,6 +327,20 @@ class XenOne(Host):
     """Of domains, in the lab whose hypervisor is Xen."""
 
     words = "to die"
+
+    def networks(self) -> tuple[AnyNetwork, ...]:
+        """It has no network of the user's."""
+        return ()
+
+    @contextlib.contextmanager
+    def tap(self) -> Iterator[tuple[TapNetwork, Callable[[], bool]]]:
+        """A real one, whose place an interface of the domain's takes."""
+        name = "htcontract1"
+        fd = tap.create_tap(name)
+        try:
+            yield TapNetwork(MAC, fd, name), lambda: name in [n for _, n in socket.if_nameindex()]
+        finally:
+            os.close(fd)
 
     def driver(self) -> XenDriver:
         return XenDriver(boot_timeout=DEADLINE)

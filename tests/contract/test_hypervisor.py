@@ -248,21 +248,24 @@ async def test_messages_of_files_come_by_a_stream(host: Host) -> None:
 async def test_a_spare_nic_is_plugged_in_and_pulled_out(host: Host) -> None:
     takes = SpareNetwork in host.driver().takes
     spare = SpareNetwork("52:54:00:12:34:57", "spare")
-    machine = await host.launch(networks=(*user_network(), spare) if takes else ())
+    first = host.networks() if takes else ()
+    machine = await host.launch(networks=(*first, spare) if takes else ())
     if not has(machine, NicHotplug):
         return
     assert isinstance(machine, NicHotplug) and takes
-    session = await greet(machine)
-    await machine.pull_out(1)  # of what leads nowhere
+    session, nic = await greet(machine), len(first)
+    await machine.pull_out(nic)  # of what leads nowhere
     for _ in range(2):
-        assert not await machine.plugged(1)
+        assert not await machine.plugged(nic)
         with host.tap() as (tap, held):
-            await machine.plug_in(1, tap)
+            await machine.plug_in(nic, tap)
         again = await host.driver().reattach(json.loads(json.dumps(machine.handle)))
-        assert isinstance(again, NicHotplug) and await again.plugged(1) and held()
+        assert isinstance(again, NicHotplug) and await again.plugged(nic) and held()
+        found = Interface(f"eth{nic}", ("10.8.1.2/24",), mac="52:54:00:12:36:01")
+        await asyncio.wait_for(configured(session, found), DEADLINE)
         again.detach()
-        await machine.pull_out(1)
-        await machine.pull_out(1)
+        await machine.pull_out(nic)
+        await machine.pull_out(nic)
         assert not held()
     assert (await session.stats()).memory_total >= 0
     session.close()
@@ -272,7 +275,7 @@ async def test_further_nics_come_while_it_runs(host: Host) -> None:
     """As many as the machine has slots for; each is a spare one from then on."""
     takes = SpareNetwork in host.driver().takes
     spare = SpareNetwork("52:54:00:12:34:57", "spare")
-    machine = await host.launch(networks=(*user_network(), spare) if takes else ())
+    machine = await host.launch(networks=(*host.networks(), spare) if takes else ())
     if not isinstance(machine, NicAddition):
         return
     assert isinstance(machine, NicHotplug)

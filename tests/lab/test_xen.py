@@ -17,6 +17,7 @@ from hypercontainer.errors import Unavailable, Unsupported
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
 from hypercontainer.hypervisor.xen import tools
+from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.specs import ContainerSpec, Mount, Resources
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.podfile import strict
@@ -157,6 +158,27 @@ async def test_containers_come_and_go_in_a_pod_that_runs(lab: Lab, config: Confi
         await seen(lab, "a", "/sys/block", "xvda", "xvdb")
     finally:
         await lab.engine.pods.remove(pod, force=True)
+
+
+async def test_a_container_that_runs_joins_and_leaves_a_network(lab: Lab, config: Config) -> None:
+    """Its interface comes and goes; the next daemon knows of it."""
+    away = await lab.engine.networks.create(NetworkSpec(name="away"))
+    id_ = await lab.create("sleep", "1000")
+    try:
+        await lab.engine.containers.start(id_)
+        for _ in range(2):
+            await lab.engine.connect(id_, NetworkRequest(name="away"))
+            assert " 0% packet loss" in (await lab.exec(id_, "ping", "-c", "1", "-W", "60", away.gateway)).out
+            await lab.engine.close(keep_running=True)
+            lab.engine = build_engine(config)
+            await lab.engine.open()
+            assert " 0% packet loss" in (await lab.exec(id_, "ping", "-c", "1", "-W", "60", away.gateway)).out
+            await lab.engine.disconnect(id_, "away")
+            assert len(interfaces()) == 1
+            await seen(lab, id_, "/sys/class/net", "eth0", "lo")
+    finally:
+        await lab.engine.containers.remove(id_, force=True)
+        await lab.engine.networks.remove("away")
 
 
 async def test_what_it_lacks(lab: Lab, tmp_path: Path) -> None:

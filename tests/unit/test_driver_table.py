@@ -71,7 +71,8 @@ def test_what_they_can() -> None:
     assert abilities.words(FirecrackerDriver) == able  # type: ignore[arg-type]
     assert abilities.words(CloningDriver) == [*able, "templates", "pool"]  # type: ignore[arg-type]
     for xen in (XenDriver, LibxlDriver):
-        assert abilities.words(xen) == ["networks", "disk-hotplug", "pause"]  # type: ignore[arg-type]
+        words = abilities.words(xen)  # type: ignore[arg-type]
+        assert words == ["networks", "disk-hotplug", "network-hotplug", "pause"]
     root = ["networks", "user-network", "image-formats", "cache-modes", "pause", "full-disk-wait"]
     assert abilities.words(LibvirtDriver) == root  # type: ignore[arg-type]
     user = ["user-network", "image-formats", "cache-modes", "disk-hotplug", "pause", "full-disk-wait"]

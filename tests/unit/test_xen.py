@@ -16,10 +16,11 @@ import pytest
 from hypercontainer.errors import InvalidArgument, InvalidState, NotFound, Unavailable
 from hypercontainer.hypervisor.driver import Disk, MachineConfig, TapNetwork
 from hypercontainer.hypervisor.facets import Footprint
-from hypercontainer.hypervisor.xen import disks, document, driver, tools
+from hypercontainer.hypervisor.xen import disks, document, driver, tools, vifs
 from hypercontainer.hypervisor.xen import machine as xen_machine
 from hypercontainer.hypervisor.xen.driver import XenDriver
 from hypercontainer.hypervisor.xen.machine import XenMachine
+from hypercontainer.jail.jail import Started
 from hypercontainer.sys import deadlines, process
 
 MIB = 1 << 20
@@ -43,13 +44,25 @@ CALL
 time.sleep(600)' "$(dirname "$4")" first second;;
 domid) echo 7;;
 block-attach|block-detach) shift; echo "$@" >>"$here/plugged";;
+network-attach)
+    echo "$@" >>"$here/plugged"
+    [ ! -e "$here/refuses" ] || { echo "libxl: error: no" >&2; exit 1; }
+    echo ${3#mac=} >"$here/vif"; echo ${5#devid=} >"$here/devid";;
+network-detach) echo "$@" >>"$here/plugged"; rm "$here/vif";;
 unpause|pause) grep -qxs "$2" "$here/domain" || { echo "$2 is an invalid domain identifier (rc=-6)" >&2; exit 1; };;
 destroy)
     grep -qxs "$2" "$here/domain" || { echo "$2 is an invalid domain identifier (rc=-6)" >&2; exit 1; }
     rm "$here/domain"; kill -9 "$(cat "$here/qemu")"; exit 0;;
 esac
 """
-READ = 'case $1 in */tty) echo "$here/tty";; */name) echo second;; esac'
+LIST = """
+[ -e "$here/vif" ] || { echo "xenstore-ls: xs_directory ($2): No such file or directory" >&2; exit 1; }
+n=$(cat "$here/devid")
+echo "$2/$n = \\"\\""
+echo "$2/$n/mac = \\"$(cat "$here/vif")\\""
+[ -s "$here/joined" ] && echo "$2/$n/hotplug-status = \\"connected\\"" || true
+"""
+READ = 'case $1 in */tty) echo "$here/tty";; */name) echo second;; */state) echo 4;; esac'
 
 
 def config(path: Path, **how: Any) -> MachineConfig:
@@ -64,7 +77,7 @@ def stand_ins(path: Path, monkeypatch: pytest.MonkeyPatch, call: str = 'conn.sen
     """Xen's tools, and a host that says to be its dom0."""
     (path / "bin").mkdir()
     scripts = {"xl": XL.replace("INFO", INFO).replace("CALL", call), "xenstore-read": READ,
-               "xenstore-write": 'echo "$@" >>"$here/written"'}  # fmt: skip
+               "xenstore-ls": LIST, "xenstore-write": 'echo "$@" >>"$here/written"'}  # fmt: skip
     for name, script in scripts.items():
         (path / "bin" / name).write_text(f"#!/bin/sh\nexport here={path}\n{script}\n")
         (path / "bin" / name).chmod(0o755)
@@ -339,30 +352,70 @@ async def test_disks_that_come_and_go(tmp_path: Path, monkeypatch: pytest.Monkey
     stand_ins(tmp_path, monkeypatch)
     made = LoopsOfNothing()
     monkeypatch.setattr(xen_machine, "loops", lambda *_: made)
-    one = XenMachine(tmp_path, 1, 2, "hyper-a", {"image": "dev:xvda", "more": "dev:xvdc"})
+    one = XenMachine(tmp_path, Started(1, 2), "hyper-a", {"image": "dev:xvda", "more": "dev:xvdc"})
     await one.add_disk(Disk("late", tmp_path / "late", read_only=True))
     assert one.names["late"] == "dev:xvdb" and XenMachine.of(one.handle).names == one.names
     await one.remove_disk("late")
     await one.remove_disk("late")
     await one.add_disk(Disk("later", tmp_path / "later", read_only=False))
     made.fails = True
-    with pytest.raises(Unavailable, match="blkback of 7 opened no 3"):
+    with pytest.raises(Unavailable, match="blkback of 7 opened no 4"):
         await one.add_disk(Disk("broken", tmp_path / "broken", read_only=False))
-    assert one.names == {"image": "dev:xvda", "more": "dev:xvdc", "later": "dev:xvdb"}
+    assert one.names == {"image": "dev:xvda", "more": "dev:xvdc", "later": "dev:xvdd"}
     true = tools.binary("true")
     assert (tmp_path / "plugged").read_text().splitlines() == [
         f"hyper-a format=raw, vdev=xvdb, access=ro, backendtype=phy, script={true}, target=/dev/loop9",
         "hyper-a xvdb",
-        f"hyper-a format=raw, vdev=xvdb, access=rw, backendtype=phy, script={true}, target=/dev/loop9",
         f"hyper-a format=raw, vdev=xvdd, access=rw, backendtype=phy, script={true}, target=/dev/loop9",
-        "hyper-a xvdd --force",
+        f"hyper-a format=raw, vdev=xvde, access=rw, backendtype=phy, script={true}, target=/dev/loop9",
+        "hyper-a xvde --force",
     ]
 
 
 async def test_a_domain_that_is_full_of_disks(tmp_path: Path) -> None:
-    one = XenMachine(tmp_path, 1, 2, "hyper-a", {str(n): document.found_by(n) for n in range(document.DISKS)})
+    one = XenMachine(tmp_path, Started(1, 2), "hyper-a", {str(n): document.found_by(n) for n in range(document.DISKS)})
     with pytest.raises(InvalidState, match="driver 'xen' has at most 26 disks"):
         await one.add_disk(Disk("late", tmp_path / "late", read_only=True))
+
+
+async def test_network_interfaces_that_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that did not come to be is taken out again; what an earlier daemon has half done is found."""
+    stand_ins(tmp_path, monkeypatch)
+    monkeypatch.setattr(vifs, "_DEVICE", f"{tmp_path}/{{domid}}-{{number}}")
+    joined: list[tuple[int, dict[int, TapNetwork]]] = []
+
+    async def take_over(domid: int, nics: dict[int, TapNetwork]) -> None:
+        if (tmp_path / "joined").exists():
+            raise Unavailable("the network interface of a domain finds no place")
+        joined.append((domid, nics))
+        (tmp_path / "joined").write_text("yes")
+
+    monkeypatch.setattr(vifs, "take_over", take_over)
+    one = XenMachine(tmp_path, Started(1, 2), "hyper-a", {}, ["52:54:00:00:00:07", "52:54:00:00:00:08"])
+    tap = TapNetwork("52:54:00:00:00:09", 3, "ht1")
+    await one.pull_out(1)
+    assert not await one.plugged(1) and XenMachine.of(one.handle).macs == one.macs
+    await one.plug_in(1, tap)
+    number = int((tmp_path / "devid").read_text())
+    assert await one.plugged(1) and joined == [(7, {number: tap})]
+    with pytest.raises(Unavailable, match="network interface 1 leads somewhere"):
+        await one.plug_in(1, tap)
+    await one.pull_out(1)
+    await one.pull_out(1)
+    with pytest.raises(Unavailable, match="finds no place"):
+        await one.plug_in(1, tap)
+    (tmp_path / "joined").unlink()
+    assert int((tmp_path / "devid").read_text()) != number  # the guest may have the first one yet
+    (tmp_path / "vif").write_text("52:54:00:00:00:08")
+    assert not await one.plugged(1)
+    await one.pull_out(1)
+    (tmp_path / "refuses").touch()
+    with pytest.raises(Unavailable, match="`xl network-attach` failed: libxl: error: no"):
+        await one.plug_in(1, tap)
+    come = f"network-attach hyper-a mac=52:54:00:00:00:08 script={tools.binary('true')}"
+    gone = "network-detach hyper-a 52:54:00:00:00:08"
+    asked = [line.partition(" devid=")[0] for line in (tmp_path / "plugged").read_text().splitlines()]
+    assert asked == [come, gone, come, gone, gone, come]
 
 
 async def test_without_a_daemon_it_is_the_next_that_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,7 +453,7 @@ async def test_xl_makes_no_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_machine_is_what_its_handle_says(tmp_path: Path) -> None:
-    machine = XenMachine(tmp_path, 1, 2, "hyper-a", {"image": "dev:xvda"})
+    machine = XenMachine(tmp_path, Started(1, 2), "hyper-a", {"image": "dev:xvda"})
     assert XenMachine.of(machine.handle).handle == machine.handle
     with pytest.raises(Unavailable), socket.socket():
         machine.connect()

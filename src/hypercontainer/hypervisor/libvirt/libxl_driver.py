@@ -18,12 +18,12 @@ from ...errors import Unavailable
 from ...jail.jail import Started
 from ...sys import process
 from .. import found
-from ..driver import Disk, Machine, MachineConfig, Probe, TapNetwork, check_takes
+from ..driver import Disk, Machine, MachineConfig, Probe, SpareNetwork, TapNetwork, check_takes
 from ..facets import Needs, facets_of
 from ..xen import tools
 from ..xen.bring_up import bring_up
 from ..xen.disks import loops
-from ..xen.document import check_domain, names
+from ..xen.document import check_domain, macs, names
 from . import binding, domain, libxl_document
 from .connection import Connection
 from .document import CHANNEL, known_anew
@@ -41,7 +41,7 @@ class LibxlDriver:
     """PVH domains of this host's Xen, which libvirt's daemon makes and holds."""
 
     name = "libvirt"
-    takes: frozenset[type] = frozenset({Disk, TapNetwork})
+    takes: frozenset[type] = frozenset({Disk, TapNetwork, SpareNetwork})
     facets = facets_of(LibxlMachine)
 
     def __init__(self, *, uri: str, boot_timeout: float) -> None:
@@ -110,7 +110,9 @@ class LibxlDriver:
                 undo.callback(start.given_up.set)
                 started = await self._started(start)
                 domid = await self._connection.ask("number a virtual machine", partial(domain.number, uuid=known.uuid))
-                machine = LibxlMachine(self._connection, config.directory, known, started, domid, names(config))
+                machine = LibxlMachine(
+                    self._connection, config.directory, known, started, domid, names(config), macs(config)
+                )
                 undo.push_async_callback(machine.kill)
                 found.write(self.name, config.directory, started)
                 await disks.opened(domid)

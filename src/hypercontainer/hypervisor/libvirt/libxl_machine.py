@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -18,8 +18,9 @@ from ...sys import deadlines, process, tasks
 from ..driver import AnyDisk, Disk
 from ..process_machine import telling
 from ..xen import tools
-from ..xen.disks import loops
+from ..xen.disks import loops, number
 from ..xen.document import found_by, free_place
+from ..xen.nics import ComingNics
 from . import domain, libxl_document
 from .connection import Connection
 from .document import Known
@@ -31,7 +32,7 @@ _LOGS = Path("/var/log/libvirt/libxl")  # of domains (src/libxl/libxl_conf.h of 
 _LIBVIRTS, _XLS = 2.0, 3.0  # seconds for libvirt to end a domain and its QEMU, then for xl: together deadlines.DEATH
 
 
-class LibxlMachine(DomainMachine):
+class LibxlMachine(ComingNics, DomainMachine):
     """Its process is the QEMU in dom0 that has the agent's channel; libxl starts it, and ends it with the domain."""
 
     program = "the QEMU of a domain"
@@ -44,23 +45,27 @@ class LibxlMachine(DomainMachine):
         started: Started,
         domid: int = 0,
         names: Mapping[str, str] = MappingProxyType({}),
+        macs: Sequence[str] = (),
     ) -> None:
         """`domid` is the domain's number, 0 where that is not known."""
         super().__init__(connection, directory, known, started, "xen")
         self.domid = domid
         self.names: Mapping[str, str] = names
+        self.macs = tuple(macs)
         self._plugging = asyncio.Lock()
+        self._place = 0  # of the last disk that was added
         self._ending_it = asyncio.Lock()
 
     @classmethod
     def of(cls, connection: Connection, handle: Mapping[str, Any]) -> LibxlMachine:
         """The machine that a handle names, which may have ended."""
         directory, known, started, _ = parts(handle)
-        return cls(connection, directory, known, started, handle["domid"], handle["names"])
+        macs = handle.get("macs", ())
+        return cls(connection, directory, known, started, handle["domid"], handle["names"], macs)
 
     @property
     def handle(self) -> dict[str, Any]:
-        return {**super().handle, "domid": self.domid, "names": dict(self.names)}
+        return {**super().handle, "domid": self.domid, "names": dict(self.names), "macs": list(self.macs)}
 
     async def listen(self, domid: int) -> None:
         """Hear of its end, and keep the end of what the guest writes to its console from here on, for `last_words`."""
@@ -71,13 +76,14 @@ class LibxlMachine(DomainMachine):
     async def add_disk(self, disk: AnyDisk) -> None:
         assert isinstance(disk, Disk)
         async with self._plugging:
-            place = free_place(self.names, self.driver)
+            place = self._place = free_place(self.names, self.driver, self._place)
             with contextlib.ExitStack() as held:
                 made = loops([disk], held)
                 described = libxl_document.disk(place, made.paths[0], read_only=disk.read_only)
                 try:
                     await self._ask("add a disk", domain.attach, deadlines.WORK, described=described)
                     await made.opened(self.domid, place)
+                    await tools.taken(self.domid, "vbd", number(place))
                 except BaseException:
                     await asyncio.shield(self._give_up(place))
                     raise
@@ -95,6 +101,13 @@ class LibxlMachine(DomainMachine):
                 target = found.removeprefix("dev:")
                 await self._ask("take a disk out", domain.detach_disk, deadlines.WORK, target=target)
                 self.names = {known: name for known, name in self.names.items() if known != serial}
+
+    @property
+    def _domain(self) -> str:
+        return self._name
+
+    async def _domid(self) -> int:
+        return self.domid
 
     async def _forbidden_call(self) -> str:
         return ""  # it is in no jail

@@ -39,7 +39,7 @@ async def bring_up(
     :raise Unavailable: it does not come up within `timeout` seconds; with its last words.
     """
     await machine.listen(domid)
-    await vifs.take_over(domid, [n for n in config.networks if isinstance(n, TapNetwork)])
+    await vifs.take_over(domid, dict(enumerate(n for n in config.networks if isinstance(n, TapNetwork))))
     # QEMU drops what is more while its reader is slow; the agent's protocol has limits of its own.
     await tools.write({f"{console(domid)}/limit": 0})
     with machine.connect() as call:

@@ -58,6 +58,11 @@ def names(config: MachineConfig) -> dict[str, str]:
     return {disk.serial: found_by(index) for index, disk in enumerate(config.disks)}
 
 
+def macs(config: MachineConfig) -> list[str]:
+    """Of its network interfaces, with those that it gets later."""
+    return [nic.mac for nic in config.networks]
+
+
 def device(index: int) -> str:
     """What the guest's kernel calls the disk in this place."""
     return f"xvd{chr(ord('a') + index)}"
@@ -65,7 +70,7 @@ def device(index: int) -> str:
 
 def document(config: MachineConfig, name: str, loops: Sequence[str], script: str) -> str:
     """The domain's configuration file; `loops` are its disks' devices, `script` what xl runs for each device."""
-    nics = [f"mac={nic.mac}, script={script}" for nic in config.networks if isinstance(nic, TapNetwork)]
+    nics = [", ".join(vif(nic.mac, script)) for nic in config.networks if isinstance(nic, TapNetwork)]
     disks = [
         disk(index, loop, script, read_only=one.read_only)
         for index, (one, loop) in enumerate(zip(config.disks, loops, strict=True))
@@ -96,10 +101,19 @@ def disk(index: int, loop: str, script: str, *, read_only: bool) -> str:
     return f"format=raw, vdev={device(index)}, access={access}, backendtype=phy, script={script}, target={loop}"
 
 
-def free_place(names: Mapping[str, str], driver: str) -> int:
-    """Where none of these disks is. :raise InvalidState: there is no such place."""
+def vif(mac: str, script: str) -> list[str]:
+    """A network interface; libxl gives it the next number."""
+    return [f"mac={mac}", f"script={script}"]
+
+
+def free_place(names: Mapping[str, str], driver: str, last: int) -> int:
+    """Where none of these disks is; one after the `last`, as a guest may have yet what was taken out a moment ago.
+
+    :raise InvalidState: there is no such place.
+    """
     taken = set(names.values())
-    for index in range(DISKS):
+    for step in range(DISKS):
+        index = (last + 1 + step) % DISKS
         if found_by(index) not in taken:
             return index
     raise InvalidState(f"a machine of the driver {driver!r} has at most {DISKS} disks")

@@ -21,12 +21,12 @@ from ...jail.plain import PlainJail
 from ...sys import process
 from .. import found
 from ..ask import ask
-from ..driver import Disk, Machine, MachineConfig, Probe, TapNetwork, check_takes
+from ..driver import Disk, Machine, MachineConfig, Probe, SpareNetwork, TapNetwork, check_takes
 from ..facets import Needs, facets_of
 from . import tools
 from .bring_up import bring_up, console
 from .disks import loops
-from .document import channel, check, document, names
+from .document import channel, check, document, macs, names
 from .machine import CHANNEL, LOG, XenMachine
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class XenDriver:
     """PVH domains of the host's own hypervisor."""
 
     name = "xen"
-    takes: frozenset[type] = frozenset({Disk, TapNetwork})
+    takes: frozenset[type] = frozenset({Disk, TapNetwork, SpareNetwork})
     facets = facets_of(XenMachine)
 
     def __init__(self, *, boot_timeout: float) -> None:
@@ -102,7 +102,7 @@ class XenDriver:
             with contextlib.ExitStack() as held:
                 disks = loops([d for d in config.disks if isinstance(d, Disk)], held)
                 started = await self._start(config, domain, disks.paths)
-                machine = XenMachine(config.directory, *started, domain, names(config))
+                machine = XenMachine(config.directory, started, domain, names(config), macs(config))
                 undo.push_async_callback(machine.kill)
                 domid = await self._made(machine)
                 await disks.hand_over(domid)
@@ -170,7 +170,7 @@ class XenDriver:
         left = [(f, process.variable(f.pid, _NAME) or "") for f in found.strays(self.name, parent, keep)]
         held = {domain for pid, domain in process.with_variable(_NAME) if _is_xl(pid)}
         return [
-            XenMachine(f.directory, f.pid, f.started, domain, {})
+            XenMachine(f.directory, Started(f.pid, f.started), domain, {})
             for f, domain in left
             if domain.startswith(_OURS) and (_is_xl(f.pid) or domain not in held)
         ]

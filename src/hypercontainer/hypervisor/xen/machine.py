@@ -12,17 +12,19 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import HyperError, NotFound, Unavailable
+from ...errors import HyperError, Unavailable
+from ...jail.jail import Started
 from ...sys import deadlines, process, tasks
 from ..driver import AnyDisk, Disk
 from ..process_machine import ProcessMachine, dial, telling
 from . import document, tools
-from .disks import loops
+from .disks import loops, number
+from .nics import ComingNics
 
 log = logging.getLogger(__name__)
 CHANNEL = "channel.sock"  # in the machine's directory: QEMU, as the agent's console, listens there
@@ -34,19 +36,23 @@ _EXPECTED = "Primary console has invalid configuration"  # of a domain's first c
 _HINT = "`hyperctl kill -s KILL` and `rm -f` end it"
 
 
-class XenMachine(ProcessMachine):
+class XenMachine(ComingNics, ProcessMachine):
     """Known by its domain's name and its xl; both outlive the daemon."""
 
     driver = "xen"
     program = "xl"
     accelerator = "xen"
 
-    def __init__(self, directory: Path, pid: int, pid_started: int, domain: str, names: Mapping[str, str]) -> None:
-        super().__init__(pid, pid_started)
+    def __init__(
+        self, directory: Path, started: Started, domain: str, names: Mapping[str, str], macs: Sequence[str] = ()
+    ) -> None:
+        super().__init__(*started)
         self.directory = directory
         self.domain = domain
         self.names: Mapping[str, str] = names
+        self.macs = tuple(macs)
         self._plugging = asyncio.Lock()
+        self._place = 0  # of the last disk that was added
         self._ending_it = asyncio.Lock()
         self._tidying: asyncio.Future[None] | None = None
         self._owed: asyncio.Future[None] | None = None  # its end, where xl did not answer in time
@@ -55,7 +61,8 @@ class XenMachine(ProcessMachine):
     @classmethod
     def of(cls, handle: Mapping[str, Any]) -> XenMachine:
         """The machine that a handle names, which may have ended."""
-        return cls(Path(handle["directory"]), handle["pid"], handle["pidStarted"], handle["domain"], handle["names"])
+        started = Started(handle["pid"], handle["pidStarted"])
+        return cls(Path(handle["directory"]), started, handle["domain"], handle["names"], handle.get("macs", ()))
 
     @property
     def handle(self) -> dict[str, Any]:
@@ -65,6 +72,7 @@ class XenMachine(ProcessMachine):
             "pidStarted": self.pid_started,
             "domain": self.domain,
             "names": dict(self.names),
+            "macs": list(self.macs),
         }
 
     def connect(self) -> socket.socket:
@@ -125,14 +133,15 @@ class XenMachine(ProcessMachine):
     async def add_disk(self, disk: AnyDisk) -> None:
         assert isinstance(disk, Disk)
         async with self._plugging:
-            place = document.free_place(self.names, self.driver)
+            place = self._place = document.free_place(self.names, self.driver, self._place)
             with contextlib.ExitStack() as held:
                 made = loops([disk], held)
                 script = str(tools.binary("true"))
                 described = document.disk(place, made.paths[0], script, read_only=disk.read_only)
                 await self._ask("block-attach", described, timeout=deadlines.WORK)
                 try:
-                    await made.hand_over(int(await tools.ask("xl", "domid", self.domain)), place)
+                    await made.hand_over(domid := await self._domid(), place)
+                    await tools.taken(domid, "vbd", number(place))
                 except BaseException:
                     await asyncio.shield(self._give_up(place))
                     raise
@@ -149,6 +158,10 @@ class XenMachine(ProcessMachine):
                 await self._ask("block-detach", found.removeprefix("dev:"), timeout=deadlines.WORK)
                 self.names = {known: name for known, name in self.names.items() if known != serial}
 
+    @property
+    def _domain(self) -> str:
+        return self.domain
+
     async def pause(self) -> None:
         await self._ask("pause")
 
@@ -157,9 +170,7 @@ class XenMachine(ProcessMachine):
 
     async def _ask(self, verb: str, *words: str, timeout: float = deadlines.MONITOR) -> None:
         try:
-            await tools.ask("xl", verb, self.domain, *words, timeout=timeout)
-        except NotFound as error:
-            raise Unavailable("the virtual machine has ended") from error
+            await self._xl(verb, *words, timeout=timeout)
         except Unavailable as error:
             error.hint = error.hint or _HINT
             raise

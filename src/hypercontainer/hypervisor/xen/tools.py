@@ -26,7 +26,10 @@ _asking: set[asyncio.Future[str]] = set()  # what goes on though nobody waits fo
 _CAPABILITIES = Path("/proc/xen/capabilities")  # of xenfs; a dom0's has "control_d"
 _AGAIN, _OWED = 1.0, 120  # seconds between attempts to end a domain that is to be ended, and how many there are
 _LOGS = Path("/var/log/xen")
+_CONNECTED = "4"  # XenbusStateConnected in xen/include/public/io/xenbus.h
+_LOOK = 0.05  # seconds between looks at that
 _GONE = "is an invalid domain identifier"  # xl_utils.c and xl_vmcontrol.c, find_domain
+_NO_PATH = "No such file or directory"  # of xenstore-ls
 FOOTPRINT = Needs(memory=192 << 20, tasks=64)  # of a domain's QEMU and xl, in dom0: the guest's is the hypervisor's
 HINT = "install Debian's xen-system-amd64, or what your system calls it, and boot its hypervisor"
 
@@ -91,6 +94,35 @@ def complaint(text: str) -> str:
 async def write(values: Mapping[str, str | int]) -> None:
     """Set paths of xenstore. :raise Unavailable: that fails."""
     await ask("xenstore-write", *(str(part) for pair in values.items() for part in pair))
+
+
+async def listed(path: str) -> dict[str, str]:
+    """What xenstore has below a path, by whole paths; nothing where there is no such path.
+
+    :raise Unavailable: that fails.
+    """
+    try:
+        text = await ask("xenstore-ls", "-f", path)
+    except Unavailable as error:
+        if _NO_PATH in error.message:
+            return {}
+        raise
+    pairs = (line.split(" = ", 1) for line in text.splitlines() if " = " in line)
+    return {key: value.removeprefix('"').removesuffix('"') for key, value in pairs}
+
+
+async def taken(domid: int, kind: str, number: int) -> None:
+    """Return when the guest's driver has connected to a device that was added; then one of that name that went before
+    has gone there, too.
+
+    :raise Unavailable: it does not.
+    """
+    clock = asyncio.get_running_loop().time
+    end = clock() + deadlines.PLUG
+    while (await ask("xenstore-read", f"/local/domain/{domid}/device/{kind}/{number}/state")).strip() != _CONNECTED:
+        if clock() > end:
+            raise Unavailable(f"the guest takes no device that is added to it within {deadlines.PLUG:g} s")
+        await asyncio.sleep(_LOOK)
 
 
 async def terminal(domid: int) -> Path:

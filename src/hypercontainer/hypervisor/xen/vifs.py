@@ -8,12 +8,16 @@ its domain: so the tap goes, and the interface has its name and its bridge.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import Unavailable
+from ...sys import deadlines
 from ..driver import TapNetwork
 from . import tools
 
@@ -21,6 +25,11 @@ if TYPE_CHECKING:
     from pyroute2 import AsyncIPRoute
 
 _HAIRPIN = 1  # as of the tap: `tap.join`
+_BACKEND = "/local/domain/0/backend/vif/{domid}"  # a domain's interfaces in xenstore, where its guest cannot write
+_DEVICE = "/sys/bus/xen-backend/devices/vif-{domid}-{number}"  # netback's; the interface goes before it
+_LOOK = 0.01  # seconds between looks at that
+_READY = "connected"  # the word of Xen's own script at its end, which netback waits for
+_KEY = re.compile(r"(\d+)/(mac|hotplug-status)")
 _OURS, _FIRST = "/proc/self/ns/net", "/proc/1/ns/net"
 
 
@@ -33,8 +42,44 @@ class _Place:
     mtu: int
 
 
-async def take_over(domid: int, nics: Sequence[TapNetwork]) -> None:
-    """Put the domain's interfaces in the places of taps, whose descriptors are of nothing from now on.
+@dataclass(frozen=True)
+class Vif:
+    """One that a domain has."""
+
+    number: int
+    joined: bool  # it is in its tap's place
+
+
+async def find(domid: int, mac: str) -> Vif | None:
+    """The domain's interface with this address.
+
+    :raise Unavailable: xenstored does not answer.
+    """
+    path, known = _BACKEND.format(domid=domid), dict[int, dict[str, str]]()
+    for key, value in (await tools.listed(path)).items():
+        if told := _KEY.fullmatch(key.removeprefix(f"{path}/")):
+            known.setdefault(int(told[1]), {})[told[2]] = value
+    for number, about in known.items():
+        if about.get("mac", "").lower() == mac.lower():
+            return Vif(number, about.get("hotplug-status") == _READY)
+    return None
+
+
+async def gone(domid: int, number: int) -> None:
+    """Return when an interface that the domain has no more is this host's no more, either.
+
+    :raise Unavailable: it stays.
+    """
+    path, clock = Path(_DEVICE.format(domid=domid, number=number)), asyncio.get_running_loop().time
+    end = clock() + deadlines.MONITOR
+    while path.exists():
+        if clock() > end:
+            raise Unavailable(f"netback keeps the interface vif{domid}.{number} of a domain")
+        await asyncio.sleep(_LOOK)
+
+
+async def take_over(domid: int, nics: Mapping[int, TapNetwork]) -> None:
+    """Put the domain's interfaces of these numbers in the places of taps, whose descriptors are of nothing from now on.
 
     :raise Unavailable: this host's network refuses it.
     """
@@ -45,17 +90,14 @@ async def take_over(domid: int, nics: Sequence[TapNetwork]) -> None:
 
     try:
         async with AsyncIPRoute() as route:
-            for index, nic in enumerate(nics):
+            for number, nic in nics.items():
                 place = await _place(route, nic.name)
                 _let_go(nic.fd)
-                await _bring(f"vif{domid}.{index}")
-                await _put(route, f"vif{domid}.{index}", place)
+                await _bring(f"vif{domid}.{number}")
+                await _put(route, f"vif{domid}.{number}", place)
     except NetlinkError as error:
         raise Unavailable(f"the network interface of a domain finds no place: {error}") from error
-    connected = {
-        f"/local/domain/0/backend/vif/{domid}/{index}/hotplug-status": "connected" for index in range(len(nics))
-    }
-    await tools.write(connected)  # what Xen's own script says at its end, which netback waits for
+    await tools.write({f"{_BACKEND.format(domid=domid)}/{number}/hotplug-status": _READY for number in nics})
 
 
 async def _place(route: AsyncIPRoute, tap: str) -> _Place:
