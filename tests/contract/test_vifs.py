@@ -51,7 +51,7 @@ async def test_it_takes_the_taps_name_and_its_place(
     try:
         await tap.join("ht9", "br9", 1400)
         before = link("ht9")
-        await vifs.take_over(7, [TapNetwork(MAC, fd, "ht9")])
+        await vifs.take_over(7, {0: TapNetwork(MAC, fd, "ht9")})
         after = link("ht9")
         assert after["linkinfo"]["info_kind"] == "veth" and after["ifindex"] != before["ifindex"]
         assert (after["master"], after["mtu"]) == (before["master"], before["mtu"]) == ("br9", 1400)
