@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
@@ -25,11 +26,12 @@ from hypercontainer.model.egress import (
     parse_secret,
     policy,
 )
-from hypercontainer.network.egress import authority, hello, http, names, upstream
+from hypercontainer.network.egress import authority, hello, http, messages, names, upstream
 from hypercontainer.network.egress.channel import Channel, Closed
 from hypercontainer.network.egress.injection import Injection, swapped
 from hypercontainer.network.egress.messages import Job, Swap
 from hypercontainer.network.egress.refused import Refused
+from hypercontainer.network.egress.worker import Worker
 from tests.certificates import Authority
 
 # -- policies ---------------------------------------------------------------------------
@@ -344,8 +346,12 @@ def test_secrets(text: str, found: tuple[str, str, int, str]) -> None:
 def test_what_is_no_secret(text: str) -> None:
     with pytest.raises(InvalidArgument):
         parse_secret(text, lambda _: b"value")
+
+
+@pytest.mark.parametrize("value", [b"two\r\nlines", b" a", b"a ", "\u00e4".encode(), b"x" * 8193])
+def test_what_cannot_be_in_a_header_is_no_value_of_a_secret(value: bytes) -> None:
     with pytest.raises(InvalidArgument, match="cannot be in a header"):
-        parse_secret("T@a.example", lambda _: b"two\r\nlines")
+        parse_secret("T@a.example", lambda _: value)
 
 
 def test_a_policy_with_secrets() -> None:
@@ -417,3 +423,25 @@ def test_who_answers_for_a_host_verifies_it(tmp_path: Path, trusted: bool, serve
     found = asyncio.run(run())
     assert (b"200 OK" in found, b"403 Forbidden" in found) == (served, not served)
     assert [b"x: value" in x for x in got] == [True] * served
+
+
+def test_a_mistake_of_the_proxy_tells_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """h11 quotes a header that it refuses, and what is told of it ends as an event."""
+
+    async def lead(*_: object) -> None:
+        h11.Request(method="GET", target="/", headers=[("host", "a.example"), ("x", "value ")])
+
+    async def run() -> str:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        one, other = socket.socketpair()
+        with ours, theirs, one:
+            worker = Worker(theirs, Injection(Job(0)))
+            monkeypatch.setattr(worker, "_lead", lead)
+            await worker._serve(1, 443, other.detach())
+            told, _ = messages.receive(ours)
+        assert told
+        return told.why
+
+    why = asyncio.run(run())
+    assert "LocalProtocolError in" in why
+    assert "value" not in why

@@ -86,9 +86,10 @@ class EgressSecret(Model, frozen=True, kw_only=True):
             raise InvalidAddress(f"invalid name of a secret {self.name!r}", hint="give a variable's name")
         if self.header and not re.fullmatch("[A-Za-z0-9-]{1,64}", self.header, re.ASCII):
             raise InvalidAddress(f"invalid header {self.header!r} of a secret", hint="give a header's name")
-        if len(self.value) > SECRET_MAX or not all(0x20 < c < 0x7F or c == 0x20 for c in self.value):
-            raise InvalidAddress(f"the value of the secret {self.name!r} cannot be in a header",
-                                 hint=f"give up to {SECRET_MAX} printable ASCII letters, no line's end")  # fmt: skip
+        printable = len(self.value) <= SECRET_MAX and all(0x20 <= c < 0x7F for c in self.value)
+        if not printable or self.value.strip() != self.value:
+            hint = f"give up to {SECRET_MAX} printable ASCII letters, no line's end, and no space at either end"
+            raise InvalidAddress(f"the value of the secret {self.name!r} cannot be in a header", hint=hint)
 
 
 class EgressPolicy(Model, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 import sys
+import traceback
 from pathlib import Path
 
 import msgspec
@@ -78,7 +79,7 @@ class Worker:
         except (Closed, TimeoutError, OSError):
             pass
         except Exception as error:  # a mistake of ours, which is to be seen
-            send(self._channel, Message("refused", number, port=port, why=f"its proxy has failed: {error!r}"[:500]))
+            send(self._channel, Message("refused", number, port=port, why=f"its proxy has failed: {_place(error)}"))
         finally:
             if client:
                 client.close()
@@ -160,6 +161,12 @@ async def _server_name(client: Channel) -> str:
         raise Refused("its TLS hello is not whole") from None
     client.unread(begin)
     return name
+
+
+def _place(error: Exception) -> str:
+    """What it is, and of which line. Its text may quote a header, with a secret in it."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{type(error).__name__} in {frame.f_code.co_name}, line {line}"
 
 
 async def _main() -> None:
