@@ -10,12 +10,17 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
 import h11
+import msgspec
 import pytest
 
+from hypercontainer.engine import egress_secrets
+from hypercontainer.engine.paths import Paths
+from hypercontainer.engine.secrets import Secrets
 from hypercontainer.errors import InvalidArgument
 from hypercontainer.model.egress import (
     EgressHost,
@@ -365,6 +370,18 @@ def test_a_policy_with_secrets() -> None:
     )
     with pytest.raises(InvalidArgument, match="a secret is named twice"):
         policy("", [], secrets * 2)
+    other = {"name": "T", "host": "b.example"}
+    with pytest.raises(msgspec.ValidationError, match="a secret is named twice"):  # who speaks REST, too
+        msgspec.convert({"secrets": [{"name": "T", "host": "a.example"}, other]}, EgressPolicy)
+
+
+def test_a_secret_of_any_name_leaves_the_key_of_the_authority(tmp_path: Path) -> None:
+    secrets = Secrets(Paths(tmp_path, tmp_path / "run"))
+    asked = [EgressSecret(name=name, host="a.example", value=b"value") for name in ("authority", "T")]
+    known = egress_secrets.kept(secrets, "pod", EgressPolicy(secrets=asked))
+    assert known
+    (mine,) = authority.intercepted(known, partial(secrets.get, "pod"))
+    assert [swap.value for swap in mine.swaps] == ["value", "value"]
 
 
 def test_placeholders_are_swapped_in_headers() -> None:

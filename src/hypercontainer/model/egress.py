@@ -99,6 +99,11 @@ class EgressPolicy(Model, frozen=True, kw_only=True):
     secrets: Annotated[list[EgressSecret], Meta(max_length=SECRETS_MAX)] = field(default_factory=list)
     authority: str = ""  # PEM: the certificate of the CA whose TLS the pod meets at the secrets' hosts; the daemon's
 
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: two secrets have a name, by which they are kept."""
+        if len({secret.name for secret in self.secrets}) < len(self.secrets):
+            raise InvalidAddress("a secret is named twice", hint="give each a name of its own")
+
     def ports(self) -> set[int]:
         """Those by which it may speak to some host."""
         return {port for host in self.hosts for port in host.ports} | {secret.port for secret in self.secrets}
@@ -137,8 +142,6 @@ def policy(
     found = [parse_host(text) for text in hosts]
     if mode == "open" and (found or secrets):
         raise InvalidArgument("egress is open, and hosts are named", hint="leave out one of them")
-    if len({s.name for s in secrets}) < len(secrets):
-        raise InvalidArgument("a secret is named twice", hint="give each a name of its own")
     return EgressPolicy(hosts=found, secrets=list(secrets)) if found or secrets or mode == "none" else None
 
 

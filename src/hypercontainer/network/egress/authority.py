@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-KEY = "egress-authority"  # the pod's secret that is the CA's key, PEM
+KEY = "egress.authority"  # the pod's secret that is the CA's key, PEM; no secret's name with PREFIX has a dot
 PREFIX = "egress-"  # and a secret's name: what it is kept as
 BUNDLE = "/etc/ssl/hypercontainer-ca.pem"  # in the container: what this host trusts, and the CA
 # What programs and libraries take in place of their own bundle: OpenSSL, curl, requests, Node, git, AWS, Deno.
