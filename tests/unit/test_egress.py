@@ -20,6 +20,7 @@ import pytest
 
 from hypercontainer.engine import egress_secrets
 from hypercontainer.engine.paths import Paths
+from hypercontainer.engine.plan import check_plan
 from hypercontainer.engine.secrets import Secrets
 from hypercontainer.errors import InvalidArgument
 from hypercontainer.model.egress import (
@@ -31,6 +32,8 @@ from hypercontainer.model.egress import (
     parse_secret,
     policy,
 )
+from hypercontainer.model.pods import PodPlan
+from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.network.egress import authority, hello, http, messages, names, upstream
 from hypercontainer.network.egress.channel import Channel, Closed
 from hypercontainer.network.egress.injection import Injection, swapped
@@ -382,6 +385,21 @@ def test_a_secret_of_any_name_leaves_the_key_of_the_authority(tmp_path: Path) ->
     assert known
     (mine,) = authority.intercepted(known, partial(secrets.get, "pod"))
     assert [swap.value for swap in mine.swaps] == ["value", "value"]
+
+
+def test_a_secret_without_a_value_is_refused(tmp_path: Path) -> None:
+    secrets, asked = Secrets(Paths(tmp_path, tmp_path / "run")), policy("", [], [EgressSecret(name="T", host="a.example")])
+    with pytest.raises(InvalidArgument, match="the secret 'T' is empty"):
+        egress_secrets.kept(secrets, "pod", asked)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_policy_of_a_container_in_a_pod_is_refused() -> None:
+    """It would be in force nowhere, and its secrets in the container's record."""
+    secret = EgressSecret(name="T", host="a.example", value=b"value")
+    spec = ContainerSpec(image="busybox", egress=EgressPolicy(secrets=[secret]))
+    with pytest.raises(InvalidArgument, match="an egress policy is the pod's"):
+        check_plan(PodPlan(containers=[spec]))
 
 
 def test_placeholders_are_swapped_in_headers() -> None:

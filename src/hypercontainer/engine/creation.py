@@ -95,9 +95,7 @@ class Creation:
         if spec.devices:
             raise InvalidArgument("devices of this host are the pod's, not a container's in it",
                                   hint="give --device to `hyperctl pod create`")  # fmt: skip
-        if spec.egress:
-            raise InvalidArgument("an egress policy is the pod's, not a container's in it",
-                                  hint="give it to the pod, by its podfile")  # fmt: skip
+        egress_secrets.check_member(spec)
         processors.check_joins(pod, spec.image, image)
         _check_secrets(spec, pod.spec.secrets)
         spec = self._with_target(pod, spec)

@@ -7,6 +7,7 @@ import secrets as chance
 
 from msgspec.structs import replace
 
+from ..errors import InvalidArgument
 from ..model.egress import EgressPolicy
 from ..model.specs import ContainerSpec
 from ..network.egress import authority
@@ -15,13 +16,22 @@ from .secrets import Secrets
 _PLACEHOLDER = "hypercontainer-secret-"
 
 
+def check_member(spec: ContainerSpec) -> None:
+    """Of a container in a pod. :raise InvalidArgument: it has a policy, which would hold nothing back."""
+    if spec.egress:
+        raise InvalidArgument("an egress policy is the pod's, not a container's in it",
+                              hint="give it to the pod, by its podfile")  # fmt: skip
+
+
 def kept(secrets: Secrets, pod_id: str, policy: EgressPolicy | None) -> EgressPolicy | None:
     """The policy as it is recorded: without the values, which are the pod's secrets now.
 
-    :raise NoSpace: the disk is full. :raise Unavailable: this host trusts nobody.
+    :raise NoSpace: the disk is full. :raise Unavailable: this host trusts nobody. :raise InvalidArgument: one is empty.
     """
     if policy is None or not policy.secrets:
         return policy
+    if empty := [secret.name for secret in policy.secrets if not secret.value]:
+        raise InvalidArgument(f"the secret {empty[0]!r} is empty", hint="give its value")
     authority.host_bundle()
     certificate, key = authority.make()
     secrets.put(pod_id, authority.KEY, key)
