@@ -287,7 +287,8 @@ def test_what_may_begin_a_request() -> None:
 
 BAD = ("127.0.0.1", "10.1.2.3", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
        "255.255.255.255", "::1", "::", "fe80::1", "fd00:ec2::254", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::a00:1",
-       "2002:7f00:1::", "203.0.113.9")  # fmt: skip
+       "2002:7f00:1::", "203.0.113.9", "fec0::1", "::7f00:1", "64:ff9b:1::a00:1", "::ffff:0:7f00:1", "5f00::1",
+       "192.0.0.192", "168.63.129.16", "::ffff:168.63.129.16", "64:ff9b::a83f:8110")  # fmt: skip
 
 
 @pytest.mark.parametrize("address", BAD)
@@ -388,7 +389,8 @@ def test_a_secret_of_any_name_leaves_the_key_of_the_authority(tmp_path: Path) ->
 
 
 def test_a_secret_without_a_value_is_refused(tmp_path: Path) -> None:
-    secrets, asked = Secrets(Paths(tmp_path, tmp_path / "run")), policy("", [], [EgressSecret(name="T", host="a.example")])
+    secrets = Secrets(Paths(tmp_path, tmp_path / "run"))
+    asked = EgressPolicy(secrets=[EgressSecret(name="T", host="a.example")])
     with pytest.raises(InvalidArgument, match="the secret 'T' is empty"):
         egress_secrets.kept(secrets, "pod", asked)
     assert list(tmp_path.iterdir()) == []

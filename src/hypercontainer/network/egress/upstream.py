@@ -18,6 +18,9 @@ from .refused import Refused
 _CONNECT = 10.0  # seconds for one address
 _TRIED = 6  # addresses
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
+_UNICAST_6 = ip_network("2000::/3")  # all that the Internet has; beside it is what a site has, a NAT64 of its own, say
+# Where clouds answer their machines with what is for them alone, though it looks public: Oracle (of RFC 6890), Azure.
+_OF_CLOUDS = (ip_network("192.0.0.0/24"), ip_network("168.63.129.16/32"))
 
 
 def trouble(address: str, allowed: Sequence[AnyNetwork], own_networks: Sequence[AnyNetwork]) -> str:
@@ -33,9 +36,13 @@ def trouble(address: str, allowed: Sequence[AnyNetwork], own_networks: Sequence[
     if _is_own(address):
         alone = any(network.num_addresses == 1 for network in opened)
         return "" if alone else f"its address {address} is this host's own"
-    if opened or (inner.is_global and not inner.is_multicast):
-        return ""
-    return f"its address {address} is no public one"
+    return "" if opened or _is_public(inner) else f"its address {address} is no public one"
+
+
+def _is_public(ip: IPv4Address | IPv6Address) -> bool:
+    if isinstance(ip, IPv6Address) and ip not in _UNICAST_6:
+        return False
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _OF_CLOUDS)
 
 
 def _inner(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
