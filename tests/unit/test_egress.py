@@ -396,6 +396,19 @@ def test_a_secret_without_a_value_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_pod_with_secrets_has_in_its_environment_is_in_no_image(tmp_path: Path) -> None:
+    """An image of it would look for certificates where there are none."""
+    asked = EgressPolicy(secrets=[EgressSecret(name="T", host="a.example", value=b"value")])
+    known = egress_secrets.kept(Secrets(Paths(tmp_path, tmp_path / "run")), "pod", asked)
+    assert known
+    spec = ContainerSpec(image="busybox", env=["A=b", "CURL_CA_BUNDLE=/mine"])
+    own = egress_secrets.with_variables(spec, known)
+    assert f"SSL_CERT_FILE={authority.BUNDLE}" in own.env
+    assert f"T={known.secrets[0].placeholder}" in own.env
+    assert egress_secrets.without_variables(own.env, known) == spec.env
+    assert egress_secrets.without_variables(own.env, None) == own.env
+
+
 def test_a_policy_of_a_container_in_a_pod_is_refused() -> None:
     """It would be in force nowhere, and its secrets in the container's record."""
     secret = EgressSecret(name="T", host="a.example", value=b"value")

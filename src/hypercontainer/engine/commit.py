@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from msgspec.structs import replace
+
 from ..errors import HyperError, Unsupported
 from ..images.changes import apply_changes
 from ..images.commit import Addition
@@ -15,6 +17,7 @@ from ..images.manifests import StoredImage
 from ..images.store import ImageStore
 from ..model.images import CommitRequest
 from ..model.status import Container, ContainerStatus
+from . import egress_secrets
 from .archive import Archives
 from .container_config import container_config, merged
 from .containers import Containers
@@ -36,7 +39,9 @@ class Commits:
         :raise NotFound: no such container, or its image is damaged. :raise Unsupported: it has none.
         """
         container = self._registry.container(key)
-        return container_config(container, self._image(container).config.config)
+        env = egress_secrets.without_variables(container.spec.env, self._registry.pod(container.pod).spec.egress)
+        own = replace(container, spec=replace(container.spec, env=env))
+        return container_config(own, self._image(container).config.config)
 
     def _image(self, container: Container) -> StoredImage:
         if container.spec.rootfs:

@@ -53,6 +53,15 @@ def with_variables(spec: ContainerSpec, policy: EgressPolicy | None) -> Containe
     return replace(spec, env=[*others, *own, *(f"{name}={value}" for name, value in names.items())])
 
 
+def without_variables(env: list[str], policy: EgressPolicy | None) -> list[str]:
+    """As they were before `with_variables`: in an image placeholders mean nothing, and there is no bundle."""
+    if policy is None:
+        return env
+    made = {f"{name}={authority.BUNDLE}" for name in authority.VARIABLES}
+    made |= {f"{secret.name}={secret.placeholder}" for secret in policy.secrets}
+    return [entry for entry in env if entry not in made]
+
+
 def bundle(policy: EgressPolicy) -> bytes:
     """What this host trusts, and the pod's CA, PEM. :raise Unavailable: this host trusts nobody."""
     return authority.host_bundle().rstrip() + b"\n" + policy.authority.encode()
