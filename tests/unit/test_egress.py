@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import h11
 import msgspec
@@ -36,7 +37,7 @@ from hypercontainer.model.pods import PodPlan
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.network.egress import authority, hello, http, messages, names, upstream
 from hypercontainer.network.egress.channel import Channel, Closed
-from hypercontainer.network.egress.injection import Injection, swapped
+from hypercontainer.network.egress.injection import Injection, hidden, swapped
 from hypercontainer.network.egress.messages import Job, Swap
 from hypercontainer.network.egress.refused import Refused
 from hypercontainer.network.egress.worker import Worker
@@ -176,7 +177,9 @@ class Far:
         writer.close()
 
 
-def relayed(sent: bytes, far: Far, *, port: int = 80, allowed: tuple[str, ...] = ("a.example",)) -> tuple[bytes, str]:
+def relayed(
+    sent: bytes, far: Far, *, port: int = 80, allowed: tuple[str, ...] = ("a.example",), **how: Any
+) -> tuple[bytes, str]:
     """What a client gets that sends this and no more, and why it was refused."""
 
     async def run() -> tuple[bytes, str]:
@@ -193,7 +196,7 @@ def relayed(sent: bytes, far: Far, *, port: int = 80, allowed: tuple[str, ...] =
         async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             client = Channel(reader, writer)
             try:
-                await http.Relay(client, port, open_).run()
+                await http.Relay(client, port, open_, **how).run()
             except Refused as refused:
                 why.append(str(refused))
             except Closed:
@@ -258,6 +261,7 @@ def test_a_body_and_no_more_is_sent_on() -> None:
         ("GET evil.test HTTP/1.1\r\nHost: a.example\r\n", "another host than it names"),
         ("CONNECT evil.test:443 HTTP/1.1\r\nHost: a.example\r\n", "not allowed"),
         ("CONNECT 10.0.0.1:443 HTTP/1.1\r\nHost: a.example\r\n", "CONNECT names no host"),
+        ("CONNECT a.example:0000443 HTTP/1.1\r\nHost: a.example\r\n", "CONNECT names no host"),
         ("PRI * HTTP/2.0\r\n", "names no host"),
     ],
 )
@@ -473,6 +477,19 @@ def test_who_answers_for_a_host_verifies_it(tmp_path: Path, trusted: bool, serve
     found = asyncio.run(run())
     assert (b"200 OK" in found, b"403 Forbidden" in found) == (served, not served)
     assert [b"x: value" in x for x in got] == [True] * served
+
+
+def test_a_secret_that_a_host_sends_back_in_a_header_is_the_placeholder_again() -> None:
+    swaps = [Swap("PH1", "first-of-them", "authorization"), Swap("PH2", "2", "")]
+    how = {"inside": "a.example", "back": partial(hidden, swaps=swaps)}
+    body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Id: <first-of-them>\r\nX-Two: 2\r\n\r\n2\r\nhi\r\n0\r\n"
+    far = Far(b"HTTP/1.1 103 Early\r\nX: first-of-them\r\n\r\n" + body + b"Last: first-of-them\r\n\r\n")
+    found, why = relayed(b"GET /1 HTTP/1.1\r\nHost: a.example\r\n\r\n", far, **how)
+    assert (why, found.count(b"PH1"), b"first" in found) == ("", 3, False)
+    assert b"x-two: 2\r\n" in found
+    far = Far(OK)
+    found, why = relayed(b"TRACE / HTTP/1.1\r\nHost: a.example\r\n\r\n", far, **how)
+    assert ("TRACE would give" in why, far.got, b"403 Forbidden" in found) == (True, b"", True)
 
 
 def test_a_mistake_of_the_proxy_tells_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

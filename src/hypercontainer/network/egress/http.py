@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ _SWITCHING = 101
 Headers = list[tuple[bytes, bytes]]
 Change = Callable[[Headers], Headers]
 Open = Callable[[str, int], Awaitable[Stream]]  # it raises `Refused`
+Part = h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage  # of an answer
 Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 
 
@@ -42,16 +44,17 @@ class Relay:
     """One connection of a pod, whose port of the far end is `port`."""
 
     def __init__(
-        self, client: Stream, port: int, open_: Open, *, inside: str = "", change: Change = lambda headers: headers
-    ) -> None:
+        self, client: Stream, port: int, open_: Open, *, inside: str = "", change: Change = lambda headers: headers,
+        back: Change = lambda headers: headers,
+    ) -> None:  # fmt: skip
         """`inside` is the host whose TLS it came in: each request must be for that. `change` gives a request's headers
-        as the host gets them.
+        as the host gets them, `back` an answer's as the pod gets them.
         """
         self._client = client
         self._port = port
         self._open = open_
         self._inside = inside
-        self._change = change
+        self._change, self._back = change, back
         self._server = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MAX)
         self._far: Stream | None = None
         self._peer = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_MAX)
@@ -100,24 +103,27 @@ class Relay:
         return event
 
     async def _connect(self, request: h11.Request) -> Tunnel:
-        name, _, port = request.target.decode("latin-1").rpartition(":")
+        name, _, number = request.target.decode("latin-1").rpartition(":")
         host = canonical_name(name)
-        if self._inside or not host or not (port.isascii() and port.isdecimal()):
+        if self._inside or not host or not re.fullmatch("[1-9][0-9]{0,4}", number):
             raise Refused("its CONNECT names no host that it may have", name[:200])
-        far = await self._open(host, int(port[:6]))
+        port = int(number)
+        far = await self._open(host, port)
         try:
             await self._client.write(self._server.send(h11.Response(status_code=200, headers=[])) or b"")
         except BaseException:
             far.close()
             raise
         self._client.unread(self._server.trailing_data[0])
-        return Tunnel(host, int(port), far)
+        return Tunnel(host, port, far)
 
     async def _exchange(self, request: h11.Request) -> bool:
         """A request and its answer; whether another may follow."""
         host, target = destination(request, self._port)
         if self._inside and host != self._inside:
             raise Refused(f"its request is for another host than its TLS, {self._inside}", host, self._port)
+        if self._inside and request.method.upper() == b"TRACE":
+            raise Refused("TRACE would give the pod what the host gets", host, self._port)
         if self._far is None or host != self._host or self._peer.our_state is not h11.IDLE:
             if self._far:
                 self._far.close()
@@ -165,14 +171,22 @@ class Relay:
                 event = await self._next(self._peer, far, IDLE)
             except h11.RemoteProtocolError as error:
                 raise Closed from error
-            if isinstance(event, (h11.InformationalResponse, h11.Response, h11.Data, h11.EndOfMessage)):
-                await self._client.write(self._server.send(event) or b"")
+            if isinstance(event, Part):
+                await self._client.write(self._server.send(self._answer(event)) or b"")
             if isinstance(event, h11.InformationalResponse) and event.status_code == _SWITCHING:
                 return True
             if isinstance(event, h11.EndOfMessage):
                 return False
             if not isinstance(event, (h11.InformationalResponse, h11.Response, h11.Data)):
                 raise Closed
+
+    def _answer(self, event: Part) -> Part:
+        """A part of it, as the pod gets it."""
+        if isinstance(event, h11.Data) or (headers := self._back(list(event.headers))) == list(event.headers):
+            return event
+        if isinstance(event, h11.EndOfMessage):
+            return h11.EndOfMessage(headers=headers)
+        return type(event)(status_code=event.status_code, headers=headers, reason=event.reason)
 
     async def _switch(self, far: Stream) -> None:
         """A websocket, say: bytes, to the host that took them."""

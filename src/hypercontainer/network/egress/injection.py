@@ -8,6 +8,7 @@ import binascii
 import os
 import ssl
 from collections.abc import Sequence
+from functools import partial
 
 from .channel import Channel, Closed, Stream, TlsChannel
 from .http import Headers, Open, Relay
@@ -15,6 +16,7 @@ from .messages import Intercepted, Job, Swap
 from .refused import Refused
 
 _HANDSHAKE = 30.0  # seconds
+_HIDDEN_MIN = 8  # letters of a secret that is looked for in answers: a shorter one may be there by chance
 
 
 class Injection:
@@ -54,13 +56,26 @@ class Injection:
                 raise Refused(f"the host is not who it should be: {why}", host, port) from None
             return far
 
-        await Relay(near, port, verified, inside=host, change=lambda headers: swapped(headers, swaps)).run()
+        await Relay(
+            near, port, verified, inside=host, change=partial(swapped, swaps=swaps), back=partial(hidden, swaps=swaps)
+        ).run()
         near.close()
 
 
 def swapped(headers: Headers, swaps: Sequence[Swap]) -> Headers:
     """With secrets in their placeholders' place, also within the base64 of HTTP's basic authentication."""
     return [(name, _swapped(name, value, swaps)) for name, value in headers]
+
+
+def hidden(headers: Headers, swaps: Sequence[Swap]) -> Headers:
+    """An answer's, with placeholders again: many servers send some headers back, X-Request-Id or Origin, say."""
+    return [(name, _hidden(value, swaps)) for name, value in headers]
+
+
+def _hidden(value: bytes, swaps: Sequence[Swap]) -> bytes:
+    for swap in (s for s in swaps if len(s.value) >= _HIDDEN_MIN):
+        value = value.replace(swap.value.encode(), swap.placeholder.encode())
+    return value
 
 
 def _swapped(name: bytes, value: bytes, swaps: Sequence[Swap]) -> bytes:
