@@ -54,7 +54,7 @@ def confine(what: Confinement) -> None:
     _limit(resource.RLIMIT_FSIZE, what.file_size)
     _limit(resource.RLIMIT_CPU, what.cpu)
     _limit(resource.RLIMIT_NOFILE, what.files)
-    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_CORE, 1)  # byte: 0 does not keep a core from a program (core(5))
     os.umask(0o077)
     os.chdir("/")
 
