@@ -35,11 +35,13 @@ from hypercontainer.model.egress import (
 )
 from hypercontainer.model.pods import PodPlan
 from hypercontainer.model.specs import ContainerSpec
+from hypercontainer.network import dns
 from hypercontainer.network.egress import authority, hello, http, messages, names, upstream
 from hypercontainer.network.egress.channel import Channel, Closed
 from hypercontainer.network.egress.injection import Injection, hidden, swapped
 from hypercontainer.network.egress.messages import Job, Swap
 from hypercontainer.network.egress.refused import Refused
+from hypercontainer.network.egress.resolver import Resolver
 from hypercontainer.network.egress.worker import Worker
 from tests.certificates import Authority
 
@@ -334,6 +336,25 @@ def test_names_that_a_pod_may_know() -> None:
     assert asked("a.example", "A", silent) == (2, [], [])
 
 
+def test_an_answer_that_was_cut_short_is_asked_for_as_a_larger_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    async def ask(server: str, question: bytes) -> bytes:
+        from dnslib import RR, A, DNSRecord
+
+        asked = DNSRecord.parse(question)
+        sizes.append(asked.ar[0].edns_len if asked.ar else 512)
+        reply = asked.reply()
+        reply.header.tc = int(not asked.ar)
+        if asked.ar:
+            reply.add_answer(RR(asked.q.qname, rdata=A("192.0.2.1")))
+        return bytes(reply.pack())
+
+    monkeypatch.setattr(dns, "ask", ask)
+    found = asyncio.run(Resolver(lambda: ["192.0.2.9"]).addresses("a.example", 4))
+    assert (found, sizes) == (["192.0.2.1"], [512, 4096])
+
+
 # -- secrets ----------------------------------------------------------------------------
 
 
@@ -481,7 +502,7 @@ def test_who_answers_for_a_host_verifies_it(tmp_path: Path, trusted: bool, serve
 
 def test_a_secret_that_a_host_sends_back_in_a_header_is_the_placeholder_again() -> None:
     swaps = [Swap("PH1", "first-of-them", "authorization"), Swap("PH2", "2", "")]
-    how = {"inside": "a.example", "back": partial(hidden, swaps=swaps)}
+    how: dict[str, Any] = {"inside": "a.example", "back": partial(hidden, swaps=swaps)}
     body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Id: <first-of-them>\r\nX-Two: 2\r\n\r\n2\r\nhi\r\n0\r\n"
     far = Far(b"HTTP/1.1 103 Early\r\nX: first-of-them\r\n\r\n" + body + b"Last: first-of-them\r\n\r\n")
     found, why = relayed(b"GET /1 HTTP/1.1\r\nHost: a.example\r\n\r\n", far, **how)

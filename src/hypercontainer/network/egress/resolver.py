@@ -16,6 +16,7 @@ from .. import dns
 _TIMEOUT = 3.0  # seconds for a server
 _KEPT = 4096  # answers
 _TTL_MIN, _TTL_MAX = 5, 60  # seconds that an answer is kept
+_LARGE = 4096  # bytes of an answer
 _KINDS = {4: "A", 6: "AAAA"}
 
 
@@ -42,17 +43,33 @@ class Resolver:
         return found
 
     async def _ask(self, name: str, version: int) -> tuple[int, list[str]]:
-        from dnslib import QTYPE, DNSHeader, DNSQuestion, DNSRecord
-
-        header = DNSHeader(id=secrets.randbits(16), rd=1)
-        question = bytes(DNSRecord(header, q=DNSQuestion(name, getattr(QTYPE, _KINDS[version]))).pack())
         for server in self._servers():
             with contextlib.suppress(OSError, TimeoutError, ValueError):
-                return _read(await tasks.within(dns.ask(server, question), _TIMEOUT), question, version)
+                return await _answer(server, name, version)
         raise TimeoutError
 
 
-def _read(answer: bytes, question: bytes, version: int) -> tuple[int, list[str]]:
+async def _answer(server: str, name: str, version: int) -> tuple[int, list[str]]:
+    """As `_read`; one that was cut short before the first address is asked for as a larger one."""
+    question = _question(name, version, 0)
+    answer = await tasks.within(dns.ask(server, question), _TIMEOUT)
+    found = _read(answer, question)
+    if dns.parse(answer).header.tc and not found[1]:
+        question = _question(name, version, _LARGE)
+        found = _read(await tasks.within(dns.ask(server, question), _TIMEOUT), question)
+    return found
+
+
+def _question(name: str, version: int, size: int) -> bytes:
+    """Of its own number; with a size, of that many bytes at most, not 512 (RFC 6891)."""
+    from dnslib import EDNS0, QTYPE, DNSHeader, DNSQuestion, DNSRecord
+
+    header = DNSHeader(id=secrets.randbits(16), rd=1)
+    asked = DNSQuestion(name, getattr(QTYPE, _KINDS[version]))
+    return bytes(DNSRecord(header, q=asked, ar=[EDNS0(udp_len=size)] if size else []).pack())
+
+
+def _read(answer: bytes, question: bytes) -> tuple[int, list[str]]:
     """How long it holds, in seconds, and the addresses. :raise ValueError: it is no answer to that."""
     from dnslib import RCODE
 
