@@ -91,7 +91,7 @@ def rm(snapshots: tuple[str, ...]) -> int:
 def export(snapshot: str, output: str | None) -> None:
     """Write a snapshot as one file, which `snapshot import` takes, of this hyperd or of one on a host like this one.
 
-    The file has all that was in the pod's memory, its secrets too, unencrypted.
+    The file has all that was in the pod's memory, its secrets too, unencrypted; with -o only you can read it.
     """
     to_file = output if output != "-" else None
     if not to_file and sys.stdout.isatty():
@@ -103,7 +103,7 @@ def export(snapshot: str, output: str | None) -> None:
             for piece in pieces:
                 write_all(1, memoryview(piece))
             return
-        with written(to_file) as out:
+        with written(to_file, private=True) as out:
             for piece in pieces:
                 out.write(piece)
 

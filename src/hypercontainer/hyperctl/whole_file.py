@@ -13,14 +13,26 @@ from ..errors import HyperError
 
 
 @contextlib.contextmanager
-def written(path: str) -> Iterator[BinaryIO]:
-    """A file that is there when it is whole. :raise HyperError: it cannot be written."""
-    temporary = Path(f"{path}.{os.getpid()}.part")
+def written(path: str, *, private: bool = False) -> Iterator[BinaryIO]:
+    """A file that is there when it is whole, and its owner's only if it is `private`. What is there and is no file, as
+    /dev/null, is written to.
+
+    :raise HyperError: it cannot be.
+    """
+    target = Path(path)
+    found = target.exists() and not target.is_file()
+    place = target if found else Path(f"{path}.{os.getpid()}.part")
     try:
-        with open(temporary, "xb") as out:
+        with open(place, "wb" if found else "xb", opener=_private if private else None) as out:
             yield out
-        os.replace(temporary, path)
+        if not found:
+            os.replace(place, path)
     except OSError as error:
         raise HyperError(f"cannot write {path}: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if not found:
+            place.unlink(missing_ok=True)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
