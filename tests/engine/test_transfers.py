@@ -17,7 +17,7 @@ import pytest
 import zstandard
 from msgspec.structs import replace
 
-from hypercontainer.engine.forks import packing
+from hypercontainer.engine.forks import packing, transfers
 from hypercontainer.engine.forks.packing import Manifest, Unpacking, describe
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import Conflict, HyperError, InvalidArgument, InvalidState, NotFound, PermissionDenied
@@ -133,6 +133,10 @@ def test_secrets_are_encrypted_anew(saving: Any) -> None:  # noqa: F811
 _REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "nothing": (lambda d: b"", "cut off"),
     "no archive": (lambda d: b"x" * 5000, "damaged, or none of a snapshot"),
+    "less than nothing": (
+        lambda d: packed(packing._header("manifest.json", -1) + bytes(1 << 22)),
+        "less than no bytes",
+    ),
     "no tar": (lambda d: packed(b"x" * 5000), "is of no snapshot"),
     "cut off": (lambda d: d[: len(d) // 2], "cut off|damaged"),
     "cut off in its tar": (lambda d: packed(plain(d)[:-2000]), "cut off"),
@@ -223,6 +227,24 @@ def test_a_client_that_goes_leaves_nothing(saving: Any) -> None:  # noqa: F811
         await stuck.wait()
         task.cancel()
         await asyncio.wait([task])
+        assert len(list(s.paths.snapshots.iterdir())) == 1
+        await s.call(s.engine.snapshots.remove("shot"))
+
+    saving(scenario)
+
+
+def test_a_client_that_is_silent(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr(transfers, "_SILENCE", 0.1)
+
+    async def scenario(s: Stage) -> None:
+        data = await saved(s)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield data[: len(data) // 2]
+            await asyncio.Event().wait()
+
+        with pytest.raises(InvalidArgument, match="cut off"):
+            await s.call(s.engine.transfers.import_(pieces(), "again"))
         assert len(list(s.paths.snapshots.iterdir())) == 1
         await s.call(s.engine.snapshots.remove("shot"))
 

@@ -210,6 +210,8 @@ class Unpacking:
             raise InvalidArgument(f"the archive is of no snapshot: {error}") from error
         if info.name != name or info.type != tarfile.REGTYPE:
             raise InvalidArgument(f"the archive is of no snapshot: it has {info.name[:80]!r} in the place of {name}")
+        if info.size < 0:  # tar has a form for these, too
+            raise InvalidArgument(f"the archive is of no snapshot: {name} has less than no bytes")
         return info.size
 
     def _skip(self, size: int) -> None:

@@ -34,6 +34,7 @@ from .taking import log_file
 
 _ID = re.compile(r"^[0-9a-f]{64}\Z")
 _STATE_MAX = 256 << 20  # bytes
+_SILENCE = 120.0  # seconds that a client may say nothing: a thread waits for it
 
 
 class Transfers:
@@ -176,9 +177,9 @@ def _digest(path: Path) -> str:
 
 
 async def _feed(body: AsyncIterator[bytes], target: int) -> None:
-    """To the end of the one or of the other."""
-    with open(target, "wb", buffering=0) as file, contextlib.suppress(BrokenPipeError):
-        async for piece in body:
+    """To the end of the one or of the other; what does not come any more is taken for the end."""
+    with open(target, "wb", buffering=0) as file, contextlib.suppress(BrokenPipeError, TimeoutError):
+        while piece := await tasks.within(anext(body, b""), _SILENCE):
             await tasks.in_thread(partial(_write, file.fileno(), piece))
 
 
