@@ -111,6 +111,15 @@ async def test_a_file_of_another_file_system_is_not_shown(tmp_path: Path) -> Non
     assert not late.directory.exists()
 
 
+def test_what_a_killed_daemon_was_showing_is_shown_again(tmp_path: Path) -> None:
+    late, mine = Late.make(tmp_path / "late", "pool-1"), tmp_path / "mine"
+    mine.write_bytes(b"x")
+    (late.directory / "disk1").hardlink_to(mine)
+    with late.shown(mine, "disk1"):
+        assert mine.stat().st_nlink == 2
+    assert mine.stat().st_nlink == 1
+
+
 def test_what_a_killed_daemon_left_of_them_goes(tmp_path: Path) -> None:
     gone, there = (Late.make(tmp_path / "late", name) for name in ("gone", "there"))
     (tmp_path / "pods" / "there").mkdir(parents=True)

@@ -41,6 +41,7 @@ class Late:
         :raise Unavailable: it lies in another file system than hyperd's state.
         """
         link = self.directory / name
+        link.unlink(missing_ok=True)  # of a daemon that was killed meanwhile
         try:
             os.link(path, link)
         except OSError as error:
