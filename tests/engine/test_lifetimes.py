@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from hypercontainer.engine.forks.doorbell import answer, is_for
-from hypercontainer.errors import NotFound, Unsupported
-from hypercontainer.model.specs import ExecSpec
+from hypercontainer.engine.forks import doorbell
+from hypercontainer.engine.forks.doorbell import Doorbells, answer, is_for
+from hypercontainer.errors import InvalidState, NotFound, Unsupported
+from hypercontainer.hypervisor.fake_saving import SavingDriver
+from hypercontainer.model.specs import ExecSpec, PortMapping
 from hypercontainer.network.backend import Link, NicKind
 
 from .stage import Stage
@@ -84,6 +86,39 @@ def test_one_that_has_nothing_to_do_is_suspended(saving: Any) -> None:  # noqa: 
 
 
 def test_what_cannot_be_suspended_has_no_idle_timeout(act: Any) -> None:
+def test_who_floods_a_doorbell_does_not_hold_up_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, rung = iter([bytes(HEADER) + _ME + _OTHER + b"\x08\x00" + bytes(40)] * 5000), []
+
+    def read(fd: int, size: int) -> bytes:
+        if (frame := next(frames, None)) is None:
+            raise BlockingIOError
+        return frame
+
+    monkeypatch.setattr(doorbell.os, "read", read)
+    doorbell._look(-1, _LINK, lambda: rung.append(1))
+    assert 0 < len(rung) < 100
+
+
+async def test_a_tap_that_is_gone_is_heard_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    with open("/proc/self/mem", "rb") as gone:  # its first page cannot be read
+        doorbell._look(gone.fileno(), _LINK, lambda: None)
+    assert "is gone" in caplog.text
+
+
+async def test_connections_that_wait_for_it_are_so_many() -> None:
+    bells, closed = Doorbells(None, lambda _: False), []  # type: ignore[arg-type]
+
+    class Writer:
+        def close(self) -> None:
+            closed.append(1)
+
+    for _ in range(300):
+        bells._arrived("a", PortMapping(container_port=80, host_port=8080), lambda: None, None, Writer())  # type: ignore
+    assert len(bells._held) == 256 and len(closed) == 44
+    await bells.only(set())
+    assert not bells._held
+
+
     async def scenario(s: Stage) -> None:
         with pytest.raises(Unsupported, match="does not support suspending pods"):
             await s.create("a", idle_timeout=10)

@@ -32,6 +32,8 @@ _FRAME = 1 << 16  # bytes
 _MULTICAST = 1  # of a MAC address's first byte
 _ARP, _IPV6 = b"\x08\x06", b"\x86\xdd"
 _REPLY, _REQUEST, _ICMPV6, _SOLICITATION = b"\x00\x02", b"\x00\x01", 58, 135
+_AT_ONCE = 64  # frames: whoever floods a tap may not keep others of this daemon waiting
+_HELD_MAX = 256  # connections of all pods that are held or passed on at a time: each is two descriptors
 _AGAIN, _PATIENCE = 0.1, 60.0  # seconds between attempts to reach a pod's port, and for all of them
 
 
@@ -131,6 +133,9 @@ class Doorbells:
     def _arrived(
         self, pod_id: str, port: PortMapping, ring: Ring, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        if len(self._held) >= _HELD_MAX:
+            writer.close()
+            return
         held = _Held(port, partial(self._runs, pod_id))
         task = asyncio.create_task(held.pass_on(reader, writer))
         self._held[task] = pod_id
@@ -140,14 +145,20 @@ class Doorbells:
 
 def _look(fd: int, link: Link, ring: Ring) -> None:
     """What has come to a tap."""
-    with contextlib.suppress(BlockingIOError):
-        while data := os.read(fd, _FRAME):
-            frame = data[HEADER:]
+    try:
+        for _ in range(_AT_ONCE):
+            frame = os.read(fd, _FRAME)[HEADER:]
             if not is_for(frame, link):
                 continue
             if frame[12:14] == _ARP:
-                os.write(fd, bytes(HEADER) + answer(frame, link))
+                with contextlib.suppress(OSError):  # as if it were lost on its way
+                    os.write(fd, bytes(HEADER) + answer(frame, link))
             ring()
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        log.warning("the tap %s, which a suspended pod hears of packets by, is gone: %s", link.tap, error)
+        asyncio.get_running_loop().remove_reader(fd)
 
 
 @dataclass(frozen=True)
