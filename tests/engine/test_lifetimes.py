@@ -15,6 +15,7 @@ from hypercontainer.errors import InvalidState, NotFound, Unsupported
 from hypercontainer.hypervisor.fake_saving import SavingDriver
 from hypercontainer.model.specs import ExecSpec, PortMapping
 from hypercontainer.network.backend import Link, NicKind
+from hypercontainer.network.tap import HEADER
 
 from .stage import Stage
 from .test_snapshots import saving  # noqa: F401
@@ -85,7 +86,80 @@ def test_one_that_has_nothing_to_do_is_suspended(saving: Any) -> None:  # noqa: 
     saving(scenario)
 
 
-def test_what_cannot_be_suspended_has_no_idle_timeout(act: Any) -> None:
+def test_copies_and_connections_keep_it_awake(saving: Any) -> None:  # noqa: F811
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", idle_timeout=20)
+
+        async def copy() -> str:
+            async with s.engine.archives._agent("a"):
+                await asyncio.sleep(60)
+                return s.status("a")
+
+        assert await s.call(copy()) == "running"
+        await asyncio.sleep(30)
+        assert s.status("a") == "suspended"
+
+    saving(scenario)
+
+
+def test_who_comes_meanwhile_waits(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", idle_timeout=20)
+        put_away, begun = SavingDriver.put_away, asyncio.Event()
+
+        async def slowly(self: Any, machine: Any, stream: int) -> None:
+            begun.set()
+            await asyncio.sleep(0.5)
+            await put_away(self, machine, stream)
+
+        monkeypatch.setattr(SavingDriver, "put_away", slowly)
+        await begun.wait()
+        assert s.status("a") == "running"
+        await s.call(s.engine.containers.rouse("a"))
+        exec_ = s.engine.execs.create("a", ExecSpec(command=["sleep", "1000"]))
+        await s.call(s.engine.execs.start(exec_))
+        await asyncio.sleep(10)
+        assert s.status("a") == "running" and not exec_.ended.is_set()
+
+    saving(scenario)
+
+
+def test_one_that_is_silent_holds_up_no_other(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", idle_timeout=10)
+        await s.run("b", "sleep", "1000", ttl=30)
+        agent = s.engine.containers.runtime(s.engine.registry.container("a")).agent
+
+        async def silent() -> Any:
+            await asyncio.sleep(1000)
+
+        monkeypatch.setattr(agent, "stats", silent)
+        await asyncio.sleep(50)
+        assert s.status("a") == "running" and s.status("b") == "exited"
+
+    saving(scenario)
+
+
+def test_rings_for_what_cannot_go_on(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", idle_timeout=20)
+        await s.call(s.engine.suspensions.suspend("a"))
+        tried: list[float] = []
+
+        async def wake(pod: Any) -> bool:
+            tried.append(asyncio.get_running_loop().time())
+            raise InvalidState("it does not fit this host any more")
+
+        monkeypatch.setattr(s.engine.suspensions, "wake", wake)
+        lifetimes = s.engine.lifetimes
+        for _ in range(100):
+            lifetimes._begin(s.engine.registry.pod("a"), lifetimes.rouse)
+            await asyncio.sleep(0.1)
+        assert 1 < len(tried) < 5
+
+    saving(scenario)
+
+
 def test_who_floods_a_doorbell_does_not_hold_up_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, rung = iter([bytes(HEADER) + _ME + _OTHER + b"\x08\x00" + bytes(40)] * 5000), []
 
@@ -112,13 +186,15 @@ async def test_connections_that_wait_for_it_are_so_many() -> None:
         def close(self) -> None:
             closed.append(1)
 
+    port = PortMapping(container_port=80, host_port=8080)
     for _ in range(300):
-        bells._arrived("a", PortMapping(container_port=80, host_port=8080), lambda: None, None, Writer())  # type: ignore
+        bells._arrived("a", port, lambda: None, None, Writer())  # type: ignore[arg-type]
     assert len(bells._held) == 256 and len(closed) == 44
     await bells.only(set())
     assert not bells._held
 
 
+def test_what_cannot_be_suspended_has_no_idle_timeout(act: Any) -> None:
     async def scenario(s: Stage) -> None:
         with pytest.raises(Unsupported, match="does not support suspending pods"):
             await s.create("a", idle_timeout=10)

@@ -73,7 +73,8 @@ class Archives:
         await self._containers.rouse(key)
         container = self._registry.container(key)
         if container.state.status in (ContainerStatus.RUNNING, ContainerStatus.PAUSED):
-            yield container, self._containers.runtime(container).agent
+            with self._containers.runtime(container).in_use() as agent:
+                yield container, agent
             return
         async with self._containers.lent(container) as runtime:
             yield container, runtime.agent

@@ -96,7 +96,8 @@ class Execs:
         runtime = self._machine_for(container, spec)
         process = resolve.exec_process(container, spec, (0, 0))
         try:
-            return await run_process(runtime.agent, process, timeout=timeout, keep=keep)
+            with runtime.in_use() as agent:
+                return await run_process(agent, process, timeout=timeout, keep=keep)
         except TimeoutError:
             raise DeadlineExceeded(f"the command has not ended within {timeout:g} s, and was killed") from None
 

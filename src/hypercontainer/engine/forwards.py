@@ -64,7 +64,9 @@ class Forwards:
             raise Unavailable(f"pod {pod.name} has {_EACH_MAX} forwarded connections", hint="close some")
         self._open[pod.id] += 1
         try:
-            await self._relay(self._sandboxes.awake(pod), port, client)
+            runtime = self._sandboxes.awake(pod)
+            with runtime.in_use():
+                await self._relay(runtime, port, client)
         finally:
             self._open[pod.id] -= 1
             self._open += Counter()  # without those that have none

@@ -24,6 +24,7 @@ from .sandboxes import Sandboxes
 
 log = logging.getLogger(__name__)
 _SHORTEST, _LONGEST = 0.5, 5.0  # seconds between two looks
+_ANSWER = 5.0  # seconds for a guest: that of one pod may not keep the others waiting
 _CPU = 0.02  # of a processor: less than that is nothing
 _PACKETS = 0.5  # a second: neighbours ask for addresses, and routers tell of themselves
 _RUNS = (PodStatus.RUNNING, PodStatus.PAUSED, PodStatus.SUSPENDED)
@@ -68,9 +69,9 @@ class Lifetimes:
                     await asyncio.sleep(_SHORTEST)  # many changes are one
                     continue
                 self._seen = {p.id: self._seen[p.id] for p in watched if p.id in self._seen}
-                await self._doorbells.only({p.id for p in watched})
-                for pod in watched:
-                    await self._look(pod)
+                await self._calmly("not all doorbells are taken down", self._doorbells.only({p.id for p in watched}))
+                looks = [self._calmly(f"pod {pod.name} cannot be looked at", self._look(pod)) for pod in watched]
+                await asyncio.gather(*looks)
                 await asyncio.sleep(min(self._pause(pod) for pod in watched))
         finally:
             await self._doorbells.only(set())
@@ -81,13 +82,23 @@ class Lifetimes:
 
         :raise HyperError: why it does not.
         """
-        if pod.spec.idle_timeout and pod.status is PodStatus.SUSPENDED:
-            await self._suspensions.wake(pod)
         self._seen.pop(pod.id, None)
+        if pod.spec.idle_timeout:
+            await self._suspensions.wake(pod)
 
     def _pause(self, pod: Pod) -> float:
         shortest = min(x for x in (pod.spec.ttl, pod.spec.idle_timeout) if x)
         return min(max(shortest / 5, _SHORTEST), _LONGEST)
+
+    async def _calmly(self, failing: str, work: Awaitable[None]) -> None:
+        """Whatever is wrong with one pod, the others are looked at; `failing` is what the log says."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            if tasks.cancelled():
+                raise
+        except Exception:
+            log.exception("%s", failing)
 
     async def _look(self, pod: Pod) -> None:
         if pod.status not in _RUNS or pod.id in self._under_way:
@@ -107,11 +118,12 @@ class Lifetimes:
 
     async def _guarded(self, pod: Pod, work: Callable[[Pod], Awaitable[None]]) -> None:
         try:
-            await work(self._registry.pod(pod.id))
+            return await work(self._registry.pod(pod.id))
         except HyperError as error:
             log.warning("pod %s: %s", pod.name, error)
         except Exception:
             log.exception("what pod %s is due to is not done", pod.name)
+        await asyncio.sleep(_LONGEST)  # however often it rings meanwhile
 
     # -- ttl ------------------------------------------------------------------------------
 
@@ -128,8 +140,8 @@ class Lifetimes:
     # -- idle timeout ------------------------------------------------------------------------
 
     async def _suspend(self, pod: Pod) -> None:
-        self._seen.pop(pod.id, None)
-        await self._suspensions.suspend(pod.id)
+        if self._seen.pop(pod.id, None):  # nobody has wanted it since it was looked at
+            await self._suspensions.suspend(pod.id)
 
     async def _is_idle(self, pod: Pod) -> bool:
         """Whether it has had nothing to do for as long as its timeout says."""
@@ -138,8 +150,10 @@ class Lifetimes:
             return False
         before = self._seen.setdefault(pod.id, _Seen(at=now, active=now))
         try:
-            stats = await runtime.agent.stats()
-        except HyperError:  # others see to it
+            stats = await tasks.within(runtime.agent.stats(), _ANSWER)
+        except (HyperError, TimeoutError):  # others see to it
+            return False
+        if self._seen.get(pod.id) is not before:  # somebody wanted it meanwhile
             return False
         cpu = sum(c.cpu_usec for c in stats.containers.values())
         packets, lasted = _packets(stats), now - before.at
@@ -153,11 +167,12 @@ class Lifetimes:
         return now - self._seen[pod.id].active >= pod.spec.idle_timeout
 
     def _is_used(self, pod: Pod) -> bool:
-        """Whether somebody is attached, follows its log, or runs something in it."""
-        members = self._registry.members(pod.id)
-        return self._doorbells.holds(pod.id) or any(
-            self._containers.supervisor(c).fan_out.used or self._execs.of(c.id) for c in members
-        )
+        """Whether somebody is attached or connected, follows its log, copies files, or runs something in it."""
+        members, runtime = self._registry.members(pod.id), self._sandboxes.runtime(pod.id)
+        if self._doorbells.holds(pod.id) or (runtime and runtime.uses):
+            return True
+        execs = [e for c in members for e in self._execs.of(c.id)]
+        return any(e.started for e in execs) or any(self._containers.supervisor(c).fan_out.used for c in members)
 
 
 def _began(pod: Pod) -> datetime:

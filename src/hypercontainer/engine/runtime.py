@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class Runtime:
     ports_in_change: list[PortMapping] = field(default_factory=list)  # being published, or taken back
     given_back: int | None = 0  # bytes of the machine's memory; None: an earlier daemon may have asked for any
     users: set[str] = field(default_factory=set)  # who needs the machine to go on
+    uses: int = 0  # copies, connections, and what else is done in it while it runs anyway: it is not idle
     renewing: bool = False  # its connection was lost, and another is opened
     silent_since: float = 0.0  # seconds of the loop's clock, when it does not answer
     lost: str = ""  # what people call it, once its connection has ended for good
@@ -88,6 +89,15 @@ class Runtime:
         """Ask for something when the machine is not being saved."""
         async with self.saving:
             await ask()
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[Agent]:
+        """Its agent, for somebody who needs it meanwhile."""
+        self.uses += 1
+        try:
+            yield self.agent
+        finally:
+            self.uses -= 1
 
     def name_of(self, serial: str) -> str:
         """The serial number by which the guest finds a disk."""

@@ -114,6 +114,11 @@ class Sandboxes:
 
     def update(self, pod_id: str, **changes: Any) -> Pod:
         """Change fields of a pod's record; gives the record that there is then."""
+    def is_suspending(self, pod_id: str) -> bool:
+        """Whether it is being put on the disk."""
+        found = self._sandboxes.get(pod_id)
+        return found is not None and found.state is State.SUSPENDING
+
         pod = msgspec.structs.replace(self._registry.pod(pod_id), **changes)
         self._registry.put_pod(pod)
         return pod

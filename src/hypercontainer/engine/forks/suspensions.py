@@ -68,12 +68,13 @@ class Suspensions:
         return self._registry.pod(pod.id)
 
     async def wake(self, pod: Pod) -> bool:
-        """Let it go on, if it is suspended; whether it was. Raises what `resume` does.
+        """Let it go on, if it is suspended, or about to be; whether it was. Raises what `resume` does.
 
         Who stops waiting for it does not end it: others may wait, too.
         """
         task = self._waking.get(pod.id)
-        if task is None and self._registry.pod(pod.id).status is not PodStatus.SUSPENDED:
+        asleep = self._registry.pod(pod.id).status is PodStatus.SUSPENDED
+        if task is None and not (asleep or self._sandboxes.is_suspending(pod.id)):
             return False
         if task is None:
             task = self._waking[pod.id] = asyncio.create_task(self._wake(pod))
