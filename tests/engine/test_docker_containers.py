@@ -56,6 +56,17 @@ async def test_a_life(template: Path) -> None:
         assert (await do(s, "GET", "b/json")).status == 404
 
 
+async def test_one_that_is_suspended_is_paused_to_docker(template: Path) -> None:
+    async with served(template, factory=True) as s:
+        await make(s, Cmd=["sleep", "9"])
+        assert (await do(s, "POST", "a/start")).status == 204
+        assert (await s.ask("POST", "/v1/pods/a/suspend")).status == 200
+        state = (await look(s))["State"]
+        assert state["Status"] == "paused" and state["Paused"]
+        assert (await do(s, "POST", "a/unpause")).status == 204
+        assert (await look(s))["State"]["Status"] == "running"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "message"),
     [

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from hypercontainer.engine.forks import suspending
 from hypercontainer.engine.restore import restore
 from hypercontainer.errors import Conflict, HyperError, InvalidState, NoSpace, NotFound, Unavailable, Unsupported
 from hypercontainer.hypervisor.fake_saving import SavingDriver
@@ -124,6 +127,21 @@ def test_how_one_ends_or_begins(saving: Any, end: str, restarted: bool) -> None:
         else:
             assert s.status("a") == ("running" if end in ("start", "restart") else "exited")
         assert not s.paths.suspended(id_).exists()
+
+    saving(scenario)
+
+
+def test_a_container_of_a_pod_is_started(saving: Any) -> None:
+    """All of the pod goes on, and one that had ended runs."""
+
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.pods.create(plan(spec("b"), spec("c"), spec("d"))))
+        await s.call(s.engine.pods.start("pod"))
+        await s.call(s.engine.containers.stop("d", 0))
+        for name in ("b", "d"):
+            await suspend(s, "pod")
+            assert await s.call(s.engine.containers.start(name))
+            assert {s.status(n) for n in ("b", "c", name)} == {"running"}
 
     saving(scenario)
 
@@ -249,6 +267,49 @@ def test_a_machine_that_dies_while_it_is_suspended(saving: Any, monkeypatch: pyt
     saving(scenario)
 
 
+def test_a_hypervisor_that_never_ends_what_it_writes(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspending, "_LEAST", 0.1)
+    kept: list[int] = []
+
+    async def scenario(s: Stage) -> None:
+        id_ = await s.run("a", "sleep", "1000")
+        put_away = SavingDriver.put_away
+
+        async def keeps(self: Any, machine: Any, stream: int) -> None:
+            kept.append(os.dup(stream))
+            await put_away(self, machine, stream)
+
+        monkeypatch.setattr(SavingDriver, "put_away", keeps)
+        with pytest.raises(Unavailable, match="not written to the disk in time"):
+            await suspend(s)
+        assert s.status("a") == "running" and not s.paths.suspended(id_).exists()
+        guest = s.guest(s.machine("a"))
+        assert all(c.frozen is None for c in guest.containers.values())
+
+    try:
+        saving(scenario)
+    finally:
+        for fd in kept:
+            os.close(fd)
+
+
+def test_its_volumes_stay_its_own_though_nothing_runs_in_it(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        mounts = [Mount(target="/d", source="vol")]
+        made = plan(spec("b", mounts=mounts))
+        await s.call(s.engine.pods.create(replace(made, spec=replace(made.spec, exit_policy="continue"))))
+        await s.call(s.engine.pods.start("pod"))
+        await s.call(s.engine.containers.stop("b", 0))
+        await suspend(s, "pod")
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(Conflict, match="in use by the suspended pod pod"):
+            await s.run("c", "sleep", "1000", mounts=mounts)
+        assert asyncio.get_running_loop().time() - began < 5
+        await resume(s, "pod")
+
+    saving(scenario)
+
+
 def test_two_resume_it_at_once(saving: Any) -> None:
     async def scenario(s: Stage) -> None:
         await s.run("a", "sleep", "1000")
@@ -266,6 +327,33 @@ def test_what_has_no_saving_driver_is_refused(act: Any) -> None:
             await suspend(s)
 
     act(scenario)
+
+
+def test_networks_are_not_joined_and_left_meanwhile(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could not go on with others than it was saved with."""
+
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.networks.create(NetworkSpec(name="net", subnets=["10.77.0.0/24"])))
+        id_ = await s.run("a", "sleep", "1000")
+        put_away = SavingDriver.put_away
+        before = s.engine.registry.pod(id_).attachments
+
+        async def meanwhile(self: Any, machine: Any, stream: int) -> None:
+            with pytest.raises(InvalidState, match="pod a is being suspended"):
+                await s.engine.connect("a", NetworkRequest(name="net"))
+            s.engine.registry.put_pod(replace(s.engine.registry.pod(id_), attachments=[]))  # it was leaving before
+            await put_away(self, machine, stream)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SavingDriver, "put_away", meanwhile)
+            with pytest.raises(Unsupported, match="has joined or left networks"):
+                await suspend(s)
+        assert s.status("a") == "running"
+        s.engine.registry.put_pod(replace(s.engine.registry.pod(id_), attachments=before))
+        await suspend(s)
+        await resume(s)
+
+    act(scenario, network="bridge", factory=True)
 
 
 def test_networks_are_joined_and_left_when_it_runs(act: Any) -> None:

@@ -159,8 +159,11 @@ async def pause(c: Call) -> None:
 
 @routes.post(f"{_ID}/unpause")
 async def unpause(c: Call) -> None:
-    """They go on."""
+    """They go on; so does a pod that is suspended, for which Docker has the same word."""
     container = c.container
+    if container.state.status is ContainerStatus.SUSPENDED:
+        await c.engine.containers.start(container.id)
+        return
     with _worded(f"Container {container.id} is not paused"):
         await c.engine.containers.unpause(container.id)
 

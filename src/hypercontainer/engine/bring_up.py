@@ -44,7 +44,7 @@ class ExclusiveVolumes:
             runtime = self._booted(other.id)
             if shared is None or (runtime is None and other.status is not PodStatus.SUSPENDED):
                 continue
-            if runtime is None or runtime.users:
+            if runtime is None or runtime.users or runtime.suspended:
                 name = shared.named or shared.source
                 raise Conflict(
                     f"volume {name} is in use by the {_how(other)} pod {other.name}: "

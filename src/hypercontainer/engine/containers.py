@@ -213,7 +213,10 @@ class Containers:
         :raise StartFailed: when its program cannot be executed; the container is exited then.
         """
         container = self._registry.container(key)
-        return await self._wake(container) or bool(await self.supervisor(container).ask(verbs.Start(size)))
+        woken = await self.wake(self._registry.pod(container.pod))
+        if woken and container.state.status is ContainerStatus.SUSPENDED:
+            return True
+        return bool(await self.supervisor(container).ask(verbs.Start(size)))
 
     def request_start(self, key: str, size: tuple[int, int] = (0, 0)) -> asyncio.Task[Any]:
         """`start`, which is asked for when this returns; whoever cancels the task gives it up."""

@@ -81,10 +81,12 @@ class Sandboxes:
     def changing(self, pod: Pod) -> Runtime | None:
         """The pod's VM while it runs, for what it is told together with the record.
 
-        :raise InvalidState: it is suspended, and could not be told.
+        :raise InvalidState: it is suspended, or about to be, and could not be told.
         """
         if pod.status is PodStatus.SUSPENDED:
             check_awake(pod)
+        if self.is_suspending(pod.id):
+            raise InvalidState(f"pod {pod.name} is being suspended", hint=f"use `hyperctl pod resume {pod.name}` then")
         return self.runtime(pod.id)
 
     def booted(self, pod_id: str) -> Runtime | None:
@@ -112,13 +114,13 @@ class Sandboxes:
         found = self._sandboxes.get(pod_id)
         return found is not None and found.state is State.SUSPENDED
 
-    def update(self, pod_id: str, **changes: Any) -> Pod:
-        """Change fields of a pod's record; gives the record that there is then."""
     def is_suspending(self, pod_id: str) -> bool:
         """Whether it is being put on the disk."""
         found = self._sandboxes.get(pod_id)
         return found is not None and found.state is State.SUSPENDING
 
+    def update(self, pod_id: str, **changes: Any) -> Pod:
+        """Change fields of a pod's record; gives the record that there is then."""
         pod = msgspec.structs.replace(self._registry.pod(pod_id), **changes)
         self._registry.put_pod(pod)
         return pod

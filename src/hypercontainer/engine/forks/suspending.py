@@ -44,6 +44,8 @@ _PASSING = ".suspended"  # what is not whole yet
 _CHUNK = 1 << 20  # bytes, of a pipe and of what is read at once; what root may have without asking
 _BESIDE = 64 << 20  # bytes that a machine may have beside its memory
 _LOOK = 500  # milliseconds between looks whether it is given up
+_SLOWEST = 1 << 20  # bytes per second that are written at least
+_LEAST = 120.0  # seconds that are given for it, however little it is; and for the end, when all has been said
 
 
 class Suspending:
@@ -104,7 +106,10 @@ class Suspending:
             undo.pop_all()
 
     async def _write(self, pod: Pod, runtime: Runtime, path: Path, undo: contextlib.AsyncExitStack) -> str:
-        """The machine, into a file; it stands still then, until what is undone. The digest of what was written."""
+        """The machine, into a file; it stands still then, until what is undone. The digest of what was written.
+
+        :raise Unavailable: it is not there in time: a hypervisor that was taken over may keep its end open.
+        """
         machine, given_up, most = runtime.machine, threading.Event(), pod.memory + (pod.memory >> 2) + _BESIDE
         driver = require(self._drivers.get(machine.driver), Suspends)
         source, target = os.pipe2(os.O_CLOEXEC)
@@ -113,11 +118,13 @@ class Suspending:
         storing = asyncio.create_task(tasks.in_thread(partial(_store, source, path, given_up, most), given_up.set))
         try:
             try:
-                await driver.put_away(machine, target)
+                await tasks.within(driver.put_away(machine, target), _LEAST + most / _SLOWEST)
             finally:
                 os.close(target)
             undo.push_async_callback(_calmly, pod.name, require(machine, Pause).resume)
-            return await storing
+            return await tasks.within(storing, _LEAST)
+        except TimeoutError:
+            raise Unavailable(f"the machine of pod {pod.name} was not written to the disk in time") from None
         finally:
             given_up.set()
             await tasks.end([storing])
@@ -127,8 +134,9 @@ class Suspending:
         self, pod: Pod, runtime: Runtime, before: Sequence[Container], frozen: list[str], digest: str
     ) -> None:
         """What is known of it, and all that it has written, is on the disk; it is whole then."""
-        members, passing = self._registry.members(pod.id), self._passing(pod.id)
+        pod, members, passing = self._registry.pod(pod.id), self._registry.members(pod.id), self._passing(pod.id)
         refusals.check_unchanged(members, [c.id for c in before], frozen)
+        self.check(pod, runtime)  # it may have left a network meanwhile
         written = [d.path for d in await self._disks.of_pod(pod, members) if isinstance(d, Disk) and not d.read_only]
         document = await self._document(pod, runtime, members, frozen, digest)
 

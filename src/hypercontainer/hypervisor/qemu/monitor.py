@@ -33,8 +33,8 @@ _READ = 64 << 10
 _EVENTS_MAX = 1000  # that nobody has asked for yet
 _ANSWER_MAX = 4 << 20  # bytes of an answer; the longest that we ask for has some tens of thousands
 _BACKLOG_PAUSE = 0.05
-_SAVE_TIMEOUT = 30.0  # seconds, as the others
-_LOAD_TIMEOUT = 10.0
+_SAVE_TIMEOUT, _LOAD_TIMEOUT = 30.0, 10.0  # seconds, as the others
+_STEPS_MAX = 20  # of a migration: QEMU 9 has 15 states
 _UNPLUG_TIMEOUT = 10.0  # for the guest to let a disk go
 _ADDRESS = re.compile(r"\bis (0x[0-9a-f]+)")  # monitor/misc.c, hmp_gpa2hva
 _OF_A_DISK = re.compile(r"\bdev-(\w+)")  # in the device's name, or its path
@@ -376,14 +376,16 @@ class Monitor:
         await self.migrated("save the machine", _SAVE_TIMEOUT)
 
     async def migrated(self, what: str, timeout: float) -> None:
-        """Await the end of a migration, `timeout` seconds for each of its steps.
+        """Await the end of a migration, `timeout` seconds for each of its steps, of which there are a few.
 
         :raise Unavailable: it is none that is wanted.
         """
         status = "active"
         with contextlib.suppress(TimeoutError):
-            while status not in ("completed", "failed", "cancelled"):
+            for _ in range(_STEPS_MAX):
                 status = (await self.event("MIGRATION", timeout))["status"]
+                if status in ("completed", "failed", "cancelled"):
+                    break
         if status != "completed":
             raise Unavailable(f"QEMU could not {what}: the state of its migration is {status!r}")
 
