@@ -136,6 +136,11 @@ def test_a_secret_goes_to_its_host_and_is_never_in_the_pod(world: Outside, tmp_p
     (bearer, basic) = [told["headers"] for told in world.arrivals() if told["kind"] == "http"]
     assert bearer["authorization"] == f"Bearer {SECRET}"
     assert basic["authorization"] == "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()
+    # Many servers send that header back.
+    said = world.sh("s", f'{CURL} -D - -o /dev/null -H "X-Request-Id: $TOKEN" https://api.example.test/d')
+    assert [told["headers"]["x-request-id"] for told in world.arrivals() if told["kind"] == "http"] == [SECRET]
+    assert SECRET not in said
+    assert "hypercontainer-secret-" in said
     # Others get the placeholder; and the CA is asked for the host's only.
     assert "other.example.test" in world.sh("s", f"{send} -k https://other.example.test/c")
     assert "out of this pod's reach" in world.sh("s", f"{CURL} https://api.example.test/ -H 'Host: other.example.test'")

@@ -52,6 +52,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         text = json.dumps({"host": self.headers.get("Host", "")}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
+        if number := self.headers.get("X-Request-Id"):
+            self.send_header("X-Request-Id", number)
         self.end_headers()
         self.wfile.write(text)
 
