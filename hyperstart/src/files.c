@@ -5,10 +5,11 @@
  */
 #include <dirent.h>
 #include <errno.h>
-#include <ftw.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "process.h"
 
@@ -69,17 +70,66 @@ static int list(const char *path, const char *below, int depth)
 	return DONE;
 }
 
-static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *where)
+#define PASSES 8
+
+static int remove_at(int parent, const char *name, dev_t device);
+
+static bool remove_entries(DIR *dir, dev_t device, bool *some)
 {
-	(void)st, (void)kind, (void)where;
-	return remove(path);
+	struct dirent *entry;
+
+	*some = false;
+	while ((entry = readdir(dir))) {
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		if (remove_at(dirfd(dir), entry->d_name, device) < 0)
+			return false;
+		*some = true;
+	}
+	return true;
+}
+
+/* By descriptors: where a program puts a link in a directory's place meanwhile, it is not gone into. */
+static int remove_below(int parent, const char *name, dev_t device)
+{
+	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), failed = 0;
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	bool some = true;
+	struct stat st;
+
+	if (!dir)
+		return -1;
+	if (fstat(fd, &st) < 0 || st.st_dev != device) { /* what is mounted there stays, and is in the way */
+		closedir(dir);
+		errno = EBUSY;
+		return -1;
+	}
+	/* One that was read while entries went may have left some out; new ones may come for ever. */
+	for (int pass = 0; pass < PASSES && some && !failed; pass++) {
+		failed = remove_entries(dir, device, &some) ? 0 : errno;
+		rewinddir(dir);
+	}
+	closedir(dir);
+	errno = failed;
+	return failed ? -1 : 0;
+}
+
+static int remove_at(int parent, const char *name, dev_t device)
+{
+	if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR || remove_below(parent, name, device) < 0)
+		return -1;
+	return unlinkat(parent, name, AT_REMOVEDIR);
 }
 
 static int remove_path(const char *path, bool recursive)
 {
-	int r = recursive ? nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) : remove(path);
+	struct stat st;
 
-	return r < 0 ? complain(path) : DONE;
+	if (lstat(path, &st) < 0)
+		return complain(path);
+	return (recursive ? remove_at(AT_FDCWD, path, st.st_dev) : remove(path)) < 0 ? complain(path) : DONE;
 }
 
 static int rename_path(const char *from, const char *to)

@@ -63,6 +63,27 @@ async def test_removed_and_renamed(start: Start, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_tree_is_removed_however_deep_and_nothing_beside_it(start: Start, tmp_path: Path) -> None:
+    """Deeper than a path is long."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/file").touch()
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "link").symlink_to(tmp_path / "kept")
+    at = os.open(top, os.O_RDONLY)
+    for _ in range(40):
+        os.mkdir("d" * 200, dir_fd=at)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    assert await call(start, "remove", top, "recursive") == (0, "", "")
+    assert list(tmp_path.iterdir()) == [tmp_path / "kept"] and (tmp_path / "kept/file").exists()
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    assert (await call(start, "remove", tmp_path / "link", "recursive"))[0] == 0
+    assert list(tmp_path.iterdir()) == [tmp_path / "kept"] and (tmp_path / "kept/file").exists()
+
+
 @pytest.mark.parametrize(("verb", "option"), [("list", "1"), ("remove", ""), ("rename", "/x"), ("watch", "")])
 async def test_what_is_not_there(start: Start, tmp_path: Path, verb: FilesVerb, option: str) -> None:
     code, out, said = await call(start, verb, tmp_path / "none", option)
