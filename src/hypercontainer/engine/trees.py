@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 from collections.abc import AsyncGenerator
 
@@ -14,7 +15,7 @@ from .containers import Containers
 from .registry import Registry
 
 _PATH_MISSING = 2  # exit status
-_LIST_MAX = 64 << 20  # bytes of a list
+_LIST_MAX = 16 << 20  # bytes of a list
 _WORDS_MAX = 4096  # bytes of why it failed
 _DEPTH_MAX = 64
 _KINDS: dict[str, FileKind] = {
@@ -40,9 +41,9 @@ class Trees:
         """
         if not 1 <= depth <= _DEPTH_MAX:
             raise InvalidArgument(f"a depth of {depth} cannot be listed", hint=f"give one of 1 to {_DEPTH_MAX}")
-        fields = (await self._done(key, "list", path, str(depth))).split("\0")[:-1]
+        said = await self._done(key, "list", path, str(depth))
         try:
-            return [_entry(head, target) for head, target in zip(fields[::2], fields[1::2], strict=True)]
+            return await asyncio.to_thread(_entries, said)  # which may be many
         except (ValueError, KeyError):
             raise GuestError(f"the guest's list of {path} is not understood") from None
 
@@ -109,6 +110,12 @@ def _absolute(path: str) -> str:
     if not path.startswith("/") or "\0" in path:
         raise InvalidArgument(f"{path!r} is no absolute path of a container", hint="begin it with /")
     return posixpath.normpath(path).replace("//", "/", 1)
+
+
+def _entries(said: str) -> list[FileEntry]:
+    """:raise ValueError, KeyError: they are none."""
+    fields = said.split("\0")[:-1]
+    return [_entry(head, target) for head, target in zip(fields[::2], fields[1::2], strict=True)]
 
 
 def _entry(head: str, target: str) -> FileEntry:
