@@ -51,7 +51,7 @@ class Module:
     def _imports(self, body: str) -> str:
         """Those of the module whose names are used; what it names of the SDK is a step further away."""
         used = set(re.findall(r"\w+", body))
-        lines = ["from ..portal import iterate, run"]
+        lines = ["from ..portal import call, iterate, run"]
         for node in self.tree.body:
             if isinstance(node, ast.Import):
                 lines += [f"import {a.name}" for a in node.names if a.name in used]
@@ -109,6 +109,8 @@ class Module:
         returned = ast.unparse(node.returns) if node.returns else "None"
         if node.name == "__aenter__":
             return "return self"
+        if node.name == "close":
+            return "call(self._wrapped.close)"
         target = f"{kind}.{node.name}" if "classmethod" in decorators else f"self._wrapped.{node.name}"
         call = target if "property" in decorators else f"{target}({_passed(node)})"
         if returned.startswith("AsyncIterator"):

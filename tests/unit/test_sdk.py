@@ -252,6 +252,69 @@ def test_nothing_is_unpacked_elsewhere(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.rglob("outside"))
 
 
+def link(name: str, target: str) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = tarfile.SYMTYPE, target
+    return made
+
+
+def directory(name: str) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type = tarfile.DIRTYPE
+    return made
+
+
+def hostile(*members: tarfile.TarInfo) -> io.BytesIO:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for each in (directory("top"), *members):
+            tar.addfile(each)
+    archive.seek(0)
+    return archive
+
+
+def long_way() -> list[tarfile.TarInfo]:
+    """Links whose resolution is too long for a path, so that some versions of Python leave `..` in it as it is."""
+    members, at, deep = [], "top", "d" * 247
+    for step in "abcdefghijklmnop":
+        members += [directory(f"{at}/{deep}"), link(f"{at}/{step}", deep)]
+        at += f"/{deep}"
+    steps = "/".join("abcdefghijklmnop")
+    far = f"{steps}/{'l' * 254}"
+    return [*members, link(f"top/{far}", "../" * 16), link("top/escape", f"{far}/../../victim")]
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o700)
+    (victim / "file").write_text("mine")
+    local = tmp_path / "in/local"
+    (tmp_path / "in").mkdir()
+    inside = directory("top/escape")
+    inside.mode = 0o777
+    for member in (tarfile.TarInfo("top/escape/file"), inside, tarfile.TarInfo("top/escape/new")):
+        with pytest.raises(InvalidArgument, match="cannot be unpacked here"):
+            archives.unpack(hostile(*long_way(), member), local)
+    with pytest.raises(InvalidArgument, match="sub is a symbolic link"):
+        archives.unpack(hostile(directory("top/real"), link("top/sub", "real"), tarfile.TarInfo("top/sub/x")), local)
+    assert [p.name for p in victim.iterdir()] == ["file"] and (victim / "file").read_text() == "mine"
+    assert victim.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_link_that_is_here_gives_way(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("mine")
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/x").symlink_to(tmp_path / "own")
+    archives.unpack(hostile(tarfile.TarInfo("top/x")), tmp_path / "local")
+    assert (tmp_path / "own").read_text() == "mine" and not (tmp_path / "local/x").is_symlink()
+
+
+def test_where_nothing_can_be_written_here(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidArgument, match="file/local cannot be written: Not a directory"):
+        archives.unpack(hostile(), tmp_path / "file/local")
+
+
 def test_what_cannot_be_sent(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no such file or directory here"):
         archives.pack(tmp_path / "none", "/x", io.BytesIO())

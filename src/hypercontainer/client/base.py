@@ -82,6 +82,16 @@ def pod_route(key: str, suffix: str = "") -> str:
     return f"/pods/{_quoted(key)}{suffix}"
 
 
+def exec_route(id_: str, suffix: str = "") -> str:
+    """Of a process that was executed in a container, by its id."""
+    return f"/execs/{_quoted(id_)}{suffix}"
+
+
+def snapshot_route(key: str, suffix: str = "") -> str:
+    """Of a saved pod, by its name or id."""
+    return f"/snapshots/{_quoted(key)}{suffix}"
+
+
 def _quoted(key: str) -> str:
     from urllib.parse import quote
 

@@ -8,6 +8,9 @@ close when a program forgets a sandbox.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -61,6 +64,7 @@ class Exchange:
     def __init__(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self._process = os.getpid()
         self._token = tls.token() if path.startswith("tcp://") else ""
 
     async def __aenter__(self) -> Self:
@@ -70,7 +74,12 @@ class Exchange:
         self.close()
 
     def close(self) -> None:
-        """At once; what is on its way is lost."""
+        """At once; what is on its way is lost. In a forked process it is nothing: the connection is its parent's."""
+        if self._process != os.getpid():
+            return
+        if (sock := self.writer.get_extra_info("socket")) is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # a forked process may hold it open
         self.writer.transport.abort()
 
     async def request(self, method: str, target: str, headers: dict[str, str], body: Body = b"") -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import os
 import posixpath
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from ..model.files import FileEntry
 from ..model.status import PathStat
 from . import archives
 from .api import Api, Query
+from .exchange import Exchange
 from .limits import DEFAULT, Deadline, within
 from .watch import AsyncWatch
 
@@ -34,19 +36,12 @@ class AsyncFiles:
         self._container = container
         self._workdir = workdir
 
-    async def read(self, path: str, *, timeout: float = DEFAULT) -> bytes:
-        """A file's contents; symbolic links are followed.
+    async def read(self, path: str, *, offset: int = 0, limit: int | None = None, timeout: float = DEFAULT) -> bytes:
+        """A file's contents, from byte `offset` on and at most `limit` bytes; symbolic links are followed.
 
         :raise NotFound: there is none. :raise InvalidArgument: it is a directory, or a device.
         """
-        whole = self._absolute(path)
-
-        async def work() -> bytes:
-            query: Query = {"path": whole, "follow": True}
-            async with self._api.open("GET", self._route("/archive"), query) as exchange:
-                return archives.contents(await exchange.read(), whole)
-
-        return await self._within(timeout, f"reading {whole}", work())
+        return (await read_part(self, path, offset, limit, timeout))[0]
 
     async def read_text(self, path: str, *, timeout: float = DEFAULT) -> str:
         """A file's contents as UTF-8. :raise InvalidArgument: they are something else; and what `read` raises."""
@@ -114,7 +109,9 @@ class AsyncFiles:
         whole = self._absolute(path)
         query: Query = {"path": whole, "recursive": recursive}
         call = self._api.opened("GET", self._route("/files/watch"), query)
-        return AsyncWatch(self._api, self._container, await self._within(timeout, f"watching {whole}", call))
+        deadline, what = Deadline(timeout), f"watching {whole}"
+        exchange = await within(self._api, self._container, deadline, what, call, Exchange.close)
+        return AsyncWatch(self._api, self._container, exchange)
 
     async def exists(self, path: str, *, timeout: float = DEFAULT) -> bool:
         """Whether there is such a path, of whatever kind."""
@@ -166,8 +163,8 @@ class AsyncFiles:
 
     def _absolute(self, path: str) -> str:
         """:raise InvalidArgument: it is none."""
-        if not path or "\0" in path:
-            raise InvalidArgument(f"{path!r} is no path")
+        if not path or "\0" in path or path != path.encode(errors="replace").decode():
+            raise InvalidArgument(f"{path!r} is no path", hint="a path is UTF-8 text without the character 0")
         return posixpath.normpath(posixpath.join(self._workdir or "/", path))
 
     def _route(self, suffix: str) -> str:
@@ -175,3 +172,34 @@ class AsyncFiles:
 
     async def _within(self, timeout: float, what: str, work: Coroutine[Any, Any, T]) -> T:
         return await within(self._api, self._container, Deadline(timeout), what, work)
+
+
+@contextlib.asynccontextmanager
+async def opened(files: AsyncFiles, path: str) -> AsyncIterator[archives.Contents]:
+    """A file's contents as they come.
+
+    :raise NotFound: there is none. :raise InvalidArgument: it is a directory, or a device.
+    """
+    whole = files._absolute(path)
+    query: Query = {"path": whole, "follow": True}
+    async with files._api.open("GET", files._route("/archive"), query) as exchange:
+        found = archives.Contents(exchange.chunks(), whole)
+        await found.begin()
+        yield found
+
+
+async def read_part(
+    files: AsyncFiles, path: str, offset: int, limit: int | None, timeout: float = DEFAULT
+) -> tuple[bytes, int]:
+    """A part of a file, and the size of all of it.
+
+    :raise InvalidArgument: there is no such part; and what `opened` raises.
+    """
+    if offset < 0 or (limit is not None and limit < 0):
+        raise InvalidArgument("offset and limit are 0 or more")
+
+    async def work() -> tuple[bytes, int]:
+        async with opened(files, path) as found:
+            return b"".join([piece async for piece in found.pieces(offset, limit)]), found.size
+
+    return await files._within(timeout, f"reading {files._absolute(path)}", work())

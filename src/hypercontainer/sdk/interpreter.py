@@ -10,7 +10,9 @@ import asyncio
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
+
+import msgspec
 
 from ..errors import InvalidState, NoSpace, StartFailed, Unavailable
 from .frames import STDOUT
@@ -29,13 +31,29 @@ _MARGIN = 3.0  # seconds, at most, in which code that is interrupted says so
 _WORDS = 2000  # characters of why it does not work
 
 
+class _Told(msgspec.Struct):
+    """A line of the runner's."""
+
+    id: int = 0
+    stdout: str = ""
+    stderr: str = ""
+    result: dict[str, Any] | None = None
+    main: bool = False
+    error: CodeError | None = None
+    done: bool = False
+    ready: str = ""
+    failed: str = ""
+
+
 class AsyncInterpreter:
     """An interpreter that runs; its variables are kept until it is closed."""
 
     def __init__(self, process: AsyncProcess) -> None:
         self._process = process
         self._turn = asyncio.Lock()
-        self._rest = b""
+        self._rest = bytearray()
+        self._looked = 0  # bytes of it in which no line ends
+        self._length = 0  # of the last line, bytes
         self._said = b""  # what it wrote beside its answers
         self._number = 0
         self._kernel = ""
@@ -80,18 +98,20 @@ class AsyncInterpreter:
     async def _collect(self) -> Execution:
         texts = {"stdout": "", "stderr": ""}
         results, error, size = [], None, 0
-        while not (told := await self._told()).get("done"):
-            size += len(str(told))
+        while not (told := await self._told()).done:
+            size += self._length
             if size > OUTPUT_MAX:
-                self.close()
-                raise NoSpace(f"the code has given more than {OUTPUT_MAX >> 20} MiB, and was ended")
-            for name in texts:
-                texts[name] += told.get(name, "")
-            if "result" in told:
-                results.append(CodeResult(told["result"], told["main"]))
-            if "error" in told:
-                error = CodeError(**told["error"])
+                self._too_much()
+            texts["stdout"] += told.stdout
+            texts["stderr"] += told.stderr
+            if told.result is not None:
+                results.append(CodeResult(told.result, told.main))
+            error = told.error or error
         return Execution(results, texts["stdout"], texts["stderr"], error)
+
+    def _too_much(self) -> NoReturn:
+        self.close()
+        raise NoSpace(f"the code has given more than {OUTPUT_MAX >> 20} MiB, and was ended")
 
     async def _send(self, what: object) -> None:
         try:
@@ -99,19 +119,24 @@ class AsyncInterpreter:
         except InvalidState:
             raise InvalidState("the interpreter has ended", hint="begin another") from None
 
-    async def _told(self) -> dict[str, Any]:
+    async def _told(self) -> _Told:
         """What it tells of the present run; what is late of an earlier one is passed over."""
         while True:
-            line, newline, rest = self._rest.partition(b"\n")
-            if not newline:
+            end = self._rest.find(b"\n", self._looked)
+            if end < 0:
+                self._looked = len(self._rest)
+                if self._looked > OUTPUT_MAX:
+                    self._too_much()
                 await self._more()
                 continue
-            self._rest = rest
+            line = bytes(self._rest[:end])
+            del self._rest[: end + 1]
+            self._looked, self._length = 0, end
             try:
-                told: dict[str, Any] = json.loads(line)
-            except ValueError:
+                told = msgspec.convert(json.loads(line), _Told)  # `json` knows NaN, as the runner's
+            except (ValueError, RecursionError, msgspec.MsgspecError):  # the code itself may have written there
                 raise Unavailable(f"the interpreter's answer is not understood: {line[:80]!r}") from None
-            if told.get("id") == self._number:
+            if told.id == self._number:
                 return told
 
     async def _more(self) -> None:
@@ -134,9 +159,9 @@ class AsyncInterpreter:
         except StartFailed as error:
             raise StartFailed(error.message, exit_status=error.exit_status,
                               hint="code is run by the image's python3") from None  # fmt: skip
-        if "failed" in told:
-            raise StartFailed(f"the interpreter does not work: {told['failed'][:_WORDS]}")
-        self._kernel = str(told["ready"])
+        if told.failed:
+            raise StartFailed(f"the interpreter does not work: {told.failed[:_WORDS]}")
+        self._kernel = told.ready
 
 
 async def begun(process: AsyncProcess, kernel: Kernel, deadline: Deadline) -> AsyncInterpreter:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ..client.base import container_route
@@ -57,25 +57,38 @@ class _Look:
             self.found = "it is still at work"
 
 
-async def within(api: Api, container: str, deadline: Deadline, what: str, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives; it is given up when the time is over. `container`: "" where there is none yet.
+async def within(
+    api: Api, container: str, deadline: Deadline, what: str, work: Coroutine[Any, Any, T],
+    lost: Callable[[T], None] | None = None,
+) -> T:  # fmt: skip
+    """What `work` gives; it is given up when the time is over. `container`: "" where there is none yet. `lost` gets
+    what it has given when the caller is cancelled in that moment.
 
     :raise DeadlineExceeded: saying `what` took too long, and who did not answer.
     """
     task = asyncio.ensure_future(work)
     look = _Look(api, container)
+    try:
+        in_time = await _until_done(task, deadline, look)
+    except asyncio.CancelledError:
+        if lost and task.done() and not task.cancelled() and not task.exception():
+            lost(task.result())
+        raise
+    if in_time or not task.cancelled():
+        return task.result()
+    raise DeadlineExceeded(f"{what} took longer than {deadline.seconds:g} s: {look.found}")
+
+
+async def _until_done(task: asyncio.Task[Any], deadline: Deadline, look: _Look) -> bool:
+    """Whether it was; else it is cancelled."""
     looking: asyncio.Task[None] | None = None
     try:
         done, _ = await asyncio.wait({task}, timeout=deadline.left - min(_LOOK, deadline.left / 4))
         if not done:
             looking = asyncio.create_task(look.run())
             done, _ = await asyncio.wait({task}, timeout=deadline.left)
-        if done:
-            return task.result()
+        return bool(done)
     finally:
         for each in filter(None, (task, looking)):
             each.cancel()
         await asyncio.gather(*filter(None, (task, looking)), return_exceptions=True)
-    if not task.cancelled():  # it was done after all
-        return task.result()
-    raise DeadlineExceeded(f"{what} took longer than {deadline.seconds:g} s: {look.found}")

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from ..client.base import exec_route
 from ..errors import HyperError, NoSpace
 from ..model.signals import parse_signal
 from ..model.status import ExecInfo
@@ -116,17 +117,17 @@ class AsyncProcess:
 
     async def signal(self, signal: str | int, *, timeout: float = DEFAULT) -> None:
         """By name (`TERM`, `SIGTERM`) or number; to one that has ended nothing is sent."""
-        call = self._api.do("POST", f"/execs/{self.id}/kill", {"signal": signal_number(signal)})
+        call = self._api.do("POST", exec_route(self.id, "/kill"), {"signal": signal_number(signal)})
         await self._within(Deadline(timeout), "the signal", call)
 
     async def kill(self, *, timeout: float = DEFAULT) -> None:
         """End it at once, with what it has started in its process group."""
-        call = self._api.do("POST", f"/execs/{self.id}/kill", {"signal": "KILL", "group": True})
+        call = self._api.do("POST", exec_route(self.id, "/kill"), {"signal": "KILL", "group": True})
         await self._within(Deadline(timeout), "the signal", call)
 
     async def info(self, *, timeout: float = DEFAULT) -> ExecInfo:
         """What hyperd says of it: whether it runs, its number in the sandbox."""
-        call = self._api.call(ExecInfo, "GET", f"/execs/{self.id}")
+        call = self._api.call(ExecInfo, "GET", exec_route(self.id))
         return await self._within(Deadline(timeout), "the question", call)
 
     async def _within(self, deadline: Deadline, what: str, work: Coroutine[Any, Any, T]) -> T:

@@ -7,10 +7,11 @@ import builtins
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ..client.base import container_route
-from ..errors import InvalidState, NotFound
+from ..client.base import container_route, exec_route
+from ..errors import InvalidArgument, InvalidState, NotFound
 from ..model.status import ProcessInfo
 from .api import Api
+from .exchange import Exchange
 from .frames import Frames
 from .limits import DEFAULT, Deadline, within
 from .process import AsyncProcess, signal_number
@@ -35,15 +36,19 @@ class AsyncProcesses:
 
         :raise NotFound: there is none, or it ended long ago.
         """
-        call = self._api.upgrade(f"/execs/{id}/attach")
-        exchange = await self._within(timeout, "attaching to the process", call)
+        call = self._api.upgrade(exec_route(id, "/attach"))
+        what = "attaching to the process"
+        exchange = await within(self._api, self._container, Deadline(timeout), what, call, Exchange.close)
         return AsyncProcess(self._api, self._container, id, Frames(exchange))
 
     async def kill(self, pid: int, signal: str | int = "KILL", *, timeout: float = DEFAULT) -> None:
         """Send a signal to a process by its number; the sandbox must have a shell.
 
         :raise NotFound: there is no such process. :raise InvalidState: it cannot be sent.
+        :raise InvalidArgument: that is no process's number.
         """
+        if pid < 1:  # to the shell it would be a group, or all
+            raise InvalidArgument(f"{pid} is no number of a process", hint="see `processes.list()`")
         number = signal_number(signal)
         await self._within(timeout, "the signal", self._kill(pid, number))
 

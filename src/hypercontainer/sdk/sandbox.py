@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from ..client.base import container_route, pod_route
+from ..client.base import container_route, pod_route, snapshot_route
 from ..errors import NotFound
 from ..model.snapshots import ForkRequest, RestoreRequest, SnapshotInfo, SnapshotRequest
 from ..model.specs import ContainerSpec, ExecSpec, PortMapping, PullPolicy
@@ -23,6 +23,7 @@ from ..model.status import Container, ContainerStatus, PodDetails
 from . import images
 from .api import Api, Query
 from .connection import AsyncConnection
+from .exchange import Exchange
 from .files import AsyncFiles
 from .frames import Frames
 from .interpreter import COMMAND, AsyncInterpreter, Kernel, begun
@@ -36,6 +37,7 @@ T = TypeVar("T")
 _CREATE = 300.0  # seconds, which a pull may take
 _START = 120.0  # seconds for an interpreter's start
 _SAVE = 120.0  # seconds to save or copy a machine
+_ending: set[asyncio.Task[bool]] = set()  # of sandboxes that nobody has heard of
 
 
 class AsyncSandbox:
@@ -79,7 +81,8 @@ class AsyncSandbox:
             ports=ports, volumes=volumes, network=network, labels=labels, pull=pull, keep=keep,
         )  # fmt: skip
         api = Api(host)
-        made = await within(api, "", Deadline(timeout), f"a sandbox of {image}", images.create(api, asked))
+        call, what = images.create(api, asked), f"a sandbox of {image}"
+        made = await within(api, "", Deadline(timeout), what, call, lambda lost: _unmake(api, lost))
         return cls(api, made)
 
     @classmethod
@@ -106,8 +109,9 @@ class AsyncSandbox:
     ) -> AsyncSandbox:
         """One that goes on where a saved one was, by the snapshot's id or name. :raise NotFound: there is none."""
         api = Api(host)
-        call = api.call(PodDetails, "POST", f"/snapshots/{snapshot}/restore", None, RestoreRequest(name=name))
-        made = await within(api, "", Deadline(timeout), "the sandbox of the snapshot", call)
+        call = api.call(PodDetails, "POST", snapshot_route(snapshot, "/restore"), None, RestoreRequest(name=name))
+        what = "the sandbox of the snapshot"
+        made = await within(api, "", Deadline(timeout), what, call, lambda lost: _unmake(api, *lost.containers))
         return cls(api, made.containers[0])
 
     @property
@@ -215,7 +219,7 @@ class AsyncSandbox:
 
     async def _begin(self, spec: ExecSpec, query: Mapping[str, int | bool], deadline: Deadline) -> AsyncProcess:
         call = self._api.upgrade(self._route("/exec"), {"start": True, **query}, spec)
-        exchange = await within(self._api, self.id, deadline, "the command's begin", call)
+        exchange = await within(self._api, self.id, deadline, "the command's begin", call, Exchange.close)
         return AsyncProcess(self._api, self.id, exchange.headers.get("hyper-id", ""), Frames(exchange))
 
     async def interpreter(
@@ -266,7 +270,8 @@ class AsyncSandbox:
     async def dial(self, port: int, *, timeout: float = DEFAULT) -> AsyncConnection:
         """A connection to one of its ports, published or not. That nobody listens is told when it is read."""
         call = self._api.upgrade(pod_route(self._container.pod, "/connect"), {"port": port})
-        return AsyncConnection(self._api, self.id, Frames(await self._within(timeout, "the connection", call)))
+        exchange = await within(self._api, self.id, Deadline(timeout), "the connection", call, Exchange.close)
+        return AsyncConnection(self._api, self.id, Frames(exchange))
 
     # -- watching it ---------------------------------------------------------------------
 
@@ -282,7 +287,7 @@ class AsyncSandbox:
         """
         deadline = Deadline(timeout)
         opened = self._api.opened("GET", self._route("/logs"), {"follow": follow, "tail": tail})
-        exchange = await within(self._api, self.id, deadline, "the log", opened)
+        exchange = await within(self._api, self.id, deadline, "the log", opened, Exchange.close)
         try:
             lines = aiter(exchange.lines())
             while line := await within(self._api, self.id, deadline, "the log", _next(lines)):
@@ -308,10 +313,13 @@ class AsyncSandbox:
 
     async def fork(self, count: int = 1, *, name: str = "", timeout: float = _SAVE) -> builtins.list[AsyncSandbox]:
         """New ones that go on where this one is now, programs and all; it runs on. `name`: theirs, with a number."""
-        made = await self._call(
-            list[PodDetails], "POST", pod_route(self._container.pod, "/fork"), ForkRequest(count=count, name=name),
-            timeout=timeout, what="the fork",
-        )  # fmt: skip
+        request = ForkRequest(count=count, name=name)
+        call = self._api.call(list[PodDetails], "POST", pod_route(self._container.pod, "/fork"), None, request)
+
+        def lost(forks: builtins.list[PodDetails]) -> None:
+            _unmake(self._api, *(fork.containers[0] for fork in forks))
+
+        made = await within(self._api, self.id, Deadline(timeout), "the fork", call, lost)
         return [type(self)(self._api, details.containers[0]) for details in made]
 
     # -- calls ---------------------------------------------------------------------------
@@ -327,6 +335,14 @@ class AsyncSandbox:
 
     async def _within(self, timeout: float, what: str, work: Coroutine[Any, Any, T]) -> T:
         return await within(self._api, self.id, Deadline(timeout), what, work)
+
+
+def _unmake(api: Api, *containers: Container) -> None:
+    """What was made for a caller who was cancelled at the same moment."""
+    for container in containers:
+        task = asyncio.create_task(AsyncSandbox(api, container).kill())
+        _ending.add(task)
+        task.add_done_callback(_ending.discard)
 
 
 async def _send(process: AsyncProcess, data: str | bytes, timeout: float) -> None:

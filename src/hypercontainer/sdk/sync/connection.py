@@ -8,7 +8,7 @@ from typing import Self
 
 from ..connection import AsyncConnection
 from ..limits import DEFAULT
-from ..portal import run
+from ..portal import call, run
 
 
 class Connection:
@@ -25,7 +25,7 @@ class Connection:
 
     def close(self) -> None:
         """Both ways, at once."""
-        self._wrapped.close()
+        call(self._wrapped.close)
 
     def read(self, *, timeout: float = DEFAULT) -> bytes:
         """What comes next; b"" when the other side says no more.

@@ -20,12 +20,12 @@ class Files:
     def __init__(self, wrapped: AsyncFiles) -> None:
         self._wrapped = wrapped
 
-    def read(self, path: str, *, timeout: float = DEFAULT) -> bytes:
-        """A file's contents; symbolic links are followed.
+    def read(self, path: str, *, offset: int = 0, limit: int | None = None, timeout: float = DEFAULT) -> bytes:
+        """A file's contents, from byte `offset` on and at most `limit` bytes; symbolic links are followed.
 
         :raise NotFound: there is none. :raise InvalidArgument: it is a directory, or a device.
         """
-        return run(self._wrapped.read(path, timeout=timeout))
+        return run(self._wrapped.read(path, offset=offset, limit=limit, timeout=timeout))
 
     def read_text(self, path: str, *, timeout: float = DEFAULT) -> str:
         """A file's contents as UTF-8. :raise InvalidArgument: they are something else; and what `read` raises."""

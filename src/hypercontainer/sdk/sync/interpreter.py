@@ -8,7 +8,7 @@ from typing import Self
 
 from ..interpreter import AsyncInterpreter
 from ..limits import DEFAULT
-from ..portal import run
+from ..portal import call, run
 from ..results import Execution
 
 
@@ -26,7 +26,7 @@ class Interpreter:
 
     def close(self) -> None:
         """End it, at once."""
-        self._wrapped.close()
+        call(self._wrapped.close)
 
     @property
     def kernel(self) -> str:

@@ -9,7 +9,7 @@ from typing import Self
 
 from ...model.status import ExecInfo
 from ..limits import DEFAULT, LONG
-from ..portal import iterate, run
+from ..portal import call, iterate, run
 from ..process import AsyncProcess
 from ..results import CommandResult, Output
 
@@ -31,7 +31,7 @@ class Process:
 
     def close(self) -> None:
         """End the connection; a process that is not in the background ends with it."""
-        self._wrapped.close()
+        call(self._wrapped.close)
 
     @property
     def id(self) -> str:

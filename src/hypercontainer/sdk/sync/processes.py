@@ -33,5 +33,6 @@ class Processes:
         """Send a signal to a process by its number; the sandbox must have a shell.
 
         :raise NotFound: there is no such process. :raise InvalidState: it cannot be sent.
+        :raise InvalidArgument: that is no process's number.
         """
         run(self._wrapped.kill(pid, signal, timeout=timeout))

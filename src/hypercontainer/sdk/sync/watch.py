@@ -9,7 +9,7 @@ from typing import Self
 
 from ...model.files import FileChange
 from ..limits import LONG
-from ..portal import iterate, run
+from ..portal import call, iterate, run
 from ..watch import AsyncWatch
 
 
@@ -27,7 +27,7 @@ class Watch:
 
     def close(self) -> None:
         """Watch no more."""
-        self._wrapped.close()
+        call(self._wrapped.close)
 
     def __iter__(self) -> Iterator[FileChange]:
         return iterate(self._wrapped.__aiter__())
