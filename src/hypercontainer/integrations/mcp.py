@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import collections
+import contextlib
 import functools
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from .. import __version__
+from ..client.sources import is_place
 from ..errors import DeadlineExceeded, HyperError, InvalidArgument, NotFound, Unsupported
 from ..sdk import AsyncSandbox
+from ..sdk.files import read_part
 
 OUTPUT_MAX = 32 << 10  # bytes of each output of a command; what is between its beginning and its end is left out
 FILE_MAX = 256 << 10  # bytes of one answer about a file
@@ -102,6 +106,10 @@ class Tools:
         self._sandboxes: dict[str, AsyncSandbox] = {}
         self._ends: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._busy: collections.Counter[str] = collections.Counter()  # commands that run, by sandbox
+        self._coming = 0  # sandboxes that are being made
+        self._making: set[asyncio.Task[Any]] = set()
+        self._closed = False
         self._snapshots: set[str] = set()
 
     def all(self) -> list[Callable[..., Coroutine[Any, Any, Any]]]:
@@ -116,11 +124,16 @@ class Tools:
     ) -> Made:
         """Make a sandbox of a container image (such as python:3 or debian); its files and programs stay until it is
         ended. memory: such as 512m. network: false for one that reaches nothing."""
-        self._room(1)
-        made = await AsyncSandbox.create(
-            image or self._image, env=env, memory=memory or None, network=None if network else "none", host=self._host
-        )
-        return self._keep(made)
+        if is_place(image):
+            raise InvalidArgument(f"{image} is no image's name", hint="name one as registries do, such as debian:12")
+
+        async def work() -> list[AsyncSandbox]:
+            return [await AsyncSandbox.create(
+                image or self._image, env=env, memory=memory or None, network=None if network else "none",
+                host=self._host,
+            )]  # fmt: skip
+
+        return (await self._make(1, work))[0]
 
     async def sandbox_list(self) -> list[Made]:
         """The sandboxes of this session."""
@@ -132,9 +145,8 @@ class Tools:
 
     async def sandbox_end(self, sandbox: str) -> str:
         """End a sandbox, with all that is in it."""
-        found = self._find(sandbox)
+        await self._find(sandbox).kill()
         self._forget(sandbox)
-        await found.kill()
         return f"{sandbox} has ended"
 
     async def run(
@@ -146,33 +158,33 @@ class Tools:
         if not 0 < timeout <= RUN_MAX:
             raise InvalidArgument(f"a timeout is more than 0 and at most {RUN_MAX:g} seconds")
         outputs = {"stdout": _Output(), "stderr": _Output()}
-        process = await self._find(sandbox).exec(command, stdin=bool(stdin), workdir=workdir, user=user)
         code: int | None = None
-        async with process:
-            sending = asyncio.create_task(_send(process, stdin, timeout)) if stdin else None
-            try:
-                async for piece in process.output(timeout=timeout):
-                    outputs[piece.stream].add(piece.data)
-                code = process.exit_code
-            except DeadlineExceeded as error:
-                outputs["stderr"].add(f"\n[killed: {error}]".encode())
-            finally:
-                if sending:
-                    sending.cancel()
-                    await asyncio.gather(sending, return_exceptions=True)
+        async with self._used(sandbox) as found:
+            process = await found.exec(command, stdin=bool(stdin), workdir=workdir, user=user)
+            async with process:
+                sending = asyncio.create_task(_send(process, stdin, timeout)) if stdin else None
+                try:
+                    async for piece in process.output(timeout=timeout):
+                        outputs[piece.stream].add(piece.data)
+                    code = process.exit_code
+                except DeadlineExceeded as error:
+                    outputs["stderr"].add(f"\n[killed: {error}]".encode())
+                finally:
+                    if sending:
+                        sending.cancel()
+                        await asyncio.gather(sending, return_exceptions=True)
         return Result(code, outputs["stdout"].text(), outputs["stderr"].text())
 
     async def file_read(self, sandbox: str, path: str, offset: int = 0, limit: int = FILE_MAX) -> Contents:
         """Read a file of a sandbox, or a part of it: from byte `offset` on, at most `limit` bytes."""
         if offset < 0 or not 0 < limit <= FILE_MAX:
             raise InvalidArgument(f"offset is 0 or more, limit is 1 to {FILE_MAX}")
-        data = await self._find(sandbox).files.read(path)
-        part = data[offset : offset + limit]
-        more = offset + limit < len(data)
+        part, size = await read_part(self._find(sandbox).files, path, offset, limit)
+        more = offset + limit < size
         try:
-            return Contents(part.decode(), "utf-8", len(data), offset, more)
+            return Contents(part.decode(), "utf-8", size, offset, more)
         except UnicodeDecodeError:
-            return Contents(base64.b64encode(part).decode(), "base64", len(data), offset, more)
+            return Contents(base64.b64encode(part).decode(), "base64", size, offset, more)
 
     async def file_write(
         self, sandbox: str, path: str, content: str, encoding: Literal["utf-8", "base64"] = "utf-8"
@@ -195,8 +207,8 @@ class Tools:
     async def sandbox_fork(self, sandbox: str, count: int = 1) -> list[Made]:
         """Make sandboxes that go on from where this one is now, with its files, memory and running programs; it runs
         on."""
-        self._room(count)
-        return [self._keep(made) for made in await self._find(sandbox).fork(count)]
+        found = self._find(sandbox)
+        return await self._make(count, lambda: found.fork(count))
 
     async def snapshot_create(self, sandbox: str, name: str = "") -> str:
         """Save a sandbox as it is now, and answer with the snapshot's id, for sandbox_restore. It stays when the
@@ -209,14 +221,30 @@ class Tools:
         """Make a sandbox that goes on from a snapshot of this session."""
         if snapshot not in self._snapshots:
             raise NotFound(f"this session has no snapshot {snapshot}", hint="snapshot_create makes one")
-        self._room(1)
-        return self._keep(await AsyncSandbox.restore(snapshot, host=self._host))
+
+        async def work() -> list[AsyncSandbox]:
+            return [await AsyncSandbox.restore(snapshot, host=self._host)]
+
+        return (await self._make(1, work))[0]
 
     # -- what the session has ------------------------------------------------------------
 
-    def _room(self, count: int) -> None:
-        if count < 1 or len(self._sandboxes) + count > SANDBOXES_MAX:
+    async def _make(self, count: int, work: Callable[[], Coroutine[Any, Any, list[AsyncSandbox]]]) -> list[Made]:
+        """So many, unless they are too many with those that others make meanwhile."""
+        if self._closed or count < 1 or len(self._sandboxes) + self._coming + count > SANDBOXES_MAX:
             raise InvalidArgument(f"a session has at most {SANDBOXES_MAX} sandboxes", hint="end some with sandbox_end")
+
+        async def kept() -> list[Made]:  # also when nobody waits for it any more
+            return [self._keep(made) for made in await work()]
+
+        self._coming += count
+        task = asyncio.create_task(kept())
+        self._making.add(task)
+        try:
+            return await task
+        finally:
+            self._making.discard(task)
+            self._coming -= count
 
     def _keep(self, made: AsyncSandbox) -> Made:
         self._sandboxes[made.name] = made
@@ -235,11 +263,30 @@ class Tools:
         """Its time begins anew."""
         if old := self._ends.get(name):
             old.cancel()
-        self._ends[name] = asyncio.get_running_loop().call_later(self._ttl, self._over, name)
+        self._ends[name] = asyncio.get_running_loop().call_later(self._ttl, self._time_over, name)
+
+    @contextlib.asynccontextmanager
+    async def _used(self, name: str) -> AsyncIterator[AsyncSandbox]:
+        """Its time does not end meanwhile, and begins anew at the end."""
+        found = self._find(name)
+        self._busy[name] += 1
+        try:
+            yield found
+        finally:
+            self._busy[name] -= 1
+            if name in self._sandboxes:
+                self._touch(name)
 
     def _forget(self, name: str) -> None:
-        del self._sandboxes[name]
-        self._ends.pop(name).cancel()
+        self._sandboxes.pop(name, None)
+        if timer := self._ends.pop(name, None):
+            timer.cancel()
+
+    def _time_over(self, name: str) -> None:
+        if self._busy[name]:
+            self._touch(name)
+        else:
+            self._over(name)
 
     def _over(self, name: str) -> None:
         sandbox = self._sandboxes[name]
@@ -250,6 +297,10 @@ class Tools:
 
     async def close(self) -> None:
         """End what the session made; whoever asks again waits for the same ends."""
+        self._closed = True
+        for task in tuple(self._making):  # hyperd gives up what nobody waits for
+            task.cancel()
+        await asyncio.gather(*self._making, return_exceptions=True)
         for name in tuple(self._sandboxes):
             self._over(name)
         await asyncio.gather(*self._tasks)
