@@ -19,11 +19,16 @@ from e2b.envd.filesystem.filesystem_connect import Filesystem
 from e2b.envd.process.process_connect import Process
 from e2b.sandbox.signature import get_signature
 
-from hypercontainer.errors import InvalidArgument, Unsupported
-from hypercontainer.integrations.e2b import filesystem, process
+from hypercontainer.errors import InvalidArgument, NoSpace, Unsupported
+from hypercontainer.integrations.e2b import files, filesystem, process
+from hypercontainer.integrations.e2b.book import Entry
 from hypercontainer.integrations.e2b.connect import Call, answer_stream
 from hypercontainer.integrations.e2b.server import Server
-from hypercontainer.integrations.e2b.terms import LABEL, Terms, access_token, read_terms, read_wanted
+from hypercontainer.integrations.e2b.terms import LABEL, Terms, access_token, read_terms, read_wanted, time_of
+from hypercontainer.sdk import AsyncSandbox
+from hypercontainer.sdk.api import Api
+
+from .test_sdk import CONTAINER
 
 KEY = "a key"
 
@@ -87,6 +92,37 @@ def test_who_may(url: str) -> None:
     assert httpx.get(f"{url}/files", params={"path": "/x", "signature": "v1_x"}).status_code == 401
     assert httpx.get(f"{url}/nothing", headers={"X-API-Key": KEY}).status_code == 404
     assert httpx.post(f"{url}/v2/sandboxes", headers={"X-API-Key": KEY}, content=b"[").status_code == 400
+    assert httpx.post(f"{url}/v2/sandboxes", headers={"X-API-Key": KEY}, content=b"\xff").status_code == 400
+
+
+def test_the_token_of_a_sandbox_opens_nothing_else(url: str) -> None:
+    """Else who has one sandbox had them all."""
+    own = {"E2b-Sandbox-Id": "none", "X-Access-Token": access_token(KEY, "none")}
+    calls = [
+        ("GET", "/v2/sandboxes"), ("POST", "/v2/sandboxes"), ("GET", "/sandboxes/none"), ("DELETE", "/sandboxes/other"),
+        ("POST", "/sandboxes/none/fork"), ("GET", "/snapshots"), ("GET", "/nothing"),
+    ]  # fmt: skip
+    assert {httpx.request(method, url + path, headers=own).status_code for method, path in calls} == {401}
+    assert httpx.get(f"{url}/health", headers=own).status_code == 502
+    old = {"path": "/x", "signature": "v1_x", "signature_expiration": "9" * 5000}
+    assert httpx.get(f"{url}/files", params=old).status_code == 401
+
+
+async def test_a_file_without_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(files, "FILE_MAX", 1 << 20)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(65536)
+
+    with pytest.raises(NoSpace, match="at most"):
+        await files._put(Entry(AsyncSandbox(Api("/none"), CONTAINER), Terms("x")), "/x", endless())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_time_of_a_file_is_any() -> None:
+    assert time_of(1 << 62).startswith("9999-") and time_of(-(1 << 62)).startswith("0001-")
 
 
 def test_the_signature_of_an_address_is_theirs() -> None:
@@ -100,7 +136,13 @@ def test_what_is_asked_for() -> None:
     assert read_terms({}) is None and read_terms({LABEL: "nonsense"}) is None
     assert not read_wanted({"templateID": "base"}).terms.kill, "a timeout pauses, unless it is asked to kill"
     assert read_wanted({"templateID": "x", "allow_internet_access": False}).network == "none"
-    for wrong in ({}, {"templateID": "x", "timeout": -1}, {"templateID": "x", "metadata": {"a": 1}}):
+    for wrong in (
+        {},
+        {"templateID": "oci:/etc"},
+        {"templateID": "x", "autoResume": True},
+        {"templateID": "x", "timeout": -1},
+        {"templateID": "x", "metadata": {"a": 1}},
+    ):
         with pytest.raises(InvalidArgument):
             read_wanted(wrong)
     with pytest.raises(Unsupported, match="volumeMounts"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -38,14 +39,19 @@ class Running:
         self._task = asyncio.create_task(self._run(timeout))
 
     async def number(self) -> int:
-        """Its process number, once it has one; 0 of one that never had."""
-        async with asyncio.timeout(_PID):
-            while not self.pid:
-                over = self.done
-                self.pid = (await self.process.info()).pid
-                if over:
-                    break
-                await asyncio.sleep(0.01)
+        """Its process number, once it has one; 0 of one that never had.
+
+        :raise DeadlineExceeded: it has none for long.
+        """
+        end = time.monotonic() + _PID
+        while not self.pid:
+            over = self.done
+            self.pid = (await self.process.info(timeout=_PID)).pid
+            if over:
+                break
+            if time.monotonic() > end:
+                raise DeadlineExceeded(f"the command has not begun within {_PID:g} s")
+            await asyncio.sleep(0.01)
         return self.pid
 
     async def _run(self, timeout: float | None) -> None:

@@ -94,7 +94,7 @@ def _user(request: web.Request) -> str:
 def _decoded(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidArgument("a message is not JSON") from None
     if not isinstance(found, dict):
         raise InvalidArgument("a message is no object")

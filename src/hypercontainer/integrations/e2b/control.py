@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import urllib.parse
 from typing import Any
@@ -155,7 +154,7 @@ class Control:
 async def _body(request: web.Request) -> dict[str, Any]:
     try:
         found = await request.json() if request.can_read_body else {}
-    except json.JSONDecodeError:
+    except (ValueError, LookupError, RecursionError):  # no JSON, or no text
         found = None
     if not isinstance(found, dict):
         raise InvalidArgument("the body is no JSON object")

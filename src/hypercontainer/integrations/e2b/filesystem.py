@@ -11,7 +11,7 @@ import stat as modes
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ...errors import Conflict, HyperError, InvalidArgument, NotFound
+from ...errors import Conflict, HyperError, InvalidArgument, InvalidState, NotFound
 from ...model.files import FileChange, FileEntry, FileKind
 from .book import Entry, Watched
 from .connect import Call, Message
@@ -24,6 +24,7 @@ _EVENTS = {
     "moved": "EVENT_TYPE_RENAME", "attributes": "EVENT_TYPE_CHMOD",
 }  # fmt: skip
 _DEPTH_ALL = 64  # levels, of who asks for all of them
+_WATCHES_MAX = 64  # of a sandbox; each is a process in it
 _NEWS_MAX = 10_000  # changes that wait for a client which does not ask for them
 
 
@@ -143,6 +144,8 @@ async def create_watcher(entry: Entry, call: Call) -> Message:
     """The same for a client that asks now and then."""
     message = await _asked(call)
     path = absolute(entry, text_of(message, "path"))
+    if len(entry.watches) >= _WATCHES_MAX:
+        raise InvalidState(f"a sandbox has at most {_WATCHES_MAX} watchers", hint="remove some")
     watch = await entry.sandbox.files.watch(path, recursive=bool(message.get("recursive")))
     news: list[dict[str, object]] = []
 

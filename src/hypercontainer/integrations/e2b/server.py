@@ -34,6 +34,11 @@ _SERVICES: tuple[tuple[str, Any, Any], ...] = (
     ("process.Process", process, process.ALIVE),
     ("filesystem.Filesystem", filesystem, filesystem.ALIVE),
 )
+_OF_SANDBOXES = {
+    "/health", "/files",
+    *(f"/{name}/{method}" for name, service, _ in _SERVICES
+      for methods in ("UNARY", "SERVER_STREAMS", "CLIENT_STREAMS") for method in getattr(service, methods, ())),
+}  # fmt: skip
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -72,10 +77,16 @@ class Server:
 
     @web.middleware
     async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """:raise Unauthorized: it is not who it should be."""
-        if sandbox := request.headers.get("E2b-Sandbox-Id"):
+        """A sandbox's own token is good for what is in that sandbox, and for nothing else.
+
+        :raise Unauthorized: it is not who it should be.
+        """
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource else ""
+        sandbox = request.headers.get("E2b-Sandbox-Id", "") if route in _OF_SANDBOXES else ""
+        if sandbox:
             wanted, given = access_token(self._token, sandbox), request.headers.get("X-Access-Token", "")
-        elif request.path == "/files":
+        elif route == "/files":
             return await handler(request)  # by a signed address; `_entry` looks whose it is
         else:
             wanted, given = self._token, request.headers.get("X-API-Key", "")
@@ -93,7 +104,7 @@ class Server:
         query = request.query
         operation = "read" if request.method == "GET" else "write"
         until = query.get("signature_expiration", "")
-        if not until or (until.isdigit() and int(until) >= time.time()):
+        if not until or (until.isascii() and until.isdigit() and float(until) >= time.time()):
             for entry, _ in await self.book.all():
                 own = access_token(self._token, entry.sandbox.id)
                 parts = [query.get("path", ""), operation, query.get("username", ""), own, *filter(None, [until])]

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ...client.sources import is_place
 from ...errors import InvalidArgument, Unsupported
 from ...model.status import Container, ContainerStatus
 
@@ -17,6 +18,7 @@ LABEL = "io.hypercontainer.e2b"
 ENVD = "0.5.7"  # the version of E2B's own program in a sandbox whose services these are
 TIMEOUT = 300  # seconds, which their SDK says is the default
 _TIMEOUT_MAX = 366 * 86400
+_YEAR_1, _YEAR_9999 = -62135596800, 253402300799  # seconds since the epoch
 _BASE = "base"  # their default template: here the default image
 
 
@@ -58,9 +60,11 @@ def read_wanted(body: dict[str, Any]) -> Wanted:
     template = body.get("templateID")
     if not isinstance(template, str) or not template:
         raise InvalidArgument("no template is named")
+    if is_place(template):
+        raise InvalidArgument(f"{template} is no image's name", hint="clients name no places of the server's host")
     terms = Terms(
         template=template, timeout=read_timeout(body), kill=body.get("autoPause") is False,
-        resume=bool((body.get("autoResume") or {}).get("enabled")), metadata=_texts(body, "metadata"),
+        resume=_flag(body, "autoResume"), metadata=_texts(body, "metadata"),
     )  # fmt: skip
     return Wanted(terms, _texts(body, "envVars"), "none" if body.get("allow_internet_access") is False else None)
 
@@ -71,6 +75,13 @@ def read_timeout(body: dict[str, Any], default: int = TIMEOUT) -> int:
     if not isinstance(found, int) or not 0 <= found <= _TIMEOUT_MAX:
         raise InvalidArgument(f"a timeout is a number of seconds up to {_TIMEOUT_MAX}")
     return found
+
+
+def _flag(body: dict[str, Any], name: str) -> bool:
+    found = body.get(name) or {}
+    if not isinstance(found, dict):
+        raise InvalidArgument(f"`{name}` is an object")
+    return bool(found.get("enabled"))
 
 
 def _texts(body: dict[str, Any], name: str) -> dict[str, str]:
@@ -113,5 +124,6 @@ def view(container: Container, terms: Terms, ends_at: float, token: str = "") ->
 
 
 def time_of(seconds: float) -> str:
-    """RFC 3339."""
+    """RFC 3339; a file may say that it is of any time."""
+    seconds = min(max(seconds, _YEAR_1), _YEAR_9999)
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat().replace("+00:00", "Z")
