@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hypercontainer.engine.forks import doorbell
 from hypercontainer.engine.forks.doorbell import Doorbells, answer, is_for
 from hypercontainer.errors import InvalidState, NotFound, Unsupported
 from hypercontainer.hypervisor.fake_saving import SavingDriver
+from hypercontainer.model.pods import PodSpec
 from hypercontainer.model.specs import ExecSpec, PortMapping
+from hypercontainer.model.status import Pod
 from hypercontainer.network.backend import Link, NicKind
 from hypercontainer.network.tap import HEADER
 
@@ -177,6 +181,25 @@ async def test_a_tap_that_is_gone_is_heard_of_once(caplog: pytest.LogCaptureFixt
     with open("/proc/self/mem", "rb") as gone:  # its first page cannot be read
         doorbell._look(gone.fileno(), _LINK, lambda: None)
     assert "is gone" in caplog.text
+
+
+async def test_ports_that_a_pod_publishes_no_more_are_free() -> None:
+    class Network:
+        def links(self, pod: Any) -> list[Link]:
+            return []
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number = free.getsockname()[1]
+    bells = Doorbells(Network(), lambda _: False)  # type: ignore[arg-type]
+    port = PortMapping(container_port=80, host_port=number, host_ip="127.0.0.1")
+    pod = Pod(id="a", name="a", created_at="", hostname="", vcpus=1, memory=0, spec=PodSpec(), ports=[port])
+    for _ in range(2):
+        await bells.hang(pod, lambda: True, lambda: None)
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(("127.0.0.1", number)).close()
+    await bells.hang(replace(pod, ports=[]), lambda: True, lambda: None)
+    socket.create_server(("127.0.0.1", number)).close()
+    await bells.only(set())
 
 
 async def test_connections_that_wait_for_it_are_so_many() -> None:

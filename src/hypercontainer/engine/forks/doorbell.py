@@ -67,6 +67,7 @@ class Doorbells:
         self._network = network
         self._runs = runs
         self._hung: dict[str, contextlib.AsyncExitStack] = {}
+        self._ports: dict[str, list[PortMapping]] = {}  # of those, as they were then
         self._held: dict[asyncio.Task[None], str] = {}  # connections that are passed on -> pods
         self._changing = asyncio.Lock()
 
@@ -75,13 +76,18 @@ class Doorbells:
         return pod_id in self._held.values()
 
     async def hang(self, pod: Pod, wanted: Callable[[], bool], ring: Ring) -> None:
-        """Until it is closed, if it is `wanted` still. Idempotent; what cannot be is logged, and tried no more."""
+        """Until it is closed, if it is `wanted` still; anew when the pod publishes other ports by now. Idempotent; what
+        cannot be is logged, and tried no more.
+        """
         async with self._changing:
+            if self._ports.get(pod.id, pod.ports) != pod.ports:
+                await self._close(pod.id)
             if pod.id not in self._hung and wanted():
                 await self._hang(pod, ring)
 
     async def _hang(self, pod: Pod, ring: Ring) -> None:
         stack = self._hung[pod.id] = contextlib.AsyncExitStack()
+        self._ports[pod.id] = pod.ports
         try:
             links = self._network.links(pod)
             if links and all(link.kind is NicKind.TAP for link in links):
@@ -94,8 +100,12 @@ class Doorbells:
     async def close(self, pod_id: str) -> None:
         """Nothing is in the place of its network any more. Idempotent."""
         async with self._changing:
-            if stack := self._hung.pop(pod_id, None):
-                await tasks.to_the_end(stack.aclose())
+            await self._close(pod_id)
+
+    async def _close(self, pod_id: str) -> None:
+        self._ports.pop(pod_id, None)
+        if stack := self._hung.pop(pod_id, None):
+            await tasks.to_the_end(stack.aclose())
 
     async def only(self, pod_ids: set[str]) -> None:
         """Those of others are closed; all, and what they hold, where there are none."""
