@@ -16,7 +16,7 @@ def test_saved_forked_and_restored(hyper: Daemon, tmp_path: Path) -> None:
     wait_for(lambda: "3 " in hyper.out("logs", "parent"), "a third line")
     ids = hyper.out("pod", "fork", "-n", "2", "--name", "child", "parent").split()
     assert hyper.out("snapshot", "create", "-n", "shot", "parent")
-    assert hyper.out("snapshot", "ls", "-q") == "shot"
+    assert "shot" in hyper.out("snapshot", "ls", "-q").split()
     (about,) = json.loads(hyper.out("snapshot", "inspect", "shot"))
     assert about["pod"] == "parent" and 0 < about["size"] < about["memory"]
     hyper.out("rm", "-f", "parent")
@@ -32,7 +32,8 @@ def test_saved_forked_and_restored(hyper: Daemon, tmp_path: Path) -> None:
     assert failed.returncode == 1 and failed.stderr.startswith("hyperctl: no such pod: nobody")
     hyper.out("snapshot", "rm", "came")
     hyper.out("rm", "-f", "child-1", "child-2", "again")
-    assert hyper.out("snapshot", "ls", "--format", "json") == "[]" and hyper.out("ps", "-aq") == ""
+    left = {s["name"] for s in json.loads(hyper.out("snapshot", "ls", "--format", "json"))}
+    assert not left & {"shot", "came"} and hyper.out("ps", "-aq") == ""
 
 
 def test_suspended_and_resumed(hyper: Daemon) -> None:

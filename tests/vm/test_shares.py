@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import stat
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from hypercontainer.engine.shares import Shares
+from hypercontainer.engine.booted import BootedMachine
+from hypercontainer.engine.factory.templates import Template
+from hypercontainer.engine.sources import Order, Setup
 from hypercontainer.errors import Unsupported
 from hypercontainer.model.pods import PodPlan, PodSpec, VolumeSpec
 from hypercontainer.model.specs import Mount
@@ -69,7 +72,12 @@ async def test_without_virtiofsd_they_are_refused(
     if missing:
         monkeypatch.setattr(share, "find_virtiofsd", lambda: None)
     else:
-        monkeypatch.setattr(Shares, "by_virtiofs", lambda *_: False)
+        launch = Setup.launch
+
+        async def without(setup: Setup, order: Order, template: Template | None) -> BootedMachine:
+            return await launch(setup, dataclasses.replace(order, virtiofs=False), template)
+
+        monkeypatch.setattr(Setup, "launch", without)
     id_ = await lab.create("true", mounts=[Mount(target="/d", type="bind", source=str(tmp_path))])
     with pytest.raises(Unsupported, match="install the package virtiofsd" if missing else "switched off"):
         await lab.engine.containers.start(id_)
