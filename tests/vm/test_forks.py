@@ -99,11 +99,11 @@ async def test_connections_of_the_parent_end(lab: Lab) -> None:
         (writer,) = writers
         writer.write(b"still here\n")
         await lab.printed(id_, "still here")
+        mine, others = await said_by(lab, id_), await said_by(lab, other)
     finally:
         for writer in writers:
             writer.close()
         server.close()
-    mine, others = await said_by(lab, id_), await said_by(lab, other)
     assert ("outside ended" in mine, "outside ended" in others) == (False, True)
     assert "inside ended" not in mine + others
 
