@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -24,6 +23,7 @@ from ...sys import process, tasks
 from ...sys.files import no_space_as_error, write_atomically
 from .. import host_access
 from ..logs import account_of
+from ..memory_files import digest
 from ..principal import owned
 from ..secrets import Secrets, check_name
 from .fingerprints import Fingerprints
@@ -86,9 +86,12 @@ class Transfers:
         return self._drivers.get(driver).version
 
     async def _disk(self, image_id: str) -> str:
-        """The digest of an image's disk. :raise NotFound: there is no such image."""
+        """The digest of an image's disk, whatever length the factory has given it.
+
+        :raise NotFound: there is no such image.
+        """
         disk = await self._images.disk(self._images.find(image_id))
-        return await tasks.in_thread(partial(_digest, disk.path))
+        return await tasks.in_thread(partial(digest, disk.path))
 
     # -- in -------------------------------------------------------------------------------
 
@@ -169,11 +172,6 @@ class Transfers:
 
 def _images(document: SavedPod) -> dict[str, str]:
     return {c.image_id: c.image for c in document.containers}
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _feed(body: AsyncIterator[bytes], target: int) -> None:
