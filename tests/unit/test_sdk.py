@@ -202,10 +202,12 @@ def test_several_threads_have_one_loop(deaf: str) -> None:
     assert sum(t.name == "hypercontainer.sdk" for t in threading.enumerate()) == 1
 
 
+_NAMES = ("command", "name", "cpus", "memory", "env", "workdir", "user", "network", "labels", "pull")
+NOTHING: dict[str, Any] = {**dict.fromkeys(_NAMES), "ports": [], "volumes": [], "keep": False}
+
+
 def asked(spec: ContainerSpec | None = None, **given: Any) -> ContainerSpec:
-    names = ("command", "name", "cpus", "memory", "env", "workdir", "user", "network", "labels", "pull")
-    nothing: dict[str, Any] = {**dict.fromkeys(names), "ports": [], "volumes": [], "keep": False}
-    return sandbox_spec("x", spec, **{**nothing, **given})
+    return sandbox_spec("x", spec, **{**NOTHING, **given})
 
 
 def test_what_is_asked_for() -> None:
@@ -218,6 +220,10 @@ def test_what_is_asked_for() -> None:
     assert found.mounts[0].read_only and found.auto_remove and found.entrypoint == ["/sbin/docker-init"]
     with pytest.raises(InvalidArgument, match="invalid size '1 potato'"):
         asked(memory="1 potato")
+    with pytest.raises(InvalidArgument, match="image: must be text, not 7"):
+        sandbox_spec(7, None, **NOTHING)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="resources.cpus: must be a number"):
+        asked(cpus="many")
 
 
 def tree(path: Path) -> None:

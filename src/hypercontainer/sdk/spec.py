@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ..errors import InvalidArgument
+from ..model.base import encode
 from ..model.mounts import parse_volume
 from ..model.ports import parse_publish
 from ..model.specs import ContainerSpec, Mount, PortMapping, PullPolicy, Resources
@@ -45,7 +46,9 @@ def sandbox_spec(
         given |= {"entrypoint": [], "command": list(command)}
     elif base.command is None and base.entrypoint is None:
         given |= {"entrypoint": [_ALONE], "command": [], "run_init": True}
-    return msgspec.structs.replace(base, image=image, **{k: v for k, v in given.items() if v is not None})
+    made = msgspec.structs.replace(base, image=image, **{k: v for k, v in given.items() if v is not None})
+    encode(made)  # says which argument is of another type, before anything takes it for what it is not
+    return made
 
 
 def _resources(base: Resources, cpus: float | None, memory: int | str | None) -> Resources:
