@@ -14,9 +14,11 @@ from hypercontainer.engine import host_ports
 from hypercontainer.engine.networks import Networks
 from hypercontainer.errors import Conflict, GuestError, HyperError, InvalidState, Unavailable, Unsupported
 from hypercontainer.guest.session import GuestSession
-from hypercontainer.model.network import Egress, NetworkRequest, NetworkSpec
+from hypercontainer.model.egress import EgressPolicy
+from hypercontainer.model.network import Egress, Network, NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend
 from hypercontainer.model.specs import PortMapping
+from hypercontainer.network import links
 from hypercontainer.network.addresses import mac_of
 from hypercontainer.network.fake import FakeNet
 from hypercontainer.protocol.constants import GuestCode
@@ -435,3 +437,29 @@ def test_the_own_bridge_of_a_daemon_that_was_killed_goes_with_the_next(template:
 
     with stage(template, network="bridge") as s:
         play(s, scenario)
+
+
+def test_a_daemon_that_begins_makes_a_network_of_many_pods_once(
+    template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its gate, if one of them has an egress policy."""
+    made = list[str]()
+
+    async def scenario(s: Stage) -> None:
+        for name, policy in (("a", EgressPolicy()), ("b", None), ("c", None)):
+            await s.run(name, "sleep", "1000", egress=policy)
+        s.kill()
+        s.kernel.gates.clear()  # with its process
+        make_bridge = links.make_bridge
+
+        async def counted(network: Network) -> None:
+            made.append(network.name)
+            await make_bridge(network)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(links, "make_bridge", counted)
+            await s.open()
+        assert made == ["bridge"] and len(s.kernel.gates) == 1
+
+    with stage(template, network="bridge") as s:
+        play(s, whole(scenario))

@@ -105,9 +105,10 @@ class HostNetwork:
         for bridge in ours - known:
             await links.remove_bridge(bridge)
         self._found = {b for b in known if links.exists(b)}  # the daemon's own has another name than `ours`
-        for p in [p for p in self._records.pods() if p.id in self._up]:
-            for a in p.attachments:
-                await self._ensure(self._records.network(a.network), gate=p.spec.egress is not None)
+        up = [(p, a.network) for p in self._records.pods() if p.id in self._up for a in p.attachments]
+        gated = {network for p, network in up if p.spec.egress is not None}
+        for name in {network for _, network in up}:
+            await self._ensure(self._records.network(name), gate=name in gated)
         if known:
             await self._apply(force=True)
         await self._join_bridges()
