@@ -54,7 +54,7 @@ class FakeKernel(FakeTaps):
             (tap, "is_joined", self._is_joined),
             (nftables, "apply", self.apply), (docker_user, "sync", self._sync),
             (dns.NameServer, "open", _opens(self.servers)), (dns.NameServer, "close", _closes(self.servers)),
-            (gate.Gate, "open", _listens(self.gates)), (gate.Gate, "close", _closes_now(self.gates)),
+            (gate.Gate, "open", _listens(self.gates)), (gate.Gate, "close", _closes(self.gates)),
             (proxy.Relay, "open", _opens(self.relays)), (proxy.Relay, "close", _closes(self.relays)),
         ]  # fmt: skip
         before = [(where, name, getattr(where, name)) for where, name, _ in ours]
@@ -190,7 +190,3 @@ def _listens(those: set[int]) -> Any:
         self.port = 40000
 
     return opened
-
-
-def _closes_now(those: set[int]) -> Any:
-    return lambda self: those.discard(id(self))
