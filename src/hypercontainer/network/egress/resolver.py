@@ -54,7 +54,7 @@ async def _answer(server: str, name: str, version: int) -> tuple[int, list[str]]
     question = _question(name, version, 0)
     answer = await tasks.within(dns.ask(server, question), _TIMEOUT)
     found = _read(answer, question)
-    if dns.parse(answer).header.tc and not found[1]:
+    if not found[1] and dns.parse(answer).header.tc:
         question = _question(name, version, _LARGE)
         found = _read(await tasks.within(dns.ask(server, question), _TIMEOUT), question)
     return found
