@@ -26,7 +26,7 @@ from ..model.statistics import ContainerStats
 from ..model.status import Container, ContainerSize, ExecInfo, ExitCode, ProcessInfo, Pruned
 from ..model.trace import Span
 from ..sys import spans
-from .router import Context, Routes, error_response
+from .router import FRAMES, Context, Routes, error_response
 from .upgrade import CELLS_MAX, STDERR, STDOUT, UpgradedPeer, WindowSize
 
 routes = Routes()
@@ -36,7 +36,6 @@ _ATTACH_QUERY = {
     "columns": "width of the terminal",
     "detachKeys": "keys that detach a terminal [ctrl-p,ctrl-q]",
 }
-_FRAMES = "application/vnd.hyper.frames"
 
 
 class Started(Model, frozen=True, kw_only=True):
@@ -254,10 +253,7 @@ def _options(c: Context) -> AttachOptions:
 async def _run(
     c: Context, session: AttachSession, *, headers: dict[str, str] | None = None, trace: list[Span] | None = None
 ) -> web.StreamResponse:
-    if not c.upgrades:
-        raise InvalidArgument(
-            "this operation changes the connection into a stream of frames", hint="send `Upgrade: tcp`"
-        )
+    c.require_upgrade()
     peer = UpgradedPeer(c.request, headers or {}, trace)
     await session.run(peer)
     return peer.response
@@ -275,7 +271,7 @@ async def _run(
         "trace": "tell where the time went",
         **_ATTACH_QUERY,
     },
-    stream=_FRAMES,
+    stream=FRAMES,
 )
 async def attach(c: Context) -> web.StreamResponse:
     """Attach to the main process."""
@@ -312,7 +308,7 @@ async def exec_create(c: Context) -> ExecInfo | web.StreamResponse:
     return exec_.info()
 
 
-@routes.post("/execs/{id}/start", query=_ATTACH_QUERY, stream=_FRAMES)
+@routes.post("/execs/{id}/start", query=_ATTACH_QUERY, stream=FRAMES)
 async def exec_start(c: Context) -> web.StreamResponse | None:
     """Start it, and attach unless detached."""
     exec_ = c.engine.execs.get(c.id)
@@ -329,7 +325,7 @@ async def _attach_exec(c: Context, exec_: Exec) -> web.StreamResponse:
 @routes.post(
     "/execs/{id}/attach",
     query={"bound": "kill it when this client goes; no keys detach that, unless they are said", **_ATTACH_QUERY},
-    stream=_FRAMES,
+    stream=FRAMES,
 )
 async def exec_attach(c: Context) -> web.StreamResponse:
     """Attach before somebody else starts it."""

@@ -6,8 +6,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from ..engine.attach.peer import End, Input, Resize
-from ..errors import HyperError, InvalidArgument
-from .router import Context, Routes
+from ..errors import HyperError
+from .router import FRAMES, Context, Routes
 from .upgrade import STDOUT, UpgradedPeer
 
 routes = Routes()
@@ -31,16 +31,13 @@ class _Client:
         await self._peer.send(STDOUT, data)
 
 
-@routes.post("/pods/{id}/connect", query={"port": "TCP port"}, stream="application/vnd.hyper.frames")
+@routes.post("/pods/{id}/connect", query={"port": "TCP port"}, stream=FRAMES)
 async def connect(c: Context) -> web.StreamResponse:
     """Connect to a port within a pod, whatever network it has."""
     port = c.number("port", 0) or 0
     await c.engine.lifetimes.rouse(c.engine.registry.pod(c.id))
     c.engine.forwards.check(c.id, [port])
-    if not c.upgrades:
-        raise InvalidArgument(
-            "this operation changes the connection into a stream of frames", hint="send `Upgrade: tcp`"
-        )
+    c.require_upgrade()
     peer = UpgradedPeer(c.request, {})
     await peer.open()
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from .. import API_VERSION, __version__
-from .router import STATUS, ErrorBody, Route
+from .router import FRAMES, STATUS, ErrorBody, Route
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 # What may come of any operation; 500 is a defect, or a guest's, and is told by the default only.
@@ -55,7 +55,7 @@ def _operation(route: Route, schema_of: dict[int, dict[str, Any]]) -> dict[str, 
     ]
     success: dict[str, Any] = {"description": "done"}
     status = str(route.status)
-    if route.stream == "application/vnd.hyper.frames":
+    if route.stream == FRAMES:
         status, success = "101", {"description": "the connection carries frames in both directions"}
     elif route.stream:
         success["content"] = {route.stream: {}}

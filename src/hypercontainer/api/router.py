@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STATUS = statuses.STATUS | {errors.StartFailed: 422, errors.NoSpace: 507}
+FRAMES = "application/vnd.hyper.frames"  # the stream of `upgrade`
 
 
 class ErrorBody(Model, frozen=True, kw_only=True):
@@ -73,6 +74,13 @@ class Context:
     def upgrades(self) -> bool:
         """Whether the client asks for a framed stream."""
         return self.request.headers.get("Upgrade", "").lower() == "tcp"
+
+    def require_upgrade(self) -> None:
+        """:raise InvalidArgument: the client does not ask for one."""
+        if not self.upgrades:
+            raise errors.InvalidArgument(
+                "this operation changes the connection into a stream of frames", hint="send `Upgrade: tcp`"
+            )
 
     def flag(self, name: str) -> bool:
         return self.request.query.get(name, "").lower() in ("1", "true", "yes", "on")
