@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import os
 import sys
-from urllib.parse import quote
 
 import click
 import msgspec
 
-from ..client.api import pod_route
+from ..client.base import pod_route, snapshot_route
 from ..errors import InvalidArgument
 from ..model.ids import short
 from ..model.snapshots import FORKS_MAX, SnapshotInfo
@@ -24,10 +23,6 @@ from .standard import print_made, write_all
 from .whole_file import written
 
 _NAMES = click.argument("snapshots", nargs=-1, required=True)
-
-
-def snapshot_route(name: str, rest: str = "") -> str:
-    return f"/snapshots/{quote(name, safe='')}{rest}"
 
 
 @click.group()

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ...client.base import snapshot_route
 from ...errors import InvalidArgument, Unsupported
 from ...model.snapshots import SnapshotInfo
 from ...model.status import ContainerStatus
@@ -147,7 +148,7 @@ class Control:
 
     async def remove_snapshot(self, request: web.Request) -> web.Response:
         """By its id."""
-        await self._api.do("DELETE", f"/snapshots/{urllib.parse.quote(request.match_info['id'], safe='')}")
+        await self._api.do("DELETE", snapshot_route(request.match_info["id"]))
         return web.Response(status=204)
 
 
