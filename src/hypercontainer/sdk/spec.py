@@ -37,7 +37,7 @@ def sandbox_spec(
         "name": name, "workdir": workdir, "user": user, "network": network, "pull": pull,
         "auto_remove": base.auto_remove or not keep,
         "resources": _resources(base.resources, cpus, memory),
-        "env": [*base.env, *(f"{k}={v}" for k, v in (env or {}).items())],
+        "env": [*base.env, *env_of(env)],
         "labels": {**base.labels, **(labels or {}), LABEL: "1"},
         "ports": [*base.ports, *(m for port in ports for m in _ports(port))],
         "mounts": [*base.mounts, *(parse_volume(v) if isinstance(v, str) else v for v in volumes)],
