@@ -23,6 +23,7 @@ from ..client.sources import is_place
 from ..errors import DeadlineExceeded, HyperError, InvalidArgument, NotFound, Unsupported
 from ..sdk import AsyncSandbox
 from ..sdk.files import read_part
+from ..sdk.process import fed
 
 OUTPUT_MAX = 32 << 10  # bytes of each output of a command; what is between its beginning and its end is left out
 FILE_MAX = 256 << 10  # bytes of one answer about a file
@@ -161,18 +162,13 @@ class Tools:
         code: int | None = None
         async with self._used(sandbox) as found:
             process = await found.exec(command, stdin=bool(stdin), workdir=workdir, user=user)
-            async with process:
-                sending = asyncio.create_task(_send(process, stdin, timeout)) if stdin else None
+            async with process, fed(process, stdin or None, timeout):
                 try:
                     async for piece in process.output(timeout=timeout):
                         outputs[piece.stream].add(piece.data)
                     code = process.exit_code
                 except DeadlineExceeded as error:
                     outputs["stderr"].add(f"\n[killed: {error}]".encode())
-                finally:
-                    if sending:
-                        sending.cancel()
-                        await asyncio.gather(sending, return_exceptions=True)
         return Result(code, outputs["stdout"].text(), outputs["stderr"].text())
 
     async def file_read(self, sandbox: str, path: str, offset: int = 0, limit: int = FILE_MAX) -> Contents:
@@ -304,11 +300,6 @@ class Tools:
         for name in tuple(self._sandboxes):
             self._over(name)
         await asyncio.gather(*self._tasks)
-
-
-async def _send(process: Any, text: str, timeout: float) -> None:
-    await process.write(text, timeout=timeout)
-    await process.close_stdin(timeout=timeout)
 
 
 async def _end(sandbox: AsyncSandbox) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
@@ -153,6 +155,23 @@ async def next_piece(process: AsyncProcess) -> tuple[int, bytes] | None:
 async def send(process: AsyncProcess, data: bytes) -> None:
     """To its stdin."""
     await process._frames.send_input(data)
+
+
+@contextlib.asynccontextmanager
+async def fed(process: AsyncProcess, data: str | bytes | None, timeout: float) -> AsyncIterator[None]:
+    """All of its stdin is written meanwhile; None: it was given none."""
+
+    async def write(data: str | bytes) -> None:
+        await process.write(data, timeout=timeout)
+        await process.close_stdin(timeout=timeout)
+
+    sending = asyncio.create_task(write(data)) if data is not None else None
+    try:
+        yield
+    finally:
+        if sending:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
 
 def signal_number(signal: str | int) -> int:

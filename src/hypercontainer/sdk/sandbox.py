@@ -28,7 +28,7 @@ from .files import AsyncFiles
 from .frames import Frames
 from .interpreter import COMMAND, AsyncInterpreter, Kernel, begun
 from .limits import DEFAULT, LONG, Deadline, within
-from .process import AsyncProcess, finish
+from .process import AsyncProcess, fed, finish
 from .processes import AsyncProcesses
 from .results import CommandFailed, CommandResult, Execution, LogLine
 from .spec import LABEL, Port, Volume, command_of, env_of, sandbox_spec
@@ -190,13 +190,8 @@ class AsyncSandbox:
             command=command_of(command), env=env_of(env), workdir=workdir, user=user, stdin=input is not None
         )
         async with await self._begin(spec, {"bound": True}, deadline) as process:
-            sending = asyncio.create_task(_send(process, input, deadline.left)) if input is not None else None
-            try:
+            async with fed(process, input, deadline.left):
                 result = await finish(process, deadline, "the command, which was killed,")
-            finally:
-                if sending:
-                    sending.cancel()
-                    await asyncio.gather(sending, return_exceptions=True)
         if check and not result.ok:
             raise CommandFailed(result)
         return result
@@ -343,11 +338,6 @@ def _unmake(api: Api, *containers: Container) -> None:
         task = asyncio.create_task(AsyncSandbox(api, container).kill())
         _ending.add(task)
         task.add_done_callback(_ending.discard)
-
-
-async def _send(process: AsyncProcess, data: str | bytes, timeout: float) -> None:
-    await process.write(data, timeout=timeout)
-    await process.close_stdin(timeout=timeout)
 
 
 async def _next(lines: AsyncIterator[bytes]) -> bytes | None:
