@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import hashlib
 import hmac
 import signal
@@ -30,16 +31,20 @@ _STATUS = {
     "invalid_state": 409, "unsupported": 400, "unavailable": 503, "deadline_exceeded": 504, "no_space": 507,
     "gone": 502, "start_failed": 400,
 }  # fmt: skip
-_SERVICES: tuple[tuple[str, Any, Any], ...] = (
-    ("process.Process", process, process.ALIVE),
-    ("filesystem.Filesystem", filesystem, filesystem.ALIVE),
-)
-_OF_SANDBOXES = {
-    "/health", "/files",
-    *(f"/{name}/{method}" for name, service, _ in _SERVICES
-      for methods in ("UNARY", "SERVER_STREAMS", "CLIENT_STREAMS") for method in getattr(service, methods, ())),
-}  # fmt: skip
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _calls(name: str, service: Any) -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
+    """Of a service, by their paths: what each does, and how it is answered."""
+    answer_many = functools.partial(answer_stream, alive=service.ALIVE)
+    kinds = (("UNARY", answer), ("SERVER_STREAMS", answer_many), ("CLIENT_STREAMS", answer_last))
+    return {
+        f"/{name}/{method}": (work, how) for kind, how in kinds for method, work in getattr(service, kind, {}).items()
+    }
+
+
+_CALLS = {**_calls("process.Process", process), **_calls("filesystem.Filesystem", filesystem)}
+_OF_SANDBOXES = {"/health", "/files", *_CALLS}
 
 
 class Server:
@@ -58,13 +63,7 @@ class Server:
             web.get("/health", self._health), web.get("/files", self._file(files.read)),
             web.post("/files", self._file(files.write)),
         ])  # fmt: skip
-        for name, service, alive in _SERVICES:
-            for method, work in service.UNARY.items():
-                app.router.add_post(f"/{name}/{method}", self._unary(work))
-            for method, work in service.SERVER_STREAMS.items():
-                app.router.add_post(f"/{name}/{method}", self._stream(work, alive))
-        for method, work in process.CLIENT_STREAMS.items():
-            app.router.add_post(f"/process.Process/{method}", self._last(work))
+        app.add_routes([web.post(path, self._call(*call)) for path, call in _CALLS.items()])
         app.cleanup_ctx.append(self._lifetime)
         return app
 
@@ -132,24 +131,11 @@ class Server:
 
         return handle
 
-    def _unary(self, work: Callable[[Entry, Call], Any]) -> Handler:
+    def _call(self, work: Callable[[Entry, Call], Any], answered: Callable[..., Any]) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             entry = await self._entry(request)
-            return await answer(Call(request), lambda call: work(entry, call))
-
-        return handle
-
-    def _stream(self, work: Callable[[Entry, Call], Any], alive: Any) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            entry = await self._entry(request)
-            return await answer_stream(Call(request), lambda call: work(entry, call), alive)
-
-        return handle
-
-    def _last(self, work: Callable[[Entry, Call], Any]) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            entry = await self._entry(request)
-            return await answer_last(Call(request), lambda call: work(entry, call))
+            found: web.StreamResponse = await answered(Call(request), lambda call: work(entry, call))
+            return found
 
         return handle
 
