@@ -332,6 +332,11 @@ class AsyncSandbox:
         return await within(self._api, self.id, Deadline(timeout), what, work)
 
 
+def last_seen(sandbox: AsyncSandbox) -> Container:
+    """What hyperd said of it last."""
+    return sandbox._container
+
+
 def _unmake(api: Api, *containers: Container) -> None:
     """What was made for a caller who was cancelled at the same moment."""
     for container in containers:

@@ -16,14 +16,14 @@ from ...model.status import Container, ContainerStatus
 from ...sdk import AsyncSandbox, AsyncWatch
 from ...sdk.api import Api
 from ...sdk.limits import Deadline, within
+from ...sdk.sandbox import last_seen
 from .commands import Running
 from .connect import Gone
-from .terms import LABEL, Terms, Wanted, image_of, read_terms
+from .terms import LABEL, STILL, Terms, Wanted, image_of, read_terms
 
 logger = logging.getLogger(__name__)
 _AGAIN = 30.0  # seconds until what did not succeed is tried again
 _SNAPSHOT_ID = 32  # characters at least, all of them hexadecimal
-_STILL = (ContainerStatus.PAUSED, ContainerStatus.SUSPENDED)
 _MOVE = 120.0  # seconds for a memory's way to the disk or from it
 
 
@@ -68,20 +68,24 @@ class Book:
     async def load(self) -> None:
         """Those of an earlier server; the time of each begins anew."""
         for sandbox in await AsyncSandbox.list(host=self._host):
-            self._enter(sandbox)
+            self._known(sandbox)
 
     async def close(self) -> None:
         """Stop; the sandboxes stay."""
         for id_ in tuple(self._entries):
             await self._drop(id_)
 
-    def _enter(self, sandbox: AsyncSandbox, timeout: int | None = None) -> Entry | None:
-        terms = read_terms(sandbox.labels)
-        if terms is None:
-            return None
+    def _enter(self, sandbox: AsyncSandbox, terms: Terms) -> Entry:
         entry = self._entries[sandbox.id] = Entry(sandbox, terms)
-        self.set_time(entry, terms.timeout if timeout is None else timeout)
+        self.set_time(entry, terms.timeout)
         return entry
+
+    def _known(self, sandbox: AsyncSandbox) -> Entry | None:
+        """None where it is not one of ours."""
+        if entry := self._entries.get(sandbox.id):
+            return entry
+        terms = read_terms(sandbox.labels)
+        return self._enter(sandbox, terms) if terms else None
 
     async def _drop(self, id_: str) -> None:
         """Forget one."""
@@ -93,7 +97,7 @@ class Book:
             if entry.timer and entry.timer is not asyncio.current_task():
                 entry.timer.cancel()
 
-    async def create(self, wanted: Wanted) -> tuple[Entry, Container]:
+    async def create(self, wanted: Wanted) -> Entry:
         """:raise NotFound: there is no such image, or snapshot."""
         template = wanted.terms.template
         if len(template) >= _SNAPSHOT_ID and not set(template) - set("0123456789abcdef"):
@@ -103,21 +107,17 @@ class Book:
                 image_of(template, self._image), env=wanted.env, network=wanted.network,
                 labels={LABEL: wanted.terms.label()}, host=self._host,
             )  # fmt: skip
-        return await self._made(sandbox, wanted.terms)
-
-    async def _made(self, sandbox: AsyncSandbox, terms: Terms) -> tuple[Entry, Container]:
-        entry = self._entries[sandbox.id] = Entry(sandbox, terms)
-        self.set_time(entry, terms.timeout)
-        return entry, await sandbox.info()
+        return self._enter(sandbox, wanted.terms)
 
     async def find(self, id_: str) -> tuple[Entry, Container]:
         """:raise NotFound: there is none."""
         entry = self._entries.get(id_)
         try:
-            if entry is None:
-                entry = self._enter(await AsyncSandbox.connect(id_, host=self._host))
-            if entry is not None:
+            if entry:
                 return entry, await entry.sandbox.info()
+            sandbox = await AsyncSandbox.connect(id_, host=self._host)
+            if entry := self._known(sandbox):
+                return entry, last_seen(sandbox)
         except NotFound:
             await self._drop(id_)
         raise NotFound(f"sandbox {id_} was not found")
@@ -132,7 +132,7 @@ class Book:
         except NotFound as error:
             raise Gone(str(error)) from None
         status = container.state.status
-        if status in _STILL and entry.terms.resume:
+        if status in STILL and entry.terms.resume:
             await self._go_on(entry, container)
             self.set_time(entry, entry.terms.timeout)
         elif status is not ContainerStatus.RUNNING:
@@ -141,15 +141,8 @@ class Book:
 
     async def all(self) -> list[tuple[Entry, Container]]:
         """Those that run or are paused, newest first."""
-        found = []
-        for sandbox in await AsyncSandbox.list(host=self._host):
-            if not read_terms(sandbox.labels) and sandbox.id not in self._entries:
-                continue
-            try:
-                found.append(await self.find(sandbox.id))
-            except NotFound:
-                continue  # it ended meanwhile
-        return [(e, c) for e, c in found if c.state.status in (ContainerStatus.RUNNING, *_STILL)]
+        found = [(self._known(sandbox), last_seen(sandbox)) for sandbox in await AsyncSandbox.list(host=self._host)]
+        return [(e, c) for e, c in found if e and c.state.status in (ContainerStatus.RUNNING, *STILL)]
 
     async def _stand_still(self, entry: Entry, container: Container) -> None:
         """On the disk; in this host's memory where that cannot be."""
@@ -195,26 +188,26 @@ class Book:
     async def pause(self, id_: str) -> bool:
         """False: it stands still already. :raise NotFound: there is none."""
         entry, container = await self.find(id_)
-        if container.state.status in _STILL:
+        if container.state.status in STILL:
             return False
         await self._stand_still(entry, container)
         if entry.timer:
             entry.timer.cancel()
         return True
 
-    async def resume(self, id_: str, seconds: int | None) -> tuple[Entry, Container, bool]:
+    async def resume(self, id_: str, seconds: int | None) -> tuple[Entry, bool]:
         """Let it go on where it stands still, and with that much time at least; whether it stood still.
 
         :raise NotFound: there is none.
         """
         entry, container = await self.find(id_)
-        paused = container.state.status in _STILL
+        paused = container.state.status in STILL
         if paused:
             await self._go_on(entry, container)
         wanted = entry.terms.timeout if seconds is None else seconds
         if paused or time.time() + wanted > entry.ends_at:
             self.set_time(entry, wanted)
-        return entry, container, paused
+        return entry, paused
 
     async def kill(self, id_: str) -> None:
         """:raise NotFound: there is none."""
@@ -222,8 +215,8 @@ class Book:
         await entry.sandbox.kill()
         await self._drop(id_)
 
-    async def fork(self, id_: str, count: int, timeout: int) -> list[tuple[Entry, Container]]:
+    async def fork(self, id_: str, count: int, timeout: int) -> list[Entry]:
         """:raise NotFound: there is none."""
         entry, _ = await self.find(id_)
         terms = msgspec.structs.replace(entry.terms, timeout=timeout)
-        return [await self._made(sandbox, terms) for sandbox in await entry.sandbox.fork(count)]
+        return [self._enter(sandbox, terms) for sandbox in await entry.sandbox.fork(count)]

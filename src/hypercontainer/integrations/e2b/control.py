@@ -14,7 +14,7 @@ from ...errors import InvalidArgument, Unsupported
 from ...model.snapshots import SnapshotInfo
 from ...model.status import ContainerStatus
 from ...sdk.api import Api
-from .book import Book
+from .book import Book, Entry
 from .terms import made_view, read_timeout, read_wanted, time_of, view
 
 _PAGE = 100
@@ -44,10 +44,13 @@ class Control:
             web.delete("/templates/{id}", self.remove_snapshot),
         ]  # fmt: skip
 
+    def _made(self, entry: Entry) -> dict[str, Any]:
+        return made_view(entry.sandbox.id, entry.terms, self._token)
+
     async def create(self, request: web.Request) -> web.Response:
         """A new one."""
-        entry, container = await self._book.create(read_wanted(await _body(request)))
-        return web.json_response(made_view(container, entry.terms, self._token), status=201)
+        entry = await self._book.create(read_wanted(await _body(request)))
+        return web.json_response(self._made(entry), status=201)
 
     async def list(self, request: web.Request) -> web.Response:
         """Page by page; by state, metadata and template."""
@@ -104,8 +107,8 @@ class Control:
         """Let it go on, if it stands still."""
         body = await _body(request)
         seconds = read_timeout(body) if "timeout" in body else None
-        entry, container, resumed = await self._book.resume(request.match_info["id"], seconds)
-        return web.json_response(made_view(container, entry.terms, self._token), status=201 if resumed else 200)
+        entry, resumed = await self._book.resume(request.match_info["id"], seconds)
+        return web.json_response(self._made(entry), status=201 if resumed else 200)
 
     async def fork(self, request: web.Request) -> web.Response:
         """New ones that go on where it is."""
@@ -114,7 +117,7 @@ class Control:
         if not isinstance(count, int) or not 1 <= count <= _FORKS_MAX:
             raise InvalidArgument(f"a fork makes 1 to {_FORKS_MAX} sandboxes")
         made = await self._book.fork(request.match_info["id"], count, read_timeout(body))
-        return web.json_response([{"sandbox": made_view(c, e.terms, self._token)} for e, c in made], status=201)
+        return web.json_response([{"sandbox": self._made(entry)} for entry in made], status=201)
 
     async def metrics(self, request: web.Request) -> web.Response:
         """What it uses now, as the only sample: none are kept."""

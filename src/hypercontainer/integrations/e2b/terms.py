@@ -19,6 +19,7 @@ ENVD = "0.5.7"  # the version of E2B's own program in a sandbox whose services t
 TIMEOUT = 300  # seconds, which their SDK says is the default
 _TIMEOUT_MAX = 366 * 86400
 _YEAR_1, _YEAR_9999 = -62135596800, 253402300799  # seconds since the epoch
+STILL = (ContainerStatus.PAUSED, ContainerStatus.SUSPENDED)
 _BASE = "base"  # their default template: here the default image
 
 
@@ -101,23 +102,22 @@ def access_token(token: str, sandbox: str) -> str:
     return hmac.new(token.encode(), sandbox.encode(), hashlib.sha256).hexdigest()
 
 
-def made_view(container: Container, terms: Terms, token: str) -> dict[str, Any]:
+def made_view(sandbox: str, terms: Terms, token: str) -> dict[str, Any]:
     """The answer to whoever makes one, or connects to it."""
     return {
-        "templateID": terms.template, "sandboxID": container.id, "clientID": "hyperd", "envdVersion": ENVD,
-        "envdAccessToken": access_token(token, container.id), "domain": None,
+        "templateID": terms.template, "sandboxID": sandbox, "clientID": "hyperd", "envdVersion": ENVD,
+        "envdAccessToken": access_token(token, sandbox), "domain": None,
     }  # fmt: skip
 
 
 def view(container: Container, terms: Terms, ends_at: float, token: str = "") -> dict[str, Any]:
     """What it says of one; with `token`, to whom it is alone."""
-    paused = container.state.status in (ContainerStatus.PAUSED, ContainerStatus.SUSPENDED)
     return {
         "templateID": terms.template, "sandboxID": container.id, "clientID": "hyperd", "envdVersion": ENVD,
         "startedAt": container.created_at, "endAt": time_of(ends_at), "metadata": terms.metadata,
         "cpuCount": max(1, int(container.spec.resources.cpus or 1)),
         "memoryMB": (container.spec.resources.memory or 0) >> 20, "diskSizeMB": 0,
-        "state": "paused" if paused else "running",
+        "state": "paused" if container.state.status in STILL else "running",
         "lifecycle": {"autoResume": terms.resume, "onTimeout": "kill" if terms.kill else "pause"},
         **({"envdAccessToken": access_token(token, container.id)} if token else {}),
     }  # fmt: skip
