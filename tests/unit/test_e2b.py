@@ -21,7 +21,7 @@ from e2b.sandbox.signature import get_signature
 
 from hypercontainer.errors import InvalidArgument, NoSpace, Unsupported
 from hypercontainer.integrations.e2b import files, filesystem, process
-from hypercontainer.integrations.e2b.book import Entry
+from hypercontainer.integrations.e2b.book import Book, Entry
 from hypercontainer.integrations.e2b.connect import Call, answer_stream
 from hypercontainer.integrations.e2b.server import Server
 from hypercontainer.integrations.e2b.terms import LABEL, Terms, access_token, read_terms, read_wanted, time_of
@@ -119,6 +119,16 @@ async def test_a_file_without_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     with pytest.raises(NoSpace, match="at most"):
         await files._put(Entry(AsyncSandbox(Api("/none"), CONTAINER), Terms("x")), "/x", endless())
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_sandbox_that_is_listed_while_it_is_made_has_one_time() -> None:
+    book = Book("/none", "x")
+    listed = book._enter(AsyncSandbox(Api("/none"), CONTAINER), Terms("x", timeout=1000))
+    timer = listed.timer
+    made = book._enter(AsyncSandbox(Api("/none"), CONTAINER), Terms("x", timeout=2000))
+    assert made is listed and made.terms.timeout == 2000
+    assert timer and timer.cancelling() and made.timer is not timer
+    await book.close()
 
 
 def test_the_time_of_a_file_is_any() -> None:

@@ -76,7 +76,9 @@ class Book:
             await self._drop(id_)
 
     def _enter(self, sandbox: AsyncSandbox, terms: Terms) -> Entry:
-        entry = self._entries[sandbox.id] = Entry(sandbox, terms)
+        """Its time begins. It may have been listed already while it was made."""
+        entry = self._entries.setdefault(sandbox.id, Entry(sandbox, terms))
+        entry.terms = terms
         self.set_time(entry, terms.timeout)
         return entry
 
