@@ -18,8 +18,7 @@ from ..errors import InvalidArgument, NotFound, Unavailable
 from ..model.images import LoadedImage
 from .context import client
 from .output import PullProgress
-from .standard import write_all
-from .whole_file import written
+from .whole_file import write_out
 
 _CHUNK = 1 << 20  # bytes
 _KINDS = click.Choice(["docker-archive", "oci-archive"])
@@ -43,13 +42,7 @@ def save(images: tuple[str, ...], output: str | None, format_: str, platform: st
         "GET", "/images/save", {"names": json.dumps(images), "format": format_, "platform": platform}
     )
     with response.connection:
-        if not output:
-            for chunk in response.chunks():
-                write_all(1, memoryview(chunk))
-            return
-        with written(output) as out:
-            for chunk in response.chunks():
-                out.write(chunk)
+        write_out(response.chunks(), output)
 
 
 @click.command()

@@ -19,8 +19,8 @@ from .bundles import opened, pieces_of
 from .byte_progress import shown
 from .context import client, for_each
 from .output import show, show_details
-from .standard import print_made, write_all
-from .whole_file import written
+from .standard import print_made
+from .whole_file import write_out
 
 _NAMES = click.argument("snapshots", nargs=-1, required=True)
 
@@ -93,14 +93,7 @@ def export(snapshot: str, output: str | None) -> None:
         raise InvalidArgument("refusing to write to a terminal", hint="use -o, or redirect stdout")
     response = client().open("GET", snapshot_route(snapshot, "/export"))
     with response.connection:
-        pieces = shown(response.chunks(), f"exporting {snapshot}")
-        if not to_file:
-            for piece in pieces:
-                write_all(1, memoryview(piece))
-            return
-        with written(to_file, private=True) as out:
-            for piece in pieces:
-                out.write(piece)
+        write_out(shown(response.chunks(), f"exporting {snapshot}"), to_file, private=True)
 
 
 @snapshot.command(name="import")

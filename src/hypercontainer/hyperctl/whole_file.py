@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import HyperError
+from .standard import write_all
 
 
 @contextlib.contextmanager
@@ -32,6 +33,17 @@ def written(path: str, *, private: bool = False) -> Iterator[BinaryIO]:
     finally:
         if not found:
             place.unlink(missing_ok=True)
+
+
+def write_out(pieces: Iterable[bytes], path: str | None, *, private: bool = False) -> None:
+    """To that file, as `written` does; to stdout where there is none."""
+    if not path:
+        for piece in pieces:
+            write_all(1, memoryview(piece))
+        return
+    with written(path, private=private) as out:
+        for piece in pieces:
+            out.write(piece)
 
 
 def _private(path: str, flags: int) -> int:
