@@ -21,7 +21,7 @@ from ..model.moments import write_moment
 from ..model.reference import parse_reference, tag_of
 from ..sys import clock, tasks
 from ..sys.documents import UNREADABLE
-from ..sys.files import no_space_as_error
+from ..sys.files import no_space_as_error, write_all
 from ..sys.removal import temporary_directory
 from .appc import take
 from .bundle import Bundle, Found, Table
@@ -174,7 +174,7 @@ class Loader:
                 size += len(piece)
                 if size > self._limits.size:
                     raise beyond(f"{what} has more than {self._limits.size} bytes", "size")
-                await asyncio.to_thread(_write, file.fileno(), piece)
+                await asyncio.to_thread(write_all, file.fileno(), piece)
         if not size:
             raise InvalidArgument(f"{what} is empty", hint="check what was sent")
         return path
@@ -225,9 +225,3 @@ def _told(what: str, work: Callable[[], T]) -> T:
         return work()
     except (InvalidArgument, NotFound, Unsupported) as error:
         raise type(error)(f"{what} {error.message}", hint=error.hint) from error
-
-
-def _write(fd: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(fd, left) :]

@@ -63,8 +63,16 @@ def _copy_range(source: int, target: int, count: int, at: int) -> int:
     return os.pwrite(target, os.pread(source, min(count, _CHUNK), at), at)
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """For `open`: a file that is made is its owner's only."""
     return os.open(path, flags, 0o600)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """However little is taken at a time. It blocks."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 def copy_sparse(source: Path, target: Path) -> None:
@@ -73,7 +81,7 @@ def copy_sparse(source: Path, target: Path) -> None:
     :raise NoSpace: when the disk is full; the target is removed then.
     """
     try:
-        with open(source, "rb") as src, open(target, "xb", opener=_private) as dst, no_space_as_error(target.parent):
+        with open(source, "rb") as src, open(target, "xb", opener=private) as dst, no_space_as_error(target.parent):
             size = os.fstat(src.fileno()).st_size
             os.truncate(dst.fileno(), size)
             at = 0
@@ -100,7 +108,7 @@ def make_sparse(path: Path, size: int) -> None:
 
     :raise InvalidArgument: the file system takes none of this size. :raise NoSpace: when the disk is full.
     """
-    with open(path, "xb", opener=_private) as f, no_space_as_error(path.parent):
+    with open(path, "xb", opener=private) as f, no_space_as_error(path.parent):
         try:
             f.truncate(size)
         except OSError as error:

@@ -22,7 +22,7 @@ from msgspec import Meta
 from ...errors import InvalidArgument, NoSpace
 from ...model.base import Model
 from ...sys.documents import UNREADABLE
-from ...sys.files import no_space_as_error
+from ...sys.files import no_space_as_error, private
 from ..memory_files import pages
 from .saved import SavedPod
 
@@ -182,7 +182,7 @@ class Unpacking:
         for member in members:
             if self._next(member.name) != member.stored:
                 raise InvalidArgument(f"the archive is damaged: {member.name} is not as long as its manifest says")
-            with no_space_as_error(directory), open(directory / member.name, "xb", opener=_private) as file:
+            with no_space_as_error(directory), open(directory / member.name, "xb", opener=private) as file:
                 self._file(member, file)
             self._skip(-member.stored % _BLOCK)
         self._skip(2 * _BLOCK)
@@ -239,10 +239,6 @@ def _faults() -> Iterator[None]:
         yield
     except zstandard.ZstdError as error:
         raise InvalidArgument(f"the archive is damaged, or none of a snapshot: {error}") from error
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _check(members: Sequence[Member]) -> None:

@@ -26,7 +26,7 @@ from ...hypervisor.facets import Pause, Suspends, require
 from ...model.status import Container, ContainerStatus, Pod, PodStatus
 from ...state import description
 from ...sys import clock, tasks
-from ...sys.files import no_space_as_error, write_atomically
+from ...sys.files import no_space_as_error, private, write_atomically
 from ...sys.removal import removed
 from ..descriptions import describe
 from ..machine_disks import MachineDisks
@@ -203,7 +203,7 @@ def _store(source: int, path: Path, given_up: threading.Event, most: int) -> str
     digest, size, waiting = hashlib.sha256(), 0, select.poll()
     waiting.register(source, select.POLLIN)
     wrong: Exception | None = None
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+    with open(path, "xb", opener=private) as file:
         while not given_up.is_set():
             if not waiting.poll(_LOOK):
                 continue

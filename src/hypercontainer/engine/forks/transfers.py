@@ -20,7 +20,7 @@ from ...images.store import ImageStore
 from ...model import ids
 from ...model.snapshots import SnapshotInfo
 from ...sys import process, tasks
-from ...sys.files import no_space_as_error, write_atomically
+from ...sys.files import no_space_as_error, write_all, write_atomically
 from .. import host_access
 from ..logs import account_of
 from ..memory_files import digest
@@ -178,13 +178,7 @@ async def _feed(body: AsyncIterator[bytes], target: int) -> None:
     """To the end of the one or of the other; what does not come any more is taken for the end."""
     with open(target, "wb", buffering=0) as file, contextlib.suppress(BrokenPipeError, TimeoutError):
         while piece := await tasks.within(anext(body, b""), _SILENCE):
-            await tasks.in_thread(partial(_write, file.fileno(), piece))
-
-
-def _write(fd: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(fd, left) :]
+            await tasks.in_thread(partial(write_all, file.fileno(), piece))
 
 
 # -- what the records of a stranger may say ----------------------------------------------
