@@ -7,23 +7,20 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
-import logging
 import os
 import select
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from ...errors import HyperError, Unavailable
-from ...guest.agent import Freeze
-from ...guest.agent import require as require_of_guest
+from ...errors import Unavailable
 from ...hypervisor.driver import Disk
 from ...hypervisor.drivers import Drivers
 from ...hypervisor.facets import Pause, Suspends, require
-from ...model.status import Container, ContainerStatus, Pod, PodStatus
+from ...model.status import Container, Pod, PodStatus
 from ...state import description
 from ...sys import clock, tasks
 from ...sys.files import no_space_as_error, private, write_atomically
@@ -37,9 +34,9 @@ from ..runtime import Runtime, record
 from ..sandbox_suspension import suspended
 from . import refusals
 from .fingerprints import Fingerprints
+from .freezing import calmly, freeze
 from .saved import DOCUMENT, MEMORY, Before, SavedPod, is_whole, size_of
 
-log = logging.getLogger(__name__)
 _PASSING = ".suspended"  # what is not whole yet
 _CHUNK = 1 << 20  # bytes, of a pipe and of what is read at once; what root may have without asking
 _BESIDE = 64 << 20  # bytes that a machine may have beside its memory
@@ -100,7 +97,7 @@ class Suspending:
             undo.push_async_callback(removed, passing, self._paths.suspended(pod_id))
             with no_space_as_error(passing.parent):
                 passing.mkdir(mode=0o700, parents=True)
-                frozen = await _freeze(runtime, members, undo)
+                frozen = await freeze(runtime, members, undo)
                 digest = await self._write(pod, runtime, passing / MEMORY, undo)
                 await self._keep(pod, runtime, members, frozen, digest)
             undo.pop_all()
@@ -121,7 +118,8 @@ class Suspending:
                 await tasks.within(driver.put_away(machine, target), _LEAST + most / _SLOWEST)
             finally:
                 os.close(target)
-            undo.push_async_callback(_calmly, pod.name, require(machine, Pause).resume)
+            failing = f"pod {pod.name}, which was not suspended, does not go on"
+            undo.push_async_callback(calmly, failing, require(machine, Pause).resume)
             return await tasks.within(storing, _LEAST)
         except TimeoutError:
             raise Unavailable(f"the machine of pod {pod.name} was not written to the disk in time") from None
@@ -172,25 +170,6 @@ def _all_suspended(pod: Pod, members: Sequence[Container]) -> tuple[Pod, list[Co
     pod, changed = suspended(pod, members)
     known = {c.id: c for c in changed}
     return pod, [known.get(c.id, c) for c in members]
-
-
-async def _freeze(runtime: Runtime, members: Sequence[Container], undo: contextlib.AsyncExitStack) -> list[str]:
-    """Ids of containers whose programs stand still from now on, until what is undone."""
-    freeze, found = require_of_guest(runtime.agent, Freeze), []
-    for container in members:
-        if container.state.status is ContainerStatus.RUNNING and container.id in runtime.built:
-            thaw = partial(freeze.freeze_container, container.id[:12], False)
-            undo.push_async_callback(_calmly, container.name, thaw)
-            await freeze.freeze_container(container.id[:12], True)
-            found.append(container.id)
-    return found
-
-
-async def _calmly(name: str, ask: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await tasks.to_the_end(ask())
-    except HyperError as error:
-        log.warning("%s, which was not suspended, does not go on: %s", name, error)
 
 
 def _store(source: int, path: Path, given_up: threading.Event, most: int) -> str:

@@ -8,17 +8,15 @@ the machine stands still while its disks and logs are copied, and what is left o
 from __future__ import annotations
 
 import contextlib
-import logging
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from ...errors import HyperError
-from ...guest.agent import Fork, Freeze
+from ...guest.agent import Fork
 from ...guest.agent import require as require_of_guest
 from ...hypervisor.driver import Disk
 from ...hypervisor.drivers import Drivers
@@ -37,10 +35,9 @@ from ..runtime import Runtime, record
 from ..secrets import Secrets
 from . import refusals
 from .fingerprints import Fingerprints
+from .freezing import calmly, freeze
 from .launched import LaunchEarly, Launching
 from .saved import Before, Saved, SavedPod
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -62,16 +59,12 @@ class _Quiet:
     async def quiet(self) -> AsyncIterator[None]:
         """Nor does the guest report free pages: those of a saved machine are others', too."""
         agent, began = self.runtime.agent, clock.seconds()
-        fork, freeze = require_of_guest(agent, Fork), require_of_guest(agent, Freeze)
-        running = [c for c in self.now() if c.state.status is ContainerStatus.RUNNING and c.id in self.runtime.built]
+        fork, members = require_of_guest(agent, Fork), self.now()
         async with contextlib.AsyncExitStack() as undo:
-            undo.push_async_callback(_calmly, "report free pages", partial(fork.set_savable, False))
+            failing = "a pod that was saved does not report free pages"
+            undo.push_async_callback(calmly, failing, partial(fork.set_savable, False))
             await fork.set_savable(True)
-            for container in running:
-                thaw = partial(freeze.freeze_container, container.id[:12], False)
-                undo.push_async_callback(_calmly, f"let {container.name} go on", thaw)
-                await freeze.freeze_container(container.id[:12], True)
-                self.frozen.append(container.id)
+            self.frozen = await freeze(self.runtime, members, undo)
             yield
         self.lasted = clock.seconds() - began
 
@@ -83,13 +76,6 @@ class _Quiet:
         _copy_logs(self.members, self.directory)
         for target, source in self.disks.items():
             await tasks.in_thread(partial(copy_sparse, source, self.directory / target))
-
-
-async def _calmly(what: str, ask: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await tasks.to_the_end(ask())
-    except HyperError as error:
-        log.warning("a pod that was saved does not %s: %s", what, error)
 
 
 class Taking:
