@@ -58,7 +58,10 @@ class Relay:
         except OSError:
             writer.close()
             return
-        both = [asyncio.ensure_future(_copy(reader, far_writer)), asyncio.ensure_future(_copy(far_reader, writer))]
+        both = [
+            asyncio.ensure_future(copy_stream(reader, far_writer)),
+            asyncio.ensure_future(copy_stream(far_reader, writer)),
+        ]
         self._tasks.update(both)
         await asyncio.wait(both)
         self._tasks.difference_update(both)
@@ -66,7 +69,8 @@ class Relay:
             end.close()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def copy_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """To its end, which is the other's, too; or until one of them breaks."""
     with contextlib.suppress(OSError):
         while data := await reader.read(_CHUNK):
             writer.write(data)

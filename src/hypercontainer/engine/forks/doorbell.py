@@ -22,6 +22,7 @@ from ...hypervisor.driver import TapNetwork
 from ...model.specs import PortMapping
 from ...model.status import Pod
 from ...network.backend import Link, NicKind
+from ...network.proxy import copy_stream
 from ...network.tap import HEADER
 from ...sys import tasks
 from ..pod_network import PodNetwork
@@ -182,7 +183,7 @@ class _Held:
         """A connection that came before the pod went on, when it does."""
         try:
             there, here = await self._reached()
-            both = [asyncio.create_task(_pipe(reader, here)), asyncio.create_task(_pipe(there, writer))]
+            both = [asyncio.create_task(copy_stream(reader, here)), asyncio.create_task(copy_stream(there, writer))]
             try:
                 await asyncio.wait(both[1:])  # what the pod has said is all, however much more it is sent
             finally:
@@ -202,12 +203,3 @@ class _Held:
                 if self.runs():
                     with contextlib.suppress(OSError):
                         return await asyncio.open_connection(where, self.port.host_port)
-
-
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(_FRAME):
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
