@@ -99,5 +99,10 @@ def check_awake(pod: Pod) -> None:
     """:raise InvalidState: when the pod is paused or suspended: its guest would not answer."""
     if pod.status is PodStatus.PAUSED:
         raise InvalidState(f"pod {pod.name} is paused", hint=f"use `hyperctl pod unpause {pod.name}`")
+    check_not_suspended(pod)
+
+
+def check_not_suspended(pod: Pod) -> None:
+    """:raise InvalidState: when it is suspended."""
     if pod.status is PodStatus.SUSPENDED:
         raise InvalidState(f"pod {pod.name} is suspended", hint=f"use `hyperctl pod resume {pod.name}`")

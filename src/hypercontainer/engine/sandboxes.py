@@ -14,7 +14,7 @@ from ..errors import HyperError, InvalidState, Unavailable
 from ..guest.agent import Process
 from ..hypervisor.facets import Balloon
 from ..model.specs import PortMapping
-from ..model.status import Container, Pod, PodStatus
+from ..model.status import Container, Pod
 from . import resolve
 from .bring_up import BringUp
 from .build import Builder
@@ -23,7 +23,19 @@ from .reattach import Reattacher
 from .registry import Registry
 from .runtime import Runtime
 from .sandbox import Sandbox
-from .sandbox_verbs import Acquire, Down, GiveUp, Pause, Reattached, Release, State, Unpause, Work, check_awake
+from .sandbox_verbs import (
+    Acquire,
+    Down,
+    GiveUp,
+    Pause,
+    Reattached,
+    Release,
+    State,
+    Unpause,
+    Work,
+    check_awake,
+    check_not_suspended,
+)
 from .streams import FanOut
 
 log = logging.getLogger(__name__)
@@ -83,8 +95,7 @@ class Sandboxes:
 
         :raise InvalidState: it is suspended, or about to be, and could not be told.
         """
-        if pod.status is PodStatus.SUSPENDED:
-            check_awake(pod)
+        check_not_suspended(pod)
         if self.is_suspending(pod.id):
             raise InvalidState(f"pod {pod.name} is being suspended", hint=f"use `hyperctl pod resume {pod.name}` then")
         return self.runtime(pod.id)

@@ -8,14 +8,14 @@ import msgspec
 from ..errors import InvalidState
 from ..guest.agent import UpdateLimits, require
 from ..model.specs import ContainerSpec, ContainerUpdate
-from ..model.status import Container, Pod, PodStatus
+from ..model.status import Container, Pod
 from ..model.units import format_binary
 from ..protocol.messages import Limits
 from . import resolve
 from .container_verbs import State
 from .containers import Containers
 from .registry import Registry
-from .sandbox_verbs import check_awake
+from .sandbox_verbs import check_not_suspended
 from .sandboxes import Sandboxes
 
 _LIVE = (State.RUNNING, State.PAUSED)
@@ -47,8 +47,7 @@ class Updates:
         resolve.validate(spec)
         pod = self._registry.pod(container.pod)
         state = self._containers.supervisor(container).state
-        if pod.status is PodStatus.SUSPENDED:
-            check_awake(pod)
+        check_not_suspended(pod)
         if state in _LIVE:
             _check_machine(pod, spec)
             await self._limit(container, pod, spec)
