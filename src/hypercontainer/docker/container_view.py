@@ -10,6 +10,7 @@ from typing import Any
 from ..engine.engine import Engine
 from ..errors import HyperError
 from ..model.moments import read_moment, write_moment
+from ..model.states import ALIVE, STILL
 from ..model.status import Container, ContainerStatus, Health, MountPoint, Pod
 from ..model.units import format_age
 from .container_config_view import config, host_config, labels, network_mode
@@ -17,10 +18,6 @@ from .network_settings import networks, ports, settings
 
 Document = dict[str, Any]
 NEVER = "0001-01-01T00:00:00Z"  # Go's time that is none
-_UP = (
-    ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.SUSPENDED, ContainerStatus.RESTARTING,
-)  # fmt: skip
-_STILL = (ContainerStatus.PAUSED, ContainerStatus.SUSPENDED)  # Docker has one word for both
 
 
 def image_config(engine: Engine, c: Container) -> Mapping[str, Any]:
@@ -79,12 +76,12 @@ def _state(c: Container, pod: Pod) -> Document:
     s = c.state
     found: Document = {
         "Status": _word(s.status),
-        "Running": s.status in _UP,
-        "Paused": s.status in _STILL,
+        "Running": s.status in ALIVE,
+        "Paused": s.status in STILL,
         "Restarting": s.status is ContainerStatus.RESTARTING,
         "OOMKilled": s.oom_killed,
         "Dead": False,
-        "Pid": pod.vm.pid if pod.vm and s.status in _UP else 0,
+        "Pid": pod.vm.pid if pod.vm and s.status in ALIVE else 0,
         "ExitCode": s.exit_code,
         "Error": s.error,
         "StartedAt": moment(s.started_at),
@@ -94,7 +91,8 @@ def _state(c: Container, pod: Pod) -> Document:
 
 
 def _word(status: ContainerStatus) -> str:
-    return ContainerStatus.PAUSED.value if status in _STILL else status.value
+    """Docker has one for all that stands still."""
+    return ContainerStatus.PAUSED.value if status in STILL else status.value
 
 
 def _health(h: Health) -> Document:
@@ -172,7 +170,7 @@ def status_text(c: Container) -> str:
     s = c.state
     if s.status is ContainerStatus.RESTARTING:
         return f"Restarting ({s.exit_code}) {format_age(s.finished_at)} ago"
-    if s.status in _STILL:
+    if s.status in STILL:
         return f"Up {format_age(s.started_at)} (Paused)"
     if s.status is ContainerStatus.RUNNING:
         return f"Up {format_age(s.started_at)}" + (_health_note(s.health.status) if s.health else "")

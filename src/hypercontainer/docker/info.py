@@ -11,6 +11,7 @@ from typing import Any
 from ..engine.engine import Engine
 from ..model.moments import write_moment
 from ..model.specs import LOG_DRIVERS
+from ..model.states import STILL
 from ..model.status import ContainerStatus, Info
 from ..sys import clock
 from .router import Call, Routes
@@ -35,7 +36,7 @@ async def info(c: Call) -> dict[str, Any]:
 def _counts(engine: Engine) -> dict[str, Any]:
     states = [x.state.status for x in engine.registry.shown()]
     running = states.count(ContainerStatus.RUNNING) + states.count(ContainerStatus.RESTARTING)
-    paused = states.count(ContainerStatus.PAUSED) + states.count(ContainerStatus.SUSPENDED)
+    paused = sum(states.count(state) for state in STILL)
     return {
         "Containers": len(states),
         "ContainersRunning": running,

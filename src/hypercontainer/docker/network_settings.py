@@ -11,8 +11,9 @@ from ..errors import HyperError
 from ..model.ids import short
 from ..model.network import DEFAULT_NETWORK, Attachment
 from ..model.specs import PortMapping
+from ..model.states import UP
 from ..model.status import Container, Pod
-from .network_view import UP, docker_id, endpoint_id, id_of
+from .network_view import docker_id, endpoint_id, id_of
 
 Document = dict[str, Any]
 

@@ -17,13 +17,12 @@ import msgspec
 
 from ..model.network import DEFAULT_NETWORK, Attachment
 from ..model.network import Network as Record
-from ..model.status import Container, ContainerStatus, Pod
+from ..model.states import UP
+from ..model.status import Container, Pod
 from ..network import usermode
 
 HOST, NONE = "host", "none"
 PREDEFINED = DEFAULT_NETWORK, HOST, NONE
-# In which a container has its addresses.
-UP = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.SUSPENDED)
 _BEGINNING = "1970-01-01T00:00:00Z"
 _MTU = "com.docker.network.driver.mtu"
 _BRIDGE = "com.docker.network.bridge.name"

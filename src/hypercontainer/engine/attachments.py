@@ -11,11 +11,11 @@ from typing import Any
 
 from ..errors import HyperError, InvalidState, Unsupported
 from ..model.log_options import keeps_no_copy
+from ..model.states import ALIVE
 from ..model.status import Container, ContainerStatus
 from ..sys import tasks
 from .attach.peer import End
 from .attach.session import Attached, AttachOptions, AttachSession, Chunks
-from .container_verbs import ALIVE
 from .containers import Containers
 from .execs import Exec, Execs
 from .log_read import STREAMS, LogReader

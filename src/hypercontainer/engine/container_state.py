@@ -10,15 +10,9 @@ from typing import Any
 
 import msgspec
 
+from ..model.states import ALIVE
 from ..model.status import Container, ContainerStatus
-from .container_verbs import (
-    ALIVE,
-    Borrow,
-    Kill,
-    Start,
-    State,
-    Stop,
-)  # fmt: skip
+from .container_verbs import Borrow, Kill, Start, State, Stop
 from .events import Events
 from .files import ContainerFiles
 from .health import HealthMonitor

@@ -12,9 +12,6 @@ from .runtime import Runtime
 from .supervisor import Message
 
 LIVE = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.RESTARTING)  # it may take time to end
-ALIVE = (
-    ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.SUSPENDED, ContainerStatus.RESTARTING,
-)  # fmt: skip
 
 
 class State(StrEnum):

@@ -18,13 +18,13 @@ from ..model import ids
 from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.ports import published
 from ..model.specs import ContainerSpec
+from ..model.states import ALIVE
 from ..model.status import Container, ContainerState, MountPoint, Pod, Process
 from ..seccomp import Attempt, Filter
 from ..sys import clock, tasks
 from ..sys.files import no_space_as_error
 from ..sys.removal import removed
 from . import egress_secrets, environment, health, processors, resolve
-from .container_verbs import ALIVE
 from .filters import filter_of
 from .paths import Paths
 from .placement import Placement

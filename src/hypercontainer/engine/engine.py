@@ -23,6 +23,7 @@ from ..model.factory import FactoryStatus, WarmRequest
 from ..model.network import NetworkRequest
 from ..model.reference import parse_source
 from ..model.specs import ContainerSpec, Resources
+from ..model.states import ALIVE
 from ..model.status import Check, ContainerStatus, Info, Pod, PodDetails, Version
 from ..network.backend import Records
 from ..network.choice import Choice
@@ -37,7 +38,7 @@ from .attachments import Attachments, check_readable
 from .audit import AuditLog
 from .builder.builds import Builds
 from .commit import Commits
-from .container_verbs import ALIVE, LIVE
+from .container_verbs import LIVE
 from .containers import Containers
 from .creation import Creation
 from .descriptions import Descriptions

@@ -15,12 +15,11 @@ from ..model.images import Image
 from ..model.network import DEFAULT_NETWORK
 from ..model.reference import parse_reference
 from ..model.specs import PortMapping
-from ..model.status import Container, ContainerSize, ContainerStatus, Pod
+from ..model.states import UP
+from ..model.status import Container, ContainerSize, Pod
 from .networks import Networks
 from .registry import Registry
 from .usage import Usage
-
-_UP = (ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.SUSPENDED)
 
 
 class Listing:
@@ -104,4 +103,4 @@ class Listing:
 
 def published(c: Container, pod: Pod) -> list[PortMapping]:
     """With the ports of this host that are in force; those of a pod are its containers'."""
-    return (c.ports or pod.ports) if c.state.status in _UP else []
+    return (c.ports or pod.ports) if c.state.status in UP else []

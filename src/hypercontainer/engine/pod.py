@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..errors import Conflict, HyperError, NotFound
+from ..model.states import ALIVE
 from ..model.status import Pod, PodStatus
 from ..sys import clock
-from .container_verbs import ALIVE
 from .containers import Containers
 from .plan import levels
 from .registry import Registry

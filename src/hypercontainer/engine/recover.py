@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from ..errors import HyperError
 from ..guest.agent import Fork, Freeze, require
 from ..hypervisor.facets import PortForwarding
+from ..model.states import ALIVE
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
 from ..sys import clock, deadlines
-from .container_verbs import ALIVE
 from .containers import Containers
 from .pod import UP
 from .pod_network import PodNetwork

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 from ..errors import HyperError, InvalidState
 from ..model.specs import Dependency
+from ..model.states import ALIVE
 from ..model.status import Container, ContainerStatus
-from .container_verbs import ALIVE
 from .containers import Containers
 from .logs import read
 from .plan import find

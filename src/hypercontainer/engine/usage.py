@@ -11,10 +11,10 @@ from typing import Protocol
 from ..errors import HyperError
 from ..images.store import ImageStore
 from ..model.filters import Filters, before_until, has_labels
+from ..model.states import ALIVE
 from ..model.status import Container, ContainerStatus, Pruned, VolumeInfo
 from ..model.usage import ContainerUsage, DiskUsage, ImageUsage
 from ..sys.files import disk_usage
-from .container_verbs import ALIVE
 from .events import Events
 from .paths import Paths
 from .registry import Registry

@@ -16,6 +16,7 @@ from ..errors import InvalidArgument, NotFound
 from .filters import Filters, has_labels
 from .filters import flag as yes_or_no
 from .specs import PortMapping
+from .states import ALIVE
 from .status import Container, ContainerStatus
 
 NAMES = (
@@ -24,9 +25,6 @@ NAMES = (
 )  # fmt: skip
 _HEALTH = ("none", "starting", "healthy", "unhealthy")
 _STATUSES = (*(s.value for s in ContainerStatus), "dead")  # nothing is ever dead here
-_UP = (
-    ContainerStatus.RUNNING, ContainerStatus.PAUSED, ContainerStatus.SUSPENDED, ContainerStatus.RESTARTING,
-)  # fmt: skip
 _PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?", re.ASCII)
 
 
@@ -55,7 +53,7 @@ def select(
     found = _between(list(newest), filters)
     placed = "before" in filters or "since" in filters
     if not (all_ or limit > 0 or placed or "status" in filters or "exited" in filters):
-        found = [x for x in found if x.container.state.status in _UP]
+        found = [x for x in found if x.container.state.status in ALIVE]
     held = [x for x in found if all(_TESTS[k](x, v) for k, v in filters.items() if k in _TESTS)]
     held = [x for x in held if has_labels(x.labels, filters)]
     if "ancestor" in filters:

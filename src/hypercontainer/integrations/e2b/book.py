@@ -12,6 +12,7 @@ import msgspec
 
 from ...client.base import pod_route
 from ...errors import HyperError, NoSpace, NotFound, Unsupported
+from ...model.states import STILL, UP
 from ...model.status import Container, ContainerStatus
 from ...sdk import AsyncSandbox, AsyncWatch
 from ...sdk.api import Api
@@ -19,7 +20,7 @@ from ...sdk.limits import Deadline, within
 from ...sdk.sandbox import last_seen
 from .commands import Running
 from .connect import Gone
-from .terms import LABEL, STILL, Terms, Wanted, image_of, read_terms
+from .terms import LABEL, Terms, Wanted, image_of, read_terms
 
 logger = logging.getLogger(__name__)
 _AGAIN = 30.0  # seconds until what did not succeed is tried again
@@ -144,7 +145,7 @@ class Book:
     async def all(self) -> list[tuple[Entry, Container]]:
         """Those that run or are paused, newest first."""
         found = [(self._known(sandbox), last_seen(sandbox)) for sandbox in await AsyncSandbox.list(host=self._host)]
-        return [(e, c) for e, c in found if e and c.state.status in (ContainerStatus.RUNNING, *STILL)]
+        return [(e, c) for e, c in found if e and c.state.status in UP]
 
     async def _stand_still(self, entry: Entry, container: Container) -> None:
         """On the disk; in this host's memory where that cannot be."""

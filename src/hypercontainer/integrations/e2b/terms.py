@@ -12,14 +12,14 @@ import msgspec
 
 from ...client.sources import is_place
 from ...errors import InvalidArgument, Unsupported
-from ...model.status import Container, ContainerStatus
+from ...model.states import STILL
+from ...model.status import Container
 
 LABEL = "io.hypercontainer.e2b"
 ENVD = "0.5.7"  # the version of E2B's own program in a sandbox whose services these are
 TIMEOUT = 300  # seconds, which their SDK says is the default
 _TIMEOUT_MAX = 366 * 86400
 _YEAR_1, _YEAR_9999 = -62135596800, 253402300799  # seconds since the epoch
-STILL = (ContainerStatus.PAUSED, ContainerStatus.SUSPENDED)
 _BASE = "base"  # their default template: here the default image
 
 
