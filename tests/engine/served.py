@@ -116,7 +116,7 @@ async def served(
             first(s)
         engine = s.prepare().engine
         await engine.open()
-        identity = Identity(engine.tokens, certificates or {})
+        identity = Identity(engine.tokens, certificates or {}, engine.tenancy.entry)
         application = app.build(engine, identity)
         async with (
             _running(application, limits) as own,

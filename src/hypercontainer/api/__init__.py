@@ -7,6 +7,6 @@ bodies      reading what is sent, within limits
 router      decorators for handlers, their context, the error table
 openapi     the routes as an OpenAPI document
 upgrade     the framed stream of attach and exec
-containers archives files forwards images system tokens   the routes
+containers archives files forwards images system tokens tenancy   the routes
 app         the aiohttp application
 """

@@ -24,6 +24,7 @@ from . import (
     pods,
     snapshots,
     system,
+    tenancy,
     tokens,
     volumes,
 )
@@ -44,6 +45,7 @@ ROUTES = [
     *builds.routes.all,
     *factory.routes.all,
     *tokens.routes.all,
+    *tenancy.routes.all,
 ]
 
 

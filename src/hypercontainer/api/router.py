@@ -14,9 +14,10 @@ from aiohttp import web
 
 from .. import errors
 from ..engine.engine import Engine
+from ..engine.principal import current
 from ..model.base import Model
 from ..model.moments import read_moment
-from ..model.principal import Scope
+from ..model.principal import NOWHERE, Scope
 from ..model.sentences import explain
 from ..serving import statuses
 from ..serving.auditing import ticket
@@ -140,6 +141,8 @@ class Route:
     status: int = 200
     stream: str = ""  # media type, when the answer is no JSON document
     scope: Scope | None = None  # None: by the method
+    also: tuple[Scope, ...] = ()  # scopes that do as well
+    anywhere: bool = False  # it is about projects: a user need not be in one
 
     @property
     def needs(self) -> Scope:
@@ -172,13 +175,17 @@ class Routes:
         status: int = 200,
         stream: str = "",
         scope: Scope | None = None,
+        also: tuple[Scope, ...] = (),
+        anywhere: bool = False,
     ) -> Callable[[H], H]:
         """`query` gives parameters' meanings, `stream` the media type of an answer that is no JSON document."""
 
         def add(handler: H) -> H:
             summary = (handler.__doc__ or "").partition("\n")[0].removesuffix(".")
             sent = result or _sent(handler)
-            self.all.append(Route(method, path, handler, summary, query or {}, body, sent, status, stream, scope))
+            self.all.append(
+                Route(method, path, handler, summary, query or {}, body, sent, status, stream, scope, also, anywhere)
+            )
             return handler
 
         return add
@@ -193,7 +200,8 @@ def _sent(handler: Handler) -> Any:
 
 def bind(route: Route, engine: Engine) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        require(route.needs)
+        if not route.anywhere or current().tenant != NOWHERE:
+            require(route.needs, *route.also)
         result = await route.handler(Context(engine, request))
         if isinstance(result, web.StreamResponse):
             return result

@@ -114,4 +114,6 @@ def enter(name: str, host: str) -> dict[str, Any] | None:
         for variable in (*_VARIABLES.values(), "HYPER_TOKEN", "HYPER_CERT_PATH"):
             os.environ.pop(variable, None)
         os.environ.update({_VARIABLES[key]: value for key, value in found.items() if key in _VARIABLES})
+        if project := found.get("project"):
+            os.environ.setdefault("HYPER_PROJECT", project)  # who names one means another of that hyperd's
     return None

@@ -8,6 +8,7 @@ from the pool; see docs/adr/0004.
 from __future__ import annotations
 
 import _socket  # what `socket` wraps: half of the import time of `hyperctl run` was enums and selectors
+import os
 
 from ..errors import PermissionDenied, Unavailable
 
@@ -101,6 +102,8 @@ class Connection:
     def send(self, method: str, target: str, headers: dict[str, str], body: bytes | Iterable[bytes] = b"") -> None:
         """A body of several pieces goes chunked."""
         send = {"Host": "hyperd", **headers}
+        if project := os.environ.get("HYPER_PROJECT"):
+            send["Hyper-Project"] = project
         if self._token:
             send["Authorization"] = f"Bearer {self._token}"
         if isinstance(body, bytes):

@@ -7,6 +7,7 @@ import asyncio
 import os
 import platform
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from .. import API_VERSION, __version__
@@ -31,7 +32,7 @@ from ..podfile.convert import convert, files_to_fetch
 from ..podfile.document import Podfile
 from ..sys import tasks
 from ..volumes.disks import BlockVolumes
-from . import doctor, host_access, leftovers, resolve
+from . import doctor, host_access, leftovers, project_contents, resolve
 from .allotments import Allotments
 from .archive import Archives
 from .attachments import Attachments, check_readable
@@ -76,6 +77,8 @@ from .recover import recover
 from .registry import Registry
 from .services import Services
 from .settings import Settings
+from .tenancy import tenancy
+from .tenants import Tenants
 from .tokens import Tokens
 from .trees import Trees
 from .updates import Updates
@@ -104,7 +107,9 @@ class Engine:
         self.registry.journal.limits = settings.events
         self.events = Events(self.registry.journal)
         self.audit = AuditLog(settings.audit, self.events) if settings.audit else None
-        self.tokens = Tokens(self.registry.journal, self.events)
+        self.tenants = Tenants(self.registry.journal)
+        self.tokens = Tokens(self.registry.journal, self.events, self.tenants)
+        self.tenancy = tenancy(self.tenants, self.tokens, self.events)
         self.images = ImageStore(
             paths.images, insecure=settings.insecure_registries, in_use=self._images_in_use, limits=settings.images,
             trust=settings.trust, wall=self._wall,
@@ -142,6 +147,7 @@ class Engine:
         self.forwards = Forwards(self.registry, sandboxes)
         self.trees = Trees(self.registry, self.containers)
         self._assemble_suspensions(made, fingerprints)
+        self.tenants.holds = partial(project_contents.counted, self.registry, self.snapshots)
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
         self._late: set[asyncio.Task[None]] = set()  # recovery of machines that have not answered yet
         self._watching: list[asyncio.Task[None]] = []

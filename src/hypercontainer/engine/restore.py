@@ -21,6 +21,7 @@ import msgspec
 from ..errors import HyperError
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
+from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 from ..state import changes, description, salvage
 from ..state.changes import Record
@@ -140,7 +141,7 @@ def _fill(
 
 def _readable(rows: dict[str, list[dict[str, Any]]], database: Database) -> Iterator[Record]:
     """The records among the rows; those that cannot be decoded are set aside, as those of before stay."""
-    for kind in (Container, Pod, Volume, Network, Token):
+    for kind in (Container, Pod, Volume, Network, Token, Organisation, Project, User):
         table = changes.table(kind)
         for row in rows.get(table, []):
             try:

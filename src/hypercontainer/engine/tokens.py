@@ -15,9 +15,10 @@ from datetime import timedelta
 
 import msgspec
 
-from ..errors import Conflict, NotFound, PermissionDenied, Unauthorized
+from ..errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unauthorized
 from ..model.moments import read_moment
 from ..model.principal import Principal, widened
+from ..model.tenancy import OF_PROJECTS, OF_ROLE, User
 from ..model.tokens import NewToken, Token, TokenInfo, TokenRequest
 from ..state import changes as rows
 from ..state.journal import Journal
@@ -25,6 +26,7 @@ from ..sys import clock
 from . import naming
 from .events import Events
 from .principal import current, owned
+from .tenants import Tenants, pick
 
 _PREFIX = "hyper"
 _ID_BYTES, _SECRET_BYTES = 6, 32
@@ -34,8 +36,8 @@ _WRITTEN_EVERY = 60 * 10**9  # nanoseconds between two writes of when a token wa
 class Tokens:
     """The only holder of tokens' records."""
 
-    def __init__(self, journal: Journal, events: Events) -> None:
-        self._journal = journal
+    def __init__(self, journal: Journal, events: Events, tenants: Tenants) -> None:
+        self._journal, self._tenants = journal, tenants
         self._events = events
         self._tokens = {t.id: t for t in journal.database.tokens()}
         self._used_written: dict[str, int] = {}  # id -> nanoseconds since the epoch
@@ -44,9 +46,10 @@ class Tokens:
     def create(self, request: TokenRequest) -> NewToken:
         """The secret is told here, and never again.
 
-        :raise Conflict: the name is taken. :raise PermissionDenied: it could do more than who asks.
-        :raise NoSpace: the disk is full.
+        :raise Conflict: the name is taken. :raise PermissionDenied: it could do more than who asks, or its user.
+        :raise NotFound: no such member of the project. :raise NoSpace: the disk is full.
         """
+        user = self._member(request) if request.user else None
         naming.check("token", request.name)
         if naming.find(self._tokens.values(), request.name):
             raise Conflict(f"the name {request.name!r} is taken by another token", hint="choose another, or revoke it")
@@ -54,21 +57,36 @@ class Tokens:
             raise PermissionDenied(
                 f"{current().name} may not give the scope {', '.join(sorted(beyond))}, without having it itself"
             )
+        if current().tenant and (beyond := frozenset(request.scopes) - OF_PROJECTS):
+            raise PermissionDenied(f"a project's token never has the scope {', '.join(sorted(beyond))}")
         id_, secret = secrets.token_hex(_ID_BYTES), secrets.token_urlsafe(_SECRET_BYTES)
         expires = f"{clock.now() + timedelta(seconds=request.life):%Y-%m-%dT%H:%M:%S.%fZ}" if request.life else ""
         token = Token(
             id=id_, name=request.name, created_at=clock.stamp(), digest=_digest(secret),
-            scopes=sorted(set(request.scopes)), expires_at=expires, **owned(),
+            scopes=sorted(set(request.scopes)), expires_at=expires, user=user.id if user else "", **owned(),
         )  # fmt: skip
         self._journal.write_now(rows.put(token))
         self._tokens[id_] = token
         self._events.publish("token", "create", id_, name=token.name, scopes=",".join(token.scopes))
-        return NewToken(token=_told(token), secret=f"{_PREFIX}_{id_}_{secret}")
+        return NewToken(token=self._told(token), secret=f"{_PREFIX}_{id_}_{secret}")
 
     def all(self) -> list[TokenInfo]:
         """Newest first."""
         found = sorted(naming.mine(self._tokens.values()), key=lambda t: t.created_at, reverse=True)
-        return [_told(t) for t in found]
+        return [self._told(t) for t in found]
+
+    def _member(self, request: TokenRequest) -> User:
+        project = self._tenants.project(current().tenant)
+        if project is None:
+            raise InvalidArgument("a user's token is one in a project", hint="say which, with --project NAME")
+        members = [u for u in self._tenants.users() if self._tenants.role(u.id, project.organisation)]
+        user = pick(members, request.user)
+        role = self._tenants.role(user.id, project.organisation) if user else None
+        if user is None or role is None:
+            raise NotFound(f"no such member: {request.user}", hint="see `hyperctl organisation inspect`")
+        if beyond := widened(request.scopes) - OF_ROLE[role]:
+            raise PermissionDenied(f"{user.name}, who is {role}, does not have the scope {', '.join(sorted(beyond))}")
+        return user
 
     def revoke(self, key: str) -> TokenInfo:
         """By name or id; from now on it is not known, and the connections of its holder are closed.
@@ -79,12 +97,20 @@ class Tokens:
         token = token or next((t for t in naming.mine(self._tokens.values()) if t.id == key), None)
         if token is None:
             raise NotFound(f"no such token: {key}", hint="see `hyperctl token ls`")
-        self._journal.write_now(rows.remove(token))  # a revocation that a crash takes back would be none
-        del self._tokens[token.id]
-        self._used_written.pop(token.id, None)
-        self.on_revoke(_principal(token).name)
-        self._events.publish("token", "revoke", token.id, name=token.name)
-        return _told(token)
+        self._revoke([token])
+        return self._told(token)
+
+    def revoke_all(self, which: Callable[[Token], bool]) -> None:
+        """Those of whoever goes. :raise NoSpace: the disk is full: all are good still."""
+        self._revoke([t for t in self._tokens.values() if which(t)])
+
+    def _revoke(self, tokens: list[Token]) -> None:
+        self._journal.write_now(*map(rows.remove, tokens))  # a revocation that a crash takes back would be none
+        for token in tokens:
+            del self._tokens[token.id]
+            self._used_written.pop(token.id, None)
+            self.on_revoke(_principal(token).name)
+            self._events.publish("token", "revoke", token.id, name=token.name)
 
     def authenticate(self, text: str) -> Principal:
         """Whose it is.
@@ -110,6 +136,14 @@ class Tokens:
             self._used_written[token.id] = now
             self._journal.write(rows.put(token))
 
+    def _told(self, token: Token) -> TokenInfo:
+        user = self._tenants.user(token.user)
+        return TokenInfo(
+            id=token.id, name=token.name, created_at=token.created_at, scopes=token.scopes,
+            expires_at=token.expires_at, expired=_expired(token), last_used_at=token.last_used_at, owner=token.owner,
+            user=user.name if user else "",
+        )  # fmt: skip
+
     def life_left(self, principal: str) -> float | None:
         """Seconds until its token ends; None when it has no token, or one without an end."""
         token = self._tokens.get(principal.removeprefix("token:"))
@@ -117,7 +151,7 @@ class Tokens:
 
 
 def _principal(token: Token) -> Principal:
-    return Principal(f"token:{token.id}", token.tenant, widened(token.scopes))
+    return Principal(f"token:{token.id}", token.tenant, widened(token.scopes), token.user)
 
 
 def _digest(secret: str) -> str:
@@ -126,10 +160,3 @@ def _digest(secret: str) -> str:
 
 def _expired(token: Token) -> bool:
     return bool(token.expires_at) and read_moment(token.expires_at) <= clock.now_ns()
-
-
-def _told(token: Token) -> TokenInfo:
-    return TokenInfo(
-        id=token.id, name=token.name, created_at=token.created_at, scopes=token.scopes, expires_at=token.expires_at,
-        expired=_expired(token), last_used_at=token.last_used_at, owner=token.owner,
-    )  # fmt: skip

@@ -48,9 +48,11 @@ VERBS = {
     "logs": "logs:logs",
     "mcp": "mcp:mcp",
     "network": "networks:network",
+    "organisation": "organisations:organisation",
     "pause": "lifecycle:pause",
     "pod": "pods:pod",
     "ports": "ports:ports",
+    "project": "projects:project",
     "ps": "listing:ps",
     "pull": "images:pull",
     "push": "images:push",
@@ -72,6 +74,7 @@ VERBS = {
     "top": "listing:top",
     "unpause": "lifecycle:unpause",
     "update": "update:update",
+    "user": "users:user",
     "version": "system:version",
     "volume": "volumes:volume",
     "wait": "lifecycle:wait",
@@ -111,9 +114,11 @@ HELP = {
     "logs": "Show a container's output",
     "mcp": "Sandboxes as tools of a language model, by the Model Context Protocol",
     "network": "Networks that pods share",
+    "organisation": "Organisations: who pays, and who does what in their projects",
     "pause": "Freeze all processes of containers",
     "pod": "Several containers in one virtual machine",
     "ports": "List or change published ports",
+    "project": "Projects: what containers, volumes, networks and tokens are in",
     "ps": "List containers",
     "pull": "Pull an image",
     "push": "Push an image to a registry",
@@ -135,6 +140,7 @@ HELP = {
     "top": "Show the processes of a container",
     "unpause": "Thaw all processes of containers",
     "update": "Change limits of containers, also while they run",
+    "user": "Users: people, whom organisations have as members",
     "version": "Show the versions of all parts",
     "volume": "Named volumes, which outlive containers and pods",
     "wait": "Wait until containers stop, print their exit codes",
@@ -205,11 +211,14 @@ class LazyGroup(click.Group):
 @click.option("--tlscert", metavar="FILE", help="Certificate to show to it [default: $HYPER_TLSCERT].")
 @click.option("--tlskey", metavar="FILE", help="Key of that certificate [default: $HYPER_TLSKEY].")
 @click.option("--token-file", metavar="FILE", help="Token to show to it [default: $HYPER_TOKEN, or $HYPER_TOKEN_FILE].")
+@click.option("--project", metavar="NAME", help="The project that is meant [default: $HYPER_PROJECT, or the only one].")
 @click.pass_context
-def cli(ctx: click.Context, /, host: str | None, context: str | None, **tls: str | None) -> None:
+def cli(ctx: click.Context, /, host: str | None, context: str | None, project: str | None, **tls: str | None) -> None:
     """Run container images as virtual machines that feel like containers."""
     if not isinstance(ctx.obj, dict):  # of a cluster: `run` has it
         ctx.obj = host
+    if project is not None:
+        os.environ["HYPER_PROJECT"] = project
     for name, given in tls.items():
         if given:  # for `client.tls`, wherever it connects
             os.environ[f"HYPER_{name.upper()}"] = given

@@ -43,6 +43,7 @@ _OPTIONS = (
     ("--tlscert", "FILE", "Certificate to show to it."),
     ("--tlskey", "FILE", "Key of that certificate."),
     ("--token-file", "FILE", "Token to show to it."),
+    ("--project", "NAME", "A project of its; $HYPER_PROJECT and `hyperctl --project` go before it."),
     ("--kubeconfig", "FILE", "How a cluster is reached [default: $KUBECONFIG, or ~/.kube/config]."),
     ("--kube-context", "NAME", "A context in the kubeconfig [default: the one in use]."),
     ("--namespace", "NAME", "Of the cluster [default: the kubeconfig's]."),
@@ -70,6 +71,8 @@ def _document(before: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     of_hyperd = {key: os.path.abspath(given[flag]) for flag, key in _FILES.items() if given[flag]}
     if host := given["host"]:
         of_hyperd["host"] = host if host.startswith("tcp://") else os.path.abspath(host.removeprefix("unix://"))
+    if given["project"]:
+        of_hyperd["project"] = given["project"]
     found = {key: value for key, value in before.items() if key != "description"}
     if of_cluster or given["kubernetes"]:
         found["kubernetes"] = {**found.get("kubernetes", {}), **of_cluster}

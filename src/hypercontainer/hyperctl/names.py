@@ -18,6 +18,9 @@ _ROUTES = {
     "image": "/images",
     "token": "/tokens",
     "snapshot": "/snapshots",
+    "organisation": "/organisations",
+    "project": "/projects",
+    "user": "/users",
 }
 # Names of arguments -> the kinds that they take.
 _KINDS = {
@@ -33,9 +36,11 @@ _KINDS = {
     "tokens": ("token",),
     "snapshot": ("snapshot",),
     "snapshots": ("snapshot",),
+    "member": ("user",),
 }
 # Of groups whose argument is a plain NAME.
-_GROUPS = {"volume": "volume", "network": "network", "image": "image", "context": "context"}
+_GROUPS = {"volume": "volume", "network": "network", "image": "image", "context": "context",
+           "organisation": "organisation", "project": "project", "user": "user"}  # fmt: skip
 _ANY = {
     "inspect": ("container", "pod", "volume", "image"),
     "start": ("container", "pod"),

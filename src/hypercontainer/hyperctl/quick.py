@@ -63,7 +63,7 @@ _EXEC_VALUES = {k: v for k, v in _RUN_VALUES.items() if v in ("env", "workdir", 
 
 
 # Global options with a value, for the commands.
-_OTHERS = ("--tlscacert", "--tlscert", "--tlskey", "--token-file", "--context")
+_OTHERS = ("--tlscacert", "--tlscert", "--tlskey", "--token-file", "--context", "--project")
 
 
 class _Unknown(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from ..model.principal import SCOPES
+from ..model.principal import SCOPES, Scope
 from ..model.tokens import LIFE, NewToken, TokenInfo, TokenRequest
 from ..model.units import parse_duration
 from .context import client, for_each
@@ -19,7 +19,9 @@ def token() -> None:
     \b
     read     see what there is
     operate  change pods, containers, images, volumes and networks
-    admin    that, and tokens
+    audit    usage and what happened, neither output nor environments
+    manage   tokens, members and projects
+    admin    all of that, the daemon itself, and all organisations
     host     have hyperd use its host for it: paths, bridges, logs; comes with no other
     """
 
@@ -30,13 +32,15 @@ def token() -> None:
     help="What its holder may do; may be repeated.",
 )  # fmt: skip
 @click.option("--expires", default=f"{LIFE / 3600:g}h", show_default=True, help="How long it is good for; 0: for ever.")
+@click.option("--user", default="", metavar="NAME", help="A member's; it can do no more than they.")
 @click.argument("name")
-def create(name: str, scopes: tuple[str, ...], expires: str) -> None:
+def create(name: str, scopes: tuple[Scope, ...], expires: str, user: str) -> None:
     """Make a token, and print it: it is shown this once.
 
-    Its holder says HYPER_HOST=tcp://ADDRESS:PORT HYPER_TOKEN=TOKEN.
+    Its holder says HYPER_HOST=tcp://ADDRESS:PORT HYPER_TOKEN=TOKEN. With `hyperctl --project NAME` it is one of the
+    project, and for nothing else.
     """
-    request = TokenRequest(name=name, scopes=list(scopes), life=parse_duration(expires))  # type: ignore[arg-type]
+    request = TokenRequest(name=name, scopes=list(scopes), life=parse_duration(expires), user=user)
     print(client().call(NewToken, "POST", "/tokens", body=request).secret)
 
 
@@ -52,9 +56,10 @@ def ls(quiet: bool, format_: str) -> None:
 
     def cells(t: TokenInfo) -> list[str]:
         used = _moment(t.last_used_at)
-        return [t.id, t.name, ",".join(t.scopes), _moment(t.created_at), _until(t), used, t.owner or "hyperd"]
+        made, whose = _moment(t.created_at), t.user or "-"
+        return [t.id, t.name, ",".join(t.scopes), made, _until(t), used, t.owner or "hyperd", whose]
 
-    show(found, format_, ["ID", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "OWNER"], cells)
+    show(found, format_, ["ID", "NAME", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "OWNER", "USER"], cells)
 
 
 def _until(found: TokenInfo) -> str:

@@ -192,7 +192,7 @@ async def _answer(
     config: Config, engine: Engine, sockets: list[Listening]
 ) -> tuple[list[web.AppRunner], list[Listener]]:
     """Each API is there from now on."""
-    identity = Identity(engine.tokens, config.clients)
+    identity = Identity(engine.tokens, config.clients, engine.tenancy.entry)
     limits = ListenLimits(config.connections_max, config.connections_per_peer)
     applications = {False: app.build(engine, identity)}
     if config.docker:

@@ -20,6 +20,7 @@ class TokenRequest(Model, frozen=True, kw_only=True):
     name: str
     scopes: Annotated[list[Scope], Meta(min_length=1)]
     life: Annotated[float, Meta(ge=0, le=_LIFE_MAX)] = LIFE  # seconds; 0 is without an end
+    user: str = ""  # whose, by name or id: a member's of the project that is asked in; "": nobody's but the project's
 
 
 class Token(Model, frozen=True, kw_only=True):
@@ -34,6 +35,7 @@ class Token(Model, frozen=True, kw_only=True):
     last_used_at: str = ""  # "" is never; up to a minute old where hyperd was killed
     owner: str = ""  # the principal that made it
     tenant: Tenant = UNSET
+    user: str = ""  # id; it can do no more than they may at the time
 
 
 class TokenInfo(Model, frozen=True, kw_only=True):
@@ -47,6 +49,7 @@ class TokenInfo(Model, frozen=True, kw_only=True):
     expired: bool = False
     last_used_at: str = ""  # "" is never
     owner: str = ""
+    user: str = ""  # name
 
 
 class NewToken(Model, frozen=True, kw_only=True):

@@ -90,6 +90,8 @@ class Exchange:
         fields = {"Host": "hyperd", **headers}
         if self._token:
             fields["Authorization"] = f"Bearer {self._token}"
+        if project := os.environ.get("HYPER_PROJECT"):
+            fields["Hyper-Project"] = project
         fields |= {"Content-Length": str(len(body))} if isinstance(body, bytes) else {"Transfer-Encoding": "chunked"}
         head = "".join([f"{method} {target} HTTP/1.1\r\n", *(f"{k}: {v}\r\n" for k, v in fields.items()), "\r\n"])
         try:

@@ -19,6 +19,6 @@ def application(engine: Engine, identity: Identity | None, errors: Middleware) -
     app[BODIES] = Bodies()
     if engine.audit:
         app[AUDIT] = engine.audit
-    app[IDENTITY] = identity or Identity(engine.tokens)
+    app[IDENTITY] = identity or Identity(engine.tokens, entry=engine.tenancy.entry)
     app.on_response_prepare.append(prepared)
     return app

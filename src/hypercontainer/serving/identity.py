@@ -14,9 +14,10 @@ from typing import Any
 from aiohttp import web
 
 from ..engine.principal import asked_by, current
+from ..engine.tenancy.entry import Entry
 from ..engine.tokens import Tokens
-from ..errors import PermissionDenied, Unauthorized
-from ..model.principal import Principal, Scope, widened
+from ..errors import InvalidArgument, PermissionDenied, Unauthorized
+from ..model.principal import NOWHERE, Principal, Scope, widened
 from ..sys.peer import peer_uid
 from .auditing import ticket
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 _BEARER = "bearer "
 _DAY = 86400.0  # seconds; no request lasts longer by a token that ends
 ANYBODY = "*"  # in place of a certificate's name
+PROJECT = "Hyper-Project"  # header: name or id of the project that a request is for
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Identity:
 
     tokens: Tokens | None = None
     certificates: Mapping[str, Sequence[Scope]] = field(default_factory=dict)  # common name, or ANYBODY, -> scopes
+    entry: Entry | None = None  # without one there are no projects
     _open: dict[str, set[asyncio.BaseTransport]] = field(default_factory=lambda: defaultdict(set))
 
     def __post_init__(self) -> None:
@@ -39,10 +42,15 @@ class Identity:
             self.tokens.on_revoke = self.close_all
 
     def of(self, request: web.Request) -> Principal:
-        """Who asks. A token goes before all else, so a user of this host can do less than they might.
+        """Who asks, in which project. A token goes before all else, so a user of this host can do less than they might.
 
-        :raise Unauthorized: it cannot be told, or the token is none.
+        :raise Unauthorized: it cannot be told, or the token is none. :raise NotFound: they have no such project.
+        :raise Conflict: several have that name.
         """
+        who = self._known(request)
+        return self.entry.enter(who, request.headers.get(PROJECT, "")) if self.entry else who
+
+    def _known(self, request: web.Request) -> Principal:
         given = request.headers.getall("Authorization", [])
         if given:
             if self.tokens is None or len(given) > 1 or not given[0].lower().startswith(_BEARER):
@@ -55,16 +63,18 @@ class Identity:
         if sock is not None and (uid := peer_uid(sock)) is not None:
             return Principal(f"uid:{uid}")
         if transport and (name := common_name(transport.get_extra_info("peercert"))):
-            return Principal(f"cert:{name}", scopes=widened(self._scopes(name)))
+            user = self.entry.of_certificate(name) if self.entry and name not in self.certificates else None
+            return user or Principal(f"cert:{name}", scopes=widened(self._scopes(name)))
         raise Unauthorized(
             "nobody is known by this connection", hint="give a token (HYPER_TOKEN), or a client's certificate"
         )
 
     @contextlib.contextmanager
     def held(self, request: web.Request, who: Principal) -> Iterator[None]:
-        """While a request is answered: its connection is closed when its token is revoked, or ends."""
+        """While a request is answered: its connection is closed when its token is revoked, or ends, and when its user
+        becomes another role."""
         transport = request.transport
-        if self.tokens is None or transport is None or not who.name.startswith("token:"):
+        if self.tokens is None or transport is None or not who.name.startswith(("token:", "user:")):
             yield
             return
         life = self.tokens.life_left(who.name)
@@ -114,7 +124,13 @@ async def identified(request: web.Request, handler: Any) -> web.StreamResponse:
         return response
 
 
-def require(scope: Scope) -> None:
-    """:raise PermissionDenied: who asks does not have it."""
-    if scope not in current().scopes:
-        raise PermissionDenied(f"this takes the scope `{scope}`, which {current().name} does not have")
+def require(scope: Scope, *others: Scope) -> None:
+    """One of them. :raise PermissionDenied: who asks has none. :raise InvalidArgument: it is not said where."""
+    who = current()
+    if who.scopes.isdisjoint((scope, *others)):
+        if who.tenant == NOWHERE:
+            raise InvalidArgument(
+                "it is not said which project is meant", hint="give --project NAME, HYPER_PROJECT, or the header "
+                f"{PROJECT}; see `hyperctl project ls`",
+            )  # fmt: skip
+        raise PermissionDenied(f"this takes the scope `{scope}`, which {who.name} does not have")

@@ -9,9 +9,11 @@ from ..model.base import Model, encode
 from ..model.network import Network
 from ..model.principal import Tenant
 from ..model.status import Container, Pod, Volume
+from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 
-Record = Container | Pod | Volume | Network | Token
+Record = Container | Pod | Volume | Network | Token | Organisation | Project | User
+_PEOPLE = "people"  # `users` are the numbers that machines run as
 
 
 class Change(NamedTuple):
@@ -69,4 +71,4 @@ def volume_key(name: str, tenant: Tenant) -> str:
 
 def table(type_: type[Model]) -> str:
     """The table of a kind of record."""
-    return f"{type_.__name__.lower()}s"
+    return _PEOPLE if type_ is User else f"{type_.__name__.lower()}s"

@@ -24,6 +24,7 @@ import msgspec
 from ..errors import NoSpace, Unavailable
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
+from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 from ..sys.documents import UNREADABLE
 from .changes import Change, put, table
@@ -32,7 +33,7 @@ from .store import Happened, SetAside
 
 log = logging.getLogger(__name__)
 _BUSY = 1.0  # seconds to wait for another program that looks into the file
-R = TypeVar("R", Container, Pod, Volume, Network, Token)
+R = TypeVar("R", Container, Pod, Volume, Network, Token, Organisation, Project, User)
 
 
 class DamagedDatabase(Unavailable):
@@ -97,6 +98,15 @@ class Database:
 
     def tokens(self) -> list[Token]:
         return self._read(Token)
+
+    def organisations(self) -> list[Organisation]:
+        return self._read(Organisation)
+
+    def projects(self) -> list[Project]:
+        return self._read(Project)
+
+    def people(self) -> list[User]:
+        return self._read(User)
 
     def unfinished(self) -> list[str]:
         """Ids of what was being made or removed when the daemon ended."""

@@ -13,13 +13,15 @@ import msgspec
 from ..errors import NoSpace, Unavailable
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
+from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 from ..sys.documents import UNREADABLE
 from .changes import Change, table
 from .store import Happened, SetAside
 
-R = TypeVar("R", Container, Pod, Volume, Network, Token)
-_TABLES = ("containers", "pods", "volumes", "networks", "tokens", "unfinished", "users")
+R = TypeVar("R", Container, Pod, Volume, Network, Token, Organisation, Project, User)
+_TABLES = ("containers", "pods", "volumes", "networks", "tokens", "organisations", "projects", "people", "unfinished",
+           "users")  # fmt: skip
 
 
 @dataclass
@@ -62,6 +64,15 @@ class FakeStore:
 
     def tokens(self) -> list[Token]:
         return self._read(Token)
+
+    def organisations(self) -> list[Organisation]:
+        return self._read(Organisation)
+
+    def projects(self) -> list[Project]:
+        return self._read(Project)
+
+    def people(self) -> list[User]:
+        return self._read(User)
 
     def _read(self, type_: type[R]) -> list[R]:
         kind: str = table(type_)

@@ -38,6 +38,13 @@ def _with_owner(table: str) -> tuple[str, ...]:
     )
 
 
+def _table(name: str) -> str:
+    return (
+        f"CREATE TABLE {name} (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL,"
+        " document BLOB NOT NULL, UNIQUE (tenant, name))"
+    )
+
+
 STEPS = (
     Step(
         1,
@@ -74,6 +81,7 @@ STEPS = (
     Step(
         8, ("CREATE TABLE users (number INTEGER PRIMARY KEY, allotment TEXT NOT NULL)",)
     ),  # of machines that there are
+    Step(9, tuple(map(_table, ("organisations", "projects", "people")))),
 )
 SCHEMA = STEPS[-1].version
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-TABLES = ("containers", "pods", "volumes", "networks", "tokens", "set_aside", "events")
+TABLES = ("containers", "pods", "volumes", "networks", "tokens", "organisations", "projects", "people", "set_aside",
+          "events")  # fmt: skip
 _FIRST, _LAST = -(2**63), 2**63 - 1  # of row numbers
 
 

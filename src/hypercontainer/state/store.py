@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
+from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 from .changes import Change
 
@@ -48,6 +49,15 @@ class Store(Protocol):
         """As `containers`."""
 
     def tokens(self) -> list[Token]:
+        """As `containers`."""
+
+    def organisations(self) -> list[Organisation]:
+        """As `containers`."""
+
+    def projects(self) -> list[Project]:
+        """As `containers`."""
+
+    def people(self) -> list[User]:
         """As `containers`."""
 
     def set_aside(self) -> list[SetAside]:

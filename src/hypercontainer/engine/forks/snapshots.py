@@ -161,6 +161,10 @@ class PodSnapshots:
             raise NotFound(f"no such snapshot: {key}", hint="see `hyperctl snapshot ls`")
         return found[0]
 
+    def saved(self) -> list[SavedPod]:
+        """Whosever they are."""
+        return list(self._known.values())
+
     def all(self) -> list[SnapshotInfo]:
         """Newest first."""
         found = [self._info(s) for s in naming.mine(self._known.values())]

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Organisations, projects, users: made, told of, removed, and who asks in which project (docs/caas.md).
+
+entry           which project a request is for, and what it may do there
+rights          which organisations, projects and users somebody sees, and may change
+organisations, projects, users      the verbs
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..events import Events
+from ..tenants import Tenants
+from ..tokens import Tokens
+from .entry import Entry
+from .organisations import Organisations
+from .projects import Projects
+from .users import Users
+
+
+@dataclass(frozen=True)
+class Tenancy:
+    """What front ends need of it."""
+
+    entry: Entry
+    organisations: Organisations
+    projects: Projects
+    users: Users
+
+
+def tenancy(tenants: Tenants, tokens: Tokens, events: Events) -> Tenancy:
+    """All of it, over these records."""
+    return Tenancy(
+        Entry(tenants),
+        Organisations(tenants, tokens, events),
+        Projects(tenants, tokens, events),
+        Users(tenants, tokens, events),
+    )

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Users."""
+
+from __future__ import annotations
+
+import secrets
+
+import msgspec
+
+from ...errors import Conflict, NotFound
+from ...model.tenancy import User, UserInfo, UserRequest
+from ...sys import clock
+from ..events import Events
+from ..principal import current
+from ..tenants import Tenants, pick
+from ..tokens import Tokens
+
+
+class Users:
+    """The administrator's to make and to remove: who they are is vouched for by whoever runs the host."""
+
+    def __init__(self, tenants: Tenants, tokens: Tokens, events: Events) -> None:
+        self._tenants, self._tokens, self._events = tenants, tokens, events
+
+    def create(self, request: UserRequest) -> UserInfo:
+        """:raise Conflict: the name, or the certificate's, is another's. :raise NoSpace: the disk is full."""
+        self._tenants.check_name("user", request.name, self._tenants.users())
+        if other := self._tenants.by_certificate(request.certificate):
+            raise Conflict(f"the certificate {request.certificate!r} is the user {other.name}'s", hint="name another")
+        made = User(
+            id=secrets.token_hex(8), name=request.name, created_at=clock.stamp(), email=request.email,
+            certificate=request.certificate, owner=current().name,
+        )  # fmt: skip
+        self._tenants.put(made)
+        self._events.publish("user", "create", made.id, name=made.name)
+        return self._told(made)
+
+    def all(self) -> list[UserInfo]:
+        """By name."""
+        return [self._told(u) for u in self._tenants.users()]
+
+    def inspect(self, key: str) -> UserInfo:
+        """:raise NotFound: there is none."""
+        return self._told(self._find(key))
+
+    def remove(self, key: str) -> UserInfo:
+        """With their memberships and tokens; what they made stays. :raise NotFound: there is none."""
+        found = self._find(key)
+        told = self._told(found)
+        left = [
+            msgspec.structs.replace(o, members={id_: role for id_, role in o.members.items() if id_ != found.id})
+            for o in self._tenants.memberships(found.id)
+        ]
+        self._tokens.revoke_all(lambda t: t.user == found.id)
+        self._tenants.put(*left)
+        self._tenants.remove(found)
+        self._tokens.on_revoke(f"user:{found.name}")
+        self._events.publish("user", "destroy", found.id, name=found.name)
+        return told
+
+    def _find(self, key: str) -> User:
+        if found := pick(self._tenants.users(), key):
+            return found
+        raise NotFound(f"no such user: {key}", hint="see `hyperctl user ls`")
+
+    def _told(self, record: User) -> UserInfo:
+        return UserInfo(
+            id=record.id, name=record.name, created_at=record.created_at, email=record.email,
+            certificate=record.certificate,
+            organisations=[o.name for o in self._tenants.memberships(record.id)],
+        )  # fmt: skip

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The records of organisations, projects and users: whose they are, not who may see them (`tenancy`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+from ..errors import Conflict
+from ..model.principal import Tenant
+from ..model.tenancy import Organisation, Project, Role, User
+from ..state import changes as rows
+from ..state.journal import Journal
+from . import naming
+
+_TenancyRecord = Organisation | Project | User
+
+
+class _Record(Protocol):
+    @property
+    def id(self) -> str:
+        """By which it is referred to."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+
+R = TypeVar("R", bound=_Record)
+
+
+def pick(records: Iterable[R], key: str) -> R | None:
+    """By id or name."""
+    found = list(records)
+    return next((r for r in found if r.id == key), None) or next((r for r in found if r.name == key), None)
+
+
+class Tenants:
+    """The only holder of these records."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._organisations = {o.id: o for o in journal.database.organisations()}
+        self._projects = {p.id: p for p in journal.database.projects()}
+        self._users = {u.id: u for u in journal.database.people()}
+        # A sentence's end for each kind of thing in a project: "3 containers".
+        self.holds: Callable[[str], list[str]] = lambda project: []
+
+    def organisations(self) -> list[Organisation]:
+        """By their names."""
+        return sorted(self._organisations.values(), key=lambda o: o.name)
+
+    def projects(self) -> list[Project]:
+        """By their names."""
+        return sorted(self._projects.values(), key=lambda p: (p.name, p.organisation))
+
+    def users(self) -> list[User]:
+        """By their names."""
+        return sorted(self._users.values(), key=lambda u: u.name)
+
+    def organisation(self, id_: str) -> Organisation:
+        """That of an id that a record has."""
+        return self._organisations[id_]
+
+    def project(self, tenant: Tenant) -> Project | None:
+        """The one whose things have this tenant; None for those of no project."""
+        return self._projects.get(tenant) if tenant else None
+
+    def user(self, id_: str) -> User | None:
+        """None: they are gone."""
+        return self._users.get(id_)
+
+    def by_certificate(self, common_name: str) -> User | None:
+        """Who shows it."""
+        return next((u for u in self._users.values() if common_name and u.certificate == common_name), None)
+
+    def role(self, user: str, organisation: str) -> Role | None:
+        """What a user is in an organisation, both by id; None: no member."""
+        found = self._organisations.get(organisation)
+        return found.members.get(user) if found else None
+
+    def memberships(self, user: str) -> list[Organisation]:
+        """Those that a user, by id, is a member of."""
+        return [o for o in self.organisations() if user in o.members]
+
+    def check_name(self, kind: str, name: str, records: Iterable[_TenancyRecord]) -> None:
+        """:raise InvalidArgument: malformed. :raise Conflict: one of the records has it."""
+        naming.check(kind, name)
+        if any(r.name == name for r in records):
+            raise Conflict(f"the name {name!r} is taken by another {kind}", hint="choose another")
+
+    def put(self, *records: _TenancyRecord) -> None:
+        """All of them, or none. :raise NoSpace: the disk is full."""
+        self._journal.write_now(*map(rows.put, records))
+        for record in records:
+            if isinstance(record, Organisation):
+                self._organisations[record.id] = record
+            elif isinstance(record, Project):
+                self._projects[record.id] = record
+            else:
+                self._users[record.id] = record
+
+    def remove(self, record: _TenancyRecord) -> None:
+        """:raise NoSpace: the disk is full: it is there still."""
+        self._journal.write_now(rows.remove(record))
+        for held in (self._organisations, self._projects, self._users):
+            held.pop(record.id, None)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""project: what containers, volumes, networks and tokens are in."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import click
+
+from ..model.tenancy import ProjectInfo, ProjectRequest
+from .context import client, for_each
+from .output import show, show_details
+
+
+@click.group()
+def project() -> None:
+    """Projects: what containers, volumes, networks and tokens are in.
+
+    Other verbs are for the one that `hyperctl --project NAME` says, HYPER_PROJECT, or the context.
+    """
+
+
+def project_route(name: str, suffix: str = "") -> str:
+    return f"/projects/{quote(name, safe='')}{suffix}"
+
+
+@project.command()
+@click.option("--organisation", default="", metavar="NAME", help="Whose it is [default: the only one].")
+@click.option("--description", default="", help="What it is, for people.")
+@click.argument("name")
+def create(name: str, organisation: str, description: str) -> None:
+    """Make a project, and print its id."""
+    request = ProjectRequest(name=name, organisation=organisation, description=description)
+    print(client().call(ProjectInfo, "POST", "/projects", body=request).id)
+
+
+@project.command()
+@click.option("-q", "--quiet", is_flag=True, help="Only names.")
+@click.option("-f", "--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
+def ls(quiet: bool, format_: str) -> None:
+    """List projects."""
+    found = client().call(list[ProjectInfo], "GET", "/projects")
+    if quiet:
+        print(*(p.name for p in found), sep="\n", end="\n" if found else "")
+        return
+    show(
+        found, format_, ["ID", "NAME", "ORGANISATION", "DESCRIPTION"],
+        lambda p: [p.id, p.name, p.organisation, p.description],
+    )  # fmt: skip
+
+
+@project.command()
+@click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
+@click.argument("names", nargs=-1, required=True)
+def inspect(names: tuple[str, ...], format_: str) -> None:
+    """Show all about projects, as JSON."""
+    c = client()
+    show_details([c.call(ProjectInfo, "GET", project_route(name)) for name in names], format_)
+
+
+@project.command()
+@click.argument("name")
+@click.argument("new")
+def rename(name: str, new: str) -> None:
+    """Rename a project."""
+    client().do("POST", project_route(name, "/rename"), {"name": new})
+
+
+@project.command()
+@click.argument("names", nargs=-1, required=True)
+def rm(names: tuple[str, ...]) -> int:
+    """Remove projects that are empty, with their tokens."""
+    c = client()
+    return for_each(names, lambda name: c.do("DELETE", project_route(name)))

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""user: people, whom organisations have as members."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import click
+
+from ..model.tenancy import UserInfo, UserRequest
+from .context import client, for_each
+from .output import show, show_details
+
+
+@click.group()
+def user() -> None:
+    """Users: people, whom organisations have as members."""
+
+
+def _route(name: str) -> str:
+    return f"/users/{quote(name, safe='')}"
+
+
+@user.command()
+@click.option("--email", default="", help="Address.")
+@click.option("--certificate", default="", metavar="COMMON-NAME", help="In the client's certificate that they show.")
+@click.argument("name")
+def create(name: str, email: str, certificate: str) -> None:
+    """Make a user, and print the id."""
+    request = UserRequest(name=name, email=email, certificate=certificate)
+    print(client().call(UserInfo, "POST", "/users", body=request).id)
+
+
+@user.command()
+@click.option("-q", "--quiet", is_flag=True, help="Only names.")
+@click.option("-f", "--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
+def ls(quiet: bool, format_: str) -> None:
+    """List users."""
+    found = client().call(list[UserInfo], "GET", "/users")
+    if quiet:
+        print(*(u.name for u in found), sep="\n", end="\n" if found else "")
+        return
+    show(
+        found, format_, ["ID", "NAME", "EMAIL", "CERTIFICATE", "ORGANISATIONS"],
+        lambda u: [u.id, u.name, u.email, u.certificate, ",".join(u.organisations)],
+    )  # fmt: skip
+
+
+@user.command()
+@click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
+@click.argument("names", nargs=-1, required=True)
+def inspect(names: tuple[str, ...], format_: str) -> None:
+    """Show all about users, as JSON."""
+    c = client()
+    show_details([c.call(UserInfo, "GET", _route(name)) for name in names], format_)
+
+
+@user.command()
+@click.argument("names", nargs=-1, required=True)
+def rm(names: tuple[str, ...]) -> int:
+    """Remove users, with their memberships and tokens."""
+    c = client()
+    return for_each(names, lambda name: c.do("DELETE", _route(name)))
