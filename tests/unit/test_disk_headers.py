@@ -13,6 +13,7 @@ import pytest
 
 from hypercontainer.errors import InvalidArgument
 from hypercontainer.hypervisor.driver import Disk, MachineConfig
+from hypercontainer.hypervisor.qemu import live_disks
 from hypercontainer.hypervisor.qemu.driver import QemuDriver
 from hypercontainer.hypervisor.qemu.monitor import Monitor
 
@@ -86,9 +87,9 @@ async def test_refused_when_plugged_in(tmp_path: Path, kind: str) -> None:
     disk = Disk("v", make(tmp_path / "disk"), read_only=False, format=format_)
     monitor = Monitor(tmp_path / "none")
     with pytest.raises(InvalidArgument, match=words):
-        await monitor.add_disk(disk)
+        await live_disks.add(monitor, disk)
     with pytest.raises(InvalidArgument, match=words):
-        await monitor.exchange([disk], {})
+        await live_disks.exchange(monitor, [disk], {})
     await monitor.__aexit__()
 
 

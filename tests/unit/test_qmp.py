@@ -17,6 +17,7 @@ import pytest
 
 from hypercontainer.errors import Conflict, Unavailable
 from hypercontainer.hypervisor.driver import Disk
+from hypercontainer.hypervisor.qemu import live_disks, snapshots
 from hypercontainer.hypervisor.qemu.monitor import Command, Monitor
 
 GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
@@ -129,9 +130,9 @@ async def test_disks_are_exchanged_with_their_descriptors(server: Server, tmp_pa
     disks = [Disk("image", tmp_path / "a", True), Disk("scratch", tmp_path / "b", False)]
     old: dict[str, str] = {}
     async with Monitor(server.path) as monitor:
-        await monitor.exchange(disks, old)
+        await live_disks.exchange(monitor, disks, old)
         first = dict(old)
-        await monitor.exchange(disks[1:], old)
+        await live_disks.exchange(monitor, disks[1:], old)
     assert server.contents == [b"image", b"scratch", b"scratch"]
     names = [c["execute"] for c in server.got[1:]]
     assert names == ["add-fd", "blockdev-add"] * 2 + ["blockdev-reopen"] + [
@@ -147,12 +148,10 @@ async def test_disks_are_exchanged_with_their_descriptors(server: Server, tmp_pa
 
 
 async def test_a_machine_that_is_not_taken_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hypercontainer.hypervisor.qemu import monitor as module
-
-    monkeypatch.setattr(module, "_LOAD_TIMEOUT", 0.01)
+    monkeypatch.setattr(snapshots, "_LOAD_TIMEOUT", 0.01)
     async with Monitor(server.path) as monitor:
         with pytest.raises(Unavailable, match="did not take the saved machine up"):
-            await monitor.load(7)
+            await snapshots.load(monitor, 7)
 
 
 async def test_a_machine_that_cannot_be_saved(server: Server, tmp_path: Path) -> None:
@@ -168,7 +167,7 @@ async def test_a_machine_that_cannot_be_saved(server: Server, tmp_path: Path) ->
     try:
         async with Monitor(server.path) as monitor:
             with pytest.raises(Unavailable, match="its migration is 'failed'"):
-                await monitor.save(state)
+                await snapshots.save(monitor, state)
         assert server.contents == [b"here"]
     finally:
         os.close(fd)

@@ -81,9 +81,9 @@ def boot_options(
 ) -> list[str]:
     """A kernel that boots, or a machine that goes on."""
     if config.snapshot:
-        # What `Monitor.save_devices` leaves begins with the devices: the name of the machine type is not before them.
+        # What `snapshots.save_devices` leaves begins with the devices: the name of the machine type is not before them.
         bare = ["-global", "migration.send-configuration=off"] if config.snapshot.live else []
-        return ["-incoming", "defer", *bare, *(["-S"] if config.early else [])]  # `Monitor.load` says what
+        return ["-incoming", "defer", *bare, *(["-S"] if config.early else [])]  # `snapshots.load` says what
     if config.incoming is not None:
         bare = ["-global", "migration.send-configuration=off"] if migration.is_bare(config.incoming) else []
         return ["-incoming", "defer", "-S", *bare]  # `migration.receive` says what

@@ -21,7 +21,7 @@ from ...sys import deadlines, process
 from ..driver import AnyDisk, Disk, TapNetwork
 from ..facets import Mount
 from ..process_machine import ProcessMachine, dial, telling
-from . import devices, migration
+from . import devices, live_disks, migration, nics, snapshots
 from .command import FILES_CHANNEL
 from .confinement import grants, largest_file
 from .machine_types import VIRT
@@ -160,13 +160,13 @@ class QemuMachine(ProcessMachine):
         if self._disk_errors is None or self._console.complains:
             self._console.complains = False
             async with self._monitor() as monitor:
-                self._disk_errors = await monitor.failed_requests()
+                self._disk_errors = await live_disks.failed_requests(monitor)
         return self._disk_errors
 
     async def load(self, state: int) -> None:
         """Go on from a saved state; its number is the descriptor's in the hypervisor."""
         async with self._monitor() as monitor:
-            await monitor.load(state)
+            await snapshots.load(monitor, state)
 
     def awaits(self, state: int) -> None:
         """It goes on from a state when it is told to; the number is the descriptor's in the hypervisor."""
@@ -177,14 +177,14 @@ class QemuMachine(ProcessMachine):
         self._let_write(disks)
         self.connect_early()
         async with self._monitor() as monitor:
-            await monitor.load_early(self._state, disks, self._nodes)
+            await snapshots.load_early(monitor, self._state, disks, self._nodes)
 
     async def save_devices(self, state: int) -> None:
         """Their state into an empty file. The machine stands still then, until `resume`, whatever becomes of it."""
         fd = os.open(f"/proc/self/fd/{state}", os.O_WRONLY | os.O_CLOEXEC)
         try:
             async with self._monitor() as monitor:
-                await monitor.save_devices(fd)
+                await snapshots.save_devices(monitor, fd)
         finally:
             os.close(fd)
 
@@ -192,7 +192,7 @@ class QemuMachine(ProcessMachine):
         """Where its guest's memory begins in its process's."""
         kind = self.machine_type.partition(":")[0]
         async with self._monitor() as monitor:
-            return await monitor.address_of_memory(VIRT.memory_at if kind == VIRT.name else 0)
+            return await snapshots.address_of_memory(monitor, VIRT.memory_at if kind == VIRT.name else 0)
 
     async def receive(self, stream: int) -> None:
         """Become what another machine sends, and stand still; the number is the descriptor's in the hypervisor."""
@@ -211,7 +211,7 @@ class QemuMachine(ProcessMachine):
 
     async def save(self, state: int) -> None:
         async with self._monitor() as monitor:
-            await monitor.save(state)
+            await snapshots.save(monitor, state)
 
     async def reconfigure(self, directory: Path, disks: Sequence[Disk], ports: Sequence[PortMapping]) -> None:
         self._directory = directory
@@ -221,7 +221,7 @@ class QemuMachine(ProcessMachine):
             return
         self._let_write(disks)
         async with self._monitor() as monitor:
-            await monitor.exchange(disks, self._nodes)
+            await live_disks.exchange(monitor, disks, self._nodes)
             for port in ports:
                 await monitor.human(f"hostfwd_add net0 {_forward(port)}")
 
@@ -243,27 +243,27 @@ class QemuMachine(ProcessMachine):
     async def add_disk(self, disk: AnyDisk) -> None:
         self._let_write([disk])
         async with self._monitor() as monitor:
-            await monitor.add_disk(disk)
+            await live_disks.add(monitor, disk)
 
     async def remove_disk(self, serial: str) -> None:
         async with self._monitor() as monitor:
-            await monitor.remove_disk(serial)
+            await live_disks.remove(monitor, serial)
 
     async def plugged(self, nic: int) -> bool:
         async with self._monitor() as monitor:
-            return await monitor.plugged(nic)
+            return await nics.plugged(monitor, nic)
 
     async def plug_in(self, nic: int, network: TapNetwork) -> None:
         async with self._monitor() as monitor:
-            await monitor.plug_in(nic, network.fd)
+            await nics.plug_in(monitor, nic, network.fd)
 
     async def add_nic(self, nic: int, mac: str) -> None:
         async with self._monitor() as monitor:
-            await monitor.add_nic(nic, mac)
+            await nics.add(monitor, nic, mac)
 
     async def pull_out(self, nic: int) -> None:
         async with self._monitor() as monitor:
-            await monitor.pull_out(nic)
+            await nics.pull_out(monitor, nic)
 
     async def add_port(self, port: PortMapping) -> None:
         check_port_free(port)

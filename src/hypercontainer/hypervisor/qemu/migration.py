@@ -6,12 +6,15 @@ https://www.qemu.org/docs/master/devel/migration/main.html
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
+from ...errors import Unavailable
 from .monitor import Command, Monitor
 
 _TIMEOUT = 120.0  # seconds between two words of QEMU's, while memory is copied
+_STEPS_MAX = 20  # of a migration: QEMU 9 has 15 states
 _BANDWIDTH, _DOWNTIME = 1 << 40, 500  # bytes per second: without limit; milliseconds
 _CONFIGURATION_AT, _CONFIGURATION = 8, b"\x07"  # behind magic and version (migration/savevm.c)
 # With events of its end; and all of the memory, wherever it lies.
@@ -42,7 +45,7 @@ async def send(monitor: Monitor, stream: int) -> None:
             Command("migrate", {"uri": "fd:stream"}),
         ]
     )
-    await monitor.migrated("put the machine away", _TIMEOUT)
+    await migrated(monitor, "put the machine away", _TIMEOUT)
 
 
 async def go_on(monitor: Monitor) -> None:
@@ -58,4 +61,19 @@ async def receive(monitor: Monitor, stream: int) -> None:
     :raise Unavailable: when it does not come.
     """
     await monitor.execute_all([_CAPABILITIES, Command("migrate-incoming", {"uri": f"fd:{stream}"})])
-    await monitor.migrated("take another machine in", _TIMEOUT)
+    await migrated(monitor, "take another machine in", _TIMEOUT)
+
+
+async def migrated(monitor: Monitor, what: str, timeout: float) -> None:
+    """Await the end of a migration, `timeout` seconds for each of its steps, of which there are a few.
+
+    :raise Unavailable: it is none that is wanted.
+    """
+    status = "active"
+    with contextlib.suppress(TimeoutError):
+        for _ in range(_STEPS_MAX):
+            status = (await monitor.event("MIGRATION", timeout))["status"]
+            if status in ("completed", "failed", "cancelled"):
+                break
+    if status != "completed":
+        raise Unavailable(f"QEMU could not {what}: the state of its migration is {status!r}")

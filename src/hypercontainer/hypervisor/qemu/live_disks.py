@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks of a QEMU that runs: they come, go, and have other files put behind them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ...errors import InvalidState, Unavailable
+from ..driver import AnyDisk, Disk
+from .devices import FDSET_EXCHANGED, block_node, disk_device
+from .formats import check_image
+from .monitor import Command, Monitor
+
+_UNPLUG_TIMEOUT = 10.0  # for the guest to let a disk go
+_OF_A_DISK = re.compile(r"\bdev-(\w+)")  # in the device's name, or its path
+
+
+async def add(monitor: Monitor, disk: AnyDisk) -> None:
+    """A further disk; nothing of it is left where it is refused.
+
+    :raise InvalidState: the machine takes no more. :raise InvalidArgument: it is no image of its format.
+    """
+    node, fdset = f"disk-{disk.serial}", -1
+    if isinstance(disk, Disk):
+        with _opened(disk) as fd:
+            fdset = (await monitor.execute("add-fd", fd=fd))["fdset-id"]
+    elif disk.keyring:
+        await monitor.execute(
+            "object-add", {"qom-type": "secret", "id": f"{node}-key", "data": disk.keyring, "format": "base64"}
+        )
+    await monitor.execute("blockdev-add", block_node(disk, node, fdset))
+    try:
+        await monitor.execute("device_add", disk_device(disk, node, scsi=True))
+    except Unavailable as error:
+        await monitor.execute("blockdev-del", {"node-name": node})
+        raise InvalidState(
+            "this virtual machine takes no further disks while it runs", hint="stop the pod first"
+        ) from error
+
+
+async def remove(monitor: Monitor, serial: str) -> None:
+    """Take one out by its serial number. Idempotent."""
+    device, node = f"dev-{serial}", f"disk-{serial}"
+    nodes = await monitor.execute("query-named-block-nodes", {"flat": True})
+    if not any(n.get("node-name") == node for n in nodes):
+        return
+    with contextlib.suppress(Unavailable, TimeoutError):  # it may be gone already
+        await monitor.execute("device_del", {"id": device})
+        while (await monitor.event("DEVICE_DELETED", _UNPLUG_TIMEOUT)).get("device") != device:
+            pass
+    await monitor.execute("blockdev-del", {"node-name": node})
+
+
+async def exchange(monitor: Monitor, disks: Sequence[Disk], old: dict[str, str]) -> None:
+    """Put other files behind disks, all in one go.
+
+    `old` knows the nodes of earlier files by the disks' serial numbers, and is brought up to date.
+    """
+    commands: list[Command] = []
+    nodes: list[dict[str, Any]] = []
+    names: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        for disk in disks:
+            fdset = FDSET_EXCHANGED + secrets.randbelow(1 << 30)  # one that was in use may still be
+            name = names[disk.serial] = f"file-{fdset}"
+            node = block_node(disk, f"disk-{disk.serial}", fdset)
+            file = {**node["file"], "node-name": name, "read-only": disk.read_only}
+            commands += [
+                Command("add-fd", {"fdset-id": fdset}, stack.enter_context(_opened(disk))),
+                Command("blockdev-add", file),
+            ]
+            nodes.append({**node, "file": name})
+        if nodes:
+            gone = [Command("blockdev-del", {"node-name": old.pop(serial)}) for serial in names if serial in old]
+            await monitor.execute_all([*commands, Command("blockdev-reopen", {"options": nodes}), *gone])
+            old.update(names)
+
+
+async def failed_requests(monitor: Monitor) -> dict[str, int]:
+    """How many failed, by the serial numbers of disks."""
+    found = {}
+    for device in await monitor.execute("query-blockstats"):
+        if match := _OF_A_DISK.search(device.get("qdev", "")):
+            stats = device["stats"]
+            found[match[1]] = sum(stats[f"failed_{kind}_operations"] for kind in ("rd", "wr", "flush"))
+    return found
+
+
+@contextlib.contextmanager
+def _opened(disk: Disk) -> Iterator[int]:
+    fd = os.open(disk.path, (os.O_RDONLY if disk.read_only else os.O_RDWR) | os.O_CLOEXEC)
+    try:
+        check_image(fd, disk.format, disk.path)
+        yield fd
+    finally:
+        os.close(fd)
