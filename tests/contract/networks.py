@@ -280,6 +280,8 @@ class Real(Place):
         host = self.made._bridge._host
         for open_ in (*host._servers.values(), *host._relays.values()):
             open_.close()
+        for watch in (host._watch, self.made._fence._watch):
+            watch.stop()
 
     def things(self) -> set[str]:
         """When what ends by itself has ended."""

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from hypercontainer.model.network import Egress, NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import InterfaceSpec, PodSpec
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import backend as port
-from hypercontainer.network import cni
+from hypercontainer.network import cni, rule_watch
 from hypercontainer.network.backend import Dns, NicKind, Policy, Rates, Shared, require
 from tests.engine.faults import Driven, Plan
 
@@ -143,6 +144,37 @@ async def test_the_next_daemon_releases_by_the_records(place: Place) -> None:
     await place.begin()
     await place.down(pod)
     assert _but_for_servers(place.things()) == _but_for_servers(rest)
+
+
+@pytest.mark.parametrize("there", ["bridge", "slirp"], indirect=True)
+@pytest.mark.parametrize("how", ["flush ruleset", "flush table", "delete table"])
+async def test_rules_that_others_remove_are_put_back(place: Place, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than once; what a pod had that has gone is not among them."""
+    monkeypatch.setattr(rule_watch, "_PAUSE", 0.01)
+    pods = place.pod(PORT), place.pod(OTHER)
+    for pod in pods:
+        await place.up(pod)
+    await _remove_rules(place, how)
+    await place.down(pods[1])
+    await _remove_rules(place, how)
+    place.die()  # the next daemon's are its own work
+    await place.begin()
+    await _remove_rules(place, how)
+
+
+async def _remove_rules(place: Place, how: str) -> None:
+    """Returns when they are there again."""
+    there, tables = place.things(), _nft("list tables").splitlines()
+    for command in [how] if how == "flush ruleset" else [f"{how} {t.removeprefix('table ')}" for t in tables]:
+        _nft(command)
+    assert tables and place.things() != there
+    async with asyncio.timeout(30):
+        while place.things() != there:
+            await asyncio.sleep(0)
+
+
+def _nft(command: str) -> str:
+    return subprocess.run(["nft", *command.split()], capture_output=True, text=True, check=True).stdout
 
 
 def _but_for_servers(things: set[str]) -> set[str]:

@@ -148,6 +148,7 @@ class Backends:
         await self._bridge.remove(network)
 
     async def stop(self) -> None:
+        await self._fence.close()
         await self._bridge.stop()
 
     def _is_walled(self, pod: Pod) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import Conflict, NotFound, Unavailable
 from ..model.network import Network
-from . import dns, docker_user, links, nftables, proxy, tap
+from . import dns, docker_user, links, nftables, proxy, rule_watch, tap
 from .egress import gate
 from .fake_taps import FakeTaps
 
@@ -53,6 +53,7 @@ class FakeKernel(FakeTaps):
             (tap, "move", self._move), (tap, "join", self._join), (tap, "leave", self._leave),
             (tap, "is_joined", self._is_joined),
             (nftables, "apply", self.apply), (docker_user, "sync", self._sync),
+            (rule_watch.RuleWatch, "open", lambda _: None),
             (dns.NameServer, "open", _opens(self.servers)), (dns.NameServer, "close", _closes(self.servers)),
             (gate.Gate, "open", _listens(self.gates)), (gate.Gate, "close", _closes(self.gates)),
             (proxy.Relay, "open", _opens(self.relays)), (proxy.Relay, "close", _closes(self.relays)),

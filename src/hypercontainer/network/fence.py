@@ -23,6 +23,7 @@ from ..model.addresses import ip_version
 from ..sys import process, tasks, users
 from . import nftables
 from .dns import host_servers
+from .rule_watch import INET, RuleWatch
 
 log = logging.getLogger(__name__)
 _OWNER = "daemon_"
@@ -98,15 +99,30 @@ class Fence:
         self._pods: set[str] = set()
         self._raised = False
         self._lock = asyncio.Lock()
+        self._watch = RuleWatch({(INET, self._table.removeprefix("inet "))}, self._restore)
 
     async def open(self, pods: set[str]) -> None:
         """As these running pods need it; what a daemon before this one left goes."""
         if os.geteuid() == 0:
             self._pods = set(pods)
+            self._watch.open()
             with contextlib.suppress(Unavailable):
-                await nftables.apply(raised(self._table) if pods else lowered(self._table))
+                await self._apply(raised(self._table) if pods else lowered(self._table))
                 self._raised = bool(pods)
                 await self.sweep()
+
+    async def close(self) -> None:
+        """What there is stays for the pods that run."""
+        await self._watch.close()
+
+    async def _apply(self, text: str) -> None:
+        with self._watch.changing():
+            await nftables.apply(text)
+
+    async def _restore(self) -> None:
+        async with self._lock:
+            if self._raised:
+                await self._apply(raised(self._table))
 
     async def sweep(self) -> list[str]:
         """Remove what daemons that are gone have left of theirs; gives the tables' names."""
@@ -123,7 +139,7 @@ class Fence:
         if self._raised:
             return
         try:
-            await nftables.apply(raised(self._table))
+            await self._apply(raised(self._table))
         except Unavailable as error:
             self._pods.discard(pod_id)
             log.warning("%s can reach what listens on this host's loopback: %s", name, error)
@@ -148,4 +164,4 @@ class Fence:
                 if not self._pods:
                     self._raised = False
                     with contextlib.suppress(Unavailable):  # somebody has flushed it
-                        await nftables.apply(lowered(self._table))
+                        await self._apply(lowered(self._table))

@@ -23,7 +23,8 @@ from .backend import Records
 from .dns import NameServer
 from .egress.gate import EgressSettings, Gates
 from .proxy import LOOPBACK, Relay
-from .ruleset import Bridge, Nic, Published, Redirect, Ruleset
+from .rule_watch import RuleWatch
+from .ruleset import TABLES, Bridge, Nic, Published, Redirect, Ruleset
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class HostNetwork:
         self._records = records
         self._gates = Gates(records, lambda pod_id: pod_id in self._up, egress)
         self._lock = asyncio.Lock()
+        self._watch = RuleWatch(TABLES, self._restore)
         self._up: set[str] = set()  # pods whose NICs and ports are in the rules
         self._ports: dict[str, tuple[PortMapping, ...]] = {}  # of these: published, and not in the record yet
         self._applied: Ruleset | None = Ruleset()  # what the kernel has; None while that is not known
@@ -99,6 +101,7 @@ class HostNetwork:
 
     async def open(self) -> None:
         """Keep what the running pods have; remove what belongs to none."""
+        self._watch.open()
         self._up = {p.id for p in self._records.pods() if p.vm and p.attachments}
         known = {n.bridge for n in self._records.networks()}
         ours = set(await self._bridges())
@@ -132,6 +135,7 @@ class HostNetwork:
 
     async def close(self) -> None:
         """Leave what running pods need; with none, leave nothing."""
+        await self._watch.close()
         for name in list(self._servers):
             self._close_server(name)
         await self._gates.close()
@@ -240,13 +244,19 @@ class HostNetwork:
         if not force and rules == before:
             return
         self._applied = None  # should this be cancelled
-        await self._load_rules(rules, None if force else before)
+        with self._watch.changing():
+            await self._load_rules(rules, None if force else before)
         self._applied = rules
         bridges = [b.name for b in rules.bridges]
         if force or bridges != self._forwarded:
             self._forwarded = bridges
             await docker_user.sync(bridges)
         await self._sync_relays(rules.published)
+
+    async def _restore(self) -> None:
+        """Somebody else removed rules; Docker's firewall may have lost ours, too."""
+        async with self._lock:
+            await self._apply(force=True)
 
     async def _load_rules(self, rules: Ruleset, before: Ruleset | None) -> None:
         if before is not None:

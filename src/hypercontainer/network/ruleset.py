@@ -21,10 +21,12 @@ from ipaddress import ip_network
 from ..model.addresses import canonical, check_link, check_mac, ip_version
 from ..model.network import Egress
 from ..model.specs import PortMapping
+from .rule_watch import BRIDGE, INET
 
 _BURST = 128 << 10  # bytes that a NIC with a rate may send at once
 _DNS_RATE = "500/second burst 100 packets"  # questions of one NIC, by UDP or TCP
 _INET, _BRIDGE = "inet hyper", "bridge hyper"
+TABLES = {(INET, "hyper"), (BRIDGE, "hyper")}
 # What no frame of a NIC may be sent to: this host's loopback, and addresses that mean
 # something on one link only, where clouds answer with their machines' credentials.
 _NOT_FROM_NICS_4 = "127.0.0.0/8, 169.254.0.0/16, 0.0.0.0/8"
