@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from hypercontainer.errors import Conflict, Unavailable
-from hypercontainer.hypervisor.driver import Disk
+from hypercontainer.errors import Conflict, InvalidState, Unavailable
+from hypercontainer.hypervisor.driver import Disk, RbdDisk
 from hypercontainer.hypervisor.qemu import live_disks, snapshots
 from hypercontainer.hypervisor.qemu.monitor import Command, Monitor
 
@@ -145,6 +145,33 @@ async def test_disks_are_exchanged_with_their_descriptors(server: Server, tmp_pa
     assert [(n["node-name"], n["file"], n["read-only"]) for n in nodes] == [
         ("disk-image", first["image"], True), ("disk-scratch", first["scratch"], False)]  # fmt: skip
     assert server.got[-1]["arguments"] == {"node-name": first["scratch"]} and old["scratch"] != first["scratch"]
+
+
+@pytest.mark.parametrize("fails", ["blockdev-add", "device_add", ""])
+async def test_the_key_of_a_disk_goes_with_it(server: Server, fails: str) -> None:
+    """Else the same disk comes no second time."""
+    keys: set[str] = set()
+
+    def answer(command: dict[str, Any]) -> list[dict[str, Any]]:
+        name, id_ = command["execute"], command.get("arguments", {}).get("id", "")
+        if name == fails or (name == "object-add" and id_ in keys):
+            return [{"error": {"desc": "no"}}]
+        if name == "query-named-block-nodes":
+            return [{"return": [{"node-name": "disk-v"}]}]
+        keys.symmetric_difference_update({id_} if name.startswith("object-") else ())
+        gone = [{"event": "DEVICE_DELETED", "data": {"device": id_}}] if name == "device_del" else []
+        return [{"return": {}}, *gone]
+
+    server.answer = answer
+    disk = RbdDisk("v", "pool", "image", ("host:1",), keyring="a2V5")
+    async with Monitor(server.path) as monitor:
+        for _ in range(2):
+            with pytest.raises((Unavailable, InvalidState)) if fails else contextlib.nullcontext():
+                await live_disks.add(monitor, disk)
+            if not fails:
+                assert keys == {"disk-v-key"}
+                await live_disks.remove(monitor, "v")
+            assert keys == set()
 
 
 async def test_a_machine_that_is_not_taken_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

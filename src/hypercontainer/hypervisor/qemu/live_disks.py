@@ -26,21 +26,23 @@ async def add(monitor: Monitor, disk: AnyDisk) -> None:
     :raise InvalidState: the machine takes no more. :raise InvalidArgument: it is no image of its format.
     """
     node, fdset = f"disk-{disk.serial}", -1
-    if isinstance(disk, Disk):
-        with _opened(disk) as fd:
-            fdset = (await monitor.execute("add-fd", fd=fd))["fdset-id"]
-    elif disk.keyring:
-        await monitor.execute(
-            "object-add", {"qom-type": "secret", "id": f"{node}-key", "data": disk.keyring, "format": "base64"}
-        )
-    await monitor.execute("blockdev-add", block_node(disk, node, fdset))
-    try:
-        await monitor.execute("device_add", disk_device(disk, node, scsi=True))
-    except Unavailable as error:
-        await monitor.execute("blockdev-del", {"node-name": node})
-        raise InvalidState(
-            "this virtual machine takes no further disks while it runs", hint="stop the pod first"
-        ) from error
+    async with contextlib.AsyncExitStack() as undo:
+        if isinstance(disk, Disk):
+            with _opened(disk) as fd:
+                fdset = (await monitor.execute("add-fd", fd=fd))["fdset-id"]
+        elif disk.keyring:
+            key = {"qom-type": "secret", "id": _key(disk.serial), "data": disk.keyring, "format": "base64"}
+            await monitor.execute("object-add", key)
+            undo.push_async_callback(_forget_key, monitor, disk.serial)
+        await monitor.execute("blockdev-add", block_node(disk, node, fdset))
+        try:
+            await monitor.execute("device_add", disk_device(disk, node, scsi=True))
+        except Unavailable as error:
+            await monitor.execute("blockdev-del", {"node-name": node})
+            raise InvalidState(
+                "this virtual machine takes no further disks while it runs", hint="stop the pod first"
+            ) from error
+        undo.pop_all()
 
 
 async def remove(monitor: Monitor, serial: str) -> None:
@@ -54,6 +56,18 @@ async def remove(monitor: Monitor, serial: str) -> None:
         while (await monitor.event("DEVICE_DELETED", _UNPLUG_TIMEOUT)).get("device") != device:
             pass
     await monitor.execute("blockdev-del", {"node-name": node})
+    await _forget_key(monitor, serial)
+
+
+def _key(serial: str) -> str:
+    """The object that has the key of a cluster's disk."""
+    return f"disk-{serial}-key"
+
+
+async def _forget_key(monitor: Monitor, serial: str) -> None:
+    """Of a disk that has one."""
+    with contextlib.suppress(Unavailable):
+        await monitor.execute("object-del", {"id": _key(serial)})
 
 
 async def exchange(monitor: Monitor, disks: Sequence[Disk], old: dict[str, str]) -> None:
