@@ -93,7 +93,6 @@ def test_one_that_is_not_root_runs_and_a_group_alone_keeps_the_images_user() -> 
     [
         {"seLinuxOptions": {"level": "s0"}},
         {"windowsOptions": {}},
-        {"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}},
         {"appArmorProfile": {"type": "Localhost", "localhostProfile": "x"}},
     ],
 )

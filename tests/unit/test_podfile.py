@@ -457,6 +457,9 @@ def test_compose(monkeypatch: pytest.MonkeyPatch) -> None:
         ("secrets: [{name: s}]", "needs one of content, file and env"),
         ("secrets: [{name: s, env: NOSUCHVAR}]", "the variable NOSUCHVAR is not set"),
         ("secrets: [{name: s, file: nosuch}]", "cannot read nosuch"),
+        ("containers: [{image: i, seccompProfile: nosuch}]", "the seccomp profile nosuch cannot be read"),
+        ("kind: Pod\nspec: {containers: [{name: a, image: i, securityContext: {seccompProfile: {type: Localhost}}}]}",
+         "names no file"),
     ],
 )  # fmt: skip
 def test_bad_files(tmp_path: Path, text: str, says: str) -> None:
@@ -491,3 +494,22 @@ def test_what_is_generated_can_be_read(tmp_path: Path) -> None:
 def test_the_rebuilt_podfiles_decode() -> None:
     files = sorted(PODFILES.iterdir())
     assert len(files) >= 16
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "containers: [{name: c, image: i, seccompProfile: own.json}]",
+        "services: {c: {image: i, security_opt: ['seccomp:own.json']}}",
+        "kind: Pod\nspec: {containers: [{name: c, image: i, securityContext: {seccompProfile: "
+        "{type: Localhost, localhostProfile: own.json}}}]}",
+        "kind: Pod\nspec: {securityContext: {seccompProfile: {type: Localhost, localhostProfile: own.json}}, "
+        "initContainers: [{name: c, image: i}], containers: []}",
+    ],
+    ids=["podfile", "compose", "container of a Pod", "a Pod's"],
+)
+def test_a_seccomp_profile_is_a_file_beside_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "own.json").write_text('{"defaultAction":"SCMP_ACT_ALLOW"}')
+    (tmp_path / "file.yaml").write_text(text)
+    (container,) = convert(load(str(tmp_path / "file.yaml"), name="p").podfile, {}).containers
+    assert (container.seccomp, container.seccomp_profile) == ("default", '{"defaultAction":"SCMP_ACT_ALLOW"}')

@@ -39,11 +39,25 @@ _SECURITY: dict[str, Raw] = {
     "no-new-privileges": {"noNewPrivileges": True},
     "no-new-privileges=true": {"noNewPrivileges": True},
     "no-new-privileges=false": {},
-    "seccomp=unconfined": {"seccomp": "unconfined"},
-    "seccomp=builtin": {},
+    "seccomp=unconfined": {"seccomp": "unconfined", "seccompProfile": ""},
+    "seccomp=builtin": {"seccomp": "default", "seccompProfile": ""},
     "apparmor=unconfined": {},
     "label=disable": {},
 }
+
+
+def _security(option: str, where: str) -> Raw:
+    """:raise InvalidArgument: what no virtual machine has."""
+    plain = option.replace(":", "=", 1)
+    kind, _, value = plain.partition("=")
+    if plain in _SECURITY:
+        return _SECURITY[plain]
+    if kind == "seccomp" and value:
+        return {"seccomp": "default", "seccompProfile": value}
+    raise InvalidArgument(
+        f"{where}: the security option {option!r} cannot be enforced here, so this file does not run",
+        hint="leave it out if the virtual machine is enough",
+    )
 
 
 def from_compose(document: Raw, base: Path, name: str) -> Loaded:
@@ -180,12 +194,7 @@ class _Translation:
         self._life(s, out, where)
         self._limits(s, out, where)
         for option in s.security_opt:
-            if option.replace(":", "=", 1) not in _SECURITY:
-                raise InvalidArgument(
-                    f"{where}: the security option {option!r} cannot be enforced here, so this file does not run",
-                    hint="leave it out if the virtual machine is enough",
-                )
-            out |= _SECURITY[option.replace(":", "=", 1)]
+            out |= _security(option, where)
         self.unmapped += [
             f"{where}.{n.name}"
             for n in msgspec.structs.fields(f.Service)

@@ -258,6 +258,7 @@ def _container(
         privileged=c.privileged,
         no_new_privileges=c.no_new_privileges,
         seccomp=c.seccomp,
+        seccomp_profile=c.seccomp_profile,
         pid=c.pid or "",
         run_init=c.init,
         stop_signal=c.stop_signal,

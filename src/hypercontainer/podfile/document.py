@@ -285,6 +285,7 @@ class Container(Part, frozen=True, kw_only=True):
     privileged: bool = False
     no_new_privileges: bool = False
     seccomp: Literal["default", "unconfined"] = "default"
+    seccomp_profile: str = ""  # one of the author's in its place: a path, for `load`, or the text
     pid: Pid | None = None
     init: bool = False
     stdin: bool = False

@@ -164,16 +164,16 @@ class _Translation:
             )
 
     def _profile(self, what: str, profile: m.Profile | None) -> None:
+        """Of AppArmor."""
         if profile is not None and profile.type == "Localhost":
             self._refuse(f"{what} of this host", profile)
-        if profile is not None and profile.type == "RuntimeDefault" and "app" in what:
+        if profile is not None and profile.type == "RuntimeDefault":
             self.unmapped.append(what)
 
     def _pod_security(self) -> None:
         c, where = self.context, "spec.securityContext"
         self._refuse(f"{where}.seLinuxOptions", c.se_linux_options)
         self._refuse(f"{where}.windowsOptions", c.windows_options)
-        self._profile(f"{where}.seccompProfile", c.seccomp_profile)
         self._profile(f"{where}.appArmorProfile", c.app_armor_profile)
         if c.supplemental_groups_policy == "Strict":
             self._refuse(f"{where}.supplementalGroupsPolicy", c.supplemental_groups_policy)
@@ -181,7 +181,6 @@ class _Translation:
     def _security(self, c: m.SecurityContext, out: Raw, where: str) -> None:
         self._refuse(f"{where}.seLinuxOptions", c.se_linux_options)
         self._refuse(f"{where}.windowsOptions", c.windows_options)
-        self._profile(f"{where}.seccompProfile", c.seccomp_profile)
         self._profile(f"{where}.appArmorProfile", c.app_armor_profile)
         user = self.context.run_as_user if c.run_as_user is None else c.run_as_user
         group = self.context.run_as_group if c.run_as_group is None else c.run_as_group
@@ -200,6 +199,11 @@ class _Translation:
         out["readOnly"], out["privileged"] = c.read_only_root_filesystem, c.privileged
         profile = c.seccomp_profile or self.context.seccomp_profile
         out["seccomp"] = "unconfined" if profile and profile.type == "Unconfined" else "default"
+        if profile and profile.type == "Localhost" and not out["privileged"]:
+            if not profile.localhost_profile:
+                raise InvalidArgument(f"Pod: {where}.seccompProfile is of the type Localhost and names no file",
+                                      hint="give localhostProfile, a path beside this file")  # fmt: skip
+            out["seccompProfile"] = profile.localhost_profile
         out["noNewPrivileges"] = c.allow_privilege_escalation is False
         if c.proc_mount != "Default":
             self.unmapped.append(f"{where}.procMount")

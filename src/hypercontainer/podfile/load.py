@@ -13,7 +13,7 @@ import msgspec
 
 from ..errors import InvalidArgument
 from . import strict
-from .document import Podfile, Secret
+from .document import Container, Podfile, Secret
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,10 @@ def load(path: str, *, name: str = "") -> Loaded:
     if name:
         podfile = msgspec.structs.replace(podfile, id=name)
     secrets = [_with_content(s, base) for s in podfile.secrets]
-    return Loaded(msgspec.structs.replace(podfile, secrets=secrets), loaded.unmapped)
+    containers = [_with_profile(c, base) for c in podfile.containers]
+    inits = [_with_profile(c, base) for c in podfile.init_containers]
+    podfile = msgspec.structs.replace(podfile, secrets=secrets, containers=containers, init_containers=inits)
+    return Loaded(podfile, loaded.unmapped)
 
 
 def _documents(path: str) -> list[dict[str, Any]]:
@@ -77,6 +80,19 @@ def _documents(path: str) -> list[dict[str, Any]]:
     if not found or not all(isinstance(d, dict) for d in found):
         raise InvalidArgument(f"{path} holds no podfile", hint="see docs/podfile.md, or `hyperctl pod generate`")
     return found
+
+
+def _with_profile(container: Container, base: Path) -> Container:
+    """Its seccomp profile, from a file of whoever runs this; text is as it is."""
+    path = container.seccomp_profile
+    if not path or path.lstrip().startswith("{"):
+        return container
+    try:
+        text = (base / path).read_text() or "{}"  # which is as little a profile as nothing
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"podfile: the seccomp profile {path} cannot be read: {error}",
+                              hint="check the path") from error  # fmt: skip
+    return msgspec.structs.replace(container, seccomp_profile=text)
 
 
 def _with_content(secret: Secret, base: Path) -> Secret:
