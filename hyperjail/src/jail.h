@@ -70,6 +70,8 @@ void report(const char *fmt, ...) PRINTF_LIKE(1, 2);
 void enter_root(const struct jail *jail);
 void add_late(int namespace, bool read_only, const char *source, const char *target);
 void remove_late(int namespace, const char *target);
+void cover(int namespace, bool read_only, const char *source, const char *target);
+void uncover(int namespace, const char *target);
 void confine_files(const struct jail *jail); /* by Landlock, where the kernel has it */
 void become_user(const struct jail *jail);
 void give_up_rights(const struct jail *jail);

@@ -10,7 +10,7 @@
  * its caller, as asked for. It has hyperjail's own number then, which is not reported. (The caller has
  * threads: what it did itself after a fork would be done in a copy of a process in any state.)
  *
- * With the words "add" and "remove" nothing is started: late.c.
+ * With the words "add", "remove", "cover" and "uncover" nothing is started: late.c.
  */
 #include "jail.h"
 
@@ -243,6 +243,20 @@ static _Noreturn void become_plainly(const struct jail *jail)
 	execute(jail);
 }
 
+/* What a program that runs is shown; whether that is what was asked for. */
+static bool change_later(int argc, char **argv)
+{
+	const char *verb = argc > 2 ? argv[2] : "";
+
+	if (argc == 7 && (!strcmp(verb, "add") || !strcmp(verb, "cover")))
+		(*verb == 'a' ? add_late : cover)((int)number(argv[3]), !strcmp(argv[4], "read"), argv[5], argv[6]);
+	else if (argc == 5 && (!strcmp(verb, "remove") || !strcmp(verb, "uncover")))
+		(*verb == 'r' ? remove_late : uncover)((int)number(argv[3]), argv[4]);
+	else
+		return false;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	static struct jail jail = {.filter = -1};
@@ -254,14 +268,8 @@ int main(int argc, char **argv)
 	if (argc < 2)
 		return FAILED;
 	report_fd = (int)number(argv[1]);
-	if (argc == 7 && !strcmp(argv[2], "add")) {
-		add_late((int)number(argv[3]), !strcmp(argv[4], "read"), argv[5], argv[6]);
+	if (change_later(argc, argv))
 		return 0;
-	}
-	if (argc == 5 && !strcmp(argv[2], "remove")) {
-		remove_late((int)number(argv[3]), argv[4]);
-		return 0;
-	}
 	parse(&jail, argv + 2);
 	fcntl(report_fd, F_SETFD, jail.keep_report ? 0 : FD_CLOEXEC);
 	enter_cgroups(&jail); /* first: the cgroup namespace begins where we are */

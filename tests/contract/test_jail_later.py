@@ -115,6 +115,40 @@ async def test_a_mount_below_it_is_restricted_as_well(
         subprocess.run(["umount", tmp_path / "all/below"], check=True)
 
 
+async def test_a_mount_of_the_host_is_put_over_what_is_there(
+    jail: HyperJail, output: Output, told: Input, tmp_path: Path
+) -> None:
+    """And is taken away; the host's own can be unmounted meanwhile, and who writes there cannot lead it elsewhere."""
+    for name in ("all/deep/below", "all/plain", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    started = await jail.spawn(shell("read go", output, late="/late", input=told.fd))
+    await jail.add(started, Entry(tmp_path / "all", "/late/all", writable=True))
+    below, shown = tmp_path / "all/deep/below", Path(f"/proc/{started.pid}/root/late/all/deep/below")
+    subprocess.run(["mount", "-t", "tmpfs", "none", below], check=True)
+    try:
+        (below / "word").write_text("hello\n")
+        await jail.cover(started, Entry(below, "/late/all/deep/below"))
+        (line,) = [x for x in Path(f"/proc/{started.pid}/mountinfo").read_text().splitlines() if "/below " in x]
+        assert {"ro", "nosuid", "nodev"} <= set(line.split()[5].split(","))
+        with pytest.raises(Unavailable, match="cannot find a mount at"):
+            await jail.cover(started, Entry(tmp_path / "all/plain", "/late/all/plain"))
+        (tmp_path / "all/link").symlink_to(tmp_path / "all/deep")
+        for source, target in ((tmp_path / "all/link/below", "/late/all/plain"), (below, "/late/all/link/below")):
+            with pytest.raises(Unavailable, match="link"):
+                await jail.cover(started, Entry(source, target))
+        with pytest.raises(Unavailable, match="link"):
+            await jail.uncover(started, "/late/all/link/below")
+    finally:
+        subprocess.run(["umount", below], check=True)
+    assert os.listdir(shown) == ["word"]
+    for _ in range(2):
+        await jail.uncover(started, "/late/all/deep/below")
+    await jail.uncover(started, "/late/all/gone/below")
+    assert os.listdir(shown) == []
+    told.go()
+    assert ended(started) == 0
+
+
 async def test_what_cannot_be_shown_is_said(jail: HyperJail, output: Output, told: Input, tmp_path: Path) -> None:
     started = await jail.spawn(shell("exit 0", output, late="/late"))
     assert ended(started) == 0
@@ -138,3 +172,5 @@ async def test_without_a_jail_nothing_is_shown(tmp_path: Path) -> None:
         await PlainJail().add(Started(os.getpid(), 1), Entry(tmp_path, "/late/x"))
     with pytest.raises(Unsupported, match="without a jail"):
         await PlainJail().remove(Started(os.getpid(), 1), "/late/x")
+    with pytest.raises(Unsupported, match="without a jail"):
+        await PlainJail().cover(Started(os.getpid(), 1), Entry(tmp_path, "/late/x"))

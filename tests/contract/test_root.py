@@ -74,8 +74,18 @@ async def test_an_images_disk_is_made_again(source: Source) -> None:
     assert (await source.roots.prepare("one", source.image)).image.exists()
 
 
+async def test_an_image_by_itself(source: Source) -> None:
+    """As all have it."""
+    await source.roots.create("one")
+    disk = await source.roots.image(source.image)
+    root = await source.roots.prepare("one", source.image)
+    assert (disk.path, disk.fstype) == (root.image, root.fstype) and disk.path.exists()
+
+
 async def test_an_image_that_is_not_there(source: Source) -> None:
     await source.roots.create("one")
+    with pytest.raises(NotFound):
+        await source.roots.image("sha256:" + "0" * 64)
     with pytest.raises(NotFound):
         await source.roots.prepare("one", "sha256:" + "0" * 64)
 

@@ -27,6 +27,7 @@ from hypercontainer.jail.fake import FakeJail
 from hypercontainer.jail.jail import Started
 from hypercontainer.model.specs import MEMORY_MIN, MIB
 from hypercontainer.model.status import Pod
+from hypercontainer.sys.mount_table import MountPoint, mount_table
 from hypercontainer.volumes import share
 
 from .cri_client import LIMIT, Client, channel, refused, served
@@ -275,7 +276,8 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"linux": {"resources": {"hugepage_limits": [{"page_size": "2MB", "limit": 1}]}}}, "huge pages"),
     ({"linux": {"resources": {"memory_limit_in_bytes": 1 << 40}}}, "more than"),
     ({"mounts": [{"container_path": "/x", "host_path": "/", "propagation": 2}]}, "propagated"),
-    ({"mounts": [{"container_path": "/x", "image": {"image": "x"}}]}, "are images"),
+    ({"mounts": [{"container_path": "/x", "image": {}}]}, "has no name"),
+    ({"mounts": [{"container_path": "/x", "host_path": "/", "image": {"image": "x"}}]}, "give one of them"),
     ({"mounts": [{"container_path": "/x"}]}, "no path"),
     ({"image": {}}, "no image"),
 ]
@@ -322,7 +324,7 @@ async def test_directories_and_files_of_the_node(
     (own / "link").symlink_to(own / "volumes")
     (own / "hosts").write_text("127.0.0.1 localhost\n")
     (own / "sub").mkdir()
-    table = [node_files.MountPoint("8:1", "/", "/"), node_files.MountPoint("0:7", "/", str(own / "volumes/secret"))]
+    table = [MountPoint("8:1", "/", "/"), MountPoint("0:7", "/", str(own / "volumes/secret"))]
     monkeypatch.setattr(node_files, "mount_table", lambda: table)
     mounts = [
         {"container_path": "/data", "host_path": str(own / "link"), "readonly": True},
@@ -341,11 +343,11 @@ async def test_directories_and_files_of_the_node(
             ("kubelet-1", "", "/secret", False),
         ]
         # A part of a volume that is mounted elsewhere later, and something that the sandbox knows nothing of.
-        table.append(node_files.MountPoint("8:1", str(own / "volumes"), str(own / "sub")))
+        table.append(MountPoint("8:1", str(own / "volumes"), str(own / "sub")))
         parts = [{"container_path": "/part", "host_path": str(own / "sub")}]
         sub = s.engine.registry.container(await run(client, pod, "sub", mounts=parts)).spec.mounts
         assert [(m.source, m.sub_path) for m in sub] == [("kubelet-0", "volumes")]
-        table[-1] = node_files.MountPoint("0:8", "/", str(own / "sub"))
+        table[-1] = MountPoint("0:8", "/", str(own / "sub"))
         late = s.engine.registry.container(await run(client, pod, "late", mounts=parts)).spec.mounts
         assert [(m.type, m.source, m.target, m.read_only) for m in late] == [("bind", str(own / "sub"), "/part", False)]
         assert [entry.source for _, entry in jail.added] == [own / "sub"]
@@ -356,11 +358,47 @@ async def test_directories_and_files_of_the_node(
         assert code == "FAILED_PRECONDITION" and "does not exist" in said
 
 
+async def test_mounts_that_the_node_makes_later(
+    template: Path, tmp_path: Path, shares: Callable[[Stage], None], jail: FakeJail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By root's hyperd; another refuses them, and nothing is left."""
+    follow = [{"container_path": "/m", "host_path": str(tmp_path), "propagation": api.PROPAGATION_HOST_TO_CONTAINER}]
+    async with served(template, prepare=shares, virtiofs=True) as (s, client):
+        pod = await sandbox(client)
+        code, said = await refused(client.CreateContainer(pod_sandbox_id=pod, config=config("a", mounts=follow)))
+        assert code == "UNIMPLEMENTED" and "root's hyperd" in said and not s.engine.registry.containers()
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        id_ = await run(client, pod, "b", mounts=follow)
+        assert [m.propagation for m in s.engine.registry.container(id_).spec.mounts] == ["rslave"]
+        (told,) = (await state(client, id_)).mounts
+        assert told.propagation == api.PROPAGATION_HOST_TO_CONTAINER
+
+
+async def test_an_image_is_a_volume(template: Path) -> None:
+    """Of all containers of a sandbox that mount it; it stays while one has it."""
+    async with served(template) as (s, client):
+        pod = await sandbox(client)
+        mounts = [{"container_path": "/m", "image": {"image": IMAGE}, "image_sub_path": "etc"}]
+        one, two = [await run(client, pod, name, mounts=mounts) for name in ("one", "two")]
+        (volume,) = s.engine.registry.pod(pod).volumes
+        image = s.engine.images.find(IMAGE)
+        assert (volume.kind, volume.source, volume.read_only) == ("image", image.id, True)
+        (mount,) = s.engine.registry.container(one).mounts
+        assert (mount.volume, mount.mount.sub_path, mount.mount.read_only) == (volume.name, "etc", True)
+        assert [m.container_path for m in (await state(client, one)).mounts] == ["/m"]
+        await client.RemoveContainer(container_id=one)
+        assert s.engine.registry.pod(pod).volumes
+        await client.RemoveContainer(container_id=two)
+        assert not s.engine.registry.pod(pod).volumes
+        unknown = config("b", mounts=[{"container_path": "/y", "image": {"image": "no-such"}}])
+        assert (await refused(client.CreateContainer(pod_sandbox_id=pod, config=unknown)))[0] == "NOT_FOUND"
+
+
 def test_where_a_file_lies_whatever_it_is_mounted_as(tmp_path: Path) -> None:
     text = tmp_path / "mountinfo"
     lines = ["1 0 8:1 / / rw", "2 1 8:2 /a /mnt rw", "3 2 8:3 / /mnt rw", "4 1 8:1 /x\\040y /c\\134040 rw"]
     text.write_text("".join(f"{line} - ext4 dev rw\n" for line in lines))
-    table = node_files.mount_table(text)
+    table = mount_table(text)
     assert node_files.place_of("/etc", table) == ("8:1", "/etc")
     assert node_files.place_of("/mnt/b", table) == ("8:3", "/b")  # the later one is on top
     assert node_files.place_of("/mntx", table) == ("8:1", "/mntx")

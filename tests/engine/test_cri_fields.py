@@ -17,6 +17,7 @@ from hypercontainer.cri.sandbox_request import CriSettings, plan_of
 from hypercontainer.errors import HyperError
 from hypercontainer.model.specs import MIB
 from hypercontainer.model.status import Pod
+from hypercontainer.sys.mount_table import MountPoint
 
 IN_FORCE, PASSED_OVER, REFUSED = "in force", "passed over", "refused"
 DOCS = Path(__file__).parents[2] / "docs/cri-fields.md"
@@ -29,6 +30,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "mounts.container_path": {"mounts": [{"container_path": "/data", "host_path": "/tmp"}]},
     "mounts.host_path": {"mounts": [{"container_path": "/m", "host_path": "/etc"}]},
     "mounts.propagation": {"mounts": [{"host_path": "/tmp", "container_path": "/m", "propagation": 1}]},
+    "mounts.image": {"mounts": [{"container_path": "/m", "image": {"image": "i"}}]},
     "mounts.image_sub_path": {"mounts": [{"container_path": "/m", "image": {"image": "i"}, "image_sub_path": "x"}]},
     "linux.resources.cpu_period": {"linux": {"resources": QUOTA | {"cpu_period": 200_000}}},
     "linux.resources.cpu_quota": {"linux": {"resources": QUOTA}},
@@ -161,7 +163,7 @@ def given_for(kind: str, row: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("kind", "row"), CASES)
 def test_what_is_done_with_a_field(kind: str, row: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_files, "mount_table", lambda: [node_files.MountPoint("8:1", "/", "/")])
+    monkeypatch.setattr(node_files, "mount_table", lambda: [MountPoint("8:1", "/", "/")])
     four: Callable[[], int] = lambda: 4  # noqa: E731
     monkeypatch.setattr(container_request, "host_cpus", four)
     monkeypatch.setattr("hypercontainer.cri.sandbox_request.host_cpus", four)

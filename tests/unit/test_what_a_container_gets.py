@@ -17,6 +17,7 @@ from hypercontainer.engine import environment, guest_files, machine_config, mach
 from hypercontainer.engine.paths import Paths
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.engine.secrets import KEYRING, Secrets
+from hypercontainer.engine.volume_sources import image_volume
 from hypercontainer.errors import InvalidArgument, NotFound
 from hypercontainer.hypervisor.driver import Disk, RbdDisk
 from hypercontainer.images.fake_root import FakeRoots
@@ -187,19 +188,22 @@ def test_secrets_are_encrypted_and_the_users_own(secrets: Secrets, tmp_path: Pat
 # -- disks and interfaces ---------------------------------------------------------------
 
 
-def test_what_is_behind_a_volume(secrets: Secrets, tmp_path: Path) -> None:
+async def test_what_is_behind_a_volume(secrets: Secrets, tmp_path: Path) -> None:
     pod = a_pod()
-    disks = machine_disks.MachineDisks(FakeRoots(tmp_path), secrets)
+    disks = machine_disks.MachineDisks(FakeRoots(tmp_path, ("sha256:1",)), secrets)
     disk = PodVolume(name="v" * 200, kind="disk", source="/v.img", read_only=True, format="qcow2", cache="none")
     serial = machine_disks.volume_serial(disk)
     assert len(serial) <= 20  # what virtio-blk has for it
-    assert disks.of_volume(pod, disk) == Disk(serial, Path("/v.img"), True, "qcow2", "none")
+    assert await disks.of_volume(pod, disk) == Disk(serial, Path("/v.img"), True, "qcow2", "none")
     secrets.put(pod.id, f"{KEYRING}r", b"[client.me]")
     rbd = PodVolume(name="r", kind="rbd", source="pool/image", monitors=["m"], options={"user": "me"})
-    found = disks.of_volume(pod, rbd)
+    found = await disks.of_volume(pod, rbd)
     assert isinstance(found, RbdDisk)
     assert (found.pool, found.image, found.user, found.keyring) == ("pool", "image", "me", "[client.me]")
-    assert disks.of_volume(pod, PodVolume(name="d", kind="directory", source="/d")) is None
+    assert await disks.of_volume(pod, PodVolume(name="d", kind="directory", source="/d")) is None
+    image = image_volume("sha256:1", "erofs")
+    found = await disks.of_volume(pod, image)
+    assert isinstance(found, Disk) and (found.serial, found.read_only) == (machine_disks.volume_serial(image), True)
 
 
 async def test_the_disks_of_a_machine(secrets: Secrets, tmp_path: Path) -> None:

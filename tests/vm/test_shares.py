@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,15 @@ async def test_what_containers_leave_in_directory_volumes(lab: Lab, run_dir: Pat
         await lab.engine.volumes.remove("tree")
 
 
+def held_by(pid: int) -> set[int]:
+    """The file systems of what a process has open."""
+    found = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.stat(fd).st_dev)
+    return found
+
+
 async def goes_with_its_container(lab: Lab, id_: str, *, directories: int, files: int) -> None:
     """What was added for it is shown to the server no longer, which lets go of at least so many files."""
     vm = lab.engine.registry.pod(lab.engine.registry.container(id_).pod).vm
@@ -179,4 +190,49 @@ async def test_directories_are_added_to_a_pod_that_runs(lab: Lab, tmp_path: Path
     assert (tmp_path / "second/new").read_text() == "new\n" and not (tmp_path / "third/no").exists()
     assert (tmp_path / "third/word").read_text() == "third\nmore\n"
     await goes_with_its_container(lab, later, directories=3, files=5)
+    await lab.engine.pods.remove(pod.pod.id, force=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a user's hyperd adds none to a server that runs")
+@pytest.mark.parametrize("way", ["device", "stream"])
+async def test_mounts_of_the_host_come_and_go(lab: Lab, tmp_path: Path, way: str) -> None:
+    """What is for reading is so below, too; the host can unmount what the guest has seen, and lose sight of it."""
+    for name in ("d/deep/below", "r/below", "private/below"):
+        (tmp_path / name).mkdir(parents=True)
+    directories = [{"name": "first", "source": str(tmp_path / "d"), "format": "vfs"}]
+    container = {"image": "busybox", "command": ["sleep", "1000"]}
+    plan = {"containers": [container | {"volumes": [{"volume": "first", "path": "/d"}]}], "volumes": directories}
+    pod = await lab.engine.create_pod(strict.decode(plan if way == "device" else {"containers": [container]}))
+    await asyncio.wait_for(lab.engine.pods.start(pod.pod.id), DEADLINE)
+    mounts = [
+        Mount(target=f"/{name}", type="bind", source=str(tmp_path / name), read_only=name == "r", propagation=how)
+        for name, how in (("d", "rslave"), ("r", "rslave"), ("private", ""))
+    ]
+    script = (
+        "ls -d /d/deep/below /r/below; until [ -e /d/deep/below/word -a -e /r/below/word ]; do usleep 50000; done; "
+        "echo written >/d/deep/below/new; touch /r/below/no; ls /private/below; echo seen; "
+        "until [ ! -e /d/deep/below/word -a ! -e /r/below/word ]; do usleep 50000; done; echo gone; sleep 1000"
+    )
+    id_ = await lab.create("sh", "-c", script, pod=pod.pod.id, mounts=mounts)
+    await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
+    await lab.printed(id_, "/r/below")
+    places = [tmp_path / name for name in ("d/deep/below", "r/below", "private/below")]
+    with contextlib.ExitStack() as stack:
+        for place in places:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "none", place], check=True)
+            stack.callback(subprocess.run, ["umount", place], check=True)
+            (place / "written").write_text("hello\n")
+            (place / "written").rename(place / "word")
+        await lab.printed(id_, "seen")
+        assert (places[0] / "new").read_text() == "written\n" and not (places[1] / "no").exists()
+        devices = {os.stat(place).st_dev for place in places}
+    await lab.printed(id_, "gone")
+    batches = [b async for b in lab.engine.logs(id_, tail=None, since="", until="", follow=False)]
+    said = [record.log for batch in batches for record in batch]
+    assert said[2:] == ["touch: /r/below/no: Read-only file system\n", "seen\n", "gone\n"], said
+    runtime = lab.engine._sandboxes.runtime(pod.pod.id)
+    assert runtime and runtime.server
+    async with asyncio.timeout(DEADLINE):  # nothing of it is held any more
+        while held_by(runtime.server.pid) & devices:
+            await asyncio.sleep(0.05)
     await lab.engine.pods.remove(pod.pod.id, force=True)

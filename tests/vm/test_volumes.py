@@ -294,6 +294,31 @@ async def test_a_volume_on_the_command_line(lab: Lab, tmp_path: Path) -> None:
     await lab.engine.volumes.remove("named")
 
 
+async def test_an_image_is_a_volume(pods: Pods, lab: Lab) -> None:
+    """For reading, of a pod that runs, whole and by a part of it; the disk goes with the last container that has it."""
+    await pods.run(id="p", containers=[{"name": "a", "command": SLEEP}])
+    mounts = [
+        Mount(target="/whole", type="image", source="busybox"),
+        Mount(target="/part", type="image", source="busybox", sub_path="bin"),
+    ]
+    script = "ls /whole/bin/busybox /part/busybox; /part/busybox touch /whole/x; /part/busybox touch /part/x; exit 7"
+    id_ = await lab.create("sh", "-c", script, pod="p", mounts=mounts)
+    await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
+    await lab.printed(id_, "/part/x: Read-only file system")
+    batches = [b async for b in lab.engine.logs(id_, tail=None, since="", until="", follow=False)]
+    said = "".join(record.log for batch in batches for record in batch)
+    assert said.startswith("/part/busybox\n/whole/bin/busybox\n") and "/whole/x: Read-only file system" in said
+    assert await pods.exec("a", "grep -c /whole /proc/mounts || true") == "0"
+    with pytest.raises(HyperError, match="gone"):
+        wrong = await lab.create("true", pod="p", mounts=[
+            Mount(target="/x", type="image", source="busybox", sub_path="gone")
+        ])  # fmt: skip
+        await asyncio.wait_for(lab.engine.containers.start(wrong), DEADLINE)
+    await lab.engine.containers.remove(wrong, force=True)
+    await lab.engine.containers.remove(id_, force=True)
+    assert not lab.engine.registry.pod("p").volumes
+
+
 async def test_taking_over_the_files_of_a_container(pods: Pods, lab: Lab) -> None:
     old = await lab.create("sh", "-c", "echo mine > /root-file")
     await lab.engine.containers.start(old)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..engine.resolve import GUEST_RESERVE
 from ..errors import InvalidArgument, InvalidState, Unsupported
-from ..model.specs import MEMORY_MIN, ContainerSpec, LogOptions, Mount, Resources
+from ..model.specs import MEMORY_MIN, ContainerSpec, LogOptions, Mount, Propagation, Resources
 from ..model.status import Pod
 from ..model.units import format_binary
 from . import api, node_files
@@ -75,18 +75,29 @@ def _log_path(of: SandboxRecord, path: str) -> str:
 
 
 def _mounts(pod: Pod, wanted: Any) -> list[Mount]:
-    files = node_files.NodeFiles(pod) if wanted else None
-    return [_mount(files, m) for m in wanted] if files else []
+    of_node = [m for m in wanted if not m.HasField("image")]
+    files = node_files.NodeFiles(pod) if of_node else None
+    found = [_mount(files, m) for m in of_node] if files else []
+    return [*found, *(_image(m) for m in wanted if m.HasField("image"))]
+
+
+def _image(m: Any) -> Mount:
+    """An image as a volume, for reading."""
+    if not m.image.image:
+        raise InvalidArgument(f"{m.container_path}: the image to mount has no name", hint="give image.image")
+    if m.host_path:
+        raise InvalidArgument(f"{m.container_path}: it is mounted from an image and from {m.host_path}",
+                              hint="give one of them")  # fmt: skip
+    return Mount(type="image", source=m.image.image, target=m.container_path, sub_path=m.image_sub_path,
+                 read_only=True, copy_up=False)  # fmt: skip
 
 
 def _mount(files: node_files.NodeFiles, m: Any) -> Mount:
-    if m.HasField("image"):
-        raise Unsupported("volumes that are images are not supported")
-    if m.propagation != api.PROPAGATION_PRIVATE:
+    if m.propagation == api.PROPAGATION_BIDIRECTIONAL:
         raise Unsupported(
-            f"{m.container_path}: mounts of the node are not propagated into a virtual machine",
-            hint="leave mountPropagation out",
-        )
+            f"{m.container_path}: what is mounted in a virtual machine is its own kernel's, and not propagated to the "
+            "node", hint="give mountPropagation HostToContainer, or leave it out",
+        )  # fmt: skip
     if m.recursive_read_only:
         raise Unsupported(f"{m.container_path}: what is mounted below it need not be read-only, too",
                           hint="leave recursiveReadOnly out")  # fmt: skip
@@ -94,7 +105,8 @@ def _mount(files: node_files.NodeFiles, m: Any) -> Mount:
         raise Unsupported(f"{m.container_path}: a mount cannot have user numbers of its own")
     if not m.host_path:
         raise InvalidArgument(f"{m.container_path}: the mount has no path of the node")
-    return files.mount(m.host_path, m.container_path, read_only=m.readonly)
+    propagation: Propagation = "rslave" if m.propagation == api.PROPAGATION_HOST_TO_CONTAINER else ""
+    return files.mount(m.host_path, m.container_path, read_only=m.readonly, propagation=propagation)
 
 
 def resources_of(pod: Pod, wanted: Any) -> Resources:

@@ -10,25 +10,15 @@ added to the tree that the machine is served (volumes/share.py).
 from __future__ import annotations
 
 import os
-import re
-from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InvalidState
 from ..model.pods import VolumeRequest
-from ..model.specs import Mount
+from ..model.specs import Mount, Propagation
 from ..model.status import Pod
+from ..sys.mount_table import MountPoint, mount_table
 
-_MOUNTS = Path("/proc/self/mountinfo")
 _NAME = "kubelet"
-
-
-class MountPoint(NamedTuple):
-    """A line of proc_pid_mountinfo(5)."""
-
-    device: str  # of the file system, MAJOR:MINOR
-    root: str  # what of it is mounted
-    point: str
 
 
 class Place(NamedTuple):
@@ -42,19 +32,6 @@ class Place(NamedTuple):
         if self.device != other.device or not f"{self.path}/".startswith(other.path.rstrip("/") + "/"):
             return None
         return self.path[len(other.path) :].strip("/")
-
-
-def mount_table(table: Path = _MOUNTS) -> list[MountPoint]:
-    """Of this host; in its third to fifth field octal numbers stand for white space."""
-    found = []
-    for line in table.read_text(errors="surrogateescape").splitlines():
-        device, root, point = (_plain(field) for field in line.split(" ")[2:5])
-        found.append(MountPoint(device, root, point))
-    return found
-
-
-def _plain(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), field)
 
 
 def place_of(path: str, table: list[MountPoint]) -> Place:
@@ -84,7 +61,7 @@ class NodeFiles:
         given = [v for v in pod.volumes if v.declared and v.kind == "directory"]
         self._given = [(v.name, place_of(v.source, self._table)) for v in given]
 
-    def mount(self, host_path: str, target: str, *, read_only: bool) -> Mount:
+    def mount(self, host_path: str, target: str, *, read_only: bool, propagation: Propagation = "") -> Mount:
         """A directory or a file of the node; a symbolic link is followed, as CRI has it.
 
         A kubelet makes a `subPath` by mounting a part of a volume elsewhere, after the sandbox was made: it is found
@@ -98,6 +75,8 @@ class NodeFiles:
         place = place_of(path, self._table)
         ways = [(len(way), name, way) for name, of in self._given if (way := place.below(of)) is not None]
         if not ways:
-            return Mount(type="bind", source=path, target=target, read_only=read_only, copy_up=False)
+            return Mount(type="bind", source=path, target=target, read_only=read_only, copy_up=False,
+                         propagation=propagation)  # fmt: skip
         _, name, below = min(ways)
-        return Mount(source=name, target=target, sub_path=below, read_only=read_only, copy_up=False)
+        return Mount(source=name, target=target, sub_path=below, read_only=read_only, copy_up=False,
+                     propagation=propagation)  # fmt: skip

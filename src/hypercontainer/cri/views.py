@@ -111,7 +111,7 @@ def container_status(c: Container, record: ContainerRecord) -> Any:
         started_at=nanoseconds(c.state.started_at), finished_at=(finished or created) if ended else 0,
         exit_code=c.state.exit_code if ended else 0, image=image_spec(record), image_ref=c.image_id,
         image_id=c.image_id, reason=reason, message=message, labels=c.spec.labels, annotations=c.spec.annotations,
-        mounts=[_mount(*m) for m in record.mounts], log_path=c.log_path if record.log_path else "",
+        mounts=[_mount(c, *m) for m in record.mounts], log_path=c.log_path if record.log_path else "",
         resources=api.ContainerResources(linux=_resources(c)), user=_user(c),
     )  # fmt: skip
 
@@ -132,8 +132,12 @@ def _reason(c: Container) -> tuple[str, str]:
     return "Error" if c.state.exit_code else "Completed", c.state.error
 
 
-def _mount(target: str, source: str, read_only: bool) -> Any:
-    return api.Mount(container_path=target, host_path=source, readonly=read_only)
+def _mount(c: Container, target: str, source: str, read_only: bool) -> Any:
+    follows = any(m.target == target and m.propagation for m in c.spec.mounts)
+    return api.Mount(
+        container_path=target, host_path=source, readonly=read_only,
+        propagation=api.PROPAGATION_HOST_TO_CONTAINER if follows else api.PROPAGATION_PRIVATE,
+    )  # fmt: skip
 
 
 def _user(c: Container) -> Any:

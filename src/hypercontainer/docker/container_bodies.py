@@ -120,6 +120,12 @@ class TmpfsOptions(Body, frozen=True, kw_only=True):
     options: list[list[str]] = field(default_factory=list)
 
 
+class ImageOptions(Body, frozen=True, kw_only=True):
+    """Of an image that is mounted."""
+
+    subpath: str = ""
+
+
 class MountBody(Body, frozen=True, kw_only=True):
     """An entry of `Mounts`."""
 
@@ -128,6 +134,7 @@ class MountBody(Body, frozen=True, kw_only=True):
     target: str = ""
     read_only: bool = False
     bind_options: BindOptions = field(default_factory=BindOptions)
+    image_options: ImageOptions = field(default_factory=ImageOptions)
     volume_options: VolumeOptions = field(default_factory=VolumeOptions)
     tmpfs_options: TmpfsOptions = field(default_factory=TmpfsOptions)
 

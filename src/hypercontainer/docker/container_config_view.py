@@ -136,7 +136,7 @@ def _asked(spec: ContainerSpec) -> Document:
     found: Document = {
         "NetworkMode": network_mode(spec),
         "PortBindings": bindings or None,
-        "Binds": [_bind(m) for m in spec.mounts if m.type != "tmpfs" and m.source] or None,
+        "Binds": [_bind(m) for m in spec.mounts if m.type not in ("tmpfs", "image") and m.source] or None,
         "Tmpfs": {m.target: _tmpfs(m) for m in spec.mounts if m.type == "tmpfs"},
         "CapAdd": spec.cap_add or None,
         "CapDrop": spec.cap_drop or None,

@@ -14,6 +14,7 @@ from ..model.mounts import parse_tmpfs, parse_volume
 from ..model.specs import Mount
 from .container_bodies import Create, MountBody
 
+_SLAVE = ("slave", "rslave")
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
@@ -58,9 +59,9 @@ def _bind(text: str) -> Mount:
 
 def _mount(m: MountBody) -> Mount:
     where = f'invalid mount config for type "{m.type}"'
-    if m.type not in ("bind", "volume", "tmpfs"):
-        if m.type in ("image", "cluster", "npipe"):
-            raise Unsupported(f"Mounts of type {m.type} are not there; use bind, volume or tmpfs")
+    if m.type not in ("bind", "volume", "tmpfs", "image"):
+        if m.type in ("cluster", "npipe"):
+            raise Unsupported(f"Mounts of type {m.type} are not there; use bind, volume, image or tmpfs")
         raise InvalidArgument(f'{where}: mount type unknown: "{m.type}"')
     if not m.target:
         raise InvalidArgument(f"{where}: field Target must not be empty")
@@ -73,9 +74,14 @@ def _mount(m: MountBody) -> Mount:
             raise InvalidArgument(f"{where}: invalid mount path: '{m.source}' mount path must be absolute")
         _check_bind(m, where)
         return Mount(target=m.target, type="bind", source=posixpath.normpath(m.source), read_only=m.read_only,
-                     make_source=m.bind_options.create_mountpoint)  # fmt: skip
+                     make_source=m.bind_options.create_mountpoint,
+                     propagation="rslave" if m.bind_options.propagation in _SLAVE else "")  # fmt: skip
     if m.type == "tmpfs":
         return _tmpfs(m, where)
+    if m.type == "image":
+        if not m.source:
+            raise InvalidArgument(f"{where}: field Source must not be empty")
+        return Mount(target=m.target, type="image", source=m.source, read_only=True, sub_path=m.image_options.subpath)
     options = m.volume_options
     if options.labels:
         raise Unsupported(f"Mounts: {where}: a volume that is made for a mount has no labels; make it first")
@@ -95,9 +101,9 @@ def without_source(mounts: list[Mount]) -> str:
 def _check_bind(m: MountBody, where: str) -> None:
     """:raise Unsupported: mounts of this host, which do not come into a virtual machine one by one."""
     given = m.bind_options
-    if given.propagation not in ("", "private", "rprivate"):
-        raise Unsupported(f"Mounts: {where}: Propagation {given.propagation}: what is mounted below a directory of "
-                          "this host later does not come into a virtual machine; use rprivate")  # fmt: skip
+    if given.propagation not in ("", "private", "rprivate", *_SLAVE):
+        raise Unsupported(f"Mounts: {where}: Propagation {given.propagation}: what is mounted in a virtual machine "
+                          "does not come to this host; use rprivate or rslave")  # fmt: skip
     if given.non_recursive or given.read_only_non_recursive:
         raise Unsupported(f"Mounts: {where}: a directory of this host is there with all that is below it: "
                           "NonRecursive and ReadOnlyNonRecursive are not")  # fmt: skip

@@ -119,7 +119,7 @@ def mount(pod: Pod, point: MountPoint) -> Document:
         "Destination": m.target,
         "Mode": "ro" if m.read_only and kind != "tmpfs" else mode,
         "RW": not m.read_only,
-        "Propagation": "rprivate" if kind == "bind" else "",
+        "Propagation": (m.propagation or "rprivate") if kind == "bind" else "",
     }
 
 

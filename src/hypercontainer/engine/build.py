@@ -48,6 +48,7 @@ class Builder:
                 await self._plug_in(runtime, disk)
         for name in volumes_of(container):
             await self._mount(runtime, pod, name)
+        await self._shares.follow(runtime, pod, [container])
         mounts = guest_mounts(container, runtime.volumes)
         files = files_of(pod, container, self._secrets, self._network, names)
         image, scratch = runtime.name_of(image_serial(container)), runtime.name_of(scratch_serial(container))
@@ -78,7 +79,7 @@ class Builder:
         if name in runtime.volumes:
             return
         volume = next(v for v in pod.volumes if v.name == name)
-        disk = self._disks.of_volume(pod, volume)
+        disk = await self._disks.of_volume(pod, volume)
         if disk:
             await self._plug_in(runtime, disk)
         runtime.volumes[name] = await mount_volume(runtime, pod, volume, self._shares)

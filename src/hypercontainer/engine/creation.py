@@ -17,9 +17,9 @@ from ..images.store import ImageStore
 from ..model import ids
 from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.ports import published
-from ..model.specs import ContainerSpec
+from ..model.specs import ContainerSpec, Mount
 from ..model.states import ALIVE
-from ..model.status import Container, ContainerState, MountPoint, Pod, Process
+from ..model.status import Container, ContainerState, MountPoint, Pod, PodVolume, Process
 from ..seccomp import Attempt, Filter
 from ..sys import clock, tasks
 from ..sys.files import no_space_as_error
@@ -32,6 +32,7 @@ from .principal import owned
 from .registry import Registry
 from .resolve import pids_of
 from .secrets import Secrets
+from .volume_sources import image_volume
 from .volumes import Volumes
 
 # A compiler takes a thread, which others need for what they do: files, processes, ends.
@@ -152,6 +153,17 @@ class Creation:
             **owned(),
         )
 
+    async def _images_of(self, mounts: Sequence[Mount]) -> dict[str, PodVolume]:
+        """What they mount of images, by what they call them.
+
+        :raise NotFound: no such image.
+        """
+        found = {}
+        for name in {m.source for m in mounts if m.type == "image"}:
+            id_ = self._images.find(name).id
+            found[name] = image_volume(id_, (await self.roots.image(id_)).fstype)
+        return found
+
     async def add(
         self, pod: Pod, spec: ContainerSpec, image: StoredImage | None, id_: str, name: str, *, starting: bool = False
     ) -> Container:
@@ -172,7 +184,7 @@ class Creation:
             spec = egress_secrets.with_variables(spec, pod.spec.egress)
             config = image.config.config if image else {}
             program = await self._filter(spec, pod.architecture)
-            volumes, mounts = await self.volumes.resolve(before, spec, config)
+            volumes, mounts = await self.volumes.resolve(before, spec, config, await self._images_of(spec.mounts))
             container = Container(
                 id=id_,
                 name=name,

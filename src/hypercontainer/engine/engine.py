@@ -73,6 +73,7 @@ from .placement import Placement
 from .pod_creation import PodCreation
 from .pods import Pods
 from .principal import current
+from .propagation import Propagation
 from .recover import recover
 from .registry import Registry
 from .services import Services
@@ -149,6 +150,7 @@ class Engine:
         self._assemble_suspensions(made, fingerprints)
         self.tenants.holds = partial(project_contents.counted, self.registry, self.snapshots)
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
+        self._propagation = Propagation(self.registry, sandboxes.running, made.shares)
         self._late: set[asyncio.Task[None]] = set()  # recovery of machines that have not answered yet
         self._watching: list[asyncio.Task[None]] = []
 
@@ -196,7 +198,8 @@ class Engine:
         }
         leftovers.name_files(paths, self.registry)
         self.builds.open()
-        self._watching = [asyncio.create_task(work) for work in (self._disk_watch.run(), self.lifetimes.run())]
+        watches = self._disk_watch.run(), self.lifetimes.run(), self._propagation.run()
+        self._watching = [asyncio.create_task(work) for work in watches]
 
     def _sweep(self) -> None:
         """Machines of records that were set aside go on, and what they have is not known."""

@@ -37,7 +37,7 @@ class MachineDisks:
     async def of_pod(self, pod: Pod, members: list[Container]) -> list[AnyDisk]:
         """All that its machine boots with, those of the containers first."""
         disks: list[AnyDisk] = [d for c in members for d in await self.of_root(c)]
-        return disks + [d for v in pod.volumes if (d := self.of_volume(pod, v))]
+        return disks + [d for v in pod.volumes if (d := await self.of_volume(pod, v))]
 
     async def of_root(self, container: Container) -> list[Disk]:
         """The image's disk, and the container's own; none where its root is a directory."""
@@ -50,10 +50,12 @@ class MachineDisks:
             Disk(scratch_serial(container), root.own, read_only=False, cache=cache),
         ]
 
-    def of_volume(self, pod: Pod, volume: PodVolume) -> AnyDisk | None:
+    async def of_volume(self, pod: Pod, volume: PodVolume) -> AnyDisk | None:
         """The disk behind a volume; None for those that are none."""
         if volume.kind == "disk":
             return Disk(volume_serial(volume), Path(volume.source), volume.read_only, volume.format, volume.cache)
+        if volume.kind == "image":
+            return Disk(volume_serial(volume), (await self._roots.image(volume.source)).path, read_only=True)
         if volume.kind != "rbd":
             return None
         cluster_pool, _, image = volume.source.rpartition("/")

@@ -63,6 +63,7 @@ class Machinery:
     woken: Woken
     awoken: Awoken
     bring_up: BringUp
+    shares: Shares
 
 
 def of_host(ground: Ground) -> Choice:
@@ -95,4 +96,4 @@ def assemble(ground: Ground, networks: Choice) -> Machinery:
     reattacher = Reattacher(drivers, allotments)
     bring_up = BringUp(registry, launcher, network, volumes, devices, paths)
     sandboxes = Sandboxes(registry, bring_up, reattacher, builder, ground.events, kill_silent=settings.kill_silent)
-    return Machinery(network, factory, reattacher, sandboxes, secrets, roots, disks, woken, awoken, bring_up)
+    return Machinery(network, factory, reattacher, sandboxes, secrets, roots, disks, woken, awoken, bring_up, shares)

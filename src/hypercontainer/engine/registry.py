@@ -186,10 +186,13 @@ class Registry:
         self.changed = asyncio.Event()
 
     def in_use(self) -> dict[str, list[str]]:
-        """Image id -> names of the containers made from it."""
+        """Image id -> names of the containers made from it, and of the pods that have it as a volume."""
         users: dict[str, list[str]] = {}
         for container in self.containers():
             users.setdefault(container.image_id, []).append(container.name)
+        for pod in self.pods():
+            for names in (users.setdefault(v.source, []) for v in pod.volumes if v.kind == "image"):
+                names += [pod.name] if pod.name not in names else []
         return users
 
     # -- pods -------------------------------------------------------------------

@@ -7,24 +7,26 @@ that booted without, gets them when the first is mounted: by a byte stream (`fac
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import GuestError, InvalidState, Unavailable, Unsupported
 from ..hypervisor.facets import FileStream
-from ..model.status import Pod, PodVolume
+from ..model.status import Container, Pod, PodVolume
 from ..protocol.constants import Builtin
-from ..volumes import share
+from ..volumes import share, submounts
 from ..volumes.share import TAG
 from .builtins import run_builtin
 from .machine_config import shared_entries, shared_names
 from .runtime import Runtime
 
-_SHARE = "share"  # the guest's name of the tree
-_KEY = f"/{_SHARE}"  # among volumes that it has mounted: none of these has a slash in its name
+SHARE = "share"  # the guest's name of the tree
+_KEY = f"/{SHARE}"  # among volumes that it has mounted: none of these has a slash in its name
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Shares:
     """As the daemon's configuration says."""
 
     virtiofs: bool  # may be used; else there are none
+    _follower: submounts.Follower = field(default_factory=submounts.Follower)
+    _following: asyncio.Lock = field(default_factory=asyncio.Lock)  # who changes a tree by what it has
 
     async def mount(self, runtime: Runtime, pod: Pod, volume: PodVolume) -> str:
         """Its place in the tree, to which it is added where it was not there when that was first served.
@@ -47,14 +51,14 @@ class Shares:
         if _KEY not in runtime.volumes:
             try:
                 await run_builtin(
-                    runtime.agent, Builtin.MOUNT, _SHARE, "virtiofs", TAG, "0", "", what=f"volume {volume.name}"
+                    runtime.agent, Builtin.MOUNT, SHARE, "virtiofs", TAG, "0", "", what=f"volume {volume.name}"
                 )
             except GuestError as error:
                 if known is not None:
                     raise
                 raise _not_while_it_runs(pod) from error
-            runtime.volumes[_KEY] = _SHARE
-        return f"{_SHARE}/{runtime.late.get(volume.name) or directories.index(volume.name)}"
+            runtime.volumes[_KEY] = SHARE
+        return f"{SHARE}/{runtime.late.get(volume.name) or directories.index(volume.name)}"
 
     async def forget(self, runtime: Runtime, pod: Pod, place: str) -> None:
         """Take a place out of the tree that the pod is served, when no container of it has it mounted any more.
@@ -62,16 +66,33 @@ class Shares:
         What is not to be had in the guest costs nothing but the place: it goes with the machine, too.
         """
         with contextlib.suppress(GuestError):
-            await run_builtin(runtime.agent, Builtin.UNMOUNT, f"{_SHARE}/{place}", what=f"a directory of {pod.name}")
+            await run_builtin(runtime.agent, Builtin.UNMOUNT, f"{SHARE}/{place}", what=f"a directory of {pod.name}")
         if runtime.server:
             with contextlib.suppress(Unavailable, Unsupported):
                 await share.remove(runtime.server, place)
+
+    async def follow(self, runtime: Runtime, pod: Pod, containers: Iterable[Container]) -> list[str]:
+        """Bring what is mounted on the host below directories whose containers want that, and take out what is not.
+
+        The places in the tree where something is no longer mounted. A server that has ended is left alone.
+        """
+        gone = []
+        if runtime.server and (followed := _followed(runtime, pod, containers)):
+            async with self._following:
+                with contextlib.suppress(Unavailable):
+                    for each in followed:
+                        gone += await self._follower.follow(runtime.server, each)
+        return gone
+
+    def forget_servers(self, but: set[int]) -> None:
+        """Know nothing any more of servers but these processes."""
+        self._follower.forget(but)
 
     async def _serve(self, runtime: Runtime, pod: Pod) -> None:
         """All that the pod has by now, to a machine without a device for them."""
         if found := share.noted(runtime.directory):
             runtime.server, runtime.directories = found
-            runtime.volumes[_KEY] = _SHARE
+            runtime.volumes[_KEY] = SHARE
             return
         machine = runtime.machine
         if not isinstance(machine, FileStream):
@@ -81,7 +102,7 @@ class Shares:
         binary = share.require_virtiofsd(allowed=self.virtiofs)
 
         async def mount(channel: str) -> None:
-            await run_builtin(runtime.agent, Builtin.SHARE, _SHARE, channel, what="directories of the host")
+            await run_builtin(runtime.agent, Builtin.SHARE, SHARE, channel, what="directories of the host")
 
         async def stream() -> socket.socket:
             return await machine.open_files(mount)
@@ -92,7 +113,21 @@ class Shares:
             root=os.geteuid() == 0,
         )  # fmt: skip
         runtime.directories = names
-        runtime.volumes[_KEY] = _SHARE
+        runtime.volumes[_KEY] = SHARE
+
+
+def _followed(runtime: Runtime, pod: Pod, containers: Iterable[Container]) -> list[submounts.Followed]:
+    """One of each place; it is for reading where nobody may write."""
+    volumes = {v.name: v for v in pod.volumes}
+    directories = shared_names(pod) if runtime.directories is None else runtime.directories
+    found: dict[str, submounts.Followed] = {}
+    for point in (p for c in containers for p in c.mounts if p.mount.propagation and p.volume in runtime.volumes):
+        volume, sub_path = volumes[point.volume], point.mount.sub_path
+        place = os.path.join(runtime.late.get(volume.name) or str(directories.index(volume.name)), sub_path)
+        source = os.path.join(os.path.realpath(volume.source), sub_path)
+        read_only = volume.read_only or (point.mount.read_only and (place not in found or found[place].read_only))
+        found[place] = submounts.Followed(source, place.rstrip("/"), read_only)
+    return list(found.values())
 
 
 async def _add(runtime: Runtime, pod: Pod, volume: PodVolume) -> None:

@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidArgument, NotFound
+from ..errors import InvalidArgument, NotFound, Unsupported
 from ..model.pods import VolumeRequest
 from ..model.specs import ContainerSpec, Mount
 from ..model.status import Container, PodVolume
+from ..volumes import submounts
 
 
 def format_of(r: VolumeRequest) -> str:
@@ -41,6 +42,11 @@ def on_host(r: VolumeRequest, format_: str, common: dict[str, Any]) -> PodVolume
     if not path.is_file():
         raise InvalidArgument(f"volume {r.name}: {path} is no disk image", hint="use the format vfs for a directory")
     return PodVolume(kind="disk", source=str(path), format=format_ or "raw", fstype=r.fstype or "auto", **common)
+
+
+def image_volume(image: str, fstype: str) -> PodVolume:
+    """What a pod's containers have of an image by its id; one for all of them."""
+    return PodVolume(name=f"image:{image}", kind="image", source=image, fstype=fstype, read_only=True)
 
 
 def root_mount(spec: ContainerSpec) -> Mount:
@@ -81,6 +87,20 @@ def add_root(volumes: list[PodVolume], root: Mount) -> None:
     name = bind_name(root)
     if name not in {v.name for v in volumes}:
         volumes.append(PodVolume(name=name, kind="directory", source=str(Path(root.source))))
+
+
+def check_propagation(mount: Mount, volume: PodVolume | None) -> None:
+    """:raise InvalidArgument: nothing is mounted below such a volume. :raise Unsupported: this daemon cannot."""
+    if not mount.propagation:
+        return
+    if volume is None or volume.kind != "directory":
+        raise InvalidArgument(f"{mount.target}: {mount.propagation} is for directories of this host",
+                              hint="leave the propagation out")  # fmt: skip
+    if not submounts.can_follow():
+        raise Unsupported(
+            f"{mount.target}: what is mounted on this host later comes to containers by root's hyperd with its jail "
+            "only", hint="leave the propagation out",
+        )  # fmt: skip
 
 
 def _make_directory(path: Path) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,10 +29,11 @@ from .paths import VOLUME_DATA, Paths
 from .principal import owned
 from .registry import Registry
 from .secrets import KEYRING, Secrets
-from .volume_sources import add_bind, add_root, format_of, on_host, root_mount
+from .volume_sources import add_bind, add_root, check_propagation, format_of, on_host, root_mount
 
 _NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z")
 _NEW, _GONE = ".new-", ".gone-"  # what is being made or removed is called; no volume's name begins with a dot
+NO_IMAGES: Mapping[str, PodVolume] = {}
 _IMAGES = ("raw", "qcow2", "vdi")
 
 
@@ -280,12 +281,13 @@ class Volumes:
         )
 
     async def resolve(
-        self, pod: Pod, spec: ContainerSpec, config: dict[str, Any]
+        self, pod: Pod, spec: ContainerSpec, config: dict[str, Any], images: Mapping[str, PodVolume] = NO_IMAGES
     ) -> tuple[list[PodVolume], list[MountPoint]]:
         """The pod's volumes with what this container adds, and the container's mounts.
 
         What has no name, and the paths that the image declares as volumes, are anonymous volumes; in a pod of several
-        containers they lie on the container's own disk. When this fails, none of them is left.
+        containers they lie on the container's own disk. When this fails, none of them is left. `images` are those that
+        it mounts, by what it calls them.
         """
         volumes: list[PodVolume] = list(pod.volumes)
         points: list[MountPoint] = []
@@ -295,7 +297,10 @@ class Volumes:
         declared = [Mount(target=path) for path in config.get("Volumes") or {} if path.rstrip("/") not in taken]
         try:
             for mount in (*spec.mounts, *declared):
-                points.append(await self._point(pod, volumes, mount))
+                if mount.type == "image":
+                    points.append(_of_image(volumes, mount, images[mount.source]))
+                else:
+                    points.append(await self._point(pod, volumes, mount))
         except BaseException:
             await tasks.to_the_end(self.remove_anonymous(points))
             raise
@@ -318,6 +323,7 @@ class Volumes:
             volumes.append(self._named(volume, {"name": volume.name}))
             mount = msgspec.structs.replace(mount, source=volume.name)
             return MountPoint(mount=mount, volume=volume.name, anonymous=True)
+        check_propagation(mount, next((v for v in volumes if v.name == name), None))
         return MountPoint(mount=mount, volume=name)
 
     async def remove_anonymous(self, points: Sequence[MountPoint]) -> None:
@@ -329,6 +335,13 @@ class Volumes:
         used = {v.named for p in self._registry.pods() for v in p.volumes} if made else set()
         for volume in [v for v in self._registry.volumes() if v.anonymous and v.name in made - used]:
             await self._erase(volume)
+
+
+def _of_image(volumes: list[PodVolume], mount: Mount, volume: PodVolume) -> MountPoint:
+    if volume.name not in {v.name for v in volumes}:
+        volumes.append(volume)
+    check_propagation(mount, volume)
+    return MountPoint(mount=msgspec.structs.replace(mount, read_only=True, copy_up=False), volume=volume.name)
 
 
 def _check_name(name: str) -> None:

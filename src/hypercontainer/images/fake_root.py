@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import NotFound
 from .root import DiskRoot
+from .store import ImageDisk
 
 
 class FakeRoots:
@@ -28,11 +29,15 @@ class FakeRoots:
             self._own(container).touch()
 
     async def prepare(self, container: str, image: str) -> DiskRoot:
+        disk = await self.image(image)
+        return DiskRoot(disk.path, disk.fstype, self._own(container))
+
+    async def image(self, image: str) -> ImageDisk:
         if image not in self._images:
             raise NotFound(f"no such image: {image}")
         disk = self._directory / f"{image}.disk"
         disk.touch()
-        return DiskRoot(disk, "fake", self._own(container))
+        return ImageDisk(disk, "fake")
 
     async def release(self, container: str) -> None:
         self._own(container).unlink(missing_ok=True)

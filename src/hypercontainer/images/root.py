@@ -49,6 +49,12 @@ class RootSource(Protocol):
         :raise NotFound: no such image.
         """
 
+    async def image(self, image: str) -> ImageDisk:
+        """What all have of an image, and nobody writes; it is made again when it is not there.
+
+        :raise NotFound: no such image.
+        """
+
     async def release(self, container: str) -> None:
         """Nothing of it is left. Idempotent."""
 
@@ -85,8 +91,11 @@ class ImageRoots:
             await self._empty(own)
 
     async def prepare(self, container: str, image: str) -> DiskRoot:
-        disk = await self._images.disk(self._images.find(image))
+        disk = await self.image(image)
         return DiskRoot(disk.path, disk.fstype, self._place(container))
+
+    async def image(self, image: str) -> ImageDisk:
+        return await self._images.disk(self._images.find(image))
 
     async def release(self, container: str) -> None:
         await unlinked(self._place(container))

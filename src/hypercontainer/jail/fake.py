@@ -34,3 +34,9 @@ class FakeJail:
 
     async def remove(self, started: Started, place: str) -> None:
         self.added = [(whose, entry) for whose, entry in self.added if (whose, entry.place) != (started, place)]
+
+    async def cover(self, started: Started, entry: Entry) -> None:
+        await self.add(started, entry)
+
+    async def uncover(self, started: Started, place: str) -> None:
+        await self.remove(started, place)

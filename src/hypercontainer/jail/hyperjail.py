@@ -79,15 +79,27 @@ class HyperJail:
             return await _Start(helper, report, filtered=bool(order.filter)).finish(born)
 
     async def add(self, started: Started, entry: Entry) -> None:
+        await self._show(started, "add", entry)
+
+    async def remove(self, started: Started, place: str) -> None:
+        await self._hide(started, "remove", place)
+
+    async def cover(self, started: Started, entry: Entry) -> None:
+        await self._show(started, "cover", entry)
+
+    async def uncover(self, started: Started, place: str) -> None:
+        await self._hide(started, "uncover", place)
+
+    async def _show(self, started: Started, verb: str, entry: Entry) -> None:
         if os.geteuid():
             raise Unsupported(f"only root's hyperd can show {entry.source} to a program that runs")
         how = "write" if entry.writable else "read"
-        await self._later(started, entry.source, "add", how, entry.source, entry.place)
+        await self._later(started, entry.source, verb, how, entry.source, entry.place)
 
-    async def remove(self, started: Started, place: str) -> None:
+    async def _hide(self, started: Started, verb: str, place: str) -> None:
         if os.geteuid():
             raise Unsupported(f"only root's hyperd can take {place} from a program that runs")
-        await self._later(started, place, "remove", place)
+        await self._later(started, place, verb, place)
 
     async def _later(self, started: Started, what: str | Path, verb: str, *words: str | Path) -> None:
         """Change what a program that runs is shown."""

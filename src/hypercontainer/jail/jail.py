@@ -104,3 +104,17 @@ class Jail(Protocol):
 
         :raise Unsupported: this jail cannot. :raise Unavailable: a step fails, or the program has ended.
         """
+
+    async def cover(self, started: Started, entry: Entry) -> None:
+        """Show a program that runs, and what is below it, a mount of the host: over something that it finds.
+
+        No link on either way is followed.
+
+        :raise Unsupported: this jail cannot. :raise Unavailable: a step fails, or the program has ended.
+        """
+
+    async def uncover(self, started: Started, place: str) -> None:
+        """Show it no longer what is mounted there. Idempotent; what it has open it keeps.
+
+        :raise Unsupported: this jail cannot. :raise Unavailable: a step fails, or the program has ended.
+        """

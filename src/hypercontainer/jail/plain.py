@@ -59,6 +59,8 @@ class PlainJail:
     async def remove(self, started: Started, place: str) -> None:
         raise Unsupported(f"{place} cannot be taken from a program that runs without a jail")
 
+    cover, uncover = add, remove
+
 
 def _words(order: Order) -> list[str]:
     words = ["plain"]

@@ -23,12 +23,15 @@ _FLAGS = {
     "consistent",
     "rprivate",
     "private",
+    "slave",
     "rslave",
     "shared",
     "rshared",
 }
 
-_TYPES: dict[str, Literal["volume", "bind", "tmpfs"]] = {"volume": "volume", "bind": "bind", "tmpfs": "tmpfs"}
+_TYPES: dict[str, Literal["volume", "bind", "tmpfs", "image"]] = {
+    "volume": "volume", "bind": "bind", "tmpfs": "tmpfs", "image": "image",
+}  # fmt: skip
 
 
 def _is_path(source: str) -> bool:
@@ -60,11 +63,12 @@ def parse_volume(text: str) -> Mount:
         source=_absolute(source) if kind == "bind" else source,
         read_only="ro" in flags,
         copy_up="nocopy" not in flags,
+        propagation="rslave" if {"slave", "rslave"} & set(flags) else "",
     )
 
 
 def parse_mount(text: str) -> Mount:
-    """`type=volume|bind|tmpfs,source=...,target=...[,readonly]...`.
+    """`type=volume|bind|tmpfs|image,source=...,target=...[,readonly]...`.
 
     :raise InvalidArgument: an unknown key, or no target.
     """
@@ -76,15 +80,17 @@ def parse_mount(text: str) -> Mount:
     source = given.pop("source", given.pop("src", ""))
     target = given.pop("target", given.pop("destination", given.pop("dst", "")))
     read_only = given.pop("readonly", given.pop("ro", "false")) in ("true", "1")
-    sub_path, size = given.pop("volume-subpath", ""), given.pop("tmpfs-size", "")
+    sub_path = given.pop("image-subpath" if kind == "image" else "volume-subpath", "")
+    size = given.pop("tmpfs-size", "")
     mode, no_copy = given.pop("tmpfs-mode", "1777"), given.pop("volume-nocopy", "false") in ("true", "1")
-    given.pop("bind-propagation", None)
+    follows = given.pop("bind-propagation", "") in ("slave", "rslave")
     if given or kind not in _TYPES or not target:
         wrong = f"unknown type {kind!r}" if target else "no target"
         if given:
             wrong = f"unknown key {next(iter(given))!r}"
         raise InvalidArgument(
-            f"invalid mount {text!r}: {wrong}", hint="write type=volume|bind|tmpfs,source=NAME,target=/PATH[,readonly]"
+            f"invalid mount {text!r}: {wrong}",
+            hint="write type=volume|bind|tmpfs|image,source=NAME,target=/PATH[,readonly]",
         )
     return Mount(
         target=target,
@@ -95,6 +101,7 @@ def parse_mount(text: str) -> Mount:
         copy_up=not no_copy,
         size=parse_size(size) if size else 0,
         mode=_mode(mode),
+        propagation="rslave" if follows else "",
     )
 
 

@@ -115,15 +115,18 @@ class Dependency(Model, frozen=True, kw_only=True):
     condition: Condition = "started"
 
 
+Propagation = Literal["", "rslave"]
+
+
 class Mount(Model, frozen=True, kw_only=True):
     """Something mounted in a container.
 
-    `source` is a volume's name, or a path of the host for a bind; empty is an
-    anonymous volume. A tmpfs has none.
+    `source` is a volume's name, a path of the host for a bind, or an image that is
+    mounted for reading; empty is an anonymous volume. A tmpfs has none.
     """
 
     target: str
-    type: Literal["volume", "bind", "tmpfs"] = "volume"
+    type: Literal["volume", "bind", "tmpfs", "image"] = "volume"
     source: str = ""
     read_only: bool = False
     sub_path: str = ""
@@ -134,6 +137,7 @@ class Mount(Model, frozen=True, kw_only=True):
     uid: Annotated[int, Meta(ge=0, le=0xFFFFFFFE)] = 0  # whose a tmpfs is
     gid: Annotated[int, Meta(ge=0, le=0xFFFFFFFE)] = 0
     make_source: bool = False  # a directory of this host that is not there is made
+    propagation: Propagation = ""  # of a directory of this host: rslave has what is mounted below it later, too
 
 
 class InjectedFile(Model, frozen=True, kw_only=True):

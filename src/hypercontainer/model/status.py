@@ -157,7 +157,8 @@ class PodVolume(Model, frozen=True, kw_only=True):
     """A volume of a pod as resolved; it is mounted once and bound into containers.
 
     `kind` says what `source` is: a `directory` or file of this host, a `disk`
-    image, `nfs` SERVER:/PATH, `rbd` POOL/IMAGE, or nothing for `tmpfs`.
+    image, `nfs` SERVER:/PATH, `rbd` POOL/IMAGE, the id of an `image` of the store,
+    or nothing for `tmpfs`.
     """
 
     name: str

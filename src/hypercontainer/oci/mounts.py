@@ -63,7 +63,10 @@ def _bind(mount: dict[str, Any], target: str, bundle: Path) -> dict[str, Any]:
     if {"shared", "rshared"} & options:
         raise Unsupported(f"{target}: what is mounted in a virtual machine cannot be propagated to this host",
                           hint="use private or slave")  # fmt: skip
-    return {"type": "bind", "source": str(path), "target": target, "readOnly": bool({"ro", "rro"} & options)}
+    return {
+        "type": "bind", "source": str(path), "target": target, "readOnly": bool({"ro", "rro"} & options),
+        "propagation": "rslave" if {"slave", "rslave"} & options else "",
+    }  # fmt: skip
 
 
 def _tmpfs(mount: dict[str, Any], target: str) -> dict[str, Any]:

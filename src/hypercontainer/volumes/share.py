@@ -34,7 +34,7 @@ _SCRIPT = Path(__file__).with_name("share.sh")
 # Debian 12 has it beside QEMU's other helpers; the Rust one of later releases is there too.
 _PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
 
-_TREE = "/share"  # in its jail
+TREE = "/share"  # in its jail
 _LATE = "late"  # in the tree: what was added while the machine ran
 _DESCRIPTORS = 1 << 20  # each file that a guest has open, or knows of, is one
 # Over files of all owners: CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SETFCAP; and
@@ -176,7 +176,7 @@ async def add(server: Started, entry: Entry) -> str:
     check([entry])
     place = f"{_LATE}/{secrets.token_hex(8)}"  # one that was added, and not written down, is in nobody's way
     try:
-        await helpers.jail().add(server, jail.Entry(entry.path, f"{_TREE}/{place}", not entry.read_only))
+        await helpers.jail().add(server, jail.Entry(entry.path, f"{TREE}/{place}", not entry.read_only))
     except Unavailable as error:
         raise Unavailable(
             f"{entry.path} cannot be added to the directories of a pod that runs: {error.message}",
@@ -190,7 +190,7 @@ async def remove(server: Started, place: str) -> None:
 
     :raise Unavailable: the server has ended, or the jail fails.
     """
-    await helpers.jail().remove(server, f"{_TREE}/{place}")
+    await helpers.jail().remove(server, f"{TREE}/{place}")
 
 
 def _carrying(binary: Path, user: int, stream: int, server: int, output: int) -> Order:
@@ -205,13 +205,13 @@ def _serve(binary: str, listener: int, tree: str, *options: str) -> tuple[str, .
 
 def _jailed(binary: str, entries: list[Entry], listener: int, output: int) -> Order:
     """The tree is all that is to be seen but the server itself, which then makes it its root."""
-    shown = tuple(jail.Entry(e.path, f"{_TREE}/{number}", not e.read_only) for number, e in enumerate(entries))
+    shown = tuple(jail.Entry(e.path, f"{TREE}/{number}", not e.read_only) for number, e in enumerate(entries))
     order = helpers.order(Path(binary), files=shown, limits=jail.Limits(descriptors=_DESCRIPTORS))
     return replace(
         order,
-        args=(*_serve(binary, listener, _TREE, "sandbox=chroot"), "--rlimit-nofile=0"),
+        args=(*_serve(binary, listener, TREE, "sandbox=chroot"), "--rlimit-nofile=0"),
         output=output,
-        late=f"{_TREE}/{_LATE}",
+        late=f"{TREE}/{_LATE}",
         descriptors=(listener,),
         capabilities=_RIGHTS,
         first_filter=seccomp.refusals(seccomp.REFUSED - {"chroot", "mknod", "mknodat"}),  # pipes are nodes, too

@@ -80,6 +80,9 @@ def _used(pod: Pod, members: Sequence[Container]) -> list[PodVolume]:
 
 def _check_volumes(pod: Pod, members: Sequence[Container]) -> None:
     for volume in _used(pod, members):
+        if volume.kind == "image":
+            raise Unsupported(f"pod {pod.name} has an image as a volume ({volume.source[:19]}), which is not saved",
+                              hint="leave that volume out")  # fmt: skip
         if volume.kind not in ("disk", "tmpfs"):
             raise Unsupported(f"volume {volume.name} of {pod.name} is of another host ({volume.kind}), and not copied",
                               hint="unmount it first")  # fmt: skip

@@ -156,6 +156,8 @@ def _mounts(wanted: list[Mount]) -> tuple[list[dict[str, Any]], list[dict[str, A
             )
         if m.type == "tmpfs":
             kind: dict[str, Any] = {"emptyDir": _said({"medium": "Memory", "sizeLimit": str(m.size) if m.size else ""})}
+        elif m.type == "image":
+            kind = {"image": {"reference": m.source}}
         elif m.source:
             kind = {"persistentVolumeClaim": {"claimName": m.source}}
         else:
