@@ -7,7 +7,7 @@ QUICK = -m "not slow" # of those, all but what `make slow` is for
 export PYTHONDONTWRITEBYTECODE = # the next run need not compile the tests again
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-xen test-kubernetes test-drivers arm64 test-arm64 fuzz bench lock sbom proto man sync-sdk clean
+.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-xen test-kubernetes test-drivers ci-drivers arm64 test-arm64 fuzz bench lock sbom proto man sync-sdk clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -131,6 +131,11 @@ DRIVERS = qemu firecracker libvirt
 test-drivers: ## a container of each driver with KVM, in that machine: run, exec, logs, port, volume, stop; some minutes
 	@scripts/setup test
 	.venv/bin/python -m tests.lab --deadline 1500 --tries 2 --run python3 -m tests.drivers --accelerator kvm $(DRIVERS)
+
+ci-drivers: ## the same in short: one machine of each driver, run, exec, logs, rm
+	@scripts/setup test
+	.venv/bin/python -m tests.lab --deadline 900 --tries 2 --lenient --run \
+		python3 -m tests.drivers --short --accelerator kvm $(DRIVERS)
 
 arm64: ## what pods of arm64 images take: QEMU for that processor, and a kernel, built once in about as long as the other
 	@scripts/setup arm64

@@ -2,6 +2,7 @@
 """A plugin of pytest: when nothing moves, say who waits for whom.
 
 It prints the stacks of all threads and of all asyncio tasks, and of each QEMU the time its threads ran meanwhile.
+A test that fails while a machine was ended because the emulator hung its guest (`ending.py`) is run again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from _pytest.runner import runtestprotocol
 
+from .ending import ended
+
+AGAIN = 2  # times at most that a test is run again
 PATIENCE = float(os.environ.get("LAB_PATIENCE", "180"))  # seconds without a test's phase that ends
 ROUNDS = 4  # so often it is said what nothing does; then the run is given up
 _OUT = open(os.dup(2), "w", closefd=False)  # before pytest takes it away: what a test prints is not for now
@@ -48,11 +53,26 @@ class Watch:
             if self._rounds == ROUNDS:
                 os._exit(99)
 
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for left in reversed(range(AGAIN + 1)):
+            before = ended()
+            reports = runtestprotocol(item, log=False, nextitem=nextitem)
+            if not left or ended() == before or not any(r.failed for r in reports):
+                break
+            _say(f"lab: the emulator hung a guest of {item.nodeid}, which is run again: docs/development.md")
+        for each in reports:
+            item.ihook.pytest_runtest_logreport(report=each)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.moved(nodeid)
 
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+        self.moved(f"{item.nodeid} after {call.when}")
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.moved(f"{report.nodeid} after {report.when}")
         if report.when == "call" or report.outcome != "passed":
             at = time.monotonic() - self._begun
             _say(f"lab: {at:6.0f} s  {report.outcome:7} {report.duration:6.1f} s  {report.when} {report.nodeid}")
