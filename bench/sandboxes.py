@@ -34,6 +34,7 @@ def parent(hyper: Hyper) -> None:
 def once(hyper: Hyper, *words: str) -> float:
     """Seconds until it runs; it is removed then."""
     taken = seconds(functools.partial(hyper.ctl, *words, "--name", "other", *_rest(words)))
+    print(f"{' '.join(words)}: {taken:.3f} s", file=sys.stderr, flush=True)
     hyper.ctl("rm", "-f", "other")
     return taken
 
