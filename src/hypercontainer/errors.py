@@ -12,6 +12,7 @@
     ├── Unavailable          the daemon, a registry or a guest cannot be reached
     ├── DeadlineExceeded     it took too long
     ├── NoSpace              a disk is full
+    ├── QuotaExceeded        it is more than who asks may have
     ├── StartFailed          the program in the container could not be started
     ├── GuestError           the guest answered with an error
     └── InternalError        a defect of ours
@@ -98,6 +99,12 @@ class NoSpace(HyperError):
     """A disk is full."""
 
     code = "no_space"
+
+
+class QuotaExceeded(HyperError):
+    """Who asks, or whose it is, may not have so much."""
+
+    code = "quota_exceeded"
 
 
 class StartFailed(HyperError):

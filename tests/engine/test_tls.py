@@ -23,8 +23,8 @@ from hypercontainer.hyperctl.quick import split
 from hypercontainer.hyperd.config import Config, load
 from hypercontainer.hyperd.listening import address_of, listening
 from hypercontainer.hyperd.server_tls import server_context
+from hypercontainer.model.host import Version
 from hypercontainer.model.principal import Scope
-from hypercontainer.model.status import Version
 from tests.certificates import Authority, Pair
 
 from .served import Served, served

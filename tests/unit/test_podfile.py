@@ -138,6 +138,7 @@ def test_pod_fields() -> None:
         secrets=[{"name": "s", "content": "value"}],
     )
     assert (found.name, found.hostname, found.vcpus, found.memory, found.labels) == ("p", "h", 2, 300 << 20, {"a": "b"})
+    assert plan(id="p", resource={"size": "S4"}).size == "S4"
     s = found.spec
     assert (s.dns, s.dns_options, s.dns_search, s.network, s.shm_size) == (
         ["1.1.1.1"],

@@ -11,7 +11,7 @@ from aiohttp import web
 from hypercontainer.api.app import ROUTES
 from hypercontainer.api.router import Context, Route, Routes
 from hypercontainer.docker.app import ROUTES as DOCKER
-from hypercontainer.model.status import Version
+from hypercontainer.model.host import Version
 
 
 def test_an_operation_is_what_its_function_says() -> None:

@@ -22,6 +22,7 @@ from . import (
     images,
     networks,
     pods,
+    quotas,
     snapshots,
     system,
     tenancy,
@@ -44,6 +45,7 @@ ROUTES = [
     *images.routes.all,
     *builds.routes.all,
     *factory.routes.all,
+    *quotas.routes.all,
     *tokens.routes.all,
     *tenancy.routes.all,
 ]

@@ -8,7 +8,7 @@ import contextlib
 import msgspec
 from aiohttp import web
 
-from ..model.status import Check, Info, Version
+from ..model.host import Check, Info, Version
 from ..model.usage import DiskUsage
 from ..serving.identity import require
 from ..sys import clock

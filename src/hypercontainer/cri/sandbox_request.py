@@ -9,11 +9,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.resolve import GUEST_OVERHEAD
 from ..errors import InvalidArgument
 from ..model.network import CNI
 from ..model.pods import PodPlan, PodSpec
-from ..model.specs import MIB, PortMapping
+from ..model.specs import GUEST_OVERHEAD, MIB, PortMapping
 from ..network import cni
 from . import api, node_files
 from .records import SandboxRecord, given

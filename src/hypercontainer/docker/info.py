@@ -9,10 +9,11 @@ import socket
 from typing import Any
 
 from ..engine.engine import Engine
+from ..model.host import Info
 from ..model.moments import write_moment
 from ..model.specs import LOG_DRIVERS
 from ..model.states import STILL
-from ..model.status import ContainerStatus, Info
+from ..model.status import ContainerStatus
 from ..sys import clock
 from .router import Call, Routes
 from .versions import ENGINE, ApiVersion

@@ -20,7 +20,7 @@ import msgspec
 
 from ..errors import PermissionDenied
 from ..model.audit import AuditEntry
-from ..model.status import Check
+from ..model.host import Check
 from ..sys.files import no_space
 from .events import Events
 

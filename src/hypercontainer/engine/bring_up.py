@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from ..errors import Conflict, Unavailable
+from ..errors import Conflict, QuotaExceeded, Unavailable
 from ..model.status import Container, Pod, PodStatus, PodVolume
 from ..sys import tasks
 from ..sys.removal import removed
@@ -60,6 +60,19 @@ class ExclusiveVolumes:
                     hint="try again, or restart hyperd",
                 ) from None
 
+    async def another_ended(self, pod: Pod) -> bool:
+        """Whether a machine of the same owner has ended that was about to; none is waited for for ever."""
+        others = [p for p in self._registry.pods() if p.vm and p.id != pod.id and p.tenant == pod.tenant]
+        ending = [r for p in others if (r := self._booted(p.id)) and r.ending]
+        ends = [asyncio.create_task(r.gone.wait()) for r in ending]
+        try:
+            if not ends:
+                return False
+            done, _ = await asyncio.wait(ends, timeout=_GONE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+            return bool(done)
+        finally:
+            await tasks.end(ends)
+
 
 class BringUp:
     """Takes what a machine needs, in order, and gives it back."""
@@ -83,15 +96,27 @@ class BringUp:
         await self._volumes.free(pod)
         members = self._registry.members(pod_id)
         try:
+            await self._claim(pod)
             await self._devices.claim(pod)
             ports = self._network.claim(pod, pod.spec.ports)
             pod = self._registry.pod(pod_id)
             self._registry.put_pod(msgspec.structs.replace(pod, ports=ports, volumes=_wanted(pod, members)))
             return await self._boot(pod_id, members)
         except BaseException:
+            self._registry.quotas.release(pod_id)
             self._devices.release(pod_id)
             await self._network.release(pod_id)
             raise
+
+    async def _claim(self, pod: Pod) -> None:
+        """:raise QuotaExceeded: whose it is may not run so much, also when what is about to end has ended."""
+        while True:
+            try:
+                self._registry.quotas.claim(pod)
+                return
+            except QuotaExceeded:
+                if not await self._volumes.another_ended(pod):
+                    raise
 
     async def _boot(self, pod_id: str, members: list[Container]) -> Runtime:
         with span("network prepared"):
@@ -121,6 +146,7 @@ class BringUp:
 
     def recorded(self, pod_id: str) -> None:
         """From here on the record tells which ports and devices it has."""
+        self._registry.quotas.release(pod_id)
         self._devices.release(pod_id)
         self._network.unclaim(pod_id)
 
@@ -145,8 +171,10 @@ class BringUp:
         self._launcher.check(pod)
         await self._volumes.free(pod)
         try:
+            await self._claim(pod)
             return await self._boot(pod_id, self._registry.members(pod_id))
         except BaseException:
+            self._registry.quotas.release(pod_id)
             await self._network.release(pod_id)
             raise
 

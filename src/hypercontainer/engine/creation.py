@@ -17,6 +17,7 @@ from ..images.store import ImageStore
 from ..model import ids
 from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.ports import published
+from ..model.quotas import Amounts
 from ..model.specs import ContainerSpec, Mount
 from ..model.states import ALIVE
 from ..model.status import Container, ContainerState, MountPoint, Pod, PodVolume, Process
@@ -63,6 +64,7 @@ class Creation:
 
         :raise NotFound: no such image, pod or secret. :raise Conflict: the name is taken.
         """
+        spec = self._placement.sized(spec)
         resolve.validate(spec)
         processors.check_platform(spec.platform)
         image = None if spec.rootfs else self._images.find(spec.image, platform=spec.platform)
@@ -80,7 +82,9 @@ class Creation:
             pod = self._implicit_pod(spec, id_, name, processors.of_image(image))
             pod = await self._placement.choose_driver(pod, spec.mounts, rootfs=bool(spec.rootfs))
             self._registry.check_pod_name(name)
-            return await self.add(pod, spec, image, id_, name, starting=starting)
+            quotas = self._registry.quotas
+            with quotas.admitted({id_: Amounts(pods=1) + quotas.container(own_root=bool(spec.rootfs))}):
+                return await self.add(pod, spec, image, id_, name, starting=starting)
         finally:
             self._registry.release(name)
 
@@ -103,7 +107,9 @@ class Creation:
         name = self._registry.reserve(spec.name)
         try:
             await self._placement.choose_driver(pod, spec.mounts, rootfs=bool(spec.rootfs))
-            return await self.add(pod, spec, image, ids.new_id(), name, starting=starting)
+            id_, quotas = ids.new_id(), self._registry.quotas
+            with quotas.admitted({id_: quotas.container(own_root=bool(spec.rootfs))}):
+                return await self.add(pod, spec, image, id_, name, starting=starting)
         finally:
             self._registry.release(name)
 
@@ -146,6 +152,7 @@ class Creation:
             hostname=hostname,
             vcpus=vcpus,
             memory=memory,
+            size=spec.size,
             implicit=True,
             architecture=architecture,
             spec=pod_spec,

@@ -15,7 +15,7 @@ from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Emulation
 from ..kernel.locate import Kernel
 from ..model import architectures
-from ..model.status import Check, DriverStatus, ForeignStatus
+from ..model.host import Check, DriverStatus, ForeignStatus
 from ..model.units import format_size
 from ..network.passt import find_passt
 from .paths import FindBootFiles, Paths

@@ -6,9 +6,8 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 
 from .. import API_VERSION, __version__
 from ..guest.initramfs import hyperstart_path, hyperstart_version
@@ -21,11 +20,13 @@ from ..images.store import ImageStore
 from ..jail.control_groups import ControlGroups, NoGroups
 from ..kernel.locate import Kernel
 from ..model.factory import FactoryStatus, WarmRequest
+from ..model.host import Check, Info, Version
 from ..model.network import NetworkRequest
+from ..model.quotas import QuotaStatus
 from ..model.reference import parse_source
 from ..model.specs import ContainerSpec, Resources
 from ..model.states import ALIVE
-from ..model.status import Check, ContainerStatus, Info, Pod, PodDetails, Version
+from ..model.status import ContainerStatus, Pod, PodDetails
 from ..network.backend import Records
 from ..network.choice import Choice
 from ..podfile.convert import convert, files_to_fetch
@@ -35,10 +36,11 @@ from ..volumes.disks import BlockVolumes
 from . import doctor, host_access, leftovers, project_contents, resolve
 from .allotments import Allotments
 from .archive import Archives
-from .attachments import Attachments, check_readable
+from .attachments import Attachments
 from .audit import AuditLog
 from .builder.builds import Builds
 from .commit import Commits
+from .container_logs import ContainerLogs
 from .container_verbs import LIVE
 from .containers import Containers
 from .creation import Creation
@@ -63,7 +65,6 @@ from .forwards import Forwards
 from .image_events import ImageEvents
 from .lifetimes import Lifetimes
 from .listing import Listing
-from .log_read import LogReader, LogRecord
 from .log_sinks.choose import LogSinks
 from .machinery import Ground, Machinery, assemble, of_host
 from .monitor import Monitor
@@ -74,6 +75,7 @@ from .pod_creation import PodCreation
 from .pods import Pods
 from .principal import current
 from .propagation import Propagation
+from .quotas.limits import Limits
 from .recover import recover
 from .registry import Registry
 from .services import Services
@@ -122,22 +124,18 @@ class Engine:
         self.networks = Networks(self.registry, settings.network, self.events, network)
         blocks = BlockVolumes(paths.cache, settings.scratch_size)
         self.volumes = Volumes(self.registry, paths, blocks, made.secrets, self.events, settings.volume_type)
-        placement = Placement(drivers, self.networks, network, self.registry, boot)
+        placement = Placement(drivers, self.networks, network, self.registry, boot, settings.sizes)
         creation = Creation(paths, self.registry, self.images, placement, self.volumes, made.roots)
         self._log_sinks = LogSinks(settings.log_size, settings.log_files, settings.log)
         self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, self._log_sinks)
         pod_creation = PodCreation(self.registry, self.images, self.containers, placement, self.volumes, made.secrets)
         self.pods = Pods(self.registry, sandboxes, self.containers, network, pod_creation, self.events)
-        fingerprints = Fingerprints(drivers, boot)
-        taking = Taking(self.registry, drivers, made.disks, network, made.secrets, fingerprints)
-        copies = Copies(paths, self.volumes, made.secrets)
-        making = Making(self.registry, placement, self.containers, sandboxes, made.woken, copies)
-        self.snapshots = PodSnapshots(paths, self.registry, sandboxes, self.events, taking, making)
-        self.transfers = Transfers(paths.snapshots, self.snapshots, drivers, fingerprints, self.images, made.secrets)
+        fingerprints = self._assemble_snapshots(made, placement)
         self.services = Services(self.registry, sandboxes.changing)
         self.execs = Execs(self.registry, self.containers, self.events)
         self.image_events = ImageEvents(self.events)
         self.attachments = Attachments(self.registry, self.containers, self.execs)
+        self.logs = ContainerLogs(self.registry, self.containers).read
         self.usage = Usage(paths, self.registry, self.images, self.containers, self.volumes, self.events)
         self.listing = Listing(self.registry, self.images, self.networks, self.usage)
         self.updates = Updates(self.registry, self.containers, sandboxes)
@@ -153,6 +151,21 @@ class Engine:
         self._propagation = Propagation(self.registry, sandboxes.running, made.shares)
         self._late: set[asyncio.Task[None]] = set()  # recovery of machines that have not answered yet
         self._watching: list[asyncio.Task[None]] = []
+
+    def _assemble_snapshots(self, made: Machinery, placement: Placement) -> Fingerprints:
+        settings, paths, network, sandboxes = self.settings, self.settings.paths, made.network, made.sandboxes
+        fingerprints = Fingerprints(self.drivers, self._boot)
+        taking = Taking(self.registry, self.drivers, made.disks, network, made.secrets, fingerprints)
+        copies = Copies(paths, self.volumes, made.secrets)
+        making = Making(self.registry, placement, self.containers, sandboxes, made.woken, copies)
+        self.snapshots = PodSnapshots(paths, self.registry, sandboxes, self.events, taking, making)
+        self.transfers = Transfers(
+            paths.snapshots, self.snapshots, self.drivers, fingerprints, self.images, made.secrets
+        )
+        self.registry.quotas.scratch_size = settings.scratch_size
+        self.registry.quotas.limits = Limits(settings.quotas, self.tenants)
+        self.registry.quotas.snapshots = self.snapshots.documents
+        return fingerprints
 
     def _assemble_suspensions(self, made: Machinery, fingerprints: Fingerprints) -> None:
         paths, network = self.settings.paths, made.network
@@ -256,39 +269,6 @@ class Engine:
 
         return progress, told()
 
-    async def logs(
-        self, key: str, *, tail: int | None, since: str, until: str, follow: bool
-    ) -> AsyncGenerator[list[LogRecord], None]:
-        """A container's log; with `follow` also what is added until the container ends. Times as RFC 3339, "" is any.
-
-        :raise Unsupported: nothing of it is kept on this host.
-        """
-        container = self.registry.container(key)
-        check_readable(container)
-        owner = self.containers.supervisor(container)
-        reader = LogReader(Path(container.log_path), since=since, until=until, at_end=tail == 0)
-        owner.fan_out.followers += follow
-        try:
-            if tail:
-                await tasks.in_thread(lambda: reader.seek(tail))
-            while True:
-                changed, over = owner.fan_out.changed, owner.stopped.is_set() and not self._starts_again(container.id)
-                while (records := await tasks.in_thread(reader.read)) is not None:
-                    yield records
-                if not follow:
-                    return
-                if reader.turn():
-                    continue
-                if over:
-                    return
-                await changed.wait()
-        finally:
-            owner.fan_out.followers -= follow
-            reader.close()
-
-    def _starts_again(self, id_: str) -> bool:
-        return self.registry.exists(id_) and self.registry.container(id_).state.status is ContainerStatus.RESTARTING
-
     async def create_pod(self, podfile: Podfile) -> PodDetails:
         """A pod as a podfile describes it.
 
@@ -318,6 +298,10 @@ class Engine:
         network = request.network or self.settings.network.default
         nic = self.networks.nic_kind("bridge" if network == "default" else network)
         return await self.factory.warm(Shape(vcpus, memory, nic, self.drivers.default.name), request.count)
+
+    def quota(self) -> QuotaStatus:
+        """What who asks may have, and has."""
+        return self.registry.quotas.status(current())
 
     def version(self) -> Version:
         return Version(

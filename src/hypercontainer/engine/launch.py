@@ -17,6 +17,7 @@ from .machine_config import shared_names
 from .machine_disks import MachineDisks
 from .placement import kinds
 from .pod_network import PodNetwork
+from .quotas.turns import Turns
 from .runtime import Runtime
 from .shares import Shares
 from .sources import MachineSource, Order, first
@@ -67,6 +68,7 @@ class Launcher:
         self._orders = orders
         self._sources = sources
         self._factory = factory
+        self._turns = Turns()
 
     def check(self, pod: Pod) -> None:
         """Raises what `Orders.check` does."""
@@ -78,8 +80,9 @@ class Launcher:
         :raise Unavailable: when the guest does not come up; the message has its last words.
         """
         order = await self._orders.order(pod, members)
-        with self._factory.foreground(order.kind):
-            booted = await first(self._sources, order)
+        async with self._turns.of(pod.tenant):
+            with self._factory.foreground(order.kind):
+                booted = await first(self._sources, order)
         if booted.source in self._factory.started:
             self._factory.started[booted.source] += 1
         directories = shared_names(order.pod) if booted.server else []

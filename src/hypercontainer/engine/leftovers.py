@@ -18,8 +18,8 @@ from ..errors import InvalidArgument, InvalidState, NotFound, Unavailable
 from ..hypervisor.driver import Machine
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Strays
+from ..model.host import Check
 from ..model.states import ALIVE
-from ..model.status import Check
 from ..state.database import DamagedDatabase, Database
 from ..sys.files import remove_tree
 from .paths import MACHINES_OF_OURS, Paths

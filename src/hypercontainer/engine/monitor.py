@@ -12,8 +12,9 @@ from ..errors import NotFound, Unsupported
 from ..guest.agent import Agent
 from ..hypervisor.facets import Granted, HeldElsewhere
 from ..jail import report
+from ..model.host import Check
 from ..model.statistics import BlockStats, ContainerStats, InterfaceStats
-from ..model.status import Check, Container, ContainerStatus, ProcessInfo
+from ..model.status import Container, ContainerStatus, ProcessInfo
 from ..protocol.messages import ListedProcess
 from ..protocol.usage import ContainerUsage, GuestStats
 from ..sys import clock, tasks

@@ -25,6 +25,7 @@ from ..model.network import (
     NetworkSpec,
 )
 from ..model.pods import PodSpec
+from ..model.quotas import Amounts
 from ..model.specs import HOST_GATEWAY
 from ..model.status import Pod, Pruned
 from ..model.thing_filters import select_networks
@@ -73,9 +74,14 @@ class Networks:
             raise InvalidArgument(f"the network name {spec.name!r} has a meaning of its own", hint="choose another")
         self._registry.check_network_name(spec.name)
         host_access.check_network(spec.subnets)
+        id_ = ids.new_id()
+        with self._registry.quotas.admitted({id_: Amounts(networks=1)}):
+            return await self._create(spec, id_)
+
+    async def _create(self, spec: NetworkSpec, id_: str) -> Network:
         prefix6 = IPv6Network(self._settings.subnet6).supernet(new_prefix=48)
         others = [*self._registry.networks(), self._default_record()]
-        network = addresses.plan(spec, ids.new_id(), clock.stamp(), others, await links.routed_subnets(), prefix6)
+        network = addresses.plan(spec, id_, clock.stamp(), others, await links.routed_subnets(), prefix6)
         network = msgspec.structs.replace(network, **owned())
         self._registry.put_network(network)
         self._events.publish("network", "create", network.id, name=network.name)

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from ..errors import Unavailable, Unsupported
+from ..errors import InvalidArgument, Unavailable, Unsupported
 from ..hypervisor.driver import Disk, PciDevice, RbdDisk, VirtioFs, disk_kinds, processor_kinds
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Emulation, Suspends, require
 from ..model.architectures import is_foreign
 from ..model.network import Attachment
-from ..model.pods import PodSpec
-from ..model.specs import Mount
+from ..model.pods import PodPlan, PodSpec
+from ..model.sizes import DEFAULTS as SIZES
+from ..model.sizes import Size
+from ..model.specs import GUEST_OVERHEAD, ContainerSpec, Mount
 from ..model.status import Pod
 from .networks import Networks
 from .paths import FindBootFiles
@@ -26,13 +28,46 @@ class Placement:
     """Chooses what a specification leaves open; takes nothing."""
 
     def __init__(
-        self, drivers: Drivers, networks: Networks, network: PodNetwork, registry: Registry, boot: FindBootFiles
-    ) -> None:
+        self, drivers: Drivers, networks: Networks, network: PodNetwork, registry: Registry, boot: FindBootFiles,
+        sizes: Mapping[str, Size] = SIZES,
+    ) -> None:  # fmt: skip
         self.network = network
         self._boot_files = boot
         self._registry = registry
         self._networks = networks
         self._drivers = drivers
+        self.sizes = sizes
+
+    def sized(self, spec: ContainerSpec) -> ContainerSpec:
+        """With what its size stands for.
+
+        :raise InvalidArgument: there is no such size, or it has numbers, too.
+        """
+        if not spec.size:
+            return spec
+        if spec.pod:
+            raise InvalidArgument("a size is the pod's, not a container's in it", hint="give --cpus and --memory")
+        size, r = self.size(spec.size), spec.resources
+        if r.cpus or r.memory:
+            raise InvalidArgument(f"size {size.name} says how many CPUs and how much memory it has",
+                                  hint="leave out --size, or --cpus and --memory")  # fmt: skip
+        return replace(spec, resources=replace(r, cpus=float(size.vcpus), memory=size.memory))
+
+    def plan_sized(self, plan: PodPlan) -> PodPlan:
+        """As `sized`, of a whole pod: its containers share what there is."""
+        if not plan.size:
+            return plan
+        size = self.size(plan.size)
+        if plan.vcpus or plan.memory:
+            raise InvalidArgument(f"size {size.name} says how many CPUs and how much memory it has",
+                                  hint="leave out the size, or the numbers")  # fmt: skip
+        return replace(plan, vcpus=size.vcpus, memory=size.memory + GUEST_OVERHEAD)
+
+    def size(self, name: str) -> Size:
+        """:raise InvalidArgument: there is none of that name."""
+        if name not in self.sizes:
+            raise InvalidArgument(f"there is no size {name!r}", hint=f"choose of {', '.join(self.sizes)}")
+        return self.sizes[name]
 
     def plan(self, id_: str, spec: PodSpec, aliases: list[str]) -> tuple[PodSpec, list[Attachment]]:
         """The specification with its networks, and the pod's places in these; its driver is of those that there are.

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from ..errors import GuestError, HyperError, InvalidArgument, Unavailable, Unsupported
 from ..hypervisor.driver import AnyNetwork, Machine, SpareNetwork, StreamNetwork, TapNetwork, UserNetwork
 from ..hypervisor.facets import NicAddition, NicHotplug, PortForwarding, require
+from ..model.host import Check
 from ..model.network import Attachment
 from ..model.specs import PortMapping
-from ..model.status import Check, Pod
+from ..model.status import Pod
 from ..network import addresses, tap
 from ..network import backend as port
 from ..network.backend import Backend, Dns, Link, Nic, NicKind, Policy, Rates, Shared

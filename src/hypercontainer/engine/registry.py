@@ -20,6 +20,7 @@ from ..state.journal import Journal
 from ..state.store import SetAside, Store
 from . import naming
 from .principal import current
+from .quotas.quotas import Quotas
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Registry:
         self.set_aside = database.set_aside()  # records that cannot be read
         self.undriven: dict[str, int] = {}  # pods set aside for want of a driver, and their machines' processes
         self._reserved: set[tuple[Tenant, str]] = set()
+        self.quotas = Quotas(self)
         self.on_change: Callable[[str], None] = lambda pod_id: None  # called when a pod's or a member's record changes
         self.changed = asyncio.Event()  # pulsed when a container's or a pod's record changes
 

@@ -13,7 +13,7 @@ from ..errors import InvalidArgument, NotFound
 from ..images.disk import FSTYPE as IMAGE_FSTYPE
 from ..model.base import encode
 from ..model.signals import RLIMITS, UNLIMITED, capability_mask, parse_signal
-from ..model.specs import MEMORY_DEFAULT, MEMORY_MIN, MIB, PIDS_MAX, ContainerSpec, ExecSpec, Ulimit
+from ..model.specs import GUEST_OVERHEAD, MEMORY_DEFAULT, MEMORY_MIN, MIB, PIDS_MAX, ContainerSpec, ExecSpec, Ulimit
 from ..model.status import Container, Pod, Process
 from ..model.units import format_binary
 from ..protocol.constants import BOUND_ROOT, Seccomp
@@ -23,8 +23,6 @@ from .filters import capabilities_of
 from .log_sinks import choose
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# What the guest's kernel and init take of the memory that a limit promises to the container.
-GUEST_OVERHEAD = 48 * MIB
 # What a container without a limit leaves to them. It is limited all the same: a
 # machine that runs out as a whole may thrash for minutes before it kills.
 GUEST_RESERVE = 40 * MIB

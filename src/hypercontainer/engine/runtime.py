@@ -68,6 +68,7 @@ class Runtime:
         default_factory=asyncio.Lock
     )  # who saves it has it, and who pauses it, or what is in it: else the one would let go on what the other stopped
     suspended: bool = False  # it has no machine: what that was is on the disk
+    ending: bool = False  # nobody needs it any more
     stalled: bool = False  # it stands still until the host's disk has space
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     layout: MachineLayout | None = None  # None: an earlier hyperd launched it

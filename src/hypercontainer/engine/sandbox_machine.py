@@ -264,6 +264,7 @@ class SandboxMachine(Supervisor[State]):
 
     def _end(self, *, clean: bool, error: str = "") -> None:
         assert self.runtime is not None
+        self.runtime.ending = True
         self.move(State.ENDING)
         for job in (self._watch, self._work, self._pulse):
             if job:

@@ -96,6 +96,7 @@ class SandboxSuspension(SandboxMachine):
         runtime: Runtime = job.result()
         self._own(runtime)
         self.save()
+        self._bring_up.recorded(self.id)
         self._tell("resume", self._registry.pod(self.id))
         message.answer(runtime)
 

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ..images.limits import Limits
 from ..images.trust import Trust
+from ..model.quotas import Quota
+from ..model.sizes import DEFAULTS as SIZES
+from ..model.sizes import Size
 from ..model.specs import LogOptions
 from ..network.addresses import AnyNetwork
 from ..state.journal import EventLimits
@@ -40,4 +44,6 @@ class Settings:
     trust: Trust = field(default_factory=Trust)  # whose images are taken
     builder: BuilderSettings = field(default_factory=BuilderSettings)  # what builds images
     egress_networks: tuple[AnyNetwork, ...] = ()  # not public ones, in which hosts of egress policies may lie
+    sizes: Mapping[str, Size] = field(default_factory=lambda: SIZES)
+    quotas: Mapping[str, Quota] = field(default_factory=dict)  # principals, as patterns -> what they may have
     docker_host: str = ""  # where Docker's clients are served

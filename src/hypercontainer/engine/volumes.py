@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from ..errors import Conflict, InvalidArgument, NotFound
 from ..model import ids
 from ..model.filters import Filters, flag
 from ..model.pods import VolumeRequest, VolumeSpec
+from ..model.quotas import Amounts
 from ..model.specs import ContainerSpec, Mount
 from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInfo
 from ..model.thing_filters import select_volumes, volume_fits
@@ -26,7 +27,8 @@ from ..sys.removal import removed
 from ..volumes.disks import BlockVolumes, set_root
 from .events import Events
 from .paths import VOLUME_DATA, Paths
-from .principal import owned
+from .principal import current, owned
+from .quotas.quotas import UNBOUNDED, volume_key
 from .registry import Registry
 from .secrets import KEYRING, Secrets
 from .volume_sources import add_bind, add_root, check_propagation, format_of, on_host, root_mount
@@ -85,7 +87,7 @@ class Volumes:
                         f"volume {name} exists and is different", hint="choose another name, or remove it first"
                     )
                 return have
-            volume = await self._make(name, msgspec.structs.replace(spec, driver=self._driver(spec)))
+            volume = await self._make_admitted(name, msgspec.structs.replace(spec, driver=self._driver(spec)))
         self._events.publish("volume", "create", name, driver=volume.driver)
         return volume
 
@@ -103,7 +105,7 @@ class Volumes:
         labels = before.labels if before else {}
         spec = VolumeSpec(driver="block", size=file.stat().st_size, fstype=volume.fstype, labels=labels)
         async with self._creating:
-            made = await self._make(ids.new_id(), spec, file)
+            made = await self._make_admitted(ids.new_id(), spec, file)
         self._events.publish("volume", "create", made.name, driver=made.driver)
         return made
 
@@ -114,6 +116,17 @@ class Volumes:
             return
         with no_space_as_error(target.parent):
             await tasks.in_thread(lambda: copy_sparse(source, target))
+
+    def bytes_of(self, requests: Iterable[VolumeRequest]) -> int:
+        """What the disks may grow to that are made with a pod, and go with it."""
+        disks = [r for r in requests if not r.source and r.format in ("", *_IMAGES)]
+        return sum(r.size or self._blocks.default_size for r in disks)
+
+    async def _make_admitted(self, name: str, spec: VolumeSpec, source: Path | None = None) -> Volume:
+        """:raise QuotaExceeded: who asks may not have so much; and what `_make` raises."""
+        disk = (spec.size or self._blocks.default_size) if spec.driver == "block" else UNBOUNDED
+        with self._registry.quotas.admitted({volume_key(name, current().tenant): Amounts(volumes=1, disk=disk)}):
+            return await self._make(name, spec, source)
 
     async def _make(self, name: str, spec: VolumeSpec, source: Path | None = None) -> Volume:
         """Under another name first: what has a volume's name is whole, and nothing that is there is touched.
@@ -263,10 +276,13 @@ class Volumes:
         with no_space_as_error(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fstype, format_ = r.fstype or "ext4", r.format if r.format in _IMAGES else "raw"
-        await self._blocks.create(path, size=r.size, fstype=fstype, format_=format_)
+        size = r.size or self._blocks.default_size
+        await self._blocks.create(path, size=size, fstype=fstype, format_=format_)
         if r.mode is not None:
             await set_root(path, fstype, format_, mode=r.mode, gid=r.gid)
-        return PodVolume(kind="disk", source=str(path), fstype=fstype, format=format_, anonymous=True, **common)
+        return PodVolume(
+            kind="disk", source=str(path), fstype=fstype, format=format_, anonymous=True, size=size, **common
+        )
 
     async def _find_or_create(self, name: str, size: int = 0) -> Volume:
         _check_name(name)

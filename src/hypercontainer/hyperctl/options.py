@@ -52,6 +52,7 @@ _OPTIONS = [
     click.option("--entrypoint", default=None, help="Program to run in place of the image's ENTRYPOINT."),
     click.option("--cpus", type=click.FloatRange(min=0), default=0.0, help="CPU time, in CPUs."),
     click.option("-m", "--memory", default="", help="Memory limit, such as 512m."),
+    click.option("--size", default="", metavar="NAME", help="CPUs and memory by a name: see `hyperctl size ls`."),
     click.option("--pids-limit", type=int, default=0, help="Most processes at a time; -1 for no limit."),
     click.option("--read-only", is_flag=True, help="Mount the root file system read-only."),
     click.option("-l", "--label", multiple=True, metavar="NAME[=VALUE]", help="Set a label."),
@@ -307,6 +308,11 @@ def _lifetime(o: dict[str, Any]) -> dict[str, Any]:
     return {name: parse_duration(o[name] or 0) for name in ("ttl", "idle_timeout")}
 
 
+def _resources(o: dict[str, Any]) -> Resources:
+    memory = parse_size(o["memory"]) if o["memory"] else 0
+    return Resources(cpus=dockerflags.cpus(o), memory=memory, pids=max(0, o["pids_limit"]))
+
+
 def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> ContainerSpec:
     """The request that the flags make.
 
@@ -316,13 +322,11 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
 
     dockerflags.check(o)
     labels = [line for f in o["label_file"] for line in _read_lines(f, "label file")] + list(o["label"])
-    resources = Resources(
-        cpus=dockerflags.cpus(o), memory=parse_size(o["memory"]) if o["memory"] else 0, pids=max(0, o["pids_limit"])
-    )
     return ContainerSpec(
         image=image,
         name=o["name"],
         command=list(command) or None,
+        size=o["size"],
         entrypoint=None if o["entrypoint"] is None else [o["entrypoint"]],
         env=environment(o["env"], o["env_file"]),
         workdir=o["workdir"],
@@ -333,7 +337,7 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         tty=o["tty"],
         stdin=o["interactive"],
         read_only=o["read_only"],
-        resources=resources,
+        resources=_resources(o),
         labels=pairs(tuple(labels), "label", need_value=False),
         annotations=pairs(o["annotation"], "annotation", need_value=True),
         ulimits=[parse_ulimit(u) for u in o["ulimit"]],

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from ..client.sources import is_place
 from ..errors import HyperError, NotFound, Unsupported
 from ..model.images import Image
 from ..model.status import Container, ContainerStatus, PodDetails
+from ..model.units import parse_size
 from ..podfile.document import Container as PodContainer
 from ..podfile.document import Podfile
 from ..podfile.load import images, load
@@ -214,3 +216,23 @@ def container_of(c: Client, name: str) -> Container:
             return member(c, name, "")
         except NotFound:
             raise error from None
+
+
+def empty_pod(name: str, o: dict[str, Any]) -> dict[str, Any]:
+    """The podfile that the options of `pod create` make."""
+    from .options import pairs, parse_ports
+
+    labels = pairs(o["label"], "label", need_value=False)
+    ports = [
+        {"hostPort": p.host_port or "", "containerPort": p.container_port, "protocol": p.protocol, "hostIP": p.host_ip}
+        for p in parse_ports(o["publish"])
+    ]
+    return {
+        "id": name, "hostname": o["hostname"], "labels": labels, "portmappings": ports,
+        "network": o["network"][0] if o["network"] else "", "networks": [{"name": n} for n in o["network"][1:]],
+        "driver": o["driver"], "exitPolicy": o["exit_policy"], "shmSize": o["shm_size"] or 64,
+        "devices": list(o["device"]),
+        "resource": {
+            "size": o["size"], "vcpu": o["cpus"], "memory": parse_size(o["memory"]) >> 20 if o["memory"] else 0,
+        },
+    }  # fmt: skip

@@ -13,13 +13,13 @@ from ..errors import HyperError, InvalidArgument, NotFound
 from ..model.ids import short
 from ..model.statistics import ContainerStats
 from ..model.status import PodDetails, PodInfo, ProcessInfo
-from ..model.units import format_age, parse_size
+from ..model.units import format_age
 from .container_view import describe_mappings
 from .context import client, for_each
 from .exec import exec_
 from .hostflags import DEVICE
 from .output import print_json, print_table, show, show_details
-from .podrun import create_pod, details, follow, member, run_pod, start_pod
+from .podrun import create_pod, details, empty_pod, follow, member, run_pod, start_pod
 from .snapshots import fork, restore
 from .standard import print_made
 
@@ -56,6 +56,7 @@ pod.add_command(restore)
 )
 @click.option("--cpus", type=click.IntRange(min=0), default=0, help="Virtual CPUs.")
 @click.option("-m", "--memory", default="", help="Memory of the machine, such as 512m.")
+@click.option("--size", default="", metavar="NAME", help="Both by a name: see `hyperctl size ls`.")
 @click.option("--shm-size", default="", help="Size of /dev/shm [default: 64m].")
 @DEVICE
 @click.option(
@@ -80,24 +81,7 @@ def create(podfile: str | None, name: str, quiet: bool, **options: Any) -> None:
     if podfile:
         print_made(create_pod(c, podfile, name=name, quiet=quiet).pod.id, "the pod")
         return
-    print_made(c.call(PodDetails, "POST", "/pods", body=_empty(name, options)).pod.id, "the pod")
-
-
-def _empty(name: str, o: dict[str, Any]) -> dict[str, Any]:
-    from .options import pairs, parse_ports
-
-    labels = pairs(o["label"], "label", need_value=False)
-    ports = [
-        {"hostPort": p.host_port or "", "containerPort": p.container_port, "protocol": p.protocol, "hostIP": p.host_ip}
-        for p in parse_ports(o["publish"])
-    ]
-    return {
-        "id": name, "hostname": o["hostname"], "labels": labels, "portmappings": ports,
-        "network": o["network"][0] if o["network"] else "", "networks": [{"name": n} for n in o["network"][1:]],
-        "driver": o["driver"], "exitPolicy": o["exit_policy"], "shmSize": o["shm_size"] or 64,
-        "devices": list(o["device"]),
-        "resource": {"vcpu": o["cpus"], "memory": parse_size(o["memory"]) >> 20 if o["memory"] else 0},
-    }  # fmt: skip
+    print_made(c.call(PodDetails, "POST", "/pods", body=empty_pod(name, options)).pod.id, "the pod")
 
 
 @pod.command()

@@ -13,9 +13,10 @@ import msgspec
 from .. import API_VERSION, __version__
 from ..client.api import Query
 from ..errors import HyperError, InvalidArgument, Unavailable
+from ..model.host import Check, Info, Version
 from ..model.moments import read_moment, write_moment
 from ..model.specs import LogOptions
-from ..model.status import Check, Event, Info, Version
+from ..model.status import Event
 from ..model.units import format_binary
 from .context import client
 from .output import print_json, render

@@ -31,6 +31,7 @@ from ..state.journal import EventLimits
 from ..sys import users
 from ..sys.private import require_private
 from ..volumes.scratch import DEFAULT_SIZE
+from . import quota_config
 from .builder_config import BuilderConfig
 from .values import value
 
@@ -137,6 +138,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     audit_log: str = ""  # a file; "" keeps none
     audit_max_size: str = "10m"
     audit_max_files: Annotated[int, Meta(ge=1, le=1000)] = 5
+    sizes: dict[str, str] = {}  # of pods, by name: VCPUS/MEMORY; beside S1 to L3
+    # Principals, also as patterns such as token:* -> what each may have: pods, memory, ...
+    quotas: dict[str, dict[str, str | int]] = {}
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -288,6 +292,8 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
             config.socket_bits,
             config.audit,
             config.trust,
+            quota_config.sizes(config.sizes),
+            quota_config.quotas(config.quotas),
             config.builder.settings(config.insecure_registries),
         )
     except msgspec.ValidationError as error:

@@ -36,6 +36,7 @@ from ..serving.identity import Identity
 from ..serving.listener import Listener, ListenLimits, server_options
 from ..sys import deadlines, process, users
 from ..sys.files import no_space
+from . import quota_config
 from .config import Config, default_run
 from .cri import cri
 from .drivers import build_drivers, build_groups
@@ -105,6 +106,8 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
     settings = Settings(
         paths=paths,
         scratch_size=config.scratch_bytes,
+        sizes=quota_config.sizes(config.sizes),
+        quotas=quota_config.quotas(config.quotas),
         log_size=config.log_bytes,
         log_files=config.log_max_files,
         log=config.log_options,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..model.status import Check
+from ..model.host import Check
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ..errors import Unavailable
-from ..model.status import Check
+from ..model.host import Check
 from .control_groups import Budget, Group
 
 

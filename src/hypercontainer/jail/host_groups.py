@@ -14,7 +14,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from ..errors import Unavailable
-from ..model.status import Check
+from ..model.host import Check
 from ..sys import tasks
 from . import group_owners
 from .control_groups import Budget, Group

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..model.host import Check
 from ..model.signals import CAPABILITIES
-from ..model.status import Check
 from ..sys import users
 from . import hierarchies
 

@@ -165,6 +165,7 @@ class PodPlan(Model, frozen=True, kw_only=True):
     hostname: str = ""
     vcpus: int = 0
     memory: int = 0  # bytes
+    size: str = ""  # by name, in place of the two
     labels: dict[str, str] = field(default_factory=dict)
     spec: PodSpec = field(default_factory=PodSpec)
     volumes: list[VolumeRequest] = field(default_factory=list)

@@ -17,6 +17,8 @@ MIB = 1 << 20
 # Below this the guest's kernel and init leave a program nothing to run in.
 MEMORY_MIN = 16 * MIB
 MEMORY_DEFAULT = 256 * MIB
+# What the guest's kernel and init take of the memory that a limit promises to the container.
+GUEST_OVERHEAD = 48 * MIB
 
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
 PullPolicy = Literal["missing", "always", "never"]
@@ -234,6 +236,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     stdin: bool = False
     read_only: bool = False
     resources: Resources = field(default_factory=Resources)
+    size: str = ""  # of its pod, by name, in place of cpus and memory
     labels: dict[str, str] = field(default_factory=dict)
     ulimits: list[Ulimit] = field(default_factory=list)
     sysctls: dict[str, str] = field(default_factory=dict)

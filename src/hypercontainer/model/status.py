@@ -14,7 +14,7 @@ from .layout import MachineLayout
 from .network import Attachment, CniState
 from .pods import PodSpec
 from .principal import Tenant
-from .specs import ContainerSpec, HealthCheck, LogOptions, Mount, PortMapping
+from .specs import GUEST_OVERHEAD, ContainerSpec, HealthCheck, Mount, PortMapping
 
 
 class ContainerStatus(StrEnum):
@@ -171,7 +171,7 @@ class PodVolume(Model, frozen=True, kw_only=True):
     format: str = "raw"
     fstype: str = "auto"
     cache: str = ""
-    size: int = 0  # bytes, of a tmpfs
+    size: int = 0  # bytes, of a tmpfs, or that a disk may grow to which goes with the pod
     options: dict[str, str] = field(default_factory=dict)
     monitors: list[str] = field(default_factory=list)
 
@@ -185,6 +185,7 @@ class Pod(Model, frozen=True, kw_only=True):
     hostname: str
     vcpus: int
     memory: int  # bytes of guest memory
+    size: str = ""  # by whose name it was asked for; "": by numbers, or by nothing
     vm: Vm | None = None
     architecture: str = ""  # of its machine's processors, by OCI's name; "": the host's, and made before that was kept
     driver_reason: str = ""  # why it has the driver of its specification; "": made before that was kept
@@ -201,6 +202,11 @@ class Pod(Model, frozen=True, kw_only=True):
     finished_at: str = ""
     owner: str = ""  # the principal that made it; "" is the daemon, or before owners were recorded
     tenant: Tenant = UNSET
+
+    @property
+    def promised(self) -> int:
+        """Bytes of memory that were asked for: of a size what it is for containers, without the guest's own part."""
+        return self.memory - GUEST_OVERHEAD if self.size else self.memory
 
 
 class PodInfo(Model, frozen=True, kw_only=True):
@@ -329,72 +335,3 @@ class Event(Model, frozen=True, kw_only=True):
     attributes: dict[str, str] = field(default_factory=dict)
     principal: str = ""  # who asked for it; "" when it came about by itself
     labels: dict[str, str] = field(default_factory=dict)  # of what it happened to
-
-
-class Version(Model, frozen=True, kw_only=True):
-    """The daemon's side of `version`."""
-
-    version: str
-    api_version: str
-    kernel: str
-    hyperstart: str
-    qemu: str
-    python: str
-    os: str
-    arch: str
-
-
-class DriverStatus(Model, frozen=True, kw_only=True):
-    """A hypervisor of this hyperd, as `info` shows it."""
-
-    name: str
-    version: str = ""  # "": it is not installed
-    usable: bool
-    reason: str  # how its processors run and why, or why it is not usable
-    hint: str = ""
-    default: bool = False
-    can: list[str]  # docs/hypervisors.md
-
-
-class ForeignStatus(Model, frozen=True, kw_only=True):
-    """Another architecture than this host's, whose images run emulated."""
-
-    name: str  # OCI's
-    usable: bool
-    reason: str  # what emulates it and the kernel that is booted, or why it is not usable
-    hint: str = ""
-
-
-class Info(Model, frozen=True, kw_only=True):
-    """`info`."""
-
-    version: str
-    root: str
-    rootless: bool
-    pods: int
-    containers: int
-    running: int
-    images: int
-    driver: str
-    accelerator: str
-    accelerator_reason: str
-    kernel_version: str
-    kernel_config_hash: str
-    kernel_path: str
-    cpus: int
-    memory: int
-    network: str
-    log: LogOptions = field(default_factory=LogOptions)  # of containers that say nothing of theirs
-    audit: str = ""  # where the audit log is, and what is wrong with it
-    docker_host: str = ""  # where Docker's clients reach hyperd, for DOCKER_HOST; "": nowhere
-    drivers: list[DriverStatus] = field(default_factory=list)
-    architectures: list[ForeignStatus] = field(default_factory=list)  # beside this host's
-
-
-class Check(Model, frozen=True, kw_only=True):
-    """One line of `doctor`."""
-
-    name: str
-    status: str  # ok, warn, fail
-    found: str
-    hint: str = ""

@@ -144,6 +144,7 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
         hostname=podfile.hostname,
         vcpus=max(podfile.resource.vcpu, 0),
         memory=_legacy_size(podfile.resource.memory),
+        size=podfile.resource.size,
         labels=podfile.labels,
         spec=spec,
         volumes=list(volumes.values()),

@@ -31,8 +31,9 @@ class Part(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
 
 
 class Resource(Part, frozen=True, kw_only=True):
-    """The size of the pod's machine; 0 is what its containers need."""
+    """The size of the pod's machine, by a name or in numbers; 0 is what its containers need."""
 
+    size: str = ""
     vcpu: int = 0
     memory: int | str = 0
 

@@ -11,6 +11,7 @@ STATUS: dict[type[errors.HyperError], int] = {
     errors.InvalidArgument: 400,
     errors.Unauthorized: 401,
     errors.PermissionDenied: 403,
+    errors.QuotaExceeded: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.InvalidState: 409,

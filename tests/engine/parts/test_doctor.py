@@ -18,7 +18,7 @@ from hypercontainer.hypervisor.driver import Probe
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import FakeDriver, FakeHost
 from hypercontainer.kernel.locate import Kernel
-from hypercontainer.model.status import Check
+from hypercontainer.model.host import Check
 
 KERNEL = Path("/kernel")
 

@@ -12,6 +12,7 @@ from ...errors import Unavailable
 from ...guest.agent import Freeze
 from ...guest.agent import require as require_of_guest
 from ...model import ids
+from ...model.quotas import Amounts
 from ...model.status import Container, ContainerStatus, MountPoint, Pod
 from ...sys import tasks
 from ..containers import Containers
@@ -65,7 +66,8 @@ class Making:
             }
             who = records.Identity(pod_id, name, containers, {})
             try:
-                await self._make(saved, who, points)
+                with self._registry.quotas.admitted(self._amounts(saved, who)):
+                    await self._make(saved, who, points)
             except BaseException:
                 await tasks.to_the_end(self._undo(who.ids, points))
                 raise
@@ -73,6 +75,13 @@ class Making:
             for called in held:
                 self._registry.release(called)
         return self._registry.pod(pod_id)
+
+    def _amounts(self, saved: Saved, who: records.Identity) -> dict[str, Amounts]:
+        """What of quotas it takes, by the ids that it will have."""
+        quotas, document = self._registry.quotas, saved.document
+        found = {who.containers[c.id][0]: quotas.container(own_root=bool(c.spec.rootfs)) for c in document.containers}
+        found[who.pod_id] = found.get(who.pod_id, Amounts()) + Amounts(pods=1)
+        return found
 
     async def make_all(self, saved: Saved, names: Sequence[str]) -> list[Pod]:
         """One for each name, or none: as many at a time as this host has processors for."""

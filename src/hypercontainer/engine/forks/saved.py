@@ -65,6 +65,11 @@ class SavedPod(Model, frozen=True, kw_only=True):
         """Whose it is."""
         return self.pod.tenant
 
+    @property
+    def owner(self) -> str:
+        """The principal whose pod it was."""
+        return self.pod.owner
+
 
 @dataclass
 class Saved(AtRest):

@@ -14,6 +14,7 @@ from pathlib import Path
 from ...errors import Conflict, HyperError, InvalidState, NotFound, Unavailable
 from ...model import ids
 from ...model.principal import Tenant
+from ...model.quotas import Amounts
 from ...model.snapshots import ForkRequest, RestoreRequest, SnapshotInfo, SnapshotRequest
 from ...model.status import Pod
 from ...sys import tasks
@@ -64,6 +65,10 @@ class PodSnapshots:
             except HyperError as error:
                 log.warning("%s", error)
 
+    def documents(self) -> list[SavedPod]:
+        """Of all that are kept."""
+        return list(self._known.values())
+
     def in_use(self) -> dict[str, list[str]]:
         """Image id -> names of the snapshots that need it."""
         users: dict[str, list[str]] = {}
@@ -107,15 +112,19 @@ class PodSnapshots:
         return await self.kept(write, "create")
 
     async def kept(self, write: Callable[[Path], Awaitable[SavedPod]], action: str) -> SnapshotInfo:
-        """What `write` makes, as the directory that it is given; nothing of it is left where that fails."""
+        """What `write` makes, as the directory that it is given; nothing of it is left where that fails.
+
+        :raise QuotaExceeded: who asks may not have another.
+        """
         passing = self._passing()
-        try:
-            document = await write(passing)
-            passing.rename(self._paths.snapshot(document.id))
-        except BaseException:
-            await removed(passing)
-            raise
-        self._known[document.id] = document
+        with self._registry.quotas.admitted({passing.name: Amounts(snapshots=1)}):
+            try:
+                document = await write(passing)
+                passing.rename(self._paths.snapshot(document.id))
+            except BaseException:
+                await removed(passing)
+                raise
+            self._known[document.id] = document
         self._events.publish("snapshot", action, document.id, name=document.name, pod=document.pod.name)
         return self._info(document)
 
@@ -243,6 +252,7 @@ class PodSnapshots:
 
         :raise Unsupported: the pod, or its driver, cannot be saved.
         :raise PermissionDenied: it has more of this host than who asks may have.
+        :raise QuotaExceeded: they are more than who asks may have.
         """
         pod = self._registry.pod(key)
         host_access.check_saved(pod, self._registry.members(pod.id))
@@ -250,6 +260,7 @@ class PodSnapshots:
         names = [f"{request.name}-{n}" if request.name and many else request.name for n in range(1, request.count + 1)]
         for name in filter(None, names):
             self._registry.check_pod_name(name)
+        self._registry.quotas.check(Amounts(pods=request.count))  # before the pod stands still for them
         directory = self._passing()
         saved = await self._take(pod, "", directory, self._making.early)
         try:

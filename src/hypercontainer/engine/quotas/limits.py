@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is limited, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+
+from ...model.principal import Tenant
+from ...model.quotas import Quota
+from .quotas import Holder
+
+
+class Limits:
+    """What the daemon's configuration says of principals."""
+
+    def __init__(self, principals: Mapping[str, Quota]) -> None:
+        """Names of principals, or patterns with `*`, each of whom may have so much; the first that fits is theirs."""
+        self._principals = principals
+
+    def __call__(self, tenant: Tenant, owner: str) -> Iterator[tuple[Holder, Quota]]:
+        """Who is limited of those whose a thing with this tenant and owner is."""
+        quota = next((q for pattern, q in self._principals.items() if owner and fnmatchcase(owner, pattern)), None)
+        if quota is not None:
+            yield Holder(owner, tenant, owner), quota

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reservations: nobody gets more than they may have, however many ask at once.
+
+A reservation is made in one step, without waiting, before anything is taken, and counts until a record tells of what
+it was for. What is there is counted from the records each time, so nothing has to be kept in step with them, and a
+daemon that begins anew knows all that it needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from ...errors import QuotaExceeded
+from ...model.network import Network
+from ...model.principal import Principal, Tenant
+from ...model.quotas import BYTES, NAMES, Amounts, Quota, QuotaStatus
+from ...model.status import Container, Pod, Volume
+from ...model.units import format_binary
+from ...sys import clock
+from ..principal import current
+
+_MINUTE = 60.0  # seconds, in which so many starts are allowed
+UNBOUNDED = -1  # of disk: what has no limit of its own
+
+
+class Records(Protocol):
+    """What is counted."""
+
+    def pods(self) -> list[Pod]:
+        """All."""
+
+    def containers(self) -> list[Container]:
+        """All."""
+
+    def volumes(self) -> list[Volume]:
+        """All."""
+
+    def networks(self) -> list[Network]:
+        """All."""
+
+
+class Owned(Protocol):
+    """A record, or who asks."""
+
+    @property
+    def owner(self) -> str:
+        """The principal."""
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose it is."""
+
+
+class Holder(NamedTuple):
+    """Who is limited: a tenant with all that is its, or one principal in it."""
+
+    name: str  # for people
+    tenant: Tenant
+    owner: str | None = None  # None: whoever's of the tenant
+
+    def has(self, thing: Owned) -> bool:
+        """Whether it is theirs."""
+        return thing.tenant == self.tenant and self.owner in (None, thing.owner)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A reservation for what will have this id."""
+
+    owner: str
+    tenant: Tenant
+    amounts: Amounts
+
+
+class Quotas:
+    """Of one daemon."""
+
+    def __init__(self, records: Records, scratch_size: int = 0) -> None:
+        """`scratch_size` is how many bytes a container's own disk may grow to."""
+        self._records = records
+        self.scratch_size = scratch_size
+        # Set by who knows: who is limited of those whose a thing with this tenant and owner is, and how.
+        self.limits: Callable[[Tenant, str], Iterable[tuple[Holder, Quota]]] = lambda tenant, owner: ()
+        self.snapshots: Callable[[], Iterable[Owned]] = lambda: ()
+        self._held: dict[str, _Held] = {}  # by the id of what is made
+        self._starting: dict[str, _Held] = {}  # by the id of the pod that starts
+        self._starts: dict[Holder, deque[float]] = defaultdict(deque)  # when they were, in the last minute
+
+    # -- what is made ---------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def admitted(self, things: Mapping[str, Amounts]) -> Iterator[None]:
+        """For who asks, while things with these ids are made: all of them, or none.
+
+        :raise QuotaExceeded: it is more than they may have.
+        """
+        who = current()
+        self.check(sum(things.values(), Amounts()))
+        self._held.update({id_: _Held(who.name, who.tenant, amounts) for id_, amounts in things.items()})
+        try:
+            yield
+        finally:
+            for id_ in things:
+                self._held.pop(id_, None)
+
+    def check(self, more: Amounts) -> None:
+        """Whether who asks may have more, by now: nothing is held.
+
+        :raise QuotaExceeded: they may not.
+        """
+        who = current()
+        self._check(who, who.name, more)
+
+    def container(self, *, own_root: bool = False) -> Amounts:
+        """What one more is; with a root of its own it has no disk here."""
+        return Amounts(containers=1, disk=0 if own_root else self.scratch_size)
+
+    # -- what runs ------------------------------------------------------------------------
+
+    def claim(self, pod: Pod) -> None:
+        """It starts: what its machine has counts from now on, until `release`, or its record tells of the machine.
+
+        :raise QuotaExceeded: it is more than its owners may have.
+        """
+        self._check(pod, pod.owner, _machine(pod))
+        for holder, quota in self.limits(pod.tenant, pod.owner):
+            self._count_start(holder, quota)
+        self._starting[pod.id] = _Held(pod.owner, pod.tenant, _machine(pod))
+
+    def release(self, pod_id: str) -> None:
+        """From here on its record tells, or it has none. Idempotent."""
+        self._starting.pop(pod_id, None)
+
+    def _count_start(self, holder: Holder, quota: Quota) -> None:
+        if quota.starts is None:
+            return
+        starts, now = self._starts[holder], clock.seconds()
+        while starts and starts[0] <= now - _MINUTE:
+            starts.popleft()
+        if len(starts) >= quota.starts:
+            wait = int(_MINUTE - (now - starts[0])) + 1 if starts else int(_MINUTE)
+            raise QuotaExceeded(f"{holder.name} may start {quota.starts} pods in a minute, and has",
+                                hint=f"try again in {wait} s")  # fmt: skip
+        starts.append(now)
+
+    # -- counting -------------------------------------------------------------------------
+
+    def status(self, who: Principal) -> QuotaStatus:
+        """Of who asks: what limits them closest, the project before the principal."""
+        holder, quota = next(iter(self.limits(who.tenant, who.name)), (Holder("", who.tenant), Quota()))
+        return QuotaStatus(of=holder.name, limits=quota, used=self.used(holder))
+
+    def used(self, holder: Holder) -> Amounts:
+        """What there is of it, and is being made."""
+        pods = {p.id: p for p in self._records.pods() if holder.has(p)}
+        containers = [c for c in self._records.containers() if holder.has(c)]
+        volumes = [v for v in self._records.volumes() if holder.has(v)]
+        roots = sum(not c.spec.rootfs for c in containers)
+        there = Amounts(
+            pods=len(pods), containers=len(containers), volumes=len(volumes),
+            disk=roots * self.scratch_size + sum(v.size for v in volumes) + sum(map(disks_of, pods.values())),
+            networks=sum(holder.has(n) for n in self._records.networks()),
+            snapshots=sum(holder.has(s) for s in self.snapshots()),
+        )  # fmt: skip
+        recorded = {*pods, *(c.id for c in containers), *(volume_key(v.name, v.tenant) for v in volumes)}
+        making = [h.amounts for id_, h in self._held.items() if id_ not in recorded and holder.has(h)]
+        running = [_machine(p) for p in pods.values() if p.vm]
+        starting = [h.amounts for id_, h in self._starting.items()
+                    if holder.has(h) and not (id_ in pods and pods[id_].vm)]  # fmt: skip
+        return sum((*making, *running, *starting), there)
+
+    def _check(self, who: Principal | Pod, owner: str, more: Amounts) -> None:
+        for holder, quota in self.limits(who.tenant, owner):
+            used = self.used(holder)
+            for name in NAMES:
+                limit, wanted, has = getattr(quota, name), getattr(more, name), getattr(used, name)
+                if limit is None or not wanted:
+                    continue
+                if wanted < 0:
+                    raise QuotaExceeded(f"{holder.name} has a quota of {name}, and this would have no limit",
+                                        hint="make the volume a disk: --driver block")  # fmt: skip
+                if has + wanted > limit:
+                    raise QuotaExceeded(
+                        f"{holder.name} may have {_written(name, limit)}, has {_number(name, has)}, and this takes "
+                        f"{_number(name, wanted)} more",
+                        hint="remove or stop what is not needed, or have the quota raised",
+                    )
+
+
+def volume_key(name: str, tenant: Tenant) -> str:
+    """In place of an id, of a volume that is made."""
+    return f"volume:{tenant or ''}:{name}"
+
+
+def disks_of(pod: Pod) -> int:
+    """Bytes that the disks may grow to which go with it."""
+    return sum(v.size for v in pod.volumes if v.anonymous and v.kind == "disk" and not v.named)
+
+
+def _machine(pod: Pod) -> Amounts:
+    return Amounts(vcpus=pod.vcpus, memory=pod.promised)
+
+
+def _number(name: str, number: int) -> str:
+    return format_binary(number) if name in BYTES else str(number)
+
+
+def _written(name: str, number: int) -> str:
+    words = {"vcpus": "virtual CPUs", "memory": "of memory in pods that run", "disk": "of disk"}
+    return f"{_number(name, number)} {words.get(name, name)}"

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""size and quota: machines by name, and how much one may have."""
+
+from __future__ import annotations
+
+import click
+
+from ..model.quotas import BYTES, NAMES, QuotaStatus
+from ..model.sizes import Size
+from ..model.units import format_binary
+from .context import client
+from .output import print_json, print_table, render, show
+
+_FORMAT = click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
+
+
+@click.group()
+def size() -> None:
+    """Sizes of machines, by name, for `run --size` and `pod create --size`."""
+
+
+@size.command()
+@_FORMAT
+def ls(format_: str) -> None:
+    """List sizes."""
+    found = client().call(list[Size], "GET", "/sizes")
+    show(found, format_, ["NAME", "VCPUS", "MEMORY"], lambda s: [s.name, str(s.vcpus), format_binary(s.memory)])
+
+
+@click.command()
+@_FORMAT
+def quota(format_: str) -> None:
+    """Show how much you may have, and have."""
+    found = client().call(QuotaStatus, "GET", "/quota")
+    if format_ == "json":
+        print_json(found)
+        return
+    if format_:
+        print(render(format_, found))
+        return
+    if not found.of:
+        print("Nothing limits you but this host.")
+    starts = found.limits.starts
+    print_table(
+        ["OF", "USED", "LIMIT"],
+        [
+            *([name, _written(name, getattr(found.used, name)), _written(name, getattr(found.limits, name))]
+              for name in NAMES),
+            ["starts in a minute", "-", "-" if starts is None else str(starts)],
+        ],
+    )  # fmt: skip
+
+
+def _written(name: str, number: int | None) -> str:
+    if number is None:
+        return "-"
+    return format_binary(number) if name in BYTES else str(number)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much somebody may have, and has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from msgspec import Meta
+
+from ..errors import InvalidArgument
+from .base import Model
+from .units import parse_size
+
+Limit = Annotated[int, Meta(ge=0)] | None  # None: no limit
+
+
+class Amounts(Model, frozen=True, kw_only=True):
+    """How much there is of what quotas limit."""
+
+    pods: int = 0
+    containers: int = 0
+    vcpus: int = 0  # of pods that run, or begin to
+    memory: int = 0  # bytes, of those
+    disk: int = 0  # bytes that containers' own disks and volumes may grow to
+    volumes: int = 0
+    networks: int = 0
+    snapshots: int = 0
+
+    def __add__(self, other: Amounts) -> Amounts:
+        return Amounts(**{name: getattr(self, name) + getattr(other, name) for name in NAMES})
+
+
+NAMES = Amounts.__struct_fields__
+
+
+class Quota(Model, frozen=True, kw_only=True):
+    """What somebody may have at most."""
+
+    pods: Limit = None
+    containers: Limit = None
+    vcpus: Limit = None
+    memory: Limit = None  # bytes
+    disk: Limit = None  # bytes
+    volumes: Limit = None
+    networks: Limit = None
+    snapshots: Limit = None
+    starts: Limit = None  # of pods, in a minute
+
+
+class QuotaStatus(Model, frozen=True, kw_only=True):
+    """What who asks may have, and has."""
+
+    of: str  # whose it is: a project's, a principal's, or "" where nobody limits them
+    limits: Quota
+    used: Amounts
+
+
+BYTES = ("memory", "disk")
+
+
+def read_quota(limits: Mapping[str, str]) -> Quota:
+    """From words: numbers, or sizes such as 4g; "none" is no limit.
+
+    :raise InvalidArgument: naming what is wrong.
+    """
+    return Quota(**{name: _read(name, text) for name, text in limits.items()})
+
+
+def _read(name: str, text: str) -> int | None:
+    if name not in Quota.__struct_fields__:
+        raise InvalidArgument(f"there is no quota of {name!r}", hint=f"choose of {', '.join(Quota.__struct_fields__)}")
+    if text == "none":
+        return None
+    if name in BYTES:
+        return parse_size(text)
+    if not text.isdecimal():
+        raise InvalidArgument(f"invalid quota of {name} {text!r}", hint="give a number, or none")
+    return int(text)

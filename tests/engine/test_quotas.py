@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quotas: nobody has more than they may, however many ask at once, whatever fails, and after a death of the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+from hypercontainer.engine.principal import asked_by
+from hypercontainer.errors import HyperError, InvalidArgument, QuotaExceeded
+from hypercontainer.hyperd import quota_config
+from hypercontainer.model.network import NetworkSpec
+from hypercontainer.model.pods import PodPlan, VolumeRequest, VolumeSpec
+from hypercontainer.model.principal import Principal
+from hypercontainer.model.quotas import Quota
+from hypercontainer.model.snapshots import ForkRequest, SnapshotRequest
+from hypercontainer.model.specs import GUEST_OVERHEAD, MIB, Resources
+from hypercontainer.protocol.constants import Type
+
+from .scenes import plan, spec
+from .stage import SCRATCH, Stage
+
+T = TypeVar("T")
+ANN, BOB = Principal("token:ann"), Principal("token:bob")
+
+
+async def by(s: Stage, who: Principal, work: Coroutine[Any, Any, T]) -> T:
+    async def asked() -> T:
+        with asked_by(who):
+            return await work
+
+    return await s.call(asked())
+
+
+def limited(**quota: int) -> dict[str, Any]:
+    """Settings by which each token may have so much."""
+    return {"quotas": {"token:*": Quota(**quota)}}
+
+
+def test_fifty_at_once_get_no_more_than_there_is(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        create = s.engine.containers.create
+        asked = [by(s, ANN, create(spec(f"c{n}"))) for n in range(50)]
+        ends = Counter(type(e).__name__ for e in await asyncio.gather(*asked, return_exceptions=True))
+        assert ends == {"Container": 7, "QuotaExceeded": 43}
+        await by(s, BOB, create(spec("bob")))  # has a quota of his own
+        with pytest.raises(QuotaExceeded, match=r"token:ann may have 7 pods, has 7, and this takes 1 more"):
+            await by(s, ANN, create(spec("more")))
+        await s.call(
+            s.engine.containers.remove(next(c.id for c in s.engine.registry.containers() if c.owner == ANN[0]))
+        )
+        await by(s, ANN, create(spec("more")))
+        s.kill()
+        await s.open()
+        with pytest.raises(QuotaExceeded, match="7 pods"):
+            await by(s, ANN, s.engine.containers.create(spec("again")))
+        assert s.engine.registry.quotas.status(ANN).used.pods == 7
+
+    act(scenario, **limited(pods=7))
+
+
+def test_what_runs_counts_while_it_runs(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        start, big = s.engine.containers.start, {"resources": Resources(memory=100 * MIB)}
+        for name in "abc":
+            await by(s, ANN, s.engine.containers.create(spec(name, "sleep", "100", **big)))
+        ends = await asyncio.gather(*(s.call(start(n)) for n in "abc"), return_exceptions=True)
+        [error] = [e for e in ends if isinstance(e, Exception)]
+        assert isinstance(error, QuotaExceeded), error
+        assert "may have 300MiB of memory in pods that run, has 296MiB, and this takes 148MiB more" in str(error)
+        refused = "abc"[next(i for i, e in enumerate(ends) if isinstance(e, Exception))]
+        one, other = (n for n in "abc" if n != refused)
+        s.kill()
+        await s.open()
+        with pytest.raises(QuotaExceeded):
+            await s.call(s.engine.containers.start(refused))
+        await s.call(s.engine.containers.kill(one, "KILL"))
+        await s.call(s.engine.containers.wait(one))
+        await s.call(s.engine.containers.start(refused))
+        assert s.status(other) == "running"
+
+    act(scenario, **limited(memory=300 * MIB))
+
+
+def test_a_start_that_fails_gives_back_what_it_took(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await by(s, ANN, s.engine.containers.create(spec("a", "sleep", "100")))
+        quotas = s.engine.registry.quotas
+        s.silent.add(Type.HELLO)
+        with pytest.raises(HyperError, match="the guest"):
+            await s.call(s.engine.containers.start("a"))
+        s.silent.clear()
+        assert quotas.status(ANN).used.vcpus == 0
+        await s.call(s.engine.containers.start("a"))
+        assert quotas.status(ANN).used.vcpus == 1
+        await s.call(s.engine.containers.remove("a", force=True))
+        assert quotas.status(ANN).used.pods == quotas.status(ANN).used.vcpus == 0
+
+    act(scenario, **limited(vcpus=1))
+
+
+def test_forks_and_snapshots_count(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await by(s, ANN, s.engine.containers.create(spec("a", "sleep", "100")))
+        await s.call(s.engine.containers.start("a"))
+        await by(s, ANN, s.engine.snapshots.fork("a", ForkRequest()))
+        with pytest.raises(QuotaExceeded, match="may have 3 pods, has 2, and this takes 2 more"):
+            await by(s, ANN, s.engine.snapshots.fork("a", ForkRequest(count=2)))
+        assert len(s.engine.registry.pods()) == 2
+        await by(s, ANN, s.engine.snapshots.create(SnapshotRequest(pod="a")))
+        with pytest.raises(QuotaExceeded, match="1 snapshots, has 1"):
+            await by(s, ANN, s.engine.snapshots.create(SnapshotRequest(pod="a")))
+
+    act(scenario, factory=True, **limited(pods=3, snapshots=1))
+
+
+def test_disks_volumes_and_networks(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        volumes, quotas = s.engine.volumes, s.engine.registry.quotas
+        await by(s, ANN, volumes.create(VolumeSpec(name="v", size=2 * SCRATCH)))
+        await by(s, ANN, s.engine.pods.create(plan(spec("one"), volumes=[VolumeRequest(name="d", size=SCRATCH)])))
+        assert quotas.status(ANN).used.disk == 4 * SCRATCH
+        with pytest.raises(QuotaExceeded, match=r"may have 80MiB of disk, has 64MiB, and this takes 32MiB more"):
+            await by(s, ANN, volumes.create(VolumeSpec(name="w", size=2 * SCRATCH)))
+        with pytest.raises(QuotaExceeded, match="has a quota of disk, and this would have no limit: make the volume a"):
+            await by(s, ANN, volumes.create(VolumeSpec(name="w", driver="directory")))
+        both = PodPlan(name="two", containers=[spec("two"), spec("three")])
+        with pytest.raises(QuotaExceeded, match="disk"):
+            await by(s, ANN, s.engine.pods.create(both))
+        await by(s, ANN, volumes.create(VolumeSpec(name="w", size=SCRATCH)))
+        with pytest.raises(QuotaExceeded, match="of disk|volumes"):
+            await by(s, ANN, volumes.create(VolumeSpec(name="x", size=1)))
+        await by(s, ANN, s.engine.networks.create(NetworkSpec(name="n")))
+        with pytest.raises(QuotaExceeded, match="1 networks"):
+            await by(s, ANN, s.engine.networks.create(NetworkSpec(name="m")))
+
+    act(scenario, network="bridge", **limited(disk=5 * SCRATCH, networks=1))
+
+
+def test_starts_in_a_minute(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await by(s, ANN, s.engine.containers.create(spec("a", "sleep", "100")))
+        for _ in range(3):
+            await s.call(s.engine.containers.restart("a"))
+        with pytest.raises(QuotaExceeded, match=r"token:ann may start 3 pods in a minute, and has: try again in \d+ s"):
+            await s.call(s.engine.containers.restart("a"))
+        await asyncio.sleep(61)  # of the virtual clock
+        await s.call(s.engine.containers.start("a"))
+
+    act(scenario, **limited(starts=3))
+
+
+def test_a_size_stands_for_cpus_and_memory(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await by(s, ANN, s.engine.containers.create(spec("a", "sleep", "1", size="S3")))
+        await s.call(s.engine.pods.create(plan(spec("b"), spec("c"), size="tiny")))
+        one, pod = s.engine.registry.pod("a"), s.engine.registry.pod("pod")
+        assert (one.size, one.vcpus, one.memory) == ("S3", 1, 256 * MIB + GUEST_OVERHEAD)
+        assert (pod.size, pod.vcpus, pod.memory) == ("tiny", 1, 32 * MIB + GUEST_OVERHEAD)
+        assert s.engine.registry.container("a").spec.resources == Resources(cpus=1, memory=256 * MIB)
+        await s.call(s.engine.containers.start("a"))
+        assert s.engine.registry.quotas.status(ANN).used.memory == 256 * MIB
+        for wrong, why in (
+            ({"size": "XS"}, "there is no size 'XS': choose of S1, "),
+            ({"size": "S1", "resources": Resources(memory=1 << 30)}, "size S1 says how many CPUs"),
+            ({"size": "S1", "pod": "pod"}, "a size is the pod's, not a container's in it"),
+        ):
+            with pytest.raises(InvalidArgument, match=why):
+                await s.call(s.engine.containers.create(spec("x", **wrong)))
+        with pytest.raises(InvalidArgument, match="leave out the size, or the numbers"):
+            await s.call(s.engine.pods.create(plan(spec("y"), size="S1", memory=1 << 30)))
+
+    act(scenario, sizes=quota_config.sizes({"tiny": "1/32m"}), **limited(pods=10))
