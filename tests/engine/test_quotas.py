@@ -19,6 +19,7 @@ from hypercontainer.model.principal import Principal
 from hypercontainer.model.quotas import Quota
 from hypercontainer.model.snapshots import ForkRequest, SnapshotRequest
 from hypercontainer.model.specs import GUEST_OVERHEAD, MIB, Resources
+from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 from hypercontainer.protocol.constants import Type
 
 from .scenes import plan, spec
@@ -84,6 +85,32 @@ def test_what_runs_counts_while_it_runs(act: Any) -> None:
         assert s.status(other) == "running"
 
     act(scenario, **limited(memory=300 * MIB))
+
+
+def test_a_project_has_a_quota_for_all_that_are_in_it(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        tenancy = s.engine.tenancy
+        tenancy.organisations.create(OrganisationRequest(name="blue"))
+        web = tenancy.projects.create(ProjectRequest(name="web"))
+        ann, bob = (Principal(name, web.id) for name in ("token:ann", "token:bob"))
+        create = s.engine.containers.create
+        await by(s, ann, create(spec("a")))
+        tenancy.projects.limit("web", Quota(pods=2))
+        await by(s, bob, create(spec("b")))
+        for who in (ann, bob):
+            with pytest.raises(QuotaExceeded, match="project web may have 2 pods, has 2"):
+                await by(s, who, create(spec("c")))
+        await s.call(create(spec("of-no-project")))
+        s.kill()
+        await s.open()
+        with pytest.raises(QuotaExceeded, match="project web"):
+            await by(s, ann, s.engine.containers.create(spec("c")))
+        status = s.engine.registry.quotas.status(ann)
+        assert (status.of, status.limits.pods, status.used.pods) == ("project web", 2, 2)
+        s.engine.tenancy.projects.limit("web", Quota())
+        await by(s, ann, s.engine.containers.create(spec("c")))
+
+    act(scenario)
 
 
 def test_a_start_that_fails_gives_back_what_it_took(act: Any) -> None:

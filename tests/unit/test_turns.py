@@ -28,7 +28,7 @@ class Starts:
         for name in names:
             self._ends[name] = asyncio.Event()
             self._tasks[name] = asyncio.create_task(self._start(name))
-            await self.settle()
+            await self.go_on()
 
     async def _start(self, name: str) -> None:
         async with self.turns.of(name[0]):
@@ -38,13 +38,13 @@ class Starts:
     async def end(self, name: str) -> None:
         self._ends[name].set()
         await self._tasks[name]
-        await self.settle()
+        await self.go_on()
 
     async def give_up(self, name: str) -> None:
         self._tasks[name].cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._tasks[name]
-        await self.settle()
+        await self.go_on()
 
     async def end_all(self) -> None:
         for name in list(self._tasks):
@@ -52,7 +52,7 @@ class Starts:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     @staticmethod
-    async def settle() -> None:
+    async def go_on() -> None:
         for _ in range(5):
             await asyncio.sleep(0)
 

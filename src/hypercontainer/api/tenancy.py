@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ..model.quotas import Quota
 from ..model.tenancy import (
     MemberRequest,
     OrganisationInfo,
@@ -81,6 +82,12 @@ async def inspect_project(c: Context) -> ProjectInfo:
 async def rename_project(c: Context) -> ProjectInfo:
     """Rename a project."""
     return c.engine.tenancy.projects.rename(c.id, c.text("name"))
+
+
+@routes.put("/projects/{id}/quota", body=Quota, scope="admin")
+async def limit_project(c: Context) -> ProjectInfo:
+    """Say what may be in a project at most."""
+    return c.engine.tenancy.projects.limit(c.id, await c.body(Quota))
 
 
 @routes.delete("/projects/{id}", scope="manage", anywhere=True)

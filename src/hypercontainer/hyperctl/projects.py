@@ -6,9 +6,12 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import click
+import msgspec
 
+from ..model.quotas import read_quota
 from ..model.tenancy import ProjectInfo, ProjectRequest
 from .context import client, for_each
+from .options import pairs
 from .output import show, show_details
 
 
@@ -72,3 +75,23 @@ def rm(names: tuple[str, ...]) -> int:
     """Remove projects that are empty, with their tokens."""
     c = client()
     return for_each(names, lambda name: c.do("DELETE", project_route(name)))
+
+
+@project.command()
+@click.argument("name")
+@click.argument("limits", nargs=-1, required=True, metavar="[NAME=NUMBER|none]...")
+def quota(name: str, limits: tuple[str, ...]) -> None:
+    """Say what may be in a project at most: pods=10 memory=4g starts=none.
+
+    \b
+    pods, containers, volumes, networks, snapshots  that there are
+    vcpus, memory                                   of pods that run
+    disk                                            that disks and volumes may grow to
+    starts                                          in a minute
+
+    What is not named stays as it is. `hyperctl --project NAME quota` shows what there is.
+    """
+    c = client()
+    before = c.call(ProjectInfo, "GET", project_route(name)).quota
+    changed = msgspec.structs.replace(before, **read_quota(pairs(limits, "quota", need_value=True)))
+    c.call(ProjectInfo, "PUT", project_route(name, "/quota"), body=changed)

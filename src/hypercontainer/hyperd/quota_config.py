@@ -26,7 +26,7 @@ def quotas(table: Mapping[str, Mapping[str, str | int]]) -> dict[str, Quota]:
     found = {}
     for who, limits in table.items():
         try:
-            found[who] = read_quota({name: str(limit) for name, limit in limits.items()})
+            found[who] = Quota(**read_quota({name: str(limit) for name, limit in limits.items()}))
         except InvalidArgument as error:
             raise InvalidArgument(f"quotas.{who}: {error.message}", hint=error.hint) from error
     return found

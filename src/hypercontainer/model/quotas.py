@@ -59,12 +59,12 @@ class QuotaStatus(Model, frozen=True, kw_only=True):
 BYTES = ("memory", "disk")
 
 
-def read_quota(limits: Mapping[str, str]) -> Quota:
-    """From words: numbers, or sizes such as 4g; "none" is no limit.
+def read_quota(limits: Mapping[str, str]) -> dict[str, int | None]:
+    """The fields of a `Quota`, from words: numbers, or sizes such as 4g; "none" is no limit.
 
     :raise InvalidArgument: naming what is wrong.
     """
-    return Quota(**{name: _read(name, text) for name, text in limits.items()})
+    return {name: _read(name, text) for name, text in limits.items()}
 
 
 def _read(name: str, text: str) -> int | None:

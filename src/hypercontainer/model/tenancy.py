@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, field
 
 from .base import Model
 from .principal import Scope, Tenant, widened
+from .quotas import Quota
 
 Role = Literal["owner", "operator", "viewer", "auditor"]
 ROLES: tuple[Role, ...] = ("owner", "operator", "viewer", "auditor")
@@ -46,6 +47,7 @@ class Project(Model, frozen=True, kw_only=True):
     organisation: str  # its id
     created_at: str
     description: str = ""
+    quota: Quota = field(default_factory=Quota)
     owner: str = ""  # the principal that made it
 
     @property
@@ -128,6 +130,7 @@ class ProjectInfo(Model, frozen=True, kw_only=True):
     organisation_id: str
     created_at: str
     description: str = ""
+    quota: Quota = field(default_factory=Quota)
 
 
 class UserInfo(Model, frozen=True, kw_only=True):

@@ -8,18 +8,22 @@ from fnmatch import fnmatchcase
 
 from ...model.principal import Tenant
 from ...model.quotas import Quota
+from ..tenants import Tenants
 from .quotas import Holder
 
 
 class Limits:
-    """What the daemon's configuration says of principals."""
+    """What projects' records say of them, and the daemon's configuration of principals."""
 
-    def __init__(self, principals: Mapping[str, Quota]) -> None:
+    def __init__(self, principals: Mapping[str, Quota], tenants: Tenants) -> None:
         """Names of principals, or patterns with `*`, each of whom may have so much; the first that fits is theirs."""
         self._principals = principals
+        self._tenants = tenants
 
     def __call__(self, tenant: Tenant, owner: str) -> Iterator[tuple[Holder, Quota]]:
         """Who is limited of those whose a thing with this tenant and owner is."""
+        if project := self._tenants.project(tenant):
+            yield Holder(f"project {project.name}", tenant), project.quota
         quota = next((q for pattern, q in self._principals.items() if owner and fnmatchcase(owner, pattern)), None)
         if quota is not None:
             yield Holder(owner, tenant, owner), quota

@@ -8,6 +8,7 @@ import secrets
 import msgspec
 
 from ...errors import Conflict, InvalidArgument
+from ...model.quotas import Quota
 from ...model.tenancy import Organisation, Project, ProjectInfo, ProjectRequest
 from ...sys import clock
 from ..events import Events
@@ -70,6 +71,16 @@ class Projects:
         self._events.publish("project", "rename", found.id, name=name, old=found.name)
         return self._told(changed)
 
+    def limit(self, key: str, quota: Quota) -> ProjectInfo:
+        """Say what may be in it at most; what is there already stays.
+
+        :raise NotFound: there is none that one sees. :raise NoSpace: the disk is full.
+        """
+        changed = msgspec.structs.replace(rights.project(self._tenants, key), quota=quota)
+        self._tenants.put(changed)
+        self._events.publish("project", "limit", changed.id, name=changed.name)
+        return self._told(changed)
+
     def remove(self, key: str) -> ProjectInfo:
         """With its tokens.
 
@@ -93,5 +104,5 @@ class Projects:
         above = self._tenants.organisation(record.organisation)
         return ProjectInfo(
             id=record.id, name=record.name, organisation=above.name, organisation_id=above.id,
-            created_at=record.created_at, description=record.description,
+            created_at=record.created_at, description=record.description, quota=record.quota,
         )  # fmt: skip
