@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hypercontainer.hyperd.server_tls import server_context
+from hypercontainer.images.layout import Layout
 from hypercontainer.model.principal import Scope
 
 from .served import Answer, Served, served
@@ -29,6 +30,15 @@ class Cloud:
         return await self.s.ask(
             method, f"/v1{path}", body, token=token, headers={"Hyper-Project": project} if project else None
         )
+
+    async def project_id(self, project: str) -> str:
+        return str((await self.ask("GET", f"/projects/{project.replace('/', '%2F')}")).json["id"])
+
+    async def give_image(self, project: str) -> None:
+        """What a pull would bring."""
+        tenant = await self.project_id(project)
+        entry = Layout(self.s.stage.paths.images).names()[IMAGE]
+        Layout(self.s.stage.paths.images, lambda: tenant).set_name(IMAGE, entry)
 
     async def made(self, path: str, **body: Any) -> str:
         got = await self.ask("POST", path, body)
@@ -97,6 +107,7 @@ async def test_what_is_made_is_told_renamed_and_removed(template: Path) -> None:
 
 async def test_a_project_that_has_something_stays(template: Path) -> None:
     async with cloud(template) as c:
+        await c.give_image("db")
         got = await c.ask("POST", "/containers", {"image": IMAGE, "name": "a"}, project="db")
         assert got.status == 201 and got.json["tenant"]
         assert (await c.ask("POST", "/volumes", {"name": "v"}, project="db")).status == 201

@@ -29,9 +29,9 @@ ON_BRIDGE = InterfaceSpec(bridge="br", addresses=["192.168.9.2/24"], gateway="19
 class Records:
     """Of one network, with a way out."""
 
-    def network(self, key: str) -> Network:
-        return Network(id="n" * 32, name=key, created_at="", bridge="hy-n", subnet="10.0.0.0/24", gateway="10.0.0.1",
-                       subnet6="fd00::/64", gateway6="fd00::1")  # fmt: skip
+    def network_of(self, attachment: Attachment) -> Network:
+        return Network(id="n" * 32, name=attachment.network, created_at="", bridge="hy-n", subnet="10.0.0.0/24",
+                       gateway="10.0.0.1", subnet6="fd00::/64", gateway6="fd00::1")  # fmt: skip
 
 
 def backends(user_network: str = "slirp", **how: Any) -> Backends:

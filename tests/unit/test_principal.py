@@ -179,7 +179,13 @@ def test_names_are_unique_within_a_tenant(tmp_path: Path) -> None:
             assert lookup("blue").tenant == "blue"
             with pytest.raises(NotFound):
                 lookup("red")  # the begin of another tenant's id
-        assert again.container(f"red-{'0' * 20}").tenant == "red"  # the engine itself works by whole ids
+        for whole in (again.container, again.pod, again.network):
+            with pytest.raises(NotFound):
+                whole(f"red-{'0' * 20}")
+    assert again.container(f"red-{'0' * 20}").tenant == "red"  # the engine itself works by whole ids
+    for other in (Principal("uid:0"), Principal("token:x", scopes=frozenset({"admin"}))):
+        with asked_by(other), pytest.raises(NotFound):  # they say which project, if they mean one
+            again.container(f"red-{'0' * 20}")
     again.journal.close()
 
 
@@ -193,13 +199,15 @@ def test_a_name_that_is_held_is_so_for_its_tenant(registry: Registry) -> None:
         registry.reserve("web")
 
 
-def test_the_daemons_own_network_is_everybodys(registry: Registry) -> None:
+def test_networks_are_found_by_their_tenant_alone(registry: Registry) -> None:
     registry.put_network(network("0" * 32, "bridge"))
     registry.put_network(network("1" * 32, "inner"))
     with asked_by(RED):
+        for name in ("bridge", "inner", "1" * 32, "1111"):
+            with pytest.raises(NotFound):
+                registry.network(name)
+    with asked_by(Principal("uid:0")):
         assert registry.network("bridge").id == "0" * 32
-        with pytest.raises(NotFound):
-            registry.network("inner")
 
 
 def test_the_database_itself_keeps_names_apart(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from ..model.host import Check, Info, Version
 from ..model.usage import DiskUsage
-from ..serving.identity import require
+from ..serving.identity import require, require_of_host
 from ..sys import clock
 from .router import Context, Routes
 
@@ -58,6 +58,7 @@ async def doctor(c: Context) -> list[Check]:
         require("admin")
     if pod := c.text("jail"):
         return await c.engine.monitor.jail(pod)
+    require_of_host()
     return await c.engine.doctor(probe=c.flag("probe"))
 
 

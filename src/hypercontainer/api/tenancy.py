@@ -93,7 +93,7 @@ async def limit_project(c: Context) -> ProjectInfo:
 @routes.delete("/projects/{id}", scope="manage", anywhere=True)
 async def remove_project(c: Context) -> ProjectInfo:
     """Remove a project that is empty, with its tokens."""
-    return c.engine.tenancy.projects.remove(c.id)
+    return await c.engine.tenancy.projects.remove(c.id)
 
 
 @routes.post("/users", body=UserRequest, status=201, scope="admin")

@@ -58,12 +58,17 @@ def _host(ours: Info) -> dict[str, Any]:
         "NCPU": ours.cpus,
         "MemTotal": ours.memory,
         "DockerRootDir": ours.root,
-        "HttpProxy": os.environ.get("HTTP_PROXY", ""),
-        "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
-        "NoProxy": os.environ.get("NO_PROXY", ""),
-        "NFd": len(os.listdir("/proc/self/fd")),
+        "HttpProxy": _of_host("HTTP_PROXY", ours),
+        "HttpsProxy": _of_host("HTTPS_PROXY", ours),
+        "NoProxy": _of_host("NO_PROXY", ours),
+        "NFd": len(os.listdir("/proc/self/fd")) if ours.root else 0,
         "SystemTime": write_moment(clock.now_ns()),
     }
+
+
+def _of_host(variable: str, ours: Info) -> str:
+    """For who may know the host's own."""
+    return os.environ.get(variable, "") if ours.root else ""
 
 
 def _system() -> str:

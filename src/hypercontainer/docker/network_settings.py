@@ -88,7 +88,7 @@ def _endpoint(engine: Engine, c: Container, pod: Pod, a: Attachment) -> Document
     if a.network != DEFAULT_NETWORK:  # in which Docker has no names
         found["DNSNames"] = names
     try:
-        network = engine.networks.find(a.network)
+        network = engine.registry.network_of(a)
     except HyperError:  # it is about to go
         return found
     found["NetworkID"] = docker_id(network)

@@ -124,7 +124,7 @@ def members(record: Record, pods: Iterable[tuple[Pod, list[Container]]]) -> Iter
     """The containers that run in a network; those of one pod have one address."""
     for pod, containers in pods:
         for attachment in pod.attachments:
-            if attachment.network == record.name and pod.vm:
+            if attachment.is_of(record) and pod.vm:
                 for container in containers:
                     if container.state.status not in UP:
                         continue

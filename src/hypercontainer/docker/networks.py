@@ -57,7 +57,7 @@ def shown(engine: Engine, found: Record | str) -> Network:
     """With the containers in it."""
     if isinstance(found, str):
         return predefined(found)
-    pods = ((p, engine.registry.members(p.id)) for p in engine.registry.attached(found.name))
+    pods = ((p, engine.registry.members(p.id)) for p in engine.registry.attached(found))
     return msgspec.structs.replace(view(found), containers=dict(members(found, pods)))
 
 
@@ -75,7 +75,7 @@ def _fits(engine: Engine, n: Network, filters: Filters) -> bool:
     """:raise InvalidArgument: a filter's value is none."""
     return network_fits(
         filters, name=n.name, id_=n.id, driver=n.driver, labels=n.labels, builtin=n.name in PREDEFINED,
-        used=bool(engine.registry.attached(n.name)),
+        used=any(engine.registry.attached(r) for r in engine.registry.networks() if r.id == n.id),
     )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ async def connect(c: Call) -> web.Response:
     """Bring a container into a network, at once where it runs."""
     body = read_connect(await c.body(dict[str, Any]))
     network, pod = _both(c, body.container)
-    if any(a.network == network.name for a in c.engine.registry.pod(pod).attachments):
+    if any(a.is_of(network) for a in c.engine.registry.pod(pod).attachments):
         name = c.engine.registry.container(body.container).name
         raise PermissionDenied(f"endpoint with name {name} already exists in network {network.name}")
     endpoint = body.endpoint_config or Endpoint()
@@ -127,7 +127,7 @@ async def disconnect(c: Call) -> web.Response:
     """Take it out."""
     container = (await c.body(Disconnect)).container
     network, pod = _both(c, container)
-    if all(p.id != pod for p in c.engine.registry.attached(network.name)):
+    if all(p.id != pod for p in c.engine.registry.attached(network)):
         id_ = c.engine.registry.container(container).id
         raise PermissionDenied(f"container {id_} is not connected to network {network.name}")
     await c.engine.disconnect(pod, network.name)

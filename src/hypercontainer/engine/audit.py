@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 
 from ..errors import PermissionDenied
 from ..model.audit import AuditEntry
@@ -115,7 +116,8 @@ class AuditLog:
         why = error.strerror or str(error)
         if not self.trouble:
             log.error("the audit log %s cannot be written, lines are kept in memory: %s", self._settings.path, why)
-            self._events.publish("daemon", "audit_failed", "audit", path=str(self._settings.path), why=why)
+            path = str(self._settings.path)
+            self._events.publish("daemon", "audit_failed", "audit", tenant=UNSET, path=path, why=why)
         self.trouble = why
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_RETRY, self._again)
@@ -127,7 +129,7 @@ class AuditLog:
     def _written(self) -> None:
         if self.trouble:
             log.warning("the audit log can be written again; %d lines were lost", self._lost)
-            self._events.publish("daemon", "audit_restored", "audit", lost=str(self._lost))
+            self._events.publish("daemon", "audit_restored", "audit", tenant=UNSET, lost=str(self._lost))
         self.trouble, self._lost = "", 0
 
     def state(self) -> str:

@@ -37,7 +37,7 @@ class Descriptions:
         """Those whose records have changed."""
         self._timer = None
         for id_ in self._changed:
-            if self._registry.has_pod(id_) and (pod := self._registry.pod(id_)).vm:
+            if self._registry.has_pod(id_) and (pod := self._registry.known_pod(id_)).vm:
                 description.write(Path(pod.vm.directory), describe(self._registry, pod, self._registry.members(id_)))
         self._changed.clear()
 
@@ -50,10 +50,9 @@ class Descriptions:
 def describe(registry: Registry, pod: Pod, members: Sequence[Container]) -> Description:
     """With the records of what it uses."""
     volumes = {v.named for v in pod.volumes if v.named}
-    networks = {a.network for a in pod.attachments}
     return Description(
         pod=pod,
         containers=list(members),
         volumes=[v for v in registry.volumes() if v.name in volumes and v.tenant == pod.tenant],
-        networks=[n for n in registry.networks() if n.name in networks],
+        networks=[n for n in registry.networks() if any(a.is_of(n) for a in pod.attachments)],
     )

@@ -4,13 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 from collections.abc import Awaitable, Callable
-from functools import partial
+from dataclasses import replace
 
-from .. import API_VERSION, __version__
-from ..guest.initramfs import hyperstart_path, hyperstart_version
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Trial
 from ..images.manifests import StoredImage
@@ -20,24 +16,27 @@ from ..images.store import ImageStore
 from ..jail.control_groups import ControlGroups, NoGroups
 from ..kernel.locate import Kernel
 from ..model.factory import FactoryStatus, WarmRequest
-from ..model.host import Check, Info, Version
+from ..model.host import Check
 from ..model.network import NetworkRequest
+from ..model.principal import Tenant
 from ..model.quotas import QuotaStatus
 from ..model.reference import parse_source
 from ..model.specs import ContainerSpec, Resources
 from ..model.states import ALIVE
-from ..model.status import ContainerStatus, Pod, PodDetails
+from ..model.status import Pod, PodDetails
 from ..network.backend import Records
 from ..network.choice import Choice
 from ..podfile.convert import convert, files_to_fetch
 from ..podfile.document import Podfile
 from ..sys import tasks
 from ..volumes.disks import BlockVolumes
-from . import doctor, host_access, leftovers, project_contents, resolve
+from . import doctor, host_access, leftovers, resolve
+from .about import About
 from .allotments import Allotments
 from .archive import Archives
 from .attachments import Attachments
 from .audit import AuditLog
+from .builder.builders import Builders
 from .builder.builds import Builds
 from .commit import Commits
 from .container_logs import ContainerLogs
@@ -73,7 +72,8 @@ from .paths import FindBootFiles
 from .placement import Placement
 from .pod_creation import PodCreation
 from .pods import Pods
-from .principal import current
+from .principal import current, names_of
+from .project_contents import ProjectContents
 from .propagation import Propagation
 from .quotas.limits import Limits
 from .recover import recover
@@ -109,13 +109,13 @@ class Engine:
         self._descriptions = Descriptions(self.registry)
         self.registry.journal.limits = settings.events
         self.events = Events(self.registry.journal)
+        self.events.tenant_of = self.registry.tenant_of
         self.audit = AuditLog(settings.audit, self.events) if settings.audit else None
         self.tenants = Tenants(self.registry.journal)
         self.tokens = Tokens(self.registry.journal, self.events, self.tenants)
-        self.tenancy = tenancy(self.tenants, self.tokens, self.events)
         self.images = ImageStore(
             paths.images, insecure=settings.insecure_registries, in_use=self._images_in_use, limits=settings.images,
-            trust=settings.trust, wall=self._wall,
+            trust=settings.trust, wall=self._wall, tenant=names_of,
         )  # fmt: skip
         ground = Ground(settings, drivers, boot, self.registry, self._allotments, self.images, self.events)
         made = assemble(ground, backends(self.registry, settings) if backends else of_host(ground))
@@ -141,12 +141,11 @@ class Engine:
         self.updates = Updates(self.registry, self.containers, sandboxes)
         self.archives = Archives(self.registry, self.containers)
         self.commits = Commits(self.registry, self.containers, self.archives, self.images)
-        self.builds = Builds(self.containers, self.registry, self.images, self.volumes, self.events, settings.builder)
         self.monitor = Monitor(self.registry, self.containers, sandboxes)
         self.forwards = Forwards(self.registry, sandboxes)
         self.trees = Trees(self.registry, self.containers)
         self._assemble_suspensions(made, fingerprints)
-        self.tenants.holds = partial(project_contents.counted, self.registry, self.snapshots)
+        self._assemble_tenancy()
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
         self._propagation = Propagation(self.registry, sandboxes.running, made.shares)
         self._late: set[asyncio.Task[None]] = set()  # recovery of machines that have not answered yet
@@ -167,6 +166,15 @@ class Engine:
         self.registry.quotas.snapshots = self.snapshots.documents
         return fingerprints
 
+    def _assemble_tenancy(self) -> None:
+        about = About(self.settings, self.drivers, self.kernel, self._boot, self.registry, self.images, self.audit)
+        self.info, self.version = about.info, about.version
+        self.builders = Builders(self.registry, self._builds_of)
+        self.tenants.contents = ProjectContents(
+            self.registry, self.snapshots, self.images, self.networks, self.volumes, self.builders
+        )
+        self.tenancy = tenancy(self.tenants, self.tokens, self.events)
+
     def _assemble_suspensions(self, made: Machinery, fingerprints: Fingerprints) -> None:
         paths, network = self.settings.paths, made.network
         suspending = Suspending(paths, self.registry, made.disks, network, self.drivers, fingerprints)
@@ -176,6 +184,15 @@ class Engine:
         self.lifetimes = Lifetimes(self.pods, self.containers, made.sandboxes, self.execs, self.suspensions, doorbells)
         self.containers.wake, self.containers.rouse_pod = self.suspensions.wake, self.lifetimes.rouse
         made.bring_up.make_room = doorbells.close
+
+    def _builds_of(self, tenant: Tenant) -> Builds:
+        settings = replace(self.settings.builder, tenant=tenant)
+        return Builds(self.containers, self.registry, self.images, self.volumes, self.events, settings)
+
+    @property
+    def builds(self) -> Builds:
+        """Of the tenant that asks."""
+        return self.builders.own()
 
     def _images_in_use(self) -> dict[str, list[str]]:
         """Image id -> names of what was made of it."""
@@ -210,7 +227,7 @@ class Engine:
             if c.spec.bound and c.state.status in ALIVE
         }
         leftovers.name_files(paths, self.registry)
-        self.builds.open()
+        self.builders.open()
         watches = self._disk_watch.run(), self.lifetimes.run(), self._propagation.run()
         self._watching = [asyncio.create_task(work) for work in watches]
 
@@ -220,7 +237,7 @@ class Engine:
 
     async def close(self, *, keep_running: bool) -> None:
         """End; containers are stopped unless they shall go on."""
-        await self.builds.close()
+        await self.builders.close()
         await self.execs.release()
         await tasks.end(self._late)
         await tasks.end(self._watching)
@@ -303,18 +320,6 @@ class Engine:
         """What who asks may have, and has."""
         return self.registry.quotas.status(current())
 
-    def version(self) -> Version:
-        return Version(
-            version=__version__,
-            api_version=API_VERSION,
-            kernel=self.kernel.version if self.kernel else "",
-            hyperstart=hyperstart_version(hyperstart_path()),
-            qemu=self.drivers.default.version,
-            python=platform.python_version(),
-            os=platform.system().lower(),
-            arch=platform.machine(),
-        )
-
     async def try_again(self) -> None:
         """Try which accelerator works. Machines that wait, and templates, are of the one that was in use."""
         for driver in [d for d in self.drivers if isinstance(d, Trial)]:
@@ -346,32 +351,3 @@ class Engine:
         """
         await leftovers.forget(self.settings.paths, self.drivers, self.registry, key)
         self._sweep()
-
-    async def info(self) -> Info:
-        """What `hyperctl info` shows: the daemon, its host and how much there is."""
-        driver = self.drivers.default
-        probe = await driver.probe()
-        containers = self.registry.containers()
-        return Info(
-            version=__version__,
-            root=str(self.settings.paths.root),
-            rootless=os.geteuid() != 0,
-            pods=len(self.registry.pods()),
-            containers=len(containers),
-            running=sum(c.state.status is ContainerStatus.RUNNING for c in containers),
-            images=self.images.count(),
-            driver=f"{driver.name} {driver.version}",
-            accelerator=probe.accelerator,
-            accelerator_reason=probe.reason,
-            kernel_version=self.kernel.version if self.kernel else "",
-            kernel_config_hash=self.kernel.config_hash if self.kernel else "",
-            kernel_path=str(self.kernel.path) if self.kernel else "",
-            cpus=os.cpu_count() or 1,
-            memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-            network=self.settings.network.default,
-            log=self.settings.log,
-            audit=self.audit.state() if self.audit else "",
-            docker_host=self.settings.docker_host,
-            drivers=[await doctor.driver_status(d, default=d is driver) for d in self.drivers],
-            architectures=await doctor.foreign_status(self.drivers, self._boot),
-        )

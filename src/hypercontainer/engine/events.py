@@ -12,17 +12,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
 import msgspec
 
 from ..model.moments import SECOND, write_moment
+from ..model.principal import DAEMON, Principal, Tenant
 from ..model.status import Event
 from ..state.journal import Journal
 from ..state.store import Happened
 from ..sys import clock, tasks
 from ..sys.documents import UNREADABLE
-from .principal import asking
+from .principal import asking, current
 
 log = logging.getLogger(__name__)
 _KEPT = 1000
@@ -43,20 +44,23 @@ class Events:
         self._past: deque[Event] = deque(maxlen=_KEPT)
         self._listeners: set[asyncio.Queue[Event]] = set()
         self._last = journal.database.last_event() if journal else 0
+        self.tenant_of: Callable[[str], Tenant] = lambda id_: current().tenant
 
     def pruned(self, type_: str, freed: int) -> None:
         """All of a type that nothing used are gone, which has freed so many bytes."""
         self.publish(type_, "prune", "", reclaimed=str(freed))
 
     def publish(
-        self, type_: str, action: str, id_: str, *, of: Mapping[str, str] | None = None, **attributes: str
-    ) -> None:
-        """`of` are labels of what it happens to."""
+        self, type_: str, action: str, id_: str, *, of: Mapping[str, str] | None = None, tenant: Tenant | None = None,
+        **attributes: str,
+    ) -> None:  # fmt: skip
+        """`of` are labels of what it happens to, `tenant` says whose that is, where its id does not."""
         self._last = max(clock.now_ns(), self._last + 1)
         event = Event(
             time=write_moment(self._last), time_nano=self._last, type=type_, action=action, id=id_,
             attributes=attributes, labels=dict(of or {}),
             principal="" if action.startswith(_BY_THEMSELVES) else asking().name,
+            tenant=self.tenant_of(id_) if tenant is None else tenant,
         )  # fmt: skip
         self._past.append(event)
         if self._journal:
@@ -89,16 +93,18 @@ class Events:
             first = rows[-1].time + 1
 
     async def follow(self, since: int | None = None, until: int | None = None) -> AsyncGenerator[Event, None]:
-        """The past from `since` on, if it is given, and what happens then, until `until`; each comes exactly once.
+        """The past from `since` on, if it is given, and what happens then, until `until`; each comes exactly once, to
+        the tenant whose it is; all come to the daemon itself.
 
         It ends early when its reader is thousands of events behind.
         """
-        queue: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
+        queue, who = asyncio.Queue[Event](_QUEUE), current()
         self._listeners.add(queue)  # from this moment on; what was before it is the past
         try:
             if since is not None:
                 for event in self.past(since, until):
-                    yield event
+                    if _concerns(event, who):
+                        yield event
             while queue in self._listeners or not queue.empty():
                 try:
                     event = await self._next(queue, until)
@@ -106,7 +112,7 @@ class Events:
                     return
                 if until is not None and event.time_nano > until:
                     return
-                if since is None or event.time_nano >= since:
+                if (since is None or event.time_nano >= since) and _concerns(event, who):
                     yield event
         finally:
             self._listeners.discard(queue)
@@ -119,3 +125,7 @@ class Events:
         if until is None:
             return await queue.get()
         return await tasks.within(queue.get(), max(0.0, (until - clock.now_ns()) / SECOND))
+
+
+def _concerns(event: Event, who: Principal) -> bool:
+    return event.tenant == who.tenant or who.name == DAEMON.name

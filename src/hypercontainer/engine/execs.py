@@ -14,7 +14,7 @@ from ..model.signals import parse_signal
 from ..model.specs import ExecSpec
 from ..model.status import Container, ContainerStatus, ExecInfo
 from ..sys import tasks
-from . import resolve
+from . import naming, resolve
 from .builtins import Done, run_process
 from .containers import Containers
 from .events import Events
@@ -68,7 +68,7 @@ class Execs:
         self._machine_for(container, spec)
         exec_ = Exec(ids.new_id(), container, spec)
         self._execs[exec_.id] = exec_
-        self._forget_old()
+        self._forget_old(container)
         self.tell("exec_create", exec_, command=" ".join(spec.command))
         return exec_
 
@@ -101,17 +101,18 @@ class Execs:
         except TimeoutError:
             raise DeadlineExceeded(f"the command has not ended within {timeout:g} s, and was killed") from None
 
-    def _forget_old(self) -> None:
-        ended = [e for e in self._execs.values() if e.ended.is_set()]
+    def _forget_old(self, of: Container) -> None:
+        """Of its tenant's."""
+        ended = [e for e in self._execs.values() if e.ended.is_set() and e.container.tenant == of.tenant]
         for exec_ in ended[: max(0, len(ended) - _KEPT)]:
             del self._execs[exec_.id]
 
     def get(self, id_: str) -> Exec:
-        """:raise NotFound: when there is none."""
-        try:
-            return self._execs[id_]
-        except KeyError:
-            raise NotFound(f"no such exec: {id_}") from None
+        """:raise NotFound: when there is none, of the tenant that asks."""
+        found = self._execs.get(id_)
+        if found is None or not naming.is_seen(found.container):
+            raise NotFound(f"no such exec: {id_}")
+        return found
 
     def check_startable(self, exec_: Exec) -> Runtime:
         """The machine for it. :raise InvalidState: it was started already, or its container does not run."""

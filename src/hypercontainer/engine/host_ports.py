@@ -18,6 +18,8 @@ from ..model.specs import PortMapping
 from ..model.status import Pod, PodStatus
 from ..network.owner import port_owner
 from ..network.usermode import bindable
+from . import naming
+from .principal import current
 from .registry import Registry
 
 _TRIES = 20  # ports that the kernel calls free
@@ -66,11 +68,12 @@ class HostPorts:
         where = f"{_host(port)}:{port.host_port}/{port.protocol}"
         for _ in range(1 if port.host_port else _TRIES):
             if port.host_port and (owner := self._user(port)):
-                raise Conflict(f"cannot publish {where}: Address already in use by {owner}", hint=_HINT)
+                raise Conflict(f"cannot publish {where}: Address already in use{owner.rstrip()}", hint=_HINT)
             try:
                 found = msgspec.structs.replace(port, host_port=bindable(port))
             except OSError as error:
-                owner = port_owner(port.host_port, port.protocol) if error.errno == errno.EADDRINUSE else ""
+                told = error.errno == errno.EADDRINUSE and not current().tenant  # a project is not told what runs here
+                owner = port_owner(port.host_port, port.protocol) if told else ""
                 reason = os.strerror(error.errno or 0) + (f" by {owner}" if owner else "")
                 raise Conflict(f"cannot publish {where}: {reason}", hint=_HINT) from error
             if not self._user(found):  # the kernel knows nothing of ports that only rules lead to pods
@@ -78,12 +81,12 @@ class HostPorts:
         raise Conflict(f"no free port on {_host(port)} for {port.container_port}/{port.protocol}", hint=_HINT)
 
     def _user(self, port: PortMapping) -> str:
-        """`pod web`; "" when none has it."""
+        """` by pod web`, or a space where that is another tenant's; "" when none has it."""
         for other in self._registry.pods():
             keeps = other.vm or other.status is PodStatus.SUSPENDED
             having = (other.ports if keeps else []) + self._claims.get(other.id, [])
             if any(overlap(p, port) for p in having):
-                return f"pod {other.name}"
+                return f" by pod {other.name}" if naming.is_seen(other) else " "
         return ""
 
 

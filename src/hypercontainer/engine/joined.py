@@ -14,7 +14,7 @@ def tell(events: Events, registry: Registry, container: Container, *, began: boo
         return
     pod = registry.pod(container.pod)
     for attachment in pod.attachments if pod.implicit else []:
-        network = next((n for n in registry.networks() if n.name == attachment.network), None)
+        network = next((n for n in registry.networks() if attachment.is_of(n)), None)
         if network:
             events.publish(
                 "network", "connect" if began else "disconnect", network.id, of=network.labels, name=network.name,
@@ -25,10 +25,10 @@ def tell(events: Events, registry: Registry, container: Container, *, began: boo
         if not (name := named.get(point.volume)):
             continue
         if not began:
-            events.publish("volume", "unmount", name, container=container.id, driver="local")
+            events.publish("volume", "unmount", name, tenant=pod.tenant, container=container.id, driver="local")
             continue
         writable = str(not point.mount.read_only).lower()
         events.publish(
-            "volume", "mount", name, container=container.id, driver="local", destination=point.mount.target,
-            propagation="", writable=writable,
+            "volume", "mount", name, tenant=pod.tenant, container=container.id, driver="local",
+            destination=point.mount.target, propagation="", writable=writable,
         )  # fmt: skip

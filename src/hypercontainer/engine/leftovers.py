@@ -196,6 +196,6 @@ def checks(paths: Paths, registry: Registry) -> list[Check]:
 
 def _directories(paths: Paths) -> list[str]:
     """Of containers, pods and volumes, relative to the root."""
-    places = [paths.root / "containers", paths.root / "pods", paths.volumes]
+    places = [paths.root / "containers", paths.root / "pods", paths.volumes, *paths.project_volumes()]
     entries = [entry for place in places if place.is_dir() for entry in place.iterdir()]
     return sorted(str(e.relative_to(paths.root)) for e in entries if e.is_dir() and not e.name.startswith("."))

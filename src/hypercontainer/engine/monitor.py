@@ -121,8 +121,8 @@ class Monitor:
         )
 
     def running(self) -> list[Container]:
-        """The containers that run, and are not paused."""
-        return [c for c in self._registry.containers() if c.state.status is ContainerStatus.RUNNING]
+        """The containers of the tenant that asks which run, and are not paused."""
+        return [c for c in self._registry.shown() if c.state.status is ContainerStatus.RUNNING]
 
 
 def _moment(when: datetime) -> str:

@@ -53,10 +53,21 @@ def hostname_of(pod: str) -> str:
     return pod[:63].rstrip("-._").replace("_", "-").lower()
 
 
+def is_seen(record: Named) -> bool:
+    """Whether it is there for who asks: it is their tenant's, or the daemon asks for itself."""
+    who = current()
+    return record.tenant == who.tenant or who.name == DAEMON.name
+
+
 def mine(records: Iterable[N]) -> Iterable[N]:
     """Those of the tenant that asks."""
     tenant = current().tenant
     return (r for r in records if r.tenant == tenant)
+
+
+def seen(records: Iterable[N]) -> list[N]:
+    """Those that are there for who asks; for the daemon itself, all."""
+    return [r for r in records if is_seen(r)]
 
 
 def find(records: Iterable[N], name: str) -> N | None:

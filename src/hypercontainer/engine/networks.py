@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import Conflict, HyperError, InvalidArgument, InvalidState, Unsupported
+from ..errors import Conflict, HyperError, InvalidArgument, InvalidState, Unavailable, Unsupported
 from ..model import ids
 from ..model.filters import Filters, before_until, has_labels
 from ..model.network import (
@@ -32,10 +32,10 @@ from ..model.thing_filters import select_networks
 from ..network import addresses, links, tap
 from ..network.backend import NicKind, Shared, numbered
 from ..sys import clock, tasks
-from . import host_access
+from . import host_access, naming
 from .events import Events
 from .pod_network import PodNetwork, set_interface
-from .principal import owned
+from .principal import current, owned
 from .registry import Registry
 from .runtime import Runtime, record
 
@@ -100,15 +100,26 @@ class Networks:
 
         :raise NotFound: no such network.
         """
-        if key == DEFAULT_NETWORK and not any(n.name == key for n in self._registry.networks()):
-            self._registry.put_network(self._default_record())
+        if key == DEFAULT_NETWORK and not naming.find(self._registry.networks(), key):
+            self._registry.put_network(self._own_default() if current().tenant else self._default_record())
         return self._registry.network(key)
+
+    def _own_default(self) -> Network:
+        """A project's, for pods that name none: those of others are not in it."""
+        try:
+            routes = links.routes_now()
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"the routes of this host cannot be read: {error}") from error
+        prefix6 = IPv6Network(self._settings.subnet6).supernet(new_prefix=48)
+        others = [*self._registry.networks(), self._default_record()]
+        made = addresses.plan(NetworkSpec(name=DEFAULT_NETWORK), ids.new_id(), clock.stamp(), others, routes, prefix6)
+        return msgspec.structs.replace(made, **owned())
 
     def info(self, network: Network) -> NetworkInfo:
         """A network with the pods in it and their addresses, for the API."""
         pods = {
-            p.name: [x for a in p.attachments if a.network == network.name for x in (a.ip, a.ip6) if x]
-            for p in self._registry.attached(network.name)
+            p.name: [x for a in p.attachments if a.is_of(network) for x in (a.ip, a.ip6) if x]
+            for p in self._registry.attached(network)
         }
         return NetworkInfo(network=network, pods=pods)
 
@@ -117,12 +128,12 @@ class Networks:
 
         :raise InvalidArgument: a filter's value is none.
         """
-        return select_networks([self.info(n) for n in self._registry.networks()], filters or {})
+        return select_networks([self.info(n) for n in naming.seen(self._registry.networks())], filters or {})
 
     async def remove(self, key: str) -> Network:
         """:raise Conflict: when pods are in it."""
         network = self._registry.network(key)
-        users = [p.name for p in self._registry.attached(network.name)]
+        users = [p.name for p in self._registry.attached(network)]
         if users:
             raise Conflict(
                 f"network {network.name} is in use by {', '.join(users)}", hint="remove or disconnect them first"
@@ -138,8 +149,8 @@ class Networks:
         :raise InvalidArgument: a filter's value is none.
         """
         unused = [
-            n for n in self._registry.networks()
-            if not self._registry.attached(n.name) and n.name != DEFAULT_NETWORK
+            n for n in naming.seen(self._registry.networks())
+            if not self._registry.attached(n) and n.name != DEFAULT_NETWORK
             and before_until(n.created_at, filters or {}) and has_labels(n.labels, filters or {})
         ]  # fmt: skip
         removed = [(await self.remove(n.id)).name for n in unused]
@@ -184,15 +195,16 @@ class Networks:
         self, pod_id: str, request: NetworkRequest, index: int, mine: list[Attachment], aliases: list[str]
     ) -> Attachment:
         network = self.find(request.name)
-        if any(a.network == network.name for a in mine):
+        if any(a.is_of(network) for a in mine):
             raise Conflict(f"the pod is in network {network.name} already", hint="name it once")
-        others = [a for p in self._registry.attached(network.name) for a in p.attachments if a.network == network.name]
+        others = [a for p in self._registry.attached(network) for a in p.attachments if a.is_of(network)]
         if request.mac and request.mac in {a.mac for a in others}:
             raise Conflict(f"MAC address {request.mac} of network {network.name} is taken", hint="choose another")
         used = {x for a in others for x in (a.ip, a.ip6)}
         ip, ip6 = addresses.allocate(network, used, request.ip, request.ip6)
         return Attachment(
             network=network.name,
+            network_id=network.id,
             interface=f"eth{index}",
             tap=tap.name_of(pod_id, index),
             mac=request.mac or addresses.mac_of(ip),
@@ -274,7 +286,7 @@ class Networks:
     async def _disconnect(self, key: str, name: str, runtime: Runtime | None) -> Pod:
         pod = self._registry.pod(key)
         network = self._registry.network(name)
-        gone = next((a for a in pod.attachments if a.network == network.name), None)
+        gone = next((a for a in pod.attachments if a.is_of(network)), None)
         if gone is None:
             raise InvalidState(f"{pod.name} is not in network {network.name}", hint="see `hyperctl network inspect`")
         left = [a for a in pod.attachments if a is not gone]

@@ -9,8 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import UNSET
+
+from ..model.principal import Tenant
 from ..sys.private import close_to_others
 
+_OF_PROJECT = ".project-"  # what the directory of a project's volumes is called, before its id
 SOCKET = "hyper.sock"  # the API's; below `run` unless the configuration says otherwise
 VOLUME_DATA = "_data"  # of a directory volume; users of the guest own what is in it, and its mode
 # What names begin with that we make.
@@ -81,9 +85,13 @@ class Paths:
     def volumes(self) -> Path:
         return self.root / "volumes"
 
-    def volume(self, name: str) -> Path:
-        """A named volume's directory."""
-        return self.volumes / name
+    def volume(self, name: str, tenant: Tenant = UNSET) -> Path:
+        """A named volume's directory; no volume's name begins with a dot."""
+        return self.volumes / f"{_OF_PROJECT}{tenant}" / name if tenant else self.volumes / name
+
+    def project_volumes(self) -> list[Path]:
+        """The directories in which those of projects are."""
+        return sorted(self.volumes.glob(f"{_OF_PROJECT}*"))
 
     def pod(self, id_: str) -> Path:
         """What belongs to the pod rather than to one of its containers; may not exist."""

@@ -12,6 +12,7 @@ from ..errors import Conflict, HyperError, InvalidState
 from ..model.pods import PodPlan
 from ..model.specs import PortMapping
 from ..model.status import ContainerStatus, Pod, PodDetails, PodInfo, PodStatus
+from . import naming
 from . import pod as verbs
 from .containers import Containers
 from .events import Events
@@ -199,7 +200,7 @@ class Pods:
         return PodDetails(pod=pod, containers=self.registry.members(pod.id), warnings=warnings(pod))
 
     def all(self) -> list[PodInfo]:
-        """All pods, those of single containers too, as a list shows them."""
+        """All pods of the tenant that asks, those of single containers too, as a list shows them."""
         return [
             PodInfo(
                 id=p.id,
@@ -215,7 +216,7 @@ class Pods:
                 error=p.error,
                 ports=p.ports,
             )
-            for p in self.registry.pods()
+            for p in naming.seen(self.registry.pods())
         ]
 
     async def wake(self) -> None:

@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypedDict
 
+from msgspec import UNSET
+
 from ..model.principal import DAEMON, Principal, Tenant
 
 
@@ -45,9 +47,11 @@ def asked_by(principal: Principal) -> Iterator[None]:
         _request.reset(token)
 
 
-def forget() -> None:
-    """From here on nobody asks: for tasks of the daemon's own that are begun in a request."""
-    _request.set(None)
+def forget(tenant: Tenant = UNSET) -> None:
+    """From here on nobody asks: for tasks of the daemon's own that are begun in a request. What they make is of this
+    tenant.
+    """
+    _request.set(_Request(DAEMON._replace(tenant=tenant)))
 
 
 def current() -> Principal:
@@ -66,3 +70,9 @@ def owned() -> Ownership:
     """For the record of what is created."""
     who = current()
     return Ownership(owner=who.name, tenant=who.tenant)
+
+
+def names_of() -> str | None:
+    """Whose names are meant: a project's id, "" outside of projects; None: the daemon works for itself, for all."""
+    who = current()
+    return None if who.name == DAEMON.name else who.tenant or ""

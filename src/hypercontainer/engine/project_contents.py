@@ -4,17 +4,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from ..images.store import ImageStore
+from ..model.network import DEFAULT_NETWORK
+from ..model.principal import Principal
+from .builder.builders import Builders
+from .builder.machine import VOLUME
 from .forks.snapshots import PodSnapshots
-from .naming import Named
+from .naming import Named, is_system
+from .networks import Networks
+from .principal import asked_by
 from .registry import Registry
+from .volumes import Volumes
+
+_CLEARING = "hyperd"  # the principal that takes away what people did not make
 
 
-def counted(registry: Registry, snapshots: PodSnapshots, project: str) -> list[str]:
-    """For each kind how much of it a project, by its id, has: "3 containers"."""
-    kinds: dict[str, Iterable[Named]] = {
-        "containers": registry.containers(), "pods": [p for p in registry.pods() if not p.implicit],
-        "volumes": registry.volumes(), "networks": registry.networks(), "snapshots": snapshots.saved(),
-    }  # fmt: skip
-    counts = {kind: sum(r.tenant == project for r in records) for kind, records in kinds.items()}
-    return [f"{n} {kind if n > 1 else kind[:-1]}" for kind, n in counts.items() if n]
+@dataclass(frozen=True)
+class ProjectContents:
+    """Counted, and, what goes with a project that people have emptied, taken away."""
+
+    registry: Registry
+    snapshots: PodSnapshots
+    images: ImageStore
+    networks: Networks
+    volumes: Volumes
+    builders: Builders
+
+    def counted(self, project: str) -> list[str]:
+        """For each kind how much of it a project, by its id, has: "3 containers". Its builder, default network and
+        images' names go with it.
+        """
+        kinds: dict[str, Iterable[Named]] = {
+            "containers": (c for c in self.registry.containers() if not is_system(c)),
+            "pods": (p for p in self.registry.pods() if not p.implicit),
+            "volumes": (v for v in self.registry.volumes() if v.name != VOLUME),
+            "networks": (n for n in self.registry.networks() if n.name != DEFAULT_NETWORK),
+            "snapshots": self.snapshots.documents(),
+        }  # fmt: skip
+        counts = {kind: sum(r.tenant == project for r in records) for kind, records in kinds.items()}
+        return [f"{n} {kind if n > 1 else kind[:-1]}" for kind, n in counts.items() if n]
+
+    async def clear(self, project: str) -> None:
+        """Idempotent. :raise HyperError: something of it cannot be removed; the project stays."""
+        with asked_by(Principal(_CLEARING, project)):
+            await self.builders.forget(project)
+            if self.registry.find_volume(VOLUME):
+                await self.volumes.remove(VOLUME)
+            for network in [n for n in self.registry.networks() if n.tenant == project]:
+                await self.networks.remove(network.id)
+            await self.images.prune(everything=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from ..errors import Conflict, HyperError, InvalidArgument, NotFound
 from ..model.ids import new_name, short
-from ..model.network import DEFAULT_NETWORK, Network
+from ..model.network import Attachment, Network
 from ..model.principal import Tenant
 from ..model.status import Container, Pod, Volume
 from ..state import changes as rows
@@ -23,6 +23,7 @@ from .principal import current
 from .quotas.quotas import Quotas
 
 log = logging.getLogger(__name__)
+_GONE = 1000  # records that were removed, of which it is known whose they were
 
 
 class Registry:
@@ -37,6 +38,7 @@ class Registry:
         self.unfinished = database.unfinished()  # ids of what an earlier daemon had begun to make or to remove
         self.set_aside = database.set_aside()  # records that cannot be read
         self.undriven: dict[str, int] = {}  # pods set aside for want of a driver, and their machines' processes
+        self._gone: dict[str, Tenant] = {}  # ids of what was removed lately, of those that have a tenant
         self._reserved: set[tuple[Tenant, str]] = set()
         self.quotas = Quotas(self)
         self.on_change: Callable[[str], None] = lambda pod_id: None  # called when a pod's or a member's record changes
@@ -73,21 +75,23 @@ class Registry:
     # -- containers -------------------------------------------------------------
 
     def containers(self) -> list[Container]:
-        """Newest first."""
+        """Everybody's, newest first."""
         return sorted(self._containers.values(), key=lambda c: c.created_at, reverse=True)
 
     def shown(self) -> list[Container]:
-        """Those that people made: without the daemon's own, which are found by their names all the same."""
-        return [c for c in self.containers() if not naming.is_system(c)]
+        """Those that people of the tenant that asks made: without the daemon's own, which are found by their names all
+        the same.
+        """
+        return [c for c in naming.seen(self.containers()) if not naming.is_system(c)]
 
     def container(self, key: str) -> Container:
-        """By id, or by a name or a unique prefix of an id of the tenant that asks.
+        """By id, name, or a unique prefix of an id, of the tenant that asks; by its id the daemon itself finds any.
 
         :raise NotFound: none. :raise InvalidArgument: ambiguous.
         """
         wanted = key.removeprefix("/")
-        if wanted in self._containers:
-            return self._containers[wanted]
+        if (whole := self._containers.get(wanted)) and naming.is_seen(whole):
+            return whole
         if container := naming.find(self._containers.values(), wanted):
             return container
         found = [c for c in naming.mine(self._containers.values()) if wanted and c.id.startswith(wanted)]
@@ -100,6 +104,9 @@ class Registry:
         return found[0]
 
     def _why_not(self, kind: str, key: str) -> str:
+        """Whose such a record was is not known: the host's people are told of it."""
+        if current().tenant:
+            return ""
         unread = next(
             (s for s in self.set_aside if s.kind == kind and key and (key == s.name or s.id.startswith(key))), None
         )
@@ -174,6 +181,7 @@ class Registry:
         """Together. The files of the id `files` are removed next, by the next daemon if this one cannot."""
         for record in records:
             (self._pods if isinstance(record, Pod) else self._containers).pop(record.id, None)
+            self._forget(record)
         self.journal.write(*([rows.begun(files)] if files else []), *map(rows.remove, records))
         self._pulse(*records)
 
@@ -188,11 +196,13 @@ class Registry:
         self.changed = asyncio.Event()
 
     def in_use(self) -> dict[str, list[str]]:
-        """Image id -> names of the containers made from it, and of the pods that have it as a volume."""
+        """Of the tenant that asks: image id -> names of the containers made from it, and of the pods that have it as a
+        volume.
+        """
         users: dict[str, list[str]] = {}
-        for container in self.containers():
+        for container in naming.seen(self.containers()):
             users.setdefault(container.image_id, []).append(container.name)
-        for pod in self.pods():
+        for pod in naming.seen(self.pods()):
             for names in (users.setdefault(v.source, []) for v in pod.volumes if v.kind == "image"):
                 names += [pod.name] if pod.name not in names else []
         return users
@@ -203,13 +213,31 @@ class Registry:
         return sorted(self._pods.values(), key=lambda p: p.created_at, reverse=True)
 
     def pod(self, key: str) -> Pod:
-        """:raise NotFound: when there is none of that id or name."""
-        if pod := self._pods.get(key) or naming.find(self._pods.values(), key):
+        """As `container`. :raise NotFound: when there is none of that id or name."""
+        if (whole := self._pods.get(key)) and naming.is_seen(whole):
+            return whole
+        if pod := naming.find(self._pods.values(), key):
             return pod
         found = [p for p in naming.mine(self._pods.values()) if key and p.id.startswith(key)]
         if len(found) != 1:
             raise NotFound(f"no such pod: {key}", hint=self._why_not("pods", key) or "see `hyperctl list pod`")
         return found[0]
+
+    def known_pod(self, id_: str) -> Pod:
+        """Whosever it is: for what one task does for all, whoever's request began it."""
+        return self._pods[id_]
+
+    def tenant_of(self, id_: str) -> Tenant:
+        """Of a container, pod or network that is there, or has just gone; else that which asks."""
+        found = self._containers.get(id_) or self._pods.get(id_) or self._networks.get(id_)
+        return found.tenant if found else self._gone.get(id_, current().tenant)
+
+    def _forget(self, record: Container | Pod | Network) -> None:
+        """What is told of it yet is its tenant's."""
+        if record.tenant:
+            self._gone[record.id] = record.tenant
+            while len(self._gone) > _GONE:
+                del self._gone[next(iter(self._gone))]
 
     def members(self, pod_id: str) -> list[Container]:
         """In the order of their creation."""
@@ -265,15 +293,14 @@ class Registry:
         return sorted(self._networks.values(), key=lambda n: n.name)
 
     def network(self, key: str) -> Network:
-        """By name or id; the daemon's own is everybody's.
+        """By name or id, of the tenant that asks; by its id the daemon itself finds any.
 
         :raise NotFound: when there is none.
         """
+        if (whole := self._networks.get(key)) and naming.is_seen(whole):
+            return whole
         for network in naming.mine(self._networks.values()):
             if key == network.name or (len(key) >= 4 and network.id.startswith(key)):
-                return network
-        for network in self._networks.values():
-            if key == network.name == DEFAULT_NETWORK:
                 return network
         raise NotFound(f"no such network: {key}", hint="see `hyperctl network ls`")
 
@@ -291,11 +318,19 @@ class Registry:
     def remove_network(self, id_: str) -> None:
         """Forget a network's record. Idempotent."""
         if network := self._networks.pop(id_, None):
+            self._forget(network)
             self.journal.write(rows.remove(network))
 
-    def attached(self, name: str) -> list[Pod]:
+    def network_of(self, attachment: Attachment) -> Network:
+        """Whosever it is. :raise NotFound: it is gone."""
+        for network in self._networks.values():
+            if attachment.is_of(network):
+                return network
+        raise NotFound(f"no such network: {attachment.network}", hint="see `hyperctl network ls`")
+
+    def attached(self, network: Network) -> list[Pod]:
         """The pods of a network."""
-        return [p for p in self._pods.values() if any(a.network == name for a in p.attachments)]
+        return [p for p in self._pods.values() if any(a.is_of(network) for a in p.attachments)]
 
     def volume_users(self, name: str) -> list[Pod]:
         """The pods of the tenant that asks which have its volume of this name."""

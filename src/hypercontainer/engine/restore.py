@@ -103,8 +103,10 @@ def _machines(paths: Paths, runs_in: Callable[[Path], bool]) -> dict[Path, Descr
 
 def _volumes(paths: Paths) -> list[Volume]:
     """Those whose files are where their descriptions say."""
-    described = [(d, description.read_volume(d)) for d in sorted(paths.volumes.iterdir()) if d.is_dir()]
-    return [v for d, v in described if isinstance(v, Volume) and d == paths.volume(v.name)]
+    places = [paths.volumes, *paths.project_volumes()]
+    found = sorted(d for place in places for d in place.iterdir() if d.is_dir() and d not in places)
+    described = [(d, description.read_volume(d)) for d in found]
+    return [v for d, v in described if isinstance(v, Volume) and d == paths.volume(v.name, v.tenant)]
 
 
 def _fill(

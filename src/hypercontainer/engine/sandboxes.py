@@ -108,7 +108,7 @@ class Sandboxes:
     def running(self) -> list[tuple[Pod, Runtime]]:
         """The pods that have a VM, whether it answers or not."""
         found = [(id_, s.runtime) for id_, s in self._sandboxes.items() if s.runtime and not s.runtime.suspended]
-        return [(self._registry.pod(id_), runtime) for id_, runtime in found if self._registry.has_pod(id_)]
+        return [(self._registry.known_pod(id_), runtime) for id_, runtime in found if self._registry.has_pod(id_)]
 
     def has_machine(self, pod_id: str) -> bool:
         """Whether a VM is there, is made, or ends."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 from ..errors import Conflict
@@ -29,6 +29,24 @@ class _Record(Protocol):
 R = TypeVar("R", bound=_Record)
 
 
+class Contents(Protocol):
+    """What there is in projects, by their ids."""
+
+    def counted(self, project: str) -> list[str]:
+        """A sentence's end for each kind of thing that people made in it: "3 containers"."""
+
+    async def clear(self, project: str) -> None:
+        """Take away what people did not make."""
+
+
+class _Nothing:
+    def counted(self, project: str) -> list[str]:
+        return []
+
+    async def clear(self, project: str) -> None:
+        return None
+
+
 def pick(records: Iterable[R], key: str) -> R | None:
     """By id or name."""
     found = list(records)
@@ -43,8 +61,7 @@ class Tenants:
         self._organisations = {o.id: o for o in journal.database.organisations()}
         self._projects = {p.id: p for p in journal.database.projects()}
         self._users = {u.id: u for u in journal.database.people()}
-        # A sentence's end for each kind of thing in a project: "3 containers".
-        self.holds: Callable[[str], list[str]] = lambda project: []
+        self.contents: Contents = _Nothing()
 
     def organisations(self) -> list[Organisation]:
         """By their names."""

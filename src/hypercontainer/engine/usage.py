@@ -15,6 +15,7 @@ from ..model.states import ALIVE
 from ..model.status import Container, ContainerStatus, Pruned, VolumeInfo
 from ..model.usage import ContainerUsage, DiskUsage, ImageUsage
 from ..sys.files import disk_usage
+from . import naming
 from .events import Events
 from .paths import Paths
 from .registry import Registry
@@ -53,7 +54,8 @@ class Usage:
         """How much space each thing takes. A container that goes meanwhile takes none."""
         parts = self._images.footprint()
         shared = self.shared(parts)
-        used = Counter(c.image_id for c in self._registry.containers())
+        found = naming.seen(self._registry.containers())
+        used = Counter(c.image_id for c in found)
         images = [
             ImageUsage(
                 image=image,
@@ -63,7 +65,6 @@ class Usage:
             )
             for image in self._images.describe_all()
         ]
-        found = self._registry.containers()
         sizes = await asyncio.to_thread(lambda: [disk_usage(self._paths.scratch(c.id)) for c in found])
         every = {part: size for each in parts.values() for part, size in each.items()}
         in_use = self._images.in_use()
@@ -92,7 +93,7 @@ class Usage:
         :raise InvalidArgument: a filter's value is none.
         """
         removed, freed = list[str](), 0
-        for container in self._registry.containers():
+        for container in naming.seen(self._registry.containers()):
             if container.state.status not in _STOPPED or container.pod != container.id:
                 continue
             if not (before_until(container.created_at, filters) and has_labels(container.spec.labels, filters)):

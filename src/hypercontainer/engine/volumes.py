@@ -25,6 +25,7 @@ from ..sys import clock, tasks
 from ..sys.files import copy_sparse, disk_usage, no_space_as_error, remove_tree
 from ..sys.removal import removed
 from ..volumes.disks import BlockVolumes, set_root
+from . import naming
 from .events import Events
 from .paths import VOLUME_DATA, Paths
 from .principal import current, owned
@@ -61,15 +62,18 @@ class Volumes:
         for left in self._paths.volumes.glob(f"{_NEW}*"):
             made = description.read_volume(left)
             known = isinstance(made, Volume) and made in self._registry.volumes()
-            if isinstance(made, Volume) and known and not self._paths.volume(made.name).exists():
-                left.rename(self._paths.volume(made.name))
+            if isinstance(made, Volume) and known and not self._directory(made).exists():
+                left.rename(self._directory(made))
             else:
                 remove_tree(left)
         for left in self._paths.volumes.glob(f"{_GONE}*"):
             gone = description.read_volume(left)
-            if isinstance(gone, Volume) and not self._paths.volume(gone.name).exists():
+            if isinstance(gone, Volume) and not self._directory(gone).exists():
                 self._registry.remove_volume(gone)
             remove_tree(left)
+
+    def _directory(self, volume: Volume) -> Path:
+        return self._paths.volume(volume.name, volume.tenant)
 
     # -- named ones -----------------------------------------------------------------
 
@@ -88,7 +92,7 @@ class Volumes:
                     )
                 return have
             volume = await self._make_admitted(name, msgspec.structs.replace(spec, driver=self._driver(spec)))
-        self._events.publish("volume", "create", name, driver=volume.driver)
+        self._events.publish("volume", "create", name, tenant=volume.tenant, driver=volume.driver)
         return volume
 
     def _driver(self, spec: VolumeSpec) -> Literal["block", "directory"]:
@@ -106,7 +110,7 @@ class Volumes:
         spec = VolumeSpec(driver="block", size=file.stat().st_size, fstype=volume.fstype, labels=labels)
         async with self._creating:
             made = await self._make_admitted(ids.new_id(), spec, file)
-        self._events.publish("volume", "create", made.name, driver=made.driver)
+        self._events.publish("volume", "create", made.name, tenant=made.tenant, driver=made.driver)
         return made
 
     async def _fill(self, target: Path, spec: VolumeSpec, source: Path | None) -> None:
@@ -133,7 +137,8 @@ class Volumes:
 
         The record comes before that name: files of which none tells may be somebody's, and stay in its way for ever.
         """
-        directory, new = self._paths.volume(name), self._paths.volumes / f"{_NEW}{ids.new_id()[:12]}"
+        directory = self._paths.volume(name, current().tenant)
+        new = self._paths.volumes / f"{_NEW}{ids.new_id()[:12]}"
         if directory.exists():
             raise Conflict(
                 f"there is something at {directory} that no record tells of",
@@ -141,6 +146,7 @@ class Volumes:
             )
         try:
             with no_space_as_error(directory):
+                directory.parent.mkdir(mode=0o700, exist_ok=True)
                 new.mkdir(mode=0o700, parents=True)
             if spec.driver == "block":
                 size, file = spec.size or self._blocks.default_size, "volume.img"
@@ -189,7 +195,7 @@ class Volumes:
 
         :raise InvalidArgument: a filter's value is none.
         """
-        return select_volumes([await self.info(v) for v in self._registry.volumes()], filters or {})
+        return select_volumes([await self.info(v) for v in naming.seen(self._registry.volumes())], filters or {})
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """:raise NotFound: no such volume, unless `force`. :raise Conflict: a pod has it."""
@@ -205,10 +211,13 @@ class Volumes:
         """Its name is free at once, and a crash leaves no half of it."""
         gone = self._paths.volumes / f"{_GONE}{ids.new_id()[:12]}"
         with contextlib.suppress(FileNotFoundError):
-            self._paths.volume(volume.name).rename(gone)
+            self._directory(volume).rename(gone)
         self._registry.remove_volume(volume)
         await removed(gone)
-        self._events.publish("volume", "destroy", volume.name)
+        self._events.publish("volume", "destroy", volume.name, tenant=volume.tenant)
+        if volume.tenant:
+            with contextlib.suppress(OSError):  # it has others
+                self._directory(volume).parent.rmdir()
 
     async def prune(self, *, everything: bool = False, filters: Filters | None = None) -> Pruned:
         """Remove those that no pod has and nobody gave a name; with `everything` those with a name, too.

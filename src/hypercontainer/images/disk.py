@@ -33,27 +33,28 @@ class DiskBuilder:
         self._layout = layout
         self._directory = directory
         self._limits = limits
-        self._building: dict[str, _Building] = {}
+        self._building: dict[tuple[str, str], _Building] = {}  # by chain id, and whose
 
     def path(self, chain_id: str) -> Path:
         """Where the disk of these layers is, or would be."""
         return self._directory / f"{chain_id.removeprefix('sha256:')}{SUFFIX}"
 
     async def ensure(self, image: StoredImage, what: str, report: Report) -> Path:
-        """The disk of an image, made when it is not there; idempotent, safe to call at once.
+        """The disk of an image, made when it is not there; idempotent, safe to call at once. For a project that has no
+        image of these layers yet it is made though another has it: how long that takes would tell.
 
         The conversion ends with the last that waits for it. `what` is the image's name for messages.
 
         :raise HyperError: what `convert` raises.
         """
-        path = self.path(image.chain_id)
-        if path.exists():
+        path, key = self.path(image.chain_id), (image.chain_id, self._layout.tenant() or "")
+        if path.exists() and self._layout.has_layers(image.chain_id):
             return path
-        building = self._building.get(image.chain_id)
+        building = self._building.get(key)
         if building is None or building.task.cancelling():
             building = _Building(asyncio.create_task(self._build(image, what, path, report)))
-            self._building[image.chain_id] = building
-            building.task.add_done_callback(lambda task: self._forget(image.chain_id, task))
+            self._building[key] = building
+            building.task.add_done_callback(lambda task: self._forget(key, task))
         building.waiting += 1
         try:
             return await asyncio.shield(building.task)
@@ -63,9 +64,9 @@ class DiskBuilder:
                 building.task.cancel()
                 await asyncio.wait([building.task])  # so that nothing of it is left when the caller goes on
 
-    def _forget(self, chain_id: str, task: asyncio.Task[Path]) -> None:
-        if (building := self._building.get(chain_id)) and building.task is task:
-            del self._building[chain_id]
+    def _forget(self, key: tuple[str, str], task: asyncio.Task[Path]) -> None:
+        if (building := self._building.get(key)) and building.task is task:
+            del self._building[key]
         if not task.cancelled():
             task.exception()  # told to those who waited; when none did, nobody misses it
 
@@ -85,7 +86,8 @@ class DiskBuilder:
             if without_acl:
                 why = "which are damaged or name users without numbers"
                 report("", f"Left out: the access control lists of {without_acl} entries, {why}", 0, 0)
-            os.rename(temporary, path)
+            if not path.exists():  # machines have it open
+                os.rename(temporary, path)
         finally:
             await unlinked(temporary)
         return path

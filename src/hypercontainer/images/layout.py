@@ -39,6 +39,7 @@ from .manifests import (
 log = logging.getLogger(__name__)
 
 ID_NOTE = "org.hypercontainer.image.id"  # annotation of the index: the digest of the configuration
+TENANT_NOTE = "org.hypercontainer.image.tenant"  # whose the name is; one that does not say is of no project
 CHOSEN_NOTE = "org.hypercontainer.image.manifest"  # the digest of the manifest that is used of an index
 
 
@@ -48,18 +49,27 @@ def choose(entry: Descriptor, image: StoredImage) -> Descriptor:
     return msgspec.structs.replace(entry, annotations=notes)
 
 
+def _whose(entry: Descriptor) -> tuple[str, str]:
+    return entry.annotations.get(TENANT_NOTE, ""), entry.annotations.get(REF_NAME, entry.digest)
+
+
 def chosen(entry: Descriptor) -> str:
     """The digest of the manifest that a name stands for on this machine."""
     return entry.annotations.get(CHOSEN_NOTE, entry.digest)
 
 
 class Layout:
-    """Blobs, and names for those that describe images. Nobody else writes to it."""
+    """Blobs, and names for those that describe images. Nobody else writes to it.
 
-    def __init__(self, root: Path) -> None:
+    Names are a tenant's, and what they stand for is shared: `names` and what works with it sees those of who asks.
+    """
+
+    def __init__(self, root: Path, tenant: Callable[[], str | None] = lambda: "") -> None:
+        """`tenant` says who asks: "" is no project, None the daemon itself."""
         self.root = root
         self.blobs = Blobs(root / "blobs")
-        self._names: tuple[tuple[int, ...], dict[str, Descriptor]] = ((), {})  # of which state of the file
+        self.tenant = tenant
+        self._names: tuple[tuple[int, ...], dict[tuple[str, str], Descriptor]] = ((), {})  # of which state of the file
         self._loaded = Documents[StoredImage]()
         self._indexes = Documents[list[Descriptor]]()
 
@@ -107,14 +117,52 @@ class Layout:
         return image
 
     def names(self) -> dict[str, Descriptor]:
-        """Name -> what it stands for; an image without a name has the digest of that as name."""
+        """Name -> what it stands for; an image without a name has the digest of that as name, as has for the daemon
+        itself what only projects have.
+        """
+        every, tenant = self._read(), self.tenant()
+        found = {name: d for (whose, name), d in every.items() if whose == (tenant or "")}
+        if tenant is None:
+            known = {(d.digest, chosen(d)) for d in found.values()}
+            found |= {d.digest: d for d in every.values() if (d.digest, chosen(d)) not in known}
+        return found
+
+    def _own_names(self) -> dict[str, Descriptor]:
+        tenant = self.tenant() or ""
+        return {name: d for (whose, name), d in self._read().items() if whose == tenant}
+
+    def entries(self) -> list[Descriptor]:
+        """What all names stand for, whosever they are."""
+        return list(self._read().values())
+
+    def own(self) -> set[str] | None:
+        """The digests of blobs that images of the project that asks have; None where it is none: all count as its."""
+        if not self.tenant():
+            return None
+        return set[str]().union(*(self.held(d) for d in self.names().values()))
+
+    def held(self, entry: Descriptor) -> set[str]:
+        """The digests of blobs that who asks has by a name. An index may tell of images that only others have."""
+        return self.reach(chosen(entry)) | {entry.digest} if self.tenant() else self.reach(entry.digest)
+
+    def has_layers(self, chain_id: str) -> bool:
+        """Whether an image of the project that asks has these layers; outside of projects that is not asked."""
+        return not self.tenant() or any(self._has_chain(d, chain_id) for d in self.names().values())
+
+    def _has_chain(self, entry: Descriptor, chain_id: str) -> bool:
+        try:
+            return self.load(chosen(entry)).chain_id == chain_id
+        except HyperError:
+            return False
+
+    def _read(self) -> dict[tuple[str, str], Descriptor]:
         path = self.root / "index.json"
         found = path.stat()
         state = (found.st_ino, found.st_mtime_ns, found.st_size)
         if self._names[0] != state:
             index = msgspec.json.decode(path.read_bytes(), type=Index)
-            self._names = (state, {d.annotations.get(REF_NAME, d.digest): d for d in index.manifests})
-        return dict(self._names[1])
+            self._names = (state, {_whose(d): d for d in index.manifests})
+        return self._names[1]
 
     def id_of(self, entry: Descriptor) -> str:
         """The id of a named image, from the index; a digest when that does not have it and the image is damaged."""
@@ -127,7 +175,7 @@ class Layout:
 
     def variants(self, entry: Descriptor) -> list[Descriptor]:
         """What a name can stand for here: of an index, each platform whose manifest and configuration are there."""
-        if entry.media_type not in (INDEX, DOCKER_LIST):
+        if entry.media_type not in (INDEX, DOCKER_LIST) or self.tenant():  # in a project, what it chose is what it has
             return [entry]
         found = []
         with contextlib.suppress(HyperError):
@@ -161,7 +209,7 @@ class Layout:
 
         An image that loses its last name this way stays, without a name.
         """
-        names = self.names()
+        names = self._own_names()
         if id_:
             entry = msgspec.structs.replace(entry, annotations=entry.annotations | {ID_NOTE: id_})
         if name == entry.digest and any(d.digest == name for d in names.values()):
@@ -177,14 +225,16 @@ class Layout:
     def remove_names(self, gone: Collection[str], *, keeps: Descriptor | None = None) -> None:
         """Take these names away; what they named stays until it is collected, and what this `keeps` without a name."""
         if gone:
-            left = {name: d for name, d in self.names().items() if name not in gone}
+            left = {name: d for name, d in self._own_names().items() if name not in gone}
             self._write_names(left | ({keeps.digest: keeps} if keeps else {}))
 
     def _write_names(self, names: dict[str, Descriptor]) -> None:
-        entries = []
-        for name, d in sorted(names.items()):
+        """Of who asks; those of others stay."""
+        tenant, entries = self.tenant() or "", []
+        others = {key: d for key, d in self._read().items() if key[0] != tenant}
+        for (whose, name), d in sorted((others | {(tenant, name): d for name, d in names.items()}).items()):
             notes = {note: d.annotations[note] for note in (ID_NOTE, CHOSEN_NOTE) if note in d.annotations}
-            notes |= {} if name == d.digest else {REF_NAME: name}
+            notes |= ({} if name == d.digest else {REF_NAME: name}) | ({TENANT_NOTE: whose} if whose else {})
             entries.append(Descriptor(media_type=d.media_type, digest=d.digest, size=d.size, annotations=notes))
         self._write_index(entries)
 

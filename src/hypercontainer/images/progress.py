@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,14 @@ class DownloadMeter:
         self._progress = progress
         self._layers: list[tuple[str, int]] = []
         self._known: set[str] = set()
+        self._own: Collection[str] | None = None
 
-    def expect(self, manifest: Manifest) -> None:
-        """These are the layers that will come, with their sizes."""
+    def expect(self, manifest: Manifest, own: Collection[str] | None = None) -> None:
+        """These are the layers that will come, with their sizes; those that are here count if they are `own`, too."""
+        self._own = own
         self._layers = list({d.digest: d.size for d in manifest.layers}.items())
         for digest, size in self._layers:
-            if self._layout.blobs.path(digest).exists():
+            if self._is_here(digest):
                 self._known.add(digest)
                 self._progress.update(digest, "Already exists", size, size)
             else:
@@ -97,11 +99,14 @@ class DownloadMeter:
         for digest, size in self._layers:
             if digest in self._known:
                 continue
-            if self._layout.blobs.path(digest).exists() or self._came(digest):
+            if self._is_here(digest) or self._came(digest):
                 self._known.add(digest)
                 self._progress.update(digest, "Download complete", size, size)
             elif sizes:
                 self._progress.update(digest, "Downloading", min(sizes.pop(0), size), size)
+
+    def _is_here(self, digest: str) -> bool:
+        return (self._own is None or digest in self._own) and self._layout.blobs.path(digest).exists()
 
     def _came(self, digest: str) -> bool:
         return (self._staging / "blobs/sha256" / digest.partition(":")[2]).exists()

@@ -97,7 +97,7 @@ class Puller:
         self._trust = trust
         self._wall = wall
         self._collect = collect
-        self._pulls: dict[tuple[str, str, bool], _Pull] = {}
+        self._pulls: dict[tuple[str, str, bool, str], _Pull] = {}
         self._left_over = False  # a failed pull left blobs that nobody has collected
 
     def pull(self, text: str, *, platform: str, auth: str) -> tuple[Progress, Awaitable[StoredImage]]:
@@ -108,7 +108,7 @@ class Puller:
         source = parse_source(text)
         wanted = parse_platform(platform)
         access = Access(self._insecure, auth, self._trust, self._wall())
-        key = (skopeo.spelled(source), f"{wanted} {auth}", access.wall is None)
+        key = (skopeo.spelled(source), f"{wanted} {auth}", access.wall is None, self._layout.tenant() or "")
         pull = self._pulls.get(key)
         if pull is None or pull.task.cancelling():
             progress = Progress()
@@ -173,18 +173,19 @@ class Puller:
         meter = DownloadMeter(self._layout, staging, wanted.progress)
         wanted.progress.update("", f"Pulling {what}")
         there: _There | None = None
-        name = ""
+        name, own = "", self._layout.own()
         if source.transport == "docker":
             there = await self._look(wanted)
             wanted.lease.add(there.manifest.blobs())
-            meter.expect(there.manifest)
+            meter.expect(there.manifest, own)
             source = there.source
         if source.transport in _ARCHIVES:
             source, name = await self._archive(source, staging / "archive.tar", what)
         elif source.transport == "oci":
             await self._look(wanted)
         blobs, here = self._layout.blobs, staging / "blobs/sha256"
-        blobs.lend(here, there.manifest.blobs() if there else ())
+        lent = there.manifest.blobs() if there else ()
+        blobs.lend(here, lent if own is None else [b for b in lent if b in own])
         await skopeo.copy(source, access, platform, staging, what, meter.tick, self._limits.size)
         await tasks.in_thread(lambda: blobs.take_in(here))
         meter.tick()

@@ -13,6 +13,7 @@ import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import Conflict, HyperError, InvalidArgument, NoSpace, NotFound
 from ..model.filters import Filters, flag
@@ -51,8 +52,7 @@ class ImageDisk:
     fstype: str
 
 
-@dataclass(frozen=True)
-class Needed:
+class Needed(NamedTuple):
     """What stays for a name."""
 
     blobs: set[str]  # digests
@@ -65,10 +65,13 @@ class ImageStore:
     def __init__(
         self, root: Path, *, insecure: frozenset[str] = frozenset(), in_use: InUse = dict, limits: Limits | None = None,
         trust: Trust | None = None, wall: Callable[[], Wall | None] = lambda: None,
+        tenant: Callable[[], str | None] = lambda: "",
     ) -> None:  # fmt: skip
-        """`wall` is asked for each caller: what keeps its registries from this host's own addresses; None: nothing."""
+        """`tenant` says whose names are meant, as `Layout` takes it; `wall` is asked for each caller: what keeps its
+        registries from this host's own addresses; None: nothing.
+        """
         limits = limits or Limits()
-        self._layout = Layout(root)
+        self._layout = Layout(root, tenant)
         self._staging = root / "staging"
         self._disk_directory = root / "disks"
         self._waste = Waste(self._staging)
@@ -98,7 +101,7 @@ class ImageStore:
                 else:
                     disk.chmod(0o600)  # an earlier version let others read it
             if died:
-                self._collect(self._needs(self._layout.names().values()))
+                self._collect(self._needs(self._layout.entries()))
                 self._waste.remove()
 
     # -- finding ----------------------------------------------------------------
@@ -201,7 +204,7 @@ class ImageStore:
         found: dict[str, dict[str, int]] = {}
         for entry in self._layout.names().values():
             sizes = found.setdefault(self._layout.id_of(entry), {})
-            for digest in self._layout.reach(entry.digest):
+            for digest in self._layout.held(entry):
                 with contextlib.suppress(HyperError, OSError):
                     sizes[digest] = self._layout.blobs.path(digest).stat().st_size
             for disk in self._disks_of([entry]):
@@ -236,7 +239,7 @@ class ImageStore:
         for name in [each for given in names for each in self._all_tags(given)]:
             key, entry = self._resolve(name)
             known = key != entry.digest and not self._is_id(name, key)
-            entry = self._alone(self.find(name, platform=platform)) if platform else entry
+            entry = self._alone(self.find(name, platform=platform)) if platform or self._layout.tenant() else entry
             if (each := (key if known else "", entry)) not in images:
                 images.append(each)
         return save(self._layout, images, kind)
@@ -266,6 +269,7 @@ class ImageStore:
         if self._is_id(name, key) or key == entry.digest:
             raise InvalidArgument(f"cannot push {name!r}: it is no name", hint="give it one with `hyperctl tag`")
         with storage_faults(self._layout.root):
+            entry = self._alone(self._layout.load(chosen(entry))) if self._layout.tenant() else entry
             access = Access(self._insecure, auth, wall=self._wall())
             return await push(self._layout, self._staging, entry, parse_reference(key), access, progress)
 
@@ -315,9 +319,9 @@ class ImageStore:
         try:
             self._layout.remove_names(names)
         except NoSpace:
-            known = self._layout.names()
-            stay = self._disks_of(d for k, d in known.items() if k not in names)
-            for disk in self._disks_of(d for k, d in known.items() if k in names) - stay:
+            goes = [d for k, d in self._layout.names().items() if k in names]
+            stay = self._disks_of(d for d in self._layout.entries() if d not in goes)
+            for disk in self._disks_of(goes) - stay:
                 disk.unlink(missing_ok=True)
             self._layout.remove_names(names)
 
@@ -332,16 +336,14 @@ class ImageStore:
         """Remove images without a name, or with `everything` all that no container uses; of those, with filters, what
         they let through: `until`, `label`, and `dangling=false`, which is `everything`.
         """
-        filters = dict(filters or {})
-        everything = everything or flag(filters, "dangling") is False
-        filters.pop("dangling", None)
+        everything = everything or flag(filters or {}, "dangling") is False
+        filters = {name: values for name, values in (filters or {}).items() if name != "dangling"}
         allowed = {image.id for image in self.describe_all(filters)}
         used = self.in_use()
         goes, deleted = [], dict[str, None]()
         with storage_faults(self._layout.root):
             for name, descriptor in self._layout.names().items():
-                ids = self._ids(descriptor)
-                if not (everything or name == descriptor.digest) or not used.keys().isdisjoint(ids):
+                if not (everything or name == descriptor.digest) or used.keys() & self._ids(descriptor):
                     continue
                 if (id_ := self._layout.id_of(descriptor)) in allowed:
                     goes.append(name)
@@ -353,7 +355,7 @@ class ImageStore:
     async def _tidied(self) -> int:
         """Remove blobs and disks of no image, not what a lease keeps; bytes freed."""
         needed: dict[_Key, Needed] = {}
-        while new := [d for d in self._layout.names().values() if _key(d) not in needed]:  # some may be named meanwhile
+        while new := [d for d in self._layout.entries() if _key(d) not in needed]:  # some may be named meanwhile
             needed |= await tasks.in_thread(functools.partial(self._needs, new))
         freed = self._collect(needed)
         await self._waste.removed()
@@ -365,7 +367,7 @@ class ImageStore:
 
     def _collect(self, needed: Mapping[_Key, Needed]) -> int:
         """What no name has; all that names have is in `needed`, which may have more."""
-        named = [needed[_key(d)] for d in self._layout.names().values()]
+        named = [needed[_key(d)] for d in self._layout.entries()]
         freed = self._layout.collect_garbage(set[str]().union(*(n.blobs for n in named)), self._waste.add)
         for disk in set(self._disk_directory.glob(f"*{SUFFIX}")) - set[Path]().union(*(n.disks for n in named)):
             freed += disk_usage(disk)

@@ -103,6 +103,13 @@ class Attachment(Model, frozen=True, kw_only=True):
     ip: str
     ip6: str = ""
     aliases: list[str] = field(default_factory=list)
+    network_id: str = ""  # "": the record is an earlier hyperd's, which had no projects
+
+    def is_of(self, network: Network) -> bool:
+        """Whether it is in this one. Names are a tenant's."""
+        if self.network_id:
+            return self.network_id == network.id
+        return self.network == network.name and not network.tenant
 
     def __post_init__(self) -> None:
         """:raise InvalidAddress: naming it."""

@@ -129,8 +129,7 @@ class Vm(Model, frozen=True, kw_only=True):
     disks: list[str] = field(default_factory=list)  # serial numbers of what is plugged in
     disk_names: dict[str, str] = field(default_factory=dict)  # of a clone's: what the guest calls them
     volumes: dict[str, str] = field(default_factory=dict)  # mounted ones -> what the guest calls them
-    # Directories of the host in the tree that it is served, in the order of their names there; None: launched by an
-    # earlier hyperd.
+    # Directories of the host in the tree that it is served, in their names' order; None: launched by an earlier hyperd.
     directories: list[str] | None = None
     server: list[int] = field(default_factory=list)  # of that tree: its number, and its start in the host's clock ticks
     late: dict[str, str] = field(default_factory=dict)  # directories that were added to it -> their names there
@@ -335,3 +334,4 @@ class Event(Model, frozen=True, kw_only=True):
     attributes: dict[str, str] = field(default_factory=dict)
     principal: str = ""  # who asked for it; "" when it came about by itself
     labels: dict[str, str] = field(default_factory=dict)  # of what it happened to
+    tenant: Tenant = UNSET  # whose it is

@@ -83,13 +83,10 @@ class Records(Protocol):
 
     def networks(self) -> list[Network]: ...
 
-    def network(self, key: str) -> Network:
-        """A network by its id or name.
+    def network_of(self, attachment: Attachment) -> Network:
+        """The one that it is in. :raise NotFound: it is gone."""
 
-        :raise NotFound: there is none.
-        """
-
-    def attached(self, name: str) -> list[Pod]:
+    def attached(self, network: Network) -> list[Pod]:
         """The pods that are in this network."""
 
 

@@ -109,14 +109,14 @@ class FakeShared(FakeBackend):
 
     def links(self, pod: Pod) -> list[Link]:
         """The first network has the default route."""
-        gateways = [(self._records.network(a.network).gateway,) for a in pod.attachments[:1]]
+        gateways = [(self._records.network_of(a).gateway,) for a in pod.attachments[:1]]
         return [
             Link(self.kind, (f"{a.ip}/24",), gateways[i] if i < 1 else (), 0, a.mac, a.tap, plugs=True)
             for i, a in enumerate(pod.attachments)
         ]
 
     def name_servers(self, pod: Pod) -> list[str]:
-        return [self._records.network(a.network).gateway for a in pod.attachments]
+        return [self._records.network_of(a).gateway for a in pod.attachments]
 
     async def prepare(self, pod: Pod) -> None:
         if pod.vm is None:
@@ -124,7 +124,7 @@ class FakeShared(FakeBackend):
             self._records.put_pod(pod)
         for a in pod.attachments:
             await asyncio.sleep(0)
-            network = self._records.network(a.network)
+            network = self._records.network_of(a)
             self.net.bridges[network.bridge] = network
 
     async def open(
@@ -143,7 +143,7 @@ class FakeShared(FakeBackend):
         return Nic(self.kind, mac, fd, name)
 
     def _join(self, name: str, attachment: Attachment) -> None:
-        self.net.tap(name).bridge = self._records.network(attachment.network).bridge
+        self.net.tap(name).bridge = self._records.network_of(attachment).bridge
 
     async def attach(self, pod: Pod, link: Link, ports: Sequence[PortMapping], idle: IdleNic) -> None:
         await asyncio.sleep(0)

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 
 from ..errors import HyperError, Unavailable
-from ..model.network import Network
+from ..model.network import Attachment, Network
 from ..model.specs import PortMapping
 from ..model.status import Pod
 from ..sys import tasks
@@ -49,7 +49,7 @@ class HostNetwork:
         """The bridges of its networks, and their name servers. Idempotent."""
         async with self._lock:
             for a in pod.attachments:
-                await self._ensure(self._records.network(a.network), gate=pod.spec.egress is not None)
+                await self._ensure(self._records.network_of(a), gate=pod.spec.egress is not None)
 
     async def add(self, pod: Pod) -> None:
         """The pod's names and rules; again when its attachments have changed."""
@@ -94,8 +94,8 @@ class HostNetwork:
     async def remove(self, network: Network) -> None:
         """Its bridge and name server; no pod is in it. Idempotent."""
         async with self._lock:
-            self._close_server(network.name)
-            self._gates.remove(network.name)
+            self._close_server(network.id)
+            self._gates.remove(network.id)
             await self._apply()
             await links.remove_bridge(network.bridge)
 
@@ -108,10 +108,10 @@ class HostNetwork:
         for bridge in ours - known:
             await links.remove_bridge(bridge)
         self._found = {b for b in known if links.exists(b)}  # the daemon's own has another name than `ours`
-        up = [(p, a.network) for p in self._records.pods() if p.id in self._up for a in p.attachments]
-        gated = {network for p, network in up if p.spec.egress is not None}
-        for name in {network for _, network in up}:
-            await self._ensure(self._records.network(name), gate=name in gated)
+        up = [(p, self._records.network_of(a)) for p in self._records.pods() if p.id in self._up for a in p.attachments]
+        gated = {network.id for p, network in up if p.spec.egress is not None}
+        for id_, network in {network.id: network for _, network in up}.items():
+            await self._ensure(network, gate=id_ in gated)
         if known:
             await self._apply(force=True)
         await self._join_bridges()
@@ -119,7 +119,7 @@ class HostNetwork:
     async def _join_bridges(self) -> None:
         """A daemon that died while it brought a pod into a network left the tap outside; a bridge may be new."""
         for a in [a for p in self._records.pods() if p.id in self._up for a in p.attachments]:
-            network = self._records.network(a.network)
+            network = self._records.network_of(a)
             try:
                 if not tap.is_joined(a.tap, network.bridge):
                     await tap.join(a.tap, network.bridge, network.mtu)
@@ -155,11 +155,11 @@ class HostNetwork:
         await links.make_bridge(network)
         if gate:
             self._gates.ensure(network)
-        if network.name in self._servers:
+        if network.id in self._servers:
             return
         server = NameServer(
-            lambda name, client: self._lookup(network.name, name, client),
-            lambda ip: self._reverse(network.name, ip),
+            lambda name, client: self._lookup(network, name, client),
+            lambda ip: self._reverse(network, ip),
             forward=not network.internal,
             restricted=lambda client: self._gates.restricted(network, client),
         )
@@ -171,25 +171,26 @@ class HostNetwork:
                 raise
             raise Unavailable(f"the name server of network {network.name} cannot listen: {error}",
                               hint="another one may listen on all addresses") from error  # fmt: skip
-        self._servers[network.name] = server
+        self._servers[network.id] = server
 
-    def _close_server(self, name: str) -> None:
-        if server := self._servers.pop(name, None):
+    def _close_server(self, network: str) -> None:
+        if server := self._servers.pop(network, None):
             server.close()
 
-    def _lookup(self, network: str, name: str, client: str) -> list[str]:
+    def _lookup(self, network: Network, name: str, client: str) -> list[str]:
         """A pod in several networks finds the names of all, whichever of their servers it asks."""
         mine = [
             p
             for p in self._records.attached(network)
-            if any(a.network == network and client in (a.ip, a.ip6) for a in p.attachments)
+            if any(a.is_of(network) and client in (a.ip, a.ip6) for a in p.attachments)
         ]
-        networks = [network, *(a.network for p in mine for a in p.attachments if a.network != network)]
+        further = (self._records.network_of(a) for p in mine for a in p.attachments if not a.is_of(network))
+        networks = [network, *further]
         found: list[str] = []
         for where in networks:
             for pod in self._records.attached(where):
                 for a in pod.attachments if pod.id in self._up else []:
-                    if a.network == where and name in (
+                    if a.is_of(where) and name in (
                         pod.name.lower(),
                         pod.hostname.lower(),
                         *(x.lower() for x in a.aliases),
@@ -197,29 +198,29 @@ class HostNetwork:
                         found += [x for x in (a.ip, a.ip6) if x]
         return found
 
-    def _reverse(self, network: str, ip: str) -> str:
+    def _reverse(self, network: Network, ip: str) -> str:
         pods = self._records.attached(network)
-        return next((p.name for p in pods for a in p.attachments if a.network == network and ip in (a.ip, a.ip6)), "")
+        return next((p.name for p in pods for a in p.attachments if a.is_of(network) and ip in (a.ip, a.ip6)), "")
 
     def _ruleset(self) -> Ruleset:
         running = [p for p in self._records.pods() if p.id in self._up]
-        used = {a.network for p in running for a in p.attachments}
+        used = {self._records.network_of(a).id for p in running for a in p.attachments}
         bridges = tuple(
             Bridge(
                 n.bridge,
                 tuple(filter(None, (n.subnet, n.subnet6))),
                 n.internal,
                 tuple(filter(None, (n.gateway, n.gateway6))),
-                self._gates.port(n.name),
+                self._gates.port(n.id),
             )
             for n in self._records.networks()
-            if n.name in used or n.name in self._servers
+            if n.id in used or n.id in self._servers
         )
         # fmt: off
         nics = tuple(
             Nic(
                 a.tap, a.mac, a.ip, a.ip6, addresses.link_local(a.mac), tuple(p.spec.allow), p.spec.egress_rate,
-                self._redirect(p, a.network),
+                self._redirect(p, a),
             )
             for p in running
             for a in p.attachments
@@ -233,10 +234,11 @@ class HostNetwork:
         )
         return Ruleset(bridges, nics, published)
 
-    def _redirect(self, pod: Pod, network: str) -> Redirect | None:
+    def _redirect(self, pod: Pod, attachment: Attachment) -> Redirect | None:
         if pod.spec.egress is None:
             return None
-        return Redirect(self._records.network(network).gateway, self._gates.port(network))
+        network = self._records.network_of(attachment)
+        return Redirect(network.gateway, self._gates.port(network.id))
 
     async def _apply(self, *, force: bool = False) -> None:
         """:raise Unavailable: when the kernel takes not even the whole."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from msgspec import UNSET
 
 from ..engine.principal import asked_by, current
 from ..engine.tenancy.entry import Entry
@@ -122,6 +123,13 @@ async def identified(request: web.Request, handler: Any) -> web.StreamResponse:
         log.debug("%s asks for %s %s", who.name, request.method, request.path)
         response: web.StreamResponse = await handler(request)
         return response
+
+
+def require_of_host() -> None:
+    """:raise PermissionDenied: who asks is a project's, and this is about the host."""
+    who = current()
+    if who.tenant is not UNSET and "admin" not in who.scopes:
+        raise PermissionDenied(f"this is about the host: it takes the scope `admin`, which {who.name} does not have")
 
 
 def require(scope: Scope, *others: Scope) -> None:

@@ -14,10 +14,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import UNSET
+
 from ...errors import HyperError, NotFound
 from ...images.store import ImageStore
 from ...model.network import Egress
 from ...model.pods import VolumeSpec
+from ...model.principal import Tenant
 from ...model.specs import ContainerSpec, Mount, Resources
 from ...model.status import Container, ContainerStatus
 from ...sys import tasks
@@ -48,10 +51,11 @@ class BuilderSettings:
     network: str = ""  # "" is the daemon's default
     allow: tuple[Egress, ...] = ()  # the only destinations that builds may reach; none: all
     insecure: frozenset[str] = field(default_factory=frozenset)  # registries without TLS
+    tenant: Tenant = UNSET  # for whom it builds; nothing that the configuration says
 
 
 class BuilderMachine:
-    """Starts, keeps and removes the one builder of a daemon."""
+    """Starts, keeps and removes the one builder of a tenant."""
 
     def __init__(
         self, containers: Containers, registry: Registry, images: ImageStore, volumes: Volumes,
@@ -82,9 +86,8 @@ class BuilderMachine:
 
     def found(self) -> Container | None:
         """The builder that there is, if there is one."""
-        return next(
-            (c for c in self._registry.containers() if is_system(c) and c.spec.labels[SYSTEM_LABEL] == NAME), None
-        )
+        own = (c for c in self._registry.containers() if c.tenant == self._settings.tenant and is_system(c))
+        return next((c for c in own if c.spec.labels[SYSTEM_LABEL] == NAME), None)
 
     @property
     def running(self) -> bool:
@@ -131,7 +134,7 @@ class BuilderMachine:
         return await asyncio.shield(self._starting)
 
     async def _start(self) -> Container:
-        principal.forget()
+        principal.forget(self._settings.tenant)
         if found := self.found():
             if self.running:
                 return found
@@ -167,7 +170,7 @@ class BuilderMachine:
             self._ending = asyncio.create_task(self._end(found))
 
     async def _end(self, container: Container) -> None:
-        principal.forget()
+        principal.forget(self._settings.tenant)
         try:
             await self._containers.stop(container.id)
             await self.remove(container)

@@ -70,9 +70,9 @@ class PodSnapshots:
         return list(self._known.values())
 
     def in_use(self) -> dict[str, list[str]]:
-        """Image id -> names of the snapshots that need it."""
+        """Image id -> names of the snapshots, of the tenant that asks, that need it."""
         users: dict[str, list[str]] = {}
-        for document in self._known.values():
+        for document in naming.seen(self._known.values()):
             for container in document.containers:
                 users.setdefault(container.image_id, []).append(f"snapshot {document.name}")
         return users
@@ -169,10 +169,6 @@ class PodSnapshots:
         if len(found) != 1:
             raise NotFound(f"no such snapshot: {key}", hint="see `hyperctl snapshot ls`")
         return found[0]
-
-    def saved(self) -> list[SavedPod]:
-        """Whosever they are."""
-        return list(self._known.values())
 
     def all(self) -> list[SnapshotInfo]:
         """Newest first."""

@@ -44,7 +44,7 @@ class Suspensions:
 
     def usage(self) -> list[SuspendedUsage]:
         """Of those that who asks may see."""
-        found = [p for p in naming.mine(self._registry.pods()) if p.status is PodStatus.SUSPENDED]
+        found = [p for p in naming.seen(self._registry.pods()) if p.status is PodStatus.SUSPENDED]
         return [SuspendedUsage(pod=p.name, size=self._suspending.size(p.id)) for p in found]
 
     async def suspend(self, key: str) -> Pod:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from ...errors import Conflict, NotFound
 from ...model.tenancy import Member, MemberRequest, Organisation, OrganisationInfo, OrganisationRequest, Role, User
@@ -31,7 +33,7 @@ class Organisations:
             owner=current().name,
         )  # fmt: skip
         self._tenants.put(made)
-        self._events.publish("organisation", "create", made.id, name=made.name)
+        self._events.publish("organisation", "create", made.id, tenant=UNSET, name=made.name)
         return self._told(made)
 
     def all(self) -> list[OrganisationInfo]:
@@ -58,7 +60,7 @@ class Organisations:
             )
         told = self._told(found)
         self._tenants.remove(found)
-        self._events.publish("organisation", "destroy", found.id, name=found.name)
+        self._events.publish("organisation", "destroy", found.id, tenant=UNSET, name=found.name)
         return told
 
     # -- members --------------------------------------------------------------------
@@ -117,9 +119,9 @@ class Organisations:
     def _members(self, of: Organisation) -> list[User]:
         return [u for u in self._tenants.users() if u.id in of.members]
 
-    def _changed(self, record: Organisation, action: str, **attributes: str) -> OrganisationInfo:
+    def _changed(self, record: Organisation, action: str, **attributes: Any) -> OrganisationInfo:
         self._tenants.put(record)
-        self._events.publish("organisation", action, record.id, of=None, **{"name": record.name, **attributes})
+        self._events.publish("organisation", action, record.id, of=None, tenant=UNSET, name=record.name, **attributes)
         return self._told(record)
 
     def _told(self, record: Organisation) -> OrganisationInfo:

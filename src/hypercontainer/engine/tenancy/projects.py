@@ -36,7 +36,7 @@ class Projects:
             description=request.description, owner=current().name,
         )  # fmt: skip
         self._tenants.put(made)
-        self._events.publish("project", "create", made.id, name=made.name, organisation=above.name)
+        self._events.publish("project", "create", made.id, tenant=made.id, name=made.name, organisation=above.name)
         return self._told(made)
 
     def _organisation(self, key: str) -> Organisation:
@@ -68,7 +68,7 @@ class Projects:
         self._check_name(self._tenants.organisation(found.organisation), name)
         changed = msgspec.structs.replace(found, name=name)
         self._tenants.put(changed)
-        self._events.publish("project", "rename", found.id, name=name, old=found.name)
+        self._events.publish("project", "rename", found.id, tenant=found.id, name=name, old=found.name)
         return self._told(changed)
 
     def limit(self, key: str, quota: Quota) -> ProjectInfo:
@@ -78,22 +78,29 @@ class Projects:
         """
         changed = msgspec.structs.replace(rights.project(self._tenants, key), quota=quota)
         self._tenants.put(changed)
-        self._events.publish("project", "limit", changed.id, name=changed.name)
+        self._events.publish("project", "limit", changed.id, tenant=changed.id, name=changed.name)
         return self._told(changed)
 
-    def remove(self, key: str) -> ProjectInfo:
-        """With its tokens.
+    async def remove(self, key: str) -> ProjectInfo:
+        """With its tokens, images' names, builder and default network.
 
         :raise Conflict: there is something in it; and what `inspect` and `create` raise.
         """
         found = self._managed(key)
-        if has := self._tenants.holds(found.id):
-            raise Conflict(f"the project {found.name} is not empty: it has {', '.join(has)}", hint="remove them first")
+        self._check_empty(found)
+        await self._tenants.contents.clear(found.id)
+        self._check_empty(found)  # something may have been made meanwhile
         told = self._told(found)
         self._tokens.revoke_all(lambda t: t.tenant == found.id)
         self._tenants.remove(found)
-        self._events.publish("project", "destroy", found.id, name=found.name)
+        self._events.publish("project", "destroy", found.id, tenant=found.id, name=found.name)
         return told
+
+    def _check_empty(self, project: Project) -> None:
+        if has := self._tenants.contents.counted(project.id):
+            raise Conflict(
+                f"the project {project.name} is not empty: it has {', '.join(has)}", hint="remove them first"
+            )
 
     def _managed(self, key: str) -> Project:
         found = rights.project(self._tenants, key)

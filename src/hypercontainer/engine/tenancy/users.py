@@ -6,6 +6,7 @@ from __future__ import annotations
 import secrets
 
 import msgspec
+from msgspec import UNSET
 
 from ...errors import Conflict, NotFound
 from ...model.tenancy import User, UserInfo, UserRequest
@@ -32,7 +33,7 @@ class Users:
             certificate=request.certificate, owner=current().name,
         )  # fmt: skip
         self._tenants.put(made)
-        self._events.publish("user", "create", made.id, name=made.name)
+        self._events.publish("user", "create", made.id, tenant=UNSET, name=made.name)
         return self._told(made)
 
     def all(self) -> list[UserInfo]:
@@ -55,7 +56,7 @@ class Users:
         self._tenants.put(*left)
         self._tenants.remove(found)
         self._tokens.on_revoke(f"user:{found.name}")
-        self._events.publish("user", "destroy", found.id, name=found.name)
+        self._events.publish("user", "destroy", found.id, tenant=UNSET, name=found.name)
         return told
 
     def _find(self, key: str) -> User:

@@ -48,7 +48,7 @@ class Bridge:
         found: list[Link] = []
         routed = False
         for a in pod.attachments:
-            network = self._records.network(a.network)
+            network = self._records.network_of(a)
             gateway = "" if routed or network.internal else network.gateway
             gateway6 = network.gateway6 if gateway and a.ip6 else ""
             routed = routed or bool(gateway)
@@ -58,7 +58,7 @@ class Bridge:
         return found
 
     def name_servers(self, pod: Pod) -> list[str]:
-        return [self._records.network(a.network).gateway for a in pod.attachments]
+        return [self._records.network_of(a).gateway for a in pod.attachments]
 
     def check(self, pod: Pod, ports: Sequence[PortMapping]) -> None:
         """Whether there is IPv6 where it is asked for; ::1 has a relay."""
@@ -82,14 +82,14 @@ class Bridge:
     ) -> list[Nic]:
         nics = []
         for link, a in zip(links, pod.attachments, strict=True):
-            fd = await tap.open_tap(link.tap, self._records.network(a.network).bridge, link.mtu)
+            fd = await tap.open_tap(link.tap, self._records.network_of(a).bridge, link.mtu)
             stack.callback(os.close, fd)
             nics.append(Nic(self.kind, link.mac, fd, link.tap))
         return nics
 
     async def attach(self, pod: Pod, link: Link, ports: Sequence[PortMapping], idle: IdleNic) -> None:
         attachment = next(a for a in pod.attachments if a.tap == link.tap)
-        network = self._records.network(attachment.network)
+        network = self._records.network_of(attachment)
         await tap.move(idle.tap, link.tap, network.bridge, link.mtu)
 
     async def publish(self, pod: Pod, ports: Sequence[PortMapping], forwarding: ForwardingOf) -> None:
@@ -114,7 +114,7 @@ class Bridge:
         return [Nic(NicKind.SPARE, addresses.new_mac(), tap=tap.name_of(pod.id, number)) for number in numbers]
 
     async def join(self, pod: Pod, attachment: Attachment, stack: contextlib.ExitStack) -> Nic | None:
-        network = self._records.network(attachment.network)
+        network = self._records.network_of(attachment)
         await self._host.prepare(pod)
         await self._host.add(pod)
         if links_of_host.exists(attachment.tap):

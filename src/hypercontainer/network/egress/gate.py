@@ -109,17 +109,17 @@ class Gates:
 
     def ensure(self, network: Network) -> None:
         """A network's gate, if it leads anywhere. Idempotent. :raise Unavailable: it cannot listen."""
-        if network.internal or network.name in self._gates:
+        if network.internal or network.id in self._gates:
             return
-        gate = Gate(partial(self._take, network.name))
+        gate = Gate(partial(self._take, network))
         try:
             gate.open(network.gateway)
         except OSError as error:
             raise Unavailable(f"the egress proxy of network {network.name} cannot listen: {error}") from error
-        self._gates[network.name] = gate
+        self._gates[network.id] = gate
 
     def port(self, network: str) -> int:
-        """Where it listens on the network's gateway; 0 where there is none."""
+        """Where that of a network, by its id, listens on the gateway; 0 where there is none."""
         return self._gates[network].port if network in self._gates else 0
 
     def remove(self, network: str) -> None:
@@ -141,17 +141,17 @@ class Gates:
 
     # -- whose it is --------------------------------------------------------------------
 
-    def _pod(self, network: str, address: str) -> tuple[Pod, EgressPolicy] | None:
+    def _pod(self, network: Network, address: str) -> tuple[Pod, EgressPolicy] | None:
         """Who has an address in a network and a policy; the rules let no other pod use that address."""
         for pod in self._records.attached(network):
-            mine = any(a.network == network and address in (a.ip, a.ip6) for a in pod.attachments)
+            mine = any(a.is_of(network) and address in (a.ip, a.ip6) for a in pod.attachments)
             if mine and pod.spec.egress and self._is_up(pod.id):
                 return pod, pod.spec.egress
         return None
 
     def restricted(self, network: Network, address: str) -> Restricted | None:
         """What answers the questions for names of a pod with a policy; None for other clients."""
-        if not (found := self._pod(network.name, address)):
+        if not (found := self._pod(network, address)):
             return None
         pod, policy = found
         known = EgressPolicy() if network.internal else policy
@@ -160,7 +160,7 @@ class Gates:
             lambda name: self._settings.refused(pod, Refused("its name is none that the pod may know", name, 53)),
         )  # fmt: skip
 
-    def _take(self, network: str, sock: socket.socket, address: str) -> None:
+    def _take(self, network: Network, sock: socket.socket, address: str) -> None:
         if not (found := self._pod(network, address)):
             return _reset(sock)
         pod, policy = found
