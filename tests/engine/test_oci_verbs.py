@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,12 +101,12 @@ def _with_directories(s: Stage) -> None:
 
 @contextlib.asynccontextmanager
 async def runtime(
-    template: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+    template: Path, place: Path, monkeypatch: pytest.MonkeyPatch, first: Callable[[Stage], None] = _with_directories
 ) -> AsyncIterator[tuple[Runtime, Served]]:  # fmt: skip
     """At the end there is nothing of a container anywhere."""
     monkeypatch.setattr(share, "start_virtiofsd", _served_by)
     monkeypatch.setattr(share, "find_virtiofsd", lambda: "/virtiofsd")
-    async with served(template, first=_with_directories, virtiofs=True) as daemon:
+    async with served(template, first=first, virtiofs=True) as daemon:
         yield Runtime(place, daemon.path), daemon
         assert not daemon.stage.engine.registry.pods() and not list((place / "state").glob("*"))
 
@@ -143,6 +143,39 @@ async def test_a_life(template: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         await run.does("delete", "one")
         assert await run.fails("delete", "one") == "container 'one' does not exist"
         await run.does("delete", "--force", "one")
+
+
+async def _carried(*_: object) -> None: ...
+
+
+def _by_stream(s: Stage) -> None:
+    """As Firecracker: there is no device for directories, and a stream for them."""
+    s.drivers = lambda: Drivers([FakeDriver(s.host, takes=TAKES - {VirtioFs})])
+
+
+def _without_directories(s: Stage) -> None:
+    """As Xen."""
+    s.drivers = lambda: Drivers([FakeDriver(s.host, takes=TAKES - {VirtioFs}, bare=True)])
+
+
+async def test_a_root_comes_by_a_stream_too(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(share, "start_carrier", _carried)
+    async with runtime(template, tmp_path, monkeypatch, _by_stream) as (run, daemon):
+        await run.does("create", "-b", run.bundle("b", "sleep", "1000"), "one")
+        await run.does("start", "one")
+        (machine,) = daemon.stage.host.machines.values()
+        assert daemon.stage.guest(machine).volumes["share"] == "stream"
+        await run.does("delete", "--force", "one")
+
+
+async def test_a_driver_without_directories_is_said(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was made."""
+    async with runtime(template, tmp_path, monkeypatch, _without_directories) as (run, daemon):
+        said = await run.fails("create", "-b", run.bundle("b", "sleep", "1000"), "one")
+        assert "does not support directories of the host" in said
+        assert not daemon.stage.engine.registry.containers() and not daemon.stage.host.machines
 
 
 async def test_who_shares_a_machine(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

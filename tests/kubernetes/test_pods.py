@@ -81,6 +81,44 @@ def test_what_it_mounts(here: Space, first: Node) -> None:
     )
 
 
+def test_what_the_node_mounts_later(here: Space, first: Node) -> None:
+    """As CSI's drivers do; the pod has it while it is there, and the node can unmount it."""
+    below = first.place / "later/below"
+    below.mkdir(parents=True)
+    volume = {"name": "node", "hostPath": {"path": str(below.parent), "type": "Directory"}}
+    mounts = [{"name": "node", "mountPath": "/node", "mountPropagation": "HostToContainer"}]
+    script = (
+        "until [ -e /node/below/word ]; do usleep 100000; done; cat /node/below/word; "
+        "until [ ! -e /node/below/word ]; do usleep 100000; done; echo gone"
+    )
+    here.apply(pod("later", container("main", "sh", "-c", script, volumeMounts=mounts), volumes=[volume],
+                   restartPolicy="Never"))  # fmt: skip
+    here.until_ready("later")
+    first.run("mount", "-t", "tmpfs", "none", below)
+    first.run("sh", "-c", f"echo hello >{below}/written; mv {below}/written {below}/word")
+    wait_for(lambda: here.kubectl("logs", "later") == "hello\n", "what was mounted", LIMIT)
+    first.run("umount", below)
+    here.until_phase("later", "Succeeded", "Failed")
+    assert here.kubectl("logs", "later") == "hello\ngone\n"
+
+
+def test_a_seccomp_profile_of_the_node(here: Space, first: Node) -> None:
+    """From where a kubelet looks for it; one that is not there is said."""
+    refused = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}
+    profiles = first.place / "kubelet/seccomp"
+    profiles.mkdir(exist_ok=True)
+    (profiles / "own.json").write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused]}))
+    for name in ("own", "none"):
+        profile = {"seccompProfile": {"type": "Localhost", "localhostProfile": f"{name}.json"}}
+        here.apply(pod(name, container("main", "sh", "-c", "mkdir /x; grep Seccomp: /proc/self/status"),
+                       securityContext=profile, restartPolicy="Never"))  # fmt: skip
+    here.until_phase("own", "Succeeded", "Failed")
+    said = here.kubectl("logs", "own")
+    assert "can't create directory '/x': Operation not permitted" in said and said.endswith("Seccomp:\t2\n")
+    waiting = ("get", "pod", "none", "-o", "jsonpath={.status.containerStatuses[0].state.waiting.message}")
+    wait_for(lambda: "none.json" in here.kubectl(*waiting), "the profile that is not there", LIMIT)
+
+
 def test_containers_before_and_beside_it(here: Space) -> None:
     volumes = [{"name": "v", "emptyDir": {}}]
     mounts = [{"name": "v", "mountPath": "/v"}]
