@@ -514,3 +514,35 @@ def test_a_seccomp_profile_is_a_file_beside_it(tmp_path: Path, text: str) -> Non
     (tmp_path / "file.yaml").write_text(text)
     (container,) = convert(load(str(tmp_path / "file.yaml"), name="p").podfile, {}).containers
     assert (container.seccomp, container.seccomp_profile) == ("default", '{"defaultAction":"SCMP_ACT_ALLOW"}')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "containers: [{image: i, volumes: [{path: /d, propagation: rslave, detail: {name: v, source: /tmp}}]}]",
+        "services: {c: {image: i, volumes: ['/tmp:/d:rslave']}}",
+        "services: {c: {image: i, volumes: [{type: bind, source: /tmp, target: /d, bind: {propagation: slave}}]}}",
+        "kind: Pod\nspec: {volumes: [{name: v, hostPath: {path: /tmp}}], containers: [{name: c, image: i, "
+        "volumeMounts: [{name: v, mountPath: /d, mountPropagation: HostToContainer}]}]}",
+    ],
+    ids=["podfile", "compose", "compose in full", "Pod"],
+)
+def test_mounts_of_the_host_that_come_later(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file.yaml").write_text(text)
+    (container,) = convert(load(str(tmp_path / "file.yaml"), name="p").podfile, {}).containers
+    assert [(m.target, m.propagation) for m in container.mounts] == [("/d", "rslave")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "services: {c: {image: i, volumes: ['/tmp:/d:rshared']}}",
+        "kind: Pod\nspec: {volumes: [{name: v, hostPath: {path: /tmp}}], containers: [{name: c, image: i, "
+        "volumeMounts: [{name: v, mountPath: /d, mountPropagation: Bidirectional}]}]}",
+    ],
+    ids=["compose", "Pod"],
+)
+def test_mounts_of_a_container_do_not_come_to_the_host(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file.yaml").write_text(text)
+    with pytest.raises(InvalidArgument, match="/d: what is mounted in a virtual machine does not come to this host"):
+        load(str(tmp_path / "file.yaml"), name="p")

@@ -107,7 +107,7 @@ class BindOptions(Part, frozen=True, kw_only=True):
     """Of a mount of a path."""
 
     create_host_path: bool = True
-    propagation: Any = None
+    propagation: str = ""
     selinux: Any = None
     recursive: Any = None
 

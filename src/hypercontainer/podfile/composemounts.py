@@ -12,6 +12,7 @@ from ..model.mounts import parse_tmpfs
 from . import composefile as f
 
 Raw = dict[str, Any]
+_SLAVE, _SHARED = ("slave", "rslave"), ("shared", "rshared")
 
 
 def words(value: Any) -> list[Any]:
@@ -77,6 +78,7 @@ class Storage:
                 "readOnly": m.read_only,
                 "subPath": m.volume.subpath,
                 "noCopy": m.volume.nocopy,
+                "propagation": _propagation(m),
             }
         )
 
@@ -88,8 +90,19 @@ def _short_mount(text: str) -> f.Mount:
         return f.Mount(target=source)
     flags = mode.split(",")
     return f.Mount(
-        source=source, target=target, read_only="ro" in flags, volume=f.VolumeOptions(nocopy="nocopy" in flags)
-    )
+        source=source, target=target, read_only="ro" in flags, volume=f.VolumeOptions(nocopy="nocopy" in flags),
+        bind=f.BindOptions(propagation=next((w for w in flags if w in (*_SLAVE, *_SHARED)), "")),
+    )  # fmt: skip
+
+
+def _propagation(m: f.Mount) -> str:
+    """:raise InvalidArgument: what is mounted in the container shall come to this host."""
+    if m.bind.propagation in _SHARED:
+        raise InvalidArgument(
+            f"{m.target}: what is mounted in a virtual machine does not come to this host ({m.bind.propagation})",
+            hint="use rslave, or leave the propagation out",
+        )
+    return "rslave" if m.bind.propagation in _SLAVE else ""
 
 
 def _bind_source(base: Path, source: str, *, make: bool) -> Path:

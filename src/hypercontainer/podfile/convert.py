@@ -306,7 +306,8 @@ def _health(h: d.HealthCheck | None) -> specs.HealthCheck | None:
 
 def _mount(m: d.VolumeMount) -> specs.Mount:
     source = m.detail.name if m.detail else m.volume
-    return specs.Mount(target=m.path, source=source, read_only=m.read_only, sub_path=m.sub_path, copy_up=not m.no_copy)
+    return specs.Mount(target=m.path, source=source, read_only=m.read_only, sub_path=m.sub_path, copy_up=not m.no_copy,
+                       propagation=m.propagation)  # fmt: skip
 
 
 def _tmpfs(t: d.Tmpfs) -> specs.Mount:

@@ -93,6 +93,7 @@ class VolumeMount(Part, frozen=True, kw_only=True):
     read_only: bool = False
     sub_path: str = ""
     no_copy: bool = False
+    propagation: Literal["", "rslave"] = ""
     detail: Volume | None = None
 
 

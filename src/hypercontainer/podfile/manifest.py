@@ -102,7 +102,7 @@ class VolumeMount(Part, frozen=True, kw_only=True):
     read_only: bool = False
     sub_path: str = ""
     sub_path_expr: str = ""
-    mount_propagation: Any = None
+    mount_propagation: Literal["None", "HostToContainer", "Bidirectional"] = "None"
     recursive_read_only: Any = None
 
 

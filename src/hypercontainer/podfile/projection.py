@@ -181,7 +181,8 @@ class Volumes:
     def mount(self, mount: m.VolumeMount, out: Raw, where: str) -> None:
         """:raise InvalidArgument: a volume that the Pod does not have."""
         if mount.name not in self.projected:
-            if not any(v["name"] == mount.name for v in self.declared):
+            declared = next((v for v in self.declared if v["name"] == mount.name), None)
+            if declared is None:
                 raise InvalidArgument(f"{where}: there is no volume {mount.name!r}", hint="define it below `volumes`")
             out["volumes"].append(
                 {
@@ -190,6 +191,7 @@ class Volumes:
                     "readOnly": mount.read_only,
                     "subPath": mount.sub_path,
                     "noCopy": True,
+                    "propagation": _propagation(mount) if declared.get("format") == "vfs" else "",
                 }
             )
             return
@@ -202,6 +204,19 @@ class Volumes:
             common = {"path": target, "perm": f"{placed.mode:04o}", "group": self.fs_group or 0}
             kind, key = ("secrets", "secret") if placed.secret else ("files", "filename")
             out[kind].append({key: placed.called, **common})
+
+
+def _propagation(mount: m.VolumeMount) -> str:
+    """Of a directory of this host: nothing is mounted below others.
+
+    :raise InvalidArgument: what is mounted in the container shall come to this host.
+    """
+    if mount.mount_propagation == "Bidirectional":
+        raise InvalidArgument(
+            f"{mount.mount_path}: what is mounted in a virtual machine does not come to this host (Bidirectional)",
+            hint="give HostToContainer, or leave mountPropagation out",
+        )
+    return "rslave" if mount.mount_propagation == "HostToContainer" else ""
 
 
 def _fields(v: mv.Volume) -> list[Any]:
