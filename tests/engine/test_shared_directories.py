@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from hypercontainer.errors import GuestError, HyperError, InvalidState, NotFound, Unavailable
+from hypercontainer.errors import (
+    GuestError,
+    HyperError,
+    InvalidArgument,
+    InvalidState,
+    NotFound,
+    Unavailable,
+    Unsupported,
+)
 from hypercontainer.hypervisor.driver import VirtioFs
 from hypercontainer.hypervisor.drivers import Drivers
 from hypercontainer.hypervisor.fake import TAKES, FakeDriver, FakeMachine
@@ -22,7 +30,8 @@ from hypercontainer.jail.jail import Started
 from hypercontainer.model.pods import VolumeRequest, VolumeSpec
 from hypercontainer.model.specs import ContainerSpec, Mount
 from hypercontainer.protocol.constants import Builtin
-from hypercontainer.volumes import share
+from hypercontainer.sys.mount_table import MountPoint
+from hypercontainer.volumes import share, submounts
 
 from .scenes import plan, spec
 from .stage import IMAGE, Stage, play, stage, whole
@@ -437,5 +446,39 @@ def test_a_path_that_the_image_declares_is_a_volume_of_no_name_among_directories
         await s.run("a", mounts=[Mount(target="/data/x y", type="volume")])
         (mount,) = s.engine.registry.container("a").mounts
         assert s.engine.registry.volume(mount.volume).anonymous and s.status("a") == "running"
+
+    act(scenario)
+
+
+def test_mounts_of_the_host_that_come_later(
+    act: Any, tmp_path: Path, jail: FakeJail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as a container wants them, also by a daemon that begins; a user's daemon says that it cannot."""
+    host: list[MountPoint] = []
+    # What the server has is what the jail gave it.
+    monkeypatch.setattr(submounts, "mount_table", lambda: host)
+    monkeypatch.setattr(submounts, "_table_of", lambda _: [MountPoint("0:9", "/", p) for p in shown()])
+
+    def shown() -> list[str]:
+        return [entry.place.removeprefix("/share") for _, entry in jail.added]
+
+    async def scenario(s: Stage) -> None:
+        if os.geteuid():
+            with pytest.raises(Unsupported, match="root's hyperd"):
+                await s.create("a", mounts=[bind(tmp_path, propagation="rslave")])
+            return
+        host.append(MountPoint("0:9", "/", f"{tmp_path}/early"))
+        await s.run("a", mounts=[bind(tmp_path, propagation="rslave"), bind(tmp_path, "/r", read_only=True)])
+        assert shown() == ["/0/early"]
+        host.append(MountPoint("0:9", "/", f"{tmp_path}/late"))
+        await s.call(s.engine._propagation.look())
+        assert shown() == ["/0/early", "/0/late"] and all(entry.writable for _, entry in jail.added)
+        s.kill()
+        del host[0]
+        await s.open()
+        await s.call(s.engine._propagation.look())
+        assert shown() == ["/0/late"]
+        with pytest.raises(InvalidArgument, match="rslave is for directories of this host"):
+            await s.create("b", mounts=[Mount(target="/v", source="v", propagation="rslave")])
 
     act(scenario)
