@@ -105,9 +105,9 @@ def test_what_the_node_mounts_later(here: Space, first: Node) -> None:
 def test_a_seccomp_profile_of_the_node(here: Space, first: Node) -> None:
     """From where a kubelet looks for it; one that is not there is said."""
     refused = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}
-    profiles = first.place / "kubelet/seccomp"
-    profiles.mkdir(exist_ok=True)
-    (profiles / "own.json").write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused]}))
+    (first.place / "own.json").write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused]}))
+    first.run("mkdir", "-p", "/var/lib/kubelet/seccomp")
+    first.run("cp", first.place / "own.json", "/var/lib/kubelet/seccomp/")
     for name in ("own", "none"):
         profile = {"seccompProfile": {"type": "Localhost", "localhostProfile": f"{name}.json"}}
         here.apply(pod(name, container("main", "sh", "-c", "mkdir /x; grep Seccomp: /proc/self/status"),
