@@ -10,9 +10,10 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hypercontainer.images import builtin
 from hypercontainer.model import architectures
@@ -73,13 +74,11 @@ def _write(place: Path, runtime: Path | None) -> None:
     (place / "cni/10.conflist").write_text(json.dumps({"cniVersion": "0.4.0", "name": "ctd", "plugins": [bridge]}))
 
 
-def _archive(path: Path) -> None:
-    """busybox as Docker's archives have images; its program waits, as a sandbox's does."""
-    layer = builtin._layer(builtin._find_busybox())
-    config = {"architecture": architectures.host(), "os": "linux",
-              "config": {"Cmd": ["/bin/sleep", "100000"], "Env": ["PATH=/bin"]},
+def archive(path: Path, name: str, layer: bytes, **config: Any) -> None:
+    """An image of one layer, as Docker's archives have them."""
+    config = {"architecture": architectures.host(), "os": "linux", "config": {"Env": ["PATH=/bin"], **config},
               "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}}  # fmt: skip
-    manifest = [{"Config": "config.json", "RepoTags": [BOX], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     with tarfile.open(path, "w") as tar:
         for name, data in (("config.json", json.dumps(config).encode()), ("layer.tar", layer),
                            ("manifest.json", json.dumps(manifest).encode())):  # fmt: skip
@@ -89,17 +88,24 @@ def _archive(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def containerd(programs: Path, place: Path, netns: str, runtime: Path | None = None) -> Iterator[Containerd]:
-    """It has the image in the namespaces of `ctr` and of Kubernetes; `runtime` is a program in place of runc."""
+def containerd(
+    programs: Path, place: Path, netns: str, runtime: Path | None = None, within: Sequence[str] = ()
+) -> Iterator[Containerd]:
+    """It has the image in the namespaces of `ctr` and of Kubernetes; `runtime` is a program in place of runc.
+
+    `within` are the words that start a program in more namespaces than that of the network.
+    """
     _write(place, runtime)
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-    command = ["nsenter", f"--net=/run/netns/{netns}", programs / "containerd", "-c", place / "config.toml"]
+    within = within or ("nsenter", f"--net=/run/netns/{netns}")
+    command = [*within, programs / "containerd", "-c", place / "config.toml"]
     with open(place / "containerd.log", "wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     made = Containerd(programs, place)
     try:
         wait_for(lambda: made.ctr("version", check=False).returncode == 0, "containerd's answer")
-        _archive(place / "box.tar")
+        layer = builtin._layer(builtin._find_busybox())
+        archive(place / "box.tar", BOX, layer, Cmd=["/bin/sleep", "100000"])  # it waits, as a sandbox's does
         for each in ("default", "k8s.io"):
             made.ctr("images", "import", str(place / "box.tar"), namespace=each)
         yield made

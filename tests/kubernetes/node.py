@@ -25,7 +25,7 @@ cri_kubelet = "{kubelet}"
 cri_pod_memory = "192m"
 live_restore = true
 """
-_KUBELET = """
+KUBELET = """
 kind: KubeletConfiguration
 apiVersion: kubelet.config.k8s.io/v1beta1
 address: {address}
@@ -112,8 +112,13 @@ class Node:
         self.hyper.stop(signal.SIGKILL)
         self._hyperd.close()
 
+    @property
+    def socket(self) -> Path:
+        """Whom its kubelet asks."""
+        return self.place / "run/cri.sock"
+
     def start_kubelet(self) -> None:
-        socket = f"unix://{self.place}/run/cri.sock"
+        socket = f"unix://{self.socket}"
         kubelet = self.place / "kubelet"
         command = [
             *self._within, self.control.programs.kubelet, "--config", self.place / "kubelet.yaml", "--kubeconfig",
@@ -162,7 +167,7 @@ def node(control: Control, number: int, place: Path) -> Iterator[Node]:
         ip("-n", control.name, "route", "add", subnet(number), "via", found.address)
         (place / "network.conflist").write_text(_network(place, number))
         (place / "hyperd.toml").write_text(_SETTINGS.format(kubelet=place / "kubelet"))
-        (place / "kubelet.yaml").write_text(_KUBELET.format(address=found.address))
+        (place / "kubelet.yaml").write_text(KUBELET.format(address=found.address))
         alone = ("nsenter", f"--net=/run/netns/{found.netns}", "unshare", "--mount", "--propagation", "slave", "--")
         holder = running("holder", place / "holder.log", [*alone, "sh", "-ec", _MOUNTS.format(place=place)])
         found.enter(stack.enter_context(holder))
