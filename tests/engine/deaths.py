@@ -134,6 +134,8 @@ class Death(Trial):
     `at` below 0 is nowhere, and the outcome tells the steps.
     """
 
+    metering = True
+
     def __init__(self, wanted: Wanted) -> None:
         super().__init__(Wanted(wanted.scene, "", -1), DEATHS)
         self._at = wanted.at

@@ -232,6 +232,11 @@ class Stage:
         await self.call(self.engine.containers.start(id_))
         return id_
 
+    def give_image(self, project: str) -> None:
+        """A project, by its id, has the one that there is."""
+        name = Layout(self.paths.images, lambda: "").names()[IMAGE]
+        Layout(self.paths.images, lambda: project).set_name(IMAGE, name)
+
     def status(self, key: str) -> str:
         return str(self.engine.registry.container(key).state.status)
 
@@ -256,6 +261,7 @@ class Stage:
             if name not in machines:
                 found.append(f"pod {pod['name']} has the record of a machine that has ended")
         found += self._of_containers(records, machines)
+        found += self._of_use(records)
         found += self._of_network(records)
         found += [f"volume {v['name']} has no files" for v in records.volumes.values() if not Path(v["path"]).exists()]
         if self.daemon and (trouble := self.engine.registry.journal.trouble):
@@ -285,6 +291,19 @@ class Stage:
         for name, containers in mains.items():
             for stray in containers - known:
                 yield f"a program of container {stray} runs in {name} without a record"
+
+    def _of_use(self, records: Any) -> Iterator[str]:
+        """What runs is metered, and nothing else is, where anything is."""
+        if not (self.daemon and self.engine.settings.metering):
+            return
+        meter, store = self.engine.accounts.meter, self.engine.registry.journal.database
+        used = {o.subject.id[:12]: o for o in meter.used_now() if o.subject.kind == "pod"}
+        for name in used.keys() ^ records.running.keys():
+            yield f"pod {name} {'runs' if name in records.running else 'does not run'}: its metering says otherwise"
+        yield from (f"pod {name} is metered as one that is not known" for name, of in used.items() if of.known)
+        if set(store.metered()) - {"mark"} != {o.subject.key for o in meter.used_now()}:
+            yield "what is used is not what is written of it"
+        yield from store.check_uses()[1]
 
     def _of_network(self, records: Any) -> Iterator[str]:
         mine = {a["tap"] for p in records.running.values() for a in p.get("attachments", [])}

@@ -72,6 +72,8 @@ class Wanted:
 class Trial:
     """A scene with one thing that comes between, or none."""
 
+    metering = False
+
     def __init__(self, wanted: Wanted, scenes: Mapping[str, Scene] = SCENES) -> None:
         self.scene = scenes[wanted.scene]
         self._kind, self._at = wanted.kind, wanted.at
@@ -165,7 +167,7 @@ class Trial:
         wrong = ""
         try:
             scene = self.scene
-            settings: dict[str, Any] = {"builder": BUILDER} if scene.builder else {}
+            settings: dict[str, Any] = {"metering": self.metering, **({"builder": BUILDER} if scene.builder else {})}
             with (
                 mock.patch.dict(PROGRAMS, {"relay": FakeDockerd().relay} if scene.builder else {}),
                 stage(

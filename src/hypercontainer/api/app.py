@@ -20,6 +20,7 @@ from . import (
     files,
     forwards,
     images,
+    metering,
     networks,
     pods,
     quotas,
@@ -48,6 +49,7 @@ ROUTES = [
     *quotas.routes.all,
     *tokens.routes.all,
     *tenancy.routes.all,
+    *metering.routes.all,
 ]
 
 

@@ -84,6 +84,7 @@ class BringUp:
         self._registry = registry
         self._paths = paths
         self.make_room: Callable[[str], Awaitable[None]] = _nothing  # what stands in the place of a suspended pod goes
+        self.ending: Callable[[Pod], None] = lambda pod: None  # called while what a machine has is still there
         self._launcher = launcher
         self._network = network
         self._volumes = volumes
@@ -155,6 +156,7 @@ class BringUp:
     async def put_away(self, pod_id: str, runtime: Runtime) -> None:
         """Its machine ends, and nobody hears of that; it has no network."""
         try:
+            self._tell_end(pod_id)
             await runtime.machine.kill()
         finally:
             await removed(runtime.directory)
@@ -187,6 +189,7 @@ class BringUp:
     async def down(self, pod_id: str, runtime: Runtime, *, clean: bool) -> None:
         """`clean` makes what was written safe first."""
         try:
+            self._tell_end(pod_id)
             await self.forget(pod_id)
             if runtime.lost and not runtime.killed:
                 await runtime.tell_its_end()
@@ -194,6 +197,10 @@ class BringUp:
         finally:
             self._devices.release(pod_id)
             await self._network.release(pod_id)
+
+    def _tell_end(self, pod_id: str) -> None:
+        if self._registry.has_pod(pod_id):
+            self.ending(self._registry.pod(pod_id))
 
 
 async def _nothing(pod_id: str) -> None: ...

@@ -66,6 +66,7 @@ from .lifetimes import Lifetimes
 from .listing import Listing
 from .log_sinks.choose import LogSinks
 from .machinery import Ground, Machinery, assemble, of_host
+from .metering.accounts import Accounts
 from .monitor import Monitor
 from .networks import Networks
 from .paths import FindBootFiles
@@ -144,7 +145,7 @@ class Engine:
         self.monitor = Monitor(self.registry, self.containers, sandboxes)
         self.forwards = Forwards(self.registry, sandboxes)
         self.trees = Trees(self.registry, self.containers)
-        self._assemble_suspensions(made, fingerprints)
+        self._assemble_watches(made, fingerprints)
         self._assemble_tenancy()
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
         self._propagation = Propagation(self.registry, sandboxes.running, made.shares)
@@ -175,7 +176,7 @@ class Engine:
         )
         self.tenancy = tenancy(self.tenants, self.tokens, self.events)
 
-    def _assemble_suspensions(self, made: Machinery, fingerprints: Fingerprints) -> None:
+    def _assemble_watches(self, made: Machinery, fingerprints: Fingerprints) -> None:
         paths, network = self.settings.paths, made.network
         suspending = Suspending(paths, self.registry, made.disks, network, self.drivers, fingerprints)
         resuming = Resuming(paths, self.registry, made.bring_up, made.awoken, fingerprints, network)
@@ -183,7 +184,8 @@ class Engine:
         doorbells = Doorbells(network, made.sandboxes.is_up)
         self.lifetimes = Lifetimes(self.pods, self.containers, made.sandboxes, self.execs, self.suspensions, doorbells)
         self.containers.wake, self.containers.rouse_pod = self.suspensions.wake, self.lifetimes.rouse
-        made.bring_up.make_room = doorbells.close
+        self.accounts = Accounts(self.settings, self.registry, self.images, self.snapshots, self.tenants, self.events)
+        made.bring_up.make_room, made.bring_up.ending = doorbells.close, self.accounts.ending
 
     def _builds_of(self, tenant: Tenant) -> Builds:
         settings = replace(self.settings.builder, tenant=tenant)
@@ -217,6 +219,7 @@ class Engine:
         for vm in [p.vm for p in self.registry.pods() if p.vm]:
             self._allotments.find(vm.allotment, vm.user)
         self._sweep()
+        self.accounts.open()
         self._late = await recover(
             self.registry, self.containers, self._sandboxes, self.pods, self._network, self._reattacher,
             lambda pod_id: is_whole(paths.suspended(pod_id)),
@@ -228,7 +231,7 @@ class Engine:
         }
         leftovers.name_files(paths, self.registry)
         self.builders.open()
-        watches = self._disk_watch.run(), self.lifetimes.run(), self._propagation.run()
+        watches = self._disk_watch.run(), self.lifetimes.run(), self._propagation.run(), self.accounts.run()
         self._watching = [asyncio.create_task(work) for work in watches]
 
     def _sweep(self) -> None:
@@ -249,6 +252,7 @@ class Engine:
         else:
             await self.pods.wake()
             await self.containers.shut_down()
+        self.accounts.close()
         await self._log_sinks.close()
         await self.networks.close()
         self._descriptions.close()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ..errors import Conflict, HyperError, InvalidArgument, NotFound
 from ..model.ids import new_name, short
@@ -16,6 +17,7 @@ from ..model.network import Attachment, Network
 from ..model.principal import Tenant
 from ..model.status import Container, Pod, Volume
 from ..state import changes as rows
+from ..state.changes import Change
 from ..state.journal import Journal
 from ..state.store import SetAside, Store
 from . import naming
@@ -24,6 +26,26 @@ from .quotas.quotas import Quotas
 
 log = logging.getLogger(__name__)
 _GONE = 1000  # records that were removed, of which it is known whose they were
+
+
+class Metering(Protocol):
+    """Follows what is used; `engine/metering` has the one that writes of it."""
+
+    def write(
+        self, write: Callable[..., None], changes: Sequence[Change], *, put: Sequence[Container | Pod | Volume] = (),
+        gone: Sequence[Container | Pod | Volume] = (),
+    ) -> None:  # fmt: skip
+        """Have changes written, together with what they mean for what is used; raises what `write` does."""
+
+
+class Unmetered:
+    """Of a daemon that accounts for nothing."""
+
+    def write(
+        self, write: Callable[..., None], changes: Sequence[Change], *, put: Sequence[Container | Pod | Volume] = (),
+        gone: Sequence[Container | Pod | Volume] = (),
+    ) -> None:  # fmt: skip
+        write(*changes)
 
 
 class Registry:
@@ -41,6 +63,7 @@ class Registry:
         self._gone: dict[str, Tenant] = {}  # ids of what was removed lately, of those that have a tenant
         self._reserved: set[tuple[Tenant, str]] = set()
         self.quotas = Quotas(self)
+        self.meter: Metering = Unmetered()
         self.on_change: Callable[[str], None] = lambda pod_id: None  # called when a pod's or a member's record changes
         self.changed = asyncio.Event()  # pulsed when a container's or a pod's record changes
 
@@ -148,7 +171,7 @@ class Registry:
         changes = [rows.put(pod), *map(rows.put, containers)]
         self._pods[pod.id] = pod
         self._containers.update({c.id: c for c in containers})
-        self.journal.write(*changes)
+        self.meter.write(self.journal.write, changes, put=[pod])
         self._pulse(pod, *containers)
 
     # -- making and removing ----------------------------------------------------
@@ -169,7 +192,8 @@ class Registry:
 
         :raise NoSpace: when the disk is full. :raise InvalidArgument: a value that could not be read back.
         """
-        self.journal.write_now(*map(rows.put, records), *([rows.finished(done)] if done else []))
+        changes = [*map(rows.put, records), *([rows.finished(done)] if done else [])]
+        self.meter.write(self.journal.write_now, changes, put=records)
         for record in records:
             if isinstance(record, Pod):
                 self._pods[record.id] = record
@@ -182,7 +206,8 @@ class Registry:
         for record in records:
             (self._pods if isinstance(record, Pod) else self._containers).pop(record.id, None)
             self._forget(record)
-        self.journal.write(*([rows.begun(files)] if files else []), *map(rows.remove, records))
+        changes = [*([rows.begun(files)] if files else []), *map(rows.remove, records)]
+        self.meter.write(self.journal.write, changes, gone=records)
         self._pulse(*records)
 
     def finish(self, id_: str) -> None:
@@ -259,7 +284,7 @@ class Registry:
         """Record a pod, new or changed."""
         change = rows.put(pod)
         self._pods[pod.id] = pod
-        self.journal.write(change)
+        self.meter.write(self.journal.write, [change], put=[pod])
         self._pulse(pod)
 
     # -- volumes ----------------------------------------------------------------
@@ -279,13 +304,13 @@ class Registry:
 
     def put_volume(self, volume: Volume) -> None:
         """:raise NoSpace: when the disk is full."""
-        self.journal.write_now(rows.put(volume))
+        self.meter.write(self.journal.write_now, [rows.put(volume)], put=[volume])
         self._volumes[rows.key(volume)] = volume
 
     def remove_volume(self, volume: Volume) -> None:
         """Idempotent."""
         if self._volumes.pop(rows.key(volume), None):
-            self.journal.write(rows.remove(volume))
+            self.meter.write(self.journal.write, [rows.remove(volume)], gone=[volume])
 
     # -- networks ---------------------------------------------------------------
 

@@ -131,6 +131,8 @@ def _fill(
         except HyperError as error:
             told.append(f"{_what(record)} is not brought back: {error.message}")
     database.commit([], [Happened(e["time"], e["document"]) for e in rows.get("events", []) if _is_event(e)])
+    database.restore_uses(rows.get("uses", []))
+    database.commit([changes.Change("metering", m["id"], document=m["document"]) for m in rows.get("metering", [])])
     counts = ", ".join(f"{sum(k == kind for k, _ in records)} {kind}" for kind in salvage.TABLES[:4])
     told.append(f"brought back: {counts}; {len(described)} pods ran when they were described last")
     for directory, why in machines.items():

@@ -46,4 +46,5 @@ class Settings:
     egress_networks: tuple[AnyNetwork, ...] = ()  # not public ones, in which hosts of egress policies may lie
     sizes: Mapping[str, Size] = field(default_factory=lambda: SIZES)
     quotas: Mapping[str, Quota] = field(default_factory=dict)  # principals, as patterns -> what they may have
+    metering: bool = False  # of what belongs to no project
     docker_host: str = ""  # where Docker's clients are served

@@ -133,6 +133,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     pool_memory: str = "512m"  # that machines may hold which wait for a container; 0: none wait
     events_max_count: Annotated[int, Meta(ge=1, le=_EVENTS_MAX)] = EventLimits().count  # that are kept for `events`
     events_max_age: str = f"{EventLimits().age / 3600:g}h"
+    metering: bool = False  # on: also what belongs to no project is in `hyperctl usage`
     unresponsive: Literal["leave", "kill"] = "leave"  # machines whose guests have not answered for half a minute
     live_restore: bool = False  # leave containers running when hyperd ends
     audit_log: str = ""  # a file; "" keeps none

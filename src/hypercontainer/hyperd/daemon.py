@@ -119,6 +119,7 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
         kill_silent=config.unresponsive == "kill",
         factory=FactorySettings(config.factory, config.factory_bytes, config.pool_bytes),
         events=config.event_limits,
+        metering=config.metering,
         audit=config.audit,
         trust=config.trust,
         builder=config.builder.settings(config.insecure_registries),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..model.base import Model, encode
+from ..model.metering import Moment, Open, Use
 from ..model.network import Network
 from ..model.principal import Tenant
 from ..model.status import Container, Pod, Volume
@@ -57,6 +58,16 @@ def user_taken(number: int, allotment: str) -> Change:
 def user_free(number: int) -> Change:
     """The change by which it has it no longer."""
     return Change("users", str(number))
+
+
+def used(use: Use) -> Change:
+    """The change that adds an entry to the ledger; its number is to be the next one."""
+    return Change("uses", str(use.number), document=encode(use))
+
+
+def metered(key: str, what: Open | Moment | None) -> Change:
+    """The change by which something is used from now on, or not any more (None)."""
+    return Change("metering", key, document=encode(what) if what else None)
 
 
 def key(record: Record) -> str:

@@ -22,11 +22,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..errors import NoSpace, Unavailable
+from ..model.metering import DaySum, Use, Whose
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 from ..sys.documents import UNREADABLE
+from . import ledger
 from .changes import Change, put, table
 from .migrations import migrate, refuse_newer
 from .store import Happened, SetAside
@@ -128,6 +130,25 @@ class Database:
         found: int | None = self._db.execute("SELECT max(time) FROM events").fetchone()[0]
         return found or 0
 
+    def metered(self) -> dict[str, bytes]:
+        return ledger.metered(self._db)
+
+    def last_use(self) -> int:
+        return ledger.last_use(self._db)
+
+    def day_sums(self, first: int, end: int, whose: Whose, *, short: bool) -> list[DaySum]:
+        return ledger.day_sums(self._db, first, end, whose, short=short)
+
+    def day_part(self, since: int, until: int, whose: Whose) -> list[DaySum]:
+        return ledger.day_part(self._db, since, until, whose)
+
+    def uses(self, first: int, end: int) -> Iterator[Use]:
+        return ledger.uses(self._db, first, end)
+
+    def check_uses(self) -> tuple[int, list[str]]:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=_BUSY)) as reader:  # it takes its time, in a thread
+            return ledger.check(reader)
+
     def set_aside(self) -> list[SetAside]:
         rows = self._db.execute("SELECT kind, id, name, why, document FROM set_aside")
         return [SetAside(kind, id_, name, why, _pod_of(kind, id_, document)) for kind, id_, name, why, document in rows]
@@ -209,6 +230,10 @@ class Database:
     def _apply(self, change: Change) -> None:
         if change.table == "users":
             self._apply_user(change)
+        elif change.table == "uses":
+            ledger.add(self._db, msgspec.json.decode(change.document or b"", type=Use))
+        elif change.table == "metering":
+            ledger.put_metered(self._db, change.id, change.document)
         elif change.document is None:
             self._db.execute(f"DELETE FROM {change.table} WHERE id=?", (change.id,))
         elif change.table == "unfinished":
@@ -253,6 +278,14 @@ class Database:
                 self._db.execute("DELETE FROM events WHERE time <= ?", (max(before - 1, oldest[0] if oldest else 0),))
         except sqlite3.Error as error:
             log.warning("old events cannot be forgotten: %s", error)
+
+    def restore_uses(self, rows: list[dict[str, Any]]) -> None:
+        """Entries of the ledger of another file; the sums of days are made anew.
+
+        :raise NoSpace: when the disk is full. :raise Unavailable: when the file cannot be written for another reason.
+        """
+        with self._writing():
+            ledger.put_rows(self._db, rows)
 
     def set_record_aside(self, kind: str, id_: str, name: str, document: object, why: str) -> None:
         """One that cannot be read, or of which no more than this is known."""

@@ -4,24 +4,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
 
 from ..errors import NoSpace, Unavailable
+from ..model.metering import ANY, DAY, DaySum, Use, Whose
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 from ..sys.documents import UNREADABLE
 from .changes import Change, table
+from .ledger import clipped, sums_of
 from .store import Happened, SetAside
 
 R = TypeVar("R", Container, Pod, Volume, Network, Token, Organisation, Project, User)
 _TABLES = ("containers", "pods", "volumes", "networks", "tokens", "organisations", "projects", "people", "unfinished",
-           "users")  # fmt: skip
+           "users", "metering", "pricelists", "credits", "invoices", "accounts")  # fmt: skip
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Rows:
     tables: dict[str, dict[str, Change]] = field(default_factory=lambda: {t: {} for t in _TABLES})
     aside: dict[tuple[str, str], tuple[Change, str]] = field(default_factory=dict)  # by table and id: it, and why
     events: dict[int, bytes] = field(default_factory=dict)
+    uses: list[Use] = field(default_factory=list)
 
 
 @dataclass
@@ -109,6 +112,26 @@ class FakeStore:
     def last_event(self) -> int:
         return max(self._disk.rows.events, default=0)
 
+    def metered(self) -> dict[str, bytes]:
+        return {id_: change.document or b"" for id_, change in self._disk.rows.tables["metering"].items()}
+
+    def last_use(self) -> int:
+        return len(self._disk.rows.uses)
+
+    def day_sums(self, first: int, end: int, whose: Whose, *, short: bool) -> list[DaySum]:
+        found = [part for use in self.uses(first, end) for part in sums_of(use)]
+        return _added([p for p in found if whose.has(p.payer, p.tenant) and (short or p.short == ANY)])
+
+    def day_part(self, since: int, until: int, whose: Whose) -> list[DaySum]:
+        uses = [u for u in self.uses(since // DAY, since // DAY + 1) if whose.has(u.subject.payer, u.subject.tenant)]
+        return _added([part for use in uses for part in clipped(use, since, until)])
+
+    def uses(self, first: int, end: int) -> Iterator[Use]:
+        return iter([u for u in self._disk.rows.uses if first <= u.day < end])
+
+    def check_uses(self) -> tuple[int, list[str]]:
+        return len(self._disk.rows.uses), []
+
     # -- writing --------------------------------------------------------------------
 
     def commit(self, changes: Iterable[Change], events: Iterable[Happened] = ()) -> None:
@@ -144,6 +167,14 @@ class FakeStore:
         self._open = False
 
 
+def _added(parts: Iterable[DaySum]) -> list[DaySum]:
+    found: dict[tuple[object, ...], DaySum] = {}
+    for part in parts:
+        before = found.get(part[:8], part._replace(quantity=0, runs=0))
+        found[part[:8]] = part._replace(quantity=before.quantity + part.quantity, runs=before.runs + part.runs)
+    return list(found.values())
+
+
 def _pod_of(id_: str, change: Change) -> str:
     """Its own, if it does not say."""
     try:
@@ -153,6 +184,12 @@ def _pod_of(id_: str, change: Change) -> str:
 
 
 def _apply(rows: Rows, change: Change) -> None:
+    if change.table == "uses":
+        use = msgspec.json.decode(change.document or b"", type=Use)
+        if use.number != len(rows.uses) + 1:
+            raise Unavailable(f"the state database cannot be written: entry {use.number} is not the next one")
+        rows.uses.append(use)
+        return
     found = rows.tables.get(change.table)
     if found is None:
         raise Unavailable(f"the state database cannot be written: no such table: {change.table}")
@@ -162,6 +199,6 @@ def _apply(rows: Rows, change: Change) -> None:
     if change.table == "users" and change.id in found:
         raise Unavailable(f"the state database cannot be written: user {change.id} is another's")
     others = {(c.tenant, c.name) for c in found.values() if c.id != change.id}
-    if change.table not in ("unfinished", "users") and (change.tenant, change.name) in others:
+    if change.table not in ("unfinished", "users", "metering") and (change.tenant, change.name) in others:
         raise Unavailable(f"the state database cannot be written: the name {change.name} is another's")
     found[change.id] = change

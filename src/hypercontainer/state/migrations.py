@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import NoSpace, Unavailable
+from . import ledger
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ STEPS = (
         8, ("CREATE TABLE users (number INTEGER PRIMARY KEY, allotment TEXT NOT NULL)",)
     ),  # of machines that there are
     Step(9, tuple(map(_table, ("organisations", "projects", "people")))),
+    Step(10, (*ledger.STATEMENTS, *map(_table, ("pricelists", "credits", "invoices", "accounts")))),
 )
 SCHEMA = STEPS[-1].version
 

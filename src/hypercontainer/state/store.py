@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
+from ..model.metering import DaySum, Use, Whose
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 from ..model.tenancy import Organisation, Project, User
@@ -77,6 +78,24 @@ class Store(Protocol):
 
     def users(self) -> dict[int, str]:
         """User numbers that machines have, and the names of their allotments."""
+
+    def metered(self) -> dict[str, bytes]:
+        """What was written of what is used: documents by their keys."""
+
+    def last_use(self) -> int:
+        """The number of the ledger's last entry; 0 when there is none."""
+
+    def day_sums(self, first: int, end: int, whose: Whose, *, short: bool) -> list[DaySum]:
+        """Of the days `first` <= day < `end`; with `short` also the lengths of short runs."""
+
+    def day_part(self, since: int, until: int, whose: Whose) -> list[DaySum]:
+        """Of a part of a day, between two milliseconds since the epoch."""
+
+    def uses(self, first: int, end: int) -> Iterator[Use]:
+        """The ledger's entries of these days, in their order."""
+
+    def check_uses(self) -> tuple[int, list[str]]:
+        """How many entries there are, and a sentence of each thing that is wrong with them or the sums of days."""
 
     def commit(self, changes: Iterable[Change], events: Iterable[Happened] = ()) -> None:
         """All of them, or none; in their order, since names may change hands.

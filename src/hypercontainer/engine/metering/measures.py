@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What no record tells the size of: images, snapshots and volumes that are directories, as they are on the disk now;
+and what taps have taken from their pods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from ...images.store import ImageStore
+from ...model.metering import MIB, Subject
+from ...model.principal import Principal, Tenant
+from ...model.status import Pod, Volume
+from ...sys.files import disk_usage
+from ..paths import Paths
+from ..principal import asked_by
+from ..registry import Registry
+from .sources import Sources
+
+_WHO = "metering"  # to whom names of images are a tenant's, and not everybody's
+_SENT = Path("/proc/net/dev")  # proc_pid_net(5): of each interface, bytes received first
+
+
+class Saved(Protocol):
+    """A snapshot."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tenant(self) -> Tenant: ...
+
+
+class Measures:
+    """Looks at the disk, off the loop."""
+
+    def __init__(
+        self, paths: Paths, registry: Registry, images: ImageStore, snapshots: Callable[[], Iterable[Saved]],
+        sources: Sources,
+    ) -> None:  # fmt: skip
+        self._paths = paths
+        self._registry = registry
+        self._images = images
+        self._snapshots = snapshots
+        self._sources = sources
+
+    async def look(self) -> list[Subject]:
+        """All that there is of these kinds, of the tenants that are wanted."""
+        wanted = self._sources.wanted
+        snapshots = [s for s in self._snapshots() if wanted(s.tenant)]
+        volumes = [v for v in self._registry.volumes() if v.driver == "directory" and wanted(v.tenant)]
+        measured = await asyncio.to_thread(self._measure, snapshots, volumes)
+        return measured + [s for tenant in self._sources.tenants() for s in self._of_images(tenant)]
+
+    def _measure(self, snapshots: list[Saved], volumes: list[Volume]) -> list[Subject]:
+        found = []
+        for s in snapshots:
+            size = disk_usage(self._paths.snapshot(s.id))
+            found.append(Subject(kind="snapshot", id=s.id, name=s.name, tenant=s.tenant or "",
+                                 payer=self._sources.payer(s.tenant), amount=-(-size // MIB)))  # fmt: skip
+        for v in volumes:
+            size = disk_usage(Path(v.path))
+            found.append(Subject(kind="volume", id=v.name, name=v.name, tenant=v.tenant or "", size="directory",
+                                 payer=self._sources.payer(v.tenant), amount=-(-size // MIB)))  # fmt: skip
+        return found
+
+    def _of_images(self, tenant: Tenant) -> Iterable[Subject]:
+        with asked_by(Principal(_WHO, tenant)):
+            images = self._images.describe_all()
+        for image in images:
+            name = image.repo_tags[0] if image.repo_tags else ""
+            yield Subject(kind="image", id=image.id, name=name, tenant=tenant or "", payer=self._sources.payer(tenant),
+                          amount=-(-image.size // MIB))  # fmt: skip
+
+
+def read_sent() -> dict[str, int]:
+    """Bytes that each tap of this network namespace has taken from its machine since it was there."""
+    found = {}
+    for line in _SENT.read_text().splitlines()[2:]:
+        name, _, counters = line.partition(":")
+        found[name.strip()] = int(counters.split()[0])
+    return found
+
+
+def sent_by(pod: Pod, counters: dict[str, int]) -> dict[str, int]:
+    """Of a pod's taps."""
+    return {tap: counters[tap[:15]] for tap in (pod.vm.nics if pod.vm else {}) if tap[:15] in counters}

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The meter: what is used begins, changes and ends with the records of pods and volumes.
+
+What it says of a change of a record is written by the transaction that writes the record, so that neither is there
+without the other, whenever hyperd dies. What is used now is a row of its own (`Open`), which becomes entries when it
+ends, when it changes, and when its day is over.
+
+A pod whose machine ended while no hyperd was there ended at the last moment at which it is known to have run: the last
+that an earlier daemon marked, or its last write to one of its disks after that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec.structs import replace
+
+from ...model.metering import ANY, MIB, Kind, Moment, Open, Subject, Use
+from ...model.principal import Tenant
+from ...model.status import Container, Pod, PodStatus, Volume
+from ...state import changes as rows
+from ...state.changes import Change
+from ...state.journal import Journal
+from ...sys.documents import UNREADABLE
+from .intervals import day_of, entries, is_storage, latest, now
+from .sources import Sources
+
+log = logging.getLogger(__name__)
+_MARK = "mark"  # the key of the last moment at which a daemon was there
+_RECORDED: frozenset[Kind] = frozenset(("pod", "suspended", "volume"))  # ends with its record
+Record = Container | Pod | Volume
+
+
+@dataclass
+class Draft:
+    """What is to be written, and what is so once it is."""
+
+    number: int  # of the next entry
+    changes: list[Change] = field(default_factory=list)
+    opened: dict[str, Open | None] = field(default_factory=dict)  # None: ended
+
+    def add(self, found: Iterable[Use]) -> None:
+        """Further entries, numbered from `number` on."""
+        for use in found:
+            self.changes.append(rows.used(use))
+            self.number += 1
+
+
+class Meter:
+    """Knows all that is used now; the only one who adds to the ledger."""
+
+    def __init__(self, journal: Journal, sources: Sources) -> None:
+        self._journal = journal
+        self._sources = sources
+        self._number = journal.database.last_use() + 1
+        self._closed = 0  # milliseconds since the epoch: before it all is accounted for
+        self._mark: Moment | None = None
+        self._open: dict[str, Open] = {}
+        for key, document in journal.database.metered().items():
+            try:
+                if key == _MARK:
+                    self._mark = msgspec.json.decode(document, type=Moment)
+                else:
+                    self._open[key] = msgspec.json.decode(document, type=Open)
+            except UNREADABLE as error:
+                log.error("what is used as %s cannot be read, and is not accounted for: %s", key, error)
+
+    def used_now(self) -> list[Open]:
+        """What is told of when its time is over, and lasts still; not counters of bytes."""
+        return [o for o in self._open.values() if o.subject.kind != "egress"]
+
+    def close_before(self, wall: int) -> None:
+        """Days before that moment are accounted for: no entry is added to them any more."""
+        self._closed = max(self._closed, wall)
+
+    @property
+    def closed(self) -> int:
+        return self._closed
+
+    # -- records --------------------------------------------------------------------
+
+    def write(
+        self, write: Callable[..., None], changes: Sequence[Change], *, put: Sequence[Record] = (),
+        gone: Sequence[Record] = (),
+    ) -> None:  # fmt: skip
+        """Changes of records, with what they begin, change and end; raises what `write` does, and all is as it was."""
+        draft, moment = self._draft(), now()
+        for record in put:
+            self._follow(draft, record, moment)
+        for kind, tenant, id_ in (k for record in gone for k in _keys(record)):
+            self._let(draft, None, (kind, tenant, id_), moment)
+        write(*changes, *draft.changes)
+        self._keep(draft)
+
+    def _follow(self, draft: Draft, record: Record, moment: Moment) -> None:
+        if isinstance(record, Pod):
+            self._let(draft, self._of_machine(record), ("pod", record.tenant, record.id), moment)
+            self._let(draft, self._of_suspended(record), ("suspended", record.tenant, record.id), moment)
+        elif isinstance(record, Volume) and record.driver == "block":
+            self._let(draft, self._of_volume(record), ("volume", record.tenant, record.name), moment)
+
+    def _keep(self, draft: Draft) -> None:
+        """It is written, and so from now on."""
+        self._number = draft.number
+        for key, opened in draft.opened.items():
+            if opened:
+                self._open[key] = opened
+            else:
+                self._open.pop(key, None)
+
+    def _write(self, draft: Draft) -> None:
+        if draft.changes:
+            self._journal.write(*draft.changes)
+            self._keep(draft)
+
+    def _draft(self) -> Draft:
+        return Draft(self._number)
+
+    def _of_machine(self, pod: Pod) -> Subject | None:
+        if pod.vm is None or not self._sources.wanted(pod.tenant):
+            return None
+        return replace(
+            self._subject("pod", pod.id, pod.name, pod.tenant), size=pod.size, vcpus=pod.vcpus, memory=pod.memory // MIB
+        )
+
+    def _of_suspended(self, pod: Pod) -> Subject | None:
+        if pod.status is not PodStatus.SUSPENDED or not self._sources.wanted(pod.tenant):
+            return None
+        before = self._open.get(_key("suspended", pod.tenant, pod.id))
+        amount = before.subject.amount if before else _mib(self._sources.suspended(pod.id))
+        return self._subject("suspended", pod.id, pod.name, pod.tenant, amount=amount)
+
+    def _of_volume(self, volume: Volume) -> Subject | None:
+        if not self._sources.wanted(volume.tenant):
+            return None
+        return self._subject("volume", volume.name, volume.name, volume.tenant, amount=_mib(volume.size))
+
+    def _subject(self, kind: Kind, id_: str, name: str, tenant: Tenant, *, amount: int = 0) -> Subject:
+        payer = self._sources.payer(tenant)
+        return Subject(kind=kind, id=id_, name=name, tenant=tenant or "", payer=payer, amount=amount)
+
+    # -- intervals ------------------------------------------------------------------
+
+    def _let(self, draft: Draft, subject: Subject | None, what: tuple[Kind, Tenant, str], moment: Moment) -> None:
+        """From now on this is used, which may be so already, or what is `what` is not used (None)."""
+        kind, tenant, id_ = what
+        key = _key(kind, tenant, id_)
+        before = draft.opened.get(key, self._open.get(key))
+        if before is None:
+            if subject:
+                self._begin(draft, key, Open(subject=subject, since=moment))
+            return
+        if subject is None:
+            self._end(draft, key, before, moment)
+            return
+        if before.known:  # it is there still
+            before = replace(before, known=None)
+            self._begin(draft, key, before)
+        if subject != before.subject:
+            run = self._cut(draft, before, moment)
+            self._begin(draft, key, Open(subject=subject, since=moment, run=run))
+
+    def _begin(self, draft: Draft, key: str, opened: Open) -> None:
+        draft.opened[key] = opened
+        draft.changes.append(rows.metered(key, opened))
+
+    def _end(self, draft: Draft, key: str, of: Open, moment: Moment) -> None:
+        self._cut(draft, of, moment, ends=True)
+        draft.opened[key] = None
+        draft.changes.append(rows.metered(key, None))
+
+    def _cut(self, draft: Draft, of: Open, moment: Moment, *, ends: bool = False) -> int:
+        """Entries of what was used until now; gives the milliseconds of the run so far."""
+        lasted = self.lasted(of, moment, ends=ends)
+        total = of.run + lasted
+        run = total if ends and of.subject.kind == "pod" else ANY
+        draft.add(entries(of.subject, of.since, lasted, number=draft.number, not_before=self._closed, run=run))
+        return total
+
+    def lasted(self, of: Open, moment: Moment, *, ends: bool = False) -> int:
+        """Milliseconds; of what no daemon has seen since, until it was known last."""
+        same_boot = of.since.boot_id == moment.boot_id
+        if same_boot and (is_storage(of) or not of.known):
+            return max(0, moment.boot - of.since.boot)
+        known = latest(of, self._mark)
+        lasted = known.boot - of.since.boot
+        if is_storage(of):  # it was there while the host was not
+            return lasted + max(0, moment.wall - known.wall)
+        wrote = self._sources.last_write(of.subject.id) if ends else 0
+        lasted += max(0, min(wrote, moment.wall) - known.wall)
+        return min(lasted, moment.boot - of.since.boot) if same_boot else lasted
+
+    # -- the daemon's life ------------------------------------------------------------
+
+    def open(self) -> None:
+        """Of what an earlier daemon left: a machine may have ended, and the host may have booted."""
+        draft, moment = self._draft(), now()
+        for key, of in self._open.items():
+            if of.subject.kind == "pod":
+                self._begin(draft, key, replace(of, known=latest(of, self._mark)))
+            elif of.since.boot_id != moment.boot_id and is_storage(of):
+                self._cut(draft, of, moment)
+                self._begin(draft, key, replace(of, since=moment))
+        self._write(draft)
+
+    def reconcile(self, records: Iterable[Record]) -> None:
+        """Begin what is not accounted for, and end what is no more: after a start."""
+        draft, moment, there = self._draft(), now(), set[str]()
+        for record in records:
+            keys = {_key(*k) for k in _keys(record)}
+            there |= keys
+            awaited = any((of := self._open.get(key)) and of.known for key in keys)  # its machine has yet to answer
+            if not (awaited and isinstance(record, Pod) and record.vm and self._sources.wanted(record.tenant)):
+                self._follow(draft, record, moment)
+        for key, of in self._open.items():
+            if of.subject.kind in _RECORDED and key not in there:
+                self._end(draft, key, of, moment)
+        self._write(draft)
+
+    def measured(self, kinds: frozenset[Kind], found: Iterable[Subject]) -> None:
+        """All that there is now of kinds that no record tells of: the rest of these kinds is no more."""
+        draft, moment = self._draft(), now()
+        subjects = {s.key: s for s in found}
+        for key in {k for k, o in self._open.items() if o.subject.kind in kinds and _measured(o)} | subjects.keys():
+            one = subjects.get(key) or self._open[key].subject
+            self._let(draft, subjects.get(key), (one.kind, one.tenant, one.id), moment)
+        self._write(draft)
+
+    def sent(self, pod: Subject, taps: Mapping[str, int], *, new: bool) -> None:
+        """So many bytes each of a pod's taps has taken since it was there, `new` since the pod is metered."""
+        draft, moment = self._draft(), now()
+        for tap, total in taps.items():
+            key = f"{pod.key}/{tap}"
+            before = self._open.get(key)
+            first = 0 if new else total
+            known = before.subject.amount if before else first
+            part = replace(pod, amount=total - known if total >= known else total)  # else it is another of that name
+            if part.amount:
+                since = before.since if before else moment
+                lasted = max(0, moment.boot - since.boot)
+                draft.add(entries(part, since, lasted, number=draft.number, not_before=self._closed))
+            if before is None or part.amount:
+                self._begin(draft, key, Open(subject=replace(pod, amount=total), since=moment))
+        self._write(draft)
+
+    def forget_taps(self) -> None:
+        """Of pods that have no machine any more."""
+        draft = self._draft()
+        for key in [k for k, o in self._open.items() if o.subject.kind == "egress"]:
+            subject = self._open[key].subject
+            if _key("pod", subject.tenant, subject.id) not in self._open:
+                draft.opened[key] = None
+                draft.changes.append(rows.metered(key, None))
+        self._write(draft)
+
+    def mark(self) -> None:
+        """hyperd is there; what is used since another day becomes entries. Once a minute, and at the end."""
+        draft, moment = self._draft(), now()
+        for key, of in self._open.items():
+            if day_of(of.since.wall) != day_of(moment.wall) and not of.known and of.subject.kind != "egress":
+                run = self._cut(draft, of, moment)
+                self._begin(draft, key, replace(of, since=moment, run=run))
+        if self._open or draft.changes:
+            self._mark = moment
+            draft.changes.append(rows.metered(_MARK, moment))
+            self._write(draft)
+
+
+def _mib(size: int) -> int:
+    return -(-size // MIB)
+
+
+def _key(kind: Kind, tenant: Tenant, id_: str) -> str:
+    return Subject(kind=kind, id=id_, tenant=tenant or "").key
+
+
+def _keys(record: Record) -> list[tuple[Kind, Tenant, str]]:
+    if isinstance(record, Pod):
+        return [("pod", record.tenant, record.id), ("suspended", record.tenant, record.id)]
+    return [("volume", record.tenant, record.name)] if isinstance(record, Volume) else []
+
+
+def _measured(of: Open) -> bool:
+    """Whether no record tells of it, or not of its size."""
+    return of.subject.kind in ("snapshot", "image") or (of.subject.kind == "volume" and of.subject.size == "directory")

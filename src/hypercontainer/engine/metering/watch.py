@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the meter is told of by nobody: moments are marked, days end, sizes on the disk change, pods send.
+
+Once a minute a moment is marked, so that no more than that is unknown after the host's end. Sizes are looked at when an
+image, a snapshot or a volume comes or goes, and now and then; bytes that were sent also before a machine ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from ...errors import HyperError
+from ...model.metering import Kind, Subject
+from ...model.status import Pod
+from ...sys import clock, tasks
+from ..events import Events
+from ..registry import Registry
+from .measures import Measures, read_sent, sent_by
+from .meter import Meter
+from .sources import Sources
+
+log = logging.getLogger(__name__)
+_MARK = 60.0  # seconds between two marks
+_MEASURE = 600.0  # seconds between two looks at sizes that nobody told of
+_GATHER = 1.0  # seconds in which what happens to several is looked at once
+_TELLING = {("image", a) for a in ("pull", "load", "import", "build", "commit", "tag", "delete", "prune")} | {
+    ("snapshot", a) for a in ("create", "import", "destroy")
+}  # fmt: skip
+_MEASURED: frozenset[Kind] = frozenset(("image", "snapshot", "volume"))
+
+
+class Watch:
+    """One task, as long as the daemon runs."""
+
+    def __init__(
+        self, meter: Meter, measures: Measures, registry: Registry, events: Events, sources: Sources,
+        read: Callable[[], dict[str, int]] = read_sent,
+    ) -> None:  # fmt: skip
+        self._meter = meter
+        self._measures = measures
+        self._registry = registry
+        self._events = events
+        self._sources = sources
+        self._read = read
+        self._told = asyncio.Event()  # sizes are to be looked at
+        self._first = True  # a look at the taps that there were before this daemon
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        listener = asyncio.create_task(self._listen())
+        measured = -_MEASURE
+        try:
+            while True:
+                while not self._sources.active():
+                    await self._registry.changed.wait()
+                if self._told.is_set() or clock.seconds() >= measured + _MEASURE:
+                    self._told.clear()
+                    measured = clock.seconds()
+                    await self._calmly()
+                self._meter.mark()
+                with contextlib.suppress(TimeoutError):
+                    await tasks.within(self._told.wait(), _MARK)
+                    await asyncio.sleep(_GATHER)
+        finally:
+            await tasks.end([listener])
+
+    async def _listen(self) -> None:
+        async for event in self._events.follow():
+            if (event.type, event.action) in _TELLING:
+                self._told.set()
+
+    async def _calmly(self) -> None:
+        try:
+            self._meter.measured(_MEASURED, await self._measures.look())
+            self._count([p for p in self._registry.pods() if p.vm])
+            self._meter.forget_taps()
+            self._first = False
+        except (HyperError, OSError, ValueError) as error:
+            log.warning("not all that is used can be measured: %s", error)
+
+    def ending(self, pod: Pod) -> None:
+        """Its machine, and its taps, are about to go."""
+        try:
+            self._count([pod])
+        except (OSError, ValueError) as error:
+            log.warning("what pod %s has sent is not known: %s", pod.name, error)
+
+    def _count(self, pods: list[Pod]) -> None:
+        metered = [p for p in pods if p.vm and p.vm.nics and self._sources.wanted(p.tenant)]
+        counters = self._read() if metered else {}
+        for pod in metered:
+            payer = self._sources.payer(pod.tenant)
+            of = Subject(kind="egress", id=pod.id, name=pod.name, tenant=pod.tenant or "", payer=payer)
+            self._meter.sent(of, sent_by(pod, counters), new=not self._first)
