@@ -47,7 +47,12 @@ class Case:
 REST: dict[str, Case] = {
     **{f"GET {p}": Case("list") for p in ("/ping", "/version", "/info", "/system/df", "/podfile/schema", "/containers",
                                           "/pods", "/snapshots", "/volumes", "/networks", "/images", "/tokens",
-                                          "/organisations", "/projects", "/sizes", "/quota")},
+                                          "/organisations", "/projects", "/sizes", "/quota", "/billing/prices",
+                                          "/usage/metrics")},
+    "GET /usage": Case("organisation", "organisation=KEY"), "GET /usage/check": Case("host"),
+    "GET /billing/account": Case("organisation", "organisation=KEY"),
+    "GET /billing/invoice": Case("organisation", "organisation=KEY"),
+    "POST /billing/prices": Case("host", body={"name": "x", "currency": "USD", "validFrom": "2023-01-01"}),
     "GET /containers": Case("list", "all=1&system=1"),
     "GET /events": Case("list", "past=1"),
     **{r: Case("host") for r in ("GET /doctor", "GET /factory", "POST /factory/drain")},
@@ -95,6 +100,8 @@ WITH: dict[str, Case] = {
                                          "DELETE /users/{id}")},
     "POST /organisations/{id}/rename": Case("", "name=x", status=403),
     "PUT /projects/{id}/quota": Case("", body={}, status=403),
+    "PUT /billing/accounts/{id}": Case("", body={}),
+    "POST /billing/accounts/{id}/credits": Case("", body={"amount": 1}, status=403),
 }  # fmt: skip
 CONTAINER = {"Image": "KEY", "Cmd": ["true"]}
 OF_DOCKER: dict[str, Case] = {
@@ -137,6 +144,7 @@ KINDS = {
     "containers": "container", "pods": "pod", "execs": "exec", "exec": "exec", "snapshots": "snapshot",
     "volumes": "volume", "networks": "network", "tokens": "token", "organisations": "organisation",
     "projects": "project", "users": "user", "images": "image", "set-aside": "container",
+    "billing": "organisation",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from ..serving.application import application
 from ..serving.identity import Identity, require
 from . import (
     archives,
+    billing,
     builds,
     containers,
     factory,
@@ -50,6 +51,7 @@ ROUTES = [
     *tokens.routes.all,
     *tenancy.routes.all,
     *metering.routes.all,
+    *billing.routes.all,
 ]
 
 

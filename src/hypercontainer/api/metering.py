@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from typing import cast
 
+from aiohttp import web
+
+from ..engine.metering.exposition import CONTENT_TYPE
 from ..engine.metering.intervals import this_month
 from ..engine.metering.sums import By
 from ..model.metering import LedgerCheck, Usage
@@ -30,6 +33,12 @@ async def usage(c: Context) -> Usage:
     by = cast(list[By], [b for b in c.text("by").split(",") if b])
     begin = this_month() if since is None else since
     return c.engine.accounts.usage(begin, c.moment("until"), by, c.text("organisation"))
+
+
+@routes.get("/usage/metrics", scope="audit", stream="text/plain")
+async def metrics(c: Context) -> web.Response:
+    """What was used this month, and accounts, for Prometheus."""
+    return web.Response(body=c.engine.accounts.metrics().encode(), headers={"Content-Type": CONTENT_TYPE})
 
 
 @routes.get("/usage/check", scope="admin")

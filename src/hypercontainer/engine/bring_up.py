@@ -85,6 +85,7 @@ class BringUp:
         self._paths = paths
         self.make_room: Callable[[str], Awaitable[None]] = _nothing  # what stands in the place of a suspended pod goes
         self.ending: Callable[[Pod], None] = lambda pod: None  # called while what a machine has is still there
+        self.allowed: Callable[[Pod], None] = lambda pod: None  # raises why its owner may start nothing
         self._launcher = launcher
         self._network = network
         self._volumes = volumes
@@ -93,6 +94,7 @@ class BringUp:
     async def up(self, pod_id: str) -> Runtime:
         """The machine, in its network; nothing is taken when it fails. The caller records it, and says so."""
         pod = self._registry.pod(pod_id)
+        self.allowed(pod)
         self._launcher.check(pod)
         await self._volumes.free(pod)
         members = self._registry.members(pod_id)
@@ -170,6 +172,7 @@ class BringUp:
         """
         await self.make_room(pod_id)
         pod = self._registry.pod(pod_id)
+        self.allowed(pod)
         self._launcher.check(pod)
         await self._volumes.free(pod)
         try:

@@ -186,6 +186,8 @@ class Engine:
         self.containers.wake, self.containers.rouse_pod = self.suspensions.wake, self.lifetimes.rouse
         self.accounts = Accounts(self.settings, self.registry, self.images, self.snapshots, self.tenants, self.events)
         made.bring_up.make_room, made.bring_up.ending = doorbells.close, self.accounts.ending
+        self.accounts.enforce(self.suspensions, self.pods, self.containers)
+        made.bring_up.allowed = self.accounts.enforcement.check_start
 
     def _builds_of(self, tenant: Tenant) -> Builds:
         settings = replace(self.settings.builder, tenant=tenant)

@@ -19,6 +19,7 @@ from typing import Any, cast
 import msgspec
 
 from ..errors import HyperError
+from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
 from ..model.tenancy import Organisation, Project, User
@@ -145,7 +146,20 @@ def _fill(
 
 def _readable(rows: dict[str, list[dict[str, Any]]], database: Database) -> Iterator[Record]:
     """The records among the rows; those that cannot be decoded are set aside, as those of before stay."""
-    for kind in (Container, Pod, Volume, Network, Token, Organisation, Project, User):
+    for kind in (
+        Container,
+        Pod,
+        Volume,
+        Network,
+        Token,
+        Organisation,
+        Project,
+        User,
+        Account,
+        Credit,
+        Invoice,
+        PriceList,
+    ):
         table = changes.table(kind)
         for row in rows.get(table, []):
             try:

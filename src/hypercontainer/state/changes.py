@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..model.base import Model, encode
+from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.metering import Moment, Open, Use
 from ..model.network import Network
 from ..model.principal import Tenant
@@ -13,7 +14,8 @@ from ..model.status import Container, Pod, Volume
 from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 
-Record = Container | Pod | Volume | Network | Token | Organisation | Project | User
+Bill = Account | Credit | Invoice | PriceList
+Record = Container | Pod | Volume | Network | Token | Organisation | Project | User | Bill
 _PEOPLE = "people"  # `users` are the numbers that machines run as
 
 

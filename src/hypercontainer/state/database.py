@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..errors import NoSpace, Unavailable
+from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.metering import DaySum, Use, Whose
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
@@ -35,7 +36,9 @@ from .store import Happened, SetAside
 
 log = logging.getLogger(__name__)
 _BUSY = 1.0  # seconds to wait for another program that looks into the file
-R = TypeVar("R", Container, Pod, Volume, Network, Token, Organisation, Project, User)
+R = TypeVar(
+    "R", Container, Pod, Volume, Network, Token, Organisation, Project, User, Account, Credit, Invoice, PriceList
+)
 
 
 class DamagedDatabase(Unavailable):
@@ -109,6 +112,18 @@ class Database:
 
     def people(self) -> list[User]:
         return self._read(User)
+
+    def accounts(self) -> list[Account]:
+        return self._read(Account)
+
+    def credits(self) -> list[Credit]:
+        return self._read(Credit)
+
+    def invoices(self) -> list[Invoice]:
+        return self._read(Invoice)
+
+    def price_lists(self) -> list[PriceList]:
+        return self._read(PriceList)
 
     def unfinished(self) -> list[str]:
         """Ids of what was being made or removed when the daemon ended."""

@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from ..errors import NoSpace, Unavailable
+from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.metering import ANY, DAY, DaySum, Use, Whose
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
@@ -21,7 +22,9 @@ from .changes import Change, table
 from .ledger import clipped, sums_of
 from .store import Happened, SetAside
 
-R = TypeVar("R", Container, Pod, Volume, Network, Token, Organisation, Project, User)
+R = TypeVar(
+    "R", Container, Pod, Volume, Network, Token, Organisation, Project, User, Account, Credit, Invoice, PriceList
+)
 _TABLES = ("containers", "pods", "volumes", "networks", "tokens", "organisations", "projects", "people", "unfinished",
            "users", "metering", "pricelists", "credits", "invoices", "accounts")  # fmt: skip
 
@@ -76,6 +79,18 @@ class FakeStore:
 
     def people(self) -> list[User]:
         return self._read(User)
+
+    def accounts(self) -> list[Account]:
+        return self._read(Account)
+
+    def credits(self) -> list[Credit]:
+        return self._read(Credit)
+
+    def invoices(self) -> list[Invoice]:
+        return self._read(Invoice)
+
+    def price_lists(self) -> list[PriceList]:
+        return self._read(PriceList)
 
     def _read(self, type_: type[R]) -> list[R]:
         kind: str = table(type_)

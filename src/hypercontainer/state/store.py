@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
+from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.metering import DaySum, Use, Whose
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
@@ -59,6 +60,18 @@ class Store(Protocol):
         """As `containers`."""
 
     def people(self) -> list[User]:
+        """As `containers`."""
+
+    def accounts(self) -> list[Account]:
+        """As `containers`."""
+
+    def credits(self) -> list[Credit]:
+        """As `containers`."""
+
+    def invoices(self) -> list[Invoice]:
+        """As `containers`."""
+
+    def price_lists(self) -> list[PriceList]:
         """As `containers`."""
 
     def set_aside(self) -> list[SetAside]:

@@ -3,26 +3,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from msgspec import UNSET
 
+from ...errors import PermissionDenied
 from ...images.store import ImageStore
-from ...model.metering import LedgerCheck, Usage
-from ...model.principal import Tenant
+from ...model.billing import AccountInfo, AccountRequest, CreditRequest, Invoice
+from ...model.metering import EVERYBODY, LedgerCheck, Usage, Whose
+from ...model.principal import NOWHERE, Tenant
+from ...model.status import Pod
 from ...sys import tasks
+from ..containers import Containers
 from ..events import Events
 from ..forks.saved import size_of
 from ..forks.snapshots import PodSnapshots
+from ..forks.suspensions import Suspensions
+from ..pods import Pods
+from ..principal import current
 from ..registry import Registry
 from ..settings import Settings
+from ..tenancy import rights
 from ..tenants import Tenants
+from .billing.bills import Bills, read_month, this_month
+from .billing.enforcement import Enforcement
+from .exposition import expose
+from .intervals import this_month as month_began
 from .measures import Measures
 from .meter import Meter
-from .rights import whose
+from .rights import audited, audits, whose
 from .sources import Sources
 from .sums import By, Sums
 from .watch import Watch
@@ -50,6 +62,8 @@ class Accounts:
             self.meter, Measures(paths, registry, images, snapshots.documents, sources), registry, events, sources
         )
         self.ending = self._watch.ending
+        self.bills = Bills(registry.journal, tenants, self.meter, self.sums)
+        self.enforcement = Enforcement(self.bills, tenants, registry, events)
 
     def _is_wanted(self, tenant: Tenant) -> bool:
         return self._alone or bool(tenant)
@@ -74,6 +88,16 @@ class Accounts:
         """
         return self.sums.usage(since, until, by, whose(self._tenants, organisation))
 
+    def metrics(self) -> str:
+        """Of this month, of what who asks may see, for Prometheus."""
+        seen = [o for o in rights.organisations(self._tenants) if audits(self._tenants, o)]
+        tenant = current().tenant
+        where = Whose(payer=seen[0].id) if tenant and tenant != NOWHERE and len(seen) == 1 else None
+        if where is None and not rights.is_administrator():
+            raise PermissionDenied("this takes the scope `audit` in one project")
+        found = self.sums.usage(month_began(), None, ("organisation", "project", "size"), where or EVERYBODY)
+        return expose(found.rows, [self.bills.info(o) for o in seen] if self.bills.active else [])
+
     def _last_write(self, pod_id: str) -> int:
         """By its containers, to their own disks."""
         return max((_written(self._paths.scratch(c.id)) for c in self._registry.members(pod_id)), default=0)
@@ -82,10 +106,54 @@ class Accounts:
         """Before what an earlier daemon left is recovered."""
         self.meter.open()
 
-    def run(self) -> Coroutine[Any, Any, None]:
-        """When it is: what records say is metered from now on."""
+    async def run(self) -> None:
+        """When it is: what records say is metered from now on, and paid."""
         self.meter.reconcile([*self._registry.pods(), *self._registry.volumes()])
-        return self._watch.run()
+        await asyncio.gather(self._watch.run(), self.enforcement.run())
+
+    def enforce(self, suspensions: Suspensions, pods: Pods, containers: Containers) -> None:
+        """By these verbs pods are put to rest."""
+
+        async def stop(pod: Pod) -> None:
+            await (containers.stop(pod.id) if pod.implicit else pods.stop(pod.id))
+
+        by = self.enforcement
+        by.suspend, by.resume, by.stop = (
+            (lambda p: suspensions.suspend(p.id)),
+            (lambda p: suspensions.resume(p.id)),
+            stop,
+        )
+
+    # -- what is paid -------------------------------------------------------------------
+
+    def account(self, organisation: str) -> AccountInfo:
+        """Raises what `audited` does."""
+        return self.bills.info(audited(self._tenants, organisation))
+
+    def change_account(self, organisation: str, request: AccountRequest) -> AccountInfo:
+        """The budget is its owners', the rest the administrator's.
+
+        :raise PermissionDenied: who asks is not. :raise NotFound: no such organisation, or price list.
+        """
+        of = rights.organisation(self._tenants, organisation)
+        rights.check_manages(self._tenants, of)
+        if request != AccountRequest(budget=request.budget) and not rights.is_administrator():
+            raise PermissionDenied("how an organisation pays is the administrator's to say", hint="the budget is yours")
+        self.bills.change(of, request)
+        self.enforcement.look_soon()
+        return self.bills.info(of)
+
+    def credit(self, organisation: str, request: CreditRequest) -> AccountInfo:
+        """:raise NotFound: no such organisation."""
+        of = rights.organisation(self._tenants, organisation)
+        given = self.bills.credit(of, request)
+        self.enforcement.tell_credit(given)
+        return self.bills.info(of)
+
+    def invoice(self, organisation: str, month: str) -> Invoice:
+        """Of a month, "" is this one. :raise InvalidArgument: it is none. Raises what `audited` does."""
+        of = audited(self._tenants, organisation)
+        return self.bills.invoice(of, read_month(month) if month else this_month())
 
     def close(self) -> None:
         """What goes on without a daemon is known to have been there now."""

@@ -80,6 +80,10 @@ class Meter:
     def closed(self) -> int:
         return self._closed
 
+    def lasts_from_before(self, wall: int) -> bool:
+        """Whether what was used before that moment is not all in the ledger yet."""
+        return any(o.since.wall < wall for o in self.used_now())
+
     # -- records --------------------------------------------------------------------
 
     def write(

@@ -32,7 +32,7 @@ class Sums:
         """`names` gives the name of a project or an organisation, and its id when it is no more."""
         self._store = store
         self._meter = meter
-        self._names = names
+        self.names = names
 
     def usage(self, since: int, until: int | None, by: Collection[By], whose: Whose = EVERYBODY) -> Usage:
         """From `since` until `until` (nanoseconds since the epoch; None: until now).
@@ -45,7 +45,7 @@ class Sums:
         end = now().wall if until is None else until // _MS
         if end < since // _MS:
             raise InvalidArgument("`until` is before `since`", hint="swap them")
-        rows = _grouped(self.parts(since // _MS, end, whose), by, self._names)
+        rows = _grouped(self.parts(since // _MS, end, whose), by, self.names)
         return Usage(since=write_moment(since), until=write_moment(end * _MS), rows=rows)
 
     def parts(self, since: int, until: int, whose: Whose = EVERYBODY, *, short: bool = False) -> Iterator[DaySum]:

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accounts of organisations: their price lists, credits, invoices, and what is left.
+
+A month's invoice is issued when the month is over and all of it is in the ledger, and never changes. What comes to the
+ledger later, because a clock was set back, counts in the month that is then open.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+
+from msgspec.structs import replace
+
+from ....errors import Conflict, InvalidArgument, NotFound
+from ....model.billing import (
+    Account,
+    AccountInfo,
+    AccountRequest,
+    Credit,
+    CreditRequest,
+    Invoice,
+    PriceList,
+    Prices,
+    read_money,
+)
+from ....model.metering import EVERYBODY, DaySum, Whose
+from ....model.tenancy import Organisation
+from ....state import changes as rows
+from ....state.journal import Journal
+from ....sys import clock
+from ...principal import current
+from ...tenants import Tenants
+from ..meter import Meter
+from ..sums import Sums
+from .charges import lines
+
+
+class Bills:
+    """The only holder of these records."""
+
+    def __init__(self, journal: Journal, tenants: Tenants, meter: Meter, sums: Sums) -> None:
+        self._journal, self._tenants, self._meter, self._sums = journal, tenants, meter, sums
+        store = journal.database
+        self._prices = {p.id: p for p in store.price_lists()}
+        self._credits = {c.id: c for c in store.credits()}
+        self._invoices = {(i.organisation, i.month): i for i in store.invoices()}
+        self._accounts = {a.id: a for a in store.accounts()}
+        for invoice in self._invoices.values():
+            meter.close_before(_month(invoice.month)[1])
+
+    # -- prices -----------------------------------------------------------------------
+
+    def prices(self) -> list[Prices]:
+        """All versions of all lists, by name and day."""
+        return [p.prices for p in sorted(self._prices.values(), key=lambda p: p.name)]
+
+    def put_prices(self, prices: Prices) -> Prices:
+        """A new version; one that holds already stays as it is.
+
+        :raise InvalidArgument: there is no such day. :raise Conflict: there is one of that day, or of another currency.
+        """
+        _day(prices.valid_from)
+        for size in prices.sizes:
+            if not size or len(size) > 63:
+                raise InvalidArgument(f"invalid size {size!r} in the price list", hint="name it as in `hyperctl size`")
+        record = PriceList(id=secrets.token_hex(6), created_at=clock.stamp(), prices=prices, owner=current().name)
+        versions = [p for p in self._prices.values() if p.prices.name == prices.name]
+        before = next((p for p in versions if p.name == record.name), None)
+        if before and prices.valid_from <= f"{clock.now():%Y-%m-%d}":
+            raise Conflict(f"the price list {prices.name} has a version of {prices.valid_from}, which holds already",
+                           hint="give a later validFrom")  # fmt: skip
+        if any(p.prices.currency != prices.currency for p in versions):
+            raise Conflict(f"the price list {prices.name} is in another currency", hint="choose another name")
+        if before:
+            record = replace(record, id=before.id)
+        self._journal.write_now(rows.put(record))
+        self._prices[record.id] = record
+        return prices
+
+    def _versions(self, name: str) -> list[PriceList]:
+        return [p for p in self._prices.values() if p.prices.name == name]
+
+    # -- accounts ---------------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """Whether anything has a price."""
+        return bool(self._prices)
+
+    def accounts(self) -> list[Account]:
+        """Of all organisations; a new one has one as soon as there are prices."""
+        if not self._prices:
+            return []
+        return [self.account(o) for o in self._tenants.organisations()]
+
+    def account(self, of: Organisation) -> Account:
+        """Opened when it is asked for first, with the oldest price list, and the credit that it gives.
+
+        :raise NotFound: there are no prices. :raise NoSpace: the disk is full.
+        """
+        if found := self._accounts.get(of.id):
+            return found
+        if not self._prices:
+            raise NotFound("there is no price list", hint="see `hyperctl billing prices --help`")
+        oldest = min(self._prices.values(), key=lambda p: p.created_at).prices
+        account = Account(id=of.id, opened_at=clock.stamp(), prices=oldest.name, prepaid=oldest.prepaid)
+        made: list[Account | Credit] = [account]
+        if opening := read_money(oldest.opening_credit):
+            made.append(_credit(of, CreditRequest(amount=opening, reason="opening credit")))
+        self._put(*made)
+        return account
+
+    def change(self, of: Organisation, request: AccountRequest) -> Account:
+        """:raise NotFound: no such price list. :raise Conflict: it is in another currency than what was paid."""
+        account = self.account(of)
+        if request.prices is not None:
+            found = self._versions(request.prices)
+            if not found:
+                raise NotFound(f"no such price list: {request.prices}", hint="see `hyperctl billing prices`")
+            if found[0].prices.currency != self.currency(account):
+                raise Conflict(f"the price list {request.prices} is in {found[0].prices.currency}, "
+                               f"and the account in {self.currency(account)}")  # fmt: skip
+        given = {n: v for n in ("prices", "prepaid", "policy", "grace", "budget")
+                 if (v := getattr(request, n)) is not None}  # fmt: skip
+        told = {} if "budget" in given else account.told
+        return self.put_account(replace(account, **given, told=told))
+
+    def put_account(self, account: Account) -> Account:
+        """Write a changed one. :raise NoSpace: the disk is full; it is as it was."""
+        self._put(account)
+        return account
+
+    def currency(self, account: Account) -> str:
+        """Its price list's."""
+        return next((p.prices.currency for p in self._versions(account.prices)), "")
+
+    def credit(self, of: Organisation, request: CreditRequest) -> Credit:
+        """:raise InvalidArgument: it is of nothing."""
+        if not request.amount:
+            raise InvalidArgument("a credit of 0 is none")
+        self.account(of)
+        credit = _credit(of, request)
+        self._put(credit)
+        return credit
+
+    def _put(self, *records: Account | Credit | Invoice) -> None:
+        self._journal.write_now(*map(rows.put, records))
+        for record in records:
+            if isinstance(record, Account):
+                self._accounts[record.id] = record
+            elif isinstance(record, Credit):
+                self._credits[record.id] = record
+            else:
+                self._invoices[record.organisation, record.month] = record
+
+    # -- what was used ------------------------------------------------------------------
+
+    def info(self, of: Organisation) -> AccountInfo:
+        """All that is told of an account."""
+        account = self.account(of)
+        credits = sorted((c for c in self._credits.values() if c.organisation == of.id), key=lambda c: c.created_at)
+        months = sorted(month for id_, month in self._invoices if id_ == of.id)
+        return AccountInfo(
+            organisation=of.name, currency=self.currency(account), prices=account.prices, balance=self.balance(of),
+            month=this_month(), this_month=self.invoice(of, this_month()).total, budget=account.budget,
+            prepaid=account.prepaid, policy=account.policy, grace=account.grace, suspended=account.suspended,
+            credits=credits, invoices=months,
+        )  # fmt: skip
+
+    def balance(self, of: Organisation) -> int:
+        """Credits without what was used, billed or not."""
+        return self.paid(of.id) - sum(self.invoice(of, m).total for m in self._unbilled(self.account(of)))
+
+    def paid(self, organisation: str) -> int:
+        """Credits without what was billed."""
+        billed = sum(i.total for (id_, _), i in self._invoices.items() if id_ == organisation)
+        return sum(c.amount for c in self._credits.values() if c.organisation == organisation) - billed
+
+    def _unbilled(self, account: Account) -> list[str]:
+        """Months from its opening on that have no invoice, this one the last."""
+        month, last, found = account.opened_at[:7], this_month(), []
+        while month <= last:
+            if (account.id, month) not in self._invoices:
+                found.append(month)
+            month = _next(month)
+        return found
+
+    def invoice(self, of: Organisation, month: str) -> Invoice:
+        """That of a month; of one that is not over what it would be now.
+
+        :raise InvalidArgument: the month has yet to come.
+        """
+        if found := self._invoices.get((of.id, month)):
+            return found
+        if month > this_month():
+            raise InvalidArgument(f"the month {month} has yet to come")
+        begin, end = _month(month)
+        return self._made(of, month, self._sums.parts(begin, end, Whose(payer=of.id), short=True))
+
+    def _made(self, of: Organisation, month: str, parts: Iterable[DaySum]) -> Invoice:
+        account = self.account(of)
+        found = lines(parts, self._versions(account.prices), self._sums.names)
+        return Invoice(
+            id=secrets.token_hex(6), number=0, organisation=of.id, organisation_name=of.name, month=month,
+            currency=self.currency(account), lines=found, total=sum(line.amount for line in found),
+        )  # fmt: skip
+
+    def costs(self) -> dict[str, int]:
+        """What each organisation has used that is not billed, by one look at the ledger."""
+        accounts = self.accounts()
+        months = sorted({m for a in accounts for m in self._unbilled(a)})
+        totals: dict[str, int] = defaultdict(int)
+        for month in months:
+            by_payer: dict[str, list[DaySum]] = defaultdict(list)
+            for part in self._sums.parts(*_month(month), EVERYBODY, short=True):
+                by_payer[part.payer].append(part)
+            for account in [a for a in accounts if month in self._unbilled(a)]:
+                versions = self._versions(account.prices)
+                totals[account.id] += sum(n.amount for n in lines(by_payer[account.id], versions, str))
+        return totals
+
+    def issue(self) -> list[Invoice]:
+        """Invoices of months that are over, when all of them is in the ledger."""
+        issued: list[Invoice] = []
+        for account in self.accounts():
+            of = self._tenants.organisation(account.id)
+            for month in [m for m in self._unbilled(account) if m < this_month()]:
+                if self._meter.lasts_from_before(_month(month)[1]):
+                    continue
+                number = max((i.number for i in self._invoices.values()), default=0) + 1
+                invoice = replace(self.invoice(of, month), number=number, issued_at=clock.stamp())
+                self._put(invoice)
+                self._meter.close_before(_month(month)[1])
+                issued.append(invoice)
+        return issued
+
+
+def _credit(of: Organisation, request: CreditRequest) -> Credit:
+    return Credit(
+        id=secrets.token_hex(6), organisation=of.id, created_at=clock.stamp(), amount=request.amount,
+        reason=request.reason, owner=current().name,
+    )  # fmt: skip
+
+
+def _day(text: str) -> date:
+    """:raise InvalidArgument: there is none."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InvalidArgument(f"there is no day {text}", hint="write it like 2026-01-31") from None
+
+
+def this_month() -> str:
+    """By UTC, as 2026-01."""
+    return f"{clock.now():%Y-%m}"
+
+
+def read_month(text: str) -> str:
+    """:raise InvalidArgument: it is none, as 2026-01."""
+    try:
+        datetime.strptime(f"{text}-01", "%Y-%m-%d")
+    except ValueError:
+        text = ""
+    if len(text) != 7:
+        raise InvalidArgument("there is no such month", hint="write it like 2026-01")
+    return text
+
+
+def _next(month: str) -> str:
+    year, number = map(int, month.split("-"))
+    return f"{year + number // 12:04}-{number % 12 + 1:02}"
+
+
+def _month(month: str) -> tuple[int, int]:
+    """When it begins and ends: milliseconds since the epoch."""
+    return _begin(month), _begin(_next(month))
+
+
+def _begin(month: str) -> int:
+    year, number = map(int, month.split("-"))
+    return int(datetime(year, number, 1, tzinfo=UTC).timestamp()) * 1000

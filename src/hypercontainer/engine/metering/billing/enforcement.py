@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Budgets that are told of, and prepaid accounts that are empty.
+
+At zero no pod of the organisation is started any more; after the account's grace those that run are suspended, or
+stopped where the account says so or they cannot be suspended. A credit lets those that were suspended go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
+
+from msgspec.structs import replace
+
+from ....errors import HyperError, PermissionDenied
+from ....model.billing import Account, Credit, write_money
+from ....model.moments import read_moment
+from ....model.status import Pod, PodStatus
+from ....sys import clock, tasks
+from ...events import Events
+from ...registry import Registry
+from ...tenants import Tenants
+from .bills import Bills, this_month
+
+log = logging.getLogger(__name__)
+_EVERY = 60.0  # seconds between two looks
+_BUDGET = (100, 80, 50)  # percent of it that are told of
+Verb = Callable[[Pod], Awaitable[object]]
+
+
+class Enforcement:
+    """One task, as long as the daemon runs."""
+
+    def __init__(self, bills: Bills, tenants: Tenants, registry: Registry, events: Events) -> None:
+        self._bills, self._tenants, self._registry, self._events = bills, tenants, registry, events
+        self.suspend: Verb = _nothing
+        self.stop: Verb = _nothing
+        self.resume: Verb = _nothing
+        self._changed = asyncio.Event()
+
+    def look_soon(self) -> None:
+        """A credit was given, or an account changed."""
+        self._changed.set()
+
+    def tell_credit(self, credit: Credit) -> None:
+        """It was given: what it lets go on goes on soon."""
+        self._publish("credit", credit.organisation, amount=write_money(credit.amount), reason=credit.reason)
+        self._changed.set()
+
+    def check_start(self, pod: Pod) -> None:
+        """:raise PermissionDenied: its organisation's account is empty."""
+        project = self._tenants.project(pod.tenant)
+        if project is None or not self._bills.active:
+            return
+        of = self._tenants.organisation(project.organisation)
+        if self._bills.account(of).empty_since:
+            raise PermissionDenied(
+                f"the organisation {of.name} has no credit left, so nothing of it is started",
+                hint=f"have an administrator add some: `hyperctl billing credit {of.name} AMOUNT`",
+            )
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            self._changed.clear()
+            try:
+                await self.look()
+            except HyperError as error:
+                log.warning("accounts cannot be looked at: %s", error)
+            try:
+                await tasks.within(self._changed.wait(), _EVERY)
+            except TimeoutError:
+                continue
+
+    async def look(self) -> None:
+        """At all accounts: issue what is due, tell of budgets, and see to those at zero."""
+        if not self._bills.active:
+            return
+        for invoice in self._bills.issue():
+            self._publish("invoice", invoice.organisation, month=invoice.month, total=write_money(invoice.total))
+        costs = self._bills.costs()
+        for account in self._bills.accounts():
+            account = self._tell_of_budget(account)
+            left = self._bills.paid(account.id) - costs.get(account.id, 0)
+            if account.prepaid and left <= 0:
+                await self._empty(account)
+            elif account.empty_since:
+                await self._filled(account)
+
+    def _publish(self, action: str, organisation: str, **attributes: str) -> None:
+        name = self._tenants.organisation(organisation).name
+        self._events.publish("billing", action, organisation, of=None, name=name, **attributes)
+
+    def _tell_of_budget(self, account: Account) -> Account:
+        if not account.budget:
+            return account
+        month = this_month()
+        used = self._bills.invoice(self._tenants.organisation(account.id), month).total
+        reached = next((p for p in _BUDGET if used * 100 >= account.budget * p), 0)
+        if reached <= account.told.get(month, 0):
+            return account
+        for percent in [p for p in reversed(_BUDGET) if account.told.get(month, 0) < p <= reached]:
+            self._publish("budget", account.id, percent=str(percent), month=month, used=write_money(used),
+                          budget=write_money(account.budget))  # fmt: skip
+        return self._bills.put_account(replace(account, told={month: reached}))
+
+    # -- at zero ------------------------------------------------------------------------
+
+    async def _empty(self, account: Account) -> None:
+        if not account.empty_since:
+            account = self._bills.put_account(replace(account, empty_since=clock.stamp()))
+            self._publish("empty", account.id, grace=f"{account.grace:g}")
+        since = read_moment(account.empty_since)
+        if not account.suspended:
+            if clock.now_ns() < since + int(timedelta(seconds=account.grace).total_seconds() * 1e9):
+                return
+            account = self._bills.put_account(replace(account, suspended=True))
+            self._publish("suspend", account.id)
+        resting = [p for p in self._pods(account) if p.vm]
+        await asyncio.gather(*(self._put_to_rest(account.id, p) for p in resting))
+
+    def _pods(self, account: Account) -> Iterable[Pod]:
+        projects = {p.id for p in self._tenants.projects() if p.organisation == account.id}
+        return [p for p in self._registry.pods() if p.tenant in projects]
+
+    async def _put_to_rest(self, organisation: str, pod: Pod) -> None:
+        account = self._bills.account(self._tenants.organisation(organisation))
+        try:
+            if account.policy == "suspend":
+                # Written first: a daemon that dies meanwhile lets the next one know whom to resume.
+                known = [*dict.fromkeys([*account.put_to_rest, pod.id])]
+                self._bills.put_account(replace(account, put_to_rest=known))
+                await self.suspend(pod)
+                return
+        except HyperError as error:
+            log.warning("pod %s cannot be suspended for want of credit, and is stopped: %s", pod.name, error)
+        try:
+            await self.stop(pod)
+        except HyperError as error:
+            log.warning("pod %s is not stopped for want of credit: %s", pod.name, error)
+
+    async def _filled(self, account: Account) -> None:
+        resting = set(account.put_to_rest)
+        self._bills.put_account(replace(account, empty_since="", suspended=False, put_to_rest=[]))
+        self._publish("resume", account.id)
+        found = [p for p in self._pods(account) if p.id in resting and p.status is PodStatus.SUSPENDED]
+        await asyncio.gather(*(self._resume(p) for p in found))
+
+    async def _resume(self, pod: Pod) -> None:
+        try:
+            await self.resume(pod)
+        except HyperError as error:
+            log.warning("pod %s does not go on, though there is credit again: %s", pod.name, error)
+
+
+async def _nothing(pod: Pod) -> None: ...

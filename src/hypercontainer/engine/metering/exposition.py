@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Use and accounts as Prometheus takes them, in its text format 0.0.4
+(https://prometheus.io/docs/instrumenting/exposition_formats).
+
+Counters are of this month, by UTC, and begin anew with the next one, which `rate` and `increase` understand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ...model.billing import MICRO, AccountInfo
+from ...model.metering import UsageRow
+
+CONTENT_TYPE = "text/plain; version=0.0.4"
+_SECONDS, _STORAGE, _BYTES = "hyper_pod_seconds_total", "hyper_storage_gib_seconds_total", "hyper_egress_bytes_total"
+_STARTS, _BALANCE, _SUSPENDED = "hyper_pod_runs_total", "hyper_account_balance", "hyper_account_suspended"
+_HELP = {
+    _SECONDS: ("counter", "Seconds of pods this month."),
+    _STARTS: ("counter", "Runs of pods that ended this month."),
+    _STORAGE: ("counter", "GiB of storage by seconds this month."),
+    _BYTES: ("counter", "Bytes that pods have sent this month."),
+    _BALANCE: ("gauge", "Credits of an organisation without what it used, in its currency."),
+    _SUSPENDED: ("gauge", "1: its pods are suspended for want of credit."),
+}
+
+
+def expose(rows: Iterable[UsageRow], accounts: Iterable[AccountInfo]) -> str:
+    """All of it."""
+    samples: dict[str, list[str]] = {name: [] for name in _HELP}
+    for name, labels, value in [*_of_use(rows), *_of_accounts(accounts)]:
+        given = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        samples[name].append(f"{name}{{{given}}} {value:.15g}")
+    told = [
+        line for name, found in samples.items() if found
+        for line in (f"# HELP {name} {_HELP[name][1]}", f"# TYPE {name} {_HELP[name][0]}", *found)
+    ]  # fmt: skip
+    return "".join(f"{line}\n" for line in told)
+
+
+Sample = tuple[str, dict[str, str], float]
+
+
+def _of_use(rows: Iterable[UsageRow]) -> Iterator[Sample]:
+    for row in rows:
+        labels = {"organisation": row.organisation, "project": row.project}
+        if row.kind == "pod":
+            yield _SECONDS, {**labels, "size": row.size}, row.quantity / 1000
+            yield _STARTS, {**labels, "size": row.size}, row.starts
+        elif row.kind == "egress":
+            yield _BYTES, labels, row.quantity
+        else:
+            yield _STORAGE, {**labels, "kind": row.kind}, row.quantity / (1024 * 1000)
+
+
+def _of_accounts(accounts: Iterable[AccountInfo]) -> Iterator[Sample]:
+    for found in accounts:
+        labels = {"organisation": found.organisation, "currency": found.currency}
+        yield _BALANCE, labels, found.balance / MICRO
+        yield _SUSPENDED, {"organisation": found.organisation}, int(found.suspended)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
