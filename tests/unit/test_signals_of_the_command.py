@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hypercontainer.api.upgrade import STDOUT
+from hypercontainer.model.frames import STDOUT
 
 PATIENCE = 60  # seconds
 READY = b"ready\n"

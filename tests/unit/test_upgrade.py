@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from hypercontainer.api.upgrade import RESIZE, STATUS, STDERR, STDIN, STDOUT, UpgradedPeer
-from hypercontainer.engine.attach.peer import HEADER, End, frame
+from hypercontainer.api.upgrade import UpgradedPeer
+from hypercontainer.engine.attach.peer import End, frame
 from hypercontainer.engine.attach.session import Attached, AttachOptions, AttachSession
+from hypercontainer.model.frames import HEADER, RESIZE, STATUS, STDERR, STDIN, STDOUT
 from hypercontainer.protocol.constants import STDIN_RING
 from tests.engine.parts.test_attach import Program
 

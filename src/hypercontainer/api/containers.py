@@ -18,6 +18,7 @@ from ..model.base import Model
 from ..model.container_filters import NAMES
 from ..model.detach_keys import parse_detach_keys
 from ..model.filters import decode_filters
+from ..model.frames import STDERR, STDOUT
 from ..model.images import CommitRequest, LoadedImage
 from ..model.moments import write_moment
 from ..model.reference import parse_reference
@@ -27,7 +28,7 @@ from ..model.status import Container, ContainerSize, ExecInfo, ExitCode, Process
 from ..model.trace import Span
 from ..sys import spans
 from .router import FRAMES, Context, Routes, error_response
-from .upgrade import CELLS_MAX, STDERR, STDOUT, UpgradedPeer, WindowSize
+from .upgrade import CELLS_MAX, UpgradedPeer, WindowSize
 
 routes = Routes()
 _ID = "/containers/{id}"

@@ -7,8 +7,9 @@ from aiohttp import web
 
 from ..engine.attach.peer import End, Input, Resize
 from ..errors import HyperError
+from ..model.frames import STDOUT
 from .router import FRAMES, Context, Routes
-from .upgrade import STDOUT, UpgradedPeer
+from .upgrade import UpgradedPeer
 
 routes = Routes()
 

@@ -19,14 +19,14 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from ..engine.attach.peer import HEADER, End, Input, InputEnd, Resize, Said, frame
+from ..engine.attach.peer import End, Input, InputEnd, Resize, Said, frame
 from ..errors import InvalidArgument
 from ..model.base import Model
+from ..model.frames import HEADER, RESIZE, STATUS, STDIN
 from ..model.trace import Span
 from ..sys.documents import UNREADABLE
 from .router import error_body
 
-STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)
 _PAUSE_ABOVE = 256 << 10  # bytes of input that wait for the session
 _FRAME_MAX = 1 << 20
 

@@ -9,12 +9,12 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import sys
 import termios
 import tty
 
 from ..errors import HyperError, InvalidArgument, Unavailable
+from ..model.frames import HEADER, RESIZE, STDERR, STDIN, STDOUT
 from .base import raise_known, target
 from .transport import Connection
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)
-_HEADER = struct.Struct(">B3xI")
 _READ = 64 << 10
 _BACKLOG = 256 << 10  # bytes of input that may wait to be sent
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -184,7 +182,7 @@ class AttachedStream:
             self._stdin = bool(data)
 
     def _send(self, kind: int, payload: bytes) -> None:
-        self._out += _HEADER.pack(kind, len(payload)) + payload
+        self._out += HEADER.pack(kind, len(payload)) + payload
         self._flush()
 
     def _flush(self) -> None:
@@ -220,12 +218,12 @@ class AttachedStream:
     def _take_frames(self) -> None:
         at, view = 0, memoryview(self._in)
         try:
-            while len(view) - at >= _HEADER.size:
-                kind, length = _HEADER.unpack_from(view, at)
-                end = at + _HEADER.size + length
+            while len(view) - at >= HEADER.size:
+                kind, length = HEADER.unpack_from(view, at)
+                end = at + HEADER.size + length
                 if len(view) < end:
                     break
-                self._take(kind, view[at + _HEADER.size : end])
+                self._take(kind, view[at + HEADER.size : end])
                 at = end
         finally:
             view.release()

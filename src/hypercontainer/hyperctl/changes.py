@@ -8,13 +8,13 @@ import sys
 import click
 
 from ..client.api import container_route
-from ..errors import HyperError, InvalidArgument
+from ..errors import InvalidArgument
 from ..model.images import CommitRequest, LoadedImage
 from ..model.status import Change
 from .context import client
 from .dockerflags import DockerCommand
 from .output import show
-from .standard import naming, write_all
+from .whole_file import write_out
 
 
 @click.command()
@@ -40,17 +40,7 @@ def export(container: str, output: str | None) -> None:
         raise InvalidArgument("refusing to write a tar stream to a terminal", hint="use -o, or redirect stdout")
     response = client().open("GET", container_route(container, "/export"))
     with response.connection:
-        if not output:
-            for chunk in response.chunks():
-                write_all(1, memoryview(chunk))
-            return
-        try:
-            out = open(output, "wb")
-        except OSError as error:
-            raise HyperError(f"cannot write {output}: {error.strerror}") from error
-        with naming(output), out:
-            for chunk in response.chunks():
-                out.write(chunk)
+        write_out(response.chunks(), output)
 
 
 @click.command(cls=DockerCommand)

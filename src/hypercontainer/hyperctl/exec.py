@@ -6,6 +6,7 @@ from __future__ import annotations
 import click
 
 from ..client.api import container_route
+from ..client.base import exec_route
 from ..client.stream import require_terminal, window_size
 from ..errors import NotFound
 from ..model.detach_keys import parse_detach_keys
@@ -48,7 +49,7 @@ def exec_(
         from .podrun import container_of
 
         info = c.call(ExecInfo, "POST", container_route(container_of(c, container).id, "/exec"), body=spec)
-    route = f"/execs/{info.id}"
+    route = exec_route(info.id)
     if detach:
         c.do("POST", f"{route}/start")
         return 0

@@ -13,9 +13,10 @@ import msgspec
 
 from ..client.api import Client, container_route
 from ..client.sources import is_place
-from ..client.stream import STDERR, STDOUT, require_terminal, window_size
+from ..client.stream import require_terminal, window_size
 from ..errors import Conflict, HyperError, InvalidArgument, NotFound
 from ..model.detach_keys import parse_detach_keys
+from ..model.frames import STDERR, STDOUT
 from ..model.images import Image
 from ..model.specs import ContainerSpec
 from ..model.status import Container

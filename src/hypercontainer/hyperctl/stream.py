@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from ..client.stream import STDERR, STDOUT, AttachedStream, Teller, forwarding
+from ..client.stream import AttachedStream, Teller, forwarding
+from ..model.frames import STDERR, STDOUT
 from .standard import complain, write_all
 
 TYPE_CHECKING = False

@@ -6,7 +6,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from ..client.base import container_route
+from ..client.base import container_route, exec_route
 from ..errors import InvalidArgument, InvalidState, Unsupported
 from .daemon import Daemon
 from .files import read_object, write_pid
@@ -40,11 +40,11 @@ def exec_(args: Namespace, daemon: Daemon, records: Records) -> int:
         terminal = OWN
     elif has_terminal:
         terminal = open_terminal(args.console_socket, size)
-    pid = stand_in(daemon, f"/execs/{made['id']}", terminal=terminal)
+    pid = stand_in(daemon, exec_route(made["id"]), terminal=terminal)
     if not args.detach:
         pass_signals_on(pid)
     try:
-        daemon.call("POST", f"/execs/{made['id']}/start")
+        daemon.call("POST", exec_route(made["id"], "/start"))
         write_pid(args.pid_file, pid)
     except BaseException:
         end(pid)

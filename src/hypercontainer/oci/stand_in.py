@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..client.stream import PROXIED, STDERR, STDOUT, AttachedStream, Teller
+from ..client.stream import PROXIED, AttachedStream, Teller
 from ..client.transport import Connection
 from ..errors import HyperError, InvalidState, NotFound, StartFailed, Unavailable
+from ..model.frames import STDERR, STDOUT
 from . import view
 from .daemon import Daemon
 

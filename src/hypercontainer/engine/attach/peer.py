@@ -9,11 +9,10 @@ CRI        SPDY's streams, or a websocket's channels: input, two outputs, errors
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-HEADER = struct.Struct(">B3xI")
+from ...model.frames import HEADER
 
 
 def frame(kind: int, payload: bytes) -> bytes:
