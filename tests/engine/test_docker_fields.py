@@ -51,6 +51,15 @@ def _wrong(found: tuple[int, str], field: str, value: Any, status: int) -> list[
     return [] if found[0] == status and names else [f"{field} {value!r}: {found}, not {status}"]
 
 
+async def test_how_long_it_lives_is_said_by_labels(template: Path) -> None:
+    async with served(template) as s:
+        labels = {"hypercontainer.ttl": "1h30m"}
+        made = await s.ask("POST", "/containers/create?name=b", {"Image": "box", "Labels": labels}, docker=True)
+        assert made.status == 201 and s.stage.engine.registry.pod("b").spec.ttl == 5400
+        wrong = await _try(s, {"Labels": {"hypercontainer.idle-timeout": "soon"}})
+        assert wrong[0] == 400 and "invalid duration 'soon'" in wrong[1]
+
+
 async def test_values_of_config_and_host_config(template: Path) -> None:
     wrong: list[str] = []
     async with served(template) as s:

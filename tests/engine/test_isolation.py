@@ -91,7 +91,7 @@ WITH: dict[str, Case] = {
     "DELETE /pods/{id}/ports": Case("", body=[]), "POST /pods/{id}/services": Case("", body=[]),
     "PUT /pods/{id}/services": Case("", body=[]), "POST /pods/{id}/networks": Case("", body={"name": "bridge"}),
     "DELETE /pods/{id}/services": Case("", "address=10.0.0.1&port=1"),
-    "DELETE /pods/{id}/networks": Case("", "network=x"),
+    "DELETE /pods/{id}/networks": Case("", "network=x"), "POST /pods/{id}/lifetime": Case("", body={}),
     "POST /pods/{id}/connect": Case("", "port=1", headers=UPGRADE), "POST /pods/{id}/fork": Case("", body={}),
     "POST /snapshots/{id}/restore": Case("", body={}),
     "PUT /organisations/{id}/members": Case("", body={"user": "u", "role": "viewer"}),

@@ -15,6 +15,7 @@ from hypercontainer.engine.forks import doorbell
 from hypercontainer.engine.forks.doorbell import Doorbells, answer, is_for
 from hypercontainer.errors import InvalidState, NotFound, Unsupported
 from hypercontainer.hypervisor.fake_saving import SavingDriver
+from hypercontainer.model.lifetimes import Lifetime
 from hypercontainer.model.pods import PodSpec
 from hypercontainer.model.specs import ExecSpec, PortMapping
 from hypercontainer.model.status import Pod
@@ -54,6 +55,68 @@ def test_one_that_is_suspended_ends_in_its_time(saving: Any) -> None:  # noqa: F
         assert s.status("a") == "exited"
 
     saving(scenario)
+
+
+def test_its_time_is_another_one_from_now_on(saving: Any) -> None:  # noqa: F811
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", ttl=30)
+        await s.run("b", "sleep", "1000")
+        await asyncio.sleep(20)
+        found = s.engine.lifetimes.change("a", Lifetime(ttl=60))
+        assert (found.ttl, found.ttl_action) == (60, "stop") and s.engine.registry.container("a").spec.ttl == 60
+        assert found.ends_at == next(p.ends_at for p in s.engine.pods.all() if p.name == "a")
+        s.engine.lifetimes.change("b", Lifetime(ttl=100))
+        await asyncio.sleep(50)
+        assert s.status("a") == "running", "it is counted from then"
+        await asyncio.sleep(20)
+        assert s.status("a") == "exited" and s.status("b") == "running"
+        assert next(p.ends_at for p in s.engine.pods.all() if p.name == "a") == ""
+        s.engine.lifetimes.change("b", Lifetime(ttl=1))
+        await asyncio.sleep(2)
+        assert s.status("b") == "exited", "one that looks seldom is told"
+        await s.call(s.engine.containers.start("b"))
+        s.engine.lifetimes.change("b", Lifetime(ttl=0))
+        await asyncio.sleep(100)
+        assert s.status("b") == "running"
+
+    saving(scenario)
+
+
+def test_one_whose_time_is_over_stands_still_where_that_is_asked(saving: Any) -> None:  # noqa: F811
+    """It does not go on by itself; when it does, its time begins anew, whoever runs by then."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", ttl=30, ttl_action="suspend")
+        await asyncio.sleep(40)
+        assert s.status("a") == "suspended"
+        await asyncio.sleep(100)
+        await s.close()
+        await s.open()
+        await asyncio.sleep(100)
+        assert s.status("a") == "suspended"
+        await s.call(s.engine.suspensions.resume("a"))
+        await asyncio.sleep(20)
+        assert s.status("a") == "running"
+        await asyncio.sleep(20)
+        assert s.status("a") == "suspended"
+
+    saving(scenario)
+
+
+def test_one_that_cannot_be_suspended_is_paused(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", ttl=30, ttl_action="suspend")
+        await asyncio.sleep(100)
+        assert s.status("a") == "paused"
+        await s.call(s.engine.containers.unpause("a"))
+        await asyncio.sleep(20)
+        assert s.status("a") == "running"
+        await asyncio.sleep(20)
+        assert s.status("a") == "paused"
+        with pytest.raises(Unsupported):
+            s.engine.lifetimes.change("a", Lifetime(idle_timeout=5))
+
+    act(scenario)
 
 
 def test_one_that_has_nothing_to_do_is_suspended(saving: Any) -> None:  # noqa: F811

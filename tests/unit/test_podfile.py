@@ -118,6 +118,8 @@ def test_pod_fields() -> None:
         egressRate=5000,
         sysctls={"kernel.msgmax": 9000},
         exitPolicy="continue",
+        ttl="1h30m",
+        idleTimeout=60,
         driver="qemu",
         portmappingWhiteLists={"internalNetworks": ["10.0.0.0/8"], "externalNetworks": ["11.0.0.0/8"]},
         portmappings=[
@@ -158,6 +160,7 @@ def test_pod_fields() -> None:
         and s.driver == "qemu"
         and s.hosts[0].names == ["n"]
     )
+    assert (s.ttl, s.idle_timeout) == (5400, 60)
     assert s.white_lists.internal_networks == ["10.0.0.0/8"] and s.white_lists.external_networks == ["11.0.0.0/8"]
     assert s.ports == [
         PortMapping(container_port=80, host_port=8000, protocol="udp", host_ip="127.0.0.1"),

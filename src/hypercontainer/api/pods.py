@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ..errors import InvalidArgument
+from ..model.lifetimes import Lifetime, LifetimeInfo
 from ..model.pods import PodPlan, Service
 from ..model.specs import PortMapping
 from ..model.statistics import ContainerStats
@@ -93,6 +94,12 @@ async def suspend(c: Context) -> PodDetails:
 async def resume(c: Context) -> PodDetails:
     """Let a suspended pod go on."""
     return c.engine.pods.details((await c.engine.suspensions.resume(c.id)).id)
+
+
+@routes.post(f"{_ID}/lifetime", body=Lifetime)
+async def lifetime(c: Context) -> LifetimeInfo:
+    """Change how long a pod lives, counted from now, and when it is suspended by itself."""
+    return c.engine.lifetimes.change(c.id, await c.body(Lifetime))
 
 
 @routes.delete(_ID, query={"force": "stop it first if it runs"})

@@ -9,6 +9,7 @@ import msgspec
 
 from ..errors import InvalidArgument, Unsupported
 from ..model.devices import parse_device
+from ..model.lifetimes import of_labels
 from ..model.log_options import read_log_options
 from ..model.ports import parse_exposed, parse_publish
 from ..model.sentences import explain
@@ -99,7 +100,8 @@ def spec_of(raw: dict[str, Any], name: str, platform: str) -> ContainerSpec:
         ulimits=[Ulimit(name=u.name, soft=u.soft, hard=u.hard) for u in host.ulimits],
         cap_add=host.cap_add, cap_drop=host.cap_drop, **_security(host.security_opt),
         ports=_ports(host.port_bindings), expose=[p for text in body.exposed_ports for p in parse_exposed(text)],
-        publish_all=host.publish_all_ports, **networking(body), mounts=mounts_of(body), volumes_from=host.volumes_from,
+        publish_all=host.publish_all_ports, **networking(body), **of_labels(body.labels),
+        mounts=mounts_of(body), volumes_from=host.volumes_from,
         annotations=host.annotations, console_size=_console(host.console_size),
         **_health(body.healthcheck), restart=restart_of(host.restart_policy or Restart()), log=_log(host),
         stop_signal=body.stop_signal, stop_timeout=_stop_timeout(body.stop_timeout), auto_remove=host.auto_remove,

@@ -137,6 +137,7 @@ class Creation:
             ingress_rate=spec.ingress_rate,
             egress_rate=spec.egress_rate,
             ttl=spec.ttl,
+            ttl_action=spec.ttl_action,
             idle_timeout=spec.idle_timeout,
             dns=spec.dns,
             dns_search=spec.dns_search,

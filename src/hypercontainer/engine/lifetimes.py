@@ -8,10 +8,13 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import partial
 
-from ..errors import HyperError
+from msgspec.structs import asdict, replace
+
+from ..errors import HyperError, NoSpace, Unsupported
+from ..model.lifetimes import Lifetime, LifetimeInfo
+from ..model.states import POD_STILL, POD_UP, STILL, end_of
 from ..model.status import Pod, PodStatus
 from ..protocol.usage import GuestStats
 from ..sys import clock, tasks
@@ -27,7 +30,6 @@ _SHORTEST, _LONGEST = 0.5, 5.0  # seconds between two looks
 _ANSWER = 5.0  # seconds for a guest: that of one pod may not keep the others waiting
 _CPU = 0.02  # of a processor: less than that is nothing
 _PACKETS = 0.5  # a second: neighbours ask for addresses, and routers tell of themselves
-_RUNS = (PodStatus.RUNNING, PodStatus.PAUSED, PodStatus.SUSPENDED)
 
 
 @dataclass
@@ -55,6 +57,8 @@ class Lifetimes:
         self._suspensions = suspensions
         self._doorbells = doorbells
         self._seen: dict[str, _Seen] = {}
+        self._still: set[str] = set()  # pods that stood still when they were looked at: their ttl does not go on
+        self._changed = asyncio.Event()  # somebody has another lifetime
         self._under_way: dict[str, asyncio.Task[None]] = {}  # by pod
 
     async def run(self) -> None:
@@ -65,17 +69,39 @@ class Lifetimes:
                 watched = [p for p in self._registry.pods() if p.spec.ttl or p.spec.idle_timeout]
                 if not watched:
                     self._seen.clear()
+                    self._still.clear()
                     await changed.wait()
                     await asyncio.sleep(_SHORTEST)  # many changes are one
                     continue
                 self._seen = {p.id: self._seen[p.id] for p in watched if p.id in self._seen}
+                self._still &= {p.id for p in watched}
                 await self._calmly("not all doorbells are taken down", self._doorbells.only({p.id for p in watched}))
                 looks = [self._calmly(f"pod {pod.name} cannot be looked at", self._look(pod)) for pod in watched]
                 await asyncio.gather(*looks)
-                await asyncio.sleep(min(self._pause(pod) for pod in watched))
+                await self._sleep(min(self._pause(pod) for pod in watched))
         finally:
             await self._doorbells.only(set())
             await tasks.end(list(self._under_way.values()))
+
+    def change(self, key: str, wanted: Lifetime) -> LifetimeInfo:
+        """What a pod, or a container's own, is to have from now on.
+
+        :raise Unsupported: its driver suspends no pods.
+        """
+        pod = self._registry.pod(key)
+        if wanted.idle_timeout:
+            self._suspensions.check_driver(pod)
+        given = {name: value for name, value in asdict(wanted).items() if value is not None}
+        pod = replace(pod, spec=replace(pod.spec, **given))
+        if wanted.ttl is not None:
+            pod = replace(pod, ttl_from=clock.stamp())
+            self._still.discard(pod.id)
+        members = self._registry.members(pod.id) if pod.implicit else []
+        self._registry.put_together(pod, *(replace(c, spec=replace(c.spec, **given)) for c in members))
+        self._seen.pop(pod.id, None)
+        self._changed.set()
+        spec, end = pod.spec, clock.written(end_of(pod))
+        return LifetimeInfo(ttl=spec.ttl, ttl_action=spec.ttl_action, idle_timeout=spec.idle_timeout, ends_at=end)
 
     async def rouse(self, pod: Pod) -> None:
         """It is about to be used: one with an idle timeout that is suspended goes on.
@@ -90,6 +116,12 @@ class Lifetimes:
         shortest = min(x for x in (pod.spec.ttl, pod.spec.idle_timeout) if x)
         return min(max(shortest / 5, _SHORTEST), _LONGEST)
 
+    async def _sleep(self, seconds: float) -> None:
+        """Less, when somebody gets another lifetime meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            await tasks.within(self._changed.wait(), seconds)
+        self._changed.clear()
+
     async def _calmly(self, failing: str, work: Awaitable[None]) -> None:
         """Whatever is wrong with one pod, the others are looked at; `failing` is what the log says."""
         try:
@@ -101,9 +133,11 @@ class Lifetimes:
             log.exception("%s", failing)
 
     async def _look(self, pod: Pod) -> None:
-        if pod.status not in _RUNS or pod.id in self._under_way:
+        if pod.status not in POD_UP or pod.id in self._under_way:
             self._seen.pop(pod.id, None)
-        elif pod.spec.ttl and clock.now() >= _began(pod) + timedelta(seconds=pod.spec.ttl):
+            return
+        end = end_of(pod := self._counted_anew(pod))
+        if end and clock.now() >= end and pod.id not in self._still and not self._is_starting(pod):
             self._begin(pod, self._expire)
         elif pod.status is PodStatus.SUSPENDED and pod.spec.idle_timeout:
             asleep = partial(self._sandboxes.is_suspended, pod.id)
@@ -127,8 +161,31 @@ class Lifetimes:
 
     # -- ttl ------------------------------------------------------------------------------
 
+    def _counted_anew(self, pod: Pod) -> Pod:
+        """The time of one that is to stand still at its end does not go on meanwhile, and begins anew afterwards."""
+        if pod.spec.ttl_action != "suspend":
+            self._still.discard(pod.id)
+        elif self._stands_still(pod):
+            self._still.add(pod.id)
+        elif pod.id in self._still:
+            self._still.discard(pod.id)
+            pod = self._sandboxes.update(pod.id, ttl_from=clock.stamp())
+        return pod
+
+    def _is_starting(self, pod: Pod) -> bool:
+        """Its time may be shorter than its start, of which whoever asked for it hears first."""
+        return any(c.state.starting for c in self._registry.members(pod.id))
+
+    def _stands_still(self, pod: Pod) -> bool:
+        frozen = pod.implicit and all(c.state.status in STILL for c in self._registry.members(pod.id))
+        return pod.status in POD_STILL or frozen
+
     async def _expire(self, pod: Pod) -> None:
         """With `--rm` it is removed by its end."""
+        if pod.spec.ttl_action == "suspend":
+            log.info("pod %s has lived for %g s, and is suspended", pod.name, pod.spec.ttl)
+            await self._put_to_rest(pod)
+            return
         log.info("pod %s has lived for %g s, and is stopped", pod.name, pod.spec.ttl)
         if not pod.implicit:
             await self._pods.stop(pod.id)
@@ -136,6 +193,15 @@ class Lifetimes:
             await self._containers.kill(pod.id, "KILL")
         else:
             await self._containers.stop(pod.id)
+
+    async def _put_to_rest(self, pod: Pod) -> None:
+        """On the disk; in this host's memory where that cannot be."""
+        try:
+            await self._suspensions.suspend(pod.id)
+        except (NoSpace, Unsupported) as error:
+            log.info("pod %s is paused, since it cannot be suspended: %s", pod.name, error)
+            await (self._containers.pause(pod.id) if pod.implicit else self._sandboxes.pause(pod.id))
+        self._still.add(pod.id)
 
     # -- idle timeout ------------------------------------------------------------------------
 
@@ -173,12 +239,6 @@ class Lifetimes:
             return True
         execs = [e for c in members for e in self._execs.of(c.id)]
         return any(e.started for e in execs) or any(self._containers.supervisor(c).fan_out.used for c in members)
-
-
-def _began(pod: Pod) -> datetime:
-    with contextlib.suppress(ValueError):
-        return datetime.fromisoformat(pod.started_at)
-    return clock.now()
 
 
 def _packets(stats: GuestStats) -> int:

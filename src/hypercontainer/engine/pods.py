@@ -11,7 +11,9 @@ import msgspec
 from ..errors import Conflict, HyperError, InvalidState
 from ..model.pods import PodPlan
 from ..model.specs import PortMapping
+from ..model.states import end_of
 from ..model.status import ContainerStatus, Pod, PodDetails, PodInfo, PodStatus
+from ..sys import clock
 from . import naming
 from . import pod as verbs
 from .containers import Containers
@@ -215,6 +217,7 @@ class Pods:
                 implicit=p.implicit,
                 error=p.error,
                 ports=p.ports,
+                ends_at=clock.written(end_of(p)),
             )
             for p in naming.seen(self.registry.pods())
         ]

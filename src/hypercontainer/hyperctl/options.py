@@ -28,7 +28,7 @@ from ..model.specs import (
     Ulimit,
 )
 from ..model.units import parse_duration, parse_size
-from . import dockerflags
+from . import dockerflags, lifetime
 from .environment import resolve
 from .hostflags import DEVICE
 
@@ -164,13 +164,7 @@ _OPTIONS = [
         "--ingress-rate", default="", metavar="RATE", help="Most that it may receive, such as 10m (bits per second)."
     ),
     click.option("--egress-rate", default="", metavar="RATE", help="Most that it may send."),
-    click.option("--ttl", default="", metavar="DURATION", help="Stop it so long after its start, such as 1h30m."),
-    click.option(
-        "--idle-timeout",
-        default="",
-        metavar="DURATION",
-        help="Suspend it when it has had nothing to do for so long; it goes on when it is wanted.",
-    ),
+    *lifetime.OPTIONS,
     click.option(
         "--pull", type=click.Choice(["missing", "always", "never"]), default="missing", help="When to pull the image."
     ),
@@ -304,10 +298,6 @@ def _log(o: dict[str, Any]) -> LogOptions:
     return read_log_options(o["log_driver"] or "", pairs(o["log_opt"], "log option", need_value=True))
 
 
-def _lifetime(o: dict[str, Any]) -> dict[str, Any]:
-    return {name: parse_duration(o[name] or 0) for name in ("ttl", "idle_timeout")}
-
-
 def _resources(o: dict[str, Any]) -> Resources:
     memory = parse_size(o["memory"]) if o["memory"] else 0
     return Resources(cpus=dockerflags.cpus(o), memory=memory, pids=max(0, o["pids_limit"]))
@@ -349,7 +339,7 @@ def spec_from(image: str, command: tuple[str, ...], o: dict[str, Any]) -> Contai
         expose=[name for text in o["expose"] for name in parse_exposed(text)],
         publish_all=o["publish_all"],
         **networking(o),
-        **_lifetime(o),
+        **lifetime.lifetime_of(o),
         stop_signal=o["stop_signal"],
         stop_timeout=o["stop_timeout"],
         auto_remove=o["rm"],

@@ -20,6 +20,7 @@ from ..podfile.document import Container as PodContainer
 from ..podfile.document import Podfile
 from ..podfile.load import images, load
 from .context import client
+from .lifetime import podfile_lifetime
 from .pulling import pull_image, take_image
 from .standard import print_made, warn
 
@@ -231,7 +232,7 @@ def empty_pod(name: str, o: dict[str, Any]) -> dict[str, Any]:
         "id": name, "hostname": o["hostname"], "labels": labels, "portmappings": ports,
         "network": o["network"][0] if o["network"] else "", "networks": [{"name": n} for n in o["network"][1:]],
         "driver": o["driver"], "exitPolicy": o["exit_policy"], "shmSize": o["shm_size"] or 64,
-        "devices": list(o["device"]),
+        "devices": list(o["device"]), **podfile_lifetime(o),
         "resource": {
             "size": o["size"], "vcpu": o["cpus"], "memory": parse_size(o["memory"]) >> 20 if o["memory"] else 0,
         },

@@ -18,6 +18,7 @@ from .container_view import describe_mappings
 from .context import client, for_each
 from .exec import exec_
 from .hostflags import DEVICE
+from .lifetime import lifetime_options
 from .output import print_json, print_table, show, show_details
 from .podrun import create_pod, details, empty_pod, follow, member, run_pod, start_pod
 from .snapshots import fork, restore
@@ -74,6 +75,7 @@ pod.add_command(restore)
     default="continue",
     help="What to do when the last container has ended.",
 )
+@lifetime_options
 @_QUIET
 def create(podfile: str | None, name: str, quiet: bool, **options: Any) -> None:
     """Create a pod from a podfile, or an empty one, and print its id."""

@@ -19,7 +19,6 @@ USER_MODE, USER_MODE_OPEN = (
 USER_MODES = (USER_MODE, USER_MODE_OPEN)
 CNI = "cni:"  # before the name of a network that CNI plugins make
 Rate = Annotated[int, Meta(ge=0)]  # bits per second, 0 is no limit
-Span = Annotated[float, Meta(ge=0, le=10 * 366 * 86400)]  # seconds, 0 is no limit
 
 
 class NetworkSpec(Model, frozen=True, kw_only=True):

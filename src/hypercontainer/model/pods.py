@@ -11,7 +11,8 @@ from .addresses import check_cidr, check_ip, check_link, check_mac
 from .base import Model
 from .devices import HostDevice
 from .egress import EgressPolicy
-from .network import Egress, NetworkRequest, Rate, Span
+from .lifetimes import Span, TtlAction
+from .network import Egress, NetworkRequest, Rate
 from .specs import MIB, ContainerSpec, HostEntry, Isolation, PidMode, PortMapping, check_resolver
 
 SHM_DEFAULT = 64 * MIB
@@ -135,6 +136,7 @@ class PodSpec(Model, frozen=True, kw_only=True):
     ingress_rate: Rate = 0  # bits per second to the pod
     egress_rate: Rate = 0
     ttl: Span = 0  # it is stopped then, counted from its start; 0: it goes on
+    ttl_action: TtlAction = "stop"  # suspend: it stands still then, and goes on when that is asked for
     idle_timeout: Span = 0  # it is suspended when it has had nothing to do for so long; 0: never
     ports: list[PortMapping] = field(default_factory=list)
     interfaces: list[InterfaceSpec] = field(default_factory=list)

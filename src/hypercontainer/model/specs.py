@@ -11,7 +11,8 @@ from .addresses import check_ip, check_word
 from .base import Model
 from .devices import HostDevice
 from .egress import EgressPolicy
-from .network import Egress, NetworkRequest, Rate, Span
+from .lifetimes import Span, TtlAction
+from .network import Egress, NetworkRequest, Rate
 
 MIB = 1 << 20
 # Below this the guest's kernel and init leave a program nothing to run in.
@@ -262,6 +263,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     ingress_rate: Rate = 0  # bits per second to the pod
     egress_rate: Rate = 0
     ttl: Span = 0  # it is stopped then, counted from its start; 0: it goes on
+    ttl_action: TtlAction = "stop"  # suspend: it stands still then, and goes on when that is asked for
     idle_timeout: Span = 0  # it is suspended when it has had nothing to do for so long; 0: never
     devices: list[HostDevice] = field(default_factory=list)  # PCI devices of this host, of a pod of its own
     pod: str = ""  # name or id of the pod to join; "" is a pod of its own

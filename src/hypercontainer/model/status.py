@@ -123,8 +123,7 @@ class Vm(Model, frozen=True, kw_only=True):
     devices: dict[str, int] = field(default_factory=dict)  # PCI devices of this host -> their groups of the IOMMU
     processes: dict[str, int] = field(default_factory=dict)  # container -> process number
     built: list[str] = field(default_factory=list)  # containers that the guest has
-    # Taps in networks -> MAC addresses, spare ones too; records of earlier versions have this name for it.
-    nics: dict[str, str] = field(default_factory=dict, name="cards")
+    nics: dict[str, str] = field(default_factory=dict, name="cards")  # taps in networks, spares too -> MAC addresses
     spares: list[str] = field(default_factory=list)  # those of these taps that are made when the pod joins a network
     disks: list[str] = field(default_factory=list)  # serial numbers of what is plugged in
     disk_names: dict[str, str] = field(default_factory=dict)  # of a clone's: what the guest calls them
@@ -199,6 +198,7 @@ class Pod(Model, frozen=True, kw_only=True):
     error: str = ""
     started_at: str = ""
     finished_at: str = ""
+    ttl_from: str = ""  # when its ttl is counted from, if that is later than its start
     owner: str = ""  # the principal that made it; "" is the daemon, or before owners were recorded
     tenant: Tenant = UNSET
 
@@ -223,6 +223,7 @@ class PodInfo(Model, frozen=True, kw_only=True):
     labels: dict[str, str] = field(default_factory=dict)
     error: str = ""
     ports: list[PortMapping] = field(default_factory=list)
+    ends_at: str = ""  # when its ttl is over; "": it has none, or does not run
 
 
 class PodDetails(Model, frozen=True, kw_only=True):

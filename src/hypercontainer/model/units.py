@@ -117,7 +117,18 @@ def format_age(moment: str, now: datetime | None = None) -> str:
         return ""
     if not then.tzinfo:
         then = then.replace(tzinfo=UTC)
-    seconds = int(((now or datetime.now(UTC)) - then).total_seconds())
+    return format_span(((now or datetime.now(UTC)) - then).total_seconds())
+
+
+def format_until(moment: str) -> str:
+    """The time that is left, as `format_age` writes it; "" for no time, or one that is past."""
+    left = (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds() if moment else 0
+    return format_span(left) if left > 0 else ""
+
+
+def format_span(span: float) -> str:
+    """Seconds as `5 minutes`, as Docker rounds."""
+    seconds = int(span)
     if seconds < 1:
         return "Less than a second"
     for size, unit in ((31536000 * 2, "years"), (5184000, "months"), (1209600, "weeks"), (172800, "days")):

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from ..errors import InvalidArgument
+from ..model.lifetimes import of_labels
 from ..model.ports import parse_publish
 from ..model.specs import LOG_DRIVERS
 from . import composefile as f
@@ -141,8 +142,16 @@ class _Translation:
             "networks": [{"name": n} for n in isolation.joined],
             **self.pod,
             **({"shmSize": podfile_size(shm)} if shm else {}),
+            **self._lifetime(containers),
         }
         return Loaded(strict.decode(podfile, what="compose file"), list(dict.fromkeys(self.unmapped)))
+
+    def _lifetime(self, containers: list[Raw]) -> Raw:
+        """By labels of its services, of which the shortest counts."""
+        found: Raw = {}
+        for name, seconds in (item for c in containers for item in of_labels(c["labels"]).items()):
+            found[name] = min(seconds, found.get(name, seconds))
+        return {("idleTimeout" if name == "idle_timeout" else name): seconds for name, seconds in found.items()}
 
     def _source(self, key: str, s: f.Source, kind: str) -> Raw:
         if s.external:

@@ -91,6 +91,10 @@ def _decoded(data: bytes, what: str) -> bytes:
         raise InvalidArgument(f"podfile: {what} is not base64: {error}", hint="use the encoding raw") from error
 
 
+def _white_lists(given: d.WhiteLists) -> pods.WhiteLists:
+    return pods.WhiteLists(internal_networks=given.internal_networks, external_networks=given.external_networks)
+
+
 def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
     """`fetched` has the content of each URI of `files_to_fetch`.
 
@@ -121,6 +125,8 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
         egress=policy(podfile.egress, podfile.allow_hosts),
         ingress_rate=parse_rate(str(podfile.ingress_rate)),
         egress_rate=parse_rate(str(podfile.egress_rate)),
+        ttl=parse_duration(podfile.ttl),
+        idle_timeout=parse_duration(podfile.idle_timeout),
         ports=ports,
         pid=podfile.pid,
         interfaces=[_interface(i) for i in podfile.interfaces],
@@ -129,10 +135,7 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
         dns_options=podfile.dns_options,
         dns_search=podfile.dns_search,
         hosts=[specs.HostEntry(ip=h.ip, names=h.names) for h in podfile.hosts],
-        white_lists=pods.WhiteLists(
-            internal_networks=podfile.portmapping_white_lists.internal_networks,
-            external_networks=podfile.portmapping_white_lists.external_networks,
-        ),
+        white_lists=_white_lists(podfile.portmapping_white_lists),
         sysctls={k: str(v) for k, v in podfile.sysctls.items()},
         devices=[parse_device(d, "podfile: devices:") for d in podfile.devices],
         shm_size=size(podfile.shm_size) or pods.SHM_DEFAULT,

@@ -358,3 +358,5 @@ class Podfile(Part, frozen=True, kw_only=True):
     sysctls: dict[str, str | int] = field(default_factory=dict)
     devices: list[str] = field(default_factory=list)
     shm_size: Size = 64
+    ttl: Duration = 0
+    idle_timeout: Duration = 0

@@ -51,7 +51,12 @@ def now() -> datetime:
 
 def stamp() -> str:
     """RFC 3339 with microseconds, UTC, as in records."""
-    return f"{now():%Y-%m-%dT%H:%M:%S.%fZ}"
+    return written(now())
+
+
+def written(moment: datetime | None) -> str:
+    """A time in UTC, as in records; "" of none."""
+    return "" if moment is None else f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 @contextlib.contextmanager

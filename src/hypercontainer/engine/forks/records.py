@@ -80,7 +80,7 @@ def pod_record(document: SavedPod, who: Identity, hostname: str, spec: PodSpec, 
     return replace(
         pod, id=who.pod_id, name=who.name, created_at=clock.stamp(), hostname=hostname, vm=None, spec=spec,
         attachments=attachments, volumes=volumes, ports=[], cni=None, status=PodStatus.CREATED, error="",
-        started_at="", finished_at="", **owned(),
+        started_at="", finished_at="", ttl_from="", **owned(),
     )  # fmt: skip
 
 

@@ -69,6 +69,10 @@ class Suspending:
         links, driver = self._network.links(pod), self._drivers.get(runtime.machine.driver)
         refusals.check(pod, self._registry.members(pod.id), runtime, driver, len(links), facet=Suspends)
 
+    def check_driver(self, pod: Pod) -> None:
+        """:raise Unsupported: it suspends no pods."""
+        require(self._drivers.get(pod.spec.driver), Suspends)
+
     async def sweep(self, pods: Sequence[Pod]) -> None:
         """What earlier daemons left of what came to no end."""
         for pod in pods:

@@ -47,6 +47,10 @@ class Suspensions:
         found = [p for p in naming.seen(self._registry.pods()) if p.status is PodStatus.SUSPENDED]
         return [SuspendedUsage(pod=p.name, size=self._suspending.size(p.id)) for p in found]
 
+    def check_driver(self, pod: Pod) -> None:
+        """:raise Unsupported: its driver suspends no pods."""
+        self._suspending.check_driver(pod)
+
     async def suspend(self, key: str) -> Pod:
         """Put a pod that runs on the disk; its memory is free then. All that is its is kept.
 
