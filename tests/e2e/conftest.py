@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,11 @@ class Daemon:
 
     def out(self, *args: str | Path) -> str:
         return self.ctl(*args).stdout.strip()
+
+    def sandboxes(self) -> list[dict[str, Any]]:
+        """Those that `sandbox ls` lists."""
+        found: list[dict[str, Any]] = json.loads(self.out("sandbox", "ls", "--format", "json"))
+        return found
 
     @property
     def world(self) -> World:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -12,8 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from hypercontainer.errors import DeadlineExceeded, GuestError, HyperError, InvalidState, NotFound, StartFailed
+from hypercontainer.errors import (
+    DeadlineExceeded,
+    GuestError,
+    HyperError,
+    InvalidArgument,
+    InvalidState,
+    NotFound,
+    StartFailed,
+)
 from hypercontainer.sdk import AsyncSandbox, CommandFailed, Output, Sandbox
+from tests import sdk_calls
 
 from .conftest import Daemon, wait_for
 from .test_wedged import machine_of, margin
@@ -139,6 +149,26 @@ def test_paused(sandbox: Sandbox, host: str) -> None:
     assert sandbox.metrics().memory > 0
 
 
+def test_how_long_it_is_there(hyper: Daemon, host: str) -> None:
+    """hyperd keeps the time, and whose it is is listed."""
+    brief = Sandbox.create("busybox", ttl=1, host=host)
+    wait_for(lambda: not brief.is_running() and hyper.out("ps", "-aq") == "", "its end")
+    with Sandbox.create("busybox", ttl=1000, labels={"a": "b"}, host=host) as sandbox:
+        (listed,) = hyper.sandboxes()
+        assert (listed["id"], listed["madeBy"], listed["ttl"], listed["state"]) == (
+            sandbox.id, "sdk", 1000, "running"
+        )  # fmt: skip
+        assert listed["endsAt"] > listed["createdAt"] and re.search("1[3-6] minutes", hyper.out("sandbox", "ls"))
+        found = sandbox.set_lifetime(ttl=0.1, ttl_action="suspend")
+        assert (found.ttl, found.ttl_action) == (0.1, "suspend")
+        wait_for(lambda: sandbox.info().state.status == "suspended", "that it stands still")
+        sandbox.set_lifetime(ttl=0)
+        sandbox.resume()
+        assert sandbox.run("echo still here").stdout == "still here\n"
+        with pytest.raises(InvalidArgument, match="ttl"):
+            sandbox.set_lifetime(ttl=-1)
+
+
 def test_its_own_program(host: str) -> None:
     with Sandbox.create("busybox", command=["sh", "-c", "echo one; echo two; exit 4"], keep=True, host=host) as sandbox:
         assert [line.text for line in sandbox.logs(follow=True)] == ["one", "two"]
@@ -182,8 +212,38 @@ def test_a_machine_that_stands_still(hyper: Daemon, sandbox: Sandbox) -> None:
     wait_for(lambda: sandbox.is_running() and sandbox.run("true").ok, "an answer")
 
 
+@pytest.mark.slow
+async def test_each_call_ends_though_the_machine_stands_still(hyper: Daemon, host: str) -> None:
+    """All of them, beside each other, in their time; what needs the machine says that it does not answer."""
+    async with await AsyncSandbox.create("busybox", host=host) as sandbox:
+        process = await sandbox.exec("echo; exec sleep 1000", stdin=True)
+        of = {
+            "AsyncSandbox": sandbox, "AsyncFiles": sandbox.files, "AsyncProcesses": sandbox.processes,
+            "AsyncProcess": process, "AsyncConnection": await sandbox.dial(9000),
+            "AsyncWatch": await sandbox.files.watch("/"),
+        }  # fmt: skip
+        pid, seconds = machine_of(hyper, sandbox.id), 8.0
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            calls = [(f"{name}.{m}", getattr(of[name], m), given) for name, methods in sdk_calls.CALLS.items()
+                     for m, given in methods.items() if name in of and m not in ("kill", "resume")]  # fmt: skip
+            found = await asyncio.gather(*(sdk_calls.timed(call, given, seconds) for _, call, given in calls))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        for (name, *_), (took, what) in zip(calls, found, strict=True):
+            assert took < seconds + margin(), (name, took, what)
+        told = {name: str(what) for (name, *_), (_, what) in zip(calls, found, strict=True)
+                if isinstance(what, DeadlineExceeded)}  # fmt: skip
+        assert {"AsyncSandbox.run", "AsyncFiles.read", "AsyncProcess.wait", "AsyncSandbox.metrics"} <= told.keys()
+        assert all(re.search("(virtual machine|hyperd) does not answer$", text) for text in told.values()), told
+        for each in [*of.values(), *(what for _, what in found)]:
+            if hasattr(each, "close"):
+                each.close()
+    wait_for(lambda: hyper.out("ps", "-aq") == "", "the end of what nobody waits for")
+
+
 def test_a_daemon_that_stands_still(hyper: Daemon, sandbox: Sandbox, host: str) -> None:
-    """What it was asked for meanwhile is done by nobody: who asked has gone."""
+    """What it was asked for meanwhile is done by nobody: who asked has gone. tests/unit/test_sdk.py has all calls."""
     os.kill(hyper.process.pid, signal.SIGSTOP)
     try:
         for call, *args in [(sandbox.run, "true"), (sandbox.info,), (sandbox.kill,), (sandbox.files.stat, "/")]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import io
@@ -25,9 +26,25 @@ from hypercontainer import sdk
 from hypercontainer.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.status import Container, ContainerState, ContainerStatus, Process
-from hypercontainer.sdk import AsyncSandbox, Sandbox, archives, runner
+from hypercontainer.sdk import (
+    AsyncConnection,
+    AsyncFiles,
+    AsyncInterpreter,
+    AsyncProcess,
+    AsyncProcesses,
+    AsyncSandbox,
+    AsyncWatch,
+    Sandbox,
+    archives,
+    runner,
+)
+from hypercontainer.sdk.api import Api
+from hypercontainer.sdk.exchange import Exchange, connect
+from hypercontainer.sdk.frames import Frames
 from hypercontainer.sdk.interpreter import COMMAND
+from hypercontainer.sdk.limits import Deadline, within
 from hypercontainer.sdk.spec import sandbox_spec
+from tests import sdk_calls
 
 
 @pytest.mark.parametrize("module", make_sync_sdk.MODULES)
@@ -66,7 +83,7 @@ def deaf(tmp_path: Path) -> Iterator[str]:
     """A socket that accepts and never answers."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path := str(tmp_path / "s"))
-        listener.listen(64)
+        listener.listen(1024)
         yield path
 
 
@@ -75,6 +92,48 @@ def test_a_daemon_that_does_not_answer(deaf: str) -> None:
         Sandbox.create("x", host=deaf, timeout=0.3)
     with pytest.raises(DeadlineExceeded, match="finding the sandbox took longer than 0.3 s: hyperd does not answer"):
         Sandbox.connect("x", host=deaf, timeout=0.3)
+
+
+def test_no_call_is_forgotten() -> None:
+    assert sdk_calls.missing() == []
+
+
+async def _unanswered(path: str) -> Exchange:
+    """A connection on which nothing comes, and which takes nothing more."""
+    exchange = Exchange(path, *await connect(path))
+    exchange.status, exchange.headers = 200, {"transfer-encoding": "chunked"}
+    exchange.writer.write(sdk_calls.MUCH)
+    return exchange
+
+
+async def _made(name: str, path: str, opened: contextlib.ExitStack) -> Any:
+    api, id_ = Api(path), CONTAINER.id
+    if name == "AsyncSandbox":
+        return AsyncSandbox(api, CONTAINER)
+    if name in ("AsyncFiles", "AsyncProcesses"):
+        return AsyncFiles(api, id_, "/") if name == "AsyncFiles" else AsyncProcesses(api, id_)
+    exchange = await _unanswered(path)
+    opened.callback(exchange.close)
+    process = AsyncProcess(api, id_, "exec", Frames(exchange))
+    return {
+        "AsyncProcess": process, "AsyncInterpreter": AsyncInterpreter(process),
+        "AsyncConnection": AsyncConnection(api, id_, Frames(exchange)), "AsyncWatch": AsyncWatch(api, id_, exchange),
+    }[name]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sdk_calls.CALLS)
+async def test_each_call_ends_with_its_cause(deaf: str, name: str) -> None:
+    """hyperd, or nothing of it but the socket, stands still."""
+    with contextlib.ExitStack() as opened:
+        calls = {
+            m: (getattr(await _made(name, deaf, opened), m), given, {}) for m, given in sdk_calls.CALLS[name].items()
+        }
+        if name == "AsyncSandbox":
+            calls |= {m: (getattr(AsyncSandbox, m), args, {"host": deaf}) for m, args in sdk_calls.CLASS_CALLS.items()}
+        found = await asyncio.gather(*(sdk_calls.timed(call, args, 0.5, **more) for call, args, more in calls.values()))
+    for method, (_, raised) in zip(calls, found, strict=True):
+        assert isinstance(raised, DeadlineExceeded), (method, raised)
+        assert str(raised).endswith("longer than 0.5 s: hyperd does not answer"), (method, raised)
 
 
 CONTAINER = Container(
@@ -113,6 +172,16 @@ async def test_what_does_not_answer(tmp_path: Path, status: ContainerStatus, sta
             await sandbox.run("true", timeout=2)
         answered.set()
     assert str(caught.value) == f"the command's begin took longer than 2 s: {cause}"
+
+
+async def test_what_is_said_of_a_command_that_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def idle(*_: object, **__: object) -> Any:
+        return msgspec.structs.replace(CONTAINER, state=ContainerState(status=ContainerStatus.RUNNING))
+
+    monkeypatch.setattr(Api, "call", idle)
+    monkeypatch.setattr(Api, "do", idle)
+    with pytest.raises(DeadlineExceeded, match=r"^the command took longer than 0.5 s: it was killed$"):
+        await within(Api("/none"), "c", Deadline(0.5), "the command", asyncio.sleep(100), busy="it was killed")
 
 
 class Runner:
@@ -202,7 +271,9 @@ def test_several_threads_have_one_loop(deaf: str) -> None:
     assert sum(t.name == "hypercontainer.sdk" for t in threading.enumerate()) == 1
 
 
-_NAMES = ("command", "name", "cpus", "memory", "env", "workdir", "user", "network", "labels", "pull")
+_NAMES = (
+    "command", "name", "cpus", "memory", "env", "workdir", "user", "network", "labels", "pull", "ttl", "idle_timeout",
+)  # fmt: skip
 NOTHING: dict[str, Any] = {**dict.fromkeys(_NAMES), "ports": [], "volumes": [], "keep": False}
 
 

@@ -19,9 +19,9 @@ from typing import Any, cast
 import pytest
 
 from hypercontainer.errors import InvalidArgument, NoSpace, Unavailable
+from hypercontainer.model.frames import STDOUT
 from hypercontainer.sdk import AsyncSandbox, Process, Sandbox, archives, interpreter
 from hypercontainer.sdk.api import Api
-from hypercontainer.sdk.frames import STDOUT
 from hypercontainer.sdk.limits import Deadline, within
 
 from .test_sdk import CONTAINER

@@ -6,17 +6,17 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from ..model.frames import STDIN
 from .api import Api
-from .frames import STDIN, Frames
-from .limits import DEFAULT, Deadline, within
+from .frames import Frames
+from .limits import DEFAULT, Bounded
 
 
-class AsyncConnection:
+class AsyncConnection(Bounded):
     """A stream of bytes both ways."""
 
     def __init__(self, api: Api, container: str, frames: Frames) -> None:
-        self._api = api
-        self._container = container
+        super().__init__(api, container)
         self._frames = frames
 
     async def __aenter__(self) -> Self:
@@ -34,13 +34,13 @@ class AsyncConnection:
 
         :raise GuestError: nobody listens on that port.
         """
-        found = await within(self._api, self._container, Deadline(timeout), "reading", self._frames.next())
+        found = await self._within(timeout, "reading", self._frames.next())
         return found[1] if found else b""
 
     async def write(self, data: bytes, *, timeout: float = DEFAULT) -> None:
         """Returns when there is room for more."""
-        await within(self._api, self._container, Deadline(timeout), "writing", self._frames.send_input(data))
+        await self._within(timeout, "writing", self._frames.send_input(data))
 
     async def write_eof(self, *, timeout: float = DEFAULT) -> None:
         """This side says no more."""
-        await within(self._api, self._container, Deadline(timeout), "writing", self._frames.send(STDIN, b""))
+        await self._within(timeout, "writing", self._frames.send(STDIN, b""))

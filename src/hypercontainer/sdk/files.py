@@ -9,9 +9,8 @@ import contextlib
 import os
 import posixpath
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 from ..client.base import container_route
 from ..errors import InvalidArgument, NotFound
@@ -20,20 +19,18 @@ from ..model.status import PathStat
 from . import archives
 from .api import Api, Query
 from .exchange import Exchange
-from .limits import DEFAULT, Deadline, within
+from .limits import DEFAULT, Bounded, Deadline
 from .watch import AsyncWatch
 
-T = TypeVar("T")
 _IN_MEMORY = 8 << 20  # bytes of an archive; what is larger goes by a temporary file
 _LONG = 600.0  # seconds for a tree of files
 
 
-class AsyncFiles:
+class AsyncFiles(Bounded):
     """Read and written by hyperd, so that nothing need be in the image."""
 
     def __init__(self, api: Api, container: str, workdir: str) -> None:
-        self._api = api
-        self._container = container
+        super().__init__(api, container)
         self._workdir = workdir
 
     async def read(self, path: str, *, offset: int = 0, limit: int | None = None, timeout: float = DEFAULT) -> bytes:
@@ -109,9 +106,8 @@ class AsyncFiles:
         whole = self._absolute(path)
         query: Query = {"path": whole, "recursive": recursive}
         call = self._api.opened("GET", self._route("/files/watch"), query)
-        deadline, what = Deadline(timeout), f"watching {whole}"
-        exchange = await within(self._api, self._container, deadline, what, call, Exchange.close)
-        return AsyncWatch(self._api, self._container, exchange)
+        exchange = await self._within(timeout, f"watching {whole}", call, Exchange.close)
+        return AsyncWatch(self._api, self._container_id, exchange)
 
     async def exists(self, path: str, *, timeout: float = DEFAULT) -> bool:
         """Whether there is such a path, of whatever kind."""
@@ -168,10 +164,7 @@ class AsyncFiles:
         return posixpath.normpath(posixpath.join(self._workdir or "/", path))
 
     def _route(self, suffix: str) -> str:
-        return container_route(self._container, suffix)
-
-    async def _within(self, timeout: float, what: str, work: Coroutine[Any, Any, T]) -> T:
-        return await within(self._api, self._container, Deadline(timeout), what, work)
+        return container_route(self._container_id, suffix)
 
 
 @contextlib.asynccontextmanager

@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import struct
 from typing import Any
 
 from ..client.base import raise_known
 from ..errors import InvalidState, Unavailable
+from ..model.frames import HEADER, STATUS, STDIN
 from .exchange import Exchange
 
-STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)
-_HEADER = struct.Struct(">B3xI")
 _PIECE = 256 << 10
 _INPUT_MAX = 64 << 10  # bytes of one frame of input
 
@@ -52,11 +50,11 @@ class Frames:
             return None
 
     async def _frame(self) -> tuple[int, bytes]:
-        await self._fill(_HEADER.size)
-        kind, length = _HEADER.unpack_from(self._buffer)
-        await self._fill(_HEADER.size + length)
-        payload = bytes(self._buffer[_HEADER.size : _HEADER.size + length])
-        del self._buffer[: _HEADER.size + length]
+        await self._fill(HEADER.size)
+        kind, length = HEADER.unpack_from(self._buffer)
+        await self._fill(HEADER.size + length)
+        payload = bytes(self._buffer[HEADER.size : HEADER.size + length])
+        del self._buffer[: HEADER.size + length]
         return kind, payload
 
     async def _fill(self, size: int) -> None:
@@ -77,7 +75,7 @@ class Frames:
     async def send(self, kind: int, payload: bytes) -> None:
         """:raise InvalidState: nobody takes it any more."""
         try:
-            self._exchange.writer.write(_HEADER.pack(kind, len(payload)) + payload)
+            self._exchange.writer.write(HEADER.pack(kind, len(payload)) + payload)
             await self._exchange.writer.drain()
         except OSError:
             raise InvalidState("it has ended, or its connection was closed") from None

@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn, Self
 import msgspec
 
 from ..errors import InvalidState, NoSpace, StartFailed, Unavailable
-from .frames import STDOUT
+from ..model.frames import STDOUT
 from .limits import DEFAULT, Deadline
 from .process import OUTPUT_MAX, AsyncProcess, limited, next_piece, send
 from .results import CodeError, CodeResult, Execution

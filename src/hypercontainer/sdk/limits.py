@@ -17,6 +17,7 @@ from .api import Api
 T = TypeVar("T")
 DEFAULT = 60.0  # seconds for a call that says nothing else
 LONG = 24 * 3600.0  # seconds for output that nobody hurries
+BUSY = "it is still at work"  # why it took too long, where all answer
 _LOOK = 2.0  # seconds before the end, at most, in which it is found out what does not answer
 
 
@@ -32,12 +33,30 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
 
+class Bounded:
+    """Something of a sandbox: what is asked of it ends in its time."""
+
+    def __init__(self, api: Api, container: str) -> None:
+        """`container`: the sandbox's id."""
+        self._api = api
+        self._container_id = container
+
+    async def _within(
+        self, limit: float | Deadline, what: str, work: Coroutine[Any, Any, T],
+        lost: Callable[[T], None] | None = None, *, busy: str = BUSY,
+    ) -> T:  # fmt: skip
+        """See `within`; a number is seconds from now."""
+        deadline = limit if isinstance(limit, Deadline) else Deadline(limit)
+        return await within(self._api, self._container_id, deadline, what, work, lost, busy=busy)
+
+
 class _Look:
     """Who answers: hyperd, which tells of a sandbox without asking it, and the sandbox's virtual machine."""
 
-    def __init__(self, api: Api, container: str) -> None:
+    def __init__(self, api: Api, container: str, busy: str) -> None:
         self._api = api
         self._container = container
+        self._busy = busy
         self.found = "hyperd does not answer"
 
     async def run(self) -> None:
@@ -54,20 +73,20 @@ class _Look:
                 return
             self.found = "the sandbox's virtual machine does not answer"
             await self._api.do("GET", f"{route}/stats")
-            self.found = "it is still at work"
+            self.found = self._busy
 
 
 async def within(
     api: Api, container: str, deadline: Deadline, what: str, work: Coroutine[Any, Any, T],
-    lost: Callable[[T], None] | None = None,
+    lost: Callable[[T], None] | None = None, *, busy: str = BUSY,
 ) -> T:  # fmt: skip
     """What `work` gives; it is given up when the time is over. `container`: "" where there is none yet. `lost` gets
-    what it has given when the caller is cancelled in that moment.
+    what it has given when the caller is cancelled in that moment. `busy` is said where all answer.
 
     :raise DeadlineExceeded: saying `what` took too long, and who did not answer.
     """
     task = asyncio.ensure_future(work)
-    look = _Look(api, container)
+    look = _Look(api, container, busy)
     try:
         in_time = await _until_done(task, deadline, look)
     except asyncio.CancelledError:

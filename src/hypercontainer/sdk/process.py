@@ -12,27 +12,27 @@ from typing import Any, Self, TypeVar
 
 from ..client.base import exec_route
 from ..errors import HyperError, NoSpace
+from ..model.frames import RESIZE, STDERR, STDIN, STDOUT
 from ..model.signals import parse_signal
 from ..model.status import ExecInfo
 from .api import Api
-from .frames import RESIZE, STDERR, STDIN, STDOUT, Frames
-from .limits import DEFAULT, LONG, Deadline, within
+from .frames import Frames
+from .limits import BUSY, DEFAULT, LONG, Bounded, Deadline
 from .results import CommandResult, Output
 
 T = TypeVar("T")
 OUTPUT_MAX = 64 << 20  # bytes of output that `wait` keeps
 
 
-class AsyncProcess:
+class AsyncProcess(Bounded):
     """A process and a connection to it. It is killed when the connection ends first, but for one in the background.
 
     Output that is not read holds the process back, as a pipe does.
     """
 
     def __init__(self, api: Api, container: str, id_: str, frames: Frames) -> None:
+        super().__init__(api, container)
         self._id = id_
-        self._api = api
-        self._container = container
         self._frames = frames
         self._exit_code: int | None = None
         self._kept = {STDOUT: bytearray(), STDERR: bytearray()}
@@ -106,39 +106,36 @@ class AsyncProcess:
     async def write(self, data: str | bytes, *, timeout: float = DEFAULT) -> None:
         """To its stdin, where it was given one; returns when there is room for more."""
         raw = data.encode() if isinstance(data, str) else data
-        await self._within(Deadline(timeout), "the input", self._frames.send_input(raw))
+        await self._within(timeout, "the input", self._frames.send_input(raw))
 
     async def close_stdin(self, *, timeout: float = DEFAULT) -> None:
         """It reads the end of its input."""
-        await self._within(Deadline(timeout), "the input's end", self._frames.send(STDIN, b""))
+        await self._within(timeout, "the input's end", self._frames.send(STDIN, b""))
 
     async def resize(self, rows: int, columns: int, *, timeout: float = DEFAULT) -> None:
         """Its terminal has another size, in characters."""
         size = json.dumps({"rows": rows, "columns": columns}).encode()
-        await self._within(Deadline(timeout), "the resizing", self._frames.send(RESIZE, size))
+        await self._within(timeout, "the resizing", self._frames.send(RESIZE, size))
 
     async def signal(self, signal: str | int, *, timeout: float = DEFAULT) -> None:
         """By name (`TERM`, `SIGTERM`) or number; to one that has ended nothing is sent."""
         call = self._api.do("POST", exec_route(self.id, "/kill"), {"signal": signal_number(signal)})
-        await self._within(Deadline(timeout), "the signal", call)
+        await self._within(timeout, "the signal", call)
 
     async def kill(self, *, timeout: float = DEFAULT) -> None:
         """End it at once, with what it has started in its process group."""
         call = self._api.do("POST", exec_route(self.id, "/kill"), {"signal": "KILL", "group": True})
-        await self._within(Deadline(timeout), "the signal", call)
+        await self._within(timeout, "the signal", call)
 
     async def info(self, *, timeout: float = DEFAULT) -> ExecInfo:
         """What hyperd says of it: whether it runs, its number in the sandbox."""
         call = self._api.call(ExecInfo, "GET", exec_route(self.id))
-        return await self._within(Deadline(timeout), "the question", call)
-
-    async def _within(self, deadline: Deadline, what: str, work: Coroutine[Any, Any, T]) -> T:
-        return await within(self._api, self._container, deadline, what, work)
+        return await self._within(timeout, "the question", call)
 
 
-async def finish(process: AsyncProcess, deadline: Deadline, what: str) -> CommandResult:
-    """`wait`, as one step of a call that has several."""
-    await process._within(deadline, what, process._collect())
+async def finish(process: AsyncProcess, deadline: Deadline, what: str, *, busy: str = BUSY) -> CommandResult:
+    """`wait`, as one step of a call that has several; `busy` is said of one that is at work when its time is over."""
+    await process._within(deadline, what, process._collect(), busy=busy)
     return process._result()
 
 

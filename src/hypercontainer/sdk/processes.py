@@ -4,31 +4,22 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 from ..client.base import container_route, exec_route
 from ..errors import InvalidArgument, InvalidState, NotFound
 from ..model.status import ProcessInfo
-from .api import Api
 from .exchange import Exchange
 from .frames import Frames
-from .limits import DEFAULT, Deadline, within
+from .limits import DEFAULT, Bounded
 from .process import AsyncProcess, signal_number
 
-T = TypeVar("T")
 
-
-class AsyncProcesses:
+class AsyncProcesses(Bounded):
     """All of them, whoever started them."""
-
-    def __init__(self, api: Api, container: str) -> None:
-        self._api = api
-        self._container = container
 
     async def list(self, *, timeout: float = DEFAULT) -> builtins.list[ProcessInfo]:
         """Those that run, by their numbers in the sandbox."""
-        call = self._api.call(list[ProcessInfo], "GET", container_route(self._container, "/top"))
+        call = self._api.call(list[ProcessInfo], "GET", container_route(self._container_id, "/top"))
         return await self._within(timeout, "the list of processes", call)
 
     async def attach(self, id: str, *, timeout: float = DEFAULT) -> AsyncProcess:
@@ -37,9 +28,8 @@ class AsyncProcesses:
         :raise NotFound: there is none, or it ended long ago.
         """
         call = self._api.upgrade(exec_route(id, "/attach"))
-        what = "attaching to the process"
-        exchange = await within(self._api, self._container, Deadline(timeout), what, call, Exchange.close)
-        return AsyncProcess(self._api, self._container, id, Frames(exchange))
+        exchange = await self._within(timeout, "attaching to the process", call, Exchange.close)
+        return AsyncProcess(self._api, self._container_id, id, Frames(exchange))
 
     async def kill(self, pid: int, signal: str | int = "KILL", *, timeout: float = DEFAULT) -> None:
         """Send a signal to a process by its number; the sandbox must have a shell.
@@ -55,9 +45,9 @@ class AsyncProcesses:
     async def _kill(self, pid: int, number: int) -> None:
         spec = {"command": ["sh", "-c", f"kill -{number} {int(pid)}"]}
         exchange = await self._api.upgrade(
-            container_route(self._container, "/exec"), {"start": True, "bound": True}, spec
+            container_route(self._container_id, "/exec"), {"start": True, "bound": True}, spec
         )
-        process = AsyncProcess(self._api, self._container, exchange.headers.get("hyper-id", ""), Frames(exchange))
+        process = AsyncProcess(self._api, self._container_id, exchange.headers.get("hyper-id", ""), Frames(exchange))
         try:
             done = await process.wait()
         finally:
@@ -66,6 +56,3 @@ class AsyncProcesses:
             raise NotFound(f"no such process: {pid}")
         if not done.ok:
             raise InvalidState(f"the signal cannot be sent to {pid}: {done.stderr.strip()}")
-
-    async def _within(self, timeout: float, what: str, work: Coroutine[Any, Any, T]) -> T:
-        return await within(self._api, self._container, Deadline(timeout), what, work)

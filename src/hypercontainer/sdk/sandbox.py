@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -16,6 +16,7 @@ import msgspec
 
 from ..client.base import container_route, pod_route, snapshot_route
 from ..errors import NotFound
+from ..model.lifetimes import Lifetime, LifetimeInfo, TtlAction
 from ..model.snapshots import ForkRequest, RestoreRequest, SnapshotInfo, SnapshotRequest
 from ..model.specs import ContainerSpec, ExecSpec, PortMapping, PullPolicy
 from ..model.statistics import ContainerStats
@@ -27,7 +28,7 @@ from .exchange import Exchange
 from .files import AsyncFiles
 from .frames import Frames
 from .interpreter import COMMAND, AsyncInterpreter, Kernel, begun
-from .limits import DEFAULT, LONG, Deadline, within
+from .limits import DEFAULT, LONG, Bounded, Deadline, within
 from .process import AsyncProcess, fed, finish
 from .processes import AsyncProcesses
 from .results import CommandFailed, CommandResult, Execution, LogLine
@@ -40,7 +41,7 @@ _SAVE = 120.0  # seconds to save or copy a machine
 _ending: set[asyncio.Task[bool]] = set()  # of sandboxes that nobody has heard of
 
 
-class AsyncSandbox:
+class AsyncSandbox(Bounded):
     """A sandbox that runs; as a context it is removed at its end.
 
     Every method ends within its `timeout`, in seconds, and then says what it was that did not answer.
@@ -48,7 +49,7 @@ class AsyncSandbox:
 
     def __init__(self, api: Api, container: Container) -> None:
         """Made by `create`, `connect`, `list`, `restore` and `fork`."""
-        self._api = api
+        super().__init__(api, container.id)
         self._container = container
         self._files = AsyncFiles(api, container.id, container.process.cwd)
         self._processes = AsyncProcesses(api, container.id)
@@ -63,15 +64,17 @@ class AsyncSandbox:
         memory: int | str | None = None, env: Mapping[str, str] | None = None, workdir: str | None = None,
         user: str | None = None, ports: Sequence[Port] = (), volumes: Sequence[Volume] = (),
         network: str | None = None, labels: Mapping[str, str] | None = None, pull: PullPolicy | None = None,
-        keep: bool = False, spec: ContainerSpec | None = None, host: str | None = None, timeout: float = _CREATE,
+        keep: bool = False, ttl: float | None = None, idle_timeout: float | None = None,
+        spec: ContainerSpec | None = None, host: str | None = None, timeout: float = _CREATE,
     ) -> AsyncSandbox:  # fmt: skip
         """A new one of an image, which is pulled when it is not there; it runs when this returns.
 
         `memory`: bytes, or such as `512m`. `ports`: what is published, a number of the sandbox's or `8080:80`.
         `volumes`: `NAME:/PATH[:ro]`, or a directory of this host. `labels`: what `list` finds it by. `command`: its
         own program, with which it ends; without, it is there for what is run in it. `keep`: it stays, stopped, when it
-        has ended by itself. `spec`: all else that a container can be asked for. `host`: a hyperd, else HYPER_HOST's,
-        else this user's own, which is started.
+        has ended by itself. `ttl`: seconds, after which it is ended, whatever has become of this program.
+        `idle_timeout`: seconds without anything to do, after which it is suspended until it is used again. `spec`: all
+        else that there is for containers. `host`: a hyperd, else HYPER_HOST's, else this user's own, which is started.
 
         :raise NotFound: there is no such image. :raise StartFailed: nor such a command; nothing of it is left.
         :raise Unavailable: hyperd does not run, and cannot be started.
@@ -79,6 +82,7 @@ class AsyncSandbox:
         asked = sandbox_spec(
             image, spec, command=command, name=name, cpus=cpus, memory=memory, env=env, workdir=workdir, user=user,
             ports=ports, volumes=volumes, network=network, labels=labels, pull=pull, keep=keep,
+            ttl=ttl, idle_timeout=idle_timeout,
         )  # fmt: skip
         api = Api(host)
         call, what = images.create(api, asked), f"a sandbox of {image}"
@@ -173,6 +177,17 @@ class AsyncSandbox:
             return False
         return True
 
+    async def set_lifetime(
+        self, *, ttl: float | None = None, ttl_action: TtlAction | None = None, idle_timeout: float | None = None,
+        timeout: float = DEFAULT,
+    ) -> LifetimeInfo:  # fmt: skip
+        """How long it is there: `ttl` seconds from now, 0 without end. What is over then is ended, or with
+        `ttl_action="suspend"` stands still until `resume`. What is None stays as it was.
+        """
+        body = Lifetime(ttl=ttl, ttl_action=ttl_action, idle_timeout=idle_timeout)
+        route = pod_route(self._container.pod, "/lifetime")
+        return await self._call(LifetimeInfo, "POST", route, body, timeout=timeout, what="the lifetime")
+
     # -- programs ------------------------------------------------------------------------
 
     async def run(
@@ -191,7 +206,7 @@ class AsyncSandbox:
         )
         async with await self._begin(spec, {"bound": True}, deadline) as process:
             async with fed(process, input, deadline.left):
-                result = await finish(process, deadline, "the command, which was killed,")
+                result = await finish(process, deadline, "the command", busy="it was killed")
         if check and not result.ok:
             raise CommandFailed(result)
         return result
@@ -214,7 +229,7 @@ class AsyncSandbox:
 
     async def _begin(self, spec: ExecSpec, query: Mapping[str, int | bool], deadline: Deadline) -> AsyncProcess:
         call = self._api.upgrade(self._route("/exec"), {"start": True, **query}, spec)
-        exchange = await within(self._api, self.id, deadline, "the command's begin", call, Exchange.close)
+        exchange = await self._within(deadline, "the command's begin", call, Exchange.close)
         return AsyncProcess(self._api, self.id, exchange.headers.get("hyper-id", ""), Frames(exchange))
 
     async def interpreter(
@@ -265,7 +280,7 @@ class AsyncSandbox:
     async def dial(self, port: int, *, timeout: float = DEFAULT) -> AsyncConnection:
         """A connection to one of its ports, published or not. That nobody listens is told when it is read."""
         call = self._api.upgrade(pod_route(self._container.pod, "/connect"), {"port": port})
-        exchange = await within(self._api, self.id, Deadline(timeout), "the connection", call, Exchange.close)
+        exchange = await self._within(timeout, "the connection", call, Exchange.close)
         return AsyncConnection(self._api, self.id, Frames(exchange))
 
     # -- watching it ---------------------------------------------------------------------
@@ -282,10 +297,10 @@ class AsyncSandbox:
         """
         deadline = Deadline(timeout)
         opened = self._api.opened("GET", self._route("/logs"), {"follow": follow, "tail": tail})
-        exchange = await within(self._api, self.id, deadline, "the log", opened, Exchange.close)
+        exchange = await self._within(deadline, "the log", opened, Exchange.close)
         try:
             lines = aiter(exchange.lines())
-            while line := await within(self._api, self.id, deadline, "the log", _next(lines)):
+            while line := await self._within(deadline, "the log", _next(lines)):
                 found = msgspec.json.decode(line)
                 yield LogLine(found["time"], found["stream"], found["log"].removesuffix("\n"))
         finally:
@@ -297,9 +312,19 @@ class AsyncSandbox:
         """All of its programs stand still, and take no CPU; its memory stays."""
         await self._do("POST", self._route("/pause"), timeout, "the pause")
 
-    async def resume(self, *, timeout: float = DEFAULT) -> None:
-        """They go on."""
-        await self._do("POST", self._route("/unpause"), timeout, "going on")
+    async def suspend(self, *, timeout: float = _SAVE) -> None:
+        """The same, on the disk: it takes no memory.
+
+        :raise Unsupported: it cannot be. :raise NoSpace: the disk is full; it runs on.
+        """
+        await self._do("POST", pod_route(self._container.pod, "/suspend"), timeout, "the suspension")
+
+    async def resume(self, *, timeout: float = _SAVE) -> None:
+        """They go on, from a pause or from the disk. :raise InvalidState: they run."""
+        deadline = Deadline(timeout)
+        on_disk = (await self.info(timeout=timeout)).state.status is ContainerStatus.SUSPENDED
+        route = pod_route(self._container.pod, "/resume") if on_disk else self._route("/unpause")
+        await self._do("POST", route, deadline.left, "going on")
 
     async def snapshot(self, name: str = "", *, timeout: float = _SAVE) -> SnapshotInfo:
         """Save its memory, its disks and its programs at one instant; it runs on. See `restore`."""
@@ -314,7 +339,7 @@ class AsyncSandbox:
         def lost(forks: builtins.list[PodDetails]) -> None:
             _unmake(self._api, *(fork.containers[0] for fork in forks))
 
-        made = await within(self._api, self.id, Deadline(timeout), "the fork", call, lost)
+        made = await self._within(timeout, "the fork", call, lost)
         return [type(self)(self._api, details.containers[0]) for details in made]
 
     # -- calls ---------------------------------------------------------------------------
@@ -327,9 +352,6 @@ class AsyncSandbox:
 
     async def _do(self, method: str, route: str, timeout: float, what: str) -> None:
         await self._within(timeout, what, self._api.do(method, route))
-
-    async def _within(self, timeout: float, what: str, work: Coroutine[Any, Any, T]) -> T:
-        return await within(self._api, self.id, Deadline(timeout), what, work)
 
 
 def last_seen(sandbox: AsyncSandbox) -> Container:

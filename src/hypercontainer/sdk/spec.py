@@ -15,7 +15,7 @@ from ..model.ports import parse_publish
 from ..model.specs import ContainerSpec, Mount, PortMapping, PullPolicy, Resources
 from ..model.units import parse_size
 
-LABEL = "io.hypercontainer.sandbox"  # of each container that the SDK made
+LABEL = "io.hypercontainer.sandbox"  # of each container that the SDK made: for what
 _ALONE = "/sbin/docker-init"  # hyperstart's init, which before itself runs no program and reaps
 
 Port = int | str | PortMapping
@@ -26,7 +26,7 @@ def sandbox_spec(
     image: str, spec: ContainerSpec | None, *, command: Sequence[str] | None, name: str | None, cpus: float | None,
     memory: int | str | None, env: Mapping[str, str] | None, workdir: str | None, user: str | None,
     ports: Sequence[Port], volumes: Sequence[Volume], network: str | None, labels: Mapping[str, str] | None,
-    pull: PullPolicy | None, keep: bool,
+    pull: PullPolicy | None, keep: bool, ttl: float | None, idle_timeout: float | None,
 ) -> ContainerSpec:  # fmt: skip
     """Arguments go over what `spec` says.
 
@@ -35,10 +35,11 @@ def sandbox_spec(
     base = spec or ContainerSpec(image=image)
     given: dict[str, Any] = {
         "name": name, "workdir": workdir, "user": user, "network": network, "pull": pull,
+        "ttl": ttl, "idle_timeout": idle_timeout,
         "auto_remove": base.auto_remove or not keep,
         "resources": _resources(base.resources, cpus, memory),
         "env": [*base.env, *env_of(env)],
-        "labels": {**base.labels, **(labels or {}), LABEL: "1"},
+        "labels": {LABEL: "sdk", **base.labels, **(labels or {})},
         "ports": [*base.ports, *(m for port in ports for m in _ports(port))],
         "mounts": [*base.mounts, *(parse_volume(v) if isinstance(v, str) else v for v in volumes)],
     }  # fmt: skip

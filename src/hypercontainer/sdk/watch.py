@@ -14,15 +14,14 @@ from ..client.base import raise_known
 from ..model.files import FileChange
 from .api import Api
 from .exchange import Exchange
-from .limits import LONG, Deadline, within
+from .limits import LONG, Bounded, Deadline
 
 
-class AsyncWatch:
+class AsyncWatch(Bounded):
     """A directory that is watched, until this is closed or the directory has gone."""
 
     def __init__(self, api: Api, container: str, exchange: Exchange) -> None:
-        self._api = api
-        self._container = container
+        super().__init__(api, container)
         self._exchange = exchange
         self._lines = aiter(exchange.lines())
         self._coming: asyncio.Task[bytes | None] | None = None
@@ -48,7 +47,7 @@ class AsyncWatch:
         :raise DeadlineExceeded: the time is over. :raise Unavailable: the sandbox has ended.
         """
         deadline = Deadline(timeout)
-        while (line := await within(self._api, self._container, deadline, "the watch", self._next())) is not None:
+        while (line := await self._within(deadline, "the watch", self._next())) is not None:
             found: dict[str, Any] = msgspec.json.decode(line)
             if "error" in found:
                 raise_known(found["error"])

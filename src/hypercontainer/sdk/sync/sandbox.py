@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from ...model.lifetimes import LifetimeInfo, TtlAction
 from ...model.snapshots import SnapshotInfo
 from ...model.specs import ContainerSpec, PortMapping, PullPolicy
 from ...model.statistics import ContainerStats
@@ -52,6 +53,8 @@ class Sandbox:
         labels: Mapping[str, str] | None = None,
         pull: PullPolicy | None = None,
         keep: bool = False,
+        ttl: float | None = None,
+        idle_timeout: float | None = None,
         spec: ContainerSpec | None = None,
         host: str | None = None,
         timeout: float = 300.0,
@@ -61,8 +64,9 @@ class Sandbox:
         `memory`: bytes, or such as `512m`. `ports`: what is published, a number of the sandbox's or `8080:80`.
         `volumes`: `NAME:/PATH[:ro]`, or a directory of this host. `labels`: what `list` finds it by. `command`: its
         own program, with which it ends; without, it is there for what is run in it. `keep`: it stays, stopped, when it
-        has ended by itself. `spec`: all else that a container can be asked for. `host`: a hyperd, else HYPER_HOST's,
-        else this user's own, which is started.
+        has ended by itself. `ttl`: seconds, after which it is ended, whatever has become of this program.
+        `idle_timeout`: seconds without anything to do, after which it is suspended until it is used again. `spec`: all
+        else that there is for containers. `host`: a hyperd, else HYPER_HOST's, else this user's own, which is started.
 
         :raise NotFound: there is no such image. :raise StartFailed: nor such a command; nothing of it is left.
         :raise Unavailable: hyperd does not run, and cannot be started.
@@ -84,6 +88,8 @@ class Sandbox:
                     labels=labels,
                     pull=pull,
                     keep=keep,
+                    ttl=ttl,
+                    idle_timeout=idle_timeout,
                     spec=spec,
                     host=host,
                     timeout=timeout,
@@ -155,6 +161,21 @@ class Sandbox:
     def kill(self, *, timeout: float = DEFAULT) -> bool:
         """End it at once, and remove it with what it has written; False when it was gone."""
         return run(self._wrapped.kill(timeout=timeout))
+
+    def set_lifetime(
+        self,
+        *,
+        ttl: float | None = None,
+        ttl_action: TtlAction | None = None,
+        idle_timeout: float | None = None,
+        timeout: float = DEFAULT,
+    ) -> LifetimeInfo:
+        """How long it is there: `ttl` seconds from now, 0 without end. What is over then is ended, or with
+        `ttl_action="suspend"` stands still until `resume`. What is None stays as it was.
+        """
+        return run(
+            self._wrapped.set_lifetime(ttl=ttl, ttl_action=ttl_action, idle_timeout=idle_timeout, timeout=timeout)
+        )
 
     def run(
         self,
@@ -268,8 +289,15 @@ class Sandbox:
         """All of its programs stand still, and take no CPU; its memory stays."""
         run(self._wrapped.pause(timeout=timeout))
 
-    def resume(self, *, timeout: float = DEFAULT) -> None:
-        """They go on."""
+    def suspend(self, *, timeout: float = 120.0) -> None:
+        """The same, on the disk: it takes no memory.
+
+        :raise Unsupported: it cannot be. :raise NoSpace: the disk is full; it runs on.
+        """
+        run(self._wrapped.suspend(timeout=timeout))
+
+    def resume(self, *, timeout: float = 120.0) -> None:
+        """They go on, from a pause or from the disk. :raise InvalidState: they run."""
         run(self._wrapped.resume(timeout=timeout))
 
     def snapshot(self, name: str = "", *, timeout: float = 120.0) -> SnapshotInfo:
