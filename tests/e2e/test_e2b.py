@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import re
 import selectors
 import signal
@@ -189,8 +190,8 @@ def test_which_there_are(sandbox: e2b.Sandbox, client: dict[str, Any]) -> None:
         e2b.Sandbox.connect("nothing", **client)
     with pytest.raises(e2b.AuthenticationException):
         e2b.Sandbox.create(**{**client, "api_key": "wrong"})
-    with pytest.raises(e2b.SandboxException, match="no `network`"):
-        e2b.Sandbox.create(network={"allow_out": ["1.1.1.1"]}, **client)
+    with pytest.raises(e2b.SandboxException, match="no `iam`"):
+        e2b.Sandbox.create(iam={"tokens": {"a": {"audience": "b", "token_type": "jwt"}}}, **client)
 
 
 def test_a_server_that_comes_after_another(hyper: Daemon) -> None:
@@ -201,6 +202,19 @@ def test_a_server_that_comes_after_another(hyper: Daemon) -> None:
         assert found.sandbox_id == made.sandbox_id and found.metadata == {"a": "b"}
         again = e2b.Sandbox.connect(made.sandbox_id, **client)
         assert again.commands.run("echo here").stdout == "here\n" and again.kill()
+
+
+def test_its_time_goes_on_without_a_server(hyper: Daemon) -> None:
+    """It is paused then, and stays."""
+    with serving(hyper) as client:
+        made = e2b.Sandbox.create(**client)
+        made.set_timeout(1)
+    wait_for(lambda: hyper.sandboxes()[0]["state"] == "suspended", "the pause")
+    with serving(hyper) as client:
+        again = e2b.Sandbox.connect(made.sandbox_id, **client)
+        assert again.commands.run("echo here").stdout == "here\n"
+        assert again.get_info().end_at > datetime.datetime.now(datetime.UTC)
+        assert again.kill()
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -65,6 +67,26 @@ async def test_a_sandbox_that_nobody_asks_ends(hyper: Daemon) -> None:
         sandbox = (await call(client, "sandbox_create"))["sandbox"]
         wait_for(lambda: hyper.out("ps", "-aq") == "", "the end of the sandbox")
         assert "no sandbox" in await refusal(client, "sandbox_end", sandbox=sandbox)
+
+
+async def test_a_session_that_is_killed_leaves_nothing(hyper: Daemon) -> None:
+    command = [BIN / "hyperctl", "mcp", "--image", "busybox", "--ttl", "1"]
+    calls = [
+        {"method": "initialize", "id": 1, "params": {"protocolVersion": "2025-06-18", "capabilities": {},
+                                                     "clientInfo": {"name": "t", "version": "1"}}},
+        {"method": "notifications/initialized"},
+        {"method": "tools/call", "id": 2, "params": {"name": "sandbox_create", "arguments": {}}},
+    ]  # fmt: skip
+    with subprocess.Popen(command, env=hyper.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdin and server.stdout
+        try:
+            for each in calls:
+                server.stdin.write(json.dumps({"jsonrpc": "2.0", **each}).encode() + b"\n")
+            server.stdin.flush()
+            wait_for(lambda: hyper.sandboxes() != [], "the sandbox")
+        finally:
+            server.kill()
+    wait_for(lambda: hyper.out("ps", "-aq") == "", "the end of the sandbox")
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import json
 import struct
 import threading
 from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ KEY = "a key"
 
 async def _hyperd(request: web.Request) -> web.Response:
     """One that has no sandboxes."""
-    if request.path.endswith("/containers"):
+    if request.path.endswith(("/containers", "/pods")):
         return web.json_response([])
     return web.json_response({"code": "not_found", "message": "there is none"}, status=404)
 
@@ -121,14 +122,46 @@ async def test_a_file_without_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_sandbox_that_is_listed_while_it_is_made_has_one_time() -> None:
+def test_a_sandbox_that_is_listed_while_it_is_made_is_one() -> None:
     book = Book("/none", "x")
     listed = book._enter(AsyncSandbox(Api("/none"), CONTAINER), Terms("x", timeout=1000))
-    timer = listed.timer
     made = book._enter(AsyncSandbox(Api("/none"), CONTAINER), Terms("x", timeout=2000))
     assert made is listed and made.terms.timeout == 2000
-    assert timer and timer.cancelling() and made.timer is not timer
-    await book.close()
+
+
+ALL = "0.0.0.0/0"
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed", "hosts"),
+    [
+        ({"allowOut": ["10.0.0.0/8"]}, [], []),
+        ({"allowOut": ["10.1.2.3", "fd00::/8"], "denyOut": [ALL]}, ["10.1.2.3/32", "fd00::/8"], []),
+        ({"allowOut": ["api.example.com", "1.1.1.1"], "denyOut": [ALL]}, ["1.1.1.1/32"], ["api.example.com"]),
+        ({"denyOut": ["128.0.0.0/1"]}, ["0.0.0.0/1", "::/0"], []),
+        ({"denyOut": ["::/0", "128.0.0.0/1"], "allowOut": ["200.1.1.1"]}, ["0.0.0.0/1", "200.1.1.1/32"], []),
+    ],
+)
+def test_where_it_may_go(asked: dict[str, Any], allowed: list[str], hosts: list[str]) -> None:
+    found = read_wanted({"templateID": "x", "network": asked}).reach
+    assert ([e.cidr for e in found.allow], [h.host for h in found.egress.hosts] if found.egress else []) == (
+        allowed, hosts
+    )  # fmt: skip
+    assert found.network is None
+
+
+def test_where_it_may_not_go() -> None:
+    assert read_wanted({"templateID": "x", "network": {"denyOut": [ALL]}}).reach.network == "none"
+    left = read_wanted({"templateID": "x", "network": {"denyOut": ["10.1.2.3"]}}).reach.allow
+    assert not any(ip_address("10.1.2.3") in ip_network(each.cidr) for each in left)
+    assert any(ip_address("10.1.2.2") in ip_network(each.cidr) for each in left)
+    for wrong in ({"denyOut": ["example.com"]}, {"denyOut": "x"}, ["x"]):
+        with pytest.raises(InvalidArgument):
+            read_wanted({"templateID": "x", "network": wrong})
+    by_name = {"allowOut": ["a.b"], "denyOut": ["1.1.1.1"]}
+    for more in ({"rules": {"a": [{}]}}, {"egressProxy": {"address": "x"}}, by_name):
+        with pytest.raises(Unsupported):
+            read_wanted({"templateID": "x", "network": more})
 
 
 def test_the_time_of_a_file_is_any() -> None:
@@ -145,7 +178,7 @@ def test_what_is_asked_for() -> None:
     assert read_terms({LABEL: wanted.terms.label()}) == wanted.terms
     assert read_terms({}) is None and read_terms({LABEL: "nonsense"}) is None
     assert not read_wanted({"templateID": "base"}).terms.kill, "a timeout pauses, unless it is asked to kill"
-    assert read_wanted({"templateID": "x", "allow_internet_access": False}).network == "none"
+    assert read_wanted({"templateID": "x", "allow_internet_access": False}).reach.network == "none"
     for wrong in (
         {},
         {"templateID": "oci:/etc"},

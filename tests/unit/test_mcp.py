@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from hypercontainer.errors import HyperError, InvalidArgument, Unavailable
+from hypercontainer.errors import HyperError, InvalidArgument, NotFound, Unavailable
 from hypercontainer.integrations import mcp
+from hypercontainer.model.status import Container
+
+from .test_sdk import CONTAINER
 
 
 class Sandboxes:
@@ -19,9 +22,11 @@ class Sandboxes:
         self.may = asyncio.Event()
         self.alive: set[str] = set()
         self.stubborn = False
+        self.renewed: list[str] = []
         self._number = 0
 
-    async def create(self, image: str, **_: Any) -> Any:
+    async def create(self, image: str, *, ttl: float, **_: Any) -> Any:
+        assert ttl
         await self.may.wait()
         self._number += 1
         name = f"s{self._number}"
@@ -32,6 +37,16 @@ class Sandboxes:
 class Sandbox:
     def __init__(self, of: Sandboxes, name: str, image: str) -> None:
         self._of, self.name, self.image = of, name, image
+
+    async def set_lifetime(self, *, ttl: float) -> None:
+        if self.name not in self._of.alive:
+            raise NotFound("there is none")
+        self._of.renewed.append(self.name)
+
+    async def info(self) -> Container:
+        if self.name not in self._of.alive:
+            raise NotFound("there is none")
+        return CONTAINER
 
     async def kill(self, **_: Any) -> None:
         if self._of.stubborn:
@@ -82,13 +97,30 @@ async def test_a_sandbox_that_does_not_end_is_the_sessions_still(sandboxes: Sand
 
 
 async def test_a_command_that_runs_keeps_its_sandbox(sandboxes: Sandboxes) -> None:
-    tools = mcp.Tools(None, "x", 3600)
+    """hyperd ends what is not renewed."""
+    tools = mcp.Tools(None, "x", 0.01)
     sandboxes.may.set()
     made = await tools.sandbox_create()
-    async with tools._used(made.sandbox):
-        tools._time_over(made.sandbox)
-        assert sandboxes.alive == {made.sandbox}
-    tools._time_over(made.sandbox)
+    async with tools._used(made.sandbox), asyncio.timeout(60):
+        while len(sandboxes.renewed) < 5:
+            await asyncio.sleep(0)
+    before = len(sandboxes.renewed)
+    await tools.sandbox_list()
+    assert len(sandboxes.renewed) == before, "to be listed is no use"
+    await tools.close()
+
+
+async def test_those_that_hyperd_has_ended_do_not_count(sandboxes: Sandboxes) -> None:
+    tools = mcp.Tools(None, "x", 3600)
+    sandboxes.may.set()
+    made = [await tools.sandbox_create() for _ in range(mcp.SANDBOXES_MAX)]
+    sandboxes.alive -= {each.sandbox for each in made[:2]}
+    with pytest.raises(NotFound, match="no sandbox s1"):
+        await tools.sandbox_end("s1")
+    for _ in range(2):
+        await tools.sandbox_create()
+    with pytest.raises(InvalidArgument, match="at most"):
+        await tools.sandbox_create()
     await tools.close()
     assert sandboxes.alive == set()
 

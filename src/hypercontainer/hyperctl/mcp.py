@@ -16,8 +16,8 @@ import click
 def mcp(ctx: click.Context, image: str, ttl: float) -> None:
     """Serve the Model Context Protocol on stdin and stdout: tools for sandboxes, commands, files, forks.
 
-    Whoever starts this has a session: it uses the sandboxes that it made, and they end with it. It takes the package
-    mcp (`pip install 'hypercontainer[mcp]'`).
+    Whoever starts this has a session: it uses the sandboxes that it made, and they end with it; of one that is killed
+    they end by --ttl. It takes the package mcp (`pip install 'hypercontainer[mcp]'`).
     """
     import asyncio
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import collections
 import contextlib
 import functools
 import os
@@ -21,9 +20,11 @@ from typing import Any, Literal
 from .. import __version__
 from ..client.sources import is_place
 from ..errors import DeadlineExceeded, HyperError, InvalidArgument, NotFound, Unsupported
+from ..model.status import ContainerStatus
 from ..sdk import AsyncSandbox
 from ..sdk.files import read_part
 from ..sdk.process import fed
+from ..sdk.spec import LABEL
 
 OUTPUT_MAX = 32 << 10  # bytes of each output of a command; what is between its beginning and its end is left out
 FILE_MAX = 256 << 10  # bytes of one answer about a file
@@ -98,19 +99,19 @@ class _Output:
 
 
 class Tools:
-    """Those of one session; each method without _ is one. `ttl`: seconds without a call, after which one is ended."""
+    """Those of one session; each method without _ is one. `ttl`: seconds without a call, after which a sandbox is
+    ended. hyperd keeps that time, so that nothing stays when the session is killed.
+    """
 
     def __init__(self, host: str | None, image: str, ttl: float) -> None:
         self._host = host
         self._image = image
         self._ttl = ttl
         self._sandboxes: dict[str, AsyncSandbox] = {}
-        self._ends: dict[str, asyncio.TimerHandle] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._busy: collections.Counter[str] = collections.Counter()  # commands that run, by sandbox
         self._coming = 0  # sandboxes that are being made
         self._making: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._ending: list[asyncio.Task[None]] = []
         self._snapshots: set[str] = set()
 
     def all(self) -> list[Callable[..., Coroutine[Any, Any, Any]]]:
@@ -131,7 +132,7 @@ class Tools:
         async def work() -> list[AsyncSandbox]:
             return [await AsyncSandbox.create(
                 image or self._image, env=env, memory=memory or None, network=None if network else "none",
-                host=self._host,
+                labels={LABEL: "mcp"}, ttl=self._ttl, host=self._host,
             )]  # fmt: skip
 
         return (await self._make(1, work))[0]
@@ -140,14 +141,17 @@ class Tools:
         """The sandboxes of this session."""
         found = []
         for name, sandbox in tuple(self._sandboxes.items()):
-            running = await sandbox.is_running()
-            found.append(Made(name, sandbox.image, running))
+            try:
+                status = (await sandbox.info()).state.status
+                found.append(Made(name, sandbox.image, status is ContainerStatus.RUNNING))
+            except NotFound:  # its time was over
+                self._sandboxes.pop(name, None)
         return found
 
     async def sandbox_end(self, sandbox: str) -> str:
         """End a sandbox, with all that is in it."""
-        await self._find(sandbox).kill()
-        self._forget(sandbox)
+        await (await self._find(sandbox)).kill()
+        self._sandboxes.pop(sandbox, None)
         return f"{sandbox} has ended"
 
     async def run(
@@ -167,15 +171,15 @@ class Tools:
                     async for piece in process.output(timeout=timeout):
                         outputs[piece.stream].add(piece.data)
                     code = process.exit_code
-                except DeadlineExceeded as error:
-                    outputs["stderr"].add(f"\n[killed: {error}]".encode())
+                except DeadlineExceeded:
+                    outputs["stderr"].add(f"\n[it was killed after {timeout:g} s]".encode())
         return Result(code, outputs["stdout"].text(), outputs["stderr"].text())
 
     async def file_read(self, sandbox: str, path: str, offset: int = 0, limit: int = FILE_MAX) -> Contents:
         """Read a file of a sandbox, or a part of it: from byte `offset` on, at most `limit` bytes."""
         if offset < 0 or not 0 < limit <= FILE_MAX:
             raise InvalidArgument(f"offset is 0 or more, limit is 1 to {FILE_MAX}")
-        part, size = await read_part(self._find(sandbox).files, path, offset, limit)
+        part, size = await read_part((await self._find(sandbox)).files, path, offset, limit)
         more = offset + limit < size
         try:
             return Contents(part.decode(), "utf-8", size, offset, more)
@@ -190,12 +194,12 @@ class Tools:
             data = base64.b64decode(content, validate=True) if encoding == "base64" else content.encode()
         except ValueError:
             raise InvalidArgument("the content is not base64") from None
-        await self._find(sandbox).files.write(path, data)
+        await (await self._find(sandbox)).files.write(path, data)
         return f"{path} has {len(data)} bytes"
 
     async def file_list(self, sandbox: str, path: str = "/", depth: int = 1) -> list[Listed]:
         """List a directory of a sandbox; depth: how many levels."""
-        found = await self._find(sandbox).files.list(path, depth=depth)
+        found = await (await self._find(sandbox)).files.list(path, depth=depth)
         if len(found) > ENTRIES_MAX:
             raise InvalidArgument(f"{path} has {len(found)} entries, more than {ENTRIES_MAX}", hint="list less of it")
         return [Listed(f"{path.rstrip('/')}/{entry.name}", entry.kind, entry.size) for entry in found]
@@ -203,13 +207,13 @@ class Tools:
     async def sandbox_fork(self, sandbox: str, count: int = 1) -> list[Made]:
         """Make sandboxes that go on from where this one is now, with its files, memory and running programs; it runs
         on."""
-        found = self._find(sandbox)
+        found = await self._find(sandbox)
         return await self._make(count, lambda: found.fork(count))
 
     async def snapshot_create(self, sandbox: str, name: str = "") -> str:
         """Save a sandbox as it is now, and answer with the snapshot's id, for sandbox_restore. It stays when the
         session ends."""
-        made = await self._find(sandbox).snapshot(name)
+        made = await (await self._find(sandbox)).snapshot(name)
         self._snapshots |= {made.id, made.name}
         return made.id
 
@@ -227,7 +231,9 @@ class Tools:
 
     async def _make(self, count: int, work: Callable[[], Coroutine[Any, Any, list[AsyncSandbox]]]) -> list[Made]:
         """So many, unless they are too many with those that others make meanwhile."""
-        if self._closed or count < 1 or len(self._sandboxes) + self._coming + count > SANDBOXES_MAX:
+        if self._are_many(count):
+            await self.sandbox_list()  # which forgets those that have ended
+        if self._closed or count < 1 or self._are_many(count):
             raise InvalidArgument(f"a session has at most {SANDBOXES_MAX} sandboxes", hint="end some with sandbox_end")
 
         async def kept() -> list[Made]:  # also when nobody waits for it any more
@@ -242,54 +248,41 @@ class Tools:
             self._making.discard(task)
             self._coming -= count
 
+    def _are_many(self, more: int) -> bool:
+        return len(self._sandboxes) + self._coming + more > SANDBOXES_MAX
+
     def _keep(self, made: AsyncSandbox) -> Made:
         self._sandboxes[made.name] = made
-        self._touch(made.name)
         return Made(made.name, made.image)
 
-    def _find(self, name: str) -> AsyncSandbox:
-        if name not in self._sandboxes:
-            raise NotFound(
-                f"this session has no sandbox {name}", hint="sandbox_list lists them, sandbox_create makes one"
-            )
-        self._touch(name)
-        return self._sandboxes[name]
-
-    def _touch(self, name: str) -> None:
+    async def _find(self, name: str) -> AsyncSandbox:
         """Its time begins anew."""
-        if old := self._ends.get(name):
-            old.cancel()
-        self._ends[name] = asyncio.get_running_loop().call_later(self._ttl, self._time_over, name)
+        if found := self._sandboxes.get(name):
+            try:
+                await found.set_lifetime(ttl=self._ttl)
+                return found
+            except NotFound:
+                self._sandboxes.pop(name, None)
+        raise NotFound(f"this session has no sandbox {name}", hint="sandbox_list lists them, sandbox_create makes one")
 
     @contextlib.asynccontextmanager
     async def _used(self, name: str) -> AsyncIterator[AsyncSandbox]:
         """Its time does not end meanwhile, and begins anew at the end."""
-        found = self._find(name)
-        self._busy[name] += 1
+        found = await self._find(name)
+        renewing = asyncio.create_task(self._renew(found))
         try:
             yield found
         finally:
-            self._busy[name] -= 1
-            if name in self._sandboxes:
-                self._touch(name)
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            with contextlib.suppress(HyperError):
+                await found.set_lifetime(ttl=self._ttl)
 
-    def _forget(self, name: str) -> None:
-        self._sandboxes.pop(name, None)
-        if timer := self._ends.pop(name, None):
-            timer.cancel()
-
-    def _time_over(self, name: str) -> None:
-        if self._busy[name]:
-            self._touch(name)
-        else:
-            self._over(name)
-
-    def _over(self, name: str) -> None:
-        sandbox = self._sandboxes[name]
-        self._forget(name)
-        task = asyncio.create_task(_end(sandbox))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _renew(self, sandbox: AsyncSandbox) -> None:
+        while True:
+            await asyncio.sleep(self._ttl / 3)
+            with contextlib.suppress(HyperError):
+                await sandbox.set_lifetime(ttl=self._ttl)
 
     async def close(self) -> None:
         """End what the session made; whoever asks again waits for the same ends."""
@@ -297,9 +290,9 @@ class Tools:
         for task in tuple(self._making):  # hyperd gives up what nobody waits for
             task.cancel()
         await asyncio.gather(*self._making, return_exceptions=True)
-        for name in tuple(self._sandboxes):
-            self._over(name)
-        await asyncio.gather(*self._tasks)
+        ending, self._sandboxes = self._sandboxes, {}
+        self._ending = [*self._ending, *(asyncio.create_task(_end(sandbox)) for sandbox in ending.values())]
+        await asyncio.gather(*self._ending)
 
 
 async def _end(sandbox: AsyncSandbox) -> None:

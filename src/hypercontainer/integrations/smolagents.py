@@ -20,6 +20,7 @@ from smolagents.tools import Tool, get_tools_definition_code
 from smolagents.utils import AgentError
 
 from ..sdk import CodeResult, Execution, Interpreter, Sandbox
+from ..sdk.spec import LABEL
 
 _IMAGE = "python:3.12-slim"
 _OF_THE_ANSWER = re.compile("^import (numpy|PIL[.a-zA-Z]*)$", re.MULTILINE)
@@ -43,7 +44,8 @@ class SandboxExecutor(RemotePythonExecutor):  # type: ignore[misc]
         super().__init__([], logger or AgentLogger(level=LogLevel.ERROR))
         self._timeout = timeout
         self._interpreter: Interpreter | None = None
-        self.sandbox = Sandbox.create(image, **options)
+        labels = {LABEL: "smolagents", **options.pop("labels", {})}
+        self.sandbox = Sandbox.create(image, labels=labels, **options)
         try:
             self._interpreter = self.sandbox.interpreter(kernel="plain", timeout=_START)
             self.installed_packages = self.install_packages(list(packages))

@@ -1,31 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandboxes that clients have, and when their time is over: then they are paused, or ended where that was asked."""
+"""The sandboxes that clients have. hyperd keeps their time: when it is over they are paused, or ended where that was
+asked, whether this server runs or not.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
+import datetime
 from dataclasses import dataclass, field
 
 import msgspec
 
-from ...client.base import pod_route
-from ...errors import HyperError, NoSpace, NotFound, Unsupported
+from ...errors import NoSpace, NotFound, Unsupported
+from ...model.specs import ContainerSpec
 from ...model.states import STILL, UP
-from ...model.status import Container, ContainerStatus
+from ...model.status import Container, ContainerStatus, PodInfo
 from ...sdk import AsyncSandbox, AsyncWatch
 from ...sdk.api import Api
-from ...sdk.limits import Deadline, within
+from ...sdk.limits import DEFAULT, Deadline, within
 from ...sdk.sandbox import last_seen
+from ...sdk.spec import LABEL as MADE_FOR
 from .commands import Running
 from .connect import Gone
 from .terms import LABEL, Terms, Wanted, image_of, read_terms
 
-logger = logging.getLogger(__name__)
-_AGAIN = 30.0  # seconds until what did not succeed is tried again
 _SNAPSHOT_ID = 32  # characters at least, all of them hexadecimal
-_MOVE = 120.0  # seconds for a memory's way to the disk or from it
+_SHORTEST = 0.001  # seconds: 0 is without end to hyperd
 
 
 @dataclass(eq=False)
@@ -34,8 +34,6 @@ class Entry:
 
     sandbox: AsyncSandbox
     terms: Terms
-    ends_at: float = 0.0  # seconds since the epoch
-    timer: asyncio.Task[None] | None = None
     commands: dict[int, Running] = field(default_factory=dict)
     watches: dict[str, Watched] = field(default_factory=dict)
     shell: str = ""  # the one that it has in the place of bash, once that was looked for
@@ -66,21 +64,15 @@ class Book:
         self._image = image
         self._entries: dict[str, Entry] = {}
 
-    async def load(self) -> None:
-        """Those of an earlier server; the time of each begins anew."""
-        for sandbox in await AsyncSandbox.list(host=self._host):
-            self._known(sandbox)
-
     async def close(self) -> None:
         """Stop; the sandboxes stay."""
         for id_ in tuple(self._entries):
             await self._drop(id_)
 
     def _enter(self, sandbox: AsyncSandbox, terms: Terms) -> Entry:
-        """Its time begins. It may have been listed already while it was made."""
+        """It may have been listed already while it was made."""
         entry = self._entries.setdefault(sandbox.id, Entry(sandbox, terms))
         entry.terms = terms
-        self.set_time(entry, terms.timeout)
         return entry
 
     def _known(self, sandbox: AsyncSandbox) -> Entry | None:
@@ -97,20 +89,30 @@ class Book:
                 await command.close()
             for watched in entry.watches.values():
                 await watched.close()
-            if entry.timer and entry.timer is not asyncio.current_task():
-                entry.timer.cancel()
 
     async def create(self, wanted: Wanted) -> Entry:
         """:raise NotFound: there is no such image, or snapshot."""
-        template = wanted.terms.template
+        terms, template = wanted.terms, wanted.terms.template
         if len(template) >= _SNAPSHOT_ID and not set(template) - set("0123456789abcdef"):
-            sandbox = await AsyncSandbox.restore(template, host=self._host)
-        else:
-            sandbox = await AsyncSandbox.create(
-                image_of(template, self._image), env=wanted.env, network=wanted.network,
-                labels={LABEL: wanted.terms.label()}, host=self._host,
-            )  # fmt: skip
-        return self._enter(sandbox, wanted.terms)
+            return await self._with_time(await AsyncSandbox.restore(template, host=self._host), terms)
+        spec = ContainerSpec(
+            image="", ttl_action=terms.action, allow=list(wanted.reach.allow), egress=wanted.reach.egress
+        )
+        sandbox = await AsyncSandbox.create(
+            image_of(template, self._image), env=wanted.env, network=wanted.reach.network, spec=spec,
+            labels={LABEL: terms.label(), MADE_FOR: "e2b"}, ttl=max(terms.timeout, _SHORTEST), host=self._host,
+        )  # fmt: skip
+        return self._enter(sandbox, terms)
+
+    async def _with_time(self, sandbox: AsyncSandbox, terms: Terms) -> Entry:
+        """One that goes on from another has the other's time until it gets its own."""
+        entry = self._enter(sandbox, terms)
+        try:
+            await self.set_time(entry, terms.timeout)
+        except BaseException:
+            await sandbox.kill()
+            raise
+        return entry
 
     async def find(self, id_: str) -> tuple[Entry, Container]:
         """:raise NotFound: there is none."""
@@ -136,66 +138,43 @@ class Book:
             raise Gone(str(error)) from None
         status = container.state.status
         if status in STILL and entry.terms.resume:
-            await self._go_on(entry, container)
-            self.set_time(entry, entry.terms.timeout)
+            await entry.sandbox.resume()
+            await self.set_time(entry, entry.terms.timeout)
         elif status is not ContainerStatus.RUNNING:
             raise Gone(f"sandbox {id_} is {status}, and a running one was not found")
         return entry
+
+    async def ends(self) -> dict[str, datetime.datetime]:
+        """When the time of each is over, by id; one that stands still may have none."""
+        pods = await within(
+            self._api, "", Deadline(DEFAULT), "the list of pods", self._api.call(list[PodInfo], "GET", "/pods")
+        )
+        return {pod.id: datetime.datetime.fromisoformat(pod.ends_at) for pod in pods if pod.ends_at}
 
     async def all(self) -> list[tuple[Entry, Container]]:
         """Those that run or are paused, newest first."""
         found = [(self._known(sandbox), last_seen(sandbox)) for sandbox in await AsyncSandbox.list(host=self._host)]
         return [(e, c) for e, c in found if e and c.state.status in UP]
 
-    async def _stand_still(self, entry: Entry, container: Container) -> None:
+    async def _stand_still(self, entry: Entry) -> None:
         """On the disk; in this host's memory where that cannot be."""
         try:
-            await self._move(container, "suspend")
+            await entry.sandbox.suspend()
         except (NoSpace, Unsupported):
             await entry.sandbox.pause()
 
-    async def _go_on(self, entry: Entry, container: Container) -> None:
-        if container.state.status is ContainerStatus.PAUSED:
-            await entry.sandbox.resume()
-        else:
-            await self._move(container, "resume")
-
-    async def _move(self, container: Container, verb: str) -> None:
-        call = self._api.do("POST", pod_route(container.pod, f"/{verb}"))
-        await within(self._api, container.id, Deadline(_MOVE), f"the sandbox's {verb}", call)
-
-    def set_time(self, entry: Entry, seconds: float) -> None:
+    async def set_time(self, entry: Entry, seconds: float) -> None:
         """So long from now."""
-        if entry.timer:
-            entry.timer.cancel()
-        entry.ends_at = time.time() + seconds
-        entry.timer = asyncio.create_task(self._end_at(entry, seconds))
-
-    async def _end_at(self, entry: Entry, seconds: float) -> None:
-        """The end of its time, tried until it succeeds."""
-        await asyncio.sleep(seconds)
-        while True:
-            try:
-                container = await entry.sandbox.info()
-                if entry.terms.kill:
-                    await self.kill(entry.sandbox.id)
-                elif container.state.status is ContainerStatus.RUNNING:
-                    await self._stand_still(entry, container)
-                return
-            except NotFound:
-                return
-            except HyperError as error:
-                logger.warning("the time of sandbox %s is over, but: %s", entry.sandbox.id, error)
-            await asyncio.sleep(_AGAIN)
+        await entry.sandbox.set_lifetime(ttl=max(seconds, _SHORTEST), ttl_action=entry.terms.action)
 
     async def pause(self, id_: str) -> bool:
         """False: it stands still already. :raise NotFound: there is none."""
         entry, container = await self.find(id_)
         if container.state.status in STILL:
             return False
-        await self._stand_still(entry, container)
-        if entry.timer:
-            entry.timer.cancel()
+        await self._stand_still(entry)
+        if entry.terms.kill:
+            await entry.sandbox.set_lifetime(ttl_action="suspend")  # what a client has paused stays
         return True
 
     async def resume(self, id_: str, seconds: int | None) -> tuple[Entry, bool]:
@@ -206,10 +185,12 @@ class Book:
         entry, container = await self.find(id_)
         paused = container.state.status in STILL
         if paused:
-            await self._go_on(entry, container)
+            await entry.sandbox.resume()
         wanted = entry.terms.timeout if seconds is None else seconds
-        if paused or time.time() + wanted > entry.ends_at:
-            self.set_time(entry, wanted)
+        end = (await self.ends()).get(container.pod)
+        now = datetime.datetime.now(datetime.UTC)
+        if paused or end is None or now + datetime.timedelta(seconds=wanted) > end:
+            await self.set_time(entry, wanted)
         return entry, paused
 
     async def kill(self, id_: str) -> None:
@@ -222,4 +203,5 @@ class Book:
         """:raise NotFound: there is none."""
         entry, _ = await self.find(id_)
         terms = msgspec.structs.replace(entry.terms, timeout=timeout)
-        return [self._enter(sandbox, terms) for sandbox in await entry.sandbox.fork(count)]
+        forks = await entry.sandbox.fork(count)
+        return list(await asyncio.gather(*(self._with_time(sandbox, terms) for sandbox in forks)))

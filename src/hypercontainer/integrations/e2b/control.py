@@ -57,8 +57,9 @@ class Control:
         query = request.query
         states = set(filter(None, query.get("state", "running,paused").split(",")))
         wanted = urllib.parse.parse_qsl(query.get("metadata", ""))
+        ends = await self._book.ends()
         found = [
-            view(container, entry.terms, entry.ends_at)
+            view(container, entry.terms, ends.get(container.pod))
             for entry, container in await self._book.all()
             if all(entry.terms.metadata.get(k) == v for k, v in wanted)
             and query.get("template") in (None, entry.terms.template)
@@ -72,7 +73,8 @@ class Control:
     async def get(self, request: web.Request) -> web.Response:
         """All of one."""
         entry, container = await self._book.find(request.match_info["id"])
-        return web.json_response(view(container, entry.terms, entry.ends_at, self._token))
+        end = (await self._book.ends()).get(container.pod)
+        return web.json_response(view(container, entry.terms, end, self._token))
 
     async def kill(self, request: web.Request) -> web.Response:
         """End it."""
@@ -83,16 +85,17 @@ class Control:
         """Seconds from now."""
         seconds = read_timeout(await _body(request))
         entry, _ = await self._book.find(request.match_info["id"])
-        self._book.set_time(entry, seconds)
+        await self._book.set_time(entry, seconds)
         return web.Response(status=204)
 
     async def refresh(self, request: web.Request) -> web.Response:
         """More time, where there is less."""
         body = await _body(request)
         seconds = read_timeout({"timeout": body.get("duration", 60)})
-        entry, _ = await self._book.find(request.match_info["id"])
-        if time.time() + seconds > entry.ends_at:
-            self._book.set_time(entry, seconds)
+        entry, container = await self._book.find(request.match_info["id"])
+        end = (await self._book.ends()).get(container.pod)
+        if end and time.time() + seconds > end.timestamp():
+            await self._book.set_time(entry, seconds)
         return web.Response(status=204)
 
     async def pause(self, request: web.Request) -> web.Response:

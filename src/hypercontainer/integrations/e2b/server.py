@@ -68,7 +68,6 @@ class Server:
         return app
 
     async def _lifetime(self, app: web.Application) -> AsyncIterator[None]:
-        await self.book.load()
         yield
         await self.book.close()
 

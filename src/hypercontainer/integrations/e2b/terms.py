@@ -6,14 +6,17 @@ from __future__ import annotations
 import datetime
 import hashlib
 import hmac
+import time
 from typing import Any
 
 import msgspec
 
 from ...client.sources import is_place
 from ...errors import InvalidArgument, Unsupported
+from ...model.lifetimes import TtlAction
 from ...model.states import STILL
 from ...model.status import Container
+from .network import Reach, read_network
 
 LABEL = "io.hypercontainer.e2b"
 ENVD = "0.5.7"  # the version of E2B's own program in a sandbox whose services these are
@@ -32,6 +35,11 @@ class Terms(msgspec.Struct, frozen=True, rename="camel"):
     resume: bool = False  # a paused one goes on when it is asked for something
     metadata: dict[str, str] = {}
 
+    @property
+    def action(self) -> TtlAction:
+        """What hyperd is to do when its time is over."""
+        return "stop" if self.kill else "suspend"
+
     def label(self) -> str:
         """For the sandbox."""
         return msgspec.json.encode(self).decode()
@@ -42,7 +50,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     terms: Terms
     env: dict[str, str]
-    network: str | None
+    reach: Reach
 
 
 def read_terms(labels: dict[str, str]) -> Terms | None:
@@ -55,7 +63,7 @@ def read_terms(labels: dict[str, str]) -> Terms | None:
 
 def read_wanted(body: dict[str, Any]) -> Wanted:
     """:raise InvalidArgument: it is not understood. :raise Unsupported: it asks for what there is not here."""
-    for name in ("network", "iam", "mcp", "volumeMounts"):
+    for name in ("iam", "mcp", "volumeMounts"):
         if body.get(name):
             raise Unsupported(f"sandboxes have no `{name}` here")
     template = body.get("templateID")
@@ -67,7 +75,8 @@ def read_wanted(body: dict[str, Any]) -> Wanted:
         template=template, timeout=read_timeout(body), kill=body.get("autoPause") is False,
         resume=_flag(body, "autoResume"), metadata=_texts(body, "metadata"),
     )  # fmt: skip
-    return Wanted(terms, _texts(body, "envVars"), "none" if body.get("allow_internet_access") is False else None)
+    reach = Reach("none") if body.get("allow_internet_access") is False else read_network(body.get("network"))
+    return Wanted(terms, _texts(body, "envVars"), reach)
 
 
 def read_timeout(body: dict[str, Any], default: int = TIMEOUT) -> int:
@@ -110,11 +119,12 @@ def made_view(sandbox: str, terms: Terms, token: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def view(container: Container, terms: Terms, ends_at: float, token: str = "") -> dict[str, Any]:
+def view(container: Container, terms: Terms, ends_at: datetime.datetime | None, token: str = "") -> dict[str, Any]:
     """What it says of one; with `token`, to whom it is alone."""
+    end = ends_at.timestamp() if ends_at else time.time()
     return {
         "templateID": terms.template, "sandboxID": container.id, "clientID": "hyperd", "envdVersion": ENVD,
-        "startedAt": container.created_at, "endAt": time_of(ends_at), "metadata": terms.metadata,
+        "startedAt": container.created_at, "endAt": time_of(end), "metadata": terms.metadata,
         "cpuCount": max(1, int(container.spec.resources.cpus or 1)),
         "memoryMB": (container.spec.resources.memory or 0) >> 20, "diskSizeMB": 0,
         "state": "paused" if container.state.status in STILL else "running",
