@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m bench.sdk [SANDBOXES]`, as root: sandboxes made, used and ended by the SDK, and what that adds to REST.
+"""`python -m bench.sdk [SANDBOXES] [--keep FILE]`, as root: sandboxes made, used and ended by the SDK, and its cost.
 
-So many are made, sixteen at a time; each runs a command, and is ended. Then calls by the SDK and the same ones by a
-plain socket are timed in turns, in one sandbox.
+So many are made, sixteen at a time; each runs a command, and is ended. With a file each is written down as it ends, and
+those that an earlier run wrote down are not made again. Then calls by the SDK and the same ones by a plain socket are
+timed in turns, in one sandbox.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import functools
 import json
@@ -14,39 +16,82 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
 from hypercontainer.client.base import container_route
 from hypercontainer.client.transport import Connection
+from hypercontainer.errors import HyperError, InternalError
 from hypercontainer.hyperctl.output import print_table
+from hypercontainer.model.frames import HEADER, STATUS
 from hypercontainer.sdk import AsyncSandbox, Sandbox
-from hypercontainer.sdk.frames import STATUS
 
 from .measure import Figure, in_turns, seconds
 from .peers import Hyper, daemon, namespace
 
 _COUNT, _BESIDE, _CALLS = 1000, 16, 200
 _OVERHEAD = 2.0  # ms that the SDK may add to a call
-_HEADER = 8  # bytes of a frame's
 HEAD = ["FIGURE", "SDK", "REST", "RATIO", "GOAL", ""]
 
 
-async def _one(host: str, turn: asyncio.Semaphore) -> float:
-    """Seconds of a sandbox's life, without the wait for its turn."""
-    async with turn:
-        began = time.perf_counter()
-        async with await AsyncSandbox.create("busybox", host=host) as sandbox:
-            done = await sandbox.run(["echo", "here"])
-        assert done.stdout == "here\n", done
-        return time.perf_counter() - began
+class Lives:
+    """How long the lives of sandboxes took, and why some failed; in a file, where one is given."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.took: list[float] = []  # seconds
+        self.failed: list[str] = []
+        if path and path.exists():
+            for line in path.read_text().splitlines():
+                self._take(json.loads(line))
+
+    @property
+    def count(self) -> int:
+        """Of all that have ended."""
+        return len(self.took) + len(self.failed)
+
+    def add(self, **found: float | str) -> None:
+        """`took`, or `failed` and why."""
+        self._take(found)
+        if self._path:
+            with self._path.open("a") as out:
+                out.write(json.dumps(found) + "\n")
+
+    def _take(self, found: dict[str, Any]) -> None:
+        if "took" in found:
+            self.took.append(float(found["took"]))
+        else:
+            self.failed.append(str(found["failed"]))
 
 
-async def _all(host: str, count: int) -> list[float]:
-    turn = asyncio.Semaphore(_BESIDE)
-    lives: list[Coroutine[Any, Any, float]] = [_one(host, turn) for _ in range(count)]
-    return await asyncio.gather(*lives)
+async def _one(host: str) -> float:
+    """Seconds of a sandbox's life."""
+    began = time.perf_counter()
+    async with await AsyncSandbox.create("busybox", host=host) as sandbox:
+        done = await sandbox.run(["echo", "here"])
+    if done.stdout != "here\n":
+        raise InternalError(f"it said {done.stdout!r}")
+    return time.perf_counter() - began
+
+
+async def _all(host: str, count: int, lives: Lives) -> None:
+    """Until so many have ended; one that fails is told of, and the others go on."""
+    left = iter(range(lives.count, count))
+
+    async def work() -> None:
+        for _ in left:
+            try:
+                lives.add(took=await _one(host))
+            except HyperError as error:
+                lives.add(failed=str(error))
+            progress.update(bar, completed=lives.count)
+
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as progress:
+        bar = progress.add_task("sandboxes", total=count, completed=lives.count)
+        await asyncio.gather(*(work() for _ in range(_BESIDE)))
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -77,7 +122,7 @@ def execute(path: str, id_: str) -> None:
         connection.request("POST", route, fields, body)
         stream, found = connection.raw()
         with stream:
-            while not found.startswith(bytes([STATUS])) or len(found) <= _HEADER:
+            while not found.startswith(bytes([STATUS])) or len(found) <= HEADER.size:
                 found += stream.recv(65536)
 
 
@@ -103,27 +148,32 @@ def overhead(host: str, rounds: int) -> list[Figure]:
     return found
 
 
-def figures(hyper: Hyper, count: int) -> list[Figure]:
-    host = str(hyper.socket)
-    asyncio.run(_all(host, 1))  # which says what machines are to wait
+def figures(hyper: Hyper, count: int, keep: Path | None) -> list[Figure]:
+    host, lives = str(hyper.socket), Lives(keep)
+    asyncio.run(_one(host))  # which says what machines are to wait
     hyper.pool_ready()
-    lives: list[float] = []
-    took = seconds(lambda: lives.extend(asyncio.run(_all(host, count))))
-    leaks = left(hyper)
+    before = lives.count
+    took = seconds(lambda: asyncio.run(_all(host, count, lives)))
+    for why in sorted(set(lives.failed)):
+        print(f"{lives.failed.count(why)} failed: {why}", file=sys.stderr)
     return [
-        Figure(f"{count} sandboxes, {_BESIDE} at a time: each, p50", statistics.median(lives), "s"),
-        Figure("each, p99", percentile(lives, 0.99), "s"),
-        Figure("sandboxes per second", count / took, ""),
-        Figure("left of them", leaks, "", goal=0),
+        Figure(f"{lives.count} sandboxes, {_BESIDE} at a time: each, p50", statistics.median(lives.took), "s"),
+        Figure("each, p99", percentile(lives.took, 0.99), "s"),
+        *([Figure("sandboxes per second", (lives.count - before) / took, "")] if lives.count > before else []),
+        Figure("failed", len(lives.failed), "", goal=0),
+        Figure("left of them", left(hyper), "", goal=0),
         *overhead(host, min(_CALLS, count)),
     ]
 
 
 def main() -> int:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else _COUNT
+    parser = argparse.ArgumentParser(prog="python -m bench.sdk", description="Sandboxes by the SDK.")
+    parser.add_argument("count", nargs="?", type=int, default=_COUNT, metavar="SANDBOXES")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="write lives down, and go on with those of FILE")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hyd") as directory, namespace() as space:
         with daemon(Path(directory) / "d", space) as hyper:
-            found = figures(hyper, count)
+            found = figures(hyper, asked.count, asked.keep)
     print_table(HEAD, [figure.row() for figure in found])
     return int(any(figure.met is False for figure in found))
 
