@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+import re
 import struct
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -14,18 +16,24 @@ from typing import Any
 
 import e2b
 import httpx
+import msgspec
 import pytest
 from aiohttp import web
 from e2b.envd.filesystem.filesystem_connect import Filesystem
 from e2b.envd.process.process_connect import Process
 from e2b.sandbox.signature import get_signature
+from e2b.sandbox_sync.commands.command import Commands
+from e2b.sandbox_sync.commands.pty import Pty
+from e2b.sandbox_sync.filesystem import filesystem as e2b_filesystem
 
 from hypercontainer.errors import InvalidArgument, NoSpace, Unsupported
 from hypercontainer.integrations.e2b import files, filesystem, process
 from hypercontainer.integrations.e2b.book import Book, Entry
 from hypercontainer.integrations.e2b.connect import Call, answer_stream
+from hypercontainer.integrations.e2b.control import _cpu_percent
 from hypercontainer.integrations.e2b.server import Server
 from hypercontainer.integrations.e2b.terms import LABEL, Terms, access_token, read_terms, read_wanted, time_of
+from hypercontainer.model.statistics import ContainerStats
 from hypercontainer.sdk import AsyncSandbox
 from hypercontainer.sdk.api import Api
 
@@ -77,6 +85,25 @@ def test_all_that_their_clients_call_is_there() -> None:
     for service, ours in ((Process, process), (Filesystem, filesystem)):
         methods = {m.name for m in service.desc().methods}
         assert methods == {*ours.UNARY, *ours.SERVER_STREAMS, *getattr(ours, "CLIENT_STREAMS", {})}
+
+
+def test_all_that_their_package_offers_is_in_the_list(repository: Path) -> None:
+    page = (repository / "docs/sdk.md").read_text()
+    told = set(re.findall(r"`(?:\w+\.)?(\w+)`", page[page.index("## E2B") : page.index("## Tools for")]))
+    kinds = (e2b.Sandbox, Commands, Pty, e2b_filesystem.Filesystem, e2b.Git, e2b.CommandHandle, e2b.WatchHandle)
+    offered = {name for kind in kinds for name, _ in inspect.getmembers(kind, callable) if not name.startswith("_")}
+    assert offered - told == set()
+
+
+def test_what_of_the_processors_is_used() -> None:
+    entry, stats = Entry(AsyncSandbox(Api("/none"), CONTAINER), Terms("x")), {"cpu_usec": 500_000, "vcpus": 2}
+    started = msgspec.structs.replace(CONTAINER.state, started_at="1970-01-01T00:00:10Z")
+    container = msgspec.structs.replace(CONTAINER, state=started)
+    rest = dict.fromkeys(("memory", "memory_limit", "pids", "read_bytes", "write_bytes", "rx_bytes", "tx_bytes"), 0)
+    first = ContainerStats(id="", name="", read_at="", **stats, **rest)
+    assert _cpu_percent(entry, first, container, 11.0) == 25.0
+    assert _cpu_percent(entry, msgspec.structs.replace(first, cpu_usec=600_000), container, 12.0) == 5.0
+    assert _cpu_percent(entry, first, container, 12.0) == 0.0
 
 
 def test_who_may(url: str) -> None:

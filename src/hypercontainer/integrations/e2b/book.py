@@ -36,6 +36,7 @@ class Entry:
     terms: Terms
     commands: dict[int, Running] = field(default_factory=dict)
     watches: dict[str, Watched] = field(default_factory=dict)
+    cpu: tuple[float, int] = (0.0, 0)  # when it was measured last, seconds since the epoch; microseconds of CPU by then
     shell: str = ""  # the one that it has in the place of bash, once that was looked for
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import time
 import urllib.parse
+from datetime import datetime
 from typing import Any
 
 from aiohttp import web
 
-from ...client.base import snapshot_route
+from ...client.base import container_route, snapshot_route
 from ...errors import InvalidArgument, Unsupported
 from ...model.snapshots import SnapshotInfo
-from ...model.status import ContainerStatus
+from ...model.statistics import ContainerStats
+from ...model.status import Container, ContainerSize, ContainerStatus
 from ...sdk.api import Api
 from .book import Book, Entry
 from .terms import made_view, read_timeout, read_wanted, time_of, view
@@ -128,11 +130,13 @@ class Control:
         if container.state.status is not ContainerStatus.RUNNING:
             return web.json_response([])
         found = await entry.sandbox.metrics()
+        size = await self._api.call(ContainerSize, "GET", container_route(container.id, "/size"))
         now = time.time()
         sample = {
-            "timestamp": time_of(now), "timestampUnix": int(now), "cpuCount": found.vcpus, "cpuUsedPct": 0.0,
+            "timestamp": time_of(now), "timestampUnix": int(now), "cpuCount": found.vcpus,
+            "cpuUsedPct": _cpu_percent(entry, found, container, now),
             "memUsed": found.memory, "memTotal": found.memory_limit,
-            "memCache": found.memory_details.get("inactive_file", 0), "diskUsed": 0, "diskTotal": 0,
+            "memCache": found.memory_details.get("inactive_file", 0), "diskUsed": size.own, "diskTotal": 0,
         }  # fmt: skip
         return web.json_response([sample])
 
@@ -156,6 +160,14 @@ class Control:
         """By its id."""
         await self._api.do("DELETE", snapshot_route(request.match_info["id"]))
         return web.Response(status=204)
+
+
+def _cpu_percent(entry: Entry, found: ContainerStats, container: Container, now: float) -> float:
+    """Of all its processors, since it was asked for last; the first time, since its start."""
+    began, before = entry.cpu if entry.cpu[0] else (datetime.fromisoformat(container.state.started_at).timestamp(), 0)
+    entry.cpu = now, found.cpu_usec
+    span = (now - began) * 1e6 * found.vcpus
+    return round(min(100.0, 100 * max(0, found.cpu_usec - before) / span), 2) if span > 0 else 0.0
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
