@@ -14,7 +14,7 @@ from ...errors import InvalidState, Unavailable
 from ..driver import AnyDisk, Disk
 from .devices import FDSET_EXCHANGED, block_node, disk_device
 from .formats import check_image
-from .monitor import Command, Monitor
+from .monitor import Command, Monitor, results
 
 _UNPLUG_TIMEOUT = 10.0  # for the guest to let a disk go
 _OF_A_DISK = re.compile(r"\bdev-(\w+)")  # in the device's name, or its path
@@ -25,23 +25,23 @@ async def add(monitor: Monitor, disk: AnyDisk) -> None:
 
     :raise InvalidState: the machine takes no more. :raise InvalidArgument: it is no image of its format.
     """
-    node, fdset = f"disk-{disk.serial}", -1
+    node, fdset = f"disk-{disk.serial}", _new_fdset()
+    added = [Command("blockdev-add", block_node(disk, node, fdset))]
     async with contextlib.AsyncExitStack() as undo:
-        if isinstance(disk, Disk):
-            with _opened(disk) as fd:
-                fdset = (await monitor.execute("add-fd", fd=fd))["fdset-id"]
-        elif disk.keyring:
-            key = {"qom-type": "secret", "id": _key(disk.serial), "data": disk.keyring, "format": "base64"}
-            await monitor.execute("object-add", key)
-            undo.push_async_callback(_forget_key, monitor, disk.serial)
-        await monitor.execute("blockdev-add", block_node(disk, node, fdset))
-        try:
-            await monitor.execute("device_add", disk_device(disk, node, scsi=True))
-        except Unavailable as error:
+        with contextlib.ExitStack() as opened:
+            if isinstance(disk, Disk):
+                added.insert(0, Command("add-fd", {"fdset-id": fdset}, opened.enter_context(_opened(disk))))
+            elif disk.keyring:
+                key = {"qom-type": "secret", "id": _key(disk.serial), "data": disk.keyring, "format": "base64"}
+                await monitor.execute("object-add", key)
+                undo.push_async_callback(_forget_key, monitor, disk.serial)
+            # Each answer is waited for while the guest has the processor: all is asked for at once.
+            plug = Command("device_add", disk_device(disk, node, scsi=True))
+            *answers, plugged = await monitor.ask([*added, plug])
+        results(added, answers)
+        if "error" in plugged:
             await monitor.execute("blockdev-del", {"node-name": node})
-            raise InvalidState(
-                "this virtual machine takes no further disks while it runs", hint="stop the pod first"
-            ) from error
+            raise InvalidState("this virtual machine takes no further disks while it runs", hint="stop the pod first")
         undo.pop_all()
 
 
@@ -80,7 +80,7 @@ async def exchange(monitor: Monitor, disks: Sequence[Disk], old: dict[str, str])
     names: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         for disk in disks:
-            fdset = FDSET_EXCHANGED + secrets.randbelow(1 << 30)  # one that was in use may still be
+            fdset = _new_fdset()
             name = names[disk.serial] = f"file-{fdset}"
             node = block_node(disk, f"disk-{disk.serial}", fdset)
             file = {**node["file"], "node-name": name, "read-only": disk.read_only}
@@ -103,6 +103,11 @@ async def failed_requests(monitor: Monitor) -> dict[str, int]:
             stats = device["stats"]
             found[match[1]] = sum(stats[f"failed_{kind}_operations"] for kind in ("rd", "wr", "flush"))
     return found
+
+
+def _new_fdset() -> int:
+    """One that was in use may still be."""
+    return FDSET_EXCHANGED + secrets.randbelow(1 << 30)
 
 
 @contextlib.contextmanager

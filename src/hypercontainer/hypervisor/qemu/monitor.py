@@ -40,6 +40,19 @@ def _words(error: Any) -> str:
     return str(error.get("desc", "")) if isinstance(error, dict) else str(error)
 
 
+def results(commands: Sequence[Command], answers: Sequence[dict[str, Any]]) -> list[Any]:
+    """What QEMU gives for each.
+
+    :raise Unavailable: it has refused one, with its words.
+    """
+    for command, answer in zip(commands, answers, strict=True):
+        if "error" in answer:
+            raise Unavailable(f"QEMU did not take {command.name!r}: {_words(answer['error'])}")
+        if "return" not in answer:
+            raise Unavailable(f"QEMU's answer to {command.name!r} is none")
+    return [answer["return"] for answer in answers]
+
+
 class Monitor:
     """Connected for the time of an `async with`."""
 
@@ -81,13 +94,7 @@ class Monitor:
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Any]:
         """All at once, without a wait between them; `execute` says what is raised."""
-        answers = await self.ask(commands)
-        for command, answer in zip(commands, answers, strict=True):
-            if "error" in answer:
-                raise Unavailable(f"QEMU did not take {command.name!r}: {_words(answer['error'])}")
-            if "return" not in answer:
-                raise Unavailable(f"QEMU's answer to {command.name!r} is none")
-        return [answer["return"] for answer in answers]
+        return results(commands, await self.ask(commands))
 
     async def ask(self, commands: Sequence[Command]) -> list[dict[str, Any]]:
         """What QEMU answers to each, also where it refuses.
