@@ -15,6 +15,8 @@ from hypercontainer.hyperctl import quick
 from hypercontainer.hyperctl.exec import exec_
 from hypercontainer.hyperctl.options import environment, spec_from
 from hypercontainer.hyperctl.run import run
+from hypercontainer.hyperctl.snapshots import fork
+from hypercontainer.model.snapshots import ForkRequest
 from hypercontainer.model.specs import ContainerSpec, ExecSpec
 
 RUNS = [
@@ -108,6 +110,20 @@ def test_exec_that_is_left_to_click(line: str) -> None:
         quick.exec_body(shlex.split(line))
 
 
+@pytest.mark.parametrize("line", ["web", "-n 10 --name child web", "--count=100 w", "-- web"])
+def test_fork_is_the_same_both_ways(line: str) -> None:
+    pod, body = quick.fork_body(shlex.split(line))
+    p = fork.make_context("fork", shlex.split(line)).params
+    spec = ForkRequest(count=p["count"], name=p["name"])
+    assert (pod, msgspec.json.decode(quick._json(body), type=ForkRequest)) == (p["pod"], spec)
+
+
+@pytest.mark.parametrize("line", ["", "web other", "-n 0 web", "-n 101 web", "-n x w", "-n ² w", "-x web", "web -n 2"])
+def test_fork_that_is_left_to_click(line: str) -> None:
+    with pytest.raises(quick._Unknown):
+        quick.fork_body(shlex.split(line))
+
+
 @pytest.mark.parametrize(
     ("line", "parts"),
     [
@@ -124,7 +140,8 @@ def test_the_socket_and_the_verb(line: str, parts: tuple[str, str, list[str]]) -
 
 
 def test_help_and_other_verbs_are_left_to_click() -> None:
-    assert quick.quick(["run", "--help"]) is None and quick.quick(["ps"]) is None and quick.quick([]) is None
+    assert quick.quick(["run", "--help"]) is None and quick.quick(["ps"]) is None and quick.quick(["pod", "ls"]) is None
+    assert quick.quick([]) is None
 
 
 def test_without_a_daemon_it_is_left_to_click(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quick way of `run`, `exec` and `version`: the same requests as their commands make, without click and the model.
+"""The quick way of `run`, `exec`, `pod fork` and `version`: the same requests as their commands make, without click.
 
 A container from the pool starts in less time than the imports of the command
 line take. So the commonest flags are read here, the request is sent, and what
@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import time
 
-from ..client.base import default_socket, raise_error, target
+from ..client.base import default_socket, pod_route, raise_error, target
 from ..client.transport import Connection, Response
 from ..errors import InvalidArgument, Unavailable
 from .environment import resolve
@@ -60,6 +60,7 @@ _RUN_VALUES = {
 _PLAIN = ("name", "workdir", "user", "hostname", "driver", "isolation")  # the same in the specification
 _EXEC = {k: v for k, v in _RUN.items() if v in ("detach", "interactive", "tty", "privileged")}
 _EXEC_VALUES = {k: v for k, v in _RUN_VALUES.items() if v in ("env", "workdir", "user")}
+_FORK_VALUES = {"-n": "count", "--count": "count", "--name": "name"}
 
 
 # Global options with a value, for the commands.
@@ -211,6 +212,15 @@ def exec_body(args: list[str]) -> tuple[str, dict[str, Any], dict[str, list[str]
     return words[0], body, found
 
 
+def fork_body(args: list[str]) -> tuple[str, dict[str, Any]]:
+    """The pod, and what is asked for."""
+    found, words = scan(args, {}, _FORK_VALUES)
+    count = found.get("count", ["1"])[-1]
+    if len(words) != 1 or not (count.isascii() and count.isdecimal()) or not 0 < int(count) <= 100:
+        raise _Unknown
+    return words[0], {"count": int(count), "name": found.get("name", [""])[-1]}
+
+
 def _json(value: object) -> str:
     """`json` imports regular expressions; the writer's half of it is this short."""
     from _json import encode_basestring_ascii
@@ -302,6 +312,18 @@ def _attach(path: str, route: str, objects: str, body: dict[str, Any], found: di
     return status
 
 
+def _pod(path: str, args: list[str]) -> int:
+    if args[:1] != ["fork"]:
+        raise _Unknown
+    pod, body = fork_body(args[1:])
+    connection = _send(path, pod_route(pod, "/fork"), {}, body, upgrade=False)
+    import json  # takes as long as a part of that
+
+    for made in json.loads(_answer(connection).read()):
+        print_made(made["pod"]["id"], "the pod")
+    return 0
+
+
 def _version(path: str, args: list[str]) -> int:
     if args:
         raise _Unknown
@@ -324,7 +346,7 @@ def _version(path: str, args: list[str]) -> int:
     return 0
 
 
-_VERBS = {"run": _run, "exec": _exec, "version": _version}
+_VERBS = {"run": _run, "exec": _exec, "pod": _pod, "version": _version}
 
 
 def quick(args: list[str]) -> int | None:
