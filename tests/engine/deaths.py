@@ -33,7 +33,7 @@ from tests.steps import is_change, place
 
 from .clock import OWNER, Died
 from .faults import Plan
-from .scenes import SCENES, Scene, build_app, pod, runs, spec
+from .scenes import SCENES, VOLUME, Scene, build_app, pod, runs, spec
 from .stage import Daemon, Stage
 from .trials import AFTER, Trial, Wanted
 
@@ -121,6 +121,12 @@ DEATHS: dict[str, Scene] = SCENES | {
     "an end": _while_it_lives(),
     "an end with --rm": _while_it_lives(auto_remove=True),
     "an end, and a start by the policy": _while_it_lives(restart=RestartPolicy(name="always")),
+    "an end in time": Scene(lambda s: asyncio.sleep(10), runs(ttl=5)),
+    "an end in time with --rm": Scene(lambda s: asyncio.sleep(10), runs(ttl=5, auto_remove=True)),
+    "a suspension by itself": Scene(lambda s: asyncio.sleep(20), runs(idle_timeout=5, mounts=VOLUME), factory=True),
+    "a suspension by itself in a network": Scene(
+        lambda s: asyncio.sleep(20), runs(idle_timeout=5, mounts=VOLUME), "bridge", factory=True
+    ),
     "a start by the policy in a pod": Scene(lambda s: asyncio.sleep(2.5), pod(*_MEMBERS, start=True)),
     "a start for its liveness": Scene(
         lambda s: asyncio.sleep(2.5), runs(liveness=HealthCheck(command=["false"], interval=1, retries=1))

@@ -195,6 +195,33 @@ async def _left_running(s: Stage) -> None:
     s.prepare()
 
 
+async def _left_with_limits(s: Stage) -> None:
+    """A daemon was killed; one pod has nothing to do, and the time of two others is soon over."""
+    await s.run("a", idle_timeout=10, mounts=VOLUME, ports=_PORT)
+    await s.run("b", ttl=10)
+    await s.run("c", ttl=10, auto_remove=True)
+    s.kill()
+    await asyncio.sleep(3)
+    s.prepare()
+
+
+async def _open_for_a_while(s: Stage) -> None:
+    """With all that the daemon does by itself then."""
+    await s.engine.open()
+    await asyncio.sleep(30)
+
+
+async def _idle(s: Stage) -> None:
+    await s.run("a", idle_timeout=10, mounts=VOLUME, ports=_PORT)
+    await asyncio.sleep(30)
+    assert s.status("a") == "suspended"
+
+
+async def _roused(s: Stage) -> None:
+    await s.engine.containers.rouse("a")
+    await _exec(s)
+
+
 async def _chunks() -> AsyncIterator[bytes]:
     for _ in range(3):
         await asyncio.sleep(0)
@@ -227,16 +254,37 @@ async def _snapshot(s: Stage) -> None:
 
 
 async def _snapshot_taken(s: Stage) -> None:
-    await s.run("a", mounts=_VOLUME)
+    await s.run("a", mounts=VOLUME)
     await s.call(_snapshot(s))
+
+
+async def _snapshot_again(s: Stage) -> None:
+    await s.engine.snapshots.create(SnapshotRequest(pod="a", name="next"))
 
 
 async def _restore(s: Stage) -> None:
     await s.engine.snapshots.restore("shot", RestoreRequest(name="again"))
 
 
+async def _exported(s: Stage) -> None:
+    await _snapshot_taken(s)
+    s.archive = await s.call(_joined(s.engine.transfers.export("shot")))
+
+
+async def _joined(pieces: AsyncIterator[bytes]) -> bytes:
+    return b"".join([piece async for piece in pieces])
+
+
+async def _import(s: Stage) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(s.archive), 1000):
+            yield s.archive[at : at + 1000]
+
+    await s.engine.transfers.import_(pieces(), "other")
+
+
 async def _suspended(s: Stage) -> None:
-    await s.run("a", mounts=_VOLUME, ports=_PORT)
+    await s.run("a", mounts=VOLUME, ports=_PORT)
     await s.call(s.engine.suspensions.suspend("a"))
 
 
@@ -314,7 +362,7 @@ def _p(verb: str, *args: Any, **how: Any) -> Act:
 
 
 _PORT = [PortMapping(container_port=80)]
-_VOLUME = [Mount(target="/data", source="vol")]
+VOLUME = [Mount(target="/data", source="vol")]
 _HEALTHY = Dependency(container="a", condition="healthy")
 _CHECKED = (spec("a", health=HealthCheck(command=["true"], interval=1)), spec("b", depends_on=[_HEALTHY]))
 _DISKS = [VolumeRequest(name="v"), VolumeRequest(name="t", format="tmpfs"), VolumeRequest(name="n", source="n")]
@@ -327,24 +375,27 @@ _SERVICE = Service(service_ip="10.254.0.1", service_port=80, hosts=[ServiceBacke
 _POD = (spec("a"), spec("b", depends_on=[Dependency(container="a")]), spec("i", "true", init=True))
 
 SCENES: dict[str, Scene] = {
-    "create": Scene(lambda s: s.engine.containers.create(spec(mounts=_VOLUME))),
+    "create": Scene(lambda s: s.engine.containers.create(spec(mounts=VOLUME))),
     "create with a volume of no name": Scene(lambda s: s.engine.containers.create(spec(mounts=[Mount(target="/d")]))),
     "rm -v": Scene(_c("remove", "a", volumes=True), created(mounts=[Mount(target="/d")])),
     "create in a network": Scene(lambda s: s.engine.containers.create(spec()), network="bridge"),
-    "start": Scene(_c("start", "a"), created(mounts=_VOLUME, ports=_PORT)),
+    "start": Scene(_c("start", "a"), created(mounts=VOLUME, ports=_PORT)),
     "start in a network": Scene(_c("start", "a"), created(ports=_PORT, ingress_rate=1 << 20), "bridge"),
     "start with a policy": Scene(_c("start", "a"), created(restart=RestartPolicy(name="always"))),
     "start again": Scene(_c("start", "a"), exited),
     "start from the pool": Scene(_c("start", "a"), _waits, factory=True),
     "start from a template": Scene(_c("start", "a"), _saved, factory=True),
     "warm": Scene(_warm, factory=True),
-    "fork": Scene(_fork, runs(mounts=_VOLUME, ports=_PORT), factory=True, varies=True),
+    "fork": Scene(_fork, runs(mounts=VOLUME, ports=_PORT), factory=True, varies=True),
     "fork in a network": Scene(_fork, runs(ports=_PORT), "bridge", factory=True, varies=True),
     "fork of a pod": Scene(_fork_pod, pod(spec("b"), spec("c"), start=True), factory=True, varies=True),
-    "snapshot": Scene(_snapshot, runs(mounts=_VOLUME), factory=True),
+    "snapshot": Scene(_snapshot, runs(mounts=VOLUME), factory=True),
+    "snapshot of what was saved before": Scene(_snapshot_again, _snapshot_taken, factory=True),
     "restore": Scene(_restore, _snapshot_taken, factory=True),
     "snapshot rm": Scene(lambda s: s.engine.snapshots.remove("shot"), _snapshot_taken, factory=True),
-    "suspend": Scene(lambda s: s.engine.suspensions.suspend("a"), runs(mounts=_VOLUME, ports=_PORT), factory=True),
+    "snapshot export": Scene(lambda s: _all(s.engine.transfers.export("shot")), _snapshot_taken, factory=True),
+    "snapshot import": Scene(_import, _exported, factory=True),
+    "suspend": Scene(lambda s: s.engine.suspensions.suspend("a"), runs(mounts=VOLUME, ports=_PORT), factory=True),
     "suspend in a network": Scene(
         lambda s: s.engine.suspensions.suspend("pod"), pod(spec("b"), spec("c"), start=True), "bridge", factory=True
     ),
@@ -353,6 +404,8 @@ SCENES: dict[str, Scene] = {
     "resume by another daemon": Scene(
         lambda s: s.engine.suspensions.resume("a"), _suspended_by_another, "bridge", factory=True
     ),
+    "exec in what has suspended itself": Scene(_roused, _idle, factory=True),
+    "exec in what has suspended itself in a network": Scene(_roused, _idle, "bridge", factory=True),
     "stop of what is suspended": Scene(_c("stop", "a"), _suspended, factory=True),
     "rm -f of what is suspended": Scene(_c("remove", "a", force=True), _suspended, factory=True),
     "run --rm": Scene(_run_and_wait),
@@ -372,7 +425,7 @@ SCENES: dict[str, Scene] = {
     "unpause": Scene(_c("unpause", "a"), _paused),
     "update": Scene(lambda s: s.engine.updates.update("a", ContainerUpdate(pids=9, memory=64 << 20)), runs()),
     "rm": Scene(_c("remove", "a"), exited),
-    "rm -f": Scene(_c("remove", "a", force=True), runs(mounts=_VOLUME)),
+    "rm -f": Scene(_c("remove", "a", force=True), runs(mounts=VOLUME)),
     "rm -f in a network": Scene(_c("remove", "a", force=True), runs(ports=_PORT), "bridge"),
     "cp out": Scene(_read, created()),
     "cp in": Scene(lambda s: s.engine.archives.write("a", "/srv", _chunks()), runs()),
@@ -417,6 +470,7 @@ SCENES: dict[str, Scene] = {
     ),
     "recovery": Scene(lambda s: s.engine.open(), _left_running, opens=True),
     "recovery in a network": Scene(lambda s: s.engine.open(), _left_running, "bridge", opens=True),
+    "ends in time, and a suspension": Scene(_open_for_a_while, _left_with_limits, factory=True, opens=True),
 }
 SINGLES = (
     "start",

@@ -132,6 +132,7 @@ class Stage:
         self.kernel: FakeNet | FakeKernel = net or FakeKernel()
         self.failures: list[str] = []  # of tasks that nobody asked, and of the loop
         self.daemon: Daemon | None = None
+        self.archive = b""  # of a snapshot that was exported
         self.killed = asyncio.Event()  # one has been, ever
         self.drivers = lambda: Drivers([SavingDriver(self.host) if factory else FakeDriver(self.host)])
         self._network, self._factory, self._settings = network, factory, settings

@@ -109,6 +109,35 @@ def test_a_snapshot_keeps_its_image_and_outlives_its_pod(saving: Any) -> None:
     saving(scenario)
 
 
+def test_of_the_next_one_only_what_is_another_is_stored(saving: Any) -> None:
+    """Whether it is of the same pod, or of one that went on from it; each is whole when others are removed."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", mounts=[Mount(target="/d", source="vol")])
+        await snapshot(s, name="first")
+        await s.call(s.engine.snapshots.restore("first", RestoreRequest(name="b")))
+        await fork(s, "b", name="c")
+        for pod, name in (("a", "second"), ("b", "third"), ("c", "fourth"), ("a", "fifth")):
+            await snapshot(s, pod, name)
+        of = {i.name: i for i in s.engine.snapshots.all()}
+        parents = {n: next((o for o in of if of[o].id == i.parent), "") for n, i in of.items()}
+        assert parents == {"first": "", "second": "first", "third": "first", "fourth": "first", "fifth": "second"}
+        directory = s.paths.snapshots / of["fifth"].id
+        assert (directory / "memory.2").samefile(s.paths.snapshots / of["first"].id / "memory")
+        assert len([*directory.glob("disk-*.img.1")]) == 2
+        await s.call(s.engine.snapshots.remove("first"))
+        await s.call(s.engine.snapshots.remove("second"))
+        await s.close()
+        await s.open()
+        assert s.engine.snapshots.info("third").parent == s.engine.snapshots.info("fifth").parent == ""
+        await s.call(s.engine.snapshots.restore("fifth", RestoreRequest(name="again")))
+        assert s.status("again") == "running"
+        for name in ("third", "fourth", "fifth"):
+            await s.call(s.engine.snapshots.remove(name))
+
+    saving(scenario)
+
+
 def test_one_that_does_not_fit_any_more(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(s: Stage) -> None:
         await s.run("a", "sleep", "1000")
@@ -138,11 +167,11 @@ def test_a_full_disk_is_a_sentence(saving: Any, monkeypatch: pytest.MonkeyPatch)
     async def scenario(s: Stage) -> None:
         await s.run("a", "sleep", "1000")
 
-        def full(source: int, target: int | None) -> str:
+        def full(found: Any, target: int | None) -> str:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         with monkeypatch.context() as patched:
-            patched.setattr(memory_files, "_copy", full)
+            patched.setattr(memory_files, "copy_pages", full)
             with pytest.raises(NoSpace, match="no space left on the disk of"):
                 await snapshot(s)
         assert s.engine.snapshots.all() == [] and list(s.paths.snapshots.iterdir()) == []

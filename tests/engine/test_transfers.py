@@ -18,6 +18,7 @@ import zstandard
 from msgspec.structs import replace
 
 from hypercontainer.engine.forks import packing, transfers
+from hypercontainer.engine.forks.layers import Layered
 from hypercontainer.engine.forks.packing import Manifest, Unpacking, describe
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import Conflict, HyperError, InvalidArgument, InvalidState, NotFound, PermissionDenied
@@ -105,6 +106,23 @@ def test_it_comes_back(saving: Any) -> None:  # noqa: F811
         await imported(s, await exported(s), "again")
         await s.call(s.engine.snapshots.remove("shot"))
         await s.call(s.engine.snapshots.remove("again"))
+
+    saving(scenario)
+
+
+def test_one_of_layers_becomes_whole(saving: Any) -> None:  # noqa: F811
+    async def scenario(s: Stage) -> None:
+        await saved(s)
+        await s.call(s.engine.snapshots.create(SnapshotRequest(pod="a", name="next")))
+        assert s.engine.snapshots.info("next").parent
+        data = await exported(s, "next")
+        await imported(s, data, "other")
+        (directory,) = (s.paths.snapshots / i.id for i in s.engine.snapshots.all() if i.name == "other")
+        assert not [p for p in directory.iterdir() if p.suffix == ".1"]
+        assert s.engine.snapshots.info("other").parent == ""
+        await s.call(s.engine.snapshots.restore("other", RestoreRequest(name="b")))
+        for name in ("shot", "next", "other"):
+            await s.call(s.engine.snapshots.remove(name))
 
     saving(scenario)
 
@@ -272,6 +290,6 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
 
 def _pack_one(directory: Path, member: packing.Member) -> list[bytes]:
     """An archive without a manifest."""
-    with open(directory / member.name, "rb") as file:
+    with Layered(directory / member.name) as file:
         body = b"".join(piece for part in member.parts for piece in packing._read(file, part))
     return [packed(packing._header(member.name, member.stored) + body + packing._padding(member.stored) + bytes(1024))]

@@ -9,7 +9,7 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..hypervisor.driver import Snapshot
@@ -19,8 +19,8 @@ from ..sys.files import no_space_as_error
 _F_ADD_SEALS = 1033
 _SEALS = 0x0002 | 0x0004 | 0x0008  # shrink, grow, write
 _SEAL_TRIES, _SEAL_WAIT = 100, 0.02  # pages of a process that has just ended may be busy; seconds
-_CHUNK, _PAGE = 4 << 20, 4096
-_ZEROS = bytes(_PAGE)
+_CHUNK, PAGE = 4 << 20, 4096  # bytes
+_ZEROS = bytes(PAGE)
 
 
 def memory_files(size: int) -> Snapshot:
@@ -80,28 +80,28 @@ class AtRest:
             close(self.snapshot)
 
 
-def pages(fd: int) -> Iterator[tuple[int, memoryview]]:
-    """Offsets and contents of the pages that are not all zeros."""
-    at, size = 0, os.fstat(fd).st_size
+def pages(fd: int, at: int = 0, size: int | None = None) -> Iterator[tuple[int, memoryview]]:
+    """Offsets and contents of the pages that are not all zeros, from a page on, to a size; that of the file."""
+    size = os.fstat(fd).st_size if size is None else size
     while at < size:
         try:
-            at = os.lseek(fd, at, os.SEEK_DATA) & -_PAGE
+            at = os.lseek(fd, at, os.SEEK_DATA) & -PAGE
+            end = min(os.lseek(fd, at, os.SEEK_HOLE), size)
         except OSError:  # only a hole is left
             return
-        end = os.lseek(fd, at, os.SEEK_HOLE)
         while at < end:
             data = memoryview(os.pread(fd, min(end - at, _CHUNK), at))
-            for start in range(0, len(data), _PAGE):
-                page = data[start : start + _PAGE]
+            for start in range(0, len(data), PAGE):
+                page = data[start : start + PAGE]
                 if page != _ZEROS[: len(page)]:
                     yield at + start, page
             at += len(data)
 
 
-def _copy(source: int, target: int | None) -> str:
-    """Copy what is not zero, if there is a target; the digest of it, with its places."""
+def copy_pages(found: Iterable[tuple[int, memoryview]], target: int | None) -> str:
+    """Copy them, if there is a target; the digest of them, with their places."""
     digest = hashlib.sha256()
-    for at, page in pages(source):
+    for at, page in found:
         digest.update(at.to_bytes(8, "little"))
         digest.update(page)
         if target is not None:
@@ -112,14 +112,14 @@ def _copy(source: int, target: int | None) -> str:
 def digest(path: Path) -> str:
     """Of a file's pages that are not zero, and their places."""
     with open(path, "rb") as f:
-        return _copy(f.fileno(), None)
+        return copy_pages(pages(f.fileno()), None)
 
 
 def read_in(path: Path, target: int) -> str:
     """A file's contents into a memory file; their digest."""
     with open(path, "rb") as f:
         os.ftruncate(target, os.fstat(f.fileno()).st_size)
-        return _copy(f.fileno(), target)
+        return copy_pages(pages(f.fileno()), target)
 
 
 def write_out(source: int, path: Path) -> str:
@@ -133,4 +133,4 @@ def write_out(source: int, path: Path) -> str:
         open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f,
     ):
         os.ftruncate(f.fileno(), os.fstat(source).st_size)
-        return _copy(source, f.fileno())
+        return copy_pages(pages(source), f.fileno())

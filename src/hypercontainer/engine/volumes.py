@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInf
 from ..model.thing_filters import select_volumes, volume_fits
 from ..state import description
 from ..sys import clock, tasks
-from ..sys.files import copy_sparse, disk_usage, no_space_as_error, remove_tree
+from ..sys.files import disk_usage, no_space_as_error, remove_tree
 from ..sys.removal import removed
 from ..volumes.disks import BlockVolumes, set_root
 from . import naming
@@ -100,39 +100,39 @@ class Volumes:
         plain = spec.name and not spec.size and (spec.fstype, spec.format) == (VolumeSpec().fstype, VolumeSpec().format)
         return spec.driver or (self._default if plain else "block")
 
-    async def copy(self, volume: PodVolume, file: Path) -> Volume:
-        """A volume without a name, with what is in a copy of another's disk, which is raw.
+    async def copy(self, volume: PodVolume, size: int, copy: Callable[[Path], None]) -> Volume:
+        """A volume without a name, of so many bytes; `copy` makes its file, of another's disk, which is raw. It blocks.
 
         :raise NoSpace: when the disk is full; nothing is left behind.
         """
         before = self._registry.find_volume(volume.named)
         labels = before.labels if before else {}
-        spec = VolumeSpec(driver="block", size=file.stat().st_size, fstype=volume.fstype, labels=labels)
+        spec = VolumeSpec(driver="block", size=size, fstype=volume.fstype, labels=labels)
         async with self._creating:
-            made = await self._make_admitted(ids.new_id(), spec, file)
+            made = await self._make_admitted(ids.new_id(), spec, copy)
         self._events.publish("volume", "create", made.name, tenant=made.tenant, driver=made.driver)
         return made
 
-    async def _fill(self, target: Path, spec: VolumeSpec, source: Path | None) -> None:
-        """With a copy of `source`, or an empty file system."""
-        if source is None:
+    async def _fill(self, target: Path, spec: VolumeSpec, copy: Callable[[Path], None] | None) -> None:
+        """With what `copy` makes, or an empty file system."""
+        if copy is None:
             await self._blocks.create(target, size=spec.size, fstype=spec.fstype, format_=spec.format)
             return
         with no_space_as_error(target.parent):
-            await tasks.in_thread(lambda: copy_sparse(source, target))
+            await tasks.in_thread(lambda: copy(target))
 
     def bytes_of(self, requests: Iterable[VolumeRequest]) -> int:
         """What the disks may grow to that are made with a pod, and go with it."""
         disks = [r for r in requests if not r.source and r.format in ("", *_IMAGES)]
         return sum(r.size or self._blocks.default_size for r in disks)
 
-    async def _make_admitted(self, name: str, spec: VolumeSpec, source: Path | None = None) -> Volume:
+    async def _make_admitted(self, name: str, spec: VolumeSpec, copy: Callable[[Path], None] | None = None) -> Volume:
         """:raise QuotaExceeded: who asks may not have so much; and what `_make` raises."""
         disk = (spec.size or self._blocks.default_size) if spec.driver == "block" else UNBOUNDED
         with self._registry.quotas.admitted({volume_key(name, current().tenant): Amounts(volumes=1, disk=disk)}):
-            return await self._make(name, spec, source)
+            return await self._make(name, spec, copy)
 
-    async def _make(self, name: str, spec: VolumeSpec, source: Path | None = None) -> Volume:
+    async def _make(self, name: str, spec: VolumeSpec, copy: Callable[[Path], None] | None = None) -> Volume:
         """Under another name first: what has a volume's name is whole, and nothing that is there is touched.
 
         The record comes before that name: files of which none tells may be somebody's, and stay in its way for ever.
@@ -150,7 +150,7 @@ class Volumes:
                 new.mkdir(mode=0o700, parents=True)
             if spec.driver == "block":
                 size, file = spec.size or self._blocks.default_size, "volume.img"
-                await self._fill(new / file, msgspec.structs.replace(spec, size=size), source)
+                await self._fill(new / file, msgspec.structs.replace(spec, size=size), copy)
                 volume = Volume(
                     name=name,
                     created_at=clock.stamp(),

@@ -34,9 +34,10 @@ class SnapshotInfo(Model, frozen=True, kw_only=True):
     architecture: str
     vcpus: int
     memory: int  # that the guest has
-    size: int  # on this host's disk
+    size: int  # on this host's disk; of what it shares with others its part
     paused_ms: int  # for how long the pod stood still
     labels: dict[str, str] = field(default_factory=dict)  # of the pod
+    parent: str = ""  # id of the snapshot beside which only what is another is stored, while there is one
 
 
 class RestoreRequest(Model, frozen=True, kw_only=True):

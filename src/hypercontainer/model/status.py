@@ -194,6 +194,7 @@ class Pod(Model, frozen=True, kw_only=True):
     ports: list[PortMapping] = field(default_factory=list)  # with the host ports in force
     attachments: list[Attachment] = field(default_factory=list)  # to networks of this host
     cni: CniState | None = None  # while it runs in a network of CNI's
+    snapshot: str = ""  # id of the one that it was saved as last, or went on from; it may be gone
     status: PodStatus = PodStatus.CREATED
     error: str = ""
     started_at: str = ""

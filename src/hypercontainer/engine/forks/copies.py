@@ -11,12 +11,13 @@ from msgspec.structs import replace
 from ...model.specs import Mount
 from ...model.status import Container, MountPoint, Pod, PodVolume
 from ...sys import tasks
-from ...sys.files import copy_sparse, no_space_as_error
+from ...sys.files import no_space_as_error
 from ..logs import account_of
 from ..machine_disks import scratch_serial, volume_serial
 from ..paths import Paths
 from ..secrets import Secrets
 from ..volumes import Volumes
+from .layers import copy_whole, size_of
 from .saved import Saved
 from .taking import log_file
 
@@ -42,7 +43,7 @@ class Copies:
             if volume.kind != "disk" or file is None:
                 continue
             if volume.named and saved.document.pod.implicit:
-                made = await self.volumes.copy(volume, file)
+                made = await self.volumes.copy(volume, size_of(file), partial(copy_whole, file))
                 mount = Mount(target="/", source=made.name)
                 points.append(MountPoint(mount=mount, volume=made.name, anonymous=True))
                 found[volume.name] = replace(volume, name=made.name, named=made.name, source=made.path)
@@ -72,4 +73,4 @@ class Copies:
 async def _copy(source: Path, target: Path) -> None:
     with no_space_as_error(target.parent):
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await tasks.in_thread(partial(copy_sparse, source, target))
+        await tasks.in_thread(partial(copy_whole, source, target))

@@ -23,7 +23,7 @@ from ...errors import InvalidArgument, NoSpace
 from ...model.base import Model
 from ...sys.documents import UNREADABLE
 from ...sys.files import no_space_as_error, private
-from ..memory_files import pages
+from .layers import Layered
 from .saved import SavedPod
 
 MANIFEST, VERSION = "manifest.json", 1
@@ -92,8 +92,8 @@ class Manifest(Model, frozen=True, kw_only=True):
 def describe(path: Path) -> Member:
     """A file, as the manifest has it. It blocks."""
     digest, parts = hashlib.sha256(), list[Part]()
-    with open(path, "rb") as file:
-        for at, page in pages(file.fileno()):
+    with Layered(path) as file:
+        for at, page in file.pages():
             last = parts[-1] if parts else None
             if last and at - (last.at + last.size) <= _NEAR:
                 parts[-1] = Part(at=last.at, size=at + len(page) - last.at)
@@ -102,13 +102,13 @@ def describe(path: Path) -> Member:
         for part in parts:
             for data in _read(file, part):
                 digest.update(data)
-        return Member(name=path.name, size=os.fstat(file.fileno()).st_size, parts=parts, digest=digest.hexdigest())
+        return Member(name=path.name, size=file.size, parts=parts, digest=digest.hexdigest())
 
 
-def _read(file: BinaryIO, part: Part) -> Iterator[bytes]:
+def _read(file: Layered, part: Part) -> Iterator[bytes]:
     at, end = part.at, part.at + part.size
     while at < end:
-        if not (data := os.pread(file.fileno(), min(_CHUNK, end - at), at)):
+        if not (data := file.read(at, min(_CHUNK, end - at))):
             raise InvalidArgument("a file of the snapshot was cut off")
         yield data
         at += len(data)
@@ -128,7 +128,7 @@ def _plain(directory: Path, manifest: Manifest) -> Iterator[bytes]:
     yield _header(MANIFEST, len(document)) + document + _padding(len(document))
     for member in manifest.members:
         yield _header(member.name, member.stored)
-        with open(directory / member.name, "rb") as file:
+        with Layered(directory / member.name) as file:
             for part in member.parts:
                 yield from _read(file, part)
         yield _padding(member.stored)

@@ -12,6 +12,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,8 +24,9 @@ from ...model.principal import Tenant
 from ...model.status import Container, Pod
 from ...sys.documents import UNREADABLE
 from ...sys.files import write_atomically
-from ..memory_files import AtRest, close, memory_files, read_in, seal_now, write_out
+from ..memory_files import AtRest, close, memory_files, seal_now, write_out
 from .launched import Launched
+from .layers import read_in, store_above
 
 DOCUMENT, MEMORY, STATE = "snapshot.json", "memory", "state"
 VERSION = 1
@@ -59,6 +61,7 @@ class SavedPod(Model, frozen=True, kw_only=True):
     live: bool
     paused_ms: int
     digests: dict[str, str] = msgspec.field(default_factory=dict)  # of memory and state, where these are files
+    parent: str = ""  # id of the snapshot above whose files some of its files are layers; it may be gone
 
     @property
     def tenant(self) -> Tenant:
@@ -69,6 +72,18 @@ class SavedPod(Model, frozen=True, kw_only=True):
     def owner(self) -> str:
         """The principal whose pod it was."""
         return self.pod.owner
+
+    @property
+    def layered(self) -> dict[str, str]:
+        """Names of files that may be layers: the memory's, by "", and the disks' by what the guest finds them by."""
+        return {"": MEMORY, **self.disks}
+
+
+class Kept(NamedTuple):
+    """One that is whole."""
+
+    document: SavedPod
+    directory: Path
 
 
 @dataclass
@@ -114,8 +129,10 @@ class Suspended:
         return contextlib.nullcontext()
 
 
-def keep(saved: Saved) -> SavedPod:
+def keep(saved: Saved, base: Kept | None = None) -> SavedPod:
     """Write its memory, and last what is known of it, into its directory; it is whole then. It blocks.
+
+    What is in `base`, an earlier snapshot of the same pod or one that it came from, is not stored again.
 
     :raise NoSpace: when the disk is full.
     """
@@ -123,9 +140,22 @@ def keep(saved: Saved) -> SavedPod:
         MEMORY: write_out(saved.snapshot.memory, saved.directory / MEMORY),
         STATE: write_out(saved.snapshot.state, saved.directory / STATE),
     }
-    saved.document = msgspec.structs.replace(saved.document, digests=digests)
+    shared = _share(saved, base) if base else False
+    parent = base.document.id if base and shared else ""
+    saved.document = msgspec.structs.replace(saved.document, digests=digests, parent=parent)
     write_atomically(saved.directory / DOCUMENT, msgspec.json.encode(saved.document))
     return saved.document
+
+
+def _share(saved: Saved, base: Kept) -> bool:
+    """Whether anything is in both."""
+    earlier = base.document.layered
+    stored = [
+        store_above(saved.directory / name, base.directory / earlier[what])
+        for what, name in saved.document.layered.items()
+        if what in earlier
+    ]
+    return any(stored)
 
 
 def is_whole(directory: Path) -> bool:
@@ -168,7 +198,8 @@ def open_saved(directory: Path, document: SavedPod) -> Saved:
 
 
 def size_of(directory: Path) -> int:
-    """Bytes that it occupies on this host's disk."""
+    """Bytes that it occupies on this host's disk; of what several snapshots have, its part."""
     with contextlib.suppress(OSError):
-        return sum(os.lstat(p).st_blocks * 512 for p in directory.iterdir())
+        found = [os.lstat(p) for p in directory.iterdir()]
+        return sum(status.st_blocks * 512 // status.st_nlink for status in found)
     return 0

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from ...errors import Conflict, HyperError, InvalidState, NotFound, Unavailable
 from ...model import ids
 from ...model.principal import Tenant
@@ -29,7 +31,7 @@ from ..sandbox_verbs import Work
 from ..sandboxes import Sandboxes
 from .launched import LaunchEarly
 from .making import Making
-from .saved import Saved, SavedPod, keep, open_saved, read, size_of
+from .saved import Kept, Saved, SavedPod, keep, open_saved, read, size_of
 from .taking import Taking
 
 log = logging.getLogger(__name__)
@@ -104,12 +106,25 @@ class PodSnapshots:
     async def _create(self, pod: Pod, name: str) -> SnapshotInfo:
         async def write(directory: Path) -> SavedPod:
             saved = await self._take(pod, name, directory)
-            try:
-                return await tasks.in_thread(lambda: keep(saved))
-            finally:
-                saved.close()
+            with self._base(pod) as base:
+                try:
+                    return await tasks.in_thread(lambda: keep(saved, base))
+                finally:
+                    saved.close()
 
-        return await self.kept(write, "create")
+        made = await self.kept(write, "create")
+        with contextlib.suppress(NotFound):  # it may have gone meanwhile
+            self._registry.put_pod(replace(self._registry.pod(pod.id), snapshot=made.id))
+        return made
+
+    @contextlib.contextmanager
+    def _base(self, pod: Pod) -> Iterator[Kept | None]:
+        """The snapshot that a pod was saved as before, or came from, if it is there; it is not removed meanwhile."""
+        if document := self._known.get(pod.snapshot):
+            with self.using(document.id):
+                yield Kept(document, self._paths.snapshot(document.id))
+        else:
+            yield None
 
     async def kept(self, write: Callable[[Path], Awaitable[SavedPod]], action: str) -> SnapshotInfo:
         """What `write` makes, as the directory that it is given; nothing of it is left where that fails.
@@ -187,16 +202,18 @@ class PodSnapshots:
             driver=pod.vm.driver if pod.vm else pod.spec.driver, accelerator=pod.vm.accelerator if pod.vm else "",
             architecture=pod.architecture, vcpus=pod.vcpus, memory=pod.memory,
             size=size_of(self._paths.snapshot(document.id)), paused_ms=document.paused_ms, labels=pod.labels,
+            parent=document.parent if document.parent in self._known else "",
         )  # fmt: skip
 
     async def remove(self, key: str) -> SnapshotInfo:
         """Pods that went on from it have their own.
 
-        :raise NotFound: there is none. :raise Conflict: a pod is just made of it, or a file.
+        :raise NotFound: there is none. :raise Conflict: a pod, a file or another snapshot is just made of it.
         """
         info = self.info(key)
         if self._used[info.id]:
-            raise Conflict(f"the snapshot {info.name} is being restored, or exported", hint="try again afterwards")
+            doing = "restored, exported, or followed by another"
+            raise Conflict(f"the snapshot {info.name} is being {doing}", hint="try again afterwards")
         del self._known[info.id]
         gone = self._passing()
         self._paths.snapshot(info.id).rename(gone)

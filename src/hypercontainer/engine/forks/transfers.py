@@ -27,6 +27,7 @@ from ..memory_files import digest
 from ..principal import owned
 from ..secrets import Secrets, check_name
 from .fingerprints import Fingerprints
+from .layers import below
 from .packing import Host, ImageNeeded, Manifest, Unpacking, describe, pack
 from .saved import DOCUMENT, MEMORY, STATE, VERSION, SavedPod
 from .snapshots import PodSnapshots
@@ -70,7 +71,8 @@ class Transfers:
                 pieces.close()
 
     async def _manifest(self, document: SavedPod, directory: Path) -> Manifest:
-        files = sorted(p for p in directory.iterdir() if p.is_file() and p.name != DOCUMENT)
+        layers = {layer for name in document.layered.values() for layer in below(directory / name)}
+        files = sorted(p for p in directory.iterdir() if p.is_file() and p.name != DOCUMENT and p not in layers)
         members = await tasks.in_thread(lambda: [describe(path) for path in files])
         vm = document.pod.vm
         host = Host(
@@ -126,7 +128,7 @@ class Transfers:
         """The files, and last what is known of it; it is whole then. It blocks."""
         saved = manifest.snapshot
         document = replace(
-            saved, id=ids.new_id(), name=name, pod=replace(saved.pod, **owned()),
+            saved, id=ids.new_id(), name=name, parent="", pod=replace(saved.pod, **owned()),
             containers=[replace(c, **owned()) for c in saved.containers],
         )  # fmt: skip
         with no_space_as_error(directory):
