@@ -200,7 +200,7 @@ enum hp_tag {
 	HP_T_HOOK = 99,         /* {* SOURCE ARG ENV VALUE TIMEOUT: a program that is run first, with what it reads */
 	/* In POD_SETUP, taken in their order among its INTERFACEs. */
 	HP_T_SEVER = 101,   /* n  1: reset all TCP connections that leave the machine */
-	HP_T_BALLOON = 102, /* n  whether the kernel reports free pages to the hypervisor */
+	HP_T_BALLOON = 102, /* n  0: the kernel reports no free pages to the hypervisor any more */
 	HP_T_PIDS_OF = 103, /* t  of a main process: it is in the PID namespace of this container, which runs */
 };
 

@@ -22,8 +22,6 @@
 #define DRIVER "/sys/bus/virtio/drivers/virtio_balloon"
 #define NAME   256 /* of a device */
 
-static char balloon[NAME]; /* the device that the driver is to have again, "" for none */
-
 static bool is_loopback(const struct sockaddr_storage *a)
 {
 	const struct sockaddr_in *v4 = (const void *)a;
@@ -117,7 +115,6 @@ int fork_sever(struct error *err)
 		if (atoi(entry->d_name) > 1)
 			sever_all_of(atoi(entry->d_name));
 	closedir(dir);
-	*balloon = 0; /* the memory of this machine is in a file that others map: free pages of it stay */
 	return 0;
 }
 
@@ -135,16 +132,12 @@ static void find_balloon(char *name, size_t size)
 		closedir(dir);
 }
 
-int fork_balloon(bool wanted, struct error *err)
+int fork_keep_free_pages(struct error *err)
 {
-	char now[NAME];
-	const char *device = wanted ? balloon : now;
+	char device[NAME];
 
-	find_balloon(now, sizeof now);
-	if (wanted ? now[0] || !balloon[0] : !now[0])
-		return 0;
-	if (write_file(wanted ? DRIVER "/bind" : DRIVER "/unbind", device, strlen(device)) < 0)
+	find_balloon(device, sizeof device);
+	if (device[0] && write_file(DRIVER "/unbind", device, strlen(device)) < 0)
 		return fail_sys(err, "the balloon");
-	snprintf(balloon, sizeof balloon, "%s", wanted ? "" : now);
 	return 0;
 }

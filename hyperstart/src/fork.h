@@ -9,7 +9,7 @@
 
 /* Reset all TCP connections but those within the machine. */
 int fork_sever(struct error *err);
-/* Whether the kernel reports free pages: the memory of a machine that goes on from a saved one is not to be taken. */
-int fork_balloon(bool wanted, struct error *err);
+/* The kernel reports free pages no more: the memory of a machine that goes on from a saved one is not to be taken. */
+int fork_keep_free_pages(struct error *err);
 
 #endif

@@ -176,8 +176,8 @@ static int setup_attr(const struct attr *a, struct error *err)
 		break;
 	case HP_T_BALLOON:
 		r = attr_u64(a, &number, err);
-		if (r == 0)
-			r = fork_balloon(number != 0, err);
+		if (r == 0 && !number)
+			r = fork_keep_free_pages(err);
 		break;
 	case HP_T_SYSCTL:
 		r = parse_sysctl(a, &sysctl, err);

@@ -394,10 +394,8 @@ class _Instant:
 
     @contextlib.asynccontextmanager
     async def quiet(self) -> AsyncIterator[None]:
-        await self._agent.set_savable(True)
         await self._look(DEADLINE)  # a slow one answers in the end
         yield
-        await asyncio.wait_for(self._agent.set_savable(False), DEADLINE)
 
     async def at_rest(self) -> None:
         await self._look(_PATIENCE)

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ..errors import HyperError
-from ..guest.agent import Fork, Freeze, require
+from ..guest.agent import Freeze, require
 from ..hypervisor.facets import PortForwarding
 from ..model.states import ALIVE
 from ..model.status import Container, ContainerStatus, Pod, PodStatus
@@ -116,8 +116,6 @@ class Recovery:
 
     async def _end_saving(self, pod: Pod, runtime: Runtime) -> None:
         """An earlier daemon died while it saved the pod, whose programs it had frozen."""
-        if isinstance(runtime.agent, Fork):
-            await runtime.agent.set_savable(False)
         for container in self.registry.members(pod.id):
             if container.state.status is ContainerStatus.RUNNING and container.id in runtime.built:
                 await require(runtime.agent, Freeze).freeze_container(container.id[:12], False)

@@ -288,9 +288,6 @@ class PidsOf(Protocol):
 class Fork(Protocol):
     """Its machine is saved while it runs, and others go on from what was saved."""
 
-    async def set_savable(self, savable: bool) -> None:
-        """Before its machine is saved, or when it has been: what hinders others to go on from it. Idempotent."""
-
     async def become(
         self, hostname: str, before: Sequence[Interface], interfaces: Sequence[Interface], sysctls: dict[str, str],
         shm_size: int,
@@ -298,6 +295,9 @@ class Fork(Protocol):
         """What `setup_pod` says, to the guest of a machine that goes on from a saved one; `before` it had these
         interfaces. Its TCP connections that leave the machine are reset.
         """
+
+    def keep_free_pages(self) -> None:
+        """They are in a file that others map, too: soon its kernel tells the hypervisor of none any more."""
 
 
 _NAMES: dict[type, str] = {

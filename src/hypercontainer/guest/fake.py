@@ -71,7 +71,7 @@ class FakeGuest:
         self.asked: list[int] = []  # types of all requests that came
         self.shut_down = False
         self.severed = 0  # times that its connections were reset
-        self.savable = False
+        self.reports = True  # of free pages
         self.capabilities: Capability | None = ~Capability(0)  # None: as of a hyperstart that does not know the word
         self._token = FIRST_TOKEN
         self._pid = 1
@@ -199,7 +199,7 @@ class FakeGuest:
         self.hostname = attrs.text(Tag.HOSTNAME) or self.hostname
         self.severed += attrs.number(Tag.SEVER)
         if attrs.raw(Tag.BALLOON):
-            self.savable = not attrs.number(Tag.BALLOON)
+            self.reports = attrs.number(Tag.BALLOON) != 0
         for body in attrs.all(Tag.INTERFACE):
             interface = RequestAttrs(body)
             name = interface.text(Tag.NAME)

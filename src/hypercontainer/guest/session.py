@@ -134,9 +134,6 @@ class GuestSession(Connection):
         attrs += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in sysctls.items()]
         await self.request(Type.POD_SETUP, attrs, deadlines.WORK)
 
-    async def set_savable(self, savable: bool) -> None:
-        await self.request(Type.POD_SETUP, [(Tag.BALLOON, int(not savable))])
-
     async def become(
         self, hostname: str, before: Sequence[Interface], interfaces: Sequence[Interface], sysctls: dict[str, str],
         shm_size: int,
@@ -147,6 +144,9 @@ class GuestSession(Connection):
         attrs += [(Tag.INTERFACE, i.attrs()) for i in interfaces]
         attrs += [(Tag.SYSCTL, [(Tag.NAME, k), (Tag.VALUE, v)]) for k, v in sysctls.items()]
         await self.request(Type.POD_SETUP, attrs, deadlines.WORK)
+
+    def keep_free_pages(self) -> None:
+        self.post(Type.POD_SETUP, [(Tag.BALLOON, 0)])
 
     async def set_interface(self, interface: Interface, *, undo: bool = False) -> None:
         try:

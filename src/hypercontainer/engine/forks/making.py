@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 
 from ...errors import Unavailable
-from ...guest.agent import Freeze
+from ...guest.agent import Fork, Freeze
 from ...guest.agent import require as require_of_guest
 from ...model import ids
 from ...model.quotas import Amounts
@@ -162,6 +162,7 @@ class Making:
         freeze = require_of_guest(runtime.agent, Freeze)
         for old in saved.document.frozen:
             await freeze.freeze_container(new[old][:12], False)
+        require_of_guest(runtime.agent, Fork).keep_free_pages()
         self._sandboxes.sandbox(who.pod_id).save()
         await self._sandboxes.release(who.pod_id, _USER)
 

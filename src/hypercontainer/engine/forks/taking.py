@@ -16,8 +16,6 @@ from pathlib import Path
 
 import msgspec
 
-from ...guest.agent import Fork
-from ...guest.agent import require as require_of_guest
 from ...hypervisor.driver import Disk
 from ...hypervisor.drivers import Drivers
 from ...hypervisor.facets import Checkpoints, require
@@ -35,7 +33,7 @@ from ..runtime import Runtime, record
 from ..secrets import Secrets
 from . import refusals
 from .fingerprints import Fingerprints
-from .freezing import calmly, freeze
+from .freezing import freeze
 from .launched import LaunchEarly, Launching
 from .saved import Before, Saved, SavedPod
 
@@ -57,14 +55,9 @@ class _Quiet:
 
     @contextlib.asynccontextmanager
     async def quiet(self) -> AsyncIterator[None]:
-        """Nor does the guest report free pages: those of a saved machine are others', too."""
-        agent, began = self.runtime.agent, clock.seconds()
-        fork, members = require_of_guest(agent, Fork), self.now()
+        began = clock.seconds()
         async with contextlib.AsyncExitStack() as undo:
-            failing = "a pod that was saved does not report free pages"
-            undo.push_async_callback(calmly, failing, partial(fork.set_savable, False))
-            await fork.set_savable(True)
-            self.frozen = await freeze(self.runtime, members, undo)
+            self.frozen = await freeze(self.runtime, self.now(), undo)
             yield
         self.lasted = clock.seconds() - began
 
