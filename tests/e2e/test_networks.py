@@ -692,6 +692,28 @@ def test_passt_where_it_is_installed(tmp_path: Path) -> None:
         wait_for(lambda: host.fetch("http://203.0.113.1:8081/") != "", "the page at its second port")
 
 
+def test_passt_of_what_goes_on_from_a_saved_pod(tmp_path: Path) -> None:
+    """The first connection reaches it each time: passt sends nothing again, and must know the guest's address by then."""
+    with (
+        namespaces("-saved") as name,
+        launched(
+            tmp_path / "root", "--network", "user", "--user-network", "passt", prefix=("ip", "netns", "exec", name)
+        ) as daemon,
+    ):
+        host = World(name, daemon)
+        daemon.ctl("pull", "-q", "builtin:busybox")
+        daemon.ctl("run", "-d", "--name", "web", "--idle-timeout", "1s", "-p", "8080:80", "busybox", *SERVE)
+        for _ in range(3):
+            wait_for(lambda: "Suspended" in daemon.ctl("ps").stdout, "it is suspended")
+            wait_for(lambda: "0.0.0.0:8080" in host.host("ss", "-Hltn"), "somebody listens for it")
+            assert host.host("curl", "-s", "-m", "60", "http://203.0.113.1:8080/") != ""
+        daemon.ctl("run", "-d", "--name", "busy", "-p", "8081:80", "busybox", *SERVE)
+        wait_for(lambda: host.fetch("http://203.0.113.1:8081/") != "", "the page")
+        daemon.ctl("pod", "fork", "--name", "child", "busy")
+        port = json.loads(daemon.out("inspect", "child"))[0]["ports"][0]["hostPort"]
+        assert host.host("curl", "-s", "-m", "60", f"http://203.0.113.1:{port}/") != ""
+
+
 @pytest.mark.parametrize("megabytes", [128, pytest.param(1024, marks=pytest.mark.slow)])
 def test_a_large_download_blocks_nothing(world: World, megabytes: int) -> None:
     """It comes in while other streams of the pod are answered."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...hypervisor.driver import AnyNetwork, Disk, MachineConfig, SpareNetwork
@@ -17,20 +17,17 @@ from ..allotments import Allotment
 from ..paths import BootFiles
 from ..pod_network import for_machine
 
-_MAC = "52:54:00:00:01:{:02x}"  # the guest has another, which is in what was saved
+_MAC = "52:54:00:00:01:{:02x}"  # the guest has another, which is in what was saved; QEMU announces this one
 
 
-@contextlib.contextmanager
-def idle_nics(layout: MachineLayout) -> Iterator[list[IdleNic]]:
-    """One for each that is not spare; what no machine has taken is gone at the end of a failure."""
-    with contextlib.ExitStack() as undo:
-        made = []
-        for kind in layout.nics:
-            if kind != NicKind.SPARE:
-                made.append(IdleNic.make(kind))
-                undo.callback(made[-1].close)
-        yield made
-        undo.pop_all()
+def idle_nics(layout: MachineLayout, undo: contextlib.AsyncExitStack) -> list[IdleNic]:
+    """One for each that is not spare; `undo` closes them."""
+    made = []
+    for kind in layout.nics:
+        if kind != NicKind.SPARE:
+            made.append(IdleNic.make(kind))
+            undo.callback(made[-1].close)
+    return made
 
 
 def machine_like(
@@ -46,10 +43,12 @@ def machine_like(
     )  # fmt: skip
 
 
-def networks(layout: MachineLayout, idle: list[IdleNic], spares: list[Nic] | None = None) -> tuple[AnyNetwork, ...]:
-    """In the layout's order; spare ones are named by `spares`, as far as there are some."""
+def networks(
+    layout: MachineLayout, idle: list[IdleNic], spares: Sequence[Nic] = (), macs: Sequence[str] = ()
+) -> tuple[AnyNetwork, ...]:  # fmt: skip
+    """In the layout's order; spare ones are named by `spares`, others have `macs`, as far as there are some."""
     found: list[AnyNetwork] = []
-    waiting, named = iter(idle), iter(spares or [])
+    waiting, named, known = iter(idle), iter(spares), iter(macs)
     for number, kind in enumerate(layout.nics):
         mac = _MAC.format(number)
         if kind == NicKind.SPARE:
@@ -57,7 +56,7 @@ def networks(layout: MachineLayout, idle: list[IdleNic], spares: list[Nic] | Non
             found.append(SpareNetwork(spare.mac, spare.tap) if spare else SpareNetwork(mac))
         else:
             nic = next(waiting)
-            found.append(for_machine(Nic(NicKind(kind), mac, nic.fd, nic.tap)))
+            found.append(for_machine(Nic(NicKind(kind), next(known, mac), nic.fd, nic.tap)))
     return tuple(found)
 
 

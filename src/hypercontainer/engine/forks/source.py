@@ -94,7 +94,7 @@ class Woken:
     async def _launch(
         self, pod: Pod, driver: Driver, layout: MachineLayout, directory: Path,
         known: Callable[[], Mapping[str, Disk]], start: Callable[[MachineConfig], Awaitable[Machine]],
-        spares: list[Nic] | None = None,
+        spares: Sequence[Nic] = (), macs: Sequence[str] = (),
     ) -> Launched:  # fmt: skip
         """`known` gives disks, once the directory is there."""
         setup = self._setup
@@ -106,10 +106,10 @@ class Woken:
                 architecture=pod.architecture,
             )  # fmt: skip
             undo.callback(allotment.give_back)
-            nics = undo.enter_context(idle.idle_nics(layout))
+            nics = idle.idle_nics(layout, undo)
             config = idle.machine_like(
                 pod, layout, setup.boot_files(pod.architecture), allotment, directory,
-                idle.networks(layout, nics, spares), idle.disks(layout, known(), directory, self._blank_size),
+                idle.networks(layout, nics, spares, macs), idle.disks(layout, known(), directory, self._blank_size),
             )  # fmt: skip
             machine = await start(config)
             undo.pop_all()
@@ -125,7 +125,7 @@ class Woken:
         spares = setup.network.spares(pod, len(links))[: document.layout.nics.count(NicKind.SPARE)]
         async with contextlib.AsyncExitStack() as undo:
             with span("started from what was saved", HYPERVISOR):
-                launched = await self._launched(order, waking, names, spares)
+                launched = await self._launched(order, waking, names, spares, [link.mac for link in links])
             undo.push_async_callback(launched.end)
             machine = launched.machine
             setup.allotments.give(pod.id, launched.allotment)
@@ -146,7 +146,9 @@ class Woken:
             undo.pop_all()
         return booted
 
-    async def _launched(self, order: Order, waking: Waking, names: Mapping[str, str], spares: list[Nic]) -> Launched:
+    async def _launched(
+        self, order: Order, waking: Waking, names: Mapping[str, str], spares: Sequence[Nic], macs: Sequence[str]
+    ) -> Launched:
         """The pod's machine, which runs; one that was launched early, if there is one."""
         pod, directory = order.pod, self._setup.paths.machine(order.pod.id)
         disks = {names[d.serial]: replace(d, serial=names[d.serial]) for d in order.disks if isinstance(d, Disk)}
@@ -154,7 +156,7 @@ class Woken:
         if early is None:
             return await self._launch(
                 pod, order.driver, waking.saved.document.layout, directory, lambda: disks,
-                partial(self._start, order.driver, waking), spares,
+                partial(self._start, order.driver, waking), spares, macs,
             )  # fmt: skip
         try:
             remove_tree(directory)

@@ -24,6 +24,8 @@ _CAPABILITIES = Command(
     "migrate-set-capabilities",
     {"capabilities": [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]},
 )
+# It would announce, for a second, the addresses that it was launched with, which are not those that the guest has.
+_SILENT = Command("migrate-set-parameters", {"announce-rounds": 0})
 
 
 async def load(monitor: Monitor, state: int) -> None:
@@ -49,7 +51,7 @@ async def load_early(monitor: Monitor, state: int, disks: Sequence[Disk], old: d
 
 
 async def _take_in(monitor: Monitor, state: int) -> None:
-    await monitor.execute_all([_CAPABILITIES, Command("migrate-incoming", {"uri": f"fd:{state}"})])
+    await monitor.execute_all([_CAPABILITIES, _SILENT, Command("migrate-incoming", {"uri": f"fd:{state}"})])
 
 
 async def _resumed(monitor: Monitor) -> None:
