@@ -310,11 +310,13 @@ class Stage:
         mine = {a["tap"] for p in records.running.values() for a in p.get("attachments", [])}
         spare = {t for p in records.running.values() for t in p["vm"].get("cards", {})}
         present = set(self.kernel.present())
+        asleep = [p for p in records.pods.values() if p.get("status") == "suspended" and p["spec"].get("idleTimeout")]
+        rung = {a["tap"] for p in asleep for a in p.get("attachments", [])}  # by whoever wants them
         idle = {
             name for m in self.host.machines.values() if m.directory.name.startswith(FACTORY)
             for name, _ in m.config.taps
         }  # fmt: skip
-        for tap in present - mine - spare - idle:
+        for tap in present - mine - spare - idle - rung:
             yield f"tap {tap} belongs to no pod that runs"
         for tap in mine - present:
             yield f"a pod has the record of tap {tap}, which is not there"
@@ -328,7 +330,7 @@ class Stage:
             if tap in present and self.kernel.taps[tap].bridge:
                 yield f"tap {tap} is in a bridge, and its pod in no network by it"
         named = self.kernel.named()
-        for tap in named - mine:
+        for tap in named - mine - rung:
             yield f"rules name {tap}, a tap of no pod that runs"
         for tap in mine - named:
             yield f"tap {tap} has no guarding rules"

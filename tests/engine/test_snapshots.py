@@ -269,14 +269,14 @@ def test_a_guest_that_is_too_old(saving: Any) -> None:
 
 
 async def meanwhile(
-    s: Stage, monkeypatch: pytest.MonkeyPatch, what: Coroutine[Any, Any, Any], pod: str = "pod"
+    s: Stage, monkeypatch: pytest.MonkeyPatch, what: Coroutine[Any, Any, Any], pod: str = "pod", lasts: float = 1
 ) -> asyncio.Task[Any]:  # fmt: skip
     """Fork a pod, and let that happen while its machine is saved; when it is about to be over."""
     saves, begun = SavingMachine.save, []
 
     async def save(machine: SavingMachine, state: int) -> None:
         begun.append(asyncio.create_task(what))
-        await asyncio.sleep(1)  # of the virtual clock
+        await asyncio.sleep(lasts)  # of the virtual clock
         await saves(machine, state)
 
     monkeypatch.setattr(SavingMachine, "save", save)
@@ -539,7 +539,7 @@ def test_a_pod_that_is_removed_while_it_is_saved(saving: Any, monkeypatch: pytes
     async def scenario(s: Stage) -> None:
         await s.run("a", "sleep", "1000")
         with pytest.raises(Unavailable, match="pod a ended while it was saved"):
-            await meanwhile(s, monkeypatch, s.engine.containers.remove("a", force=True), "a")
+            await meanwhile(s, monkeypatch, s.engine.containers.remove("a", force=True), "a", lasts=10)
         assert not list(s.paths.snapshots.iterdir()) and s.engine.registry.pods() == []
 
     saving(scenario)

@@ -168,7 +168,8 @@ class PodSnapshots:
         except BaseException as error:
             for saved in found:  # nobody waits for it any more
                 await tasks.to_the_end(_discard(saved))
-            if isinstance(error, asyncio.CancelledError) and not tasks.cancelled():
+            ended = isinstance(error, Unavailable) and self._sandboxes.runtime(pod.id) is not runtime
+            if ended or (isinstance(error, asyncio.CancelledError) and not tasks.cancelled()):
                 raise Unavailable(f"pod {pod.name} ended while it was saved") from error
             raise
         return found[0]
