@@ -693,7 +693,7 @@ def test_passt_where_it_is_installed(tmp_path: Path) -> None:
 
 
 def test_passt_of_what_goes_on_from_a_saved_pod(tmp_path: Path) -> None:
-    """The first connection reaches it each time: passt sends nothing again, and must know the guest's address by then."""
+    """The first connection reaches it each time: passt sends nothing again, and must know the address by then."""
     with (
         namespaces("-saved") as name,
         launched(

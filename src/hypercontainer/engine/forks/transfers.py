@@ -107,6 +107,7 @@ class Transfers:
         host_access.require_host("a snapshot of another hyperd's")
         source, target = os.pipe2(os.O_CLOEXEC)
         feeding = asyncio.create_task(_feed(body, target))
+        feeding.add_done_callback(lambda _: os.close(target))  # who reads comes to the end, also where it never began
 
         def end_input() -> None:
             feeding.cancel()
@@ -178,9 +179,9 @@ def _images(document: SavedPod) -> dict[str, str]:
 
 async def _feed(body: AsyncIterator[bytes], target: int) -> None:
     """To the end of the one or of the other; what does not come any more is taken for the end."""
-    with open(target, "wb", buffering=0) as file, contextlib.suppress(BrokenPipeError, TimeoutError):
+    with contextlib.suppress(BrokenPipeError, TimeoutError):
         while piece := await tasks.within(anext(body, b""), _SILENCE):
-            await tasks.in_thread(partial(write_all, file.fileno(), piece))
+            await tasks.in_thread(partial(write_all, target, piece))
 
 
 # -- what the records of a stranger may say ----------------------------------------------
