@@ -160,9 +160,16 @@ async def test_a_snapshot_outlives_its_pod_and_the_daemon(config: Config, lab: L
     # The memory of a restored one is in a file that others map: it reports no free pages, after it was saved neither.
     found = await lab.exec(other, "ls", "/sys/bus/virtio/drivers/virtio_balloon")
     assert found.code == 0 and "bind" in found.out and "virtio" not in found.out
+    # The next snapshot has what is another by now, and is whole without the one before.
+    after = await lab.engine.snapshots.create(SnapshotRequest(pod="again", name="next"))
+    assert after.parent == info.id and after.size < info.size
+    await lab.engine.snapshots.remove("shot")
+    last = await lab.engine.snapshots.restore("next", RestoreRequest(name="last"))
+    last_id = lab.engine.registry.members(last.id)[0].id
+    await lab.printed(last_id, f"counted {(await counted(lab, last_id))[-1] + 2}")
+    await lab.engine.snapshots.remove("next")
     await lab.engine.containers.stop(other, timeout=0)
     await lab.engine.containers.start(other)
-    await lab.engine.snapshots.remove("shot")
     assert lab.engine.snapshots.all() == [] and list((Path(config.root) / "snapshots").iterdir()) == []
 
 
