@@ -75,13 +75,12 @@ def free_port(port: PortMapping) -> PortMapping:
 
 def pod_record(document: SavedPod, who: Identity, hostname: str, spec: PodSpec, attachments: list[Attachment]) -> Pod:
     """Not running yet."""
-    pod = document.pod
+    pod = replace(document.pod, snapshot=document.id if document.digests else document.pod.snapshot)
     volumes = [who.volumes.get(v.name, v) for v in pod.volumes]
-    kept = document.id if document.digests else pod.snapshot
     return replace(
         pod, id=who.pod_id, name=who.name, created_at=clock.stamp(), hostname=hostname, vm=None, spec=spec,
         attachments=attachments, volumes=volumes, ports=[], cni=None, status=PodStatus.CREATED, error="",
-        started_at="", finished_at="", snapshot=kept, ttl_from="", **owned(),
+        started_at="", finished_at="", ttl_from="", **owned(),
     )  # fmt: skip
 
 
