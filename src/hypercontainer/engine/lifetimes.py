@@ -58,7 +58,7 @@ class Lifetimes:
         self._doorbells = doorbells
         self._seen: dict[str, _Seen] = {}
         self._still: set[str] = set()  # pods that stood still when they were looked at: their ttl does not go on
-        self._changed = asyncio.Event()  # somebody has another lifetime
+        self._changed = asyncio.Event()  # somebody has another lifetime, or what was under way has ended
         self._under_way: dict[str, asyncio.Task[None]] = {}  # by pod
 
     async def run(self) -> None:
@@ -148,7 +148,11 @@ class Lifetimes:
     def _begin(self, pod: Pod, work: Callable[[Pod], Awaitable[None]]) -> None:
         if pod.id not in self._under_way:
             task = self._under_way[pod.id] = asyncio.create_task(self._guarded(pod, work))
-            task.add_done_callback(lambda _: self._under_way.pop(pod.id, None))
+            task.add_done_callback(lambda _: self._ended(pod.id))
+
+    def _ended(self, pod_id: str) -> None:
+        self._under_way.pop(pod_id, None)
+        self._changed.set()  # one that is suspended by now is to hear of packets
 
     async def _guarded(self, pod: Pod, work: Callable[[Pod], Awaitable[None]]) -> None:
         try:
