@@ -231,7 +231,7 @@ static int open_beneath(int root, const char *path, uint64_t flags)
 	return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
 }
 
-/* A path below the volume's root; directories that are missing are made. */
+/* A path below the volume's root; directories that are missing are made, but in what is for reading. */
 static int open_sub_path(int root, const char *path)
 {
 	cleanup_free char *prefix = xstrndup(path, strlen(path));
@@ -255,8 +255,10 @@ static int open_sub_path(int root, const char *path)
 			parent = open_beneath(root, slash ? prefix : ".", O_PATH | O_DIRECTORY);
 			if (slash)
 				*slash = '/';
-			if (parent < 0 || mkdirat(parent, slash ? slash + 1 : prefix, 0755) < 0)
+			if (parent < 0 || mkdirat(parent, slash ? slash + 1 : prefix, 0755) < 0) {
+				errno = errno == EROFS ? ENOENT : errno;
 				return -1;
+			}
 			fd = open_beneath(root, prefix, O_PATH);
 		}
 		if (fd < 0)

@@ -309,7 +309,7 @@ async def test_an_image_is_a_volume(pods: Pods, lab: Lab) -> None:
     said = "".join(record.log for batch in batches for record in batch)
     assert said.startswith("/part/busybox\n/whole/bin/busybox\n") and "/whole/x: Read-only file system" in said
     assert await pods.exec("a", "grep -c /whole /proc/mounts || true") == "0"
-    with pytest.raises(HyperError, match="gone"):
+    with pytest.raises(HyperError, match="path gone of the volume: No such file or directory"):
         wrong = await lab.create("true", pod="p", mounts=[
             Mount(target="/x", type="image", source="busybox", sub_path="gone")
         ])  # fmt: skip
