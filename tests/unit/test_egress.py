@@ -33,7 +33,9 @@ from hypercontainer.model.egress import (
     parse_secret,
     policy,
 )
+from hypercontainer.model.network import NetworkRequest
 from hypercontainer.model.pods import PodPlan
+from hypercontainer.model.rates import parse_allow
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.network import dns
 from hypercontainer.network.egress import authority, hello, http, messages, names, upstream
@@ -442,6 +444,18 @@ def test_a_policy_of_a_container_in_a_pod_is_refused() -> None:
         check_plan(PodPlan(containers=[spec]))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "called"),
+    [("allow", [parse_allow("10.0.0.0/8")], "what may be reached"), ("egress_rate", 8000, "a limit of what is sent"),
+     ("ingress_rate", 8000, "a limit of what is received"), ("network", "none", "the network"),
+     ("networks", [NetworkRequest(name="n")], "the network"), ("ttl", 9, "a time to live"),
+     ("idle_timeout", 9, "an idle timeout")],
+)  # fmt: skip
+def test_what_is_the_pods_is_refused_of_a_container_in_it(field: str, value: Any, called: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"^{called} is the pod's, not a container's in it"):
+        check_plan(PodPlan(containers=[ContainerSpec(image="busybox", **{field: value})]))
+
+
 def test_placeholders_are_swapped_in_headers() -> None:
     swaps = [Swap("PH1", "first", ""), Swap("PH2", "second", "x-key")]
     basic = b"Basic " + base64.b64encode(b"me:PH1")
@@ -473,6 +487,7 @@ def test_who_answers_for_a_host_verifies_it(tmp_path: Path, trusted: bool, serve
         writer.close()
 
     async def run() -> bytes:
+        over = asyncio.Event()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(pair.cert, pair.key)
         server = await asyncio.start_server(far, "127.0.0.1", 0, ssl=context)
@@ -484,6 +499,7 @@ def test_who_answers_for_a_host_verifies_it(tmp_path: Path, trusted: bool, serve
             with contextlib.suppress(Refused, Closed):
                 await injection.serve(Channel(reader, writer), "a.example", 443, open_)
             writer.close()
+            over.set()
 
         front = await asyncio.start_server(near, "127.0.0.1", 0)
         async with server, front, asyncio.timeout(30):
@@ -493,6 +509,7 @@ def test_who_answers_for_a_host_verifies_it(tmp_path: Path, trusted: bool, serve
             writer.write(b"GET / HTTP/1.1\r\nHost: a.example\r\nX: PH\r\nConnection: close\r\n\r\n")
             found = await reader.readuntil(b"\r\n\r\n")
             writer.close()
+            await over.wait()
         return found
 
     found = asyncio.run(run())

@@ -7,9 +7,18 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import Awaitable
+from typing import TypeVar
 
+T = TypeVar("T")
 CHUNK = 64 << 10  # bytes
 IDLE = 3600.0  # seconds without a byte in either direction, after which a connection is none
+# Seconds between looks at a connection whose other end has said all, or may have. One that was closed there is not
+# known from one that still reads, until its kernel has forgotten it and answers a probe with a reset: after a minute
+# (tcp_fin_timeout). A machine that stands still answers no probe, and is waited for (at most 127 of them).
+_LOOK = 2
+_PROBES_MAX = 127
+_STATE_CLOSED = 7  # TCP_CLOSE of linux/tcp_states.h
 
 
 class Closed(Exception):
@@ -67,6 +76,17 @@ class Channel:
         """Nothing more is written; what the other end writes may yet come."""
         with contextlib.suppress(OSError, RuntimeError):
             self._writer.write_eof()
+
+    async def gone(self) -> None:
+        """The other end takes nothing any more: it has reset the connection, or its kernel knows of none."""
+        sock: socket.socket = self._writer.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it is closed here
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _LOOK)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _LOOK)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES_MAX)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _STATE_CLOSED:
+                await asyncio.sleep(_LOOK)
 
     def close(self) -> None:
         with contextlib.suppress(OSError, RuntimeError):
@@ -145,6 +165,10 @@ class TlsChannel:
     async def end(self) -> None:
         """TLS has no half that ends alone which all programs know: nothing is told before `close`."""
 
+    async def gone(self) -> None:
+        """As a channel's."""
+        await self._below.gone()
+
     def close(self) -> None:
         self._below.close()
 
@@ -169,13 +193,39 @@ async def pipe(one: Stream, other: Stream) -> None:
                 return await target.end()
             await target.write(data)
 
-    copies = {asyncio.ensure_future(copy(one, other)), asyncio.ensure_future(copy(other, one))}
+    there, back = asyncio.ensure_future(copy(one, other)), asyncio.ensure_future(copy(other, one))
     try:
-        done, _ = await asyncio.wait(copies, return_when=asyncio.FIRST_EXCEPTION)
+        await asyncio.gather(answered(back, there, one), answered(there, back, other))
+    except (OSError, TimeoutError) as error:
+        raise Closed from error
     finally:
-        for task in copies:
+        for task in (there, back):
             task.cancel()
-        await asyncio.gather(*copies, return_exceptions=True)
-    for task in done:
-        if task.exception():
-            raise Closed from task.exception()
+        await asyncio.gather(there, back, return_exceptions=True)
+
+
+async def answered(answer: Awaitable[T], said: asyncio.Future[None], stream: Stream) -> T:
+    """What comes of it, unless what it answers has failed, or whom it is for is gone.
+
+    `said` ends when all that was sent there has been passed on: until then the connection is read, and tells by itself.
+
+    :raise Closed: it is gone.
+    """
+
+    async def gone() -> None:
+        await asyncio.wait({said})
+        if (error := said.exception()) and not isinstance(error, Closed):  # who is told may answer all the same
+            raise error
+        await stream.gone()
+
+    waits, watch = asyncio.ensure_future(answer), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({waits, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not waits.done():
+            watch.result()
+            raise Closed
+        return await waits
+    finally:
+        waits.cancel()
+        watch.cancel()
+        await asyncio.gather(waits, watch, return_exceptions=True)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import h11
 
 from ...model.egress import canonical_name
-from .channel import IDLE, Closed, Stream, pipe
+from .channel import IDLE, Closed, Stream, answered, pipe
 from .refused import Refused
 
 HEAD_MAX = 64 << 10  # bytes of a request's or an answer's line and headers
@@ -136,7 +136,7 @@ class Relay:
         await self._far.write(self._peer.send(begin) or b"")
         sending = asyncio.ensure_future(self._send_body(self._far))
         try:
-            switched = await self._receive(self._far)
+            switched = await answered(self._receive(self._far), sending, self._client)
             if switched:
                 await self._switch(self._far)
                 return False
