@@ -25,7 +25,7 @@ from ..seccomp import Attempt, Filter
 from ..sys import clock, tasks
 from ..sys.files import no_space_as_error
 from ..sys.removal import removed
-from . import egress_secrets, environment, health, processors, resolve
+from . import egress_secrets, environment, health, membership, processors, resolve
 from .filters import filter_of
 from .paths import Paths
 from .placement import Placement
@@ -100,7 +100,7 @@ class Creation:
         if spec.devices:
             raise InvalidArgument("devices of this host are the pod's, not a container's in it",
                                   hint="give --device to `hyperctl pod create`")  # fmt: skip
-        egress_secrets.check_member(spec)
+        membership.check_member(spec)
         processors.check_joins(pod, spec.image, image)
         _check_secrets(spec, pod.spec.secrets)
         spec = self._with_target(pod, spec)

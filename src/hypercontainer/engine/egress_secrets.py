@@ -16,13 +16,6 @@ from .secrets import Secrets
 _PLACEHOLDER = "hypercontainer-secret-"
 
 
-def check_member(spec: ContainerSpec) -> None:
-    """Of a container in a pod. :raise InvalidArgument: it has a policy, which would hold nothing back."""
-    if spec.egress:
-        raise InvalidArgument("an egress policy is the pod's, not a container's in it",
-                              hint="give it to the pod, by its podfile")  # fmt: skip
-
-
 def kept(secrets: Secrets, pod_id: str, policy: EgressPolicy | None) -> EgressPolicy | None:
     """The policy as it is recorded: without the values, which are the pod's secrets now.
 

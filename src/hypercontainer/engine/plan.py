@@ -10,7 +10,7 @@ from ..model.base import encode
 from ..model.pods import PodPlan, PodSpec
 from ..model.specs import MEMORY_MIN, ContainerSpec
 from ..model.status import Container
-from . import egress_secrets, resolve
+from . import membership, resolve
 from .secrets import SIZE_MAX, check_name
 from .services import check_services
 
@@ -27,7 +27,7 @@ def check_plan(plan: PodPlan) -> None:
         raise Conflict(f"two containers are called {twice!r}", hint="rename one")
     for c in plan.containers:
         resolve.validate(c)
-        egress_secrets.check_member(c)
+        membership.check_member(c)
         for s in c.secrets:
             if s.secret not in plan.secrets:
                 raise InvalidArgument(
