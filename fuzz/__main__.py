@@ -22,7 +22,7 @@ CACHE = cache_directory("fuzz")
 C_TARGETS = {"frames": "container.c", "tar": "", "users": "user.c"}  # with what each includes of hyperstart
 PYTHON_TARGETS = (
     "frames", "streams", "layers", "archives", "manifests", "dns", "podfiles", "disks", "copies", "acls", "references",
-    "spdy", "profiles",
+    "spdy", "profiles", "hellos", "requests",
 )  # fmt: skip
 NAMES = (*PYTHON_TARGETS, *(f"hyperstart-{name}" for name in C_TARGETS))
 CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-g", "-O1", "-fsanitize=fuzzer,address,undefined",

@@ -100,7 +100,9 @@ def _dns() -> Iterator[bytes]:
         ("example.org", "ANY"),
         ("x", "MX"),
     ):
-        yield bytes(DNSRecord.question(name, kind).pack())
+        question = DNSRecord.question(name, kind)
+        question.header.id = 1  # dnslib's own is another one each time
+        yield bytes(question.pack())
 
 
 def _podfiles() -> Iterator[bytes]:
@@ -178,10 +180,43 @@ def _profiles() -> Iterator[bytes]:
     yield json.dumps({"defaultAction": "SCMP_ACT_LOG", "architectures": ["SCMP_ARCH_ARM"], "syscalls": [rule]}).encode()
 
 
+def _hellos() -> Iterator[bytes]:
+    """A client's, of TLS 1.2 and 1.3, made by hand: OpenSSL's have other random numbers each time."""
+
+    def extension(kind: int, body: bytes) -> bytes:
+        return struct.pack("!HH", kind, len(body)) + body
+
+    def hello(*extensions: bytes) -> bytes:
+        whole = b"".join(extensions)
+        body = b"\x03\x03" + bytes(32) + b"\0" + b"\0\x02\x13\x01" + b"\x01\0" + struct.pack("!H", len(whole)) + whole
+        return b"\x01" + len(body).to_bytes(3, "big") + body
+
+    def records(message: bytes, size: int) -> bytes:
+        pieces = [message[at : at + size] for at in range(0, len(message), size)]
+        return b"".join(b"\x16\x03\x01" + struct.pack("!H", len(piece)) + piece for piece in pieces)
+
+    name = b"api.example.com"
+    named = extension(0, struct.pack("!HBH", len(name) + 3, 0, len(name)) + name)
+    versions = extension(43, b"\x02\x03\x04")
+    yield records(hello(named, versions), 1 << 14)
+    yield records(hello(versions, named), 20) + b"\x17\x03\x03\0\x01x"
+    yield records(hello(versions), 1 << 14)
+    yield records(hello(named, extension(0xFE0D, bytes(9))), 1 << 14)
+
+
+def _requests() -> Iterator[bytes]:
+    yield b"GET /a?b HTTP/1.1\r\nHost: a.example\r\nX-Key: v\r\n\r\nGET /2 HTTP/1.1\r\nHost: A.Example.:80\r\n\r\n"
+    yield b"POST http://a.example/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nbody!"
+    chunks = b"5;x=y\r\nbody!\r\n0\r\nLast: 1\r\n\r\n"
+    yield b"PUT / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n" + chunks
+    yield b"OPTIONS * HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nbytes"
+    yield b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n"
+
+
 SEEDS = {
     "frames": _frames, "streams": _streams, "layers": _layers, "archives": _archives, "manifests": _manifests,
     "dns": _dns, "podfiles": _podfiles, "disks": _disks, "copies": _copies, "acls": _acls, "references": _references,
-    "spdy": _spdy, "profiles": _profiles,
+    "spdy": _spdy, "profiles": _profiles, "hellos": _hellos, "requests": _requests,
     "hyperstart-frames": _guest_requests, "hyperstart-tar": _layers, "hyperstart-users": _users,
 }  # fmt: skip
 

@@ -11,8 +11,10 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import h11
 
 from hypercontainer.cri.streaming.spdy_frames import Decoder, Opened
 from hypercontainer.cri.streaming.spdy_headers import BLOCK_MAX
@@ -25,8 +27,11 @@ from hypercontainer.images import manifests as documents
 from hypercontainer.images.limits import Budget, Limits
 from hypercontainer.images.tree import Tree
 from hypercontainer.model.architectures import MACHINES
+from hypercontainer.model.egress import canonical_name
 from hypercontainer.model.reference import parse_reference, parse_source
 from hypercontainer.network.dns import NameServer
+from hypercontainer.network.egress import hello, http
+from hypercontainer.network.egress.refused import Refused
 from hypercontainer.podfile.convert import convert, files_to_fetch
 from hypercontainer.podfile.load import load
 from hypercontainer.protocol.constants import Type
@@ -251,6 +256,81 @@ def profiles(data: bytes) -> bool:
     return taken
 
 
+def hellos(data: bytes) -> bool:
+    """What a pod begins a TLS connection with: what it asks for does not depend on the pieces in which it comes."""
+    try:
+        name = hello.server_name(data)
+    except Refused:
+        return False
+    for at in range(0, len(data), 1 + len(data) // 50):
+        with contextlib.suppress(Refused):  # of a piece that ends in the midst of what comes later
+            assert hello.server_name(data[:at]) in (None, name), "it had another name before"
+    assert name is None or canonical_name(name) == name
+    return name is not None
+
+
+def requests(data: bytes) -> bool:
+    """Requests of a pod: as they are written anew, whoever reads them finds as many, for the same hosts."""
+    out, wanted = bytearray(), []
+    peer = h11.Connection(h11.CLIENT, max_incomplete_event_size=http.HEAD_MAX)
+    for event in _events(data):
+        if isinstance(event, h11.Request):
+            try:
+                host, target = http.destination(event, 80)
+            except Refused:
+                break
+            wanted.append((host, target))
+            event = h11.Request(method=event.method, target=target, headers=list(event.headers))
+        out += peer.send(event) or b""
+        if peer.our_state is not h11.SEND_BODY and not _next_cycle(peer):
+            break
+    found = [http.destination(e, 80) for e in _events(bytes(out)) if isinstance(e, h11.Request)]
+    assert found == wanted, "another reader finds other requests"
+    return bool(wanted)
+
+
+def _events(data: bytes) -> Iterator[h11.Event]:
+    """Requests and what is in them, as the relay reads them, in pieces, until one is malformed or not whole."""
+    server = h11.Connection(h11.SERVER, max_incomplete_event_size=http.HEAD_MAX)
+    for at in range(0, len(data), 83):
+        server.receive_data(data[at : at + 83])
+        while True:
+            try:
+                event = server.next_event()
+            except h11.RemoteProtocolError:
+                return
+            if event is h11.PAUSED and not _answered(server):
+                return
+            if event is h11.NEED_DATA:
+                break
+            if not isinstance(event, (h11.Request, h11.Data, h11.EndOfMessage)):
+                return
+            yield event
+            if isinstance(event, h11.Request) and event.method == b"CONNECT":
+                return  # bytes, from here on
+
+
+def _next_cycle(peer: h11.Connection) -> bool:
+    """Its answer is whole; whether a request may follow."""
+    peer.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    while isinstance(peer.next_event(), h11.Event):
+        pass
+    if (peer.our_state, peer.their_state) != (h11.DONE, h11.DONE):
+        return False
+    peer.start_next_cycle()
+    return True
+
+
+def _answered(server: h11.Connection) -> bool:
+    """It has got an answer; whether another request is read."""
+    server.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
+    server.send(h11.EndOfMessage())
+    if (server.our_state, server.their_state) != (h11.DONE, h11.DONE):
+        return False
+    server.start_next_cycle()
+    return True
+
+
 TARGETS: dict[str, Target] = {
     t.__name__: t
     for t in (
@@ -267,5 +347,7 @@ TARGETS: dict[str, Target] = {
         references,
         spdy,
         profiles,
+        hellos,
+        requests,
     )
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fuzz.__main__ import C_TARGETS, NAMES, PYTHON_TARGETS
+from fuzz.seeds import SEEDS
 from fuzz.targets import TARGETS
 
 
@@ -18,6 +19,10 @@ def inputs(repository: Path, name: str) -> list[Path]:
 def test_a_target_holds_and_takes_what_is_sound(repository: Path, name: str) -> None:
     taken = {path.name: TARGETS[name](path.read_bytes()) for path in inputs(repository, name)}
     assert any(taken.values()), f"nothing of it is an input that the decoder takes: {taken}"
+
+
+def test_seeds_are_the_same_each_time() -> None:
+    assert {name: list(seeds()) for name, seeds in SEEDS.items()} == {n: list(seeds()) for n, seeds in SEEDS.items()}
 
 
 def test_every_target_is_run_and_has_a_corpus(repository: Path) -> None:
