@@ -52,9 +52,7 @@ async def tunnel(client: Channel, open_: Callable[[str, int], Awaitable[Channel]
         far.close()
 
 
-async def led(
-    lead: Callable[..., Awaitable[None]], sent: bytes, leave: Leave, answer: bytes
-) -> tuple[bytes, bool]:
+async def led(lead: Callable[..., Awaitable[None]], sent: bytes, leave: Leave, answer: bytes) -> tuple[bytes, bool]:
     """What a client gets that sends this and leaves, when the host has got it; whether its connection broke."""
     got, asked, over, left = bytearray(), asyncio.Event(), asyncio.Event(), asyncio.Event()
     broke = False

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ..errors import InvalidArgument
+from ..model.egress import EgressChange
 from ..model.lifetimes import Lifetime, LifetimeInfo
 from ..model.pods import PodPlan, Service
 from ..model.specs import PortMapping
@@ -112,6 +113,12 @@ async def remove(c: Context) -> Pod:
 async def labels(c: Context) -> dict[str, str]:
     """Add labels."""
     return c.engine.pods.set_labels(c.id, await c.body(dict[str, str]), override=c.flag("override"))
+
+
+@routes.post(f"{_ID}/egress", body=EgressChange)
+async def egress(c: Context) -> Pod:
+    """Change which hosts it may reach by name, at once where it runs; also of a container, by its id or name."""
+    return await c.engine.egress_updates.update(c.id, await c.body(EgressChange))
 
 
 @routes.get(f"{_ID}/top")

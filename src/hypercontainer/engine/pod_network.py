@@ -143,6 +143,15 @@ class PodNetwork:
             if isinstance(backend, Policy):
                 await backend.enforce(pod)
 
+    async def follow(self, pod: Pod) -> None:
+        """The record of the pod, whatever that does now, has another egress policy: it is in force.
+
+        :raise Unavailable: when the kernel refuses the rules.
+        """
+        for backend in self.choice.of(pod):
+            if isinstance(backend, Policy):
+                await backend.follow(pod)
+
     async def open(self, pod: Pod, stack: contextlib.ExitStack) -> tuple[AnyNetwork, ...]:
         """NICs for a machine that is to be launched; their descriptors are closed with the stack."""
         nics: list[Nic] = []

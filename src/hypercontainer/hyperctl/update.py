@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
-from ..client.api import container_route
+from ..client.base import container_route, pod_route
 from ..errors import InvalidArgument
+from ..model.egress import EgressChange, policy
 from ..model.specs import ContainerUpdate
 from ..model.units import parse_size
 from .context import client, for_each
@@ -18,14 +21,19 @@ from .options import parse_restart
 @click.option("-m", "--memory", default=None, help="Memory limit, such as 512m; 0 for what the machine has.")
 @click.option("--pids-limit", type=int, default=None, help="Most processes at a time; -1 for no limit.")
 @click.option("--restart", default=None, metavar="POLICY", help="no, on-failure[:N], always or unless-stopped.")
+@click.option("--egress", type=click.Choice(["open", "none"]), help="All that it may reach, beside --allow-host.")
+@click.option("--allow-host", multiple=True, metavar="HOST[:PORT]", help="Hosts that it may reach from now on.")
 @click.argument("containers", nargs=-1, required=True)
 def update(
-    containers: tuple[str, ...], cpus: float | None, memory: str | None, pids_limit: int | None, restart: str | None
-) -> int:
-    """Change limits and restart policy of containers.
+    containers: tuple[str, ...], cpus: float | None, memory: str | None, pids_limit: int | None, restart: str | None,
+    egress: Literal["open", "none"] | None, allow_host: tuple[str, ...],
+) -> int:  # fmt: skip
+    """Change limits, restart policy and egress policy of containers.
 
-    One that runs gets them at once, as far as its virtual machine has as much;
-    more than that it gets by a stop, this, and a start.
+    One that runs gets limits at once, as far as its virtual machine has as much;
+    more than that it gets by a stop, this, and a start. The egress policy is
+    also that of a pod, by the pod's name. Its connections that stay allowed go
+    on, and others are ended.
     """
     change = ContainerUpdate(
         cpus=cpus,
@@ -33,7 +41,24 @@ def update(
         pids=None if pids_limit is None else max(0, pids_limit),
         restart=None if restart is None else parse_restart(restart),
     )
-    if change == ContainerUpdate():
-        raise InvalidArgument("nothing to change", hint="give --memory, --cpus, --pids-limit or --restart")
+    reach = _reach(egress, allow_host)
+    if change == ContainerUpdate() and reach is None:
+        hint = "give --memory, --cpus, --pids-limit, --restart, --egress or --allow-host"
+        raise InvalidArgument("nothing to change", hint=hint)
     c = client()
-    return for_each(containers, lambda name: c.do("POST", container_route(name, "/update"), body=change))
+
+    def one(name: str) -> None:
+        if change != ContainerUpdate():
+            c.do("POST", container_route(name, "/update"), body=change)
+        if reach is not None:
+            c.do("POST", pod_route(name, "/egress"), body=reach)
+
+    return for_each(containers, one)
+
+
+def _reach(egress: Literal["open", "none"] | None, hosts: tuple[str, ...]) -> EgressChange | None:
+    """What is asked for of the egress policy; None: nothing."""
+    if egress is None and not hosts:
+        return None
+    asked = policy(egress or "", hosts)
+    return EgressChange(open=asked is None, hosts=asked.hosts if asked else [])

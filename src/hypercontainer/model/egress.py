@@ -121,6 +121,18 @@ class EgressPolicy(Model, frozen=True, kw_only=True):
         return any((name, port) == (secret.host, secret.port) for secret in self.secrets)
 
 
+class EgressChange(Model, frozen=True, kw_only=True):
+    """Another policy for a pod; its secrets stay, and the hosts that they go to."""
+
+    open: bool = False  # no policy at all
+    hosts: Annotated[list[EgressHost], Meta(max_length=HOSTS_MAX)] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """:raise InvalidAddress: it contradicts itself."""
+        if self.open and self.hosts:
+            raise InvalidAddress("egress is open, and hosts are named", hint="leave out one of them")
+
+
 def parse_host(text: str) -> EgressHost:
     """`api.example.com`, `*.example.com:8443`; letters may be large, and a last dot is none.
 

@@ -182,6 +182,13 @@ class Policy(Protocol):
         :raise Unavailable: when the kernel refuses them.
         """
 
+    async def follow(self, pod: Pod) -> None:
+        """The record of the pod, whatever that does now, has another policy: it is in force, and connections that it
+        does not allow have been ended. Idempotent.
+
+        :raise Unavailable: when the kernel refuses the rules.
+        """
+
 
 @runtime_checkable
 class Rates(Protocol):

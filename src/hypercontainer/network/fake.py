@@ -154,6 +154,9 @@ class FakeShared(FakeBackend):
         self.net.rules.pop(pod_id, None)
         await super().release(pod_id)
 
+    async def follow(self, pod: Pod) -> None:
+        await asyncio.sleep(0)
+
     async def enforce(self, pod: Pod) -> None:
         await asyncio.sleep(0)
         self.net.rules[pod.id] = {a.tap for a in pod.attachments}

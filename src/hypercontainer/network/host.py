@@ -57,6 +57,16 @@ class HostNetwork:
         async with self._lock:
             await self._apply()
 
+    async def follow(self, pod: Pod) -> None:
+        """Its record has another egress policy. Idempotent. :raise Unavailable: the kernel refuses."""
+        async with self._lock:
+            networks = [self._records.network_of(a) for a in pod.attachments]
+            for network in networks if pod.spec.egress else ():  # it may be its network's first policy
+                if network.id in self._servers:
+                    self._gates.ensure(network)
+            await self._apply()
+        self._gates.follow(pod.id)
+
     async def drop(self, pod_id: str) -> None:
         """After it. Idempotent."""
         self._ports.pop(pod_id, None)

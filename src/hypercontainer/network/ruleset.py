@@ -332,6 +332,7 @@ def _forward(bridges: tuple[Bridge, ...], names: str) -> str:
 {internal}
     ip saddr vmap @egress_four
     meta l4proto udp reject with icmpx admin-prohibited
+    meta l4proto tcp reject with tcp reset
     drop
   }}
   chain forward {{

@@ -16,11 +16,12 @@ import msgspec
 
 from ..client.base import container_route, pod_route, snapshot_route
 from ..errors import NotFound
+from ..model.egress import EgressChange, parse_host
 from ..model.lifetimes import Lifetime, LifetimeInfo, TtlAction
 from ..model.snapshots import ForkRequest, RestoreRequest, SnapshotInfo, SnapshotRequest
 from ..model.specs import ContainerSpec, ExecSpec, PortMapping, PullPolicy
 from ..model.statistics import ContainerStats
-from ..model.status import Container, ContainerStatus, PodDetails
+from ..model.status import Container, ContainerStatus, Pod, PodDetails
 from . import images
 from .api import Api, Query
 from .connection import AsyncConnection
@@ -325,6 +326,15 @@ class AsyncSandbox(Bounded):
         on_disk = (await self.info(timeout=timeout)).state.status is ContainerStatus.SUSPENDED
         route = pod_route(self._container.pod, "/resume") if on_disk else self._route("/unpause")
         await self._do("POST", route, deadline.left, "going on")
+
+    async def set_egress(self, hosts: Sequence[str] | None, *, timeout: float = DEFAULT) -> None:
+        """What it may reach from now on: these hosts by name, as `--allow-host` has them, or with None everything.
+
+        Connections that stay allowed go on, others are ended. :raise Unsupported: its network has no such rules.
+        """
+        change = EgressChange(open=hosts is None, hosts=[parse_host(text) for text in hosts or ()])
+        route = pod_route(self._container.pod, "/egress")
+        await self._call(Pod, "POST", route, change, timeout=timeout, what="another egress policy")
 
     async def snapshot(self, name: str = "", *, timeout: float = _SAVE) -> SnapshotInfo:
         """Save its memory, its disks and its programs at one instant; it runs on. See `restore`."""

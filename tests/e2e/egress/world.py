@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from . import image
 
 OUTSIDE = "203.0.113.2"
 NAMES = ("api.example.test", "other.example.test", "deep.sub.example.test", "evil.test")
+# What curl says of a connection that is reset, by when that is: before it is made, before curl has looked, or after.
+RESET = re.compile(r"curl: \((7|55|56)\)")
 _PROGRAM = Path(__file__).with_name("outside.py")
 _DEADLINE = 60.0  # seconds
 

@@ -104,6 +104,9 @@ class Bridge:
     async def enforce(self, pod: Pod) -> None:
         await self._host.add(pod)
 
+    async def follow(self, pod: Pod) -> None:
+        await self._host.follow(pod)
+
     async def limit(self, link: Link, rate: int) -> None:
         await links_of_host.limit(link.tap, rate)
 

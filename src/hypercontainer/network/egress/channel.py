@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -87,6 +88,13 @@ class Channel:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _STATE_CLOSED:
                 await asyncio.sleep(_LOOK)
+
+    def reset(self) -> None:
+        """It ends in its midst, and the other end knows."""
+        sock: socket.socket = self._writer.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it is closed
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
 
     def close(self) -> None:
         with contextlib.suppress(OSError, RuntimeError):

@@ -127,6 +127,15 @@ class Gates:
         if gate := self._gates.pop(network, None):
             gate.close()
 
+    def follow(self, pod_id: str) -> None:
+        """Connections that a pod's policy does not allow any more are ended. Idempotent."""
+        policy = self._policy(pod_id)
+        if policy and (proxy := self._proxies.get(pod_id)):
+            proxy.end(lambda host, port: not policy.allows(host, port))
+
+    def _policy(self, pod_id: str) -> EgressPolicy | None:
+        return self._records.pod(pod_id).spec.egress if self._records.has_pod(pod_id) else None
+
     async def forget(self, pod_id: str) -> None:
         """A pod's proxy has ended, and so have its connections. Idempotent."""
         if proxy := self._proxies.pop(pod_id, None):
@@ -186,7 +195,7 @@ class Gates:
 
     def _intercepted(self, pod_id: str) -> list[Intercepted]:
         """What the pod's proxy needs for hosts that its secrets go to."""
-        policy = self._records.pod(pod_id).spec.egress
+        policy = self._policy(pod_id)
         if not policy or not policy.secrets:
             return []
         return authority.intercepted(policy, partial(self._settings.secret, pod_id))
@@ -199,9 +208,7 @@ class Gates:
 
     async def _open(self, pod_id: str, host: str, port: int) -> socket.socket:
         """A connection to a host, by the policy as it is now. :raise Refused: there is none."""
-        policy = self._records.pod(pod_id).spec.egress if self._records.has_pod(pod_id) else None
-        if not policy or canonical_name(host) != host or not policy.allows(host, port):
-            raise Refused("it is none of the hosts that the pod may reach", host, port)
+        self._check(pod_id, host, port)
         found: list[str] = []
         for version in (4, 6):
             with contextlib.suppress(TimeoutError):
@@ -213,7 +220,18 @@ class Gates:
         fine = [address for address, trouble in troubles.items() if not trouble]
         if not fine:
             raise Refused(next(iter(troubles.values())), host, port)
-        return await upstream.connect(fine, port)
+        sock = await upstream.connect(fine, port)
+        try:
+            self._check(pod_id, host, port)  # it may have another policy by now
+        except Refused:
+            sock.close()
+            raise
+        return sock
+
+    def _check(self, pod_id: str, host: str, port: int) -> None:
+        policy = self._policy(pod_id)
+        if not policy or canonical_name(host) != host or not policy.allows(host, port):
+            raise Refused("it is none of the hosts that the pod may reach", host, port)
 
 
 def _destination(sock: socket.socket) -> tuple[str, int]:

@@ -12,13 +12,13 @@ import socket
 import msgspec
 
 PACKET_MAX = 4096  # bytes
-_KINDS = {"serve", "opened", "not_opened", "open", "refused", "done"}
+_KINDS = {"serve", "opened", "not_opened", "end", "open", "refused", "done"}
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of one connection, by its number."""
 
-    kind: str  # to the proxy: serve, opened (each with a descriptor), not_opened; from it: open, refused, done
+    kind: str  # to the proxy: serve, opened (each with a descriptor), not_opened, end; from it: open, refused, done
     number: int
     host: str = ""
     port: int = 0

@@ -29,6 +29,7 @@ from .worker import CONNECTIONS_MAX
 log = logging.getLogger(__name__)
 IDLE = 60.0  # seconds without a connection, after which the process ends
 _AGAIN = 1.0  # seconds after a process's end in which none is started
+_ENDS = 5.0  # seconds in which a connection has ended that is to end
 _AT_ONCE = 64  # messages that are read before others of the daemon have their turn
 _SNDBUFFORCE = 32  # SO_SNDBUFFORCE of asm-generic/socket.h
 _BUFFER = 1 << 20  # bytes of messages that may wait
@@ -56,6 +57,8 @@ class Proxy:
         self._leaving: set[asyncio.Task[None]] = set()  # of processes that had nothing to do
         self._open: set[int] = set()  # connections that it has, by their numbers
         self._asked: dict[int, asyncio.Task[None]] = {}
+        self._leads: dict[int, tuple[str, int]] = {}  # to which host and port a connection leads
+        self._overdue: dict[int, asyncio.TimerHandle] = {}  # connections that are to end
         self._number = 0
         self._idle: asyncio.TimerHandle | None = None
         self._not_before = 0.0
@@ -115,6 +118,9 @@ class Proxy:
             return  # it had nothing to do
         self._channel = None
         self._open.clear()
+        self._leads.clear()
+        for number in list(self._overdue):
+            self._overdue.pop(number).cancel()
         for task in self._asked.values():
             task.cancel()
         self._not_before = loop.time() + _AGAIN
@@ -150,6 +156,9 @@ class Proxy:
             self._asks.refused(Refused(message.why, message.host, message.port))
         elif message.kind == "done":
             self._open.discard(number)
+            self._leads.pop(number, None)
+            if overdue := self._overdue.pop(number, None):
+                overdue.cancel()
             if asked := self._asked.get(number):
                 asked.cancel()
             if not self._open:
@@ -159,9 +168,23 @@ class Proxy:
         """A connection, or why there is none."""
         try:
             with await self._asks.open(message.host, message.port) as sock:
+                self._leads[message.number] = message.host, message.port
                 self._tell(Message("opened", message.number), sock.fileno())
         except Refused as refused:
             self._tell(Message("not_opened", message.number, message.host, message.port, str(refused)))
+
+    def end(self, is_forbidden: Callable[[str, int], bool]) -> None:
+        """Connections that lead to such a host and port; a process that does not end them is ended itself."""
+        for number in [n for n, where in self._leads.items() if is_forbidden(*where) and n not in self._overdue]:
+            host, port = self._leads[number]
+            self._tell(Message("end", number))
+            self._asks.refused(Refused("the pod may not reach it any more", host, port))
+            self._overdue[number] = asyncio.get_running_loop().call_later(_ENDS, self._end_process, number)
+
+    def _end_process(self, number: int) -> None:
+        log.warning("the proxy of pod %s has not ended connection %d, and is ended", self._name, number)
+        if self._runs:
+            self._runs.cancel()
 
     def _tell(self, message: Message, fd: int = -1) -> None:
         if self._channel:
@@ -183,8 +206,9 @@ class Proxy:
 
     async def close(self) -> None:
         """Its process has ended. Idempotent."""
-        if self._idle:
-            self._idle.cancel()
+        for timer in (self._idle, *self._overdue.values()):
+            if timer:
+                timer.cancel()
         await tasks.end(self._leaving | ({self._runs} if self._runs else set()))
         await tasks.end(set(self._asked.values()))
 

@@ -60,6 +60,9 @@ class Worker:
             asyncio.get_running_loop().remove_reader(self._channel)
         elif message.kind == "serve":
             self._serving[message.number] = asyncio.ensure_future(self._serve(message.number, message.port, fd))
+        elif message.kind == "end":
+            if serving := self._serving.get(message.number):
+                serving.cancel()
         elif answer := self._opening.pop(message.number, None):
             if message.kind == "opened":
                 answer.set_result(fd)
@@ -78,6 +81,10 @@ class Worker:
             send(self._channel, message)
         except (Closed, TimeoutError, OSError):
             pass
+        except asyncio.CancelledError:
+            if client:
+                client.reset()
+            raise
         except Exception as error:  # a mistake of ours, which is to be seen
             send(self._channel, Message("refused", number, port=port, why=f"its proxy has failed: {_place(error)}"))
         finally:

@@ -300,6 +300,13 @@ class Sandbox:
         """They go on, from a pause or from the disk. :raise InvalidState: they run."""
         run(self._wrapped.resume(timeout=timeout))
 
+    def set_egress(self, hosts: Sequence[str] | None, *, timeout: float = DEFAULT) -> None:
+        """What it may reach from now on: these hosts by name, as `--allow-host` has them, or with None everything.
+
+        Connections that stay allowed go on, others are ended. :raise Unsupported: its network has no such rules.
+        """
+        run(self._wrapped.set_egress(hosts, timeout=timeout))
+
     def snapshot(self, name: str = "", *, timeout: float = 120.0) -> SnapshotInfo:
         """Save its memory, its disks and its programs at one instant; it runs on. See `restore`."""
         return run(self._wrapped.snapshot(name, timeout=timeout))

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Another egress policy for a pod that is there, also while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+
+from ..errors import HyperError, InvalidArgument, InvalidState, NotFound
+from ..model.egress import EgressChange, EgressPolicy
+from ..model.status import Pod
+from ..sys import tasks
+from .events import Events
+from .pod_network import PodNetwork
+from .registry import Registry
+
+
+class EgressUpdates:
+    """Changes what pods may reach by name."""
+
+    def __init__(self, registry: Registry, network: PodNetwork, events: Events) -> None:
+        self._registry = registry
+        self._network = network
+        self._events = events
+
+    async def update(self, key: str, change: EgressChange) -> Pod:
+        """In force at once; connections that stay allowed go on, others are ended. `key` is a pod's, or that of a
+        container which has a pod of its own.
+
+        :raise InvalidArgument: it is a container in a pod. :raise InvalidState: it has secrets, and would be open.
+        :raise Unsupported: its network has no policies. :raise Unavailable: the rules are refused; all is as it was.
+        """
+        pod = self._pod(key)
+        before = pod.spec.egress
+        policy = _policy(pod, change)
+        self._network.check(_with(pod, policy))
+        self._record(pod.id, policy)
+        try:
+            await self._network.follow(self._registry.pod(pod.id))
+        except BaseException:
+            if self._registry.has_pod(pod.id):
+                self._record(pod.id, before)
+                with contextlib.suppress(HyperError):
+                    await tasks.to_the_end(self._network.follow(self._registry.pod(pod.id)))
+            raise
+        pod = self._registry.pod(pod.id)
+        self._events.publish("container" if pod.implicit else "pod", "update", pod.id, of=pod.labels, name=pod.name)
+        return pod
+
+    def _pod(self, key: str) -> Pod:
+        try:
+            return self._registry.pod(key)
+        except NotFound:
+            container = self._registry.container(key)
+        pod = self._registry.pod(container.pod)
+        if pod.implicit:
+            return pod
+        raise InvalidArgument("an egress policy is the pod's, not a container's in it",
+                              hint=f"use `hyperctl update` with the pod, {pod.name}")  # fmt: skip
+
+    def _record(self, pod_id: str, policy: EgressPolicy | None) -> None:
+        """The pod's, and what the container of its own was asked for."""
+        pod = _with(self._registry.pod(pod_id), policy)
+        self._registry.put_pod(pod)
+        for container in self._registry.members(pod_id) if pod.implicit else ():
+            spec = msgspec.structs.replace(container.spec, egress=policy)
+            self._registry.put(msgspec.structs.replace(container, spec=spec))
+
+
+def _with(pod: Pod, policy: EgressPolicy | None) -> Pod:
+    return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, egress=policy))
+
+
+def _policy(pod: Pod, change: EgressChange) -> EgressPolicy | None:
+    """:raise InvalidState: secrets go by a policy."""
+    had = pod.spec.egress or EgressPolicy()
+    if not change.open:
+        return msgspec.structs.replace(had, hosts=change.hosts)
+    if had.secrets:
+        raise InvalidState(f"{pod.name} has secrets, which only an egress policy lets out",
+                           hint="name the hosts that it may reach")  # fmt: skip
+    return None
