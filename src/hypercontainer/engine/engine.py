@@ -144,7 +144,7 @@ class Engine:
         self.egress_updates = EgressUpdates(self.registry, network, self.events)
         self.archives = Archives(self.registry, self.containers)
         self.commits = Commits(self.registry, self.containers, self.archives, self.images)
-        self.monitor = Monitor(self.registry, self.containers, sandboxes)
+        self.monitor = Monitor(self.registry, self.containers, sandboxes, network)
         self.forwards = Forwards(self.registry, sandboxes)
         self.trees = Trees(self.registry, self.containers)
         self._assemble_watches(made, fingerprints)

@@ -19,6 +19,7 @@ from ..protocol.messages import ListedProcess
 from ..protocol.usage import ContainerUsage, GuestStats
 from ..sys import clock, tasks
 from .containers import Containers
+from .pod_network import PodNetwork
 from .registry import Registry
 from .sandboxes import Sandboxes
 
@@ -26,8 +27,11 @@ from .sandboxes import Sandboxes
 class Monitor:
     """Reads what runs; changes nothing but the list of events, in which `top` is one, as with Docker."""
 
-    def __init__(self, registry: Registry, containers: Containers, sandboxes: Sandboxes) -> None:
+    def __init__(
+        self, registry: Registry, containers: Containers, sandboxes: Sandboxes, network: PodNetwork
+    ) -> None:  # fmt: skip
         self._registry = registry
+        self._network = network
         self._sandboxes = sandboxes
         self._containers = containers
 
@@ -117,6 +121,7 @@ class Monitor:
             cpu=used.cpu,
             memory_details=used.memory_details,
             blocks=[BlockStats(**asdict(b)) for b in used.blocks],
+            egress=self._network.egress(self._registry.pod(container.pod)),
             interfaces=[InterfaceStats(**asdict(i)) for i in guest.interfaces],
         )
 

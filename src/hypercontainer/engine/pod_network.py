@@ -14,6 +14,7 @@ from ..hypervisor.facets import NicAddition, NicHotplug, PortForwarding, require
 from ..model.host import Check
 from ..model.network import Attachment
 from ..model.specs import PortMapping
+from ..model.statistics import EgressStats
 from ..model.status import Pod
 from ..network import addresses, tap
 from ..network import backend as port
@@ -142,6 +143,11 @@ class PodNetwork:
         for backend in self.choice.of(pod):
             if isinstance(backend, Policy):
                 await backend.enforce(pod)
+
+    def egress(self, pod: Pod) -> EgressStats | None:
+        """What it has reached by name, and tried; None of one that has no policy, or no machine."""
+        found = (backend.egress(pod) for backend in self.choice.of(pod) if isinstance(backend, Policy))
+        return next((one for one in found if one), None)
 
     async def follow(self, pod: Pod) -> None:
         """The record of the pod, whatever that does now, has another egress policy: it is in force.

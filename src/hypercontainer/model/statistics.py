@@ -33,6 +33,16 @@ class InterfaceStats(Model, frozen=True, kw_only=True):
     tx_dropped: int
 
 
+class EgressStats(Model, frozen=True, kw_only=True):
+    """What a pod with an egress policy has reached by name, and tried, since its machine, or hyperd, was started."""
+
+    connections: int  # to hosts that it may reach
+    refused: int  # connections, requests, and questions for names
+    refused_packets: int  # of IPv4 that the host's rules have dropped: UDP, ICMP, what goes to this host
+    rx_bytes: int  # of connections by the proxy, to the pod
+    tx_bytes: int
+
+
 class ContainerStats(Model, frozen=True, kw_only=True):
     """A moment's use of resources; network counts are the pod's.
 
@@ -57,3 +67,4 @@ class ContainerStats(Model, frozen=True, kw_only=True):
     memory_details: dict[str, int] = field(default_factory=dict)
     blocks: list[BlockStats] = field(default_factory=list)
     interfaces: list[InterfaceStats] = field(default_factory=list)
+    egress: EgressStats | None = None  # the pod's; None without a policy

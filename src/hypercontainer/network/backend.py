@@ -20,6 +20,7 @@ import msgspec
 from ..errors import Unsupported
 from ..model.network import Attachment, Network
 from ..model.specs import PortMapping
+from ..model.statistics import EgressStats
 from ..model.status import Pod
 from ..protocol.messages import Interface
 from . import tap
@@ -181,6 +182,9 @@ class Policy(Protocol):
 
         :raise Unavailable: when the kernel refuses them.
         """
+
+    def egress(self, pod: Pod) -> EgressStats | None:
+        """What it has reached by name, and tried; None of one that has no policy, or no machine."""
 
     async def follow(self, pod: Pod) -> None:
         """The record of the pod, whatever that does now, has another policy: it is in force, and connections that it

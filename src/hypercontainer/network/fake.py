@@ -19,6 +19,7 @@ import msgspec
 
 from ..model.network import USER_MODES, Attachment, Network
 from ..model.specs import PortMapping
+from ..model.statistics import EgressStats
 from ..model.status import Pod
 from ..protocol.messages import Interface
 from . import addresses, tap
@@ -153,6 +154,9 @@ class FakeShared(FakeBackend):
     async def release(self, pod_id: str) -> None:
         self.net.rules.pop(pod_id, None)
         await super().release(pod_id)
+
+    def egress(self, pod: Pod) -> EgressStats | None:
+        return None
 
     async def follow(self, pod: Pod) -> None:
         await asyncio.sleep(0)

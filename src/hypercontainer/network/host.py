@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from ..errors import HyperError, Unavailable
 from ..model.network import Attachment, Network
 from ..model.specs import PortMapping
+from ..model.statistics import EgressStats
 from ..model.status import Pod
 from ..sys import tasks
 from . import addresses, docker_user, links, nftables, tap
 from .backend import Records
 from .dns import NameServer
+from .egress.dropped import Dropped
 from .egress.gate import EgressSettings, Gates
 from .proxy import LOOPBACK, Relay
 from .rule_watch import RuleWatch
@@ -35,6 +37,7 @@ class HostNetwork:
     def __init__(self, records: Records, egress: EgressSettings) -> None:
         self._records = records
         self._gates = Gates(records, lambda pod_id: pod_id in self._up, egress)
+        self._dropped = Dropped(self._gates.dropped_from, self._gates.dropped)
         self._lock = asyncio.Lock()
         self._watch = RuleWatch(TABLES, self._restore)
         self._up: set[str] = set()  # pods whose NICs and ports are in the rules
@@ -66,6 +69,10 @@ class HostNetwork:
                     self._gates.ensure(network)
             await self._apply()
         self._gates.follow(pod.id)
+
+    def egress(self, pod: Pod) -> EgressStats | None:
+        """What a pod with a policy has reached and tried; None of one without, or that has no machine."""
+        return self._gates.stats(pod.id) if pod.spec.egress and pod.id in self._up else None
 
     async def drop(self, pod_id: str) -> None:
         """After it. Idempotent."""
@@ -148,6 +155,7 @@ class HostNetwork:
         await self._watch.close()
         for name in list(self._servers):
             self._close_server(name)
+        self._dropped.watch(False)
         await self._gates.close()
         for relay in self._relays.values():
             relay.close()
@@ -259,6 +267,7 @@ class HostNetwork:
         with self._watch.changing():
             await self._load_rules(rules, None if force else before)
         self._applied = rules
+        self._dropped.watch(any(nic.redirect for nic in rules.nics))
         bridges = [b.name for b in rules.bridges]
         if force or bridges != self._forwarded:
             self._forwarded = bridges

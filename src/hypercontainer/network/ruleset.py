@@ -27,6 +27,9 @@ _BURST = 128 << 10  # bytes that a NIC with a rate may send at once
 _DNS_RATE = "500/second burst 100 packets"  # questions of one NIC, by UDP or TCP
 _INET, _BRIDGE = "inet hyper", "bridge hyper"
 TABLES = {(INET, "hyper"), (BRIDGE, "hyper")}
+# Packets of NICs with an egress policy that are dropped: how many of each address, and of what kind they were.
+REFUSING, REFUSED = f"{_INET} refusing", f"{_INET} refused"
+_REFUSED_RATE = "5/second burst 20 packets"  # kinds that an address adds
 # What no frame of a NIC may be sent to: this host's loopback, and addresses that mean
 # something on one link only, where clouds answer with their machines' credentials.
 _NOT_FROM_NICS_4 = "127.0.0.0/8, 169.254.0.0/16, 0.0.0.0/8"
@@ -167,7 +170,7 @@ def _of_nic(nic: Nic) -> _Contents:
         made.elements[_INET, "redirect_four", four] = f"goto redirect_{nic.tap}"
     if nic.allow:
         chain = f"egress_{nic.tap}"
-        made.chains[_INET, chain] = (*map(_egress, nic.allow), "drop")
+        made.chains[_INET, chain] = (*map(_egress, nic.allow), "goto refuse" if nic.redirect else "drop")
         made.elements[_INET, "egress_four", four] = f"goto {chain}"
         if nic.ip6:
             made.elements[_INET, "egress_six", canonical(nic.ip6)] = f"goto {chain}"
@@ -227,6 +230,9 @@ _SETS = """
   map redirect_four { type ipv4_addr : verdict; }
   set restricted { type ipv4_addr; }
   map egress_six { type ipv6_addr : verdict; }
+  set refusing { type ipv4_addr; flags dynamic; size 65535; timeout 10m; }
+  set refused { type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags dynamic; size 4096; timeout 10s; }
+  set refused_flood { type ipv4_addr; flags dynamic; size 65535; timeout 10s; }
   set dns_flood { type ether_addr; flags dynamic; size 65535; timeout 10s; }"""
 
 
@@ -234,11 +240,18 @@ def _inet(bridges: tuple[Bridge, ...]) -> str:
     names = ", ".join(map(_quoted, bridges))
     return f"""
 table {_INET} {{{_SETS}
+  chain refusal {{
+    update @refusing {{ ip saddr counter }}
+    update @refused_flood {{ ip saddr limit rate over {_REFUSED_RATE} }} return
+    meta l4proto {{ tcp, udp }} update @refused {{ ip saddr . ip daddr . meta l4proto . th dport counter }} return
+    update @refused {{ ip saddr . ip daddr . meta l4proto . 0 counter }}
+  }}
   chain early {{
     type filter hook prerouting priority -300; policy accept
     iifname "lo" accept
     ip daddr 127.0.0.0/8 drop
     ip saddr 127.0.0.0/8 drop
+    iifname {{ {names} }} ip daddr {{ {_NOT_FROM_NICS_4} }} ip saddr @restricted jump refusal
     iifname {{ {names} }} ip daddr {{ {_NOT_FROM_NICS_4} }} drop
     iifname {{ {names} }} ip6 daddr {{ {_NOT_FROM_NICS_6} }} drop
   }}
@@ -306,6 +319,7 @@ def _input(bridges: tuple[Bridge, ...], names: str) -> str:
   chain restricted_in {{
 {redirected}
     ct direction reply ct state established accept
+    jump refusal
     meta l4proto udp reject with icmpx admin-prohibited
     drop
   }}
@@ -326,14 +340,19 @@ def _input(bridges: tuple[Bridge, ...], names: str) -> str:
 def _forward(bridges: tuple[Bridge, ...], names: str) -> str:
     within = "\n".join(f"    iifname {n} oifname {n} accept" for n in map(_quoted, bridges))
     internal = "\n".join(f"    iifname {_quoted(b)} drop\n    oifname {_quoted(b)} drop" for b in bridges if b.internal)
-    return f"""  chain restricted_out {{
-    ct direction reply ct state established accept
-    oifname {{ {names} }} drop
-{internal}
-    ip saddr vmap @egress_four
+    return f"""  chain refuse {{
+    jump refusal
     meta l4proto udp reject with icmpx admin-prohibited
     meta l4proto tcp reject with tcp reset
     drop
+  }}
+  chain restricted_out {{
+    ct direction reply ct state established accept
+    oifname {{ {names} }} jump refusal
+    oifname {{ {names} }} drop
+{internal}
+    ip saddr vmap @egress_four
+    goto refuse
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept

@@ -13,6 +13,7 @@ import msgspec
 from ...errors import InvalidArgument
 from ...model.network import Attachment, Network
 from ...model.specs import PortMapping
+from ...model.statistics import EgressStats
 from ...model.status import Pod
 from ...protocol.messages import Interface
 from .. import addresses, tap
@@ -103,6 +104,9 @@ class Bridge:
 
     async def enforce(self, pod: Pod) -> None:
         await self._host.add(pod)
+
+    def egress(self, pod: Pod) -> EgressStats | None:
+        return self._host.egress(pod)
 
     async def follow(self, pod: Pod) -> None:
         await self._host.follow(pod)

@@ -33,6 +33,7 @@ class Channel:
         self._reader = reader
         self._writer = writer
         self._put_back = b""
+        self.read_bytes = self.written_bytes = 0
 
     @classmethod
     async def over(cls, fd: int) -> Channel:
@@ -54,11 +55,13 @@ class Channel:
             return found
         try:
             async with asyncio.timeout(timeout):
-                return await self._reader.read(CHUNK)
+                found = await self._reader.read(CHUNK)
         except OSError as error:
             if isinstance(error, TimeoutError):
                 raise
             raise Closed from error
+        self.read_bytes += len(found)
+        return found
 
     def unread(self, data: bytes) -> None:
         """The next `read` gives this first."""
@@ -68,6 +71,7 @@ class Channel:
         """:raise Closed: the connection broke, or takes nothing."""
         try:
             self._writer.write(data)
+            self.written_bytes += len(data)
             async with asyncio.timeout(timeout):
                 await self._writer.drain()
         except (OSError, RuntimeError) as error:

@@ -19,12 +19,15 @@ from ipaddress import ip_network
 from ...errors import Unavailable
 from ...model.egress import EgressPolicy, canonical_name
 from ...model.network import Network
+from ...model.statistics import EgressStats
 from ...model.status import Pod
 from ..addresses import AnyNetwork
 from ..backend import Records
 from ..dns import Restricted
 from ..passt import RunsAs, RunsAsOf
 from . import authority, names, upstream
+from .counts import AllCounts
+from .dropped import Drop
 from .messages import Intercepted
 from .proxy import Asks, Proxy
 from .refused import Refused
@@ -106,6 +109,7 @@ class Gates:
         self._resolver = Resolver()
         self._gates: dict[str, Gate] = {}
         self._proxies: dict[str, Proxy] = {}
+        self._counts = AllCounts()
 
     def ensure(self, network: Network) -> None:
         """A network's gate, if it leads anywhere. Idempotent. :raise Unavailable: it cannot listen."""
@@ -138,8 +142,11 @@ class Gates:
 
     async def forget(self, pod_id: str) -> None:
         """A pod's proxy has ended, and so have its connections. Idempotent."""
-        if proxy := self._proxies.pop(pod_id, None):
-            await proxy.close()
+        try:
+            if proxy := self._proxies.pop(pod_id, None):
+                await proxy.close()
+        finally:
+            self._counts.pop(pod_id, None)
 
     async def close(self) -> None:
         """All of it; the rules that lead here stay, and then lead nowhere."""
@@ -147,6 +154,28 @@ class Gates:
             self.remove(network)
         for pod_id in list(self._proxies):
             await self.forget(pod_id)
+
+    # -- what they did ------------------------------------------------------------------
+
+    def stats(self, pod_id: str) -> EgressStats:
+        return self._counts[pod_id].stats()
+
+    def dropped_from(self, address: str, packets: int) -> None:
+        """Further packets of an address that the rules have dropped."""
+        if found := self._pod_at(address):
+            self._counts[found[0].id].refused_packets += packets
+
+    def dropped(self, drop: Drop) -> None:
+        """What some of them were."""
+        if found := self._pod_at(drop.source):
+            why = f"it is {drop.protocol.upper()}, and neither TLS nor HTTP"
+            if drop.protocol == "tcp":
+                why = "its address is none that a pod may reach"
+            self._settings.refused(found[0], Refused(why, drop.destination, drop.port))
+
+    def _pod_at(self, address: str) -> tuple[Pod, EgressPolicy] | None:
+        found = (self._pod(network, address) for network in self._records.networks())
+        return next((one for one in found if one), None)
 
     # -- whose it is --------------------------------------------------------------------
 
@@ -166,7 +195,7 @@ class Gates:
         known = EgressPolicy() if network.internal else policy
         return lambda question: names.answer(
             question, known, partial(self._resolver.addresses, version=4),
-            lambda name: self._settings.refused(pod, Refused("its name is none that the pod may know", name, 53)),
+            lambda name: self._refused(pod.id, Refused("its name is none that the pod may know", name, 53)),
         )  # fmt: skip
 
     def _take(self, network: Network, sock: socket.socket, address: str) -> None:
@@ -182,13 +211,14 @@ class Gates:
             _reset(sock)
         except Refused as refused:
             _reset(sock)
-            self._settings.refused(pod, refused)
+            self._refused(pod.id, refused)
 
     def _proxy(self, pod: Pod) -> Proxy:
         if pod.id not in self._proxies:
             asks = Asks(
                 partial(self._open, pod.id), partial(self._refused, pod.id),
                 lambda: self._settings.runs_as(pod.id, True), partial(self._intercepted, pod.id),
+                lambda received, sent: self._counts[pod.id].moved(received, sent),
             )  # fmt: skip
             self._proxies[pod.id] = Proxy(pod.name, asks)
         return self._proxies[pod.id]
@@ -202,6 +232,7 @@ class Gates:
 
     def _refused(self, pod_id: str, refused: Refused) -> None:
         if self._records.has_pod(pod_id):
+            self._counts[pod_id].refused += 1
             self._settings.refused(self._records.pod(pod_id), refused)
 
     # -- the way on ---------------------------------------------------------------------
@@ -226,6 +257,7 @@ class Gates:
         except Refused:
             sock.close()
             raise
+        self._counts[pod_id].connections += 1
         return sock
 
     def _check(self, pod_id: str, host: str, port: int) -> None:

@@ -12,17 +12,20 @@ import socket
 import msgspec
 
 PACKET_MAX = 4096  # bytes
-_KINDS = {"serve", "opened", "not_opened", "end", "open", "refused", "done"}
+_KINDS = {"serve", "opened", "not_opened", "end", "open", "refused", "moved", "done"}
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of one connection, by its number."""
 
-    kind: str  # to the proxy: serve, opened (each with a descriptor), not_opened, end; from it: open, refused, done
+    # To the proxy: serve, opened (each with a descriptor), not_opened, end. From it: open, refused, moved, done.
+    kind: str
     number: int
     host: str = ""
     port: int = 0
     why: str = ""
+    received: int = 0  # bytes that pods got, and sent, since the last message that said so
+    sent: int = 0
 
 
 class Swap(msgspec.Struct, frozen=True):

@@ -43,6 +43,7 @@ class Asks:
     refused: Callable[[Refused], None]  # it is told
     runs_as: Callable[[], RunsAs]
     intercepted: Callable[[], list[Intercepted]]  # what it answers for itself, with secrets
+    moved: Callable[[int, int], None]  # bytes to the pod and from it: it is told
 
 
 class Proxy:
@@ -146,6 +147,8 @@ class Proxy:
 
     def _heard(self, message: Message) -> None:
         number = message.number
+        if message.kind == "moved":
+            return self._asks.moved(message.received, message.sent)
         if number not in self._open:
             return
         if message.kind == "open" and number not in self._asked:

@@ -30,6 +30,7 @@ CALLS = Path(__file__).with_name("calls.txt")
 CONNECTIONS_MAX = 256  # of a pod at once
 FIRST = 15.0  # seconds until it is known what a connection is to be
 _OPENING = 60.0  # seconds that hyperd has to open one
+_COUNTS = 5.0  # seconds from telling hyperd of bytes to telling of more
 _MEMORY = 1 << 30  # bytes of address space
 _DESCRIPTORS = 4 * CONNECTIONS_MAX
 _NO_LIMIT = 1 << 30
@@ -44,6 +45,7 @@ class Worker:
         self._channel = channel
         self._injection = injection
         self._serving: dict[int, asyncio.Task[None]] = {}
+        self._counted: dict[Channel, tuple[int, int]] = {}  # bytes to clients and from them, as hyperd knows them
         self._opening: dict[int, asyncio.Future[int]] = {}
         self._gone = asyncio.get_running_loop().create_future()
 
@@ -51,7 +53,21 @@ class Worker:
         """Until hyperd has closed its end."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._channel, self._hear)
+        loop.call_later(_COUNTS, self._count_all)
         await self._gone
+
+    def _count_all(self) -> None:
+        for client in self._counted:
+            self._count(client)
+        asyncio.get_running_loop().call_later(_COUNTS, self._count_all)
+
+    def _count(self, client: Channel) -> None:
+        """Tell of what it has got and sent since it was told of before."""
+        received, sent = client.written_bytes, client.read_bytes
+        before = self._counted[client]
+        if (received, sent) != before:
+            self._counted[client] = received, sent
+            send(self._channel, Message("moved", 0, received=received - before[0], sent=sent - before[1]))
 
     def _hear(self) -> None:
         message, fd = receive(self._channel)
@@ -75,6 +91,7 @@ class Worker:
         client = None
         try:
             client = await Channel.over(fd)
+            self._counted[client] = 0, 0
             await self._lead(number, client, port)
         except Refused as refused:
             message = Message("refused", number, refused.host[:253], refused.port or port, str(refused)[:500])
@@ -90,6 +107,8 @@ class Worker:
         finally:
             if client:
                 client.close()
+                self._count(client)
+                del self._counted[client]
             self._serving.pop(number, None)
             send(self._channel, Message("done", number))
 
