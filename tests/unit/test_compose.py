@@ -59,6 +59,18 @@ def test_internal_services_do_not_reach_the_outside() -> None:
     )
 
 
+def test_egress_of_the_file() -> None:
+    hyper = {"allowHosts": ["*.example.com"], "injectSecrets": [{"secret": "s", "host": "api.example.com"}],
+             "egressRate": "1m"}  # fmt: skip
+    found = plan({"web": {"image": "i"}}, secrets={"s": {"content": "value"}}, **{"x-hyper": hyper, "x-mine": 1})
+    assert found.spec.egress
+    assert [str(host) for host in found.spec.egress.hosts] == ["*.example.com"]
+    assert [(s.name, s.host, s.value) for s in found.spec.egress.secrets] == [("s", "api.example.com", b"value")]
+    assert (found.spec.egress_rate, found.secrets) == (1_000_000, {})
+    with pytest.raises(InvalidArgument, match=r"x-hyper\.allowHost: unknown key: did you mean 'allowHosts'"):
+        plan({"web": {"image": "i"}}, **{"x-hyper": {"allowHost": []}})
+
+
 def test_walls_between_services_are_named() -> None:
     found = loaded({"web": {"networks": ["a"]}, "db": {"networks": ["b"]}}, networks={"a": None, "b": {}})
     assert found.unmapped == ["networks: the wall between the services web and db, which share the pod's network,"]

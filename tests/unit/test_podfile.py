@@ -12,7 +12,7 @@ import pytest
 
 from hypercontainer.engine.plan import check_plan, levels
 from hypercontainer.errors import Conflict, HyperError, InvalidArgument
-from hypercontainer.model.egress import EgressHost, EgressPolicy
+from hypercontainer.model.egress import EgressHost, EgressPolicy, EgressSecret
 from hypercontainer.model.network import Egress, NetworkRequest
 from hypercontainer.model.pods import PodPlan, VolumeRequest
 from hypercontainer.model.specs import ContainerSpec, Dependency, HealthCheck, HttpCheck, PortMapping, TcpCheck, Ulimit
@@ -96,6 +96,30 @@ def test_devices_of_the_host() -> None:
     assert found.spec.devices == ["0000:00:04.0", "/dev/vfio/7"]
     with pytest.raises(InvalidArgument, match="podfile: devices: /dev/sda: a device of this host cannot be brought"):
         plan(devices=["/dev/sda"], containers=[{"image": "i"}])
+
+
+def test_secrets_that_go_to_a_host() -> None:
+    """The pod has none of them."""
+    secrets = [{"name": "api", "content": "value\n"}, {"name": "other", "content": "x"}]
+    injected = {"secret": "api", "host": "API.example.com", "header": "X-Key", "env": "TOKEN"}
+    of: dict[str, Any] = {"containers": [{"image": "i"}], "secrets": secrets}
+    found = plan(injectSecrets=[injected], **of)
+    assert (found.secrets, found.spec.secrets) == ({"other": b"x"}, ["other"])
+    expected = EgressSecret(name="TOKEN", host="api.example.com", header="X-Key", value=b"value")
+    assert found.spec.egress == EgressPolicy(secrets=[expected])
+    policy = plan(injectSecrets=[{"secret": "api", "host": "a.example", "port": 8443}], **of).spec.egress
+    assert policy
+    (plain,) = policy.secrets
+    assert (plain.name, plain.port, plain.header) == ("api", 8443, "")
+    mounted = [{"image": "i", "secrets": [{"secret": "api"}]}]
+    for bad, says in (
+        ({"injectSecrets": [{"secret": "none", "host": "a.example"}]}, "there is no secret 'none': define it"),
+        ({"injectSecrets": [injected], "containers": mounted}, "container i has the secret 'api' itself"),
+        ({"injectSecrets": [{"secret": "api", "host": "a.example", "port": 0}]}, "invalid port 0"),
+        ({"injectSecrets": [{"secret": "api", "host": "10.0.0.1"}]}, "it is an address"),
+    ):
+        with pytest.raises(InvalidArgument, match=says):
+            plan(**{**of, **bad})
 
 
 def test_pod_fields() -> None:

@@ -6,12 +6,14 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 
 from ..errors import InvalidArgument, Unsupported
-from ..model.egress import EgressPolicy, policy
+from ..model.egress import EgressPolicy, parse_secret, policy
 from ..model.network import CNI, USER_MODES, NetworkRequest
 from ..model.specs import HostEntry
 from .container_bodies import Create, Endpoint
 
-_EGRESS, _ALLOW_HOST = "hypercontainer.egress", "hypercontainer.allow-host"  # labels
+# Labels, or annotations: Docker has no fields for these. The last one's values are variables of the request.
+_EGRESS, _ALLOW_HOST = "hypercontainer.egress", "hypercontainer.allow-host"
+_INJECT_SECRET = "hypercontainer.inject-secret"
 DEFAULT = ("", "default", "bridge")  # the network that hyperd gives to who names none
 
 
@@ -30,7 +32,7 @@ def networking(body: Create) -> dict[str, Any]:
                           "in one pod (`hyperctl pod create`)")  # fmt: skip
     return {
         **_networks(mode, body),
-        "egress": _egress(body.labels),
+        "egress": _egress({**host.annotations, **body.labels}, body.env),
         "dns": host.dns,
         "dns_search": host.dns_search,
         "dns_options": host.dns_options,
@@ -60,12 +62,25 @@ def _networks(mode: str, body: Create) -> dict[str, Any]:
     return {"networks": [*requests, *(request(name, e, e.mac_address) for name, e in others)]}
 
 
-def _egress(labels: dict[str, str]) -> EgressPolicy | None:
-    """Docker has no fields for it."""
-    mode, hosts = labels.get(_EGRESS, ""), labels.get(_ALLOW_HOST, "")
+def _egress(labels: dict[str, str], env: list[str]) -> EgressPolicy | None:
+    """:raise InvalidArgument: a label is malformed, or names a variable that is not given."""
+    mode = labels.get(_EGRESS, "")
     if mode not in ("", "open", "none"):
         raise InvalidArgument(f"invalid label {_EGRESS} {mode!r}", hint="write open or none")
-    return policy(cast(Literal["", "open", "none"], mode), [h.strip() for h in hosts.split(",") if h.strip()])
+    given = dict(entry.split("=", 1) for entry in env if "=" in entry)
+
+    def value(name: str) -> bytes:
+        if name not in given:
+            raise InvalidArgument(f"label {_INJECT_SECRET}: the variable {name} has no value",
+                                  hint=f"give it, by -e {name}: the container gets a placeholder")  # fmt: skip
+        return given[name].encode()
+
+    secrets = [parse_secret(text, value) for text in _words(labels, _INJECT_SECRET)]
+    return policy(cast(Literal["", "open", "none"], mode), _words(labels, _ALLOW_HOST), secrets)
+
+
+def _words(labels: dict[str, str], name: str) -> list[str]:
+    return [word.strip() for word in labels.get(name, "").split(",") if word.strip()]
 
 
 def _says_something(endpoint: Endpoint) -> bool:

@@ -141,6 +141,7 @@ class _Translation:
             "network": isolation.network,
             "networks": [{"name": n} for n in isolation.joined],
             **self.pod,
+            **msgspec.to_builtins(c.hyper),
             **({"shmSize": podfile_size(shm)} if shm else {}),
             **self._lifetime(containers),
         }

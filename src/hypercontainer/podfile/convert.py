@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import InvalidArgument
 from ..model import pods, specs
 from ..model.devices import parse_device
-from ..model.egress import policy
+from ..model.egress import EgressSecret, parse_host, policy
 from ..model.log_options import read_log_options
 from ..model.network import NetworkRequest
 from ..model.rates import parse_allow, parse_rate
@@ -122,7 +122,7 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
             NetworkRequest(name=n.name, ip=n.ip, ip6=n.ip6, mac=n.mac, aliases=n.aliases) for n in podfile.networks
         ],
         allow=[parse_allow(a) for a in podfile.allow],
-        egress=policy(podfile.egress, podfile.allow_hosts),
+        egress=policy(podfile.egress, podfile.allow_hosts, [_injected(podfile, i) for i in podfile.inject_secrets]),
         ingress_rate=parse_rate(str(podfile.ingress_rate)),
         egress_rate=parse_rate(str(podfile.egress_rate)),
         ttl=parse_duration(podfile.ttl),
@@ -140,7 +140,7 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
         devices=[parse_device(d, "podfile: devices:") for d in podfile.devices],
         shm_size=size(podfile.shm_size) or pods.SHM_DEFAULT,
         exit_policy=podfile.exit_policy,
-        secrets=[s.name for s in podfile.secrets],
+        secrets=list(_own_secrets(podfile)),
     )
     return pods.PodPlan(
         name=name,
@@ -152,8 +152,33 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
         spec=spec,
         volumes=list(volumes.values()),
         containers=containers,
-        secrets={s.name: _secret(s) for s in podfile.secrets},
+        secrets=_own_secrets(podfile),
     )
+
+
+def _own_secrets(podfile: d.Podfile) -> dict[str, bytes]:
+    """Those that its containers may have: not what goes to hosts."""
+    injected = {i.secret for i in podfile.inject_secrets}
+    return {s.name: _secret(s) for s in podfile.secrets if s.name not in injected}
+
+
+def _injected(podfile: d.Podfile, asked: d.InjectedSecret) -> EgressSecret:
+    """:raise InvalidArgument: there is no such secret, or a container has it all the same."""
+    secret = next((s for s in podfile.secrets if s.name == asked.secret), None)
+    if secret is None:
+        raise InvalidArgument(f"podfile: injectSecrets: there is no secret {asked.secret!r}",
+                              hint="define it below `secrets`")  # fmt: skip
+    for c in [*podfile.init_containers, *podfile.containers]:
+        if any(m.secret == asked.secret for m in c.secrets):
+            raise InvalidArgument(f"podfile: injectSecrets: container {c.name or c.image} has the secret "
+                                  f"{asked.secret!r} itself", hint="leave out one of them")  # fmt: skip
+    if not 0 < asked.port < 1 << 16:
+        raise InvalidArgument(f"podfile: injectSecrets: invalid port {asked.port}", hint="ports are 1 to 65535")
+    host = parse_host(asked.host).host
+    value = _secret(secret).rstrip(b"\r\n")  # files end with a line's end
+    return EgressSecret(
+        name=asked.env or asked.secret, host=host, port=asked.port, header=asked.header, value=value
+    )  # fmt: skip
 
 
 def _secret(s: d.Secret) -> bytes:

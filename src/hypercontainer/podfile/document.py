@@ -304,6 +304,16 @@ class Secret(Part, frozen=True, kw_only=True):
     env: str = ""
 
 
+class InjectedSecret(Part, frozen=True, kw_only=True):
+    """A secret of the podfile's that goes to a host, and into no container."""
+
+    secret: str
+    host: str
+    port: int = 443
+    header: str = ""
+    env: str = ""
+
+
 class Host(Part, frozen=True, kw_only=True):
     """A line of /etc/hosts."""
 
@@ -344,6 +354,7 @@ class Podfile(Part, frozen=True, kw_only=True):
     allow: list[str] = field(default_factory=list)
     allow_hosts: list[str] = field(default_factory=list)
     egress: Literal["", "open", "none"] = ""
+    inject_secrets: list[InjectedSecret] = field(default_factory=list)
     ingress_rate: int | str = 0
     egress_rate: int | str = 0
     init_containers: list[Container] = field(default_factory=list)
