@@ -149,6 +149,28 @@ def test_one_that_does_not_fit_any_more(saving: Any, monkeypatch: pytest.MonkeyP
     saving(scenario)
 
 
+def test_one_that_cannot_be_read_is_told_by_doctor(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        await snapshot(s)
+        (directory,) = s.paths.snapshots.iterdir()
+        document = (directory / "snapshot.json").read_bytes()
+        (directory / "snapshot.json").write_bytes(document[:100])
+        await s.close()
+        await s.open()
+        assert s.engine.snapshots.all() == []
+        (check,) = [c for c in await s.engine.doctor() if c.name == "snapshots"]
+        assert (check.status, check.hint) == ("warn", f"remove {directory}")
+        assert f"the snapshot in {directory} cannot be read" in check.found
+        (directory / "snapshot.json").write_bytes(document)
+        await s.close()
+        await s.open()
+        assert [c for c in await s.engine.doctor() if c.name == "snapshots"] == []
+        await s.call(s.engine.snapshots.remove("shot"))
+
+    saving(scenario)
+
+
 def test_one_whose_memory_is_another_is_refused(saving: Any) -> None:
     async def scenario(s: Stage) -> None:
         await s.run("a", "sleep", "1000")

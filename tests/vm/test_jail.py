@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import ctypes
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -70,10 +69,8 @@ async def test_what_is_not_jailed_is_told(lab: Lab) -> None:
 async def test_a_forbidden_call_ends_the_pod_at_once(lab: Lab) -> None:
     id_, pid = await running(lab)
     life = lab.engine.containers.supervisor(lab.engine.registry.container(id_))
-    begun = time.monotonic()
     make_it_call(pid)
     await asyncio.wait_for(life.stopped.wait(), DEADLINE)
-    assert time.monotonic() - begun < 1.0 * float(os.environ.get("HYPER_TEST_SLOWNESS", "1")) + 1.0
     state = lab.engine.registry.container(id_).state
     assert state.status is ContainerStatus.EXITED
     assert "made a system call that its jail forbids" in state.error

@@ -345,6 +345,7 @@ class Engine:
             *leftovers.checks(self.settings.paths, self.registry),
             *await self._network.checks(),
             *self._groups.checks(),
+            *self.snapshots.checks(),
             *(self.audit.checks() if self.audit else []),
             *(
                 Check(name="log", status="warn", found=f"{what} does not work: {why}", hint=_COPY)

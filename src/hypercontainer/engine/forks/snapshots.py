@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from ...errors import Conflict, HyperError, InvalidState, NotFound, Unavailable
 from ...model import ids
+from ...model.host import Check
 from ...model.principal import Tenant
 from ...model.quotas import Amounts
 from ...model.snapshots import ForkRequest, RestoreRequest, SnapshotInfo, SnapshotRequest
@@ -51,6 +52,7 @@ class PodSnapshots:
         self._taking = taking
         self._making = making
         self._known: dict[str, SavedPod] = {}
+        self._unread: dict[str, str] = {}  # directories -> why what is in them cannot be read
         self._reading = asyncio.Lock()
         self._held: set[tuple[Tenant, str]] = set()  # names of those that are being made
         self._used: Counter[str] = Counter()  # ids
@@ -66,6 +68,14 @@ class PodSnapshots:
                 self._known[directory.name] = read(directory)
             except HyperError as error:
                 log.warning("%s", error)
+                self._unread[directory.name] = error.message
+
+    def checks(self) -> list[Check]:
+        """Of those that a daemon has found and cannot use."""
+        return [
+            Check(name="snapshots", status="warn", found=why, hint=f"remove {self._paths.snapshot(name)}")
+            for name, why in self._unread.items() if self._paths.snapshot(name).exists()
+        ]  # fmt: skip
 
     def documents(self) -> list[SavedPod]:
         """Of all that are kept."""
