@@ -35,7 +35,7 @@ def policy_of(s: Stage, key: str) -> EgressPolicy:
 
 def test_of_a_container_of_its_own(act: Any) -> None:
     async def scenario(s: Stage) -> None:
-        update = s.engine.egress_updates.update
+        update = s.engine.updates.egress.update
         made = await s.run("a", networks=NETWORKS)
         for change, policy in (
             (EgressChange(hosts=[A]), EgressPolicy(hosts=[A])),
@@ -54,17 +54,17 @@ def test_of_a_container_of_its_own(act: Any) -> None:
 def test_of_a_pod_and_not_of_a_container_in_it(act: Any) -> None:
     async def scenario(s: Stage) -> None:
         pod = await s.call(s.engine.pods.create(plan(spec("m"), spec=PodSpec(networks=NETWORKS))))
-        await s.call(s.engine.egress_updates.update(pod.name, EgressChange(hosts=[A])))
+        await s.call(s.engine.updates.egress.update(pod.name, EgressChange(hosts=[A])))
         assert s.engine.registry.pod(pod.id).spec.egress == EgressPolicy(hosts=[A])
         with pytest.raises(InvalidArgument, match=f"is the pod's, .*use `hyperctl update` with the pod, {pod.name}"):
-            await s.call(s.engine.egress_updates.update("m", EgressChange()))
+            await s.call(s.engine.updates.egress.update("m", EgressChange()))
 
     act(scenario)
 
 
 def test_what_cannot_be(act: Any) -> None:
     async def scenario(s: Stage) -> None:
-        update = s.engine.egress_updates.update
+        update = s.engine.updates.egress.update
         await s.run("u", network="user")
         with pytest.raises(Unsupported, match="does not support rules about what a pod may reach"):
             await s.call(update("u", EgressChange()))
@@ -78,7 +78,7 @@ def test_what_cannot_be(act: Any) -> None:
 
 def test_secrets_stay(act: Any) -> None:
     async def scenario(s: Stage) -> None:
-        update = s.engine.egress_updates.update
+        update = s.engine.updates.egress.update
         secret = EgressSecret(name="T", host="s.example", value=b"value")
         await s.run("s", networks=NETWORKS, egress=EgressPolicy(hosts=[A], secrets=[secret]))
         had = policy_of(s, "s")
@@ -106,11 +106,11 @@ def test_a_host_that_refuses_it(act: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
         monkeypatch.setattr(nftables, "apply", apply)
         with pytest.raises(Unavailable, match="nftables refused"):
-            await s.call(s.engine.egress_updates.update("a", EgressChange(hosts=[B])))
+            await s.call(s.engine.updates.egress.update("a", EgressChange(hosts=[B])))
         assert refused
         assert s.engine.registry.container("a").spec.egress is s.engine.registry.pod("a").spec.egress is None
         monkeypatch.setattr(nftables, "apply", takes)
-        await s.call(s.engine.egress_updates.update("a", EgressChange(hosts=[B])))
+        await s.call(s.engine.updates.egress.update("a", EgressChange(hosts=[B])))
         assert in_force(s) == (1, 1)
 
     act(scenario)

@@ -16,7 +16,8 @@ from hypercontainer.model.addresses import canonical, check_cidr, check_ip, chec
 from hypercontainer.model.network import Attachment, Egress, NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import InterfaceSpec, PodSpec, Service, WhiteLists
 from hypercontainer.model.specs import ContainerSpec, HostEntry, PortMapping
-from hypercontainer.network.ruleset import Bridge, Nic, Published, Ruleset
+from hypercontainer.network.network_rules import Bridge
+from hypercontainer.network.ruleset import Nic, Published, Ruleset
 
 # Each would be more than an address in a rule, in a file or on a command line.
 EVIL = (

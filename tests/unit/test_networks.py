@@ -20,8 +20,9 @@ from hypercontainer.model.rates import parse_allow, parse_rate
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import addresses
 from hypercontainer.network.dns import NameServer, _address_of
+from hypercontainer.network.network_rules import Bridge
 from hypercontainer.network.owner import port_owner
-from hypercontainer.network.ruleset import Bridge, Nic, Published, Ruleset
+from hypercontainer.network.ruleset import Nic, Published, Ruleset
 
 PREFIX6 = IPv6Network("fd00:1:2::/48")
 

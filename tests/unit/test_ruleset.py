@@ -18,7 +18,8 @@ from hypercontainer.errors import Unavailable
 from hypercontainer.model.network import Egress
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.network import addresses, nftables
-from hypercontainer.network.ruleset import Bridge, Nic, Published, Ruleset
+from hypercontainer.network.network_rules import Bridge
+from hypercontainer.network.ruleset import Nic, Published, Ruleset
 
 BRIDGES = (
     Bridge("hyper0", ("10.0.0.0/16", "fd00::/64"), gateways=("10.0.0.1", "fd00::1")),

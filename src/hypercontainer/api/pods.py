@@ -118,7 +118,7 @@ async def labels(c: Context) -> dict[str, str]:
 @routes.post(f"{_ID}/egress", body=EgressChange)
 async def egress(c: Context) -> Pod:
     """Change which hosts it may reach by name, at once where it runs; also of a container, by its id or name."""
-    return await c.engine.egress_updates.update(c.id, await c.body(EgressChange))
+    return await c.engine.updates.egress.update(c.id, await c.body(EgressChange))
 
 
 @routes.get(f"{_ID}/top")

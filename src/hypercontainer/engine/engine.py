@@ -45,7 +45,6 @@ from .containers import Containers
 from .creation import Creation
 from .descriptions import Descriptions
 from .disk_watch import DiskWatch
-from .egress_updates import EgressUpdates
 from .events import Events
 from .execs import Execs
 from .factory.shapes import Shape
@@ -140,8 +139,7 @@ class Engine:
         self.logs = ContainerLogs(self.registry, self.containers).read
         self.usage = Usage(paths, self.registry, self.images, self.containers, self.volumes, self.events)
         self.listing = Listing(self.registry, self.images, self.networks, self.usage)
-        self.updates = Updates(self.registry, self.containers, sandboxes)
-        self.egress_updates = EgressUpdates(self.registry, network, self.events)
+        self.updates = Updates(self.registry, self.containers, sandboxes, network, self.events)
         self.archives = Archives(self.registry, self.containers)
         self.commits = Commits(self.registry, self.containers, self.archives, self.images)
         self.monitor = Monitor(self.registry, self.containers, sandboxes, network)

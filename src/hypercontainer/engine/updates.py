@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`update`: other limits and another restart policy for a container that is there."""
+"""`update`: other limits, another restart policy and another egress policy for what is there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from ..protocol.messages import Limits
 from . import resolve
 from .container_verbs import State
 from .containers import Containers
+from .egress_updates import EgressUpdates
+from .events import Events
+from .pod_network import PodNetwork
 from .registry import Registry
 from .sandbox_verbs import check_not_suspended
 from .sandboxes import Sandboxes
@@ -29,9 +32,12 @@ def _changed(spec: ContainerSpec, change: ContainerUpdate) -> ContainerSpec:
 
 
 class Updates:
-    """Changes what containers may use."""
+    """Changes what containers may use, and what their pods may reach."""
 
-    def __init__(self, registry: Registry, containers: Containers, sandboxes: Sandboxes) -> None:
+    def __init__(
+        self, registry: Registry, containers: Containers, sandboxes: Sandboxes, network: PodNetwork, events: Events
+    ) -> None:
+        self.egress = EgressUpdates(registry, network, events)
         self._registry = registry
         self._sandboxes = sandboxes
         self._containers = containers

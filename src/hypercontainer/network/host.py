@@ -24,9 +24,10 @@ from .backend import Records
 from .dns import NameServer
 from .egress.dropped import Dropped
 from .egress.gate import EgressSettings, Gates
+from .network_rules import Bridge
 from .proxy import LOOPBACK, Relay
 from .rule_watch import RuleWatch
-from .ruleset import TABLES, Bridge, Nic, Published, Redirect, Ruleset
+from .ruleset import TABLES, Nic, Published, Redirect, Ruleset
 
 log = logging.getLogger(__name__)
 

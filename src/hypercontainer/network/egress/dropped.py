@@ -2,7 +2,7 @@
 """Packets of pods with an egress policy that the host's rules drop: what they were, as the kernel has counted them.
 
 The rules have a set of how many there were of each pod, and one of what they were, to which a pod adds a few a second
-at most (`ruleset`). Both are read as long as there is such a pod.
+at most (`network_rules`). Both are read as long as there is such a pod.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ...errors import Unavailable
 from .. import nftables
-from ..ruleset import REFUSED, REFUSING
+from ..network_rules import REFUSED, REFUSING
 
 log = logging.getLogger(__name__)
 PERIOD = 2.0  # seconds
