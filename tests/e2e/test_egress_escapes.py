@@ -83,33 +83,79 @@ def test_every_way_out_is_shut(world: Outside, tmp_path: Path) -> None:
     assert heard.read_text() == "ready\n"  # nobody reached this host
 
 
+RIGHTS = ("--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW")
+ALLOWED = tuple(word for name in HOSTS for word in ("--allow-host", name))
+
+
 def _try_all(world: Outside, neighbour: str) -> None:
     daemon = world.daemon
-    rights = ("--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW")
-    daemon.ctl("run", "-d", "--name", "n", *rights, "-p", "8091:9000", "tools", "python3", "-uc",
-               "import socket, threading\n" + neighbour)  # fmt: skip
-    wait_for(lambda: "ready" in daemon.out("logs", "n"), "the neighbour")
-    allowed = [word for name in HOSTS for word in ("--allow-host", name)]
-    daemon.ctl("run", "-d", "--name", "a", *rights, *allowed, "tools", "sleep", "1000")
-    daemon.ctl("cp", str(attempts_in), "a:/attempts.py")
-    mac = re.findall("link/ether ([0-9a-f:]+)", world.sh("n", "ip link show eth0"))[0]
-    (four, *_) = world.addresses("bridge", "n")
-    world.arrivals()
-    where = ("/attempts.py", "192.168.123.1", four, mac)
-    found = _made(world, "a", *where)
-    assert len(found) >= 48
-    assert {name: got for name, (got, _) in found.items() if got} == {}
-    assert [name for name, (_, why) in found.items() if "PermissionError" in why] == []
-    assert [told for told in world.arrivals() if not expected(told)] == []
-    assert daemon.out("logs", "n").split("\n")[-1] == "ready"  # the neighbour heard nothing
+    where = _neighbour(world, neighbour)
+    _restricted(world, "a")
+    _shut(world, "a", where)
 
     # The same attempts are not blind: without a policy they get something, or are heard outside.
-    daemon.ctl("run", "-d", "--name", "f", *rights, "tools", "sleep", "1000")
+    daemon.ctl("run", "-d", "--name", "f", *RIGHTS, "tools", "sleep", "1000")
     daemon.ctl("cp", str(attempts_in), "f:/attempts.py")
     free = _made(world, "f", *where, *OPEN)
     assert [name for name, (got, _) in free.items() if not got] == []
     assert len([told for told in world.arrivals() if not expected(told)]) >= len(OPEN) // 2
     assert "udp" in daemon.out("logs", "n")
+    daemon.remove_all()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_way_out_is_shut_wherever_a_pod_comes_from(world: Outside) -> None:
+    """A fork, one that was restored, one that was suspended, and one of the pool."""
+    daemon = world.daemon
+    where = _neighbour(world, textwrap.dedent(_SNIFFER) + textwrap.dedent(_LOCAL).format(ports=(9000,), more=_SNIFF))
+    _restricted(world, "a")
+    daemon.ctl("snapshot", "create", "a", "--name", "saved")
+    daemon.ctl("pod", "fork", "a", "--name", "fork")
+    _shut(world, "fork", where)
+    daemon.ctl("rm", "-f", "fork")
+    daemon.ctl("pod", "suspend", "a")
+    daemon.ctl("pod", "resume", "a")
+    _shut(world, "a", where)
+    daemon.ctl("rm", "-f", "a")
+    daemon.ctl("pod", "restore", "saved", "--name", "restored")
+    _shut(world, "restored", where)
+    daemon.ctl("rm", "-f", "restored")
+    daemon.ctl("factory", "warm", "-n", "1")
+    before = _from_pool(world)
+    _restricted(world, "p")
+    assert _from_pool(world) == before + 1
+    _shut(world, "p", where)
+
+
+def _from_pool(world: Outside) -> int:
+    return int(json.loads(world.daemon.out("factory", "status", "--format", "json"))["started"]["pool"])
+
+
+def _neighbour(world: Outside, program: str) -> tuple[str, ...]:
+    """A pod beside those that try, without a policy: what they are told of it."""
+    world.daemon.ctl("run", "-d", "--name", "n", *RIGHTS, "-p", "8091:9000", "tools", "python3", "-uc",
+                     "import socket, threading\n" + program)  # fmt: skip
+    wait_for(lambda: "ready" in world.daemon.out("logs", "n"), "the neighbour")
+    mac = re.findall("link/ether ([0-9a-f:]+)", world.sh("n", "ip link show eth0"))[0]
+    (four, *_) = world.addresses("bridge", "n")
+    return "/attempts.py", "192.168.123.1", four, mac
+
+
+def _restricted(world: Outside, name: str) -> None:
+    world.daemon.ctl("run", "-d", "--name", name, *RIGHTS, *ALLOWED, "tools", "sleep", "1000")
+    world.daemon.ctl("cp", str(attempts_in), f"{name}:/attempts.py")
+
+
+def _shut(world: Outside, pod: str, where: tuple[str, ...]) -> None:
+    """It gets nothing, and nobody hears anything of it."""
+    world.arrivals()
+    found = _made(world, pod, *where)
+    assert len(found) >= 48
+    assert {name: got for name, (got, _) in found.items() if got} == {}
+    assert [name for name, (_, why) in found.items() if "PermissionError" in why] == []
+    assert [told for told in world.arrivals() if not expected(told)] == []
+    assert world.daemon.out("logs", "n").split("\n")[-1] == "ready"  # the neighbour heard nothing
 
 
 def _made(world: Outside, pod: str, *words: str) -> dict[str, tuple[str, str]]:
