@@ -267,6 +267,29 @@ def test_a_machine_that_dies_while_it_is_suspended(saving: Any, monkeypatch: pyt
     saving(scenario)
 
 
+def test_a_stop_while_it_is_suspended_is_heard_by_its_program(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after a grace in which it is frozen, by SIGKILL."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "graceful", "1")
+        put_away, begun = SavingDriver.put_away, asyncio.Event()
+
+        async def slowly(self: Any, machine: Any, stream: int) -> None:
+            begun.set()
+            await asyncio.sleep(30)
+            await put_away(self, machine, stream)
+
+        monkeypatch.setattr(SavingDriver, "put_away", slowly)
+        suspending = asyncio.ensure_future(suspend(s))
+        await begun.wait()
+        await s.call(s.engine.containers.stop("a", 10))
+        await asyncio.gather(suspending, return_exceptions=True)
+        state = s.engine.registry.container("a").state
+        assert (state.status, state.exit_code) == ("exited", 0)
+
+    saving(scenario)
+
+
 def test_a_hypervisor_that_never_ends_what_it_writes(saving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suspending, "_LEAST", 0.1)
     kept: list[int] = []

@@ -317,4 +317,6 @@ def _path_stat(info: tarfile.TarInfo) -> PathStat:
         is_dir=info.isdir(),
         link_target=info.linkname if info.issym() else "",
         kind=_KINDS.get(info.type, "file"),
+        uid=info.uid,
+        gid=info.gid,
     )

@@ -112,9 +112,9 @@ class Containers:
         await self.rouse_pod(self._registry.pod(self._registry.container(key).pod))
 
     async def _wake(self, container: Container) -> bool:
-        """Let the pod go on, if it is suspended and its container's own; whether it was."""
+        """Let the pod go on, if it is suspended and its container's own, or is just put on the disk; whether it was."""
         pod = self._registry.pod(container.pod)
-        return pod.implicit and pod.status is PodStatus.SUSPENDED and await self.wake(pod)
+        return (pod.implicit or pod.status is not PodStatus.SUSPENDED) and await self.wake(pod)
 
     def _forget(self, id_: str) -> None:
         if found := self._supervisors.pop(id_, None):

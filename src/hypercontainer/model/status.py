@@ -293,6 +293,8 @@ class PathStat(Model, frozen=True, kw_only=True):
     is_dir: bool
     link_target: str
     kind: PathKind = "file"
+    uid: int = 0
+    gid: int = 0
 
 
 class Change(Model, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ...errors import Conflict, HyperError, InvalidArgument, InvalidState, NotFound
-from ...model.files import FileChange, FileEntry, FileKind
+from ...model.files import FileChange, FileEntry
 from .book import Entry, Watched
 from .connect import Call, Message
 from .terms import time_of
@@ -70,17 +70,12 @@ def _name(number: int) -> str:
 
 async def _look(entry: Entry, path: str) -> dict[str, Any]:
     """:raise NotFound: there is none."""
-    files = entry.sandbox.files
     whole = absolute(entry, path)
-    name = posixpath.basename(whole)
-    if name:
-        for each in await files.list(posixpath.dirname(whole)):
-            if each.name == name:
-                return _view(whole, each)
-    found = await files.stat(whole)  # says why there is none
-    kind: FileKind = "directory" if found.is_dir else "file"
-    plain = FileEntry(name=name, kind=kind, mode=found.mode, uid=0, gid=0, size=found.size, mtime=found.mtime)
-    return _view(whole, plain)
+    found = await entry.sandbox.files.stat(whole)
+    return _view(whole, FileEntry(
+        name=posixpath.basename(whole), kind=found.kind, mode=found.mode, uid=found.uid, gid=found.gid,
+        size=found.size, mtime=found.mtime, link_target=found.link_target,
+    ))  # fmt: skip
 
 
 async def stat(entry: Entry, call: Call) -> Message:
