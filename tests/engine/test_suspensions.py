@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from hypercontainer.engine.forks import suspending
 from hypercontainer.engine.restore import restore
-from hypercontainer.errors import Conflict, HyperError, InvalidState, NoSpace, NotFound, Unavailable, Unsupported
+from hypercontainer.errors import Conflict, InvalidState, NoSpace, NotFound, Unavailable, Unsupported
 from hypercontainer.hypervisor.fake_saving import SavingDriver
 from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.specs import ExecSpec, Mount, PortMapping
@@ -256,10 +256,10 @@ def test_a_machine_that_dies_while_it_is_suspended(saving: Any, monkeypatch: pyt
         async def put_away(self: Any, machine: Any, stream: int) -> None:
             machine.hardware.die()
             await asyncio.sleep(1)
-            raise Unavailable("QEMU has ended")
+            raise Unavailable("QEMU's monitor cannot be reached")
 
         monkeypatch.setattr(SavingDriver, "put_away", put_away)
-        with pytest.raises(HyperError):
+        with pytest.raises(Unavailable, match="^the virtual machine of a has ended"):
             await suspend(s)
         await asyncio.sleep(10)
         assert s.status("a") == "exited"

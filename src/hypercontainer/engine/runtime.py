@@ -6,14 +6,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ..errors import HyperError
+from ..errors import GuestError, HyperError, Unavailable
 from ..guest.agent import Agent, Process
 from ..hypervisor import facets
 from ..hypervisor.driver import Machine
@@ -135,6 +135,22 @@ class Runtime:
             "%s (process %d) ended%s, and nobody had ended it: %s",
             self.lost, self.machine.pid, f" {how}" if how else "", self.last_words() or "it said nothing",
         )  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def or_its_end(self, name: str) -> AsyncIterator[None]:
+        """What fails within says, where the machine has ended, only that; `name` is the pod's.
+
+        :raise Unavailable: it has.
+        """
+        try:
+            yield
+        except (Unavailable, GuestError) as error:
+            try:
+                await tasks.within(self.machine.wait(), _END)
+            except TimeoutError:
+                raise error from None
+            said = self.last_words()
+            raise Unavailable(f"the virtual machine of {name} has ended{f': {said}' if said else ''}") from error
 
     def last_words(self) -> str:
         """What is known of the end of a machine that nobody ended."""

@@ -171,7 +171,8 @@ class PodSnapshots:
         found: list[Saved] = []
 
         async def work(runtime: Runtime) -> None:
-            found.append(await self._taking.take(pod.id, name, runtime, directory, early))
+            async with runtime.or_its_end(pod.name):
+                found.append(await self._taking.take(pod.id, name, runtime, directory, early))
 
         try:
             await self._sandboxes.sandbox(pod.id).ask(Work(work))

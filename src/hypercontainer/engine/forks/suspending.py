@@ -95,7 +95,7 @@ class Suspending:
         """
         pod, passing, members = self._registry.pod(pod_id), self._passing(pod_id), self._registry.members(pod_id)
         self.check(pod, runtime)
-        async with runtime.saving, contextlib.AsyncExitStack() as undo:
+        async with runtime.or_its_end(pod.name), runtime.saving, contextlib.AsyncExitStack() as undo:
             # Should the daemon die meanwhile, the next one lets go on what stands still.
             self._registry.put_pod(record(pod, runtime))
             undo.push_async_callback(removed, passing, self._paths.suspended(pod_id))
