@@ -14,7 +14,7 @@ from hypercontainer.model.pods import PodPlan
 from hypercontainer.model.specs import ContainerSpec, HostEntry
 from hypercontainer.podfile.compose import from_compose
 from hypercontainer.podfile.convert import convert
-from hypercontainer.podfile.load import Loaded, load
+from hypercontainer.podfile.load import Loaded, images, load
 from hypercontainer.podfile.variables import expand, read_file
 
 
@@ -69,6 +69,12 @@ def test_egress_of_the_file() -> None:
     assert (found.spec.egress_rate, found.secrets) == (1_000_000, {})
     with pytest.raises(InvalidArgument, match=r"x-hyper\.allowHost: unknown key: did you mean 'allowHosts'"):
         plan({"web": {"image": "i"}}, **{"x-hyper": {"allowHost": []}})
+
+
+def test_platforms() -> None:
+    services = {"web": {"image": "i", "platform": "linux/arm64"}, "db": {"image": "j"}}
+    assert [c.platform for c in plan(services).containers] == ["linux/arm64", ""]
+    assert (images(loaded(services).podfile), loaded(services).unmapped) == ({"i": "linux/arm64", "j": ""}, [])
 
 
 def test_walls_between_services_are_named() -> None:

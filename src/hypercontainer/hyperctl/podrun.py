@@ -13,7 +13,6 @@ import msgspec
 from ..client.api import Client, container_route, pod_route
 from ..client.sources import is_place
 from ..errors import HyperError, NotFound, Unsupported
-from ..model.images import Image
 from ..model.status import Container, ContainerStatus, PodDetails
 from ..model.units import parse_size
 from ..podfile.document import Container as PodContainer
@@ -21,7 +20,7 @@ from ..podfile.document import Podfile
 from ..podfile.load import images, load
 from .context import client
 from .lifetime import podfile_lifetime
-from .pulling import pull_image, take_image
+from .pulling import has_image, pull_image, take_image
 from .standard import print_made, warn
 
 _POLL = 0.3  # seconds between looks at a pod that starts
@@ -29,8 +28,9 @@ _POLL = 0.3  # seconds between looks at a pod that starts
 
 def take_images(c: Client, podfile: Podfile, *, quiet: bool) -> Podfile:
     """The podfile with names for images in archives and other such places, which are taken from there."""
-    taken = {name: take_image(c, name, quiet=quiet) for name in images(podfile) if is_place(name)}
-    for name in images(podfile):
+    wanted = images(podfile)
+    taken = {name: take_image(c, name, platform=wanted[name], quiet=quiet) for name in wanted if is_place(name)}
+    for name in wanted:
         if name.startswith(("aci:", "sha512-")):
             from .appc import load_image, name_of, of_id
 
@@ -44,15 +44,13 @@ def take_images(c: Client, podfile: Podfile, *, quiet: bool) -> Podfile:
     )
 
 
-def pull_missing(c: Client, names: list[str], *, quiet: bool) -> None:
-    """The images that the store does not have."""
-    for name in names:
-        try:
-            c.call(Image, "GET", "/images/inspect", {"name": name})
-        except NotFound:
+def pull_missing(c: Client, wanted: dict[str, str], *, quiet: bool) -> None:
+    """The images that the store does not have, by their names, with their platforms."""
+    for name, platform in wanted.items():
+        if not has_image(c, name, platform):
             if not quiet:
                 print(f"Unable to find image {name!r} locally", file=sys.stderr)
-            pull_image(c, name, quiet=quiet)
+            pull_image(c, name, platform=platform, quiet=quiet)
 
 
 def send(c: Client, podfile: Podfile) -> PodDetails:

@@ -9,7 +9,8 @@ from typing import Any
 from ..client.api import Client
 from ..client.base import raise_known
 from ..client.sources import absolute, auth_header
-from ..errors import InvalidArgument, Unavailable
+from ..errors import InvalidArgument, NotFound, Unavailable
+from ..model.images import Image
 from ..model.reference import parse_reference, parse_source
 from .output import PullProgress
 
@@ -21,6 +22,16 @@ def take_image(client: Client, source: str, *, platform: str = "", quiet: bool =
     """
     pulled = _pull(client, source, platform, quiet)
     return str(pulled.get("name") or pulled["image"])
+
+
+def has_image(client: Client, name: str, platform: str) -> bool:
+    """Whether hyperd has an image, for that platform if one is named."""
+    try:
+        image = client.call(Image, "GET", "/images/inspect", {"name": name})
+    except NotFound:
+        return False
+    own = "/".join(filter(None, (image.os, image.architecture, image.variant)))
+    return any(f"{p}/".startswith(f"{platform}/") for p in (own, *image.platforms)) if platform else True
 
 
 def pull_image(client: Client, source: str, *, platform: str = "", quiet: bool = False) -> str:

@@ -17,13 +17,12 @@ from ..client.stream import require_terminal, window_size
 from ..errors import Conflict, HyperError, InvalidArgument, NotFound
 from ..model.detach_keys import parse_detach_keys
 from ..model.frames import STDERR, STDOUT
-from ..model.images import Image
 from ..model.specs import ContainerSpec
 from ..model.status import Container
 from .context import client
 from .dockerflags import DockerCommand
 from .options import container_options, spec_from
-from .pulling import pull_image, take_image
+from .pulling import has_image, pull_image, take_image
 from .standard import complain, naming, print_made, warn
 from .stream import stream_of
 
@@ -45,7 +44,7 @@ def create_container(c: Client, spec: ContainerSpec, *, quiet: bool) -> Containe
     try:
         return _create(c, spec)
     except NotFound:
-        if spec.pull != "missing" or _has_image(c, spec.image, spec.platform):
+        if spec.pull != "missing" or has_image(c, spec.image, spec.platform):
             raise
     if not quiet:
         print(f"Unable to find image {spec.image!r} locally", file=sys.stderr)
@@ -57,16 +56,6 @@ def _create(c: Client, spec: ContainerSpec) -> Container:
     response = c.open("POST", "/containers", body=msgspec.json.encode(spec))
     warn(response.headers.get("hyper-warning", ""))
     return msgspec.json.decode(response.read(), type=Container)
-
-
-def _has_image(c: Client, name: str, platform: str) -> bool:
-    """Whether it was something else that is not there: a pod, a path, a network."""
-    try:
-        image = c.call(Image, "GET", "/images/inspect", {"name": name})
-    except NotFound:
-        return False
-    own = "/".join(filter(None, (image.os, image.architecture, image.variant)))
-    return any(f"{p}/".startswith(f"{platform}/") for p in (own, *image.platforms)) if platform else True
 
 
 def _write_cidfile(path: str | None, id_: str) -> None:

@@ -177,6 +177,7 @@ class _Translation:
             "name": s.container_name or f"{self.name}-{key}",
             "aliases": self._aliases(key, s),
             "image": s.image,
+            "platform": s.platform,
             "envs": [{"env": k, "value": v} for k, v in self._environment(s).items()],
             "command": _command(s.command),
             "entrypoint": _command(s.entrypoint),

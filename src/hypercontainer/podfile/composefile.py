@@ -304,7 +304,7 @@ class Service(Part, frozen=True, kw_only=True):
     oom_kill_disable: Any = None
     oom_score_adj: Any = None
     pid: str = ""
-    platform: Any = None
+    platform: str = ""
     post_start: Any = None
     pre_stop: Any = None
     provider: Any = None

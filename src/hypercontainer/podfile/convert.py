@@ -258,6 +258,7 @@ def _container(
         )
     return specs.ContainerSpec(
         image=c.image,
+        platform=c.platform,
         name=c.name or f"{pod}-{short_name(c.image)}-{index}",
         base=c.id,
         pod=pod,

@@ -253,6 +253,7 @@ class Container(Part, frozen=True, kw_only=True):
     """A container of the pod; what is not given comes from its image."""
 
     image: str
+    platform: str = ""
     name: str = ""
     id: str = ""
     workdir: str = ""

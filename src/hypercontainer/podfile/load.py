@@ -119,6 +119,6 @@ def _with_content(secret: Secret, base: Path) -> Secret:
         ) from error
 
 
-def images(podfile: Podfile) -> list[str]:
-    """Each image that the pod needs, once."""
-    return list(dict.fromkeys(c.image for c in [*podfile.init_containers, *podfile.containers]))
+def images(podfile: Podfile) -> dict[str, str]:
+    """Each image that the pod needs, once, and for which platform, "" where none is named."""
+    return {c.image: c.platform for c in [*podfile.init_containers, *podfile.containers]}
