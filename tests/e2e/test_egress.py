@@ -175,3 +175,24 @@ def test_a_secret_goes_to_its_host_and_is_never_in_the_pod(world: Outside, tmp_p
     small = 8 << 20  # disks are larger, and sparse
     kept = [p for p in world.daemon.root.rglob("*") if p.is_file() and p.stat().st_size < small]
     assert [path for path in kept if SECRET.encode() in path.read_bytes()] == []
+
+
+def test_a_secret_by_a_podfile_and_by_docker(world: Outside, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{SECRET}\n")
+    container = {"name": "p-web", "image": "tools", "command": list(SLEEP)}
+    injected = {"secret": "token", "host": "api.example.test", "header": "Authorization", "env": "TOKEN"}
+    podfile = {"id": "p", "containers": [container], "allowHosts": ["other.example.test"],
+               "secrets": [{"name": "token", "file": "token"}], "injectSecrets": [injected]}  # fmt: skip
+    (tmp_path / "pod.json").write_text(json.dumps(podfile))
+    world.daemon.ctl("run", "-p", str(tmp_path / "pod.json"))
+    label = "hypercontainer.inject-secret=TOKEN@api.example.test"
+    world.daemon.docker("run", "-d", "--name", "d", "-e", f"TOKEN={SECRET}", "--label", label, "tools", *SLEEP)
+    for name in ("p-web", "d"):
+        world.arrivals()
+        world.sh(name, f'{CURL} -H "Authorization: Bearer $TOKEN" https://api.example.test/')
+        heard = [told["headers"]["authorization"] for told in world.arrivals() if told["kind"] == "http"]
+        assert heard == [f"Bearer {SECRET}"]
+        assert world.sh(name, "echo $TOKEN").startswith("hypercontainer-secret-")
+        assert SECRET not in world.daemon.out("inspect", name)
+    assert json.loads(world.sh("p-web", f"{CURL} http://other.example.test/"))["host"] == "other.example.test"
+    world.daemon.ctl("pod", "rm", "-f", "p")

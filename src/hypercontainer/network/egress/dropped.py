@@ -74,7 +74,8 @@ class Dropped:
         now = counts(await nftables.apply(f"list set {REFUSING}"))
         for source, number in now.items():
             before = self._counts.get(source, 0)
-            self._counted(source, number - before if number >= before else number)  # they begin anew with new tables
+            if number != before:  # with new tables they begin anew
+                self._counted(source, number - before if number > before else number)
         self._counts = now
         found = kinds(await nftables.apply(f"list set {REFUSED}"))
         for drop, number in found.items():
