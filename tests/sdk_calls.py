@@ -22,7 +22,7 @@ CALLS: dict[str, dict[str, tuple[object, ...]]] = {
     "AsyncSandbox": {
         "info": (), "is_running": (), "kill": (), "set_lifetime": (), "run": ("true",), "exec": ("true",),
         "interpreter": (), "run_code": ("1",), "ports": (), "address": (80,), "dial": (80,), "metrics": (), "logs": (),
-        "pause": (), "suspend": (), "resume": (), "snapshot": (), "fork": (),
+        "pause": (), "suspend": (), "resume": (), "snapshot": (), "fork": (), "set_egress": ([],),
     },
     "AsyncFiles": {
         "read": ("/x",), "read_text": ("/x",), "write": ("/x", "x"), "mkdir": ("/d",), "stat": ("/x",),
