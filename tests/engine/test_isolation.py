@@ -99,9 +99,9 @@ WITH: dict[str, Case] = {
     **{r: Case("", status=403) for r in ("DELETE /set-aside/{id}", "DELETE /organisations/{id}", "GET /users/{id}",
                                          "DELETE /users/{id}")},
     "POST /organisations/{id}/rename": Case("", "name=x", status=403),
-    "PUT /projects/{id}/quota": Case("", body={}, status=403),
     "PUT /billing/accounts/{id}": Case("", body={}),
     "POST /billing/accounts/{id}/credits": Case("", body={"amount": 1}, status=403),
+    **{f"PUT /projects/{{id}}/{what}": Case("", body={}, status=403) for what in ("quota", "policy")},
 }  # fmt: skip
 CONTAINER = {"Image": "KEY", "Cmd": ["true"]}
 OF_DOCKER: dict[str, Case] = {

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ..model.policy import Policy
 from ..model.quotas import Quota
 from ..model.tenancy import (
     MemberRequest,
@@ -88,6 +89,12 @@ async def rename_project(c: Context) -> ProjectInfo:
 async def limit_project(c: Context) -> ProjectInfo:
     """Say what may be in a project at most."""
     return c.engine.tenancy.projects.limit(c.id, await c.body(Quota))
+
+
+@routes.put("/projects/{id}/policy", body=Policy, scope="admin")
+async def restrict_project(c: Context) -> ProjectInfo:
+    """Say what a project's containers may be."""
+    return c.engine.tenancy.projects.restrict(c.id, await c.body(Policy))
 
 
 @routes.delete("/projects/{id}", scope="manage", anywhere=True)

@@ -30,7 +30,7 @@ from ..podfile.convert import convert, files_to_fetch
 from ..podfile.document import Podfile
 from ..sys import tasks
 from ..volumes.disks import BlockVolumes
-from . import doctor, host_access, leftovers, resolve
+from . import doctor, host_access, leftovers, policies, resolve
 from .about import About
 from .allotments import Allotments
 from .archive import Archives
@@ -116,7 +116,7 @@ class Engine:
         self.tokens = Tokens(self.registry.journal, self.events, self.tenants)
         self.images = ImageStore(
             paths.images, insecure=settings.insecure_registries, in_use=self._images_in_use, limits=settings.images,
-            trust=settings.trust, wall=self._wall, tenant=names_of,
+            trust=settings.trust, wall=self._wall, tenant=names_of, admits=policies.check_brought,
         )  # fmt: skip
         ground = Ground(settings, drivers, boot, self.registry, self._allotments, self.images, self.events)
         made = assemble(ground, backends(self.registry, settings) if backends else of_host(ground))
@@ -282,7 +282,9 @@ class Engine:
 
         :raise InvalidArgument: the name is malformed. :raise PermissionDenied: who asks may not read from there.
         """
-        host_access.check_source(parse_source(name).transport)
+        source = parse_source(name)
+        host_access.check_source(source.transport)
+        policies.check_pulled(source)
         progress, image = self.images.pull(name, platform=platform, auth=auth)
 
         async def told() -> StoredImage:

@@ -20,6 +20,7 @@ from ..model.reference import PLACES
 from ..model.specs import ContainerSpec, LogOptions
 from ..model.status import Container, Pod
 from ..sys import tasks
+from . import policies
 from .principal import current
 
 _LOGS_OF_HOST = ("journald", "syslog")
@@ -34,7 +35,8 @@ def require_host(what: str) -> None:
 
 
 def check_container(spec: ContainerSpec) -> None:
-    """:raise PermissionDenied: it would have more of this host than who asks may."""
+    """:raise PermissionDenied: it would have more of this host than who asks may, or their project's policy refuses it."""
+    policies.check_container(spec)
     for mount in spec.mounts:
         if mount.type == "bind":
             require_host(f"the path {mount.source} of this host")
@@ -78,6 +80,7 @@ def _check_volume(volume: VolumeRequest) -> None:
 
 
 def _check_pod(spec: PodSpec) -> None:
+    policies.check_pod(spec)
     _check_devices(spec.devices)
     for interface in spec.interfaces:
         if interface.bridge or interface.ifname or interface.namespace:

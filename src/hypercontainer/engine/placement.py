@@ -18,6 +18,7 @@ from ..model.sizes import DEFAULTS as SIZES
 from ..model.sizes import Size
 from ..model.specs import GUEST_OVERHEAD, ContainerSpec, Mount
 from ..model.status import Pod
+from . import policies
 from .networks import Networks
 from .paths import FindBootFiles
 from .pod_network import PodNetwork
@@ -86,6 +87,7 @@ class Placement:
         """
         wanted = kinds(pod, self.network) | self._kinds_of(mounts) | ({VirtioFs} if rootfs else set())
         driver, why = await self._drivers.choose(pod.spec.driver, sorted(wanted, key=lambda k: k.__name__))
+        policies.check_driver(driver.name)
         reason = pod.driver_reason or why
         if pod.spec.idle_timeout:
             require(driver, Suspends)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import click
 import msgspec
 
+from ..model.policy import Policy
 from ..model.quotas import read_quota
 from ..model.tenancy import ProjectInfo, ProjectRequest
 from .context import client, for_each
@@ -67,6 +68,29 @@ def inspect(names: tuple[str, ...], format_: str) -> None:
 def rename(name: str, new: str) -> None:
     """Rename a project."""
     client().do("POST", project_route(name, "/rename"), {"name": new})
+
+
+@project.command()
+@click.option("--image", "images", multiple=True, metavar="PATTERN",
+              help="Names in full that may be pulled, with *: registry.example.org/team/*; none: all.")  # fmt: skip
+@click.option("--no-builds", is_flag=True, help="No images that are built, committed, loaded or imported.")
+@click.option("--no-privileged", is_flag=True, help="No privileged containers.")
+@click.option("--capability", "capabilities", multiple=True, metavar="NAME",
+              help="Those that may be added, NONE for none [default: all].")  # fmt: skip
+@click.option("--driver", "drivers", multiple=True, metavar="NAME", help="Hypervisors [default: all].")
+@click.option("--fresh", is_flag=True, help="Only machines that share no memory with others from their start.")
+@click.argument("name")
+def restrict(
+    name: str, images: tuple[str, ...], no_builds: bool, no_privileged: bool, capabilities: tuple[str, ...],
+    drivers: tuple[str, ...], fresh: bool,
+) -> None:  # fmt: skip
+    """Say what a project's containers may be, in place of what was said before; without options, anything."""
+    policy = Policy(
+        images=list(images) or None, builds=not no_builds, privileged=not no_privileged,
+        capabilities=[c for c in capabilities if c.upper() != "NONE"] if capabilities else None,
+        drivers=list(drivers) or None, isolation="fresh" if fresh else "default",
+    )  # fmt: skip
+    client().do("PUT", project_route(name, "/policy"), body=policy)
 
 
 @project.command()

@@ -58,8 +58,10 @@ class Loader:
     def __init__(
         self, layout: Layout, staging: Path, disks: DiskBuilder, limits: Limits,
         collect: Callable[[], Awaitable[object]], trust: Trust,
+        admits: Callable[[], None],
     ) -> None:  # fmt: skip
-        """`collect` removes blobs of no image."""
+        """`collect` removes blobs of no image; `admits` raises for who may bring none."""
+        self._admits = admits
         self._layout = layout
         self._staging = staging
         self._disks = disks
@@ -155,6 +157,7 @@ class Loader:
 
     async def within(self, work: Callable[[Path], Awaitable[T]]) -> T:
         """Do it in a directory of its own, with what comes kept; where it fails, that goes."""
+        self._admits()
         try:
             with storage_faults(self._layout.root), self._layout.blobs.lease(arriving=True):
                 async with temporary_directory(self._staging) as directory:

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 from msgspec import UNSET, UnsetType
 
+from .policy import Policy
+
 # A tenant's name. The only tenant of a daemon is UNSET: then no document and no answer tells of tenants.
 Tenant = str | UnsetType
 
@@ -38,6 +40,7 @@ class Principal(NamedTuple):
     tenant: Tenant = UNSET
     scopes: frozenset[Scope] = ALL
     user: str = ""  # id of the user who it is; "" is none
+    policy: Policy | None = None  # of the project; None is none
 
 
 DAEMON = Principal("")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, field
 
 from .base import Model
+from .policy import Policy
 from .principal import Scope, Tenant, widened
 from .quotas import Quota
 
@@ -48,6 +49,7 @@ class Project(Model, frozen=True, kw_only=True):
     created_at: str
     description: str = ""
     quota: Quota = field(default_factory=Quota)
+    policy: Policy = field(default_factory=Policy)
     owner: str = ""  # the principal that made it
 
     @property
@@ -131,6 +133,7 @@ class ProjectInfo(Model, frozen=True, kw_only=True):
     created_at: str
     description: str = ""
     quota: Quota = field(default_factory=Quota)
+    policy: Policy = field(default_factory=Policy)
 
 
 class UserInfo(Model, frozen=True, kw_only=True):

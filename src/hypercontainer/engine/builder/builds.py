@@ -20,6 +20,7 @@ import aiohttp
 from ...errors import HyperError, Unavailable
 from ...images.store import ImageStore
 from ...model.status import Container
+from .. import policies
 from ..containers import Containers
 from ..events import Events
 from ..registry import Registry
@@ -130,6 +131,7 @@ class Builds:
 
         :raise HyperError: there is no builder, or it says why not.
         """
+        policies.check_brought()
         async with self.dockerd() as dockerd:
             await self._transfer.begin(dockerd)
             await self._transfer.offer(dockerd, named(query))
@@ -177,6 +179,7 @@ class Builds:
 
         :raise HyperError: there is no builder, or it does not agree.
         """
+        policies.check_brought()
         async with self.dockerd() as dockerd, self.machine.use() as container:
             passage = Passage(self._transfer, dockerd, peer, lambda: upgraded(self._dial(container), path, headers))
             if path == SESSION:

@@ -38,10 +38,11 @@ class Entry:
             among = [own] if own else []
             if wanted:
                 rights.one_project(self._tenants, among, wanted)
-            return who
+            return who._replace(policy=own.policy if own else None)
         if "admin" not in who.scopes:
             raise NotFound(f"no such project: {wanted}", hint="see `hyperctl project ls`")
-        return who._replace(tenant=rights.one_project(self._tenants, self._tenants.projects(), wanted).id)
+        found = rights.one_project(self._tenants, self._tenants.projects(), wanted)
+        return who._replace(tenant=found.id, policy=found.policy)
 
     def _enter_user(self, who: Principal, wanted: str) -> Principal:
         """A token is of one project, and does at most what it was made for; a certificate is the user."""
@@ -53,7 +54,8 @@ class Entry:
             return who._replace(tenant=NOWHERE, scopes=frozenset())
         project = rights.one_project(self._tenants, among, wanted) if wanted else among[0]
         may = self._scopes(who.user, project)
-        return who._replace(tenant=project.id, scopes=may & who.scopes if by_token else may)
+        scopes = may & who.scopes if by_token else may
+        return who._replace(tenant=project.id, scopes=scopes, policy=project.policy)
 
     def _scopes(self, user: str, project: Project) -> frozenset[Scope]:
         role = self._tenants.role(user, project.organisation)

@@ -8,6 +8,7 @@ import secrets
 import msgspec
 
 from ...errors import Conflict, InvalidArgument
+from ...model.policy import Policy
 from ...model.quotas import Quota
 from ...model.tenancy import Organisation, Project, ProjectInfo, ProjectRequest
 from ...sys import clock
@@ -81,6 +82,16 @@ class Projects:
         self._events.publish("project", "limit", changed.id, tenant=changed.id, name=changed.name)
         return self._told(changed)
 
+    def restrict(self, key: str, policy: Policy) -> ProjectInfo:
+        """Say what its containers may be; those that are there stay, and start.
+
+        :raise NotFound: there is none that one sees. :raise NoSpace: the disk is full.
+        """
+        changed = msgspec.structs.replace(rights.project(self._tenants, key), policy=policy)
+        self._tenants.put(changed)
+        self._events.publish("project", "restrict", changed.id, tenant=changed.id, name=changed.name)
+        return self._told(changed)
+
     async def remove(self, key: str) -> ProjectInfo:
         """With its tokens, images' names, builder and default network.
 
@@ -111,5 +122,5 @@ class Projects:
         above = self._tenants.organisation(record.organisation)
         return ProjectInfo(
             id=record.id, name=record.name, organisation=above.name, organisation_id=above.id,
-            created_at=record.created_at, description=record.description, quota=record.quota,
+            created_at=record.created_at, description=record.description, quota=record.quota, policy=record.policy,
         )  # fmt: skip

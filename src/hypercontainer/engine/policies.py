@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy of the project that asks: what it refuses, it refuses before anything is made."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from ..errors import PermissionDenied
+from ..model.pods import PodSpec
+from ..model.policy import Policy
+from ..model.reference import Source, parse_reference
+from ..model.specs import ContainerSpec
+from .principal import current
+
+_ANYTHING = Policy()
+
+
+def _policy() -> Policy:
+    return current().policy or _ANYTHING
+
+
+def _refused(what: str, setting: str) -> PermissionDenied:
+    return PermissionDenied(
+        f"the project's policy ({setting}) does not allow {what}",
+        hint="`hyperctl project inspect` shows it; the administrator changes it",
+    )
+
+
+def check_pulled(source: Source) -> None:
+    """:raise PermissionDenied: the policy has no such image."""
+    allowed = _policy().images
+    if allowed is None or source.transport == "builtin":
+        return
+    name = parse_reference(source.location).full if source.transport == "docker" else ""
+    if not any(name and fnmatchcase(name, pattern) for pattern in allowed):
+        raise _refused(f"the image {name or source.location}", f"images: {', '.join(allowed) or 'none'}")
+
+
+def check_brought() -> None:
+    """:raise PermissionDenied: the policy takes no images that come otherwise."""
+    if not _policy().builds:
+        raise _refused("images that are built, committed, loaded or imported", "builds")
+
+
+def check_container(spec: ContainerSpec) -> None:
+    """:raise PermissionDenied: the policy refuses something of it."""
+    policy = _policy()
+    if spec.privileged and not policy.privileged:
+        raise _refused("privileged containers", "privileged")
+    if policy.capabilities is not None:
+        allowed = {_bare(name) for name in policy.capabilities}
+        for name in (*spec.cap_add, *spec.cap_ambient):
+            if _bare(name) not in allowed:
+                raise _refused(f"the capability {name}", f"capabilities: {', '.join(policy.capabilities) or 'none'}")
+    if policy.isolation == "fresh" and spec.isolation != "fresh" and not spec.pod:
+        raise _refused(f"the isolation {spec.isolation}", "isolation: fresh")
+
+
+def check_pod(spec: PodSpec) -> None:
+    """:raise PermissionDenied: as `check_container`."""
+    if _policy().isolation == "fresh" and spec.isolation != "fresh":
+        raise _refused(f"the isolation {spec.isolation}", "isolation: fresh")
+
+
+def check_driver(name: str) -> None:
+    """:raise PermissionDenied: the policy does not have the driver, which was asked for or is the daemon's default."""
+    allowed = _policy().drivers
+    if allowed is not None and name not in allowed:
+        raise _refused(f"the driver {name}", f"drivers: {', '.join(allowed) or 'none'}")
+
+
+def _bare(capability: str) -> str:
+    return capability.upper().removeprefix("CAP_")

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A project's policy: what it refuses is refused with its name, before anything is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .stage import IMAGE
+from .test_tenancy import cloud
+
+BOX: dict[str, Any] = {"image": IMAGE, "name": "a"}
+REFUSED: list[tuple[dict[str, Any], str, dict[str, Any], str]] = [
+    ({"images": ["example.org/team/*"]}, "/images/pull?name=busybox", {}, "images: example.org/team/*"),
+    ({"images": []}, "/images/pull?name=registry.example.org/team/app", {}, "images: none"),
+    ({"builds": False}, "/images/import?name=x", {}, "builds"),
+    ({"builds": False}, "/build", {}, "builds"),
+    ({"privileged": False}, "/containers", BOX | {"privileged": True}, "privileged"),
+    ({"capabilities": ["NET_ADMIN"]}, "/containers", BOX | {"capAdd": ["CAP_SYS_ADMIN"]}, "capabilities: NET_ADMIN"),
+    ({"capabilities": []}, "/containers", BOX | {"capAdd": ["ALL"]}, "capabilities: none"),
+    ({"drivers": ["firecracker"]}, "/containers", BOX, "drivers: firecracker"),
+    ({"isolation": "fresh"}, "/containers", BOX, "isolation: fresh"),
+    ({"isolation": "fresh"}, "/pods", {"id": "p", "containers": [BOX]}, "isolation: fresh"),
+    ({"privileged": False}, "/pods", {"id": "p", "containers": [BOX | {"privileged": True}]}, "privileged"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("policy", "path", "body", "names"), REFUSED, ids=lambda x: str(x)[:50])
+async def test_what_a_policy_refuses(
+    template: Path, policy: dict[str, Any], path: str, body: dict[str, Any], names: str
+) -> None:
+    async with cloud(template) as c:
+        await c.give_image("db")
+        token = await c.token("db", "operate")
+        assert (await c.ask("PUT", "/projects/db/policy", policy, token=token)).status == 403
+        told = await c.ask("PUT", "/projects/db/policy", policy)
+        assert told.status == 200 and policy.items() <= told.json["policy"].items()
+        got = await c.ask("POST", path, body, token=token)
+        text = got.body.decode()
+        assert got.status == 403 or '"code":"permission_denied"' in text, text
+        assert f"the project's policy ({names}) does not allow" in text
+        assert (await c.ask("GET", "/containers?all=1", token=token)).json == []
+
+
+async def test_what_a_policy_allows_and_whom_it_concerns(template: Path) -> None:
+    async with cloud(template, own_images=True) as c:
+        strict = {"images": ["docker.io/library/*"], "capabilities": ["CAP_NET_ADMIN"], "privileged": False,
+                  "drivers": ["fake"], "isolation": "fresh", "builds": False}  # fmt: skip
+        driver = c.s.stage.engine.drivers.default.name
+        assert (await c.ask("PUT", "/projects/db/policy", strict | {"drivers": [driver]})).status == 200
+        for project in ("db", "blue/web"):
+            await c.give_image(project)
+        good = BOX | {"capAdd": ["net_admin"], "isolation": "fresh"}
+        assert (await c.ask("POST", "/containers", good, project="db")).status == 201
+        assert (await c.ask("POST", "/images/pull?name=builtin:busybox", project="db")).status == 200
+        for project in ("blue/web", ""):  # it is another's
+            made = await c.ask("POST", "/containers", BOX | {"privileged": True}, project=project)
+            assert made.status == 201, made.body
+        assert (await c.ask("PUT", "/projects/db/policy", {"builds": True})).status == 200
+        assert (await c.ask("POST", "/containers", BOX | {"name": "b"}, project="db")).status == 201
+        bad = await c.ask("PUT", "/projects/db/policy", {"isolation": "none"})
+        assert bad.status == 400 and "isolation" in bad.json["message"]
