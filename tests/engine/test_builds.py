@@ -468,3 +468,26 @@ def test_what_was_made_is_said_by_its_digest() -> None:
     other = Made()
     other.feed(b'{"aux": {"ID": "busybox"}}\n')
     assert other.id == ""
+
+
+def test_projects_build_apart(build: Callable[..., None]) -> None:
+    """Each has a builder and a cache of its own, and what one builds the other has not."""
+
+    async def scenario(s: Stage) -> None:
+        ids = []
+        for project in ("red", "blue"):
+            with asked_by(Principal("token:x", project)):
+                context = copy_context()
+            assert s.daemon
+            await s.daemon.call(asked(s, f"{project}:latest"), context=context)
+            ids.append(context.run(builder, s))
+            assert [n for i in context.run(s.engine.images.describe_all) for n in i.repo_tags] == [f"{project}:latest"]
+            assert context.run(s.engine.registry.shown) == []
+        assert len({*ids, ""}) == 3 and builder(s) == ""
+        assert {v.tenant for v in s.engine.registry.volumes() if v.name == VOLUME} == {"red", "blue"}
+        for project in ("red", "blue"):
+            assert s.engine.tenants.contents.counted(project) == []
+            await s.call(s.engine.tenants.contents.clear(project))
+        assert s.engine.registry.containers() == [] and s.engine.registry.volumes() == []
+
+    build(scenario)

@@ -35,7 +35,7 @@ def require_host(what: str) -> None:
 
 
 def check_container(spec: ContainerSpec) -> None:
-    """:raise PermissionDenied: it would have more of this host than who asks may, or their project's policy refuses it."""
+    """:raise PermissionDenied: it would have more of this host than who asks may, or a policy refuses it."""
     policies.check_container(spec)
     for mount in spec.mounts:
         if mount.type == "bind":

@@ -118,7 +118,7 @@ async def identified(request: web.Request, handler: Any) -> web.StreamResponse:
     """
     identity = request.app.get(IDENTITY) or Identity()
     who = identity.of(request)
-    ticket().who = who.name
+    ticket().who, ticket().project = who.name, who.tenant or ""
     with asked_by(who), identity.held(request, who):
         log.debug("%s asks for %s %s", who.name, request.method, request.path)
         response: web.StreamResponse = await handler(request)
