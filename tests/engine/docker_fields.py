@@ -145,7 +145,7 @@ HOST_CONFIG: dict[str, list[tuple[Any, int]]] = {
         ([{"Type": "bind", "Source": "x", "Target": "/v"}], 400),
         ([{"Type": "tmpfs", "Source": "x", "Target": "/v"}], 400),
         ([{"Type": "tmpfs", "Target": "v"}], 400), ([{"Type": "volume"}], 400), ([{"Type": "x", "Target": "/v"}], 400),
-        ([{"Type": "image", "Source": "box", "Target": "/v"}], 501),
+        ([{"Type": "image", "Source": "none", "Target": "/v"}], 400),
         ([{"Type": "cluster", "Source": "x", "Target": "/v"}], 501),
         ([{"Type": "npipe", "Source": "x", "Target": "/v"}], 501),
     ],
