@@ -25,6 +25,7 @@ from hypercontainer.hypervisor.qemu.monitor import Monitor
 LOOKS = 10  # in a row, that show the same
 _BETWEEN = 1.0  # seconds of a processor that QEMU has used between two of them
 _ANSWER = 120.0  # such seconds within which the lab says what it has ended; its own clock nearly stands still
+_NONE = 3  # times that the lab finds none, after which it is ended
 _PAUSE = 0.5  # seconds of this host's
 _LOOP = 64  # bytes, of code that waits for a lock
 _AT = re.compile(r"\b[RE]IP=([0-9a-f]+) [RE]FL=([0-9a-f]+) .*\bCPL=(\d).*\bHLT=(\d)")
@@ -81,6 +82,7 @@ class Lookout:
         """`work` has QEMU's sockets, `say` is for what it finds."""
         self._work, self._process, self._say = work, process, say
         self._over = threading.Event()
+        self._none = 0  # times that the lab found none
         self.gave_up = False  # the lab did not answer, and was ended
 
     @contextlib.contextmanager
@@ -124,11 +126,13 @@ class Lookout:
             answer.cancel()
         elif answer.done() and (named := answer.result().decode().strip()):
             self._say(f"the emulator hung a guest; its machine was ended, {named}: docs/development.md")
-        elif answer.done():
+        elif answer.done() and self._none < _NONE - 1:
+            self._none += 1
             self._say("no machine has the processor: it goes on")
         else:
             answer.cancel()
-            self._say("the emulator hung a guest, and the lab does not answer; it is ended: docs/development.md")
+            said = "finds no machine that has the processor" if answer.done() else "does not answer"
+            self._say(f"the emulator hung a guest, and the lab {said}; it is ended: docs/development.md")
             self.gave_up = True
             self._process.kill()
 

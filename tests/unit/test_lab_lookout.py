@@ -87,7 +87,7 @@ async def lab(work: Path, ended: str | None) -> AsyncIterator[None]:
     ("ended", "words", "gave_up"),
     [
         ("hyper-1 (process 5)", "its machine was ended, hyper-1 (process 5)", False),
-        ("", "no machine has the processor", False),
+        ("", "finds no machine that has the processor; it is ended", True),
         (None, "the lab does not answer; it is ended", True),
     ],
 )
