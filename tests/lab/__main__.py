@@ -38,7 +38,9 @@ _ARGUMENTS = (
 _XEN = "console=com1 com1=115200 dom0_mem=3G,max:3G loglvl=warning guest_loglvl=warning noreboot=0"
 # With `max` Xen's dom0 crashes at once in QEMU 7.2; this one has what PVH domains need, SVM and nested pages. RDTSCP
 # of a domain would come to Xen as RDTSC, whose instruction it does not find there.
-_PROCESSORS = {"kvm": "max", "xen": "Opteron_G3,+svm,+npt,-rdtscp"}
+# A clock that counts instructions takes a nanosecond for each byte of `rep movsb`, by which the kernel and the C
+# library copy where a processor says that it is quick (ERMS); the eight bytes of `movsq` are nearer to a real one.
+_PROCESSORS = {"kvm": "max,erms=off,fsrm=off", "xen": "Opteron_G3,+svm,+npt,-rdtscp"}
 # Two network interfaces on one cable: the second, 0000:00:11.0, is behind the IOMMU, to be handed over.
 _IOMMU = [
     "-device", "intel-iommu,intremap=on",
