@@ -16,7 +16,9 @@ from hypercontainer.errors import InvalidArgument, NotFound, PermissionDenied
 from hypercontainer.model.billing import AccountRequest, CreditRequest, Prices
 from hypercontainer.model.principal import Principal, widened
 from hypercontainer.model.specs import ContainerSpec
+from hypercontainer.model.status import Event
 from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
+from hypercontainer.sys import clock
 
 from . import hyperctl
 from .served import served
@@ -47,8 +49,14 @@ def status(s: Stage, name: str) -> str:
 
 
 def told(s: Stage) -> list[str]:
-    found = [e for e in s.engine.events.past() if e.type == "billing"]
+    found = [e for e in s.engine.events.past() if e.type == "billing" and not e.tenant]
     return [e.action + e.attributes.get("percent", "") for e in found]
+
+
+async def heard(s: Stage, who: Principal) -> list[Event]:
+    """Events of bills that somebody is told of."""
+    with asked_by(who):
+        return [e async for e in s.engine.events.follow(0, clock.now_ns()) if e.type == "billing"]
 
 
 @pytest.mark.parametrize("policy", ["suspend", "stop"])
@@ -67,8 +75,11 @@ def test_at_zero_pods_are_put_to_rest_and_a_credit_lets_them_go_on(act: Callable
         assert told(s)[4:] == ["empty"] and status(s, "a") == "running"
         with pytest.raises(PermissionDenied, match="red has no credit left"):
             await run(who, s, "c")
-        await asyncio.sleep(180)
+        at = {e.action: e.time_nano for e in s.engine.events.past() if e.type == "billing"}
+        await asyncio.sleep(120 - (clock.now_ns() - at["empty"]) / 1e9 + 5)  # the grace
         assert told(s)[4:] == ["empty", "suspend"]
+        assert {e.action for e in await heard(s, who)} >= {"budget", "suspend"}
+        assert {e.attributes["name"] for e in await heard(s, other)} <= {"blue"}
         assert status(s, "a") == ("suspended" if policy == "suspend" else "exited") and status(s, "b") == "running"
         assert accounts.account("red").suspended
         used = -accounts.account("red").balance

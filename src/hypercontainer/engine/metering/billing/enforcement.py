@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import timedelta
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from ....errors import HyperError, PermissionDenied
 from ....model.billing import Account, Credit, write_money
 from ....model.moments import read_moment
+from ....model.principal import Tenant
 from ....model.status import Pod, PodStatus
 from ....sys import clock, tasks
 from ...events import Events
@@ -39,6 +40,7 @@ class Enforcement:
         self.stop: Verb = _nothing
         self.resume: Verb = _nothing
         self._changed = asyncio.Event()
+        self._pause = _EVERY  # seconds until the next look: until the end of a grace, where one comes first
 
     def look_soon(self) -> None:
         """A credit was given, or an account changed."""
@@ -65,12 +67,13 @@ class Enforcement:
         """Until it is cancelled."""
         while True:
             self._changed.clear()
+            self._pause = _EVERY
             try:
                 await self.look()
             except HyperError as error:
                 log.warning("accounts cannot be looked at: %s", error)
             try:
-                await tasks.within(self._changed.wait(), _EVERY)
+                await tasks.within(self._changed.wait(), self._pause)
             except TimeoutError:
                 continue
 
@@ -90,8 +93,12 @@ class Enforcement:
                 await self._filled(account)
 
     def _publish(self, action: str, organisation: str, **attributes: str) -> None:
+        """To the administrator, and in each of its projects."""
         name = self._tenants.organisation(organisation).name
-        self._events.publish("billing", action, organisation, of=None, name=name, **attributes)
+        mine = [p.id for p in self._tenants.projects() if p.organisation == organisation]
+        whose: list[Tenant] = [UNSET, *mine]
+        for tenant in whose:
+            self._events.publish("billing", action, organisation, of=None, tenant=tenant, name=name, **attributes)
 
     def _tell_of_budget(self, account: Account) -> Account:
         if not account.budget:
@@ -114,7 +121,8 @@ class Enforcement:
             self._publish("empty", account.id, grace=f"{account.grace:g}")
         since = read_moment(account.empty_since)
         if not account.suspended:
-            if clock.now_ns() < since + int(timedelta(seconds=account.grace).total_seconds() * 1e9):
+            if (left := (since - clock.now_ns()) / 1e9 + account.grace) > 0:
+                self._pause = min(self._pause, left)
                 return
             account = self._bills.put_account(replace(account, suspended=True))
             self._publish("suspend", account.id)
