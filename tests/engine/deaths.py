@@ -21,11 +21,15 @@ from contextvars import Context
 from typing import Any
 from unittest import mock
 
+from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import HyperError
 from hypercontainer.guest.fake_process import FakeProcess
 from hypercontainer.hypervisor.fake import BareMachine, FakeDriver
+from hypercontainer.model.billing import AccountRequest, CreditRequest, Prices
 from hypercontainer.model.pods import PodPlan
+from hypercontainer.model.principal import Principal
 from hypercontainer.model.specs import HealthCheck, RestartPolicy
+from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 from hypercontainer.network.fake_taps import FakeTaps
 from hypercontainer.protocol.messages import ExitStatus
 from hypercontainer.state.database import Database
@@ -116,6 +120,29 @@ def _while_it_lives(**how: Any) -> Scene:
     return Scene(lambda s: asyncio.sleep(2.5), runs("after", "1", code, **how))
 
 
+async def _owes(s: Stage) -> None:
+    """A project's pod runs, and its organisation has nothing left."""
+    s.engine.tenancy.organisations.create(OrganisationRequest(name="red"))
+    project = s.engine.tenancy.projects.create(ProjectRequest(name="web", organisation="red"))
+    s.give_image(project.id)
+    s.engine.accounts.bills.put_prices(Prices(name="p", currency="USD", valid_from="2023-01-01", vcpu_second="1"))
+    await s.call(_run_in(s, project.id))
+
+
+async def _run_in(s: Stage, project: str) -> None:
+    with asked_by(Principal("token:1", project)):
+        made = await s.engine.containers.create(spec("a"))
+        await s.engine.containers.start(made.id)
+
+
+async def _collect(s: Stage, credit: int = 0) -> None:
+    s.engine.accounts.change_account("red", AccountRequest(prepaid=True, grace=0))
+    await asyncio.sleep(5)
+    if credit:
+        s.engine.accounts.credit("red", CreditRequest(amount=credit))
+        await asyncio.sleep(5)
+
+
 _MEMBERS = (spec("a", "after", "1", "1", restart=RestartPolicy(name="always")), spec("b"))
 DEATHS: dict[str, Scene] = SCENES | {
     "an end": _while_it_lives(),
@@ -128,6 +155,8 @@ DEATHS: dict[str, Scene] = SCENES | {
         lambda s: asyncio.sleep(20), runs(idle_timeout=5, mounts=VOLUME), "bridge", factory=True
     ),
     "a start by the policy in a pod": Scene(lambda s: asyncio.sleep(2.5), pod(*_MEMBERS, start=True)),
+    "pods of an account at zero": Scene(_collect, _owes, factory=True),
+    "a credit": Scene(lambda s: _collect(s, 10**12), _owes, factory=True),
     "a start for its liveness": Scene(
         lambda s: asyncio.sleep(2.5), runs(liveness=HealthCheck(command=["false"], interval=1, retries=1))
     ),

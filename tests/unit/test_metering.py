@@ -30,6 +30,7 @@ from hypercontainer.model.status import Pod, PodStatus, Vm, Volume
 from hypercontainer.state.changes import used
 from hypercontainer.state.database import Database
 from hypercontainer.state.fake import FakeDisk, FakeStore
+from hypercontainer.state.salvage import read_rows
 from hypercontainer.state.store import Store
 from hypercontainer.sys import clock
 
@@ -455,3 +456,17 @@ def test_both_stores_sum_alike(tmp_path: Path) -> None:
     count, wrong = database.check_uses()
     assert count == 1999 and wrong[0] == "1 of 2000 entries are missing" and len(wrong) > 1
     database.close()
+
+
+def test_entries_of_a_damaged_database_are_taken_over(tmp_path: Path) -> None:
+    before, after = Database(tmp_path / "before.db"), Database(tmp_path / "after.db")
+    of = Subject(kind="pod", id="1", tenant="a", payer="x", vcpus=1, memory=128)
+    entries = [
+        Use(number=n, subject=of, day=n % 3, began=n % 3 * DAY, lasted=n, boot=0, boot_id="b", run=n)
+        for n in range(1, 50)
+    ]  # fmt: skip
+    before.commit(map(used, entries))
+    before.close()
+    after.restore_uses(read_rows(tmp_path / "before.db")["uses"])
+    assert list(after.uses(0, 3)) == entries and after.check_uses() == (49, [])
+    after.close()
