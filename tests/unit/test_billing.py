@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
 import io
@@ -167,7 +168,7 @@ def test_an_account_is_opened_with_its_credit_and_pays_what_is_used(world: World
     world.passes(1000)
     found = world.bills.info(RED)
     assert (found.this_month, found.balance) == (2000, 20_000_000 - 2000)
-    assert world.bills.costs() == {"o1": 2000}
+    assert asyncio.run(world.bills.costs()) == {"o1": 2000}
     world.stop("a")
     world.start("b")
     world.passes(1)

@@ -7,6 +7,7 @@ ledger later, because a clock was set back, counts in the month that is then ope
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable
@@ -26,7 +27,7 @@ from ....model.billing import (
     Prices,
     read_money,
 )
-from ....model.metering import EVERYBODY, DaySum, Whose
+from ....model.metering import DAY, EVERYBODY, DaySum, Whose
 from ....model.tenancy import Organisation
 from ....state import changes as rows
 from ....state.journal import Journal
@@ -208,18 +209,25 @@ class Bills:
             currency=self.currency(account), lines=found, total=sum(line.amount for line in found),
         )  # fmt: skip
 
-    def costs(self) -> dict[str, int]:
-        """What each organisation has used that is not billed, by one look at the ledger."""
+    async def costs(self) -> dict[str, int]:
+        """What each organisation has used that is not billed, day by day, so that others are served meanwhile.
+
+        What becomes an entry of a day that was looked at already is not in it.
+        """
         accounts = self.accounts()
-        months = sorted({m for a in accounts for m in self._unbilled(a)})
+        unbilled = {a.id: set(self._unbilled(a)) for a in accounts}
         totals: dict[str, int] = defaultdict(int)
-        for month in months:
+        for month in sorted(set().union(*unbilled.values())):
             by_payer: dict[str, list[DaySum]] = defaultdict(list)
-            for part in self._sums.parts(*_month(month), EVERYBODY, short=True):
-                by_payer[part.payer].append(part)
-            for account in [a for a in accounts if month in self._unbilled(a)]:
-                versions = self._versions(account.prices)
-                totals[account.id] += sum(n.amount for n in lines(by_payer[account.id], versions, str))
+            begin, end = _month(month)
+            for day in range(begin, min(end, clock.now_ns() // 10**6), DAY):
+                for part in self._sums.parts(day, day + DAY, EVERYBODY, short=True):
+                    by_payer[part.payer].append(part)
+                await asyncio.sleep(0)
+            for account in [a for a in accounts if month in unbilled[a.id]]:
+                found = lines(by_payer[account.id], self._versions(account.prices), str)
+                totals[account.id] += sum(line.amount for line in found)
+                await asyncio.sleep(0)
         return totals
 
     def issue(self) -> list[Invoice]:

@@ -83,10 +83,12 @@ class Enforcement:
             return
         for invoice in self._bills.issue():
             self._publish("invoice", invoice.organisation, month=invoice.month, total=write_money(invoice.total))
-        costs = self._bills.costs()
+        costs = await self._bills.costs()
         for account in self._bills.accounts():
             account = self._tell_of_budget(account)
             left = self._bills.paid(account.id) - costs.get(account.id, 0)
+            if account.empty_since or (account.prepaid and left <= 0):  # to the millisecond
+                left = self._bills.balance(self._tenants.organisation(account.id))
             if account.prepaid and left <= 0:
                 await self._empty(account)
             elif account.empty_since:
