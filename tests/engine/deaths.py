@@ -37,7 +37,7 @@ from tests.steps import is_change, place
 
 from .clock import OWNER, Died
 from .faults import Plan
-from .scenes import SCENES, VOLUME, Scene, build_app, pod, runs, spec
+from .scenes import SCENES, VOLUME, Scene, build_app, left_with_limits, open_for_a_while, pod, runs, spec
 from .stage import Daemon, Stage
 from .trials import AFTER, Trial, Wanted
 
@@ -148,6 +148,7 @@ DEATHS: dict[str, Scene] = SCENES | {
     "an end": _while_it_lives(),
     "an end with --rm": _while_it_lives(auto_remove=True),
     "an end, and a start by the policy": _while_it_lives(restart=RestartPolicy(name="always")),
+    "ends in time, and a suspension": Scene(open_for_a_while, left_with_limits, factory=True, opens=True),
     "an end in time": Scene(lambda s: asyncio.sleep(10), runs(ttl=5)),
     "an end in time with --rm": Scene(lambda s: asyncio.sleep(10), runs(ttl=5, auto_remove=True)),
     "a suspension by itself": Scene(lambda s: asyncio.sleep(20), runs(idle_timeout=5, mounts=VOLUME), factory=True),

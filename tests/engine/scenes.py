@@ -195,7 +195,7 @@ async def _left_running(s: Stage) -> None:
     s.prepare()
 
 
-async def _left_with_limits(s: Stage) -> None:
+async def left_with_limits(s: Stage) -> None:
     """A daemon was killed; one pod has nothing to do, and the time of two others is soon over."""
     await s.run("a", idle_timeout=10, mounts=VOLUME, ports=_PORT)
     await s.run("b", ttl=10)
@@ -205,7 +205,7 @@ async def _left_with_limits(s: Stage) -> None:
     s.prepare()
 
 
-async def _open_for_a_while(s: Stage) -> None:
+async def open_for_a_while(s: Stage) -> None:
     """With all that the daemon does by itself then."""
     await s.engine.open()
     await asyncio.sleep(30)
@@ -470,7 +470,6 @@ SCENES: dict[str, Scene] = {
     ),
     "recovery": Scene(lambda s: s.engine.open(), _left_running, opens=True),
     "recovery in a network": Scene(lambda s: s.engine.open(), _left_running, "bridge", opens=True),
-    "ends in time, and a suspension": Scene(_open_for_a_while, _left_with_limits, factory=True, opens=True),
 }
 SINGLES = (
     "start",
