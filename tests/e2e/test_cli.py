@@ -349,3 +349,18 @@ def test_a_terminal(hyper: Daemon, terminal: Terminal) -> None:
 def test_tty_needs_a_terminal(hyper: Daemon) -> None:
     done = hyper.ctl("run", "-it", "busybox", "sh", check=False)
     assert done.returncode == 125 and "not a terminal" in done.stderr
+
+
+def test_a_token_goes_before_the_user_of_the_socket(hyper: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = hyper.out("token", "create", "looks", "--scope", "read")
+    hyper.ctl("create", "--name", "kept", "busybox")
+    with monkeypatch.context() as its_holder:
+        its_holder.setenv("HYPER_TOKEN", token)
+        for verb in (("rm", "kept"), ("run", "--rm", "busybox", "true"), ("exec", "kept", "true")):
+            found = hyper.ctl(*verb, check=False)
+            assert found.returncode and "this takes the scope `operate`" in found.stderr, verb
+        assert "kept" in hyper.out("ps", "-a")
+        its_holder.setenv("HYPER_TOKEN", "none")
+        found = hyper.ctl("ps", check=False)
+        assert found.returncode == 1 and "the token is not known" in found.stderr
+    hyper.ctl("token", "revoke", "looks")

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from ..client import tls
+from ..client.transport import has_token
 from ..errors import PermissionDenied, Unauthorized, Unavailable
 
 HEAD_MAX = 64 << 10  # bytes of an answer's head
@@ -65,7 +66,7 @@ class Exchange:
         self.reader = reader
         self.writer = writer
         self._process = os.getpid()
-        self._token = tls.token() if path.startswith("tcp://") else ""
+        self._token = tls.token() if path.startswith("tcp://") or has_token() else ""
 
     async def __aenter__(self) -> Self:
         return self
