@@ -74,6 +74,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     docker: bool = True  # off: no socket for Docker's clients
     docker_socket: str = ""  # "" is docker.sock below `run`
     docker_listen: list[str] = []  # further addresses for them, tcp://ADDRESS:PORT, with TLS 1.3 and certificates
+    console_listen: list[str] = []  # addresses of pages for browsers, tcp://ADDRESS:PORT; of others with TLS
     cri: bool = False  # on: a socket for a kubelet, as its container runtime
     cri_socket: str = ""  # "" is cri.sock below `run`
     cri_streaming: str = "tcp://127.0.0.1:0"  # where its exec, attach and port-forward are served; 0 is any port

@@ -40,7 +40,7 @@ from . import quota_config
 from .config import Config, default_run
 from .cri import cri
 from .drivers import build_drivers, build_groups
-from .listening import Listening, listening
+from .listening import Listening, Speaks, listening
 
 log = logging.getLogger(__name__)
 _CAP_NET_ADMIN = 12  # linux/capability.h
@@ -198,19 +198,23 @@ async def _answer(
     """Each API is there from now on."""
     identity = Identity(engine.tokens, config.clients, engine.tenancy.entry)
     limits = ListenLimits(config.connections_max, config.connections_per_peer)
-    applications = {False: app.build(engine, identity)}
+    applications: dict[Speaks, web.Application] = {"rest": app.build(engine, identity)}
     if config.docker:
-        applications[True] = docker_app.build(engine, identity)
+        applications["docker"] = docker_app.build(engine, identity)
+    if config.console_listen:
+        from ..console import app as console_app  # for who has one: its templates take 40 ms
+
+        applications["console"] = console_app.build(engine, identity)
     servers, runners = {}, []
-    for docker, application in applications.items():
+    for speaks, application in applications.items():
         runner = web.AppRunner(
             application, handler_cancellation=True, access_log=None, shutdown_timeout=1, **server_options(limits)
         )
         await runner.setup()
         assert runner.server is not None
-        servers[docker] = runner.server
+        servers[speaks] = runner.server
         runners.append(runner)
-    listeners = [Listener(s.sock, servers[s.docker], limits, s.tls) for s in sockets]
+    listeners = [Listener(s.sock, servers[s.speaks], limits, s.tls) for s in sockets]
     for listener in listeners:
         listener.start()
     return runners, listeners

@@ -8,10 +8,10 @@ import grp
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import Conflict, HyperError, InvalidArgument, PermissionDenied
@@ -21,13 +21,19 @@ from .server_tls import server_context
 _GROUP = "hyper"  # its members may use root's daemon, where there is such a group and no other is named
 
 
+Speaks = Literal["rest", "docker", "console"]  # our API, Docker's Engine API, pages for browsers
+_CERTIFICATES: dict[Speaks, ssl.VerifyMode] = {  # of clients
+    "rest": ssl.CERT_OPTIONAL, "docker": ssl.CERT_REQUIRED, "console": ssl.CERT_NONE,
+}  # fmt: skip
+
+
 class Listening(NamedTuple):
     """A socket that is bound, and what it speaks."""
 
     sock: socket.socket
     tls: ssl.SSLContext | None
     name: str  # for people
-    docker: bool = False  # Docker's Engine API is spoken, not ours
+    speaks: Speaks = "rest"
 
 
 @contextlib.contextmanager
@@ -38,27 +44,50 @@ def listening(config: Config) -> Iterator[list[Listening]]:
     certificate, a key or an address that is none.
     """
     with contextlib.ExitStack() as stack:
-        addresses = [(url, False) for url in config.listen] + [(url, True) for url in config.docker_listen]
+        wanted: dict[Speaks, list[str]] = {
+            "rest": config.listen, "docker": config.docker_listen, "console": config.console_listen,
+        }  # fmt: skip
         if config.docker_listen and not config.docker:
             raise InvalidArgument("--docker-listen, and Docker's clients are not served", hint="leave --no-docker away")
-        contexts = {docker: server_context(config, certificates_only=docker) for docker in {d for _, d in addresses}}
-        paths = {False: config.socket_path, **({True: config.docker_path} if config.docker else {})}
+        paths: dict[Speaks, Path] = {"rest": config.socket_path}
+        if config.docker:
+            paths["docker"] = config.docker_path
+        contexts = {speaks: _context(config, speaks, urls) for speaks, urls in wanted.items() if urls}
         found = []
         if config.cri:
             # gRPC binds it, when the engine is there; that it cannot be is told now.
             _unix(config.cri_path, config, "--cri-socket").close()
             config.cri_path.unlink()
             streaming_socket(config.cri_streaming).close()
-        for docker, path in paths.items():
-            sock = _unix(path, config, "--docker-socket" if docker else "--socket")
-            found.append(Listening(stack.enter_context(sock), None, str(path), docker))
+        for speaks, path in paths.items():
+            sock = _unix(path, config, "--docker-socket" if speaks == "docker" else "--socket")
+            found.append(Listening(stack.enter_context(sock), None, str(path), speaks))
             stack.callback(path.unlink, missing_ok=True)
-        for url, docker in addresses:
+        for speaks, url in ((s, url) for s, urls in wanted.items() for url in urls):
             sock = stack.enter_context(_tcp(url))
             host, port = sock.getsockname()[:2]
-            name = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
-            found.append(Listening(sock, contexts[docker], name, docker))
+            scheme = {"console": "https" if contexts[speaks] else "http"}.get(speaks, "tcp")
+            name = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+            found.append(Listening(sock, contexts[speaks], name, speaks))
         yield found
+
+
+def _context(config: Config, speaks: Speaks, urls: Iterable[str]) -> ssl.SSLContext | None:
+    """None for a console of this host's own, where no certificate is given.
+
+    :raise InvalidArgument: TLS is needed, and has no certificate.
+    """
+    if speaks == "console" and not config.tlscert and all(is_local(address_of(url)[0]) for url in urls):
+        return None
+    return server_context(config, _CERTIFICATES[speaks])
+
+
+def is_local(host: str) -> bool:
+    """Whether only this host reaches it."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _unix(path: Path, config: Config, option: str) -> socket.socket:
@@ -119,11 +148,7 @@ def _tcp(url: str) -> socket.socket:
 def streaming_socket(url: str) -> socket.socket:
     """For CRI's streams, which have no TLS. :raise InvalidArgument: others than this host could reach it."""
     host, _ = address_of(url)
-    try:
-        local = ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    if not local:
+    if not is_local(host):
         raise InvalidArgument(
             f"cri_streaming {url!r} is not this host's own", hint="write tcp://127.0.0.1:PORT: kubelets proxy it"
         )

@@ -38,6 +38,12 @@ LOG_DRIVERS = ("json-file", "none", "k8s-file", "journald", "syslog")  # as in t
     metavar="tcp://ADDRESS:PORT",
     help="Serve them there too, with TLS, if they show certificates; may be repeated.",
 )
+@click.option(
+    "--console-listen",
+    multiple=True,
+    metavar="tcp://ADDRESS:PORT",
+    help="Serve the console, pages for browsers, here; with TLS where others than this host reach it.",
+)
 @click.option("--cri/--no-cri", default=None, help="Be the container runtime of a kubelet, or not [default: not].")
 @click.option("--cri-socket", help="The socket for it [default: cri.sock below --run].")
 @click.option(
@@ -115,7 +121,7 @@ def main(config_file: Path | None, ready_fd: int | None, recover: bool, **overri
 
     try:
         overrides["insecure_registries"] = list(overrides["insecure_registries"]) or None
-        for addresses in ("listen", "docker_listen"):
+        for addresses in ("listen", "docker_listen", "console_listen"):
             overrides[addresses] = list(overrides[addresses]) or None
         overrides["log_opts"] = _pairs(overrides["log_opts"]) or None
         config = load(config_file, overrides)

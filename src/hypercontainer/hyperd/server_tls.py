@@ -19,10 +19,8 @@ log = logging.getLogger(__name__)
 Stamps = tuple[tuple[int, int, int], ...]
 
 
-def server_context(config: Config, *, certificates_only: bool = False) -> ssl.SSLContext:
-    """TLS 1.3 and nothing older; clients may show a certificate of `tlscacert`, or have a token.
-
-    With `certificates_only` there is nobody without a certificate.
+def server_context(config: Config, certificates: ssl.VerifyMode = ssl.CERT_OPTIONAL) -> ssl.SSLContext:
+    """TLS 1.3 and nothing older; clients may, must, or cannot show a certificate of `tlscacert`.
 
     :raise InvalidArgument: a file that is missing or is not what it should be. :raise PermissionDenied: others can
     read the key.
@@ -31,10 +29,9 @@ def server_context(config: Config, *, certificates_only: bool = False) -> ssl.SS
         raise InvalidArgument("TCP is served with TLS only", hint="give --tlscert and --tlskey")
     if config.tlscrl and not config.tlscacert:
         raise InvalidArgument("a list of revoked certificates without their CA", hint="give --tlscacert, too")
-    if certificates_only and not config.tlscacert:
+    if certificates is ssl.CERT_REQUIRED and not config.tlscacert:
         raise InvalidArgument("Docker's clients are known by their certificates", hint="give --tlscacert, their CA")
-    verified = ssl.CERT_REQUIRED if certificates_only else ssl.CERT_OPTIONAL
-    context = _read(config, verified)
+    context = _read(config, certificates)
     context.sni_callback = _Newest(config, context).choose
     return context
 

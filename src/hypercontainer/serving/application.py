@@ -12,10 +12,16 @@ from .bodies import BODIES, BODY_MAX, Bodies
 from .identity import IDENTITY, Identity, identified
 
 
-def application(engine: Engine, identity: Identity | None, errors: Middleware) -> web.Application:
-    """Without routes yet. `identity` says by what callers are known, `errors` makes answers of what is raised."""
+def application(
+    engine: Engine, identity: Identity | None, errors: Middleware, *, knows_callers: bool = True
+) -> web.Application:
+    """Without routes yet. `identity` says by what callers are known, `errors` makes answers of what is raised.
+
+    Without `knows_callers` the application says itself who asks.
+    """
     # What a handler raises is told, and logged, while it is known who asks; who is not known is told outside.
-    app = web.Application(middlewares=[audited, errors, identified, errors], client_max_size=BODY_MAX)
+    known = [identified, errors] if knows_callers else []
+    app = web.Application(middlewares=[audited, errors, *known], client_max_size=BODY_MAX)
     app[BODIES] = Bodies()
     if engine.audit:
         app[AUDIT] = engine.audit

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A browser's request: who it is, what project it is about, and what came with it."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from .. import __version__
+from ..engine.engine import Engine
+from ..engine.principal import current
+from ..errors import InvalidArgument, PermissionDenied
+from ..model.principal import Scope
+from ..serving.identity import require
+from . import render
+from .sessions import Session
+
+NONE = "-"  # in the place of a project's id: what is in none, for the host's administrator
+_FORM_MAX = 64 << 10  # bytes
+ITEMS = (
+    ("containers", "Containers"),
+    ("images", "Images"),
+    ("volumes", "Volumes"),
+    ("networks", "Networks"),
+    ("snapshots", "Snapshots"),
+    ("events", "Events"),
+    ("quota", "Quota"),
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a handler works with; the engine knows who asks, and in which project."""
+
+    engine: Engine
+    request: web.Request
+    session: Session
+    form: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.request.match_info["name"]
+
+    @property
+    def project(self) -> str:
+        """As it stands in addresses."""
+        return self.request.match_info.get("project", "")
+
+    def path(self, *parts: str) -> str:
+        """Of a page of this project."""
+        return "/".join(("/p", self.project, *parts))
+
+    def page(self, template: str, **values: Any) -> web.Response:
+        """A whole page; for a request of htmx only what stands in the page's middle."""
+        fragment = "HX-Request" in self.request.headers and "HX-Boosted" not in self.request.headers
+        found = self.engine.tenants.project(current().tenant)
+        return render.page(
+            template, base="bare.html" if fragment else "page.html", call=self, items=ITEMS, version=__version__,
+            project_name=found.name if found else "no project", who=current().name, scopes=current().scopes,
+            csrf=self.session.csrf, here=self.request.path, **values,
+        )  # fmt: skip
+
+    def see(self, *parts: str) -> web.Response:
+        """What was asked is done: look there. htmx takes a header of its own for it."""
+        to = self.path(*parts)
+        if "HX-Request" in self.request.headers:
+            return web.Response(headers={"HX-Redirect": to})
+        return web.Response(status=303, headers={"Location": to})
+
+    def check_form(self) -> None:
+        """:raise PermissionDenied: it is not from a page of this session."""
+        given = self.form.get("csrf", "") or self.request.headers.get("X-CSRF", "")
+        if not hmac.compare_digest(given.encode(), self.session.csrf.encode()):
+            raise PermissionDenied("this form is not from a page of your session", hint="load the page again")
+
+    def number(self, name: str) -> int:
+        """A field of the form; 0 where it is empty. :raise InvalidArgument: no number."""
+        text = self.form.get(name, "").strip()
+        if text and not text.isdecimal():
+            raise InvalidArgument(f"{name} is no whole number: {text!r}")
+        return int(text or 0)
+
+
+async def form_of(request: web.Request) -> dict[str, str]:
+    """Its fields. :raise HTTPRequestEntityTooLarge: there is too much of it."""
+    if (request.content_length or 0) > _FORM_MAX:
+        raise web.HTTPRequestEntityTooLarge(_FORM_MAX, request.content_length or 0)
+    return {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """An address, and what answers there."""
+
+    method: str
+    path: str
+    handler: Handler
+    scope: Scope
+
+
+class Pages:
+    """Those of a module."""
+
+    def __init__(self) -> None:
+        self.all: list[Page] = []
+
+    def get(self, path: str, scope: Scope = "read") -> Callable[[Handler], Handler]:
+        """What only shows something."""
+        return self._add("GET", path, scope)
+
+    def post(self, path: str, scope: Scope = "operate") -> Callable[[Handler], Handler]:
+        """What changes something: its form has the session's word."""
+        return self._add("POST", path, scope)
+
+    def _add(self, method: str, path: str, scope: Scope) -> Callable[[Handler], Handler]:
+        def add(handler: Handler) -> Handler:
+            async def answer(call: Call) -> web.StreamResponse:
+                if method == "POST":
+                    call.check_form()
+                require(scope)
+                return await handler(call)
+
+            self.all.append(Page(method, f"/p/{{project}}{path}", answer, scope))
+            return handler
+
+        return add

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console over fakes: who gets in, what pages are made of, and what forms do."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestServer
+
+from hypercontainer.console import sessions as module
+from hypercontainer.console.app import CSP, PAGES, build
+from hypercontainer.console.sessions import IDLE, LIFE, Sessions, name_of_cookie
+from hypercontainer.engine.principal import asked_by
+from hypercontainer.errors import Unauthorized
+from hypercontainer.model.pods import VolumeSpec
+from hypercontainer.model.principal import DAEMON, Principal, Scope
+from hypercontainer.model.quotas import Quota
+from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
+from hypercontainer.model.tokens import TokenRequest
+from hypercontainer.serving.identity import Identity
+
+from .stage import Stage, stage
+
+VOID = {"meta", "link", "input", "br"}
+STREAMS = ("/logs", "/stats", "/live", "/socket")
+
+
+class Markup(HTMLParser):
+    """A page's elements, and what is wrong with it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+        self.ids: set[str] = set()
+        self.labelled: list[str] = []
+        self.named: set[str] = set()
+        self.forms: list[dict[str, Any]] = []
+        self.feed(text)
+        self.wrong += [f"<{tag}> is open" for tag in self.open]
+        self.wrong += [f"a label is for {i}, which is not there" for i in self.labelled if i not in self.ids]
+        posts = [f for f in self.forms if f.get("method") == "post" and f.get("action") != "/login"]
+        self.wrong += [f"the form {f['action']} has no csrf" for f in posts if "csrf" not in f["fields"]]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if found := [a for a in given if a.startswith("on") or a == "style"] + [tag] * (tag == "style"):
+            self.wrong.append(f"<{tag}> has {found}, which the policy forbids")
+        if tag == "script" and "src" not in given:
+            self.wrong.append("a script in the page")
+        if tag not in VOID:
+            self.open.append(tag)
+        self.ids.add(given.get("id") or "")
+        if tag == "label" and given.get("for"):
+            self.labelled.append(given["for"] or "")
+        if tag == "form":
+            self.forms.append({**given, "fields": set()})
+        if tag == "input" and self.forms:
+            self.forms[-1]["fields"].add(given.get("name"))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(f"</{tag}> ends nothing")
+
+
+class Browser:
+    """One, and the daemon that it is shown pages of."""
+
+    def __init__(self, s: Stage, server: TestServer) -> None:
+        self.stage = s
+        self.engine = s.engine
+        self._server = server
+        self.http = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+
+    def token(self, *scopes: Scope, project: str = "") -> str:
+        who = DAEMON._replace(tenant=project) if project else DAEMON
+        with asked_by(who):
+            request = TokenRequest(name=f"t{len(self.engine.tokens.all())}", scopes=list(scopes), life=3600.0)
+            return self.engine.tokens.create(request).secret
+
+    async def ask(self, method: str, path: str, **form: str) -> tuple[int, str, dict[str, str]]:
+        """Status, text and headers; redirects are not followed."""
+        data = form if method == "POST" else None
+        headers = {"Origin": form.pop("origin")} if "origin" in form else {}
+        url = self._server.make_url(path)
+        async with self.http.request(method, url, data=data, allow_redirects=False, headers=headers) as answer:
+            return answer.status, await answer.text(), dict(answer.headers)
+
+    async def log_in(self, token: str) -> None:
+        status, text, _ = await self.ask("POST", "/login", token=token)
+        assert status == 303, text
+
+    async def csrf(self) -> str:
+        _, text, _ = await self.ask("GET", "/p/-/containers")
+        if not text:
+            _, text, _ = await self.ask("GET", "/")
+        found = re.search(r'name="csrf" value="([^"]+)"', text)
+        assert found, text
+        return found[1]
+
+
+@contextlib.asynccontextmanager
+async def browser(template: Path) -> AsyncIterator[Browser]:
+    with stage(template) as s:
+        engine = s.prepare().engine
+        await engine.open()
+        async with TestServer(build(engine, Identity(engine.tokens, {}, engine.tenancy.entry))) as server:
+            found = Browser(s, server)
+            try:
+                yield found
+            finally:
+                await found.http.close()
+        await engine.close(keep_running=False)
+
+
+def filled(path: str, name: str) -> str:
+    return path.replace("{project}", "-").replace("{name}", name)
+
+
+async def test_nobody_sees_a_page_without_a_session(template: Path) -> None:
+    async with browser(template) as b:
+        for page in PAGES:
+            status, text, headers = await b.ask(page.method, filled(page.path, "a"))
+            assert (status, text, headers.get("Location")) == (303, "", "/login"), page.path
+        assert (await b.ask("GET", "/"))[0] == 303
+        assert (await b.ask("POST", "/logout"))[0] == 303
+        status, text, _ = await b.ask("POST", "/login", token="hyper_1_2")
+        assert status == 401 and "the token is not known, or is good no more." in text
+
+
+async def test_all_pages_are_whole_and_keep_the_policy(template: Path) -> None:
+    async with browser(template) as b:
+        await b.log_in(b.token("admin", "host"))
+        made = await b.stage.run("a", "sleep", "100", env=["X=<script>alert(1)</script>"], labels={"<b>": "</b>"})
+        await b.engine.volumes.create(VolumeSpec(name="v"))
+        for page in PAGES:
+            if page.method != "GET" or page.path.endswith(STREAMS):
+                continue
+            status, text, headers = await b.ask("GET", filled(page.path, made))
+            assert status == 200, (page.path, text)
+            assert Markup(text).wrong == [], page.path
+            if not page.path.endswith("/terminal"):
+                assert headers["Content-Security-Policy"] == CSP
+            assert headers["X-Content-Type-Options"] == "nosniff" and headers["Cache-Control"] == "no-store"
+            assert "alert(1)" not in text
+        for path in ("/login", "/", "/p/-/containers/none", "/nowhere"):
+            status, text, _ = await b.ask("GET", path)
+            assert Markup(text).wrong == [], path
+        assert status == 404
+
+
+async def test_a_container_from_its_form_to_its_end(template: Path) -> None:
+    async with browser(template) as b:
+        await b.log_in(b.token("operate"))
+        csrf = await b.csrf()
+        form = {"csrf": csrf, "image": "box", "name": "web", "command": "sleep '100'", "size": "S2", "env": "A=1\n"}
+        status, text, _ = await b.ask("POST", "/p/-/containers", **{**form, "image": "<i>none</i>"})
+        assert status == 200 and "&lt;i&gt;none" in text and "<i>none" not in text
+        assert 'value="web"' in text and 'role="alert"' in text  # what was written is there still
+        status, text, headers = await b.ask("POST", "/p/-/containers", **form)
+        found = b.engine.registry.container("web")
+        assert (status, headers["Location"]) == (303, f"/p/-/containers/{found.id}"), text
+        assert found.state.status == "running" and found.process.args == ["sleep", "100"]
+        assert found.spec.size == "S2" and found.owner.startswith("token:") and "A=1" in found.process.env
+        for verb, status_after in (("stop", "exited"), ("start", "running"), ("restart", "running")):
+            assert (await b.ask("POST", f"/p/-/containers/web/{verb}", csrf=csrf))[0] == 303
+            assert b.engine.registry.container("web").state.status == status_after
+        assert (await b.ask("POST", "/p/-/containers/web/remove", csrf=csrf))[2]["Location"] == "/p/-/containers"
+        assert b.engine.registry.containers() == []
+
+
+async def test_forms_of_others_do_nothing(template: Path) -> None:
+    async with browser(template) as b:
+        await b.log_in(b.token("operate"))
+        await b.stage.run("a", "sleep", "100")
+        csrf = await b.csrf()
+        posts = [filled(p.path, "a") for p in PAGES if p.method == "POST"]
+        for path in posts:
+            status, text, _ = await b.ask("POST", path, name="a", image="box")
+            assert status == 403 and "not from a page of your session" in text, path
+            status, text, _ = await b.ask("POST", path, name="a", csrf=csrf, origin="https://evil.example")
+            assert status == 403 and "a page of another site" in text, path
+        assert b.stage.status("a") == "running"
+
+
+async def test_who_may_only_look(template: Path) -> None:
+    async with browser(template) as b:
+        await b.log_in(b.token("read"))
+        made = await b.stage.run("a", "sleep", "100")
+        csrf = await b.csrf()
+        for page in PAGES:
+            if page.path.endswith(STREAMS) and page.scope == "read":
+                continue
+            status, text, _ = await b.ask(page.method, filled(page.path, made), csrf=csrf, name="x", image="box")
+            assert status == (200 if page.scope == "read" else 403), (page.path, text)
+            assert status == 403 or "danger" not in text  # no button that would be refused
+        assert b.stage.status("a") == "running"
+
+
+async def test_a_session_ends_with_its_token(template: Path) -> None:
+    async with browser(template) as b:
+        token = b.token("operate")
+        await b.log_in(token)
+        assert (await b.ask("GET", "/p/-/containers"))[0] == 200
+        b.engine.tokens.revoke(token.split("_")[1])
+        assert (await b.ask("GET", "/p/-/containers"))[2]["Location"] == "/login"
+        await b.log_in(b.token("operate"))
+        assert (await b.ask("POST", "/logout", csrf="wrong"))[0] == 403
+        assert (await b.ask("POST", "/logout", csrf=await b.csrf()))[0] == 303
+        assert (await b.ask("GET", "/p/-/containers"))[0] == 303
+
+
+async def test_projects_do_not_see_each_other(template: Path) -> None:
+    async with browser(template) as b:
+        tenancy = b.engine.tenancy
+        tenancy.organisations.create(OrganisationRequest(name="blue"))
+        web, other = (tenancy.projects.create(ProjectRequest(name=name)) for name in ("web", "other"))
+        tenancy.projects.limit(web.id, Quota(pods=3))
+        with asked_by(Principal("token:x", other.id)):
+            await b.engine.volumes.create(VolumeSpec(name="theirs"))
+        theirs = await b.stage.run("of-no-project", "sleep", "100")
+        await b.log_in(b.token("operate", project=web.id))
+        assert (await b.ask("GET", "/"))[2]["Location"] == f"/p/{web.id}/containers"
+        for path in (f"/p/{other.id}/containers", "/p/nothing/containers", f"/p/{web.id}/containers/{theirs}", "/p/-/containers/x"):
+            assert (await b.ask("GET", path))[0] == 404, path
+        assert "theirs" not in (await b.ask("GET", f"/p/{web.id}/volumes"))[1]
+        _, text, _ = await b.ask("GET", f"/p/{web.id}/quota")
+        assert "Of project web." in text and "no limit" in text
+
+
+def test_a_session_is_over_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(module.clock, "seconds", lambda: now)
+    found = Sessions()
+    used, idle = found.begin("t"), found.begin("t")
+    while now < LIFE - IDLE / 2:
+        now += IDLE / 2
+        assert found.find(used).token == "t"
+    for cookie in (idle, "", "x"):
+        with pytest.raises(Unauthorized, match="the session is over"):
+            found.find(cookie)
+    now = LIFE + 1
+    with pytest.raises(Unauthorized):
+        found.find(used)
+    assert name_of_cookie(secure=True).startswith("__Host-")
