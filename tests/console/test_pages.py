@@ -23,7 +23,7 @@ axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
 CHROMIUM = "/usr/bin/chromium"
 GRAVE = ("serious", "critical")
 WIDTHS = {"wide": (1200, 800), "narrow": (400, 800)}
-LISTS = ("containers", "new", "images", "volumes", "networks", "snapshots", "events", "quota")
+LISTS = ("containers", "new", "images", "volumes", "networks", "snapshots", "events", "quota", "usage")
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from hypercontainer.console.app import CSP, PAGES, build
 from hypercontainer.console.sessions import IDLE, LIFE, Sessions, name_of_cookie
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import Unauthorized
+from hypercontainer.model.billing import CreditRequest, Prices
 from hypercontainer.model.pods import VolumeSpec
 from hypercontainer.model.principal import DAEMON, Principal, Scope
 from hypercontainer.model.quotas import Quota
@@ -26,8 +27,9 @@ from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 from hypercontainer.model.tokens import TokenRequest
 from hypercontainer.serving.identity import Identity
 
-from .stage import Stage, stage
+from .stage import SCRATCH, Stage, stage
 
+PRICES = Prices(name="standard", currency="EUR", valid_from="2023-01-01", volume_month="0.1")
 VOID = {"meta", "link", "input", "br"}
 STREAMS = ("/logs", "/stats", "/live", "/socket")
 
@@ -141,7 +143,7 @@ async def test_all_pages_are_whole_and_keep_the_policy(template: Path) -> None:
         made = await b.stage.run("a", "sleep", "100", env=["X=<script>alert(1)</script>"], labels={"<b>": "</b>"})
         await b.engine.volumes.create(VolumeSpec(name="v"))
         for page in PAGES:
-            if page.method != "GET" or page.path.endswith(STREAMS):
+            if page.method != "GET" or page.path.endswith((*STREAMS, "/invoice.{name}")):
                 continue
             status, text, headers = await b.ask("GET", filled(page.path, made))
             assert status == 200, (page.path, text)
@@ -228,11 +230,33 @@ async def test_projects_do_not_see_each_other(template: Path) -> None:
         theirs = await b.stage.run("of-no-project", "sleep", "100")
         await b.log_in(b.token("operate", project=web.id))
         assert (await b.ask("GET", "/"))[2]["Location"] == f"/p/{web.id}/containers"
-        for path in (f"/p/{other.id}/containers", "/p/nothing/containers", f"/p/{web.id}/containers/{theirs}", "/p/-/containers/x"):
+        others = f"/p/{other.id}/containers", "/p/nothing/containers", f"/p/{web.id}/containers/{theirs}"
+        for path in (*others, "/p/-/containers/x"):
             assert (await b.ask("GET", path))[0] == 404, path
         assert "theirs" not in (await b.ask("GET", f"/p/{web.id}/volumes"))[1]
         _, text, _ = await b.ask("GET", f"/p/{web.id}/quota")
         assert "Of project web." in text and "no limit" in text
+
+
+async def test_what_a_project_costs_is_for_its_owners(template: Path) -> None:
+    async with browser(template) as b:
+        tenancy = b.engine.tenancy
+        tenancy.organisations.create(OrganisationRequest(name="blue"))
+        web = tenancy.projects.create(ProjectRequest(name="web"))
+        b.engine.accounts.bills.put_prices(PRICES)
+        b.engine.accounts.credit("blue", CreditRequest(amount=20_000_000, reason="begin"))
+        with asked_by(Principal("token:x", web.id)):
+            await b.engine.volumes.create(VolumeSpec(name="v", size=SCRATCH))
+        await b.log_in(b.token("read", project=web.id))
+        _, text, _ = await b.ask("GET", f"/p/{web.id}/usage")
+        assert "volume" in text and "EUR" not in text
+        assert (await b.ask("GET", f"/p/{web.id}/usage/invoice.csv"))[0] == 403
+        await b.log_in(b.token("read", "audit", project=web.id))
+        _, text, _ = await b.ask("GET", f"/p/{web.id}/usage")
+        assert "20.00 EUR" in text and Markup(text).wrong == []
+        status, text, headers = await b.ask("GET", f"/p/{web.id}/usage/invoice.csv")
+        assert status == 200 and headers["Content-Type"].startswith("text/csv") and "volume" in text
+        assert (await b.ask("GET", f"/p/{web.id}/usage/invoice.doc"))[0] == 404
 
 
 def test_a_session_is_over_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

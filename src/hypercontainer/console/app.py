@@ -16,12 +16,13 @@ from ..serving.application import application
 from ..serving.auditing import ticket
 from ..serving.identity import Identity
 from ..serving.statuses import status_of
-from . import container, containers, images, login, render, streams, things
+from . import container, containers, images, login, render, streams, things, usage
 from .call import NONE, Call, Page, form_of
 from .sessions import Sessions, session_of
 
 log = logging.getLogger(__name__)
-PAGES = [*containers.pages.all, *container.pages.all, *streams.pages.all, *images.pages.all, *things.pages.all]
+_MODULES = (containers, container, streams, images, things, usage)
+PAGES = [page for module in _MODULES for page in module.pages.all]
 # Nothing of another host, nothing in line, in no frame (https://www.w3.org/TR/CSP3/).
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

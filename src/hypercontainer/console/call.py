@@ -29,6 +29,7 @@ ITEMS = (
     ("snapshots", "Snapshots"),
     ("events", "Events"),
     ("quota", "Quota"),
+    ("usage", "Usage"),
 )
 
 

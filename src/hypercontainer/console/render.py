@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from aiohttp import web
 
+from ..model.billing import write_money
 from ..model.ids import short
 from ..model.units import format_age, format_binary
 
@@ -23,7 +24,7 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    found.filters.update(binary=format_binary, age=format_age, short=short)
+    found.filters.update(binary=format_binary, age=format_age, short=short, money=_money)
     return found
 
 
@@ -35,3 +36,8 @@ def text(template: str, **values: Any) -> str:
 def page(template: str, *, status: int = 200, **values: Any) -> web.Response:
     """An answer for a browser."""
     return web.Response(text=text(template, **values), status=status, content_type="text/html")
+
+
+def _money(amount: int) -> str:
+    """Of 10^-6 of a currency, for people."""
+    return write_money(amount, 2)
