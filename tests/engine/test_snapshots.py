@@ -37,7 +37,7 @@ from hypercontainer.model.specs import Dependency, Mount, PortMapping
 from hypercontainer.protocol.constants import Capability
 
 from .scenes import plan, spec
-from .stage import Stage
+from .stage import IMAGE, Stage
 
 
 @pytest.fixture
@@ -269,6 +269,22 @@ def test_what_cannot_be_saved(saving: Any) -> None:
         await s.call(s.engine.containers.pause("c"))
         (id_,) = await fork(s, "c")
         assert s.status(id_) == "paused"
+
+    saving(scenario)
+
+
+def test_an_image_as_a_volume_is_not_saved(saving: Any) -> None:
+    """Neither by a fork nor by a snapshot; without it both are made, and meanwhile the pod goes on."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", mounts=[Mount(target="/m", type="image", source=IMAGE)])
+        for verb in (fork, snapshot):
+            with pytest.raises(Unsupported, match=r"pod a has an image as a volume \(sha256:\w+\), which is not saved"):
+                await verb(s)
+        assert s.status("a") == "running" and not s.engine.snapshots.all()
+        assert len(s.host.machines) == 1
+        await s.run("b", "sleep", "1000")
+        await snapshot(s, "b")
 
     saving(scenario)
 

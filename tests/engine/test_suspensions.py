@@ -19,7 +19,7 @@ from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.specs import ExecSpec, Mount, PortMapping
 
 from .scenes import plan, spec
-from .stage import Stage
+from .stage import IMAGE, Stage
 
 
 @pytest.fixture
@@ -350,6 +350,17 @@ def test_what_has_no_saving_driver_is_refused(act: Any) -> None:
             await suspend(s)
 
     act(scenario)
+
+
+def test_a_pod_with_an_image_as_a_volume_is_refused(saving: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", mounts=[Mount(target="/m", type="image", source=IMAGE)])
+        with pytest.raises(Unsupported, match=r"pod a has an image as a volume \(sha256:\w+\), which is not saved"):
+            await suspend(s)
+        assert s.status("a") == "running" and events(s) == ["start"]
+        assert not os.path.exists(s.paths.suspended(s.engine.registry.pod("a").id))
+
+    saving(scenario)
 
 
 def test_networks_are_not_joined_and_left_meanwhile(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
