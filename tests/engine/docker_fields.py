@@ -48,7 +48,8 @@ CONFIG: dict[str, list[tuple[Any, int]]] = {
 
 HOST_CONFIG: dict[str, list[tuple[Any, int]]] = {
     "Binds": [(["vol:/v:ro,nocopy"], 201), (["vol:v"], 400), (["./x:/v"], 400), (["vol:/v:nope"], 400), (["/v"], 400),
-              (["a:/v", "b:/v/"], 400)],
+              (["a:/v", "b:/v/"], 400), (["/:/v:private"], 201), (["/:/v:ro,rshared"], 501), (["/:/v:shared"], 501),
+              (["/:/v:private,rslave"], 400)],
     "ContainerIDFile": [("/tmp/id", 201)],
     "LogConfig": [({"Type": "json-file", "Config": {"max-size": "1m"}}, 201), ({"Type": "local"}, 201),
                   ({"Type": "none"}, 201), ({"Type": "splunk"}, 400),

@@ -12,7 +12,7 @@ import pytest
 
 from hypercontainer.engine.guest_mounts import nfs_source
 from hypercontainer.engine.services import firewall_batch
-from hypercontainer.errors import InvalidArgument, NotFound
+from hypercontainer.errors import InvalidArgument, NotFound, Unsupported
 from hypercontainer.model.mounts import parse_mount, parse_tmpfs, parse_volume
 from hypercontainer.model.pods import PodSpec, Service, ServiceBackend, WhiteLists
 from hypercontainer.model.specs import Mount, PortMapping
@@ -32,6 +32,11 @@ from hypercontainer.volumes.disks import check
         ("/host:/data", Mount(target="/data", source="/host", type="bind")),
         ("/host:/data/:ro,z", Mount(target="/data", source="/host", type="bind", read_only=True)),
         ("name:/data:nocopy", Mount(target="/data", source="name", copy_up=False)),
+        ("/host:/data:private", Mount(target="/data", source="/host", type="bind")),
+        (
+            "/host:/data:ro,slave",
+            Mount(target="/data", source="/host", type="bind", read_only=True, propagation="rslave"),
+        ),
     ],
 )
 def test_short_volumes(text: str, mount: Mount) -> None:
@@ -62,9 +67,23 @@ def test_long_mounts() -> None:
         ("target=/x,nosuch=1", "unknown key 'nosuch'"),
         ("type=bind", "no target"),
         ("type=npipe,target=/x", "unknown type 'npipe'"),
+        ("type=bind,source=/a,target=/x,bind-propagation=no", "invalid propagation 'no'"),
+        ("type=volume,target=/x,bind-propagation=rslave", "unknown key 'bind-propagation'"),
     ):
         with pytest.raises(InvalidArgument, match=says):
             parse_mount(text)
+
+
+def test_how_far_mounts_below_a_directory_come() -> None:
+    assert parse_mount("type=bind,source=/a,target=/b,bind-propagation=slave").propagation == "rslave"
+    assert not parse_mount("type=bind,source=/a,target=/b,bind-propagation=rprivate").propagation
+    for word in ("shared", "rshared"):
+        for parse, text in ((parse_volume, f"/a:/b:ro,{word}"),
+                            (parse_mount, f"type=bind,source=/a,target=/b,bind-propagation={word}")):  # fmt: skip
+            with pytest.raises(Unsupported, match=f"{word}: what is mounted in a virtual machine does not come to"):
+                parse(text)
+    with pytest.raises(InvalidArgument, match="invalid propagation 'private,rslave'"):
+        parse_volume("/a:/b:private,rslave")
 
 
 def test_tmpfs() -> None:

@@ -54,6 +54,8 @@ def _bind(text: str) -> Mount:
     except InvalidArgument:
         raise InvalidArgument(f"invalid mode: {parts[-1]}" if len(parts) == 3 else
                               f"invalid volume specification: '{text}'") from None  # fmt: skip
+    except Unsupported as error:
+        raise Unsupported(f"Binds: {error.message}", hint=error.hint) from None
     return msgspec.structs.replace(mount, make_source=mount.type == "bind")
 
 

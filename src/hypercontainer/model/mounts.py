@@ -8,26 +8,14 @@ import posixpath
 import re
 from typing import Literal
 
-from ..errors import InvalidArgument
-from .specs import Mount
+from ..errors import InvalidArgument, Unsupported
+from .specs import Mount, Propagation
 from .units import parse_size
 
-_FLAGS = {
-    "ro",
-    "rw",
-    "nocopy",
-    "z",
-    "Z",
-    "cached",
-    "delegated",
-    "consistent",
-    "rprivate",
-    "private",
-    "slave",
-    "rslave",
-    "shared",
-    "rshared",
-}
+# Of mount_namespaces(7). A virtual machine is told of what is mounted below a directory at any depth, or of nothing.
+_PROPAGATIONS: dict[str, Propagation] = {"private": "", "rprivate": "", "slave": "rslave", "rslave": "rslave"}
+_SHARED = ("shared", "rshared")
+_FLAGS = {"ro", "rw", "nocopy", "z", "Z", "cached", "delegated", "consistent", *_PROPAGATIONS, *_SHARED}
 
 _TYPES: dict[str, Literal["volume", "bind", "tmpfs", "image"]] = {
     "volume": "volume", "bind": "bind", "tmpfs": "tmpfs", "image": "image",
@@ -45,7 +33,7 @@ def _absolute(path: str) -> str:
 def parse_volume(text: str) -> Mount:
     """`[SOURCE:]TARGET[:ro|rw]`: SOURCE is a path of this host or a volume's name.
 
-    :raise InvalidArgument: when it is malformed.
+    :raise InvalidArgument: when it is malformed. :raise Unsupported: its mounts shall come to this host.
     """
     parts = text.split(":")
     flags = parts.pop().split(",") if len(parts) > 1 and set(parts[-1].split(",")) <= _FLAGS else []
@@ -63,14 +51,23 @@ def parse_volume(text: str) -> Mount:
         source=_absolute(source) if kind == "bind" else source,
         read_only="ro" in flags,
         copy_up="nocopy" not in flags,
-        propagation="rslave" if {"slave", "rslave"} & set(flags) else "",
+        propagation=_propagation(text, [f for f in flags if f in _PROPAGATIONS or f in _SHARED]),
     )
+
+
+def _propagation(text: str, words: list[str]) -> Propagation:
+    if shared := next((w for w in words if w in _SHARED), ""):
+        raise Unsupported(f"{text}: {shared}: what is mounted in a virtual machine does not come to this host",
+                          hint="use rslave, or leave the propagation out")  # fmt: skip
+    if len(words) > 1 or not set(words) <= set(_PROPAGATIONS):
+        raise InvalidArgument(f"invalid propagation {','.join(words)!r} of {text!r}", hint="write rprivate or rslave")
+    return _PROPAGATIONS[words[0]] if words else ""
 
 
 def parse_mount(text: str) -> Mount:
     """`type=volume|bind|tmpfs|image,source=...,target=...[,readonly]...`.
 
-    :raise InvalidArgument: an unknown key, or no target.
+    :raise InvalidArgument: an unknown key, or no target. :raise Unsupported: its mounts shall come to this host.
     """
     given: dict[str, str] = {}
     for part in text.split(","):
@@ -83,7 +80,7 @@ def parse_mount(text: str) -> Mount:
     sub_path = given.pop("image-subpath" if kind == "image" else "volume-subpath", "")
     size = given.pop("tmpfs-size", "")
     mode, no_copy = given.pop("tmpfs-mode", "1777"), given.pop("volume-nocopy", "false") in ("true", "1")
-    follows = given.pop("bind-propagation", "") in ("slave", "rslave")
+    propagation = [given.pop("bind-propagation")] if kind == "bind" and "bind-propagation" in given else []
     if given or kind not in _TYPES or not target:
         wrong = f"unknown type {kind!r}" if target else "no target"
         if given:
@@ -101,7 +98,7 @@ def parse_mount(text: str) -> Mount:
         copy_up=not no_copy,
         size=parse_size(size) if size else 0,
         mode=_mode(mode),
-        propagation="rslave" if follows else "",
+        propagation=_propagation(text, propagation),
     )
 
 
