@@ -21,6 +21,7 @@ from hypercontainer.errors import Conflict, HyperError, InvalidArgument
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.cri import cri
 from hypercontainer.hyperd.listening import listening
+from hypercontainer.model.registry_auth import registry_auth
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.protocol.constants import Type
 
@@ -191,8 +192,11 @@ def test_credentials() -> None:
     assert credentials(api.AuthConfig()) == ""
     given = credentials(api.AuthConfig(username="a", password="b"))
     assert given and credentials(api.AuthConfig(auth="YTpi")) == given
-    with pytest.raises(HyperError, match="tokens of registries"):
-        credentials(api.AuthConfig(identity_token="x"))
+    assert credentials(api.AuthConfig(identity_token="x", registry_token="y")) == registry_auth(
+        "", "", identity_token="x"
+    )
+    with pytest.raises(HyperError, match="a registry token alone cannot be handed on"):
+        credentials(api.AuthConfig(registry_token="x"))
     with pytest.raises(HyperError, match="invalid credentials"):
         credentials(api.AuthConfig(auth="?"))
 

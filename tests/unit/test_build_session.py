@@ -139,10 +139,12 @@ def test_the_session_says_that_it_is_well(asking: Begun) -> None:
 def test_credentials_are_those_of_the_login_file(
     asking: Begun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "config.json").write_text('{"auths": {"example.org": {"auth": "bWU6c2VjcmV0"}}}')
+    auths = '{"example.org": {"auth": "bWU6c2VjcmV0"}, "example.com": {"auth": "bWU6", "identitytoken": "long"}}'
+    (tmp_path / "config.json").write_text(f'{{"auths": {auths}}}')
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    found = asking(secrets.services({}, {})).asked("/moby.filesync.v1.Auth/Credentials", encoded({1: "example.org"}))
-    assert found is not None and (text(decoded(found), 1), text(decoded(found), 2)) == ("me", "secret")
+    for host, user, secret in (("example.org", "me", "secret"), ("example.com", "", "long")):
+        found = asking(secrets.services({}, {})).asked("/moby.filesync.v1.Auth/Credentials", encoded({1: host}))
+        assert found is not None and (text(decoded(found), 1), text(decoded(found), 2)) == (user, secret)
 
 
 def test_an_agent_is_reached_through_the_session(asking: Begun, tmp_path: Path) -> None:

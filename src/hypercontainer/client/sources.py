@@ -8,13 +8,22 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import HyperError, Unavailable
 from ..model.reference import PLACES, parse_reference, parse_source
 from ..model.registry_auth import registry_auth
 
 _HUB_KEY = "https://index.docker.io/v1/"
+_TOKEN = "<token>"  # in a user name's place: the secret of a helper is an identity token
+
+
+class Login(NamedTuple):
+    """By what a registry knows somebody: a user name and a password, or an identity token."""
+
+    username: str = ""
+    password: str = ""
+    identity_token: str = ""
 
 
 def docker_config() -> Path:
@@ -36,8 +45,8 @@ def config_key(host: str) -> str:
     return _HUB_KEY if host == "docker.io" else host
 
 
-def credentials(host: str) -> tuple[str, str] | None:
-    """User name and password for a registry, from the login file or its helper."""
+def credentials(host: str) -> Login | None:
+    """Those for a registry, from the login file or its helper."""
     config, key = load_config(), config_key(host)
     helper = config.get("credHelpers", {}).get(key) or config.get("credsStore")
     if helper:
@@ -46,14 +55,16 @@ def credentials(host: str) -> tuple[str, str] | None:
                 [f"docker-credential-{helper}", "get"], input=key, capture_output=True, text=True, check=True
             )
             found = json.loads(done.stdout)
-            return found["Username"], found["Secret"]
+            user, secret = found["Username"], found["Secret"]
+            return Login(identity_token=secret) if user == _TOKEN else Login(user, secret)
         except (OSError, subprocess.CalledProcessError, ValueError, KeyError):
             return None
-    encoded = config.get("auths", {}).get(key, {}).get("auth", "")
-    if not encoded:
+    entry = config.get("auths", {}).get(key, {})
+    encoded, token = entry.get("auth", ""), entry.get("identitytoken", "")
+    if not encoded and not token:
         return None
     user, _, password = base64.b64decode(encoded).decode(errors="replace").partition(":")
-    return user, password
+    return Login(user, password, token)
 
 
 def auth_header(source: str) -> dict[str, str]:
@@ -62,10 +73,11 @@ def auth_header(source: str) -> dict[str, str]:
         parsed = parse_source(source)
     except HyperError:
         return {}  # the daemon says what is wrong with it
-    pair = credentials(parse_reference(parsed.location).host) if parsed.transport == "docker" else None
-    if pair is None:
+    login = credentials(parse_reference(parsed.location).host) if parsed.transport == "docker" else None
+    if login is None:
         return {}
-    return {"X-Registry-Auth": registry_auth(*pair)}
+    auth = registry_auth(login.username, login.password, identity_token=login.identity_token)
+    return {"X-Registry-Auth": auth}
 
 
 def absolute(source: str) -> str:

@@ -9,7 +9,7 @@ import contextlib
 import os
 from typing import Any
 
-from ..errors import InvalidArgument, InvalidState, NotFound, Unsupported
+from ..errors import InvalidArgument, InvalidState, NotFound
 from ..model.images import Image
 from ..model.registry_auth import registry_auth
 from ..sys import clock, tasks
@@ -65,7 +65,7 @@ async def pull(c: Call) -> Any:
 def credentials(auth: Any) -> str:
     """As the engine takes them; "" where there are none.
 
-    :raise InvalidArgument: they are malformed. :raise Unsupported: they are a token.
+    :raise InvalidArgument: they are malformed. :raise Unsupported: they are a registry token.
     """
     user, password = auth.username, auth.password
     if auth.auth and not user:
@@ -73,11 +73,7 @@ def credentials(auth: Any) -> str:
             user, _, password = base64.b64decode(auth.auth, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError) as error:
             raise InvalidArgument(f"invalid credentials of a registry: {error}") from error
-    if user:
-        return registry_auth(user, password)
-    if auth.identity_token or auth.registry_token:
-        raise Unsupported("tokens of registries are not understood: give a user name and a password")
-    return ""
+    return registry_auth(user, password, identity_token=auth.identity_token, registry_token=auth.registry_token)
 
 
 async def remove(c: Call) -> Any:

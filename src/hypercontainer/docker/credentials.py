@@ -12,7 +12,7 @@ import binascii
 
 import msgspec
 
-from ..errors import InvalidArgument, Unsupported
+from ..errors import InvalidArgument
 from ..model.registry_auth import registry_auth
 from ..sys.documents import UNREADABLE
 
@@ -44,13 +44,11 @@ def read_credentials(header: str) -> Credentials:
 
 
 def for_engine(header: str) -> str:
-    """As the engine takes them: the same document where there is a user in it, else "".
+    """As the engine takes them: such a document, or "" where nothing is in it.
 
-    :raise InvalidArgument: it is none. :raise Unsupported: they are a token.
+    :raise InvalidArgument: it is none. :raise Unsupported: they are a registry token.
     """
     found = read_credentials(header)
-    if found.username:
-        return registry_auth(found.username, found.password)
-    if found.identitytoken or found.registrytoken:
-        raise Unsupported("HyperContainer knows no tokens of registries: log in with a user name and a password")
-    return ""
+    return registry_auth(
+        found.username, found.password, identity_token=found.identitytoken, registry_token=found.registrytoken
+    )

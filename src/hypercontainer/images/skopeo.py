@@ -133,6 +133,7 @@ _ERRORS: tuple[tuple[str, type[HyperError], str, str], ...] = (
 )
 STALLED = 180.0  # seconds after which a registry that sends nothing is given up
 _WORDS_MAX = 1 << 16  # bytes of its messages
+_NOBODY = "00000000-0000-0000-0000-000000000000"  # as registries call the user of an identity token
 _LEVEL = re.compile(r'msg="(.*)"$')
 
 
@@ -192,17 +193,27 @@ class Access:
             yield -1
             return
         try:
-            given = json.loads(base64.urlsafe_b64decode(self.auth + "=" * (-len(self.auth) % 4)))
-            pair = f"{given['username']}:{given['password']}"
+            login = _login(json.loads(base64.urlsafe_b64decode(self.auth + "=" * (-len(self.auth) % 4))))
         except (ValueError, KeyError, TypeError):
             raise InvalidArgument("malformed registry credentials", hint="log in again with `hyperctl login`") from None
         host = parse_reference(source.location).host
         fd = os.memfd_create("credentials", os.MFD_CLOEXEC)
         try:
-            os.write(fd, json.dumps({"auths": {host: {"auth": base64.b64encode(pair.encode()).decode()}}}).encode())
+            os.write(fd, json.dumps({"auths": {host: login}}).encode())
             yield fd
         finally:
             os.close(fd)
+
+
+def _login(given: dict[str, str]) -> dict[str, str]:
+    """An entry of an authfile, containers-auth.json(5); it has a user beside an identity token, whoever that is.
+
+    :raise KeyError: neither a password nor a token. :raise TypeError: no document of texts.
+    """
+    token = given.get("identitytoken") or ""
+    user, password = (given.get("username") or _NOBODY, "") if token else (given["username"], given["password"])
+    pair = {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+    return {**pair, "identitytoken": token} if token else pair
 
 
 def spelled(source: Source) -> str:

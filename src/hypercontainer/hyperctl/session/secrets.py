@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...client.sources import credentials
+from ...client.sources import Login, credentials
 from ...errors import InvalidArgument, NotFound
 from ...model.protobuf import decoded, encoded, raw, text
 from ..buildoutput import attributes
@@ -106,8 +106,10 @@ def _asked(call: Call) -> str:
 
 def _credentials(call: Call) -> None:
     host = _asked(call)
-    user, password = credentials("docker.io" if host == _HUB else host) or ("", "")
-    call.send(encoded({1: user, 2: password}))
+    login = credentials("docker.io" if host == _HUB else host) or Login()
+    # BuildKit takes the secret of nobody for an identity token.
+    user, secret = ("", login.identity_token) if login.identity_token else (login.username, login.password)
+    call.send(encoded({1: user, 2: secret}))
 
 
 def _agent(name: str, sockets: dict[str, str]) -> str:
