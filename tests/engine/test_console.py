@@ -234,6 +234,8 @@ async def test_projects_do_not_see_each_other(template: Path) -> None:
         for path in (*others, "/p/-/containers/x"):
             assert (await b.ask("GET", path))[0] == 404, path
         assert "theirs" not in (await b.ask("GET", f"/p/{web.id}/volumes"))[1]
+        _, text, _ = await b.ask("GET", f"/p/{web.id}/events")
+        assert "project create" in text and "volume create" not in text and "of-no-project" not in text
         _, text, _ = await b.ask("GET", f"/p/{web.id}/quota")
         assert "Of project web." in text and "no limit" in text
 

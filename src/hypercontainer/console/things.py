@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from aiohttp import web
 
 from ..model.network import NetworkSpec
@@ -97,7 +99,7 @@ async def fork(c: Call) -> web.StreamResponse:
 @pages.get("/events")
 async def events(c: Call) -> web.StreamResponse:
     """What happened of late; what happens then comes by `events/live`."""
-    past = list(c.engine.events.past())[-_EVENTS:]
+    past = deque(c.engine.events.past(), maxlen=_EVENTS)
     return c.page("events.html", title="Events", events=list(reversed(past)))
 
 

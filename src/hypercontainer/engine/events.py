@@ -71,13 +71,16 @@ class Events:
             except asyncio.QueueFull:
                 self._listeners.discard(queue)
 
-    def past(self, since: int = 0, until: int | None = None) -> Iterator[Event]:
-        """What is kept with `since` <= time <= `until` (now when it is None), in order; times in nanoseconds."""
+    def past(self, since: int = 0, until: int | None = None, who: Principal | None = None) -> Iterator[Event]:
+        """What is kept with `since` <= time <= `until` (now when it is None), in order; times in nanoseconds. It is
+        what concerns `who`: None is who asks.
+        """
+        who = who or current()
         end = (self._last if until is None else min(until, self._last)) + 1
         recent = [e for e in self._past if since <= e.time_nano < end]
         begun = self._past[0].time_nano if self._past else end
-        yield from self._written(since, min(begun, end))
-        yield from recent
+        yield from (e for e in self._written(since, min(begun, end)) if _concerns(e, who))
+        yield from (e for e in recent if _concerns(e, who))
 
     def _written(self, first: int, end: int) -> Iterator[Event]:
         """By pages, so that a long past is not in memory as a whole."""
@@ -102,9 +105,8 @@ class Events:
         self._listeners.add(queue)  # from this moment on; what was before it is the past
         try:
             if since is not None:
-                for event in self.past(since, until):
-                    if _concerns(event, who):
-                        yield event
+                for event in self.past(since, until, who):
+                    yield event
             while queue in self._listeners or not queue.empty():
                 try:
                     event = await self._next(queue, until)
