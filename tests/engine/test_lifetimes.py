@@ -227,6 +227,23 @@ def test_rings_for_what_cannot_go_on(saving: Any, monkeypatch: pytest.MonkeyPatc
     saving(scenario)
 
 
+@pytest.mark.parametrize("ttl", [0, 1000])
+def test_one_that_is_suspended_and_is_not_to_go_on_by_itself_any_more(saving: Any, ttl: float) -> None:  # noqa: F811
+    """Nothing hears packets for it, whether its time is still looked at or not."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", idle_timeout=20, ttl=ttl)
+        await s.call(s.engine.suspensions.suspend("a"))
+        await asyncio.sleep(10)
+        lifetimes = s.engine.lifetimes
+        assert list(lifetimes._doorbells._hung) == [s.engine.registry.pod("a").id]
+        lifetimes.change("a", Lifetime(idle_timeout=0))
+        await asyncio.sleep(10)
+        assert not lifetimes._doorbells._hung
+
+    saving(scenario)
+
+
 def test_who_floods_a_doorbell_does_not_hold_up_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, rung = iter([bytes(HEADER) + _ME + _OTHER + b"\x08\x00" + bytes(40)] * 5000), []
 
@@ -276,7 +293,7 @@ async def test_connections_that_wait_for_it_are_so_many() -> None:
     for _ in range(300):
         bells._arrived("a", port, lambda: None, None, Writer())  # type: ignore[arg-type]
     assert len(bells._held) == 256 and len(closed) == 44
-    await bells.only(set())
+    await bells.end()
     assert not bells._held
 
 

@@ -67,6 +67,8 @@ class Lifetimes:
             while True:
                 changed = self._registry.changed
                 watched = [p for p in self._registry.pods() if p.spec.ttl or p.spec.idle_timeout]
+                hearing = {p.id for p in watched if p.spec.idle_timeout}
+                await self._calmly("not all doorbells are taken down", self._doorbells.only(hearing))
                 if not watched:
                     self._seen.clear()
                     self._still.clear()
@@ -75,12 +77,11 @@ class Lifetimes:
                     continue
                 self._seen = {p.id: self._seen[p.id] for p in watched if p.id in self._seen}
                 self._still &= {p.id for p in watched}
-                await self._calmly("not all doorbells are taken down", self._doorbells.only({p.id for p in watched}))
                 looks = [self._calmly(f"pod {pod.name} cannot be looked at", self._look(pod)) for pod in watched]
                 await asyncio.gather(*looks)
                 await self._sleep(min(self._pause(pod) for pod in watched))
         finally:
-            await self._doorbells.only(set())
+            await self._doorbells.end()
             await tasks.end(list(self._under_way.values()))
 
     def change(self, key: str, wanted: Lifetime) -> LifetimeInfo:

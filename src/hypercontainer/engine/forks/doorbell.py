@@ -109,11 +109,14 @@ class Doorbells:
             await tasks.to_the_end(stack.aclose())
 
     async def only(self, pod_ids: set[str]) -> None:
-        """Those of others are closed; all, and what they hold, where there are none."""
+        """Those of others are closed."""
         for pod_id in set(self._hung) - pod_ids:
             await self.close(pod_id)
-        if not pod_ids:
-            await tasks.end(list(self._held))
+
+    async def end(self) -> None:
+        """All of them are closed, and what they hold."""
+        await self.only(set())
+        await tasks.end(list(self._held))
 
     # -- in networks of this host -----------------------------------------------------------
 
