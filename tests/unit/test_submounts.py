@@ -11,7 +11,7 @@ from hypercontainer.errors import Unavailable
 from hypercontainer.jail import helpers
 from hypercontainer.jail.fake import FakeJail
 from hypercontainer.jail.jail import Entry, Started
-from hypercontainer.sys.mount_table import MountPoint
+from hypercontainer.sys.mount_table import MountPoint, mount_table
 from hypercontainer.volumes import submounts
 from hypercontainer.volumes.submounts import Followed, Follower, below, outermost
 
@@ -21,6 +21,14 @@ SERVER = Started(4711, 1)
 def mounts(*points: str) -> list[MountPoint]:
     """`DEVICE POINT`."""
     return [MountPoint(device, "/", point) for device, point in (p.split() for p in points)]
+
+
+def test_names_that_a_guest_may_give(tmp_path: Path) -> None:
+    """It may write to a directory of the host, and so name what lies above a mount."""
+    names = "a\u2028b\rc\x0cd\x85e\udcff"
+    table = tmp_path / "mountinfo"
+    table.write_bytes(f"36 35 98:0 / /data/{names}/m\\040n rw - ext4 /dev/a rw\n".encode(errors="surrogateescape") * 2)
+    assert mount_table(table) == [MountPoint("98:0", "/", f"/data/{names}/m n")] * 2
 
 
 def test_what_can_be_seen_below_a_directory() -> None:

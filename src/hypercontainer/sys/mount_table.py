@@ -22,9 +22,12 @@ class MountPoint(NamedTuple):
 
 
 def mount_table(table: Path = TABLE) -> list[MountPoint]:
-    """In the order of the mounts; in the third to fifth field octal numbers stand for white space."""
+    """In the order of the mounts; in the third to fifth field octal numbers stand for what parts fields and lines.
+
+    Only for that: whoever names a directory may write other ends of lines that Python knows, and no text at all.
+    """
     found = []
-    for line in table.read_text(errors="surrogateescape").splitlines():
+    for line in os.fsdecode(table.read_bytes()).removesuffix("\n").split("\n"):
         device, root, point = (_plain(field) for field in line.split(" ")[2:5])
         found.append(MountPoint(device, root, point))
     return found
