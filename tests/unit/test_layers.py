@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from pathlib import Path
@@ -110,6 +111,33 @@ def test_a_size_that_is_no_multiple(tmp_path: Path) -> None:
     assert store_above(tmp_path / "f1", tmp_path / "f0") and size_of(tmp_path / "f1") == size
     with Layered(tmp_path / "f1") as file:
         assert file.read(size - 3, 100) == b"end" and file.read(0, 2) == b"aa"
+
+
+def test_what_cannot_be_a_layer_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is less that is stored, and no more: a snapshot is made all the same."""
+    *_, last = generations(tmp_path, 2)
+    write(tmp_path / "new", last)
+    there = sorted(tmp_path.iterdir())
+    link, pwrite = os.link, os.pwrite
+
+    def no_second(source: Path, target: Path) -> None:
+        if target.name.endswith(".2"):
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        link(source, target)
+
+    def full(fd: int, data: bytes, at: int) -> int:
+        if "above" in os.readlink(f"/proc/self/fd/{fd}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(fd, data, at)
+
+    for name, fails in (("link", no_second), ("pwrite", full)):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, name, fails)
+            assert not store_above(tmp_path / "new", tmp_path / "f2")
+    with open(tmp_path / "f2.1", "r+b") as file:  # damaged
+        file.truncate(PAGE)
+    assert not store_above(tmp_path / "new", tmp_path / "f2")
+    assert content(tmp_path / "new") == last and sorted(tmp_path.iterdir()) == there
 
 
 def test_layers_that_do_not_go_together(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ snapshot is whole by itself, whichever others are removed, and what they share t
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from ...errors import Unavailable
 from ...sys.files import copy_sparse, no_space_as_error, private
 from ..memory_files import PAGE, copy_pages, pages
 
+log = logging.getLogger(__name__)
 DEPTH = 8  # layers at most: each is a descriptor, and one more place that a page may be in
 _CHUNK = 4 << 20  # bytes that are compared at a time
 _MINE = re.compile(rb"\x01+")
@@ -140,14 +142,25 @@ def copy_whole(source: Path, target: Path) -> None:
 def store_above(path: Path, base: Path) -> bool:
     """Let a new file, which is whole, be a layer above `base`, where most of it is the same there; whether it is.
 
-    :raise NoSpace: when the disk is full. What fails leaves a file that is nobody's beside it.
+    Else it stays as it is, also where something fails: the disk is full, or `base` is damaged.
     """
+    passing = path.with_name(f"{path.name}.above")
+    try:
+        return _store_above(path, base, passing)
+    except (OSError, Unavailable) as error:
+        log.warning("%s is stored as a whole: %s", path, error)
+        for left in (passing, *below(path)):
+            left.unlink(missing_ok=True)
+        return False
+
+
+def _store_above(path: Path, base: Path, passing: Path) -> bool:
+    """:raise OSError: what is left of it are `passing` and layers below. :raise Unavailable: those of `base` differ."""
     try:
         earlier = Layered(base)
     except FileNotFoundError:
         return False
-    passing = path.with_name(f"{path.name}.above")
-    with earlier, Layered(path) as now, no_space_as_error(path.parent):
+    with earlier, Layered(path) as now:
         if earlier.size != now.size or earlier.depth >= DEPTH:
             return False
         with open(passing, "xb", opener=private) as file:
