@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
+from hypercontainer.engine.metering.exposition import expose
 from hypercontainer.engine.metering.meter import Meter
 from hypercontainer.engine.metering.sources import Sources
 from hypercontainer.engine.metering.sums import Sums
 from hypercontainer.engine.registry import Registry
 from hypercontainer.errors import InvalidArgument, NoSpace
-from hypercontainer.model.metering import ANY, DAY, KINDS, MIB, Kind, Subject, Use, Whose
+from hypercontainer.model.metering import ANY, DAY, KINDS, MIB, Kind, Subject, UsageRow, Use, Whose
 from hypercontainer.model.moments import read_moment
 from hypercontainer.model.status import Pod, PodStatus, Vm, Volume
 from hypercontainer.state.changes import used
@@ -470,3 +471,13 @@ def test_entries_of_a_damaged_database_are_taken_over(tmp_path: Path) -> None:
     after.restore_uses(read_rows(tmp_path / "before.db")["uses"])
     assert list(after.uses(0, 3)) == entries and after.check_uses() == (49, [])
     after.close()
+
+
+def test_no_two_samples_have_one_series() -> None:
+    """A block volume and one that is a directory differ by a size, of which storage has no label."""
+    rows = [
+        UsageRow(kind="volume", unit="MiB*ms", quantity=n * 1024 * 1000, organisation="o", project="p", size=size)
+        for n, size in ((2, ""), (3, "directory"))
+    ]
+    told = expose(rows, []).splitlines()
+    assert told[2:] == ['hyper_storage_gib_seconds_total{organisation="o",project="p",kind="volume"} 5']

@@ -27,13 +27,17 @@ _HELP = {
 
 def expose(rows: Iterable[UsageRow], accounts: Iterable[AccountInfo]) -> str:
     """All of it."""
-    samples: dict[str, list[str]] = {name: [] for name in _HELP}
+    samples: dict[str, dict[str, float]] = {name: {} for name in _HELP}
     for name, labels, value in [*_of_use(rows), *_of_accounts(accounts)]:
         given = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-        samples[name].append(f"{name}{{{given}}} {value:.15g}")
+        series = f"{name}{{{given}}}"
+        samples[name][series] = samples[name].get(series, 0) + value  # one of a name and labels, or all are refused
     told = [
         line for name, found in samples.items() if found
-        for line in (f"# HELP {name} {_HELP[name][1]}", f"# TYPE {name} {_HELP[name][0]}", *found)
+        for line in (
+            f"# HELP {name} {_HELP[name][1]}", f"# TYPE {name} {_HELP[name][0]}",
+            *(f"{series} {value:.15g}" for series, value in found.items()),
+        )
     ]  # fmt: skip
     return "".join(f"{line}\n" for line in told)
 
