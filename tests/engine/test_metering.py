@@ -137,6 +137,9 @@ def test_use_is_a_projects_and_is_told_to_its_organisation(act: Callable[..., No
                     used(s, organisation="blue")
         with asked_by(Principal("token:2", blue, widened(["audit"]))):
             assert used(s) == {}
+        for scope in ("read", "audit"):  # of no project, and not the administrator's
+            with asked_by(Principal("token:3", scopes=widened([scope]))):  # type: ignore[list-item]
+                assert used(s) == {}
         with pytest.raises(InvalidArgument, match="colour"):
             used(s, "colour")
         await s.call(remove_as(Principal("token:1", red), s, "a"))

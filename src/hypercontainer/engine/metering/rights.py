@@ -42,11 +42,14 @@ def audited(tenants: Tenants, key: str) -> Organisation:
 
 
 def whose(tenants: Tenants, organisation: str) -> Whose:
-    """Whose use: an organisation's; else of the project that one is in, or everybody's for the administrator.
+    """Whose use: an organisation's; else of the project that one is in, everybody's for the administrator, or what is
+    no project's.
 
     :raise HyperError: what `audited` does.
     """
     tenant = current().tenant
     if organisation or tenant == NOWHERE:
         return Whose(payer=audited(tenants, organisation).id)
-    return Whose(tenant=tenant) if tenant else EVERYBODY
+    if tenant or not rights.is_administrator():
+        return Whose(tenant=tenant or "")
+    return EVERYBODY
