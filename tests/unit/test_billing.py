@@ -211,6 +211,9 @@ def test_prices_that_hold_do_not_change(world: World) -> None:
     world.bills.put_prices(PRICES)
     with pytest.raises(Conflict, match="holds already"):
         world.bills.put_prices(PRICES)
+    for day_before in ("2022-01-01", "2023-11-10", "2023-11-14"):  # it would change what was used since
+        with pytest.raises(Conflict, match="2023-01-01, which holds already"):
+            world.bills.put_prices(msgspec.structs.replace(PRICES, valid_from=day_before, volume_month="9"))
     with pytest.raises(Conflict, match="currency"):
         world.bills.put_prices(msgspec.structs.replace(PRICES, valid_from="2024-01-01", currency="EUR"))
     with pytest.raises(InvalidArgument, match="no day"):

@@ -59,9 +59,10 @@ class Bills:
         return [p.prices for p in sorted(self._prices.values(), key=lambda p: p.name)]
 
     def put_prices(self, prices: Prices) -> Prices:
-        """A new version; one that holds already stays as it is.
+        """A new version; what a day cost on which one held already stays as it is.
 
-        :raise InvalidArgument: there is no such day. :raise Conflict: there is one of that day, or of another currency.
+        :raise InvalidArgument: there is no such day.
+        :raise Conflict: it would change days that have begun, or is of another currency.
         """
         _day(prices.valid_from)
         for size in prices.sizes:
@@ -70,9 +71,11 @@ class Bills:
         record = PriceList(id=secrets.token_hex(6), created_at=clock.stamp(), prices=prices, owner=current().name)
         versions = [p for p in self._prices.values() if p.prices.name == prices.name]
         before = next((p for p in versions if p.name == record.name), None)
-        if before and prices.valid_from <= f"{clock.now():%Y-%m-%d}":
-            raise Conflict(f"the price list {prices.name} has a version of {prices.valid_from}, which holds already",
-                           hint="give a later validFrom")  # fmt: skip
+        today = f"{clock.now():%Y-%m-%d}"
+        held = max((v for p in versions if (v := p.prices.valid_from) <= today), default="")
+        if held and prices.valid_from <= today:
+            raise Conflict(f"the price list {prices.name} has a version of {held}, which holds already",
+                           hint="give a validFrom after today, by UTC")  # fmt: skip
         if any(p.prices.currency != prices.currency for p in versions):
             raise Conflict(f"the price list {prices.name} is in another currency", hint="choose another name")
         if before:
