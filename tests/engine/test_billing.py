@@ -16,7 +16,7 @@ from hypercontainer.errors import InvalidArgument, NotFound, PermissionDenied
 from hypercontainer.model.billing import AccountRequest, CreditRequest, Prices
 from hypercontainer.model.principal import Principal, widened
 from hypercontainer.model.specs import ContainerSpec
-from hypercontainer.model.status import Event
+from hypercontainer.model.status import Event, Pod
 from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 from hypercontainer.sys import clock
 
@@ -96,6 +96,55 @@ def test_at_zero_pods_are_put_to_rest_and_a_credit_lets_them_go_on(act: Callable
         s.engine.accounts.change_account("red", AccountRequest(prepaid=False))
 
     act(scenario, factory=True)
+
+
+def prepaid(s: Stage, *names: str) -> None:
+    """These organisations are, and have no credit."""
+    s.engine.accounts.bills.put_prices(PRICES)
+    for name in names:
+        s.engine.accounts.change_account(name, AccountRequest(prepaid=True, grace=30))
+        s.engine.accounts.credit(name, CreditRequest(amount=1_000))  # for a second
+
+
+def test_a_daemon_that_dies_while_pods_are_woken_leaves_them_to_the_next_one(act: Callable[..., None]) -> None:
+    async def scenario(s: Stage) -> None:
+        who = organisation(s)
+        prepaid(s, "red")
+        await run(who, s, "a")
+        await asyncio.sleep(180)
+        assert status(s, "a") == "suspended"
+        s.engine.accounts.enforcement.resume = _hang
+        s.engine.accounts.credit("red", CreditRequest(amount=10_000_000))
+        await asyncio.sleep(10)
+        assert told(s)[-1] == "resume" and status(s, "a") == "suspended"
+        s.kill()
+        await s.open()
+        await asyncio.sleep(10)
+        assert status(s, "a") == "running"
+        s.engine.accounts.change_account("red", AccountRequest(prepaid=False))
+
+    act(scenario, factory=True)
+
+
+def test_pods_that_are_slow_to_rest_keep_no_other_organisation_waiting(act: Callable[..., None]) -> None:
+    async def scenario(s: Stage) -> None:
+        slow, other = organisation(s, "blue"), organisation(s)  # seen to by their names
+        prepaid(s, "blue", "red")
+        enforcement = s.engine.accounts.enforcement
+        suspend = enforcement.suspend
+        enforcement.suspend = lambda pod: _hang(pod) if pod.tenant == slow.tenant else suspend(pod)
+        await run(slow, s, "a")
+        await run(other, s, "b")
+        await asyncio.sleep(180)
+        assert (status(s, "a"), status(s, "b")) == ("running", "suspended")
+        for name in ("blue", "red"):
+            s.engine.accounts.change_account(name, AccountRequest(prepaid=False))
+
+    act(scenario, factory=True)
+
+
+async def _hang(pod: Pod) -> None:
+    await asyncio.Event().wait()
 
 
 def test_who_sees_and_changes_an_account(act: Callable[..., None]) -> None:

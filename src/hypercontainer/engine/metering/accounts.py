@@ -40,6 +40,9 @@ from .sums import By, Sums
 from .watch import Watch
 
 
+_GRACE = 60  # seconds that a container is given at most that is stopped for want of credit
+
+
 class Accounts:
     """What is used, and was."""
 
@@ -115,7 +118,9 @@ class Accounts:
         """By these verbs pods are put to rest."""
 
         async def stop(pod: Pod) -> None:
-            await (containers.stop(pod.id) if pod.implicit else pods.stop(pod.id))
+            own = max((c.spec.stop_timeout for c in self._registry.members(pod.id)), default=0)
+            grace = None if own <= _GRACE else _GRACE  # theirs to choose, and nobody pays for it
+            await (containers.stop(pod.id, grace) if pod.implicit else pods.stop(pod.id, grace))
 
         by = self.enforcement
         by.suspend, by.resume, by.stop = (

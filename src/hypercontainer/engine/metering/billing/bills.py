@@ -117,6 +117,10 @@ class Bills:
         self._put(*made)
         return account
 
+    def opened(self, organisation: str) -> Account:
+        """As it is now; `organisation` is the id of one that has one, or had."""
+        return self._accounts[organisation]
+
     def change(self, of: Organisation, request: AccountRequest) -> Account:
         """:raise NotFound: no such price list. :raise Conflict: it is in another currency than what was paid."""
         account = self.account(of)

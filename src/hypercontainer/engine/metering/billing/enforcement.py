@@ -3,13 +3,15 @@
 
 At zero no pod of the organisation is started any more; after the account's grace those that run are suspended, or
 stopped where the account says so or they cannot be suspended. A credit lets those that were suspended go on.
+What is done with the pods of one organisation keeps no other waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -27,6 +29,7 @@ from .bills import Bills, this_month
 
 log = logging.getLogger(__name__)
 _EVERY = 60.0  # seconds between two looks
+_SOON = 5.0  # seconds until the next one, where pods are being put to rest, or woken
 _BUDGET = (100, 80, 50)  # percent of it that are told of
 Verb = Callable[[Pod], Awaitable[object]]
 
@@ -41,6 +44,7 @@ class Enforcement:
         self.resume: Verb = _nothing
         self._changed = asyncio.Event()
         self._pause = _EVERY  # seconds until the next look: until the end of a grace, where one comes first
+        self._at_work: dict[str, asyncio.Task[None]] = {}  # organisation -> what is done with its pods
 
     def look_soon(self) -> None:
         """A credit was given, or an account changed."""
@@ -65,17 +69,18 @@ class Enforcement:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        while True:
-            self._changed.clear()
-            self._pause = _EVERY
-            try:
-                await self.look()
-            except HyperError as error:
-                log.warning("accounts cannot be looked at: %s", error)
-            try:
-                await tasks.within(self._changed.wait(), self._pause)
-            except TimeoutError:
-                continue
+        try:
+            while True:
+                self._changed.clear()
+                self._pause = _EVERY
+                try:
+                    await self.look()
+                except HyperError as error:
+                    log.warning("accounts cannot be looked at: %s", error)
+                with contextlib.suppress(TimeoutError):
+                    await tasks.within(self._changed.wait(), self._pause)
+        finally:
+            await tasks.end(self._at_work.values())
 
     async def look(self) -> None:
         """At all accounts: issue what is due, tell of budgets, and see to those at zero."""
@@ -89,10 +94,22 @@ class Enforcement:
             left = self._bills.paid(account.id) - costs.get(account.id, 0)
             if account.empty_since or (account.prepaid and left <= 0):  # to the millisecond
                 left = self._bills.balance(self._tenants.organisation(account.id))
-            if account.prepaid and left <= 0:
-                await self._empty(account)
-            elif account.empty_since:
-                await self._filled(account)
+            if account.id in self._at_work:
+                self._pause = min(self._pause, _SOON)
+            elif account.prepaid and left <= 0:
+                self._empty(account)
+            elif account.empty_since or account.put_to_rest:
+                self._filled(account)
+
+    def _work(self, organisation: str, work: Coroutine[None, None, None]) -> None:
+        task = self._at_work[organisation] = asyncio.create_task(work)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._at_work[organisation]
+            if not task.cancelled() and (error := task.exception()):
+                log.error("not all pods of the organisation %s are seen to", organisation, exc_info=error)
+
+        task.add_done_callback(ended)
 
     def _publish(self, action: str, organisation: str, **attributes: str) -> None:
         """To the administrator, and in each of its projects."""
@@ -117,26 +134,28 @@ class Enforcement:
 
     # -- at zero ------------------------------------------------------------------------
 
-    async def _empty(self, account: Account) -> None:
+    def _empty(self, account: Account) -> None:
+        now = clock.now_ns()
         if not account.empty_since:
             account = self._bills.put_account(replace(account, empty_since=clock.stamp()))
             self._publish("empty", account.id, grace=f"{account.grace:g}")
-        since = read_moment(account.empty_since)
+        elif read_moment(account.empty_since) > now:  # the clock was set back, and no grace lasts as long as that
+            account = self._bills.put_account(replace(account, empty_since=clock.stamp()))
         if not account.suspended:
-            if (left := (since - clock.now_ns()) / 1e9 + account.grace) > 0:
+            if (left := (read_moment(account.empty_since) - now) / 1e9 + account.grace) > 0:
                 self._pause = min(self._pause, left)
                 return
             account = self._bills.put_account(replace(account, suspended=True))
             self._publish("suspend", account.id)
-        resting = [p for p in self._pods(account) if p.vm]
-        await asyncio.gather(*(self._put_to_rest(account.id, p) for p in resting))
+        if resting := [p for p in self._pods(account) if p.vm]:
+            self._work(account.id, _all(self._put_to_rest(account.id, p) for p in resting))
 
     def _pods(self, account: Account) -> Iterable[Pod]:
         projects = {p.id for p in self._tenants.projects() if p.organisation == account.id}
         return [p for p in self._registry.pods() if p.tenant in projects]
 
     async def _put_to_rest(self, organisation: str, pod: Pod) -> None:
-        account = self._bills.account(self._tenants.organisation(organisation))
+        account = self._bills.opened(organisation)
         try:
             if account.policy == "suspend":
                 # Written first: a daemon that dies meanwhile lets the next one know whom to resume.
@@ -151,18 +170,27 @@ class Enforcement:
         except HyperError as error:
             log.warning("pod %s is not stopped for want of credit: %s", pod.name, error)
 
-    async def _filled(self, account: Account) -> None:
-        resting = set(account.put_to_rest)
-        self._bills.put_account(replace(account, empty_since="", suspended=False, put_to_rest=[]))
-        self._publish("resume", account.id)
-        found = [p for p in self._pods(account) if p.id in resting and p.status is PodStatus.SUSPENDED]
-        await asyncio.gather(*(self._resume(p) for p in found))
+    def _filled(self, account: Account) -> None:
+        if account.empty_since:
+            account = self._bills.put_account(replace(account, empty_since="", suspended=False))
+            self._publish("resume", account.id)
+        if account.put_to_rest:
+            self._work(account.id, _all(self._wake(account.id, id_) for id_ in account.put_to_rest))
 
-    async def _resume(self, pod: Pod) -> None:
-        try:
-            await self.resume(pod)
-        except HyperError as error:
-            log.warning("pod %s does not go on, though there is credit again: %s", pod.name, error)
+    async def _wake(self, organisation: str, pod_id: str) -> None:
+        """Known as one to wake until that was tried: a daemon that dies meanwhile leaves it to the next one."""
+        pod = next((p for p in self._registry.pods() if p.id == pod_id), None)
+        if pod and pod.status is PodStatus.SUSPENDED:
+            try:
+                await self.resume(pod)
+            except HyperError as error:
+                log.warning("pod %s does not go on, though there is credit again: %s", pod.name, error)
+        account = self._bills.opened(organisation)
+        self._bills.put_account(replace(account, put_to_rest=[id_ for id_ in account.put_to_rest if id_ != pod_id]))
+
+
+async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
+    await asyncio.gather(*works)
 
 
 async def _nothing(pod: Pod) -> None: ...
