@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from hypercontainer.engine.metering.measures import Counter
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import InvalidArgument, NotFound, PermissionDenied
 from hypercontainer.model.metering import Open
@@ -91,6 +92,32 @@ def test_a_machine_that_ends_without_hyperd_is_used_until_it_was_seen_last(
             assert 120_000 <= lasted <= 200_000  # a moment is marked once a minute
 
     act(scenario, metering=True)
+
+
+def test_bytes_of_a_pod_that_is_suspended_and_goes_on_are_counted_once(act: Callable[..., None]) -> None:
+    """Its tap is another one then, which counts from the beginning under the same name."""
+
+    async def scenario(s: Stage) -> None:
+        counters: dict[str, Counter] = {}
+        s.engine.accounts._watch._read = lambda: counters
+        id_ = await s.run("a")
+        await asyncio.sleep(1)
+        (pod,) = s.engine.registry.pods()
+        assert pod.vm
+        tap = next(iter(pod.vm.nics))
+        counters[tap] = Counter(5, 100)
+        await s.call(s.engine.suspensions.suspend(pod.id))
+        counters.clear()
+        assert used(s)["egress",] == 100
+        await s.call(s.engine.suspensions.resume(pod.id))
+        counters[tap] = Counter(6, 250)
+        await asyncio.sleep(700)
+        assert used(s)["egress",] == 350
+        counters[tap] = Counter(6, 251)
+        await s.call(s.engine.containers.remove(id_, force=True))
+        assert used(s)["egress",] == 351
+
+    act(scenario, metering=True, network="bridge", factory=True)
 
 
 def test_storage_is_used_as_long_as_it_is_there(act: Callable[..., None]) -> None:

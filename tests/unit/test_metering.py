@@ -413,6 +413,18 @@ def test_bytes_that_taps_have_taken_are_counted_once(host: Host, disk: Any) -> N
     assert quantities(daemon)["egress"] == 272 + 5
 
 
+def test_bytes_count_where_they_were_sent_and_not_where_a_pod_began_to_be_idle(host: Host, disk: Any) -> None:
+    daemon = Daemon(disk())
+    of = Subject(kind="egress", id="1", name="n1")
+    daemon.meter.sent(of, {"t0": 0}, new=True)
+    host.passes(5 * DAY)
+    daemon.meter.sent(of, {"t0": 0}, new=True)
+    host.passes(600_000)
+    daemon.meter.sent(of, {"t0": 7}, new=True)
+    (use,) = daemon.registry.journal.database.uses(0, 2**40)
+    assert (use.began, use.lasted) == (FIRST + 5 * DAY, 600_000)
+
+
 def test_nothing_is_added_to_days_that_are_accounted_for(host: Host, disk: Any) -> None:
     daemon = Daemon(disk())
     daemon.registry.put_pod(pod("1", vm=VM))

@@ -158,7 +158,6 @@ class BringUp:
     async def put_away(self, pod_id: str, runtime: Runtime) -> None:
         """Its machine ends, and nobody hears of that; it has no network."""
         try:
-            self._tell_end(pod_id)
             await runtime.machine.kill()
         finally:
             await removed(runtime.directory)
@@ -192,7 +191,7 @@ class BringUp:
     async def down(self, pod_id: str, runtime: Runtime, *, clean: bool) -> None:
         """`clean` makes what was written safe first."""
         try:
-            self._tell_end(pod_id)
+            self.tell_end(pod_id)
             await self.forget(pod_id)
             if runtime.lost and not runtime.killed:
                 await runtime.tell_its_end()
@@ -201,7 +200,8 @@ class BringUp:
             self._devices.release(pod_id)
             await self._network.release(pod_id)
 
-    def _tell_end(self, pod_id: str) -> None:
+    def tell_end(self, pod_id: str) -> None:
+        """Its machine is about to go, and its record tells of it still."""
         if self._registry.has_pod(pod_id):
             self.ending(self._registry.pod(pod_id))
 

@@ -55,6 +55,7 @@ class SandboxSuspension(SandboxMachine):
             if following:
                 following.cancel()
         runtime.suspended = True
+        self._bring_up.tell_end(self.id)
         pod = self._record_suspended()
         self.do(self._bring_up.put_away(self.id, runtime), lambda job: self._put_away(job, message, pod))
 

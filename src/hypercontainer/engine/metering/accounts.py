@@ -39,7 +39,6 @@ from .sources import Sources
 from .sums import By, Sums
 from .watch import Watch
 
-
 _GRACE = 60  # seconds that a container is given at most that is stopped for want of credit
 
 

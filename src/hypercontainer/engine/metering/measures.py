@@ -6,9 +6,10 @@ and what taps have taken from their pods.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ...images.store import ImageStore
 from ...model.metering import MIB, Subject
@@ -79,15 +80,25 @@ class Measures:
                           amount=-(-image.size // MIB))  # fmt: skip
 
 
-def read_sent() -> dict[str, int]:
-    """Bytes that each tap of this network namespace has taken from its machine since it was there."""
+class Counter(NamedTuple):
+    """Of an interface: `number` is another one's if it was made anew under its name."""
+
+    number: int
+    received: int  # bytes
+
+
+def read_sent() -> dict[str, Counter]:
+    """What each tap of this network namespace has taken from its machine since it was there."""
+    indexes = {name: index for index, name in socket.if_nameindex()}
     found = {}
     for line in _SENT.read_text().splitlines()[2:]:
         name, _, counters = line.partition(":")
-        found[name.strip()] = int(counters.split()[0])
+        if index := indexes.get(name.strip()):
+            found[name.strip()] = Counter(index, int(counters.split()[0]))
     return found
 
 
-def sent_by(pod: Pod, counters: dict[str, int]) -> dict[str, int]:
-    """Of a pod's taps."""
-    return {tap: counters[tap[:15]] for tap in (pod.vm.nics if pod.vm else {}) if tap[:15] in counters}
+def sent_by(pod: Pod, counters: dict[str, Counter]) -> dict[str, int]:
+    """Bytes of each of a pod's taps."""
+    found = {tap: counters.get(tap[:15]) for tap in (pod.vm.nics if pod.vm else {})}
+    return {f"{tap}/{counter.number}": counter.received for tap, counter in found.items() if counter}

@@ -12,7 +12,7 @@ that an earlier daemon marked, or its last write to one of its disks after that.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -237,7 +237,7 @@ class Meter:
         """So many bytes each of a pod's taps has taken since it was there, `new` since the pod is metered."""
         draft, moment = self._draft(), now()
         for tap, total in taps.items():
-            key = f"{pod.key}/{tap}"
+            key = tap_key(pod, tap)
             before = self._open.get(key)
             first = 0 if new else total
             known = before.subject.amount if before else first
@@ -246,18 +246,15 @@ class Meter:
                 since = before.since if before else moment
                 lasted = max(0, moment.boot - since.boot)
                 draft.add(entries(part, since, lasted, number=draft.number, not_before=self._closed))
-            if before is None or part.amount:
-                self._begin(draft, key, Open(subject=replace(pod, amount=total), since=moment))
+            self._begin(draft, key, Open(subject=replace(pod, amount=total), since=moment))
         self._write(draft)
 
-    def forget_taps(self) -> None:
-        """Of pods that have no machine any more."""
+    def forget_taps(self, there: Collection[str] = ()) -> None:
+        """All but these, by `tap_key`: the rest is no more."""
         draft = self._draft()
-        for key in [k for k, o in self._open.items() if o.subject.kind == "egress"]:
-            subject = self._open[key].subject
-            if _key("pod", subject.tenant, subject.id) not in self._open:
-                draft.opened[key] = None
-                draft.changes.append(rows.metered(key, None))
+        for key in [k for k, o in self._open.items() if o.subject.kind == "egress" and k not in there]:
+            draft.opened[key] = None
+            draft.changes.append(rows.metered(key, None))
         self._write(draft)
 
     def mark(self) -> None:
@@ -271,6 +268,11 @@ class Meter:
             self._mark = moment
             draft.changes.append(rows.metered(_MARK, moment))
             self._write(draft)
+
+
+def tap_key(pod: Subject, tap: str) -> str:
+    """By which what a tap has taken is known."""
+    return f"{pod.key}/{tap}"
 
 
 def _mib(size: int) -> int:

@@ -18,8 +18,8 @@ from ...model.status import Pod
 from ...sys import clock, tasks
 from ..events import Events
 from ..registry import Registry
-from .measures import Measures, read_sent, sent_by
-from .meter import Meter
+from .measures import Counter, Measures, read_sent, sent_by
+from .meter import Meter, tap_key
 from .sources import Sources
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Watch:
 
     def __init__(
         self, meter: Meter, measures: Measures, registry: Registry, events: Events, sources: Sources,
-        read: Callable[[], dict[str, int]] = read_sent,
+        read: Callable[[], dict[str, Counter]] = read_sent,
     ) -> None:  # fmt: skip
         self._meter = meter
         self._measures = measures
@@ -52,6 +52,8 @@ class Watch:
         """Until it is cancelled."""
         listener = asyncio.create_task(self._listen())
         measured = -_MEASURE
+        self._count_all()  # before others can start anything
+        self._first = False
         try:
             while True:
                 while not self._sources.active():
@@ -73,13 +75,17 @@ class Watch:
                 self._told.set()
 
     async def _calmly(self) -> None:
+        self._count_all()
         try:
             self._meter.measured(_MEASURED, await self._measures.look())
-            self._count([p for p in self._registry.pods() if p.vm])
-            self._meter.forget_taps()
-            self._first = False
         except (HyperError, OSError, ValueError) as error:
             log.warning("not all that is used can be measured: %s", error)
+
+    def _count_all(self) -> None:
+        try:
+            self._meter.forget_taps(self._count(self._registry.pods()))
+        except (OSError, ValueError) as error:
+            log.warning("what pods have sent is not known: %s", error)
 
     def ending(self, pod: Pod) -> None:
         """Its machine, and its taps, are about to go."""
@@ -88,10 +94,14 @@ class Watch:
         except (OSError, ValueError) as error:
             log.warning("what pod %s has sent is not known: %s", pod.name, error)
 
-    def _count(self, pods: list[Pod]) -> None:
+    def _count(self, pods: list[Pod]) -> set[str]:
+        """Gives the keys of all of their taps."""
         metered = [p for p in pods if p.vm and p.vm.nics and self._sources.wanted(p.tenant)]
-        counters = self._read() if metered else {}
+        counters, there = self._read() if metered else {}, set()
         for pod in metered:
             payer = self._sources.payer(pod.tenant)
             of = Subject(kind="egress", id=pod.id, name=pod.name, tenant=pod.tenant or "", payer=payer)
-            self._meter.sent(of, sent_by(pod, counters), new=not self._first)
+            taps = sent_by(pod, counters)
+            self._meter.sent(of, taps, new=not self._first)
+            there |= {tap_key(of, tap) for tap in taps}
+        return there
