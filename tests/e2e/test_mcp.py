@@ -83,7 +83,8 @@ async def test_a_session_that_is_killed_leaves_nothing(hyper: Daemon) -> None:
             for each in calls:
                 server.stdin.write(json.dumps({"jsonrpc": "2.0", **each}).encode() + b"\n")
             server.stdin.flush()
-            wait_for(lambda: hyper.sandboxes() != [], "the sandbox")
+            made = next(a for a in map(json.loads, server.stdout) if a.get("id") == 2)
+            assert not made["result"].get("isError"), made
         finally:
             server.kill()
     wait_for(lambda: hyper.out("ps", "-aq") == "", "the end of the sandbox")
