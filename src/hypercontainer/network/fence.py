@@ -107,7 +107,7 @@ class Fence:
             self._pods = set(pods)
             self._watch.open()
             with contextlib.suppress(Unavailable):
-                await self._apply(raised(self._table) if pods else lowered(self._table))
+                await self._apply(up=bool(pods))
                 self._raised = bool(pods)
                 await self.sweep()
 
@@ -115,14 +115,14 @@ class Fence:
         """What there is stays for the pods that run."""
         await self._watch.close()
 
-    async def _apply(self, text: str) -> None:
-        with self._watch.changing():
-            await nftables.apply(text)
+    async def _apply(self, *, up: bool) -> None:
+        with self._watch.changing(keeps=up):
+            await nftables.apply(raised(self._table) if up else lowered(self._table))
 
     async def _restore(self) -> None:
         async with self._lock:
             if self._raised:
-                await self._apply(raised(self._table))
+                await self._apply(up=True)
 
     async def sweep(self) -> list[str]:
         """Remove what daemons that are gone have left of theirs; gives the tables' names."""
@@ -139,7 +139,7 @@ class Fence:
         if self._raised:
             return
         try:
-            await self._apply(raised(self._table))
+            await self._apply(up=True)
         except Unavailable as error:
             self._pods.discard(pod_id)
             log.warning("%s can reach what listens on this host's loopback: %s", name, error)
@@ -164,4 +164,4 @@ class Fence:
                 if not self._pods:
                     self._raised = False
                     with contextlib.suppress(Unavailable):  # somebody has flushed it
-                        await self._apply(lowered(self._table))
+                        await self._apply(up=False)

@@ -265,7 +265,7 @@ class HostNetwork:
         if not force and rules == before:
             return
         self._applied = None  # should this be cancelled
-        with self._watch.changing():
+        with self._watch.changing(keeps=bool(rules.bridges)):
             await self._load_rules(rules, None if force else before)
         self._applied = rules
         self._dropped.watch(any(nic.redirect for nic in rules.nics))

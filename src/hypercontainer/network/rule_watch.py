@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 INET, BRIDGE = 1, 7  # NFPROTO_INET, NFPROTO_BRIDGE: families of tables
 _NETFILTER, _GROUP, _SUBSYSTEM = 12, 7, 10  # NETLINK_NETFILTER, NFNLGRP_NFTABLES, NFNL_SUBSYS_NFTABLES
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
-_REMOVALS = {2, 5, 8, 11, 14}  # NFT_MSG_DELTABLE, DELCHAIN, DELRULE, DELSET, DELSETELEM
+_NEW_TABLE, _GONE_TABLE = 0, 2  # NFT_MSG_NEWTABLE, DELTABLE
+_REMOVALS = {_GONE_TABLE, 5, 8, 11, 14}  # and DELCHAIN, DELRULE, DELSET, DELSETELEM
+_TOLD = {_NEW_TABLE, *_REMOVALS}
 _HEADER, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")  # nlmsghdr; nlattr
 _GENERAL = 4  # bytes of nfgenmsg, whose first is the family
 _TABLE = 1  # the attribute that names the table, in each of these messages
@@ -41,6 +43,7 @@ class RuleWatch:
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
         self._changes = 0  # of the owner's, under way
+        self._missing: set[tuple[int, str]] = set()  # tables of which that they went was told last
         self._gone = False
 
     def open(self) -> None:
@@ -72,20 +75,25 @@ class RuleWatch:
             await tasks.end([self._task])
 
     @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """What goes while the block runs, goes by its owner."""
+    def changing(self, *, keeps: bool = True) -> Iterator[None]:
+        """What goes while the block runs, goes by its owner, but for a table that it `keeps`."""
         self._changes += 1
         try:
             yield
         finally:
             self._removed()
             self._changes -= 1
+            if keeps and self._missing and self._socket:
+                self._begin()
 
     def _hear(self) -> None:
         if self._removed() and not self._changes:
-            self._gone = True
-            if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._put_all_back())
+            self._begin()
+
+    def _begin(self) -> None:
+        self._gone = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._put_all_back())
 
     async def _put_all_back(self) -> None:
         """Who takes them away again and again gets ever more time."""
@@ -103,7 +111,7 @@ class RuleWatch:
 
     def _removed(self) -> bool:
         """Whether something of the tables went, by all that the kernel has told since."""
-        found = False
+        found = lost = False
         while self._socket:
             try:
                 data = self._socket.recv(_READ)
@@ -114,20 +122,31 @@ class RuleWatch:
                     log.info("what others do to this host's nftables is not heard any more: %s", error)
                     self.stop()
                     break
-                found = True  # more than the kernel keeps: nobody knows
+                found = lost = True  # more than the kernel keeps: nobody knows
                 continue
-            found = found or (any(name in data for name in self._names) and self._is_removal(data))
+            found |= any(name in data for name in self._names) and self._is_removal(data)
+        if lost:
+            self._missing.clear()
         return found
 
     def _is_removal(self, data: bytes) -> bool:
-        at = 0
+        at, found = 0, False
         while at + _HEADER.size + _GENERAL + _ATTRIBUTE.size <= len(data):
             length, kind, *_ = _HEADER.unpack_from(data, at)
-            if kind >> 8 == _SUBSYSTEM and kind & 0xFF in _REMOVALS:
-                first = at + _HEADER.size + _GENERAL
-                size, attribute = _ATTRIBUTE.unpack_from(data, first)
-                name = data[first + _ATTRIBUTE.size : first + size].rstrip(b"\0").decode(errors="replace")
-                if attribute == _TABLE and (data[at + _HEADER.size], name) in self._tables:
-                    return True
+            verb = kind & 0xFF
+            if kind >> 8 == _SUBSYSTEM and verb in _TOLD and (table := self._table_of(data, at + _HEADER.size)):
+                found |= verb in _REMOVALS
+                if verb == _GONE_TABLE:
+                    self._missing.add(table)
+                elif verb == _NEW_TABLE:
+                    self._missing.discard(table)
             at += max(_HEADER.size, (length + 3) & ~3)
-        return False
+        return found
+
+    def _table_of(self, data: bytes, at: int) -> tuple[int, str] | None:
+        """Of what is told there, if it is one of these."""
+        first = at + _GENERAL
+        size, attribute = _ATTRIBUTE.unpack_from(data, first)
+        name = data[first + _ATTRIBUTE.size : first + size].rstrip(b"\0").decode(errors="replace")
+        table = data[at], name
+        return table if attribute == _TABLE and table in self._tables else None
