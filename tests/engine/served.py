@@ -88,6 +88,21 @@ class Served:
         finally:
             writer.close()
 
+    @contextlib.asynccontextmanager
+    async def listening(self, token: str) -> AsyncIterator[None]:
+        """To events, with a token; after the block the connection has to end."""
+        reader, writer = await self.open(tcp=True)
+        try:
+            writer.write(f"GET /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            yield
+            async with asyncio.timeout(20):
+                with contextlib.suppress(ConnectionError):
+                    while await reader.read(1000):
+                        pass
+        finally:
+            writer.close()
+
 
 async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> Answer:
     """The head, and all that comes until the end or the stated length; of HEAD's answer, nothing does."""

@@ -104,6 +104,11 @@ class Tokens:
         """Those of whoever goes. :raise NoSpace: the disk is full: all are good still."""
         self._revoke([t for t in self._tokens.values() if which(t)])
 
+    def close_all(self, which: Callable[[Token], bool]) -> None:
+        """What is open by those whose user may do other things from now on; they stay good."""
+        for token in [t for t in self._tokens.values() if which(t)]:
+            self.on_revoke(_principal(token).name)
+
     def _revoke(self, tokens: list[Token]) -> None:
         self._journal.write_now(*map(rows.remove, tokens))  # a revocation that a crash takes back would be none
         for token in tokens:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ _BEARER = "bearer "
 _DAY = 86400.0  # seconds; no request lasts longer by a token that ends
 ANYBODY = "*"  # in place of a certificate's name
 PROJECT = "Hyper-Project"  # header: name or id of the project that a request is for
+_asking: ContextVar[asyncio.BaseTransport | None] = ContextVar("asking", default=None)  # by which the request came
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,11 @@ class Identity:
         life = self.tokens.life_left(who.name)
         timer = None if life is None else asyncio.get_running_loop().call_later(min(life, _DAY), transport.abort)
         self._open[who.name].add(transport)
+        own = _asking.set(transport)
         try:
             yield
         finally:
+            _asking.reset(own)
             if timer:
                 timer.cancel()
             self._open[who.name].discard(transport)
@@ -93,7 +97,7 @@ class Identity:
     def close_all(self, principal: str) -> None:
         """What is open of a principal, but for the connection by which it has just ended itself."""
         for transport in self._open.pop(principal, ()):
-            if isinstance(transport, asyncio.Transport) and current().name != principal:
+            if isinstance(transport, asyncio.Transport) and transport is not _asking.get():
                 transport.abort()
 
     def _scopes(self, name: str) -> Sequence[Scope]:

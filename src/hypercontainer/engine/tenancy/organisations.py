@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from ...errors import Conflict, NotFound
+from ...model.principal import Tenant
 from ...model.tenancy import Member, MemberRequest, Organisation, OrganisationInfo, OrganisationRequest, Role, User
 from ...sys import clock
 from ..events import Events
@@ -79,7 +80,9 @@ class Organisations:
         self._check_owned(found, {**found.members, user.id: request.role})
         changed = msgspec.structs.replace(found, members={**found.members, user.id: request.role})
         told = self._changed(changed, "member", user=user.name, role=request.role)
-        self._tokens.on_revoke(f"user:{user.name}")  # what is open was opened by another role
+        projects = self._projects_of(found)
+        self._tokens.close_all(lambda t: t.user == user.id and t.tenant in projects)  # it was opened by another role
+        self._tokens.on_revoke(f"user:{user.name}")
         return told
 
     def remove_member(self, key: str, user_key: str) -> OrganisationInfo:
@@ -97,11 +100,14 @@ class Organisations:
         left = {id_: role for id_, role in found.members.items() if id_ != user.id}
         self._check_owned(found, left)
         changed = msgspec.structs.replace(found, members=left)
-        projects = {p.id for p in self._tenants.projects() if p.organisation == found.id}
+        projects = self._projects_of(found)
         self._tokens.revoke_all(lambda t: t.user == user.id and t.tenant in projects)
         told = self._changed(changed, "member", user=user.name, role="")
         self._tokens.on_revoke(f"user:{user.name}")
         return told
+
+    def _projects_of(self, of: Organisation) -> set[Tenant]:
+        return {p.id for p in self._tenants.projects() if p.organisation == of.id}
 
     @staticmethod
     def _check_owned(before: Organisation, members: dict[str, Role]) -> None:
