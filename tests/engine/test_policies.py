@@ -20,6 +20,7 @@ REFUSED: list[tuple[dict[str, Any], str, dict[str, Any], str]] = [
     ({"privileged": False}, "/containers", BOX | {"privileged": True}, "privileged"),
     ({"capabilities": ["NET_ADMIN"]}, "/containers", BOX | {"capAdd": ["CAP_SYS_ADMIN"]}, "capabilities: NET_ADMIN"),
     ({"capabilities": []}, "/containers", BOX | {"capAdd": ["ALL"]}, "capabilities: none"),
+    ({"capabilities": ["NET_ADMIN"]}, "/containers", BOX | {"privileged": True}, "capabilities: NET_ADMIN"),
     ({"drivers": ["firecracker"]}, "/containers", BOX, "drivers: firecracker"),
     ({"isolation": "fresh"}, "/containers", BOX, "isolation: fresh"),
     ({"isolation": "fresh"}, "/pods", {"id": "p", "containers": [BOX]}, "isolation: fresh"),
@@ -62,3 +63,26 @@ async def test_what_a_policy_allows_and_whom_it_concerns(template: Path) -> None
         assert (await c.ask("POST", "/containers", BOX | {"name": "b"}, project="db")).status == 201
         bad = await c.ask("PUT", "/projects/db/policy", {"isolation": "none"})
         assert bad.status == 400 and "isolation" in bad.json["message"]
+
+
+async def test_a_process_gets_no_more_than_its_container_may_have(template: Path) -> None:
+    async with cloud(template) as c:
+        await c.give_image("db")
+        running = BOX | {"command": ["sleep", "100"], "capAdd": ["SYS_TIME"]}
+        for made in (running, running | {"name": "old", "privileged": True}):
+            assert (await c.ask("POST", "/containers?start=1", made, project="db")).status == 201
+        strict = {"privileged": False, "capabilities": ["NET_ADMIN"]}
+        assert (await c.ask("PUT", "/projects/db/policy", strict)).status == 200
+        for of, more, status in (
+            ("a", {"privileged": True}, 403),
+            ("a", {"capabilities": ["SYS_ADMIN"]}, 403),
+            ("a", {"ambient": ["CAP_SYS_ADMIN"]}, 403),
+            ("a", {"capabilities": ["CHOWN", "SYS_TIME", "CAP_NET_ADMIN"]}, 201),
+            ("old", {"privileged": True}, 201),  # it was there before, and goes on
+        ):
+            got = await c.ask("POST", f"/containers/{of}/exec", {"command": ["true"], **more}, project="db")
+            assert got.status == status, got.body
+            assert (b"the project's policy (" in got.body) == (status == 403)
+        assert (await c.ask("PUT", "/projects/db/policy", {"capabilities": []})).status == 200
+        got = await c.ask("POST", "/containers/a/exec", {"command": ["true"], "privileged": True}, project="db")
+        assert got.status == 403 and "(capabilities: none)" in got.json["message"]

@@ -14,7 +14,7 @@ from ..model.signals import parse_signal
 from ..model.specs import ExecSpec
 from ..model.status import Container, ContainerStatus, ExecInfo
 from ..sys import tasks
-from . import naming, resolve
+from . import naming, policies, resolve
 from .builtins import Done, run_process
 from .containers import Containers
 from .events import Events
@@ -80,8 +80,10 @@ class Execs:
         )
 
     def _machine_for(self, container: Container, spec: ExecSpec) -> Runtime:
+        """:raise PermissionDenied: a policy refuses it; and what `create` raises."""
         if not spec.command:
             raise InvalidArgument("no command specified", hint="give one after the container's name")
+        policies.check_exec(spec, container.spec)
         if container.state.status is ContainerStatus.PAUSED:
             raise InvalidState(f"container {container.name} is paused", hint=f"use `hyperctl unpause {container.name}`")
         return self._containers.runtime(container)

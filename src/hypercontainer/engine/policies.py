@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from ..errors import PermissionDenied
 from ..model.pods import PodSpec
 from ..model.policy import Policy
 from ..model.reference import Source, parse_reference
-from ..model.specs import ContainerSpec
+from ..model.signals import capability_mask
+from ..model.specs import ContainerSpec, ExecSpec
 from .principal import current
 
 _ANYTHING = Policy()
@@ -47,13 +49,33 @@ def check_container(spec: ContainerSpec) -> None:
     policy = _policy()
     if spec.privileged and not policy.privileged:
         raise _refused("privileged containers", "privileged")
-    if policy.capabilities is not None:
-        allowed = {_bare(name) for name in policy.capabilities}
-        for name in (*spec.cap_add, *spec.cap_ambient):
-            if _bare(name) not in allowed:
-                raise _refused(f"the capability {name}", f"capabilities: {', '.join(policy.capabilities) or 'none'}")
+    _check_capabilities(policy, [*spec.cap_add, *spec.cap_ambient], privileged=spec.privileged)
     if policy.isolation == "fresh" and spec.isolation != "fresh" and not spec.pod:
         raise _refused(f"the isolation {spec.isolation}", "isolation: fresh")
+
+
+def check_exec(spec: ExecSpec, of: ContainerSpec) -> None:
+    """`of` is its container, which may be from before the policy.
+
+    :raise PermissionDenied: it would have more than that, and than the policy allows.
+    """
+    policy, privileged = _policy(), spec.privileged and not of.privileged
+    if privileged and not policy.privileged:
+        raise _refused("privileged processes", "privileged")
+    has = capability_mask(["ALL"] if of.privileged else of.cap_add, []) | capability_mask([], [])
+    asked = [n for n in (*(spec.capabilities or ()), *(spec.ambient or ())) if capability_mask([n], ["ALL"]) & ~has]
+    _check_capabilities(policy, asked, privileged=privileged)
+
+
+def _check_capabilities(policy: Policy, names: Iterable[str], *, privileged: bool) -> None:
+    if policy.capabilities is None:
+        return
+    allowed, setting = set(map(_bare, policy.capabilities)), f"capabilities: {', '.join(policy.capabilities) or 'none'}"
+    if privileged and "ALL" not in allowed:
+        raise _refused("all capabilities, which what is privileged has", setting)
+    for name in names:
+        if _bare(name) not in allowed:
+            raise _refused(f"the capability {name}", setting)
 
 
 def check_pod(spec: PodSpec) -> None:
