@@ -13,17 +13,18 @@ import pytest
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import HyperError, InvalidArgument, QuotaExceeded
 from hypercontainer.hyperd import quota_config
+from hypercontainer.images.layout import Layout
 from hypercontainer.model.network import NetworkSpec
 from hypercontainer.model.pods import PodPlan, VolumeRequest, VolumeSpec
 from hypercontainer.model.principal import Principal
 from hypercontainer.model.quotas import Quota
 from hypercontainer.model.snapshots import ForkRequest, SnapshotRequest
-from hypercontainer.model.specs import GUEST_OVERHEAD, MIB, Resources
+from hypercontainer.model.specs import GUEST_OVERHEAD, MIB, Mount, Resources
 from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 from hypercontainer.protocol.constants import Type
 
 from .scenes import plan, spec
-from .stage import SCRATCH, Stage
+from .stage import IMAGE, SCRATCH, Stage
 
 T = TypeVar("T")
 ANN, BOB = Principal("token:ann"), Principal("token:bob")
@@ -40,6 +41,12 @@ async def by(s: Stage, who: Principal, work: Coroutine[Any, Any, T]) -> T:
 def limited(**quota: int) -> dict[str, Any]:
     """Settings by which each token may have so much."""
     return {"quotas": {"token:*": Quota(**quota)}}
+
+
+def give_image(s: Stage, project: str) -> None:
+    """What a pull would bring."""
+    entry = Layout(s.paths.images).names()[IMAGE]
+    Layout(s.paths.images, lambda: project).set_name(IMAGE, entry)
 
 
 def test_fifty_at_once_get_no_more_than_there_is(act: Any) -> None:
@@ -92,6 +99,7 @@ def test_a_project_has_a_quota_for_all_that_are_in_it(act: Any) -> None:
         tenancy = s.engine.tenancy
         tenancy.organisations.create(OrganisationRequest(name="blue"))
         web = tenancy.projects.create(ProjectRequest(name="web"))
+        give_image(s, web.id)
         ann, bob = (Principal(name, web.id) for name in ("token:ann", "token:bob"))
         create = s.engine.containers.create
         await by(s, ann, create(spec("a")))
@@ -166,6 +174,42 @@ def test_disks_volumes_and_networks(act: Any) -> None:
             await by(s, ANN, s.engine.networks.create(NetworkSpec(name="m")))
 
     act(scenario, network="bridge", **limited(disk=5 * SCRATCH, networks=1))
+
+
+def test_the_disks_of_a_fork_count(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        mounts = [Mount(target="/d", source="data"), Mount(target="/v", source="vol")]
+        one, data = spec("one", "sleep", "100", mounts=mounts), VolumeRequest(name="data", size=SCRATCH)
+        await by(s, ANN, s.engine.pods.create(plan(one, volumes=[data])))
+        await s.call(s.engine.pods.start("pod"))
+        used = s.engine.registry.quotas.status
+        assert used(ANN).used.disk == 3 * SCRATCH
+        await by(s, BOB, s.engine.snapshots.fork("pod", ForkRequest(name="f")))
+        assert used(BOB).used.disk == 3 * SCRATCH  # also that of what was a volume, and is the fork's now
+        with pytest.raises(QuotaExceeded, match="may have 80MiB of disk, has 48MiB, and this takes 48MiB more"):
+            await by(s, ANN, s.engine.snapshots.fork("pod", ForkRequest(name="g")))
+        assert used(ANN).used.disk == 3 * SCRATCH and len(s.engine.registry.pods()) == 2
+
+    act(scenario, factory=True, **limited(disk=5 * SCRATCH))
+
+
+def test_starts_that_are_refused_are_nobodys(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        tenancy = s.engine.tenancy
+        tenancy.organisations.create(OrganisationRequest(name="blue"))
+        web = tenancy.projects.create(ProjectRequest(name="web"))
+        give_image(s, web.id)
+        tenancy.projects.limit("web", Quota(starts=3))
+        ann, bob = (Principal(name, web.id) for name in ("token:ann", "token:bob"))
+        for who, name in ((ann, "a"), (bob, "b")):
+            await by(s, who, s.engine.containers.create(spec(name, "sleep", "100")))
+        await by(s, ann, s.engine.containers.start("a"))
+        for _ in range(5):
+            with pytest.raises(QuotaExceeded, match="token:ann may start 1 pods"):
+                await by(s, ann, s.engine.containers.restart("a"))
+        await by(s, bob, s.engine.containers.start("b"))
+
+    act(scenario, **limited(starts=1))
 
 
 def test_starts_in_a_minute(act: Any) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -38,11 +39,8 @@ class Copies:
         :raise NoSpace: when the disk is full.
         """
         found: dict[str, PodVolume] = {}
-        for volume in saved.document.pod.volumes:
-            file = saved.disk(saved.found_by(volume_serial(volume)))
-            if volume.kind != "disk" or file is None:
-                continue
-            if volume.named and saved.document.pod.implicit:
+        for volume, file in _written(saved):
+            if _is_own(volume, saved):
                 made = await self.volumes.copy(volume, size_of(file), partial(copy_whole, file))
                 mount = Mount(target="/", source=made.name)
                 points.append(MountPoint(mount=mount, volume=made.name, anonymous=True))
@@ -50,8 +48,14 @@ class Copies:
             else:
                 path = self.paths.pod_volume(pod_id, volume.name)
                 await _copy(file, path)
-                found[volume.name] = replace(volume, named="", source=str(path), anonymous=True)
+                size = _room(volume, file)
+                found[volume.name] = replace(volume, named="", source=str(path), anonymous=True, size=size)
         return found
+
+    @staticmethod
+    def bytes_of(saved: Saved) -> int:
+        """What the copies may grow to that go with the pod; others are volumes of their own."""
+        return sum(_room(volume, file) for volume, file in _written(saved) if not _is_own(volume, saved))
 
     async def of_container(self, saved: Saved, old: Container, new: Container) -> None:
         """Its disk, and its log with what is accounted for of it.
@@ -68,6 +72,23 @@ class Copies:
     async def of_secrets(self, saved: Saved, pod: Pod) -> None:
         """They stay encrypted."""
         await self._secrets.take_in(pod.id, saved.directory)
+
+
+def _written(saved: Saved) -> Iterator[tuple[PodVolume, Path]]:
+    """Volumes of which there is a copy."""
+    for volume in saved.document.pod.volumes:
+        file = saved.disk(saved.found_by(volume_serial(volume)))
+        if volume.kind == "disk" and file:
+            yield volume, file
+
+
+def _is_own(volume: PodVolume, saved: Saved) -> bool:
+    """Whether its copy is a volume, without a name."""
+    return bool(volume.named) and saved.document.pod.implicit
+
+
+def _room(volume: PodVolume, file: Path) -> int:
+    return max(volume.size, size_of(file))
 
 
 async def _copy(source: Path, target: Path) -> None:

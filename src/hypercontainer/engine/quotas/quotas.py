@@ -127,17 +127,19 @@ class Quotas:
         :raise QuotaExceeded: it is more than its owners may have.
         """
         self._check(pod, pod.owner, _machine(pod))
-        for holder, quota in self.limits(pod.tenant, pod.owner):
-            self._count_start(holder, quota)
+        counting = [self._starts_of(holder, quota) for holder, quota in self.limits(pod.tenant, pod.owner)]
+        for starts in counting:  # what one of them refuses, none has counted
+            starts.append(clock.seconds())
         self._starting[pod.id] = _Held(pod.owner, pod.tenant, _machine(pod))
 
     def release(self, pod_id: str) -> None:
         """From here on its record tells, or it has none. Idempotent."""
         self._starting.pop(pod_id, None)
 
-    def _count_start(self, holder: Holder, quota: Quota) -> None:
+    def _starts_of(self, holder: Holder, quota: Quota) -> deque[float]:
+        """Of the last minute, with room for another. :raise QuotaExceeded: there is none."""
         if quota.starts is None:
-            return
+            return deque()
         starts, now = self._starts[holder], clock.seconds()
         while starts and starts[0] <= now - _MINUTE:
             starts.popleft()
@@ -145,7 +147,7 @@ class Quotas:
             wait = int(_MINUTE - (now - starts[0])) + 1 if starts else int(_MINUTE)
             raise QuotaExceeded(f"{holder.name} may start {quota.starts} pods in a minute, and has",
                                 hint=f"try again in {wait} s")  # fmt: skip
-        starts.append(now)
+        return starts
 
     # -- counting -------------------------------------------------------------------------
 
