@@ -104,12 +104,12 @@ def test_a_host_that_refuses_it(act: Any, monkeypatch: pytest.MonkeyPatch) -> No
                 raise Unavailable("nftables refused the rules")
             return await takes(text)
 
-        monkeypatch.setattr(nftables, "apply", apply)
-        with pytest.raises(Unavailable, match="nftables refused"):
-            await s.call(s.engine.updates.egress.update("a", EgressChange(hosts=[B])))
+        with monkeypatch.context() as patched:  # which ends before the stage's own does
+            patched.setattr(nftables, "apply", apply)
+            with pytest.raises(Unavailable, match="nftables refused"):
+                await s.call(s.engine.updates.egress.update("a", EgressChange(hosts=[B])))
         assert refused
         assert s.engine.registry.container("a").spec.egress is s.engine.registry.pod("a").spec.egress is None
-        monkeypatch.setattr(nftables, "apply", takes)
         await s.call(s.engine.updates.egress.update("a", EgressChange(hosts=[B])))
         assert in_force(s) == (1, 1)
 
