@@ -265,7 +265,8 @@ def test_the_pods_share() -> None:
 def test_how_long_the_pod_lives() -> None:
     """By labels of its services, of which the shortest counts."""
     labels = {"hypercontainer.ttl": "1h", "hypercontainer.idle-timeout": "10m"}
-    made = plan({"web": {"labels": labels}, "db": {"labels": ["hypercontainer.ttl=30m"]}, "other": {}})
+    made = plan({"web": {"labels": labels}, "db": {"labels": ["hypercontainer.ttl=30m"]},
+                 "endless": {"labels": ["hypercontainer.ttl=0"]}, "other": {}})  # fmt: skip
     assert (made.spec.ttl, made.spec.idle_timeout) == (1800, 600)
     with pytest.raises(InvalidArgument, match="invalid duration 'soon'"):
         plan({"web": {"labels": {"hypercontainer.ttl": "soon"}}})

@@ -148,9 +148,9 @@ class _Translation:
         return Loaded(strict.decode(podfile, what="compose file"), list(dict.fromkeys(self.unmapped)))
 
     def _lifetime(self, containers: list[Raw]) -> Raw:
-        """By labels of its services, of which the shortest counts."""
+        """By labels of its services, of which the shortest counts; 0 is no time."""
         found: Raw = {}
-        for name, seconds in (item for c in containers for item in of_labels(c["labels"]).items()):
+        for name, seconds in (item for c in containers for item in of_labels(c["labels"]).items() if item[1]):
             found[name] = min(seconds, found.get(name, seconds))
         return {("idleTimeout" if name == "idle_timeout" else name): seconds for name, seconds in found.items()}
 
