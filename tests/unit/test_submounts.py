@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from hypercontainer.engine.propagation import Propagation
 from hypercontainer.errors import Unavailable
 from hypercontainer.jail import helpers
 from hypercontainer.jail.fake import FakeJail
@@ -99,6 +103,32 @@ async def test_what_cannot_be_brought_is_tried_once(kernel: Kernel, caplog: pyte
     follower.forget(set())
     await follower.follow(SERVER, data)
     assert caplog.text.count("does not come to a pod") == 2
+
+
+async def test_each_pod_has_its_turn(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is wrong with another; and between them so have others of the daemon."""
+    seen: list[str] = []
+
+    class Some:
+        def members(self, _: str) -> list[Any]:
+            return []
+
+        def forget_servers(self, _: set[int]) -> None: ...
+
+        async def follow(self, _: object, pod: Any, __: object) -> list[str]:
+            seen.append(pod.name)
+            return 1 // (pod.name != "a") and []
+
+    some: Any = Some()
+    runtime: Any = SimpleNamespace(server=None, built=set())
+    pods: list[Any] = [SimpleNamespace(id=name, name=name) for name in "abc"]
+    propagation = Propagation(some, lambda: [(pod, runtime) for pod in pods], some)
+    looking = asyncio.create_task(propagation.look())
+    while not looking.done():
+        seen.append("others")
+        await asyncio.sleep(0)
+    assert [name for name in seen if name != "others"] == ["a", "b", "c"] and seen[seen.index("b") + 1] == "others"
+    assert "could not be brought to pod a" in caplog.text
 
 
 async def test_a_server_that_has_ended() -> None:

@@ -42,28 +42,31 @@ class Propagation:
             with MountWatch() as watch:
                 while True:
                     watch.changed.clear()
-                    await self._try()
+                    await self.look()
                     with contextlib.suppress(TimeoutError):
                         await tasks.within(watch.changed.wait(), _AGAIN)
         finally:
             await tasks.end(self._forgetting)
 
-    async def _try(self) -> None:
-        try:
-            await self.look()
-        except Exception:  # the next change is looked at all the same
-            log.exception("the host's mounts could not be brought to pods")
-
     async def look(self) -> None:
-        """Make what running containers have equal to the host."""
+        """Make what running containers have equal to the host; what fails of one is tried again with the next change,
+        and the others have theirs.
+        """
         running = list(self._running())
         self._shares.forget_servers({r.server.pid for _, r in running if r.server})
         for pod, runtime in running:
-            built = [c for c in self._registry.members(pod.id) if c.id in runtime.built]
-            if gone := await self._shares.follow(runtime, pod, built):
-                task = asyncio.create_task(_forget(runtime.agent, pod, gone))
-                self._forgetting.add(task)
-                task.add_done_callback(self._forgetting.discard)
+            try:
+                await self._follow(pod, runtime)
+            except Exception:
+                log.exception("the host's mounts could not be brought to pod %s", pod.name)
+            await asyncio.sleep(0)  # others of the daemon have their turn: long tables of mounts are read
+
+    async def _follow(self, pod: Pod, runtime: Runtime) -> None:
+        built = [c for c in self._registry.members(pod.id) if c.id in runtime.built]
+        if gone := await self._shares.follow(runtime, pod, built):
+            task = asyncio.create_task(_forget(runtime.agent, pod, gone))
+            self._forgetting.add(task)
+            task.add_done_callback(self._forgetting.discard)
 
 
 async def _forget(agent: Agent, pod: Pod, places: list[str]) -> None:
