@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
@@ -12,13 +13,15 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yarl
 from aiohttp.test_utils import TestServer
 
 from hypercontainer.console import sessions as module
 from hypercontainer.console.app import CSP, PAGES, build
-from hypercontainer.console.sessions import IDLE, LIFE, Sessions, name_of_cookie
+from hypercontainer.console.sessions import IDLE, LIFE, Session, Sessions, name_of_cookie
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import Unauthorized
+from hypercontainer.guest.fake_programs import PROGRAMS
 from hypercontainer.model.billing import CreditRequest, Prices
 from hypercontainer.model.pods import VolumeSpec
 from hypercontainer.model.principal import DAEMON, Principal, Scope
@@ -78,8 +81,11 @@ class Browser:
     def __init__(self, s: Stage, server: TestServer) -> None:
         self.stage = s
         self.engine = s.engine
-        self._server = server
+        self.server = server
         self.http = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+
+    def url(self, path: str) -> yarl.URL:
+        return self.server.make_url(path)
 
     def token(self, *scopes: Scope, project: str = "") -> str:
         who = DAEMON._replace(tenant=project) if project else DAEMON
@@ -91,7 +97,7 @@ class Browser:
         """Status, text and headers; redirects are not followed."""
         data = form if method == "POST" else None
         headers = {"Origin": form.pop("origin")} if "origin" in form else {}
-        url = self._server.make_url(path)
+        url = self.url(path)
         async with self.http.request(method, url, data=data, allow_redirects=False, headers=headers) as answer:
             return answer.status, await answer.text(), dict(answer.headers)
 
@@ -217,6 +223,91 @@ async def test_a_session_ends_with_its_token(template: Path) -> None:
         assert (await b.ask("POST", "/logout", csrf="wrong"))[0] == 403
         assert (await b.ask("POST", "/logout", csrf=await b.csrf()))[0] == 303
         assert (await b.ask("GET", "/p/-/containers"))[0] == 303
+
+
+@pytest.mark.parametrize("end", ["log-out", "time", "another"])
+async def test_what_is_open_ends_with_its_session(template: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    async with browser(template) as b:
+        token = b.token("operate")
+        await b.log_in(token)
+        csrf = await b.csrf()
+        async with b.http.get(b.url("/p/-/events/live")) as stream:
+            assert stream.status == 200
+            if end == "log-out":
+                assert (await b.ask("POST", "/logout", csrf=csrf))[0] == 303
+            elif end == "time":
+                monkeypatch.setattr(module, "LIFE", -1.0)
+                assert (await b.ask("GET", "/p/-/containers"))[2]["Location"] == "/login"
+            else:
+                monkeypatch.setattr(module, "_OF_ONE", 1)
+                await b.log_in(token)
+            async with asyncio.timeout(20):
+                with contextlib.suppress(aiohttp.ClientError):
+                    await stream.read()
+
+
+async def test_no_answer_lasts_longer_than_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = asyncio.Event()
+
+    class Connection(asyncio.Transport):
+        def abort(self) -> None:
+            gone.set()
+
+    session = Session("t", begun=module.clock.seconds() - LIFE, used=0.0)
+    with session.held(Connection()):
+        async with asyncio.timeout(20):
+            await gone.wait()
+    monkeypatch.setattr(module.clock, "seconds", lambda: session.begun + 2 * IDLE)
+    session.used = session.begun
+    assert session.is_over
+    with session.held(Connection()):
+        assert not session.is_over  # who works in a terminal does not ask for pages
+
+
+async def test_forms_are_small_and_of_this_site(template: Path) -> None:
+    async with browser(template) as b:
+        await b.log_in(b.token("operate"))
+        csrf = await b.csrf()
+
+        async def pieces() -> AsyncIterator[bytes]:  # of which nobody says how many come
+            yield b"csrf=" + csrf.encode() + b"&name="
+            for _ in range(80):
+                yield b"a" * 1024
+
+        url = "/p/-/volumes"
+        plain = {"Content-Type": "application/x-www-form-urlencoded"}
+        for path, data, headers, status in (
+            (url, pieces(), plain, 413),
+            ("/login", pieces(), plain, 413),
+            (url, b"csrf=" + csrf.encode() + b"&name=%ff", plain, 400),
+            (url, aiohttp.FormData({"csrf": csrf, "name": "v"}, default_to_multipart=True), {}, 415),
+            ("/login", {"token": b.token("read")}, {"Origin": "https://evil.example"}, 403),
+            ("/logout", {"csrf": csrf}, {"Origin": "null"}, 403),
+        ):
+            async with b.http.post(b.url(path), data=data, headers=headers, allow_redirects=False) as answer:
+                assert answer.status == status, (path, await answer.text())
+        assert (await b.ask("GET", "/p/-/containers"))[0] == 200
+        made = await b.stage.run("a", "sleep", "100")
+        for count, why in (("9" * 5000, "invalid count"), ("999999999", "too many")):
+            status, text, _ = await b.ask("POST", f"/p/-/containers/{made}/fork", csrf=csrf, count=count)
+            assert status == 400 and why in text
+
+
+async def test_a_shell_ends_with_a_browser_that_is_gone(template: Path) -> None:
+    async with browser(template) as b:
+        await b.log_in(b.token("operate"))
+        made = await b.stage.run("a", "sleep", "100")
+        b.stage.guest(b.stage.machine("a")).programs["/bin/sh"] = PROGRAMS["cat"]
+        async with b.http.ws_connect(b.url(f"/p/-/containers/{made}/terminal/socket")) as socket:
+            await socket.send_bytes(b"x")
+            assert await socket.receive_bytes(timeout=20) == b"x"
+            (shell,) = b.engine.execs.of(made)
+            assert b.server.runner and b.server.runner.server
+            for connection in b.server.runner.server.connections:  # without a word, as of a computer that is off
+                if connection.transport:
+                    connection.transport.abort()
+            async with asyncio.timeout(20):
+                await shell.ended.wait()
 
 
 async def test_projects_do_not_see_each_other(template: Path) -> None:

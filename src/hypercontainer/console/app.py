@@ -5,19 +5,18 @@ from __future__ import annotations
 
 import logging
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from ..engine.engine import Engine
 from ..engine.principal import asked_by
-from ..errors import HyperError, PermissionDenied, Unauthorized
+from ..errors import HyperError, Unauthorized
 from ..serving.application import application
 from ..serving.auditing import ticket
 from ..serving.identity import Identity
 from ..serving.statuses import status_of
 from . import container, containers, images, login, render, streams, things, usage
-from .call import NONE, Call, Page, form_of
+from .call import NONE, Call, Page, check_origin, form_of
 from .sessions import Sessions, session_of
 
 log = logging.getLogger(__name__)
@@ -55,23 +54,13 @@ def _bind(page: Page, engine: Engine, identity: Identity, sessions: Sessions) ->
         who = identity.tokens.authenticate(session.token)
         project = request.match_info["project"]
         who = identity.entry.enter(who, "" if project == NONE else project)
-        ticket().who = who.name
-        _check_origin(request)
+        ticket().who, ticket().project = who.name, who.tenant or ""
+        check_origin(request)
         form = await form_of(request) if request.method == "POST" else {}
-        with asked_by(who), identity.held(request, who):
+        with asked_by(who), identity.held(request, who), session.held(request.transport):
             return await page.handler(Call(engine, request, session, form))
 
     return answer
-
-
-def _check_origin(request: web.Request) -> None:
-    """A websocket, and a form, are of this site: browsers say of which they are (RFC 6455, 10.2).
-
-    :raise PermissionDenied: of another one.
-    """
-    origin = request.headers.get("Origin")
-    if origin and urlsplit(origin).netloc != request.host:
-        raise PermissionDenied("this is asked by a page of another site")
 
 
 async def protect(request: web.Request, response: web.StreamResponse) -> None:

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
@@ -15,12 +15,14 @@ from ..engine.engine import Engine
 from ..engine.principal import current
 from ..errors import InvalidArgument, PermissionDenied
 from ..model.principal import Scope
+from ..model.units import parse_count
+from ..serving.bodies import BODIES
 from ..serving.identity import require
 from . import render
 from .sessions import Session
 
 NONE = "-"  # in the place of a project's id: what is in none, for the host's administrator
-_FORM_MAX = 64 << 10  # bytes
+_FORM_MAX, _FORM = 64 << 10, "application/x-www-form-urlencoded"  # bytes, and how they come
 ITEMS = (
     ("containers", "Containers"),
     ("images", "Images"),
@@ -74,23 +76,36 @@ class Call:
 
     def check_form(self) -> None:
         """:raise PermissionDenied: it is not from a page of this session."""
-        given = self.form.get("csrf", "") or self.request.headers.get("X-CSRF", "")
-        if not hmac.compare_digest(given.encode(), self.session.csrf.encode()):
-            raise PermissionDenied("this form is not from a page of your session", hint="load the page again")
+        self.session.check_form(self.form.get("csrf", "") or self.request.headers.get("X-CSRF", ""))
 
     def number(self, name: str) -> int:
         """A field of the form; 0 where it is empty. :raise InvalidArgument: no number."""
-        text = self.form.get(name, "").strip()
-        if text and not text.isdecimal():
-            raise InvalidArgument(f"{name} is no whole number: {text!r}")
-        return int(text or 0)
+        return parse_count(self.form.get(name, "").strip() or "0", name)
 
 
 async def form_of(request: web.Request) -> dict[str, str]:
-    """Its fields. :raise HTTPRequestEntityTooLarge: there is too much of it."""
-    if (request.content_length or 0) > _FORM_MAX:
-        raise web.HTTPRequestEntityTooLarge(_FORM_MAX, request.content_length or 0)
-    return {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+    """Its fields. :raise HTTPException: there is too much of it, it does not come, or comes in another way.
+
+    :raise InvalidArgument: what is in it cannot be told. :raise PermissionDenied: it is of another site.
+    """
+    check_origin(request)
+    if request.body_exists and request.content_type != _FORM:
+        raise web.HTTPUnsupportedMediaType
+    sent = await request.app[BODIES].read(request, _FORM_MAX)
+    try:
+        return dict(parse_qsl(sent.decode(), keep_blank_values=True, errors="strict"))
+    except ValueError:
+        raise InvalidArgument("the form cannot be read: it is no UTF-8") from None
+
+
+def check_origin(request: web.Request) -> None:
+    """A websocket, and a form, are of this site: browsers say of which they are (RFC 6455, 10.2).
+
+    :raise PermissionDenied: of another one.
+    """
+    origin = request.headers.get("Origin")
+    if origin and urlsplit(origin).netloc != request.host:
+        raise PermissionDenied("this is asked by a page of another site")
 
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]

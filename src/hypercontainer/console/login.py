@@ -10,7 +10,8 @@ from aiohttp import web
 
 from ..engine.engine import Engine
 from ..engine.principal import asked_by
-from ..errors import PermissionDenied, Unauthorized
+from ..errors import Unauthorized
+from ..serving.auditing import ticket
 from ..serving.identity import Identity
 from . import render
 from .call import NONE, form_of
@@ -39,7 +40,7 @@ class _Doors:
         token = (await form_of(request)).get("token", "").strip()
         assert self._identity.tokens
         try:
-            self._identity.tokens.authenticate(token)
+            ticket().who = self._identity.tokens.authenticate(token).name
         except Unauthorized as error:
             await asyncio.sleep(_WAIT)
             return render.page("login.html", status=401, wrong=f"{error.message}.")
@@ -52,8 +53,7 @@ class _Doors:
 
     async def leave(self, request: web.Request) -> web.Response:
         session = session_of(request, self._sessions)
-        if (await form_of(request)).get("csrf") != session.csrf:
-            raise PermissionDenied("this form is not from a page of your session", hint="load the page again")
+        session.check_form((await form_of(request)).get("csrf", ""))
         name = name_of_cookie(secure=request.secure)
         self._sessions.end(request.cookies.get(name, ""))
         response = web.Response(status=303, headers={"Location": "/login"})

@@ -114,7 +114,12 @@ class _Browser:
     def __init__(self, request: web.Request) -> None:
         self.response = web.WebSocketResponse(max_msg_size=_MESSAGE_MAX, heartbeat=30.0)
         self._request = request
-        self.gone = False  # the page was closed: its shell ends, too
+        self._closed = False
+
+    @property
+    def gone(self) -> bool:
+        """The page was closed, or its connection was lost: its shell ends, too."""
+        return self._closed or self._request.transport is None
 
     async def open(self) -> None:
         await self.response.prepare(self._request)
@@ -125,7 +130,7 @@ class _Browser:
             if message.type is WSMsgType.BINARY:
                 return Input(message.data)
             if message.type is not WSMsgType.TEXT:
-                self.gone = True
+                self._closed = True
                 return None
             try:
                 size = msgspec.json.decode(message.data, type=dict[str, int])

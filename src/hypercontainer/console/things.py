@@ -7,10 +7,11 @@ from collections import deque
 
 from aiohttp import web
 
+from ..errors import InvalidArgument
 from ..model.network import NetworkSpec
 from ..model.pods import VolumeSpec
 from ..model.quotas import BYTES, NAMES
-from ..model.snapshots import ForkRequest, RestoreRequest, SnapshotRequest
+from ..model.snapshots import FORKS_MAX, ForkRequest, RestoreRequest, SnapshotRequest
 from ..model.units import format_binary, parse_size
 from .call import Call, Pages
 
@@ -91,8 +92,10 @@ async def remove_snapshot(c: Call) -> web.StreamResponse:
 @pages.post("/containers/{name}/fork")
 async def fork(c: Call) -> web.StreamResponse:
     """Another one that goes on where it is now."""
-    pod = c.engine.registry.container(c.name).pod
-    await c.engine.snapshots.fork(pod, ForkRequest(count=max(1, c.number("count"))))
+    pod, count = c.engine.registry.container(c.name).pod, max(1, c.number("count"))
+    if count > FORKS_MAX:
+        raise InvalidArgument(f"{count} forks at a time are too many", hint=f"give {FORKS_MAX} at most")
+    await c.engine.snapshots.fork(pod, ForkRequest(count=count))
     return c.see("containers")
 
 

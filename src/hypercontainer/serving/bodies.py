@@ -23,10 +23,10 @@ class Bodies:
         self._held_max = held_max
         self._time = time
 
-    async def read(self, request: web.Request) -> bytes:
+    async def read(self, request: web.Request, most: int = BODY_MAX) -> bytes:
         """The whole body.
 
-        :raise web.HTTPRequestEntityTooLarge: it is larger than BODY_MAX. :raise web.HTTPRequestTimeout: it does
+        :raise web.HTTPRequestEntityTooLarge: it has more than `most` bytes. :raise web.HTTPRequestTimeout: it does
         not come. :raise Unavailable: too much is being read at once.
         """
         found, counted = bytearray(), 0
@@ -34,8 +34,8 @@ class Bodies:
             async with asyncio.timeout(self._time):
                 async for piece in request.content.iter_any():
                     found += piece
-                    if len(found) > BODY_MAX:
-                        raise web.HTTPRequestEntityTooLarge(BODY_MAX, len(found))
+                    if len(found) > most:
+                        raise web.HTTPRequestEntityTooLarge(most, len(found))
                     if len(found) > _SMALL:
                         self._held += len(found) - counted
                         counted = len(found)
