@@ -26,7 +26,7 @@ from e2b.sandbox_sync.commands.command import Commands
 from e2b.sandbox_sync.commands.pty import Pty
 from e2b.sandbox_sync.filesystem import filesystem as e2b_filesystem
 
-from hypercontainer.errors import InvalidArgument, NoSpace, Unsupported
+from hypercontainer.errors import InvalidArgument, NoSpace, NotFound, Unsupported
 from hypercontainer.integrations.e2b import files, filesystem, process
 from hypercontainer.integrations.e2b.book import Book, Entry
 from hypercontainer.integrations.e2b.connect import Call, answer_stream
@@ -34,6 +34,7 @@ from hypercontainer.integrations.e2b.control import _cpu_percent
 from hypercontainer.integrations.e2b.server import Server
 from hypercontainer.integrations.e2b.terms import LABEL, Terms, access_token, read_terms, read_wanted, time_of
 from hypercontainer.model.statistics import ContainerStats
+from hypercontainer.model.status import Container
 from hypercontainer.sdk import AsyncSandbox
 from hypercontainer.sdk.api import Api
 
@@ -154,6 +155,34 @@ def test_a_sandbox_that_is_listed_while_it_is_made_is_one() -> None:
     listed = book._enter(AsyncSandbox(Api("/none"), CONTAINER), Terms("x", timeout=1000))
     made = book._enter(AsyncSandbox(Api("/none"), CONTAINER), Terms("x", timeout=2000))
     assert made is listed and made.terms.timeout == 2000
+
+
+async def test_forks_of_which_one_gets_no_time_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    book, killed = Book("/none", "x"), set[str]()
+    parent, *made = (
+        AsyncSandbox(Api("/none"), msgspec.structs.replace(CONTAINER, id=each * 64, pod=each * 64)) for each in "0123"
+    )
+
+    async def fork(*_: object) -> list[AsyncSandbox]:
+        return made
+
+    async def set_lifetime(sandbox: AsyncSandbox, **_: object) -> None:
+        if sandbox is made[1]:
+            raise NotFound("it has ended")
+
+    async def kill(sandbox: AsyncSandbox) -> bool:
+        killed.add(sandbox.id)
+        return True
+
+    async def info(_: AsyncSandbox) -> Container:
+        return CONTAINER
+
+    for name, method in (("fork", fork), ("set_lifetime", set_lifetime), ("kill", kill), ("info", info)):
+        monkeypatch.setattr(AsyncSandbox, name, method)
+    book._enter(parent, Terms("x"))
+    with pytest.raises(NotFound, match="it has ended"):
+        await book.fork(parent.id, 3, 60)
+    assert killed == {sandbox.id for sandbox in made}
 
 
 ALL = "0.0.0.0/0"

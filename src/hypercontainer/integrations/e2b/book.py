@@ -201,8 +201,12 @@ class Book:
         await self._drop(id_)
 
     async def fork(self, id_: str, count: int, timeout: int) -> list[Entry]:
-        """:raise NotFound: there is none."""
+        """All, or none. :raise NotFound: there is none."""
         entry, _ = await self.find(id_)
         terms = msgspec.structs.replace(entry.terms, timeout=timeout)
         forks = await entry.sandbox.fork(count)
-        return list(await asyncio.gather(*(self._with_time(sandbox, terms) for sandbox in forks)))
+        try:
+            return list(await asyncio.gather(*(self._with_time(sandbox, terms) for sandbox in forks)))
+        except BaseException:
+            await asyncio.gather(*(sandbox.kill() for sandbox in forks), return_exceptions=True)
+            raise
