@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -172,6 +174,41 @@ def test_use_is_a_projects_and_is_told_to_its_organisation(act: Callable[..., No
         await s.call(remove_as(Principal("token:1", red), s, "a"))
 
     act(scenario)
+
+
+def test_images_of_the_last_project_are_used_no_longer_than_it_is_there(act: Callable[..., None]) -> None:
+    async def scenario(s: Stage) -> None:
+        organisations, projects = s.engine.tenancy.organisations, s.engine.tenancy.projects
+        organisations.create(OrganisationRequest(name="red"))
+        s.give_image(projects.create(ProjectRequest(name="web", organisation="red")).id)
+        await asyncio.sleep(700)
+        assert used(s, organisation="red")["image",] > 0
+        await s.call(projects.remove("web"))
+        await asyncio.sleep(10)
+        after = used(s, organisation="red")
+        await asyncio.sleep(3600)
+        assert used(s, organisation="red") == after and not s.engine.accounts.meter.used_now()
+
+    act(scenario)
+
+
+def test_a_volume_that_goes_while_it_is_measured_is_used_no_more(act: Callable[..., None]) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.volumes.create(VolumeSpec(name="v", driver="directory")))
+        measures = s.engine.accounts._watch._measures
+        measure, (volume,) = measures._measure, s.engine.registry.volumes()
+
+        def slowly(*of: Any) -> Any:
+            found = measure(*of)
+            loop.call_soon_threadsafe(s.engine.registry.remove_volume, volume)
+            return found
+
+        loop = asyncio.get_running_loop()
+        with mock.patch.object(measures, "_measure", slowly):
+            assert [of.kind for of in await measures.look()] == ["image"]
+        s.engine.registry.put_volume(volume)  # its directory is there still
+
+    act(scenario, metering=True)
 
 
 def test_a_daemon_that_meters_nothing_writes_nothing(act: Callable[..., None]) -> None:

@@ -57,6 +57,9 @@ class Measures:
         snapshots = [s for s in self._snapshots() if wanted(s.tenant)]
         volumes = [v for v in self._registry.volumes() if v.driver == "directory" and wanted(v.tenant)]
         measured = await asyncio.to_thread(self._measure, snapshots, volumes)
+        there = {("snapshot", s.tenant or "", s.id) for s in self._snapshots()}
+        there |= {("volume", v.tenant or "", v.name) for v in self._registry.volumes() if v.driver == "directory"}
+        measured = [s for s in measured if (s.kind, s.tenant, s.id) in there]  # others went meanwhile
         return measured + [s for tenant in self._sources.tenants() for s in self._of_images(tenant)]
 
     def _measure(self, snapshots: list[Saved], volumes: list[Volume]) -> list[Subject]:

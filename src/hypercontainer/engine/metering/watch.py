@@ -28,7 +28,7 @@ _MEASURE = 600.0  # seconds between two looks at sizes that nobody told of
 _GATHER = 1.0  # seconds in which what happens to several is looked at once
 _TELLING = {("image", a) for a in ("pull", "load", "import", "build", "commit", "tag", "delete", "prune")} | {
     ("snapshot", a) for a in ("create", "import", "destroy")
-}  # fmt: skip
+} | {("project", "destroy")}  # fmt: skip
 _MEASURED: frozenset[Kind] = frozenset(("image", "snapshot", "volume"))
 
 
@@ -56,8 +56,9 @@ class Watch:
         self._first = False
         try:
             while True:
-                while not self._sources.active():
-                    await self._registry.changed.wait()
+                while not (self._sources.active() or self._meter.used_now()):  # what is left of the last project ends
+                    with contextlib.suppress(TimeoutError):
+                        await tasks.within(self._registry.changed.wait(), _MARK)
                 if self._told.is_set() or clock.seconds() >= measured + _MEASURE:
                     self._told.clear()
                     measured = clock.seconds()
