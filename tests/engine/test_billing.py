@@ -44,6 +44,11 @@ async def run(who: Principal, s: Stage, name: str) -> None:
     await s.call(start())
 
 
+async def remove(who: Principal, s: Stage, name: str) -> None:
+    with asked_by(who):
+        await s.engine.containers.remove(name, force=True)
+
+
 def status(s: Stage, name: str) -> str:
     return next(c.state.status.value for c in s.engine.registry.containers() if c.name == name)
 
@@ -145,6 +150,30 @@ def test_pods_that_are_slow_to_rest_keep_no_other_organisation_waiting(act: Call
 
 async def _hang(pod: Pod) -> None:
     await asyncio.Event().wait()
+
+
+def test_an_organisation_that_is_removed_has_its_last_invoice(act: Callable[..., None]) -> None:
+    async def scenario(s: Stage) -> None:
+        who, other, accounts = organisation(s), organisation(s, "blue"), s.engine.accounts
+        accounts.bills.put_prices(PRICES)
+        await run(who, s, "a")
+        id_ = s.engine.tenancy.organisations.inspect("red").id
+        await asyncio.sleep(100)
+        await s.call(remove(who, s, "a"))
+        owed = accounts.invoice("red", "").total
+        await s.call(s.engine.tenancy.projects.remove("red-web"))
+        s.engine.tenancy.organisations.remove("red")
+        await asyncio.sleep(1)  # events are written a moment later
+        s.kill()
+        await s.open()
+        found = s.engine.accounts.invoice(id_, "")
+        assert (found.organisation_name, found.number, found.total) == ("red", 1, owed) and owed > 0
+        assert s.engine.accounts.account(id_).balance == -owed
+        assert [e.attributes["name"] for e in s.engine.events.past() if e.action == "invoice"] == ["red"]
+        with asked_by(other), pytest.raises(NotFound):
+            s.engine.accounts.invoice(id_, "")
+
+    act(scenario)
 
 
 def test_who_sees_and_changes_an_account(act: Callable[..., None]) -> None:

@@ -207,6 +207,22 @@ def test_a_month_that_is_over_is_billed_and_never_changes(world: World) -> None:
         world.bills.invoice(RED, "2024-01")
 
 
+def test_a_month_is_not_billed_while_what_was_used_waits_for_the_disk(world: World) -> None:
+    world.bills.put_prices(PRICES)
+    world.start("a")
+    world.bills.accounts()
+    end = int(datetime(2023, 12, 1, tzinfo=UTC).timestamp()) * 1000
+    first = end - world.ms
+    world.passes(first / 1000)
+    world.disk.full = True
+    world.stop("a")
+    world.disk.full = False
+    assert world.bills.issue() == []
+    world.registry.journal.write()  # it is tried again
+    (issued,) = world.bills.issue()
+    assert issued.total == cost("ms", first, "0.000002")
+
+
 def test_prices_that_hold_do_not_change(world: World) -> None:
     world.bills.put_prices(PRICES)
     with pytest.raises(Conflict, match="holds already"):

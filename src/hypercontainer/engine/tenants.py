@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from ..errors import Conflict
 from ..model.principal import Tenant
 from ..model.tenancy import Organisation, Project, Role, User
 from ..state import changes as rows
+from ..state.changes import Change
 from ..state.journal import Journal
 from . import naming
 
@@ -62,6 +63,7 @@ class Tenants:
         self._projects = {p.id: p for p in journal.database.projects()}
         self._users = {u.id: u for u in journal.database.people()}
         self.contents: Contents = _Nothing()
+        self.write_removal: Callable[[Organisation, Change], None] = lambda of, change: journal.write_now(change)
 
     def organisations(self) -> list[Organisation]:
         """By their names."""
@@ -119,6 +121,9 @@ class Tenants:
 
     def remove(self, record: _TenancyRecord) -> None:
         """:raise NoSpace: the disk is full: it is there still."""
-        self._journal.write_now(rows.remove(record))
+        if isinstance(record, Organisation):
+            self.write_removal(record, rows.remove(record))  # with its last invoices
+        else:
+            self._journal.write_now(rows.remove(record))
         for held in (self._organisations, self._projects, self._users):
             held.pop(record.id, None)

@@ -16,6 +16,7 @@ from ...model.billing import AccountInfo, AccountRequest, CreditRequest, Invoice
 from ...model.metering import EVERYBODY, LedgerCheck, Usage, Whose
 from ...model.principal import NOWHERE, Tenant
 from ...model.status import Pod
+from ...model.tenancy import Organisation
 from ...sys import tasks
 from ..containers import Containers
 from ..events import Events
@@ -66,6 +67,7 @@ class Accounts:
         self.ending = self._watch.ending
         self.bills = Bills(registry.journal, tenants, self.meter, self.sums)
         self.enforcement = Enforcement(self.bills, tenants, registry, events)
+        tenants.write_removal = self.enforcement.settle
 
     def _is_wanted(self, tenant: Tenant) -> bool:
         return self._alone or bool(tenant)
@@ -132,7 +134,12 @@ class Accounts:
 
     def account(self, organisation: str) -> AccountInfo:
         """Raises what `audited` does."""
-        return self.bills.info(audited(self._tenants, organisation))
+        return self.bills.info(self._billed(organisation))
+
+    def _billed(self, organisation: str) -> Organisation:
+        """Also one that was removed, by its id, for the administrator. Raises what `audited` does."""
+        removed = self.bills.removed(organisation) if rights.is_administrator() else None
+        return removed or audited(self._tenants, organisation)
 
     def change_account(self, organisation: str, request: AccountRequest) -> AccountInfo:
         """The budget is its owners', the rest the administrator's.
@@ -156,7 +163,7 @@ class Accounts:
 
     def invoice(self, organisation: str, month: str) -> Invoice:
         """Of a month, "" is this one. :raise InvalidArgument: it is none. Raises what `audited` does."""
-        of = audited(self._tenants, organisation)
+        of = self._billed(organisation)
         return self.bills.invoice(of, read_month(month) if month else this_month())
 
     def close(self) -> None:

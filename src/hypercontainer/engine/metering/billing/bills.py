@@ -30,6 +30,7 @@ from ....model.billing import (
 from ....model.metering import DAY, EVERYBODY, DaySum, Whose
 from ....model.tenancy import Organisation
 from ....state import changes as rows
+from ....state.changes import Change
 from ....state.journal import Journal
 from ....sys import clock
 from ...principal import current
@@ -238,19 +239,44 @@ class Bills:
         return totals
 
     def issue(self) -> list[Invoice]:
-        """Invoices of months that are over, when all of them is in the ledger."""
+        """Invoices of months that are over, when all of them is in the ledger, and none of it waits for the disk."""
         issued: list[Invoice] = []
+        if self._journal.trouble:
+            return issued
         for account in self.accounts():
             of = self._tenants.organisation(account.id)
             for month in [m for m in self._unbilled(account) if m < this_month()]:
                 if self._meter.lasts_from_before(_month(month)[1]):
                     continue
-                number = max((i.number for i in self._invoices.values()), default=0) + 1
-                invoice = replace(self.invoice(of, month), number=number, issued_at=clock.stamp())
+                invoice = replace(self.invoice(of, month), number=self._next_number(), issued_at=clock.stamp())
                 self._put(invoice)
                 self._meter.close_before(_month(month)[1])
                 issued.append(invoice)
         return issued
+
+    def _next_number(self) -> int:
+        return max((i.number for i in self._invoices.values()), default=0) + 1
+
+    def settle(self, of: Organisation, removal: Change) -> list[Invoice]:
+        """The last invoices of an organisation without projects, which come with its removal: nothing more is used.
+
+        :raise NoSpace: the disk is full; it is as it was.
+        """
+        self._journal.write_now()  # what waits is to be in them
+        made: list[Invoice] = []
+        for month in self._unbilled(self.account(of)) if self.active else []:
+            if (found := self.invoice(of, month)).lines:
+                made.append(replace(found, number=self._next_number() + len(made), issued_at=clock.stamp()))
+        self._journal.write_now(removal, *map(rows.put, made))
+        self._invoices.update({(i.organisation, i.month): i for i in made})
+        return made
+
+    def removed(self, id_: str) -> Organisation | None:
+        """One that has an account still, under its last invoice's name."""
+        if id_ not in self._accounts or any(o.id == id_ for o in self._tenants.organisations()):
+            return None
+        invoices = sorted((i for i in self._invoices.values() if i.organisation == id_), key=lambda i: i.number)
+        return Organisation(id=id_, name=invoices[-1].organisation_name if invoices else id_, created_at="")
 
 
 def _credit(of: Organisation, request: CreditRequest) -> Credit:

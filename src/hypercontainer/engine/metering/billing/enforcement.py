@@ -17,10 +17,12 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from ....errors import HyperError, PermissionDenied
-from ....model.billing import Account, Credit, write_money
+from ....model.billing import Account, Credit, Invoice, write_money
 from ....model.moments import read_moment
 from ....model.principal import Tenant
 from ....model.status import Pod, PodStatus
+from ....model.tenancy import Organisation
+from ....state.changes import Change
 from ....sys import clock, tasks
 from ...events import Events
 from ...registry import Registry
@@ -86,8 +88,7 @@ class Enforcement:
         """At all accounts: issue what is due, tell of budgets, and see to those at zero."""
         if not self._bills.active:
             return
-        for invoice in self._bills.issue():
-            self._publish("invoice", invoice.organisation, month=invoice.month, total=write_money(invoice.total))
+        self._tell_invoices(self._bills.issue())
         costs = await self._bills.costs()
         for account in self._bills.accounts():
             account = self._tell_of_budget(account)
@@ -100,6 +101,14 @@ class Enforcement:
                 self._empty(account)
             elif account.empty_since or account.put_to_rest:
                 self._filled(account)
+
+    def settle(self, of: Organisation, removal: Change) -> None:
+        """Of an organisation that is removed; raises what `Bills.settle` does."""
+        self._tell_invoices(self._bills.settle(of, removal))
+
+    def _tell_invoices(self, issued: Iterable[Invoice]) -> None:
+        for invoice in issued:
+            self._publish("invoice", invoice.organisation, month=invoice.month, total=write_money(invoice.total))
 
     def _work(self, organisation: str, work: Coroutine[None, None, None]) -> None:
         task = self._at_work[organisation] = asyncio.create_task(work)
