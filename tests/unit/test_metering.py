@@ -28,6 +28,7 @@ from hypercontainer.errors import InvalidArgument, NoSpace
 from hypercontainer.model.metering import ANY, DAY, KINDS, MIB, Kind, Subject, UsageRow, Use, Whose
 from hypercontainer.model.moments import read_moment
 from hypercontainer.model.status import Pod, PodStatus, Vm, Volume
+from hypercontainer.state import ledger
 from hypercontainer.state.changes import used
 from hypercontainer.state.database import Database
 from hypercontainer.state.fake import FakeDisk, FakeStore
@@ -468,6 +469,25 @@ def test_both_stores_sum_alike(tmp_path: Path) -> None:
     database._db.execute("DELETE FROM uses WHERE number = 12")
     count, wrong = database.check_uses()
     assert count == 1999 and wrong[0] == "1 of 2000 entries are missing" and len(wrong) > 1
+    database.close()
+
+
+def test_entries_that_come_while_the_ledger_is_checked_are_no_fault_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, recount = Database(tmp_path / "state.db"), ledger.recount
+    of = Subject(kind="pod", id="1")
+    entries = [
+        Use(number=n, subject=of, day=0, began=0, lasted=n, boot=0, boot_id="b", run=n) for n in range(1, 3)
+    ]  # fmt: skip
+
+    def later(reader: Any) -> Any:
+        database.commit([used(entries[1])])
+        return recount(reader)
+
+    database.commit([used(entries[0])])
+    monkeypatch.setattr(ledger, "recount", later)
+    assert database.check_uses() == (1, [])
     database.close()
 
 

@@ -162,7 +162,8 @@ def put_rows(db: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
 
 
 def check(db: sqlite3.Connection) -> tuple[int, list[str]]:
-    """How many entries there are, and what is wrong with them."""
+    """How many entries there are, and what is wrong with them; of one moment, while others are added."""
+    db.execute("BEGIN")
     count, last = db.execute("SELECT count(*), coalesce(max(number), 0) FROM uses").fetchone()
     wrong = [] if count == last else [f"{last - count} of {last} entries are missing"]
     kept = set(day_sums(db, 0, 2**62, EVERYBODY, short=True))
