@@ -14,7 +14,7 @@ _HEAD = ("project", "what", "size", "first", "last", "quantity", "unit", "price"
 _GIB_HOUR = 1024 * 3_600_000  # MiB * ms
 _WIDTH, _HEIGHT = 595, 842  # points: A4
 _MARGIN, _LEADING, _ROWS = 50, 14, 46
-_COLUMNS = ((50, 22), (170, 10), (225, 12), (290, 22), (400, 14), (480, 14))  # where each begins, and its characters
+_COLUMNS = ((50, 22), (170, 10), (225, 12), (290, 21), (395, 16), (480, 21))  # where each begins, and its characters
 
 
 def as_csv(invoice: Invoice) -> str:
