@@ -8,6 +8,7 @@ from aiohttp import web
 from ..engine.metering.billing.documents import as_csv, as_pdf
 from ..errors import InvalidArgument
 from ..model.billing import AccountInfo, AccountRequest, CreditRequest, Invoice, Prices
+from ..sys import tasks
 from .router import Context, Routes
 
 routes = Routes()
@@ -66,5 +67,6 @@ async def invoice(c: Context) -> Invoice | web.Response:
     if kind == "csv":
         return web.Response(text=as_csv(found), content_type="text/csv")
     if kind == "pdf":
-        return web.Response(body=as_pdf(found), content_type="application/pdf")
+        pdf = await tasks.in_thread(lambda: as_pdf(found))
+        return web.Response(body=pdf, content_type="application/pdf")
     raise InvalidArgument(f"invoices have no format {kind!r}", hint="give json, csv or pdf")

@@ -38,7 +38,7 @@ async def usage(c: Context) -> Usage:
 @routes.get("/usage/metrics", scope="audit", stream="text/plain")
 async def metrics(c: Context) -> web.Response:
     """What was used this month, and accounts, for Prometheus."""
-    return web.Response(body=c.engine.accounts.metrics().encode(), headers={"Content-Type": CONTENT_TYPE})
+    return web.Response(body=(await c.engine.accounts.metrics()).encode(), headers={"Content-Type": CONTENT_TYPE})
 
 
 @routes.get("/usage/check", scope="admin")

@@ -31,7 +31,7 @@ from ..tenancy import rights
 from ..tenants import Tenants
 from .billing.bills import Bills, read_month, this_month
 from .billing.enforcement import Enforcement
-from .exposition import expose
+from .exposition import Balance, expose
 from .intervals import this_month as month_began
 from .measures import Measures
 from .meter import Meter
@@ -92,7 +92,7 @@ class Accounts:
         """
         return self.sums.usage(since, until, by, whose(self._tenants, organisation))
 
-    def metrics(self) -> str:
+    async def metrics(self) -> str:
         """Of this month, of what who asks may see, for Prometheus."""
         seen = [o for o in rights.organisations(self._tenants) if audits(self._tenants, o)]
         tenant = current().tenant
@@ -100,7 +100,16 @@ class Accounts:
         if where is None and not rights.is_administrator():
             raise PermissionDenied("this takes the scope `audit` in one project")
         found = self.sums.usage(month_began(), None, ("organisation", "project", "size"), where or EVERYBODY)
-        return expose(found.rows, [self.bills.info(o) for o in seen] if self.bills.active else [])
+        return expose(found.rows, await self._balances(seen) if self.bills.active else [])
+
+    async def _balances(self, of: list[Organisation]) -> list[Balance]:
+        """Of many: others are served meanwhile."""
+        costs, bills, found = await self.bills.costs(), self.bills, []
+        for one in of:
+            account = bills.account(one)
+            left = bills.paid(one.id) - costs.get(one.id, 0)
+            found.append(Balance(one.name, bills.currency(account), left, account.suspended))
+        return found
 
     def _last_write(self, pod_id: str) -> int:
         """By its containers, to their own disks."""

@@ -8,8 +8,9 @@ Counters are of this month, by UTC, and begin anew with the next one, which `rat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from ...model.billing import MICRO, AccountInfo
+from ...model.billing import MICRO
 from ...model.metering import UsageRow
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
@@ -25,7 +26,16 @@ _HELP = {
 }
 
 
-def expose(rows: Iterable[UsageRow], accounts: Iterable[AccountInfo]) -> str:
+class Balance(NamedTuple):
+    """What an organisation has left."""
+
+    organisation: str  # name
+    currency: str
+    amount: int  # of 10^-6
+    suspended: bool
+
+
+def expose(rows: Iterable[UsageRow], accounts: Iterable[Balance]) -> str:
     """All of it."""
     samples: dict[str, dict[str, float]] = {name: {} for name in _HELP}
     for name, labels, value in [*_of_use(rows), *_of_accounts(accounts)]:
@@ -57,10 +67,10 @@ def _of_use(rows: Iterable[UsageRow]) -> Iterator[Sample]:
             yield _STORAGE, {**labels, "kind": row.kind}, row.quantity / (1024 * 1000)
 
 
-def _of_accounts(accounts: Iterable[AccountInfo]) -> Iterator[Sample]:
+def _of_accounts(accounts: Iterable[Balance]) -> Iterator[Sample]:
     for found in accounts:
         labels = {"organisation": found.organisation, "currency": found.currency}
-        yield _BALANCE, labels, found.balance / MICRO
+        yield _BALANCE, labels, found.amount / MICRO
         yield _SUSPENDED, {"organisation": found.organisation}, int(found.suspended)
 
 
