@@ -223,6 +223,22 @@ def test_a_month_is_not_billed_while_what_was_used_waits_for_the_disk(world: Wor
     assert issued.total == cost("ms", first, "0.000002")
 
 
+def test_an_organisations_month_waits_for_no_other_and_closes_no_other(world: World) -> None:
+    """Of one a machine is not in the ledger yet: it has not answered for long."""
+    world.bills.put_prices(PRICES)
+    world.tenants.put(Organisation(id="o2", name="blue", created_at=""))
+    world.start("a")
+    world.bills.accounts()
+    world.passes(20 * 86400)
+    assert [i.organisation for i in world.bills.issue()] == ["o2"]
+    world.open()
+    world.start("a")  # it answers
+    world.stop("a")
+    (issued,) = world.bills.issue()
+    end, began = (int(datetime(*day, tzinfo=UTC).timestamp()) * 1000 for day in ((2023, 12, 1), (2023, 11, 14, 22)))
+    assert (issued.organisation, sum(line.quantity for line in issued.lines)) == ("o1", end - began)
+
+
 def test_prices_that_hold_do_not_change(world: World) -> None:
     world.bills.put_prices(PRICES)
     with pytest.raises(Conflict, match="holds already"):

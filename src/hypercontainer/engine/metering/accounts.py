@@ -67,7 +67,7 @@ class Accounts:
         self.ending = self._watch.ending
         self.bills = Bills(registry.journal, tenants, self.meter, self.sums)
         self.enforcement = Enforcement(self.bills, tenants, registry, events)
-        tenants.write_removal = self.enforcement.settle
+        tenants.write_removal = self.enforcement.bill_last
 
     def _is_wanted(self, tenant: Tenant) -> bool:
         return self._alone or bool(tenant)

@@ -56,7 +56,7 @@ class Meter:
         self._journal = journal
         self._sources = sources
         self._number = journal.database.last_use() + 1
-        self._closed = 0  # milliseconds since the epoch: before it all is accounted for
+        self._closed: dict[str, int] = {}  # by who pays
         self._mark: Moment | None = None
         self._open: dict[str, Open] = {}
         for key, document in journal.database.metered().items():
@@ -72,17 +72,17 @@ class Meter:
         """What is told of when its time is over, and lasts still; not counters of bytes."""
         return [o for o in self._open.values() if o.subject.kind != "egress"]
 
-    def close_before(self, wall: int) -> None:
-        """Days before that moment are accounted for: no entry is added to them any more."""
-        self._closed = max(self._closed, wall)
+    def close_before(self, wall: int, payer: str) -> None:
+        """Days before that moment are accounted for: no entry of this organisation is added to them any more."""
+        self._closed[payer] = max(self.closed(payer), wall)
 
-    @property
-    def closed(self) -> int:
-        return self._closed
+    def closed(self, payer: str) -> int:
+        """Milliseconds since the epoch: before it all is accounted for of what this organisation pays."""
+        return self._closed.get(payer, 0)
 
-    def lasts_from_before(self, wall: int) -> bool:
-        """Whether what was used before that moment is not all in the ledger yet."""
-        return any(o.since.wall < wall for o in self.used_now())
+    def lasts_from_before(self, wall: int, payer: str) -> bool:
+        """Whether what an organisation used before that moment is not all in the ledger yet."""
+        return any(o.since.wall < wall and o.subject.payer == payer for o in self.used_now())
 
     # -- records --------------------------------------------------------------------
 
@@ -181,7 +181,8 @@ class Meter:
         lasted = self.lasted(of, moment, ends=ends)
         total = of.run + lasted
         run = total if ends and of.subject.kind == "pod" else ANY
-        draft.add(entries(of.subject, of.since, lasted, number=draft.number, not_before=self._closed, run=run))
+        closed = self.closed(of.subject.payer)
+        draft.add(entries(of.subject, of.since, lasted, number=draft.number, not_before=closed, run=run))
         return total
 
     def lasted(self, of: Open, moment: Moment, *, ends: bool = False) -> int:
@@ -245,7 +246,7 @@ class Meter:
             if part.amount:
                 since = before.since if before else moment
                 lasted = max(0, moment.boot - since.boot)
-                draft.add(entries(part, since, lasted, number=draft.number, not_before=self._closed))
+                draft.add(entries(part, since, lasted, number=draft.number, not_before=self.closed(pod.payer)))
             self._begin(draft, key, Open(subject=replace(pod, amount=total), since=moment))
         self._write(draft)
 

@@ -66,7 +66,8 @@ class Sums:
         moment = now()
         for of in [o for o in self._meter.used_now() if whose.has(o.subject.payer, o.subject.tenant)]:
             lasted = self._meter.lasted(of, moment)
-            for use in entries(of.subject, of.since, lasted, number=0, not_before=self._meter.closed):
+            closed = self._meter.closed(of.subject.payer)
+            for use in entries(of.subject, of.since, lasted, number=0, not_before=closed):
                 yield from clipped(use, since, until)
 
 

@@ -51,7 +51,7 @@ class Bills:
         self._invoices = {(i.organisation, i.month): i for i in store.invoices()}
         self._accounts = {a.id: a for a in store.accounts()}
         for invoice in self._invoices.values():
-            meter.close_before(_month(invoice.month)[1])
+            meter.close_before(_month(invoice.month)[1], invoice.organisation)
 
     # -- prices -----------------------------------------------------------------------
 
@@ -246,18 +246,18 @@ class Bills:
         for account in self.accounts():
             of = self._tenants.organisation(account.id)
             for month in [m for m in self._unbilled(account) if m < this_month()]:
-                if self._meter.lasts_from_before(_month(month)[1]):
+                if self._meter.lasts_from_before(_month(month)[1], of.id):
                     continue
                 invoice = replace(self.invoice(of, month), number=self._next_number(), issued_at=clock.stamp())
                 self._put(invoice)
-                self._meter.close_before(_month(month)[1])
+                self._meter.close_before(_month(month)[1], of.id)
                 issued.append(invoice)
         return issued
 
     def _next_number(self) -> int:
         return max((i.number for i in self._invoices.values()), default=0) + 1
 
-    def settle(self, of: Organisation, removal: Change) -> list[Invoice]:
+    def bill_last(self, of: Organisation, removal: Change) -> list[Invoice]:
         """The last invoices of an organisation without projects, which come with its removal: nothing more is used.
 
         :raise NoSpace: the disk is full; it is as it was.

@@ -102,9 +102,9 @@ class Enforcement:
             elif account.empty_since or account.put_to_rest:
                 self._filled(account)
 
-    def settle(self, of: Organisation, removal: Change) -> None:
-        """Of an organisation that is removed; raises what `Bills.settle` does."""
-        self._tell_invoices(self._bills.settle(of, removal))
+    def bill_last(self, of: Organisation, removal: Change) -> None:
+        """Of an organisation that is removed; raises what `Bills.bill_last` does."""
+        self._tell_invoices(self._bills.bill_last(of, removal))
 
     def _tell_invoices(self, issued: Iterable[Invoice]) -> None:
         for invoice in issued:
