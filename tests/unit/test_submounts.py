@@ -105,6 +105,31 @@ async def test_what_cannot_be_brought_is_tried_once(kernel: Kernel, caplog: pyte
     assert caplog.text.count("does not come to a pod") == 2
 
 
+async def test_what_could_not_be_brought_is_tried_again(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while; and at once when it was gone meanwhile, though it looks the same as before."""
+    follower, data, now = Follower(), Followed("/data", "0", read_only=False), 100.0
+    monkeypatch.setattr(submounts.clock, "seconds", lambda: now)
+    there = list(kernel.host)
+
+    async def shown() -> set[str]:
+        await follower.follow(SERVER, data)
+        return set(below(kernel.tree, "/0"))
+
+    for unbindable in ("/data/a", "/data/c"):
+        kernel.host, kernel.tree, kernel.unbindable = list(there), mounts("1 /0"), unbindable
+        way = unbindable.removeprefix("/data/")
+        assert way not in await shown()
+        kernel.unbindable = ""
+        assert way not in await shown()
+        if way == "a":
+            now += 60
+        else:
+            kernel.host = [m for m in there if m.point != unbindable]
+            assert way not in await shown()
+            kernel.host = list(there)
+        assert way in await shown()
+
+
 async def test_each_pod_has_its_turn(caplog: pytest.LogCaptureFixture) -> None:
     """Whatever is wrong with another; and between them so have others of the daemon."""
     seen: list[str] = []

@@ -18,11 +18,12 @@ from pathlib import Path
 from ..errors import Unavailable
 from ..jail import helpers
 from ..jail.jail import Entry, Started
-from ..sys import process
+from ..sys import clock, process
 from ..sys.mount_table import MountPoint, mount_table
 from .share import TREE
 
 log = logging.getLogger(__name__)
+_AGAIN = 30.0  # seconds
 _ROUNDS = 16  # of changes at one time: more come with the next change of the host's mounts
 Below = dict[str, MountPoint]  # the way from a directory -> what is mounted there
 
@@ -40,19 +41,27 @@ class Followed:
 class Follower:
     """Makes trees equal to the host."""
 
-    refused: set[tuple[int, str, MountPoint]] = field(default_factory=set)  # what could not be brought, by server
+    # What could not be brought, by server and place; when it is tried again, in seconds of the loop's clock.
+    refused: dict[tuple[int, str, MountPoint], float] = field(default_factory=dict)
 
     async def follow(self, server: Started, followed: Followed) -> list[str]:
         """Make one directory equal to the host's; the places in the tree where something is no longer mounted."""
         gone = []
         for _ in range(_ROUNDS):
             wanted, have = below(mount_table(), followed.source), below(_table_of(server), f"/{followed.place}")
+            self._forget_gone(server, followed, wanted)
             if other := outermost(way for way, found in have.items() if not same(wanted.get(way), found)):
                 gone += [f"{followed.place}/{way}" for way in other]
                 await self._take(server, followed, other)
             elif not await self._bring(server, followed, missing(wanted, have)):
                 break
         return gone
+
+    def _forget_gone(self, server: Started, followed: Followed, wanted: Below) -> None:
+        """Of one directory: what is mounted there again is another time."""
+        there = set(wanted.values())
+        for which in [w for w in self.refused if w[:2] == (server.pid, followed.place) and w[2] not in there]:
+            del self.refused[which]
 
     async def _take(self, server: Started, followed: Followed, ways: list[str]) -> None:
         for way in ways:
@@ -62,7 +71,8 @@ class Follower:
         """Whether something was brought: then there may be more."""
         brought = False
         for way in outermost(wanted):
-            if (server.pid, followed.place, wanted[way]) in self.refused:
+            which = server.pid, followed.place, wanted[way]
+            if clock.seconds() < self.refused.get(which, 0):
                 continue
             source = Path(followed.source, way)
             try:
@@ -71,13 +81,14 @@ class Follower:
                 )
                 brought = True
             except Unavailable as error:  # it is gone again, or cannot be bound
-                self.refused.add((server.pid, followed.place, wanted[way]))
-                log.warning("the mount %s does not come to a pod that has %s: %s", source, followed.source, error)
+                if which not in self.refused:
+                    log.warning("the mount %s does not come to a pod that has %s: %s", source, followed.source, error)
+                self.refused[which] = clock.seconds() + _AGAIN
         return brought
 
     def forget(self, servers: set[int]) -> None:
         """Know nothing of other servers any more."""
-        self.refused = {which for which in self.refused if which[0] in servers}
+        self.refused = {which: at for which, at in self.refused.items() if which[0] in servers}
 
 
 def below(table: list[MountPoint], directory: str) -> Below:
