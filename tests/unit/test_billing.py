@@ -235,8 +235,34 @@ def test_an_organisations_month_waits_for_no_other_and_closes_no_other(world: Wo
     world.start("a")  # it answers
     world.stop("a")
     (issued,) = world.bills.issue()
-    end, began = (int(datetime(*day, tzinfo=UTC).timestamp()) * 1000 for day in ((2023, 12, 1), (2023, 11, 14, 22)))
+    end, began = day("2023-12-01") * DAY, day("2023-11-14") * DAY + 22 * 3_600_000
     assert (issued.organisation, sum(line.quantity for line in issued.lines)) == ("o1", end - began)
+
+
+def test_another_price_list_of_an_account_holds_from_the_next_day_on(world: World) -> None:
+    dear = msgspec.structs.replace(PRICES, name="dear", sizes={"S4": "0.001"})
+    world.bills.put_prices(PRICES)
+    world.passes(1)
+    for other in (dear, msgspec.structs.replace(dear, name="dearer", valid_from="2024-01-01")):
+        world.bills.put_prices(other)
+    world.bills.change(RED, AccountRequest(prices="dear"))  # nothing was used yet: at once
+    world.bills.change(RED, AccountRequest(prices="standard"))
+    assert world.bills.account(RED).former == []
+    world.start("a")
+    world.passes(1000)
+    for name in ("dearer", "standard", "dear"):
+        world.bills.change(RED, AccountRequest(prices=name))
+    assert world.bills.info(RED).this_month == 2000
+    first = (DAY - world.ms % DAY) // 1000
+    world.passes(first + 100)
+    cost = (1000 + first) * 2 + 100 * 1000
+    assert world.bills.info(RED).this_month == cost == asyncio.run(world.bills.costs())["o1"]
+    world.bills.change(RED, AccountRequest(prices="dearer"))  # which costs nothing before it holds
+    rest = (DAY - world.ms % DAY) // 1000
+    world.passes(rest + 86400)
+    world.open()
+    world.start("a")
+    assert world.bills.info(RED).this_month == cost + rest * 1000
 
 
 def test_prices_that_hold_do_not_change(world: World) -> None:

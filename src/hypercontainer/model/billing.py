@@ -137,12 +137,20 @@ class Invoice(Model, frozen=True, kw_only=True):
         return self.organisation
 
 
+class FormerPrices(Model, frozen=True, kw_only=True):
+    """By which an account paid before."""
+
+    prices: str  # name of a price list
+    until: Day  # the first day, by UTC, on which it held no more
+
+
 class Account(Model, frozen=True, kw_only=True):
     """How an organisation pays. A record."""
 
     id: str  # the organisation's
     opened_at: str
     prices: str  # name of its price list
+    former: list[FormerPrices] = field(default_factory=list)  # the lists before it, in their order
     prepaid: bool = False  # what is at zero is suspended
     policy: Policy = "suspend"  # what becomes of its pods then; those that cannot be suspended are stopped
     grace: float = 3600.0  # seconds from zero to then

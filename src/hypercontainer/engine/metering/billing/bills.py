@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from msgspec.structs import replace
 
@@ -22,6 +22,7 @@ from ....model.billing import (
     AccountRequest,
     Credit,
     CreditRequest,
+    FormerPrices,
     Invoice,
     PriceList,
     Prices,
@@ -37,7 +38,7 @@ from ...principal import current
 from ...tenants import Tenants
 from ..meter import Meter
 from ..sums import Sums
-from .charges import lines
+from .charges import held, lines
 
 
 class Bills:
@@ -132,10 +133,23 @@ class Bills:
             if found[0].prices.currency != self.currency(account):
                 raise Conflict(f"the price list {request.prices} is in {found[0].prices.currency}, "
                                f"and the account in {self.currency(account)}")  # fmt: skip
-        given = {n: v for n in ("prices", "prepaid", "policy", "grace", "budget")
+            account = self._paying_by(of, account, request.prices)
+        given = {n: v for n in ("prepaid", "policy", "grace", "budget")
                  if (v := getattr(request, n)) is not None}  # fmt: skip
         told = {} if "budget" in given else account.told
         return self.put_account(replace(account, **given, told=told))
+
+    def _paying_by(self, of: Organisation, account: Account, name: str) -> Account:
+        """By another price list from tomorrow on, or at once where nothing was used yet that is not billed."""
+        tomorrow, former = f"{clock.now() + timedelta(days=1):%Y-%m-%d}", account.former
+        end = _month(this_month())[1]
+        begin = min((_month(month)[0] for month in self._unbilled(account)), default=end)
+        if former and former[-1].until == tomorrow:  # the present one has not held on any day
+            if former[-1].prices == name:
+                former = former[:-1]
+        elif name != account.prices and any(self._sums.parts(begin, end, Whose(payer=of.id))):
+            former = [*former, FormerPrices(prices=account.prices, until=tomorrow)]
+        return replace(account, prices=name, former=former)
 
     def put_account(self, account: Account) -> Account:
         """Write a changed one. :raise NoSpace: the disk is full; it is as it was."""
@@ -211,7 +225,7 @@ class Bills:
 
     def _made(self, of: Organisation, month: str, parts: Iterable[DaySum]) -> Invoice:
         account = self.account(of)
-        found = lines(parts, self._versions(account.prices), self._sums.names)
+        found = lines(parts, held(self._prices.values(), account), self._sums.names)
         return Invoice(
             id=secrets.token_hex(6), number=0, organisation=of.id, organisation_name=of.name, month=month,
             currency=self.currency(account), lines=found, total=sum(line.amount for line in found),
@@ -233,7 +247,7 @@ class Bills:
                     by_payer[part.payer].append(part)
                 await asyncio.sleep(0)
             for account in [a for a in accounts if month in unbilled[a.id]]:
-                found = lines(by_payer[account.id], self._versions(account.prices), str)
+                found = lines(by_payer[account.id], held(self._prices.values(), account), str)
                 totals[account.id] += sum(line.amount for line in found)
                 await asyncio.sleep(0)
         return totals

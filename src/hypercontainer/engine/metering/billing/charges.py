@@ -9,13 +9,16 @@ from decimal import Decimal
 from fractions import Fraction
 from math import floor
 
-from ....model.billing import MICRO, Line, PriceList, Prices
+from msgspec.structs import replace
+
+from ....model.billing import MICRO, Account, Line, PriceList, Prices
 from ....model.metering import ANY, UNITS, DaySum
 from ..sums import date_of, size_name
 
 _MONTH = 730 * 3600 * 1000  # milliseconds
 _MIB = 1024  # of a GB
 _GB = 1 << 30  # bytes
+_NEVER = "9999-12-32"  # after all days
 _MINIMUM = "minimum"  # in the place of a kind: what short starts lack
 
 
@@ -33,6 +36,25 @@ def version_for(versions: Sequence[PriceList], day: int) -> Prices | None:
     date = date_of(day)
     valid = [v.prices for v in versions if v.prices.valid_from <= date]
     return max(valid, key=lambda p: p.valid_from, default=None)
+
+
+def held(lists: Iterable[PriceList], account: Account) -> list[PriceList]:
+    """The versions by which an account pays, of its price list and of those before it."""
+    known, begin, found = list(lists), "", list[PriceList]()
+    for name, end in [*((f.prices, f.until) for f in account.former), (account.prices, _NEVER)]:
+        versions = [v for v in known if v.prices.name == name]
+        found += [v for v in versions if begin <= v.prices.valid_from < end]
+        if begin:
+            first = max((v for v in versions if v.prices.valid_from <= begin), key=lambda v: v.prices.valid_from,
+                        default=_free(name))  # fmt: skip
+            found.append(replace(first, prices=replace(first.prices, valid_from=begin)))
+        begin = end
+    return found
+
+
+def _free(name: str) -> PriceList:
+    """In place of a list that has yet to hold, or cannot be read."""
+    return PriceList(id="", created_at="", prices=Prices(name=name, currency="", valid_from=""))
 
 
 def lines(parts: Iterable[DaySum], versions: Sequence[PriceList], names: Callable[[str], str]) -> list[Line]:
