@@ -200,6 +200,24 @@ async def test_an_index_is_loaded_with_what_is_there(tmp_path: Path) -> None:
     assert found.image.config.architecture == "amd64"
 
 
+async def test_a_project_has_of_an_index_what_it_brings(tmp_path: Path) -> None:
+    make, digest = index(tmp_path / "layout")
+    who = ["red"]
+    store = ImageStore(tmp_path / "images", tenant=lambda: who[-1])
+    store.open()
+    await pull(store, f"oci:{make.root}:test", platform="linux/s390x")
+    files = {"index.json": (make.root / "index.json").read_bytes(), "oci-layout": b"{}"}
+    files |= {f"blobs/sha256/{p.name}": p.read_bytes() for p in (make.root / "blobs/sha256").iterdir()}
+    raw = json.loads(files["blobs/sha256/" + digest.removeprefix("sha256:")])
+    assert files.pop(f"blobs/sha256/{raw['manifests'][1]['digest'].removeprefix('sha256:')}")
+    files["index.json"] = files["index.json"].replace(b'"test"', b'"example.org/multi:1"')
+    who.append("blue")
+    with pytest.raises(NotFound, match="the archive has no image for linux/s390x"):  # which red has
+        await store.loader.load(sent(archive(files)), Progress(), platform="linux/s390x")
+    (found,) = await load(store, archive(files))
+    assert found.image.config.architecture == store.find("example.org/multi:1").config.architecture == "amd64"
+
+
 async def test_a_name_moves_to_what_is_loaded(tmp_path: Path) -> None:
     store = opened(tmp_path / "images")
     old = await pull(store, small(tmp_path / "a", "old"), "name:1")

@@ -47,6 +47,7 @@ class Found:
 
     entry: Descriptor
     names: list[str]
+    brought: frozenset[str] = frozenset()  # digests of manifests that the archive has with all that they need
 
 
 class Bundle:
@@ -62,6 +63,7 @@ class Bundle:
         self._size = size
         self._table = table
         self._blobs = blobs
+        self._whole: set[str] = set()
 
     @property
     def kind(self) -> str:
@@ -88,14 +90,14 @@ class Bundle:
         """Of an OCI layout, as far as they are in it."""
         return [e for e in msgspec.json.decode(text, type=Index).manifests if _path(e.digest) in self._table.members]
 
-    @staticmethod
-    def _merged(found: list[Found]) -> list[Found]:
+    def _merged(self, found: list[Found]) -> list[Found]:
         """An image that has several names has an entry for each."""
+        brought = frozenset(self._whole)
         names: dict[str, list[str]] = {}
         for each in found:
             names.setdefault(each.entry.digest, []).extend(each.names)
         first = {each.entry.digest: each.entry for each in found}
-        return [Found(first[digest], every) for digest, every in names.items()]
+        return [Found(first[digest], every, brought) for digest, every in names.items()]
 
     def _oci(self, entry: Descriptor) -> Descriptor:
         raw = self._small(_path(entry.digest), entry.digest)
@@ -112,6 +114,7 @@ class Bundle:
             return self._sharing(raw, manifest)
         for digest in manifest.blobs():
             self._part(_path(digest), digest)
+        self._whole.add(entry.digest)
         return Descriptor(media_type=media_type(raw, MANIFEST), digest=entry.digest, size=len(raw))
 
     def _sharing(self, raw: bytes, manifest: Manifest) -> Descriptor:

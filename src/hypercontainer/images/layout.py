@@ -173,13 +173,17 @@ class Layout:
         except HyperError:
             return chosen(entry)
 
-    def variants(self, entry: Descriptor) -> list[Descriptor]:
-        """What a name can stand for here: of an index, each platform whose manifest and configuration are there."""
-        if entry.media_type not in (INDEX, DOCKER_LIST) or self.tenant():  # in a project, what it chose is what it has
+    def variants(self, entry: Descriptor, brought: Collection[str] | None = None) -> list[Descriptor]:
+        """What a name can stand for here: of an index, each platform whose manifest and configuration are there; in a
+        project only what it has chosen, or now brings: `brought` are digests of manifests.
+        """
+        if entry.media_type not in (INDEX, DOCKER_LIST) or (self.tenant() and brought is None):
             return [entry]
         found = []
         with contextlib.suppress(HyperError):
             for child in self._children(entry.digest):
+                if self.tenant() and child.digest not in (brought or ()):
+                    continue
                 with contextlib.suppress(HyperError):
                     if self.blobs.has(child.digest):
                         found.append(choose(entry, self.load(child.digest)))

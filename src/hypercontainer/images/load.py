@@ -205,7 +205,7 @@ class Loader:
 
     def _for(self, found: Found, wanted: Platform | None) -> Descriptor:
         """Of several platforms the one that is wanted, else this machine's, else any."""
-        variants = self._layout.variants(found.entry)
+        variants = self._layout.variants(found.entry, found.brought)
         for variant in variants:
             if is_for(self._layout.load(chosen(variant)), wanted or parse_platform("")):
                 return variant
