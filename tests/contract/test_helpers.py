@@ -135,15 +135,18 @@ async def test_an_image_is_pushed(jail: Jail, tmp_path: Path) -> None:
     store = ImageStore(tmp_path / "images")
     store.open()
     image = await store.pull(make.image(layer))[1]
+    theirs = ImageStore(tmp_path / "images", tenant=lambda: "blue")  # a project's, which nothing is told of the others
+    theirs.open()
+    await theirs.pull(make.image(layer))[1]
     told = []
     with serving(tmp_path) as registry:
-        for repository in ("one", "two"):
-            store.tag(image.id, f"{registry.address}/{repository}:1")
+        for repository, of in (("one", store), ("two", store), ("three", theirs)):
+            of.tag(image.id, f"{registry.address}/{repository}:1")
             progress = Progress()
-            await store.push(f"{registry.address}/{repository}:1", progress)
+            await of.push(f"{registry.address}/{repository}:1", progress)
             progress.finish()
             told.append({u["id"]: u["status"] async for u in progress.listen()}[layer[0]])
-    assert told == ["Pushed", "Mounted from one"]
+    assert told == ["Pushed", "Mounted from one", "Pushed" if jail.confines else "Layer already exists"]
     assert list((tmp_path / "images/staging").iterdir()) == []
     kept = [(p.stat().st_uid, p.stat().st_mode & 0o777) for p in (tmp_path / "images/pushed").iterdir()]
     assert kept == ([(os.geteuid(), 0o600)] if jail.confines else [])

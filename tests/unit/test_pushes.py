@@ -57,6 +57,22 @@ async def test_an_image_is_pushed_as_it_is(tmp_path: Path, registry: Registry) -
     assert list((tmp_path / "images/staging").iterdir()) == []
 
 
+async def test_projects_are_not_told_where_others_have_pushed(tmp_path: Path, registry: Registry) -> None:
+    who: list[str] = []
+    store = ImageStore(tmp_path / "images", tenant=lambda: who[-1] if who else "")
+    store.open()
+    make = Maker(tmp_path / "layout")
+    layer = make.layer([header("shared"), END])
+    source = make.image(layer)
+    for tenant in ("red", "blue"):
+        who.append(tenant)
+        image = await pull(store, source)
+        name = f"{registry.address}/{tenant}/secret:1"
+        store.tag(image.id, name)
+        _, told = await push(store, name)
+        assert told[layer[0]] in ("Pushed", "Layer already exists")  # the latter where no jail is
+
+
 async def test_an_index_is_pushed_with_all_platforms(tmp_path: Path, registry: Registry) -> None:
     make, digest = index(tmp_path / "layout")
     source = f"{registry.address}/index/from:1"

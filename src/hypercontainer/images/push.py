@@ -50,8 +50,10 @@ class Pushed:
 class _Layers:
     """Where each layer stands."""
 
-    def __init__(self, sizes: dict[str, int], progress: Progress) -> None:
+    def __init__(self, sizes: dict[str, int], progress: Progress, *, places: bool) -> None:
+        """`places`: from where the registry took a layer is told."""
         self._sizes = sizes
+        self._places = places
         self._progress = progress
         self._mounted: dict[str, str] = {}
         self._over: set[str] = set()
@@ -63,7 +65,7 @@ class _Layers:
         if match := _MOUNT.match(words):
             self._mounted[unquote(match[2])] = unquote(match[1])
         elif match := _SKIPPED.match(words):
-            place = self._mounted.get(match[1])
+            place = self._mounted.get(match[1]) if self._places else None
             self._end(match[1], f"Mounted from {place}" if place else "Layer already exists")
         elif match := _DONE.match(words):
             self._end(match[1], "Pushed")
@@ -104,8 +106,9 @@ async def push(
         async with temporary_directory(staging) as directory:
             _describe(layout, directory / "image", entry)
             async with access.user(Source("docker", target.full)) as own_user:
-                with _seen(directory / "seen", staging.parent / "pushed", own_user):
-                    await _copy(directory, own_user, target, access, _Layers(sizes, progress))
+                kept = None if layout.tenant() else staging.parent / "pushed"
+                with _seen(directory / "seen", kept, own_user):
+                    await _copy(directory, own_user, target, access, _Layers(sizes, progress, places=kept is not None))
     progress.update("", f"{target.tag}: digest: {entry.digest} size: {entry.size}")
     return Pushed(entry.digest, entry.size)
 
@@ -146,12 +149,16 @@ def _describe(layout: Layout, directory: Path, entry: Descriptor) -> None:
 
 
 @contextlib.contextmanager
-def _seen(place: Path, kept: Path, own_user: int) -> Iterator[None]:
-    """What skopeo knows of where blobs are is its user's in `place` while the block runs, else in `kept`.
+def _seen(place: Path, kept: Path | None, own_user: int) -> Iterator[None]:
+    """What skopeo knows of where blobs are is its user's in `place` while the block runs, else in `kept`. None: nothing
+    is kept, as of projects, which would be told of each other's repositories.
 
     Where there is no jail it has its own, at the usual place.
     """
     lend(helpers.user(own_user), place)
+    if kept is None:
+        yield
+        return
     kept.mkdir(mode=0o700, exist_ok=True)
     for name in _known(kept):
         shutil.copyfile(kept / name, place / name)
