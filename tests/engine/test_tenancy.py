@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 
+from hypercontainer.engine.principal import asked_by
+from hypercontainer.errors import NotFound
 from hypercontainer.hyperd.server_tls import server_context
 from hypercontainer.images.layout import Layout
-from hypercontainer.model.principal import Scope
+from hypercontainer.model.pods import VolumeSpec
+from hypercontainer.model.principal import Principal, Scope
+from hypercontainer.model.quotas import Amounts
 
 from .served import Answer, Served, served
 from .stage import IMAGE
@@ -121,6 +125,20 @@ async def test_a_project_that_has_something_stays(template: Path) -> None:
         assert (await c.ask("DELETE", "/projects/db")).status == 200
         assert (await c.ask("GET", "/containers", token=token)).status == 401
         assert (await c.ask("GET", "/containers", project="db")).json["message"] == "no such project: db"
+
+
+async def test_nothing_is_made_in_a_project_that_is_gone(template: Path) -> None:
+    async with cloud(template) as c:
+        engine, id_ = c.s.stage.engine, await c.project_id("db")
+        asker = Principal("user:ann", id_)
+        with asked_by(asker), engine.registry.quotas.admitted({"x": Amounts(volumes=1)}):  # as while it is made
+            refused = await c.ask("DELETE", "/projects/db")
+            assert refused.status == 409
+            assert refused.json["message"] == "the project db is not empty: it has something that is being made"
+        assert (await c.ask("DELETE", "/projects/db")).status == 200
+        with asked_by(asker), pytest.raises(NotFound, match="the project is gone"):  # what was asked a moment before
+            await engine.volumes.create(VolumeSpec(name="v"))
+        assert engine.registry.volumes() == []
 
 
 async def test_records_outlive_the_daemon(template: Path) -> None:

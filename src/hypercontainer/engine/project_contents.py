@@ -32,19 +32,21 @@ class ProjectContents:
     volumes: Volumes
     builders: Builders
 
-    def counted(self, project: str) -> list[str]:
+    def counted(self, project: str, *, everything: bool = False) -> list[str]:
         """For each kind how much of it a project, by its id, has: "3 containers". Its builder, default network and
-        images' names go with it.
+        images' names go with it, and count only with `everything`.
         """
+        registry = self.registry
         kinds: dict[str, Iterable[Named]] = {
-            "containers": (c for c in self.registry.containers() if not is_system(c)),
-            "pods": (p for p in self.registry.pods() if not p.implicit),
-            "volumes": (v for v in self.registry.volumes() if v.name != VOLUME),
-            "networks": (n for n in self.registry.networks() if n.name != DEFAULT_NETWORK),
+            "containers": (c for c in registry.containers() if everything or not is_system(c)),
+            "pods": (p for p in registry.pods() if not p.implicit),
+            "volumes": (v for v in registry.volumes() if everything or v.name != VOLUME),
+            "networks": (n for n in registry.networks() if everything or n.name != DEFAULT_NETWORK),
             "snapshots": self.snapshots.documents(),
         }  # fmt: skip
         counts = {kind: sum(r.tenant == project for r in records) for kind, records in kinds.items()}
-        return [f"{n} {kind if n > 1 else kind[:-1]}" for kind, n in counts.items() if n]
+        making = ["something that is being made"] if registry.quotas.is_making(project) else []
+        return [*(f"{n} {kind if n > 1 else kind[:-1]}" for kind, n in counts.items() if n), *making]
 
     async def clear(self, project: str) -> None:
         """Idempotent. :raise HyperError: something of it cannot be removed; the project stays."""

@@ -33,15 +33,17 @@ R = TypeVar("R", bound=_Record)
 class Contents(Protocol):
     """What there is in projects, by their ids."""
 
-    def counted(self, project: str) -> list[str]:
-        """A sentence's end for each kind of thing that people made in it: "3 containers"."""
+    def counted(self, project: str, *, everything: bool = False) -> list[str]:
+        """A sentence's end for each kind of thing that people made in it: "3 containers". With `everything` also of
+        what they did not make.
+        """
 
     async def clear(self, project: str) -> None:
         """Take away what people did not make."""
 
 
 class _Nothing:
-    def counted(self, project: str) -> list[str]:
+    def counted(self, project: str, *, everything: bool = False) -> list[str]:
         return []
 
     async def clear(self, project: str) -> None:

@@ -115,6 +115,10 @@ class Quotas:
         who = current()
         self._check(who, who.name, more)
 
+    def is_making(self, tenant: Tenant) -> bool:
+        """Whether something of a tenant's is being made, or starts, of which no record tells yet."""
+        return any(h.tenant == tenant for h in (*self._held.values(), *self._starting.values()))
+
     def container(self, *, own_root: bool = False) -> Amounts:
         """What one more is; with a root of its own it has no disk here."""
         return Amounts(containers=1, disk=0 if own_root else self.scratch_size)

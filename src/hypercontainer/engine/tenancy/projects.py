@@ -100,15 +100,15 @@ class Projects:
         found = self._managed(key)
         self._check_empty(found)
         await self._tenants.contents.clear(found.id)
-        self._check_empty(found)  # something may have been made meanwhile
+        self._check_empty(found, everything=True)  # something may have been made meanwhile
         told = self._told(found)
         self._tokens.revoke_all(lambda t: t.tenant == found.id)
         self._tenants.remove(found)
         self._events.publish("project", "destroy", found.id, tenant=found.id, name=found.name)
         return told
 
-    def _check_empty(self, project: Project) -> None:
-        if has := self._tenants.contents.counted(project.id):
+    def _check_empty(self, project: Project, *, everything: bool = False) -> None:
+        if has := self._tenants.contents.counted(project.id, everything=everything):
             raise Conflict(
                 f"the project {project.name} is not empty: it has {', '.join(has)}", hint="remove them first"
             )
