@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypercontainer.errors import InvalidArgument, InvalidState, Unavailable, Un
 from hypercontainer.model.egress import EgressChange, EgressHost, EgressPolicy, EgressSecret
 from hypercontainer.model.network import NetworkRequest
 from hypercontainer.model.pods import PodSpec
+from hypercontainer.model.status import Pod
 from hypercontainer.network import nftables
 from hypercontainer.network.fake_kernel import FakeKernel
 
@@ -111,6 +113,31 @@ def test_a_host_that_refuses_it(act: Any, monkeypatch: pytest.MonkeyPatch) -> No
         assert refused
         assert s.engine.registry.container("a").spec.egress is s.engine.registry.pod("a").spec.egress is None
         await s.call(s.engine.updates.egress.update("a", EgressChange(hosts=[B])))
+        assert in_force(s) == (1, 1)
+
+    act(scenario)
+
+
+def test_who_leaves_takes_back_no_other_ones(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", networks=NETWORKS)
+        update, takes, begun = s.engine.updates.egress.update, nftables.apply, asyncio.Event()
+
+        async def slow(text: str) -> str:
+            if not begun.is_set():
+                begun.set()
+                await asyncio.sleep(1000)  # of the virtual clock
+            return await takes(text)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(nftables, "apply", slow)
+            first = asyncio.ensure_future(update("a", EgressChange(hosts=[A])))
+            await begun.wait()
+            second = asyncio.ensure_future(update("a", EgressChange(hosts=[B])))
+            await asyncio.sleep(1)
+            first.cancel()
+            _, pod = await asyncio.gather(first, second, return_exceptions=True)
+        assert isinstance(pod, Pod) and policy_of(s, "a") == EgressPolicy(hosts=[B])
         assert in_force(s) == (1, 1)
 
     act(scenario)

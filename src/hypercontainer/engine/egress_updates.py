@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import msgspec
@@ -23,6 +24,7 @@ class EgressUpdates:
         self._registry = registry
         self._network = network
         self._events = events
+        self._changing = asyncio.Lock()  # what one takes back is not another's
 
     async def update(self, key: str, change: EgressChange) -> Pod:
         """In force at once; connections that stay allowed go on, others are ended. `key` is a pod's, or that of a
@@ -31,7 +33,12 @@ class EgressUpdates:
         :raise InvalidArgument: it is a container in a pod. :raise InvalidState: it has secrets, and would be open.
         :raise Unsupported: its network has no policies. :raise Unavailable: the rules are refused; all is as it was.
         """
-        pod = self._pod(key)
+        async with self._changing:
+            pod = await self._change(self._pod(key), change)
+        self._events.publish("container" if pod.implicit else "pod", "update", pod.id, of=pod.labels, name=pod.name)
+        return pod
+
+    async def _change(self, pod: Pod, change: EgressChange) -> Pod:
         before = pod.spec.egress
         policy = _policy(pod, change)
         self._network.check(_with(pod, policy))
@@ -44,9 +51,7 @@ class EgressUpdates:
                 with contextlib.suppress(HyperError):
                     await tasks.to_the_end(self._network.follow(self._registry.pod(pod.id)))
             raise
-        pod = self._registry.pod(pod.id)
-        self._events.publish("container" if pod.implicit else "pod", "update", pod.id, of=pod.labels, name=pod.name)
-        return pod
+        return self._registry.pod(pod.id)
 
     def _pod(self, key: str) -> Pod:
         try:
