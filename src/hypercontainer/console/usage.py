@@ -16,7 +16,7 @@ from ..model.billing import AccountInfo
 from ..model.metering import UsageRow
 from ..model.moments import SECOND
 from ..model.units import format_size
-from ..sys import clock
+from ..sys import clock, tasks
 from .call import Call, Pages
 
 pages = Pages()
@@ -46,7 +46,7 @@ async def invoice(c: Call) -> web.StreamResponse:
     if kind == "csv":
         made = web.Response(text=as_csv(found), content_type="text/csv")
     elif kind == "pdf":
-        made = web.Response(body=as_pdf(found), content_type="application/pdf")
+        made = web.Response(body=await tasks.in_thread(lambda: as_pdf(found)), content_type="application/pdf")
     else:
         raise NotFound(f"invoices have no format {kind}", hint="choose csv or pdf")
     made.headers["Content-Disposition"] = f'attachment; filename="invoice-{found.month}.{kind}"'
