@@ -18,6 +18,7 @@ from hypercontainer.errors import NotFound, Unavailable
 from hypercontainer.guest.fake_programs import PROGRAMS
 from hypercontainer.model.principal import Principal
 from hypercontainer.model.specs import ContainerSpec
+from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 from hypercontainer.model.usage import BuildCacheUsage
 from hypercontainer.sys import tasks
 
@@ -474,8 +475,10 @@ def test_projects_build_apart(build: Callable[..., None]) -> None:
     """Each has a builder and a cache of its own, and what one builds the other has not."""
 
     async def scenario(s: Stage) -> None:
-        ids = []
-        for project in ("red", "blue"):
+        ids, tenancy = [], s.engine.tenancy
+        tenancy.organisations.create(OrganisationRequest(name="ours"))
+        projects = [tenancy.projects.create(ProjectRequest(name=name)).id for name in ("red", "blue")]
+        for project in projects:
             with asked_by(Principal("token:x", project)):
                 context = copy_context()
             assert s.daemon
@@ -484,8 +487,8 @@ def test_projects_build_apart(build: Callable[..., None]) -> None:
             assert [n for i in context.run(s.engine.images.describe_all) for n in i.repo_tags] == [f"{project}:latest"]
             assert context.run(s.engine.registry.shown) == []
         assert len({*ids, ""}) == 3 and builder(s) == ""
-        assert {v.tenant for v in s.engine.registry.volumes() if v.name == VOLUME} == {"red", "blue"}
-        for project in ("red", "blue"):
+        assert {v.tenant for v in s.engine.registry.volumes() if v.name == VOLUME} == {*projects}
+        for project in projects:
             assert s.engine.tenants.contents.counted(project) == []
             await s.call(s.engine.tenants.contents.clear(project))
         assert s.engine.registry.containers() == [] and s.engine.registry.volumes() == []

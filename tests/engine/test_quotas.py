@@ -13,7 +13,6 @@ import pytest
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import HyperError, InvalidArgument, QuotaExceeded
 from hypercontainer.hyperd import quota_config
-from hypercontainer.images.layout import Layout
 from hypercontainer.model.network import NetworkSpec
 from hypercontainer.model.pods import PodPlan, VolumeRequest, VolumeSpec
 from hypercontainer.model.principal import Principal
@@ -24,7 +23,7 @@ from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 from hypercontainer.protocol.constants import Type
 
 from .scenes import plan, spec
-from .stage import IMAGE, SCRATCH, Stage
+from .stage import SCRATCH, Stage
 
 T = TypeVar("T")
 ANN, BOB = Principal("token:ann"), Principal("token:bob")
@@ -41,12 +40,6 @@ async def by(s: Stage, who: Principal, work: Coroutine[Any, Any, T]) -> T:
 def limited(**quota: int) -> dict[str, Any]:
     """Settings by which each token may have so much."""
     return {"quotas": {"token:*": Quota(**quota)}}
-
-
-def give_image(s: Stage, project: str) -> None:
-    """What a pull would bring."""
-    entry = Layout(s.paths.images).names()[IMAGE]
-    Layout(s.paths.images, lambda: project).set_name(IMAGE, entry)
 
 
 def test_fifty_at_once_get_no_more_than_there_is(act: Any) -> None:
@@ -99,7 +92,7 @@ def test_a_project_has_a_quota_for_all_that_are_in_it(act: Any) -> None:
         tenancy = s.engine.tenancy
         tenancy.organisations.create(OrganisationRequest(name="blue"))
         web = tenancy.projects.create(ProjectRequest(name="web"))
-        give_image(s, web.id)
+        s.give_image(web.id)
         ann, bob = (Principal(name, web.id) for name in ("token:ann", "token:bob"))
         create = s.engine.containers.create
         await by(s, ann, create(spec("a")))
@@ -198,7 +191,7 @@ def test_starts_that_are_refused_are_nobodys(act: Any) -> None:
         tenancy = s.engine.tenancy
         tenancy.organisations.create(OrganisationRequest(name="blue"))
         web = tenancy.projects.create(ProjectRequest(name="web"))
-        give_image(s, web.id)
+        s.give_image(web.id)
         tenancy.projects.limit("web", Quota(starts=3))
         ann, bob = (Principal(name, web.id) for name in ("token:ann", "token:bob"))
         for who, name in ((ann, "a"), (bob, "b")):
