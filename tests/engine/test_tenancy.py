@@ -263,6 +263,8 @@ async def test_a_certificate_is_a_user(template: Path, tmp_path: Path) -> None:
         await c.member("red", "ann", "operator")
         made = await ask("POST", "/volumes", {"name": "v"})  # there is one project: that is meant
         assert made.status == 201 and made.json["owner"] == "user:ann", made.body
+        page = await c.s.ask("POST", "/v1/volumes", {"name": "x"}, tcp=True, headers={"Sec-Fetch-Site": "cross-site"})
+        assert page.status == 403 and "a page of another site" in page.json["message"]
         await c.member("blue", "ann", "viewer")
         assert (await ask("GET", "/volumes")).status == 400
         assert [p["name"] for p in (await ask("GET", "/projects")).json] == ["db", "web", "web"]

@@ -66,6 +66,7 @@ class Identity:
         if sock is not None and (uid := peer_uid(sock)) is not None:
             return Principal(f"uid:{uid}")
         if transport and (name := common_name(transport.get_extra_info("peercert"))):
+            _check_site(request)
             user = self.entry.of_certificate(name) if self.entry and name not in self.certificates else None
             return user or Principal(f"cert:{name}", scopes=widened(self._scopes(name)))
         raise Unauthorized(
@@ -102,6 +103,15 @@ class Identity:
 
     def _scopes(self, name: str) -> Sequence[Scope]:
         return self.certificates.get(name, self.certificates.get(ANYBODY, ()))
+
+
+def _check_site(request: web.Request) -> None:
+    """A browser shows its certificate for pages of any site, too, and says so (https://www.w3.org/TR/fetch-metadata/).
+
+    :raise PermissionDenied: another site's page asks.
+    """
+    if request.headers.get("Sec-Fetch-Site", "none") in ("cross-site", "same-site"):
+        raise PermissionDenied("this is asked by a page of another site, by its reader's certificate")
 
 
 def common_name(certificate: dict[str, Any] | None) -> str:
