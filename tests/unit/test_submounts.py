@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 
+from hypercontainer.engine import shares
 from hypercontainer.engine.propagation import Propagation
 from hypercontainer.errors import Unavailable
 from hypercontainer.jail import helpers
 from hypercontainer.jail.fake import FakeJail
 from hypercontainer.jail.jail import Entry, Started
+from hypercontainer.model.specs import Mount
+from hypercontainer.model.status import MountPoint as PodMount
+from hypercontainer.model.status import PodVolume
+from hypercontainer.sys import clock
 from hypercontainer.sys.mount_table import MountPoint, mount_table
 from hypercontainer.volumes import submounts
 from hypercontainer.volumes.submounts import Followed, Follower, below, outermost
@@ -108,7 +113,7 @@ async def test_what_cannot_be_brought_is_tried_once(kernel: Kernel, caplog: pyte
 async def test_what_could_not_be_brought_is_tried_again(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while; and at once when it was gone meanwhile, though it looks the same as before."""
     follower, data, now = Follower(), Followed("/data", "0", read_only=False), 100.0
-    monkeypatch.setattr(submounts.clock, "seconds", lambda: now)
+    monkeypatch.setattr(clock, "seconds", lambda: now)
     there = list(kernel.host)
 
     async def shown() -> set[str]:
@@ -128,6 +133,17 @@ async def test_what_could_not_be_brought_is_tried_again(kernel: Kernel, monkeypa
             assert way not in await shown()
             kernel.host = list(there)
         assert way in await shown()
+
+
+@pytest.mark.parametrize("sub_path", ["a/b", "/a/b", "a//b/", "./a/b"])
+def test_a_part_of_a_directory(tmp_path: Path, sub_path: str) -> None:
+    """As the guest finds it, whatever slashes it was written with."""
+    volume = PodVolume(name="v", kind="directory", source=str(tmp_path))
+    mount = Mount(target="/m", source="v", sub_path=sub_path, propagation="rslave")
+    pod: Any = SimpleNamespace(volumes=[volume])
+    container: Any = SimpleNamespace(mounts=[PodMount(mount=mount, volume="v")])
+    runtime: Any = SimpleNamespace(volumes={"v": "share/0"}, directories=["v"], late={})
+    assert shares._followed(runtime, pod, [container]) == [Followed(f"{tmp_path}/a/b", "0/a/b", read_only=False)]
 
 
 async def test_each_pod_has_its_turn(caplog: pytest.LogCaptureFixture) -> None:

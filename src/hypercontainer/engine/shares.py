@@ -122,7 +122,7 @@ def _followed(runtime: Runtime, pod: Pod, containers: Iterable[Container]) -> li
     directories = shared_names(pod) if runtime.directories is None else runtime.directories
     found: dict[str, submounts.Followed] = {}
     for point in (p for c in containers for p in c.mounts if p.mount.propagation and p.volume in runtime.volumes):
-        volume, sub_path = volumes[point.volume], point.mount.sub_path
+        volume, sub_path = volumes[point.volume], os.path.normpath(f"/{point.mount.sub_path}").lstrip("/")
         place = os.path.join(runtime.late.get(volume.name) or str(directories.index(volume.name)), sub_path)
         source = os.path.join(os.path.realpath(volume.source), sub_path)
         read_only = volume.read_only or (point.mount.read_only and (place not in found or found[place].read_only))
