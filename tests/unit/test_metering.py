@@ -33,7 +33,7 @@ from hypercontainer.state.changes import used
 from hypercontainer.state.database import Database
 from hypercontainer.state.fake import FakeDisk, FakeStore
 from hypercontainer.state.salvage import read_rows
-from hypercontainer.state.store import Store
+from hypercontainer.state.store import SetAside, Store
 from hypercontainer.sys import clock
 
 FIRST = 20_000 * DAY + 3600_000  # one o'clock in the night of some day
@@ -356,6 +356,24 @@ def test_a_machine_that_does_not_answer_yet_is_waited_for(host: Host, disk: Any)
     assert quantities(daemon) == {"pod": 5000}
     daemon.registry.put_pod(pod("1", vm=VM, error="answers"))
     assert quantities(daemon) == {"pod": DAY + 5000}
+
+
+def test_what_has_a_record_that_was_set_aside_is_whole_when_it_is_read_again(host: Host, disk: Any) -> None:
+    daemon = Daemon(disk())
+    daemon.registry.put_pod(pod("1", vm=VM))
+    daemon.registry.put_volume(Volume(name="v", created_at="", driver="block", path="/v", size=MIB))
+    host.passes(5000)
+    daemon = Daemon(disk())
+    aside = [SetAside("pods", "1", "n1", "", "1"), SetAside("volumes", "v", "v", "", "")]
+    daemon.meter.reconcile([], aside)
+    host.passes(5000)
+    daemon = Daemon(disk())
+    daemon.registry.put_pod(pod("1", vm=VM, error="answers"))
+    daemon.reconcile()
+    assert quantities(daemon) == {"pod": 10_000, "volume": 10_000}
+    daemon.meter.reconcile([])
+    host.passes(5000)
+    assert quantities(daemon) == {"pod": 10_000, "volume": 10_000}
 
 
 def test_a_full_disk_delays_records_and_entries_together(host: Host) -> None:

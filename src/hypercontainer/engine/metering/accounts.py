@@ -121,7 +121,7 @@ class Accounts:
 
     async def run(self) -> None:
         """When it is: what records say is metered from now on, and paid."""
-        self.meter.reconcile([*self._registry.pods(), *self._registry.volumes()])
+        self.meter.reconcile([*self._registry.pods(), *self._registry.volumes()], self._registry.set_aside)
         await asyncio.gather(self._watch.run(), self.enforcement.run())
 
     def enforce(self, suspensions: Suspensions, pods: Pods, containers: Containers) -> None:

@@ -24,6 +24,7 @@ from ...model.status import Container, Pod, PodStatus, Volume
 from ...state import changes as rows
 from ...state.changes import Change
 from ...state.journal import Journal
+from ...state.store import SetAside
 from ...sys.documents import UNREADABLE
 from .intervals import day_of, entries, is_storage, latest, now
 from .sources import Sources
@@ -211,9 +212,11 @@ class Meter:
                 self._begin(draft, key, replace(of, since=moment))
         self._write(draft)
 
-    def reconcile(self, records: Iterable[Record]) -> None:
-        """Begin what is not accounted for, and end what is no more: after a start."""
-        draft, moment, there = self._draft(), now(), set[str]()
+    def reconcile(self, records: Iterable[Record], aside: Iterable[SetAside] = ()) -> None:
+        """Begin what is not accounted for, and end what is no more: after a start. What a record tells of that was set
+        aside is there, and waits for the daemon that can read it.
+        """
+        draft, moment, there, unread = self._draft(), now(), set[str](), {(a.kind, a.id) for a in aside}
         for record in records:
             keys = {_key(*k) for k in _keys(record)}
             there |= keys
@@ -221,7 +224,7 @@ class Meter:
             if not (awaited and isinstance(record, Pod) and record.vm and self._sources.wanted(record.tenant)):
                 self._follow(draft, record, moment)
         for key, of in self._open.items():
-            if of.subject.kind in _RECORDED and key not in there:
+            if of.subject.kind in _RECORDED and key not in there and not _is_among(unread, of.subject):
                 self._end(draft, key, of, moment)
         self._write(draft)
 
@@ -288,6 +291,13 @@ def _keys(record: Record) -> list[tuple[Kind, Tenant, str]]:
     if isinstance(record, Pod):
         return [("pod", record.tenant, record.id), ("suspended", record.tenant, record.id)]
     return [("volume", record.tenant, record.name)] if isinstance(record, Volume) else []
+
+
+def _is_among(unread: Collection[tuple[str, str]], of: Subject) -> bool:
+    """Whether the record that tells of it is, by its table and id."""
+    if of.kind == "volume":
+        return ("volumes", rows.volume_key(of.id, of.tenant)) in unread
+    return ("pods", of.id) in unread
 
 
 def _measured(of: Open) -> bool:
