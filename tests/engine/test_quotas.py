@@ -18,7 +18,7 @@ from hypercontainer.model.pods import PodPlan, VolumeRequest, VolumeSpec
 from hypercontainer.model.principal import Principal
 from hypercontainer.model.quotas import Quota
 from hypercontainer.model.snapshots import ForkRequest, SnapshotRequest
-from hypercontainer.model.specs import GUEST_OVERHEAD, MIB, Mount, Resources
+from hypercontainer.model.specs import GUEST_OVERHEAD, MIB, LogOptions, Mount, Resources
 from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 from hypercontainer.protocol.constants import Type
 
@@ -184,6 +184,22 @@ def test_the_disks_of_a_fork_count(act: Any) -> None:
         assert used(ANN).used.disk == 3 * SCRATCH and len(s.engine.registry.pods()) == 2
 
     act(scenario, factory=True, **limited(disk=5 * SCRATCH))
+
+
+def test_logs_count_where_they_are_larger_than_others(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        create, used = s.engine.containers.create, s.engine.registry.quotas.status
+        await by(s, ANN, create(spec("a")))
+        with pytest.raises(QuotaExceeded, match="of disk"):
+            await by(s, ANN, create(spec("b", log=LogOptions(max_size=1 << 40))))
+        size, files = s.engine.registry.quotas.log_limits
+        log = LogOptions(max_size=size, max_files=files + 1)
+        await by(s, ANN, create(spec("b", log=log)))
+        assert used(ANN).used.disk == 2 * SCRATCH + size
+        with pytest.raises(InvalidArgument, match="a log of 1000000000 files has too many"):
+            await by(s, BOB, create(spec("c", log=LogOptions(max_size=1, max_files=10**9))))
+
+    act(scenario, **limited(disk=1 << 30))
 
 
 def test_starts_that_are_refused_are_nobodys(act: Any) -> None:

@@ -83,7 +83,7 @@ class Creation:
             pod = await self._placement.choose_driver(pod, spec.mounts, rootfs=bool(spec.rootfs))
             self._registry.check_pod_name(name)
             quotas = self._registry.quotas
-            with quotas.admitted({id_: Amounts(pods=1) + quotas.container(own_root=bool(spec.rootfs))}):
+            with quotas.admitted({id_: Amounts(pods=1) + quotas.container(spec)}):
                 return await self.add(pod, spec, image, id_, name, starting=starting)
         finally:
             self._registry.release(name)
@@ -108,7 +108,7 @@ class Creation:
         try:
             await self._placement.choose_driver(pod, spec.mounts, rootfs=bool(spec.rootfs))
             id_, quotas = ids.new_id(), self._registry.quotas
-            with quotas.admitted({id_: quotas.container(own_root=bool(spec.rootfs))}):
+            with quotas.admitted({id_: quotas.container(spec)}):
                 return await self.add(pod, spec, image, id_, name, starting=starting)
         finally:
             self._registry.release(name)

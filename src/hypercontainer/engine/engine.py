@@ -163,6 +163,9 @@ class Engine:
             paths.snapshots, self.snapshots, self.drivers, fingerprints, self.images, made.secrets
         )
         self.registry.quotas.scratch_size = settings.scratch_size
+        self.registry.quotas.log_limits = (
+            settings.log.max_size or settings.log_size, settings.log.max_files or settings.log_files,
+        )  # fmt: skip
         self.registry.quotas.limits = Limits(settings.quotas, self.tenants)
         self.registry.quotas.snapshots = self.snapshots.documents
         return fingerprints

@@ -51,7 +51,7 @@ class PodCreation:
         self._registry.check_pod_name(plan.name)
         id_, members = ids.new_id(), [ids.new_id() for _ in plan.containers]
         quotas = self._registry.quotas
-        roots = {m: quotas.container(own_root=bool(c.rootfs)) for m, c in zip(members, plan.containers, strict=True)}
+        roots = {m: quotas.container(c) for m, c in zip(members, plan.containers, strict=True)}
         with quotas.admitted({id_: Amounts(pods=1, disk=self._volumes.bytes_of(plan.volumes)), **roots}):
             return await self._create(plan, id_, list(zip(members, images, strict=True)), architecture)
 

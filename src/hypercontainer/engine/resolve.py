@@ -26,6 +26,7 @@ DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 # What a container without a limit leaves to them. It is limited all the same: a
 # machine that runs out as a whole may thrash for minutes before it kills.
 GUEST_RESERVE = 40 * MIB
+_LOG_FILES = 1000  # of one log: all are renamed when another is begun
 # What a pod's machine has more for each further container without a limit.
 MEMORY_FURTHER = 64 * MIB
 _DOMAIN = "kernel.domainname"  # what getdomainname(2) tells
@@ -89,6 +90,8 @@ def validate(spec: ContainerSpec, *, host_cpus: int | None = None, host_memory: 
     capability_mask(spec.cap_ambient, ["ALL"])
     _check_mounts(spec)
     _check_root(spec)
+    if spec.log.max_files > _LOG_FILES:
+        raise InvalidArgument(f"a log of {spec.log.max_files} files has too many", hint=f"give {_LOG_FILES} at most")
     for check in (spec.health, spec.liveness):
         if check and sum(x is not None for x in (check.command, check.http, check.tcp)) != 1:
             raise InvalidArgument("a health check needs one of command, http and tcp", hint="give exactly one")

@@ -79,7 +79,7 @@ class Making:
     def _amounts(self, saved: Saved, who: records.Identity) -> dict[str, Amounts]:
         """What of quotas it takes, by the ids that it will have."""
         quotas, document = self._registry.quotas, saved.document
-        found = {who.containers[c.id][0]: quotas.container(own_root=bool(c.spec.rootfs)) for c in document.containers}
+        found = {who.containers[c.id][0]: quotas.container(c.spec) for c in document.containers}
         found[who.pod_id] = found.get(who.pod_id, Amounts()) + Amounts(pods=1, disk=self._copies.bytes_of(saved))
         return found
 

@@ -18,6 +18,7 @@ from ...errors import QuotaExceeded
 from ...model.network import Network
 from ...model.principal import Principal, Tenant
 from ...model.quotas import BYTES, NAMES, Amounts, Quota, QuotaStatus
+from ...model.specs import ContainerSpec
 from ...model.status import Container, Pod, Volume
 from ...model.units import format_binary
 from ...sys import clock
@@ -83,6 +84,7 @@ class Quotas:
         """`scratch_size` is how many bytes a container's own disk may grow to."""
         self._records = records
         self.scratch_size = scratch_size
+        self.log_limits = 0, 0  # bytes of a file, and files, of a log of which nothing is said
         # Set by who knows: who is limited of those whose a thing with this tenant and owner is, and how.
         self.limits: Callable[[Tenant, str], Iterable[tuple[Holder, Quota]]] = lambda tenant, owner: ()
         self.snapshots: Callable[[], Iterable[Owned]] = lambda: ()
@@ -119,9 +121,15 @@ class Quotas:
         """Whether something of a tenant's is being made, or starts, of which no record tells yet."""
         return any(h.tenant == tenant for h in (*self._held.values(), *self._starting.values()))
 
-    def container(self, *, own_root: bool = False) -> Amounts:
-        """What one more is; with a root of its own it has no disk here."""
-        return Amounts(containers=1, disk=0 if own_root else self.scratch_size)
+    def container(self, spec: ContainerSpec) -> Amounts:
+        """What one more is."""
+        return Amounts(containers=1, disk=self._disk_of(spec))
+
+    def _disk_of(self, spec: ContainerSpec) -> int:
+        """What it may write: on its own disk, where its root is none of the host's, and of a log beyond the usual."""
+        size, files = self.log_limits
+        log = (spec.log.max_size or size) * (spec.log.max_files or files) - size * files
+        return (0 if spec.rootfs else self.scratch_size) + max(0, log)
 
     # -- what runs ------------------------------------------------------------------------
 
@@ -165,10 +173,10 @@ class Quotas:
         pods = {p.id: p for p in self._records.pods() if holder.has(p)}
         containers = [c for c in self._records.containers() if holder.has(c)]
         volumes = [v for v in self._records.volumes() if holder.has(v)]
-        roots = sum(not c.spec.rootfs for c in containers)
+        disks = sum(self._disk_of(c.spec) for c in containers)
         there = Amounts(
             pods=len(pods), containers=len(containers), volumes=len(volumes),
-            disk=roots * self.scratch_size + sum(v.size for v in volumes) + sum(map(disks_of, pods.values())),
+            disk=disks + sum(v.size for v in volumes) + sum(map(disks_of, pods.values())),
             networks=sum(holder.has(n) for n in self._records.networks()),
             snapshots=sum(holder.has(s) for s in self.snapshots()),
         )  # fmt: skip
