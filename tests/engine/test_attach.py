@@ -6,13 +6,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hypercontainer.engine import execs
 from hypercontainer.engine.attach.fake import FakePeer
 from hypercontainer.engine.attach.peer import End, Input, InputEnd
 from hypercontainer.engine.attach.session import AttachOptions
-from hypercontainer.errors import InvalidState, StartFailed
+from hypercontainer.errors import InvalidState, NotFound, StartFailed
 from hypercontainer.model.specs import ContainerSpec, ExecSpec
 
 from .stage import IMAGE, Stage, play, stage, whole
@@ -195,3 +197,19 @@ SCENES = [
 def test_attached(template: Path, scene: Callable[[Stage], Awaitable[None]]) -> None:
     with stage(template) as s:
         play(s, whole(scene))
+
+
+def test_further_processes_that_nobody_starts_are_forgotten(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execs, "_NEW", 3)
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "100")
+        running = s.engine.execs.create("a", ExecSpec(command=["sleep", "100"]))
+        await s.call(s.engine.execs.start(running))
+        made = [s.engine.execs.create("a", ExecSpec(command=["true"])) for _ in range(5)]
+        for gone in made[:2]:
+            with pytest.raises(NotFound, match="no such exec"):
+                s.engine.execs.get(gone.id)
+        assert [s.engine.execs.get(e.id) for e in (running, *made[2:])] == [running, *made[2:]]
+
+    act(scenario)

@@ -25,6 +25,7 @@ from .streams import FanOut
 
 _START = 10.0  # seconds in which one has started that is to be resized, or gets a signal
 _KEPT = 200  # ended execs that can still be asked for their exit code
+_NEW = 1000  # of a tenant that nobody has started
 
 
 @dataclass
@@ -105,8 +106,9 @@ class Execs:
 
     def _forget_old(self, of: Container) -> None:
         """Of its tenant's."""
-        ended = [e for e in self._execs.values() if e.ended.is_set() and e.container.tenant == of.tenant]
-        for exec_ in ended[: max(0, len(ended) - _KEPT)]:
+        mine = [e for e in self._execs.values() if e.container.tenant == of.tenant]
+        ended, new = [e for e in mine if e.ended.is_set()], [e for e in mine if not e.started]
+        for exec_ in (*ended[: max(0, len(ended) - _KEPT)], *new[: max(0, len(new) - _NEW)]):
             del self._execs[exec_.id]
 
     def get(self, id_: str) -> Exec:
