@@ -105,6 +105,18 @@ def test_ports_that_cannot_be_published_are_nobodys(act: Any, monkeypatch: pytes
     act(scenario)
 
 
+def test_networks_that_are_made_at_once_have_names_and_subnets_of_their_own(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        asked = [s.call(s.engine.networks.create(NetworkSpec(name=name))) for name in "aba"]
+        made = await asyncio.gather(*asked, return_exceptions=True)
+        networks = [m for m in made if isinstance(m, Network)]
+        assert sorted(n.name for n in networks) == ["a", "b"]
+        assert len({n.subnet for n in networks}) == 2
+        assert sum(isinstance(m, Conflict) for m in made) == 1
+
+    act(scenario)
+
+
 def test_a_running_pod_joins_and_leaves_networks(act: Any) -> None:
     async def scenario(s: Stage) -> None:
         await _networks(s, "home", "away")

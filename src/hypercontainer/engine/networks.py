@@ -80,8 +80,10 @@ class Networks:
 
     async def _create(self, spec: NetworkSpec, id_: str) -> Network:
         prefix6 = IPv6Network(self._settings.subnet6).supernet(new_prefix=48)
+        routes = await links.routed_subnets()
+        self._registry.check_network_name(spec.name)  # from here to the record nobody else makes one
         others = [*self._registry.networks(), self._default_record()]
-        network = addresses.plan(spec, id_, clock.stamp(), others, await links.routed_subnets(), prefix6)
+        network = addresses.plan(spec, id_, clock.stamp(), others, routes, prefix6)
         network = msgspec.structs.replace(network, **owned())
         self._registry.put_network(network)
         self._events.publish("network", "create", network.id, name=network.name)
