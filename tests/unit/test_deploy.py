@@ -11,17 +11,20 @@ import yaml
 
 from hypercontainer.cri.sandbox_request import HANDLERS
 from hypercontainer.hyperd.config import Config, load
+from hypercontainer.model.specs import GUEST_OVERHEAD
 from hypercontainer.oci.arguments import DEFAULT_ROOT
 from hypercontainer.oci.translation import MEMORY, VCPUS
+from hypercontainer.podfile.downward import quantity
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def test_runtime_classes_are_handlers_of_ours() -> None:
     classes = list(yaml.safe_load_all((DEPLOY / "kubernetes/runtimeclasses.yaml").read_text()))
-    # A container joins a sandbox that runs with a disk, which Firecracker takes none of.
-    assert {c["handler"] for c in classes} == {name for name, driver in HANDLERS.items() if name and not driver}
-    assert all(c["metadata"]["name"] == c["handler"] and c["overhead"]["podFixed"] for c in classes)
+    assert {c["handler"] for c in classes} == {name for name in HANDLERS if name}
+    assert all(c["metadata"]["name"] == c["handler"] for c in classes)
+    # A machine has what its guest needs, or the class's overhead where that is more: the scheduler counts no less.
+    assert all(quantity(c["overhead"]["podFixed"]["memory"]) > GUEST_OVERHEAD for c in classes)
 
 
 def test_settings_of_a_node_are_settings() -> None:
