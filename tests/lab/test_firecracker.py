@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -16,8 +17,9 @@ from hypercontainer.engine.factory.pool import private_memory
 from hypercontainer.errors import InvalidState, Unsupported
 from hypercontainer.hyperd.config import Config
 from hypercontainer.hyperd.daemon import build_engine
+from hypercontainer.images import builtin
 from hypercontainer.model.pods import PodPlan, PodSpec
-from hypercontainer.model.specs import ContainerUpdate, Mount
+from hypercontainer.model.specs import ContainerSpec, ContainerUpdate, Mount
 from hypercontainer.model.status import ContainerStatus
 from tests.vm.conftest import DEADLINE, Lab
 from tests.vm.test_factory import until
@@ -166,4 +168,27 @@ async def test_containers_come_and_go_while_their_pod_runs(lab: Lab, config: Con
     for n in range(3):
         await one(f"second-{n}")
     assert (await lab.exec(made[0], "cat", "/own")).out == "first-0\n"
+    await lab.engine.pods.remove(pod.id, force=True)
+
+
+async def test_a_bundle_with_an_image_as_a_volume(lab: Lab, tmp_path: Path) -> None:
+    """Its root is a directory of this host, which comes by a stream; the image is a disk for reading."""
+    programs = tmp_path / "root/bin"
+    programs.mkdir(parents=True)
+    shutil.copy(builtin._find_busybox(), programs / "busybox")
+    for name in ("sh", "mkdir", "ls", "sleep", "cat"):
+        (programs / name).symlink_to("busybox")
+    pod = await lab.engine.pods.create(PodPlan(name="p", memory=192 << 20, vcpus=1, spec=PodSpec(network="none")))
+    script = "/m/bin/busybox touch /m/x; mkdir /own; ls /m/bin/busybox >/own/word; exec sleep 1000"
+    made = ContainerSpec(
+        image="", pod=pod.id, rootfs=str(tmp_path / "root"), entrypoint=["/bin/sh", "-c", script],
+        mounts=[Mount(target="/m", type="image", source="busybox")], env=["PATH=/bin"],
+    )  # fmt: skip
+    id_ = (await lab.engine.containers.create(made)).id
+    await asyncio.wait_for(lab.engine.containers.start(id_), DEADLINE)
+    await lab.printed(id_, "/m/x: Read-only file system")
+    await until((tmp_path / "root/own/word").exists, "what it wrote")
+    assert (await lab.exec(id_, "/bin/cat", "/own/word")).out == "/m/bin/busybox\n"
+    await lab.engine.containers.remove(id_, force=True)
+    assert not lab.engine.registry.pod(pod.id).volumes
     await lab.engine.pods.remove(pod.id, force=True)
