@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from hypercontainer.docker import container_config_view
 from hypercontainer.engine.guest_mounts import nfs_source
 from hypercontainer.engine.services import firewall_batch
 from hypercontainer.errors import InvalidArgument, NotFound, Unsupported
 from hypercontainer.model.mounts import parse_mount, parse_tmpfs, parse_volume
 from hypercontainer.model.pods import PodSpec, Service, ServiceBackend, WhiteLists
-from hypercontainer.model.specs import Mount, PortMapping
+from hypercontainer.model.specs import ContainerSpec, Mount, PortMapping
 from hypercontainer.model.status import Pod, PodVolume
 from hypercontainer.model.units import parse_duration
 from hypercontainer.protocol import nftables
@@ -45,6 +46,12 @@ def test_short_volumes(text: str, mount: Mount) -> None:
 
 def test_relative_paths_are_this_directorys() -> None:
     assert parse_volume("./x:/x").source == os.path.abspath("x")
+
+
+@pytest.mark.parametrize("text", ["/a:/b:ro,rslave", "/a:/b:rslave", "/a:/b", "v:/b:ro,nocopy"])
+def test_what_docker_is_told_of_a_mount_makes_it_again(text: str) -> None:
+    spec = ContainerSpec(image="x", mounts=[parse_volume(text)])
+    assert container_config_view._asked(spec)["Binds"] == [text]
 
 
 @pytest.mark.parametrize("text", ["", "data", "a:b", "a:/b:wrong", ":/x", "a:/b:ro:rw"])

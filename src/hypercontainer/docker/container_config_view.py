@@ -161,6 +161,7 @@ def _asked(spec: ContainerSpec) -> Document:
 
 def _bind(m: Mount) -> str:
     flags = [*(["ro"] if m.read_only else []), *([] if m.copy_up or m.type == "bind" else ["nocopy"])]
+    flags += [m.propagation] if m.propagation else []
     return f"{m.source}:{m.target}" + (f":{','.join(flags)}" if flags else "")
 
 
