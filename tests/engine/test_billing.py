@@ -35,10 +35,11 @@ def organisation(s: Stage, name: str = "red") -> Principal:
     return Principal("token:1", project.id, widened(["operate", "audit"]))
 
 
-async def run(who: Principal, s: Stage, name: str) -> None:
+async def run(who: Principal, s: Stage, name: str, *command: str, **how: Any) -> None:
     async def start() -> None:
         with asked_by(who):
-            container = await s.engine.containers.create(ContainerSpec(image=IMAGE, name=name))
+            spec = ContainerSpec(image=IMAGE, name=name, command=list(command) or None, **how)
+            container = await s.engine.containers.create(spec)
             await s.engine.containers.start(container.id)
 
     await s.call(start())
@@ -146,6 +147,21 @@ def test_pods_that_are_slow_to_rest_keep_no_other_organisation_waiting(act: Call
             s.engine.accounts.change_account(name, AccountRequest(prepaid=False))
 
     act(scenario, factory=True)
+
+
+def test_a_program_that_does_not_end_is_not_waited_for_as_long_as_it_likes(act: Callable[..., None]) -> None:
+    async def scenario(s: Stage) -> None:
+        who = organisation(s)
+        prepaid(s, "red")
+        s.engine.accounts.change_account("red", AccountRequest(policy="stop"))
+        await run(who, s, "a", "ignore-term", stop_timeout=10**6)
+        await asyncio.sleep(120)
+        assert s.engine.accounts.account("red").suspended
+        await asyncio.sleep(100)
+        assert status(s, "a") == "exited"
+        s.engine.accounts.change_account("red", AccountRequest(prepaid=False))
+
+    act(scenario)
 
 
 async def _hang(pod: Pod) -> None:
