@@ -105,6 +105,28 @@ def test_ports_that_cannot_be_published_are_nobodys(act: Any, monkeypatch: pytes
     act(scenario)
 
 
+def test_pods_that_are_made_at_once_have_addresses_of_their_own(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "net")
+        fixed = NetworkRequest(name="net", ip=f"{s.engine.networks.find('net').subnet.rpartition('.')[0]}.77")
+        made = await asyncio.gather(
+            *(s.call(s.engine.containers.create(spec(name, networks=[NetworkRequest(name="net")]))) for name in "abc"),
+            *(_pod(s, name, start=False, networks=[NetworkRequest(name="net")]) for name in "de"),
+            *(_pod(s, name, start=False, networks=[fixed]) for name in "fg"),
+            s.call(s.engine.containers.create(spec("none", base="missing", networks=[NetworkRequest(name="net")]))),
+            return_exceptions=True,
+        )  # fmt: skip
+        assert sorted(type(m).__name__ for m in made if isinstance(m, Exception)) == ["Conflict", "NotFound"]
+        taken = [a.ip for p in s.engine.registry.pods() for a in p.attachments]
+        assert len(taken) == len({*taken}) == 6
+        await s.call(s.engine.containers.create(spec("h", networks=[NetworkRequest(name="net")])))
+        ips = {a.ip for p in s.engine.registry.pods() for a in p.attachments}
+        assert len(ips) == 7  # what failed has given its own back
+        assert max(int(ip.rpartition(".")[2]) for ip in ips - {fixed.ip}) <= 8
+
+    act(scenario)
+
+
 def test_networks_that_are_made_at_once_have_names_and_subnets_of_their_own(act: Any) -> None:
     async def scenario(s: Stage) -> None:
         asked = [s.call(s.engine.networks.create(NetworkSpec(name=name))) for name in "aba"]

@@ -79,11 +79,11 @@ class Creation:
         name = self._registry.reserve(spec.name)
         id_ = ids.new_id()
         try:
-            pod = self._implicit_pod(spec, id_, name, processors.of_image(image))
-            pod = await self._placement.choose_driver(pod, spec.mounts, rootfs=bool(spec.rootfs))
-            self._registry.check_pod_name(name)
             quotas = self._registry.quotas
             with quotas.admitted({id_: Amounts(pods=1) + quotas.container(spec)}):
+                pod = self._implicit_pod(spec, id_, name, processors.of_image(image))
+                pod = await self._placement.choose_driver(pod, spec.mounts, rootfs=bool(spec.rootfs))
+                self._registry.check_pod_name(name)
                 return await self.add(pod, spec, image, id_, name, starting=starting)
         finally:
             self._registry.release(name)

@@ -61,6 +61,8 @@ class Networks:
         self._settings = settings
         self._events = events
         self._pods = pods
+        self._planned: dict[str, list[Attachment]] = {}  # places of pods that are being made, by their ids
+        self._joining: list[Attachment] = []  # places of pods that are there, and come into a network
 
     # -- networks -------------------------------------------------------------------
 
@@ -191,6 +193,7 @@ class Networks:
         if any(h.ip == HOST_GATEWAY for h in spec.hosts) and all(link.walled for link in self._pods.links(pod)):
             raise InvalidArgument(f"{HOST_GATEWAY}: the pod does not reach this host by its network {named.network!r}",
                                   hint=f"use --network {USER_MODE_OPEN}, or a network of this host")  # fmt: skip
+        self._planned[pod_id] = found
         return named, found
 
     def _attachment(
@@ -199,7 +202,7 @@ class Networks:
         network = self.find(request.name)
         if any(a.is_of(network) for a in mine):
             raise Conflict(f"the pod is in network {network.name} already", hint="name it once")
-        others = [a for p in self._registry.attached(network) for a in p.attachments if a.is_of(network)]
+        others = self._taken(network)
         if request.mac and request.mac in {a.mac for a in others}:
             raise Conflict(f"MAC address {request.mac} of network {network.name} is taken", hint="choose another")
         used = {x for a in others for x in (a.ip, a.ip6)}
@@ -214,6 +217,14 @@ class Networks:
             ip6=ip6,
             aliases=[*request.aliases, *aliases],
         )
+
+    def _taken(self, network: Network) -> list[Attachment]:
+        """All places in it, also those of pods of which no record tells yet."""
+        quotas, has_pod = self._registry.quotas, self._registry.has_pod
+        self._planned = {id_: p for id_, p in self._planned.items() if quotas.holds(id_) and not has_pod(id_)}
+        recorded = (a for p in self._registry.attached(network) for a in p.attachments)
+        planned = (a for places in self._planned.values() for a in places)
+        return [a for a in (*recorded, *planned, *self._joining) if a.is_of(network)]
 
     async def open(self) -> None:
         await self._pods.choice.start()
@@ -235,6 +246,13 @@ class Networks:
     async def _connect(self, key: str, request: NetworkRequest, runtime: Runtime | None) -> Pod:
         pod = self._registry.pod(key)
         made = self._attachment(pod.id, request, len(pod.attachments), pod.attachments, [])
+        self._joining.append(made)
+        try:
+            return await self._join(pod, made, runtime)
+        finally:
+            self._joining.remove(made)
+
+    async def _join(self, pod: Pod, made: Attachment, runtime: Runtime | None) -> Pod:
         if runtime is None:
             pod = msgspec.structs.replace(pod, attachments=[*pod.attachments, made])
             self._pods.check(pod)

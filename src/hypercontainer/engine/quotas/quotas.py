@@ -117,6 +117,10 @@ class Quotas:
         who = current()
         self._check(who, who.name, more)
 
+    def holds(self, id_: str) -> bool:
+        """Whether what will have this id is being made."""
+        return id_ in self._held
+
     def is_making(self, tenant: Tenant) -> bool:
         """Whether something of a tenant's is being made, or starts, of which no record tells yet."""
         return any(h.tenant == tenant for h in (*self._held.values(), *self._starting.values()))
