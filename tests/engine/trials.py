@@ -8,6 +8,7 @@ fault says where the verb waits; so it is known how many there are to be.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import gc
@@ -16,7 +17,7 @@ import multiprocessing
 import os
 import re
 import resource
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,8 +210,21 @@ def prepare() -> None:
     gc.disable()  # each trial collects its own
 
 
+def end_pipes(descriptors: Iterable[str]) -> None:
+    """A thread of a daemon that was killed may read one of which nobody closes the other end any more, as the kernel
+    does with a real daemon's; this process would wait for that thread at its end."""
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in descriptors:
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
+                os.dup2(nothing, int(fd), inheritable=False)
+    os.close(nothing)
+
+
 def attempt(template: Path, wanted: Wanted, kind: type[Trial] = Trial) -> Outcome:
+    before = set(os.listdir("/proc/self/fd"))
     outcome = kind(wanted).run(template)
+    end_pipes(set(os.listdir("/proc/self/fd")) - before)
     gc.freeze()  # what is left is of daemons that were killed: nobody looks at it again
     return outcome
 

@@ -26,7 +26,10 @@ HYPERCTL = Path(sys.executable).parent / "hyperctl"
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    for name in [n for n in os.environ if n.startswith("HYPER_")]:
+    used = ("HYPER_HOST", "HYPER_CONTEXT", "HYPER_PROJECT", "HYPER_TOKEN", "HYPER_TOKEN_FILE", "HYPER_CERT_PATH",
+            "HYPER_TLSCACERT", "HYPER_TLSCERT", "HYPER_TLSKEY")  # fmt: skip
+    for name in {*used, *(n for n in os.environ if n.startswith("HYPER_"))}:
+        monkeypatch.setenv(name, "")  # what is set by the tested code goes with it, too
         monkeypatch.delenv(name)
     return tmp_path
 

@@ -32,6 +32,8 @@ SHORT = {
     "hypervisor/libvirt/boot_place.py BootPlace.remove",
     "hypervisor/probe.py Prober._try",
     "hypervisor/qemu/driver.py QemuDriver._trial",
+    # In a thread already, by who is handed it.
+    "engine/forks/layers.py copy_whole",
     # A log, of which nothing may be written meanwhile: 10 MB where nobody says otherwise.
     "engine/forks/taking.py _copy_logs",
     # A few small files.
