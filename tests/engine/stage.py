@@ -16,6 +16,7 @@ import gc
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -417,6 +418,7 @@ def _copy(template: Path, root: Path, *, own_images: bool) -> None:
 def stage(template: Path, *, own_images: bool = False, **settings: Any) -> Iterator[Stage]:
     """An empty host, for one `play`; the store of images is everybody's, and stays so, unless it is asked for."""
     before = os.listdir(f"{template}/images/blobs/sha256")
+    open_before = set(os.listdir("/proc/self/fd"))
     base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="hyper-engine-", dir=base) as place:
         root = Path(place) / "r"
@@ -428,7 +430,19 @@ def stage(template: Path, *, own_images: bool = False, **settings: Any) -> Itera
                 yield made
             finally:
                 made.kernel.close()
+                if made.killed.is_set():
+                    _close_files(place, open_before)
     assert os.listdir(f"{template}/images/blobs/sha256") == before, "what brings images has `own_images=True`"
+
+
+def _close_files(place: str, open_before: set[str]) -> None:
+    """What daemons have open that were killed: nothing of them is ever run again, nor collected, and a process that has
+    more than 1024 descriptors cannot `select` any more."""
+    for fd in set(os.listdir("/proc/self/fd")) - open_before:
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{fd}")
+            if target.startswith(f"{place}/") or re.fullmatch(r"/proc/\d+/mountinfo", target):
+                os.close(int(fd))
 
 
 def whole(scenario: Callable[[Stage], Awaitable[None]]) -> Callable[[Stage], Awaitable[None]]:
