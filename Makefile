@@ -7,7 +7,7 @@ QUICK = -m "not slow" # of those, all but what `make slow` is for
 export PYTHONDONTWRITEBYTECODE = # the next run need not compile the tests again
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-xen test-kubernetes test-drivers ci-drivers test-console arm64 test-arm64 fuzz bench lock sbom proto man sync-sdk clean
+.PHONY: demo caas-demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-xen test-kubernetes test-drivers ci-drivers test-console arm64 test-arm64 fuzz bench lock sbom proto man sync-sdk clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -17,6 +17,10 @@ test: ## the whole suite
 	@scripts/setup test
 	$(PYTEST) $(BESIDE) tests/unit tests/engine tests/contract; status=$$?; \
 		$(PYTEST) $(FILES) $(QUICK) tests/guest tests/vm tests/e2e && exit $$status
+
+caas-demo: ## two organisations on one daemon: quotas, usage, an invoice, the console
+	@scripts/setup demo
+	@scripts/caas-demo
 
 slow: ## what the suite leaves out because it takes long: large servers, a gigabyte, systemd; tests of which the suite makes some each day; all trials of tests/engine, a fault at every place
 	@scripts/setup test
