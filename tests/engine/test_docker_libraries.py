@@ -35,9 +35,14 @@ async def create(s: Served) -> None:
 async def library(s: Served) -> AsyncIterator[Callable[[Callable[[Any], T]], Any]]:
     """Gives what runs a piece of docker-py, which blocks, in a thread."""
     client = docker.DockerClient(base_url=f"unix://{s.docker}", version="1.51", timeout=LIMIT)
+    answers: list[Any] = []  # docker-py leaves those of execs to the collector, which may come in another test
+    client.api.hooks["response"].append(lambda answer, *_, **__: answers.append(answer))
     try:
         yield lambda work: asyncio.wait_for(asyncio.to_thread(work, client), LIMIT)
     finally:
+        for answer in answers:
+            with contextlib.suppress(ValueError):  # its file is closed already
+                answer.close()
         await asyncio.to_thread(client.close)
 
 
