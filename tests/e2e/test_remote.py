@@ -112,7 +112,7 @@ def test_the_host_is_not_a_remote_callers(remote: Remote) -> None:
     for options in (["-v", "/etc:/host"], ["--log-driver", "syslog"], ["--network", "user:host-loopback"]):
         done = remote.ctl("run", "--rm", *options, "busybox", "true")
         assert done.returncode == 125 and b"takes the scope `host`" in done.stderr, done.stderr
-    assert b"takes the scope `admin`" in remote.ctl("token", "ls").stderr
+    assert b"takes the scope `manage`" in remote.ctl("token", "ls").stderr
     remote.daemon.ctl("token", "create", "both", "-s", "operate", "-s", "host")
     told = remote.daemon.out("token", "ls", "-f", "{{.name}} {{.scopes}}").splitlines()
     assert len(told) == 2 and remote.environment["HYPER_TOKEN"] not in remote.daemon.out("token", "ls", "-f", "json")
