@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from hypercontainer.engine import execs, resolve
 from hypercontainer.engine.events import Events
@@ -22,7 +23,7 @@ from .sessions import Session
 async def test_output_that_ends_before_it_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "exec_process", lambda *_: GuestProcess(args=("x",)))
     container = SimpleNamespace(
-        id="c", name="c", image="x", spec=ContainerSpec(image="x"),
+        id="c", name="c", image="x", tenant=UNSET, spec=ContainerSpec(image="x"),
         state=SimpleNamespace(status=ContainerStatus.RUNNING),
     )  # fmt: skip
     registry: Any = SimpleNamespace(container=lambda _: container)
