@@ -10,9 +10,9 @@ from aiohttp import web
 from ..errors import InvalidArgument
 from ..model.network import NetworkSpec
 from ..model.pods import VolumeSpec
-from ..model.quotas import BYTES, NAMES
+from ..model.quotas import NAMES, write_amount
 from ..model.snapshots import FORKS_MAX, ForkRequest, RestoreRequest, SnapshotRequest
-from ..model.units import format_binary, parse_size
+from ..model.units import parse_size
 from .call import Call, Pages
 
 pages = Pages()
@@ -112,12 +112,8 @@ async def quota(c: Call) -> web.StreamResponse:
     status = c.engine.quota()
     rows = [(name, getattr(status.used, name), getattr(status.limits, name)) for name in NAMES]
     shown = [
-        (name, _written(name, used), "no limit" if limit is None else _written(name, limit),
+        (name, write_amount(name, used), "no limit" if limit is None else write_amount(name, limit),
          min(100, 100 * used // limit) if limit else None)
         for name, used, limit in rows
     ]  # fmt: skip
     return c.page("quota.html", title="Quota", quota=status, rows=shown)
-
-
-def _written(name: str, number: int) -> str:
-    return format_binary(number) if name in BYTES else str(number)

@@ -19,7 +19,7 @@ from ..model.usage import DiskUsage, Freed
 from .cli import HELP, VERBS, LazyGroup
 from .context import client
 from .groups import PRUNE_FILTERS, print_pruned
-from .output import print_json, print_table, render, show
+from .output import print_one, print_table, show
 from .warning import ask
 
 _HEAD = ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
@@ -80,12 +80,8 @@ def df(verbose: bool, format_: str) -> None:
     usage = client().call(DiskUsage, "GET", "/system/df")
     if not verbose:
         show(summary(usage), format_, _HEAD, lambda row: list(row.values()))
-    elif format_ == "json":
-        print_json(usage)
-    elif format_:
-        print(render(format_, usage))
     else:
-        _verbose(usage)
+        print_one(usage, format_, lambda: _verbose(usage))
 
 
 def _verbose(usage: DiskUsage) -> None:

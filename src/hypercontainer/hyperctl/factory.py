@@ -9,7 +9,7 @@ from ..client.api import Client
 from ..model.factory import Drained, FactoryStatus, WarmRequest
 from ..model.units import format_binary, parse_size
 from .context import client
-from .output import print_json, print_table, render, waiting
+from .output import print_one, print_table, waiting
 
 
 @click.group()
@@ -22,6 +22,9 @@ def factory() -> None:
 
 
 def _show(found: FactoryStatus) -> None:
+    if not found.enabled:
+        print("The factory is off: every virtual machine boots.")
+        return
     used = sum(t.memory for t in found.templates)
     print(f"Templates: {len(found.templates)}, {format_binary(used)} of {format_binary(found.template_limit)}")
     if found.templates:
@@ -49,14 +52,7 @@ def _show(found: FactoryStatus) -> None:
 def status(format_: str) -> None:
     """Show templates, and machines that wait."""
     found = client().call(FactoryStatus, "GET", "/factory")
-    if format_ == "json":
-        print_json(found)
-    elif format_:
-        print(render(format_, found))
-    elif not found.enabled:
-        print("The factory is off: every virtual machine boots.")
-    else:
-        _show(found)
+    print_one(found, format_, lambda: _show(found))
 
 
 @factory.command()

@@ -49,6 +49,19 @@ def render(template: str, value: object) -> str:
     return parse(template.removeprefix("table "))(msgspec.to_builtins(value))
 
 
+def print_one(value: object, format_: str, text: Callable[[], None]) -> None:
+    """One document: as JSON, by a template, or, where neither is asked for, as `text` prints it.
+
+    :raise InvalidArgument: as `render`.
+    """
+    if format_ == "json":
+        print_json(value)
+    elif format_:
+        print(render(format_, value))
+    else:
+        text()
+
+
 # Heads of columns that are not their field's name in capitals.
 _HEADS = {
     "buildcache": "BUILD CACHE", "createdat": "CREATED AT", "createdby": "CREATED BY", "createdsince": "CREATED",

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import click
 
-from ..model.quotas import BYTES, NAMES, QuotaStatus
+from ..model.quotas import NAMES, QuotaStatus, write_amount
 from ..model.sizes import Size
 from ..model.units import format_binary
 from .context import client
-from .output import print_json, print_table, render, show
+from .output import print_one, print_table, show
 
 _FORMAT = click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
 
@@ -32,26 +32,22 @@ def ls(format_: str) -> None:
 def quota(format_: str) -> None:
     """Show how much you may have, and have."""
     found = client().call(QuotaStatus, "GET", "/quota")
-    if format_ == "json":
-        print_json(found)
-        return
-    if format_:
-        print(render(format_, found))
-        return
+    print_one(found, format_, lambda: _show(found))
+
+
+def _show(found: QuotaStatus) -> None:
     if not found.of:
         print("Nothing limits you but this host.")
     starts = found.limits.starts
     print_table(
         ["OF", "USED", "LIMIT"],
         [
-            *([name, _written(name, getattr(found.used, name)), _written(name, getattr(found.limits, name))]
+            *([name, write_amount(name, getattr(found.used, name)), _limit(name, getattr(found.limits, name))]
               for name in NAMES),
             ["starts in a minute", "-", "-" if starts is None else str(starts)],
         ],
     )  # fmt: skip
 
 
-def _written(name: str, number: int | None) -> str:
-    if number is None:
-        return "-"
-    return format_binary(number) if name in BYTES else str(number)
+def _limit(name: str, number: int | None) -> str:
+    return "-" if number is None else write_amount(name, number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from typing import Any
 from urllib.parse import quote
 
 import click
@@ -19,7 +20,7 @@ from ..model.specs import LogOptions
 from ..model.status import Event
 from ..model.units import format_binary
 from .context import client
-from .output import print_json, render
+from .output import print_json, print_one, render
 
 _FORMAT = click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
 _FILTERS = ("type", "event", "container", "image", "network", "pod", "volume")
@@ -38,19 +39,18 @@ def version(format_: str) -> int:
     except HyperError as caught:
         error = caught
     both = {"client": mine, "server": msgspec.to_builtins(daemon)}
-    if format_ == "json":
-        print_json(both)
-    elif format_:
-        print(render(format_, both))
-    else:
-        for title, part in (("Client", mine), ("Server", both["server"])):
-            if part:
-                print(f"{title}:")
-                for key, value in part.items():
-                    print(f"  {key + ':':<14}{value}")
+    print_one(both, format_, lambda: _print_versions(mine, both["server"]))
     if error:
         print(f"hyperctl: {error}", file=sys.stderr)
     return 1 if error else 0
+
+
+def _print_versions(client: dict[str, Any], server: dict[str, Any] | None) -> None:
+    for title, part in (("Client", client), ("Server", server)):
+        if part:
+            print(f"{title}:")
+            for key, value in part.items():
+                print(f"  {key + ':':<14}{value}")
 
 
 @click.command("docker-host")
@@ -70,12 +70,10 @@ def docker_host() -> None:
 def info(format_: str) -> None:
     """Show the daemon and its host."""
     found = client().call(Info, "GET", "/info")
-    if format_ == "json":
-        print_json(found)
-        return
-    if format_:
-        print(render(format_, found))
-        return
+    print_one(found, format_, lambda: _print_info(found))
+
+
+def _print_info(found: Info) -> None:
     lines = {
         "Version": found.version,
         "Containers": f"{found.containers} ({found.running} running)",

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from ..errors import InvalidArgument
 from .base import Model
-from .units import parse_size
+from .units import format_binary, parse_size
 
 Limit = Annotated[int, Meta(ge=0)] | None  # None: no limit
 
@@ -77,3 +77,8 @@ def _read(name: str, text: str) -> int | None:
     if not text.isdecimal():
         raise InvalidArgument(f"invalid quota of {name} {text!r}", hint="give a number, or none")
     return int(text)
+
+
+def write_amount(name: str, number: int) -> str:
+    """So much of what a quota of this name limits, for people."""
+    return format_binary(number) if name in BYTES else str(number)

@@ -17,10 +17,9 @@ from typing import NamedTuple, Protocol
 from ...errors import QuotaExceeded
 from ...model.network import Network
 from ...model.principal import Principal, Tenant
-from ...model.quotas import BYTES, NAMES, Amounts, Quota, QuotaStatus
+from ...model.quotas import NAMES, Amounts, Quota, QuotaStatus, write_amount
 from ...model.specs import ContainerSpec
 from ...model.status import Container, Pod, Volume
-from ...model.units import format_binary
 from ...sys import clock
 from ..principal import current
 
@@ -203,8 +202,8 @@ class Quotas:
                                         hint="make the volume a disk: --driver block")  # fmt: skip
                 if has + wanted > limit:
                     raise QuotaExceeded(
-                        f"{holder.name} may have {_written(name, limit)}, has {_number(name, has)}, and this takes "
-                        f"{_number(name, wanted)} more",
+                        f"{holder.name} may have {_written(name, limit)}, has {write_amount(name, has)}, and this "
+                        f"takes {write_amount(name, wanted)} more",
                         hint="remove or stop what is not needed, or have the quota raised",
                     )
 
@@ -223,10 +222,6 @@ def _machine(pod: Pod) -> Amounts:
     return Amounts(vcpus=pod.vcpus, memory=pod.promised)
 
 
-def _number(name: str, number: int) -> str:
-    return format_binary(number) if name in BYTES else str(number)
-
-
 def _written(name: str, number: int) -> str:
     words = {"vcpus": "virtual CPUs", "memory": "of memory in pods that run", "disk": "of disk"}
-    return f"{_number(name, number)} {words.get(name, name)}"
+    return f"{write_amount(name, number)} {words.get(name, name)}"
