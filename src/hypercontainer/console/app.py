@@ -50,10 +50,8 @@ def build(engine: Engine, identity: Identity) -> web.Application:
 def _bind(page: Page, engine: Engine, identity: Identity, sessions: Sessions) -> Any:
     async def answer(request: web.Request) -> web.StreamResponse:
         session = session_of(request, sessions)
-        assert identity.tokens and identity.entry
-        who = identity.tokens.authenticate(session.token)
         project = request.match_info["project"]
-        who = identity.entry.enter(who, "" if project == NONE else project)
+        who = identity.of_token(session.token, "" if project == NONE else project)
         ticket().who, ticket().project = who.name, who.tenant or ""
         check_origin(request)
         form = await form_of(request) if request.method == "POST" else {}

@@ -38,9 +38,8 @@ class _Doors:
 
     async def enter(self, request: web.Request) -> web.Response:
         token = (await form_of(request)).get("token", "").strip()
-        assert self._identity.tokens
         try:
-            ticket().who = self._identity.tokens.authenticate(token).name
+            ticket().who = self._identity.of_token(token).name
         except Unauthorized as error:
             await asyncio.sleep(_WAIT)
             return render.page("login.html", status=401, wrong=f"{error.message}.")
@@ -63,8 +62,7 @@ class _Doors:
     async def projects(self, request: web.Request) -> web.Response:
         """Those that one sees; to the only one at once."""
         session = session_of(request, self._sessions)
-        assert self._identity.tokens and self._identity.entry
-        who = self._identity.entry.enter(self._identity.tokens.authenticate(session.token), "")
+        who = self._identity.of_token(session.token)
         with asked_by(who):
             found: list[Any] = self._engine.tenancy.projects.all()
         administers = "admin" in who.scopes

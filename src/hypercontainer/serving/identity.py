@@ -50,8 +50,16 @@ class Identity:
         :raise Unauthorized: it cannot be told, or the token is none. :raise NotFound: they have no such project.
         :raise Conflict: several have that name.
         """
-        who = self._known(request)
-        return self.entry.enter(who, request.headers.get(PROJECT, "")) if self.entry else who
+        return self._enter(self._known(request), request.headers.get(PROJECT, ""))
+
+    def of_token(self, token: str, project: str = "") -> Principal:
+        """Its holder, in this project; "" is the one that they have. Raises what `of` does."""
+        if self.tokens is None:
+            raise Unauthorized("nobody is known by a token here")
+        return self._enter(self.tokens.authenticate(token), project)
+
+    def _enter(self, who: Principal, project: str) -> Principal:
+        return self.entry.enter(who, project) if self.entry else who
 
     def _known(self, request: web.Request) -> Principal:
         given = request.headers.getall("Authorization", [])
