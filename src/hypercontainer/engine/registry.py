@@ -348,6 +348,8 @@ class Registry:
 
     def network_of(self, attachment: Attachment) -> Network:
         """Whosever it is. :raise NotFound: it is gone."""
+        if found := self._networks.get(attachment.network_id):
+            return found
         for network in self._networks.values():
             if attachment.is_of(network):
                 return network
