@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import TypeVar
 
 import msgspec
 
 from ..errors import HyperError, InvalidArgument, InvalidState, NotFound
 from ..model.egress import EgressChange, EgressPolicy
-from ..model.status import Pod
+from ..model.status import Container, Pod
 from ..sys import tasks
 from .events import Events
 from .pod_network import PodNetwork
 from .registry import Registry
+
+R = TypeVar("R", Container, Pod)
 
 
 class EgressUpdates:
@@ -67,14 +70,12 @@ class EgressUpdates:
     def _record(self, pod_id: str, policy: EgressPolicy | None) -> None:
         """The pod's, and what the container of its own was asked for."""
         pod = _with(self._registry.pod(pod_id), policy)
-        self._registry.put_pod(pod)
-        for container in self._registry.members(pod_id) if pod.implicit else ():
-            spec = msgspec.structs.replace(container.spec, egress=policy)
-            self._registry.put(msgspec.structs.replace(container, spec=spec))
+        members = self._registry.members(pod_id) if pod.implicit else []
+        self._registry.put_together(pod, *(_with(c, policy) for c in members))
 
 
-def _with(pod: Pod, policy: EgressPolicy | None) -> Pod:
-    return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, egress=policy))
+def _with(record: R, policy: EgressPolicy | None) -> R:
+    return msgspec.structs.replace(record, spec=msgspec.structs.replace(record.spec, egress=policy))
 
 
 def _policy(pod: Pod, change: EgressChange) -> EgressPolicy | None:
