@@ -81,15 +81,19 @@ class Networks:
             return await self._create(spec, id_)
 
     async def _create(self, spec: NetworkSpec, id_: str) -> Network:
-        prefix6 = IPv6Network(self._settings.subnet6).supernet(new_prefix=48)
         routes = await links.routed_subnets()
         self._registry.check_network_name(spec.name)  # from here to the record nobody else makes one
-        others = [*self._registry.networks(), self._default_record()]
-        network = addresses.plan(spec, id_, clock.stamp(), others, routes, prefix6)
-        network = msgspec.structs.replace(network, **owned())
+        network = self._plan(spec, id_, routes)
         self._registry.put_network(network)
         self._events.publish("network", "create", network.id, name=network.name)
         return network
+
+    def _plan(self, spec: NetworkSpec, id_: str, routes: list[tuple[str, addresses.AnyNetwork]]) -> Network:
+        """One of who asks, whose subnets no other network and no route has."""
+        prefix6 = IPv6Network(self._settings.subnet6).supernet(new_prefix=48)
+        others = [*self._registry.networks(), self._default_record()]
+        made = addresses.plan(spec, id_, clock.stamp(), others, routes, prefix6)
+        return msgspec.structs.replace(made, **owned())
 
     def _default_record(self) -> Network:
         s = self._settings
@@ -114,10 +118,7 @@ class Networks:
             routes = links.routes_now()
         except (OSError, ValueError) as error:
             raise Unavailable(f"the routes of this host cannot be read: {error}") from error
-        prefix6 = IPv6Network(self._settings.subnet6).supernet(new_prefix=48)
-        others = [*self._registry.networks(), self._default_record()]
-        made = addresses.plan(NetworkSpec(name=DEFAULT_NETWORK), ids.new_id(), clock.stamp(), others, routes, prefix6)
-        return msgspec.structs.replace(made, **owned())
+        return self._plan(NetworkSpec(name=DEFAULT_NETWORK), ids.new_id(), routes)
 
     def info(self, network: Network) -> NetworkInfo:
         """A network with the pods in it and their addresses, for the API."""
