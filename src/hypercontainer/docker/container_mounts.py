@@ -10,11 +10,10 @@ import re
 import msgspec
 
 from ..errors import InvalidArgument, Unsupported
-from ..model.mounts import parse_tmpfs, parse_volume
+from ..model.mounts import PROPAGATIONS, parse_tmpfs, parse_volume
 from ..model.specs import Mount
 from .container_bodies import Create, MountBody
 
-_SLAVE = ("slave", "rslave")
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
@@ -77,7 +76,7 @@ def _mount(m: MountBody) -> Mount:
         _check_bind(m, where)
         return Mount(target=m.target, type="bind", source=posixpath.normpath(m.source), read_only=m.read_only,
                      make_source=m.bind_options.create_mountpoint,
-                     propagation="rslave" if m.bind_options.propagation in _SLAVE else "")  # fmt: skip
+                     propagation=PROPAGATIONS.get(m.bind_options.propagation, ""))  # fmt: skip
     if m.type == "tmpfs":
         return _tmpfs(m, where)
     if m.type == "image":
@@ -103,7 +102,7 @@ def without_source(mounts: list[Mount]) -> str:
 def _check_bind(m: MountBody, where: str) -> None:
     """:raise Unsupported: mounts of this host, which do not come into a virtual machine one by one."""
     given = m.bind_options
-    if given.propagation not in ("", "private", "rprivate", *_SLAVE):
+    if given.propagation not in ("", *PROPAGATIONS):
         raise Unsupported(f"Mounts: {where}: Propagation {given.propagation}: what is mounted in a virtual machine "
                           "does not come to this host; use rprivate or rslave")  # fmt: skip
     if given.non_recursive or given.read_only_non_recursive:

@@ -13,9 +13,9 @@ from .specs import Mount, Propagation
 from .units import parse_size
 
 # Of mount_namespaces(7). A virtual machine is told of what is mounted below a directory at any depth, or of nothing.
-_PROPAGATIONS: dict[str, Propagation] = {"private": "", "rprivate": "", "slave": "rslave", "rslave": "rslave"}
-_SHARED = ("shared", "rshared")
-_FLAGS = {"ro", "rw", "nocopy", "z", "Z", "cached", "delegated", "consistent", *_PROPAGATIONS, *_SHARED}
+PROPAGATIONS: dict[str, Propagation] = {"private": "", "rprivate": "", "slave": "rslave", "rslave": "rslave"}
+SHARED = ("shared", "rshared")
+_FLAGS = {"ro", "rw", "nocopy", "z", "Z", "cached", "delegated", "consistent", *PROPAGATIONS, *SHARED}
 
 _TYPES: dict[str, Literal["volume", "bind", "tmpfs", "image"]] = {
     "volume": "volume", "bind": "bind", "tmpfs": "tmpfs", "image": "image",
@@ -51,17 +51,17 @@ def parse_volume(text: str) -> Mount:
         source=_absolute(source) if kind == "bind" else source,
         read_only="ro" in flags,
         copy_up="nocopy" not in flags,
-        propagation=_propagation(text, [f for f in flags if f in _PROPAGATIONS or f in _SHARED]),
+        propagation=_propagation(text, [f for f in flags if f in PROPAGATIONS or f in SHARED]),
     )
 
 
 def _propagation(text: str, words: list[str]) -> Propagation:
-    if shared := next((w for w in words if w in _SHARED), ""):
+    if shared := next((w for w in words if w in SHARED), ""):
         raise Unsupported(f"{text}: {shared}: what is mounted in a virtual machine does not come to this host",
                           hint="use rslave, or leave the propagation out")  # fmt: skip
-    if len(words) > 1 or not set(words) <= set(_PROPAGATIONS):
+    if len(words) > 1 or not set(words) <= set(PROPAGATIONS):
         raise InvalidArgument(f"invalid propagation {','.join(words)!r} of {text!r}", hint="write rprivate or rslave")
-    return _PROPAGATIONS[words[0]] if words else ""
+    return PROPAGATIONS[words[0]] if words else ""
 
 
 def parse_mount(text: str) -> Mount:

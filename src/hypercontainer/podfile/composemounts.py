@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgument
-from ..model.mounts import parse_tmpfs
+from ..model.mounts import PROPAGATIONS, SHARED, parse_tmpfs
 from . import composefile as f
 
 Raw = dict[str, Any]
-_SLAVE, _SHARED = ("slave", "rslave"), ("shared", "rshared")
 
 
 def words(value: Any) -> list[Any]:
@@ -91,18 +90,18 @@ def _short_mount(text: str) -> f.Mount:
     flags = mode.split(",")
     return f.Mount(
         source=source, target=target, read_only="ro" in flags, volume=f.VolumeOptions(nocopy="nocopy" in flags),
-        bind=f.BindOptions(propagation=next((w for w in flags if w in (*_SLAVE, *_SHARED)), "")),
+        bind=f.BindOptions(propagation=next((w for w in flags if PROPAGATIONS.get(w) or w in SHARED), "")),
     )  # fmt: skip
 
 
 def _propagation(m: f.Mount) -> str:
     """:raise InvalidArgument: what is mounted in the container shall come to this host."""
-    if m.bind.propagation in _SHARED:
+    if m.bind.propagation in SHARED:
         raise InvalidArgument(
             f"{m.target}: what is mounted in a virtual machine does not come to this host ({m.bind.propagation})",
             hint="use rslave, or leave the propagation out",
         )
-    return "rslave" if m.bind.propagation in _SLAVE else ""
+    return PROPAGATIONS.get(m.bind.propagation, "")
 
 
 def _bind_source(base: Path, source: str, *, make: bool) -> Path:
