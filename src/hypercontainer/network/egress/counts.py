@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each pod with an egress policy has reached and tried."""
+"""What a pod with an egress policy has reached and tried."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ...model.statistics import EgressStats
 
@@ -27,14 +26,4 @@ class Counts:
         self.tx_bytes = min(_MOST, self.tx_bytes + max(0, sent))
 
     def stats(self) -> EgressStats:
-        return EgressStats(
-            connections=self.connections, refused=self.refused, refused_packets=self.refused_packets,
-            rx_bytes=self.rx_bytes, tx_bytes=self.tx_bytes,
-        )  # fmt: skip
-
-
-class AllCounts(defaultdict[str, Counts]):
-    """By the pods' ids."""
-
-    def __init__(self) -> None:
-        super().__init__(Counts)
+        return EgressStats(**asdict(self))

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import socket
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +27,7 @@ from ..backend import Records
 from ..dns import Restricted
 from ..passt import RunsAs, RunsAsOf
 from . import authority, names, upstream
-from .counts import AllCounts
+from .counts import Counts
 from .dropped import Drop
 from .messages import Intercepted
 from .proxy import Asks, Proxy
@@ -109,7 +110,7 @@ class Gates:
         self._resolver = Resolver()
         self._gates: dict[str, Gate] = {}
         self._proxies: dict[str, Proxy] = {}
-        self._counts = AllCounts()
+        self._counts = defaultdict[str, Counts](Counts)  # by the pods' ids
 
     def ensure(self, network: Network) -> None:
         """A network's gate, if it leads anywhere. Idempotent. :raise Unavailable: it cannot listen."""
