@@ -14,16 +14,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import msgspec
 
 from ..errors import HyperError
-from ..model.billing import Account, Credit, Invoice, PriceList
-from ..model.network import Network
 from ..model.status import Container, Pod, Volume
-from ..model.tenancy import Organisation, Project, User
-from ..model.tokens import Token
 from ..state import changes, description, salvage
 from ..state.changes import Record
 from ..state.database import DamagedDatabase, Database
@@ -146,20 +142,7 @@ def _fill(
 
 def _readable(rows: dict[str, list[dict[str, Any]]], database: Database) -> Iterator[Record]:
     """The records among the rows; those that cannot be decoded are set aside, as those of before stay."""
-    for kind in (
-        Container,
-        Pod,
-        Volume,
-        Network,
-        Token,
-        Organisation,
-        Project,
-        User,
-        Account,
-        Credit,
-        Invoice,
-        PriceList,
-    ):
+    for kind in get_args(Record):
         table = changes.table(kind)
         for row in rows.get(table, []):
             try:
