@@ -87,6 +87,15 @@ class Tenants:
         """The one whose things have this tenant; None for those of no project."""
         return self._projects.get(tenant) if tenant else None
 
+    def projects_of(self, organisation: str) -> list[Project]:
+        """Those of an organisation, by its id, by their names."""
+        return [p for p in self.projects() if p.organisation == organisation]
+
+    def name(self, id_: str) -> str:
+        """Of a project or an organisation; its id when it is no more."""
+        found = self._projects.get(id_) or self._organisations.get(id_)
+        return found.name if found else id_
+
     def user(self, id_: str) -> User | None:
         """None: they are gone."""
         return self._users.get(id_)

@@ -60,7 +60,7 @@ class Accounts:
         )  # fmt: skip
         self.meter = Meter(registry.journal, sources)
         registry.meter = self.meter
-        self.sums = Sums(registry.journal.database, self.meter, self._name)
+        self.sums = Sums(registry.journal.database, self.meter, tenants.name)
         self._watch = Watch(
             self.meter, Measures(paths, registry, images, snapshots.documents, sources), registry, events, sources
         )
@@ -78,11 +78,6 @@ class Accounts:
     def _payer(self, tenant: Tenant) -> str:
         project = self._tenants.project(tenant)
         return project.organisation if project else ""
-
-    def _name(self, id_: str) -> str:
-        """Of a project or an organisation that is there still."""
-        names = {o.id: o.name for o in self._tenants.organisations()} | {p.id: p.name for p in self._tenants.projects()}
-        return names.get(id_, id_)
 
     def usage(self, since: int, until: int | None, by: Collection[By], organisation: str = "") -> Usage:
         """Of what who asks may see: all, an organisation's, or a project's.

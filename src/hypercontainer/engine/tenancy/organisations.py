@@ -54,7 +54,7 @@ class Organisations:
     def remove(self, key: str) -> OrganisationInfo:
         """:raise NotFound: there is none. :raise Conflict: it has projects."""
         found = rights.organisation(self._tenants, key)
-        if has := [p.name for p in self._tenants.projects() if p.organisation == found.id]:
+        if has := [p.name for p in self._tenants.projects_of(found.id)]:
             raise Conflict(
                 f"the organisation {found.name} has projects: {', '.join(has)}",
                 hint="remove them first, with `hyperctl project rm`",
@@ -107,7 +107,7 @@ class Organisations:
         return told
 
     def _projects_of(self, of: Organisation) -> set[Tenant]:
-        return {p.id for p in self._tenants.projects() if p.organisation == of.id}
+        return {p.id for p in self._tenants.projects_of(of.id)}
 
     @staticmethod
     def _check_owned(before: Organisation, members: dict[str, Role]) -> None:

@@ -53,7 +53,7 @@ class Projects:
         return seen[0]
 
     def _check_name(self, above: Organisation, name: str) -> None:
-        self._tenants.check_name("project", name, (p for p in self._tenants.projects() if p.organisation == above.id))
+        self._tenants.check_name("project", name, self._tenants.projects_of(above.id))
 
     def all(self) -> list[ProjectInfo]:
         """Those that one sees, by name."""

@@ -123,7 +123,7 @@ class Enforcement:
     def _publish(self, action: str, organisation: str, **attributes: str) -> None:
         """To the administrator, and in each of its projects."""
         name = self._tenants.organisation(organisation).name
-        mine = [p.id for p in self._tenants.projects() if p.organisation == organisation]
+        mine = [p.id for p in self._tenants.projects_of(organisation)]
         whose: list[Tenant] = [UNSET, *mine]
         for tenant in whose:
             self._events.publish("billing", action, organisation, of=None, tenant=tenant, name=name, **attributes)
@@ -160,7 +160,7 @@ class Enforcement:
             self._work(account.id, _all(self._put_to_rest(account.id, p) for p in resting))
 
     def _pods(self, account: Account) -> Iterable[Pod]:
-        projects = {p.id for p in self._tenants.projects() if p.organisation == account.id}
+        projects = {p.id for p in self._tenants.projects_of(account.id)}
         return [p for p in self._registry.pods() if p.tenant in projects]
 
     async def _put_to_rest(self, organisation: str, pod: Pod) -> None:
