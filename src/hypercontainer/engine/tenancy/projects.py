@@ -67,30 +67,21 @@ class Projects:
         """Raises what `inspect` and `create` do. What is in it is its still: that goes by its id."""
         found = self._managed(key)
         self._check_name(self._tenants.organisation(found.organisation), name)
-        changed = msgspec.structs.replace(found, name=name)
-        self._tenants.put(changed)
-        self._events.publish("project", "rename", found.id, tenant=found.id, name=name, old=found.name)
-        return self._told(changed)
+        return self._changed(msgspec.structs.replace(found, name=name), "rename", old=found.name)
 
     def limit(self, key: str, quota: Quota) -> ProjectInfo:
         """Say what may be in it at most; what is there already stays.
 
         :raise NotFound: there is none that one sees. :raise NoSpace: the disk is full.
         """
-        changed = msgspec.structs.replace(rights.project(self._tenants, key), quota=quota)
-        self._tenants.put(changed)
-        self._events.publish("project", "limit", changed.id, tenant=changed.id, name=changed.name)
-        return self._told(changed)
+        return self._changed(msgspec.structs.replace(rights.project(self._tenants, key), quota=quota), "limit")
 
     def restrict(self, key: str, policy: Policy) -> ProjectInfo:
         """Say what its containers may be; those that are there stay, and start.
 
         :raise NotFound: there is none that one sees. :raise NoSpace: the disk is full.
         """
-        changed = msgspec.structs.replace(rights.project(self._tenants, key), policy=policy)
-        self._tenants.put(changed)
-        self._events.publish("project", "restrict", changed.id, tenant=changed.id, name=changed.name)
-        return self._told(changed)
+        return self._changed(msgspec.structs.replace(rights.project(self._tenants, key), policy=policy), "restrict")
 
     async def remove(self, key: str) -> ProjectInfo:
         """With its tokens, images' names, builder and default network.
@@ -117,6 +108,11 @@ class Projects:
         found = rights.project(self._tenants, key)
         rights.check_manages(self._tenants, self._tenants.organisation(found.organisation))
         return found
+
+    def _changed(self, record: Project, action: str, **attributes: str) -> ProjectInfo:
+        self._tenants.put(record)
+        self._events.publish("project", action, record.id, of=None, tenant=record.id, name=record.name, **attributes)
+        return self._told(record)
 
     def _told(self, record: Project) -> ProjectInfo:
         above = self._tenants.organisation(record.organisation)
