@@ -80,6 +80,11 @@ class Use(Model, frozen=True, kw_only=True):
         return quantity(self.subject, self.lasted)
 
 
+def mib(size: int) -> int:
+    """Of bytes: whole MiB, rounded up."""
+    return -(-size // MIB)
+
+
 def quantity(subject: Subject, lasted: int) -> int:
     """In the unit of its kind: time, or storage by time, or bytes, which have come about at once."""
     if subject.kind == "egress":

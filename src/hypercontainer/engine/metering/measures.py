@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ...images.store import ImageStore
-from ...model.metering import MIB, Subject
+from ...model.metering import Subject, mib
 from ...model.principal import Principal, Tenant
 from ...model.status import Pod, Volume
 from ...sys.files import disk_usage
@@ -65,13 +65,11 @@ class Measures:
     def _measure(self, snapshots: list[Saved], volumes: list[Volume]) -> list[Subject]:
         found = []
         for s in snapshots:
-            size = disk_usage(self._paths.snapshot(s.id))
-            found.append(Subject(kind="snapshot", id=s.id, name=s.name, tenant=s.tenant or "",
-                                 payer=self._sources.payer(s.tenant), amount=-(-size // MIB)))  # fmt: skip
+            amount = mib(disk_usage(self._paths.snapshot(s.id)))
+            found.append(self._sources.subject("snapshot", s.id, s.name, s.tenant, amount=amount))
         for v in volumes:
-            size = disk_usage(Path(v.path))
-            found.append(Subject(kind="volume", id=v.name, name=v.name, tenant=v.tenant or "", size="directory",
-                                 payer=self._sources.payer(v.tenant), amount=-(-size // MIB)))  # fmt: skip
+            amount = mib(disk_usage(Path(v.path)))
+            found.append(self._sources.subject("volume", v.name, v.name, v.tenant, size="directory", amount=amount))
         return found
 
     def _of_images(self, tenant: Tenant) -> Iterable[Subject]:
@@ -79,8 +77,7 @@ class Measures:
             images = self._images.describe_all()
         for image in images:
             name = image.repo_tags[0] if image.repo_tags else ""
-            yield Subject(kind="image", id=image.id, name=name, tenant=tenant or "", payer=self._sources.payer(tenant),
-                          amount=-(-image.size // MIB))  # fmt: skip
+            yield self._sources.subject("image", image.id, name, tenant, amount=mib(image.size))
 
 
 class Counter(NamedTuple):

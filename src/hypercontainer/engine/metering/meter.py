@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec.structs import replace
 
-from ...model.metering import ANY, MIB, Kind, Moment, Open, Subject, Use
+from ...model.metering import ANY, MIB, Kind, Moment, Open, Subject, Use, mib
 from ...model.principal import Tenant
 from ...model.status import Container, Pod, PodStatus, Volume
 from ...state import changes as rows
@@ -127,25 +127,20 @@ class Meter:
     def _of_machine(self, pod: Pod) -> Subject | None:
         if pod.vm is None or not self._sources.wanted(pod.tenant):
             return None
-        return replace(
-            self._subject("pod", pod.id, pod.name, pod.tenant), size=pod.size, vcpus=pod.vcpus, memory=pod.memory // MIB
-        )
+        of = self._sources.subject("pod", pod.id, pod.name, pod.tenant, size=pod.size)
+        return replace(of, vcpus=pod.vcpus, memory=pod.memory // MIB)
 
     def _of_suspended(self, pod: Pod) -> Subject | None:
         if pod.status is not PodStatus.SUSPENDED or not self._sources.wanted(pod.tenant):
             return None
         before = self._open.get(_key("suspended", pod.tenant, pod.id))
-        amount = before.subject.amount if before else _mib(self._sources.suspended(pod.id))
-        return self._subject("suspended", pod.id, pod.name, pod.tenant, amount=amount)
+        amount = before.subject.amount if before else mib(self._sources.suspended(pod.id))
+        return self._sources.subject("suspended", pod.id, pod.name, pod.tenant, amount=amount)
 
     def _of_volume(self, volume: Volume) -> Subject | None:
         if not self._sources.wanted(volume.tenant):
             return None
-        return self._subject("volume", volume.name, volume.name, volume.tenant, amount=_mib(volume.size))
-
-    def _subject(self, kind: Kind, id_: str, name: str, tenant: Tenant, *, amount: int = 0) -> Subject:
-        payer = self._sources.payer(tenant)
-        return Subject(kind=kind, id=id_, name=name, tenant=tenant or "", payer=payer, amount=amount)
+        return self._sources.subject("volume", volume.name, volume.name, volume.tenant, amount=mib(volume.size))
 
     # -- intervals ------------------------------------------------------------------
 
@@ -277,10 +272,6 @@ class Meter:
 def tap_key(pod: Subject, tap: str) -> str:
     """By which what a tap has taken is known."""
     return f"{pod.key}/{tap}"
-
-
-def _mib(size: int) -> int:
-    return -(-size // MIB)
 
 
 def _key(kind: Kind, tenant: Tenant, id_: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...model.metering import Kind, Subject
 from ...model.principal import Tenant
 
 
@@ -19,3 +20,8 @@ class Sources:
     payer: Callable[[Tenant], str] = lambda tenant: ""  # the organisation of a project
     last_write: Callable[[str], int] = lambda pod_id: 0  # milliseconds since the epoch, to a disk of a pod's
     suspended: Callable[[str], int] = lambda pod_id: 0  # bytes that a suspended pod's memory takes
+
+    def subject(self, kind: Kind, id_: str, name: str, tenant: Tenant, *, size: str = "", amount: int = 0) -> Subject:
+        """A tenant's, whom its organisation pays for now; `amount` is MiB."""
+        payer = self.payer(tenant)
+        return Subject(kind=kind, id=id_, name=name, tenant=tenant or "", payer=payer, size=size, amount=amount)

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 
 from ...errors import HyperError
-from ...model.metering import Kind, Subject
+from ...model.metering import Kind
 from ...model.status import Pod
 from ...sys import clock, tasks
 from ..events import Events
@@ -100,8 +100,7 @@ class Watch:
         metered = [p for p in pods if p.vm and p.vm.nics and self._sources.wanted(p.tenant)]
         counters, there = self._read() if metered else {}, set()
         for pod in metered:
-            payer = self._sources.payer(pod.tenant)
-            of = Subject(kind="egress", id=pod.id, name=pod.name, tenant=pod.tenant or "", payer=payer)
+            of = self._sources.subject("egress", pod.id, pod.name, pod.tenant)
             taps = sent_by(pod, counters)
             self._meter.sent(of, taps, new=not self._first)
             there |= {tap_key(of, tap) for tap in taps}
