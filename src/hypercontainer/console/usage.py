@@ -13,14 +13,13 @@ from ..engine.metering.intervals import this_month
 from ..engine.principal import current
 from ..errors import HyperError, NotFound
 from ..model.billing import AccountInfo
-from ..model.metering import UsageRow
+from ..model.metering import GIB_HOUR, UsageRow
 from ..model.moments import SECOND
 from ..model.units import format_size
 from ..sys import clock, tasks
 from .call import Call, Pages
 
 pages = Pages()
-_GIB_HOUR = 1024 * 3_600_000  # MiB * ms
 _HOUR = 3_600_000  # ms
 _HEIGHT = 100  # of the chart, in its own unit
 
@@ -59,7 +58,7 @@ def amount(row: UsageRow) -> str:
         return format_size(row.quantity)
     if row.unit == "ms":
         return f"{row.quantity / _HOUR:.2f} hours"
-    return f"{row.quantity / _GIB_HOUR:.2f} GiB-hours"
+    return f"{row.quantity / GIB_HOUR:.2f} GiB-hours"
 
 
 def _bars(rows: list[UsageRow], days: int) -> list[tuple[int, float, str]]:

@@ -28,7 +28,6 @@ from ..model.units import parse_duration
 from .context import client
 from .output import print_json, show, show_details
 
-_GIB_HOUR = 1024 * 3_600_000  # MiB * ms
 _FORMAT = click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
 _ORGANISATION = click.argument("organisation", default="")
 
@@ -157,17 +156,9 @@ def invoice(organisation: str, month: str, format_: str, output: Path | None) ->
         return
 
     def cells(line: Line) -> list[str]:
-        return [line.project, line.what, line.size, _used(line), line.price, write_money(line.amount)]
+        return [line.project, line.what, line.size, line.used, line.price, write_money(line.amount)]
 
     show(found.lines, format_, ["PROJECT", "WHAT", "SIZE", "USED", "PRICE", "AMOUNT"], cells)
     if not format_:
         about = f"no. {found.number}" if found.number else "not issued"
         print(f"{found.month}, {about}: {write_money(found.total)} {found.currency}")
-
-
-def _used(line: Line) -> str:
-    if line.unit == "ms":
-        return f"{line.quantity / 1000:.3f} s"
-    if line.unit == "bytes":
-        return f"{line.quantity / (1 << 30):.6f} GB"
-    return f"{line.quantity / _GIB_HOUR:.4f} GB-hours"

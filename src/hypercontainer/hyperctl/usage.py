@@ -6,13 +6,12 @@ from __future__ import annotations
 import click
 
 from ..client.api import Query
-from ..model.metering import LedgerCheck, Usage, UsageRow
+from ..model.metering import GIB_HOUR, LedgerCheck, Usage, UsageRow
 from ..model.units import format_size
 from .context import client
 from .output import print_json, show
 
 _BY = ("organisation", "project", "size", "day")
-_GIB_HOUR = 1024 * 3_600_000  # MiB * ms
 
 
 @click.command()
@@ -50,7 +49,7 @@ def amount(row: UsageRow) -> str:
         return format_size(row.quantity)
     if row.unit == "ms":
         return f"{row.quantity // 1000}.{row.quantity % 1000:03} s"
-    return f"{row.quantity / _GIB_HOUR:.4f} GiB-hours"
+    return f"{row.quantity / GIB_HOUR:.4f} GiB-hours"
 
 
 def _check() -> int:

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, field
 
 from ..errors import InvalidArgument
 from .base import Model
-from .metering import SHORT
+from .metering import GIB_HOUR, SHORT
 from .principal import Tenant
 
 MICRO = 10**6  # parts of the currency
@@ -110,6 +110,15 @@ class Line(Model, frozen=True, kw_only=True):
     unit: str  # as in `usage`
     price: str  # as the price list has it, of a second, GB-month or GB
     amount: int  # of 10^-6 of the currency
+
+    @property
+    def used(self) -> str:
+        """Its quantity in the unit that people read."""
+        if self.unit == "ms":
+            return f"{self.quantity / 1000:.3f} s"
+        if self.unit == "bytes":
+            return f"{self.quantity / (1 << 30):.6f} GB"
+        return f"{self.quantity / GIB_HOUR:.4f} GB-hours"
 
 
 class Invoice(Model, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ UNITS: dict[Kind, str] = {"pod": "ms", "egress": "bytes", **dict.fromkeys(STORAG
 
 DAY = 86_400_000  # milliseconds
 MIB = 1 << 20
+GIB_HOUR = 1024 * 3_600_000  # MiB * ms
 SHORT = 60  # seconds: the lengths of runs below are kept, for prices that have a minimum for each start
 ANY = -1  # in the place of a run's length: of all of them
 

@@ -11,7 +11,6 @@ from ....errors import Unsupported
 from ....model.billing import Invoice, Line, write_money
 
 _HEAD = ("project", "what", "size", "first", "last", "quantity", "unit", "price", "amount", "currency")
-_GIB_HOUR = 1024 * 3_600_000  # MiB * ms
 _WIDTH, _HEIGHT = 595, 842  # points: A4
 _MARGIN, _LEADING, _ROWS = 50, 14, 46
 _COLUMNS = ((50, 22), (170, 10), (225, 12), (290, 21), (395, 16), (480, 21))  # where each begins, and its characters
@@ -90,13 +89,4 @@ def _pages(invoice: Invoice) -> Iterator[list[Text]]:
 
 
 def _cells(line: Line) -> list[str]:
-    return [line.project, line.what, line.size, used(line), line.price, write_money(line.amount)]
-
-
-def used(line: Line) -> str:
-    """In the unit that people read."""
-    if line.unit == "ms":
-        return f"{line.quantity / 1000:.3f} s"
-    if line.unit == "bytes":
-        return f"{line.quantity / (1 << 30):.6f} GB"
-    return f"{line.quantity / _GIB_HOUR:.4f} GB-hours"
+    return [line.project, line.what, line.size, line.used, line.price, write_money(line.amount)]
