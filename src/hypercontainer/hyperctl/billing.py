@@ -27,6 +27,7 @@ from ..model.sentences import explain
 from ..model.units import parse_duration
 from .context import client
 from .output import print_json, show, show_details
+from .whole_file import write_out
 
 _FORMAT = click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
 _ORGANISATION = click.argument("organisation", default="")
@@ -143,10 +144,7 @@ def invoice(organisation: str, month: str, format_: str, output: Path | None) ->
         if format_ == "pdf" and output is None and sys.stdout.isatty():
             raise InvalidArgument("PDF is nothing for a terminal", hint="give -o FILE")
         data = client().open("GET", "/billing/invoice", {**query, "format": format_}).read()
-        if output:
-            output.write_bytes(data)
-        else:
-            sys.stdout.buffer.write(data)
+        write_out([data], str(output) if output else None)
         return
     found = client().call(Invoice, "GET", "/billing/invoice", query=query)
     if output:
