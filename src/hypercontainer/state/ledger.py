@@ -11,7 +11,8 @@ import msgspec
 
 from ..model.metering import ANY, DAY, EVERYBODY, SHORT, DaySum, Subject, Use, Whose, quantity
 
-_SUM_KEY = "day, tenant, payer, kind, size, vcpus, memory, short"
+_KEY = "day, tenant, payer, kind, size, vcpus, memory"
+_SUM_KEY = f"{_KEY}, short"
 _COLUMNS = (
     "number, day, kind, object, name, tenant, payer, size, vcpus, memory, amount, began, lasted, boot, boot_id, run"
 )
@@ -113,11 +114,10 @@ def day_part(db: sqlite3.Connection, since: int, until: int, whose: Whose) -> li
     lasted = f"max(0, min(began + lasted, {until}) - max(began, {since}))"
     inside = f"began >= {since} AND began < {until}"
     what = f"CASE kind WHEN 'egress' THEN amount WHEN 'pod' THEN {lasted} ELSE amount * {lasted} END"
-    key = "day, tenant, payer, kind, size, vcpus, memory"
     rows = db.execute(
-        f"SELECT {key}, {ANY}, sum({what}), sum(run != {ANY} AND began + lasted <= {until}) FROM uses WHERE day = ?"
+        f"SELECT {_KEY}, {ANY}, sum({what}), sum(run != {ANY} AND began + lasted <= {until}) FROM uses WHERE day = ?"
         f" AND (({inside}) OR (kind != 'egress' AND began < {until} AND began + lasted > {since})) {where}"
-        f" GROUP BY {key}",
+        f" GROUP BY {_KEY}",
         (since // DAY, *values),
     )
     return [DaySum(*row) for row in rows]
@@ -142,11 +142,10 @@ def _use(row: tuple[Any, ...]) -> Use:
 def recount(db: sqlite3.Connection) -> list[DaySum]:
     """The sums of all days, by their entries."""
     what = "CASE kind WHEN 'egress' THEN amount WHEN 'pod' THEN lasted ELSE amount * lasted END"
-    key = "day, tenant, payer, kind, size, vcpus, memory"
     rows = db.execute(
-        f"SELECT {key}, {ANY}, sum({what}), sum(run != {ANY}) FROM uses GROUP BY {key} UNION ALL"
-        f" SELECT {key}, run / 1000, sum(run), count(*) FROM uses WHERE run != {ANY} AND run < {SHORT * 1000}"
-        f" GROUP BY {key}, run / 1000"
+        f"SELECT {_KEY}, {ANY}, sum({what}), sum(run != {ANY}) FROM uses GROUP BY {_KEY} UNION ALL"
+        f" SELECT {_KEY}, run / 1000, sum(run), count(*) FROM uses WHERE run != {ANY} AND run < {SHORT * 1000}"
+        f" GROUP BY {_KEY}, run / 1000"
     )
     return [DaySum(*row) for row in rows]
 

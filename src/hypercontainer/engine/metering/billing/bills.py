@@ -71,7 +71,7 @@ class Bills:
             if not size or len(size) > 63:
                 raise InvalidArgument(f"invalid size {size!r} in the price list", hint="name it as in `hyperctl size`")
         record = PriceList(id=secrets.token_hex(6), created_at=clock.stamp(), prices=prices, owner=current().name)
-        versions = [p for p in self._prices.values() if p.prices.name == prices.name]
+        versions = self._versions(prices.name)
         before = next((p for p in versions if p.name == record.name), None)
         today = f"{clock.now():%Y-%m-%d}"
         held = max((v for p in versions if (v := p.prices.valid_from) <= today), default="")
