@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..model.base import Model, encode
 from ..model.billing import Account, Credit, Invoice, PriceList
@@ -16,6 +16,7 @@ from ..model.tokens import Token
 
 Bill = Account | Credit | Invoice | PriceList
 Record = Container | Pod | Volume | Network | Token | Organisation | Project | User | Bill
+R = TypeVar("R", bound=Record)
 _PEOPLE = "people"  # `users` are the numbers that machines run as
 
 

@@ -17,7 +17,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -30,15 +30,12 @@ from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 from ..sys.documents import UNREADABLE
 from . import ledger
-from .changes import Change, put, table
+from .changes import Change, R, put, table
 from .migrations import migrate, refuse_newer
 from .store import Happened, SetAside
 
 log = logging.getLogger(__name__)
 _BUSY = 1.0  # seconds to wait for another program that looks into the file
-R = TypeVar(
-    "R", Container, Pod, Volume, Network, Token, Organisation, Project, User, Account, Credit, Invoice, PriceList
-)
 
 
 class DamagedDatabase(Unavailable):

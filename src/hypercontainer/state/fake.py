@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import msgspec
 
@@ -18,13 +17,10 @@ from ..model.status import Container, Pod, Volume
 from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 from ..sys.documents import UNREADABLE
-from .changes import Change, table
+from .changes import Change, R, table
 from .ledger import clipped, sums_of
 from .store import Happened, SetAside
 
-R = TypeVar(
-    "R", Container, Pod, Volume, Network, Token, Organisation, Project, User, Account, Credit, Invoice, PriceList
-)
 _TABLES = ("containers", "pods", "volumes", "networks", "tokens", "organisations", "projects", "people", "unfinished",
            "users", "metering", "pricelists", "credits", "invoices", "accounts")  # fmt: skip
 
