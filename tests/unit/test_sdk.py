@@ -100,7 +100,7 @@ def test_no_call_is_forgotten() -> None:
 
 async def _unanswered(path: str) -> Exchange:
     """A connection on which nothing comes, and which takes nothing more."""
-    exchange = Exchange(path, *await connect(path))
+    exchange = Exchange(*await connect(path))
     exchange.status, exchange.headers = 200, {"transfer-encoding": "chunked"}
     exchange.writer.write(sdk_calls.MUCH)
     return exchange

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hyperd by TCP: TLS 1.3, and who we are. Imported only where the daemon is named as tcp://ADDRESS:PORT.
+"""hyperd by TCP: TLS 1.3, and who we are. hyperctl imports it only where the daemon is named as
+tcp://ADDRESS:PORT, or a token is shown.
 
 What is shown and trusted is named in the environment, which the options of hyperctl go before:
 

@@ -32,12 +32,12 @@ class Api:
 
     async def _connect(self) -> Exchange:
         try:
-            return Exchange(self.path, *await connect(self.path))
+            return Exchange(*await connect(self.path))
         except Unavailable:
             if not self._starts:
                 raise
         await asyncio.to_thread(self._start)
-        return Exchange(self.path, *await connect(self.path))
+        return Exchange(*await connect(self.path))
 
     def _start(self) -> None:
         """Unless another did meanwhile, of this process or of another one."""

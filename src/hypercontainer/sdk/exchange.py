@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Self
 
 from ..client import tls
-from ..client.transport import has_token
 from ..errors import PermissionDenied, Unauthorized, Unavailable
 
 HEAD_MAX = 64 << 10  # bytes of an answer's head
@@ -62,11 +61,11 @@ class Exchange:
     status: int
     headers: dict[str, str]
 
-    def __init__(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
         self._process = os.getpid()
-        self._token = tls.token() if path.startswith("tcp://") or has_token() else ""
+        self._token = tls.token()
 
     async def __aenter__(self) -> Self:
         return self
