@@ -120,11 +120,10 @@ class Layout:
         """Name -> what it stands for; an image without a name has the digest of that as name, as has for the daemon
         itself what only projects have.
         """
-        every, tenant = self._read(), self.tenant()
-        found = {name: d for (whose, name), d in every.items() if whose == (tenant or "")}
-        if tenant is None:
+        found = self._own_names()
+        if self.tenant() is None:
             known = {(d.digest, chosen(d)) for d in found.values()}
-            found |= {d.digest: d for d in every.values() if (d.digest, chosen(d)) not in known}
+            found |= {d.digest: d for d in self.entries() if (d.digest, chosen(d)) not in known}
         return found
 
     def _own_names(self) -> dict[str, Descriptor]:
