@@ -67,15 +67,16 @@ async def list_(c: Call) -> list[Network]:
     filters = c.filters(NETWORK_FILTERS)
     found = records(c.engine)
     known = {r.name for r in found}
-    every = [*(predefined(name) for name in PREDEFINED if name not in known), *map(view, found)]
-    return [n for n in every if _fits(c.engine, n, filters)]
+    every = [(predefined(name), False) for name in PREDEFINED if name not in known]
+    every += [(view(record), bool(c.engine.registry.attached(record))) for record in found]
+    return [network for network, used in every if _fits(network, filters, used=used)]
 
 
-def _fits(engine: Engine, n: Network, filters: Filters) -> bool:
+def _fits(n: Network, filters: Filters, *, used: bool) -> bool:
     """:raise InvalidArgument: a filter's value is none."""
     return network_fits(
         filters, name=n.name, id_=n.id, driver=n.driver, labels=n.labels, builtin=n.name in PREDEFINED,
-        used=any(engine.registry.attached(r) for r in engine.registry.networks() if r.id == n.id),
+        used=used,
     )  # fmt: skip
 
 
