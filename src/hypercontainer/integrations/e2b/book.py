@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from ...client.base import pod_route
 from ...errors import NoSpace, NotFound, Unsupported
 from ...model.specs import ContainerSpec
-from ...model.states import STILL, UP
-from ...model.status import Container, ContainerStatus, PodInfo
+from ...model.states import STILL, UP, end_of
+from ...model.status import Container, ContainerStatus, PodDetails, PodInfo
 from ...sdk import AsyncSandbox, AsyncWatch
 from ...sdk.api import Api
 from ...sdk.limits import DEFAULT, Deadline, within
@@ -152,6 +153,12 @@ class Book:
         )
         return {pod.id: datetime.datetime.fromisoformat(pod.ends_at) for pod in pods if pod.ends_at}
 
+    async def end(self, container: Container) -> datetime.datetime | None:
+        """When its time is over, as `ends` has it. :raise NotFound: it has ended."""
+        call = self._api.call(PodDetails, "GET", pod_route(container.pod))
+        found = await within(self._api, container.id, Deadline(DEFAULT), "the question when it ends", call)
+        return end_of(found.pod)
+
     async def all(self) -> list[tuple[Entry, Container]]:
         """Those that run or are paused, newest first."""
         found = [(self._known(sandbox), last_seen(sandbox)) for sandbox in await AsyncSandbox.list(host=self._host)]
@@ -188,7 +195,7 @@ class Book:
         if paused:
             await entry.sandbox.resume()
         wanted = entry.terms.timeout if seconds is None else seconds
-        end = (await self.ends()).get(container.pod)
+        end = await self.end(container)
         now = datetime.datetime.now(datetime.UTC)
         if paused or end is None or now + datetime.timedelta(seconds=wanted) > end:
             await self.set_time(entry, wanted)

@@ -75,7 +75,7 @@ class Control:
     async def get(self, request: web.Request) -> web.Response:
         """All of one."""
         entry, container = await self._book.find(request.match_info["id"])
-        end = (await self._book.ends()).get(container.pod)
+        end = await self._book.end(container)
         return web.json_response(view(container, entry.terms, end, self._token))
 
     async def kill(self, request: web.Request) -> web.Response:
@@ -95,7 +95,7 @@ class Control:
         body = await _body(request)
         seconds = read_timeout({"timeout": body.get("duration", 60)})
         entry, container = await self._book.find(request.match_info["id"])
-        end = (await self._book.ends()).get(container.pod)
+        end = await self._book.end(container)
         if end and time.time() + seconds > end.timestamp():
             await self._book.set_time(entry, seconds)
         return web.Response(status=204)
