@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import ensurepip
 import os
 import shutil
 import subprocess
-import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.node_payload import own_wheel, pip_wheel
 
 from .conftest import DEADLINE
 
@@ -63,36 +63,15 @@ rm -r payload/deploy top/root/payload/deploy/containerd
 """
 
 
-def _wheel(directory: Path, version: int) -> None:
-    """One with programs of our names, which needs no other."""
-    name = f"hypercontainer-{version}.dist-info"
-    with zipfile.ZipFile(directory / f"hypercontainer-{version}-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("hypercontainer.py", "def main():\n    print('it runs')\n")
-        programs = "".join(f"{p} = hypercontainer:main\n" for p in ("hyperd", "hyperctl", "hyper-runtime"))
-        wheel.writestr(f"{name}/entry_points.txt", f"[console_scripts]\n{programs}")
-        wheel.writestr(f"{name}/METADATA", f"Metadata-Version: 2.1\nName: hypercontainer\nVersion: {version}\n")
-        wheel.writestr(f"{name}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{name}/RECORD", "")
-
-
-def _pip() -> Path:
-    """The wheel that Python has, or Debian for it."""
-    places = Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels")
-    found = [wheel for place in places for wheel in place.glob("pip-*.whl")]
-    if not found:
-        pytest.skip("there is no wheel of pip here: it comes with Python, or with Debian's python3-pip-whl")
-    return found[0]
-
-
 def test_a_node_is_set_up_and_left(tmp_path: Path) -> None:
     payload = tmp_path / "payload"
     shutil.copytree(DEPLOY, payload / "deploy", ignore=shutil.ignore_patterns("wheels"))
     (tmp_path / "top").mkdir()
     (tmp_path / "config.toml").write_text(_CONFIG)
-    _wheel(payload, 0)
+    own_wheel(payload, 0)
     (tmp_path / "newer").mkdir()
-    _wheel(tmp_path / "newer", 1)
-    shutil.copy(_pip(), payload)
+    own_wheel(tmp_path / "newer", 1)
+    shutil.copy(pip_wheel(), payload)
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _SCRIPT, "sh", tmp_path]
     path = os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"))
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False,

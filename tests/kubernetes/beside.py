@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 import contextlib
-import ensurepip
 import io
 import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from hypercontainer.images import builtin
 from tests.containerd import Containerd, archive, containerd
 from tests.debian import unpacked
+from tests.node_payload import own_wheel, pip_wheel
 
 from .control import Control
 from .node import KUBELET, Node
@@ -40,7 +37,7 @@ exec sleep infinity
 """
 
 
-def _payload(tar: tarfile.TarFile) -> None:
+def _payload(tar: tarfile.TarFile, scratch: Path) -> None:
     """What deploy/node/Dockerfile copies, with a wheel that has programs of our names and needs no other."""
 
     def add(name: str, data: bytes) -> None:
@@ -53,34 +50,14 @@ def _payload(tar: tarfile.TarFile) -> None:
     for directory in ("systemd", "containerd", "crio"):
         for path in (DEPLOY / directory).iterdir():
             add(f"payload/deploy/{directory}/{path.name}", path.read_bytes())
-    wheel = io.BytesIO()
-    programs = "".join(f"{p} = hypercontainer:main\n" for p in ("hyperd", "hyperctl", "hyper-runtime"))
-    with zipfile.ZipFile(wheel, "w") as made:
-        made.writestr("hypercontainer.py", "def main():\n    print('it runs')\n")
-        for name, text in (
-            ("entry_points.txt", f"[console_scripts]\n{programs}"), ("RECORD", ""),
-            ("METADATA", "Metadata-Version: 2.1\nName: hypercontainer\nVersion: 1\n"),
-            ("WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
-        ):  # fmt: skip
-            made.writestr(f"hypercontainer-1.dist-info/{name}", text)
-    add("payload/hypercontainer-1-py3-none-any.whl", wheel.getvalue())
-    pip = _pip()
-    add(f"payload/{pip.name}", pip.read_bytes())
-
-
-def _pip() -> Path:
-    """The wheel that Python has, or Debian for it."""
-    places = Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels")
-    found = [wheel for place in places for wheel in place.glob("pip-*.whl")]
-    if not found:
-        pytest.skip("there is no wheel of pip here: it comes with Python, or with Debian's python3-pip-whl")
-    return found[0]
+    for wheel in (own_wheel(scratch, 1), pip_wheel()):
+        add(f"payload/{wheel.name}", wheel.read_bytes())
 
 
 def _image(path: Path) -> None:
     layer = io.BytesIO(builtin._layer(builtin._find_busybox()))
     with tarfile.open(fileobj=layer, mode="a") as tar:
-        _payload(tar)
+        _payload(tar, path.parent)
     archive(path, IMAGE, layer.getvalue(), Entrypoint=["/bin/sh", "/enter.sh"])
 
 
