@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from .conftest import wait_for
-from .egress.world import RESET, Outside, worlds
+from .egress.world import CURL, RESET, Outside, worlds
 
 SLEEP = ("sleep", "1000")
-CURL = "curl -sS -m 30 --retry 2 --retry-connrefused"
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ import pytest
 from hypercontainer.sdk import Sandbox
 
 from .conftest import wait_for
-from .egress.world import OUTSIDE, RESET, Outside, worlds
+from .egress.world import CURL, OUTSIDE, RESET, Outside, worlds
 
-CURL = "curl -sS -m 30 --retry 2 --retry-connrefused"
 # Connections that send a byte again and again, and get it back; each says how often, and with what it ended.
 TALK = """
 import socket, threading, time, sys

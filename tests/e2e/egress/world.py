@@ -25,6 +25,7 @@ from . import image
 
 OUTSIDE = "203.0.113.2"
 NAMES = ("api.example.test", "other.example.test", "deep.sub.example.test", "evil.test")
+CURL = "curl -sS -m 30 --retry 2 --retry-connrefused"
 # What curl says of a connection that is reset, by when that is: before it is made, before curl has looked, or after.
 RESET = re.compile(r"curl: \((7|55|56)\)")
 _PROGRAM = Path(__file__).with_name("outside.py")
