@@ -106,7 +106,7 @@ def check(disk: Path) -> None:
     """By Debian's tool, where it is installed."""
     if fsck := shutil.which("fsck.erofs"):
         done = subprocess.run([fsck, disk], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, f"{done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
 
 
 # -- any tree -----------------------------------------------------------------------------
