@@ -87,6 +87,23 @@ def watched(request: pytest.FixtureRequest, address: str) -> Iterator[tuple[Watc
         browser.close()
 
 
+def look_through_files(w: Watched, kind: str, name: str) -> None:
+    w.page.goto(f"{w.address}/p/-/containers")
+    w.page.click(f"text={name}")
+    w.page.click("text=Files")
+    w.page.click("text=tmp/")
+    w.page.set_input_files("#files", {"name": "a b.bin", "mimeType": "application/x", "buffer": b"sent" * 50_000})
+    w.page.click("text=Send >> nth=-1")
+    w.page.locator("th", has_text="a b.bin").wait_for()
+    w.check(f"files-{kind}")
+    with w.page.expect_download() as download:
+        w.page.click("text=a b.bin")
+    assert Path(download.value.path()).read_bytes() == b"sent" * 50_000
+    w.page.once("dialog", lambda dialog: dialog.accept())
+    w.page.click("[aria-label='Remove a b.bin']")
+    w.page.wait_for_selector("text=Nothing is in this directory")
+
+
 def test_pages(hyper: Daemon, watched: tuple[Watched, str]) -> None:
     w, kind = watched
     w.page.goto(f"{w.address}/login")
@@ -109,6 +126,7 @@ def test_pages(hyper: Daemon, watched: tuple[Watched, str]) -> None:
     w.page.keyboard.type("echo to-$((40 + 2))\n")
     w.page.locator(".xterm-rows", has_text="to-42").wait_for()
     w.check(f"terminal-{kind}")
+    look_through_files(w, kind, name)
     for path in LISTS:
         w.page.goto(f"{w.address}/p/-/{path}")
         w.check(f"{path}-{kind}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
@@ -34,7 +35,7 @@ from .stage import SCRATCH, Stage, stage
 
 PRICES = Prices(name="standard", currency="EUR", valid_from="2023-01-01", volume_month="0.1")
 VOID = {"meta", "link", "input", "br"}
-STREAMS = ("/logs", "/stats", "/live", "/socket")
+STREAMS = ("/logs", "/stats", "/live", "/socket", "/contents")
 
 
 class Markup(HTMLParser):
@@ -128,6 +129,11 @@ async def browser(template: Path) -> AsyncIterator[Browser]:
         await engine.close(keep_running=False)
 
 
+async def pieces() -> AsyncIterator[bytes]:
+    """A body of which nobody says how long it is."""
+    yield b"a"
+
+
 def filled(path: str, name: str) -> str:
     return path.replace("{project}", "-").replace("{name}", name)
 
@@ -182,6 +188,48 @@ async def test_a_container_from_its_form_to_its_end(template: Path) -> None:
             assert b.engine.registry.container("web").state.status == status_after
         assert (await b.ask("POST", "/p/-/containers/web/remove", csrf=csrf))[2]["Location"] == "/p/-/containers"
         assert b.engine.registry.containers() == []
+
+
+async def test_files_are_fetched_sent_and_removed(template: Path) -> None:
+    async with browser(template) as b:
+        await b.log_in(b.token("operate"))
+        made = await b.stage.run("a", "sleep", "100")
+        csrf, path, name = await b.csrf(), f"/p/-/containers/{made}/files", "<b> & #1"
+        data = os.urandom(700_001)
+        sent = {"path": "/srv", "name": name}
+        for headers, body, status in (
+            ({"X-CSRF": "wrong"}, data, 403),
+            ({"X-CSRF": csrf, "Origin": "https://evil.example"}, data, 403),
+            ({"X-CSRF": csrf}, pieces(), 411),
+            ({"X-CSRF": csrf}, data, 204),
+            ({"X-CSRF": csrf}, b"", 204),
+            ({"X-CSRF": csrf}, data, 204),
+        ):
+            url = b.url(f"{path}/contents").with_query(sent)
+            async with b.http.post(url, data=body, headers=headers) as answer:
+                assert answer.status == status, await answer.text()
+        for wrong in ("a/b", "..", "", "a" * 300):
+            url = b.url(f"{path}/contents").with_query(path="/srv", name=wrong)
+            async with b.http.post(url, data=b"x", headers={"X-CSRF": csrf}) as answer:
+                assert answer.status == 400 and "is no name of a file" in await answer.text(), wrong
+        status, text, _ = await b.ask("GET", f"{path}?path=/srv")
+        assert status == 200 and "&lt;b&gt; &amp; #1" in text and "683.6KiB" in text, text
+        assert Markup(text).wrong == []
+        async with b.http.get(b.url(f"{path}/contents").with_query(path=f"/srv/{name}")) as answer:
+            assert await answer.read() == data
+            assert answer.headers["Content-Disposition"] == "attachment; filename*=UTF-8''%3Cb%3E%20%26%20%231"
+        for query, why in (("?path=/none", "no such path"), ("?path=srv", "absolute path")):
+            status, text, _ = await b.ask("GET", f"{path}/contents{query}")
+            assert status in (400, 404) and why in text, text
+        assert (await b.ask("POST", f"{path}/directory", csrf=csrf, at="/srv", name="new"))[0] == 303
+        for root in ("/", "//", "", "/srv/.."):
+            status, text, _ = await b.ask("POST", f"{path}/remove", csrf=csrf, at=root)
+            assert status == 400 and "root of a container" in text, root
+        found = await b.ask("POST", f"{path}/remove", csrf=csrf, at=f"/srv/{name}")
+        assert found[2]["Location"] == f"{path}?path=%2Fsrv"
+        assert (await b.ask("GET", f"{path}?path=/srv"))[0] == 404
+        await b.stage.call(b.engine.containers.stop("a"))
+        assert "its files are shown while it runs" in (await b.ask("GET", path))[1]
 
 
 async def test_forms_of_others_do_nothing(template: Path) -> None:

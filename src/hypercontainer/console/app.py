@@ -15,12 +15,12 @@ from ..serving.application import application
 from ..serving.auditing import ticket
 from ..serving.identity import Identity
 from ..serving.statuses import status_of
-from . import container, containers, images, login, render, streams, things, usage
+from . import container, containers, files, images, login, render, streams, things, usage
 from .call import NONE, Call, Page, check_origin, form_of
 from .sessions import Sessions, session_of
 
 log = logging.getLogger(__name__)
-_MODULES = (containers, container, streams, images, things, usage)
+_MODULES = (containers, container, files, streams, images, things, usage)
 PAGES = [page for module in _MODULES for page in module.pages.all]
 # Nothing of another host, nothing in line, in no frame (https://www.w3.org/TR/CSP3/).
 CSP = (
@@ -54,7 +54,7 @@ def _bind(page: Page, engine: Engine, identity: Identity, sessions: Sessions) ->
         who = identity.of_token(session.token, "" if project == NONE else project)
         ticket().who, ticket().project = who.name, who.tenant or ""
         check_origin(request)
-        form = await form_of(request) if request.method == "POST" else {}
+        form = await form_of(request) if request.method == "POST" and page.takes_form else {}
         with asked_by(who), identity.held(request, who), session.held(request.transport):
             return await page.handler(Call(engine, request, session, form))
 

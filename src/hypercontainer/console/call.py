@@ -119,6 +119,7 @@ class Page:
     path: str
     handler: Handler
     scope: Scope
+    takes_form: bool = True  # else its body is the handler's, who reads it as it comes
 
 
 class Pages:
@@ -131,11 +132,11 @@ class Pages:
         """What only shows something."""
         return self._add("GET", path, scope)
 
-    def post(self, path: str, scope: Scope = "operate") -> Callable[[Handler], Handler]:
-        """What changes something: its form has the session's word."""
-        return self._add("POST", path, scope)
+    def post(self, path: str, scope: Scope = "operate", *, form: bool = True) -> Callable[[Handler], Handler]:
+        """What changes something: its form has the session's word, or the header X-CSRF has it."""
+        return self._add("POST", path, scope, form=form)
 
-    def _add(self, method: str, path: str, scope: Scope) -> Callable[[Handler], Handler]:
+    def _add(self, method: str, path: str, scope: Scope, *, form: bool = True) -> Callable[[Handler], Handler]:
         def add(handler: Handler) -> Handler:
             async def answer(call: Call) -> web.StreamResponse:
                 if method == "POST":
@@ -143,7 +144,7 @@ class Pages:
                 require(scope)
                 return await handler(call)
 
-            self.all.append(Page(method, f"/p/{{project}}{path}", answer, scope))
+            self.all.append(Page(method, f"/p/{{project}}{path}", answer, scope, form))
             return handler
 
         return add

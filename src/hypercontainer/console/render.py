@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    found.filters.update(binary=format_binary, age=format_age, short=short, money=_money)
+    found.filters.update(binary=format_binary, age=format_age, short=short, money=_money, moment=_moment)
     return found
 
 
@@ -36,6 +37,14 @@ def text(template: str, **values: Any) -> str:
 def page(template: str, *, status: int = 200, **values: Any) -> web.Response:
     """An answer for a browser."""
     return web.Response(text=text(template, **values), status=status, content_type="text/html")
+
+
+def _moment(seconds: int) -> str:
+    """Since the epoch, in UTC; what no calendar has is left out."""
+    try:
+        return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return ""
 
 
 def _money(amount: int) -> str:

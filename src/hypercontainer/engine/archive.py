@@ -99,8 +99,8 @@ class Archives:
             head = b""
             async for data in job.output():
                 head += data
-                if (found := _first_entry(head)) is not None:
-                    return _path_stat(found)
+                if (found := first_entry(head)) is not None:
+                    return path_stat(found)
                 if len(head) > _HEAD_MAX:
                     break
             await job.check(path)
@@ -127,9 +127,9 @@ class Archives:
             head = b""
             async for data in chunks:
                 head += data
-                if (found := _first_entry(head)) is not None:
+                if (found := first_entry(head)) is not None:
                     self._containers.tell("archive-path", self._registry.container(key))
-                    yield _path_stat(found), _joined(head, chunks)
+                    yield path_stat(found), _joined(head, chunks)
                     return
                 if len(head) > _HEAD_MAX:
                     break
@@ -292,8 +292,8 @@ async def _joined(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[by
         yield chunk
 
 
-def _first_entry(head: bytes) -> tarfile.TarInfo | None:
-    """The first real entry of a stream whose beginning this is; None when more is needed."""
+def first_entry(head: bytes) -> tarfile.TarInfo | None:
+    """The first real entry of a tar stream whose beginning this is; None when more is needed."""
     if len(head) < _BLOCK:
         return None
     with contextlib.suppress(tarfile.TarError, EOFError):
@@ -308,7 +308,8 @@ _KINDS: dict[bytes, PathKind] = {
 }  # fmt: skip
 
 
-def _path_stat(info: tarfile.TarInfo) -> PathStat:
+def path_stat(info: tarfile.TarInfo) -> PathStat:
+    """What is told of a path, by its entry in a tar stream."""
     return PathStat(
         name=info.name.rstrip("/").rpartition("/")[2] or ".",
         size=info.size,

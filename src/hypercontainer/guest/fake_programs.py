@@ -148,12 +148,13 @@ async def run_builtin(guest: Files, kind: Builtin, process: FakeProcess) -> int:
 async def _files(container: FakeContainer, process: FakeProcess) -> int:
     """Of the whole tree, whatever depth is asked for; what is watched stays as it is, until the process is ended."""
     verb, path, option = process.args
-    found = {name: data for name, data in container.files.items() if name == path or name.startswith(f"{path}/")}
-    if not found:
+    above = path.rstrip("/") + "/"
+    found = {name: data for name, data in container.files.items() if name == path or name.startswith(above)}
+    if not found and path != "/":
         return 2
     if verb == "list":
         for name, data in found.items():
-            await process.write(f"f 644 0 0 {len(data)} 0 {name[len(path) + 1 :]}\0\0".encode())
+            await process.write(f"f 644 0 0 {len(data)} 0 {name[len(above) :]}\0\0".encode())
     elif verb == "watch":
         await process.write(b"R \0")
         await process.until(0)  # which does not come

@@ -110,8 +110,49 @@ async function pull(form) {
   }
 }
 
+function sendFile(address, file, csrf, told) {
+  const line = document.createElement("p"), label = document.createElement("span"), bar = document.createElement("progress");
+  label.textContent = file.name;
+  bar.setAttribute("aria-label", file.name);
+  line.append(bar, " ", label);
+  told.append(line);
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.upload.addEventListener("progress", (e) => { if (e.lengthComputable) { bar.max = e.total || 1; bar.value = e.loaded; } });
+    request.addEventListener("load", () => {
+      if (request.status === 204) { resolve(); return; }
+      const page = new DOMParser().parseFromString(request.responseText, "text/html");
+      reject(new Error(page.body.textContent.trim() || `the answer was ${request.status}`));
+    });
+    request.addEventListener("error", () => reject(new Error("hyperd did not answer")));
+    request.open("POST", `${address}&name=${encodeURIComponent(file.name)}`);
+    request.setRequestHeader("X-CSRF", csrf);
+    request.setRequestHeader("HX-Request", "true");
+    request.setRequestHeader("Content-Type", "application/octet-stream");
+    request.send(file);
+  });
+}
+
+async function upload(form) {
+  const told = document.getElementById("sending"), button = form.querySelector("button");
+  const csrf = JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRF"];
+  button.disabled = true;
+  told.replaceChildren();
+  try {
+    for (const file of form.querySelector("input[type=file]").files) await sendFile(form.dataset.upload, file, csrf, told);
+    location.reload();
+  } catch (error) {
+    const line = document.createElement("p");
+    line.className = "wrong";
+    line.textContent = error.message;
+    told.append(line);
+    button.disabled = false;
+  }
+}
+
 document.addEventListener("submit", (event) => {
   const form = event.target;
+  if (form.dataset.upload) { event.preventDefault(); upload(form); return; }
   if (form.dataset.pull) { event.preventDefault(); pull(form); return; }
   if (form.dataset.confirm && !window.confirm(form.dataset.confirm)) { event.preventDefault(); return; }
   for (const button of form.querySelectorAll("button")) button.disabled = true; // once is enough
