@@ -7,12 +7,14 @@ from collections import deque
 
 from aiohttp import web
 
+from ..engine import naming
 from ..errors import InvalidArgument
 from ..model.network import NetworkSpec
 from ..model.pods import VolumeSpec
 from ..model.quotas import NAMES, write_amount
 from ..model.snapshots import FORKS_MAX, ForkRequest, RestoreRequest, SnapshotRequest
 from ..model.units import parse_size
+from . import drawing
 from .call import Call, Pages
 
 pages = Pages()
@@ -43,7 +45,10 @@ async def remove_volume(c: Call) -> web.StreamResponse:
 @pages.get("/networks")
 async def networks(c: Call) -> web.StreamResponse:
     """All of them, and who is in them."""
-    return c.page("networks.html", title="Networks", networks=c.engine.networks.all())
+    found = sorted(c.engine.networks.all(), key=lambda n: n.network.name)
+    names = {p.id: p.name for p in naming.seen(c.engine.registry.pods())}
+    ports = drawing.published(c.engine.listing.containers({}), names)
+    return c.page("networks.html", title="Networks", networks=found, drawing=drawing.drawn(found, ports))
 
 
 @pages.post("/networks")
