@@ -27,11 +27,12 @@ from hypercontainer.model.billing import CreditRequest, Prices
 from hypercontainer.model.pods import VolumeSpec
 from hypercontainer.model.principal import DAEMON, Principal, Scope
 from hypercontainer.model.quotas import Quota
+from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 from hypercontainer.model.tokens import TokenRequest
 from hypercontainer.serving.identity import Identity
 
-from .stage import SCRATCH, Stage, stage
+from .stage import IMAGE, SCRATCH, Stage, stage
 
 PRICES = Prices(name="standard", currency="EUR", valid_from="2023-01-01", volume_month="0.1")
 VOID = {"meta", "link", "input", "br"}
@@ -377,6 +378,39 @@ async def test_projects_do_not_see_each_other(template: Path) -> None:
         assert "project create" in text and "volume create" not in text and "of-no-project" not in text
         _, text, _ = await b.ask("GET", f"/p/{web.id}/quota")
         assert "Of project web." in text and "no limit" in text
+
+
+async def test_the_host_and_organisations_are_the_administrators(template: Path) -> None:
+    async with browser(template) as b:
+        tenancy = b.engine.tenancy
+        await b.log_in(b.token("admin"))
+        csrf, path = await b.csrf(), "/p/-/organisations"
+        assert (await b.ask("POST", path, csrf=csrf, name="blue"))[0] == 303
+        (blue,) = tenancy.organisations.all()
+        assert (await b.ask("POST", f"{path}/{blue.id}/projects", csrf=csrf, name="web"))[0] == 303
+        (web,) = tenancy.projects.all()
+        tenancy.projects.limit(web.id, Quota(vcpus=4))
+        assert (await b.ask("POST", f"{path}/{web.id}/quota", csrf=csrf, quota="pods=3 memory=2g"))[0] == 303
+        assert tenancy.projects.inspect(web.id).quota == Quota(pods=3, memory=2 << 30, vcpus=4)
+        for quota, why in (("pods", "cannot be read"), ("", "cannot be read"), ("dogs=3", "no quota of"),
+                           ("pods=x", "invalid quota")):  # fmt: skip
+            status, text, _ = await b.ask("POST", f"{path}/{web.id}/quota", csrf=csrf, quota=quota)
+            assert status == 400 and why in text, quota
+        b.stage.give_image(web.id)
+        with asked_by(Principal("token:x", web.id)):
+            made = await b.engine.containers.create(ContainerSpec(image=IMAGE, name="a", command=["sleep", "100"]))
+            await b.engine.containers.start(made.id)
+        status, text, _ = await b.ask("GET", "/p/-/host")
+        assert status == 200 and '<th scope="row">web</th><td>1</td>' in text and Markup(text).wrong == []
+        status, text, _ = await b.ask("GET", path)
+        assert 'value="pods=3 vcpus=4 memory=2g"' in text and Markup(text).wrong == [], text
+        for page in ("host", "organisations"):  # in a project there is no host
+            assert (await b.ask("GET", f"/p/{web.id}/{page}"))[0] == 404
+            assert f"/{page}" not in (await b.ask("GET", f"/p/{web.id}/containers"))[1]
+        for token in (b.token("operate"), b.token("operate", "manage", project=web.id)):
+            await b.log_in(token)
+            for page in ("host", "organisations"):
+                assert (await b.ask("GET", f"/p/-/{page}"))[0] in (403, 404)
 
 
 async def test_what_a_project_costs_is_for_its_owners(template: Path) -> None:

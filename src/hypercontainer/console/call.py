@@ -33,6 +33,7 @@ ITEMS = (
     ("quota", "Quota"),
     ("usage", "Usage"),
 )
+_OF_HOST = (("host", "Host"), ("organisations", "Organisations"))  # for the host's administrator, outside projects
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,13 @@ class Call:
         fragment = "HX-Request" in self.request.headers and "HX-Boosted" not in self.request.headers
         found = self.engine.tenants.project(current().tenant)
         return render.page(
-            template, base="bare.html" if fragment else "page.html", call=self, items=ITEMS, version=__version__,
-            project_name=found.name if found else "no project", who=current().name, scopes=current().scopes,
-            csrf=self.session.csrf, here=self.request.path, **values,
+            template, base="bare.html" if fragment else "page.html", call=self, items=self._items(),
+            version=__version__, project_name=found.name if found else "no project", who=current().name,
+            scopes=current().scopes, csrf=self.session.csrf, here=self.request.path, **values,
         )  # fmt: skip
+
+    def _items(self) -> tuple[tuple[str, str], ...]:
+        return (*ITEMS, *_OF_HOST) if self.project == NONE and "admin" in current().scopes else ITEMS
 
     def see(self, *parts: str) -> web.Response:
         """What was asked is done: look there. htmx takes a header of its own for it."""
