@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 from ..model.base import Model, encode
 from ..model.billing import Account, Credit, Invoice, PriceList
+from ..model.cron import Cron
 from ..model.metering import Moment, Open, Use
 from ..model.network import Network
 from ..model.principal import Tenant
@@ -15,7 +16,7 @@ from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 
 Bill = Account | Credit | Invoice | PriceList
-Record = Container | Pod | Volume | Network | Token | Organisation | Project | User | Bill
+Record = Container | Pod | Volume | Network | Token | Organisation | Project | User | Bill | Cron
 R = TypeVar("R", bound=Record)
 _PEOPLE = "people"  # `users` are the numbers that machines run as
 

@@ -23,6 +23,7 @@ import msgspec
 
 from ..errors import NoSpace, Unavailable
 from ..model.billing import Account, Credit, Invoice, PriceList
+from ..model.cron import Cron
 from ..model.metering import DaySum, Use, Whose
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
@@ -109,6 +110,9 @@ class Database:
 
     def people(self) -> list[User]:
         return self._read(User)
+
+    def crons(self) -> list[Cron]:
+        return self._read(Cron)
 
     def accounts(self) -> list[Account]:
         return self._read(Account)

@@ -11,6 +11,7 @@ import msgspec
 
 from ..errors import NoSpace, Unavailable
 from ..model.billing import Account, Credit, Invoice, PriceList
+from ..model.cron import Cron
 from ..model.metering import ANY, DAY, DaySum, Use, Whose
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
@@ -22,7 +23,7 @@ from .ledger import clipped, sums_of
 from .store import Happened, SetAside
 
 _TABLES = ("containers", "pods", "volumes", "networks", "tokens", "organisations", "projects", "people", "unfinished",
-           "users", "metering", "pricelists", "credits", "invoices", "accounts")  # fmt: skip
+           "users", "metering", "pricelists", "credits", "invoices", "accounts", "crons")  # fmt: skip
 
 
 @dataclass
@@ -75,6 +76,9 @@ class FakeStore:
 
     def people(self) -> list[User]:
         return self._read(User)
+
+    def crons(self) -> list[Cron]:
+        return self._read(Cron)
 
     def accounts(self) -> list[Account]:
         return self._read(Account)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from ..model.billing import Account, Credit, Invoice, PriceList
+from ..model.cron import Cron
 from ..model.metering import DaySum, Use, Whose
 from ..model.network import Network
 from ..model.status import Container, Pod, Volume
@@ -60,6 +61,9 @@ class Store(Protocol):
         """As `containers`."""
 
     def people(self) -> list[User]:
+        """As `containers`."""
+
+    def crons(self) -> list[Cron]:
         """As `containers`."""
 
     def accounts(self) -> list[Account]:
