@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import configparser
+import os
+import re
+import subprocess
 import tomllib
 from pathlib import Path
 
 import yaml
 
 from hypercontainer.cri.sandbox_request import HANDLERS
+from hypercontainer.engine.metering.exposition import HELP
 from hypercontainer.hyperd.config import Config, load
 from hypercontainer.model.specs import GUEST_OVERHEAD
 from hypercontainer.oci.arguments import DEFAULT_ROOT
@@ -42,6 +46,37 @@ def test_the_unit_starts_hyperd() -> None:
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(DEPLOY / "systemd/hyperd.service")
     assert unit["Service"]["ExecStart"].split()[0].endswith("/hyperd") and unit["Service"]["KillMode"] == "process"
+
+
+def test_the_host_of_a_cloud_is_told_what_there_is() -> None:
+    found = load(DEPLOY / "caas/hyperd.toml", {})
+    assert found.live_restore and found.jail == found.control_groups == "on" and found.clients == {"*": []}
+    assert found.console_listen and found.listen
+    for name, program in (("hyperd.service", "/hyperd"), ("hyper-backup.service", "/usr/local/lib/hyper/backup")):
+        unit = configparser.ConfigParser(strict=False, interpolation=None)
+        unit.read(DEPLOY / "caas" / name)
+        assert unit["Service"]["ExecStart"].split()[0].endswith(program)
+
+
+def test_alerts_are_of_figures_that_there_are() -> None:
+    rules = yaml.safe_load((DEPLOY / "caas/rules.yaml").read_text())["groups"][0]["rules"]
+    named = {word for rule in rules for word in re.findall(r"hyper_[a-z_]+", rule["expr"])}
+    assert named and named <= HELP.keys()
+
+
+def test_the_last_backups_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "hyperctl").write_text('#!/bin/sh\n[ "$1 $2" = "backup create" ] && touch "$3"\n')
+    (tmp_path / "hyperctl").chmod(0o755)
+    place = tmp_path / "place"
+    place.mkdir()
+    for day in range(10, 15):
+        (place / f"hyper-202601{day}T030000Z.tar.zst").touch()
+    (place / "mine").touch()
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PLACE": str(place), "KEEP": "3"}
+    subprocess.run([DEPLOY / "caas/backup"], env=environment, check=True, timeout=30)
+    left = sorted(p.name for p in place.iterdir())
+    assert left[:2] == ["hyper-20260113T030000Z.tar.zst", "hyper-20260114T030000Z.tar.zst"]
+    assert len(left) == 4 and left[-1] == "mine"
 
 
 def test_what_runs_pods_beside_runc_is_told_our_runtime() -> None:

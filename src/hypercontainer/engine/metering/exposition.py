@@ -16,7 +16,7 @@ from ...model.metering import UsageRow
 CONTENT_TYPE = "text/plain; version=0.0.4"
 _SECONDS, _STORAGE, _BYTES = "hyper_pod_seconds_total", "hyper_storage_gib_seconds_total", "hyper_egress_bytes_total"
 _STARTS, _BALANCE, _SUSPENDED = "hyper_pod_runs_total", "hyper_account_balance", "hyper_account_suspended"
-_HELP = {
+HELP = {
     _SECONDS: ("counter", "Seconds of pods this month."),
     _STARTS: ("counter", "Runs of pods that ended this month."),
     _STORAGE: ("counter", "GiB of storage by seconds this month."),
@@ -37,7 +37,7 @@ class Balance(NamedTuple):
 
 def expose(rows: Iterable[UsageRow], accounts: Iterable[Balance]) -> str:
     """All of it."""
-    samples: dict[str, dict[str, float]] = {name: {} for name in _HELP}
+    samples: dict[str, dict[str, float]] = {name: {} for name in HELP}
     for name, labels, value in [*_of_use(rows), *_of_accounts(accounts)]:
         given = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
         series = f"{name}{{{given}}}"
@@ -45,7 +45,7 @@ def expose(rows: Iterable[UsageRow], accounts: Iterable[Balance]) -> str:
     told = [
         line for name, found in samples.items() if found
         for line in (
-            f"# HELP {name} {_HELP[name][1]}", f"# TYPE {name} {_HELP[name][0]}",
+            f"# HELP {name} {HELP[name][1]}", f"# TYPE {name} {HELP[name][0]}",
             *(f"{series} {value:.15g}" for series, value in found.items()),
         )
     ]  # fmt: skip
