@@ -51,6 +51,7 @@ REST: dict[str, Case] = {
                                           "/usage/metrics")},
     "GET /usage": Case("organisation", "organisation=KEY"), "GET /usage/check": Case("host"),
     "GET /billing/account": Case("organisation", "organisation=KEY"),
+    "GET /backup": Case("host"),
     "GET /billing/invoice": Case("organisation", "organisation=KEY"),
     "POST /billing/prices": Case("host", body={"name": "x", "currency": "USD", "validFrom": "2023-01-01"}),
     "GET /containers": Case("list", "all=1&system=1"),

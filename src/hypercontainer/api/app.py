@@ -14,6 +14,7 @@ from ..serving.application import application
 from ..serving.identity import Identity, require
 from . import (
     archives,
+    backups,
     billing,
     builds,
     containers,
@@ -52,6 +53,7 @@ ROUTES = [
     *tenancy.routes.all,
     *metering.routes.all,
     *billing.routes.all,
+    *backups.routes.all,
 ]
 
 

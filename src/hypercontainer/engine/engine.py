@@ -36,6 +36,7 @@ from .allotments import Allotments
 from .archive import Archives
 from .attachments import Attachments
 from .audit import AuditLog
+from .backup.backups import Backups
 from .builder.builders import Builders
 from .builder.builds import Builds
 from .commit import Commits
@@ -81,6 +82,7 @@ from .recover import recover
 from .registry import Registry
 from .services import Services
 from .settings import Settings
+from .still_disks import StillDisks
 from .tenancy import tenancy
 from .tenants import Tenants
 from .tokens import Tokens
@@ -145,6 +147,8 @@ class Engine:
         self.monitor = Monitor(self.registry, self.containers, sandboxes, network)
         self.forwards = Forwards(self.registry, sandboxes)
         self.trees = Trees(self.registry, self.containers)
+        still = StillDisks(self.registry, sandboxes)
+        self.backups = Backups(paths, self.registry, sandboxes, still)
         self._assemble_watches(made, fingerprints)
         self._assemble_tenancy()
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
@@ -216,6 +220,7 @@ class Engine:
         """Go on where an earlier daemon left."""
         paths = self.settings.paths
         self.images.open()
+        self.backups.open()
         leftovers.put_aside_undriven(self.registry, self.drivers)
         await self.networks.open()
         await self.snapshots.open()

@@ -16,6 +16,7 @@ from .names import complete_contexts, complete_names
 # verb -> module and attribute; nothing is imported before it is used.
 VERBS = {
     "attach": "attach:attach",
+    "backup": "backup:backup",
     "billing": "billing:billing",
     "build": "build:build",
     "builder": "builder:builder",
@@ -87,6 +88,7 @@ VERBS = {
 # Summaries, so that the overview need not import every verb.
 HELP = {
     "attach": "Attach to a container's main process",
+    "backup": "The whole state of hyperd as one file",
     "billing": "What use costs: prices, credits, budgets, invoices",
     "build": "Build an image of a Dockerfile",
     "builder": "What builds images: its cache, and its virtual machine",

@@ -22,6 +22,7 @@ from .. import __version__
 from ..api import app
 from ..docker import app as docker_app
 from ..engine import leftovers
+from ..engine.backup.putting_back import check_whole
 from ..engine.engine import Engine
 from ..engine.factory.factory import FactorySettings
 from ..engine.networks import NetworkSettings
@@ -47,7 +48,7 @@ _CAP_NET_ADMIN = 12  # linux/capability.h
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """:raise Conflict: when another hyperd works on this root."""
     with open(path, "w") as f:
         try:
@@ -57,7 +58,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _make_directories(paths: Paths) -> None:
+def make_directories(paths: Paths) -> None:
     os.umask(0o077)  # for all that we and our helpers make from here on
     try:
         paths.create()
@@ -154,11 +155,12 @@ async def serve(config: Config, ready_fd: int | None, *, recover: bool = False) 
     # mkfs.ext4 lies where a user's PATH often does not lead.
     os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     paths = Paths(config.root_path, config.run_path)
-    _make_directories(paths)
+    make_directories(paths)
     if not config.run:
         default_run()  # checked again, now that it is there
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_locked(paths.root / "hyperd.lock"))
+        stack.enter_context(locked(paths.root / "hyperd.lock"))
+        check_whole(paths.root)
         sockets = stack.enter_context(listening(config))
         engine = build_engine(config, recover=recover)
         await engine.open()

@@ -100,11 +100,17 @@ LOG_DRIVERS = ("json-file", "none", "k8s-file", "journald", "syslog")  # as in t
     is_flag=True,
     help="Make the state anew from what can be read of a damaged database, and from what runs; then serve.",
 )
+@click.option(
+    "--restore",
+    "backup",
+    metavar="FILE",
+    help="Fill an empty root from a backup that `hyperctl backup create` wrote, - for stdin, and end.",
+)
 @click.option("--audit-log", help="Write who asks for what to this file [default: none].")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 @click.option("--ready-fd", type=int, hidden=True, help="Write to this descriptor when the API answers.")
-def main(config_file: Path | None, ready_fd: int | None, recover: bool, **overrides: Any) -> None:
+def main(config_file: Path | None, ready_fd: int | None, recover: bool, backup: str | None, **overrides: Any) -> None:
     """The HyperContainer daemon: runs container images as virtual machines.
 
     SIGTERM and SIGINT stop all containers first; SIGHUP leaves them running
@@ -126,6 +132,11 @@ def main(config_file: Path | None, ready_fd: int | None, recover: bool, **overri
         overrides["log_opts"] = _pairs(overrides["log_opts"]) or None
         config = load(config_file, overrides)
         set_up(config.log_level, config.log_format)
+        if backup:
+            from .restoring import restore_backup
+
+            restore_backup(config, backup)
+            return
         asyncio.run(serve(config, ready_fd, recover=recover))
     except HyperError as error:
         print(f"hyperd: {error}", file=sys.stderr)

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`hyperd --restore`: a root directory out of a backup.
+
+A mark lies in the root until all is there and has been checked: with it no hyperd starts on this root, and another
+restore begins anew. What fails leaves the root as empty as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TypeVar, cast
+
+import msgspec
+import zstandard
+
+from ...errors import Conflict, InvalidArgument, Unavailable
+from ...model.base import Model
+from ...model.status import Volume
+from ...state import copy, description
+from ...state.database import Database
+from ...state.migrations import SCHEMA
+from ...sys.documents import UNREADABLE
+from ...sys.files import no_space_as_error, remove_tree
+from ..paths import Paths
+from .archive import END, FORMAT, MANIFEST, XATTR, Digest, End, Manifest, Parts
+
+MARK = "restoring"
+_LOCK = "hyperd.lock"
+_TOPS = ("state.db", "keys", "images", "snapshots", "containers", "pods", "volumes")
+_CHUNK, _DOCUMENT_MAX = 1 << 20, 64 << 20  # bytes
+_NONE = "the file is no backup of hyperd's"
+_DAMAGED = "the backup is damaged, or not all there"
+_GARBLED = (ValueError, OverflowError, FileNotFoundError, NotADirectoryError)  # what is found of it makes no sense
+M = TypeVar("M", bound=Model)
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """What is there now."""
+
+    manifest: Manifest
+    containers: int
+    volumes: int
+
+
+def check_whole(root: Path) -> None:
+    """:raise Unavailable: a restore of this root has not come to its end."""
+    if (root / MARK).exists():
+        raise Unavailable(f"a restore of {root} has not come to its end",
+                          hint="begin it again with `hyperd --restore FILE`, or remove the directory")  # fmt: skip
+
+
+def put_back(source: BinaryIO, paths: Paths) -> PutBack:
+    """Fill an empty root, whose lock the caller has. It blocks.
+
+    :raise Conflict: the root is not empty. :raise InvalidArgument: it is no backup, or damaged.
+    :raise Unavailable: it is of a newer hyperd. :raise NoSpace: the disk is full. All is as it was then.
+    """
+    root = paths.root
+    mark = root / MARK
+    if not mark.exists() and (found := sorted(set(os.listdir(root)) - {_LOCK})):
+        raise Conflict(f"{root} is not empty: there is {found[0]}", hint="move it away, or give another --root")
+    _clear(root)
+    mark.touch(mode=0o600)
+    try:
+        with no_space_as_error(root):
+            done = _Taking(source, paths).all()
+            os.sync()  # before the mark goes
+    except BaseException:
+        _clear(root)
+        mark.unlink()
+        raise
+    mark.unlink()
+    return done
+
+
+def _clear(root: Path) -> None:
+    for path in root.iterdir():
+        if path.name in (_LOCK, MARK):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            remove_tree(path)
+        else:
+            path.unlink()
+
+
+class _Taking:
+    """Of one archive."""
+
+    def __init__(self, source: BinaryIO, paths: Paths) -> None:
+        self._source = source
+        self._paths = paths
+        self._digest = Digest()
+        self._began = False
+        self._links: set[str] = set()  # names of symbolic links: nothing lies below them
+        self._times: list[tuple[Path, int]] = []  # of directories, which change as they are filled
+
+    def all(self) -> PutBack:
+        try:
+            with zstandard.ZstdDecompressor().stream_reader(self._source) as stream:
+                with tarfile.open(fileobj=stream, mode="r|") as archive:
+                    manifest, end = self._members(archive)
+                while stream.read(_CHUNK):  # to its own checksum
+                    pass
+        except (tarfile.TarError, zstandard.ZstdError, *_GARBLED) as error:
+            if not self._began:
+                raise InvalidArgument(_NONE,
+                                      hint="`hyperctl backup create` makes one") from error  # fmt: skip
+            raise InvalidArgument(f"{_DAMAGED}: {error}", hint="use another copy of it") from error
+        for path, moment in reversed(self._times):
+            os.utime(path, (moment, moment))
+        return self._move_in(manifest, end)
+
+    def _members(self, archive: tarfile.TarFile) -> tuple[Manifest, End]:
+        manifest = _checked(archive, archive.next())
+        self._began = True
+        while info := archive.next():
+            cast(Any, archive).members.clear()  # there may be millions
+            if info.name == END:
+                end = _document(archive, info, End)
+                if end.digest != self._digest.value():
+                    raise InvalidArgument(f"{_DAMAGED}: its digest is another", hint="use another copy of it")
+                return manifest, end
+            try:
+                self._take(archive, info)
+            except FileExistsError as error:
+                raise InvalidArgument(f"{_NONE}: it has {info.name[:100]!r} twice") from error
+        raise InvalidArgument(f"{_DAMAGED}: its end is missing", hint="use another copy of it")
+
+    def _take(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        target = self._target(info.name)
+        extended = {k: v for k, v in info.pax_headers.items() if k.startswith(XATTR)}
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        parts = self._parts(info)
+        self._digest.begin(info, info.name, parts, extended)
+        if info.isreg():
+            self._file(archive, info, target, parts)
+        elif info.islnk():
+            os.link(self._target(info.linkname), target, follow_symlinks=False)
+            return
+        elif info.isdir():
+            target.mkdir(mode=0o700)
+            self._times.append((target, int(info.mtime)))
+        elif info.issym():
+            target.symlink_to(info.linkname)
+            self._links.add(info.name)
+        else:
+            _special(info, target)
+        _describe(info, target, extended)
+
+    def _target(self, name: str) -> Path:
+        """:raise InvalidArgument: it would lie elsewhere."""
+        path = PurePosixPath(name)
+        odd = path.is_absolute() or ".." in path.parts or path.parts[:1] == () or path.parts[0] not in _TOPS
+        if odd or any(str(p) in self._links for p in path.parents):
+            raise InvalidArgument(f"{_NONE}: it has {name[:100]!r}")
+        return self._paths.root / path
+
+    @staticmethod
+    def _parts(info: tarfile.TarInfo) -> Parts:
+        if info.sparse is not None:
+            return [(at, length) for at, length in cast(Parts, info.sparse) if length]
+        return [(0, info.size)] if info.isreg() and info.size else []
+
+    def _file(self, archive: tarfile.TarFile, info: tarfile.TarInfo, target: Path, parts: Parts) -> None:
+        packed = cast(BinaryIO, archive.fileobj)  # what it has of a file comes in order, whatever holes there are
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as out:
+            os.ftruncate(out.fileno(), info.size)
+            for at, length in parts:
+                while length:
+                    data = packed.read(min(_CHUNK, length))
+                    if not data:
+                        raise InvalidArgument(f"{_DAMAGED}: {info.name} is cut off", hint="use another copy of it")
+                    self._digest.add(data)
+                    os.pwrite(out.fileno(), data, at)
+                    at, length = at + len(data), length - len(data)
+
+    def _move_in(self, manifest: Manifest, end: End) -> PutBack:
+        """What was of another directory is of this one; the database is one that can be read."""
+        paths, before = self._paths, Path(manifest.root)
+        if not paths.database.exists():
+            raise InvalidArgument(f"{_NONE}: it has no database")
+        copy.adapt(paths.database, end.gone, before, paths.root)
+        database = Database(paths.database)
+        try:
+            volumes = database.volumes()
+            for volume in volumes:
+                self._describe_anew(volume)
+            return PutBack(manifest, len(database.containers()), len(volumes))
+        finally:
+            database.close()
+
+    def _describe_anew(self, volume: Volume) -> None:
+        directory = self._paths.volume(volume.name, volume.tenant)
+        if (directory / description.NAME).exists():
+            description.write(directory, volume)
+
+
+def _checked(archive: tarfile.TarFile, info: tarfile.TarInfo | None) -> Manifest:
+    if info is None or info.name != MANIFEST:
+        raise InvalidArgument(_NONE, hint="`hyperctl backup create` makes one")
+    manifest = _document(archive, info, Manifest)
+    if manifest.format > FORMAT or manifest.schema > SCHEMA:
+        raise Unavailable(f"the backup was made by a newer hyperd ({manifest.version}, schema {manifest.schema}; this "
+                          f"one knows {SCHEMA})", hint="restore it with that one")  # fmt: skip
+    return manifest
+
+
+def _document(archive: tarfile.TarFile, info: tarfile.TarInfo, kind: type[M]) -> M:
+    packed = archive.extractfile(info) if info.isreg() and info.size <= _DOCUMENT_MAX else None
+    try:
+        return msgspec.json.decode(packed.read() if packed else b"", type=kind)
+    except UNREADABLE as error:
+        raise InvalidArgument(f"{_NONE}: {error}") from error
+
+
+def _special(info: tarfile.TarInfo, target: Path) -> None:
+    kinds = {tarfile.FIFOTYPE: 0o010000, tarfile.CHRTYPE: 0o020000, tarfile.BLKTYPE: 0o060000}
+    if info.type not in kinds:
+        raise InvalidArgument(f"{_NONE}: {info.name[:100]!r} is of a kind that none has")
+    os.mknod(target, kinds[info.type] | 0o600, os.makedev(info.devmajor, info.devminor))
+
+
+def _describe(info: tarfile.TarInfo, target: Path, extended: dict[str, str]) -> None:
+    """Owner, mode, attributes, time; root's alone are those of others."""
+    if os.geteuid() == 0:
+        os.chown(target, info.uid, info.gid, follow_symlinks=False)
+    if not info.issym():
+        os.chmod(target, info.mode)
+    for key, value in extended.items():
+        os.setxattr(target, key.removeprefix(XATTR), value.encode(errors="surrogateescape"), follow_symlinks=False)
+    os.utime(target, (int(info.mtime), int(info.mtime)), follow_symlinks=False)
