@@ -124,6 +124,11 @@ def test_update(hyper: Daemon) -> None:
         done = hyper.ctl("update", *flags, "one", check=False)
         assert done.returncode and says in done.stderr, done.stderr
     assert limits()[0] == str(128 << 20) and hyper.out("inspect", "-f", "{{.State.RestartCount}}", "one") == "0"
+    assert hyper.out("update", "--ttl", "1h", "--idle-timeout", "10m", "one") == "one"
+    lifetime = ("inspect", "-f", "{{.Spec.TTL}} {{.Spec.IdleTimeout}}", "one")
+    assert hyper.out(*lifetime) == "3600 600"
+    hyper.ctl("update", "--ttl", "0", "one")
+    assert hyper.out(*lifetime) == "0 600"
     hyper.ctl("kill", "one")  # which says that it was told, not that it has ended
     wait_for(lambda: hyper.out("inspect", "-f", "{{.State.Status}}", "one") == "exited", "its end")
     hyper.ctl("update", "-m", "300m", "one")

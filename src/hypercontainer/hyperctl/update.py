@@ -10,8 +10,9 @@ import click
 from ..client.base import container_route, pod_route
 from ..errors import InvalidArgument
 from ..model.egress import EgressChange, policy
+from ..model.lifetimes import Lifetime
 from ..model.specs import ContainerUpdate
-from ..model.units import parse_size
+from ..model.units import parse_duration, parse_size
 from .context import client, for_each
 from .options import parse_restart
 
@@ -23,17 +24,19 @@ from .options import parse_restart
 @click.option("--restart", default=None, metavar="POLICY", help="no, on-failure[:N], always or unless-stopped.")
 @click.option("--egress", type=click.Choice(["open", "none"]), help="All that it may reach, beside --allow-host.")
 @click.option("--allow-host", multiple=True, metavar="HOST[:PORT]", help="Hosts that it may reach from now on.")
+@click.option("--ttl", metavar="DURATION", help="Stop it so long from now, such as 1h30m; 0: never.")
+@click.option("--idle-timeout", metavar="DURATION", help="Suspend it after so long with nothing to do; 0: never.")
 @click.argument("containers", nargs=-1, required=True)
 def update(
     containers: tuple[str, ...], cpus: float | None, memory: str | None, pids_limit: int | None, restart: str | None,
-    egress: Literal["open", "none"] | None, allow_host: tuple[str, ...],
+    egress: Literal["open", "none"] | None, allow_host: tuple[str, ...], ttl: str | None, idle_timeout: str | None,
 ) -> int:  # fmt: skip
-    """Change limits, restart policy and egress policy of containers.
+    """Change limits, restart policy, egress policy and lifetime of containers.
 
     One that runs gets limits at once, as far as its virtual machine has as much;
-    more than that it gets by a stop, this, and a start. The egress policy is
-    also that of a pod, by the pod's name. Its connections that stay allowed go
-    on, and others are ended.
+    more than that it gets by a stop, this, and a start. The egress policy and
+    the lifetime are also those of a pod, by the pod's name. Its connections
+    that stay allowed go on, and others are ended.
     """
     change = ContainerUpdate(
         cpus=cpus,
@@ -42,8 +45,12 @@ def update(
         restart=None if restart is None else parse_restart(restart),
     )
     reach = _reach(egress, allow_host)
-    if change == ContainerUpdate() and reach is None:
-        hint = "give --memory, --cpus, --pids-limit, --restart, --egress or --allow-host"
+    lifetime = Lifetime(
+        ttl=None if ttl is None else parse_duration(ttl),
+        idle_timeout=None if idle_timeout is None else parse_duration(idle_timeout),
+    )
+    if change == ContainerUpdate() and reach is None and lifetime == Lifetime():
+        hint = "give --memory, --cpus, --pids-limit, --restart, --egress, --allow-host, --ttl or --idle-timeout"
         raise InvalidArgument("nothing to change", hint=hint)
     c = client()
 
@@ -52,6 +59,8 @@ def update(
             c.do("POST", container_route(name, "/update"), body=change)
         if reach is not None:
             c.do("POST", pod_route(name, "/egress"), body=reach)
+        if lifetime != Lifetime():
+            c.do("POST", pod_route(name, "/lifetime"), body=lifetime)
 
     return for_each(containers, one)
 
