@@ -15,6 +15,7 @@ from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import NotFound
 from hypercontainer.hyperd.server_tls import server_context
 from hypercontainer.images.layout import Layout
+from hypercontainer.model.egress import EgressPolicy
 from hypercontainer.model.pods import VolumeSpec
 from hypercontainer.model.principal import Principal, Scope
 from hypercontainer.model.quotas import Amounts
@@ -275,3 +276,23 @@ async def test_a_certificate_is_a_user(template: Path, tmp_path: Path) -> None:
         assert (await ask("POST", "/projects", {"name": "new", "organisation": "red"})).status == 403
         await c.ask("DELETE", "/users/ann")
         assert (await ask("GET", "/volumes")).status == 403  # a certificate as any other
+
+
+async def test_each_project_is_told_of_the_egress_of_its_own_pods(template: Path) -> None:
+    async with cloud(template, network="bridge") as c:
+        for project in ("blue/web", "red/web"):
+            await c.give_image(project)
+            body = {"image": IMAGE, "name": f"of-{project[:3]}", "egress": {"hosts": [{"host": "a.example"}]}}
+            assert (await c.ask("POST", "/containers", body, project=project)).status == 201
+            assert (await c.ask("POST", f"/containers/{body['name']}/start", project=project)).status == 200
+        await c.s.stage.run("mine", egress=EgressPolicy())
+        for project, pod in (("blue/web", "of-blu"), ("red/web", "of-red"), ("", "mine")):
+            token = await c.token(project, "audit", name=pod) if project else ""
+            told = (await c.ask("GET", "/usage/metrics", token=token)).body.decode()
+            own = [line for line in told.splitlines() if line.startswith("hyper_pod_egress_")]
+            organisation, _, name = project.partition("/")
+            labels = f'{{organisation="{organisation}",project="{name}",pod="{pod}"}} 0'
+            assert [line.removesuffix(labels) for line in own] == [
+                f"hyper_pod_egress_{what}_total"
+                for what in ("connections", "refused", "refused_packets", "received_bytes", "sent_bytes")
+            ]

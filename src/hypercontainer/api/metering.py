@@ -37,8 +37,9 @@ async def usage(c: Context) -> Usage:
 
 @routes.get("/usage/metrics", scope="audit", stream="text/plain")
 async def metrics(c: Context) -> web.Response:
-    """What was used this month, and accounts, for Prometheus."""
-    return web.Response(body=(await c.engine.accounts.metrics()).encode(), headers={"Content-Type": CONTENT_TYPE})
+    """What was used this month, accounts, and what pods with an egress policy reached and tried, for Prometheus."""
+    told = await c.engine.accounts.metrics(c.engine.monitor.egress())
+    return web.Response(body=told.encode(), headers={"Content-Type": CONTENT_TYPE})
 
 
 @routes.get("/usage/check", scope="admin")

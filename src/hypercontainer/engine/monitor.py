@@ -13,11 +13,12 @@ from ..guest.agent import Agent
 from ..hypervisor.facets import Granted, HeldElsewhere
 from ..jail import report
 from ..model.host import Check
-from ..model.statistics import BlockStats, ContainerStats, InterfaceStats
-from ..model.status import Container, ContainerStatus, ProcessInfo
+from ..model.statistics import BlockStats, ContainerStats, EgressStats, InterfaceStats
+from ..model.status import Container, ContainerStatus, Pod, ProcessInfo
 from ..protocol.messages import ListedProcess
 from ..protocol.usage import ContainerUsage, GuestStats
 from ..sys import clock, tasks
+from . import naming
 from .containers import Containers
 from .pod_network import PodNetwork
 from .registry import Registry
@@ -124,6 +125,11 @@ class Monitor:
             egress=self._network.egress(self._registry.pod(container.pod)),
             interfaces=[InterfaceStats(**asdict(i)) for i in guest.interfaces],
         )
+
+    def egress(self) -> list[tuple[Pod, EgressStats]]:
+        """Of the tenant that asks: pods with an egress policy, and what they reached and tried."""
+        found = [(pod, self._network.egress(pod)) for pod in naming.seen(self._registry.pods()) if pod.spec.egress]
+        return [(pod, stats) for pod, stats in found if stats]
 
     def running(self) -> list[Container]:
         """The containers of the tenant that asks which run, and are not paused."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from msgspec import UNSET
@@ -15,6 +15,7 @@ from ...images.store import ImageStore
 from ...model.billing import AccountInfo, AccountRequest, CreditRequest, Invoice
 from ...model.metering import EVERYBODY, LedgerCheck, Usage, Whose
 from ...model.principal import NOWHERE, Tenant
+from ...model.statistics import EgressStats
 from ...model.status import Pod
 from ...model.tenancy import Organisation
 from ...sys import tasks
@@ -31,7 +32,7 @@ from ..tenancy import rights
 from ..tenants import Tenants
 from .billing.bills import Bills, read_month, this_month
 from .billing.enforcement import Enforcement
-from .exposition import Balance, expose
+from .exposition import Balance, PodEgress, expose
 from .intervals import this_month as month_began
 from .measures import Measures
 from .meter import Meter
@@ -87,15 +88,20 @@ class Accounts:
         """
         return self.sums.usage(since, until, by, whose(self._tenants, organisation))
 
-    async def metrics(self) -> str:
-        """Of this month, of what who asks may see, for Prometheus."""
+    async def metrics(self, egress: Iterable[tuple[Pod, EgressStats]] = ()) -> str:
+        """Of this month, of what who asks may see, for Prometheus; and of these pods."""
         seen = [o for o in rights.organisations(self._tenants) if audits(self._tenants, o)]
         tenant = current().tenant
         where = Whose(payer=seen[0].id) if tenant and tenant != NOWHERE and len(seen) == 1 else None
         if where is None and not rights.is_administrator():
             raise PermissionDenied("this takes the scope `audit` in one project")
         found = self.sums.usage(month_began(), None, ("organisation", "project", "size"), where or EVERYBODY)
-        return expose(found.rows, await self._balances(seen) if self.bills.active else [])
+        pods = [self._named(pod, stats) for pod, stats in egress]
+        return expose(found.rows, await self._balances(seen) if self.bills.active else [], pods)
+
+    def _named(self, pod: Pod, stats: EgressStats) -> PodEgress:
+        name = self._tenants.name
+        return PodEgress(name(self._payer(pod.tenant)), name(pod.tenant or ""), pod.name, stats)
 
     async def _balances(self, of: list[Organisation]) -> list[Balance]:
         """Of many: others are served meanwhile."""

@@ -2,7 +2,8 @@
 """Use and accounts as Prometheus takes them, in its text format 0.0.4
 (https://prometheus.io/docs/instrumenting/exposition_formats).
 
-Counters are of this month, by UTC, and begin anew with the next one, which `rate` and `increase` understand.
+Counters are of this month, by UTC, and begin anew with the next one, which `rate` and `increase` understand; those of a
+pod's egress begin with its machine, or with hyperd.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from typing import NamedTuple
 
 from ...model.billing import MICRO
 from ...model.metering import UsageRow
+from ...model.statistics import EgressStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
 _SECONDS, _STORAGE, _BYTES = "hyper_pod_seconds_total", "hyper_storage_gib_seconds_total", "hyper_egress_bytes_total"
 _STARTS, _BALANCE, _SUSPENDED = "hyper_pod_runs_total", "hyper_account_balance", "hyper_account_suspended"
+_BY_POD = "hyper_pod_egress_"  # the start of a name, and how each goes on
+_CONNECTIONS, _REFUSED, _PACKETS = (f"{_BY_POD}{n}_total" for n in ("connections", "refused", "refused_packets"))
+_RECEIVED, _SENT = (f"{_BY_POD}{n}_bytes_total" for n in ("received", "sent"))
 HELP = {
     _SECONDS: ("counter", "Seconds of pods this month."),
     _STARTS: ("counter", "Runs of pods that ended this month."),
@@ -23,6 +28,11 @@ HELP = {
     _BYTES: ("counter", "Bytes that pods have sent this month."),
     _BALANCE: ("gauge", "Credits of an organisation without what it used, in its currency."),
     _SUSPENDED: ("gauge", "1: its pods are suspended for want of credit."),
+    _CONNECTIONS: ("counter", "Connections of a pod with an egress policy to hosts that it may reach."),
+    _REFUSED: ("counter", "Connections, requests and questions for names of such a pod that were refused."),
+    _PACKETS: ("counter", "Packets of IPv4 of such a pod that were dropped."),
+    _RECEIVED: ("counter", "Bytes of such a pod's connections, to the pod."),
+    _SENT: ("counter", "Bytes of such a pod's connections, from the pod."),
 }
 
 
@@ -35,10 +45,19 @@ class Balance(NamedTuple):
     suspended: bool
 
 
-def expose(rows: Iterable[UsageRow], accounts: Iterable[Balance]) -> str:
+class PodEgress(NamedTuple):
+    """Of a pod that has an egress policy."""
+
+    organisation: str  # names; "" of what belongs to no project
+    project: str
+    pod: str
+    stats: EgressStats
+
+
+def expose(rows: Iterable[UsageRow], accounts: Iterable[Balance], egress: Iterable[PodEgress] = ()) -> str:
     """All of it."""
     samples: dict[str, dict[str, float]] = {name: {} for name in HELP}
-    for name, labels, value in [*_of_use(rows), *_of_accounts(accounts)]:
+    for name, labels, value in [*_of_use(rows), *_of_accounts(accounts), *_of_egress(egress)]:
         given = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
         series = f"{name}{{{given}}}"
         samples[name][series] = samples[name].get(series, 0) + value  # one of a name and labels, or all are refused
@@ -72,6 +91,16 @@ def _of_accounts(accounts: Iterable[Balance]) -> Iterator[Sample]:
         labels = {"organisation": found.organisation, "currency": found.currency}
         yield _BALANCE, labels, found.amount / MICRO
         yield _SUSPENDED, {"organisation": found.organisation}, int(found.suspended)
+
+
+def _of_egress(pods: Iterable[PodEgress]) -> Iterator[Sample]:
+    for organisation, project, pod, found in pods:
+        labels = {"organisation": organisation, "project": project, "pod": pod}
+        yield _CONNECTIONS, labels, found.connections
+        yield _REFUSED, labels, found.refused
+        yield _PACKETS, labels, found.refused_packets
+        yield _RECEIVED, labels, found.rx_bytes
+        yield _SENT, labels, found.tx_bytes
 
 
 def _escaped(text: str) -> str:
