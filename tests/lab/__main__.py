@@ -55,7 +55,9 @@ _OURS = ["-accel", "tcg,thread=multi,tb-size=512"]  # of that with an IOMMU, whe
 _ENDED = re.compile(rb"lab: ended with (\d+)")
 _NO_END, _TOO_LATE, _HUNG = 98, 97, 96  # exit statuses: the machine ended by itself; the deadline; a guest hung
 _TOO_BUSY = 95  # the deadline, most of which the machine waited for a processor of its host
+_NO_MACHINE = 94  # its image, or what goes in with the tree, was not to be had
 _AGAIN = {_HUNG, os.EX_TEMPFAIL}  # the second is of what ran there: each time a guest hung
+_OF_THE_LAB = {*_AGAIN, _NO_MACHINE, _TOO_BUSY, _TOO_LATE, _NO_END}  # what ran there had no end of its own
 _WAITED = 0.5  # of the deadline, in which the machine waited for a processor of its host: it was no failure of what ran
 
 
@@ -66,7 +68,9 @@ def main() -> int:
         "--tries", type=int, default=1, metavar="N", help="of a run that ends because the emulator hung a guest"
     )
     parser.add_argument(
-        "--lenient", action="store_true", help="such an end, or a host too busy for the deadline, is exit status 0"
+        "--lenient",
+        action="store_true",
+        help="exit status 0 of a machine that cannot be made, hung, ended by itself, or met the deadline",
     )
     parser.add_argument("--shell", action="store_true", help="no tests: a shell in the machine")
     parser.add_argument("--run", action="store_true", help="no tests: the arguments are a command")
@@ -77,22 +81,32 @@ def main() -> int:
     )
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="of pytest; the command")
     options = parser.parse_args()
-    files = image("xen" if options.xen else "kvm")
+    status = _play(parser, options)
+    if options.lenient and status in _OF_THE_LAB:
+        _say("inconclusive: what is said above is not of what was tried")
+        return 0
+    return status
+
+
+def _play(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """:return: an exit status, the machine's own among them."""
     with contextlib.ExitStack() as stack:
         work = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-")))
         work.mkdir(exist_ok=True)
         wanted = options.arguments if options.run else command(options.arguments, shell=options.shell)
         if not wanted:
             parser.error("--run takes a command")
-        pack(work / "tree.tar", wanted)
+        try:
+            files = image("xen" if options.xen else "kvm")
+            pack(work / "tree.tar", wanted)
+        except (subprocess.CalledProcessError, OSError) as error:
+            _say(f"the machine cannot be made: {error}")
+            return _NO_MACHINE
         status = run(files, work, options.deadline, iommu=options.iommu)
         for _ in range(options.tries - 1):
             if status in _AGAIN:
                 _say("once more")
                 status = run(files, work, options.deadline, iommu=options.iommu)
-        if options.lenient and status in {*_AGAIN, _TOO_BUSY}:
-            _say("inconclusive: what is said above is not of what was tried")
-            return 0
         return status
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import subprocess
 import sys
 import tarfile
 import time
@@ -139,7 +140,9 @@ async def test_a_report_says_what_each_task_waits_for(tmp_path: Path, monkeypatc
         ([96], "--tries 1", 96),
         ([96, 5], "--tries 2", 5),
         ([75, 0], "--tries 2", 0),
-        ([97], "--tries 2 --lenient", 97),
+        ([97], "--tries 2 --lenient", 0),
+        ([97], "--tries 2", 97),
+        ([98], "--tries 2 --lenient", 0),
         ([3], "--tries 2 --lenient", 3),
         ([96, 75], "--tries 2 --lenient", 0),
         ([95], "--tries 2 --lenient", 0),
@@ -155,3 +158,19 @@ def test_a_run_in_which_the_emulator_hung_a_guest_is_made_anew(
     monkeypatch.setattr("tests.lab.__main__.run", lambda files, work, deadline, iommu: statuses.pop(0))
     monkeypatch.setattr(sys, "argv", ["lab", *options.split(), "--run", "true"])
     assert main() == status and not statuses
+
+
+@pytest.mark.parametrize(("options", "status"), [("", 94), ("--lenient", 0)])
+def test_a_machine_that_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], options: str, status: int
+) -> None:
+    """As where no mirror answers."""
+
+    def fail(kind: str) -> Image:
+        raise subprocess.CalledProcessError(1, ["mmdebstrap"])
+
+    monkeypatch.setattr("tests.lab.__main__.image", fail)
+    monkeypatch.setattr(sys, "argv", ["lab", *options.split(), "--run", "true"])
+    assert main() == status
+    said = capfd.readouterr().err
+    assert "the machine cannot be made: Command" in said and ("inconclusive" in said) == (status == 0)
