@@ -138,7 +138,7 @@ test-drivers: ## a container of each driver with KVM, in that machine: run, exec
 
 ci-drivers: ## the same in short: one machine of each driver, run, exec, logs, rm
 	@scripts/setup test
-	.venv/bin/python -m tests.lab --deadline 900 --tries 2 --lenient --run \
+	.venv/bin/python -m tests.lab --deadline 420 --tries 2 --lenient --run \
 		python3 -m tests.drivers --short --accelerator kvm $(DRIVERS)
 
 test-console: ## every page of the console in chromium, wide and narrow, light and dark; SHOTS=DIRECTORY leaves pictures there; some minutes
