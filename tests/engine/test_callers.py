@@ -58,7 +58,7 @@ async def test_every_route_takes_the_scope_that_it_says(template: Path) -> None:
     """With every other scope it is refused, before anything of the request is read."""
     async with served(template) as s:
         token = {scope: s.token(scope) for scope in SCOPES}
-        for route in ROUTES:
+        for route in [route for route in ROUTES if not route.everybody]:
             path = f"/v1{route.path.replace('{id}', 'none')}"
             for scope in SCOPES:
                 if widened([scope]).isdisjoint((route.needs, *route.also)):

@@ -75,6 +75,8 @@ REST: dict[str, Case] = {
     "POST /images/tag": Case("image", "name=KEY&new=mine:1"), "DELETE /images": Case("image", "name=KEY&force=1"),
     "POST /organisations": Case("host", body={"name": "x"}), "GET /users": Case("host"),
     "POST /users": Case("host", body={"name": "x"}),
+    "POST /login/device": Case("none"), "POST /login/token": Case("none", body={"handle": "x"}),
+    "DELETE /login": Case("none"),
     "POST /projects": Case("organisation", body={"name": "x", "organisation": "KEY"}),
 }  # fmt: skip
 # What routes with an id take beside it.

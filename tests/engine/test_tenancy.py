@@ -296,3 +296,15 @@ async def test_each_project_is_told_of_the_egress_of_its_own_pods(template: Path
                 f"hyper_pod_egress_{what}_total"
                 for what in ("connections", "refused", "refused_packets", "received_bytes", "sent_bytes")
             ]
+
+
+async def test_a_certificate_without_a_user_does_nothing_once_there_are_organisations(
+    template: Path, tmp_path: Path
+) -> None:
+    site = Site(tmp_path)
+    client = site.ca.client(site.ca.sign("ci@host"))
+    async with served(template, tls=server_context(site.config), client=client) as s:
+        assert (await s.ask("POST", "/v1/volumes", {"name": "v"}, tcp=True)).status == 201
+        assert (await s.ask("POST", "/v1/users", {"name": "ann", "certificate": "ann@host"})).status == 201
+        refused = await s.ask("GET", "/v1/volumes", tcp=True)
+        assert refused.status == 403 and "cert:ci@host does not have" in refused.json["message"]

@@ -11,7 +11,7 @@ from aiohttp import web
 from .. import API_VERSION
 from ..engine.engine import Engine
 from ..serving.application import application
-from ..serving.identity import Identity, require
+from ..serving.identity import OPEN, Identity, require
 from . import (
     archives,
     backups,
@@ -22,6 +22,7 @@ from . import (
     files,
     forwards,
     images,
+    logins,
     metering,
     networks,
     pods,
@@ -50,6 +51,7 @@ ROUTES = [
     *factory.routes.all,
     *quotas.routes.all,
     *tokens.routes.all,
+    *logins.routes.all,
     *tenancy.routes.all,
     *metering.routes.all,
     *billing.routes.all,
@@ -60,6 +62,7 @@ ROUTES = [
 def build(engine: Engine, identity: Identity | None = None) -> web.Application:
     """All routes below /v1, and the document that describes them; `identity` says by what callers are known."""
     app = application(engine, identity, errors_to_json)
+    app[OPEN] = frozenset((r.method, f"/{API_VERSION}{r.path}") for r in ROUTES if r.everybody)
     for route in ROUTES:
         app.router.add_route(route.method, f"/{API_VERSION}{route.path}", bind(route, engine))
     openapi = functools.cache(lambda: msgspec.json.encode(document(ROUTES)))  # takes longer than a start should

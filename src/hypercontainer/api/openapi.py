@@ -69,7 +69,9 @@ def _operation(route: Route, schema_of: dict[int, dict[str, Any]]) -> dict[str, 
     }
     operation: dict[str, Any] = {
         "summary": route.summary,
-        "description": f"Takes the scope `{route.needs}`.",
+        "description": "Takes no scope: who logs in is nobody yet."
+        if route.everybody
+        else f"Takes the scope `{route.needs}`.",
         "operationId": f"{route.method.lower()}{re.sub(r'[^a-zA-Z]+', '_', route.path)}",
         "parameters": parameters,
         "responses": {status: success, **dict.fromkeys(_FAILURES, error), "default": error},

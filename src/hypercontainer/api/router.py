@@ -142,6 +142,7 @@ class Route:
     stream: str = ""  # media type, when the answer is no JSON document
     scope: Scope | None = None  # None: by the method
     also: tuple[Scope, ...] = ()  # scopes that do as well
+    everybody: bool = False  # who asks need not be known
     anywhere: bool = False  # it is about projects: a user need not be in one
 
     @property
@@ -177,6 +178,7 @@ class Routes:
         scope: Scope | None = None,
         also: tuple[Scope, ...] = (),
         anywhere: bool = False,
+        everybody: bool = False,
     ) -> Callable[[H], H]:
         """`query` gives parameters' meanings, `stream` the media type of an answer that is no JSON document."""
 
@@ -184,7 +186,21 @@ class Routes:
             summary = (handler.__doc__ or "").partition("\n")[0].removesuffix(".")
             sent = result or _sent(handler)
             self.all.append(
-                Route(method, path, handler, summary, query or {}, body, sent, status, stream, scope, also, anywhere)
+                Route(
+                    method,
+                    path,
+                    handler,
+                    summary,
+                    query or {},
+                    body,
+                    sent,
+                    status,
+                    stream,
+                    scope,
+                    also,
+                    everybody,
+                    anywhere,
+                )
             )
             return handler
 
@@ -200,7 +216,7 @@ def _sent(handler: Handler) -> Any:
 
 def bind(route: Route, engine: Engine) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        if not route.anywhere or current().tenant != NOWHERE:
+        if not route.everybody and not (route.anywhere and current().tenant == NOWHERE):
             require(route.needs, *route.also)
         result = await route.handler(Context(engine, request))
         if isinstance(result, web.StreamResponse):

@@ -104,6 +104,14 @@ class Tenants:
         """Who shows it."""
         return next((u for u in self._users.values() if common_name and u.certificate == common_name), None)
 
+    def by_login(self, login: str) -> User | None:
+        """Of whom the identity provider says that."""
+        return next((u for u in self._users.values() if login and u.login == login), None)
+
+    def knows_anybody(self) -> bool:
+        """Whether there are organisations or users."""
+        return bool(self._organisations or self._users)
+
     def role(self, user: str, organisation: str) -> Role | None:
         """What a user is in an organisation, both by id; None: no member."""
         found = self._organisations.get(organisation)

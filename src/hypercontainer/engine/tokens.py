@@ -14,10 +14,11 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import msgspec
+from msgspec import UNSET
 
 from ..errors import Conflict, InvalidArgument, NotFound, PermissionDenied, Unauthorized
 from ..model.moments import read_moment
-from ..model.principal import Principal, widened
+from ..model.principal import NOWHERE, Principal, widened
 from ..model.tenancy import OF_PROJECTS, OF_ROLE, User
 from ..model.tokens import NewToken, Token, TokenInfo, TokenRequest
 from ..state import changes as rows
@@ -30,6 +31,7 @@ from .tenants import Tenants, pick
 
 _PREFIX = "hyper"
 _ID_BYTES, _SECRET_BYTES = 6, 32
+_LOGINS = 20  # of one user that are good at a time: the oldest makes room
 _WRITTEN_EVERY = 60 * 10**9  # nanoseconds between two writes of when a token was used
 
 
@@ -70,10 +72,41 @@ class Tokens:
         self._events.publish("token", "create", id_, name=token.name, scopes=",".join(token.scopes))
         return NewToken(token=self._told(token), secret=f"{_PREFIX}_{id_}_{secret}")
 
+    def create_login(self, user: User, life: float) -> NewToken:
+        """One that is the user, in all their projects, for so many seconds: by it they are logged in.
+
+        :raise NoSpace: the disk is full.
+        """
+        logins = sorted((t for t in self._tokens.values() if is_login(t)), key=lambda t: t.created_at)
+        own = [t for t in logins if t.user == user.id and not _expired(t)]
+        self._revoke([*(t for t in logins if _expired(t)), *own[: max(0, len(own) - _LOGINS + 1)]])
+        id_, secret = secrets.token_hex(_ID_BYTES), secrets.token_urlsafe(_SECRET_BYTES)
+        token = Token(
+            id=id_, name=f"login-{id_}", created_at=clock.stamp(), digest=_digest(secret), scopes=[],
+            expires_at=f"{clock.now() + timedelta(seconds=life):%Y-%m-%dT%H:%M:%S.%fZ}", user=user.id,
+            owner=f"user:{user.name}", tenant=NOWHERE,
+        )  # fmt: skip
+        self._journal.write_now(rows.put(token))
+        self._tokens[id_] = token
+        self._events.publish("token", "create", id_, tenant=UNSET, name=token.name, user=user.name)
+        return NewToken(token=self._told(token), secret=f"{_PREFIX}_{id_}_{secret}")
+
+    def end_login(self, principal: str) -> None:
+        """Log out who is logged in by it. :raise InvalidArgument: it is no log-in, but another token, or none."""
+        token = self._tokens.get(principal.removeprefix("token:"))
+        if token is None or not is_login(token):
+            raise InvalidArgument("this is no log-in", hint="a token is revoked by `hyperctl token revoke`")
+        self._revoke([token])
+
+    def _seen(self) -> list[Token]:
+        """Those of the tenant that asks; the host's administrator sees log-ins, too."""
+        who = current()
+        logins = "admin" in who.scopes and who.tenant is UNSET
+        return [*naming.mine(self._tokens.values()), *(t for t in self._tokens.values() if logins and is_login(t))]
+
     def all(self) -> list[TokenInfo]:
         """Newest first."""
-        found = sorted(naming.mine(self._tokens.values()), key=lambda t: t.created_at, reverse=True)
-        return [self._told(t) for t in found]
+        return [self._told(t) for t in sorted(self._seen(), key=lambda t: t.created_at, reverse=True)]
 
     def _member(self, request: TokenRequest) -> User:
         project = self._tenants.project(current().tenant)
@@ -93,8 +126,7 @@ class Tokens:
 
         :raise NotFound: there is none. :raise NoSpace: the disk is full: it is good still.
         """
-        token = naming.find(self._tokens.values(), key)
-        token = token or next((t for t in naming.mine(self._tokens.values()) if t.id == key), None)
+        token = pick(self._seen(), key)
         if token is None:
             raise NotFound(f"no such token: {key}", hint="see `hyperctl token ls`")
         self._revoke([token])
@@ -153,6 +185,11 @@ class Tokens:
         """Seconds until its token ends; None when it has no token, or one without an end."""
         token = self._tokens.get(principal.removeprefix("token:"))
         return (read_moment(token.expires_at) - clock.now_ns()) / 1e9 if token and token.expires_at else None
+
+
+def is_login(token: Token) -> bool:
+    """Whether it is a user who has logged in, and of no project."""
+    return token.tenant == NOWHERE
 
 
 def _principal(token: Token) -> Principal:

@@ -24,10 +24,11 @@ def _route(name: str) -> str:
 @user.command()
 @click.option("--email", default="", help="Address.")
 @click.option("--certificate", default="", metavar="COMMON-NAME", help="In the client's certificate that they show.")
+@click.option("--login", default="", metavar="VALUE", help="What the identity provider says of them (`oidc`).")
 @click.argument("name")
-def create(name: str, email: str, certificate: str) -> None:
+def create(name: str, email: str, certificate: str, login: str) -> None:
     """Make a user, and print the id."""
-    request = UserRequest(name=name, email=email, certificate=certificate)
+    request = UserRequest(name=name, email=email, certificate=certificate, login=login)
     print(client().call(UserInfo, "POST", "/users", body=request).id)
 
 
@@ -41,8 +42,8 @@ def ls(quiet: bool, format_: str) -> None:
         print(*(u.name for u in found), sep="\n", end="\n" if found else "")
         return
     show(
-        found, format_, ["ID", "NAME", "EMAIL", "CERTIFICATE", "ORGANISATIONS"],
-        lambda u: [u.id, u.name, u.email, u.certificate, ",".join(u.organisations)],
+        found, format_, ["ID", "NAME", "EMAIL", "CERTIFICATE", "LOGIN", "ORGANISATIONS"],
+        lambda u: [u.id, u.name, u.email, u.certificate, u.login, ",".join(u.organisations)],
     )  # fmt: skip
 
 

@@ -25,7 +25,6 @@ from ..model.sentences import explain
 from ..model.specs import MEMORY_DEFAULT, LogDriver, LogOptions
 from ..model.units import parse_duration, parse_size
 from ..network.addresses import AnyNetwork, parse_subnet
-from ..serving.identity import ANYBODY
 from ..serving.listener import ListenLimits
 from ..state.journal import EventLimits
 from ..sys import users
@@ -33,6 +32,7 @@ from ..sys.private import require_private
 from ..volumes.scratch import DEFAULT_SIZE
 from . import quota_config
 from .builder_config import BuilderConfig
+from .oidc_config import OidcConfig
 from .values import value
 
 _EVENTS_MAX = 1_000_000  # about 300 MB
@@ -85,8 +85,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     tlskey: str = ""
     tlscacert: str = ""  # PEM: the CA of clients' certificates; "" takes none
     tlscrl: str = ""  # PEM: which of them that CA has revoked; "": none
-    # Common name of a client's certificate, or * for all others -> what it may do.
-    clients: dict[str, list[Scope]] = msgspec.field(default_factory=lambda: {ANYBODY: ["operate"]})
+    # Common name of a client's certificate, or * for all others -> what it may do. Without * these others may
+    # `operate` where there are neither organisations nor users, and nothing where there are.
+    clients: dict[str, list[Scope]] = {}
     connections_max: Annotated[int, Meta(ge=16, le=_CONNECTIONS_MAX)] = ListenLimits.connections  # per address
     connections_per_peer: Annotated[int, Meta(ge=4, le=_CONNECTIONS_MAX)] = ListenLimits.per_peer
     kernel: str = ""
@@ -137,6 +138,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     metering: bool = False  # on: also what belongs to no project is in `hyperctl usage`
     unresponsive: Literal["leave", "kill"] = "leave"  # machines whose guests have not answered for half a minute
     live_restore: bool = False  # leave containers running when hyperd ends
+    oidc: OidcConfig = msgspec.field(default_factory=OidcConfig)
     audit_log: str = ""  # a file; "" keeps none
     audit_max_size: str = "10m"
     audit_max_files: Annotated[int, Meta(ge=1, le=1000)] = 5
@@ -297,6 +299,7 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
             quota_config.sizes(config.sizes),
             quota_config.quotas(config.quotas),
             config.builder.settings(config.insecure_registries),
+            config.oidc.configuration(),
         )
     except msgspec.ValidationError as error:
         raise InvalidArgument(

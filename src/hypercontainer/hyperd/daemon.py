@@ -35,6 +35,7 @@ from ..kernel.locate import Kernel, locate
 from ..model import architectures
 from ..serving.identity import Identity
 from ..serving.listener import Listener, ListenLimits, server_options
+from ..serving.logging_in import LoggingIn
 from ..sys import deadlines, process, users
 from ..sys.files import no_space
 from . import quota_config
@@ -198,7 +199,9 @@ async def _answer(
     config: Config, engine: Engine, sockets: list[Listening]
 ) -> tuple[list[web.AppRunner], list[Listener]]:
     """Each API is there from now on."""
-    identity = Identity(engine.tokens, config.clients, engine.tenancy.entry)
+    oidc = config.oidc.configuration()
+    provider = LoggingIn(oidc, engine.tenancy.logins) if oidc else None
+    identity = Identity(engine.tokens, config.clients, engine.tenancy.entry, provider)
     limits = ListenLimits(config.connections_max, config.connections_per_peer)
     applications: dict[Speaks, web.Application] = {"rest": app.build(engine, identity)}
     if config.docker:

@@ -66,6 +66,7 @@ class User(Model, frozen=True, kw_only=True):
     created_at: str
     email: str = ""
     certificate: str = ""  # the common name in a client's certificate by which they are known
+    login: str = ""  # what the identity provider says of them, in the claim that is configured
     owner: str = ""  # the principal that made it
 
     @property
@@ -95,6 +96,7 @@ class UserRequest(Model, frozen=True, kw_only=True):
     name: str
     email: Text = ""
     certificate: Text = ""  # common name
+    login: Text = ""  # at the identity provider
 
 
 class MemberRequest(Model, frozen=True, kw_only=True):
@@ -144,4 +146,5 @@ class UserInfo(Model, frozen=True, kw_only=True):
     created_at: str
     email: str = ""
     certificate: str = ""
+    login: str = ""
     organisations: list[str] = field(default_factory=list)  # names

@@ -22,12 +22,15 @@ from ..errors import InvalidArgument, PermissionDenied, Unauthorized
 from ..model.principal import NOWHERE, Principal, Scope, widened
 from ..sys.peer import peer_uid
 from .auditing import ticket
+from .logging_in import LoggingIn
 
 log = logging.getLogger(__name__)
 _BEARER = "bearer "
 _DAY = 86400.0  # seconds; no request lasts longer by a token that ends
 ANYBODY = "*"  # in place of a certificate's name
 PROJECT = "Hyper-Project"  # header: name or id of the project that a request is for
+NOBODY = Principal("nobody", NOWHERE, frozenset())  # who logs in
+OPEN: web.AppKey[frozenset[tuple[str, str]]] = web.AppKey("open", frozenset)  # methods and paths for everybody
 _asking: ContextVar[asyncio.BaseTransport | None] = ContextVar("asking", default=None)  # by which the request came
 
 
@@ -38,6 +41,7 @@ class Identity:
     tokens: Tokens | None = None
     certificates: Mapping[str, Sequence[Scope]] = field(default_factory=dict)  # common name, or ANYBODY, -> scopes
     entry: Entry | None = None  # without one there are no projects
+    provider: LoggingIn | None = None  # of those who log in elsewhere
     _open: dict[str, set[asyncio.BaseTransport]] = field(default_factory=lambda: defaultdict(set))
 
     def __post_init__(self) -> None:
@@ -110,7 +114,10 @@ class Identity:
                 transport.abort()
 
     def _scopes(self, name: str) -> Sequence[Scope]:
-        return self.certificates.get(name, self.certificates.get(ANYBODY, ()))
+        """By default `operate` where hyperd knows of no users; a user who was removed is none."""
+        if name in self.certificates or ANYBODY in self.certificates:
+            return self.certificates.get(name, self.certificates.get(ANYBODY, ()))
+        return () if self.entry is None or self.entry.knows_anybody() else ("operate",)
 
 
 def _check_site(request: web.Request) -> None:
@@ -139,7 +146,8 @@ async def identified(request: web.Request, handler: Any) -> web.StreamResponse:
     :raise Unauthorized: nobody whom we know.
     """
     identity = request.app.get(IDENTITY) or Identity()
-    who = identity.of(request)
+    is_open = (request.method, request.path) in request.app.get(OPEN, frozenset())
+    who = NOBODY if is_open else identity.of(request)
     ticket().who, ticket().project = who.name, who.tenant or ""
     with asked_by(who), identity.held(request, who):
         log.debug("%s asks for %s %s", who.name, request.method, request.path)

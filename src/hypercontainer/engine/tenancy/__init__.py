@@ -4,6 +4,7 @@
 entry           which project a request is for, and what it may do there
 rights          which organisations, projects and users somebody sees, and may change
 organisations, projects, users      the verbs
+logins          who somebody is of whom an identity provider tells
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ..events import Events
 from ..tenants import Tenants
 from ..tokens import Tokens
 from .entry import Entry
+from .logins import Logins
 from .organisations import Organisations
 from .projects import Projects
 from .users import Users
@@ -27,13 +29,16 @@ class Tenancy:
     organisations: Organisations
     projects: Projects
     users: Users
+    logins: Logins
 
 
 def tenancy(tenants: Tenants, tokens: Tokens, events: Events) -> Tenancy:
     """All of it, over these records."""
+    organisations, users = Organisations(tenants, tokens, events), Users(tenants, tokens, events)
     return Tenancy(
         Entry(tenants),
-        Organisations(tenants, tokens, events),
+        organisations,
         Projects(tenants, tokens, events),
-        Users(tenants, tokens, events),
+        users,
+        Logins(tenants, tokens, organisations, users),
     )

@@ -24,6 +24,10 @@ class Entry:
             return Principal(f"user:{user.name}", NOWHERE, frozenset(), user.id)
         return None
 
+    def knows_anybody(self) -> bool:
+        """Whether there are organisations or users: then who is none of these is nobody."""
+        return self._tenants.knows_anybody()
+
     def enter(self, who: Principal, wanted: str) -> Principal:
         """The principal in the project that is wanted; "" is the one that they have, if they have one.
 
@@ -45,7 +49,7 @@ class Entry:
         return who._replace(tenant=found.id, policy=found.policy)
 
     def _enter_user(self, who: Principal, wanted: str) -> Principal:
-        """A token is of one project, and does at most what it was made for; a certificate is the user."""
+        """A token is of one project, and does at most what it was made for; a certificate, or a log-in, is the user."""
         by_token = who.tenant != NOWHERE
         among = [p for p in self._tenants.projects() if self._tenants.role(who.user, p.organisation)]
         if by_token:

@@ -16,7 +16,7 @@ from ...sys import clock
 from ..events import Events
 from ..principal import current
 from ..tenants import Tenants, pick
-from ..tokens import Tokens
+from ..tokens import Tokens, is_login
 from . import rights
 
 
@@ -81,7 +81,8 @@ class Organisations:
         changed = msgspec.structs.replace(found, members={**found.members, user.id: request.role})
         told = self._changed(changed, "member", user=user.name, role=request.role)
         projects = self._projects_of(found)
-        self._tokens.close_all(lambda t: t.user == user.id and t.tenant in projects)  # it was opened by another role
+        # What is open was opened by another role.
+        self._tokens.close_all(lambda t: t.user == user.id and (is_login(t) or t.tenant in projects))
         self._tokens.on_revoke(f"user:{user.name}")
         return told
 
@@ -102,6 +103,7 @@ class Organisations:
         changed = msgspec.structs.replace(found, members=left)
         projects = self._projects_of(found)
         self._tokens.revoke_all(lambda t: t.user == user.id and t.tenant in projects)
+        self._tokens.close_all(lambda t: t.user == user.id and is_login(t))
         told = self._changed(changed, "member", user=user.name, role="")
         self._tokens.on_revoke(f"user:{user.name}")
         return told

@@ -28,9 +28,11 @@ class Users:
         self._tenants.check_name("user", request.name, self._tenants.users())
         if other := self._tenants.by_certificate(request.certificate):
             raise Conflict(f"the certificate {request.certificate!r} is the user {other.name}'s", hint="name another")
+        if other := self._tenants.by_login(request.login):
+            raise Conflict(f"the log-in {request.login!r} is the user {other.name}'s", hint="name another")
         made = User(
             id=secrets.token_hex(8), name=request.name, created_at=clock.stamp(), email=request.email,
-            certificate=request.certificate, owner=current().name,
+            certificate=request.certificate, login=request.login, owner=current().name,
         )  # fmt: skip
         self._tenants.put(made)
         self._events.publish("user", "create", made.id, tenant=UNSET, name=made.name)
@@ -45,7 +47,7 @@ class Users:
         return self._told(self._find(key))
 
     def remove(self, key: str) -> UserInfo:
-        """With their memberships and tokens; what they made stays. :raise NotFound: there is none."""
+        """With their memberships, tokens and log-ins; what they made stays. :raise NotFound: there is none."""
         found = self._find(key)
         told = self._told(found)
         left = [
@@ -67,6 +69,6 @@ class Users:
     def _told(self, record: User) -> UserInfo:
         return UserInfo(
             id=record.id, name=record.name, created_at=record.created_at, email=record.email,
-            certificate=record.certificate,
+            certificate=record.certificate, login=record.login,
             organisations=[o.name for o in self._tenants.memberships(record.id)],
         )  # fmt: skip
