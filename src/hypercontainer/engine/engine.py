@@ -44,6 +44,8 @@ from .container_logs import ContainerLogs
 from .container_verbs import LIVE
 from .containers import Containers
 from .creation import Creation
+from .cron.crons import Crons
+from .cron.runner import Runner
 from .descriptions import Descriptions
 from .disk_watch import DiskWatch
 from .events import Events
@@ -149,6 +151,8 @@ class Engine:
         self.trees = Trees(self.registry, self.containers)
         still = StillDisks(self.registry, sandboxes)
         self.backups = Backups(paths, self.registry, sandboxes, still)
+        self.crons = Crons(self.registry.journal, self.events)
+        self.cron_runner = Runner(self.crons, self.registry, self.containers)
         self._assemble_watches(made, fingerprints)
         self._assemble_tenancy()
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
@@ -179,7 +183,13 @@ class Engine:
         self.info, self.version = about.info, about.version
         self.builders = Builders(self.registry, self._builds_of)
         self.tenants.contents = ProjectContents(
-            self.registry, self.snapshots, self.images, self.networks, self.volumes, self.builders
+            self.registry,
+            self.snapshots,
+            self.images,
+            self.networks,
+            self.volumes,
+            self.builders,
+            self.crons,
         )
         self.tenancy = tenancy(self.tenants, self.tokens, self.events)
 
@@ -241,8 +251,8 @@ class Engine:
         }
         leftovers.name_files(paths, self.registry)
         self.builders.open()
-        watches = self._disk_watch.run(), self.lifetimes.run(), self._propagation.run(), self.accounts.run()
-        self._watching = [asyncio.create_task(work) for work in watches]
+        watches = self._disk_watch, self.lifetimes, self._propagation, self.accounts, self.cron_runner
+        self._watching = [asyncio.create_task(each.run()) for each in watches]
 
     def _sweep(self) -> None:
         """Machines of records that were set aside go on, and what they have is not known."""

@@ -11,6 +11,7 @@ from ..model.network import DEFAULT_NETWORK
 from ..model.principal import Principal
 from .builder.builders import Builders
 from .builder.machine import VOLUME
+from .cron.crons import Crons
 from .forks.snapshots import PodSnapshots
 from .naming import Named, is_system
 from .networks import Networks
@@ -31,6 +32,7 @@ class ProjectContents:
     networks: Networks
     volumes: Volumes
     builders: Builders
+    crons: Crons
 
     def counted(self, project: str, *, everything: bool = False) -> list[str]:
         """For each kind how much of it a project, by its id, has: "3 containers". Its builder, default network and
@@ -43,6 +45,7 @@ class ProjectContents:
             "volumes": (v for v in registry.volumes() if everything or v.name != VOLUME),
             "networks": (n for n in registry.networks() if everything or n.name != DEFAULT_NETWORK),
             "snapshots": self.snapshots.documents(),
+            "cron jobs": self.crons.records(),
         }  # fmt: skip
         counts = {kind: sum(r.tenant == project for r in records) for kind, records in kinds.items()}
         making = ["something that is being made"] if registry.quotas.is_making(project) else []

@@ -21,6 +21,7 @@ _ROUTES = {
     "organisation": "/organisations",
     "project": "/projects",
     "user": "/users",
+    "cron": "/crons",
 }
 # Names of arguments -> the kinds that they take.
 _KINDS = {
@@ -40,7 +41,7 @@ _KINDS = {
 }
 # Of groups whose argument is a plain NAME.
 _GROUPS = {"volume": "volume", "network": "network", "image": "image", "context": "context",
-           "organisation": "organisation", "project": "project", "user": "user"}  # fmt: skip
+           "organisation": "organisation", "project": "project", "user": "user", "cron": "cron"}  # fmt: skip
 _ANY = {
     "inspect": ("container", "pod", "volume", "image"),
     "start": ("container", "pod"),
