@@ -7,7 +7,6 @@ from collections import deque
 
 from aiohttp import web
 
-from ..engine import naming
 from ..errors import InvalidArgument
 from ..model.network import NetworkSpec
 from ..model.pods import VolumeSpec
@@ -46,7 +45,7 @@ async def remove_volume(c: Call) -> web.StreamResponse:
 async def networks(c: Call) -> web.StreamResponse:
     """All of them, and who is in them."""
     found = sorted(c.engine.networks.all(), key=lambda n: n.network.name)
-    names = {p.id: p.name for p in naming.seen(c.engine.registry.pods())}
+    names = {p.id: p.name for p in c.engine.registry.pods(seen=True)}
     ports = drawing.published(c.engine.listing.containers({}), names)
     return c.page("networks.html", title="Networks", networks=found, drawing=drawing.drawn(found, ports))
 

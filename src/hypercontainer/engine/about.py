@@ -14,7 +14,7 @@ from ..images.store import ImageStore
 from ..kernel.locate import Kernel
 from ..model.host import Info, Version
 from ..model.status import ContainerStatus
-from . import doctor, naming
+from . import doctor
 from .audit import AuditLog
 from .paths import FindBootFiles
 from .principal import current
@@ -51,12 +51,12 @@ class About:
         """What `hyperctl info` shows."""
         driver = self.drivers.default
         probe = await driver.probe()
-        containers, of_host = naming.seen(self.registry.containers()), not current().tenant
+        containers, of_host = self.registry.containers(seen=True), not current().tenant
         return Info(
             version=__version__,
             root=str(self.settings.paths.root) if of_host else "",
             rootless=os.geteuid() != 0,
-            pods=len(naming.seen(self.registry.pods())),
+            pods=len(self.registry.pods(seen=True)),
             containers=len(containers),
             running=sum(c.state.status is ContainerStatus.RUNNING for c in containers),
             images=self.images.count(),

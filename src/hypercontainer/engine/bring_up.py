@@ -62,7 +62,7 @@ class ExclusiveVolumes:
 
     async def another_ended(self, pod: Pod) -> bool:
         """Whether a machine of the same owner has ended that was about to; none is waited for for ever."""
-        others = [p for p in self._registry.pods() if p.vm and p.id != pod.id and p.tenant == pod.tenant]
+        others = [p for p in self._registry.of_tenant(pod.tenant).pods if p.vm and p.id != pod.id]
         ending = [r for p in others if (r := self._booted(p.id)) and r.ending]
         ends = [asyncio.create_task(r.gone.wait()) for r in ending]
         try:

@@ -17,7 +17,6 @@ from ..model.reference import parse_reference
 from ..model.specs import PortMapping
 from ..model.states import UP
 from ..model.status import Container, ContainerSize, Pod
-from . import naming
 from .networks import Networks
 from .registry import Registry
 from .usage import Usage
@@ -41,13 +40,13 @@ class Listing:
         :raise InvalidArgument: a filter's value is none. :raise NotFound: nothing is before, or since, what is not
             there.
         """
-        there = naming.seen(self._registry.containers()) if system else self._registry.shown()
+        there = self._registry.containers(seen=True) if system else self._registry.shown()
         newest = [self._listed(c) for c in there]
         return [x.container for x in select(newest, filters, all_=everything, limit=limit, is_of=self._is_of)]
 
     def images(self, filters: Filters | None = None) -> list[Image]:
         """Newest first, without those that only the daemon's own containers use."""
-        own = {c.image_id for c in naming.seen(self._registry.containers())}
+        own = {c.image_id for c in self._registry.containers(seen=True)}
         own -= {c.image_id for c in self._registry.shown()}
         return [image for image in self._images.describe_all(filters) if image.id not in own]
 

@@ -108,7 +108,7 @@ class Networks:
 
         :raise NotFound: no such network.
         """
-        if key == DEFAULT_NETWORK and not naming.find(self._registry.networks(), key):
+        if key == DEFAULT_NETWORK and not naming.find(self._registry.networks(seen=True), key):
             self._registry.put_network(self._own_default() if current().tenant else self._default_record())
         return self._registry.network(key)
 
@@ -133,7 +133,7 @@ class Networks:
 
         :raise InvalidArgument: a filter's value is none.
         """
-        return select_networks([self.info(n) for n in naming.seen(self._registry.networks())], filters or {})
+        return select_networks([self.info(n) for n in self._registry.networks(seen=True)], filters or {})
 
     async def remove(self, key: str) -> Network:
         """:raise Conflict: when pods are in it."""
@@ -154,7 +154,7 @@ class Networks:
         :raise InvalidArgument: a filter's value is none.
         """
         unused = [
-            n for n in naming.seen(self._registry.networks())
+            n for n in self._registry.networks(seen=True)
             if not self._registry.attached(n) and n.name != DEFAULT_NETWORK
             and before_until(n.created_at, filters or {}) and has_labels(n.labels, filters or {})
         ]  # fmt: skip

@@ -14,7 +14,6 @@ from ..model.specs import PortMapping
 from ..model.states import end_of
 from ..model.status import ContainerStatus, Pod, PodDetails, PodInfo, PodStatus
 from ..sys import clock
-from . import naming
 from . import pod as verbs
 from .containers import Containers
 from .events import Events
@@ -219,7 +218,7 @@ class Pods:
                 ports=p.ports,
                 ends_at=clock.written(end_of(p)),
             )
-            for p in naming.seen(self.registry.pods())
+            for p in self.registry.pods(seen=True)
         ]
 
     async def wake(self) -> None:

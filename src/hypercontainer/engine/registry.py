@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from ..errors import Conflict, HyperError, InvalidArgument, NotFound
 from ..model.ids import new_name, short
 from ..model.network import Attachment, Network
-from ..model.principal import Tenant
+from ..model.principal import DAEMON, Tenant
 from ..model.status import Container, Pod, Volume
 from ..state import changes as rows
 from ..state.changes import Change
 from ..state.journal import Journal
 from ..state.store import SetAside, Store
 from . import naming
+from .indexed import Indexed, R
 from .principal import current
-from .quotas.quotas import Quotas
+from .quotas.quotas import Belongings, Quotas
 
 log = logging.getLogger(__name__)
 _GONE = 1000  # records that were removed, of which it is known whose they were
@@ -53,10 +54,10 @@ class Registry:
 
     def __init__(self, database: Store) -> None:
         self.journal = Journal(database)
-        self._containers = {c.id: c for c in database.containers()}
-        self._pods = {p.id: p for p in database.pods()}
-        self._volumes = {rows.key(v): v for v in database.volumes()}
-        self._networks = {n.id: n for n in database.networks()}
+        self._containers = Indexed(((c.id, c) for c in database.containers()), lambda c: [c.pod])
+        self._pods = Indexed(((p.id, p) for p in database.pods()), _places)
+        self._volumes = Indexed((rows.key(v), v) for v in database.volumes())
+        self._networks = Indexed((n.id, n) for n in database.networks())
         self.unfinished = database.unfinished()  # ids of what an earlier daemon had begun to make or to remove
         self.set_aside = database.set_aside()  # records that cannot be read
         self.undriven: dict[str, int] = {}  # pods set aside for want of a driver, and their machines' processes
@@ -72,7 +73,7 @@ class Registry:
     def check_name(self, name: str) -> None:
         """:raise InvalidArgument: malformed. :raise Conflict: taken."""
         naming.check("container", name)
-        if holder := naming.find(self._containers.values(), name):
+        if holder := naming.find(self._containers.of(current().tenant), name):
             raise Conflict(
                 f"the name {name!r} is taken by container {short(holder.id)}", hint="remove or rename that container"
             )
@@ -85,9 +86,8 @@ class Registry:
             self.check_name(name)
         while not name:
             candidate = new_name()
-            if (current().tenant, candidate) not in self._reserved and not naming.find(
-                self._containers.values(), candidate
-            ):
+            taken = naming.find(self._containers.of(current().tenant), candidate)
+            if not taken and (current().tenant, candidate) not in self._reserved:
                 name = candidate
         self._reserved.add((current().tenant, name))
         return name
@@ -97,15 +97,15 @@ class Registry:
 
     # -- containers -------------------------------------------------------------
 
-    def containers(self) -> list[Container]:
-        """Everybody's, newest first."""
-        return sorted(self._containers.values(), key=lambda c: c.created_at, reverse=True)
+    def containers(self, *, seen: bool = False) -> list[Container]:
+        """Everybody's, newest first; `seen`: those that are there for who asks."""
+        return sorted(_those(self._containers, seen), key=lambda c: c.created_at, reverse=True)
 
     def shown(self) -> list[Container]:
         """Those that people of the tenant that asks made: without the daemon's own, which are found by their names all
         the same.
         """
-        return [c for c in naming.seen(self.containers()) if not naming.is_system(c)]
+        return [c for c in self.containers(seen=True) if not naming.is_system(c)]
 
     def container(self, key: str) -> Container:
         """By id, name, or a unique prefix of an id, of the tenant that asks; by its id the daemon itself finds any.
@@ -115,9 +115,9 @@ class Registry:
         wanted = key.removeprefix("/")
         if (whole := self._containers.get(wanted)) and naming.is_seen(whole):
             return whole
-        if container := naming.find(self._containers.values(), wanted):
+        if container := naming.find(self._containers.of(current().tenant), wanted):
             return container
-        found = [c for c in naming.mine(self._containers.values()) if wanted and c.id.startswith(wanted)]
+        found = [c for c in self._containers.of(current().tenant) if wanted and c.id.startswith(wanted)]
         if len(found) > 1:
             raise InvalidArgument(f"container id {key!r} is ambiguous", hint="give more digits")
         if not found:
@@ -145,8 +145,8 @@ class Registry:
             except HyperError as error:  # it stays in its place, and is passed over again by the next daemon
                 log.error("the record of %s is not set aside in the database: %s", record.name, error)
             self.set_aside.append(SetAside(kind, record.id, record.name, why, pod.id))
-            self._containers.pop(record.id, None)
-        del self._pods[pod.id]
+            self._containers.pop(record.id)
+        self._pods.pop(pod.id)
         if pod.vm:
             self.undriven[pod.id] = pod.vm.pid
 
@@ -170,7 +170,8 @@ class Registry:
         """What is there by one change, so that no daemon finds half of it."""
         changes = [rows.put(pod), *map(rows.put, containers)]
         self._pods[pod.id] = pod
-        self._containers.update({c.id: c for c in containers})
+        for container in containers:
+            self._containers[container.id] = container
         self.meter.write(self.journal.write, changes, put=[pod])
         self._pulse(pod, *containers)
 
@@ -204,7 +205,7 @@ class Registry:
     def erase(self, *records: Container | Pod, files: str = "") -> None:
         """Together. The files of the id `files` are removed next, by the next daemon if this one cannot."""
         for record in records:
-            (self._pods if isinstance(record, Pod) else self._containers).pop(record.id, None)
+            (self._pods if isinstance(record, Pod) else self._containers).pop(record.id)
             self._forget(record)
         changes = [*([rows.begun(files)] if files else []), *map(rows.remove, records)]
         self.meter.write(self.journal.write, changes, gone=records)
@@ -225,25 +226,26 @@ class Registry:
         volume.
         """
         users: dict[str, list[str]] = {}
-        for container in naming.seen(self.containers()):
+        for container in self.containers(seen=True):
             users.setdefault(container.image_id, []).append(container.name)
-        for pod in naming.seen(self.pods()):
+        for pod in self.pods(seen=True):
             for names in (users.setdefault(v.source, []) for v in pod.volumes if v.kind == "image"):
                 names += [pod.name] if pod.name not in names else []
         return users
 
     # -- pods -------------------------------------------------------------------
 
-    def pods(self) -> list[Pod]:
-        return sorted(self._pods.values(), key=lambda p: p.created_at, reverse=True)
+    def pods(self, *, seen: bool = False) -> list[Pod]:
+        """As `containers`."""
+        return sorted(_those(self._pods, seen), key=lambda p: p.created_at, reverse=True)
 
     def pod(self, key: str) -> Pod:
         """As `container`. :raise NotFound: when there is none of that id or name."""
         if (whole := self._pods.get(key)) and naming.is_seen(whole):
             return whole
-        if pod := naming.find(self._pods.values(), key):
+        if pod := naming.find(self._pods.of(current().tenant), key):
             return pod
-        found = [p for p in naming.mine(self._pods.values()) if key and p.id.startswith(key)]
+        found = [p for p in self._pods.of(current().tenant) if key and p.id.startswith(key)]
         if len(found) != 1:
             raise NotFound(f"no such pod: {key}", hint=self._why_not("pods", key) or "see `hyperctl list pod`")
         return found[0]
@@ -266,12 +268,12 @@ class Registry:
 
     def members(self, pod_id: str) -> list[Container]:
         """In the order of their creation."""
-        return sorted((c for c in self._containers.values() if c.pod == pod_id), key=lambda c: c.created_at)
+        return sorted(self._containers.group(pod_id), key=lambda c: c.created_at)
 
     def check_pod_name(self, name: str) -> None:
         """:raise InvalidArgument: malformed. :raise Conflict: taken."""
         naming.check("pod", name)
-        if naming.find(self._pods.values(), name):
+        if naming.find(self._pods.of(current().tenant), name):
             raise Conflict(
                 f"the name {name!r} is taken by another pod", hint=f"remove it with `hyperctl pod rm {name}`"
             )
@@ -289,8 +291,9 @@ class Registry:
 
     # -- volumes ----------------------------------------------------------------
 
-    def volumes(self) -> list[Volume]:
-        return sorted(self._volumes.values(), key=lambda v: v.name)
+    def volumes(self, *, seen: bool = False) -> list[Volume]:
+        """As `containers`, by their names."""
+        return sorted(_those(self._volumes, seen), key=lambda v: v.name)
 
     def find_volume(self, name: str) -> Volume | None:
         """That of the tenant that asks."""
@@ -309,13 +312,14 @@ class Registry:
 
     def remove_volume(self, volume: Volume) -> None:
         """Idempotent."""
-        if self._volumes.pop(rows.key(volume), None):
+        if self._volumes.pop(rows.key(volume)):
             self.meter.write(self.journal.write, [rows.remove(volume)], gone=[volume])
 
     # -- networks ---------------------------------------------------------------
 
-    def networks(self) -> list[Network]:
-        return sorted(self._networks.values(), key=lambda n: n.name)
+    def networks(self, *, seen: bool = False) -> list[Network]:
+        """As `containers`, by their names."""
+        return sorted(_those(self._networks, seen), key=lambda n: n.name)
 
     def network(self, key: str) -> Network:
         """By name or id, of the tenant that asks; by its id the daemon itself finds any.
@@ -324,7 +328,7 @@ class Registry:
         """
         if (whole := self._networks.get(key)) and naming.is_seen(whole):
             return whole
-        for network in naming.mine(self._networks.values()):
+        for network in self._networks.of(current().tenant):
             if key == network.name or (len(key) >= 4 and network.id.startswith(key)):
                 return network
         raise NotFound(f"no such network: {key}", hint="see `hyperctl network ls`")
@@ -332,7 +336,7 @@ class Registry:
     def check_network_name(self, name: str) -> None:
         """:raise InvalidArgument: malformed. :raise Conflict: taken."""
         naming.check("network", name)
-        if naming.find(self._networks.values(), name):
+        if naming.find(self._networks.of(current().tenant), name):
             raise Conflict(f"the name {name!r} is taken by another network", hint="choose another")
 
     def put_network(self, network: Network) -> None:
@@ -342,7 +346,7 @@ class Registry:
 
     def remove_network(self, id_: str) -> None:
         """Forget a network's record. Idempotent."""
-        if network := self._networks.pop(id_, None):
+        if network := self._networks.pop(id_):
             self._forget(network)
             self.journal.write(rows.remove(network))
 
@@ -357,8 +361,30 @@ class Registry:
 
     def attached(self, network: Network) -> list[Pod]:
         """The pods of a network."""
-        return [p for p in self._pods.values() if any(a.is_of(network) for a in p.attachments)]
+        found = {p.id: p for key in (network.id, network.name) for p in self._pods.group(key)}
+        return [p for p in found.values() if any(a.is_of(network) for a in p.attachments)]
+
+    def pods_at(self, address: str) -> Collection[Pod]:
+        """Those that have it in a network."""
+        return self._pods.group(address)
+
+    def of_tenant(self, tenant: Tenant) -> Belongings:
+        """All that is one tenant's."""
+        return Belongings(
+            self._pods.of(tenant), self._containers.of(tenant), self._volumes.of(tenant), self._networks.of(tenant)
+        )
 
     def volume_users(self, name: str) -> list[Pod]:
         """The pods of the tenant that asks which have its volume of this name."""
-        return [p for p in naming.mine(self._pods.values()) if any(v.named == name for v in p.volumes)]
+        return [p for p in self._pods.of(current().tenant) if any(v.named == name for v in p.volumes)]
+
+
+def _those(records: Indexed[R], seen: bool) -> Collection[R]:
+    """Everybody's, or those that are there for who asks; for the daemon itself all are."""
+    who = current()
+    return records.of(who.tenant) if seen and who.name != DAEMON.name else records.values()
+
+
+def _places(pod: Pod) -> list[str]:
+    """By what a pod is found in networks: their ids, or names in records that are older than these, and addresses."""
+    return [x for a in pod.attachments for x in (a.network_id or a.network, a.ip, a.ip6)]

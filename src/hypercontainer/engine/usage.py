@@ -15,7 +15,6 @@ from ..model.states import ALIVE
 from ..model.status import Container, ContainerStatus, Pruned, VolumeInfo
 from ..model.usage import ContainerUsage, DiskUsage, ImageUsage
 from ..sys.files import disk_usage
-from . import naming
 from .events import Events
 from .paths import Paths
 from .registry import Registry
@@ -54,7 +53,7 @@ class Usage:
         """How much space each thing takes. A container that goes meanwhile takes none."""
         parts = self._images.footprint()
         shared = self.shared(parts)
-        found = naming.seen(self._registry.containers())
+        found = self._registry.containers(seen=True)
         used = Counter(c.image_id for c in found)
         images = [
             ImageUsage(
@@ -93,7 +92,7 @@ class Usage:
         :raise InvalidArgument: a filter's value is none.
         """
         removed, freed = list[str](), 0
-        for container in naming.seen(self._registry.containers()):
+        for container in self._registry.containers(seen=True):
             if container.state.status not in _STOPPED or container.pod != container.id:
                 continue
             if not (before_until(container.created_at, filters) and has_labels(container.spec.labels, filters)):

@@ -25,7 +25,6 @@ from ..sys import clock, tasks
 from ..sys.files import disk_usage, no_space_as_error, remove_tree
 from ..sys.removal import removed
 from ..volumes.disks import BlockVolumes, set_root
-from . import naming
 from .events import Events
 from .paths import VOLUME_DATA, Paths
 from .principal import current, owned
@@ -195,7 +194,7 @@ class Volumes:
 
         :raise InvalidArgument: a filter's value is none.
         """
-        return select_volumes([await self.info(v) for v in naming.seen(self._registry.volumes())], filters or {})
+        return select_volumes([await self.info(v) for v in self._registry.volumes(seen=True)], filters or {})
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """:raise NotFound: no such volume, unless `force`. :raise Conflict: a pod has it."""

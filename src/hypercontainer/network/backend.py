@@ -10,7 +10,7 @@ raises `Unsupported` before anything was taken.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeVar, runtime_checkable
@@ -89,6 +89,9 @@ class Records(Protocol):
 
     def attached(self, network: Network) -> list[Pod]:
         """The pods that are in this network."""
+
+    def pods_at(self, address: str) -> Collection[Pod]:
+        """Those that have it in a network."""
 
 
 class Forwarding(Protocol):

@@ -10,7 +10,6 @@ from ...errors import InvalidState, Unavailable
 from ...model.status import Pod, PodStatus
 from ...model.usage import SuspendedUsage
 from ...sys import tasks
-from .. import naming
 from ..container_verbs import State
 from ..containers import Containers
 from ..registry import Registry
@@ -44,7 +43,7 @@ class Suspensions:
 
     def usage(self) -> list[SuspendedUsage]:
         """Of those that who asks may see."""
-        found = [p for p in naming.seen(self._registry.pods()) if p.status is PodStatus.SUSPENDED]
+        found = [p for p in self._registry.pods(seen=True) if p.status is PodStatus.SUSPENDED]
         return [SuspendedUsage(pod=p.name, size=self._suspending.size(p.id)) for p in found]
 
     def check_driver(self, pod: Pod) -> None:

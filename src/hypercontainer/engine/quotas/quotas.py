@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -27,20 +27,19 @@ _MINUTE = 60.0  # seconds, in which so many starts are allowed
 UNBOUNDED = -1  # of disk: what has no limit of its own
 
 
+class Belongings(NamedTuple):
+    """All that is a tenant's."""
+
+    pods: Collection[Pod]
+    containers: Collection[Container]
+    volumes: Collection[Volume]
+    networks: Collection[Network]
+
+
 class Records(Protocol):
     """What is counted."""
 
-    def pods(self) -> list[Pod]:
-        """All."""
-
-    def containers(self) -> list[Container]:
-        """All."""
-
-    def volumes(self) -> list[Volume]:
-        """All."""
-
-    def networks(self) -> list[Network]:
-        """All."""
+    def of_tenant(self, tenant: Tenant) -> Belongings: ...
 
 
 class Owned(Protocol):
@@ -173,14 +172,15 @@ class Quotas:
 
     def used(self, holder: Holder) -> Amounts:
         """What there is of it, and is being made."""
-        pods = {p.id: p for p in self._records.pods() if holder.has(p)}
-        containers = [c for c in self._records.containers() if holder.has(c)]
-        volumes = [v for v in self._records.volumes() if holder.has(v)]
+        own = self._records.of_tenant(holder.tenant)
+        pods = {p.id: p for p in own.pods if holder.has(p)}
+        containers = [c for c in own.containers if holder.has(c)]
+        volumes = [v for v in own.volumes if holder.has(v)]
         disks = sum(self._disk_of(c.spec) for c in containers)
         there = Amounts(
             pods=len(pods), containers=len(containers), volumes=len(volumes),
             disk=disks + sum(v.size for v in volumes) + sum(map(disks_of, pods.values())),
-            networks=sum(holder.has(n) for n in self._records.networks()),
+            networks=sum(map(holder.has, own.networks)),
             snapshots=sum(holder.has(s) for s in self.snapshots()),
         )  # fmt: skip
         recorded = {*pods, *(c.id for c in containers), *(volume_key(v.name, v.tenant) for v in volumes)}

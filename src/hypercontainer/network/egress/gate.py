@@ -12,7 +12,7 @@ import logging
 import socket
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_network
@@ -175,18 +175,19 @@ class Gates:
             self._settings.refused(found[0], Refused(why, drop.destination, drop.port))
 
     def _pod_at(self, address: str) -> tuple[Pod, EgressPolicy] | None:
-        found = (self._pod(network, address) for network in self._records.networks())
-        return next((one for one in found if one), None)
+        return self._restricted(self._records.pods_at(address))
 
     # -- whose it is --------------------------------------------------------------------
 
     def _pod(self, network: Network, address: str) -> tuple[Pod, EgressPolicy] | None:
         """Who has an address in a network and a policy; the rules let no other pod use that address."""
-        for pod in self._records.attached(network):
-            mine = any(a.is_of(network) and address in (a.ip, a.ip6) for a in pod.attachments)
-            if mine and pod.spec.egress and self._is_up(pod.id):
-                return pod, pod.spec.egress
-        return None
+        there = self._records.pods_at(address)
+        own = [p for p in there if any(a.is_of(network) and address in (a.ip, a.ip6) for a in p.attachments)]
+        return self._restricted(own)
+
+    def _restricted(self, pods: Iterable[Pod]) -> tuple[Pod, EgressPolicy] | None:
+        found = (p for p in pods if p.spec.egress and self._is_up(p.id))
+        return next(((p, p.spec.egress) for p in found if p.spec.egress), None)
 
     def restricted(self, network: Network, address: str) -> Restricted | None:
         """What answers the questions for names of a pod with a policy; None for other clients."""
