@@ -69,7 +69,8 @@ class Layout:
         self.root = root
         self.blobs = Blobs(root / "blobs")
         self.tenant = tenant
-        self._names: tuple[tuple[int, ...], dict[tuple[str, str], Descriptor]] = ((), {})  # of which state of the file
+        self._state: tuple[int, ...] = ()  # of the file, when names were read from it
+        self._names: dict[str, dict[str, Descriptor]] = {}  # by whose they are
         self._loaded = Documents[StoredImage]()
         self._indexes = Documents[list[Descriptor]]()
 
@@ -127,12 +128,11 @@ class Layout:
         return found
 
     def _own_names(self) -> dict[str, Descriptor]:
-        tenant = self.tenant() or ""
-        return {name: d for (whose, name), d in self._read().items() if whose == tenant}
+        return dict(self._read().get(self.tenant() or "", {}))
 
     def entries(self) -> list[Descriptor]:
         """What all names stand for, whosever they are."""
-        return list(self._read().values())
+        return [d for own in self._read().values() for d in own.values()]
 
     def own(self) -> set[str] | None:
         """The digests of blobs that images of the project that asks have; None where it is none: all count as its."""
@@ -154,14 +154,17 @@ class Layout:
         except HyperError:
             return False
 
-    def _read(self) -> dict[tuple[str, str], Descriptor]:
+    def _read(self) -> dict[str, dict[str, Descriptor]]:
         path = self.root / "index.json"
         found = path.stat()
         state = (found.st_ino, found.st_mtime_ns, found.st_size)
-        if self._names[0] != state:
-            index = msgspec.json.decode(path.read_bytes(), type=Index)
-            self._names = (state, {_whose(d): d for d in index.manifests})
-        return self._names[1]
+        if self._state != state:
+            names: dict[str, dict[str, Descriptor]] = {}
+            for entry in msgspec.json.decode(path.read_bytes(), type=Index).manifests:
+                whose, name = _whose(entry)
+                names.setdefault(whose, {})[name] = entry
+            self._state, self._names = state, names
+        return self._names
 
     def id_of(self, entry: Descriptor) -> str:
         """The id of a named image, from the index; a digest when that does not have it and the image is damaged."""
@@ -233,9 +236,8 @@ class Layout:
 
     def _write_names(self, names: dict[str, Descriptor]) -> None:
         """Of who asks; those of others stay."""
-        tenant, entries = self.tenant() or "", []
-        others = {key: d for key, d in self._read().items() if key[0] != tenant}
-        for (whose, name), d in sorted((others | {(tenant, name): d for name, d in names.items()}).items()):
+        every, entries = self._read() | {self.tenant() or "": names}, []
+        for whose, name, d in ((w, n, own[n]) for w, own in sorted(every.items()) for n in sorted(own)):
             notes = {note: d.annotations[note] for note in (ID_NOTE, CHOSEN_NOTE) if note in d.annotations}
             notes |= ({} if name == d.digest else {REF_NAME: name}) | ({TENANT_NOTE: whose} if whose else {})
             entries.append(Descriptor(media_type=d.media_type, digest=d.digest, size=d.size, annotations=notes))
