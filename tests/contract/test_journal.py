@@ -265,10 +265,23 @@ def test_the_past(disk: Disk) -> None:
     assert again.last_event() == 5
     assert again.events(2, 5, 10) == [Happened(2, b"2"), Happened(3, b"3")]
     assert again.events(0, END, 2) == [Happened(1, b"1"), Happened(2, b"2")]
-    again.forget_events(3, 0)
+    again.forget_events(3, 0, [""])
     assert [e.time for e in again.events(0, END, 10)] == [2, 3, 5]
-    again.forget_events(3, 4)
+    again.forget_events(3, 4, [])
     assert again.events(0, END, 10) == [Happened(5, b"5")]
+
+
+def test_the_past_of_each_tenant_is_its_own(disk: Disk) -> None:
+    store = disk.open()
+    store.commit([], [Happened(n, b"", "ab"[n % 2]) for n in range(10)])
+    assert [e.time for e in store.events(3, 9, 10, "a")] == [4, 6, 8]
+    assert store.events(0, END, 10, "none") == store.events(0, END, 10, "") == []
+    store.forget_events(2, 0, ["a"])
+    assert [e.time for e in store.events(0, END, 10)] == [1, 3, 5, 6, 7, 8, 9]
+    store.forget_events(1, 0, None)
+    assert store.events(0, END, 10) == [Happened(8, b"", "a"), Happened(9, b"", "b")]
+    store.forget_events(0, 0, None)
+    assert store.events(0, END, 10) == []
 
 
 # -- the journal -------------------------------------------------------------------------------

@@ -22,6 +22,10 @@ DUMPS = sorted((Path(__file__).parent / "schemas").glob("*.sql"))
 ONE, TWO = "a" * 64, "b" * 64
 
 
+def version_of(dump: Path) -> int:
+    return int(dump.name.partition("-")[0])
+
+
 def load(dump: Path, path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.executescript(dump.read_text())
@@ -38,7 +42,7 @@ def copies(path: Path) -> list[str]:
 
 
 def test_there_is_a_dump_of_every_earlier_schema() -> None:
-    there = {int(d.name.partition("-")[0]) for d in DUMPS}
+    there = {version_of(d) for d in DUMPS}
     assert there >= set(range(1, SCHEMA)), "dump the schema that was, before you add a step"
     assert [s.version for s in STEPS] == list(range(1, SCHEMA + 1))
 
@@ -50,7 +54,7 @@ def test_every_earlier_schema_becomes_ours_and_no_record_is_lost(
     caplog.set_level(logging.INFO)
     path, fresh = tmp_path / "state.db", tmp_path / "fresh.db"
     load(dump, path)
-    before, version = dumped(path), int(dump.name.partition("-")[0])
+    before, version = dumped(path), version_of(dump)
     database = Database(path)
     pods = {p.id: p for p in database.pods()}
     expected = [ONE] if version == 1 else [ONE, TWO]
@@ -74,6 +78,14 @@ def test_every_earlier_schema_becomes_ours_and_no_record_is_lost(
 def schema(path: Path) -> set[str]:
     with contextlib.closing(sqlite3.connect(path)) as db:
         return {" ".join(row[0].split()) for row in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+
+
+def test_events_become_the_projects_that_they_tell_of(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    load(next(d for d in DUMPS if version_of(d) == 11), path)
+    database = Database(path)
+    assert [len(database.events(0, 2**62, 9, whose)) for whose in ("bbbbbbbbbbbb", "", None)] == [1, 2, 3]
+    database.close()
 
 
 def test_a_new_file_has_no_copy_of_what_it_was(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 
 Each event has a time of its own, later than any before it, whatever the clock
 does; so the last one that a client saw says where to go on. The last thousand
-are in memory, all that are kept in the database; a full disk costs the past of
-before, and no more.
+are in memory, all that are kept in the database, so many of each tenant, and no
+more of another's loudness; a full disk costs the past of before, and no more.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Events:
         """Without a journal there is no past but the memory's."""
         self._journal = journal
         self._past: deque[Event] = deque(maxlen=_KEPT)
-        self._listeners: set[asyncio.Queue[Event]] = set()
+        self._listeners: dict[asyncio.Queue[Event], Principal] = {}
         self._last = journal.database.last_event() if journal else 0
         self.tenant_of: Callable[[str], Tenant] = lambda id_: current().tenant
 
@@ -64,12 +64,12 @@ class Events:
         )  # fmt: skip
         self._past.append(event)
         if self._journal:
-            self._journal.event(Happened(event.time_nano, msgspec.json.encode(event)))
-        for queue in list(self._listeners):
+            self._journal.event(Happened(event.time_nano, msgspec.json.encode(event), event.tenant or ""))
+        for queue in [q for q, who in self._listeners.items() if _concerns(event, who)]:
             try:
                 queue.put_nowait(event)
             except asyncio.QueueFull:
-                self._listeners.discard(queue)
+                del self._listeners[queue]
 
     def past(self, since: int = 0, until: int | None = None, who: Principal | None = None) -> Iterator[Event]:
         """What is kept with `since` <= time <= `until` (now when it is None), in order; times in nanoseconds. It is
@@ -79,15 +79,16 @@ class Events:
         end = (self._last if until is None else min(until, self._last)) + 1
         recent = [e for e in self._past if since <= e.time_nano < end]
         begun = self._past[0].time_nano if self._past else end
-        yield from (e for e in self._written(since, min(begun, end)) if _concerns(e, who))
+        whose = None if who.name == DAEMON.name else who.tenant or ""
+        yield from self._written(since, min(begun, end), whose)
         yield from (e for e in recent if _concerns(e, who))
 
-    def _written(self, first: int, end: int) -> Iterator[Event]:
-        """By pages, so that a long past is not in memory as a whole."""
+    def _written(self, first: int, end: int, whose: str | None) -> Iterator[Event]:
+        """By pages, so that a long past is not in memory as a whole; None: everybody's."""
         if self._journal:
             self._journal.flush_events()
             self._journal.forget_old_events()
-        while self._journal and (rows := self._journal.database.events(first, end, _PAGE)):
+        while self._journal and (rows := self._journal.database.events(first, end, _PAGE, whose)):
             for row in rows:
                 try:
                     yield msgspec.json.decode(row.document, type=Event)
@@ -102,7 +103,7 @@ class Events:
         It ends early when its reader is thousands of events behind.
         """
         queue, who = asyncio.Queue[Event](_QUEUE), current()
-        self._listeners.add(queue)  # from this moment on; what was before it is the past
+        self._listeners[queue] = who  # from this moment on; what was before it is the past
         try:
             if since is not None:
                 for event in self.past(since, until, who):
@@ -114,10 +115,10 @@ class Events:
                     return
                 if until is not None and event.time_nano > until:
                     return
-                if (since is None or event.time_nano >= since) and _concerns(event, who):
+                if since is None or event.time_nano >= since:
                     yield event
         finally:
-            self._listeners.discard(queue)
+            self._listeners.pop(queue, None)
 
     @staticmethod
     async def _next(queue: asyncio.Queue[Event], until: int | None) -> Event:

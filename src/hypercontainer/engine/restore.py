@@ -19,7 +19,7 @@ from typing import Any, cast, get_args
 import msgspec
 
 from ..errors import HyperError
-from ..model.status import Container, Pod, Volume
+from ..model.status import Container, Event, Pod, Volume
 from ..state import changes, description, salvage
 from ..state.changes import Record
 from ..state.database import DamagedDatabase, Database
@@ -127,7 +127,7 @@ def _fill(
             database.commit([changes.put(record)])
         except HyperError as error:
             told.append(f"{_what(record)} is not brought back: {error.message}")
-    database.commit([], [Happened(e["time"], e["document"]) for e in rows.get("events", []) if _is_event(e)])
+    database.commit([], [_happened(e) for e in rows.get("events", []) if _is_event(e)])
     database.restore_uses(rows.get("uses", []))
     database.commit([changes.Change("metering", m["id"], document=m["document"]) for m in rows.get("metering", [])])
     counts = ", ".join(f"{sum(k == kind for k, _ in records)} {kind}" for kind in salvage.TABLES[:4])
@@ -175,6 +175,15 @@ def _alone(records: dict[tuple[str, str], Record]) -> list[Container | Pod]:
 
 def _is_event(row: dict[str, Any]) -> bool:
     return isinstance(row.get("time"), int) and isinstance(row.get("document"), bytes)
+
+
+def _happened(row: dict[str, Any]) -> Happened:
+    """An earlier schema has no column for whose it is, and its document says it."""
+    try:
+        whose = msgspec.json.decode(row["document"], type=Event).tenant or ""
+    except UNREADABLE:
+        whose = ""
+    return Happened(row["time"], row["document"], whose)
 
 
 def _what(record: Record) -> str:

@@ -134,10 +134,11 @@ class Database:
         """User numbers that machines have, and the names of their allotments."""
         return dict(self._db.execute("SELECT number, allotment FROM users").fetchall())
 
-    def events(self, first: int, end: int, limit: int) -> list[Happened]:
-        """The oldest with `first` <= time < `end`, `limit` at most, in their order."""
+    def events(self, first: int, end: int, limit: int, tenant: str | None = None) -> list[Happened]:
+        where, whose = ("", []) if tenant is None else ("tenant = ? AND ", [tenant])
         rows = self._db.execute(
-            "SELECT time, document FROM events WHERE time >= ? AND time < ? ORDER BY time LIMIT ?", (first, end, limit)
+            f"SELECT time, document, tenant FROM events WHERE {where}time >= ? AND time < ? ORDER BY time LIMIT ?",
+            (*whose, first, end, limit),
         )
         return [Happened(*row) for row in rows]
 
@@ -215,7 +216,7 @@ class Database:
         with self._writing():
             for change in changes:
                 self._apply(change)
-            self._db.executemany("INSERT OR IGNORE INTO events VALUES (?, ?)", events)
+            self._db.executemany("INSERT OR IGNORE INTO events (time, document, tenant) VALUES (?, ?, ?)", events)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -286,14 +287,19 @@ class Database:
         """Forget one container, in a transaction of its own."""
         self.commit([Change("containers", id_)])
 
-    def forget_events(self, count: int, before: int) -> None:
-        """All but the last `count`, and those before a time. On a full disk they stay."""
-        oldest = self._db.execute("SELECT time FROM events ORDER BY time DESC LIMIT 1 OFFSET ?", (count,)).fetchone()
+    def forget_events(self, count: int, before: int, tenants: Iterable[str] | None) -> None:
+        oldest = "SELECT time FROM events WHERE tenant = ? ORDER BY time DESC LIMIT 1 OFFSET ?"
         try:
             with self._transaction():
-                self._db.execute("DELETE FROM events WHERE time <= ?", (max(before - 1, oldest[0] if oldest else 0),))
+                self._db.execute("DELETE FROM events WHERE time < ?", (before,))
+                for tenant in self._tenants_of_events() if tenants is None else tenants:
+                    if found := self._db.execute(oldest, (tenant, count)).fetchone():
+                        self._db.execute("DELETE FROM events WHERE tenant = ? AND time <= ?", (tenant, found[0]))
         except sqlite3.Error as error:
             log.warning("old events cannot be forgotten: %s", error)
+
+    def _tenants_of_events(self) -> list[str]:
+        return [row[0] for row in self._db.execute("SELECT DISTINCT tenant FROM events")]
 
     def restore_uses(self, rows: list[dict[str, Any]]) -> None:
         """Entries of the ledger of another file; the sums of days are made anew.

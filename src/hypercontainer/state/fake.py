@@ -32,7 +32,7 @@ class Rows:
 
     tables: dict[str, dict[str, Change]] = field(default_factory=lambda: {t: {} for t in _TABLES})
     aside: dict[tuple[str, str], tuple[Change, str]] = field(default_factory=dict)  # by table and id: it, and why
-    events: dict[int, bytes] = field(default_factory=dict)
+    events: dict[int, Happened] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
 
 
@@ -120,8 +120,9 @@ class FakeStore:
     def users(self) -> dict[int, str]:
         return {int(number): change.name for number, change in self._disk.rows.tables["users"].items()}
 
-    def events(self, first: int, end: int, limit: int) -> list[Happened]:
-        found = [Happened(t, d) for t, d in sorted(self._disk.rows.events.items()) if first <= t < end]
+    def events(self, first: int, end: int, limit: int, tenant: str | None = None) -> list[Happened]:
+        there = (e for _, e in sorted(self._disk.rows.events.items()) if tenant in (None, e.tenant))
+        found = [e for e in there if first <= e.time < end]
         return found[:limit]
 
     def last_event(self) -> int:
@@ -155,7 +156,7 @@ class FakeStore:
         for change in changes:
             _apply(rows, change)
         for event in events:
-            rows.events.setdefault(event.time, event.document)
+            rows.events.setdefault(event.time, event)
         self._disk.rows = rows
 
     def _check_writable(self) -> None:
@@ -173,10 +174,15 @@ class FakeStore:
         self._check_writable()
         self._disk.rows.aside.pop((kind, id_), None)
 
-    def forget_events(self, count: int, before: int) -> None:
-        if not self._disk.full:
-            kept = sorted(self._disk.rows.events)[-count:] if count else []
-            self._disk.rows.events = {t: self._disk.rows.events[t] for t in kept if t >= before}
+    def forget_events(self, count: int, before: int, tenants: Iterable[str] | None) -> None:
+        if self._disk.full:
+            return
+        events = self._disk.rows.events
+        for tenant in {e.tenant for e in events.values()} if tenants is None else tenants:
+            own = sorted(t for t, e in events.items() if e.tenant == tenant)
+            for time in own[: max(0, len(own) - count)]:
+                del events[time]
+        self._disk.rows.events = {t: e for t, e in events.items() if t >= before}
 
     def close(self) -> None:
         self._open = False

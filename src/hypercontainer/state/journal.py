@@ -31,7 +31,7 @@ _TIDY = 500  # events that are written between two looks for old ones
 
 @dataclass(frozen=True)
 class EventLimits:
-    """What is kept of events: so many at most, and none older than so many seconds."""
+    """What is kept of events: so many of each tenant at most, and none older than so many seconds."""
 
     count: int = 10_000
     age: float = 30 * 86400.0
@@ -48,8 +48,10 @@ class Journal:
         self._timer: asyncio.TimerHandle | None = None
         self._events: deque[Happened] = deque(maxlen=_WAITING)
         self._gathering: asyncio.TimerHandle | None = None
+        self._events_wait = False  # they could not be written when that was tried last
         self._events_lost = 0
         self._untidied = _TIDY  # events written since the last look for old ones
+        self._telling: set[str] | None = None  # whose these are; None: whosever
 
     @property
     def pending(self) -> int:
@@ -139,6 +141,8 @@ class Journal:
 
     def event(self, event: Happened) -> None:
         """Written in a moment; lost when the disk is full for long."""
+        if len(self._events) == _WAITING and not self._events_wait:
+            self.flush_events()
         if len(self._events) == _WAITING:
             self._events_lost += 1
         self._events.append(event)
@@ -151,6 +155,7 @@ class Journal:
         try:
             self._commit([])
         except HyperError as error:
+            self._events_wait = True
             log.debug("%d events wait: %s", len(self._events), error)
 
     def _gather(self, seconds: float) -> None:
@@ -168,17 +173,20 @@ class Journal:
 
     def _events_written(self) -> None:
         self._untidied += len(self._events)
+        if self._telling is not None:
+            self._telling.update(e.tenant for e in self._events)
         self._events.clear()
+        self._events_wait = False
         if self._events_lost:
             log.warning("%d events were lost while the database could not be written", self._events_lost)
             self._events_lost = 0
         if self._untidied >= _TIDY:
-            self._untidied = 0
             self.forget_old_events()
 
     def forget_old_events(self) -> None:
         """Those beyond the limits."""
-        self.database.forget_events(self.limits.count, clock.now_ns() - int(self.limits.age * 1e9))
+        self.database.forget_events(self.limits.count, clock.now_ns() - int(self.limits.age * 1e9), self._telling)
+        self._untidied, self._telling = 0, set()
 
     def close(self) -> None:
         for timer in (self._timer, self._gathering):

@@ -28,6 +28,13 @@ STATEMENTS = (
     "CREATE TABLE metering (id TEXT PRIMARY KEY, document BLOB NOT NULL)",  # what is used now, and what was marked
 )
 
+# What one project, or one organisation, used is found without a look at what all others did.
+INDEXES = tuple(
+    f"CREATE INDEX {table}_by_{whose} ON {table} ({whose}, day)"
+    for table in ("uses", "use_days")
+    for whose in ("tenant", "payer")
+)
+
 
 def sums_of(use: Use) -> list[DaySum]:
     """What an entry adds to the sums of its day."""

@@ -85,6 +85,16 @@ STEPS = (
     Step(9, tuple(map(_table, ("organisations", "projects", "people")))),
     Step(10, (*ledger.STATEMENTS, *map(_table, ("pricelists", "credits", "invoices", "accounts")))),
     Step(11, (_table("crons"),)),
+    Step(
+        12,
+        (
+            "ALTER TABLE events ADD COLUMN tenant TEXT NOT NULL DEFAULT ''",
+            "UPDATE events SET tenant = coalesce(json_extract(CAST(document AS TEXT), '$.tenant'), '')"
+            " WHERE json_valid(CAST(document AS TEXT))",
+            "CREATE INDEX events_by_tenant ON events (tenant, time)",
+            *ledger.INDEXES,
+        ),
+    ),
 )
 SCHEMA = STEPS[-1].version
 

@@ -30,10 +30,11 @@ class SetAside(NamedTuple):
 
 
 class Happened(NamedTuple):
-    """An event: its time in nanoseconds since the epoch, which no other has, and its JSON."""
+    """An event: its time in nanoseconds since the epoch, which no other has, its JSON, and whose it is."""
 
     time: int
     document: bytes
+    tenant: str = ""  # "" is no project's
 
 
 class Store(Protocol):
@@ -120,14 +121,16 @@ class Store(Protocol):
         :raise NoSpace: when the disk is full. :raise Unavailable: when it cannot be written for another reason.
         """
 
-    def events(self, first: int, end: int, limit: int) -> list[Happened]:
-        """The oldest with `first` <= time < `end`, `limit` at most, in their order."""
+    def events(self, first: int, end: int, limit: int, tenant: str | None = None) -> list[Happened]:
+        """The oldest with `first` <= time < `end`, `limit` at most, in their order; None: everybody's."""
 
     def last_event(self) -> int:
         """The time of the last one; 0 when there is none."""
 
-    def forget_events(self, count: int, before: int) -> None:
-        """All but the last `count`, and those before a time. On a full disk they stay."""
+    def forget_events(self, count: int, before: int, tenants: Iterable[str] | None) -> None:
+        """All but the last `count` of each of these tenants, or of each that there is, and everybody's before a time.
+        On a full disk they stay.
+        """
 
     def close(self) -> None:
         """Idempotent."""

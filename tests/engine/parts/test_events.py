@@ -13,9 +13,11 @@ import pytest
 
 from hypercontainer.engine import events as module
 from hypercontainer.engine.events import Events
+from hypercontainer.engine.principal import asked_by
 from hypercontainer.engine.registry import Registry
 from hypercontainer.errors import InvalidArgument
 from hypercontainer.model.moments import SECOND, read_moment, write_moment
+from hypercontainer.model.principal import Principal
 from hypercontainer.model.status import Event
 from hypercontainer.state.database import Database
 from hypercontainer.state.journal import EventLimits, Journal
@@ -152,7 +154,7 @@ async def test_what_happens_while_the_past_is_sent_comes_once_and_in_order(tmp_p
             if len(seen) == 55:
                 break
     assert seen == [f"old{n}" for n in range(50)] + [f"new{n}" for n in range(10, 60, 10)]
-    assert events._listeners == set()
+    assert events._listeners == {}
     journal.close()
 
 
@@ -187,6 +189,29 @@ def test_only_so_many_and_none_too_old_are_kept(tmp_path: Path) -> None:
     assert ids(events.past()) == [f"e{n}" for n in range(1190, 1200)]
     rows = journal.database._db.execute("SELECT count(*) FROM events").fetchone()[0]
     assert rows == 10
+    journal.close()
+
+
+async def test_a_loud_tenant_takes_nothing_of_anothers_past(tmp_path: Path) -> None:
+    journal, events = opened(tmp_path, EventLimits(count=10, age=3600))
+    with asked_by(Principal("token:a", "quiet")):
+        publish(events, "a", "b")
+        seen: list[Event] = []
+        following = follow(events, seen, 1)
+        await asyncio.sleep(0)
+    with asked_by(Principal("token:b", "loud")):
+        publish(events, *(f"e{n}" for n in range(12_000)))
+        assert len(ids(events.past())) == 1000  # those in memory
+    journal.close()
+    with asked_by(Principal("token:a", "quiet")):
+        publish(events, "c")
+    await following
+    assert ids(seen) == ["c"]  # nor was the listener cut off
+    journal, events = opened(tmp_path, EventLimits(count=10, age=3600))
+    with asked_by(Principal("token:a", "quiet")):
+        assert ids(events.past()) == ["a", "b"]
+    with asked_by(Principal("token:b", "loud")):
+        assert ids(events.past()) == [f"e{n}" for n in range(11_990, 12_000)]
     journal.close()
 
 
