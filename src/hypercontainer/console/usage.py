@@ -7,13 +7,14 @@ from collections import defaultdict
 from datetime import UTC, datetime
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from ..engine.metering.billing.documents import as_csv, as_pdf
 from ..engine.metering.intervals import this_month
 from ..engine.principal import current
 from ..errors import HyperError, NotFound
 from ..model.billing import AccountInfo
-from ..model.metering import GIB_HOUR, UsageRow
+from ..model.metering import GIB_HOUR, UNITS, UsageRow
 from ..model.moments import SECOND
 from ..model.units import format_size
 from ..sys import clock, tasks
@@ -29,11 +30,10 @@ async def show(c: Call) -> web.StreamResponse:
     """By kind and size, hours of pods by day; and the account, for whom it concerns."""
     now = datetime.fromtimestamp(clock.now_ns() / SECOND, UTC)
     begin = this_month()
-    by_size = c.engine.accounts.usage(begin, None, ["size"]).rows
-    by_day = c.engine.accounts.usage(begin, None, ["day"]).rows
+    found = c.engine.accounts.usage(begin, None, ["size", "day"]).rows
     return c.page(
-        "usage.html", title="Usage", month=f"{now:%B %Y}", rows=[(r, amount(r)) for r in by_size],
-        bars=_bars(by_day, now.day), account=_account(c),
+        "usage.html", title="Usage", month=f"{now:%B %Y}", rows=[(r, amount(r)) for r in _of_all_days(found)],
+        bars=_bars(found, now.day), account=_account(c),
     )  # fmt: skip
 
 
@@ -50,6 +50,16 @@ async def invoice(c: Call) -> web.StreamResponse:
         raise NotFound(f"invoices have no format {kind}", hint="choose csv or pdf")
     made.headers["Content-Disposition"] = f'attachment; filename="invoice-{found.month}.{kind}"'
     return made
+
+
+def _of_all_days(rows: list[UsageRow]) -> list[UsageRow]:
+    """Added up, by what they are of."""
+    sums: dict[tuple[str, str], UsageRow] = {}
+    for row in rows:
+        key = (row.kind, row.size)
+        before = sums.get(key, replace(row, day="", quantity=0, starts=0))
+        sums[key] = replace(before, quantity=before.quantity + row.quantity, starts=before.starts + row.starts)
+    return sorted(sums.values(), key=lambda r: (list(UNITS).index(r.kind), r.size))
 
 
 def amount(row: UsageRow) -> str:
