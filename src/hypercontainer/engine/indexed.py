@@ -50,6 +50,7 @@ class Indexed(Generic[R]):
             self._groups.setdefault(group, {})[id_] = record
 
     def get(self, id_: str) -> R | None:
+        """None: there is none."""
         return self._all.get(id_)
 
     def pop(self, id_: str) -> R | None:

@@ -39,7 +39,8 @@ class Belongings(NamedTuple):
 class Records(Protocol):
     """What is counted."""
 
-    def of_tenant(self, tenant: Tenant) -> Belongings: ...
+    def of_tenant(self, tenant: Tenant) -> Belongings:
+        """All of one's."""
 
 
 class Owned(Protocol):
