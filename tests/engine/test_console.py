@@ -156,7 +156,7 @@ async def test_all_pages_are_whole_and_keep_the_policy(template: Path) -> None:
         made = await b.stage.run("a", "sleep", "100", env=["X=<script>alert(1)</script>"], labels={"<b>": "</b>"})
         await b.engine.volumes.create(VolumeSpec(name="v"))
         for page in PAGES:
-            if page.method != "GET" or page.path.endswith((*STREAMS, "/invoice.{name}")):
+            if page.method != "GET" or page.path.endswith((*STREAMS, "/invoice.{name}", "/members")):
                 continue
             status, text, headers = await b.ask("GET", filled(page.path, made))
             assert status == 200, (page.path, text)

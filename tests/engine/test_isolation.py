@@ -77,7 +77,7 @@ REST: dict[str, Case] = {
     "POST /organisations": Case("host", body={"name": "x"}), "GET /users": Case("host"),
     "POST /users": Case("host", body={"name": "x"}),
     "POST /login/device": Case("none"), "POST /login/token": Case("none", body={"handle": "x"}),
-    "DELETE /login": Case("none"),
+    "DELETE /login": Case("none"), "GET /audit": Case("none"),
     "POST /projects": Case("organisation", body={"name": "x", "organisation": "KEY"}),
 }  # fmt: skip
 # What routes with an id take beside it.

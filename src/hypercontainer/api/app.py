@@ -14,6 +14,7 @@ from ..serving.application import application
 from ..serving.identity import OPEN, Identity, require
 from . import (
     archives,
+    audit,
     backups,
     billing,
     builds,
@@ -54,6 +55,7 @@ ROUTES = [
     *crons.routes.all,
     *tokens.routes.all,
     *logins.routes.all,
+    *audit.routes.all,
     *tenancy.routes.all,
     *metering.routes.all,
     *billing.routes.all,

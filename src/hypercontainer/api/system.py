@@ -8,6 +8,7 @@ import contextlib
 import msgspec
 from aiohttp import web
 
+from ..engine.principal import current
 from ..model.host import Check, Info, Version
 from ..model.usage import DiskUsage
 from ..serving.identity import require, require_of_host
@@ -77,6 +78,7 @@ async def forget(c: Context) -> None:
         "past": "end with the past",
     },
     stream="application/x-ndjson",
+    also=("audit",),
 )
 async def events(c: Context) -> web.StreamResponse:
     """What happens, as it happens."""
@@ -85,11 +87,12 @@ async def events(c: Context) -> web.StreamResponse:
         since = max(after + 1, since or 0)
     if c.flag("past"):
         since, until = since or 0, min(clock.now_ns(), until) if until is not None else clock.now_ns()
+    whole = "read" in current().scopes
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(c.request)
     with contextlib.suppress(ConnectionError):
         async with contextlib.aclosing(c.engine.events.follow(since, until)) as found:
             async for event in found:
-                await response.write(msgspec.json.encode(event) + b"\n")
+                await response.write(msgspec.json.encode(event.told(whole=whole)) + b"\n")
         await response.write_eof()
     return response

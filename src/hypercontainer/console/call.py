@@ -33,6 +33,8 @@ ITEMS = (
     ("quota", "Quota"),
     ("usage", "Usage"),
 )
+_OF_OWNERS = (("members", "Members"), ("tokens", "Tokens"))
+_OF_AUDITORS = (("events", "Events"), ("usage", "Usage"), ("audit", "Audit log"))
 _OF_HOST = (("host", "Host"), ("organisations", "Organisations"))  # for the host's administrator, outside projects
 
 
@@ -69,7 +71,13 @@ class Call:
         )  # fmt: skip
 
     def _items(self) -> tuple[tuple[str, str], ...]:
-        return (*ITEMS, *_OF_HOST) if self.project == NONE and "admin" in current().scopes else ITEMS
+        scopes = current().scopes
+        if "read" not in scopes:
+            return _OF_AUDITORS if "audit" in scopes else ()
+        of_owners = _OF_OWNERS[self.project == NONE :] if "manage" in scopes else ()
+        of_auditors = _OF_AUDITORS[-1:] if "audit" in scopes else ()
+        of_host = _OF_HOST if self.project == NONE and "admin" in scopes else ()
+        return (*ITEMS, *of_owners, *of_auditors, *of_host)
 
     def see(self, *parts: str) -> web.Response:
         """What was asked is done: look there. htmx takes a header of its own for it."""
@@ -132,20 +140,22 @@ class Pages:
     def __init__(self) -> None:
         self.all: list[Page] = []
 
-    def get(self, path: str, scope: Scope = "read") -> Callable[[Handler], Handler]:
+    def get(self, path: str, scope: Scope = "read", *also: Scope) -> Callable[[Handler], Handler]:
         """What only shows something."""
-        return self._add("GET", path, scope)
+        return self._add("GET", path, scope, *also)
 
     def post(self, path: str, scope: Scope = "operate", *, form: bool = True) -> Callable[[Handler], Handler]:
         """What changes something: its form has the session's word, or the header X-CSRF has it."""
         return self._add("POST", path, scope, form=form)
 
-    def _add(self, method: str, path: str, scope: Scope, *, form: bool = True) -> Callable[[Handler], Handler]:
+    def _add(
+        self, method: str, path: str, scope: Scope, *also: Scope, form: bool = True
+    ) -> Callable[[Handler], Handler]:
         def add(handler: Handler) -> Handler:
             async def answer(call: Call) -> web.StreamResponse:
                 if method == "POST":
                     call.check_form()
-                require(scope)
+                require(scope, *also)
                 return await handler(call)
 
             self.all.append(Page(method, f"/p/{{project}}{path}", answer, scope, form))

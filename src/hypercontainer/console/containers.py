@@ -7,6 +7,7 @@ import shlex
 
 from aiohttp import web
 
+from ..engine.principal import current
 from ..errors import HyperError, InvalidArgument
 from ..model.ports import parse_publish
 from ..model.specs import ContainerSpec, Mount
@@ -15,9 +16,11 @@ from .call import Call, Pages
 pages = Pages()
 
 
-@pages.get("/containers")
+@pages.get("/containers", "read", "audit")
 async def list_(c: Call) -> web.StreamResponse:
-    """All of them, newest first."""
+    """All of them, newest first; to who may not see them, what they may see."""
+    if "read" not in current().scopes:
+        return c.see("audit")
     found = c.engine.listing.containers({}, everything=True)
     return c.page("containers.html", title="Containers", containers=found)
 

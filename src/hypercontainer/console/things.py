@@ -103,7 +103,7 @@ async def fork(c: Call) -> web.StreamResponse:
     return c.see("containers")
 
 
-@pages.get("/events")
+@pages.get("/events", "read", "audit")
 async def events(c: Call) -> web.StreamResponse:
     """What happened of late; what happens then comes by `events/live`."""
     past = deque(c.engine.events.past(), maxlen=_EVENTS)

@@ -25,7 +25,7 @@ _HOUR = 3_600_000  # ms
 _HEIGHT = 100  # of the chart, in its own unit
 
 
-@pages.get("/usage")
+@pages.get("/usage", "read", "audit")
 async def show(c: Call) -> web.StreamResponse:
     """By kind and size, hours of pods by day; and the account, for whom it concerns."""
     now = datetime.fromtimestamp(clock.now_ns() / SECOND, UTC)

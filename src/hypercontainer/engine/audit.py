@@ -9,6 +9,7 @@ an event, `info`, `doctor` and the daemon's log say so until all has been writte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -22,6 +23,8 @@ from msgspec import UNSET
 from ..errors import PermissionDenied
 from ..model.audit import AuditEntry
 from ..model.host import Check
+from ..model.principal import Tenant
+from ..sys.documents import UNREADABLE
 from ..sys.files import no_space
 from .events import Events
 
@@ -132,6 +135,17 @@ class AuditLog:
             self._events.publish("daemon", "audit_restored", "audit", tenant=UNSET, lost=str(self._lost))
         self.trouble, self._lost = "", 0
 
+    def read(self, project: Tenant, limit: int) -> list[AuditEntry]:
+        """The latest `limit` requests, newest first; those for a project, or all for UNSET. For a thread."""
+        path = self._settings.path
+        names = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, self._settings.files))]
+        found: list[AuditEntry] = []
+        for name in names:
+            if len(found) < limit:
+                with contextlib.suppress(FileNotFoundError):  # so many there are not, or it was rotated just now
+                    found += _latest(name, project, limit - len(found))
+        return found
+
     def state(self) -> str:
         """For `info`."""
         where = str(self._settings.path)
@@ -158,3 +172,21 @@ class AuditLog:
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _latest(path: Path, project: Tenant, limit: int) -> list[AuditEntry]:
+    """Of one file, newest first. A line that a crash has cut off, or that tells of lost ones, is none."""
+    kept: deque[AuditEntry] = deque(maxlen=limit)
+    own = b"" if project is UNSET else f'"project":"{project}"'.encode()
+    with open(path, "rb") as lines:
+        for line in lines:
+            if own in line and (entry := _entry(line)) and project in (UNSET, entry.project):
+                kept.append(entry)
+    return list(reversed(kept))
+
+
+def _entry(line: bytes) -> AuditEntry | None:
+    try:
+        return msgspec.json.decode(line, type=AuditEntry)
+    except UNREADABLE:
+        return None

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from ..errors import Unsupported
 from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Trial
 from ..images.manifests import StoredImage
@@ -15,6 +16,7 @@ from ..images.skopeo import Wall
 from ..images.store import ImageStore
 from ..jail.control_groups import ControlGroups, NoGroups
 from ..kernel.locate import Kernel
+from ..model.audit import AuditEntry
 from ..model.factory import FactoryStatus, WarmRequest
 from ..model.host import Check
 from ..model.network import NetworkRequest
@@ -177,6 +179,13 @@ class Engine:
         self.registry.quotas.limits = Limits(settings.quotas, self.tenants)
         self.registry.quotas.snapshots = self.snapshots.documents
         return fingerprints
+
+    async def read_audit(self, project: Tenant, limit: int) -> list[AuditEntry]:
+        """The latest requests, newest first; UNSET is all. :raise Unsupported: no audit log is kept."""
+        if self.audit is None:
+            raise Unsupported("hyperd keeps no audit log", hint="configure `audit_log`")
+        found = self.audit
+        return await tasks.in_thread(lambda: found.read(project, limit))
 
     def _assemble_tenancy(self) -> None:
         about = About(self.settings, self.drivers, self.kernel, self._boot, self.registry, self.images, self.audit)

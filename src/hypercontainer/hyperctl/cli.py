@@ -16,6 +16,7 @@ from .names import complete_contexts, complete_names
 # verb -> module and attribute; nothing is imported before it is used.
 VERBS = {
     "attach": "attach:attach",
+    "audit": "audit:audit",
     "backup": "backup:backup",
     "billing": "billing:billing",
     "build": "build:build",
@@ -89,6 +90,7 @@ VERBS = {
 # Summaries, so that the overview need not import every verb.
 HELP = {
     "attach": "Attach to a container's main process",
+    "audit": "Show who asked for what",
     "backup": "The whole state of hyperd as one file",
     "billing": "What use costs: prices, credits, budgets, invoices",
     "build": "Build an image of a Dockerfile",

@@ -6,6 +6,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Literal
 
+import msgspec
 from msgspec import UNSET, field
 
 from .base import Model
@@ -327,6 +328,11 @@ class ProcessInfo(Model, frozen=True, kw_only=True):
     command: str
 
 
+_AUDITED = frozenset(
+    ("name", "image", "user", "role", "scopes", "organisation", "old", "month", "total", "amount", "percent", "signal")
+)  # attributes of events that the scope `audit` may see
+
+
 class Event(Model, frozen=True, kw_only=True):
     """Something that happened. No two have the same time, so that it says also which of them one has seen."""
 
@@ -339,3 +345,10 @@ class Event(Model, frozen=True, kw_only=True):
     principal: str = ""  # who asked for it; "" when it came about by itself
     labels: dict[str, str] = field(default_factory=dict)  # of what it happened to
     tenant: Tenant = UNSET  # whose it is
+
+    def told(self, *, whole: bool) -> Event:
+        """Not whole it is without what programs and people wrote: labels, commands, errors."""
+        if whole:
+            return self
+        kept = {name: value for name, value in self.attributes.items() if name in _AUDITED}
+        return msgspec.structs.replace(self, labels={}, attributes=kept)
