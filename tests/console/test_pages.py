@@ -33,6 +33,7 @@ LISTS = (
     "events",
     "quota",
     "usage",
+    "audit",
     "host",
     "organisations",
 )
@@ -41,7 +42,13 @@ LISTS = (
 @pytest.fixture(scope="module")
 def hyper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     root = tmp_path_factory.mktemp("console") / "root"
-    with launched(root, "--console-listen", "tcp://127.0.0.1:0") as daemon:
+    settings = root.parent / "hyperd.toml"
+    settings.write_text(f"""
+console_listen = ["tcp://127.0.0.1:0"]
+audit_log = "{root.parent / "audit.log"}"
+oidc = {{ issuer = "http://127.0.0.1:1", client_id = "hyper", title = "Example" }}
+""")
+    with launched(root, "--config", str(settings)) as daemon:
         daemon.ctl("pull", "-q", "builtin:busybox")
         daemon.ctl("volume", "create", "data")
         yield daemon
@@ -70,12 +77,12 @@ class Watched:
         if urlsplit(request.url).netloc != urlsplit(self.address).netloc and not request.url.startswith("data:"):
             self.wrong.append(f"asked of another host: {request.url}")
 
-    def log_in(self, token: str) -> None:
+    def log_in(self, token: str, project: str = "-") -> None:
         self.page.goto(f"{self.address}/")
         self.page.fill("#token", token)
         self.page.click("button")
         self.page.wait_for_selector("text=Log out")  # an administrator is asked for a project first
-        self.page.goto(f"{self.address}/p/-/containers")
+        self.page.goto(f"{self.address}/p/{project}/containers")
 
     def check(self, name: str) -> None:
         """:raise AssertionError: somebody cannot use it, or something went wrong in it."""
@@ -159,3 +166,36 @@ def test_a_pull_tells_what_is_wrong(hyper: Daemon, watched: tuple[Watched, str])
     w.page.click("text=Pull")
     w.page.wait_for_selector("#pulling .wrong")
     assert "takes the scope `host`" in w.page.locator("#pulling").inner_text()
+
+
+def test_an_owner_manages_members_and_tokens(hyper: Daemon, watched: tuple[Watched, str]) -> None:
+    w, kind = watched
+    project = hyper.out("organisation", "create", kind) and hyper.out("project", "create", "w", "--organisation", kind)
+    for name, role in (("ann", "owner"), ("bob", "viewer")):
+        hyper.ctl("user", "create", f"{name}-{kind}")
+        hyper.ctl("organisation", "member", "put", kind, f"{name}-{kind}", "--role", role)
+    scopes = ("--scope", "manage", "--scope", "operate", "--scope", "audit")
+    w.log_in(hyper.out("--project", f"{kind}/w", "token", "create", "t", "--user", f"ann-{kind}", *scopes), project)
+    w.page.click("text=Members")
+    w.page.fill("#user", f"bob-{kind}")
+    w.page.select_option("#role", "auditor")
+    w.page.press("#user", "Enter")
+    w.page.locator("td", has_text="auditor").wait_for()
+    w.check(f"members-{kind}")
+    w.page.click("text=Tokens")
+    w.page.fill("#name", "ci")
+    w.page.press("#name", "Enter")
+    w.page.wait_for_selector("#secret")
+    w.check(f"tokens-{kind}")
+    w.page.click("text=Audit log")
+    w.page.locator("td", has_text=f"POST /p/{project}/tokens").first.wait_for()
+    w.check(f"audit-{kind}")
+
+
+def test_a_provider_that_is_not_there_is_told_at_the_door(watched: tuple[Watched, str]) -> None:
+    w, kind = watched
+    w.page.goto(f"{w.address}/login")
+    w.page.click("text=Log in with Example")
+    w.page.locator("[role=alert]", has_text="cannot be reached").wait_for()
+    w.wrong.clear()  # chromium writes of each answer that is an error
+    w.check(f"refused-{kind}")
