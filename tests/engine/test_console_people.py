@@ -89,6 +89,7 @@ async def test_an_auditor_sees_what_was_asked_and_nothing_else(template: Path, t
         for page in ("images", "members", "tokens", "new"):
             assert (await b.ask("GET", f"{base}/{page}"))[0] == 403, page
         read = await c.ask("GET", "/audit", token=token)
+        assert read.json[0]["user"] == "bob" and read.json[0]["principal"].startswith("token:")
         own = await c.project_id("blue/web")
         assert read.status == 200 and {entry["project"] for entry in read.json} == {own}
         assert read.json[0]["time"] >= read.json[-1]["time"]

@@ -52,7 +52,7 @@ def _bind(page: Page, engine: Engine, identity: Identity, sessions: Sessions) ->
         session = session_of(request, sessions)
         project = request.match_info["project"]
         who = identity.of_token(session.token, "" if project == NONE else project)
-        ticket().who, ticket().project = who.name, who.tenant or ""
+        identity.note(who)
         check_origin(request)
         form = await form_of(request) if request.method == "POST" and page.takes_form else {}
         with asked_by(who), identity.held(request, who), session.held(request.transport):

@@ -87,7 +87,7 @@ class _Doors:
         except HyperError as error:
             response = self._refused(error)
         else:
-            ticket().who = f"token:{made.token.id}"
+            ticket().who, ticket().user = f"token:{made.token.id}", made.token.user
             response = render.page("entered.html", who=made.token.user)
             self._begin(request, response, made.secret)
         response.del_cookie(name, path="/")

@@ -21,7 +21,7 @@ def audit(limit: int, format_: str) -> None:
     found = client().call(list[AuditEntry], "GET", "/audit", {"limit": str(limit)})
     show(
         found, format_, ["TIME", "WHO", "FROM", "WHAT", "STATUS"],
-        lambda e: [f"{e.time[:19]}Z", e.principal or "-", e.peer or "-", _asked(e), _answer(e)],
+        lambda e: [f"{e.time[:19]}Z", e.user or e.principal or "-", e.peer or "-", _asked(e), _answer(e)],
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ class AuditEntry(Model, frozen=True, kw_only=True, omit_defaults=True):
     request: str  # its id, as in the answer's header Hyper-Request-Id
     phase: Literal["begin", "end"]
     principal: str = ""  # nobody that is known
+    user: str = ""  # name of the one whose token or certificate it is
     project: str = ""  # id of the one that was meant
     peer: str = ""  # address, where it came by TCP
     method: str

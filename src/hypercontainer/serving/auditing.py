@@ -37,6 +37,7 @@ class Ticket:
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     begun: float = 0.0  # by the loop's clock
     who: str = ""  # principal
+    user: str = ""  # name
     project: str = ""  # id
     code: str = ""  # of the error
 
@@ -78,8 +79,9 @@ def _write(request: web.Request, of: Ticket, phase: Literal["begin", "end"], sta
     peer = transport.get_extra_info("peername") if transport else None
     audit.write(
         AuditEntry(
-            time=write_moment(clock.now_ns()), request=of.id, phase=phase, principal=of.who, project=of.project,
-            peer=f"{peer[0]}" if isinstance(peer, tuple) and peer else "", method=request.method[:_TEXT_MAX],
+            time=write_moment(clock.now_ns()), request=of.id, phase=phase, principal=of.who, user=of.user,
+            project=of.project, peer=f"{peer[0]}" if isinstance(peer, tuple) and peer else "",
+            method=request.method[:_TEXT_MAX],
             path=request.path[:_TEXT_MAX], query=shown(request.query_string)[:_TEXT_MAX], status=status, code=of.code,
             milliseconds=round((clock.seconds() - of.begun) * 1000, 3),
         )

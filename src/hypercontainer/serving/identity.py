@@ -65,6 +65,12 @@ class Identity:
     def _enter(self, who: Principal, project: str) -> Principal:
         return self.entry.enter(who, project) if self.entry else who
 
+    def note(self, who: Principal) -> None:
+        """The audit log has who it is, and in which project."""
+        found = ticket()
+        found.who, found.project = who.name, who.tenant or ""
+        found.user = self.entry.user(who) if self.entry else ""
+
     def _known(self, request: web.Request) -> Principal:
         given = request.headers.getall("Authorization", [])
         if given:
@@ -148,7 +154,7 @@ async def identified(request: web.Request, handler: Any) -> web.StreamResponse:
     identity = request.app.get(IDENTITY) or Identity()
     is_open = (request.method, request.path) in request.app.get(OPEN, frozenset())
     who = NOBODY if is_open else identity.of(request)
-    ticket().who, ticket().project = who.name, who.tenant or ""
+    identity.note(who)
     with asked_by(who), identity.held(request, who):
         log.debug("%s asks for %s %s", who.name, request.method, request.path)
         response: web.StreamResponse = await handler(request)

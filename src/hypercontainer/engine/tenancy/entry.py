@@ -28,6 +28,11 @@ class Entry:
         """Whether there are organisations or users: then who is none of these is nobody."""
         return self._tenants.knows_anybody()
 
+    def user(self, who: Principal) -> str:
+        """The name of the user who it is; "" for nobody's."""
+        found = self._tenants.user(who.user)
+        return found.name if found else ""
+
     def enter(self, who: Principal, wanted: str) -> Principal:
         """The principal in the project that is wanted; "" is the one that they have, if they have one.
 
