@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import e2b
 import pytest
 
 from hypercontainer.sdk import Sandbox
 
 from .conftest import wait_for
 from .egress.world import CURL, OUTSIDE, RESET, Outside, worlds
+from .test_e2b import serving
 
 # Connections that send a byte again and again, and get it back; each says how often, and with what it ended.
 TALK = """
@@ -84,3 +86,22 @@ def test_a_pod_that_gets_a_policy_and_loses_it(world: Outside) -> None:
     assert world.arrivals() == []
     Sandbox.connect("b", host=str(world.daemon.socket)).set_egress(None)
     assert json.loads(world.sh("b", f"{CURL} http://{OUTSIDE}/"))["host"] == OUTSIDE
+
+
+def test_by_e2bs_client(world: Outside) -> None:
+    api, other = "api.example.test", "other.example.test"
+    with serving(world.daemon) as client:
+        made = e2b.Sandbox.create("tools", **client)
+        name = made.sandbox_id
+        assert json.loads(world.sh(name, f"{CURL} http://{OUTSIDE}/"))["host"] == OUTSIDE
+        made.update_network({"allow_out": [api], "deny_out": [e2b.ALL_TRAFFIC]})
+        assert json.loads(world.sh(name, f"{CURL} http://{api}/"))["host"] == api
+        assert "out of this pod's reach" in world.sh(name, f"{CURL} --connect-to ::{OUTSIDE} http://{other}/")
+        made.update_network({"allow_internet_access": False})
+        said = world.sh(name, f"curl -sS -m 30 http://{OUTSIDE}/ 2>&1")
+        assert RESET.match(said), said
+        with pytest.raises(e2b.SandboxException, match="to addresses, when that is said as it is created"):
+            made.update_network({"deny_out": ["10.0.0.0/8"]})
+        made.update_network({})
+        assert json.loads(world.sh(name, f"{CURL} http://{OUTSIDE}/"))["host"] == OUTSIDE
+        assert made.kill()

@@ -31,6 +31,7 @@ from hypercontainer.integrations.e2b import files, filesystem, process
 from hypercontainer.integrations.e2b.book import Book, Entry
 from hypercontainer.integrations.e2b.connect import Call, answer_stream
 from hypercontainer.integrations.e2b.control import _cpu_percent
+from hypercontainer.integrations.e2b.network import read_change
 from hypercontainer.integrations.e2b.server import Server
 from hypercontainer.integrations.e2b.terms import LABEL, Terms, access_token, read_terms, read_wanted, time_of
 from hypercontainer.model.statistics import ContainerStats
@@ -218,6 +219,44 @@ def test_where_it_may_not_go() -> None:
     for more in ({"rules": {"a": [{}]}}, {"egressProxy": {"address": "x"}}, by_name):
         with pytest.raises(Unsupported):
             read_wanted({"templateID": "x", "network": more})
+
+
+@pytest.mark.parametrize(
+    ("asked", "hosts"),
+    [
+        ({}, None), ({"allowOut": ["a.example"]}, None), ({"allow_internet_access": True}, None),
+        ({"allow_internet_access": False}, []), ({"denyOut": [ALL]}, []),
+        ({"allowOut": ["a.example", "*.b.example"], "denyOut": [ALL]}, ["a.example", "*.b.example"]),
+        ({"allowOut": ["a.example"], "allow_internet_access": False}, ["a.example"]),
+    ],
+)  # fmt: skip
+def test_where_it_may_go_from_now_on(asked: dict[str, Any], hosts: list[str] | None) -> None:
+    assert read_change(asked) == hosts
+
+
+def test_where_it_may_not_be_sent_later() -> None:
+    for asked in ({"denyOut": ["10.0.0.0/8"]}, {"allowOut": ["1.1.1.1"], "denyOut": [ALL]}, {"rules": {"a.b": [{}]}}):
+        with pytest.raises(Unsupported):
+            read_change(asked)
+
+
+def test_what_is_not_here_is_refused_by_a_sentence(url: str) -> None:
+    options: dict[str, Any] = {"api_key": KEY, "api_url": url, "retries": 0}
+    template = e2b.Template().from_image("busybox")
+    calls: list[tuple[Any, str]] = [
+        (lambda: e2b.Template.build(template, "name", **options), "`hyperctl build` makes"),
+        (lambda: e2b.Template.exists("name", **options), "`hyperctl build` makes"),
+        (lambda: e2b.Template.assign_tags("name:a", "b", **options), "`hyperctl build` makes"),
+        (lambda: e2b.Template.get_tags("name", **options), "`hyperctl build` makes"),
+        (lambda: e2b.Volume.create("name", **options), "`hyperctl run -v`"),
+        (lambda: e2b.Volume.list(**options), "`hyperctl run -v`"),
+        (lambda: e2b.Secret.create("name", "value", **options), "`hyperctl run --inject-secret`"),
+        (lambda: e2b.Secret.list(**options).next_items(), "`hyperctl run --inject-secret`"),
+    ]
+    for call, says in calls:
+        with pytest.raises(Exception, match=says):
+            call()
+    assert httpx.get(f"{url}/secrets").status_code == 401
 
 
 def test_the_time_of_a_file_is_any() -> None:

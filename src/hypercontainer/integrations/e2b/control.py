@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 import urllib.parse
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -17,10 +18,19 @@ from ...model.statistics import ContainerStats
 from ...model.status import Container, ContainerSize, ContainerStatus
 from ...sdk.api import Api
 from .book import Book, Entry
+from .network import read_change
 from .terms import made_view, read_timeout, read_wanted, time_of, view
 
 _PAGE = 100
 _FORKS_MAX = 100
+_BUILDS = "templates are images here, which `hyperctl build` makes, and snapshots"
+_VOLUMES = "a sandbox has no volumes here; `hyperctl run -v` gives one to a container"
+_SECRETS = "secrets are given to a container here, by `hyperctl run --inject-secret`"
+_NOT_HERE = {
+    "/v3/templates": _BUILDS, "/templates/{name:(tags|aliases)}{rest:.*}": _BUILDS,
+    "/templates/{id}/{what:(files|builds|tags)}{rest:.*}": _BUILDS, "/v2/templates{rest:.*}": _BUILDS,
+    "/volumes{rest:.*}": _VOLUMES, "/volumecontent{rest:.*}": _VOLUMES, "/secrets{rest:.*}": _SECRETS,
+}  # fmt: skip
 
 
 class Control:
@@ -43,7 +53,8 @@ class Control:
             web.post(f"{one}/refreshes", self.refresh), web.post(f"{one}/pause", self.pause),
             web.post(f"{one}/fork", self.fork), web.get(f"{one}/metrics", self.metrics),
             web.post(f"{one}/snapshots", self.snapshot), web.get("/snapshots", self.snapshots),
-            web.delete("/templates/{id}", self.remove_snapshot),
+            web.delete("/templates/{id}", self.remove_snapshot), web.put(f"{one}/network", self.network),
+            *(web.route("*", path, refused(why)) for path, why in _NOT_HERE.items()),
         ]  # fmt: skip
 
     def _made(self, entry: Entry) -> dict[str, Any]:
@@ -115,6 +126,15 @@ class Control:
         entry, resumed = await self._book.resume(request.match_info["id"], seconds)
         return web.json_response(self._made(entry), status=201 if resumed else 200)
 
+    async def network(self, request: web.Request) -> web.Response:
+        """Where it may go from now on; what is left out of it is not limited any more."""
+        hosts = read_change(await _body(request))
+        entry, container = await self._book.find(request.match_info["id"])
+        if container.spec.allow:
+            raise Unsupported("where a sandbox may go by addresses is said when it is created, and stays")
+        await entry.sandbox.set_egress(hosts)
+        return web.Response(status=204)
+
     async def fork(self, request: web.Request) -> web.Response:
         """New ones that go on where it is."""
         body = await _body(request)
@@ -160,6 +180,15 @@ class Control:
         """By its id."""
         await self._api.do("DELETE", snapshot_route(request.match_info["id"]))
         return web.Response(status=204)
+
+
+def refused(why: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """What answers all that there is not here."""
+
+    async def handle(_: web.Request) -> web.StreamResponse:
+        raise Unsupported(why)
+
+    return handle
 
 
 def _cpu_percent(entry: Entry, found: ContainerStats, container: Container, now: float) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `network` of a new sandbox: where it may go, as E2B writes it, in hyperd's words."""
+"""The `network` of a sandbox: where it may go, as E2B writes it, in hyperd's words."""
 
 from __future__ import annotations
 
@@ -56,6 +56,23 @@ def read_network(given: Any) -> Reach:
     if hosts:
         raise Unsupported(f"hosts are allowed by name where all else is denied, by deny_out={[_EVERYTHING]}")
     return Reach(None, [*(Egress(cidr=str(each)) for each in _left(denied)), *rules])
+
+
+def read_change(given: dict[str, Any]) -> list[str] | None:
+    """The hosts, by name, that a sandbox which is there may reach from now on; None: it may go everywhere.
+
+    :raise InvalidArgument: it is not understood. :raise Unsupported: it asks for what there is not here.
+    """
+    rest = {key: value for key, value in given.items() if key != "allow_internet_access"}
+    if given.get("allow_internet_access") is False:
+        rest["denyOut"] = [*(rest.get("denyOut") or []), _EVERYTHING]
+    reach = read_network(rest)
+    if reach.allow:
+        raise Unsupported("a sandbox that is there may go to all, to hosts by name, or nowhere; to addresses, when"
+                          " that is said as it is created")  # fmt: skip
+    if reach.network == "none":
+        return []
+    return [str(host) for host in reach.egress.hosts] if reach.egress else None
 
 
 def _sorted(allowed: list[str]) -> tuple[list[_Network], list[str]]:
