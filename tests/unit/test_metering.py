@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -20,9 +21,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec.structs import replace
 
 from hypercontainer.engine.metering.exposition import expose
+from hypercontainer.engine.metering.measures import Measures
 from hypercontainer.engine.metering.meter import Meter
 from hypercontainer.engine.metering.sources import Sources
 from hypercontainer.engine.metering.sums import Sums
+from hypercontainer.engine.paths import Paths
 from hypercontainer.engine.registry import Registry
 from hypercontainer.errors import InvalidArgument, NoSpace
 from hypercontainer.model.metering import ANY, DAY, KINDS, MIB, Kind, Subject, UsageRow, Use, Whose
@@ -532,3 +535,17 @@ def test_no_two_samples_have_one_series() -> None:
     ]
     told = expose(rows, []).splitlines()
     assert told[2:] == ['hyper_storage_gib_seconds_total{organisation="o",project="p",kind="volume"} 5']
+
+
+def test_what_snapshots_share_on_the_disk_is_told_once(tmp_path: Path) -> None:
+    paths, sources = Paths(tmp_path, tmp_path / "run"), Sources(active=lambda: True, wanted=lambda tenant: True)
+    saved = [SimpleNamespace(id=name, name=name, tenant="p") for name in ("first", "second")]
+    for one in saved:
+        paths.snapshot(one.id).mkdir(parents=True)
+        (paths.snapshot(one.id) / "own").write_bytes(b"x" * (2 * MIB))
+    (paths.snapshot("first") / "shared").write_bytes(b"x" * (8 * MIB))
+    (paths.snapshot("second") / "shared").hardlink_to(paths.snapshot("first") / "shared")
+    look = Measures(paths, mock.Mock(), mock.Mock(), lambda: saved, sources)
+    assert [s.amount for s in look._measure(saved, [])] == [6, 6]  # 12 MiB are there
+    (paths.snapshot("second") / "shared").unlink()
+    assert [s.amount for s in look._measure(saved, [])] == [10, 2]

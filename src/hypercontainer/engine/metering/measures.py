@@ -16,6 +16,7 @@ from ...model.metering import Subject, mib
 from ...model.principal import Principal, Tenant
 from ...model.status import Pod, Volume
 from ...sys.files import disk_usage
+from ..forks.saved import size_of
 from ..paths import Paths
 from ..principal import asked_by
 from ..registry import Registry
@@ -65,7 +66,7 @@ class Measures:
     def _measure(self, snapshots: list[Saved], volumes: list[Volume]) -> list[Subject]:
         found = []
         for s in snapshots:
-            amount = mib(disk_usage(self._paths.snapshot(s.id)))
+            amount = mib(size_of(self._paths.snapshot(s.id)))
             found.append(self._sources.subject("snapshot", s.id, s.name, s.tenant, amount=amount))
         for v in volumes:
             amount = mib(disk_usage(Path(v.path)))
