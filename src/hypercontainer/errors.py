@@ -13,6 +13,7 @@
     ├── DeadlineExceeded     it took too long
     ├── NoSpace              a disk is full
     ├── QuotaExceeded        it is more than who asks may have
+    ├── TooManyRequests      who asks has asked too often
     ├── StartFailed          the program in the container could not be started
     ├── GuestError           the guest answered with an error
     └── InternalError        a defect of ours
@@ -105,6 +106,16 @@ class QuotaExceeded(HyperError):
     """Who asks, or whose it is, may not have so much."""
 
     code = "quota_exceeded"
+
+
+class TooManyRequests(HyperError):
+    """Who asks has asked too often; `retry_after` is in how many seconds they may again."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_after: int = 1, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
 
 
 class StartFailed(HyperError):

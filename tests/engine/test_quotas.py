@@ -6,23 +6,27 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 from hypercontainer.engine.principal import asked_by
-from hypercontainer.errors import HyperError, InvalidArgument, QuotaExceeded
+from hypercontainer.engine.quotas.holders import Holder
+from hypercontainer.engine.quotas.requests import Requests
+from hypercontainer.errors import HyperError, InvalidArgument, QuotaExceeded, TooManyRequests
 from hypercontainer.hyperd import quota_config
 from hypercontainer.model.network import NetworkSpec
 from hypercontainer.model.pods import PodPlan, VolumeRequest, VolumeSpec
 from hypercontainer.model.principal import Principal
 from hypercontainer.model.quotas import Quota
 from hypercontainer.model.snapshots import ForkRequest, SnapshotRequest
-from hypercontainer.model.specs import GUEST_OVERHEAD, MIB, LogOptions, Mount, Resources
+from hypercontainer.model.specs import GUEST_OVERHEAD, MIB, LogOptions, Mount, PortMapping, Resources
 from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 from hypercontainer.protocol.constants import Type
 
 from .scenes import plan, spec
+from .served import served
 from .stage import SCRATCH, Stage
 
 T = TypeVar("T")
@@ -255,3 +259,69 @@ def test_a_size_stands_for_cpus_and_memory(act: Any) -> None:
             await s.call(s.engine.pods.create(plan(spec("y"), size="S1", memory=1 << 30)))
 
     act(scenario, sizes=quota_config.sizes({"tiny": "1/32m"}), **limited(pods=10))
+
+
+def test_ports_of_the_host_count_running_or_not(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        create, add = s.engine.containers.create, s.engine.pods.add_ports
+        made = await by(s, ANN, create(spec("a", ports=[PortMapping(container_port=n) for n in (80, 81)])))
+        with pytest.raises(QuotaExceeded, match="may have 3 ports of the host, has 2, and this takes 2 more"):
+            await by(s, ANN, create(spec("b", ports=[PortMapping(container_port=n) for n in (80, 81)])))
+        found = await asyncio.gather(
+            *(by(s, ANN, add(made.pod, [PortMapping(container_port=90 + n)])) for n in range(5)), return_exceptions=True
+        )
+        assert Counter(type(e).__name__ for e in found) == {"list": 1, "QuotaExceeded": 4}
+        await by(s, ANN, s.engine.pods.remove_ports(made.pod, s.engine.registry.pod(made.pod).ports[:1]))
+        await by(s, ANN, create(spec("b", ports=[PortMapping(container_port=80)])))
+        assert s.engine.registry.quotas.status(ANN).used.ports == 3
+
+    act(scenario, **limited(ports=3))
+
+
+def test_bytes_of_snapshots_and_images(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await by(s, ANN, s.engine.containers.create(spec("a")))
+        await by(s, ANN, s.engine.containers.start("a"))
+        await by(s, ANN, s.engine.snapshots.create(SnapshotRequest(pod="a")))
+        used = s.engine.registry.quotas.status(ANN).used
+        assert used.snapshot_disk > 1 and used.image_disk > 1
+        with pytest.raises(QuotaExceeded, match="may have 1B of snapshots, and has"):
+            await by(s, ANN, s.engine.snapshots.create(SnapshotRequest(pod="a")))
+        with asked_by(ANN), pytest.raises(QuotaExceeded, match="may have 1B of images, and has"):
+            s.engine.pull("builtin:busybox")
+
+    act(scenario, factory=True, **limited(snapshot_disk=1, image_disk=1))
+
+
+async def test_requests_in_a_minute(template: Path) -> None:
+    async with served(template, quotas={"token:*": Quota(requests=2)}) as s:
+        ann, bob = s.token("read"), s.token("read")
+        for docker, path in ((False, "/v1/containers"), (True, "/containers/json")):
+            for _ in range(0 if docker else 2):
+                assert (await s.ask("GET", path, token=ann, docker=docker)).status == 200
+            got = await s.ask("GET", path, token=ann, docker=docker)
+            assert got.status == 429 and 1 <= int(got.headers["retry-after"]) <= 30, got
+            assert "may ask 2 times in a minute" in got.json["message"]
+        assert (await s.ask("GET", "/v1/containers", token=bob)).status == 200
+        assert [(await s.ask("GET", "/v1/containers")).status for _ in range(9)] == [200] * 9  # the administrator
+
+
+def test_requests_are_given_back_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("hypercontainer.sys.clock.seconds", lambda: now[0])
+    requests, project = Requests(), (Holder("project web", "p"), Quota(requests=30))
+    principal = (Holder("token:a", "p", "token:a"), Quota(requests=1))
+    requests.count([project, principal])
+    with pytest.raises(TooManyRequests, match="token:a may ask 1 times in a minute") as refused:
+        requests.count([project, principal])
+    assert refused.value.retry_after == 60
+    for _ in range(29):  # what the principal was refused has not counted for the project
+        requests.count([project])
+    with pytest.raises(TooManyRequests) as refused:
+        requests.count([project])
+    assert refused.value.retry_after == 2
+    now[0] = 2.0
+    requests.count([project])
+    with pytest.raises(TooManyRequests):
+        requests.count([project])
+    requests.count([(Holder("project db", "q"), Quota())])

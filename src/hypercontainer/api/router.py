@@ -23,7 +23,7 @@ from ..serving import statuses
 from ..serving.auditing import ticket
 from ..serving.bodies import BODIES
 from ..serving.identity import require
-from ..serving.statuses import status_of
+from ..serving.statuses import headers_of, status_of
 from ..sys.documents import UNREADABLE
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ def error_response(error: errors.HyperError, headers: dict[str, str] | None = No
     if status == 401:
         headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}  # RFC 9110, 11.6.1
     ticket().code = error.code
+    headers = {**(headers or {}), **headers_of(error)}
     return web.Response(
         body=msgspec.json.encode(error_body(error)), status=status, headers=headers, content_type="application/json"
     )

@@ -14,7 +14,7 @@ from ..errors import HyperError, Unauthorized
 from ..serving.application import application
 from ..serving.auditing import ticket
 from ..serving.identity import Identity
-from ..serving.statuses import status_of
+from ..serving.statuses import headers_of, status_of
 from . import administration, container, containers, files, images, login, people, render, streams, things, usage
 from .call import NONE, Call, Page, check_origin, form_of
 from .sessions import Sessions, session_of
@@ -54,6 +54,7 @@ def _bind(page: Page, engine: Engine, identity: Identity, sessions: Sessions) ->
         who = identity.of_token(session.token, "" if project == NONE else project)
         identity.note(who)
         check_origin(request)
+        engine.registry.quotas.admit(who)
         form = await form_of(request) if request.method == "POST" and page.takes_form else {}
         with asked_by(who), identity.held(request, who), session.held(request.transport):
             return await page.handler(Call(engine, request, session, form))
@@ -83,7 +84,9 @@ async def _errors_to_pages(request: web.Request, handler: Any) -> web.StreamResp
         return web.Response(status=303, headers={"Location": "/login"})
     except HyperError as error:
         ticket().code = error.code
-        return _told(request, status_of(error), error.message, error.hint or "")
+        made = _told(request, status_of(error), error.message, error.hint or "")
+        made.headers.update(headers_of(error))
+        return made
     except web.HTTPException as error:
         return _told(request, error.status, error.reason, "")
     except Exception as error:

@@ -12,7 +12,7 @@ from aiohttp import web
 from .. import errors
 from ..serving import statuses
 from ..serving.auditing import ticket
-from ..serving.statuses import status_of
+from ..serving.statuses import headers_of, status_of
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,9 @@ def response_to(error: Exception) -> web.Response:
     """The answer that tells of an error; what is none of ours is logged with its traceback."""
     if isinstance(error, errors.HyperError):
         ticket().code = error.code
-        return fault(status_of(error, STATUS), message_of(error))
+        made = fault(status_of(error, STATUS), message_of(error))
+        made.headers.update(headers_of(error))
+        return made
     ticket().code = "internal"
     log.error("request %s failed", ticket().id, exc_info=error)
     return fault(500, message_of(error))

@@ -80,7 +80,7 @@ class Creation:
         id_ = ids.new_id()
         try:
             quotas = self._registry.quotas
-            with quotas.admitted({id_: Amounts(pods=1) + quotas.container(spec)}):
+            with quotas.admitted({id_: Amounts(pods=1, ports=len(spec.ports)) + quotas.container(spec)}):
                 pod = self._implicit_pod(spec, id_, name, processors.of_image(image))
                 pod = await self._placement.choose_driver(pod, spec.mounts, rootfs=bool(spec.rootfs))
                 self._registry.check_pod_name(name)

@@ -21,7 +21,7 @@ from ..model.factory import FactoryStatus, WarmRequest
 from ..model.host import Check
 from ..model.network import NetworkRequest
 from ..model.principal import Tenant
-from ..model.quotas import QuotaStatus
+from ..model.quotas import Amounts, QuotaStatus
 from ..model.reference import parse_source
 from ..model.specs import ContainerSpec, Resources
 from ..model.states import ALIVE
@@ -59,7 +59,7 @@ from .forks.doorbell import Doorbells
 from .forks.fingerprints import Fingerprints
 from .forks.making import Making
 from .forks.resuming import Resuming
-from .forks.saved import is_whole
+from .forks.saved import is_whole, size_of
 from .forks.snapshots import PodSnapshots
 from .forks.suspending import Suspending
 from .forks.suspensions import Suspensions
@@ -122,7 +122,7 @@ class Engine:
         self.tokens = Tokens(self.registry.journal, self.events, self.tenants)
         self.images = ImageStore(
             paths.images, insecure=settings.insecure_registries, in_use=self._images_in_use, limits=settings.images,
-            trust=settings.trust, wall=self._wall, tenant=names_of, admits=policies.check_brought,
+            trust=settings.trust, wall=self._wall, tenant=names_of, admits=self._admit_image,
         )  # fmt: skip
         ground = Ground(settings, drivers, boot, self.registry, self._allotments, self.images, self.events)
         made = assemble(ground, backends(self.registry, settings) if backends else of_host(ground))
@@ -178,6 +178,8 @@ class Engine:
         )  # fmt: skip
         self.registry.quotas.limits = Limits(settings.quotas, self.tenants)
         self.registry.quotas.snapshots = self.snapshots.documents
+        self.registry.quotas.snapshot_bytes = lambda id_: size_of(paths.snapshot(id_))
+        self.registry.quotas.image_bytes = lambda: sum(i.size for i in self.images.describe_all())
         return fingerprints
 
     async def read_audit(self, project: Tenant, limit: int) -> list[AuditEntry]:
@@ -230,6 +232,10 @@ class Engine:
         for image, names in self.snapshots.in_use().items():
             users.setdefault(image, []).extend(names)
         return users
+
+    def _admit_image(self) -> None:
+        policies.check_brought()
+        self.registry.quotas.check(Amounts(image_disk=1))
 
     def _wall(self) -> Wall | None:
         """For who asks: one who may not have this host's own addresses does not get them by way of a registry."""
@@ -312,6 +318,7 @@ class Engine:
         source = parse_source(name)
         host_access.check_source(source.transport)
         policies.check_pulled(source)
+        self.registry.quotas.check(Amounts(image_disk=1))
         progress, image = self.images.pull(name, platform=platform, auth=auth)
 
         async def told() -> StoredImage:

@@ -52,7 +52,8 @@ class PodCreation:
         id_, members = ids.new_id(), [ids.new_id() for _ in plan.containers]
         quotas = self._registry.quotas
         roots = {m: quotas.container(c) for m, c in zip(members, plan.containers, strict=True)}
-        with quotas.admitted({id_: Amounts(pods=1, disk=self._volumes.bytes_of(plan.volumes)), **roots}):
+        own = Amounts(pods=1, ports=len(plan.spec.ports), disk=self._volumes.bytes_of(plan.volumes))
+        with quotas.admitted({id_: own, **roots}):
             return await self._create(plan, id_, list(zip(members, images, strict=True)), architecture)
 
     async def _create(

@@ -9,7 +9,9 @@ import logging
 import msgspec
 
 from ..errors import Conflict, HyperError, InvalidState
+from ..model import ids
 from ..model.pods import PodPlan
+from ..model.quotas import Amounts
 from ..model.specs import PortMapping
 from ..model.states import end_of
 from ..model.status import ContainerStatus, Pod, PodDetails, PodInfo, PodStatus
@@ -154,8 +156,13 @@ class Pods:
         """Publish further ports, of a running pod at once.
 
         :raise Conflict: when one is taken. :raise Unsupported: its network publishes none while the pod runs.
+        :raise QuotaExceeded: who asks may not publish so many.
         """
         pod = self.registry.pod(key)
+        with self.registry.quotas.admitted({f"ports:{ids.new_id()}": Amounts(ports=len(ports))}):
+            return await self._add_ports(pod, ports)
+
+    async def _add_ports(self, pod: Pod, ports: list[PortMapping]) -> list[PortMapping]:
         runtime = self._sandboxes.runtime(pod.id)
         claimed = self._network.claim(pod, ports)
         try:

@@ -109,9 +109,11 @@ def quota(name: str, limits: tuple[str, ...]) -> None:
 
     \b
     pods, containers, volumes, networks, snapshots  that there are
+    ports                                           of the host, that pods publish
     vcpus, memory                                   of pods that run
     disk                                            that disks and volumes may grow to
-    starts                                          in a minute
+    image_disk, snapshot_disk                       that images and snapshots take
+    starts, requests                                in a minute
 
     What is not named stays as it is. `hyperctl --project NAME quota` shows what there is.
     """

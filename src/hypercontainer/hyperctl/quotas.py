@@ -38,13 +38,13 @@ def quota(format_: str) -> None:
 def _show(found: QuotaStatus) -> None:
     if not found.of:
         print("Nothing limits you but this host.")
-    starts = found.limits.starts
+    rates = [(f"{name} in a minute", getattr(found.limits, name)) for name in ("starts", "requests")]
     print_table(
         ["OF", "USED", "LIMIT"],
         [
             *([name, write_amount(name, getattr(found.used, name)), _limit(name, getattr(found.limits, name))]
               for name in NAMES),
-            ["starts in a minute", "-", "-" if starts is None else str(starts)],
+            *([name, "-", "-" if limit is None else str(limit)] for name, limit in rates),
         ],
     )  # fmt: skip
 

@@ -26,6 +26,9 @@ class Amounts(Model, frozen=True, kw_only=True):
     volumes: int = 0
     networks: int = 0
     snapshots: int = 0
+    ports: int = 0  # of the host, that pods publish, running or not
+    image_disk: int = 0  # bytes of images' disks
+    snapshot_disk: int = 0  # bytes of snapshots, on the disk
 
     def __add__(self, other: Amounts) -> Amounts:
         return Amounts(**{name: getattr(self, name) + getattr(other, name) for name in NAMES})
@@ -45,7 +48,11 @@ class Quota(Model, frozen=True, kw_only=True):
     volumes: Limit = None
     networks: Limit = None
     snapshots: Limit = None
+    ports: Limit = None
+    image_disk: Limit = None  # bytes: with so much there, no further image is brought
+    snapshot_disk: Limit = None  # bytes: with so much there, no further snapshot is made
     starts: Limit = None  # of pods, in a minute
+    requests: Annotated[int, Meta(ge=1)] | None = None  # by REST, Docker's API and the console, in a minute
 
 
 class QuotaStatus(Model, frozen=True, kw_only=True):
@@ -56,7 +63,8 @@ class QuotaStatus(Model, frozen=True, kw_only=True):
     used: Amounts
 
 
-BYTES = ("memory", "disk")
+BYTES = ("memory", "disk", "image_disk", "snapshot_disk")
+MEASURED = ("image_disk", "snapshot_disk")  # known only when it is there: one more is refused when all is used
 
 
 def read_quota(limits: Mapping[str, str]) -> dict[str, int | None]:

@@ -9,7 +9,7 @@ from aiohttp.typedefs import Middleware
 from ..engine.engine import Engine
 from .auditing import AUDIT, audited, prepared
 from .bodies import BODIES, BODY_MAX, Bodies
-from .identity import IDENTITY, Identity, identified
+from .identity import ADMIT, IDENTITY, Identity, identified
 
 
 def application(
@@ -25,6 +25,7 @@ def application(
     app[BODIES] = Bodies()
     if engine.audit:
         app[AUDIT] = engine.audit
+    app[ADMIT] = engine.registry.quotas.admit
     app[IDENTITY] = identity or Identity(engine.tokens, entry=engine.tenancy.entry)
     app.on_response_prepare.append(prepared)
     return app

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,18 +143,21 @@ def common_name(certificate: dict[str, Any] | None) -> str:
 
 
 IDENTITY = web.AppKey("identity", Identity)
+ADMIT = web.AppKey[Callable[[Principal], None]]("admit")  # raises for who asks too often
 
 
 @web.middleware
 async def identified(request: web.Request, handler: Any) -> web.StreamResponse:
     """The engine knows who asks, and so does the log.
 
-    :raise Unauthorized: nobody whom we know.
+    :raise Unauthorized: nobody whom we know. :raise TooManyRequests: they ask too often.
     """
     identity = request.app.get(IDENTITY) or Identity()
     is_open = (request.method, request.path) in request.app.get(OPEN, frozenset())
     who = NOBODY if is_open else identity.of(request)
     identity.note(who)
+    if (admit := request.app.get(ADMIT)) and not is_open:
+        admit(who)
     with asked_by(who), identity.held(request, who):
         log.debug("%s asks for %s %s", who.name, request.method, request.path)
         response: web.StreamResponse = await handler(request)

@@ -80,7 +80,8 @@ class Making:
         """What of quotas it takes, by the ids that it will have."""
         quotas, document = self._registry.quotas, saved.document
         found = {who.containers[c.id][0]: quotas.container(c.spec) for c in document.containers}
-        found[who.pod_id] = found.get(who.pod_id, Amounts()) + Amounts(pods=1, disk=self._copies.bytes_of(saved))
+        own = Amounts(pods=1, ports=len(document.pod.spec.ports), disk=self._copies.bytes_of(saved))
+        found[who.pod_id] = found.get(who.pod_id, Amounts()) + own
         return found
 
     async def make_all(self, saved: Saved, names: Sequence[str]) -> list[Pod]:

@@ -142,7 +142,7 @@ class PodSnapshots:
         :raise QuotaExceeded: who asks may not have another.
         """
         passing = self._passing()
-        with self._registry.quotas.admitted({passing.name: Amounts(snapshots=1)}):
+        with self._registry.quotas.admitted({passing.name: Amounts(snapshots=1, snapshot_disk=1)}):
             try:
                 document = await write(passing)
                 passing.rename(self._paths.snapshot(document.id))

@@ -10,7 +10,7 @@ from ...errors import NotFound
 from ...model.principal import Tenant
 from ...model.quotas import Quota
 from ..tenants import Tenants
-from .quotas import Holder
+from .holders import Holder
 
 
 class Limits:

@@ -16,12 +16,14 @@ from typing import NamedTuple, Protocol
 
 from ...errors import QuotaExceeded
 from ...model.network import Network
-from ...model.principal import Principal, Tenant
-from ...model.quotas import NAMES, Amounts, Quota, QuotaStatus, write_amount
+from ...model.principal import NOWHERE, Principal, Tenant
+from ...model.quotas import MEASURED, NAMES, Amounts, Quota, QuotaStatus, write_amount
 from ...model.specs import ContainerSpec
 from ...model.status import Container, Pod, Volume
 from ...sys import clock
 from ..principal import current
+from .holders import Holder, Snapshot
+from .requests import Requests
 
 _MINUTE = 60.0  # seconds, in which so many starts are allowed
 UNBOUNDED = -1  # of disk: what has no limit of its own
@@ -43,30 +45,6 @@ class Records(Protocol):
         """All of one's."""
 
 
-class Owned(Protocol):
-    """A record, or who asks."""
-
-    @property
-    def owner(self) -> str:
-        """The principal."""
-
-    @property
-    def tenant(self) -> Tenant:
-        """Whose it is."""
-
-
-class Holder(NamedTuple):
-    """Who is limited: a tenant with all that is its, or one principal in it."""
-
-    name: str  # for people
-    tenant: Tenant
-    owner: str | None = None  # None: whoever's of the tenant
-
-    def has(self, thing: Owned) -> bool:
-        """Whether it is theirs."""
-        return thing.tenant == self.tenant and self.owner in (None, thing.owner)
-
-
 @dataclass(frozen=True)
 class _Held:
     """A reservation for what will have this id."""
@@ -86,7 +64,10 @@ class Quotas:
         self.log_limits = 0, 0  # bytes of a file, and files, of a log of which nothing is said
         # Set by who knows: who is limited of those whose a thing with this tenant and owner is, and how.
         self.limits: Callable[[Tenant, str], Iterable[tuple[Holder, Quota]]] = lambda tenant, owner: ()
-        self.snapshots: Callable[[], Iterable[Owned]] = lambda: ()
+        self.snapshots: Callable[[], Iterable[Snapshot]] = lambda: ()
+        self.image_bytes: Callable[[], int] = lambda: 0  # of who asks
+        self.snapshot_bytes: Callable[[str], int] = lambda id_: 0
+        self._requests = Requests()
         self._held: dict[str, _Held] = {}  # by the id of what is made
         self._starting: dict[str, _Held] = {}  # by the id of the pod that starts
         self._starts: dict[Holder, deque[float]] = defaultdict(deque)  # when they were, in the last minute
@@ -115,6 +96,14 @@ class Quotas:
         """
         who = current()
         self._check(who, who.name, more)
+
+    def admit(self, who: Principal) -> None:
+        """One request more, of who asks; the host's administrators ask as often as they like.
+
+        :raise TooManyRequests: they ask too often.
+        """
+        if "admin" not in who.scopes and who.tenant != NOWHERE:
+            self._requests.count(self.limits(who.tenant, who.name))
 
     def holds(self, id_: str) -> bool:
         """Whether what will have this id is being made."""
@@ -169,7 +158,12 @@ class Quotas:
     def status(self, who: Principal) -> QuotaStatus:
         """Of who asks: what limits them closest, the project before the principal."""
         holder, quota = next(iter(self.limits(who.tenant, who.name)), (Holder("", who.tenant), Quota()))
-        return QuotaStatus(of=holder.name, limits=quota, used=self.used(holder))
+        return QuotaStatus(of=holder.name, limits=quota, used=self.used(holder) + self._measured(holder))
+
+    def _measured(self, holder: Holder) -> Amounts:
+        """What only a look at the disk tells."""
+        saved = sum(self.snapshot_bytes(s.id) for s in self.snapshots() if holder.has(s))
+        return Amounts(image_disk=self.image_bytes(), snapshot_disk=saved)
 
     def used(self, holder: Holder) -> Amounts:
         """What there is of it, and is being made."""
@@ -181,7 +175,7 @@ class Quotas:
         there = Amounts(
             pods=len(pods), containers=len(containers), volumes=len(volumes),
             disk=disks + sum(v.size for v in volumes) + sum(map(disks_of, pods.values())),
-            networks=sum(map(holder.has, own.networks)),
+            ports=sum(len(p.spec.ports) for p in pods.values()), networks=sum(map(holder.has, own.networks)),
             snapshots=sum(holder.has(s) for s in self.snapshots()),
         )  # fmt: skip
         recorded = {*pods, *(c.id for c in containers), *(volume_key(v.name, v.tenant) for v in volumes)}
@@ -194,6 +188,8 @@ class Quotas:
     def _check(self, who: Principal | Pod, owner: str, more: Amounts) -> None:
         for holder, quota in self.limits(who.tenant, owner):
             used = self.used(holder)
+            if any(getattr(more, name) and getattr(quota, name) is not None for name in MEASURED):
+                used += self._measured(holder)
             for name in NAMES:
                 limit, wanted, has = getattr(quota, name), getattr(more, name), getattr(used, name)
                 if limit is None or not wanted:
@@ -201,7 +197,10 @@ class Quotas:
                 if wanted < 0:
                     raise QuotaExceeded(f"{holder.name} has a quota of {name}, and this would have no limit",
                                         hint="make the volume a disk: --driver block")  # fmt: skip
-                if has + wanted > limit:
+                if name in MEASURED and has >= limit:
+                    raise QuotaExceeded(f"{holder.name} may have {_written(name, limit)}, and has "
+                                        f"{write_amount(name, has)}", hint="remove some")  # fmt: skip
+                if name not in MEASURED and has + wanted > limit:
                     raise QuotaExceeded(
                         f"{holder.name} may have {_written(name, limit)}, has {write_amount(name, has)}, and this "
                         f"takes {write_amount(name, wanted)} more",
@@ -224,5 +223,6 @@ def _machine(pod: Pod) -> Amounts:
 
 
 def _written(name: str, number: int) -> str:
-    words = {"vcpus": "virtual CPUs", "memory": "of memory in pods that run", "disk": "of disk"}
+    words = {"vcpus": "virtual CPUs", "memory": "of memory in pods that run", "disk": "of disk",
+             "ports": "ports of the host", "image_disk": "of images", "snapshot_disk": "of snapshots"}  # fmt: skip
     return f"{write_amount(name, number)} {words.get(name, name)}"
