@@ -35,7 +35,8 @@ def serving(hyper: Daemon) -> Iterator[dict[str, Any]]:
                 selector.register(server.stdout, selectors.EVENT_READ)
                 assert selector.select(DEADLINE), "the server does not say where it is"
             found = re.fullmatch(
-                r"export E2B_API_URL=(\S+) E2B_SANDBOX_URL=\1 E2B_API_KEY=(\S+)\n", server.stdout.readline()
+                r"export E2B_API_URL=(\S+) E2B_SANDBOX_URL=\1 E2B_VOLUME_API_URL=\1 E2B_API_KEY=(\S+)\n",
+                server.stdout.readline(),
             )
             assert found and found[2] == KEY
             yield {"api_key": KEY, "api_url": found[1], "sandbox_url": found[1]}
@@ -215,6 +216,28 @@ def test_its_time_goes_on_without_a_server(hyper: Daemon) -> None:
         assert again.commands.run("echo here").stdout == "here\n"
         assert again.get_info().end_at > datetime.datetime.now(datetime.UTC)
         assert again.kill()
+
+
+def test_volumes(hyper: Daemon, client: dict[str, Any]) -> None:
+    hyper.ctl("volume", "create", "of-another")
+    volume = e2b.Volume.create("data", **client)
+    with pytest.raises(e2b.VolumeException, match="data"):
+        e2b.Volume.create("data", **client)
+    assert [v.name for v in e2b.Volume.list(**client)] == ["data"]
+    assert e2b.Volume.connect("data", **client).volume_id == volume.volume_id == "data"
+    for text in ("first", "second"):
+        with e2b.Sandbox.create(volume_mounts={"/mnt/data": volume}, **client) as sandbox:
+            assert sandbox.get_info().volume_mounts == [{"name": "data", "path": "/mnt/data"}]
+            done = sandbox.commands.run(f"cat /mnt/data/x; echo {text} >/mnt/data/x")
+            assert done.stdout == ("first\n" if text == "second" else ""), "what the one before wrote"
+            with pytest.raises(e2b.VolumeException, match="in use by"):
+                e2b.Volume.destroy("data", **client)
+    with pytest.raises(e2b.SandboxException, match="no such volume"):
+        e2b.Sandbox.create(volume_mounts={"/mnt": "of-another"}, **client)
+    with pytest.raises(e2b.VolumeException, match="in a sandbox that mounts it"):
+        volume.read_file("/x", api_url=client["api_url"])
+    assert not e2b.Volume.destroy("of-another", **client) and e2b.Volume.destroy("data", **client)
+    assert not e2b.Volume.destroy("data", **client)
 
 
 @pytest.mark.slow

@@ -248,8 +248,7 @@ def test_what_is_not_here_is_refused_by_a_sentence(url: str) -> None:
         (lambda: e2b.Template.exists("name", **options), "`hyperctl build` makes"),
         (lambda: e2b.Template.assign_tags("name:a", "b", **options), "`hyperctl build` makes"),
         (lambda: e2b.Template.get_tags("name", **options), "`hyperctl build` makes"),
-        (lambda: e2b.Volume.create("name", **options), "`hyperctl run -v`"),
-        (lambda: e2b.Volume.list(**options), "`hyperctl run -v`"),
+        (lambda: e2b.Volume.create("../name", **options), "a volume's name has"),
         (lambda: e2b.Secret.create("name", "value", **options), "`hyperctl run --inject-secret`"),
         (lambda: e2b.Secret.list(**options).next_items(), "`hyperctl run --inject-secret`"),
     ]
@@ -283,8 +282,8 @@ def test_what_is_asked_for() -> None:
     ):
         with pytest.raises(InvalidArgument):
             read_wanted(wrong)
-    with pytest.raises(Unsupported, match="volumeMounts"):
-        read_wanted({"templateID": "x", "volumeMounts": [{}]})
+    with pytest.raises(Unsupported, match="iam"):
+        read_wanted({"templateID": "x", "iam": {"tokens": {}}})
 
 
 async def test_an_answer_begins_when_the_request_has_ended() -> None:

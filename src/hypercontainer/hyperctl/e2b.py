@@ -40,7 +40,7 @@ def serve(ctx: click.Context, listen: str, port: int, image: str, key_file: str 
 
     def listening(address: str, number: int) -> None:
         url = f"http://{f'[{address}]' if ':' in address else address}:{number}"
-        print(f"export E2B_API_URL={url} E2B_SANDBOX_URL={url} E2B_API_KEY={key}", flush=True)
+        print(f"export E2B_API_URL={url} E2B_SANDBOX_URL={url} E2B_VOLUME_API_URL={url} E2B_API_KEY={key}", flush=True)
 
     host: str | None = ctx.find_root().obj
     asyncio.run(serve(Server(key, host=host, image=image), listen, port, listening))

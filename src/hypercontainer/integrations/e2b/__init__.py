@@ -2,10 +2,11 @@
 """A server for programs that were written for E2B's sandboxes; the modules, lowest first:
 
     connect     Connect's protocol, in which their clients speak with what E2B has in a sandbox
+    bodies      what requests carry
     terms       what a sandbox was asked for with, and how it is told of
     commands    commands that run, and who reads their output
     book        the sandboxes, and when their time is over
-    process, filesystem, files, control
+    process, filesystem, files, volumes, control
                 the services
     server      all of them, behind one address
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from ...client.base import pod_route
 from ...errors import NoSpace, NotFound, Unsupported
-from ...model.specs import ContainerSpec
+from ...model.specs import ContainerSpec, Mount
 from ...model.states import STILL, UP, end_of
 from ...model.status import Container, ContainerStatus, PodDetails, PodInfo
 from ...sdk import AsyncSandbox, AsyncWatch
@@ -92,13 +93,19 @@ class Book:
             for watched in entry.watches.values():
                 await watched.close()
 
-    async def create(self, wanted: Wanted) -> Entry:
-        """:raise NotFound: there is no such image, or snapshot."""
+    async def create(self, wanted: Wanted, mounts: Sequence[Mount] = ()) -> Entry:
+        """:raise NotFound: there is no such image, or snapshot. :raise Unsupported: a snapshot has its own volumes."""
         terms, template = wanted.terms, wanted.terms.template
         if len(template) >= _SNAPSHOT_ID and not set(template) - set("0123456789abcdef"):
+            if mounts:
+                raise Unsupported("what goes on from a snapshot has the volumes that it had")
             return await self._with_time(await AsyncSandbox.restore(template, host=self._host), terms)
         spec = ContainerSpec(
-            image="", ttl_action=terms.action, allow=list(wanted.reach.allow), egress=wanted.reach.egress
+            image="",
+            mounts=list(mounts),
+            ttl_action=terms.action,
+            allow=list(wanted.reach.allow),
+            egress=wanted.reach.egress,
         )
         sandbox = await AsyncSandbox.create(
             image_of(template, self._image), env=wanted.env, network=wanted.reach.network, spec=spec,

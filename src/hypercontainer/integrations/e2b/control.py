@@ -17,19 +17,20 @@ from ...model.snapshots import SnapshotInfo
 from ...model.statistics import ContainerStats
 from ...model.status import Container, ContainerSize, ContainerStatus
 from ...sdk.api import Api
+from .bodies import read_body
 from .book import Book, Entry
 from .network import read_change
 from .terms import made_view, read_timeout, read_wanted, time_of, view
+from .volumes import Volumes
 
 _PAGE = 100
 _FORKS_MAX = 100
 _BUILDS = "templates are images here, which `hyperctl build` makes, and snapshots"
-_VOLUMES = "a sandbox has no volumes here; `hyperctl run -v` gives one to a container"
 _SECRETS = "secrets are given to a container here, by `hyperctl run --inject-secret`"
 _NOT_HERE = {
     "/v3/templates": _BUILDS, "/templates/{name:(tags|aliases)}{rest:.*}": _BUILDS,
     "/templates/{id}/{what:(files|builds|tags)}{rest:.*}": _BUILDS, "/v2/templates{rest:.*}": _BUILDS,
-    "/volumes{rest:.*}": _VOLUMES, "/volumecontent{rest:.*}": _VOLUMES, "/secrets{rest:.*}": _SECRETS,
+    "/secrets{rest:.*}": _SECRETS,
 }  # fmt: skip
 
 
@@ -40,6 +41,7 @@ class Control:
         self._book = book
         self._token = token
         self._api = api
+        self._volumes = Volumes(token, api)
 
     def routes(self) -> list[web.RouteDef]:
         """All of them; those without `v2` are of older clients."""
@@ -54,7 +56,7 @@ class Control:
             web.post(f"{one}/fork", self.fork), web.get(f"{one}/metrics", self.metrics),
             web.post(f"{one}/snapshots", self.snapshot), web.get("/snapshots", self.snapshots),
             web.delete("/templates/{id}", self.remove_snapshot), web.put(f"{one}/network", self.network),
-            *(web.route("*", path, refused(why)) for path, why in _NOT_HERE.items()),
+            *(web.route("*", path, refused(why)) for path, why in _NOT_HERE.items()), *self._volumes.routes(),
         ]  # fmt: skip
 
     def _made(self, entry: Entry) -> dict[str, Any]:
@@ -62,7 +64,8 @@ class Control:
 
     async def create(self, request: web.Request) -> web.Response:
         """A new one."""
-        entry = await self._book.create(read_wanted(await _body(request)))
+        body = await read_body(request)
+        entry = await self._book.create(read_wanted(body), await self._volumes.mounts(body.get("volumeMounts")))
         return web.json_response(self._made(entry), status=201)
 
     async def list(self, request: web.Request) -> web.Response:
@@ -96,14 +99,14 @@ class Control:
 
     async def timeout(self, request: web.Request) -> web.Response:
         """Seconds from now."""
-        seconds = read_timeout(await _body(request))
+        seconds = read_timeout(await read_body(request))
         entry, _ = await self._book.find(request.match_info["id"])
         await self._book.set_time(entry, seconds)
         return web.Response(status=204)
 
     async def refresh(self, request: web.Request) -> web.Response:
         """More time, where there is less."""
-        body = await _body(request)
+        body = await read_body(request)
         seconds = read_timeout({"timeout": body.get("duration", 60)})
         entry, container = await self._book.find(request.match_info["id"])
         end = await self._book.end(container)
@@ -113,7 +116,7 @@ class Control:
 
     async def pause(self, request: web.Request) -> web.Response:
         """Let it stand still."""
-        if (await _body(request)).get("memory") is False:
+        if (await read_body(request)).get("memory") is False:
             raise Unsupported("a sandbox is paused with its memory, not without")
         if not await self._book.pause(request.match_info["id"]):
             return web.json_response({"code": 409, "message": "the sandbox is paused already"}, status=409)
@@ -121,14 +124,14 @@ class Control:
 
     async def connect(self, request: web.Request) -> web.Response:
         """Let it go on, if it stands still."""
-        body = await _body(request)
+        body = await read_body(request)
         seconds = read_timeout(body) if "timeout" in body else None
         entry, resumed = await self._book.resume(request.match_info["id"], seconds)
         return web.json_response(self._made(entry), status=201 if resumed else 200)
 
     async def network(self, request: web.Request) -> web.Response:
         """Where it may go from now on; what is left out of it is not limited any more."""
-        hosts = read_change(await _body(request))
+        hosts = read_change(await read_body(request))
         entry, container = await self._book.find(request.match_info["id"])
         if container.spec.allow:
             raise Unsupported("where a sandbox may go by addresses is said when it is created, and stays")
@@ -137,7 +140,7 @@ class Control:
 
     async def fork(self, request: web.Request) -> web.Response:
         """New ones that go on where it is."""
-        body = await _body(request)
+        body = await read_body(request)
         count = body.get("count", 1)
         if not isinstance(count, int) or not 1 <= count <= _FORKS_MAX:
             raise InvalidArgument(f"a fork makes 1 to {_FORKS_MAX} sandboxes")
@@ -163,7 +166,7 @@ class Control:
     async def snapshot(self, request: web.Request) -> web.Response:
         """Save it; its id is a template."""
         entry, _ = await self._book.find(request.match_info["id"])
-        made = await entry.sandbox.snapshot(str((await _body(request)).get("name") or ""))
+        made = await entry.sandbox.snapshot(str((await read_body(request)).get("name") or ""))
         return web.json_response({"snapshotID": made.id, "names": [made.name]}, status=201)
 
     async def snapshots(self, request: web.Request) -> web.Response:
@@ -197,16 +200,6 @@ def _cpu_percent(entry: Entry, found: ContainerStats, container: Container, now:
     entry.cpu = now, found.cpu_usec
     span = (now - began) * 1e6 * found.vcpus
     return round(min(100.0, 100 * max(0, found.cpu_usec - before) / span), 2) if span > 0 else 0.0
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        found = await request.json() if request.can_read_body else {}
-    except (ValueError, LookupError, RecursionError):  # no JSON, or no text
-        found = None
-    if not isinstance(found, dict):
-        raise InvalidArgument("the body is no JSON object")
-    return found
 
 
 def _page(found: list[dict[str, Any]], query: Any) -> web.Response:

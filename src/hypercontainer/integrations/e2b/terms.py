@@ -63,7 +63,7 @@ def read_terms(labels: dict[str, str]) -> Terms | None:
 
 def read_wanted(body: dict[str, Any]) -> Wanted:
     """:raise InvalidArgument: it is not understood. :raise Unsupported: it asks for what there is not here."""
-    for name in ("iam", "mcp", "volumeMounts"):
+    for name in ("iam", "mcp"):
         if body.get(name):
             raise Unsupported(f"sandboxes have no `{name}` here")
     template = body.get("templateID")
@@ -129,6 +129,7 @@ def view(container: Container, terms: Terms, ends_at: datetime.datetime | None, 
         "memoryMB": (container.spec.resources.memory or 0) >> 20, "diskSizeMB": 0,
         "state": "paused" if container.state.status in STILL else "running",
         "lifecycle": {"autoResume": terms.resume, "onTimeout": "kill" if terms.kill else "pause"},
+        "volumeMounts": [{"name": m.source, "path": m.target} for m in container.spec.mounts if m.type == "volume"],
         **({"envdAccessToken": access_token(token, container.id)} if token else {}),
     }  # fmt: skip
 
