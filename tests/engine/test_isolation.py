@@ -48,7 +48,7 @@ REST: dict[str, Case] = {
     **{f"GET {p}": Case("list") for p in ("/ping", "/version", "/info", "/system/df", "/podfile/schema", "/containers",
                                           "/pods", "/snapshots", "/volumes", "/networks", "/images", "/tokens",
                                           "/organisations", "/projects", "/sizes", "/quota", "/billing/prices",
-                                          "/usage/metrics", "/crons")},
+                                          "/usage/metrics", "/crons", "/security-groups")},
     "GET /usage": Case("organisation", "organisation=KEY"), "GET /usage/check": Case("host"),
     "GET /billing/account": Case("organisation", "organisation=KEY"),
     "GET /backup": Case("host"),
@@ -65,6 +65,7 @@ REST: dict[str, Case] = {
     "POST /pods": Case("image", body={"id": "mine", "containers": [{"name": "c", "image": "KEY"}]}),
     "POST /pods/plan": Case("none", body={"id": "mine", "containers": [{"name": "c", "image": IMAGE}]}),
     "POST /crons": Case("none", body={"name": "mine", "schedule": "@daily", "container": {"image": "none"}}),
+    "POST /security-groups": Case("none", body={"name": "mine"}),
     "POST /snapshots": Case("pod", body={"pod": "KEY"}),
     "POST /snapshots/import": Case("host"),
     "POST /volumes": Case("none", body={"name": "mine"}), "POST /networks": Case("none", body={"name": "mine"}),
@@ -92,6 +93,9 @@ WITH: dict[str, Case] = {
     "DELETE /containers/{id}/files": Case("", "path=/x"), "GET /containers/{id}/files/watch": Case("", "path=/"),
     "POST /containers/{id}/files/rename": Case("", "path=/x&to=/y"),
     "POST /crons/{id}/update": Case("", body={}),
+    "POST /security-groups/{id}/update": Case("", body={}),
+    "POST /security-groups/{id}/attach": Case("", body={"pod": "mine"}),
+    "POST /security-groups/{id}/detach": Case("", body={"pod": "mine"}),
     "POST /pods/{id}/labels": Case("", body={}), "POST /pods/{id}/ports": Case("", body=[]),
     "DELETE /pods/{id}/ports": Case("", body=[]), "POST /pods/{id}/services": Case("", body=[]),
     "PUT /pods/{id}/services": Case("", body=[]), "POST /pods/{id}/networks": Case("", body={"name": "bridge"}),
@@ -149,7 +153,7 @@ KINDS = {
     "containers": "container", "pods": "pod", "execs": "exec", "exec": "exec", "snapshots": "snapshot",
     "volumes": "volume", "networks": "network", "tokens": "token", "organisations": "organisation",
     "projects": "project", "users": "user", "images": "image", "set-aside": "container",
-    "billing": "organisation", "crons": "cron",
+    "billing": "organisation", "crons": "cron", "security-groups": "security group",
 }  # fmt: skip
 
 
@@ -199,6 +203,7 @@ async def fill(c: Cloud) -> Things:
     token = (await made("/tokens", {"name": "zulu-token", "scopes": ["read"]}))["token"]
     job = {"schedule": "0 0 1 1 *", "container": {"image": "zulu-app:1", "env": [f"A={MARK}"]}}
     cron = await made("/crons", {"name": "zulu-job", **job})
+    group = await made("/security-groups", {"name": "zulu-group", "description": MARK})
     user = (await c.ask("GET", "/users/zulu-user")).json
     pod_id = pod["pod"]["id"]
     keys = {
@@ -207,11 +212,22 @@ async def fill(c: Cloud) -> Things:
         "snapshot": _named(snapshot["id"], "zulu-shot"), "token": [token["id"], "zulu-token"],
         "image": [image.id, image.id.removeprefix("sha256:")[:12], "zulu-app:1", "zulu-app", image.digest,
                   f"zulu-app@{image.digest}"],
-        "cron": _named(cron["id"], "zulu-job"),
+        "cron": _named(cron["id"], "zulu-job"), "security group": _named(group["id"], "zulu-group"),
         "organisation": [(await c.ask("GET", "/organisations/blue")).json["id"], "blue"],
         "project": [tenant, "blue/web"], "user": [user["id"], "zulu-user"],
     }  # fmt: skip
-    ids = [box["id"], pod_id, network["id"], exec_["id"], snapshot["id"], token["id"], tenant, user["id"], cron["id"]]
+    ids = [
+        box["id"],
+        pod_id,
+        network["id"],
+        exec_["id"],
+        snapshot["id"],
+        token["id"],
+        tenant,
+        user["id"],
+        cron["id"],
+        group["id"],
+    ]
     return Things(keys, [*ids, image.id.removeprefix("sha256:"), image.digest.removeprefix("sha256:")])
 
 
@@ -316,7 +332,17 @@ def judge(case: Case, got: Answer, key: str, things: Things) -> str:
 
 async def everything(c: Cloud) -> list[Any]:
     """What the other project has, as it sees it."""
-    paths = ("/containers?all=1", "/pods", "/volumes", "/networks", "/images", "/snapshots", "/crons", "/tokens")
+    paths = (
+        "/containers?all=1",
+        "/pods",
+        "/volumes",
+        "/networks",
+        "/images",
+        "/snapshots",
+        "/crons",
+        "/security-groups",
+        "/tokens",
+    )
     found = [(await c.ask("GET", path, project="blue/web")).json for path in paths]
     for token in found[-1]:
         token.pop("lastUsedAt")

@@ -122,6 +122,10 @@ def test_secrets_that_go_to_a_host() -> None:
             plan(**{**of, **bad})
 
 
+def test_security_groups() -> None:
+    assert plan(securityGroups=["web", "db"]).spec.security_groups == ["web", "db"]
+
+
 def test_pod_fields() -> None:
     found = plan(
         id="p",

@@ -134,6 +134,7 @@ class Creation:
             shm_size=spec.shm_size or SHM_DEFAULT,
             allow=spec.allow,
             egress=spec.egress,
+            security_groups=spec.security_groups,
             ingress_rate=spec.ingress_rate,
             egress_rate=spec.egress_rate,
             ttl=spec.ttl,

@@ -84,6 +84,7 @@ from .propagation import Propagation
 from .quotas.limits import Limits
 from .recover import recover
 from .registry import Registry
+from .security_groups import SecurityGroups
 from .services import Services
 from .settings import Settings
 from .still_disks import StillDisks
@@ -138,6 +139,7 @@ class Engine:
         pod_creation = PodCreation(self.registry, self.images, self.containers, placement, self.volumes, made.secrets)
         self.pods = Pods(self.registry, sandboxes, self.containers, network, pod_creation, self.events)
         fingerprints = self._assemble_snapshots(made, placement)
+        self.security_groups = SecurityGroups(self.registry, network, self.events)
         self.services = Services(self.registry, sandboxes.changing)
         self.execs = Execs(self.registry, self.containers, self.events)
         self.image_events = ImageEvents(self.events)

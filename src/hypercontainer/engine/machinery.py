@@ -73,7 +73,8 @@ def of_host(ground: Ground) -> Choice:
     egress = EgressSettings(
         ground.settings.egress_networks, Refusals(ground.events), runs_as, Secrets(ground.settings.paths).get
     )
-    return Backends(ground.registry, ground.settings.paths.run, way, runs_as=runs_as, egress=egress)
+    run, groups = ground.settings.paths.run, ground.registry.groups.of
+    return Backends(ground.registry, run, way, runs_as=runs_as, egress=egress, groups=groups)
 
 
 def assemble(ground: Ground, networks: Choice) -> Machinery:

@@ -10,6 +10,7 @@ from ..model.specs import ContainerSpec
 _OF_THE_POD = {
     "egress": "an egress policy",
     "allow": "what may be reached",
+    "security_groups": "a security group",
     "egress_rate": "a limit of what is sent",
     "ingress_rate": "a limit of what is received",
     "network": "the network",

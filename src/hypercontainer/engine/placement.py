@@ -73,9 +73,11 @@ class Placement:
     def plan(self, id_: str, spec: PodSpec, aliases: list[str]) -> tuple[PodSpec, list[Attachment]]:
         """The specification with its networks, and the pod's places in these; its driver is of those that there are.
 
-        :raise InvalidArgument: no such driver. :raise NotFound: no such network. :raise Conflict: an address is taken.
+        :raise InvalidArgument: no such driver. :raise NotFound: no such network, or security group.
+        :raise Conflict: an address is taken.
         """
         self._drivers.get(spec.driver)
+        self._registry.groups.check(spec.security_groups)
         return self._networks.plan(id_, spec, aliases)
 
     async def choose_driver(self, pod: Pod, mounts: Iterable[Mount] = (), *, rootfs: bool = False) -> Pod:

@@ -83,7 +83,7 @@ class PodNetwork:
             raise InvalidArgument("a pod with an egress policy asks no name server but its network's",
                                   hint="leave out --dns")  # fmt: skip
         for backend in self.choice.of(pod):
-            if pod.spec.allow or pod.spec.egress_rate or pod.spec.egress:
+            if pod.spec.allow or pod.spec.egress_rate or pod.spec.egress or pod.spec.security_groups:
                 port.require(backend, Policy)
             if pod.spec.ingress_rate:
                 port.require(backend, Rates)
@@ -157,6 +157,17 @@ class PodNetwork:
         for backend in self.choice.of(pod):
             if isinstance(backend, Policy):
                 await backend.follow(pod)
+
+    def has_rules(self, pod: Pod) -> bool:
+        """Whether all of its NICs go by rules of this host."""
+        backends = self.choice.of(pod)
+        return bool(backends) and all(isinstance(b, Policy) for b in backends)
+
+    async def refresh(self) -> None:
+        """What is in force is what the records say. :raise Unavailable: when the kernel refuses the rules."""
+        for backend in self.choice.all:
+            if isinstance(backend, Shared):
+                await backend.refresh()
 
     async def open(self, pod: Pod, stack: contextlib.ExitStack) -> tuple[AnyNetwork, ...]:
         """NICs for a machine that is to be launched; their descriptors are closed with the stack."""

@@ -45,6 +45,7 @@ class ProjectContents:
             "volumes": (v for v in registry.volumes() if everything or v.name != VOLUME),
             "networks": (n for n in registry.networks() if everything or n.name != DEFAULT_NETWORK),
             "snapshots": self.snapshots.documents(),
+            "security groups": registry.groups.all(),
             "cron jobs": self.crons.records(),
         }  # fmt: skip
         counts = {kind: sum(r.tenant == project for r in records) for kind, records in kinds.items()}

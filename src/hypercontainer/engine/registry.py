@@ -21,6 +21,7 @@ from ..state.changes import Change
 from ..state.journal import Journal
 from ..state.store import SetAside, Store
 from . import naming
+from .group_records import GroupRecords
 from .indexed import Indexed, R
 from .principal import current
 from .quotas.quotas import Belongings, Quotas
@@ -63,6 +64,7 @@ class Registry:
         self.undriven: dict[str, int] = {}  # pods set aside for want of a driver, and their machines' processes
         self._gone: dict[str, Tenant] = {}  # ids of what was removed lately, of those that have a tenant
         self._reserved: set[tuple[Tenant, str]] = set()
+        self.groups = GroupRecords(self.journal)
         self.quotas = Quotas(self)
         self.meter: Metering = Unmetered()
         self.on_change: Callable[[str], None] = lambda pod_id: None  # called when a pod's or a member's record changes

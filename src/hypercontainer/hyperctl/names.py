@@ -22,6 +22,7 @@ _ROUTES = {
     "project": "/projects",
     "user": "/users",
     "cron": "/crons",
+    "sg": "/security-groups",
 }
 # Names of arguments -> the kinds that they take.
 _KINDS = {
@@ -41,7 +42,8 @@ _KINDS = {
 }
 # Of groups whose argument is a plain NAME.
 _GROUPS = {"volume": "volume", "network": "network", "image": "image", "context": "context",
-           "organisation": "organisation", "project": "project", "user": "user", "cron": "cron"}  # fmt: skip
+           "organisation": "organisation", "project": "project", "user": "user", "cron": "cron",
+           "sg": "sg"}  # fmt: skip
 _ANY = {
     "inspect": ("container", "pod", "volume", "image"),
     "start": ("container", "pod"),

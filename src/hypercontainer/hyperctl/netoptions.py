@@ -97,6 +97,7 @@ def networking(o: dict[str, Any]) -> dict[str, Any]:
         "hosts": [_host_entry(h) for h in o["add_host"]],
         "allow": [parse_allow(a) for a in o["allow"]],
         "egress": policy(o["egress"] or "", o["allow_host"], [_secret(s) for s in o["inject_secret"]]),
+        "security_groups": list(o["security_group"]),
         "ingress_rate": parse_rate(o["ingress_rate"]),
         "egress_rate": parse_rate(o["egress_rate"]),
     }

@@ -160,6 +160,7 @@ _OPTIONS = [
         help="Give $NAME, or a file's content, to a host in headers of HTTPS; inside $NAME is a placeholder.",
     ),
     click.option("--egress", type=click.Choice(["open", "none"]), help="All that it may reach, beside --allow-host."),
+    click.option("--security-group", multiple=True, metavar="NAME", help="A security group that it is in."),
     click.option(
         "--ingress-rate", default="", metavar="RATE", help="Most that it may receive, such as 10m (bits per second)."
     ),

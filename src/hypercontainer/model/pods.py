@@ -13,6 +13,7 @@ from .devices import HostDevice
 from .egress import EgressPolicy
 from .lifetimes import Span, TtlAction
 from .network import Egress, NetworkRequest, Rate
+from .security_groups import GROUPS_MAX
 from .specs import MIB, ContainerSpec, HostEntry, Isolation, PidMode, PortMapping, check_resolver
 
 SHM_DEFAULT = 64 * MIB
@@ -133,6 +134,7 @@ class PodSpec(Model, frozen=True, kw_only=True):
     cni_args: dict[str, str] = field(default_factory=dict)  # what plugins of cni:NAME are told of the pod
     allow: list[Egress] = field(default_factory=list)
     egress: EgressPolicy | None = None  # None: what `allow` says alone
+    security_groups: Annotated[list[str], Meta(max_length=GROUPS_MAX)] = field(default_factory=list)  # names
     ingress_rate: Rate = 0  # bits per second to the pod
     egress_rate: Rate = 0
     ttl: Span = 0  # it is stopped then, counted from its start; 0: it goes on

@@ -13,6 +13,7 @@ from .devices import HostDevice
 from .egress import EgressPolicy
 from .lifetimes import Span, TtlAction
 from .network import Egress, NetworkRequest, Rate
+from .security_groups import GROUPS_MAX
 
 MIB = 1 << 20
 # Below this the guest's kernel and init leave a program nothing to run in.
@@ -256,6 +257,7 @@ class ContainerSpec(Model, frozen=True, kw_only=True):
     networks: list[NetworkRequest] = field(default_factory=list)  # in full, or several
     allow: list[Egress] = field(default_factory=list)  # empty: every destination
     egress: EgressPolicy | None = None  # the hosts that it may reach, by name; None: what `allow` says alone
+    security_groups: Annotated[list[str], Meta(max_length=GROUPS_MAX)] = field(default_factory=list)  # names
     dns: list[str] = field(default_factory=list)
     dns_search: list[str] = field(default_factory=list)
     dns_options: list[str] = field(default_factory=list)

@@ -20,6 +20,7 @@ from .backends.slirp import Slirp
 from .cni import CONFIG
 from .egress.gate import EgressSettings
 from .fence import Fence
+from .groups import GroupsOf
 
 
 class Choice(Protocol):
@@ -80,6 +81,7 @@ class Backends:
         self, records: Records, run: Path, user_network: str = "auto", *,
         finds_passt: Callable[[], bool] = finds_passt, cni_networks: Path = CONFIG,
         runs_as: passt.RunsAsOf = lambda _, __: passt.RunsAs(), egress: EgressSettings | None = None,
+        groups: GroupsOf = lambda _: (),
     ) -> None:  # fmt: skip
         """`run` is the daemon's own directory, of which no other has things; `user_network` is auto, passt or slirp."""
         self._records = records
@@ -87,7 +89,7 @@ class Backends:
         self._finds_passt = finds_passt
         self._fence = Fence(run)
         self._slirp, self._passt = Slirp(self._fence), Passt(self._fence, runs_as)
-        self._bridge = Bridge(records, egress or EgressSettings())
+        self._bridge = Bridge(records, egress or EgressSettings(), groups)
         self._cni = Cni(records, cni_networks)
         self._explicit = Explicit(self._user_of)
         self._pinned: dict[str, Slirp] = {}  # the user-mode network of pods that start or run

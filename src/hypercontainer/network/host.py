@@ -24,6 +24,7 @@ from .backend import Records
 from .dns import NameServer
 from .egress.dropped import Dropped
 from .egress.gate import EgressSettings, Gates
+from .groups import Groups, GroupsOf
 from .network_rules import Bridge
 from .proxy import LOOPBACK, Relay
 from .rule_watch import RuleWatch
@@ -35,8 +36,9 @@ log = logging.getLogger(__name__)
 class HostNetwork:
     """What the running pods in networks need of the host."""
 
-    def __init__(self, records: Records, egress: EgressSettings) -> None:
+    def __init__(self, records: Records, egress: EgressSettings, groups: GroupsOf) -> None:
         self._records = records
+        self._groups = Groups(records, groups)
         self._gates = Gates(records, lambda pod_id: pod_id in self._up, egress)
         self._dropped = Dropped(self._gates.dropped_from, self._gates.dropped)
         self._lock = asyncio.Lock()
@@ -239,7 +241,7 @@ class HostNetwork:
         nics = tuple(
             Nic(
                 a.tap, a.mac, a.ip, a.ip6, addresses.link_local(a.mac), tuple(p.spec.allow), p.spec.egress_rate,
-                self._redirect(p, a),
+                self._redirect(p, a), self._groups.of_nic(p, a),
             )
             for p in running
             for a in p.attachments
@@ -251,7 +253,7 @@ class HostNetwork:
             if p.attachments  # it may have left them all
             for port in self._ports.get(p.id, p.ports)
         )
-        return Ruleset(bridges, nics, published)
+        return Ruleset(bridges, nics, published, self._groups.members(running))
 
     def _redirect(self, pod: Pod, attachment: Attachment) -> Redirect | None:
         if pod.spec.egress is None:

@@ -48,6 +48,10 @@ _SETS = """
   map redirect_four { type ipv4_addr : verdict; }
   set restricted { type ipv4_addr; }
   map egress_six { type ipv6_addr : verdict; }
+  map group_in_four { type ipv4_addr : verdict; }
+  map group_in_six { type ipv6_addr : verdict; }
+  map group_out_four { type ipv4_addr : verdict; }
+  map group_out_six { type ipv6_addr : verdict; }
   set refusing { type ipv4_addr; flags dynamic; size 65535; timeout 10m; }
   set refused { type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags dynamic; size 4096; timeout 10s; }
   set refused_flood { type ipv4_addr; flags dynamic; size 65535; timeout 10s; }
@@ -93,6 +97,11 @@ table {INET_TABLE} {{{_SETS}
 {_postrouting(bridges, names)}
 {_input(bridges, names)}
 {_forward(bridges, names)}
+  chain output_filter {{
+    type filter hook output priority filter; policy accept
+    ip daddr vmap @group_in_four
+    ip6 daddr vmap @group_in_six
+  }}
 }}
 """
 
@@ -176,6 +185,10 @@ def _forward(bridges: tuple[Bridge, ...], names: str) -> str:
   chain forward {{
     type filter hook forward priority filter; policy accept
     iifname != {{ {names} }} oifname != {{ {names} }} accept
+    ip daddr vmap @group_in_four
+    ip6 daddr vmap @group_in_six
+    ip saddr vmap @group_out_four
+    ip6 saddr vmap @group_out_six
     ip saddr @restricted goto restricted_out
     ct state established,related accept
 {within}
@@ -198,6 +211,10 @@ table {BRIDGE_TABLE} {{
   set sixes {{ type ifname . ipv6_addr; }}
   set targets {{ typeof iifname . @th,64,128; }}
   map rates {{ type ifname : verdict; }}
+  set grouped {{ type ifname; }}
+  map grouped_from {{ type ifname : verdict; }}
+  map grouped_to_four {{ type ipv4_addr : verdict; }}
+  map grouped_to_six {{ type ipv6_addr : verdict; }}
   chain from_arp {{
     iifname . arp saddr ether != @macs drop
     iifname . arp saddr ip != @fours drop
@@ -226,10 +243,23 @@ table {BRIDGE_TABLE} {{
     type filter hook prerouting priority -300; policy accept
     iifname @nics goto guard
   }}
+  chain to_the_host {{
+    type filter hook prerouting priority -290; policy accept
+    iifname != @nics accept
+    ether daddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 accept
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+    ether type {{ ip, ip6 }} iifname vmap @grouped_from
+    ip daddr vmap @grouped_to_four
+    ip6 daddr vmap @grouped_to_six
+  }}
   chain forward {{
     type filter hook forward priority filter; policy accept
     iifname @restricted drop
     oifname @restricted drop
+    ether type arp accept
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+    iifname @grouped drop
+    oifname @grouped drop
   }}
 }}
 """

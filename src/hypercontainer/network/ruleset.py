@@ -21,6 +21,7 @@ from ipaddress import ip_network
 from ..model.addresses import canonical, check_link, check_mac, ip_version
 from ..model.network import Egress
 from ..model.specs import PortMapping
+from .group_rules import Grouped, Members, of_members, of_nic
 from .network_rules import BRIDGE_RULES, BRIDGE_TABLE, INET_TABLE, Bridge, inet
 from .rule_watch import BRIDGE, INET
 
@@ -48,6 +49,7 @@ class Nic:
     allow: tuple[Egress, ...] = ()  # empty: everything
     rate: int = 0  # bits per second that it may send
     redirect: Redirect | None = None  # nothing goes out but what `allow` names, and by this
+    grouped: Grouped | None = None  # what its security groups say; None: it is in none
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,18 @@ class Published:
 
 @dataclass
 class _Contents:
-    """What pods have: rules of chains by table and name; values of elements by table, set and key."""
+    """What pods have: rules of chains by table and name; values of elements by table, set and key; own sets."""
 
+    sets: dict[tuple[str, str], str] = field(default_factory=dict)  # types, by table and name
     chains: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     elements: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
     def additions(self, known: _Contents | None = None) -> list[str]:
         """Commands for what `known` has not: chains before what leads to them."""
         chains = {k: rules for k, rules in self.chains.items() if not known or known.chains.get(k) != rules}
-        lines = [f"add chain {table} {name}" for table, name in chains]
+        sets = {k: kind for k, kind in self.sets.items() if not known or k not in known.sets}
+        lines = [f"add set {table} {name} {{ {kind}; }}" for (table, name), kind in sets.items()]
+        lines += [f"add chain {table} {name}" for table, name in chains]
         lines += [f"add rule {table} {name} {rule}" for (table, name), rules in chains.items() for rule in rules]
         new = (k for k, value in self.elements.items() if not known or known.elements.get(k) != value)
         return lines + _element_lines("add", new, self.elements)
@@ -79,7 +84,10 @@ class _Contents:
         old = (k for k, value in self.elements.items() if following.elements.get(k) != value)
         chains = [k for k, rules in self.chains.items() if following.chains.get(k) != rules]
         lines = _element_lines("delete", old, {})
-        return lines + [f"{verb} chain {table} {name}" for table, name in chains for verb in ("flush", "delete")]
+        lines += [f"{verb} chain {table} {name}" for table, name in chains for verb in ("flush", "delete")]
+        return lines + [
+            f"delete set {table} {name}" for table, name in self.sets if (table, name) not in following.sets
+        ]
 
 
 def _element_lines(
@@ -100,6 +108,7 @@ class Ruleset:
     bridges: tuple[Bridge, ...] = ()
     nics: tuple[Nic, ...] = ()
     published: tuple[Published, ...] = ()
+    members: tuple[Members, ...] = ()  # of the groups that rules name
 
     def text(self) -> str:
         """Both tables, instead of those that there are; without bridges, their removal."""
@@ -121,6 +130,10 @@ class Ruleset:
             part = _of_nic(item) if isinstance(item, Nic) else _of_port(item)
             found.chains.update(part.chains)
             found.elements.update(part.elements)
+        for members in self.members:
+            sets, elements = of_members(members)
+            found.sets.update(sets)
+            found.elements.update(elements)
         return found
 
 
@@ -155,6 +168,10 @@ def _of_nic(nic: Nic) -> _Contents:
         made.elements[INET_TABLE, "egress_four", four] = f"goto {chain}"
         if nic.ip6:
             made.elements[INET_TABLE, "egress_six", canonical(nic.ip6)] = f"goto {chain}"
+    if nic.grouped:
+        chains, elements = of_nic(nic.tap, tuple(filter(None, (nic.ip, nic.ip6))), nic.grouped)
+        made.chains.update(chains)
+        made.elements.update(elements)
     return made
 
 

@@ -123,6 +123,7 @@ def convert(podfile: d.Podfile, fetched: dict[str, bytes]) -> pods.PodPlan:
         ],
         allow=[parse_allow(a) for a in podfile.allow],
         egress=policy(podfile.egress, podfile.allow_hosts, [_injected(podfile, i) for i in podfile.inject_secrets]),
+        security_groups=podfile.security_groups,
         ingress_rate=parse_rate(str(podfile.ingress_rate)),
         egress_rate=parse_rate(str(podfile.egress_rate)),
         ttl=parse_duration(podfile.ttl),

@@ -355,6 +355,7 @@ class Podfile(Part, frozen=True, kw_only=True):
     allow: list[str] = field(default_factory=list)
     allow_hosts: list[str] = field(default_factory=list)
     egress: Literal["", "open", "none"] = ""
+    security_groups: list[str] = field(default_factory=list)
     inject_secrets: list[InjectedSecret] = field(default_factory=list)
     ingress_rate: int | str = 0
     egress_rate: int | str = 0

@@ -11,12 +11,13 @@ from ..model.cron import Cron
 from ..model.metering import Moment, Open, Use
 from ..model.network import Network
 from ..model.principal import Tenant
+from ..model.security_groups import SecurityGroup
 from ..model.status import Container, Pod, Volume
 from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 
 Bill = Account | Credit | Invoice | PriceList
-Record = Container | Pod | Volume | Network | Token | Organisation | Project | User | Bill | Cron
+Record = Container | Pod | Volume | Network | Token | Organisation | Project | User | Bill | Cron | SecurityGroup
 R = TypeVar("R", bound=Record)
 _PEOPLE = "people"  # `users` are the numbers that machines run as
 

@@ -26,6 +26,7 @@ from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.cron import Cron
 from ..model.metering import DaySum, Use, Whose
 from ..model.network import Network
+from ..model.security_groups import SecurityGroup
 from ..model.status import Container, Pod, Volume
 from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
@@ -113,6 +114,9 @@ class Database:
 
     def crons(self) -> list[Cron]:
         return self._read(Cron)
+
+    def security_groups(self) -> list[SecurityGroup]:
+        return self._read(SecurityGroup)
 
     def accounts(self) -> list[Account]:
         return self._read(Account)

@@ -14,6 +14,7 @@ from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.cron import Cron
 from ..model.metering import ANY, DAY, DaySum, Use, Whose
 from ..model.network import Network
+from ..model.security_groups import SecurityGroup
 from ..model.status import Container, Pod, Volume
 from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
@@ -23,7 +24,8 @@ from .ledger import clipped, sums_of
 from .store import Happened, SetAside
 
 _TABLES = ("containers", "pods", "volumes", "networks", "tokens", "organisations", "projects", "people", "unfinished",
-           "users", "metering", "pricelists", "credits", "invoices", "accounts", "crons")  # fmt: skip
+           "users", "metering", "pricelists", "credits", "invoices", "accounts", "crons",
+           "securitygroups")  # fmt: skip
 
 
 @dataclass
@@ -79,6 +81,9 @@ class FakeStore:
 
     def crons(self) -> list[Cron]:
         return self._read(Cron)
+
+    def security_groups(self) -> list[SecurityGroup]:
+        return self._read(SecurityGroup)
 
     def accounts(self) -> list[Account]:
         return self._read(Account)

@@ -93,6 +93,7 @@ STEPS = (
             " WHERE json_valid(CAST(document AS TEXT))",
             "CREATE INDEX events_by_tenant ON events (tenant, time)",
             *ledger.INDEXES,
+            _table("securitygroups"),
         ),
     ),
 )

@@ -13,6 +13,7 @@ from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.cron import Cron
 from ..model.metering import DaySum, Use, Whose
 from ..model.network import Network
+from ..model.security_groups import SecurityGroup
 from ..model.status import Container, Pod, Volume
 from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
@@ -65,6 +66,9 @@ class Store(Protocol):
         """As `containers`."""
 
     def crons(self) -> list[Cron]:
+        """As `containers`."""
+
+    def security_groups(self) -> list[SecurityGroup]:
         """As `containers`."""
 
     def accounts(self) -> list[Account]:

@@ -20,6 +20,7 @@ from .. import addresses, tap
 from .. import links as links_of_host
 from ..backend import ForwardingOf, Link, Nic, NicKind, Records, numbered
 from ..egress.gate import EgressSettings
+from ..groups import GroupsOf
 from ..host import HostNetwork
 from ..idle import IdleNic
 from ..proxy import LOOPBACK
@@ -40,9 +41,9 @@ class Bridge:
     kind = NicKind.TAP
     released_by_record = False
 
-    def __init__(self, records: Records, egress: EgressSettings) -> None:
+    def __init__(self, records: Records, egress: EgressSettings, groups: GroupsOf) -> None:
         self._records = records
-        self._host = HostNetwork(records, egress)
+        self._host = HostNetwork(records, egress, groups)
 
     def links(self, pod: Pod) -> list[Link]:
         """The first network with a way out has the default route."""
