@@ -6,7 +6,7 @@ A map of the package, lowest layer first (imports go downwards only):
     errors, model          what things are called and how they fail
     sys                    small system helpers: files, child processes
     protocol               the guest's wire format, sans-I/O
-    images hypervisor guest network volumes state kernel
+    images hypervisor guest network volumes state kernel cluster
                            one concern each, siblings that never import each other
     engine                 pods and containers: the only layer that combines the above
     serving                what front ends over HTTP share

@@ -10,6 +10,7 @@ from aiohttp import web
 from ..engine.metering.exposition import CONTENT_TYPE
 from ..engine.metering.intervals import this_month
 from ..engine.metering.sums import By
+from ..model.cluster import LedgerPart
 from ..model.metering import LedgerCheck, Usage
 from .router import Context, Routes
 
@@ -40,6 +41,12 @@ async def metrics(c: Context) -> web.Response:
     """What was used this month, accounts, and what pods with an egress policy reached and tried, for Prometheus."""
     told = await c.engine.accounts.metrics(c.engine.monitor.egress())
     return web.Response(body=told.encode(), headers={"Content-Type": CONTENT_TYPE})
+
+
+@routes.get("/usage/entries", query={"after": "the number of the last entry that is known; 0 for none"}, scope="audit")
+async def entries(c: Context) -> LedgerPart:
+    """What projects of a control daemon's have used on this host: entries of its ledger, a thousand at most."""
+    return c.engine.accounts.telling.part(c.number("after", 0) or 0)
 
 
 @routes.get("/usage/check", scope="admin")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidArgument
+from ..model.cluster import project_of
 from ..model.network import CNI
 from ..model.pods import PodPlan, PodSpec
 from ..model.specs import GUEST_OVERHEAD, MIB, PortMapping
@@ -60,6 +61,7 @@ def plan_of(config: Any, handler: str, settings: CriSettings) -> PodPlan:
         pid="container" if options.pid == api.CONTAINER else "pod",
         exit_policy="continue",
         isolation="fresh" if handler == FRESH else "default",
+        charged=project_of(record.namespace),
         given=given(record),
     )
     return PodPlan(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..cluster.port import Ports
 from ..images.limits import Limits
 from ..images.trust import Trust
 from ..model.quotas import Quota
@@ -47,4 +48,5 @@ class Settings:
     sizes: Mapping[str, Size] = field(default_factory=lambda: SIZES)
     quotas: Mapping[str, Quota] = field(default_factory=dict)  # principals, as patterns -> what they may have
     metering: bool = False  # of what belongs to no project
+    cluster: Ports | None = None  # of whose nodes' use, and whose namespaces, this daemon has the account
     docker_host: str = ""  # where Docker's clients are served

@@ -33,6 +33,7 @@ from ..volumes.scratch import DEFAULT_SIZE
 from . import quota_config
 from .builder_config import BuilderConfig
 from .oidc_config import OidcConfig
+from .cluster_config import ClusterConfig
 from .values import value
 
 _EVENTS_MAX = 1_000_000  # about 300 MB
@@ -145,6 +146,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     sizes: dict[str, str] = {}  # of pods, by name: VCPUS/MEMORY; beside S1 to L3
     # Principals, also as patterns such as token:* -> what each may have: pods, memory, ...
     quotas: dict[str, dict[str, str | int]] = {}
+    cluster: ClusterConfig | None = None  # of Kubernetes, whose namespaces are projects
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 

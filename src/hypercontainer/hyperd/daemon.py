@@ -122,6 +122,7 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
         factory=FactorySettings(config.factory, config.factory_bytes, config.pool_bytes),
         events=config.event_limits,
         metering=config.metering,
+        cluster=config.cluster.ports() if config.cluster else None,
         audit=config.audit,
         trust=config.trust,
         builder=config.builder.settings(config.insecure_registries),

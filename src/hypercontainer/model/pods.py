@@ -155,6 +155,7 @@ class PodSpec(Model, frozen=True, kw_only=True):
     exit_policy: ExitPolicy = "stop"  # when the last container has ended
     isolation: Isolation = "default"  # fresh: a virtual machine that shares no memory with others from its start
     secrets: list[str] = field(default_factory=list)  # names; the values are kept apart
+    charged: str = ""  # whose use it is: a project of a cluster's, by its id; "" is the tenant's
     given: dict[str, Any] = field(default_factory=dict)  # its front end's own, to be given back: nobody else reads it
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 from ..model.base import Model, encode
 from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.cron import Cron
+from ..model.cluster import Collected
 from ..model.metering import Moment, Open, Use
 from ..model.network import Network
 from ..model.principal import Tenant
@@ -70,8 +71,8 @@ def used(use: Use) -> Change:
     return Change("uses", str(use.number), document=encode(use))
 
 
-def metered(key: str, what: Open | Moment | None) -> Change:
-    """The change by which something is used from now on, or not any more (None)."""
+def metered(key: str, what: Open | Moment | Collected | None) -> Change:
+    """The change by which something is used from now on, or not any more (None); also what is kept beside that."""
     return Change("metering", key, document=encode(what) if what else None)
 
 

@@ -166,6 +166,9 @@ class Database:
     def uses(self, first: int, end: int) -> Iterator[Use]:
         return ledger.uses(self._db, first, end)
 
+    def uses_after(self, number: int, limit: int) -> list[Use]:
+        return ledger.uses_after(self._db, number, limit)
+
     def check_uses(self) -> tuple[int, list[str]]:
         with contextlib.closing(sqlite3.connect(self.path, timeout=_BUSY)) as reader:  # it takes its time, in a thread
             return ledger.check(reader)

@@ -150,6 +150,9 @@ class FakeStore:
     def uses(self, first: int, end: int) -> Iterator[Use]:
         return iter([u for u in self._disk.rows.uses if first <= u.day < end])
 
+    def uses_after(self, number: int, limit: int) -> list[Use]:
+        return self._disk.rows.uses[number : number + limit]
+
     def check_uses(self) -> tuple[int, list[str]]:
         return len(self._disk.rows.uses), []
 

@@ -136,6 +136,12 @@ def uses(db: sqlite3.Connection, first: int, end: int) -> Iterator[Use]:
         yield _use(row)
 
 
+def uses_after(db: sqlite3.Connection, number: int, limit: int) -> list[Use]:
+    """In the order of their numbers."""
+    found = db.execute(f"SELECT {_COLUMNS} FROM uses WHERE number > ? ORDER BY number LIMIT ?", (number, limit))
+    return [_use(row) for row in found]
+
+
 def _use(row: tuple[Any, ...]) -> Use:
     number, day, kind, id_, name, tenant, payer, size, vcpus, memory, amount, began, lasted, boot, boot_id, run = row
     subject = {"kind": kind, "id": id_, "name": name, "tenant": tenant, "payer": payer, "size": size, "vcpus": vcpus,

@@ -116,6 +116,9 @@ class Store(Protocol):
     def uses(self, first: int, end: int) -> Iterator[Use]:
         """The ledger's entries of these days, in their order."""
 
+    def uses_after(self, number: int, limit: int) -> list[Use]:
+        """The ledger's entries after that one, `limit` at most."""
+
     def check_uses(self) -> tuple[int, list[str]]:
         """How many entries there are, and a sentence of each thing that is wrong with them or the sums of days."""
 

@@ -32,6 +32,7 @@ from ..tenancy import rights
 from ..tenants import Tenants
 from .billing.bills import Bills, read_month, this_month
 from .billing.enforcement import Enforcement
+from .collecting import Collector, Telling
 from .exposition import Balance, PodEgress, expose
 from .intervals import this_month as month_began
 from .measures import Measures
@@ -69,6 +70,9 @@ class Accounts:
         self.bills = Bills(registry.journal, tenants, self.meter, self.sums)
         self.enforcement = Enforcement(self.bills, tenants, registry, events)
         tenants.write_removal = self.enforcement.bill_last
+        self.telling = Telling(registry.journal, self.meter)
+        ports = settings.cluster
+        self.collector = Collector(ports.ledgers, self.meter, self._payer, self.telling.name) if ports else None
 
     def _is_wanted(self, tenant: Tenant) -> bool:
         return self._alone or bool(tenant)
@@ -123,7 +127,8 @@ class Accounts:
     async def run(self) -> None:
         """When it is: what records say is metered from now on, and paid."""
         self.meter.reconcile([*self._registry.pods(), *self._registry.volumes()], self._registry.set_aside)
-        await asyncio.gather(self._watch.run(), self.enforcement.run())
+        collecting = [self.collector.run()] if self.collector else []
+        await asyncio.gather(self._watch.run(), self.enforcement.run(), *collecting)
 
     def enforce(self, suspensions: Suspensions, pods: Pods, containers: Containers) -> None:
         """By these verbs pods are put to rest."""

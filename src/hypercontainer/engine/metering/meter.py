@@ -27,10 +27,11 @@ from ...state.journal import Journal
 from ...state.store import SetAside
 from ...sys.documents import UNREADABLE
 from .intervals import day_of, entries, is_storage, latest, now
-from .sources import Sources
+from .sources import Sources, charged
 
 log = logging.getLogger(__name__)
 _MARK = "mark"  # the key of the last moment at which a daemon was there
+_BESIDE = "ledger"  # begins the keys of what is kept beside: which ledger this is, and how far others are taken over
 _RECORDED: frozenset[Kind] = frozenset(("pod", "suspended", "volume"))  # ends with its record
 Record = Container | Pod | Volume
 
@@ -60,9 +61,13 @@ class Meter:
         self._closed: dict[str, int] = {}  # by who pays
         self._mark: Moment | None = None
         self._open: dict[str, Open] = {}
+        self.beside: dict[str, bytes] = {}  # documents by their keys, for `collecting`
+        self.elsewhere: Callable[[int], bool] = lambda wall: False  # as `lasts_from_before`, of other hosts
         for key, document in journal.database.metered().items():
             try:
-                if key == _MARK:
+                if key.startswith(_BESIDE):
+                    self.beside[key] = document
+                elif key == _MARK:
                     self._mark = msgspec.json.decode(document, type=Moment)
                 else:
                     self._open[key] = msgspec.json.decode(document, type=Open)
@@ -83,7 +88,7 @@ class Meter:
 
     def lasts_from_before(self, wall: int, payer: str) -> bool:
         """Whether what an organisation used before that moment is not all in the ledger yet."""
-        return any(o.since.wall < wall and o.subject.payer == payer for o in self.used_now())
+        return self.elsewhere(wall) or any(o.since.wall < wall and o.subject.payer == payer for o in self.used_now())
 
     # -- records --------------------------------------------------------------------
 
@@ -102,8 +107,9 @@ class Meter:
 
     def _follow(self, draft: Draft, record: Record, moment: Moment) -> None:
         if isinstance(record, Pod):
-            self._let(draft, self._of_machine(record), ("pod", record.tenant, record.id), moment)
-            self._let(draft, self._of_suspended(record), ("suspended", record.tenant, record.id), moment)
+            whose = charged(record)
+            self._let(draft, self._of_machine(record), ("pod", whose, record.id), moment)
+            self._let(draft, self._of_suspended(record), ("suspended", whose, record.id), moment)
         elif isinstance(record, Volume) and record.driver == "block":
             self._let(draft, self._of_volume(record), ("volume", record.tenant, record.name), moment)
 
@@ -125,17 +131,17 @@ class Meter:
         return Draft(self._number)
 
     def _of_machine(self, pod: Pod) -> Subject | None:
-        if pod.vm is None or not self._sources.wanted(pod.tenant):
+        if pod.vm is None or not self._sources.wanted(charged(pod)):
             return None
-        of = self._sources.subject("pod", pod.id, pod.name, pod.tenant, size=pod.size)
+        of = self._sources.subject("pod", pod.id, pod.name, charged(pod), size=pod.size)
         return replace(of, vcpus=pod.vcpus, memory=pod.memory // MIB)
 
     def _of_suspended(self, pod: Pod) -> Subject | None:
-        if pod.status is not PodStatus.SUSPENDED or not self._sources.wanted(pod.tenant):
+        if pod.status is not PodStatus.SUSPENDED or not self._sources.wanted(charged(pod)):
             return None
-        before = self._open.get(_key("suspended", pod.tenant, pod.id))
+        before = self._open.get(_key("suspended", charged(pod), pod.id))
         amount = before.subject.amount if before else mib(self._sources.suspended(pod.id))
-        return self._sources.subject("suspended", pod.id, pod.name, pod.tenant, amount=amount)
+        return self._sources.subject("suspended", pod.id, pod.name, charged(pod), amount=amount)
 
     def _of_volume(self, volume: Volume) -> Subject | None:
         if not self._sources.wanted(volume.tenant):
@@ -194,6 +200,34 @@ class Meter:
         lasted += max(0, min(wrote, moment.wall) - known.wall)
         return min(lasted, moment.boot - of.since.boot) if same_boot else lasted
 
+    # -- ledgers of several hosts ---------------------------------------------------------
+
+    def is_charged(self, of: Open) -> bool:
+        """Whether it is a project's that this daemon does not have: another one asks for it."""
+        return bool(of.subject.tenant) and not of.subject.payer and not self._sources.payer(of.subject.tenant)
+
+    def cut(self, older: int) -> None:
+        """What such projects have used for so many milliseconds becomes entries, and is used on."""
+        draft, moment = self._draft(), now()
+        for key, of in self._open.items():
+            lasted = moment.boot - of.since.boot
+            if self.is_charged(of) and not of.known and of.subject.kind != "egress" and lasted >= older:
+                run = self._cut(draft, of, moment)
+                self._begin(draft, key, replace(of, since=moment, run=run))
+        self._write(draft)
+
+    def take(self, found: Iterable[Use], beside: Change) -> None:
+        """Entries of another host's ledger, with what says how far it is taken over: all of it, or nothing.
+
+        :raise NoSpace: the disk is full. :raise Unavailable: the database cannot be written for another reason.
+        """
+        draft = self._draft()
+        for use in found:
+            began = max(use.began, self.closed(use.subject.payer))
+            draft.add([replace(use, number=draft.number, began=began, day=day_of(began))])
+        self._journal.write_now(*draft.changes, beside)
+        self._keep(draft)
+
     # -- the daemon's life ------------------------------------------------------------
 
     def open(self) -> None:
@@ -216,7 +250,7 @@ class Meter:
             keys = {_key(*k) for k in _keys(record)}
             there |= keys
             awaited = any((of := self._open.get(key)) and of.known for key in keys)  # its machine has yet to answer
-            if not (awaited and isinstance(record, Pod) and record.vm and self._sources.wanted(record.tenant)):
+            if not (awaited and isinstance(record, Pod) and record.vm and self._sources.wanted(charged(record))):
                 self._follow(draft, record, moment)
         for key, of in self._open.items():
             if of.subject.kind in _RECORDED and key not in there and not _is_among(unread, of.subject):
@@ -280,7 +314,7 @@ def _key(kind: Kind, tenant: Tenant, id_: str) -> str:
 
 def _keys(record: Record) -> list[tuple[Kind, Tenant, str]]:
     if isinstance(record, Pod):
-        return [("pod", record.tenant, record.id), ("suspended", record.tenant, record.id)]
+        return [("pod", charged(record), record.id), ("suspended", charged(record), record.id)]
     return [("volume", record.tenant, record.name)] if isinstance(record, Volume) else []
 
 

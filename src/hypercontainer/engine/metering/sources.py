@@ -6,8 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from ...model.metering import Kind, Subject
 from ...model.principal import Tenant
+from ...model.status import Pod
 
 
 @dataclass(frozen=True)
@@ -25,3 +28,8 @@ class Sources:
         """A tenant's, whom its organisation pays for now; `amount` is MiB."""
         payer = self.payer(tenant)
         return Subject(kind=kind, id=id_, name=name, tenant=tenant or "", payer=payer, size=size, amount=amount)
+
+
+def charged(pod: Pod) -> Tenant:
+    """Whose use a pod is."""
+    return pod.tenant or pod.spec.charged or UNSET

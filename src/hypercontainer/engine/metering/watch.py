@@ -20,7 +20,7 @@ from ..events import Events
 from ..registry import Registry
 from .measures import Counter, Measures, read_sent, sent_by
 from .meter import Meter, tap_key
-from .sources import Sources
+from .sources import Sources, charged
 
 log = logging.getLogger(__name__)
 _MARK = 60.0  # seconds between two marks
@@ -97,10 +97,10 @@ class Watch:
 
     def _count(self, pods: list[Pod]) -> set[str]:
         """Gives the keys of all of their taps."""
-        metered = [p for p in pods if p.vm and p.vm.nics and self._sources.wanted(p.tenant)]
+        metered = [p for p in pods if p.vm and p.vm.nics and self._sources.wanted(charged(p))]
         counters, there = self._read() if metered else {}, set()
         for pod in metered:
-            of = self._sources.subject("egress", pod.id, pod.name, pod.tenant)
+            of = self._sources.subject("egress", pod.id, pod.name, charged(pod))
             taps = sent_by(pod, counters)
             self._meter.sent(of, taps, new=not self._first)
             there |= {tap_key(of, tap) for tap in taps}
