@@ -67,7 +67,7 @@ async def test_every_route_takes_the_scope_that_it_says(template: Path) -> None:
         manages = {r.path for r in ROUTES if r.needs == "manage"}
         assert manages >= {"/tokens", "/tokens/{id}", "/projects", "/organisations/{id}/members"}
         daemon = {r.path for r in ROUTES if r.needs == "admin"} - {"/set-aside/{id}"}
-        about = ("/users", "/organisations", "/projects", "/usage", "/billing", "/backup")
+        about = ("/users", "/organisations", "/projects", "/usage", "/billing", "/backup", "/cluster/nodes")
         assert all(path.startswith(about) for path in daemon)
         assert all(r.method == "GET" or r.path.endswith("/wait") for r in ROUTES if r.needs == "read")
         for scope, path in (("read", "/v1/containers"), ("operate", "/v1/pods"), ("admin", "/v1/tokens")):

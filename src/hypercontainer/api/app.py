@@ -18,6 +18,7 @@ from . import (
     backups,
     billing,
     builds,
+    cluster,
     containers,
     crons,
     factory,
@@ -60,6 +61,7 @@ ROUTES = [
     *audit.routes.all,
     *tenancy.routes.all,
     *metering.routes.all,
+    *cluster.routes.all,
     *billing.routes.all,
     *backups.routes.all,
 ]

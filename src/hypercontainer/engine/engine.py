@@ -41,6 +41,8 @@ from .audit import AuditLog
 from .backup.backups import Backups
 from .builder.builders import Builders
 from .builder.builds import Builds
+from .cluster.namespaces import Namespaces
+from .cluster.pods import ClusterPods
 from .commit import Commits
 from .container_logs import ContainerLogs
 from .container_verbs import LIVE
@@ -217,7 +219,16 @@ class Engine:
         self.accounts = Accounts(self.settings, self.registry, self.images, self.snapshots, self.tenants, self.events)
         made.bring_up.make_room, made.bring_up.ending = doorbells.close, self.accounts.ending
         self.accounts.enforce(self.suspensions, self.pods, self.containers)
+        self._assemble_cluster()
         made.bring_up.allowed = self.accounts.enforcement.check_start
+
+    def _assemble_cluster(self) -> None:
+        cluster, collector = (ports.cluster if (ports := self.settings.cluster) else None), self.accounts.collector
+        self.cluster = ClusterPods(cluster, self.tenants)
+        self.namespaces = Namespaces(cluster, self.tenants, self.events, self.accounts.bills) if cluster else None
+        if self.namespaces and collector:
+            self.namespaces.collect = collector.surely
+            self.tenants.leave = self.namespaces.end
 
     def _builds_of(self, tenant: Tenant) -> Builds:
         settings = replace(self.settings.builder, tenant=tenant)
@@ -269,7 +280,8 @@ class Engine:
         leftovers.name_files(paths, self.registry)
         self.builders.open()
         watches = self._disk_watch, self.lifetimes, self._propagation, self.accounts, self.cron_runner
-        self._watching = [asyncio.create_task(each.run()) for each in watches]
+        elsewhere = [self.namespaces] if self.namespaces else []
+        self._watching = [asyncio.create_task(each.run()) for each in (*watches, *elsewhere)]
 
     def _sweep(self) -> None:
         """Machines of records that were set aside go on, and what they have is not known."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
 from ..errors import Conflict
@@ -65,6 +65,7 @@ class Tenants:
         self._projects = {p.id: p for p in journal.database.projects()}
         self._users = {u.id: u for u in journal.database.people()}
         self.contents: Contents = _Nothing()
+        self.leave: Callable[[Project], Awaitable[None]] = _stay  # what a project has elsewhere goes before it
         self.write_removal: Callable[[Organisation, Change], None] = lambda of, change: journal.write_now(change)
 
     def organisations(self) -> list[Organisation]:
@@ -146,3 +147,6 @@ class Tenants:
             self._journal.write_now(rows.remove(record))
         for held in (self._organisations, self._projects, self._users):
             held.pop(record.id, None)
+
+
+async def _stay(project: Project) -> None: ...

@@ -86,12 +86,14 @@ class Projects:
     async def remove(self, key: str) -> ProjectInfo:
         """With its tokens, images' names, builder and default network.
 
-        :raise Conflict: there is something in it; and what `inspect` and `create` raise.
+        :raise Conflict: there is something in it, here or in the cluster; and what `inspect` and `create` raise.
         """
         found = self._managed(key)
         self._check_empty(found)
         await self._tenants.contents.clear(found.id)
         self._check_empty(found, everything=True)  # something may have been made meanwhile
+        await self._tenants.leave(found)
+        self._check_empty(found, everything=True)
         told = self._told(found)
         self._tokens.revoke_all(lambda t: t.tenant == found.id)
         self._tenants.remove(found)

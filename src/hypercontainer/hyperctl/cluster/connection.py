@@ -6,12 +6,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from ...errors import Conflict, HyperError, InvalidArgument, NotFound, PermissionDenied, Unauthorized, Unavailable
+from ...model.cluster import ORGANISATION, PROJECT_NAME, RUNTIME_CLASS_OF, namespace_of
 from ..contexts import RUNTIME_CLASS
 
 _KINDS = {400: InvalidArgument, 401: Unauthorized, 403: PermissionDenied, 404: NotFound, 409: Conflict,
@@ -44,6 +46,41 @@ class Cluster:
         self.runtime_class = settings.get("runtimeClass", RUNTIME_CLASS)
         found.retries = False
         self._configuration = found
+        if project := os.environ.get("HYPER_PROJECT"):
+            self._enter(project)
+
+    def _enter(self, project: str) -> None:
+        """The namespace of a project that a control hyperd has there.
+
+        :raise NotFound: there is none. :raise Conflict: several organisations have one of that name.
+        """
+        with explained(f"project {project}"):
+            if re.fullmatch("[0-9a-f]{16}", project):
+                found = [self.pods.read_namespace(namespace_of(project), _request_timeout=TIMEOUT)]
+            else:
+                above, _, name = project.rpartition("/")
+                labels = {PROJECT_NAME: name, **({ORGANISATION: above} if above else {})}
+                asked = ",".join(f"{key}={value}" for key, value in labels.items())
+                found = self._named(asked)
+        if len(found) > 1:
+            raise Conflict(f"several organisations have a project {project}", hint="write ORGANISATION/NAME")
+        if not found:
+            raise NotFound(f"no project {project} is in the cluster", hint="see `hyperctl project ls`")
+        self.namespace = str(found[0].metadata.name)
+        self.runtime_class = found[0].metadata.labels.get(RUNTIME_CLASS_OF, self.runtime_class)
+
+    def _named(self, labels: str) -> list[Any]:
+        from kubernetes.client.exceptions import ApiException
+
+        try:
+            return list(self.pods.list_namespace(label_selector=labels, _request_timeout=TIMEOUT).items)
+        except ApiException as error:
+            if error.status == 403:
+                raise PermissionDenied(
+                    "you may not look for projects by name in this cluster",
+                    hint="give the project's id, which `hyperctl project inspect` tells",
+                ) from None
+            raise
 
     @property
     def pods(self) -> Any:
