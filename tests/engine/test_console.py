@@ -17,6 +17,8 @@ import pytest
 import yarl
 from aiohttp.test_utils import TestServer
 
+from hypercontainer.cluster.fake import FakeCluster, FakeLedgers
+from hypercontainer.cluster.port import Ports
 from hypercontainer.console import sessions as module
 from hypercontainer.console.app import CSP, PAGES, build
 from hypercontainer.console.sessions import IDLE, LIFE, Session, Sessions, name_of_cookie
@@ -107,8 +109,8 @@ class Browser:
         status, text, _ = await self.ask("POST", "/login", token=token)
         assert status == 303, text
 
-    async def csrf(self) -> str:
-        _, text, _ = await self.ask("GET", "/p/-/containers")
+    async def csrf(self, page: str = "/p/-/containers") -> str:
+        _, text, _ = await self.ask("GET", page)
         if not text:
             _, text, _ = await self.ask("GET", "/")
         found = re.search(r'name="csrf" value="([^"]+)"', text)
@@ -117,8 +119,8 @@ class Browser:
 
 
 @contextlib.asynccontextmanager
-async def browser(template: Path) -> AsyncIterator[Browser]:
-    with stage(template) as s:
+async def browser(template: Path, **settings: Any) -> AsyncIterator[Browser]:
+    with stage(template, **settings) as s:
         engine = s.prepare().engine
         await engine.open()
         async with TestServer(build(engine, Identity(engine.tokens, {}, engine.tenancy.entry))) as server:
@@ -156,7 +158,8 @@ async def test_all_pages_are_whole_and_keep_the_policy(template: Path) -> None:
         made = await b.stage.run("a", "sleep", "100", env=["X=<script>alert(1)</script>"], labels={"<b>": "</b>"})
         await b.engine.volumes.create(VolumeSpec(name="v"))
         for page in PAGES:
-            if page.method != "GET" or page.path.endswith((*STREAMS, "/invoice.{name}", "/members")):
+            passed = (*STREAMS, "/invoice.{name}", "/members")
+            if page.method != "GET" or page.path.endswith(passed) or "/cluster" in page.path:
                 continue
             status, text, headers = await b.ask("GET", filled(page.path, made))
             assert status == 200, (page.path, text)
@@ -253,7 +256,7 @@ async def test_who_may_only_look(template: Path) -> None:
         made = await b.stage.run("a", "sleep", "100")
         csrf = await b.csrf()
         for page in PAGES:
-            if page.path.endswith(STREAMS) and page.scope == "read":
+            if (page.path.endswith(STREAMS) or "/cluster" in page.path) and page.scope == "read":
                 continue
             status, text, _ = await b.ask(page.method, filled(page.path, made), csrf=csrf, name="x", image="box")
             assert status == (200 if page.scope == "read" else 403), (page.path, text)
@@ -378,6 +381,28 @@ async def test_projects_do_not_see_each_other(template: Path) -> None:
         assert "project create" in text and "volume create" not in text and "of-no-project" not in text
         _, text, _ = await b.ask("GET", f"/p/{web.id}/quota")
         assert "Of project web." in text and "no limit" in text
+
+
+async def test_pods_in_the_cluster(template: Path) -> None:
+    cluster = FakeCluster()
+    async with browser(template, cluster=Ports(cluster, FakeLedgers())) as b:
+        b.engine.tenancy.organisations.create(OrganisationRequest(name="blue"))
+        web = b.engine.tenancy.projects.create(ProjectRequest(name="web", organisation="blue"))
+        assert b.engine.namespaces
+        await b.engine.namespaces.look()
+        assert cluster.run(web.id, "shop")
+        await b.log_in(b.token("operate", project=web.id))
+        status, text, _ = await b.ask("GET", f"/p/{web.id}/cluster")
+        assert status == 200 and Markup(text).wrong == [] and "node1" in text and ">shop</a>" in text
+        status, text, _ = await b.ask("GET", f"/p/{web.id}/cluster/shop")
+        assert status == 200 and Markup(text).wrong == [] and "shop says" in text
+        csrf = await b.csrf(f"/p/{web.id}/cluster")
+        assert (await b.ask("POST", f"/p/{web.id}/cluster/shop/stop", csrf=csrf))[0] == 303
+        assert "There are no Pods" in (await b.ask("GET", f"/p/{web.id}/cluster"))[1]
+        assert (await b.ask("GET", f"/p/{web.id}/cluster/shop"))[0] == 404
+        cluster.answers = False
+        status, text, _ = await b.ask("GET", f"/p/{web.id}/cluster")
+        assert status == 503 and "the cluster does not answer" in text
 
 
 async def test_the_host_and_organisations_are_the_administrators(template: Path) -> None:

@@ -15,12 +15,25 @@ from ..serving.application import application
 from ..serving.auditing import ticket
 from ..serving.identity import Identity
 from ..serving.statuses import headers_of, status_of
-from . import administration, container, containers, files, images, login, people, render, streams, things, usage
+from . import (
+    administration,
+    cluster,
+    container,
+    containers,
+    files,
+    images,
+    login,
+    people,
+    render,
+    streams,
+    things,
+    usage,
+)
 from .call import NONE, Call, Page, check_origin, form_of
 from .sessions import Sessions, session_of
 
 log = logging.getLogger(__name__)
-_MODULES = (containers, container, files, streams, images, things, usage, people, administration)
+_MODULES = (containers, container, files, streams, images, things, usage, cluster, people, administration)
 PAGES = [page for module in _MODULES for page in module.pages.all]
 # Nothing of another host, nothing in line, in no frame (https://www.w3.org/TR/CSP3/).
 CSP = (

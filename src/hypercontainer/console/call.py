@@ -35,6 +35,7 @@ ITEMS = (
 )
 _OF_OWNERS = (("members", "Members"), ("tokens", "Tokens"))
 _OF_AUDITORS = (("events", "Events"), ("usage", "Usage"), ("audit", "Audit log"))
+_OF_CLUSTER = (("cluster", "Cluster"),)  # where there is one
 _OF_HOST = (("host", "Host"), ("organisations", "Organisations"))  # for the host's administrator, outside projects
 
 
@@ -74,10 +75,11 @@ class Call:
         scopes = current().scopes
         if "read" not in scopes:
             return _OF_AUDITORS if "audit" in scopes else ()
+        of_cluster = _OF_CLUSTER if self.engine.cluster.active else ()
         of_owners = _OF_OWNERS[self.project == NONE :] if "manage" in scopes else ()
         of_auditors = _OF_AUDITORS[-1:] if "audit" in scopes else ()
         of_host = _OF_HOST if self.project == NONE and "admin" in scopes else ()
-        return (*ITEMS, *of_owners, *of_auditors, *of_host)
+        return (*ITEMS, *of_cluster, *of_owners, *of_auditors, *of_host)
 
     def see(self, *parts: str) -> web.Response:
         """What was asked is done: look there. htmx takes a header of its own for it."""
