@@ -47,11 +47,11 @@ class Authority:
         )  # fmt: skip
 
     def sign(self, name: str, *, server: bool = False, days: int = 1, further: Sequence[str] = ()) -> Pair:
-        """Of a server on the loopback, and by further names, or of a client; with `days` below 0 it has expired."""
+        """Of a server on the loopback, and by further names or addresses, or of a client; `days` below 0: expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         built = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, days)
         names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))] if server else [x509.DNSName(name)]
-        names += map(x509.DNSName, further)
+        names += map(_name, further)
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         built = built.add_extension(x509.SubjectAlternativeName(names), critical=False)
         built = built.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -87,3 +87,10 @@ class Authority:
         if pair:
             context.load_cert_chain(pair.cert, pair.key)
         return context
+
+
+def _name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)

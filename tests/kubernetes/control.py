@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.certificates import Authority
 from tests.e2e.conftest import wait_for
 
 from .components import Components
@@ -39,6 +40,7 @@ class Control:
     def __init__(self, name: str, place: Path, programs: Components) -> None:
         self.name, self.place, self.programs = name, place, programs
         self.kubeconfig = place / "kubeconfig"
+        self.authority = Authority(place / "ca")  # of hyperds' certificates
 
     def command(self, *words: str | Path) -> list[str | Path]:
         """kubectl's, in the namespace."""

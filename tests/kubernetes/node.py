@@ -24,6 +24,11 @@ cri_network = "cni"
 cri_kubelet = "{kubelet}"
 cri_pod_memory = "192m"
 live_restore = true
+listen = ["tcp://{address}:2377"]
+tlscert = "{cert}"
+tlskey = "{key}"
+tlscacert = "{ca}"
+clients = {{ control = ["audit"], "*" = [] }}
 """
 KUBELET = """
 kind: KubeletConfiguration
@@ -166,7 +171,9 @@ def node(control: Control, number: int, place: Path) -> Iterator[Node]:
         found.address = control.link(found.netns, number)
         ip("-n", control.name, "route", "add", subnet(number), "via", found.address)
         (place / "network.conflist").write_text(_network(place, number))
-        (place / "hyperd.toml").write_text(_SETTINGS.format(kubelet=place / "kubelet"))
+        pair = control.authority.sign(found.name, server=True, further=[found.address])
+        tls = {"cert": pair.cert, "key": pair.key, "ca": control.authority.cert}
+        (place / "hyperd.toml").write_text(_SETTINGS.format(kubelet=place / "kubelet", address=found.address, **tls))
         (place / "kubelet.yaml").write_text(KUBELET.format(address=found.address))
         alone = ("nsenter", f"--net=/run/netns/{found.netns}", "unshare", "--mount", "--propagation", "slave", "--")
         holder = running("holder", place / "holder.log", [*alone, "sh", "-ec", _MOUNTS.format(place=place)])
