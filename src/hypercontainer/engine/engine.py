@@ -280,8 +280,9 @@ class Engine:
         leftovers.name_files(paths, self.registry)
         self.builders.open()
         watches = self._disk_watch, self.lifetimes, self._propagation, self.accounts, self.cron_runner
-        elsewhere = [self.namespaces] if self.namespaces else []
-        self._watching = [asyncio.create_task(each.run()) for each in (*watches, *elsewhere)]
+        self._watching = [asyncio.create_task(each.run()) for each in watches]
+        if self.namespaces:
+            self._watching.append(asyncio.create_task(self.namespaces.run()))
 
     def _sweep(self) -> None:
         """Machines of records that were set aside go on, and what they have is not known."""

@@ -32,8 +32,8 @@ from ..sys.private import require_private
 from ..volumes.scratch import DEFAULT_SIZE
 from . import quota_config
 from .builder_config import BuilderConfig
-from .oidc_config import OidcConfig
 from .cluster_config import ClusterConfig
+from .oidc_config import OidcConfig
 from .values import value
 
 _EVENTS_MAX = 1_000_000  # about 300 MB

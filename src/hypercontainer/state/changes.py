@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeVar
 
 from ..model.base import Model, encode
 from ..model.billing import Account, Credit, Invoice, PriceList
-from ..model.cron import Cron
 from ..model.cluster import Collected
+from ..model.cron import Cron
 from ..model.metering import Moment, Open, Use
 from ..model.network import Network
 from ..model.principal import Tenant
