@@ -41,7 +41,7 @@ from .audit import AuditLog
 from .backup.backups import Backups
 from .builder.builders import Builders
 from .builder.builds import Builds
-from .cluster.namespaces import Namespaces
+from .cluster.namespaces import namespaces
 from .cluster.pods import ClusterPods
 from .commit import Commits
 from .container_logs import ContainerLogs
@@ -223,12 +223,9 @@ class Engine:
         made.bring_up.allowed = self.accounts.enforcement.check_start
 
     def _assemble_cluster(self) -> None:
-        cluster, collector = (ports.cluster if (ports := self.settings.cluster) else None), self.accounts.collector
+        cluster = self.settings.cluster.cluster if self.settings.cluster else None
         self.cluster = ClusterPods(cluster, self.tenants)
-        self.namespaces = Namespaces(cluster, self.tenants, self.events, self.accounts.bills) if cluster else None
-        if self.namespaces and collector:
-            self.namespaces.collect = collector.surely
-            self.tenants.leave = self.namespaces.end
+        self.namespaces = namespaces(cluster, self.tenants, self.events, self.accounts)
 
     def _builds_of(self, tenant: Tenant) -> Builds:
         settings = replace(self.settings.builder, tenant=tenant)

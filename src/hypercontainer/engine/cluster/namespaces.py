@@ -19,6 +19,7 @@ from ...errors import Conflict, HyperError, NotFound
 from ...model.tenancy import Project, Role
 from ...sys import tasks
 from ..events import Events
+from ..metering.accounts import Accounts
 from ..metering.billing.bills import Bills
 from ..tenants import Tenants
 
@@ -136,3 +137,13 @@ class Namespaces:
 
 
 async def _nothing() -> None: ...
+
+
+def namespaces(cluster: Cluster | None, tenants: Tenants, events: Events, accounts: Accounts) -> Namespaces | None:
+    """Those of a cluster, if there is one; projects end by them then."""
+    if cluster is None or accounts.collector is None:
+        return None
+    made = Namespaces(cluster, tenants, events, accounts.bills)
+    made.collect = accounts.collector.surely
+    tenants.leave = made.end
+    return made
