@@ -27,10 +27,11 @@ from typing import Any, TypeVar
 from unittest import mock
 
 from hypercontainer.engine.builder.machine import VOLUME
-from hypercontainer.engine.engine import Engine, Settings
+from hypercontainer.engine.engine import Engine
 from hypercontainer.engine.factory.factory import FactorySettings
 from hypercontainer.engine.networks import NetworkSettings
 from hypercontainer.engine.paths import BootFiles, Paths
+from hypercontainer.engine.settings import Settings
 from hypercontainer.errors import HyperError
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.hypervisor.driver import MachineConfig
