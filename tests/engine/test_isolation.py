@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,12 +21,14 @@ import pytest
 from hypercontainer.api.app import ROUTES
 from hypercontainer.docker.app import ROUTES as DOCKER
 from hypercontainer.images.layout import Layout
+from hypercontainer.network.floating import FipSettings
 from hypercontainer.sys import clock
 
 from .served import Answer
 from .stage import IMAGE, put_image
 from .test_tenancy import Cloud, cloud
 
+FIPS = FipSettings((ip_network("203.0.113.0/28"),))
 MARK = "zulu"  # in the names of all that the other project has, and in what is in it
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 EXEC = {"command": ["true"]}
@@ -48,7 +51,7 @@ REST: dict[str, Case] = {
     **{f"GET {p}": Case("list") for p in ("/ping", "/version", "/info", "/system/df", "/podfile/schema", "/containers",
                                           "/pods", "/snapshots", "/volumes", "/networks", "/images", "/tokens",
                                           "/organisations", "/projects", "/sizes", "/quota", "/billing/prices",
-                                          "/usage/metrics", "/crons", "/security-groups")},
+                                          "/usage/metrics", "/crons", "/security-groups", "/fips")},
     "GET /usage": Case("organisation", "organisation=KEY"), "GET /usage/check": Case("host"),
     "GET /usage/entries": Case("host"), "GET /cluster/nodes": Case("host"), "GET /cluster/pods": Case("none"),
     "GET /billing/account": Case("organisation", "organisation=KEY"),
@@ -65,6 +68,7 @@ REST: dict[str, Case] = {
     "POST /containers": Case("image", body={"image": "KEY"}),
     "POST /pods": Case("image", body={"id": "mine", "containers": [{"name": "c", "image": "KEY"}]}),
     "POST /pods/plan": Case("none", body={"id": "mine", "containers": [{"name": "c", "image": IMAGE}]}),
+    "POST /fips": Case("none", body={"name": "mine"}),
     "POST /crons": Case("none", body={"name": "mine", "schedule": "@daily", "container": {"image": "none"}}),
     "POST /security-groups": Case("none", body={"name": "mine"}),
     "POST /snapshots": Case("pod", body={"pod": "KEY"}),
@@ -97,6 +101,7 @@ WITH: dict[str, Case] = {
     "POST /security-groups/{id}/update": Case("", body={}),
     "POST /security-groups/{id}/attach": Case("", body={"pod": "mine"}),
     "POST /security-groups/{id}/detach": Case("", body={"pod": "mine"}),
+    "POST /fips/{id}/attach": Case("", body={"pod": "none"}), "POST /fips/{id}/name": Case("", body={"name": "mine"}),
     "POST /pods/{id}/labels": Case("", body={}), "POST /pods/{id}/ports": Case("", body=[]),
     "DELETE /pods/{id}/ports": Case("", body=[]), "POST /pods/{id}/services": Case("", body=[]),
     "PUT /pods/{id}/services": Case("", body=[]), "POST /pods/{id}/networks": Case("", body={"name": "bridge"}),
@@ -155,7 +160,7 @@ KINDS = {
     "containers": "container", "pods": "pod", "execs": "exec", "exec": "exec", "snapshots": "snapshot",
     "volumes": "volume", "networks": "network", "tokens": "token", "organisations": "organisation",
     "projects": "project", "users": "user", "images": "image", "set-aside": "container",
-    "billing": "organisation", "crons": "cron", "security-groups": "security group",
+    "billing": "organisation", "crons": "cron", "security-groups": "security group", "fips": "fip",
 }  # fmt: skip
 
 
@@ -206,6 +211,7 @@ async def fill(c: Cloud) -> Things:
     job = {"schedule": "0 0 1 1 *", "container": {"image": "zulu-app:1", "env": [f"A={MARK}"]}}
     cron = await made("/crons", {"name": "zulu-job", **job})
     group = await made("/security-groups", {"name": "zulu-group", "description": MARK})
+    fip = await made("/fips", {"name": "zulu-fip"})
     user = (await c.ask("GET", "/users/zulu-user")).json
     pod_id = pod["pod"]["id"]
     keys = {
@@ -215,6 +221,7 @@ async def fill(c: Cloud) -> Things:
         "image": [image.id, image.id.removeprefix("sha256:")[:12], "zulu-app:1", "zulu-app", image.digest,
                   f"zulu-app@{image.digest}"],
         "cron": _named(cron["id"], "zulu-job"), "security group": _named(group["id"], "zulu-group"),
+        "fip": [*_named(fip["id"], "zulu-fip"), fip["address"]],
         "organisation": [(await c.ask("GET", "/organisations/blue")).json["id"], "blue"],
         "project": [tenant, "blue/web"], "user": [user["id"], "zulu-user"],
     }  # fmt: skip
@@ -229,6 +236,7 @@ async def fill(c: Cloud) -> Things:
         user["id"],
         cron["id"],
         group["id"],
+        fip["id"],
     ]
     return Things(keys, [*ids, image.id.removeprefix("sha256:"), image.digest.removeprefix("sha256:")])
 
@@ -284,7 +292,7 @@ def test_something_is_said_of_every_route() -> None:
 
 @pytest.mark.parametrize("docker", [False, True], ids=["rest", "docker"])
 async def test_nothing_of_another_project_is_told_by_any_route(template: Path, docker: bool) -> None:
-    async with cloud(template, own_images=True, factory=True) as c:
+    async with cloud(template, own_images=True, factory=True, fips=FIPS) as c:
         await c.made("/users", name="zulu-user")
         await c.member("blue", "zulu-user", "owner")
         things = await fill(c)
@@ -343,6 +351,7 @@ async def everything(c: Cloud) -> list[Any]:
         "/snapshots",
         "/crons",
         "/security-groups",
+        "/fips",
         "/tokens",
     )
     found = [(await c.ask("GET", path, project="blue/web")).json for path in paths]
@@ -353,7 +362,7 @@ async def everything(c: Cloud) -> list[Any]:
 
 async def test_names_of_another_project_are_free(template: Path) -> None:
     """Nor does anything of the same name get in the way of the other one."""
-    async with cloud(template, own_images=True, factory=True) as c:
+    async with cloud(template, own_images=True, factory=True, fips=FIPS) as c:
         await c.made("/users", name="zulu-user")
         await fill(c)
         await c.give_image("red/web")
@@ -380,7 +389,7 @@ async def test_names_of_another_project_are_free(template: Path) -> None:
 
 
 async def test_specifications_do_not_reach_into_another_project(template: Path) -> None:
-    async with cloud(template, own_images=True, factory=True) as c:
+    async with cloud(template, own_images=True, factory=True, fips=FIPS) as c:
         await c.made("/users", name="zulu-user")
         things = await fill(c)
         await c.give_image("red/web")

@@ -12,6 +12,7 @@ from ..model.principal import Principal
 from .builder.builders import Builders
 from .builder.machine import VOLUME
 from .cron.crons import Crons
+from .fips import Fips
 from .forks.snapshots import PodSnapshots
 from .naming import Named, is_system
 from .networks import Networks
@@ -33,6 +34,7 @@ class ProjectContents:
     volumes: Volumes
     builders: Builders
     crons: Crons
+    fips: Fips
 
     def counted(self, project: str, *, everything: bool = False) -> list[str]:
         """For each kind how much of it a project, by its id, has: "3 containers". Its builder, default network and
@@ -47,6 +49,7 @@ class ProjectContents:
             "snapshots": self.snapshots.documents(),
             "security groups": registry.groups.all(),
             "cron jobs": self.crons.records(),
+            "floating IPs": self.fips.records(),
         }  # fmt: skip
         counts = {kind: sum(r.tenant == project for r in records) for kind, records in kinds.items()}
         making = ["something that is being made"] if registry.quotas.is_making(project) else []

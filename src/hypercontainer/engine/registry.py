@@ -16,6 +16,7 @@ from ..model.ids import new_name, short
 from ..model.network import Attachment, Network
 from ..model.principal import DAEMON, Tenant
 from ..model.status import Container, Pod, Volume
+from ..network.floating import Floating
 from ..state import changes as rows
 from ..state.changes import Change
 from ..state.journal import Journal
@@ -67,6 +68,7 @@ class Registry:
         self.groups = GroupRecords(self.journal)
         self.quotas = Quotas(self)
         self.meter: Metering = Unmetered()
+        self.floating: Callable[[], Floating] = Floating  # addresses of pods; set by who knows
         self.on_change: Callable[[str], None] = lambda pod_id: None  # called when a pod's or a member's record changes
         self.changed = asyncio.Event()  # pulsed when a container's or a pod's record changes
 
@@ -369,6 +371,10 @@ class Registry:
     def pods_at(self, address: str) -> Collection[Pod]:
         """Those that have it in a network."""
         return self._pods.group(address)
+
+    def pod_by_id(self, id_: str) -> Pod | None:
+        """Whosever it is; None: it is gone."""
+        return self._pods.get(id_)
 
     def of_tenant(self, tenant: Tenant) -> Belongings:
         """All that is one tenant's."""

@@ -15,6 +15,7 @@ from ..model.sizes import DEFAULTS as SIZES
 from ..model.sizes import Size
 from ..model.specs import LogOptions
 from ..network.addresses import AnyNetwork
+from ..network.floating import FipSettings
 from ..state.journal import EventLimits
 from .audit import AuditSettings
 from .builder.machine import BuilderSettings
@@ -39,6 +40,7 @@ class Settings:
     kill_silent: bool = False  # machines whose guests do not answer any more
     volume_type: Literal["block", "directory"] = "block"  # of named volumes that are made without a word about it
     virtiofs: bool = True  # off: no directories of the host
+    fips: FipSettings = field(default_factory=FipSettings)
     factory: FactorySettings = field(default_factory=FactorySettings)
     events: EventLimits = field(default_factory=EventLimits)
     audit: AuditSettings | None = None

@@ -38,6 +38,7 @@ from .descriptions import Descriptions
 from .disk_watch import DiskWatch
 from .events import Events
 from .execs import Execs
+from .fips import Fips
 from .forks.copies import Copies
 from .forks.doorbell import Doorbells
 from .forks.fingerprints import Fingerprints
@@ -169,6 +170,7 @@ class Wired:
         about = About(self.settings, self.drivers, self.kernel, self._boot, self.registry, self.images, self.audit)
         self.info, self.version = about.info, about.version
         self.builders = Builders(self.registry, self._builds_of)
+        self.fips = Fips(self.registry, self.events, self._network, self.settings.fips)
         self.tenants.contents = ProjectContents(
             self.registry,
             self.snapshots,
@@ -177,6 +179,7 @@ class Wired:
             self.volumes,
             self.builders,
             self.crons,
+            self.fips,
         )
         self.tenancy = tenancy(self.tenants, self.tokens, self.events)
 

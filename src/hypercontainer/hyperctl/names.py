@@ -23,6 +23,7 @@ _ROUTES = {
     "user": "/users",
     "cron": "/crons",
     "sg": "/security-groups",
+    "fip": "/fips",
 }
 # Names of arguments -> the kinds that they take.
 _KINDS = {
@@ -43,7 +44,7 @@ _KINDS = {
 # Of groups whose argument is a plain NAME.
 _GROUPS = {"volume": "volume", "network": "network", "image": "image", "context": "context",
            "organisation": "organisation", "project": "project", "user": "user", "cron": "cron",
-           "sg": "sg"}  # fmt: skip
+           "sg": "sg", "fip": "fip"}  # fmt: skip
 _ANY = {
     "inspect": ("container", "pod", "volume", "image"),
     "start": ("container", "pod"),

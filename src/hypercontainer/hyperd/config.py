@@ -33,6 +33,7 @@ from ..volumes.scratch import DEFAULT_SIZE
 from . import quota_config
 from .builder_config import BuilderConfig
 from .cluster_config import ClusterConfig
+from .fip_config import FipConfig
 from .oidc_config import OidcConfig
 from .values import value
 
@@ -125,6 +126,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     bridge_subnet: str = "192.168.123.0/24"
     bridge_subnet6: str = "fd7c:9a1e:6b0d::/64"
     user_network: Literal["auto", "passt", "slirp"] = "auto"
+    fips: FipConfig = msgspec.field(default_factory=FipConfig)
     egress_networks: list[str] = []  # CIDR, not public ones: where hosts that pods may reach by name may lie, too
     users: str = (
         f"{users.FIRST}-{users.LAST}"  # as which root's daemon runs what serves a machine, or looks into an image

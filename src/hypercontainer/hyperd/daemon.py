@@ -127,6 +127,7 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
         trust=config.trust,
         builder=config.builder.settings(config.insecure_registries),
         egress_networks=config.opened_networks,
+        fips=config.fips.settings(),
         docker_host=f"unix://{config.docker_path}" if config.docker else "",
         network=NetworkSettings(
             config.network or _default_network(),

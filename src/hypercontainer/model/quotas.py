@@ -25,6 +25,7 @@ class Amounts(Model, frozen=True, kw_only=True):
     disk: int = 0  # bytes that containers' own disks and volumes may grow to
     volumes: int = 0
     networks: int = 0
+    addresses: int = 0  # floating ones
     snapshots: int = 0
     ports: int = 0  # of the host, that pods publish, running or not
     image_disk: int = 0  # bytes of images' disks
@@ -47,6 +48,7 @@ class Quota(Model, frozen=True, kw_only=True):
     disk: Limit = None  # bytes
     volumes: Limit = None
     networks: Limit = None
+    addresses: Limit = None  # floating ones
     snapshots: Limit = None
     ports: Limit = None
     image_disk: Limit = None  # bytes: with so much there, no further image is brought

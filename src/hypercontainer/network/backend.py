@@ -24,6 +24,7 @@ from ..model.statistics import EgressStats
 from ..model.status import Pod
 from ..protocol.messages import Interface
 from . import tap
+from .floating import Floating
 from .idle import IdleNic
 
 F = TypeVar("F")
@@ -92,6 +93,9 @@ class Records(Protocol):
 
     def pods_at(self, address: str) -> Collection[Pod]:
         """Those that have it in a network."""
+
+    def floating(self) -> Floating:
+        """Floating addresses of pods."""
 
 
 class Forwarding(Protocol):

@@ -24,11 +24,12 @@ from .backend import Records
 from .dns import NameServer
 from .egress.dropped import Dropped
 from .egress.gate import EgressSettings, Gates
+from .floating import answer, floats_of
 from .groups import Groups, GroupsOf
 from .network_rules import Bridge
 from .proxy import LOOPBACK, Relay
 from .rule_watch import RuleWatch
-from .ruleset import TABLES, Nic, Published, Redirect, Ruleset
+from .ruleset import TABLES, Float, Nic, Published, Redirect, Ruleset
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +254,10 @@ class HostNetwork:
             if p.attachments  # it may have left them all
             for port in self._ports.get(p.id, p.ports)
         )
-        return Ruleset(bridges, nics, published, self._groups.members(running))
+        return Ruleset(bridges, nics, published, self._groups.members(running), *self._floats(running))
+
+    def _floats(self, running: Sequence[Pod]) -> tuple[tuple[Float, ...], tuple[str, ...]]:
+        return floats_of(running, self._records.floating()) if running else ((), ())
 
     def _redirect(self, pod: Pod, attachment: Attachment) -> Redirect | None:
         if pod.spec.egress is None:
@@ -276,6 +280,7 @@ class HostNetwork:
             self._forwarded = bridges
             await docker_user.sync(bridges)
         await self._sync_relays(rules.published)
+        await answer(self._records.floating().settings, [f.address for f in rules.floats])
 
     async def _restore(self) -> None:
         """Somebody else removed rules; Docker's firewall may have lost ours, too."""

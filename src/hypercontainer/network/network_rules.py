@@ -44,6 +44,14 @@ _SETS = """
   map any_six { type inet_proto . inet_service : ipv6_addr . inet_service; }
   map addr_four { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
   map addr_six { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
+  map floating_in_four { type ipv4_addr : ipv4_addr; }
+  map floating_in_six { type ipv6_addr : ipv6_addr; }
+  map floating_out_four { type ipv4_addr : ipv4_addr; }
+  map floating_out_six { type ipv6_addr : ipv6_addr; }
+  set floating_four { type ipv4_addr . ipv4_addr; }
+  set floating_six { type ipv6_addr . ipv6_addr; }
+  set floats_four { type ipv4_addr; flags interval; auto-merge; }
+  set floats_six { type ipv6_addr; flags interval; auto-merge; }
   map egress_four { type ipv4_addr : verdict; }
   map redirect_four { type ipv4_addr : verdict; }
   set restricted { type ipv4_addr; }
@@ -84,14 +92,20 @@ table {INET_TABLE} {{{_SETS}
     meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @addr_six
     meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @any_six
   }}
+  chain float {{
+    dnat ip to ip daddr map @floating_in_four
+    dnat ip6 to ip6 daddr map @floating_in_six
+  }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept
     ip saddr vmap @redirect_four
+    jump float
     meta l4proto {{ tcp, udp }} jump publish
   }}
   chain output {{
     type nat hook output priority -100; policy accept
     ip6 daddr ::1 accept
+    jump float
     meta l4proto {{ tcp, udp }} jump publish
   }}
 {_postrouting(bridges, names)}
@@ -118,6 +132,8 @@ def _postrouting(bridges: tuple[Bridge, ...], names: str) -> str:
     return f"""  chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept
     oifname {{ {names} }} ct status dnat fib saddr type local masquerade
+    oifname != {{ {names} }} snat ip to ip saddr map @floating_out_four
+    oifname != {{ {names} }} snat ip6 to ip6 saddr map @floating_out_six
 {masquerade}
   }}"""
 
@@ -165,6 +181,19 @@ def _input(bridges: tuple[Bridge, ...], names: str) -> str:
   }}"""
 
 
+# Connections by a floating address which the pod does not have any more: the kernel tracks them on.
+_STALE = """  chain stale {
+    ct direction original ct original ip daddr @floats_four ct original ip daddr . ip daddr != @floating_four drop
+    ct direction reply ct original ip daddr @floats_four ct original ip daddr . ip saddr != @floating_four drop
+    ct direction original ct reply ip daddr @floats_four ct reply ip daddr . ip saddr != @floating_four drop
+    ct direction reply ct reply ip daddr @floats_four ct reply ip daddr . ip daddr != @floating_four drop
+    ct direction original ct original ip6 daddr @floats_six ct original ip6 daddr . ip6 daddr != @floating_six drop
+    ct direction reply ct original ip6 daddr @floats_six ct original ip6 daddr . ip6 saddr != @floating_six drop
+    ct direction original ct reply ip6 daddr @floats_six ct reply ip6 daddr . ip6 saddr != @floating_six drop
+    ct direction reply ct reply ip6 daddr @floats_six ct reply ip6 daddr . ip6 daddr != @floating_six drop
+  }"""
+
+
 def _forward(bridges: tuple[Bridge, ...], names: str) -> str:
     within = "\n".join(f"    iifname {n} oifname {n} accept" for n in map(_quoted, bridges))
     internal = "\n".join(f"    iifname {_quoted(b)} drop\n    oifname {_quoted(b)} drop" for b in bridges if b.internal)
@@ -182,9 +211,11 @@ def _forward(bridges: tuple[Bridge, ...], names: str) -> str:
     ip saddr vmap @egress_four
     goto refuse
   }}
+{_STALE}
   chain forward {{
     type filter hook forward priority filter; policy accept
     iifname != {{ {names} }} oifname != {{ {names} }} accept
+    jump stale
     ip daddr vmap @group_in_four
     ip6 daddr vmap @group_in_six
     ip saddr vmap @group_out_four

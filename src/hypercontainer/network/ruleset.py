@@ -61,6 +61,14 @@ class Published:
     ip6: str = ""
 
 
+@dataclass(frozen=True)
+class Float:
+    """A floating address, by which a pod's address is reached, and reaches others."""
+
+    address: str
+    ip: str
+
+
 @dataclass
 class _Contents:
     """What pods have: rules of chains by table and name; values of elements by table, set and key; own sets."""
@@ -109,6 +117,8 @@ class Ruleset:
     nics: tuple[Nic, ...] = ()
     published: tuple[Published, ...] = ()
     members: tuple[Members, ...] = ()  # of the groups that rules name
+    floats: tuple[Float, ...] = ()
+    pools: tuple[str, ...] = ()  # CIDR: where floating addresses are of
 
     def text(self) -> str:
         """Both tables, instead of those that there are; without bridges, their removal."""
@@ -134,6 +144,11 @@ class Ruleset:
             sets, elements = of_members(members)
             found.sets.update(sets)
             found.elements.update(elements)
+        for pool in self.pools:
+            name = "floats_six" if ":" in pool else "floats_four"
+            found.elements[INET_TABLE, name, str(ip_network(pool))] = ""
+        for each in self.floats:
+            found.elements.update(_of_float(each))
         return found
 
 
@@ -205,3 +220,12 @@ def _of_port(p: Published) -> _Contents:
         else:
             made.elements[INET_TABLE, f"addr_{name}", f"{canonical(host)} . {key}"] = value
     return made
+
+
+def _of_float(each: Float) -> dict[tuple[str, str, str], str]:
+    version, floating, own = "six" if ":" in each.ip else "four", canonical(each.address), canonical(each.ip)
+    return {
+        (INET_TABLE, f"floating_in_{version}", floating): own,
+        (INET_TABLE, f"floating_out_{version}", own): floating,
+        (INET_TABLE, f"floating_{version}", f"{floating} . {own}"): "",
+    }

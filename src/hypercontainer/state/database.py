@@ -24,6 +24,7 @@ import msgspec
 from ..errors import NoSpace, Unavailable
 from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.cron import Cron
+from ..model.fips import Fip
 from ..model.metering import DaySum, Use, Whose
 from ..model.network import Network
 from ..model.security_groups import SecurityGroup
@@ -117,6 +118,9 @@ class Database:
 
     def security_groups(self) -> list[SecurityGroup]:
         return self._read(SecurityGroup)
+
+    def fips(self) -> list[Fip]:
+        return self._read(Fip)
 
     def accounts(self) -> list[Account]:
         return self._read(Account)

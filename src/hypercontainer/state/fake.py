@@ -12,6 +12,7 @@ import msgspec
 from ..errors import NoSpace, Unavailable
 from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.cron import Cron
+from ..model.fips import Fip
 from ..model.metering import ANY, DAY, DaySum, Use, Whose
 from ..model.network import Network
 from ..model.security_groups import SecurityGroup
@@ -25,7 +26,7 @@ from .store import Happened, SetAside
 
 _TABLES = ("containers", "pods", "volumes", "networks", "tokens", "organisations", "projects", "people", "unfinished",
            "users", "metering", "pricelists", "credits", "invoices", "accounts", "crons",
-           "securitygroups")  # fmt: skip
+           "securitygroups", "fips")  # fmt: skip
 
 
 @dataclass
@@ -84,6 +85,9 @@ class FakeStore:
 
     def security_groups(self) -> list[SecurityGroup]:
         return self._read(SecurityGroup)
+
+    def fips(self) -> list[Fip]:
+        return self._read(Fip)
 
     def accounts(self) -> list[Account]:
         return self._read(Account)

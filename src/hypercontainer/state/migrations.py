@@ -84,7 +84,7 @@ STEPS = (
     ),  # of machines that there are
     Step(9, tuple(map(_table, ("organisations", "projects", "people")))),
     Step(10, (*ledger.STATEMENTS, *map(_table, ("pricelists", "credits", "invoices", "accounts")))),
-    Step(11, (_table("crons"),)),
+    Step(11, (_table("crons"), _table("fips"))),
     Step(
         12,
         (

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.cron import Cron
+from ..model.fips import Fip
 from ..model.metering import DaySum, Use, Whose
 from ..model.network import Network
 from ..model.security_groups import SecurityGroup
@@ -69,6 +70,9 @@ class Store(Protocol):
         """As `containers`."""
 
     def security_groups(self) -> list[SecurityGroup]:
+        """As `containers`."""
+
+    def fips(self) -> list[Fip]:
         """As `containers`."""
 
     def accounts(self) -> list[Account]:

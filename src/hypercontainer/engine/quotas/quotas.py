@@ -22,7 +22,7 @@ from ...model.specs import ContainerSpec
 from ...model.status import Container, Pod, Volume
 from ...sys import clock
 from ..principal import current
-from .holders import Holder, Snapshot
+from .holders import Holder, Owned, Snapshot
 from .requests import Requests
 
 _MINUTE = 60.0  # seconds, in which so many starts are allowed
@@ -65,6 +65,7 @@ class Quotas:
         # Set by who knows: who is limited of those whose a thing with this tenant and owner is, and how.
         self.limits: Callable[[Tenant, str], Iterable[tuple[Holder, Quota]]] = lambda tenant, owner: ()
         self.snapshots: Callable[[], Iterable[Snapshot]] = lambda: ()
+        self.addresses: Callable[[], Iterable[Owned]] = lambda: ()
         self.image_bytes: Callable[[], int] = lambda: 0  # of who asks
         self.snapshot_bytes: Callable[[str], int] = lambda id_: 0
         self._requests = Requests()
@@ -177,6 +178,7 @@ class Quotas:
             disk=disks + sum(v.size for v in volumes) + sum(map(disks_of, pods.values())),
             ports=sum(len(p.spec.ports) for p in pods.values()), networks=sum(map(holder.has, own.networks)),
             snapshots=sum(holder.has(s) for s in self.snapshots()),
+            addresses=sum(holder.has(a) for a in self.addresses()),
         )  # fmt: skip
         recorded = {*pods, *(c.id for c in containers), *(volume_key(v.name, v.tenant) for v in volumes)}
         making = [h.amounts for id_, h in self._held.items() if id_ not in recorded and holder.has(h)]
@@ -224,5 +226,6 @@ def _machine(pod: Pod) -> Amounts:
 
 def _written(name: str, number: int) -> str:
     words = {"vcpus": "virtual CPUs", "memory": "of memory in pods that run", "disk": "of disk",
-             "ports": "ports of the host", "image_disk": "of images", "snapshot_disk": "of snapshots"}  # fmt: skip
+             "ports": "ports of the host", "image_disk": "of images", "snapshot_disk": "of snapshots",
+             "addresses": "floating addresses"}  # fmt: skip
     return f"{write_amount(name, number)} {words.get(name, name)}"
