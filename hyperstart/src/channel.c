@@ -101,10 +101,12 @@ static void parse_frames(void)
 }
 
 /* The next waits in the backlog meanwhile. */
-static void end_connection(void)
+static void end_connection(bool broken)
 {
 	loop_remove(&source);
 	loop_change(&listener, EPOLLIN);
+	if (broken)
+		user->on_break();
 }
 
 static void on_channel(struct source *s, uint32_t events)
@@ -130,7 +132,7 @@ static void on_channel(struct source *s, uint32_t events)
 			if (kind == CHANNEL_STREAM)
 				user->on_end();
 			else if (kind == CHANNEL_LISTENING)
-				end_connection();
+				end_connection(n < 0);
 			return;
 		}
 		buf_append(&rx, chunk, (size_t)n);

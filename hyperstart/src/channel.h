@@ -17,6 +17,7 @@ struct channel_user {
 	void (*on_connect)(void);              /* a new connection: rewind the streams */
 	bool (*next_data)(struct buffer *out); /* append one DATA frame, false if none */
 	void (*on_end)(void);                  /* the descriptor itself is at its end */
+	void (*on_break)(void);                /* a connection broke, and its host may not know; the next can come */
 };
 
 enum channel_kind {

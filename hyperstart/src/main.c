@@ -284,7 +284,8 @@ static int print_tsc_khz(void)
 
 int main(int argc, char **argv)
 {
-	static const struct channel_user user = {on_frame, process_rewind_all, process_next_data, loop_stop};
+	static const struct channel_user user = {on_frame, process_rewind_all, process_next_data, loop_stop,
+	                                         port_recall};
 	bool listens = argc == 3 && strcmp(argv[1], "--listen") == 0;
 	int fd = -1;
 

@@ -123,6 +123,12 @@ static void call_host(void)
 		loop_add(&call, EPOLLIN);
 }
 
+void port_recall(void)
+{
+	if (call_port && call.fd < 0)
+		call_host();
+}
+
 static int listen_on_vsock(const char *number)
 {
 	struct sockaddr_vm here = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY};

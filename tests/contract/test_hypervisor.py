@@ -46,6 +46,7 @@ from hypercontainer.hypervisor.facets import (
     PortForwarding,
     Reconfigure,
     Save,
+    Severs,
     Snapshots,
     Strays,
     Suspends,
@@ -383,6 +384,7 @@ class _Instant:
     def __init__(self, agent: GuestSession) -> None:
         self._agent = agent
         self.seen: list[bool] = []
+        self.token = b""  # of who connects to what was saved
 
     async def _look(self, limit: float) -> None:
         try:
@@ -398,11 +400,22 @@ class _Instant:
         yield
 
     async def at_rest(self) -> None:
+        self.token = self._agent.next_token
         await self._look(_PATIENCE)
 
 
+async def _another(session: GuestSession, machine: Machine) -> GuestSession:
+    """Another connection, in the place of one that broke."""
+    session.drop()
+    found = await session.renew(machine.connect, machine.wait)
+    assert found is not None
+    return found
+
+
 async def test_a_machine_that_runs_is_saved(host: Host) -> None:
-    """It goes on with its connection; what starts from the saved one, more than once, answers by the same token."""
+    """It goes on, with its connection or another; what starts from the saved one, more than once, answers by the same
+    token as that.
+    """
     driver = host.driver()
     if not isinstance(driver, Checkpoints):
         return
@@ -415,10 +428,14 @@ async def test_a_machine_that_runs_is_saved(host: Host) -> None:
         instant = _Instant(session)
         saved = await driver.checkpoint(machine, Snapshot(memory, state), instant)
         assert instant.seen == [True, False]
+        if isinstance(machine, Severs):
+            assert await machine.severed()
+            session = await _another(session, machine)
+            assert not await machine.severed()
         assert (await session.stats()).memory_total > 0
         for name in ("f1", "f2"):
             fork = await host.launch(name, snapshot=saved, balloon=True)
-            again = await wake(fork.connect, fork.wait, session.next_token)
+            again = await wake(fork.connect, fork.wait, instant.token)
             assert again is not None
             assert (await again.stats()).memory_total > 0
             again.close()

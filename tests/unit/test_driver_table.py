@@ -68,8 +68,9 @@ def test_what_a_driver_lacks_is_refused_with_one_that_has_it(tmp_path: Path, wha
 
 def test_what_they_can() -> None:
     able = ["networks", "directories", "disk-hotplug", "pause"]
+    saving = [*able, "templates", "pool", "snapshots", "suspend"]
     assert abilities.words(FirecrackerDriver) == able  # type: ignore[arg-type]
-    assert abilities.words(CloningDriver) == [*able, "templates", "pool"]  # type: ignore[arg-type]
+    assert abilities.words(CloningDriver) == saving  # type: ignore[arg-type]
     for xen in (XenDriver, LibxlDriver):
         words = abilities.words(xen)  # type: ignore[arg-type]
         assert words == ["networks", "disk-hotplug", "network-hotplug", "pause"]

@@ -19,7 +19,9 @@ from hypercontainer.hypervisor.firecracker.driver import make
 from hypercontainer.hypervisor.firecracker.drives import Drive, Drives
 from hypercontainer.hypervisor.firecracker.holes import punch
 from hypercontainer.hypervisor.firecracker.late import Late, sweep
-from hypercontainer.hypervisor.firecracker.machine import FirecrackerMachine, Saving
+from hypercontainer.hypervisor.firecracker.machine import FirecrackerMachine
+from hypercontainer.hypervisor.firecracker.saving import Saving
+from hypercontainer.hypervisor.memory_file import MemoryFile
 from hypercontainer.jail.hyperjail import HyperJail
 from hypercontainer.jail.plain import PlainJail
 
@@ -51,18 +53,21 @@ async def asked(tmp_path: Path) -> AsyncIterator[Asked]:
 async def test_a_machine_is_saved(tmp_path: Path, asked: Asked) -> None:
     memory, state = os.memfd_create("memory"), os.memfd_create("state")
     os.write(memory, bytes(3 * PAGE) + b"x" * PAGE)
-    machine = FirecrackerMachine(tmp_path, 0, 1, Drives([]), saving=Saving(Path("/machine"), 7, os.dup(memory)))
+    saving = Saving(Path("/machine"), MemoryFile.of(memory))
+    machine = FirecrackerMachine(tmp_path, os.getpid(), 1, Drives([]), saving=saving)  # it has that file
     await machine.save(state)
     assert asked == [
         ("PATCH", "/vm", {"state": "Paused"}),
         (
             "PUT",
             "/snapshot/create",
-            {"snapshot_type": "Full", "snapshot_path": "/machine/state", "mem_file_path": "/proc/self/fd/7"},
+            {"snapshot_type": "Full", "snapshot_path": "/machine/state", "mem_file_path": f"/proc/self/fd/{memory}"},
         ),
     ]
     assert os.pread(state, 100, 0) == b"its devices" and not (tmp_path / "state").exists()
     assert os.lseek(memory, 0, os.SEEK_DATA) == 3 * PAGE
+    machine.drop_memory()
+    assert os.fstat(memory).st_size == 0
     await machine.kill()
     await machine.kill()
     os.close(memory)

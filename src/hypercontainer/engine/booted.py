@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -94,14 +95,14 @@ async def start(
     devices = {d.address: d.group for d in config.devices}
     return BootedMachine(
         machine, agent, config.directory, allotment, dict(machine.names), dict(config.taps), config.spares,
-        devices, layout=layout_of(config),
+        devices, layout=layout_of(config, machine.names),
     )  # fmt: skip
 
 
-def layout_of(config: MachineConfig) -> MachineLayout:
-    """The devices of a machine that is launched so."""
+def layout_of(config: MachineConfig, names: Mapping[str, str]) -> MachineLayout:
+    """The devices of a machine that was launched so; `names` are the machine's."""
     return MachineLayout(
-        disks=[d.serial for d in config.disks],
+        disks=[names.get(d.serial, d.serial) for d in config.disks],
         nics=[str(_KINDS[type(n)]) for n in config.networks],
         expandable=config.expandable,
         balloon=config.snapshot is None and config.memory_file is None,

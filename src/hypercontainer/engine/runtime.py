@@ -61,6 +61,8 @@ class Runtime:
     users: set[str] = field(default_factory=set)  # who needs the machine to go on
     uses: int = 0  # copies, connections, and what else is done in it while it runs anyway: it is not idle
     renewing: bool = False  # its connection was lost, and another is opened
+    severed: bool = False  # its connection is broken, as it was saved: there is to be another
+    renewed: asyncio.Event = field(default_factory=asyncio.Event)  # it was opened again, or there is none
     silent_since: float = 0.0  # seconds of the loop's clock, when it does not answer
     lost: str = ""  # what people call it, once its connection has ended for good
     killed: bool = False  # by us, before it was asked to end

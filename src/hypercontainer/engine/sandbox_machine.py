@@ -234,12 +234,15 @@ class SandboxMachine(Supervisor[State]):
 
     def _channel_closed(self, job: Job) -> None:
         """A connection that was lost is opened again, if the machine lives; else who uses it hears of its end."""
-        if job.cancelled() or self.state not in (State.UP, State.PAUSED) or self.runtime is None:
+        if job.cancelled() or self.runtime is None:
             return
-        if self.runtime.agent.lost and len(self._renewals) < _RENEWALS:
-            loop = asyncio.get_running_loop()
-            self._renewals.append(clock.seconds())
-            loop.call_later(_RENEWALS_WITHIN, self._renewals.popleft)
+        severed = self.runtime.severed
+        if self.state not in (State.UP, State.PAUSED) and not (severed and self.state is State.SUSPENDING):
+            return
+        if self.runtime.agent.lost and (severed or len(self._renewals) < _RENEWALS):
+            if not severed:
+                self._renewals.append(clock.seconds())
+                asyncio.get_running_loop().call_later(_RENEWALS_WITHIN, self._renewals.popleft)
             self.runtime.renewing = True
             work = self._reattacher.renew(self.runtime, paused=self.state is State.PAUSED)
             self._watch = self.do(work, self._renewed)
@@ -250,15 +253,18 @@ class SandboxMachine(Supervisor[State]):
         if self.runtime is None or job.cancelled():
             return
         self.runtime.renewing = False
+        self.runtime.renewed.set()
         if failure(job) or not job.result():
             self._lost(self.runtime)
             return
-        log.warning("%s: the connection to its guest was lost, and was opened again", self.name)
+        if not self.runtime.severed:
+            log.warning("%s: the connection to its guest was lost, and was opened again", self.name)
         self._own_channel(self.runtime)
         self.save()
 
     def _lost(self, runtime: Runtime) -> None:
         runtime.give_up(self.name)
+        runtime.renewed.set()
         if not runtime.users:
             self._end(clean=False, error="the virtual machine ended unexpectedly")
 

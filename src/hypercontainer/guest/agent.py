@@ -191,6 +191,9 @@ class Agent(Protocol):
     async def shut_down(self, timeout: float) -> None:
         """End all processes and make the disks clean, in so many seconds; the machine may then be killed."""
 
+    def drop(self) -> None:
+        """End the connection as if it had ended by itself. Idempotent."""
+
     async def renew(self, connect: Connect, gone: Gone) -> Agent | None:
         """Another connection in place of this one, which was lost, with all that it carried; None: there is none."""
 

@@ -183,6 +183,11 @@ class Connection(asyncio.Protocol, ABC):
         if self._transport:
             self._transport.abort()
 
+    def drop(self) -> None:
+        """End it as if the stream had ended by itself. Idempotent."""
+        if self._transport:
+            self._transport.abort()
+
     def close(self) -> None:
         """Idempotent."""
         if self._transport:

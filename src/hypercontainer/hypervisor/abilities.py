@@ -21,6 +21,7 @@ from .driver import (
 )
 from .facets import (
     NAMES,
+    Checkpoints,
     DiskErrors,
     DiskHotplug,
     DiskStall,
@@ -29,6 +30,7 @@ from .facets import (
     Pause,
     PortForwarding,
     Reconfigure,
+    Suspends,
 )
 
 # What `hyperctl info` calls them; docs/hypervisors.md has the same rows.
@@ -46,11 +48,14 @@ WORDS: dict[type, str] = {
     Pause: "pause",
     Snapshot: "templates",
     Reconfigure: "pool",
+    Checkpoints: "snapshots",
+    Suspends: "suspend",
     DiskStall: "full-disk-wait",
     DiskErrors: "disk-errors",
     ForeignProcessor: "architectures",
     PciDevice: "pci-devices",
 }
+_OF_DRIVERS = (Checkpoints, Suspends)
 # What to do where no driver can, and one could.
 _HINTS: dict[type, str] = {
     PciDevice: "QEMU's machine types q35 and pc have a bus for it: see `machine_type` in docs/configuration.md",
@@ -61,6 +66,8 @@ def has(driver: Driver, what: type) -> bool:
     """Whether its machines can have a part of this kind, or have this facet."""
     if what is VirtioFs and FileStream in driver.facets:
         return True  # directories come either way
+    if what in _OF_DRIVERS:
+        return isinstance(driver, what)
     return what in driver.takes or what in driver.facets
 
 

@@ -155,6 +155,23 @@ class Save(Protocol):
 
 
 @runtime_checkable
+class Severs(Protocol):
+    """A machine whose connections with its guest all break when it is saved, also where it runs on."""
+
+    async def severed(self) -> bool:
+        """Whether they may have, since this was asked last: when this returns the guest of a machine that runs knows,
+        and takes new ones.
+        """
+
+
+@runtime_checkable
+class FixedDevices(Protocol):
+    """A machine whose hypervisor goes on with a device that the guest has let go, and reads its queues."""
+
+    fixed_devices: bool
+
+
+@runtime_checkable
 class Early(Protocol):
     """A machine that was launched before what it goes on from was there."""
 

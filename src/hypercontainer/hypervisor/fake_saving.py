@@ -81,3 +81,29 @@ class SavingDriver(FakeDriver):
 
     async def fingerprint(self, config: MachineConfig) -> str:
         return f"{self.name} {self.version}, {config.vcpus} processors"
+
+
+class SeveringMachine(SavingMachine):
+    """One whose connections break when it is saved."""
+
+    _broken = False
+
+    def put_away(self) -> bytes:
+        self._broken = True
+        return super().put_away()
+
+    async def severed(self) -> bool:
+        await self._order()
+        broken, self._broken = self._broken, False
+        return broken
+
+
+class SeveringDriver(SavingDriver):
+    """One with such machines."""
+
+    machine = SeveringMachine
+
+    def __init__(self, host: FakeHost, name: str = "fake") -> None:
+        super().__init__(host, name)
+        self._machine = SeveringMachine
+        self.facets = facets_of(SeveringMachine)

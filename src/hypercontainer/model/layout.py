@@ -9,7 +9,7 @@ from .base import Model
 class MachineLayout(Model, frozen=True, kw_only=True):
     """The devices that a machine was launched with: one that goes on from it, saved, has the same in the same order."""
 
-    disks: list[str]  # serial numbers, as the guest has them
+    disks: list[str]  # what the guest finds them by
     nics: list[str]  # kinds: tap, user, stream, or spare
     expandable: bool = False
     balloon: bool = False

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ...errors import Unavailable
 from ...guest.agent import Fork, Freeze
 from ...guest.agent import require as require_of_guest
+from ...hypervisor.facets import FixedDevices
 from ...model import ids
 from ...model.quotas import Amounts
 from ...model.status import Container, ContainerStatus, MountPoint, Pod
@@ -163,7 +164,8 @@ class Making:
         freeze = require_of_guest(runtime.agent, Freeze)
         for old in saved.document.frozen:
             await freeze.freeze_container(new[old][:12], False)
-        require_of_guest(runtime.agent, Fork).keep_free_pages()
+        if not isinstance(runtime.machine, FixedDevices):  # there the balloon stays, and nobody asks for free pages
+            require_of_guest(runtime.agent, Fork).keep_free_pages()
         self._sandboxes.sandbox(who.pod_id).save()
         await self._sandboxes.release(who.pod_id, _USER)
 

@@ -18,21 +18,24 @@ import msgspec
 from ...errors import Unavailable
 from ...jail.jail import Jail, Started
 from ...jail.plain import PlainJail
-from ...sys import process
+from ...sys import process, tasks
 from .. import found, taps
 from ..ask import ask
 from ..boot_files import for_all
 from ..driver import Disk, Machine, MachineConfig, Probe, Snapshot, TapNetwork, check_takes
-from ..facets import Needs, Reconfigure, Save, facets_of
+from ..facets import Instant, Needs, Reconfigure, Save, facets_of
+from ..memory_file import MemoryFile
 from ..probe import Choice, Prober, TrialMachine
-from . import confinement
+from . import checkpoint, confinement
 from .call import heard, listening
-from .document import check, document
+from .document import check, document, drive_id
 from .drives import SECTOR, Drives
 from .handed import in_memory, opened, pipe
 from .late import Late, sweep
-from .machine import FirecrackerMachine, Saving
+from .machine import FirecrackerMachine
 from .places import API, CALL, CONSOLE, DIRECTORY, NOTHING, VSOCK, Places, places
+from .saving import Saving
+from .stream import read
 
 log = logging.getLogger(__name__)
 _OLDEST = (1, 7)  # version that boots an uncompressed kernel with an initramfs and without a root device as here
@@ -52,6 +55,7 @@ class _Boot(NamedTuple):
 
     descriptors: tuple[int, ...]
     arguments: tuple[str, ...] = ()
+    saving: Saving | None = None
 
 
 class FirecrackerDriver:
@@ -159,31 +163,45 @@ class FirecrackerDriver:
                 boot = self._described(config, where, handed_over)
                 started = await self._start(Path(binary), config, where, boot, late, handed_over)
                 machine = FirecrackerMachine(
-                    config.directory, *started, Drives.of(config), nics, _saving(config, where.directory), late,
-                    where.directory,
-                )  # fmt: skip
+                    config.directory, *started, Drives.of(config), nics, boot.saving, late, where.directory
+                )
                 undo.push_async_callback(machine.kill)
                 machine.listen()
                 if config.snapshot:
-                    await machine.answers()
-                    memory, state = (f"/proc/self/fd/{fd}" for fd in boot.descriptors)
-                    await machine.load(memory, state, nics, timeout=self._boot_timeout)
+                    await self._load(machine, config, boot, late)
                 machine.keep(await heard(machine, call, self._boot_timeout), open=config.memory_file is not None)
             taps.tie(machine.pid)
             undo.pop_all()
         return machine
 
+    async def _load(self, machine: FirecrackerMachine, config: MachineConfig, boot: _Boot, late: Late | None) -> None:
+        """What was saved has the paths of its disks: those of a jail, and of files that came later, for such drives."""
+        assert config.snapshot
+        await machine.answers()
+        memory, state = (f"/proc/self/fd/{fd}" for fd in boot.descriptors[:2])
+        with contextlib.ExitStack() as shown:
+            for index, disk in enumerate(config.disks if late and config.snapshot.live else ()):
+                assert late and isinstance(disk, Disk)
+                with contextlib.suppress(Unavailable):  # no file of that file system came later
+                    shown.enter_context(late.shown(disk.path, drive_id(index)))
+            await machine.load(memory, state, [n for n, _ in config.taps], timeout=self._boot_timeout)
+
     def _described(self, config: MachineConfig, where: Places, handed_over: contextlib.ExitStack) -> _Boot:
         """What it boots, or the machine that it goes on with, of which it is told later."""
+        saving = self._saving(config, where.directory, handed_over)
         if config.snapshot:  # each machine reads the state from its begin
             state = opened(Path(f"/proc/self/fd/{config.snapshot.state}"), handed_over)
-            return _Boot((config.snapshot.memory, state))
+            return _Boot((config.snapshot.memory, state), saving=saving)
         jailed = self._jail.confines
         kernel, initramfs = (for_all(opened(p, handed_over), jailed=jailed) for p in (config.kernel, config.initramfs))
         text = msgspec.json.encode(document(config, (kernel, initramfs), where, self._io_rate))
         log.debug("a machine of Firecracker: %s", text.decode())
         described = in_memory(text, handed_over)
-        return _Boot((kernel, initramfs, described), ("--config-file", f"/proc/self/fd/{described}"))
+        return _Boot((kernel, initramfs, described), ("--config-file", f"/proc/self/fd/{described}"), saving)
+
+    def _saving(self, config: MachineConfig, inside: Path, handed_over: contextlib.ExitStack) -> Saving | None:
+        """What a machine that may be saved is handed."""
+        return None
 
     async def _start(
         self,
@@ -203,7 +221,7 @@ class FirecrackerDriver:
         )  # fmt: skip
         log.debug("launching %s", process.command_line(line))
         output = pipe(config.directory / CONSOLE, handed_over)
-        descriptors = [*boot.descriptors, *([] if config.memory_file is None else [config.memory_file])]
+        descriptors = [*boot.descriptors, *([boot.saving.memory.descriptor] if boot.saving else [])]
         order = confinement.order(line, config, where, descriptors, output, late=late.directory if late else None)
         mark = found.mark(self.name, config.directory)
         order = replace(order, environment={**order.environment, **mark})
@@ -219,6 +237,7 @@ class FirecrackerDriver:
         if not machine.alive:
             return None
         machine.listen()
+        machine.drop_memory()  # of a daemon that ended while it was being saved
         return machine
 
     def strays(self, parent: Path, keep: Container[Path]) -> list[Machine]:
@@ -242,6 +261,30 @@ class CloningDriver(FirecrackerDriver):
         described = document(config, (0, 0), Places(DIRECTORY, ()))
         return repr((self.version, process.cpu_model(), described, self._io_rate))
 
+    def _saving(self, config: MachineConfig, inside: Path, handed_over: contextlib.ExitStack) -> Saving | None:
+        memory = config.memory_file
+        if memory is None:
+            memory = in_memory(b"", handed_over)
+        return Saving(inside, MemoryFile.of(memory))
+
+    async def checkpoint(self, machine: Machine, snapshot: Snapshot, instant: Instant) -> Snapshot:
+        assert isinstance(machine, FirecrackerMachine)
+        return await checkpoint.checkpoint(machine, snapshot, instant)
+
+    async def put_away(self, machine: Machine, stream: int) -> None:
+        assert isinstance(machine, FirecrackerMachine)
+        await checkpoint.put_away(machine, stream)
+
+    async def launch_from(self, config: MachineConfig, stream: int) -> FirecrackerMachine:
+        found: list[Snapshot] = []
+        try:
+            await tasks.in_thread(lambda: found.append(read(stream, config.memory)))
+            return await self.launch(replace(config, snapshot=found[0]))
+        finally:
+            for snapshot in found:
+                os.close(snapshot.memory)
+                os.close(snapshot.state)
+
 
 def make(
     *, binary: str, accelerator: str, cache: Path, boot_timeout: float, jail: Jail | None = None, io_rate: int = 0
@@ -251,9 +294,3 @@ def make(
     return kind(
         binary=binary, accelerator=accelerator, cache=cache, boot_timeout=boot_timeout, jail=jail, io_rate=io_rate
     )
-
-
-def _saving(config: MachineConfig, inside: Path) -> Saving | None:
-    if config.memory_file is None:
-        return None
-    return Saving(inside, config.memory_file, os.dup(config.memory_file))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Holes in a file of memory that was written as a whole."""
+"""Files of memory that were written as a whole: holes in them, and what lies between."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ from collections.abc import Iterator
 _CHUNK, _PAGE = 4 << 20, 4096  # bytes
 _ZEROS = bytes(_PAGE)
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
+
+
+def runs(fd: int) -> Iterator[tuple[int, bytes]]:
+    """Places in a file, and what is there, but for pages that are all zeros. It blocks."""
+    size = os.fstat(fd).st_size
+    for at in range(0, size, _CHUNK):
+        data, begun = os.pread(fd, _CHUNK, at), -1
+        for offset in range(0, len(data), _PAGE):
+            if data.startswith(_ZEROS, offset):
+                if begun >= 0:
+                    yield at + begun, data[begun:offset]
+                begun = -1
+            elif begun < 0:
+                begun = offset
+        if begun >= 0:
+            yield at + begun, data[begun:]
 
 
 def punch(fd: int) -> None:

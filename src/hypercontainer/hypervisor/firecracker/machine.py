@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...errors import Unavailable
 from ...jail import violations
@@ -23,13 +23,15 @@ from ..driver import AnyDisk, Disk
 from ..facets import Mount
 from ..process_machine import ProcessMachine, dial, telling
 from . import api, confinement
-from .call import listening
+from .call import heard, listening
 from .document import MIB, drive_id, nic_id
 from .drives import Drives
 from .holes import punch
 from .late import Late
-from .places import API, CONSOLE, FILES, FILES_PORT, NOTHING, PORT, STATE, VSOCK
+from .places import API, CALL, CONSOLE, FILES, FILES_PORT, NOTHING, PORT, STATE, VSOCK
+from .saving import Saving, read_state
 
+log = logging.getLogger(__name__)
 _SAVE_TIMEOUT = 60.0  # seconds for a guest's memory to be written
 _PAUSE = 0.01  # seconds between looks at a socket that is about to be there
 _TAIL = 8000  # bytes of the console that are looked at
@@ -38,20 +40,13 @@ _BAD_CALL = 148
 _CALL = re.compile(rb"bad syscall \((\d{1,4})\)")
 
 
-class Saving(NamedTuple):
-    """Where a machine that may be saved has what that takes."""
-
-    directory: Path  # of the machine, as its process sees it
-    memory: int  # descriptor of a file for the guest's memory, in the process
-    own: int  # the same file's, of ours; closed with the machine
-
-
 class FirecrackerMachine(ProcessMachine):
     """Known by its process and its directory; both outlive the daemon."""
 
     driver = "firecracker"
     program = "Firecracker"
     accelerator = "kvm"
+    fixed_devices = True  # it panics over queues of a balloon that a guest has let go
 
     def __init__(
         self,
@@ -69,6 +64,8 @@ class FirecrackerMachine(ProcessMachine):
         self._late = late  # while it may get disks
         self._saving = saving
         self._kept: socket.socket | None = None
+        self._restored = False  # it went on from what was saved, and was not saved since
+        self._recall: socket.socket | None = None  # where the guest calls once its connections are broken
         self._drives = drives
         self.names: Mapping[str, str] = drives.names
         self._exchanging = asyncio.Lock()
@@ -80,10 +77,12 @@ class FirecrackerMachine(ProcessMachine):
     def of(cls, handle: Mapping[str, Any]) -> FirecrackerMachine:
         """The machine that a handle names, which may have ended."""
         late, inside = (Path(handle[key]) if handle.get(key) else None for key in ("late", "inside"))
-        return cls(
+        machine = cls(
             Path(handle["directory"]), handle["pid"], handle["pidStarted"], Drives.noted(handle),
-            handle.get("taps", ()), late=Late(late) if late else None, inside=inside,
+            handle.get("taps", ()), Saving.noted(handle), Late(late) if late else None, inside,
         )  # fmt: skip
+        machine._restored = handle.get("restored", False)
+        return machine
 
     @property
     def handle(self) -> dict[str, Any]:
@@ -95,6 +94,8 @@ class FirecrackerMachine(ProcessMachine):
             "taps": list(self._nics),
             "late": str(self._late.directory) if self._late else "",
             "inside": str(self._inside or ""),
+            "restored": self._restored,
+            "memory": self._saving.memory if self._saving else None,
         }
 
     @property
@@ -118,18 +119,19 @@ class FirecrackerMachine(ProcessMachine):
 
     def detach(self) -> None:
         self._console.close()
+        self._end_calls()
 
     async def kill(self) -> None:
         await super().kill()
         taps.drop(self._nics)
         if self._late:
             self._late.remove()
-        if self._saving:
-            os.close(self._saving.own)
-            self._saving = None
-        if self._kept:
-            self._kept.close()
-            self._kept = None
+        self._end_calls()
+
+    def _end_calls(self) -> None:
+        for sock in filter(None, (self._kept, self._recall)):
+            sock.close()
+        self._kept = self._recall = None
 
     def last_words(self) -> str:
         return "; ".join([*self.violation(), *telling(self._console.tail()[-_TAIL:])])
@@ -181,6 +183,7 @@ class FirecrackerMachine(ProcessMachine):
 
         It takes in the whole state before it answers, for which it has `timeout` seconds, as for a boot.
         """
+        self._restored = True
         overrides = [{"iface_id": nic_id(index), "host_dev_name": tap} for index, tap in enumerate(nics)]
         await self._ask(
             "PUT",
@@ -258,21 +261,79 @@ class FirecrackerMachine(ProcessMachine):
             finally:
                 path.unlink(missing_ok=True)
 
-    async def save(self, state: int) -> None:
-        if self._saving is None:
-            raise Unavailable("the virtual machine was not launched to be saved")
+    # -- what it is saved by ------------------------------------------------------------------
+
+    async def write_down(self, state: int) -> None:
+        """Stand still, with the devices' state in `state` and the memory in the file that the process has for it.
+
+        From then on all of its connections with the guest are broken, also when it runs on.
+
+        :raise Unavailable: it cannot be saved, or that fails.
+        """
+        saving = self._can_be_saved()
         await self.pause()
+        if self._recall:
+            self._recall.close()
+        self._recall = listening(self._directory / CALL)
+        # It writes the state down before it tells the guest, so that one that went on from that state has told one word
+        # less than its guest has heard: the first word is lost.
+        for _ in range(2 if self._restored else 1):
+            await self._create_snapshot(saving)
+        self._restored = False
+        read_state(self._directory / STATE, state)
+
+    async def _create_snapshot(self, saving: Saving) -> None:
         await self._ask(
             "PUT",
             "/snapshot/create",
             {
                 "snapshot_type": "Full",
-                "snapshot_path": str(self._saving.directory / STATE),
-                "mem_file_path": f"/proc/self/fd/{self._saving.memory}",
+                "snapshot_path": str(saving.directory / STATE),
+                "mem_file_path": f"/proc/self/fd/{saving.memory.descriptor}",
             },
             timeout=_SAVE_TIMEOUT,
         )
-        path = self._directory / STATE
-        os.pwrite(state, path.read_bytes(), 0)
-        path.unlink()
-        await tasks.in_thread(partial(punch, self._saving.own))
+
+    def _can_be_saved(self) -> Saving:
+        if self._saving is None:
+            raise Unavailable("the virtual machine was not launched to be saved",
+                              hint="stop its pod and start it again")  # fmt: skip
+        return self._saving
+
+    async def severed(self) -> bool:
+        at, self._recall = self._recall, None
+        if at is None:
+            return False
+        with at:
+            try:
+                (await heard(self, at, deadlines.MONITOR)).close()
+            except Unavailable as error:  # an older guest does not call, nor does one that was not saved after all
+                log.warning("a virtual machine that was saved does not say that it takes connections: %s", error)
+        return True
+
+    def open_memory(self) -> int:
+        """A descriptor of the file that `write_down` has filled; its caller's to close.
+
+        :raise Unavailable: it is not there any more, or hyperd may not.
+        """
+        return self._can_be_saved().opened(self.pid)
+
+    def drop_memory(self) -> None:
+        """What `write_down` has filled takes no memory any more. Idempotent; what fails is for the next one."""
+        with contextlib.suppress(OSError, Unavailable):
+            fd = self.open_memory()
+            try:
+                os.ftruncate(fd, 0)
+            finally:
+                os.close(fd)
+
+    async def save(self, state: int) -> None:
+        await self.write_down(state)
+        await tasks.in_thread(self._punch)
+
+    def _punch(self) -> None:
+        fd = self.open_memory()
+        try:
+            punch(fd)
+        finally:
+            os.close(fd)

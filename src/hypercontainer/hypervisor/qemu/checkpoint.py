@@ -70,20 +70,16 @@ def _memory_of(machine: QemuMachine) -> Iterator[tuple[int, int, int]]:
     place = Path(f"/proc/{machine.pid}")
     with contextlib.ExitStack() as stack:
 
-        def opened(path: Path | str, flags: int = os.O_RDONLY) -> int:
-            fd = os.open(path, flags | os.O_CLOEXEC)
+        def opened(path: Path) -> int:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, fd)
             return fd
 
         try:
             mem, pagemap, base = opened(place / "mem"), opened(place / "pagemap"), -1
             if file := machine.memory_file:
-                # What the number means by now is QEMU's choice: only the file that it was given is opened to be read.
-                found = opened(place / f"fd/{file.descriptor}", os.O_PATH)
-                status = os.fstat(found)
-                if (status.st_dev, status.st_ino) != (file.device, file.inode):
-                    raise Unavailable("the virtual machine does not have the file of its memory any more")
-                base = opened(f"/proc/self/fd/{found}")
+                base = file.open(machine.pid)
+                stack.callback(os.close, base)
         except (FileNotFoundError, ProcessLookupError) as error:
             raise Unavailable(_ENDED) from error
         except PermissionError as error:

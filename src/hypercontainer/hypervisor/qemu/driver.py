@@ -39,10 +39,11 @@ from ..driver import (
     unsupported,
 )
 from ..facets import Instant, Needs, facets_of
+from ..memory_file import MemoryFile
 from ..probe import Prober, trouble_of
 from . import checkpoint, command, confinement, devices, foreign
 from .formats import check_image
-from .machine import CHANNEL, CONSOLE, FILES, LOG, MONITOR, MemoryFile, QemuMachine
+from .machine import CHANNEL, CONSOLE, FILES, LOG, MONITOR, QemuMachine
 from .machine_types import AUTO, MICROVM, Chosen, MachineType, TypeChooser, fitted, processor_of_host
 from .ports import check_port_free
 

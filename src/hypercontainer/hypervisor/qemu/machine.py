@@ -12,7 +12,7 @@ import resource
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...errors import Unavailable
 from ...jail.report import Grants
@@ -20,6 +20,7 @@ from ...model.specs import PortMapping
 from ...sys import deadlines, process
 from ..driver import AnyDisk, Disk, TapNetwork
 from ..facets import Mount
+from ..memory_file import MemoryFile
 from ..process_machine import ProcessMachine, dial, telling
 from . import devices, live_disks, migration, nics, snapshots
 from .command import FILES_CHANNEL
@@ -36,19 +37,6 @@ SERVER_LOG = "server.log"  # of whoever serves shared directories
 # It says so of each hub that a spare NIC is alone in (net/hub.c).
 _SPARE_NIC = re.compile(rb"[^\n]*is not connected to host network[^\n]*\n?")
 _TAIL = 8000  # bytes of the logs that are read for an error message: a panic, and the registers that follow it
-
-
-class MemoryFile(NamedTuple):
-    """The file that a machine maps its memory from privately, as its process was given it."""
-
-    descriptor: int
-    device: int
-    inode: int
-
-    @classmethod
-    def of(cls, descriptor: int) -> MemoryFile:
-        status = os.fstat(descriptor)
-        return cls(descriptor, status.st_dev, status.st_ino)
 
 
 class QemuMachine(ProcessMachine):
