@@ -380,6 +380,10 @@ class Stage:
 
         :raise AssertionError: something is, or a name is not free.
         """
+        for deployment in self.engine.deployments.records():
+            await self.call(self.engine.keeper.remove(deployment.id))
+        for job in self.engine.crons.records():
+            await self.call(self.engine.cron_runner.remove(job.id, force=True))
         for pod in [p for p in self.engine.registry.pods() if not p.implicit]:
             await self.call(self.engine.pods.remove(pod.id, force=True))
         await self.call(self.engine.builds.machine.stop())

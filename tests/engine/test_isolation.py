@@ -51,7 +51,8 @@ REST: dict[str, Case] = {
     **{f"GET {p}": Case("list") for p in ("/ping", "/version", "/info", "/system/df", "/podfile/schema", "/containers",
                                           "/pods", "/snapshots", "/volumes", "/networks", "/images", "/tokens",
                                           "/organisations", "/projects", "/sizes", "/quota", "/billing/prices",
-                                          "/usage/metrics", "/crons", "/security-groups", "/fips")},
+                                          "/usage/metrics", "/crons", "/security-groups", "/fips",
+                                          "/deployments")},
     "GET /usage": Case("organisation", "organisation=KEY"), "GET /usage/check": Case("host"),
     "GET /usage/entries": Case("host"), "GET /cluster/nodes": Case("host"), "GET /cluster/pods": Case("none"),
     "GET /billing/account": Case("organisation", "organisation=KEY"),
@@ -71,6 +72,7 @@ REST: dict[str, Case] = {
     "POST /fips": Case("none", body={"name": "mine"}),
     "POST /crons": Case("none", body={"name": "mine", "schedule": "@daily", "container": {"image": "none"}}),
     "POST /security-groups": Case("none", body={"name": "mine"}),
+    "POST /deployments": Case("none", body={"name": "mine", "container": {"image": "none"}, "replicas": 0}),
     "POST /snapshots": Case("pod", body={"pod": "KEY"}),
     "POST /snapshots/import": Case("host"),
     "POST /volumes": Case("none", body={"name": "mine"}), "POST /networks": Case("none", body={"name": "mine"}),
@@ -102,6 +104,7 @@ WITH: dict[str, Case] = {
     "POST /security-groups/{id}/attach": Case("", body={"pod": "mine"}),
     "POST /security-groups/{id}/detach": Case("", body={"pod": "mine"}),
     "POST /fips/{id}/attach": Case("", body={"pod": "none"}), "POST /fips/{id}/name": Case("", body={"name": "mine"}),
+    "POST /deployments/{id}/update": Case("", body={}),
     "POST /pods/{id}/labels": Case("", body={}), "POST /pods/{id}/ports": Case("", body=[]),
     "DELETE /pods/{id}/ports": Case("", body=[]), "POST /pods/{id}/services": Case("", body=[]),
     "PUT /pods/{id}/services": Case("", body=[]), "POST /pods/{id}/networks": Case("", body={"name": "bridge"}),
@@ -161,6 +164,7 @@ KINDS = {
     "volumes": "volume", "networks": "network", "tokens": "token", "organisations": "organisation",
     "projects": "project", "users": "user", "images": "image", "set-aside": "container",
     "billing": "organisation", "crons": "cron", "security-groups": "security group", "fips": "fip",
+    "deployments": "deployment",
 }  # fmt: skip
 
 
@@ -212,6 +216,8 @@ async def fill(c: Cloud) -> Things:
     cron = await made("/crons", {"name": "zulu-job", **job})
     group = await made("/security-groups", {"name": "zulu-group", "description": MARK})
     fip = await made("/fips", {"name": "zulu-fip"})
+    fleet = {"container": {"image": "zulu-app:1", "env": [f"A={MARK}"]}, "replicas": 0, "network": "zulu-net"}
+    deployment = await made("/deployments", {"name": "zulu-set", **fleet})
     user = (await c.ask("GET", "/users/zulu-user")).json
     pod_id = pod["pod"]["id"]
     keys = {
@@ -222,6 +228,7 @@ async def fill(c: Cloud) -> Things:
                   f"zulu-app@{image.digest}"],
         "cron": _named(cron["id"], "zulu-job"), "security group": _named(group["id"], "zulu-group"),
         "fip": [*_named(fip["id"], "zulu-fip"), fip["address"]],
+        "deployment": _named(deployment["id"], "zulu-set"),
         "organisation": [(await c.ask("GET", "/organisations/blue")).json["id"], "blue"],
         "project": [tenant, "blue/web"], "user": [user["id"], "zulu-user"],
     }  # fmt: skip
@@ -237,6 +244,7 @@ async def fill(c: Cloud) -> Things:
         cron["id"],
         group["id"],
         fip["id"],
+        deployment["id"],
     ]
     return Things(keys, [*ids, image.id.removeprefix("sha256:"), image.digest.removeprefix("sha256:")])
 
@@ -352,6 +360,7 @@ async def everything(c: Cloud) -> list[Any]:
         "/crons",
         "/security-groups",
         "/fips",
+        "/deployments",
         "/tokens",
     )
     found = [(await c.ask("GET", path, project="blue/web")).json for path in paths]

@@ -63,7 +63,7 @@ class Engine(Wired):
         }
         leftovers.name_files(paths, self.registry)
         self.builders.open()
-        watches = self._disk_watch, self.lifetimes, self._propagation, self.accounts, self.cron_runner
+        watches = self._disk_watch, self.lifetimes, self._propagation, self.accounts, self.cron_runner, self.keeper
         self._watching = [asyncio.create_task(each.run()) for each in watches]
         if self.namespaces:
             self._watching.append(asyncio.create_task(self.namespaces.run()))

@@ -87,6 +87,8 @@ class HostPorts:
             having = (other.ports if keeps else []) + self._claims.get(other.id, [])
             if any(overlap(p, port) for p in having):
                 return f" by pod {other.name}" if naming.is_seen(other) else " "
+        if any((b.host_port, b.protocol) == (port.host_port, port.protocol) for b in self._registry.balanced()):
+            return " by a deployment"
         return ""
 
 

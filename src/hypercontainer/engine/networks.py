@@ -139,6 +139,7 @@ class Networks:
         """:raise Conflict: when pods are in it."""
         network = self._registry.network(key)
         users = [p.name for p in self._registry.attached(network)]
+        users += sorted({f"deployment {b.name}" for b in self._registry.balanced() if b.network == network.id})
         if users:
             raise Conflict(
                 f"network {network.name} is in use by {', '.join(users)}", hint="remove or disconnect them first"
@@ -206,7 +207,7 @@ class Networks:
         others = self._taken(network)
         if request.mac and request.mac in {a.mac for a in others}:
             raise Conflict(f"MAC address {request.mac} of network {network.name} is taken", hint="choose another")
-        used = {x for a in others for x in (a.ip, a.ip6)}
+        used = {x for a in others for x in (a.ip, a.ip6)} | self._balanced(network)
         ip, ip6 = addresses.allocate(network, used, request.ip, request.ip6)
         return Attachment(
             network=network.name,
@@ -218,6 +219,14 @@ class Networks:
             ip6=ip6,
             aliases=[*request.aliases, *aliases],
         )
+
+    def _balanced(self, network: Network) -> set[str]:
+        return {b.address for b in self._registry.balanced() if b.network == network.id}
+
+    def free_address(self, network: Network) -> str:
+        """An IPv4 address that nobody has. :raise Conflict: none is left."""
+        used = {a.ip for a in self._taken(network)} | self._balanced(network)
+        return addresses.allocate(network, used, "", "")[0]
 
     def _taken(self, network: Network) -> list[Attachment]:
         """All places in it, also those of pods of which no record tells yet."""

@@ -12,6 +12,7 @@ from ..model.principal import Principal
 from .builder.builders import Builders
 from .builder.machine import VOLUME
 from .cron.crons import Crons
+from .deployments.deployments import Deployments
 from .fips import Fips
 from .forks.snapshots import PodSnapshots
 from .naming import Named, is_system
@@ -35,6 +36,7 @@ class ProjectContents:
     builders: Builders
     crons: Crons
     fips: Fips
+    deployments: Deployments
 
     def counted(self, project: str, *, everything: bool = False) -> list[str]:
         """For each kind how much of it a project, by its id, has: "3 containers". Its builder, default network and
@@ -48,6 +50,7 @@ class ProjectContents:
             "networks": (n for n in registry.networks() if everything or n.name != DEFAULT_NETWORK),
             "snapshots": self.snapshots.documents(),
             "security groups": registry.groups.all(),
+            "deployments": self.deployments.records(),
             "cron jobs": self.crons.records(),
             "floating IPs": self.fips.records(),
         }  # fmt: skip

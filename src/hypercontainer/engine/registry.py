@@ -16,6 +16,7 @@ from ..model.ids import new_name, short
 from ..model.network import Attachment, Network
 from ..model.principal import DAEMON, Tenant
 from ..model.status import Container, Pod, Volume
+from ..network.balanced import Balanced
 from ..network.floating import Floating
 from ..state import changes as rows
 from ..state.changes import Change
@@ -69,6 +70,7 @@ class Registry:
         self.quotas = Quotas(self)
         self.meter: Metering = Unmetered()
         self.floating: Callable[[], Floating] = Floating  # addresses of pods; set by who knows
+        self.balanced: Callable[[], tuple[Balanced, ...]] = lambda: ()
         self.on_change: Callable[[str], None] = lambda pod_id: None  # called when a pod's or a member's record changes
         self.changed = asyncio.Event()  # pulsed when a container's or a pod's record changes
 

@@ -34,6 +34,8 @@ from .containers import Containers
 from .creation import Creation
 from .cron.crons import Crons
 from .cron.runner import Runner
+from .deployments.deployments import Deployments
+from .deployments.keeper import Keeper
 from .descriptions import Descriptions
 from .disk_watch import DiskWatch
 from .events import Events
@@ -137,14 +139,19 @@ class Wired:
         self.trees = Trees(self.registry, self.containers)
         still = StillDisks(self.registry, sandboxes)
         self.backups = Backups(paths, self.registry, sandboxes, still)
-        self.crons = Crons(self.registry.journal, self.events)
-        self.cron_runner = Runner(self.crons, self.registry, self.containers)
+        self._assemble_workloads()
         self._assemble_watches(made, fingerprints)
         self._assemble_tenancy()
         self._disk_watch = DiskWatch(paths.root, sandboxes.running, self.events, drain=self.factory.pool.drain)
         self._propagation = Propagation(self.registry, sandboxes.running, made.shares)
         self._late: set[asyncio.Task[None]] = set()  # recovery of machines that have not answered yet
         self._watching: list[asyncio.Task[None]] = []
+
+    def _assemble_workloads(self) -> None:
+        self.crons = Crons(self.registry.journal, self.events)
+        self.cron_runner = Runner(self.crons, self.registry, self.containers)
+        self.deployments = Deployments(self.registry, self.networks, self.events)
+        self.keeper = Keeper(self.deployments, self.registry, self.containers, self._network.choice)
 
     def _assemble_snapshots(self, made: Machinery, placement: Placement) -> Fingerprints:
         settings, paths, network, sandboxes = self.settings, self.settings.paths, made.network, made.sandboxes
@@ -180,6 +187,7 @@ class Wired:
             self.builders,
             self.crons,
             self.fips,
+            self.deployments,
         )
         self.tenancy = tenancy(self.tenants, self.tokens, self.events)
 

@@ -24,6 +24,7 @@ _ROUTES = {
     "cron": "/crons",
     "sg": "/security-groups",
     "fip": "/fips",
+    "deployment": "/deployments",
 }
 # Names of arguments -> the kinds that they take.
 _KINDS = {
@@ -44,7 +45,7 @@ _KINDS = {
 # Of groups whose argument is a plain NAME.
 _GROUPS = {"volume": "volume", "network": "network", "image": "image", "context": "context",
            "organisation": "organisation", "project": "project", "user": "user", "cron": "cron",
-           "sg": "sg", "fip": "fip"}  # fmt: skip
+           "sg": "sg", "fip": "fip", "deployment": "deployment"}  # fmt: skip
 _ANY = {
     "inspect": ("container", "pod", "volume", "image"),
     "start": ("container", "pod"),

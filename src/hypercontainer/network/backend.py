@@ -24,6 +24,7 @@ from ..model.statistics import EgressStats
 from ..model.status import Pod
 from ..protocol.messages import Interface
 from . import tap
+from .balanced import Balanced
 from .floating import Floating
 from .idle import IdleNic
 
@@ -96,6 +97,9 @@ class Records(Protocol):
 
     def floating(self) -> Floating:
         """Floating addresses of pods."""
+
+    def balanced(self) -> tuple[Balanced, ...]:
+        """What connections are spread over containers, as it is now."""
 
 
 class Forwarding(Protocol):

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import Conflict, NotFound, Unavailable
 from ..model.network import Network
-from . import dns, docker_user, links, nftables, proxy, rule_watch, tap
+from . import answers, dns, docker_user, links, nftables, proxy, rule_watch, tap
 from .egress import gate
 from .fake_taps import FakeTaps
 
@@ -33,6 +33,8 @@ class FakeKernel(FakeTaps):
     forwarded: list[str] = field(default_factory=list)  # bridges that Docker's firewall knows of
     servers: set[int] = field(default_factory=set)  # name servers that listen
     gates: set[int] = field(default_factory=set)  # where connections of pods with an egress policy come
+    silent: set[str] = field(default_factory=set)  # addresses at which nobody answers
+    further: dict[str, set[str]] = field(default_factory=dict)  # addresses of bridges beside their own
     relays: set[int] = field(default_factory=set)  # published ports of ::1
 
     def named(self) -> set[str]:
@@ -48,6 +50,7 @@ class FakeKernel(FakeTaps):
             (links, "exists", self.exists), (links, "own_bridges", self._bridges),
             (links, "is_bridge", self._is_bridge),
             (links, "make_bridge", self._make_bridge), (links, "remove_bridge", self._remove_bridge),
+            (answers, "answers", self._answers), (links, "set_further_addresses", self._set_further),
             (links, "limit", self._limit), (links, "routed_subnets", self._routed), (links, "has_ipv6", lambda: True),
             (links, "way_out", lambda: ""), (tap, "open_tap", self._open_tap), (tap, "create_tap", self._create_tap),
             (tap, "move", self._move), (tap, "join", self._join), (tap, "leave", self._leave),
@@ -87,6 +90,15 @@ class FakeKernel(FakeTaps):
     async def _remove_bridge(self, name: str) -> None:
         await asyncio.sleep(0)
         self.bridges.pop(name, None)
+        self.further.pop(name, None)
+
+    async def _answers(self, address: str, port: int) -> bool:
+        await asyncio.sleep(0)
+        return address not in self.silent
+
+    async def _set_further(self, bridge: str, addresses: set[str], own: set[str]) -> None:
+        await asyncio.sleep(0)
+        self.further[bridge] = set(addresses)
 
     def _is_joined(self, name: str, bridge: str) -> bool:
         return name in self.present() and self.tap(name).bridge == bridge

@@ -29,7 +29,7 @@ from .groups import Groups, GroupsOf
 from .network_rules import Bridge
 from .proxy import LOOPBACK, Relay
 from .rule_watch import RuleWatch
-from .ruleset import TABLES, Float, Nic, Published, Redirect, Ruleset
+from .ruleset import TABLES, Float, Nic, Published, Redirect, Ruleset, Spread
 
 log = logging.getLogger(__name__)
 
@@ -210,6 +210,8 @@ class HostNetwork:
         networks = [network, *further]
         found: list[str] = []
         for where in networks:
+            spread = [b for b in self._records.balanced() if b.network == where.id]
+            found += sorted({b.address for b in spread if b.name.lower() == name})
             for pod in self._records.attached(where):
                 for a in pod.attachments if pod.id in self._up else []:
                     if a.is_of(where) and name in (
@@ -254,7 +256,10 @@ class HostNetwork:
             if p.attachments  # it may have left them all
             for port in self._ports.get(p.id, p.ports)
         )
-        return Ruleset(bridges, nics, published, self._groups.members(running), *self._floats(running))
+        by_id = {n.id: n.bridge for n in self._records.networks()}
+        there = {b.name for b in bridges}
+        spread = tuple(Spread(by_id[b.network], b) for b in self._records.balanced() if by_id.get(b.network) in there)
+        return Ruleset(bridges, nics, published, self._groups.members(running), spread, *self._floats(running))
 
     def _floats(self, running: Sequence[Pod]) -> tuple[tuple[Float, ...], tuple[str, ...]]:
         return floats_of(running, self._records.floating()) if running else ((), ())
@@ -271,6 +276,7 @@ class HostNetwork:
         if not force and rules == before:
             return
         self._applied = None  # should this be cancelled
+        await self._set_addresses(rules, before)
         with self._watch.changing(keeps=bool(rules.bridges)):
             await self._load_rules(rules, None if force else before)
         self._applied = rules
@@ -281,6 +287,15 @@ class HostNetwork:
             await docker_user.sync(bridges)
         await self._sync_relays(rules.published)
         await answer(self._records.floating().settings, [f.address for f in rules.floats])
+
+    async def _set_addresses(self, rules: Ruleset, before: Ruleset | None) -> None:
+        """The host answers for addresses that are spread over pods."""
+        if before is not None and (rules.spread, rules.bridges) == (before.spread, before.bridges):
+            return
+        for bridge in rules.bridges:
+            wanted = {s.balanced.address for s in rules.spread if s.bridge == bridge.name}
+            if links.exists(bridge.name):
+                await links.set_further_addresses(bridge.name, wanted, set(bridge.gateways))
 
     async def _restore(self) -> None:
         """Somebody else removed rules; Docker's firewall may have lost ours, too."""

@@ -117,6 +117,17 @@ async def make_bridge(network: Network) -> None:
         _sysctl("net/ipv6/conf/all/forwarding", "1")
 
 
+async def set_further_addresses(bridge: str, addresses: set[str], own: set[str]) -> None:
+    """The IPv4 addresses of a bridge beside its `own`, without a subnet: others that it has go. Idempotent."""
+    async with rtnetlink() as route:
+        index = socket.if_nametoindex(bridge)
+        found = {m.get("address") async for m in await route.addr("dump", index=index, family=socket.AF_INET)}
+        for address in addresses - found:
+            await route.addr("replace", index=index, address=address, prefixlen=32)
+        for address in {a for a in found if isinstance(a, str)} - addresses - own:
+            await route.addr("del", index=index, address=address, prefixlen=32)
+
+
 async def _keep_address(route: AsyncIPRoute, bridge: str) -> None:
     """One that nobody gave is the least of its NICs', and changes as they come and go: guests would speak with none."""
     index = socket.if_nametoindex(bridge)

@@ -63,6 +63,9 @@ _SETS = """
   set refusing { type ipv4_addr; flags dynamic; size 65535; timeout 10m; }
   set refused { type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags dynamic; size 4096; timeout 10s; }
   set refused_flood { type ipv4_addr; flags dynamic; size 65535; timeout 10s; }
+  map balanced { type ifname . ipv4_addr . inet_proto . inet_service : verdict; }
+  map balanced_own { type ipv4_addr . inet_proto . inet_service : verdict; }
+  map balanced_any { type inet_proto . inet_service : verdict; }
   set dns_flood { type ether_addr; flags dynamic; size 65535; timeout 10s; }"""
 
 
@@ -87,6 +90,7 @@ table {INET_TABLE} {{{_SETS}
     iifname {{ {names} }} ip6 daddr {{ {_NOT_FROM_NICS_6} }} drop
   }}
   chain publish {{
+    ip daddr != 169.254.0.0/16 fib daddr type local meta l4proto . th dport vmap @balanced_any
     meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @addr_four
     meta nfproto ipv4 ip daddr != 169.254.0.0/16 fib daddr type local dnat ip to meta l4proto . th dport map @any_four
     meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @addr_six
@@ -100,12 +104,14 @@ table {INET_TABLE} {{{_SETS}
     type nat hook prerouting priority dstnat; policy accept
     ip saddr vmap @redirect_four
     jump float
+    meta nfproto ipv4 meta l4proto {{ tcp, udp }} iifname . ip daddr . meta l4proto . th dport vmap @balanced
     meta l4proto {{ tcp, udp }} jump publish
   }}
   chain output {{
     type nat hook output priority -100; policy accept
     ip6 daddr ::1 accept
     jump float
+    meta nfproto ipv4 meta l4proto {{ tcp, udp }} ip daddr . meta l4proto . th dport vmap @balanced_own
     meta l4proto {{ tcp, udp }} jump publish
   }}
 {_postrouting(bridges, names)}

@@ -14,6 +14,7 @@ stay: the kernel tracks those elsewhere.
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -21,6 +22,7 @@ from ipaddress import ip_network
 from ..model.addresses import canonical, check_link, check_mac, ip_version
 from ..model.network import Egress
 from ..model.specs import PortMapping
+from .balanced import Balanced
 from .group_rules import Grouped, Members, of_members, of_nic
 from .network_rules import BRIDGE_RULES, BRIDGE_TABLE, INET_TABLE, Bridge, inet
 from .rule_watch import BRIDGE, INET
@@ -67,6 +69,14 @@ class Float:
 
     address: str
     ip: str
+
+
+@dataclass(frozen=True)
+class Spread:
+    """An address of a bridge's network, and a port of the host, whose connections go to several pods in turn."""
+
+    bridge: str
+    balanced: Balanced
 
 
 @dataclass
@@ -117,6 +127,7 @@ class Ruleset:
     nics: tuple[Nic, ...] = ()
     published: tuple[Published, ...] = ()
     members: tuple[Members, ...] = ()  # of the groups that rules name
+    spread: tuple[Spread, ...] = ()
     floats: tuple[Float, ...] = ()
     pools: tuple[str, ...] = ()  # CIDR: where floating addresses are of
 
@@ -136,8 +147,8 @@ class Ruleset:
     @functools.cached_property
     def _contents(self) -> _Contents:
         found = _Contents()
-        for item in (*self.nics, *self.published):
-            part = _of_nic(item) if isinstance(item, Nic) else _of_port(item)
+        parts = (*map(_of_nic, self.nics), *map(_of_port, self.published), *map(_of_spread, self.spread))
+        for part in parts:
             found.chains.update(part.chains)
             found.elements.update(part.elements)
         for members in self.members:
@@ -229,3 +240,39 @@ def _of_float(each: Float) -> dict[tuple[str, str, str], str]:
         (INET_TABLE, f"floating_out_{version}", own): floating,
         (INET_TABLE, f"floating_{version}", f"{floating} . {own}"): "",
     }
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_spread(spread: Spread) -> _Contents:
+    """Where there are no targets the connection goes nowhere."""
+    check_link(spread.bridge)
+    b = spread.balanced
+    if not b.targets:
+        return _Contents()
+    address, end = canonical(b.address), f"{check_protocol(b.protocol)} . {int(b.port)}"
+    rule = _turns(b)
+    # Another rule is another chain: one that elements lead to cannot be replaced.
+    chain = f"spread_{address.replace('.', '_')}_{b.protocol}_{int(b.port)}_{zlib.crc32(rule.encode()):08x}"
+    made = _Contents(chains={(INET_TABLE, chain): (rule,)})
+    made.elements[INET_TABLE, "balanced", f'"{spread.bridge}" . {address} . {end}'] = f"goto {chain}"
+    made.elements[INET_TABLE, "balanced_own", f"{address} . {end}"] = f"goto {chain}"
+    if b.host_port:
+        made.elements[INET_TABLE, "balanced_any", f"{b.protocol} . {int(b.host_port)}"] = f"goto {chain}"
+    return made
+
+
+def check_protocol(name: str) -> str:
+    """:raise ValueError: it is none of those that have ports here."""
+    if name not in ("tcp", "udp"):
+        raise ValueError(f"no protocol: {name!r}")
+    return name
+
+
+def _turns(b: Balanced) -> str:
+    """The kernel keeps a connection at its pod; this says where a new one goes."""
+    head = f"meta nfproto ipv4 meta l4proto {b.protocol} dnat ip to"
+    if len(b.targets) == 1:
+        return f"{head} {canonical(b.targets[0])}:{int(b.target)}"
+    by = "jhash ip saddr" if b.sticky else "numgen inc"
+    targets = ", ".join(f"{n} : {canonical(t)}" for n, t in enumerate(b.targets))
+    return f"{head} {by} mod {len(b.targets)} map {{ {targets} }} : {int(b.target)}"

@@ -9,6 +9,7 @@ from ..model.base import Model, encode
 from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.cluster import Collected
 from ..model.cron import Cron
+from ..model.deployments import Deployment
 from ..model.fips import Fip
 from ..model.metering import Moment, Open, Use
 from ..model.network import Network
@@ -19,7 +20,7 @@ from ..model.tenancy import Organisation, Project, User
 from ..model.tokens import Token
 
 Bill = Account | Credit | Invoice | PriceList
-Thing = Container | Pod | Volume | Network | Cron | SecurityGroup | Fip
+Thing = Container | Pod | Volume | Network | Cron | SecurityGroup | Fip | Deployment
 Record = Thing | Token | Organisation | Project | User | Bill
 R = TypeVar("R", bound=Record)
 _PEOPLE = "people"  # `users` are the numbers that machines run as

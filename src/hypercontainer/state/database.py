@@ -24,6 +24,7 @@ import msgspec
 from ..errors import NoSpace, Unavailable
 from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.cron import Cron
+from ..model.deployments import Deployment
 from ..model.fips import Fip
 from ..model.metering import DaySum, Use, Whose
 from ..model.network import Network
@@ -112,6 +113,9 @@ class Database:
 
     def people(self) -> list[User]:
         return self._read(User)
+
+    def deployments(self) -> list[Deployment]:
+        return self._read(Deployment)
 
     def crons(self) -> list[Cron]:
         return self._read(Cron)

@@ -12,6 +12,7 @@ import msgspec
 from ..errors import NoSpace, Unavailable
 from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.cron import Cron
+from ..model.deployments import Deployment
 from ..model.fips import Fip
 from ..model.metering import ANY, DAY, DaySum, Use, Whose
 from ..model.network import Network
@@ -26,7 +27,7 @@ from .store import Happened, SetAside
 
 _TABLES = ("containers", "pods", "volumes", "networks", "tokens", "organisations", "projects", "people", "unfinished",
            "users", "metering", "pricelists", "credits", "invoices", "accounts", "crons",
-           "securitygroups", "fips")  # fmt: skip
+           "securitygroups", "fips", "deployments")  # fmt: skip
 
 
 @dataclass
@@ -79,6 +80,9 @@ class FakeStore:
 
     def people(self) -> list[User]:
         return self._read(User)
+
+    def deployments(self) -> list[Deployment]:
+        return self._read(Deployment)
 
     def crons(self) -> list[Cron]:
         return self._read(Cron)

@@ -84,7 +84,7 @@ STEPS = (
     ),  # of machines that there are
     Step(9, tuple(map(_table, ("organisations", "projects", "people")))),
     Step(10, (*ledger.STATEMENTS, *map(_table, ("pricelists", "credits", "invoices", "accounts")))),
-    Step(11, (_table("crons"), _table("fips"))),
+    Step(11, (_table("crons"),)),
     Step(
         12,
         (
@@ -94,6 +94,8 @@ STEPS = (
             "CREATE INDEX events_by_tenant ON events (tenant, time)",
             *ledger.INDEXES,
             _table("securitygroups"),
+            _table("fips"),
+            _table("deployments"),
         ),
     ),
 )

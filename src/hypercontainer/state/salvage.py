@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 TABLES = ("containers", "pods", "volumes", "networks", "tokens", "organisations", "projects", "people", "set_aside",
           "events", "uses", "metering", "accounts", "credits", "invoices", "pricelists", "crons",
-          "securitygroups", "fips")  # fmt: skip
+          "securitygroups", "fips", "deployments")  # fmt: skip
 _FIRST, _LAST = -(2**63), 2**63 - 1  # of row numbers
 
 

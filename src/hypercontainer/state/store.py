@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from ..model.billing import Account, Credit, Invoice, PriceList
 from ..model.cron import Cron
+from ..model.deployments import Deployment
 from ..model.fips import Fip
 from ..model.metering import DaySum, Use, Whose
 from ..model.network import Network
@@ -64,6 +65,9 @@ class Store(Protocol):
         """As `containers`."""
 
     def people(self) -> list[User]:
+        """As `containers`."""
+
+    def deployments(self) -> list[Deployment]:
         """As `containers`."""
 
     def crons(self) -> list[Cron]:

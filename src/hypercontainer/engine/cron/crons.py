@@ -64,8 +64,10 @@ class Crons:
 
     def find(self, key: str) -> Cron:
         """By id, name, or the beginning of an id. :raise NotFound: there is none that one sees."""
+        if (whole := self._records.get(key)) and naming.is_seen(whole):
+            return whole
         mine = list(naming.mine(self._records.values()))
-        found = [c for c in mine if key in (c.id, c.name)]
+        found = [c for c in mine if key == c.name]
         found = found or [c for c in mine if len(key) >= 4 and c.id.startswith(key)]
         if len(found) != 1:
             raise NotFound(f"no such job: {key}", hint="see `hyperctl cron ls`")
