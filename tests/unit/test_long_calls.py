@@ -12,6 +12,8 @@ LONG = {"rmtree", "copytree", "copyfile", "copyfileobj", "rglob", "remove_tree",
 THREADS = {"in_thread", "to_thread"}
 OWN_PROCESSES = {"hyperctl", "client", "oci"}  # without a loop that serves others
 SHORT = {
+    # A daemon that only puts a backup back, and serves nobody meanwhile.
+    "engine/backup/putting_back.py _clear",
     # The directory of a machine, below the run directory: sockets, links, a few small files.
     "engine/booted.py BootedMachine.end",
     "engine/booted.py start",

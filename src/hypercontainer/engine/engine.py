@@ -42,7 +42,7 @@ class Engine(Wired):
         """Go on where an earlier daemon left."""
         paths = self.settings.paths
         self.images.open()
-        self.backups.open()
+        await self.backups.open()
         leftovers.put_aside_undriven(self.registry, self.drivers)
         await self.networks.open()
         await self.snapshots.open()

@@ -17,7 +17,7 @@ from ...model import ids
 from ...model.status import Pod, Volume
 from ...state.copy import copy_out, record_keys
 from ...sys import clock, tasks
-from ...sys.files import no_space_as_error, remove_tree
+from ...sys.files import no_space_as_error
 from ...sys.removal import removed
 from ..paths import Paths
 from ..registry import Registry
@@ -40,10 +40,9 @@ class Backups:
         self._still = still
         self._busy = False
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """What an earlier daemon was at when it died goes."""
-        for left in self._paths.cache.glob(f"{_PASSING}*"):
-            remove_tree(left)
+        await removed(*self._paths.cache.glob(f"{_PASSING}*"))
 
     async def create(self, without: Collection[str] = ()) -> AsyncGenerator[bytes, None]:
         """A backup, piece by piece.
