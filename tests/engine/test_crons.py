@@ -184,7 +184,7 @@ def test_paused_changed_and_a_clock_that_is_set(act: Any) -> None:
 def test_no_more_than_so_many_runs_are_known(act: Any) -> None:
     async def scenario(s: Stage) -> None:
         made(s, "true", schedule="*/10 * * * * *", keep=0)
-        await asyncio.sleep(10 * (RUNS_MAX + 20))
+        await asyncio.sleep(10 * (RUNS_MAX + 20) + 5)
         assert len(runs(s)) == RUNS_MAX and there(s) == 0
 
     act(scenario)
@@ -236,5 +236,23 @@ def test_they_are_a_projects_own(act: Any) -> None:
         with asked_by(Principal("token:x", web.id)):
             await s.call(s.engine.cron_runner.remove("job", force=False))
         assert len(s.engine.crons.all()) == 1
+
+    act(scenario)
+
+
+def test_a_removal_that_hyperd_dies_in_can_be_done_again(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        made(s, "sleep", "1000", schedule="0 * * * *")
+        await begin(s)
+        await asyncio.sleep(5)
+        removal = asyncio.ensure_future(s.call(s.engine.cron_runner.remove("job", force=True)))
+        await asyncio.sleep(0.01)
+        s.kill()
+        removal.cancel()
+        await s.open()
+        await asyncio.sleep(7200)
+        assert s.engine.crons.info("job").paused and len(runs(s)) == 1
+        await s.call(s.engine.cron_runner.remove("job", force=True))
+        assert there(s) == 0
 
     act(scenario)

@@ -243,3 +243,35 @@ def test_they_are_a_projects_own(act: Any) -> None:
             await s.engine.keeper.remove("web")
 
     act(scenario, network="bridge")
+
+
+@pytest.mark.parametrize("after", [0.005, 0.02, 0.5])
+def test_a_removal_that_hyperd_dies_in(act: Any, after: float) -> None:
+    async def scenario(s: Stage) -> None:
+        await made(s)
+        await asyncio.sleep(20)
+        removal = asyncio.ensure_future(s.call(s.engine.keeper.remove("web")))
+        await asyncio.sleep(after)
+        s.kill()
+        removal.cancel()
+        await s.open()
+        await asyncio.sleep(60)
+        assert s.engine.registry.containers() == []  # whether it is there still, or not
+
+    act(scenario, network="bridge")
+
+
+def test_one_that_is_started_again_is_asked_again(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await made(s, replicas=1)
+        await asyncio.sleep(5)
+        (member,) = told(s).members
+        s.kernel.silent.add(member.ip)
+        await s.call(s.engine.containers.restart(member.container))
+        await asyncio.sleep(5)
+        assert targets(s) == [] and told(s).ready == 0
+        s.kernel.silent.clear()
+        await asyncio.sleep(5)
+        assert targets(s) == [member.ip]
+
+    act(scenario, network="bridge")

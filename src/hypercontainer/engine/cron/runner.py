@@ -209,11 +209,12 @@ class Runner:
         going = [r for r in record.runs if not r.ended]
         if going and not force:
             raise Conflict(f"a run of the job {record.name} goes on", hint="wait for its end, or use --force")
-        self._crons.forget(record)
+        self._crons.put(replace(record, paused=True))  # should hyperd die in the midst of it, nothing runs any more
         await tasks.end([task for r in going if (task := self._runs.get(r.id))])
         for id_ in [c.id for r in record.runs if (c := self._container_of(record, r))]:
             with contextlib.suppress(NotFound):
                 await self._containers.remove(id_, force=True, volumes=True)
+        self._crons.forget(record)
         return record
 
 

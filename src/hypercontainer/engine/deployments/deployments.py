@@ -216,8 +216,12 @@ class Deployments:
 
     def unasked(self, record: Deployment) -> list[tuple[Container, str]]:
         """Containers that are ready as far as their programs go, and their addresses; no port was asked yet."""
+        members = self.members(record)
+        ended = {c.id for c in members if c.state.status is not ContainerStatus.RUNNING or c.state.starting}
+        if self.answered & ended:  # one that is started again is asked again
+            self.answered -= ended
         return [
-            (c, self._ip(record, c)) for c in self.members(record)
+            (c, self._ip(record, c)) for c in members
             if c.id not in self.answered | self.draining and c.state.status is ContainerStatus.RUNNING
             and not c.state.starting and not (c.state.health and c.state.health.status != "healthy")
         ]  # fmt: skip

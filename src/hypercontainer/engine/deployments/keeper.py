@@ -128,7 +128,7 @@ class Keeper:
         seen.begun = {c.id: seen.begun.get(c.id, now) for c in alive}
         for container in [c for c in ended if c.id not in seen.counted]:
             self._count_end(record, container, seen)
-        for container in ended[:-1]:  # the last one tells what went wrong
+        for container in ended[:-1] if record.replicas else ended:  # the last one tells what went wrong
             await self._remove(container)
         unborn = next((c for c in alive if c.state.status is ContainerStatus.CREATED and not c.state.starting), None)
         if unborn and (wait := seen.again - now) > 0:
@@ -243,12 +243,13 @@ class Keeper:
 
     async def remove(self, key: str) -> Deployment:
         """With its replicas. Raises what `Deployments.find` does."""
-        record = self._deployments.find(key)
-        self._deployments.forget(record)
+        record = replace(self._deployments.find(key), replicas=0)
+        self._deployments.put(record)  # should hyperd die in the midst of it, the next one ends the replicas
         if task := self._keeping.get(record.id):
             await tasks.end([task])
-        await self._apply()
         await asyncio.gather(*map(self._remove, self._deployments.members(record)))
+        self._deployments.forget(record)
+        await self._apply()
         return record
 
 
