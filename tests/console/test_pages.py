@@ -25,6 +25,7 @@ GRAVE = ("serious", "critical")
 WIDTHS = {"wide": (1200, 800), "narrow": (400, 800)}
 LISTS = (
     "containers",
+    "workloads",
     "new",
     "images",
     "volumes",

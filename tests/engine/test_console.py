@@ -26,6 +26,8 @@ from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import Unauthorized
 from hypercontainer.guest.fake_programs import PROGRAMS
 from hypercontainer.model.billing import CreditRequest, Prices
+from hypercontainer.model.cron import CronRequest
+from hypercontainer.model.deployments import DeploymentRequest
 from hypercontainer.model.pods import VolumeSpec
 from hypercontainer.model.principal import DAEMON, Principal, Scope
 from hypercontainer.model.quotas import Quota
@@ -436,6 +438,27 @@ async def test_the_host_and_organisations_are_the_administrators(template: Path)
             await b.log_in(token)
             for page in ("host", "organisations"):
                 assert (await b.ask("GET", f"/p/-/{page}"))[0] in (403, 404)
+
+
+async def test_deployments_and_jobs(template: Path) -> None:
+    async with browser(template) as b:
+        await b.log_in(b.token("operate"))
+        csrf, path = await b.csrf(), "/p/-/workloads"
+        assert "no deployments yet" in (await b.ask("GET", path))[1]
+        sleep = ContainerSpec(image=IMAGE, command=["sleep", "100"])
+        b.engine.deployments.create(DeploymentRequest(name="web", container=sleep, replicas=0))
+        b.engine.crons.create(CronRequest(name="nightly", schedule="@daily", container=sleep))
+        assert (await b.ask("POST", "/p/-/jobs/nightly/run", csrf=csrf))[0] == 303
+        _, text, _ = await b.ask("GET", path)
+        assert "0 of 0" in text and "<code>@daily</code> UTC" in text and Markup(text).wrong == []
+        for _ in range(2):
+            assert (await b.ask("POST", "/p/-/jobs/nightly/pause", csrf=csrf))[0] == 303
+        assert not b.engine.crons.info("nightly").paused
+        assert (await b.ask("POST", "/p/-/deployments/web/scale", csrf=csrf, replicas="x"))[0] == 400
+        assert (await b.ask("POST", "/p/-/deployments/web/rollback", csrf=csrf))[0] == 409
+        assert (await b.ask("POST", "/p/-/deployments/web/remove", csrf=csrf))[0] == 303
+        assert (await b.ask("POST", "/p/-/jobs/nightly/remove", csrf=csrf))[0] == 303
+        assert b.engine.deployments.all() == [] and b.engine.crons.all() == []
 
 
 async def test_what_a_project_costs_is_for_its_owners(template: Path) -> None:

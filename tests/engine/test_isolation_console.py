@@ -13,12 +13,14 @@ from pathlib import Path
 
 from aiohttp.test_utils import TestServer
 
+from hypercontainer.cluster.fake import FakeCluster, FakeLedgers
+from hypercontainer.cluster.port import Ports
 from hypercontainer.console.app import PAGES, build
 from hypercontainer.console.call import Page
 from hypercontainer.serving.identity import Identity
 
 from .test_console import STREAMS, Browser
-from .test_isolation import MARK, Things, absent, everything, fill
+from .test_isolation import FIPS, MARK, Things, absent, everything, fill
 from .test_tenancy import Cloud, cloud
 
 FORMS = {"/containers": "image", "/snapshots": "pod"}  # forms without a thing in their address, and what names one
@@ -54,7 +56,8 @@ def cases(things: Things, project: str) -> Iterator[tuple[Page, str, str]]:
 
 
 async def test_no_page_tells_of_another_project(template: Path) -> None:
-    async with cloud(template, own_images=True, factory=True) as c:
+    cluster = Ports(FakeCluster(), FakeLedgers())
+    async with cloud(template, own_images=True, factory=True, fips=FIPS, cluster=cluster) as c:
         await c.made("/users", name="zulu-user")
         await c.member("blue", "zulu-user", "owner")
         things = await fill(c)

@@ -28,12 +28,13 @@ from . import (
     streams,
     things,
     usage,
+    workloads,
 )
 from .call import NONE, Call, Page, check_origin, form_of
 from .sessions import Sessions, session_of
 
 log = logging.getLogger(__name__)
-_MODULES = (containers, container, files, streams, images, things, usage, cluster, people, administration)
+_MODULES = (containers, container, files, streams, images, things, usage, cluster, people, administration, workloads)
 PAGES = [page for module in _MODULES for page in module.pages.all]
 # Nothing of another host, nothing in line, in no frame (https://www.w3.org/TR/CSP3/).
 CSP = (

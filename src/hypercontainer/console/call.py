@@ -25,6 +25,7 @@ NONE = "-"  # in the place of a project's id: what is in none, for the host's ad
 _FORM_MAX, _FORM = 64 << 10, "application/x-www-form-urlencoded"  # bytes, and how they come
 ITEMS = (
     ("containers", "Containers"),
+    ("workloads", "Deployments"),
     ("images", "Images"),
     ("volumes", "Volumes"),
     ("networks", "Networks"),
