@@ -94,20 +94,18 @@ def test_rules_that_the_kernel_refuses(act: Any, monkeypatch: pytest.MonkeyPatch
                 raise Unavailable("no")
             await works(text)
 
-        monkeypatch.setattr(nftables, "apply", refused)
-        with pytest.raises(Unavailable):
+        with monkeypatch.context() as patched, pytest.raises(Unavailable):  # which ends before the stage's own does
+            patched.setattr(nftables, "apply", refused)
             await s.call(groups.attach("web", "a"))
         assert groups.info("web").pods == [] and guarded(s) == 0
-        monkeypatch.setattr(nftables, "apply", works)
         await s.call(groups.attach("web", "a"))
 
         async def never(text: str) -> None:
             raise Unavailable("no")
 
-        monkeypatch.setattr(nftables, "apply", never)
-        with pytest.raises(Unavailable):
+        with monkeypatch.context() as patched, pytest.raises(Unavailable):
+            patched.setattr(nftables, "apply", never)
             await s.call(groups.update("web", SecurityGroupUpdate(rules=[parse_rule("in tcp 80")])))
-        monkeypatch.setattr(nftables, "apply", works)
         assert groups.info("web").group.rules == []
 
     act(scenario)

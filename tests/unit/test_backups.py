@@ -129,7 +129,8 @@ def shape(root: Path) -> list[tuple[object, ...]]:
     for path in sorted((root / "volumes").rglob("*")):
         status = path.lstat()
         data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-        found.append((str(path.relative_to(root)), status.st_mode, status.st_uid, status.st_mtime_ns, hash(data)))
+        when = 0 if path.is_dir() else status.st_mtime_ns  # a directory's is that of what was put into it
+        found.append((str(path.relative_to(root)), status.st_mode, status.st_uid, when, hash(data)))
     return found
 
 
