@@ -34,20 +34,33 @@ def memory() -> Iterator[int]:
 
 def test_what_is_not_zero(memory: int) -> None:
     whole = os.pread(memory, _SIZE, 0)
-    found = list(runs(memory))
+    found = list(runs(memory, _SIZE))
     assert [(at, len(data)) for at, data in found] == [
         (0, _PAGE), ((4 << 20) - _PAGE, _PAGE), (4 << 20, _PAGE), (_SIZE - _PAGE, _PAGE)
     ]  # fmt: skip
-    punch(memory)
-    assert list(runs(memory)) == found and os.pread(memory, _SIZE, 0) == whole
+    punch(memory, _SIZE)
+    assert list(runs(memory, _SIZE)) == found and os.pread(memory, _SIZE, 0) == whole
     assert os.fstat(memory).st_blocks * 512 == 4 * _PAGE
+
+
+def test_a_file_that_its_process_made_endless_is_read_as_far_as_the_memory_goes(memory: int, tmp_path: Path) -> None:
+    """The process may be its guest's by now: a thread would look through its zeros for ever."""
+    found = list(runs(memory, _SIZE))
+    os.ftruncate(memory, 1 << 62)
+    os.pwrite(memory, b"beyond", _SIZE)
+    assert list(runs(memory, _SIZE)) == found
+    punch(memory, _SIZE)
+    made = _read(_written(memory, tmp_path))
+    assert os.fstat(made.memory).st_size == _SIZE
+    os.close(made.memory)
+    os.close(made.state)
 
 
 def _written(memory: int, tmp_path: Path) -> Path:
     state, path = os.memfd_create("state"), tmp_path / "stream"
     os.write(state, b"devices")
     with open(path, "wb") as file:
-        stream.write(file.fileno(), memory, state, threading.Event())
+        stream.write(file.fileno(), memory, _SIZE, state, threading.Event())
     os.close(state)
     return path
 
@@ -90,7 +103,7 @@ def test_a_writer_that_was_given_up(memory: int) -> None:
     given_up, state = threading.Event(), os.memfd_create("state")
     given_up.set()
     with open(os.devnull, "wb") as file, pytest.raises(Unavailable, match="given up"):
-        stream.write(file.fileno(), memory, state, given_up)
+        stream.write(file.fileno(), memory, _SIZE, state, given_up)
     os.close(state)
 
 
@@ -132,10 +145,10 @@ def test_only_the_file_that_a_process_was_given_is_opened(memory: int) -> None:
     with pytest.raises(Unavailable, match="does not have the file"):
         file._replace(inode=file.inode + 1).open(os.getpid())
     with pytest.raises(Unavailable, match="has ended"):
-        Saving(Path("/machine"), file._replace(descriptor=99999)).opened(os.getpid())
+        Saving(Path("/machine"), file._replace(descriptor=99999), _SIZE).opened(os.getpid())
 
 
 def test_a_machine_of_an_earlier_version_has_no_file() -> None:
     assert Saving.noted({"inside": "/machine"}) is None
-    noted = Saving.noted({"inside": "/machine", "memory": [5, 1, 2]})
-    assert noted == Saving(Path("/machine"), MemoryFile(5, 1, 2))
+    noted = Saving.noted({"inside": "/machine", "memory": [5, 1, 2], "memorySize": _SIZE})
+    assert noted == Saving(Path("/machine"), MemoryFile(5, 1, 2), _SIZE)

@@ -53,7 +53,7 @@ async def asked(tmp_path: Path) -> AsyncIterator[Asked]:
 async def test_a_machine_is_saved(tmp_path: Path, asked: Asked) -> None:
     memory, state = os.memfd_create("memory"), os.memfd_create("state")
     os.write(memory, bytes(3 * PAGE) + b"x" * PAGE)
-    saving = Saving(Path("/machine"), MemoryFile.of(memory))
+    saving = Saving(Path("/machine"), MemoryFile.of(memory), 4 * PAGE)
     machine = FirecrackerMachine(tmp_path, os.getpid(), 1, Drives([]), saving=saving)  # it has that file
     await machine.save(state)
     assert asked == [
@@ -139,7 +139,7 @@ def test_pages_of_zeros_become_holes(tmp_path: Path, pattern: str) -> None:
     fd = os.memfd_create("memory")
     content = b"".join((b"x" if c == "x" else b"\0") * PAGE for c in pattern)
     os.write(fd, content)
-    punch(fd)
+    punch(fd, os.fstat(fd).st_size)
     assert os.pread(fd, len(content), 0) == content and os.fstat(fd).st_size == len(content)
     assert os.fstat(fd).st_blocks * 512 == pattern.count("x") * PAGE
     os.close(fd)

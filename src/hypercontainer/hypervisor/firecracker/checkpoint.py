@@ -37,7 +37,7 @@ async def checkpoint(machine: FirecrackerMachine, snapshot: Snapshot, instant: I
 def _fetch(machine: FirecrackerMachine, target: int) -> None:
     memory = machine.open_memory()
     try:
-        for at, data in runs(memory):
+        for at, data in runs(memory, machine.memory_size):
             os.pwrite(target, data, at)
     finally:
         os.close(memory)
@@ -61,6 +61,6 @@ async def put_away(machine: FirecrackerMachine, target: int) -> None:
 def _send(machine: FirecrackerMachine, target: int, state: int, given_up: threading.Event) -> None:
     memory = machine.open_memory()
     try:
-        stream.write(target, memory, state, given_up)
+        stream.write(target, memory, machine.memory_size, state, given_up)
     finally:
         os.close(memory)

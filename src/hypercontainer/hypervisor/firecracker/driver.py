@@ -265,7 +265,7 @@ class CloningDriver(FirecrackerDriver):
         memory = config.memory_file
         if memory is None:
             memory = in_memory(b"", handed_over)
-        return Saving(inside, MemoryFile.of(memory))
+        return Saving(inside, MemoryFile.of(memory), config.memory)
 
     async def checkpoint(self, machine: Machine, snapshot: Snapshot, instant: Instant) -> Snapshot:
         assert isinstance(machine, FirecrackerMachine)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of memory that were written as a whole: holes in them, and what lies between."""
+"""Files of memory that were written as a whole: holes in them, and what lies between.
+
+How long one is, whoever calls says: a process that has it, which may be its guest's by now, can make it endless.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,10 @@ _ZEROS = bytes(_PAGE)
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 
 
-def runs(fd: int) -> Iterator[tuple[int, bytes]]:
-    """Places in a file, and what is there, but for pages that are all zeros. It blocks."""
-    size = os.fstat(fd).st_size
+def runs(fd: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """Places in the first `size` bytes, and what is there, but for pages that are all zeros. It blocks."""
     for at in range(0, size, _CHUNK):
-        data, begun = os.pread(fd, _CHUNK, at), -1
+        data, begun = os.pread(fd, min(_CHUNK, size - at), at), -1
         for offset in range(0, len(data), _PAGE):
             if data.startswith(_ZEROS, offset):
                 if begun >= 0:
@@ -28,24 +30,23 @@ def runs(fd: int) -> Iterator[tuple[int, bytes]]:
             yield at + begun, data[begun:]
 
 
-def punch(fd: int) -> None:
-    """Make holes of the pages that are all zeros: the whole memory was written.
+def punch(fd: int, size: int) -> None:
+    """Make holes of the pages that are all zeros, of the first `size` bytes: the whole memory was written.
 
     :raise OSError: the file's system has no holes.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
-    for at, length in _zeros(fd):
+    for at, length in _zeros(fd, size):
         if libc.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, at, length):
             raise OSError(ctypes.get_errno(), "a hole cannot be made")
 
 
-def _zeros(fd: int) -> Iterator[tuple[int, int]]:
+def _zeros(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """Where zeros begin, and how many bytes they are, by whole pages."""
     begun = -1
-    size = os.fstat(fd).st_size
     for at in range(0, size, _CHUNK):
-        data = os.pread(fd, _CHUNK, at)
+        data = os.pread(fd, min(_CHUNK, size - at), at)
         for offset in range(0, len(data), _PAGE):
             zero = data.startswith(_ZEROS, offset)
             if zero and begun < 0:

@@ -96,6 +96,7 @@ class FirecrackerMachine(ProcessMachine):
             "inside": str(self._inside or ""),
             "restored": self._restored,
             "memory": self._saving.memory if self._saving else None,
+            "memorySize": self._saving.size if self._saving else 0,
         }
 
     @property
@@ -311,6 +312,11 @@ class FirecrackerMachine(ProcessMachine):
                 log.warning("a virtual machine that was saved does not say that it takes connections: %s", error)
         return True
 
+    @property
+    def memory_size(self) -> int:
+        """In bytes, whatever the file is by now. :raise Unavailable: it cannot be saved."""
+        return self._can_be_saved().size
+
     def open_memory(self) -> int:
         """A descriptor of the file that `write_down` has filled; its caller's to close.
 
@@ -334,6 +340,6 @@ class FirecrackerMachine(ProcessMachine):
     def _punch(self) -> None:
         fd = self.open_memory()
         try:
-            punch(fd)
+            punch(fd, self.memory_size)
         finally:
             os.close(fd)

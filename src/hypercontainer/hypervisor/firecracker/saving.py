@@ -25,13 +25,14 @@ class Saving(NamedTuple):
 
     directory: Path  # of the machine, as its process sees it
     memory: MemoryFile
+    size: int  # bytes of the guest's memory
 
     @classmethod
     def noted(cls, handle: Mapping[str, Any]) -> Saving | None:
         """Of a machine's handle; one that an earlier version launched has none."""
-        if not (handle.get("memory") and handle.get("inside")):
+        if not (handle.get("memory") and handle.get("memorySize") and handle.get("inside")):
             return None
-        return cls(Path(handle["inside"]), MemoryFile(*handle["memory"]))
+        return cls(Path(handle["inside"]), MemoryFile(*handle["memory"]), handle["memorySize"])
 
     def opened(self, pid: int) -> int:
         """A descriptor of ours of the file of this process, its caller's to close.

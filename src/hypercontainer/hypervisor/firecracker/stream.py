@@ -22,15 +22,15 @@ _PAIR = struct.Struct("<QQ")
 _USELESS = "what the machine is to go on from is not whole"
 
 
-def write(stream: int, memory: int, state: int, given_up: threading.Event) -> None:
-    """All of it, to a descriptor. It blocks.
+def write(stream: int, memory: int, size: int, state: int, given_up: threading.Event) -> None:
+    """All of it, `size` bytes of memory, to a descriptor. It blocks.
 
     :raise OSError: nobody reads it. :raise Unavailable: it was given up.
     """
     devices = os.pread(state, STATE_MAX, 0)
     with open(os.dup(stream), "wb") as target:
-        target.write(MAGIC + _PAIR.pack(os.fstat(memory).st_size, len(devices)) + devices)
-        for at, data in runs(memory):
+        target.write(MAGIC + _PAIR.pack(size, len(devices)) + devices)
+        for at, data in runs(memory, size):
             if given_up.is_set():
                 raise Unavailable("the machine is not put away: that was given up")
             target.write(_PAIR.pack(at, len(data)))
