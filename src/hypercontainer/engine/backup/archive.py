@@ -10,6 +10,7 @@ what is in it. Files with holes have GNU's sparse format 1.0
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -96,14 +97,24 @@ class Writer:
 
         For some files their copies are read; `leave` says what is left out.
         """
+        yield from self._entry(path, path, name, instead, leave)
+
+    def _entry(
+        self, place: Path, path: Path, name: str, instead: Mapping[Path, Path], leave: Callable[[Path], bool]
+    ) -> Iterator[bytes]:
+        """`place` is where `path` is reached: by its open directory, which no link takes the place of meanwhile."""
         if leave(path):
             return
-        with contextlib.suppress(FileNotFoundError):
-            about = os.lstat(path)
-            yield from self._member(instead.get(path, path), name, about)
-            if stat.S_ISDIR(about.st_mode):
-                for entry in sorted(os.listdir(path)):
-                    yield from self.tree(path / entry, f"{name}/{entry}", instead, leave)
+        with contextlib.suppress(FileNotFoundError, _Replaced):
+            about = os.lstat(place)
+            if not stat.S_ISDIR(about.st_mode):
+                yield from self._member(instead.get(path, place), name, about)
+                return
+            with _opened(place, os.O_DIRECTORY) as fd:
+                yield from self._member(place, name, about)
+                for entry in sorted(os.listdir(fd)):
+                    yield from self._entry(Path(f"/proc/self/fd/{fd}/{entry}"), path / entry, f"{name}/{entry}",
+                                           instead, leave)  # fmt: skip
 
     def _member(self, path: Path, name: str, about: os.stat_result) -> Iterator[bytes]:
         info = tarfile.TarInfo(name)
@@ -128,9 +139,9 @@ class Writer:
         yield from self._pack(_extension(extended) + info.tobuf(tarfile.GNU_FORMAT))
 
     def _file(self, path: Path, info: tarfile.TarInfo, extended: dict[str, str]) -> Iterator[bytes]:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb", buffering=0) as file:
-            size, name = os.fstat(file.fileno()).st_size, info.name
-            parts = list(_parts(file.fileno(), size))
+        with _opened(path) as fd:
+            size, name = os.fstat(fd).st_size, info.name
+            parts = list(_parts(fd, size))
             self._digest.begin(info, name, parts, extended)
             head, told = b"", dict(extended)
             if parts != [(0, size)] and size:
@@ -143,7 +154,7 @@ class Writer:
             header = info.tobuf(tarfile.GNU_FORMAT)
             yield from self._pack(_extension(told) + (_as_posix(header) if head else header) + head)
             for at, length in parts:
-                yield from self._data(file.fileno(), at, length)
+                yield from self._data(fd, at, length)
             yield from self._pack(_padding(stored))
 
     def _data(self, fd: int, at: int, length: int) -> Iterator[bytes]:
@@ -161,6 +172,27 @@ class Writer:
 
 _KINDS = {stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE, stat.S_IFIFO: tarfile.FIFOTYPE,
           stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE}  # fmt: skip
+
+
+class _Replaced(Exception):
+    """By something of another kind, since it was looked at."""
+
+
+@contextlib.contextmanager
+def _opened(path: Path, kind: int = 0) -> Iterator[int]:
+    """A file, or by O_DIRECTORY a directory. It does not wait for a pipe's other end. :raise _Replaced: it is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | kind)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):  # a link, a file, a socket
+            raise _Replaced from error
+        raise
+    try:
+        if not kind and not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise _Replaced
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _parts(fd: int, size: int) -> Iterator[tuple[int, int]]:
