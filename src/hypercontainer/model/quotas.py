@@ -86,6 +86,8 @@ def _read(name: str, text: str) -> int | None:
         return parse_size(text)
     if not text.isdecimal():
         raise InvalidArgument(f"invalid quota of {name} {text!r}", hint="give a number, or none")
+    if name == "requests" and not int(text):
+        raise InvalidArgument("a quota of requests is 1 at least", hint="give a number, or none")
     return int(text)
 
 
