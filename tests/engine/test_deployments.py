@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from hypercontainer.engine.principal import asked_by
-from hypercontainer.errors import Conflict, HyperError, InvalidArgument, InvalidState, NotFound
+from hypercontainer.errors import Conflict, HyperError, InvalidArgument, InvalidState, NotFound, QuotaExceeded
 from hypercontainer.model.deployments import (
     BalancedPort,
     DeploymentInfo,
@@ -19,6 +19,7 @@ from hypercontainer.model.deployments import (
     UpdatePolicy,
 )
 from hypercontainer.model.principal import Principal
+from hypercontainer.model.quotas import Quota
 from hypercontainer.model.specs import ContainerSpec, HealthCheck, PortMapping
 from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 
@@ -256,7 +257,7 @@ def test_a_removal_that_hyperd_dies_in(act: Any, after: float) -> None:
         removal.cancel()
         await s.open()
         await asyncio.sleep(60)
-        assert s.engine.registry.containers() == []  # whether it is there still, or not
+        assert s.engine.registry.containers() == [] and s.engine.deployments.all() == []
 
     act(scenario, network="bridge")
 
@@ -273,5 +274,60 @@ def test_one_that_is_started_again_is_asked_again(act: Any) -> None:
         s.kernel.silent.clear()
         await asyncio.sleep(5)
         assert targets(s) == [member.ip]
+
+    act(scenario, network="bridge")
+
+
+def test_a_removal_is_not_undone_by_an_update(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await made(s, container=replace(SLEEP, command=["ignore-term"], stop_timeout=10))
+        await asyncio.sleep(20)
+        removal = asyncio.ensure_future(s.call(s.engine.keeper.remove("web")))
+        await asyncio.sleep(3)
+        with pytest.raises(InvalidState, match="is being removed"):
+            await update(s, replicas=3)
+        await removal
+        await asyncio.sleep(60)
+        assert s.engine.registry.containers() == [] and s.engine.deployments.all() == []
+
+    act(scenario, network="bridge")
+
+
+def test_ports_and_networks_of_others(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000", ports=[PortMapping(container_port=80, host_port=18081)])
+        await s.call(s.engine.suspensions.suspend("a"))
+        with pytest.raises(Conflict, match="18081/tcp: it is in use"):  # also by one that is put on the disk
+            await made(s, ports=[replace(PORT, host_port=18081)])
+        await made(s, "plain", ports=[], replicas=0)
+        with pytest.raises(Conflict, match="in use by"):
+            await s.call(s.engine.networks.remove("bridge"))
+        tenancy = s.engine.tenancy
+        tenancy.organisations.create(OrganisationRequest(name="blue"))
+        web = tenancy.projects.create(ProjectRequest(name="web"))
+        tenancy.projects.limit(web.id, Quota(ports=1))
+        ports = [replace(PORT, host_port=18082), replace(PORT, port=81, host_port=18083)]
+        who = Principal("token:x", web.id, frozenset({"operate", "read"}))
+        with asked_by(who), pytest.raises(QuotaExceeded, match="may have 1 ports"):
+            s.engine.deployments.create(DeploymentRequest(name="b", container=SLEEP, replicas=0, ports=ports))
+        with asked_by(who):
+            s.engine.deployments.create(DeploymentRequest(name="b", container=SLEEP, replicas=0, ports=ports[:1]))
+            with pytest.raises(QuotaExceeded, match="has 1"):
+                s.engine.deployments.create(DeploymentRequest(name="c", container=SLEEP, replicas=0, ports=ports[1:]))
+
+    act(scenario, network="bridge", factory=True)
+
+
+def test_an_end_of_before_is_no_failure_of_now(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await made(s, replicas=1)
+        await asyncio.sleep(20)
+        await s.call(s.engine.containers.kill(told(s).members[0].container, "KILL"))
+        await asyncio.sleep(60)
+        assert told(s).message == "" and len(told(s).members) == 2
+        await s.close(keep_running=True)
+        await s.open()
+        await asyncio.sleep(5)
+        assert told(s).message == "" and told(s).ready == 1
 
     act(scenario, network="bridge")

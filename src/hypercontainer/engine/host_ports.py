@@ -67,7 +67,7 @@ class HostPorts:
         """:raise Conflict: naming who has it."""
         where = f"{_host(port)}:{port.host_port}/{port.protocol}"
         for _ in range(1 if port.host_port else _TRIES):
-            if port.host_port and (owner := self._user(port)):
+            if port.host_port and (owner := self.user(port)):
                 raise Conflict(f"cannot publish {where}: Address already in use{owner.rstrip()}", hint=_HINT)
             try:
                 found = msgspec.structs.replace(port, host_port=bindable(port))
@@ -76,11 +76,11 @@ class HostPorts:
                 owner = port_owner(port.host_port, port.protocol) if told else ""
                 reason = os.strerror(error.errno or 0) + (f" by {owner}" if owner else "")
                 raise Conflict(f"cannot publish {where}: {reason}", hint=_HINT) from error
-            if not self._user(found):  # the kernel knows nothing of ports that only rules lead to pods
+            if not self.user(found):  # the kernel knows nothing of ports that only rules lead to pods
                 return found
         raise Conflict(f"no free port on {_host(port)} for {port.container_port}/{port.protocol}", hint=_HINT)
 
-    def _user(self, port: PortMapping) -> str:
+    def user(self, port: PortMapping) -> str:
         """` by pod web`, or a space where that is another tenant's; "" when none has it."""
         for other in self._registry.pods():
             keeps = other.vm or other.status is PodStatus.SUSPENDED

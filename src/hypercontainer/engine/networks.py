@@ -26,7 +26,7 @@ from ..model.network import (
 )
 from ..model.pods import PodSpec
 from ..model.quotas import Amounts
-from ..model.specs import HOST_GATEWAY
+from ..model.specs import HOST_GATEWAY, PortMapping
 from ..model.status import Pod, Pruned
 from ..model.thing_filters import select_networks
 from ..network import addresses, links, tap
@@ -139,7 +139,7 @@ class Networks:
         """:raise Conflict: when pods are in it."""
         network = self._registry.network(key)
         users = [p.name for p in self._registry.attached(network)]
-        users += sorted({f"deployment {b.name}" for b in self._registry.balanced() if b.network == network.id})
+        users += self._registry.keeps(network.id)
         if users:
             raise Conflict(
                 f"network {network.name} is in use by {', '.join(users)}", hint="remove or disconnect them first"
@@ -222,6 +222,10 @@ class Networks:
 
     def _balanced(self, network: Network) -> set[str]:
         return {b.address for b in self._registry.balanced() if b.network == network.id}
+
+    def port_user(self, port: PortMapping) -> str:
+        """Words for who has a port of the host; "" for nobody."""
+        return self._pods.port_user(port)
 
     def free_address(self, network: Network) -> str:
         """An IPv4 address that nobody has. :raise Conflict: none is left."""

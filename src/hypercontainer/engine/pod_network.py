@@ -110,6 +110,10 @@ class PodNetwork:
         self._check_ports(pod, ports)
         return self._ports.claim(pod, ports)
 
+    def port_user(self, port: PortMapping) -> str:
+        """Words for who has it; "" for nobody."""
+        return self._ports.user(port)
+
     def unclaim(self, pod_id: str, ports: list[PortMapping] | None = None) -> None:
         """These, or all of the pod's: the record tells from here on, or nobody has them. Idempotent."""
         self._ports.release(pod_id, ports)

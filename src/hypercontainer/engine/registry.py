@@ -70,6 +70,7 @@ class Registry:
         self.quotas = Quotas(self)
         self.meter: Metering = Unmetered()
         self.floating: Callable[[], Floating] = Floating  # addresses of pods; set by who knows
+        self.keeps: Callable[[str], list[str]] = lambda network: []  # what needs a network beside its pods
         self.balanced: Callable[[], tuple[Balanced, ...]] = lambda: ()
         self.on_change: Callable[[str], None] = lambda pod_id: None  # called when a pod's or a member's record changes
         self.changed = asyncio.Event()  # pulsed when a container's or a pod's record changes
@@ -100,8 +101,6 @@ class Registry:
 
     def release(self, name: str) -> None:
         self._reserved.discard((current().tenant, name))
-
-    # -- containers -------------------------------------------------------------
 
     def containers(self, *, seen: bool = False) -> list[Container]:
         """Everybody's, newest first; `seen`: those that are there for who asks."""

@@ -77,6 +77,7 @@ class Deployment(Model, frozen=True, kw_only=True):
     previous: ContainerSpec | None = None
     previous_version: int = 0
     paused: bool = False  # its update has failed
+    removing: bool = False  # it goes as soon as its replicas have ended
     message: str = ""  # what went wrong last
     owner: str = ""
     tenant: Tenant = UNSET

@@ -83,7 +83,7 @@ class Crons:
         given: dict[str, Any] = {
             f: v for f in CronUpdate.__struct_fields__ if (v := getattr(wanted, f)) is not msgspec.UNSET
         }
-        record = replace(found, **given)
+        record = replace(found, scopes=[s for s in SCOPES if s in current().scopes], **given)
         schedule.check(record.schedule, record.timezone)
         if {"schedule", "timezone", "paused"} & given.keys():
             record = replace(record, seen=clock.stamp())

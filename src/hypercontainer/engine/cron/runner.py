@@ -42,6 +42,7 @@ class Runner:
         self._crons = crons
         self._registry = registry
         self._containers = containers
+        self._removing: set[str] = set()  # jobs of which no run is begun any more
         self._runs: dict[str, asyncio.Task[None]] = {}  # by their ids
 
     # -- by the clock ---------------------------------------------------------------
@@ -69,7 +70,7 @@ class Runner:
     def _look(self) -> float | None:
         """Begin what is due; seconds until the next look. None: nothing will be due."""
         pauses = []
-        for record in [c for c in self._crons.records() if not c.paused]:
+        for record in [c for c in self._crons.records() if not c.paused and c.id not in self._removing]:
             try:
                 pauses.append(self._look_at(record))
             except Exception:
@@ -101,6 +102,8 @@ class Runner:
     def begin(self, key: str) -> CronRun:
         """One by hand. Raises what `Crons.find` does. :raise Conflict: one goes on, beside which none may."""
         record = self._crons.find(key)
+        if record.id in self._removing:
+            raise InvalidState(f"the job {record.name} is being removed", hint="make another when it is gone")
         run = self._fire(record, "hand", "")
         if run.ended:
             raise Conflict(f"a run of the job {record.name} goes on", hint="wait for its end, or stop its container")
@@ -209,12 +212,16 @@ class Runner:
         going = [r for r in record.runs if not r.ended]
         if going and not force:
             raise Conflict(f"a run of the job {record.name} goes on", hint="wait for its end, or use --force")
-        self._crons.put(replace(record, paused=True))  # should hyperd die in the midst of it, nothing runs any more
-        await tasks.end([task for r in going if (task := self._runs.get(r.id))])
-        for id_ in [c.id for r in record.runs if (c := self._container_of(record, r))]:
-            with contextlib.suppress(NotFound):
-                await self._containers.remove(id_, force=True, volumes=True)
-        self._crons.forget(record)
+        self._removing.add(record.id)
+        try:
+            self._crons.put(replace(record, paused=True))  # should hyperd die in the midst of it, nothing runs any more
+            await tasks.end([task for r in going if (task := self._runs.get(r.id))])
+            for id_ in [c.id for r in record.runs if (c := self._container_of(record, r))]:
+                with contextlib.suppress(NotFound):
+                    await self._containers.remove(id_, force=True, volumes=True)
+            self._crons.forget(record)
+        finally:
+            self._removing.discard(record.id)
         return record
 
 

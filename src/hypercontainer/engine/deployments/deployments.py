@@ -24,6 +24,7 @@ from ...model.deployments import (
 )  # fmt: skip
 from ...model.network import DEFAULT_NETWORK
 from ...model.principal import SCOPES, Scope
+from ...model.quotas import Amounts
 from ...model.specs import ContainerSpec, PortMapping, RestartPolicy
 from ...model.states import ALIVE
 from ...model.status import Container, ContainerStatus
@@ -55,7 +56,8 @@ class Deployments:
         self.answered = {c.id for c in registry.containers() if c.state.status is ContainerStatus.RUNNING}
         self.changed = asyncio.Event()  # pulsed when one is to be another
         self._known: tuple[object, tuple[Balanced, ...]] | None = None
-        registry.balanced = self.balanced
+        registry.balanced, registry.keeps = self.balanced, self._in_network
+        registry.quotas.publishing = self.records
 
     # -- what people ask ------------------------------------------------------------
 
@@ -67,9 +69,14 @@ class Deployments:
         self._check_name(request.name)
         _check_container(request.container)
         self._check_ports(request.ports)
+        id_ = secrets.token_hex(32)
+        with self._registry.quotas.admitted({id_: Amounts(ports=sum(bool(p.host_port) for p in request.ports))}):
+            return self._create(request, id_)
+
+    def _create(self, request: DeploymentRequest, id_: str) -> DeploymentInfo:
         network = self._networks.find(request.network or DEFAULT_NETWORK)
         record = Deployment(
-            id=secrets.token_hex(32), name=request.name, created_at=clock.stamp(), container=request.container,
+            id=id_, name=request.name, created_at=clock.stamp(), container=request.container,
             replicas=request.replicas, network=network.id, ports=request.ports, sticky=request.sticky,
             address=self._networks.free_address(network) if request.ports else "", update=request.update,
             scopes=_scopes(), **owned(),
@@ -97,11 +104,7 @@ class Deployments:
     def _check_host_port(self, port: BalancedPort) -> None:
         where = f"{port.host_port}/{port.protocol}"
         mapping = PortMapping(container_port=port.target, host_port=port.host_port, protocol=port.protocol)
-        taken = any((b.host_port, b.protocol) == (port.host_port, port.protocol) for b in self.balanced())
-        taken = taken or any(
-            (p.host_port, p.protocol) == (port.host_port, port.protocol)
-            for pod in self._registry.pods() if pod.vm for p in pod.ports
-        )  # fmt: skip
+        taken = bool(self._networks.port_user(mapping))
         try:
             bindable(mapping)
         except OSError:
@@ -124,13 +127,16 @@ class Deployments:
             raise NotFound(f"no such deployment: {key}", hint="see `hyperctl deployment ls`")
         return found[0]
 
+    def _in_network(self, network: str) -> list[str]:
+        return sorted(f"deployment {d.name}" for d in self._records.values() if d.network == network)
+
     def info(self, key: str) -> DeploymentInfo:
         """Raises what `find` does."""
         return self.told(self.find(key))
 
     def update(self, key: str, wanted: DeploymentUpdate) -> DeploymentInfo:
         """Raises what `find` and `create` do. What has failed is tried again."""
-        record = replace(self.find(key), paused=False, message="", scopes=_scopes())
+        record = replace(self._staying(key), paused=False, message="", scopes=_scopes())
         if wanted.container is not msgspec.UNSET:
             _check_container(wanted.container)
             record = replaced(record, wanted.container)
@@ -141,9 +147,16 @@ class Deployments:
         self._tell("update", record)
         return self.told(record)
 
+    def _staying(self, key: str) -> Deployment:
+        """:raise InvalidState: it is being removed."""
+        record = self.find(key)
+        if record.removing:
+            raise InvalidState(f"the deployment {record.name} is being removed", hint="make another when it is gone")
+        return record
+
     def roll_back(self, key: str) -> DeploymentInfo:
         """To what it was before. Raises what `find` does. :raise InvalidState: it was never another."""
-        record = self.find(key)
+        record = self._staying(key)
         if record.previous is None:
             raise InvalidState(f"the deployment {record.name} was never updated", hint="there is nothing to go back to")
         record = replace(returned(record), paused=False, message="")

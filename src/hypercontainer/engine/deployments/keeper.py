@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from ...errors import HyperError, InvalidState, NotFound
+from ...errors import DeadlineExceeded, HyperError, InvalidState, NotFound
 from ...model.deployments import LABEL, VERSION_LABEL, Deployment
 from ...model.principal import Principal
 from ...model.specs import ContainerSpec
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _AGAIN, _AGAIN_MAX = 1.0, 60.0  # seconds after a failure; twice as long each time
 _SHORTEST = 0.01  # seconds: less than a clock may tell apart
 _ASK = 0.2  # seconds between two questions whether a new one answers
+_REMOVAL = 120.0  # seconds for a removal, beside the time that programs have to end
 _STEADY = 10.0  # seconds after which one that ends is no failure of its begin
 
 
@@ -83,6 +84,9 @@ class Keeper:
     async def _keep(self, id_: str) -> None:
         seen = _Seen()
         forget()
+        if begun := self._deployments.get(id_):  # ends of an earlier daemon's time are none of this one's
+            ended = [c for c in self._deployments.members(begun) if self._deployments.state_of(c) == "ended"]
+            seen.counted = {c.id for c in ended}
         while record := self._deployments.get(id_):
             changed, other = self._registry.changed, self._deployments.changed
             try:
@@ -119,7 +123,12 @@ class Keeper:
 
     async def _step(self, record: Deployment, seen: _Seen) -> float | None:
         """Do what is first to be done. 0: look again at once; else seconds until then, unless something changes."""
+        if record.removing:
+            await self._finish(record)
+            return 0
         silent = await self._ask(record)
+        if self._deployments.get(record.id) is not record:
+            return 0  # it is another one by now
         now, members = clock.seconds(), self._deployments.members(record)
         states = {c.id: self._deployments.state_of(c) for c in members}
         ended = [c for c in members if states[c.id] == "ended"]
@@ -242,15 +251,30 @@ class Keeper:
             await self._containers.remove(container.id, force=True, volumes=True)
 
     async def remove(self, key: str) -> Deployment:
-        """With its replicas. Raises what `Deployments.find` does."""
-        record = replace(self._deployments.find(key), replicas=0)
-        self._deployments.put(record)  # should hyperd die in the midst of it, the next one ends the replicas
-        if task := self._keeping.get(record.id):
-            await tasks.end([task])
-        await asyncio.gather(*map(self._remove, self._deployments.members(record)))
-        self._deployments.forget(record)
-        await self._apply()
+        """With its replicas. Raises what `Deployments.find` does. :raise DeadlineExceeded: they do not end in time; it
+        goes on.
+        """
+        record = replace(self._deployments.find(key), replicas=0, removing=True)
+        self._deployments.put(record)  # from here on it goes, whatever becomes of hyperd
+        try:
+            async with asyncio.timeout(_REMOVAL + record.container.stop_timeout):
+                while (changed := self._deployments.changed) and self._deployments.get(record.id):
+                    await changed.wait()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the replicas of {record.name} have not ended yet", hint="it goes on: see `hyperctl deployment ps`"
+            ) from None
         return record
+
+    async def _finish(self, record: Deployment) -> None:
+        members = self._deployments.members(record)
+        self._deployments.draining |= {c.id for c in members}
+        try:
+            await self._apply()
+            await asyncio.gather(*map(self._remove, members))
+        finally:
+            self._deployments.draining -= {c.id for c in members}
+        self._deployments.forget(record)
 
 
 async def _either(first: asyncio.Event, second: asyncio.Event, limit: float | None) -> None:

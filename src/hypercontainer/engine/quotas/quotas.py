@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ...errors import QuotaExceeded
+from ...model.deployments import Deployment
 from ...model.network import Network
 from ...model.principal import NOWHERE, Principal, Tenant
 from ...model.quotas import MEASURED, NAMES, Amounts, Quota, QuotaStatus, write_amount
@@ -65,6 +66,7 @@ class Quotas:
         # Set by who knows: who is limited of those whose a thing with this tenant and owner is, and how.
         self.limits: Callable[[Tenant, str], Iterable[tuple[Holder, Quota]]] = lambda tenant, owner: ()
         self.snapshots: Callable[[], Iterable[Snapshot]] = lambda: ()
+        self.publishing: Callable[[], Iterable[Deployment]] = list  # what publishes ports beside pods
         self.addresses: Callable[[], Iterable[Owned]] = lambda: ()
         self.image_bytes: Callable[[], int] = lambda: 0  # of who asks
         self.snapshot_bytes: Callable[[str], int] = lambda id_: 0
@@ -176,7 +178,8 @@ class Quotas:
         there = Amounts(
             pods=len(pods), containers=len(containers), volumes=len(volumes),
             disk=disks + sum(v.size for v in volumes) + sum(map(disks_of, pods.values())),
-            ports=sum(len(p.spec.ports) for p in pods.values()), networks=sum(map(holder.has, own.networks)),
+            ports=sum(len(p.spec.ports) for p in pods.values()) + self._published(holder),
+            networks=sum(map(holder.has, own.networks)),
             snapshots=sum(holder.has(s) for s in self.snapshots()),
             addresses=sum(holder.has(a) for a in self.addresses()),
         )  # fmt: skip
@@ -186,6 +189,9 @@ class Quotas:
         starting = [h.amounts for id_, h in self._starting.items()
                     if holder.has(h) and not (id_ in pods and pods[id_].vm)]  # fmt: skip
         return sum((*making, *running, *starting), there)
+
+    def _published(self, holder: Holder) -> int:
+        return sum(bool(p.host_port) for d in self.publishing() if holder.has(d) for p in d.ports)
 
     def _check(self, who: Principal | Pod, owner: str, more: Amounts) -> None:
         for holder, quota in self.limits(who.tenant, owner):
