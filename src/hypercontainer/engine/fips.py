@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from msgspec.structs import replace
 
-from ..errors import Conflict, HyperError, InvalidArgument, NotFound, Unavailable, Unsupported
+from ..errors import Conflict, HyperError, InvalidArgument, Unavailable, Unsupported
 from ..model.fips import Fip, FipInfo, FipRequest
 from ..model.quotas import Amounts
 from ..model.status import Pod
@@ -93,12 +93,8 @@ class Fips:
 
     def find(self, key: str) -> Fip:
         """By address, name, id, or the beginning of one. :raise NotFound: there is none that one sees."""
-        mine = list(naming.mine(self._records.values()))
-        found = [f for f in mine if key in (f.id, f.name, f.address)]
-        found = found or [f for f in mine if len(key) >= 4 and f.id.startswith(key)]
-        if len(found) != 1:
-            raise NotFound(f"no such floating address: {key}", hint="see `hyperctl fip ls`")
-        return found[0]
+        by_address = next((f for f in naming.mine(self._records.values()) if f.address == key), None)
+        return by_address or naming.pick(self._records, key, "floating address", "see `hyperctl fip ls`")
 
     def all(self) -> list[FipInfo]:
         """Those that one sees, by address."""

@@ -30,12 +30,7 @@ class GroupRecords:
 
     def find(self, key: str) -> SecurityGroup:
         """By id, name, or the beginning of an id. :raise NotFound: there is none that one sees."""
-        mine = list(naming.mine(self._records.values()))
-        found = [g for g in mine if key in (g.id, g.name)]
-        found = found or [g for g in mine if len(key) >= 4 and g.id.startswith(key)]
-        if len(found) != 1:
-            raise NotFound(f"no such security group: {key}", hint="see `hyperctl sg ls`")
-        return found[0]
+        return naming.pick(self._records, key, "security group", "see `hyperctl sg ls`")
 
     def check(self, names: Sequence[str]) -> None:
         """:raise NotFound: there is no group of this name for who asks."""

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, NotFound
 from ..model.principal import DAEMON, Tenant
 from ..model.status import Container
 from .principal import current
@@ -37,6 +37,17 @@ class Named(Protocol):
 
 
 N = TypeVar("N", bound=Named)
+
+
+class Identified(Named, Protocol):
+    """One that has an id beside its name."""
+
+    @property
+    def id(self) -> str:
+        """Which no other has."""
+
+
+Kept = TypeVar("Kept", bound=Identified)
 
 
 def check(kind: str, name: str) -> None:
@@ -73,3 +84,18 @@ def seen(records: Iterable[N]) -> list[N]:
 def find(records: Iterable[N], name: str) -> N | None:
     """The one of this name, of the tenant that asks."""
     return next((r for r in mine(records) if r.name == name), None)
+
+
+def pick(records: Mapping[str, Kept], key: str, kind: str, hint: str) -> Kept:
+    """By id, name, or the beginning of an id, of the tenant that asks; by its id the daemon itself finds any.
+
+    :raise NotFound: there is none, or several; `kind` and `hint` are words for people.
+    """
+    if (whole := records.get(key)) and is_seen(whole):
+        return whole
+    if named := find(records.values(), key):
+        return named
+    found = [r for r in mine(records.values()) if len(key) >= 4 and r.id.startswith(key)]
+    if len(found) != 1:
+        raise NotFound(f"no such {kind}: {key}", hint=hint)
+    return found[0]

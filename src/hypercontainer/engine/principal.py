@@ -12,11 +12,11 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 from msgspec import UNSET
 
-from ..model.principal import DAEMON, Principal, Tenant
+from ..model.principal import DAEMON, SCOPES, Principal, Scope, Tenant
 
 
 @dataclass
@@ -76,3 +76,27 @@ def names_of() -> str | None:
     """Whose names are meant: a project's id, "" outside of projects; None: the daemon works for itself, for all."""
     who = current()
     return None if who.name == DAEMON.name else who.tenant or ""
+
+
+class Acting(Protocol):
+    """A record by which the daemon makes things later, as whoever made it might have then."""
+
+    @property
+    def owner(self) -> str: ...
+
+    @property
+    def tenant(self) -> Tenant: ...
+
+    @property
+    def scopes(self) -> list[Scope]:
+        """Of who made it, then."""
+
+
+def own_scopes() -> list[Scope]:
+    """Of who asks, for such a record."""
+    return [s for s in SCOPES if s in current().scopes]
+
+
+def acting_for(record: Acting) -> contextlib.AbstractContextManager[None]:
+    """What is done in here is done as by who made the record."""
+    return asked_by(Principal(record.owner, record.tenant, frozenset(record.scopes)))

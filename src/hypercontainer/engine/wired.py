@@ -151,7 +151,7 @@ class Wired:
         self.crons = Crons(self.registry.journal, self.events)
         self.cron_runner = Runner(self.crons, self.registry, self.containers)
         self.deployments = Deployments(self.registry, self.networks, self.events)
-        self.keeper = Keeper(self.deployments, self.registry, self.containers, self._network.choice)
+        self.keeper = Keeper(self.deployments, self.registry, self.containers, self._network)
 
     def _assemble_snapshots(self, made: Machinery, placement: Placement) -> Fingerprints:
         settings, paths, network, sandboxes = self.settings, self.settings.paths, made.network, made.sandboxes

@@ -57,9 +57,7 @@ class CronRun(Model, frozen=True, kw_only=True):
     error: str = ""
 
 
-class Cron(Model, frozen=True, kw_only=True):
-    """A job, as it is kept."""
-
+class _Job(Model, frozen=True, kw_only=True):
     id: str
     name: str
     created_at: str
@@ -71,27 +69,19 @@ class Cron(Model, frozen=True, kw_only=True):
     keep: int
     time_limit: float
     paused: bool
-    seen: str  # moment up to which its schedule was gone through
     runs: list[CronRun] = field(default_factory=list)  # oldest first
     owner: str = ""
+
+
+class Cron(_Job, frozen=True, kw_only=True):
+    """A job, as it is kept."""
+
+    seen: str  # moment up to which its schedule was gone through
     tenant: Tenant = UNSET
     scopes: list[Scope] = field(default_factory=list)  # of who made it, by which its containers are made
 
 
-class CronInfo(Model, frozen=True, kw_only=True):
+class CronInfo(_Job, frozen=True, kw_only=True):
     """What is told of a job."""
 
-    id: str
-    name: str
-    created_at: str
-    schedule: str
-    timezone: str
-    container: ContainerSpec
-    concurrency: Concurrency
-    catch_up: bool
-    keep: int
-    time_limit: float
-    paused: bool
     next: str  # moment; "": it is paused, or never again
-    runs: list[CronRun] = field(default_factory=list)  # oldest first
-    owner: str = ""

@@ -11,16 +11,15 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from ...errors import Conflict, InvalidArgument, NotFound
+from ...errors import Conflict, InvalidArgument
 from ...model.cron import RUNS_MAX, Cron, CronInfo, CronRequest, CronRun, CronUpdate
-from ...model.principal import SCOPES
 from ...model.specs import ContainerSpec, RestartPolicy
 from ...state import changes as rows
 from ...state.journal import Journal
 from ...sys import clock
 from .. import host_access, naming
 from ..events import Events
-from ..principal import current, owned
+from ..principal import own_scopes, owned
 from . import schedule
 
 _NAME_MAX = 63  # characters: its containers' names have the run's id, too
@@ -43,7 +42,7 @@ class Crons:
         schedule.check(request.schedule, request.timezone)
         _check_container(request.container)
         given = {f: getattr(request, f) for f in CronRequest.__struct_fields__}
-        scopes = [s for s in SCOPES if s in current().scopes]
+        scopes = own_scopes()
         record = Cron(
             id=secrets.token_hex(32), created_at=clock.stamp(), seen=clock.stamp(), scopes=scopes, **given, **owned()
         )
@@ -64,14 +63,7 @@ class Crons:
 
     def find(self, key: str) -> Cron:
         """By id, name, or the beginning of an id. :raise NotFound: there is none that one sees."""
-        if (whole := self._records.get(key)) and naming.is_seen(whole):
-            return whole
-        mine = list(naming.mine(self._records.values()))
-        found = [c for c in mine if key == c.name]
-        found = found or [c for c in mine if len(key) >= 4 and c.id.startswith(key)]
-        if len(found) != 1:
-            raise NotFound(f"no such job: {key}", hint="see `hyperctl cron ls`")
-        return found[0]
+        return naming.pick(self._records, key, "job", "see `hyperctl cron ls`")
 
     def info(self, key: str) -> CronInfo:
         """Raises what `find` does."""
@@ -83,7 +75,7 @@ class Crons:
         given: dict[str, Any] = {
             f: v for f in CronUpdate.__struct_fields__ if (v := getattr(wanted, f)) is not msgspec.UNSET
         }
-        record = replace(found, scopes=[s for s in SCOPES if s in current().scopes], **given)
+        record = replace(found, scopes=own_scopes(), **given)
         schedule.check(record.schedule, record.timezone)
         if {"schedule", "timezone", "paused"} & given.keys():
             record = replace(record, seen=clock.stamp())

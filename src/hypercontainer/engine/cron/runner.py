@@ -18,12 +18,11 @@ from msgspec.structs import replace
 
 from ...errors import Conflict, HyperError, InvalidState, NotFound
 from ...model.cron import LABEL, RUN_LABEL, Cron, CronRun
-from ...model.principal import Principal
 from ...model.specs import ContainerSpec
 from ...model.status import Container, ContainerStatus
 from ...sys import clock, tasks
 from ..containers import Containers
-from ..principal import asked_by, forget
+from ..principal import acting_for, forget
 from ..registry import Registry
 from . import schedule
 from .crons import Crons, bounded
@@ -132,7 +131,7 @@ class Runner:
     async def _guarded(self, record: Cron, run: CronRun, before: list[asyncio.Task[None]]) -> None:
         forget(record.tenant)
         try:
-            with asked_by(Principal(record.owner, record.tenant, frozenset(record.scopes))):
+            with acting_for(record):
                 if record.concurrency == "replace":
                     await self._end_others(record, run, before)
                 run = await self._carried_out(record, run)

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from ...errors import Conflict, InvalidArgument, InvalidState, NotFound
+from ...errors import Conflict, InvalidArgument, InvalidState
 from ...model.deployments import (
     LABEL,
     VERSION_LABEL,
@@ -23,7 +23,6 @@ from ...model.deployments import (
     Replica,
 )  # fmt: skip
 from ...model.network import DEFAULT_NETWORK
-from ...model.principal import SCOPES, Scope
 from ...model.quotas import Amounts
 from ...model.specs import ContainerSpec, PortMapping, RestartPolicy
 from ...model.states import ALIVE
@@ -35,7 +34,7 @@ from ...sys import clock
 from .. import host_access, naming
 from ..events import Events
 from ..networks import Networks
-from ..principal import current, owned
+from ..principal import own_scopes, owned
 from ..registry import Registry
 
 _NAME_MAX = 56  # characters: its containers' names have six digits more, and are host names
@@ -79,7 +78,7 @@ class Deployments:
             id=id_, name=request.name, created_at=clock.stamp(), container=request.container,
             replicas=request.replicas, network=network.id, ports=request.ports, sticky=request.sticky,
             address=self._networks.free_address(network) if request.ports else "", update=request.update,
-            scopes=_scopes(), **owned(),
+            scopes=own_scopes(), **owned(),
         )  # fmt: skip
         self.put(record)
         self._tell("create", record)
@@ -118,14 +117,7 @@ class Deployments:
 
     def find(self, key: str) -> Deployment:
         """By id, name, or the beginning of an id. :raise NotFound: there is none that one sees."""
-        if (whole := self._records.get(key)) and naming.is_seen(whole):
-            return whole
-        mine = list(naming.mine(self._records.values()))
-        found = [d for d in mine if key == d.name]
-        found = found or [d for d in mine if len(key) >= 4 and d.id.startswith(key)]
-        if len(found) != 1:
-            raise NotFound(f"no such deployment: {key}", hint="see `hyperctl deployment ls`")
-        return found[0]
+        return naming.pick(self._records, key, "deployment", "see `hyperctl deployment ls`")
 
     def _in_network(self, network: str) -> list[str]:
         return sorted(f"deployment {d.name}" for d in self._records.values() if d.network == network)
@@ -136,7 +128,7 @@ class Deployments:
 
     def update(self, key: str, wanted: DeploymentUpdate) -> DeploymentInfo:
         """Raises what `find` and `create` do. What has failed is tried again."""
-        record = replace(self._staying(key), paused=False, message="", scopes=_scopes())
+        record = replace(self._staying(key), paused=False, message="", scopes=own_scopes())
         if wanted.container is not msgspec.UNSET:
             _check_container(wanted.container)
             record = replaced(record, wanted.container)
@@ -209,8 +201,7 @@ class Deployments:
     def members(self, record: Deployment) -> list[Container]:
         """Its containers, oldest first, also those that have ended."""
         found = [
-            c for c in self._registry.containers()
-            if c.tenant == record.tenant and c.spec.labels.get(LABEL) == record.id
+            c for c in self._registry.of_tenant(record.tenant).containers if c.spec.labels.get(LABEL) == record.id
         ]  # fmt: skip
         return sorted(found, key=lambda c: c.created_at)
 
@@ -314,10 +305,6 @@ def returned(record: Deployment) -> Deployment:
         record, container=record.previous, version=record.previous_version, previous=record.container,
         previous_version=record.version,
     )  # fmt: skip
-
-
-def _scopes() -> list[Scope]:
-    return [s for s in SCOPES if s in current().scopes]
 
 
 def _check_container(spec: ContainerSpec) -> None:

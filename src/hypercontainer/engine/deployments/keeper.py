@@ -18,16 +18,14 @@ from msgspec.structs import replace
 
 from ...errors import DeadlineExceeded, HyperError, InvalidState, NotFound
 from ...model.deployments import LABEL, VERSION_LABEL, Deployment
-from ...model.principal import Principal
 from ...model.specs import ContainerSpec
 from ...model.status import Container, ContainerStatus
 from ...network import answers
-from ...network.backend import Shared
 from ...network.balanced import Balanced
-from ...network.choice import Choice
 from ...sys import clock, tasks
 from ..containers import Containers
-from ..principal import asked_by, forget
+from ..pod_network import PodNetwork
+from ..principal import acting_for, forget
 from ..registry import Registry
 from .deployments import Deployments, returned, version_of
 
@@ -55,11 +53,13 @@ class _Seen:
 class Keeper:
     """One task for each deployment, and one that begins and ends these."""
 
-    def __init__(self, deployments: Deployments, registry: Registry, containers: Containers, choice: Choice) -> None:
+    def __init__(
+        self, deployments: Deployments, registry: Registry, containers: Containers, network: PodNetwork
+    ) -> None:
         self._deployments = deployments
         self._registry = registry
         self._containers = containers
-        self._choice = choice
+        self._network = network
         self._keeping: dict[str, asyncio.Task[None]] = {}
         self._applied: tuple[Balanced, ...] = ()
         self._applying = asyncio.Lock()
@@ -90,7 +90,7 @@ class Keeper:
         while record := self._deployments.get(id_):
             changed, other = self._registry.changed, self._deployments.changed
             try:
-                with asked_by(Principal(record.owner, record.tenant, frozenset(record.scopes))):
+                with acting_for(record):
                     pause = await self._step(record, seen)
                 await self._apply()
             except HyperError as error:
@@ -114,9 +114,7 @@ class Keeper:
         async with self._applying:
             wanted = self._deployments.balanced()
             if wanted != self._applied:
-                for backend in self._choice.all:
-                    if isinstance(backend, Shared):
-                        await backend.refresh()
+                await self._network.refresh()
                 self._applied = wanted
 
     # -- one look -------------------------------------------------------------------
