@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TypeVar
 
 import msgspec
 
-from ..errors import HyperError, InvalidArgument, InvalidState, NotFound
+from ..errors import HyperError, InvalidState
 from ..model.egress import EgressChange, EgressPolicy
-from ..model.status import Container, Pod
+from ..model.status import Pod
 from ..sys import tasks
 from .events import Events
 from .pod_network import PodNetwork
+from .pod_specs import pod_of, put_spec, with_spec
 from .registry import Registry
-
-R = TypeVar("R", Container, Pod)
 
 
 class EgressUpdates:
@@ -37,45 +35,25 @@ class EgressUpdates:
         :raise Unsupported: its network has no policies. :raise Unavailable: the rules are refused; all is as it was.
         """
         async with self._changing:
-            pod = await self._change(self._pod(key), change)
+            pod = pod_of(self._registry, key, "an egress policy", "use `hyperctl update` with the pod, {pod}")
+            pod = await self._change(pod, change)
         self._events.publish("container" if pod.implicit else "pod", "update", pod.id, of=pod.labels, name=pod.name)
         return pod
 
     async def _change(self, pod: Pod, change: EgressChange) -> Pod:
         before = pod.spec.egress
         policy = _policy(pod, change)
-        self._network.check(_with(pod, policy))
-        self._record(pod.id, policy)
+        self._network.check(with_spec(pod, egress=policy))
+        put_spec(self._registry, pod.id, egress=policy)
         try:
             await self._network.follow(self._registry.pod(pod.id))
         except BaseException:
             if self._registry.has_pod(pod.id):
-                self._record(pod.id, before)
+                put_spec(self._registry, pod.id, egress=before)
                 with contextlib.suppress(HyperError):
                     await tasks.to_the_end(self._network.follow(self._registry.pod(pod.id)))
             raise
         return self._registry.pod(pod.id)
-
-    def _pod(self, key: str) -> Pod:
-        try:
-            return self._registry.pod(key)
-        except NotFound:
-            container = self._registry.container(key)
-        pod = self._registry.pod(container.pod)
-        if pod.implicit:
-            return pod
-        raise InvalidArgument("an egress policy is the pod's, not a container's in it",
-                              hint=f"use `hyperctl update` with the pod, {pod.name}")  # fmt: skip
-
-    def _record(self, pod_id: str, policy: EgressPolicy | None) -> None:
-        """The pod's, and what the container of its own was asked for."""
-        pod = _with(self._registry.pod(pod_id), policy)
-        members = self._registry.members(pod_id) if pod.implicit else []
-        self._registry.put_together(pod, *(_with(c, policy) for c in members))
-
-
-def _with(record: R, policy: EgressPolicy | None) -> R:
-    return msgspec.structs.replace(record, spec=msgspec.structs.replace(record.spec, egress=policy))
 
 
 def _policy(pod: Pod, change: EgressChange) -> EgressPolicy | None:

@@ -6,11 +6,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from ..errors import Conflict, HyperError, InvalidArgument, NotFound, Unsupported
+from ..errors import Conflict, HyperError, Unsupported
 from ..model import ids
 from ..model.security_groups import (
     GROUPS_MAX,
@@ -20,15 +20,15 @@ from ..model.security_groups import (
     SecurityGroupSpec,
     SecurityGroupUpdate,
 )
-from ..model.status import Container, Pod
+from ..model.status import Pod
 from ..sys import clock, tasks
 from . import naming
 from .events import Events
 from .pod_network import PodNetwork
+from .pod_specs import pod_of, put_spec
 from .principal import owned
 from .registry import Registry
 
-R = TypeVar("R", Container, Pod)
 _MAX = 100  # groups of a tenant
 
 
@@ -129,7 +129,8 @@ class SecurityGroups:
 
     async def _set(self, key: str, pod_key: str, inside: bool) -> Pod:
         async with self._changing:
-            group, pod = self._records.find(key), self._pod(pod_key)
+            group = self._records.find(key)
+            pod = pod_of(self._registry, pod_key, "a security group", "name the pod, {pod}")
             before = pod.spec.security_groups
             after = [*(n for n in before if n != group.name), *([group.name] if inside else [])]
             if sorted(after) == sorted(before):
@@ -144,38 +145,17 @@ class SecurityGroups:
             return self._registry.pod(pod.id)
 
     async def _put(self, pod_id: str, after: list[str], before: list[str]) -> None:
-        self._record(pod_id, after)
+        put_spec(self._registry, pod_id, security_groups=after)
         try:
             await self._network.refresh()
         except BaseException:
             if self._registry.has_pod(pod_id):
-                self._record(pod_id, before)
+                put_spec(self._registry, pod_id, security_groups=before)
             with contextlib.suppress(HyperError):
                 await tasks.to_the_end(self._network.refresh())
             raise
-
-    def _pod(self, key: str) -> Pod:
-        try:
-            return self._registry.pod(key)
-        except NotFound:
-            container = self._registry.container(key)
-        pod = self._registry.pod(container.pod)
-        if pod.implicit:
-            return pod
-        raise InvalidArgument("a security group is the pod's, not a container's in it",
-                              hint=f"name the pod, {pod.name}")  # fmt: skip
-
-    def _record(self, pod_id: str, names: list[str]) -> None:
-        """The pod's, and what the container of its own was asked for."""
-        pod = self._registry.pod(pod_id)
-        members = self._registry.members(pod_id) if pod.implicit else []
-        self._registry.put_together(_with(pod, names), *(_with(c, names) for c in members))
 
     def _tell(self, action: str, group: SecurityGroup, **attributes: str) -> None:
         self._events.publish(
             "security-group", action, group.id, of=None, tenant=group.tenant, name=group.name, **attributes
         )
-
-
-def _with(record: R, names: list[str]) -> R:
-    return msgspec.structs.replace(record, spec=msgspec.structs.replace(record.spec, security_groups=names))

@@ -17,7 +17,7 @@ from .context import client, for_each
 from .dockerflags import DockerCommand
 from .options import container_options, spec_from
 from .output import show, show_details
-from .pulling import has_image, pull_image
+from .pulling import fetch_for
 from .standard import print_made
 
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["--help"]}
@@ -61,8 +61,7 @@ def create(
         raise InvalidArgument("a job needs a name", hint="give --name NAME")
     c, name = client(), options.pop("name")
     spec = spec_from(image, command, {**options, "name": ""})
-    if spec.pull == "always" or (spec.pull == "missing" and not has_image(c, image, spec.platform)):
-        pull_image(c, image, platform=spec.platform, quiet=options["quiet"])
+    fetch_for(c, spec, quiet=options["quiet"])
     request = CronRequest(
         name=name, schedule=schedule, container=spec, timezone=timezone, concurrency=concurrency, catch_up=catch_up,
         keep=keep, time_limit=parse_duration(time_limit),

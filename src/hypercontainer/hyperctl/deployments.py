@@ -21,7 +21,7 @@ from .context import client, for_each
 from .dockerflags import DockerCommand
 from .options import container_options, spec_from
 from .output import show, show_details
-from .pulling import has_image, pull_image
+from .pulling import fetch_for
 from .standard import print_made
 
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["--help"]}
@@ -101,8 +101,7 @@ def _network(spec: ContainerSpec) -> str:
 
 def _container(c: Client, image: str, command: tuple[str, ...], options: dict[str, Any]) -> ContainerSpec:
     spec = spec_from(image, command, {**options, "name": ""})
-    if spec.pull == "always" or (spec.pull == "missing" and not has_image(c, image, spec.platform)):
-        pull_image(c, image, platform=spec.platform, quiet=options["quiet"])
+    fetch_for(c, spec, quiet=options["quiet"])
     return spec
 
 

@@ -12,6 +12,7 @@ from ..client.sources import absolute, auth_header
 from ..errors import InvalidArgument, NotFound, Unavailable
 from ..model.images import Image
 from ..model.reference import parse_reference, parse_source
+from ..model.specs import ContainerSpec
 from .output import PullProgress
 
 
@@ -32,6 +33,15 @@ def has_image(client: Client, name: str, platform: str) -> bool:
         return False
     own = "/".join(filter(None, (image.os, image.architecture, image.variant)))
     return any(f"{p}/".startswith(f"{platform}/") for p in (own, *image.platforms)) if platform else True
+
+
+def fetch_for(client: Client, spec: ContainerSpec, *, quiet: bool = False) -> None:
+    """Pull the image of containers that are made later, if it is not here, or is always to be pulled.
+
+    :raise HyperError: what the daemon says went wrong.
+    """
+    if spec.pull == "always" or (spec.pull == "missing" and not has_image(client, spec.image, spec.platform)):
+        pull_image(client, spec.image, platform=spec.platform, quiet=quiet)
 
 
 def pull_image(client: Client, source: str, *, platform: str = "", quiet: bool = False) -> str:

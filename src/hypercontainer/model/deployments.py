@@ -59,31 +59,6 @@ class DeploymentUpdate(Model, frozen=True, kw_only=True):
     update: UpdatePolicy | UnsetType = UNSET
 
 
-class Deployment(Model, frozen=True, kw_only=True):
-    """A deployment, as it is kept."""
-
-    id: str
-    name: str
-    created_at: str
-    container: ContainerSpec
-    replicas: int
-    network: str  # id
-    address: str  # in the network
-    ports: list[BalancedPort]
-    sticky: bool
-    update: UpdatePolicy
-    version: int = 1  # of the container's specification
-    latest: int = 1  # the highest version that there was
-    previous: ContainerSpec | None = None
-    previous_version: int = 0
-    paused: bool = False  # its update has failed
-    removing: bool = False  # it goes as soon as its replicas have ended
-    message: str = ""  # what went wrong last
-    owner: str = ""
-    tenant: Tenant = UNSET
-    scopes: list[Scope] = field(default_factory=list)  # of who made or changed it, by which its containers are made
-
-
 class Replica(Model, frozen=True, kw_only=True):
     """One of a deployment's containers."""
 
@@ -94,22 +69,38 @@ class Replica(Model, frozen=True, kw_only=True):
     ip: str = ""
 
 
-class DeploymentInfo(Model, frozen=True, kw_only=True):
-    """What is told of a deployment."""
-
+class _Deployed(Model, frozen=True, kw_only=True):
     id: str
     name: str
     created_at: str
     container: ContainerSpec
     replicas: int
-    ready: int
-    network: str  # name
-    address: str
+    address: str  # in the network; "": it has no ports
     ports: list[BalancedPort]
     sticky: bool
     update: UpdatePolicy
-    version: int
-    state: Literal["complete", "progressing", "paused"]
-    message: str = ""
-    members: list[Replica] = field(default_factory=list)
+    version: int = 1  # of the container's specification
+    message: str = ""  # what went wrong last
     owner: str = ""
+
+
+class Deployment(_Deployed, frozen=True, kw_only=True):
+    """A deployment, as it is kept."""
+
+    network: str  # id
+    latest: int = 1  # the highest version that there was
+    previous: ContainerSpec | None = None
+    previous_version: int = 0
+    paused: bool = False  # its update has failed
+    removing: bool = False  # it goes as soon as its replicas have ended
+    tenant: Tenant = UNSET
+    scopes: list[Scope] = field(default_factory=list)  # of who made or changed it, by which its containers are made
+
+
+class DeploymentInfo(_Deployed, frozen=True, kw_only=True):
+    """What is told of a deployment."""
+
+    network: str  # name
+    ready: int
+    state: Literal["complete", "progressing", "paused"]
+    members: list[Replica] = field(default_factory=list)
