@@ -243,6 +243,29 @@ async def test_a_machine_is_there_when_its_guest_has_called(tmp_path: Path) -> N
     assert await driver.reattach(handle) is None and driver.strays(tmp_path, set()) == []
 
 
+async def test_a_machine_is_nobody_elses_while_it_becomes_another_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its environment cannot be read for a moment then, in which it was taken for the first driver's."""
+    driver = stand_in(tmp_path, f"{CALLS}\nexec sleep 100")
+    machine = await driver.launch(config(tmp_path))
+    looks, seen = 0, Path.read_bytes
+
+    def once(path: Path) -> bytes:
+        nonlocal looks
+        if path != Path(f"/proc/{machine.pid}/environ"):
+            return seen(path)
+        looks += 1
+        return seen(path) if looks == 1 else b""
+
+    monkeypatch.setattr(Path, "read_bytes", once)
+    try:
+        assert found.strays("qemu", tmp_path, set()) == [] and looks
+    finally:
+        monkeypatch.undo()
+        await machine.kill()
+
+
 async def test_one_that_ends_at_once_says_why(tmp_path: Path) -> None:
     driver = stand_in(tmp_path, "echo 'Configuration: the kernel is no kernel'; exit 1")
     with pytest.raises(Unavailable, match="ended at once: Configuration: the kernel is no kernel"):

@@ -49,7 +49,8 @@ def strays(
     One whose daemon was killed may have no directory any more, or not that of its launch. `unmarked` are processes of
     this driver without such an environment, and their directories.
     """
-    named = [*((pid, Path(d)) for pid, d in process.with_variable(process.MACHINE)), *unmarked.items()]
+    begun = dict(process.environments(process.MACHINE))  # both at once: one that becomes another program shows neither
+    named = [*((pid, Path(e[process.MACHINE])) for pid, e in begun.items()), *unmarked.items()]
     marked = {pid: directory for pid, directory in named if directory.parent == parent and _may_be_ours(pid)}
     found: dict[int, Found] = {}
     for directory in parent.iterdir() if parent.is_dir() else ():
@@ -61,7 +62,7 @@ def strays(
     for pid, directory in marked.items():
         if directory in keep and not _written(directory):
             continue  # it is to be kept, and its directory has vanished
-        if pid in unmarked or (process.variable(pid, _DRIVER) or _FIRST) == driver:
+        if pid in unmarked or (begun[pid].get(_DRIVER) or _FIRST) == driver:
             found[pid] = Found(directory, pid, process.start_time(pid))
     return [f for f in found.values() if f.started and process.start_time(f.pid) == f.started]
 

@@ -81,19 +81,33 @@ MACHINE = "HYPER_MACHINE"  # in the environment of a hypervisor: the directory w
 
 def with_variable(name: str) -> Iterator[tuple[int, str]]:
     """Living processes started with an environment variable, and its value; of this user, or of all for root."""
+    return ((pid, found[name]) for pid, found in environments(name))
+
+
+def environments(name: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Of living processes started with an environment variable: all of it, at one instant; of this user, or of all for
+    root.
+    """
     for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and (value := variable(int(entry.name), name)) is not None:
-            yield int(entry.name), value
+        if entry.name.isdecimal() and name in (found := environment(int(entry.name))):
+            yield int(entry.name), found
+
+
+def environment(pid: int) -> dict[str, str]:
+    """What a process was started with; empty when that is not to be seen, as while it becomes another program."""
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended, or is another's
+        return {}
+    found: dict[str, str] = {}
+    for name, _, value in (os.fsdecode(v).partition("=") for v in variables):
+        found.setdefault(name, value)  # the first of a name is the one that it has (getenv(3))
+    return found
 
 
 def variable(pid: int, name: str) -> str | None:
     """What a process had in its environment when it was started; None when that is not to be seen."""
-    wanted = f"{name}=".encode()
-    try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # it has ended, or is another's
-        return None
-    return next((os.fsdecode(v.removeprefix(wanted)) for v in variables if v.startswith(wanted)), None)
+    return environment(pid).get(name)
 
 
 def real_user(pid: int) -> int:
