@@ -278,10 +278,12 @@ class Real(Place):
     def die(self) -> None:
         assert isinstance(self.made, Backends)
         host = self.made._bridge._host
-        for open_ in (*host._servers.values(), *host._relays.values()):
-            open_.close()
         for watch in (host._watch, self.made._fence._watch):
             watch.stop()
+            if watch._task:  # that puts rules back, and would open relays again
+                watch._task.cancel()
+        for open_ in (*host._servers.values(), *host._relays.values()):
+            open_.close()
 
     def things(self) -> set[str]:
         """When what ends by itself has ended."""
