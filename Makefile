@@ -7,7 +7,7 @@ QUICK = -m "not slow" # of those, all but what `make slow` is for
 export PYTHONDONTWRITEBYTECODE = # the next run need not compile the tests again
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo caas-demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-xen test-kubernetes test-drivers ci-drivers test-console arm64 test-arm64 fuzz bench lock sbom proto man sync-sdk clean
+.PHONY: demo caas-demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients agents docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-xen test-kubernetes test-drivers ci-drivers test-console arm64 test-arm64 fuzz bench lock sbom proto man sync-sdk clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -59,6 +59,10 @@ clients: ## programs that speak Docker's API: compose, testcontainers of PyPI an
 	@scripts/setup test
 	HYPER_TEST_CLIENTS=1 $(PYTEST) -o timeout=1200 tests/e2e/test_docker_compose.py tests/e2e/test_docker_testcontainers.py \
 		tests/e2e/test_docker_node.py tests/e2e/test_docker_builds.py
+
+agents: ## agents of LangChain and of OpenAI's package, which a virtual environment of their own has
+	@scripts/setup agents
+	build/agents/bin/python -m pytest -o timeout=600 tests/e2e/test_agents.py
 
 docker-compare: ## the same commands and requests on Debian's dockerd and on hyperd; docs/docker-beside.md says what differs, and why
 	@scripts/setup test

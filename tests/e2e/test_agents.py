@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agents of LangChain and of OpenAI's package, where these are installed; their models are lists of what they say."""
+"""Agents of LangChain and of OpenAI's package: `make agents` installs them. Their models are lists of what they say."""
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import pytest
@@ -29,13 +30,24 @@ def test_a_shell_of_langchain(hyper: Daemon) -> None:
         return AIMessage("", tool_calls=[{"name": "shell", "args": {"command": command}, "id": command}])
 
     model = Says(responses=[call("x=4; uname -n; echo $A"), call("echo $((x + 38)); (exit 3)"), AIMessage("done")])
-    policy = SandboxExecutionPolicy(image="busybox", host=str(hyper.socket), network=False, command_timeout=200)
+    shells: list[subprocess.Popen[str]] = []
+
+    class Kept(SandboxExecutionPolicy):
+        def spawn(self, **asked: Any) -> subprocess.Popen[str]:
+            shells.append(super().spawn(**asked))
+            return shells[-1]
+
+    policy = Kept(image="busybox", host=str(hyper.socket), network=False, command_timeout=200)
     shell = ShellToolMiddleware(execution_policy=policy, shell_command="/bin/sh", env={"A": "a secret"})
     said = create_agent(model, middleware=[shell]).invoke({"messages": [("user", "count")]})["messages"]
     first, second = [m.content for m in said if isinstance(m, ToolMessage)]
     (made,) = {line for line in first.splitlines() if len(line) == 12} or {""}
     assert made and "a secret" in first and "42" in second, (first, second)
     wait_for(lambda: hyper.out("ps", "-aq") == "", "the end of the shell")
+    for process in shells:  # the middleware leaves them to the garbage collector
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None and stream.read() == ""
+            stream.close()
 
 
 async def test_commands_of_openais_agents(hyper: Daemon) -> None:
