@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
+from hypercontainer.engine.metered import Unmetered
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import (
     Conflict,
@@ -142,3 +144,48 @@ def test_a_quota_bounds_them(act: Any) -> None:
         s.engine.fips.allocate(FipRequest())
 
     act(scenario, **HOW, quotas={"token:*": Quota(addresses=1)})
+
+
+def held(s: Stage) -> dict[str, int]:
+    """Sizes of addresses -> milliseconds."""
+    rows = s.engine.accounts.usage(0, None, ["size"]).rows
+    return {r.size: r.quantity for r in rows if r.kind == "address"}
+
+
+def test_an_address_is_metered_from_its_allocation_to_its_release(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        fips = s.engine.fips
+        fips.allocate(FipRequest(name="shop"))
+        fips.allocate(FipRequest(name="six", version=6))
+        await box(s, "web")
+        await s.call(fips.attach("shop", "web"))
+        await asyncio.sleep(100)
+        assert held(s)["ipv4"] >= 100_000
+        s.kill()
+        await asyncio.sleep(100)
+        await s.open()
+        assert held(s)["ipv4"] >= 200_000  # of which half nobody was there
+        await s.call(s.engine.fips.detach("shop"))
+        s.engine.fips.rename("shop", "store")
+        await asyncio.sleep(50)
+        s.engine.fips.release("store")
+        after = held(s)
+        assert 250_000 <= after["ipv4"] <= 260_000
+        await asyncio.sleep(100)
+        assert held(s)["ipv4"] == after["ipv4"] and held(s)["ipv6"] == after["ipv6"] + 100_000
+
+    act(scenario, metering=True, **HOW)
+
+
+def test_an_address_that_was_there_before_it_was_metered_begins_with_that(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        s.engine.registry.meter = Unmetered()
+        s.engine.fips.allocate(FipRequest())
+        await asyncio.sleep(100)
+        assert held(s) == {}
+        s.kill()
+        await s.open()
+        await asyncio.sleep(50)
+        assert 50_000 <= held(s)["ipv4"] < 60_000
+
+    act(scenario, metering=True, **HOW)

@@ -76,6 +76,10 @@ def test_a_named_size_has_its_price_and_others_that_of_their_parts() -> None:
     month = 730 * 3_600_000
     assert charged(part("volume", 10 * 1024 * month)) == [("volume", "", 10 * 1024 * month, "0.1", 1_000_000)]
     assert charged(part("egress", 5 << 30)) == []  # it has no price
+    address = part("address", month // 2, size="ipv4")
+    paid = msgspec.structs.replace(PRICES, address_month="1")
+    assert charged(address) == []
+    assert charged(address, prices=(paid,)) == [("address", "ipv4", month // 2, "1", 500_000)]
     dear = msgspec.structs.replace(PRICES, egress="0.09")
     assert charged(part("egress", 5 << 30), prices=(dear,)) == [("egress", "", 5 << 30, "0.09", 450_000)]
 
@@ -102,8 +106,8 @@ def test_a_price_is_that_of_its_day() -> None:
 def test_a_line_is_rounded_once_half_up(quantity: int, picos: int) -> None:
     price = f"{picos // 10**12}.{picos % 10**12:012}"
     exact = Fraction(quantity, 1000) * Fraction(picos, 10**12) * 10**6
-    assert abs(cost("ms", quantity, price) - exact) <= Fraction(1, 2)
-    assert cost("ms", 1000, "0.0000005") == 1 and cost("ms", 999, "0.0000005") == 0
+    assert abs(cost("pod", quantity, price) - exact) <= Fraction(1, 2)
+    assert cost("pod", 1000, "0.0000005") == 1 and cost("pod", 999, "0.0000005") == 0
 
 
 def test_money_is_read_and_written() -> None:
@@ -193,7 +197,7 @@ def test_a_month_that_is_over_is_billed_and_never_changes(world: World) -> None:
     world.meter.mark()
     (issued,) = world.bills.issue()
     amounts = {line.what: line.amount for line in issued.lines}
-    assert amounts == {"pod": cost("ms", first, "0.000002"), "volume": cost("MiB*ms", 1024 * first, "0.1")}
+    assert amounts == {"pod": cost("pod", first, "0.000002"), "volume": cost("volume", 1024 * first, "0.1")}
     assert (issued.number, issued.month, issued.total) == (1, "2023-11", sum(amounts.values()))
     assert world.bills.issue() == []
     world.bills.put_prices(msgspec.structs.replace(PRICES, valid_from="2023-12-02", sizes={"S4": "9"}))
@@ -220,7 +224,7 @@ def test_a_month_is_not_billed_while_what_was_used_waits_for_the_disk(world: Wor
     assert world.bills.issue() == []
     world.registry.journal.write()  # it is tried again
     (issued,) = world.bills.issue()
-    assert issued.total == cost("ms", first, "0.000002")
+    assert issued.total == cost("pod", first, "0.000002")
 
 
 def test_an_organisations_month_waits_for_no_other_and_closes_no_other(world: World) -> None:

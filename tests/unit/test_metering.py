@@ -28,11 +28,12 @@ from hypercontainer.engine.metering.sums import Sums
 from hypercontainer.engine.paths import Paths
 from hypercontainer.engine.registry import Registry
 from hypercontainer.errors import InvalidArgument, NoSpace
+from hypercontainer.model.fips import Fip
 from hypercontainer.model.metering import ANY, DAY, KINDS, MIB, Kind, Subject, UsageRow, Use, Whose
 from hypercontainer.model.moments import read_moment
 from hypercontainer.model.status import Pod, PodStatus, Vm, Volume
 from hypercontainer.state import ledger
-from hypercontainer.state.changes import used
+from hypercontainer.state.changes import put, remove, used
 from hypercontainer.state.database import Database
 from hypercontainer.state.fake import FakeDisk, FakeStore
 from hypercontainer.state.salvage import read_rows
@@ -76,11 +77,24 @@ class Daemon:
         self.meter.open()
 
     def reconcile(self) -> None:
-        self.meter.reconcile([*self.registry.pods(), *self.registry.volumes()])
+        self.meter.reconcile([*self.registry.pods(), *self.registry.volumes(), *self.addresses()])
+
+    def addresses(self) -> list[Fip]:
+        return self.registry.journal.database.fips()
+
+    def put_address(self, record: Fip) -> None:
+        self.meter.write(self.registry.journal.write_now, [put(record)], put=[record])
+
+    def release(self, record: Fip) -> None:
+        self.meter.write(self.registry.journal.write_now, [remove(record)], gone=[record])
 
 
 def pod(id_: str, *, vcpus: int = 1, **how: Any) -> Pod:
     return Pod(id=id_, name=f"n{id_}", created_at="", hostname="h", vcpus=vcpus, memory=128 * MIB, **how)
+
+
+def address(id_: str, text: str) -> Fip:
+    return Fip(id=id_, name=text, address=text, created_at="")
 
 
 class Model:
@@ -118,7 +132,7 @@ class Model:
         return self.marked if self.marked[0] >= since else (since, wall)
 
     def boots(self, host: Host) -> None:
-        """Storage was there while the host was not."""
+        """Storage and addresses were there while the host was not."""
         for (kind, id_), (since, wall, amount) in list(self.used.items()):
             known = self._known(since, wall)
             self.totals[kind] += (known[0] - since + max(0, host.wall - known[1])) * amount
@@ -216,6 +230,26 @@ class Uses(RuleBasedStateMachine):
         found = self.daemon.registry.volumes()[0]
         self.daemon.registry.remove_volume(found)
         self.model.end(self.host, "volume", found.name)
+
+    @rule(six=st.booleans())
+    def allocate_address(self, six: bool) -> None:
+        self._made += 1
+        self.daemon.put_address(
+            address(f"a{self._made}", f"2001:db8::{self._made}" if six else f"192.0.2.{self._made}")
+        )
+        self.model.begin(self.host, "address", f"a{self._made}")
+
+    @precondition(lambda self: self.daemon.addresses())
+    @rule(how=st.sampled_from(("release", "attach", "rename")))
+    def change_address(self, how: str) -> None:
+        found = self.daemon.addresses()[0]
+        if how == "release":
+            self.daemon.release(found)
+            self.model.end(self.host, "address", found.id)
+        else:
+            self.daemon.put_address(
+                replace(found, **{"attach": {"pod": "1"}, "rename": {"name": f"of-{found.id}"}}[how])
+            )
 
     # -- time and death -----------------------------------------------------------------
 

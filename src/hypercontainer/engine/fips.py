@@ -35,7 +35,7 @@ class Fips:
         self._records = {f.id: f for f in registry.journal.database.fips()}
         self._lock = asyncio.Lock()  # one changes at a time whose address leads where
         registry.floating = self.floating
-        registry.quotas.addresses = self.records
+        registry.fips = registry.quotas.addresses = self.records
 
     def records(self) -> list[Fip]:
         """Everybody's."""
@@ -127,7 +127,7 @@ class Fips:
         record = self.find(key)
         if pod := self._pod_of(record):
             raise Conflict(f"{pod.name} has the floating address {record.address}", hint="detach it first")
-        self._registry.journal.write_now(rows.remove(record))
+        self._registry.meter.write(self._registry.journal.write_now, [rows.remove(record)], gone=[record])
         self._records.pop(record.id, None)
         self._tell("release", record)
 
@@ -202,7 +202,7 @@ class Fips:
             return  # the next change of the rules makes them anew
 
     def _put(self, record: Fip) -> None:
-        self._registry.journal.write_now(rows.put(record))
+        self._registry.meter.write(self._registry.journal.write_now, [rows.put(record)], put=[record])
         self._records[record.id] = record
 
     def _tell(self, action: str, record: Fip, **attributes: str) -> None:

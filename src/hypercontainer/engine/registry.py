@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection
 
 from ..errors import Conflict, HyperError, InvalidArgument, NotFound
+from ..model.fips import Fip
 from ..model.ids import new_name, short
 from ..model.network import Attachment, Network
 from ..model.principal import DAEMON, Tenant
@@ -19,37 +19,17 @@ from ..model.status import Container, Pod, Volume
 from ..network.balanced import Balanced
 from ..network.floating import Floating
 from ..state import changes as rows
-from ..state.changes import Change
 from ..state.journal import Journal
 from ..state.store import SetAside, Store
 from . import naming
 from .group_records import GroupRecords
 from .indexed import Indexed, R
+from .metered import Metering, Unmetered
 from .principal import current
 from .quotas.quotas import Belongings, Quotas
 
 log = logging.getLogger(__name__)
 _GONE = 1000  # records that were removed, of which it is known whose they were
-
-
-class Metering(Protocol):
-    """Follows what is used; `engine/metering` has the one that writes of it."""
-
-    def write(
-        self, write: Callable[..., None], changes: Sequence[Change], *, put: Sequence[Container | Pod | Volume] = (),
-        gone: Sequence[Container | Pod | Volume] = (),
-    ) -> None:  # fmt: skip
-        """Have changes written, together with what they mean for what is used; raises what `write` does."""
-
-
-class Unmetered:
-    """Of a daemon that accounts for nothing."""
-
-    def write(
-        self, write: Callable[..., None], changes: Sequence[Change], *, put: Sequence[Container | Pod | Volume] = (),
-        gone: Sequence[Container | Pod | Volume] = (),
-    ) -> None:  # fmt: skip
-        write(*changes)
 
 
 class Registry:
@@ -69,7 +49,8 @@ class Registry:
         self.groups = GroupRecords(self.journal)
         self.quotas = Quotas(self)
         self.meter: Metering = Unmetered()
-        self.floating: Callable[[], Floating] = Floating  # addresses of pods; set by who knows
+        self.fips: Callable[[], list[Fip]] = list  # everybody's; set by who knows, as what follows
+        self.floating: Callable[[], Floating] = Floating  # addresses of pods
         self.keeps: Callable[[str], list[str]] = lambda network: []  # what needs a network beside its pods
         self.balanced: Callable[[], tuple[Balanced, ...]] = lambda: ()
         self.on_change: Callable[[str], None] = lambda pod_id: None  # called when a pod's or a member's record changes

@@ -22,7 +22,7 @@ _BY = ("organisation", "project", "size", "day")
 @click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
 @click.option("--check", is_flag=True, help="Count the ledger anew instead, and say whether it is whole.")
 def usage(since: str, until: str, by: tuple[str, ...], organisation: str, format_: str, check: bool) -> int:
-    """What was used: seconds of pods, storage by its size and time, bytes that were sent.
+    """What was used: seconds of pods and floating addresses, storage by its size and time, bytes that were sent.
 
     What is used now counts until now. Times are 2026-01-31T12:00:00Z, seconds since the epoch, or 24h: before now.
     """

@@ -46,6 +46,7 @@ class Prices(Model, frozen=True, kw_only=True):
     snapshot_month: Price = "0"
     suspended_month: Price = "0"
     image_month: Price = "0"
+    address_month: Price = "0"  # a floating address
     egress: Price = "0"  # a GB
     opening_credit: Price = "0"  # of a new account
     prepaid: bool = False  # new accounts pay before: at zero their pods are suspended
@@ -108,7 +109,7 @@ class Line(Model, frozen=True, kw_only=True):
     last: str
     quantity: int
     unit: str  # as in `usage`
-    price: str  # as the price list has it, of a second, GB-month or GB
+    price: str  # as the price list has it, of a second, GB-month, address-month or GB
     amount: int  # of 10^-6 of the currency
 
     @property

@@ -15,11 +15,13 @@ from .base import Model
 # suspended   the memory of a suspended pod, on the disk
 # volume, snapshot, image
 #             what they may grow to, or take
+# address     a floating address that a project has, whether it leads to a pod or not
 # egress      bytes that a pod has sent
-Kind = Literal["pod", "suspended", "volume", "snapshot", "image", "egress"]
-KINDS: tuple[Kind, ...] = ("pod", "suspended", "volume", "snapshot", "image", "egress")
+Kind = Literal["pod", "suspended", "volume", "snapshot", "image", "address", "egress"]
+KINDS: tuple[Kind, ...] = ("pod", "suspended", "volume", "snapshot", "image", "address", "egress")
 STORAGE: frozenset[Kind] = frozenset(("suspended", "volume", "snapshot", "image"))
-UNITS: dict[Kind, str] = {"pod": "ms", "egress": "bytes", **dict.fromkeys(STORAGE, "MiB*ms")}
+LASTING: frozenset[Kind] = STORAGE | {"address"}  # there while the host is not
+UNITS: dict[Kind, str] = {"pod": "ms", **dict.fromkeys(STORAGE, "MiB*ms"), "address": "ms", "egress": "bytes"}
 
 DAY = 86_400_000  # milliseconds
 MIB = 1 << 20
@@ -44,7 +46,7 @@ class Subject(Model, frozen=True, kw_only=True):
     name: str = ""
     tenant: str = ""  # the project; "" where there are none
     payer: str = ""  # its organisation at that time
-    size: str = ""  # the named size of a pod, "" where it has none
+    size: str = ""  # the named size of a pod, "" where it has none; ipv4 or ipv6
     vcpus: int = 0
     memory: int = 0  # MiB
     amount: int = 0  # MiB of storage
@@ -134,7 +136,7 @@ class UsageRow(Model, frozen=True, kw_only=True):
     starts: int = 0  # runs of machines that have ended
     organisation: str = ""
     project: str = ""
-    size: str = ""  # S4; 2x1024 for a pod of 2 processors and 1024 MiB that has no named size
+    size: str = ""  # S4; 2x1024 for a pod of 2 processors and 1024 MiB that has no named size; ipv4
     day: str = ""  # 2026-01-31
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from ..model.metering import ANY, DAY, EVERYBODY, SHORT, DaySum, Subject, Use, Whose, quantity
+from ..model.metering import ANY, DAY, EVERYBODY, SHORT, STORAGE, DaySum, Subject, Use, Whose, quantity
 
 _KEY = "day, tenant, payer, kind, size, vcpus, memory"
+_STORAGE = ", ".join(f"'{kind}'" for kind in sorted(STORAGE))
 _SUM_KEY = f"{_KEY}, short"
 _COLUMNS = (
     "number, day, kind, object, name, tenant, payer, size, vcpus, memory, amount, began, lasted, boot, boot_id, run"
@@ -120,7 +121,7 @@ def day_part(db: sqlite3.Connection, since: int, until: int, whose: Whose) -> li
     where, values = _of(whose)
     lasted = f"max(0, min(began + lasted, {until}) - max(began, {since}))"
     inside = f"began >= {since} AND began < {until}"
-    what = f"CASE kind WHEN 'egress' THEN amount WHEN 'pod' THEN {lasted} ELSE amount * {lasted} END"
+    what = _quantity(lasted)
     rows = db.execute(
         f"SELECT {_KEY}, {ANY}, sum({what}), sum(run != {ANY} AND began + lasted <= {until}) FROM uses WHERE day = ?"
         f" AND (({inside}) OR (kind != 'egress' AND began < {until} AND began + lasted > {since})) {where}"
@@ -152,9 +153,14 @@ def _use(row: tuple[Any, ...]) -> Use:
     )  # fmt: skip
 
 
+def _quantity(lasted: str) -> str:
+    """As `quantity`, in SQL."""
+    return f"CASE WHEN kind = 'egress' THEN amount WHEN kind IN ({_STORAGE}) THEN amount * {lasted} ELSE {lasted} END"
+
+
 def recount(db: sqlite3.Connection) -> list[DaySum]:
     """The sums of all days, by their entries."""
-    what = "CASE kind WHEN 'egress' THEN amount WHEN 'pod' THEN lasted ELSE amount * lasted END"
+    what = _quantity("lasted")
     rows = db.execute(
         f"SELECT {_KEY}, {ANY}, sum({what}), sum(run != {ANY}) FROM uses GROUP BY {_KEY} UNION ALL"
         f" SELECT {_KEY}, run / 1000, sum(run), count(*) FROM uses WHERE run != {ANY} AND run < {SHORT * 1000}"

@@ -24,6 +24,7 @@ from ..events import Events
 from ..forks.saved import size_of
 from ..forks.snapshots import PodSnapshots
 from ..forks.suspensions import Suspensions
+from ..metered import Metered
 from ..pods import Pods
 from ..principal import current
 from ..registry import Registry
@@ -126,7 +127,8 @@ class Accounts:
 
     async def run(self) -> None:
         """When it is: what records say is metered from now on, and paid."""
-        self.meter.reconcile([*self._registry.pods(), *self._registry.volumes()], self._registry.set_aside)
+        records: list[Metered] = [*self._registry.pods(), *self._registry.volumes(), *self._registry.fips()]
+        self.meter.reconcile(records, self._registry.set_aside)
         collecting = [self.collector.run()] if self.collector else []
         await asyncio.gather(self._watch.run(), self.enforcement.run(), *collecting)
 

@@ -17,6 +17,7 @@ from ...model.statistics import EgressStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
 _SECONDS, _STORAGE, _BYTES = "hyper_pod_seconds_total", "hyper_storage_gib_seconds_total", "hyper_egress_bytes_total"
+_ADDRESSES = "hyper_address_seconds_total"
 _STARTS, _BALANCE, _SUSPENDED = "hyper_pod_runs_total", "hyper_account_balance", "hyper_account_suspended"
 _BY_POD = "hyper_pod_egress_"  # the start of a name, and how each goes on
 _CONNECTIONS, _REFUSED, _PACKETS = (f"{_BY_POD}{n}_total" for n in ("connections", "refused", "refused_packets"))
@@ -25,6 +26,7 @@ HELP = {
     _SECONDS: ("counter", "Seconds of pods this month."),
     _STARTS: ("counter", "Runs of pods that ended this month."),
     _STORAGE: ("counter", "GiB of storage by seconds this month."),
+    _ADDRESSES: ("counter", "Seconds of floating addresses this month."),
     _BYTES: ("counter", "Bytes that pods have sent this month."),
     _BALANCE: ("gauge", "Credits of an organisation without what it used, in its currency."),
     _SUSPENDED: ("gauge", "1: its pods are suspended for want of credit."),
@@ -80,6 +82,8 @@ def _of_use(rows: Iterable[UsageRow]) -> Iterator[Sample]:
         if row.kind == "pod":
             yield _SECONDS, {**labels, "size": row.size}, row.quantity / 1000
             yield _STARTS, {**labels, "size": row.size}, row.starts
+        elif row.kind == "address":
+            yield _ADDRESSES, {**labels, "version": row.size}, row.quantity / 1000
         elif row.kind == "egress":
             yield _BYTES, labels, row.quantity
         else:

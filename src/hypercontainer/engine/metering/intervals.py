@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...model.metering import ANY, DAY, STORAGE, Moment, Open, Subject, Use
+from ...model.metering import ANY, DAY, LASTING, Moment, Open, Subject, Use
 from ...sys import clock
 
 _MS = 1_000_000  # nanoseconds
@@ -57,9 +57,9 @@ def latest(of: Open, mark: Moment | None) -> Moment:
     return of.since
 
 
-def is_storage(of: Open) -> bool:
+def is_lasting(of: Open) -> bool:
     """Whether it is there while the host is not."""
-    return of.subject.kind in STORAGE
+    return of.subject.kind in LASTING
 
 
 def this_month() -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The meter: what is used begins, changes and ends with the records of pods and volumes.
+"""The meter: what is used begins, changes and ends with the records of pods, volumes and floating addresses.
 
 What it says of a change of a record is written by the transaction that writes the record, so that neither is there
 without the other, whenever hyperd dies. What is used now is a row of its own (`Open`), which becomes entries when it
@@ -18,22 +18,23 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec.structs import replace
 
+from ...model.fips import Fip
 from ...model.metering import ANY, MIB, Kind, Moment, Open, Subject, Use, mib
 from ...model.principal import Tenant
-from ...model.status import Container, Pod, PodStatus, Volume
+from ...model.status import Pod, PodStatus, Volume
 from ...state import changes as rows
 from ...state.changes import Change
 from ...state.journal import Journal
 from ...state.store import SetAside
 from ...sys.documents import UNREADABLE
-from .intervals import day_of, entries, is_storage, latest, now
+from ..metered import Metered
+from .intervals import day_of, entries, is_lasting, latest, now
 from .sources import Sources, charged
 
 log = logging.getLogger(__name__)
 _MARK = "mark"  # the key of the last moment at which a daemon was there
 _BESIDE = "ledger"  # begins the keys of what is kept beside: which ledger this is, and how far others are taken over
-_RECORDED: frozenset[Kind] = frozenset(("pod", "suspended", "volume"))  # ends with its record
-Record = Container | Pod | Volume
+_RECORDED: frozenset[Kind] = frozenset(("pod", "suspended", "volume", "address"))  # ends with its record
 
 
 @dataclass
@@ -93,8 +94,8 @@ class Meter:
     # -- records --------------------------------------------------------------------
 
     def write(
-        self, write: Callable[..., None], changes: Sequence[Change], *, put: Sequence[Record] = (),
-        gone: Sequence[Record] = (),
+        self, write: Callable[..., None], changes: Sequence[Change], *, put: Sequence[Metered] = (),
+        gone: Sequence[Metered] = (),
     ) -> None:  # fmt: skip
         """Changes of records, with what they begin, change and end; raises what `write` does, and all is as it was."""
         draft, moment = self._draft(), now()
@@ -105,13 +106,15 @@ class Meter:
         write(*changes, *draft.changes)
         self._keep(draft)
 
-    def _follow(self, draft: Draft, record: Record, moment: Moment) -> None:
+    def _follow(self, draft: Draft, record: Metered, moment: Moment) -> None:
         if isinstance(record, Pod):
             whose = charged(record)
             self._let(draft, self._of_machine(record), ("pod", whose, record.id), moment)
             self._let(draft, self._of_suspended(record), ("suspended", whose, record.id), moment)
         elif isinstance(record, Volume) and record.driver == "block":
             self._let(draft, self._of_volume(record), ("volume", record.tenant, record.name), moment)
+        elif isinstance(record, Fip):
+            self._let(draft, self._of_address(record), ("address", record.tenant, record.id), moment)
 
     def _keep(self, draft: Draft) -> None:
         """It is written, and so from now on."""
@@ -147,6 +150,12 @@ class Meter:
         if not self._sources.wanted(volume.tenant):
             return None
         return self._sources.subject("volume", volume.name, volume.name, volume.tenant, amount=mib(volume.size))
+
+    def _of_address(self, fip: Fip) -> Subject | None:
+        if not self._sources.wanted(fip.tenant):
+            return None
+        version = "ipv6" if ":" in fip.address else "ipv4"
+        return self._sources.subject("address", fip.id, fip.address, fip.tenant, size=version)
 
     # -- intervals ------------------------------------------------------------------
 
@@ -190,11 +199,11 @@ class Meter:
     def lasted(self, of: Open, moment: Moment, *, ends: bool = False) -> int:
         """Milliseconds; of what no daemon has seen since, until it was known last."""
         same_boot = of.since.boot_id == moment.boot_id
-        if same_boot and (is_storage(of) or not of.known):
+        if same_boot and (is_lasting(of) or not of.known):
             return max(0, moment.boot - of.since.boot)
         known = latest(of, self._mark)
         lasted = known.boot - of.since.boot
-        if is_storage(of):  # it was there while the host was not
+        if is_lasting(of):  # it was there while the host was not
             return lasted + max(0, moment.wall - known.wall)
         wrote = self._sources.last_write(of.subject.id) if ends else 0
         lasted += max(0, min(wrote, moment.wall) - known.wall)
@@ -236,12 +245,12 @@ class Meter:
         for key, of in self._open.items():
             if of.subject.kind == "pod":
                 self._begin(draft, key, replace(of, known=latest(of, self._mark)))
-            elif of.since.boot_id != moment.boot_id and is_storage(of):
+            elif of.since.boot_id != moment.boot_id and is_lasting(of):
                 self._cut(draft, of, moment)
                 self._begin(draft, key, replace(of, since=moment))
         self._write(draft)
 
-    def reconcile(self, records: Iterable[Record], aside: Iterable[SetAside] = ()) -> None:
+    def reconcile(self, records: Iterable[Metered], aside: Iterable[SetAside] = ()) -> None:
         """Begin what is not accounted for, and end what is no more: after a start. What a record tells of that was set
         aside is there, and waits for the daemon that can read it.
         """
@@ -312,9 +321,11 @@ def _key(kind: Kind, tenant: Tenant, id_: str) -> str:
     return Subject(kind=kind, id=id_, tenant=tenant or "").key
 
 
-def _keys(record: Record) -> list[tuple[Kind, Tenant, str]]:
+def _keys(record: Metered) -> list[tuple[Kind, Tenant, str]]:
     if isinstance(record, Pod):
         return [("pod", charged(record), record.id), ("suspended", charged(record), record.id)]
+    if isinstance(record, Fip):
+        return [("address", record.tenant, record.id)]
     return [("volume", record.tenant, record.name)] if isinstance(record, Volume) else []
 
 
@@ -322,7 +333,7 @@ def _is_among(unread: Collection[tuple[str, str]], of: Subject) -> bool:
     """Whether the record that tells of it is, by its table and id."""
     if of.kind == "volume":
         return ("volumes", rows.volume_key(of.id, of.tenant)) in unread
-    return ("pods", of.id) in unread
+    return ("fips" if of.kind == "address" else "pods", of.id) in unread
 
 
 def _measured(of: Open) -> bool:

@@ -81,7 +81,7 @@ def lines(parts: Iterable[DaySum], versions: Sequence[PriceList], names: Callabl
 
 
 def _price_of(part: DaySum, prices: Prices) -> str:
-    """Of its unit: a second of a pod, a month of a GB, a GB."""
+    """Of its unit: a second of a pod, a month of a GB or an address, a GB."""
     if part.kind == "pod":
         if part.size in prices.sizes:
             return _text(Decimal(prices.sizes[part.size]))
@@ -101,11 +101,14 @@ def _line(key: tuple[str, str, str, str, str], found: _Sum) -> Line:
     unit = UNITS["pod"] if what == _MINIMUM else UNITS[what]  # type: ignore[index]
     return Line(
         project=project, what=what, size=size, first=date_of(found.first), last=date_of(found.last),
-        quantity=found.quantity, unit=unit, price=price, amount=cost(unit, found.quantity, price),
+        quantity=found.quantity, unit=unit, price=price, amount=cost(what, found.quantity, price),
     )  # fmt: skip
 
 
-def cost(unit: str, quantity: int, price: str) -> int:
-    """Of 10^-6 of the currency."""
-    divisor = {"ms": 1000, "bytes": _GB, "MiB*ms": _MIB * _MONTH}[unit]
+_PRICED: dict[str, int] = {"pod": 1000, _MINIMUM: 1000, "egress": _GB, "address": _MONTH}
+
+
+def cost(what: str, quantity: int, price: str) -> int:
+    """Of 10^-6 of the currency, for so much of a kind in the unit of `usage`."""
+    divisor = _PRICED.get(what, _MIB * _MONTH)
     return floor(Fraction(quantity, divisor) * Fraction(price) * MICRO + Fraction(1, 2))
