@@ -8,12 +8,14 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import tarfile
 from pathlib import Path
 
+import msgspec
 import pytest
 import zstandard
 
-from hypercontainer.engine.backup.archive import MANIFEST, Manifest, Writer
+from hypercontainer.engine.backup.archive import END, MANIFEST, Digest, End, Manifest, Writer
 from hypercontainer.engine.backup.putting_back import MARK, check_whole, put_back
 from hypercontainer.engine.paths import Paths
 from hypercontainer.errors import Conflict, HyperError, InvalidArgument, Unavailable
@@ -22,6 +24,9 @@ from hypercontainer.state import copy, description
 from hypercontainer.state.changes import put
 from hypercontainer.state.database import Database
 from hypercontainer.state.migrations import SCHEMA
+from hypercontainer.sys.trees import Walk
+
+from .test_trees import dig, emptied
 
 NAME = b"caf\xe9"  # not UTF-8
 
@@ -205,3 +210,65 @@ def test_gnu_tar_takes_a_file_out(tmp_path: Path) -> None:
     assert "volumes/data/_data/holes" in (told := _tar(whole)), told
     assert (tmp_path / "out/volumes/data/_data/holes").read_bytes()[5 << 20 :].startswith(b"middle"), told
     assert (tmp_path / "out/end.json").exists(), told
+
+
+def forged(members: list[tarfile.TarInfo]) -> bytes:
+    """What somebody has made by hand, with a digest that is right."""
+    out, digest = io.BytesIO(), Digest()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        manifest = Manifest(version="0", schema=SCHEMA, created_at="2026-01-01T00:00:00Z", root="/r")
+        _add(archive, MANIFEST, msgspec.json.encode(manifest))
+        for info in members:
+            digest.begin(info, info.name, [(0, info.size)] if info.size else [], {})
+            digest.add(bytes(info.size))
+            archive.addfile(info, io.BytesIO(bytes(info.size)))
+        _add(archive, END, msgspec.json.encode(End(digest=digest.value())))
+    return zstandard.ZstdCompressor().compress(out.getvalue())
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def _info(name: str, kind: bytes = tarfile.REGTYPE, leads: str = "", size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size, info.uid, info.gid = kind, leads, size, os.getuid(), os.getgid()
+    return info
+
+
+@pytest.mark.parametrize("way", ["link", "hard", "through", "loose", "long", "database"])
+def test_what_a_forged_one_has_outside_is_refused(way: str, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").write_text("kept")
+    link = _info("volumes/a", tarfile.SYMTYPE, str(elsewhere))
+    members = {
+        "link": [link, _info("volumes/a/evil")],
+        "hard": [link, _info("volumes/b", tarfile.LNKTYPE, "volumes/a"), _info("volumes/b/evil")],
+        "through": [link, _info("volumes/b", tarfile.LNKTYPE, "volumes/a/file")],
+        "loose": [_info("volumes", tarfile.SYMTYPE, str(elsewhere)), _info("volumes/evil", tarfile.DIRTYPE)],
+        "long": [_info(f"volumes/{'a' * 300}")],
+        "database": [_info("state.db", tarfile.SYMTYPE, str(elsewhere / "file"))],
+    }
+    with pytest.raises(InvalidArgument, match="no backup of hyperd's: it has "):
+        restored(forged(members[way]), tmp_path / "other")
+    assert os.listdir(elsewhere) == ["file"] and (elsewhere / "file").stat().st_nlink == 1
+    assert os.listdir(tmp_path / "other") == []
+
+
+def test_a_name_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="it has 'volumes/a' twice"):
+        restored(forged([_info("volumes/a", size=3), _info("volumes/a")]), tmp_path / "other")
+
+
+def test_a_deep_tree_comes_back(tmp_path: Path) -> None:
+    """With the root before them, its paths are longer than a system takes."""
+    make_root(tmp_path / "root")
+    other = tmp_path / ("o" * 250)
+    with emptied(tmp_path):
+        dig(tmp_path / "root/volumes/data/_data", 15, "d" * 250)
+        restored(packed(tmp_path / "root"), other)
+        walk = Walk(other / "volumes/data/_data")
+        assert f"{'d' * 250}/" * 15 + "f" in [walk.path() for _ in walk]

@@ -49,7 +49,6 @@ SHORT = {
     "images/store.py ImageStore.open",
     # What threads run.
     "engine/factory/factory.py _put_in_place",
-    "sys/files.py remove_tree",
     "sys/removal.py _remove",
     "sys/removal.py temporary_directory",
 }

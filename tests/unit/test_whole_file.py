@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -42,3 +44,23 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(HyperError, match="Is a directory"), written(str(tmp_path)):
         pass
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_who_is_killed_leaves_nothing(private: bool, tmp_path: Path) -> None:
+    program = (f"import os; from hypercontainer.hyperctl.whole_file import written\n"
+               f"with written({str(tmp_path / 'x')!r}, private={private}) as out:\n"
+               f"    out.write(b'x' * 1000000); os.kill(os.getpid(), 9)")  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    assert not os.listdir(tmp_path)
+
+
+def test_where_files_have_names_from_the_first_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS."""
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+    with written(str(tmp_path / "x")) as out:
+        out.write(b"x")
+        assert os.listdir(tmp_path) == [f"x.{os.getpid()}.part"]
+    with pytest.raises(ValueError), written(str(tmp_path / "x")):
+        raise ValueError
+    assert os.listdir(tmp_path) == ["x"] and (tmp_path / "x").read_bytes() == b"x"

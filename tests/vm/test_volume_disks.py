@@ -11,7 +11,7 @@ import pytest
 
 from hypercontainer.model.pods import VolumeSpec
 from hypercontainer.model.specs import Mount
-from hypercontainer.sys.files import disk_usage
+from hypercontainer.sys.trees import disk_usage
 
 from .conftest import DEADLINE, Lab
 from .test_pods import SLEEP, Pods, pods

@@ -25,8 +25,8 @@ from ..jail.jail import Started
 from ..model.layout import MachineLayout
 from ..network.backend import NicKind
 from ..sys import tasks
-from ..sys.files import remove_tree
 from ..sys.spans import GUEST, HYPERVISOR, span
+from ..sys.trees import remove_tree
 from .allotments import Allotment
 
 _LAST_WORDS = 0.5  # seconds that they may take, after the channel has ended

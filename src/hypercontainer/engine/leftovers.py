@@ -21,7 +21,7 @@ from ..hypervisor.facets import Strays
 from ..model.host import Check
 from ..model.states import ALIVE
 from ..state.database import DamagedDatabase, Database
-from ..sys.files import remove_tree
+from ..sys.trees import remove_tree
 from .paths import MACHINES_OF_OURS, Paths
 from .registry import Registry
 

@@ -17,7 +17,7 @@ from ..hypervisor.drivers import Drivers
 from ..hypervisor.facets import Pause, require
 from ..jail.jail import Started
 from ..model.status import Pod, PodStatus
-from ..sys.files import remove_tree
+from ..sys.trees import remove_tree
 from .allotments import Allotments
 from .runtime import Runtime, handle_of
 

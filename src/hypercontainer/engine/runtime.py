@@ -22,7 +22,7 @@ from ..model.layout import MachineLayout
 from ..model.specs import PortMapping
 from ..model.status import Pod, Vm
 from ..sys import deadlines, tasks
-from ..sys.files import remove_tree
+from ..sys.trees import remove_tree
 from .allotments import Allotment
 from .booted import BootedMachine
 

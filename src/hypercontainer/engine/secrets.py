@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgument, NotFound
 from ..sys import tasks
-from ..sys.files import no_space_as_error, remove_tree, write_atomically
+from ..sys.files import no_space_as_error, write_atomically
+from ..sys.trees import remove_tree
 from .paths import Paths
 
 if TYPE_CHECKING:

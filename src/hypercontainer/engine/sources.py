@@ -23,8 +23,8 @@ from ..network.backend import Link, NicKind
 from ..network.usermode import mac_of
 from ..protocol.constants import FIRST_TOKEN, Builtin
 from ..sys import tasks
-from ..sys.files import remove_tree
 from ..sys.spans import GUEST, HYPERVISOR, span
+from ..sys.trees import remove_tree
 from .allotments import Allotments
 from .booted import BootedMachine, start
 from .builtins import run_builtin

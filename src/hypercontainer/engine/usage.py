@@ -14,7 +14,7 @@ from ..model.filters import Filters, before_until, has_labels
 from ..model.states import ALIVE
 from ..model.status import Container, ContainerStatus, Pruned, VolumeInfo
 from ..model.usage import ContainerUsage, DiskUsage, ImageUsage
-from ..sys.files import disk_usage
+from ..sys.trees import disk_usage
 from .events import Events
 from .paths import Paths
 from .registry import Registry

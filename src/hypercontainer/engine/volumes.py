@@ -22,8 +22,9 @@ from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInf
 from ..model.thing_filters import select_volumes, volume_fits
 from ..state import description
 from ..sys import clock, tasks
-from ..sys.files import disk_usage, no_space_as_error, remove_tree
+from ..sys.files import no_space_as_error
 from ..sys.removal import removed
+from ..sys.trees import disk_usage, remove_tree
 from ..volumes.disks import BlockVolumes, set_root
 from .events import Events
 from .paths import VOLUME_DATA, Paths

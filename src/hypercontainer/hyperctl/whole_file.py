@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,18 +22,37 @@ def written(path: str, *, private: bool = False) -> Iterator[BinaryIO]:
     :raise HyperError: it cannot be.
     """
     target = Path(path)
-    found = target.exists() and not target.is_file()
-    place = target if found else Path(f"{path}.{os.getpid()}.part")
     try:
-        with open(place, "wb" if found else "xb", opener=_private if private else None) as out:
+        if target.exists() and not target.is_file():
+            with open(target, "wb") as out:
+                yield out
+            return
+        place = Path(f"{path}.{os.getpid()}.part")
+        with _begun(target.parent, place, 0o600 if private else 0o666) as out:
             yield out
-        if not found:
+            out.flush()
+            if not place.exists():
+                os.link(f"/proc/self/fd/{out.fileno()}", place, src_dir_fd=out.fileno(), follow_symlinks=True)
             os.replace(place, path)
     except OSError as error:
         raise HyperError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _begun(directory: Path, place: Path, mode: int) -> Iterator[BinaryIO]:
+    """A file without a name, which goes with its process; where a file system has none, one with that name."""
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    try:
+        fd = os.open(directory, flags | os.O_TMPFILE, mode)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise
+        fd = os.open(place, flags | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with open(fd, "wb") as out:
+            yield out
     finally:
-        if not found:
-            place.unlink(missing_ok=True)
+        place.unlink(missing_ok=True)
 
 
 def write_out(pieces: Iterable[bytes], path: str | None, *, private: bool = False) -> None:
@@ -44,7 +64,3 @@ def write_out(pieces: Iterable[bytes], path: str | None, *, private: bool = Fals
     with written(path, private=private) as out:
         for piece in pieces:
             out.write(piece)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -34,6 +34,10 @@ def restore_backup(config: Config, file: str) -> None:
     except PermissionError as error:
         raise PermissionDenied(f"cannot write to {error.filename}", hint="restore as hyperd's user") from error
     print(_told(done, config))
+    if done.end.missing:
+        such_as = "".join(f"\n  {each}" for each in done.end.such_as)
+        print(f"{done.end.missing} files went, changed or could not be read while it was made, and are not there as a "
+              f"whole:{such_as}", file=sys.stderr)  # fmt: skip
 
 
 def _told(done: PutBack, config: Config) -> str:

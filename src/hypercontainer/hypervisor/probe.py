@@ -26,7 +26,8 @@ from typing import Protocol
 from ..errors import HyperError
 from ..protocol.constants import FIRST_TOKEN
 from ..sys import tasks
-from ..sys.files import remove_tree, write_atomically
+from ..sys.files import write_atomically
+from ..sys.trees import remove_tree
 from .driver import Machine, MachineConfig
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from ..model.filters import Filters, before_until, flag, has_labels
 from ..model.images import HistoryEntry, Image, ImageDisk, RootFs
 from ..model.moments import read_moment
 from ..model.reference import name_matches, parse_reference
-from ..sys.files import disk_usage
+from ..sys.trees import disk_usage
 from .disk import FSTYPE, DiskBuilder
 from .layout import Layout, chosen
 from .manifests import Descriptor, StoredImage

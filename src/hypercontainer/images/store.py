@@ -21,7 +21,7 @@ from ..model.ids import short
 from ..model.images import HistoryEntry, Image, RemovedImage
 from ..model.reference import parse_reference
 from ..sys import tasks
-from ..sys.files import disk_usage, remove_tree
+from ..sys.trees import disk_usage, remove_tree
 from .blobs import PRIVATE_DIRECTORY
 from .commit import Committer
 from .describe import Named, damaged, describe, history, select

@@ -7,8 +7,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,25 +128,3 @@ def sealed_copy(fd: int) -> IO[bytes]:
         made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
     )
     return made
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a directory and all in it; nothing happens when it is not there."""
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def disk_usage(path: Path) -> int:
-    """Bytes that a file, or a directory with all in it, occupies; holes are not counted, hard links once."""
-    seen: set[tuple[int, int]] = set()
-    total, left = 0, [str(path)]
-    while left:
-        name = left.pop()
-        with contextlib.suppress(OSError):  # it may have gone in the meantime
-            about = os.lstat(name)
-            if (about.st_dev, about.st_ino) not in seen:
-                total += about.st_blocks * 512
-                if about.st_nlink > 1:
-                    seen.add((about.st_dev, about.st_ino))
-                if stat.S_ISDIR(about.st_mode):
-                    left += [entry.path for entry in os.scandir(name)]
-    return total

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from . import tasks
-from .files import remove_tree
+from .trees import remove_tree
 
 
 async def removed(*paths: Path) -> None:

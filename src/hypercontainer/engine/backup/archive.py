@@ -10,7 +10,6 @@ what is in it. Files with holes have GNU's sparse format 1.0
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import stat
@@ -22,12 +21,19 @@ import msgspec
 import zstandard
 
 from ...model.base import Model
+from ...sys.trees import Walk
 
 FORMAT = 1
 MANIFEST, END = "backup.json", "end.json"
 XATTR = "SCHILY.xattr."
 _BLOCK, _CHUNK = tarfile.BLOCKSIZE, 1 << 20
 _LEVEL = 3
+_NAME_MAX = 4095  # bytes of a member's name: no path of this system's is longer
+_APART = (
+    "volumes/"  # a file that goes meanwhile and one of another volume may have had one number: they are not the same
+)
+_TOLD, _SHOWN = 100, 200  # of missing files, and characters of a name of theirs
+_Identity = tuple[int, int, int, int]  # of a file: device, number, size, time
 Parts = list[tuple[int, int]]  # of a file: from where on, and how many bytes, it holds data
 
 
@@ -47,6 +53,8 @@ class End(Model, frozen=True, kw_only=True):
 
     digest: str
     gone: list[str] = msgspec.field(default_factory=list)  # keys of records
+    missing: int = 0  # files that went, were replaced or cut off meanwhile, or cannot be read
+    such_as: list[str] = msgspec.field(default_factory=list)  # some of these, each with the reason
 
 
 class Digest:
@@ -75,7 +83,10 @@ class Writer:
     def __init__(self) -> None:
         self._packing = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compressobj()
         self._digest = Digest()
-        self._links: dict[tuple[int, int], str] = {}  # files with several names -> the first of them
+        self._shared: dict[_Identity, str] = {}  # files with several names -> the first of them
+        self._links = self._shared
+        self.missing = 0
+        self.such_as: list[str] = []
 
     def document(self, name: str, document: Model) -> Iterator[bytes]:
         """The first member, or the last one."""
@@ -86,60 +97,75 @@ class Writer:
 
     def end(self, gone: list[str]) -> Iterator[bytes]:
         """The last pieces."""
-        yield from self.document(END, End(digest=self._digest.value(), gone=gone))
+        end = End(digest=self._digest.value(), gone=gone, missing=self.missing, such_as=self.such_as)
+        yield from self.document(END, end)
         yield from self._pack(bytes(2 * _BLOCK))
         yield self._packing.flush()
 
     def tree(
         self, path: Path, name: str, instead: Mapping[Path, Path], leave: Callable[[Path], bool]
     ) -> Iterator[bytes]:
-        """A file, or a directory with all in it, what is there of it: what goes meanwhile is left out.
+        """A file, or a directory with all in it, what is there of it: what goes meanwhile is left out, and counted.
 
         For some files their copies are read; `leave` says what is left out.
         """
-        yield from self._entry(path, path, name, instead, leave)
+        self._links = {} if name.startswith(_APART) else self._shared
+        walk = Walk(path, lambda inside: self._miss(_joined(name, inside), "it was moved, or cannot be read"))
+        for directory, entry in walk:
+            inside = walk.path()
+            if leave(place := path / inside):
+                walk.skip()
+                continue
+            member = _joined(name, inside)
+            try:
+                yield from self._entry(directory, entry, member, instead.get(place))
+            except _NoDirectory:
+                walk.skip()
+            except (OSError, _Unfit) as error:
+                self._miss(member, error.strerror if isinstance(error, OSError) else str(error))
+                walk.skip()
 
-    def _entry(
-        self, place: Path, path: Path, name: str, instead: Mapping[Path, Path], leave: Callable[[Path], bool]
-    ) -> Iterator[bytes]:
-        """`place` is where `path` is reached: by its open directory, which no link takes the place of meanwhile."""
-        if leave(path):
-            return
-        with contextlib.suppress(FileNotFoundError, _Replaced):
-            about = os.lstat(place)
+    def _miss(self, name: str, reason: str | None) -> None:
+        self.missing += 1
+        if len(self.such_as) < _TOLD:
+            self.such_as.append(f"{_shown(name)}: {reason or 'it cannot be read'}")
+
+    def _entry(self, directory: int, entry: str, name: str, copy: Path | None) -> Iterator[bytes]:
+        """:raise _NoDirectory: nothing is below it. :raise OSError, _Unfit: nothing of it was written."""
+        if len(os.fsencode(name)) > _NAME_MAX:
+            raise _Unfit("it lies too deep")
+        with _opened(entry, os.O_PATH | os.O_NOFOLLOW, directory) as fd:
+            about = os.fstat(fd)
+            yield from self._member(fd, name, about, copy)
             if not stat.S_ISDIR(about.st_mode):
-                yield from self._member(instead.get(path, place), name, about)
-                return
-            with _opened(place, os.O_DIRECTORY) as fd:
-                yield from self._member(place, name, about)
-                for entry in sorted(os.listdir(fd)):
-                    yield from self._entry(Path(f"/proc/self/fd/{fd}/{entry}"), path / entry, f"{name}/{entry}",
-                                           instead, leave)  # fmt: skip
+                raise _NoDirectory
 
-    def _member(self, path: Path, name: str, about: os.stat_result) -> Iterator[bytes]:
-        info = tarfile.TarInfo(name)
+    def _member(self, fd: int, name: str, about: os.stat_result, copy: Path | None) -> Iterator[bytes]:
+        """`fd` stands for what was found, whatever is in its place by now."""
+        info, place = tarfile.TarInfo(name), f"/proc/self/fd/{fd}"
         info.mode, info.uid, info.gid = stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid
         info.mtime = int(about.st_mtime)
-        if first := self._links.get((about.st_dev, about.st_ino)):
+        identity = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+        if about.st_nlink > 1 and (first := self._links.get(identity)):
             info.type, info.linkname = tarfile.LNKTYPE, first
         elif kind := _KINDS.get(stat.S_IFMT(about.st_mode)):
             info.type = kind
             if kind == tarfile.SYMTYPE:
-                info.linkname = os.readlink(path)
+                info.linkname = os.readlink("", dir_fd=fd)
             info.devmajor, info.devminor = os.major(about.st_rdev), os.minor(about.st_rdev)
         elif stat.S_ISREG(about.st_mode):
-            yield from self._file(path, info, _attributes(path))
+            yield from self._file(str(copy or place), info, _attributes(place))
             if about.st_nlink > 1:
-                self._links[about.st_dev, about.st_ino] = name
+                self._links[identity] = name
             return
         else:
             return  # a socket
-        extended = {} if info.type == tarfile.LNKTYPE else _attributes(path)
+        extended = {} if info.type == tarfile.LNKTYPE else _attributes(place)
         self._digest.begin(info, name, [], extended)
         yield from self._pack(_extension(extended) + info.tobuf(tarfile.GNU_FORMAT))
 
-    def _file(self, path: Path, info: tarfile.TarInfo, extended: dict[str, str]) -> Iterator[bytes]:
-        with _opened(path) as fd:
+    def _file(self, path: str, info: tarfile.TarInfo, extended: dict[str, str]) -> Iterator[bytes]:
+        with _opened(path, os.O_RDONLY) as fd:
             size, name = os.fstat(fd).st_size, info.name
             parts = list(_parts(fd, size))
             self._digest.begin(info, name, parts, extended)
@@ -153,17 +179,16 @@ class Writer:
             info.size = len(head) + stored
             header = info.tobuf(tarfile.GNU_FORMAT)
             yield from self._pack(_extension(told) + (_as_posix(header) if head else header) + head)
+            reading = _Reading(fd)
             for at, length in parts:
-                yield from self._data(fd, at, length)
+                while length:
+                    data = reading.at(at, min(_CHUNK, length))
+                    self._digest.add(data)
+                    yield from self._pack(data)
+                    at, length = at + len(data), length - len(data)
             yield from self._pack(_padding(stored))
-
-    def _data(self, fd: int, at: int, length: int) -> Iterator[bytes]:
-        end = at + length
-        while at < end:
-            data = os.pread(fd, min(_CHUNK, end - at), at) or bytes(min(_CHUNK, end - at))  # it was cut off meanwhile
-            self._digest.add(data)
-            yield from self._pack(data)
-            at += len(data)
+            if reading.failed:
+                self._miss(name, reading.failed)
 
     def _pack(self, data: bytes) -> Iterator[bytes]:
         if packed := self._packing.compress(data):
@@ -174,25 +199,49 @@ _KINDS = {stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE, stat.S_I
           stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE}  # fmt: skip
 
 
-class _Replaced(Exception):
-    """By something of another kind, since it was looked at."""
+class _NoDirectory(Exception):
+    """What was found is none, so what is in one that has taken its place is not read."""
+
+
+class _Unfit(Exception):
+    """It has no place in a backup."""
+
+
+class _Reading:
+    """A file whose size has been told: where it ends before, or cannot be read, there are zeros, and it is no error."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.failed = ""
+
+    def at(self, at: int, length: int) -> bytes:
+        """So much at most, and something."""
+        try:
+            data = os.pread(self._fd, length, at)
+        except OSError as error:
+            data, self.failed = b"", error.strerror or "it cannot be read"
+        if not data:
+            self.failed = self.failed or "it was cut off meanwhile"
+        return data or bytes(length)
 
 
 @contextlib.contextmanager
-def _opened(path: Path, kind: int = 0) -> Iterator[int]:
-    """A file, or by O_DIRECTORY a directory. It does not wait for a pipe's other end. :raise _Replaced: it is none."""
+def _opened(path: str, flags: int, directory: int | None = None) -> Iterator[int]:
+    fd = os.open(path, flags | os.O_CLOEXEC, dir_fd=directory)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | kind)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):  # a link, a file, a socket
-            raise _Replaced from error
-        raise
-    try:
-        if not kind and not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise _Replaced
         yield fd
     finally:
         os.close(fd)
+
+
+def _joined(name: str, inside: str) -> str:
+    return f"{name}/{inside}" if inside else name
+
+
+def _shown(name: str) -> str:
+    """Of bytes that are no text, and of names that are long, what can be written anywhere."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 2 :]}"
 
 
 def _parts(fd: int, size: int) -> Iterator[tuple[int, int]]:
@@ -241,11 +290,11 @@ def _record(key: bytes, value: bytes) -> bytes:
     return str(length).encode() + rest
 
 
-def _attributes(path: Path) -> dict[str, str]:
+def _attributes(path: str) -> dict[str, str]:
     found = {}
     with contextlib.suppress(OSError):  # a file system that has none
-        for name in os.listxattr(path, follow_symlinks=False):
-            value = os.getxattr(path, name, follow_symlinks=False)
+        for name in os.listxattr(path):
+            value = os.getxattr(path, name)
             found[f"{XATTR}{name}"] = value.decode(errors="surrogateescape")
     return found
 

@@ -7,6 +7,7 @@ meanwhile is named at the end, and its record goes with it when the backup is re
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from ..sandboxes import Sandboxes
 from ..still_disks import StillDisks
 from .archive import MANIFEST, Manifest, Writer
 
+log = logging.getLogger(__name__)
 PARTS = ("images", "snapshots", "volumes")  # what may be left out
 _PASSING = "backup-"
 _MADE_AGAIN = ("disks", "staging", "pushed")  # of images
@@ -85,6 +87,8 @@ class Backups:
             async for piece in self._of_volume(writer, volume, place, done):
                 yield piece
         gone = record_keys(place / "state.db") - record_keys(self._paths.database)
+        if writer.missing:
+            log.warning("the backup is without %d files: %s", writer.missing, "; ".join(writer.such_as))
         async for piece in _threaded(writer.end(sorted(gone))):
             yield piece
 

@@ -24,8 +24,9 @@ from ...network.idle import IdleNic
 from ...protocol.constants import FIRST_TOKEN
 from ...sys import clock, tasks
 from ...sys.digests import FileDigests
-from ...sys.files import copy_sparse, remove_tree
+from ...sys.files import copy_sparse
 from ...sys.removal import unlinked
+from ...sys.trees import remove_tree
 from ..allotments import Allotments
 from ..memory_files import memory_files, seal
 from ..paths import FindBootFiles, Paths

@@ -16,7 +16,7 @@ from ...model.layout import MachineLayout
 from ...model.status import Pod
 from ...network.idle import IdleNic
 from ...sys import tasks
-from ...sys.files import remove_tree
+from ...sys.trees import remove_tree
 from ..allotments import Allotment
 
 log = logging.getLogger(__name__)

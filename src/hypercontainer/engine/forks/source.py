@@ -23,8 +23,9 @@ from ...model.status import Container, Pod
 from ...network.backend import Link, Nic, NicKind
 from ...network.idle import IdleNic
 from ...network.usermode import mac_of
-from ...sys.files import make_sparse, remove_tree
+from ...sys.files import make_sparse
 from ...sys.spans import GUEST, HYPERVISOR, span
+from ...sys.trees import remove_tree
 from ..booted import BootedMachine
 from ..build import Builder
 from ..machine_config import guest_interfaces

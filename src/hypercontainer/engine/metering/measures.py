@@ -15,7 +15,7 @@ from ...images.store import ImageStore
 from ...model.metering import Subject, mib
 from ...model.principal import Principal, Tenant
 from ...model.status import Pod, Volume
-from ...sys.files import disk_usage
+from ...sys.trees import disk_usage
 from ..forks.saved import size_of
 from ..paths import Paths
 from ..principal import asked_by

@@ -12,7 +12,7 @@ import os
 import uuid
 from pathlib import Path
 
-from ...sys.files import remove_tree
+from ...sys.trees import remove_tree
 
 _RUN = Path("/run")
 

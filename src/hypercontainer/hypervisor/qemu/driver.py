@@ -19,7 +19,7 @@ from ...jail.jail import Jail
 from ...jail.plain import PlainJail
 from ...model.architectures import is_foreign
 from ...sys import process, tasks
-from ...sys.files import remove_tree
+from ...sys.trees import remove_tree
 from .. import found
 from ..ask import ask
 from ..boot_files import for_all
