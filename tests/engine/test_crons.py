@@ -256,3 +256,26 @@ def test_a_removal_that_hyperd_dies_in_can_be_done_again(act: Any) -> None:
         assert there(s) == 0
 
     act(scenario)
+
+
+@pytest.mark.parametrize("made_yet", [False, True], ids=["before its container was made", "while it went on"])
+def test_a_removal_that_is_given_up_leaves_no_run_that_nobody_follows(act: Any, made_yet: bool) -> None:
+    async def scenario(s: Stage) -> None:
+        made(s, "sleep", "100", schedule="0 * * * *")
+        await begin(s)
+        await asyncio.sleep(5 if made_yet else 0)
+        assert s.daemon
+        removal = s.daemon.call(s.engine.cron_runner.remove("job", force=True))
+        await asyncio.sleep(0)
+        removal.cancel()
+        await asyncio.wait([removal])
+        assert removal.cancelled() and s.engine.crons.info("job").paused
+        await asyncio.sleep(200)
+        ((_, by, code, error),) = runs(s)
+        assert (by, code) == ("hand", 0 if made_yet else None) and bool(error) != made_yet, error
+        assert s.engine.crons.info("job").runs[0].ended
+        await begin(s)  # the next one may
+        await s.call(s.engine.cron_runner.remove("job", force=True))
+        assert there(s) == 0
+
+    act(scenario)

@@ -214,14 +214,28 @@ class Runner:
         self._removing.add(record.id)
         try:
             self._crons.put(replace(record, paused=True))  # should hyperd die in the midst of it, nothing runs any more
-            await tasks.end([task for r in going if (task := self._runs.get(r.id))])
+            await tasks.to_the_end(tasks.end([task for r in going if (task := self._runs.get(r.id))]))
             for id_ in [c.id for r in record.runs if (c := self._container_of(record, r))]:
                 with contextlib.suppress(NotFound):
                     await self._containers.remove(id_, force=True, volumes=True)
             self._crons.forget(record)
+        except BaseException:
+            self._follow_again(record.id)
+            raise
         finally:
             self._removing.discard(record.id)
         return record
+
+    def _follow_again(self, id_: str) -> None:
+        """A removal has failed: the runs that it left are followed again, and those that it has ended are told."""
+        record = self._crons.get(id_)
+        for run in [r for r in (record.runs if record else ()) if not r.ended and r.id not in self._runs]:
+            if record and self._container_of(record, run):
+                self._begin(record, run)
+            else:
+                run = replace(run, ended=clock.stamp(), error="it was ended by a removal of the job, which failed")
+                self._crons.put_run(id_, run)
+                self._crons.tell_run("end", id_, run)
 
 
 def _spec(record: Cron, run: CronRun) -> ContainerSpec:
