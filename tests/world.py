@@ -104,6 +104,12 @@ class World:
         finally:
             db.close()
 
+    def documents(self, table: str) -> list[dict[str, Any]]:
+        """All records of one kind."""
+        db = sqlite3.connect(f"file:{self.root / 'state.db'}?mode=ro", uri=True, timeout=10)
+        with contextlib.closing(db):
+            return [json.loads(row[0]) for row in db.execute(f"SELECT document FROM {table}")]
+
     def _processes(self) -> Iterator[Process]:
         ours = {os.getpid(), os.getppid(), self._daemon}
         for entry in Path("/proc").iterdir():

@@ -37,9 +37,9 @@ from tests.steps import is_change, place
 
 from .clock import OWNER, Died
 from .faults import Plan
-from .scenes import SCENES, VOLUME, Scene, build_app, left_with_limits, open_for_a_while, pod, runs, spec
+from .scenes import VOLUME, Scene, build_app, left_with_limits, open_for_a_while, pod, runs, spec
 from .stage import Daemon, Stage
-from .trials import AFTER, Trial, Wanted
+from .trials import AFTER, SCENES, Trial, Wanted
 
 _watching: Steps | None = None
 _hooked = False
@@ -195,6 +195,8 @@ class Death(Trial):
                 await others.check()
             await s.check()
             await _every_verb_answers(s)
+            if self.scene.after:
+                await self.scene.after(s)
             if self.scene.builder:
                 await s.call(build_app(s))
             await s.clear()

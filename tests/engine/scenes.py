@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from hypercontainer.engine.attach.fake import FakePeer
@@ -36,7 +36,7 @@ Act = Callable[[Stage], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Scene:
-    """`verb` is what something comes between; `before` sets the stage."""
+    """`verb` is what something comes between; `before` sets the stage; `after` looks at what became of it."""
 
     verb: Act
     before: Act | None = None
@@ -46,6 +46,8 @@ class Scene:
     varies: bool = False  # it waits more often at one time than at another: parts of it go on side by side
     factory: bool = False  # machines are saved, and wait
     builder: bool = False  # there is one, with a dockerd in it
+    after: Act | None = None  # whatever came between
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the daemon
 
 
 async def build_app(s: Stage) -> None:

@@ -341,6 +341,7 @@ class Stage:
         for bridge in set(self.kernel.bridges) - bridges:
             yield f"bridge {bridge} belongs to no network"
         yield from self._of_guests(records)
+        yield from self._of_rules(records)
         for id_ in {*self.net.prepared, *self.net.published, *self.net.rules} if self.net else ():
             if id_[:12] not in records.running:
                 yield f"the network has things of pod {id_[:12]}, which does not run"
@@ -351,6 +352,20 @@ class Stage:
         of_machines = [p for p in records.running.values() if not p.get("attachments") and "network" not in p["spec"]]
         for port in {p["hostPort"] for pod in of_machines for p in pod.get("ports", [])} - published:
             yield f"port {port} is not published by its machine"
+
+    def _of_rules(self, records: Any) -> Iterator[str]:
+        """Floating addresses and groups are in force for the pods whose records have them, and for no others."""
+        if self.net:
+            return
+        pods = {p["id"]: p for p in records.running.values() if p.get("attachments")}
+        given = {f["address"] for f in World(self.paths.root, self.paths.run).documents("fips") if f.get("pod") in pods}
+        leads = self.kernel.elements("inet hyper", "floating_in_four")
+        for address in given ^ leads:
+            yield f"floating address {address} leads {'to what has it not' if address in leads else 'nowhere'}"
+        inside = {a["tap"] for p in pods.values() if p["spec"].get("securityGroups") for a in p["attachments"]}
+        guarded = {tap.strip('"') for tap in self.kernel.elements("bridge hyper", "grouped")}
+        for tap in inside ^ guarded:
+            yield f"tap {tap} is {'in no group, and guarded as one' if tap in guarded else 'in a group without rules'}"
 
     def _of_guests(self, records: Any) -> Iterator[str]:
         """A guest that runs has what its pod's record says of networks, and nothing else."""

@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .scenes import SCENES
-from .trials import KINDS, Wanted, Workers, judge
+from .trials import KINDS, SCENES, Wanted, Workers, judge
 
 # What is known to go wrong: what is said then, and the reason. Whoever mends it takes it off.
 KNOWN: dict[tuple[str, str], tuple[str, str]] = {}

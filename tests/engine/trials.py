@@ -33,9 +33,12 @@ from tests.sample import LEFT_OUT, Sample
 
 from .fake_dockerd import FakeDockerd
 from .faults import PLAN, FullDisk, Plan, Tally
-from .scenes import PARTNERS, SCENES, Scene
+from .project_scenes import OF_PROJECTS
+from .scenes import PARTNERS, Scene
+from .scenes import SCENES as OF_PODS
 from .stage import IMAGE, LIMIT, Daemon, Stage, play, stage
 
+SCENES = OF_PODS | OF_PROJECTS
 BUILDER = BuilderSettings(image=IMAGE, keep=300.0, cache=8 << 20)
 
 AFTER = 2.0  # virtual seconds in which faults strike what a verb has left behind
@@ -122,6 +125,8 @@ class Trial:
         if s.daemon is None:
             await s.open()
         await s.check()
+        if self.scene.after:
+            await self.scene.after(s)
         await s.clear()
         await s.close()
 
@@ -168,7 +173,8 @@ class Trial:
         wrong = ""
         try:
             scene = self.scene
-            settings: dict[str, Any] = {"metering": self.metering, **({"builder": BUILDER} if scene.builder else {})}
+            builder = {"builder": BUILDER} if scene.builder else {}
+            settings: dict[str, Any] = {"metering": self.metering, **builder, **scene.settings}
             with (
                 mock.patch.dict(PROGRAMS, {"relay": FakeDockerd().relay} if scene.builder else {}),
                 stage(

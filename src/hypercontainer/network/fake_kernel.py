@@ -37,6 +37,10 @@ class FakeKernel(FakeTaps):
     further: dict[str, set[str]] = field(default_factory=dict)  # addresses of bridges beside their own
     relays: set[int] = field(default_factory=set)  # published ports of ::1
 
+    def elements(self, table: str, name: str) -> set[str]:
+        """Of a set; none where there is no such."""
+        return set(self.tables.get(table, {}).get(name, ()))
+
     def named(self) -> set[str]:
         """Taps that rules name."""
         return {
