@@ -8,6 +8,7 @@ from ..errors import Unsupported
 from ..model.logins import DeviceLogin, DeviceQuestion, LoginAnswer
 from ..serving.identity import IDENTITY
 from ..serving.logging_in import LoggingIn
+from ..sys.peer import peer_name
 from .router import Context, Routes
 
 routes = Routes()
@@ -23,7 +24,9 @@ def _logging_in(c: Context) -> LoggingIn:
 @routes.post("/login/device", status=201, everybody=True)
 async def begin_device(c: Context) -> DeviceLogin:
     """Begin a log-in by a code that is entered at the identity provider."""
-    return await _logging_in(c).begin_device()
+    transport = c.request.transport
+    sock = transport.get_extra_info("socket") if transport else None
+    return await _logging_in(c).begin_device(peer_name(sock) if sock else "gone")
 
 
 @routes.post("/login/token", body=DeviceQuestion, everybody=True)

@@ -9,18 +9,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import math
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import Conflict, NotFound, PermissionDenied, Unauthorized, Unavailable
+from ..errors import Conflict, NotFound, PermissionDenied, TooManyRequests, Unauthorized
 from ..sys import clock
 from .provider import DeviceCode, Provider, Refused
 
 LIFE = 600.0  # seconds that a browser's log-in may take
-_MOST, _DEVICES = 1000, 100  # at a time: the oldest of browsers makes room, a device is refused
+_MOST = 1000  # browsers at a time: the oldest makes room
+DEVICES, DEVICES_OF_PEER = 1000, 20  # at a time: one of which nobody asks any more makes room, else a device is refused
+_LEFT = 60.0  # seconds after which one that nobody has asked for may make room
 _DEVICE_LIFE = 1800.0  # seconds, whatever the provider says
 _SLOWER = 5.0  # seconds, RFC 8628, 3.5
 
@@ -86,41 +89,72 @@ class _Device:
     ends: float
     next: float  # when the provider may be asked again
     interval: float
+    peer: str  # who has begun it
+    asked: float  # when somebody asked last
     asking: bool = False
+
+    @property
+    def left(self) -> float:
+        """From when on nobody seems to wait for it."""
+        return self.asked + max(_LEFT, 2 * self.interval)
 
 
 class Devices:
-    """Log-ins by RFC 8628: the command line's."""
+    """Log-ins by RFC 8628: the command line's. Everybody may begin one."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self._begun: dict[str, _Device] = {}  # by the digest of its handle
+        self._beginning: Counter[str] = Counter()  # of each peer, those for which the provider is being asked
 
-    async def begin(self) -> tuple[str, DeviceCode]:
+    async def begin(self, peer: str) -> tuple[str, DeviceCode]:
         """A handle, which is a secret, and what to show.
 
-        :raise Unavailable: too many have begun, or the provider does not answer. :raise Unsupported: it has none.
+        :raise TooManyRequests: too many have begun and not ended. :raise Unavailable: the provider does not answer.
+        :raise Unsupported: it has none.
         """
-        self._forget()
-        if len(self._begun) >= _DEVICES:
-            raise Unavailable("too many log-ins have begun and not ended", hint="try again in some minutes")
-        handle, now = secrets.token_urlsafe(32), clock.seconds()
-        code = await self._provider.device()
+        self._make_room(peer)
+        handle = secrets.token_urlsafe(32)
+        self._beginning[peer] += 1
+        try:
+            code = await self._provider.device()
+        finally:
+            self._beginning -= Counter((peer,))
+        now = clock.seconds()
         interval = min(max(code.interval, 1.0), 60.0)
         ends = now + min(code.expires_in, _DEVICE_LIFE)
-        self._begun[_digest(handle)] = _Device(code, ends, now + interval, interval)
+        self._begun[_digest(handle)] = _Device(code, ends, now + interval, interval, peer, now)
         return handle, code
+
+    def _make_room(self, peer: str) -> None:
+        """For one more. :raise TooManyRequests: there is none."""
+        self._forget()
+        mine = {key: device for key, device in self._begun.items() if device.peer == peer}
+        if len(mine) + self._beginning[peer] >= DEVICES_OF_PEER:
+            self._forget_one(mine, "too many log-ins have begun at your address and not ended")
+        if len(self._begun) + self._beginning.total() >= DEVICES:
+            self._forget_one(self._begun, "too many log-ins have begun and not ended")
+
+    def _forget_one(self, of: dict[str, _Device], why: str) -> None:
+        """That for which nobody has asked for longest. :raise TooManyRequests: it is not long ago."""
+        key = min(of, key=lambda each: of[each].left, default="")
+        wait = of[key].left - clock.seconds() if key else _SLOWER
+        if wait > 0:
+            seconds = math.ceil(wait)
+            raise TooManyRequests(why, retry_after=seconds, hint=f"end one, or try again in {seconds} s")
+        del self._begun[key]
 
     async def ask(self, handle: str) -> tuple[dict[str, Any] | None, float]:
         """Claims; None while nobody has entered the code, and seconds until one may ask again.
 
-        :raise NotFound: none such has begun, or it is over. :raise PermissionDenied: it was refused there.
+        :raise NotFound: none such has begun, or it is over. :raise PermissionDenied: it was refused there, and is over.
         :raise Conflict: it is being asked. :raise Unavailable: the provider does not answer.
         """
         self._forget()
         found = self._begun.get(_digest(handle))
         if found is None:
             raise NotFound("there is no such log-in, or it took too long", hint="begin again")
+        found.asked = clock.seconds()
         if found.asking:
             raise Conflict("the log-in is being asked for by another", hint="ask one after another")
         if (wait := found.next - clock.seconds()) > 0:
@@ -130,6 +164,7 @@ class Devices:
             return await self._provider.redeem_device(found.code.device_code), 0.0
         except Refused as error:
             if error.reason not in ("authorization_pending", "slow_down"):
+                self.end(handle)
                 raise PermissionDenied(error.message, hint=error.hint) from None
             found.interval += _SLOWER if error.reason == "slow_down" else 0.0
             return None, found.interval

@@ -19,13 +19,12 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from aiohttp.http import HttpProcessingError
 
 from ..sys import tasks
-from ..sys.peer import peer_uid
+from ..sys.peer import peer_name
 from .tls import TlsProtocol
 
 log = logging.getLogger(__name__)
@@ -122,7 +121,7 @@ class Listener:
                     log.error("no further connection can be accepted: %s", error.strerror)
                     await asyncio.sleep(_PAUSE)
                 continue  # or the peer has gone already
-            peer = _peer(conn)
+            peer = peer_name(conn)
             if not self._admits(peer):
                 self._refuse(conn, peer)
                 continue
@@ -232,18 +231,3 @@ def _tune(conn: socket.socket) -> None:
 
 
 _OWN = frozenset({"uid:0", f"uid:{os.geteuid()}"})
-
-
-def _peer(conn: socket.socket) -> str:
-    """Who is counted together."""
-    if (uid := peer_uid(conn)) is not None:
-        return f"uid:{uid}"
-    try:
-        address = ip_address(conn.getpeername()[0].partition("%")[0])
-    except OSError:
-        return "gone"
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped:
-            return str(address.ipv4_mapped)
-        return str(IPv6Address(int(address) >> 64 << 64))  # a host has a whole network of them
-    return str(address)

@@ -35,9 +35,9 @@ class LoggingIn:
         """A browser has come back. Raises what `Browsers.finish` and `Logins.enter` do."""
         return self._logins.enter(await self.browsers.finish(query, cookie), self._settings)
 
-    async def begin_device(self) -> DeviceLogin:
-        """Raises what `Devices.begin` does."""
-        handle, code = await self._devices.begin()
+    async def begin_device(self, peer: str) -> DeviceLogin:
+        """By who is at the other end of the connection. Raises what `Devices.begin` does."""
+        handle, code = await self._devices.begin(peer)
         return DeviceLogin(
             handle=handle, user_code=code.user_code, verification_uri=code.verification_uri,
             verification_uri_complete=code.verification_uri_complete, expires_in=code.expires_in,
