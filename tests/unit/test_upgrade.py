@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from hypercontainer.api import upgrade
 from hypercontainer.api.upgrade import UpgradedPeer
 from hypercontainer.engine.attach.peer import End, frame
 from hypercontainer.engine.attach.session import Attached, AttachOptions, AttachSession
@@ -26,9 +27,11 @@ class Client:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
+        self.sent = 0  # bytes of payload
 
     def say(self, kind: int, payload: bytes = b"") -> None:
         self.writer.write(frame(kind, payload))
+        self.sent += len(payload)
 
     async def hear(self) -> tuple[int, bytes]:
         kind, size = HEADER.unpack(await self.reader.readexactly(HEADER.size))
@@ -38,6 +41,7 @@ class Client:
         kind, payload = await self.hear()
         assert kind == STATUS
         assert await self.reader.read() == b""  # it is the last word
+        self.writer.close()
         found: dict[str, object] = json.loads(payload)
         return found
 
@@ -172,3 +176,44 @@ async def test_much_input_waits_with_the_client() -> None:
             await asyncio.sleep(0)
         program.exit()
         assert (await client.status())["exitCode"] == 0
+
+
+async def test_who_still_sends_has_all_that_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever of its input is under way when the program ends."""
+    monkeypatch.setattr(upgrade, "_LINGER", 20.0)
+    program = Program()
+    program.start()
+    async with attached(program) as (client, _):
+        for _ in range(40):
+            client.say(STDIN, bytes(64 << 10))
+        await program.until_got(bytes(STDIN_RING))
+        program.print(b"last")
+        program.exit(3)
+        await asyncio.sleep(0)
+        while not client.writer.transport.is_closing() and client.sent < 5 << 20:
+            client.say(STDIN, bytes(64 << 10))
+            await client.writer.drain()
+        assert await client.hear() == (STDOUT, b"last")
+        assert (await client.status())["exitCode"] == 3
+
+
+async def test_who_sends_for_ever_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upgrade, "_DROPPED_MAX", 1 << 20)
+    program = Program()
+    program.start()
+    async with attached(program) as (client, ended):
+        program.exit()
+        with pytest.raises(ConnectionError):
+            while not ended.done() or client.sent < 1 << 30:
+                client.say(STDIN, bytes(64 << 10))
+                await client.writer.drain()
+
+
+async def test_who_does_not_close_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upgrade, "_LINGER", 0.01)
+    program = Program()
+    program.start()
+    async with attached(program) as (client, ended):
+        program.exit()
+        assert (await client.hear())[0] == STATUS
+        await ended

@@ -24,11 +24,15 @@ from ..errors import InvalidArgument
 from ..model.base import Model
 from ..model.frames import HEADER, RESIZE, STATUS, STDIN
 from ..model.trace import Span
+from ..serving.listener import Connection
+from ..sys import tasks
 from ..sys.documents import UNREADABLE
 from .router import error_body
 
 _PAUSE_ABOVE = 256 << 10  # bytes of input that wait for the session
 _FRAME_MAX = 1 << 20
+_LINGER = 2.0  # seconds that a client has to close after the last word
+_DROPPED_MAX = 8 << 20  # bytes that it may send meanwhile
 
 
 CELLS_MAX = 0xFFFF  # ioctl_tty(2): struct winsize has 16 bits for each
@@ -59,9 +63,14 @@ class FrameInput:
         self._buffer = bytearray()
         self._frames: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
         self._waiting = 0
+        self._droppable: int | None = None  # bytes, where no input is wanted any more
+        self._over = asyncio.Event()
         self.ended = False  # aiohttp has lost the connection
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        if self._droppable is not None:
+            self._drop(len(data))
+            return False, b""
         self._buffer += data
         while len(self._buffer) >= HEADER.size:
             kind, length = HEADER.unpack_from(self._buffer)
@@ -78,12 +87,37 @@ class FrameInput:
             self._transport.pause_reading()
         return False, b""
 
+    def _drop(self, count: int) -> None:
+        self._droppable = (self._droppable or 0) - count
+        if self._droppable < 0:
+            self._over.set()
+
     def feed_eof(self) -> None:
         self.ended = True
         self._frames.put_nowait(None)
+        self._over.set()
 
     def set_exception(self, exc: BaseException, *_: object) -> None:
         self._frames.put_nowait(None)
+        self._over.set()
+
+    async def over(self) -> None:
+        """Until the client has ended its half, or has sent more than anybody would; what comes is dropped."""
+        self._droppable = _DROPPED_MAX
+        self._buffer.clear()
+        connection = self._transport.get_protocol()
+        if isinstance(connection, Connection):
+            connection.keeps_half = self._over.set
+        with contextlib.suppress(RuntimeError):
+            self._transport.resume_reading()
+        try:
+            await self._over.wait()
+        except asyncio.CancelledError:
+            if not self.ended:
+                raise
+            # aiohttp ends who handles the request of a client that has gone: as it should have.
+            if task := asyncio.current_task():
+                task.uncancel()
 
     async def next(self) -> tuple[int, bytes] | None:
         """A frame; None when the client has gone."""
@@ -142,8 +176,16 @@ class UpgradedPeer:
         with contextlib.suppress(ConnectionError):
             await self.response.write(frame(STATUS, msgspec.json.encode(status)))
             await self.response.write_eof()
-        if self._request.transport:
-            self._request.transport.close()
+        if (transport := self._request.transport) and self._input:
+            await self._linger(transport, self._input)
+            transport.close()
+
+    async def _linger(self, transport: asyncio.Transport, incoming: FrameInput) -> None:
+        """What a client still sends when we close resets its connection, and with that goes what it has not read."""
+        with contextlib.suppress(OSError, TimeoutError):
+            if transport.can_write_eof() and not transport.is_closing():
+                transport.write_eof()
+                await tasks.within(incoming.over(), _LINGER)
 
     def _ended(self, end: End) -> Ended:
         return Ended(exit_code=end.exit_code or 0, message=end.message, detached=end.detached, trace=self._trace)
